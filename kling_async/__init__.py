@@ -1,0 +1,89 @@
+"""Asyncio-first client for Kling video generation behind GMI Cloud's request queue.
+
+Everything a user needs is imported from here; besides it only `kling_async.errors`, `.events` and
+`.emulator` are public.
+"""
+
+from __future__ import annotations
+
+from kling_async._policy.pace import Limits
+from kling_async._policy.polling import PollingPolicy
+from kling_async._policy.retry import RetryPolicy
+from kling_async.client import KlingClient
+from kling_async.config import __version__
+from kling_async.errors import (
+    AmbiguousSubmitError,
+    APIConnectionError,
+    APIResponseError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    BudgetExceededError,
+    ConfigurationError,
+    DownloadError,
+    InsufficientCreditsError,
+    InternalServerError,
+    InvalidRequestError,
+    JobCancelledError,
+    JobError,
+    JobFailedError,
+    JournalError,
+    KlingError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    WaitTimeoutError,
+)
+from kling_async.models import (
+    BatchResult,
+    Job,
+    JobStatus,
+    Media,
+    ModelInfo,
+    Outcome,
+    Result,
+    ResultState,
+    VideoOptions,
+    VideoRequest,
+)
+
+__all__ = [
+    "APIConnectionError",
+    "APIResponseError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AmbiguousSubmitError",
+    "AuthenticationError",
+    "BadRequestError",
+    "BatchResult",
+    "BudgetExceededError",
+    "ConfigurationError",
+    "DownloadError",
+    "InsufficientCreditsError",
+    "InternalServerError",
+    "InvalidRequestError",
+    "Job",
+    "JobCancelledError",
+    "JobError",
+    "JobFailedError",
+    "JobStatus",
+    "JournalError",
+    "KlingClient",
+    "KlingError",
+    "Limits",
+    "Media",
+    "ModelInfo",
+    "NotFoundError",
+    "Outcome",
+    "PermissionDeniedError",
+    "PollingPolicy",
+    "RateLimitError",
+    "Result",
+    "ResultState",
+    "RetryPolicy",
+    "VideoOptions",
+    "VideoRequest",
+    "WaitTimeoutError",
+    "__version__",
+]

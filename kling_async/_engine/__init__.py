@@ -1,0 +1,3 @@
+"""Policies put to work; async, and ignorant of HTTP libraries."""
+
+from __future__ import annotations

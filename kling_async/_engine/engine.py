@@ -1,0 +1,84 @@
+"""What all work of one client in one event loop shares: its connections, its slots, its pace."""
+
+from __future__ import annotations
+
+import anyio
+import attrs
+
+from kling_async._engine.call import Caller
+from kling_async._engine.download import Downloader
+from kling_async._engine.submit import Submitter
+from kling_async._engine.watch import Watched, Watcher
+from kling_async._policy.outcome import error_of, state_of
+from kling_async._policy.pace import TokenBucket
+from kling_async._policy.polling import PollingPolicy
+from kling_async._wire.codec import payload_of
+from kling_async.errors import KlingError
+from kling_async.events import Finished, Notifier, Submitted
+from kling_async.models import Job, VideoRequest
+
+
+@attrs.define(eq=False, kw_only=True)
+class Engine:
+    """The parts of one loop's engine."""
+
+    caller: Caller
+    submitter: Submitter
+    downloader: Downloader
+    polls: TokenBucket
+    polling: PollingPolicy
+
+    def watcher(self, notify: Notifier) -> Watcher:
+        """A watcher for one wait or one batch; all of them share the client's rate of polls."""
+        return Watcher(self.caller, self.polling, self.polls, notify)
+
+    async def submit(self, request: VideoRequest, notify: Notifier) -> Job:
+        """Submit one request on its own; see `Submitter.submit`."""
+
+        def tell(job: Job) -> None:
+            if notify:
+                notify(Submitted(at=self.caller.clock.wall(), request_id=job.request_id, job=job))
+
+        return await self.submitter.submit(
+            request.model,
+            payload_of(request),
+            notify=notify,
+            on_accepted=tell,
+            max_throttles=self.caller.retry.max_retries,
+        )
+
+    async def wait(self, job: Job, notify: Notifier) -> Job:
+        """Wait for one job's success.
+
+        Cancelling it leaves the job as it is: it goes on at the service.
+
+        Raises:
+            JobFailedError: The job failed.
+            JobCancelledError: The job was cancelled.
+            WaitTimeoutError: The deadline came first.
+            APIStatusError: The service does not know the job, or not with this key.
+        """
+        ends: list[Job | KlingError] = []
+        over = anyio.Event()
+
+        def end(_: Watched, outcome: Job | KlingError) -> None:
+            ends.append(outcome)
+            over.set()
+
+        watcher = self.watcher(notify)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watcher.run)
+            watcher.add(job, end)
+            await over.wait()
+            tasks.cancel_scope.cancel()
+        outcome = ends[0]
+        error = outcome if isinstance(outcome, KlingError) else error_of(outcome)
+        if notify:
+            state = state_of(outcome)
+            final = outcome if isinstance(outcome, Job) else outcome.job
+            at = self.caller.clock.wall()
+            notify(Finished(at=at, request_id=job.request_id, state=state, job=final, error=error))
+        if error is not None:
+            raise error
+        assert isinstance(outcome, Job)
+        return outcome

@@ -1,0 +1,169 @@
+"""One paid request: sent at most once unless it provably never arrived, and answered even when its caller left."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import anyio
+import attrs
+
+from kling_async._engine.call import Caller
+from kling_async._policy.pace import Limits, TokenBucket
+from kling_async._policy.retry import backoff
+from kling_async._policy.submission import SubmitFailure, classify
+from kling_async._wire.codec import ShapeError, structure_job, submit_body
+from kling_async._wire.endpoints import SUBMIT
+from kling_async.errors import (
+    AmbiguousSubmitError,
+    APIResponseError,
+    KlingError,
+)
+from kling_async.events import Notifier, Retrying, Throttled
+from kling_async.models import Job, JobStatus
+
+_log = logging.getLogger("kling_async")
+
+
+@attrs.define(eq=False)
+class Submitter:
+    """The client's only way to spend money: it shares slots, the hourly rate and the pauses among all batches."""
+
+    caller: Caller
+    limits: Limits
+    _slots: anyio.Semaphore = attrs.field(init=False)
+    _hourly: TokenBucket | None = attrs.field(init=False)
+    _paused_until: float = attrs.field(init=False, default=float("-inf"))
+    _pauses: int = attrs.field(init=False, default=0)
+
+    def __attrs_post_init__(self) -> None:
+        self._slots = anyio.Semaphore(self.limits.max_submits_at_once, fast_acquire=True)
+        hourly = self.limits.max_submits_per_hour
+        burst = min(self.limits.max_submits_at_once, hourly) if hourly else 1.0
+        self._hourly = TokenBucket(rate=hourly / 3600, burst=max(burst, 1.0)) if hourly else None
+
+    async def submit(
+        self,
+        model: str,
+        payload: Mapping[str, Any],
+        *,
+        notify: Notifier,
+        on_accepted: Callable[[Job], None] = lambda _: None,
+        max_throttles: int | None,
+        on_throttle: Callable[[float], None] = lambda _: None,
+    ) -> Job:
+        """The record that the service made of a request.
+
+        Cancelling it while the POST is in flight waits for the answer first, so that no id is lost; the job
+        then goes on at the service, and its id is in the log.
+
+        Args:
+            model: The model's id.
+            payload: The parameters as they are sent.
+            notify: Hears of retries and pauses.
+            on_accepted: Called with the job as soon as it is known, also when the caller has left meanwhile.
+            max_throttles: How many 429s are waited out; None for all.
+            on_throttle: Called with the seconds of each pause.
+
+        Raises:
+            AmbiguousSubmitError: It was sent and its fate is unknown.
+            APIStatusError: The service refused it.
+            APIConnectionError: No connection could be made.
+        """
+        body = submit_body(model, payload)
+        unsent = throttles = 0
+        while True:
+            async with self._slots:
+                await self._turn()
+                outcome = await self._post(model, body, on_accepted)
+            if isinstance(outcome, Job):
+                self._pauses = 0
+                return outcome
+            match classify(outcome):
+                case SubmitFailure.THROTTLED if max_throttles is None or throttles < max_throttles:
+                    throttles += 1
+                    on_throttle(self._pause(outcome, notify))
+                case SubmitFailure.NOT_SENT if unsent < self.caller.retry.max_retries:
+                    await self._try_again(outcome, attempt=unsent, notify=notify)
+                    unsent += 1
+                case SubmitFailure.UNKNOWN:
+                    raise _ambiguous(model, outcome) from outcome
+                case _:
+                    raise outcome
+
+    async def _turn(self) -> None:
+        """Wait until the hourly rate allows one more and no pause is on."""
+        clock = self.caller.clock
+        if self._hourly is not None and (rest := self._hourly.take(clock.now())) > 0:
+            await clock.sleep(rest)
+        while (rest := self._paused_until - clock.now()) > 0:
+            await clock.sleep(rest)
+
+    async def _post(self, model: str, body: bytes, on_accepted: Callable[[Job], None]) -> Job | KlingError:
+        """The job, or the error that the POST ended with; once it has begun, it is answered before anyone leaves."""
+        answer: list[Job | KlingError] = []
+
+        async def send() -> None:
+            with anyio.CancelScope(shield=True):
+                try:
+                    job = await self.caller.once(SUBMIT, structure_job, body=body)
+                except KlingError as error:
+                    salvaged = _salvaged(error, model)
+                    if salvaged is None:
+                        answer.append(error)
+                        return
+                    job = salvaged
+                _log.info("submitted job %s (%s)", job.request_id, model)
+                on_accepted(job)
+                answer.append(job)
+
+        # A task of its own, because a shield does not hold against `Task.cancel()` of the caller's task.
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send)
+        return answer[0]
+
+    def _pause(self, error: KlingError, notify: Notifier) -> float:
+        """One sign of throttling slows all submits of the client."""
+        clock = self.caller.clock
+        delay = error.retry_after
+        if delay is None:
+            delay = max(
+                1.0, backoff(self.caller.retry, attempt=self._pauses + 1, chance=self.caller.dice.random())
+            )
+        if clock.now() >= self._paused_until:
+            self._pauses += 1
+        self._paused_until = max(self._paused_until, clock.now() + delay)
+        if notify:
+            notify(Throttled(at=clock.wall(), delay=delay, error=error))
+        return delay
+
+    async def _try_again(self, error: KlingError, *, attempt: int, notify: Notifier) -> None:
+        delay = backoff(self.caller.retry, attempt=attempt, chance=self.caller.dice.random())
+        if notify:
+            at = self.caller.clock.wall()
+            notify(Retrying(at=at, call=SUBMIT.name, attempt=attempt + 1, delay=delay, error=error))
+        await self.caller.clock.sleep(delay)
+
+
+def _salvaged(error: KlingError, model: str) -> Job | None:
+    """The job of an answer that is odd but names an id: whatever else is wrong, that job is paid for."""
+    if not isinstance(error, APIResponseError) or not isinstance(error.__cause__, ShapeError):
+        return None
+    record = error.__cause__.value
+    if not isinstance(record, dict):
+        return None
+    request_id = record.get("request_id")
+    if not isinstance(request_id, str) or not request_id.strip():
+        return None
+    return Job(request_id=request_id, model=model, status=JobStatus.UNKNOWN, raw=record)
+
+
+def _ambiguous(model: str, error: KlingError) -> AmbiguousSubmitError:
+    return AmbiguousSubmitError(
+        f"submit: the service may have taken this request ({error.message.rstrip('.')}). It was not sent again; "
+        f"look for it with client.list_jobs({model!r}) before you do.",
+        status_code=error.status_code,
+        body=error.body,
+        request_id=error.request_id,
+    )

@@ -1,0 +1,116 @@
+"""Pictures of this machine, put where the service can read them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import attrs
+
+from kling_async._engine.call import Caller
+from kling_async._engine.source import is_local
+from kling_async._policy.fetching import refusal
+from kling_async._policy.retry import next_delay
+from kling_async._transport.base import Request
+from kling_async._wire.codec import structure_upload, upload_body
+from kling_async._wire.endpoints import UPLOAD_URL
+from kling_async._wire.replies import error_for
+from kling_async.errors import InvalidRequestError, KlingError
+from kling_async.models import VideoRequest
+
+CONTENT_TYPES: Mapping[str, tuple[str, str]] = {
+    ".jpg": ("jpeg", "image/jpeg"),
+    ".jpeg": ("jpeg", "image/jpeg"),
+    ".png": ("png", "image/png"),
+    ".mp4": ("mp4", "video/mp4"),
+    ".mp3": ("mp3", "audio/mpeg"),
+    ".wav": ("wav", "audio/wav"),
+}
+"""By the file's ending: the type that is asked for, and the header that its address is signed for.
+
+A .jpg goes as jpeg, for `jpg` is signed as the literal image/jpg. Source: what clients of the service probed.
+"""
+_OK = range(200, 300)
+
+
+@attrs.define(eq=False)
+class Uploader:
+    """Uploads each file once, however many requests name it."""
+
+    caller: Caller
+    _known: dict[str, str] = attrs.field(init=False, factory=dict)
+    _turn: anyio.Lock = attrs.field(init=False, factory=anyio.Lock)
+
+    async def with_urls(self, request: VideoRequest) -> VideoRequest:
+        """The request with the public address of each local picture in its place.
+
+        Raises:
+            InvalidRequestError: A picture cannot be read.
+            KlingError: It could not be uploaded; nothing was paid for.
+        """
+        local = {
+            name: picture
+            for name in ("image", "image_tail")
+            if (picture := getattr(request, name)) is not None and is_local(picture)
+        }
+        if not local:
+            return request
+        async with self._turn:
+            for picture in local.values():
+                path = os.fspath(picture)
+                if path not in self._known:
+                    self._known[path] = await upload(self.caller, path)
+        urls = {name: self._known[os.fspath(picture)] for name, picture in local.items()}
+        return attrs.evolve(request, **urls)
+
+
+async def upload(caller: Caller, path: str | os.PathLike[str]) -> str:
+    """The public address at which a file of this machine can now be read by anyone who has it.
+
+    Raises:
+        InvalidRequestError: The file cannot be read, or its ending is not one that the service takes.
+        KlingError: It could not be uploaded.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in CONTENT_TYPES:
+        raise InvalidRequestError(
+            f"{os.fspath(path)!r} cannot be uploaded: the service takes {', '.join(CONTENT_TYPES)}."
+        )
+    try:
+        content = await anyio.to_thread.run_sync(Path(path).read_bytes)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InvalidRequestError(f"{os.fspath(path)!r} cannot be read: {reason}.") from error
+    file_type, content_type = CONTENT_TYPES[suffix]
+    ticket = await caller.repeat(UPLOAD_URL, structure_upload, body=upload_body(file_type))
+    if reason := refusal(ticket.upload_url):
+        raise InvalidRequestError(f"The service wants the file at an address that is not used: {reason}.")
+    await _put(caller, ticket.upload_url, content, content_type)
+    return ticket.public_url
+
+
+async def _put(caller: Caller, url: str, content: bytes, content_type: str) -> None:
+    """Put the bytes at a signed address; the key stays here, for storage is another host."""
+    attempt = 0
+    while True:
+        request = Request("PUT", url, {"Content-Type": content_type}, content, caller.timeout)
+        error = None
+        try:
+            reply = await caller.transport.send(request)
+        except KlingError as lost:
+            error = lost
+        else:
+            if reply.status in _OK:
+                return
+            now = caller.clock.wall()
+            error = error_for(
+                reply.status, reply.headers, reply.body, call="upload", secret=caller.secret, now=now
+            )
+        delay = next_delay(caller.retry, attempt=attempt, error=error, chance=caller.dice.random())
+        if delay is None:
+            raise error
+        attempt += 1
+        await caller.clock.sleep(delay)

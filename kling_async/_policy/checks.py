@@ -1,0 +1,41 @@
+"""Settings that make sense, or one sentence that says which does not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import attrs
+
+from kling_async.errors import ConfigurationError
+
+Validator: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
+
+
+def at_least(
+    minimum: float, *, whole: bool = False, optional: bool = False, above: bool = False
+) -> Validator:
+    """A validator for a number that is not below `minimum`.
+
+    Args:
+        minimum: The smallest value taken.
+        whole: Take only whole numbers.
+        optional: Take None too.
+        above: Refuse `minimum` itself.
+    """
+
+    def check(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value is None and optional:
+            return
+        is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+        if is_number and not math.isnan(value) and (value > minimum or (value == minimum and not above)):
+            return
+        noun = "a whole number" if whole else "a number"
+        rule = f"above {minimum:g}" if above else f"of at least {minimum:g}"
+        raise ConfigurationError(
+            f"{type(instance).__name__}.{attribute.name} must be {noun} {rule}"
+            f"{' or None' if optional else ''}, not {value!r}."
+        )
+
+    return check

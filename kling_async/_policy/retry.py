@@ -1,0 +1,70 @@
+"""Whether a call is sent again, and after how long."""
+
+from __future__ import annotations
+
+import attrs
+
+from kling_async._policy.checks import at_least
+from kling_async.errors import (
+    APIConnectionError,
+    APIResponseError,
+    APIStatusError,
+    InternalServerError,
+    KlingError,
+    RateLimitError,
+)
+
+
+@attrs.frozen(kw_only=True)
+class RetryPolicy:
+    """How often and how soon a call that is safe to repeat is sent again.
+
+    The n-th retry waits `initial_delay * 2**n` seconds, at most `max_delay`, of which a random half is taken
+    off, so that many clients do not come back together. A wish of the service (Retry-After) beats this.
+
+    Raises:
+        ConfigurationError: A value is negative or not a number.
+    """
+
+    max_retries: int = attrs.field(default=5, validator=at_least(0, whole=True))
+    """How often one call is sent again before its error is raised."""
+    initial_delay: float = attrs.field(default=0.5, validator=at_least(0))
+    """Seconds before the first retry."""
+    max_delay: float = attrs.field(default=30.0, validator=at_least(0))
+    """The longest pause of our own choosing, in seconds."""
+
+
+def is_passing(error: KlingError) -> bool:
+    """Whether the same call may well succeed later: no answer, 408, 425, 429, 5xx, or an unreadable answer."""
+    if isinstance(error, APIConnectionError | APIResponseError | RateLimitError | InternalServerError):
+        return True
+    return isinstance(error, APIStatusError) and error.status_code in {408, 425}
+
+
+def never_arrived(error: KlingError) -> bool:
+    """Whether a paid POST that ended so was provably not accepted: not connected, or answered 429."""
+    if isinstance(error, APIConnectionError):
+        return not error.was_sent
+    return isinstance(error, RateLimitError)
+
+
+def backoff(policy: RetryPolicy, *, attempt: int, chance: float) -> float:
+    """Seconds before retry number `attempt` (from 0), given a random number from 0 to 1."""
+    longest = min(policy.max_delay, policy.initial_delay * 2.0 ** min(attempt, 60))
+    return longest * (1.0 - chance / 2)
+
+
+def next_delay(policy: RetryPolicy, *, attempt: int, error: KlingError, chance: float) -> float | None:
+    """Seconds to wait before a safe call is sent again; None when its error is to be raised.
+
+    Args:
+        policy: The caller's wishes.
+        attempt: How many retries there have been.
+        error: What the last try ended with.
+        chance: A random number from 0 to 1.
+    """
+    if attempt >= policy.max_retries or not is_passing(error):
+        return None
+    if error.retry_after is not None:
+        return error.retry_after
+    return backoff(policy, attempt=attempt, chance=chance)

@@ -1,0 +1,3 @@
+"""The one door to the network."""
+
+from __future__ import annotations

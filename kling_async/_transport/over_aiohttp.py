@@ -1,0 +1,137 @@
+"""The transport protocol over aiohttp; its errors become ours. No policy, no retry."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from functools import lru_cache
+
+import aiohttp
+from yarl import URL
+
+from kling_async._transport.base import Reply, Request
+from kling_async.errors import APIConnectionError, APITimeoutError
+
+_LARGEST_REPLY_BYTES = 64 * 1024 * 1024
+_PIECE_BYTES = 256 * 1024
+
+
+class AiohttpTransport:
+    """One aiohttp session with as many connections as the engine asks for at once.
+
+    The engine bounds what is in flight, so the pool has no bound of its own: a wait for a free connection
+    would look like a slow service. Made inside a running event loop, and used only there.
+    """
+
+    def __init__(self) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(),
+            skip_auto_headers=("Content-Type",),
+        )
+
+    async def send(self, request: Request) -> Reply:
+        """See `Transport.send`."""
+        self._check_open(request)
+        with _our_errors(request):
+            async with self._session.request(
+                request.method,
+                URL(request.url, encoded=True),
+                headers=request.headers,
+                data=request.body,
+                allow_redirects=False,
+                timeout=_whole(request.timeout),
+            ) as response:
+                return Reply(response.status, response.headers, await _read(response, request))
+
+    @asynccontextmanager
+    async def stream(self, request: Request) -> AsyncIterator[_Streamed]:
+        """See `Transport.stream`."""
+        self._check_open(request)
+        timeout = aiohttp.ClientTimeout(connect=request.timeout / 2, sock_read=request.timeout)
+        with _our_errors(request):
+            response = await self._session.request(
+                request.method,
+                URL(request.url, encoded=True),
+                headers=request.headers,
+                allow_redirects=False,
+                auto_decompress=False,
+                timeout=timeout,
+                read_bufsize=_PIECE_BYTES,
+            )
+        async with response:
+            yield _Streamed(response, request)
+
+    async def aclose(self) -> None:
+        """See `Transport.aclose`."""
+        await self._session.close()
+
+    def _check_open(self, request: Request) -> None:
+        if self._session.closed:
+            raise APIConnectionError(f"{_name(request)}: the client is closed.", was_sent=False)
+
+
+class _Streamed:
+    """A `StreamedReply` over aiohttp."""
+
+    def __init__(self, response: aiohttp.ClientResponse, request: Request) -> None:
+        self._response = response
+        self._request = request
+
+    @property
+    def status(self) -> int:
+        return self._response.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._response.headers
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        with _our_errors(self._request):
+            while piece := await self._response.content.readany():
+                yield piece
+
+
+@lru_cache(maxsize=16)
+def _whole(timeout: float) -> aiohttp.ClientTimeout:
+    """Half the time is for connecting, so that a slow connect ends before the call and counts as not sent."""
+    return aiohttp.ClientTimeout(total=timeout, connect=timeout / 2)
+
+
+async def _read(response: aiohttp.ClientResponse, request: Request) -> bytes:
+    """The whole body, unless it is larger than any honest reply, packed or unpacked."""
+    size = response.content_length
+    if size is not None and size <= _LARGEST_REPLY_BYTES and "Content-Encoding" not in response.headers:
+        return await response.read()
+    body = bytearray()
+    while piece := await response.content.readany():
+        body += piece
+        if len(body) > _LARGEST_REPLY_BYTES:
+            response.close()
+            raise APIConnectionError(
+                f"{_name(request)}: the reply is larger than {_LARGEST_REPLY_BYTES:,} bytes."
+            )
+    return bytes(body)
+
+
+@contextmanager
+def _our_errors(request: Request) -> Iterator[None]:
+    try:
+        yield
+    except aiohttp.ConnectionTimeoutError as error:
+        raise APITimeoutError(
+            f"{_name(request)}: no connection within {request.timeout / 2:g} s.", was_sent=False
+        ) from error
+    except (TimeoutError, aiohttp.ServerTimeoutError) as error:
+        raise APITimeoutError(f"{_name(request)}: no answer within {request.timeout:g} s.") from error
+    except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
+        raise APIConnectionError(f"{_name(request)}: no connection ({error}).", was_sent=False) from error
+    except (aiohttp.ClientError, OSError) as error:
+        reason = str(error) or type(error).__name__
+        raise APIConnectionError(f"{_name(request)}: the connection was lost ({reason}).") from error
+
+
+def _name(request: Request) -> str:
+    """The call as an error names it: no query, which may hold a signature."""
+    return f"{request.method} {request.url.partition('?')[0]}"

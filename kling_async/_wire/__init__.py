@@ -1,0 +1,3 @@
+"""Models to bytes and back; pure."""
+
+from __future__ import annotations

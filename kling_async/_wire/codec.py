@@ -1,0 +1,299 @@
+"""One cattrs converter between JSON and the models, and the payloads that are sent.
+
+Reading is lenient where nothing is lost by it: a record needs an id and a status word; everything else may be
+missing, null, 0 or of another type, and then reads as absent. The whole record stays in `raw`. A paid job must
+not be lost because its `user_id` was a number.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, NoReturn, TypeVar
+
+import attrs
+from cattrs import Converter
+from cattrs.gen import make_dict_structure_fn, override
+
+from kling_async.catalog import wire_name
+from kling_async.models import Job, JobStatus, Media, ModelInfo, Outcome, VideoRequest, parameters_of
+
+T = TypeVar("T")
+
+_STATUSES: dict[str, JobStatus] = {
+    **{status.value: status for status in JobStatus if status is not JobStatus.UNKNOWN},
+    "canceled": JobStatus.CANCELLED,
+}
+
+
+class ShapeError(ValueError):
+    """What was answered lacks what the contract promises; becomes an `APIResponseError` with the call's name.
+
+    Args:
+        message: What is missing.
+        value: What was answered, as far as it could be read.
+    """
+
+    def __init__(self, message: str, value: object = None) -> None:
+        super().__init__(message)
+        self.value = value
+
+
+@attrs.frozen
+class JobPage:
+    """One page of the list of requests."""
+
+    jobs: tuple[Job, ...]
+    rows: int
+    """How many rows came, readable or not: the step to the next offset."""
+    has_more: bool | None
+    """What the service says of further pages; None where it says nothing."""
+
+
+@attrs.frozen
+class UploadTicket:
+    """Where a picture is put, and where it can then be read."""
+
+    upload_url: str
+    public_url: str
+
+
+def payload_of(request: VideoRequest) -> dict[str, Any]:
+    """The payload that is sent: what the caller left out stays out, and `extra` goes in last and wins.
+
+    Sound goes as on/off, duration as text, cfg_scale as a number.
+    Source: docs.gmicloud.ai/model-quickstarts/video/kling-v2-6, read as `docs/explanation/wire.md` argues.
+    """
+    payload: dict[str, Any] = {}
+    for field, value in parameters_of(request).items():
+        if value is None:
+            continue
+        if field == "sound" and isinstance(value, bool):
+            value = "on" if value else "off"  # noqa: PLW2901 - the wire's word for it
+        elif field == "duration" and isinstance(value, int):
+            value = str(value)  # noqa: PLW2901 - the wire's form of it
+        elif isinstance(value, os.PathLike):
+            value = os.fspath(value)  # noqa: PLW2901 - a path that was not uploaded reads as what it says
+        payload[wire_name(request.model, field)] = value
+    return {**payload, **request.extra}
+
+
+def submit_body(model: str, payload: Mapping[str, Any]) -> bytes:
+    """The body of a submit."""
+    return json.dumps({"model": model, "payload": payload}, allow_nan=False).encode()
+
+
+def upload_body(file_type: str) -> bytes:
+    """The body that asks for a place to put a file of this type, an ending without its dot."""
+    return json.dumps({"file_type": file_type}).encode()
+
+
+def load_json(body: bytes) -> Any:
+    """The value that a body says; NaN and infinities, which are no JSON, read as null.
+
+    Raises:
+        ShapeError: It is no JSON, or nested too deep to read.
+    """
+    try:
+        value = json.loads(body, parse_constant=lambda _: None)
+    except (ValueError, RecursionError) as error:
+        raise ShapeError(f"no readable JSON ({type(error).__name__})") from error
+    if b"\\ud" in body or b"\\uD" in body:
+        # A lone surrogate cannot be printed, stored or sent again; it becomes a question mark.
+        value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+    return value
+
+
+def structure_job(value: object) -> Job:
+    """The record that a reply holds.
+
+    Raises:
+        ShapeError: It is no object, or has no id or no status.
+    """
+    return _converter.structure(value, Job)
+
+
+def structure_page(value: object) -> JobPage:
+    """One page of jobs; the envelope may be `requests`, `data`, `items` or a bare list. Rows without an id are left out.
+
+    Raises:
+        ShapeError: There is no list of rows in it.
+    """
+    envelope: Mapping[str, Any] = value if isinstance(value, dict) else {"requests": value}
+    rows = next((envelope[key] for key in ("requests", "data", "items") if key in envelope), None)
+    if rows is None and "requests" in envelope:
+        rows = []
+    if not isinstance(rows, list):
+        _refuse("a list of requests", value)
+    has_more = envelope.get("has_more")
+    return JobPage(
+        jobs=tuple(_readable(rows, structure_job)),
+        rows=len(rows),
+        has_more=has_more if isinstance(has_more, bool) else None,
+    )
+
+
+def structure_model_ids(value: object) -> list[str]:
+    """The ids of all models, each once, in the order answered.
+
+    Raises:
+        ShapeError: There is no list of ids in it.
+    """
+    ids = value.get("model_ids") if isinstance(value, dict) else None
+    if not isinstance(ids, list):
+        _refuse("an object with model_ids", value)
+    return list(dict.fromkeys(id_ for id_ in ids if isinstance(id_, str)))
+
+
+def structure_model(value: object, *, model_id: str) -> ModelInfo:
+    """What the service says of a model.
+
+    Raises:
+        ShapeError: It is no object.
+    """
+    if not isinstance(value, dict):
+        _refuse("an object", value)
+    price = value["price_info"].get("price") if isinstance(value.get("price_info"), dict) else None
+    parameters = value.get("parameters")
+    return ModelInfo(
+        id=_text(value.get("model")) or model_id,
+        kind=_text(value.get("model_type")),
+        parameters=tuple(entry for entry in parameters if isinstance(entry, dict))
+        if isinstance(parameters, list)
+        else (),
+        # Source: the service answers whole micro-dollars; 0 has been seen for "not priced".
+        price=Decimal(price) / 1_000_000 if isinstance(price, int) and price > 0 else None,
+        raw=value,
+    )
+
+
+def structure_upload(value: object) -> UploadTicket:
+    """Where to put a picture.
+
+    Raises:
+        ShapeError: One of the two addresses is missing.
+    """
+    if not isinstance(value, dict):
+        _refuse("an object", value)
+    upload, public = _text(value.get("upload_url")), _text(value.get("public_url"))
+    if not upload or not public:
+        _refuse("an object with upload_url and public_url", value)
+    return UploadTicket(upload_url=upload, public_url=public)
+
+
+def _refuse(wanted: str, value: object) -> NoReturn:
+    raise ShapeError(f"{wanted} was promised, not {type(value).__name__}", value)
+
+
+def _readable(rows: Iterable[object], structure: Callable[[object], T]) -> Iterable[T]:
+    for row in rows:
+        try:
+            yield structure(row)
+        except ShapeError:
+            continue
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _moment(value: object) -> datetime | None:
+    """Unix seconds; null, 0 and absent all mean "not said". Source: the official SDK's optional fields."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
+        return None
+    try:
+        return datetime.fromtimestamp(value, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _media(outcome: Mapping[str, Any]) -> tuple[Media, ...]:
+    """By name only: an outcome holds other addresses too. Newer models answer `media_urls`, older ones `video_url`."""
+    listed = outcome.get("media_urls")
+    found = []
+    for entry in listed if isinstance(listed, list) else ():
+        if isinstance(entry, str) and entry:
+            found.append(Media(entry))
+        elif isinstance(entry, dict) and (url := _text(entry.get("url"))):
+            found.append(Media(url, _text(entry.get("id"))))
+    if not found and (url := _text(outcome.get("video_url"))):
+        found.append(Media(url))
+    return tuple(found)
+
+
+def failure_text(value: object) -> str | None:
+    """The words of an error that may be text, or an object with `message`, or such an object within `error`."""
+    if isinstance(value, str):
+        return value.strip() or None
+    if isinstance(value, dict):
+        for key in ("message", "error", "detail", "details", "reason"):
+            if text := failure_text(value.get(key)):
+                return text
+    return None
+
+
+def _failure(record: Mapping[str, Any], outcome: Mapping[str, Any]) -> str | None:
+    """Why a job failed. Source: the places in which clients of the service have met it, most reliable first."""
+    places = (
+        outcome.get("error"),
+        record.get("error"),
+        record.get("error_message"),
+        record.get("reason"),
+        outcome.get("message"),
+        outcome.get("fail_reason"),
+    )
+    return next((text for place in places if (text := failure_text(place))), None)
+
+
+def _outcome(record: Mapping[str, Any], *, failed: bool) -> Outcome | None:
+    raw = record.get("outcome")
+    outcome = _mapping(raw)
+    error = _failure(record, outcome) if failed else failure_text(outcome.get("error"))
+    if not isinstance(raw, dict) and error is None:
+        return None
+    return Outcome(
+        media=_media(outcome),
+        thumbnail_url=_text(outcome.get("thumbnail_image_url")) or None,
+        error=error,
+        raw=outcome,
+    )
+
+
+def _make_converter() -> Converter:
+    converter = Converter(detailed_validation=False)
+    converter.register_structure_hook(JobStatus, lambda value, _: value)
+    converter.register_structure_hook(Outcome | None, lambda value, _: value)
+    converter.register_structure_hook(str | None, lambda value, _: _text(value))
+    converter.register_structure_hook(datetime | None, lambda value, _: _moment(value))
+    converter.register_structure_hook_func(
+        lambda kind: kind == Mapping[str, Any], lambda value, _: _mapping(value)
+    )
+    read_fields = make_dict_structure_fn(
+        Job, converter, organization_id=override(rename="org_id"), _cattrs_include_init_false=False
+    )
+
+    def job(value: object, _: object) -> Job:
+        if not isinstance(value, dict):
+            _refuse("a record", value)
+        request_id = value.get("request_id")
+        if not isinstance(request_id, str) or not request_id.strip():
+            raise ShapeError("a record needs its request_id", value)
+        word = value.get("status")
+        if not isinstance(word, str):
+            raise ShapeError("a record needs a status word", value)
+        status = _STATUSES.get(word) or _STATUSES.get(word.strip().lower(), JobStatus.UNKNOWN)
+        outcome = _outcome(value, failed=status in {JobStatus.FAILED, JobStatus.CANCELLED})
+        return read_fields({**value, "status": status, "outcome": outcome, "raw": value}, Job)
+
+    converter.register_structure_hook(Job, job)
+    return converter
+
+
+_converter = _make_converter()

@@ -1,0 +1,165 @@
+"""The Kling family: each model's parameters and rules, as data with its source.
+
+A model that is not here passes unchecked: the service may know models that this release does not.
+
+Source: the vendor's page of each model, named beside its entry. Where that page contradicts itself, the
+reading chosen here is argued in `docs/explanation/wire.md`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from urllib.parse import urlsplit
+
+import attrs
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_ANY_IMAGE = re.compile(r"data:image/(png|jpe?g);base64,[A-Za-z0-9+/=\s]+\Z")
+
+
+@attrs.frozen(kw_only=True)
+class Parameter:
+    """What one model says about one of its parameters."""
+
+    wire_name: str
+    """The key in the payload."""
+    required: bool = False
+    """Whether the service refuses a request without it."""
+    max_length: int | None = None
+    """The longest text, in characters (Unicode code points)."""
+    choices: Sequence[object] | None = None
+    """The only values taken."""
+    minimum: float | None = None
+    """The smallest number taken."""
+    maximum: float | None = None
+    """The largest number taken."""
+    image_suffixes: Sequence[str] | None = None
+    """The endings of the images taken; None where the parameter is no image."""
+
+
+@attrs.frozen(kw_only=True)
+class ModelRules:
+    """The parameters that one model takes, by the names of `VideoRequest`'s fields."""
+
+    parameters: Mapping[str, Parameter]
+    source: str
+    """Where the rules are from."""
+
+
+KLING_V2_6 = ModelRules(
+    source="docs.gmicloud.ai/model-quickstarts/video/kling-v2-6",
+    parameters={
+        "prompt": Parameter(wire_name="prompt", required=True, max_length=2500),
+        "sound": Parameter(wire_name="sound", choices=(True, False)),
+        "image": Parameter(wire_name="image", image_suffixes=(".jpg", ".jpeg", ".png")),
+        "duration": Parameter(wire_name="duration", choices=(5, 10)),
+        "mode": Parameter(wire_name="mode", choices=("pro",)),
+        "cfg_scale": Parameter(wire_name="cfg_scale", minimum=0.0, maximum=1.0),
+    },
+)
+
+MODELS: Mapping[str, ModelRules] = {"kling-v2-6": KLING_V2_6}
+"""The models whose rules are known, by their case-sensitive id."""
+
+
+def wire_name(model: str, field: str) -> str:
+    """The payload key under which a model takes a field of `VideoRequest`."""
+    rules = MODELS.get(model)
+    parameter = rules.parameters.get(field) if rules else None
+    return parameter.wire_name if parameter else field
+
+
+def broken_rules(model: str, values: Mapping[str, object]) -> list[str]:
+    """Every rule of the model that the values break, one sentence each; empty for a model not known here.
+
+    Args:
+        model: The model's id.
+        values: `VideoRequest`'s parameter fields by name; None stands for "not given".
+    """
+    rules = MODELS.get(model)
+    if rules is None:
+        return []
+    broken: list[str] = []
+    for field, value in values.items():
+        parameter = rules.parameters.get(field)
+        if parameter is not None:
+            broken += _broken_by(field, value, parameter)
+        elif value is not None:
+            broken.append(
+                f"{model} takes no {field} (got {shown(value)}); "
+                f"leave it out, or force it with extra={{{field!r}: ...}}"
+            )
+    return broken
+
+
+def shown(value: object) -> str:
+    """The value as an error message quotes it: at most 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"  # noqa: PLR2004 - the cut
+
+
+def _broken_by(field: str, value: object, rule: Parameter) -> list[str]:
+    if value is None:
+        return [f"{field} is required"] if rule.required else []
+    if rule.image_suffixes is not None:
+        return _broken_image(field, value, rule.image_suffixes)
+    if rule.choices is not None:
+        if any(value == choice and type(value) is type(choice) for choice in rule.choices):
+            return []
+        allowed = " or ".join(map(repr, rule.choices))
+        return [f"{field} must be {allowed}, not {shown(value)}"]
+    if rule.minimum is not None and rule.maximum is not None:
+        return _broken_number(field, value, rule.minimum, rule.maximum)
+    return _broken_text(field, value, rule)
+
+
+def _broken_text(field: str, value: object, rule: Parameter) -> list[str]:
+    if not isinstance(value, str):
+        return [f"{field} must be text, not {shown(value)}"]
+    if (stray := _LONE_SURROGATE.search(value)) is not None:
+        return [f"{field} is not valid Unicode: a lone surrogate at character {stray.start():,}"]
+    if rule.required and not value.strip():
+        return [f"{field} must not be empty (got {shown(value)})"]
+    if rule.max_length is not None and len(value) > rule.max_length:
+        return [f"{field} must be at most {rule.max_length:,} characters, not {len(value):,}"]
+    return []
+
+
+def _broken_number(field: str, value: object, minimum: float, maximum: float) -> list[str]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return [f"{field} must be a number from {minimum:g} to {maximum:g}, not {shown(value)}"]
+    if not (math.isfinite(value) and minimum <= value <= maximum):
+        return [f"{field} must be from {minimum:g} to {maximum:g}, not {shown(value)}"]
+    return []
+
+
+def _broken_image(field: str, value: object, suffixes: Sequence[str]) -> list[str]:
+    """The service reads a URL; a data URI is let through, a local path is uploaded before the submit."""
+    endings = ", ".join(suffixes)
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if not isinstance(value, str) or not value.strip():
+        return [f"{field} must be a URL, a data URI or a path of a picture ({endings}), not {shown(value)}"]
+    if value[:5].lower() == "data:":
+        ok = _ANY_IMAGE.match(value) is not None
+        return [] if ok else [f"{field} must be a base64 data URI of a JPEG or PNG, not {shown(value)}"]
+    if "://" not in value:
+        ok = PurePath(value).suffix.lower() in suffixes
+        return [] if ok else [f"{field} must be a file ending in {endings}, not {shown(value)}"]
+    return _broken_url(field, value, suffixes)
+
+
+def _broken_url(field: str, value: str, suffixes: Sequence[str]) -> list[str]:
+    try:
+        parts = urlsplit(value)
+    except ValueError as error:
+        return [f"{field} must be a URL, not {shown(value)} ({error})"]
+    if parts.scheme not in {"http", "https"} or not parts.hostname or re.search(r"\s", value):
+        return [f"{field} must be an http or https URL with a host, not {shown(value)}"]
+    if PurePath(parts.path).suffix.lower() not in suffixes:
+        return [f"{field} must be the URL of a file ending in {', '.join(suffixes)}, not {shown(value)}"]
+    return []

@@ -1,0 +1,392 @@
+"""`KlingClient`: opens and closes the connections and hands the work to the engine; it decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from operator import attrgetter
+from pathlib import Path
+from types import TracebackType
+from typing import Self, Unpack
+
+import attrs
+
+from kling_async._engine.batch import Batch, running
+from kling_async._engine.call import Caller
+from kling_async._engine.clock import Clock
+from kling_async._engine.download import Downloader, check_folder, target
+from kling_async._engine.engine import Engine
+from kling_async._engine.pages import pages
+from kling_async._engine.source import Item, Requests, Source
+from kling_async._engine.submit import Submitter
+from kling_async._engine.upload import Uploader, upload
+from kling_async._policy.pace import Limits, TokenBucket
+from kling_async._policy.polling import PollingPolicy
+from kling_async._policy.retry import RetryPolicy
+from kling_async._policy.window import Window
+from kling_async._transport.base import Transport
+from kling_async._wire.codec import structure_job, structure_model, structure_model_ids
+from kling_async._wire.endpoints import MODEL, MODELS, STATUS, headers_for
+from kling_async.config import __version__, read_settings
+from kling_async.errors import ConfigurationError
+from kling_async.events import Listener, Notifier
+from kling_async.models import (
+    BatchResult,
+    Job,
+    JobStatus,
+    ModelInfo,
+    Result,
+    VideoOptions,
+    check_options,
+    request_from,
+)
+
+
+class KlingClient:
+    """A session with the service: submits, waits and saves, many jobs at once.
+
+    Use it as `async with KlingClient() as client:`, or bare in a notebook: it opens when first used, and
+    `aclose()` closes it. Used under a second event loop it opens fresh connections there.
+
+    Args:
+        api_key: Else the environment's `GMI_API_KEY`, else `GMI_CLOUD_API_KEY`.
+        organization_id: Else `GMI_ORG_ID`; only accounts of several organizations need it.
+        base_url: Else `GMI_BASE_URL`, else the vendor's. A bare host gets the queue's path appended.
+        timeout: Seconds for one HTTP request, nothing else; waiting has its own words in `PollingPolicy`.
+        limits: How much is asked of the service at once.
+        polling: How, and how long, jobs are waited for.
+        retry: How often calls that are safe to repeat are repeated. A paid POST is not among them.
+        on_event: Called with every event of this client; see `kling_async.events`.
+        transport: Your own way to the network, for tests and instruments; it is used in every loop and not closed.
+
+    Raises:
+        ConfigurationError: The key is missing, or a value makes no sense.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        organization_id: str | None = None,
+        base_url: str | None = None,
+        timeout: float = 60.0,
+        limits: Limits = Limits(),  # noqa: B008 - a frozen value
+        polling: PollingPolicy = PollingPolicy(),  # noqa: B008 - a frozen value
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - a frozen value
+        on_event: Listener | None = None,
+        transport: Transport | None = None,
+    ) -> None:
+        self._settings = read_settings(
+            api_key=api_key, organization_id=organization_id, base_url=base_url, timeout=timeout
+        )
+        self._limits = limits
+        self._polling = polling
+        self._retry = retry
+        self._on_event = on_event
+        self._transport = transport
+        self._polls = TokenBucket(
+            rate=limits.max_polls_per_second, burst=max(1.0, limits.max_polls_per_second)
+        )
+        self._engines: dict[asyncio.AbstractEventLoop, _Opened] = {}
+
+    def __repr__(self) -> str:
+        return f"<KlingClient {self._settings.queue.partition('/api/')[0]} api_key=***>"
+
+    async def __aenter__(self) -> Self:
+        self._engine()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop; jobs at the service go on. The next call opens them again."""
+        opened = self._engines.pop(asyncio.get_running_loop(), None)
+        if opened is not None:
+            await opened.lifetime.aclose()
+
+    async def submit(self, request: Item, **options: Unpack[VideoOptions]) -> Job:
+        """The record of a job that was just submitted: one paid POST.
+
+        It is sent again only if it provably never arrived. Cancelled while the POST is in flight, it first waits
+        for the answer (at most `timeout`), logs the id and tells it to `on_event`; the job goes on.
+
+        Args:
+            request: A prompt, a `VideoRequest`, or a mapping of its fields.
+            **options: The other fields of `VideoRequest`; they fill what the request leaves open.
+
+        Raises:
+            InvalidRequestError: The request breaks the model's rules; nothing was sent.
+            AmbiguousSubmitError: It was sent and its fate is unknown.
+            APIStatusError: The service refused it.
+            APIConnectionError: No connection could be made.
+            TypeError: There is no such option.
+        """
+        check_options(options, call="submit")
+        engine = self._engine()
+        sent = await Uploader(engine.caller).with_urls(request_from(request, options))
+        return await engine.submit(sent, self._notifier())
+
+    async def get(self, request_id: str) -> Job:
+        """The current record of a job.
+
+        Raises:
+            NotFoundError: The service does not know the id, or shows it to another key only.
+            KlingError: No usable answer came after all retries.
+        """
+        caller = self._engine().caller
+        return await caller.repeat(STATUS, structure_job, id=request_id, notify=self._notifier())
+
+    async def list_jobs(self, model: str = "kling-v2-6", *, page_size: int = 100) -> AsyncIterator[Job]:
+        """Every job of a model that the service shows to this key, each once, in the service's own order.
+
+        Args:
+            model: The model's id; the service lists by model.
+            page_size: Rows to ask for at once; the service may give fewer.
+
+        Raises:
+            KlingError: No usable answer came after all retries.
+        """
+        async for page in pages(self._engine().caller, model, page_size=page_size, notify=self._notifier()):
+            for job in page:
+                yield job
+
+    async def wait(self, job: Job | str) -> Job:
+        """The final record of a job that succeeded.
+
+        A failed status call ends no wait. Cancelling it leaves the job as it is.
+
+        Args:
+            job: A job, or its id, also from an earlier process.
+
+        Raises:
+            JobFailedError: The job failed.
+            JobCancelledError: The job was cancelled.
+            WaitTimeoutError: `PollingPolicy.wait_timeout` or `stall_timeout` came first; the job may still run.
+            NotFoundError: The service does not know the id.
+        """
+        known = job if isinstance(job, Job) else Job(request_id=job, status=JobStatus.UNKNOWN)
+        return await self._engine().wait(known, self._notifier())
+
+    async def generate(self, request: Item, **options: Unpack[VideoOptions]) -> Job:
+        """The final record of one video: `submit`, then `wait`, with their arguments and errors."""
+        return await self.wait(await self.submit(request, **options))
+
+    async def generate_many(
+        self,
+        requests: Requests,
+        *,
+        max_concurrency: int = 20,
+        output: str | os.PathLike[str] | None = None,
+        skip_invalid: bool = False,
+        on_event: Listener | None = None,
+        raise_on_failure: bool = False,
+        **options: Unpack[VideoOptions],
+    ) -> BatchResult:
+        """The results of many requests, in input order; one that fails leaves the others alone.
+
+        Args:
+            requests: Prompts, `VideoRequest`s or mappings, in any iterable or async iterable.
+            max_concurrency: How many jobs may be alive at the service at once.
+            output: A folder in which each finished video is saved as soon as it is finished.
+            skip_invalid: Leave invalid requests out, as results with their error. Otherwise one invalid request in a
+                collection means that nothing is sent; in an iterator, that nothing more is sent.
+            on_event: Called with every event of this batch, besides the client's own.
+            raise_on_failure: Raise an `ExceptionGroup` at the end if a video was not made.
+            **options: The other fields of `VideoRequest`, for all requests that leave them open.
+
+        Raises:
+            InvalidRequestError: A request is invalid; what was submitted before was finished.
+            ConfigurationError: The folder cannot be written; nothing was sent.
+            ExceptionGroup: Only with `raise_on_failure`.
+
+        An error that comes out of the input after something was submitted carries the results so far as its
+        attribute `batch`.
+        """
+        results: list[Result] = []
+        opened = self.batch(
+            requests,
+            max_concurrency=max_concurrency,
+            output=output,
+            skip_invalid=skip_invalid,
+            on_event=on_event,
+            **options,
+        )
+        async with opened as stream:
+            try:
+                async for result in stream:
+                    results.append(result)  # noqa: PERF401 - kept when the input raises half-way
+            except Exception as error:
+                error.batch = _in_order(results)  # type: ignore[attr-defined]
+                error.add_note(f"{len(results)} results came before this; they are in this error's `batch`.")
+                raise
+        batch = _in_order(results)
+        if raise_on_failure:
+            batch.raise_for_failures()
+        return batch
+
+    def batch(
+        self,
+        requests: Requests,
+        *,
+        max_concurrency: int = 20,
+        output: str | os.PathLike[str] | None = None,
+        skip_invalid: bool = False,
+        on_event: Listener | None = None,
+        **options: Unpack[VideoOptions],
+    ) -> AbstractAsyncContextManager[AsyncIterator[Result]]:
+        """The results of many requests as they finish, in flat memory, for input of any length.
+
+        Use it as `async with client.batch(...) as results: async for result in results:`. Leaving the block early
+        submits nothing more and leaves running jobs alone; a slow reader slows the intake. The arguments are those
+        of `generate_many`.
+        """
+        check_options(options, call="batch")
+        if not isinstance(max_concurrency, int) or isinstance(max_concurrency, bool) or max_concurrency < 1:
+            raise ConfigurationError(
+                f"max_concurrency must be a whole number of at least 1, not {max_concurrency!r}."
+            )
+        return self._run_batch(
+            Source(requests, options, skip_invalid),
+            Window(max_concurrency),
+            output=output,
+            notify=self._notifier(on_event),
+        )
+
+    @asynccontextmanager
+    async def _run_batch(
+        self, source: Source, window: Window, *, output: str | os.PathLike[str] | None, notify: Notifier
+    ) -> AsyncIterator[AsyncIterator[Result]]:
+        folder = await check_folder(output) if output is not None else None
+        batch = Batch(engine=self._engine(), source=source, window=window, notify=notify, folder=folder)
+        async with running(batch) as results:
+            yield results
+
+    async def download(self, job: Job | str, destination: str | os.PathLike[str]) -> Path:
+        """The path of a job's video, saved whole: to a part file, checked, then renamed.
+
+        Args:
+            job: A finished job, or its id.
+            destination: A file, or a folder (one that exists, or a path that ends in a slash) in which the file
+                is named after the prompt and the id.
+
+        Raises:
+            DownloadError: It has no video yet, or it could not be fetched or written; nothing half-written has the
+                destination's name.
+        """
+        known = job if isinstance(job, Job) else await self.get(job)
+        path = await target(destination, known)
+        await self._engine().downloader.download(known, path, notify=self._notifier())
+        return path
+
+    async def upload(self, path: str | os.PathLike[str]) -> str:
+        """The public URL of a file of this machine, for `image=`; anyone who has it can read it.
+
+        Args:
+            path: A file ending in .jpg, .jpeg, .png, .mp4, .mp3 or .wav.
+
+        Raises:
+            InvalidRequestError: The file cannot be read or is of another kind.
+            KlingError: It could not be uploaded.
+        """
+        return await upload(self._engine().caller, path)
+
+    async def models(self) -> list[str]:
+        """The ids of all models that the service names, video or not."""
+        return await self._engine().caller.repeat(MODELS, structure_model_ids, notify=self._notifier())
+
+    async def model(self, model_id: str) -> ModelInfo:
+        """What the service says about a model: its parameters and its price, where they are published.
+
+        Raises:
+            NotFoundError: There is no such model.
+        """
+
+        def structure(value: object) -> ModelInfo:
+            return structure_model(value, model_id=model_id)
+
+        return await self._engine().caller.repeat(MODEL, structure, id=model_id, notify=self._notifier())
+
+    def _notifier(self, on_event: Listener | None = None) -> Notifier:
+        return Notifier(self._on_event, on_event)
+
+    def _engine(self) -> Engine:
+        """The engine of the running event loop, made when it is first needed there."""
+        loop = asyncio.get_running_loop()
+        opened = self._engines.get(loop)
+        if opened is None:
+            for closed in [other for other in self._engines if other.is_closed()]:
+                del self._engines[closed]
+            transport = self._transport or _aiohttp_transport()
+            opened = _Opened(engine=self._make_engine(transport), lifetime=self._lifetime(loop, transport))
+            self._engines[loop] = opened
+            _start(opened.lifetime)
+        return opened.engine
+
+    async def _lifetime(
+        self, loop: asyncio.AbstractEventLoop, transport: Transport
+    ) -> AsyncGenerator[None, None]:
+        """Closes the transport when it is closed itself: by `aclose`, or by the event loop at its end."""
+        try:
+            yield
+        finally:
+            self._engines.pop(loop, None)
+            if self._transport is None:
+                await transport.aclose()
+
+    def _make_engine(self, transport: Transport) -> Engine:
+        settings = self._settings
+        caller = Caller(
+            transport=transport,
+            clock=Clock(),
+            dice=random.Random(),  # noqa: S311 - spreads retries, keeps no secret
+            queue=settings.queue,
+            headers=headers_for(
+                api_key=settings.api_key,
+                organization_id=settings.organization_id,
+                user_agent=f"kling_async/{__version__}",
+            ),
+            secret=settings.api_key,
+            timeout=settings.timeout,
+            retry=self._retry,
+        )
+        return Engine(
+            caller=caller,
+            submitter=Submitter(caller, self._limits),
+            downloader=Downloader(caller, self._limits.max_downloads_at_once),
+            polls=self._polls,
+            polling=self._polling,
+        )
+
+
+@attrs.frozen
+class _Opened:
+    """What the client holds for one event loop."""
+
+    engine: Engine
+    lifetime: AsyncGenerator[None, None]
+
+
+def _in_order(results: list[Result]) -> BatchResult:
+    return BatchResult(tuple(sorted(results, key=attrgetter("index"))))
+
+
+def _start(lifetime: AsyncGenerator[None, None]) -> None:
+    """Run it to its `yield`, which awaits nothing, so that its `finally` is sure to come."""
+    with suppress(StopIteration):
+        lifetime.asend(None).send(None)
+
+
+def _aiohttp_transport() -> Transport:
+    """Imported when first opened: aiohttp takes longer to import than all the rest together."""
+    from kling_async._transport.over_aiohttp import AiohttpTransport
+
+    return AiohttpTransport()

@@ -1,0 +1,66 @@
+"""Where the client sends and as whom; the only reader of the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import attrs
+
+from kling_async._wire.endpoints import DEFAULT_BASE_URL, queue_url
+from kling_async.errors import ConfigurationError
+
+__version__ = "0.1.0"
+
+_MOST_SECONDS = 24 * 3600.0
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """What `KlingClient` was told, or found in the environment."""
+
+    api_key: str = attrs.field(repr=False)
+    organization_id: str | None
+    queue: str
+    """The queue's address, such as `https://console.gmicloud.ai/api/v1/ie/requestqueue/apikey`."""
+    timeout: float
+
+
+def read_settings(
+    *,
+    api_key: str | None,
+    organization_id: str | None,
+    base_url: str | None,
+    timeout: float,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """The settings, each from its argument or else from the environment.
+
+    Raises:
+        ConfigurationError: The key is missing or cannot be sent in a header, the address is not one of a queue,
+            or the timeout is no positive number of seconds.
+    """
+    env = os.environ if environ is None else environ
+    key = api_key if api_key is not None else env.get("GMI_API_KEY") or env.get("GMI_CLOUD_API_KEY")
+    if key is None or not key.strip():
+        raise ConfigurationError(
+            "No API key: pass KlingClient(api_key=...) or set the environment variable GMI_API_KEY."
+        )
+    organization = organization_id if organization_id is not None else env.get("GMI_ORG_ID") or None
+    for name, value in (("api_key", key), ("organization_id", organization or "")):
+        if not value.strip().isascii() or not value.strip().isprintable():
+            raise ConfigurationError(
+                f"{name} holds characters that no HTTP header can carry; copy it again from the console."
+            )
+    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if not is_number or not 0 < timeout <= _MOST_SECONDS:
+        raise ConfigurationError(
+            f"timeout={timeout!r} is not a positive number of seconds for one HTTP request; "
+            "how long to wait for a job is PollingPolicy(wait_timeout=...)."
+        )
+    return Settings(
+        api_key=key.strip(),
+        organization_id=organization.strip() if organization else None,
+        queue=queue_url(base_url if base_url is not None else env.get("GMI_BASE_URL") or DEFAULT_BASE_URL),
+        timeout=float(timeout),
+    )

@@ -1,0 +1,149 @@
+"""Every error this package raises: one tree under `KlingError`.
+
+An error carries fields, so that nobody has to parse its message; the message names the call and the
+next step. All of them survive `pickle`, and none of them ever holds the API key.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kling_async.models import Job
+
+
+class KlingError(Exception):
+    """The root of all errors of this package.
+
+    Args:
+        message: What happened and what to do next, in one sentence.
+        request_id: The service's id of the job concerned.
+        status_code: The HTTP status that was answered.
+        body: The answered body, cut to a few hundred characters.
+        retry_after: Seconds the service asked the client to wait.
+        job: The last known record of the job concerned.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        request_id: str | None = None,
+        status_code: int | None = None,
+        body: str | None = None,
+        retry_after: float | None = None,
+        job: Job | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.request_id = request_id
+        self.status_code = status_code
+        self.body = body
+        self.retry_after = retry_after
+        self.job = job
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.message,), self.__dict__
+
+
+class ConfigurationError(KlingError):
+    """A setting is missing or makes no sense; nothing was sent."""
+
+
+class InvalidRequestError(KlingError, ValueError):
+    """A request breaks the model's rules; nothing was sent.
+
+    The message lists every broken rule with its value, not only the first one.
+    """
+
+
+class APIConnectionError(KlingError):
+    """No whole answer came back: refused, reset, cut short, not resolved.
+
+    Args:
+        message: See `KlingError`.
+        was_sent: False when the connection was never made, so that the service cannot have seen the call.
+        request_id: See `KlingError`.
+    """
+
+    def __init__(self, message: str, *, was_sent: bool = True, request_id: str | None = None) -> None:
+        super().__init__(message, request_id=request_id)
+        self.was_sent = was_sent
+
+
+class APITimeoutError(APIConnectionError):
+    """One HTTP call took longer than the client's `timeout`."""
+
+
+class APIStatusError(KlingError):
+    """The service answered with a status that is not a success."""
+
+
+class BadRequestError(APIStatusError):
+    """400: the service refused the request as malformed."""
+
+
+class AuthenticationError(APIStatusError):
+    """401: the API key is missing, wrong or revoked."""
+
+
+class InsufficientCreditsError(APIStatusError):
+    """402: the account has no credits left."""
+
+
+class PermissionDeniedError(APIStatusError):
+    """403: the key is known but may not do this."""
+
+
+class NotFoundError(APIStatusError):
+    """404: no such model, or no such job for this key."""
+
+
+class RateLimitError(APIStatusError):
+    """429: too many requests for now."""
+
+
+class InternalServerError(APIStatusError):
+    """5xx: the service failed, or wrapped the failure of a system behind it."""
+
+
+class APIResponseError(KlingError):
+    """The service answered with something that is not of the promised shape."""
+
+
+class AmbiguousSubmitError(KlingError):
+    """A paid POST was sent and its fate is unknown: it may be running, and it may be charged.
+
+    It was not sent again. `await client.list_jobs()` shows whether the service has it.
+    """
+
+
+class JobError(KlingError):
+    """A job ended without a video."""
+
+
+class JobFailedError(JobError):
+    """The job's final status is `failed`."""
+
+
+class JobCancelledError(JobError):
+    """The job's final status is `cancelled`."""
+
+
+class WaitTimeoutError(KlingError, TimeoutError):
+    """The wait for a job ended by its deadline; the job itself may still be running."""
+
+
+class DownloadError(KlingError):
+    """A finished video could not be saved; the job itself succeeded and can be downloaded again."""
+
+
+class BudgetExceededError(KlingError):
+    """The spend cap would be passed; what was not sent yet was not sent."""
+
+
+class JournalError(KlingError):
+    """A journal cannot be used: locked by another process, foreign, truncated, or of a newer format."""

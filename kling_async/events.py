@@ -1,0 +1,132 @@
+"""What happens to a batch, as one stream of frozen values: for progress bars, tables, logs and telemetry.
+
+Pass a plain callable as `on_event`. It is called in the event loop, so it must be quick. One that raises is
+logged and never hurts the batch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import attrs
+
+from kling_async.errors import KlingError
+from kling_async.models import Job, JobStatus, ResultState
+
+_log = logging.getLogger("kling_async")
+
+
+@attrs.frozen(kw_only=True)
+class Event:
+    """What every event says."""
+
+    at: float
+    """When it happened, in Unix seconds by this machine's clock."""
+    index: int | None = None
+    """The item's place in the batch, from 0; None outside a batch."""
+    request_id: str | None = None
+    """The service's id of the job, where it has one."""
+
+
+@attrs.frozen(kw_only=True)
+class Submitted(Event):
+    """The service took a job; from here on it may be charged."""
+
+    job: Job
+
+
+@attrs.frozen(kw_only=True)
+class StatusChanged(Event):
+    """A job was seen in another status than before."""
+
+    status: JobStatus
+    previous: JobStatus
+
+
+@attrs.frozen(kw_only=True)
+class Finished(Event):
+    """An item has its final state; a download may still follow."""
+
+    state: ResultState
+    job: Job | None = None
+    error: KlingError | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Downloaded(Event):
+    """A finished video was saved whole."""
+
+    path: Path
+    size_bytes: int
+
+
+@attrs.frozen(kw_only=True)
+class Retrying(Event):
+    """A call that is safe to repeat failed and will be sent again after `delay` seconds."""
+
+    call: str
+    attempt: int
+    delay: float
+    error: KlingError
+
+
+@attrs.frozen(kw_only=True)
+class Throttled(Event):
+    """The service asked for patience: no submit of this client is sent for `delay` seconds."""
+
+    delay: float
+    error: KlingError
+
+
+@attrs.frozen(kw_only=True)
+class PollFailed(Event):
+    """A status call failed; the job is asked about again after `delay` seconds."""
+
+    delay: float
+    error: KlingError
+
+
+@attrs.frozen(kw_only=True)
+class SubmitAmbiguous(Event):
+    """A paid POST was sent and its fate is unknown."""
+
+    error: KlingError
+
+
+@attrs.frozen(kw_only=True)
+class SubmitReconciled(Event):
+    """The job of an ambiguous submit was found at the service and taken over."""
+
+    job: Job
+
+
+@attrs.frozen(kw_only=True)
+class NotSubmitted(Event):
+    """An item was never accepted by the service, and nothing was charged for it."""
+
+    error: KlingError
+
+
+Listener: TypeAlias = Callable[[Event], object]
+"""What `on_event` takes."""
+
+
+class Notifier:
+    """Tells every listener about an event; falsy where nobody listens, so that no event need be made."""
+
+    def __init__(self, *listeners: Listener | None) -> None:
+        self._listeners = tuple(listener for listener in listeners if listener is not None)
+
+    def __bool__(self) -> bool:
+        return bool(self._listeners)
+
+    def __call__(self, event: Event) -> None:
+        """Tell all; an error of one is logged and kept from the rest."""
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception:  # noqa: BLE001 - a broken listener must not hurt the batch
+                _log.exception("on_event raised for %s; the batch goes on", type(event).__name__)
