@@ -1,0 +1,100 @@
+"""The household: every check that runs before a change lands, one session each."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["tests", "lint", "types", "docs", "demo", "bench"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+WHOLE = ".[cli,emulator,notebook]"
+CODE = ("kling_async", "tests", "benchmarks", "docs", "noxfile.py")
+
+
+def group(name: str) -> tuple[str, ...]:
+    """The packages of a dependency group."""
+    return tuple(nox.project.dependency_groups(PYPROJECT, name))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests against the built package and measure what they cover; extra arguments go to pytest."""
+    session.install(WHOLE, *group("tests"))
+    session.env |= {"PYTHONSAFEPATH": "1", "COVERAGE_FILE": str(Path(session.create_tmp(), "coverage").absolute())}
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    if not session.posargs:
+        session.run("coverage", "combine", "--quiet")
+        session.run("coverage", "report")
+
+
+@nox.session(python=PYTHONS)
+def pythons(session: nox.Session) -> None:
+    """Run the tests, without coverage, under every Python that this machine has."""
+    session.install(WHOLE, *group("tests"))
+    session.env["PYTHONSAFEPATH"] = "1"
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def minimums(session: nox.Session) -> None:
+    """Run the tests with the oldest versions of the runtime dependencies that are declared."""
+    oldest = [requirement.replace(">=", "==") for requirement in PYPROJECT["project"]["dependencies"]]
+    session.install(WHOLE, *group("tests"), *oldest)
+    session.env["PYTHONSAFEPATH"] = "1"
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Hold the code to its style, and each room to the rooms below it."""
+    session.install(".", *group("lint"))
+    session.run("ruff", "check", *CODE)
+    session.run("ruff", "format", "--check", *CODE)
+    session.run("lint-imports", "--no-cache")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types of the code, and that the public API is typed to the last name."""
+    session.install("-e", WHOLE, *group("types"))
+    session.run("mypy")
+    session.run("basedpyright")
+    session.run("basedpyright", "--ignoreexternal", "--verifytypes", "kling_async")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; every warning is an error."""
+    session.install(WHOLE, *group("docs"))
+    shutil.rmtree("docs/_build", ignore_errors=True)
+    session.run("sphinx-build", "-W", "-n", "-q", "-b", "html", "docs", "docs/_build/html", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Run the demo of the README with nothing installed but what it names."""
+    session.install(".[cli,emulator]")
+    folder = session.create_tmp()
+    session.run("kling-async", "demo", "--out", str(Path(folder, "videos")))
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure; `nox -s bench -- NAME` measures one thing, `-- --quick` a little of everything."""
+    session.install(WHOLE, "-r", "benchmarks/peers.txt")
+    session.run("python", "-m", "benchmarks", *(session.posargs or ["--quick"]))
+
+
+if __name__ == "__main__":
+    sys.exit("Run it with nox: python -m pip install nox && nox")

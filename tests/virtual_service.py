@@ -1,0 +1,297 @@
+"""An event loop whose clock jumps to the next timer, and a model of the service that lives by it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import random
+import selectors
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import anyio
+import attrs
+
+from kling_async._engine.call import Caller
+from kling_async._engine.clock import Clock
+from kling_async._engine.download import Downloader
+from kling_async._engine.engine import Engine
+from kling_async._engine.submit import Submitter
+from kling_async._policy.pace import Limits, TokenBucket
+from kling_async._policy.polling import PollingPolicy
+from kling_async._policy.retry import RetryPolicy
+from kling_async._transport.base import Reply, Request
+from kling_async._wire.endpoints import QUEUE_PATH
+
+EPOCH = 1_800_000_000.0
+KEY = "key-of-the-tests"
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Waits for nothing: it tells the loop how long it would have waited."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def select(self, timeout=None):
+        ready = super().select(0)
+        if ready or timeout is None or timeout <= 0:
+            return ready or (super().select(timeout) if timeout is None else [])
+        self.now += timeout
+        return []
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop in which an hour passes at once, and every run is the same."""
+
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.now
+
+
+class VirtualClock(Clock):
+    """The loop's clock for both: what is waited for and what is written down."""
+
+    def wall(self) -> float:
+        return EPOCH + anyio.current_time()
+
+
+@attrs.define
+class ServiceJob:
+    request_id: str
+    model: str
+    payload: dict[str, Any]
+    created: float
+    begins: float
+    ends: float
+    final: str = "success"
+    error: str | None = None
+    told: float | None = None
+    """When a client was first told that it is final."""
+
+    def status(self, now: float) -> str:
+        if now >= self.ends:
+            return self.final
+        return "processing" if now >= self.begins else "queued"
+
+    def record(self, now: float) -> dict[str, Any]:
+        status = self.status(now)
+        outcome = None
+        if status == "success":
+            outcome = {"media_urls": [{"id": "0", "url": f"https://storage.example/{self.request_id}.mp4"}]}
+        elif status in {"failed", "cancelled"}:
+            outcome = {"error": self.error or "Generation rejected"}
+        changed = max(at for at in (self.created, self.begins, self.ends) if at <= now)
+        return {
+            "request_id": self.request_id,
+            "org_id": "org",
+            "model": self.model,
+            "status": status,
+            "payload": self.payload,
+            "outcome": outcome,
+            "created_at": int(EPOCH + self.created),
+            "updated_at": int(EPOCH + changed),
+            "queued_at": int(EPOCH + self.created),
+        }
+
+
+Answer = Reply | Exception
+Script = Callable[[Request, "Service"], "Answer | None"]
+
+
+def reply(status: int, value: Any = None, headers: Mapping[str, str] | None = None) -> Reply:
+    body = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return Reply(status, headers or {}, body)
+
+
+@attrs.define(eq=False)
+class Service:
+    """A transport with the service behind it: jobs on the loop's clock, replies as the test scripts them.
+
+    A script sees each request first: a `Reply` it gives is the answer, an exception is raised, None lets the
+    service answer. `after` scripts see the request once the service has worked on it, as for a lost reply.
+    """
+
+    run_time: float | Callable[[int], float] = 60.0
+    queue_time: float = 0.0
+    latency: float = 0.0
+    rows: int = 100
+    order: str = "newest"
+    shows: Callable[[ServiceJob], bool] = lambda _: True
+    before: list[Script] = attrs.field(factory=list)
+    after: list[Script] = attrs.field(factory=list)
+    jobs: dict[str, ServiceJob] = attrs.field(factory=dict)
+    calls: Counter[str] = attrs.field(factory=Counter)
+    media: dict[str, Any] = attrs.field(factory=dict)
+    requests: list[Request] = attrs.field(factory=list)
+    most_alive: int = 0
+    most_at_once: Counter[str] = attrs.field(factory=Counter)
+    _now_at_once: Counter[str] = attrs.field(factory=Counter)
+    _numbers: itertools.count[int] = attrs.field(factory=itertools.count)
+    has_total: bool = True
+    has_more: bool = True
+    closed: int = 0
+
+    @property
+    def now(self) -> float:
+        return anyio.current_time()
+
+    @property
+    def posts(self) -> int:
+        return self.calls["submit"]
+
+    def alive(self) -> int:
+        return sum(1 for job in self.jobs.values() if job.ends > self.now)
+
+    async def send(self, request: Request) -> Reply:
+        kind = self.kind(request)
+        self.requests.append(request)
+        self.calls[kind] += 1
+        self._now_at_once[kind] += 1
+        self.most_at_once[kind] = max(self.most_at_once[kind], self._now_at_once[kind])
+        try:
+            await anyio.sleep(self.latency)
+            answer = self._scripted(self.before, request)
+            if answer is None:
+                answer = self.answer(kind, request)
+                answer = self._scripted(self.after, request) or answer
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+        finally:
+            self._now_at_once[kind] -= 1
+
+    @asynccontextmanager
+    async def stream(self, request: Request) -> AsyncIterator[Any]:
+        self.calls["media"] += 1
+        self.requests.append(request)
+        answer = self.media.get(request.url, _Stream(200, [b"video of ", request.url.encode()]))
+        if callable(answer):
+            answer = answer(request)
+        if isinstance(answer, Exception):
+            raise answer
+        yield answer
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+    def _scripted(self, scripts: list[Script], request: Request) -> Answer | None:
+        for script in scripts:
+            if (answer := script(request, self)) is not None:
+                return answer
+        return None
+
+    def kind(self, request: Request) -> str:
+        path = urlsplit(request.url).path.removeprefix(QUEUE_PATH)
+        if path == "/requests":
+            return "submit" if request.method == "POST" else "list"
+        return "status" if path.startswith("/requests/") else path.split("/")[1]
+
+    def answer(self, kind: str, request: Request) -> Reply:
+        if kind == "submit":
+            return self._accept(json.loads(request.body or b""))
+        if kind == "status":
+            job = self.jobs.get(unquote(urlsplit(request.url).path.rpartition("/")[2]))
+            return reply(200, self._tell(job)) if job else reply(404, {"error": "Request not found"})
+        if kind == "list":
+            return self._list(parse_qs(urlsplit(request.url).query))
+        return reply(404, {"error": "no such call"})
+
+    def _accept(self, body: dict[str, Any]) -> Reply:
+        number = next(self._numbers)
+        run = self.run_time(number) if callable(self.run_time) else self.run_time
+        begins = self.now + self.queue_time
+        job = ServiceJob(f"job-{number}", body["model"], body["payload"], self.now, begins, begins + run)
+        self.jobs[job.request_id] = job
+        self.most_alive = max(self.most_alive, self.alive())
+        return reply(200, self._tell(job))
+
+    def _tell(self, job: ServiceJob) -> dict[str, Any]:
+        if job.told is None and job.ends <= self.now:
+            job.told = self.now
+        return job.record(self.now)
+
+    def _list(self, query: dict[str, list[str]]) -> Reply:
+        model = query.get("model_id", [None])[0]
+        listed = [job for job in self.jobs.values() if job.model == model and self.shows(job)]
+        if self.order == "newest":
+            listed.reverse()
+        elif self.order == "random":
+            random.Random(len(listed)).shuffle(listed)  # noqa: S311
+        offset = int(query.get("offset", ["0"])[0])
+        limit = min(int(query.get("limit", ["10"])[0]), self.rows)
+        page = listed[offset : offset + limit]
+        envelope: dict[str, Any] = {"requests": [self._tell(job) for job in page]}
+        if self.has_total:
+            envelope["total"] = len(listed)
+        if self.has_more:
+            envelope["has_more"] = offset + limit < len(listed)
+        return reply(200, envelope)
+
+    def lags(self) -> list[float]:
+        return [job.told - job.ends for job in self.jobs.values() if job.told is not None]
+
+
+@attrs.frozen
+class _Stream:
+    status: int
+    pieces: list[bytes | Exception]
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
+
+
+Stream = _Stream
+
+
+def on(kind: str, *answers: Answer | None) -> Script:
+    """Answers the calls of a kind one after the other; None, and every call after the last, is left alone."""
+    left = list(answers)
+
+    def script(request: Request, service: Service) -> Answer | None:
+        return left.pop(0) if left and service.kind(request) == kind else None
+
+    return script
+
+
+def always(kind: str, answer: Answer) -> Script:
+    return lambda request, service: answer if service.kind(request) == kind else None
+
+
+def engine_for(
+    service: Any,
+    *,
+    limits: Limits = Limits(max_polls_per_second=1e6),  # noqa: B008
+    polling: PollingPolicy = PollingPolicy(),  # noqa: B008
+    retry: RetryPolicy = RetryPolicy(),  # noqa: B008
+    seed: int = 0,
+) -> Engine:
+    caller = Caller(
+        transport=service,
+        clock=VirtualClock(),
+        dice=random.Random(seed),  # noqa: S311
+        queue=f"https://service.example{QUEUE_PATH}",
+        headers={"Authorization": f"Bearer {KEY}"},
+        secret=KEY,
+        timeout=60.0,
+        retry=retry,
+    )
+    return Engine(
+        caller=caller,
+        submitter=Submitter(caller, limits),
+        downloader=Downloader(caller, limits.max_downloads_at_once),
+        polls=TokenBucket(rate=limits.max_polls_per_second, burst=max(1.0, limits.max_polls_per_second)),
+        polling=polling,
+    )
