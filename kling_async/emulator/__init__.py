@@ -1,0 +1,55 @@
+"""A local service that speaks the API of GMI Cloud's request queue, for trying, testing and measuring at no cost.
+
+    async with Emulator(EmulatorSettings(time_scale=600)) as emulator:
+        client = KlingClient("any-key", base_url=emulator.url)
+
+It queues, renders, fails and finishes jobs on its own clock, serves real MP4 and JPEG files, and injects faults on
+request. Importing it is cheap; aiohttp, PyAV and Pillow are imported when one is started.
+"""
+
+from __future__ import annotations
+
+from kling_async.emulator.behaviour import Job, Status
+from kling_async.emulator.faults import (
+    BACKEND_ERROR,
+    BAD_GATEWAY,
+    VANISHED,
+    Action,
+    Cut,
+    Drop,
+    Edit,
+    Fault,
+    Faults,
+    LieAboutLength,
+    Raw,
+    Reply,
+    Stall,
+)
+from kling_async.emulator.server import Emulator, serve
+from kling_async.emulator.settings import Dialect, EmulatorSettings, Fate, LogNormal
+from kling_async.emulator.tally import Stats
+
+__all__ = [
+    "BACKEND_ERROR",
+    "BAD_GATEWAY",
+    "VANISHED",
+    "Action",
+    "Cut",
+    "Dialect",
+    "Drop",
+    "Edit",
+    "Emulator",
+    "EmulatorSettings",
+    "Fate",
+    "Fault",
+    "Faults",
+    "Job",
+    "LieAboutLength",
+    "LogNormal",
+    "Raw",
+    "Reply",
+    "Stall",
+    "Stats",
+    "Status",
+    "serve",
+]

@@ -1,0 +1,269 @@
+"""The service as an `aiohttp.web` application: each handler reads a call, asks the rooms beside, words the answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from kling_async.emulator.behaviour import RefusedError, ServiceQueue, Status
+from kling_async.emulator.catalogue import MODELS
+from kling_async.emulator.faults import Faults, Operation
+from kling_async.emulator.media import Clip
+from kling_async.emulator.mischief import befall
+from kling_async.emulator.records import BUCKET, page, record, submit_reply
+from kling_async.emulator.settings import EmulatorSettings
+from kling_async.emulator.storage import NO_SUCH_KEY, UPLOAD_TYPES, StorageError, StoredFile, Uploads, part
+from kling_async.emulator.studio import Studio
+from kling_async.emulator.tally import Tally
+
+PREFIX = "/api/v1/ie/requestqueue/apikey"
+"""Where the queue lives on the host."""
+
+_LARGEST_BODY_BYTES = 128 * 2**20
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+
+class Service:
+    """The handlers of one emulated service, and the state between them.
+
+    Args:
+        settings: what it is told.
+        queue: its jobs.
+        faults: what goes wrong.
+        tally: where calls are counted.
+        clock: the time in Unix seconds.
+    """
+
+    def __init__(
+        self,
+        settings: EmulatorSettings,
+        *,
+        queue: ServiceQueue,
+        faults: Faults,
+        tally: Tally,
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._queue = queue
+        self._faults = faults
+        self._tally = tally
+        self._clock = clock
+        self._uploads = Uploads(seed=settings.seed)
+        self._studio = Studio(cache_bytes=settings.media_cache_bytes)
+
+    def application(self) -> web.Application:
+        """The service with all its routes, ready to be run."""
+        app = web.Application(client_max_size=_LARGEST_BODY_BYTES)
+        routes: tuple[tuple[str, str, Operation, Handler], ...] = (
+            ("POST", f"{PREFIX}/requests", "submit", self._submit),
+            ("GET", f"{PREFIX}/requests", "list", self._list),
+            ("GET", f"{PREFIX}/requests/{{request_id}}", "status", self._get),
+            ("GET", f"{PREFIX}/models", "models", self._models),
+            ("GET", f"{PREFIX}/models/{{model_id}}", "models", self._model),
+            ("POST", f"{PREFIX}/upload-url", "upload", self._upload_url),
+        )
+        for method, path, operation, handler in routes:
+            app.router.add_route(method, path, self._door(operation, self._for_key_holders(handler)))
+        uploads, media = (
+            "/{bucket}/uploads/{name}",
+            "/{bucket}/user-assests/{org}/{request_id}.{extension:mp4|jpg}",
+        )
+        app.router.add_put(uploads, self._door("store", self._store))
+        app.router.add_get(uploads, self._door("media", self._uploaded))
+        app.router.add_get(media, self._door("media", self._media))
+        return app
+
+    def _door(self, operation: Operation, handler: Handler) -> Handler:
+        """A handler whose calls are counted, met by faults, and answered also when they are refused."""
+
+        async def honest(request: web.Request) -> web.Response:
+            try:
+                return await handler(request)
+            except RefusedError as refusal:
+                return web.json_response(
+                    {"error": refusal.error}, status=refusal.status, headers=refusal.headers
+                )
+            except StorageError as error:
+                return web.Response(
+                    text=error.xml, status=error.status, headers=error.headers, content_type="application/xml"
+                )
+
+        async def door(request: web.Request) -> web.Response:
+            with self._tally.counted(operation, has_credentials="Authorization" in request.headers):
+                job = self._queue.find(request.match_info.get("request_id", ""))
+                action = self._faults.next(operation, job=job.number if job else None)
+                return await befall(action, request, honest)
+
+        return door
+
+    def _for_key_holders(self, handler: Handler) -> Handler:
+        async def guarded(request: web.Request) -> web.Response:
+            scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+            allowed, refused = self._settings.api_keys, self._settings.refused_keys
+            if scheme.lower() != "bearer" or not key.strip():
+                raise RefusedError(401, "missing or malformed Authorization header")
+            if key in refused or (allowed is not None and key not in allowed):
+                raise RefusedError(401, "invalid api key")
+            return await handler(request)
+
+        return guarded
+
+    async def _submit(self, request: web.Request) -> web.Response:
+        body = await _json_object(request)
+        model_id, payload = body.get("model"), body.get("payload")
+        if not isinstance(model_id, str) or not isinstance(payload, dict):
+            raise RefusedError(400, "model must be a string and payload an object")
+        model = MODELS.get(model_id)
+        if model is None:
+            raise RefusedError(404, f"model {model_id} does not exist")
+        if missing := model.missing(payload):
+            raise RefusedError(400, f"missing required payload keys: {', '.join(missing)}")
+        now = self._clock()
+        job = self._queue.submit(
+            model_id,
+            payload,
+            now=now,
+            organization_id=request.headers.get("X-Organization-ID"),
+            refused=model.complaint(payload) or self._lost_input(request, payload),
+        )
+        told = submit_reply(
+            job, now=now, dialect=self._settings.dialect, storage_url=self._storage_url(request)
+        )
+        return web.json_response(told)
+
+    def _lost_input(self, request: web.Request, payload: Mapping[str, Any]) -> str | None:
+        """The service's words when an input is said to lie in its own storage and does not."""
+        uploads = f"{self._storage_url(request)}/{BUCKET}/uploads/"
+        lost = (
+            value
+            for value in payload.values()
+            if isinstance(value, str) and value.startswith(uploads) and not self._uploads.get(_path_of(value))
+        )
+        return "Failed to download media" if next(lost, None) else None
+
+    async def _get(self, request: web.Request) -> web.Response:
+        job = self._queue.find(request.match_info["request_id"])
+        if job is None:
+            raise RefusedError(404, "Request not found")
+        told = record(
+            job, now=self._clock(), dialect=self._settings.dialect, storage_url=self._storage_url(request)
+        )
+        return web.json_response(told)
+
+    async def _list(self, request: web.Request) -> web.Response:
+        model = request.query.get("model_id")
+        if model is None and self._settings.dialect.list_needs_model:
+            raise RefusedError(400, "model_id is required")
+        told = page(
+            self._queue.of_model(model),
+            now=self._clock(),
+            limit=_count(request, "limit"),
+            offset=_count(request, "offset") or 0,
+            delay=self._settings.dialect.list_delay / self._settings.time_scale,
+            dialect=self._settings.dialect,
+            storage_url=self._storage_url(request),
+        )
+        return web.json_response(told)
+
+    async def _models(self, _request: web.Request) -> web.Response:
+        return web.json_response({"model_ids": list(MODELS)})
+
+    async def _model(self, request: web.Request) -> web.Response:
+        model_id = request.match_info["model_id"]
+        if model_id not in MODELS:
+            raise RefusedError(404, f"model {model_id} does not exist")
+        organization = request.headers.get("X-Organization-ID") or self._settings.organization_id
+        return web.json_response(MODELS[model_id].describe() | {"org_id": organization})
+
+    async def _upload_url(self, request: web.Request) -> web.Response:
+        file_type = (await _json_object(request)).get("file_type")
+        if not isinstance(file_type, str) or file_type not in UPLOAD_TYPES:
+            raise RefusedError(400, f"file_type must be one of {', '.join(UPLOAD_TYPES)}")
+        path, query = self._uploads.sign(file_type, now=self._service_time())
+        public_url = self._storage_url(request) + path
+        return web.json_response({"upload_url": f"{public_url}?{query}", "public_url": public_url})
+
+    async def _store(self, request: web.Request) -> web.Response:
+        self._uploads.check(
+            request.path,
+            signature=request.query.get("X-Goog-Signature"),
+            content_type=request.headers.get("Content-Type"),
+            now=self._service_time(),
+        )
+        self._uploads.put(request.path, await request.read())
+        return web.Response()
+
+    async def _uploaded(self, request: web.Request) -> web.Response:
+        file = self._uploads.get(request.path)
+        if file is None:
+            raise NO_SUCH_KEY
+        return self._serve(request, file)
+
+    async def _media(self, request: web.Request) -> web.Response:
+        job = self._queue.find(request.match_info["request_id"])
+        is_there = job is not None and job.stage(now=self._clock())[0] is Status.SUCCESS
+        if job is None or not is_there or job.organization_id != request.match_info["org"]:
+            raise NO_SUCH_KEY
+        file = await self._studio.make(request.match_info["extension"], Clip.of_payload(job.payload))
+        return self._serve(request, file)
+
+    def _serve(self, request: web.Request, file: StoredFile) -> web.Response:
+        """The file, or the part of it that the call asks for."""
+        headers = {"Content-Type": file.content_type, "ETag": file.etag}
+        if not self._settings.dialect.ranges:
+            return web.Response(body=file.content, headers=headers)
+        headers["Accept-Ranges"] = "bytes"
+        size = len(file.content)
+        is_same = request.headers.get("If-Range", file.etag) == file.etag
+        wanted = part(request.headers.get("Range"), size_bytes=size) if is_same else None
+        if wanted == "unsatisfiable":
+            raise StorageError(
+                416,
+                "InvalidRange",
+                "The requested range cannot be satisfied.",
+                {"Content-Range": f"bytes */{size}"},
+            )
+        if wanted is None:
+            return web.Response(body=file.content, headers=headers)
+        headers["Content-Range"] = f"bytes {wanted.start}-{wanted.stop - 1}/{size}"
+        return web.Response(status=206, body=file.content[wanted], headers=headers)
+
+    def _storage_url(self, request: web.Request) -> str:
+        return self._settings.storage_url or f"{request.scheme}://{request.host}"
+
+    def _service_time(self) -> float:
+        return self._clock() * self._settings.time_scale
+
+
+async def _json_object(request: web.Request) -> dict[str, Any]:
+    """The call's body, which must be one JSON object of numbers that JSON knows."""
+    try:
+        body = json.loads(await request.read(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise RefusedError(400, "request body is not valid JSON") from None
+    if not isinstance(body, dict):
+        raise RefusedError(400, "request body must be a JSON object")
+    return body
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _count(request: web.Request, name: str) -> int | None:
+    """A query parameter that counts rows, or None where it is absent."""
+    text = request.query.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal()):
+        raise RefusedError(400, f"{name} must be a number of rows, not {text!r}")
+    return int(text)
+
+
+def _path_of(url: str) -> str:
+    return urlsplit(url).path

@@ -1,0 +1,254 @@
+"""A job's life at the service, as values over time.
+
+Everything about a job is settled when it is accepted: which statuses it will pass and when. Its state at any later
+moment is then a look-up, so no job needs a timer and a hundred thousand of them cost nothing while they wait.
+Times are Unix seconds given by the caller; chance comes from the seed and the job's number. Nothing here reads a
+clock or the global dice.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from itertools import accumulate
+from random import Random
+from typing import Any
+from uuid import UUID
+
+import attrs
+
+from kling_async.emulator.settings import EmulatorSettings, Ending, Fate
+
+
+class Status(StrEnum):
+    """Where a job is in its life."""
+
+    QUEUED = "queued"
+    DISPATCHED = "dispatched"
+    PROCESSING = "processing"
+    SUCCESS = "success"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+FINAL = frozenset({Status.SUCCESS, Status.FAILED, Status.CANCELLED})
+"""Statuses that nothing follows."""
+
+LIVES: Mapping[Ending, tuple[Status, ...]] = {
+    "success": (Status.QUEUED, Status.DISPATCHED, Status.PROCESSING, Status.SUCCESS),
+    "failed": (Status.QUEUED, Status.DISPATCHED, Status.PROCESSING, Status.FAILED),
+    "cancelled": (Status.QUEUED, Status.CANCELLED),
+    "stuck_queued": (Status.QUEUED,),
+    "stuck_processing": (Status.QUEUED, Status.DISPATCHED, Status.PROCESSING),
+    "instant": (Status.SUCCESS,),
+}
+"""The statuses of each life, in order; the first one is that of the POST."""
+
+_REFUSED_LIFE: tuple[Status, ...] = (Status.QUEUED, Status.FAILED)
+
+ERRORS: tuple[str | Mapping[str, Any], ...] = (
+    {
+        "code": "INVALID_INPUT",
+        "message": "Generation rejected; please review the prompt and parameters then retry",
+        "status": "INVALID_INPUT",
+    },
+    "Failed to download media",
+    "OutputAudioSensitiveContentDetected.PolicyViolation",
+)
+"""What failed jobs say, in both forms that were seen: text and object."""
+
+RATE_LIMITED = "Video generation failed: rate limit exceeded(RPM)"
+"""What a job says that failed only because too many were sent."""
+
+
+@attrs.frozen
+class RefusedError(Exception):
+    """A submit that the service does not take."""
+
+    status: int
+    """HTTP status of the answer."""
+    error: str
+    headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
+
+
+@attrs.frozen(kw_only=True)
+class Job:
+    """One accepted submit and the whole of its life to come."""
+
+    number: int
+    """1 for the first accepted submit."""
+    request_id: str
+    model: str
+    payload: Mapping[str, Any]
+    organization_id: str
+    statuses: tuple[Status, ...]
+    since: tuple[float, ...]
+    """When each of the statuses begins, in Unix seconds; the first is when it was accepted."""
+    error: str | Mapping[str, Any] | None = None
+    is_listed: bool = True
+    """False: the list never shows it."""
+
+    @property
+    def accepted_at(self) -> float:
+        """Unix seconds."""
+        return self.since[0]
+
+    @property
+    def final_at(self) -> float:
+        """Unix seconds; infinite for a job that is stuck."""
+        return self.since[-1] if self.statuses[-1] in FINAL else math.inf
+
+    def stage(self, *, now: float) -> tuple[Status, float]:
+        """The status at a moment, and since when it holds."""
+        place = max(bisect_right(self.since, now) - 1, 0)
+        return self.statuses[place], self.since[place]
+
+
+class ServiceQueue:
+    """Accepts jobs and plans their lives over a bounded number of workers."""
+
+    def __init__(self, settings: EmulatorSettings) -> None:
+        self._settings = settings
+        self._jobs: list[Job] = []
+        self._by_id: dict[str, Job] = {}
+        self._by_model: dict[str, list[Job]] = {}
+        self._workers_free_at = [-math.inf] * (settings.workers or 0)
+        self._ends: list[float] = []
+        self._max_alive = 0
+
+    @property
+    def jobs(self) -> Sequence[Job]:
+        """All accepted jobs, in the order of their submits."""
+        return self._jobs
+
+    @property
+    def max_alive(self) -> int:
+        """Most jobs that were ever accepted and not final at the same time."""
+        return self._max_alive
+
+    def alive(self, *, now: float) -> int:
+        """Jobs accepted and not final. Safe to ask from another thread."""
+        return sum(end > now for end in tuple(self._ends))
+
+    def find(self, request_id: str) -> Job | None:
+        """The job of that id, or None."""
+        return self._by_id.get(request_id)
+
+    def of_model(self, model: str | None) -> Sequence[Job]:
+        """The jobs of a model in the order of their submits; None for those of all models."""
+        return self._jobs if model is None else self._by_model.get(model, [])
+
+    def submit(
+        self,
+        model: str,
+        payload: Mapping[str, Any],
+        *,
+        now: float,
+        organization_id: str | None = None,
+        refused: str | None = None,
+    ) -> Job:
+        """Accept a job, or raise `RefusedError`.
+
+        `refused` names what is wrong with the payload: the service takes such a job and fails it a moment later.
+        """
+        settings = self._settings
+        if settings.credits is not None and len(self._jobs) >= settings.credits:
+            raise RefusedError(402, "Insufficient credits. Please add more credits to your account.")
+        self._retire(now)
+        if settings.max_alive is not None and len(self._ends) >= settings.max_alive:
+            if settings.throttle == "429":
+                wish = {} if settings.retry_after is None else {"Retry-After": f"{settings.retry_after:g}"}
+                raise RefusedError(429, "Rate limit exceeded. Please try again later.", wish)
+            refused = RATE_LIMITED
+
+        number = len(self._jobs) + 1
+        dice = Random(f"{settings.seed}/{number}")
+        request_id = str(UUID(int=dice.getrandbits(128), version=4))
+        is_listed = dice.random() >= settings.dialect.list_omits
+        fate = self._fate(dice, number, payload)
+        if refused is None:
+            statuses, durations = LIVES[fate.ending], self._durations(fate, now)
+        else:
+            statuses, durations = _REFUSED_LIFE, [settings.refusal_time / settings.time_scale]
+        since = tuple(accumulate(durations[: len(statuses) - 1], initial=now))
+        error = (refused or fate.error) if statuses[-1] is Status.FAILED else None
+        job = Job(
+            number=number,
+            request_id=request_id,
+            model=model,
+            payload=payload,
+            organization_id=organization_id or settings.organization_id,
+            statuses=statuses,
+            since=since,
+            error=error,
+            is_listed=is_listed,
+        )
+        self._enter(job)
+        return job
+
+    def _enter(self, job: Job) -> None:
+        self._jobs.append(job)
+        self._by_id[job.request_id] = job
+        self._by_model.setdefault(job.model, []).append(job)
+        if job.final_at > job.accepted_at:
+            heapq.heappush(self._ends, job.final_at)
+            self._max_alive = max(self._max_alive, len(self._ends))
+
+    def _retire(self, now: float) -> None:
+        """Forget the ends of jobs that are final, so that those left are the jobs alive."""
+        while self._ends and self._ends[0] <= now:
+            heapq.heappop(self._ends)
+
+    def _fate(self, dice: Random, number: int, payload: Mapping[str, Any]) -> Fate:
+        """All that chance decides about a job, drawn in one fixed order so that settings do not shift the dice."""
+        settings = self._settings
+        ending = self._ending(dice.random())
+        error = dice.choice(ERRORS)
+        queue_time = settings.queue_time.draw(dice)
+        run_time = (settings.image_run_time if _has_image(payload) else settings.run_time).draw(dice)
+        told = settings.script(number, payload) if settings.script else None
+        told = told or Fate(ending=ending)
+        return Fate(
+            ending=told.ending,
+            queue_time=queue_time if told.queue_time is None else told.queue_time,
+            run_time=run_time if told.run_time is None else told.run_time,
+            error=error if told.error is None else told.error,
+        )
+
+    def _ending(self, roll: float) -> Ending:
+        settings = self._settings
+        shares: tuple[tuple[Ending, float], ...] = (
+            ("instant", settings.instant_rate),
+            ("failed", settings.failure_rate),
+            ("stuck_queued", settings.stuck_rate / 2),
+            ("stuck_processing", settings.stuck_rate / 2),
+        )
+        for ending, share in shares:
+            roll -= share
+            if roll < 0:
+                return ending
+        return "success"
+
+    def _durations(self, fate: Fate, now: float) -> list[float]:
+        """Real seconds that a job will be queued, dispatched and processed.
+
+        A job that gets stuck holds no worker, or a few of them would stop the whole queue.
+        """
+        scale = self._settings.time_scale
+        assert fate.queue_time is not None
+        assert fate.run_time is not None
+        queued, dispatched, run = (
+            seconds / scale for seconds in (fate.queue_time, self._settings.dispatch_time, fate.run_time)
+        )
+        if self._workers_free_at and fate.ending in {"success", "failed"}:
+            start = max(now + queued, heapq.heappop(self._workers_free_at))
+            heapq.heappush(self._workers_free_at, start + dispatched + run)
+            queued = start - now
+        return [queued, dispatched, run]
+
+
+def _has_image(payload: Mapping[str, Any]) -> bool:
+    return any(payload.get(key) for key in ("image", "first_frame", "image_url"))

@@ -1,0 +1,259 @@
+"""The models this service offers, as data, and what it does with a payload that breaks their rules.
+
+Source: the vendor's model pages and the live model list of April 2026; prices as published, in micro-dollars.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import attrs
+
+ParameterType = Literal["string", "enum", "float", "image", "video"]
+
+
+@attrs.frozen(kw_only=True)
+class Parameter:
+    """One key of a model's payload."""
+
+    name: str
+    type: ParameterType = "string"
+    is_required: bool = False
+    default: str | float = ""
+    options: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    """For numbers the bound, for text the most characters."""
+
+    def complaint(self, value: Any) -> str | None:
+        """What the service says about a value it does not take, or None.
+
+        Numbers and their decimal text are one to it: 5 passes for "5".
+        """
+        reason = self._reason(value)
+        return reason and f"{self.name} {reason} (code: InvalidParameter)"
+
+    def _reason(self, value: Any) -> str | None:
+        if self.type == "enum":
+            allowed = (
+                isinstance(value, str | int) and not isinstance(value, bool) and str(value) in self.options
+            )
+            return None if allowed else f"must be one of {', '.join(self.options)}"
+        if self.type == "float":
+            return None if self._holds(value) else f"must be in [{self.minimum:g},{self.maximum:g}]"
+        if not isinstance(value, str):
+            return "must be a string"
+        if self.type in {"image", "video"}:
+            return None if value.startswith(("https://", "http://", "data:")) else "must be a URL"
+        too_long = self.maximum is not None and len(value) > self.maximum
+        return f"must not exceed {self.maximum:g} characters" if too_long else None
+
+    def _holds(self, value: Any) -> bool:
+        assert self.minimum is not None
+        assert self.maximum is not None
+        try:
+            number = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            return False
+        return self.minimum <= number <= self.maximum
+
+    def describe(self) -> dict[str, Any]:
+        """The parameter as `GET /models/{id}` lists it."""
+        told: dict[str, Any] = {
+            "name": self.name,
+            "display_name": self.name.replace("_", " ").title(),
+            "description": "",
+            "type": self.type,
+            "required": self.is_required,
+            "default_value": self.default,
+        }
+        optional = {"min": self.minimum, "max": self.maximum, "options": list(self.options) or None}
+        return told | {key: value for key, value in optional.items() if value is not None}
+
+
+@attrs.frozen(kw_only=True)
+class Model:
+    """One model of the Kling family. Ids are case-sensitive."""
+
+    id: str
+    parameters: tuple[Parameter, ...]
+    price_microdollars: int | None = None
+    """None where no price was published."""
+    price_unit: Literal["second", "request"] = "second"
+    price_note: str = ""
+
+    def missing(self, payload: Mapping[str, Any]) -> list[str]:
+        """Names of the required keys that are absent or empty."""
+        return [
+            parameter.name
+            for parameter in self.parameters
+            if parameter.is_required and payload.get(parameter.name) in (None, "", [])
+        ]
+
+    def complaint(self, payload: Mapping[str, Any]) -> str | None:
+        """What is wrong with the first value that the model refuses, or None. Unknown keys are ignored."""
+        complaints = (
+            parameter.complaint(payload[parameter.name])
+            for parameter in self.parameters
+            if payload.get(parameter.name) is not None
+        )
+        return next((complaint for complaint in complaints if complaint), None)
+
+    def describe(self) -> dict[str, Any]:
+        """The model as `GET /models/{id}` tells it; `price_info` only where a price is known."""
+        inputs = {
+            parameter.type: parameter.is_required
+            for parameter in self.parameters
+            if parameter.type in _MODALITY
+        }
+        told: dict[str, Any] = {
+            "model": self.id,
+            "status": "active",
+            "model_type": "video",
+            "delivery_mode": "async",
+            "brief_description": f"{self.id} (emulated)",
+            "tags": ["video", "kling"],
+            "modalities": {
+                "input": [{"type": _MODALITY[kind], "required": needed} for kind, needed in inputs.items()],
+                "output": [{"type": "video", "required": True}],
+            },
+            "parameters": [parameter.describe() for parameter in self.parameters],
+            "pricing_details": self.price_note,
+            "host_type": "external",
+            "external_provider": "kling",
+        }
+        if self.price_microdollars is not None:
+            told["price_info"] = {
+                "price": self.price_microdollars,
+                "pricing_type": f"per_{self.price_unit}",
+                "unit": self.price_unit,
+            }
+        return told
+
+
+_MODALITY = {"string": "text", "image": "image", "video": "video"}
+
+_PROMPT = Parameter(name="prompt", maximum=2500)
+_NEEDED_PROMPT = attrs.evolve(_PROMPT, is_required=True)
+_NEGATIVE = Parameter(name="negative_prompt", maximum=2500)
+_IMAGE = Parameter(name="image", type="image")
+_NEEDED_IMAGE = attrs.evolve(_IMAGE, is_required=True)
+_DURATION = Parameter(name="duration", type="enum", default="5", options=("5", "10"))
+_LONG_DURATION = attrs.evolve(_DURATION, options=tuple(str(seconds) for seconds in range(3, 16)))
+_ASPECT = Parameter(name="aspect_ratio", type="enum", default="16:9", options=("16:9", "9:16", "1:1"))
+_SOUND = Parameter(name="sound", type="enum", default="off", options=("on", "off"))
+_MODE_PRO = Parameter(name="mode", type="enum", default="pro", options=("pro",))
+_MODE = attrs.evolve(_MODE_PRO, options=("std", "pro"))
+_NEEDED_MODE = attrs.evolve(_MODE, is_required=True, default="")
+_CFG = Parameter(name="cfg_scale", type="float", default=0.5, minimum=0.0, maximum=1.0)
+_RESOLUTION = Parameter(name="resolution", type="enum", default="720p", options=("720p", "1080p"))
+
+_FROM_TEXT = (_PROMPT, _NEGATIVE, _DURATION, _ASPECT, _CFG)
+_FROM_IMAGE = (_NEEDED_IMAGE, _PROMPT, _NEGATIVE, _DURATION, _CFG)
+_MOTION = (
+    Parameter(name="image_url", type="image", is_required=True),
+    Parameter(name="video_url", type="video", is_required=True),
+    Parameter(name="character_orientation", type="enum", is_required=True, options=("video", "image")),
+    _NEEDED_MODE,
+    Parameter(name="keep_original_sound", type="enum", default="yes", options=("yes", "no")),
+    _PROMPT,
+)
+_V3_PRICE = "$0.168/second; $0.252/second with sound"
+_TURBO_PRICE = "720p: $0.112/second; 1080p: $0.14/second"
+
+_FAMILY = (
+    Model(
+        id="kling-v2-6",
+        # The vendor's table says yes and no where its examples say on and off: both pass here.
+        parameters=(
+            _NEEDED_PROMPT,
+            _IMAGE,
+            attrs.evolve(_SOUND, options=("on", "off", "yes", "no")),
+            _DURATION,
+            _MODE_PRO,
+            _CFG,
+        ),
+    ),
+    Model(
+        id="kling-v2-5-turbo",
+        parameters=(_NEEDED_PROMPT, _IMAGE, _DURATION, _NEGATIVE, _MODE_PRO, _CFG),
+    ),
+    Model(
+        id="Kling-Text2Video-V2.1-Master",
+        parameters=_FROM_TEXT,
+        price_microdollars=280_000,
+        price_unit="request",
+        price_note="$0.28/request",
+    ),
+    Model(
+        id="Kling-Image2Video-V2.1-Master",
+        parameters=_FROM_IMAGE,
+        price_microdollars=280_000,
+        price_unit="request",
+        price_note="$0.28/request",
+    ),
+    Model(id="Kling-Image2Video-V2.1-Pro", parameters=_FROM_IMAGE),
+    Model(id="Kling-Image2Video-V2.1-Standard", parameters=_FROM_IMAGE),
+    Model(id="Kling-Text2Video-V2-Master", parameters=_FROM_TEXT),
+    Model(id="Kling-Image2Video-V2-Master", parameters=_FROM_IMAGE),
+    Model(
+        id="Kling-Image2Video-V1.6-Pro",
+        parameters=_FROM_IMAGE,
+        price_microdollars=98_000,
+        price_unit="request",
+        price_note="$0.098/request",
+    ),
+    Model(id="Kling-Image2Video-V1.6-Standard", parameters=_FROM_IMAGE),
+    Model(id="Kling-Text2Video-V1.6-Standard", parameters=_FROM_TEXT),
+    Model(
+        id="kling-v3-text-to-video",
+        parameters=(_NEEDED_PROMPT, _NEGATIVE, _LONG_DURATION, _ASPECT, _SOUND),
+        price_microdollars=168_000,
+        price_note=_V3_PRICE,
+    ),
+    Model(
+        id="kling-v3-image-to-video",
+        parameters=(
+            _NEEDED_PROMPT,
+            _NEEDED_IMAGE,
+            attrs.evolve(_IMAGE, name="image_tail"),
+            _NEGATIVE,
+            _LONG_DURATION,
+            _SOUND,
+        ),
+        price_microdollars=168_000,
+        price_note=_V3_PRICE,
+    ),
+    Model(
+        id="kling-3.0-turbo-t2v",
+        parameters=(_NEEDED_PROMPT, _RESOLUTION, _ASPECT, _LONG_DURATION),
+        price_microdollars=112_000,
+        price_note=_TURBO_PRICE,
+    ),
+    Model(
+        id="kling-3.0-turbo-i2v",
+        parameters=(attrs.evolve(_NEEDED_IMAGE, name="first_frame"), _PROMPT, _RESOLUTION, _LONG_DURATION),
+        price_microdollars=112_000,
+        price_note=_TURBO_PRICE,
+    ),
+    Model(
+        id="kling-v3-omni",
+        parameters=(_NEEDED_PROMPT, _MODE, _LONG_DURATION, _ASPECT, _SOUND),
+        price_microdollars=84_000,
+        price_note="std $0.084/second; std with sound and pro $0.112/second; pro with sound $0.14/second",
+    ),
+    Model(id="kling-2.6-motion-control", parameters=_MOTION),
+    Model(id="kling-3-motion-control", parameters=_MOTION),
+    Model(id="kling-o1-image-to-video", parameters=(_NEEDED_PROMPT, _IMAGE, _DURATION)),
+    Model(id="kling-o1-reference-to-video", parameters=(_NEEDED_PROMPT, _IMAGE, _DURATION)),
+    Model(id="kling-o1-flfv", parameters=(_NEEDED_PROMPT, _IMAGE, _DURATION)),
+    Model(
+        id="kling-o1-edit-video",
+        parameters=(_NEEDED_PROMPT, Parameter(name="video_url", type="video"), _DURATION),
+    ),
+)
+
+MODELS: Mapping[str, Model] = {model.id: model for model in _FAMILY}
+"""Every model by its id."""

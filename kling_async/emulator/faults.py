@@ -1,0 +1,172 @@
+"""Faults as values: which call is hit, and what befalls it. Nothing here touches a socket.
+
+A `Fault` says which calls it hits by counting them, or by a chance that follows from a seed. So a schedule is
+exact and repeats, whether it was written by hand or drawn at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from random import Random
+from typing import Any, Literal, TypeAlias, get_args
+
+import attrs
+from attrs.validators import and_, ge, in_, le, optional
+
+Operation = Literal["submit", "status", "list", "models", "upload", "store", "media"]
+"""A kind of call: `models` is the listing and one model, `upload` asks for a URL and `store` puts the bytes there."""
+
+_one_or_more: Callable[[object, attrs.Attribute[Any], Any], None] = optional(ge(1))
+
+
+@attrs.frozen
+class Reply:
+    """Answer this instead of the truth."""
+
+    status: int = 200
+    body: bytes | str | Mapping[str, Any] | list[Any] = b""
+    """Bytes and text are sent as they are; anything else as JSON."""
+    content_type: str | None = None
+    """None: JSON for a mapping or list, otherwise `text/html`."""
+    headers: Mapping[str, str] = attrs.field(factory=dict[str, str], kw_only=True)
+    accepted: bool = attrs.field(default=False, kw_only=True)
+    """True: the call takes effect first, so a submit leaves a paid job behind."""
+
+
+@attrs.frozen
+class Drop:
+    """Hang up without an answer."""
+
+    accepted: bool = attrs.field(default=True, kw_only=True)
+    """True: the call takes effect first. False: the body is not even read."""
+    reset: bool = attrs.field(default=True, kw_only=True)
+    """True: a TCP reset. False: an orderly end of the stream."""
+
+
+@attrs.frozen
+class Stall:
+    """Let the call take effect, say nothing for some time, then answer the truth or hang up."""
+
+    delay: float = attrs.field(validator=ge(0.0))
+    """Real seconds, whatever the time scale."""
+    then: Literal["answer", "drop"] = "answer"
+
+
+@attrs.frozen
+class Cut:
+    """Send the true headers and only the beginning of the body, then hang up."""
+
+    size_bytes: int | None = attrs.field(default=None, validator=optional(ge(0)))
+    """Body bytes that get through. None: half of them."""
+    delay: float = attrs.field(default=0.0, validator=ge(0.0), kw_only=True)
+    """Real seconds of silence before the end."""
+
+
+@attrs.frozen
+class LieAboutLength:
+    """Send the whole body under a Content-Length that is off, then hang up."""
+
+    difference_bytes: int
+    """Added to the true length."""
+
+
+@attrs.frozen
+class Edit:
+    """Change keys of the true JSON answer; in a list, of each row."""
+
+    changes: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
+    without: tuple[str, ...] = attrs.field(default=(), converter=tuple, kw_only=True)
+    """Keys to leave out."""
+
+
+@attrs.frozen
+class Raw:
+    """Write these bytes to the socket in place of an HTTP answer, then hang up."""
+
+    data: bytes
+    accepted: bool = attrs.field(default=True, kw_only=True)
+    """True: the call takes effect first."""
+
+
+Action: TypeAlias = Reply | Drop | Stall | Cut | LieAboutLength | Edit | Raw
+"""What can befall a call."""
+
+VANISHED = Reply(404, {"error": "Request not found"})
+"""The answer about a job that the service has lost."""
+
+BACKEND_ERROR = Reply(500, {"error": "Backend error (400). Please try again."})
+"""The service's wrapper around a refusal from behind it."""
+
+BAD_GATEWAY = Reply(502, "<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>")
+"""A proxy's page where JSON was promised."""
+
+
+@attrs.frozen
+class Fault:
+    """One action and the calls it hits: number `nth`, then every `every`-th, `times` in all.
+
+    Calls are numbered from 1, per fault, from the moment it is set. With `chance`, each of the calls that would
+    be hit is hit only with that probability.
+    """
+
+    on: Operation = attrs.field(validator=in_(get_args(Operation)))
+    do: Action
+    nth: int = attrs.field(default=1, validator=ge(1), kw_only=True)
+    times: int | None = attrs.field(default=1, validator=_one_or_more, kw_only=True)
+    """None: for ever."""
+    every: int = attrs.field(default=1, validator=ge(1), kw_only=True)
+    chance: float = attrs.field(default=1.0, validator=and_(ge(0.0), le(1.0)), kw_only=True)
+    job: int | None = attrs.field(default=None, validator=_one_or_more, kw_only=True)
+    """Only calls about the job with this submit number, from 1. None: all calls."""
+
+    def concerns(self, operation: Operation, job: int | None) -> bool:
+        """True if a call of this kind, about this job, is one to count."""
+        return self.on == operation and self.job in (None, job)
+
+    def hits(self, call: int, *, seed: str = "") -> bool:
+        """True if call number `call` of those it concerns is hit; the same seed gives the same answer."""
+        turn, beside = divmod(call - self.nth, self.every)
+        if turn < 0 or beside or (self.times is not None and turn >= self.times):
+            return False
+        return self.chance >= 1.0 or Random(f"{seed}/{call}").random() < self.chance
+
+
+@attrs.define
+class _Watched:
+    fault: Fault
+    seed: str
+    calls: int = 0
+
+    def meets_next_call(self) -> bool:
+        self.calls += 1
+        return self.fault.hits(self.calls, seed=self.seed)
+
+
+class Faults:
+    """The faults that are set, each with the number of calls it has seen."""
+
+    def __init__(self, faults: Iterable[Fault] = (), *, seed: int = 0) -> None:
+        self._seed = seed
+        self._watched: list[_Watched] = []
+        self.add(*faults)
+
+    def __repr__(self) -> str:
+        return f"Faults({[watched.fault for watched in self._watched]!r})"
+
+    def add(self, *faults: Fault) -> None:
+        """Set more faults; their counting starts now."""
+        for fault in faults:
+            self._watched.append(_Watched(fault, f"{self._seed}/{len(self._watched)}"))
+
+    def clear(self) -> None:
+        """Take all faults away."""
+        self._watched = []
+
+    def next(self, operation: Operation, *, job: int | None = None) -> Action | None:
+        """What befalls the next call: the action of the first fault that hits it, or None.
+
+        Every fault that the call concerns counts it, also those behind the one that hits.
+        """
+        concerned = [watched for watched in self._watched if watched.fault.concerns(operation, job)]
+        hits = [watched.fault.do for watched in concerned if watched.meets_next_call()]
+        return hits[0] if hits else None

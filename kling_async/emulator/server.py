@@ -1,0 +1,153 @@
+"""The emulator as something to start and stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import anyio
+
+from kling_async.emulator.behaviour import ServiceQueue
+from kling_async.emulator.faults import Faults
+from kling_async.emulator.settings import EmulatorSettings
+from kling_async.emulator.tally import Stats, Tally
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+_GRACE = 0.1
+"""Real seconds that calls may take to end when the emulator stops."""
+_BACKLOG = 4096
+
+
+class Emulator:
+    """A service on this machine that speaks the API of the real one, without a key and without cost.
+
+    Works as `async with`; `start()` and `aclose()` do the same in two steps, for a notebook. `faults` takes more
+    faults while it runs, `stats` tells what it has seen; both may be used from another thread.
+
+    Args:
+        settings: how it behaves; None for the defaults.
+        clock: gives the time in Unix seconds and never goes back. None for the machine's.
+    """
+
+    def __init__(
+        self, settings: EmulatorSettings | None = None, *, clock: Callable[[], float] | None = None
+    ) -> None:
+        self.settings = settings or EmulatorSettings()
+        self.faults = Faults(self.settings.faults, seed=self.settings.seed)
+        self._clock = clock or _steady_clock()
+        self._queue = ServiceQueue(self.settings)
+        self._tally = Tally()
+        self._port = self.settings.port
+        self._app: Callable[[], web.Application] | None = None
+        self._runner: web.AppRunner | None = None
+
+    def __repr__(self) -> str:
+        state = f"at {self.url}" if self._runner else "not running"
+        return (
+            f"<Emulator {state}, {len(self._queue.jobs)} jobs, {self._queue.alive(now=self._clock())} alive>"
+        )
+
+    @property
+    def url(self) -> str:
+        """The host to give to a client as its base URL, such as `http://127.0.0.1:8000`.
+
+        Raises:
+            RuntimeError: it was never started, so that its port is not known.
+        """
+        if not self._port:
+            raise RuntimeError("the emulator has no address before it is started; use it with `async with`")
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.settings.host, self.settings.host)  # noqa: S104
+        return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
+
+    @property
+    def stats(self) -> Stats:
+        """What it has seen until now, as a copy that does not change any more."""
+        return Stats(
+            requests=self._tally.requests.copy(),
+            most_in_flight=self._tally.most_in_flight.copy(),
+            accepted=tuple(self._queue.jobs),
+            alive=self._queue.alive(now=self._clock()),
+            max_alive=self._queue.max_alive,
+            credentials_at_storage=self._tally.credentials_at_storage,
+        )
+
+    async def start(self) -> None:
+        """Listen. After `aclose()` it does so at the same address and still knows its jobs.
+
+        Raises:
+            ModuleNotFoundError: the extra `emulator` is not installed.
+            OSError: the port is taken.
+        """
+        if self._runner is not None:
+            raise RuntimeError(f"the emulator is already running at {self.url}")
+        from aiohttp import web
+
+        runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=_GRACE)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, self.settings.host, self._port, backlog=_BACKLOG).start()
+        except OSError:
+            await runner.cleanup()
+            raise
+        self._port = runner.addresses[0][1]
+        self._runner = runner
+
+    async def aclose(self) -> None:
+        """Stop listening and drop every connection. Closing twice does nothing."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    @asynccontextmanager
+    async def outage(self) -> AsyncIterator[None]:
+        """A time in which connections are refused; jobs go on. Only in the event loop that started it."""
+        await self.aclose()
+        try:
+            yield
+        finally:
+            await self.start()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def _application(self) -> web.Application:
+        """A fresh application over the one service, which is made, and its libraries imported, at the first start."""
+        if self._app is None:
+            try:
+                from kling_async.emulator.app import Service
+            except ModuleNotFoundError as missing:
+                raise ModuleNotFoundError(
+                    f"the emulator needs {missing.name}: python -m pip install 'kling_async[emulator]'",
+                    name=missing.name,
+                ) from missing
+            self._app = Service(
+                self.settings, queue=self._queue, faults=self.faults, tally=self._tally, clock=self._clock
+            ).application
+        return self._app()
+
+
+async def serve(
+    settings: EmulatorSettings | None = None, *, on_start: Callable[[Emulator], None] | None = None
+) -> None:
+    """Run an emulator until cancelled; `on_start` is called with it once it listens."""
+    async with Emulator(settings) as emulator:
+        if on_start is not None:
+            on_start(emulator)
+        await anyio.sleep_forever()
+
+
+def _steady_clock() -> Callable[[], float]:
+    """Unix time that starts right and never jumps."""
+    offset = time.time() - time.monotonic()
+    return lambda: offset + time.monotonic()

@@ -1,0 +1,141 @@
+"""The storage host: signed upload URLs, what was put there, and parts of files. No HTTP here, only its rules.
+
+Source for the signed types and the XML errors: third parties' probes of the live service, 2026.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+import attrs
+
+from kling_async.emulator.records import BUCKET
+
+UPLOAD_LIFE = 899.0
+"""Service seconds for which an upload URL may be used."""
+
+UPLOAD_TYPES: Mapping[str, str] = {
+    "jpeg": "image/jpeg",
+    "jpg": "image/jpg",
+    "png": "image/png",
+    "mp4": "video/mp4",
+    "mp3": "audio/mpeg",
+    "wav": "audio/wav",
+}
+"""File type as it is asked for, and the Content-Type that its URL is signed for."""
+
+
+@attrs.frozen
+class StorageError(Exception):
+    """A refusal in the storage host's own words, which are XML."""
+
+    status: int
+    code: str
+    message: str
+    headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
+
+    @property
+    def xml(self) -> str:
+        """The body of the answer."""
+        return (
+            "<?xml version='1.0' encoding='UTF-8'?>"
+            f"<Error><Code>{self.code}</Code><Message>{self.message}</Message></Error>"
+        )
+
+
+NO_SUCH_KEY = StorageError(404, "NoSuchKey", "The specified key does not exist.")
+
+
+@attrs.frozen
+class StoredFile:
+    """Bytes and what they are."""
+
+    content: bytes
+    content_type: str
+
+    @property
+    def etag(self) -> str:
+        """A strong validator, with its quotes."""
+        return f'"{hashlib.md5(self.content, usedforsecurity=False).hexdigest()}"'
+
+
+@attrs.frozen
+class _Slot:
+    content_type: str
+    signature: str
+    expires_at: float
+
+
+class Uploads:
+    """Places that were handed out for uploads, and what arrived in them."""
+
+    def __init__(self, *, seed: int) -> None:
+        self._seed = seed
+        self._slots: dict[str, _Slot] = {}
+        self._files: dict[str, StoredFile] = {}
+
+    def sign(self, file_type: str, *, now: float) -> tuple[str, str]:
+        """A new place for a file of one of `UPLOAD_TYPES`: its path, and the query that allows a PUT.
+
+        `now` is in service seconds, as everywhere in this class.
+        """
+        number = len(self._slots) + 1
+        name = hashlib.sha256(f"{self._seed}/{number}".encode()).hexdigest()
+        path = f"/{BUCKET}/uploads/{name[:32]}.{file_type}"
+        self._slots[path] = _Slot(UPLOAD_TYPES[file_type], signature=name[32:], expires_at=now + UPLOAD_LIFE)
+        return path, (
+            "X-Goog-Algorithm=GOOG4-RSA-SHA256&X-Goog-Expires=899"
+            f"&X-Goog-SignedHeaders=content-type%3Bhost&X-Goog-Signature={name[32:]}"
+        )
+
+    def check(self, path: str, *, signature: str | None, content_type: str | None, now: float) -> None:
+        """Raise `StorageError` unless a PUT there, with that type, is what was signed."""
+        slot = self._slots.get(path)
+        if slot is None or signature is None:
+            raise StorageError(403, "AccessDenied", "Access denied.")
+        if content_type is None:
+            raise StorageError(
+                400,
+                "MalformedSecurityHeader",
+                "Header was included in signedheaders, but not in the request.",
+            )
+        if now > slot.expires_at:
+            raise StorageError(400, "ExpiredToken", "Invalid argument.")
+        if (signature, content_type) != (slot.signature, slot.content_type):
+            raise StorageError(
+                403,
+                "SignatureDoesNotMatch",
+                "Access denied: the calculated signature does not match the provided one.",
+            )
+
+    def put(self, path: str, content: bytes) -> None:
+        """Keep the bytes of a PUT that was checked; a second one replaces the first."""
+        self._files[path] = StoredFile(content, self._slots[path].content_type)
+
+    def get(self, path: str) -> StoredFile | None:
+        """What was put there, or None."""
+        return self._files.get(path)
+
+
+_ONE_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII | re.IGNORECASE)
+
+
+def part(header: str | None, *, size_bytes: int) -> slice | Literal["unsatisfiable"] | None:
+    """The bytes that a Range header asks for.
+
+    None: the whole file, because no range was asked for, or several, or in a form that RFC 9110 says to ignore.
+    """
+    match = _ONE_RANGE.fullmatch((header or "").replace(" ", ""))
+    if match is None or not any(match.groups()):
+        return None
+    first, last = match.groups()
+    if not first:
+        start, stop = max(size_bytes - int(last), 0), size_bytes
+    else:
+        start, stop = int(first), min(int(last) + 1, size_bytes) if last else size_bytes
+        if last and int(last) < start:
+            return None
+    return slice(start, stop) if start < stop else "unsatisfiable"

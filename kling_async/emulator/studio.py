@@ -1,0 +1,57 @@
+"""Media made when they are first asked for, off the event loop, and kept within a bound."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from weakref import WeakValueDictionary
+
+import anyio.to_thread
+
+from kling_async.emulator.media import Clip, encode_thumbnail, encode_video
+from kling_async.emulator.storage import StoredFile
+
+_MAKERS: dict[str, tuple[str, Callable[[Clip], bytes]]] = {
+    "mp4": ("video/mp4", encode_video),
+    "jpg": ("image/jpeg", encode_thumbnail),
+}
+
+_AT_ONCE = 2
+
+
+class Studio:
+    """Videos and thumbnails by clip; one that several ask for at once is made once."""
+
+    def __init__(self, *, cache_bytes: int) -> None:
+        self._cache_bytes = cache_bytes
+        self._kept: OrderedDict[tuple[str, Clip], StoredFile] = OrderedDict()
+        self._kept_bytes = 0
+        self._locks: WeakValueDictionary[tuple[str, Clip], asyncio.Lock] = WeakValueDictionary()
+        self._threads = anyio.CapacityLimiter(_AT_ONCE)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Size of what is in memory."""
+        return self._kept_bytes
+
+    async def make(self, extension: str, clip: Clip) -> StoredFile:
+        """The file of that kind, `mp4` or `jpg`, from memory or new."""
+        key = (extension, clip)
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            file = self._kept.get(key)
+            if file is None:
+                content_type, encode = _MAKERS[extension]
+                content = await anyio.to_thread.run_sync(encode, clip, limiter=self._threads)
+                file = StoredFile(content, content_type)
+                self._keep(key, file)
+            else:
+                self._kept.move_to_end(key)
+            return file
+
+    def _keep(self, key: tuple[str, Clip], file: StoredFile) -> None:
+        self._kept[key] = file
+        self._kept_bytes += len(file.content)
+        while self._kept_bytes > self._cache_bytes:
+            _, dropped = self._kept.popitem(last=False)
+            self._kept_bytes -= len(dropped.content)

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+
+import aiohttp
+import attrs
+import pytest
+
+from kling_async.emulator import Emulator, EmulatorSettings
+
+NOON = 1_800_000_000.0
+PREFIX = "/api/v1/ie/requestqueue/apikey"
+
+
+@attrs.define
+class Clock:
+    now: float = NOON
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@attrs.define
+class Bench:
+    """A running emulator on a clock that stands still, and someone who calls it with a good key."""
+
+    emulator: Emulator
+    clock: Clock
+    session: aiohttp.ClientSession
+
+    async def post(self, path: str, **options):
+        async with self.session.post(f"{PREFIX}{path}", **options) as response:
+            return response.status, await response.json()
+
+    async def get(self, path: str, **options):
+        async with self.session.get(f"{PREFIX}{path}", **options) as response:
+            return response.status, await response.json()
+
+    async def submit(self, **payload):
+        """The answer of an accepted submit."""
+        status, told = await self.post(
+            "/requests", json={"model": "kling-v2-6", "payload": {"prompt": "rain", **payload}}
+        )
+        assert status == 200, told
+        return told
+
+    async def finished(self, **payload):
+        """The record of a new job, once nothing more will happen to it."""
+        told = await self.submit(**payload)
+        self.clock.now += 1e6
+        return (await self.get(f"/requests/{told['request_id']}"))[1]
+
+    async def file(self, url: str, *, method: str = "GET", **options):
+        """Status, headers and bytes of a media address, called without a key."""
+        options["headers"] = {"Accept-Encoding": "identity", **options.get("headers", {})}
+        async with (
+            aiohttp.ClientSession() as stranger,
+            stranger.request(method, url, **options) as response,
+        ):
+            return response.status, response.headers, await response.read()
+
+
+@pytest.fixture
+async def open_bench() -> AsyncIterator[Callable[..., object]]:
+    async with AsyncExitStack() as stack:
+
+        async def open_bench(**settings) -> Bench:
+            clock = Clock()
+            emulator = await stack.enter_async_context(Emulator(EmulatorSettings(**settings), clock=clock))
+            session = aiohttp.ClientSession(emulator.url, headers={"Authorization": "Bearer any-key"})
+            return Bench(emulator, clock, await stack.enter_async_context(session))
+
+        yield open_bench
+
+
+@pytest.fixture
+async def bench(open_bench):
+    return await open_bench()

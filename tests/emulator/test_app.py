@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+import json
+
+import aiohttp
+import pytest
+
+from kling_async.emulator import Dialect, Fate
+from kling_async.emulator.catalogue import MODELS
+
+GOOD = {"model": "kling-v2-6", "payload": {"prompt": "rain"}}
+CALLS = [
+    ("POST", "/requests"),
+    ("GET", "/requests"),
+    ("GET", "/requests/some-id"),
+    ("GET", "/models"),
+    ("GET", "/models/kling-v2-6"),
+    ("POST", "/upload-url"),
+]
+PREFIX = "/api/v1/ie/requestqueue/apikey"
+
+
+async def test_a_job_is_accepted_and_comes_to_its_end(bench):
+    told = await bench.submit(sound="on")
+    assert (told["status"], told["model"], told["created_at"]) == ("queued", "kling-v2-6", 1_800_000_000)
+
+    bench.clock.now += 1e6
+    status, row = await bench.get(f"/requests/{told['request_id']}")
+
+    assert (status, row["status"], row["payload"]) == (200, "success", {"prompt": "rain", "sound": "on"})
+    assert row["request_id"] == told["request_id"]
+
+
+async def test_a_submit_may_be_final_at_once(open_bench):
+    bench = await open_bench(instant_rate=1.0)
+
+    assert (await bench.submit())["outcome"]["media_urls"]
+
+
+@pytest.mark.parametrize("method, path", CALLS)
+@pytest.mark.parametrize("header", [None, "Bearer ", "Basic eA==", "any-key"])
+async def test_every_call_of_the_queue_needs_a_key(bench, method, path, header):
+    headers = {} if header is None else {"Authorization": header}
+    status, _, body = await bench.file(bench.emulator.url + PREFIX + path, method=method, headers=headers)
+
+    assert (status, list(json.loads(body))) == (401, ["error"])
+
+
+@pytest.mark.parametrize(
+    "settings, key, status",
+    [
+        ({}, "any", 200),
+        ({"refused_keys": {"bad"}}, "bad", 401),
+        ({"refused_keys": {"bad"}}, "any", 200),
+        ({"api_keys": {"good"}}, "good", 200),
+        ({"api_keys": {"good"}}, "any", 401),
+    ],
+)
+async def test_keys_may_be_chosen(open_bench, settings, key, status):
+    bench = await open_bench(**settings)
+
+    assert (await bench.get("/models", headers={"Authorization": f"Bearer {key}"}))[0] == status
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{", b"\xff", b"[]", b"null", b'{"model": "kling-v2-6"}', b'{"payload": {"prompt": "rain"}}',
+        b'{"model": 7, "payload": {}}', b'{"model": "kling-v2-6", "payload": []}',
+        b'{"model": "kling-v2-6", "payload": {"prompt": "rain", "cfg_scale": NaN}}', b"[" * 100_000,
+    ],
+    ids=range(11),
+)  # fmt: skip
+async def test_a_body_that_is_no_request_is_refused_and_not_paid(bench, body):
+    status, told = await bench.post("/requests", data=body)
+
+    assert (status, list(told)) == (400, ["error"])
+    assert bench.emulator.stats.accepted == ()
+
+
+async def test_missing_payload_keys_are_named(bench):
+    status, told = await bench.post("/requests", json={"model": "kling-v2-6", "payload": {}})
+
+    assert (status, told) == (400, {"error": "missing required payload keys: prompt"})
+
+
+@pytest.mark.parametrize("model", ["kling-v9", "Kling-V2-6", "kling-text2video-v2.1-master"])
+async def test_model_ids_are_exact(bench, model):
+    status, told = await bench.post("/requests", json={"model": model, "payload": {"prompt": "rain"}})
+
+    assert (status, told) == (404, {"error": f"model {model} does not exist"})
+
+
+async def test_a_bad_value_is_accepted_and_fails_a_second_later(open_bench):
+    bench = await open_bench(time_scale=1.0)
+    told = await bench.submit(duration="7")
+    assert told["status"] == "queued"
+
+    bench.clock.now += 1.0
+    _, row = await bench.get(f"/requests/{told['request_id']}")
+
+    assert row["status"] == "failed"
+    assert row["outcome"]["error"] == "duration must be one of 5, 10 (code: InvalidParameter)"
+
+
+async def test_credits_run_out(open_bench):
+    bench = await open_bench(credits=1)
+    await bench.submit()
+
+    status, told = await bench.post("/requests", json=GOOD)
+
+    assert (status, told) == (
+        402,
+        {"error": "Insufficient credits. Please add more credits to your account."},
+    )
+
+
+async def test_a_throttle_tells_when_to_come_back(open_bench):
+    bench = await open_bench(max_alive=0, retry_after=3)
+    async with bench.session.post(f"{PREFIX}/requests", json=GOOD) as response:
+        assert (response.status, response.headers["Retry-After"]) == (429, "3")
+
+
+async def test_the_organisation_of_the_call_comes_back(bench):
+    _, told = await bench.post("/requests", json=GOOD, headers={"X-Organization-ID": "org-7"})
+    _, row = await bench.get(f"/requests/{told['request_id']}")
+    _, model = await bench.get("/models/kling-v2-6", headers={"X-Organization-ID": "org-7"})
+
+    assert (row["org_id"], model["org_id"]) == ("org-7", "org-7")
+
+
+async def test_an_id_nobody_knows_is_not_found(bench):
+    assert await bench.get("/requests/some-id") == (404, {"error": "Request not found"})
+
+
+async def test_a_prompt_comes_back_letter_by_letter(bench):
+    prompt = "</script> \x00 \u202e \N{GRINNING FACE} \ud800 雨"
+
+    assert (await bench.finished(prompt=prompt))["payload"] == {"prompt": prompt}
+
+
+async def test_the_list_shows_one_model_in_pages(bench):
+    ids = [(await bench.submit())["request_id"] for _ in range(3)]
+    await bench.post("/requests", json={"model": "kling-v2-5-turbo", "payload": {"prompt": "rain"}})
+
+    _, page = await bench.get("/requests", params={"model_id": "kling-v2-6", "limit": 2, "offset": 1})
+    _, everything = await bench.get("/requests")
+
+    assert [row["request_id"] for row in page["requests"]] == [ids[1], ids[0]]
+    assert (page["total"], page["has_more"], everything["total"]) == (3, False, 4)
+
+
+@pytest.mark.parametrize("query", ["limit=-1", "offset=x", "limit=", "offset=1.5", "limit=²"])
+async def test_a_page_that_is_no_number_is_refused(bench, query):
+    status, told = await bench.get(f"/requests?model_id=kling-v2-6&{query}")
+
+    assert (status, list(told)) == (400, ["error"])
+
+
+async def test_the_list_may_insist_on_a_model(open_bench):
+    bench = await open_bench(dialect=Dialect(list_needs_model=True))
+
+    assert (await bench.get("/requests"))[0] == 400
+    assert (await bench.get("/requests?model_id=kling-v2-6"))[0] == 200
+
+
+async def test_models_are_listed_and_described(bench):
+    assert await bench.get("/models") == (200, {"model_ids": list(MODELS)})
+    status, told = await bench.get("/models/Kling-Image2Video-V1.6-Pro")
+    assert (status, told["model"], told["price_info"]["price"]) == (200, "Kling-Image2Video-V1.6-Pro", 98_000)
+    assert await bench.get("/models/kling-v9") == (404, {"error": "model kling-v9 does not exist"})
+
+
+@pytest.mark.parametrize("scheme", ["media_urls", "video_url"])
+async def test_media_are_there_once_the_job_succeeded_and_need_no_key(open_bench, scheme):
+    bench = await open_bench(dialect=Dialect(outcome=scheme))
+    told = await bench.submit()
+    path = f"/gmi-video-assests-prod/user-assests/org-emulator/{told['request_id']}.mp4"
+    early, headers, _ = await bench.file(bench.emulator.url + path)
+    assert (early, headers["Content-Type"]) == (404, "application/xml; charset=utf-8")
+
+    bench.clock.now += 1e6
+    _, row = await bench.get(f"/requests/{told['request_id']}")
+    url = row["outcome"].get("video_url") or row["outcome"]["media_urls"][0]["url"]
+    status, headers, body = await bench.file(url)
+
+    assert url == bench.emulator.url + path
+    assert (status, headers["Content-Type"], body[4:8]) == (200, "video/mp4", b"ftyp")
+    assert int(headers["Content-Length"]) == len(body)
+    thumbnail = await bench.file(row["outcome"]["thumbnail_image_url"])
+    assert (thumbnail[0], thumbnail[1]["Content-Type"], thumbnail[2][:3]) == (
+        200,
+        "image/jpeg",
+        b"\xff\xd8\xff",
+    )
+
+
+async def test_media_of_others_and_of_failed_jobs_are_not_there(open_bench):
+    bench = await open_bench(script=lambda number, _: Fate(ending="failed") if number == 2 else None)
+    good, failed = await bench.finished(), await bench.finished()
+    url = good["outcome"]["media_urls"][0]["url"]
+
+    for other in (
+        url.replace("org-emulator", "org-7"),
+        url.replace(good["request_id"], failed["request_id"]),
+        url.replace(good["request_id"], "some-id"),
+    ):
+        assert (await bench.file(other))[0] == 404
+
+
+async def test_media_can_be_fetched_in_parts(bench):
+    url = (await bench.finished())["outcome"]["thumbnail_image_url"]
+    _, headers, whole = await bench.file(url)
+    assert headers["Accept-Ranges"] == "bytes"
+
+    status, cut, body = await bench.file(url, headers={"Range": "bytes=10-19"})
+
+    assert (status, body, cut["ETag"]) == (206, whole[10:20], headers["ETag"])
+    assert cut["Content-Range"] == f"bytes 10-19/{len(whole)}"
+
+
+async def test_a_part_beyond_the_end_cannot_be_had(bench):
+    url = (await bench.finished())["outcome"]["thumbnail_image_url"]
+    size = len((await bench.file(url))[2])
+    status, headers, body = await bench.file(url, headers={"Range": f"bytes={size}-"})
+
+    assert (status, headers["Content-Range"]) == (416, f"bytes */{size}")
+    assert b"InvalidRange" in body
+
+
+async def test_a_part_of_another_file_is_the_whole_of_this_one(bench):
+    url = (await bench.finished())["outcome"]["thumbnail_image_url"]
+    etag = (await bench.file(url))[1]["ETag"]
+
+    assert (await bench.file(url, headers={"Range": "bytes=1-2", "If-Range": '"old"'}))[0] == 200
+    assert (await bench.file(url, headers={"Range": "bytes=1-2", "If-Range": etag}))[0] == 206
+
+
+async def test_storage_may_know_no_parts(open_bench):
+    bench = await open_bench(dialect=Dialect(ranges=False))
+    url = (await bench.finished())["outcome"]["thumbnail_image_url"]
+    status, headers, _ = await bench.file(url, headers={"Range": "bytes=1-2"})
+
+    assert status == 200
+    assert "Accept-Ranges" not in headers
+
+
+async def test_a_head_call_tells_length_without_body(bench):
+    url = (await bench.finished())["outcome"]["thumbnail_image_url"]
+    size = len((await bench.file(url))[2])
+    status, headers, body = await bench.file(url, method="HEAD")
+
+    assert (status, headers["Content-Length"], body) == (200, str(size), b"")
+
+
+async def test_an_upload_can_be_read_and_filmed(bench):
+    _, told = await bench.post("/upload-url", json={"file_type": "png"})
+    assert told["upload_url"].startswith(told["public_url"] + "?")
+    assert (await bench.file(told["public_url"]))[0] == 404
+
+    put = await bench.file(
+        told["upload_url"], method="PUT", data=b"a picture", headers={"Content-Type": "image/png"}
+    )
+    _, headers, body = await bench.file(told["public_url"])
+
+    assert put[0] == 200
+    assert (headers["Content-Type"], body) == ("image/png", b"a picture")
+    assert (await bench.finished(image=told["public_url"]))["status"] == "success"
+
+
+async def test_an_image_that_was_never_uploaded_fails_the_job(bench):
+    _, told = await bench.post("/upload-url", json={"file_type": "png"})
+    row = await bench.finished(image=told["public_url"])
+
+    assert (row["status"], row["outcome"]["error"]) == ("failed", "Failed to download media")
+
+
+@pytest.mark.parametrize("body", [{}, {"file_type": "exe"}, {"file_type": ["png"]}])
+async def test_only_known_types_can_be_uploaded(bench, body):
+    assert (await bench.post("/upload-url", json=body))[0] == 400
+
+
+@pytest.mark.parametrize(
+    "content_type, wait, status, code",
+    [
+        ("image/jpg", 0, 403, "SignatureDoesNotMatch"),
+        (None, 0, 400, "MalformedSecurityHeader"),
+        ("image/jpeg", 900, 400, "ExpiredToken"),
+    ],
+)
+async def test_a_put_that_was_not_signed_gets_xml(open_bench, content_type, wait, status, code):
+    bench = await open_bench(time_scale=1.0)
+    _, told = await bench.post("/upload-url", json={"file_type": "jpeg"})
+    bench.clock.now += wait
+    async with (
+        aiohttp.ClientSession(skip_auto_headers=["Content-Type"]) as session,
+        session.put(
+            told["upload_url"],
+            data=b"a picture",
+            headers={"Content-Type": content_type} if content_type else {},
+        ) as response,
+    ):
+        assert (response.status, response.content_type) == (status, "application/xml")
+        assert f"<Code>{code}</Code>" in await response.text()
+
+
+async def test_a_key_shown_to_storage_is_noticed(bench):
+    url = (await bench.finished())["outcome"]["thumbnail_image_url"]
+    await bench.file(url)
+    assert bench.emulator.stats.credentials_at_storage == 0
+
+    await bench.file(url, headers={"Authorization": "Bearer any-key"})
+
+    assert bench.emulator.stats.credentials_at_storage == 1
+
+
+async def test_media_may_lie_behind_a_proxy(open_bench):
+    bench = await open_bench(storage_url="https://storage.example")
+    row = await bench.finished()
+
+    assert row["outcome"]["media_urls"][0]["url"].startswith("https://storage.example/gmi-video")

@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import attrs
+import pytest
+
+from kling_async.emulator.behaviour import (
+    ERRORS,
+    FINAL,
+    LIVES,
+    RATE_LIMITED,
+    RefusedError,
+    ServiceQueue,
+    Status,
+)
+from kling_async.emulator.settings import Dialect, EmulatorSettings, Fate, LogNormal
+
+NOON = 1_800_000_000.0
+PLAIN = EmulatorSettings(
+    time_scale=1.0,
+    workers=None,
+    queue_time=LogNormal(10.0),
+    dispatch_time=2.0,
+    run_time=LogNormal(100.0),
+    image_run_time=LogNormal(50.0),
+)
+
+
+def queue(**settings):
+    return ServiceQueue(attrs.evolve(PLAIN, **settings))
+
+
+def submit(queue, *, now=NOON, prompt="rain", **options):
+    return queue.submit("kling-v2-6", {"prompt": prompt}, now=now, **options)
+
+
+def ending(chosen, **rest):
+    return queue(script=lambda _number, _payload: Fate(ending=chosen, **rest))
+
+
+@pytest.mark.parametrize(
+    "age, status, since",
+    [
+        (-5, Status.QUEUED, 0),
+        (0, Status.QUEUED, 0),
+        (9.9, Status.QUEUED, 0),
+        (10, Status.DISPATCHED, 10),
+        (12, Status.PROCESSING, 12),
+        (111.9, Status.PROCESSING, 12),
+        (112, Status.SUCCESS, 112),
+        (1e9, Status.SUCCESS, 112),
+    ],
+)
+def test_a_status_follows_from_the_age_alone(age, status, since):
+    job = submit(queue())
+
+    assert job.stage(now=NOON + age) == (status, NOON + since)
+
+
+@pytest.mark.parametrize("life", list(LIVES))
+def test_each_life_passes_its_statuses_in_order(life):
+    job = submit(ending(life))
+
+    assert job.statuses == LIVES[life]
+    assert list(job.since) == sorted(job.since)
+    assert job.stage(now=job.since[-1])[0] is LIVES[life][-1]
+    assert (job.final_at < math.inf) == (LIVES[life][-1] in FINAL)
+
+
+def test_only_the_last_status_of_a_life_is_final():
+    assert not FINAL.intersection(status for life in LIVES.values() for status in life[:-1])
+
+
+def test_time_scale_shortens_every_stage():
+    assert submit(queue(time_scale=4.0)).final_at == NOON + 112 / 4
+
+
+def test_an_image_has_its_own_run_time():
+    job = queue().submit("kling-v2-6", {"prompt": "rain", "image": "https://example.com/a.png"}, now=NOON)
+
+    assert job.final_at == NOON + 10 + 2 + 50
+
+
+def test_jobs_wait_for_a_free_worker_in_the_order_of_their_submits():
+    waiting = queue(workers=2, queue_time=LogNormal(0.0), dispatch_time=0.0)
+
+    ends = [submit(waiting).final_at - NOON for _ in range(5)]
+
+    assert ends == [100, 100, 200, 200, 300]
+
+
+def test_a_free_worker_takes_a_job_once_its_queue_time_is_over():
+    waiting = queue(workers=1)
+
+    assert submit(waiting).final_at == NOON + 112
+    assert submit(waiting, now=NOON + 500).final_at == NOON + 612
+
+
+@pytest.mark.parametrize("life", ["stuck_queued", "stuck_processing", "cancelled", "instant"])
+def test_a_job_that_is_not_rendered_to_its_end_holds_no_worker(life):
+    waiting = queue(workers=1, script=lambda number, _payload: Fate(ending=life) if number == 1 else None)
+    submit(waiting)
+
+    assert submit(waiting).final_at == NOON + 112
+
+
+def test_alive_counts_jobs_until_they_are_final():
+    lively = queue()
+    submit(lively)
+    submit(lively, now=NOON + 50)
+
+    assert [lively.alive(now=NOON + age) for age in (50, 111, 112, 161, 162)] == [2, 2, 1, 1, 0]
+    assert lively.max_alive == 2
+
+
+def test_a_stuck_job_is_alive_for_ever():
+    stuck = ending("stuck_queued")
+    submit(stuck)
+
+    assert stuck.alive(now=NOON + 1e12) == 1
+
+
+def test_a_job_that_is_final_at_once_was_never_alive():
+    done = ending("instant")
+
+    assert submit(done).stage(now=NOON) == (Status.SUCCESS, NOON)
+    assert (done.alive(now=NOON), done.max_alive) == (0, 0)
+
+
+def test_the_same_seed_gives_the_same_lives_whatever_the_timing():
+    settings = {
+        "failure_rate": 0.3,
+        "stuck_rate": 0.2,
+        "queue_time": LogNormal(10, 1),
+        "run_time": LogNormal(9, 1),
+    }
+    one, other = queue(**settings), queue(**settings)
+    jobs = [(submit(one), submit(other, now=NOON + 7.0 * number)) for number in range(200)]
+
+    for early, late in jobs:
+        assert early.request_id == late.request_id
+        assert early.statuses == late.statuses
+        assert early.error == late.error
+        assert [at - early.accepted_at for at in early.since] == pytest.approx(
+            [at - late.accepted_at for at in late.since], abs=1e-6
+        )
+
+
+def test_another_seed_gives_other_ids():
+    assert submit(queue(seed=1)).request_id != submit(queue(seed=2)).request_id
+
+
+def test_rates_do_not_shift_the_times_of_other_jobs():
+    plain, failing = queue(run_time=LogNormal(9, 1)), queue(run_time=LogNormal(9, 1), failure_rate=1.0)
+
+    assert [submit(plain).since for _ in range(20)] == [submit(failing).since for _ in range(20)]
+
+
+def test_rates_are_kept_over_many_jobs():
+    mixed = queue(failure_rate=0.2, stuck_rate=0.2, instant_rate=0.1)
+    seen = Counter(submit(mixed).statuses for _ in range(4000))
+
+    shares = {life: seen[LIVES[life]] / 4000 for life in LIVES}
+    assert shares == pytest.approx(
+        {
+            "success": 0.5,
+            "failed": 0.2,
+            "cancelled": 0.0,
+            "stuck_queued": 0.1,
+            "stuck_processing": 0.1,
+            "instant": 0.1,
+        },
+        abs=0.03,
+    )
+
+
+def test_times_are_log_normal_around_their_median():
+    spread = queue(run_time=LogNormal(100.0, 0.35))
+    runs = sorted(submit(spread).since[3] - NOON - 12 for _ in range(2000))
+
+    assert runs[1000] == pytest.approx(100, rel=0.05)
+    assert runs[int(2000 * 0.84)] == pytest.approx(100 * math.exp(0.35), rel=0.05)
+
+
+def test_a_failed_job_says_why_in_one_of_the_forms_seen():
+    errors = [submit(job_queue).error for job_queue in [queue(failure_rate=1.0)] for _ in range(50)]
+
+    assert {str(error) for error in errors} == {str(error) for error in ERRORS}
+
+
+def test_only_a_failed_job_carries_an_error():
+    assert submit(queue()).error is None
+
+
+def test_a_script_chooses_ending_times_and_error():
+    job = submit(ending("failed", queue_time=1.0, run_time=2.0, error="no"))
+
+    assert (job.final_at, job.error) == (NOON + 1 + 2 + 2, "no")
+
+
+def test_a_script_that_says_nothing_leaves_the_job_to_the_dice():
+    assert submit(queue(script=lambda _number, _payload: None)).final_at == NOON + 112
+
+
+def test_a_refused_payload_fails_a_moment_later():
+    job = submit(queue(), refused="duration must be one of 5, 10")
+
+    assert job.statuses == (Status.QUEUED, Status.FAILED)
+    assert (job.final_at, job.error) == (NOON + 1.0, "duration must be one of 5, 10")
+
+
+def test_credits_are_spent_by_accepted_submits():
+    poor = queue(credits=2)
+    submit(poor)
+    submit(poor, refused="failed jobs are paid too")
+
+    with pytest.raises(RefusedError) as refused:
+        submit(poor)
+    assert refused.value.status == 402
+    assert len(poor.jobs) == 2
+
+
+@pytest.mark.parametrize("retry_after, headers", [(None, {}), (2.5, {"Retry-After": "2.5"})])
+def test_one_job_too_many_is_throttled_until_another_ends(retry_after, headers):
+    narrow = queue(max_alive=1, retry_after=retry_after)
+    submit(narrow)
+
+    with pytest.raises(RefusedError) as refused:
+        submit(narrow, now=NOON + 111)
+    assert (refused.value.status, refused.value.headers) == (429, headers)
+    assert submit(narrow, now=NOON + 112).number == 2
+
+
+def test_a_throttle_may_come_as_a_failed_job():
+    narrow = queue(max_alive=0, throttle="failed_job")
+
+    assert submit(narrow).error == RATE_LIMITED
+
+
+def test_jobs_are_found_by_id_and_by_model():
+    some = queue()
+    first = submit(some)
+    other = some.submit("kling-v2-5-turbo", {"prompt": "rain"}, now=NOON)
+
+    assert some.find(first.request_id) is first
+    assert some.find("nobody") is None
+    assert list(some.of_model("kling-v2-5-turbo")) == [other]
+    assert list(some.of_model("nobody")) == []
+    assert list(some.of_model(None)) == [first, other] == list(some.jobs)
+
+
+def test_a_job_belongs_to_the_organisation_that_asked():
+    assert submit(queue(), organization_id="org-7").organization_id == "org-7"
+    assert submit(queue()).organization_id == "org-emulator"
+
+
+def test_some_jobs_are_never_listed():
+    shy = queue(dialect=Dialect(list_omits=0.5))
+
+    assert {submit(shy).is_listed for _ in range(50)} == {True, False}

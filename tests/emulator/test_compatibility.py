@@ -1,0 +1,53 @@
+"""Someone else's client of the same service, unchanged, against the emulator."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+import pytest
+
+from kling_async.emulator import EmulatorSettings, LogNormal
+
+genblaze = pytest.importorskip("genblaze_gmicloud")
+core = pytest.importorskip("genblaze_core")
+
+PREFIX = "/api/v1/ie/requestqueue/apikey"
+
+
+@pytest.fixture
+def kling_emulator_settings():
+    # That client takes no media address but https.
+    return EmulatorSettings(
+        storage_url="https://storage.example",
+        time_scale=100.0,
+        queue_time=LogNormal(0.5),
+        dispatch_time=0.5,
+        run_time=LogNormal(1.0),
+    )
+
+
+@pytest.mark.parametrize("model", ["kling-v2-6", "kling-text2video-v2.1-master"])
+def test_genblaze_submits_polls_and_fetches(kling_emulator, model):
+    provider = genblaze.GMICloudVideoProvider("any-key", base_url=kling_emulator.url + PREFIX)
+    step = core.Step(provider="gmicloud", model=model, prompt="rain on a tin roof")
+    with closing(provider):
+        provider.preflight_auth()
+        # Its `invoke` strings these three together, with a first wait of 24 s.
+        request_id = provider.submit(step).prediction_id
+        while not provider.poll(request_id):
+            time.sleep(0.005)
+        step = provider.fetch_output(request_id, step)
+
+    (asset,) = step.assets
+    with urlopen(kling_emulator.url + urlsplit(asset.url).path, timeout=10) as response:  # noqa: S310
+        video = response.read()
+    (job,) = kling_emulator.stats.accepted
+    assert (
+        asset.url
+        == f"https://storage.example/gmi-video-assests-prod/user-assests/org-emulator/{request_id}.mp4"
+    )
+    assert video[4:8] == b"ftyp"
+    assert (job.request_id, job.payload["prompt"]) == (request_id, "rain on a tin roof")

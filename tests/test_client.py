@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from kling_async import (
+    APIConnectionError,
+    ConfigurationError,
+    DownloadError,
+    InvalidRequestError,
+    JobFailedError,
+    KlingClient,
+    Limits,
+    NotFoundError,
+    PollingPolicy,
+    ResultState,
+    RetryPolicy,
+    VideoRequest,
+)
+from kling_async._transport.base import Request
+from kling_async.emulator import Dialect, Drop, Emulator, EmulatorSettings, Fate, Fault, LogNormal, Reply
+from kling_async.events import Downloaded, Finished, Submitted
+
+QUICK = {"queue_time": LogNormal(0.5), "dispatch_time": 0.1, "run_time": LogNormal(2.0, 0.2), "time_scale": 100.0}
+KEY = "secret-key-of-the-client-tests"
+
+
+def emulator(**settings):
+    return Emulator(EmulatorSettings(**QUICK, **settings))
+
+
+def client_of(emulator, **settings):
+    settings = {
+        "limits": Limits(max_polls_per_second=200),
+        "polling": PollingPolicy(poll_interval=0.02),
+        "retry": RetryPolicy(initial_delay=0.01),
+        **settings,
+    }
+    return KlingClient(KEY, base_url=emulator.url, **settings)
+
+
+async def test_one_video_from_prompt_to_file(tmp_path):
+    async with emulator() as service, client_of(service) as client:
+        job = await client.generate("A majestic eagle at sunset", duration=5)
+        path = await client.download(job, tmp_path / "deep" / "eagle.mp4")
+        again = await client.download(job.request_id, f"{tmp_path}/")
+    assert path.read_bytes()[4:8] == b"ftyp"
+    assert again.parent == tmp_path
+    assert again.name.startswith("kling-a-majestic-eagle-at-sunset-")
+    assert again.read_bytes() == path.read_bytes()
+    assert list(tmp_path.rglob("*.part")) == []
+    assert service.stats.credentials_at_storage == 0
+
+
+async def test_many_videos_are_saved_in_input_order(tmp_path):
+    events = []
+    prompts = [f"prompt {number}" for number in range(6)]
+    async with emulator(media_cache_bytes=0) as service, client_of(service, on_event=events.append) as client:
+        batch = await client.generate_many(prompts, output=tmp_path / "videos", max_concurrency=3)
+    assert [result.request.prompt for result in batch] == prompts
+    assert [path.name[:14] for path in batch.paths] == [f"{number:05d}-prompt-{number}" for number in range(6)]
+    assert all(path.stat().st_size > 1000 for path in batch.paths)
+    assert service.stats.max_alive <= 3
+    assert len([event for event in events if isinstance(event, Downloaded)]) == 6
+    assert len([event for event in events if isinstance(event, Finished)]) == 6
+
+
+async def test_a_failed_download_leaves_a_success_with_its_error(tmp_path):
+    gone = Fault("media", Reply(404, "<Error><Code>NoSuchKey</Code></Error>", content_type="application/xml"))
+    async with emulator(faults=(gone,)) as service, client_of(service) as client:
+        [result] = await client.generate_many(["x"], output=tmp_path)
+    assert result.state is ResultState.SUCCEEDED
+    assert result.path is None
+    assert isinstance(result.error, DownloadError)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_options_fill_what_the_items_leave_open():
+    items = ["plain", VideoRequest("own", duration=10), {"prompt": "mapped", "sound": False}]
+    async with emulator() as service, client_of(service) as client:
+        await client.generate_many(items, duration=5, sound=True, max_concurrency=1)
+        sent = [job.payload for job in service.stats.accepted]
+    assert sent == [
+        {"prompt": "plain", "sound": "on", "duration": "5"},
+        {"prompt": "own", "sound": "on", "duration": "10"},
+        {"prompt": "mapped", "sound": "off", "duration": "5"},
+    ]
+
+
+@pytest.mark.parametrize("call", ["submit", "generate", "generate_many", "batch"])
+async def test_an_unknown_option_is_a_type_error_before_anything_is_sent(call):
+    async with emulator() as service, client_of(service) as client:
+        with pytest.raises(TypeError, match="colour"):
+            made = getattr(client, call)(["x"] if "many" in call or call == "batch" else "x", colour="red")
+            await made
+        assert service.stats.requests == {}
+
+
+async def test_failures_are_raised_only_when_asked_for():
+    failing = lambda number, payload: Fate(ending="failed", error="no") if number == 2 else None  # noqa: E731
+    async with emulator(script=failing) as service, client_of(service) as client:
+        batch = await client.generate_many(["a", "b", "c"], max_concurrency=1)
+        assert [result.ok for result in batch] == [True, False, True]
+        assert [result.index for result in batch.failed] == [1]
+        with pytest.raises(ExceptionGroup, match="1 of 3 videos"):
+            batch.raise_for_failures()
+
+
+async def test_raise_on_failure_raises_the_group_of_all_errors():
+    async with emulator(failure_rate=1.0) as service, client_of(service) as client:
+        with pytest.RaisesGroup(JobFailedError, JobFailedError):
+            await client.generate_many(["a", "b"], raise_on_failure=True)
+
+
+async def test_an_input_that_raises_carries_the_results_so_far():
+    def broken():
+        yield "a"
+        yield "b"
+        raise LookupError("the file ended")
+
+    async with emulator() as service, client_of(service) as client:
+        with pytest.raises(LookupError) as caught:
+            await client.generate_many(broken())
+    assert [result.ok for result in caught.value.batch] == [True, True]
+
+
+async def test_every_job_is_listed_once_whatever_the_page_size():
+    async with emulator(dialect=Dialect(list_rows=3)) as service, client_of(service) as client:
+        jobs = [await client.submit(f"prompt {number}") for number in range(8)]
+        for page_size in (1, 3, 100):
+            listed = [job.request_id async for job in client.list_jobs(page_size=page_size)]
+            assert sorted(listed) == sorted(job.request_id for job in jobs)
+        assert [job async for job in client.list_jobs("kling-v2-5-turbo")] == []
+
+
+async def test_the_models_and_one_of_them():
+    async with emulator() as service, client_of(service) as client:
+        assert "kling-v2-6" in await client.models()
+        info = await client.model("kling-v2-6")
+        assert (info.id, info.kind) == ("kling-v2-6", "video")
+        assert "duration" in [parameter["name"] for parameter in info.parameters]
+        with pytest.raises(NotFoundError):
+            await client.model("no-such-model")
+
+
+async def test_a_local_picture_is_uploaded_once_and_its_address_sent(tmp_path):
+    picture = tmp_path / "start.jpg"
+    picture.write_bytes(b"\xff\xd8\xff\xe0 a picture")
+    async with emulator() as service, client_of(service) as client:
+        await client.generate_many(["a", "b", "c"], image=picture)
+        addresses = {job.payload["image"] for job in service.stats.accepted}
+        assert len(addresses) == 1
+        assert service.stats.requests["upload"] == 1
+        assert addresses.pop().startswith(service.url)
+        assert service.stats.credentials_at_storage == 0
+
+
+async def test_a_missing_picture_is_known_before_anything_is_sent(tmp_path):
+    async with emulator() as service, client_of(service) as client:
+        with pytest.raises(InvalidRequestError, match=r"there is no file .*gone\.jpg"):
+            await client.generate_many(["a"], image=str(tmp_path / "gone.jpg"))
+        with pytest.raises(InvalidRequestError, match="cannot be read"):
+            await client.submit("a", image=str(tmp_path / "gone.jpg"))
+        assert service.stats.requests == {}
+
+
+async def test_upload_repeats_what_the_store_refused_for_a_moment(tmp_path):
+    picture = tmp_path / "start.png"
+    picture.write_bytes(b"png")
+    faults = (Fault("store", Reply(503, b"")), Fault("store", Drop(accepted=False), nth=2))
+    async with emulator(faults=faults) as service, client_of(service) as client:
+        assert (await client.upload(picture)).startswith(service.url)
+        assert service.stats.requests["store"] == 3
+
+
+async def test_upload_says_what_the_store_refused(tmp_path):
+    picture = tmp_path / "start.png"
+    picture.write_bytes(b"png")
+    refusal = Reply(403, "<Error><Code>SignatureDoesNotMatch</Code></Error>", content_type="application/xml")
+    async with emulator(faults=(Fault("store", refusal),)) as service, client_of(service) as client:
+        with pytest.raises(Exception, match="SignatureDoesNotMatch"):
+            await client.upload(picture)
+        with pytest.raises(InvalidRequestError, match="the service takes"):
+            await client.upload(tmp_path / "start.webp")
+
+
+def test_one_client_serves_two_event_loops():
+    async def serve_and_use(client_box, use):
+        async with emulator() as service:
+            client_box.setdefault("client", client_of(service))
+            client_box["client"]._settings = client_of(service)._settings
+            return await use(client_box["client"])
+
+    box = {}
+    first = asyncio.run(serve_and_use(box, lambda client: client.generate("a")))
+    second = asyncio.run(serve_and_use(box, lambda client: client.generate("b")))
+    assert first.is_success
+    assert second.is_success
+    assert box["client"]._engines == {}
+
+
+async def test_bare_use_opens_by_itself_and_closes_when_told():
+    async with emulator() as service:
+        client = client_of(service)
+        assert (await client.generate("x")).is_success
+        await client.aclose()
+        await client.aclose()
+        assert (await client.get(service.stats.accepted[0].request_id)).is_success
+        await client.aclose()
+
+
+async def test_calls_that_are_under_way_when_the_client_closes_end_with_an_error():
+    async with emulator() as service:
+        client = client_of(service, retry=RetryPolicy(max_retries=0))
+        engine = client._engine()
+        await client.aclose()
+        with pytest.raises(APIConnectionError, match="the client is closed") as caught:
+            await engine.caller.transport.send(Request("GET", service.url, {}))
+        assert caught.value.was_sent is False
+
+
+@pytest.mark.parametrize("request_id", ["", ".", "..", " "])
+async def test_an_id_that_names_another_path_is_refused(request_id):
+    async with emulator() as service, client_of(service) as client:
+        with pytest.raises(InvalidRequestError):
+            await client.get(request_id)
+        assert service.stats.requests == {}
+
+
+async def test_an_id_with_slashes_stays_in_its_place():
+    async with emulator() as service, client_of(service) as client:
+        with pytest.raises(NotFoundError):
+            await client.get("../models")
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "3"])
+def test_max_concurrency_is_a_positive_whole_number(value):
+    with pytest.raises(ConfigurationError, match="max_concurrency"):
+        KlingClient(KEY).batch(["x"], max_concurrency=value)
+
+
+def test_the_key_is_not_in_the_repr():
+    client = KlingClient(KEY, base_url="https://example.com")
+    assert repr(client) == "<KlingClient https://example.com api_key=***>"
+    assert KEY not in repr(client._settings)
+
+
+async def test_the_key_is_in_no_error_log_or_event(caplog, tmp_path):
+    caplog.set_level(logging.DEBUG)
+    told = []
+    echo = Reply(400, {"error": f"bad key {KEY}", "request_id": "x"})
+    faults = (Fault("submit", echo), Fault("status", Reply(500, f"<html>{KEY}</html>"), times=3))
+    async with emulator(faults=faults) as service, client_of(service, on_event=told.append) as client:
+        [refused] = await client.generate_many(["x"])
+        await client.generate_many(["y"], output=tmp_path)
+    everything = f"{refused.error!r} {refused.error} {refused.error.body} {told!r} {caplog.text}"
+    assert "bad key ***" in everything
+    assert KEY not in everything
+    assert any(isinstance(event, Submitted) for event in told)
