@@ -24,8 +24,9 @@ from kling_async._engine.source import Item, Requests, Source
 from kling_async._engine.submit import Submitter
 from kling_async._engine.upload import Uploader, upload
 from kling_async._policy.pace import Limits, TokenBucket
-from kling_async._policy.polling import PollingPolicy
+from kling_async._policy.polling import PollingPolicy, PollSchedule
 from kling_async._policy.retry import RetryPolicy
+from kling_async._policy.sweeping import Listing
 from kling_async._policy.window import Window
 from kling_async._transport.base import Transport
 from kling_async._wire.codec import structure_job, structure_model, structure_model_ids
@@ -83,13 +84,14 @@ class KlingClient:
             api_key=api_key, organization_id=organization_id, base_url=base_url, timeout=timeout
         )
         self._limits = limits
-        self._polling = polling
         self._retry = retry
         self._on_event = on_event
         self._transport = transport
         self._polls = TokenBucket(
             rate=limits.max_polls_per_second, burst=max(1.0, limits.max_polls_per_second)
         )
+        self._schedule = PollSchedule(polling, max_polls_per_second=limits.max_polls_per_second)
+        self._listings: dict[str | None, Listing] = {}
         self._engines: dict[asyncio.AbstractEventLoop, _Opened] = {}
 
     def __repr__(self) -> str:
@@ -363,7 +365,8 @@ class KlingClient:
             submitter=Submitter(caller, self._limits),
             downloader=Downloader(caller, self._limits.max_downloads_at_once),
             polls=self._polls,
-            polling=self._polling,
+            schedule=self._schedule,
+            listings=self._listings,
         )
 
 

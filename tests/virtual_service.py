@@ -22,7 +22,7 @@ from kling_async._engine.download import Downloader
 from kling_async._engine.engine import Engine
 from kling_async._engine.submit import Submitter
 from kling_async._policy.pace import Limits, TokenBucket
-from kling_async._policy.polling import PollingPolicy
+from kling_async._policy.polling import PollingPolicy, PollSchedule
 from kling_async._policy.retry import RetryPolicy
 from kling_async._transport.base import Reply, Request
 from kling_async._wire.endpoints import QUEUE_PATH
@@ -293,5 +293,6 @@ def engine_for(
         submitter=Submitter(caller, limits),
         downloader=Downloader(caller, limits.max_downloads_at_once),
         polls=TokenBucket(rate=limits.max_polls_per_second, burst=max(1.0, limits.max_polls_per_second)),
-        polling=polling,
+        schedule=PollSchedule(polling, max_polls_per_second=limits.max_polls_per_second),
+        listings={},
     )

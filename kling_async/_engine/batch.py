@@ -11,13 +11,15 @@ import anyio
 import attrs
 from anyio.abc import TaskGroup
 
-from kling_async._engine.engine import Engine
+from kling_async._engine.engine import Engine, kind_of_payload
 from kling_async._engine.results import Results
 from kling_async._engine.source import Source
 from kling_async._engine.upload import Uploader
-from kling_async._engine.watch import Watched, Watcher
+from kling_async._engine.watch import Watcher
+from kling_async._engine.watched import Watched
 from kling_async._policy.naming import file_name
 from kling_async._policy.outcome import error_of, state_of
+from kling_async._policy.stage import Kind
 from kling_async._policy.stop import EarlyStop
 from kling_async._policy.window import Window
 from kling_async._wire.codec import payload_of
@@ -121,16 +123,15 @@ class Batch:
             self._not_submitted(index, request, self._stop.reason)
             return
 
-        def accepted(job: Job) -> None:
-            self._accepted(index, request, job)
-
         try:
             sent = await self._uploads.with_urls(request)
+            payload = payload_of(sent)
+            kind = kind_of_payload(request.model, payload)
             await self.engine.submitter.submit(
                 request.model,
-                payload_of(sent),
+                payload,
                 notify=self.notify,
-                on_accepted=accepted,
+                on_accepted=lambda job: self._accepted(index, request, kind, job),
                 max_throttles=None,
                 on_throttle=self._throttled,
             )
@@ -138,7 +139,7 @@ class Batch:
             self._stop.refused(error)
             self._not_submitted(index, request, error)
 
-    def _accepted(self, index: int, request: VideoRequest, job: Job) -> None:
+    def _accepted(self, index: int, request: VideoRequest, kind: Kind, job: Job) -> None:
         self._stop.accepted()
         self.window.accepted()
         if self.notify:
@@ -148,7 +149,7 @@ class Batch:
         def ended(_: Watched, outcome: Job | KlingError) -> None:
             self._ended(index, request, outcome)
 
-        self._watcher.add(job, ended, index=index)
+        self._watcher.add(job, ended, kind=kind, index=index)
 
     def _throttled(self, pause: float) -> None:
         now = self.engine.caller.clock.now()

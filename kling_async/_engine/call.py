@@ -11,7 +11,7 @@ import attrs
 
 from kling_async._engine.clock import Clock
 from kling_async._policy.retry import RetryPolicy, next_delay
-from kling_async._transport.base import Request, Transport
+from kling_async._transport.base import Reply, Request, Transport
 from kling_async._wire.endpoints import Endpoint, url_for
 from kling_async._wire.replies import decode, error_for
 from kling_async.errors import KlingError
@@ -53,12 +53,27 @@ class Caller:
             APIStatusError: The answer is no success.
             APIResponseError: The answer is not of the promised shape.
         """
+        _, value = await self.measured(endpoint, structure, id=id, query=query, body=body, within=within)
+        return value
+
+    async def measured(
+        self,
+        endpoint: Endpoint,
+        structure: Callable[[Any], T],
+        *,
+        id: str = "",  # noqa: A002 - the path says {id}
+        query: Mapping[str, object] | None = None,
+        body: bytes | None = None,
+        within: float = math.inf,
+    ) -> tuple[Reply, T]:
+        """The same, with the reply that it was read from."""
         url = url_for(self.queue, endpoint, id=id, query=query)
         timeout = self.timeout if within >= self.timeout else max(within, _SHORTEST_TIMEOUT)
         reply = await self.transport.send(Request(endpoint.method, url, self.headers, body, timeout))
         call = f"{endpoint.name} {id}" if id else endpoint.name
         if _FIRST_SUCCESS <= reply.status <= _LAST_SUCCESS:
-            return decode(reply.body, structure, call=call, status=reply.status, secret=self.secret)
+            value = decode(reply.body, structure, call=call, status=reply.status, secret=self.secret)
+            return reply, value
         now = self.clock.wall()
         raise error_for(reply.status, reply.headers, reply.body, call=call, secret=self.secret, now=now)
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import anyio
 import attrs
 
 from kling_async._engine.call import Caller
 from kling_async._engine.download import Downloader
 from kling_async._engine.submit import Submitter
-from kling_async._engine.watch import Watched, Watcher
+from kling_async._engine.watch import Watcher
+from kling_async._engine.watched import Watched
 from kling_async._policy.outcome import error_of, state_of
 from kling_async._policy.pace import TokenBucket
-from kling_async._policy.polling import PollingPolicy
+from kling_async._policy.polling import PollSchedule
+from kling_async._policy.stage import Kind
+from kling_async._policy.sweeping import Listing
 from kling_async._wire.codec import payload_of
 from kling_async.errors import KlingError
 from kling_async.events import Finished, Notifier, Submitted
 from kling_async.models import Job, VideoRequest
+
+_PICTURES = {"image", "image_url", "first_frame"}
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -26,11 +34,12 @@ class Engine:
     submitter: Submitter
     downloader: Downloader
     polls: TokenBucket
-    polling: PollingPolicy
+    schedule: PollSchedule
+    listings: dict[str | None, Listing]
 
     def watcher(self, notify: Notifier) -> Watcher:
-        """A watcher for one wait or one batch; all of them share the client's rate of polls."""
-        return Watcher(self.caller, self.polling, self.polls, notify)
+        """A watcher for one wait or one batch; all share the client's rate of polls and what it has learned."""
+        return Watcher(self.caller, self.schedule, self.polls, self.listings, notify)
 
     async def submit(self, request: VideoRequest, notify: Notifier) -> Job:
         """Submit one request on its own; see `Submitter.submit`."""
@@ -68,7 +77,7 @@ class Engine:
         watcher = self.watcher(notify)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watcher.run)
-            watcher.add(job, end)
+            watcher.add(job, end, kind=kind_of_payload(job.model, job.payload))
             await over.wait()
             tasks.cancel_scope.cancel()
         outcome = ends[0]
@@ -82,3 +91,14 @@ class Engine:
             raise error
         assert isinstance(outcome, Job)
         return outcome
+
+
+def kind_of_payload(model: str | None, payload: Mapping[str, Any]) -> Kind:
+    """Which jobs are expected to run as long as this one."""
+    duration = str(payload.get("duration"))[:4]
+    return Kind(
+        model=model,
+        duration=int(duration) if duration.isdecimal() else None,
+        sound=payload.get("sound") == "on",
+        has_image=bool(payload.keys() & _PICTURES),
+    )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
-from typing import TypeAlias
+from collections import Counter
 
 import anyio
-import attrs
 from anyio.abc import TaskGroup
 
 from kling_async._engine.call import Caller
+from kling_async._engine.sweep import Sweeps
+from kling_async._engine.watched import OnEnd, Watched
 from kling_async._policy.pace import TokenBucket
-from kling_async._policy.polling import PollingPolicy, next_poll
+from kling_async._policy.polling import PollSchedule
 from kling_async._policy.retry import backoff
+from kling_async._policy.stage import Kind
+from kling_async._policy.sweeping import Listing
 from kling_async._wire.codec import structure_job
 from kling_async._wire.endpoints import STATUS
 from kling_async.errors import (
@@ -31,141 +33,183 @@ _POLLS_AT_ONCE = 32
 _REFUSALS = (BadRequestError, AuthenticationError, PermissionDeniedError, NotFoundError)
 _UNSEEN_GRACE = 3
 """How often a job that was never seen may be refused before it is believed: a new id may take a moment to show."""
-
-OnEnd: TypeAlias = Callable[["Watched", Job | KlingError], None]
-"""Told how a wait ended: the final record, or the error that ended it."""
-
-
-@attrs.define(eq=False, kw_only=True)
-class Watched:
-    """What is remembered of one job in flight; kept small, for there may be a hundred thousand."""
-
-    request_id: str
-    model: str | None
-    on_end: OnEnd
-    index: int | None = None
-    since: float
-    """When the watch began, by the engine's clock."""
-    deadline: float
-    status: JobStatus
-    changed_at: float
-    """When another status was last seen."""
-    is_known: bool = True
-    """Whether the service has ever shown this job to this key."""
-    faults: int = 0
-    """Status calls that failed since the last one that did not."""
-    asked_for_media: bool = False
-    """Whether a success without a video was asked about once more."""
+_LONGEST_BLIND = 1.0
+"""Seconds for which the watcher may wait for its turn without looking for deadlines that have come."""
 
 
-@attrs.define(eq=False)
 class Watcher:
-    """Asks after jobs when the policy says so, until each is final or its deadline has come."""
+    """Asks after jobs when the schedule says so, until each is final or its deadline has come."""
 
-    caller: Caller
-    policy: PollingPolicy
-    rate: TokenBucket
-    notify: Notifier
-    _due: list[tuple[float, int, Watched]] = attrs.field(init=False, factory=list)
-    _added: int = attrs.field(init=False, default=0)
-    _wake: anyio.Event = attrs.field(init=False, factory=anyio.Event)
-    _polls: anyio.Semaphore = attrs.field(init=False)
+    def __init__(
+        self,
+        caller: Caller,
+        schedule: PollSchedule,
+        rate: TokenBucket,
+        listings: dict[str | None, Listing],
+        notify: Notifier,
+    ) -> None:
+        self.caller = caller
+        self.schedule = schedule
+        self.notify = notify
+        self.watching: dict[str, Watched] = {}
+        self.alive: Counter[str | None] = Counter()
+        self._rate = rate
+        self._sweeps = Sweeps(caller, schedule, listings, self)
+        self._due: list[tuple[float, int, Watched]] = []
+        self._entries = 0
+        self._edition = schedule.edition
+        self._in_flight = 0
+        self._looked_at = 0.0
+        self._landed = anyio.Event()
+        self._wake = anyio.Event()
 
-    def __attrs_post_init__(self) -> None:
-        self._polls = anyio.Semaphore(_POLLS_AT_ONCE, fast_acquire=True)
-
-    def add(self, job: Job, on_end: OnEnd, *, index: int | None = None) -> None:
+    def add(self, job: Job, on_end: OnEnd, *, kind: Kind, index: int | None = None) -> None:
         """Watch a job from now on; `on_end` is called exactly once, unless the watcher is cancelled."""
         now = self.caller.clock.now()
-        wait = self.policy.wait_timeout
+        wait = self.schedule.policy.wait_timeout
+        track = self.schedule.begin(
+            kind, now=now, chance=self.caller.dice.random(), running=job.status is JobStatus.PROCESSING
+        )
         watched = Watched(
             request_id=job.request_id,
-            model=job.model,
+            model=kind.model,
             on_end=on_end,
             index=index,
+            track=track,
             since=now,
             deadline=now + wait if wait is not None else float("inf"),
             status=job.status,
             changed_at=now,
             is_known=bool(job.raw),
+            shown_in=self._sweeps.number(kind.model),
         )
+        self.watching[watched.request_id] = watched
+        self.alive[watched.model] += 1
         if not watched.is_known:
-            self._plan(watched, 0.0)
+            self._plan(watched, now)
+        elif job.is_final:
+            self.learn(watched, job)
         else:
-            self._learn(watched, job)
+            self._plan(watched, self.schedule.due(track, now=now))
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        async with anyio.create_task_group() as tasks:
-            while True:
-                await self._until_due()
-                await self._ask(tasks, heapq.heappop(self._due)[2])
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._sweeps.tasks = tasks
+                while True:
+                    await self._ask(tasks, await self._next_due())
+        finally:
+            for watched in self.watching.values():
+                self.schedule.gave_up(watched.track)
 
-    async def _until_due(self) -> None:
-        """Wait until the first job of the heap is due; a job added meanwhile may come first."""
+    async def _next_due(self) -> Watched:
+        """Wait for the first job of the heap to be due; a job added meanwhile may come first."""
         clock = self.caller.clock
         while True:
-            if not self._due:
-                self._wake = anyio.Event()
-                await self._wake.wait()
-            rest = self._due[0][0] - clock.now()
+            if self._edition != self.schedule.edition:
+                self._replan()
+            while self._due and self._due[0][1] != self._due[0][2].entry:
+                heapq.heappop(self._due)
+            rest = self._due[0][0] - clock.now() if self._due else float("inf")
             if rest <= 0:
-                return
+                watched = heapq.heappop(self._due)[2]
+                watched.entry = 0
+                return watched
             self._wake = anyio.Event()
             await clock.wait(self._wake, rest)
 
     async def _ask(self, tasks: TaskGroup, watched: Watched) -> None:
-        clock = self.caller.clock
-        if clock.now() >= self._ends_at(watched):
+        now = self.caller.clock.now()
+        if now >= self._ends_at(watched):
             self._time_out(watched)
             return
-        await self._polls.acquire()
-        if (rest := self.rate.take(clock.now())) > 0:
-            await clock.sleep(rest)
+        if watched.is_on_schedule:
+            due = self.schedule.due(watched.track, now=now)
+            if due > now:
+                self._plan(watched, due)
+                return
+            if (later := self._sweeps.stand_for(watched, now=now)) is not None:
+                self._plan(watched, later)
+                return
+        await self.turn()
+        self._in_flight += 1
         tasks.start_soon(self._poll, watched)
+        while self._in_flight >= _POLLS_AT_ONCE:
+            self._landed = anyio.Event()
+            await self.caller.clock.wait(self._landed, _LONGEST_BLIND)
+            self._time_out_the_late()
+
+    async def turn(self) -> None:
+        """Wait for the rate to allow one more call; deadlines are kept meanwhile."""
+        clock = self.caller.clock
+        until = clock.now() + self._rate.take(clock.now())
+        while (rest := until - clock.now()) > 0:
+            await clock.sleep(min(rest, _LONGEST_BLIND))
+            self._time_out_the_late()
 
     async def _poll(self, watched: Watched) -> None:
         try:
-            left = self._ends_at(watched) - self.caller.clock.now()
+            began = self.caller.clock.now()
+            left = self._ends_at(watched) - began
             job = await self.caller.once(STATUS, structure_job, id=watched.request_id, within=left)
         except KlingError as error:
             self._fault(watched, error)
         else:
-            self._learn(watched, job)
+            self._sweeps.status_seconds = self.caller.clock.now() - began
+            self._sweeps.told(watched, job.status)
+            self.learn(watched, job)
         finally:
-            self._polls.release()
+            self._in_flight -= 1
+            self._landed.set()
 
-    def _learn(self, watched: Watched, job: Job) -> None:
+    def learn(self, watched: Watched, job: Job) -> None:
         """Take in what the service said of a job: end the wait, or plan the next question."""
+        if watched.is_over:
+            return
         now = self.caller.clock.now()
         watched.faults, watched.is_known = 0, True
         if job.status is not watched.status:
-            if self.notify:
-                self.notify(
-                    StatusChanged(
-                        at=self.caller.clock.wall(),
-                        index=watched.index,
-                        request_id=watched.request_id,
-                        status=job.status,
-                        previous=watched.status,
-                    )
-                )
-            watched.status, watched.changed_at = job.status, now
+            self._changed(watched, job.status, now)
         if not job.is_final:
-            self._plan(watched, next_poll(self.policy, age=now - watched.since))
+            self.seen(watched, now)
         elif job.is_success and job.video_url is None and not watched.asked_for_media:
             # Source: the service documents answers of success that carry their outcome only on the next call.
             watched.asked_for_media = True
-            self._plan(watched, 0.0)
+            self._plan(watched, now)
         else:
-            watched.on_end(watched, job)
+            self.schedule.finished(watched.track, now=now)
+            self._end(watched, job)
+
+    def seen(self, watched: Watched, now: float) -> None:
+        """The job was shown in the status that it had: plan the next question."""
+        chance = self.caller.dice.random()
+        running = watched.status is JobStatus.PROCESSING
+        self.schedule.seen(watched.track, now=now, chance=chance, running=running)
+        self._plan(watched, self.schedule.due(watched.track, now=now))
+
+    def _changed(self, watched: Watched, status: JobStatus, now: float) -> None:
+        if self.notify:
+            self.notify(
+                StatusChanged(
+                    at=self.caller.clock.wall(),
+                    index=watched.index,
+                    request_id=watched.request_id,
+                    status=status,
+                    previous=watched.status,
+                )
+            )
+        watched.status, watched.changed_at = status, now
 
     def _fault(self, watched: Watched, error: KlingError) -> None:
         """A failed status call says nothing of the job: ask again, later and later, until the deadline."""
+        if watched.is_over:
+            return
         watched.faults += 1
         grace = _UNSEEN_GRACE if isinstance(error, NotFoundError) else 1
         if not watched.is_known and isinstance(error, _REFUSALS) and watched.faults >= grace:
-            watched.on_end(watched, error)
+            self.schedule.gave_up(watched.track)
+            self._end(watched, error)
             return
         delay = backoff(self.caller.retry, attempt=watched.faults - 1, chance=self.caller.dice.random())
         delay = max(delay, error.retry_after or 0.0)
@@ -176,25 +220,49 @@ class Watcher:
                     at=at, index=watched.index, request_id=watched.request_id, delay=delay, error=error
                 )
             )
-        self._plan(watched, delay)
+        self._plan(watched, self.caller.clock.now() + delay)
 
-    def _plan(self, watched: Watched, delay: float) -> None:
-        due = min(self.caller.clock.now() + delay, self._ends_at(watched))
-        self._added += 1
-        heapq.heappush(self._due, (due, self._added, watched))
+    def _plan(self, watched: Watched, due: float) -> None:
+        self._entries += 1
+        watched.entry = self._entries
+        heapq.heappush(self._due, (min(due, self._ends_at(watched)), self._entries, watched))
         if self._due[0][2] is watched:
             self._wake.set()
 
+    def _replan(self) -> None:
+        """What was learned may call for asking sooner: make the heap anew."""
+        self._edition = self.schedule.edition
+        now = self.caller.clock.now()
+        waiting = [(due, watched) for due, entry, watched in self._due if entry == watched.entry]
+        self._due = []
+        for due, watched in waiting:
+            self._plan(watched, self.schedule.due(watched.track, now=now) if watched.is_on_schedule else due)
+
     def _ends_at(self, watched: Watched) -> float:
         """When the wait is over whatever comes: by its deadline, or because nothing has moved for too long."""
-        stall = self.policy.stall_timeout
+        stall = self.schedule.policy.stall_timeout
         return watched.deadline if stall is None else min(watched.deadline, watched.changed_at + stall)
 
+    def _end(self, watched: Watched, outcome: Job | KlingError) -> None:
+        watched.entry, watched.is_over = 0, True
+        self.alive[watched.model] -= 1
+        if self.watching.get(watched.request_id) is watched:
+            del self.watching[watched.request_id]
+        watched.on_end(watched, outcome)
+
+    def _time_out_the_late(self) -> None:
+        now = self.caller.clock.now()
+        if now < self._looked_at + _LONGEST_BLIND:
+            return
+        self._looked_at = now
+        for watched in [one for one in self.watching.values() if now >= self._ends_at(one)]:
+            self._time_out(watched)
+
     def _time_out(self, watched: Watched) -> None:
-        clock = self.caller.clock
-        waited = clock.now() - watched.since
+        waited = self.caller.clock.now() - watched.since
         job = Job(request_id=watched.request_id, model=watched.model, status=watched.status)
-        watched.on_end(
+        self.schedule.gave_up(watched.track)
+        self._end(
             watched,
             WaitTimeoutError(
                 f"Job {watched.request_id} is still {watched.status} after {waited:.0f} s; it may yet finish: "

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import attrs
 
+from kling_async.catalog import shown
 from kling_async.errors import ConfigurationError
 
 Validator: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
@@ -29,13 +29,13 @@ def at_least(
         if value is None and optional:
             return
         is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-        if is_number and not math.isnan(value) and (value > minimum or (value == minimum and not above)):
+        if is_number and (value > minimum or (value == minimum and not above)):
             return
         noun = "a whole number" if whole else "a number"
         rule = f"above {minimum:g}" if above else f"of at least {minimum:g}"
         raise ConfigurationError(
             f"{type(instance).__name__}.{attribute.name} must be {noun} {rule}"
-            f"{' or None' if optional else ''}, not {value!r}."
+            f"{' or None' if optional else ''}, not {shown(value)}."
         )
 
     return check

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from urllib.parse import urlsplit
 
+from kling_async.catalog import NOT_IN_URLS
+
 LARGEST_VIDEO_BYTES = 4 * 1024**3
 """A ceiling far above any video that a Kling model makes; what is larger is not a video."""
 
@@ -14,13 +16,16 @@ def refusal(url: str) -> str | None:
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
+        _ = parts.port, host.encode("idna")
     except ValueError as error:
         return f"it is no URL ({error})"
-    if not host or any(character.isspace() for character in url):
-        return "it names no host"
-    if parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host)):
-        return None
-    return "only https is fetched"
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
+        return "only https is fetched"
+    if not host or NOT_IN_URLS.search(url):
+        return "it names no host, or holds characters that no address has"
+    if "@" in parts.netloc:
+        return "it holds a user name"
+    return None
 
 
 def _is_loopback(host: str) -> bool:

@@ -7,7 +7,9 @@ import re
 import unicodedata
 
 _SLUG_CHARACTERS = 48
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z", re.IGNORECASE)
+_RANDOM_UUID = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z", re.IGNORECASE | re.ASCII
+)
 
 
 def slug(text: str) -> str:
@@ -19,14 +21,17 @@ def slug(text: str) -> str:
 
 
 def tag(request_id: str) -> str:
-    """Eight characters for a job: the first of its UUID, or of a digest of an id that is none."""
-    if _UUID.match(request_id):
+    """Eight characters for a job: the first of its random UUID, or of a digest of any other id.
+
+    A UUID of another version may begin with the time and share its beginning with all jobs of a minute.
+    """
+    if _RANDOM_UUID.match(request_id):
         return request_id[:8].lower()
-    return hashlib.blake2s(request_id.encode(errors="replace"), digest_size=4).hexdigest()
+    return hashlib.blake2s(request_id.encode(errors="surrogatepass"), digest_size=4).hexdigest()
 
 
 def file_name(request_id: str, *, prompt: str = "", index: int | None = None) -> str:
-    """Such as `00007-a-black-dog-550e8400.mp4`: sorts in input order, says what it shows, is unique to the job.
+    """Such as `00007-a-black-dog-550e8400.mp4`: sorts in input order (the first 100,000), says what it shows, is the job's own.
 
     Only ASCII letters, digits and hyphens, and never more than 70 characters; nothing of the id can leave a folder.
     """

@@ -41,13 +41,6 @@ def is_passing(error: KlingError) -> bool:
     return isinstance(error, APIStatusError) and error.status_code in {408, 425}
 
 
-def never_arrived(error: KlingError) -> bool:
-    """Whether a paid POST that ended so was provably not accepted: not connected, or answered 429."""
-    if isinstance(error, APIConnectionError):
-        return not error.was_sent
-    return isinstance(error, RateLimitError)
-
-
 def backoff(policy: RetryPolicy, *, attempt: int, chance: float) -> float:
     """Seconds before retry number `attempt` (from 0), given a random number from 0 to 1."""
     longest = min(policy.max_delay, policy.initial_delay * 2.0 ** min(attempt, 60))

@@ -15,7 +15,7 @@ from kling_async.errors import (
     RateLimitError,
 )
 
-_SERVER_ERRORS = 500
+_CLIENT_ERRORS = range(400, 500)
 _REQUEST_TIMEOUT = 408
 
 
@@ -35,7 +35,8 @@ class SubmitFailure(Enum):
 def classify(error: KlingError) -> SubmitFailure:
     """What a paid POST that ended with this error means.
 
-    A 5xx is unknown: the service has been seen to answer 500 and keep the job.
+    A 5xx is unknown: the service has been seen to answer 500 and keep the job. So is a redirect, which a gateway
+    may send after the service took the request.
     Source: reports of users who found the job in the list after a failed submit.
     """
     if isinstance(error, RateLimitError):
@@ -43,9 +44,8 @@ def classify(error: KlingError) -> SubmitFailure:
     if isinstance(error, APIConnectionError):
         return SubmitFailure.UNKNOWN if error.was_sent else SubmitFailure.NOT_SENT
     if isinstance(error, APIStatusError):
-        status = error.status_code or _SERVER_ERRORS
-        is_unknown = status >= _SERVER_ERRORS or status == _REQUEST_TIMEOUT
-        return SubmitFailure.UNKNOWN if is_unknown else SubmitFailure.REFUSED
+        is_refusal = error.status_code in _CLIENT_ERRORS and error.status_code != _REQUEST_TIMEOUT
+        return SubmitFailure.REFUSED if is_refusal else SubmitFailure.UNKNOWN
     return SubmitFailure.UNKNOWN
 
 

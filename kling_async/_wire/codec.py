@@ -8,7 +8,9 @@ not be lost because its `user_id` was a number.
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -27,6 +29,10 @@ _STATUSES: dict[str, JobStatus] = {
     **{status.value: status for status in JobStatus if status is not JobStatus.UNKNOWN},
     "canceled": JobStatus.CANCELLED,
 }
+
+
+_MOST_NESTED_ERRORS = 5
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 class ShapeError(ValueError):
@@ -54,6 +60,17 @@ class JobPage:
 
 
 @attrs.frozen
+class RowPage:
+    """One page of the list, its rows unread: most of them are not worth reading."""
+
+    rows: list[Any]
+    has_more: bool | None
+    """What the service says of further pages; None where it says nothing."""
+    total: int | None
+    """How many rows there are in all; None where it says nothing."""
+
+
+@attrs.frozen
 class UploadTicket:
     """Where a picture is put, and where it can then be read."""
 
@@ -73,7 +90,7 @@ def payload_of(request: VideoRequest) -> dict[str, Any]:
             continue
         if field == "sound" and isinstance(value, bool):
             value = "on" if value else "off"  # noqa: PLW2901 - the wire's word for it
-        elif field == "duration" and isinstance(value, int):
+        elif field == "duration" and isinstance(value, int) and not isinstance(value, bool):
             value = str(value)  # noqa: PLW2901 - the wire's form of it
         elif isinstance(value, os.PathLike):
             value = os.fspath(value)  # noqa: PLW2901 - a path that was not uploaded reads as what it says
@@ -91,19 +108,32 @@ def upload_body(file_type: str) -> bytes:
     return json.dumps({"file_type": file_type}).encode()
 
 
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+_decoder = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None)
+
+
 def load_json(body: bytes) -> Any:
-    """The value that a body says; NaN and infinities, which are no JSON, read as null.
+    """The value that a body says, in UTF-8 with or without a byte order mark.
+
+    What cannot be kept reads as something that can: NaN, infinities and fractions beyond any float as null,
+    broken bytes and lone surrogates as a replacement character.
 
     Raises:
-        ShapeError: It is no JSON, or nested too deep to read.
+        ShapeError: It is no JSON, nested too deep, or has an integer of more digits than Python reads.
     """
+    text = body.decode(errors="replace").removeprefix("\ufeff")
     try:
-        value = json.loads(body, parse_constant=lambda _: None)
+        value = _decoder.decode(text)
+        if "\\ud" in text or "\\uD" in text:
+            # A lone surrogate cannot be printed, stored or sent again.
+            mended = json.dumps(value, ensure_ascii=False).encode(errors="replace")
+            value = _decoder.decode(mended.decode())
     except (ValueError, RecursionError) as error:
         raise ShapeError(f"no readable JSON ({type(error).__name__})") from error
-    if b"\\ud" in body or b"\\uD" in body:
-        # A lone surrogate cannot be printed, stored or sent again; it becomes a question mark.
-        value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
     return value
 
 
@@ -122,17 +152,30 @@ def structure_page(value: object) -> JobPage:
     Raises:
         ShapeError: There is no list of rows in it.
     """
+    page = structure_rows(value)
+    return JobPage(
+        jobs=tuple(_readable(page.rows, structure_job)), rows=len(page.rows), has_more=page.has_more
+    )
+
+
+def structure_rows(value: object) -> RowPage:
+    """The same page with its rows as they came.
+
+    Raises:
+        ShapeError: There is no list of rows in it.
+    """
     envelope: Mapping[str, Any] = value if isinstance(value, dict) else {"requests": value}
-    rows = next((envelope[key] for key in ("requests", "data", "items") if key in envelope), None)
-    if rows is None and "requests" in envelope:
-        rows = []
+    name = next((key for key in ("requests", "data", "items") if key in envelope), "requests")
+    rows = envelope.get(name, value)
+    if rows is None and isinstance(value, dict):
+        rows = []  # how a service written in Go may say "none"
     if not isinstance(rows, list):
         _refuse("a list of requests", value)
-    has_more = envelope.get("has_more")
-    return JobPage(
-        jobs=tuple(_readable(rows, structure_job)),
-        rows=len(rows),
+    total, has_more = envelope.get("total"), envelope.get("has_more")
+    return RowPage(
+        rows=rows,
         has_more=has_more if isinstance(has_more, bool) else None,
+        total=total if isinstance(total, int) and not isinstance(total, bool) else None,
     )
 
 
@@ -165,7 +208,7 @@ def structure_model(value: object, *, model_id: str) -> ModelInfo:
         if isinstance(parameters, list)
         else (),
         # Source: the service answers whole micro-dollars; 0 has been seen for "not priced".
-        price=Decimal(price) / 1_000_000 if isinstance(price, int) and price > 0 else None,
+        price=Decimal(price) / 1_000_000 if type(price) is int and price > 0 else None,
         raw=value,
     )
 
@@ -228,13 +271,18 @@ def _media(outcome: Mapping[str, Any]) -> tuple[Media, ...]:
     return tuple(found)
 
 
-def failure_text(value: object) -> str | None:
-    """The words of an error that may be text, or an object with `message`, or such an object within `error`."""
+def one_line(text: str) -> str:
+    """The text without line breaks and control characters, safe to log and to print."""
+    return " ".join(_CONTROLS.sub(" ", text).split())
+
+
+def failure_text(value: object, *, depth: int = _MOST_NESTED_ERRORS) -> str | None:
+    """The words of an error, in one line: text, or an object with `message`, or such an object within `error`."""
     if isinstance(value, str):
-        return value.strip() or None
-    if isinstance(value, dict):
-        for key in ("message", "error", "detail", "details", "reason"):
-            if text := failure_text(value.get(key)):
+        return one_line(value) or None
+    if isinstance(value, dict) and depth > 0:
+        for key in ("message", "error", "detail", "details", "reason", "code"):
+            if text := failure_text(value.get(key), depth=depth - 1):
                 return text
     return None
 
@@ -248,6 +296,7 @@ def _failure(record: Mapping[str, Any], outcome: Mapping[str, Any]) -> str | Non
         record.get("reason"),
         outcome.get("message"),
         outcome.get("fail_reason"),
+        record.get("outcome"),
     )
     return next((text for place in places if (text := failure_text(place))), None)
 
@@ -275,9 +324,7 @@ def _make_converter() -> Converter:
     converter.register_structure_hook_func(
         lambda kind: kind == Mapping[str, Any], lambda value, _: _mapping(value)
     )
-    read_fields = make_dict_structure_fn(
-        Job, converter, organization_id=override(rename="org_id"), _cattrs_include_init_false=False
-    )
+    read_fields = make_dict_structure_fn(Job, converter, organization_id=override(rename="org_id"))
 
     def job(value: object, _: object) -> Job:
         if not isinstance(value, dict):

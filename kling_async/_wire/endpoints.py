@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import attrs
 
+from kling_async.catalog import NOT_IN_URLS
 from kling_async.errors import ConfigurationError, InvalidRequestError
 
 DEFAULT_BASE_URL = "https://console.gmicloud.ai"
@@ -41,20 +42,25 @@ def queue_url(base_url: str) -> str:
     """The queue's base address for what the user gave: a bare host gets the queue's path appended.
 
     Raises:
-        ConfigurationError: It is no http(s) URL, or it is the address of the chat service.
+        ConfigurationError: It is no http(s) URL, holds a password, or is the address of the chat service.
     """
-    url = base_url.strip().rstrip("/")
+    if not isinstance(base_url, str):
+        raise ConfigurationError(f"base_url must be text such as {DEFAULT_BASE_URL!r}, not {base_url!r}.")
+    url = base_url.strip().rstrip("/").removesuffix(SUBMIT.path)
     try:
         parts = urlsplit(url)
-        host = parts.hostname
-        _ = parts.port
+        host = parts.hostname or ""
+        _ = parts.port, host.encode("idna")
     except ValueError as error:
         raise ConfigurationError(f"base_url={base_url!r} is not a URL: {error}.") from error
-    if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment:
+    if "@" in parts.netloc:
+        raise ConfigurationError("base_url must hold no user name or password; the key is api_key=.")
+    is_plain = parts.scheme in {"http", "https"} and not parts.query and not parts.fragment
+    if not host or not is_plain or NOT_IN_URLS.search(url):
         raise ConfigurationError(
             f"base_url={base_url!r} is not the address of a service; write it like {DEFAULT_BASE_URL!r}."
         )
-    if host == "api.gmi-serving.com" or parts.path in {"/v1", "/v1/chat/completions"}:
+    if host == "api.gmi-serving.com" or parts.path == "/v1" or parts.path.endswith("/chat/completions"):
         raise ConfigurationError(
             f"base_url={base_url!r} is the chat endpoint, where videos cannot be made; "
             f"use {DEFAULT_BASE_URL!r} or leave base_url out."
@@ -76,10 +82,10 @@ def url_for(
     """
     path = endpoint.path
     if "{id}" in path:
-        if not isinstance(id, str) or id.strip(". ") == "":
+        if not isinstance(id, str) or not id.strip().strip("."):
             raise InvalidRequestError(f"{endpoint.name}: {id!r} is not an id that the service gives.")
         path = path.replace("{id}", quote(id, safe="", errors="replace"))
-    return f"{queue}{path}?{urlencode(query)}" if query else f"{queue}{path}"
+    return f"{queue}{path}?{urlencode(query, errors='replace')}" if query else f"{queue}{path}"
 
 
 def headers_for(*, api_key: str, organization_id: str | None, user_agent: str) -> dict[str, str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
-from kling_async._wire.codec import ShapeError, failure_text, load_json
+from kling_async._wire.codec import ShapeError, failure_text, load_json, one_line
 from kling_async.errors import (
     APIResponseError,
     APIStatusError,
@@ -24,6 +25,7 @@ T = TypeVar("T")
 
 _BODY_CHARACTERS = 500
 _LONGEST_PAUSE = 24 * 3600.0
+_MARKUP = re.compile(r"<[^>]*>")
 
 _BY_STATUS: Mapping[int, tuple[type[APIStatusError], str]] = {
     400: (BadRequestError, "the service refused the request"),
@@ -77,7 +79,7 @@ def error_for(
     except ShapeError:
         value = None
     text = excerpt(body, secret=secret)
-    said = hide(failure_text(value) or _plain(text), secret)[:300]
+    said = hide(failure_text(value) or one_line(_MARKUP.sub(" ", text)), secret)[:300]
     if status in _BY_STATUS:
         kind, meaning = _BY_STATUS[status]
     elif status >= 500:  # noqa: PLR2004 - the HTTP class
@@ -90,50 +92,54 @@ def error_for(
         status_code=status,
         body=text,
         retry_after=retry_after(headers, value, now=now),
-        request_id=request_id if isinstance(request_id, str) else None,
+        request_id=hide(request_id, secret) if isinstance(request_id, str) else None,
     )
 
 
 def retry_after(headers: Mapping[str, str], value: object, *, now: float) -> float | None:
-    """Seconds the service asks to wait: in the header as seconds or as a date, or in the body; None where it says nothing.
+    """Seconds the service asks to wait: in the header as seconds or as a date, or in the body; at most a day.
+
+    None where it says nothing readable, and where its moment has passed: "at once" is no pause, and a caller who
+    took it for one would send without any.
 
     Source: RFC 9110 section 10.2.3. What the service really sends is not recorded, so the body is read too.
     """
-    wish: Any = headers.get("retry-after")
-    if wish is None and isinstance(value, dict):
-        nested = value.get("error")
-        places = (value, nested if isinstance(nested, dict) else {})
-        wish = next(
-            (place[key] for place in places for key in ("retry_after", "retryAfter") if key in place), None
-        )
-    if wish is None or isinstance(wish, bool):
+    wishes: list[object] = [headers.get("retry-after")]
+    for place in (value, value.get("error") if isinstance(value, dict) else None):
+        if isinstance(place, dict):
+            wishes += [place.get("retry_after"), place.get("retryAfter")]
+    return next((seconds for wish in wishes if (seconds := _seconds(wish, now=now)) is not None), None)
+
+
+def _seconds(wish: object, *, now: float) -> float | None:
+    if isinstance(wish, str):
+        wish = _written_seconds(wish, now=now)
+    if isinstance(wish, bool) or not isinstance(wish, int | float) or not wish > 0:
         return None
-    return _seconds(wish, now=now)
+    return float(min(wish, _LONGEST_PAUSE))
 
 
-def _seconds(wish: Any, *, now: float) -> float | None:
+def _written_seconds(text: str, *, now: float) -> float | None:
     try:
-        seconds = float(str(wish))
+        return float(text)
     except ValueError:
-        try:
-            seconds = parsedate_to_datetime(str(wish)).timestamp() - now
-        except (ValueError, TypeError, OverflowError):
-            return None
-    if seconds != seconds:  # NaN  # noqa: PLR0124
+        pass
+    try:
+        moment = parsedate_to_datetime(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now
+    except (ValueError, TypeError, OverflowError, IndexError):
         return None
-    return min(max(seconds, 0.0), _LONGEST_PAUSE)
 
 
 def excerpt(body: bytes, *, secret: str) -> str:
-    """The beginning of a body as text, without the key."""
-    return hide(body[: 4 * _BODY_CHARACTERS].decode(errors="replace"), secret)[:_BODY_CHARACTERS]
+    """The beginning of a body as text, without the key or a part of it."""
+    window = body[: 4 * _BODY_CHARACTERS + len(secret)]
+    text = hide(window.decode(errors="replace"), secret)
+    if len(window) < len(body) and secret:
+        text = text[: -len(secret)]  # where the window ends within the key, its beginning was not recognised
+    return text[:_BODY_CHARACTERS]
 
 
 def hide(text: str, secret: str) -> str:
     """The text without the key."""
     return text.replace(secret, "***") if secret else text
-
-
-def _plain(text: str) -> str:
-    """What a page or a document of errors says, without its markup."""
-    return " ".join(re.sub(r"<[^>]*>", " ", text).split())

@@ -1,0 +1,229 @@
+"""One list call for many status calls: a model's list, gone through as far and as often as it pays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+from anyio.abc import TaskGroup
+
+from kling_async._engine.call import Caller
+from kling_async._engine.watched import Watch, Watched
+from kling_async._policy.polling import PollSchedule
+from kling_async._policy.sweeping import Listing, page_cost
+from kling_async._wire.codec import RowPage, ShapeError, structure_job, structure_rows
+from kling_async._wire.endpoints import LIST
+from kling_async.errors import APIStatusError, KlingError, RateLimitError
+from kling_async.models import JobStatus
+
+_BETWEEN_LOOKS = 0.2
+"""Seconds before it is considered anew whether a list would pay."""
+_PATIENCE = 1.0
+"""Seconds after the next sweep until which a job waits to be shown by it."""
+_PROGRESS = {JobStatus.PROCESSING: 1}
+
+
+@attrs.define(eq=False)
+class _Model:
+    """One model's list, and when it is gone through next."""
+
+    name: str | None
+    listing: Listing
+    next_at: float = -math.inf
+    looked_at: float = -math.inf
+
+
+@attrs.define(eq=False)
+class _Sweep:
+    """How far one way through a list has come."""
+
+    offset: int
+    alive: int
+    found: int = 0
+    calls: int = 0
+    cost: float = 0.0
+    first: int | None = None
+    """The offset of the first page with a job of ours."""
+    last: int = 0
+    """The offset behind the last one."""
+    has_jumped: bool = False
+    seen: set[str] = attrs.field(factory=set)
+
+
+@attrs.define(eq=False)
+class Sweeps:
+    """The lists of all models that one watcher has jobs of."""
+
+    caller: Caller
+    schedule: PollSchedule
+    listings: dict[str | None, Listing]
+    """What the client has learned of each model's list; shared by all its watchers."""
+    watch: Watch
+    tasks: TaskGroup | None = None
+    status_seconds: float = 1.0
+    """How long a status call takes, by the last of them."""
+    _models: dict[str | None, _Model] = attrs.field(init=False, factory=dict)
+
+    def number(self, model: str | None) -> int:
+        """The number of the last sweep of a model's list."""
+        return self._model(model).listing.number
+
+    def stand_for(self, watched: Watched, *, now: float) -> float | None:
+        """Until when a job that is due may wait, because a sweep will show it; None if it is to be asked about."""
+        bulk = self.schedule.policy.bulk
+        if bulk == "never":
+            return None
+        model = self._model(watched.model)
+        listing = model.listing
+        if not listing.is_on and not self._begins(model, now=now, always=bulk == "always"):
+            return None
+        if not listing.covers(watched.shown_in) or listing.wants_audit():
+            return None
+        return max(model.next_at, now) + _PATIENCE
+
+    def told(self, watched: Watched, status: JobStatus) -> None:
+        """A status call showed a job; if it is final and the last sweep showed it alive, the list is put to the test."""
+        listing = self._model(watched.model).listing
+        if listing.is_on and status.is_final and 0 < watched.shown_in == listing.number:
+            listing.suspect = watched.request_id
+
+    def _model(self, name: str | None) -> _Model:
+        model = self._models.get(name)
+        if model is None:
+            listing = self.listings.setdefault(name, Listing())
+            model = self._models[name] = _Model(name, listing)
+        return model
+
+    def _begins(self, model: _Model, *, now: float, always: bool) -> bool:
+        """Consider anew whether the list pays, and begin to go through it if so."""
+        if self.tasks is None or now < model.looked_at + _BETWEEN_LOOKS or not model.listing.may_begin(now):
+            return False
+        model.looked_at = now
+        model.listing.expect(self.watch.alive[model.name])
+        if not always and not self._pays(model, now):
+            return False
+        model.listing.is_on = True
+        self.tasks.start_soon(self._keep_sweeping, model)
+        return True
+
+    def _pays(self, model: _Model, now: float) -> bool:
+        calls, rows = model.listing.calls, model.listing.rows
+        return self.schedule.list_pays(model.name, now=now, calls=calls, rows=rows)
+
+    async def _keep_sweeping(self, model: _Model) -> None:
+        """Go through the list again and again, while there are jobs and it pays."""
+        clock, listing = self.caller.clock, model.listing
+        always = self.schedule.policy.bulk == "always"
+        try:
+            while listing.is_on and self.watch.alive[model.name]:
+                await self._sweep(model)
+                now = clock.now()
+                if not listing.is_on or not (always or self._pays(model, now)):
+                    break
+                delay = self.schedule.list_delay(model.name, now=now, calls=listing.calls, rows=listing.rows)
+                model.next_at = now + delay
+                await clock.sleep(delay)
+        finally:
+            listing.is_on = False
+
+    async def _sweep(self, model: _Model) -> None:
+        listing = model.listing
+        alive = self.watch.alive[model.name]
+        listing.expect(alive)
+        sweep = _Sweep(offset=listing.start, alive=alive)
+        try:
+            while await self._page(model, sweep):
+                pass
+        except KlingError as error:
+            self._failed(listing, error)
+            return
+        listing.start = sweep.first or 0
+        listing.reach = sweep.last
+        listing.swept(
+            found=sweep.found, alive=alive, calls=sweep.calls, cost=sweep.cost, now=self.caller.clock.now()
+        )
+
+    async def _page(self, model: _Model, sweep: _Sweep) -> bool:
+        """Read one page; whether to read another, at the sweep's new offset."""
+        listing = model.listing
+        await self.watch.turn()
+        began = self.caller.clock.now()
+        query = {"model_id": model.name, "limit": listing.limit, "offset": sweep.offset}
+        reply, page = await self.caller.measured(LIST, structure_rows, query=query)
+        cost = page_cost(
+            rows=len(page.rows),
+            size_bytes=len(reply.body),
+            seconds=self.caller.clock.now() - began,
+            status_seconds=self.status_seconds,
+        )
+        sweep.calls += 1
+        sweep.cost += cost
+        is_new, hits = self._read(listing, page, sweep)
+        end = sweep.offset + len(page.rows)
+        if hits:
+            sweep.first = sweep.offset if sweep.first is None else sweep.first
+            sweep.last = end
+            sweep.found += hits
+        left = sweep.alive - sweep.found
+        if left <= 0 or not is_new or page.has_more is False:
+            return False
+        if (jump := self._jump(listing, page, sweep)) is not None:
+            sweep.offset, sweep.has_jumped = jump, True
+            return True
+        sweep.offset = end
+        return listing.goes_on(hits=hits, left=left, cost=cost, end=end)
+
+    def _jump(self, listing: Listing, page: RowPage, sweep: _Sweep) -> int | None:
+        """Where the newest rows may stand in a list whose first page shows nothing of ours; None for nowhere else."""
+        if sweep.found or sweep.has_jumped or page.total is None:
+            return None
+        pages = math.ceil(sweep.alive / listing.limit)
+        newest = page.total - pages * listing.limit
+        return newest if newest > sweep.offset else None
+
+    def _read(self, listing: Listing, page: RowPage, sweep: _Sweep) -> tuple[bool, int]:
+        """Take in what the rows say; whether any of them is new to this sweep, and how many of our jobs it shows."""
+        now, hits, known = self.caller.clock.now(), 0, len(sweep.seen)
+        for row in page.rows:
+            request_id = row.get("request_id") if isinstance(row, dict) else None
+            if not isinstance(request_id, str) or request_id in sweep.seen:
+                continue
+            sweep.seen.add(request_id)
+            watched = self.watch.watching.get(request_id)
+            if watched is not None and self._learn(listing, watched, row, now):
+                hits += 1
+                watched.shown_in = listing.number + 1
+            elif request_id == listing.suspect and not _is_final(row):
+                listing.strike(now, proof=True)
+        return len(sweep.seen) > known, hits
+
+    def _learn(self, listing: Listing, watched: Watched, row: Mapping[str, Any], now: float) -> bool:
+        """Take in one row; False for one that tells nothing, or something that was true once."""
+        if row.get("status") == watched.status.value:
+            self.watch.seen(watched, now)
+            return True
+        try:
+            job = structure_job(row)
+        except ShapeError:
+            return False
+        if not job.is_final and _PROGRESS.get(job.status, 0) < _PROGRESS.get(watched.status, 0):
+            listing.strike(now)
+            return False
+        self.watch.learn(watched, job)
+        return True
+
+    def _failed(self, listing: Listing, error: KlingError) -> None:
+        """A list that cannot be had is left alone; the jobs are asked about one by one meanwhile."""
+        now = self.caller.clock.now()
+        is_refusal = isinstance(error, APIStatusError) and (error.status_code or 0) < 500  # noqa: PLR2004 - the HTTP class
+        if is_refusal and not isinstance(error, RateLimitError):
+            listing.refused(now)
+        else:
+            listing.rest(now)
+
+
+def _is_final(row: Mapping[str, Any]) -> bool:
+    word = row.get("status")
+    return isinstance(word, str) and word.strip().lower() in {"success", "failed", "cancelled", "canceled"}

@@ -1,0 +1,241 @@
+"""When to ask after each of many jobs in flight: as seldom as does no harm, as often as the caller allows."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+
+from kling_async._policy.ages import EDGES
+from kling_async._policy.checks import at_least
+from kling_async._policy.listing import Crowd, list_cost, list_delay, stands_for
+from kling_async._policy.stage import Course, Kind, Stage, new_course
+from kling_async._policy.timetable import Pressure, press
+from kling_async.errors import ConfigurationError
+
+_SHORTEST = 0.2
+"""Seconds between two questions about one job, at the least."""
+_LOAD_CHANGE = 1.1
+"""Spread the budget anew when the demand has changed by this factor."""
+_BORROW_FROM = 5
+"""So many ends seen of another kind of a model are worth more than a general guess."""
+
+
+def _known_word(instance: object, attribute: attrs.Attribute[str], value: object) -> None:
+    words = ("auto", "never", "always")
+    if value not in words:
+        raise ConfigurationError(
+            f"{type(instance).__name__}.{attribute.name} must be one of {', '.join(words)}, not {value!r}."
+        )
+
+
+@attrs.frozen(kw_only=True)
+class PollingPolicy:
+    """How, and how long, jobs are waited for.
+
+    Raises:
+        ConfigurationError: A value is out of its range.
+    """
+
+    wait_timeout: float | None = attrs.field(default=3600.0, validator=at_least(0, optional=True))
+    """Seconds after which a wait for one job ends with `WaitTimeoutError`; None waits for ever."""
+    stall_timeout: float | None = attrs.field(default=None, validator=at_least(0, optional=True))
+    """The same if its status has not changed for so many seconds; None for no such limit."""
+    poll_interval: float | None = attrs.field(default=None, validator=at_least(0, optional=True))
+    """Seconds between two questions about one job; 0 asks as fast as `Limits` allow. None adapts: the pace
+    follows what is learned of run times."""
+    max_poll_interval: float = attrs.field(default=30.0, validator=at_least(0, above=True))
+    """Where the pace adapts: seconds after which a job is asked about at the latest, if `Limits` allow."""
+    bulk: str = attrs.field(default="auto", validator=_known_word)
+    """Whether one list call may stand for many status calls: `"auto"` where it pays, `"never"`, or `"always"`."""
+
+
+@attrs.define(eq=False)
+class Track:
+    """What is remembered of one job in flight; only the schedule looks inside."""
+
+    course: Course
+    stage: Stage
+    since: float
+    """When it entered its state."""
+    asked: float
+    """When it was last shown in it."""
+    chance: float
+    demand: float = 0.0
+    """Calls a second that it was last worth."""
+
+
+@attrs.define(eq=False)
+class PollSchedule:
+    """Says when to ask after jobs, and learns from the answers.
+
+    All moments are seconds by one clock of the caller's that never goes back, and chances are its dice, from 0
+    to 1. The schedule spreads the budget over jobs but does not enforce it.
+    """
+
+    policy: PollingPolicy
+    max_polls_per_second: float = attrs.field(default=math.inf, kw_only=True)
+    """The budget for all jobs together."""
+    edition: int = attrs.field(init=False, default=0)
+    """Grows when jobs may be due sooner than `due` said before."""
+    _courses: dict[Kind, Course] = attrs.field(init=False, factory=dict)
+    _tracked: int = attrs.field(init=False, default=0)
+    _demand: float = attrs.field(init=False, default=0.0)
+    _pressed_at: float = attrs.field(init=False, default=0.0)
+    _pressure: Pressure = attrs.field(init=False)
+    _shortest: float = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._pressure = Pressure(longest=self.policy.max_poll_interval)
+        self._shortest = min(_SHORTEST, self.policy.max_poll_interval)
+
+    def begin(self, kind: Kind, *, now: float, chance: float, running: bool = False, age: float = 0.0) -> Track:
+        """Follow a job from now on.
+
+        Args:
+            kind: What it is.
+            now: The present.
+            chance: Dice.
+            running: Whether the service shows it running; else it waits.
+            age: Seconds that it has been in this state already.
+        """
+        course = self._courses.get(kind) or self._meet(kind)
+        stage = course.running if running else course.waiting
+        stage.times.began()
+        track = Track(course, stage, since=now - max(0.0, age), asked=now, chance=chance)
+        stage.times.seen(now - track.since, before=0.0)
+        self._tracked += 1
+        return track
+
+    def due(self, track: Track, *, now: float) -> float:
+        """When to ask after a job next.
+
+        It may be called at any time, and the answer moves as knowledge grows. Call it again when a job's time
+        has come: if others have shown meanwhile that it is too early, the answer lies ahead.
+        """
+        if self.policy.poll_interval is not None:
+            return track.asked + self.policy.poll_interval
+        stage = track.stage
+        if stage.wants_lesson(now):
+            track.course.refresh(stage, now)
+        age = track.asked - track.since
+        interval = max(self._shortest, stage.free_interval(age))
+        self._change_demand(track, 1 / interval)
+        if self._pressure.share < 1:
+            interval = stage.interval(age, self._pressure)
+        return track.asked + max(self._shortest, interval * (1 - stage.jitter(age) * track.chance))
+
+    def seen(self, track: Track, *, now: float, chance: float, running: bool, age: float | None = None) -> None:
+        """The service shows a job unfinished.
+
+        Args:
+            track: The job.
+            now: When it was shown.
+            chance: Dice.
+            running: Whether it is shown running; else it waits.
+            age: Seconds that it has been running, where the service tells.
+        """
+        stage = track.stage
+        if running and stage is track.course.waiting:
+            self._leave(track, now=now)
+            track.course.starts += 1
+            began = 0.5 * (track.asked + now) if age is None else now - max(0.0, age)
+            track.stage = stage = track.course.running
+            track.since = track.asked = began
+            stage.times.began()
+        stage.times.seen(now - track.since, before=track.asked - track.since)
+        track.asked, track.chance = now, chance
+
+    def finished(
+        self, track: Track, *, now: float, success: bool = True, exact: float | None = None
+    ) -> None:
+        """The service shows a job final; its track is done with.
+
+        Args:
+            track: The job.
+            now: When it was shown.
+            success: Whether there is a video; a job that was refused says nothing of how long others run.
+            exact: Seconds that it spent in the state it was last shown in, where the service tells.
+        """
+        if success and track.stage is track.course.waiting:
+            track.course.jumps += 1
+        self._leave(track, now=now, success=success, exact=exact)
+        self._drop(track)
+
+    def gave_up(self, track: Track) -> None:
+        """Nobody waits for a job any more; its track is done with."""
+        track.stage.times.gave_up(before=track.asked - track.since)
+        self._drop(track)
+
+    def list_delay(self, model: str | None, *, now: float, calls: float, rows: float) -> float:
+        """Seconds from the last time through a model's list to the next.
+
+        Args:
+            model: The model that is listed.
+            now: The present.
+            calls: How many calls it takes to be shown its jobs in flight.
+            rows: How many rows they return, finished jobs and strangers' included.
+        """
+        if self.policy.poll_interval is not None:
+            return self.policy.poll_interval
+        return list_delay(
+            self._crowd(model, now),
+            cost=list_cost(calls=calls, rows=rows),
+            shortest=max(self._shortest, calls / self.max_polls_per_second),
+            longest=self.policy.max_poll_interval,
+        )
+
+    def list_pays(self, model: str | None, *, now: float, calls: float, rows: float) -> bool:
+        """Whether going through a model's list is cheaper than status calls that tell as soon; see `list_delay`."""
+        crowd = self._crowd(model, now)
+        return list_cost(calls=calls, rows=rows) < stands_for(crowd, longest=self.policy.max_poll_interval)
+
+    def _meet(self, kind: Kind) -> Course:
+        siblings = (
+            course
+            for known, course in self._courses.items()
+            if known.model == kind.model
+            and known.has_image == kind.has_image
+            and course.waiting.times.samples + course.running.times.samples >= _BORROW_FROM
+        )
+        course = new_course(kind, longest=self.policy.max_poll_interval, sibling=next(siblings, None))
+        self._courses[kind] = course
+        return course
+
+    def _crowd(self, model: str | None, now: float) -> Crowd:
+        crowd = []
+        for kind, course in self._courses.items():
+            if kind.model != model:
+                continue
+            for stage in (course.waiting, course.running):
+                if stage.wants_lesson(now):
+                    course.refresh(stage, now)
+                crowd += [(stage, EDGES[i], count) for i, count in enumerate(stage.times.unfinished) if count]
+        return crowd
+
+    def _leave(self, track: Track, *, now: float, success: bool = True, exact: float | None = None) -> None:
+        stage = track.stage
+        before = track.asked - track.since
+        stage.times.finished(now - track.since, before=before, success=success, exact=exact)
+        if stage.turns_page():
+            self.edition += 1
+
+    def _drop(self, track: Track) -> None:
+        self._tracked -= 1
+        self._change_demand(track, 0.0)
+
+    def _change_demand(self, track: Track, rate: float) -> None:
+        """Spread the budget anew if what all jobs together are worth has changed much."""
+        self._demand += rate - track.demand
+        track.demand = rate
+        if self._pressed_at <= self._demand * _LOAD_CHANGE and self._demand <= self._pressed_at * _LOAD_CHANGE:
+            return
+        self._pressed_at = self._demand
+        pressure = press(
+            demand=self._demand,
+            budget=self.max_polls_per_second,
+            jobs=self._tracked,
+            longest=self.policy.max_poll_interval,
+        )
+        if pressure != self._pressure:
+            self._pressure = pressure

@@ -1,0 +1,100 @@
+"""A small run of every measure: they must not rot, and what they count must agree with the service."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import clients, downloads, imports, overhead, scale, sixty
+
+
+@pytest.fixture(scope="module")
+def overhead_result():
+    return overhead.measure(quick=True)
+
+
+def test_overhead_measures_every_way_of_ours_beside_the_floor(overhead_result):
+    rows = {row["subject"]: row for row in overhead_result["rows"]}
+    assert {"floor", "ours-never", "ours-auto"} <= set(rows)
+    assert ("ours-journal" in rows) == clients.keeps_journal()
+    assert all(row["succeeded"] == row["jobs"] for row in rows.values())
+    assert rows["floor"]["ratio"] == {"median": 1.0, "least": 1.0, "greatest": 1.0}
+
+
+def test_the_floor_is_one_post_and_one_get(overhead_result):
+    floor = next(row for row in overhead_result["rows"] if row["subject"] == "floor")
+    assert floor["requests_per_job"] == 2.0
+
+
+def test_without_bulk_each_job_is_asked_about_by_itself(overhead_result):
+    alone = next(row for row in overhead_result["rows"] if row["subject"] == "ours-never")
+    assert alone["requests_per_job"] >= 2.0
+
+
+def test_the_table_of_overhead_has_a_line_for_each_row(overhead_result):
+    shown = overhead.table(overhead_result)
+    assert all(row["subject"] in shown for row in overhead_result["rows"])
+
+
+def test_scale_finishes_every_job_of_every_run():
+    result = scale.measure(quick=True)
+    rows = [*result["stream"], *result["flight"], result["lazy"]]
+    assert all(row["succeeded"] == row["jobs"] for row in rows)
+    assert all(row["requests_per_job"] > 1.0 for row in rows)
+    assert len(result["lazy"]["readings_bytes"]) == scale.LAZY_READINGS
+    assert "flight" in scale.table(result)
+
+
+def test_sixty_knows_how_late_each_client_heard():
+    result = sixty.measure(quick=True, subjects=["ours-100-rows"])
+    (row,) = result["rows"]
+    assert row["succeeded"] == row["jobs"] == row["requests"]["submit"]
+    assert 0.0 <= row["lag_mean"] <= row["lag_p95"]
+    assert row["makespan_ratio"] > 1.0
+    assert "ours-100-rows" in sixty.table(result)
+
+
+def test_imports_are_timed_in_fresh_processes():
+    result = imports.measure(quick=True)
+    assert 0.0 < result["import_ms"]["least"] <= result["import_ms"]["greatest"]
+    assert result["modules"] > 0
+    assert "import kling_async" in imports.table(result)
+
+
+def test_downloads_receive_every_byte(tmp_path):
+    result = downloads.measure(quick=True, folder=str(tmp_path))
+    expected = result["files"] * result["size_bytes"]
+    assert [run["received_bytes"] for run in result["ours"] + result["curl"]] == [expected] * (
+        2 if shutil.which("curl") else 1
+    )
+    assert list(tmp_path.iterdir()) == []
+    assert "MiB/s" in downloads.table(result)
+
+
+def test_downloads_without_curl_say_so():
+    run = {"received_bytes": 2**20, "wall": 1.0, "grown_bytes": 0}
+    shown = downloads.table(
+        {"ours": [run], "curl": [], "files": 1, "size_bytes": 2**20, "curl_version": None}
+    )
+    assert "curl is not installed" in shown
+
+
+def test_an_unknown_client_is_refused_by_name():
+    with pytest.raises(ValueError, match="cannot measure nobody"):
+        clients.chosen(["nobody"], overhead.OURS)
+
+
+def test_the_command_prints_tables_and_writes_json(tmp_path, capsys):
+    assert command.main(["imports", "--quick", "--json", str(tmp_path / "out.json")]) == 0
+    (written,) = json.loads((tmp_path / "out.json").read_text())
+    assert written["measure"] == "imports"
+    assert "CPython" in capsys.readouterr().out
+
+
+def test_the_command_refuses_an_unknown_measure(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["nonsense"])
+    assert "no such measure: nonsense" in capsys.readouterr().err

@@ -1,0 +1,83 @@
+"""Every Python block of the pages runs as it stands, from the top of its page to the end."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+from sybil import Document, Example, Sybil
+from sybil.evaluators.python import pad
+from sybil.parsers.myst import CodeBlockParser
+
+from kling_async import KlingClient
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(page for page in (ROOT / "docs").rglob("*.md") if "_build" not in page.parts),
+]
+FENCE = re.compile(r"^```(.*)$", re.MULTILINE)
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+
+
+@attrs.frozen
+class Notebook:
+    """Runs blocks as a notebook runs cells: `await` stands alone, and all cells share one event loop."""
+
+    loop: asyncio.Runner
+
+    def __call__(self, example: Example) -> None:
+        source = pad(example.parsed, example.line + example.parsed.line_offset)
+        flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        cell = compile(source, example.path, "exec", flags=flags, dont_inherit=True)
+        running = eval(cell, example.namespace)  # noqa: S307 - our own pages
+        if inspect.iscoroutine(running):
+            self.loop.run(running)
+
+
+def blocks_of(page: Path, notebook: Notebook) -> Document:
+    blocks = CodeBlockParser(language="python", evaluator=notebook)
+    return Sybil(parsers=[blocks], path=str(page.parent)).parse(page)
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture
+def notebook() -> Iterator[Notebook]:
+    with asyncio.Runner() as loop:
+        yield Notebook(loop)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_python_block_runs(page, notebook, reader):
+    document = blocks_of(page, notebook)
+    client = KlingClient()
+    document.namespace |= {"client": client, "__name__": "__main__"}
+
+    for example in document.examples():
+        example.evaluate()
+
+    notebook.loop.run(client.aclose())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_python_hides_behind_another_label(page):
+    labels = {label.split()[0] for label in FENCE.findall(page.read_text()) if label}
+
+    assert labels <= {"python", "console", "text", "json", "{eval-rst}", "{toctree}", "{literalinclude}"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_link_to_a_file_leads_to_one(page):
+    targets = LINK.findall(page.read_text())
+
+    assert [target for target in targets if not (page.parent / target).exists()] == []

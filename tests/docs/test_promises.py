@@ -1,0 +1,63 @@
+"""The README's row about this client, column by column: what it does when the service fails after accepting a job."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from kling_async import AmbiguousSubmitError, KlingClient, RetryPolicy
+from kling_async.emulator import Drop, Edit, Fault, Reply, Stall
+from kling_async.events import Submitted
+
+HASTE = RetryPolicy(initial_delay=0.001, max_delay=0.01)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Reply(500, {"error": "Backend error (400)"}, accepted=True), Drop(accepted=True), Stall(0.5)],
+    ids=["answers-500", "drops-the-reply", "stalls"],
+)
+async def test_a_submit_of_unknown_fate_is_one_post(kling_emulator, fault):
+    kling_emulator.faults.add(Fault("submit", fault, times=None))
+
+    async with KlingClient("any-key", base_url=kling_emulator.url, timeout=0.2, retry=HASTE) as client:
+        with pytest.raises(AmbiguousSubmitError):
+            await client.generate("rain")
+
+    assert kling_emulator.stats.requests == {"submit": 1}
+    assert len(kling_emulator.stats.accepted) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("status", Reply(500), times=2),
+        Fault("status", Reply(503, "<html>busy</html>"), times=12),
+        Fault("status", Edit({"status": "polishing"}), times=2),
+    ],
+    ids=["two-polls-fail", "twelve-503s", "new-status"],
+)
+async def test_a_wait_rides_out_what_status_calls_say(kling_emulator, fault):
+    kling_emulator.faults.add(fault)
+
+    async with KlingClient("any-key", base_url=kling_emulator.url, retry=HASTE) as client:
+        job = await client.generate("rain")
+
+    assert job.is_success
+    assert kling_emulator.stats.requests["submit"] == 1
+
+
+async def test_a_cancelled_submit_keeps_its_id(kling_emulator):
+    kling_emulator.faults.add(Fault("submit", Stall(0.05)))
+    told = []
+
+    async with KlingClient("any-key", base_url=kling_emulator.url, on_event=told.append) as client:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.submit, "rain")
+            while not kling_emulator.stats.requests:
+                await anyio.sleep(0.005)
+            tasks.cancel_scope.cancel()
+
+    (paid,) = kling_emulator.stats.accepted
+    ids = [event.request_id for event in told if isinstance(event, Submitted)]
+    assert ids == [paid.request_id]

@@ -1,0 +1,56 @@
+"""The reference names everything that is public."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import kling_async
+from kling_async import emulator, errors, events
+
+PAGES = Path(__file__).parents[2] / "docs" / "reference"
+DIRECTIVE = re.compile(r"\.\. (currentmodule|auto(?:class|exception|function|data)):: ([\w.]+)")
+
+
+def documented() -> set[str]:
+    """Every name that has an entry, as a user would import it."""
+    names = set()
+    for page in PAGES.glob("*.md"):
+        module = ""
+        for directive, name in DIRECTIVE.findall(page.read_text()):
+            if directive == "currentmodule":
+                module = name
+            else:
+                names.add(f"{module}.{name}")
+    return names
+
+
+def public(module: ModuleType) -> set[str]:
+    """What a module says is public, or else what it defines without an underscore."""
+    defined = (
+        name
+        for name, value in vars(module).items()
+        if getattr(value, "__module__", None) == module.__name__ and not name.startswith("_")
+    )
+    return set(getattr(module, "__all__", defined))
+
+
+@pytest.mark.parametrize("module", [kling_async, emulator, events], ids=lambda module: module.__name__)
+def test_every_public_name_has_an_entry(module):
+    wanted = {f"{module.__name__}.{name}" for name in public(module) if name != "__version__"}
+
+    assert wanted - documented() == set()
+
+
+def test_every_error_has_an_entry_under_the_name_at_the_top():
+    assert {f"kling_async.{name}" for name in public(errors)} - documented() == set()
+
+
+def test_every_entry_is_public():
+    modules = {module.__name__: module for module in (kling_async, emulator, events)}
+    for entry in documented():
+        module, _, name = entry.rpartition(".")
+        assert name in public(modules[module]) | {"Listener"}

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kling_async import catalog
+
+MODEL = "kling-v2-6"
+WORST = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(), st.lists(st.integers()), st.just(10**5000)
+)
+FIELDS = ("prompt", "sound", "image", "image_tail", "duration", "mode", "cfg_scale", "negative_prompt", "resolution")
+
+
+def broken(**values):
+    return catalog.broken_rules(MODEL, {"prompt": "a dog", **values})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("prompt", "x"),
+        ("prompt", "x" * 2500),
+        ("prompt", "\N{FAMILY}" * 2500),
+        ("prompt", "a \x00 b \N{RIGHT-TO-LEFT OVERRIDE} </script> \N{THUMBS UP SIGN}\N{EMOJI MODIFIER FITZPATRICK TYPE-4}"),
+        ("sound", True),
+        ("sound", False),
+        ("duration", 5),
+        ("duration", 10),
+        ("mode", "pro"),
+        ("cfg_scale", 0),
+        ("cfg_scale", 0.5),
+        ("cfg_scale", 1.0),
+        ("image", "https://host/a.jpg"),
+        ("image", "http://host:8080/a/b.JPEG?token=x.gif"),
+        ("image", "https://storage.googleapis.com/bucket/a%20b.png"),
+        ("image", "data:image/png;base64,iVBORw0KGgo="),
+        ("image", "DATA:image/JPEG;BASE64,/9j/\n4AAQ"),
+        ("image", "photo.png"),
+        ("image", "C:\\photos\\a.jpg"),
+        ("image", Path("caf\udce9.jpeg")),
+        ("image", PurePosixPath("/a/b.PNG")),
+    ],
+)
+def test_what_the_vendor_documents_is_taken(field, value):
+    assert broken(**{field: value}) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "rule"),
+    [
+        ("prompt", None, "prompt is required"),
+        ("prompt", "", "prompt must not be empty (got '')"),
+        ("prompt", " \n", "prompt must not be empty (got ' \\n')"),
+        ("prompt", b"x", "prompt must be text, not b'x'"),
+        ("prompt", "x" * 2501, "prompt must be at most 2,500 characters, not 2,501"),
+        ("prompt", "\N{OK HAND SIGN}" * 2501, "prompt must be at most 2,500 characters, not 2,501"),
+        ("prompt", "ab\ud800", "prompt is not valid Unicode: a lone surrogate at character 2"),
+        ("sound", "loud", "sound must be True or False, not 'loud'"),
+        ("sound", 1, "sound must be True or False, not 1"),
+        ("duration", 7, "duration must be 5 or 10, not 7"),
+        ("duration", True, "duration must be 5 or 10, not True"),
+        ("duration", 5.0, "duration must be 5 or 10, not 5.0"),
+        ("duration", 10**5000, "duration must be 5 or 10, not <int that cannot be shown>"),
+        ("mode", "PRO", "mode must be 'pro', not 'PRO'"),
+        ("cfg_scale", 1.01, "cfg_scale must be from 0 to 1, not 1.01"),
+        ("cfg_scale", -1, "cfg_scale must be from 0 to 1, not -1"),
+        ("cfg_scale", 10**400, "cfg_scale must be from 0 to 1, not 1000"),
+        ("cfg_scale", float("nan"), "cfg_scale must be from 0 to 1, not nan"),
+        ("cfg_scale", float("inf"), "cfg_scale must be from 0 to 1, not inf"),
+        ("cfg_scale", True, "cfg_scale must be a number from 0 to 1, not True"),
+        ("cfg_scale", "half", "cfg_scale must be a number from 0 to 1, not 'half'"),
+        ("image", "", "image must be a URL, a data URI or a path of a picture (.jpg, .jpeg, .png), not ''"),
+        ("image", 7, "image must be a URL, a data URI or a path"),
+        ("image", "photo.gif", "image must be a file ending in .jpg, .jpeg, .png, not 'photo.gif'"),
+        ("image", "data:image/gif;base64,R0lG", "image must be a base64 data URI of a JPEG or PNG"),
+        ("image", "data:image/png;base64,", "image must be a base64 data URI of a JPEG or PNG"),
+        ("image", "data:image/png,plain", "image must be a base64 data URI of a JPEG or PNG"),
+        ("image", "https://host/a", "image must be the URL of a file ending in .jpg, .jpeg, .png"),
+        ("image", "https://host/a?file=b.png", "image must be the URL of a file ending in"),
+        ("image", "file:///etc/a.png", "image must be an http or https URL with a host"),
+        ("image", "https:///a.png", "image must be an http or https URL with a host"),
+        ("image", "https://host/a b.png", "image must be an http or https URL with a host"),
+        ("image", "https://host/\x00.png", "image must be an http or https URL with a host"),
+        ("image", "https://host\\a/b.png", "image must be an http or https URL with a host"),
+        ("image", "https://host/\ud800.png", "image must be an http or https URL with a host"),
+        ("image", "https://[::1/a.png", "image must be a URL, not"),
+        ("image", "https://host:99999/a.png", "image must be a URL, not"),
+        ("image_tail", "https://host/a.png", "kling-v2-6 takes no image_tail (got 'https://host/a.png')"),
+        ("aspect_ratio", "16:9", "force it with extra={'aspect_ratio': ...}"),
+    ],
+)
+def test_each_broken_rule_is_named_with_its_value(field, value, rule):
+    (sentence,) = broken(**{field: value})
+    assert rule in sentence
+
+
+def test_every_broken_rule_is_listed_not_only_the_first():
+    found = broken(prompt="", duration=7, sound="loud", mode="std", cfg_scale=2, image="a.gif", resolution="4k")
+    assert [sentence.split()[0] for sentence in found] == [
+        "prompt", "duration", "sound", "mode", "cfg_scale", "image", "kling-v2-6",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@given(value=WORST)
+def test_no_value_of_any_kind_breaks_the_check_itself(field, value):
+    for model in (MODEL, "a-model-of-tomorrow"):
+        for sentence in catalog.broken_rules(model, {field: value}):
+            assert isinstance(sentence, str)
+            assert len(sentence) < 300
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"prompt": ""},
+        {"prompt": "x" * 9000, "duration": 7, "mode": "whatever", "cfg_scale": 9, "resolution": "8k"},
+        {"prompt": "x", "image": Path("a.webp"), "sound": "loud", "duration": "5"},
+    ],
+)
+def test_a_model_of_tomorrow_passes_unchecked(values):
+    assert catalog.broken_rules("a-model-of-tomorrow", values) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "rule"),
+    [
+        ("prompt", None, "prompt must be text, not None"),
+        ("prompt", "\udfff", "prompt is not valid Unicode"),
+        ("cfg_scale", float("nan"), "cfg_scale must hold plain JSON values"),
+        ("duration", 10**5000, "duration must hold plain JSON values"),
+        ("mode", b"pro", "mode must hold plain JSON values"),
+        ("mode", "\udfff", "mode must hold plain JSON values"),
+    ],
+)
+def test_what_json_cannot_carry_is_refused_for_every_model(field, value, rule):
+    (sentence,) = catalog.broken_rules("a-model-of-tomorrow", {"prompt": "x", field: value})
+    assert rule in sentence
+
+
+def test_ids_of_models_are_case_sensitive():
+    assert catalog.broken_rules("Kling-V2-6", {"prompt": "x", "duration": 7}) == []
+
+
+def test_a_long_value_is_cut_where_it_is_quoted():
+    assert catalog.shown("x" * 58) == repr("x" * 58)
+    assert catalog.shown("x" * 59) == "'" + "x" * 49 + "... (61 characters)"
+
+
+def test_a_value_whose_repr_fails_is_named_by_its_type():
+    class Hostile:
+        def __repr__(self):
+            raise RuntimeError("no")
+
+    assert catalog.shown(Hostile()) == "<Hostile that cannot be shown>"
+
+
+def test_a_field_goes_by_its_own_name_where_the_catalogue_names_no_other():
+    assert catalog.wire_name(MODEL, "image") == "image"
+    assert catalog.wire_name(MODEL, "resolution") == "resolution"
+    assert catalog.wire_name("a-model-of-tomorrow", "image") == "image"
+
+
+@pytest.mark.parametrize("rules", catalog.MODELS.values(), ids=list(catalog.MODELS))
+def test_every_model_names_the_source_of_its_rules(rules):
+    assert rules.source.startswith("docs.gmicloud.ai/")
+    assert rules.parameters["prompt"].wire_name == "prompt"
