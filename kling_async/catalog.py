@@ -8,17 +8,19 @@ reading chosen here is argued in `docs/explanation/wire.md`.
 
 from __future__ import annotations
 
-import math
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
+from pathlib import PurePath, PurePosixPath
 from urllib.parse import urlsplit
 
 import attrs
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-_ANY_IMAGE = re.compile(r"data:image/(png|jpe?g);base64,[A-Za-z0-9+/=\s]+\Z")
+_IMAGE_DATA = re.compile(r"data:image/(png|jpe?g);base64,[A-Z0-9+/=\s]+\Z", re.IGNORECASE | re.ASCII)
+NOT_IN_URLS = re.compile(r"[\s\x00-\x20\x7f\\\ud800-\udfff]")
+"""White space, control characters, backslashes and lone surrogates: no address that can be fetched has one."""
 
 
 @attrs.frozen(kw_only=True)
@@ -74,7 +76,9 @@ def wire_name(model: str, field: str) -> str:
 
 
 def broken_rules(model: str, values: Mapping[str, object]) -> list[str]:
-    """Every rule of the model that the values break, one sentence each; empty for a model not known here.
+    """Every rule of the model that the values break, one sentence each.
+
+    Of a model not known here only what no model can take: a prompt that is no text, a value that is no JSON.
 
     Args:
         model: The model's id.
@@ -82,7 +86,7 @@ def broken_rules(model: str, values: Mapping[str, object]) -> list[str]:
     """
     rules = MODELS.get(model)
     if rules is None:
-        return []
+        return _broken_anywhere(values)
     broken: list[str] = []
     for field, value in values.items():
         parameter = rules.parameters.get(field)
@@ -96,9 +100,30 @@ def broken_rules(model: str, values: Mapping[str, object]) -> list[str]:
     return broken
 
 
+def text_faults(field: str, value: object) -> list[str]:
+    """Why a value cannot be used as text, one sentence; empty where it can."""
+    if not isinstance(value, str):
+        return [f"{field} must be text, not {shown(value)}"]
+    if (stray := _LONE_SURROGATE.search(value)) is not None:
+        return [f"{field} is not valid Unicode: a lone surrogate at character {stray.start():,}"]
+    return []
+
+
+def json_faults(field: str, value: object) -> list[str]:
+    """Why a value cannot be sent as JSON, one sentence; empty where it can."""
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        return [f"{field} must hold plain JSON values: {error}"]
+    return []
+
+
 def shown(value: object) -> str:
     """The value as an error message quotes it: at most 60 characters."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a caller's own repr may raise anything, and that of a huge int does
+        text = f"<{type(value).__name__} that cannot be shown>"
     return text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"  # noqa: PLR2004 - the cut
 
 
@@ -117,11 +142,19 @@ def _broken_by(field: str, value: object, rule: Parameter) -> list[str]:
     return _broken_text(field, value, rule)
 
 
+def _broken_anywhere(values: Mapping[str, object]) -> list[str]:
+    broken: list[str] = []
+    for field, value in values.items():
+        if field == "prompt":
+            broken += text_faults(field, value)
+        elif value is not None and not isinstance(value, os.PathLike):
+            broken += json_faults(field, value)
+    return broken
+
+
 def _broken_text(field: str, value: object, rule: Parameter) -> list[str]:
-    if not isinstance(value, str):
-        return [f"{field} must be text, not {shown(value)}"]
-    if (stray := _LONE_SURROGATE.search(value)) is not None:
-        return [f"{field} is not valid Unicode: a lone surrogate at character {stray.start():,}"]
+    if not isinstance(value, str) or _LONE_SURROGATE.search(value):
+        return text_faults(field, value)
     if rule.required and not value.strip():
         return [f"{field} must not be empty (got {shown(value)})"]
     if rule.max_length is not None and len(value) > rule.max_length:
@@ -132,7 +165,7 @@ def _broken_text(field: str, value: object, rule: Parameter) -> list[str]:
 def _broken_number(field: str, value: object, minimum: float, maximum: float) -> list[str]:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return [f"{field} must be a number from {minimum:g} to {maximum:g}, not {shown(value)}"]
-    if not (math.isfinite(value) and minimum <= value <= maximum):
+    if not minimum <= value <= maximum:
         return [f"{field} must be from {minimum:g} to {maximum:g}, not {shown(value)}"]
     return []
 
@@ -145,7 +178,7 @@ def _broken_image(field: str, value: object, suffixes: Sequence[str]) -> list[st
     if not isinstance(value, str) or not value.strip():
         return [f"{field} must be a URL, a data URI or a path of a picture ({endings}), not {shown(value)}"]
     if value[:5].lower() == "data:":
-        ok = _ANY_IMAGE.match(value) is not None
+        ok = _IMAGE_DATA.match(value) is not None
         return [] if ok else [f"{field} must be a base64 data URI of a JPEG or PNG, not {shown(value)}"]
     if "://" not in value:
         ok = PurePath(value).suffix.lower() in suffixes
@@ -156,10 +189,11 @@ def _broken_image(field: str, value: object, suffixes: Sequence[str]) -> list[st
 def _broken_url(field: str, value: str, suffixes: Sequence[str]) -> list[str]:
     try:
         parts = urlsplit(value)
+        _ = parts.port
     except ValueError as error:
         return [f"{field} must be a URL, not {shown(value)} ({error})"]
-    if parts.scheme not in {"http", "https"} or not parts.hostname or re.search(r"\s", value):
+    if parts.scheme not in {"http", "https"} or not parts.hostname or NOT_IN_URLS.search(value):
         return [f"{field} must be an http or https URL with a host, not {shown(value)}"]
-    if PurePath(parts.path).suffix.lower() not in suffixes:
+    if PurePosixPath(parts.path).suffix.lower() not in suffixes:
         return [f"{field} must be the URL of a file ending in {', '.join(suffixes)}, not {shown(value)}"]
     return []

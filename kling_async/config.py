@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import attrs
 
 from kling_async._wire.endpoints import DEFAULT_BASE_URL, queue_url
+from kling_async.catalog import shown
 from kling_async.errors import ConfigurationError
 
 __version__ = "0.1.0"
@@ -42,25 +43,35 @@ def read_settings(
     """
     env = os.environ if environ is None else environ
     key = api_key if api_key is not None else env.get("GMI_API_KEY") or env.get("GMI_CLOUD_API_KEY")
-    if key is None or not key.strip():
+    if key is None or (isinstance(key, str) and not key.strip()):
         raise ConfigurationError(
             "No API key: pass KlingClient(api_key=...) or set the environment variable GMI_API_KEY."
         )
     organization = organization_id if organization_id is not None else env.get("GMI_ORG_ID") or None
-    for name, value in (("api_key", key), ("organization_id", organization or "")):
-        if not value.strip().isascii() or not value.strip().isprintable():
-            raise ConfigurationError(
-                f"{name} holds characters that no HTTP header can carry; copy it again from the console."
-            )
-    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-    if not is_number or not 0 < timeout <= _MOST_SECONDS:
+    if not 0 < _number(timeout) <= _MOST_SECONDS:
         raise ConfigurationError(
-            f"timeout={timeout!r} is not a positive number of seconds for one HTTP request; "
+            f"timeout={shown(timeout)} is not a positive number of seconds for one HTTP request; "
             "how long to wait for a job is PollingPolicy(wait_timeout=...)."
         )
     return Settings(
-        api_key=key.strip(),
-        organization_id=organization.strip() if organization else None,
+        api_key=_header("api_key", key),
+        organization_id=_header("organization_id", organization or "") or None,
         queue=queue_url(base_url if base_url is not None else env.get("GMI_BASE_URL") or DEFAULT_BASE_URL),
         timeout=float(timeout),
     )
+
+
+def _number(value: object) -> float:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else 0
+
+
+def _header(name: str, value: object) -> str:
+    """The value without the white space that a copy may bring; never quoted, for it may be a secret."""
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name} must be text, not {type(value).__name__}.")
+    text = value.strip()
+    if not text.isascii() or not text.isprintable():
+        raise ConfigurationError(
+            f"{name} holds characters that no HTTP header can carry; copy it again from the console."
+        )
+    return text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -19,19 +18,19 @@ from kling_async.errors import InvalidRequestError, KlingError
 _SOUND_WORDS = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
 
 
-def _as_sound(value: object) -> object:
+def _as_sound(value: bool | str | None) -> Any:  # noqa: FBT001 - a converter
     """The vendor's page writes on/off in one place and yes/no in another; a file has only text."""
     return _SOUND_WORDS.get(value.strip().lower(), value) if isinstance(value, str) else value
 
 
-def _as_seconds(value: object) -> object:
+def _as_seconds(value: float | str | None) -> Any:
     """Whole seconds, also when they came as the text that the service wants or as a float."""
     if isinstance(value, str) and value.strip().isdecimal() and len(value) < 10:  # noqa: PLR2004 - no huge ints
         return int(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _as_number(value: object) -> object:
+def _as_number(value: float | str | None) -> Any:
     if not isinstance(value, str):
         return value
     try:
@@ -40,19 +39,8 @@ def _as_number(value: object) -> object:
         return value
 
 
-def _as_dict(value: object) -> object:
+def _as_dict(value: object) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
-
-
-def _no_json(extra: Mapping[str, Any]) -> str | None:
-    """Why the values cannot be sent as JSON, or None."""
-    if not extra:
-        return None
-    try:
-        json.dumps(extra, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        return str(error)
-    return None
 
 
 class VideoOptions(TypedDict, total=False):
@@ -107,23 +95,21 @@ class VideoRequest:
     """Your own name for this item, by which a later run recognises it; never sent."""
 
     def __attrs_post_init__(self) -> None:
-        broken = self._broken_shape() or catalog.broken_rules(self.model, parameters_of(self))
+        broken = self._broken_shape()
+        if isinstance(self.model, str):
+            broken += catalog.broken_rules(self.model, parameters_of(self))
         if broken:
             raise InvalidRequestError(f"{self.model}: {'; '.join(broken)}.")
 
     def _broken_shape(self) -> list[str]:
-        """What is wrong whatever the model's rules are."""
-        broken = [
-            f"{name} must be text, not {catalog.shown(value)}"
-            for name, value in (("prompt", self.prompt), ("model", self.model))
-            if not isinstance(value, str)
-        ]
+        """What is wrong with the fields that are no parameters of a model."""
+        broken = catalog.text_faults("model", self.model)
         if not isinstance(self.extra, dict) or not all(isinstance(key, str) for key in self.extra):
             broken.append(f"extra must be a mapping with text keys, not {catalog.shown(self.extra)}")
-        elif reason := _no_json(self.extra):
-            broken.append(f"extra must be plain JSON values: {reason}")
-        if self.key is not None and not isinstance(self.key, str):
-            broken.append(f"key must be text, not {catalog.shown(self.key)}")
+        elif self.extra:
+            broken += catalog.json_faults("extra", self.extra)
+        if self.key is not None:
+            broken += catalog.text_faults("key", self.key)
         return broken
 
 
@@ -221,7 +207,8 @@ class JobStatus(StrEnum):
         return self in _FINAL
 
 
-_FINAL = frozenset({JobStatus.SUCCESS, JobStatus.FAILED, JobStatus.CANCELLED})
+_UNHAPPY = frozenset({JobStatus.FAILED, JobStatus.CANCELLED})
+_FINAL = _UNHAPPY | {JobStatus.SUCCESS}
 
 
 @attrs.frozen
@@ -243,7 +230,7 @@ class Outcome:
     thumbnail_url: str | None = None
     """A picture of the video; some models answer the video's own URL here."""
     error: str | None = None
-    """The service's reason, where the job failed."""
+    """The service's reason, where the job failed, in one line."""
     raw: Mapping[str, Any] = attrs.field(factory=dict, repr=False, hash=False)
     """The outcome as it was answered."""
 
@@ -275,7 +262,7 @@ class Job:
     @property
     def is_final(self) -> bool:
         """Whether the job will never change again."""
-        return self.status in _FINAL
+        return self.status.is_final
 
     @property
     def is_success(self) -> bool:
@@ -294,8 +281,8 @@ class Job:
 
     @property
     def failure_reason(self) -> str | None:
-        """The service's own words for a job that failed; None where it gave none, or did not fail."""
-        return self.outcome.error if self.outcome else None
+        """The service's own words for a job that failed or was cancelled; None where it gave none, or did neither."""
+        return self.outcome.error if self.outcome and self.status in _UNHAPPY else None
 
 
 @attrs.frozen(kw_only=True)

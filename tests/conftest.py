@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # `pytest --hypothesis-profile=long` looks much longer for what these rules do not hold for.
-for profile, examples in (("short", 60), ("long", 5_000)):
+for profile, examples in (("short", 200), ("long", 5_000)):
     settings.register_profile(
         profile, max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )

@@ -23,7 +23,12 @@ from kling_async._transport.base import Request
 from kling_async.emulator import Dialect, Drop, Emulator, EmulatorSettings, Fate, Fault, LogNormal, Reply
 from kling_async.events import Downloaded, Finished, Submitted
 
-QUICK = {"queue_time": LogNormal(0.5), "dispatch_time": 0.1, "run_time": LogNormal(2.0, 0.2), "time_scale": 100.0}
+QUICK = {
+    "queue_time": LogNormal(0.5),
+    "dispatch_time": 0.1,
+    "run_time": LogNormal(2.0, 0.2),
+    "time_scale": 100.0,
+}
 KEY = "secret-key-of-the-client-tests"
 
 
@@ -60,7 +65,9 @@ async def test_many_videos_are_saved_in_input_order(tmp_path):
     async with emulator(media_cache_bytes=0) as service, client_of(service, on_event=events.append) as client:
         batch = await client.generate_many(prompts, output=tmp_path / "videos", max_concurrency=3)
     assert [result.request.prompt for result in batch] == prompts
-    assert [path.name[:14] for path in batch.paths] == [f"{number:05d}-prompt-{number}" for number in range(6)]
+    assert [path.name[:14] for path in batch.paths] == [
+        f"{number:05d}-prompt-{number}" for number in range(6)
+    ]
     assert all(path.stat().st_size > 1000 for path in batch.paths)
     assert service.stats.max_alive <= 3
     assert len([event for event in events if isinstance(event, Downloaded)]) == 6
@@ -159,7 +166,7 @@ async def test_a_local_picture_is_uploaded_once_and_its_address_sent(tmp_path):
 
 async def test_a_missing_picture_is_known_before_anything_is_sent(tmp_path):
     async with emulator() as service, client_of(service) as client:
-        with pytest.raises(InvalidRequestError, match=r"there is no file .*gone\.jpg"):
+        with pytest.raises(InvalidRequestError, match=r"There is no file .*gone\.jpg"):
             await client.generate_many(["a"], image=str(tmp_path / "gone.jpg"))
         with pytest.raises(InvalidRequestError, match="cannot be read"):
             await client.submit("a", image=str(tmp_path / "gone.jpg"))

@@ -48,13 +48,28 @@ class Engine:
             if notify:
                 notify(Submitted(at=self.caller.clock.wall(), request_id=job.request_id, job=job))
 
-        return await self.submitter.submit(
-            request.model,
-            payload_of(request),
-            notify=notify,
-            on_accepted=tell,
-            max_throttles=self.caller.retry.max_retries,
-        )
+        outcome: list[Job | KlingError] = []
+
+        async def send() -> None:
+            try:
+                outcome.append(
+                    await self.submitter.submit(
+                        request.model,
+                        payload_of(request),
+                        notify=notify,
+                        on_accepted=tell,
+                        max_throttles=self.caller.retry.max_retries,
+                    )
+                )
+            except KlingError as error:
+                outcome.append(error)
+
+        # A task of its own: the caller's may be cancelled by `Task.cancel()`, against which no shield holds.
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send)
+        if isinstance(outcome[0], Job):
+            return outcome[0]
+        raise outcome[0]
 
     async def wait(self, job: Job, notify: Notifier) -> Job:
         """Wait for one job's success.

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Collection,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -31,40 +40,45 @@ class Taken:
     error: InvalidRequestError | None = None
 
 
-@attrs.define(eq=False)
 class Source:
     """Hands out one item after the other, to several takers if need be.
+
+    A collection is checked whole before its first item is handed out.
+
+    Args:
+        requests: The input.
+        options: Fill what the items leave open.
+        skip_invalid: Hand out invalid items with their error, instead of raising it.
 
     Raises:
         InvalidRequestError: A collection holds an invalid item and `skip_invalid` is False, or the input
             is a single request where many are wanted.
     """
 
-    requests: Requests
-    options: Mapping[str, Any]
-    skip_invalid: bool
-    _iterator: Iterator[Item] | AsyncIterator[Item] = attrs.field(init=False)
-    _index: int = attrs.field(init=False, default=0)
-    _turn: anyio.Lock = attrs.field(init=False, factory=lambda: anyio.Lock(fast_acquire=True))
-    is_over: bool = attrs.field(init=False, default=False)
-    """Whether nothing more will be handed out."""
-
-    def __attrs_post_init__(self) -> None:
-        if isinstance(self.requests, str | bytes | Mapping | VideoRequest):
+    def __init__(self, requests: Requests, options: Mapping[str, Any], skip_invalid: bool) -> None:  # noqa: FBT001 - internal
+        if isinstance(requests, str | bytes | Mapping | VideoRequest):
             raise InvalidRequestError(
-                f"Many requests are wanted, not one {type(self.requests).__name__}; put it into a list, "
+                f"Many requests are wanted, not one {type(requests).__name__}; put it into a list, "
                 "or use generate() for a single video."
             )
-        if not self.skip_invalid and isinstance(self.requests, Collection):
-            self._check_all(self.requests)
-        if isinstance(self.requests, AsyncIterable):
-            self._iterator = aiter(self.requests)
-        elif isinstance(self.requests, Iterable):
-            self._iterator = iter(self.requests)
-        else:
+        if not isinstance(requests, AsyncIterable | Iterable):
             raise InvalidRequestError(
-                f"The requests must be an iterable or an async iterable, not {type(self.requests).__name__}."
+                f"The requests must be an iterable or an async iterable, not {type(requests).__name__}."
             )
+        self.is_over = False
+        """Whether nothing more will be handed out."""
+        self._options = options
+        self._skip_invalid = skip_invalid
+        self._index = 0
+        self._turn = anyio.Lock(fast_acquire=True)
+        self._slow: AsyncIterator[Item] | None = None
+        self._quick: Iterator[Item] = iter(())
+        if isinstance(requests, AsyncIterable):
+            self._slow = aiter(requests)
+        elif isinstance(requests, Collection) and not skip_invalid:
+            self._quick = iter(self._checked(requests))
+        else:
+            self._quick = iter(requests)
 
     async def take(self) -> Taken | None:
         """The next item, or None when there is none.
@@ -73,51 +87,52 @@ class Source:
             InvalidRequestError: An item is invalid and `skip_invalid` is False.
             Exception: Whatever the caller's iterator raises; after that nothing more is handed out.
         """
-        async with self._turn:
-            if self.is_over:
-                return None
-            try:
-                if isinstance(self._iterator, AsyncIterator):
-                    item = await anext(self._iterator)
-                else:
-                    item = next(self._iterator)
-            except (StopIteration, StopAsyncIteration):
-                self.is_over = True
-                return None
-            except BaseException:
-                self.is_over = True
-                raise
-            index, self._index = self._index, self._index + 1
+        if self.is_over:
+            return None
+        try:
+            item = next(self._quick) if self._slow is None else await self._pull(self._slow)
+        except (StopIteration, StopAsyncIteration):
+            self.is_over = True
+            return None
+        except BaseException:
+            self.is_over = True
+            raise
+        index, self._index = self._index, self._index + 1
         try:
             return Taken(index, self._request(item))
         except InvalidRequestError as error:
-            if self.skip_invalid:
+            if self._skip_invalid:
                 return Taken(index, None, error)
             self.is_over = True
             raise InvalidRequestError(f"Item {index}: {error.message}") from error
 
+    async def _pull(self, iterator: AsyncIterator[Item]) -> Item:
+        """The next item of an asynchronous iterator, which serves one taker at a time."""
+        async with self._turn:
+            if self.is_over:
+                raise StopAsyncIteration
+            return await anext(iterator)
+
     async def close(self) -> None:
         """Hand out nothing more, and let a generator run its cleanup."""
         self.is_over = True
-        if isinstance(self._iterator, AsyncIterator):
-            if hasattr(self._iterator, "aclose"):
-                await self._iterator.aclose()
-        elif hasattr(self._iterator, "close") and not hasattr(self._iterator, "read"):
-            self._iterator.close()
+        if isinstance(self._slow, AsyncGenerator):
+            await self._slow.aclose()
+        if isinstance(self._quick, Generator):
+            self._quick.close()
 
     def _request(self, item: Item) -> VideoRequest:
-        request = request_from(item, self.options)
-        for name in ("image", "image_tail"):
-            picture = getattr(request, name)
-            if is_local(picture) and not Path(picture).is_file():
-                raise InvalidRequestError(f"{name}: there is no file {os.fspath(picture)!r}.")
+        request = request_from(item, self._options)
+        for picture in (request.image, request.image_tail):
+            if picture is not None and is_local(picture) and not Path(picture).is_file():
+                raise InvalidRequestError(f"There is no file {os.fspath(picture)!r} to upload.")
         return request
 
-    def _check_all(self, items: Collection[Item]) -> None:
-        broken = []
+    def _checked(self, items: Collection[Item]) -> list[VideoRequest]:
+        requests, broken = [], []
         for index, item in enumerate(items):
             try:
-                self._request(item)
+                requests.append(self._request(item))
             except InvalidRequestError as error:
                 broken.append(f"item {index}: {error.message}")
         if broken:
@@ -126,6 +141,8 @@ class Source:
                 f"{len(broken):,} of {len(items):,} requests are invalid, so none was sent "
                 f"(skip_invalid=True leaves them out): {' '.join(broken[:_MOST_SHOWN])}{more}"
             )
+        self._options = {}  # they are filled in
+        return requests
 
 
 def is_local(picture: object) -> bool:

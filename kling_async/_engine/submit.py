@@ -55,8 +55,9 @@ class Submitter:
     ) -> Job:
         """The record that the service made of a request.
 
-        Cancelling it while the POST is in flight waits for the answer first, so that no id is lost; the job
-        then goes on at the service, and its id is in the log.
+        Cancelling its scope while the POST is in flight waits for the answer first, so that no id is lost; the
+        job then goes on at the service, and its id is in the log. A shield does not hold against
+        `asyncio.Task.cancel()`: call it in a task that only a task group cancels.
 
         Args:
             model: The model's id.
@@ -101,27 +102,18 @@ class Submitter:
             await clock.sleep(rest)
 
     async def _post(self, model: str, body: bytes, on_accepted: Callable[[Job], None]) -> Job | KlingError:
-        """The job, or the error that the POST ended with; once it has begun, it is answered before anyone leaves."""
-        answer: list[Job | KlingError] = []
-
-        async def send() -> None:
-            with anyio.CancelScope(shield=True):
-                try:
-                    job = await self.caller.once(SUBMIT, structure_job, body=body)
-                except KlingError as error:
-                    salvaged = _salvaged(error, model)
-                    if salvaged is None:
-                        answer.append(error)
-                        return
-                    job = salvaged
-                _log.info("submitted job %s (%s)", job.request_id, model)
-                on_accepted(job)
-                answer.append(job)
-
-        # A task of its own, because a shield does not hold against `Task.cancel()` of the caller's task.
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(send)
-        return answer[0]
+        """The job, or the error that the POST ended with; once it has begun, no cancelled scope stops it."""
+        with anyio.CancelScope(shield=True):
+            try:
+                job = await self.caller.once(SUBMIT, structure_job, body=body)
+            except KlingError as error:
+                salvaged = _salvaged(error, model)
+                if salvaged is None:
+                    return error
+                job = salvaged
+            _log.info("submitted job %s (%s)", job.request_id, model)
+            on_accepted(job)
+            return job
 
     def _pause(self, error: KlingError, notify: Notifier) -> float:
         """One sign of throttling slows all submits of the client."""

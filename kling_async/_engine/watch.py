@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter
+from collections import Counter, deque
 
 import anyio
 from anyio.abc import TaskGroup
@@ -29,10 +29,12 @@ from kling_async.errors import (
 from kling_async.events import Notifier, PollFailed, StatusChanged
 from kling_async.models import Job, JobStatus
 
-_POLLS_AT_ONCE = 32
+_POLLS_AT_ONCE = 64
 _REFUSALS = (BadRequestError, AuthenticationError, PermissionDeniedError, NotFoundError)
 _UNSEEN_GRACE = 3
 """How often a job that was never seen may be refused before it is believed: a new id may take a moment to show."""
+_SLACK = 0.02
+"""Seconds by which a job may be asked about too early, so that one waking of the watcher serves many."""
 _LONGEST_BLIND = 1.0
 """Seconds for which the watcher may wait for its turn without looking for deadlines that have come."""
 
@@ -58,10 +60,15 @@ class Watcher:
         self._due: list[tuple[float, int, Watched]] = []
         self._entries = 0
         self._edition = schedule.edition
+        self._ready: deque[Watched] = deque()
+        self._idle: list[anyio.Event] = []
+        self._pollers = 0
         self._in_flight = 0
         self._looked_at = 0.0
         self._landed = anyio.Event()
         self._wake = anyio.Event()
+        fixed = schedule.policy.poll_interval
+        self._slack = _SLACK if fixed is None else min(_SLACK, fixed / 10)
 
     def add(self, job: Job, on_end: OnEnd, *, kind: Kind, index: int | None = None) -> None:
         """Watch a job from now on; `on_end` is called exactly once, unless the watcher is cancelled."""
@@ -111,13 +118,21 @@ class Watcher:
                 self._replan()
             while self._due and self._due[0][1] != self._due[0][2].entry:
                 heapq.heappop(self._due)
-            rest = self._due[0][0] - clock.now() if self._due else float("inf")
+            rest = self._rest(clock.now())
             if rest <= 0:
                 watched = heapq.heappop(self._due)[2]
                 watched.entry = 0
                 return watched
             self._wake = anyio.Event()
             await clock.wait(self._wake, rest)
+
+    def _rest(self, now: float) -> float:
+        """Seconds until the first job of the heap may be asked about, or has come to its deadline."""
+        if not self._due:
+            return float("inf")
+        due, _, watched = self._due[0]
+        rest = due - now
+        return 0.0 if rest <= self._slack and due < self._ends_at(watched) else rest
 
     async def _ask(self, tasks: TaskGroup, watched: Watched) -> None:
         now = self.caller.clock.now()
@@ -126,19 +141,37 @@ class Watcher:
             return
         if watched.is_on_schedule:
             due = self.schedule.due(watched.track, now=now)
-            if due > now:
+            if due > now + self._slack:
                 self._plan(watched, due)
                 return
             if (later := self._sweeps.stand_for(watched, now=now)) is not None:
                 self._plan(watched, later)
                 return
         await self.turn()
-        self._in_flight += 1
-        tasks.start_soon(self._poll, watched)
+        self._hand_out(tasks, watched)
         while self._in_flight >= _POLLS_AT_ONCE:
             self._landed = anyio.Event()
             await self.caller.clock.wait(self._landed, _LONGEST_BLIND)
             self._time_out_the_late()
+
+    def _hand_out(self, tasks: TaskGroup, watched: Watched) -> None:
+        """Give a job to an idle poller, or to a new one."""
+        self._in_flight += 1
+        self._ready.append(watched)
+        if self._idle:
+            self._idle.pop().set()
+        elif self._pollers < self._in_flight:
+            self._pollers += 1
+            tasks.start_soon(self._keep_polling)
+
+    async def _keep_polling(self) -> None:
+        """Ask after one job after the other; a task for each of them would cost as much as the asking."""
+        while True:
+            while not self._ready:
+                called = anyio.Event()
+                self._idle.append(called)
+                await called.wait()
+            await self._poll(self._ready.popleft())
 
     async def turn(self) -> None:
         """Wait for the rate to allow one more call; deadlines are kept meanwhile."""
@@ -161,7 +194,8 @@ class Watcher:
             self.learn(watched, job)
         finally:
             self._in_flight -= 1
-            self._landed.set()
+            if self._in_flight == _POLLS_AT_ONCE - 1:
+                self._landed.set()
 
     def learn(self, watched: Watched, job: Job) -> None:
         """Take in what the service said of a job: end the wait, or plan the next question."""

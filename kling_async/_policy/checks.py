@@ -26,10 +26,7 @@ def at_least(
     """
 
     def check(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if value is None and optional:
-            return
-        is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-        if is_number and (value > minimum or (value == minimum and not above)):
+        if (value is None and optional) or _fits(value, minimum, whole=whole, above=above):
             return
         noun = "a whole number" if whole else "a number"
         rule = f"above {minimum:g}" if above else f"of at least {minimum:g}"
@@ -39,3 +36,9 @@ def at_least(
         )
 
     return check
+
+
+def _fits(value: object, minimum: float, *, whole: bool, above: bool) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+        return False
+    return value > minimum if above else value >= minimum

@@ -35,7 +35,8 @@ class Guesses:
     def survival(self, log_age: float) -> float:
         """The share of jobs that runs longer than this, strays left out."""
         return 0.5 * sum(
-            weight * math.erfc((log_age - centre) / spread * _SQRT_HALF) for weight, centre, spread in self.laws
+            weight * math.erfc((log_age - centre) / spread * _SQRT_HALF)
+            for weight, centre, spread in self.laws
         )
 
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from kling_async._policy.stage import Stage
 
-_ROW_COST = 0.08
+_ROW_COST = 0.07
 """What one row of a list costs, in status calls; a call itself costs one."""
 _STRIDE = 1.25
 """How much longer each step into the future is than the one before."""

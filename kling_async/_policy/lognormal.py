@@ -8,7 +8,9 @@ any age, which claim what the law cannot explain instead of bending it.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TypeAlias
 
 import attrs
@@ -24,6 +26,8 @@ _CENTRE_DOUBT = 3.0
 """How unsure the expected centre is, as a standard deviation of log seconds: the first sample overrules it."""
 _SPREAD_DOUBT = 0.5
 """How unsure the expected spread is, as a standard deviation of its logarithm: a handful overrules it."""
+_NARROWEST = 0.03
+"""The least spread to believe in, for ages are known to some hundredths."""
 _ENOUGH = 1e-3
 _ROUNDS = 20
 _SQRT_2 = math.sqrt(2.0)
@@ -87,13 +91,9 @@ def fit(ended: Tally, unfinished: Tally, *, home: float, near: LogNormal | None 
 
 
 def _median(tally: Tally) -> float:
-    half = 0.5 * sum(count for _, count in tally)
     places = sorted(tally)
-    for place, count in places:
-        half -= count
-        if half <= 0:
-            return place
-    return places[-1][0]
+    reached = list(accumulate(count for _, count in places))
+    return places[bisect_left(reached, 0.5 * reached[-1])][0]
 
 
 @attrs.frozen
@@ -129,7 +129,7 @@ class _Climb:
         damping = _ENOUGH
         for _ in range(_ROUNDS):
             move, widen = _step(here, damping)
-            there = self.look(here.centre + move, here.spread * math.exp(widen))
+            there = self.look(here.centre + move, max(_NARROWEST, here.spread * math.exp(widen)))
             gain = there.score - here.score
             if gain > 0:
                 here, damping = there, damping * 0.1
@@ -142,21 +142,34 @@ class _Climb:
     def look(self, centre: float, spread: float) -> _Point:
         away = (centre - self.home) / _CENTRE_DOUBT
         wider = math.log(spread / USUAL_SPREAD) / _SPREAD_DOUBT
-        score = -0.5 * (away * away + wider * wider)
-        up, out = -away / _CENTRE_DOUBT, -wider / _SPREAD_DOUBT
-        across, skew, along = 1 / _CENTRE_DOUBT**2, 0.0, 1 / _SPREAD_DOUBT**2
-        explained = 0.0
+        believed = (
+            -0.5 * (away * away + wider * wider),
+            -away / _CENTRE_DOUBT,
+            -wider / _SPREAD_DOUBT,
+            1 / _CENTRE_DOUBT**2,
+            0.0,
+            1 / _SPREAD_DOUBT**2,
+        )
+        *told, explained = self._told_by_ended(centre, spread)
+        parts = zip(believed, told, self._told_by_unfinished(centre, spread), strict=True)
+        score, up, out, across, skew, along = map(sum, parts)
+        return _Point(centre, spread, score, (up, out), (across, skew, along), explained)
+
+    def _told_by_ended(self, centre: float, spread: float) -> tuple[float, ...]:
+        score = up = out = weights = bend = 0.0
         for place, count in self.ended:
             z = (place - centre) / spread
             share, log_chance = self._claim_ended(place, z, spread)
-            score += count * log_chance
             weight = count * share
-            explained += weight
-            up += weight * z / spread
+            score += count * log_chance
+            weights += weight
+            up += weight * z
             out += weight * (z * z - 1)
-            across += weight / (spread * spread)
-            skew += weight * 2 * z / spread
-            along += weight * 2 * z * z
+            bend += weight * z * z
+        return score, up / spread, out, weights / spread**2, 2 * up / spread, 2 * bend, weights
+
+    def _told_by_unfinished(self, centre: float, spread: float) -> tuple[float, ...]:
+        score = up = out = across = skew = along = 0.0
         for place, count in self.unfinished:
             z = (place - centre) / spread
             share, log_chance = self._claim_unfinished(place, z)
@@ -167,12 +180,12 @@ class _Climb:
             hazard = math.exp(-0.5 * z * z) / (_SQRT_2PI * upper_tail(z))
             growth = hazard * (hazard - z)
             weight = count * share
-            up += weight * hazard / spread
+            up += weight * hazard
             out += weight * hazard * z
-            across += weight * growth / (spread * spread)
-            skew += weight * (z * growth + hazard) / spread
+            across += weight * growth
+            skew += weight * (z * growth + hazard)
             along += weight * z * (z * growth + hazard)
-        return _Point(centre, spread, score, (up, out), (across, skew, along), explained)
+        return score, up / spread, out, across / spread**2, skew / spread, along
 
     def _claim_ended(self, place: float, z: float, spread: float) -> tuple[float, float]:
         """The law's share in a job that ended here, and the log chance of such an end."""
@@ -197,7 +210,9 @@ def _step(point: _Point, damping: float) -> tuple[float, float]:
     if determinant <= 0.05 * across * along:
         # Not near a hilltop: climb along each axis by itself.
         return _bounded(up / across), _bounded(out / along)
-    return _bounded((along * up - skew * out) / determinant), _bounded((across * out - skew * up) / determinant)
+    return _bounded((along * up - skew * out) / determinant), _bounded(
+        (across * out - skew * up) / determinant
+    )
 
 
 def _bounded(step: float) -> float:

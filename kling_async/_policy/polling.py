@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, TypeAlias, get_args
 
 import attrs
 
@@ -20,9 +21,11 @@ _LOAD_CHANGE = 1.1
 _BORROW_FROM = 5
 """So many ends seen of another kind of a model are worth more than a general guess."""
 
+Bulk: TypeAlias = Literal["auto", "never", "always"]
 
-def _known_word(instance: object, attribute: attrs.Attribute[str], value: object) -> None:
-    words = ("auto", "never", "always")
+
+def _known_word(instance: object, attribute: attrs.Attribute[Bulk], value: object) -> None:
+    words = get_args(Bulk)
     if value not in words:
         raise ConfigurationError(
             f"{type(instance).__name__}.{attribute.name} must be one of {', '.join(words)}, not {value!r}."
@@ -46,7 +49,7 @@ class PollingPolicy:
     follows what is learned of run times."""
     max_poll_interval: float = attrs.field(default=30.0, validator=at_least(0, above=True))
     """Where the pace adapts: seconds after which a job is asked about at the latest, if `Limits` allow."""
-    bulk: str = attrs.field(default="auto", validator=_known_word)
+    bulk: Bulk = attrs.field(default="auto", validator=_known_word)
     """Whether one list call may stand for many status calls: `"auto"` where it pays, `"never"`, or `"always"`."""
 
 
@@ -89,7 +92,9 @@ class PollSchedule:
         self._pressure = Pressure(longest=self.policy.max_poll_interval)
         self._shortest = min(_SHORTEST, self.policy.max_poll_interval)
 
-    def begin(self, kind: Kind, *, now: float, chance: float, running: bool = False, age: float = 0.0) -> Track:
+    def begin(
+        self, kind: Kind, *, now: float, chance: float, running: bool = False, age: float = 0.0
+    ) -> Track:
         """Follow a job from now on.
 
         Args:
@@ -99,7 +104,7 @@ class PollSchedule:
             running: Whether the service shows it running; else it waits.
             age: Seconds that it has been in this state already.
         """
-        course = self._courses.get(kind) or self._meet(kind)
+        course = self._courses.get(kind) or self._meet(kind, now)
         stage = course.running if running else course.waiting
         stage.times.began()
         track = Track(course, stage, since=now - max(0.0, age), asked=now, chance=chance)
@@ -117,7 +122,7 @@ class PollSchedule:
             return track.asked + self.policy.poll_interval
         stage = track.stage
         if stage.wants_lesson(now):
-            track.course.refresh(stage, now)
+            track.course.keep_up(now)
         age = track.asked - track.since
         interval = max(self._shortest, stage.free_interval(age))
         self._change_demand(track, 1 / interval)
@@ -125,7 +130,9 @@ class PollSchedule:
             interval = stage.interval(age, self._pressure)
         return track.asked + max(self._shortest, interval * (1 - stage.jitter(age) * track.chance))
 
-    def seen(self, track: Track, *, now: float, chance: float, running: bool, age: float | None = None) -> None:
+    def seen(
+        self, track: Track, *, now: float, chance: float, running: bool, age: float | None = None
+    ) -> None:
         """The service shows a job unfinished.
 
         Args:
@@ -146,9 +153,7 @@ class PollSchedule:
         stage.times.seen(now - track.since, before=track.asked - track.since)
         track.asked, track.chance = now, chance
 
-    def finished(
-        self, track: Track, *, now: float, success: bool = True, exact: float | None = None
-    ) -> None:
+    def finished(self, track: Track, *, now: float, success: bool = True, exact: float | None = None) -> None:
         """The service shows a job final; its track is done with.
 
         Args:
@@ -190,7 +195,7 @@ class PollSchedule:
         crowd = self._crowd(model, now)
         return list_cost(calls=calls, rows=rows) < stands_for(crowd, longest=self.policy.max_poll_interval)
 
-    def _meet(self, kind: Kind) -> Course:
+    def _meet(self, kind: Kind, now: float) -> Course:
         siblings = (
             course
             for known, course in self._courses.items()
@@ -198,7 +203,9 @@ class PollSchedule:
             and known.has_image == kind.has_image
             and course.waiting.times.samples + course.running.times.samples >= _BORROW_FROM
         )
-        course = new_course(kind, longest=self.policy.max_poll_interval, sibling=next(siblings, None))
+        if sibling := next(siblings, None):
+            sibling.keep_up(now)
+        course = new_course(kind, longest=self.policy.max_poll_interval, sibling=sibling)
         self._courses[kind] = course
         return course
 
@@ -207,9 +214,8 @@ class PollSchedule:
         for kind, course in self._courses.items():
             if kind.model != model:
                 continue
+            course.keep_up(now)
             for stage in (course.waiting, course.running):
-                if stage.wants_lesson(now):
-                    course.refresh(stage, now)
                 crowd += [(stage, EDGES[i], count) for i, count in enumerate(stage.times.unfinished) if count]
         return crowd
 
@@ -228,7 +234,10 @@ class PollSchedule:
         """Spread the budget anew if what all jobs together are worth has changed much."""
         self._demand += rate - track.demand
         track.demand = rate
-        if self._pressed_at <= self._demand * _LOAD_CHANGE and self._demand <= self._pressed_at * _LOAD_CHANGE:
+        if (
+            self._pressed_at <= self._demand * _LOAD_CHANGE
+            and self._demand <= self._pressed_at * _LOAD_CHANGE
+        ):
             return
         self._pressed_at = self._demand
         pressure = press(

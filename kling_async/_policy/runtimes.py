@@ -10,9 +10,9 @@ from kling_async._policy.ages import BINS, LOG_EDGES, LOG_MIDDLES, WIDTHS, bin_o
 from kling_async._policy.guesses import Guesses, guess
 from kling_async._policy.lognormal import LogNormal, fit, with_strays
 
-_GROWTH = 1.2
+_GROWTH = 1.3
 """Learn anew when finished jobs have grown by this factor: a hundred thousand of them cost some sixty lessons."""
-_LAW_WEIGHT = 4.0
+_LAW_WEIGHT = 6.0
 """How many finished jobs a bin must count to weigh as much as the law."""
 _MEMORY = 2000
 """At so many finished jobs the past is worth half, so that a service that has changed is believed."""
@@ -29,7 +29,18 @@ class RunTimes:
         expected: Median seconds to expect before any job has finished; off by a factor of ten does little harm.
     """
 
-    __slots__ = ("_ended", "_failed", "_given_up", "_hazards", "_home", "_law", "_learned_from", "_samples", "_unfinished")
+    __slots__ = (
+        "_ended",
+        "_failed",
+        "_given_up",
+        "_has_changed",
+        "_hazards",
+        "_home",
+        "_law",
+        "_learned_from",
+        "_samples",
+        "_unfinished",
+    )
 
     def __init__(self, *, expected: float) -> None:
         self._home = math.log(expected)
@@ -46,6 +57,11 @@ class RunTimes:
     def samples(self) -> float:
         """How many finished jobs count; old ones count less."""
         return self._samples
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether anything was told since `learn`."""
+        return self._has_changed
 
     @property
     def has_news(self) -> bool:
@@ -69,11 +85,13 @@ class RunTimes:
     def began(self) -> None:
         """A job entered the state, at age 0."""
         self._unfinished[0] += 1
+        self._has_changed = True
 
     def seen(self, age: float, *, before: float) -> None:
         """A job that had been seen at the age `before` is still in the state at `age`."""
         self._unfinished[bin_of(before)] -= 1
         self._unfinished[bin_of(age)] += 1
+        self._has_changed = True
 
     def finished(
         self, age: float, *, before: float, success: bool = True, exact: float | None = None
@@ -89,6 +107,7 @@ class RunTimes:
         self._unfinished[bin_of(before)] -= 1
         left = bin_of(0.5 * (before + age) if exact is None else exact)
         self._ended[left] += 1
+        self._has_changed = True
         if not success:
             self._failed[left] += 1
             return
@@ -100,6 +119,7 @@ class RunTimes:
         """Nobody asks after a job any more; it was seen unfinished at `before`."""
         self._unfinished[bin_of(before)] -= 1
         self._given_up[bin_of(before)] += 1
+        self._has_changed = True
 
     def learn(self) -> None:
         """Take in all that was told since the last time."""
@@ -113,6 +133,7 @@ class RunTimes:
         else:
             self._law = guess(unfinished, home=self._home)
         self._learned_from = self._samples
+        self._has_changed = False
         self._hazards = self._corrected(self._by_law())
 
     def _by_law(self) -> list[float]:
@@ -132,7 +153,8 @@ class RunTimes:
         seen = _smoothed(self._ended)
         foreseen = _smoothed(expected)
         return [
-            (seen[i] + _LAW_WEIGHT) / (foreseen[i] + _LAW_WEIGHT) * chances[i] / WIDTHS[i] for i in range(BINS)
+            (seen[i] + _LAW_WEIGHT) / (foreseen[i] + _LAW_WEIGHT) * chances[i] / WIDTHS[i]
+            for i in range(BINS)
         ]
 
     def _fade(self) -> None:

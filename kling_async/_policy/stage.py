@@ -36,9 +36,11 @@ _FIRST_JITTER = 0.85
 """The same for the first question while nothing has ended: a few early looks tell something of every job."""
 _PATIENCE = 4.0
 """From this many times the usual age on, the lag that is allowed grows with the age: the job is late anyhow."""
-_LESSON, _EARLY_LESSON = 0.05, 0.02
+_LESSON, _EARLY_LESSON = 0.08, 0.02
 """Share of the usual time after which unfinished jobs have taught something; the second while few have ended."""
 _FEW = 20
+_SHORTEST_PAUSE = 0.25
+"""Seconds between two such lessons at the least: one takes half a millisecond, however short jobs are."""
 _UNSETTLED = 64
 """So many ends settle what is known; until then each growth by half makes a new edition."""
 _EDITION_GROWTH = 1.5
@@ -67,7 +69,7 @@ class Stage:
     """Median seconds in the state."""
     rates: Sequence[float] = attrs.field(init=False, default=())
     """Calls a second that a job is worth, by bin of age."""
-    _due_lesson: float = attrs.field(init=False, default=-math.inf)
+    _due_lesson: float = attrs.field(init=False, default=0.0)
     _next_edition: float = attrs.field(init=False, default=1.0)
     _free: Sequence[float] = attrs.field(init=False, default=())
     _pressed: Sequence[float] = attrs.field(init=False, default=())
@@ -77,14 +79,17 @@ class Stage:
         self.usual = median(self.times.hazards)
 
     def wants_lesson(self, now: float) -> bool:
-        """Whether `learn` would change much."""
-        return now >= self._due_lesson or self.times.has_news
+        """Whether `learn` and `plan` would change much."""
+        if not self.rates:
+            return True
+        return self.times.has_changed and (now >= self._due_lesson or self.times.has_news)
 
     def learn(self, now: float) -> None:
         """Take in what was told of jobs; `plan` must follow."""
         self.times.learn()
         self.usual = median(self.times.hazards)
-        self._due_lesson = now + self.usual * (_EARLY_LESSON if self.times.samples < _FEW else _LESSON)
+        pause = self.usual * (_EARLY_LESSON if self.times.samples < _FEW else _LESSON)
+        self._due_lesson = now + max(pause, _SHORTEST_PAUSE)
 
     def plan(self, *, lag: float) -> None:
         """Set the pace so that a job's end is noticed `lag` seconds late on average, budget allowing."""
@@ -92,7 +97,9 @@ class Stage:
         # Half an interval is the mean lag, and chance takes some off the interval.
         pace = mean_root(hazards) * (1 - 0.5 * _JITTER) / (2 * lag)
         late = _PATIENCE * self.usual
-        self.rates = [pace * math.sqrt(hazard) * min(1.0, late / EDGES[i + 1]) for i, hazard in enumerate(hazards)]
+        self.rates = [
+            pace * math.sqrt(hazard) * min(1.0, late / EDGES[i + 1]) for i, hazard in enumerate(hazards)
+        ]
         self._free = timetable(self.rates, Pressure(longest=self.longest))
         self._pressure = None
 
@@ -136,10 +143,14 @@ class Course:
     jumps: int = 0
     """How many were done and never seen to start."""
 
-    def refresh(self, stage: Stage, now: float) -> None:
-        """Learn from what was told of one of the two states, and set its pace."""
-        stage.learn(now)
-        stage.plan(lag=_LAG * stage.usual if stage is self.running else self._waiting_lag())
+    def keep_up(self, now: float) -> None:
+        """Learn from what was told, and set the pace anew, where that would change much."""
+        if self.running.wants_lesson(now):
+            self.running.learn(now)
+            self.running.plan(lag=_LAG * self.running.usual)
+        if self.waiting.wants_lesson(now):
+            self.waiting.learn(now)
+            self.waiting.plan(lag=self._waiting_lag())
 
     def _waiting_lag(self) -> float:
         """Leaving the first state may be an end, to be noticed soon, or a mere start, by how often each was met."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
@@ -12,7 +13,7 @@ from yarl import URL
 from kling_async._transport.base import Reply, Request
 from kling_async.errors import APIConnectionError, APITimeoutError
 
-_LARGEST_REPLY_BYTES = 64 * 1024 * 1024
+LARGEST_REPLY_BYTES = 64 * 1024 * 1024
 _PIECE_BYTES = 256 * 1024
 
 
@@ -21,6 +22,9 @@ class AiohttpTransport:
 
     The engine bounds what is in flight, so the pool has no bound of its own: a wait for a free connection
     would look like a slow service. Made inside a running event loop, and used only there.
+
+    A kept connection that the service dropped meanwhile is noticed only when it is used again. aiohttp then sends
+    a GET or PUT once more by itself; a POST it never sends twice.
     """
 
     def __init__(self) -> None:
@@ -28,7 +32,6 @@ class AiohttpTransport:
             connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(),
-            skip_auto_headers=("Content-Type",),
         )
 
     async def send(self, request: Request) -> Reply:
@@ -37,7 +40,7 @@ class AiohttpTransport:
         with _our_errors(request):
             async with self._session.request(
                 request.method,
-                URL(request.url, encoded=True),
+                _url(request),
                 headers=request.headers,
                 data=request.body,
                 allow_redirects=False,
@@ -53,8 +56,9 @@ class AiohttpTransport:
         with _our_errors(request):
             response = await self._session.request(
                 request.method,
-                URL(request.url, encoded=True),
+                _url(request),
                 headers=request.headers,
+                data=request.body,
                 allow_redirects=False,
                 auto_decompress=False,
                 timeout=timeout,
@@ -102,17 +106,26 @@ def _whole(timeout: float) -> aiohttp.ClientTimeout:
 async def _read(response: aiohttp.ClientResponse, request: Request) -> bytes:
     """The whole body, unless it is larger than any honest reply, packed or unpacked."""
     size = response.content_length
-    if size is not None and size <= _LARGEST_REPLY_BYTES and "Content-Encoding" not in response.headers:
+    if size is not None and size <= LARGEST_REPLY_BYTES and "Content-Encoding" not in response.headers:
         return await response.read()
     body = bytearray()
     while piece := await response.content.readany():
         body += piece
-        if len(body) > _LARGEST_REPLY_BYTES:
+        if len(body) > LARGEST_REPLY_BYTES:
             response.close()
             raise APIConnectionError(
-                f"{_name(request)}: the reply is larger than {_LARGEST_REPLY_BYTES:,} bytes."
+                f"{_name(request)}: the reply is larger than {LARGEST_REPLY_BYTES:,} bytes."
             )
     return bytes(body)
+
+
+def _url(request: Request) -> URL:
+    try:
+        url = URL(request.url, encoded=True)
+        _ = url.port
+    except ValueError as error:
+        raise aiohttp.InvalidURL(request.url) from error
+    return url
 
 
 @contextmanager
@@ -125,11 +138,24 @@ def _our_errors(request: Request) -> Iterator[None]:
         ) from error
     except (TimeoutError, aiohttp.ServerTimeoutError) as error:
         raise APITimeoutError(f"{_name(request)}: no answer within {request.timeout:g} s.") from error
-    except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
+    except aiohttp.ClientConnectorError as error:
         raise APIConnectionError(f"{_name(request)}: no connection ({error}).", was_sent=False) from error
-    except (aiohttp.ClientError, OSError) as error:
-        reason = str(error) or type(error).__name__
-        raise APIConnectionError(f"{_name(request)}: the connection was lost ({reason}).") from error
+    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+        raise APIConnectionError(f"{_name(request)}: no address to connect to.", was_sent=False) from error
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise APIConnectionError(f"{_name(request)}: the connection was lost ({_reason(error)}).") from error
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # Nobody cancelled this task: aiohttp cancels the name look-ups under way when its session is closed.
+        raise APIConnectionError(f"{_name(request)}: the client was closed meanwhile.") from None
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in one line and without the address, whose query may hold a signature."""
+    text = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
+    return " ".join(text.split()) or type(error).__name__
 
 
 def _name(request: Request) -> str:

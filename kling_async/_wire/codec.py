@@ -25,6 +25,10 @@ from kling_async.models import Job, JobStatus, Media, ModelInfo, Outcome, VideoR
 
 T = TypeVar("T")
 
+_NUMBERS = (int, float)
+# Compared by identity, for the hash of an Enum is computed in Python, and every record passes here.
+_FAILED, _CANCELLED = JobStatus.FAILED, JobStatus.CANCELLED
+
 _STATUSES: dict[str, JobStatus] = {
     **{status.value: status for status in JobStatus if status is not JobStatus.UNKNOWN},
     "canceled": JobStatus.CANCELLED,
@@ -249,7 +253,7 @@ def _mapping(value: object) -> dict[str, Any]:
 
 def _moment(value: object) -> datetime | None:
     """Unix seconds; null, 0 and absent all mean "not said". Source: the official SDK's optional fields."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
+    if not isinstance(value, _NUMBERS) or isinstance(value, bool) or value <= 0:
         return None
     try:
         return datetime.fromtimestamp(value, UTC)
@@ -336,7 +340,7 @@ def _make_converter() -> Converter:
         if not isinstance(word, str):
             raise ShapeError("a record needs a status word", value)
         status = _STATUSES.get(word) or _STATUSES.get(word.strip().lower(), JobStatus.UNKNOWN)
-        outcome = _outcome(value, failed=status in {JobStatus.FAILED, JobStatus.CANCELLED})
+        outcome = _outcome(value, failed=status is _FAILED or status is _CANCELLED)
         return read_fields({**value, "status": status, "outcome": outcome, "raw": value}, Job)
 
     converter.register_structure_hook(Job, job)

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from kling_async import config
+from kling_async.catalog import shown
+from kling_async.config import Settings, read_settings
+from kling_async.errors import ConfigurationError
+
+QUEUE = "https://console.gmicloud.ai/api/v1/ie/requestqueue/apikey"
+
+
+def read(environ=None, **given):
+    wanted = {"api_key": None, "organization_id": None, "base_url": None, "timeout": 60.0, **given}
+    return read_settings(**wanted, environ=environ or {})
+
+
+def test_what_is_given_beats_the_environment():
+    environ = {"GMI_API_KEY": "theirs", "GMI_ORG_ID": "their-org", "GMI_BASE_URL": "https://their.example"}
+    settings = read(
+        environ, api_key="mine", organization_id="my-org", base_url="https://my.example", timeout=5
+    )
+    assert settings == Settings(
+        api_key="mine",
+        organization_id="my-org",
+        queue="https://my.example/api/v1/ie/requestqueue/apikey",
+        timeout=5.0,
+    )
+
+
+def test_what_is_not_given_comes_from_the_environment():
+    environ = {"GMI_API_KEY": " theirs\n", "GMI_ORG_ID": " org ", "GMI_BASE_URL": "http://127.0.0.1:8080"}
+    settings = read(environ)
+    assert (settings.api_key, settings.organization_id) == ("theirs", "org")
+    assert settings.queue == "http://127.0.0.1:8080/api/v1/ie/requestqueue/apikey"
+
+
+@pytest.mark.parametrize(
+    "environ", [{"GMI_CLOUD_API_KEY": "k"}, {"GMI_API_KEY": "", "GMI_CLOUD_API_KEY": "k"}]
+)
+def test_the_key_has_a_second_name_and_the_rest_a_default(environ):
+    settings = read({**environ, "GMI_ORG_ID": "", "GMI_BASE_URL": ""})
+    assert settings == Settings(api_key="k", organization_id=None, queue=QUEUE, timeout=60.0)
+
+
+@pytest.mark.parametrize("organization_id", ["", "  "], ids=repr)
+def test_an_empty_organization_is_none(organization_id):
+    assert read(api_key="k", organization_id=organization_id).organization_id is None
+
+
+def test_the_real_environment_is_read_when_none_is_handed_in(monkeypatch):
+    monkeypatch.setenv("GMI_API_KEY", "from-the-shell")
+    settings = read_settings(api_key=None, organization_id=None, base_url="https://my.example", timeout=1.0)
+    assert settings.api_key == "from-the-shell"
+
+
+@pytest.mark.parametrize("given", [{}, {"api_key": ""}, {"api_key": "  "}], ids=repr)
+def test_a_missing_key_names_the_argument_and_the_variable(given):
+    environ = {} if not given else {"GMI_API_KEY": "never used where a key was given"}
+    with pytest.raises(ConfigurationError, match=r"KlingClient\(api_key=\.\.\.\) .* GMI_API_KEY"):
+        read(environ, **given)
+
+
+@pytest.mark.parametrize("name", ["api_key", "organization_id"])
+@pytest.mark.parametrize(
+    "value", ["secret\u2026", "secret\r\nX-Other: 1", "sec\x00ret", b"secret", 7], ids=repr
+)
+def test_what_no_header_can_carry_is_refused_without_showing_it(name, value):
+    with pytest.raises(ConfigurationError, match=name) as caught:
+        read(**{"api_key": "k", name: value})
+    assert "sec" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "timeout", [0, -1, math.nan, math.inf, 24 * 3600 + 1, True, "60", None, 10**5000], ids=shown
+)
+def test_a_timeout_is_a_number_of_seconds_for_one_request(timeout):
+    with pytest.raises(ConfigurationError, match=r"timeout=.* one HTTP request; .* PollingPolicy"):
+        read(api_key="k", timeout=timeout)
+
+
+def test_a_wrong_address_is_a_matter_of_configuration():
+    with pytest.raises(ConfigurationError, match="base_url"):
+        read(api_key="k", base_url="console")
+
+
+def test_no_repr_shows_the_key():
+    assert "secret" not in repr(read(api_key="secret"))
+
+
+def test_the_version_is_one_of_pep_440():
+    assert all(part.isdecimal() for part in config.__version__.split("."))

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import inspect
+import logging
+import pickle
+
+import attrs
+import pytest
+
+from kling_async import events
+from kling_async.errors import KlingError
+from kling_async.events import Event, Finished, Notifier, Retrying, StatusChanged
+from kling_async.models import JobStatus, ResultState
+
+CHANGED = StatusChanged(at=1.0, index=3, request_id="a", status=JobStatus.SUCCESS, previous=JobStatus.QUEUED)
+NAMES = {
+    "Submitted",
+    "StatusChanged",
+    "Finished",
+    "Downloaded",
+    "Retrying",
+    "Throttled",
+    "PollFailed",
+    "SubmitAmbiguous",
+    "SubmitReconciled",
+    "NotSubmitted",
+}
+
+
+def test_the_stream_has_every_event_and_each_says_when_which_and_whose():
+    kinds = {
+        name for name, value in vars(events).items() if inspect.isclass(value) and issubclass(value, Event)
+    }
+    assert kinds == NAMES | {"Event"}
+    for name in kinds:
+        fields = attrs.fields_dict(getattr(events, name))
+        assert {"at", "index", "request_id"} <= set(fields)
+        assert all(field.kw_only for field in fields.values())
+
+
+def test_an_event_is_frozen_and_survives_pickle():
+    assert pickle.loads(pickle.dumps(CHANGED)) == CHANGED  # noqa: S301 - our own bytes
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        CHANGED.at = 2.0
+
+
+def test_outside_a_batch_and_before_an_id_both_are_none():
+    event = Retrying(at=1.0, call="status", attempt=1, delay=0.5, error=KlingError("x"))
+    assert (event.index, event.request_id) == (None, None)
+
+
+def test_every_listener_hears_every_event_in_order():
+    first, second = [], []
+    notify = Notifier(first.append, None, second.append)
+    done = Finished(at=2.0, state=ResultState.SUCCEEDED)
+    notify(CHANGED)
+    notify(done)
+    assert first == second == [CHANGED, done]
+
+
+def test_a_notifier_is_true_only_where_somebody_listens():
+    assert not Notifier()
+    assert not Notifier(None, None)
+    assert Notifier(None, print)
+
+
+def test_a_listener_that_raises_is_logged_and_kept_from_the_rest(caplog):
+    def broken(event):
+        raise RuntimeError("a broken bar")
+
+    heard = []
+    with caplog.at_level(logging.ERROR, logger="kling_async"):
+        Notifier(broken, heard.append)(CHANGED)
+    assert heard == [CHANGED]
+    (entry,) = caplog.records
+    assert entry.getMessage() == "on_event raised for StatusChanged; the batch goes on"
+    assert "a broken bar" in str(entry.exc_info[1])
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_the_wish_to_end_the_program_is_not_kept_back(kind):
+    def leave(event):
+        raise kind
+
+    with pytest.raises(kind):
+        Notifier(leave)(CHANGED)

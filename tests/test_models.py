@@ -1,0 +1,345 @@
+from __future__ import annotations
+
+import pickle
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from types import MappingProxyType
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kling_async import catalog, models
+from kling_async.errors import InvalidRequestError, JobFailedError, KlingError
+from kling_async.models import (
+    BatchResult,
+    Job,
+    JobStatus,
+    Media,
+    ModelInfo,
+    Outcome,
+    Result,
+    ResultState,
+    VideoOptions,
+    VideoRequest,
+    check_options,
+    request_from,
+)
+
+TOMORROW = "a-model-of-tomorrow"
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+JOB = Job(
+    request_id="id",
+    status=JobStatus.SUCCESS,
+    model="kling-v2-6",
+    payload={"prompt": "x"},
+    outcome=Outcome(
+        media=(Media("https://host/a.mp4", "0"),), thumbnail_url="https://host/a.jpg", raw={"x": 1}
+    ),
+    created_at=NOON,
+    raw={"request_id": "id"},
+)
+GOOD = Result(index=0, request=VideoRequest("a"), state=ResultState.SUCCEEDED, job=JOB, path=Path("a.mp4"))
+BAD = Result(
+    index=1,
+    request=VideoRequest("b"),
+    state=ResultState.FAILED,
+    error=JobFailedError("b failed"),
+    cost_usd=Decimal("0.35"),
+)
+LATE = Result(index=2, request=None, state=ResultState.NOT_SUBMITTED)
+
+
+# What a request takes
+
+
+@pytest.mark.parametrize(
+    "word, sound",
+    [
+        ("on", True),
+        ("off", False),
+        ("yes", True),
+        ("no", False),
+        (" ON ", True),
+        ("False", False),
+        (True, True),
+    ],
+)
+def test_sound_is_read_in_every_word_that_the_vendor_uses(word, sound):
+    assert VideoRequest("x", sound=word).sound is sound
+
+
+@pytest.mark.parametrize("written", [5, "5", " 5 ", 5.0], ids=repr)
+def test_a_duration_is_whole_seconds_however_it_was_written(written):
+    request = VideoRequest("x", duration=written)
+    assert (request.duration, type(request.duration)) == (5, int)
+
+
+@pytest.mark.parametrize(
+    "written", [5.5, "5.0", "-5", "five", "", True, float("nan"), float("inf"), "9" * 12], ids=repr
+)
+def test_a_duration_that_is_no_whole_number_of_seconds_is_refused(written):
+    with pytest.raises(InvalidRequestError, match="duration must be 5 or 10, not"):
+        VideoRequest("x", duration=written)
+
+
+@pytest.mark.parametrize("written, scale", [(0, 0), ("0.5", 0.5), (" 1 ", 1.0)], ids=repr)
+def test_a_cfg_scale_is_a_number_also_when_it_came_as_text(written, scale):
+    assert VideoRequest("x", cfg_scale=written).cfg_scale == scale
+
+
+@pytest.mark.parametrize("written", ["nan", "inf", "a lot", "1e999", float("nan"), True, "2"], ids=repr)
+def test_a_cfg_scale_outside_its_range_is_refused(written):
+    with pytest.raises(InvalidRequestError, match="cfg_scale must be"):
+        VideoRequest("x", cfg_scale=written)
+
+
+def test_every_broken_rule_stands_in_one_error_that_is_a_value_error_too():
+    with pytest.raises(ValueError, match=r"^kling-v2-6: ") as caught:
+        VideoRequest("", duration=7, mode="std", resolution="4k", extra={1: 2}, key=3)
+    assert isinstance(caught.value, InvalidRequestError)
+    for word in ("extra", "key", "prompt", "duration", "mode", "resolution"):
+        assert word in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "fields, rule",
+    [
+        ({"model": None}, "model must be text, not None"),
+        ({"model": ["kling-v2-6"]}, "model must be text, not"),
+        ({"model": "\ud800"}, "model is not valid Unicode"),
+        ({"key": 7}, "key must be text, not 7"),
+        ({"key": "\ud800"}, "key is not valid Unicode"),
+        ({"extra": [1]}, r"extra must be a mapping with text keys, not \[1\]"),
+        ({"extra": {1: 2}}, "extra must be a mapping with text keys"),
+        ({"extra": {"a": float("nan")}}, "extra must hold plain JSON values"),
+        ({"extra": {"a": object()}}, "extra must hold plain JSON values"),
+        ({"extra": {"a": "\ud800"}}, "extra must hold plain JSON values"),
+        ({"extra": {"a": 10**5000}}, "extra must hold plain JSON values"),
+        ({"model": TOMORROW, "cfg_scale": float("nan")}, "cfg_scale must hold plain JSON values"),
+    ],
+    ids=catalog.shown,
+)
+def test_what_no_model_takes_is_refused(fields, rule):
+    with pytest.raises(InvalidRequestError, match=rule):
+        VideoRequest("x", **fields)
+
+
+def test_a_knotted_extra_is_refused():
+    knot = {}
+    knot["knot"] = knot
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    for extra in (knot, {"deep": deep}):
+        with pytest.raises(InvalidRequestError, match="extra must hold plain JSON values"):
+            VideoRequest("x", extra=extra)
+
+
+def test_any_mapping_is_taken_for_extra_and_kept_as_a_copy():
+    shared = {"seed": 7}
+    request = VideoRequest("x", extra=MappingProxyType(shared))
+    shared["seed"] = 8
+    assert request.extra == {"seed": 7}
+
+
+def test_a_model_of_tomorrow_passes_unchecked():
+    request = VideoRequest("", model=TOMORROW, duration=60, mode="ultra", resolution="8k", image="a.webp")
+    assert request.duration == 60
+
+
+# What a request is
+
+
+def test_a_request_is_frozen_hashable_and_survives_pickle():
+    request = VideoRequest("x", image=Path("a.png"), extra={"seed": 7}, key="k")
+    assert pickle.loads(pickle.dumps(request)) == request  # noqa: S301 - our own bytes
+    assert len({request, attrs.evolve(request)}) == 1
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        request.duration = 10
+
+
+def test_requests_that_differ_only_in_extra_are_different():
+    assert VideoRequest("x", extra={"seed": 7}) != VideoRequest("x", extra={"seed": 8})
+
+
+def test_everything_but_the_prompt_goes_by_name():
+    with pytest.raises(TypeError):
+        VideoRequest("x", "kling-v2-6")
+
+
+def test_every_field_but_prompt_and_key_is_an_option():
+    fields = {field.name for field in attrs.fields(VideoRequest)}
+    assert set(VideoOptions.__annotations__) == fields - {"prompt", "key"}
+
+
+@pytest.mark.parametrize(
+    "value", [JOB, GOOD, LATE, BatchResult((GOOD, LATE)), ModelInfo(id="m", raw={"a": [1]})]
+)
+def test_every_value_is_frozen_hashable_and_survives_pickle(value):
+    made = pickle.loads(pickle.dumps(value))  # noqa: S301 - our own bytes
+    assert made == value
+    assert hash(made) == hash(value)
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        setattr(value, attrs.fields(type(value))[0].name, None)
+
+
+# Options and items
+
+
+def test_an_unknown_option_is_a_type_error_that_lists_the_known_ones():
+    with pytest.raises(
+        TypeError, match=r"submit\(\) got an unexpected option 'durations'; the options are .*duration"
+    ):
+        check_options({"duration": 5, "durations": 5}, call="submit")
+
+
+def test_known_options_pass():
+    check_options({"duration": 5, "sound": None, "extra": {}}, call="submit")
+
+
+@pytest.mark.parametrize("name", ["prompt", "key"])
+def test_what_is_said_once_for_an_item_is_no_option(name):
+    with pytest.raises(TypeError):
+        check_options({name: "x"}, call="generate")
+
+
+def test_options_make_a_plain_prompt_a_request():
+    assert request_from("x", {"duration": 10, "sound": "on"}) == VideoRequest("x", duration=10, sound=True)
+
+
+def test_options_fill_what_a_request_leaves_open_and_overwrite_nothing():
+    own = VideoRequest("x", duration=5, sound=False, extra={"seed": 1}, key="k")
+    filled = request_from(
+        own, {"duration": 10, "sound": True, "mode": "pro", "model": TOMORROW, "extra": {"seed": 2, "n": 3}}
+    )
+    assert filled == VideoRequest(
+        "x", duration=5, sound=False, mode="pro", extra={"seed": 1, "n": 3}, key="k"
+    )
+
+
+def test_a_request_that_options_add_nothing_to_stays_itself():
+    own = VideoRequest("x", duration=5)
+    assert request_from(own, {}) is own
+    assert request_from(own, {"duration": 10}) is own
+
+
+def test_options_fill_what_a_mapping_leaves_open_and_overwrite_nothing():
+    item = MappingProxyType({"prompt": "x", "duration": 5, "sound": None, "key": "k"})
+    made = request_from(item, {"duration": 10, "sound": True, "extra": {"seed": 2}})
+    assert made == VideoRequest("x", duration=5, sound=True, extra={"seed": 2}, key="k")
+
+
+def test_a_mapping_may_name_its_own_model():
+    options = {"model": "kling-v2-6"}
+    assert request_from({"prompt": "x", "model": TOMORROW}, options).model == TOMORROW
+    assert request_from({"prompt": "x"}, {"model": TOMORROW}).model == TOMORROW
+
+
+@pytest.mark.parametrize(
+    "item, rule",
+    [
+        (b"x", "A request is a prompt, a VideoRequest or a mapping of its fields, not b'x'"),
+        (None, "not None"),
+        ({"prompt": "x", "durations": 5, 7: 1}, r"no field 'durations', 7; put parameters .* into 'extra'"),
+        ({"duration": 5}, r"A request needs a prompt; \{'duration': 5\} has none"),
+        ({"prompt": None}, "A request needs a prompt"),
+        ({"prompt": "x", "extra": [1]}, "extra must be a mapping"),
+        ({"prompt": "x", "duration": 7}, "duration must be 5 or 10"),
+    ],
+)
+def test_an_item_that_is_no_request_is_refused(item, rule):
+    with pytest.raises(InvalidRequestError, match=rule):
+        request_from(item, {"extra": {"seed": 1}})
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(item=st.dictionaries(st.sampled_from(sorted(models._FIELDS)), JSON) | JSON)
+def test_an_item_becomes_a_request_or_is_refused(item):
+    try:
+        assert isinstance(request_from(item, {"duration": 5}), VideoRequest)
+    except InvalidRequestError as error:
+        assert error.message  # noqa: PT017 - either end is right, nothing else is
+
+
+# Jobs and results
+
+
+@pytest.mark.parametrize("status", JobStatus)
+def test_only_success_failed_and_cancelled_are_final(status):
+    is_final = status in {JobStatus.SUCCESS, JobStatus.FAILED, JobStatus.CANCELLED}
+    job = Job(request_id="id", status=status)
+    assert (status.is_final, job.is_final) == (is_final, is_final)
+    assert job.is_success is (status is JobStatus.SUCCESS)
+
+
+def test_a_job_shows_the_addresses_of_its_outcome():
+    assert (JOB.video_url, JOB.thumbnail_url) == ("https://host/a.mp4", "https://host/a.jpg")
+
+
+@pytest.mark.parametrize("outcome", [None, Outcome()])
+def test_a_job_without_an_outcome_has_no_addresses(outcome):
+    job = Job(request_id="id", status=JobStatus.QUEUED, outcome=outcome)
+    assert (job.video_url, job.thumbnail_url, job.failure_reason) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    "status, reason",
+    [
+        (JobStatus.FAILED, "because"),
+        (JobStatus.CANCELLED, "because"),
+        (JobStatus.SUCCESS, None),
+        (JobStatus.UNKNOWN, None),
+    ],
+)
+def test_only_a_job_that_ended_badly_has_a_reason(status, reason):
+    assert Job(request_id="id", status=status, outcome=Outcome(error="because")).failure_reason == reason
+
+
+def test_what_a_repr_shows_fits_a_line_and_leaves_the_record_out():
+    assert "raw" not in repr(JOB)
+    assert "payload" not in repr(JOB)
+
+
+def test_unwrap_gives_the_job_or_raises_what_went_wrong():
+    assert GOOD.unwrap() is JOB
+    with pytest.raises(JobFailedError, match="b failed"):
+        BAD.unwrap()
+    with pytest.raises(KlingError, match="Item 2 has no job: not_submitted"):
+        LATE.unwrap()
+
+
+def test_a_success_whose_file_was_not_saved_is_still_a_success():
+    result = attrs.evolve(GOOD, path=None, error=KlingError("disk full"))
+    assert result.ok
+    assert result.unwrap() is JOB
+
+
+def test_a_batch_is_a_sequence_of_its_results_in_input_order():
+    batch = BatchResult((GOOD, BAD, LATE))
+    assert (len(batch), batch[0], batch[-1], batch[1:]) == (3, GOOD, LATE, (BAD, LATE))
+    assert list(batch) == [GOOD, BAD, LATE]
+    assert BAD in batch
+    assert (batch.succeeded, batch.failed) == ((GOOD,), (BAD, LATE))
+    assert batch.paths == (Path("a.mp4"),)
+    assert repr(batch) == "<BatchResult: 1 of 3 succeeded>"
+
+
+def test_an_unknown_cost_is_none_and_not_free():
+    assert BatchResult((GOOD, LATE)).cost_usd is None
+    assert BatchResult((GOOD, BAD)).cost_usd == Decimal("0.35")
+
+
+def test_failures_are_raised_together_and_only_when_asked_for():
+    BatchResult((GOOD,)).raise_for_failures()
+    with pytest.raises(ExceptionGroup, match="2 of 3 videos were not made") as caught:
+        BatchResult((GOOD, BAD, LATE)).raise_for_failures()
+    assert [str(error) for error in caught.value.exceptions] == ["b failed", "Item 2: not_submitted."]

@@ -1,0 +1,168 @@
+"""The public API as one text: `tests/public_api.txt`, whose diff is the review of every change to it.
+
+After a change that is meant, write it anew: `PYTHONPATH=. python tests/test_public_api.py`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import inspect
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import attrs
+import pytest
+
+import kling_async
+from kling_async import errors, events
+
+RECORD = Path(__file__).parent / "public_api.txt"
+PROMISED = {
+    "KlingClient",
+    *("VideoRequest", "VideoOptions", "Job", "JobStatus", "Outcome", "Media", "ModelInfo"),
+    *("Result", "ResultState", "BatchResult"),
+    *("Limits", "PollingPolicy", "RetryPolicy"),
+    *("KlingError", "ConfigurationError", "InvalidRequestError"),
+    *("APIConnectionError", "APITimeoutError", "APIResponseError", "APIStatusError"),
+    *("BadRequestError", "AuthenticationError", "InsufficientCreditsError", "PermissionDeniedError"),
+    *("NotFoundError", "RateLimitError", "InternalServerError"),
+    *("AmbiguousSubmitError", "WaitTimeoutError", "DownloadError", "BudgetExceededError", "JournalError"),
+    *("JobError", "JobFailedError", "JobCancelledError"),
+    "__version__",
+}
+
+
+def public_of(module: ModuleType) -> dict[str, object]:
+    """What a module without `__all__` makes public: the classes it defines and the aliases it documents."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (getattr(value, "__module__", None) == module.__name__ or name == "Listener")
+    }
+
+
+def members_of(kind: type) -> dict[str, object]:
+    return {
+        name: value for name, value in vars(kind).items() if not name.startswith("_") and name != "Attributes"
+    }
+
+
+def plain(annotation: object) -> str:
+    """An annotation as it stands in the source."""
+    return getattr(annotation, "__forward_arg__", annotation)
+
+
+def call(name: str, value: Callable[..., object]) -> Iterator[str]:
+    """A call, each parameter on a line of its own, so that a change of one is a change of one line."""
+    signature = inspect.signature(value)
+    arrow = (
+        ""
+        if signature.return_annotation in {inspect.Signature.empty, None, "None"}
+        else f" -> {signature.return_annotation}"
+    )
+    yield f"{name}{arrow}"
+    is_named_only = False
+    for parameter in signature.parameters.values():
+        if parameter.name == "self":
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY and not is_named_only:
+            is_named_only = True
+            yield "    *"
+        stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+        yield f"    {stars}{parameter.name}: {parameter.annotation}{default}"
+
+
+def described(kind: type) -> Iterator[str]:
+    """What can be done with a class: how it is made, what it holds, what it does."""
+    if issubclass(kind, enum.Enum):
+        yield from (f"{member.name} = {member.value!r}" for member in kind)
+    elif typing.is_typeddict(kind):
+        yield from (f"{name}: {plain(annotation)}" for name, annotation in kind.__annotations__.items())
+    elif "__init__" in vars(kind):
+        yield from call("()", kind)
+    for name, member in sorted(members_of(kind).items()):
+        if inspect.isfunction(member):
+            word = "async " if inspect.iscoroutinefunction(member) else ""
+            yield from call(f"{word}{name}()", member)
+        elif isinstance(member, property):
+            yield f"{name}: {inspect.signature(member.fget).return_annotation}"
+
+
+def described_module(module: ModuleType, names: dict[str, object]) -> Iterator[str]:
+    for name, value in sorted(names.items()):
+        bases = ", ".join(base.__name__ for base in getattr(value, "__bases__", ()) if base is not object)
+        yield f"{module.__name__}.{name}{f'({bases})' if bases else ''}"
+        if isinstance(value, type):
+            yield from (f"    {line}" for line in described(value))
+
+
+def public_api() -> str:
+    top = {name: getattr(kling_async, name) for name in kling_async.__all__ if not name.startswith("_")}
+    lines = [*described_module(kling_async, top), *described_module(events, public_of(events))]
+    return "\n".join(lines) + "\n"
+
+
+def test_the_top_has_what_is_promised_and_nothing_else():
+    assert set(kling_async.__all__) == PROMISED
+    assert len(kling_async.__all__) == len(PROMISED)
+    assert all(hasattr(kling_async, name) for name in PROMISED)
+
+
+def test_every_signature_is_as_recorded():
+    recorded, current = RECORD.read_text().splitlines(), public_api().splitlines()
+    changes = "\n".join(difflib.unified_diff(recorded, current, "recorded", "now", lineterm="", n=1))
+    assert not changes, (
+        f"the public API changed; if that is meant, run `python {RECORD.parent.name}/{Path(__file__).name}`:\n{changes}"
+    )
+
+
+@pytest.mark.parametrize("module", [kling_async, errors, events])
+def test_everything_public_says_what_it_is(module):
+    assert module.__doc__
+    names = (
+        {name: getattr(kling_async, name) for name in PROMISED}
+        if module is kling_async
+        else public_of(module)
+    )
+    silent = []
+    for name, value in names.items():
+        if not isinstance(value, type):
+            continue
+        members = members_of(value)
+        silent += [
+            f"{name}.{member}"
+            for member, it in members.items()
+            if inspect.isroutine(it) and not inspect.getdoc(it)
+        ]
+        silent += [
+            f"{name}.{member}"
+            for member, it in members.items()
+            if isinstance(it, property) and not it.__doc__
+        ]
+        silent += [name] if not value.__doc__ or value.__doc__.startswith("Method generated") else []
+    assert silent == []
+
+
+@pytest.mark.parametrize("name", sorted(PROMISED - {"__version__"}))
+def test_what_a_docstring_says_begins_with_one_whole_sentence(name):
+    first = inspect.getdoc(getattr(kling_async, name)).splitlines()[0]
+    assert first[0].isupper() or first[0].isdecimal()
+    assert first.endswith((".", ":"))
+
+
+def test_values_are_frozen_and_hold_nothing_but_their_fields():
+    values = {name for name in PROMISED if attrs.has(getattr(kling_async, name))}
+    assert {"Job", "Result", "VideoRequest", "Limits"} <= values
+    for name in values:
+        kind = getattr(kling_async, name)
+        assert kind.__setattr__ is not object.__setattr__, name
+        assert not hasattr(kind.__new__(kind), "__dict__"), name
+
+
+if __name__ == "__main__":
+    RECORD.write_text(public_api())
