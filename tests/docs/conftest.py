@@ -2,17 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from kling_async.emulator import EmulatorSettings, LogNormal
+from kling_async.emulator import EmulatorSettings
 
 
 @pytest.fixture
 def kling_emulator_settings():
-    return EmulatorSettings(
-        time_scale=1000.0,
-        queue_time=LogNormal(1.0),
-        run_time=LogNormal(20.0, 0.35),
-        image_run_time=LogNormal(20.0, 0.35),
-    )
+    return EmulatorSettings(instant_rate=1.0)
 
 
 @pytest.fixture

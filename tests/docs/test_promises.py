@@ -5,11 +5,17 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from kling_async import AmbiguousSubmitError, KlingClient, RetryPolicy
-from kling_async.emulator import Drop, Edit, Fault, Reply, Stall
+from kling_async import AmbiguousSubmitError, KlingClient, PollingPolicy, RetryPolicy
+from kling_async.emulator import Drop, Edit, EmulatorSettings, Fault, Reply, Stall
 from kling_async.events import Submitted
 
 HASTE = RetryPolicy(initial_delay=0.001, max_delay=0.01)
+CURIOUS = PollingPolicy(poll_interval=0.01)
+
+
+@pytest.fixture
+def kling_emulator_settings():
+    return EmulatorSettings(time_scale=10_000.0)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +46,8 @@ async def test_a_submit_of_unknown_fate_is_one_post(kling_emulator, fault):
 async def test_a_wait_rides_out_what_status_calls_say(kling_emulator, fault):
     kling_emulator.faults.add(fault)
 
-    async with KlingClient("any-key", base_url=kling_emulator.url, retry=HASTE) as client:
+    url = kling_emulator.url
+    async with KlingClient("any-key", base_url=url, retry=HASTE, polling=CURIOUS) as client:
         job = await client.generate("rain")
 
     assert job.is_success
@@ -51,12 +58,14 @@ async def test_a_cancelled_submit_keeps_its_id(kling_emulator):
     kling_emulator.faults.add(Fault("submit", Stall(0.05)))
     told = []
 
-    async with KlingClient("any-key", base_url=kling_emulator.url, on_event=told.append) as client:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(client.submit, "rain")
-            while not kling_emulator.stats.requests:
-                await anyio.sleep(0.005)
-            tasks.cancel_scope.cancel()
+    async with (
+        KlingClient("any-key", base_url=kling_emulator.url, on_event=told.append) as client,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(client.submit, "rain")
+        while not kling_emulator.stats.requests:  # noqa: ASYNC110 - the emulator lives in another thread
+            await anyio.sleep(0.005)
+        tasks.cancel_scope.cancel()
 
     (paid,) = kling_emulator.stats.accepted
     ids = [event.request_id for event in told if isinstance(event, Submitted)]

@@ -29,7 +29,7 @@ def documented() -> set[str]:
 
 
 def public(module: ModuleType) -> set[str]:
-    """What a module says is public, or else what it defines without an underscore."""
+    """What a module says is public, or else what it defines without an underscore for others than the engine."""
     defined = (
         name
         for name, value in vars(module).items()

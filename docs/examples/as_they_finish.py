@@ -1,0 +1,25 @@
+"""Prompts that are made while others are rendered, and results as they finish, in flat memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from kling_async import KlingClient
+
+
+def prompts() -> Iterator[str]:
+    """Read only as fast as there is room at the service."""
+    for hour in range(8):
+        yield f"A village square at {hour * 3:02d}:00, time lapse"
+
+
+async def main() -> None:
+    """Print each result when it is there; nothing is kept."""
+    async with KlingClient() as client, client.batch(prompts(), max_concurrency=4) as results:
+        async for result in results:
+            print(result.index, result.state, result.job and result.job.video_url)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
