@@ -18,7 +18,7 @@ nox.options.sessions = ["tests", "lint", "types", "docs", "demo", "bench"]
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 WHOLE = ".[cli,emulator,notebook]"
-CODE = ("kling_async", "tests", "benchmarks", "docs", "noxfile.py")
+CODE = ("kling_async", "tests", "benchmarks", "docs", "noxfile.py", "README.md", "CONTRIBUTING.md")
 
 
 def group(name: str) -> tuple[str, ...]:
@@ -30,7 +30,8 @@ def group(name: str) -> tuple[str, ...]:
 def tests(session: nox.Session) -> None:
     """Run the tests against the built package and measure what they cover; extra arguments go to pytest."""
     session.install(WHOLE, *group("tests"))
-    session.env |= {"PYTHONSAFEPATH": "1", "COVERAGE_FILE": str(Path(session.create_tmp(), "coverage").absolute())}
+    session.env["PYTHONSAFEPATH"] = "1"
+    session.env["COVERAGE_FILE"] = str(Path(session.create_tmp(), "coverage").absolute())
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *session.posargs)
     if not session.posargs:

@@ -50,6 +50,12 @@ class ModelRules:
     parameters: Mapping[str, Parameter]
     source: str
     """Where the rules are from."""
+    required: tuple[str, ...] = attrs.field(init=False)
+    """The fields without which the service refuses a request."""
+
+    @required.default
+    def _find_required(self) -> tuple[str, ...]:
+        return tuple(field for field, parameter in self.parameters.items() if parameter.required)
 
 
 KLING_V2_6 = ModelRules(
@@ -87,12 +93,14 @@ def broken_rules(model: str, values: Mapping[str, object]) -> list[str]:
     rules = MODELS.get(model)
     if rules is None:
         return _broken_anywhere(values)
-    broken: list[str] = []
+    broken = [f"{field} is required" for field in rules.required if values.get(field) is None]
     for field, value in values.items():
         parameter = rules.parameters.get(field)
+        if value is None:
+            continue
         if parameter is not None:
             broken += _broken_by(field, value, parameter)
-        elif value is not None:
+        else:
             broken.append(
                 f"{model} takes no {field} (got {shown(value)}); "
                 f"leave it out, or force it with extra={{{field!r}: ...}}"
@@ -128,8 +136,6 @@ def shown(value: object) -> str:
 
 
 def _broken_by(field: str, value: object, rule: Parameter) -> list[str]:
-    if value is None:
-        return [f"{field} is required"] if rule.required else []
     if rule.image_suffixes is not None:
         return _broken_image(field, value, rule.image_suffixes)
     if rule.choices is not None:

@@ -16,6 +16,21 @@ import attrs
 from kling_async.errors import KlingError
 from kling_async.models import Job, JobStatus, ResultState
 
+__all__ = [
+    "Downloaded",
+    "Event",
+    "Finished",
+    "Listener",
+    "NotSubmitted",
+    "PollFailed",
+    "Retrying",
+    "StatusChanged",
+    "SubmitAmbiguous",
+    "SubmitReconciled",
+    "Submitted",
+    "Throttled",
+]
+
 _log = logging.getLogger("kling_async")
 
 
@@ -36,6 +51,7 @@ class Submitted(Event):
     """The service took a job; from here on it may be charged."""
 
     job: Job
+    """The record that it answered."""
 
 
 @attrs.frozen(kw_only=True)
@@ -43,7 +59,9 @@ class StatusChanged(Event):
     """A job was seen in another status than before."""
 
     status: JobStatus
+    """Where it stands now."""
     previous: JobStatus
+    """Where it stood when it was last seen."""
 
 
 @attrs.frozen(kw_only=True)
@@ -51,8 +69,11 @@ class Finished(Event):
     """An item has its final state; a download may still follow."""
 
     state: ResultState
+    """How it ended."""
     job: Job | None = None
+    """The last known record; None where the service never gave one."""
     error: KlingError | None = None
+    """Why it did not succeed."""
 
 
 @attrs.frozen(kw_only=True)
@@ -60,7 +81,9 @@ class Downloaded(Event):
     """A finished video was saved whole."""
 
     path: Path
+    """Where it is."""
     size_bytes: int
+    """How large it is."""
 
 
 @attrs.frozen(kw_only=True)
@@ -68,9 +91,13 @@ class Retrying(Event):
     """A call that is safe to repeat failed and will be sent again after `delay` seconds."""
 
     call: str
+    """Which call of the service, such as `status`."""
     attempt: int
+    """The number of the try that comes, from 1 for the first repetition."""
     delay: float
+    """Seconds until then."""
     error: KlingError
+    """What the last try ended with."""
 
 
 @attrs.frozen(kw_only=True)
@@ -78,7 +105,9 @@ class Throttled(Event):
     """The service asked for patience: no submit of this client is sent for `delay` seconds."""
 
     delay: float
+    """Seconds for which nothing is submitted."""
     error: KlingError
+    """What the service answered."""
 
 
 @attrs.frozen(kw_only=True)
@@ -86,7 +115,9 @@ class PollFailed(Event):
     """A status call failed; the job is asked about again after `delay` seconds."""
 
     delay: float
+    """Seconds until the job is asked about again."""
     error: KlingError
+    """What the call ended with."""
 
 
 @attrs.frozen(kw_only=True)
@@ -94,6 +125,7 @@ class SubmitAmbiguous(Event):
     """A paid POST was sent and its fate is unknown."""
 
     error: KlingError
+    """What is known of it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -101,6 +133,7 @@ class SubmitReconciled(Event):
     """The job of an ambiguous submit was found at the service and taken over."""
 
     job: Job
+    """The job that was found."""
 
 
 @attrs.frozen(kw_only=True)
@@ -108,6 +141,7 @@ class NotSubmitted(Event):
     """An item was never accepted by the service, and nothing was charged for it."""
 
     error: KlingError
+    """Why not."""
 
 
 Listener: TypeAlias = Callable[[Event], object]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypedDict, overload
 
@@ -116,13 +117,15 @@ class VideoRequest:
 _PARAMETERS = tuple(
     field.name for field in attrs.fields(VideoRequest) if field.name not in {"model", "extra", "key"}
 )
+_read_parameters = attrgetter(*_PARAMETERS)
 _FIELDS = frozenset(field.name for field in attrs.fields(VideoRequest))
 _OPTIONS = frozenset(VideoOptions.__annotations__)
 
 
 def parameters_of(request: VideoRequest) -> dict[str, Any]:
-    """The request's model parameters by field name, `None` where not given."""
-    return {name: getattr(request, name) for name in _PARAMETERS}
+    """The request's model parameters by field name, without those that were not given."""
+    values = zip(_PARAMETERS, _read_parameters(request), strict=True)
+    return {name: value for name, value in values if value is not None}
 
 
 def check_options(options: Mapping[str, Any], *, call: str) -> None:
@@ -242,6 +245,7 @@ class Job:
     request_id: str
     """The service's id of the job."""
     status: JobStatus
+    """Where it stands."""
     model: str | None = None
     """The model's id as the service echoes it; not always the one that was sent."""
     payload: Mapping[str, Any] = attrs.field(factory=dict, repr=False, hash=False)
@@ -255,7 +259,9 @@ class Job:
     updated_at: datetime | None = None
     """When the record last changed, aware, in UTC; for a final job, its end."""
     organization_id: str | None = attrs.field(default=None, repr=False)
+    """The organization that is charged."""
     user_id: str | None = attrs.field(default=None, repr=False)
+    """Who submitted it."""
     raw: Mapping[str, Any] = attrs.field(factory=dict, repr=False, hash=False)
     """The whole record as it was answered, unknown keys included."""
 

@@ -125,8 +125,12 @@ class Batch:
 
         try:
             sent = await self._uploads.with_urls(request)
-            payload = payload_of(sent)
-            kind = kind_of_payload(request.model, payload)
+        except KlingError as error:
+            self._not_submitted(index, request, error)
+            return
+        payload = payload_of(sent)
+        kind = kind_of_payload(request.model, payload)
+        try:
             await self.engine.submitter.submit(
                 request.model,
                 payload,

@@ -75,9 +75,12 @@ class Submitter:
         body = submit_body(model, payload)
         unsent = throttles = 0
         while True:
-            async with self._slots:
+            await self._take_slot()
+            try:
                 await self._turn()
                 outcome = await self._post(model, body, on_accepted)
+            finally:
+                self._slots.release()
             if isinstance(outcome, Job):
                 self._pauses = 0
                 return outcome
@@ -92,6 +95,12 @@ class Submitter:
                     raise _ambiguous(model, outcome) from outcome
                 case _:
                     raise outcome
+
+    async def _take_slot(self) -> None:
+        try:
+            self._slots.acquire_nowait()
+        except anyio.WouldBlock:
+            await self._slots.acquire()
 
     async def _turn(self) -> None:
         """Wait until the hourly rate allows one more and no pause is on."""
@@ -113,7 +122,7 @@ class Submitter:
                 job = salvaged
             _log.info("submitted job %s (%s)", job.request_id, model)
             on_accepted(job)
-            return job
+        return job
 
     def _pause(self, error: KlingError, notify: Notifier) -> float:
         """One sign of throttling slows all submits of the client."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -63,7 +64,7 @@ class Uploader:
                 path = os.fspath(picture)
                 if path not in self._known:
                     self._known[path] = await upload(self.caller, path)
-        urls = {name: self._known[os.fspath(picture)] for name, picture in local.items()}
+        urls: dict[str, Any] = {name: self._known[os.fspath(picture)] for name, picture in local.items()}
         return attrs.evolve(request, **urls)
 
 

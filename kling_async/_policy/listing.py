@@ -8,8 +8,10 @@ from typing import TypeAlias
 
 from kling_async._policy.stage import Stage
 
-_ROW_COST = 0.07
-"""What one row of a list costs, in status calls; a call itself costs one."""
+_ROW_COST = 0.005
+"""What one row of a list costs, in status calls: microseconds to decode it, where a call takes hundreds."""
+_ROW_BURDEN = 0.045
+"""What it weighs in the pace of lists: it costs the service more than us, and soon enough is enough."""
 _STRIDE = 1.25
 """How much longer each step into the future is than the one before."""
 
@@ -18,8 +20,13 @@ Crowd: TypeAlias = Sequence[tuple[Stage, float, int]]
 
 
 def list_cost(*, calls: float, rows: float) -> float:
-    """What going through a list costs, in status calls."""
+    """What going through a list costs, in status calls; a list that costs less than it saves pays."""
     return calls + _ROW_COST * rows
+
+
+def list_burden(*, calls: float, rows: float) -> float:
+    """What going through a list weighs, in status calls, when the next one is put off."""
+    return calls + _ROW_BURDEN * rows
 
 
 def stands_for(crowd: Crowd, *, longest: float) -> float:
@@ -40,12 +47,12 @@ def stands_for(crowd: Crowd, *, longest: float) -> float:
     return singly * singly / together if together else 0.0
 
 
-def list_delay(crowd: Crowd, *, cost: float, shortest: float, longest: float) -> float:
+def list_delay(crowd: Crowd, *, burden: float, shortest: float, longest: float) -> float:
     """Seconds from the list that last showed these jobs to the next one.
 
     Args:
         crowd: The jobs it showed unfinished.
-        cost: What going through the list costs, in status calls.
+        burden: What going through the list weighs, in status calls.
         shortest: The least to wait, in seconds.
         longest: The most, in seconds.
     """
@@ -53,7 +60,7 @@ def list_delay(crowd: Crowd, *, cost: float, shortest: float, longest: float) ->
     while elapsed < longest:
         middle = elapsed + 0.5 * step
         worth = sum(count * stage.rate(age + middle) ** 2 for stage, age, count in crowd)
-        lists = math.sqrt(worth / cost) * step
+        lists = math.sqrt(worth / burden) * step
         if gathered + lists >= 1:
             return max(shortest, min(longest, elapsed + step * (1 - gathered) / lists))
         gathered += lists

@@ -9,7 +9,7 @@ import attrs
 
 from kling_async._policy.ages import EDGES
 from kling_async._policy.checks import at_least
-from kling_async._policy.listing import Crowd, list_cost, list_delay, stands_for
+from kling_async._policy.listing import Crowd, list_burden, list_cost, list_delay, stands_for
 from kling_async._policy.stage import Course, Kind, Stage, new_course
 from kling_async._policy.timetable import Pressure, press
 from kling_async.errors import ConfigurationError
@@ -185,7 +185,7 @@ class PollSchedule:
             return self.policy.poll_interval
         return list_delay(
             self._crowd(model, now),
-            cost=list_cost(calls=calls, rows=rows),
+            burden=list_burden(calls=calls, rows=rows),
             shortest=max(self._shortest, calls / self.max_polls_per_second),
             longest=self.policy.max_poll_interval,
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from functools import lru_cache
+from types import TracebackType
 
 import aiohttp
 from yarl import URL
@@ -128,28 +129,48 @@ def _url(request: Request) -> URL:
     return url
 
 
-@contextmanager
-def _our_errors(request: Request) -> Iterator[None]:
-    try:
-        yield
-    except aiohttp.ConnectionTimeoutError as error:
-        raise APITimeoutError(
-            f"{_name(request)}: no connection within {request.timeout / 2:g} s.", was_sent=False
-        ) from error
-    except (TimeoutError, aiohttp.ServerTimeoutError) as error:
-        raise APITimeoutError(f"{_name(request)}: no answer within {request.timeout:g} s.") from error
-    except aiohttp.ClientConnectorError as error:
-        raise APIConnectionError(f"{_name(request)}: no connection ({error}).", was_sent=False) from error
-    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
-        raise APIConnectionError(f"{_name(request)}: no address to connect to.", was_sent=False) from error
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise APIConnectionError(f"{_name(request)}: the connection was lost ({_reason(error)}).") from error
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        # Nobody cancelled this task: aiohttp cancels the name look-ups under way when its session is closed.
-        raise APIConnectionError(f"{_name(request)}: the client was closed meanwhile.") from None
+class _our_errors:  # noqa: N801 - reads as the verb it is
+    """Turns what aiohttp raises within the block into an error of ours."""
+
+    __slots__ = ("_request",)
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None and (ours := _ours(error, self._request)) is not None:
+            raise ours from error
+
+
+def _ours(error: BaseException, request: Request) -> APIConnectionError | None:
+    """The error of ours that one of aiohttp's stands for; None for one that is to go on as it is."""
+    name = _name(request)
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            within = request.timeout / 2
+            return APITimeoutError(f"{name}: no connection within {within:g} s.", was_sent=False)
+        case TimeoutError() | aiohttp.ServerTimeoutError():
+            return APITimeoutError(f"{name}: no answer within {request.timeout:g} s.")
+        case aiohttp.ClientConnectorError() | aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
+            reason = error if isinstance(error, OSError) else "no address to connect to"
+            return APIConnectionError(f"{name}: no connection ({reason}).", was_sent=False)
+        case aiohttp.ClientError() | OSError() | ValueError():
+            return APIConnectionError(f"{name}: the connection was lost ({_reason(error)}).")
+        case asyncio.CancelledError() if not _is_cancelled():
+            # aiohttp cancels the name look-ups under way when its session is closed.
+            return APIConnectionError(f"{name}: the client was closed meanwhile.")
+        case _:
+            return None
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _reason(error: Exception) -> str:

@@ -26,6 +26,8 @@ from kling_async.models import Job, JobStatus, Media, ModelInfo, Outcome, VideoR
 T = TypeVar("T")
 
 _NUMBERS = (int, float)
+_PLAIN = (str, int, float)
+_encode = json.JSONEncoder(allow_nan=False).encode
 # Compared by identity, for the hash of an Enum is computed in Python, and every record passes here.
 _FAILED, _CANCELLED = JobStatus.FAILED, JobStatus.CANCELLED
 
@@ -96,7 +98,7 @@ def payload_of(request: VideoRequest) -> dict[str, Any]:
             value = "on" if value else "off"  # noqa: PLW2901 - the wire's word for it
         elif field == "duration" and isinstance(value, int) and not isinstance(value, bool):
             value = str(value)  # noqa: PLW2901 - the wire's form of it
-        elif isinstance(value, os.PathLike):
+        elif not isinstance(value, _PLAIN) and isinstance(value, os.PathLike):
             value = os.fspath(value)  # noqa: PLW2901 - a path that was not uploaded reads as what it says
         payload[wire_name(request.model, field)] = value
     return {**payload, **request.extra}
@@ -104,7 +106,7 @@ def payload_of(request: VideoRequest) -> dict[str, Any]:
 
 def submit_body(model: str, payload: Mapping[str, Any]) -> bytes:
     """The body of a submit."""
-    return json.dumps({"model": model, "payload": payload}, allow_nan=False).encode()
+    return _encode({"model": model, "payload": payload}).encode()
 
 
 def upload_body(file_type: str) -> bytes:
@@ -243,15 +245,19 @@ def _readable(rows: Iterable[object], structure: Callable[[object], T]) -> Itera
             continue
 
 
-def _text(value: object) -> str | None:
+def _as_it_is(value: Any, _: object = None) -> Any:
+    return value
+
+
+def _text(value: object, _: object = None) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _mapping(value: object) -> dict[str, Any]:
+def _mapping(value: object, _: object = None) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _moment(value: object) -> datetime | None:
+def _moment(value: object, _: object = None) -> datetime | None:
     """Unix seconds; null, 0 and absent all mean "not said". Source: the official SDK's optional fields."""
     if not isinstance(value, _NUMBERS) or isinstance(value, bool) or value <= 0:
         return None
@@ -321,13 +327,11 @@ def _outcome(record: Mapping[str, Any], *, failed: bool) -> Outcome | None:
 
 def _make_converter() -> Converter:
     converter = Converter(detailed_validation=False)
-    converter.register_structure_hook(JobStatus, lambda value, _: value)
-    converter.register_structure_hook(Outcome | None, lambda value, _: value)
-    converter.register_structure_hook(str | None, lambda value, _: _text(value))
-    converter.register_structure_hook(datetime | None, lambda value, _: _moment(value))
-    converter.register_structure_hook_func(
-        lambda kind: kind == Mapping[str, Any], lambda value, _: _mapping(value)
-    )
+    converter.register_structure_hook(JobStatus, _as_it_is)
+    converter.register_structure_hook(Outcome | None, _as_it_is)
+    converter.register_structure_hook(str | None, _text)
+    converter.register_structure_hook(datetime | None, _moment)
+    converter.register_structure_hook_func(lambda kind: kind == Mapping[str, Any], _mapping)
     read_fields = make_dict_structure_fn(Job, converter, organization_id=override(rename="org_id"))
 
     def job(value: object, _: object) -> Job:

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+
+from kling_async._policy.outcome import error_of, state_of
+from kling_async.errors import (
+    AmbiguousSubmitError,
+    APIConnectionError,
+    JobCancelledError,
+    JobFailedError,
+    NotFoundError,
+    WaitTimeoutError,
+)
+from kling_async.models import Job, JobStatus, Outcome, ResultState
+
+
+def job(status, error=None):
+    return Job(request_id="id-1", status=status, outcome=Outcome(error=error))
+
+
+def test_a_success_is_no_error():
+    assert error_of(job(JobStatus.SUCCESS, "a warning")) is None
+
+
+@pytest.mark.parametrize(
+    "status, kind, verb",
+    [(JobStatus.FAILED, JobFailedError, "failed"), (JobStatus.CANCELLED, JobCancelledError, "was cancelled")],
+)
+def test_a_bad_end_is_an_error_with_the_services_words_and_the_record(status, kind, verb):
+    ended = job(status, "Generation rejected.")
+    error = error_of(ended)
+    assert type(error) is kind
+    assert error.message == f"Job id-1 {verb} at the service: Generation rejected. It may have been charged."
+    assert (error.request_id, error.job) == ("id-1", ended)
+
+
+def test_a_silent_failure_says_so_and_a_long_reason_is_cut():
+    assert "no reason given" in error_of(job(JobStatus.FAILED)).message
+    assert len(error_of(job(JobStatus.FAILED, "x" * 2**20)).message) < 600
+
+
+@pytest.mark.parametrize(
+    "end, state",
+    [
+        (job(JobStatus.SUCCESS), ResultState.SUCCEEDED),
+        (job(JobStatus.FAILED), ResultState.FAILED),
+        (job(JobStatus.CANCELLED), ResultState.CANCELLED),
+        (WaitTimeoutError("late"), ResultState.TIMED_OUT),
+        (AmbiguousSubmitError("lost"), ResultState.AMBIGUOUS),
+        (NotFoundError("vanished"), ResultState.FAILED),
+        (APIConnectionError("reset"), ResultState.FAILED),
+    ],
+    ids=["success", "failed", "cancelled", "late", "lost", "vanished", "reset"],
+)
+def test_each_end_has_its_state(end, state):
+    assert state_of(end) is state

@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kling_async._policy.polling import PollingPolicy, PollSchedule
+from kling_async._policy.stage import Kind
+from kling_async.errors import ConfigurationError
+
+KIND = Kind("kling-v2-6", duration=5)
+LONGER = Kind("kling-v2-6", duration=10)
+
+
+def begin(schedule, *, now=0.0, chance=0.5, running=True, kind=KIND, age=0.0):
+    return schedule.begin(kind, now=now, chance=chance, running=running, age=age)
+
+
+def experienced(median=60.0, sigma=0.35, count=300, **options):
+    """A schedule that has seen jobs run, and the time by its clock."""
+    schedule = PollSchedule(PollingPolicy(), **options)
+    dice = random.Random(1)  # noqa: S311 - samples, no secret
+    for _ in range(count):
+        run = median * math.exp(dice.gauss(0, sigma))
+        track = begin(schedule)
+        schedule.finished(track, now=run, exact=run)
+    return schedule, 1000.0
+
+
+@pytest.mark.parametrize("name", ["wait_timeout", "stall_timeout", "poll_interval", "max_poll_interval"])
+@pytest.mark.parametrize("value", [-1, math.nan, "5", True])
+def test_a_setting_out_of_range_names_itself_and_its_rule(name, value):
+    with pytest.raises(ConfigurationError, match=rf"PollingPolicy\.{name} must be a number .*{value!r}"):
+        PollingPolicy(**{name: value})
+
+
+@pytest.mark.parametrize("value", ["sometimes", None, True])
+def test_bulk_is_one_of_three_words(value):
+    with pytest.raises(ConfigurationError, match=r"bulk must be one of auto, never, always"):
+        PollingPolicy(bulk=value)
+
+
+def test_the_longest_interval_cannot_be_zero():
+    with pytest.raises(ConfigurationError, match="above 0"):
+        PollingPolicy(max_poll_interval=0)
+
+
+def test_the_defaults_are_those_of_the_reference():
+    policy = PollingPolicy()
+    assert (policy.wait_timeout, policy.stall_timeout, policy.poll_interval) == (3600.0, None, None)
+    assert (policy.max_poll_interval, policy.bulk) == (30.0, "auto")
+
+
+@pytest.mark.parametrize("interval", [0, 0.05, 5, 120])
+def test_a_fixed_pace_is_obeyed(interval):
+    schedule = PollSchedule(PollingPolicy(poll_interval=interval), max_polls_per_second=0.1)
+    for chance in (0.0, 0.99):
+        track = begin(schedule, now=100.0, chance=chance)
+        assert schedule.due(track, now=100.0) == 100.0 + interval
+    assert schedule.list_delay(KIND.model, now=100.0, calls=3, rows=300) == interval
+
+
+histories = st.lists(
+    st.tuples(st.floats(0.0, 1e6), st.sampled_from(["waiting", "running", "done", "failed", "given up"])),
+    max_size=25,
+)
+
+
+@settings(max_examples=40)
+@given(histories, st.floats(0.0, 1.0), st.sampled_from([math.inf, 10.0, 0.01]), st.floats(0.05, 60.0))
+def test_the_next_question_is_never_too_soon_nor_too_late(history, chance, budget, longest):
+    schedule = PollSchedule(PollingPolicy(max_poll_interval=longest), max_polls_per_second=budget)
+    now = 0.0
+    probe = begin(schedule, running=False)
+    for step, what in history:
+        now += step
+        track = begin(schedule, now=now, chance=chance, running=what == "running", age=step)
+        schedule.seen(track, now=now + 1.0, chance=chance, running=what != "waiting")
+        now += 2.0
+        if what in {"done", "failed"}:
+            schedule.finished(track, now=now, success=what == "done")
+        elif what == "given up":
+            schedule.gave_up(track)
+        schedule.seen(probe, now=now, chance=chance, running=False)
+        delay = schedule.due(probe, now=now) - now
+        slack = 1e-6 + now * 1e-9
+        assert min(0.2, longest) - slack <= delay
+        assert delay < math.inf
+        assert math.isinf(budget) is False or delay <= longest + slack
+
+
+@pytest.mark.parametrize("age", [0.0, 1e-12, 1e5, 1e12, -5.0, math.nan])
+def test_any_age_gives_a_moment(age):
+    schedule, now = experienced()
+    due = schedule.due(begin(schedule, now=now, age=age), now=now)
+    assert 0.1 < due - now <= 30.0
+
+
+def test_a_job_older_than_all_seen_is_not_forgotten():
+    schedule, now = experienced()
+    track = begin(schedule, now=now, age=3000.0, chance=0.0)
+    assert 10.0 < schedule.due(track, now=now) - now <= 30.0
+
+
+def test_questions_come_thick_when_jobs_are_likely_to_end():
+    schedule, now = experienced()
+    young, ripe = (begin(schedule, now=now, age=age, chance=0.0) for age in (5.0, 60.0))
+    assert schedule.due(ripe, now=now) - now < 3.0 < schedule.due(young, now=now) - now
+
+
+def test_chance_spreads_jobs_of_one_age():
+    schedule, now = experienced()
+    moments = [schedule.due(begin(schedule, now=now, age=60.0, chance=c), now=now) for c in (0.0, 0.5, 1.0)]
+    assert moments == sorted(moments, reverse=True)
+    assert moments[2] > now + 0.7 * (moments[0] - now)
+
+
+def test_what_others_show_meanwhile_may_put_a_question_off():
+    schedule = PollSchedule(PollingPolicy())
+    jobs = [begin(schedule, chance=i / 200) for i in range(200)]
+    late = schedule.due(jobs[0], now=0.0)
+    for job in jobs[1:]:
+        schedule.seen(job, now=late, chance=0.5, running=True)
+    assert schedule.due(jobs[0], now=late) > late + 1.0
+
+
+def test_the_first_ends_make_a_new_edition_in_which_jobs_are_due_sooner():
+    schedule = PollSchedule(PollingPolicy())
+    jobs = [begin(schedule, chance=0.0) for _ in range(20)]
+    for job in jobs:
+        schedule.seen(job, now=5.0, chance=0.0, running=True)
+    before = schedule.due(jobs[-1], now=5.0)
+    edition = schedule.edition
+    for job in jobs[:5]:
+        schedule.finished(job, now=6.0)
+    assert schedule.edition > edition
+    assert schedule.due(jobs[-1], now=6.0) < before
+
+
+def test_kinds_are_learned_apart():
+    schedule, now = experienced(median=60.0)
+    other = Kind("kling-v2-6", duration=5, sound=True)
+    for _ in range(100):
+        schedule.finished(begin(schedule, kind=other), now=300.0, exact=300.0)
+    ripe, not_yet = (begin(schedule, now=now, age=60.0, chance=0.0, kind=kind) for kind in (KIND, other))
+    assert schedule.due(ripe, now=now) < schedule.due(not_yet, now=now) - 5.0
+
+
+def test_a_new_kind_borrows_from_another_of_its_model():
+    schedule, now = experienced(median=2.0, count=50)
+    borrowed = begin(schedule, now=now, kind=LONGER, chance=0.0)
+    stranger = begin(schedule, now=now, kind=Kind("another"), chance=0.0)
+    from_image = begin(schedule, now=now, kind=Kind("kling-v2-6", has_image=True), chance=0.0)
+    first = schedule.due(borrowed, now=now) - now
+    assert first < 0.5 * (schedule.due(stranger, now=now) - now)
+    assert first < 0.5 * (schedule.due(from_image, now=now) - now)
+
+
+def test_run_time_counts_from_the_middle_between_waiting_and_running():
+    schedule, now = experienced()
+    track = begin(schedule, now=now, running=False)
+    schedule.seen(track, now=now + 20.0, chance=0.5, running=True)
+    assert track.since == now + 10.0
+    told = begin(schedule, now=now, running=False)
+    schedule.seen(told, now=now + 20.0, chance=0.5, running=True, age=3.0)
+    assert told.since == now + 17.0
+
+
+def test_a_job_once_seen_running_stays_so():
+    schedule, now = experienced()
+    track = begin(schedule, now=now)
+    schedule.seen(track, now=now + 5.0, chance=0.5, running=False)
+    assert track.stage is track.course.running
+    assert track.since == now
+
+
+def test_a_service_that_never_shows_jobs_running_is_learned_too():
+    schedule = PollSchedule(PollingPolicy())
+    dice = random.Random(1)  # noqa: S311 - samples, no secret
+    for _ in range(200):
+        run = 60.0 * math.exp(dice.gauss(0, 0.2))
+        schedule.finished(begin(schedule, running=False), now=run, exact=run)
+    now = 1000.0
+    young, ripe = (begin(schedule, now=now, age=age, running=False, chance=0.0) for age in (10.0, 60.0))
+    assert schedule.due(ripe, now=now) - now < 3.0 < schedule.due(young, now=now) - now
+
+
+def test_a_refusal_while_waiting_is_no_way_to_be_done():
+    schedule = PollSchedule(PollingPolicy())
+    track = begin(schedule, running=False)
+    schedule.finished(track, now=1.0, success=False)
+    assert track.course.jumps == 0
+
+
+def due_gaps(schedule, now, ages):
+    tracks = [begin(schedule, now=now, age=age, chance=0.0) for age in ages]
+    for track in tracks:
+        schedule.due(track, now=now)
+    return [schedule.due(track, now=now) - now for track in tracks]
+
+
+def test_a_tight_budget_puts_questions_off():
+    ages = [60.0] * 200
+    free, now = experienced()
+    tight, _ = experienced(max_polls_per_second=10.0)
+    assert min(due_gaps(tight, now, ages)) > 2 * max(due_gaps(free, now, ages))
+
+
+def test_a_tight_budget_goes_where_jobs_are_likely_to_end():
+    schedule, now = experienced(max_polls_per_second=10.0)
+    gaps = due_gaps(schedule, now, [5.0, 60.0] * 100)
+    assert max(gaps[1::2]) < 0.5 * min(gaps[0::2])
+
+
+def test_a_budget_that_is_free_again_is_used():
+    schedule, now = experienced(max_polls_per_second=10.0)
+    tracks = [begin(schedule, now=now, age=60.0, chance=0.0) for _ in range(200)]
+    for track in tracks:
+        schedule.due(track, now=now)
+    tight = schedule.due(tracks[0], now=now)
+    for track in tracks[1:100]:
+        schedule.gave_up(track)
+    for track in tracks[100:]:
+        schedule.finished(track, now=now)
+    assert schedule.due(tracks[0], now=now) < tight
+
+
+def test_a_list_pays_for_many_jobs_and_not_for_one():
+    schedule, now = experienced()
+    assert not schedule.list_pays(KIND.model, now=now, calls=1, rows=100)
+    begin(schedule, now=now, age=60.0)
+    assert not schedule.list_pays(KIND.model, now=now, calls=1, rows=100)
+    for _ in range(99):
+        begin(schedule, now=now, age=60.0)
+    assert schedule.list_pays(KIND.model, now=now, calls=1, rows=100)
+    assert not schedule.list_pays(KIND.model, now=now, calls=100, rows=10_000)
+    assert not schedule.list_pays("another model", now=now, calls=1, rows=1)
+
+
+def test_lists_take_in_all_kinds_of_a_model():
+    schedule, now = experienced()
+    for kind in (KIND, LONGER):
+        begin(schedule, now=now, age=60.0, kind=kind)
+    alone = schedule.list_delay("another model", now=now, calls=1, rows=2)
+    assert schedule.list_delay(KIND.model, now=now, calls=1, rows=2) < alone == 30.0
+
+
+def test_lists_keep_to_the_budget():
+    schedule, now = experienced(max_polls_per_second=2.0)
+    for _ in range(1000):
+        begin(schedule, now=now, age=60.0)
+    assert schedule.list_delay(KIND.model, now=now, calls=10, rows=1000) >= 5.0

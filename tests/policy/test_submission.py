@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+
+from kling_async import errors
+from kling_async._policy.submission import SubmitFailure, classify, stops_the_batch
+from kling_async._wire.replies import error_for
+from kling_async.errors import (
+    APIConnectionError,
+    APIResponseError,
+    APITimeoutError,
+    KlingError,
+    NotFoundError,
+)
+
+
+@pytest.mark.parametrize(
+    "error, failure",
+    [
+        (APIConnectionError("refused", was_sent=False), SubmitFailure.NOT_SENT),
+        (APITimeoutError("no connection", was_sent=False), SubmitFailure.NOT_SENT),
+        (APIConnectionError("reset"), SubmitFailure.UNKNOWN),
+        (APITimeoutError("stalled"), SubmitFailure.UNKNOWN),
+        (APIResponseError("HTML", status_code=200), SubmitFailure.UNKNOWN),
+        (KlingError("anything else"), SubmitFailure.UNKNOWN),
+    ],
+    ids=str,
+)
+def test_a_post_is_unsent_only_where_no_connection_was_made(error, failure):
+    assert classify(error) is failure
+
+
+def test_only_429_and_refusals_leave_nothing_that_may_be_charged():
+    found = {
+        status: classify(error_for(status, {}, b"", call="submit", secret="", now=0.0))
+        for status in range(300, 1000)
+    }
+    refused = set(range(400, 500)) - {408, 429}
+    assert {status for status in found if found[status] is SubmitFailure.THROTTLED} == {429}
+    assert {status for status in found if found[status] is SubmitFailure.REFUSED} == refused
+    assert {status for status in found if found[status] is SubmitFailure.UNKNOWN} == set(found) - refused - {
+        429
+    }
+
+
+def test_an_error_without_its_status_is_unknown():
+    assert classify(NotFoundError("x")) is SubmitFailure.UNKNOWN
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 408, 409, 422, 429, 500, 502])
+def test_only_a_wrong_key_account_right_or_model_stops_the_batch(status):
+    error = error_for(status, {}, b"", call="submit", secret="", now=0.0)
+    assert stops_the_batch(error) is (status in {401, 402, 403, 404})
+
+
+def test_no_other_error_stops_the_batch():
+    others = [
+        errors.APIConnectionError,
+        errors.APIResponseError,
+        errors.AmbiguousSubmitError,
+        errors.InvalidRequestError,
+    ]
+    assert not any(stops_the_batch(kind("x")) for kind in others)

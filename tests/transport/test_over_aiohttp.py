@@ -1,0 +1,513 @@
+from __future__ import annotations
+
+import asyncio
+import gzip
+import socket
+import zlib
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kling_async._transport import over_aiohttp
+from kling_async._transport.base import Reply, Request
+from kling_async._transport.over_aiohttp import AiohttpTransport
+from kling_async.errors import APIConnectionError, APITimeoutError
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+CEILING = 100_000
+
+
+def packed(body, encoding=b"gzip"):
+    return b"HTTP/1.1 200 OK\r\nContent-Encoding: %b\r\nContent-Length: %d\r\n\r\n%b" % (
+        encoding,
+        len(body),
+        body,
+    )
+
+
+@attrs.define
+class Server:
+    """A raw server: answers each request with bytes, and says what it was sent."""
+
+    url: str = ""
+    heads: list[bytes] = attrs.field(factory=list)
+    was_asked: asyncio.Event = attrs.field(factory=asyncio.Event)
+    bodies: list[bytes] = attrs.field(factory=list)
+    connections: int = 0
+
+    @property
+    def requests(self) -> int:
+        return len(self.heads)
+
+
+Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def serving(*answers: bytes | Answer, keep_alive: bool = False):
+    """A server on loopback whose n-th request gets the n-th answer, the last one for all that follow.
+
+    Bytes are answered and the connection closed, unless it is to be kept alive.
+    """
+    server, writers = Server(), set()
+
+    async def answered(reader, writer) -> bool:
+        head = await reader.readuntil(b"\r\n\r\n")
+        server.heads.append(head)
+        server.was_asked.set()
+        length = next(
+            (line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), b":0"
+        )
+        server.bodies.append(await reader.readexactly(int(length.partition(b":")[2])))
+        answer = answers[min(server.requests, len(answers)) - 1]
+        if not isinstance(answer, bytes):
+            await answer(reader, writer)
+            return False
+        writer.write(answer)
+        await writer.drain()
+        return keep_alive
+
+    async def connected(reader, writer):
+        server.connections += 1
+        writers.add(writer)
+        try:
+            while await answered(reader, writer):
+                pass
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    listener = await asyncio.start_server(connected, "127.0.0.1", 0, backlog=256)
+    server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    try:
+        yield server
+    finally:
+        listener.close()
+        for writer in writers:
+            writer.close()
+        await asyncio.sleep(0)
+
+
+def closing_with(*pieces: bytes, reset: bool = False) -> Answer:
+    async def answer(reader, writer):
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.01)
+        if reset:
+            writer.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0"
+            )
+            writer.transport.abort()
+
+    return answer
+
+
+def stalling_after(piece: bytes) -> Answer:
+    async def answer(reader, writer):
+        writer.write(piece)
+        await writer.drain()
+        await reader.read()  # until the client gives up
+
+    return answer
+
+
+@pytest.fixture
+async def transport():
+    transport = AiohttpTransport()
+    yield transport
+    await transport.aclose()
+
+
+@pytest.fixture(params=["send", "stream"])
+def call(request, transport):
+    """Both ways to send a request, as one: each gives the whole reply."""
+
+    async def stream(wanted: Request) -> Reply:
+        async with transport.stream(wanted) as reply:
+            body = b"".join([piece async for piece in reply.chunks()])
+            return Reply(reply.status, reply.headers, body)
+
+    return transport.send if request.param == "send" else stream
+
+
+def post(url, *, timeout=2.0, body=b'{"a": 1}', path="/requests", **headers):
+    return Request("POST", f"{url}{path}", headers, body, timeout)
+
+
+def get(url, *, timeout=2.0, path="/"):
+    return Request("GET", f"{url}{path}", {}, None, timeout)
+
+
+# What is sent, and what comes back
+
+
+async def test_a_request_goes_out_once_as_it_was_written(call):
+    headers = {"Authorization": "Bearer key", "User-Agent": "me/1", "Content-Type": "image/jpeg"}
+    async with serving(OK) as server:
+        reply = await call(post(server.url, path="/a%2Fb?x=%20", **headers))
+    assert (reply.status, reply.body) == (200, b"{}")
+    assert server.bodies == [b'{"a": 1}']
+    first, *lines = server.heads[0].decode().split("\r\n")
+    assert first == "POST /a%2Fb?x=%20 HTTP/1.1"
+    for name, value in headers.items():
+        assert [line for line in lines if line.lower().startswith(name.lower())] == [f"{name}: {value}"]
+    assert not any(line.lower().startswith("cookie") for line in lines)
+
+
+async def test_headers_are_looked_up_by_lower_case_names(call):
+    async with serving(b"HTTP/1.1 429 Slow\r\nRETRY-After: 7\r\nContent-Length: 0\r\n\r\n") as server:
+        reply = await call(get(server.url))
+    assert (reply.status, reply.headers["retry-after"], reply.body) == (429, "7", b"")
+
+
+@pytest.mark.parametrize("status", [201, 204, 301, 302, 303, 307, 308, 400, 404, 500, 502, 599])
+async def test_no_status_is_read_and_no_redirect_followed(call, status):
+    answer = b"HTTP/1.1 %d X\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n" % status
+    async with serving(answer) as server:
+        reply = await call(post(server.url))
+    assert (reply.status, reply.headers["location"]) == (status, "/elsewhere")
+    assert server.requests == 1
+
+
+async def test_a_page_of_html_is_a_reply_like_any_other(call):
+    async with serving(b"HTTP/1.1 502 Bad\r\nContent-Type: text/html\r\n\r\n<html>") as server:
+        assert await call(get(server.url)) == Reply(502, {"Content-Type": "text/html"}, b"<html>")
+
+
+async def test_no_cookie_is_kept(transport):
+    answer = b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n"
+    async with serving(answer, keep_alive=True) as server:
+        await transport.send(get(server.url))
+        await transport.send(get(server.url))
+    assert b"a=b" not in server.heads[1]
+
+
+async def test_a_connection_is_used_again(transport):
+    async with serving(OK, keep_alive=True) as server:
+        for _ in range(3):
+            await transport.send(post(server.url))
+    assert (server.requests, server.connections) == (3, 1)
+
+
+async def test_many_requests_do_not_wait_for_one_another(transport):
+    together = asyncio.Barrier(120)
+
+    async def answer(reader, writer):
+        await together.wait()
+        writer.write(OK)
+
+    async with serving(answer) as server:
+        replies = await asyncio.gather(*(transport.send(post(server.url)) for _ in range(120)))
+    assert [reply.status for reply in replies] == [200] * 120
+
+
+@pytest.mark.parametrize("encoding", [b"gzip", b"deflate"])
+async def test_a_packed_reply_is_unpacked_for_a_call_and_left_alone_in_a_stream(transport, encoding):
+    body = gzip.compress(b"{}") if encoding == b"gzip" else zlib.compress(b"{}")
+    async with serving(packed(body, encoding)) as server:
+        assert (await transport.send(get(server.url))).body == b"{}"
+        async with transport.stream(get(server.url)) as reply:
+            assert b"".join([piece async for piece in reply.chunks()]) == body
+
+
+async def test_a_stream_that_is_left_early_gives_its_connection_up(transport):
+    async with serving(stalling_after(CHUNKED + b"5\r\nhello\r\n")) as server:
+        async with transport.stream(get(server.url)) as reply:
+            async for piece in reply.chunks():
+                assert piece == b"hello"
+                break
+        assert not transport._session.connector._acquired
+
+
+# Nothing can have been sent
+
+
+async def test_a_refused_connection_was_not_sent(call, unused_port):
+    with pytest.raises(APIConnectionError, match="no connection") as caught:
+        await call(post(f"http://127.0.0.1:{unused_port}"))
+    assert caught.value.was_sent is False
+
+
+@pytest.fixture
+def unused_port():
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+async def test_a_host_without_an_address_was_not_sent(call):
+    with pytest.raises(APIConnectionError, match="no connection") as caught:
+        await call(post("http://nowhere.invalid"))
+    assert caught.value.was_sent is False
+
+
+async def test_tls_to_a_plain_port_was_not_sent(call):
+    async with serving(OK) as server:
+
+        async def plain(reader, writer):
+            await reader.read(100)
+            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            writer.close()
+
+        listener = await asyncio.start_server(plain, "127.0.0.1", 0)
+        port = listener.sockets[0].getsockname()[1]
+        with pytest.raises(APIConnectionError) as caught:
+            await call(post(f"https://127.0.0.1:{port}"))
+        listener.close()
+    assert caught.value.was_sent is False
+    assert server.requests == 0
+
+
+async def test_a_connection_that_is_not_made_in_time_was_not_sent(call):
+    with socket.socket() as full, socket.socket() as one, socket.socket() as two:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for filler in (one, two):
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        with pytest.raises(APITimeoutError, match=r"no connection within 0\.05 s") as caught:
+            await call(post(f"http://127.0.0.1:{full.getsockname()[1]}", timeout=0.1))
+    assert caught.value.was_sent is False
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http:///path",
+        "/path",
+        "ftp://host",
+        "javascript:alert(1)",
+        "http://[::1",
+        "http://host:99999",
+        "http://2130706433",
+    ],
+)
+async def test_what_is_no_address_was_not_sent(call, url):
+    with pytest.raises(APIConnectionError, match="no address to connect to") as caught:
+        await call(Request("POST", url, {}, b"{}"))
+    assert caught.value.was_sent is False
+
+
+async def test_a_closed_transport_sends_nothing_and_may_be_closed_again(transport, call):
+    async with serving(OK) as server:
+        await transport.aclose()
+        await transport.aclose()
+        with pytest.raises(APIConnectionError, match="the client is closed") as caught:
+            await call(post(server.url))
+    assert caught.value.was_sent is False
+    assert server.connections == 0
+
+
+# It may have been sent
+
+BROKEN = {
+    "closed without a word": closing_with(),
+    "reset without a word": closing_with(reset=True),
+    "closed within the headers": closing_with(b"HTTP/1.1 200 OK\r\nContent-"),
+    "reset within the headers": closing_with(b"HTTP/1.1 200 OK\r\nContent-", reset=True),
+    "closed after the headers": closing_with(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"),
+    "reset after the headers": closing_with(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", reset=True),
+    "half a body": closing_with(b'HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"a"'),
+    "half a body, then reset": closing_with(b'HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"a"', reset=True),
+    "a chunk that never ends": closing_with(CHUNKED + b"9\r\n{"),
+    "chunks without an end": closing_with(CHUNKED + b"1\r\n{\r\n"),
+    "a chunk of no size": CHUNKED + b"zz\r\n{\r\n",
+    "a length that is none": b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n{}",
+    "a length below zero": b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\n{}",
+    "a length beyond all": b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n{}",
+    "a length and chunks": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "no HTTP": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "a header without end": b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000,
+    "a status that is none": b"HTTP/1.1 abc\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("answer", BROKEN.values(), ids=list(BROKEN))
+async def test_a_broken_reply_is_a_lost_connection_and_its_post_was_sent_once(call, answer):
+    async with serving(answer) as server:
+        with pytest.raises(APIConnectionError, match=r"POST http://127\.0\.0\.1:\d+/requests: ") as caught:
+            await call(post(server.url, path="/requests?signature=secret"))
+    assert caught.value.was_sent is True
+    assert server.requests == 1
+    assert "secret" not in caught.value.message
+    assert caught.value.message.isprintable()
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n",
+        CHUNKED + b"5\r\nhello\r\n",
+    ],
+    ids=["before", "within", "after the headers", "within the body"],
+)
+async def test_a_stalled_reply_is_a_timeout_and_its_post_was_sent_once(call, piece):
+    async with serving(stalling_after(piece)) as server:
+        with pytest.raises(APITimeoutError, match=r"no answer within 0\.1 s") as caught:
+            await call(post(server.url, timeout=0.1))
+    assert caught.value.was_sent is True
+    assert server.requests == 1
+
+
+@pytest.mark.parametrize("body, encoding", [(b"no gzip", b"gzip"), (b"\xff", b"deflate")])
+async def test_a_reply_that_cannot_be_unpacked_is_a_lost_connection(transport, body, encoding):
+    async with serving(packed(body, encoding)) as server:
+        with pytest.raises(APIConnectionError) as caught:
+            await transport.send(post(server.url))
+    assert caught.value.was_sent is True
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (CEILING + 1) + b"x" * (CEILING + 1),
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (CEILING + 1),
+        CHUNKED + b"%x\r\n" % (CEILING + 1) + b"x" * (CEILING + 1),
+        packed(gzip.compress(b"\0" * 50 * CEILING)),
+    ],
+    ids=["with its length", "without its length", "in chunks", "unpacked"],
+)
+async def test_a_reply_beyond_the_ceiling_is_refused(transport, monkeypatch, answer):
+    monkeypatch.setattr(over_aiohttp, "LARGEST_REPLY_BYTES", CEILING)
+    async with serving(answer) as server:
+        with pytest.raises(APIConnectionError, match=r"the reply is larger than 100,000 bytes") as caught:
+            await transport.send(post(server.url))
+    assert caught.value.was_sent is True
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % CEILING + b"x" * CEILING,
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * CEILING,
+        packed(gzip.compress(b"x" * CEILING)),
+    ],
+    ids=["with its length", "without its length", "unpacked"],
+)
+async def test_a_reply_up_to_the_ceiling_is_read(transport, monkeypatch, answer):
+    monkeypatch.setattr(over_aiohttp, "LARGEST_REPLY_BYTES", CEILING)
+    async with serving(answer) as server:
+        assert (await transport.send(post(server.url))).body == b"x" * CEILING
+
+
+def test_the_ceiling_is_the_one_that_the_protocol_promises():
+    assert over_aiohttp.LARGEST_REPLY_BYTES == 64 * 1024 * 1024
+
+
+# A POST goes on the wire once
+
+
+async def test_a_post_on_a_kept_connection_that_drops_it_was_sent_and_is_not_sent_again(transport):
+    async with serving(OK, closing_with(), OK, keep_alive=True) as server:
+        await transport.send(get(server.url))
+        with pytest.raises(APIConnectionError) as caught:
+            await transport.send(post(server.url))
+    assert caught.value.was_sent is True
+    assert (server.requests, server.connections) == (2, 1)
+    assert server.heads[1].startswith(b"POST ")
+
+
+async def test_a_get_on_a_kept_connection_that_drops_it_may_be_sent_again(transport):
+    async with serving(OK, closing_with(), OK, keep_alive=True) as server:
+        await transport.send(get(server.url))
+        assert (await transport.send(get(server.url))).body == b"{}"
+    assert (server.requests, server.connections) == (3, 2)
+
+
+async def test_a_kept_connection_that_was_closed_meanwhile_is_not_used_for_a_post(transport):
+    async with serving(OK) as server:
+        await transport.send(get(server.url))
+        await asyncio.sleep(0.02)
+        assert (await transport.send(post(server.url))).status == 200
+    assert [head.split()[0] for head in server.heads] == [b"GET", b"POST"]
+
+
+@pytest.mark.parametrize("answer", BROKEN.values(), ids=list(BROKEN))
+async def test_whatever_happens_on_a_kept_connection_a_post_is_sent_once(transport, answer):
+    async with serving(OK, answer, OK, keep_alive=True) as server:
+        await transport.send(get(server.url))
+        with pytest.raises(APIConnectionError) as caught:
+            await transport.send(post(server.url, timeout=0.2))
+        await asyncio.sleep(0.01)
+    assert caught.value.was_sent is True
+    assert [head.split()[0] for head in server.heads] == [b"GET", b"POST"]
+
+
+# Leaving
+
+
+async def test_a_cancelled_call_is_cancelled_and_gives_its_connection_up(transport, call):
+    async with serving(stalling_after(b"")) as server:
+        task = asyncio.create_task(call(post(server.url)))
+        await server.was_asked.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not transport._session.connector._acquired
+    assert server.requests == 1
+
+
+async def test_closing_ends_the_calls_in_flight_as_lost(transport, call):
+    async with serving(stalling_after(b"")) as server:
+        task = asyncio.create_task(call(post(server.url)))
+        await server.was_asked.wait()
+        await transport.aclose()
+        with pytest.raises(APIConnectionError) as caught:
+            await task
+    assert caught.value.was_sent is True
+
+
+async def test_closing_during_a_name_look_up_is_an_error_and_no_cancellation(transport, call):
+    looking = asyncio.Event()
+
+    class Resolver:
+        async def resolve(self, host, port, family):
+            looking.set()
+            await asyncio.Event().wait()
+
+        async def close(self):
+            pass
+
+    transport._session.connector._resolver = Resolver()
+    task = asyncio.create_task(call(post("http://host.example")))
+    await looking.wait()
+    await transport.aclose()
+    with pytest.raises(APIConnectionError, match="the client was closed meanwhile") as caught:
+        await task
+    assert caught.value.was_sent is True
+
+
+# Anything at all
+
+PIECES = [
+    b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 000 X\r\n", b"HTTP/9.9 200\r\n", b"HTTP/1.1 100 Continue\r\n\r\n",
+    b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n", b"Content-Length: 5\r\n", b"Content-Length: 0\r\n",
+    b"Transfer-Encoding: chunked\r\n", b"Content-Encoding: gzip\r\n", b"Content-Encoding: br\r\n", b"Connection: close\r\n",
+    b"Content-Type: a; charset=none\r\n", b"Set-Cookie: a=\x00\xff; \r\n", b"Location: http://[\r\n", b"Link: <\xe9>\r\n",
+    b": x\r\n", b"\r\n", b"\r\n", b"hello", b"5\r\nhello\r\n0\r\n\r\n", b"ffffffffffffffffff\r\n", b"\x1f\x8b\x08", b"\x00",
+]  # fmt: skip
+
+
+@given(pieces=st.lists(st.sampled_from(PIECES) | st.binary(max_size=8), max_size=8))
+def test_any_bytes_are_a_reply_or_a_lost_connection(pieces):
+    async def scenario():
+        transport = AiohttpTransport()
+        async with serving(b"HTTP/1.1 200 OK\r\n" + b"".join(pieces), b"".join(pieces)) as server:
+            for request in (post(server.url), get(server.url)):
+                try:
+                    assert isinstance(await transport.send(request), Reply)
+                except APIConnectionError as error:
+                    assert error.was_sent is True  # noqa: PT017 - either end is right, nothing else is
+            assert [head.split()[0] for head in server.heads].count(b"POST") == 1
+        await transport.aclose()
+
+    asyncio.run(scenario())

@@ -1,0 +1,128 @@
+"""The API as its users type it: this file is checked by mypy and basedpyright, and never run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, assert_type
+
+from kling_async import (
+    APIConnectionError,
+    APIStatusError,
+    BatchResult,
+    Job,
+    JobStatus,
+    KlingClient,
+    KlingError,
+    Limits,
+    Media,
+    ModelInfo,
+    Outcome,
+    PollingPolicy,
+    Result,
+    ResultState,
+    RetryPolicy,
+    VideoOptions,
+    VideoRequest,
+)
+from kling_async.events import Downloaded, Event, Finished, StatusChanged
+
+
+async def one_video(client: KlingClient) -> None:
+    job = await client.generate("A majestic eagle at sunset", duration=10, sound=True)
+    assert_type(job, Job)
+    assert_type(await client.download(job, "eagle.mp4"), Path)
+    assert_type(await client.download(job.request_id, Path("videos")), Path)
+    assert_type(await client.submit(VideoRequest("x"), cfg_scale=0.5), Job)
+    assert_type(await client.submit({"prompt": "x", "duration": 5}), Job)
+    assert_type(await client.wait(job), Job)
+    assert_type(await client.wait("id"), Job)
+    assert_type(await client.get("id"), Job)
+    assert_type(await client.upload(Path("a.png")), str)
+    assert_type(await client.models(), list[str])
+    assert_type(await client.model("kling-v2-6"), ModelInfo)
+    async for listed in client.list_jobs(page_size=10):
+        assert_type(listed, Job)
+
+
+async def many_videos(client: KlingClient, prompts: list[str], endless: AsyncIterator[str]) -> None:
+    batch = await client.generate_many(prompts, duration=5, max_concurrency=50, output="videos/")
+    assert_type(batch, BatchResult)
+    assert_type(batch[0], Result)
+    assert_type(batch[1:], tuple[Result, ...])
+    assert_type(batch.succeeded, tuple[Result, ...])
+    assert_type(batch.paths, tuple[Path, ...])
+    assert_type(batch.cost_usd, Decimal | None)
+    for each in batch:
+        assert_type(each, Result)
+    opened = client.batch(endless, max_concurrency=50, on_event=heard)
+    assert_type(opened, AbstractAsyncContextManager[AsyncIterator[Result], bool | None])
+    async with opened as results:
+        async for result in results:
+            assert_type(result, Result)
+            assert_type(result.unwrap(), Job)
+    await client.generate_many([VideoRequest("x"), "y", {"prompt": "z"}])
+
+
+async def shared_options(client: KlingClient) -> None:
+    options: VideoOptions = {"duration": 5, "sound": True, "image": Path("a.png"), "extra": {"seed": 7}}
+    await client.generate("x", **options)
+    await client.generate("x", durations=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await client.generate("x", duration="five")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def opened(path: os.PathLike[str]) -> KlingClient:
+    VideoRequest("x", image=path, duration="5", sound="on", cfg_scale="0.5", extra={"seed": 7}, key="k")
+    VideoRequest("x", "kling-v2-6")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    return KlingClient(
+        "key",
+        organization_id="org",
+        base_url="http://127.0.0.1:8080",
+        timeout=30,
+        limits=Limits(max_submits_per_hour=100),
+        polling=PollingPolicy(wait_timeout=None, bulk="never"),
+        retry=RetryPolicy(max_retries=0),
+        on_event=heard,
+    )
+
+
+def heard(event: Event) -> None:
+    assert_type(event.index, int | None)
+    if isinstance(event, StatusChanged):
+        assert_type(event.status, JobStatus)
+    elif isinstance(event, Finished):
+        assert_type(event.state, ResultState)
+    elif isinstance(event, Downloaded):
+        assert_type(event.size_bytes, int)
+
+
+def values(job: Job, request: VideoRequest, result: Result, info: ModelInfo) -> None:
+    assert_type(job.status, JobStatus)
+    assert_type(job.outcome, Outcome | None)
+    assert_type(job.created_at, datetime | None)
+    assert_type(job.raw, Mapping[str, Any])
+    assert_type(job.video_url, str | None)
+    assert_type(job.failure_reason, str | None)
+    assert_type(request.duration, int | None)
+    assert_type(request.sound, bool | None)
+    assert_type(request.cfg_scale, float | None)
+    assert_type(request.extra, Mapping[str, Any])
+    assert_type(result.error, KlingError | None)
+    assert_type(result.request, VideoRequest | None)
+    assert_type(info.price, Decimal | None)
+    if job.outcome is not None:
+        assert_type(job.outcome.media, tuple[Media, ...])
+    job.status = JobStatus.SUCCESS  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def failures(error: KlingError) -> None:
+    assert_type(error.retry_after, float | None)
+    assert_type(error.job, Job | None)
+    if isinstance(error, APIConnectionError):
+        assert_type(error.was_sent, bool)
+    elif isinstance(error, APIStatusError):
+        assert_type(error.status_code, int | None)

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kling_async._wire import endpoints
+from kling_async._wire.endpoints import (
+    DEFAULT_BASE_URL,
+    LIST,
+    MODEL,
+    QUEUE_PATH,
+    STATUS,
+    SUBMIT,
+    Endpoint,
+    headers_for,
+    queue_url,
+    url_for,
+)
+from kling_async.errors import ConfigurationError, InvalidRequestError
+
+QUEUE = DEFAULT_BASE_URL + QUEUE_PATH
+
+
+@pytest.mark.parametrize(
+    "base_url, queue",
+    [
+        ("https://console.gmicloud.ai", QUEUE),
+        (" https://console.gmicloud.ai/ ", QUEUE),
+        (QUEUE, QUEUE),
+        (QUEUE + "/", QUEUE),
+        (QUEUE + "/requests", QUEUE),
+        ("HTTPS://Console.GMIcloud.ai", "HTTPS://Console.GMIcloud.ai" + QUEUE_PATH),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080" + QUEUE_PATH),
+        ("http://[::1]:8080", "http://[::1]:8080" + QUEUE_PATH),
+        ("https://gateway.example/gmi", "https://gateway.example/gmi" + QUEUE_PATH),
+    ],
+)
+def test_a_bare_host_gets_the_queues_path(base_url, queue):
+    assert queue_url(base_url) == queue
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "",
+        "console.gmicloud.ai",
+        "console.gmicloud.ai:443",
+        "ftp://console.gmicloud.ai",
+        "https://",
+        "https:///path",
+        "https://host?x=1",
+        "https://host#x",
+        "https://ho st",
+        "https://host/\x00",
+        "https://host\\path",
+        "https://host:99999",
+        "https://host:port",
+        "https://[::1",
+        "https://" + "a" * 64 + ".example",
+        "https://a..example",
+        "https://user@host",
+        "https://user:password@host",
+        None,
+        b"https://host",
+        7,
+    ],
+)
+def test_what_is_no_address_of_a_service_is_refused(base_url):
+    with pytest.raises(ConfigurationError, match="base_url") as caught:
+        queue_url(base_url)
+    assert "password@" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "https://api.gmi-serving.com",
+        "https://api.gmi-serving.com/v1",
+        "https://API.gmi-serving.com:443/v1/chat/completions",
+        "https://other.example/v1/",
+        "https://other.example/llm/chat/completions",
+    ],
+)
+def test_the_chat_endpoint_is_refused_with_the_way_out(base_url):
+    with pytest.raises(
+        ConfigurationError, match=r"is the chat endpoint, .* use 'https://console.gmicloud.ai'"
+    ):
+        queue_url(base_url)
+
+
+def test_a_call_has_its_path_and_query():
+    assert url_for(QUEUE, SUBMIT) == f"{QUEUE}/requests"
+    assert url_for(QUEUE, STATUS, id="a-1") == f"{QUEUE}/requests/a-1"
+    query = {"model_id": "Kling V2&x", "limit": 100}
+    assert url_for(QUEUE, LIST, query=query) == f"{QUEUE}/requests?model_id=Kling+V2%26x&limit=100"
+    assert url_for(QUEUE, LIST, query={"model_id": "\ud800"}) == f"{QUEUE}/requests?model_id=%3F"
+
+
+@given(any_id=st.text(st.characters(exclude_categories=["Cs"])).filter(lambda text: text.strip().strip(".")))
+def test_no_id_leaves_its_place_in_the_path(any_id):
+    url = url_for(QUEUE, MODEL, id=any_id)
+    path = urlsplit(url).path
+    assert path.startswith(f"{QUEUE_PATH}/models/")
+    assert unquote(path.removeprefix(f"{QUEUE_PATH}/models/")) == any_id
+    assert path.count("/") == QUEUE_PATH.count("/") + 2
+    assert url.isascii()
+    assert "?" not in url
+
+
+def test_an_id_with_dots_and_slashes_stays_one_segment():
+    assert url_for(QUEUE, STATUS, id="../../x\ud800") == f"{QUEUE}/requests/..%2F..%2Fx%3F"
+
+
+@pytest.mark.parametrize("id_", ["", " ", ".", "..", " .. ", "...", "\n", None, 7])
+def test_what_cannot_be_an_id_is_refused_before_anything_is_sent(id_):
+    with pytest.raises(InvalidRequestError, match="is not an id"):
+        url_for(QUEUE, STATUS, id=id_)
+
+
+def test_only_the_paid_call_is_not_safe_to_repeat():
+    calls = [value for value in vars(endpoints).values() if isinstance(value, Endpoint)]
+    assert [call.name for call in calls if not call.is_safe] == ["submit"]
+    assert len({call.name for call in calls}) == len(calls) == 6
+
+
+def test_every_call_carries_the_key_and_the_organization_only_where_there_is_one():
+    headers = headers_for(api_key="key", organization_id=None, user_agent="me/1")
+    assert headers == {
+        "Authorization": "Bearer key",
+        "Content-Type": "application/json",
+        "Accept": "application/json",
+        "User-Agent": "me/1",
+    }
+    assert headers_for(api_key="key", organization_id="org", user_agent="me/1") == {
+        **headers,
+        "X-Organization-ID": "org",
+    }

@@ -1,0 +1,286 @@
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kling_async._wire.codec import ShapeError, structure_job, structure_page
+from kling_async._wire.replies import decode, error_for, excerpt, hide, retry_after
+from kling_async.catalog import shown
+from kling_async.errors import (
+    APIResponseError,
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    InsufficientCreditsError,
+    InternalServerError,
+    KlingError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+)
+
+REPLIES = Path(__file__).parent / "replies"
+ID = "412767a6-5a1c-4c52-9f0a-2b7f3f0e6d11"
+KEY = "eyJhbGciOiJIUzI1NiJ9.eyJzY29wZSI6ImFsbCJ9.c2lnbmF0dXJl"
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+DAY = 24 * 3600.0
+
+ERRORS = {
+    # file: status, error, what its message says
+    "error-400.json": (400, BadRequestError, "missing required parameters: prompt"),
+    "error-400-with-id.json": (400, BadRequestError, "Generation rejected; please review the prompt"),
+    "error-401.json": (401, AuthenticationError, "check GMI_API_KEY (HTTP 401: token signature is invalid)"),
+    "error-402.json": (402, InsufficientCreditsError, "Insufficient credits. Please add more credits"),
+    "error-403.json": (403, PermissionDeniedError, "forbidden"),
+    "error-404-model.json": (404, NotFoundError, "model kling-v9 does not exist"),
+    "error-404-access.json": (404, NotFoundError, "you do not have access to this model"),
+    "error-404-job.json": (404, NotFoundError, "Request not found"),
+    "error-429.json": (429, RateLimitError, "rate limit exceeded"),
+    "error-500.json": (500, InternalServerError, "Backend error (400). Please try again."),
+    "error-500-nested.json": (500, InternalServerError, "Backend request failed with status 400"),
+    "error-502.html": (502, InternalServerError, "502 Bad Gateway 502 Bad Gateway nginx"),
+    "error-403-storage.xml": (403, PermissionDeniedError, "SignatureDoesNotMatch Access denied."),
+    "error-503-empty.txt": (503, InternalServerError, "the service failed (HTTP 503)."),
+}
+
+
+def error(status=500, headers=None, body=b"", *, call="submit", secret=KEY):
+    return error_for(status, headers or {}, body, call=call, secret=secret, now=NOON.timestamp())
+
+
+def decoded(body, structure=structure_job, *, secret=KEY):
+    return decode(body, structure, call="status", status=200, secret=secret)
+
+
+# Successes
+
+
+def test_a_good_reply_is_the_value_that_it_holds():
+    assert decoded(b'{"request_id": "a", "status": "queued"}').request_id == "a"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html>OK</html>", b"null", b"[]", b"{}", b'{"status": "queued"}', b"\xff\xfe", b"[" * 100_000],
+    ids=shown,
+)
+def test_a_reply_that_breaks_the_contract_is_a_response_error_that_shows_it(body):
+    with pytest.raises(
+        APIResponseError, match=r"status: the service's answer is not what its contract promises"
+    ) as caught:
+        decoded(body)
+    assert caught.value.status_code == 200
+    assert caught.value.body == body.decode(errors="replace")[:500]
+    assert isinstance(caught.value.__cause__, ShapeError)
+
+
+@given(
+    body=st.binary()
+    | st.text().map(str.encode)
+    | st.from_regex(rb'\{"[a-z_]{1,9}": ?("[^"]*"|[0-9.eE-]+|\[.*\])\}')
+)
+def test_only_a_value_or_a_response_error_comes_out_of_any_bytes(body):
+    for structure in (structure_job, structure_page):
+        try:
+            assert decoded(body, structure) is not None
+        except APIResponseError as error:
+            assert len(error.message) < 600  # noqa: PT017 - either end is right, nothing else is
+
+
+GOOD_BODIES = [path.read_bytes() for path in sorted(REPLIES.glob("*.json"))]
+
+
+@given(body=st.sampled_from(GOOD_BODIES), data=st.data())
+def test_only_a_value_or_a_response_error_comes_out_of_a_mutated_reply(body, data):
+    start = data.draw(st.integers(0, len(body)))
+    end = data.draw(st.integers(start, min(len(body), start + 40)))
+    piece = data.draw(
+        st.binary(max_size=8)
+        | st.sampled_from([b"null", b"{}", b"[", b'"', b"NaN", b"9" * 5000, b"\\ud800", b"1e999"])
+    )
+    for structure in (structure_job, structure_page):
+        try:
+            assert decoded(body[:start] + piece + body[end:], structure) is not None
+        except APIResponseError as error:
+            assert error.status_code == 200  # noqa: PT017 - either end is right, nothing else is
+
+
+# Errors
+
+
+def test_every_recorded_error_is_in_the_table():
+    assert {path.name for path in REPLIES.glob("error-*")} == set(ERRORS)
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_each_recorded_error_is_the_right_one_and_says_what_the_service_said(name):
+    status, kind, said = ERRORS[name]
+    body = (REPLIES / name).read_bytes()
+    made = error(status, body=body)
+    assert type(made) is kind
+    assert made.message.startswith("submit: ")
+    assert said in made.message
+    assert (made.status_code, made.body) == (status, body.decode()[:500])
+
+
+def test_an_id_in_an_error_is_kept():
+    assert error(400, body=(REPLIES / "error-400-with-id.json").read_bytes()).request_id == ID
+    assert error(400, body=b'{"request_id": 7}').request_id is None
+
+
+@pytest.mark.parametrize(
+    "status, kind",
+    [
+        (302, APIStatusError),
+        (408, APIStatusError),
+        (409, APIStatusError),
+        (422, APIStatusError),
+        (599, InternalServerError),
+        (999, InternalServerError),
+    ],
+)
+def test_a_status_without_a_class_of_its_own_is_still_an_error(status, kind):
+    assert type(error(status)) is kind
+
+
+def test_what_the_service_said_is_one_short_line_without_control_characters():
+    made = error(body=json.dumps({"error": "a\r\nb\x1b[31mc\x00 " + "x" * 1000}).encode())
+    assert "a b [31mc x" in made.message
+    assert len(made.message) < 400
+    assert made.message.isprintable()
+
+
+@given(
+    status=st.integers(300, 999),
+    headers=st.dictionaries(st.just("retry-after"), st.text(max_size=30)),
+    body=st.binary() | st.text().map(str.encode),
+    before=st.integers(0, 2500),
+)
+def test_no_reply_breaks_the_making_of_its_error_and_none_shows_the_key(status, headers, body, before):
+    echo = body[:before] + b"x" * (before - len(body)) + KEY.encode() * 3 + body
+    for full in (echo, json.dumps({"error": echo.decode(errors="replace"), "request_id": KEY}).encode()):
+        made = error(status, headers, full)
+        assert isinstance(made, KlingError)
+        for text in (made.message, made.body, str(made.request_id), repr(made)):
+            assert KEY not in text
+            assert KEY[:12] not in text
+
+
+@pytest.mark.parametrize("filler", ["x", "\N{GRINNING FACE}"])
+def test_a_cut_through_the_key_shows_no_part_of_it(filler):
+    for before in range(2100):
+        beginning = excerpt(filler.encode() * before + KEY.encode() * 40, secret=KEY)
+        assert KEY[:8] not in beginning
+        assert len(beginning) <= 500
+
+
+def test_without_a_key_nothing_is_hidden():
+    assert hide("text", "") == "text"
+    assert excerpt(b"x" * 5000, secret="") == "x" * 500
+
+
+def test_the_key_is_hidden_in_an_answer_that_breaks_the_contract():
+    with pytest.raises(APIResponseError) as caught:
+        decoded(f"no such key: {KEY}".encode())
+    assert KEY not in caught.value.message
+    assert caught.value.body == "no such key: ***"
+
+
+# Retry-After
+
+
+@pytest.mark.parametrize(
+    "wish, seconds",
+    [
+        ("30", 30.0),
+        (" 2.5 ", 2.5),
+        ("1e2", 100.0),
+        ("99999999", DAY),
+        ("9" * 400, DAY),
+        ("inf", DAY),
+        ("0", None),
+        ("-5", None),
+        ("-inf", None),
+        ("nan", None),
+        ("soon", None),
+        ("", None),
+        ("Sun, 22 Nov 2026 12:00:30 GMT", 30.0),
+        ("Sunday, 22-Nov-26 12:00:30 GMT", 30.0),
+        ("22 Nov 2026 12:00:30", 30.0),
+        ("Sun, 22 Nov 2026 12:00:30 -0000", 30.0),
+        ("Sun, 22 Nov 2026 14:00:30 +0200", 30.0),
+        ("Sun, 22 Nov 2026 11:59:59 GMT", None),
+        ("Mon, 23 Nov 2099 12:00:00 GMT", DAY),
+        ("Sun, 99 Nov 2026 12:00:30 GMT", None),
+        ("Sun, 22 Nov 99999 12:00:30 GMT", None),
+    ],
+    ids=shown,
+)
+def test_a_wish_is_seconds_or_a_date_and_at_most_a_day(wish, seconds):
+    assert retry_after({"retry-after": wish}, None, now=NOON.timestamp()) == seconds
+
+
+def test_a_date_without_a_zone_is_one_of_utc_wherever_the_client_runs(monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        for date in ("22 Nov 2026 12:00:30", "Sun, 22 Nov 2026 12:00:30 -0000"):
+            assert retry_after({"retry-after": date}, None, now=NOON.timestamp()) == 30.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize(
+    "value, seconds",
+    [
+        ({"retry_after": 12}, 12.0),
+        ({"retryAfter": "12"}, 12.0),
+        ({"error": {"retry_after": 12.5}}, 12.5),
+        ({"error": {"retryAfter": 10**4000}}, DAY),
+        ({"retry_after": None, "error": {"retry_after": 3}}, 3.0),
+        ({"retry_after": "soon", "error": {"retry_after": 3}}, 3.0),
+        ({"retry_after": 4, "error": {"retry_after": 3}}, 4.0),
+        ({"retry_after": True}, None),
+        ({"retry_after": -1}, None),
+        ({"retry_after": [5]}, None),
+        ({"error": "retry_after"}, None),
+        ({"error": ["retry_after"]}, None),
+        (["retry_after"], None),
+        (None, None),
+    ],
+    ids=shown,
+)
+def test_a_wish_in_the_body_counts_at_both_levels(value, seconds):
+    assert retry_after({}, value, now=NOON.timestamp()) == seconds
+
+
+def test_a_wish_in_the_header_beats_the_one_in_the_body():
+    assert retry_after({"retry-after": "7"}, {"retry_after": 12}, now=0.0) == 7.0
+    assert retry_after({"retry-after": "soon"}, {"retry_after": 12}, now=0.0) == 12.0
+
+
+def test_the_wish_goes_with_the_error():
+    assert error(429, body=(REPLIES / "error-429.json").read_bytes()).retry_after == 12.0
+    assert error(503, {"retry-after": "9"}).retry_after == 9.0
+    assert error(429).retry_after is None
+
+
+@given(wish=st.text() | st.floats().map(str) | st.integers().map(str))
+def test_any_wish_is_a_pause_of_up_to_a_day_or_none(wish):
+    seconds = retry_after({"retry-after": wish}, {"retry_after": wish}, now=NOON.timestamp())
+    assert seconds is None or 0 < seconds <= DAY
+
+
+@given(ahead=st.timedeltas(timedelta(seconds=1), timedelta(hours=23)))
+def test_a_date_means_the_seconds_until_then(ahead):
+    date = format_datetime(NOON + ahead, usegmt=True)
+    seconds = retry_after({"retry-after": date}, None, now=NOON.timestamp())
+    assert seconds == int(ahead.total_seconds())
