@@ -1,0 +1,141 @@
+"""`kling-async demo`: the whole way from prompts to files, against an emulator in this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import attrs
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from kling_async.cli.bar import MOST_COLUMNS, Bar, drawn
+from kling_async.cli.screen import STYLES, plain, say, stdout
+from kling_async.cli.service import Service, emulated
+from kling_async.cli.summary import Errand, summarise
+from kling_async.cli.tally import Tally
+from kling_async.events import Downloaded, Event, Finished, StatusChanged, Submitted
+from kling_async.models import JobStatus, ResultState, VideoRequest
+
+_DEFAULT_DURATION = 5
+_TIME_SCALE = 40.0
+_WORKERS = 3
+
+PROMPTS = (
+    VideoRequest(
+        "A paper boat crosses a rain-soaked street at dusk, neon signs trembling in the puddles", duration=5
+    ),
+    VideoRequest(
+        "Aerial view of a lighthouse in a winter storm, waves climb the rocks, its beam sweeps through flying snow",
+        duration=10,
+        sound=True,
+    ),
+    VideoRequest(
+        "水墨风格的长卷：一只白鹤掠过晨雾中的湖面，远山若隐若现，笔触随风晕开",  # noqa: RUF001 - Chinese punctuation
+        duration=5,
+        sound=True,
+    ),
+    VideoRequest(
+        "Macro shot: a dandelion lets go of its seeds one by one, each carrying a tiny lantern into the night",
+        cfg_scale=0.7,
+    ),
+    VideoRequest(
+        "A retired astronaut waters tomatoes in a glass greenhouse on the Moon, the Earth rising behind her",
+        duration=10,
+    ),
+    VideoRequest(
+        "Stop motion: a night market built of folded paper wakes up, steam curls from the stalls, lanterns sway",
+        duration=5,
+        sound=True,
+        cfg_scale=0.5,
+    ),
+)
+
+
+@attrs.define(eq=False)
+class Board:
+    """A table of what is made, row by row as it comes about; listens to the batch's events."""
+
+    requests: Sequence[VideoRequest]
+    _status: list[str] = attrs.field(init=False)
+    _files: dict[int, Downloaded] = attrs.field(init=False, factory=dict)
+    _spinner: Spinner = attrs.field(init=False, factory=lambda: Spinner("dots", "processing", style="cyan"))
+
+    def __attrs_post_init__(self) -> None:
+        self._status = ["waiting"] * len(self.requests)
+
+    def __call__(self, event: Event) -> None:
+        """Take in one event."""
+        if event.index is None:
+            return
+        match event:
+            case Submitted(job=job):
+                self._status[event.index] = job.status
+            case StatusChanged(status=status):
+                self._status[event.index] = status
+            case Finished(state=state):
+                self._status[event.index] = "success" if state is ResultState.SUCCEEDED else state
+            case Downloaded():
+                self._files[event.index] = event
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = Table(
+            box=None,
+            header_style="dim",
+            pad_edge=False,
+            padding=(0, 2, 0, 0),
+            width=min(options.max_width, MOST_COLUMNS),
+        )
+        table.add_column("#", justify="right")
+        table.add_column("prompt and file", no_wrap=True, overflow="ellipsis", ratio=1)
+        table.add_column("status", width=12)
+        for name in ("length", "sound"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("size", justify="right", no_wrap=True, min_width=8)
+        for index, request in enumerate(self.requests):
+            file = self._files.get(index)
+            table.add_row(
+                str(index),
+                Text.assemble(plain(request.prompt), "\n", (file.path.name if file else "", "dim")),
+                self._shown(self._status[index]),
+                f"{request.duration or _DEFAULT_DURATION} s",
+                "yes" if request.sound else "no",
+                f"{file.size_bytes / 1000:,.0f} kB" if file else "",
+            )
+        yield table
+
+    def _shown(self, status: str) -> RenderableType:
+        return self._spinner if status == JobStatus.PROCESSING else Text(status, STYLES.get(status, "dim"))
+
+
+async def demo(*, out: str = "kling-demo") -> int:
+    """Make six videos without a key and without cost: stand-in pictures from an emulator in this process.
+
+    Args:
+        out: The folder for the videos; made if it is missing.
+    """
+    return await show(out, stdout())
+
+
+async def show(folder: str, console: Console, *, time_scale: float = _TIME_SCALE) -> int:
+    """The exit status of the demonstration, drawn on a console of the caller's choice."""
+    board, tally = Board(PROMPTS), Tally(total=len(PROMPTS), saves=True)
+
+    def listen(event: Event) -> None:
+        board(event)
+        tally(event)
+
+    started = time.monotonic()
+    async with emulated(on_event=listen, time_scale=time_scale, workers=_WORKERS) as client:
+        with drawn(board, Text(), Bar(tally), console=console):
+            results = await client.generate_many(PROMPTS, output=folder)
+    seconds = time.monotonic() - started
+    console.print(board)
+    say("", console)
+    errand = Errand(folder=folder, service=Service(), is_emulated=True)
+    status = summarise(results, tally, errand, seconds=seconds, console=console)
+    say("Stand-in pictures from a local emulator: nothing was sent away, nothing charged.", console)
+    say('For real ones, set GMI_API_KEY and run: kling-async generate "…"', console)
+    return status

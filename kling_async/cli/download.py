@@ -1,0 +1,101 @@
+"""`kling-async download`: videos of jobs that were submitted earlier, here or elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from kling_async._engine.download import check_folder
+from kling_async.cli.bar import Bar, drawn
+from kling_async.cli.screen import complain, is_free_for_drawing, put, stderr, tell
+from kling_async.cli.service import Service, client_of
+from kling_async.cli.summary import Errand, say_interrupted
+from kling_async.cli.tally import Tally
+from kling_async.client import KlingClient
+from kling_async.errors import KlingError
+from kling_async.events import Downloaded
+
+FAILED = 1
+
+
+async def download(
+    request_ids: Annotated[list[str], Parameter(name="ID")],
+    /,
+    *,
+    out: Annotated[str, Parameter(metavar="DIR")] = "videos",
+    json: bool = False,
+    service: Service = Service(),  # noqa: B008 - a frozen value
+) -> int:
+    """Wait for jobs, where they are not finished yet, and save their videos.
+
+    Args:
+        request_ids: The ids that the service gave.
+        out: The folder for the videos; made if it is missing.
+        json: Print one JSON object a line for each job, as it ends.
+        service: See `Service`.
+    """
+    ids = list(dict.fromkeys(request_ids))
+    tally = Tally(total=len(ids), saves=True)
+    ends: dict[str, Path | KlingError] = {}
+    try:
+        with drawn(Bar(tally), console=stderr(), is_wanted=is_free_for_drawing(is_json=json)):
+            async with client_of(service, on_event=tally) as client:
+                folder = await check_folder(out)
+                async with aclosing(_fetched(client, ids, folder, tally)) as fetched:
+                    async for request_id, end in fetched:
+                        ends[request_id] = end
+                        if json:
+                            tell(_end_record(request_id, end))
+    except (asyncio.CancelledError, OSError):
+        say_interrupted(tally, Errand(folder=out, service=service))
+        raise
+    for request_id in ids:
+        end = ends[request_id]
+        if isinstance(end, KlingError):
+            complain(str(end))
+        elif not json:
+            put(str(end))
+    return 0 if tally.saved == len(ids) else FAILED
+
+
+async def _fetched(
+    client: KlingClient, ids: Sequence[str], folder: Path, tally: Tally
+) -> AsyncGenerator[tuple[str, Path | KlingError], None]:
+    """The file of each job, or what went wrong with it, as they come."""
+
+    async def fetch(request_id: str) -> tuple[str, Path | KlingError]:
+        tally.follow(request_id)
+        try:
+            job = await client.wait(request_id)
+            path = await client.download(job, folder)
+        except KlingError as error:
+            return request_id, error
+        size = path.stat().st_size
+        tally(Downloaded(at=time.time(), request_id=request_id, path=path, size_bytes=size))
+        return request_id, path
+
+    # Not a task group: whoever reads this may fail in between, and wants that error as it is.
+    tasks = [asyncio.create_task(fetch(request_id)) for request_id in ids]
+    try:
+        for done in asyncio.as_completed(tasks):
+            yield await done
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _end_record(request_id: str, end: Path | KlingError) -> dict[str, str | None]:
+    error = end if isinstance(end, KlingError) else None
+    return {
+        "request_id": request_id,
+        "path": None if isinstance(end, KlingError) else str(end),
+        "error": str(error) if error else None,
+        "error_type": type(error).__name__ if error else None,
+    }

@@ -1,0 +1,58 @@
+"""`kling-async emulator`: a service of one's own, until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+
+from kling_async.cli.screen import say, stdout, tell
+from kling_async.errors import ConfigurationError
+
+
+async def emulator(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    time_scale: float = 60.0,
+    seed: int = 0,
+    workers: int = 20,
+    failure_rate: float = 0.0,
+    json: bool = False,
+) -> int:
+    """Run a service on this machine that speaks the same API: no key, no cost, stand-in pictures. Ctrl-C ends it.
+
+    Args:
+        host: The address to listen at.
+        port: 0 takes any free one.
+        time_scale: Service seconds that pass in one real second; a video takes about four service minutes.
+        seed: Makes a run repeatable.
+        workers: Jobs rendered at once; the others wait.
+        failure_rate: Share of jobs that fail, from 0 to 1.
+        json: Print the address as one JSON object.
+    """
+    from kling_async.emulator import Emulator, EmulatorSettings, serve
+
+    def tell_address(running: Emulator) -> None:
+        if json:
+            tell({"url": running.url})
+            return
+        console = stdout()
+        say(f"The emulator listens at {running.url} (Ctrl-C ends it)", console)
+        say(f'  in Python   KlingClient("any-key", base_url="{running.url}")', console)
+        say(f'  in a shell  GMI_API_KEY=any-key kling-async generate "…" --base-url {running.url}', console)
+
+    try:
+        settings = EmulatorSettings(
+            host=host, port=port, time_scale=time_scale, seed=seed, workers=workers, failure_rate=failure_rate
+        )
+    except ValueError as error:
+        raise ConfigurationError(f"{error.args[0]}; see `kling-async emulator --help`.") from error
+    try:
+        await serve(settings, on_start=tell_address)
+    except asyncio.CancelledError:
+        pass  # Ctrl-C is how it ends
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigurationError(
+            f"{host}:{port} cannot be used ({reason}); choose another --port."
+        ) from error
+    return 0

@@ -1,0 +1,167 @@
+"""Files of prompts, as rows with their line numbers; what is no row is told, not raised, so that all is told at once."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from kling_async.catalog import shown
+from kling_async.errors import ConfigurationError
+from kling_async.models import VideoRequest
+
+FIELDS = tuple(field.name for field in attrs.fields(VideoRequest))
+"""The columns of a CSV file, and the keys of a JSON object."""
+STDIN = "-"
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+@attrs.frozen
+class Row:
+    """One item of a file."""
+
+    line: int
+    """Where it begins, from 1."""
+    item: str | Mapping[str, Any] | None
+    """A prompt, or fields of a request; None where the line is neither."""
+    problem: str | None = None
+    """Why the line is neither."""
+
+
+def rows_of(source: str) -> list[Row]:
+    """What a file holds, blank lines left out.
+
+    Args:
+        source: The file's name, which says what it is by its ending, or `-` for a text on stdin.
+
+    Raises:
+        ConfigurationError: It cannot be read, is not UTF-8, or is of another kind; or its header is no header.
+    """
+    suffix = ".txt" if source == STDIN else Path(source).suffix.lower()
+    if suffix not in _READERS:
+        raise ConfigurationError(
+            f"{source}: prompts are read from .txt (one a line), .csv and .jsonl files; rename it or convert it."
+        )
+    rows = list(_READERS[suffix](_text(source), source))
+    if not rows:
+        raise ConfigurationError(
+            f"{source} is empty: there is no prompt in it; write one, or name another file."
+        )
+    return rows
+
+
+def _text(source: str) -> str:
+    try:
+        content = sys.stdin.buffer.read() if source == STDIN else Path(source).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigurationError(
+            f"{source} cannot be read: {reason}; check the name given to --from."
+        ) from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        kind = "it looks like UTF-16" if content.startswith(_UTF_16) else f"byte 0x{content[error.start]:02x}"
+        raise ConfigurationError(
+            f"{source}, line {line}: not UTF-8 ({kind}); save the file as UTF-8."
+        ) from error
+
+
+def _plain_rows(text: str, _source: str) -> Iterator[Row]:
+    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
+        if prompt := line.strip():
+            yield Row(number, prompt)
+
+
+def _json_rows(text: str, _source: str) -> Iterator[Row]:
+    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
+        if line.strip():
+            yield _json_row(number, line.strip())
+
+
+def _json_row(number: int, line: str) -> Row:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        where = f"{error.msg} at character {error.pos + 1}"
+        return Row(number, None, f"not JSON ({where}): {shown(line)}")
+    except (ValueError, RecursionError) as error:
+        return Row(number, None, f"JSON that cannot be read ({error}): {shown(line)}")
+    if isinstance(value, str):
+        return Row(number, value)
+    if not isinstance(value, dict):
+        return Row(number, None, f"neither an object nor a string: {shown(line)}")
+    strangers = [_stranger(name, "key") for name in value if name not in FIELDS]
+    return Row(number, value, "; ".join(strangers) or None)
+
+
+def _csv_rows(text: str, source: str) -> Iterator[Row]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header: list[str] | None = None
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            # From here on nobody knows where a row begins.
+            yield Row(line, None, f"not CSV ({error}); check the quotes from here on")
+            return
+        if cells is None:
+            return
+        cells = [cell.strip() for cell in cells]
+        if not any(cells):
+            continue
+        if header is None:
+            header = _header(cells, f"{source}, line {line}")
+        else:
+            yield _csv_row(line, header, cells)
+
+
+def _header(names: list[str], place: str) -> list[str]:
+    strangers = [_stranger(name, "column") for name in names if name not in FIELDS]
+    if strangers:
+        raise ConfigurationError(f"{place}: {'; '.join(strangers)}. The first line names the columns.")
+    if "prompt" not in names or len(set(names)) < len(names):
+        fault = "a column 'prompt' is missing" if "prompt" not in names else "a column is named twice"
+        raise ConfigurationError(f"{place}: {fault} (got {shown(', '.join(names))}); mend the header.")
+    return names
+
+
+def _csv_row(line: int, header: Sequence[str], cells: Sequence[str]) -> Row:
+    if len(cells) > len(header):
+        extra = shown(cells[len(header)])
+        return Row(
+            line,
+            None,
+            f"{len(cells)} cells under {len(header)} columns, {extra} is too many; "
+            "a cell that holds a comma needs quotes around it",
+        )
+    fields: dict[str, Any] = {name: cell for name, cell in zip(header, cells, strict=False) if cell}
+    if "extra" in fields:
+        try:
+            fields["extra"] = json.loads(fields["extra"])
+        except (ValueError, RecursionError) as error:
+            return Row(line, None, f"extra is not JSON ({error}): {shown(fields['extra'])}")
+    return Row(line, fields)
+
+
+def _stranger(name: str, noun: str) -> str:
+    near = get_close_matches(name.strip().lower(), FIELDS, n=1)
+    advice = f"did you mean {near[0]!r}" if near else f"the {noun}s are {', '.join(FIELDS)}"
+    return f"there is no {noun} {shown(name)} ({advice})"
+
+
+_READERS: Mapping[str, Callable[[str, str], Iterator[Row]]] = {
+    ".txt": _plain_rows,
+    ".csv": _csv_rows,
+    ".jsonl": _json_rows,
+    ".ndjson": _json_rows,
+}

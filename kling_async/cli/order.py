@@ -1,0 +1,135 @@
+"""What a command was asked to make, each item checked before anything is sent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from kling_async._engine.source import Item, is_local
+from kling_async.cli.files import STDIN, Row, rows_of
+from kling_async.errors import ConfigurationError, InvalidRequestError
+from kling_async.models import VideoRequest, request_from
+
+_MOST_SHOWN = 10
+
+
+@attrs.frozen
+class Problem:
+    """Why an item cannot be used, and where it stands."""
+
+    source: str
+    unit: str
+    number: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.source}, {self.unit} {self.number}: {self.text}"
+
+
+@attrs.frozen
+class Order:
+    """All items, in input order."""
+
+    requests: tuple[VideoRequest | Problem, ...]
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What is wrong, in input order."""
+        return tuple(item for item in self.requests if isinstance(item, Problem))
+
+    def items(self) -> list[Item]:
+        """What a batch takes: the problems keep their places, so that every index is that of the input."""
+        return [{} if isinstance(item, Problem) else item for item in self.requests]
+
+    def problem_at(self, index: int) -> InvalidRequestError | None:
+        """Why the item at an index was not sent; None for one that could be sent."""
+        item = self.requests[index]
+        return InvalidRequestError(str(item)) if isinstance(item, Problem) else None
+
+
+def order_from(prompts: Sequence[str], source: str | None, options: Mapping[str, Any]) -> Order:
+    """The order for some prompts and a file of them.
+
+    Args:
+        prompts: From the command line.
+        source: A file's name, `-` for stdin, or None.
+        options: Fill what the items leave open.
+
+    Raises:
+        ConfigurationError: There is nothing to make, the file cannot be read, or the words of one prompt came as
+            prompts of their own.
+    """
+    if len(prompts) > 1 and all(prompt.isascii() and prompt.isalnum() for prompt in prompts):
+        raise ConfigurationError(
+            f"{len(prompts)} prompts of one word each would be {len(prompts)} videos: put the words of one prompt "
+            f'into quotes ("{" ".join(prompts[:2])} …"), or list one-word prompts in a file for --from.'
+        )
+    given = [
+        _checked(Row(at, prompt), "the command line", "prompt", options)
+        for at, prompt in enumerate(prompts, 1)
+    ]
+    if source is not None:
+        name = "stdin" if source == STDIN else source
+        given += [_checked(row, name, "line", options) for row in rows_of(source)]
+    if not given:
+        raise ConfigurationError(
+            "Nothing to make: give a prompt in quotes, or --from FILE with one prompt a line or a row."
+        )
+    return Order(tuple(given))
+
+
+def _checked(row: Row, source: str, unit: str, options: Mapping[str, Any]) -> VideoRequest | Problem:
+    text = row.problem
+    if text is None:
+        try:
+            assert row.item is not None
+            request = request_from(row.item, options)
+        except InvalidRequestError as error:
+            text = error.message
+        else:
+            lost = _lost_picture(request)
+            if lost is None:
+                return request
+            text = f"there is no file {lost!r}"
+    return Problem(source, unit, row.line, text.rstrip("."))
+
+
+def _lost_picture(request: VideoRequest) -> str | None:
+    for picture in (request.image, request.image_tail):
+        # Unlike `Path.is_file` this is False, not an error, for a name that no file can have.
+        if picture is not None and is_local(picture) and not os.path.isfile(picture):  # noqa: PTH113
+            return str(picture)
+    return None
+
+
+def explained(order: Order) -> list[str]:
+    """The order's problems for a reader: one sentence, or a headline and a line for each kind."""
+    problems = order.problems
+    kinds: dict[tuple[str, str, str], list[int]] = {}
+    for problem in problems:
+        kinds.setdefault((problem.source, problem.unit, problem.text), []).append(problem.number)
+    lines = [
+        f"{source}, {_numbered(unit, numbers)}: {text}" for (source, unit, text), numbers in kinds.items()
+    ]
+    if len(lines) == 1:
+        return [f"{lines[0]}. Nothing was sent; mend it, or skip it with --skip-invalid."]
+    more = [f"and {len(lines) - _MOST_SHOWN:,} more"] if len(lines) > _MOST_SHOWN else []
+    headline = (
+        f"{len(problems):,} of {len(order):,} prompts cannot be used. Nothing was sent; mend them, or skip them "
+        "with --skip-invalid:"
+    )
+    return [headline, *lines[:_MOST_SHOWN], *more]
+
+
+def _numbered(unit: str, numbers: Sequence[int]) -> str:
+    if len(numbers) == 1:
+        return f"{unit} {numbers[0]}"
+    shown = ", ".join(str(number) for number in numbers[:_MOST_SHOWN])
+    more = f" and {len(numbers) - _MOST_SHOWN:,} more" if len(numbers) > _MOST_SHOWN else ""
+    return f"{unit}s {shown}{more}"

@@ -1,0 +1,73 @@
+"""Where the commands write: results to stdout, everything said about them to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Marks that turn the direction of writing: in one cell they would mix up the rest of the line."""
+STYLES: Mapping[str, str] = {"success": "green", "failed": "red", "cancelled": "red", "processing": "cyan"}
+"""How a job's status is coloured."""
+_MASKED = "\N{REPLACEMENT CHARACTER}"
+
+
+def plain(text: str) -> str:
+    """The text on one line, without the characters that would steer the terminal."""
+    return "".join(
+        _MASKED if character in _DIRECTIONS or unicodedata.category(character) in {"Cc", "Cs"} else character
+        for character in " ".join(text.split())
+    )
+
+
+def cut(text: str, length: int) -> str:
+    """The text on one line, in at most so many characters."""
+    line = plain(text)
+    return line if len(line) <= length else f"{line[: length - 1].rstrip()}…"
+
+
+def stdout() -> Console:
+    """What is asked for: tables, addresses, paths."""
+    return Console(highlight=False)
+
+
+def stderr() -> Console:
+    """What is said about it: progress, remarks, complaints."""
+    return Console(stderr=True, highlight=False)
+
+
+def say(line: str | Text, console: Console) -> None:
+    """One line, never folded, so that it can be copied; nothing in it is taken for markup."""
+    console.print(line if isinstance(line, Text) else Text(line), soft_wrap=True)
+
+
+def complain(sentence: str, *details: str) -> None:
+    """One sentence on stderr, under the command's name; each detail on a line of its own."""
+    console = stderr()
+    say(Text.assemble(("kling-async: ", "bold red"), plain(sentence)), console)
+    for detail in details:
+        say(f"  {plain(detail)}", console)
+
+
+def is_free_for_drawing(*, is_json: bool) -> bool:
+    """Whether stderr has the terminal to itself; lines of JSON may meet it there, unless they go to a file."""
+    return not is_json or stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
+
+
+def put(line: str) -> None:
+    """One line of stdout as it is, for the next program."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def tell(record: Mapping[str, Any]) -> None:
+    """One JSON object on a line of stdout; pure ASCII, so that no encoding can break it."""
+    put(json.dumps(record))

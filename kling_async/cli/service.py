@@ -1,0 +1,82 @@
+"""The service that a command talks to: the real one, or an emulator of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+from cyclopts import Group, Parameter
+
+from kling_async._policy.pace import Limits
+from kling_async._policy.polling import PollingPolicy
+from kling_async.cli.screen import plain, say, stderr
+from kling_async.cli.tally import note_of
+from kling_async.client import KlingClient
+from kling_async.errors import ConfigurationError
+from kling_async.events import Event, Listener
+
+_AT_HAND = Limits(max_polls_per_second=100.0)
+_OFTEN = PollingPolicy(poll_interval=0.1)
+"""Nobody is bothered by questions within one process."""
+_EMULATED_SECONDS_A_SECOND = 120.0
+"""A video takes some two seconds: enough to see it queue and run."""
+
+
+@Parameter(name="*", group=Group("Service", sort_key=2))
+@attrs.frozen(kw_only=True)
+class Service:
+    """Where the service is. Its key has no option, for the shell would remember it."""
+
+    base_url: str | None = None
+    """Another address of the service, such as that of an emulator [default: GMI_BASE_URL, else the vendor's]."""
+
+    def arguments(self) -> list[str]:
+        """The options that lead another command to the same service."""
+        return ["--base-url", self.base_url] if self.base_url else []
+
+
+@asynccontextmanager
+async def client_of(service: Service, *, on_event: Listener | None = None) -> AsyncIterator[KlingClient]:
+    """A client of the service; without a listener, what is in its way is told on stderr.
+
+    Raises:
+        ConfigurationError: The environment holds no key, or the address makes no sense.
+    """
+    try:
+        client = KlingClient(base_url=service.base_url, on_event=on_event or remark)
+    except ConfigurationError as error:
+        if not error.message.startswith("No API key"):
+            raise
+        raise ConfigurationError(
+            "No API key: set the environment variable GMI_API_KEY; "
+            "`kling-async demo` and `generate --emulate` work without one."
+        ) from error
+    async with client:
+        yield client
+
+
+@asynccontextmanager
+async def emulated(
+    *, on_event: Listener, time_scale: float = _EMULATED_SECONDS_A_SECOND, workers: int = 20
+) -> AsyncIterator[KlingClient]:
+    """A client of an emulator that lives as long as the block.
+
+    Raises:
+        ModuleNotFoundError: The extra `emulator` is not installed.
+    """
+    from kling_async.emulator import Emulator, EmulatorSettings
+
+    async with (
+        Emulator(EmulatorSettings(time_scale=time_scale, workers=workers)) as emulator,
+        KlingClient(
+            "any-key", base_url=emulator.url, on_event=on_event, limits=_AT_HAND, polling=_OFTEN
+        ) as client,
+    ):
+        yield client
+
+
+def remark(event: Event) -> None:
+    """Tell of trouble on stderr, so that a silence is explained."""
+    if note := note_of(event):
+        say(plain(note), stderr())

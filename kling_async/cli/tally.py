@@ -1,0 +1,114 @@
+"""What a batch's events add up to, for whoever draws it. Knows no terminal and no other part of the command line."""
+
+from __future__ import annotations
+
+import attrs
+
+from kling_async.events import (
+    Downloaded,
+    Event,
+    Finished,
+    PollFailed,
+    Retrying,
+    StatusChanged,
+    SubmitReconciled,
+    Submitted,
+    Throttled,
+)
+from kling_async.models import JobStatus, ResultState
+
+
+@attrs.define(eq=False, kw_only=True)
+class Tally:
+    """Counts of a batch under way; pass it as `on_event`. A thread that draws may read it at any time."""
+
+    total: int | None = None
+    """How many items there are; None where nobody knows yet."""
+    saves: bool = False
+    """Whether a finished video has yet to be saved."""
+    queued: int = attrs.field(init=False, default=0)
+    running: int = attrs.field(init=False, default=0)
+    succeeded: int = attrs.field(init=False, default=0)
+    """Videos made, saved or not."""
+    failed: int = attrs.field(init=False, default=0)
+    """Items that ended without a video."""
+    saved: int = attrs.field(init=False, default=0)
+    submitted: int = attrs.field(init=False, default=0)
+    """Jobs that the service took."""
+    refused: int = attrs.field(init=False, default=0)
+    """Items that ended without a job."""
+    note: str | None = attrs.field(init=False, default=None)
+    """What is in the way just now."""
+    _open: dict[str, JobStatus | None] = attrs.field(init=False, factory=dict)
+    """Jobs whose video is not saved yet, in the order of their submits; None for one that is not asked after any more."""
+
+    @property
+    def ended(self) -> int:
+        """Items that the service has no more work with."""
+        return self.succeeded + self.failed
+
+    @property
+    def open_ids(self) -> tuple[str, ...]:
+        """Jobs that may still give a video which is not saved yet, in the order of their submits."""
+        return tuple(self._open)
+
+    def follow(self, request_id: str) -> None:
+        """Count a job that was submitted earlier."""
+        self.submitted += 1
+        self._move(request_id, JobStatus.UNKNOWN)
+
+    def __call__(self, event: Event) -> None:
+        """Take in one event."""
+        match event:
+            case Submitted(job=job) | SubmitReconciled(job=job):
+                self.submitted += 1
+                self._move(job.request_id, job.status)
+            case StatusChanged(request_id=str(request_id), status=status):
+                self._move(request_id, status)
+            case Finished():
+                self._finish(event)
+            case Downloaded(request_id=request_id):
+                self.saved += 1
+                self._forget(request_id)
+            case _:
+                self.note = note_of(event) or self.note
+                return
+        self.note = None
+
+    def _finish(self, event: Finished) -> None:
+        is_made = event.state is ResultState.SUCCEEDED
+        self.succeeded += is_made
+        self.failed += not is_made
+        self.refused += event.request_id is None
+        may_be_fetched = self.saves if is_made else event.state is ResultState.TIMED_OUT
+        if may_be_fetched and event.request_id is not None:
+            self._move(event.request_id, None)
+        else:
+            self._forget(event.request_id)
+
+    def _move(self, request_id: str, status: JobStatus | None) -> None:
+        self._count(self._open.get(request_id), -1)
+        self._open[request_id] = status
+        self._count(status, 1)
+
+    def _forget(self, request_id: str | None) -> None:
+        if request_id in self._open:
+            self._count(self._open.pop(request_id), -1)
+
+    def _count(self, status: JobStatus | None, change: int) -> None:
+        if status is JobStatus.PROCESSING:
+            self.running += change
+        elif status is not None:
+            self.queued += change
+
+
+def note_of(event: Event) -> str | None:
+    """A sentence for an event that tells of trouble; None for any other."""
+    match event:
+        case Throttled(delay=delay):
+            return f"the service asks for patience: no submit for {delay:.0f} s"
+        case Retrying(delay=delay, error=error):
+            return f"{error.message.rstrip('.')}; trying again in {delay:.1f} s"
+        case PollFailed(delay=delay, error=error):
+            return f"{error.message.rstrip('.')}; asking again in {delay:.1f} s"
+    return None

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import pytest
+
+from kling_async.cli.app import run
+from kling_async.config import __version__
+
+
+def test_help_names_every_command_the_key_and_the_exit_statuses(cli):
+    done = cli("--help")
+    assert done.status == 0
+    for word in (
+        "demo",
+        "generate",
+        "download",
+        "status",
+        "list",
+        "models",
+        "emulator",
+        "GMI_API_KEY",
+        "130",
+    ):
+        assert word in done.out
+    assert done.err == ""
+
+
+@pytest.mark.parametrize("command", ["demo", "generate", "download", "status", "list", "models", "emulator"])
+def test_every_command_has_help_and_no_option_for_the_key(cli, command):
+    done = cli(command, "--help")
+    assert done.status == 0
+    assert "--help" in cli(command, "--api-key=secret").complaint
+    assert "--api-key" not in done.out
+
+
+def test_no_words_at_all_show_the_help(cli):
+    assert "generate" in cli().out
+
+
+def test_the_version_is_the_packages(cli):
+    assert cli("--version").out.strip() == __version__
+
+
+@pytest.mark.parametrize(
+    "tokens, sentence",
+    [
+        (["genrate"], 'Unknown command "genrate". Did you mean "generate"?'),
+        (["generate", "a cat", "--durations", "5"], "Unknown option: --durations. Did you mean --duration?"),
+        (["generate", "a cat", "--duration", "five"], 'unable to convert "five" into int'),
+        (["generate", "a cat", "--max-concurrency", "0"], '"0" for --max-concurrency'),
+        (["list", "--limit", "0"], '"0" for --limit'),
+        (["status"], 'Command "status" parameter ID requires an argument.'),
+        (["download"], 'Command "download" parameter ID requires an argument.'),
+        (["emulator", "--failure-rate", "2"], "'failure_rate' must be <= 1.0: 2.0; see"),
+        (["emulator", "--port", "70000"], "'port' must be <= 65535: 70000"),
+        (["generate"], "Nothing to make: give a prompt in quotes, or --from FILE"),
+        (["generate", "a cat", "--emulate", "--base-url", "http://x"], "--emulate brings its own service"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_with_the_right_word(cli, tokens, sentence):
+    done = cli(*tokens)
+    assert done.status == 2
+    assert done.out == ""
+    assert sentence in done.complaint
+
+
+@pytest.mark.parametrize(
+    "command", [["models"], ["list"], ["status", "r1"], ["download", "r1"], ["generate", "a cat"]]
+)
+def test_without_a_key_nothing_begins_and_the_variable_is_named(cli, command, home):
+    done = cli(*command)
+    assert done.status == 2
+    assert "set the environment variable GMI_API_KEY" in done.complaint
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "url, sentence",
+    [
+        ("not a url", "'not a url' is not the address of a service"),
+        ("https://api.gmi-serving.com/v1", "is the chat endpoint, where videos cannot be made"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_before_anything_begins(cli, monkeypatch, url, sentence):
+    monkeypatch.setenv("GMI_API_KEY", "any-key")
+    done = cli("generate", "a cat", "--base-url", url)
+    assert done.status == 2
+    assert sentence in done.complaint
+
+
+def test_a_refusal_of_the_service_is_one_sentence_and_another_status(cli, serve):
+    serve(refused_keys={"any-key"})
+    done = cli("models")
+    assert done.status == 1
+    assert "the API key was not accepted" in done.complaint
+
+
+def test_a_wrong_path_at_the_right_host_is_one_sentence(cli, serve):
+    emulator = serve()
+    done = cli("models", "--base-url", f"{emulator.url}/elsewhere")
+    assert done.status == 1
+    assert "HTTP 404" in done.complaint
+
+
+def test_a_full_disk_behind_stdout_is_one_sentence(serve, home, capfd):
+    serve()
+    with open("/dev/full", "w") as full, pytest.MonkeyPatch.context() as patch:  # noqa: PTH123
+        patch.setattr("sys.stdout", full)
+        status = run(["models"])
+    assert status == 1
+    assert capfd.readouterr().err == "kling-async: [Errno 28] No space left on device\n"
+
+
+def test_a_reader_that_left_is_no_error_to_talk_about(serve, started):
+    serve()
+    process = started("models")
+    process.stdout.close()
+    process.stdout = None
+    assert process.wait(20) == 1
+    assert process.stderr.read() == ""
+
+
+def test_ctrl_c_before_anything_runs_is_quiet(cli, monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(
+        "sys.stdin", type("Keyboard", (), {"buffer": type("Buffer", (), {"read": interrupted})()})
+    )
+    done = cli("generate", "--from", "-")
+    assert (done.status, done.out, done.err) == (130, "", "")

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from kling_async.emulator import Fate, LogNormal
+from tests.cli.conftest import until
+
+
+@pytest.fixture
+def submitted(serve, cli):
+    """An emulator with jobs that a first run left behind, and their ids."""
+
+    def submitted(count: int, **settings):
+        emulator = serve(**settings)
+        done = cli("generate", *(f"prompt {number}" for number in range(count)), "--out", "first", "--quiet")
+        assert done.status == (0 if emulator.stats.alive == 0 else 1), done
+        return emulator, [job.request_id for job in emulator.stats.accepted]
+
+    return submitted
+
+
+def test_videos_are_saved_and_their_paths_are_printed_in_the_order_asked_for(cli, submitted, home):
+    _, ids = submitted(2)
+    done = cli("download", *reversed(ids), ids[0], "--out", "second")
+    assert (done.status, done.err) == (0, "")
+    paths = done.out.splitlines()
+    assert [path.partition("-prompt-")[2][:1] for path in paths] == ["1", "0"]
+    assert all((home / path).read_bytes()[4:8] == b"ftyp" for path in paths)
+
+
+def test_what_an_interrupted_run_left_behind_is_picked_up(serve, cli, started):
+    emulator = serve(instant_rate=0.0, time_scale=100.0, run_time=LogNormal(100.0))
+    process = started("generate", "a cat")
+    until(lambda: emulator.stats.accepted)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    until(lambda: emulator.stats.alive == 0)
+    done = cli("download", emulator.stats.accepted[0].request_id)
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith("videos/kling-a-cat-")
+
+
+def test_one_that_fails_leaves_the_others_alone(cli, submitted):
+    _, (good,) = submitted(1)
+    done = cli("download", "nonsense", good, "--json")
+    assert done.status == 1
+    by_id = {record["request_id"]: record for record in done.records}
+    assert by_id["nonsense"]["error_type"] == "NotFoundError"
+    assert by_id["nonsense"]["path"] is None
+    assert by_id[good]["error"] is None
+    assert by_id[good]["path"].startswith("videos/")
+    assert "nonsense" in done.complaint
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_asked(cli, serve, home):
+    emulator = serve()
+    (home / "taken").write_text("a file")
+    done = cli("download", "r1", "--out", "taken")
+    assert done.status == 2
+    assert "Videos cannot be saved in 'taken'" in done.complaint
+    assert not emulator.stats.requests
+
+
+def test_ctrl_c_tells_the_command_for_what_is_not_saved_yet(serve, started, cli):
+    emulator = serve(script=lambda *_: Fate(ending="stuck_processing"))
+    process = started("generate", "a cat")
+    until(lambda: emulator.stats.accepted)
+    process.send_signal(signal.SIGINT)
+    process.wait(20)
+    (job,) = emulator.stats.accepted
+    process = started("download", job.request_id, "--base-url", emulator.url)
+    until(lambda: emulator.stats.requests["status"])
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    headline, _, command = process.stderr.read().splitlines()
+    assert headline == "kling-async: interrupted: 0 saved, 0 failed, 1 still open, 0 not sent."
+    assert command == f"  kling-async download {job.request_id} --out videos --base-url {emulator.url}"

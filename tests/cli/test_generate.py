@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from kling_async.emulator import Fate, Fault, Stall
+from tests.cli.conftest import FAILING, until
+
+LONG = "x" * 2501
+
+
+def test_prompts_become_files_in_input_order(cli, serve, home):
+    serve()
+    done = cli("generate", "a black cat", "一只白鹤", "--out", "v", "--duration", "5", "--sound")
+    assert done.status == 0
+    assert done.err == ""
+    assert done.out.startswith("2 of 2 videos saved in v/ (")
+    first, second = sorted(path.name for path in (home / "v").iterdir())
+    assert first.startswith("00000-a-black-cat-")
+    assert second.startswith("00001-")
+
+
+def test_options_are_sent_for_every_prompt(cli, serve):
+    emulator = serve()
+    cli(
+        "generate",
+        "a cat",
+        "--no-sound",
+        "--duration",
+        "10",
+        "--mode",
+        "pro",
+        "--cfg-scale",
+        "0.5",
+        "--quiet",
+    )
+    (job,) = emulator.stats.accepted
+    assert job.payload == {
+        "prompt": "a cat",
+        "sound": "off",
+        "duration": "10",
+        "mode": "pro",
+        "cfg_scale": 0.5,
+    }
+
+
+def test_a_picture_is_uploaded(cli, serve, home):
+    (home / "cat.png").write_bytes(b"\x89PNG")
+    emulator = serve()
+    done = cli("generate", "it wakes up", "--image", "cat.png", "--quiet")
+    assert done.status == 0
+    assert emulator.stats.accepted[0].payload["image"].startswith(emulator.url)
+
+
+def test_json_is_one_object_a_result_and_nothing_else_on_stdout(cli, serve, home):
+    serve(faults=(Fault("submit", FAILING, nth=2),))
+    (home / "p.txt").write_text("a cat\na dog\na bird\n")
+    done = cli("generate", "--from", "p.txt", "--json", "--max-concurrency", "1")
+    assert done.status == 1
+    assert {record["index"]: record["state"] for record in done.records} == {
+        0: "succeeded",
+        1: "failed",
+        2: "succeeded",
+    }
+    made = next(record for record in done.records if record["index"] == 0)
+    assert made["prompt"] == "a cat"
+    assert (home / made["path"]).read_bytes()[4:8] == b"ftyp"
+    assert done.err.splitlines()[0].startswith("2 of 3 videos saved in videos/")
+    assert done.err.splitlines()[1] == "kling-async: 1 of 3 videos were not saved:"
+    assert "#1 “a dog”: failed: " in done.err
+    assert "policy" in done.err
+
+
+def test_quiet_says_nothing_of_a_success(cli, serve):
+    serve()
+    done = cli("generate", "a cat", "--quiet")
+    assert (done.status, done.out, done.err) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    "name, content, sentence",
+    [
+        ("p.txt", None, "p.txt cannot be read: No such file or directory"),
+        ("p.txt", "", "p.txt is empty"),
+        ("p.txt", b"a\n\xff\n", "p.txt, line 2: not UTF-8 (byte 0xff)"),
+        (
+            "p.txt",
+            f"a cat\n{LONG}\n",
+            "p.txt, line 2: kling-v2-6: prompt must be at most 2,500 characters, not 2,501",
+        ),
+        ("p.jsonl", '"a"\n{"prompt": \n', "p.jsonl, line 2: not JSON"),
+        (
+            "p.jsonl",
+            '{"prompt": "a", "cfg_scale": 2}\n',
+            "p.jsonl, line 1: kling-v2-6: cfg_scale must be from 0 to 1",
+        ),
+        ("p.jsonl", '{"duration": 5}\n', "p.jsonl, line 1: A request needs a prompt"),
+        ("p.jsonl", '{"prompt": " "}\n', "p.jsonl, line 1: kling-v2-6: prompt must not be empty (got ' ')"),
+        ("p.csv", "prompt,model\na,b,c\n", "p.csv, line 2: 3 cells under 2 columns"),
+        (
+            "p.csv",
+            "prompt,sound\na,loud\n",
+            "p.csv, line 2: kling-v2-6: sound must be True or False, not 'loud'",
+        ),
+        ("p.csv", "promt\na\n", "p.csv, line 1: there is no column 'promt' (did you mean 'prompt')"),
+        ("p.pdf", "a", "p.pdf: prompts are read from .txt"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_sentence_and_nothing_is_sent(cli, serve, name, content, sentence):
+    emulator = serve()
+    if content is not None:
+        Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    done = cli("generate", "--from", name, "--out", "v")
+    assert done.status == 2
+    assert sentence in done.complaint
+    assert done.out == ""
+    assert not emulator.stats.requests
+    assert not Path("v").exists()
+
+
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        (["--duration", "7"], "duration must be 5 or 10, not 7"),
+        (["--cfg-scale", "1.5"], "cfg_scale must be from 0 to 1, not 1.5"),
+        (["--aspect-ratio", "16:9"], "takes no aspect_ratio (got '16:9')"),
+        (["--image", "lost.png"], "there is no file 'lost.png'"),
+    ],
+)
+def test_an_option_that_breaks_the_models_rules_is_one_sentence_and_nothing_is_sent(
+    cli, serve, options, sentence
+):
+    emulator = serve()
+    done = cli("generate", "a cat", *options)
+    assert done.status == 2
+    assert sentence in done.complaint
+    assert not emulator.stats.requests
+
+
+def test_bad_items_may_be_skipped_and_count_as_not_made(cli, serve, home):
+    emulator = serve()
+    (home / "p.jsonl").write_text(f'"a cat"\nnonsense\n"{LONG}"\n"a dog"\n')
+    done = cli("generate", "--from", "p.jsonl", "--skip-invalid", "--json", "--quiet")
+    assert done.status == 1
+    assert [job.payload["prompt"] for job in emulator.stats.accepted] == ["a cat", "a dog"]
+    states = {record["index"]: (record["state"], record["error_type"]) for record in done.records}
+    assert states == {
+        0: ("succeeded", None),
+        1: ("not_submitted", "InvalidRequestError"),
+        2: ("not_submitted", "InvalidRequestError"),
+        3: ("succeeded", None),
+    }
+    assert "#1: not submitted: p.jsonl, line 2: not JSON" in done.err
+    assert "#2: not submitted: p.jsonl, line 3: kling-v2-6: prompt must be at most" in done.err
+
+
+@pytest.mark.parametrize("out", ["taken/v", "taken", "/proc/v"])
+def test_a_folder_that_cannot_be_written_is_one_sentence_and_nothing_is_sent(cli, serve, home, out):
+    (home / "taken").write_text("a file")
+    emulator = serve()
+    done = cli("generate", "a cat", "--out", out)
+    assert done.status == 2
+    assert f"Videos cannot be saved in {out!r}: " in done.complaint
+    assert not emulator.stats.requests
+
+
+@pytest.mark.parametrize(
+    "settings, options, reason",
+    [
+        ({"refused_keys": {"any-key"}}, [], "the API key was not accepted; check GMI_API_KEY"),
+        ({"credits": 0}, [], "the account has no credits left"),
+        ({}, ["--model", "kling-v9"], "model kling-v9 does not exist"),
+    ],
+)
+def test_what_the_service_refuses_for_all_is_told_once(cli, serve, settings, options, reason):
+    emulator = serve(**settings)
+    done = cli("generate", "a black cat", "a white dog", "--max-concurrency", "1", *options)
+    assert done.status == 1
+    assert done.out.startswith("0 of 2 videos saved")
+    complaint, line = done.err.splitlines()
+    assert complaint == "kling-async: 2 of 2 videos were not saved:"
+    assert line.startswith("  #0, #1: not submitted: ")
+    assert reason in line
+    assert emulator.stats.requests["submit"] == 1
+
+
+def test_prompts_come_from_stdin_too(serve, started, home):
+    emulator = serve()
+    read, write = os.pipe()
+    os.write(write, "a cat\n\n一只狗\n".encode())
+    os.close(write)
+    process = started("generate", "--from", "-", stdin=read)
+    os.close(read)
+    assert process.wait(30) == 0
+    assert [job.payload["prompt"] for job in emulator.stats.accepted] == ["a cat", "一只狗"]
+    assert process.stdout.read().startswith("2 of 2 videos saved in videos/")
+
+
+def test_the_emulator_in_the_process_needs_no_key(cli, home):
+    done = cli("generate", "a cat", "--emulate")
+    assert (done.status, done.err) == (0, "")
+    (file,) = (home / "videos").iterdir()
+    assert file.read_bytes()[4:8] == b"ftyp"
+
+
+def test_ctrl_c_stops_submitting_and_tells_how_to_pick_up_what_runs(serve, started, home):
+    emulator = serve(script=lambda *_: Fate(ending="stuck_processing"))
+    (home / "p.txt").write_text("".join(f"prompt number {number}\n" for number in range(20)))
+    process = started("generate", "--from", "p.txt", "--max-concurrency", "3", "--out", "my v")
+    until(lambda: len(emulator.stats.accepted) == 3)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    headline, why, command = process.stderr.read().splitlines()
+    assert headline == "kling-async: interrupted: 0 saved, 0 failed, 3 still open, 17 not sent."
+    assert why.endswith("To save them:")
+    words = command.split()
+    assert words[:2] == ["kling-async", "download"]
+    assert set(words[2:5]) == {job.request_id for job in emulator.stats.accepted}
+    assert command.endswith(" --out 'my v'")
+    assert len(emulator.stats.accepted) == 3
+
+
+def test_ctrl_c_waits_for_the_answer_to_what_was_just_sent(cli, serve, home):
+    def interrupt(number: int, _: object) -> Fate:
+        os.kill(os.getpid(), signal.SIGINT)
+        return Fate(ending="stuck_queued")
+
+    emulator = serve(script=interrupt)
+    done = cli("generate", "a cat", "--json")
+    assert done.status == 130
+    assert done.out == ""
+    assert emulator.stats.accepted[0].request_id in done.err
+
+
+def test_a_second_ctrl_c_waits_for_nothing_and_says_what_it_does_not_know(serve, started):
+    emulator = serve(faults=(Fault("submit", Stall(60.0)),))
+    process = started("generate", "a cat")
+    until(lambda: emulator.stats.accepted)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    assert process.stderr.read() == (
+        "kling-async: interrupted: 0 saved, 0 failed, 0 still open, 1 not sent or without an answer "
+        "(`kling-async list` shows what the service took).\n"
+    )
+
+
+def test_a_reader_that_leaves_stops_the_batch_and_the_open_jobs_are_told(serve, started, home):
+    emulator = serve(script=lambda number, _: Fate(ending="instant" if number == 1 else "stuck_processing"))
+    process = started("generate", "a black cat", "a white dog", "--json")
+    process.stdout.close()
+    process.stdout = None
+    assert process.wait(30) == 1
+    headline, _, command = process.stderr.read().splitlines()
+    assert headline == "kling-async: interrupted: 1 saved, 0 failed, 1 still open, 0 not sent."
+    assert emulator.stats.accepted[1].request_id in command
+    assert json.dumps(emulator.stats.accepted[0].request_id) not in command

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import io
+import os
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from rich.console import Console
+
+from kling_async.cli.jobs import age, table
+from kling_async.emulator import BAD_GATEWAY, Fate, Fault
+from kling_async.models import Job, JobStatus, Outcome
+from tests.cli.conftest import FAILING
+
+
+@pytest.fixture
+def ids(serve, cli):
+    """The ids of a finished and a failed job."""
+    failed = Fate(ending="failed", error="policy", queue_time=0.0, run_time=0.0)
+    emulator = serve(
+        script=lambda number, _: failed if number == 2 else None, faults=(Fault("submit", FAILING, nth=2),)
+    )
+    cli("generate", "a black cat", "a white dog", "--max-concurrency", "1", "--quiet")
+    return [job.request_id for job in emulator.stats.accepted]
+
+
+def test_status_shows_the_prompt_and_the_video_or_the_reason(cli, ids):
+    done = cli("status", *ids, ids[0])
+    assert (done.status, done.err) == (0, "")
+    made, prompt, video, lost, other_prompt, reason = done.out.splitlines()
+    assert made.split()[:2] == [ids[0], "success"]
+    assert prompt == "  prompt a black cat"
+    assert video.split()[0] == "video"
+    assert video.endswith(f"{ids[0]}.mp4")
+    assert lost.split()[:2] == [ids[1], "failed"]
+    assert other_prompt == "  prompt a white dog"
+    assert reason == "  reason policy"
+
+
+def test_status_as_json_has_an_object_for_each_id_also_for_one_that_is_not_known(cli, ids):
+    done = cli("status", "nonsense", ids[0], "--json")
+    assert done.status == 1
+    unknown, known = done.records
+    assert (unknown["request_id"], unknown["error_type"]) == ("nonsense", "NotFoundError")
+    assert (known["request_id"], known["status"], known["prompt"]) == (ids[0], "success", "a black cat")
+    assert "nonsense" in done.complaint
+
+
+def test_an_unknown_id_is_one_sentence(cli, serve):
+    serve()
+    done = cli("status", "../models")
+    assert done.status == 1
+    assert "the service does not know it" in done.complaint
+
+
+def test_a_call_that_is_tried_again_says_so(cli, serve):
+    serve(faults=(Fault("models", BAD_GATEWAY),))
+    done = cli("models")
+    assert done.status == 0
+    assert "kling-v2-6" in done.out.splitlines()
+    assert done.err.startswith("models: the service failed (HTTP 502")
+    assert "; trying again in " in done.err
+
+
+def test_list_gives_lines_with_tabs_to_the_next_program(cli, ids):
+    done = cli("list")
+    rows = [line.split("\t") for line in done.out.splitlines()]
+    assert done.status == 0
+    assert [(row[0], row[1], row[3]) for row in rows] == [
+        (ids[1], "failed", "a white dog"),
+        (ids[0], "success", "a black cat"),
+    ]
+    assert rows[0][4] == ""
+    assert rows[1][4].endswith(".mp4")
+
+
+def test_list_stops_at_its_limit_and_lists_by_model(cli, ids):
+    assert len(cli("list", "--limit", "1", "--json").records) == 1
+    assert cli("list", "--model", "kling-v3-omni").out == ""
+
+
+def test_list_as_json_has_an_object_a_job(cli, ids):
+    done = cli("list", "--json")
+    assert {record["request_id"]: record["failure_reason"] for record in done.records} == {
+        ids[0]: None,
+        ids[1]: "policy",
+    }
+
+
+def test_models_are_ids_one_a_line(cli, serve):
+    serve()
+    assert "kling-v2-6" in cli("models").out.splitlines()
+    assert {"id": "kling-v2-6"} in cli("models", "--json").records
+
+
+def test_list_on_a_terminal_is_a_table(cli, ids, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    master, slave = os.openpty()
+    with os.fdopen(slave, "w") as terminal, os.fdopen(master, "rb", buffering=0) as screen:
+        monkeypatch.setattr("sys.stdout", terminal)
+        assert cli("list").status == 0
+        drawn = screen.read(65_536).decode()
+        assert "prompt, or why it failed" in drawn
+        assert all(name in drawn for name in ids)
+        assert cli("list", "--model", "kling-v3-omni").status == 0
+        assert "The service shows no job of kling-v3-omni." in screen.read(65_536).decode()
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [(-5, "0 s"), (0, "0 s"), (59, "59 s"), (60, "1 min"), (7_199, "1 h"), (200_000, "2 d")],
+)
+def test_an_age_is_one_number_and_one_unit(seconds, text):
+    job = Job(
+        request_id="r",
+        status=JobStatus.QUEUED,
+        created_at=datetime.now(UTC) - timedelta(seconds=seconds + 0.5),
+    )
+    assert age(job) == text
+
+
+def test_an_unknown_age_is_empty():
+    assert age(Job(request_id="r", status=JobStatus.QUEUED)) == ""
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_a_table_keeps_ids_whole_and_fits_the_terminal(width):
+    name = "bbe7aecc-711d-4ad1-9428-07c9c17b76a7"
+    jobs = [
+        Job(request_id=name, status=JobStatus.PROCESSING, payload={"prompt": "[red]" + "long " * 60}),
+        Job(request_id=name, status=JobStatus.FAILED, outcome=Outcome(error="policy\x1b[31m")),
+    ]
+    file = io.StringIO()
+    Console(file=file, width=width).print(table(jobs))
+    _, first, second = file.getvalue().splitlines()
+    assert first.startswith(f"{name}  processing  ")
+    assert "[red]long" in first
+    assert first.rstrip().endswith("…")
+    assert len(first) <= width
+    assert "policy\N{REPLACEMENT CHARACTER}[31m" in second

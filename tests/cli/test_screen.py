@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+
+import pytest
+from rich.console import Console
+
+from kling_async.cli.screen import complain, cut, is_free_for_drawing, plain, say, tell
+
+
+@pytest.mark.parametrize(
+    "text, line",
+    [
+        ("two\nlines\tand  gaps", "two lines and gaps"),
+        ("\x1b[31mred\x07", "\N{REPLACEMENT CHARACTER}[31mred\N{REPLACEMENT CHARACTER}"),
+        ("\u202egnp.exe", "\N{REPLACEMENT CHARACTER}gnp.exe"),
+        ("\ud800", "\N{REPLACEMENT CHARACTER}"),
+        ("一只猫 👩‍🚀 café", "一只猫 👩‍🚀 café"),
+    ],
+)
+def test_nothing_in_a_text_steers_the_terminal(text, line):
+    assert plain(text) == line
+
+
+@pytest.mark.parametrize(
+    "text, length, line", [("abcde", 5, "abcde"), ("abcdef", 5, "abcd…"), ("abc def", 5, "abc…")]
+)
+def test_a_cut_text_has_at_most_the_length_asked_for(text, length, line):
+    assert cut(text, length) == line
+
+
+def test_a_line_is_never_folded_and_its_brackets_are_text():
+    file = io.StringIO()
+    say("[red]" + "x" * 200, Console(file=file, width=40))
+    assert file.getvalue() == "[red]" + "x" * 200 + "\n"
+
+
+def test_a_complaint_is_one_line_on_stderr_under_the_commands_name(capfd):
+    complain("it broke\nbadly", "first", "second\x1b")
+    told = capfd.readouterr()
+    assert told.out == ""
+    assert told.err.splitlines() == [
+        "kling-async: it broke badly",
+        "  first",
+        "  second\N{REPLACEMENT CHARACTER}",
+    ]
+
+
+def test_json_is_one_ascii_line_for_any_text(capfd):
+    record = {"prompt": "一只猫\n\ud800", "path": None}
+    tell(record)
+    out = capfd.readouterr().out
+    assert out.isascii()
+    assert out.count("\n") == 1
+    assert json.loads(out) == record
+
+
+def test_progress_may_be_drawn_beside_json_only_when_that_goes_to_a_file(tmp_path, monkeypatch):
+    read, write = os.pipe()
+    with os.fdopen(read), os.fdopen(write, "w") as pipe, (tmp_path / "lines.jsonl").open("w") as file:
+        monkeypatch.setattr("sys.stdout", pipe)
+        assert is_free_for_drawing(is_json=False)
+        assert not is_free_for_drawing(is_json=True)
+        monkeypatch.setattr("sys.stdout", file)
+        assert is_free_for_drawing(is_json=True)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kling_async.cli.tally import Tally, note_of
+from kling_async.errors import APIConnectionError, RateLimitError
+from kling_async.events import (
+    Downloaded,
+    Finished,
+    NotSubmitted,
+    PollFailed,
+    Retrying,
+    StatusChanged,
+    SubmitReconciled,
+    Submitted,
+    Throttled,
+)
+from kling_async.models import Job, JobStatus, ResultState
+
+LOST = APIConnectionError("no connection.")
+
+
+def submitted(request_id: str, status: JobStatus = JobStatus.QUEUED, kind=Submitted):
+    return kind(at=0.0, request_id=request_id, job=Job(request_id=request_id, status=status))
+
+
+def moved(request_id: str, status: JobStatus, previous: JobStatus = JobStatus.QUEUED):
+    return StatusChanged(at=0.0, request_id=request_id, status=status, previous=previous)
+
+
+def finished(request_id: str | None, state: ResultState):
+    return Finished(at=0.0, request_id=request_id, state=state)
+
+
+def downloaded(request_id: str):
+    return Downloaded(at=0.0, request_id=request_id, path=Path("a.mp4"), size_bytes=1)
+
+
+def tally_of(*events, saves: bool = True) -> Tally:
+    tally = Tally(total=9, saves=saves)
+    for event in events:
+        tally(event)
+    return tally
+
+
+def counts(tally: Tally) -> dict[str, int]:
+    names = ("queued", "running", "succeeded", "failed", "saved", "submitted", "refused")
+    return {name: getattr(tally, name) for name in names if getattr(tally, name)}
+
+
+@pytest.mark.parametrize(
+    "events, expected, open_ids",
+    [
+        ([], {}, ()),
+        ([submitted("a")], {"queued": 1, "submitted": 1}, ("a",)),
+        ([submitted("a", kind=SubmitReconciled)], {"queued": 1, "submitted": 1}, ("a",)),
+        ([submitted("a"), moved("a", JobStatus.DISPATCHED)], {"queued": 1, "submitted": 1}, ("a",)),
+        ([submitted("a"), moved("a", JobStatus.PROCESSING)], {"running": 1, "submitted": 1}, ("a",)),
+        (
+            [submitted("a", JobStatus.PROCESSING), finished("a", ResultState.SUCCEEDED)],
+            {"succeeded": 1, "submitted": 1},
+            ("a",),
+        ),
+        (
+            [submitted("a"), finished("a", ResultState.SUCCEEDED), downloaded("a")],
+            {"succeeded": 1, "saved": 1, "submitted": 1},
+            (),
+        ),
+        ([submitted("a"), finished("a", ResultState.FAILED)], {"failed": 1, "submitted": 1}, ()),
+        ([submitted("a"), finished("a", ResultState.CANCELLED)], {"failed": 1, "submitted": 1}, ()),
+        ([submitted("a"), finished("a", ResultState.TIMED_OUT)], {"failed": 1, "submitted": 1}, ("a",)),
+        ([finished(None, ResultState.NOT_SUBMITTED)], {"failed": 1, "refused": 1}, ()),
+        ([finished(None, ResultState.AMBIGUOUS)], {"failed": 1, "refused": 1}, ()),
+    ],
+)
+def test_counts_follow_the_events(events, expected, open_ids):
+    tally = tally_of(*events)
+    assert counts(tally) == expected
+    assert tally.open_ids == open_ids
+    assert tally.ended == tally.succeeded + tally.failed
+
+
+def test_a_success_that_need_not_be_saved_is_not_open():
+    assert tally_of(submitted("a"), finished("a", ResultState.SUCCEEDED), saves=False).open_ids == ()
+
+
+def test_jobs_of_an_earlier_run_are_followed():
+    tally = Tally(total=1, saves=True)
+    tally.follow("a")
+    assert counts(tally) == {"queued": 1, "submitted": 1}
+    tally(moved("a", JobStatus.PROCESSING, JobStatus.UNKNOWN))
+    assert counts(tally) == {"running": 1, "submitted": 1}
+
+
+def test_trouble_is_noted_until_something_moves():
+    tally = tally_of(Throttled(at=0.0, delay=3.0, error=RateLimitError("slow down")))
+    assert tally.note == "the service asks for patience: no submit for 3 s"
+    tally(NotSubmitted(at=0.0, error=LOST))
+    assert tally.note == "the service asks for patience: no submit for 3 s"
+    tally(submitted("a"))
+    assert tally.note is None
+
+
+@pytest.mark.parametrize(
+    "event, note",
+    [
+        (
+            Retrying(at=0.0, call="list", attempt=1, delay=0.54, error=LOST),
+            "no connection; trying again in 0.5 s",
+        ),
+        (PollFailed(at=0.0, delay=2.0, error=LOST), "no connection; asking again in 2.0 s"),
+        (submitted("a"), None),
+    ],
+)
+def test_only_trouble_has_a_note(event, note):
+    assert note_of(event) == note
