@@ -1,0 +1,66 @@
+"""`python -m benchmarks NAME…`: measure, print tables, write JSON."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import figures, machine
+
+MEASURES = ("imports", "pace", "overhead", "downloads", "scale", "sixty")
+"""Every measure, the quickest first."""
+RESULTS = machine.HERE / "results"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what the command line names; all of it by default."""
+    parser = _parser()
+    wanted = parser.parse_args(arguments)
+    if unknown := set(wanted.names) - set(MEASURES):
+        parser.error(f"no such measure: {', '.join(sorted(unknown))}; there are {', '.join(MEASURES)}")
+    options = {key: value for key in ("subjects", "full", "folder") if (value := getattr(wanted, key))}
+    results = []
+    for name in wanted.names or MEASURES:
+        module = importlib.import_module(f"benchmarks.{name}")
+        print(f"\n{name}: {(module.__doc__ or '').partition(chr(10))[0]}\n", flush=True)
+        result = module.measure(wanted.quick, **_accepted_by(name, options))
+        print(module.table(result), flush=True)
+        results.append(result)
+        _write(wanted.json or RESULTS / f"{name}.json", results if wanted.json else result)
+    print(f"\n{figures.described(machine.environment())}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(MEASURES))
+    parser.add_argument("--quick", action="store_true", help="a small run, to see that all works")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write all results here, not to benchmarks/results/"
+    )
+    parser.add_argument("--subjects", type=_names, metavar="A,B", help="overhead, sixty: only these clients")
+    parser.add_argument("--full", action="store_true", help="scale: a million lazy prompts")
+    parser.add_argument("--folder", help="downloads: where to put the files")
+    return parser
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+def _accepted_by(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    takes = {"overhead": {"subjects"}, "sixty": {"subjects"}, "scale": {"full"}, "downloads": {"folder"}}
+    return {key: value for key, value in options.items() if key in takes.get(name, set())}
+
+
+def _write(file: Path, result: Any) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(result, indent=1, default=str) + "\n")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
