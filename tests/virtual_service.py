@@ -16,16 +16,20 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import anyio
 import attrs
 
+from kling_async._engine.batch import Batch, running
 from kling_async._engine.call import Caller
 from kling_async._engine.clock import Clock
 from kling_async._engine.download import Downloader
 from kling_async._engine.engine import Engine
+from kling_async._engine.source import Source
 from kling_async._engine.submit import Submitter
 from kling_async._policy.pace import Limits, TokenBucket
 from kling_async._policy.polling import PollingPolicy, PollSchedule
 from kling_async._policy.retry import RetryPolicy
+from kling_async._policy.window import Window
 from kling_async._transport.base import Reply, Request
 from kling_async._wire.endpoints import QUEUE_PATH
+from kling_async.events import Notifier
 
 EPOCH = 1_800_000_000.0
 KEY = "key-of-the-tests"
@@ -296,3 +300,24 @@ def engine_for(
         schedule=PollSchedule(polling, max_polls_per_second=limits.max_polls_per_second),
         listings={},
     )
+
+
+def batch_of(service, requests, *, at_once=20, skip_invalid=False, notify=None, **settings):
+    return running(
+        Batch(
+            engine=engine_for(service, **settings),
+            source=Source(requests, {}, skip_invalid),
+            window=Window(at_once),
+            notify=Notifier(notify),
+            folder=None,
+        )
+    )
+
+
+async def run(service, requests, **settings):
+    async with batch_of(service, requests, **settings) as results:
+        return [result async for result in results]
+
+
+def prompts(number):
+    return [f"prompt {index}" for index in range(number)]

@@ -79,7 +79,7 @@ class Sweeps:
         listing = model.listing
         if not listing.is_on and not self._begins(model, now=now, always=bulk == "always"):
             return None
-        if not listing.covers(watched.shown_in) or listing.wants_audit():
+        if not listing.covers(watched.shown_in):
             return None
         return max(model.next_at, now) + _PATIENCE
 
@@ -122,11 +122,23 @@ class Sweeps:
                 now = clock.now()
                 if not listing.is_on or not (always or self._pays(model, now)):
                     break
+                if listing.wants_audit(now):
+                    self._audit(model)
                 delay = self.schedule.list_delay(model.name, now=now, calls=listing.calls, rows=listing.rows)
                 model.next_at = now + delay
                 await clock.sleep(delay)
         finally:
             listing.is_on = False
+
+    def _audit(self, model: _Model) -> None:
+        """Have one of the jobs that the list shows alive asked about on its own."""
+        shown = [
+            watched
+            for watched in self.watch.watching.values()
+            if watched.model == model.name and watched.shown_in == model.listing.number
+        ]
+        if shown:
+            self.watch.ask_now(self.caller.dice.choice(shown))
 
     async def _sweep(self, model: _Model) -> None:
         listing = model.listing

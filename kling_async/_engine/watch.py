@@ -202,7 +202,7 @@ class Watcher:
         if watched.is_over:
             return
         now = self.caller.clock.now()
-        watched.faults, watched.is_known = 0, True
+        watched.faults, watched.is_known, watched.is_audit = 0, True, False
         if job.status is not watched.status:
             self._changed(watched, job.status, now)
         if not job.is_final:
@@ -214,6 +214,11 @@ class Watcher:
         else:
             self.schedule.finished(watched.track, now=now)
             self._end(watched, job)
+
+    def ask_now(self, watched: Watched) -> None:
+        """Ask after the job on its own as soon as the rate allows, to test what a list says of it."""
+        watched.is_audit = True
+        self._plan(watched, self.caller.clock.now())
 
     def seen(self, watched: Watched, now: float) -> None:
         """The job was shown in the status that it had: plan the next question."""

@@ -41,13 +41,15 @@ class Watched:
     """Status calls that failed since the last one that did not."""
     asked_for_media: bool = False
     """Whether a success without a video was asked about once more."""
+    is_audit: bool = False
+    """Whether it is asked about to test the list."""
     is_over: bool = False
     """Whether its end was told."""
 
     @property
     def is_on_schedule(self) -> bool:
         """Whether the schedule says when to ask; not while there is a special reason to ask."""
-        return self.faults == 0 and self.is_known and not self.asked_for_media
+        return self.faults == 0 and self.is_known and not (self.asked_for_media or self.is_audit)
 
 
 class Watch(Protocol):
@@ -65,6 +67,10 @@ class Watch(Protocol):
 
     async def turn(self) -> None:
         """Wait for the rate to allow one more call."""
+        ...
+
+    def ask_now(self, watched: Watched) -> None:
+        """Ask after the job on its own, whatever the schedule says."""
         ...
 
     def seen(self, watched: Watched, now: float) -> None:

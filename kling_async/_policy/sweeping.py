@@ -20,6 +20,8 @@ _HEAVY_BYTES = 65_536.0
 """The size at which moving a record costs as much as the call around it."""
 _SHORTEST_REST, _LONGEST_REST = 30.0, 600.0
 _FIRST_AUDIT, _RAREST_AUDIT = 2, 16
+_LONGEST_TRUST = 30.0
+"""Seconds after which a list is put to the test again, however few sweeps there were."""
 _MOST_STRIKES = 3
 _MISSES = 2
 """So many sweeps may pass a job by before it is asked about on its own."""
@@ -49,6 +51,7 @@ class Listing:
     _resting_until: float = -math.inf
     _rest: float = _SHORTEST_REST
     _strikes: int = 0
+    _audited: float = -math.inf
     _audit_at: int = _FIRST_AUDIT
     _audit_step: int = _FIRST_AUDIT
 
@@ -73,10 +76,11 @@ class Listing:
         """Whether a job that sweep number `shown_in` showed, or that was added after it, may wait for the next."""
         return self.is_on and self.number - shown_in < _MISSES
 
-    def wants_audit(self) -> bool:
+    def wants_audit(self, now: float) -> bool:
         """Whether a job that the list covers is to be asked about on its own all the same, to test the list."""
-        if self.number < self._audit_at:
+        if self.number < self._audit_at and now < self._audited + _LONGEST_TRUST:
             return False
+        self._audited = now
         self._audit_at = self.number + self._audit_step
         self._audit_step = min(2 * self._audit_step, _RAREST_AUDIT)
         return True

@@ -4,7 +4,7 @@ import itertools
 
 import anyio
 import pytest
-from virtual_service import Service, always, engine_for, on, reply
+from virtual_service import Service, always, batch_of, on, prompts, reply, run
 
 from kling_async import (
     AmbiguousSubmitError,
@@ -17,31 +17,7 @@ from kling_async import (
     ResultState,
     VideoRequest,
 )
-from kling_async._engine.batch import Batch, running
-from kling_async._engine.source import Source
-from kling_async._policy.window import Window
-from kling_async.events import Finished, Notifier, StatusChanged, Submitted
-
-
-def batch_of(service, requests, *, at_once=20, skip_invalid=False, notify=None, **settings):
-    return running(
-        Batch(
-            engine=engine_for(service, **settings),
-            source=Source(requests, {}, skip_invalid),
-            window=Window(at_once),
-            notify=Notifier(notify),
-            folder=None,
-        )
-    )
-
-
-async def run(service, requests, **settings):
-    async with batch_of(service, requests, **settings) as results:
-        return [result async for result in results]
-
-
-def prompts(number):
-    return [f"prompt {index}" for index in range(number)]
+from kling_async.events import Finished, StatusChanged, Submitted
 
 
 async def test_every_item_gets_its_result():

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import anyio
+import pytest
+from virtual_service import Service, ServiceJob, always, prompts, reply, run
+
+from kling_async import APIConnectionError, Limits, PollingPolicy, VideoRequest
+
+AT_ONCE = Limits(max_submits_at_once=100, max_polls_per_second=50)
+
+
+def slowly(number):
+    return 40.0 + (number * 7919 % 400) / 10
+
+
+async def crowd(service, number=150, *, bulk="auto", poll_interval=None, at_once=150, **settings):
+    polling = PollingPolicy(bulk=bulk, poll_interval=poll_interval, wait_timeout=2000)
+    results = await run(
+        service, prompts(number), at_once=at_once, limits=AT_ONCE, polling=polling, **settings
+    )
+    assert len(results) == number
+    assert all(result.ok for result in results), [result.error for result in results if not result.ok][:3]
+    return results
+
+
+def with_strangers(service, number, *, model="kling-v2-6"):
+    for index in range(number):
+        job_id = f"stranger-{index}"
+        service.jobs[job_id] = ServiceJob(job_id, model, {"prompt": "x"}, -9000.0, -9000.0, -8000.0)
+
+
+async def test_one_list_call_stands_for_many_status_calls():
+    service = Service(run_time=slowly)
+    await crowd(service)
+    assert service.calls["list"] > 0
+    alone = Service(run_time=slowly)
+    await crowd(alone, bulk="never")
+    assert alone.calls["list"] == 0
+    assert service.calls["list"] + service.calls["status"] < 0.6 * alone.calls["status"]
+
+
+@pytest.mark.parametrize("order", ["newest", "oldest", "random"])
+@pytest.mark.parametrize("rows", [7, 100, 1000])
+@pytest.mark.parametrize("says", ["everything", "nothing"])
+async def test_nothing_is_assumed_of_a_list(order, rows, says):
+    words = says == "everything"
+    service = Service(run_time=slowly, order=order, rows=rows, has_total=words, has_more=words)
+    await crowd(service)
+    assert max(service.lags()) < 35
+
+
+@pytest.mark.parametrize("order", ["newest", "oldest", "random"])
+async def test_a_huge_account_costs_little(order):
+    service = Service(run_time=slowly, order=order)
+    with_strangers(service, 5000)
+    alone = Service(run_time=slowly)
+    await crowd(alone, bulk="never")
+    await crowd(service)
+    assert service.calls["list"] + service.calls["status"] < 1.3 * alone.calls["status"]
+
+
+async def test_jobs_that_the_list_does_not_show_are_asked_about_one_by_one():
+    service = Service(run_time=slowly, shows=lambda job: not job.request_id.endswith("3"))
+    await crowd(service)
+    assert service.calls["list"] > 0
+    assert max(service.lags()) < 35
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        reply(404, {"error": "no such call"}),
+        reply(400, {"error": "model_id"}),
+        reply(500, b"<html>"),
+        reply(429, b""),
+        reply(200, b"garbage"),
+        reply(200, {"requests": 7}),
+        APIConnectionError("reset"),
+        reply(200, {"requests": [], "has_more": True, "total": 10**9}),
+        reply(
+            200, {"requests": [{"request_id": "stranger", "status": "queued"}, 7, None, {}], "has_more": True}
+        ),
+    ],
+    ids=["404", "400", "500", "429", "garbage", "shape", "reset", "empty", "strangers"],
+)
+@pytest.mark.parametrize("bulk", ["auto", "always"])
+async def test_a_list_that_is_of_no_use_costs_a_few_calls(answer, bulk):
+    service = Service(run_time=slowly, before=[always("list", answer)])
+    await crowd(service, bulk=bulk)
+    assert service.calls["list"] <= 12
+    assert max(service.lags()) < 40
+
+
+async def test_a_page_size_that_is_refused_is_not_asked_for_again():
+    def refuse_large(request, service):
+        if service.kind(request) == "list" and "limit=100&" not in request.url:
+            return reply(400, {"error": "limit must be at most 100"})
+        return None
+
+    service = Service(run_time=slowly, before=[refuse_large])
+    await crowd(service)
+    refused = [one for one in service.requests if "limit=" in one.url and "limit=100&" not in one.url]
+    assert len(refused) <= 2
+    assert service.calls["list"] > 20
+
+
+async def test_a_stale_list_is_found_out():
+    frozen = {}
+
+    def freeze(request, service):
+        if service.kind(request) != "list":
+            return None
+        if service.now < 20:
+            return None
+        if "page" not in frozen:
+            frozen["page"] = service.answer("list", request)
+        return frozen["page"]
+
+    service = Service(run_time=slowly, before=[freeze])
+    await crowd(service)
+    lags = sorted(service.lags())
+    assert lags[len(lags) // 2] < 40
+    assert lags[-1] < 120
+
+
+async def test_a_list_that_shows_the_past_is_not_believed():
+    def rejuvenate(request, service):
+        if service.kind(request) != "list":
+            return None
+        rows = [
+            {**job.record(service.now), "status": "queued", "outcome": None} for job in service.jobs.values()
+        ]
+        return reply(200, {"requests": rows, "has_more": False})
+
+    service = Service(run_time=slowly, before=[rejuvenate])
+    await crowd(service)
+    assert service.calls["list"] <= 12
+
+
+async def test_rows_that_cannot_be_read_are_left_to_status_calls():
+    def spoil(request, service):
+        if service.kind(request) != "list":
+            return None
+        rows = [{"request_id": job.request_id, "status": 7} for job in service.jobs.values()]
+        return reply(200, {"requests": rows})
+
+    await crowd(Service(run_time=slowly, before=[spoil]))
+
+
+async def test_a_success_in_the_list_without_its_video_is_asked_about():
+    def bare(request, service):
+        if service.kind(request) != "list":
+            return None
+        rows = [{**job.record(service.now), "outcome": None} for job in service.jobs.values()]
+        return reply(200, {"requests": rows, "has_more": False})
+
+    results = await crowd(Service(run_time=slowly, before=[bare]))
+    assert all(result.job.video_url for result in results)
+
+
+async def test_jobs_of_different_models_are_listed_per_model():
+    service = Service(run_time=slowly)
+    items = [
+        VideoRequest(f"prompt {number}", model=model)
+        for number in range(80)
+        for model in ("kling-v2-6", "Kling-Text2Video-V2.1-Master")
+    ]
+    results = await run(service, items, at_once=200, limits=AT_ONCE)
+    assert all(result.ok for result in results)
+    listed = {
+        url.split("model_id=")[1].split("&")[0] for one in service.requests if "model_id=" in (url := one.url)
+    }
+    assert listed == {"kling-v2-6", "Kling-Text2Video-V2.1-Master"}
+
+
+async def test_heavy_rows_make_the_list_too_dear():
+    picture = "data:image/png;base64," + "A" * 300_000
+
+    def heavy(request, service):
+        if service.kind(request) != "list":
+            return None
+        rows = [
+            {**job.record(service.now), "payload": {"image": picture}}
+            for job in list(service.jobs.values())[:40]
+        ]
+        return reply(200, {"requests": rows, "has_more": False})
+
+    service = Service(run_time=slowly, before=[heavy])
+    await crowd(service, 40)
+    assert service.calls["list"] <= 12
+
+
+async def test_a_fixed_pace_holds_for_lists_too():
+    service = Service(run_time=30.0)
+    await crowd(service, poll_interval=2.0, bulk="always")
+    assert service.calls["list"] + service.calls["status"] < 150 * 4
+    assert max(service.lags()) < 5
+
+
+async def test_a_batch_that_is_left_leaves_no_sweep_behind():
+    service = Service(run_time=slowly)
+    await crowd(service)
+    calls = sum(service.calls.values())
+    await anyio.sleep(500)
+    assert sum(service.calls.values()) == calls
