@@ -141,10 +141,10 @@ def _row(run: str, row: dict[str, Any], fewest: dict[str, Any]) -> list[figures.
     ratio = row["cpu_per_job"] / fewest["cpu_per_job"]
     bytes_per_job = row["peak_bytes"] / row["jobs"] if run == "flight" else None
     marks = ""
-    if row["jobs"] == MARKED_JOBS and run != "lazy":
+    if row["jobs"] == MARKED_JOBS and run == "stream":
         marks = f"CPU {figures.against(CPU_MARK, ratio)}"
-        if bytes_per_job is not None:
-            marks += f"; memory {figures.against(MEMORY_MARK_BYTES, bytes_per_job)}"
+    elif row["jobs"] == MARKED_JOBS and bytes_per_job is not None:
+        marks = f"memory {figures.against(MEMORY_MARK_BYTES, bytes_per_job)}"
     mib = row["peak_bytes"] / 2**20
     figures_of_row = [
         row["cpu_per_job"] * 1e3,

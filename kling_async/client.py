@@ -6,44 +6,31 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Self, Unpack
+from typing import TYPE_CHECKING, NamedTuple, Self, Unpack
 
-import attrs
-
-from kling_async._engine.batch import Batch, running
-from kling_async._engine.call import Caller
-from kling_async._engine.clock import Clock
-from kling_async._engine.download import Downloader, check_folder, target
-from kling_async._engine.engine import Engine
-from kling_async._engine.pages import pages
-from kling_async._engine.source import Item, Requests, Source
-from kling_async._engine.submit import Submitter
-from kling_async._engine.upload import Uploader, upload
-from kling_async._policy.pace import Limits, TokenBucket
-from kling_async._policy.polling import PollingPolicy, PollSchedule
+from kling_async._policy.pace import Limits
+from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.retry import RetryPolicy
-from kling_async._policy.sweeping import Listing
-from kling_async._policy.window import Window
-from kling_async._transport.base import Transport
-from kling_async._wire.codec import structure_job, structure_model, structure_model_ids
-from kling_async._wire.endpoints import MODEL, MODELS, STATUS, headers_for
 from kling_async.config import __version__, read_settings
-from kling_async.errors import ConfigurationError
-from kling_async.events import Listener, Notifier
 from kling_async.models import (
     BatchResult,
     Job,
-    JobStatus,
     ModelInfo,
     Result,
     VideoOptions,
     check_options,
     request_from,
 )
+
+if TYPE_CHECKING:
+    from kling_async._engine.engine import Engine, Learned
+    from kling_async._engine.source import Item, Requests
+    from kling_async._transport.base import Transport
+    from kling_async.events import Listener, Notifier
 
 
 class KlingClient:
@@ -84,14 +71,11 @@ class KlingClient:
             api_key=api_key, organization_id=organization_id, base_url=base_url, timeout=timeout
         )
         self._limits = limits
+        self._polling = polling
         self._retry = retry
         self._on_event = on_event
         self._transport = transport
-        self._polls = TokenBucket(
-            rate=limits.max_polls_per_second, burst=max(1.0, limits.max_polls_per_second)
-        )
-        self._schedule = PollSchedule(polling, max_polls_per_second=limits.max_polls_per_second)
-        self._listings: dict[str | None, Listing] = {}
+        self._learned: Learned | None = None
         self._engines: dict[asyncio.AbstractEventLoop, _Opened] = {}
 
     def __repr__(self) -> str:
@@ -133,9 +117,7 @@ class KlingClient:
             TypeError: There is no such option.
         """
         check_options(options, call="submit")
-        engine = self._engine()
-        sent = await Uploader(engine.caller).with_urls(request_from(request, options))
-        return await engine.submit(sent, self._notifier())
+        return await self._engine().submit(request_from(request, options), self._notifier())
 
     async def get(self, request_id: str) -> Job:
         """The current record of a job.
@@ -144,8 +126,7 @@ class KlingClient:
             NotFoundError: The service does not know the id, or shows it to another key only.
             KlingError: No usable answer came after all retries.
         """
-        caller = self._engine().caller
-        return await caller.repeat(STATUS, structure_job, id=request_id, notify=self._notifier())
+        return await self._engine().get(request_id, self._notifier())
 
     async def list_jobs(self, model: str = "kling-v2-6", *, page_size: int = 100) -> AsyncIterator[Job]:
         """Every job of a model that the service shows to this key, each once, in the service's own order.
@@ -157,7 +138,7 @@ class KlingClient:
         Raises:
             KlingError: No usable answer came after all retries.
         """
-        async for page in pages(self._engine().caller, model, page_size=page_size, notify=self._notifier()):
+        async for page in self._engine().pages(model, page_size, self._notifier()):
             for job in page:
                 yield job
 
@@ -175,8 +156,7 @@ class KlingClient:
             WaitTimeoutError: `PollingPolicy.wait_timeout` or `stall_timeout` came first; the job may still run.
             NotFoundError: The service does not know the id.
         """
-        known = job if isinstance(job, Job) else Job(request_id=job, status=JobStatus.UNKNOWN)
-        return await self._engine().wait(known, self._notifier())
+        return await self._engine().wait(job, self._notifier())
 
     async def generate(self, request: Item, **options: Unpack[VideoOptions]) -> Job:
         """The final record of one video: `submit`, then `wait`, with their arguments and errors."""
@@ -252,25 +232,17 @@ class KlingClient:
         of `generate_many`.
         """
         check_options(options, call="batch")
-        if not isinstance(max_concurrency, int) or isinstance(max_concurrency, bool) or max_concurrency < 1:
-            raise ConfigurationError(
-                f"max_concurrency must be a whole number of at least 1, not {max_concurrency!r}."
-            )
-        return self._run_batch(
-            Source(requests, options, skip_invalid),
-            Window(max_concurrency),
+        from kling_async._engine.batch import open_batch
+
+        return open_batch(
+            self._engine,
+            requests,
+            options=options,
+            max_concurrency=max_concurrency,
             output=output,
+            skip_invalid=skip_invalid,
             notify=self._notifier(on_event),
         )
-
-    @asynccontextmanager
-    async def _run_batch(
-        self, source: Source, window: Window, *, output: str | os.PathLike[str] | None, notify: Notifier
-    ) -> AsyncIterator[AsyncIterator[Result]]:
-        folder = await check_folder(output) if output is not None else None
-        batch = Batch(engine=self._engine(), source=source, window=window, notify=notify, folder=folder)
-        async with running(batch) as results:
-            yield results
 
     async def download(self, job: Job | str, destination: str | os.PathLike[str]) -> Path:
         """The path of a job's video, saved whole: to a part file, checked, then renamed.
@@ -284,10 +256,7 @@ class KlingClient:
             DownloadError: It has no video yet, or it could not be fetched or written; nothing half-written has the
                 destination's name.
         """
-        known = job if isinstance(job, Job) else await self.get(job)
-        path = await target(destination, known)
-        await self._engine().downloader.download(known, path, notify=self._notifier())
-        return path
+        return await self._engine().download(job, destination, self._notifier())
 
     async def upload(self, path: str | os.PathLike[str]) -> str:
         """The public URL of a file of this machine, for `image=`; anyone who has it can read it.
@@ -299,11 +268,11 @@ class KlingClient:
             InvalidRequestError: The file cannot be read or is of another kind.
             KlingError: It could not be uploaded.
         """
-        return await upload(self._engine().caller, path)
+        return await self._engine().upload(path)
 
     async def models(self) -> list[str]:
         """The ids of all models that the service names, video or not."""
-        return await self._engine().caller.repeat(MODELS, structure_model_ids, notify=self._notifier())
+        return await self._engine().models(self._notifier())
 
     async def model(self, model_id: str) -> ModelInfo:
         """What the service says about a model: its parameters and its price, where they are published.
@@ -311,13 +280,11 @@ class KlingClient:
         Raises:
             NotFoundError: There is no such model.
         """
-
-        def structure(value: object) -> ModelInfo:
-            return structure_model(value, model_id=model_id)
-
-        return await self._engine().caller.repeat(MODEL, structure, id=model_id, notify=self._notifier())
+        return await self._engine().model(model_id, self._notifier())
 
     def _notifier(self, on_event: Listener | None = None) -> Notifier:
+        from kling_async.events import Notifier
+
         return Notifier(self._on_event, on_event)
 
     def _engine(self) -> Engine:
@@ -345,33 +312,33 @@ class KlingClient:
                 await transport.aclose()
 
     def _make_engine(self, transport: Transport) -> Engine:
+        from kling_async._engine.call import Caller
+        from kling_async._engine.clock import Clock
+        from kling_async._engine.engine import Engine, Learned
+        from kling_async._wire.endpoints import headers_for
+
         settings = self._settings
+        headers = headers_for(
+            api_key=settings.api_key,
+            organization_id=settings.organization_id,
+            user_agent=f"kling_async/{__version__}",
+        )
         caller = Caller(
             transport=transport,
             clock=Clock(),
             dice=random.Random(),  # noqa: S311 - spreads retries, keeps no secret
             queue=settings.queue,
-            headers=headers_for(
-                api_key=settings.api_key,
-                organization_id=settings.organization_id,
-                user_agent=f"kling_async/{__version__}",
-            ),
+            headers=headers,
             secret=settings.api_key,
             timeout=settings.timeout,
             retry=self._retry,
         )
-        return Engine(
-            caller=caller,
-            submitter=Submitter(caller, self._limits),
-            downloader=Downloader(caller, self._limits.max_downloads_at_once),
-            polls=self._polls,
-            schedule=self._schedule,
-            listings=self._listings,
-        )
+        if self._learned is None:
+            self._learned = Learned(self._limits, self._polling)
+        return Engine(caller=caller, limits=self._limits, learned=self._learned)
 
 
-@attrs.frozen
-class _Opened:
+class _Opened(NamedTuple):
     """What the client holds for one event loop."""
 
     engine: Engine

@@ -19,12 +19,10 @@ import attrs
 from kling_async._engine.batch import Batch, running
 from kling_async._engine.call import Caller
 from kling_async._engine.clock import Clock
-from kling_async._engine.download import Downloader
-from kling_async._engine.engine import Engine
+from kling_async._engine.engine import Engine, Learned
 from kling_async._engine.source import Source
-from kling_async._engine.submit import Submitter
-from kling_async._policy.pace import Limits, TokenBucket
-from kling_async._policy.polling import PollingPolicy, PollSchedule
+from kling_async._policy.pace import Limits
+from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.retry import RetryPolicy
 from kling_async._policy.window import Window
 from kling_async._transport.base import Reply, Request
@@ -292,14 +290,7 @@ def engine_for(
         timeout=60.0,
         retry=retry,
     )
-    return Engine(
-        caller=caller,
-        submitter=Submitter(caller, limits),
-        downloader=Downloader(caller, limits.max_downloads_at_once),
-        polls=TokenBucket(rate=limits.max_polls_per_second, burst=max(1.0, limits.max_polls_per_second)),
-        schedule=PollSchedule(polling, max_polls_per_second=limits.max_polls_per_second),
-        listings={},
-    )
+    return Engine(caller=caller, limits=limits, learned=Learned(limits, polling))
 
 
 def batch_of(service, requests, *, at_once=20, skip_invalid=False, notify=None, **settings):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import anyio
 import attrs
 from anyio.abc import TaskGroup
 
+from kling_async._engine.download import check_folder
 from kling_async._engine.engine import Engine, kind_of_payload
 from kling_async._engine.results import Results
-from kling_async._engine.source import Source
+from kling_async._engine.source import Requests, Source
 from kling_async._engine.upload import Uploader
 from kling_async._engine.watch import Watcher
 from kling_async._engine.watched import Watched
@@ -23,7 +26,7 @@ from kling_async._policy.stage import Kind
 from kling_async._policy.stop import EarlyStop
 from kling_async._policy.window import Window
 from kling_async._wire.codec import payload_of
-from kling_async.errors import DownloadError, KlingError
+from kling_async.errors import ConfigurationError, DownloadError, KlingError
 from kling_async.events import Downloaded, Finished, Notifier, NotSubmitted, SubmitAmbiguous, Submitted
 from kling_async.models import Job, Result, ResultState, VideoRequest
 
@@ -223,6 +226,48 @@ class Batch:
     def _check_done(self) -> None:
         if self._takers == 0 and self._open == 0:
             self._is_done.set()
+
+
+def open_batch(
+    engine: Callable[[], Engine],
+    requests: Requests,
+    *,
+    options: Mapping[str, Any],
+    max_concurrency: int,
+    output: str | PathLike[str] | None,
+    skip_invalid: bool,
+    notify: Notifier,
+) -> AbstractAsyncContextManager[AsyncIterator[Result]]:
+    """A batch that runs for as long as its block lasts; what can be checked before is checked at once.
+
+    Args:
+        engine: Gives the engine of the event loop in which the block is entered.
+        requests: See `Source`.
+        options: Fill what the requests leave open.
+        max_concurrency: How many jobs may be alive at the service.
+        output: The folder in which videos are saved.
+        skip_invalid: See `Source`.
+        notify: Hears of everything.
+
+    Raises:
+        InvalidRequestError: See `Source`.
+        ConfigurationError: `max_concurrency` is no positive whole number.
+    """
+    if not isinstance(max_concurrency, int) or isinstance(max_concurrency, bool) or max_concurrency < 1:
+        raise ConfigurationError(
+            f"max_concurrency must be a whole number of at least 1, not {max_concurrency!r}."
+        )
+    source = Source(requests, options, skip_invalid)
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[AsyncIterator[Result]]:
+        folder = await check_folder(output) if output is not None else None
+        window = Window(max_concurrency)
+        batch = Batch(engine=engine(), source=source, window=window, notify=notify, folder=folder)
+        async with running(batch) as results:
+            yield results
+
+    return opened()
 
 
 @asynccontextmanager

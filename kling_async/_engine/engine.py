@@ -1,29 +1,49 @@
-"""What all work of one client in one event loop shares: its connections, its slots, its pace."""
+"""What one client does in one event loop: single calls, single jobs, and what its batches share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import anyio
 import attrs
 
 from kling_async._engine.call import Caller
-from kling_async._engine.download import Downloader
+from kling_async._engine.download import Downloader, target
+from kling_async._engine.pages import pages
 from kling_async._engine.submit import Submitter
+from kling_async._engine.upload import Uploader, upload
 from kling_async._engine.watch import Watcher
 from kling_async._engine.watched import Watched
 from kling_async._policy.outcome import error_of, state_of
-from kling_async._policy.pace import TokenBucket
-from kling_async._policy.polling import PollSchedule
+from kling_async._policy.pace import Limits, TokenBucket
+from kling_async._policy.polling import PollingPolicy, PollSchedule
 from kling_async._policy.stage import Kind
 from kling_async._policy.sweeping import Listing
-from kling_async._wire.codec import payload_of
+from kling_async._wire.codec import payload_of, structure_job, structure_model, structure_model_ids
+from kling_async._wire.endpoints import MODEL, MODELS, STATUS
 from kling_async.errors import KlingError
 from kling_async.events import Finished, Notifier, Submitted
-from kling_async.models import Job, VideoRequest
+from kling_async.models import Job, JobStatus, ModelInfo, VideoRequest
 
 _PICTURES = {"image", "image_url", "first_frame"}
+
+
+class Learned:
+    """What a client learns and spends, whatever event loop it is used in.
+
+    Args:
+        limits: How much it may ask at once.
+        polling: How it waits.
+    """
+
+    def __init__(self, limits: Limits, polling: PollingPolicy) -> None:
+        rate = limits.max_polls_per_second
+        self.polls = TokenBucket(rate=rate, burst=max(1.0, rate))
+        self.schedule = PollSchedule(polling, max_polls_per_second=rate)
+        self.listings: dict[str | None, Listing] = {}
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -31,18 +51,23 @@ class Engine:
     """The parts of one loop's engine."""
 
     caller: Caller
-    submitter: Submitter
-    downloader: Downloader
-    polls: TokenBucket
-    schedule: PollSchedule
-    listings: dict[str | None, Listing]
+    limits: Limits
+    learned: Learned
+    submitter: Submitter = attrs.field(init=False)
+    downloader: Downloader = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.submitter = Submitter(self.caller, self.limits)
+        self.downloader = Downloader(self.caller, self.limits.max_downloads_at_once)
 
     def watcher(self, notify: Notifier) -> Watcher:
         """A watcher for one wait or one batch; all share the client's rate of polls and what it has learned."""
-        return Watcher(self.caller, self.schedule, self.polls, self.listings, notify)
+        learned = self.learned
+        return Watcher(self.caller, learned.schedule, learned.polls, learned.listings, notify)
 
     async def submit(self, request: VideoRequest, notify: Notifier) -> Job:
         """Submit one request on its own; see `Submitter.submit`."""
+        sent = await Uploader(self.caller).with_urls(request)
 
         def tell(job: Job) -> None:
             if notify:
@@ -54,8 +79,8 @@ class Engine:
             try:
                 outcome.append(
                     await self.submitter.submit(
-                        request.model,
-                        payload_of(request),
+                        sent.model,
+                        payload_of(sent),
                         notify=notify,
                         on_accepted=tell,
                         max_throttles=self.caller.retry.max_retries,
@@ -71,7 +96,15 @@ class Engine:
             return outcome[0]
         raise outcome[0]
 
-    async def wait(self, job: Job, notify: Notifier) -> Job:
+    async def get(self, request_id: str, notify: Notifier) -> Job:
+        """The current record of a job."""
+        return await self.caller.repeat(STATUS, structure_job, id=request_id, notify=notify)
+
+    def pages(self, model: str, page_size: int, notify: Notifier) -> AsyncGenerator[list[Job], None]:
+        """The jobs of a model, page by page."""
+        return pages(self.caller, model, page_size=page_size, notify=notify)
+
+    async def wait(self, job: Job | str, notify: Notifier) -> Job:
         """Wait for one job's success.
 
         Cancelling it leaves the job as it is: it goes on at the service.
@@ -82,6 +115,7 @@ class Engine:
             WaitTimeoutError: The deadline came first.
             APIStatusError: The service does not know the job, or not with this key.
         """
+        known = job if isinstance(job, Job) else Job(request_id=job, status=JobStatus.UNKNOWN)
         ends: list[Job | KlingError] = []
         over = anyio.Event()
 
@@ -92,7 +126,7 @@ class Engine:
         watcher = self.watcher(notify)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watcher.run)
-            watcher.add(job, end, kind=kind_of_payload(job.model, job.payload))
+            watcher.add(known, end, kind=kind_of_payload(known.model, known.payload))
             await over.wait()
             tasks.cancel_scope.cancel()
         outcome = ends[0]
@@ -101,11 +135,34 @@ class Engine:
             state = state_of(outcome)
             final = outcome if isinstance(outcome, Job) else outcome.job
             at = self.caller.clock.wall()
-            notify(Finished(at=at, request_id=job.request_id, state=state, job=final, error=error))
+            notify(Finished(at=at, request_id=known.request_id, state=state, job=final, error=error))
         if error is not None:
             raise error
         assert isinstance(outcome, Job)
         return outcome
+
+    async def download(self, job: Job | str, destination: str | PathLike[str], notify: Notifier) -> Path:
+        """The path of a job's video, saved whole."""
+        known = job if isinstance(job, Job) else await self.get(job, notify)
+        path = await target(destination, known)
+        await self.downloader.download(known, path, notify=notify)
+        return path
+
+    async def upload(self, path: str | PathLike[str]) -> str:
+        """The public address of a file of this machine."""
+        return await upload(self.caller, path)
+
+    async def models(self, notify: Notifier) -> list[str]:
+        """The ids of all models."""
+        return await self.caller.repeat(MODELS, structure_model_ids, notify=notify)
+
+    async def model(self, model_id: str, notify: Notifier) -> ModelInfo:
+        """What the service says about a model."""
+
+        def structure(value: object) -> ModelInfo:
+            return structure_model(value, model_id=model_id)
+
+        return await self.caller.repeat(MODEL, structure, id=model_id, notify=notify)
 
 
 def kind_of_payload(model: str | None, payload: Mapping[str, Any]) -> Kind:
