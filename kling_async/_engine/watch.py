@@ -212,7 +212,7 @@ class Watcher:
             watched.asked_for_media = True
             self._plan(watched, now)
         else:
-            self.schedule.finished(watched.track, now=now)
+            self.schedule.finished(watched.track, now=now, success=job.is_success)
             self._end(watched, job)
 
     def ask_now(self, watched: Watched) -> None:

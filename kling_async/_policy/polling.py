@@ -16,6 +16,10 @@ from kling_async.errors import ConfigurationError
 
 _SHORTEST = 0.2
 """Seconds between two questions about one job, at the least."""
+_FEW_JOBS, _FEW_ENDS, _EARLY = 8, 20, 0.5
+"""While few jobs are in flight and few ends were seen, a job is asked about after half its age: some ten calls
+more for a job of minutes, and one that ends within a second, refused or made for a test, is known as soon.
+"""
 _LOAD_CHANGE = 1.1
 """Spread the budget anew when the demand has changed by this factor."""
 _BORROW_FROM = 5
@@ -128,6 +132,8 @@ class PollSchedule:
         self._change_demand(track, 1 / interval)
         if self._pressure.share < 1:
             interval = stage.interval(age, self._pressure)
+        elif self._tracked <= _FEW_JOBS and stage.times.samples < _FEW_ENDS:
+            interval = min(interval, max(self._shortest, _EARLY * age))
         return track.asked + max(self._shortest, interval * (1 - stage.jitter(age) * track.chance))
 
     def seen(

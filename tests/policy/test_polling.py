@@ -30,6 +30,12 @@ def experienced(median=60.0, sigma=0.35, count=300, **options):
     return schedule, 1000.0
 
 
+def with_company(schedule, *, now=0.0, count=9):
+    """So many other jobs in flight that none of them is a lone one."""
+    for _ in range(count):
+        begin(schedule, now=now, kind=Kind("company"))
+
+
 @pytest.mark.parametrize("name", ["wait_timeout", "stall_timeout", "poll_interval", "max_poll_interval"])
 @pytest.mark.parametrize("value", [-1, math.nan, "5", True])
 def test_a_setting_out_of_range_names_itself_and_its_rule(name, value):
@@ -151,6 +157,7 @@ def test_kinds_are_learned_apart():
 
 def test_a_new_kind_borrows_from_another_of_its_model():
     schedule, now = experienced(median=2.0, count=50)
+    with_company(schedule, now=now)
     borrowed = begin(schedule, now=now, kind=LONGER, chance=0.0)
     stranger = begin(schedule, now=now, kind=Kind("another"), chance=0.0)
     from_image = begin(schedule, now=now, kind=Kind("kling-v2-6", has_image=True), chance=0.0)
@@ -253,3 +260,22 @@ def test_lists_keep_to_the_budget():
     for _ in range(1000):
         begin(schedule, now=now, age=60.0)
     assert schedule.list_delay(KIND.model, now=now, calls=10, rows=1000) >= 5.0
+
+
+def test_a_lone_job_of_an_unknown_kind_is_asked_about_soon_and_then_ever_later():
+    schedule = PollSchedule(PollingPolicy())
+    track = begin(schedule, chance=0.0)
+    now, asked = 0.0, []
+    while now < 10.0:
+        now = schedule.due(track, now=now)
+        asked.append(now)
+        schedule.seen(track, now=now, chance=0.0, running=True)
+    assert asked[0] == pytest.approx(0.2)
+    assert asked[4] < 2.0
+    assert len(asked) < 20
+
+
+def test_many_jobs_of_an_unknown_kind_are_not_asked_about_so_soon():
+    schedule = PollSchedule(PollingPolicy())
+    with_company(schedule)
+    assert schedule.due(begin(schedule, chance=0.0), now=0.0) > 1.0
