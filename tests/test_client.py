@@ -4,6 +4,7 @@ import asyncio
 import logging
 
 import pytest
+from virtual_service import Service
 
 from kling_async import (
     APIConnectionError,
@@ -266,3 +267,20 @@ async def test_the_key_is_in_no_error_log_or_event(caplog, tmp_path):
     assert "bad key ***" in everything
     assert KEY not in everything
     assert any(isinstance(event, Submitted) for event in told)
+
+
+async def test_a_transport_of_ones_own_is_used_and_not_closed():
+    service = Service()
+    client = KlingClient(KEY, transport=service)
+    assert (await client.submit("x")).request_id == "job-0"
+    await client.aclose()
+    assert service.closed == 0
+
+
+def test_a_loop_that_ended_without_a_word_is_forgotten():
+    client = KlingClient(KEY, transport=Service())
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(client.submit("x"))
+    loop.close()
+    asyncio.run(client.submit("y"))
+    assert client._engines == {}

@@ -94,7 +94,7 @@ class Downloader:
                     return await _save(reply, path)
                 if reply.status not in _REDIRECTS or "location" not in reply.headers:
                     raise await self._error(reply)
-                url = urljoin(url, reply.headers["location"])
+                url = _followed(url, reply.headers["location"])
         raise DownloadError(f"more than {_MOST_REDIRECTS} redirects")
 
     async def _error(self, reply: StreamedReply) -> KlingError:
@@ -107,6 +107,14 @@ class Downloader:
         return error_for(
             reply.status, reply.headers, body, call="download", secret=self.caller.secret, now=now
         )
+
+
+def _followed(url: str, location: str) -> str:
+    """Where a redirect leads; what is no address stays as it is, to be refused."""
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        return location
 
 
 async def _save(reply: StreamedReply, path: Path) -> int:

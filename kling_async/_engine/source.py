@@ -13,7 +13,6 @@ from collections.abc import (
     Iterator,
     Mapping,
 )
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import anyio
@@ -124,7 +123,7 @@ class Source:
     def _request(self, item: Item) -> VideoRequest:
         request = request_from(item, self._options)
         for picture in (request.image, request.image_tail):
-            if picture is not None and is_local(picture) and not Path(picture).is_file():
+            if picture is not None and is_local(picture) and not os.path.isfile(picture):  # noqa: PTH113 - never raises
                 raise InvalidRequestError(f"There is no file {os.fspath(picture)!r} to upload.")
         return request
 

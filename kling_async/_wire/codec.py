@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -26,7 +25,6 @@ from kling_async.models import Job, JobStatus, Media, ModelInfo, Outcome, VideoR
 T = TypeVar("T")
 
 _NUMBERS = (int, float)
-_PLAIN = (str, int, float)
 _encode = json.JSONEncoder(allow_nan=False).encode
 # Compared by identity, for the hash of an Enum is computed in Python, and every record passes here.
 _FAILED, _CANCELLED = JobStatus.FAILED, JobStatus.CANCELLED
@@ -98,8 +96,6 @@ def payload_of(request: VideoRequest) -> dict[str, Any]:
             value = "on" if value else "off"  # noqa: PLW2901 - the wire's word for it
         elif field == "duration" and isinstance(value, int) and not isinstance(value, bool):
             value = str(value)  # noqa: PLW2901 - the wire's form of it
-        elif not isinstance(value, _PLAIN) and isinstance(value, os.PathLike):
-            value = os.fspath(value)  # noqa: PLW2901 - a path that was not uploaded reads as what it says
         payload[wire_name(request.model, field)] = value
     return {**payload, **request.extra}
 

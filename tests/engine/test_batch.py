@@ -252,3 +252,12 @@ async def test_a_folder_that_cannot_be_written_is_known_before_anything_is_sent(
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="file/videos"):
         await check_folder(tmp_path / "file" / "videos")
+
+
+async def test_a_picture_that_cannot_be_uploaded_fails_its_item_and_not_the_batch(tmp_path):
+    picture = tmp_path / "start.png"
+    picture.write_bytes(b"png")
+    items = [VideoRequest("with", image=picture), "without"]
+    results = await run(Service(), items, at_once=1)
+    states = {result.index: result.state for result in results}
+    assert states == {0: ResultState.NOT_SUBMITTED, 1: ResultState.SUCCEEDED}

@@ -16,6 +16,7 @@ from kling_async import (
     VideoRequest,
     WaitTimeoutError,
 )
+from kling_async._policy.stage import Kind
 from kling_async.events import Finished, Notifier, PollFailed
 
 PACE = PollingPolicy(poll_interval=1.0)
@@ -148,3 +149,58 @@ async def test_cancelling_a_wait_leaves_the_job_alone():
     await anyio.sleep(1000)
     assert service.calls["status"] == asked
     assert (await wait(service, "job-0")).is_success
+
+
+async def test_deadlines_hold_while_every_place_in_flight_is_taken():
+    service = Service(run_time=1e6, before=[lambda request, service: None])
+    service.latency = 0.0
+    engine = engine_for(service, polling=PollingPolicy(wait_timeout=20, poll_interval=1, bulk="never"))
+    jobs = [await engine.submit(VideoRequest(f"prompt {number}"), Notifier()) for number in range(150)]
+    service.latency = 45.0
+    ended = []
+    watcher = engine.watcher(Notifier())
+
+    def end(watched, outcome):
+        ended.append((anyio.current_time(), type(outcome)))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watcher.run)
+        for job in jobs:
+            watcher.add(job, end, kind=Kind("kling-v2-6"))
+        await anyio.sleep(100)
+        tasks.cancel_scope.cancel()
+    assert {kind for _, kind in ended} == {WaitTimeoutError}
+    assert max(at for at, _ in ended) <= 23
+
+
+async def test_what_is_learned_brings_questions_forward():
+    service = Service(run_time=lambda number: 600.0 if number == 0 else 2.0)
+    engine = engine_for(service, polling=PollingPolicy(bulk="never"))
+    slow = await engine.submit(VideoRequest("slow"), Notifier())
+    ended = []
+    watcher = engine.watcher(Notifier())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watcher.run)
+        watcher.add(slow, lambda *_: ended.append("slow"), kind=Kind("kling-v2-6"))
+        for number in range(80):
+            job = await engine.submit(VideoRequest(f"prompt {number}"), Notifier())
+            watcher.add(job, lambda *_: ended.append("quick"), kind=Kind("kling-v2-6"))
+            await anyio.sleep(0.3)
+        await anyio.sleep(700)
+        tasks.cancel_scope.cancel()
+    assert ended[-1] == "slow"
+    assert len(ended) == 81
+
+
+async def test_a_reply_that_comes_after_the_deadline_changes_nothing():
+    service = Service(run_time=1.0)
+    engine = engine_for(service, polling=PollingPolicy(wait_timeout=5, poll_interval=1, bulk="never"))
+    job = await engine.submit(VideoRequest("x"), Notifier())
+    outcomes = []
+    watcher = engine.watcher(Notifier())
+    watcher.add(job, lambda _, outcome: outcomes.append(outcome), kind=Kind(None))
+    [watched] = watcher.watching.values()
+    watcher._time_out(watched)
+    watcher.learn(watched, job)
+    watcher._fault(watched, APIConnectionError("late"))
+    assert [type(outcome) for outcome in outcomes] == [WaitTimeoutError]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,9 +16,7 @@ def begun(alive=150):
     return listing
 
 
-@pytest.mark.parametrize(
-    "alive, limit", [(1, 100), (100, 100), (101, 200), (950, 1000), (100_000, 1000)]
-)
+@pytest.mark.parametrize("alive, limit", [(1, 100), (100, 100), (101, 200), (950, 1000), (100_000, 1000)])
 def test_a_page_is_as_large_as_the_crowd_in_whole_hundreds(alive, limit):
     assert begun(alive).limit == limit
 
@@ -109,7 +109,7 @@ def test_the_list_is_put_to_the_test_less_often_as_it_holds_but_at_least_twice_a
         listing.number = number
         if listing.wants_audit(now=0.1 * number):
             tested.append(number)
-    gaps = [after - before for before, after in zip(tested, tested[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(tested)]
     assert gaps == sorted(gaps)
     assert gaps[-1] == 16
     assert not listing.wants_audit(now=9.9)
