@@ -25,7 +25,6 @@ from kling_async._policy.outcome import error_of, state_of
 from kling_async._policy.stage import Kind
 from kling_async._policy.stop import EarlyStop
 from kling_async._policy.window import Window
-from kling_async._wire.codec import payload_of
 from kling_async.errors import ConfigurationError, DownloadError, KlingError
 from kling_async.events import Downloaded, Finished, Notifier, NotSubmitted, SubmitAmbiguous, Submitted
 from kling_async.models import Job, Result, ResultState, VideoRequest
@@ -127,11 +126,10 @@ class Batch:
             return
 
         try:
-            sent = await self._uploads.with_urls(request)
+            payload = await self._uploads.payload(request)
         except KlingError as error:
             self._not_submitted(index, request, error)
             return
-        payload = payload_of(sent)
         kind = kind_of_payload(request.model, payload)
         try:
             await self.engine.submitter.submit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 
 import anyio
@@ -24,6 +25,15 @@ class Clock:
         await anyio.sleep(max(seconds, 0.0))
 
     async def wait(self, event: anyio.Event, seconds: float) -> None:
-        """Wait for an event, but no longer than so many seconds."""
-        with anyio.move_on_after(seconds):
+        """Wait for an event, which is set by itself after so many seconds.
+
+        Cheaper than to cancel the wait, and the watcher waits for every next job.
+        """
+        if seconds == math.inf:
             await event.wait()
+            return
+        alarm = asyncio.get_running_loop().call_later(max(seconds, 0.0), event.set)
+        try:
+            await event.wait()
+        finally:
+            alarm.cancel()

@@ -21,8 +21,7 @@ from kling_async._policy.outcome import error_of, state_of
 from kling_async._policy.pace import Limits, TokenBucket
 from kling_async._policy.polling import PollingPolicy, PollSchedule
 from kling_async._policy.stage import Kind
-from kling_async._policy.sweeping import Listing
-from kling_async._wire.codec import payload_of, structure_job, structure_model, structure_model_ids
+from kling_async._wire.codec import structure_job, structure_model, structure_model_ids
 from kling_async._wire.endpoints import MODEL, MODELS, STATUS
 from kling_async.errors import KlingError
 from kling_async.events import Finished, Notifier, Submitted
@@ -43,7 +42,6 @@ class Learned:
         rate = limits.max_polls_per_second
         self.polls = TokenBucket(rate=rate, burst=max(1.0, rate))
         self.schedule = PollSchedule(polling, max_polls_per_second=rate)
-        self.listings: dict[str | None, Listing] = {}
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -63,11 +61,11 @@ class Engine:
     def watcher(self, notify: Notifier) -> Watcher:
         """A watcher for one wait or one batch; all share the client's rate of polls and what it has learned."""
         learned = self.learned
-        return Watcher(self.caller, learned.schedule, learned.polls, learned.listings, notify)
+        return Watcher(self.caller, learned.schedule, learned.polls, notify)
 
     async def submit(self, request: VideoRequest, notify: Notifier) -> Job:
         """Submit one request on its own; see `Submitter.submit`."""
-        sent = await Uploader(self.caller).with_urls(request)
+        payload = await Uploader(self.caller).payload(request)
 
         def tell(job: Job) -> None:
             if notify:
@@ -79,8 +77,8 @@ class Engine:
             try:
                 outcome.append(
                     await self.submitter.submit(
-                        sent.model,
-                        payload_of(sent),
+                        request.model,
+                        payload,
                         notify=notify,
                         on_accepted=tell,
                         max_throttles=self.caller.retry.max_retries,

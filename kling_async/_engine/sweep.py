@@ -58,8 +58,6 @@ class Sweeps:
 
     caller: Caller
     schedule: PollSchedule
-    listings: dict[str | None, Listing]
-    """What the client has learned of each model's list; shared by all its watchers."""
     watch: Watch
     tasks: TaskGroup | None = None
     status_seconds: float = 1.0
@@ -92,8 +90,7 @@ class Sweeps:
     def _model(self, name: str | None) -> _Model:
         model = self._models.get(name)
         if model is None:
-            listing = self.listings.setdefault(name, Listing())
-            model = self._models[name] = _Model(name, listing)
+            model = self._models[name] = _Model(name, Listing())
         return model
 
     def _begins(self, model: _Model, *, now: float, always: bool) -> bool:

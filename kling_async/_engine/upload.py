@@ -16,9 +16,10 @@ from kling_async._engine.source import is_local
 from kling_async._policy.fetching import refusal
 from kling_async._policy.retry import next_delay
 from kling_async._transport.base import Request
-from kling_async._wire.codec import structure_upload, upload_body
+from kling_async._wire.codec import payload_of, structure_upload, upload_body
 from kling_async._wire.endpoints import UPLOAD_URL
 from kling_async._wire.replies import error_for
+from kling_async.catalog import wire_name
 from kling_async.errors import InvalidRequestError, KlingError
 from kling_async.models import VideoRequest
 
@@ -45,27 +46,26 @@ class Uploader:
     _known: dict[str, str] = attrs.field(init=False, factory=dict)
     _turn: anyio.Lock = attrs.field(init=False, factory=anyio.Lock)
 
-    async def with_urls(self, request: VideoRequest) -> VideoRequest:
-        """The request with the public address of each local picture in its place.
+    async def payload(self, request: VideoRequest) -> dict[str, Any]:
+        """The payload of a request, with the public address of each local picture in its place.
 
         Raises:
             InvalidRequestError: A picture cannot be read.
             KlingError: It could not be uploaded; nothing was paid for.
         """
-        local = {
-            name: picture
-            for name in ("image", "image_tail")
-            if (picture := getattr(request, name)) is not None and is_local(picture)
-        }
-        if not local:
-            return request
+        payload = payload_of(request)
+        for field in ("image", "image_tail"):
+            picture = getattr(request, field)
+            key = wire_name(request.model, field)
+            if picture is not None and is_local(picture) and payload[key] is picture:
+                payload[key] = await self._address_of(os.fspath(picture))
+        return payload
+
+    async def _address_of(self, path: str) -> str:
         async with self._turn:
-            for picture in local.values():
-                path = os.fspath(picture)
-                if path not in self._known:
-                    self._known[path] = await upload(self.caller, path)
-        urls: dict[str, Any] = {name: self._known[os.fspath(picture)] for name, picture in local.items()}
-        return attrs.evolve(request, **urls)
+            if path not in self._known:
+                self._known[path] = await upload(self.caller, path)
+            return self._known[path]
 
 
 async def upload(caller: Caller, path: str | os.PathLike[str]) -> str:

@@ -15,7 +15,6 @@ from kling_async._policy.pace import TokenBucket
 from kling_async._policy.polling import PollSchedule
 from kling_async._policy.retry import backoff
 from kling_async._policy.stage import Kind
-from kling_async._policy.sweeping import Listing
 from kling_async._wire.codec import structure_job
 from kling_async._wire.endpoints import STATUS
 from kling_async.errors import (
@@ -47,7 +46,6 @@ class Watcher:
         caller: Caller,
         schedule: PollSchedule,
         rate: TokenBucket,
-        listings: dict[str | None, Listing],
         notify: Notifier,
     ) -> None:
         self.caller = caller
@@ -56,13 +54,12 @@ class Watcher:
         self.watching: dict[str, Watched] = {}
         self.alive: Counter[str | None] = Counter()
         self._rate = rate
-        self._sweeps = Sweeps(caller, schedule, listings, self)
+        self._sweeps = Sweeps(caller, schedule, self)
         self._due: list[tuple[float, int, Watched]] = []
         self._entries = 0
         self._edition = schedule.edition
         self._ready: deque[Watched] = deque()
         self._idle: list[anyio.Event] = []
-        self._pollers = 0
         self._in_flight = 0
         self._looked_at = 0.0
         self._landed = anyio.Event()
@@ -150,9 +147,13 @@ class Watcher:
         await self.turn()
         self._hand_out(tasks, watched)
         while self._in_flight >= _POLLS_AT_ONCE:
-            self._landed = anyio.Event()
-            await self.caller.clock.wait(self._landed, _LONGEST_BLIND)
-            self._time_out_the_late()
+            await self._landing()
+
+    async def _landing(self) -> None:
+        """Wait for an answer to one of the calls in flight; deadlines are kept meanwhile."""
+        self._landed = anyio.Event()
+        await self.caller.clock.wait(self._landed, _LONGEST_BLIND)
+        self._time_out_the_late()
 
     def _hand_out(self, tasks: TaskGroup, watched: Watched) -> None:
         """Give a job to an idle poller, or to a new one."""
@@ -160,8 +161,7 @@ class Watcher:
         self._ready.append(watched)
         if self._idle:
             self._idle.pop().set()
-        elif self._pollers < self._in_flight:
-            self._pollers += 1
+        else:
             tasks.start_soon(self._keep_polling)
 
     async def _keep_polling(self) -> None:
@@ -285,8 +285,7 @@ class Watcher:
     def _end(self, watched: Watched, outcome: Job | KlingError) -> None:
         watched.entry, watched.is_over = 0, True
         self.alive[watched.model] -= 1
-        if self.watching.get(watched.request_id) is watched:
-            del self.watching[watched.request_id]
+        self.watching.pop(watched.request_id, None)
         watched.on_end(watched, outcome)
 
     def _time_out_the_late(self) -> None:

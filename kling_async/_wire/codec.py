@@ -90,8 +90,6 @@ def payload_of(request: VideoRequest) -> dict[str, Any]:
     """
     payload: dict[str, Any] = {}
     for field, value in parameters_of(request).items():
-        if value is None:
-            continue
         if field == "sound" and isinstance(value, bool):
             value = "on" if value else "off"  # noqa: PLW2901 - the wire's word for it
         elif field == "duration" and isinstance(value, int) and not isinstance(value, bool):

@@ -203,3 +203,16 @@ async def test_a_batch_that_is_left_leaves_no_sweep_behind():
     calls = sum(service.calls.values())
     await anyio.sleep(500)
     assert sum(service.calls.values()) == calls
+
+
+async def test_sweeps_end_when_the_last_job_is_given_up_and_begin_anew_for_the_next():
+    async def two():
+        yield "never done"
+        await anyio.sleep(100)
+        yield "done in time"
+
+    service = Service(run_time=lambda number: 1e6 if number == 0 else 12.0)
+    polling = PollingPolicy(bulk="always", poll_interval=10.0, wait_timeout=35.0)
+    results = await run(service, two(), at_once=2, limits=AT_ONCE, polling=polling)
+    assert [result.ok for result in sorted(results, key=lambda result: result.index)] == [False, True]
+    assert 4 <= service.calls["list"] <= 8

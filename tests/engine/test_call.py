@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import anyio
+import pytest
+from virtual_service import Service, engine_for, on, reply
+
+from kling_async import APIConnectionError, InternalServerError, NotFoundError, RetryPolicy, VideoRequest
+from kling_async.events import Notifier, Retrying
+
+BUSY = reply(503, b"<html>busy</html>")
+
+
+async def job_and_engine(service, **settings):
+    engine = engine_for(service, **settings)
+    return await engine.submit(VideoRequest("x"), Notifier()), engine
+
+
+async def test_a_safe_call_is_repeated_until_it_is_answered():
+    events = []
+    service = Service(before=[on("status", BUSY, APIConnectionError("reset"), reply(200, b"garbage"))])
+    job, engine = await job_and_engine(service)
+    assert (await engine.get(job.request_id, Notifier(events.append))).request_id == job.request_id
+    assert [(type(event), event.call, event.attempt) for event in events] == [
+        (Retrying, "status", 1),
+        (Retrying, "status", 2),
+        (Retrying, "status", 3),
+    ]
+    assert anyio.current_time() > 0
+
+
+async def test_repeating_needs_no_listener():
+    job, engine = await job_and_engine(Service(before=[on("status", BUSY)]))
+    assert (await engine.get(job.request_id, Notifier())).request_id == job.request_id
+
+
+async def test_the_last_error_is_raised():
+    service = Service(before=[on("status", *[BUSY] * 3)])
+    job, engine = await job_and_engine(service, retry=RetryPolicy(max_retries=2))
+    with pytest.raises(InternalServerError, match="busy"):
+        await engine.get(job.request_id, Notifier())
+    assert service.calls["status"] == 3
+
+
+async def test_a_refusal_is_not_repeated():
+    service = Service()
+    with pytest.raises(NotFoundError):
+        await engine_for(service).get("nobody", Notifier())
+    assert service.calls["status"] == 1
