@@ -50,12 +50,14 @@ class ModelRules:
     parameters: Mapping[str, Parameter]
     source: str
     """Where the rules are from."""
-    required: tuple[str, ...] = attrs.field(init=False)
+    required: tuple[str, ...] = attrs.field(
+        init=False, default=attrs.Factory(lambda self: _required_of(self.parameters), takes_self=True)
+    )
     """The fields without which the service refuses a request."""
 
-    @required.default
-    def _find_required(self) -> tuple[str, ...]:
-        return tuple(field for field, parameter in self.parameters.items() if parameter.required)
+
+def _required_of(parameters: Mapping[str, Parameter]) -> tuple[str, ...]:
+    return tuple(field for field, parameter in parameters.items() if parameter.required)
 
 
 KLING_V2_6 = ModelRules(

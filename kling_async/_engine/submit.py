@@ -112,17 +112,17 @@ class Submitter:
 
     async def _post(self, model: str, body: bytes, on_accepted: Callable[[Job], None]) -> Job | KlingError:
         """The job, or the error that the POST ended with; once it has begun, no cancelled scope stops it."""
+        outcome: Job | KlingError | None = None
         with anyio.CancelScope(shield=True):
             try:
-                job = await self.caller.once(SUBMIT, structure_job, body=body)
+                outcome = await self.caller.once(SUBMIT, structure_job, body=body)
             except KlingError as error:
-                salvaged = _salvaged(error, model)
-                if salvaged is None:
-                    return error
-                job = salvaged
-            _log.info("submitted job %s (%s)", job.request_id, model)
-            on_accepted(job)
-        return job
+                outcome = _salvaged(error, model) or error
+            if isinstance(outcome, Job):
+                _log.info("submitted job %s (%s)", outcome.request_id, model)
+                on_accepted(outcome)
+        assert outcome is not None, "a shield lets nothing end it early"
+        return outcome
 
     def _pause(self, error: KlingError, notify: Notifier) -> float:
         """One sign of throttling slows all submits of the client."""

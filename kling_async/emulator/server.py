@@ -37,8 +37,8 @@ class Emulator:
     def __init__(
         self, settings: EmulatorSettings | None = None, *, clock: Callable[[], float] | None = None
     ) -> None:
-        self.settings = settings or EmulatorSettings()
-        self.faults = Faults(self.settings.faults, seed=self.settings.seed)
+        self.settings: EmulatorSettings = settings or EmulatorSettings()
+        self.faults: Faults = Faults(self.settings.faults, seed=self.settings.seed)
         self._clock = clock or _steady_clock()
         self._queue = ServiceQueue(self.settings)
         self._tally = Tally()

@@ -36,7 +36,7 @@ class Tally:
     def __init__(self) -> None:
         self.requests: Counter[Operation] = Counter()
         self.most_in_flight: Counter[Operation] = Counter()
-        self.credentials_at_storage = 0
+        self.credentials_at_storage: int = 0
         self._in_flight: Counter[Operation] = Counter()
 
     @contextmanager
