@@ -106,7 +106,7 @@ class Sweeps:
         return True
 
     def _pays(self, model: _Model, now: float) -> bool:
-        calls, rows = model.listing.calls, model.listing.rows
+        calls, rows = model.listing.expected(self.watch.alive[model.name])
         return self.schedule.list_pays(model.name, now=now, calls=calls, rows=rows)
 
     async def _keep_sweeping(self, model: _Model) -> None:

@@ -41,6 +41,8 @@ class Listing:
     """Calls that the last sweep took."""
     cost: float = 1.0 + _FIRST_LIMIT * _ROW_COST
     """What it cost, in status calls."""
+    swept_alive: int = 0
+    """Jobs that were in flight when it began."""
     start: int = 0
     """The offset of the first page that showed a job of ours."""
     reach: int = 0
@@ -72,6 +74,12 @@ class Listing:
             self.calls = math.ceil(alive / self.limit)
             self.cost = self.calls + _ROW_COST * max(alive, _FIRST_LIMIT)
 
+    def expected(self, alive: int) -> tuple[float, float]:
+        """Calls and rows that the next sweep should take: as the last one, if as many jobs were in flight."""
+        share = min(1.0, alive / self.swept_alive) if self.swept_alive else 1.0
+        calls = max(1.0, self.calls * share)
+        return calls, max(min(self.rows, float(self.limit)), self.rows * share)
+
     def covers(self, shown_in: int) -> bool:
         """Whether a job that sweep number `shown_in` showed, or that was added after it, may wait for the next."""
         return self.is_on and self.number - shown_in < _MISSES
@@ -99,6 +107,7 @@ class Listing:
     def swept(self, *, found: int, alive: int, calls: int, cost: float, now: float) -> None:
         """A sweep is over; keep on only if it replaced more status calls than it cost."""
         self.number += 1
+        self.swept_alive = alive
         self.suspect = None
         self.calls, self.cost = calls, cost
         if found >= cost:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from types import TracebackType
 
 import aiohttp
+from multidict import CIMultiDict
 from yarl import URL
 
 from kling_async._transport.base import Reply, Request
@@ -34,20 +35,27 @@ class AiohttpTransport:
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(),
         )
+        self._last_headers: Mapping[str, str] = {}
+        self._last_prepared: CIMultiDict[str] = CIMultiDict()
 
     async def send(self, request: Request) -> Reply:
         """See `Transport.send`."""
         self._check_open(request)
         with _our_errors(request):
-            async with self._session.request(
+            response = await self._session.request(
                 request.method,
                 _url(request),
-                headers=request.headers,
+                headers=self._prepared(request.headers),
                 data=request.body,
                 allow_redirects=False,
                 timeout=_whole(request.timeout),
-            ) as response:
-                return Reply(response.status, response.headers, await _read(response, request))
+            )
+            try:
+                body = await _read(response, request)
+            except BaseException:
+                response.close()
+                raise
+            return Reply(response.status, response.headers, body)
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[_Streamed]:
@@ -71,6 +79,12 @@ class AiohttpTransport:
     async def aclose(self) -> None:
         """See `Transport.aclose`."""
         await self._session.close()
+
+    def _prepared(self, headers: Mapping[str, str]) -> CIMultiDict[str]:
+        """Headers as aiohttp wants them; those of the service are the same for every call."""
+        if headers is not self._last_headers:
+            self._last_headers, self._last_prepared = headers, CIMultiDict(headers)
+        return self._last_prepared
 
     def _check_open(self, request: Request) -> None:
         if self._session.closed:
@@ -113,7 +127,6 @@ async def _read(response: aiohttp.ClientResponse, request: Request) -> bytes:
     while piece := await response.content.readany():
         body += piece
         if len(body) > LARGEST_REPLY_BYTES:
-            response.close()
             raise APIConnectionError(
                 f"{_name(request)}: the reply is larger than {LARGEST_REPLY_BYTES:,} bytes."
             )

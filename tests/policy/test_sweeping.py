@@ -134,3 +134,15 @@ def test_a_heavy_row_costs_as_much_as_a_call_of_its_own():
     heavy = page_cost(rows=100, size_bytes=100_000_000, seconds=0.1, status_seconds=0.1)
     assert light < 12
     assert heavy > 90
+
+
+def test_a_sweep_of_fewer_jobs_is_expected_to_cost_less_but_never_less_than_a_call():
+    listing = begun(alive=1000)
+    assert listing.expected(1000)[0] == 1.0
+    listing.swept(found=900, alive=1000, calls=10, cost=25.0, now=0.0)
+    calls, rows = listing.expected(1000)
+    assert calls == 10.0
+    fewer = listing.expected(100)
+    assert fewer[0] == 1.0
+    assert fewer[1] < rows
+    assert listing.expected(5000)[0] == 10.0
