@@ -20,6 +20,8 @@ from kling_async.models import JobStatus
 
 _BETWEEN_LOOKS = 0.2
 """Seconds before it is considered anew whether a list would pay."""
+_LONGEST_SLEEP = 0.5
+"""Seconds after which it is considered anew when the next sweep is due."""
 _PATIENCE = 1.0
 """Seconds after the next sweep until which a job waits to be shown by it."""
 _PROGRESS = {JobStatus.PROCESSING: 1}
@@ -111,21 +113,30 @@ class Sweeps:
 
     async def _keep_sweeping(self, model: _Model) -> None:
         """Go through the list again and again, while there are jobs and it pays."""
-        clock, listing = self.caller.clock, model.listing
+        listing = model.listing
         always = self.schedule.policy.bulk == "always"
         try:
             while listing.is_on and self.watch.alive[model.name]:
                 await self._sweep(model)
-                now = clock.now()
+                now = self.caller.clock.now()
                 if not listing.is_on or not (always or self._pays(model, now)):
                     break
                 if listing.wants_audit(now):
                     self._audit(model)
-                delay = self.schedule.list_delay(model.name, now=now, calls=listing.calls, rows=listing.rows)
-                model.next_at = now + delay
-                await clock.sleep(delay)
+                await self._rest(model, swept_at=now)
         finally:
             listing.is_on = False
+
+    async def _rest(self, model: _Model, *, swept_at: float) -> None:
+        """Wait until the next sweep is worth its cost, which may come sooner as more is learned."""
+        clock, listing = self.caller.clock, model.listing
+        while True:
+            now = clock.now()
+            delay = self.schedule.list_delay(model.name, now=now, calls=listing.calls, rows=listing.rows)
+            model.next_at = swept_at + delay
+            if model.next_at <= now:
+                return
+            await clock.sleep(min(model.next_at - now, _LONGEST_SLEEP))
 
     def _audit(self, model: _Model) -> None:
         """Have one of the jobs that the list shows alive asked about on its own."""

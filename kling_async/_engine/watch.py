@@ -141,7 +141,8 @@ class Watcher:
             if due > now + self._slack:
                 self._plan(watched, due)
                 return
-            if (later := self._sweeps.stand_for(watched, now=now)) is not None:
+            later = self._sweeps.stand_for(watched, now=now)
+            if later is not None and not self.schedule.is_scouting(watched.track):
                 self._plan(watched, later)
                 return
         await self.turn()

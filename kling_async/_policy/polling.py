@@ -16,9 +16,10 @@ from kling_async.errors import ConfigurationError
 
 _SHORTEST = 0.2
 """Seconds between two questions about one job, at the least."""
-_FEW_JOBS, _FEW_ENDS, _EARLY = 8, 20, 0.5
-"""While few jobs are in flight and few ends were seen, a job is asked about after half its age: some ten calls
-more for a job of minutes, and one that ends within a second, refused or made for a test, is known as soon.
+_SCOUTS, _FEW_ENDS, _EARLY, _YOUNG = 2, 20, 0.5, 8.0
+"""Until so many ends of a kind were seen, its first jobs are asked about after half their age while they are young:
+some ten calls more for jobs of minutes, and if they end within a second, refused or made for a test, all others are
+asked about soon.
 """
 _LOAD_CHANGE = 1.1
 """Spread the budget anew when the demand has changed by this factor."""
@@ -70,6 +71,8 @@ class Track:
     chance: float
     demand: float = 0.0
     """Calls a second that it was last worth."""
+    is_scout: bool = False
+    """Whether it is asked about early, to learn something of all jobs of its kind."""
 
 
 @attrs.define(eq=False)
@@ -114,6 +117,9 @@ class PollSchedule:
         track = Track(course, stage, since=now - max(0.0, age), asked=now, chance=chance)
         stage.times.seen(now - track.since, before=0.0)
         self._tracked += 1
+        if course.scouts < _SCOUTS:
+            course.scouts += 1
+            track.is_scout = True
         return track
 
     def due(self, track: Track, *, now: float) -> float:
@@ -132,9 +138,14 @@ class PollSchedule:
         self._change_demand(track, 1 / interval)
         if self._pressure.share < 1:
             interval = stage.interval(age, self._pressure)
-        elif self._tracked <= _FEW_JOBS and stage.times.samples < _FEW_ENDS:
+        if self.is_scouting(track):
             interval = min(interval, max(self._shortest, _EARLY * age))
         return track.asked + max(self._shortest, interval * (1 - stage.jitter(age) * track.chance))
+
+    def is_scouting(self, track: Track) -> bool:
+        """Whether a job is asked about early, so that something is learned of all jobs of its kind."""
+        is_young = track.asked - track.since < _YOUNG
+        return is_young and track.is_scout and track.stage.times.samples < _FEW_ENDS
 
     def seen(
         self, track: Track, *, now: float, chance: float, running: bool, age: float | None = None
@@ -234,6 +245,7 @@ class PollSchedule:
 
     def _drop(self, track: Track) -> None:
         self._tracked -= 1
+        track.course.scouts -= track.is_scout
         self._change_demand(track, 0.0)
 
     def _change_demand(self, track: Track, rate: float) -> None:

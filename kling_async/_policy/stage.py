@@ -142,6 +142,8 @@ class Course:
     """How many were seen to start."""
     jumps: int = 0
     """How many were done and never seen to start."""
+    scouts: int = 0
+    """How many of those in flight are asked about early."""
 
     def keep_up(self, now: float) -> None:
         """Learn from what was told, and set the pace anew, where that would change much."""

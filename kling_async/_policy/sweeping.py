@@ -19,7 +19,7 @@ _FIRST_LIMIT, _LARGEST_LIMIT = 100, 1000
 _HEAVY_BYTES = 65_536.0
 """The size at which moving a record costs as much as the call around it."""
 _SHORTEST_REST, _LONGEST_REST = 30.0, 600.0
-_FIRST_AUDIT, _RAREST_AUDIT = 2, 16
+_FIRST_AUDIT, _RAREST_AUDIT = 2, 64
 _LONGEST_TRUST = 30.0
 """Seconds after which a list is put to the test again, however few sweeps there were."""
 _MOST_STRIKES = 3

@@ -105,14 +105,14 @@ def test_one_proof_or_three_signs_of_staleness_end_it():
 def test_the_list_is_put_to_the_test_less_often_as_it_holds_but_at_least_twice_a_minute():
     listing = begun()
     tested = []
-    for number in range(1, 100):
+    for number in range(1, 250):
         listing.number = number
         if listing.wants_audit(now=0.1 * number):
             tested.append(number)
     gaps = [after - before for before, after in pairwise(tested)]
     assert gaps == sorted(gaps)
-    assert gaps[-1] == 16
-    assert not listing.wants_audit(now=9.9)
+    assert gaps[-1] == 64
+    assert not listing.wants_audit(now=25.0)
     assert listing.wants_audit(now=60.0)
 
 
