@@ -150,3 +150,15 @@ async def test_the_folder_of_a_batch_is_made_and_left_clean(tmp_path):
     assert list(folder.iterdir()) == []
     with pytest.raises(Exception, match="cannot be saved"):
         await room.check_folder("bad\0name")
+
+
+async def test_a_system_that_takes_one_piece_at_a_time_gets_them_all(tmp_path, monkeypatch):
+    monkeypatch.delattr(room.os, "writev", raising=False)
+    pieces = [bytes([number]) * 40_000 for number in range(40)]
+    assert await fetch(tmp_path / "a.mp4", answering(Stream(200, pieces))) == 1_600_000
+    assert (tmp_path / "a.mp4").read_bytes() == b"".join(pieces)
+
+
+async def test_more_pieces_than_one_system_call_takes_are_all_written(tmp_path):
+    pieces = [b"x"] * 3000
+    assert await fetch(tmp_path / "a.mp4", answering(Stream(200, pieces))) == 3000
