@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,17 @@ from kling_async._engine.watch import Watcher
 from kling_async._engine.watched import Watched
 from kling_async._policy.naming import file_name
 from kling_async._policy.outcome import error_of, state_of
-from kling_async._policy.stage import Kind
 from kling_async._policy.stop import EarlyStop
+from kling_async._policy.submission import is_throttled
 from kling_async._policy.window import Window
 from kling_async.errors import ConfigurationError, DownloadError, KlingError
 from kling_async.events import Downloaded, Finished, Notifier, NotSubmitted, SubmitAmbiguous, Submitted
 from kling_async.models import Job, Result, ResultState, VideoRequest
+
+_MOST_TRIES = 5
+"""How often an item is submitted again because its job failed for a rate limit."""
+_GRAVITY = 2
+"""A job that was taken and then failed is a graver sign than a 429: the pause begins four times as long."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -120,23 +126,34 @@ class Batch:
             if not self.source.is_over:
                 return
 
-    async def _submit(self, index: int, request: VideoRequest) -> None:
+    async def _submit(self, index: int, request: VideoRequest, *, tries: int = 0) -> None:
+        """Submit an item that holds a place of the window; `tries` of its jobs were throttled before."""
         if self._stop.reason is not None:
             self._not_submitted(index, request, self._stop.reason)
             return
-
         try:
             payload = await self._uploads.payload(request)
         except KlingError as error:
             self._not_submitted(index, request, error)
             return
         kind = kind_of_payload(request.model, payload)
+
+        def ended(_: Watched, outcome: Job | KlingError) -> None:
+            if isinstance(outcome, Job) and is_throttled(outcome) and tries < _MOST_TRIES:
+                self._submit_again(index, request, outcome, tries=tries + 1)
+            else:
+                self._ended(index, request, outcome)
+
+        def accepted(job: Job) -> None:
+            self._accepted(index, job)
+            self._watcher.add(job, ended, kind=kind, index=index)
+
         try:
             await self.engine.submitter.submit(
                 request.model,
                 payload,
                 notify=self.notify,
-                on_accepted=lambda job: self._accepted(index, request, kind, job),
+                on_accepted=accepted,
                 max_throttles=None,
                 on_throttle=self._throttled,
             )
@@ -144,17 +161,19 @@ class Batch:
             self._stop.refused(error)
             self._not_submitted(index, request, error)
 
-    def _accepted(self, index: int, request: VideoRequest, kind: Kind, job: Job) -> None:
+    def _submit_again(self, index: int, request: VideoRequest, job: Job, *, tries: int) -> None:
+        """A job that failed for a rate limit made no video: pause as for any such sign, and keep its place."""
+        error = error_of(job)
+        assert error is not None
+        self._throttled(self.engine.submitter.pause(error, self.notify, tries=tries + _GRAVITY))
+        self._tasks.start_soon(partial(self._submit, index, request, tries=tries))
+
+    def _accepted(self, index: int, job: Job) -> None:
         self._stop.accepted()
         self.window.accepted()
         if self.notify:
             at = self.engine.caller.clock.wall()
             self.notify(Submitted(at=at, index=index, request_id=job.request_id, job=job))
-
-        def ended(_: Watched, outcome: Job | KlingError) -> None:
-            self._ended(index, request, outcome)
-
-        self._watcher.add(job, ended, kind=kind, index=index)
 
     def _throttled(self, pause: float) -> None:
         now = self.engine.caller.clock.now()

@@ -25,6 +25,9 @@ from kling_async.models import Job, JobStatus
 
 _log = logging.getLogger("kling_async")
 
+_SHORTEST_PAUSE = 1.0
+"""Seconds for which nothing is submitted after a refusal that names no time."""
+
 
 @attrs.define(eq=False)
 class Submitter:
@@ -87,7 +90,8 @@ class Submitter:
             match classify(outcome):
                 case SubmitFailure.THROTTLED if max_throttles is None or throttles < max_throttles:
                     throttles += 1
-                    on_throttle(self._pause(outcome, notify))
+                    on_throttle(self.pause(outcome, notify, tries=self._pauses))
+                    self._pauses += 1
                 case SubmitFailure.NOT_SENT if unsent < self.caller.retry.max_retries:
                     await self._try_again(outcome, attempt=unsent, notify=notify)
                     unsent += 1
@@ -124,16 +128,20 @@ class Submitter:
         assert outcome is not None, "a shield lets nothing end it early"
         return outcome
 
-    def _pause(self, error: KlingError, notify: Notifier) -> float:
-        """One sign of throttling slows all submits of the client."""
-        clock = self.caller.clock
+    def pause(self, error: KlingError, notify: Notifier, *, tries: int) -> float:
+        """Hold back all submits of the client after one sign of throttling; the seconds for which they wait.
+
+        Args:
+            error: What the service said; its own wish beats ours.
+            notify: Hears of the pause.
+            tries: How many such signs there have been in a row; the pause grows with them.
+        """
+        clock, caller = self.caller.clock, self.caller
         delay = error.retry_after
         if delay is None:
             delay = max(
-                1.0, backoff(self.caller.retry, attempt=self._pauses + 1, chance=self.caller.dice.random())
+                _SHORTEST_PAUSE, backoff(caller.retry, attempt=tries + 1, chance=caller.dice.random())
             )
-        if clock.now() >= self._paused_until:
-            self._pauses += 1
         self._paused_until = max(self._paused_until, clock.now() + delay)
         if notify:
             notify(Throttled(at=clock.wall(), delay=delay, error=error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum, auto
 
 from kling_async.errors import (
@@ -14,9 +15,12 @@ from kling_async.errors import (
     PermissionDeniedError,
     RateLimitError,
 )
+from kling_async.models import Job, JobStatus
 
 _CLIENT_ERRORS = range(400, 500)
 _REQUEST_TIMEOUT = 408
+
+_THROTTLE = re.compile(r"rate.?limit|too many requests|parallel task over", re.IGNORECASE)
 
 
 class SubmitFailure(Enum):
@@ -47,6 +51,15 @@ def classify(error: KlingError) -> SubmitFailure:
         is_refusal = error.status_code in _CLIENT_ERRORS and error.status_code != _REQUEST_TIMEOUT
         return SubmitFailure.REFUSED if is_refusal else SubmitFailure.UNKNOWN
     return SubmitFailure.UNKNOWN
+
+
+def is_throttled(job: Job) -> bool:
+    """Whether a job failed only because there were too many: the service tells a rate limit that way too.
+
+    Source: clients of the service met "rate limit exceeded(RPM)" as the error of a failed job, and Kling's own
+    documentation has "parallel task over resource pack limit".
+    """
+    return job.status is JobStatus.FAILED and _THROTTLE.search(job.failure_reason or "") is not None
 
 
 def stops_the_batch(error: KlingError) -> bool:

@@ -17,7 +17,7 @@ from kling_async import (
     ResultState,
     VideoRequest,
 )
-from kling_async.events import Finished, StatusChanged, Submitted
+from kling_async.events import Finished, StatusChanged, Submitted, Throttled
 
 
 async def test_every_item_gets_its_result():
@@ -261,3 +261,41 @@ async def test_a_picture_that_cannot_be_uploaded_fails_its_item_and_not_the_batc
     results = await run(Service(), items, at_once=1)
     states = {result.index: result.state for result in results}
     assert states == {0: ResultState.NOT_SUBMITTED, 1: ResultState.SUCCEEDED}
+
+
+def failing(times, reason="Video generation failed: rate limit exceeded(RPM)"):
+    """Has the first jobs fail at once, as a service does that tells a rate limit by a failed job."""
+
+    def script(request, service):
+        for job in service.jobs.values():
+            if int(job.request_id.removeprefix("job-")) < times:
+                job.final, job.error, job.begins, job.ends = "failed", reason, job.created, job.created
+
+    return script
+
+
+async def test_a_job_that_failed_for_a_rate_limit_is_submitted_again_after_a_pause():
+    events = []
+    service = Service(run_time=10.0, after=[failing(2)])
+    results = await run(service, prompts(3), at_once=3, notify=events.append)
+    assert all(result.ok for result in results)
+    assert service.posts == 5
+    assert service.most_alive <= 3
+    pauses = [event for event in events if isinstance(event, Throttled)]
+    assert len(pauses) == 2
+    assert all(event.delay >= 1.0 for event in pauses)
+    assert len([event for event in events if isinstance(event, Finished)]) == 3
+
+
+async def test_an_item_that_fails_for_a_rate_limit_again_and_again_is_a_failure_in_the_end():
+    service = Service(run_time=10.0, after=[failing(1000)])
+    [result] = await run(service, ["x"])
+    assert result.state is ResultState.FAILED
+    assert service.posts == 6
+
+
+async def test_a_job_that_failed_for_another_reason_is_not_submitted_again():
+    service = Service(run_time=10.0, after=[failing(1, "Generation rejected")])
+    [result] = await run(service, ["x"])
+    assert result.state is ResultState.FAILED
+    assert service.posts == 1

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from kling_async import errors
-from kling_async._policy.submission import SubmitFailure, classify, stops_the_batch
+from kling_async import Job, JobStatus, Outcome, errors
+from kling_async._policy.submission import SubmitFailure, classify, is_throttled, stops_the_batch
 from kling_async._wire.replies import error_for
 from kling_async.errors import (
     APIConnectionError,
@@ -61,3 +61,19 @@ def test_no_other_error_stops_the_batch():
         errors.InvalidRequestError,
     ]
     assert not any(stops_the_batch(kind("x")) for kind in others)
+
+
+@pytest.mark.parametrize(
+    "status, reason, throttled",
+    [
+        (JobStatus.FAILED, "Music generation failed: rate limit exceeded(RPM)", True),
+        (JobStatus.FAILED, "parallel task over resource pack limit", True),
+        (JobStatus.FAILED, "Too Many Requests", True),
+        (JobStatus.FAILED, "Generation rejected; please review the prompt", False),
+        (JobStatus.FAILED, None, False),
+        (JobStatus.SUCCESS, "rate limit", False),
+        (JobStatus.CANCELLED, "rate limit", False),
+    ],
+)
+def test_a_rate_limit_is_known_in_the_dress_of_a_failed_job(status, reason, throttled):
+    assert is_throttled(Job(request_id="x", status=status, outcome=Outcome(error=reason))) is throttled
