@@ -48,7 +48,8 @@ class Results(AsyncIterator[Result]):
                 if error is not None:
                     raise error
                 raise StopAsyncIteration
-            self._changed = anyio.Event()
+            if self._changed.is_set():
+                self._changed = anyio.Event()
             await self._changed.wait()
         result = self._ready.popleft()
         self.on_taken()

@@ -129,10 +129,11 @@ class Sweeps:
 
     async def _rest(self, model: _Model, *, swept_at: float) -> None:
         """Wait until the next sweep is worth its cost, which may come sooner as more is learned."""
-        clock, listing = self.caller.clock, model.listing
+        clock = self.caller.clock
         while True:
             now = clock.now()
-            delay = self.schedule.list_delay(model.name, now=now, calls=listing.calls, rows=listing.rows)
+            calls, rows = model.listing.expected(self.watch.alive[model.name])
+            delay = self.schedule.list_delay(model.name, now=now, calls=calls, rows=rows)
             model.next_at = swept_at + delay
             if model.next_at <= now:
                 return
@@ -221,6 +222,8 @@ class Sweeps:
 
     def _learn(self, listing: Listing, watched: Watched, row: Mapping[str, Any], now: float) -> bool:
         """Take in one row; False for one that tells nothing, or something that was true once."""
+        if watched.asked_for_media:
+            return True
         if row.get("status") == watched.status.value:
             self.watch.seen(watched, now)
             return True

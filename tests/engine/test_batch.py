@@ -299,3 +299,17 @@ async def test_a_job_that_failed_for_another_reason_is_not_submitted_again():
     [result] = await run(service, ["x"])
     assert result.state is ResultState.FAILED
     assert service.posts == 1
+
+
+async def test_two_readers_of_one_batch_share_its_results():
+    seen = []
+
+    async def read(results):
+        async for result in results:
+            seen.append(result.index)
+
+    batch = batch_of(Service(run_time=lambda number: 5.0 + number), prompts(10))
+    async with batch as results, anyio.create_task_group() as readers:
+        readers.start_soon(read, results)
+        readers.start_soon(read, results)
+    assert sorted(seen) == list(range(10))

@@ -216,3 +216,16 @@ async def test_sweeps_end_when_the_last_job_is_given_up_and_begin_anew_for_the_n
     results = await run(service, two(), at_once=2, limits=AT_ONCE, polling=polling)
     assert [result.ok for result in sorted(results, key=lambda result: result.index)] == [False, True]
     assert 4 <= service.calls["list"] <= 8
+
+
+async def test_a_success_that_is_asked_about_for_its_video_is_not_put_off_by_the_list():
+    def without_outcome(request, service):
+        if service.kind(request) not in {"list", "status"}:
+            return None
+        if service.kind(request) == "status" and service.calls["status"] > 2:
+            return APIConnectionError("reset") if service.now < 90 else None
+        rows = [{**job.record(service.now), "outcome": None} for job in service.jobs.values()]
+        return reply(200, {"requests": rows, "has_more": False}) if service.kind(request) == "list" else None
+
+    results = await crowd(Service(run_time=slowly, before=[without_outcome]), bulk="always")
+    assert all(result.job.video_url for result in results)
