@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
+from itertools import count
 
 import anyio
 from anyio.abc import TaskGroup
@@ -32,6 +33,8 @@ _POLLS_AT_ONCE = 64
 _REFUSALS = (BadRequestError, AuthenticationError, PermissionDeniedError, NotFoundError)
 _UNSEEN_GRACE = 3
 """How often a job that was never seen may be refused before it is believed: a new id may take a moment to show."""
+_TURNS_IN_A_ROW = 256
+"""Jobs after which others get a turn at the latest, for many may be due and need no call."""
 _SLACK = 0.02
 """Seconds by which a job may be asked about too early, so that one waking of the watcher serves many."""
 _LONGEST_BLIND = 1.0
@@ -101,8 +104,10 @@ class Watcher:
         try:
             async with anyio.create_task_group() as tasks:
                 self._sweeps.tasks = tasks
-                while True:
+                for turn in count(1):
                     await self._ask(tasks, await self._next_due())
+                    if turn % _TURNS_IN_A_ROW == 0:
+                        await self.caller.clock.sleep(0)
         finally:
             for watched in self.watching.values():
                 self.schedule.gave_up(watched.track)
