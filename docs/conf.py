@@ -15,11 +15,14 @@ from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 import kling_async
 from kling_async import client, emulator, errors, events, models
+from kling_async._display.progress import Progress
 from kling_async._engine.source import Item, Requests
 from kling_async._transport.base import Transport
 
 # The client imports these for the type checker alone, to be quick to import; the reference shows them.
-vars(client).update(Item=Item, Requests=Requests, Transport=Transport, Listener=events.Listener)
+vars(client).update(
+    Progress=Progress, Item=Item, Requests=Requests, Transport=Transport, Listener=events.Listener
+)
 vars(errors).update(Job=models.Job)
 
 project = "kling_async"

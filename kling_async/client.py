@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sized
 from contextlib import AbstractAsyncContextManager, suppress
 from operator import attrgetter
 from pathlib import Path
@@ -27,6 +27,7 @@ from kling_async.models import (
 )
 
 if TYPE_CHECKING:
+    from kling_async._display.progress import Progress
     from kling_async._engine.engine import Engine, Learned
     from kling_async._engine.source import Item, Requests
     from kling_async._transport.base import Transport
@@ -169,6 +170,7 @@ class KlingClient:
         max_concurrency: int = 20,
         output: str | os.PathLike[str] | None = None,
         skip_invalid: bool = False,
+        progress: Progress = "auto",
         on_event: Listener | None = None,
         raise_on_failure: bool = False,
         **options: Unpack[VideoOptions],
@@ -181,6 +183,8 @@ class KlingClient:
             output: A folder in which each finished video is saved as soon as it is finished.
             skip_invalid: Leave invalid requests out, as results with their error. Otherwise one invalid request in a
                 collection means that nothing is sent; in an iterator, that nothing more is sent.
+            progress: Draw counts and a bar on stderr while it runs. `"auto"` draws where stderr is a terminal and rich
+                is installed, as the extra `cli` does.
             on_event: Called with every event of this batch, besides the client's own.
             raise_on_failure: Raise an `ExceptionGroup` at the end if a video was not made.
             **options: The other fields of `VideoRequest`, for all requests that leave them open.
@@ -193,23 +197,30 @@ class KlingClient:
         An error that comes out of the input after something was submitted carries the results so far as its
         attribute `batch`.
         """
+        from kling_async._display.progress import drawn_progress
+
+        check_options(options, call="generate_many")
         results: list[Result] = []
-        opened = self.batch(
-            requests,
-            max_concurrency=max_concurrency,
-            output=output,
-            skip_invalid=skip_invalid,
-            on_event=on_event,
-            **options,
-        )
-        async with opened as stream:
-            try:
-                async for result in stream:
-                    results.append(result)  # noqa: PERF401 - kept when the input raises half-way
-            except Exception as error:
-                error.batch = _in_order(results)  # type: ignore[attr-defined]
-                error.add_note(f"{len(results)} results came before this; they are in this error's `batch`.")
-                raise
+        total = len(requests) if isinstance(requests, Sized) else None
+        with drawn_progress(progress, total=total, saves=output is not None) as drawing:
+            opened = self._open_batch(
+                requests,
+                options,
+                max_concurrency=max_concurrency,
+                output=output,
+                skip_invalid=skip_invalid,
+                notify=self._notifier(on_event, drawing),
+            )
+            async with opened as stream:
+                try:
+                    async for result in stream:
+                        results.append(result)  # noqa: PERF401 - kept when the input raises half-way
+                except Exception as error:
+                    error.batch = _in_order(results)  # type: ignore[attr-defined]
+                    error.add_note(
+                        f"{len(results)} results came before this; they are in this error's `batch`."
+                    )
+                    raise
         batch = _in_order(results)
         if raise_on_failure:
             batch.raise_for_failures()
@@ -232,6 +243,25 @@ class KlingClient:
         of `generate_many`.
         """
         check_options(options, call="batch")
+        return self._open_batch(
+            requests,
+            options,
+            max_concurrency=max_concurrency,
+            output=output,
+            skip_invalid=skip_invalid,
+            notify=self._notifier(on_event),
+        )
+
+    def _open_batch(
+        self,
+        requests: Requests,
+        options: VideoOptions,
+        *,
+        max_concurrency: int,
+        output: str | os.PathLike[str] | None,
+        skip_invalid: bool,
+        notify: Notifier,
+    ) -> AbstractAsyncContextManager[AsyncIterator[Result]]:
         from kling_async._engine.batch import open_batch
 
         return open_batch(
@@ -241,7 +271,7 @@ class KlingClient:
             max_concurrency=max_concurrency,
             output=output,
             skip_invalid=skip_invalid,
-            notify=self._notifier(on_event),
+            notify=notify,
         )
 
     async def download(self, job: Job | str, destination: str | os.PathLike[str]) -> Path:
@@ -282,10 +312,10 @@ class KlingClient:
         """
         return await self._engine().model(model_id, self._notifier())
 
-    def _notifier(self, on_event: Listener | None = None) -> Notifier:
+    def _notifier(self, *listeners: Listener | None) -> Notifier:
         from kling_async.events import Notifier
 
-        return Notifier(self._on_event, on_event)
+        return Notifier(self._on_event, *listeners)
 
     def _engine(self) -> Engine:
         """The engine of the running event loop, made when it is first needed there."""

@@ -11,11 +11,11 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from kling_async.cli.bar import MOST_COLUMNS, Bar, drawn
+from kling_async._display.tally import Tally
+from kling_async._display.terminal import MOST_COLUMNS, Bar, drawn
 from kling_async.cli.screen import STYLES, plain, say, stdout
 from kling_async.cli.service import Service, emulated
 from kling_async.cli.summary import Errand, summarise
-from kling_async.cli.tally import Tally
 from kling_async.events import Downloaded, Event, Finished, StatusChanged, Submitted
 from kling_async.models import JobStatus, ResultState, VideoRequest
 

@@ -12,13 +12,13 @@ from typing import Annotated, Any
 import attrs
 from cyclopts import Group, Parameter, validators
 
-from kling_async.cli.bar import Bar, drawn
+from kling_async._display.tally import Tally
+from kling_async._display.terminal import Bar, drawn
 from kling_async.cli.order import Order, explained, order_from
 from kling_async.cli.records import result_record
 from kling_async.cli.screen import complain, is_free_for_drawing, stderr, stdout, tell
 from kling_async.cli.service import Service, client_of, emulated
 from kling_async.cli.summary import Errand, say_interrupted, summarise
-from kling_async.cli.tally import Tally
 from kling_async.errors import ConfigurationError
 from kling_async.models import Result
 

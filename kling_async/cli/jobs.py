@@ -9,7 +9,7 @@ from cyclopts import Parameter, validators
 from rich.table import Table
 from rich.text import Text
 
-from kling_async.cli.bar import is_drawable
+from kling_async._display.terminal import is_drawable
 from kling_async.cli.records import job_record
 from kling_async.cli.screen import (
     STYLES,

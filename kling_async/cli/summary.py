@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 import attrs
 from rich.console import Console
 
-from kling_async.cli.bar import duration
+from kling_async._display.tally import Tally
+from kling_async._display.terminal import duration
 from kling_async.cli.screen import complain, cut, say, stderr
 from kling_async.cli.service import Service
-from kling_async.cli.tally import Tally
 from kling_async.models import Result
 
 FAILED = 1

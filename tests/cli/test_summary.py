@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kling_async._display.tally import Tally
 from kling_async.cli.screen import stdout
 from kling_async.cli.service import Service
 from kling_async.cli.summary import Errand, reasons, say_interrupted, summarise
-from kling_async.cli.tally import Tally
 from kling_async.errors import DownloadError, KlingError
 from kling_async.models import Result, ResultState, VideoRequest
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kling_async.cli.tally import Tally, note_of
+from kling_async._display.tally import Tally, note_of
 from kling_async.errors import APIConnectionError, RateLimitError
 from kling_async.events import (
     Downloaded,

@@ -7,8 +7,8 @@ import select
 import pytest
 from rich.console import Console
 
-from kling_async.cli.bar import Bar, drawn, duration, is_drawable
-from kling_async.cli.tally import Tally
+from kling_async._display.tally import Tally
+from kling_async._display.terminal import Bar, drawn, duration, is_drawable
 
 
 @pytest.fixture

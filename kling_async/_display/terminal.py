@@ -1,4 +1,4 @@
-"""A batch's tally, drawn where a terminal is and kept up to date. Knows no other part of the command line but the tally."""
+"""A batch's tally, drawn where a terminal is and kept up to date. Knows nothing but the tally."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from kling_async.cli.tally import Tally
+from kling_async._display.tally import Tally
 
 MOST_COLUMNS = 120
 """Wider drawings are hard to read across."""

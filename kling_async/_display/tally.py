@@ -1,4 +1,4 @@
-"""What a batch's events add up to, for whoever draws it. Knows no terminal and no other part of the command line."""
+"""What a batch's events add up to, for whoever draws it. Knows no terminal."""
 
 from __future__ import annotations
 

@@ -1,0 +1,44 @@
+"""Whether a batch's progress is drawn, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Literal, TypeAlias
+
+from kling_async._display.tally import Tally
+from kling_async.errors import ConfigurationError
+from kling_async.events import Listener
+
+Progress: TypeAlias = bool | Literal["auto"]
+"""Draw, do not draw, or draw where stderr is a terminal."""
+
+
+@contextmanager
+def drawn_progress(wish: Progress, *, total: int | None, saves: bool) -> Iterator[Listener | None]:
+    """A listener that draws a batch on stderr for as long as the block lasts; None where nothing is drawn.
+
+    Args:
+        wish: What the caller asked for; a terminal that is none gets no drawing even so.
+        total: How many items there are; None where nobody knows.
+        saves: Whether videos are saved.
+
+    Raises:
+        ConfigurationError: The wish is no such word, or drawing is asked for and rich is not installed.
+    """
+    if wish not in {True, False, "auto"}:
+        raise ConfigurationError(f"progress must be True, False or 'auto', not {wish!r}.")
+    is_possible = find_spec("rich") is not None
+    if wish is True and not is_possible:
+        raise ConfigurationError('progress=True needs rich: pip install "kling_async[cli]", or leave it out.')
+    if wish is False or not is_possible:
+        yield None
+        return
+    from rich.console import Console
+
+    from kling_async._display.terminal import Bar, drawn
+
+    tally = Tally(total=total, saves=saves)
+    with drawn(Bar(tally), console=Console(stderr=True, highlight=False)):
+        yield tally

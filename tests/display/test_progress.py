@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+from virtual_service import Service, VirtualLoop
+
+from kling_async import ConfigurationError, KlingClient
+from kling_async._display import progress as room
+from kling_async._display.progress import drawn_progress
+from kling_async._display.tally import Tally
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio", {"loop_factory": VirtualLoop}
+
+
+@pytest.mark.parametrize("wish", [True, "auto"])
+def test_a_listener_counts_where_rich_is_installed(wish):
+    with drawn_progress(wish, total=3, saves=True) as listener:
+        assert isinstance(listener, Tally)
+        assert (listener.total, listener.saves) == (3, True)
+
+
+def test_nothing_is_drawn_where_it_is_not_wanted():
+    with drawn_progress(False, total=None, saves=False) as listener:
+        assert listener is None
+
+
+def test_without_rich_only_an_explicit_wish_is_an_error(monkeypatch):
+    monkeypatch.setattr(room, "find_spec", lambda name: None)
+    with drawn_progress("auto", total=None, saves=False) as listener:
+        assert listener is None
+    with (
+        pytest.raises(ConfigurationError, match=r"kling_async\[cli\]"),
+        drawn_progress(True, total=None, saves=False),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("wish", ["yes", 7, None])
+async def test_a_wish_that_is_none_is_refused_before_anything_is_sent(wish):
+    service = Service()
+    client = KlingClient("key", transport=service)
+    with pytest.raises(ConfigurationError, match="progress must be"):
+        await client.generate_many(["x"], progress=wish)
+    assert service.calls == {}
+
+
+@pytest.mark.parametrize("wish", [True, False, "auto"])
+async def test_a_stream_that_is_no_terminal_gets_no_drawing(wish, capsys):
+    batch = await KlingClient("key", transport=Service(run_time=5.0)).generate_many(["a", "b"], progress=wish)
+    assert len(batch.succeeded) == 2
+    assert capsys.readouterr().err == ""
+
+
+async def test_a_terminal_sees_the_counts(monkeypatch):
+    written = []
+
+    class Terminal:
+        encoding = "utf-8"
+
+        def isatty(self):
+            return True
+
+        def write(self, text):
+            written.append(text)
+
+        def flush(self):
+            pass
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    await KlingClient("key", transport=Service(run_time=5.0)).generate_many(["a", "b"])
+    assert "of 2" in "".join(written)
