@@ -155,7 +155,7 @@ async def ours(
     limits = Limits() if rationed else Limits(max_submits_at_once=100, max_polls_per_second=math.inf)
     polling = PollingPolicy(bulk=bulk, poll_interval=poll_interval)
     async with KlingClient("key", base_url=service, limits=limits, polling=polling) as client:
-        options: dict[str, Any] = {"max_concurrency": len(prompts)}
+        options: dict[str, Any] = {"max_concurrency": len(prompts), "progress": False}
         if journal is not None:
             options["journal"] = journal
         batch = await client.generate_many(prompts, **options)

@@ -82,7 +82,7 @@ async def _stream(
     succeeded = 0
     readings: list[int] = []
     async with KlingClient("key", base_url=service, limits=limits, polling=polling) as client:
-        batch = client.batch(prompts(jobs), max_concurrency=alive)
+        batch = client.batch(prompts(jobs), max_concurrency=alive, progress=False)
         async with batch as results:
             async for result in results:
                 succeeded += result.ok

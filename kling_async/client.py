@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Sized
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, suppress
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
@@ -197,30 +197,24 @@ class KlingClient:
         An error that comes out of the input after something was submitted carries the results so far as its
         attribute `batch`.
         """
-        from kling_async._display.progress import drawn_progress
-
-        check_options(options, call="generate_many")
         results: list[Result] = []
-        total = len(requests) if isinstance(requests, Sized) else None
-        with drawn_progress(progress, total=total, saves=output is not None) as drawing:
-            opened = self._open_batch(
-                requests,
-                options,
-                max_concurrency=max_concurrency,
-                output=output,
-                skip_invalid=skip_invalid,
-                notify=self._notifier(on_event, drawing),
-            )
-            async with opened as stream:
-                try:
-                    async for result in stream:
-                        results.append(result)  # noqa: PERF401 - kept when the input raises half-way
-                except Exception as error:
-                    error.batch = _in_order(results)  # type: ignore[attr-defined]
-                    error.add_note(
-                        f"{len(results)} results came before this; they are in this error's `batch`."
-                    )
-                    raise
+        opened = self.batch(
+            requests,
+            max_concurrency=max_concurrency,
+            output=output,
+            skip_invalid=skip_invalid,
+            progress=progress,
+            on_event=on_event,
+            **options,
+        )
+        async with opened as stream:
+            try:
+                async for result in stream:
+                    results.append(result)  # noqa: PERF401 - kept when the input raises half-way
+            except Exception as error:
+                error.batch = _in_order(results)  # type: ignore[attr-defined]
+                error.add_note(f"{len(results)} results came before this; they are in this error's `batch`.")
+                raise
         batch = _in_order(results)
         if raise_on_failure:
             batch.raise_for_failures()
@@ -233,6 +227,7 @@ class KlingClient:
         max_concurrency: int = 20,
         output: str | os.PathLike[str] | None = None,
         skip_invalid: bool = False,
+        progress: Progress = "auto",
         on_event: Listener | None = None,
         **options: Unpack[VideoOptions],
     ) -> AbstractAsyncContextManager[AsyncIterator[Result]]:
@@ -242,37 +237,22 @@ class KlingClient:
         submits nothing more and leaves running jobs alone; a slow reader slows the intake. The arguments are those
         of `generate_many`.
         """
-        check_options(options, call="batch")
-        return self._open_batch(
-            requests,
-            options,
-            max_concurrency=max_concurrency,
-            output=output,
-            skip_invalid=skip_invalid,
-            notify=self._notifier(on_event),
-        )
-
-    def _open_batch(
-        self,
-        requests: Requests,
-        options: VideoOptions,
-        *,
-        max_concurrency: int,
-        output: str | os.PathLike[str] | None,
-        skip_invalid: bool,
-        notify: Notifier,
-    ) -> AbstractAsyncContextManager[AsyncIterator[Result]]:
+        from kling_async._display.progress import drawing_of
         from kling_async._engine.batch import open_batch
 
-        return open_batch(
+        check_options(options, call="batch")
+        total = len(requests) if isinstance(requests, Sized) else None
+        listener, drawing = drawing_of(progress, total=total, saves=output is not None)
+        batch = open_batch(
             self._engine,
             requests,
             options=options,
             max_concurrency=max_concurrency,
             output=output,
             skip_invalid=skip_invalid,
-            notify=notify,
+            notify=self._notifier(on_event, listener),
         )
+        return _within(drawing, batch)
 
     async def download(self, job: Job | str, destination: str | os.PathLike[str]) -> Path:
         """The path of a job's video, saved whole: to a part file, checked, then renamed.
@@ -373,6 +353,15 @@ class _Opened(NamedTuple):
 
     engine: Engine
     lifetime: AsyncGenerator[None, None]
+
+
+@asynccontextmanager
+async def _within(
+    drawing: AbstractContextManager[None], batch: AbstractAsyncContextManager[AsyncIterator[Result]]
+) -> AsyncIterator[AsyncIterator[Result]]:
+    with drawing:
+        async with batch as results:
+            yield results
 
 
 def _in_order(results: list[Result]) -> BatchResult:

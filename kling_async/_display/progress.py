@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import Literal, TypeAlias
 
@@ -15,12 +14,13 @@ Progress: TypeAlias = bool | Literal["auto"]
 """Draw, do not draw, or draw where stderr is a terminal."""
 
 
-@contextmanager
-def drawn_progress(wish: Progress, *, total: int | None, saves: bool) -> Iterator[Listener | None]:
-    """A listener that draws a batch on stderr for as long as the block lasts; None where nothing is drawn.
+def drawing_of(
+    wish: Progress, *, total: int | None, saves: bool
+) -> tuple[Listener | None, AbstractContextManager[None]]:
+    """A listener that counts, and a block that draws its counts on stderr; None and a block that draws nothing.
 
     Args:
-        wish: What the caller asked for; a terminal that is none gets no drawing even so.
+        wish: What the caller asked for; a stream that is no terminal gets no drawing even so.
         total: How many items there are; None where nobody knows.
         saves: Whether videos are saved.
 
@@ -33,12 +33,10 @@ def drawn_progress(wish: Progress, *, total: int | None, saves: bool) -> Iterato
     if wish is True and not is_possible:
         raise ConfigurationError('progress=True needs rich: pip install "kling_async[cli]", or leave it out.')
     if wish is False or not is_possible:
-        yield None
-        return
+        return None, nullcontext()
     from rich.console import Console
 
     from kling_async._display.terminal import Bar, drawn
 
     tally = Tally(total=total, saves=saves)
-    with drawn(Bar(tally), console=Console(stderr=True, highlight=False)):
-        yield tally
+    return tally, drawn(Bar(tally), console=Console(stderr=True, highlight=False))

@@ -130,7 +130,7 @@ async def show(folder: str, console: Console, *, time_scale: float = _TIME_SCALE
     started = time.monotonic()
     async with emulated(on_event=listen, time_scale=time_scale, workers=_WORKERS) as client:
         with drawn(board, Text(), Bar(tally), console=console):
-            results = await client.generate_many(PROMPTS, output=folder)
+            results = await client.generate_many(PROMPTS, output=folder, progress=False)
     seconds = time.monotonic() - started
     console.print(board)
     say("", console)

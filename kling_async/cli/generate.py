@@ -99,7 +99,11 @@ async def generate(
             async with (
                 opened as client,
                 client.batch(
-                    order.items(), max_concurrency=max_concurrency, output=out, skip_invalid=skip_invalid
+                    order.items(),
+                    max_concurrency=max_concurrency,
+                    output=out,
+                    skip_invalid=skip_invalid,
+                    progress=False,
                 ) as stream,
             ):
                 results = await _collected(stream, order, tally, is_json=json)

@@ -7,7 +7,7 @@ from virtual_service import Service, VirtualLoop
 
 from kling_async import ConfigurationError, KlingClient
 from kling_async._display import progress as room
-from kling_async._display.progress import drawn_progress
+from kling_async._display.progress import drawing_of
 from kling_async._display.tally import Tally
 
 
@@ -18,25 +18,23 @@ def anyio_backend():
 
 @pytest.mark.parametrize("wish", [True, "auto"])
 def test_a_listener_counts_where_rich_is_installed(wish):
-    with drawn_progress(wish, total=3, saves=True) as listener:
-        assert isinstance(listener, Tally)
-        assert (listener.total, listener.saves) == (3, True)
+    listener, _ = drawing_of(wish, total=3, saves=True)
+    assert isinstance(listener, Tally)
+    assert (listener.total, listener.saves) == (3, True)
 
 
 def test_nothing_is_drawn_where_it_is_not_wanted():
-    with drawn_progress(False, total=None, saves=False) as listener:
-        assert listener is None
+    listener, drawing = drawing_of(False, total=None, saves=False)
+    assert listener is None
+    with drawing:
+        pass
 
 
 def test_without_rich_only_an_explicit_wish_is_an_error(monkeypatch):
     monkeypatch.setattr(room, "find_spec", lambda name: None)
-    with drawn_progress("auto", total=None, saves=False) as listener:
-        assert listener is None
-    with (
-        pytest.raises(ConfigurationError, match=r"kling_async\[cli\]"),
-        drawn_progress(True, total=None, saves=False),
-    ):
-        pass
+    assert drawing_of("auto", total=None, saves=False)[0] is None
+    with pytest.raises(ConfigurationError, match=r"kling_async\[cli\]"):
+        drawing_of(True, total=None, saves=False)
 
 
 @pytest.mark.parametrize("wish", ["yes", 7, None])
