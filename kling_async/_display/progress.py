@@ -36,7 +36,10 @@ def drawing_of(
         return None, nullcontext()
     from rich.console import Console
 
-    from kling_async._display.terminal import Bar, drawn
+    from kling_async._display.terminal import Bar, drawn, is_drawable
 
+    console = Console(stderr=True, highlight=False)
+    if not is_drawable(console):
+        return None, nullcontext()
     tally = Tally(total=total, saves=saves)
-    return tally, drawn(Bar(tally), console=Console(stderr=True, highlight=False))
+    return tally, drawn(Bar(tally), console=console)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from itertools import count
 
 import anyio
 from anyio.abc import TaskGroup
@@ -104,10 +103,10 @@ class Watcher:
         try:
             async with anyio.create_task_group() as tasks:
                 self._sweeps.tasks = tasks
-                for turn in count(1):
-                    await self._ask(tasks, await self._next_due())
-                    if turn % _TURNS_IN_A_ROW == 0:
-                        await self.caller.clock.sleep(0)
+                while True:
+                    for _ in range(_TURNS_IN_A_ROW):
+                        await self._ask(tasks, await self._next_due())
+                    await self.caller.clock.sleep(0)
         finally:
             for watched in self.watching.values():
                 self.schedule.gave_up(watched.track)

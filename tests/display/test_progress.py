@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import sys
 
 import pytest
@@ -16,11 +17,29 @@ def anyio_backend():
     return "asyncio", {"loop_factory": VirtualLoop}
 
 
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def terminal_of(monkeypatch):
+    """Called by the test itself: between a fixture and its test, pytest puts its own stderr back."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    return sys.stderr
+
+
 @pytest.mark.parametrize("wish", [True, "auto"])
-def test_a_listener_counts_where_rich_is_installed(wish):
+def test_a_listener_counts_for_a_terminal(monkeypatch, wish):
+    terminal_of(monkeypatch)
     listener, _ = drawing_of(wish, total=3, saves=True)
     assert isinstance(listener, Tally)
     assert (listener.total, listener.saves) == (3, True)
+
+
+@pytest.mark.parametrize("wish", [True, "auto"])
+def test_nobody_counts_where_nothing_can_be_drawn(wish):
+    assert drawing_of(wish, total=3, saves=True)[0] is None
 
 
 def test_nothing_is_drawn_where_it_is_not_wanted():
@@ -54,21 +73,6 @@ async def test_a_stream_that_is_no_terminal_gets_no_drawing(wish, capsys):
 
 
 async def test_a_terminal_sees_the_counts(monkeypatch):
-    written = []
-
-    class Terminal:
-        encoding = "utf-8"
-
-        def isatty(self):
-            return True
-
-        def write(self, text):
-            written.append(text)
-
-        def flush(self):
-            pass
-
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(sys, "stderr", Terminal())
+    terminal = terminal_of(monkeypatch)
     await KlingClient("key", transport=Service(run_time=5.0)).generate_many(["a", "b"])
-    assert "of 2" in "".join(written)
+    assert "of 2" in terminal.getvalue()
