@@ -34,6 +34,8 @@ _UNSEEN_GRACE = 3
 """How often a job that was never seen may be refused before it is believed: a new id may take a moment to show."""
 _TURNS_IN_A_ROW = 256
 """Jobs after which others get a turn at the latest, for many may be due and need no call."""
+_SPARE_ENTRIES = 64
+"""Entries of the heap that may be out of date, beside one for each job."""
 _SLACK = 0.02
 """Seconds by which a job may be asked about too early, so that one waking of the watcher serves many."""
 _LONGEST_BLIND = 1.0
@@ -269,6 +271,10 @@ class Watcher:
     def _plan(self, watched: Watched, due: float) -> None:
         self._entries += 1
         watched.entry = self._entries
+        if len(self._due) > 2 * len(self.watching) + _SPARE_ENTRIES:
+            # Each sweep plans every job anew; what it planned before would stay until its time has come.
+            self._due = [planned for planned in self._due if planned[1] == planned[2].entry]
+            heapq.heapify(self._due)
         heapq.heappush(self._due, (min(due, self._ends_at(watched)), self._entries, watched))
         if self._due[0][2] is watched:
             self._wake.set()
