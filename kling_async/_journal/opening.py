@@ -1,0 +1,195 @@
+"""The file of a journal: held by one at a time, made whole or not at all, looked at before it is touched."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from kling_async._journal.schema import APPLICATION_ID, MIGRATIONS, Migration, migrate
+from kling_async.errors import JournalError
+
+_PATIENCE = 5.0
+"""Seconds to wait for someone who looks at the journal with another program."""
+_LEFT_ASIDE = ("", "-wal", "-shm", "-journal")
+
+
+@contextmanager
+def told(path: Path, doing: str, advice: str) -> Iterator[None]:
+    """What SQLite or the system says against it, as a `JournalError` in one sentence."""
+    try:
+        yield
+    except (sqlite3.Error, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise JournalError(f"The journal {str(path)!r} could not be {doing} ({reason}): {advice}.") from error
+
+
+def connect(path: Path, *, mode: str = "mode=rw", patience: float = _PATIENCE) -> sqlite3.Connection:
+    """A connection that begins and ends transactions only when told to, and may be used by any thread in turn."""
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?{mode}",
+        uri=True,
+        timeout=patience,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+
+
+def resolved(path: str | os.PathLike[str]) -> Path:
+    """The file itself, whatever links lead to it.
+
+    Raises:
+        JournalError: There can be no file there.
+    """
+    shown = Path(path)
+    with told(shown, "opened", "give the path of a file"):
+        place = shown.resolve()
+        if place.is_dir():
+            raise JournalError(
+                f"The journal {str(shown)!r} is a folder: give the path of a file, such as 'run.db'."
+            )
+        if not place.parent.is_dir():
+            raise JournalError(
+                f"The journal {str(shown)!r} cannot be made: there is no folder {str(place.parent)!r}. Make it first."
+            )
+        return place
+
+
+def hold(path: Path) -> sqlite3.Connection:
+    """A lock on the journal, held until it is closed or this process ends, however it ends.
+
+    It lies in a file of its own, which stays behind: to remove it while another waits for it would give both the lock.
+
+    Raises:
+        JournalError: Another holds it, or the folder cannot be written.
+    """
+    advice = f"check that the folder {str(path.parent)!r} exists and can be written"
+    with told(path, "opened", advice):
+        lock = connect(path.with_name(path.name + "-lock"), mode="mode=rwc", patience=0.0)
+        try:
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.Error as error:
+            lock.close()
+            if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
+                raise
+            raise JournalError(
+                f"The journal {str(path)!r} is in use by another process, or by another Journal in this one: "
+                "wait until that ends, or give this run a journal of its own."
+            ) from error
+    return lock
+
+
+def make_if_missing(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> bool:
+    """Make an empty journal where there is none; whether it did. Only for whoever holds the lock.
+
+    It is made under another name and renamed when it is whole.
+
+    Raises:
+        JournalError: It cannot be made.
+    """
+    if path.exists():
+        return False
+    if stray := [str(path) + end for end in ("-wal", "-journal") if Path(str(path) + end).exists()]:
+        raise JournalError(
+            f"There is no journal {str(path)!r}, but {stray[0]!r}, which may hold paid jobs of one that was moved "
+            "or deleted: put the journal back beside it, or choose another path."
+        )
+    new = path.with_name(path.name + "-new")
+    with told(path, "made", "check that its folder can be written and its disk is not full"):
+        for end in _LEFT_ASIDE:
+            Path(str(new) + end).unlink(missing_ok=True)
+        with closing(connect(new, mode="mode=rwc")) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            migrate(connection, version=0, migrations=migrations)
+        _flush(new)
+        new.replace(path)
+        with suppress(OSError):  # not every system lets a folder be opened
+            _flush(path.parent)
+    return True
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def check(path: Path, *, newest: int = len(MIGRATIONS), whole: bool = True) -> int:
+    """The version of the journal in this file, which is not changed, nor is anything beside it.
+
+    Args:
+        path: The file.
+        newest: The last version that is known.
+        whole: Look through all of it for damage.
+
+    Raises:
+        JournalError: It is no journal, or a newer one, or damaged.
+    """
+    try:
+        with closing(connect(path, mode=_harmless_mode(path))) as connection:
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            _check_kind(path, application=application, version=version, newest=newest)
+            damage = _damage(connection, path) if whole else None
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code == sqlite3.SQLITE_NOTADB:
+            raise _foreign(path) from error
+        if code != sqlite3.SQLITE_CORRUPT:
+            raise JournalError(
+                f"The journal {str(path)!r} could not be read ({error}): check that it can be."
+            ) from error
+        damage = str(error)
+    if damage is not None:
+        raise JournalError(
+            f"The journal {str(path)!r} is damaged or cut short ({damage}). It was left as it is: "
+            "put back a copy, or save what can be read with the sqlite3 shell's .recover; "
+            "client.list_jobs() shows what the service has."
+        )
+    return int(version)
+
+
+def _damage(connection: sqlite3.Connection, path: Path) -> str | None:
+    """What is wrong with the file; None if nothing is."""
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    size_bytes = path.stat().st_size
+    if size_bytes < pages * page_bytes and not has_leftovers(path):
+        # SQLite would take the end of a last page for zeros.
+        return f"{size_bytes:,} of {pages * page_bytes:,} bytes"
+    found: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    return None if found == "ok" else found.splitlines()[-1]
+
+
+def _check_kind(path: Path, *, application: int, version: int, newest: int) -> None:
+    if application != APPLICATION_ID:
+        raise _foreign(path)
+    if version > newest:
+        raise JournalError(
+            f"The journal {str(path)!r} was made by a newer version of kling_async (format {version}, this one "
+            f"knows up to {newest}). It was left as it is: update kling_async, or choose another path."
+        )
+
+
+def _foreign(path: Path) -> JournalError:
+    return JournalError(
+        f"{str(path)!r} is not a journal of kling_async. It was left as it is: choose another path."
+    )
+
+
+def _harmless_mode(path: Path) -> str:
+    """How to look at it so that nothing is made beside it, nor the writes that a kill left put into it."""
+    return "mode=ro" if has_leftovers(path) else "immutable=1"
+
+
+def has_leftovers(path: Path) -> bool:
+    """Whether writes lie beside the file: someone has it open, or was killed."""
+    try:
+        return Path(str(path) + "-wal").stat().st_size > 0
+    except OSError:
+        return False

@@ -1,0 +1,109 @@
+"""The tables of a journal, and how those of an older version become these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from sqlite3 import Connection
+from typing import TypeAlias
+
+Migration: TypeAlias = Callable[[Connection], None]
+"""Brings a journal from one version to the next, within a transaction that others begin and end."""
+
+APPLICATION_ID = 0x4B4C4E47
+"""Marks a SQLite file as a journal of this package; the letters KLNG."""
+
+_VERSION_1 = (
+    """
+    CREATE TABLE entries (
+        number           INTEGER PRIMARY KEY, -- in the order of the first intent
+        key              TEXT,                -- the caller's own name for the item
+        fingerprint      TEXT NOT NULL,       -- of model and payload
+        occurrence       INTEGER NOT NULL,    -- among items alike in key and fingerprint
+        model            TEXT NOT NULL,
+        payload          TEXT NOT NULL,       -- JSON, as it was sent
+        state            TEXT NOT NULL,       -- intended, submitted, or how it ended
+        sent_at          REAL,                -- Unix seconds, before the last POST
+        request_id       TEXT,                -- the service's id of the last job
+        record           TEXT,                -- JSON, as the service last answered it, without the payload
+        error            TEXT,
+        path             TEXT,                -- the saved video
+        size_bytes       INTEGER,
+        sha256           TEXT,
+        cost_usd         TEXT,                -- decimal; all attempts together
+        attempt_cost_usd TEXT,                -- decimal; the last attempt
+        attempts         INTEGER NOT NULL     -- POSTs that were, or may have been, accepted
+    )
+    """,
+    "CREATE INDEX entries_by_identity ON entries (fingerprint, occurrence)",
+    "CREATE INDEX entries_by_request_id ON entries (request_id) WHERE request_id IS NOT NULL",
+    """
+    CREATE TABLE earlier_attempts (           -- what an entry was before it was intended again
+        number     INTEGER NOT NULL REFERENCES entries (number),
+        attempt    INTEGER NOT NULL,
+        state      TEXT NOT NULL,
+        sent_at    REAL,
+        request_id TEXT,
+        record     TEXT,
+        error      TEXT,
+        cost_usd   TEXT,
+        PRIMARY KEY (number, attempt)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX earlier_by_request_id ON earlier_attempts (request_id) WHERE request_id IS NOT NULL",
+    """
+    CREATE VIEW jobs AS
+    WITH readable AS (
+        -- SQLite reads JSON up to a depth of 1,000, and a service may answer anything.
+        SELECT *, iif(json_valid(payload), payload, '{}') AS sent, iif(json_valid(record), record, '{}') AS said
+        FROM entries
+    )
+    SELECT
+        number,
+        json_extract(sent, '$.prompt') AS prompt,
+        state,
+        request_id,
+        coalesce(
+            json_extract(said, '$.outcome.media_urls[0].url'),
+            iif(json_type(said, '$.outcome.media_urls[0]') = 'text',
+                json_extract(said, '$.outcome.media_urls[0]'), NULL),
+            json_extract(said, '$.outcome.video_url')
+        ) AS video_url,
+        path,
+        error,
+        cost_usd,
+        attempts,
+        datetime(sent_at, 'unixepoch') AS sent_utc,
+        datetime(json_extract(said, '$.created_at'), 'unixepoch') AS created_utc,
+        datetime(json_extract(said, '$.updated_at'), 'unixepoch') AS updated_utc,
+        key,
+        model
+    FROM readable
+    ORDER BY number
+    """,
+)
+
+
+def _make(connection: Connection) -> None:
+    for statement in _VERSION_1:
+        connection.execute(statement)
+
+
+MIGRATIONS: Sequence[Migration] = (_make,)
+"""The step from version n to n + 1 stands at place n; a new journal takes them all."""
+
+
+def migrate(connection: Connection, *, version: int, migrations: Sequence[Migration]) -> None:
+    """Bring a journal of this version to the last one, wholly or not at all."""
+    if version == len(migrations):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for step in migrations[version:]:
+            step(connection)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {len(migrations)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
