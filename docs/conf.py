@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import Any
 
 import attrs
@@ -16,12 +17,23 @@ from sphinx.ext.napoleon.docstring import GoogleDocstring
 import kling_async
 from kling_async import client, emulator, errors, events, models
 from kling_async._display.progress import Progress
+from kling_async._engine.course import OnAmbiguous
 from kling_async._engine.source import Item, Requests
+from kling_async._journal.journal import Journal
+from kling_async._policy.budget import Prices
 from kling_async._transport.base import Transport
 
 # The client imports these for the type checker alone, to be quick to import; the reference shows them.
 vars(client).update(
-    Progress=Progress, Item=Item, Requests=Requests, Transport=Transport, Listener=events.Listener
+    Progress=Progress,
+    Item=Item,
+    Requests=Requests,
+    Transport=Transport,
+    Listener=events.Listener,
+    Decimal=Decimal,
+    Journal=Journal,
+    OnAmbiguous=OnAmbiguous,
+    Prices=Prices,
 )
 vars(errors).update(Job=models.Job)
 

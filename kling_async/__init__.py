@@ -6,6 +6,8 @@ Everything a user needs is imported from here; besides it only `kling_async.erro
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kling_async._policy.pace import Limits
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.retry import RetryPolicy
@@ -48,6 +50,9 @@ from kling_async.models import (
     VideoRequest,
 )
 
+if TYPE_CHECKING:
+    from kling_async._journal.journal import Journal
+
 __all__ = [
     "APIConnectionError",
     "APIResponseError",
@@ -68,6 +73,7 @@ __all__ = [
     "JobError",
     "JobFailedError",
     "JobStatus",
+    "Journal",
     "JournalError",
     "KlingClient",
     "KlingError",
@@ -87,3 +93,12 @@ __all__ = [
     "WaitTimeoutError",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """`Journal` is imported when it is first asked for: with what it reads, it takes longer than all the rest."""
+    if name == "Journal":
+        from kling_async._journal.journal import Journal
+
+        return Journal
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

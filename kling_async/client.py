@@ -27,9 +27,14 @@ from kling_async.models import (
 )
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from kling_async._display.progress import Progress
+    from kling_async._engine.course import OnAmbiguous
     from kling_async._engine.engine import Engine, Learned
     from kling_async._engine.source import Item, Requests
+    from kling_async._journal.journal import Journal
+    from kling_async._policy.budget import Prices
     from kling_async._transport.base import Transport
     from kling_async.events import Listener, Notifier
 
@@ -169,6 +174,11 @@ class KlingClient:
         *,
         max_concurrency: int = 20,
         output: str | os.PathLike[str] | None = None,
+        journal: str | os.PathLike[str] | Journal | None = None,
+        max_cost_usd: Decimal | float | None = None,
+        prices: Prices | None = None,
+        on_ambiguous: OnAmbiguous = "report",
+        retry_failed: bool = False,
         skip_invalid: bool = False,
         progress: Progress = "auto",
         on_event: Listener | None = None,
@@ -181,6 +191,15 @@ class KlingClient:
             requests: Prompts, `VideoRequest`s or mappings, in any iterable or async iterable.
             max_concurrency: How many jobs may be alive at the service at once.
             output: A folder in which each finished video is saved as soon as it is finished.
+            journal: A file in which each submit is written down before it is sent, and what became of it after. The
+                same call with the same journal, in this process or after it was killed, goes on where it stopped:
+                nothing is paid for twice. A changed request is a new one; `VideoRequest.key` tells equal ones apart.
+            max_cost_usd: Send no POST that would bring the spend above so many US dollars, earlier runs of the
+                journal included. It needs `prices`.
+            prices: US dollars for one video: by model id, or as a function of the request.
+            on_ambiguous: What to do with a paid POST whose fate cannot be settled by the service's list: `"report"` it
+                as `AMBIGUOUS`, or `"resend"` it once, at the risk of paying twice.
+            retry_failed: Submit again what an earlier run of the journal saw fail. It is paid for again.
             skip_invalid: Leave invalid requests out, as results with their error. Otherwise one invalid request in a
                 collection means that nothing is sent; in an iterator, that nothing more is sent.
             progress: Draw counts and a bar on stderr while it runs. `"auto"` draws where stderr is a terminal and rich
@@ -191,7 +210,9 @@ class KlingClient:
 
         Raises:
             InvalidRequestError: A request is invalid; what was submitted before was finished.
-            ConfigurationError: The folder cannot be written; nothing was sent.
+            ConfigurationError: The folder cannot be written, or a price is missing under a cap; nothing was sent.
+            JournalError: The journal cannot be opened: nothing was sent. Or it could not be written any more, as on
+                a full disk: nothing further was sent, and the results are in the error's `batch`.
             ExceptionGroup: Only with `raise_on_failure`.
 
         An error that comes out of the input after something was submitted carries the results so far as its
@@ -202,6 +223,11 @@ class KlingClient:
             requests,
             max_concurrency=max_concurrency,
             output=output,
+            journal=journal,
+            max_cost_usd=max_cost_usd,
+            prices=prices,
+            on_ambiguous=on_ambiguous,
+            retry_failed=retry_failed,
             skip_invalid=skip_invalid,
             progress=progress,
             on_event=on_event,
@@ -226,6 +252,11 @@ class KlingClient:
         *,
         max_concurrency: int = 20,
         output: str | os.PathLike[str] | None = None,
+        journal: str | os.PathLike[str] | Journal | None = None,
+        max_cost_usd: Decimal | float | None = None,
+        prices: Prices | None = None,
+        on_ambiguous: OnAmbiguous = "report",
+        retry_failed: bool = False,
         skip_invalid: bool = False,
         progress: Progress = "auto",
         on_event: Listener | None = None,
@@ -238,7 +269,7 @@ class KlingClient:
         of `generate_many`.
         """
         from kling_async._display.progress import drawing_of
-        from kling_async._engine.batch import open_batch
+        from kling_async._engine.batch import Wishes, open_batch
 
         check_options(options, call="batch")
         total = len(requests) if isinstance(requests, Sized) else None
@@ -247,9 +278,16 @@ class KlingClient:
             self._engine,
             requests,
             options=options,
-            max_concurrency=max_concurrency,
-            output=output,
-            skip_invalid=skip_invalid,
+            wishes=Wishes(
+                max_concurrency=max_concurrency,
+                output=output,
+                journal=journal,
+                max_cost_usd=max_cost_usd,
+                prices=prices,
+                on_ambiguous=on_ambiguous,
+                retry_failed=retry_failed,
+                skip_invalid=skip_invalid,
+            ),
             notify=self._notifier(on_event, listener),
         )
         return _within(drawing, batch)

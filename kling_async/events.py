@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import TypeAlias
 
@@ -23,7 +24,9 @@ __all__ = [
     "Listener",
     "NotSubmitted",
     "PollFailed",
+    "Resumed",
     "Retrying",
+    "Spent",
     "StatusChanged",
     "SubmitAmbiguous",
     "SubmitReconciled",
@@ -134,6 +137,24 @@ class SubmitReconciled(Event):
 
     job: Job
     """The job that was found."""
+
+
+@attrs.frozen(kw_only=True)
+class Resumed(Event):
+    """An item was found in the journal and goes on from where an earlier run left it."""
+
+    job: Job | None = None
+    """The last known record; None for a submit whose reply that run did not see."""
+
+
+@attrs.frozen(kw_only=True)
+class Spent(Event):
+    """A submit of a known price was accepted, or may have been."""
+
+    cost_usd: Decimal
+    """US dollars for this one."""
+    total_usd: Decimal
+    """US dollars so far: of this batch, and of the earlier runs of its journal."""
 
 
 @attrs.frozen(kw_only=True)

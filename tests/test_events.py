@@ -24,6 +24,8 @@ NAMES = {
     "SubmitAmbiguous",
     "SubmitReconciled",
     "NotSubmitted",
+    "Resumed",
+    "Spent",
 }
 
 

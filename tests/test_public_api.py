@@ -23,7 +23,7 @@ RECORD = Path(__file__).parent / "public_api.txt"
 PROMISED = {
     "KlingClient",
     *("VideoRequest", "VideoOptions", "Job", "JobStatus", "Outcome", "Media", "ModelInfo"),
-    *("Result", "ResultState", "BatchResult"),
+    *("Result", "ResultState", "BatchResult", "Journal"),
     *("Limits", "PollingPolicy", "RetryPolicy"),
     *("KlingError", "ConfigurationError", "InvalidRequestError"),
     *("APIConnectionError", "APITimeoutError", "APIResponseError", "APIStatusError"),

@@ -17,10 +17,13 @@ import anyio
 import attrs
 
 from kling_async._engine.batch import Batch, running
+from kling_async._engine.books import Books
 from kling_async._engine.call import Caller
 from kling_async._engine.clock import Clock
+from kling_async._engine.course import Course
 from kling_async._engine.engine import Engine, Learned
 from kling_async._engine.source import Source
+from kling_async._policy.budget import Budget
 from kling_async._policy.pace import Limits
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.retry import RetryPolicy
@@ -293,16 +296,34 @@ def engine_for(
     return Engine(caller=caller, limits=limits, learned=Learned(limits, polling))
 
 
-def batch_of(service, requests, *, at_once=20, skip_invalid=False, notify=None, **settings):
-    return running(
-        Batch(
-            engine=engine_for(service, **settings),
-            source=Source(requests, {}, skip_invalid),
-            window=Window(at_once),
-            notify=Notifier(notify),
-            folder=None,
-        )
+def batch_of(
+    service,
+    requests,
+    *,
+    at_once=20,
+    skip_invalid=False,
+    notify=None,
+    journal=None,
+    budget=None,
+    folder=None,
+    on_ambiguous="report",
+    retry_failed=False,
+    **settings,
+):
+    engine, notifier = engine_for(service, **settings), Notifier(notify)
+    budget = budget or Budget()
+    books = Books(clock=engine.caller.clock, notify=notifier, budget=budget, journal=journal)
+    course = Course(
+        engine=engine,
+        books=books,
+        window=Window(at_once),
+        notify=notifier,
+        folder=folder,
+        on_ambiguous=on_ambiguous,
+        retry_failed=retry_failed,
     )
+    check = budget.price if budget.cap is not None else None
+    return running(Batch(source=Source(requests, {}, skip_invalid, check=check), course=course))
 
 
 async def run(service, requests, **settings):

@@ -33,6 +33,22 @@ _MOST_PIECES = 512
 """Pieces for one call of the system, which takes 1,024 on all that have it."""
 
 
+@attrs.frozen
+class Saved:
+    """A video that is on the disk, whole."""
+
+    size_bytes: int
+    sha256: str | None = None
+
+
+def is_whole(path: Path, *, size_bytes: int | None) -> bool:
+    """Whether a file is there with the size that it was saved with."""
+    try:
+        return path.stat().st_size == size_bytes
+    except OSError:
+        return False
+
+
 @attrs.define(eq=False)
 class Downloader:
     """Fetches videos, so many at once for all batches of the client."""
@@ -44,8 +60,8 @@ class Downloader:
     def __attrs_post_init__(self) -> None:
         self._slots = anyio.Semaphore(self.at_once, fast_acquire=True)
 
-    async def download(self, job: Job, path: Path, *, notify: Notifier) -> int:
-        """The size in bytes of the job's video, now whole at `path`.
+    async def download(self, job: Job, path: Path, *, notify: Notifier) -> Saved:
+        """The job's video, now whole at `path`.
 
         What was at `path` before is replaced only by a whole video. Cancelling it leaves at most a `.part` file.
 
@@ -61,7 +77,7 @@ class Downloader:
             )
         try:
             async with self._slots:
-                return await self._until_whole(url, path, notify)
+                return Saved(await self._until_whole(url, path, notify))
         except (KlingError, OSError) as error:
             raise DownloadError(
                 f"The video of job {job.request_id} was not saved to {os.fspath(path)!r}: {_reason(error)}. "

@@ -11,8 +11,10 @@ import anyio
 import attrs
 
 from kling_async._engine.call import Caller
+from kling_async._engine.clock import Clock
 from kling_async._engine.download import Downloader, target
 from kling_async._engine.pages import pages
+from kling_async._engine.settle import Case, Settler
 from kling_async._engine.submit import Submitter
 from kling_async._engine.upload import Uploader, upload
 from kling_async._engine.watch import Watcher
@@ -24,7 +26,7 @@ from kling_async._policy.stage import Kind
 from kling_async._wire.codec import structure_job, structure_model, structure_model_ids
 from kling_async._wire.endpoints import MODEL, MODELS, STATUS
 from kling_async.errors import KlingError
-from kling_async.events import Finished, Notifier, Submitted
+from kling_async.events import Finished, Notifier, SubmitAmbiguous, SubmitReconciled, Submitted
 from kling_async.models import Job, JobStatus, ModelInfo, VideoRequest
 
 _PICTURES = {"image", "image_url", "first_frame"}
@@ -51,11 +53,14 @@ class Engine:
     caller: Caller
     limits: Limits
     learned: Learned
+    settler: Settler = attrs.field(init=False)
     submitter: Submitter = attrs.field(init=False)
     downloader: Downloader = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.submitter = Submitter(self.caller, self.limits)
+        learned = self.learned
+        self.settler = Settler(self.caller, learned.polls.take, learned.schedule.policy.wait_timeout)
+        self.submitter = Submitter(self.caller, self.limits, self.settler)
         self.downloader = Downloader(self.caller, self.limits.max_downloads_at_once)
 
     def watcher(self, notify: Notifier) -> Watcher:
@@ -64,14 +69,10 @@ class Engine:
         return Watcher(self.caller, learned.schedule, learned.polls, notify)
 
     async def submit(self, request: VideoRequest, notify: Notifier) -> Job:
-        """Submit one request on its own; see `Submitter.submit`."""
+        """Submit one request on its own, and settle a reply that is lost; see `Submitter.submit`."""
         payload = await Uploader(self.caller).payload(request)
-
-        def tell(job: Job) -> None:
-            if notify:
-                notify(Submitted(at=self.caller.clock.wall(), request_id=job.request_id, job=job))
-
-        outcome: list[Job | KlingError] = []
+        account = _Purse(self.caller.clock, notify)
+        outcome: list[Job | Case | KlingError] = []
 
         async def send() -> None:
             try:
@@ -79,8 +80,8 @@ class Engine:
                     await self.submitter.submit(
                         request.model,
                         payload,
+                        account,
                         notify=notify,
-                        on_accepted=tell,
                         max_throttles=self.caller.retry.max_retries,
                     )
                 )
@@ -88,11 +89,22 @@ class Engine:
                 outcome.append(error)
 
         # A task of its own: the caller's may be cancelled by `Task.cancel()`, against which no shield holds.
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(send)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(send)
+        except BaseException:
+            if outcome and isinstance(outcome[0], Case):
+                self.settler.give_up(outcome[0])
+            raise
+        if isinstance(outcome[0], KlingError):
+            raise outcome[0]
         if isinstance(outcome[0], Job):
             return outcome[0]
-        raise outcome[0]
+        job = await self.settler.settle(outcome[0])
+        if notify:
+            at = self.caller.clock.wall()
+            notify(SubmitReconciled(at=at, request_id=job.request_id, job=job))
+        return job
 
     async def get(self, request_id: str, notify: Notifier) -> Job:
         """The current record of a job."""
@@ -161,6 +173,28 @@ class Engine:
             return structure_model(value, model_id=model_id)
 
         return await self.caller.repeat(MODEL, structure, id=model_id, notify=notify)
+
+
+@attrs.frozen
+class _Purse:
+    """The account of a submit outside a batch: it writes nothing down and tells everything."""
+
+    clock: Clock
+    notify: Notifier
+
+    async def intend(self, payload: Mapping[str, Any]) -> None:
+        pass
+
+    def withdraw(self, error: KlingError) -> None:
+        pass
+
+    def accept(self, job: Job) -> None:
+        if self.notify:
+            self.notify(Submitted(at=self.clock.wall(), request_id=job.request_id, job=job))
+
+    def lose(self, error: KlingError) -> None:
+        if self.notify:
+            self.notify(SubmitAmbiguous(at=self.clock.wall(), error=error))
 
 
 def kind_of_payload(model: str | None, payload: Mapping[str, Any]) -> Kind:

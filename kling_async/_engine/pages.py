@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
 from kling_async._engine.call import Caller
-from kling_async._wire.codec import structure_page
+from kling_async._wire.codec import JobPage, structure_page
 from kling_async._wire.endpoints import LIST
+from kling_async.errors import APIResponseError
 from kling_async.events import Notifier
 from kling_async.models import Job
+
+_LOOKUP_ROWS = 100
+_MOST_PAGES = 1000
+"""Pages after which a list is too long to be looked through for one job."""
 
 
 async def pages(
@@ -31,3 +37,75 @@ async def pages(
             yield fresh
         if page.has_more is False or page.rows == 0 or (page.jobs and not fresh):
             return
+
+
+async def rows_since(
+    caller: Caller, model: str, *, since: float, turn: Callable[[], Awaitable[None]]
+) -> list[Job]:
+    """All jobs of a model that were created since then, in Unix seconds; it may give older ones too.
+
+    The whole list is read, unless what was read shows it sorted by age: then reading ends where the rest is older.
+    Of a long list that is sorted the other way round, the end is read first.
+
+    Args:
+        caller: For the calls, each made once.
+        model: The model's id.
+        since: Unix seconds.
+        turn: Waits until the rate allows one more call.
+
+    Raises:
+        KlingError: A page could not be had, or there are too many.
+    """
+
+    async def read(offset: int) -> JobPage:
+        await turn()
+        query = {"model_id": model, "limit": _LOOKUP_ROWS, "offset": offset}
+        return await caller.once(LIST, structure_page, query=query)
+
+    offset, page = 0, await read(0)
+    ages = _ages(page.jobs)
+    if (
+        ages
+        and ages == sorted(ages)
+        and ages[-1] < since
+        and page.total is not None
+        and page.total > page.rows
+    ):
+        offset, page = await _last_pages(page.total, since, read)
+    found: dict[str, Job] = {}
+    oldest = math.inf
+    for _ in range(_MOST_PAGES):
+        known = len(found)
+        found.update((job.request_id, job) for job in page.jobs)
+        offset += page.rows
+        ages = _ages(page.jobs)
+        if ages and ages[0] <= oldest and ages == sorted(ages, reverse=True):
+            oldest = ages[-1]
+        elif ages:
+            oldest = -math.inf  # not sorted that way: read on to the end
+        is_over = page.has_more is False or page.rows == 0 or (page.jobs and len(found) == known)
+        if is_over or -math.inf < oldest < since:
+            return list(found.values())
+        page = await read(offset)
+    raise APIResponseError(
+        f"list {model}: it has more than {_MOST_PAGES:,} pages, too many to look for one job in them."
+    )
+
+
+async def _last_pages(
+    total: int, since: float, read: Callable[[int], Awaitable[JobPage]]
+) -> tuple[int, JobPage]:
+    """Where to begin in a list whose oldest rows come first: at a page of the end that begins before `since`."""
+    back = _LOOKUP_ROWS
+    while True:
+        offset = max(0, total - back)
+        page = await read(offset)
+        ages = _ages(page.jobs)
+        if offset == 0 or (ages and ages[0] < since):
+            return offset, page
+        back *= 2
+
+
+def _ages(jobs: Iterable[Job]) -> list[float]:
+    """When the jobs were created, in the order of the list."""
+    return [job.created_at.timestamp() for job in jobs if job.created_at is not None]

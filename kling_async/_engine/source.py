@@ -7,6 +7,7 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
+    Callable,
     Collection,
     Generator,
     Iterable,
@@ -18,7 +19,7 @@ from typing import Any, TypeAlias
 import anyio
 import attrs
 
-from kling_async.errors import InvalidRequestError
+from kling_async.errors import ConfigurationError, InvalidRequestError
 from kling_async.models import VideoRequest, request_from
 
 Item: TypeAlias = VideoRequest | str | Mapping[str, Any]
@@ -48,13 +49,21 @@ class Source:
         requests: The input.
         options: Fill what the items leave open.
         skip_invalid: Hand out invalid items with their error, instead of raising it.
+        check: Called with each request before it is handed out; what it raises is raised.
 
     Raises:
         InvalidRequestError: A collection holds an invalid item and `skip_invalid` is False, or the input
             is a single request where many are wanted.
     """
 
-    def __init__(self, requests: Requests, options: Mapping[str, Any], skip_invalid: bool) -> None:  # noqa: FBT001 - internal
+    def __init__(
+        self,
+        requests: Requests,
+        options: Mapping[str, Any],
+        skip_invalid: bool,  # noqa: FBT001 - internal
+        *,
+        check: Callable[[VideoRequest], object] | None = None,
+    ) -> None:
         if isinstance(requests, str | bytes | Mapping | VideoRequest):
             raise InvalidRequestError(
                 f"Many requests are wanted, not one {type(requests).__name__}; put it into a list, "
@@ -68,6 +77,7 @@ class Source:
         """Whether nothing more will be handed out."""
         self._options = options
         self._skip_invalid = skip_invalid
+        self._check = check
         self._index = 0
         self._turn = anyio.Lock(fast_acquire=True)
         self._slow: AsyncIterator[Item] | None = None
@@ -99,6 +109,9 @@ class Source:
         index, self._index = self._index, self._index + 1
         try:
             return Taken(index, self._request(item))
+        except ConfigurationError:
+            self.is_over = True
+            raise
         except InvalidRequestError as error:
             if self._skip_invalid:
                 return Taken(index, None, error)
@@ -125,6 +138,8 @@ class Source:
         for picture in (request.image, request.image_tail):
             if picture is not None and is_local(picture) and not os.path.isfile(picture):  # noqa: PTH113 - never raises
                 raise InvalidRequestError(f"There is no file {os.fspath(picture)!r} to upload.")
+        if self._check is not None:
+            self._check(request)
         return request
 
     def _checked(self, items: Collection[Item]) -> list[VideoRequest]:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import attrs
 
 from kling_async._engine.call import Caller
+from kling_async._engine.settle import Case, Settler
+from kling_async._policy.lookup import CLOCK_SKEW, Lost
 from kling_async._policy.pace import Limits, TokenBucket
 from kling_async._policy.retry import backoff
 from kling_async._policy.submission import SubmitFailure, classify
 from kling_async._wire.codec import ShapeError, structure_job, submit_body
 from kling_async._wire.endpoints import SUBMIT
-from kling_async.errors import (
-    AmbiguousSubmitError,
-    APIResponseError,
-    KlingError,
-)
+from kling_async.errors import APIResponseError, KlingError
 from kling_async.events import Notifier, Retrying, Throttled
 from kling_async.models import Job, JobStatus
 
@@ -29,12 +27,33 @@ _SHORTEST_PAUSE = 1.0
 """Seconds for which nothing is submitted after a refusal that names no time."""
 
 
+class Account(Protocol):
+    """Who pays for a POST, and writes down what becomes of it."""
+
+    async def intend(self, payload: Mapping[str, Any]) -> None:
+        """Write down that a POST is about to be sent; whatever it raises prevents it."""
+        ...
+
+    def withdraw(self, error: KlingError) -> None:
+        """The POST was provably not accepted."""
+        ...
+
+    def accept(self, job: Job) -> None:
+        """The service took the job; told as soon as it is known, also when the caller has left meanwhile."""
+        ...
+
+    def lose(self, error: KlingError) -> None:
+        """The POST may have been accepted: its reply never came."""
+        ...
+
+
 @attrs.define(eq=False)
 class Submitter:
     """The client's only way to spend money: it shares slots, the hourly rate and the pauses among all batches."""
 
     caller: Caller
     limits: Limits
+    settler: Settler
     _slots: anyio.Semaphore = attrs.field(init=False)
     _hourly: TokenBucket | None = attrs.field(init=False)
     _paused_until: float = attrs.field(init=False, default=float("-inf"))
@@ -50,13 +69,13 @@ class Submitter:
         self,
         model: str,
         payload: Mapping[str, Any],
+        account: Account,
         *,
         notify: Notifier,
-        on_accepted: Callable[[Job], None] = lambda _: None,
         max_throttles: int | None,
         on_throttle: Callable[[float], None] = lambda _: None,
-    ) -> Job:
-        """The record that the service made of a request.
+    ) -> Job | Case:
+        """The record that the service made of a request, or the case of a reply that never came.
 
         Cancelling its scope while the POST is in flight waits for the answer first, so that no id is lost; the
         job then goes on at the service, and its id is in the log. A shield does not hold against
@@ -65,40 +84,66 @@ class Submitter:
         Args:
             model: The model's id.
             payload: The parameters as they are sent.
+            account: Asked before each POST, and told what became of it.
             notify: Hears of retries and pauses.
-            on_accepted: Called with the job as soon as it is known, also when the caller has left meanwhile.
             max_throttles: How many 429s are waited out; None for all.
             on_throttle: Called with the seconds of each pause.
 
         Raises:
-            AmbiguousSubmitError: It was sent and its fate is unknown.
             APIStatusError: The service refused it.
             APIConnectionError: No connection could be made.
+            KlingError: What the account raised.
         """
         body = submit_body(model, payload)
         unsent = throttles = 0
         while True:
-            await self._take_slot()
-            try:
-                await self._turn()
-                outcome = await self._post(model, body, on_accepted)
-            finally:
-                self._slots.release()
+            sent_at, outcome = await self._send(model, payload, body, account)
             if isinstance(outcome, Job):
                 self._pauses = 0
                 return outcome
-            match classify(outcome):
-                case SubmitFailure.THROTTLED if max_throttles is None or throttles < max_throttles:
-                    throttles += 1
-                    on_throttle(self.pause(outcome, notify, tries=self._pauses))
-                    self._pauses += 1
-                case SubmitFailure.NOT_SENT if unsent < self.caller.retry.max_retries:
-                    await self._try_again(outcome, attempt=unsent, notify=notify)
-                    unsent += 1
-                case SubmitFailure.UNKNOWN:
-                    raise _ambiguous(model, outcome) from outcome
-                case _:
-                    raise outcome
+            failure = classify(outcome)
+            if failure is SubmitFailure.UNKNOWN:
+                account.lose(outcome)
+                return self._case(model, payload, outcome, sent_at=sent_at)
+            account.withdraw(outcome)
+            if failure is SubmitFailure.THROTTLED and (max_throttles is None or throttles < max_throttles):
+                throttles += 1
+                on_throttle(self.pause(outcome, notify, tries=self._pauses))
+                self._pauses += 1
+            elif failure is SubmitFailure.NOT_SENT and unsent < self.caller.retry.max_retries:
+                await self._try_again(outcome, attempt=unsent, notify=notify)
+                unsent += 1
+            else:
+                raise outcome
+
+    async def _send(
+        self, model: str, payload: Mapping[str, Any], body: bytes, account: Account
+    ) -> tuple[float, Job | KlingError]:
+        """Send one POST when its turn has come: the Unix seconds before it, and what it ended with."""
+        settler = self.settler
+        while True:
+            await settler.freed(model, payload)
+            await self._take_slot()
+            try:
+                await self._turn()
+                if settler.is_held(model, payload):
+                    continue
+                settler.departs(model, payload)
+                try:
+                    sent_at = self.caller.clock.wall()
+                    await account.intend(payload)
+                    return sent_at, await self._post(model, body, account)
+                finally:
+                    settler.arrives(model, payload)
+            finally:
+                self._slots.release()
+
+    def _case(self, model: str, payload: Mapping[str, Any], error: KlingError, *, sent_at: float) -> Case:
+        """The inquiry after a lost reply, begun at once so that nothing is sent that might be taken for it."""
+        lost = Lost(payload=payload, since=sent_at - CLOCK_SKEW, until=self.caller.clock.wall() + CLOCK_SKEW)
+        case = Case(model=model, lost=lost, sent_at=sent_at, error=error)
+        self.settler.open(case)
+        return case
 
     async def _take_slot(self) -> None:
         try:
@@ -114,7 +159,7 @@ class Submitter:
         while (rest := self._paused_until - clock.now()) > 0:
             await clock.sleep(rest)
 
-    async def _post(self, model: str, body: bytes, on_accepted: Callable[[Job], None]) -> Job | KlingError:
+    async def _post(self, model: str, body: bytes, account: Account) -> Job | KlingError:
         """The job, or the error that the POST ended with; once it has begun, no cancelled scope stops it."""
         outcome: Job | KlingError | None = None
         with anyio.CancelScope(shield=True):
@@ -124,7 +169,8 @@ class Submitter:
                 outcome = _salvaged(error, model) or error
             if isinstance(outcome, Job):
                 _log.info("submitted job %s (%s)", outcome.request_id, model)
-                on_accepted(outcome)
+                self.settler.claim(outcome.request_id)
+                account.accept(outcome)
         assert outcome is not None, "a shield lets nothing end it early"
         return outcome
 
@@ -166,13 +212,3 @@ def _salvaged(error: KlingError, model: str) -> Job | None:
     if not isinstance(request_id, str) or not request_id.strip():
         return None
     return Job(request_id=request_id, model=model, status=JobStatus.UNKNOWN, raw=record)
-
-
-def _ambiguous(model: str, error: KlingError) -> AmbiguousSubmitError:
-    return AmbiguousSubmitError(
-        f"submit: the service may have taken this request ({error.message.rstrip('.')}). It was not sent again; "
-        f"look for it with client.list_jobs({model!r}) before you do.",
-        status_code=error.status_code,
-        body=error.body,
-        request_id=error.request_id,
-    )

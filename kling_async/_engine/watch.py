@@ -71,12 +71,20 @@ class Watcher:
         fixed = schedule.policy.poll_interval
         self._slack = _SLACK if fixed is None else min(_SLACK, fixed / 10)
 
-    def add(self, job: Job, on_end: OnEnd, *, kind: Kind, index: int | None = None) -> None:
-        """Watch a job from now on; `on_end` is called exactly once, unless the watcher is cancelled."""
+    def add(self, job: Job, on_end: OnEnd, *, kind: Kind, index: int | None = None, age: float = 0.0) -> None:
+        """Watch a job from now on; `on_end` is called exactly once, unless the watcher is cancelled.
+
+        Args:
+            job: Its last known record.
+            on_end: Told how the wait ended.
+            kind: What it is.
+            index: Its place in a batch.
+            age: Seconds since that record.
+        """
         now = self.caller.clock.now()
         wait = self.schedule.policy.wait_timeout
         track = self.schedule.begin(
-            kind, now=now, chance=self.caller.dice.random(), running=job.status is JobStatus.PROCESSING
+            kind, now=now - age, chance=self.caller.dice.random(), running=job.status is JobStatus.PROCESSING
         )
         watched = Watched(
             request_id=job.request_id,

@@ -23,6 +23,7 @@ from kling_async.models import ResultState
 RunSync: TypeAlias = Callable[[Callable[[Changes], None], Changes], Awaitable[None]]
 """Calls a function that blocks, with its argument, without blocking the event loop."""
 
+_UNSETTLED = frozenset({EntryState.INTENDED, EntryState.AMBIGUOUS})
 _LINGER = 0.02
 """Seconds that a write waits for others to be written with, unless someone waits for it."""
 
@@ -138,6 +139,16 @@ class Journal:
             if any(entry.request_id == request_id for entry in changes.earlier):
                 return True
         return self._store.owns(request_id)
+
+    def unsettled(self, fingerprint: str) -> int:
+        """How many entries of this fingerprint have a POST whose fate is unknown."""
+        numbers = set(self._store.unanswered(fingerprint))
+        for changes in (self._on_its_way, self._pending):
+            numbers.update(
+                number for identity, number in changes.numbers.items() if identity.fingerprint == fingerprint
+            )
+        entries = (self._get(number) for number in numbers)
+        return sum(1 for entry in entries if entry.request_id is None and entry.state in _UNSETTLED)
 
     def entries(self) -> Iterator[Entry]:
         """All entries, in the order in which they were first intended."""

@@ -81,6 +81,10 @@ class Store(Protocol):
         """Whether an entry has, or had, this id."""
         ...
 
+    def unanswered(self, fingerprint: str) -> Sequence[int]:
+        """The numbers of the entries of this fingerprint that have no job."""
+        ...
+
     def spent_usd(self) -> Decimal:
         """The sum of what all entries cost."""
         ...

@@ -9,7 +9,9 @@ from kling_async.errors import (
     APIConnectionError,
     APIStatusError,
     AuthenticationError,
+    BudgetExceededError,
     InsufficientCreditsError,
+    JournalError,
     KlingError,
     NotFoundError,
     PermissionDeniedError,
@@ -63,6 +65,6 @@ def is_throttled(job: Job) -> bool:
 
 
 def stops_the_batch(error: KlingError) -> bool:
-    """Whether every further submit would be refused too: the key, the credits, the rights or the model are wrong."""
-    systemic = AuthenticationError | InsufficientCreditsError | PermissionDeniedError | NotFoundError
-    return isinstance(error, systemic)
+    """Whether every further submit would end so: wrong key, credits, rights or model, no money or no journal left."""
+    at_the_service = AuthenticationError | InsufficientCreditsError | PermissionDeniedError | NotFoundError
+    return isinstance(error, at_the_service | BudgetExceededError | JournalError)

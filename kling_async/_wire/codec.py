@@ -61,6 +61,8 @@ class JobPage:
     """How many rows came, readable or not: the step to the next offset."""
     has_more: bool | None
     """What the service says of further pages; None where it says nothing."""
+    total: int | None = None
+    """How many rows there are in all; None where it says nothing."""
 
 
 @attrs.frozen
@@ -154,7 +156,10 @@ def structure_page(value: object) -> JobPage:
     """
     page = structure_rows(value)
     return JobPage(
-        jobs=tuple(_readable(page.rows, structure_job)), rows=len(page.rows), has_more=page.has_more
+        jobs=tuple(_readable(page.rows, structure_job)),
+        rows=len(page.rows),
+        has_more=page.has_more,
+        total=page.total,
     )
 
 

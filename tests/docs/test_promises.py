@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from kling_async import AmbiguousSubmitError, KlingClient, PollingPolicy, RetryPolicy
+from kling_async import KlingClient, PollingPolicy, RetryPolicy
 from kling_async.emulator import Drop, Edit, EmulatorSettings, Fault, Reply, Stall
 from kling_async.events import Submitted
 
@@ -23,14 +23,15 @@ def kling_emulator_settings():
     [Reply(500, {"error": "Backend error (400)"}, accepted=True), Drop(accepted=True), Stall(0.5)],
     ids=["answers-500", "drops-the-reply", "stalls"],
 )
-async def test_a_submit_of_unknown_fate_is_one_post(kling_emulator, fault):
+async def test_a_submit_whose_reply_is_lost_is_one_post_and_settled(kling_emulator, fault):
     kling_emulator.faults.add(Fault("submit", fault, times=None))
 
     async with KlingClient("any-key", base_url=kling_emulator.url, timeout=0.2, retry=HASTE) as client:
-        with pytest.raises(AmbiguousSubmitError):
-            await client.generate("rain")
+        job = await client.generate("rain")
 
-    assert kling_emulator.stats.requests == {"submit": 1}
+    assert job.is_success
+
+    assert kling_emulator.stats.requests["submit"] == 1
     assert len(kling_emulator.stats.accepted) == 1
 
 

@@ -79,8 +79,8 @@ async def test_a_failed_job_is_a_result_with_the_services_reason():
     assert "prompt rejected" in str(result.error)
 
 
-async def test_a_lost_reply_is_ambiguous_and_not_bought_again():
-    service = Service(after=[on("submit", reply(500, b"oops"))])
+async def test_a_reply_that_is_lost_for_good_is_ambiguous_and_not_bought_again():
+    service = Service(before=[on("submit", reply(500, b"oops"))])
     results = await run(service, prompts(3), at_once=1)
     lost = next(result for result in results if result.index == 0)
     assert lost.state is ResultState.AMBIGUOUS

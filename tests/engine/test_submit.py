@@ -50,7 +50,7 @@ async def test_a_submit_is_one_post_with_the_payload_of_the_request():
     ids=["500", "502 page", "408", "half", "no id", "list", "dropped", "stalled"],
 )
 async def test_a_post_of_unknown_fate_is_never_sent_again(lost):
-    service = Service(after=[always("submit", lost)])
+    service = Service(before=[always("submit", lost)])
     with pytest.raises(AmbiguousSubmitError) as caught:
         await submit(service)
     assert service.posts == 1

@@ -1,0 +1,207 @@
+"""What a batch writes down of its money: each POST in the journal and in the budget before it is sent, and what became of it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from kling_async._engine.clock import Clock
+from kling_async._engine.download import Saved
+from kling_async._journal.entry import Entry, Identity, fingerprint
+from kling_async._journal.journal import Journal
+from kling_async._policy.budget import Budget
+from kling_async._policy.stage import Kind
+from kling_async.errors import JournalError, KlingError
+from kling_async.events import Notifier, Spent, SubmitAmbiguous, Submitted
+from kling_async.models import Job, Result, ResultState, VideoRequest
+
+
+@attrs.define(eq=False, kw_only=True)
+class Item:
+    """One item of a batch on its way; the account that its POSTs are charged to."""
+
+    index: int
+    request: VideoRequest
+    books: Books
+    on_accepted: Callable[[Item, Job], None]
+    identity: Identity | None = None
+    """What a later run recognises it by; None without a journal."""
+    number: int | None = None
+    """Its entry in the journal, once it has one."""
+    price: Decimal | None = None
+    """US dollars for one POST of it, where that is known."""
+    cost: Decimal | None = None
+    """US dollars for what was accepted so far, or may have been, where that is known."""
+    kind: Kind | None = None
+    """How long it is expected to run; None before its payload is known."""
+    throttled_jobs: int = 0
+    """How many of its jobs failed for a rate limit."""
+    is_resent: bool = False
+    """Whether an ambiguous submit was sent again, at the caller's word."""
+
+    async def intend(self, payload: Mapping[str, Any]) -> None:
+        """See `Account.intend`."""
+        await self.books.intend(self, payload)
+
+    def withdraw(self, error: KlingError) -> None:
+        """See `Account.withdraw`."""
+        self.books.withdraw(self, error)
+
+    def accept(self, job: Job) -> None:
+        """See `Account.accept`."""
+        self.books.accept(self, job)
+        self.on_accepted(self, job)
+
+    def lose(self, error: KlingError) -> None:
+        """See `Account.lose`."""
+        self.books.lose(self, error)
+
+
+@attrs.define(eq=False, kw_only=True)
+class Books:
+    """The journal and the budget of one batch, either of which may be missing."""
+
+    clock: Clock
+    notify: Notifier
+    budget: Budget = attrs.field(factory=Budget)
+    journal: Journal | None = None
+    _occurrences: Counter[tuple[str | None, str]] = attrs.field(init=False, factory=Counter)
+
+    def identify(self, request: VideoRequest, payload: Mapping[str, Any]) -> Identity | None:
+        """What a later run recognises the next such item by: its key, what is sent, and how many such came before."""
+        if self.journal is None:
+            return None
+        print_ = fingerprint(request.model, payload)
+        occurrence = self._occurrences[request.key, print_]
+        self._occurrences[request.key, print_] += 1
+        return Identity(key=request.key, fingerprint=print_, occurrence=occurrence)
+
+    def recall(self, item: Item) -> Entry | None:
+        """What the journal knows of an item."""
+        if self.journal is None:
+            return None
+        assert item.identity is not None
+        entry = self.journal.find(item.identity)
+        if entry is not None:
+            item.number, item.cost = entry.number, entry.cost_usd
+        return entry
+
+    async def intend(self, item: Item, payload: Mapping[str, Any]) -> None:
+        """Set the money aside and write the intent down; both are undone if that fails.
+
+        Raises:
+            BudgetExceededError: The money does not suffice.
+            JournalError: The intent could not be written to the disk.
+        """
+        self.budget.reserve(item.price)
+        if item.price is not None:
+            item.cost = (item.cost or 0) + item.price
+        if self.journal is None:
+            return
+        assert item.identity is not None
+        try:
+            item.number = self.journal.intend(
+                item.identity,
+                model=item.request.model,
+                payload=payload,
+                at=self.clock.wall(),
+                cost_usd=item.price,
+            )
+            await self.journal.durable()
+        except BaseException as error:
+            self.withdraw(item, error)
+            raise
+
+    def withdraw(self, item: Item, error: BaseException) -> None:
+        """The POST was provably not accepted."""
+        self.budget.release(item.price)
+        if item.price is not None and item.cost is not None:
+            item.cost = item.cost - item.price or None
+        if self.journal is not None and item.number is not None:
+            self.journal.withdraw(item.number, error=_one_line(error))
+
+    def accept(self, item: Item, job: Job) -> None:
+        """The service took the job: its id goes to the disk with the next commit."""
+        self._charge(item, job.request_id)
+        self.adopt(item, job)
+        if self.notify:
+            at = self.clock.wall()
+            self.notify(Submitted(at=at, index=item.index, request_id=job.request_id, job=job))
+
+    def lose(self, item: Item, error: KlingError) -> None:
+        """The POST may have been accepted; the intent in the journal says so already."""
+        self._charge(item, None)
+        if self.notify:
+            self.notify(SubmitAmbiguous(at=self.clock.wall(), index=item.index, error=error))
+
+    def adopt(self, item: Item, job: Job) -> None:
+        """The job is the item's: its id goes to the disk with the next commit."""
+        if self.journal is not None and item.number is not None:
+            self.journal.accept(item.number, request_id=job.request_id, record=job.raw)
+
+    def end(self, item: Item, result: Result) -> None:
+        """The item has its final state; one whose job could only not be asked about goes on in a later run."""
+        if self.journal is None or item.number is None:
+            return
+        if result.state is ResultState.FAILED and not (result.job and result.job.is_final):
+            return
+        self.journal.end(
+            item.number,
+            state=result.state,
+            record=(result.job.raw if result.job else None) or None,
+            error=_one_line(result.error) if result.error else None,
+        )
+
+    def save(self, item: Item, path: Path, saved: Saved) -> None:
+        """The item's video is on the disk, whole."""
+        if self.journal is not None and item.number is not None:
+            self.journal.save(
+                item.number, path=os.fspath(path), size_bytes=saved.size_bytes, sha256=saved.sha256
+            )
+
+    def owns(self, request_id: str) -> bool:
+        """Whether the journal has this job as some item's."""
+        return self.journal is not None and self.journal.owns(request_id)
+
+    def unsettled(self, item: Item) -> int:
+        """How many POSTs of requests equal to this item's the journal knows without an answer, at least 1."""
+        if self.journal is None or item.identity is None:
+            return 1
+        return max(1, self.journal.unsettled(item.identity.fingerprint))
+
+    async def run(self) -> None:
+        """Write to the disk what is to be written, until cancelled."""
+        if self.journal is not None:
+            await self.journal.run()
+
+    async def close(self) -> JournalError | None:
+        """Write down the last of it; the error if that cannot be done."""
+        if self.journal is not None:
+            try:
+                await self.journal.flush()
+            except JournalError as error:
+                return error
+        return None
+
+    def _charge(self, item: Item, request_id: str | None) -> None:
+        self.budget.spend(item.price)
+        if self.notify and item.price is not None:
+            self.notify(
+                Spent(
+                    at=self.clock.wall(),
+                    index=item.index,
+                    request_id=request_id,
+                    cost_usd=item.price,
+                    total_usd=self.budget.spent,
+                )
+            )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

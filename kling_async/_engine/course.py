@@ -1,0 +1,281 @@
+"""One item's way: recalled from the journal, submitted, settled, watched, saved. It ends with exactly one result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import attrs
+from anyio.abc import TaskGroup
+
+from kling_async._engine.books import Books, Item
+from kling_async._engine.download import is_whole
+from kling_async._engine.engine import Engine, kind_of_payload
+from kling_async._engine.settle import Case
+from kling_async._engine.upload import Uploader
+from kling_async._engine.watch import Watcher
+from kling_async._engine.watched import Watched
+from kling_async._journal.entry import Entry, EntryState
+from kling_async._policy.lookup import CLOCK_SKEW, Lost
+from kling_async._policy.naming import file_name
+from kling_async._policy.outcome import error_of, state_of
+from kling_async._policy.stop import EarlyStop
+from kling_async._policy.submission import is_throttled
+from kling_async._policy.window import Window
+from kling_async.errors import AmbiguousSubmitError, DownloadError, KlingError
+from kling_async.events import Downloaded, Finished, Notifier, NotSubmitted, Resumed, SubmitReconciled
+from kling_async.models import Job, Result, ResultState, VideoRequest
+
+OnAmbiguous: TypeAlias = Literal["report", "resend"]
+"""What becomes of a paid POST whose fate stays unknown: it is told, or sent again at the risk of paying twice."""
+
+_MOST_TRIES = 5
+"""How often an item is submitted again because its job failed for a rate limit."""
+_GRAVITY = 2
+"""A job that was taken and then failed is a graver sign than a 429: the pause begins four times as long."""
+
+
+@attrs.define(eq=False, kw_only=True)
+class Course:
+    """Takes each item of a batch from its place in the window to its result."""
+
+    engine: Engine
+    books: Books
+    window: Window
+    notify: Notifier
+    folder: Path | None
+    """Where each finished video is saved; None saves nothing."""
+    on_ambiguous: OnAmbiguous = "report"
+    retry_failed: bool = False
+    on_free: Callable[[], None] = attrs.field(init=False)
+    """Told when an item gives its place in the window back, which it does once."""
+    on_result: Callable[[Result], None] = attrs.field(init=False)
+    """Told of each result."""
+    alive: Callable[[], int] = attrs.field(init=False)
+    """How many places of the window are taken."""
+    tasks: TaskGroup = attrs.field(init=False)
+    watcher: Watcher = attrs.field(init=False)
+    _uploads: Uploader = attrs.field(init=False)
+    _stop: EarlyStop = attrs.field(init=False, factory=EarlyStop)
+
+    def __attrs_post_init__(self) -> None:
+        self._uploads = Uploader(self.engine.caller)
+        self.watcher = self.engine.watcher(self.notify)
+
+    async def begin(self, index: int, request: VideoRequest) -> None:
+        """Go on with an item from where it stands; returns once it needs no more of its taker."""
+        item = Item(index=index, request=request, books=self.books, on_accepted=self._accepted)
+        try:
+            item.price = self.books.budget.price(request)
+            if self.books.journal is not None:
+                item.identity = self.books.identify(request, await self._uploads.fingerprinted(request))
+        except KlingError as error:
+            self.not_submitted(index, request, error)
+            return
+        entry = self.books.recall(item)
+        if entry is None or not self._goes_on(item, entry):
+            await self._submit(item)
+
+    def not_submitted(self, index: int, request: VideoRequest | None, error: KlingError) -> None:
+        """An item has no job: it was refused or never sent."""
+        if self.notify:
+            self.notify(NotSubmitted(at=self.engine.caller.clock.wall(), index=index, error=error))
+        self.on_free()
+        self._close(None, Result(index=index, request=request, state=ResultState.NOT_SUBMITTED, error=error))
+
+    def _goes_on(self, item: Item, entry: Entry) -> bool:
+        """Take up an item where an earlier run left it; False for one that is to be submitted."""
+        item.kind = kind_of_payload(entry.model, entry.payload)
+        job, state = entry.job, entry.state
+        if state is EntryState.NOT_SUBMITTED or (state in _FAILURES and self.retry_failed):
+            return False
+        if self.notify:
+            at = self.engine.caller.clock.wall()
+            self.notify(Resumed(at=at, index=item.index, request_id=entry.request_id, job=job))
+        if state in _ENDS and job is not None and job.is_final:
+            self.on_free()
+            self._recalled(item, entry, job)
+        elif job is not None:
+            self._watch(item, job, age=self._age(entry))
+        else:
+            self._inquire(item, self._case(entry))
+        return True
+
+    def _recalled(self, item: Item, entry: Entry, job: Job) -> None:
+        """An earlier run saw the end of the job; what is missing is its file at most."""
+        result = self._result(item, job)
+        if entry.path is not None and result.ok:
+            path = Path(entry.path)
+            is_here = self.folder is None or path.parent.absolute() == self.folder.absolute()
+            if is_here and is_whole(path, size_bytes=entry.size_bytes):
+                self._tell_end(result)
+                self.on_result(attrs.evolve(result, path=path))
+                return
+        self._close(item, result)
+
+    def _age(self, entry: Entry) -> float:
+        """Seconds since the POST of an entry."""
+        wall = self.engine.caller.clock.wall()
+        return max(0.0, wall - entry.sent_at) if entry.sent_at is not None else 0.0
+
+    def _case(self, entry: Entry) -> Case:
+        """The inquiry after a POST whose reply an earlier run did not live to see."""
+        caller = self.engine.caller
+        sent_at = entry.sent_at if entry.sent_at is not None else caller.clock.wall()
+        lost = Lost(
+            payload=entry.payload,
+            since=sent_at - CLOCK_SKEW,
+            until=sent_at + caller.timeout + CLOCK_SKEW,
+        )
+        error = KlingError(entry.error or "the process ended before the answer came")
+        case = Case(model=entry.model, lost=lost, sent_at=sent_at, error=error)
+        self.engine.settler.open(case)
+        return case
+
+    async def _submit(self, item: Item) -> None:
+        """Submit an item that holds a place of the window."""
+        request = item.request
+        if self._stop.reason is not None:
+            self.not_submitted(item.index, request, self._stop.reason)
+            return
+        try:
+            payload = await self._uploads.payload(request)
+        except KlingError as error:
+            self.not_submitted(item.index, request, error)
+            return
+        item.kind = kind_of_payload(request.model, payload)
+        try:
+            outcome = await self.engine.submitter.submit(
+                request.model,
+                payload,
+                item,
+                notify=self.notify,
+                max_throttles=None,
+                on_throttle=self._throttled,
+            )
+        except KlingError as error:
+            self._stop.refused(error)
+            self.not_submitted(item.index, request, error)
+            return
+        if isinstance(outcome, Case):
+            self._inquire(item, outcome)
+
+    def _inquire(self, item: Item, case: Case) -> None:
+        """Have the job of a lost reply looked for, beside everything else; the item keeps its place."""
+        case.owns = self.books.owns
+        case.expected = partial(self.books.unsettled, item)
+        self.tasks.start_soon(self._settle, item, case)
+
+    async def _settle(self, item: Item, case: Case) -> None:
+        try:
+            job = await self.engine.settler.settle(case)
+        except AmbiguousSubmitError as error:
+            self._stop.refused(error)
+            if self.on_ambiguous == "resend" and not item.is_resent:
+                item.is_resent = True
+                await self._submit(item)
+            else:
+                self.on_free()
+                self._close(item, self._result(item, error))
+            return
+        self._stop.accepted()
+        self.books.adopt(item, job)
+        if self.notify:
+            at = self.engine.caller.clock.wall()
+            self.notify(SubmitReconciled(at=at, index=item.index, request_id=job.request_id, job=job))
+        self._watch(item, job, age=max(0.0, self.engine.caller.clock.wall() - case.sent_at))
+
+    def _accepted(self, item: Item, job: Job) -> None:
+        self._stop.accepted()
+        self.window.accepted()
+        self._watch(item, job)
+
+    def _watch(self, item: Item, job: Job, *, age: float = 0.0) -> None:
+        def ended(_: Watched, outcome: Job | KlingError) -> None:
+            if (
+                isinstance(outcome, Job)
+                and is_throttled(outcome)
+                and item.throttled_jobs < _MOST_TRIES
+                and self._stop.reason is None
+            ):
+                self._submit_again(item, outcome)
+            else:
+                self.on_free()
+                self._close(item, self._result(item, outcome, known=job))
+
+        assert item.kind is not None, "it was submitted"
+        self.watcher.add(job, ended, kind=item.kind, index=item.index, age=age)
+
+    def _submit_again(self, item: Item, job: Job) -> None:
+        """A job that failed for a rate limit made no video: pause as for any such sign, and keep its place."""
+        error = error_of(job)
+        assert error is not None
+        item.throttled_jobs += 1
+        tries = item.throttled_jobs + _GRAVITY
+        self._throttled(self.engine.submitter.pause(error, self.notify, tries=tries))
+        self.tasks.start_soon(self._submit, item)
+
+    def _throttled(self, pause: float) -> None:
+        now = self.engine.caller.clock.now()
+        self.window.throttled(now=now, pause=pause, alive=self.alive())
+
+    def _result(self, item: Item, outcome: Job | KlingError, *, known: Job | None = None) -> Result:
+        """The result that an item ends with, before its video is saved."""
+        return Result(
+            index=item.index,
+            request=item.request,
+            state=state_of(outcome),
+            job=outcome if isinstance(outcome, Job) else outcome.job or known,
+            error=error_of(outcome) if isinstance(outcome, Job) else outcome,
+            cost_usd=item.cost,
+        )
+
+    def _close(self, item: Item | None, result: Result) -> None:
+        """The item has its final state; a success may still have to be saved."""
+        if item is not None:
+            self.books.end(item, result)
+        self._tell_end(result)
+        if item is not None and self.folder is not None and result.ok:
+            self.tasks.start_soon(self._save, item, result, self.folder)
+        else:
+            self.on_result(result)
+
+    def _tell_end(self, result: Result) -> None:
+        if self.notify:
+            self.notify(
+                Finished(
+                    at=self.engine.caller.clock.wall(),
+                    index=result.index,
+                    request_id=result.job.request_id if result.job else None,
+                    state=result.state,
+                    job=result.job,
+                    error=result.error,
+                )
+            )
+
+    async def _save(self, item: Item, result: Result, folder: Path) -> None:
+        assert result.job is not None
+        path = folder / file_name(result.job.request_id, prompt=item.request.prompt, index=item.index)
+        try:
+            saved = await self.engine.downloader.download(result.job, path, notify=self.notify)
+        except DownloadError as error:
+            self.on_result(attrs.evolve(result, error=error))
+            return
+        self.books.save(item, path, saved)
+        if self.notify:
+            self.notify(
+                Downloaded(
+                    at=self.engine.caller.clock.wall(),
+                    index=item.index,
+                    request_id=result.job.request_id,
+                    path=path,
+                    size_bytes=saved.size_bytes,
+                )
+            )
+        self.on_result(attrs.evolve(result, path=path))
+
+
+_FAILURES = frozenset({EntryState.FAILED, EntryState.CANCELLED})
+_ENDS = _FAILURES | {EntryState.SUCCEEDED}

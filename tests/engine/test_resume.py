@@ -1,0 +1,396 @@
+from __future__ import annotations
+
+from contextlib import contextmanager
+from decimal import Decimal
+
+import anyio
+import pytest
+from virtual_service import EPOCH, Service, Stream, always, batch_of, on, prompts, reply, run
+
+from kling_async import (
+    APIConnectionError,
+    BudgetExceededError,
+    JobFailedError,
+    JournalError,
+    PollingPolicy,
+    ResultState,
+    VideoRequest,
+)
+from kling_async._journal.entry import EntryState, Identity, fingerprint
+from kling_async._journal.journal import Journal
+from kling_async._journal.over_sqlite import SqliteStore
+from kling_async._policy.budget import Budget
+from kling_async.events import Finished, Resumed, Spent, SubmitReconciled, Submitted
+
+LOST = APIConnectionError("the connection was lost")
+PRICE = Decimal("0.35")
+
+
+@contextmanager
+def journal_at(path):
+    """A journal whose commits take no real time from the virtual clock."""
+
+    async def at_once(write, changes):
+        await anyio.sleep(0.001)
+        write(changes)
+
+    journal = Journal.over(SqliteStore(path), run_sync=at_once)
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+async def run_with(path, service, requests, **settings):
+    with journal_at(path) as journal:
+        return await run(service, requests, journal=journal, **settings)
+
+
+async def leave_after(seconds, path, service, requests, **settings):
+    with journal_at(path) as journal:
+        async with batch_of(service, requests, journal=journal, **settings):
+            await anyio.sleep(seconds)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run.db"
+
+
+def states(path):
+    return [entry.state for entry in Journal.read(path)]
+
+
+async def test_the_same_call_again_buys_nothing_and_tells_the_same(path):
+    service = Service(run_time=40.0)
+    first = await run_with(path, service, prompts(12))
+    events = []
+    second = await run_with(path, service, prompts(12), notify=events.append)
+    assert service.posts == 12
+    assert [
+        (r.index, r.state, r.job.request_id, r.job.video_url) for r in sorted(second, key=lambda r: r.index)
+    ] == [(r.index, r.state, r.job.request_id, r.job.video_url) for r in sorted(first, key=lambda r: r.index)]
+    assert {type(event) for event in events} == {Resumed, Finished}
+
+
+async def test_what_was_left_running_is_waited_for(path):
+    service = Service(run_time=100.0)
+    await leave_after(30, path, service, prompts(8), at_once=4)
+    assert service.posts == 4
+    assert states(path) == [EntryState.SUBMITTED] * 4
+    results = await run_with(path, service, prompts(8), at_once=4)
+    assert all(result.ok for result in results)
+    assert service.posts == len({result.job.request_id for result in results}) == 8
+    assert service.most_alive <= 4
+
+
+async def test_a_job_that_ended_meanwhile_is_told_at_once(path):
+    service = Service(run_time=100.0)
+    await leave_after(30, path, service, ["x"])
+    await anyio.sleep(1000)
+    began = anyio.current_time()
+    [result] = await run_with(path, service, ["x"])
+    assert result.ok
+    assert anyio.current_time() - began < 2
+
+
+async def test_adding_removing_and_reordering_prompts_buys_only_what_is_new(path):
+    service = Service(run_time=10.0)
+    await run_with(path, service, ["a", "b", "c", "a"])
+    results = await run_with(path, service, ["c", "new", "a", "a", "a"])
+    assert service.posts == 6
+    bought = {result.index: result.job.payload["prompt"] for result in results}
+    assert [bought[index] for index in range(5)] == ["c", "new", "a", "a", "a"]
+    assert len({result.job.request_id for result in results}) == 5
+
+
+async def test_a_changed_parameter_is_a_new_item_and_a_key_tells_equal_ones_apart(path):
+    service = Service(run_time=10.0)
+    await run_with(path, service, [VideoRequest("a", key="1"), VideoRequest("a", key="2")])
+    [changed] = await run_with(path, service, [VideoRequest("a", duration=10, key="1")])
+    [same] = await run_with(path, service, [VideoRequest("a", key="2")])
+    assert service.posts == 3
+    assert (changed.job.request_id, same.job.request_id) == ("job-2", "job-1")
+
+
+async def test_a_local_picture_is_recognised_by_what_it_shows(path, tmp_path):
+    def upload(request, service):
+        if service.kind(request) == "upload-url":
+            where = f"https://storage.example/{service.calls['upload-url']}.png"
+            return reply(200, {"upload_url": where, "public_url": where})
+        return reply(200, b"") if request.method == "PUT" else None
+
+    service = Service(run_time=10.0, before=[upload])
+    for name, content in [("a.png", b"cat"), ("b.png", b"cat"), ("a.png", b"dog")]:
+        picture = tmp_path / name
+        picture.write_bytes(content)
+        await run_with(path, service, [VideoRequest("moves", image=picture)])
+    assert service.posts == 2
+
+
+async def test_failed_items_are_tried_again_only_on_request(path):
+    def fail(request, service):
+        for job in list(service.jobs.values())[:2]:
+            job.final, job.error = "failed", "Generation rejected"
+
+    service = Service(run_time=10.0, after=[fail])
+    await run_with(path, service, prompts(3))
+    again = await run_with(path, service, prompts(3))
+    assert service.posts == 3
+    failed = [result for result in again if not result.ok]
+    assert [result.state for result in failed] == [ResultState.FAILED] * 2
+    assert all(isinstance(result.error, JobFailedError) for result in failed)
+    retried = await run_with(path, service, prompts(3), retry_failed=True)
+    assert service.posts == 5
+    assert all(result.ok for result in retried)
+
+
+async def test_a_wait_that_timed_out_is_taken_up_again(path):
+    service = Service(run_time=500.0)
+    [result] = await run_with(path, service, ["x"], polling=PollingPolicy(wait_timeout=60))
+    assert result.state is ResultState.TIMED_OUT
+    assert states(path) == [EntryState.TIMED_OUT]
+    [result] = await run_with(path, service, ["x"])
+    assert result.ok
+    assert service.posts == 1
+
+
+async def test_a_job_that_could_not_be_asked_about_is_no_failure(path):
+    service = Service(run_time=100.0, before=[])
+    await leave_after(10, path, service, ["x"])
+    service.before.append(always("status", reply(401, {"error": "bad key"})))
+    [result] = await run_with(path, service, ["x"], polling=PollingPolicy(wait_timeout=60, bulk="never"))
+    assert not result.ok
+    service.before.clear()
+    [result] = await run_with(path, service, ["x"])
+    assert result.ok
+    assert service.posts == 1
+
+
+async def test_a_refused_item_is_submitted_by_the_next_run(path):
+    service = Service(run_time=10.0, before=[on("submit", reply(402, {"error": "no credits"}))])
+    [result] = await run_with(path, service, ["x"])
+    assert result.state is ResultState.NOT_SUBMITTED
+    [result] = await run_with(path, service, ["x"])
+    assert result.ok
+    assert service.posts == 2
+
+
+async def test_an_intent_without_an_answer_is_settled_by_the_next_run(path):
+    service = Service(run_time=300.0, latency=5.0, after=[on("submit", LOST)])
+    with journal_at(path) as journal:
+        number = journal.intend(
+            _identity("x"), model="kling-v2-6", payload={"prompt": "x"}, at=_wall(), cost_usd=None
+        )
+        assert number == 1
+    service._accept({"model": "kling-v2-6", "payload": {"prompt": "x"}})
+    events = []
+    [result] = await run_with(path, service, ["x"], notify=events.append)
+    assert result.ok
+    assert service.posts == 0
+    assert SubmitReconciled in {type(event) for event in events}
+    assert Submitted not in {type(event) for event in events}
+
+
+async def test_an_intent_that_never_left_is_ambiguous_until_the_caller_says_resend(path):
+    service = Service(run_time=10.0)
+    with journal_at(path) as journal:
+        journal.intend(_identity("x"), model="kling-v2-6", payload={"prompt": "x"}, at=_wall(), cost_usd=None)
+    for _ in range(2):
+        [result] = await run_with(path, service, ["x"])
+        assert result.state is ResultState.AMBIGUOUS
+    assert service.posts == 0
+    assert states(path) == [EntryState.AMBIGUOUS]
+    [result] = await run_with(path, service, ["x"], on_ambiguous="resend")
+    assert result.ok
+    assert service.posts == 1
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+async def test_equal_intents_of_an_earlier_run_are_matched_by_count_whatever_the_window(path, at_once):
+    service = Service(run_time=10.0)
+    with journal_at(path) as journal:
+        for occurrence in range(3):
+            journal.intend(
+                _identity("x", occurrence),
+                model="kling-v2-6",
+                payload={"prompt": "x"},
+                at=_wall(),
+                cost_usd=None,
+            )
+    for _ in range(3):
+        service._accept({"model": "kling-v2-6", "payload": {"prompt": "x"}})
+    results = await run_with(path, service, ["x"] * 3, at_once=at_once)
+    assert all(result.ok for result in results)
+    assert len({result.job.request_id for result in results}) == 3
+    assert service.posts == 0
+
+
+async def test_a_job_of_another_entry_is_never_adopted(path):
+    service = Service(run_time=10.0)
+    await run_with(path, service, ["x"])
+    with journal_at(path) as journal:
+        journal.intend(
+            _identity("x", 1), model="kling-v2-6", payload={"prompt": "x"}, at=_wall(), cost_usd=None
+        )
+    results = await run_with(path, service, ["x", "x"])
+    assert [result.state for result in sorted(results, key=lambda r: r.index)] == [
+        ResultState.SUCCEEDED,
+        ResultState.AMBIGUOUS,
+    ]
+
+
+async def test_a_saved_file_is_not_fetched_again_and_a_lost_one_is(path, tmp_path):
+    service = Service(run_time=10.0)
+    [first] = await run_with(path, service, ["x"], folder=tmp_path)
+    assert first.path.read_bytes()
+    [again] = await run_with(path, service, ["x"], folder=tmp_path)
+    assert again.path == first.path
+    assert service.calls["media"] == 1
+    first.path.unlink()
+    [again] = await run_with(path, service, ["x"], folder=tmp_path)
+    assert again.path.exists()
+    assert service.calls["media"] == 2
+
+
+async def test_a_video_goes_to_the_folder_of_this_call(path, tmp_path):
+    service = Service(run_time=10.0)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    await run_with(path, service, ["x"], folder=tmp_path / "a")
+    [result] = await run_with(path, service, ["x"], folder=tmp_path / "b")
+    assert result.path.parent == tmp_path / "b"
+    assert result.path.exists()
+    [result] = await run_with(path, service, ["x"])
+    assert result.path.parent == tmp_path / "b"
+
+
+async def test_a_success_whose_download_failed_is_saved_by_the_next_run(path, tmp_path):
+    url = "https://storage.example/job-0.mp4"
+    service = Service(run_time=10.0, media={url: Stream(403, [b"expired"])})
+    [result] = await run_with(path, service, ["x"], folder=tmp_path)
+    assert result.ok
+    assert result.path is None
+    assert result.error is not None
+    service.media.clear()
+    [result] = await run_with(path, service, ["x"], folder=tmp_path)
+    assert result.path is not None
+    assert result.path.exists()
+    assert service.posts == 1
+
+
+async def test_the_journal_is_written_ahead_of_every_post(path):
+    seen = []
+
+    def look(request, service):
+        if service.kind(request) == "submit":
+            seen.append([entry.state for entry in Journal.read(path)].count(EntryState.INTENDED))
+
+    service = Service(run_time=10.0, before=[look])
+    await run_with(path, service, prompts(6), at_once=1)
+    assert seen == [1] * 6
+
+
+class _FullDisk(SqliteStore):
+    """A store whose disk is full from some commit on."""
+
+    commits_left = 0
+
+    def commit(self, changes):
+        if self.commits_left <= 0:
+            raise JournalError("The journal could not be written (database or disk is full).")
+        self.commits_left -= 1
+        super().commit(changes)
+
+
+async def test_a_full_disk_stops_the_submits_and_loses_nothing(path):
+    async def at_once(write, changes):
+        write(changes)
+
+    store = _FullDisk(path)
+    store.commits_left = 4
+    journal = Journal.over(store, run_sync=at_once)
+    service = Service(run_time=10.0)
+    results = []
+    with pytest.raises(JournalError, match="full"):
+        async with batch_of(service, prompts(20), at_once=2, journal=journal) as stream:
+            async for result in stream:
+                results.append(result)
+    assert len(results) == 20
+    assert sum(1 for result in results if result.ok) == len(service.jobs) < 20
+    assert {result.state for result in results if not result.ok} == {ResultState.NOT_SUBMITTED}
+    store.commits_left = 100
+    journal.close()
+    again = await run_with(path, service, prompts(20))
+    assert all(result.ok for result in again)
+    assert service.posts == 20
+
+
+async def test_leaving_while_an_intent_is_written_sends_nothing_and_leaves_nothing_open(path):
+    async def slow(write, changes):
+        await anyio.sleep(5)
+        write(changes)
+
+    journal = Journal.over(SqliteStore(path), run_sync=slow)
+    service = Service()
+    async with batch_of(service, ["x"], journal=journal):
+        await anyio.sleep(1)
+    assert service.posts == 0
+    journal.close()
+    assert states(path) == [EntryState.NOT_SUBMITTED]
+
+
+async def test_money_is_counted_before_each_post_and_told(path):
+    events = []
+    budget = Budget({"kling-v2-6": PRICE}, Decimal("1.05"))
+    service = Service(run_time=10.0)
+    results = await run(service, prompts(10), budget=budget, notify=events.append)
+    assert service.posts == 3
+    made = [result for result in results if result.ok]
+    assert [result.cost_usd for result in made] == [PRICE] * 3
+    assert all(isinstance(r.error, BudgetExceededError) for r in results if not r.ok)
+    assert {r.state for r in results if not r.ok} == {ResultState.NOT_SUBMITTED}
+    spends = [event for event in events if isinstance(event, Spent)]
+    assert [event.total_usd for event in spends] == [PRICE, PRICE * 2, PRICE * 3]
+
+
+async def test_what_was_provably_not_accepted_costs_nothing():
+    budget = Budget({"kling-v2-6": PRICE}, PRICE)
+    throttle = reply(429, {"error": "slow"}, {"retry-after": "1"})
+    refused = APIConnectionError("refused", was_sent=False)
+    service = Service(run_time=10.0, before=[on("submit", throttle, refused)])
+    [result] = await run(service, ["x"], budget=budget)
+    assert result.ok
+    assert result.cost_usd == budget.spent == PRICE
+
+
+async def test_a_lost_reply_counts_as_spent():
+    events = []
+    budget = Budget({"kling-v2-6": PRICE}, PRICE)
+    service = Service(run_time=10.0, before=[on("submit", LOST)])
+    results = await run(service, ["x", "y"], at_once=1, budget=budget, notify=events.append)
+    assert [(r.state, r.cost_usd) for r in sorted(results, key=lambda r: r.index)] == [
+        (ResultState.AMBIGUOUS, PRICE),
+        (ResultState.NOT_SUBMITTED, None),
+    ]
+    assert [event.total_usd for event in events if isinstance(event, Spent)] == [PRICE]
+
+
+async def test_the_spend_of_earlier_runs_counts_under_the_cap(path):
+    service = Service(run_time=10.0)
+    with journal_at(path) as journal:
+        await run(service, prompts(2), journal=journal, budget=Budget({"kling-v2-6": PRICE}))
+    with journal_at(path) as journal:
+        budget = Budget({"kling-v2-6": PRICE}, PRICE * 3)
+        budget.spent = journal.spent_usd()
+        results = await run(service, prompts(5), journal=journal, budget=budget)
+    assert service.posts == 3
+    assert sum(result.cost_usd or 0 for result in results) == PRICE * 3
+
+
+def _identity(prompt, occurrence=0):
+    return Identity(None, fingerprint("kling-v2-6", {"prompt": prompt}), occurrence)
+
+
+def _wall():
+    return EPOCH + anyio.current_time()

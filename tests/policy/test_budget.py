@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kling_async import BudgetExceededError, ConfigurationError, VideoRequest
+from kling_async._policy.budget import Budget
+
+PRICES = {"kling-v2-6": Decimal("0.35")}
+REQUEST = VideoRequest("x")
+
+
+def test_without_prices_nothing_is_known_and_nothing_is_refused():
+    budget = Budget()
+    assert budget.price(REQUEST) is None
+    budget.reserve(None)
+    budget.spend(None)
+    budget.release(None)
+    assert budget.spent == 0
+
+
+def test_a_price_is_looked_up_by_model_or_computed():
+    assert Budget(PRICES).price(REQUEST) == Decimal("0.35")
+    assert Budget(PRICES).price(VideoRequest("x", model="other")) is None
+    by_second = Budget(lambda request: Decimal("0.07") * (request.duration or 5))
+    assert by_second.price(VideoRequest("x", duration=10)) == Decimal("0.70")
+    assert Budget(lambda _: None).price(REQUEST) is None
+
+
+@pytest.mark.parametrize("price", [0.35, "0.35", Decimal("0.35")], ids=["float", "text", "decimal"])
+def test_a_price_is_exact_however_it_is_written(price):
+    assert Budget({"kling-v2-6": price}).price(REQUEST) == Decimal("0.35")
+
+
+@pytest.mark.parametrize("prices, cap", [(PRICES, Decimal(1)), (lambda _: None, Decimal(1))])
+def test_an_unknown_price_under_a_cap_is_an_error(prices, cap):
+    with pytest.raises(ConfigurationError, match="'other'"):
+        Budget(prices, cap).price(VideoRequest("x", model="other"))
+
+
+def test_a_cap_without_prices_is_an_error():
+    with pytest.raises(ConfigurationError, match="prices"):
+        Budget(None, Decimal(1))
+
+
+@pytest.mark.parametrize("amount", [-1, float("nan"), float("inf"), "much", True, b"1", [], Decimal("-0.01")])
+def test_an_amount_that_makes_no_sense_is_named(amount):
+    with pytest.raises(ConfigurationError, match="max_cost_usd"):
+        Budget(PRICES, amount)
+    with pytest.raises(ConfigurationError, match="'kling-v2-6'"):
+        Budget({"kling-v2-6": amount})
+    with pytest.raises(ConfigurationError, match="gave"):
+        Budget(lambda _: amount).price(REQUEST)
+
+
+def test_prices_of_another_kind_are_refused():
+    with pytest.raises(ConfigurationError, match="mapping"):
+        Budget(0.35)
+
+
+def test_a_price_function_that_raises_is_named_with_its_request():
+    def broken(request):
+        raise LookupError("no tariff")
+
+    with pytest.raises(ConfigurationError, match=r"LookupError for 'x': no tariff"):
+        Budget(broken).price(REQUEST)
+
+
+def test_the_cap_may_be_reached_and_not_passed():
+    budget = Budget(PRICES, Decimal("0.70"))
+    for _ in range(2):
+        budget.reserve(Decimal("0.35"))
+    with pytest.raises(BudgetExceededError, match=r"\$1\.05.*max_cost_usd=\$0\.70"):
+        budget.reserve(Decimal("0.35"))
+    budget.release(Decimal("0.35"))
+    budget.reserve(Decimal("0.35"))
+    budget.spend(Decimal("0.35"))
+    assert budget.spent == Decimal("0.35")
+
+
+@given(st.lists(st.sampled_from(["reserve", "spend", "release"]), max_size=60))
+def test_what_is_spent_and_reserved_never_passes_the_cap(steps):
+    price, cap = Decimal("0.30"), Decimal(1)
+    budget, reserved = Budget({"m": price}, cap), 0
+    for step in steps:
+        if step == "reserve":
+            try:
+                budget.reserve(price)
+            except BudgetExceededError:
+                assert budget.spent + (reserved + 1) * price > cap
+            else:
+                reserved += 1
+        elif reserved:
+            reserved -= 1
+            budget.spend(price) if step == "spend" else budget.release(price)
+        assert budget.spent + reserved * price <= cap

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kling_async import Job, JobStatus
+from kling_async._policy.lookup import Lost, adoptable, lookup_delays, may_be_confused
+
+CAT = {"prompt": "a cat"}
+
+
+def row(request_id, at=100.0, payload=CAT):
+    created = None if at is None else datetime.fromtimestamp(at, UTC)
+    return Job(request_id=request_id, status=JobStatus.QUEUED, payload=payload, created_at=created)
+
+
+def lost(payload=CAT, since=40.0, until=160.0):
+    return Lost(payload=payload, since=since, until=until)
+
+
+def find(replies, rows, *, expected=1, claimed=()):
+    found = adoptable(
+        replies, rows, expected=[expected] * len(replies), is_claimed=lambda request_id: request_id in claimed
+    )
+    return {place: job.request_id for place, job in found.items()}
+
+
+@pytest.mark.parametrize(
+    "candidate, fits",
+    [
+        (row("a"), True),
+        (row("a", payload={**CAT, "sound": "off", "duration": "5"}), True),
+        (row("a", payload={"prompt": "a dog"}), False),
+        (row("a", payload={}), False),
+        (row("a", payload={"sound": "off"}), False),
+        (row("a", at=39.0), False),
+        (row("a", at=40.0), True),
+        (row("a", at=160.0), True),
+        (row("a", at=161.0), False),
+        (row("a", at=None), False),
+    ],
+    ids=["equal", "more", "other", "no echo", "part", "too old", "just", "just yet", "too new", "no time"],
+)
+def test_a_row_fits_that_has_what_was_sent_and_came_in_time(candidate, fits):
+    assert find([lost()], [candidate]) == ({0: "a"} if fits else {})
+
+
+def test_a_request_that_said_nothing_fits_no_row():
+    assert find([lost({})], [row("a", payload={})]) == {}
+
+
+def test_a_job_that_has_an_owner_is_not_taken():
+    assert find([lost()], [row("a"), row("b")], claimed={"a"}) == {0: "b"}
+
+
+def test_more_unclaimed_rows_than_lost_replies_and_none_is_taken():
+    assert find([lost()], [row("a"), row("b")]) == {}
+    assert find([lost(), lost()], [row("a"), row("b"), row("c")]) == {}
+
+
+def test_equal_requests_are_matched_by_count():
+    assert set(find([lost(), lost()], [row("a"), row("b")]).values()) == {"a", "b"}
+    assert list(find([lost(), lost()], [row("a")]).values()) == ["a"]
+
+
+def test_lost_replies_that_nobody_looks_for_now_count_too():
+    assert find([lost()], [row("b", at=101), row("a")], expected=2) == {0: "a"}
+
+
+def test_each_reply_gets_a_row_of_its_own_time():
+    early, late = lost(since=0, until=100), lost(since=90, until=300)
+    assert find([late, early], [row("old", at=50), row("new", at=200)]) == {1: "old", 0: "new"}
+    assert find([late, early], [row("between", at=95)]) == {1: "between"}
+
+
+def test_a_row_goes_to_the_request_that_says_most():
+    long = {**CAT, "duration": "10"}
+    rows = [row("short"), row("long", payload=long)]
+    assert find([lost(), lost(long)], rows) == {0: "short", 1: "long"}
+    assert find([lost(), lost(long)], [rows[1]]) == {1: "long"}
+
+
+@pytest.mark.parametrize(
+    "one, other, expected",
+    [
+        (CAT, CAT, True),
+        (CAT, {**CAT, "duration": "5"}, True),
+        ({**CAT, "sound": "on"}, {**CAT, "duration": "5"}, True),
+        ({**CAT, "duration": "10"}, {**CAT, "duration": "5"}, False),
+        (CAT, {"prompt": "a dog"}, False),
+    ],
+)
+def test_requests_that_contradict_each_other_nowhere_may_be_confused(one, other, expected):
+    assert may_be_confused(one, other) is may_be_confused(other, one) is expected
+
+
+@given(st.floats(min_value=0, max_value=1e9))
+def test_every_loss_is_looked_for_twice_at_least_and_not_at_once(age):
+    delays = lookup_delays(age)
+    assert len(delays) >= 2
+    assert all(delay >= 0 for delay in delays)
+    assert sum(delays) >= 2 or age + sum(delays) >= 30
+
+
+def test_a_fresh_loss_is_looked_for_seldomer_and_seldomer_for_half_a_minute():
+    delays = lookup_delays(0)
+    assert sum(delays) == 30
+    assert all(before <= after for before, after in pairwise(delays[1:]))
+
+
+places = st.lists(st.tuples(st.sampled_from([CAT, {"prompt": "dog"}]), st.integers(0, 300)), max_size=6)
+
+
+@given(places, places, st.sets(st.integers(0, 5)))
+def test_no_job_is_given_twice_and_none_that_does_not_fit(losses, rows, claimed):
+    replies = [lost(payload, since=at, until=at + 60) for payload, at in losses]
+    jobs = [row(str(number), at=at, payload=payload) for number, (payload, at) in enumerate(rows)]
+    taken = adoptable(
+        replies, jobs, expected=[1] * len(replies), is_claimed=lambda request_id: int(request_id) in claimed
+    )
+    ids = [job.request_id for job in taken.values()]
+    assert len(set(ids)) == len(ids)
+    assert all(replies[place].fits(job) for place, job in taken.items())
+    assert not {int(request_id) for request_id in ids} & claimed
