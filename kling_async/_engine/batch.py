@@ -23,7 +23,7 @@ from kling_async._engine.source import Requests, Source
 from kling_async._journal.journal import Journal
 from kling_async._policy.budget import Budget, Prices
 from kling_async._policy.window import Window
-from kling_async.errors import ConfigurationError
+from kling_async.errors import ConfigurationError, JournalError
 from kling_async.events import Notifier
 from kling_async.models import Result
 
@@ -219,17 +219,28 @@ async def opened_journal(journal: str | PathLike[str] | Journal | None) -> Async
     """The journal of a batch: opened and closed here where only its path is given.
 
     Raises:
-        JournalError: It cannot be used.
+        JournalError: It cannot be used, or another batch uses it now.
     """
-    if journal is None or isinstance(journal, Journal):
-        yield journal
-        return
-    mine = await anyio.to_thread.run_sync(Journal, journal)
+    if journal is None:
+        yield None
+    elif isinstance(journal, Journal):
+        with journal.lent():
+            yield journal
+    else:
+        mine = await anyio.to_thread.run_sync(Journal, journal)
+        try:
+            with mine.lent():
+                yield mine
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(_close, mine)
+
+
+def _close(journal: Journal) -> None:
     try:
-        yield mine
-    finally:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(mine.close)
+        journal.close()
+    except JournalError as error:  # the batch has told it with its results
+        _log.error("%s", error)
 
 
 @asynccontextmanager

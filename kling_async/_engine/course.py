@@ -94,6 +94,8 @@ class Course:
         if self.notify:
             at = self.engine.caller.clock.wall()
             self.notify(Resumed(at=at, index=item.index, request_id=entry.request_id, job=job))
+        if job is not None:
+            self.engine.settler.claim(job.request_id)
         if state in _ENDS and job is not None and job.is_final:
             self.on_free()
             self._recalled(item, entry, job)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
@@ -79,7 +79,7 @@ class Journal:
         self._committers = 0
         self._something: anyio.Event | None = None
         self._someone_waits: anyio.Event | None = None
-        self._is_closed = False
+        self._is_closed = self._is_lent = False
 
     def __enter__(self) -> Self:
         return self
@@ -91,6 +91,24 @@ class Journal:
 
     def __repr__(self) -> str:
         return f"<Journal {str(self.path)!r}>"
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """A block in which one batch has the journal to itself.
+
+        Raises:
+            JournalError: Another has it.
+        """
+        if self._is_lent:
+            raise JournalError(
+                f"The journal {str(self.path)!r} is in use by another batch of this process: wait until that ends, "
+                "or give this one a journal of its own."
+            )
+        self._is_lent = True
+        try:
+            yield
+        finally:
+            self._is_lent = False
 
     def close(self) -> None:
         """Write what is still to be written, blocking, and give the file back; it may be called twice.

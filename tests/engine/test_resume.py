@@ -394,3 +394,15 @@ def _identity(prompt, occurrence=0):
 
 def _wall():
     return EPOCH + anyio.current_time()
+
+
+async def test_a_journal_serves_one_batch_at_a_time(path):
+    from kling_async._engine.batch import opened_journal
+
+    with Journal(path) as journal:
+        async with opened_journal(journal):
+            with pytest.raises(JournalError, match="another batch of this process"):
+                async with opened_journal(journal):
+                    pass
+        async with opened_journal(journal) as again:
+            assert again is journal
