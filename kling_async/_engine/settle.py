@@ -53,7 +53,8 @@ class Settler:
     """Seconds after which an outage ends the looking."""
     claims: Claims = attrs.field(init=False)
     _cases: list[Case] = attrs.field(init=False, factory=list)
-    _in_flight: list[tuple[str, Mapping[str, Any]]] = attrs.field(init=False, factory=list)
+    _in_flight: dict[int, tuple[str, Mapping[str, Any]]] = attrs.field(init=False, factory=dict)
+    """By the identity of the payload."""
     _looking: anyio.Lock = attrs.field(init=False, factory=anyio.Lock)
     _changed: anyio.Event = attrs.field(init=False, factory=anyio.Event)
 
@@ -66,17 +67,17 @@ class Settler:
 
     def departs(self, model: str, payload: Mapping[str, Any]) -> None:
         """A POST is about to leave."""
-        self._in_flight.append((model, payload))
+        self._in_flight[id(payload)] = model, payload
 
-    def arrives(self, model: str, payload: Mapping[str, Any]) -> None:
+    def arrives(self, payload: Mapping[str, Any]) -> None:
         """A POST has ended, however."""
-        self._in_flight.remove((model, payload))
+        del self._in_flight[id(payload)]
         if self._cases:
             self._tell()
 
     def is_held(self, model: str, payload: Mapping[str, Any]) -> bool:
         """Whether a request must not be sent now, because its job might be taken for one under inquiry."""
-        return any(
+        return bool(self._cases) and any(
             case.model == model and may_be_confused(payload, case.lost.payload) for case in self._cases
         )
 
@@ -136,7 +137,7 @@ class Settler:
         """Whether no POST is in flight whose job might be taken for the lost one."""
         return not any(
             model == case.model and may_be_confused(payload, case.lost.payload)
-            for model, payload in self._in_flight
+            for model, payload in self._in_flight.values()
         )
 
     async def _look(self, case: Case) -> None:

@@ -122,7 +122,8 @@ class Submitter:
         """Send one POST when its turn has come: the Unix seconds before it, and what it ended with."""
         settler = self.settler
         while True:
-            await settler.freed(model, payload)
+            if settler.is_held(model, payload):
+                await settler.freed(model, payload)
             await self._take_slot()
             try:
                 await self._turn()
@@ -134,7 +135,7 @@ class Submitter:
                     await account.intend(payload)
                     return sent_at, await self._post(model, body, account)
                 finally:
-                    settler.arrives(model, payload)
+                    settler.arrives(payload)
             finally:
                 self._slots.release()
 
