@@ -162,7 +162,7 @@ class Books:
         """The item's video is on the disk, whole."""
         if self.journal is not None and item.number is not None:
             self.journal.save(
-                item.number, path=os.fspath(path), size_bytes=saved.size_bytes, sha256=saved.sha256
+                item.number, path=os.fspath(path.absolute()), size_bytes=saved.size_bytes, sha256=saved.sha256
             )
 
     def owns(self, request_id: str) -> bool:

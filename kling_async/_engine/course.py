@@ -113,7 +113,8 @@ class Course:
             is_here = self.folder is None or path.parent.absolute() == self.folder.absolute()
             if is_here and is_whole(path, size_bytes=entry.size_bytes):
                 self._tell_end(result)
-                self.on_result(attrs.evolve(result, path=path))
+                shown = self.folder / path.name if self.folder is not None else path
+                self.on_result(attrs.evolve(result, path=shown))
                 return
         self._close(item, result)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from decimal import Decimal
+from pathlib import Path
 
 import anyio
 import pytest
@@ -406,3 +407,15 @@ async def test_a_journal_serves_one_batch_at_a_time(path):
                     pass
         async with opened_journal(journal) as again:
             assert again is journal
+
+
+async def test_a_file_is_found_again_from_another_folder_of_work(path, tmp_path, monkeypatch):
+    service = Service(run_time=10.0)
+    (tmp_path / "videos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    [first] = await run_with(path, service, ["x"], folder=Path("videos"))
+    assert str(first.path).startswith("videos")
+    monkeypatch.chdir("/")
+    [again] = await run_with(path, service, ["x"], folder=tmp_path / "videos")
+    assert again.path == tmp_path / first.path
+    assert service.calls["media"] == 1
