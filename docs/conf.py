@@ -16,6 +16,7 @@ from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 import kling_async
 from kling_async import client, emulator, errors, events, models
+from kling_async._display.history import History
 from kling_async._display.progress import Progress
 from kling_async._engine.course import OnAmbiguous
 from kling_async._engine.source import Item, Requests
@@ -36,6 +37,7 @@ vars(client).update(
     Prices=Prices,
 )
 vars(errors).update(Job=models.Job)
+vars(models).update(History=History)
 
 project = "kling_async"
 author = "The kling_async maintainers"

@@ -29,6 +29,7 @@ from kling_async.models import (
 if TYPE_CHECKING:
     from decimal import Decimal
 
+    from kling_async._display.history import History
     from kling_async._display.progress import Progress
     from kling_async._engine.course import OnAmbiguous
     from kling_async._engine.engine import Engine, Learned
@@ -218,7 +219,11 @@ class KlingClient:
         An error that comes out of the input after something was submitted carries the results so far as its
         attribute `batch`.
         """
+        from kling_async._display.history import History
+        from kling_async.events import Notifier
+
         results: list[Result] = []
+        history = History()
         opened = self.batch(
             requests,
             max_concurrency=max_concurrency,
@@ -230,7 +235,7 @@ class KlingClient:
             retry_failed=retry_failed,
             skip_invalid=skip_invalid,
             progress=progress,
-            on_event=on_event,
+            on_event=Notifier(history, on_event),
             **options,
         )
         async with opened as stream:
@@ -238,10 +243,10 @@ class KlingClient:
                 async for result in stream:
                     results.append(result)  # noqa: PERF401 - kept when the input raises half-way
             except Exception as error:
-                error.batch = _in_order(results)  # type: ignore[attr-defined]
+                error.batch = _in_order(results, history)  # type: ignore[attr-defined]
                 error.add_note(f"{len(results)} results came before this; they are in this error's `batch`.")
                 raise
-        batch = _in_order(results)
+        batch = _in_order(results, history)
         if raise_on_failure:
             batch.raise_for_failures()
         return batch
@@ -402,8 +407,8 @@ async def _within(
             yield results
 
 
-def _in_order(results: list[Result]) -> BatchResult:
-    return BatchResult(tuple(sorted(results, key=attrgetter("index"))))
+def _in_order(results: list[Result], history: History) -> BatchResult:
+    return BatchResult(tuple(sorted(results, key=attrgetter("index"))), history=history)
 
 
 def _start(lifetime: AsyncGenerator[None, None]) -> None:

@@ -9,12 +9,15 @@ from decimal import Decimal
 from enum import StrEnum
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypedDict, overload
+from typing import TYPE_CHECKING, Any, TypedDict, overload
 
 import attrs
 
 from kling_async import catalog
 from kling_async.errors import InvalidRequestError, KlingError
+
+if TYPE_CHECKING:
+    from kling_async._display.history import History
 
 _SOUND_WORDS = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
 
@@ -359,6 +362,8 @@ class BatchResult(Sequence[Result]):
     """All results of a batch, in input order."""
 
     results: tuple[Result, ...]
+    history: History | None = attrs.field(default=None, kw_only=True, eq=False, repr=False)
+    """When each item was queued, running and saved, for pages that show it; None in one that was put together by hand."""
 
     @overload
     def __getitem__(self, index: int) -> Result: ...

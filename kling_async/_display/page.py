@@ -1,0 +1,139 @@
+"""What all pages about a batch share: escaping, words, addresses, colours. Everything from outside passes here."""
+
+from __future__ import annotations
+
+import base64
+import html
+import os
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import attrs
+
+from kling_async._policy.fetching import refusal
+from kling_async.models import Job, Result, ResultState
+
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+"""What no page may hold, or what no encoding can write."""
+_MASKED = "\N{REPLACEMENT CHARACTER}"
+_SHORT = 10.0
+_SECONDS_IN_MINUTE = 60
+_MINUTES_IN_HOUR = 60
+_THOUSAND = 1000
+_CENT = Decimal("0.01")
+
+
+@attrs.frozen
+class Shade:
+    """A colour of text on a light ground, and its counterpart on a dark one."""
+
+    light: str
+    dark: str
+
+
+ACCENT = Shade("#0a6b5e", "#4fd1bd")
+GROUND = Shade("#ffffff", "#14181b")
+"""What the page is painted with."""
+CARD = Shade("#f5f7f7", "#1d2327")
+"""What stands out from it."""
+TEXT = Shade("#1b1f23", "#e8ecee")
+FAINT = Shade("#596269", "#9ba6ad")
+"""Text that is not looked for."""
+LINE = Shade("#d9dfe1", "#343c41")
+STATES: Mapping[ResultState, Shade] = {
+    ResultState.SUCCEEDED: Shade("#0a6b5e", "#4fd1bd"),
+    ResultState.FAILED: Shade("#b3261e", "#ff9089"),
+    ResultState.CANCELLED: Shade("#596269", "#9ba6ad"),
+    ResultState.TIMED_OUT: Shade("#8a5300", "#e8b454"),
+    ResultState.AMBIGUOUS: Shade("#7639a8", "#cfa6f5"),
+    ResultState.NOT_SUBMITTED: Shade("#44566c", "#9db4cf"),
+}
+"""Text in any of them is readable on `GROUND` and on `CARD`: a contrast of 4.5 and more."""
+
+
+def escape(value: object) -> str:
+    """The value's text, harmless between tags and in quoted attributes."""
+    return html.escape(_UNPRINTABLE.sub(_MASKED, str(value)))
+
+
+def isolated(value: object) -> str:
+    """The value's text in an element of its own, so that its direction of writing ends where it ends."""
+    return f'<bdi dir="auto">{escape(value)}</bdi>'
+
+
+def words_of_state(result: Result) -> str:
+    """How an item ended, such as `timed out`; a video that could not be saved is `made, not saved`."""
+    if result.ok and result.error is not None:
+        return "made, not saved"
+    return result.state.replace("_", " ")
+
+
+def duration_text(seconds: float) -> str:
+    """Such as `0.4 s`, `42 s`, `3 min 07 s` or `2 h 05 min`."""
+    seconds = max(seconds, 0.0)
+    if seconds < _SHORT - 0.05:
+        return f"{seconds:.1f} s"
+    minutes, second = divmod(round(seconds), _SECONDS_IN_MINUTE)
+    hours, minute = divmod(minutes, _MINUTES_IN_HOUR)
+    if hours:
+        return f"{hours:,} h {minute:02} min"
+    return f"{minute} min {second:02} s" if minute else f"{second} s"
+
+
+def money_text(cost_usd: Decimal) -> str:
+    """Such as `$1,234.50`, or `$0.035` where a cent is too coarse."""
+    if cost_usd == cost_usd.quantize(_CENT):
+        return f"${cost_usd:,.2f}"
+    return f"${cost_usd.normalize():,f}"
+
+
+def size_text(size_bytes: float) -> str:
+    """Such as `812 B`, `3.1 MB` or `24 MB`, in powers of a thousand."""
+    unit = "B"
+    for bigger in ("kB", "MB", "GB", "TB"):
+        if size_bytes < _THOUSAND - 0.5:
+            break
+        size_bytes, unit = size_bytes / _THOUSAND, bigger
+    digits = 0 if unit == "B" or size_bytes >= _SHORT - 0.05 else 1
+    return f"{size_bytes:,.{digits}f} {unit}"
+
+
+def media_source(result: Result, *, beside: Path | None, inline_bytes: int = 0) -> str | None:
+    """The address of a result's video as a page may name it, not yet escaped; None where there is none.
+
+    Args:
+        result: Its file is used if it is still there, else its job's address.
+        beside: The folder of the page: a file is named relative to it. None names it absolutely.
+        inline_bytes: A file of at most this size becomes part of the page.
+    """
+    if result.path is not None and os.path.isfile(result.path):  # noqa: PTH113 - False, not an error, for any name
+        return _file_source(result.path, beside, inline_bytes)
+    return web_source(result.job.video_url if result.job else None)
+
+
+def picture_source(job: Job | None) -> str | None:
+    """The address of a still of the job's video, not yet escaped; some models name the video itself there."""
+    url = web_source(job.thumbnail_url) if job else None
+    if job is None or url is None or url == job.video_url or urlsplit(url).path.lower().endswith(".mp4"):
+        return None
+    return url
+
+
+def web_source(url: str | None) -> str | None:
+    """The address if it may be fetched, as a download would be; None for anything else, such as a script."""
+    return url if url is not None and refusal(url) is None else None
+
+
+def _file_source(path: Path, beside: Path | None, inline_bytes: int) -> str:
+    if path.stat().st_size <= inline_bytes:
+        return f"data:video/mp4;base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
+    if beside is not None:
+        try:
+            # Quoting leaves no colon, so that no name can pass for a scheme.
+            return quote(os.fsencode(Path(os.path.relpath(path, beside)).as_posix()))
+        except ValueError:  # another drive of Windows
+            pass
+    return path.absolute().as_uri()
