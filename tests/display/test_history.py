@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+from virtual_service import Service, VirtualLoop
+
+from kling_async import KlingClient
+from kling_async._display.history import History, Moments, Span
+from kling_async.errors import APIConnectionError, RateLimitError
+from kling_async.events import (
+    Downloaded,
+    Finished,
+    NotSubmitted,
+    PollFailed,
+    Retrying,
+    StatusChanged,
+    SubmitReconciled,
+    Submitted,
+    Throttled,
+)
+from kling_async.models import Job, JobStatus, ResultState
+
+LOST = APIConnectionError("no connection.")
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio", {"loop_factory": VirtualLoop}
+
+
+def submitted(at: float, index: int | None = 0, status: JobStatus = JobStatus.QUEUED, kind=Submitted):
+    return kind(at=at, index=index, request_id="a", job=Job(request_id="a", status=status))
+
+
+def moved(at: float, status: JobStatus, index: int | None = 0):
+    return StatusChanged(at=at, index=index, request_id="a", status=status, previous=JobStatus.QUEUED)
+
+
+def finished(at: float, index: int | None = 0):
+    return Finished(at=at, index=index, request_id="a", state=ResultState.SUCCEEDED)
+
+
+def saved(at: float, index: int | None = 0):
+    return Downloaded(at=at, index=index, request_id="a", path=Path("a.mp4"), size_bytes=7)
+
+
+def throttled(at: float, delay: float):
+    return Throttled(at=at, delay=delay, error=RateLimitError("slow down"))
+
+
+def failed_poll(at: float, delay: float, index: int | None = 0):
+    return PollFailed(at=at, index=index, request_id="a", delay=delay, error=LOST)
+
+
+def history_of(*events) -> History:
+    history = History()
+    for event in events:
+        history(event)
+    return history
+
+
+@pytest.mark.parametrize(
+    "events, moments",
+    [
+        ([], Moments()),
+        ([submitted(1)], Moments(submitted=1, submits=1)),
+        ([submitted(1, kind=SubmitReconciled)], Moments(submitted=1, submits=1)),
+        ([submitted(1), moved(2, JobStatus.DISPATCHED)], Moments(submitted=1, submits=1)),
+        ([submitted(1), moved(2, JobStatus.PROCESSING)], Moments(submitted=1, running=2, submits=1)),
+        ([submitted(1, status=JobStatus.PROCESSING)], Moments(submitted=1, running=1, submits=1)),
+        (
+            [submitted(1), moved(2, JobStatus.PROCESSING), finished(5), saved(6)],
+            Moments(submitted=1, running=2, finished=5, saved=6, submits=1),
+        ),
+        (
+            [submitted(1), failed_poll(2, 1), failed_poll(3, 1)],
+            Moments(submitted=1, submits=1, failed_polls=2),
+        ),
+        ([finished(5)], Moments(finished=5)),
+    ],
+)
+def test_an_item_has_the_moments_that_were_told_of_it(events, moments):
+    assert history_of(*events).of(0) == moments
+
+
+def test_an_item_that_was_submitted_again_waits_again_and_keeps_its_first_submit():
+    history = history_of(submitted(1), moved(2, JobStatus.PROCESSING), submitted(9))
+    assert history.of(0) == Moments(submitted=1, submits=2)
+
+
+@pytest.mark.parametrize("index", [-1, 1, 5_000])
+def test_an_item_that_was_never_heard_of_has_no_moments(index):
+    assert history_of(submitted(1)).of(index) == Moments()
+
+
+def test_items_are_told_apart_in_whatever_order_they_come():
+    history = history_of(submitted(1, index=4), submitted(2, index=0), finished(3, index=4))
+    assert history.of(4) == Moments(submitted=1, finished=3, submits=1)
+    assert history.of(0) == Moments(submitted=2, submits=1)
+    assert history.of(2) == Moments()
+
+
+def test_what_belongs_to_no_item_is_no_moment():
+    nobody = (submitted(1, None), moved(2, JobStatus.PROCESSING, None), finished(3, None), saved(4, None))
+    history = history_of(*nobody, failed_poll(5, 1, None), NotSubmitted(at=6, error=LOST))
+    assert history.of(0) == Moments()
+    assert (history.started, history.ended) == (1, 6)
+
+
+def test_the_whole_is_counted():
+    retry = Retrying(at=5, call="status", attempt=1, delay=1, error=LOST)
+    history = history_of(submitted(2), retry, throttled(6, 1), failed_poll(7, 1), saved(8), saved(9, index=1))
+    assert (history.started, history.ended) == (2, 9)
+    assert (history.retries, history.throttles, history.failed_polls, history.saved_bytes) == (1, 1, 1, 14)
+
+
+def test_a_history_of_nothing_has_no_beginning():
+    assert (History().started, History().ended) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "spans, merged",
+    [
+        ([(10, 5)], [Span(10, 15)]),
+        ([(10, 5), (12, 1)], [Span(10, 15)]),
+        ([(10, 5), (12, 9)], [Span(10, 21)]),
+        ([(10, 5), (16, 2)], [Span(10, 15), Span(16, 18)]),
+        ([(1_000, 5), (1_006, 2)], [Span(1_000, 1_008)]),
+    ],
+)
+@pytest.mark.parametrize("kind, spans_of", [(throttled, "pauses"), (failed_poll, "outages")])
+def test_spans_that_nobody_could_tell_apart_are_one(kind, spans_of, spans, merged):
+    history = history_of(submitted(0), *(kind(at, delay) for at, delay in spans))
+    assert getattr(history, spans_of) == merged
+
+
+def test_a_hundred_thousand_items_take_little_memory():
+    history = History()
+    for index in range(100_000):
+        history(submitted(float(index), index=index))
+    columns = [value for value in (getattr(history, name) for name in History.__slots__[:-1]) if value]
+    assert sum(sys.getsizeof(column) for column in columns) < 60 * 100_000
+
+
+def test_a_history_survives_pickle():
+    history = pickle.loads(pickle.dumps(history_of(submitted(1), throttled(2, 3))))  # noqa: S301
+    assert history.of(0) == Moments(submitted=1, submits=1)
+    assert history.pauses == [Span(2, 5)]
+
+
+async def test_a_batch_brings_its_history(tmp_path):
+    heard = []
+    client = KlingClient("key", transport=Service(run_time=5.0))
+    batch = await client.generate_many(["a", "b"], output=tmp_path, on_event=heard.append)
+    assert batch.history is not None
+    for index in (0, 1):
+        moments = batch.history.of(index)
+        assert None not in (moments.submitted, moments.running, moments.finished, moments.saved)
+    assert batch.history.saved_bytes == sum(path.stat().st_size for path in batch.paths)
+    assert (batch.history.started, batch.history.ended) == (heard[0].at, heard[-1].at)
+
+
+async def test_results_that_came_before_the_input_broke_bring_their_history():
+    def broken():
+        yield "a"
+        raise OSError("the disk went away")
+
+    with pytest.raises(OSError, match="went away") as caught:
+        await KlingClient("key", transport=Service()).generate_many(broken())
+    assert caught.value.batch.history.of(0).submits == 1

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import base64
+import os
+from decimal import Decimal
+from html.parser import HTMLParser
+from itertools import product
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kling_async._display.page import (
+    ACCENT,
+    CARD,
+    FAINT,
+    GROUND,
+    STATES,
+    TEXT,
+    duration_text,
+    escape,
+    isolated,
+    media_source,
+    money_text,
+    picture_source,
+    size_text,
+    web_source,
+    words_of_state,
+)
+from kling_async.errors import DownloadError
+from kling_async.models import Job, JobStatus, Media, Outcome, Result, ResultState
+
+VIDEO = "https://storage.example/a.mp4"
+
+
+def job_of(video: str | None = VIDEO, picture: str | None = None) -> Job:
+    media = (Media(video),) if video else ()
+    return Job(request_id="a", status=JobStatus.SUCCESS, outcome=Outcome(media=media, thumbnail_url=picture))
+
+
+def result_of(*, path: Path | None = None, video: str | None = VIDEO, **fields) -> Result:
+    given = {"state": ResultState.SUCCEEDED, "job": job_of(video), **fields}
+    return Result(index=0, request=None, path=path, **given)
+
+
+class Reader(HTMLParser):
+    """What a browser would make of a page: tags, attributes, text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@given(st.text())
+def test_no_text_makes_a_tag_or_leaves_its_attribute(text):
+    page = Reader(f'<p title="{escape(text)}">{escape(text)}</p>')
+    ((tag, attributes),) = page.tags
+    assert tag == "p"
+    assert attributes == {"title": page.text}
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "a\x1bb", "a\x9fb", "a\ud800b", "a\uffffb"])
+def test_what_no_page_may_hold_is_masked(text):
+    assert escape(text) == "a\ufffdb"
+    escape(text).encode()
+
+
+@pytest.mark.parametrize("text", ["two\nlines\tand a tab", "👩‍🚀 水墨 ﷽ e\u0301"])
+def test_other_text_is_kept(text):
+    assert escape(text) == text
+
+
+def test_text_that_turns_the_direction_of_writing_is_isolated():
+    assert isolated("\u202eevil<") == '<bdi dir="auto">\u202eevil&lt;</bdi>'
+
+
+def test_a_state_reads_as_words():
+    assert words_of_state(result_of(state=ResultState.TIMED_OUT)) == "timed out"
+    assert words_of_state(result_of()) == "succeeded"
+    assert words_of_state(result_of(error=DownloadError("disk full"))) == "made, not saved"
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [
+        (-3, "0.0 s"),
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (187, "3 min 07 s"),
+        (7_500, "2 h 05 min"),
+        (4_000_000, "1,111 h 06 min"),
+    ],
+)
+def test_a_duration_is_told_in_units(seconds, text):
+    assert duration_text(seconds) == text
+
+
+@pytest.mark.parametrize(
+    "cost, text",
+    [
+        ("0", "$0.00"),
+        ("1234.5", "$1,234.50"),
+        ("0.350", "$0.35"),
+        ("0.0350", "$0.035"),
+        ("1E+3", "$1,000.00"),
+    ],
+)
+def test_money_is_told_in_dollars_as_finely_as_it_is_known(cost, text):
+    assert money_text(Decimal(cost)) == text
+
+
+@pytest.mark.parametrize(
+    "size, text",
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (999.6, "1.0 kB"),
+        (3_140_000, "3.1 MB"),
+        (9_960_000, "10 MB"),
+        (2.4e13, "24 TB"),
+        (2.4e16, "24,000 TB"),
+    ],
+)
+def test_a_size_is_told_in_units(size, text):
+    assert size_text(size) == text
+
+
+def test_a_file_is_named_relative_to_its_page(tmp_path):
+    path = tmp_path / "videos" / "a b#1?.mp4"
+    path.parent.mkdir()
+    path.write_bytes(b"film")
+    assert media_source(result_of(path=path), beside=tmp_path) == "videos/a%20b%231%3F.mp4"
+    assert media_source(result_of(path=path), beside=tmp_path / "reports") == "../videos/a%20b%231%3F.mp4"
+    assert media_source(result_of(path=path), beside=None) == path.as_uri()
+
+
+@pytest.mark.parametrize(
+    "name", ["javascript:alert(1).mp4", "https:", '"><script>.mp4', b"not-utf8-\xff.mp4"]
+)
+def test_no_name_of_a_file_passes_for_anything_else(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    path = Path(os.fsdecode(name))
+    path.write_bytes(b"film")
+    source = media_source(result_of(path=path), beside=tmp_path)
+    assert source is not None
+    assert not set(source) & set(":\"<>'& ")
+    assert os.fsencode(unquote(source, errors="surrogateescape")) == os.fsencode(path)
+
+
+def test_a_file_that_no_relative_name_leads_to_is_named_absolutely(tmp_path, monkeypatch):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"film")
+
+    def other_drive(*_):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", other_drive)
+    assert media_source(result_of(path=path), beside=tmp_path) == path.as_uri()
+
+
+def test_a_small_file_may_become_part_of_the_page(tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"film")
+    inlined = media_source(result_of(path=path), beside=tmp_path, inline_bytes=4)
+    assert inlined == f"data:video/mp4;base64,{base64.b64encode(b'film').decode()}"
+    assert media_source(result_of(path=path), beside=tmp_path, inline_bytes=3) == "a.mp4"
+
+
+def test_a_file_that_is_gone_is_looked_for_at_the_service(tmp_path):
+    assert media_source(result_of(path=tmp_path / "gone.mp4"), beside=tmp_path) == VIDEO
+    assert media_source(result_of(path=Path("a\x00b")), beside=tmp_path) == VIDEO
+
+
+def test_a_result_without_a_video_has_no_address():
+    assert media_source(result_of(video=None), beside=None) is None
+    assert media_source(result_of(job=None), beside=None) is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        None,
+        "",
+        "javascript:alert(1)",
+        "JAVASCRIPT:alert(1)",
+        "data:text/html,<script>alert(1)</script>",
+        "file:///etc/passwd",
+        "http://storage.example/a.mp4",
+        "//storage.example/a.mp4",
+        "https://user@storage.example/a.mp4",
+        "https://storage.example/a\n.mp4",
+        "https://[",
+    ],
+)
+def test_only_what_a_download_would_fetch_becomes_an_address(url):
+    assert web_source(url) is None
+    assert media_source(result_of(video=url), beside=None) is None
+    assert picture_source(job_of(picture=url)) is None
+
+
+@pytest.mark.parametrize("url", [VIDEO, "http://127.0.0.1:8000/a.mp4", "http://localhost/a.mp4"])
+def test_the_services_own_addresses_stay_as_they_are(url):
+    assert web_source(url) == url
+
+
+@pytest.mark.parametrize(
+    "picture, expected",
+    [
+        ("https://storage.example/a.jpg", "https://storage.example/a.jpg"),
+        (VIDEO, None),
+        ("https://storage.example/other.MP4?x=1", None),
+        (None, None),
+    ],
+)
+def test_a_still_is_no_video(picture, expected):
+    assert picture_source(job_of(picture=picture)) == expected
+
+
+def test_a_result_without_a_job_has_no_still():
+    assert picture_source(None) is None
+
+
+def luminance(colour: str) -> float:
+    """Source: the definition of relative luminance in WCAG 2.2."""
+    channels = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
+    red, green, blue = (
+        channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4 for channel in channels
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_can_be_read_on_every_ground(scheme):
+    for text, ground in product((ACCENT, TEXT, FAINT, *STATES.values()), (GROUND, CARD)):
+        assert contrast(getattr(text, scheme), getattr(ground, scheme)) >= 4.5, (text, ground)
+
+
+def test_every_state_has_its_colour():
+    assert set(STATES) == set(ResultState)
