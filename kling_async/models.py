@@ -413,3 +413,18 @@ class BatchResult(Sequence[Result]):
         ]
         if errors:
             raise ExceptionGroup(f"{len(errors)} of {len(self)} videos were not made", errors)
+
+    def write_report(self, path: str | os.PathLike[str]) -> Path:
+        """The path of one HTML page about this batch: its videos, its figures, and a time line of every job.
+
+        The page needs no server and loads nothing but the videos, which it names relative to itself.
+
+        Args:
+            path: The file, best beside the videos; its folder is made if it is missing.
+
+        Raises:
+            KlingError: It cannot be written there; what was there before is left as it was.
+        """
+        from kling_async.report import write_report
+
+        return write_report(self, path)

@@ -43,15 +43,38 @@ TEXT = Shade("#1b1f23", "#e8ecee")
 FAINT = Shade("#596269", "#9ba6ad")
 """Text that is not looked for."""
 LINE = Shade("#d9dfe1", "#343c41")
+QUEUED = Shade("#8b979e", "#66737b")
+"""A stretch of a time line, as are the next two."""
+RUNNING = ACCENT
+SAVING = Shade("#3b74d4", "#7fadff")
 STATES: Mapping[ResultState, Shade] = {
-    ResultState.SUCCEEDED: Shade("#0a6b5e", "#4fd1bd"),
+    ResultState.SUCCEEDED: ACCENT,
     ResultState.FAILED: Shade("#b3261e", "#ff9089"),
-    ResultState.CANCELLED: Shade("#596269", "#9ba6ad"),
+    ResultState.CANCELLED: FAINT,
     ResultState.TIMED_OUT: Shade("#8a5300", "#e8b454"),
     ResultState.AMBIGUOUS: Shade("#7639a8", "#cfa6f5"),
     ResultState.NOT_SUBMITTED: Shade("#44566c", "#9db4cf"),
 }
 """Text in any of them is readable on `GROUND` and on `CARD`: a contrast of 4.5 and more."""
+_NAMED: Mapping[str, Shade] = {
+    "accent": ACCENT,
+    "ground": GROUND,
+    "card": CARD,
+    "text": TEXT,
+    "faint": FAINT,
+    "line": LINE,
+    "queued": QUEUED,
+    "running": RUNNING,
+    "saving": SAVING,
+    **{state.value: shade for state, shade in STATES.items()},
+}
+
+
+def colour_rules(selector: str = ":root") -> str:
+    """Rules of CSS that name all colours for what the selector selects, such as `--accent`, by the reader's scheme."""
+    light = "".join(f"--{name}:{shade.light};" for name, shade in _NAMED.items())
+    dark = "".join(f"--{name}:{shade.dark};" for name, shade in _NAMED.items())
+    return f"{selector}{{{light}}}@media (prefers-color-scheme:dark){{{selector}{{{dark}}}}}"
 
 
 def escape(value: object) -> str:
@@ -81,6 +104,13 @@ def duration_text(seconds: float) -> str:
     if hours:
         return f"{hours:,} h {minute:02} min"
     return f"{minute} min {second:02} s" if minute else f"{second} s"
+
+
+def clock_text(seconds: float) -> str:
+    """Such as `0:42` or `1:02:03`, for what is read at a glance or changes."""
+    minutes, second = divmod(max(int(seconds), 0), _SECONDS_IN_MINUTE)
+    hours, minute = divmod(minutes, _MINUTES_IN_HOUR)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
 def money_text(cost_usd: Decimal) -> str:

@@ -1,0 +1,204 @@
+"""What a page says of a batch as a whole: its figures, why videos were not made, what was in the way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from statistics import median
+
+from kling_async._display.history import History, Span
+from kling_async._display.page import (
+    duration_text,
+    isolated,
+    money_text,
+    size_text,
+    words_of_state,
+)
+from kling_async._display.timeline import (
+    PHASES,
+    WORDS,
+    TimeLine,
+    area_picture,
+    axis_picture,
+    most_at_once,
+    rows_picture,
+)
+from kling_async.models import BatchResult, Result, ResultState
+
+_MOST_NAMED = 12
+_SECONDS_IN_MINUTE = 60.0
+_SECONDS_IN_HOUR = 3600.0
+_SECONDS_IN_DAY = 86_400.0
+
+
+def when_html(batch: BatchResult) -> str:
+    """The line under the headline: when the batch ran, and which models made it."""
+    models = sorted({result.request.model for result in batch if result.request is not None})
+    history = batch.history
+    parts = []
+    if history is not None and history.started is not None and history.ended is not None:
+        parts.append(_between(history.started, history.ended))
+    if models:
+        parts.append(isolated(", ".join(models)))
+    return " · ".join(parts)
+
+
+def _between(began: float, ended: float) -> str:
+    """Two moments by this machine's clock, with the offset that it has from UTC."""
+    first, last = (datetime.fromtimestamp(at).astimezone() for at in (began, ended))
+    day, end_day = (f"{at.day} {at:%B %Y}" for at in (first, last))
+    until = f"{last:%H:%M:%S}" if day == end_day else f"{end_day}, {last:%H:%M:%S}"
+    return f"{day}, {first:%H:%M:%S} to {until} (UTC{first:%z})"
+
+
+def figures_html(batch: BatchResult) -> str:
+    """The figures, each as a term and its value."""
+    made = len(batch.succeeded)
+    figures = [("Videos", f"{made:,} <small>of {len(batch):,}</small>")]
+    figures.append(("Spend", _spend(batch)))
+    history = batch.history
+    if history is not None and history.started is not None and history.ended is not None:
+        seconds = history.ended - history.started
+        figures.append(("Time", duration_text(seconds)))
+        if made and seconds > 0:
+            figures.append(("Pace", _pace(made / seconds)))
+        if runs := _run_times(batch, history):
+            figures.append(("Usual run", duration_text(median(runs))))
+        if history.saved_bytes:
+            figures.append(("Saved", size_text(history.saved_bytes)))
+    return "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in figures)
+
+
+def _spend(batch: BatchResult) -> str:
+    """The sum of what is known; a job without a known cost makes it a lower bound."""
+    cost = batch.cost_usd
+    if cost is None:
+        return "<small>not known</small>"
+    is_partial = any(result.cost_usd is None and result.job is not None for result in batch)
+    return f"{'<small>at least</small> ' if is_partial else ''}{money_text(cost)}"
+
+
+def _pace(per_second: float) -> str:
+    for unit, seconds in (("s", 1.0), ("min", _SECONDS_IN_MINUTE), ("h", _SECONDS_IN_HOUR)):
+        if per_second * seconds >= 1:
+            return f"{per_second * seconds:.3g} <small>a{'n' if unit == 'h' else ''} {unit}</small>"
+    return f"{per_second * _SECONDS_IN_DAY:.2g} <small>a day</small>"
+
+
+def _run_times(batch: BatchResult, history: History) -> list[float]:
+    """Seconds from being seen running to the end, of the jobs that succeeded."""
+    moments = (history.of(result.index) for result in batch if result.ok)
+    return [
+        one.finished - one.running for one in moments if one.running is not None and one.finished is not None
+    ]
+
+
+def failures_html(batch: BatchResult) -> str:
+    """A table of the reasons for which videos were not made or not saved, the most frequent first; empty without any."""
+    alike: dict[tuple[str, str], list[Result]] = {}
+    for result in batch:
+        if result.error is not None or not result.ok:
+            alike.setdefault((words_of_state(result), reason_of(result)), []).append(result)
+    if not alike:
+        return ""
+    rows = "".join(
+        f'<tr><td class="count">{len(group):,}</td>'
+        f'<td><span class="state {group[0].state}">{words}</span></td>'
+        f"<td>{isolated(reason)}</td><td>{links_to(group)}</td></tr>"
+        for (words, reason), group in sorted(alike.items(), key=lambda item: -len(item[1]))
+    )
+    return (
+        '<section aria-labelledby="failures"><h2 id="failures">What went wrong</h2>'
+        '<div class="scroll" tabindex="0" role="region" aria-labelledby="failures"><table>'
+        '<thead><tr><th scope="col" class="count">Videos</th><th scope="col">State</th>'
+        '<th scope="col">Reason</th><th scope="col">Which</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div></section>"
+    )
+
+
+def reason_of(result: Result) -> str:
+    """Why a result has no video or no file, without what only names the job, so that equal reasons are equal."""
+    if result.job is not None and result.job.failure_reason:
+        return result.job.failure_reason
+    error = result.error
+    if error is None:
+        return "no reason given"
+    return error.message.replace(error.request_id, "…") if error.request_id else error.message
+
+
+def links_to(results: Sequence[Result]) -> str:
+    """The numbers of results, each a link to its card; the first dozen of many."""
+    links = ", ".join(f'<a href="#job-{one.index}">#{one.index}</a>' for one in results[:_MOST_NAMED])
+    more = len(results) - _MOST_NAMED
+    return f"{links} and {more:,} more" if more > 0 else links
+
+
+def filters_html(results: Sequence[Result]) -> str:
+    """A choice of each state that occurs, with its number of results."""
+    counts = Counter(result.state for result in results)
+    choices = [("", "all", len(results))]
+    choices += [
+        (state.value, state.replace("_", " "), counts[state]) for state in ResultState if counts[state]
+    ]
+    return "".join(
+        f'<label><input type="radio" name="state" value="{value}"{"" if value else " checked"}>'
+        f"<span>{words} <small>{count:,}</small></span></label>"
+        for value, words, count in choices
+    )
+
+
+def time_line_html(line: TimeLine, history: History) -> str:
+    """The section with the pictures of a batch's time, and what they show in words."""
+    peak = most_at_once(line)
+    about = f"{len(line.rows):,} jobs over {duration_text(line.whole.ended - line.whole.began)}, at most {peak:,} at once."
+    return (
+        '<section aria-labelledby="time-line"><h2 id="time-line">Time line</h2>'
+        f'{_legend(line)}<figure aria-labelledby="time-line">{area_picture(line)}{axis_picture(line)}'
+        f"{rows_picture(line)}</figure>"
+        f'<p id="pointed" class="pointed" aria-hidden="true"></p>'
+        f'<ul class="notes">{"".join(f"<li>{note}</li>" for note in _notes(line, history, about))}</ul></section>'
+    )
+
+
+def _legend(line: TimeLine) -> str:
+    kinds = line.kinds()
+    named = [
+        (kind, WORDS[kind] if kind in PHASES else kind.replace("_", " ")) for kind in WORDS if kind in kinds
+    ]
+    named += [("pause", "nothing submitted")] if line.pauses else []
+    named += [("outage", "status calls failing")] if line.outages else []
+    items = "".join(f'<li><i class="swatch {kind}"></i>{words}</li>' for kind, words in named)
+    return f'<ul class="legend" aria-hidden="true">{items}</ul>'
+
+
+def _notes(line: TimeLine, history: History, about: str) -> list[str]:
+    """What the pictures show, in words."""
+    notes = [about]
+    if not line.has_row_each:
+        notes.append("A line holds one job after the other: each goes to the first line that is free.")
+    if slow := line.slow_rows():
+        assert line.usual_seconds is not None
+        jobs = "1 job" if len(slow) == 1 else f"{len(slow):,} jobs"
+        usual = duration_text(line.usual_seconds)
+        slowest = links_to([row.result for row in slow])
+        notes.append(f"{jobs} took more than three times the usual {usual}, the slowest first: {slowest}.")
+    if history.throttles:
+        paused = duration_text(_sum(line.pauses))
+        notes.append(
+            f"The service asked for patience {_times(history.throttles)}: nothing was submitted for {paused} in all."
+        )
+    if history.failed_polls:
+        failing = duration_text(_sum(line.outages))
+        notes.append(
+            f"Status calls failed {_times(history.failed_polls)}, over {failing} in all; the jobs went on."
+        )
+    return notes
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
+
+
+def _sum(spans: Iterable[Span]) -> float:
+    return sum(span.ended - span.began for span in spans)

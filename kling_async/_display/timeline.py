@@ -1,0 +1,333 @@
+"""A batch's time line as a picture: where each job waited, ran and was saved, and what was in the way."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+from statistics import median
+
+import attrs
+
+from kling_async._display.history import History, Span
+from kling_async._display.page import clock_text
+from kling_async.models import Result, ResultState
+
+_WIDE = 10_000
+"""Units across a picture."""
+_LEAST = 14
+"""Units that a stretch gets at least, or nobody would see it."""
+_STEPS = 400
+"""Points in time for which the jobs are counted."""
+_AREA_HEIGHT = 96
+_HEADROOM = 24
+"""Pixels above the areas, for what is written there."""
+_PADDING = 6
+_ROWS_OF_THEIR_OWN = 40
+_PITCHES = ((_ROWS_OF_THEIR_OWN, 16), (110, 8), (240, 4), (480, 2))
+"""Up to so many lanes, each of so many pixels; more are thinner still."""
+_FINEST_PITCH = 1
+_MOST_TICKS = 6
+_TICKS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400)
+_LAST_MIDDLE = 97
+"""Per cent of the width up to which a word has room on both sides."""
+_MOST_BANDS = 300
+_SLOW = 3.0
+"""Times the usual time that make a job stand out."""
+_FEWEST_FOR_USUAL = 5
+PHASES = QUEUED, RUNNING, UNSEEN, SAVING = "queued", "running", "unseen", "saving"
+_AREAS = (RUNNING, QUEUED, SAVING)
+"""What is stacked upon what."""
+
+
+@attrs.frozen
+class Stretch:
+    """A part of a job's time that is drawn in one colour."""
+
+    kind: str
+    """Such as `queued`; a job that did not succeed ends in its state's colour."""
+    span: Span
+
+
+@attrs.frozen
+class Row:
+    """One job on the time line."""
+
+    result: Result
+    stretches: tuple[Stretch, ...]
+    lane: int = 0
+    """The line that it is drawn on, from the top."""
+
+    @property
+    def began(self) -> float:
+        """When the service took it."""
+        return self.stretches[0].span.began
+
+    @property
+    def ended(self) -> float:
+        """When the last of it was over."""
+        return self.stretches[-1].span.ended
+
+    @property
+    def seconds(self) -> float:
+        """How long the service had it."""
+        return sum(
+            stretch.span.ended - stretch.span.began for stretch in self.stretches if stretch.kind != SAVING
+        )
+
+
+@attrs.frozen(kw_only=True)
+class TimeLine:
+    """Every job that the service took, laid out in lanes."""
+
+    whole: Span
+    rows: tuple[Row, ...]
+    pauses: Sequence[Span] = ()
+    outages: Sequence[Span] = ()
+
+    @property
+    def lanes(self) -> int:
+        """How many lines there are."""
+        return max((row.lane for row in self.rows), default=-1) + 1
+
+    @property
+    def has_row_each(self) -> bool:
+        """Whether each job has a line to itself."""
+        return len(self.rows) <= _ROWS_OF_THEIR_OWN
+
+    @property
+    def pitch(self) -> int:
+        """Pixels from line to line."""
+        return next((pitch for lanes, pitch in _PITCHES if self.lanes <= lanes), _FINEST_PITCH)
+
+    @property
+    def usual_seconds(self) -> float | None:
+        """The median of the time that the service had a job; None for a handful of jobs."""
+        times = [row.seconds for row in self.rows]
+        return median(times) if len(times) >= _FEWEST_FOR_USUAL else None
+
+    def slow_rows(self) -> list[Row]:
+        """The jobs that took far longer than usual, the longest first."""
+        usual = self.usual_seconds
+        if not usual:
+            return []
+        slow = [row for row in self.rows if row.seconds > _SLOW * usual]
+        return sorted(slow, key=lambda row: -row.seconds)
+
+    def kinds(self) -> set[str]:
+        """The kinds of stretches that occur."""
+        return {stretch.kind for row in self.rows for stretch in row.stretches}
+
+    def units(self, at: float) -> int:
+        """Where a moment is on the picture, from 0 to 10,000."""
+        share = (at - self.whole.began) / (self.whole.ended - self.whole.began)
+        return round(min(max(share, 0.0), 1.0) * _WIDE)
+
+
+def time_line(results: Iterable[Result], history: History) -> TimeLine | None:
+    """The time line of a batch; None where the service took no job."""
+    if history.started is None or history.ended is None:
+        return None
+    rows = [row for result in results if (row := _row(result, history)) is not None]
+    if not rows:
+        return None
+    rows.sort(key=lambda row: (row.began, row.result.index))
+    # A machine's clock may be set while a batch runs; a picture of no width would divide by nothing.
+    ended = max(history.ended, history.started + 0.001)
+    return TimeLine(
+        whole=Span(history.started, ended),
+        rows=tuple(_in_lanes(rows)),
+        pauses=history.pauses,
+        outages=history.outages,
+    )
+
+
+def _row(result: Result, history: History) -> Row | None:
+    moments = history.of(result.index)
+    if moments.submitted is None:
+        return None
+    finished = moments.finished if moments.finished is not None else history.ended
+    assert finished is not None
+    stretches = []
+    last = RUNNING if result.ok else str(result.state)
+    if moments.running is not None:
+        stretches.append(Stretch(QUEUED, Span(moments.submitted, moments.running)))
+        stretches.append(Stretch(last, Span(moments.running, finished)))
+    else:
+        stretches.append(Stretch(UNSEEN if result.ok else last, Span(moments.submitted, finished)))
+    if moments.saved is not None:
+        stretches.append(Stretch(SAVING, Span(finished, moments.saved)))
+    return Row(result, tuple(stretches))
+
+
+def _in_lanes(rows: Sequence[Row]) -> list[Row]:
+    """The rows, each in the first lane that is free when it begins; few rows get a lane each."""
+    if len(rows) <= _ROWS_OF_THEIR_OWN:
+        return [attrs.evolve(row, lane=lane) for lane, row in enumerate(rows)]
+    placed: list[Row] = []
+    free: list[int] = []
+    taken: list[tuple[float, int]] = []
+    for row in rows:
+        while taken and taken[0][0] <= row.began:
+            heapq.heappush(free, heapq.heappop(taken)[1])
+        lane = heapq.heappop(free) if free else len(taken)
+        heapq.heappush(taken, (row.ended, lane))
+        placed.append(attrs.evolve(row, lane=lane))
+    return placed
+
+
+def rows_picture(line: TimeLine) -> str:
+    """An SVG with a bar for each job, as wide as the place it is put in."""
+    pitch, height = line.pitch, line.lanes * line.pitch + 2 * _PADDING
+    paths: dict[str, list[str]] = {}
+    for row in line.rows:
+        y = _PADDING + row.lane * pitch + pitch / 2
+        for stretch in row.stretches:
+            begin, end = line.units(stretch.span.began), line.units(stretch.span.ended)
+            paths.setdefault(stretch.kind, []).append(f"M{begin} {y:g}H{max(end, begin + _LEAST)}")
+    drawn = "".join(f'<path class="{kind}" d="{"".join(parts)}"/>' for kind, parts in paths.items())
+    bars = f'<g stroke-width="{max(pitch * 0.7, pitch - 4):g}">{drawn}</g>'
+    labels = _row_labels(line) if line.has_row_each else ""
+    scale = (
+        f'class="rows" data-pitch="{pitch}" data-padding="{_PADDING}" '
+        f'data-began="{line.whole.began:.3f}" data-ended="{line.whole.ended:.3f}"'
+    )
+    return _picture(line, height, bars, labels, attributes=scale)
+
+
+def _row_labels(line: TimeLine) -> str:
+    """The number of each job beside its bar, on the side that has room."""
+    labels = []
+    for row in line.rows:
+        begin, end = line.units(row.began), line.units(row.ended)
+        y = _PADDING + (row.lane + 0.5) * line.pitch
+        fits = end < _WIDE * 0.92
+        place, anchor, shift = (end, "start", 6) if fits else (begin, "end", -6)
+        labels.append(
+            f'<text x="{place / 100:g}%" y="{y:g}" dx="{shift}" dy=".34em" text-anchor="{anchor}">#{row.result.index}</text>'
+        )
+    return "".join(labels)
+
+
+def area_picture(line: TimeLine) -> str:
+    """An SVG of how many jobs were queued, running and being saved at each moment."""
+    counts = _counts(line)
+    most = most_at_once(line)
+    height = _AREA_HEIGHT + _HEADROOM
+    floor = [0] * _STEPS
+    paths = []
+    for kind in _AREAS:
+        top = [low + count for low, count in zip(floor, counts[kind], strict=True)]
+        if any(counts[kind]):
+            paths.append(f'<path class="{kind}" d="{_area(floor, top, most)}"/>')
+        floor = top
+    label = f'<text x="0" y="{_HEADROOM - 8}" dx="6">{most:,} at once</text>'
+    return _picture(line, height, "".join(paths), label, attributes='class="areas"')
+
+
+def most_at_once(line: TimeLine) -> int:
+    """How many jobs there were at the same time, at most: those being downloaded too."""
+    changes = sorted(change for row in line.rows for change in ((row.began, 1), (row.ended, -1)))
+    return max(accumulate(change for _, change in changes))
+
+
+def _counts(line: TimeLine) -> Mapping[str, list[int]]:
+    """For each area, how many jobs it holds in the middle of each step."""
+    changes = {kind: [0] * (_STEPS + 1) for kind in _AREAS}
+    for row in line.rows:
+        for stretch in row.stretches:
+            column = changes[stretch.kind if stretch.kind in changes else RUNNING]
+            column[_step(line, stretch.span.began)] += 1
+            column[_step(line, stretch.span.ended)] -= 1
+    return {kind: list(accumulate(column))[:_STEPS] for kind, column in changes.items()}
+
+
+def _step(line: TimeLine, at: float) -> int:
+    """The first step whose middle is not before a moment."""
+    return math.ceil(line.units(at) * _STEPS / _WIDE - 0.5)
+
+
+def _area(floor: Sequence[int], top: Sequence[int], most: int) -> str:
+    """A closed path between two lines of steps."""
+    wide = _WIDE // _STEPS
+
+    def y(count: int) -> str:
+        return f"{_HEADROOM + _AREA_HEIGHT * (1 - count / most):.1f}"
+
+    there = "".join(f"V{y(count)}H{(step + 1) * wide}" for step, count in enumerate(top))
+    back = "".join(f"V{y(count)}H{step * wide}" for step, count in reversed(list(enumerate(floor))))
+    return f"M0 {y(floor[0])}{there}{back}Z"
+
+
+def _picture(line: TimeLine, height: float, drawing: str, labels: str, *, attributes: str) -> str:
+    """The drawing over its grid and bands: stretched in width alone, with text that is not."""
+    grid = "".join(f'<line x1="{x:g}%" x2="{x:g}%" y1="0" y2="{height:g}"/>' for x, _ in ticks(line))
+    return (
+        f'<svg {attributes} width="100%" height="{height:g}" aria-hidden="true" focusable="false">'
+        f'{_bands(line, height)}<g class="grid">{grid}</g>'
+        f'<svg width="100%" height="{height:g}" viewBox="0 0 {_WIDE} {height:g}" preserveAspectRatio="none">'
+        f"{drawing}</svg>{labels}</svg>"
+    )
+
+
+def _bands(line: TimeLine, height: float) -> str:
+    """What was in the way, across all rows."""
+    bands = []
+    for name, spans in (("pause", line.pauses), ("outage", line.outages)):
+        for span in spans[:_MOST_BANDS]:
+            begin, end = line.units(span.began) / 100, line.units(span.ended) / 100
+            bands.append(
+                f'<rect class="{name}" x="{begin:g}%" y="0" width="{max(end - begin, 0.1):.4g}%" height="{height:g}"/>'
+            )
+    return "".join(bands)
+
+
+def ticks(line: TimeLine) -> list[tuple[float, str]]:
+    """Round times since the beginning: where, in per cent, and what is written there."""
+    seconds = line.whole.ended - line.whole.began
+    days = _TICKS[-1] * (1 + seconds // (_TICKS[-1] * _MOST_TICKS))
+    step = next((step for step in _TICKS if seconds / step <= _MOST_TICKS), days)
+    count = int(seconds // step)
+    return [(100 * step * tick / seconds, clock_text(step * tick)) for tick in range(count + 1)]
+
+
+def axis_picture(line: TimeLine) -> str:
+    """An SVG of the round times since the beginning."""
+    words = "".join(
+        f'<text x="{x:g}%" y="14" text-anchor="{_anchor(x)}">{word}</text>' for x, word in ticks(line)
+    )
+    return f'<svg class="axis" width="100%" height="20" aria-hidden="true" focusable="false">{words}</svg>'
+
+
+def _anchor(x: float) -> str:
+    """Which end of a word stands at its place, so that none leaves the picture."""
+    if x == 0:
+        return "start"
+    return "middle" if x < _LAST_MIDDLE else "end"
+
+
+def mini_picture(row: Row) -> str:
+    """An SVG of one job's own time, from its submit to its end."""
+    began, seconds = row.began, max(row.ended - row.began, 0.001)
+    bars = []
+    for stretch in row.stretches:
+        x = 1000 * (stretch.span.began - began) / seconds
+        width = max(1000 * (stretch.span.ended - stretch.span.began) / seconds, 8)
+        bars.append(f'<rect class="{stretch.kind}" x="{x:.0f}" width="{width:.0f}" height="1"/>')
+    return (
+        '<svg class="mini" viewBox="0 0 1000 1" preserveAspectRatio="none" aria-hidden="true" focusable="false">'
+        f"{''.join(bars)}</svg>"
+    )
+
+
+WORDS: Mapping[str, str] = {
+    QUEUED: "queued",
+    RUNNING: "running",
+    UNSEEN: "queued or running",
+    SAVING: "downloading",
+    ResultState.FAILED: "to its failure",
+    ResultState.CANCELLED: "to its end",
+    ResultState.TIMED_OUT: "to the end of the wait",
+}
+"""What a job did for the seconds of a stretch."""

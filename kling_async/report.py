@@ -1,0 +1,99 @@
+"""A batch as one HTML page to open, keep or send: it needs nothing but the videos beside it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from urllib.parse import urlsplit
+
+from kling_async._display.cards import Card, card_html, cards_of
+from kling_async._display.overview import failures_html, figures_html, filters_html, time_line_html, when_html
+from kling_async._display.page import colour_rules, escape
+from kling_async._display.timeline import time_line
+from kling_async.errors import KlingError
+from kling_async.models import BatchResult
+
+MOST_CARDS = 5_000
+"""Results that get a card: a page of more would not open on many machines."""
+_PLAIN_HOST = re.compile(r"[a-z0-9.-]+(:[0-9]+)?", re.ASCII)
+
+
+def write_report(batch: BatchResult, path: str | os.PathLike[str]) -> Path:
+    """The path of the page, written whole or not at all.
+
+    Args:
+        batch: What it tells about.
+        path: The file; its folder is made if it is missing. Videos are named relative to it.
+
+    Raises:
+        KlingError: It cannot be written there.
+    """
+    target = Path(path)
+    part = target.with_name(f"{target.name}.part") if target.name else target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(report_html(batch, beside=target.parent), encoding="utf-8", newline="\n")
+        part.replace(target)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise KlingError(f"The report cannot be written to {os.fspath(path)!r}: {reason}.") from error
+    return target
+
+
+def report_html(batch: BatchResult, *, beside: Path) -> str:
+    """The page, for a file in the folder `beside`."""
+    line = time_line(batch, batch.history) if batch.history else None
+    rows = {row.result.index: row for row in line.rows} if line else {}
+    cards = cards_of(batch[:MOST_CARDS], beside=beside, rows=rows)
+    style, script = colour_rules() + _part("report.css"), _part("report.js")
+    return Template(_part("report.html")).substitute(
+        policy=_policy(cards, style=style, script=script),
+        title=f"{len(batch.succeeded):,} of {len(batch):,} videos made",
+        when=when_html(batch),
+        figures=figures_html(batch),
+        failures=failures_html(batch),
+        timeline=time_line_html(line, batch.history) if line and batch.history else "",
+        filters=filters_html(batch[:MOST_CARDS]),
+        cut=f"The first {MOST_CARDS:,} of {len(batch):,}." if len(batch) > MOST_CARDS else "",
+        cards="".join(map(card_html, cards)),
+        style=style,
+        script=script,
+    )
+
+
+def _part(name: str) -> str:
+    return (files("kling_async") / "_display" / name).read_text(encoding="utf-8")
+
+
+def _policy(cards: Iterable[Card], *, style: str, script: str) -> str:
+    """What the page may load: its own style and script, and media from where its cards have them."""
+    media = sorted({_origin(card.source) for card in cards if card.source is not None})
+    pictures = sorted({_origin(card.picture) for card in cards if card.picture is not None})
+    rules = {
+        "default-src": ["'none'"],
+        "style-src": [_digest(style)],
+        "script-src": [_digest(script)],
+        "media-src": media or ["'none'"],
+        "img-src": pictures or ["'none'"],
+        "base-uri": ["'none'"],
+        "form-action": ["'none'"],
+    }
+    return escape("; ".join(f"{name} {' '.join(allowed)}" for name, allowed in rules.items()))
+
+
+def _origin(source: str) -> str:
+    """What a policy calls the place of an address; a host that it has no word for stands for its whole scheme."""
+    parts = urlsplit(source)
+    if not parts.scheme:
+        return "'self'"
+    return f"{parts.scheme}://{parts.netloc}" if _PLAIN_HOST.fullmatch(parts.netloc) else f"{parts.scheme}:"
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
