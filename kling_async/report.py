@@ -38,8 +38,11 @@ def write_report(batch: BatchResult, path: str | os.PathLike[str]) -> Path:
     part = target.with_name(f"{target.name}.part") if target.name else target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(report_html(batch, beside=target.parent), encoding="utf-8", newline="\n")
-        part.replace(target)
+        try:
+            part.write_text(report_html(batch, beside=target.parent), encoding="utf-8", newline="\n")
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise KlingError(f"The report cannot be written to {os.fspath(path)!r}: {reason}.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -124,7 +125,9 @@ def reason_of(result: Result) -> str:
     error = result.error
     if error is None:
         return "no reason given"
-    return error.message.replace(error.request_id, "…") if error.request_id else error.message
+    if not error.request_id:
+        return error.message
+    return re.sub(rf"(?<!\w){re.escape(error.request_id)}(?!\w)", "…", error.message)
 
 
 def links_to(results: Sequence[Result]) -> str:

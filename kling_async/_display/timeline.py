@@ -229,7 +229,7 @@ def area_picture(line: TimeLine) -> str:
 def most_at_once(line: TimeLine) -> int:
     """How many jobs there were at the same time, at most: those being downloaded too."""
     changes = sorted(change for row in line.rows for change in ((row.began, 1), (row.ended, -1)))
-    return max(accumulate(change for _, change in changes))
+    return max(1, *accumulate(change for _, change in changes))
 
 
 def _counts(line: TimeLine) -> Mapping[str, list[int]]:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import base64
 import os
 from decimal import Decimal
-from html.parser import HTMLParser
 from itertools import product
 from pathlib import Path
 from urllib.parse import unquote
@@ -11,6 +10,7 @@ from urllib.parse import unquote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from page_reader import Element, read
 
 from kling_async._display.page import (
     ACCENT,
@@ -19,6 +19,8 @@ from kling_async._display.page import (
     GROUND,
     STATES,
     TEXT,
+    clock_text,
+    colour_rules,
     duration_text,
     escape,
     isolated,
@@ -45,28 +47,12 @@ def result_of(*, path: Path | None = None, video: str | None = VIDEO, **fields) 
     return Result(index=0, request=None, path=path, **given)
 
 
-class Reader(HTMLParser):
-    """What a browser would make of a page: tags, attributes, text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags, self.text = [], ""
-        self.feed(page)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_data(self, data):
-        self.text += data
-
-
 @given(st.text())
 def test_no_text_makes_a_tag_or_leaves_its_attribute(text):
-    page = Reader(f'<p title="{escape(text)}">{escape(text)}</p>')
-    ((tag, attributes),) = page.tags
-    assert tag == "p"
-    assert attributes == {"title": page.text}
+    (paragraph,) = read(f'<p title="{escape(text)}">{escape(text)}</p>').parts
+    assert isinstance(paragraph, Element)
+    assert all(isinstance(part, str) for part in paragraph.parts)
+    assert paragraph.attributes == {"title": paragraph.text}
 
 
 @pytest.mark.parametrize("text", ["a\x00b", "a\x1bb", "a\x9fb", "a\ud800b", "a\uffffb"])
@@ -106,6 +92,11 @@ def test_a_state_reads_as_words():
 )
 def test_a_duration_is_told_in_units(seconds, text):
     assert duration_text(seconds) == text
+
+
+@pytest.mark.parametrize("seconds, text", [(-1, "0:00"), (0.9, "0:00"), (62, "1:02"), (3_723, "1:02:03")])
+def test_a_clock_shows_whole_seconds(seconds, text):
+    assert clock_text(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -255,3 +246,11 @@ def test_every_text_can_be_read_on_every_ground(scheme):
 
 def test_every_state_has_its_colour():
     assert set(STATES) == set(ResultState)
+
+
+def test_every_colour_has_a_name_in_both_schemes():
+    light, dark = colour_rules(".here").split("@media (prefers-color-scheme:dark)")
+    assert light.startswith(".here{")
+    assert f"--accent:{ACCENT.light};" in light
+    assert f"--accent:{ACCENT.dark};" in dark
+    assert all(f"--{state}:" in light and f"--{state}:" in dark for state in ResultState)

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from page_reader import read
+
+from kling_async._display.cards import Card, card_html, cards_of
+from kling_async._display.history import Span
+from kling_async._display.timeline import Row, Stretch
+from kling_async._policy.outcome import error_of
+from kling_async.errors import AmbiguousSubmitError, DownloadError, InvalidRequestError
+from kling_async.models import Job, JobStatus, Media, Outcome, Result, ResultState, VideoRequest
+
+VIDEO, STILL = "https://storage.example/a.mp4", "https://storage.example/a.jpg"
+MADE = Job(
+    request_id="job-a",
+    status=JobStatus.SUCCESS,
+    outcome=Outcome(media=(Media(VIDEO),), thumbnail_url=STILL),
+)
+FAILED = Job(request_id="job-a", status=JobStatus.FAILED, outcome=Outcome(error="policy"))
+CANCELLED = Job(request_id="job-a", status=JobStatus.CANCELLED)
+
+
+def result_of(**fields) -> Result:
+    given = {"request": VideoRequest("a cat"), "state": ResultState.SUCCEEDED, "job": MADE, **fields}
+    return Result(index=7, **given)
+
+
+def card_of(folder, *, row=None, **fields):
+    result = result_of(**fields)
+    (card,) = cards_of([result], beside=folder, rows={7: row} if row else {})
+    return card, read(card_html(card)).one("li")
+
+
+def test_a_saved_video_plays_from_its_file_and_loads_nothing_before_it_is_seen(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"film")
+    card, item = card_of(tmp_path, path=tmp_path / "a.mp4")
+    video = item.one("video").attributes
+    assert (video["src"], video["preload"]) == ("a.mp4", "none")
+    assert "controls" in video
+    assert "data-poster" not in video
+    assert card.sources == ("a.mp4",)
+    link = item.one("a")
+    assert (link.attributes["href"], link.text) == ("a.mp4", "a.mp4")
+
+
+def test_a_video_that_is_not_at_hand_plays_from_the_service_and_has_a_still(tmp_path):
+    card, item = card_of(tmp_path)
+    video = item.one("video").attributes
+    assert (video["src"], video["data-poster"]) == (VIDEO, STILL)
+    assert card.sources == (VIDEO, STILL)
+    assert item.one("a").text == "at the service"
+
+
+def test_a_card_says_what_how_and_how_much(tmp_path):
+    _, item = card_of(tmp_path, cost_usd=Decimal("0.35"))
+    assert item.one("h3").text == "#7 succeeded"
+    assert item.one("p", class_="prompt").text == "a cat"
+    assert item.one("span", class_="cost").text == "$0.35"
+    assert item.one("code").text == "job-a"
+    assert item.one("video").attributes["aria-labelledby"] == item.one("h3").attributes["id"]
+
+
+@pytest.mark.parametrize(
+    "fields, state, reason",
+    [
+        ({"state": ResultState.FAILED, "job": FAILED, "error": error_of(FAILED)}, "failed", "policy"),
+        (
+            {"state": ResultState.CANCELLED, "job": CANCELLED, "error": error_of(CANCELLED)},
+            "cancelled",
+            "Job job-a was cancelled at the service: no reason given. It may have been charged.",
+        ),
+        (
+            {
+                "state": ResultState.AMBIGUOUS,
+                "job": None,
+                "error": AmbiguousSubmitError("it may be.", request_id="job-a"),
+            },
+            "ambiguous",
+            "it may be.",
+        ),
+        ({"error": DownloadError("disk full")}, "made, not saved", "disk full"),
+    ],
+)
+def test_what_went_wrong_is_said(tmp_path, fields, state, reason):
+    _, item = card_of(tmp_path, **fields)
+    assert item.one("span", class_="state").text == state
+    assert item.one("p", class_="error").text == reason
+    assert item.one("code").text == "job-a"
+
+
+def test_a_result_without_a_video_has_no_player(tmp_path):
+    card, item = card_of(tmp_path, state=ResultState.FAILED, job=FAILED, error=error_of(FAILED))
+    assert item.all("video") == []
+    assert item.one("div", class_="empty").text == "no video"
+    assert card.sources == ()
+
+
+def test_an_item_that_was_no_request_has_a_card_too(tmp_path):
+    error = InvalidRequestError("A request needs a prompt.")
+    _, item = card_of(tmp_path, request=None, job=None, state=ResultState.NOT_SUBMITTED, error=error)
+    assert item.one("p", class_="prompt").text == "This item could not be read as a request."
+    assert item.all("p", class_="facts") == []
+
+
+def test_a_card_tells_its_times_in_words_and_carries_its_place_on_the_time_line(tmp_path):
+    stretches = (
+        Stretch("queued", Span(100.0, 108.0)),
+        Stretch("running", Span(108.0, 170.0)),
+        Stretch("saving", Span(170.0, 170.5)),
+    )
+    _, item = card_of(tmp_path, row=Row(result_of(), stretches, lane=3))
+    assert item.one("div", class_="times").text == "8.0 s queued, 1 min 02 s running, 0.5 s downloading"
+    assert item.attributes["data-bar"] == "3 100.000 170.500"
+    assert item.attributes["data-seconds"] == "70.000"
+
+
+def test_a_card_without_a_place_on_the_time_line_has_no_times(tmp_path):
+    _, item = card_of(tmp_path)
+    assert item.all("div", class_="times") == []
+    assert "data-bar" not in item.attributes
+
+
+def test_a_long_prompt_is_cut_at_a_word_and_whole_on_demand(tmp_path):
+    prompt = "word " * 499 + "end"
+    _, item = card_of(tmp_path, request=VideoRequest(prompt))
+    details = item.one("details")
+    assert details.one("summary").text.endswith("word… more")
+    assert len(details.one("summary").text) < 240
+    assert details.one("p").text == prompt
+
+
+def test_a_long_prompt_without_spaces_is_cut_as_well(tmp_path):
+    _, item = card_of(tmp_path, request=VideoRequest("水" * 2_500))
+    assert len(item.one("summary").text) < 240
+    assert item.one("details").one("p").text == "水" * 2_500
+
+
+HOSTILE = st.sampled_from(
+    [
+        "</script><script>alert(1)</script>",
+        '"></video><img src=x onerror=alert(1)>',
+        "\u202egnp.exe",
+        "😀",
+        "\x00",
+        "' x=",
+    ]
+) | st.text(max_size=400)
+
+
+@given(prompt=HOSTILE, reason=HOSTILE, request_id=HOSTILE, url=HOSTILE)
+def test_no_text_from_outside_becomes_anything_but_text(prompt, reason, request_id, url):
+    job = Job(
+        request_id=request_id,
+        status=JobStatus.FAILED,
+        outcome=Outcome(error=reason, media=(Media(f"https://storage.example/{url}"),), thumbnail_url=url),
+    )
+    request = VideoRequest("a cat", model="other")
+    object.__setattr__(request, "prompt", prompt)
+    result = Result(index=0, request=request, state=ResultState.FAILED, job=job, error=error_of(job))
+    card = Card(result=result, source=f"https://storage.example/{url}", picture=url, row=None)
+    item = read(card_html(card)).one("li")
+    allowed = {"video", "div", "h3", "span", "p", "bdi", "a", "code", "details", "summary"}
+    everything = item.all("")
+    tags = {element.tag for element in _within(item)}
+    assert everything == []
+    assert tags <= allowed
+    assert not any(name.startswith("on") for element in _within(item) for name in element.attributes)
+
+
+def _within(element):
+    for part in element.parts:
+        if not isinstance(part, str):
+            yield part
+            yield from _within(part)

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+from pathlib import Path
+
+import pytest
+from page_reader import read
+from virtual_service import Service, VirtualLoop
+
+from kling_async import (
+    BatchResult,
+    Job,
+    JobStatus,
+    KlingClient,
+    KlingError,
+    Media,
+    Outcome,
+    Result,
+    ResultState,
+)
+from kling_async import report as room
+from kling_async.models import VideoRequest
+from kling_async.report import report_html, write_report
+
+VIDEO, STILL = "https://storage.example/a.mp4", "https://pictures.example:8443/a.jpg"
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio", {"loop_factory": VirtualLoop}
+
+
+def result_of(index=0, *, video: str | None = VIDEO, still: str | None = None, path=None) -> Result:
+    media = (Media(video),) if video else ()
+    job = Job(request_id="a", status=JobStatus.SUCCESS, outcome=Outcome(media=media, thumbnail_url=still))
+    request = VideoRequest(f"prompt {index}")
+    return Result(index=index, request=request, state=ResultState.SUCCEEDED, job=job, path=path)
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def policy_of(page: str) -> dict[str, list[str]]:
+    (meta,) = (tag for tag in read(page).all("meta") if "http-equiv" in tag.attributes)
+    rules = (rule.split() for rule in meta.attributes["content"].split(";"))
+    return {name: allowed for name, *allowed in rules}
+
+
+async def test_a_batch_writes_its_report_beside_its_videos(tmp_path):
+    client = KlingClient("key", transport=Service(run_time=5.0))
+    batch = await client.generate_many(["a cat", "a dog"], output=tmp_path / "videos")
+    path = batch.write_report(tmp_path / "report.html")
+    assert path == tmp_path / "report.html"
+    page = read(path.read_text(encoding="utf-8"))
+    assert page.one("h1").text == page.one("title").text == "2 of 2 videos made"
+    for video, file in zip(page.all("video"), batch.paths, strict=True):
+        assert tmp_path / video.attributes["src"] == file
+    assert page.one("h2", id="time-line").text == "Time line"
+    assert sorted((tmp_path / "videos").iterdir()) == sorted(batch.paths)
+    assert names_in(tmp_path) == ["report.html", "videos"]
+
+
+def test_results_that_were_put_together_by_hand_have_a_report_without_a_time_line(tmp_path):
+    page = read(write_report(BatchResult((result_of(),)), tmp_path / "r.html").read_text("utf-8"))
+    assert len(page.all("li", class_="card")) == 1
+    assert page.all("h2", id="time-line") == []
+
+
+def test_a_batch_of_nothing_has_a_report(tmp_path):
+    page = read(report_html(BatchResult(()), beside=tmp_path))
+    assert page.one("h1").text == "0 of 0 videos made"
+
+
+def test_the_folder_is_made_and_a_former_report_replaced(tmp_path):
+    target = tmp_path / "a" / "b" / "r.html"
+    write_report(BatchResult(()), target)
+    write_report(BatchResult((result_of(),)), os.fspath(target))
+    assert "1 of 1 videos made" in target.read_text("utf-8")
+    assert names_in(target.parent) == ["r.html"]
+
+
+@pytest.mark.parametrize(
+    "name, reason",
+    [
+        ("taken/r.html", "File exists|Not a directory"),
+        ("folder", "Is a directory"),
+        ("", "Is a directory|empty"),
+        ("a\x00b", "null"),
+        ("x" * 300, "File name too long"),
+    ],
+)
+def test_a_path_that_cannot_be_written_is_one_sentence_and_leaves_nothing(
+    tmp_path, monkeypatch, name, reason
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("a file")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(KlingError, match=reason) as caught:
+        write_report(BatchResult(()), name)
+    assert str(caught.value).startswith(f"The report cannot be written to {name!r}: ")
+    assert names_in(tmp_path) == ["folder", "taken"]
+
+
+def test_the_policy_names_the_pages_own_style_and_script_and_nothing_else(tmp_path):
+    page = report_html(BatchResult(()), beside=tmp_path)
+    allowed = policy_of(page)
+    assert allowed.pop("default-src") == ["'none'"]
+    for rule, tag in (("style-src", "style"), ("script-src", "script")):
+        (text,) = re.findall(f"<{tag}>(.*)</{tag}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert allowed.pop(rule) == [f"'sha256-{digest}'"]
+    assert allowed == {
+        "media-src": ["'none'"],
+        "img-src": ["'none'"],
+        "base-uri": ["'none'"],
+        "form-action": ["'none'"],
+    }
+
+
+def test_the_policy_allows_media_from_where_the_results_have_them(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"film")
+    results = (
+        result_of(0, path=tmp_path / "a.mp4"),
+        result_of(1, still=STILL),
+        result_of(2, video="http://[::1]:8000/a.mp4"),
+        result_of(3, video="https://a;script-src.example/a.mp4"),
+    )
+    allowed = policy_of(report_html(BatchResult(results), beside=tmp_path))
+    assert allowed["media-src"] == ["'self'", "http:", "https:", "https://storage.example"]
+    assert allowed["img-src"] == ["https://pictures.example:8443"]
+    assert len(allowed["script-src"]) == 1
+
+
+def test_the_page_names_no_address_but_those_of_its_videos(tmp_path):
+    page = report_html(BatchResult((result_of(),)), beside=tmp_path)
+    assert set(re.findall(r"https?://[\w.]+", page)) == {"https://storage.example"}
+
+
+def test_of_more_results_than_a_page_can_hold_the_first_are_shown_and_that_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "MOST_CARDS", 3)
+    page = read(report_html(BatchResult(tuple(map(result_of, range(5)))), beside=tmp_path))
+    assert [card.attributes["id"] for card in page.all("li", class_="card")] == ["job-0", "job-1", "job-2"]
+    assert "The first 3 of 5." in page.text
+    assert page.one("h1").text == "5 of 5 videos made"
+
+
+def test_everything_has_an_id_of_its_own_and_every_label_leads_somewhere(tmp_path):
+    page = read(report_html(BatchResult(tuple(map(result_of, range(3)))), beside=tmp_path))
+    elements = list(_within(page))
+    ids = [element.attributes["id"] for element in elements if "id" in element.attributes]
+    assert len(ids) == len(set(ids))
+    labels = {element.attributes.get("aria-labelledby") for element in elements} - {None}
+    assert labels <= set(ids)
+
+
+def _within(element):
+    for part in element.parts:
+        if not isinstance(part, str):
+            yield part
+            yield from _within(part)
+
+
+def test_a_path_of_any_kind_is_taken(tmp_path):
+    class Elsewhere(os.PathLike):
+        def __fspath__(self):
+            return os.fspath(tmp_path / "r.html")
+
+    assert BatchResult(()).write_report(Elsewhere()) == Path(tmp_path, "r.html")
