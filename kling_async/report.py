@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -16,7 +18,7 @@ from kling_async._display.cards import Card, card_html, cards_of
 from kling_async._display.overview import failures_html, figures_html, filters_html, time_line_html, when_html
 from kling_async._display.page import colour_rules, escape
 from kling_async._display.timeline import time_line
-from kling_async.errors import KlingError
+from kling_async.errors import ConfigurationError, KlingError
 from kling_async.models import BatchResult
 
 MOST_CARDS = 5_000
@@ -35,18 +37,45 @@ def write_report(batch: BatchResult, path: str | os.PathLike[str]) -> Path:
         KlingError: It cannot be written there.
     """
     target = Path(path)
-    part = target.with_name(f"{target.name}.part") if target.name else target
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with _part_of(target) as part:
             part.write_text(report_html(batch, beside=target.parent), encoding="utf-8", newline="\n")
             part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise KlingError(f"The report cannot be written to {os.fspath(path)!r}: {reason}.") from error
+        raise KlingError(_refusal(path, error)) from error
     return target
+
+
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Show that a report can be written there, before anything is paid for.
+
+    Raises:
+        ConfigurationError: It cannot.
+    """
+    target = Path(path)
+    try:
+        with _part_of(target) as part:
+            part.touch()
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(_refusal(path, error)) from error
+
+
+@contextmanager
+def _part_of(target: Path) -> Iterator[Path]:
+    """A file beside the target, which is gone when the block is left."""
+    part = target.with_name(f"{target.name}.part") if target.name else target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield part
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _refusal(path: str | os.PathLike[str], error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or str(error)
+    return f"The report cannot be written to {os.fspath(path)!r}: {reason}."
 
 
 def report_html(batch: BatchResult, *, beside: Path) -> str:

@@ -12,15 +12,17 @@ from typing import Annotated, Any
 import attrs
 from cyclopts import Group, Parameter, validators
 
+from kling_async._display.history import History
 from kling_async._display.tally import Tally
 from kling_async._display.terminal import Bar, drawn
 from kling_async.cli.order import Order, explained, order_from
 from kling_async.cli.records import result_record
-from kling_async.cli.screen import complain, is_free_for_drawing, stderr, stdout, tell
+from kling_async.cli.screen import complain, is_free_for_drawing, say, stderr, stdout, tell
 from kling_async.cli.service import Service, client_of, emulated
 from kling_async.cli.summary import Errand, say_interrupted, summarise
 from kling_async.errors import ConfigurationError
-from kling_async.models import Result
+from kling_async.models import BatchResult, Result
+from kling_async.report import check_target
 
 UNUSABLE = 2
 
@@ -58,6 +60,7 @@ async def generate(
     *prompts: str,
     source: Annotated[str | None, Parameter(name="--from", metavar="FILE", allow_leading_hyphen=True)] = None,
     out: Annotated[str, Parameter(metavar="DIR")] = "videos",
+    report: Annotated[str | None, Parameter(metavar="FILE")] = None,
     max_concurrency: Annotated[int, Parameter(metavar="N", validator=validators.Number(gte=1))] = 20,
     skip_invalid: bool = False,
     emulate: bool = False,
@@ -76,6 +79,7 @@ async def generate(
         source: A file of prompts: .txt (one a line), .csv (a header with a column prompt, others named like the
             options) or .jsonl (an object or a string a line); - reads lines from stdin.
         out: The folder for the videos; made if it is missing.
+        report: Write a page about the batch there when it is over: videos, figures, and a time line of every job.
         max_concurrency: How many jobs may be alive at the service at once.
         skip_invalid: Leave out prompts that cannot be used; they count as not made.
         emulate: Use an emulator on this machine instead of the service: no key, no cost, stand-in pictures.
@@ -90,7 +94,9 @@ async def generate(
     if order.problems and not skip_invalid:
         complain(*explained(order))
         return UNUSABLE
-    tally = Tally(total=len(order), saves=True)
+    if report is not None:
+        check_target(report)
+    tally, history = Tally(total=len(order), saves=True), History()
     errand = Errand(folder=out, service=service, is_emulated=emulate)
     opened = emulated(on_event=tally) if emulate else client_of(service, on_event=tally)
     started = time.monotonic()
@@ -104,6 +110,7 @@ async def generate(
                     output=out,
                     skip_invalid=skip_invalid,
                     progress=False,
+                    on_event=None if report is None else history,
                 ) as stream,
             ):
                 results = await _collected(stream, order, tally, is_json=json)
@@ -111,7 +118,12 @@ async def generate(
         say_interrupted(tally, errand, is_hasty=_is_loop_over())
         raise
     console = None if quiet else stderr() if json else stdout()
-    return summarise(results, tally, errand, seconds=time.monotonic() - started, console=console)
+    status = summarise(results, tally, errand, seconds=time.monotonic() - started, console=console)
+    if report is not None:
+        page = BatchResult(tuple(results), history=history).write_report(report)
+        if console is not None:
+            say(f"Report: {page}", console)
+    return status
 
 
 async def _collected(

@@ -159,6 +159,37 @@ def test_bad_items_may_be_skipped_and_count_as_not_made(cli, serve, home):
     assert "#2: not submitted: p.jsonl, line 3: kling-v2-6: prompt must be at most" in done.err
 
 
+@pytest.mark.parametrize("options, told", [([], "out"), (["--json"], "err"), (["--quiet"], None)])
+def test_a_report_is_written_when_the_batch_is_over(cli, serve, home, options, told):
+    serve()
+    done = cli("generate", "a cat", "--out", "v", "--report", "v/report.html", *options)
+    assert done.status == 0
+    page = (home / "v" / "report.html").read_text(encoding="utf-8")
+    assert "1 of 1 videos made" in page
+    assert 'id="time-line"' in page
+    for stream in ("out", "err"):
+        assert ("Report: v/report.html" in getattr(done, stream)) is (stream == told)
+
+
+def test_what_was_not_made_is_in_the_report_too(cli, serve, home):
+    serve(faults=(Fault("submit", FAILING, nth=1),))
+    done = cli("generate", "a cat", "--report", "report.html")
+    assert done.status == 1
+    assert "policy" in (home / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", ["taken/r.html", "folder", "folder/", "/proc/r.html", ""])
+def test_a_report_that_cannot_be_written_is_one_sentence_and_nothing_is_sent(cli, serve, home, path):
+    (home / "taken").write_text("a file")
+    (home / "folder").mkdir()
+    emulator = serve()
+    done = cli("generate", "a cat", "--report", path)
+    assert done.status == 2
+    assert f"The report cannot be written to {path!r}: " in done.complaint
+    assert not emulator.stats.requests
+    assert list((home / "folder").iterdir()) == []
+
+
 @pytest.mark.parametrize("out", ["taken/v", "taken", "/proc/v"])
 def test_a_folder_that_cannot_be_written_is_one_sentence_and_nothing_is_sent(cli, serve, home, out):
     (home / "taken").write_text("a file")
