@@ -111,7 +111,7 @@ def failures_html(batch: BatchResult) -> str:
     )
     return (
         '<section aria-labelledby="failures"><h2 id="failures">What went wrong</h2>'
-        '<div class="scroll" tabindex="0" role="region" aria-labelledby="failures"><table>'
+        '<div class="scroll" tabindex="0" role="region" aria-label="Table of reasons"><table>'
         '<thead><tr><th scope="col" class="count">Videos</th><th scope="col">State</th>'
         '<th scope="col">Reason</th><th scope="col">Which</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div></section>"
