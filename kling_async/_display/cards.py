@@ -14,6 +14,7 @@ from kling_async._display.page import (
     media_source,
     money_text,
     picture_source,
+    tone_of_state,
     words_of_state,
 )
 from kling_async._display.timeline import WORDS, Row, mini_picture
@@ -68,7 +69,7 @@ def card_html(card: Card) -> str:
         f'<li class="card" id="job-{result.index}" data-state="{result.state}"{place}{seconds} tabindex="-1">'
         f"{_media(card)}"
         f'<div class="about"><h3 id="name-{result.index}">#{result.index} '
-        f'<span class="state {result.state}">{words_of_state(result)}</span></h3>'
+        f'<span class="state {tone_of_state(result)}">{words_of_state(result)}</span></h3>'
         f"{_prompt(prompt)}{_error(result)}{_times(row) if row else ''}{_facts(card)}</div></li>"
     )
 

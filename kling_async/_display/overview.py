@@ -14,6 +14,7 @@ from kling_async._display.page import (
     isolated,
     money_text,
     size_text,
+    tone_of_state,
     words_of_state,
 )
 from kling_async._display.timeline import (
@@ -105,7 +106,7 @@ def failures_html(batch: BatchResult) -> str:
         return ""
     rows = "".join(
         f'<tr><td class="count">{len(group):,}</td>'
-        f'<td><span class="state {group[0].state}">{words}</span></td>'
+        f'<td><span class="state {tone_of_state(group[0])}">{words}</span></td>'
         f"<td>{isolated(reason)}</td><td>{links_to(group)}</td></tr>"
         for (words, reason), group in sorted(alike.items(), key=lambda item: -len(item[1]))
     )

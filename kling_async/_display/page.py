@@ -94,6 +94,11 @@ def words_of_state(result: Result) -> str:
     return result.state.replace("_", " ")
 
 
+def tone_of_state(result: Result) -> str:
+    """The class of a page's style that colours those words."""
+    return "unsaved" if result.ok and result.error is not None else result.state.value
+
+
 def duration_text(seconds: float) -> str:
     """Such as `0.4 s`, `42 s`, `3 min 07 s` or `2 h 05 min`."""
     seconds = max(seconds, 0.0)

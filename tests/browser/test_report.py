@@ -180,7 +180,13 @@ def test_what_scrolled_out_of_sight_lets_its_film_go(page, thousand):
 def test_a_search_finds_prompts_numbers_and_reasons(page, thousand):
     page.goto(thousand)
     search = page.get_by_role("searchbox", name="Search")
-    for words, number in (("CAT", 500), ("cat rain", 500), ("number 999,", 1), ("job-of-999", 1), ("wolf", 0)):
+    for words, number in (
+        ("CAT", 500),
+        ("cat rain", 500),
+        ("number 999,", 1),
+        ("job-of-999", 1),
+        ("wolf", 0),
+    ):
         search.fill(words)
         assert shown(page) == number
         assert page.locator("[role=status]").inner_text() == f"{number:,} of 1,000 shown."

@@ -28,6 +28,7 @@ from kling_async._display.page import (
     money_text,
     picture_source,
     size_text,
+    tone_of_state,
     web_source,
     words_of_state,
 )
@@ -74,6 +75,12 @@ def test_a_state_reads_as_words():
     assert words_of_state(result_of(state=ResultState.TIMED_OUT)) == "timed out"
     assert words_of_state(result_of()) == "succeeded"
     assert words_of_state(result_of(error=DownloadError("disk full"))) == "made, not saved"
+
+
+def test_a_video_that_was_not_saved_is_not_coloured_as_a_success():
+    assert tone_of_state(result_of()) == "succeeded"
+    assert tone_of_state(result_of(state=ResultState.TIMED_OUT)) == "timed_out"
+    assert tone_of_state(result_of(error=DownloadError("disk full"))) == "unsaved"
 
 
 @pytest.mark.parametrize(
