@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -13,11 +14,12 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["tests", "lint", "types", "docs", "demo", "bench"]
+nox.options.sessions = ["tests", "lint", "types", "docs", "demo", "browser", "bench"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 WHOLE = ".[cli,emulator,notebook]"
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CODE = ("kling_async", "tests", "benchmarks", "docs", "noxfile.py", "README.md", "CONTRIBUTING.md")
 
 
@@ -88,6 +90,32 @@ def demo(session: nox.Session) -> None:
     session.install(".[cli,emulator]")
     folder = session.create_tmp()
     session.run("kling-async", "demo", "--out", str(Path(folder, "videos")))
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Look at reports and notebooks in Chromium, which root gets from Debian if it is missing; pictures are kept."""
+    chromium = find_chromium(session)
+    session.install(WHOLE, *group("browser"))
+    session.env["PYTHONSAFEPATH"] = "1"
+    session.env["CHROMIUM"] = chromium
+    session.env["PICTURES"] = str(Path(session.create_tmp(), "pictures").absolute())
+    session.run("pytest", "-m", "browser", "tests/browser", *session.posargs)
+    session.log(f"what was seen is in {session.env['PICTURES']}")
+
+
+def find_chromium(session: nox.Session) -> str:
+    """The browser's path; without one the session is skipped and says what it needs."""
+    if not any(map(shutil.which, CHROMIUMS)) and shutil.which("apt-get") and os.geteuid() == 0:
+        for step in (("update",), ("install", "--yes", "--no-install-recommends", "chromium")):
+            session.run("apt-get", "--quiet", *step, external=True, success_codes=range(256))
+    found = next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    if found is None:
+        session.skip(
+            f"it needs Chromium, and none of {', '.join(CHROMIUMS)} is here. On Debian: apt-get install chromium "
+            "(as root this session does it itself); on macOS: put its folder into PATH."
+        )
+    return found
 
 
 @nox.session

@@ -12,13 +12,14 @@ from kling_async.events import (
     Event,
     Finished,
     PollFailed,
+    Resumed,
     Retrying,
     StatusChanged,
     SubmitReconciled,
     Submitted,
     Throttled,
 )
-from kling_async.models import JobStatus
+from kling_async.models import Job, JobStatus
 
 _NEVER = math.nan
 _FINEST = 1 / 500
@@ -38,7 +39,8 @@ class Moments:
     """When an item came to each stage, in Unix seconds as seen from here; None where it was not seen to."""
 
     submitted: float | None = None
-    """When the service took it; for an item that was submitted again, the first time."""
+    """When the service took it, for the first time if it was submitted again; for a job of an earlier run, when this
+    one took it up."""
     running: float | None = None
     """When it was first seen running; None also for a job that was done before anyone asked."""
     finished: float | None = None
@@ -93,20 +95,15 @@ class History:
                 self._running[index] = event.at
             case Submitted(index=int(index), job=job) | SubmitReconciled(index=int(index), job=job):
                 self._submit(index, event.at, is_running=job.status is JobStatus.PROCESSING)
+            case Resumed(index=int(index), job=Job(is_final=False, status=status)):
+                self._submit(index, event.at, is_running=status is JobStatus.PROCESSING)
             case Finished(index=int(index)):
                 self._finished[index] = event.at
             case Downloaded(index=int(index), size_bytes=size_bytes):
                 self._saved[index] = event.at
                 self.saved_bytes += size_bytes
-            case PollFailed(index=int(index), delay=delay):
-                self._failed_polls[index] += 1
-                self.failed_polls += 1
-                self._stretch(self.outages, Span(event.at, event.at + delay))
-            case Throttled(delay=delay):
-                self.throttles += 1
-                self._stretch(self.pauses, Span(event.at, event.at + delay))
-            case Retrying():
-                self.retries += 1
+            case _:
+                self._take_trouble(event)
 
     def of(self, index: int) -> Moments:
         """The moments of the item at an index of the input; all of them None for one that was never heard of."""
@@ -126,6 +123,18 @@ class History:
             column.extend([_NEVER] * rows)
         for count in (self._submits, self._failed_polls):
             count.extend([0] * rows)
+
+    def _take_trouble(self, event: Event) -> None:
+        match event:
+            case PollFailed(index=int(index), delay=delay):
+                self._failed_polls[index] += 1
+                self.failed_polls += 1
+                self._stretch(self.outages, Span(event.at, event.at + delay))
+            case Throttled(delay=delay):
+                self.throttles += 1
+                self._stretch(self.pauses, Span(event.at, event.at + delay))
+            case Retrying():
+                self.retries += 1
 
     def _submit(self, index: int, at: float, *, is_running: bool) -> None:
         if math.isnan(self._submitted[index]):

@@ -15,6 +15,7 @@ from kling_async.events import (
     Finished,
     NotSubmitted,
     PollFailed,
+    Resumed,
     Retrying,
     StatusChanged,
     SubmitReconciled,
@@ -37,6 +38,11 @@ def submitted(at: float, index: int | None = 0, status: JobStatus = JobStatus.QU
 
 def moved(at: float, status: JobStatus, index: int | None = 0):
     return StatusChanged(at=at, index=index, request_id="a", status=status, previous=JobStatus.QUEUED)
+
+
+def resumed(at: float, status: JobStatus | None):
+    job = Job(request_id="a", status=status) if status else None
+    return Resumed(at=at, index=0, request_id="a", job=job)
 
 
 def finished(at: float, index: int | None = 0):
@@ -80,6 +86,10 @@ def history_of(*events) -> History:
             Moments(submitted=1, submits=1, failed_polls=2),
         ),
         ([finished(5)], Moments(finished=5)),
+        ([resumed(1, JobStatus.QUEUED)], Moments(submitted=1, submits=1)),
+        ([resumed(1, JobStatus.PROCESSING)], Moments(submitted=1, running=1, submits=1)),
+        ([resumed(1, JobStatus.SUCCESS), finished(1)], Moments(finished=1)),
+        ([resumed(1, None)], Moments()),
     ],
 )
 def test_an_item_has_the_moments_that_were_told_of_it(events, moments):
