@@ -26,6 +26,7 @@ PREFIX = "/api/v1/ie/requestqueue/apikey"
 _LARGEST_BODY_BYTES = 128 * 2**20
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
+Door = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Service:
@@ -37,6 +38,7 @@ class Service:
         faults: what goes wrong.
         tally: where calls are counted.
         clock: the time in Unix seconds.
+        go_dark: refuses all connections for so many real seconds.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class Service:
         faults: Faults,
         tally: Tally,
         clock: Callable[[], float],
+        go_dark: Callable[[float], None],
     ) -> None:
         self._settings = settings
         self._queue = queue
         self._faults = faults
         self._tally = tally
         self._clock = clock
+        self._go_dark = go_dark
         self._uploads = Uploads(seed=settings.seed)
         self._studio = Studio(cache_bytes=settings.media_cache_bytes)
 
@@ -78,7 +82,7 @@ class Service:
         app.router.add_get(media, self._door("media", self._media))
         return app
 
-    def _door(self, operation: Operation, handler: Handler) -> Handler:
+    def _door(self, operation: Operation, handler: Handler) -> Door:
         """A handler whose calls are counted, met by faults, and answered also when they are refused."""
 
         async def honest(request: web.Request) -> web.Response:
@@ -93,11 +97,11 @@ class Service:
                     text=error.xml, status=error.status, headers=error.headers, content_type="application/xml"
                 )
 
-        async def door(request: web.Request) -> web.Response:
+        async def door(request: web.Request) -> web.StreamResponse:
             with self._tally.counted(operation, has_credentials="Authorization" in request.headers):
                 job = self._queue.find(request.match_info.get("request_id", ""))
                 action = self._faults.next(operation, job=job.number if job else None)
-                return await befall(action, request, honest)
+                return await befall(action, request, honest, go_dark=self._go_dark)
 
         return door
 

@@ -166,7 +166,7 @@ class ServiceQueue:
 
         number = len(self._jobs) + 1
         dice = Random(f"{settings.seed}/{number}")
-        request_id = str(UUID(int=dice.getrandbits(128), version=4))
+        uuid = UUID(int=dice.getrandbits(128), version=4)
         is_listed = dice.random() >= settings.dialect.list_omits
         fate = self._fate(dice, number, payload)
         if refused is None:
@@ -177,7 +177,7 @@ class ServiceQueue:
         error = (refused or fate.error) if statuses[-1] is Status.FAILED else None
         job = Job(
             number=number,
-            request_id=request_id,
+            request_id=fate.request_id or str(uuid),
             model=model,
             payload=payload,
             organization_id=organization_id or settings.organization_id,
@@ -216,6 +216,7 @@ class ServiceQueue:
             queue_time=queue_time if told.queue_time is None else told.queue_time,
             run_time=run_time if told.run_time is None else told.run_time,
             error=error if told.error is None else told.error,
+            request_id=told.request_id,
         )
 
     def _ending(self, roll: float) -> Ending:

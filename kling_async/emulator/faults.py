@@ -17,6 +17,11 @@ Operation = Literal["submit", "status", "list", "models", "upload", "store", "me
 """A kind of call: `models` is the listing and one model, `upload` asks for a URL and `store` puts the bytes there."""
 
 _one_or_more: Callable[[object, attrs.Attribute[Any], Any], None] = optional(ge(1))
+_share = and_(ge(0.0), le(1.0))
+
+
+def _names(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(names)
 
 
 @attrs.frozen
@@ -53,11 +58,28 @@ class Stall:
 
 
 @attrs.frozen
+class Drip:
+    """Send the true answer piece by piece."""
+
+    delay: float = attrs.field(validator=ge(0.0))
+    """Real seconds after each piece."""
+    pieces: int = attrs.field(default=10, validator=ge(1))
+
+
+@attrs.frozen
 class Cut:
-    """Send the true headers and only the beginning of the body, then hang up."""
+    """Send only the beginning of the true answer, then hang up."""
 
     size_bytes: int | None = attrs.field(default=None, validator=optional(ge(0)))
-    """Body bytes that get through. None: half of them."""
+    """Bytes that get through. None: `share` of them."""
+    share: float = attrs.field(default=0.5, validator=_share, kw_only=True)
+    """The part that gets through where `size_bytes` is None."""
+    within: Literal["head", "body"] = attrs.field(default="body", kw_only=True)
+    """`body`: the head comes whole. `head`: the answer breaks off within its headers."""
+    is_told: bool = attrs.field(default=True, kw_only=True)
+    """True: the Content-Length is that of the whole body. False: it is that of what comes, and nobody hangs up."""
+    reset: bool = attrs.field(default=False, kw_only=True)
+    """True: a TCP reset. False: an orderly end of the stream."""
     delay: float = attrs.field(default=0.0, validator=ge(0.0), kw_only=True)
     """Real seconds of silence before the end."""
 
@@ -71,12 +93,44 @@ class LieAboutLength:
 
 
 @attrs.frozen
+class Twice:
+    """Send the true answer, and the same bytes once more."""
+
+    delay: float = attrs.field(default=0.0, validator=ge(0.0))
+    """Real seconds between the two."""
+
+
+@attrs.frozen
 class Edit:
-    """Change keys of the true JSON answer; in a list, of each row."""
+    """Change keys of the true JSON answer; in a list, of each row. What is no JSON stays as it is."""
 
     changes: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
-    without: tuple[str, ...] = attrs.field(default=(), converter=tuple, kw_only=True)
+    texts: Mapping[str, str] = attrs.field(factory=dict[str, str], kw_only=True)
+    """Keys and the JSON text of their values, for what no encoder writes."""
+    later: float = attrs.field(default=0.0, kw_only=True)
+    """Seconds added to every time that is told, as if the service's clock had jumped."""
+    without: tuple[str, ...] = attrs.field(default=(), converter=_names, kw_only=True)
     """Keys to leave out."""
+
+
+@attrs.frozen
+class Flood:
+    """Answer with this many bytes of nothing, for as long as they are read."""
+
+    size_bytes: int = attrs.field(validator=ge(0))
+    is_packed: bool = attrs.field(default=False, kw_only=True)
+    """True: a gzip bomb, a thousandth of the size on its way."""
+    accepted: bool = attrs.field(default=True, kw_only=True)
+    """True: the call takes effect first."""
+
+
+@attrs.frozen
+class Redirect:
+    """Send the caller to the same path of another host."""
+
+    to: str
+    """Scheme, host and port of the other one."""
+    status: int = 302
 
 
 @attrs.frozen
@@ -88,7 +142,19 @@ class Raw:
     """True: the call takes effect first."""
 
 
-Action: TypeAlias = Reply | Drop | Stall | Cut | LieAboutLength | Edit | Raw
+@attrs.frozen
+class Outage:
+    """Hang up, drop every connection, and refuse new ones for some time; jobs go on."""
+
+    duration: float = attrs.field(validator=ge(0.0))
+    """Real seconds, whatever the time scale."""
+    accepted: bool = attrs.field(default=True, kw_only=True)
+    """True: the call takes effect first."""
+
+
+Action: TypeAlias = (
+    Reply | Drop | Stall | Drip | Cut | LieAboutLength | Twice | Edit | Flood | Redirect | Raw | Outage
+)
 """What can befall a call."""
 
 VANISHED = Reply(404, {"error": "Request not found"})
@@ -99,6 +165,13 @@ BACKEND_ERROR = Reply(500, {"error": "Backend error (400). Please try again."})
 
 BAD_GATEWAY = Reply(502, "<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>")
 """A proxy's page where JSON was promised."""
+
+STORAGE_BUSY = Reply(
+    503,
+    "<?xml version='1.0' encoding='UTF-8'?><Error><Code>SlowDown</Code><Message>Reduce your rate.</Message></Error>",
+    "application/xml",
+)
+"""A refusal of the storage host, which words them in XML."""
 
 
 @attrs.frozen
@@ -115,7 +188,7 @@ class Fault:
     times: int | None = attrs.field(default=1, validator=_one_or_more, kw_only=True)
     """None: for ever."""
     every: int = attrs.field(default=1, validator=ge(1), kw_only=True)
-    chance: float = attrs.field(default=1.0, validator=and_(ge(0.0), le(1.0)), kw_only=True)
+    chance: float = attrs.field(default=1.0, validator=_share, kw_only=True)
     job: int | None = attrs.field(default=None, validator=_one_or_more, kw_only=True)
     """Only calls about the job with this submit number, from 1. None: all calls."""
 

@@ -3,61 +3,103 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import struct
+import zlib
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
 
 import anyio
+import anyio.lowlevel
 from aiohttp import web
 
-from kling_async.emulator.faults import Action, Cut, Drop, Edit, LieAboutLength, Raw, Reply, Stall
+from kling_async.emulator.faults import (
+    Action,
+    Cut,
+    Drip,
+    Drop,
+    Edit,
+    Flood,
+    LieAboutLength,
+    Outage,
+    Raw,
+    Redirect,
+    Reply,
+    Stall,
+    Twice,
+)
 
 _NO_LINGER = struct.pack("ii", 1, 0)
+_CHUNK = b" " * 2**20
+_GZIP = 16 + zlib.MAX_WBITS
 
 
 async def befall(
-    action: Action | None, request: web.Request, answer: Callable[[web.Request], Awaitable[web.Response]]
-) -> web.Response:
+    action: Action | None,
+    request: web.Request,
+    answer: Callable[[web.Request], Awaitable[web.Response]],
+    *,
+    go_dark: Callable[[float], None],
+) -> web.StreamResponse:
     """Answer a call as the action wants it; None answers the truth.
 
     Args:
         action: what befalls the call.
         request: the call.
         answer: lets the call take effect and gives the true response.
+        go_dark: refuses all connections for so many real seconds.
     """
-    if action is None:
-        return await answer(request)
-    if isinstance(action, Reply | Drop | Raw):
-        if action.accepted:
-            await answer(request)
-        return await _instead(action, request)
-    return await _spoiled(action, request, await answer(request))
+    match action:
+        case None:
+            return await answer(request)
+        case Redirect():
+            return web.Response(status=action.status, headers={"Location": action.to + request.raw_path})
+        case Reply() | Drop() | Raw() | Flood() | Outage():
+            if action.accepted:
+                await answer(request)
+            return await _instead(action, request, go_dark)
+        case _:
+            return await _spoiled(action, request, await answer(request))
 
 
-async def _instead(action: Reply | Drop | Raw, request: web.Request) -> web.Response:
-    if isinstance(action, Reply):
-        return _false_reply(action)
-    if isinstance(action, Drop):
-        return await _hang_up(request, reset=action.reset)
-    return await _hang_up(request, action.data)
+async def _instead(
+    action: Reply | Drop | Raw | Flood | Outage, request: web.Request, go_dark: Callable[[float], None]
+) -> web.StreamResponse:
+    match action:
+        case Reply():
+            return _false_reply(action)
+        case Drop():
+            return await _hang_up(request, reset=action.reset)
+        case Raw():
+            return await _hang_up(request, action.data)
+        case Flood():
+            return await _flood(request, action)
+        case _:
+            go_dark(action.duration)
+            return await _hang_up(request, reset=True)
 
 
 async def _spoiled(
-    action: Stall | Edit | Cut | LieAboutLength, request: web.Request, response: web.Response
-) -> web.Response:
-    if isinstance(action, Stall):
-        await anyio.sleep(action.delay)
-        return response if action.then == "answer" else await _hang_up(request)
-    if isinstance(action, Edit):
-        return _edited(response, action)
+    action: Stall | Drip | Cut | LieAboutLength | Twice | Edit, request: web.Request, response: web.Response
+) -> web.StreamResponse:
     body = _body(response)
-    if isinstance(action, Cut):
-        size = len(body) // 2 if action.size_bytes is None else action.size_bytes
-        return await _hang_up(
-            request, _head(response, length_bytes=len(body)) + body[:size], delay=action.delay
-        )
-    length = max(0, len(body) + action.difference_bytes)
-    return await _hang_up(request, _head(response, length_bytes=length) + body)
+    match action:
+        case Stall():
+            await anyio.sleep(action.delay)
+            return response if action.then == "answer" else await _hang_up(request)
+        case Drip():
+            return await _dripped(request, response, action)
+        case Cut():
+            return await _cut(request, response, action)
+        case LieAboutLength():
+            length = max(0, len(body) + action.difference_bytes)
+            return await _hang_up(request, _head(response, length_bytes=length) + body)
+        case Twice():
+            return await _repeated(request, response, delay=action.delay)
+        case _:
+            return _edited(response, action)
 
 
 def _false_reply(reply: Reply) -> web.Response:
@@ -71,17 +113,34 @@ def _false_reply(reply: Reply) -> web.Response:
 
 
 def _edited(response: web.Response, edit: Edit) -> web.Response:
+    if response.content_type != "application/json":
+        return response
     told = json.loads(_body(response))
     for row in told.get("requests", [told]):
-        row.update(edit.changes)
-        for key in edit.without:
-            row.pop(key, None)
-    return web.json_response(told, status=response.status)
+        _change(row, edit)
+    text = json.dumps(told)
+    for key, value in edit.texts.items():
+        text = text.replace(json.dumps(_blank(key)), value)
+    return web.json_response(text=text, status=response.status)
+
+
+def _change(row: dict[str, Any], edit: Edit) -> None:
+    for key, value in row.items():
+        if edit.later and key.endswith("_at") and isinstance(value, int):
+            row[key] = value + int(edit.later)
+    row.update(edit.changes)
+    row.update({key: _blank(key) for key in edit.texts})
+    for key in edit.without:
+        row.pop(key, None)
+
+
+def _blank(key: str) -> str:
+    """Stands for a value until the JSON around it is written; nobody's own text has it."""
+    return f"\0{key}\0"
 
 
 def _body(response: web.Response) -> bytes:
-    assert isinstance(response.body, bytes)
-    return response.body
+    return response.body if isinstance(response.body, bytes) else b""
 
 
 def _head(response: web.Response, *, length_bytes: int) -> bytes:
@@ -90,6 +149,60 @@ def _head(response: web.Response, *, length_bytes: int) -> bytes:
     lines += [f"{name}: {value}" for name, value in response.headers.items() if name != "Content-Length"]
     lines += [f"Content-Length: {length_bytes}", "", ""]
     return "\r\n".join(lines).encode()
+
+
+async def _cut(request: web.Request, response: web.Response, cut: Cut) -> web.Response:
+    body = _body(response)
+    whole = _head(response, length_bytes=len(body)) if cut.within == "head" else body
+    kept = whole[: int(len(whole) * cut.share) if cut.size_bytes is None else cut.size_bytes]
+    if cut.within == "body":
+        if not cut.is_told:
+            return web.Response(status=response.status, body=kept, content_type=response.content_type)
+        kept = _head(response, length_bytes=len(body)) + kept
+    return await _hang_up(request, kept, delay=cut.delay, reset=cut.reset)
+
+
+async def _dripped(request: web.Request, response: web.Response, drip: Drip) -> web.StreamResponse:
+    body = _body(response)
+    slow = web.StreamResponse(status=response.status, headers=response.headers)
+    slow.content_length = len(body)
+    size = max(1, math.ceil(len(body) / drip.pieces))
+    with suppress(ConnectionError):
+        await slow.prepare(request)
+        for start in range(0, len(body), size):
+            await slow.write(body[start : start + size])
+            await anyio.sleep(drip.delay)
+        await slow.write_eof()
+    return slow
+
+
+async def _repeated(request: web.Request, response: web.Response, *, delay: float) -> web.Response:
+    """Send the response as usual, then the same bytes while the connection is kept for the next call."""
+    body = _body(response)
+    words = _head(response, length_bytes=len(body)) + body
+    await response.prepare(request)
+    await response.write_eof()
+    await anyio.sleep(delay)
+    if request.transport is not None:
+        request.transport.write(words)
+    return response
+
+
+async def _flood(request: web.Request, flood: Flood) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    packer = zlib.compressobj(wbits=_GZIP) if flood.is_packed else None
+    if packer is None:
+        response.content_length = flood.size_bytes
+    else:
+        response.headers["Content-Encoding"] = "gzip"
+    with suppress(ConnectionError):
+        await response.prepare(request)
+        for start in range(0, flood.size_bytes, len(_CHUNK)):
+            chunk = _CHUNK[: flood.size_bytes - start]
+            await response.write(packer.compress(chunk) if packer else chunk)
+            await anyio.lowlevel.checkpoint()
+        await response.write_eof(packer.flush() if packer else b"")
+    return response
 
 
 async def _hang_up(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 
 from kling_async.emulator.behaviour import FINAL, Job, Status
 from kling_async.emulator.settings import Dialect
@@ -13,24 +14,27 @@ _MINIMAL = ("request_id", "model", "status", "created_at", "updated_at", "queued
 BUCKET = "gmi-video-assests-prod"
 """First part of every media path; the spelling is the service's own."""
 
+_SPELLED = {"lower": str.lower, "upper": str.upper, "title": str.title}
+
 
 def record(job: Job, *, now: float, dialect: Dialect, storage_url: str) -> dict[str, Any]:
     """A job as `GET /requests/{id}` tells it, keys in the order seen on production."""
     status, since = job.stage(now=now)
+    created, updated = int(job.accepted_at + dialect.clock_ahead), int(since + dialect.clock_ahead)
     told: dict[str, Any] = {"request_id": job.request_id, "org_id": job.organization_id}
     if dialect.user_id:
         told["user_id"] = "user-emulator"
     told |= {
         "model": job.model,
-        "status": status.value,
+        "status": _SPELLED[dialect.status_case](status.value),
         "is_public": False,
         "payload": job.payload if dialect.payload_echo else {},
         "outcome": _outcome(job, status, dialect=dialect, storage_url=storage_url)
         if status in FINAL
         else None,
-        "created_at": int(job.accepted_at),
-        "updated_at": int(since),
-        "queued_at": int(job.accepted_at),
+        "created_at": created,
+        "updated_at": updated,
+        "queued_at": created,
     }
     if dialect.qworker_id and status is not Status.QUEUED:
         told["qworker_id"] = f"qworker-{job.number % 7}"
@@ -83,7 +87,7 @@ def page(
 
 def video_path(job: Job) -> str:
     """Where a job's video lies, from the root of the storage host."""
-    return f"/{BUCKET}/user-assests/{job.organization_id}/{job.request_id}.mp4"
+    return f"/{BUCKET}/user-assests/{job.organization_id}/{quote(job.request_id, safe='')}.mp4"
 
 
 def _in_order(jobs: Sequence[Job], *, now: float, delay: float, dialect: Dialect) -> Sequence[Job]:

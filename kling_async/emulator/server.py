@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -45,6 +46,8 @@ class Emulator:
         self._port = self.settings.port
         self._app: Callable[[], web.Application] | None = None
         self._runner: web.AppRunner | None = None
+        self._dark: asyncio.Task[None] | None = None
+        self._dawn: anyio.Event
 
     def __repr__(self) -> str:
         state = f"at {self.url}" if self._runner else "not running"
@@ -99,6 +102,12 @@ class Emulator:
 
     async def aclose(self) -> None:
         """Stop listening and drop every connection. Closing twice does nothing."""
+        if self._dark is not None:
+            self._dawn.set()
+            await self._dark
+        await self._stop()
+
+    async def _stop(self) -> None:
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
@@ -106,11 +115,23 @@ class Emulator:
     @asynccontextmanager
     async def outage(self) -> AsyncIterator[None]:
         """A time in which connections are refused; jobs go on. Only in the event loop that started it."""
-        await self.aclose()
+        await self._stop()
         try:
             yield
         finally:
             await self.start()
+
+    def _go_dark(self, duration: float) -> None:
+        """Begin an outage of so many real seconds, unless one is under way."""
+
+        async def be_dark() -> None:
+            async with self.outage():
+                with anyio.move_on_after(duration):
+                    await self._dawn.wait()
+
+        if self._dark is None or self._dark.done():
+            self._dawn = anyio.Event()
+            self._dark = asyncio.create_task(be_dark())
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -132,7 +153,12 @@ class Emulator:
                     name=missing.name,
                 ) from missing
             self._app = Service(
-                self.settings, queue=self._queue, faults=self.faults, tally=self._tally, clock=self._clock
+                self.settings,
+                queue=self._queue,
+                faults=self.faults,
+                tally=self._tally,
+                clock=self._clock,
+                go_dark=self._go_dark,
             ).application
         return self._app()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from random import Random
 from typing import Any, Literal, get_args
 
@@ -17,6 +17,10 @@ Ending = Literal["success", "failed", "cancelled", "stuck_queued", "stuck_proces
 
 _share = and_(ge(0.0), le(1.0))
 _one_or_more: Callable[[object, attrs.Attribute[Any], Any], None] = optional(ge(1))
+
+
+def _tuple_of_faults(faults: Iterable[Fault]) -> tuple[Fault, ...]:
+    return tuple(faults)
 
 
 @attrs.frozen
@@ -44,6 +48,8 @@ class Fate:
     """Service seconds that the worker needs."""
     error: str | Mapping[str, Any] | None = None
     """`outcome.error` of a failed job, text or object."""
+    request_id: str | None = None
+    """The id that the job gets, whatever characters it has. None: a random UUID."""
 
 
 Script = Callable[[int, Mapping[str, Any]], Fate | None]
@@ -66,6 +72,10 @@ class Dialect:
     """Whether records carry `user_id`, as production does and the documentation does not."""
     qworker_id: bool = False
     """Whether records carry the optional `qworker_id` once a worker took the job."""
+    status_case: Literal["lower", "upper", "title"] = "lower"
+    """How statuses are spelled."""
+    clock_ahead: float = 0.0
+    """Real seconds by which the clock of the records is ahead of the caller's; below 0 it is behind."""
     payload_echo: bool = True
     """False: `payload` comes back as `{}`."""
     list_order: Literal["newest", "oldest", "random"] = "newest"
@@ -140,7 +150,7 @@ class EmulatorSettings:
 
     dialect: Dialect = Dialect()
     faults: tuple[Fault, ...] = attrs.field(
-        default=(), converter=tuple, validator=deep_iterable(instance_of(Fault))
+        default=(), converter=_tuple_of_faults, validator=deep_iterable(instance_of(Fault))
     )
     """Faults that are set from the start; `Emulator.faults` takes more while it runs."""
     media_cache_bytes: int = attrs.field(default=64 * 2**20, validator=ge(0))

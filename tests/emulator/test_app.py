@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import quote
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from kling_async.emulator import Dialect, Fate
 from kling_async.emulator.catalogue import MODELS
@@ -319,3 +321,17 @@ async def test_media_may_lie_behind_a_proxy(open_bench):
     row = await bench.finished()
 
     assert row["outcome"]["media_urls"][0]["url"].startswith("https://storage.example/gmi-video")
+
+
+@pytest.mark.parametrize("odd", ["../../etc/passwd", '"><script>&?#%2e\N{RIGHT-TO-LEFT OVERRIDE}', "a b"])
+async def test_an_id_may_have_any_characters_and_still_leads_to_its_job_and_video(open_bench, odd):
+    bench = await open_bench(script=lambda _number, _payload: Fate(request_id=odd))
+    told = await bench.submit()
+    bench.clock.now += 1e6
+    path = f"{bench.emulator.url}{PREFIX}/requests/{quote(odd, safe='')}"
+    async with bench.session.get(URL(path, encoded=True)) as response:
+        record = await response.json()
+    thumbnail = URL(record["outcome"]["thumbnail_image_url"], encoded=True)
+
+    assert (told["request_id"], record["request_id"]) == (odd, odd)
+    assert (await bench.file(thumbnail))[0] == 200

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 
 import aiohttp
@@ -11,13 +12,18 @@ from kling_async.emulator import (
     BAD_GATEWAY,
     VANISHED,
     Cut,
+    Drip,
     Drop,
     Edit,
     Fault,
+    Flood,
     LieAboutLength,
+    Outage,
     Raw,
+    Redirect,
     Reply,
     Stall,
+    Twice,
 )
 
 GOOD = {"model": "kling-v2-6", "payload": {"prompt": "rain"}}
@@ -136,6 +142,112 @@ async def test_a_cut_body_is_shorter_than_its_length(bench, size_bytes, delay):
     assert paid(bench) == 1
 
 
+@pytest.mark.parametrize("share", [0.1, 0.9])
+async def test_a_cut_lets_a_share_through(bench, share):
+    whole = await raw_post(bench, headers=b"Connection: close\r\n")
+    bench.emulator.faults.add(Fault("submit", Cut(share=share)))
+    head, _, body = (await raw_post(bench)).partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 200 OK")
+    assert len(body) == int(share * len(whole.partition(b"\r\n\r\n")[2]))
+
+
+async def test_a_cut_may_fall_within_the_head(bench):
+    bench.emulator.faults.add(Fault("submit", Cut(within="head")))
+    head = await raw_post(bench)
+
+    assert head.startswith(b"HTTP/1.1 200 OK\r\nContent-Type")
+    assert b"\r\n\r\n" not in head
+    assert paid(bench) == 1
+
+
+async def test_a_cut_may_end_in_a_reset(bench):
+    bench.emulator.faults.add(Fault("submit", Cut(0, reset=True)))
+
+    with pytest.raises(anyio.BrokenResourceError):
+        await raw_post(bench)
+
+
+async def test_a_cut_that_is_not_told_is_an_answer_like_any_other(bench):
+    told = await bench.submit()
+    bench.emulator.faults.add(Fault("status", Cut(40, is_told=False)))
+    path = f"/api/v1/ie/requestqueue/apikey/requests/{told['request_id']}"
+    async with bench.session.get(path) as response:
+        assert await response.read() == f'{{"request_id": "{told["request_id"]}"'.encode()[:40]
+
+    assert (await bench.get(f"/requests/{told['request_id']}"))[0] == 200
+
+
+async def test_a_drip_brings_the_truth_in_the_end(bench):
+    told = await bench.submit()
+    bench.emulator.faults.add(Fault("status", Drip(0.001, pieces=7)))
+
+    assert (await bench.get(f"/requests/{told['request_id']}"))[1]["request_id"] == told["request_id"]
+
+
+async def test_an_answer_may_come_twice(bench):
+    bench.emulator.faults.add(Fault("submit", Twice(0.001)))
+    received = await raw_post(bench, headers=b"Connection: close\r\n")
+    first, second = received.split(b"HTTP/1.1 200 OK")[1:]
+
+    assert first.partition(b"\r\n\r\n")[2] == second.partition(b"\r\n\r\n")[2]
+    assert paid(bench) == 1
+
+
+async def test_an_answer_does_not_come_twice_to_one_who_left(bench):
+    bench.emulator.faults.add(Fault("submit", Twice(0.03)))
+    status, _ = await bench.post(SUBMIT, json=GOOD, headers={"Connection": "close"})
+    await anyio.sleep(0.05)
+
+    assert (status, (await bench.get("/requests"))[0]) == (200, 200)
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+@pytest.mark.parametrize("accepted, jobs", [(True, 1), (False, 0)])
+async def test_a_flood_is_as_long_as_it_says(bench, is_packed, accepted, jobs):
+    bench.emulator.faults.add(Fault("submit", Flood(3_000_000, is_packed=is_packed, accepted=accepted)))
+    async with bench.session.post("/api/v1/ie/requestqueue/apikey/requests", json=GOOD) as response:
+        assert response.headers.get("Content-Encoding") == ("gzip" if is_packed else None)
+        assert await response.read() == b" " * 3_000_000
+    assert paid(bench) == jobs
+
+
+async def test_a_redirect_leads_to_the_same_path_of_another_host(bench):
+    bench.emulator.faults.add(Fault("list", Redirect("http://other.example:81", status=307)))
+    path = "/api/v1/ie/requestqueue/apikey/requests?model_id=a%20b"
+    async with bench.session.get(path, allow_redirects=False) as response:
+        assert (response.status, response.headers["Location"]) == (307, f"http://other.example:81{path}")
+
+
+@pytest.mark.parametrize("accepted, jobs", [(True, 1), (False, 0)])
+async def test_an_outage_refuses_connections_until_it_is_over(bench, accepted, jobs):
+    bench.emulator.faults.add(Fault("submit", Outage(0.05, accepted=accepted)))
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await bench.post(SUBMIT, json=GOOD)
+
+    refused = 0
+    with anyio.fail_after(5):
+        while True:
+            try:
+                assert (await bench.get("/requests"))[1]["total"] == jobs
+                break
+            except aiohttp.ClientConnectionError:
+                refused += 1
+                await anyio.sleep(0.005)
+    assert refused > 0
+
+
+async def test_an_emulator_can_be_closed_in_an_outage_and_a_second_one_is_the_same(bench):
+    bench.emulator.faults.add(Fault("submit", Outage(60.0), times=2))
+    both = [asyncio.create_task(raw_post(bench)) for _ in range(2)]
+    await asyncio.wait(both)
+    await bench.emulator.aclose()
+
+    assert [type(task.exception()) for task in both] == [anyio.BrokenResourceError] * 2
+
+    assert "not running" in repr(bench.emulator)
+
+
 async def test_a_cut_download_can_be_resumed(bench):
     url = (await bench.finished())["outcome"]["thumbnail_image_url"]
     whole = (await bench.file(url))[2]
@@ -165,6 +277,38 @@ async def test_keys_of_the_answer_can_be_changed_and_left_out(bench):
     _, right = await bench.get(f"/requests/{told['request_id']}")
 
     assert odd == {key: value for key, value in right.items() if key != "payload"} | {"status": "paused"}
+
+
+async def test_a_value_may_be_any_text(bench):
+    told = await bench.submit()
+    edit = Edit(texts={"payload": "[" * 50 + "]" * 50, "created_at": "NaN"})
+    bench.emulator.faults.add(Fault("status", edit))
+    path = f"/api/v1/ie/requestqueue/apikey/requests/{told['request_id']}"
+    async with bench.session.get(path) as response:
+        text = await response.text()
+
+    assert f'"payload": {"[" * 50}{"]" * 50}, ' in text
+    assert '"created_at": NaN' in text
+
+
+async def test_the_services_clock_may_jump(bench):
+    told = await bench.submit()
+    bench.emulator.faults.add(
+        Fault("status", Edit({"queued_at": None}, later=-3600.0)),
+        Fault("status", Edit({"queued_at": "x"}, later=3600.0), nth=2),
+    )
+    seen = [(await bench.get(f"/requests/{told['request_id']}"))[1] for _ in range(3)]
+
+    assert [row["created_at"] - told["created_at"] for row in seen] == [-3600, 3600, 0]
+    assert [row["queued_at"] for row in seen] == [None, "x", told["queued_at"]]
+
+
+async def test_what_is_no_json_is_not_edited(bench):
+    url = (await bench.finished())["outcome"]["thumbnail_image_url"]
+    whole = await bench.file(url)
+    bench.emulator.faults.add(Fault("media", Edit({"status": 7})))
+
+    assert (await bench.file(url))[2] == whole[2]
 
 
 async def test_an_edit_of_the_list_changes_its_rows(bench):

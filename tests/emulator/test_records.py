@@ -46,6 +46,19 @@ def test_a_record_has_the_keys_of_production_in_their_order():
     assert list(told(jobs()[0])) == FULL
 
 
+@pytest.mark.parametrize("case, spelled", [("lower", "success"), ("upper", "SUCCESS"), ("title", "Success")])
+def test_statuses_are_spelled_in_any_case(case, spelled):
+    assert told(jobs()[0], status_case=case)["status"] == spelled
+
+
+@pytest.mark.parametrize("ahead", [0.0, 3600.0, -3600.0])
+def test_the_clock_of_the_records_may_be_off(ahead):
+    record = told(jobs()[0], clock_ahead=ahead)
+
+    assert record["created_at"] == record["queued_at"] == NOON + ahead
+    assert record["updated_at"] > record["created_at"]
+
+
 def test_user_id_may_be_absent_as_documented():
     assert list(told(jobs()[0], user_id=False)) == [key for key in FULL if key != "user_id"]
 
