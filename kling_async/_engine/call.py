@@ -14,8 +14,9 @@ from kling_async._policy.retry import RetryPolicy, next_delay
 from kling_async._transport.base import Reply, Request, Transport
 from kling_async._wire.endpoints import Endpoint, url_for
 from kling_async._wire.replies import decode, error_for
-from kling_async.errors import KlingError
+from kling_async.errors import APIResponseError, KlingError
 from kling_async.events import Notifier, Retrying
+from kling_async.models import Job
 
 T = TypeVar("T")
 
@@ -73,6 +74,11 @@ class Caller:
         call = f"{endpoint.name} {id}" if id else endpoint.name
         if _FIRST_SUCCESS <= reply.status <= _LAST_SUCCESS:
             value = decode(reply.body, structure, call=call, status=reply.status, secret=self.secret)
+            if isinstance(value, Job) and id and value.request_id.lower() != id.lower():
+                raise APIResponseError(
+                    f"{call}: the service answered about another job, {value.request_id!r}.",
+                    status_code=reply.status,
+                )
             return reply, value
         now = self.clock.wall()
         raise error_for(reply.status, reply.headers, reply.body, call=call, secret=self.secret, now=now)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from types import TracebackType
+from typing import Any
 
 import aiohttp
 from multidict import CIMultiDict
@@ -17,6 +18,26 @@ from kling_async.errors import APIConnectionError, APITimeoutError
 
 LARGEST_REPLY_BYTES = 64 * 1024 * 1024
 _PIECE_BYTES = 256 * 1024
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Leaves a kept connection alone on which something came that nobody asked for.
+
+    A proxy that answers twice, or says "408" to an idle connection, would have its words taken for the answer to
+    the next call: one job's id for another's.
+    """
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109
+    ) -> aiohttp.connector.Connection:
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            if connection.protocol is None or not connection.protocol.should_close:
+                return connection
+            connection.close()
 
 
 class AiohttpTransport:
@@ -31,7 +52,7 @@ class AiohttpTransport:
 
     def __init__(self) -> None:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=_Connector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(),
         )

@@ -4,7 +4,14 @@ import anyio
 import pytest
 from virtual_service import Service, engine_for, on, reply
 
-from kling_async import APIConnectionError, InternalServerError, NotFoundError, RetryPolicy, VideoRequest
+from kling_async import (
+    APIConnectionError,
+    APIResponseError,
+    InternalServerError,
+    NotFoundError,
+    RetryPolicy,
+    VideoRequest,
+)
 from kling_async.events import Notifier, Retrying
 
 BUSY = reply(503, b"<html>busy</html>")
@@ -46,3 +53,19 @@ async def test_a_refusal_is_not_repeated():
     with pytest.raises(NotFoundError):
         await engine_for(service).get("nobody", Notifier())
     assert service.calls["status"] == 1
+
+
+async def test_an_answer_about_another_job_is_asked_for_again():
+    stranger = reply(200, {"request_id": "job-7", "status": "success"})
+    spelled = reply(200, {"request_id": "JOB-0", "status": "queued"})
+    job, engine = await job_and_engine(Service(before=[on("status", stranger, spelled)]))
+    assert (await engine.get(job.request_id, Notifier())).request_id == "JOB-0"
+
+
+async def test_a_service_that_answers_about_another_job_only_is_named():
+    stranger = reply(200, {"request_id": "job-7", "status": "success"})
+    job, engine = await job_and_engine(
+        Service(before=[on("status", *[stranger] * 3)]), retry=RetryPolicy(max_retries=2)
+    )
+    with pytest.raises(APIResponseError, match=r"status job-0: .* another job, 'job-7'"):
+        await engine.get(job.request_id, Notifier())

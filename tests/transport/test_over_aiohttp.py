@@ -511,3 +511,25 @@ def test_any_bytes_are_a_reply_or_a_lost_connection(pieces):
         await transport.aclose()
 
     asyncio.run(scenario())
+
+
+async def test_what_came_unasked_on_a_kept_connection_is_no_answer_to_the_next_call(transport):
+    unasked = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"
+    say, is_said = asyncio.Event(), asyncio.Event()
+
+    async def answer_and_go_on(reader, writer):
+        writer.write(OK)
+        await say.wait()
+        writer.write(unasked)
+        await writer.drain()
+        is_said.set()
+        await reader.read()  # until the client leaves the connection
+
+    async with serving(answer_and_go_on, OK) as server:
+        request = Request("POST", server.url, {}, b"{}")
+        assert (await transport.send(request)).status == 200
+        say.set()
+        await is_said.wait()
+        await asyncio.sleep(0.01)
+        assert (await transport.send(request)).status == 200
+    assert server.connections == 2
