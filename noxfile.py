@@ -59,6 +59,15 @@ def minimums(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Read more than 100,000 replies that are bent in their structure or in their bytes; takes some twenty minutes."""
+    session.install(WHOLE, *group("tests"))
+    session.env["PYTHONSAFEPATH"] = "1"
+    options = ("--hypothesis-profile=fuzz", "--hypothesis-show-statistics")
+    session.run("pytest", "tests/wire/test_fuzz.py", *options, *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Hold the code to its style, and each room to the rooms below it."""
     session.install(".", *group("lint"))

@@ -186,7 +186,8 @@ def _write(file: io.FileIO, pieces: list[bytes]) -> None:
 def _promised_bytes(reply: StreamedReply) -> int | None:
     """The length that the reply announced; None where it announced none, or one of a packed body."""
     text = reply.headers.get("content-length", "")
-    return int(text) if text.isdecimal() and "content-encoding" not in reply.headers else None
+    # A number of thousands of digits cannot be read, and 18 are more than any file has.
+    return int(text[:18]) if text.isdecimal() and "content-encoding" not in reply.headers else None
 
 
 def _reason(error: KlingError | OSError) -> str:

@@ -115,28 +115,51 @@ def _finite(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def _countable(text: str) -> int | None:
+    try:
+        return int(text)
+    except ValueError:
+        return None
+
+
 _decoder = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None)
+_patient_decoder = json.JSONDecoder(
+    parse_float=_finite, parse_int=_countable, parse_constant=lambda _: None
+)
+_LEADING_ID = re.compile(r'\s*\{\s*"request_id"\s*:\s*"([^"\\]+)"')
+"""Every recorded answer about a job begins with its id, so that it is known however the answer goes on."""
 
 
 def load_json(body: bytes) -> Any:
     """The value that a body says, in UTF-8 with or without a byte order mark.
 
-    What cannot be kept reads as something that can: NaN, infinities and fractions beyond any float as null,
-    broken bytes and lone surrogates as a replacement character.
+    What cannot be kept reads as something that can: NaN, infinities, and numbers beyond any float or of more digits
+    than Python reads as null, broken bytes and lone surrogates as a replacement character.
 
     Raises:
-        ShapeError: It is no JSON, nested too deep, or has an integer of more digits than Python reads.
+        ShapeError: It is no JSON, or nested too deep. Its `value` has the `request_id` that such a body begins with.
     """
     text = body.decode(errors="replace").removeprefix("\ufeff")
     try:
-        value = _decoder.decode(text)
+        value = _decoded(text)
         if "\\ud" in text or "\\uD" in text:
             # A lone surrogate cannot be printed, stored or sent again.
             mended = json.dumps(value, ensure_ascii=False).encode(errors="replace")
-            value = _decoder.decode(mended.decode())
+            value = _decoded(mended.decode())
     except (ValueError, RecursionError) as error:
-        raise ShapeError(f"no readable JSON ({type(error).__name__})") from error
+        found = _LEADING_ID.match(text)
+        left = {"request_id": found[1]} if found else None
+        raise ShapeError(f"no readable JSON ({type(error).__name__})", left) from error
     return value
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return _decoder.decode(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # a number of thousands of digits
+        return _patient_decoder.decode(text)
 
 
 def structure_job(value: object) -> Job:

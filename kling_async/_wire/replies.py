@@ -76,8 +76,8 @@ def error_for(
     """
     try:
         value = load_json(body)
-    except ShapeError:
-        value = None
+    except ShapeError as error:
+        value = error.value
     text = excerpt(body, secret=secret)
     said = hide(failure_text(value) or one_line(_MARKUP.sub(" ", text)), secret)[:300]
     if status in _BY_STATUS:

@@ -392,6 +392,7 @@ def test_an_upload_needs_both_addresses(value):
         (b'{"a": 1, "a": 2}', {"a": 2}),
         (b'"\\u0000"', "\x00"),
         (b"1" + b"0" * 1000, 10**1000),
+        (b'{"a": %b, "b": 2}' % (b"1" * 5000), {"a": None, "b": 2}),
     ],
     ids=shown,
 )
@@ -410,7 +411,6 @@ def test_what_cannot_be_kept_reads_as_something_that_can(body, value):
         b'{"a": 1,}',
         b"<html>",
         b'"\n"',
-        b"1" + b"0" * 5000,
         b"[" * 100_000,
         b"[" * 100_000 + b"]" * 100_000,
         b'{"a":' * 100_000,
@@ -422,6 +422,25 @@ def test_what_cannot_be_kept_reads_as_something_that_can(body, value):
 def test_what_is_no_json_is_a_shape_error_and_nothing_else(body):
     with pytest.raises(ShapeError, match="no readable JSON"):
         load_json(body)
+
+
+@pytest.mark.parametrize(
+    "body, left",
+    [
+        (b'{"request_id": "a-1", "status": "que', {"request_id": "a-1"}),
+        (b' \n{ "request_id" : "a-1" , "payload": ' + b"[" * 100_000, {"request_id": "a-1"}),
+        (b'\xef\xbb\xbf{"request_id":"a-1"', {"request_id": "a-1"}),
+        (b'{"request_id": "a-', None),
+        (b'{"request_id": ""', None),
+        (b'{"request_id": "a\\u0031"', None),
+        (b'{"payload": {"request_id": "a-1"}', None),
+        (b'[{"request_id": "a-1"}', None),
+    ],
+)
+def test_a_broken_body_that_begins_with_its_id_still_says_it(body, left):
+    with pytest.raises(ShapeError) as caught:
+        load_json(body)
+    assert caught.value.value == left
 
 
 @pytest.mark.parametrize("depth", range(50, 1000, 50))

@@ -133,6 +133,7 @@ def test_each_recorded_error_is_the_right_one_and_says_what_the_service_said(nam
 def test_an_id_in_an_error_is_kept():
     assert error(400, body=(REPLIES / "error-400-with-id.json").read_bytes()).request_id == ID
     assert error(400, body=b'{"request_id": 7}').request_id is None
+    assert error(502, body=b'{"request_id": "a-1", "err').request_id == "a-1"
 
 
 @pytest.mark.parametrize(
