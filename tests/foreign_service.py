@@ -7,7 +7,8 @@ takes a JSON object with any of
 
 - `script`: by call, what befalls the next ones: `{"submit": ["drop", null, "500"]}`
 - `chances`: by call and fault, how likely it is: `{"submit": {"drop": 0.1}}`; `seed` seeds the dice
-- `run_time`, `latency`, `list_delay`: seconds; `media_bytes`; `rows`: most rows of a page; `ranges`: bool
+- `run_time`, `list_delay`, `latency` (of any call), `media_time` (of a download): seconds, more or less
+- `media_bytes`; `rows`: most rows of a page; `ranges`: bool
 
 Calls are `submit`, `status`, `list`, `media`. Each fault strikes after the call has taken effect, but for `refuse`:
 
@@ -83,9 +84,11 @@ def content_of(request_id: str, size_bytes: int) -> bytes:
 class Service:
     jobs: dict[str, Job] = field(default_factory=dict)
     posts: Counter[str] = field(default_factory=Counter)
-    """By prompt, every POST that was read whole."""
+    """By prompt, every POST that was taken."""
     calls: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
+    in_flight: Counter[str] = field(default_factory=Counter)
+    """Calls that are being answered."""
     media: list[dict[str, str]] = field(default_factory=list)
     """The headers of every call of the storage."""
     script: dict[str, list[str | None]] = field(default_factory=dict)
@@ -93,6 +96,7 @@ class Service:
     run_time: float = 0.1
     latency: float = 0.0
     list_delay: float = 0.0
+    media_time: float = 0.0
     media_bytes: int = 100_000
     rows: int = 50
     ranges: bool = True
@@ -109,6 +113,7 @@ class Service:
             "posts": self.posts,
             "calls": self.calls,
             "faults": self.faults,
+            "in_flight": self.in_flight,
             "media": self.media,
             "jobs": [
                 {"request_id": job.request_id, "prompt": job.payload.get("prompt"), "bytes": job.size_bytes}
@@ -246,35 +251,43 @@ async def say(
     name, _, value = (fault or "").partition(":")
     if name == "stall":
         await reader.read()
-    elif name in {"drop", "half", "cut"}:
-        share = {"drop": 0.0, "half": 0.5}.get(name) if name != "cut" else float(value)
-        if name != "drop":
-            cut = Answer(
-                answer.status,
-                answer.body[: int(len(answer.body) * share)],
-                answer.content_type,
-                answer.headers,
-            )
-            writer.write(in_bytes(cut, length=len(answer.body)))
-            await writer.drain()
-        if name != "half":
-            linger = struct.pack("ii", 1, 0)
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    elif name == "drop":
+        reset(writer)
+    elif name in {"half", "cut"}:
+        share = 0.5 if name == "half" else float(value)
+        cut = Answer(
+            answer.status, answer.body[: int(len(answer.body) * share)], answer.content_type, answer.headers
+        )
+        writer.write(in_bytes(cut, length=len(answer.body)))
+        await writer.drain()
+        if name == "cut":
+            reset(writer)
     elif name in {"long", "short"}:
         off = 10 if name == "long" else -10
         writer.write(in_bytes(answer, length=len(answer.body) + off))
         await writer.drain()
     else:
-        if name in STATUSES:
-            answer = as_json(*STATUSES[name])
-        elif name == "away":
-            answer = Answer(302, b"", headers={"Location": value})
-        elif name == "word":
-            answer.body = answer.body.replace(b'"status": "processing"', b'"status": "polishing"')
-        writer.write(in_bytes(answer) * (2 if name == "twice" else 1))
+        writer.write(in_bytes(changed(answer, name, value)) * (2 if name == "twice" else 1))
         await writer.drain()
         return True
     return False
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Have the connection end with a reset once it is closed."""
+    linger = struct.pack("ii", 1, 0)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+
+def changed(answer: Answer, name: str, value: str) -> Answer:
+    """What a fault makes of an answer that is said as it is otherwise."""
+    if name in STATUSES:
+        return as_json(*STATUSES[name])
+    if name == "away":
+        return Answer(302, b"", headers={"Location": value})
+    if name == "word":
+        answer.body = answer.body.replace(b'"status": "processing"', b'"status": "polishing"')
+    return answer
 
 
 async def converse(service: Service, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -285,17 +298,43 @@ async def converse(service: Service, reader: asyncio.StreamReader, writer: async
             if call.kind == "control":
                 writer.write(in_bytes(service.control(call)))
                 continue
-            fault = service.next_fault(call.kind)
-            service.calls[call.kind] += 1
-            if fault:
-                service.faults[f"{call.kind} {fault}"] += 1
-            answer = service.answer(call) if fault != "refuse" else as_json(*STATUSES["refuse"])
-            await asyncio.sleep(service.latency)
-            is_kept = await say(writer, reader, answer, fault)
+            service.in_flight[call.kind] += 1
+            try:
+                is_kept = await serve_call(service, call, reader, writer)
+            finally:
+                service.in_flight[call.kind] -= 1
     except (asyncio.IncompleteReadError, ConnectionError):
         pass  # the caller left, or was killed
     finally:
         writer.close()
+
+
+async def serve_call(
+    service: Service, call: Call, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> bool:
+    """Answer one call; it takes effect somewhere within its latency."""
+    fault = service.next_fault(call.kind)
+    service.calls[call.kind] += 1
+    if fault:
+        service.faults[f"{call.kind} {fault}"] += 1
+    before, after = (service.latency * service.dice.random() for _ in range(2))
+    await asyncio.sleep(before)
+    answer = service.answer(call) if fault != "refuse" else as_json(*STATUSES["refuse"])
+    await asyncio.sleep(after)
+    if call.kind == "media" and fault is None and service.media_time:
+        return await dripped(writer, answer, service.media_time * service.dice.random())
+    return await say(writer, reader, answer, fault)
+
+
+async def dripped(writer: asyncio.StreamWriter, answer: Answer, seconds: float) -> bool:
+    """Say an answer in ten pieces over some time."""
+    whole = in_bytes(answer)
+    size = len(whole) // 10 + 1
+    for start in range(0, len(whole), size):
+        writer.write(whole[start : start + size])
+        await writer.drain()
+        await asyncio.sleep(seconds / 10)
+    return True
 
 
 async def serve(port_file: Path) -> None:
