@@ -14,6 +14,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from kling_async._transport.base import Reply, Request
+from kling_async._transport.deadlines import Deadlines
 from kling_async.errors import APIConnectionError, APITimeoutError
 
 LARGEST_REPLY_BYTES = 64 * 1024 * 1024
@@ -56,20 +57,21 @@ class AiohttpTransport:
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(),
         )
+        self._deadlines = Deadlines()
         self._last_headers: Mapping[str, str] = {}
         self._last_prepared: CIMultiDict[str] = CIMultiDict()
 
     async def send(self, request: Request) -> Reply:
         """See `Transport.send`."""
         self._check_open(request)
-        with _our_errors(request):
+        with _our_errors(request), self._deadlines.within(request.timeout):
             response = await self._session.request(
                 request.method,
                 _url(request),
                 headers=self._prepared(request.headers),
                 data=request.body,
                 allow_redirects=False,
-                timeout=_whole(request.timeout),
+                timeout=_to_connect(request.timeout),
             )
             try:
                 body = await _read(response, request)
@@ -99,6 +101,7 @@ class AiohttpTransport:
 
     async def aclose(self) -> None:
         """See `Transport.aclose`."""
+        self._deadlines.close()
         await self._session.close()
 
     def _prepared(self, headers: Mapping[str, str]) -> CIMultiDict[str]:
@@ -134,24 +137,23 @@ class _Streamed:
 
 
 @lru_cache(maxsize=16)
-def _whole(timeout: float) -> aiohttp.ClientTimeout:
+def _to_connect(timeout: float) -> aiohttp.ClientTimeout:
     """Half the time is for connecting, so that a slow connect ends before the call and counts as not sent."""
-    return aiohttp.ClientTimeout(total=timeout, connect=timeout / 2)
+    return aiohttp.ClientTimeout(connect=timeout / 2)
 
 
 async def _read(response: aiohttp.ClientResponse, request: Request) -> bytes:
     """The whole body, unless it is larger than any honest reply, packed or unpacked."""
-    size = response.content_length
-    if size is not None and size <= LARGEST_REPLY_BYTES and "Content-Encoding" not in response.headers:
-        return await response.read()
-    body = bytearray()
-    while piece := await response.content.readany():
-        body += piece
-        if len(body) > LARGEST_REPLY_BYTES:
-            raise APIConnectionError(
-                f"{_name(request)}: the reply is larger than {LARGEST_REPLY_BYTES:,} bytes."
-            )
-    return bytes(body)
+    content = response.content
+    body = await content.readany()
+    if not content.at_eof():
+        gathered = bytearray(body)
+        while len(gathered) <= LARGEST_REPLY_BYTES and (piece := await content.readany()):
+            gathered += piece
+        body = bytes(gathered)
+    if len(body) > LARGEST_REPLY_BYTES:
+        raise APIConnectionError(f"{_name(request)}: the reply is larger than {LARGEST_REPLY_BYTES:,} bytes.")
+    return body
 
 
 def _url(request: Request) -> URL:
