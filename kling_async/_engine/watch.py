@@ -29,6 +29,8 @@ from kling_async.events import Notifier, PollFailed, StatusChanged
 from kling_async.models import Job, JobStatus
 
 _POLLS_AT_ONCE = 64
+_MOST_HANDED_OUT = 2 * _POLLS_AT_ONCE
+"""Jobs that are asked about or next in turn: as many again as are asked about, so that nobody waits for the watcher."""
 _REFUSALS = (BadRequestError, AuthenticationError, PermissionDeniedError, NotFoundError)
 _UNSEEN_GRACE = 3
 """How often a job that was never seen may be refused before it is believed: a new id may take a moment to show."""
@@ -64,7 +66,8 @@ class Watcher:
         self._edition = schedule.edition
         self._ready: deque[Watched] = deque()
         self._idle: list[anyio.Event] = []
-        self._in_flight = 0
+        self._pollers = 0
+        self._handed_out = 0
         self._looked_at = 0.0
         self._landed = anyio.Event()
         self._wake = anyio.Event()
@@ -161,22 +164,24 @@ class Watcher:
                 return
         await self.turn()
         self._hand_out(tasks, watched)
-        while self._in_flight >= _POLLS_AT_ONCE:
-            await self._landing()
+        if self._handed_out >= _MOST_HANDED_OUT:
+            while self._handed_out > _POLLS_AT_ONCE:
+                await self._landing()
 
     async def _landing(self) -> None:
-        """Wait for an answer to one of the calls in flight; deadlines are kept meanwhile."""
+        """Wait until no more jobs are handed out than can be asked about at once; deadlines are kept meanwhile."""
         self._landed = anyio.Event()
         await self.caller.clock.wait(self._landed, _LONGEST_BLIND)
         self._time_out_the_late()
 
     def _hand_out(self, tasks: TaskGroup, watched: Watched) -> None:
         """Give a job to an idle poller, or to a new one."""
-        self._in_flight += 1
+        self._handed_out += 1
         self._ready.append(watched)
         if self._idle:
             self._idle.pop().set()
-        else:
+        elif self._pollers < _POLLS_AT_ONCE:
+            self._pollers += 1
             tasks.start_soon(self._keep_polling)
 
     async def _keep_polling(self) -> None:
@@ -186,7 +191,12 @@ class Watcher:
                 called = anyio.Event()
                 self._idle.append(called)
                 await called.wait()
-            await self._poll(self._ready.popleft())
+            watched = self._ready.popleft()
+            if not watched.is_over:
+                await self._poll(watched)
+            self._handed_out -= 1
+            if self._handed_out == _POLLS_AT_ONCE:
+                self._landed.set()
 
     async def turn(self) -> None:
         """Wait for the rate to allow one more call; deadlines are kept meanwhile."""
@@ -207,10 +217,6 @@ class Watcher:
             self._sweeps.status_seconds = self.caller.clock.now() - began
             self._sweeps.told(watched, job.status)
             self.learn(watched, job)
-        finally:
-            self._in_flight -= 1
-            if self._in_flight == _POLLS_AT_ONCE - 1:
-                self._landed.set()
 
     def learn(self, watched: Watched, job: Job) -> None:
         """Take in what the service said of a job: end the wait, or plan the next question."""
