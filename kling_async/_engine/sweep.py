@@ -44,6 +44,8 @@ class _Sweep:
     offset: int
     alive: int
     found: int = 0
+    unfinished: int = 0
+    """How many of those found go on."""
     calls: int = 0
     cost: float = 0.0
     first: int | None = None
@@ -51,7 +53,16 @@ class _Sweep:
     last: int = 0
     """The offset behind the last one."""
     has_jumped: bool = False
+    total: int | None = None
+    """How many rows the list had at the last page."""
+    is_stuck: bool = False
+    """Whether the last page showed nothing new."""
     seen: set[str] = attrs.field(factory=set)
+
+    def growth(self, page: RowPage) -> int:
+        """How many rows the list has gained since the last page, as far as it tells."""
+        before, self.total = self.total, page.total
+        return max(0, page.total - before) if page.total is not None and before is not None else 0
 
 
 @attrs.define(eq=False)
@@ -181,19 +192,24 @@ class Sweeps:
         )
         sweep.calls += 1
         sweep.cost += cost
-        is_new, hits = self._read(listing, page, sweep)
-        end = sweep.offset + len(page.rows)
+        known = len(sweep.seen)
+        again, hits = self._read(listing, page, sweep)
+        end, growth = sweep.offset + len(page.rows), sweep.growth(page)
         if hits:
             sweep.first = sweep.offset if sweep.first is None else sweep.first
             sweep.last = end
             sweep.found += hits
-        left = sweep.alive - sweep.found
-        if left <= 0 or not is_new or page.has_more is False:
+        left = self.watch.alive[model.name] - sweep.unfinished
+        if left <= 0 or page.has_more is False:
             return False
         if (jump := self._jump(listing, page, sweep)) is not None:
             sweep.offset, sweep.has_jumped = jump, True
             return True
-        sweep.offset = end
+        # A list that grows in front has moved on, and will move as far again until the next page is here.
+        sweep.offset = end + (growth if again else 0)
+        was_stuck, sweep.is_stuck = sweep.is_stuck, len(sweep.seen) == known
+        if sweep.is_stuck:
+            return bool(again and growth) and not was_stuck
         return listing.goes_on(hits=hits, left=left, cost=cost, end=end)
 
     def _jump(self, listing: Listing, page: RowPage, sweep: _Sweep) -> int | None:
@@ -204,21 +220,25 @@ class Sweeps:
         newest = page.total - pages * listing.limit
         return newest if newest > sweep.offset else None
 
-    def _read(self, listing: Listing, page: RowPage, sweep: _Sweep) -> tuple[bool, int]:
-        """Take in what the rows say; whether any of them is new to this sweep, and how many of our jobs it shows."""
-        now, hits, known = self.caller.clock.now(), 0, len(sweep.seen)
+    def _read(self, listing: Listing, page: RowPage, sweep: _Sweep) -> tuple[int, int]:
+        """Take in what the rows say; how many were shown before by this sweep, and how many are news of our jobs."""
+        now, again, hits = self.caller.clock.now(), 0, 0
         for row in page.rows:
             request_id = row.get("request_id") if isinstance(row, dict) else None
-            if not isinstance(request_id, str) or request_id in sweep.seen:
+            if not isinstance(request_id, str):
+                continue
+            if request_id in sweep.seen:
+                again += 1
                 continue
             sweep.seen.add(request_id)
             watched = self.watch.watching.get(request_id)
             if watched is not None and self._learn(listing, watched, row, now):
                 hits += 1
+                sweep.unfinished += not watched.is_over
                 watched.shown_in = listing.number + 1
             elif request_id == listing.suspect and not _is_final(row):
                 listing.strike(now, proof=True)
-        return len(sweep.seen) > known, hits
+        return again, hits
 
     def _learn(self, listing: Listing, watched: Watched, row: Mapping[str, Any], now: float) -> bool:
         """Take in one row; False for one that tells nothing, or something that was true once."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from urllib.parse import parse_qs, urlsplit
+
 import anyio
 import pytest
 from virtual_service import Service, ServiceJob, always, prompts, reply, run
@@ -57,6 +59,34 @@ async def test_a_huge_account_costs_little(order):
     await crowd(alone, bulk="never")
     await crowd(service)
     assert service.calls["list"] + service.calls["status"] < 1.3 * alone.calls["status"]
+
+
+async def test_a_list_that_grows_while_it_is_read_is_read_to_its_end():
+    service = Service(run_time=0.01, latency=0.05)
+    limits = Limits(max_submits_at_once=100, max_polls_per_second=1e6)
+    results = await run(service, prompts(2000), at_once=2000, limits=limits)
+    assert all(result.ok for result in results)
+    assert service.calls["status"] < 0.1 * 2000
+    assert service.calls["list"] < 0.05 * 2000
+
+
+@pytest.mark.parametrize("grows", [0, 30, 100])
+async def test_a_list_that_shows_the_same_rows_over_and_over_is_left_after_two_pages(grows):
+    """It ignores the offset, and counts on."""
+
+    def first_page_for_ever(request, service):
+        if service.kind(request) != "list":
+            return None
+        rows = [job.record(service.now) for job in list(service.jobs.values())[:100]]
+        total = 1000 + grows * service.calls["list"]
+        return reply(200, {"requests": rows, "has_more": True, "total": total})
+
+    service = Service(run_time=slowly, before=[first_page_for_ever])
+    await crowd(service)
+    offsets = [
+        parse_qs(urlsplit(one.url).query)["offset"][0] for one in service.requests if "offset=" in one.url
+    ]
+    assert all("0" in three for three in zip(offsets, offsets[1:], offsets[2:], offsets[3:], strict=False))
 
 
 async def test_jobs_that_the_list_does_not_show_are_asked_about_one_by_one():
