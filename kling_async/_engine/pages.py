@@ -13,6 +13,8 @@ from kling_async.events import Notifier
 from kling_async.models import Job
 
 _LOOKUP_ROWS = 100
+_MOST_BARREN = 10
+"""Pages in a row of which no row can be read, after which the list is believed to hold nothing else."""
 _MOST_PAGES = 1000
 """Pages after which a list is too long to be looked through for one job."""
 
@@ -26,13 +28,14 @@ async def pages(
     service says so, or when one brings nothing new. Source: none of the three is documented.
     """
     seen: set[str] = set()
-    offset = 0
-    while True:
+    offset = barren = 0
+    while barren < _MOST_BARREN:
         query = {"model_id": model, "limit": page_size, "offset": offset}
         page = await caller.repeat(LIST, structure_page, query=query, notify=notify)
         fresh = [job for job in page.jobs if job.request_id not in seen]
         seen.update(job.request_id for job in fresh)
         offset += page.rows
+        barren = 0 if fresh else barren + 1
         if fresh:
             yield fresh
         if page.has_more is False or page.rows == 0 or (page.jobs and not fresh):
@@ -73,7 +76,7 @@ async def rows_since(
     ):
         offset, page = await _last_pages(page.total, since, read)
     found: dict[str, Job] = {}
-    oldest = math.inf
+    oldest, barren = math.inf, 0
     for _ in range(_MOST_PAGES):
         known = len(found)
         found.update((job.request_id, job) for job in page.jobs)
@@ -83,8 +86,9 @@ async def rows_since(
             oldest = ages[-1]
         elif ages:
             oldest = -math.inf  # not sorted that way: read on to the end
+        barren = 0 if page.jobs else barren + 1
         is_over = page.has_more is False or page.rows == 0 or (page.jobs and len(found) == known)
-        if is_over or -math.inf < oldest < since:
+        if is_over or barren == _MOST_BARREN or -math.inf < oldest < since:
             return list(found.values())
         page = await read(offset)
     raise APIResponseError(

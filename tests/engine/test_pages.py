@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+from virtual_service import Service, always, engine_for, reply
+
+from kling_async._engine.pages import rows_since
+from kling_async.errors import APIResponseError
+from kling_async.events import Notifier
+
+UNREADABLE = reply(200, {"requests": [{"id": 7}, None], "has_more": True})
+
+
+async def listed(service):
+    return [job async for jobs in engine_for(service).pages("m", 100, Notifier()) for job in jobs]
+
+
+async def looked_through(service):
+    async def at_once():
+        pass
+
+    return await rows_since(engine_for(service).caller, "m", since=0.0, turn=at_once)
+
+
+@pytest.mark.parametrize("read", [listed, looked_through])
+async def test_a_list_of_which_nothing_can_be_read_ends(read):
+    service = Service(before=[always("list", UNREADABLE)])
+    assert await read(service) == []
+    assert service.calls["list"] == 10
+
+
+async def test_a_list_without_an_end_is_not_looked_through_for_ever():
+    def endless(request, service):
+        number = service.calls["list"]
+        row = {"request_id": f"job-{number}", "status": "success", "created_at": 1_800_000_000 + number % 7}
+        return reply(200, {"requests": [row], "has_more": True})
+
+    service = Service(before=[endless])
+    with pytest.raises(APIResponseError, match="1,000 pages"):
+        await looked_through(service)
