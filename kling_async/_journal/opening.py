@@ -45,7 +45,7 @@ def resolved(path: str | os.PathLike[str]) -> Path:
     """
     shown = Path(path)
     with told(shown, "opened", "give the path of a file"):
-        place = shown.resolve()
+        place = Path(os.path.realpath(shown))
         if place.is_dir():
             raise JournalError(
                 f"The journal {str(shown)!r} is a folder: give the path of a file, such as 'run.db'."
@@ -69,16 +69,22 @@ def hold(path: Path) -> sqlite3.Connection:
     with told(path, "opened", advice):
         lock = connect(path.with_name(path.name + "-lock"), mode="mode=rwc", patience=0.0)
         try:
+            lock.execute("PRAGMA journal_mode = MEMORY")  # nothing is ever written
             lock.execute("BEGIN EXCLUSIVE")
         except sqlite3.Error as error:
             lock.close()
-            if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
+            if _code(error) != sqlite3.SQLITE_BUSY:
                 raise
             raise JournalError(
                 f"The journal {str(path)!r} is in use by another process, or by another Journal in this one: "
                 "wait until that ends, or give this run a journal of its own."
             ) from error
     return lock
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary code of an error; 0 for one of Python's own."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def make_if_missing(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> bool:
@@ -91,9 +97,9 @@ def make_if_missing(path: Path, migrations: Sequence[Migration] = MIGRATIONS) ->
     """
     if path.exists():
         return False
-    if stray := [str(path) + end for end in ("-wal", "-journal") if Path(str(path) + end).exists()]:
+    if has_leftovers(path):
         raise JournalError(
-            f"There is no journal {str(path)!r}, but {stray[0]!r}, which may hold paid jobs of one that was moved "
+            f"There is no journal {str(path)!r}, but '{path}-wal', which may hold paid jobs of one that was moved "
             "or deleted: put the journal back beside it, or choose another path."
         )
     new = path.with_name(path.name + "-new")
@@ -104,15 +110,15 @@ def make_if_missing(path: Path, migrations: Sequence[Migration] = MIGRATIONS) ->
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             migrate(connection, version=0, migrations=migrations)
-        _flush(new)
+        _flush(new, os.O_RDWR)
         new.replace(path)
         with suppress(OSError):  # not every system lets a folder be opened
-            _flush(path.parent)
+            _flush(path.parent, os.O_RDONLY)
     return True
 
 
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _flush(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:
@@ -135,22 +141,18 @@ def check(path: Path, *, newest: int = len(MIGRATIONS), whole: bool = True) -> i
             (application,) = connection.execute("PRAGMA application_id").fetchone()
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             _check_kind(path, application=application, version=version, newest=newest)
-            damage = _damage(connection, path) if whole else None
+            if whole and (damage := _damage(connection, path)):
+                raise _damaged(path, damage)
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", None)
-        if code == sqlite3.SQLITE_NOTADB:
-            raise _foreign(path) from error
-        if code != sqlite3.SQLITE_CORRUPT:
-            raise JournalError(
-                f"The journal {str(path)!r} could not be read ({error}): check that it can be."
-            ) from error
-        damage = str(error)
-    if damage is not None:
-        raise JournalError(
-            f"The journal {str(path)!r} is damaged or cut short ({damage}). It was left as it is: "
-            "put back a copy, or save what can be read with the sqlite3 shell's .recover; "
-            "client.list_jobs() shows what the service has."
-        )
+        match _code(error):
+            case sqlite3.SQLITE_NOTADB:
+                raise _foreign(path) from error
+            case sqlite3.SQLITE_CORRUPT:
+                raise _damaged(path, str(error)) from error
+            case _:
+                raise JournalError(
+                    f"The journal {str(path)!r} could not be read ({error}): check that it can be."
+                ) from error
     return int(version)
 
 
@@ -176,6 +178,13 @@ def _check_kind(path: Path, *, application: int, version: int, newest: int) -> N
         )
 
 
+def _damaged(path: Path, damage: str) -> JournalError:
+    return JournalError(
+        f"The journal {str(path)!r} is damaged or cut short ({damage}). It was left as it is: put back a copy, or "
+        "save what can be read with the sqlite3 shell's .recover; client.list_jobs() shows what the service has."
+    )
+
+
 def _foreign(path: Path) -> JournalError:
     return JournalError(
         f"{str(path)!r} is not a journal of kling_async. It was left as it is: choose another path."
@@ -184,7 +193,7 @@ def _foreign(path: Path) -> JournalError:
 
 def _harmless_mode(path: Path) -> str:
     """How to look at it so that nothing is made beside it, nor the writes that a kill left put into it."""
-    return "mode=ro" if has_leftovers(path) else "immutable=1"
+    return "mode=ro" if has_leftovers(path) else "mode=ro&immutable=1"
 
 
 def has_leftovers(path: Path) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.opening import check, connect, has_leftovers, hold, make_if_missing, resolved, told
-from kling_async._journal.schema import MIGRATIONS, Migration, migrate
+from kling_async._journal.schema import MIGRATIONS, Migration, migrate, undo
 from kling_async._journal.store import Changes
 from kling_async.errors import JournalError
 
@@ -100,11 +100,10 @@ _OWNS = (
 
 def _entry(row: Sequence[Any]) -> Entry:
     number, key, fingerprint, occurrence, *values = row
-    return Entry(
-        number=number,
-        identity=Identity(_text_back(key), fingerprint, occurrence),
-        **{name: come_out(value) for (name, come_out), value in zip(_OUT, values, strict=True)},
-    )
+    fields: dict[str, Any] = {
+        name: come_out(value) for (name, come_out), value in zip(_OUT, values, strict=True)
+    }
+    return Entry(number=number, identity=Identity(_text_back(key), fingerprint, occurrence), **fields)
 
 
 class SqliteStore:
@@ -144,8 +143,7 @@ class SqliteStore:
                 self._write(changes)
                 self._writer.execute("COMMIT")
             except BaseException:
-                if self._writer.in_transaction:  # SQLite itself has ended it on some errors
-                    self._writer.execute("ROLLBACK")
+                undo(self._writer)
                 raise
 
     def _write(self, changes: Changes) -> None:

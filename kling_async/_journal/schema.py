@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from sqlite3 import Connection
+from contextlib import suppress
+from sqlite3 import Connection, Error
 from typing import TypeAlias
 
 Migration: TypeAlias = Callable[[Connection], None]
@@ -104,6 +105,11 @@ def migrate(connection: Connection, *, version: int, migrations: Sequence[Migrat
         connection.execute(f"PRAGMA user_version = {len(migrations)}")
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        undo(connection)
         raise
+
+
+def undo(connection: Connection) -> None:
+    """Undo the transaction, unless SQLite itself has done so, as it does on some errors."""
+    with suppress(Error):
+        connection.execute("ROLLBACK")

@@ -29,7 +29,7 @@ class Changes:
 
     def followed_by(self, later: Changes) -> Changes:
         """Both as one."""
-        fields = {**self.fields}
+        fields = {number: {**change} for number, change in self.fields.items()}
         for number, change in later.fields.items():
             fields[number] = {**fields.get(number, {}), **change}
         return Changes(fields, {**self.numbers, **later.numbers}, [*self.earlier, *later.earlier])

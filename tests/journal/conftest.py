@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from decimal import Decimal
+
+import attrs
+import pytest
+from virtual_service import VirtualLoop
+
+from kling_async._journal.entry import EntryState, Identity, fingerprint
+from kling_async._journal.journal import Journal
+
+MODEL = "kling-v2-6"
+PRICE = Decimal("0.35")
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio", {"loop_factory": VirtualLoop}
+
+
+@attrs.frozen
+class Pen:
+    """Writes the usual things of the usual items."""
+
+    journal: Journal
+
+    def identity(self, prompt: str, occurrence: int = 0, key: str | None = None) -> Identity:
+        return Identity(key, fingerprint(MODEL, {"prompt": prompt}), occurrence)
+
+    def intend(self, prompt: str, *, at: float = 1.0, cost_usd: Decimal | None = PRICE) -> int:
+        identity = self.identity(prompt)
+        return self.journal.intend(
+            identity, model=MODEL, payload={"prompt": prompt}, at=at, cost_usd=cost_usd
+        )
+
+    def accept(self, number: int, request_id: str) -> None:
+        record = {"request_id": request_id, "status": "queued", "payload": {"prompt": "echo"}}
+        self.journal.accept(number, request_id=request_id, record=record)
+
+    def fail(self, number: int, error: str = "no") -> None:
+        self.journal.end(number, state=EntryState.FAILED, record=None, error=error)
+
+    def find(self, prompt: str):
+        return self.journal.find(self.identity(prompt))
+
+
+@pytest.fixture
+def pen_for():
+    return Pen

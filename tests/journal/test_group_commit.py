@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import anyio
+import pytest
+from virtual_store import MemoryStore
+
+from kling_async import JournalError
+from kling_async._journal.entry import EntryState
+from kling_async._journal.journal import Journal
+
+SLOW_DISK = 1.0
+"""Seconds of the virtual clock that a commit takes: longer than any wait for others."""
+
+
+async def slow_disk(function, *arguments):
+    await anyio.sleep(SLOW_DISK)
+    function(*arguments)
+
+
+@pytest.fixture
+def store():
+    return MemoryStore()
+
+
+@pytest.fixture
+def journal(store):
+    return Journal.over(store, run_sync=slow_disk)
+
+
+@pytest.fixture
+def pen(pen_for, journal):
+    return pen_for(journal)
+
+
+# Together
+
+
+async def test_durable_returns_when_it_is_on_the_disk(journal, pen, store):
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(journal.run)
+        pen.intend("rain")
+        await journal.durable()
+        assert store.kept[1].payload == {"prompt": "rain"}
+
+        before = anyio.current_time()
+        await journal.durable()
+        assert anyio.current_time() == before
+        tasks.cancel_scope.cancel()
+
+
+async def test_those_who_wait_together_share_a_commit(journal, pen, store):
+    async def taker(prompt):
+        await anyio.sleep(0.0001 * prompt)
+        pen.intend(str(prompt))
+        await journal.durable()
+        assert len(store.kept) > prompt
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(journal.run)
+        async with anyio.create_task_group() as takers:
+            for prompt in range(20):
+                takers.start_soon(taker, prompt)
+        tasks.cancel_scope.cancel()
+
+    assert store.commits == [20]
+
+
+async def test_who_comes_during_a_commit_waits_for_the_next(journal, pen, store):
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(journal.run)
+        pen.intend("rain")
+        tasks.start_soon(journal.durable)
+        await anyio.sleep(SLOW_DISK / 2)
+        pen.intend("snow")
+        await journal.durable()
+        assert sorted(store.kept) == [1, 2]
+        tasks.cancel_scope.cancel()
+
+    assert store.commits == [1, 1]
+
+
+async def test_who_wrote_before_a_commit_may_wait_for_it_later(journal, pen, store):
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(journal.run)
+        pen.intend("rain")
+        await anyio.sleep(SLOW_DISK / 2)
+        await journal.durable()
+        tasks.cancel_scope.cancel()
+
+    assert store.commits == [1]
+
+
+async def test_writes_for_which_nobody_waits_are_written_soon_and_together(journal, pen, store):
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(journal.run)
+        for prompt in range(10):
+            pen.intend(str(prompt))
+            await anyio.sleep(0.001)
+        await anyio.sleep(SLOW_DISK + 0.1)
+        tasks.cancel_scope.cancel()
+
+    assert store.commits == [10]
+
+
+async def test_without_a_committer_who_waits_writes_by_himself(journal, pen, store):
+    async with anyio.create_task_group() as tasks:
+        for prompt in range(3):
+            pen.intend(str(prompt))
+            tasks.start_soon(journal.durable)
+
+    assert store.commits == [3]
+
+
+async def test_who_waits_when_the_committer_leaves_writes_by_himself(journal, pen, store):
+    async with anyio.create_task_group() as tasks:
+        committer = anyio.CancelScope()
+
+        async def run():
+            with committer:
+                await journal.run()
+
+        tasks.start_soon(run)
+        await anyio.sleep(0.001)
+        pen.intend("rain")
+        tasks.start_soon(journal.durable)
+        await anyio.sleep(0.001)
+        committer.cancel()
+
+    assert store.commits == [1]
+
+
+async def test_two_batches_may_write_through_one_journal(journal, pen, store):
+    async with anyio.create_task_group() as tasks:
+        for _ in range(2):
+            tasks.start_soon(journal.run)
+        await anyio.sleep(0.001)
+        for prompt in range(4):
+            pen.intend(str(prompt))
+            await journal.durable()
+        tasks.cancel_scope.cancel()
+
+    assert store.commits == [1] * 4
+
+
+async def test_a_commit_that_was_cancelled_half_way_is_made_again(journal, pen, store):
+    number = pen.intend("rain")
+    with anyio.move_on_after(SLOW_DISK / 2):
+        await journal.flush()
+    assert store.kept == {}
+    pen.accept(number, "r-1")
+
+    await journal.flush()
+
+    assert store.kept[1].request_id == "r-1"
+
+
+async def test_who_waits_for_a_commit_that_is_cancelled_gets_another(journal, pen, store):
+    pen.intend("rain")
+    async with anyio.create_task_group() as tasks:
+        committer = anyio.CancelScope()
+
+        async def run():
+            with committer:
+                await journal.run()
+
+        tasks.start_soon(run)
+        await anyio.sleep(0.001)
+        tasks.start_soon(journal.durable)
+        await anyio.sleep(SLOW_DISK / 2)
+        committer.cancel()
+
+    assert store.commits == [1]
+
+
+# When the disk fails
+
+
+async def test_all_who_wait_are_told_that_it_could_not_be_written(journal, pen, store):
+    store.failure = JournalError("The journal is full.")
+    told = []
+
+    async def taker(prompt):
+        pen.intend(prompt)
+        try:
+            await journal.durable()
+        except JournalError as error:
+            told.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(journal.run)
+        async with anyio.create_task_group() as takers:
+            for prompt in "abc":
+                takers.start_soon(taker, prompt)
+        tasks.cancel_scope.cancel()
+
+    assert [error.message for error in told] == ["The journal is full."] * 3
+    assert len(set(map(id, told))) == 3
+    assert all(error.__cause__ is store.failure for error in told)
+
+
+async def test_what_could_not_be_written_is_written_with_the_next(journal, pen, store):
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(journal.run)
+        store.failure = JournalError("full")
+        number = pen.intend("rain")
+        with pytest.raises(JournalError):
+            await journal.durable()
+        store.failure = None
+        journal.withdraw(number, error="not written down")
+        pen.intend("snow")
+        await journal.durable()
+        tasks.cancel_scope.cancel()
+
+    assert store.commits == [2]
+    assert [entry.state for entry in store.kept.values()] == [EntryState.NOT_SUBMITTED, EntryState.INTENDED]
+
+
+async def test_a_failing_disk_is_not_tried_over_and_over(store, pen_for):
+    tries = []
+
+    async def failing_disk(_function, changes):
+        tries.append(changes)
+        raise JournalError("full")
+
+    journal = Journal.over(store, run_sync=failing_disk)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(journal.run)
+        pen_for(journal).intend("rain")
+        await anyio.sleep(100 * SLOW_DISK)
+        tasks.cancel_scope.cancel()
+
+    assert len(tries) == 1
+
+
+async def test_a_flush_tells_what_the_committer_could_tell_nobody(journal, pen, store):
+    store.failure = JournalError("full")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(journal.run)
+        pen.intend("rain")
+        await anyio.sleep(2 * SLOW_DISK)
+        tasks.cancel_scope.cancel()
+
+    with pytest.raises(JournalError, match="full"):
+        await journal.flush()
+
+
+# One loop after the other
+
+
+async def at_once(function, *arguments):
+    function(*arguments)
+
+
+def test_a_journal_serves_one_event_loop_after_the_other(pen_for, store):
+    journal = Journal.over(store, run_sync=at_once)
+
+    async def write(prompt):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(journal.run)
+            await anyio.sleep(0.1)
+            pen_for(journal).intend(prompt)
+            await journal.durable()
+            tasks.cancel_scope.cancel()
+
+    anyio.run(write, "rain")
+    anyio.run(write, "snow")
+
+    assert sorted(store.kept) == [1, 2]

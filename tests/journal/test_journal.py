@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+from decimal import Decimal
+
+import anyio
+import pytest
+from virtual_store import MemoryStore
+
+from kling_async import JournalError, ResultState
+from kling_async._journal.entry import EntryState
+from kling_async._journal.journal import Journal
+
+SLOW_DISK = 1.0
+"""Seconds of the virtual clock that a commit takes: longer than any wait for others."""
+
+
+async def slow_disk(function, *arguments):
+    await anyio.sleep(SLOW_DISK)
+    function(*arguments)
+
+
+@pytest.fixture
+def store():
+    return MemoryStore()
+
+
+@pytest.fixture
+def journal(store):
+    return Journal.over(store, run_sync=slow_disk)
+
+
+@pytest.fixture
+def pen(pen_for, journal):
+    return pen_for(journal)
+
+
+# What is written can be read at once
+
+
+async def test_what_was_intended_is_found_before_it_is_on_the_disk(journal, pen, store):
+    assert pen.find("rain") is None
+
+    number = pen.intend("rain", at=5.0)
+
+    entry = pen.find("rain")
+    assert (entry.number, entry.state, entry.sent_at) == (number, EntryState.INTENDED, 5.0)
+    assert (entry.attempts, entry.cost_usd, entry.request_id) == (1, Decimal("0.35"), None)
+    assert pen.find("snow") is None
+    assert store.kept == {}
+
+
+async def test_what_is_on_its_way_to_the_disk_is_found_too(journal, pen, store):
+    number = pen.intend("rain")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(journal.flush)
+        await anyio.sleep(SLOW_DISK / 2)
+        pen.accept(number, "r-1")
+
+        assert store.kept == {}
+        assert pen.find("rain").request_id == "r-1"
+        assert journal.owns("r-1")
+        assert [entry.number for entry in journal.entries()] == [1]
+
+
+async def test_one_identity_is_all_of_key_fingerprint_and_occurrence(journal, pen):
+    for occurrence in range(2):
+        for key in (None, "a"):
+            identity = pen.identity("rain", occurrence, key)
+            assert journal.find(identity) is None
+            journal.intend(identity, model="m", payload={}, at=1.0, cost_usd=None)
+
+    assert [entry.number for entry in journal.entries()] == [1, 2, 3, 4]
+
+
+async def test_entries_come_in_the_order_of_their_first_intent(journal, pen):
+    for prompt in "abcde":
+        pen.intend(prompt)
+    await journal.flush()
+    pen.fail(2)
+    pen.intend("b")
+    pen.intend("f")
+
+    assert [entry.payload["prompt"] for entry in journal.entries()] == list("abcdef")
+
+
+async def test_a_job_is_followed_to_its_file(journal, pen):
+    number = pen.intend("rain")
+    pen.accept(number, "r-1")
+    assert pen.find("rain").record == {"request_id": "r-1", "status": "queued"}
+
+    record = {"request_id": "r-1", "status": "success", "payload": {"prompt": "rain"}}
+    journal.end(number, state=ResultState.SUCCEEDED, record=record, error="disk full")
+    journal.save(number, path="r-1.mp4", size_bytes=9, sha256="ab")
+
+    entry = pen.find("rain")
+    assert (entry.state, entry.record) == (EntryState.SUCCEEDED, {"request_id": "r-1", "status": "success"})
+    assert (entry.path, entry.size_bytes, entry.sha256, entry.error) == ("r-1.mp4", 9, "ab", None)
+    assert entry.job.is_success
+
+
+async def test_an_end_without_a_record_leaves_the_one_before(journal, pen):
+    number = pen.intend("rain")
+    pen.accept(number, "r-1")
+    journal.end(number, state=ResultState.TIMED_OUT, record=None, error="too slow")
+
+    entry = pen.find("rain")
+    assert (entry.state, entry.error) == (EntryState.TIMED_OUT, "too slow")
+    assert entry.record == {"request_id": "r-1", "status": "queued"}
+
+
+# Attempts and their cost
+
+
+@pytest.mark.parametrize("state", [EntryState.FAILED, EntryState.AMBIGUOUS, None])
+async def test_another_attempt_keeps_the_id_and_the_cost_of_the_one_before(journal, pen, store, state):
+    number = pen.intend("rain")
+    pen.accept(number, "r-1")
+    if state is not None:
+        journal.end(number, state=state, record=None, error="no")
+
+    assert pen.intend("rain", at=9.0) == number
+
+    entry = pen.find("rain")
+    assert (entry.state, entry.attempts, entry.sent_at) == (EntryState.INTENDED, 2, 9.0)
+    assert (entry.request_id, entry.record, entry.error) == (None, None, None)
+    assert (entry.cost_usd, entry.attempt_cost_usd) == (Decimal("0.70"), Decimal("0.35"))
+    assert journal.owns("r-1")
+    assert journal.spent_usd() == Decimal("0.70")
+    await journal.flush()
+    assert store.earlier[number, 1].request_id == "r-1"
+    assert journal.owns("r-1")
+
+
+async def test_what_was_not_accepted_costs_nothing_and_is_no_attempt(journal, pen, store):
+    number = pen.intend("rain")
+    await journal.flush()
+
+    journal.withdraw(number, error="refused")
+
+    entry = pen.find("rain")
+    assert (entry.state, entry.error) == (EntryState.NOT_SUBMITTED, "refused")
+    assert (entry.attempts, entry.cost_usd, journal.spent_usd()) == (0, None, Decimal(0))
+    pen.intend("rain")
+    assert (pen.find("rain").attempts, journal.spent_usd()) == (1, Decimal("0.35"))
+    await journal.flush()
+    assert store.earlier == {}
+
+
+async def test_withdrawing_twice_takes_back_once(journal, pen):
+    number = pen.intend("rain")
+    pen.fail(number)
+    pen.intend("rain")
+    journal.withdraw(number, error="refused")
+    journal.end(number, state=ResultState.NOT_SUBMITTED, record=None, error="batch stopped")
+
+    entry = pen.find("rain")
+    assert (entry.attempts, entry.cost_usd, entry.error) == (1, Decimal("0.35"), "batch stopped")
+    assert journal.spent_usd() == Decimal("0.35")
+
+
+@pytest.mark.parametrize(
+    "first, second, total",
+    [
+        (None, None, None),
+        (None, Decimal(1), Decimal(1)),
+        (Decimal(1), None, Decimal(1)),
+        (Decimal("0.1"), Decimal("0.2"), Decimal("0.3")),
+    ],
+)
+async def test_an_unknown_price_is_not_zero(journal, pen, first, second, total):
+    number = pen.intend("rain", cost_usd=first)
+    pen.fail(number)
+    pen.intend("rain", cost_usd=second)
+    assert pen.find("rain").cost_usd == total
+
+    journal.withdraw(number, error="refused")
+    assert pen.find("rain").cost_usd == (total if second is None else first)
+
+
+# What is not settled
+
+
+@pytest.mark.parametrize("is_flushed", [False, True], ids=["pending", "on-the-disk"])
+async def test_posts_without_an_answer_are_counted_by_what_they_sent(journal, pen, is_flushed):
+    for occurrence in range(4):
+        identity = pen.identity("rain", occurrence)
+        journal.intend(identity, model="m", payload={}, at=1.0, cost_usd=None)
+    pen.intend("snow")
+    if is_flushed:
+        await journal.flush()
+    assert journal.unsettled(pen.identity("rain").fingerprint) == 4
+
+    journal.withdraw(1, error="refused")
+    pen.accept(2, "r-2")
+    journal.end(3, state=ResultState.AMBIGUOUS, record=None, error="lost")
+
+    assert journal.unsettled(pen.identity("rain").fingerprint) == 2
+    assert journal.unsettled("stranger") == 0
+
+
+async def test_a_journal_is_lent_to_one_batch_at_a_time(journal):
+    with journal.lent(), pytest.raises(JournalError, match="another batch"), journal.lent():
+        pass
+
+    with journal.lent():
+        pass
+
+
+# After a restart
+
+
+async def test_a_journal_goes_on_where_the_last_one_was_killed(journal, pen, store):
+    pen.accept(pen.intend("rain"), "r-1")
+    await journal.flush()
+    pen.intend("never durable")
+
+    again = Journal.over(store)
+
+    assert again.spent_usd() == Decimal("0.35")
+    assert again.find(pen.identity("rain")).request_id == "r-1"
+    assert again.find(pen.identity("never durable")) is None
+    number = again.intend(pen.identity("snow"), model="m", payload={}, at=1.0, cost_usd=None)
+    assert number == 2
+    assert again.find(pen.identity("snow")).number == 2
+
+
+# The end
+
+
+async def test_closing_writes_what_is_left_and_may_be_done_twice(pen, journal, store):
+    with journal:
+        pen.intend("rain")
+
+    journal.close()
+    assert (store.commits, store.is_closed) == ([1], True)
+
+
+async def test_closing_writes_nothing_where_nothing_is_left(pen, journal, store):
+    pen.intend("rain")
+    await journal.flush()
+    journal.close()
+
+    assert store.commits == [1]
+
+
+def test_a_journal_shows_its_path(journal):
+    assert repr(journal) == "<Journal 'memory.db'>"

@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from kling_async import JournalError
+from kling_async._journal.journal import Journal
+from kling_async._journal.opening import check, make_if_missing
+
+
+@pytest.fixture
+def run_db(tmp_path, pen_for):
+    """A journal with ten entries, closed."""
+    path = tmp_path / "run.db"
+    with Journal(path) as journal:
+        for number in range(10):
+            pen_for(journal).intend(f"rain {number} " + "and more " * 100)
+    return path
+
+
+@pytest.fixture
+def killed(tmp_path):
+    """A journal whose last writes lie beside it, as a kill leaves them."""
+    code = (
+        "import asyncio, os, sys\n"
+        "from kling_async._journal.journal import Journal\n"
+        "from kling_async._journal.entry import Identity\n"
+        "journal = Journal(sys.argv[1])\n"
+        "for number in range(10):\n"
+        "    journal.intend(Identity(None, 'f', number), model='m', payload={'x': 'y' * 999}, at=1.0, cost_usd=None)\n"
+        "asyncio.run(journal.flush())\n"
+        "os._exit(9)\n"
+    )
+    path = tmp_path / "killed.db"
+    done = subprocess.run([sys.executable, "-c", code, path], check=False)  # noqa: S603 - our own code
+    assert done.returncode == 9
+    return path
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """What lies in a folder, but for SQLite's index into the writes beside a journal, and the lock."""
+    return {
+        file.name: file.read_bytes()
+        for file in folder.iterdir()
+        if file.is_file() and not file.name.endswith(("-shm", "-lock"))
+    }
+
+
+def edited(path: Path, *, at: int, value: bytes) -> None:
+    content = bytearray(path.read_bytes())
+    content[at : at + len(value)] = value
+    path.write_bytes(content)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    "spoil, says",
+    [
+        (lambda path: path.write_text("my notes\n" * 1000), "is not a journal"),
+        (lambda path: path.write_bytes(b""), "is not a journal"),
+        (lambda path: os.truncate(path, 60), "is not a journal"),
+        (lambda path: edited(path, at=68, value=b"GPKG"), "is not a journal"),
+        (
+            lambda path: edited(path, at=60, value=b"\0\0\0\x63"),
+            r"newer version.*format 99.*up to 1\b.*update",
+        ),
+        (lambda path: os.truncate(path, 100), "damaged or cut short"),
+        (lambda path: os.truncate(path, path.stat().st_size // 2), "damaged or cut short"),
+        (lambda path: os.truncate(path, path.stat().st_size - 1), "damaged or cut short .*bytes"),
+        (lambda path: edited(path, at=8192, value=b"\xff" * 500), "damaged or cut short .*Page"),
+    ],
+    ids=["text", "empty", "stub", "another", "newer", "cut-100", "cut-half", "cut-one-byte", "scrawled"],
+)
+def test_what_cannot_be_used_is_refused_and_left_as_it_is(run_db, spoil, says):
+    spoil(run_db)
+    before = files_in(run_db.parent)
+
+    with pytest.raises(JournalError, match=says) as caught:
+        Journal(run_db)
+
+    assert str(run_db) in caught.value.message
+    assert files_in(run_db.parent) == before
+
+
+def test_a_file_of_another_kind_gets_no_lock_beside_it(tmp_path):
+    notes = tmp_path / "notes.txt"
+    notes.write_text("my notes")
+
+    with pytest.raises(JournalError):
+        Journal(notes)
+
+    assert list(tmp_path.iterdir()) == [notes]
+
+
+def test_another_database_is_left_as_it_is_whatever_lies_beside_it(tmp_path):
+    path = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE mine (x)")
+    Path(f"{path}-journal").write_bytes(b"x" * 600)
+    before = files_in(tmp_path)
+
+    with pytest.raises(JournalError, match="is not a journal"):
+        Journal(path)
+
+    assert files_in(tmp_path) == before
+
+
+def test_the_writes_beside_a_damaged_journal_are_left_too(killed):
+    assert Path(f"{killed}-wal").stat().st_size > 0
+    edited(killed, at=60, value=b"\0\0\0\x63")
+    os.truncate(f"{killed}-wal", 32)
+    before = files_in(killed.parent)
+
+    with pytest.raises(JournalError, match="newer version"):
+        Journal(killed)
+
+    assert files_in(killed.parent) == before
+
+
+def test_what_a_kill_left_beside_a_journal_is_part_of_it(killed):
+    with Journal(killed) as journal:
+        assert [entry.number for entry in journal.entries()] == list(range(1, 11))
+
+    assert not Path(f"{killed}-wal").exists()
+
+
+@pytest.mark.parametrize(
+    "place, says",
+    [
+        (".", "is a folder: give the path of a file"),
+        ("", "is a folder: give the path of a file"),
+        ("missing/run.db", "there is no folder .*missing.*Make it first"),
+        ("file/run.db", "there is no folder .*file"),
+        ("a\0b", "null"),
+    ],
+    ids=["folder", "nothing", "no-folder", "in-a-file", "nul"],
+)
+def test_a_path_that_can_have_no_file_says_so(tmp_path, monkeypatch, place, says):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+
+    with pytest.raises(JournalError, match=says):
+        Journal(place)
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder in which nobody can write")
+def test_a_folder_that_cannot_be_written_says_so():
+    with pytest.raises(JournalError, match="check that the folder '/proc' exists and can be written"):
+        Journal("/proc/run.db")
+
+
+def test_writes_without_their_journal_are_not_put_into_a_new_one(tmp_path):
+    Path(tmp_path, "run.db-wal").write_bytes(b"writes")
+
+    with pytest.raises(JournalError, match="may hold paid jobs"):
+        Journal(tmp_path / "run.db")
+
+    assert Path(tmp_path, "run.db-wal").read_bytes() == b"writes"
+    assert not Path(tmp_path, "run.db").exists()
+
+
+def test_a_journal_that_cannot_be_looked_at_says_so(tmp_path):
+    with pytest.raises(JournalError, match=r"could not be read .*unable to open"):
+        check(tmp_path / "nowhere.db")
+
+
+# The lock
+
+
+def test_a_second_journal_on_one_path_is_told_that_it_is_in_use(run_db):
+    with (
+        Journal(run_db),
+        pytest.raises(JournalError, match="in use by another process, or by another Journal"),
+    ):
+        Journal(run_db)
+
+    Journal(run_db).close()
+
+
+def test_a_second_process_is_told_that_it_is_in_use(run_db):
+    code = "import sys; from kling_async._journal.journal import Journal; Journal(sys.argv[1])"
+    with Journal(run_db):
+        second = subprocess.run(  # noqa: S603 - our own code
+            [sys.executable, "-c", code, run_db], check=False, capture_output=True, text=True
+        )
+
+    assert second.returncode == 1
+    assert "is in use by another process" in second.stderr
+
+
+def test_a_link_leads_to_the_same_lock(run_db, tmp_path):
+    link = tmp_path / "link.db"
+    link.symlink_to(run_db)
+
+    with Journal(run_db), pytest.raises(JournalError, match="in use"):
+        Journal(link)
+
+
+def test_a_lock_ends_with_its_process(killed):
+    assert Path(f"{killed}-lock").exists()
+    Journal(killed).close()
+
+
+def test_a_lock_that_is_none_says_so(run_db):
+    Path(f"{run_db}-lock").write_text("somebody's notes, long enough to be looked at\n" * 20)
+
+    with pytest.raises(JournalError, match=r"could not be opened \(file is not a database\)"):
+        Journal(run_db)
+
+
+# A new one
+
+
+def test_a_new_journal_is_whole_from_its_first_moment(tmp_path, monkeypatch):
+    def killed(self, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Journal(tmp_path / "run.db")
+    assert not Path(tmp_path, "run.db").exists()
+    monkeypatch.undo()
+
+    Path(tmp_path, "run.db-new").write_text("what a kill left")
+    Journal(tmp_path / "run.db").close()
+
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["run.db", "run.db-lock"]
+    assert check(tmp_path / "run.db") == 1
+
+
+def test_what_is_there_is_not_made_anew(run_db):
+    before = run_db.read_bytes()
+
+    assert make_if_missing(run_db) is False
+    assert run_db.read_bytes() == before
+
+
+def test_any_name_that_the_system_takes_will_do(tmp_path):
+    name = "50% of ünï?#&.db"
+    with Journal(tmp_path / name):
+        pass
+
+    assert sorted(file.name for file in tmp_path.iterdir()) == [name, f"{name}-lock"]
+
+
+def test_a_system_that_opens_no_folders_gets_its_journal_all_the_same(tmp_path, monkeypatch):
+    system_open = os.open
+
+    def open_(path, flags, *rest, **named):
+        if Path(path).is_dir():
+            raise PermissionError(13, "Permission denied")
+        return system_open(path, flags, *rest, **named)
+
+    monkeypatch.setattr(os, "open", open_)
+    Journal(tmp_path / "run.db").close()
+
+    assert check(tmp_path / "run.db") == 1

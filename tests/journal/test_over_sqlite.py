@@ -1,0 +1,319 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kling_async import JobStatus, JournalError
+from kling_async._journal.entry import EntryState, Identity
+from kling_async._journal.journal import Journal
+from kling_async._journal.over_sqlite import SqliteStore
+from kling_async._journal.schema import MIGRATIONS
+
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=20)
+ODD_TEXTS = ["a\0b", "\ud800", "x\udfffy", "\u202eabc", "e\u0301🦅", "雨" * 2500, "</script>", "'; --", ""]
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run.db"
+
+
+def reopened(path):
+    with Journal(path) as journal:
+        return list(journal.entries())
+
+
+# What goes in comes out
+
+
+@pytest.mark.parametrize("text", ODD_TEXTS, ids=ascii)
+def test_any_text_goes_in_and_comes_out(path, text):
+    identity = Identity(text, "f", 0)
+    with Journal(path) as journal:
+        number = journal.intend(identity, model=text, payload={"prompt": text}, at=1.5, cost_usd=None)
+        journal.accept(number, request_id=text, record={"status": text})
+        journal.save(number, path=text, size_bytes=1 << 40, sha256=None)
+        journal.end(number, state=EntryState.FAILED, record=None, error=text)
+
+    with Journal(path) as journal:
+        entry = journal.find(identity)
+        assert journal.owns(text)
+    assert entry.identity == identity
+    assert (entry.model, entry.payload, entry.request_id) == (text, {"prompt": text}, text)
+    assert (entry.path, entry.error, entry.record) == (text, text, {"status": text})
+    assert (entry.sent_at, entry.size_bytes) == (1.5, 1 << 40)
+
+
+@settings(max_examples=50)
+@given(ANY_TEXT, st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=3))
+def test_so_does_any_text_that_chance_writes(tmp_path_factory, text, payload):
+    path = tmp_path_factory.mktemp("journal") / "run.db"
+    with Journal(path) as journal:
+        number = journal.intend(Identity(text, "f", 0), model="m", payload=payload, at=1.0, cost_usd=None)
+        journal.end(number, state=EntryState.FAILED, record=payload, error=text)
+
+    (entry,) = reopened(path)
+    assert (entry.identity.key, entry.payload, entry.error) == (text, payload, text)
+
+
+@pytest.mark.parametrize("cost", [None, Decimal("0.350"), Decimal("1E-9"), Decimal(0)])
+def test_money_keeps_every_digit(path, cost):
+    with Journal(path) as journal:
+        journal.intend(Identity(None, "f", 0), model="m", payload={}, at=1.0, cost_usd=cost)
+
+    (entry,) = reopened(path)
+    assert str(entry.cost_usd) == str(cost)
+
+
+def test_a_record_that_no_json_can_hold_leaves_the_id(path, pen_for):
+    deep: dict = {}
+    for _ in range(5_000):
+        deep = {"x": deep}
+    with Journal(path) as journal:
+        number = pen_for(journal).intend("rain")
+        journal.accept(number, request_id="r-1", record={"status": "queued", "outcome": deep})
+
+    (entry,) = reopened(path)
+    assert (entry.record, entry.job.request_id, entry.job.status) == (None, "r-1", JobStatus.UNKNOWN)
+
+
+@pytest.mark.parametrize("stored", ["[1]", "{", "[" * 100_000], ids=["list", "cut", "deep"])
+def test_a_record_that_someone_broke_leaves_the_id(path, pen_for, stored):
+    with Journal(path) as journal:
+        pen_for(journal).accept(pen_for(journal).intend("rain"), "r-1")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE entries SET record = ?", [stored])
+
+    (entry,) = reopened(path)
+    assert (entry.record, entry.job.request_id) == (None, "r-1")
+
+
+def test_the_payload_is_kept_once(path, pen_for):
+    with Journal(path) as journal:
+        pen_for(journal).accept(pen_for(journal).intend("rain"), "r-1")
+
+    assert b"echo" not in path.read_bytes()
+
+
+# With other programs
+
+
+def test_anyone_can_read_it_with_sqlite(path):
+    identity = Identity("eagle", "f", 0)
+    with Journal(path) as journal:
+        number = journal.intend(
+            identity,
+            model="kling-v2-6",
+            payload={"prompt": "雨"},
+            at=1_800_000_000.5,
+            cost_usd=Decimal("0.35"),
+        )
+        record = {
+            "status": "success",
+            "created_at": 1_800_000_001,
+            "outcome": {"media_urls": [{"id": "0", "url": "https://storage.example/r-1.mp4"}]},
+        }
+        journal.accept(number, request_id="r-1", record=record)
+        journal.save(number, path="videos/r-1.mp4", size_bytes=5, sha256="ab")
+
+    with closing(sqlite3.connect(path)) as connection:
+        connection.row_factory = sqlite3.Row
+        (row,) = connection.execute("SELECT * FROM jobs")
+    assert dict(row) == {
+        "number": 1,
+        "prompt": "雨",
+        "state": "submitted",
+        "request_id": "r-1",
+        "video_url": "https://storage.example/r-1.mp4",
+        "path": "videos/r-1.mp4",
+        "error": None,
+        "cost_usd": "0.35",
+        "attempts": 1,
+        "sent_utc": "2027-01-15 08:00:00",
+        "created_utc": "2027-01-15 08:00:01",
+        "updated_utc": None,
+        "key": "eagle",
+        "model": "kling-v2-6",
+    }
+
+
+@pytest.mark.parametrize(
+    "outcome, url",
+    [
+        ({"media_urls": ["https://h/a.mp4"]}, "https://h/a.mp4"),
+        ({"media_urls": [], "video_url": "https://h/b.mp4"}, "https://h/b.mp4"),
+        ({"media_urls": [{"id": "0"}]}, None),
+        (None, None),
+        ("[" * 3000 + "]" * 3000, None),
+    ],
+    ids=["text", "older", "without", "none", "deep"],
+)
+def test_the_view_finds_the_video_wherever_the_service_put_it(path, pen_for, outcome, url):
+    with Journal(path) as journal:
+        number = pen_for(journal).intend("rain")
+        journal.end(number, state=EntryState.SUCCEEDED, record={"outcome": outcome}, error=None)
+    if isinstance(outcome, str):
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("UPDATE entries SET record = ?", [outcome])
+
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT video_url FROM jobs").fetchall() == [(url,)]
+
+
+async def test_others_may_read_while_it_is_written(path, pen_for):
+    with Journal(path) as journal:
+        number = pen_for(journal).intend("rain")
+        await journal.durable()
+        others = Journal.read(path)
+        assert [(entry.number, entry.state) for entry in others] == [(1, EntryState.INTENDED)]
+
+        pen_for(journal).accept(number, "r-1")
+        await journal.durable()
+        assert [entry.request_id for entry in Journal.read(path)] == ["r-1"]
+
+
+def test_reading_a_closed_journal_leaves_nothing_beside_it(path, pen_for):
+    with Journal(path) as journal:
+        for number in range(1_200):
+            pen_for(journal).intend(f"rain {number}")
+    before = path.read_bytes()
+
+    assert [entry.number for entry in Journal.read(path)] == list(range(1, 1_201))
+
+    assert path.read_bytes() == before
+    assert sorted(file.name for file in path.parent.iterdir()) == ["run.db", "run.db-lock"]
+
+
+def test_reading_after_a_kill_leaves_its_writes_for_the_next_run(path, pen_for, tmp_path):
+    copy, writes = tmp_path / "copy.db", tmp_path / "copy.db-wal"
+    with Journal(path) as journal:
+        pen_for(journal).intend("rain")
+        asyncio.run(journal.flush())
+        copy.write_bytes(path.read_bytes())
+        writes.write_bytes(Path(f"{path}-wal").read_bytes())
+    before = writes.read_bytes()
+
+    assert [entry.payload for entry in Journal.read(copy)] == [{"prompt": "rain"}]
+
+    assert writes.read_bytes() == before
+    assert [entry.payload for entry in reopened(copy)] == [{"prompt": "rain"}]
+
+
+def test_reading_what_is_not_there_says_so(tmp_path):
+    with pytest.raises(JournalError, match="There is no journal"):
+        Journal.read(tmp_path / "run.db")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["my notes", ""])
+def test_reading_what_is_no_journal_says_so(path, content):
+    path.write_text(content)
+    with pytest.raises(JournalError, match="is not a journal"):
+        Journal.read(path)
+
+
+def test_reading_an_older_journal_says_how_to_bring_it_up_to_date(path, monkeypatch):
+    Journal(path).close()
+    monkeypatch.setattr("kling_async._journal.over_sqlite.MIGRATIONS", (*MIGRATIONS, *MIGRATIONS))
+
+    with pytest.raises(JournalError, match=r"older version.*resuming it once"):
+        Journal.read(path)
+
+
+# When the disk fails
+
+
+async def test_a_full_disk_is_told_and_what_it_kept_is_safe(path, pen_for):
+    journal = Journal(path)
+    pen_for(journal).intend("rain")
+    await journal.durable()
+    journal._store._writer.execute("PRAGMA max_page_count = 1")
+    number = pen_for(journal).intend("snow " * 5_000)
+
+    with pytest.raises(JournalError, match=r"could not be written .*disk is full.*free the disk"):
+        await journal.durable()
+
+    journal._store._writer.execute("PRAGMA max_page_count = 100000")
+    journal.withdraw(number, error="not written down")
+    await journal.durable()
+    journal.close()
+    assert [entry.state for entry in reopened(path)] == [EntryState.INTENDED, EntryState.NOT_SUBMITTED]
+
+
+def test_a_journal_that_cannot_write_at_the_end_is_given_back_all_the_same(path, pen_for):
+    journal = Journal(path)
+    journal._store._writer.execute("PRAGMA query_only = ON")
+    pen_for(journal).intend("rain")
+
+    with pytest.raises(JournalError, match="could not be written"):
+        journal.close()
+
+    journal.close()
+    assert reopened(path) == []
+
+
+async def test_a_closed_journal_says_that_it_is_closed(path, pen_for):
+    journal = Journal(path)
+    journal.close()
+    pen_for(journal).intend("rain")
+
+    with pytest.raises(JournalError, match="closed"):
+        await journal.durable()
+    with pytest.raises(JournalError, match="closed"):
+        journal.owns("r-1")
+
+
+def test_a_disk_that_fails_while_it_is_opened_leaves_nothing_held(path, monkeypatch):
+    Journal(path).close()
+
+    def broken(connection):
+        raise OSError(5, os.strerror(5))
+
+    with pytest.raises(JournalError, match=r"could not be opened .*Input/output error"):
+        SqliteStore(path, migrations=(*MIGRATIONS, broken))
+
+    Journal(path).close()
+
+
+async def test_it_is_written_in_another_thread_in_one_transaction_for_all_who_wait(path, pen_for):
+    commits = []
+    with Journal(path) as journal:
+        journal._store._writer.set_trace_callback(
+            lambda text: commits.append(text) if text == "COMMIT" else None
+        )
+
+        async def one(number):
+            pen_for(journal).intend(f"rain {number}")
+            await journal.durable()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(journal.run)
+            async with anyio.create_task_group() as takers:
+                for number in range(100):
+                    takers.start_soon(one, number)
+            tasks.cancel_scope.cancel()
+
+        assert len(commits) == 1
+    assert len(reopened(path)) == 100
+
+
+def test_the_package_does_without_sqlite_until_a_journal_is_opened():
+    code = "import sys; sys.modules['sqlite3'] = None; import kling_async, kling_async._journal.journal"
+    subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603 - our own code

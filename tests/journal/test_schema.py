@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from kling_async import JournalError
+from kling_async._journal.journal import Journal
+from kling_async._journal.opening import check, connect
+from kling_async._journal.over_sqlite import SqliteStore
+from kling_async._journal.schema import MIGRATIONS
+
+
+def add_note(connection: sqlite3.Connection) -> None:
+    connection.execute("ALTER TABLE entries ADD COLUMN note TEXT")
+    connection.execute("UPDATE entries SET note = upper(state)")
+
+
+def stumble(connection: sqlite3.Connection) -> None:
+    connection.execute("DROP TABLE earlier_attempts")
+    raise KeyboardInterrupt
+
+
+def end_the_transaction(connection: sqlite3.Connection) -> None:
+    connection.execute("ROLLBACK")
+    raise sqlite3.OperationalError("disk I/O error")
+
+
+@pytest.fixture
+def old(tmp_path, pen_for):
+    """A journal of the present version, which is an old one to those who know more."""
+    with Journal(tmp_path / "run.db") as journal:
+        pen_for(journal).intend("rain")
+    return tmp_path / "run.db"
+
+
+def columns_of(path):
+    with closing(connect(path)) as connection:
+        return [row[1] for row in connection.execute("PRAGMA table_info(entries)")]
+
+
+def test_an_older_journal_is_brought_up_to_date_when_it_is_opened(old):
+    newest = (*MIGRATIONS, add_note)
+
+    store = SqliteStore(old, migrations=newest)
+
+    assert [entry.payload for entry in store.page(0)] == [{"prompt": "rain"}]
+    store.close()
+    assert columns_of(old)[-1] == "note"
+    assert check(old, newest=2) == 2
+
+
+@pytest.mark.parametrize("step", [stumble, end_the_transaction])
+def test_a_migration_that_ends_half_way_leaves_the_old_version(old, step):
+    before = old.read_bytes()
+
+    with pytest.raises(BaseException, match=r"disk I/O|^$"):
+        SqliteStore(old, migrations=(*MIGRATIONS, add_note, step))
+
+    assert check(old) == 1
+    assert "note" not in columns_of(old)
+    assert old.read_bytes() == before
+    SqliteStore(old).close()
+
+
+def test_once_migrated_a_journal_is_too_new_for_those_who_know_less(old):
+    SqliteStore(old, migrations=(*MIGRATIONS, add_note)).close()
+
+    with pytest.raises(JournalError, match="newer version"):
+        SqliteStore(old)

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from kling_async._journal.entry import Entry, EntryState, Identity
+from kling_async._journal.store import Changes, changed
+
+RAIN = Identity(None, "rain", 0)
+SNOW = Identity(None, "snow", 0)
+WHOLE = {
+    "number": 1,
+    "identity": RAIN,
+    "model": "m",
+    "payload": {},
+    "state": EntryState.INTENDED,
+    "cost_usd": Decimal(1),
+}
+
+
+def test_of_two_changes_the_later_word_on_each_field_counts():
+    first = Changes({1: {"state": "a", "error": "old"}, 2: {"error": "x"}}, {RAIN: 1})
+    second = Changes({1: {"error": "new"}, 3: {"path": "y"}}, {SNOW: 3})
+
+    both = first.followed_by(second)
+
+    assert both.fields == {1: {"state": "a", "error": "new"}, 2: {"error": "x"}, 3: {"path": "y"}}
+    assert both.numbers == {RAIN: 1, SNOW: 3}
+    assert first.fields[1] == {"state": "a", "error": "old"}
+
+
+def test_what_is_kept_of_earlier_attempts_adds_up():
+    one, other = Entry(**WHOLE), Entry(**{**WHOLE, "number": 2})
+
+    assert Changes(earlier=[one]).followed_by(Changes(earlier=[other])).earlier == [one, other]
+
+
+def test_a_change_of_all_fields_makes_an_entry():
+    assert changed(None, WHOLE) == Entry(**WHOLE)
+
+
+def test_a_change_of_some_leaves_the_others():
+    entry = changed(Entry(**WHOLE), {"state": EntryState.FAILED})
+    assert entry == Entry(**{**WHOLE, "state": EntryState.FAILED})
+
+
+def test_nothing_is_written_of_an_entry_that_was_never_intended():
+    with pytest.raises(AssertionError, match="intended"):
+        changed(None, {"state": EntryState.FAILED})

@@ -1,0 +1,62 @@
+"""A journal's store in memory: the part of a disk that a crash leaves, and a disk that can be full."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import attrs
+
+from kling_async._journal.entry import Entry, Identity
+from kling_async._journal.store import Changes, changed
+
+
+@attrs.define(eq=False)
+class MemoryStore:
+    """Holds what was committed and nothing else: a journal opened over it again is one after a crash."""
+
+    path: Path = Path("memory.db")
+    kept: dict[int, Entry] = attrs.field(factory=dict)
+    earlier: dict[tuple[int, int], Entry] = attrs.field(factory=dict)
+    commits: list[int] = attrs.field(factory=list)
+    """How many entries each commit changed."""
+    failure: Exception | None = None
+    """What the next commits raise."""
+    is_closed: bool = False
+
+    @property
+    def last_number(self) -> int:
+        return max(self.kept, default=0)
+
+    def commit(self, changes: Changes) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.commits.append(len(changes.fields))
+        self.earlier |= {(entry.number, entry.attempts): entry for entry in changes.earlier}
+        for number, change in changes.fields.items():
+            self.kept[number] = changed(self.kept.get(number), change)
+
+    def find(self, identity: Identity) -> Entry | None:
+        return next((entry for entry in self.kept.values() if entry.identity == identity), None)
+
+    def entry(self, number: int) -> Entry | None:
+        return self.kept.get(number)
+
+    def page(self, after: int) -> list[Entry]:
+        return [self.kept[number] for number in sorted(self.kept) if number > after][:3]
+
+    def owns(self, request_id: str) -> bool:
+        return any(entry.request_id == request_id for entry in (*self.kept.values(), *self.earlier.values()))
+
+    def unanswered(self, fingerprint: str) -> list[int]:
+        return [
+            number
+            for number, entry in self.kept.items()
+            if entry.identity.fingerprint == fingerprint and entry.request_id is None
+        ]
+
+    def spent_usd(self) -> Decimal:
+        return sum((entry.cost_usd or Decimal(0) for entry in self.kept.values()), Decimal(0))
+
+    def close(self) -> None:
+        self.is_closed = True
