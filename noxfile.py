@@ -122,7 +122,7 @@ def find_chromium(session: nox.Session) -> str:
     if found is None:
         session.skip(
             f"it needs Chromium, and none of {', '.join(CHROMIUMS)} is here. On Debian: apt-get install chromium "
-            "(as root this session does it itself); on macOS: put its folder into PATH."
+            "(as root this session does it itself); on macOS: put its folder into PATH"
         )
     return found
 

@@ -6,9 +6,10 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import Literal, TypeAlias
 
+from kling_async._display.forecast import Forecast
 from kling_async._display.tally import Tally
 from kling_async.errors import ConfigurationError
-from kling_async.events import Listener
+from kling_async.events import Listener, Notifier
 
 Progress: TypeAlias = bool | Literal["auto"]
 """Draw, do not draw, or draw where stderr is a terminal."""
@@ -41,5 +42,5 @@ def drawing_of(
     console = Console(stderr=True, highlight=False)
     if not is_drawable(console):
         return None, nullcontext()
-    tally = Tally(total=total, saves=saves)
-    return tally, drawn(Bar(tally), console=console)
+    tally, forecast = Tally(total=total, saves=saves), Forecast()
+    return Notifier(tally, forecast), drawn(Bar(tally, forecast), console=console)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import attrs
 
+from kling_async._display.speed import Speed
 from kling_async.events import (
     Downloaded,
     Event,
     Finished,
     PollFailed,
+    Resumed,
     Retrying,
+    Spent,
     StatusChanged,
     SubmitReconciled,
     Submitted,
     Throttled,
 )
-from kling_async.models import JobStatus, ResultState
+from kling_async.models import Job, JobStatus, ResultState
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -37,6 +42,12 @@ class Tally:
     """Jobs that the service took."""
     refused: int = attrs.field(init=False, default=0)
     """Items that ended without a job."""
+    saved_bytes: int = attrs.field(init=False, default=0)
+    """The size of the videos that were saved."""
+    speed: Speed = attrs.field(init=False, factory=Speed)
+    """Bytes a second of late, by the time of the events."""
+    spent_usd: Decimal | None = attrs.field(init=False, default=None)
+    """US dollars so far, where prices are known."""
     note: str | None = attrs.field(init=False, default=None)
     """What is in the way just now."""
     _open: dict[str, JobStatus | None] = attrs.field(init=False, factory=dict)
@@ -46,6 +57,11 @@ class Tally:
     def ended(self) -> int:
         """Items that the service has no more work with."""
         return self.succeeded + self.failed
+
+    @property
+    def waiting(self) -> int:
+        """Items that are not submitted yet; 0 where nobody knows how many there are."""
+        return max((self.total or 0) - self.ended - self.queued - self.running, 0)
 
     @property
     def open_ids(self) -> tuple[str, ...]:
@@ -60,16 +76,23 @@ class Tally:
     def __call__(self, event: Event) -> None:
         """Take in one event."""
         match event:
-            case Submitted(job=job) | SubmitReconciled(job=job):
+            case Submitted(job=job) | SubmitReconciled(job=job) | Resumed(job=Job(is_final=False) as job):
                 self.submitted += 1
                 self._move(job.request_id, job.status)
+            case StatusChanged(request_id=request_id, status=JobStatus.FAILED | JobStatus.CANCELLED):
+                # No `Finished` follows where it failed for a rate limit: its item gets another job.
+                self._forget(request_id)
             case StatusChanged(request_id=str(request_id), status=status):
                 self._move(request_id, status)
             case Finished():
                 self._finish(event)
-            case Downloaded(request_id=request_id):
+            case Downloaded(request_id=request_id, size_bytes=size_bytes):
                 self.saved += 1
+                self.saved_bytes += size_bytes
+                self.speed.add(size_bytes, now=event.at)
                 self._forget(request_id)
+            case Spent(total_usd=total_usd):
+                self.spent_usd = total_usd
             case _:
                 self.note = note_of(event) or self.note
                 return
@@ -80,6 +103,8 @@ class Tally:
         self.succeeded += is_made
         self.failed += not is_made
         self.refused += event.request_id is None
+        if is_made and self.saves:
+            self.speed.begin(event.at)
         may_be_fetched = self.saves if is_made else event.state is ResultState.TIMED_OUT
         if may_be_fetched and event.request_id is not None:
             self._move(event.request_id, None)

@@ -2,49 +2,85 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import TextIO
 
 import attrs
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.file_proxy import FileProxy
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from kling_async._display.forecast import Forecast
+from kling_async._display.page import clock_text, money_text, size_text
 from kling_async._display.tally import Tally
 
 MOST_COLUMNS = 120
 """Wider drawings are hard to read across."""
 _PER_SECOND = 8
-_SECONDS_IN_MINUTE = 60
-_MINUTES_IN_HOUR = 60
+_MINUTE = 60.0
+_HOUR = 3600.0
+_SOON = 10.0
+_SLOWEST = 1000.0
+"""Bytes a second under which nothing is coming in."""
+_BETWEEN = Text(" · ", "dim")
+_GAP = 3
+_ECHO = 2
+"""Columns left free at the end of a line: a terminal writes `^C` there, and would break the line of a full one."""
 
 
 @attrs.define(eq=False)
 class Bar:
-    """Two lines for a batch under way, and a third when something is in the way."""
+    """Two lines for a batch under way, a third on a narrow terminal, and one more when something is in the way."""
 
     tally: Tally
+    forecast: Forecast | None = None
     _started: float = attrs.field(init=False, factory=time.monotonic)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = max(min(options.max_width - _ECHO, MOST_COLUMNS), 1)
+        yield from console.render(Group(*self._lines(width)), options.update(width=width))
+
+    def _lines(self, width: int) -> Iterator[RenderableType]:
         tally = self.tally
-        head = Table.grid(padding=(0, 1))
-        head.width = min(options.max_width, MOST_COLUMNS)
-        head.add_column(ratio=1)
-        head.add_column(justify="right", no_wrap=True)
-        total = tally.total
-        head.add_row(
-            ProgressBar(total=total, completed=tally.ended, pulse=total is None),
-            f"{tally.ended} of {total}" if total is not None else f"{tally.ended} ended",
-            Text(duration(time.monotonic() - self._started), "dim"),
-        )
-        yield head
-        yield counts(tally)
+        yield self._head(width)
+        first, second = counts(tally), traffic(tally, now=time.time())
+        if first.cell_len + _GAP + second.cell_len <= width:
+            second.align("right", width - first.cell_len)
+            yield Text.assemble(first, second)
+        else:
+            yield first
+            yield second
         if tally.note is not None:
             yield Text(tally.note, "yellow", no_wrap=True, overflow="ellipsis")
+
+    def _head(self, width: int) -> Table:
+        """The bar, how far it is, how long it took, and how long it may still take."""
+        tally, total = self.tally, self.tally.total
+        head = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
+        head.width = width
+        head.add_column(ratio=1)
+        head.add_column(justify="right", no_wrap=True)
+        head.add_column(justify="right", no_wrap=True)
+        head.add_row(
+            ProgressBar(total=total, completed=tally.ended, pulse=total is None),
+            f"{tally.ended:,} of {total:,}" if total is not None else f"{tally.ended:,} ended",
+            Text(" ".join(filter(None, (clock_text(time.monotonic() - self._started), self._left()))), "dim"),
+        )
+        return head
+
+    def _left(self) -> str:
+        tally = self.tally
+        if self.forecast is None or tally.total is None or tally.ended >= tally.total:
+            return ""
+        return left_text(self.forecast.seconds_left(waiting=tally.waiting, now=time.time()))
 
 
 def counts(tally: Tally) -> Text:
@@ -56,20 +92,38 @@ def counts(tally: Tally) -> Text:
         (tally.saved, "saved", "green"),
         (tally.failed, "failed", "red"),
     )
-    shown = [Text(f"{count} {word}", style) for count, word, style in parts if count]
-    return Text(" · ", "dim").join(shown) if shown else Text("starting", "dim")
+    shown = [Text(f"{count:,} {word}", style) for count, word, style in parts if count]
+    return _BETWEEN.join(shown) if shown else Text("starting", "dim")
 
 
-def duration(seconds: float) -> str:
-    """Such as `0:42` or `1:02:03`."""
-    minutes, second = divmod(int(seconds), _SECONDS_IN_MINUTE)
-    hours, minute = divmod(minutes, _MINUTES_IN_HOUR)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+def traffic(tally: Tally, *, now: float) -> Text:
+    """What came in and what was spent; empty before there is anything."""
+    shown = []
+    if tally.saved_bytes:
+        speed = tally.speed.at(now)
+        rate = f" at {size_text(speed)}/s" if speed >= _SLOWEST else ""
+        shown.append(Text(f"{size_text(tally.saved_bytes)}{rate}", "dim"))
+    if tally.spent_usd is not None:
+        shown.append(Text(money_text(tally.spent_usd), "dim"))
+    return _BETWEEN.join(shown)
+
+
+def left_text(seconds: float | None) -> str:
+    """Such as `(4 min left)`, no finer than anyone can know; empty where nobody knows."""
+    if seconds is None:
+        return ""
+    if seconds < _MINUTE:
+        return f"({max(math.ceil(seconds / _SOON), 1) * _SOON:.0f} s left)"
+    if seconds < _HOUR:
+        return f"({seconds / _MINUTE:.0f} min left)"
+    return f"({seconds / _HOUR:,.1f} h left)"
 
 
 @contextmanager
 def drawn(*parts: RenderableType, console: Console, is_wanted: bool = True) -> Iterator[None]:
     """Draw the parts below each other, again and again, for as long as the block lasts; nothing where no terminal is.
+
+    What is printed or logged meanwhile goes above them.
 
     Args:
         *parts: They are asked for their looks anew at each drawing.
@@ -79,18 +133,37 @@ def drawn(*parts: RenderableType, console: Console, is_wanted: bool = True) -> I
     if not is_wanted or not is_drawable(console):
         yield
         return
-    # Only lines for this console's own stream are put above the drawing: results on stdout must stay there.
-    with Live(
+    before = sys.stderr
+    # What goes to a file or a pipe must get there; on the terminal it would tear the drawing.
+    live = Live(
         Group(*parts),
         console=console,
         refresh_per_second=_PER_SECOND,
         transient=True,
-        redirect_stdout=not console.stderr,
+        redirect_stdout=not console.stderr or sys.stdout.isatty(),
         redirect_stderr=console.stderr,
-    ):
+    )
+    with live, _logged_to(sys.stderr, instead_of=before):
+        yield
+
+
+@contextmanager
+def _logged_to(stream: TextIO, *, instead_of: TextIO) -> Iterator[None]:
+    """Send what handlers of logs wrote to one stream to another; a handler holds the stream that it once found."""
+    loggers = [logging.getLogger(), *logging.root.manager.loggerDict.values()]
+    handlers = {handler for logger in loggers for handler in getattr(logger, "handlers", ())}
+    with ExitStack() as undone:
+        for handler in handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.stream is instead_of:
+                handler.setStream(stream)
+                undone.callback(handler.setStream, instead_of)
         yield
 
 
 def is_drawable(console: Console) -> bool:
-    """Whether lines can be drawn over there; an environment that forces colours into a file makes it no terminal."""
-    return console.is_terminal and console.file.isatty() and not console.is_dumb_terminal
+    """Whether lines can be drawn over there; an environment that forces colours into a file makes it no terminal.
+
+    Nor can they where another drawing already is: two would overwrite each other.
+    """
+    is_taken = isinstance(sys.stderr, FileProxy) or isinstance(sys.stdout, FileProxy)
+    return console.is_terminal and console.file.isatty() and not console.is_dumb_terminal and not is_taken

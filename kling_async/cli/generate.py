@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import attrs
 from cyclopts import Group, Parameter, validators
 
+from kling_async._display.forecast import Forecast
 from kling_async._display.history import History
 from kling_async._display.tally import Tally
 from kling_async._display.terminal import Bar, drawn
@@ -21,6 +22,7 @@ from kling_async.cli.screen import complain, is_free_for_drawing, say, stderr, s
 from kling_async.cli.service import Service, client_of, emulated
 from kling_async.cli.summary import Errand, say_interrupted, summarise
 from kling_async.errors import ConfigurationError
+from kling_async.events import Notifier
 from kling_async.models import BatchResult, Result
 from kling_async.report import check_target
 
@@ -97,11 +99,15 @@ async def generate(
     if report is not None:
         check_target(report)
     tally, history = Tally(total=len(order), saves=True), History()
+    forecast = Forecast()
+    listen = Notifier(tally, forecast, None if report is None else history)
     errand = Errand(folder=out, service=service, is_emulated=emulate)
-    opened = emulated(on_event=tally) if emulate else client_of(service, on_event=tally)
+    opened = emulated(on_event=listen) if emulate else client_of(service, on_event=listen)
     started = time.monotonic()
     try:
-        with drawn(Bar(tally), console=stderr(), is_wanted=not quiet and is_free_for_drawing(is_json=json)):
+        with drawn(
+            Bar(tally, forecast), console=stderr(), is_wanted=not quiet and is_free_for_drawing(is_json=json)
+        ):
             async with (
                 opened as client,
                 client.batch(
@@ -110,7 +116,6 @@ async def generate(
                     output=out,
                     skip_invalid=skip_invalid,
                     progress=False,
-                    on_event=None if report is None else history,
                 ) as stream,
             ):
                 results = await _collected(stream, order, tally, is_json=json)

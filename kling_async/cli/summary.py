@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 import attrs
 from rich.console import Console
 
+from kling_async._display.page import clock_text
 from kling_async._display.tally import Tally
-from kling_async._display.terminal import duration
 from kling_async.cli.screen import complain, cut, say, stderr
 from kling_async.cli.service import Service
 from kling_async.models import Result
@@ -52,7 +52,7 @@ def summarise(
     saved = sum(map(is_saved, results))
     if console is not None:
         folder = os.path.join(errand.folder, "")  # noqa: PTH118 - keeps what the user wrote, with a slash
-        line = f"{saved:,} of {len(results):,} videos saved in {folder} ({duration(seconds)})"
+        line = f"{saved:,} of {len(results):,} videos saved in {folder} ({clock_text(seconds)})"
         say(line, console)
     if saved < len(results):
         complain(f"{len(results) - saved:,} of {len(results):,} videos were not saved:", *reasons(results))

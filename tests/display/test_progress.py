@@ -9,7 +9,9 @@ from virtual_service import Service, VirtualLoop
 from kling_async import ConfigurationError, KlingClient
 from kling_async._display import progress as room
 from kling_async._display.progress import drawing_of
-from kling_async._display.tally import Tally
+from kling_async.errors import APIConnectionError
+from kling_async.events import Finished
+from kling_async.models import ResultState
 
 
 @pytest.fixture
@@ -30,11 +32,15 @@ def terminal_of(monkeypatch):
 
 
 @pytest.mark.parametrize("wish", [True, "auto"])
-def test_a_listener_counts_for_a_terminal(monkeypatch, wish):
-    terminal_of(monkeypatch)
-    listener, _ = drawing_of(wish, total=3, saves=True)
-    assert isinstance(listener, Tally)
-    assert (listener.total, listener.saves) == (3, True)
+def test_a_terminal_sees_what_its_listener_hears(monkeypatch, wish):
+    terminal = terminal_of(monkeypatch)
+    listener, drawing = drawing_of(wish, total=3, saves=True)
+    assert listener is not None
+    error = APIConnectionError("lost")
+    with drawing:
+        listener(Finished(at=0.0, index=0, state=ResultState.NOT_SUBMITTED, error=error))
+    assert "0 of 3" in terminal.getvalue()
+    assert "1 of 3" in terminal.getvalue()
 
 
 @pytest.mark.parametrize("wish", [True, "auto"])

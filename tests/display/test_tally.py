@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from kling_async.events import (
     Finished,
     NotSubmitted,
     PollFailed,
+    Resumed,
     Retrying,
+    Spent,
     StatusChanged,
     SubmitReconciled,
     Submitted,
@@ -86,6 +89,20 @@ def test_a_success_that_need_not_be_saved_is_not_open():
     assert tally_of(submitted("a"), finished("a", ResultState.SUCCEEDED), saves=False).open_ids == ()
 
 
+@pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.CANCELLED])
+def test_a_job_that_made_no_video_counts_no_more_even_if_its_item_gets_another(status):
+    tally = tally_of(submitted("a"), moved("a", status), submitted("b"))
+    assert counts(tally) == {"queued": 1, "submitted": 2}
+    assert tally.open_ids == ("b",)
+
+
+@pytest.mark.parametrize("total, waiting", [(9, 8), (None, 0), (0, 0)])
+def test_what_is_not_submitted_yet_waits_where_it_is_known_how_much_there_is(total, waiting):
+    tally = Tally(total=total)
+    tally(submitted("a"))
+    assert tally.waiting == waiting
+
+
 def test_jobs_of_an_earlier_run_are_followed():
     tally = Tally(total=1, saves=True)
     tally.follow("a")
@@ -116,3 +133,35 @@ def test_trouble_is_noted_until_something_moves():
 )
 def test_only_trouble_has_a_note(event, note):
     assert note_of(event) == note
+
+
+@pytest.mark.parametrize(
+    "status, expected",
+    [
+        (JobStatus.QUEUED, {"queued": 1, "submitted": 1}),
+        (JobStatus.PROCESSING, {"running": 1, "submitted": 1}),
+        (JobStatus.SUCCESS, {}),
+        (None, {}),
+    ],
+)
+def test_a_job_of_an_earlier_run_counts_if_it_is_not_over(status, expected):
+    job = Job(request_id="a", status=status) if status else None
+    assert counts(tally_of(Resumed(at=0.0, request_id="a", job=job))) == expected
+
+
+def test_what_was_spent_is_the_last_that_was_told():
+    assert tally_of().spent_usd is None
+    spent = [Spent(at=0.0, cost_usd=Decimal(1), total_usd=Decimal(total)) for total in (1, 2)]
+    assert tally_of(*spent).spent_usd == 2
+
+
+def test_downloads_have_a_size_and_a_speed():
+    job = Job(request_id="a", status=JobStatus.QUEUED)
+    tally = tally_of(
+        Submitted(at=0.0, request_id="a", job=job),
+        Finished(at=10.0, request_id="a", state=ResultState.SUCCEEDED),
+        Downloaded(at=11.0, request_id="a", path=Path("a.mp4"), size_bytes=1_000),
+    )
+    assert tally.saved_bytes == 1_000
+    # The seconds before do not count: only from the first video on could anything come.
+    assert tally.speed.at(11.0) > 900

@@ -1,14 +1,21 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import select
+import sys
+import time
+from decimal import Decimal
 
 import pytest
 from rich.console import Console
 
+from kling_async._display.forecast import Forecast
 from kling_async._display.tally import Tally
-from kling_async._display.terminal import Bar, drawn, duration, is_drawable
+from kling_async._display.terminal import Bar, drawn, is_drawable, left_text, traffic
+from kling_async.events import Finished, Submitted
+from kling_async.models import Job, JobStatus, ResultState
 
 
 @pytest.fixture
@@ -27,25 +34,86 @@ def terminal(monkeypatch):
         yield Console(file=file, width=60, _environ={"TERM": "xterm"}), read
 
 
-def shown(tally: Tally, width: int = 60) -> list[str]:
+def shown(tally: Tally, width: int = 62, forecast: Forecast | None = None) -> list[str]:
     file = io.StringIO()
-    Console(file=file, width=width).print(Bar(tally))
+    Console(file=file, width=width).print(Bar(tally, forecast))
     return file.getvalue().splitlines()
 
 
-def test_a_bar_shows_how_far_a_batch_is_and_each_count_that_is_not_zero():
+def busy() -> Tally:
     tally = Tally(total=10, saves=True)
     tally.queued, tally.running, tally.succeeded, tally.saved, tally.failed = 3, 2, 4, 1, 1
+    return tally
+
+
+def test_a_bar_shows_how_far_a_batch_is_and_each_count_that_is_not_zero():
+    tally = busy()
     head, line = shown(tally)
-    assert head.endswith("5 of 10 0:00")
+    assert head.rstrip().endswith("5 of 10  0:00")
     assert line.rstrip() == "3 queued · 2 running · 4 done · 1 saved · 1 failed"
     tally.queued = tally.failed = 0
     assert shown(tally)[1].rstrip() == "2 running · 4 done · 1 saved"
 
 
+def test_what_came_in_and_what_was_spent_stand_at_the_right():
+    tally = busy()
+    tally.saved_bytes, tally.spent_usd = 1_300_000, Decimal("3.5")
+    line = shown(tally, 82)[1].rstrip()
+    assert line.startswith("3 queued")
+    assert line.endswith("   1.3 MB · $3.50")
+    assert len(line) == 80
+
+
+def test_a_narrow_terminal_gets_a_line_more():
+    tally = busy()
+    tally.spent_usd = Decimal("3.5")
+    assert [line.rstrip() for line in shown(tally, 55)[1:]] == [
+        "3 queued · 2 running · 4 done · 1 saved · 1 failed",
+        "$3.50",
+    ]
+
+
+def test_the_speed_is_told_while_something_comes_in():
+    tally = busy()
+    tally.saved_bytes = 1_000_000
+    tally.speed.begin(100.0)
+    tally.speed.add(1_000_000, now=101.0)
+    assert traffic(tally, now=101.0).plain == "1.0 MB at 1.1 MB/s"
+    assert traffic(tally, now=200.0).plain == "1.0 MB"
+
+
+def test_the_time_left_is_told_once_a_job_has_ended():
+    tally, forecast, now = Tally(total=4), Forecast(), time.time()
+    for index in range(4):
+        job = Job(request_id=f"{index}", status=JobStatus.QUEUED)
+        for listen in (tally, forecast):
+            listen(Submitted(at=now - 100, request_id=job.request_id, job=job))
+    assert shown(tally, forecast=forecast)[0].rstrip().endswith("0 of 4  0:00")
+    for listen in (tally, forecast):
+        listen(Finished(at=now, request_id="0", state=ResultState.SUCCEEDED))
+    assert shown(tally, forecast=forecast)[0].rstrip().endswith(" left)")
+    tally.succeeded = 4
+    assert shown(tally, forecast=forecast)[0].rstrip().endswith("4 of 4  0:00")
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [
+        (None, ""),
+        (0.0, "(10 s left)"),
+        (31.0, "(40 s left)"),
+        (61.0, "(1 min left)"),
+        (1_000.0, "(17 min left)"),
+        (9_000.0, "(2.5 h left)"),
+    ],
+)
+def test_the_time_left_is_no_finer_than_anyone_can_know(seconds, text):
+    assert left_text(seconds) == text
+
+
 def test_a_batch_of_unknown_length_has_a_bar_too():
     head, line = shown(Tally())
-    assert head.endswith("0 ended 0:00")
+    assert head.rstrip().endswith("0 ended  0:00")
     assert line.rstrip() == "starting"
 
 
@@ -59,13 +127,10 @@ def test_what_is_in_the_way_is_a_line_of_its_own_cut_to_the_width():
 
 
 @pytest.mark.parametrize("width", [20, 80, 200])
-def test_a_bar_fits_its_terminal_and_is_no_wider_than_can_be_read(width):
-    assert all(len(line.rstrip()) <= min(width, 120) for line in shown(Tally(total=1), width))
-
-
-@pytest.mark.parametrize("seconds, text", [(0.9, "0:00"), (62, "1:02"), (3_723, "1:02:03")])
-def test_a_duration_reads_like_a_clock(seconds, text):
-    assert duration(seconds) == text
+def test_a_bar_is_no_wider_than_can_be_read_and_leaves_room_for_an_echo(width):
+    tally = busy()
+    tally.note = "wait " * 100
+    assert all(len(line.rstrip()) <= min(width - 2, 120) for line in shown(tally, width))
 
 
 def test_a_terminal_is_drawn_on_and_left_clean(terminal):
@@ -92,3 +157,30 @@ def test_a_file_is_no_terminal_even_where_colours_are_forced(tmp_path):
         with drawn(Bar(Tally()), console=console):
             pass
         assert (tmp_path / "log").read_text() == ""
+
+
+def test_lines_of_a_log_go_above_the_drawing_and_their_handlers_get_their_stream_back(terminal, monkeypatch):
+    console, read = terminal
+    monkeypatch.setattr(sys, "stderr", console.file)
+    console = Console(stderr=True, width=60, _environ={"TERM": "xterm"})
+    held, other = logging.StreamHandler(), logging.StreamHandler(io.StringIO())
+    logger = logging.getLogger("of the test")
+    monkeypatch.setattr(logger, "handlers", [held, other])
+    with drawn(Bar(Tally(total=2)), console=console):
+        assert held.stream is sys.stderr is not console.file
+        logger.warning("a line of the log")
+        assert "a line of the log" in read()
+    assert held.stream is console.file
+    assert other.stream.getvalue() == "a line of the log\n"
+
+
+def test_where_a_drawing_is_there_is_no_place_for_a_second(terminal, monkeypatch):
+    console, read = terminal
+    monkeypatch.setattr(sys, "stderr", console.file)
+    first, second = (Console(stderr=True, width=60, _environ={"TERM": "xterm"}) for _ in range(2))
+    with drawn(Bar(Tally(total=1)), console=first):
+        assert not is_drawable(second)
+        with drawn(Bar(Tally(total=777)), console=second):
+            pass
+    assert "777" not in read()
+    assert is_drawable(second)

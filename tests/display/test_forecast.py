@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kling_async._display.forecast import Forecast
+from kling_async.errors import KlingError
+from kling_async.events import Finished, PollFailed, StatusChanged, SubmitReconciled, Submitted
+from kling_async.models import Job, JobStatus, ResultState
+
+
+def submitted(name: str, at: float, kind=Submitted):
+    return kind(at=at, request_id=name, job=Job(request_id=name, status=JobStatus.QUEUED))
+
+
+def finished(name: str | None, at: float):
+    return Finished(at=at, request_id=name, state=ResultState.SUCCEEDED)
+
+
+def moved(name: str, at: float, status: JobStatus):
+    return StatusChanged(at=at, request_id=name, status=status, previous=JobStatus.QUEUED)
+
+
+def forecast_of(*events) -> Forecast:
+    forecast = Forecast()
+    for event in events:
+        forecast(event)
+    return forecast
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [],
+        [submitted("a", 0.0)],
+        [finished(None, 1.0)],
+        [finished("a job of another batch", 1.0)],
+        [submitted("a", 0.0), moved("a", 1.0, JobStatus.PROCESSING)],
+        [submitted("a", 0.0), PollFailed(at=1.0, request_id="a", delay=1.0, error=KlingError("lost"))],
+    ],
+)
+def test_nobody_knows_before_a_job_has_ended(events):
+    assert forecast_of(*events).seconds_left(waiting=3, now=5.0) is None
+
+
+def test_nothing_is_left_when_all_have_ended():
+    assert forecast_of(submitted("a", 0.0), finished("a", 60.0)).seconds_left(waiting=0, now=60.0) == 0.0
+
+
+@pytest.mark.parametrize("kind", [Submitted, SubmitReconciled])
+def test_jobs_one_after_the_other_take_as_long_as_they_took(kind):
+    forecast = forecast_of(submitted("a", 0.0), finished("a", 60.0), submitted("b", 60.0, kind))
+    assert forecast.seconds_left(waiting=2, now=60.0) == pytest.approx(180.0)
+
+
+def test_what_a_job_has_lived_already_counts():
+    forecast = forecast_of(*(submitted(name, 0.0) for name in "abcd"), finished("a", 60.0))
+    late = forecast.seconds_left(waiting=0, now=60.0)
+    forecast = forecast_of(
+        submitted("a", 0.0), *(submitted(name, 50.0) for name in "bcd"), finished("a", 60.0)
+    )
+    early = forecast.seconds_left(waiting=0, now=60.0)
+    assert late is not None
+    assert early is not None
+    assert early > late
+
+
+def test_the_last_item_to_be_submitted_has_its_whole_life_before_it():
+    events = [submitted(str(number), 0.0) for number in range(50)]
+    events += [finished(str(number), 60.0) for number in range(50)]
+    assert forecast_of(*events).seconds_left(waiting=1, now=60.0) == pytest.approx(60.0)
+
+
+def test_a_job_that_is_overdue_is_still_expected():
+    forecast = forecast_of(submitted("a", 0.0), submitted("b", 0.0), finished("a", 60.0))
+    left = forecast.seconds_left(waiting=0, now=10_000.0)
+    assert left is not None
+    assert left >= 6.0
+
+
+def test_a_job_that_failed_and_is_submitted_again_is_not_waited_for_twice():
+    forecast = forecast_of(
+        submitted("a", 0.0), moved("a", 60.0, JobStatus.FAILED), submitted("b", 60.0), finished("b", 120.0)
+    )
+    assert forecast.seconds_left(waiting=0, now=120.0) == 0.0
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1e6), st.floats(-10, 1e6)), min_size=1, max_size=30),
+    st.integers(0, 1_000),
+    st.integers(0, 30),
+    st.floats(-10, 1e7),
+)
+def test_no_clock_makes_the_time_left_negative(lives, waiting, alive, now):
+    events = []
+    for number, (begin, run) in enumerate(lives):
+        events.append(submitted(str(number), begin))
+        if number >= alive:
+            events.append(finished(str(number), begin + run))
+    left = forecast_of(*events).seconds_left(waiting=waiting, now=now)
+    assert left is None or left >= 0.0
