@@ -68,25 +68,23 @@ def _same(value: Any) -> Any:
     return value
 
 
-_COLUMNS: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "model": (_text, _text_back),
-    "payload": (_to_json, json.loads),
-    "state": (str, EntryState),
-    "sent_at": (_same, _same),
-    "request_id": (_text, _text_back),
-    "record": (_record, _record_back),
-    "error": (_text, _text_back),
-    "path": (_text, _text_back),
-    "size_bytes": (_same, _same),
-    "sha256": (_same, _same),
-    "cost_usd": (_money, _money_back),
-    "attempt_cost_usd": (_money, _money_back),
-    "attempts": (_same, _same),
+_COLUMNS: Mapping[str, Callable[[Any], Any]] = {
+    "model": _text,
+    "payload": _to_json,
+    "state": str,
+    "sent_at": _same,
+    "request_id": _text,
+    "record": _record,
+    "error": _text,
+    "path": _text,
+    "size_bytes": _same,
+    "sha256": _same,
+    "cost_usd": _money,
+    "attempt_cost_usd": _money,
+    "attempts": _same,
 }
-"""By column, how a field of an entry goes in and comes out; its number and its identity stand before them."""
+"""By column, how a field of an entry goes in; its number and its identity stand before them."""
 
-_IN = {name: go_in for name, (go_in, _) in _COLUMNS.items()}
-_OUT = [(name, come_out) for name, (_, come_out) in _COLUMNS.items()]
 _NAMES = ", ".join(["number", "key", "fingerprint", "occurrence", *_COLUMNS])
 # A row that is written twice is the same row.
 _INSERT = f"INSERT OR REPLACE INTO entries ({_NAMES}) VALUES ({', '.join('?' * (4 + len(_COLUMNS)))})"  # noqa: S608 - our own names
@@ -99,11 +97,25 @@ _OWNS = (
 
 
 def _entry(row: Sequence[Any]) -> Entry:
-    number, key, fingerprint, occurrence, *values = row
-    fields: dict[str, Any] = {
-        name: come_out(value) for (name, come_out), value in zip(_OUT, values, strict=True)
-    }
-    return Entry(number=number, identity=Identity(_text_back(key), fingerprint, occurrence), **fields)
+    number, key, fingerprint, occurrence, model, payload, state, sent_at, request_id, record, *rest = row
+    error, path, size_bytes, sha256, cost_usd, attempt_cost_usd, attempts = rest
+    return Entry(
+        number=number,
+        identity=Identity(_text_back(key), fingerprint, occurrence),
+        model=str(_text_back(model)),
+        payload=json.loads(payload),
+        state=EntryState(state),
+        sent_at=sent_at,
+        request_id=_text_back(request_id),
+        record=_record_back(record),
+        error=_text_back(error),
+        path=_text_back(path),
+        size_bytes=size_bytes,
+        sha256=sha256,
+        cost_usd=_money_back(cost_usd),
+        attempt_cost_usd=_money_back(attempt_cost_usd),
+        attempts=attempts,
+    )
 
 
 class SqliteStore:
@@ -156,7 +168,7 @@ class SqliteStore:
             if "identity" in change:
                 inserts.append(_row(change))
             else:
-                updates[tuple(change)].append([*(_IN[name](change[name]) for name in change), number])
+                updates[tuple(change)].append([*(_COLUMNS[name](change[name]) for name in change), number])
         if inserts:
             execute_many(_INSERT, inserts)
         for names, rows in updates.items():
@@ -208,7 +220,7 @@ class SqliteStore:
 
 def _row(change: Mapping[str, Any]) -> list[Any]:
     identity: Identity = change["identity"]
-    values = [go_in(change[name]) for name, go_in in _IN.items()]
+    values = [go_in(change[name]) for name, go_in in _COLUMNS.items()]
     return [change["number"], _text(identity.key), identity.fingerprint, identity.occurrence, *values]
 
 
