@@ -68,6 +68,14 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def crash(session: nox.Session) -> None:
+    """Kill -9 a batch at random instants and count at the service; `-- --kills 1000` kills more often."""
+    session.install(".")
+    session.env["PYTHONSAFEPATH"] = "1"
+    session.run("python", "tests/crash/killing.py", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Hold the code to its style, and each room to the rooms below it."""
     session.install(".", *group("lint"))

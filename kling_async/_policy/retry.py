@@ -14,6 +14,8 @@ from kling_async.errors import (
     RateLimitError,
 )
 
+_PASSING = {*range(300, 400), 408, 425}
+
 
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
@@ -35,10 +37,13 @@ class RetryPolicy:
 
 
 def is_passing(error: KlingError) -> bool:
-    """Whether the same call may well succeed later: no answer, 408, 425, 429, 5xx, or an unreadable answer."""
+    """Whether the same call may well succeed later: no answer, 3xx, 408, 425, 429, 5xx, or an unreadable answer.
+
+    The service sends no redirects; a gateway that is busy, or a network that wants a log-in first, may.
+    """
     if isinstance(error, APIConnectionError | APIResponseError | RateLimitError | InternalServerError):
         return True
-    return isinstance(error, APIStatusError) and error.status_code in {408, 425}
+    return isinstance(error, APIStatusError) and error.status_code in _PASSING
 
 
 def backoff(policy: RetryPolicy, *, attempt: int, chance: float) -> float:

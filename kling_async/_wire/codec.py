@@ -123,9 +123,7 @@ def _countable(text: str) -> int | None:
 
 
 _decoder = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None)
-_patient_decoder = json.JSONDecoder(
-    parse_float=_finite, parse_int=_countable, parse_constant=lambda _: None
-)
+_patient_decoder = json.JSONDecoder(parse_float=_finite, parse_int=_countable, parse_constant=lambda _: None)
 _LEADING_ID = re.compile(r'\s*\{\s*"request_id"\s*:\s*"([^"\\]+)"')
 """Every recorded answer about a job begins with its id, so that it is known however the answer goes on."""
 

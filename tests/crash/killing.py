@@ -3,8 +3,8 @@
     python tests/crash/killing.py --kills 200
 
 A batch with a journal runs in a process of its own against `tests/foreign_service.py`. It is killed after a random
-time, over and over; then it may finish, and what the service accepted is compared with what the caller has. When a
-batch ends before it is killed, the next one begins. Exit status 1 if a job was lost or bought twice.
+time, up to 30 times; then it may finish, and what the service accepted is compared with what the caller has. Then
+the next batch begins. Exit status 1 if a job was lost or bought twice.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from kling_async import KlingClient, Limits, PollingPolicy
 sys.path.append(str(Path(__file__).parents[1]))
 from foreign_service import content_of
 
-ITEMS = 150
 CHANCES = {
     "submit": {"drop": 0.04, "500": 0.04, "half": 0.02, "refuse": 0.01},
     "status": {"drop": 0.03, "503": 0.05},
@@ -42,6 +41,7 @@ CHANCES = {
 SPEED = {"run_time": 0.2, "latency": 0.1, "media_time": 0.2, "media_bytes": 60_000}
 LIVES = ((0.0, 0.3), (0.0, 0.8), (0.5, 2.5))
 """Seconds after which a batch is killed, at least and at most; each is as likely as the others."""
+KILLS_A_BATCH = 30
 
 
 @dataclass
@@ -94,18 +94,20 @@ def control(url: str, **orders) -> dict:
         return json.load(reply)
 
 
-def prompts_of(batch: int) -> list[str]:
-    """Different prompts, and some that are the same."""
-    return [f"batch {batch}, prompt {min(number, ITEMS - 4)}" for number in range(ITEMS)]
+def prompts_of(batch: int, items: int) -> list[str]:
+    """Different prompts, and a few that are the same."""
+    return [f"batch {batch}, prompt {min(number, items - 4)}" for number in range(items)]
 
 
-async def run_batch(url: str, folder: Path, batch: int, *, has_journal: bool, on_ambiguous: str) -> None:
+async def run_batch(
+    url: str, folder: Path, prompts: list[str], *, has_journal: bool, on_ambiguous: str
+) -> None:
     """The call that is killed and made again. What it gives goes to a file."""
     polling = PollingPolicy(poll_interval=0.05, wait_timeout=60.0)
     limits = Limits(max_submits_at_once=8, max_polls_per_second=200.0)
     async with KlingClient("any-key", base_url=url, timeout=5.0, polling=polling, limits=limits) as client:
         results = await client.generate_many(
-            prompts_of(batch),
+            prompts,
             max_concurrency=40,
             output=folder / "videos",
             journal=folder / "run.db" if has_journal else None,
@@ -126,13 +128,13 @@ async def run_batch(url: str, folder: Path, batch: int, *, has_journal: bool, on
     fresh.replace(folder / "results.json")
 
 
-def in_child(url: str, folder: Path, batch: int, **options) -> int:
+def in_child(url: str, folder: Path, prompts: list[str], **options) -> int:
     """Run the batch in a forked process; its id."""
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            asyncio.run(run_batch(url, folder, batch, **options))
+            asyncio.run(run_batch(url, folder, prompts, **options))
             status = 0
         except BaseException as error:  # noqa: BLE001 - a child has no caller to raise to
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
@@ -156,11 +158,11 @@ def killed_after(child: int, seconds: float) -> bool:
     return True
 
 
-def examine(url: str, folder: Path, batch: int, tally: Tally) -> None:
+def examine(url: str, folder: Path, prompts: list[str], tally: Tally) -> None:
     """Compare what the service accepted with what the caller has."""
     results = json.loads((folder / "results.json").read_text())
     known = {result["request_id"] for result in results}
-    wanted = Counter(prompts_of(batch))
+    wanted = Counter(prompts)
     jobs = [job for job in control(url)["jobs"] if job["prompt"] in wanted]
     bought = Counter(job["prompt"] for job in jobs)
     tally.batches += 1
@@ -177,25 +179,26 @@ def examine(url: str, folder: Path, batch: int, tally: Tally) -> None:
     tally.broken += [path.name for path in (folder / "videos").iterdir() if path.suffix == ".part"]
 
 
-def kill_and_count(*, kills: int, seed: int, has_journal: bool = True) -> Tally:
+def kill_and_count(*, kills: int, seed: int, items: int, is_calm: bool, has_journal: bool) -> Tally:
     """Kill that often, at instants that follow from the seed, and count."""
     dice, tally, began = random.Random(seed), Tally(), time.monotonic()  # noqa: S311
     interrupted: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name, service(Path(name)) as url:
-        control(url, seed=seed, chances=CHANCES, **SPEED)
+        control(url, seed=seed, chances={} if is_calm else CHANCES, **SPEED)
         while tally.kills < kills:
-            folder = Path(name) / f"batch-{tally.batches}"
+            folder, prompts = Path(name) / f"batch-{tally.batches}", prompts_of(tally.batches, items)
             folder.mkdir()
             options = {"has_journal": has_journal, "on_ambiguous": "report"}
-            while tally.kills < kills:
-                child = in_child(url, folder, tally.batches, **options)
+            for _ in range(min(KILLS_A_BATCH, kills - tally.kills)):
+                child = in_child(url, folder, prompts, **options)
                 if not killed_after(child, dice.uniform(*dice.choice(LIVES))):
                     break
                 tally.kills += 1
                 interrupted += Counter(control(url)["in_flight"])
             options["on_ambiguous"] = "resend"
-            killed_after(in_child(url, folder, tally.batches, **options), 120.0)
-            examine(url, folder, tally.batches, tally)
+            if killed_after(in_child(url, folder, prompts, **options), 300.0):
+                raise RuntimeError("the batch does not end")
+            examine(url, folder, prompts, tally)
         tally.faults = control(url)["faults"]
     tally.interrupted = dict(interrupted)
     tally.seconds = round(time.monotonic() - began, 1)
@@ -209,12 +212,16 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--items", type=int, default=150, help="prompts of a batch")
+    parser.add_argument("--calm", action="store_true", help="the service makes no faults of its own")
     parser.add_argument("--without-journal", action="store_true", help="show that it can fail")
     wanted = parser.parse_args()
     print(f"seed {wanted.seed}", flush=True)
     tally = kill_and_count(
         kills=wanted.kills,
         seed=wanted.seed,
+        items=wanted.items,
+        is_calm=wanted.calm,
         has_journal=not wanted.without_journal,
     )
     print(json.dumps(asdict(tally), indent=1))

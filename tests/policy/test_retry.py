@@ -71,7 +71,7 @@ def test_only_what_may_pass_is_sent_again(kind):
 
 
 @pytest.mark.parametrize(
-    "status, passes", [(408, True), (425, True), (409, False), (422, False), (302, False)]
+    "status, passes", [(408, True), (425, True), (409, False), (422, False), (302, True)]
 )
-def test_a_timeout_of_the_service_may_pass_and_a_refusal_may_not(status, passes):
+def test_a_timeout_or_a_redirect_of_the_service_may_pass_and_a_refusal_may_not(status, passes):
     assert is_passing(APIStatusError("x", status_code=status)) is passes
