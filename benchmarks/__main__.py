@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks import figures, machine
 
-MEASURES = ("imports", "pace", "overhead", "downloads", "scale", "sixty")
+MEASURES = ("imports", "pace", "faults", "overhead", "downloads", "scale", "sixty")
 """Every measure, the quickest first."""
 RESULTS = machine.HERE / "results"
 
@@ -42,7 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write all results here, not to benchmarks/results/"
     )
-    parser.add_argument("--subjects", type=_names, metavar="A,B", help="overhead, sixty: only these clients")
+    parser.add_argument(
+        "--subjects", type=_names, metavar="A,B", help="faults, overhead, sixty: only these clients"
+    )
     parser.add_argument("--full", action="store_true", help="scale: a million lazy prompts")
     parser.add_argument("--folder", help="downloads: where to put the files")
     return parser
@@ -53,7 +55,13 @@ def _names(text: str) -> list[str]:
 
 
 def _accepted_by(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    takes = {"overhead": {"subjects"}, "sixty": {"subjects"}, "scale": {"full"}, "downloads": {"folder"}}
+    takes = {
+        "faults": {"subjects"},
+        "overhead": {"subjects"},
+        "sixty": {"subjects"},
+        "scale": {"full"},
+        "downloads": {"folder"},
+    }
     return {key: value for key, value in options.items() if key in takes.get(name, set())}
 
 

@@ -23,6 +23,11 @@ Client = Callable[[str, Sequence[str]], Awaitable[int]]
 """The service's URL and the prompts in, the number of successes out."""
 
 
+def _given(**options: float | None) -> dict[str, Any]:
+    """The options that have a value; each client has its own name for the seconds that one request may take."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 async def _one_task_a_job(prompts: Sequence[str], one: Callable[[str], Awaitable[bool]]) -> int:
     return sum(await asyncio.gather(*map(one, prompts)))
 
@@ -63,13 +68,18 @@ async def httpx_loop(service: str, prompts: Sequence[str]) -> int:
         return await _one_task_a_job(prompts, one)
 
 
-async def fal(service: str, prompts: Sequence[str]) -> int:
+async def fal(
+    service: str,
+    prompts: Sequence[str],
+    *,
+    timeout: float | None = None,  # noqa: ASYNC109 - the client's own
+) -> int:
     """fal-client's `subscribe`."""
     import fal_client.client
 
     # The client knows its hosts by https addresses alone; there is no argument for another one.
     fal_client.client.QUEUE_URL_FORMAT = f"{service}/fal/"
-    client = fal_client.AsyncClient(key="key")
+    client = fal_client.AsyncClient(key="key", **_given(default_timeout=timeout))
 
     async def one(prompt: str) -> bool:
         result = await client.subscribe("kling/kling", {"prompt": prompt})
@@ -78,11 +88,16 @@ async def fal(service: str, prompts: Sequence[str]) -> int:
     return await _one_task_a_job(prompts, one)
 
 
-async def replicate(service: str, prompts: Sequence[str]) -> int:
+async def replicate(
+    service: str,
+    prompts: Sequence[str],
+    *,
+    timeout: float | None = None,  # noqa: ASYNC109 - the client's own
+) -> int:
     """The replicate client's prediction, created and waited for."""
     from replicate.client import Client
 
-    client = Client(api_token="key", base_url=f"{service}/replicate")  # noqa: S106  # made up
+    client = Client(api_token="key", base_url=f"{service}/replicate", **_given(timeout=timeout))  # noqa: S106  # made up
 
     async def one(prompt: str) -> bool:
         prediction = await client.predictions.async_create(model="kling/kling", input={"prompt": prompt})
@@ -92,14 +107,19 @@ async def replicate(service: str, prompts: Sequence[str]) -> int:
     return await _one_task_a_job(prompts, one)
 
 
-async def openai(service: str, prompts: Sequence[str]) -> int:
+async def openai(
+    service: str,
+    prompts: Sequence[str],
+    *,
+    timeout: float | None = None,  # noqa: ASYNC109 - the client's own
+) -> int:
     """The openai client's `videos.create_and_poll`."""
     import warnings
 
     from openai import AsyncOpenAI
 
     warnings.simplefilter("ignore", DeprecationWarning)  # the vendor retired the service, not the client
-    async with AsyncOpenAI(api_key="key", base_url=f"{service}/openai") as client:
+    async with AsyncOpenAI(api_key="key", base_url=f"{service}/openai", **_given(timeout=timeout)) as client:
 
         async def one(prompt: str) -> bool:
             video = await client.videos.create_and_poll(model="sora-2", prompt=prompt)
@@ -108,11 +128,18 @@ async def openai(service: str, prompts: Sequence[str]) -> int:
         return await _one_task_a_job(prompts, one)
 
 
-async def runwayml(service: str, prompts: Sequence[str]) -> int:
+async def runwayml(
+    service: str,
+    prompts: Sequence[str],
+    *,
+    timeout: float | None = None,  # noqa: ASYNC109 - the client's own
+) -> int:
     """The runwayml client's `wait_for_task_output`."""
     from runwayml import AsyncRunwayML
 
-    async with AsyncRunwayML(api_key="key", base_url=f"{service}/runwayml") as client:
+    async with AsyncRunwayML(
+        api_key="key", base_url=f"{service}/runwayml", **_given(timeout=timeout)
+    ) as client:
 
         async def one(prompt: str) -> bool:
             created = await client.text_to_video.create(model="veo3.1", prompt_text=prompt, ratio="1280:720")
@@ -122,13 +149,20 @@ async def runwayml(service: str, prompts: Sequence[str]) -> int:
         return await _one_task_a_job(prompts, one)
 
 
-async def genblaze(service: str, prompts: Sequence[str]) -> int:
+async def genblaze(
+    service: str,
+    prompts: Sequence[str],
+    *,
+    timeout: float | None = None,  # noqa: ASYNC109 - the client's own
+) -> int:
     """The genblaze provider for the same queue as ours."""
     from genblaze_core.models.enums import Modality
     from genblaze_core.models.step import Step
     from genblaze_gmicloud import GMICloudVideoProvider
 
-    provider = GMICloudVideoProvider(api_key="key", base_url=service + QUEUE_PATH)
+    provider = GMICloudVideoProvider(
+        api_key="key", base_url=service + QUEUE_PATH, **_given(http_timeout=timeout)
+    )
 
     async def one(prompt: str) -> bool:
         step = Step(provider="gmicloud", model=MODEL, modality=Modality.VIDEO, prompt=prompt)

@@ -88,6 +88,10 @@ class RunningService:
         """Forget all jobs and start a new run."""
         self._ask("reset", json.dumps(asdict(workload)).encode())
 
+    def befall(self, **mishap: Any) -> None:
+        """Have this befall answers from now on; see `service.Mishap`."""
+        self._ask("mishap", json.dumps(mishap).encode())
+
     def report(self) -> dict[str, Any]:
         """Counts of requests by kind, and of jobs accepted and told."""
         report: dict[str, Any] = self._ask("report", None)
@@ -96,6 +100,11 @@ class RunningService:
     def records(self) -> list[tuple[float, float, float | None]]:
         """When each job was accepted, finished and told, in seconds after the first was accepted."""
         return [tuple(row) for row in self._ask("records", None)]
+
+    def ids(self) -> list[str]:
+        """The id of every job that was accepted."""
+        ids: list[str] = self._ask("ids", None)
+        return ids
 
     def _ask(self, what: str, body: bytes | None) -> Any:
         request = urllib.request.Request(f"{self.url}/control/{what}", data=body)  # noqa: S310  # loopback

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import re
 import sys
@@ -21,10 +22,31 @@ from benchmarks.forms import FORMS, NOT_FOUND, Reply, Request
 from benchmarks.jobs import Jobs, Workload
 
 MEDIA_SIZE_BYTES = 16 * 1024 * 1024
+LATE = 0.5
+"""Seconds after which a late answer comes."""
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _RANGE = re.compile(rb"\r\nrange: *bytes=(\d+)-(\d*)", re.IGNORECASE)
+_STATUS_WORDS = re.compile(rb'(?<="status":")(?:processing|in_progress|IN_PROGRESS|RUNNING)')
+_REPLIES: dict[str, Reply] = {
+    "500": (500, b'{"error":"Backend error (400). Please try again."}'),
+    "503": (503, b'{"error":"unavailable"}'),
+}
+_TRANSPORT_MISHAPS = frozenset({"drop", "stall", "late"})
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+
+@dataclass(kw_only=True)
+class Mishap:
+    """What befalls the answers to one kind of request."""
+
+    on: str = "submit"
+    """`submit` for the paid requests, `poll` for all others."""
+    how: str = ""
+    """`500`, `503`: that answer; `drop`: the connection ends; `stall`: silence; `late`: after half a second;
+    `word`: a status that no client knows."""
+    times: int = 1_000_000
+    """How many answers are left to be hit; each job is accepted all the same."""
 
 
 @dataclass
@@ -34,22 +56,42 @@ class Service:
     media: BinaryIO
     jobs: Jobs = field(default_factory=lambda: Jobs(Workload()))
     host: str = ""
+    mishap: Mishap | None = None
 
-    def answer(self, method: str, target: str, body: bytes) -> Reply:
-        """The reply to one request for JSON."""
+    def befalls(self, method: str, target: str) -> str:
+        """What befalls the answer to this request; nothing as a rule."""
+        mishap, kind = self.mishap, "submit" if method == "POST" else "poll"
+        if mishap is None or mishap.on != kind or mishap.times <= 0 or target.startswith("/control/"):
+            return ""
+        mishap.times -= 1
+        return mishap.how
+
+    def answer(self, method: str, target: str, body: bytes, *, how: str = "") -> Reply:
+        """The reply to one request for JSON, after this befell it."""
+        reply = self._truth(method, target, body, now=-math.inf if how == "word" else time.monotonic())
+        if how == "word":
+            return reply[0], _STATUS_WORDS.sub(b"polishing", reply[1])
+        return _REPLIES.get(how, reply)
+
+    def _truth(self, method: str, target: str, body: bytes, *, now: float) -> Reply:
         path, _, query = target.lstrip("/").partition("?")
         if path.startswith("control/"):
             return self._control(path.removeprefix("control/"), body)
         for prefix, form in FORMS.items():
             if path.startswith(prefix):
                 below = path[len(prefix) :]
-                return form(self.jobs, Request(method, below, query, body, time.monotonic(), self.host))
+                return form(self.jobs, Request(method, below, query, body, now, self.host))
         self.jobs.counts.other += 1
         return NOT_FOUND
 
     def _control(self, path: str, body: bytes) -> Reply:
         if path == "reset":
             self.jobs = Jobs(Workload(**json.loads(body)), run=self.jobs.run + 1)
+            self.mishap = None
+        if path == "mishap":
+            self.mishap = Mishap(**json.loads(body))
+        if path == "ids":
+            return 200, json.dumps([self.jobs.id_of(index) for index in range(len(self.jobs))]).encode()
         if path == "records":
             return 200, json.dumps(list(self.jobs.rows())).encode()
         return 200, json.dumps(self.jobs.report()).encode()
@@ -94,9 +136,21 @@ class Connection(asyncio.Protocol):
             self._service.jobs.counts.media += 1
             self._sending = asyncio.create_task(self._send_file(head))
             return False
-        status, text = self._service.answer(method.decode(), target.decode(), body)
-        self._transport.write(_head(status, len(text), b"application/json") + text)
+        how = self._service.befalls(method.decode(), target.decode())
+        status, text = self._service.answer(method.decode(), target.decode(), body, how=how)
+        reply = _head(status, len(text), b"application/json") + text
+        if how in _TRANSPORT_MISHAPS:
+            return self._spoil(how, reply)
+        self._transport.write(reply)
         return True
+
+    def _spoil(self, how: str, reply: bytes) -> bool:
+        """Have a reply come late or never."""
+        if how == "late":
+            asyncio.get_running_loop().call_later(LATE, self._transport.write, reply)
+        elif how == "drop":
+            self._transport.close()
+        return how == "late"
 
     async def _send_file(self, head: bytes) -> None:
         first, last = 0, MEDIA_SIZE_BYTES - 1

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import clients, downloads, imports, overhead, scale, sixty
+from benchmarks import clients, downloads, faults, imports, overhead, scale, sixty
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,39 @@ def test_sixty_knows_how_late_each_client_heard():
     assert 0.0 <= row["lag_mean"] <= row["lag_p95"]
     assert row["makespan_ratio"] > 1.0
     assert "ours-100-rows" in sixty.table(result)
+
+
+def test_faults_count_what_was_sent_and_what_became_of_it():
+    result = faults.measure(quick=True)
+    (row,) = result["rows"]
+    ends = {case: (cell["posts"], cell["end"]) for case, cell in row["cells"].items()}
+    assert ends == {
+        "drops the reply": (1, "video"),
+        "two polls fail": (1, "video"),
+        faults.CANCELLED: (1, "cancelled"),
+    }
+    assert row["cells"][faults.CANCELLED]["knows_id"]
+    assert "1, settled" in faults.table(result)
+
+
+@pytest.mark.parametrize(
+    "case,cell,shown",
+    [
+        ("stalls", {"end": "error", "error": "APITimeoutError", "posts": 3}, "3, lost"),
+        ("stalls", {"end": "error", "error": "AmbiguousSubmitError", "posts": 1}, "1, ambiguous"),
+        ("stalls", {"end": "trying", "error": None, "posts": 1}, "1, still waits"),
+        ("a new status", {"end": "unfinished", "error": None}, "taken for done"),
+        (faults.CANCELLED, {"knows_id": False}, "id lost"),
+    ],
+)
+def test_every_end_has_its_words(case, cell, shown):
+    row = {"subject": "fal", "version": "1", "cells": {case: cell}}
+    assert faults.table({"rows": [row]}).splitlines()[2] == f"fal-client 1  {shown}"
+
+
+def test_faults_refuse_a_client_that_they_do_not_know():
+    with pytest.raises(ValueError, match="cannot measure nobody"):
+        faults.measure(quick=True, subjects=["nobody"])
 
 
 def test_imports_are_timed_in_fresh_processes():

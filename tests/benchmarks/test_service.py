@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import http.client
 import json
 import socket
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +11,7 @@ import pytest
 
 from benchmarks import machine
 from benchmarks.jobs import Workload
-from benchmarks.service import MEDIA_SIZE_BYTES
+from benchmarks.service import LATE, MEDIA_SIZE_BYTES
 
 REQUESTS = "/api/v1/ie/requestqueue/apikey/requests"
 
@@ -55,6 +57,44 @@ def test_requests_in_pieces_and_in_one_piece_are_answered_in_order(service):
         while received.count(b"HTTP/1.1 ") < 3 or not received.endswith(b"}"):
             received += connection.recv(65536)
     assert [part[:3] for part in received.split(b"HTTP/1.1 ")[1:]] == [b"200", b"404", b"200"]
+
+
+def posted(service) -> tuple[int, bytes]:
+    body = b'{"model":"m","payload":{}}'
+    request = urllib.request.Request(service.url + REQUESTS, data=body)  # noqa: S310  # loopback
+    try:
+        with urllib.request.urlopen(request, timeout=2 * LATE) as reply:  # noqa: S310  # loopback
+            return reply.status, reply.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+@pytest.mark.parametrize("how,status", [("500", 500), ("503", 503), ("late", 200), ("drop", 0), ("stall", 0)])
+def test_a_mishap_befalls_answers_as_often_as_it_is_told_and_the_job_is_accepted_all_the_same(
+    service, how, status
+):
+    service.befall(on="submit", how=how, times=1)
+    if status:
+        assert posted(service)[0] == status
+    else:
+        with pytest.raises((OSError, http.client.HTTPException)):
+            posted(service)
+    assert posted(service)[0] == 200
+    assert len(service.ids()) == service.report()["accepted"] == 2
+
+
+def test_a_word_that_no_client_knows_stands_for_the_status(service):
+    service.befall(on="poll", how="word", times=1)
+    request_id = json.loads(posted(service)[1])["request_id"]
+    records = [json.loads(fetched(f"{service.url}{REQUESTS}/{request_id}")) for _ in range(2)]
+    assert [record["status"] for record in records] == ["polishing", "success"]
+
+
+def test_a_new_run_has_no_mishaps(service):
+    service.befall(on="submit", how="500")
+    service.reset(Workload())
+    assert posted(service)[0] == 200
 
 
 def test_a_range_is_the_same_part_of_the_same_file(service):
