@@ -168,6 +168,11 @@ class Submitter:
                 outcome = await self.caller.once(SUBMIT, structure_job, body=body)
             except KlingError as error:
                 outcome = _salvaged(error, model) or error
+            if isinstance(outcome, Job) and outcome.request_id in self.settler.claims:
+                # As where a proxy answers one call twice: the job of this one has another id.
+                outcome = APIResponseError(
+                    f"submit: the service answered with {outcome.request_id!r}, another submit's job"
+                )
             if isinstance(outcome, Job):
                 _log.info("submitted job %s (%s)", outcome.request_id, model)
                 self.settler.claim(outcome.request_id)

@@ -16,7 +16,7 @@ class Claims:
 
     span: float
     """Seconds for which an id is remembered at least."""
-    _buckets: deque[tuple[float, list[str]]] = attrs.field(init=False, factory=deque)
+    _buckets: deque[tuple[float, set[str]]] = attrs.field(init=False, factory=deque)
     _ends: float = attrs.field(init=False, default=-math.inf)
 
     def add(self, request_id: str, *, now: float, keep: bool) -> None:
@@ -25,8 +25,11 @@ class Claims:
             while self._buckets and not keep and self._buckets[0][0] + self.span < now:
                 self._buckets.popleft()
             self._ends = now + self.span / _PARTS
-            self._buckets.append((self._ends, []))
-        self._buckets[-1][1].append(request_id)
+            self._buckets.append((self._ends, set()))
+        self._buckets[-1][1].add(request_id)
+
+    def __contains__(self, request_id: str) -> bool:
+        return any(request_id in ids for _, ids in self._buckets)
 
     def all(self) -> set[str]:
         """Every id that is remembered."""

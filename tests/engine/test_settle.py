@@ -216,3 +216,11 @@ async def test_leaving_while_a_reply_is_sought_frees_the_others():
     assert service.posts == 2
     job = await engine.submit(REQUEST, Notifier())
     assert job.payload["prompt"] == "an eagle"
+
+
+async def test_an_answer_with_another_submits_job_is_a_lost_reply():
+    stale = reply(200, {"request_id": "job-0", "status": "queued"})
+    service = Service(after=[on("submit", None, stale)])
+    results = await run(service, ["first", "second"], at_once=1)
+    assert [result.job.payload["prompt"] for result in results] == ["first", "second"]
+    assert service.posts == len(owners(results)) == 2

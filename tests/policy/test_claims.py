@@ -8,6 +8,8 @@ def test_what_was_accepted_lately_is_known():
     for second in range(100):
         claims.add(str(second), now=float(second), keep=False)
     assert {str(second) for second in range(20, 100)} <= claims.all()
+    assert "20" in claims
+    assert "100" not in claims
 
 
 def test_what_is_older_is_forgotten():
