@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import logging
 from collections import Counter, deque
 
 import anyio
@@ -27,6 +28,8 @@ from kling_async.errors import (
 )
 from kling_async.events import Notifier, PollFailed, StatusChanged
 from kling_async.models import Job, JobStatus
+
+_log = logging.getLogger("kling_async")
 
 _POLLS_AT_ONCE = 64
 _MOST_HANDED_OUT = 2 * _POLLS_AT_ONCE
@@ -66,6 +69,7 @@ class Watcher:
         self._edition = schedule.edition
         self._ready: deque[Watched] = deque()
         self._idle: list[anyio.Event] = []
+        self._odd_words: set[str] = set()
         self._pollers = 0
         self._handed_out = 0
         self._looked_at = 0.0
@@ -225,7 +229,7 @@ class Watcher:
         now = self.caller.clock.now()
         watched.faults, watched.is_known, watched.is_audit = 0, True, False
         if job.status is not watched.status:
-            self._changed(watched, job.status, now)
+            self._changed(watched, job, now)
         if not job.is_final:
             self.seen(watched, now)
         elif job.is_success and job.video_url is None and not watched.asked_for_media:
@@ -248,7 +252,11 @@ class Watcher:
         self.schedule.seen(watched.track, now=now, chance=chance, running=running)
         self._plan(watched, self.schedule.due(watched.track, now=now))
 
-    def _changed(self, watched: Watched, status: JobStatus, now: float) -> None:
+    def _changed(self, watched: Watched, job: Job, now: float) -> None:
+        status = job.status
+        if status is JobStatus.UNKNOWN and (word := str(job.raw.get("status"))[:50]) not in self._odd_words:
+            self._odd_words.add(word)
+            _log.warning("the service has a status that is not known here, %r; its jobs are waited for", word)
         if self.notify:
             self.notify(
                 StatusChanged(

@@ -94,6 +94,13 @@ async def test_a_job_whose_status_does_not_move_is_given_up_after_the_stall():
     assert anyio.current_time() == pytest.approx(50 + 80, abs=1.1)
 
 
+async def test_a_status_never_seen_is_waited_through_and_warned_of_once_a_word(caplog):
+    words = ["polishing", "processing", "polishing", "processing", "finished"]
+    await generate(Service(before=[on("status", *map(final, words))]))
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [text.split("'")[1] for text in said] == ["polishing", "finished"]
+
+
 async def test_a_failed_job_raises_with_the_services_words():
     service = Service(before=[on("status", final("failed", outcome={"error": {"message": "rejected"}}))])
     with pytest.raises(JobFailedError, match="rejected") as caught:
