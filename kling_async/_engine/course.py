@@ -262,7 +262,9 @@ class Course:
         assert result.job is not None
         path = folder / file_name(result.job.request_id, prompt=item.request.prompt, index=item.index)
         try:
-            saved = await self.engine.downloader.download(result.job, path, notify=self.notify)
+            saved = await self.engine.downloader.download(
+                result.job, path, notify=self.notify, digest=self.books.journal is not None
+            )
         except DownloadError as error:
             self.on_result(attrs.evolve(result, error=error))
             return

@@ -1,36 +1,29 @@
-"""Finished files: to a part file, length checked, flushed to the disk, then renamed into place."""
+"""Finished files: to a part file, gone on with where they were cut, checked, flushed to the disk, renamed into place."""
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from urllib.parse import urljoin
 
 import anyio
 import anyio.to_thread
 import attrs
 
 from kling_async._engine.call import Caller
-from kling_async._policy.fetching import LARGEST_VIDEO_BYTES, refusal
+from kling_async._engine.fetch import fetch
+from kling_async._engine.part import Part, opened, sha256_of
 from kling_async._policy.naming import file_name
 from kling_async._policy.retry import next_delay
-from kling_async._transport.base import Request, StreamedReply
-from kling_async._wire.replies import error_for
-from kling_async.errors import APIConnectionError, ConfigurationError, DownloadError, KlingError
+from kling_async._wire.codec import structure_job
+from kling_async._wire.endpoints import STATUS
+from kling_async.errors import APIStatusError, ConfigurationError, DownloadError, KlingError
 from kling_async.events import Notifier, Retrying
 from kling_async.models import Job
 
-_HEADERS: Mapping[str, str] = {"Accept": "*/*", "Accept-Encoding": "identity"}
-"""No credential: storage is another host, and its addresses are public."""
-_REDIRECTS = range(300, 400)
-_MOST_REDIRECTS = 5
-_OK = 200
-_WRITE_BYTES = 1024 * 1024
-_MOST_PIECES = 512
-"""Pieces for one call of the system, which takes 1,024 on all that have it."""
+_GONE = frozenset({403, 404, 410})
+"""What storage answers at an address that is no longer good."""
 
 
 @attrs.frozen
@@ -39,12 +32,16 @@ class Saved:
 
     size_bytes: int
     sha256: str | None = None
+    """In hex, if it was asked for."""
 
 
-def is_whole(path: Path, *, size_bytes: int | None) -> bool:
-    """Whether a file is there with the size that it was saved with."""
+def is_whole(path: Path, *, size_bytes: int | None, sha256: str | None = None) -> bool:
+    """Whether a file is there with the size that it was saved with, and with its digest if one is given.
+
+    It blocks: for the time of a look at the folder, and with a digest for that of reading the file.
+    """
     try:
-        return path.stat().st_size == size_bytes
+        return path.stat().st_size == size_bytes and sha256 in {None, sha256 and sha256_of(path)}
     except OSError:
         return False
 
@@ -55,29 +52,37 @@ class Downloader:
 
     caller: Caller
     at_once: int
-    _slots: anyio.Semaphore = attrs.field(init=False)
+    _fetches: anyio.Semaphore = attrs.field(init=False)
+    _flushes: anyio.Semaphore = attrs.field(init=False)
+    """As many again may be on their way to the disk, so that the network does not wait for it."""
 
     def __attrs_post_init__(self) -> None:
-        self._slots = anyio.Semaphore(self.at_once, fast_acquire=True)
+        self._fetches = anyio.Semaphore(self.at_once, fast_acquire=True)
+        self._flushes = anyio.Semaphore(self.at_once, fast_acquire=True)
 
-    async def download(self, job: Job, path: Path, *, notify: Notifier) -> Saved:
+    async def download(self, job: Job, path: Path, *, notify: Notifier, digest: bool = False) -> Saved:
         """The job's video, now whole at `path`.
 
-        What was at `path` before is replaced only by a whole video. Cancelling it leaves at most a `.part` file.
+        What was at `path` before is replaced only by a whole video. Cancelling it leaves at most a `.part` file and
+        its note, with which the next download of the job to the same place goes on.
+
+        Args:
+            job: With the address of its video.
+            path: A file.
+            notify: Hears of each retry.
+            digest: Whether to tell the SHA-256, which costs about a millisecond a MiB, in a thread.
 
         Raises:
             DownloadError: The job has no video, or it could not be fetched or written.
         """
-        url = job.video_url
-        if url is None:
+        if job.video_url is None:
             raise DownloadError(
                 f"Job {job.request_id} has no video to download (it is {job.status}).",
                 request_id=job.request_id,
                 job=job,
             )
         try:
-            async with self._slots:
-                return Saved(await self._until_whole(url, path, notify))
+            return await self._saved(job, job.video_url, path, notify, digest=digest)
         except (KlingError, OSError) as error:
             raise DownloadError(
                 f"The video of job {job.request_id} was not saved to {os.fspath(path)!r}: {_reason(error)}. "
@@ -87,12 +92,47 @@ class Downloader:
                 job=job,
             ) from error
 
-    async def _until_whole(self, url: str, path: Path, notify: Notifier) -> int:
-        attempt = 0
+    async def _saved(self, job: Job, url: str, path: Path, notify: Notifier, *, digest: bool) -> Saved:
+        """Fetch in one of the places for that, then flush in one of those for that."""
+        place = self._fetches
+        await place.acquire()
+        try:
+            async with opened(path, request_id=job.request_id) as part:
+                await self._fetch_from_anywhere(job, url, part, notify)
+                await self._flushes.acquire()
+                place.release()
+                place = self._flushes
+                sha256 = await anyio.to_thread.run_sync(partial(part.keep, digest=digest))
+                return Saved(part.size, sha256)
+        finally:
+            place.release()
+
+    async def _fetch_from_anywhere(self, job: Job, url: str, part: Part, notify: Notifier) -> None:
+        """Fetch the video; where its address is no longer good, ask the service once for the present one."""
+        try:
+            await self._fetch_until_whole(url, part, notify)
+        except APIStatusError as error:
+            fresh = await self._present_address(job) if error.status_code in _GONE else None
+            if fresh in {None, url}:
+                raise
+            assert fresh is not None
+            await self._fetch_until_whole(fresh, part, notify)
+
+    async def _present_address(self, job: Job) -> str | None:
+        """Where the service says now that the video is; None where it does not say."""
+        with suppress(KlingError):  # that the video is not where it was is what the caller is told
+            return (await self.caller.once(STATUS, structure_job, id=job.request_id)).video_url
+        return None
+
+    async def _fetch_until_whole(self, url: str, part: Part, notify: Notifier) -> None:
+        """Fetch what is missing, as often as the policy says and as long as each try brings the part further."""
+        attempt, furthest = 0, part.size
         while True:
             try:
-                return await self._fetch(url, path)
+                await fetch(self.caller, url, part)
             except KlingError as error:
+                if part.size > furthest:
+                    attempt, furthest = 0, part.size
                 chance = self.caller.dice.random()
                 delay = next_delay(self.caller.retry, attempt=attempt, error=error, chance=chance)
                 if delay is None:
@@ -101,93 +141,9 @@ class Downloader:
                 if notify:
                     at = self.caller.clock.wall()
                     notify(Retrying(at=at, call="download", attempt=attempt, delay=delay, error=error))
+            else:
+                return
             await self.caller.clock.sleep(delay)
-
-    async def _fetch(self, url: str, path: Path) -> int:
-        for _ in range(_MOST_REDIRECTS + 1):
-            if reason := refusal(url):
-                raise DownloadError(f"{url[:200]!r} is not fetched: {reason}")
-            request = Request("GET", url, _HEADERS, timeout=self.caller.timeout)
-            async with self.caller.transport.stream(request) as reply:
-                if reply.status == _OK:
-                    return await _save(reply, path)
-                if reply.status not in _REDIRECTS or "location" not in reply.headers:
-                    raise await self._error(reply)
-                url = _followed(url, reply.headers["location"])
-        raise DownloadError(f"more than {_MOST_REDIRECTS} redirects")
-
-    async def _error(self, reply: StreamedReply) -> KlingError:
-        body = b""
-        async for piece in reply.chunks():
-            body += piece
-            if len(body) > _WRITE_BYTES:
-                break
-        now = self.caller.clock.wall()
-        return error_for(
-            reply.status, reply.headers, body, call="download", secret=self.caller.secret, now=now
-        )
-
-
-def _followed(url: str, location: str) -> str:
-    """Where a redirect leads; what is no address stays as it is, to be refused."""
-    try:
-        return urljoin(url, location)
-    except ValueError:
-        return location
-
-
-async def _save(reply: StreamedReply, path: Path) -> int:
-    """Write the reply beside `path`, make sure that it is whole and on the disk, and put it in place."""
-    part = path.with_name(path.name + ".part")
-    promised = _promised_bytes(reply)
-    file = await anyio.to_thread.run_sync(_open_part, part)
-    try:
-        size = await _write_all(reply, file)
-        if size == 0 or (promised is not None and size != promised):
-            raise APIConnectionError(f"{size:,} bytes came of {promised or 'some'} promised")
-        await anyio.to_thread.run_sync(os.fsync, file.fileno())
-    finally:
-        file.close()
-    await anyio.to_thread.run_sync(os.replace, part, path)
-    return size
-
-
-async def _write_all(reply: StreamedReply, file: io.FileIO) -> int:
-    """Write what comes, in a thread of its own so that reading goes on in others; the bytes written."""
-    pieces: list[bytes] = []
-    size = gathered = 0
-    async for piece in reply.chunks():
-        pieces.append(piece)
-        size += len(piece)
-        gathered += len(piece)
-        if size > LARGEST_VIDEO_BYTES:
-            raise DownloadError(f"it is larger than {LARGEST_VIDEO_BYTES:,} bytes")
-        if gathered >= _WRITE_BYTES:
-            await anyio.to_thread.run_sync(_write, file, pieces)
-            pieces, gathered = [], 0
-    await anyio.to_thread.run_sync(_write, file, pieces)
-    return size
-
-
-def _open_part(part: Path) -> io.FileIO:
-    part.parent.mkdir(parents=True, exist_ok=True)
-    return part.open("wb", buffering=0)
-
-
-def _write(file: io.FileIO, pieces: list[bytes]) -> None:
-    """Write the pieces to the last byte, whatever the system takes at once."""
-    written = os.writev(file.fileno(), pieces[:_MOST_PIECES]) if pieces and hasattr(os, "writev") else 0
-    if written < sum(map(len, pieces)):
-        left = memoryview(b"".join(pieces))[written:]
-        while left:
-            left = left[file.write(left) :]
-
-
-def _promised_bytes(reply: StreamedReply) -> int | None:
-    """The length that the reply announced; None where it announced none, or one of a packed body."""
-    text = reply.headers.get("content-length", "")
-    # A number of thousands of digits cannot be read, and 18 are more than any file has.
-    return int(text[:18]) if text.isdecimal() and "content-encoding" not in reply.headers else None
 
 
 def _reason(error: KlingError | OSError) -> str:

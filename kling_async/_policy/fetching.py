@@ -11,8 +11,13 @@ LARGEST_VIDEO_BYTES = 4 * 1024**3
 """A ceiling far above any video that a Kling model makes; what is larger is not a video."""
 
 
-def refusal(url: str) -> str | None:
-    """Why an address must not be fetched, or None: https only, except from this machine itself."""
+def refusal(url: str, *, came_from: str | None = None) -> str | None:
+    """Why an address must not be fetched, or None: https only, except from this machine itself.
+
+    Args:
+        url: The address.
+        came_from: The address that redirected to it. One elsewhere must not reach the services of this machine.
+    """
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
@@ -25,6 +30,8 @@ def refusal(url: str) -> str | None:
         return "it names no host, or holds characters that no address has"
     if "@" in parts.netloc:
         return "it holds a user name"
+    if came_from is not None and _is_loopback(host) and not _is_loopback(urlsplit(came_from).hostname or ""):
+        return "another host redirected to this machine"
     return None
 
 

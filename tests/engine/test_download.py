@@ -1,46 +1,84 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 
+import anyio
 import pytest
-from virtual_service import KEY, Service, Stream, engine_for
+from virtual_service import Service, Stream, always, engine_for, on, reply
+from virtual_storage import CUT, URL, Storage, job_with, video
 
-from kling_async import APIConnectionError, DownloadError, Job, JobStatus, Media, Outcome, RetryPolicy
+from kling_async import APIConnectionError, DownloadError, Job, JobStatus, RetryPolicy
 from kling_async._engine import download as room
+from kling_async._engine.download import is_whole
 from kling_async.events import Notifier, Retrying
 
-URL = "https://storage.example/a.mp4"
+VIDEO = video(10_000)
+FRESH = "https://storage.example/a.mp4?signature=new"
 
 
-@pytest.fixture
-def anyio_backend():
-    """The real loop: files are written by threads, and a clock that jumps would not wait for them."""
-    return "asyncio"
+async def fetch(path, service, *, job=None, notify=None, max_retries=3, digest=False):
+    service = service.service() if isinstance(service, Storage) else service
+    engine = engine_for(service, retry=RetryPolicy(max_retries=max_retries))
+    return await engine.downloader.download(job or job_with(), path, notify=Notifier(notify), digest=digest)
 
 
-def job_with(url=URL):
-    outcome = Outcome(media=(Media(url),)) if url else None
-    return Job(request_id="job-1", status=JobStatus.SUCCESS, outcome=outcome)
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
-async def fetch(path, service, *, job=None, notify=None, max_retries=3):
-    engine = engine_for(service, retry=RetryPolicy(max_retries=max_retries, initial_delay=0.001))
-    return await engine.downloader.download(job or job_with(), path, notify=Notifier(notify))
+async def test_a_video_is_saved_whole_and_its_size_and_digest_told(tmp_path):
+    path = tmp_path / "new" / "a.mp4"
+    saved = await fetch(path, Storage(VIDEO), digest=True)
+    assert (saved.size_bytes, saved.sha256) == (10_000, hashlib.sha256(VIDEO).hexdigest())
+    assert path.read_bytes() == VIDEO
+    assert names(path.parent) == ["a.mp4"]
 
 
-def answering(*answers):
-    left = list(answers)
-    return Service(media={URL: lambda _: left.pop(0) if len(left) > 1 else left[0]})
+async def test_no_digest_is_made_for_nobody(tmp_path):
+    assert (await fetch(tmp_path / "a.mp4", Storage(VIDEO))).sha256 is None
 
 
-async def test_a_video_is_saved_whole_and_its_size_told(tmp_path):
-    pieces = [b"x" * 700_000, b"y" * 700_000, b"z"]
-    size = await fetch(
-        tmp_path / "new" / "a.mp4", answering(Stream(200, pieces, {"content-length": "1400001"}))
-    )
-    assert size == 1_400_001
-    assert (tmp_path / "new" / "a.mp4").read_bytes() == b"".join(pieces)
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.mp4"]
+async def test_what_is_there_is_whole_if_it_has_the_size_and_the_digest(tmp_path):
+    path = tmp_path / "a.mp4"
+    saved = await fetch(path, Storage(VIDEO), digest=True)
+    assert is_whole(path, size_bytes=saved.size_bytes)
+    assert is_whole(path, size_bytes=saved.size_bytes, sha256=saved.sha256)
+    assert not is_whole(path, size_bytes=saved.size_bytes, sha256="0" * 64)
+    assert not is_whole(path, size_bytes=9_999)
+    assert not is_whole(path, size_bytes=None)
+    assert not is_whole(tmp_path / "b.mp4", size_bytes=10_000)
+
+
+@pytest.mark.parametrize("tenth", range(10))
+async def test_a_cut_at_any_place_costs_no_byte_twice(tmp_path, tenth):
+    events = []
+    storage = Storage(VIDEO, cuts=[tenth * 1000])
+    assert (await fetch(tmp_path / "a.mp4", storage, notify=events.append)).size_bytes == 10_000
+    assert (tmp_path / "a.mp4").read_bytes() == VIDEO
+    assert storage.sent_bytes == 10_000
+    assert [(type(event), event.call, event.attempt) for event in events] == [(Retrying, "download", 1)]
+
+
+async def test_a_line_that_breaks_again_and_again_ends_as_long_as_bytes_come(tmp_path):
+    storage = Storage(VIDEO, cuts=[100] * 99)
+    await fetch(tmp_path / "a.mp4", storage, max_retries=1)
+    assert (tmp_path / "a.mp4").read_bytes() == VIDEO
+    assert len(storage.requests) == 100
+
+
+async def test_a_line_that_brings_nothing_is_given_up(tmp_path):
+    storage = Storage(VIDEO, cuts=[100, 0, 0, 0])
+    with pytest.raises(DownloadError, match="cut"):
+        await fetch(tmp_path / "a.mp4", storage, max_retries=2)
+    assert len(storage.requests) == 3
+
+
+async def test_to_begin_anew_each_time_is_no_progress(tmp_path):
+    storage = Storage(VIDEO, ranges=False, cuts=[5000] * 99)
+    with pytest.raises(DownloadError, match="cut"):
+        await fetch(tmp_path / "a.mp4", storage, max_retries=3)
+    assert len(storage.requests) == 4
 
 
 @pytest.mark.parametrize(
@@ -49,71 +87,157 @@ async def test_a_video_is_saved_whole_and_its_size_told(tmp_path):
         Stream(200, [b"short"], {"content-length": "10"}),
         Stream(200, [b"long" * 10], {"content-length": "10"}),
         Stream(200, []),
-        Stream(200, [b"begin", APIConnectionError("cut")]),
+        Stream(200, [b"begin", CUT]),
         Stream(503, [b"busy"]),
         APIConnectionError("reset"),
     ],
     ids=["short", "long", "empty", "cut", "503", "reset"],
 )
 async def test_a_broken_transfer_is_tried_again_and_leaves_nothing_half_written(tmp_path, broken):
-    events = []
     path = tmp_path / "a.mp4"
     path.write_bytes(b"the old one")
-    assert await fetch(path, answering(broken, Stream(200, [b"whole"])), notify=events.append) == 5
+    answers = [broken, Stream(200, [b"whole"])]
+    assert (await fetch(path, Service(media={URL: lambda _: answers.pop(0)}))).size_bytes == 5
     assert path.read_bytes() == b"whole"
-    assert [(type(event), event.call) for event in events] == [(Retrying, "download")]
 
     with pytest.raises(DownloadError, match="still at the service") as caught:
-        await fetch(path, answering(broken))
+        await fetch(path, Service(media={URL: broken}))
     assert caught.value.request_id == "job-1"
     assert path.read_bytes() == b"whole"
+    assert names(tmp_path) == ["a.mp4"]
+
+
+async def test_a_download_that_was_given_up_is_gone_on_with_by_the_next(tmp_path):
+    path, storage = tmp_path / "a.mp4", Storage(VIDEO, cuts=[6000])
+    with pytest.raises(DownloadError):
+        await fetch(path, storage, max_retries=0)
+    assert names(tmp_path) == ["a.mp4.part", "a.mp4.part.json"]
+    await fetch(path, storage, max_retries=0)
+    assert path.read_bytes() == VIDEO
+    assert storage.sent_bytes == 10_000
+    assert names(tmp_path) == ["a.mp4"]
+
+
+async def test_a_part_of_another_job_is_not_gone_on_with(tmp_path):
+    path, storage = tmp_path / "a.mp4", Storage(VIDEO, cuts=[6000])
+    with pytest.raises(DownloadError):
+        await fetch(path, storage, max_retries=0)
+    other = Storage(video(10_000, seed=1))
+    await fetch(path, other, job=job_with(request_id="job-2"))
+    assert other.asked == [None]
+    assert path.read_bytes() == other.content
+    assert names(tmp_path) == ["a.mp4"]
+
+
+async def test_a_cancelled_download_leaves_its_part_and_its_place_to_the_next(tmp_path):
+    path, storage = tmp_path / "a.mp4", Storage(VIDEO)
+    engine = engine_for(storage.service())
+    for _ in range(engine.limits.max_downloads_at_once + 1):
+        storage.cuts = [500]
+        with anyio.CancelScope() as scope:
+            leave = Notifier(lambda _, scope=scope: scope.cancel())
+            await engine.downloader.download(job_with(), path, notify=leave)
+        assert scope.cancelled_caught
+    await engine.downloader.download(job_with(), path, notify=Notifier(None))
+    assert path.read_bytes() == VIDEO
+    assert storage.sent_bytes == 10_000
+
+
+async def test_two_downloads_to_one_place_are_each_whole(tmp_path):
+    one, two = Storage(VIDEO, cuts=[3000] * 3), Storage(video(12_000, seed=2), cuts=[5000])
+    urls = {"https://storage.example/1.mp4": one, "https://storage.example/2.mp4": two}
+    engine = engine_for(Service(media=urls))
+    sizes = []
+
+    async def save(request_id, url):
+        job = job_with(url, request_id=request_id)
+        saved = await engine.downloader.download(job, tmp_path / "a.mp4", notify=Notifier(None))
+        sizes.append(saved.size_bytes)
+
+    async with anyio.create_task_group() as tasks:
+        for number, url in enumerate(urls):
+            tasks.start_soon(save, f"job-{number}", url)
+    assert sorted(sizes) == [10_000, 12_000]
+    assert (tmp_path / "a.mp4").read_bytes() in {one.content, two.content}
+    assert names(tmp_path) == ["a.mp4"]
+
+
+async def test_only_so_many_are_fetched_at_once(tmp_path):
+    at_once, most = 0, 0
+
+    class Slow(Stream):
+        async def chunks(self):
+            nonlocal at_once, most
+            at_once += 1
+            most = max(most, at_once)
+            await anyio.sleep(1.0)
+            at_once -= 1
+            yield b"whole"
+
+    engine = engine_for(Service(media={URL: Slow(200, [])}))
+
+    async def save(number):
+        await engine.downloader.download(job_with(), tmp_path / f"{number}.mp4", notify=Notifier(None))
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(30):
+            tasks.start_soon(save, number)
+    assert most == engine.limits.max_downloads_at_once
+    assert len(names(tmp_path)) == 30
 
 
 async def test_a_refusal_is_not_tried_again(tmp_path):
-    service = answering(Stream(403, [b"<Error><Code>AccessDenied</Code></Error>"]))
+    service = Service(media={URL: Stream(400, [b"<Error><Code>InvalidArgument</Code></Error>"])})
+    with pytest.raises(DownloadError, match="InvalidArgument") as caught:
+        await fetch(tmp_path / "a.mp4", service)
+    assert caught.value.status_code == 400
+    assert service.calls == {"media": 1}
+
+
+def at_other_address(url):
+    job = {"request_id": "job-1", "status": "success", "outcome": {"media_urls": [{"url": url, "id": "0"}]}}
+    return on("status", reply(200, job))
+
+
+@pytest.mark.parametrize("status", [403, 404, 410])
+async def test_where_an_address_is_no_longer_good_the_service_is_asked_for_the_present_one(tmp_path, status):
+    storage = Storage(VIDEO, cuts=[6000])
+
+    def once(request):
+        service.media[URL] = Stream(status, [b"expired"])
+        return storage(request)
+
+    service = Service(media={URL: once, FRESH: storage}, before=[at_other_address(FRESH)])
+    assert (await fetch(tmp_path / "a.mp4", service)).size_bytes == 10_000
+    assert (tmp_path / "a.mp4").read_bytes() == VIDEO
+    assert storage.sent_bytes == 10_000
+    assert service.calls == {"media": 3, "status": 1}
+
+
+@pytest.mark.parametrize(
+    "present",
+    [
+        at_other_address(URL),
+        on("status", reply(200, {"request_id": "job-1", "status": "success", "outcome": None})),
+        on("status", reply(404, {"error": "Request not found"})),
+        always("status", APIConnectionError("reset")),
+    ],
+    ids=["the same", "none", "vanished", "lost"],
+)
+async def test_without_another_address_the_refusal_stands(tmp_path, present):
+    service = Service(media={URL: Stream(403, [b"<Code>AccessDenied</Code>"])}, before=[present])
     with pytest.raises(DownloadError, match="AccessDenied") as caught:
         await fetch(tmp_path / "a.mp4", service)
     assert caught.value.status_code == 403
-    assert service.calls["media"] == 1
+    assert service.calls == {"media": 1, "status": 1}
 
 
-async def test_an_endless_page_of_an_error_is_not_read_to_its_end(tmp_path):
-    service = answering(Stream(404, [b"x" * 1_000_000] * 50))
-    with pytest.raises(DownloadError):
+async def test_the_service_is_asked_for_an_address_once(tmp_path):
+    gone = Stream(410, [b"gone"])
+    service = Service(media={URL: gone, FRESH: gone}, before=[at_other_address(FRESH)])
+    with pytest.raises(DownloadError, match="HTTP 410"):
         await fetch(tmp_path / "a.mp4", service)
-
-
-async def test_redirects_are_followed_without_the_key(tmp_path):
-    service = Service(
-        media={
-            URL: Stream(302, [], {"location": "/b.mp4"}),
-            "https://storage.example/b.mp4": Stream(307, [], {"location": "https://cdn.example/c.mp4"}),
-            "https://cdn.example/c.mp4": Stream(200, [b"whole"]),
-        }
-    )
-    assert await fetch(tmp_path / "a.mp4", service) == 5
-    assert len(service.requests) == 3
-    assert all(KEY not in repr(request.headers) for request in service.requests)
-
-
-@pytest.mark.parametrize("location", ["http://other.example/x.mp4", "file:///etc/passwd", "https://[bad"])
-async def test_a_redirect_to_where_nothing_is_fetched_from_is_refused(tmp_path, location):
-    service = Service(media={URL: Stream(302, [], {"location": location})})
-    with pytest.raises(DownloadError, match="is not fetched"):
-        await fetch(tmp_path / "a.mp4", service)
-    assert service.calls["media"] == 1
-
-
-async def test_redirects_in_a_circle_end(tmp_path):
-    service = Service(media={URL: Stream(302, [], {"location": URL})})
-    with pytest.raises(DownloadError, match="redirects"):
-        await fetch(tmp_path / "a.mp4", service)
-    assert service.calls["media"] == 6
-
-
-async def test_a_redirect_to_nowhere_is_an_error(tmp_path):
-    with pytest.raises(DownloadError, match="HTTP 302"):
-        await fetch(tmp_path / "a.mp4", answering(Stream(302, [b""])))
+    assert service.calls == {"media": 2, "status": 1}
 
 
 async def test_a_job_without_a_video_says_so(tmp_path):
@@ -121,17 +245,25 @@ async def test_a_job_without_a_video_says_so(tmp_path):
         await fetch(tmp_path / "a.mp4", Service(), job=job_with(None))
 
 
-async def test_a_video_larger_than_the_ceiling_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "LARGEST_VIDEO_BYTES", 10)
-    with pytest.raises(DownloadError, match="larger than 10 bytes"):
-        await fetch(tmp_path / "a.mp4", answering(Stream(200, [b"x" * 11])))
-
-
-async def test_a_disk_that_takes_no_more_is_an_error_of_ours(tmp_path):
+@pytest.mark.parametrize(
+    "place, number",
+    [
+        ("file/a.mp4", {errno.ENOTDIR, errno.EEXIST}),
+        ("x" * 300 + ".mp4", {errno.ENAMETOOLONG}),
+        ("a\0.mp4", {errno.EINVAL}),
+        ("folder", {errno.EISDIR}),
+    ],
+    ids=["below a file", "too long", "NUL", "a folder"],
+)
+async def test_a_place_that_takes_no_file_is_named_before_anything_is_fetched(tmp_path, place, number):
     (tmp_path / "file").touch()
-    with pytest.raises(DownloadError, match="was not saved") as caught:
-        await fetch(tmp_path / "file" / "a.mp4", answering(Stream(200, [b"whole"])))
-    assert caught.value.__cause__.errno in {errno.ENOTDIR, errno.EEXIST}
+    (tmp_path / "folder").mkdir()
+    service = Service()
+    with pytest.raises(DownloadError, match="was not saved to") as caught:
+        await fetch(tmp_path / place, service)
+    assert caught.value.__cause__.errno in number
+    assert caught.value.message.count("\n") == 0
+    assert service.calls == {}
 
 
 @pytest.mark.parametrize("trailing", ["/", ""])
@@ -150,15 +282,3 @@ async def test_the_folder_of_a_batch_is_made_and_left_clean(tmp_path):
     assert list(folder.iterdir()) == []
     with pytest.raises(Exception, match="cannot be saved"):
         await room.check_folder("bad\0name")
-
-
-async def test_a_system_that_takes_one_piece_at_a_time_gets_them_all(tmp_path, monkeypatch):
-    monkeypatch.delattr(room.os, "writev", raising=False)
-    pieces = [bytes([number]) * 40_000 for number in range(40)]
-    assert await fetch(tmp_path / "a.mp4", answering(Stream(200, pieces))) == 1_600_000
-    assert (tmp_path / "a.mp4").read_bytes() == b"".join(pieces)
-
-
-async def test_more_pieces_than_one_system_call_takes_are_all_written(tmp_path):
-    pieces = [b"x"] * 3000
-    assert await fetch(tmp_path / "a.mp4", answering(Stream(200, pieces))) == 3000

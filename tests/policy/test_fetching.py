@@ -80,6 +80,16 @@ def test_every_other_address_is_refused_with_the_reason(url, reason):
     assert reason in refusal(url)
 
 
+HERE = "http://127.0.0.1:8000/a.mp4"
+
+
+@pytest.mark.parametrize("here", [HERE, "https://localhost/a.mp4", "http://[::1]/a.mp4"])
+def test_another_host_leads_nobody_to_this_machine(here):
+    assert "redirected to this machine" in refusal(here, came_from="https://storage.example/a.mp4")
+    assert refusal(here, came_from=HERE) is None
+    assert refusal("https://storage.example/a.mp4", came_from=HERE) is None
+
+
 @given(url=st.text() | st.from_regex(r"(https?|file|ftp):/{0,3}[a-z0-9.@:\\\[\]%#?/-]{0,30}", fullmatch=True))
 def test_what_is_not_refused_has_a_scheme_and_a_host_that_may_be_fetched(url):
     if refusal(url) is None:

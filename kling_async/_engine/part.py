@@ -1,0 +1,209 @@
+"""A video that is not whole yet: a file beside its destination, and a note of which video it is a part of."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import hashlib
+import io
+import os
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from kling_async._engine.claim import Claim, claim
+from kling_async._engine.pen import Pen
+from kling_async._policy.resuming import Version, read, written
+
+
+class Part:
+    """What there is of a job's video so far.
+
+    Methods that are no coroutines block, and are for threads. They take turns, so that a task that is cancelled while
+    one of them runs can leave: what it asked for ends before the file is closed.
+
+    Args:
+        path: The destination; the part lies beside it as `.part`, its note as `.part.json`.
+        request_id: The job.
+    """
+
+    def __init__(self, path: Path, *, request_id: str) -> None:
+        self.path = path
+        self.request_id = request_id
+        self.size = 0
+        """Bytes that are there."""
+        self.version: Version | None = None
+        """What they are of; None while there are none."""
+        self._claim: Claim | None = None
+        self._is_closed = False
+        self._turn = threading.Lock()
+
+    @property
+    def resumes_at(self) -> int:
+        """Where to go on; one byte of a part that is whole is fetched again, to be told that it is still the same."""
+        size = self.version.size_bytes if self.version else None
+        return 0 if size is None else min(self.size, size - 1)
+
+    def open(self) -> None:
+        """Take hold of the file, with what an earlier run left in it if that can be gone on with.
+
+        Raises:
+            OSError: There can be no file there.
+        """
+        with self._turn:
+            if self._is_closed:
+                return
+            try:
+                if self.path.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._claim = claim(self.path)
+            except ValueError as error:
+                raise OSError(errno.EINVAL, str(error)) from error
+            self._recall(self._claim)
+
+    def _recall(self, claim: Claim) -> None:
+        size = claim.file.seek(0, io.SEEK_END)
+        if not claim.is_locked or size == 0:
+            return
+        try:
+            version = read(_note(claim).read_text())
+        except (OSError, ValueError):
+            return
+        if (
+            version is not None
+            and version.request_id == self.request_id
+            and version.validator is not None
+            and version.size_bytes is not None
+            and size <= version.size_bytes
+        ):
+            self.version, self.size = version, size
+
+    async def write(self, pieces: AsyncIterator[bytes], version: Version, *, at: int, most: int) -> bool:
+        """Put the pieces down from byte `at` on, which replaces what was there; False if they pass `most` bytes.
+
+        Raises:
+            OSError: The disk takes no more; the part is good for nothing now.
+            KlingError: The pieces ended before their time; what came is there.
+        """
+        self.version, self.size = version, at
+        async with Pen(partial(self._write, at)) as pen:
+            async for piece in pieces:
+                if self.size + len(piece) > most:
+                    return False
+                await pen.put(piece)
+                self.size += len(piece)
+        return True
+
+    def _write(self, at: int, pieces: Iterator[bytes]) -> None:
+        with self._turn:
+            if self._claim is None:
+                return
+            file = self._claim.file
+            file.truncate(at)
+            file.seek(at)
+            if at == 0:
+                self._note_down(self._claim)
+            for piece in pieces:
+                left = memoryview(piece)
+                while left:
+                    left = left[file.write(left) :]
+
+    def _note_down(self, claim: Claim) -> None:
+        """For a run after a crash. The part is empty now, so a note that is lost or half-written does no harm."""
+        if claim.is_locked and self.version is not None and self.version.validator is not None:
+            _note(claim).write_text(written(self.version))
+
+    def md5(self) -> str:
+        """The digest of what is there, in base64."""
+        with self._turn:
+            assert self._claim is not None
+            return base64.b64encode(_digest(self._claim.file, "md5")).decode()
+
+    def keep(self, *, digest: bool) -> str | None:
+        """Bring the file to the disk and give it its name; its SHA-256 in hex, if that is wanted."""
+        with self._turn:
+            claim = self._claim
+            assert claim is not None
+            os.fsync(claim.file.fileno())
+            sha256 = _digest(claim.file, "sha256").hex() if digest else None
+            _loosen(claim)
+            claim.path.replace(self.path)
+            claim.file.close()
+            self._claim = None
+            with suppress(OSError):  # it is saved: a note that stays does no harm, and a lost name is noticed
+                _note(claim).unlink(missing_ok=True)
+                _flush_folder(self.path.parent)
+            return sha256
+
+    def spoil(self) -> None:
+        """Nothing of what is there is of use any more."""
+        self.size, self.version = 0, None
+
+    def close(self) -> None:
+        """Let go; what a later run cannot go on with is removed."""
+        with self._turn:
+            self._is_closed = True
+            claim, self._claim = self._claim, None
+            if claim is None:
+                return
+            if not (claim.is_locked and self.size and self.version is not None and self.version.validator):
+                _loosen(claim)
+                with suppress(OSError):  # why there is no video is told already
+                    claim.path.unlink()
+                    _note(claim).unlink(missing_ok=True)
+            claim.file.close()
+
+
+@asynccontextmanager
+async def opened(path: Path, *, request_id: str) -> AsyncGenerator[Part, None]:
+    """A part that is open until the block ends, whether it was kept or not.
+
+    Raises:
+        OSError: There can be no file there, or the disk takes no more; nothing is left behind then.
+    """
+    part = Part(path, request_id=request_id)
+    try:
+        await anyio.to_thread.run_sync(part.open)
+        yield part
+    except OSError:
+        part.spoil()
+        raise
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(part.close)
+
+
+def sha256_of(path: Path) -> str:
+    """The digest of a file, in hex."""
+    with path.open("rb", buffering=0) as file:
+        return _digest(file, "sha256").hex()
+
+
+def _note(claim: Claim) -> Path:
+    return claim.path.with_name(claim.path.name + ".json")
+
+
+def _digest(file: io.FileIO, name: str) -> bytes:
+    file.seek(0)
+    return hashlib.file_digest(file, name).digest()
+
+
+def _loosen(claim: Claim) -> None:
+    """Where there are no locks, an open file cannot be renamed or removed either."""
+    if not claim.is_locked:
+        claim.file.close()
+
+
+def _flush_folder(folder: Path) -> None:
+    """Bring a new name to the disk; not every system lets a folder be opened."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,77 @@
+"""Bytes to a function that blocks, in a thread of its own, while the next ones are read from the network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from queue import SimpleQueue
+from threading import Thread
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+_MOST_WAITING = 4
+"""Pieces that may wait for the disk; a piece is what one read of a socket gave, at most some hundred KiB."""
+
+
+class Pen:
+    """A thread that writes pieces in the order in which they are put; leaving the block waits for the last one.
+
+    One thread for a whole file costs less than a worker thread that is asked for each write, and the event loop
+    never waits for the disk.
+
+    Args:
+        write: Called once, in the thread, with the pieces as they come; it ends when they do.
+    """
+
+    def __init__(self, write: Callable[[Iterator[bytes]], None]) -> None:
+        self._write = write
+        self._loop = asyncio.get_running_loop()
+        self._pieces: SimpleQueue[bytes | None] = SimpleQueue()
+        self._room = anyio.Semaphore(_MOST_WAITING, fast_acquire=True)
+        self._is_over = anyio.Event()
+        self._failure: Exception | None = None
+
+    async def __aenter__(self) -> Self:
+        Thread(target=self._run, name="kling_async-pen", daemon=True).start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._pieces.put(None)
+        with anyio.CancelScope(shield=True):
+            await self._is_over.wait()
+        failure = self._failure
+        if failure is not None and failure is not error and (error is None or isinstance(error, Exception)):
+            raise failure from error
+
+    async def put(self, piece: bytes) -> None:
+        """Hand a piece over; waits while too many are not written yet.
+
+        Raises:
+            Exception: What `write` raised; nothing more will be written.
+        """
+        await self._room.acquire()
+        if self._failure is not None:
+            raise self._failure
+        self._pieces.put(piece)
+
+    def _run(self) -> None:
+        try:
+            self._write(self._taken())
+        except Exception as error:  # noqa: BLE001 - raised in the task
+            self._failure = error
+        with suppress(RuntimeError):  # the loop is closed, so nobody waits
+            self._loop.call_soon_threadsafe(self._end)
+
+    def _taken(self) -> Iterator[bytes]:
+        while (piece := self._pieces.get()) is not None:
+            yield piece
+            self._loop.call_soon_threadsafe(self._room.release)
+
+    def _end(self) -> None:
+        self._is_over.set()
+        self._room.release()

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+import errno
+import hashlib
+import json
+import sys
+
+import anyio
+import pytest
+
+from kling_async._engine import part as room
+from kling_async._engine.part import Part, opened, sha256_of
+from kling_async._policy.resuming import Version
+
+V1 = Version(request_id="job-1", size_bytes=10, validator='"v1"', md5=None)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "a.mp4"
+
+
+def names(path):
+    return sorted(other.name for other in path.parent.iterdir())
+
+
+async def in_pieces(*pieces):
+    for piece in pieces:
+        if isinstance(piece, Exception):
+            raise piece
+        yield piece
+
+
+async def begun(path, content=b"begin", *, version=V1, request_id="job-1"):
+    """Leave a part behind, as a process does that goes on no further."""
+    async with opened(path, request_id=request_id) as part:
+        await part.write(in_pieces(content), version, at=0, most=100)
+
+
+async def test_a_part_is_written_from_where_it_goes_on_and_gets_its_name_when_it_is_kept(path):
+    async with opened(path, request_id="job-1") as part:
+        assert await part.write(in_pieces(b"begun!!", b"!"), V1, at=0, most=10)
+        assert names(path) == ["a.mp4.part", "a.mp4.part.json"]
+        assert part.resumes_at == 8
+        assert await part.write(in_pieces(b"and ", b"done"), V1, at=5, most=13)
+        assert part.size == 13
+        assert await anyio.to_thread.run_sync(part.md5) == _md5(b"begunand done")
+        part.keep(digest=False)
+    assert names(path) == ["a.mp4"]
+    assert path.read_bytes() == b"begunand done"
+
+
+def _md5(content):
+    return base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
+
+
+async def test_the_digest_is_of_the_whole_file(path):
+    await begun(path)
+    async with opened(path, request_id="job-1") as part:
+        await part.write(in_pieces(b" done"), V1, at=5, most=10)
+        assert part.keep(digest=True) == hashlib.sha256(b"begin done").hexdigest() == sha256_of(path)
+
+
+async def test_pieces_that_pass_the_limit_are_not_written(path):
+    async with opened(path, request_id="job-1") as part:
+        assert not await part.write(in_pieces(b"12345", b"6"), V1, at=0, most=5)
+        assert part.size == 5
+
+
+async def test_what_an_earlier_run_left_is_gone_on_with(path):
+    await begun(path)
+    async with opened(path, request_id="job-1") as part:
+        assert (part.version, part.size, part.resumes_at) == (V1, 5, 5)
+
+
+async def test_of_what_is_whole_already_one_byte_is_asked_for_again(path):
+    await begun(path, b"0123456789")
+    async with opened(path, request_id="job-1") as part:
+        assert (part.size, part.resumes_at) == (10, 9)
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        None,
+        "",
+        "\udcff",
+        '{"request_id": "job-1"}',
+        json.dumps({"request_id": "job-2", "size_bytes": 10, "validator": '"v1"', "md5": None}),
+        json.dumps({"request_id": "job-1", "size_bytes": 4, "validator": '"v1"', "md5": None}),
+        json.dumps({"request_id": "job-1", "size_bytes": None, "validator": '"v1"', "md5": None}),
+        json.dumps({"request_id": "job-1", "size_bytes": 10, "validator": None, "md5": None}),
+    ],
+    ids=["none", "empty", "no text", "half", "of another job", "longer than whole", "of no length", "unsure"],
+)
+async def test_a_part_that_is_not_provably_of_this_video_is_begun_anew(path, note):
+    await begun(path)
+    left = path.with_name("a.mp4.part.json")
+    if note is None:
+        left.unlink()
+    else:
+        left.write_text(note, errors="surrogateescape")
+    async with opened(path, request_id="job-1") as part:
+        assert (part.version, part.size, part.resumes_at) == (None, 0, 0)
+        await part.write(in_pieces(b"new"), V1, at=0, most=10)
+        part.keep(digest=False)
+    assert path.read_bytes() == b"new"
+    assert names(path) == ["a.mp4"]
+
+
+async def test_a_note_is_of_what_was_written_last(path):
+    v2 = Version(request_id="job-1", size_bytes=20, validator='"v2"', md5=None)
+    async with opened(path, request_id="job-1") as part:
+        await part.write(in_pieces(b"begin"), V1, at=0, most=10)
+        await part.write(in_pieces(b"other"), v2, at=0, most=20)
+    async with opened(path, request_id="job-1") as part:
+        assert (part.version, part.size) == (v2, 5)
+
+
+@pytest.mark.parametrize(
+    "version",
+    [
+        Version(request_id="job-1", size_bytes=10, validator=None, md5=None),
+        Version(request_id="job-1", size_bytes=None, validator=None, md5=None),
+    ],
+    ids=["no validator", "nothing known"],
+)
+async def test_what_nobody_can_go_on_with_is_not_left_behind(path, version):
+    await begun(path, version=version)
+    assert names(path) == []
+
+
+async def test_an_empty_or_spoilt_part_is_not_left_behind(path):
+    await begun(path, b"")
+    assert names(path) == []
+    async with opened(path, request_id="job-1") as part:
+        await part.write(in_pieces(b"begin"), V1, at=0, most=10)
+        part.spoil()
+    assert names(path) == []
+
+
+async def test_two_at_once_do_not_mix_their_bytes(path):
+    async with opened(path, request_id="job-1") as one, opened(path, request_id="job-1") as two:
+        await one.write(in_pieces(b"one"), V1, at=0, most=10)
+        await two.write(in_pieces(b"two!"), V1, at=0, most=10)
+        one.keep(digest=False)
+        assert path.read_bytes() == b"one"
+        two.keep(digest=False)
+        assert path.read_bytes() == b"two!"
+    assert names(path) == ["a.mp4"]
+
+
+async def test_without_locks_a_part_is_kept_or_removed_but_never_left(path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    await begun(path)
+    assert names(path) == []
+    async with opened(path, request_id="job-1") as part:
+        await part.write(in_pieces(b"whole"), V1, at=0, most=10)
+        part.keep(digest=True)
+    assert names(path) == ["a.mp4"]
+
+
+async def test_a_destination_that_is_a_folder_is_refused_before_anything_is_fetched(tmp_path):
+    with pytest.raises(IsADirectoryError):
+        async with opened(tmp_path, request_id="job-1"):
+            pass
+
+
+async def test_a_name_that_no_file_can_have_is_an_error_of_the_system(tmp_path):
+    with pytest.raises(OSError, match="null") as caught:
+        async with opened(tmp_path / "a\0.mp4", request_id="job-1"):
+            pass
+    assert caught.value.errno == errno.EINVAL
+
+
+async def test_a_file_that_gets_no_name_is_not_left_behind(path):
+    with pytest.raises(IsADirectoryError):
+        async with opened(path, request_id="job-1") as part:
+            await part.write(in_pieces(b"whole"), V1, at=0, most=10)
+            path.mkdir()
+            part.keep(digest=False)
+    assert names(path) == ["a.mp4"]
+
+
+async def test_a_part_that_somebody_took_away_is_no_second_error(path):
+    with pytest.raises(OSError, match="full"):
+        async with opened(path, request_id="job-1") as part:
+            part._claim.path.unlink()
+            raise OSError(errno.ENOSPC, "full")
+
+
+async def test_a_folder_that_cannot_be_flushed_holds_the_file_all_the_same(path, monkeypatch):
+    def refuse(*arguments):
+        raise PermissionError
+
+    async with opened(path, request_id="job-1") as part:
+        await part.write(in_pieces(b"whole"), V1, at=0, most=10)
+        monkeypatch.setattr(room.os, "open", refuse)
+        part.keep(digest=False)
+        monkeypatch.undo()
+    assert path.read_bytes() == b"whole"
+
+
+async def test_the_file_is_flushed_before_it_gets_its_name_and_its_folder_after(path, monkeypatch):
+    flushed = []
+    true_fsync = room.os.fsync
+
+    def fsync(descriptor):
+        flushed.append(path.exists())
+        true_fsync(descriptor)
+
+    monkeypatch.setattr(room.os, "fsync", fsync)
+    async with opened(path, request_id="job-1") as part:
+        await part.write(in_pieces(b"whole"), V1, at=0, most=10)
+        part.keep(digest=False)
+    assert flushed == [False, True]
+
+
+async def test_what_a_cancelled_task_asked_for_comes_too_late_for_a_closed_part(path):
+    """A thread that was started before the task was cancelled may begin after the part was closed."""
+    part = Part(path, request_id="job-1")
+    part.close()
+    part.open()
+    assert names(path) == []
+    assert await part.write(in_pieces(), V1, at=0, most=10)
+    assert names(path) == []
+
+
+async def test_cancelled_between_two_pieces_it_leaves_what_can_be_gone_on_with(path):
+    is_written = anyio.Event()
+
+    async def endless():
+        yield b"begin"
+        is_written.set()
+        await asyncio.Event().wait()
+
+    async def write():
+        async with opened(path, request_id="job-1") as part:
+            await part.write(endless(), V1, at=0, most=10)
+
+    task = asyncio.create_task(write())
+    await is_written.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with opened(path, request_id="job-1") as part:
+        assert part.size == 5

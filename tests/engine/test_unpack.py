@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import gzip
+import zlib
+
+import pytest
+
+from kling_async import APIConnectionError
+from kling_async._engine import unpack as room
+from kling_async._engine.unpack import unpacked
+
+BODY = b"a frame, and another frame. " * 40_000
+
+
+async def through(packed, *, piece_bytes=1000):
+    async def pieces():
+        for start in range(0, len(packed), piece_bytes):
+            yield packed[start : start + piece_bytes]
+
+    return [piece async for piece in unpacked(pieces())]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress], ids=["gzip", "deflate"])
+@pytest.mark.parametrize("piece_bytes", [1, 1000, 10**9])
+async def test_what_was_packed_comes_out(pack, piece_bytes):
+    assert b"".join(await through(pack(BODY), piece_bytes=piece_bytes)) == BODY
+
+
+async def test_several_packed_one_after_the_other_are_one_body():
+    assert b"".join(await through(gzip.compress(b"one ") + gzip.compress(b"two"))) == b"one two"
+
+
+async def test_what_is_packed_very_well_comes_out_in_pieces():
+    sizes = [len(piece) for piece in await through(gzip.compress(bytes(10 * room._PIECE_BYTES)))]
+    assert max(sizes) == room._PIECE_BYTES
+    assert sum(sizes) == 10 * room._PIECE_BYTES
+
+
+@pytest.mark.parametrize("left", [0, 5, 200])
+async def test_a_body_that_ends_too_soon_was_cut(left):
+    with pytest.raises(APIConnectionError, match="cut short"):
+        await through(gzip.compress(BODY)[:left])
+
+
+async def test_a_body_that_is_not_packed_is_broken():
+    with pytest.raises(APIConnectionError, match="broken"):
+        await through(BODY)

@@ -1,0 +1,82 @@
+"""A model of the host that videos lie on, as a scripted answer of the service's model: ranges, cuts and lies."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from typing import Any
+
+import attrs
+from virtual_service import Service, Stream
+
+from kling_async import APIConnectionError, Job, JobStatus, Media, Outcome
+from kling_async._transport.base import Request
+
+URL = "https://storage.example/a.mp4"
+CUT = APIConnectionError("cut")
+
+
+def job_with(url: str | None = URL, *, request_id: str = "job-1", **fields: Any) -> Job:
+    outcome = Outcome(media=(Media(url),)) if url else None
+    return Job(request_id=request_id, status=JobStatus.SUCCESS, outcome=outcome, **fields)
+
+
+def video(size_bytes: int, *, seed: int = 0) -> bytes:
+    """Bytes of which no two places look alike."""
+    return hashlib.shake_128(str(seed).encode()).digest(size_bytes)
+
+
+@attrs.define(eq=False)
+class Storage:
+    """One file. Its n-th answer is cut after the n-th of `cuts` bytes; None, and every answer after the last, is not."""
+
+    content: bytes
+    etag: str | None = '"v1"'
+    ranges: bool = True
+    minds_if_range: bool = True
+    cuts: list[int | None] = attrs.field(factory=list)
+    headers: dict[str, str] = attrs.field(factory=dict)
+    """Changed or added, whatever is true."""
+    piece_bytes: int = 1000
+    requests: list[Request] = attrs.field(factory=list)
+    sent_bytes: int = 0
+
+    def __call__(self, request: Request) -> Stream:
+        self.requests.append(request)
+        headers = {"etag": self.etag} if self.etag else {}
+        wanted, status = request.headers.get("Range"), 200
+        is_same = not self.minds_if_range or request.headers.get("If-Range", self.etag) == self.etag
+        at = 0
+        if self.ranges and wanted and is_same:
+            at = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])
+            if at >= len(self.content):
+                return Stream(416, [b"<Error/>"], {"content-range": f"bytes */{len(self.content)}"})
+            status = 206
+            headers["content-range"] = f"bytes {at}-{len(self.content) - 1}/{len(self.content)}"
+        body = self.content[at:]
+        headers["content-length"] = str(len(body))
+        return Stream(status, self._pieces(body), headers | self.headers)
+
+    def _pieces(self, body: bytes) -> list[bytes | Exception]:
+        cut = self.cuts.pop(0) if self.cuts else None
+        through = body if cut is None else body[:cut]
+        self.sent_bytes += len(through)
+        pieces: list[bytes | Exception] = [
+            through[start : start + self.piece_bytes] for start in range(0, len(through), self.piece_bytes)
+        ]
+        return pieces if cut is None else [*pieces, CUT]
+
+    @property
+    def asked(self) -> list[str | None]:
+        """The range that each request asked for."""
+        return [request.headers.get("Range") for request in self.requests]
+
+    def service(self) -> Service:
+        return Service(media={URL: self})
+
+
+def google_md5(content: bytes) -> dict[str, str]:
+    """The header in which Google's storage names the digest of a file."""
+    digest = base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
+    return {"x-goog-hash": f"crc32c=AAAAAA==, md5={digest}"}
