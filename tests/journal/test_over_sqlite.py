@@ -111,6 +111,18 @@ def test_the_payload_is_kept_once(path, pen_for):
     assert b"echo" not in path.read_bytes()
 
 
+def test_posts_without_an_answer_are_counted_after_a_restart(path, pen_for):
+    with Journal(path) as journal:
+        pen = pen_for(journal)
+        for occurrence in range(3):
+            identity = pen.identity("rain", occurrence)
+            journal.intend(identity, model="m", payload={}, at=1.0, cost_usd=None)
+        pen.accept(2, "r-2")
+
+    with Journal(path) as journal:
+        assert journal.unsettled(pen.identity("rain").fingerprint) == 2
+
+
 # With other programs
 
 
