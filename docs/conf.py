@@ -77,7 +77,7 @@ python_use_unqualified_type_names = True
 nitpick_ignore_regex = [
     ("py:.*", r"(asyncio|collections|contextlib|datetime|decimal|enum|os|pathlib|random|types|typing)\..*"),
     # The engine's own names for what a page describes in words.
-    ("py:.*", r"kling_async\.(_engine|_journal\.entry|_transport)\..*"),
+    ("py:.*", r"kling_async\.(_display|_engine|_journal\.entry|_transport)\..*"),
 ]
 
 
