@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -88,17 +89,23 @@ def _by_curl(service: machine.RunningService, target: str, count: int) -> dict[s
     _, processor = machine.processors()
     urls = [f"{service.url}/media/{number}.mp4" for number in range(count)]
     command = ["curl", "--no-progress-meter", "--fail", "--parallel", "--remote-name-all", *urls]
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), _children_cpu()
     with subprocess.Popen(command, cwd=target) as process:
         machine.pin(process, processor)
-    wall = time.perf_counter() - start
+    wall, cpu = time.perf_counter() - start, _children_cpu() - cpu
     files = list(Path(target).iterdir())
     for path in files:
         with path.open("rb+") as file:
             os.fsync(file.fileno())
     synced_wall = time.perf_counter() - start
     received = sum(path.stat().st_size for path in files)
-    return {"wall": wall, "synced_wall": synced_wall, "received_bytes": received}
+    return {"wall": wall, "cpu": cpu, "synced_wall": synced_wall, "received_bytes": received}
+
+
+def _children_cpu() -> float:
+    """Processor seconds of the children that have ended; the service has not."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _curl_version() -> str:
@@ -107,28 +114,25 @@ def _curl_version() -> str:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Throughput of both, the ratio, and how much memory ours took."""
-    header = ["client", "files", "MiB/s", "least", "most", "/ curl", "memory grew MiB", "mark"]
-    ours, curl = _speeds(result["ours"]), _speeds(result["curl"])
-    grown = max(run["grown_bytes"] for run in result["ours"]) / 2**20
-    ratio = ours["median"] / curl["median"] if curl else None
+    """Throughput and processor seconds of both, the ratio, and how much memory ours took."""
+    header = ["client", "files", "MiB/s", "least", "most", "/ curl", "CPU s", "memory grew MiB", "mark"]
+    files, ours, curl = result["files"], result["ours"], result["curl"]
+    speed, theirs = _speeds(ours), _speeds(curl)
+    grown = max(run["grown_bytes"] for run in ours) / 2**20
+    ratio = speed["median"] / theirs["median"] if curl else None
     mark = "" if ratio is None else figures.against(MARK, ratio, at_least=True)
-    rows: list[list[figures.Cell]] = [["ours", result["files"], *ours.values(), ratio, grown, mark]]
-    if curl:
-        synced = _speeds(result["curl"], wall="synced_wall")
-        rows.append([result["curl_version"], result["files"], *curl.values(), 1.0, None, ""])
-        rows.append(
-            [
-                "the same, synced",
-                result["files"],
-                *synced.values(),
-                synced["median"] / curl["median"],
-                None,
-                "",
-            ]
-        )
-    shown = figures.table_of(header, rows)
-    return shown if curl else f"{shown}\ncurl is not installed here, so there is nothing to compare with."
+    rows: list[list[figures.Cell]] = [["ours", files, *speed.values(), ratio, _cpu(ours), grown, mark]]
+    if not curl:
+        return f"{figures.table_of(header, rows)}\ncurl is not installed here, so there is nothing to compare with."
+    synced = _speeds(curl, wall="synced_wall")
+    of_curl = synced["median"] / theirs["median"]
+    rows.append([result["curl_version"], files, *theirs.values(), 1.0, _cpu(curl), None, ""])
+    rows.append(["the same, synced", files, *synced.values(), of_curl, None, None, ""])
+    return figures.table_of(header, rows)
+
+
+def _cpu(runs: list[dict[str, Any]]) -> float:
+    return figures.spread([run["cpu"] for run in runs])["median"]
 
 
 def _speeds(runs: list[dict[str, Any]], *, wall: str = "wall") -> dict[str, float]:

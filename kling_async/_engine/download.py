@@ -41,7 +41,7 @@ def is_whole(path: Path, *, size_bytes: int | None, sha256: str | None = None) -
     It blocks: for the time of a look at the folder, and with a digest for that of reading the file.
     """
     try:
-        return path.stat().st_size == size_bytes and sha256 in {None, sha256 and sha256_of(path)}
+        return path.stat().st_size == size_bytes and (sha256 is None or sha256_of(path) == sha256)
     except OSError:
         return False
 
@@ -113,9 +113,8 @@ class Downloader:
             await self._fetch_until_whole(url, part, notify)
         except APIStatusError as error:
             fresh = await self._present_address(job) if error.status_code in _GONE else None
-            if fresh in {None, url}:
+            if fresh is None or fresh == url:
                 raise
-            assert fresh is not None
             await self._fetch_until_whole(fresh, part, notify)
 
     async def _present_address(self, job: Job) -> str | None:
@@ -149,7 +148,8 @@ class Downloader:
 def _reason(error: KlingError | OSError) -> str:
     if isinstance(error, KlingError):
         return error.message.rstrip(".")
-    return f"{error.strerror or type(error).__name__}"
+    told = error.strerror or type(error).__name__
+    return f"{told} ({os.fspath(error.filename)!r})" if error.filename is not None else told
 
 
 async def target(destination: str | os.PathLike[str], job: Job) -> Path:

@@ -34,7 +34,7 @@ async def fetch(caller: Caller, url: str, part: Part) -> None:
         OSError: The disk takes no more.
     """
     if not await _fetch(caller, url, part, at=part.resumes_at):
-        part.spoil()
+        await part.empty()
         await _fetch(caller, url, part, at=0)
 
 
@@ -89,7 +89,7 @@ async def _went_on(part: Part, version: Version, reply: StreamedReply, *, at: in
         return False
     await _write(part, reply.chunks(), version, at=at)
     if version.md5 is not None and await anyio.to_thread.run_sync(part.md5) != version.md5:
-        part.spoil()
+        await part.empty()
         raise APIConnectionError("its parts do not fit together")
     return True
 
@@ -97,7 +97,7 @@ async def _went_on(part: Part, version: Version, reply: StreamedReply, *, at: in
 async def _write(part: Part, pieces: AsyncIterator[bytes], version: Version, *, at: int) -> None:
     promised = version.size_bytes
     if not await part.write(pieces, version, at=at, most=promised or LARGEST_VIDEO_BYTES):
-        part.spoil()
+        await part.empty()
         if promised is None:
             raise _too_large()
         raise APIConnectionError(f"more came than the {promised:,} bytes promised")

@@ -118,6 +118,8 @@ class Part:
         """For a run after a crash. The part is empty now, so a note that is lost or half-written does no harm."""
         if claim.is_locked and self.version is not None and self.version.validator is not None:
             _note(claim).write_text(written(self.version))
+        else:
+            _note(claim).unlink(missing_ok=True)
 
     def md5(self) -> str:
         """The digest of what is there, in base64."""
@@ -133,17 +135,18 @@ class Part:
             os.fsync(claim.file.fileno())
             sha256 = _digest(claim.file, "sha256").hex() if digest else None
             _loosen(claim)
+            _note(claim).unlink(missing_ok=True)
             claim.path.replace(self.path)
             claim.file.close()
             self._claim = None
-            with suppress(OSError):  # it is saved: a note that stays does no harm, and a lost name is noticed
-                _note(claim).unlink(missing_ok=True)
+            with suppress(OSError):  # the bytes are on the disk, and a lost name is noticed
                 _flush_folder(self.path.parent)
             return sha256
 
-    def spoil(self) -> None:
+    async def empty(self) -> None:
         """Nothing of what is there is of use any more."""
         self.size, self.version = 0, None
+        await anyio.to_thread.run_sync(self._write, 0, iter(()))
 
     def close(self) -> None:
         """Let go; what a later run cannot go on with is removed."""
@@ -172,7 +175,7 @@ async def opened(path: Path, *, request_id: str) -> AsyncGenerator[Part, None]:
         await anyio.to_thread.run_sync(part.open)
         yield part
     except OSError:
-        part.spoil()
+        part.size = 0
         raise
     finally:
         with anyio.CancelScope(shield=True):

@@ -121,14 +121,13 @@ class _Streamed:
     def __init__(self, response: aiohttp.ClientResponse, request: Request) -> None:
         self._response = response
         self._request = request
+        # One that comes twice is a list of two, and storage names its digests so. Source: RFC 9110 section 5.3.
+        found = response.headers
+        self.headers: Mapping[str, str] = CIMultiDict({name: ", ".join(found.getall(name)) for name in found})
 
     @property
     def status(self) -> int:
         return self._response.status
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return self._response.headers
 
     async def chunks(self) -> AsyncIterator[bytes]:
         with _our_errors(self._request):

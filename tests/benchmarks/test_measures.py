@@ -108,7 +108,7 @@ def test_downloads_receive_every_byte(tmp_path):
 
 
 def test_downloads_without_curl_say_so():
-    run = {"received_bytes": 2**20, "wall": 1.0, "grown_bytes": 0}
+    run = {"received_bytes": 2**20, "wall": 1.0, "cpu": 1.0, "grown_bytes": 0}
     shown = downloads.table(
         {"ours": [run], "curl": [], "files": 1, "size_bytes": 2**20, "curl_version": None}
     )

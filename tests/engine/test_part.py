@@ -132,13 +132,26 @@ async def test_what_nobody_can_go_on_with_is_not_left_behind(path, version):
     assert names(path) == []
 
 
-async def test_an_empty_or_spoilt_part_is_not_left_behind(path):
+async def test_an_empty_part_is_not_left_behind(path):
     await begun(path, b"")
     assert names(path) == []
+
+
+async def test_what_is_of_no_use_is_gone_at_once_even_if_the_process_is_killed_then(path):
+    async with opened(path, request_id="job-1") as part:
+        await part.write(in_pieces(b"wrong"), V1, at=0, most=10)
+        await part.empty()
+        assert (part.size, part.version, part.resumes_at) == (0, None, 0)
+        assert path.with_name("a.mp4.part").read_bytes() == b""
+        assert names(path) == ["a.mp4.part"]
+
+
+async def test_no_note_of_an_earlier_version_stands_beside_a_later_one(path):
+    unsure = Version(request_id="job-1", size_bytes=10, validator=None, md5=None)
     async with opened(path, request_id="job-1") as part:
         await part.write(in_pieces(b"begin"), V1, at=0, most=10)
-        part.spoil()
-    assert names(path) == []
+        await part.write(in_pieces(b"other"), unsure, at=0, most=10)
+        assert names(path) == ["a.mp4.part"]
 
 
 async def test_two_at_once_do_not_mix_their_bytes(path):
