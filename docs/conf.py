@@ -15,7 +15,7 @@ from sphinx.ext.napoleon import Config
 from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 import kling_async
-from kling_async import client, emulator, errors, events, models
+from kling_async import client, emulator, errors, events, models, notebook
 from kling_async._display.history import History
 from kling_async._display.progress import Progress
 from kling_async._engine.course import OnAmbiguous
@@ -85,7 +85,7 @@ def _public_names() -> dict[str, str]:
     """The name that the reference uses, by the place where a thing is defined."""
     return {
         f"{value.__module__}.{value.__qualname__}": f"{module.__name__}.{name}"
-        for module in (emulator, events, errors, kling_async)
+        for module in (emulator, events, errors, notebook, kling_async)
         for name, value in vars(module).items()
         if hasattr(value, "__qualname__") and not name.startswith("_")
     }

@@ -203,8 +203,8 @@ class KlingClient:
             retry_failed: Submit again what an earlier run of the journal saw fail. It is paid for again.
             skip_invalid: Leave invalid requests out, as results with their error. Otherwise one invalid request in a
                 collection means that nothing is sent; in an iterator, that nothing more is sent.
-            progress: Draw counts and a bar on stderr while it runs. `"auto"` draws where stderr is a terminal and rich
-                is installed, as the extra `cli` does.
+            progress: Draw counts and a bar while it runs: below a notebook's cell, else on stderr. `"auto"` draws in a
+                notebook, and where stderr is a terminal and rich is installed, as the extra `cli` does.
             on_event: Called with every event of this batch, besides the client's own.
             raise_on_failure: Raise an `ExceptionGroup` at the end if a video was not made.
             **options: The other fields of `VideoRequest`, for all requests that leave them open.

@@ -293,6 +293,11 @@ class Job:
         """The service's own words for a job that failed or was cancelled; None where it gave none, or did neither."""
         return self.outcome.error if self.outcome and self.status in _UNHAPPY else None
 
+    def _repr_html_(self) -> str:
+        from kling_async.notebook import html_of
+
+        return html_of(self)
+
 
 @attrs.frozen(kw_only=True)
 class ModelInfo:
@@ -356,6 +361,11 @@ class Result:
             return self.job
         raise self.error or KlingError(f"Item {self.index} has no job: {self.state}.")
 
+    def _repr_html_(self) -> str:
+        from kling_async.notebook import html_of
+
+        return html_of(self)
+
 
 @attrs.frozen
 class BatchResult(Sequence[Result]):
@@ -380,6 +390,11 @@ class BatchResult(Sequence[Result]):
 
     def __repr__(self) -> str:
         return f"<BatchResult: {len(self.succeeded)} of {len(self)} succeeded>"
+
+    def _repr_html_(self) -> str:
+        from kling_async.notebook import html_of
+
+        return html_of(self)
 
     @property
     def succeeded(self) -> tuple[Result, ...]:

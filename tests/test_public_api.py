@@ -17,7 +17,7 @@ import attrs
 import pytest
 
 import kling_async
-from kling_async import errors, events
+from kling_async import errors, events, notebook
 
 RECORD = Path(__file__).parent / "public_api.txt"
 PROMISED = {
@@ -103,7 +103,12 @@ def described_module(module: ModuleType, names: dict[str, object]) -> Iterator[s
 
 def public_api() -> str:
     top = {name: getattr(kling_async, name) for name in kling_async.__all__ if not name.startswith("_")}
-    lines = [*described_module(kling_async, top), *described_module(events, public_of(events))]
+    shown = {name: getattr(notebook, name) for name in notebook.__all__}
+    lines = [
+        *described_module(kling_async, top),
+        *described_module(events, public_of(events)),
+        *described_module(notebook, shown),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -121,7 +126,7 @@ def test_every_signature_is_as_recorded():
     )
 
 
-@pytest.mark.parametrize("module", [kling_async, errors, events])
+@pytest.mark.parametrize("module", [kling_async, errors, events, notebook])
 def test_everything_public_says_what_it_is(module):
     assert module.__doc__
     names = (

@@ -6,19 +6,22 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import Literal, TypeAlias
 
+from kling_async._display.cell import is_notebook, shown
 from kling_async._display.forecast import Forecast
 from kling_async._display.tally import Tally
 from kling_async.errors import ConfigurationError
 from kling_async.events import Listener, Notifier
 
 Progress: TypeAlias = bool | Literal["auto"]
-"""Draw, do not draw, or draw where stderr is a terminal."""
+"""Draw, do not draw, or draw in a notebook and where stderr is a terminal."""
 
 
 def drawing_of(
     wish: Progress, *, total: int | None, saves: bool
 ) -> tuple[Listener | None, AbstractContextManager[None]]:
-    """A listener that counts, and a block that draws its counts on stderr; None and a block that draws nothing.
+    """A listener that counts, and a block that draws its counts; None and a block that draws nothing.
+
+    In a notebook they are drawn below the cell, elsewhere on stderr.
 
     Args:
         wish: What the caller asked for; a stream that is no terminal gets no drawing even so.
@@ -26,10 +29,14 @@ def drawing_of(
         saves: Whether videos are saved.
 
     Raises:
-        ConfigurationError: The wish is no such word, or drawing is asked for and rich is not installed.
+        ConfigurationError: The wish is no such word, or drawing is asked for outside a notebook and rich is not
+            installed.
     """
     if wish not in {True, False, "auto"}:
         raise ConfigurationError(f"progress must be True, False or 'auto', not {wish!r}.")
+    if wish is not False and is_notebook():
+        tally, forecast = Tally(total=total, saves=saves), Forecast()
+        return Notifier(tally, forecast), shown(tally, forecast)
     is_possible = find_spec("rich") is not None
     if wish is True and not is_possible:
         raise ConfigurationError('progress=True needs rich: pip install "kling_async[cli]", or leave it out.')

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 import kling_async
-from kling_async import emulator, errors, events
+from kling_async import emulator, errors, events, notebook
 
 PAGES = Path(__file__).parents[2] / "docs" / "reference"
 DIRECTIVE = re.compile(r"\.\. (currentmodule|auto(?:class|exception|function|data)):: ([\w.]+)")
@@ -38,7 +38,9 @@ def public(module: ModuleType) -> set[str]:
     return set(getattr(module, "__all__", defined))
 
 
-@pytest.mark.parametrize("module", [kling_async, emulator, events], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [kling_async, emulator, events, notebook], ids=lambda module: module.__name__
+)
 def test_every_public_name_has_an_entry(module):
     wanted = {f"{module.__name__}.{name}" for name in public(module) if name != "__version__"}
 
@@ -50,7 +52,7 @@ def test_every_error_has_an_entry_under_the_name_at_the_top():
 
 
 def test_every_entry_is_public():
-    modules = {module.__name__: module for module in (kling_async, emulator, events)}
+    modules = {module.__name__: module for module in (kling_async, emulator, events, notebook)}
     for entry in documented():
         module, _, name = entry.rpartition(".")
         assert name in public(modules[module]) | {"Listener"}

@@ -1,0 +1,109 @@
+"""A batch's tally in the output of a notebook's cell, kept up to date while the batch runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import attrs
+
+from kling_async._display.forecast import Forecast
+from kling_async._display.live import Stage, View
+from kling_async._display.tally import Tally
+
+PERIOD = 0.25
+"""Seconds between two looks at the tally; one that shows nothing new is not sent."""
+_log = logging.getLogger("kling_async")
+
+
+class Handle(Protocol):
+    """A place in the output that can be written anew."""
+
+    def update(self, bundle: dict[str, str], /, *, raw: bool) -> None: ...
+
+
+Place = Callable[[dict[str, str]], Handle]
+"""Puts something into the output and gives its place."""
+
+
+def is_notebook() -> bool:
+    """Whether this runs in the kernel of a notebook; IPython is not imported to find out."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
+
+
+def put(bundle: dict[str, str]) -> Handle:
+    """Put something into the output of the running cell."""
+    from IPython.display import display
+
+    handle: Handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+    return handle
+
+
+@contextmanager
+def shown(tally: Tally, forecast: Forecast, *, place: Place = put) -> Iterator[None]:
+    """Show a tally for as long as the block lasts, and how it ended; only inside a running event loop."""
+    cell = _Cell(tally, forecast, place)
+    cell.look()
+    try:
+        yield
+    except BaseException:
+        cell.end(Stage.STOPPED)
+        raise
+    cell.end(Stage.STOPPED if tally.queued or tally.running else Stage.DONE)
+
+
+@attrs.define(eq=False)
+class _Cell:
+    """Looks at a tally now and then and shows what is new."""
+
+    tally: Tally
+    forecast: Forecast
+    place: Place
+    _loop: asyncio.AbstractEventLoop = attrs.field(init=False, factory=asyncio.get_running_loop)
+    _began: float = attrs.field(init=False)
+    _handle: Handle | None = attrs.field(init=False, default=None)
+    _shown: dict[str, Any] = attrs.field(init=False, factory=dict)
+    _timer: asyncio.TimerHandle | None = attrs.field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        self._began = self._loop.time()
+
+    def look(self) -> None:
+        """Show how things stand, and look again soon."""
+        if self._show(Stage.UNDER_WAY):
+            self._timer = self._loop.call_later(PERIOD, self.look)
+
+    def end(self, stage: Stage) -> None:
+        """Show how it ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._show(stage)
+
+    def _show(self, stage: Stage) -> bool:
+        """Whether showing works: a view that cannot be drawn must not hurt the batch."""
+        view = View(
+            tally=self.tally,
+            seconds=self._loop.time() - self._began,
+            seconds_left=self.forecast.seconds_left(waiting=self.tally.waiting, now=time.time()),
+            stage=stage,
+        )
+        bundle = {"text/html": view.html(), "text/plain": view.text()}
+        if bundle == self._shown:
+            return True
+        try:
+            if self._handle is None:
+                self._handle = self.place(bundle)
+            else:
+                self._handle.update(bundle, raw=True)
+        except Exception:  # noqa: BLE001 - a front end that went away, or a display hook of the user's own
+            _log.exception("the view of a batch cannot be shown; the batch goes on")
+            self._timer = None
+            return False
+        self._shown = bundle
+        return True

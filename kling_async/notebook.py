@@ -1,0 +1,135 @@
+"""Batches and videos as HTML for Jupyter and its relatives.
+
+A `BatchResult`, a `Result` and a `Job` that end a cell show themselves. A `Gallery` shows a choice of them:
+
+    from kling_async.notebook import Gallery
+
+    Gallery(batch.failed)
+    Gallery(batch[36:72])
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import attrs
+
+from kling_async._display.history import Moments
+from kling_async._display.page import duration_text, escape, money_text, words_of_state
+from kling_async._display.tiles import (
+    ALONE,
+    FAINT,
+    Tile,
+    drawn,
+    framed,
+    tile_of,
+    tile_of_job,
+)
+from kling_async.models import BatchResult, Job, Result, ResultState
+
+__all__ = ["Gallery"]
+
+_FEW_DOZEN = 36
+_INLINE_BYTES = 512 * 1024
+_INLINE_BYTES_IN_ALL = 3 * 512 * 1024
+"""Jupyter's server drops an output of more than 3 MB.
+
+Source: `iopub_data_rate_limit` of jupyter_server, 1 MB a second, over its `rate_limit_window` of 3 s. What is
+inlined grows by a third.
+"""
+
+
+def html_of(value: BatchResult | Result | Job) -> str:
+    """What a value shows of itself at the end of a cell."""
+    if isinstance(value, BatchResult):
+        return Gallery(value)._repr_html_()
+    tile = (
+        tile_of_job(value)
+        if isinstance(value, Job)
+        else tile_of(value, beside=Path.cwd(), inline_bytes=_INLINE_BYTES)
+    )
+    return framed(drawn(tile, width=ALONE))
+
+
+def _kept(items: Iterable[Result | Job]) -> Sequence[Result | Job]:
+    return items if isinstance(items, BatchResult) else tuple(items)
+
+
+@attrs.frozen
+class Gallery:
+    """Videos to look at: a player, or what went wrong, for each of the first few dozen.
+
+    A saved video that is small becomes part of the notebook. Any other is played from its file, whose address is
+    relative to the working directory, and one that was not saved from the service.
+    """
+
+    items: Sequence[Result | Job] = attrs.field(converter=_kept)
+    """What it is about: results, jobs, or both."""
+    limit: int = attrs.field(default=_FEW_DOZEN, kw_only=True, validator=attrs.validators.ge(1))
+    """How many are shown; of all others it says that they are there."""
+
+    def __repr__(self) -> str:
+        return f"<Gallery: {self._extent()}>"
+
+    def _repr_html_(self) -> str:
+        parts = [f'<p style="margin:0 0 10px">{self._summary()}</p>']
+        parts += [drawn(tile) for tile in self._tiles()]
+        if len(self.items) > self.limit:
+            end = min(2 * self.limit, len(self.items))
+            parts.append(
+                f'<p style="margin:0;{FAINT}">{self._extent()}. '
+                f"<code>kling_async.notebook.Gallery(…[{self.limit}:{end}])</code> shows the next.</p>"
+            )
+        return framed(*parts)
+
+    def _extent(self) -> str:
+        count, shown = len(self.items), min(len(self.items), self.limit)
+        return f"{shown:,} of {count:,} shown" if shown < count else f"{count:,} shown"
+
+    def _summary(self) -> str:
+        """What they add up to, in one line."""
+        words = Counter(_words_of(item) for item in self.items)
+        made = words.pop(str(ResultState.SUCCEEDED), 0) + words.pop("success", 0)
+        costs = [
+            item.cost_usd for item in self.items if isinstance(item, Result) and item.cost_usd is not None
+        ]
+        history = self.items.history if isinstance(self.items, BatchResult) else None
+        took = history.ended - history.started if history and history.ended and history.started else None
+        rest = (
+            *(f"{count:,} {escape(word)}" for word, count in words.items()),
+            money_text(sum(costs[1:], costs[0])) if costs else "",
+            duration_text(took) if took is not None else "",
+        )
+        head = f"{made:,} of {len(self.items):,} videos made"
+        return f"<strong>{head}</strong>" + "".join(
+            f' · <span style="{FAINT}">{word}</span>' for word in rest if word
+        )
+
+    def _tiles(self) -> Iterator[Tile]:
+        history = self.items.history if isinstance(self.items, BatchResult) else None
+        beside, left = Path.cwd(), _INLINE_BYTES_IN_ALL
+        for item in self.items[: self.limit]:
+            if isinstance(item, Job):
+                yield tile_of_job(item)
+                continue
+            tile = tile_of(
+                item,
+                beside=beside,
+                inline_bytes=min(left, _INLINE_BYTES),
+                seconds=_seconds(history.of(item.index)) if history else None,
+            )
+            if tile.source and tile.source.startswith("data:"):
+                left -= len(tile.source) * 3 // 4
+            yield tile
+
+
+def _words_of(item: Result | Job) -> str:
+    return words_of_state(item) if isinstance(item, Result) else item.status
+
+
+def _seconds(moments: Moments) -> float | None:
+    if moments.submitted is None or moments.finished is None:
+        return None
+    return moments.finished - moments.submitted

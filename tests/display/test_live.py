@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import pytest
+from html_page import Page
+
+from kling_async._display.live import Stage, View, left_text, rate_text
+from kling_async._display.tally import Tally
+from kling_async.models import JobStatus
+
+HOSTILE = '</div><script>alert(1)</script><img src=x onerror="alert(1)">'
+
+
+def tally_of(*, total: int | None = 10, saves: bool = False, **counts) -> Tally:
+    tally = Tally(total=total, saves=saves)
+    for name, value in counts.items():
+        setattr(tally, name, value)
+    return tally
+
+
+def text_of(tally: Tally, **fields) -> str:
+    return Page(View(tally=tally, **{"seconds": 42.0, **fields}).html()).text
+
+
+def test_each_count_that_is_not_zero_is_shown_and_what_is_not_submitted_waits():
+    tally = tally_of(queued=1, running=2, succeeded=3, failed=1)
+    text = text_of(tally, seconds_left=200.0)
+    for words in (
+        "4 of 10 ended",
+        "3 waiting",
+        "1 queued",
+        "2 running",
+        "3 made",
+        "1 failed",
+        "about 3 min left",
+    ):
+        assert words in text
+    tally.failed = 0
+    assert "failed" not in text_of(tally)
+
+
+def test_the_line_of_text_says_the_same():
+    tally = tally_of(queued=1, succeeded=3)
+    tally.note = "the service asks for patience"
+    view = View(tally=tally, seconds=42.0)
+    assert view.text() == (
+        "3 of 10 ended · 6 waiting · 1 queued · 3 made · 4 a minute · 42 s · time left not known yet · "
+        "the service asks for patience"
+    )
+
+
+def test_what_is_saved_is_told_apart_from_what_is_being_saved():
+    tally = tally_of(saves=True, succeeded=5, saved=3)
+    assert "2 being saved" in text_of(tally)
+    assert "3 saved" in text_of(tally)
+    assert "2 not saved" in text_of(tally, stage=Stage.DONE)
+
+
+def test_an_end_without_trouble_needs_no_counts():
+    text = text_of(tally_of(saves=True, succeeded=10, saved=10), seconds=412.0, stage=Stage.DONE)
+    assert text == "10 of 10 videos made1 a minute · 6 min 52 s"
+
+
+def test_the_bar_has_the_shares_of_the_whole():
+    page = Page(View(tally=tally_of(succeeded=5, failed=1, queued=2), seconds=1.0).html())
+    assert page.values_of("role") == ["progressbar"]
+    assert (page.values_of("aria-valuenow"), page.values_of("aria-valuemax")) == (["6"], ["10"])
+    widths = [style for style in page.values_of("style") if "width:50.000%" in style]
+    assert len(widths) == 1
+
+
+@pytest.mark.parametrize("total", [None, 0])
+def test_without_a_whole_there_is_no_bar(total):
+    page = Page(View(tally=tally_of(total=total, succeeded=5), seconds=1.0).html())
+    assert page.values_of("role") == []
+    assert "5" in page.text
+
+
+def test_nobody_guesses_the_end_of_a_batch_of_unknown_length():
+    assert "left" not in text_of(tally_of(total=None, succeeded=5), seconds_left=10.0)
+
+
+def test_what_is_in_the_way_is_text_and_gone_at_the_end():
+    tally = tally_of(queued=1, note=HOSTILE)
+    page = Page(View(tally=tally, seconds=1.0).html())
+    assert HOSTILE in page.text
+    assert not {"script", "img"} & page.tags
+    assert HOSTILE not in text_of(tally, stage=Stage.DONE)
+
+
+def stopped(number: int, *, saves: bool) -> str:
+    tally = tally_of(total=100, saves=saves)
+    tally._open = {f"job-{index}": JobStatus.QUEUED for index in range(number)}
+    tally.queued = number
+    return text_of(tally, stage=Stage.STOPPED)
+
+
+def test_a_stop_says_what_goes_on_and_gives_the_lines_that_pick_it_up():
+    text = stopped(2, saves=True)
+    assert "Stopped: 0 of 100 videos made" in text
+    assert "2 jobs go on at the service and are charged" in text
+    code = text[text.index("for request_id in [") :]
+    compile(f"async def cell(client):\n{indented(code)}", "cell", "exec")
+    assert "'job-0',\n    'job-1',\n" in code
+    assert "client.download" in code
+
+
+def test_a_lone_job_is_told_in_the_singular_and_its_video_is_not_saved_unasked():
+    text = stopped(1, saves=False)
+    assert "1 job goes on at the service and is charged" in text
+    assert "download" not in text
+    assert "job.video_url" in text
+
+
+def test_of_many_jobs_the_first_are_named_and_the_rest_counted():
+    text = stopped(23, saves=True)
+    code = text[text.index("for request_id in [") :]
+    assert code.count("'job-") == 20
+    assert "# and 3 more" in code
+    compile(f"async def cell(client):\n{indented(code)}", "cell", "exec")
+
+
+def test_a_stop_that_left_nothing_behind_offers_nothing():
+    text = text_of(tally_of(total=3, succeeded=1), stage=Stage.STOPPED)
+    assert "go on" not in text
+    assert "Stopped: 1 of 3 videos made" in text
+
+
+def test_an_id_from_the_service_stays_text():
+    tally = tally_of(saves=True)
+    tally._open = {f"'{HOSTILE}": JobStatus.QUEUED}
+    page = Page(View(tally=tally, seconds=1.0, stage=Stage.STOPPED).html())
+    assert not {"script", "img"} & page.tags
+    assert HOSTILE in page.text.replace("\\", "")
+
+
+@pytest.mark.parametrize(
+    "count, seconds, text",
+    [(0, 60, ""), (3, 0, ""), (3, 60, "3 a minute"), (1_500, 60, "1,500 a minute"), (5, 3_600, "5 an hour")],
+)
+def test_a_rate_is_told_by_the_minute_or_the_hour(count, seconds, text):
+    assert rate_text(count, seconds) == text
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [
+        (None, "time left not known yet"),
+        (0.0, "a few seconds left"),
+        (10.0, "about 10 s left"),
+        (31.0, "about 40 s left"),
+        (59.0, "about 60 s left"),
+        (60.0, "about 1 min left"),
+        (3_599.0, "about 60 min left"),
+        (5_400.0, "about 1.5 h left"),
+    ],
+)
+def test_the_time_left_is_told_no_finer_than_anyone_can_know(seconds, text):
+    assert left_text(seconds) == text
+
+
+def indented(code: str) -> str:
+    return "\n".join(f"    {line}" for line in code.splitlines())

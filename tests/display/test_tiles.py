@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import product
+from pathlib import Path
+
+import pytest
+from html_page import Page
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kling_async._display.tiles import (
+    AMBER,
+    GREY,
+    RED,
+    SLATE,
+    TEAL,
+    TONES,
+    VIOLET,
+    Tile,
+    drawn,
+    folded,
+    joined,
+    tile_of,
+    tile_of_job,
+)
+from kling_async.errors import DownloadError, JobFailedError, WaitTimeoutError
+from kling_async.models import Job, JobStatus, Media, Outcome, Result, ResultState, VideoRequest
+
+VIDEO = "https://storage.example/a.mp4"
+PICTURE = "https://storage.example/a.jpg"
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+VOID = {"img", "br", "source"}
+HOSTILE = [
+    "</script><script>hit()</script>",
+    '"></video><img src=x onerror="hit()">',
+    "' autofocus onfocus='hit()",
+    "\u202eright to left \u05d0\u05d1",
+    "👩\u200d🚀 水墨",
+    "nul \x00 and lone \ud800",
+    "x" * 2_500,
+]
+
+
+def job_of(status=JobStatus.SUCCESS, *, video=VIDEO, picture=PICTURE, **fields) -> Job:
+    media = (Media(video),) if video else ()
+    outcome = Outcome(media=media, thumbnail_url=picture, error=fields.pop("reason", None))
+    return Job(request_id="job-1", status=status, outcome=outcome, **fields)
+
+
+def result_of(prompt="rain", state=ResultState.SUCCEEDED, **fields) -> Result:
+    request = VideoRequest.__new__(VideoRequest) if prompt is None else VideoRequest(prompt, model="any")
+    return Result(index=7, state=state, **{"request": request, "job": job_of(), **fields})
+
+
+def page_of(result: Result, tmp_path: Path = Path(), **options) -> Page:
+    return Page(drawn(tile_of(result, beside=tmp_path, **options)))
+
+
+def test_a_video_at_the_service_is_played_from_there_and_not_loaded_before():
+    page = page_of(result_of())
+    video = page.first("video")
+    assert (video["src"], video["poster"], video["preload"]) == (VIDEO, PICTURE, "none")
+    assert "controls" in video
+    assert page.first("a")["href"] == VIDEO
+    assert page.text == "#7 rain● succeeded · video"
+
+
+@pytest.mark.parametrize("picture", [None, VIDEO, "javascript:hit()"])
+def test_without_a_picture_the_video_shows_its_beginning(picture):
+    video = page_of(result_of(job=job_of(picture=picture))).first("video")
+    assert "poster" not in video
+    assert video["preload"] == "metadata"
+
+
+def test_a_saved_video_is_played_from_its_file(tmp_path):
+    path = tmp_path / "videos" / "a.mp4"
+    path.parent.mkdir()
+    path.write_bytes(b"video")
+    page = page_of(result_of(path=path), tmp_path)
+    assert page.first("video")["src"] == "videos/a.mp4"
+    assert page.first("video")["preload"] == "metadata"
+    assert page.first("a")["title"] == str(path)
+    assert page.text.endswith("file")
+
+
+def test_a_small_file_becomes_part_of_the_notebook_and_its_link_does_not(tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"video")
+    page = page_of(result_of(path=path), tmp_path, inline_bytes=5)
+    assert page.first("video")["src"].startswith("data:video/mp4;base64,")
+    assert page.first("a")["href"] == "a.mp4"
+    assert page_of(result_of(path=path), tmp_path, inline_bytes=4).first("video")["src"] == "a.mp4"
+
+
+def test_a_file_that_is_gone_is_no_source():
+    page = page_of(result_of(path=Path("gone.mp4")))
+    assert page.first("video")["src"] == VIDEO
+    assert page.text.endswith("video")
+
+
+@pytest.mark.parametrize("url", ["javascript:hit()", "data:text/html,<b>", "http://far.example/a.mp4", None])
+def test_what_is_no_address_of_a_video_gives_no_player_and_no_link(url):
+    page = page_of(result_of(job=job_of(video=url)))
+    assert page.first("video") is None
+    assert page.first("a") is None
+    assert "succeeded" in page.text
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_from_outside_stays_text(text):
+    job = job_of(
+        JobStatus.FAILED, video=f"{VIDEO}?{text}", reason=text, payload={"prompt": text}, raw={"status": text}
+    )
+    result = Result(index=0, request=None, state=ResultState.FAILED, job=job)
+    for page in (
+        page_of(result),
+        Page(drawn(tile_of_job(job))),
+        Page(drawn(tile_of_job(job_of(JobStatus.UNKNOWN, raw={"status": text})))),
+    ):
+        assert page.tags <= {"div", "span", "bdi", "a", "video", "details", "summary"}
+        assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
+        visible = text.replace("\x00", "\ufffd").replace("\ud800", "\ufffd")
+        assert visible in page.text
+
+
+@given(st.text(), st.text(), st.text())
+def test_no_text_leaves_its_place(prompt, words, trouble):
+    tile = Tile(
+        name="#0",
+        prompt=prompt,
+        words=words,
+        tone=TEAL,
+        facts=(words,),
+        trouble=trouble,
+        source=VIDEO,
+        link=VIDEO,
+        path=Path("a"),
+        picture=PICTURE,
+    )
+    page = Page(drawn(tile))
+    assert page.tags <= {"div", "span", "bdi", "a", "video", "details", "summary"}
+
+
+def test_a_long_text_is_cut_and_the_whole_of_it_is_there():
+    page = Page(folded("word " * 100, 50))
+    assert page.first("details") is not None
+    assert "word " * 100 in page.text
+    assert Page(folded("word", 4)).first("details") is None
+
+
+def test_a_failure_shows_its_state_and_the_services_own_words():
+    job = job_of(JobStatus.FAILED, video=None, reason="Content refused")
+    page = page_of(
+        result_of(state=ResultState.FAILED, job=job, error=JobFailedError("Job job-1 failed at …"))
+    )
+    assert page.text == "● failed#7 rainContent refused"
+
+
+def test_without_the_services_words_the_error_tells():
+    error = WaitTimeoutError("still running")
+    page = page_of(result_of(state=ResultState.TIMED_OUT, job=None, error=error))
+    assert page.text == "● timed out#7 rainstill running"
+
+
+def test_a_success_that_was_not_saved_says_why():
+    page = page_of(result_of(error=DownloadError("the disk is full")))
+    assert "made, not saved" in page.text
+    assert "the disk is full" in page.text
+
+
+def test_time_and_cost_are_shown_where_they_are_known():
+    job = job_of(created_at=AT, updated_at=AT + timedelta(seconds=125))
+    page = page_of(result_of(job=job, cost_usd=Decimal("0.35")))
+    assert "● succeeded · 2 min 05 s · $0.35" in page.text
+    assert "42 s" in page_of(result_of(job=job), seconds=42.0).text
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        job_of(),
+        job_of(created_at=AT),
+        job_of(JobStatus.PROCESSING, video=None, created_at=AT, updated_at=AT),
+    ],
+)
+def test_no_time_is_made_up(job):
+    assert tile_of_job(job).facts == ()
+
+
+def test_a_job_shows_itself_by_its_id_and_status():
+    job = job_of(JobStatus.PROCESSING, video=None, payload={"prompt": "rain"})
+    assert Page(drawn(tile_of_job(job))).text == "● processingjob-1 rain"
+
+
+@pytest.mark.parametrize("payload", [{}, {"prompt": None}, {"prompt": 7}])
+def test_a_prompt_that_the_service_does_not_echo_is_not_made_up(payload):
+    assert "no prompt known" in Page(drawn(tile_of_job(job_of(payload=payload)))).text
+
+
+def test_an_item_that_was_no_request_has_no_prompt():
+    result = Result(index=7, request=None, state=ResultState.NOT_SUBMITTED)
+    assert page_of(result).text == "● not submitted#7 no prompt known"
+
+
+def test_every_state_has_a_colour():
+    assert set(ResultState) <= set(TONES)
+    assert {status for status in JobStatus if status.is_final} <= set(TONES)
+    assert tile_of_job(job_of(JobStatus.QUEUED)).tone == SLATE
+
+
+@pytest.mark.parametrize(
+    "tone, ground",
+    list(product([TEAL, AMBER, RED, VIOLET, SLATE, GREY], ["#ffffff", "#f3f3f3", "#111111", "#1f1f1f"])),
+)
+def test_a_dot_stands_out_from_the_grounds_of_notebooks(tone, ground):
+    low, high = sorted(map(luminance, (tone, ground)))
+    assert (high + 0.05) / (low + 0.05) >= 3
+
+
+def test_facts_that_are_empty_leave_no_gap():
+    assert joined(["a", "", "b"]) == "a · b"
+
+
+def luminance(colour: str) -> float:
+    channels = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from html_page import Page
+
+from kling_async import BatchResult, Job, JobStatus, Media, Outcome, Result, ResultState, VideoRequest
+from kling_async._display.history import History
+from kling_async.events import Finished, Submitted
+from kling_async.notebook import Gallery
+
+
+def job_of(index: int, **fields) -> Job:
+    outcome = Outcome(media=(Media(f"https://storage.example/{index}.mp4"),))
+    return Job(**{"request_id": f"job-{index}", "status": JobStatus.SUCCESS, "outcome": outcome, **fields})
+
+
+def result_of(index: int, **fields) -> Result:
+    request = VideoRequest(f"prompt {index}")
+    return Result(
+        **{"index": index, "request": request, "state": ResultState.SUCCEEDED, "job": job_of(index), **fields}
+    )
+
+
+def failed(index: int) -> Result:
+    return Result(index=index, request=VideoRequest(f"prompt {index}"), state=ResultState.FAILED)
+
+
+def batch_of(number: int, **fields) -> BatchResult:
+    return BatchResult(tuple(result_of(index) for index in range(number)), **fields)
+
+
+def page_of(value) -> Page:
+    return Page(value._repr_html_())
+
+
+def saved(folder, number: int, size_bytes: int) -> BatchResult:
+    results = []
+    for index in range(number):
+        path = folder / f"{index}.mp4"
+        path.write_bytes(b"x" * size_bytes)
+        results.append(result_of(index, path=path))
+    return BatchResult(tuple(results))
+
+
+@pytest.mark.parametrize("value", [job_of(0), result_of(0), batch_of(1), Gallery([job_of(0)])], ids=type)
+def test_a_value_at_the_end_of_a_cell_shows_its_video(value):
+    (video,) = page_of(value).all("video")
+    assert video["src"] == "https://storage.example/0.mp4"
+    assert "\n" not in repr(value)
+
+
+def test_a_video_alone_is_larger():
+    (alone,), (among,) = page_of(result_of(0)).all("video"), page_of(batch_of(1)).all("video")
+    assert int(alone["width"]) > int(among["width"])
+
+
+def test_a_batch_begins_with_what_it_adds_up_to():
+    results = (
+        result_of(0, cost_usd=Decimal("0.35")),
+        result_of(1, cost_usd=Decimal("0.70")),
+        failed(2),
+        failed(3),
+    )
+    assert page_of(BatchResult(results)).text.startswith("2 of 4 videos made · 2 failed · $1.05")
+
+
+def test_an_empty_batch_says_so():
+    assert page_of(BatchResult(())).text == "0 of 0 videos made"
+
+
+def test_where_it_was_watched_the_times_are_those_seen_from_here():
+    history = History()
+    history(Submitted(at=100.0, index=0, job=job_of(0)))
+    history(Finished(at=142.0, index=0, state=ResultState.SUCCEEDED))
+    history(Finished(at=160.0, index=1, state=ResultState.SUCCEEDED))
+    text = page_of(batch_of(2, history=history)).text
+    assert text.startswith("2 of 2 videos made · 1 min 00 s")
+    assert text.count("42 s") == 1
+
+
+def test_of_a_thousand_the_first_few_dozen_are_shown_and_it_says_so():
+    page = page_of(batch_of(1_000))
+    assert len(page.all("video")) == 36
+    assert "1,000 of 1,000 videos made" in page.text
+    assert "36 of 1,000 shown. kling_async.notebook.Gallery(…[36:72]) shows the next." in page.text
+
+
+def test_others_can_be_chosen():
+    batch = batch_of(40)
+    chosen = page_of(Gallery(batch[36:72]))
+    assert [video["src"][-6:] for video in chosen.all("video")] == ["36.mp4", "37.mp4", "38.mp4", "39.mp4"]
+    assert "shown" not in chosen.text
+    assert len(page_of(Gallery(batch, limit=3)).all("video")) == 3
+    assert len(page_of(Gallery(result for result in batch)).all("video")) == 36
+
+
+def test_a_gallery_needs_room_for_one():
+    with pytest.raises(ValueError, match="limit"):
+        Gallery([], limit=0)
+
+
+@pytest.mark.parametrize(
+    "gallery, text",
+    [
+        (Gallery(batch_of(2)), "<Gallery: 2 shown>"),
+        (Gallery(batch_of(1_000)), "<Gallery: 36 of 1,000 shown>"),
+    ],
+)
+def test_where_no_html_is_shown_a_line_of_text_remains(gallery, text):
+    assert repr(gallery) == text
+
+
+def test_jobs_that_run_are_counted_by_their_status():
+    running = Job(request_id="a", status=JobStatus.PROCESSING)
+    assert page_of(Gallery([job_of(0), running, running])).text.startswith(
+        "1 of 3 videos made · 2 processing"
+    )
+
+
+def test_small_files_are_part_of_the_notebook_and_large_ones_are_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (small,) = page_of(saved(tmp_path, 1, 500_000)).all("video")
+    (large,) = page_of(saved(tmp_path, 1, 600_000)).all("video")
+    assert small["src"].startswith("data:video/mp4;base64,")
+    assert large["src"] == "0.mp4"
+
+
+def test_all_that_is_inlined_stays_below_what_jupyter_lets_through(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    html = saved(tmp_path, 36, 200_000)._repr_html_()
+    sources = [video["src"] for video in Page(html).all("video")]
+    inlined = [source for source in sources if source.startswith("data:")]
+    assert len(inlined) == 7
+    assert sources[7:] == [f"{index}.mp4" for index in range(7, 36)]
+    assert len(html) < 2_900_000
