@@ -224,5 +224,5 @@ def _link(tile: Tile) -> str:
     title, word = (str(tile.path), "file") if tile.path else (tile.link, "video")
     return (
         f'<a href="{escape(tile.link)}" title="{escape(title)}" target="_blank" rel="noopener noreferrer" '
-        f'style="color:inherit">{word}</a>'
+        f'style="color:inherit;text-decoration:underline">{word}</a>'
     )
