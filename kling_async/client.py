@@ -278,7 +278,9 @@ class KlingClient:
 
         check_options(options, call="batch")
         total = len(requests) if isinstance(requests, Sized) else None
-        listener, drawing = drawing_of(progress, total=total, saves=output is not None)
+        listener, drawing = drawing_of(
+            progress, total=total, saves=output is not None, is_kept=journal is not None
+        )
         batch = open_batch(
             self._engine,
             requests,

@@ -46,9 +46,16 @@ def put(bundle: dict[str, str]) -> Handle:
 
 
 @contextmanager
-def shown(tally: Tally, forecast: Forecast, *, place: Place = put) -> Iterator[None]:
-    """Show a tally for as long as the block lasts, and how it ended; only inside a running event loop."""
-    cell = _Cell(tally, forecast, place)
+def shown(tally: Tally, forecast: Forecast, *, is_kept: bool = False, place: Place = put) -> Iterator[None]:
+    """Show a tally for as long as the block lasts, and how it ended; only inside a running event loop.
+
+    Args:
+        tally: It is read anew at each look.
+        forecast: Knows how long it will take.
+        is_kept: Whether a journal knows all of it.
+        place: Where to.
+    """
+    cell = _Cell(tally, forecast, is_kept, place)
     cell.look()
     try:
         yield
@@ -64,6 +71,7 @@ class _Cell:
 
     tally: Tally
     forecast: Forecast
+    is_kept: bool
     place: Place
     _loop: asyncio.AbstractEventLoop = attrs.field(init=False, factory=asyncio.get_running_loop)
     _began: float = attrs.field(init=False)
@@ -87,10 +95,13 @@ class _Cell:
 
     def _show(self, stage: Stage) -> bool:
         """Whether showing works: a view that cannot be drawn must not hurt the batch."""
+        now = time.time()
         view = View(
             tally=self.tally,
             seconds=self._loop.time() - self._began,
-            seconds_left=self.forecast.seconds_left(waiting=self.tally.waiting, now=time.time()),
+            pace=self.forecast.pace(now=now),
+            seconds_left=self.forecast.seconds_left(waiting=self.tally.waiting, now=now),
+            is_kept=self.is_kept,
             stage=stage,
         )
         bundle = {"text/html": view.html(), "text/plain": view.text()}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import attrs
 
-from kling_async.events import Event, Finished, StatusChanged, SubmitReconciled, Submitted
-from kling_async.models import JobStatus
+from kling_async.events import Event, Finished, Resumed, StatusChanged, SubmitReconciled, Submitted
+from kling_async.models import Job, JobStatus
 
 _LEAST_SHARE = 0.1
 """A batch whose jobs are overdue will still take this share of a usual job."""
@@ -28,16 +28,22 @@ class Forecast:
     def __call__(self, event: Event) -> None:
         """Take in one event."""
         match event:
-            case Submitted(request_id=str(request_id)) | SubmitReconciled(request_id=str(request_id)):
-                self._began = event.at if self._began is None else self._began
-                self._alive[request_id] = event.at
-                self._sum_of_submits += event.at
-                self._most_alive = max(self._most_alive, len(self._alive))
+            case Submitted(job=job) | SubmitReconciled(job=job):
+                self._begin(job.request_id, event.at, submitted=event.at)
+            case Resumed(job=Job(is_final=False) as job):
+                submitted = job.created_at.timestamp() if job.created_at else event.at
+                self._begin(job.request_id, event.at, submitted=submitted)
             case StatusChanged(request_id=str(request_id), status=JobStatus(is_final=True)):
                 # Of a job that failed for a rate limit there is no more to hear: its item gets another one.
                 self._end(request_id, event.at)
             case Finished(request_id=str(request_id)):
                 self._end(request_id, event.at)
+
+    def _begin(self, request_id: str, at: float, *, submitted: float) -> None:
+        self._began = at if self._began is None else self._began
+        self._alive[request_id] = submitted
+        self._sum_of_submits += submitted
+        self._most_alive = max(self._most_alive, len(self._alive))
 
     def _end(self, request_id: str, at: float) -> None:
         submitted = self._alive.pop(request_id, None)
@@ -45,6 +51,16 @@ class Forecast:
             self._sum_of_submits -= submitted
             self._ended += 1
             self._sum_of_times += at - submitted
+
+    def pace(self, *, now: float) -> float:
+        """Jobs that ended for each second of this run; 0 as long as none has.
+
+        Args:
+            now: The time, in Unix seconds.
+        """
+        if self._began is None or now <= self._began:
+            return 0.0
+        return self._ended / (now - self._began)
 
     def seconds_left(self, *, waiting: int, now: float) -> float | None:
         """Until the last job ends; None as long as none has.

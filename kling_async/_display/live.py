@@ -7,7 +7,7 @@ from enum import Enum, auto
 
 import attrs
 
-from kling_async._display.page import duration_text, escape, isolated
+from kling_async._display.page import duration_text, escape, isolated, money_text
 from kling_async._display.tally import Tally
 from kling_async._display.tiles import AMBER, FAINT, GROUND, RED, TEAL, dot, framed, joined
 
@@ -36,8 +36,12 @@ class View:
     tally: Tally
     seconds: float
     """Since it began."""
+    pace: float = 0.0
+    """Jobs that ended for each second; 0 before any has."""
     seconds_left: float | None = None
     """Until it ends, if all goes on as it went; None where nobody can know yet."""
+    is_kept: bool = False
+    """Whether a journal knows all of it, so that the same call goes on where it stopped."""
     stage: Stage = Stage.UNDER_WAY
 
     def html(self) -> str:
@@ -50,7 +54,7 @@ class View:
             _bar(self.tally),
             f'<div style="{_WIDEST}">{counts}</div>' if counts else "",
             f'<div style="{_WIDEST}">{dot(AMBER)} {isolated(self._note)}</div>' if self._note else "",
-            _way_on(self.tally) if self.stage is Stage.STOPPED and self.tally.open_ids else "",
+            self._way_on() if self.stage is Stage.STOPPED and self.tally.open_ids else "",
         )
 
     def text(self) -> str:
@@ -71,15 +75,31 @@ class View:
         return f"{stopped}{tally.succeeded:,}{total} videos made"
 
     def _times(self) -> str:
-        """How fast, how long, and how long still."""
+        """What was spent, how fast, how long, and how long still."""
+        spent = self.tally.spent_usd
         is_open = self.stage is Stage.UNDER_WAY and self.tally.total is not None
         return joined(
             [
-                rate_text(self.tally.succeeded, self.seconds),
+                f"{money_text(spent)} spent" if spent is not None else "",
+                pace_text(self.pace),
                 _clock(self.seconds),
                 left_text(self.seconds_left) if is_open else "",
             ]
         )
+
+    def _way_on(self) -> str:
+        """What goes on without us, and what picks it up."""
+        tally = self.tally
+        alive = tally.queued + tally.running
+        made = len(tally.open_ids) - alive
+        told = [
+            f"{alive:,} {'job goes' if alive == 1 else 'jobs go'} on at the service" if alive else "",
+            f"{made:,} {'video is' if made == 1 else 'videos are'} made and not saved" if made else "",
+        ]
+        advice = (
+            "Run the cell again: the journal picks up everything." if self.is_kept else _lines_to_run(tally)
+        )
+        return f'<div style="{_WIDEST}">{dot(AMBER)} {"; ".join(filter(None, told))}.</div>{advice}'
 
     def _counts(self) -> list[tuple[int, str, str | None]]:
         """Each count that is not zero, its word and its colour, from the start of an item's life to its end."""
@@ -98,14 +118,11 @@ class View:
         return [count for count in counts if count[0] > 0]
 
 
-def rate_text(count: int, seconds: float) -> str:
+def pace_text(per_second: float) -> str:
     """Such as `12 a minute`; empty before there is anything to tell."""
-    if not count or seconds <= 0:
-        return ""
-    a_minute = count * _MINUTE / seconds
-    if a_minute >= 1:
-        return f"{a_minute:,.0f} a minute"
-    return f"{count * _HOUR / seconds:,.0f} an hour"
+    if per_second * _MINUTE >= 1:
+        return f"{per_second * _MINUTE:,.0f} a minute"
+    return f"{per_second * _HOUR:,.1f} an hour" if per_second > 0 else ""
 
 
 def _clock(seconds: float) -> str:
@@ -157,19 +174,15 @@ def _bar(tally: Tally) -> str:
     )
 
 
-def _way_on(tally: Tally) -> str:
-    """What goes on without us, and the lines that pick it up."""
+def _lines_to_run(tally: Tally) -> str:
+    """A cell that waits for the jobs by their ids."""
     ids = tally.open_ids
-    is_one = len(ids) == 1
     more = f"  # and {len(ids) - _MOST_IDS:,} more" if len(ids) > _MOST_IDS else ""
     listed = "".join(f"    {request_id!r},\n" for request_id in ids[:_MOST_IDS])
     step = 'await client.download(job, "videos/")' if tally.saves else "print(job.video_url)"
     code = f"for request_id in [\n{listed}]:{more}\n    job = await client.wait(request_id)\n    {step}"
     return (
-        f'<div style="{_WIDEST}">{dot(AMBER)} {len(ids):,} {"job goes" if is_one else "jobs go"} on at the service '
-        f"and {'is' if is_one else 'are'} charged. With a journal, run the cell again.</div>"
-        f'<details style="{_WIDEST}"><summary style="cursor:pointer">Without one, wait for '
-        f"{'it' if is_one else 'them'} by id</summary>"
+        f'<details style="{_WIDEST}"><summary style="cursor:pointer">Pick up with these lines</summary>'
         f'<pre style="margin:4px 0;padding:8px;border-radius:6px;font-size:12px;overflow:auto;{GROUND}">'
         f"{escape(code)}</pre></details>"
     )

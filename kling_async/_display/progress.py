@@ -17,7 +17,7 @@ Progress: TypeAlias = bool | Literal["auto"]
 
 
 def drawing_of(
-    wish: Progress, *, total: int | None, saves: bool
+    wish: Progress, *, total: int | None, saves: bool, is_kept: bool = False
 ) -> tuple[Listener | None, AbstractContextManager[None]]:
     """A listener that counts, and a block that draws its counts; None and a block that draws nothing.
 
@@ -27,6 +27,7 @@ def drawing_of(
         wish: What the caller asked for; a stream that is no terminal gets no drawing even so.
         total: How many items there are; None where nobody knows.
         saves: Whether videos are saved.
+        is_kept: Whether a journal is written.
 
     Raises:
         ConfigurationError: The wish is no such word, or drawing is asked for outside a notebook and rich is not
@@ -36,7 +37,7 @@ def drawing_of(
         raise ConfigurationError(f"progress must be True, False or 'auto', not {wish!r}.")
     if wish is not False and is_notebook():
         tally, forecast = Tally(total=total, saves=saves), Forecast()
-        return Notifier(tally, forecast), shown(tally, forecast)
+        return Notifier(tally, forecast), shown(tally, forecast, is_kept=is_kept)
     is_possible = find_spec("rich") is not None
     if wish is True and not is_possible:
         raise ConfigurationError('progress=True needs rich: pip install "kling_async[cli]", or leave it out.')

@@ -145,7 +145,7 @@ def test_an_interrupt_stops_the_batch_and_the_lines_that_are_offered_pick_it_up(
     view = shown.output(1).first
     assert "Stopped: 0 of 3 videos made" in view.inner_text()
     assert "3 jobs go on at the service" in view.inner_text()
-    view.get_by_text("wait for them by id").click()
+    view.get_by_text("Pick up with these lines").click()
     shown.write(2, view.locator("pre").inner_text())
     shown.run(2)
     assert kling_emulator.stats.requests["submit"] == 3

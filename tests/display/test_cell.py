@@ -11,10 +11,11 @@ from IPython.utils.capture import capture_output
 from traitlets.config import Config
 from virtual_service import Service, VirtualLoop
 
-from kling_async import KlingClient
+from kling_async import KlingClient, PollingPolicy
 from kling_async._display.cell import PERIOD, is_notebook, shown
 from kling_async._display.forecast import Forecast
 from kling_async._display.tally import Tally
+from kling_async.events import Submitted
 
 
 @pytest.fixture
@@ -181,3 +182,17 @@ async def test_an_interrupted_batch_names_the_jobs_that_go_on(shell):
     page = captured.outputs[-1]._repr_mimebundle_()[0]["text/html"]
     assert "2 jobs go on at the service" in page
     assert "job-0" in page
+
+
+async def test_with_a_journal_an_interrupted_batch_advises_to_run_the_cell_again(shell, tmp_path):
+    client = KlingClient("key", transport=Service(run_time=1e9), polling=PollingPolicy(wait_timeout=None))
+    with capture_output() as captured, anyio.CancelScope() as scope:
+
+        def interrupt(event):
+            if isinstance(event, Submitted):
+                scope.cancel()
+
+        await client.generate_many(["a"], journal=tmp_path / "run.db", on_event=interrupt)
+    page = captured.outputs[-1]._repr_mimebundle_()[0]["text/html"]
+    assert "1 job goes on at the service." in page
+    assert "Run the cell again" in page

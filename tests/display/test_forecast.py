@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_async._display.forecast import Forecast
 from kling_async.errors import KlingError
-from kling_async.events import Finished, PollFailed, StatusChanged, SubmitReconciled, Submitted
+from kling_async.events import Finished, PollFailed, Resumed, StatusChanged, SubmitReconciled, Submitted
 from kling_async.models import Job, JobStatus, ResultState
 
 
@@ -84,6 +86,31 @@ def test_a_job_that_failed_and_is_submitted_again_is_not_waited_for_twice():
         submitted("a", 0.0), moved("a", 60.0, JobStatus.FAILED), submitted("b", 60.0), finished("b", 120.0)
     )
     assert forecast.seconds_left(waiting=0, now=120.0) == 0.0
+
+
+@pytest.mark.parametrize("created_at, left", [(datetime.fromtimestamp(40.0, UTC), 40.0), (None, 60.0)])
+def test_a_job_of_an_earlier_run_has_lived_already_where_that_is_known(created_at, left):
+    job = Job(request_id="b", status=JobStatus.PROCESSING, created_at=created_at)
+    forecast = forecast_of(
+        submitted("a", 0.0), finished("a", 60.0), Resumed(at=60.0, request_id="b", job=job)
+    )
+    events = [Finished(at=60.0 + left, request_id="b", state=ResultState.SUCCEEDED), submitted("c", 200.0)]
+    for event in events:
+        forecast(event)
+    assert forecast._sum_of_times == pytest.approx(120.0)
+
+
+@pytest.mark.parametrize("job", [None, Job(request_id="a", status=JobStatus.SUCCESS)])
+def test_what_an_earlier_run_has_finished_is_not_waited_for(job):
+    forecast = forecast_of(Resumed(at=0.0, request_id="a", job=job), finished("a", 0.0))
+    assert forecast.seconds_left(waiting=1, now=1.0) is None
+    assert forecast.pace(now=1.0) == 0.0
+
+
+def test_the_pace_is_that_of_this_run():
+    forecast = forecast_of(submitted("a", 0.0), submitted("b", 0.0), finished("a", 60.0), finished("b", 60.0))
+    assert forecast.pace(now=60.0) == pytest.approx(2 / 60)
+    assert forecast.pace(now=-1.0) == 0.0
 
 
 @given(

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 from html_page import Page
 
-from kling_async._display.live import Stage, View, left_text, rate_text
+from kling_async._display.live import Stage, View, left_text, pace_text
 from kling_async._display.tally import Tally
 from kling_async.models import JobStatus
 
@@ -23,9 +25,10 @@ def text_of(tally: Tally, **fields) -> str:
 
 def test_each_count_that_is_not_zero_is_shown_and_what_is_not_submitted_waits():
     tally = tally_of(queued=1, running=2, succeeded=3, failed=1)
-    text = text_of(tally, seconds_left=200.0)
+    text = text_of(tally, seconds_left=200.0, pace=5 / 60)
     for words in (
         "4 of 10 ended",
+        "5 a minute",
         "3 waiting",
         "1 queued",
         "2 running",
@@ -41,9 +44,10 @@ def test_each_count_that_is_not_zero_is_shown_and_what_is_not_submitted_waits():
 def test_the_line_of_text_says_the_same():
     tally = tally_of(queued=1, succeeded=3)
     tally.note = "the service asks for patience"
-    view = View(tally=tally, seconds=42.0)
+    tally.spent_usd = Decimal("1.05")
+    view = View(tally=tally, seconds=42.0, pace=4 / 60)
     assert view.text() == (
-        "3 of 10 ended · 6 waiting · 1 queued · 3 made · 4 a minute · 42 s · time left not known yet · "
+        "3 of 10 ended · 6 waiting · 1 queued · 3 made · $1.05 spent · 4 a minute · 42 s · time left not known yet · "
         "the service asks for patience"
     )
 
@@ -57,7 +61,7 @@ def test_what_is_saved_is_told_apart_from_what_is_being_saved():
 
 def test_an_end_without_trouble_needs_no_counts():
     text = text_of(tally_of(saves=True, succeeded=10, saved=10), seconds=412.0, stage=Stage.DONE)
-    assert text == "10 of 10 videos made1 a minute · 6 min 52 s"
+    assert text == "10 of 10 videos made6 min 52 s"
 
 
 def test_the_bar_has_the_shares_of_the_whole():
@@ -87,17 +91,19 @@ def test_what_is_in_the_way_is_text_and_gone_at_the_end():
     assert HOSTILE not in text_of(tally, stage=Stage.DONE)
 
 
-def stopped(number: int, *, saves: bool) -> str:
+def stopped(number: int, *, saves: bool, made: int = 0, is_kept: bool = False) -> str:
     tally = tally_of(total=100, saves=saves)
-    tally._open = {f"job-{index}": JobStatus.QUEUED for index in range(number)}
+    tally._open = {
+        f"job-{index}": JobStatus.QUEUED if index < number else None for index in range(number + made)
+    }
     tally.queued = number
-    return text_of(tally, stage=Stage.STOPPED)
+    return text_of(tally, stage=Stage.STOPPED, is_kept=is_kept)
 
 
 def test_a_stop_says_what_goes_on_and_gives_the_lines_that_pick_it_up():
     text = stopped(2, saves=True)
     assert "Stopped: 0 of 100 videos made" in text
-    assert "2 jobs go on at the service and are charged" in text
+    assert "2 jobs go on at the service." in text
     code = text[text.index("for request_id in [") :]
     compile(f"async def cell(client):\n{indented(code)}", "cell", "exec")
     assert "'job-0',\n    'job-1',\n" in code
@@ -106,9 +112,27 @@ def test_a_stop_says_what_goes_on_and_gives_the_lines_that_pick_it_up():
 
 def test_a_lone_job_is_told_in_the_singular_and_its_video_is_not_saved_unasked():
     text = stopped(1, saves=False)
-    assert "1 job goes on at the service and is charged" in text
+    assert "1 job goes on at the service." in text
     assert "download" not in text
     assert "job.video_url" in text
+
+
+@pytest.mark.parametrize(
+    "alive, made, told",
+    [
+        (0, 1, "1 video is made and not saved."),
+        (0, 2, "2 videos are made and not saved."),
+        (1, 2, "1 job goes on at the service; 2 videos are made and not saved."),
+    ],
+)
+def test_a_video_that_is_made_waits_at_the_service_too(alive, made, told):
+    assert told in stopped(alive, saves=True, made=made)
+
+
+def test_with_a_journal_the_same_cell_picks_up_everything():
+    text = stopped(2, saves=True, is_kept=True)
+    assert "Run the cell again: the journal picks up everything." in text
+    assert "request_id" not in text
 
 
 def test_of_many_jobs_the_first_are_named_and_the_rest_counted():
@@ -134,11 +158,17 @@ def test_an_id_from_the_service_stays_text():
 
 
 @pytest.mark.parametrize(
-    "count, seconds, text",
-    [(0, 60, ""), (3, 0, ""), (3, 60, "3 a minute"), (1_500, 60, "1,500 a minute"), (5, 3_600, "5 an hour")],
+    "per_second, text",
+    [
+        (0.0, ""),
+        (0.05, "3 a minute"),
+        (25.0, "1,500 a minute"),
+        (0.0125, "45.0 an hour"),
+        (1e-4, "0.4 an hour"),
+    ],
 )
-def test_a_rate_is_told_by_the_minute_or_the_hour(count, seconds, text):
-    assert rate_text(count, seconds) == text
+def test_a_pace_is_told_by_the_minute_or_the_hour(per_second, text):
+    assert pace_text(per_second) == text
 
 
 @pytest.mark.parametrize(
