@@ -43,8 +43,14 @@ project = "kling_async"
 author = "The kling_async maintainers"
 release = version = kling_async.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["_build", "changelog.d", "examples", "images"]
+extensions = ["myst_nb", "sphinx.ext.autodoc"]
+exclude_patterns = ["_build", "changelog.d", "images"]
+
+# Notebooks are kept without outputs; a page shows what a run of it, here and now, put out.
+nb_execution_mode = "force"
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
 
 html_theme = "furo"
 pygments_dark_style = "github-dark"

@@ -71,10 +71,8 @@ class Tile:
     trouble: str | None
     source: str | None
     """The video's address, as a page may name it."""
-    link: str | None
-    """An address to open it at, beside the player."""
     path: Path | None
-    """Where it was saved."""
+    """Where it was saved, if it is played from there."""
     picture: str | None
 
 
@@ -90,6 +88,9 @@ def tile_of(result: Result, *, beside: Path, inline_bytes: int = 0, seconds: flo
     job = result.job
     source = media_source(result, beside=beside, inline_bytes=inline_bytes)
     is_local = source is not None and source != web_source(job.video_url if job else None)
+    picture = picture_source(job)
+    if is_local and picture is not None and picture.startswith("http:"):
+        picture = None  # an emulator's, gone before the page is read again; the file has a beginning to show
     took = seconds if seconds is not None else seconds_of(job)
     return Tile(
         name=f"#{result.index}",
@@ -102,9 +103,8 @@ def tile_of(result: Result, *, beside: Path, inline_bytes: int = 0, seconds: flo
         ),
         trouble=trouble_of(result),
         source=source,
-        link=media_source(result, beside=beside) if is_local else source,
         path=result.path if is_local else None,
-        picture=picture_source(job),
+        picture=picture,
     )
 
 
@@ -121,7 +121,6 @@ def tile_of_job(job: Job) -> Tile:
         facts=(duration_text(took),) if took is not None else (),
         trouble=job.failure_reason,
         source=source,
-        link=source,
         path=None,
         picture=picture_source(job),
     )
@@ -219,10 +218,11 @@ def _prompt(tile: Tile) -> str:
 
 
 def _link(tile: Tile) -> str:
-    if tile.link is None:
+    """To the file or the address of a video that is not within the page."""
+    if tile.source is None or tile.source.startswith("data:"):
         return ""
-    title, word = (str(tile.path), "file") if tile.path else (tile.link, "video")
+    title, word = (str(tile.path), "file") if tile.path else (tile.source, "video")
     return (
-        f'<a href="{escape(tile.link)}" title="{escape(title)}" target="_blank" rel="noopener noreferrer" '
+        f'<a href="{escape(tile.source)}" title="{escape(title)}" target="_blank" rel="noopener noreferrer" '
         f'style="color:inherit;text-decoration:underline">{word}</a>'
     )

@@ -9,7 +9,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from kling_async.emulator import EmulatorSettings, Fate, LogNormal
-from tests.browser.lab import served
+from browser.lab import served
 
 pytestmark = pytest.mark.browser
 

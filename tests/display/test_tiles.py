@@ -85,13 +85,21 @@ def test_a_saved_video_is_played_from_its_file(tmp_path):
     assert page.text.endswith("file")
 
 
-def test_a_small_file_becomes_part_of_the_notebook_and_its_link_does_not(tmp_path):
+def test_a_small_file_becomes_part_of_the_page_and_needs_no_link(tmp_path):
     path = tmp_path / "a.mp4"
     path.write_bytes(b"video")
     page = page_of(result_of(path=path), tmp_path, inline_bytes=5)
     assert page.first("video")["src"].startswith("data:video/mp4;base64,")
-    assert page.first("a")["href"] == "a.mp4"
-    assert page_of(result_of(path=path), tmp_path, inline_bytes=4).first("video")["src"] == "a.mp4"
+    assert page.first("a") is None
+    assert page_of(result_of(path=path), tmp_path, inline_bytes=4).first("a")["href"] == "a.mp4"
+
+
+@pytest.mark.parametrize("picture, poster", [(PICTURE, PICTURE), ("http://127.0.0.1:8000/a.jpg", None)])
+def test_the_picture_of_a_saved_video_is_not_asked_of_an_emulator_that_will_be_gone(tmp_path, picture, poster):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"video")
+    page = page_of(result_of(path=path, job=job_of(picture=picture)), tmp_path)
+    assert page.first("video").get("poster") == poster
 
 
 def test_a_file_that_is_gone_is_no_source():
@@ -135,7 +143,6 @@ def test_no_text_leaves_its_place(prompt, words, trouble):
         facts=(words,),
         trouble=trouble,
         source=VIDEO,
-        link=VIDEO,
         path=Path("a"),
         picture=PICTURE,
     )
