@@ -12,7 +12,7 @@ import kling_async
 from kling_async import emulator, errors, events, notebook
 
 PAGES = Path(__file__).parents[2] / "docs" / "reference"
-DIRECTIVE = re.compile(r"\.\. (currentmodule|auto(?:class|exception|function|data)):: ([\w.]+)")
+DIRECTIVE = re.compile(r"\.\. (currentmodule|auto(?:class|exception|function|data)|py:data):: ([\w.]+)")
 
 
 def documented() -> set[str]:
