@@ -57,8 +57,8 @@ async def test_a_batch_writes_its_report_beside_its_videos(tmp_path):
     assert path == tmp_path / "report.html"
     page = read(path.read_text(encoding="utf-8"))
     assert page.one("h1").text == page.one("title").text == "2 of 2 videos made"
-    for video, file in zip(page.all("video"), batch.paths, strict=True):
-        assert tmp_path / video.attributes["src"] == file
+    for screen, file in zip(page.all("a", class_="screen"), batch.paths, strict=True):
+        assert tmp_path / screen.attributes["href"] == file
     assert page.one("h2", id="time-line").text == "Time line"
     assert sorted((tmp_path / "videos").iterdir()) == sorted(batch.paths)
     assert names_in(tmp_path) == ["report.html", "videos"]

@@ -42,22 +42,37 @@
   addEventListener("hashchange", reveal);
   show();
 
-  // A video's first picture is fetched when it is about to be seen, and let go of when it is far away again.
+  // A link to a video is its player while it is about to be seen; one that nobody touched is a link again far away.
+  const swap = (old, fresh) => {
+    const hadFocus = document.activeElement === old;
+    old.replaceWith(fresh);
+    if (hadFocus) fresh.focus({ preventScroll: true });
+  };
+  const playerOf = (link) => {
+    const video = document.createElement("video");
+    video.className = "screen";
+    video.controls = video.playsInline = true;
+    video.setAttribute("aria-labelledby", link.closest(".card").querySelector("h3").id);
+    if (link.dataset.poster) video.poster = link.dataset.poster;
+    video.preload = link.dataset.poster ? "none" : "metadata";
+    video.src = link.getAttribute("href");
+    links.set(video, link);
+    return video;
+  };
+  const links = new WeakMap();
   const near = new IntersectionObserver(
     (entries) => {
-      for (const { target: video, isIntersecting } of entries) {
-        if (isIntersecting) {
-          if (video.dataset.poster) video.poster = video.dataset.poster;
-          else video.preload = "metadata";
-        } else if (video.preload === "metadata" && video.paused && video.currentTime === 0) {
-          video.preload = "none";
-          video.load();
+      for (const { target: card, isIntersecting } of entries) {
+        const screen = card.querySelector(".screen");
+        if (isIntersecting && screen.matches("a")) swap(screen, playerOf(screen));
+        else if (!isIntersecting && screen.matches("video") && screen.paused && screen.currentTime === 0) {
+          swap(screen, links.get(screen));
         }
       }
     },
     { rootMargin: "400px" },
   );
-  for (const video of document.querySelectorAll("video")) near.observe(video);
+  for (const card of cards) if (card.querySelector("a.screen")) near.observe(card);
 
   // The job under the pointer, in words; a click leads to its video.
   const picture = document.querySelector(".rows");

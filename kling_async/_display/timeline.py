@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import accumulate
 from statistics import median
 
@@ -86,7 +87,7 @@ class TimeLine:
     pauses: Sequence[Span] = ()
     outages: Sequence[Span] = ()
 
-    @property
+    @cached_property
     def lanes(self) -> int:
         """How many lines there are."""
         return max((row.lane for row in self.rows), default=-1) + 1
@@ -101,7 +102,7 @@ class TimeLine:
         """Pixels from line to line."""
         return next((pitch for lanes, pitch in _PITCHES if self.lanes <= lanes), _FINEST_PITCH)
 
-    @property
+    @cached_property
     def usual_seconds(self) -> float | None:
         """The median of the time that the service had a job; None for a handful of jobs."""
         times = [row.seconds for row in self.rows]
