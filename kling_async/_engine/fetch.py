@@ -10,7 +10,7 @@ import anyio.to_thread
 from kling_async._engine.call import Caller
 from kling_async._engine.part import Part
 from kling_async._engine.unpack import PACKINGS, unpacked
-from kling_async._policy.fetching import LARGEST_VIDEO_BYTES, refusal
+from kling_async._policy.fetching import LARGEST_VIDEO_BYTES, is_message, refusal
 from kling_async._policy.resuming import Version, is_rest, packing, version_of, wish
 from kling_async._transport.base import Request, StreamedReply
 from kling_async._wire.replies import error_for
@@ -69,6 +69,9 @@ def _followed(url: str, location: str) -> str:
 
 async def _begin(part: Part, reply: StreamedReply) -> None:
     """Write a reply that is the whole video."""
+    content_type = reply.headers.get("content-type", "")
+    if is_message(content_type):
+        raise APIConnectionError(f"{content_type[:40]!r} came, which is no video")
     coding = packing(reply.headers)
     if coding and coding not in PACKINGS:
         raise DownloadError(f"it comes packed as {coding[:40]!r}, which was not asked for")

@@ -1,14 +1,16 @@
-"""Which addresses a finished video may be fetched from."""
+"""Which addresses a finished video may be fetched from, and which answers are none."""
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from urllib.parse import urlsplit
 
 from kling_async.catalog import NOT_IN_URLS
 
 LARGEST_VIDEO_BYTES = 4 * 1024**3
 """A ceiling far above any video that a Kling model makes; what is larger is not a video."""
+_WORDS = re.compile(r"text/|application/([\w.-]+\+)?(json|xml)\b", re.IGNORECASE | re.ASCII)
 
 
 def refusal(url: str, *, came_from: str | None = None) -> str | None:
@@ -33,6 +35,11 @@ def refusal(url: str, *, came_from: str | None = None) -> str | None:
     if came_from is not None and _is_loopback(host) and not _is_loopback(urlsplit(came_from).hostname or ""):
         return "another host redirected to this machine"
     return None
+
+
+def is_message(content_type: str) -> bool:
+    """Whether a reply is words and no file: the page of a proxy, or an error that was answered with 200."""
+    return _WORDS.match(content_type.strip()) is not None
 
 
 def _is_loopback(host: str) -> bool:

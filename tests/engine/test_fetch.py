@@ -156,6 +156,13 @@ async def test_a_packed_body_is_unpacked_and_not_gone_on_with(part, coding):
     assert content_of(part) == VIDEO
 
 
+async def test_a_page_instead_of_the_video_is_no_video_and_may_pass(part):
+    storage = Storage(b"<html>log in first</html>", headers={"content-type": "text/html"})
+    with pytest.raises(APIConnectionError, match=r"'text/html' came, which is no video"):
+        await try_once(part, storage)
+    assert part.size == 0
+
+
 async def test_a_packing_that_nobody_asked_for_is_named(part):
     with pytest.raises(DownloadError, match="packed as 'br'"):
         await try_once(part, Storage(VIDEO, headers={"content-encoding": "br"}))

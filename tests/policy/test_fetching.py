@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kling_async._policy.fetching import refusal
+from kling_async._policy.fetching import is_message, refusal
 from kling_async.catalog import shown
 
 
@@ -100,3 +100,23 @@ def test_what_is_not_refused_has_a_scheme_and_a_host_that_may_be_fetched(url):
             or parts.hostname in {"localhost", "::1"}
             or parts.hostname.startswith("127.")
         )
+
+
+@pytest.mark.parametrize(
+    "content_type, is_words",
+    [
+        ("video/mp4", False),
+        ("application/octet-stream", False),
+        ("", False),
+        ("image/svg+xml", False),
+        ("text/html; charset=utf-8", True),
+        (" Text/Plain", True),
+        ("application/json", True),
+        ("APPLICATION/XML", True),
+        ("application/problem+json;x=1", True),
+        ("application/xhtml+xml", True),
+        ("application/jsonp-video", False),
+    ],
+)
+def test_a_page_or_an_error_told_with_200_is_no_video(content_type, is_words):
+    assert is_message(content_type) is is_words
