@@ -104,7 +104,7 @@ class View:
     def _counts(self) -> list[tuple[int, str, str | None]]:
         """Each count that is not zero, its word and its colour, from the start of an item's life to its end."""
         tally = self.tally
-        is_over = self.stage is Stage.DONE
+        is_over, is_done = self.stage is not Stage.UNDER_WAY, self.stage is Stage.DONE
         unsaved = tally.succeeded - tally.saved if tally.saves else 0
         kept = tally.succeeded - unsaved
         counts = (
@@ -112,7 +112,7 @@ class View:
             (tally.queued, "queued", _PALE_GREY),
             (tally.running, "running", _PALE_TEAL),
             (unsaved, "not saved" if is_over else "being saved", AMBER if is_over else TEAL),
-            (0 if is_over else kept, "saved" if tally.saves else "made", TEAL),
+            (0 if is_done else kept, "saved" if tally.saves else "made", TEAL),
             (tally.failed, "failed", RED),
         )
         return [count for count in counts if count[0] > 0]

@@ -95,6 +95,16 @@ class Notebook:
             self.start(at)
             self.wait(at)
 
+    @property
+    def cells(self) -> int:
+        """How many cells of code there are."""
+        return self.page.locator(".jp-CodeCell").count()
+
+    def run_all(self) -> None:
+        """Run all cells, and wait for none."""
+        self.page.get_by_role("menuitem", name="Run", exact=True).click()
+        self.page.get_by_text("Run All Cells", exact=True).click()
+
     def wait(self, at: int) -> None:
         """Wait until a cell has ended."""
         expect(self.cell(at).locator(".jp-InputPrompt")).to_have_text(re.compile(r"\[\d+\]"), timeout=60_000)

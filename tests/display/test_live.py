@@ -57,6 +57,8 @@ def test_what_is_saved_is_told_apart_from_what_is_being_saved():
     assert "2 being saved" in text_of(tally)
     assert "3 saved" in text_of(tally)
     assert "2 not saved" in text_of(tally, stage=Stage.DONE)
+    assert "2 not saved" in text_of(tally, stage=Stage.STOPPED)
+    assert "3 saved" in text_of(tally, stage=Stage.STOPPED)
 
 
 def test_an_end_without_trouble_needs_no_counts():

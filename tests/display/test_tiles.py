@@ -95,7 +95,9 @@ def test_a_small_file_becomes_part_of_the_page_and_needs_no_link(tmp_path):
 
 
 @pytest.mark.parametrize("picture, poster", [(PICTURE, PICTURE), ("http://127.0.0.1:8000/a.jpg", None)])
-def test_the_picture_of_a_saved_video_is_not_asked_of_an_emulator_that_will_be_gone(tmp_path, picture, poster):
+def test_the_picture_of_a_saved_video_is_not_asked_of_an_emulator_that_will_be_gone(
+    tmp_path, picture, poster
+):
     path = tmp_path / "a.mp4"
     path.write_bytes(b"video")
     page = page_of(result_of(path=path, job=job_of(picture=picture)), tmp_path)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -23,6 +25,7 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     *sorted(page for page in (ROOT / "docs").rglob("*.md") if "_build" not in page.parts),
 ]
+NOTEBOOKS = sorted((ROOT / "docs" / "examples").glob("*.ipynb"))
 FENCE = re.compile(r"^```(.*)$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 
@@ -35,11 +38,20 @@ class Notebook:
 
     def __call__(self, example: Example) -> None:
         source = pad(example.parsed, example.line + example.parsed.line_offset)
+        self.run(source, example.path, example.namespace)
+
+    def run(self, source: str, path: str, namespace: dict[str, object]) -> None:
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-        cell = compile(source, example.path, "exec", flags=flags, dont_inherit=True)
-        running = eval(cell, example.namespace)  # noqa: S307 - our own pages
+        cell = compile(source, path, "exec", flags=flags, dont_inherit=True)
+        running = eval(cell, namespace)  # noqa: S307 - our own pages
         if inspect.iscoroutine(running):
             self.loop.run(running)
+
+
+def cells_of(path: Path) -> list[dict[str, Any]]:
+    """The cells of code, each source as one text."""
+    cells = json.loads(path.read_text())["cells"]
+    return [cell | {"source": "".join(cell["source"])} for cell in cells if cell["cell_type"] == "code"]
 
 
 def blocks_of(page: Path, notebook: Notebook) -> Document:
@@ -67,6 +79,21 @@ def test_every_python_block_runs(page, notebook, reader):
         example.evaluate()
 
     notebook.loop.run(client.aclose())
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+def test_every_cell_of_a_notebook_runs(path, notebook, reader):
+    namespace = {"__name__": "__main__"}
+    for cell in cells_of(path):
+        notebook.run(cell["source"], str(path), namespace)
+
+    assert len(list((reader / "videos").glob("*.mp4"))) == 5
+    assert (reader / "videos" / "report.html").stat().st_size > 0
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+def test_a_notebook_is_kept_without_what_it_put_out(path):
+    assert [cell for cell in cells_of(path) if cell["outputs"] or cell["execution_count"]] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
