@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from kling_async.emulator import Fault, Reply
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
@@ -43,6 +46,41 @@ def test_two_asyncio_runs_share_one_client(reader, capsys, kling_emulator):
     first, second = capsys.readouterr().out.splitlines()
     assert second == first.replace("submitted", "finished")
     assert len(kling_emulator.stats.accepted) == 1
+
+
+def test_with_a_journal_run_again_buys_nothing(reader, capsys, kling_emulator):
+    run_example("with_a_journal.py")
+    run_example("with_a_journal.py")
+
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second == "6 of 6 videos, $2.10 in all"
+    assert len(kling_emulator.stats.accepted) == 6
+    assert len(list((reader / "night").glob("*.mp4"))) == 6
+
+
+def test_from_a_picture_sends_its_address(reader, kling_emulator):
+    run_example("from_a_picture.py")
+
+    sent = [job.payload["image"] for job in kling_emulator.stats.accepted]
+    assert sent == ["https://example.com/harbour.jpg"] * 2
+    assert len(list(reader.glob("harbour-*.mp4"))) == 2
+
+
+async def test_web_handler_serves_many_visitors_with_one_client(reader, kling_emulator):
+    served = runpy.run_path(str(EXAMPLES / "web_handler.py"))
+    async with TestClient(TestServer(served["make_app"]())) as visitor:
+        begun = [await visitor.post("/videos", json={"prompt": f"scene {number}"}) for number in range(5)]
+        assert {answer.status for answer in begun} == {202}
+        told = [await (await visitor.get(answer.headers["Location"])).json() for answer in begun]
+        assert {one["status"] for one in told} == {"success"}
+        assert all(one["video_url"] for one in told)
+        assert (await visitor.post("/videos", json={"prompt": ""})).status == 400
+        assert (await visitor.get("/videos/unknown")).status == 404
+        kling_emulator.faults.add(Fault("submit", Reply(402, {"error": "no credits"})))
+        kling_emulator.faults.add(Fault("status", Reply(403, {"error": "no"})))
+        assert (await visitor.post("/videos", json={"prompt": "x"})).status == 503
+        assert (await visitor.get(begun[0].headers["Location"])).status == 503
+    assert len(kling_emulator.stats.accepted) == 5
 
 
 def test_own_code_is_tested_against_the_fixture():

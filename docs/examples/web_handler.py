@@ -1,0 +1,67 @@
+"""A small web service in front of the queue: one client, shared by all requests, for as long as the service lives."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from kling_async import (
+    AmbiguousSubmitError,
+    InvalidRequestError,
+    Job,
+    KlingClient,
+    KlingError,
+    NotFoundError,
+)
+
+CLIENT = web.AppKey("client", KlingClient)
+
+
+async def shared_client(app: web.Application) -> AsyncIterator[None]:
+    """Open the client with the service, and close it with it."""
+    async with KlingClient() as client:
+        app[CLIENT] = client
+        yield
+
+
+def told(job: Job) -> dict[str, str | None]:
+    """What a visitor may know of a job."""
+    return {"id": job.request_id, "status": job.status, "video_url": job.video_url, "why": job.failure_reason}
+
+
+async def submit(request: web.Request) -> web.Response:
+    """Begin a video: one paid submit, however long the visitor stays."""
+    wish = await request.json()
+    try:
+        job = await request.app[CLIENT].submit(str(wish.get("prompt", "")), duration=5)
+    except InvalidRequestError as error:
+        return web.json_response({"error": str(error)}, status=400)
+    except AmbiguousSubmitError as error:
+        return web.json_response({"error": f"Do not try again at once: {error}"}, status=502)
+    except KlingError as error:
+        return web.json_response({"error": str(error)}, status=503)
+    return web.json_response(told(job), status=202, headers={"Location": f"/videos/{job.request_id}"})
+
+
+async def status(request: web.Request) -> web.Response:
+    """Where a video stands now."""
+    try:
+        job = await request.app[CLIENT].get(request.match_info["id"])
+    except NotFoundError:
+        return web.json_response({"error": "There is no such video."}, status=404)
+    except KlingError as error:
+        return web.json_response({"error": str(error)}, status=503)
+    return web.json_response(told(job))
+
+
+def make_app() -> web.Application:
+    """The service."""
+    app = web.Application()
+    app.cleanup_ctx.append(shared_client)
+    app.add_routes([web.post("/videos", submit), web.get("/videos/{id}", status)])
+    return app
+
+
+if __name__ == "__main__":
+    web.run_app(make_app(), host="127.0.0.1", port=8080)
