@@ -71,10 +71,10 @@ _NAMED: Mapping[str, Shade] = {
 
 
 def colour_rules(selector: str = ":root") -> str:
-    """Rules of CSS that name all colours for what the selector selects, such as `--accent`, by the reader's scheme."""
+    """Rules of CSS that name all colours for what the selector selects, such as `--accent`, by the reader's scheme; paper is light."""
     light = "".join(f"--{name}:{shade.light};" for name, shade in _NAMED.items())
     dark = "".join(f"--{name}:{shade.dark};" for name, shade in _NAMED.items())
-    return f"{selector}{{{light}}}@media (prefers-color-scheme:dark){{{selector}{{{dark}}}}}"
+    return f"{selector}{{{light}}}@media screen and (prefers-color-scheme:dark){{{selector}{{{dark}}}}}"
 
 
 def escape(value: object) -> str:

@@ -334,11 +334,13 @@ def test_without_its_script_everything_is_there(new_page, report):
     assert page.locator("a.screen").count() == page.locator("[data-state=succeeded]").count()
 
 
-def test_it_prints(page, report):
+def test_it_prints_dark_on_light(new_page, report):
+    page = new_page("dark")
     page.goto(report)
     assert page.locator(".filter").is_visible()
     page.emulate_media(media="print")
     assert page.locator(".filter").is_hidden()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     paper = page.pdf()
     assert paper.startswith(b"%PDF-")
     assert paper.count(b"/Type /Page\n") + paper.count(b"/Type /Page ") >= 2

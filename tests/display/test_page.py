@@ -256,7 +256,7 @@ def test_every_state_has_its_colour():
 
 
 def test_every_colour_has_a_name_in_both_schemes():
-    light, dark = colour_rules(".here").split("@media (prefers-color-scheme:dark)")
+    light, dark = colour_rules(".here").split("@media screen and (prefers-color-scheme:dark)")
     assert light.startswith(".here{")
     assert f"--accent:{ACCENT.light};" in light
     assert f"--accent:{ACCENT.dark};" in dark
