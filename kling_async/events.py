@@ -145,6 +145,8 @@ class Resumed(Event):
 
     job: Job | None = None
     """The last known record; None for a submit whose reply that run did not see."""
+    path: Path | None = None
+    """Where its video is, saved whole; None where it has still to be fetched, or made."""
 
 
 @attrs.frozen(kw_only=True)

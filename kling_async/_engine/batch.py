@@ -93,11 +93,7 @@ class Batch:
                 self._alive -= 1
                 break
             self._open += 1
-            if taken.request is None:
-                assert taken.error is not None
-                self.course.not_submitted(taken.index, None, taken.error)
-            else:
-                await self.course.begin(taken.index, taken.request)
+            await self.course.begin(taken)
         self._takers -= 1
         self._make_room()
         self._check_done()
@@ -193,8 +189,9 @@ def open_batch(
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[AsyncIterator[Result]]:
+        # The journal may lie in the folder.
+        folder = await check_folder(wishes.output) if wishes.output is not None else None
         async with opened_journal(wishes.journal) as journal:
-            folder = await check_folder(wishes.output) if wishes.output is not None else None
             here = engine()
             if journal is not None:
                 budget.spent = journal.spent_usd()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -13,11 +12,12 @@ import attrs
 
 from kling_async._engine.clock import Clock
 from kling_async._engine.download import Saved
-from kling_async._journal.entry import Entry, Identity, fingerprint
+from kling_async._engine.identities import Identities
+from kling_async._journal.entry import Entry, Identity
 from kling_async._journal.journal import Journal
 from kling_async._policy.budget import Budget
 from kling_async._policy.stage import Kind
-from kling_async.errors import JournalError, KlingError
+from kling_async.errors import ConfigurationError, JournalError, KlingError
 from kling_async.events import Notifier, Spent, SubmitAmbiguous, Submitted
 from kling_async.models import Job, Result, ResultState, VideoRequest
 
@@ -27,7 +27,8 @@ class Item:
     """One item of a batch on its way; the account that its POSTs are charged to."""
 
     index: int
-    request: VideoRequest
+    request: VideoRequest | None
+    """None for an entry of the journal that no request makes again."""
     books: Books
     on_accepted: Callable[[Item, Job], None]
     identity: Identity | None = None
@@ -71,25 +72,33 @@ class Books:
     notify: Notifier
     budget: Budget = attrs.field(factory=Budget)
     journal: Journal | None = None
-    _occurrences: Counter[tuple[str | None, str]] = attrs.field(init=False, factory=Counter)
+    _identities: Identities = attrs.field(init=False, factory=Identities)
 
-    def identify(self, request: VideoRequest, payload: Mapping[str, Any]) -> Identity | None:
-        """What a later run recognises the next such item by: its key, what is sent, and how many such came before."""
-        if self.journal is None:
-            return None
-        print_ = fingerprint(request.model, payload)
-        occurrence = self._occurrences[request.key, print_]
-        self._occurrences[request.key, print_] += 1
-        return Identity(key=request.key, fingerprint=print_, occurrence=occurrence)
+    async def recall(self, item: Item, given: Entry | None = None) -> Entry | None:
+        """What the journal knows of an item.
 
-    def recall(self, item: Item) -> Entry | None:
-        """What the journal knows of an item."""
-        if self.journal is None:
-            return None
-        assert item.identity is not None
-        entry = self.journal.find(item.identity)
+        Args:
+            item: It gets its identity by this.
+            given: The entry that it is, where the batch was given that itself.
+
+        Raises:
+            ConfigurationError: The journal does not have the given entry, or the batch has it twice.
+            InvalidRequestError: A local picture cannot be read, or is another than that of the given entry.
+        """
+        entry = None
+        if self.journal is not None:
+            if given is not None:
+                item.identity = await self._identities.claim(given)
+            else:
+                assert item.request is not None
+                item.identity = await self._identities.of(item.request)
+            entry = self.journal.find(item.identity)
         if entry is not None:
             item.number, item.cost = entry.number, entry.cost_usd
+        elif given is not None:
+            raise ConfigurationError(
+                f"Entry {given.number} is not in the journal of this batch: give the batch the journal that it is from."
+            )
         return entry
 
     async def intend(self, item: Item, payload: Mapping[str, Any]) -> None:
@@ -105,6 +114,7 @@ class Books:
         if self.journal is None:
             return
         assert item.identity is not None
+        assert item.request is not None
         try:
             item.number = self.journal.intend(
                 item.identity,

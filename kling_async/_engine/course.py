@@ -14,6 +14,7 @@ from kling_async._engine.books import Books, Item
 from kling_async._engine.download import is_whole
 from kling_async._engine.engine import Engine, kind_of_payload
 from kling_async._engine.settle import Case
+from kling_async._engine.source import Taken
 from kling_async._engine.upload import Uploader
 from kling_async._engine.watch import Watcher
 from kling_async._engine.watched import Watched
@@ -24,7 +25,7 @@ from kling_async._policy.outcome import error_of, state_of
 from kling_async._policy.stop import EarlyStop
 from kling_async._policy.submission import is_throttled
 from kling_async._policy.window import Window
-from kling_async.errors import AmbiguousSubmitError, DownloadError, KlingError
+from kling_async.errors import AmbiguousSubmitError, DownloadError, InvalidRequestError, KlingError
 from kling_async.events import Downloaded, Finished, Notifier, NotSubmitted, Resumed, SubmitReconciled
 from kling_async.models import Job, Result, ResultState, VideoRequest
 
@@ -64,17 +65,19 @@ class Course:
         self._uploads = Uploader(self.engine.caller)
         self.watcher = self.engine.watcher(self.notify)
 
-    async def begin(self, index: int, request: VideoRequest) -> None:
+    async def begin(self, taken: Taken) -> None:
         """Go on with an item from where it stands; returns once it needs no more of its taker."""
+        index, request = taken.index, taken.request
+        if taken.error is not None:
+            self.not_submitted(index, request, taken.error)
+            return
         item = Item(index=index, request=request, books=self.books, on_accepted=self._accepted)
         try:
-            item.price = self.books.budget.price(request)
-            if self.books.journal is not None:
-                item.identity = self.books.identify(request, await self._uploads.fingerprinted(request))
+            item.price = self.books.budget.price(request) if request is not None else None
+            entry = await self.books.recall(item, taken.entry)
         except KlingError as error:
             self.not_submitted(index, request, error)
             return
-        entry = self.books.recall(item)
         if entry is None or not self._goes_on(item, entry):
             await self._submit(item)
 
@@ -91,32 +94,39 @@ class Course:
         job, state = entry.job, entry.state
         if state is EntryState.NOT_SUBMITTED or (state in _FAILURES and self.retry_failed):
             return False
+        path = self._file_of(entry)
         if self.notify:
             at = self.engine.caller.clock.wall()
-            self.notify(Resumed(at=at, index=item.index, request_id=entry.request_id, job=job))
+            event = Resumed(at=at, index=item.index, request_id=entry.request_id, job=job, path=path)
+            self.notify(event)
         if job is not None:
             self.engine.settler.claim(job.request_id)
         if state in _ENDS and job is not None and job.is_final:
             self.on_free()
-            self._recalled(item, entry, job)
+            self._recalled(item, job, path)
         elif job is not None:
             self._watch(item, job, age=self._age(entry))
         else:
             self._inquire(item, self._case(entry))
         return True
 
-    def _recalled(self, item: Item, entry: Entry, job: Job) -> None:
+    def _recalled(self, item: Item, job: Job, path: Path | None) -> None:
         """An earlier run saw the end of the job; what is missing is its file at most."""
         result = self._result(item, job)
-        if entry.path is not None and result.ok:
-            path = Path(entry.path)
-            is_here = self.folder is None or path.parent.absolute() == self.folder.absolute()
-            if is_here and is_whole(path, size_bytes=entry.size_bytes):
-                self._tell_end(result)
-                shown = self.folder / path.name if self.folder is not None else path
-                self.on_result(attrs.evolve(result, path=shown))
-                return
-        self._close(item, result)
+        if path is not None and result.ok:
+            self._tell_end(result)
+            self.on_result(attrs.evolve(result, path=path))
+        else:
+            self._close(item, result)
+
+    def _file_of(self, entry: Entry) -> Path | None:
+        """The video that an earlier run saved where this one would, if it is still whole."""
+        if entry.path is None:
+            return None
+        path = Path(entry.path)
+        if self.folder is not None:
+            path = self.folder / path.name  # the name is the job's own, wherever the folder has moved to
+        return path if is_whole(path, size_bytes=entry.size_bytes) else None
 
     def _age(self, entry: Entry) -> float:
         """Seconds since the POST of an entry."""
@@ -140,8 +150,8 @@ class Course:
     async def _submit(self, item: Item) -> None:
         """Submit an item that holds a place of the window."""
         request = item.request
-        if self._stop.reason is not None:
-            self.not_submitted(item.index, request, self._stop.reason)
+        if request is None or self._stop.reason is not None:
+            self.not_submitted(item.index, request, self._stop.reason or _not_made_again(item))
             return
         try:
             payload = await self._uploads.payload(request)
@@ -260,7 +270,8 @@ class Course:
 
     async def _save(self, item: Item, result: Result, folder: Path) -> None:
         assert result.job is not None
-        path = folder / file_name(result.job.request_id, prompt=item.request.prompt, index=item.index)
+        prompt = item.request.prompt if item.request is not None else ""
+        path = folder / file_name(result.job.request_id, prompt=prompt, index=item.index)
         try:
             saved = await self.engine.downloader.download(
                 result.job, path, notify=self.notify, digest=self.books.journal is not None
@@ -280,6 +291,13 @@ class Course:
                 )
             )
         self.on_result(attrs.evolve(result, path=path))
+
+
+def _not_made_again(item: Item) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"Entry {item.number} of the journal holds a payload that no valid request makes, so it cannot be submitted: "
+        "give its request anew."
+    )
 
 
 _FAILURES = frozenset({EntryState.FAILED, EntryState.CANCELLED})

@@ -19,13 +19,14 @@ from typing import Any, TypeAlias
 import anyio
 import attrs
 
+from kling_async._journal.entry import Entry
 from kling_async.errors import ConfigurationError, InvalidRequestError
 from kling_async.models import VideoRequest, request_from
 
 Item: TypeAlias = VideoRequest | str | Mapping[str, Any]
 """What stands for one video: a prompt, a request, or a mapping of a request's fields."""
-Requests: TypeAlias = Iterable[Item] | AsyncIterable[Item]
-"""What `generate_many` and `batch` take."""
+Requests: TypeAlias = Iterable[Item | Entry] | AsyncIterable[Item | Entry]
+"""What `generate_many` and `batch` take; an entry of the batch's journal stands for itself."""
 
 _MOST_SHOWN = 10
 
@@ -38,6 +39,8 @@ class Taken:
     request: VideoRequest | None
     """None where the item is no valid request."""
     error: InvalidRequestError | None = None
+    entry: Entry | None = None
+    """The entry of the journal that the item is."""
 
 
 class Source:
@@ -80,8 +83,8 @@ class Source:
         self._check = check
         self._index = 0
         self._turn = anyio.Lock(fast_acquire=True)
-        self._slow: AsyncIterator[Item] | None = None
-        self._quick: Iterator[Item] = iter(())
+        self._slow: AsyncIterator[Item | Entry] | None = None
+        self._quick: Iterator[Item | Entry] = iter(())
         if isinstance(requests, AsyncIterable):
             self._slow = aiter(requests)
         elif isinstance(requests, Collection) and not skip_invalid:
@@ -108,7 +111,7 @@ class Source:
             raise
         index, self._index = self._index, self._index + 1
         try:
-            return Taken(index, self._request(item))
+            return self._taken(index, item)
         except ConfigurationError:
             self.is_over = True
             raise
@@ -118,7 +121,7 @@ class Source:
             self.is_over = True
             raise InvalidRequestError(f"Item {index}: {error.message}") from error
 
-    async def _pull(self, iterator: AsyncIterator[Item]) -> Item:
+    async def _pull(self, iterator: AsyncIterator[Item | Entry]) -> Item | Entry:
         """The next item of an asynchronous iterator, which serves one taker at a time."""
         async with self._turn:
             if self.is_over:
@@ -133,6 +136,15 @@ class Source:
         if isinstance(self._quick, Generator):
             self._quick.close()
 
+    def _taken(self, index: int, item: Item | Entry) -> Taken:
+        if not isinstance(item, Entry):
+            return Taken(index, self._request(item))
+        # It is what it was: no option fills it, and a picture that was uploaded long ago may be gone from here.
+        request = item.request
+        if self._check is not None and request is not None:
+            self._check(request)
+        return Taken(index, request, entry=item)
+
     def _request(self, item: Item) -> VideoRequest:
         request = request_from(item, self._options)
         for picture in (request.image, request.image_tail):
@@ -142,11 +154,13 @@ class Source:
             self._check(request)
         return request
 
-    def _checked(self, items: Collection[Item]) -> list[VideoRequest]:
-        requests, broken = [], []
+    def _checked(self, items: Collection[Item | Entry]) -> list[Item | Entry]:
+        requests: list[Item | Entry] = []
+        broken = []
         for index, item in enumerate(items):
             try:
-                requests.append(self._request(item))
+                taken = self._taken(index, item)
+                requests.append(taken.entry or taken.request or item)
             except InvalidRequestError as error:
                 broken.append(f"item {index}: {error.message}")
         if broken:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,7 +44,6 @@ class Uploader:
 
     caller: Caller
     _known: dict[str, str] = attrs.field(init=False, factory=dict)
-    _digests: dict[str, str] = attrs.field(init=False, factory=dict)
     _turn: anyio.Lock = attrs.field(init=False, factory=anyio.Lock)
 
     async def payload(self, request: VideoRequest) -> dict[str, Any]:
@@ -56,21 +54,8 @@ class Uploader:
             KlingError: It could not be uploaded; nothing was paid for.
         """
         payload = payload_of(request)
-        for key, path in _local_pictures(request, payload):
+        for key, path in local_pictures(request, payload):
             payload[key] = await self._address_of(path)
-        return payload
-
-    async def fingerprinted(self, request: VideoRequest) -> dict[str, Any]:
-        """The payload of a request with the digest of each local picture in its place: the same whenever it is sent.
-
-        Raises:
-            InvalidRequestError: A picture cannot be read.
-        """
-        payload = payload_of(request)
-        for key, path in _local_pictures(request, payload):
-            if path not in self._digests:
-                self._digests[path] = hashlib.sha256(await _content(path)).hexdigest()
-            payload[key] = {"sha256": self._digests[path]}
         return payload
 
     async def _address_of(self, path: str) -> str:
@@ -80,7 +65,7 @@ class Uploader:
             return self._known[path]
 
 
-def _local_pictures(request: VideoRequest, payload: Mapping[str, Any]) -> list[tuple[str, str]]:
+def local_pictures(request: VideoRequest, payload: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The payload's keys that hold a path of this machine, each with that path."""
     found = []
     for field in ("image", "image_tail"):
@@ -91,7 +76,12 @@ def _local_pictures(request: VideoRequest, payload: Mapping[str, Any]) -> list[t
     return found
 
 
-async def _content(path: str | os.PathLike[str]) -> bytes:
+async def content_of(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        InvalidRequestError: It cannot be read.
+    """
     try:
         return await anyio.to_thread.run_sync(Path(path).read_bytes)
     except (OSError, ValueError) as error:
@@ -111,7 +101,7 @@ async def upload(caller: Caller, path: str | os.PathLike[str]) -> str:
         raise InvalidRequestError(
             f"{os.fspath(path)!r} cannot be uploaded: the service takes {', '.join(CONTENT_TYPES)}."
         )
-    content = await _content(path)
+    content = await content_of(path)
     file_type, content_type = CONTENT_TYPES[suffix]
     ticket = await caller.repeat(UPLOAD_URL, structure_upload, body=upload_body(file_type))
     if reason := refusal(ticket.upload_url):

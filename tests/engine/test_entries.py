@@ -1,0 +1,142 @@
+"""A batch whose items are entries of its journal."""
+
+from __future__ import annotations
+
+import pytest
+from virtual_service import EPOCH, Service, prompts, run
+
+from kling_async import ConfigurationError, ResultState, VideoRequest
+from kling_async._engine.plan import plan
+from kling_async._engine.source import Source
+from kling_async._journal.entry import EntryState, Identity
+from kling_async._journal.journal import Journal
+from kling_async._policy.budget import Budget
+from tests.engine.test_resume import journal_at, leave_after, run_with, states
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run.db"
+
+
+def entries(path):
+    return list(Journal.read(path))
+
+
+async def test_entries_go_on_without_their_prompts_and_keep_who_they_are(path):
+    service = Service(run_time=100.0)
+    await leave_after(30, path, service, prompts(6), at_once=3)
+    with journal_at(path) as journal:
+        await plan(journal, [VideoRequest(prompt) for prompt in prompts(6)], at=EPOCH)
+    before = entries(path)
+    results = await run_with(path, service, before)
+    assert service.posts == 6
+    assert all(result.ok for result in results)
+    assert {result.index: result.request.prompt for result in results} == dict(enumerate(prompts(6)))
+    assert [entry.identity for entry in entries(path)] == [entry.identity for entry in before]
+    await run_with(path, service, entries(path))
+    await run_with(path, service, prompts(6))
+    assert service.posts == 6
+
+
+async def test_failed_entries_are_tried_again_only_on_request_and_those_given_alone(path):
+    def fail(request, service):
+        for job in list(service.jobs.values())[:2]:
+            job.final, job.error = "failed", "Generation rejected"
+
+    service = Service(run_time=10.0, after=[fail])
+    await run_with(path, service, prompts(3))
+    [told, _, _] = sorted(await run_with(path, service, entries(path)), key=lambda result: result.index)
+    assert (told.state, service.posts) == (ResultState.FAILED, 3)
+    failed = [entry for entry in entries(path) if entry.state is EntryState.FAILED]
+    [again] = await run_with(path, service, failed[:1], retry_failed=True)
+    assert (again.ok, service.posts) == (True, 4)
+    assert states(path) == [EntryState.SUCCEEDED, EntryState.FAILED, EntryState.SUCCEEDED]
+
+
+async def test_no_option_changes_an_entry(path):
+    service = Service(run_time=10.0)
+    with journal_at(path) as journal:
+        await plan(journal, [VideoRequest("x")], at=EPOCH)
+        source = Source(list(journal.entries()), {"duration": 10}, skip_invalid=False)
+        assert (await source.take()).request == VideoRequest("x")
+    [result] = await run_with(path, service, entries(path))
+    assert result.job.payload == {"prompt": "x"}
+
+
+async def test_a_cap_needs_the_prices_of_entries_too(path):
+    with journal_at(path) as journal:
+        await plan(journal, [VideoRequest("x")], at=EPOCH)
+    with pytest.raises(ConfigurationError, match="price of 'kling-v2-6' is not known"):
+        Source(entries(path), {}, skip_invalid=False, check=Budget({}, 1).price)
+
+
+@pytest.mark.parametrize("is_mine", [True, False])
+async def test_an_entry_without_its_journal_is_not_bought_as_new(path, tmp_path, is_mine):
+    service = Service(run_time=10.0)
+    await run_with(path, service, ["x"])
+    if is_mine:
+        [result] = await run(service, entries(path))
+    else:
+        [result] = await run_with(tmp_path / "other.db", service, entries(path))
+    assert service.posts == 1
+    assert result.state is ResultState.NOT_SUBMITTED
+    assert str(result.error).startswith("Entry 1 is not in the journal of this batch")
+
+
+@pytest.mark.parametrize("order", [[0, 0], [0, "x"], ["x", 0]])
+async def test_an_item_given_twice_is_not_bought_twice(path, order):
+    service = Service(run_time=10.0)
+    with journal_at(path) as journal:
+        await plan(journal, [VideoRequest("x")], at=EPOCH)
+    [entry] = entries(path)
+    results = await run_with(path, service, [entry if item == 0 else item for item in order])
+    is_second_take = order == [0, "x"]  # an equal prompt after it is the next one of its kind
+    assert service.posts == len(entries(path)) == 1 + is_second_take
+    refused = [result for result in results if not result.ok]
+    assert len(refused) == (not is_second_take)
+    assert all("is in this batch already" in str(result.error) for result in refused)
+
+
+def unreadable(path, state, request_id=None):
+    """An entry with a payload that this version would not send."""
+    with journal_at(path) as journal:
+        identity = Identity(key=None, fingerprint="f", occurrence=0)
+        payload = {"text": "x"}
+        number = journal.intend(identity, model="kling-v2-6", payload=payload, at=EPOCH, cost_usd=None)
+        if request_id is not None:
+            journal.accept(number, request_id=request_id, record={"status": "queued"})
+        if state is EntryState.NOT_SUBMITTED:
+            journal.withdraw(number, error="refused")
+
+
+async def test_an_entry_that_no_request_makes_again_is_waited_for_and_saved(path, tmp_path):
+    service = Service(run_time=10.0)
+    await run(service, ["x"])
+    unreadable(path, EntryState.SUBMITTED, "job-0")
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    [result] = await run_with(path, service, entries(path), folder=folder)
+    assert (result.ok, result.request) == (True, None)
+    assert result.path.exists()
+
+
+async def test_an_entry_that_no_request_makes_again_is_not_submitted(path):
+    service = Service(run_time=10.0)
+    unreadable(path, EntryState.NOT_SUBMITTED)
+    [result] = await run_with(path, service, entries(path))
+    assert (result.state, service.posts) == (ResultState.NOT_SUBMITTED, 0)
+    assert "no valid request makes" in str(result.error)
+
+
+async def test_a_video_is_found_where_its_folder_has_moved_to(path, tmp_path):
+    service = Service(run_time=10.0)
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    [saved] = await run_with(path, service, ["x"], folder=before)
+    before.rename(after)
+    events = []
+    [result] = await run_with(path, service, ["x"], folder=after, notify=events.append)
+    assert result.path == after / saved.path.name
+    assert service.calls["media"] == 1
+    assert events[0].path == result.path
