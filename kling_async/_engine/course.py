@@ -11,14 +11,14 @@ import attrs
 from anyio.abc import TaskGroup
 
 from kling_async._engine.books import Books, Item
-from kling_async._engine.download import is_whole
 from kling_async._engine.engine import Engine, kind_of_payload
+from kling_async._engine.recall import Next, file_of, next_of
 from kling_async._engine.settle import Case
 from kling_async._engine.source import Taken
 from kling_async._engine.upload import Uploader
 from kling_async._engine.watch import Watcher
 from kling_async._engine.watched import Watched
-from kling_async._journal.entry import Entry, EntryState
+from kling_async._journal.entry import Entry
 from kling_async._policy.lookup import CLOCK_SKEW, Lost
 from kling_async._policy.naming import file_name
 from kling_async._policy.outcome import error_of, state_of
@@ -91,23 +91,23 @@ class Course:
     def _goes_on(self, item: Item, entry: Entry) -> bool:
         """Take up an item where an earlier run left it; False for one that is to be submitted."""
         item.kind = kind_of_payload(entry.model, entry.payload)
-        job, state = entry.job, entry.state
-        if state is EntryState.NOT_SUBMITTED or (state in _FAILURES and self.retry_failed):
+        step = next_of(entry, retry_failed=self.retry_failed)
+        if step is Next.SUBMIT:
             return False
-        path = self._file_of(entry)
+        job, path = entry.job, file_of(entry, self.folder)
         if self.notify:
             at = self.engine.caller.clock.wall()
             event = Resumed(at=at, index=item.index, request_id=entry.request_id, job=job, path=path)
             self.notify(event)
-        if job is not None:
-            self.engine.settler.claim(job.request_id)
-        if state in _ENDS and job is not None and job.is_final:
+        if job is None:
+            self._inquire(item, self._case(entry))
+            return True
+        self.engine.settler.claim(job.request_id)
+        if step is Next.TELL:
             self.on_free()
             self._recalled(item, job, path)
-        elif job is not None:
-            self._watch(item, job, age=self._age(entry))
         else:
-            self._inquire(item, self._case(entry))
+            self._watch(item, job, age=self._age(entry))
         return True
 
     def _recalled(self, item: Item, job: Job, path: Path | None) -> None:
@@ -118,15 +118,6 @@ class Course:
             self.on_result(attrs.evolve(result, path=path))
         else:
             self._close(item, result)
-
-    def _file_of(self, entry: Entry) -> Path | None:
-        """The video that an earlier run saved where this one would, if it is still whole."""
-        if entry.path is None:
-            return None
-        path = Path(entry.path)
-        if self.folder is not None:
-            path = self.folder / path.name  # the name is the job's own, wherever the folder has moved to
-        return path if is_whole(path, size_bytes=entry.size_bytes) else None
 
     def _age(self, entry: Entry) -> float:
         """Seconds since the POST of an entry."""
@@ -298,7 +289,3 @@ def _not_made_again(item: Item) -> InvalidRequestError:
         f"Entry {item.number} of the journal holds a payload that no valid request makes, so it cannot be submitted: "
         "give its request anew."
     )
-
-
-_FAILURES = frozenset({EntryState.FAILED, EntryState.CANCELLED})
-_ENDS = _FAILURES | {EntryState.SUCCEEDED}

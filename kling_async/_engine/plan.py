@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+import attrs
 
 from kling_async._engine.identities import Identities
 from kling_async._engine.upload import local_pictures
-from kling_async._journal.entry import Entry
+from kling_async._journal.entry import Entry, EntryState
 from kling_async._journal.journal import Journal
 from kling_async._wire.codec import payload_of
 from kling_async.errors import InvalidRequestError
 from kling_async.models import VideoRequest
 
-NOT_SENT_YET = "it was not sent yet"
+
+@attrs.frozen
+class Plan:
+    """What a journal knew of an order."""
+
+    known: Sequence[Entry | None]
+    """The entry of each item as it was, in order; None for one that is new."""
+    dropped: int
+    """Entries of earlier orders that were never sent and are not to be sent any more."""
 
 
-async def plan(journal: Journal, requests: Iterable[VideoRequest], *, at: float) -> list[Entry | None]:
-    """What the journal knew of each request, in order; one that is new to it is written down as not submitted.
+async def plan(journal: Journal, requests: Iterable[VideoRequest], *, at: float) -> Plan:
+    """Write down what is to be made: whoever goes on with the journal makes this, and nothing older.
 
-    A request whose picture cannot be read is left out: nobody could recognise it.
+    An item that is new becomes an entry that is not submitted. One of an earlier order that is not submitted and
+    not among these is dropped: it may have been a mistake, and would cost money. An item whose picture cannot be read
+    is left out.
 
     Args:
         journal: It is on the disk when this returns.
@@ -32,6 +44,7 @@ async def plan(journal: Journal, requests: Iterable[VideoRequest], *, at: float)
     """
     identities = Identities()
     known: list[Entry | None] = []
+    wanted: set[int] = set()
     for request in requests:
         try:
             identity = await identities.of(request)
@@ -42,9 +55,23 @@ async def plan(journal: Journal, requests: Iterable[VideoRequest], *, at: float)
         if entry is None:
             payload = _portable(request)
             number = journal.intend(identity, model=request.model, payload=payload, at=at, cost_usd=None)
-            journal.withdraw(number, error=NOT_SENT_YET)
+        else:
+            number = entry.number
+        if entry is None or entry.state is EntryState.DROPPED:
+            journal.withdraw(number, error="")
+        wanted.add(number)
+    dropped = _drop(journal, but=wanted)
     await journal.flush()
-    return known
+    return Plan(known, dropped)
+
+
+def _drop(journal: Journal, *, but: set[int]) -> int:
+    count = 0
+    for entry in journal.entries():
+        if entry.state is EntryState.NOT_SUBMITTED and entry.number not in but:
+            journal.end(entry.number, state=EntryState.DROPPED, record=None, error=entry.error)
+            count += 1
+    return count
 
 
 def _portable(request: VideoRequest) -> dict[str, Any]:

@@ -26,8 +26,10 @@ _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=os.fsp
 
 
 class EntryState(StrEnum):
-    """Where an entry stands; the last six are the words of `ResultState`."""
+    """Where an entry stands; all but the first three are the words of `ResultState`."""
 
+    DROPPED = "dropped"
+    """Written down to be sent, but left out by a later order before that."""
     INTENDED = "intended"
     """A paid POST may have been sent; its fate is unknown until it is settled."""
     SUBMITTED = "submitted"

@@ -23,6 +23,7 @@ from kling_async.models import ResultState
 RunSync: TypeAlias = Callable[[Callable[[Changes], None], Changes], Awaitable[None]]
 """Calls a function that blocks, with its argument, without blocking the event loop."""
 
+_UNSENT = frozenset({EntryState.NOT_SUBMITTED, EntryState.DROPPED})
 _UNSETTLED = frozenset({EntryState.INTENDED, EntryState.AMBIGUOUS})
 
 
@@ -204,7 +205,7 @@ class Journal:
             number, attempts = before.number, before.attempts + 1
             if before.cost_usd is not None:
                 total = before.cost_usd + (cost_usd or 0)
-            if before.state is not EntryState.NOT_SUBMITTED or before.request_id is not None:
+            if before.state not in _UNSENT or before.request_id is not None:
                 self._writes.pending.earlier.append(before)
         if self._written_here is not None:
             self._written_here.add(identity)
@@ -242,7 +243,7 @@ class Journal:
         entry = self._get(number)
         change = self._writes.pending.of(number)
         change.update(state=EntryState.NOT_SUBMITTED, error=error)
-        if entry.state is not EntryState.NOT_SUBMITTED and entry.request_id is None:
+        if entry.state not in _UNSENT and entry.request_id is None:
             change.update(attempts=entry.attempts - 1, attempt_cost_usd=None)
             if entry.attempt_cost_usd is not None and entry.cost_usd is not None:
                 # Nothing left is unknown again, not free.

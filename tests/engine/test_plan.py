@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from contextlib import closing
+from sqlite3 import connect
+
 import pytest
 
 from kling_async import InvalidRequestError, VideoRequest
 from kling_async._engine.identities import Identities
-from kling_async._engine.plan import plan
+from kling_async._engine.plan import Plan, plan
 from kling_async._journal.entry import EntryState
 from kling_async._journal.journal import Journal
 
@@ -20,7 +23,7 @@ def requests(*prompts, **options):
 
 
 async def test_what_is_new_is_written_down_as_not_submitted_and_costs_nothing(journal):
-    assert await plan(journal, requests("a", "b", duration=10), at=5.0) == [None, None]
+    assert await plan(journal, requests("a", "b", duration=10), at=5.0) == Plan([None, None], dropped=0)
     entries = list(Journal.read(journal.path))
     assert [entry.request for entry in entries] == requests("a", "b", duration=10)
     assert {(entry.state, entry.attempts, entry.cost_usd) for entry in entries} == {
@@ -34,11 +37,39 @@ async def test_what_is_known_is_left_as_it_is_and_told(journal):
         next(journal.entries()).identity, model="kling-v2-6", payload={"prompt": "a"}, at=6.0, cost_usd=None
     )
     journal.accept(1, request_id="r1", record={"status": "queued"})
-    first, second, third = await plan(journal, requests("a", "a", "b"), at=7.0)
+    first, second, third = (await plan(journal, requests("a", "a", "b"), at=7.0)).known
     assert first.request_id == "r1"
     assert (second, third) == (None, None)
     assert [entry.identity.occurrence for entry in journal.entries()] == [0, 1, 0]
     assert [entry.request_id for entry in journal.entries()] == ["r1", None, None]
+
+
+async def test_what_an_earlier_order_left_unsent_is_dropped_and_can_be_asked_for_again(journal):
+    await plan(journal, requests("a", "mistake", "bought"), at=5.0)
+    bought = list(journal.entries())[2]
+    journal.intend(bought.identity, model="kling-v2-6", payload=bought.payload, at=6.0, cost_usd=None)
+    again = await plan(journal, requests("a", "b"), at=7.0)
+    assert again.dropped == 1
+    assert [entry.state for entry in journal.entries()] == [
+        EntryState.NOT_SUBMITTED,
+        EntryState.DROPPED,
+        EntryState.INTENDED,
+        EntryState.NOT_SUBMITTED,
+    ]
+    assert (await plan(journal, requests("mistake"), at=8.0)).dropped == 2
+    (entry,) = (entry for entry in Journal.read(journal.path) if entry.state is EntryState.NOT_SUBMITTED)
+    assert (entry.payload, entry.attempts) == ({"prompt": "mistake"}, 0)
+
+
+async def test_what_was_dropped_is_sent_when_it_is_asked_for_as_if_it_were_new(journal):
+    await plan(journal, requests("a"), at=5.0)
+    await plan(journal, requests("b"), at=6.0)
+    entry = next(journal.entries())
+    journal.intend(entry.identity, model=entry.model, payload=entry.payload, at=7.0, cost_usd=None)
+    await journal.flush()
+    assert next(journal.entries()).attempts == 1
+    with closing(connect(journal.path)) as connection:
+        assert connection.execute("SELECT count(*) FROM earlier_attempts").fetchone() == (0,)
 
 
 async def test_a_picture_is_found_again_from_any_folder(journal, tmp_path, monkeypatch):
@@ -53,7 +84,7 @@ async def test_a_picture_is_found_again_from_any_folder(journal, tmp_path, monke
 
 async def test_a_picture_that_cannot_be_read_is_left_out(journal):
     lost = VideoRequest("it moves", image="lost.png")
-    assert await plan(journal, [lost, VideoRequest("a")], at=5.0) == [None]
+    assert await plan(journal, [lost, VideoRequest("a")], at=5.0) == Plan([None], dropped=0)
     assert len(list(journal.entries())) == 1
 
 
