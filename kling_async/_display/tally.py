@@ -16,6 +16,7 @@ from kling_async.events import (
     Retrying,
     Spent,
     StatusChanged,
+    SubmitAmbiguous,
     SubmitReconciled,
     Submitted,
     Throttled,
@@ -46,12 +47,25 @@ class Tally:
     """The size of the videos that were saved."""
     speed: Speed = attrs.field(init=False, factory=Speed)
     """Bytes a second of late, by the time of the events."""
+    before: int = attrs.field(init=False, default=0)
+    """Videos that an earlier run made and saved; they are among the others' counts too."""
     spent_usd: Decimal | None = attrs.field(init=False, default=None)
-    """US dollars so far, where prices are known."""
+    """US dollars so far, where prices are known; with a journal, those of its earlier runs too."""
+    bought_usd: Decimal | None = attrs.field(init=False, default=None)
+    """US dollars for what was submitted now."""
     note: str | None = attrs.field(init=False, default=None)
     """What is in the way just now."""
     _open: dict[str, JobStatus | None] = attrs.field(init=False, factory=dict)
     """Jobs whose video is not saved yet, in the order of their submits; None for one that is not asked after any more."""
+
+    _here: set[str] = attrs.field(init=False, factory=set)
+    """Jobs of an earlier run whose video is here, until they are told as finished."""
+    _unanswered: set[int | None] = attrs.field(init=False, factory=set)
+
+    @property
+    def unanswered(self) -> int:
+        """Items whose submit is being looked for at the service, which may have taken it."""
+        return len(self._unanswered)
 
     @property
     def ended(self) -> int:
@@ -76,9 +90,14 @@ class Tally:
     def __call__(self, event: Event) -> None:
         """Take in one event."""
         match event:
-            case Submitted(job=job) | SubmitReconciled(job=job) | Resumed(job=Job(is_final=False) as job):
+            case Submitted(job=job) | SubmitReconciled(job=job):
+                self._unanswered.discard(event.index)
                 self.submitted += 1
                 self._move(job.request_id, job.status)
+            case Resumed(job=Job() as job, path=path):
+                self._resume(job, is_here=path is not None)
+            case SubmitAmbiguous() | Resumed():
+                self._unanswered.add(event.index)
             case StatusChanged(request_id=request_id, status=JobStatus.FAILED | JobStatus.CANCELLED):
                 # No `Finished` follows where it failed for a rate limit: its item gets another job.
                 self._forget(request_id)
@@ -91,18 +110,32 @@ class Tally:
                 self.saved_bytes += size_bytes
                 self.speed.add(size_bytes, now=event.at)
                 self._forget(request_id)
-            case Spent(total_usd=total_usd):
+            case Spent(cost_usd=cost_usd, total_usd=total_usd):
+                self.bought_usd = (self.bought_usd or 0) + cost_usd
                 self.spent_usd = total_usd
             case _:
                 self.note = note_of(event) or self.note
                 return
         self.note = None
 
+    def _resume(self, job: Job, *, is_here: bool) -> None:
+        self.submitted += 1
+        if is_here:
+            self.before += 1
+            self.saved += 1
+            self._here.add(job.request_id)
+        elif not job.is_final:
+            self._move(job.request_id, job.status)
+
     def _finish(self, event: Finished) -> None:
         is_made = event.state is ResultState.SUCCEEDED
+        self._unanswered.discard(event.index)
         self.succeeded += is_made
         self.failed += not is_made
         self.refused += event.request_id is None
+        if event.request_id in self._here:
+            self._here.remove(event.request_id)
+            return
         if is_made and self.saves:
             self.speed.begin(event.at)
         may_be_fetched = self.saves if is_made else event.state is ResultState.TIMED_OUT

@@ -16,6 +16,7 @@ from kling_async.events import (
     Retrying,
     Spent,
     StatusChanged,
+    SubmitAmbiguous,
     SubmitReconciled,
     Submitted,
     Throttled,
@@ -140,19 +141,47 @@ def test_only_trouble_has_a_note(event, note):
     [
         (JobStatus.QUEUED, {"queued": 1, "submitted": 1}),
         (JobStatus.PROCESSING, {"running": 1, "submitted": 1}),
-        (JobStatus.SUCCESS, {}),
+        (JobStatus.SUCCESS, {"submitted": 1}),
         (None, {}),
     ],
 )
-def test_a_job_of_an_earlier_run_counts_if_it_is_not_over(status, expected):
+def test_a_job_of_an_earlier_run_is_on_its_way_if_it_is_not_over(status, expected):
     job = Job(request_id="a", status=status) if status else None
     assert counts(tally_of(Resumed(at=0.0, request_id="a", job=job))) == expected
 
 
-def test_what_was_spent_is_the_last_that_was_told():
-    assert tally_of().spent_usd is None
-    spent = [Spent(at=0.0, cost_usd=Decimal(1), total_usd=Decimal(total)) for total in (1, 2)]
-    assert tally_of(*spent).spent_usd == 2
+def test_a_video_that_an_earlier_run_saved_is_neither_open_nor_unsaved():
+    job = Job(request_id="a", status=JobStatus.SUCCESS)
+    resumed = Resumed(at=0.0, request_id="a", job=job, path=Path("a.mp4"))
+    tally = tally_of(resumed, finished("a", ResultState.SUCCEEDED))
+    assert counts(tally) == {"succeeded": 1, "saved": 1, "submitted": 1}
+    assert (tally.before, tally.open_ids) == (1, ())
+
+
+@pytest.mark.parametrize(
+    "lost", [SubmitAmbiguous(at=0.0, index=3, error=LOST), Resumed(at=0.0, index=3)], ids=["now", "before"]
+)
+@pytest.mark.parametrize(
+    "end, expected",
+    [
+        (Finished(at=0.0, index=3, state=ResultState.AMBIGUOUS), 0),
+        (SubmitReconciled(at=0.0, index=3, request_id="a", job=Job(request_id="a", status="queued")), 0),
+        (Submitted(at=0.0, index=3, request_id="a", job=Job(request_id="a", status="queued")), 0),
+        (Finished(at=0.0, index=4, state=ResultState.SUCCEEDED), 1),
+    ],
+)
+def test_a_submit_is_unanswered_until_it_is_settled(lost, end, expected):
+    tally = tally_of(lost)
+    assert tally.unanswered == 1
+    tally(end)
+    assert tally.unanswered == expected
+
+
+def test_what_was_spent_is_the_last_that_was_told_and_what_was_bought_is_of_now():
+    assert (tally_of().spent_usd, tally_of().bought_usd) == (None, None)
+    spent = [Spent(at=0.0, cost_usd=Decimal(1), total_usd=Decimal(total)) for total in (4, 5)]
+    tally = tally_of(*spent)
+    assert (tally.spent_usd, tally.bought_usd) == (5, 2)
 
 
 def test_downloads_have_a_size_and_a_speed():
