@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -13,20 +17,24 @@ from kling_async.cli.demo import demo
 from kling_async.cli.download import download
 from kling_async.cli.emulator import emulator
 from kling_async.cli.generate import generate
-from kling_async.cli.jobs import list_jobs, models, status
-from kling_async.cli.screen import complain
+from kling_async.cli.jobs import list_jobs, models
+from kling_async.cli.resume import resume
+from kling_async.cli.screen import complain, put
+from kling_async.cli.status import status
 from kling_async.config import __version__
 from kling_async.errors import ConfigurationError, InvalidRequestError, KlingError
 
 FAILED = 1
 UNUSABLE = 2
 INTERRUPTED = 130
+TERMINATED = 143
 
 _COMMANDS: Mapping[str, Callable[..., Coroutine[Any, Any, int]]] = {
     "demo": demo,
     "generate": generate,
-    "download": download,
+    "resume": resume,
     "status": status,
+    "download": download,
     "list": list_jobs,
     "models": models,
     "emulator": emulator,
@@ -37,29 +45,39 @@ Make Kling videos through GMI Cloud's request queue, one or thousands at a time.
 _EPILOGUE = """
 The API key comes from the environment alone (GMI_API_KEY): as an option it would stay in the shell's history.
 
-Exit status: 0 everything asked for was done, 1 some of it was not, 2 nothing was begun (wrong usage, input or settings), 130 interrupted.
+Exit status: 0 everything asked for was done, 1 some of it was not, 2 nothing was begun (wrong usage, input or settings), 130 interrupted, 143 terminated.
 """
 
 
 def _app() -> App:
     def shown(default: object) -> str | None:
-        return None if default is False else str(default)
+        return None if default is None or default is False or default == () else str(default)
 
     app = App(
         "kling-async",
         help=_HELP,
         help_epilogue=_EPILOGUE,
-        help_format="plaintext",
+        help_format="markdown",
         version=__version__,
         default_parameter=Parameter(negative=(), show_default=shown),
-        result_action="return_value",
         print_error=False,
         exit_on_error=False,
-        suppress_keyboard_interrupt=False,
     )
-    for place, (name, command) in enumerate(_COMMANDS.items()):
+    for place, (name, command) in enumerate({**_COMMANDS, "completion": completion}.items()):
         app.command(command, name=name, sort_key=place)
     return app
+
+
+async def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
+    """Print what makes a shell complete commands and options.
+
+    For bash, put this into ~/.bashrc: source <(kling-async completion bash)
+
+    Args:
+        shell: Which shell.
+    """
+    put(_app().generate_completion(prog_name="kling-async", shell=shell).rstrip())
+    return 0
 
 
 def run(tokens: Sequence[str]) -> int:
@@ -69,9 +87,13 @@ def run(tokens: Sequence[str]) -> int:
         tokens: What follows the command's name.
     """
     try:
-        return _app()(list(tokens)) or 0
+        command, bound, _ = _app().parse_args(list(tokens))
+        work = command(*bound.args, **bound.kwargs)
+        return asyncio.run(_attended(work)) if inspect.iscoroutine(work) else 0
     except KeyboardInterrupt:
         return INTERRUPTED
+    except asyncio.CancelledError:
+        return TERMINATED
     except CycloptsError as error:
         complain(f"{error} `kling-async --help` lists everything.")
     except (ConfigurationError, InvalidRequestError, ModuleNotFoundError) as error:
@@ -82,6 +104,20 @@ def run(tokens: Sequence[str]) -> int:
         _let_go_of_stdout()
         return FAILED
     return UNUSABLE
+
+
+async def _attended(work: Coroutine[Any, Any, int]) -> int:
+    """Do the work, and let a request to end stop it as Ctrl-C does; a second one ends the process at once."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+
+    def stop() -> None:
+        loop.remove_signal_handler(signal.SIGTERM)
+        task.cancel()
+
+    with suppress(NotImplementedError):  # Windows sends none
+        loop.add_signal_handler(signal.SIGTERM, stop)
+    return await work
 
 
 def _let_go_of_stdout() -> None:

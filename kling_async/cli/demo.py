@@ -13,9 +13,10 @@ from rich.text import Text
 
 from kling_async._display.tally import Tally
 from kling_async._display.terminal import MOST_COLUMNS, Bar, drawn
-from kling_async.cli.screen import STYLES, plain, say, stdout
+from kling_async.cli.errand import Errand
+from kling_async.cli.screen import plain, say, stdout, styled
 from kling_async.cli.service import Service, emulated
-from kling_async.cli.summary import Errand, summarise
+from kling_async.cli.summary import summarise
 from kling_async.events import Downloaded, Event, Finished, StatusChanged, Submitted
 from kling_async.models import JobStatus, ResultState, VideoRequest
 
@@ -107,7 +108,7 @@ class Board:
         yield table
 
     def _shown(self, status: str) -> RenderableType:
-        return self._spinner if status == JobStatus.PROCESSING else Text(status, STYLES.get(status, "dim"))
+        return self._spinner if status == JobStatus.PROCESSING else styled(status)
 
 
 async def demo(*, out: str = "kling-demo") -> int:

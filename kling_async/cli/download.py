@@ -14,9 +14,10 @@ from cyclopts import Parameter
 from kling_async._display.tally import Tally
 from kling_async._display.terminal import Bar, drawn
 from kling_async._engine.download import check_folder
+from kling_async.cli.errand import Errand
 from kling_async.cli.screen import complain, is_free_for_drawing, put, stderr, tell
 from kling_async.cli.service import Service, client_of
-from kling_async.cli.summary import Errand, say_interrupted
+from kling_async.cli.summary import say_interrupted
 from kling_async.client import KlingClient
 from kling_async.errors import KlingError
 from kling_async.events import Downloaded

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 import time
 from collections.abc import AsyncIterator, Mapping
-from operator import attrgetter
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import attrs
 from cyclopts import Group, Parameter, validators
 
-from kling_async._display.forecast import Forecast
-from kling_async._display.history import History
-from kling_async._display.tally import Tally
-from kling_async._display.terminal import Bar, drawn
+from kling_async._engine.download import check_folder
+from kling_async._engine.plan import plan
+from kling_async._journal.entry import EntryState
+from kling_async.cli.errand import AT_ONCE, Errand
+from kling_async.cli.journals import NAME, going_on, held
+from kling_async.cli.making import Making
 from kling_async.cli.order import Order, explained, order_from
-from kling_async.cli.records import result_record
-from kling_async.cli.screen import complain, is_free_for_drawing, say, stderr, stdout, tell
+from kling_async.cli.preview import Preview
+from kling_async.cli.screen import complain
 from kling_async.cli.service import Service, client_of, emulated
-from kling_async.cli.summary import Errand, say_interrupted, summarise
+from kling_async.cli.terms import Terms
 from kling_async.errors import ConfigurationError
-from kling_async.events import Notifier
-from kling_async.models import BatchResult, Result
-from kling_async.report import check_target
+from kling_async.models import Result
 
 UNUSABLE = 2
 
@@ -62,95 +61,97 @@ async def generate(
     *prompts: str,
     source: Annotated[str | None, Parameter(name="--from", metavar="FILE", allow_leading_hyphen=True)] = None,
     out: Annotated[str, Parameter(metavar="DIR")] = "videos",
+    journal: Annotated[str | None, Parameter(metavar="FILE")] = None,
+    no_journal: bool = False,
     report: Annotated[str | None, Parameter(metavar="FILE")] = None,
-    max_concurrency: Annotated[int, Parameter(metavar="N", validator=validators.Number(gte=1))] = 20,
+    max_concurrency: Annotated[int, Parameter(metavar="N", validator=validators.Number(gte=1))] = AT_ONCE,
     skip_invalid: bool = False,
+    dry_run: bool = False,
     emulate: bool = False,
     json: bool = False,
     quiet: bool = False,
     video: Video = Video(),
+    terms: Terms = Terms(),  # noqa: B008 - a frozen value
     service: Service = Service(),  # noqa: B008 - a frozen value
 ) -> int:
     """Make videos from prompts and save each as soon as it is finished.
 
     Every prompt is checked before the first is sent: if one cannot be used, none is sent, unless --skip-invalid.
-    Ctrl-C stops submitting; what runs goes on at the service, and the command that picks it up is told.
+
+    What is sent, and what became of it, is written into a journal beside the videos. The same command again goes on
+    where it stopped and pays for nothing twice; kling-async resume does so without the prompts.
+
+    Ctrl-C stops submitting; what runs goes on at the service, and the command that resumes it is told.
 
     Args:
         prompts: What the videos show; one in quotes for each video.
         source: A file of prompts: .txt (one a line), .csv (a header with a column prompt, others named like the
             options) or .jsonl (an object or a string a line); - reads lines from stdin.
         out: The folder for the videos; made if it is missing.
+        journal: Another journal than run.db beside the videos.
+        no_journal: Keep none: nothing is recognised, and the same command again pays again.
         report: Write a page about the batch there when it is over: videos, figures, and a time line of every job.
         max_concurrency: How many jobs may be alive at the service at once.
         skip_invalid: Leave out prompts that cannot be used; they count as not made.
-        emulate: Use an emulator on this machine instead of the service: no key, no cost, stand-in pictures.
+        dry_run: Show what would be sent and what it would cost; send nothing and write nothing.
+        emulate: Use an emulator on this machine instead of the service: no key, no cost, stand-in pictures, and no
+            journal unless you name one.
         json: Print one JSON object a line for each result, as it ends, and nothing else on stdout.
         quiet: Print nothing but complaints.
         video: See `Video`.
+        terms: See `Terms`.
         service: See `Service`.
     """
     if emulate and service.base_url is not None:
         raise ConfigurationError("--emulate brings its own service: leave out --base-url, or --emulate.")
+    if no_journal and journal is not None:
+        raise ConfigurationError("--journal and --no-journal are one too many: leave one out.")
     order = order_from(prompts, source, video.options())
     if order.problems and not skip_invalid:
         complain(*explained(order))
         return UNUSABLE
-    if report is not None:
-        check_target(report)
-    tally, history = Tally(total=len(order), saves=True), History()
-    forecast = Forecast()
-    listen = Notifier(tally, forecast, None if report is None else history)
-    errand = Errand(folder=out, service=service, is_emulated=emulate)
-    opened = emulated(on_event=listen) if emulate else client_of(service, on_event=listen)
-    started = time.monotonic()
-    try:
-        with drawn(
-            Bar(tally, forecast), console=stderr(), is_wanted=not quiet and is_free_for_drawing(is_json=json)
-        ):
-            async with (
-                opened as client,
-                client.batch(
-                    order.items(),
-                    max_concurrency=max_concurrency,
-                    output=out,
-                    skip_invalid=skip_invalid,
-                    progress=False,
-                ) as stream,
-            ):
-                results = await _collected(stream, order, tally, is_json=json)
-    except (asyncio.CancelledError, OSError):
-        say_interrupted(tally, errand, is_hasty=_is_loop_over())
-        raise
-    console = None if quiet else stderr() if json else stdout()
-    status = summarise(results, tally, errand, seconds=time.monotonic() - started, console=console)
-    if report is not None:
-        page = BatchResult(tuple(results), history=history).write_report(report)
-        if console is not None:
-            say(f"Report: {page}", console)
-    return status
+    models = tuple(dict.fromkeys(request.model for request in order.valid))
+    is_kept = not (emulate or no_journal)
+    errand = Errand(
+        folder=out,
+        service=service,
+        journal=str(Path(out) / NAME) if journal is None and is_kept else journal,
+        terms=terms,
+        prices=terms.prices(models),
+        models=models,
+        at_once=max_concurrency,
+        is_emulated=emulate,
+    )
+    if dry_run:
+        return (await Preview.of_requests(order.valid, errand.journal)).show(errand, is_json=json)
+    making = Making(
+        errand=errand,
+        total=len(order),
+        report=report,
+        is_json=json,
+        is_quiet=quiet,
+        problem_at=order.problem_at,
+    )
+    return await making.run(_batch(order, making, is_skipping=skip_invalid))
 
 
-async def _collected(
-    stream: AsyncIterator[Result], order: Order, tally: Tally, *, is_json: bool
-) -> list[Result]:
-    """All results, each told as it comes."""
-    results = []
-    try:
-        async for result in stream:
-            problem = order.problem_at(result.index)
-            results.append(attrs.evolve(result, error=problem) if problem else result)
-            if is_json:
-                tell(result_record(results[-1]))
-    except asyncio.CancelledError:
-        tally.note = "stopping: waiting for the answers to what was just sent"
-        raise
-    return sorted(results, key=attrgetter("index"))
-
-
-def _is_loop_over() -> bool:
-    """Whether a second Ctrl-C cut short what the first one still waited for: only that ends the event loop at once.
-
-    Source: `asyncio.Runner` handles SIGINT for as long as its loop runs, and cancels what is left after that.
-    """
-    return signal.getsignal(signal.SIGINT) is signal.default_int_handler
+@asynccontextmanager
+async def _batch(order: Order, making: Making, *, is_skipping: bool) -> AsyncIterator[AsyncIterator[Result]]:
+    """The results of an order, which its journal knows as a whole before the first of it is sent."""
+    errand = making.errand
+    opened = emulated(on_event=making) if errand.is_emulated else client_of(errand.service, on_event=making)
+    async with opened as client, AsyncExitStack() as stack:
+        await check_folder(errand.folder)
+        journal = None
+        if errand.journal is not None:
+            journal = await stack.enter_async_context(held(errand.journal))
+            planned = await plan(journal, order.valid, at=time.time())
+            making.remark(going_on(planned.known, errand))
+            if planned.dropped:
+                making.remark(
+                    f"Left out from now on: {planned.dropped:,} of earlier commands that were never sent."
+                )
+            if all(entry is not None and entry.state is EntryState.SUCCEEDED for entry in planned.known):
+                making.remark("For new takes of them: --no-journal, or another --journal.")
+        batch = making.batch(client, order.items(), journal, is_skipping=is_skipping)
+        yield await stack.enter_async_context(batch)

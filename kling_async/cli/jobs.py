@@ -1,8 +1,7 @@
-"""`kling-async status`, `list` and `models`: what the service knows."""
+"""`kling-async list` and `models`: what the service knows."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 from cyclopts import Parameter, validators
@@ -11,54 +10,9 @@ from rich.text import Text
 
 from kling_async._display.terminal import is_drawable
 from kling_async.cli.records import job_record
-from kling_async.cli.screen import (
-    STYLES,
-    complain,
-    cut,
-    plain,
-    put,
-    say,
-    stdout,
-    tell,
-)
+from kling_async.cli.screen import ago, cut, plain, put, stdout, styled, tell
 from kling_async.cli.service import Service, client_of
-from kling_async.errors import KlingError
 from kling_async.models import Job
-
-FAILED = 1
-_AGES = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
-
-
-async def status(
-    request_ids: Annotated[list[str], Parameter(name="ID")],
-    /,
-    *,
-    json: bool = False,
-    service: Service = Service(),  # noqa: B008 - a frozen value
-) -> int:
-    """Show jobs as they are now.
-
-    Args:
-        request_ids: The ids that the service gave.
-        json: Print one JSON object a line.
-        service: See `Service`.
-    """
-    has_failed = False
-    async with client_of(service) as client:
-        for request_id in dict.fromkeys(request_ids):
-            try:
-                job = await client.get(request_id)
-            except KlingError as error:
-                has_failed = True
-                if json:
-                    tell({"request_id": request_id, "error": str(error), "error_type": type(error).__name__})
-                complain(str(error))
-                continue
-            if json:
-                tell(job_record(job))
-            else:
-                _show(job)
-    return FAILED if has_failed else 0
 
 
 async def list_jobs(
@@ -114,18 +68,6 @@ async def models(*, json: bool = False, service: Service = Service()) -> int:  #
     return 0
 
 
-def _show(job: Job) -> None:
-    console = stdout()
-    say(Text.assemble((plain(job.request_id), "bold"), "  ", _status(job), f"  {age(job)}"), console)
-    for name, value in (
-        ("prompt", job.payload.get("prompt")),
-        ("video", job.video_url),
-        ("reason", job.failure_reason),
-    ):
-        if value:
-            say(Text.assemble((f"  {name:7}", "dim"), plain(str(value))), console)
-
-
 def table(jobs: list[Job]) -> Table:
     """The jobs for a terminal; ids stay whole, prompts are cut."""
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0), expand=True)
@@ -134,12 +76,8 @@ def table(jobs: list[Job]) -> Table:
     table.add_column("prompt, or why it failed", no_wrap=True, overflow="ellipsis", ratio=1)
     for job in jobs:
         told = Text(plain(job.failure_reason), "red") if job.failure_reason else Text(_prompt(job))
-        table.add_row(Text(plain(job.request_id)), _status(job), age(job), told)
+        table.add_row(Text(plain(job.request_id)), styled(job.status), age(job), told)
     return table
-
-
-def _status(job: Job) -> Text:
-    return Text(job.status, STYLES.get(job.status, "dim"))
 
 
 def _prompt(job: Job) -> str:
@@ -148,8 +86,4 @@ def _prompt(job: Job) -> str:
 
 def age(job: Job) -> str:
     """How long ago the service took it, such as `5 min`; empty where it does not say."""
-    if job.created_at is None:
-        return ""
-    seconds = max(0, int((datetime.now(UTC) - job.created_at).total_seconds()))
-    size, unit = next(((size, unit) for size, unit in _AGES if seconds >= size), _AGES[-1])
-    return f"{seconds // size} {unit}"
+    return "" if job.created_at is None else ago(job.created_at.timestamp())

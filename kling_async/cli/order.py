@@ -43,6 +43,11 @@ class Order:
         """What is wrong, in input order."""
         return tuple(item for item in self.requests if isinstance(item, Problem))
 
+    @property
+    def valid(self) -> list[VideoRequest]:
+        """What can be sent, in input order."""
+        return [item for item in self.requests if isinstance(item, VideoRequest)]
+
     def items(self) -> list[Item]:
         """What a batch takes: the problems keep their places, so that every index is that of the input."""
         return [{} if isinstance(item, Problem) else item for item in self.requests]

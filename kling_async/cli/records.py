@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
+from kling_async._journal.entry import Entry
 from kling_async.models import Job, Result
 
 
@@ -41,6 +42,32 @@ def result_record(result: Result) -> dict[str, Any]:
         "error": str(error) if error else None,
         "error_type": type(error).__name__ if error else None,
     }
+
+
+def entry_record(entry: Entry) -> dict[str, Any]:
+    """What a journal knows of one item."""
+    job = entry.job
+    return {
+        "number": entry.number,
+        "key": entry.identity.key,
+        "prompt": entry.payload.get("prompt"),
+        "model": entry.model,
+        "state": entry.state,
+        "request_id": entry.request_id,
+        "video_url": job.video_url if job else None,
+        "path": entry.path,
+        "cost_usd": str(entry.cost_usd) if entry.cost_usd is not None else None,
+        "attempts": entry.attempts,
+        "sent_at": _moment(sent_at(entry)),
+        "error": entry.error or None,
+    }
+
+
+def sent_at(entry: Entry) -> datetime | None:
+    """When its last submit left, in UTC; None where none did, or was provably not accepted."""
+    if entry.sent_at is None or not entry.attempts:
+        return None
+    return datetime.fromtimestamp(entry.sent_at, UTC)
 
 
 def _moment(at: datetime | None) -> str | None:

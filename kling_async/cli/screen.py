@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import sys
+import time
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
@@ -15,8 +16,18 @@ from rich.text import Text
 
 _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Marks that turn the direction of writing: in one cell they would mix up the rest of the line."""
-STYLES: Mapping[str, str] = {"success": "green", "failed": "red", "cancelled": "red", "processing": "cyan"}
-"""How a job's status is coloured."""
+_STYLES: Mapping[str, str] = {
+    "success": "green",
+    "succeeded": "green",
+    "failed": "red",
+    "cancelled": "red",
+    "processing": "cyan",
+    "submitted": "cyan",
+    "intended": "yellow",
+    "ambiguous": "yellow",
+    "timed_out": "yellow",
+}
+_AGES = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 _MASKED = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -32,6 +43,22 @@ def cut(text: str, length: int) -> str:
     """The text on one line, in at most so many characters."""
     line = plain(text)
     return line if len(line) <= length else f"{line[: length - 1].rstrip()}…"
+
+
+def styled(word: str) -> Text:
+    """A job's status or an entry's state in its colour."""
+    return Text(word.replace("_", " "), _STYLES.get(word, "dim"))
+
+
+def ago(moment: float) -> str:
+    """How long ago a moment was, such as `5 min`.
+
+    Args:
+        moment: Unix seconds.
+    """
+    seconds = max(0, int(time.time() - moment))
+    size, unit = next(((size, unit) for size, unit in _AGES if seconds >= size), _AGES[-1])
+    return f"{seconds // size} {unit}"
 
 
 def stdout() -> Console:

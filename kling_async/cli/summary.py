@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import os
-import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-import attrs
 from rich.console import Console
 
-from kling_async._display.page import clock_text
+from kling_async._display.page import clock_text, money_text
 from kling_async._display.tally import Tally
+from kling_async.cli.errand import Errand
 from kling_async.cli.screen import complain, cut, say, stderr
-from kling_async.cli.service import Service
-from kling_async.models import Result
+from kling_async.errors import BudgetExceededError, InvalidRequestError
+from kling_async.models import Result, ResultState
 
 FAILED = 1
 _PROMPT_CHARACTERS = 40
 _MOST_NAMED = 10
-
-
-@attrs.frozen(kw_only=True)
-class Errand:
-    """Where a batch's videos come from and go to."""
-
-    folder: str
-    service: Service
-    is_emulated: bool = False
-
-    def pick_up(self, request_ids: Iterable[str]) -> str:
-        """The command that waits for jobs and saves their videos here."""
-        words = ["kling-async", "download", *request_ids, "--out", self.folder, *self.service.arguments()]
-        return shlex.join(words)
+_HOPELESS = (InvalidRequestError, BudgetExceededError)
+"""The same command would end in the same."""
 
 
 def summarise(
@@ -41,7 +28,7 @@ def summarise(
 
     Args:
         results: All of them.
-        tally: Knows what is still open.
+        tally: Knows what is still open, and what it came to.
         errand: Knows where to and where from.
         seconds: How long it took.
         console: Where the number is said; None says nothing of a success. Complaints go to stderr anyway.
@@ -52,39 +39,86 @@ def summarise(
     saved = sum(map(is_saved, results))
     if console is not None:
         folder = os.path.join(errand.folder, "")  # noqa: PTH118 - keeps what the user wrote, with a slash
-        line = f"{saved:,} of {len(results):,} videos saved in {folder} ({clock_text(seconds)})"
-        say(line, console)
+        notes = "; ".join(_notes(tally, seconds))
+        say(f"{saved:,} of {len(results):,} videos saved in {folder} ({notes})", console)
     if saved < len(results):
         complain(f"{len(results) - saved:,} of {len(results):,} videos were not saved:", *reasons(results))
-    if tally.open_ids and not errand.is_emulated:
-        _tell_open(tally, errand, "Some may still come")
+    if not errand.is_emulated:
+        steps = _with_journal(results, errand) if errand.journal else _without_journal(results, tally, errand)
+        for why, command in steps:
+            _advise(why, command)
     return 0 if saved == len(results) else FAILED
 
 
+def _notes(tally: Tally, seconds: float) -> Iterator[str]:
+    """What is worth knowing beside the number of videos."""
+    if tally.before:
+        yield f"{tally.before:,} of them before"
+    yield clock_text(seconds)
+    if tally.bought_usd is not None and tally.spent_usd is not None:
+        earlier = tally.spent_usd - tally.bought_usd
+        yield f"{money_text(tally.bought_usd)} spent" + (f", {money_text(earlier)} before" if earlier else "")
+
+
+def _with_journal(results: Sequence[Result], errand: Errand) -> Iterator[tuple[str, str]]:
+    """What to do about the videos that are not here, each with its command."""
+    missing = [result for result in results if not is_saved(result)]
+    ambiguous = [result for result in missing if result.state is ResultState.AMBIGUOUS]
+    final = [result for result in missing if not result.ok and result.job is not None and result.job.is_final]
+    hopeless = sum(isinstance(result.error, _HOPELESS) for result in missing)
+    if len(missing) > len(final) + hopeless:
+        yield "To go on with what can still come", errand.resume()
+    if final:
+        yield "To submit again what failed, and pay for it again", errand.resume("--retry-failed")
+    if ambiguous and errand.terms.on_ambiguous == "report":
+        why = f"To send again the {len(ambiguous):,} that the service may have taken, and perhaps pay for them twice"
+        yield why, errand.resume("--on-ambiguous", "resend")
+
+
+def _without_journal(results: Sequence[Result], tally: Tally, errand: Errand) -> Iterator[tuple[str, str]]:
+    if tally.open_ids:
+        yield "Some may still come. To save them", errand.pick_up(tally.open_ids)
+    if any(result.state is ResultState.AMBIGUOUS for result in results):
+        yield "To see what the service took of the ambiguous ones", errand.look()
+
+
 def say_interrupted(tally: Tally, errand: Errand, *, is_hasty: bool = False) -> None:
-    """Say what was stopped, what goes on at the service, and how to pick it up.
+    """Say what was stopped, what goes on at the service, and how to go on.
 
     Args:
         tally: Knows what is still open.
         errand: Knows how to pick it up.
         is_hasty: The answers to what was just sent were not waited for.
     """
-    unsent = f"{(tally.total or 0) - tally.submitted - tally.refused:,} not sent"
-    if is_hasty:
-        unsent += " or without an answer (`kling-async list` shows what the service took)"
-    complain(
-        f"interrupted: {tally.saved:,} saved, {tally.failed:,} failed, {len(tally.open_ids):,} still open, {unsent}."
-    )
+    open_count, unanswered = len(tally.open_ids), tally.unanswered
+    unsent = (tally.total or 0) - tally.submitted - tally.refused - unanswered
+    counts = [f"{tally.saved:,} saved", f"{tally.failed:,} failed", f"{open_count:,} still open"]
+    if unanswered:
+        counts.append(f"{unanswered:,} without an answer")
+    counts.append(f"{unsent:,} not sent" + (" or without an answer" if is_hasty else ""))
+    complain(f"interrupted: {', '.join(counts)}.")
     if errand.is_emulated:
         say("The emulator ended, and its jobs with it.", stderr())
-    elif tally.open_ids:
-        _tell_open(tally, errand, "The open ones go on at the service and are charged")
+        return
+    if errand.journal is not None:
+        if open_count:
+            more = f" and {open_count - _MOST_NAMED:,} more" if open_count > _MOST_NAMED else ""
+            ids = ", ".join(tally.open_ids[:_MOST_NAMED])
+            say(f"The open ones go on at the service and are charged: {ids}{more}", stderr())
+        if open_count or unanswered or unsent:
+            _advise("To go on", errand.resume())
+        return
+    if open_count:
+        why = "The open ones go on at the service and are charged. To save them"
+        _advise(why, errand.pick_up(tally.open_ids))
+    if unanswered or is_hasty:
+        _advise("To see what the service took", errand.look())
 
 
-def _tell_open(tally: Tally, errand: Errand, why: str) -> None:
+def _advise(why: str, command: str) -> None:
     console = stderr()
-    say(f"{why}. To save them:", console)
-    say(f"  {errand.pick_up(tally.open_ids)}", console)
+    say(f"{why}:", console)
+    say(f"  {command}", console)
 
 
 def reasons(results: Iterable[Result]) -> list[str]:

@@ -48,7 +48,7 @@ def test_the_version_is_the_packages(cli):
         (["generate", "a cat", "--duration", "five"], 'unable to convert "five" into int'),
         (["generate", "a cat", "--max-concurrency", "0"], '"0" for --max-concurrency'),
         (["list", "--limit", "0"], '"0" for --limit'),
-        (["status"], 'Command "status" parameter ID requires an argument.'),
+        (["status"], 'Command "status" parameter ID|JOURNAL requires an argument.'),
         (["download"], 'Command "download" parameter ID requires an argument.'),
         (["emulator", "--failure-rate", "2"], "'failure_rate' must be <= 1.0: 2.0; see"),
         (["emulator", "--port", "70000"], "'port' must be <= 65535: 70000"),

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import json
 import os
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -20,7 +20,7 @@ def test_prompts_become_files_in_input_order(cli, serve, home):
     assert done.status == 0
     assert done.err == ""
     assert done.out.startswith("2 of 2 videos saved in v/ (")
-    first, second = sorted(path.name for path in (home / "v").iterdir())
+    first, second = sorted(path.name for path in (home / "v").glob("*.mp4"))
     assert first.startswith("00000-a-black-cat-")
     assert second.startswith("00001-")
 
@@ -213,10 +213,12 @@ def test_what_the_service_refuses_for_all_is_told_once(cli, serve, settings, opt
     done = cli("generate", "a black cat", "a white dog", "--max-concurrency", "1", *options)
     assert done.status == 1
     assert done.out.startswith("0 of 2 videos saved")
-    complaint, line = done.err.splitlines()
+    complaint, line, why, command = done.err.splitlines()
     assert complaint == "kling-async: 2 of 2 videos were not saved:"
     assert line.startswith("  #0, #1: not submitted: ")
     assert reason in line
+    assert why == "To go on with what can still come:"
+    assert command == "  kling-async resume videos/run.db --max-concurrency 1"
     assert emulator.stats.requests["submit"] == 1
 
 
@@ -239,10 +241,10 @@ def test_the_emulator_in_the_process_needs_no_key(cli, home):
     assert file.read_bytes()[4:8] == b"ftyp"
 
 
-def test_ctrl_c_stops_submitting_and_tells_how_to_pick_up_what_runs(serve, started, home):
+def test_without_a_journal_ctrl_c_tells_the_ids_of_what_runs(serve, started, home):
     emulator = serve(script=lambda *_: Fate(ending="stuck_processing"))
     (home / "p.txt").write_text("".join(f"prompt number {number}\n" for number in range(20)))
-    process = started("generate", "--from", "p.txt", "--max-concurrency", "3", "--out", "my v")
+    process = started("generate", "--from", "p.txt", "--max-concurrency", "3", "--out", "my v", "--no-journal")
     until(lambda: len(emulator.stats.accepted) == 3)
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
@@ -254,6 +256,33 @@ def test_ctrl_c_stops_submitting_and_tells_how_to_pick_up_what_runs(serve, start
     assert set(words[2:5]) == {job.request_id for job in emulator.stats.accepted}
     assert command.endswith(" --out 'my v'")
     assert len(emulator.stats.accepted) == 3
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_command_that_an_interruption_tells_makes_the_rest_and_buys_nothing_twice(
+    cli, serve, started, home, number, status
+):
+    slow = Fate(queue_time=0.0, run_time=1500.0)
+    emulator = serve(script=lambda count, _: slow if count <= 3 else None)
+    (home / "p.txt").write_text("".join(f"prompt number {number}\n" for number in range(9)))
+    process = started("generate", "--from", "p.txt", "--max-concurrency", "3", "--out", "my v")
+    until(lambda: len(emulator.stats.accepted) == 3)
+    process.send_signal(number)
+    assert process.wait(20) == status
+    headline, ids, why, command = process.stderr.read().splitlines()
+    assert headline == "kling-async: interrupted: 0 saved, 0 failed, 3 still open, 6 not sent."
+    told, _, listed = ids.partition(": ")
+    assert told == "The open ones go on at the service and are charged"
+    assert set(listed.split(", ")) == {job.request_id for job in emulator.stats.accepted}
+    assert why == "To go on:"
+    assert command == "  kling-async resume 'my v/run.db' --max-concurrency 3"
+    done = cli(*shlex.split(command)[1:])
+    assert done.status == 0
+    assert done.err == "Going on with my v/run.db: 3 under way, 6 of 9 to submit.\n"
+    assert done.out.startswith("9 of 9 videos saved in my v/ (")
+    assert len(emulator.stats.accepted) == 9
+    names = sorted(path.name[:5] for path in (home / "my v").glob("*.mp4"))
+    assert names == [f"{index:05}" for index in range(9)]
 
 
 def test_ctrl_c_waits_for_the_answer_to_what_was_just_sent(cli, serve, home):
@@ -277,8 +306,8 @@ def test_a_second_ctrl_c_waits_for_nothing_and_says_what_it_does_not_know(serve,
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
     assert process.stderr.read() == (
-        "kling-async: interrupted: 0 saved, 0 failed, 0 still open, 1 not sent or without an answer "
-        "(`kling-async list` shows what the service took).\n"
+        "kling-async: interrupted: 0 saved, 0 failed, 0 still open, 1 not sent or without an answer.\n"
+        "To go on:\n  kling-async resume videos/run.db\n"
     )
 
 
@@ -288,7 +317,7 @@ def test_a_reader_that_leaves_stops_the_batch_and_the_open_jobs_are_told(serve, 
     process.stdout.close()
     process.stdout = None
     assert process.wait(30) == 1
-    headline, _, command = process.stderr.read().splitlines()
+    headline, ids, *_ = process.stderr.read().splitlines()
     assert headline == "kling-async: interrupted: 1 saved, 0 failed, 1 still open, 0 not sent."
-    assert emulator.stats.accepted[1].request_id in command
-    assert json.dumps(emulator.stats.accepted[0].request_id) not in command
+    assert emulator.stats.accepted[1].request_id in ids
+    assert emulator.stats.accepted[0].request_id not in ids

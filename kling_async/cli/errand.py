@@ -1,0 +1,56 @@
+"""What a batch is about, and the commands that go on with it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from pathlib import Path
+
+import attrs
+
+from kling_async.cli.service import Service
+from kling_async.cli.terms import Terms
+
+AT_ONCE = 20
+"""Jobs alive at the service, unless the command says otherwise."""
+
+
+@attrs.frozen(kw_only=True)
+class Errand:
+    """Where a batch's videos come from and go to, and on what terms."""
+
+    folder: str
+    service: Service
+    journal: str | None = None
+    terms: Terms = attrs.field(factory=Terms)
+    prices: Mapping[str, Decimal] | None = None
+    """What the terms come to for the models of this batch."""
+    models: tuple[str, ...] = ()
+    """Those of the videos."""
+    at_once: int = AT_ONCE
+    is_emulated: bool = False
+
+    def pick_up(self, request_ids: Iterable[str]) -> str:
+        """The command that waits for jobs and saves their videos here."""
+        words = ["kling-async", "download", *request_ids, "--out", self.folder, *self.service.arguments()]
+        return shlex.join(words)
+
+    def look(self) -> str:
+        """The command that shows what the service has."""
+        words = (
+            ["kling-async", "list", "--model", model, *self.service.arguments()] for model in self.models
+        )
+        return "; ".join(map(shlex.join, words))
+
+    def resume(self, *options: str) -> str:
+        """The command that goes on with the journal as this one did."""
+        assert self.journal is not None
+        words = ["kling-async", "resume", self.journal]
+        if os.path.realpath(self.folder) != os.path.realpath(Path(self.journal).parent):
+            words += ["--out", self.folder]
+        if self.at_once != AT_ONCE:
+            words += ["--max-concurrency", str(self.at_once)]
+        words += [*self.terms.arguments(self.prices), *self.service.arguments(), *options]
+        return shlex.join(words)

@@ -1,0 +1,156 @@
+"""What a command would send and what that would cost, without sending it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import attrs
+
+from kling_async._display.page import money_text
+from kling_async._engine.identities import Identities
+from kling_async._engine.recall import Next
+from kling_async._journal.entry import Entry
+from kling_async._policy.budget import Budget
+from kling_async._wire.codec import payload_of
+from kling_async.cli.errand import Errand
+from kling_async.cli.journals import entries_of, is_there, standing, step_of
+from kling_async.cli.screen import cut, put, say, stderr, tell
+from kling_async.errors import BudgetExceededError
+from kling_async.models import VideoRequest
+
+_MOST_SHOWN = 5
+_LONGEST_SHOWN = 500
+
+
+@attrs.frozen(kw_only=True)
+class Planned:
+    """One item as it stands before a run."""
+
+    model: str
+    payload: Mapping[str, Any]
+    key: str | None
+    entry: Entry | None
+    """What the journal knows of it."""
+
+
+@attrs.frozen
+class Preview:
+    """All items of a batch that is not run."""
+
+    items: Sequence[Planned]
+    spent_usd: Decimal
+    """What all of the journal cost so far, as far as it is known."""
+
+    @classmethod
+    def of_entries(cls, entries: Sequence[Entry]) -> Preview:
+        """Of all that a journal holds."""
+        items = [
+            Planned(model=entry.model, payload=entry.payload, key=entry.identity.key, entry=entry)
+            for entry in entries
+        ]
+        return cls(items, _spent(entries))
+
+    @classmethod
+    async def of_requests(cls, requests: Iterable[VideoRequest], journal: str | None) -> Preview:
+        """Of some requests, each beside what the journal knows of it, if there is one.
+
+        Raises:
+            ConfigurationError: The journal cannot be read.
+            InvalidRequestError: A picture cannot be read.
+        """
+        entries = list(entries_of(journal)) if is_there(journal) else []
+        known = {entry.identity: entry for entry in entries}
+        identities = Identities()
+        items = [
+            Planned(
+                model=request.model,
+                payload=payload_of(request),
+                key=request.key,
+                entry=known.get(await identities.of(request)),
+            )
+            for request in requests
+        ]
+        return cls(items, _spent(entries))
+
+    def show(self, errand: Errand, *, is_json: bool) -> int:
+        """Tell what would be sent, and what it would cost; the exit status.
+
+        Args:
+            errand: Its terms say what is submitted again, and what it costs.
+            is_json: Tell an object for each item, on stdout.
+        """
+        steps = [step_of(item.entry, errand) for item in self.items]
+        sent = [item for item, step in zip(self.items, steps, strict=True) if step == Next.SUBMIT]
+        if is_json:
+            for index, (item, step) in enumerate(zip(self.items, steps, strict=True)):
+                tell(_record(index, item, step, errand))
+        else:
+            for item in sent[:_MOST_SHOWN]:
+                put(cut(f"{item.model} {_text(item.payload)}", _LONGEST_SHOWN))
+            if len(sent) > _MOST_SHOWN:
+                put(f"and {len(sent) - _MOST_SHOWN:,} more; --json shows all")
+        for sentence in self._sentences(sent, errand):
+            say(sentence, stderr())
+        return 0
+
+    def _sentences(self, sent: Sequence[Planned], errand: Errand) -> Iterator[str]:
+        if words := standing(item.entry for item in self.items):
+            yield f"{errand.journal}: {words}."
+        yield f"{len(sent):,} of {len(self.items):,} would be submitted. Nothing was sent."
+        if sent:
+            yield f"They cost {_cost(sent, errand.prices or {})}."
+        if sent and errand.terms.cap is not None:
+            fitting = _fitting(sent, Budget(errand.prices, errand.terms.cap, self.spent_usd))
+            yield (
+                f"--max-cost {errand.terms.max_cost} lets {fitting:,} of them through; "
+                f"{money_text(self.spent_usd)} were spent before."
+            )
+
+
+def _text(payload: Mapping[str, Any]) -> str:
+    return json.dumps(payload, ensure_ascii=False, default=os.fspath)
+
+
+def _record(index: int, item: Planned, step: str, errand: Errand) -> dict[str, Any]:
+    price = (errand.prices or {}).get(item.model) if step == Next.SUBMIT else None
+    return {
+        "index": index,
+        "key": item.key,
+        "next": step,
+        "model": item.model,
+        "payload": json.loads(_text(item.payload)),
+        "price_usd": None if price is None else str(price),
+        "request_id": item.entry.request_id if item.entry is not None else None,
+    }
+
+
+def _cost(sent: Sequence[Planned], prices: Mapping[str, Decimal]) -> str:
+    """Such as `$29.75 (85 at $0.35)`."""
+    counts = Counter(item.model for item in sent)
+    if unknown := [model for model in counts if model not in prices]:
+        return f"nobody knows what: --price {unknown[0]}=USD tells it"
+    total = sum((prices[model] * count for model, count in counts.items()), Decimal(0))
+    parts = (f"{count:,} at {money_text(prices[model])}" for model, count in counts.items())
+    return f"{money_text(total)} ({', '.join(parts)})"
+
+
+def _fitting(sent: Sequence[Planned], budget: Budget) -> int:
+    """How many of them the budget has room for."""
+    count = 0
+    for item in sent:
+        assert isinstance(budget.prices, Mapping), "a cap has prices"
+        try:
+            budget.reserve(budget.prices[item.model])
+        except BudgetExceededError:
+            continue
+        count += 1
+    return count
+
+
+def _spent(entries: Iterable[Entry]) -> Decimal:
+    return sum((entry.cost_usd for entry in entries if entry.cost_usd is not None), Decimal(0))

@@ -1,0 +1,127 @@
+"""`kling-async status`: jobs as the service knows them, and journals as they stand."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.text import Text
+
+from kling_async._display.page import money_text
+from kling_async._display.terminal import is_drawable
+from kling_async._journal.entry import Entry
+from kling_async.cli.jobs import age
+from kling_async.cli.journals import entries_of, found
+from kling_async.cli.records import entry_record, job_record, sent_at
+from kling_async.cli.screen import ago, complain, plain, put, say, stderr, stdout, styled, tell
+from kling_async.cli.service import Service, client_of
+from kling_async.errors import KlingError
+from kling_async.models import Job
+
+FAILED = 1
+_WIDE = 120
+"""Columns from which on there is room for ids."""
+
+
+async def status(
+    names: Annotated[list[str], Parameter(name="ID|JOURNAL")],
+    /,
+    *,
+    json: bool = False,
+    service: Service = Service(),  # noqa: B008 - a frozen value
+) -> int:
+    """Show jobs as they are now, or what a journal holds, also while a batch writes it.
+
+    A journal gives a line for each video; elsewhere than on a terminal with tabs between number, state, id, age,
+    prompt, file and reason. How many there are of each state is told on stderr.
+
+    Args:
+        names: Ids that the service gave; or journals: files, or folders with a run.db in them.
+        json: Print one JSON object a line.
+        service: See `Service`.
+    """
+    names = list(dict.fromkeys(names))
+    journals = [name for name in names if Path(name).exists() or name.endswith(".db")]  # noqa: ASYNC240 - nothing else runs
+    for path in map(found, journals):
+        _show_journal(path, is_json=json)
+    ids = [name for name in names if name not in journals]
+    return await _show_jobs(ids, service, is_json=json) if ids else 0
+
+
+async def _show_jobs(ids: Sequence[str], service: Service, *, is_json: bool) -> int:
+    has_failed = False
+    async with client_of(service) as client:
+        for request_id in ids:
+            try:
+                job = await client.get(request_id)
+            except KlingError as error:
+                has_failed = True
+                if is_json:
+                    tell({"request_id": request_id, "error": str(error), "error_type": type(error).__name__})
+                complain(str(error))
+                continue
+            if is_json:
+                tell(job_record(job))
+            else:
+                _show_job(job)
+    return FAILED if has_failed else 0
+
+
+def _show_job(job: Job) -> None:
+    console = stdout()
+    say(Text.assemble((plain(job.request_id), "bold"), "  ", styled(job.status), f"  {age(job)}"), console)
+    for name, value in (
+        ("prompt", job.payload.get("prompt")),
+        ("video", job.video_url),
+        ("reason", job.failure_reason),
+    ):
+        if value:
+            say(Text.assemble((f"  {name:7}", "dim"), plain(str(value))), console)
+
+
+def _show_journal(path: str, *, is_json: bool) -> None:
+    """Entry by entry, for there may be many, then how many there are."""
+    console = stdout()
+    states: Counter[str] = Counter()
+    spent: Decimal | None = None
+    for entry in entries_of(path):
+        states[entry.state] += 1
+        spent = entry.cost_usd if spent is None else spent + (entry.cost_usd or 0)
+        if is_json:
+            tell(entry_record(entry))
+        elif is_drawable(console):
+            console.print(row(entry, console), no_wrap=True, overflow="ellipsis", crop=True)
+        else:
+            put("\t".join(map(plain, _cells(entry))))
+    counts = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in states.items())
+    money = f"; {money_text(spent)} spent" if spent is not None else ""
+    say(f"{plain(path)}: {counts or 'no videos'}{money}", stderr())
+
+
+def row(entry: Entry, console: Console) -> Text:
+    """One line for a terminal, to be cut at its end."""
+    _, _, request_id, age, prompt, path, error = map(plain, _cells(entry))
+    name = styled(entry.state)
+    name.pad_right(14 - name.cell_len)
+    told = Text(error, "red") if error else Text(prompt)
+    file = Text(f"{Path(path).name}  ", "dim") if path else Text()
+    shown_id = f"{request_id:36}  " if console.width >= _WIDE else ""
+    return Text.assemble(f"{entry.number:>5}  ", name, f"{age:>6}  ", shown_id, file, told)
+
+
+def _cells(entry: Entry) -> tuple[str, ...]:
+    at = sent_at(entry)
+    return (
+        str(entry.number),
+        entry.state,
+        entry.request_id or "",
+        ago(at.timestamp()) if at else "",
+        str(entry.payload.get("prompt") or ""),
+        entry.path or "",
+        entry.error or "",
+    )

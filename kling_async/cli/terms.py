@@ -1,0 +1,90 @@
+"""What may be spent, and what may be bought again: the options about money."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from decimal import Decimal
+from typing import Annotated, Literal
+
+import attrs
+from cyclopts import Group, Parameter
+
+from kling_async._policy.budget import dollars
+from kling_async.catalog import shown
+from kling_async.errors import ConfigurationError
+
+
+@Parameter(name="*", group=Group("Money", sort_key=2))
+@attrs.frozen(kw_only=True)
+class Terms:
+    """On what terms videos are bought."""
+
+    price: Annotated[tuple[str, ...], Parameter(metavar="[MODEL=]USD", allow_leading_hyphen=True)] = ()
+    """What one video costs, in US dollars; once for each model, where there are several."""
+    max_cost: Annotated[str | None, Parameter(metavar="USD", allow_leading_hyphen=True)] = None
+    """Send nothing that would bring the spend above this, earlier runs of the journal included; needs --price."""
+    retry_failed: bool = False
+    """Submit again, and pay again for, what an earlier run saw fail."""
+    on_ambiguous: Literal["report", "resend"] = "report"
+    """A submit whose reply was lost and which the service does not show: tell it, or send it again at the risk of paying twice."""
+
+    @property
+    def cap(self) -> Decimal | None:
+        """What the spend must not pass.
+
+        Raises:
+            ConfigurationError: It is no amount of money.
+        """
+        return None if self.max_cost is None else _amount(self.max_cost, "--max-cost")
+
+    def prices(self, models: Collection[str]) -> dict[str, Decimal] | None:
+        """The price of each model, as far as they are given; None where none is.
+
+        Args:
+            models: Those of the videos.
+
+        Raises:
+            ConfigurationError: A price is no amount of money or names no model where there are several, or a model
+                has two; or one has none under a cap.
+        """
+        prices: dict[str, Decimal] = {}
+        for text in self.price:
+            name, _, amount = text.rpartition("=")
+            for model in [name] if name else models:
+                if model in prices:
+                    raise ConfigurationError(f"--price gives {model} two prices: give it one.")
+                prices[model] = _amount(amount, "--price")
+            if not name and len(models) > 1:
+                raise ConfigurationError(
+                    f"--price {text} names no model, and there are {len(models)}: give {_each(models, amount)}."
+                )
+        if self.cap is not None and (unknown := [model for model in models if model not in prices]):
+            raise ConfigurationError(f"--max-cost needs to know what a video costs: add {_each(unknown)}.")
+        return prices or None
+
+    def arguments(self, prices: Mapping[str, Decimal] | None) -> list[str]:
+        """The options that bind another command to the same terms; it does not buy again what failed under them."""
+        words = [word for model, usd in (prices or {}).items() for word in ("--price", f"{model}={usd}")]
+        if self.max_cost is not None:
+            words += ["--max-cost", self.max_cost]
+        return words if self.on_ambiguous == "report" else [*words, "--on-ambiguous", self.on_ambiguous]
+
+
+def cost_of(models: Mapping[str, int], prices: Mapping[str, Decimal] | None) -> Decimal | None:
+    """What so many videos of each model cost; None where a price is missing."""
+    if prices is None or any(model not in prices for model in models):
+        return None
+    return sum((prices[model] * count for model, count in models.items()), Decimal(0))
+
+
+def _amount(text: str, option: str) -> Decimal:
+    try:
+        return dollars(text, name=option)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{option} takes US dollars, such as 0.35 or 20, not {shown(text)}."
+        ) from error
+
+
+def _each(models: Collection[str], amount: str = "USD") -> str:
+    return " ".join(f"--price {model}={amount}" for model in models)
