@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from kling_async.events import Event, Finished, Resumed, StatusChanged, SubmitReconciled, Submitted
-from kling_async.models import Job, JobStatus
+from kling_async.models import Job
 
 _LEAST_SHARE = 0.1
 """A batch whose jobs are overdue will still take this share of a usual job."""
@@ -33,7 +33,7 @@ class Forecast:
             case Resumed(job=Job(is_final=False) as job):
                 submitted = job.created_at.timestamp() if job.created_at else event.at
                 self._begin(job.request_id, event.at, submitted=submitted)
-            case StatusChanged(request_id=str(request_id), status=JobStatus(is_final=True)):
+            case StatusChanged(request_id=str(request_id), status=status) if status.is_final:
                 # Of a job that failed for a rate limit there is no more to hear: its item gets another one.
                 self._end(request_id, event.at)
             case Finished(request_id=str(request_id)):
