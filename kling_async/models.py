@@ -213,8 +213,9 @@ class JobStatus(StrEnum):
         return self in _FINAL
 
 
-_UNHAPPY = frozenset({JobStatus.FAILED, JobStatus.CANCELLED})
-_FINAL = _UNHAPPY | {JobStatus.SUCCESS}
+# Tuples, for the hash of an Enum is computed in Python, and every record passes here.
+_UNHAPPY = (JobStatus.FAILED, JobStatus.CANCELLED)
+_FINAL = (JobStatus.SUCCESS, *_UNHAPPY)
 
 
 @attrs.frozen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import attrs
@@ -54,8 +54,8 @@ class Caller:
             APIStatusError: The answer is no success.
             APIResponseError: The answer is not of the promised shape.
         """
-        _, value = await self.measured(endpoint, structure, id=id, query=query, body=body, within=within)
-        return value
+        reply = await self._send(endpoint, id=id, query=query, body=body, within=within)
+        return self._read(reply, endpoint, structure, id)
 
     async def measured(
         self,
@@ -68,18 +68,32 @@ class Caller:
         within: float = math.inf,
     ) -> tuple[Reply, T]:
         """The same, with the reply that it was read from."""
+        reply = await self._send(endpoint, id=id, query=query, body=body, within=within)
+        return reply, self._read(reply, endpoint, structure, id)
+
+    def _send(
+        self,
+        endpoint: Endpoint,
+        *,
+        id: str,  # noqa: A002 - the path says {id}
+        query: Mapping[str, object] | None,
+        body: bytes | None,
+        within: float,
+    ) -> Awaitable[Reply]:
         url = url_for(self.queue, endpoint, id=id, query=query)
         timeout = self.timeout if within >= self.timeout else max(within, _SHORTEST_TIMEOUT)
-        reply = await self.transport.send(Request(endpoint.method, url, self.headers, body, timeout))
-        call = f"{endpoint.name} {id}" if id else endpoint.name
+        return self.transport.send(Request(endpoint.method, url, self.headers, body, timeout))
+
+    def _read(self, reply: Reply, endpoint: Endpoint, structure: Callable[[Any], T], id_: str) -> T:
+        call = f"{endpoint.name} {id_}" if id_ else endpoint.name
         if _FIRST_SUCCESS <= reply.status <= _LAST_SUCCESS:
             value = decode(reply.body, structure, call=call, status=reply.status, secret=self.secret)
-            if isinstance(value, Job) and id and value.request_id.lower() != id.lower():
+            if id_ and isinstance(value, Job) and value.request_id.lower() != id_.lower():
                 raise APIResponseError(
                     f"{call}: the service answered about another job, {value.request_id!r}.",
                     status_code=reply.status,
                 )
-            return reply, value
+            return value
         now = self.clock.wall()
         raise error_for(reply.status, reply.headers, reply.body, call=call, secret=self.secret, now=now)
 

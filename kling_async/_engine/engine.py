@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -199,10 +200,12 @@ class _Purse:
 
 def kind_of_payload(model: str | None, payload: Mapping[str, Any]) -> Kind:
     """Which jobs are expected to run as long as this one."""
-    duration = str(payload.get("duration"))[:4]
-    return Kind(
-        model=model,
-        duration=int(duration) if duration.isdecimal() else None,
-        sound=payload.get("sound") == "on",
-        has_image=bool(payload.keys() & _PICTURES),
-    )
+    duration, sound = str(payload.get("duration"))[:4], payload.get("sound") == "on"
+    return _kind(model, duration, sound=sound, has_image=not _PICTURES.isdisjoint(payload))
+
+
+@lru_cache(maxsize=256)
+def _kind(model: str | None, duration: str, *, sound: bool, has_image: bool) -> Kind:
+    """The same one for all jobs of it: a batch looks its kind up for each."""
+    seconds = int(duration) if duration.isdecimal() else None
+    return Kind(model=model, duration=seconds, sound=sound, has_image=has_image)

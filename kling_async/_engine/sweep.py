@@ -96,9 +96,10 @@ class Sweeps:
 
     def told(self, watched: Watched, status: JobStatus) -> None:
         """A status call showed a job; if it is final and the last sweep showed it alive, the list is put to the test."""
-        listing = self._model(watched.model).listing
-        if listing.is_on and status.is_final and 0 < watched.shown_in == listing.number:
-            listing.suspect = watched.request_id
+        if watched.shown_in and status.is_final:
+            listing = self._model(watched.model).listing
+            if listing.is_on and watched.shown_in == listing.number:
+                listing.suspect = watched.request_id
 
     def _model(self, name: str | None) -> _Model:
         model = self._models.get(name)

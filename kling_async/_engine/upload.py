@@ -70,9 +70,10 @@ def local_pictures(request: VideoRequest, payload: Mapping[str, Any]) -> list[tu
     found = []
     for field in ("image", "image_tail"):
         picture = getattr(request, field)
-        key = wire_name(request.model, field)
-        if picture is not None and is_local(picture) and payload[key] is picture:
-            found.append((key, os.fspath(picture)))
+        if picture is not None and is_local(picture):
+            key = wire_name(request.model, field)
+            if payload[key] is picture:
+                found.append((key, os.fspath(picture)))
     return found
 
 

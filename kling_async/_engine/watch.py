@@ -1,14 +1,15 @@
-"""Every job in flight: one heap of due times, one task group, no task or timer for a sleeping job."""
+"""Every job in flight: one agenda, one task group, no task or timer for a sleeping job."""
 
 from __future__ import annotations
 
-import heapq
 import logging
+import math
 from collections import Counter, deque
 
 import anyio
 from anyio.abc import TaskGroup
 
+from kling_async._engine.agenda import Agenda
 from kling_async._engine.call import Caller
 from kling_async._engine.sweep import Sweeps
 from kling_async._engine.watched import OnEnd, Watched
@@ -39,8 +40,6 @@ _UNSEEN_GRACE = 3
 """How often a job that was never seen may be refused before it is believed: a new id may take a moment to show."""
 _TURNS_IN_A_ROW = 256
 """Jobs after which others get a turn at the latest, for many may be due and need no call."""
-_SPARE_ENTRIES = 64
-"""Entries of the heap that may be out of date, beside one for each job."""
 _SLACK = 0.02
 """Seconds by which a job may be asked about too early, so that one waking of the watcher serves many."""
 _LONGEST_BLIND = 1.0
@@ -64,8 +63,7 @@ class Watcher:
         self.alive: Counter[str | None] = Counter()
         self._rate = rate
         self._sweeps = Sweeps(caller, schedule, self)
-        self._due: list[tuple[float, int, Watched]] = []
-        self._entries = 0
+        self._agenda = Agenda()
         self._edition = schedule.edition
         self._ready: deque[Watched] = deque()
         self._idle: list[anyio.Event] = []
@@ -75,6 +73,9 @@ class Watcher:
         self._looked_at = 0.0
         self._landed = anyio.Event()
         self._wake = anyio.Event()
+        wait, stall = schedule.policy.wait_timeout, schedule.policy.stall_timeout
+        self._patience = math.inf if wait is None else wait
+        self._stall = math.inf if stall is None else stall
         fixed = schedule.policy.poll_interval
         self._slack = _SLACK if fixed is None else min(_SLACK, fixed / 10)
 
@@ -89,7 +90,6 @@ class Watcher:
             age: Seconds since that record.
         """
         now = self.caller.clock.now()
-        wait = self.schedule.policy.wait_timeout
         track = self.schedule.begin(
             kind, now=now - age, chance=self.caller.dice.random(), running=job.status is JobStatus.PROCESSING
         )
@@ -100,9 +100,8 @@ class Watcher:
             index=index,
             track=track,
             since=now,
-            deadline=now + wait if wait is not None else float("inf"),
+            ends_at=now + min(self._patience, self._stall),
             status=job.status,
-            changed_at=now,
             is_known=bool(job.raw),
             shown_in=self._sweeps.number(kind.model),
         )
@@ -122,55 +121,43 @@ class Watcher:
                 self._sweeps.tasks = tasks
                 while True:
                     for _ in range(_TURNS_IN_A_ROW):
-                        await self._ask(tasks, await self._next_due())
+                        await self._next(tasks)
                     await self.caller.clock.sleep(0)
         finally:
             for watched in self.watching.values():
                 self.schedule.gave_up(watched.track)
 
-    async def _next_due(self) -> Watched:
-        """Wait for the first job of the heap to be due; a job added meanwhile may come first."""
-        clock = self.caller.clock
-        while True:
-            if self._edition != self.schedule.edition:
-                self._replan()
-            while self._due and self._due[0][1] != self._due[0][2].entry:
-                heapq.heappop(self._due)
-            rest = self._rest(clock.now())
-            if rest <= 0:
-                watched = heapq.heappop(self._due)[2]
-                watched.entry = 0
-                return watched
-            self._wake = anyio.Event()
-            await clock.wait(self._wake, rest)
-
-    def _rest(self, now: float) -> float:
-        """Seconds until the first job of the heap may be asked about, or has come to its deadline."""
-        if not self._due:
-            return float("inf")
-        due, _, watched = self._due[0]
-        rest = due - now
-        return 0.0 if rest <= self._slack and due < self._ends_at(watched) else rest
-
-    async def _ask(self, tasks: TaskGroup, watched: Watched) -> None:
+    async def _next(self, tasks: TaskGroup) -> None:
+        """Do what is due first, or wait for it; a job added meanwhile may come first."""
         now = self.caller.clock.now()
-        if now >= self._ends_at(watched):
+        if self._edition != self.schedule.edition:
+            self._replan(now)
+        watched = self._agenda.take(now=now, slack=self._slack)
+        if watched is None:
+            self._wake = anyio.Event()
+            await self.caller.clock.wait(self._wake, self._agenda.first_at - now)
+        elif self._is_due(watched, now):
+            await self.turn()
+            self._hand_out(tasks, watched)
+            if self._handed_out >= _MOST_HANDED_OUT:
+                while self._handed_out > _POLLS_AT_ONCE:
+                    await self._landing()
+
+    def _is_due(self, watched: Watched, now: float) -> bool:
+        """Whether a job whose moment has come is to be asked about; else its wait is over, or it is planned anew."""
+        if now >= watched.ends_at:
             self._time_out(watched)
-            return
+            return False
         if watched.is_on_schedule:
             due = self.schedule.due(watched.track, now=now)
             if due > now + self._slack:
                 self._plan(watched, due)
-                return
+                return False
             later = self._sweeps.stand_for(watched, now=now)
             if later is not None and not self.schedule.is_scouting(watched.track):
                 self._plan(watched, later)
-                return
-        await self.turn()
-        self._hand_out(tasks, watched)
-        if self._handed_out >= _MOST_HANDED_OUT:
-            while self._handed_out > _POLLS_AT_ONCE:
-                await self._landing()
+                return False
+        return True
 
     async def _landing(self) -> None:
         """Wait until no more jobs are handed out than can be asked about at once; deadlines are kept meanwhile."""
@@ -213,7 +200,7 @@ class Watcher:
     async def _poll(self, watched: Watched) -> None:
         try:
             began = self.caller.clock.now()
-            left = self._ends_at(watched) - began
+            left = watched.ends_at - began
             job = await self.caller.once(STATUS, structure_job, id=watched.request_id, within=left)
         except KlingError as error:
             self._fault(watched, error)
@@ -267,7 +254,8 @@ class Watcher:
                     previous=watched.status,
                 )
             )
-        watched.status, watched.changed_at = status, now
+        watched.status = status
+        watched.ends_at = min(watched.since + self._patience, now + self._stall)
 
     def _fault(self, watched: Watched, error: KlingError) -> None:
         """A failed status call says nothing of the job: ask again, later and later, until the deadline."""
@@ -291,32 +279,19 @@ class Watcher:
         self._plan(watched, self.caller.clock.now() + delay)
 
     def _plan(self, watched: Watched, due: float) -> None:
-        self._entries += 1
-        watched.entry = self._entries
-        if len(self._due) > 2 * len(self.watching) + _SPARE_ENTRIES:
-            # Each sweep plans every job anew; what it planned before would stay until its time has come.
-            self._due = [planned for planned in self._due if planned[1] == planned[2].entry]
-            heapq.heapify(self._due)
-        heapq.heappush(self._due, (min(due, self._ends_at(watched)), self._entries, watched))
-        if self._due[0][2] is watched:
+        if self._agenda.put(watched, due):
             self._wake.set()
 
-    def _replan(self) -> None:
-        """What was learned may call for asking sooner: make the heap anew."""
+    def _replan(self, now: float) -> None:
+        """What was learned may call for asking sooner."""
         self._edition = self.schedule.edition
-        now = self.caller.clock.now()
-        waiting = [(due, watched) for due, entry, watched in self._due if entry == watched.entry]
-        self._due = []
-        for due, watched in waiting:
-            self._plan(watched, self.schedule.due(watched.track, now=now) if watched.is_on_schedule else due)
-
-    def _ends_at(self, watched: Watched) -> float:
-        """When the wait is over whatever comes: by its deadline, or because nothing has moved for too long."""
-        stall = self.schedule.policy.stall_timeout
-        return watched.deadline if stall is None else min(watched.deadline, watched.changed_at + stall)
+        self._agenda.replan(
+            lambda watched: self.schedule.due(watched.track, now=now) if watched.is_on_schedule else None
+        )
 
     def _end(self, watched: Watched, outcome: Job | KlingError) -> None:
-        watched.entry, watched.is_over = 0, True
+        self._agenda.drop(watched)
+        watched.is_over = True
         self.alive[watched.model] -= 1
         self.watching.pop(watched.request_id, None)
         watched.on_end(watched, outcome)
@@ -326,7 +301,7 @@ class Watcher:
         if now < self._looked_at + _LONGEST_BLIND:
             return
         self._looked_at = now
-        for watched in [one for one in self.watching.values() if now >= self._ends_at(one)]:
+        for watched in [one for one in self.watching.values() if now >= one.ends_at]:
             self._time_out(watched)
 
     def _time_out(self, watched: Watched) -> None:

@@ -27,16 +27,15 @@ class Watched:
     track: Track
     since: float
     """When the watch began, by the engine's clock."""
-    deadline: float
+    ends_at: float
+    """When the wait is over whatever comes: by its deadline, or because nothing has moved for too long."""
     status: JobStatus
-    changed_at: float
-    """When another status was last seen."""
     is_known: bool
     """Whether the service has ever shown this job to this key."""
     shown_in: int
     """The number of the last sweep that showed it, or before which it was added."""
     entry: int = 0
-    """Which entry of the heap is its own; 0 while it has none."""
+    """Which entry of the agenda is its own; 0 while it has none."""
     faults: int = 0
     """Status calls that failed since the last one that did not."""
     asked_for_media: bool = False

@@ -26,20 +26,20 @@ LOG_MIDDLES = tuple(edge + 0.5 / _PER_LOG for edge in LOG_EDGES[:-1])
 """Logarithms of the bins' middles."""
 
 
-def position(age: float) -> float:
-    """Where an age stands on the grid, counted in bins from 0; what is no age (negative, NaN) stands at 0."""
-    if age > _FIRST:
-        return min((math.log(age) - _ORIGIN) * _PER_LOG, _LAST)
-    return 0.0
-
-
 def bin_of(age: float) -> int:
-    """The bin that an age falls into."""
-    return int(position(age))
+    """The bin that an age falls into; what is no age (negative, NaN) is in the first."""
+    return int(_position(age)) if age > _FIRST else 0
 
 
 def read(table: Sequence[float], age: float) -> float:
-    """A value between those that a table gives for the edges (`BINS + 1` of them)."""
-    place = position(age)
+    """A value between those that a table gives for the edges (`BINS + 1` of them); the first one below a first age."""
+    if not age > _FIRST:
+        return table[0]
+    place = _position(age)
     i = int(place)
     return table[i] + (table[i + 1] - table[i]) * (place - i)
+
+
+def _position(age: float) -> float:
+    """Where an age stands on the grid, counted in bins from 0."""
+    return min((math.log(age) - _ORIGIN) * _PER_LOG, _LAST)

@@ -115,7 +115,8 @@ class PollSchedule:
         stage = course.running if running else course.waiting
         stage.times.began()
         track = Track(course, stage, since=now - max(0.0, age), asked=now, chance=chance)
-        stage.times.seen(now - track.since, before=0.0)
+        if age > 0:
+            stage.times.seen(age, before=0.0)
         self._tracked += 1
         if course.scouts < _SCOUTS:
             course.scouts += 1
@@ -135,10 +136,11 @@ class PollSchedule:
             track.course.keep_up(now)
         age = track.asked - track.since
         interval = max(self._shortest, stage.free_interval(age))
-        self._change_demand(track, 1 / interval)
+        if (rate := 1 / interval) != track.demand:
+            self._change_demand(track, rate)
         if self._pressure.share < 1:
             interval = stage.interval(age, self._pressure)
-        if self.is_scouting(track):
+        if track.is_scout and self.is_scouting(track):
             interval = min(interval, max(self._shortest, _EARLY * age))
         return track.asked + max(self._shortest, interval * (1 - stage.jitter(age) * track.chance))
 

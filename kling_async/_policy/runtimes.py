@@ -33,65 +33,54 @@ class RunTimes:
         "_ended",
         "_failed",
         "_given_up",
-        "_has_changed",
-        "_hazards",
         "_home",
         "_law",
         "_learned_from",
-        "_samples",
-        "_unfinished",
+        "has_changed",
+        "hazards",
+        "samples",
+        "unfinished",
     )
+
+    samples: float
+    """How many finished jobs count; old ones count less."""
+    has_changed: bool
+    """Whether anything was told since `learn`."""
+    hazards: Sequence[float]
+    """Chance per second that a job ends now, if it has not yet; by bin of age."""
+    unfinished: list[int]
+    """How many jobs were last seen in this state, by bin of age."""
 
     def __init__(self, *, expected: float) -> None:
         self._home = math.log(expected)
         self._law: LogNormal | Guesses
-        self._unfinished = [0] * BINS
+        self.unfinished = [0] * BINS
         self._given_up = [0.0] * BINS
         self._ended = [0.0] * BINS
         self._failed = [0.0] * BINS
-        self._samples = 0.0
+        self.samples = 0.0
         self._learned_from = 0.0
         self.learn()
 
     @property
-    def samples(self) -> float:
-        """How many finished jobs count; old ones count less."""
-        return self._samples
-
-    @property
-    def has_changed(self) -> bool:
-        """Whether anything was told since `learn`."""
-        return self._has_changed
-
-    @property
     def has_news(self) -> bool:
         """Whether enough jobs have finished since `learn` to make it worth while."""
-        return self._samples > self._learned_from * _GROWTH
-
-    @property
-    def hazards(self) -> Sequence[float]:
-        """Chance per second that a job ends now, if it has not yet; by bin of age."""
-        return self._hazards
-
-    @property
-    def unfinished(self) -> Sequence[int]:
-        """How many jobs were last seen in this state, by bin of age."""
-        return self._unfinished
+        return self.samples > self._learned_from * _GROWTH
 
     def hazard(self, age: float) -> float:
         """Chance per second that a job of this age ends now, if it has not yet."""
-        return self._hazards[bin_of(age)]
+        return self.hazards[bin_of(age)]
 
     def began(self) -> None:
         """A job entered the state, at age 0."""
-        self._unfinished[0] += 1
-        self._has_changed = True
+        self.unfinished[0] += 1
+        self.has_changed = True
 
     def seen(self, age: float, *, before: float) -> None:
         """A job that had been seen at the age `before` is still in the state at `age`."""
-        self._unfinished[bin_of(before)] -= 1
-        self._unfinished[bin_of(age)] += 1
-        self._has_changed = True
+        self.unfinished[bin_of(before)] -= 1
+        self.unfinished[bin_of(age)] += 1
+        self.has_changed = True
 
     def finished(
         self, age: float, *, before: float, success: bool = True, exact: float | None = None
@@ -104,37 +93,37 @@ class RunTimes:
             success: Whether it left as jobs do. Others are refused at any age, and are kept out of the law.
             exact: The seconds that it spent in the state, if the service tells.
         """
-        self._unfinished[bin_of(before)] -= 1
+        self.unfinished[bin_of(before)] -= 1
         left = bin_of(0.5 * (before + age) if exact is None else exact)
         self._ended[left] += 1
-        self._has_changed = True
+        self.has_changed = True
         if not success:
             self._failed[left] += 1
             return
-        self._samples += 1
-        if self._samples >= _MEMORY:
+        self.samples += 1
+        if self.samples >= _MEMORY:
             self._fade()
 
     def gave_up(self, *, before: float) -> None:
         """Nobody asks after a job any more; it was seen unfinished at `before`."""
-        self._unfinished[bin_of(before)] -= 1
+        self.unfinished[bin_of(before)] -= 1
         self._given_up[bin_of(before)] += 1
-        self._has_changed = True
+        self.has_changed = True
 
     def learn(self) -> None:
         """Take in all that was told since the last time."""
-        others = zip(self._unfinished, self._given_up, self._failed, strict=True)
+        others = zip(self.unfinished, self._given_up, self._failed, strict=True)
         unfinished = [(LOG_EDGES[i], count) for i, count in enumerate(map(sum, others)) if i and count]
-        if self._samples:
+        if self.samples:
             successes = map(operator.sub, self._ended, self._failed)
             ended = [(LOG_MIDDLES[i], count) for i, count in enumerate(successes) if count]
             near = self._law if isinstance(self._law, LogNormal) else None
             self._law = fit(ended, unfinished, home=self._home, near=near)
         else:
             self._law = guess(unfinished, home=self._home)
-        self._learned_from = self._samples
-        self._has_changed = False
-        self._hazards = self._corrected(self._by_law())
+        self._learned_from = self.samples
+        self.has_changed = False
+        self.hazards = self._corrected(self._by_law())
 
     def _by_law(self) -> list[float]:
         """What the law alone says of the chance to end in each bin: its cumulative hazard there."""
@@ -147,7 +136,7 @@ class RunTimes:
         expected = [0.0] * BINS
         older = 0.0
         for i in reversed(range(BINS)):
-            within = self._ended[i] + self._given_up[i] + self._unfinished[i]
+            within = self._ended[i] + self._given_up[i] + self.unfinished[i]
             expected[i] = chances[i] * (older + 0.5 * within)
             older += within
         seen = _smoothed(self._ended)
@@ -161,7 +150,7 @@ class RunTimes:
         self._ended = [0.5 * count for count in self._ended]
         self._failed = [0.5 * count for count in self._failed]
         self._given_up = [0.5 * count for count in self._given_up]
-        self._samples *= 0.5
+        self.samples *= 0.5
         self._learned_from *= 0.5
 
 

@@ -46,7 +46,7 @@ _UNSETTLED = 64
 _EDITION_GROWTH = 1.5
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Kind:
     """Jobs that are expected to run about equally long."""
 
@@ -80,9 +80,8 @@ class Stage:
 
     def wants_lesson(self, now: float) -> bool:
         """Whether `learn` and `plan` would change much."""
-        if not self.rates:
-            return True
-        return self.times.has_changed and (now >= self._due_lesson or self.times.has_news)
+        times = self.times
+        return not self.rates or (times.has_changed and (now >= self._due_lesson or times.has_news))
 
     def learn(self, now: float) -> None:
         """Take in what was told of jobs; `plan` must follow."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kling_async._policy.ages import BINS, EDGES, LOG_EDGES, LOG_MIDDLES, WIDTHS, bin_of, position, read
+from kling_async._policy.ages import BINS, EDGES, LOG_EDGES, LOG_MIDDLES, WIDTHS, bin_of, read
 
 
 @given(st.floats(0.0, EDGES[-1], exclude_max=True))
@@ -17,7 +17,8 @@ def test_an_age_lies_between_the_edges_of_its_bin(age):
 
 @pytest.mark.parametrize("age", [0.0, -1.0, -math.inf, math.nan])
 def test_what_is_no_age_stands_at_the_beginning(age):
-    assert position(age) == 0.0
+    assert bin_of(age) == 0
+    assert read(range(1, BINS + 2), age) == 1
 
 
 @pytest.mark.parametrize("age", [EDGES[-1], 1e9, 1e300, math.inf])
