@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
+from operator import mul
 
 import attrs
 
@@ -17,27 +19,29 @@ from kling_async._policy.lognormal import Tally, upper_tail, with_strays
 _SPREADS = (0.25, 0.45)
 _STEP = 0.3
 _STEPS_BELOW, _STEPS_ABOVE = 18, 9
+_LAWS = tuple((step, spread) for step in range(-_STEPS_BELOW, _STEPS_ABOVE + 1) for spread in _SPREADS)
+"""The laws that are held possible: how many steps the mean log run time is from `home`, and the spread."""
 _SCALE = 0.7
 """How far the truth is expected from `home`, in log seconds: for half of all kinds within a factor of 1.7."""
 _FREEDOM = 3.0
 """Student's degrees of freedom: a kind that is a hundred times quicker or slower is rare, not impossible."""
 _NEGLIGIBLE = 0.003
-_SQRT_HALF = math.sqrt(0.5)
+_MOST_TABLED = 1024
 
 
 @attrs.frozen
 class Guesses:
     """A mixture of log-normal laws."""
 
-    laws: Sequence[tuple[float, float, float]]
-    """Weight, mean log seconds and their spread, of each; the weights sum to 1."""
+    home: float
+    """The log run time that is expected; the laws stand around it."""
+    weights: Sequence[float]
+    """The weight of each law; they sum to 1."""
 
     def survival(self, log_age: float) -> float:
         """The share of jobs that runs longer than this, strays left out."""
-        return 0.5 * sum(
-            weight * math.erfc((log_age - centre) / spread * _SQRT_HALF)
-            for weight, centre, spread in self.laws
-        )
+        share: float = sum(map(mul, self.weights, _tails(log_age, self.home)))
+        return share
 
 
 def guess(unfinished: Tally, *, home: float) -> Guesses:
@@ -47,17 +51,15 @@ def guess(unfinished: Tally, *, home: float) -> Guesses:
         unfinished: Log ages at which jobs were last seen unfinished.
         home: The log run time that is expected.
     """
-    scored = [
-        (_plausible(step) + _log_chance(unfinished, centre, spread, home), centre, spread)
-        for step in range(-_STEPS_BELOW, _STEPS_ABOVE + 1)
-        for spread in _SPREADS
-        for centre in (home + step * _STEP,)
-    ]
-    best = max(score for score, _, _ in scored)
-    weighed = [(math.exp(score - best), centre, spread) for score, centre, spread in scored]
-    kept = [law for law in weighed if law[0] > _NEGLIGIBLE]
-    total = sum(weight for weight, _, _ in kept)
-    return Guesses([(weight / total, centre, spread) for weight, centre, spread in kept])
+    scores = [_plausible(step) for step, _ in _LAWS]
+    for place, count in unfinished:
+        for i, tail in enumerate(_tails(place, home)):
+            scores[i] += count * math.log(with_strays(tail, place, home=home))
+    best = max(scores)
+    weights = [math.exp(score - best) for score in scores]
+    kept = [weight if weight > _NEGLIGIBLE else 0.0 for weight in weights]
+    total = sum(kept)
+    return Guesses(home, [weight / total for weight in kept])
 
 
 def _plausible(step: int) -> float:
@@ -66,9 +68,7 @@ def _plausible(step: int) -> float:
     return -0.5 * (_FREEDOM + 1) * math.log1p(away * away / _FREEDOM)
 
 
-def _log_chance(unfinished: Tally, centre: float, spread: float, home: float) -> float:
-    """Log-probability under a law that all these jobs are unfinished."""
-    return sum(
-        count * math.log(with_strays(upper_tail((place - centre) / spread), place, home=home))
-        for place, count in unfinished
-    )
+@lru_cache(maxsize=_MOST_TABLED)
+def _tails(log_age: float, home: float) -> tuple[float, ...]:
+    """The share of jobs that runs longer than this by each law: the same few ages are looked up again and again."""
+    return tuple(upper_tail((log_age - home - step * _STEP) / spread) for step, spread in _LAWS)
