@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import anyio
+import anyio.lowlevel
 import attrs
 
 from kling_async._engine.call import Caller
@@ -129,6 +130,8 @@ class Submitter:
                 await self._turn()
                 if settler.is_held(model, payload):
                     continue
+                # A taker comes here from its last POST, which was shielded, without waiting for anything else.
+                await anyio.lowlevel.checkpoint_if_cancelled()
                 settler.departs(model, payload)
                 try:
                     sent_at = self.caller.clock.wall()

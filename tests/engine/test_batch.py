@@ -13,6 +13,7 @@ from kling_async import (
     ConfigurationError,
     InvalidRequestError,
     JobFailedError,
+    Limits,
     PollingPolicy,
     ResultState,
     VideoRequest,
@@ -170,6 +171,14 @@ async def test_leaving_early_leaves_the_jobs_alone_and_submits_nothing_more():
     posts = service.posts
     await anyio.sleep(1000)
     assert posts == service.posts == 5
+
+
+async def test_leaving_while_posts_are_in_flight_submits_nothing_more_once_they_are_answered():
+    service = Service(run_time=100.0, latency=10.0)
+    async with batch_of(service, prompts(50), at_once=20, limits=Limits(max_submits_at_once=3)):
+        await anyio.sleep(5)
+    assert anyio.current_time() == pytest.approx(10)
+    assert service.posts == len(service.jobs) == 3
 
 
 async def test_what_the_block_raises_comes_out_as_it_is():
