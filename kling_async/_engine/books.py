@@ -45,6 +45,8 @@ class Item:
     """How many of its jobs failed for a rate limit."""
     is_resent: bool = False
     """Whether an ambiguous submit was sent again, at the caller's word."""
+    otherwise: Job | KlingError | None = None
+    """How it ends if it cannot be sent again: with the job, or the doubt, that an earlier POST of it left."""
 
     async def intend(self, payload: Mapping[str, Any]) -> None:
         """See `Account.intend`."""
@@ -133,8 +135,16 @@ class Books:
         self.budget.release(item.price)
         if item.price is not None and item.cost is not None:
             item.cost = item.cost - item.price or None
-        if self.journal is not None and item.number is not None:
-            self.journal.withdraw(item.number, error=_one_line(error))
+        if self.journal is None or item.number is None:
+            return
+        self.journal.withdraw(item.number, error=_one_line(error))
+        # What an earlier POST left is as true as before; without it a later run would take the item for a new one.
+        if isinstance(item.otherwise, Job):
+            self.adopt(item, item.otherwise)
+        elif item.otherwise is not None:
+            self.journal.end(
+                item.number, state=ResultState.AMBIGUOUS, record=None, error=_one_line(item.otherwise)
+            )
 
     def accept(self, item: Item, job: Job) -> None:
         """The service took the job: its id goes to the disk with the next commit."""

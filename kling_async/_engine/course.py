@@ -93,6 +93,7 @@ class Course:
         item.kind = kind_of_payload(entry.model, entry.payload)
         step = next_of(entry, retry_failed=self.retry_failed)
         if step is Next.SUBMIT:
+            item.otherwise = entry.job
             return False
         job, path = entry.job, file_of(entry, self.folder)
         if self.notify:
@@ -142,12 +143,12 @@ class Course:
         """Submit an item that holds a place of the window."""
         request = item.request
         if request is None or self._stop.reason is not None:
-            self.not_submitted(item.index, request, self._stop.reason or _not_made_again(item))
+            self._unsent(item, self._stop.reason or _not_made_again(item))
             return
         try:
             payload = await self._uploads.payload(request)
         except KlingError as error:
-            self.not_submitted(item.index, request, error)
+            self._unsent(item, error)
             return
         item.kind = kind_of_payload(request.model, payload)
         try:
@@ -161,10 +162,20 @@ class Course:
             )
         except KlingError as error:
             self._stop.refused(error)
-            self.not_submitted(item.index, request, error)
+            self._unsent(item, error)
             return
         if isinstance(outcome, Case):
             self._inquire(item, outcome)
+
+    def _unsent(self, item: Item, error: KlingError) -> None:
+        """An item cannot be sent: it has no job, unless one was, or may have been, made for it before."""
+        outcome = item.otherwise
+        if outcome is None:
+            self.not_submitted(item.index, item.request, error)
+            return
+        self.on_free()
+        # A failed job stays open in the journal: a later run tries again what could not be sent now.
+        self._close(None if isinstance(outcome, Job) else item, self._result(item, outcome))
 
     def _inquire(self, item: Item, case: Case) -> None:
         """Have the job of a lost reply looked for, beside everything else; the item keeps its place."""
@@ -178,7 +189,7 @@ class Course:
         except AmbiguousSubmitError as error:
             self._stop.refused(error)
             if self.on_ambiguous == "resend" and not item.is_resent:
-                item.is_resent = True
+                item.is_resent, item.otherwise = True, error
                 await self._submit(item)
             else:
                 self.on_free()
@@ -216,7 +227,7 @@ class Course:
         """A job that failed for a rate limit made no video: pause as for any such sign, and keep its place."""
         error = error_of(job)
         assert error is not None
-        item.throttled_jobs += 1
+        item.throttled_jobs, item.otherwise = item.throttled_jobs + 1, job
         tries = item.throttled_jobs + _GRAVITY
         self._throttled(self.engine.submitter.pause(error, self.notify, tries=tries))
         self.tasks.start_soon(self._submit, item)

@@ -9,6 +9,7 @@ import pytest
 from virtual_service import EPOCH, Service, Stream, always, batch_of, on, prompts, reply, run
 
 from kling_async import (
+    AmbiguousSubmitError,
     APIConnectionError,
     BudgetExceededError,
     JobFailedError,
@@ -205,6 +206,66 @@ async def test_an_intent_that_never_left_is_ambiguous_until_the_caller_says_rese
     [result] = await run_with(path, service, ["x"], on_ambiguous="resend")
     assert result.ok
     assert service.posts == 1
+
+
+async def test_an_item_that_may_have_been_bought_is_never_said_to_be_unsubmitted(path):
+    budget = Budget({"kling-v2-6": PRICE}, PRICE)
+    service = Service(run_time=10.0, before=[on("submit", LOST)])
+    [result] = await run_with(path, service, ["x"], on_ambiguous="resend", budget=budget)
+    assert (result.state, result.cost_usd) == (ResultState.AMBIGUOUS, PRICE)
+    assert isinstance(result.error, AmbiguousSubmitError)
+    assert states(path) == [EntryState.AMBIGUOUS]
+
+
+async def test_a_refused_second_post_leaves_the_first_as_uncertain_as_it_was(path):
+    refused = reply(400, {"error": "no"})
+    service = Service(run_time=10.0, before=[on("submit", LOST, refused)])
+    [result] = await run_with(path, service, ["x"], on_ambiguous="resend")
+    assert result.state is ResultState.AMBIGUOUS
+    [result] = await run_with(path, service, ["x"])
+    assert result.state is ResultState.AMBIGUOUS
+    assert service.posts == 2
+    assert [entry.attempts for entry in Journal.read(path)] == [1]
+
+
+async def test_a_pause_before_the_second_post_leaves_the_first_as_uncertain_as_it_was(path):
+    busy = reply(429, {"error": "slow"}, {"retry-after": "1000"})
+    service = Service(run_time=10.0, before=[on("submit", LOST, busy)])
+    await leave_after(100, path, service, ["x"], on_ambiguous="resend")
+    assert states(path) == [EntryState.AMBIGUOUS]
+    [result] = await run_with(path, service, ["x"])
+    assert result.state is ResultState.AMBIGUOUS
+
+
+@pytest.mark.parametrize("refusal", [402, 400])
+async def test_a_throttled_job_that_cannot_be_submitted_again_ends_as_failed_and_is_sent_by_the_next_run(
+    path, refusal
+):
+    def throttle(request, service):
+        for job in list(service.jobs.values())[:1]:
+            job.final, job.error = "failed", "rate limit exceeded(RPM)"
+
+    service = Service(run_time=10.0, after=[throttle], before=[on("submit", None, reply(refusal, {}))])
+    [result] = await run_with(path, service, ["x"])
+    assert (result.state, result.job.request_id) == (ResultState.FAILED, "job-0")
+    assert isinstance(result.error, JobFailedError)
+    [result] = await run_with(path, service, ["x"])
+    assert result.ok
+    assert len(service.jobs) == 2
+
+
+async def test_a_failed_item_that_cannot_be_sent_again_stays_failed(path):
+    def fail(request, service):
+        for job in service.jobs.values():
+            job.final, job.error = "failed", "Generation rejected"
+
+    service = Service(run_time=10.0, after=[fail])
+    await run_with(path, service, ["x"])
+    service.before.append(on("submit", reply(400, {"error": "no"})))
+    for again in (True, False):
+        [result] = await run_with(path, service, ["x"], retry_failed=again)
+        assert (result.state, result.job.request_id) == (ResultState.FAILED, "job-0")
+    assert service.posts == 2
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
