@@ -7,7 +7,7 @@ from pathlib import Path
 
 import attrs
 
-from kling_async._journal.entry import Entry, Identity
+from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.store import Changes, changed
 
 
@@ -48,11 +48,12 @@ class MemoryStore:
     def owns(self, request_id: str) -> bool:
         return any(entry.request_id == request_id for entry in (*self.kept.values(), *self.earlier.values()))
 
-    def unanswered(self, fingerprint: str) -> list[int]:
+    def unsettled(self) -> list[int]:
+        states = {EntryState.INTENDED, EntryState.AMBIGUOUS}
         return [
             number
             for number, entry in self.kept.items()
-            if entry.identity.fingerprint == fingerprint and entry.request_id is None
+            if entry.state in states and entry.request_id is None
         ]
 
     def spent_usd(self) -> Decimal:

@@ -189,11 +189,11 @@ class Books:
         """Whether the journal has this job as some item's."""
         return self.journal is not None and self.journal.owns(request_id)
 
-    def unsettled(self, item: Item) -> int:
-        """How many POSTs of requests equal to this item's the journal knows without an answer, at least 1."""
-        if self.journal is None or item.identity is None:
-            return 1
-        return max(1, self.journal.unsettled(item.identity.fingerprint))
+    def unsettled(self, model: str) -> list[Entry]:
+        """The entries of a model with a POST whose fate nobody knows."""
+        if self.journal is None:
+            return []
+        return [entry for entry in self.journal.unsettled() if entry.model == model]
 
     async def run(self) -> None:
         """Write to the disk what is to be written, until cancelled."""

@@ -127,17 +127,23 @@ class Course:
 
     def _case(self, entry: Entry) -> Case:
         """The inquiry after a POST whose reply an earlier run did not live to see."""
-        caller = self.engine.caller
-        sent_at = entry.sent_at if entry.sent_at is not None else caller.clock.wall()
-        lost = Lost(
-            payload=entry.payload,
-            since=sent_at - CLOCK_SKEW,
-            until=sent_at + caller.timeout + CLOCK_SKEW,
-        )
+        sent_at = entry.sent_at if entry.sent_at is not None else self.engine.caller.clock.wall()
         error = KlingError(entry.error or "the process ended before the answer came")
-        case = Case(model=entry.model, lost=lost, sent_at=sent_at, error=error)
+        case = Case(model=entry.model, lost=self._lost(entry), sent_at=sent_at, error=error)
         self.engine.settler.open(case)
         return case
+
+    def _lost(self, entry: Entry) -> Lost:
+        """The reply that an entry waits for."""
+        caller = self.engine.caller
+        sent_at = entry.sent_at if entry.sent_at is not None else caller.clock.wall()
+        return Lost(
+            payload=entry.payload, since=sent_at - CLOCK_SKEW, until=sent_at + caller.timeout + CLOCK_SKEW
+        )
+
+    def _lost_replies(self, model: str) -> list[Lost]:
+        """All that the journal knows of, whether or not somebody looks for them now."""
+        return [self._lost(entry) for entry in self.books.unsettled(model)]
 
     async def _submit(self, item: Item) -> None:
         """Submit an item that holds a place of the window."""
@@ -180,7 +186,7 @@ class Course:
     def _inquire(self, item: Item, case: Case) -> None:
         """Have the job of a lost reply looked for, beside everything else; the item keeps its place."""
         case.owns = self.books.owns
-        case.expected = partial(self.books.unsettled, item)
+        case.known = partial(self._lost_replies, case.model)
         self.tasks.start_soon(self._settle, item, case)
 
     async def _settle(self, item: Item, case: Case) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -27,8 +27,8 @@ class Case:
     """Unix seconds before the POST."""
     error: KlingError
     """What the POST ended with."""
-    expected: Callable[[], int] = lambda: 1
-    """How many lost replies of equal requests the caller knows of, this one included."""
+    known: Callable[[], Sequence[Lost]] = lambda: ()
+    """All lost replies of the model that the caller's journal knows of, this one included."""
     owns: Callable[[str], bool] = lambda _: False
     """Whether the caller's journal knows a job."""
     job: Job | None = None
@@ -161,8 +161,8 @@ class Settler:
             return request_id in claimed or any(case.owns(request_id) for case in cases)
 
         lost = [case.lost for case in cases]
-        expected = [case.expected() for case in cases]
-        found = adoptable(lost, rows, expected=expected, is_claimed=is_claimed)
+        known = [case.known() for case in cases]
+        found = adoptable(lost, rows, known=known, is_claimed=is_claimed)
         for place, case in enumerate(cases):
             case.looked_at = began
             if (job := found.get(place)) is not None:

@@ -24,7 +24,6 @@ RunSync: TypeAlias = Callable[[Callable[[Changes], None], Changes], Awaitable[No
 """Calls a function that blocks, with its argument, without blocking the event loop."""
 
 _UNSENT = frozenset({EntryState.NOT_SUBMITTED, EntryState.DROPPED})
-_UNSETTLED = frozenset({EntryState.INTENDED, EntryState.AMBIGUOUS})
 
 
 class Journal:
@@ -57,6 +56,7 @@ class Journal:
         self._store = store
         self._last_number = store.last_number
         self._spent_usd = store.spent_usd()
+        self._unsettled = set(store.unsettled())
         # A journal that began empty holds what this process wrote: most lookups need no disk.
         self._written_here = Sieve() if store.last_number == 0 else None
         self._writes = GroupCommit(partial(run_sync, store.commit))
@@ -138,15 +138,9 @@ class Journal:
                 return True
         return self._store.owns(request_id)
 
-    def unsettled(self, fingerprint: str) -> int:
-        """How many entries of this fingerprint have a POST whose fate is unknown."""
-        numbers = set(self._store.unanswered(fingerprint))
-        for changes in (self._writes.on_its_way, self._writes.pending):
-            numbers.update(
-                number for identity, number in changes.numbers.items() if identity.fingerprint == fingerprint
-            )
-        entries = (self._get(number) for number in numbers)
-        return sum(1 for entry in entries if entry.request_id is None and entry.state in _UNSETTLED)
+    def unsettled(self) -> Iterator[Entry]:
+        """The entries with a POST whose fate is unknown."""
+        return map(self._get, sorted(self._unsettled))
 
     def entries(self) -> Iterator[Entry]:
         """All entries, in the order in which they were first intended."""
@@ -227,6 +221,7 @@ class Journal:
             "attempt_cost_usd": cost_usd,
             "attempts": attempts,
         }
+        self._unsettled.add(number)
         self._spent_usd += cost_usd or 0
         self._writes.note()
         return number
@@ -243,6 +238,7 @@ class Journal:
         entry = self._get(number)
         change = self._writes.pending.of(number)
         change.update(state=EntryState.NOT_SUBMITTED, error=error)
+        self._unsettled.discard(number)
         if entry.state not in _UNSENT and entry.request_id is None:
             change.update(attempts=entry.attempts - 1, attempt_cost_usd=None)
             if entry.attempt_cost_usd is not None and entry.cost_usd is not None:
@@ -259,6 +255,7 @@ class Journal:
             request_id: The service's id.
             record: What it answered.
         """
+        self._unsettled.discard(number)
         self._writes.pending.of(number).update(
             state=EntryState.SUBMITTED, request_id=request_id, record=_kept(record), error=None
         )
@@ -285,6 +282,10 @@ class Journal:
             return
         change = self._writes.pending.of(number)
         change.update(state=EntryState(str(state)), error=error)
+        if state == ResultState.AMBIGUOUS:
+            self._unsettled.add(number)
+        else:
+            self._unsettled.discard(number)
         if record is not None:
             change["record"] = _kept(record)
         self._writes.note()

@@ -196,10 +196,15 @@ class SqliteStore:
         """Whether an entry has, or had, this id; see `Store`."""
         return bool(self._read(_OWNS, _text(request_id))[0][0])
 
-    def unanswered(self, fingerprint: str) -> Sequence[int]:
-        """The numbers of the entries of this fingerprint that have no job; see `Store`."""
-        where = "WHERE fingerprint = ? AND request_id IS NULL"
-        return [number for (number,) in self._read(f"SELECT number FROM entries {where}", fingerprint)]  # noqa: S608 - our own names
+    def unsettled(self) -> Sequence[int]:
+        """The numbers of the entries with a POST whose fate is unknown; see `Store`."""
+        where = "WHERE request_id IS NULL AND state IN (?, ?)"
+        rows = self._read(
+            f"SELECT number FROM entries {where}",  # noqa: S608 - our own names
+            str(EntryState.INTENDED),
+            str(EntryState.AMBIGUOUS),
+        )
+        return [number for (number,) in rows]
 
     def spent_usd(self) -> Decimal:
         """The sum of what all entries cost; see `Store`."""

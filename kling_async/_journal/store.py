@@ -81,8 +81,8 @@ class Store(Protocol):
         """Whether an entry has, or had, this id."""
         ...
 
-    def unanswered(self, fingerprint: str) -> Sequence[int]:
-        """The numbers of the entries of this fingerprint that have no job."""
+    def unsettled(self) -> Sequence[int]:
+        """The numbers of the entries with a POST whose fate is unknown: intended or ambiguous, and without a job."""
         ...
 
     def spent_usd(self) -> Decimal:

@@ -57,39 +57,51 @@ def adoptable(
     lost: Sequence[Lost],
     rows: Sequence[Job],
     *,
-    expected: Sequence[int],
+    known: Sequence[Sequence[Lost]],
     is_claimed: Callable[[str], bool],
 ) -> dict[int, Job]:
     """Which row is the job of which lost reply, by its place in `lost`; those that cannot be told are left out.
 
     Equal requests make equal jobs, so it is the number that counts: as many unclaimed rows as lost replies, or
     fewer, and each may be taken; more, and some are strangers. A row that fits requests of several kinds is
-    looked at for the one that says most.
+    looked at for the one that says most, and left to it also where nobody looks for that one now.
 
     Args:
         lost: The lost replies.
         rows: What the list shows.
-        expected: For each, how many lost replies of its kind there are in all, also those that nobody looks for now.
+        known: For each, all lost replies that its caller knows of, also those that nobody looks for now.
         is_claimed: Whether a job is known to be another item's.
     """
     found: dict[int, Job] = {}
     seen: set[str] = set()
+    all_known = [one for replies in known for one in replies]
     open_places = sorted(range(len(lost)), key=lambda place: len(lost[place].payload), reverse=True)
     while open_places:
         payload = lost[open_places[0]].payload
         alike = [place for place in open_places if lost[place].payload == payload]
         open_places = [place for place in open_places if place not in alike]
+        rivals = [one for one in all_known if _says_more(one.payload, than=payload)]
         fitting = [
             row
             for row in rows
             if row.request_id not in seen
             and any(lost[place].fits(row) for place in alike)
             and not is_claimed(row.request_id)
+            and not any(rival.fits(row) for rival in rivals)
         ]
         seen.update(row.request_id for row in fitting)
-        if len(fitting) <= max(len(alike), *(expected[place] for place in alike)):
+        if len(fitting) <= max(len(alike), *(_count(known[place], payload, fitting) for place in alike)):
             found.update(_matched(alike, lost, fitting))
     return found
+
+
+def _says_more(payload: Mapping[str, Any], *, than: Mapping[str, Any]) -> bool:
+    return len(payload) >= len(than) and payload != than
+
+
+def _count(known: Iterable[Lost], payload: Mapping[str, Any], rows: Iterable[Job]) -> int:
+    """How many of these replies may be to one of the rows."""
+    return sum(1 for one in known if one.payload == payload and any(map(one.fits, rows)))
 
 
 def _matched(alike: Sequence[int], lost: Sequence[Lost], rows: Iterable[Job]) -> dict[int, Job]:

@@ -268,6 +268,23 @@ async def test_a_failed_item_that_cannot_be_sent_again_stays_failed(path):
     assert service.posts == 2
 
 
+@pytest.mark.parametrize("at_once", [1, 2])
+async def test_a_job_is_left_to_the_intent_that_says_more(path, at_once):
+    service = Service(run_time=10.0)
+    with journal_at(path) as journal:
+        for payload in ({"prompt": "x"}, {"prompt": "x", "duration": "10"}):
+            identity = Identity(None, fingerprint("kling-v2-6", payload), 0)
+            journal.intend(identity, model="kling-v2-6", payload=payload, at=_wall(), cost_usd=None)
+    service._accept({"model": "kling-v2-6", "payload": {"prompt": "x", "duration": "10"}})
+    requests = [VideoRequest("x"), VideoRequest("x", duration=10)]
+    results = await run_with(path, service, requests, at_once=at_once)
+    assert {result.index: result.state for result in results} == {
+        0: ResultState.AMBIGUOUS,
+        1: ResultState.SUCCEEDED,
+    }
+    assert service.posts == 0
+
+
 @pytest.mark.parametrize("at_once", [1, 3])
 async def test_equal_intents_of_an_earlier_run_are_matched_by_count_whatever_the_window(path, at_once):
     service = Service(run_time=10.0)

@@ -181,21 +181,22 @@ async def test_an_unknown_price_is_not_zero(journal, pen, first, second, total):
 
 
 @pytest.mark.parametrize("is_flushed", [False, True], ids=["pending", "on-the-disk"])
-async def test_posts_without_an_answer_are_counted_by_what_they_sent(journal, pen, is_flushed):
-    for occurrence in range(4):
+async def test_posts_of_unknown_fate_are_told_by_this_run_and_the_next(journal, pen, is_flushed):
+    for occurrence in range(5):
         identity = pen.identity("rain", occurrence)
         journal.intend(identity, model="m", payload={}, at=1.0, cost_usd=None)
-    pen.intend("snow")
     if is_flushed:
         await journal.flush()
-    assert journal.unsettled(pen.identity("rain").fingerprint) == 4
+    assert [entry.number for entry in journal.unsettled()] == [1, 2, 3, 4, 5]
 
     journal.withdraw(1, error="refused")
     pen.accept(2, "r-2")
     journal.end(3, state=ResultState.AMBIGUOUS, record=None, error="lost")
+    pen.fail(4)
 
-    assert journal.unsettled(pen.identity("rain").fingerprint) == 2
-    assert journal.unsettled("stranger") == 0
+    assert [entry.number for entry in journal.unsettled()] == [3, 5]
+    await journal.flush()
+    assert [entry.number for entry in Journal.over(journal._store).unsettled()] == [3, 5]
 
 
 async def test_a_journal_is_lent_to_one_batch_at_a_time(journal):

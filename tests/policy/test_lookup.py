@@ -22,9 +22,9 @@ def lost(payload=CAT, since=40.0, until=160.0):
     return Lost(payload=payload, since=since, until=until)
 
 
-def find(replies, rows, *, expected=1, claimed=()):
+def find(replies, rows, *, known=(), claimed=()):
     found = adoptable(
-        replies, rows, expected=[expected] * len(replies), is_claimed=lambda request_id: request_id in claimed
+        replies, rows, known=[known] * len(replies), is_claimed=lambda request_id: request_id in claimed
     )
     return {place: job.request_id for place, job in found.items()}
 
@@ -68,7 +68,19 @@ def test_equal_requests_are_matched_by_count():
 
 
 def test_lost_replies_that_nobody_looks_for_now_count_too():
-    assert find([lost()], [row("b", at=101), row("a")], expected=2) == {0: "a"}
+    rows = [row("b", at=101), row("a")]
+    assert find([lost()], rows, known=[lost(), lost()]) == {0: "a"}
+    assert find([lost()], rows, known=[lost(), lost(since=0, until=50)]) == {}
+
+
+def test_a_row_is_left_to_a_request_that_says_more_and_that_nobody_looks_for_now():
+    long, contrary = {**CAT, "duration": "10"}, {"prompt": "a cat", "sound": "on"}
+    rows = [row("long", payload=long)]
+    assert find([lost()], rows) == {0: "long"}
+    assert find([lost()], rows, known=[lost(), lost(long)]) == {}
+    assert find([lost()], rows, known=[lost(), lost(long, since=0, until=50)]) == {0: "long"}
+    assert find([lost()], rows, known=[lost(), lost(contrary)]) == {0: "long"}
+    assert find([lost(long)], rows, known=[lost(long), lost()]) == {0: "long"}
 
 
 def test_each_reply_gets_a_row_of_its_own_time():
@@ -120,7 +132,7 @@ def test_no_job_is_given_twice_and_none_that_does_not_fit(losses, rows, claimed)
     replies = [lost(payload, since=at, until=at + 60) for payload, at in losses]
     jobs = [row(str(number), at=at, payload=payload) for number, (payload, at) in enumerate(rows)]
     taken = adoptable(
-        replies, jobs, expected=[1] * len(replies), is_claimed=lambda request_id: int(request_id) in claimed
+        replies, jobs, known=[()] * len(replies), is_claimed=lambda request_id: int(request_id) in claimed
     )
     ids = [job.request_id for job in taken.values()]
     assert len(set(ids)) == len(ids)
