@@ -60,7 +60,7 @@ def minimums(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Read more than 100,000 replies that are bent in their structure or in their bytes; takes some twenty minutes."""
+    """Read more than 100,000 replies that are bent in their structure or in their bytes; takes half an hour."""
     session.install(WHOLE, *group("tests"))
     session.env["PYTHONSAFEPATH"] = "1"
     options = ("--hypothesis-profile=fuzz", "--hypothesis-show-statistics")

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any
 
 from benchmarks.jobs import Workload
@@ -31,6 +32,8 @@ PEERS = [
 ]
 """What `pip` installs to measure the peers, each with its version."""
 OUR_STACK = ("kling_async", "aiohttp", "anyio", "attrs", "cattrs", "msgspec", "orjson")
+_first = Lock()
+"""Held while a thread asks for the folder of compiled modules, so that there is only one."""
 
 
 def processors() -> tuple[int | None, int | None]:
@@ -58,7 +61,8 @@ def start(
     """A new interpreter that runs `main()` of one of these modules, with `argument` as its argument."""
     program = f"import sys; sys.path.append({str(HERE.parent)!r}); from {module} import main; main()"
     command = [sys.executable, "-c", program, argument]
-    environ = {**os.environ, "PYTHONPYCACHEPREFIX": _compiled().name}
+    with _first:
+        environ = {**os.environ, "PYTHONPYCACHEPREFIX": _compiled().name}
     environ.pop("PYTHONDONTWRITEBYTECODE", None)
     process = subprocess.Popen(
         command, text=True, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, env=environ
