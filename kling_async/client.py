@@ -189,7 +189,8 @@ class KlingClient:
         """The results of many requests, in input order; one that fails leaves the others alone.
 
         Args:
-            requests: Prompts, `VideoRequest`s or mappings, in any iterable or async iterable.
+            requests: Prompts, `VideoRequest`s or mappings, in any iterable or async iterable; or entries of `journal`,
+                which go on as what they are.
             max_concurrency: How many jobs may be alive at the service at once.
             output: A folder in which each finished video is saved as soon as it is finished.
             journal: A file in which each submit is written down before it is sent, and what became of it after. The

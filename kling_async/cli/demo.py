@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
 
 import attrs
+from cyclopts import Parameter
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.spinner import Spinner
 from rich.table import Table
@@ -111,7 +114,7 @@ class Board:
         return self._spinner if status == JobStatus.PROCESSING else styled(status)
 
 
-async def demo(*, out: str = "kling-demo") -> int:
+async def demo(*, out: Annotated[Path, Parameter(metavar="DIR")] = Path("kling-demo")) -> int:
     """Make six videos without a key and without cost: stand-in pictures from an emulator in this process.
 
     Args:
@@ -120,7 +123,7 @@ async def demo(*, out: str = "kling-demo") -> int:
     return await show(out, stdout())
 
 
-async def show(folder: str, console: Console, *, time_scale: float = _TIME_SCALE) -> int:
+async def show(folder: Path, console: Console, *, time_scale: float = _TIME_SCALE) -> int:
     """The exit status of the demonstration, drawn on a console of the caller's choice."""
     board, tally = Board(PROMPTS), Tally(total=len(PROMPTS), saves=True)
 

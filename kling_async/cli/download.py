@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from kling_async._display.tally import Tally
 from kling_async._display.terminal import Bar, drawn
 from kling_async._engine.download import check_folder
-from kling_async.cli.errand import Errand
+from kling_async.cli.errand import FOLDER, Errand
 from kling_async.cli.screen import complain, is_free_for_drawing, put, stderr, tell
 from kling_async.cli.service import Service, client_of
 from kling_async.cli.summary import say_interrupted
@@ -29,7 +29,7 @@ async def download(
     request_ids: Annotated[list[str], Parameter(name="ID")],
     /,
     *,
-    out: Annotated[str, Parameter(metavar="DIR")] = "videos",
+    out: Annotated[Path, Parameter(metavar="DIR")] = FOLDER,
     json: bool = False,
     service: Service = Service(),  # noqa: B008 - a frozen value
 ) -> int:

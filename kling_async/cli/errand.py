@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
@@ -13,6 +12,8 @@ import attrs
 from kling_async.cli.service import Service
 from kling_async.cli.terms import Terms
 
+FOLDER = Path("videos")
+"""Where videos go to, unless the command says otherwise."""
 AT_ONCE = 20
 """Jobs alive at the service, unless the command says otherwise."""
 
@@ -21,9 +22,9 @@ AT_ONCE = 20
 class Errand:
     """Where a batch's videos come from and go to, and on what terms."""
 
-    folder: str
+    folder: Path
     service: Service
-    journal: str | None = None
+    journal: Path | None = None
     terms: Terms = attrs.field(factory=Terms)
     prices: Mapping[str, Decimal] | None = None
     """What the terms come to for the models of this batch."""
@@ -34,7 +35,14 @@ class Errand:
 
     def pick_up(self, request_ids: Iterable[str]) -> str:
         """The command that waits for jobs and saves their videos here."""
-        words = ["kling-async", "download", *request_ids, "--out", self.folder, *self.service.arguments()]
+        words = [
+            "kling-async",
+            "download",
+            *request_ids,
+            "--out",
+            str(self.folder),
+            *self.service.arguments(),
+        ]
         return shlex.join(words)
 
     def look(self) -> str:
@@ -47,9 +55,9 @@ class Errand:
     def resume(self, *options: str) -> str:
         """The command that goes on with the journal as this one did."""
         assert self.journal is not None
-        words = ["kling-async", "resume", self.journal]
-        if os.path.realpath(self.folder) != os.path.realpath(Path(self.journal).parent):
-            words += ["--out", self.folder]
+        words = ["kling-async", "resume", str(self.journal)]
+        if self.folder.resolve() != self.journal.parent.resolve():
+            words += ["--out", str(self.folder)]
         if self.at_once != AT_ONCE:
             words += ["--max-concurrency", str(self.at_once)]
         words += [*self.terms.arguments(self.prices), *self.service.arguments(), *options]

@@ -14,7 +14,7 @@ from cyclopts import Group, Parameter, validators
 from kling_async._engine.download import check_folder
 from kling_async._engine.plan import plan
 from kling_async._journal.entry import EntryState
-from kling_async.cli.errand import AT_ONCE, Errand
+from kling_async.cli.errand import AT_ONCE, FOLDER, Errand
 from kling_async.cli.journals import NAME, going_on, held
 from kling_async.cli.making import Making
 from kling_async.cli.order import Order, explained, order_from
@@ -59,11 +59,13 @@ class Video:
 
 async def generate(
     *prompts: str,
-    source: Annotated[str | None, Parameter(name="--from", metavar="FILE", allow_leading_hyphen=True)] = None,
-    out: Annotated[str, Parameter(metavar="DIR")] = "videos",
-    journal: Annotated[str | None, Parameter(metavar="FILE")] = None,
+    source: Annotated[
+        Path | None, Parameter(name="--from", metavar="FILE", allow_leading_hyphen=True)
+    ] = None,
+    out: Annotated[Path, Parameter(metavar="DIR")] = FOLDER,
+    journal: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     no_journal: bool = False,
-    report: Annotated[str | None, Parameter(metavar="FILE")] = None,
+    report: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     max_concurrency: Annotated[int, Parameter(metavar="N", validator=validators.Number(gte=1))] = AT_ONCE,
     skip_invalid: bool = False,
     dry_run: bool = False,
@@ -106,7 +108,7 @@ async def generate(
         raise ConfigurationError("--emulate brings its own service: leave out --base-url, or --emulate.")
     if no_journal and journal is not None:
         raise ConfigurationError("--journal and --no-journal are one too many: leave one out.")
-    order = order_from(prompts, source, video.options())
+    order = order_from(prompts, None if source is None else str(source), video.options())
     if order.problems and not skip_invalid:
         complain(*explained(order))
         return UNUSABLE
@@ -115,7 +117,7 @@ async def generate(
     errand = Errand(
         folder=out,
         service=service,
-        journal=str(Path(out) / NAME) if journal is None and is_kept else journal,
+        journal=out / NAME if journal is None and is_kept else journal,
         terms=terms,
         prices=terms.prices(models),
         models=models,

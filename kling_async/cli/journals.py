@@ -22,29 +22,28 @@ NAME = "run.db"
 """What `generate` calls the journal that it puts beside the videos."""
 
 
-def found(path: str) -> str:
+def found(path: Path) -> Path:
     """The journal at a path, or in the folder there.
 
     Raises:
         ConfigurationError: There is none.
     """
-    place = Path(path)
-    if place.is_dir() and (place / NAME).is_file():
-        return str(place / NAME)
-    if place.is_file():
+    if path.is_file():
         return path
-    near = get_close_matches(place.name, [file.name for file in place.parent.glob("*.db")], n=1)
-    advice = f"did you mean {str(place.with_name(near[0]))!r}?" if near else "check its name."
-    raise ConfigurationError(f"There is no journal {path!r}: {advice}")
+    if (path / NAME).is_file():
+        return path / NAME
+    near = get_close_matches(path.name, [file.name for file in path.parent.glob("*.db")], n=1)
+    advice = f"did you mean {str(path.with_name(near[0]))!r}?" if near else "check its name."
+    raise ConfigurationError(f"There is no journal {str(path)!r}: {advice}")
 
 
-def is_there(path: str | None) -> TypeGuard[str]:
+def is_there(path: Path | None) -> TypeGuard[Path]:
     """Whether a journal was named and is there."""
-    return path is not None and Path(path).exists()
+    return path is not None and path.exists()
 
 
 @asynccontextmanager
-async def held(path: str) -> AsyncIterator[Journal]:
+async def held(path: Path) -> AsyncIterator[Journal]:
     """A journal that is this process's alone for as long as the block lasts; made if it is missing.
 
     Raises:
@@ -62,7 +61,7 @@ async def held(path: str) -> AsyncIterator[Journal]:
             await anyio.to_thread.run_sync(journal.close)
 
 
-def entries_of(path: str) -> Iterator[Entry]:
+def entries_of(path: Path) -> Iterator[Entry]:
     """What a journal holds, also while another process writes it.
 
     Raises:
@@ -78,7 +77,7 @@ def step_of(entry: Entry | None, errand: Errand) -> str:
     """What a run on this errand does with an item, in one word."""
     step = next_of(entry, retry_failed=errand.terms.retry_failed)
     if step is Next.TELL and entry is not None and entry.state is EntryState.SUCCEEDED:
-        return "nothing" if file_of(entry, Path(errand.folder)) else "fetch"
+        return "nothing" if file_of(entry, errand.folder) else "fetch"
     return "nothing" if step is Next.TELL else step
 
 

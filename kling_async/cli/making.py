@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from operator import attrgetter
+from pathlib import Path
 
 import attrs
 from rich.console import Console
@@ -42,7 +43,7 @@ class Making:
 
     errand: Errand
     total: int
-    report: str | None = None
+    report: Path | None = None
     is_json: bool = False
     is_quiet: bool = False
     problem_at: Callable[[int], KlingError | None] = lambda _: None

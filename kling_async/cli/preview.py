@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -56,7 +57,7 @@ class Preview:
         return cls(items, _spent(entries))
 
     @classmethod
-    async def of_requests(cls, requests: Iterable[VideoRequest], journal: str | None) -> Preview:
+    async def of_requests(cls, requests: Iterable[VideoRequest], journal: Path | None) -> Preview:
         """Of some requests, each beside what the journal knows of it, if there is one.
 
         Raises:

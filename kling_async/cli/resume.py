@@ -27,11 +27,11 @@ FAILED = 1
 
 
 async def resume(
-    journal: Annotated[str, Parameter(name="JOURNAL")],
+    journal: Annotated[Path, Parameter(name="JOURNAL")],
     /,
     *,
-    out: Annotated[str | None, Parameter(metavar="DIR")] = None,
-    report: Annotated[str | None, Parameter(metavar="FILE")] = None,
+    out: Annotated[Path | None, Parameter(metavar="DIR")] = None,
+    report: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     max_concurrency: Annotated[int, Parameter(metavar="N", validator=validators.Number(gte=1))] = AT_ONCE,
     dry_run: bool = False,
     json: bool = False,
@@ -57,7 +57,7 @@ async def resume(
     """
     path = found(journal)
     errand = Errand(
-        folder=str(Path(path).parent) if out is None else out,
+        folder=path.parent if out is None else out,
         service=service,
         journal=path,
         terms=terms,
@@ -85,7 +85,7 @@ def _priced(errand: Errand, entries: Sequence[Entry]) -> Errand:
     return attrs.evolve(errand, models=models, prices=errand.terms.prices(models))
 
 
-def _nothing_to_do(entries: Sequence[Entry], path: str, *, is_quiet: bool) -> int:
+def _nothing_to_do(entries: Sequence[Entry], path: Path, *, is_quiet: bool) -> int:
     has_failed = any(entry.state in FAILURES for entry in entries)
     if not is_quiet:
         advice = "; --retry-failed submits again what failed" if has_failed else ""

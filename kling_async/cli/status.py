@@ -47,7 +47,7 @@ async def status(
     """
     names = list(dict.fromkeys(names))
     journals = [name for name in names if Path(name).exists() or name.endswith(".db")]  # noqa: ASYNC240 - nothing else runs
-    for path in map(found, journals):
+    for path in [found(Path(name)) for name in journals]:
         _show_journal(path, is_json=json)
     ids = [name for name in names if name not in journals]
     return await _show_jobs(ids, service, is_json=json) if ids else 0
@@ -84,7 +84,7 @@ def _show_job(job: Job) -> None:
             say(Text.assemble((f"  {name:7}", "dim"), plain(str(value))), console)
 
 
-def _show_journal(path: str, *, is_json: bool) -> None:
+def _show_journal(path: Path, *, is_json: bool) -> None:
     """Entry by entry, for there may be many, then how many there are."""
     console = stdout()
     states: Counter[str] = Counter()
@@ -100,7 +100,7 @@ def _show_journal(path: str, *, is_json: bool) -> None:
             put("\t".join(map(plain, _cells(entry))))
     counts = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in states.items())
     money = f"; {money_text(spent)} spent" if spent is not None else ""
-    say(f"{plain(path)}: {counts or 'no videos'}{money}", stderr())
+    say(f"{plain(str(path))}: {counts or 'no videos'}{money}", stderr())
 
 
 def row(entry: Entry, console: Console) -> Text:

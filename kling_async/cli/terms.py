@@ -70,13 +70,6 @@ class Terms:
         return words if self.on_ambiguous == "report" else [*words, "--on-ambiguous", self.on_ambiguous]
 
 
-def cost_of(models: Mapping[str, int], prices: Mapping[str, Decimal] | None) -> Decimal | None:
-    """What so many videos of each model cost; None where a price is missing."""
-    if prices is None or any(model not in prices for model in models):
-        return None
-    return sum((prices[model] * count for model, count in models.items()), Decimal(0))
-
-
 def _amount(text: str, option: str) -> Decimal:
     try:
         return dollars(text, name=option)

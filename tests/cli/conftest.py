@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -42,7 +43,15 @@ class Done:
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch) -> Path:
+def _heard() -> Iterator[None]:
+    """Ctrl-C is heard, also where the tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, _heard) -> Path:
     """An empty working folder, in an environment that says nothing of any service."""
     for name in [name for name in os.environ if name.startswith("GMI_")]:
         monkeypatch.delenv(name)

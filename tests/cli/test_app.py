@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+
 import pytest
 
 from kling_async.cli.app import run
 from kling_async.config import __version__
+from kling_async.emulator import Fault, Stall
+from tests.cli.conftest import until
 
 
 def test_help_names_every_command_the_key_and_the_exit_statuses(cli):
@@ -12,6 +17,7 @@ def test_help_names_every_command_the_key_and_the_exit_statuses(cli):
     for word in (
         "demo",
         "generate",
+        "resume",
         "download",
         "status",
         "list",
@@ -24,7 +30,10 @@ def test_help_names_every_command_the_key_and_the_exit_statuses(cli):
     assert done.err == ""
 
 
-@pytest.mark.parametrize("command", ["demo", "generate", "download", "status", "list", "models", "emulator"])
+@pytest.mark.parametrize(
+    "command",
+    ["demo", "generate", "resume", "download", "status", "list", "models", "emulator", "completion"],
+)
 def test_every_command_has_help_and_no_option_for_the_key(cli, command):
     done = cli(command, "--help")
     assert done.status == 0
@@ -128,3 +137,43 @@ def test_ctrl_c_before_anything_runs_is_quiet(cli, monkeypatch):
     )
     done = cli("generate", "--from", "-")
     assert (done.status, done.out, done.err) == (130, "", "")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_every_command_and_option(cli, shell):
+    script = cli("completion", shell).out
+    for word in ("generate", "resume", "retry-failed", "on-ambiguous", "no-journal"):
+        assert word in script
+
+
+def test_completion_for_bash_completes(cli, home):
+    (home / "complete.sh").write_text(
+        f"{cli('completion', 'bash').out}\nCOMP_WORDS=(kling-async re) COMP_CWORD=1\n_kling_async\n"
+        'echo "${COMPREPLY[@]}"\n'
+    )
+    done = subprocess.run(["bash", "complete.sh"], capture_output=True, text=True, timeout=20, check=True)  # noqa: S607
+    assert done.stdout == "resume\n"
+
+
+def test_a_request_to_end_stops_what_runs_until_ctrl_c(started):
+    process = started("emulator", "--port", "0")
+    process.stdout.readline()
+    process.terminate()
+    assert process.wait(20) == 0
+
+
+def test_a_second_request_to_end_waits_for_nothing(serve, started):
+    emulator = serve(faults=(Fault("submit", Stall(60.0)),))
+    process = started("generate", "a cat")
+    until(lambda: emulator.stats.accepted)
+    until(lambda: (process.terminate(), process.poll())[1] is not None)
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_where_no_request_to_end_can_come_commands_run_all_the_same(cli, serve, monkeypatch):
+    def missing(*_: object) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr("asyncio.unix_events._UnixSelectorEventLoop.add_signal_handler", missing)
+    serve()
+    assert cli("models").status == 0

@@ -185,7 +185,7 @@ def test_a_report_that_cannot_be_written_is_one_sentence_and_nothing_is_sent(cli
     emulator = serve()
     done = cli("generate", "a cat", "--report", path)
     assert done.status == 2
-    assert f"The report cannot be written to {path!r}: " in done.complaint
+    assert f"The report cannot be written to {str(Path(path))!r}: " in done.complaint
     assert not emulator.stats.requests
     assert list((home / "folder").iterdir()) == []
 
@@ -244,7 +244,9 @@ def test_the_emulator_in_the_process_needs_no_key(cli, home):
 def test_without_a_journal_ctrl_c_tells_the_ids_of_what_runs(serve, started, home):
     emulator = serve(script=lambda *_: Fate(ending="stuck_processing"))
     (home / "p.txt").write_text("".join(f"prompt number {number}\n" for number in range(20)))
-    process = started("generate", "--from", "p.txt", "--max-concurrency", "3", "--out", "my v", "--no-journal")
+    process = started(
+        "generate", "--from", "p.txt", "--max-concurrency", "3", "--out", "my v", "--no-journal"
+    )
     until(lambda: len(emulator.stats.accepted) == 3)
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
@@ -260,11 +262,11 @@ def test_without_a_journal_ctrl_c_tells_the_ids_of_what_runs(serve, started, hom
 
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_command_that_an_interruption_tells_makes_the_rest_and_buys_nothing_twice(
-    cli, serve, started, home, number, status
+    cli, serve, started, number, status
 ):
     slow = Fate(queue_time=0.0, run_time=1500.0)
     emulator = serve(script=lambda count, _: slow if count <= 3 else None)
-    (home / "p.txt").write_text("".join(f"prompt number {number}\n" for number in range(9)))
+    Path("p.txt").write_text("".join(f"prompt number {number}\n" for number in range(9)))
     process = started("generate", "--from", "p.txt", "--max-concurrency", "3", "--out", "my v")
     until(lambda: len(emulator.stats.accepted) == 3)
     process.send_signal(number)
@@ -281,7 +283,7 @@ def test_the_command_that_an_interruption_tells_makes_the_rest_and_buys_nothing_
     assert done.err == "Going on with my v/run.db: 3 under way, 6 of 9 to submit.\n"
     assert done.out.startswith("9 of 9 videos saved in my v/ (")
     assert len(emulator.stats.accepted) == 9
-    names = sorted(path.name[:5] for path in (home / "my v").glob("*.mp4"))
+    names = sorted(path.name[:5] for path in Path("my v").glob("*.mp4"))
     assert names == [f"{index:05}" for index in range(9)]
 
 

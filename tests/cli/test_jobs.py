@@ -24,35 +24,6 @@ def ids(serve, cli):
     return [job.request_id for job in emulator.stats.accepted]
 
 
-def test_status_shows_the_prompt_and_the_video_or_the_reason(cli, ids):
-    done = cli("status", *ids, ids[0])
-    assert (done.status, done.err) == (0, "")
-    made, prompt, video, lost, other_prompt, reason = done.out.splitlines()
-    assert made.split()[:2] == [ids[0], "success"]
-    assert prompt == "  prompt a black cat"
-    assert video.split()[0] == "video"
-    assert video.endswith(f"{ids[0]}.mp4")
-    assert lost.split()[:2] == [ids[1], "failed"]
-    assert other_prompt == "  prompt a white dog"
-    assert reason == "  reason policy"
-
-
-def test_status_as_json_has_an_object_for_each_id_also_for_one_that_is_not_known(cli, ids):
-    done = cli("status", "nonsense", ids[0], "--json")
-    assert done.status == 1
-    unknown, known = done.records
-    assert (unknown["request_id"], unknown["error_type"]) == ("nonsense", "NotFoundError")
-    assert (known["request_id"], known["status"], known["prompt"]) == (ids[0], "success", "a black cat")
-    assert "nonsense" in done.complaint
-
-
-def test_an_unknown_id_is_one_sentence(cli, serve):
-    serve()
-    done = cli("status", "../models")
-    assert done.status == 1
-    assert "the service does not know it" in done.complaint
-
-
 def test_a_call_that_is_tried_again_says_so(cli, serve):
     serve(faults=(Fault("models", BAD_GATEWAY),))
     done = cli("models")

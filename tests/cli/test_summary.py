@@ -1,15 +1,33 @@
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
+import attrs
+import pytest
+
 from kling_async._display.tally import Tally
+from kling_async.cli.errand import Errand
 from kling_async.cli.screen import stdout
 from kling_async.cli.service import Service
-from kling_async.cli.summary import Errand, reasons, say_interrupted, summarise
-from kling_async.errors import DownloadError, KlingError
-from kling_async.models import Result, ResultState, VideoRequest
+from kling_async.cli.summary import reasons, say_interrupted, summarise
+from kling_async.cli.terms import Terms
+from kling_async.errors import (
+    AmbiguousSubmitError,
+    APIConnectionError,
+    BudgetExceededError,
+    DownloadError,
+    InvalidRequestError,
+    KlingError,
+)
+from kling_async.events import Resumed, Spent, SubmitAmbiguous
+from kling_async.models import Job, JobStatus, Result, ResultState, VideoRequest
 
-HERE = Errand(folder="my videos", service=Service(base_url="http://127.0.0.1:1"))
+HERE = Errand(
+    folder=Path("my videos"), service=Service(base_url="http://127.0.0.1:1"), models=("kling-v2-6",)
+)
+KEPT = attrs.evolve(HERE, service=Service(), journal=Path("my videos/run.db"))
+FAILED = Job(request_id="r9", status=JobStatus.FAILED)
 
 
 def result(index: int, state: ResultState = ResultState.SUCCEEDED, error: str | None = None, **fields):
@@ -69,7 +87,7 @@ def test_an_interruption_names_what_goes_on_and_how_to_pick_it_up(capfd):
     tally = Tally(total=5, saves=True)
     tally.follow("r1")
     tally.follow("r2")
-    say_interrupted(tally, Errand(folder="v", service=Service()))
+    say_interrupted(tally, Errand(folder=Path("v"), service=Service()))
     assert capfd.readouterr().err.splitlines() == [
         "kling-async: interrupted: 0 saved, 0 failed, 2 still open, 3 not sent.",
         "The open ones go on at the service and are charged. To save them:",
@@ -87,8 +105,101 @@ def test_an_interruption_with_nothing_open_says_so_in_one_line(capfd):
 def test_an_emulators_jobs_are_not_offered_for_later(capfd):
     tally = Tally(total=5, saves=True)
     tally.follow("r1")
-    errand = Errand(folder="v", service=Service(), is_emulated=True)
+    errand = Errand(folder=Path("v"), service=Service(), is_emulated=True)
     say_interrupted(tally, errand)
     assert capfd.readouterr().err.splitlines()[1:] == ["The emulator ended, and its jobs with it."]
     summarise([saved(0)], tally, errand, seconds=1, console=None)
     assert capfd.readouterr().err == ""
+
+
+def test_the_summary_tells_what_was_there_before_and_what_was_spent(capfd):
+    job = Job(request_id="a", status=JobStatus.SUCCESS)
+    tally = Tally(total=2, saves=True)
+    tally(Resumed(at=0.0, index=0, request_id="a", job=job, path=Path("a.mp4")))
+    summarise([saved(0)], tally, KEPT, seconds=65, console=stdout())
+    tally(Spent(at=0.0, cost_usd=Decimal("0.35"), total_usd=Decimal("0.35")))
+    summarise([saved(0), saved(1)], tally, KEPT, seconds=65, console=stdout())
+    tally(Spent(at=0.0, cost_usd=Decimal("0.35"), total_usd=Decimal("1.70")))
+    summarise([saved(0), saved(1)], tally, KEPT, seconds=65, console=stdout())
+    assert capfd.readouterr().out.splitlines() == [
+        "1 of 1 videos saved in my videos/ (1 of them before; 1:05)",
+        "2 of 2 videos saved in my videos/ (1 of them before; 1:05; $0.35 spent)",
+        "2 of 2 videos saved in my videos/ (1 of them before; 1:05; $0.70 spent, $1.00 before)",
+    ]
+
+
+RESUME = "  kling-async resume 'my videos/run.db'"
+GO_ON = ["To go on with what can still come:", RESUME]
+AGAIN = ["To submit again what failed, and pay for it again:", f"{RESUME} --retry-failed"]
+TWICE = [
+    "To send again the 1 that the service may have taken, and perhaps pay for them twice:",
+    f"{RESUME} --on-ambiguous resend",
+]
+
+
+@pytest.mark.parametrize(
+    "missing, advice",
+    [
+        (result(0, error="disk full"), GO_ON),
+        (result(0, ResultState.TIMED_OUT, "slow"), GO_ON),
+        (result(0, ResultState.FAILED, "cannot be asked about"), GO_ON),
+        (result(0, ResultState.FAILED, "policy", job=FAILED), AGAIN),
+        (result(0, ResultState.AMBIGUOUS, "lost"), GO_ON + TWICE),
+        (attrs.evolve(result(0, ResultState.NOT_SUBMITTED), error=InvalidRequestError("no")), []),
+        (attrs.evolve(result(0, ResultState.NOT_SUBMITTED), error=BudgetExceededError("no")), []),
+    ],
+)
+def test_what_can_be_done_about_a_missing_video_is_told_as_a_command(capfd, missing, advice):
+    assert summarise([missing], Tally(total=1, saves=True), KEPT, seconds=1, console=None) == 1
+    assert capfd.readouterr().err.splitlines()[2:] == advice
+
+
+def test_who_said_resend_is_not_told_to_say_it(capfd):
+    errand = attrs.evolve(KEPT, terms=Terms(on_ambiguous="resend"))
+    summarise([result(0, ResultState.AMBIGUOUS, "lost")], Tally(total=1), errand, seconds=1, console=None)
+    assert capfd.readouterr().err.splitlines()[2:] == [GO_ON[0], f"{RESUME} --on-ambiguous resend"]
+
+
+def test_without_a_journal_the_ambiguous_ones_are_looked_for_by_hand(capfd):
+    lost = attrs.evolve(result(0, ResultState.AMBIGUOUS), error=AmbiguousSubmitError("lost"))
+    summarise([lost], Tally(total=1), HERE, seconds=1, console=None)
+    assert capfd.readouterr().err.splitlines()[2:] == [
+        "To see what the service took of the ambiguous ones:",
+        "  kling-async list --model kling-v2-6 --base-url http://127.0.0.1:1",
+    ]
+
+
+def lost_submit() -> Tally:
+    tally = Tally(total=2, saves=True)
+    tally(SubmitAmbiguous(at=0.0, index=0, error=APIConnectionError("reset")))
+    return tally
+
+
+def test_an_interruption_tells_what_has_no_answer_and_what_runs(capfd):
+    tally = lost_submit()
+    for number in range(12):
+        tally.follow(f"r{number}")
+    tally.total = 20
+    say_interrupted(tally, KEPT)
+    assert capfd.readouterr().err.splitlines() == [
+        "kling-async: interrupted: 0 saved, 0 failed, 12 still open, 1 without an answer, 7 not sent.",
+        "The open ones go on at the service and are charged: r0, r1, r2, r3, r4, r5, r6, r7, r8, r9 and 2 more",
+        "To go on:",
+        RESUME,
+    ]
+
+
+@pytest.mark.parametrize("is_hasty", [False, True])
+def test_an_interruption_without_a_journal_tells_where_to_look_for_what_has_no_answer(capfd, is_hasty):
+    say_interrupted(lost_submit(), attrs.evolve(HERE, service=Service()), is_hasty=is_hasty)
+    assert capfd.readouterr().err.splitlines() == [
+        "kling-async: interrupted: 0 saved, 0 failed, 0 still open, 1 without an answer, 1 not sent"
+        + (" or without an answer." if is_hasty else "."),
+        "To see what the service took:",
+        "  kling-async list --model kling-v2-6",
+    ]
+
+
+def test_an_interruption_with_a_journal_and_nothing_left_needs_no_command(capfd):
+    say_interrupted(Tally(total=0), KEPT)
+    assert len(capfd.readouterr().err.splitlines()) == 1

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kling_async._journal.entry import EntryState, Identity
+from kling_async._journal.journal import Journal
+from kling_async.cli.errand import Errand
+from kling_async.cli.journals import entries_of, found, going_on, held, standing, step_of
+from kling_async.cli.service import Service
+from kling_async.cli.terms import Terms
+from kling_async.errors import ConfigurationError
+
+DONE = {"status": "success", "outcome": {"media_urls": [{"url": "https://storage.example/v.mp4"}]}}
+
+
+@pytest.fixture
+def journal(home):
+    """A journal with an entry of each state, in the order of the states' names."""
+    with Journal(home / "run.db") as journal:
+        for place, state in enumerate(sorted(EntryState)):
+            identity = Identity(key=None, fingerprint="f", occurrence=place)
+            number = journal.intend(
+                identity, model="kling-v2-6", payload={"prompt": state}, at=5.0, cost_usd=None
+            )
+            if state is EntryState.NOT_SUBMITTED:
+                journal.withdraw(number, error="refused")
+            elif state not in {EntryState.INTENDED, EntryState.AMBIGUOUS, EntryState.DROPPED}:
+                journal.accept(number, request_id=state, record={"status": "queued"})
+            if state not in {EntryState.INTENDED, EntryState.SUBMITTED, EntryState.NOT_SUBMITTED}:
+                record = DONE if state is EntryState.SUCCEEDED else {"status": state}
+                journal.end(number, state=state, record=record, error=None)
+        yield journal
+
+
+def errand(**terms: bool) -> Errand:
+    return Errand(folder=Path(), service=Service(), journal=Path("run.db"), terms=Terms(**terms))
+
+
+@pytest.mark.parametrize("retry_failed", [False, True])
+def test_each_entry_has_one_next_step(journal, retry_failed):
+    steps = {entry.state: step_of(entry, errand(retry_failed=retry_failed)) for entry in journal.entries()}
+    failed = "submit" if retry_failed else "nothing"
+    assert steps == {
+        EntryState.AMBIGUOUS: "settle",
+        EntryState.CANCELLED: failed,
+        EntryState.DROPPED: "submit",
+        EntryState.FAILED: failed,
+        EntryState.INTENDED: "settle",
+        EntryState.NOT_SUBMITTED: "submit",
+        EntryState.SUBMITTED: "wait",
+        EntryState.SUCCEEDED: "fetch",
+        EntryState.TIMED_OUT: "wait",
+    }
+    assert step_of(None, errand()) == "submit"
+
+
+def test_a_video_that_is_here_needs_nothing_more(journal, home):
+    (home / "v.mp4").write_bytes(b"1234")
+    number = next(entry.number for entry in journal.entries() if entry.state is EntryState.SUCCEEDED)
+    journal.save(number, path="/elsewhere/v.mp4", size_bytes=4, sha256=None)
+    entry = next(entry for entry in journal.entries() if entry.number == number)
+    assert step_of(entry, errand()) == "nothing"
+    (home / "v.mp4").write_bytes(b"123")
+    assert step_of(entry, errand()) == "fetch"
+
+
+def test_what_is_gone_on_with_is_counted_in_words(journal):
+    entries = [*journal.entries(), None]
+    words = "1 made before, 2 under way, 2 without an answer, 2 failed before"
+    assert standing(entries) == words
+    assert going_on(entries, errand()) == f"Going on with run.db: {words}, 3 of 10 to submit."
+    assert going_on(entries, errand(retry_failed=True)).endswith(", 5 of 10 to submit.")
+    assert going_on([None, None], errand()) == standing([]) == ""
+
+
+def test_a_journal_is_found_by_its_folder_and_a_near_name_is_offered(home):
+    (home / "v").mkdir()
+    with Journal(home / "v" / "run.db"):
+        pass
+    assert found(Path("v")) == found(Path("v/run.db")) == Path("v/run.db")
+    for name, advice in [
+        ("v/runn.db", "did you mean 'v/run.db'?"),
+        ("v/x", "check its name."),
+        ("w/run.db", "check its name."),
+    ]:
+        with pytest.raises(ConfigurationError) as caught:
+            found(Path(name))
+        assert str(caught.value) == f"There is no journal {name!r}: {advice}"
+
+
+async def test_a_journal_is_held_for_as_long_as_the_block_lasts(home):
+    async with held(Path("run.db")):
+        with pytest.raises(ConfigurationError, match="is in use"):
+            async with held(Path("run.db")):
+                raise AssertionError
+    async with held(Path("run.db")):
+        pass
+
+
+async def test_what_cannot_be_written_at_the_end_hides_nothing(home):
+    with pytest.raises(RuntimeError, match="the batch's own"):
+        async with held(Path("run.db")) as journal:
+            identity = Identity(key=None, fingerprint="f", occurrence=0)
+            journal.intend(identity, model="m", payload={"prompt": "x"}, at=5.0, cost_usd=None)
+            journal._store._writer.execute("DROP TABLE entries")
+            raise RuntimeError("the batch's own error")
+
+
+def test_what_is_no_journal_cannot_be_read(home):
+    (home / "run.db").write_text("a cat\n" * 1000)
+    with pytest.raises(ConfigurationError, match="is not a journal of kling_async"):
+        list(entries_of(Path("run.db")))

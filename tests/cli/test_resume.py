@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import pytest
+
+from kling_async._journal.entry import EntryState, Identity
+from kling_async._journal.journal import Journal
+from kling_async.emulator import Fate, Fault
+from tests.cli.conftest import FAILING
+
+
+@pytest.fixture
+def left(serve, cli, home):
+    """What a first command left in a journal that is not beside its videos."""
+
+    def left(*prompts: str, **settings: object):
+        emulator = serve(**settings)
+        cli("generate", *prompts, "--max-concurrency", "1", "--journal", "run.db", "--out", "v", "--quiet")
+        return emulator
+
+    return left
+
+
+def prompts_of(emulator) -> list[str]:
+    return [job.payload["prompt"] for job in emulator.stats.accepted]
+
+
+def test_what_is_made_is_not_bought_again_and_its_lost_file_is_fetched(left, cli, home):
+    emulator = left("a cat", "a dog")
+    lost = next((home / "v").glob("*cat*"))
+    lost.unlink()
+    done = cli("resume", "run.db", "--out", "v")
+    assert done.status == 0
+    assert done.out.startswith("2 of 2 videos saved in v/ (1 of them before; ")
+    assert done.err == "Going on with run.db: 2 made before, 0 of 2 to submit.\n"
+    assert lost.exists()
+    assert prompts_of(emulator) == ["a cat", "a dog"]
+
+
+def test_the_folder_is_the_journals_own_unless_another_is_named(left, cli, home):
+    left("a cat")
+    done = cli("resume", "run.db")
+    assert done.out.startswith("1 of 1 videos saved in ./ (")
+    assert len(list(home.glob("*.mp4"))) == 1
+
+
+def test_failed_ones_are_bought_again_only_on_request(left, cli):
+    emulator = left("a cat", "a dog", faults=(Fault("submit", FAILING, nth=1),))
+    done = cli("resume", "run.db", "--out", "v")
+    assert done.status == 1
+    assert done.err == (
+        "Nothing to do: run.db holds 1 made before, 1 failed before; --retry-failed submits again what failed.\n"
+    )
+    assert len(emulator.stats.accepted) == 2
+    assert cli("resume", "run.db", "--out", "v", "--retry-failed").status == 0
+    assert prompts_of(emulator) == ["a cat", "a dog", "a cat"]
+
+
+def test_nothing_to_do_is_one_sentence_and_needs_no_key(left, cli, monkeypatch):
+    left("a cat")
+    monkeypatch.delenv("GMI_API_KEY")
+    done = cli("resume", "run.db", "--out", "v")
+    assert (done.status, done.out) == (0, "")
+    assert done.err == "Nothing to do: run.db holds 1 made before.\n"
+    assert cli("resume", "run.db", "--out", "v", "--quiet").err == ""
+
+
+def test_an_empty_journal_is_nothing_to_do(cli, home):
+    Journal(home / "run.db").close()
+    assert cli("resume", "run.db").err == "Nothing to do: run.db holds no videos.\n"
+
+
+def test_what_was_never_sent_is_submitted_under_the_cap_with_its_options(left, cli, home):
+    (home / "cat.png").write_bytes(b"\x89PNG")
+    emulator = left("it moves", "it sleeps", "--image", "cat.png", "--max-cost", "0.5", "--price", "0.35")
+    assert prompts_of(emulator) == ["it moves"]
+    done = cli("resume", "run.db", "--out", "v", "--price", "0.4", "--max-cost", "1")
+    assert done.status == 0
+    assert done.out.startswith("2 of 2 videos saved in v/ (1 of them before; ")
+    assert done.out.endswith("; $0.40 spent, $0.35 before)\n")
+    assert prompts_of(emulator) == ["it moves", "it sleeps"]
+    assert emulator.stats.accepted[1].payload["image"].startswith(emulator.url)
+
+
+def test_a_spent_cap_offers_no_command_that_would_end_in_the_same(serve, cli):
+    serve()
+    done = cli("generate", "a cat", "a dog", "--max-cost", "0.5", "--price", "0.35", "--max-concurrency", "1")
+    assert done.status == 1
+    complaint, reason = done.err.splitlines()
+    assert complaint == "kling-async: 1 of 2 videos were not saved:"
+    assert "above max_cost_usd=$0.5; it was not sent. Raise the cap to go on." in reason
+
+
+def test_a_later_order_leaves_out_what_an_earlier_one_did_not_send(serve, cli):
+    emulator = serve()
+    cli("generate", "a mistake", "a cat", "--max-cost", "0", "--price", "1", "--quiet")
+    done = cli("generate", "a cat")
+    assert done.err == "Left out from now on: 1 of earlier commands that were never sent.\n"
+    assert cli("resume", "videos").err.startswith("Nothing to do: ")
+    assert prompts_of(emulator) == ["a cat"]
+
+
+def test_the_same_command_again_says_what_was_made_and_how_to_get_new_takes(serve, cli):
+    emulator = serve()
+    order = ["generate", "a cat", "a dog"]
+    cli(*order, "--quiet")
+    done = cli(*order)
+    assert done.out.startswith("2 of 2 videos saved in videos/ (2 of them before; ")
+    assert done.err.splitlines() == [
+        "Going on with videos/run.db: 2 made before, 0 of 2 to submit.",
+        "For new takes of them: --no-journal, or another --journal.",
+    ]
+    assert cli(*order, "--no-journal").err == ""
+    assert len(emulator.stats.accepted) == 4
+
+
+def test_a_submit_without_an_answer_is_looked_for_and_not_sent_again(serve, cli, home):
+    emulator = serve()
+    with Journal(home / "run.db") as journal:
+        identity = Identity(key="mine", fingerprint="f", occurrence=0)
+        journal.intend(identity, model="kling-v2-6", payload={"prompt": "a cat"}, at=1.0, cost_usd=None)
+    done = cli("resume", "run.db", "--json")
+    assert done.status == 1
+    (record,) = done.records
+    assert (record["key"], record["state"], record["prompt"]) == ("mine", "ambiguous", "a cat")
+    assert not emulator.stats.accepted
+    assert done.err.splitlines()[-2:] == [
+        "To send again the 1 that the service may have taken, and perhaps pay for them twice:",
+        "  kling-async resume run.db --on-ambiguous resend",
+    ]
+    assert cli("resume", "run.db", "--on-ambiguous", "resend").status == 0
+    assert prompts_of(emulator) == ["a cat"]
+    (entry,) = Journal.read(home / "run.db")
+    assert (entry.identity, entry.state) == (identity, EntryState.SUCCEEDED)
+
+
+def test_every_result_is_told_with_a_report(left, cli, home):
+    left("a cat", faults=(Fault("submit", FAILING, nth=1),))
+    done = cli("resume", "run.db", "--retry-failed", "--json", "--report", "r.html")
+    assert [(record["index"], record["state"]) for record in done.records] == [(0, "succeeded")]
+    assert "1 of 1 videos made" in (home / "r.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "tokens, sentence",
+    [
+        (["resume", "lost.db"], "There is no journal 'lost.db': check its name."),
+        (["resume", "."], "There is no journal '.': check its name."),
+        (["resume", "notes.txt"], "notes.txt' is not a journal of kling_async. It was left as it is"),
+        (["resume", "notes.txt", "--dry-run"], "notes.txt' is not a journal of kling_async."),
+        (["status", "lost.db"], "There is no journal 'lost.db': check its name."),
+        (["status", "notes.txt"], "notes.txt' is not a journal of kling_async."),
+        (["generate", "a cat", "--journal", "notes.txt"], "notes.txt' is not a journal of kling_async."),
+        (["generate", "a cat", "--journal", "gone/run.db"], "there is no folder"),
+        (["generate", "a cat", "--journal", "folder"], "The journal 'folder' is a folder"),
+        (
+            ["generate", "a cat", "--journal", "run.db", "--no-journal"],
+            "--journal and --no-journal are one too many",
+        ),
+        (["generate", "a cat", "--out", "notes.txt"], "Videos cannot be saved in 'notes.txt': "),
+        (["generate", "a cat", "--max-cost", "1"], "add --price kling-v2-6=USD."),
+        (["generate", "a cat", "--max-cost", "-1", "--price", "1"], "--max-cost takes US dollars"),
+        (["generate", "a cat", "--on-ambiguous", "resed"], 'Did you mean "resend"?'),
+        (["resum", "run.db"], 'Did you mean "resume"?'),
+        (["resume", "run.db", "--retry-faild"], "Did you mean --retry-failed?"),
+        (["completion", "bas"], 'Did you mean "bash"?'),
+    ],
+)
+def test_what_cannot_be_begun_is_one_sentence_and_nothing_is_sent(cli, serve, home, tokens, sentence):
+    emulator = serve()
+    (home / "notes.txt").write_text("a cat\n" * 1000)
+    (home / "folder").mkdir()
+    done = cli(*tokens)
+    assert done.status == 2
+    assert sentence in done.complaint
+    assert done.out == ""
+    assert not emulator.stats.requests
+    assert (home / "notes.txt").read_text() == "a cat\n" * 1000
+
+
+def test_a_journal_in_use_is_one_sentence_and_nothing_is_sent(cli, serve, home):
+    emulator = serve(script=lambda *_: Fate(ending="stuck_processing"))
+    with Journal(home / "run.db"):
+        for tokens in (["resume", "run.db"], ["generate", "a cat", "--journal", "run.db"]):
+            done = cli(*tokens)
+            assert done.status == 2
+            assert "is in use by another process" in done.complaint
+    assert not emulator.stats.accepted
