@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 import attrs
 
@@ -76,7 +76,7 @@ class _Cell:
     _loop: asyncio.AbstractEventLoop = attrs.field(init=False, factory=asyncio.get_running_loop)
     _began: float = attrs.field(init=False)
     _handle: Handle | None = attrs.field(init=False, default=None)
-    _shown: dict[str, Any] = attrs.field(init=False, factory=dict)
+    _shown: dict[str, str] = attrs.field(init=False, factory=dict)
     _timer: asyncio.TimerHandle | None = attrs.field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
@@ -95,16 +95,7 @@ class _Cell:
 
     def _show(self, stage: Stage) -> bool:
         """Whether showing works: a view that cannot be drawn must not hurt the batch."""
-        now = time.time()
-        view = View(
-            tally=self.tally,
-            seconds=self._loop.time() - self._began,
-            pace=self.forecast.pace(now=now),
-            seconds_left=self.forecast.seconds_left(waiting=self.tally.waiting, now=now),
-            is_kept=self.is_kept,
-            stage=stage,
-        )
-        bundle = {"text/html": view.html(), "text/plain": view.text()}
+        bundle = self._bundle(stage)
         if bundle == self._shown:
             return True
         try:
@@ -118,3 +109,16 @@ class _Cell:
             return False
         self._shown = bundle
         return True
+
+    def _bundle(self, stage: Stage) -> dict[str, str]:
+        """The view as it is now, for front ends that show HTML and for others."""
+        now = time.time()
+        view = View(
+            tally=self.tally,
+            seconds=self._loop.time() - self._began,
+            pace=self.forecast.pace(now=now),
+            seconds_left=self.forecast.seconds_left(waiting=self.tally.waiting, now=now),
+            is_kept=self.is_kept,
+            stage=stage,
+        )
+        return {"text/html": view.html(), "text/plain": view.text()}
