@@ -70,8 +70,9 @@ def test_ctrl_c_tells_the_command_for_what_is_not_saved_yet(serve, started, cli)
     process.send_signal(signal.SIGINT)
     process.wait(20)
     (job,) = emulator.stats.accepted
+    asked = emulator.stats.requests["status"]
     process = started("download", job.request_id, "--base-url", emulator.url)
-    until(lambda: emulator.stats.requests["status"])
+    until(lambda: emulator.stats.requests["status"] > asked)
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
     headline, _, command = process.stderr.read().splitlines()
