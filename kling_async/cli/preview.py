@@ -104,12 +104,12 @@ class Preview:
             yield f"{errand.journal}: {words}."
         yield f"{len(sent):,} of {len(self.items):,} would be submitted. Nothing was sent."
         if sent:
-            yield f"They cost {_cost(sent, errand.prices or {})}."
+            yield _cost(sent, errand.prices or {})
         if sent and errand.terms.cap is not None:
             fitting = _fitting(sent, Budget(errand.prices, errand.terms.cap, self.spent_usd))
             yield (
                 f"--max-cost {errand.terms.max_cost} lets {fitting:,} of them through; "
-                f"{money_text(self.spent_usd)} were spent before."
+                f"{money_text(self.spent_usd)} was spent before."
             )
 
 
@@ -131,13 +131,13 @@ def _record(index: int, item: Planned, step: str, errand: Errand) -> dict[str, A
 
 
 def _cost(sent: Sequence[Planned], prices: Mapping[str, Decimal]) -> str:
-    """Such as `$29.75 (85 at $0.35)`."""
+    """Such as `They cost $29.75 (85 at $0.35).`."""
     counts = Counter(item.model for item in sent)
     if unknown := [model for model in counts if model not in prices]:
-        return f"nobody knows what: --price {unknown[0]}=USD tells it"
+        return f"What they cost is not known: --price {unknown[0]}=USD tells it."
     total = sum((prices[model] * count for model, count in counts.items()), Decimal(0))
     parts = (f"{count:,} at {money_text(prices[model])}" for model, count in counts.items())
-    return f"{money_text(total)} ({', '.join(parts)})"
+    return f"They cost {money_text(total)} ({', '.join(parts)})."
 
 
 def _fitting(sent: Sequence[Planned], budget: Budget) -> int:

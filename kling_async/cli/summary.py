@@ -90,29 +90,29 @@ def say_interrupted(tally: Tally, errand: Errand, *, is_hasty: bool = False) -> 
         errand: Knows how to pick it up.
         is_hasty: The answers to what was just sent were not waited for.
     """
-    open_count, unanswered = len(tally.open_ids), tally.unanswered
+    unanswered, open_ids = tally.unanswered, tally.open_ids
     unsent = (tally.total or 0) - tally.submitted - tally.refused - unanswered
-    counts = [f"{tally.saved:,} saved", f"{tally.failed:,} failed", f"{open_count:,} still open"]
+    if unsent == tally.total and not is_hasty:
+        complain("interrupted before anything was done.")
+        return
+    counts = [f"{tally.saved:,} saved", f"{tally.failed:,} failed", f"{len(open_ids):,} still open"]
     if unanswered:
         counts.append(f"{unanswered:,} without an answer")
     counts.append(f"{unsent:,} not sent" + (" or without an answer" if is_hasty else ""))
     complain(f"interrupted: {', '.join(counts)}.")
     if errand.is_emulated:
         say("The emulator ended, and its jobs with it.", stderr())
-        return
-    if errand.journal is not None:
-        if open_count:
-            more = f" and {open_count - _MOST_NAMED:,} more" if open_count > _MOST_NAMED else ""
-            ids = ", ".join(tally.open_ids[:_MOST_NAMED])
-            say(f"The open ones go on at the service and are charged: {ids}{more}", stderr())
-        if open_count or unanswered or unsent:
+    elif errand.journal is None:
+        if open_ids:
+            why = "The open ones go on at the service and are charged. To save them"
+            _advise(why, errand.pick_up(open_ids))
+        if unanswered or is_hasty:
+            _advise("To see what the service took", errand.look())
+    else:
+        if open_ids:
+            say(f"The open ones go on at the service and are charged: {_listed(open_ids)}", stderr())
+        if open_ids or unanswered or unsent:
             _advise("To go on", errand.resume())
-        return
-    if open_count:
-        why = "The open ones go on at the service and are charged. To save them"
-        _advise(why, errand.pick_up(tally.open_ids))
-    if unanswered or is_hasty:
-        _advise("To see what the service took", errand.look())
 
 
 def _advise(why: str, command: str) -> None:
@@ -141,5 +141,10 @@ def _named(group: Sequence[Result]) -> str:
     if len(group) == 1:
         prompt = f" “{cut(first.request.prompt, _PROMPT_CHARACTERS)}”" if first.request else ""
         return f"#{first.index}{prompt}"
-    shown = ", ".join(f"#{result.index}" for result in group[:_MOST_NAMED])
-    return f"{shown} and {len(group) - _MOST_NAMED:,} more" if len(group) > _MOST_NAMED else shown
+    return _listed([f"#{result.index}" for result in group])
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first of them, and how many more there are."""
+    shown = ", ".join(names[:_MOST_NAMED])
+    return f"{shown} and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else shown

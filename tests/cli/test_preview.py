@@ -16,7 +16,7 @@ def test_nothing_is_sent_written_or_even_connected_to(cli, home):
     assert (len(shown), more) == (5, "and 2 more; --json shows all")
     assert done.err.splitlines() == [
         "7 of 7 would be submitted. Nothing was sent.",
-        "They cost nobody knows what: --price kling-v2-6=USD tells it.",
+        "What they cost is not known: --price kling-v2-6=USD tells it.",
     ]
     assert list(home.iterdir()) == []
 
@@ -28,7 +28,7 @@ def test_what_it_costs_is_told_where_prices_are_known_and_how_far_a_cap_goes(cli
     assert done.err.splitlines() == [
         "3 of 3 would be submitted. Nothing was sent.",
         "They cost $1.70 (2 at $0.35, 1 at $1.00).",
-        "--max-cost 0.7 lets 2 of them through; $0.00 were spent before.",
+        "--max-cost 0.7 lets 2 of them through; $0.00 was spent before.",
     ]
 
 
@@ -44,7 +44,7 @@ def test_what_the_journal_has_is_not_submitted_again(cli, serve, home):
         "videos/run.db: 1 made before, 1 failed before.",
         "1 of 3 would be submitted. Nothing was sent.",
         "They cost $0.35 (1 at $0.35).",
-        "--max-cost 1 lets 0 of them through; $0.70 were spent before.",
+        "--max-cost 1 lets 0 of them through; $0.70 was spent before.",
     ]
     again = cli(*order, "--retry-failed", "--json")
     assert [(record["index"], record["next"], record["price_usd"]) for record in again.records] == [

@@ -20,7 +20,7 @@ from kling_async.errors import (
     InvalidRequestError,
     KlingError,
 )
-from kling_async.events import Resumed, Spent, SubmitAmbiguous
+from kling_async.events import Finished, Resumed, Spent, SubmitAmbiguous
 from kling_async.models import Job, JobStatus, Result, ResultState, VideoRequest
 
 HERE = Errand(
@@ -95,10 +95,19 @@ def test_an_interruption_names_what_goes_on_and_how_to_pick_it_up(capfd):
     ]
 
 
-def test_an_interruption_with_nothing_open_says_so_in_one_line(capfd):
-    say_interrupted(Tally(total=5), HERE)
-    assert (
-        capfd.readouterr().err == "kling-async: interrupted: 0 saved, 0 failed, 0 still open, 5 not sent.\n"
+@pytest.mark.parametrize("errand", [HERE, KEPT], ids=["no journal", "journal"])
+def test_an_interruption_before_anything_was_done_says_so_in_one_line(capfd, errand):
+    say_interrupted(Tally(total=5), errand)
+    assert capfd.readouterr().err == "kling-async: interrupted before anything was done.\n"
+
+
+@pytest.mark.parametrize("errand", [HERE, KEPT], ids=["no journal", "journal"])
+def test_an_interruption_with_nothing_left_needs_no_command(capfd, errand):
+    tally = Tally(total=1)
+    tally(Finished(at=0.0, index=0, state=ResultState.NOT_SUBMITTED))
+    say_interrupted(tally, errand)
+    assert capfd.readouterr().err == (
+        "kling-async: interrupted: 0 saved, 1 failed, 0 still open, 0 not sent.\n"
     )
 
 
@@ -198,8 +207,3 @@ def test_an_interruption_without_a_journal_tells_where_to_look_for_what_has_no_a
         "To see what the service took:",
         "  kling-async list --model kling-v2-6",
     ]
-
-
-def test_an_interruption_with_a_journal_and_nothing_left_needs_no_command(capfd):
-    say_interrupted(Tally(total=0), KEPT)
-    assert len(capfd.readouterr().err.splitlines()) == 1
