@@ -140,7 +140,8 @@ class Journal:
 
     def unsettled(self) -> Iterator[Entry]:
         """The entries with a POST whose fate is unknown."""
-        return map(self._get, sorted(self._unsettled))
+        entries = map(self._get, sorted(self._unsettled))
+        return (entry for entry in entries if entry.request_id is None)
 
     def entries(self) -> Iterator[Entry]:
         """All entries, in the order in which they were first intended."""

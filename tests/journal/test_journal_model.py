@@ -131,6 +131,10 @@ class AgainstADictionary(RuleBasedStateMachine):
         assert not self.journal.owns("stranger")
         spent = sum((entry.cost_usd or Decimal(0) for entry in self.entries.values()), Decimal(0))
         assert self.journal.spent_usd() == spent
+        in_doubt = {EntryState.INTENDED, EntryState.AMBIGUOUS}
+        open_ones = [each for each, entry in self.entries.items() if entry.state in in_doubt]
+        unsettled = [entry.identity for entry in self.journal.unsettled()]
+        assert set(unsettled) == {each for each in open_ones if self.entries[each].request_id is None}
 
     def teardown(self):
         if self.journal is not None:
