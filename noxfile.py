@@ -76,6 +76,15 @@ def crash(session: nox.Session) -> None:
 
 
 @nox.session
+def simulation(session: nox.Session) -> None:
+    """Run whole batches in simulated worlds; `-- --seeds 100000` runs many, `-- --from 17 --trace` shows one."""
+    session.install(WHOLE, *group("tests"))
+    session.env["PYTHONSAFEPATH"] = "1"
+    session.env["PYTHONPATH"] = "tests"
+    session.run("python", "-m", "simulation", *(session.posargs or ["--seeds", "1000"]))
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Hold the code to its style, and each room to the rooms below it."""
     session.install(".", *group("lint"))

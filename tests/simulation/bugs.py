@@ -1,0 +1,99 @@
+"""Mistakes that the rules must find: each makes the engine do what it must not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any
+
+import pytest
+
+from kling_async import InternalServerError
+from kling_async._engine import settle, submit
+from kling_async._engine.books import Books
+from kling_async._engine.course import Course
+from kling_async._journal.journal import Journal
+from kling_async._policy.submission import SubmitFailure
+
+Bug = Callable[[pytest.MonkeyPatch], None]
+
+
+def write_after_the_post(patch: pytest.MonkeyPatch) -> None:
+    """The intent is on its way to the disk while the POST leaves."""
+
+    async def at_once(self: Journal) -> None:
+        pass
+
+    patch.setattr(Journal, "durable", at_once)
+
+
+def send_again_after_500(patch: pytest.MonkeyPatch) -> None:
+    """A 500 is taken for a POST that was not accepted."""
+    classify = submit.classify
+
+    def hopeful(error: Any) -> SubmitFailure:
+        return SubmitFailure.NOT_SENT if isinstance(error, InternalServerError) else classify(error)
+
+    patch.setattr(submit, "classify", hopeful)
+
+
+def adopt_what_has_an_owner(patch: pytest.MonkeyPatch) -> None:
+    """A lookup does not ask whose job a row is."""
+    _change_the_match(patch, is_claimed=lambda _: False)
+
+
+def adopt_one_of_too_many(patch: pytest.MonkeyPatch) -> None:
+    """More rows than lost replies are no reason to hesitate."""
+    adoptable = settle.adoptable
+
+    @wraps(adoptable)
+    def greedy(lost: Any, rows: Any, **settings: Any) -> Any:
+        found: dict[int, Any] = {}
+        for place in range(len(lost)):
+            taken = [job.request_id for job in found.values()]
+            left = [row for row in rows if row.request_id not in taken]
+            for row in left:
+                one = adoptable([lost[place]], [row], **{**settings, "known": [settings["known"][place]]})
+                if one:
+                    found[place] = one[0]
+                    break
+        return found
+
+    patch.setattr(settle, "adoptable", greedy)
+
+
+def keep_no_id(patch: pytest.MonkeyPatch) -> None:
+    """The id of an accepted job is not written down."""
+    patch.setattr(Books, "adopt", lambda self, item, job: None)
+
+
+def resubmit_after_a_crash(patch: pytest.MonkeyPatch) -> None:
+    """An intent without an answer is sent again by the next run, instead of being looked for."""
+    goes_on = Course._goes_on
+
+    def careless(self: Course, item: Any, entry: Any) -> bool:
+        return entry.job is not None and goes_on(self, item, entry)
+
+    patch.setattr(Course, "_goes_on", careless)
+
+
+def _change_the_match(patch: pytest.MonkeyPatch, **changed: Any) -> None:
+    adoptable = settle.adoptable
+
+    def wrong(lost: Any, rows: Any, **settings: Any) -> Any:
+        return adoptable(lost, rows, **{**settings, **changed})
+
+    patch.setattr(settle, "adoptable", wrong)
+
+
+BUGS: Mapping[str, Bug] = {
+    bug.__name__: bug
+    for bug in (
+        write_after_the_post,
+        send_again_after_500,
+        adopt_what_has_an_owner,
+        adopt_one_of_too_many,
+        keep_no_id,
+        resubmit_after_a_crash,
+    )
+}

@@ -1,0 +1,250 @@
+"""What will happen in a world: drawn from its seed before anything runs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from kling_async import VideoRequest
+
+POST_FAULTS = (
+    "refused",  # no connection was made
+    "throttled",  # 429
+    "denied",  # 400, not accepted
+    "broke",  # 402, not accepted
+    "lost",  # never arrived
+    "unheard",  # accepted, and the answer is lost
+    "failing",  # answered 500, 502, 408 or with garbage, not accepted
+    "lying",  # answered so, and accepted
+    "late",  # given up, and accepted long after
+    "odd",  # accepted, and answered with little more than an id
+    "doubled",  # accepted, and answered with the last answer once more
+)
+CALL_FAULTS = ("cut", "failing", "throttled", "refused")
+STATUS_FAULTS = (
+    *CALL_FAULTS,
+    "unseen",  # 404, for once
+    "stale",  # an answer of some time ago, once more
+    "new word",  # a status never seen before
+)
+JOB_FAULTS = (
+    "fails",
+    "is throttled",  # fails for a rate limit
+    "is cancelled",
+    "vanishes",  # 404 from some moment on
+    "sticks",  # never ends while the weather is bad
+    "shows late",  # its row does
+    "never shows",
+    "has no echo",  # its row has no payload
+)
+POINTS = ("post", "posted", "answered", "commit", "committing", "committed", "list", "listed")
+"""Where a process may be killed: before and after whatever others can see of it."""
+
+_RATES = (0.03, 0.1, 0.3)
+_PROMPTS = ("a cat", "an eagle", "the sea", "a city at night")
+
+
+@attrs.frozen(kw_only=True)
+class Weather:
+    """What the service does wrong, and how its list is."""
+
+    rates: Mapping[str, float] = attrs.field(factory=dict)
+    """The chance of each fault, by the kind of what it befalls and its name."""
+    outages: Sequence[tuple[float, float]] = ()
+    """From when to when nothing works."""
+    refusals: Sequence[tuple[float, float]] = ()
+    """From when to when the list is refused."""
+    skew: float = 0.0
+    """Seconds by which the service's clock is ahead."""
+    order: str = "newest"
+    rows: int = 100
+    """How many rows a page has at most."""
+    has_total: bool = True
+    has_more: bool = True
+    strangers: int = 0
+    """How many old jobs of others the list shows."""
+
+    def befalls(self, kind: str, faults: Sequence[str], dice: random.Random) -> str | None:
+        """Which of the faults, if any, comes about now."""
+        for fault in faults:
+            rate = self.rates.get(f"{kind} {fault}")
+            if rate is not None and dice.random() < rate:
+                return fault
+        return None
+
+
+@attrs.frozen(kw_only=True)
+class Ending:
+    """How a run ends: it is let finish, left early, or killed."""
+
+    how: str = "finish"
+    """finish, leave, timeout, cancel or kill."""
+    at: float = float("inf")
+    """Seconds after its beginning."""
+    point: str = ""
+    """For a kill: at which kind of step."""
+    count: int = 0
+    """And at the how-manieth of them."""
+
+
+@attrs.frozen(kw_only=True)
+class Run:
+    """One process: a batch over some prompts."""
+
+    requests: Sequence[VideoRequest]
+    source: str = "list"
+    """list, iterator or slow."""
+    max_concurrency: int = 20
+    max_submits_at_once: int = 16
+    max_polls_per_second: float = 10.0
+    timeout: float = 60.0
+    wait_timeout: float = 600.0
+    stall_timeout: float | None = None
+    poll_interval: float | None = 5.0
+    """Seconds; None adapts, which takes the most part of a world's time."""
+    bulk: str = "auto"
+    on_ambiguous: str = "report"
+    retry_failed: bool = False
+    cap: int | None = None
+    """How many videos the money is enough for."""
+    full_disk: tuple[int, int] = (0, 0)
+    """From which commit to which the disk is full."""
+    ending: Ending = Ending()
+    rest: float = 0.0
+    """Seconds until the next one begins."""
+
+
+@attrs.frozen(kw_only=True)
+class Line:
+    """Processes that follow one another over one journal."""
+
+    begins: float = 0.0
+    has_journal: bool = True
+    has_price: bool = False
+    runs: Sequence[Run] = ()
+    resends: bool = False
+    """Whether the caller says so in the end."""
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """One world."""
+
+    seed: int
+    weather: Weather
+    lines: Sequence[Line]
+
+
+def drawn(seed: int) -> Plan:
+    """The plan of a seed."""
+    dice = random.Random(f"plan {seed}")  # noqa: S311
+    pool = _pool(dice)
+    lines = [_line(dice, pool)]
+    if dice.random() < 0.25:
+        lines.append(_line(dice, pool if dice.random() < 0.7 else _pool(dice)))
+    return Plan(seed=seed, weather=_weather(dice), lines=lines)
+
+
+def _weather(dice: random.Random) -> Weather:
+    """Some faults at some rates: few of them at once say more than all a little."""
+    kinds = {"post": POST_FAULTS, "status": STATUS_FAULTS, "list": CALL_FAULTS, "job": JOB_FAULTS}
+    share = dice.choice((0.1, 0.25, 0.5))
+    rates = {
+        f"{kind} {fault}": dice.choice(_RATES)
+        for kind, faults in kinds.items()
+        for fault in faults
+        if dice.random() < share
+    }
+    return Weather(
+        rates=rates,
+        outages=_windows(dice),
+        refusals=_windows(dice),
+        skew=dice.choice((0.0, 0.0, dice.uniform(-30, 30))),
+        order=dice.choice(("newest", "newest", "oldest", "mixed")),
+        rows=dice.choice((3, 10, 100)),
+        has_total=dice.random() < 0.7,
+        has_more=dice.random() < 0.7,
+        strangers=dice.choice((0, 0, 0, 8, 25)),
+    )
+
+
+def _windows(dice: random.Random) -> list[tuple[float, float]]:
+    windows = []
+    for _ in range(dice.choice((0, 0, 0, 1, 2))):
+        begin = dice.uniform(0, 200)
+        windows.append((begin, begin + dice.choice((5, 40, 150))))
+    return windows
+
+
+def _pool(dice: random.Random) -> list[VideoRequest]:
+    return [_request(dice) for _ in range(dice.choice((1, 2, 3, 6, 10)))]
+
+
+def _line(dice: random.Random, pool: Sequence[VideoRequest]) -> Line:
+    has_journal = dice.random() < 0.9
+    requests = [dice.choice(pool) for _ in range(dice.choice((1, 3, 4, 5, 6, 8)))]
+    has_price, runs = dice.random() < 0.3, []
+    for _ in range(dice.choice((1, 2, 2, 3)) if has_journal else 1):
+        runs.append(_run(dice, requests, has_journal=has_journal, has_price=has_price))
+        requests = _edited(dice, requests, pool)
+    return Line(
+        begins=dice.choice((0.0, dice.uniform(0, 40))),
+        has_journal=has_journal,
+        has_price=has_price,
+        runs=runs,
+        resends=dice.random() < 0.5,
+    )
+
+
+def _request(dice: random.Random) -> VideoRequest:
+    return VideoRequest(
+        dice.choice(_PROMPTS),
+        duration=dice.choice((None, None, 5, 10)),
+        sound=dice.choice((None, None, None, True)),
+        key=dice.choice((None, None, None, "one", "two")),
+    )
+
+
+def _edited(
+    dice: random.Random, requests: Sequence[VideoRequest], pool: Sequence[VideoRequest]
+) -> list[VideoRequest]:
+    """The same call again, perhaps with its prompts in another order, one more or one less."""
+    edited = list(requests)
+    if dice.random() < 0.3:
+        dice.shuffle(edited)
+    if dice.random() < 0.2:
+        edited.insert(dice.randint(0, len(edited)), dice.choice(pool))
+    if len(edited) > 1 and dice.random() < 0.2:
+        edited.pop(dice.randrange(len(edited)))
+    return edited
+
+
+def _run(dice: random.Random, requests: Sequence[VideoRequest], *, has_journal: bool, has_price: bool) -> Run:
+    full = dice.randint(1, 12) if has_journal and dice.random() < 0.08 else 0
+    return Run(
+        requests=requests,
+        source=dice.choice(("list", "list", "iterator", "slow")),
+        max_concurrency=dice.choice((1, 2, 3, 5, 20)),
+        max_submits_at_once=dice.choice((1, 2, 4, 16)),
+        max_polls_per_second=dice.choice((0.5, 2.0, 10.0)),
+        timeout=dice.choice((10.0, 60.0)),
+        wait_timeout=dice.choice((60.0, 300.0, 900.0)),
+        stall_timeout=dice.choice((None, None, 120.0)),
+        poll_interval=dice.choice((2.0, 5.0, 5.0, 5.0, 15.0, 15.0, 15.0, None)),
+        bulk=dice.choice(("always", "always", "never", "auto")),
+        on_ambiguous="resend" if dice.random() < 0.15 else "report",
+        retry_failed=dice.random() < 0.15,
+        cap=dice.randint(0, 9) if has_price and dice.random() < 0.5 else None,
+        full_disk=(full, full + dice.randint(0, 3)) if full else (0, 0),
+        ending=_ending(dice, may_die=has_journal),
+        rest=dice.choice((0.0, 0.0, 1.0, 20.0, 100.0, 3000.0)),
+    )
+
+
+def _ending(dice: random.Random, *, may_die: bool) -> Ending:
+    how = dice.choice(("finish", "leave", "timeout", "cancel", *(["kill"] * 6 if may_die else [])))
+    if how == "kill" and dice.random() < 0.7:
+        return Ending(how=how, point=dice.choice(POINTS), count=dice.choice((1, 1, 2, 3, 4, 6)))
+    return Ending() if how == "finish" else Ending(how=how, at=dice.choice((1, 5, 20, 100)) * dice.random())

@@ -1,0 +1,294 @@
+"""One process: a batch with its journal, that may be killed wherever others can see what it does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+import anyio
+import attrs
+from virtual_service import VirtualClock
+from virtual_store import MemoryStore
+
+from kling_async import JournalError, Limits, PollingPolicy, RetryPolicy, VideoRequest
+from kling_async._engine.batch import Wishes, open_batch
+from kling_async._engine.call import Caller
+from kling_async._engine.engine import Engine, Learned
+from kling_async._journal.journal import Journal
+from kling_async._journal.store import Changes
+from kling_async._transport.base import Reply, Request, StreamedReply
+from kling_async._wire.endpoints import QUEUE_PATH
+from kling_async.events import Event, Notifier
+
+from .ledger import PRICE
+from .plan import Run
+from .rules import Inspector
+from .service import Post, Service, kind_of
+
+_LONGEST = 200_000.0
+"""Seconds after which a run that has not ended never will."""
+
+
+class Gone(BaseException):
+    """Raised in a dead process wherever it would touch the world."""
+
+
+@attrs.define(eq=False, kw_only=True)
+class _Door(MemoryStore):
+    """A process's way to the disk, which others open after it."""
+
+    before: Callable[[], None]
+    after: Callable[[], None]
+
+    def commit(self, changes: Changes) -> None:
+        self.before()
+        super().commit(changes)
+        self.after()
+
+
+@attrs.define(eq=False, kw_only=True)
+class Process:
+    """A batch under way, and the transport that it sends by.
+
+    A kill cuts it off: what is left of it cannot send, write or tell anything any more, so whatever runs while it
+    is taken down has no effect. Between two steps that others can see a process only thinks; so to kill it
+    before and after each of them is to kill it anywhere.
+    """
+
+    name: str
+    run: Run
+    service: Service
+    inspector: Inspector
+    dice: random.Random
+    """Its own, so that it takes no chance from others."""
+    note: Callable[..., None]
+    is_dead: bool = False
+    _steps: Counter[str] = attrs.field(init=False, factory=Counter)
+    _commits: int = attrs.field(init=False, default=0)
+    _waits: dict[asyncio.Future[Any], None] = attrs.field(init=False, factory=dict)
+    """What it waits for, in order."""
+    _task: asyncio.Task[None] = attrs.field(init=False)
+
+    async def live(self) -> None:
+        """Run until the end that the plan has for it."""
+        loop, ending = asyncio.get_running_loop(), self.run.ending
+        self._task = loop.create_task(self._main())
+        alarms = []
+        if ending.how in {"kill", "cancel"} and not ending.point:
+            end = self.kill if ending.how == "kill" else self._task.cancel
+            alarms.append(loop.call_later(ending.at, end))
+        await asyncio.wait({self._task}, timeout=_LONGEST)
+        for alarm in alarms:
+            alarm.cancel()
+        if not self._task.done():
+            self.inspector.fail("a run never ends")
+            self.kill()
+            await asyncio.wait({self._task})
+        error = asyncio.CancelledError() if self._task.cancelled() else self._task.exception()
+        if not self.is_dead:
+            self.note("ends", error)
+            self.inspector.ends(error)
+
+    def kill(self) -> None:
+        """Cut it off from the world."""
+        if self.is_dead:
+            return
+        self.note("is killed")
+        self.is_dead = True
+        for post in self.inspector.posts:
+            if post.fate == "in flight":
+                post.fate = "unknown"
+        for wait in self._waits:
+            if not wait.done():
+                wait.set_result(None)
+        self._task.cancel()
+
+    def _check(self) -> None:
+        if self.is_dead:
+            raise Gone
+
+    def _step(self, point: str) -> None:
+        """Be killed here, if the plan says so."""
+        self._check()
+        self._steps[point] += 1
+        ending = self.run.ending
+        if ending.point == point and ending.count == self._steps[point]:
+            self.note(point, ending.count)
+            self.kill()
+            raise Gone
+
+    async def _wait(self, future: asyncio.Future[Any]) -> Any:
+        self._waits[future] = None
+        try:
+            value = await future
+        finally:
+            self._waits.pop(future)
+        self._check()
+        return value
+
+    # The batch
+
+    async def _main(self) -> None:
+        run, disk, journal = self.run, self.inspector.ledger.disk, None
+        if disk is not None:
+            store = _Door(
+                kept=disk.kept, earlier=disk.earlier, before=self._before_commit, after=self._after_commit
+            )
+            journal = self.inspector.journal = Journal.over(store, run_sync=self._write)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(run.ending.at if run.ending.how == "timeout" else None):
+                    await self._consume(self._open(journal))
+        finally:
+            if journal is not None:
+                journal.close()
+
+    async def _consume(self, batch: AbstractAsyncContextManager[AsyncIterator[Any]]) -> None:
+        ending = self.run.ending
+        async with batch as results:
+            with anyio.move_on_after(ending.at if ending.how == "leave" else float("inf")):
+                async for result in results:
+                    self._check()
+                    self.note("result", result.index, result.state, result.job and result.job.request_id)
+                    self.inspector.takes(result)
+
+    def _open(self, journal: Journal | None) -> AbstractAsyncContextManager[AsyncIterator[Any]]:
+        run = self.run
+        has_price = self.inspector.ledger.has_price
+        return open_batch(
+            self._engine,
+            self._source(),
+            options={},
+            wishes=Wishes(
+                max_concurrency=run.max_concurrency,
+                journal=journal,
+                max_cost_usd=run.cap * PRICE if run.cap is not None else None,
+                prices={"kling-v2-6": PRICE} if has_price else None,
+                on_ambiguous=run.on_ambiguous,
+                retry_failed=run.retry_failed,
+            ),
+            notify=Notifier(self._hear),
+        )
+
+    def _source(self) -> Any:
+        requests = self.run.requests
+
+        async def slow() -> AsyncIterator[VideoRequest]:
+            for request in requests:
+                await anyio.sleep(0.7)
+                yield request
+
+        if self.run.source == "slow":
+            return slow()
+        return iter(requests) if self.run.source == "iterator" else list(requests)
+
+    def _engine(self) -> Engine:
+        run = self.run
+        limits = Limits(
+            max_submits_at_once=run.max_submits_at_once, max_polls_per_second=run.max_polls_per_second
+        )
+        polling = PollingPolicy(
+            wait_timeout=run.wait_timeout,
+            stall_timeout=run.stall_timeout,
+            poll_interval=run.poll_interval,
+            bulk=run.bulk,
+        )
+        caller = Caller(
+            transport=self,
+            clock=VirtualClock(),
+            dice=self.dice,
+            queue=f"https://service.example{QUEUE_PATH}",
+            headers={},
+            secret="",
+            timeout=run.timeout,
+            retry=RetryPolicy(),
+        )
+        return Engine(caller=caller, limits=limits, learned=Learned(limits, polling))
+
+    def _hear(self, event: Event) -> None:
+        if self.is_dead:
+            return
+        self.note(type(event).__name__, event.index, event.request_id)
+        try:
+            self.inspector.hears(event)
+        except Exception as error:  # noqa: BLE001 - the batch would only log it
+            self.inspector.fail(f"the rules failed: {error!r}")
+
+    # The journal's disk
+
+    async def _write(self, write: Callable[[Changes], None], changes: Changes) -> None:
+        """As a thread does it: it takes a moment, and nobody stops it."""
+        self._check()
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(self.dice.choice((0.001, 0.02, 0.5)))
+        self._step("committing")
+        write(changes)
+
+    def _before_commit(self) -> None:
+        self._step("commit")
+        self._commits += 1
+        begin, end = self.run.full_disk
+        if begin <= self._commits < end:
+            self.note("disk full")
+            raise JournalError("The journal could not be written (database or disk is full).")
+
+    def _after_commit(self) -> None:
+        self.note("commits")
+        self.inspector.ledger.check_kept()
+        self._step("committed")
+
+    # The transport
+
+    async def send(self, request: Request) -> Reply:
+        self._check()
+        if request.method == "POST":
+            said = await self._pay(request)
+        else:
+            said = await self._ask(request)
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    async def _pay(self, request: Request) -> Reply | Exception:
+        self._step("post")
+        body = json.loads(request.body or b"")
+        post = Post(
+            line=self.inspector.ledger.number,
+            process=self.name,
+            payload=body["payload"],
+            what=kind_of(body["model"], body["payload"]),
+            sent=asyncio.get_running_loop().time(),
+        )
+        self.note("POST", body["payload"])
+        self.inspector.sends(post)
+        answer = self.service.take(request, post=post)
+        self._step("posted")
+        said = await self._wait(answer)
+        self._step("answered")
+        post.fate = post.verdict
+        self.note("answer", post.fate, said)
+        return said
+
+    async def _ask(self, request: Request) -> Reply | Exception:
+        is_list = urlsplit(request.url).path.endswith("/requests")
+        if is_list:
+            self._step("list")
+        self.inspector.polls()
+        answer = self.service.take(request, on_shown=self.inspector.shown)
+        said = await self._wait(answer)
+        if is_list:
+            self._step("listed")
+        self.note("list" if is_list else "status", request.url.rpartition("/")[2], said)
+        return said
+
+    def stream(self, request: Request) -> AbstractAsyncContextManager[StreamedReply]:
+        raise NotImplementedError("no file is fetched in a world")
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
