@@ -125,6 +125,8 @@ async def generate(
         is_emulated=emulate,
     )
     if dry_run:
+        if order.problems:
+            complain(f"{len(order.problems):,} of {len(order):,} prompts cannot be used and are left out.")
         return (await Preview.of_requests(order.valid, errand.journal)).show(errand, is_json=json)
     making = Making(
         errand=errand,
@@ -153,7 +155,8 @@ async def _batch(order: Order, making: Making, *, is_skipping: bool) -> AsyncIte
                 making.remark(
                     f"Left out from now on: {planned.dropped:,} of earlier commands that were never sent."
                 )
-            if all(entry is not None and entry.state is EntryState.SUCCEEDED for entry in planned.known):
+            states = {entry and entry.state for entry in planned.known}
+            if states == {EntryState.SUCCEEDED}:
                 making.remark("For new takes of them: --no-journal, or another --journal.")
         batch = making.batch(client, order.items(), journal, is_skipping=is_skipping)
         yield await stack.enter_async_context(batch)
