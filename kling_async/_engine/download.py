@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from contextlib import suppress
 from functools import partial
@@ -24,6 +25,8 @@ from kling_async.models import Job
 
 _GONE = frozenset({403, 404, 410})
 """What storage answers at an address that is no longer good."""
+_FLUSHES_PER_FETCH = 4
+"""So that the network does not wait for the disk, which takes many files at once in little more time than one."""
 
 
 @attrs.frozen
@@ -54,11 +57,13 @@ class Downloader:
     at_once: int
     _fetches: anyio.Semaphore = attrs.field(init=False)
     _flushes: anyio.Semaphore = attrs.field(init=False)
-    """As many again may be on their way to the disk, so that the network does not wait for it."""
+    _threads: anyio.CapacityLimiter = attrs.field(init=False)
+    """For the flushes, which are bounded already: they take no worker threads from those who share them."""
 
     def __attrs_post_init__(self) -> None:
         self._fetches = anyio.Semaphore(self.at_once, fast_acquire=True)
-        self._flushes = anyio.Semaphore(self.at_once, fast_acquire=True)
+        self._flushes = anyio.Semaphore(self.at_once * _FLUSHES_PER_FETCH, fast_acquire=True)
+        self._threads = anyio.CapacityLimiter(math.inf)
 
     async def download(self, job: Job, path: Path, *, notify: Notifier, digest: bool = False) -> Saved:
         """The job's video, now whole at `path`.
@@ -102,7 +107,8 @@ class Downloader:
                 await self._flushes.acquire()
                 place.release()
                 place = self._flushes
-                sha256 = await anyio.to_thread.run_sync(partial(part.keep, digest=digest))
+                keep = partial(part.keep, digest=digest)
+                sha256 = await anyio.to_thread.run_sync(keep, limiter=self._threads)
                 return Saved(part.size, sha256)
         finally:
             place.release()

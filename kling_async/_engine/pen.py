@@ -14,6 +14,7 @@ import anyio
 
 _MOST_WAITING = 4
 """Pieces that may wait for the disk; a piece is what one read of a socket gave, at most some hundred KiB."""
+_FEW_WAITING = _MOST_WAITING // 2
 
 
 class Pen:
@@ -30,8 +31,9 @@ class Pen:
         self._write = write
         self._loop = asyncio.get_running_loop()
         self._pieces: SimpleQueue[bytes | None] = SimpleQueue()
-        self._room = anyio.Semaphore(_MOST_WAITING, fast_acquire=True)
-        self._is_over = anyio.Event()
+        self._room = asyncio.Event()
+        self._is_awaited = False
+        self._is_over = asyncio.Event()
         self._failure: Exception | None = None
 
     async def __aenter__(self) -> Self:
@@ -54,7 +56,15 @@ class Pen:
         Raises:
             Exception: What `write` raised; nothing more will be written.
         """
-        await self._room.acquire()
+        while True:
+            self._room.clear()
+            self._is_awaited = (
+                True  # before the look at the queue: what the thread takes from now on, it tells
+            )
+            if self._pieces.qsize() < _MOST_WAITING or self._is_over.is_set():
+                break
+            await self._room.wait()
+        self._is_awaited = False
         if self._failure is not None:
             raise self._failure
         self._pieces.put(piece)
@@ -68,10 +78,13 @@ class Pen:
             self._loop.call_soon_threadsafe(self._end)
 
     def _taken(self) -> Iterator[bytes]:
+        """The pieces. To wake the task for each of them would cost as much as to write it: only where it waits."""
         while (piece := self._pieces.get()) is not None:
             yield piece
-            self._loop.call_soon_threadsafe(self._room.release)
+            if self._is_awaited and self._pieces.qsize() <= _FEW_WAITING:
+                self._is_awaited = False
+                self._loop.call_soon_threadsafe(self._room.set)
 
     def _end(self) -> None:
         self._is_over.set()
-        self._room.release()
+        self._room.set()

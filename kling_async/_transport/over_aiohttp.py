@@ -131,8 +131,11 @@ class _Streamed:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         with _our_errors(self._request):
-            while piece := await self._response.content.readany():
-                yield piece
+            content = self._response.content
+            while not content.at_eof():
+                piece, _ = await content.readchunk()  # as it came: to join pieces is to copy them
+                if piece:
+                    yield piece
 
 
 @lru_cache(maxsize=16)

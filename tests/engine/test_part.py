@@ -231,6 +231,31 @@ async def test_the_file_is_flushed_before_it_gets_its_name_and_its_folder_after(
     assert flushed == [False, True]
 
 
+async def test_the_disk_begins_with_what_is_written_while_the_rest_comes(path, monkeypatch):
+    begun = []
+    monkeypatch.setattr(room, "_HASTENED_BYTES", 4)
+    monkeypatch.setattr(
+        room.os,
+        "posix_fadvise",
+        lambda _, at, length, advice: begun.append((at, length, path.with_name("a.mp4.part").stat().st_size)),
+    )
+    async with opened(path, request_id="job-1") as part:
+        await part.write(in_pieces(b"12", b"345", b"67", b"8"), V1, at=0, most=10)
+        await part.write(in_pieces(b"9abcdef"), V1, at=8, most=20)
+        part.keep(digest=False)
+    assert begun == [(0, 5, 5), (8, 7, 15)]
+    assert path.read_bytes() == b"123456789abcdef"
+
+
+async def test_a_system_that_takes_no_advice_gets_none(path, monkeypatch):
+    monkeypatch.setattr(room, "_HASTENED_BYTES", 4)
+    monkeypatch.delattr(room.os, "posix_fadvise", raising=False)
+    async with opened(path, request_id="job-1") as part:
+        await part.write(in_pieces(b"12345", b"67890"), V1, at=0, most=10)
+        part.keep(digest=False)
+    assert path.read_bytes() == b"1234567890"
+
+
 async def test_what_a_cancelled_task_asked_for_comes_too_late_for_a_closed_part(path):
     """A thread that was started before the task was cancelled may begin after the part was closed."""
     part = Part(path, request_id="job-1")

@@ -217,6 +217,12 @@ async def test_a_packed_reply_is_unpacked_for_a_call_and_left_alone_in_a_stream(
             assert b"".join([piece async for piece in reply.chunks()]) == body
 
 
+async def test_a_stream_gives_no_empty_piece(transport):
+    answer = closing_with(CHUNKED + b"5\r\nhello\r\n", b"1\r\n!\r\n", b"0\r\n\r\n")
+    async with serving(answer) as server, transport.stream(get(server.url)) as reply:
+        assert [piece async for piece in reply.chunks()] == [b"hello", b"!"]
+
+
 async def test_a_header_of_a_stream_that_comes_twice_is_a_list(transport):
     answer = b"HTTP/1.1 200 OK\r\nX-Goog-Hash: crc32c=a\r\nX-Goog-Hash: md5=b\r\nContent-Length: 0\r\n\r\n"
     async with serving(answer) as server, transport.stream(get(server.url)) as reply:
