@@ -108,13 +108,16 @@ class VideoRequest:
     def _broken_shape(self) -> list[str]:
         """What is wrong with the fields that are no parameters of a model."""
         broken = catalog.text_faults("model", self.model)
-        if not isinstance(self.extra, dict) or not all(isinstance(key, str) for key in self.extra):
-            broken.append(f"extra must be a mapping with text keys, not {catalog.shown(self.extra)}")
-        elif self.extra:
-            broken += catalog.json_faults("extra", self.extra)
+        if self.extra != {}:
+            broken += self._broken_extra()
         if self.key is not None:
             broken += catalog.text_faults("key", self.key)
         return broken
+
+    def _broken_extra(self) -> list[str]:
+        if not isinstance(self.extra, dict) or not all(isinstance(key, str) for key in self.extra):
+            return [f"extra must be a mapping with text keys, not {catalog.shown(self.extra)}"]
+        return catalog.json_faults("extra", self.extra)
 
 
 _PARAMETERS = tuple(

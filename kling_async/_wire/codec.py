@@ -13,11 +13,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, NoReturn, TypeVar
 
 import attrs
 from cattrs import Converter
-from cattrs.gen import make_dict_structure_fn, override
 
 from kling_async.catalog import wire_name
 from kling_async.models import Job, JobStatus, Media, ModelInfo, Outcome, VideoRequest, parameters_of
@@ -265,24 +265,24 @@ def _readable(rows: Iterable[object], structure: Callable[[object], T]) -> Itera
             continue
 
 
-def _as_it_is(value: Any, _: object = None) -> Any:
-    return value
-
-
-def _text(value: object, _: object = None) -> str | None:
+def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _mapping(value: object, _: object = None) -> dict[str, Any]:
+def _mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _moment(value: object, _: object = None) -> datetime | None:
+def _moment(value: Any) -> datetime | None:
     """Unix seconds; null, 0 and absent all mean "not said". Source: the official SDK's optional fields."""
-    if not isinstance(value, _NUMBERS) or isinstance(value, bool) or value <= 0:
-        return None
+    return _utc(value) if type(value) in _NUMBERS and value > 0 else None
+
+
+@lru_cache(maxsize=1024)
+def _utc(seconds: float) -> datetime | None:
+    """The same value for the many records of one second."""
     try:
-        return datetime.fromtimestamp(value, UTC)
+        return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
         return None
 
@@ -333,6 +333,8 @@ def _failure(record: Mapping[str, Any], outcome: Mapping[str, Any]) -> str | Non
 
 def _outcome(record: Mapping[str, Any], *, failed: bool) -> Outcome | None:
     raw = record.get("outcome")
+    if raw is None and not failed:
+        return None
     outcome = _mapping(raw)
     error = _failure(record, outcome) if failed else failure_text(outcome.get("error"))
     if not isinstance(raw, dict) and error is None:
@@ -345,30 +347,30 @@ def _outcome(record: Mapping[str, Any], *, failed: bool) -> Outcome | None:
     )
 
 
-def _make_converter() -> Converter:
-    converter = Converter(detailed_validation=False)
-    converter.register_structure_hook(JobStatus, _as_it_is)
-    converter.register_structure_hook(Outcome | None, _as_it_is)
-    converter.register_structure_hook(str | None, _text)
-    converter.register_structure_hook(datetime | None, _moment)
-    converter.register_structure_hook_func(lambda kind: kind == Mapping[str, Any], _mapping)
-    read_fields = make_dict_structure_fn(Job, converter, organization_id=override(rename="org_id"))
-
-    def job(value: object, _: object) -> Job:
-        if not isinstance(value, dict):
-            _refuse("a record", value)
-        request_id = value.get("request_id")
-        if not isinstance(request_id, str) or not request_id.strip():
-            raise ShapeError("a record needs its request_id", value)
-        word = value.get("status")
-        if not isinstance(word, str):
-            raise ShapeError("a record needs a status word", value)
-        status = _STATUSES.get(word) or _STATUSES.get(word.strip().lower(), JobStatus.UNKNOWN)
-        outcome = _outcome(value, failed=status is _FAILED or status is _CANCELLED)
-        return read_fields({**value, "status": status, "outcome": outcome, "raw": value}, Job)
-
-    converter.register_structure_hook(Job, job)
-    return converter
+def _job(value: object, _: object) -> Job:
+    if not isinstance(value, dict):
+        _refuse("a record", value)
+    request_id, word = value.get("request_id"), value.get("status")
+    if not isinstance(request_id, str) or not request_id.strip():
+        raise ShapeError("a record needs its request_id", value)
+    if not isinstance(word, str):
+        raise ShapeError("a record needs a status word", value)
+    status = _STATUSES.get(word) or _STATUSES.get(word.strip().lower(), JobStatus.UNKNOWN)
+    return Job(
+        request_id=request_id,
+        status=status,
+        model=_text(value.get("model")),
+        payload=_mapping(value.get("payload")),
+        outcome=_outcome(value, failed=status is _FAILED or status is _CANCELLED),
+        created_at=_moment(value.get("created_at")),
+        queued_at=_moment(value.get("queued_at")),
+        updated_at=_moment(value.get("updated_at")),
+        organization_id=_text(value.get("org_id")),
+        user_id=_text(value.get("user_id")),
+        raw=value,
+    )
 
 
-_converter = _make_converter()
+_converter = Converter(detailed_validation=False)
+# Each field is read by hand: of a field that is wrong only that field is lost, and most of the time goes here.
+_converter.register_structure_hook(Job, _job)
