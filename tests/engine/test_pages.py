@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from urllib.parse import parse_qs, urlsplit
+
 import pytest
-from virtual_service import Service, always, engine_for, reply
+from virtual_service import EPOCH, Service, always, engine_for, reply
 
 from kling_async._engine.pages import rows_since
 from kling_async.errors import APIResponseError
@@ -37,3 +39,22 @@ async def test_a_list_without_an_end_is_not_looked_through_for_ever():
     service = Service(before=[endless])
     with pytest.raises(APIResponseError, match="1,000 pages"):
         await looked_through(service)
+
+
+async def test_of_a_long_list_whose_oldest_rows_come_first_the_end_is_read():
+    def rows(request, service):
+        query = parse_qs(urlsplit(request.url).query)
+        offset = int(query["offset"][0])
+        page = [
+            {"request_id": f"job-{number}", "status": "success", "created_at": EPOCH + number}
+            for number in range(offset, min(offset + 100, 5000))
+        ]
+        return reply(200, {"requests": page, "total": 5000, "has_more": offset + 100 < 5000})
+
+    async def at_once():
+        pass
+
+    service = Service(before=[rows])
+    found = await rows_since(engine_for(service).caller, "m", since=EPOCH + 4650, turn=at_once)
+    assert {f"job-{number}" for number in range(4650, 5000)} <= {job.request_id for job in found}
+    assert service.calls["list"] < 10

@@ -12,12 +12,14 @@ from kling_async import (
     AmbiguousSubmitError,
     APIConnectionError,
     BudgetExceededError,
+    ConfigurationError,
     JobFailedError,
     JournalError,
     PollingPolicy,
     ResultState,
     VideoRequest,
 )
+from kling_async._engine.batch import Wishes, opened_journal
 from kling_async._journal.entry import EntryState, Identity, fingerprint
 from kling_async._journal.journal import Journal
 from kling_async._journal.over_sqlite import SqliteStore
@@ -476,8 +478,6 @@ def _wall():
 
 
 async def test_a_journal_serves_one_batch_at_a_time(path):
-    from kling_async._engine.batch import opened_journal
-
     with Journal(path) as journal:
         async with opened_journal(journal):
             with pytest.raises(JournalError, match="another batch of this process"):
@@ -497,3 +497,50 @@ async def test_a_file_is_found_again_from_another_folder_of_work(path, tmp_path,
     [again] = await run_with(path, service, ["x"], folder=tmp_path / "videos")
     assert again.path == tmp_path / first.path
     assert service.calls["media"] == 1
+
+
+async def test_a_job_that_was_never_shown_and_is_refused_goes_on_in_a_later_run(path):
+    service = Service(run_time=10.0, before=[always("status", reply(403, {"error": "not yours"}))])
+    service._accept({"model": "kling-v2-6", "payload": {"prompt": "x"}})
+    with journal_at(path) as journal:
+        number = journal.intend(
+            _identity("x"), model="kling-v2-6", payload={"prompt": "x"}, at=_wall(), cost_usd=None
+        )
+        journal.accept(number, request_id="job-0", record={})
+    [result] = await run_with(path, service, ["x"], polling=PollingPolicy(bulk="never"))
+    assert result.state is ResultState.FAILED
+    assert states(path) == [EntryState.SUBMITTED]
+    service.before.clear()
+    [result] = await run_with(path, service, ["x"])
+    assert result.ok
+    assert service.posts == 0
+
+
+async def test_a_journal_that_cannot_be_closed_is_told_in_the_log(path, caplog):
+    async with opened_journal(path) as journal:
+        journal._store._writer.execute("PRAGMA max_page_count = 1")
+        payload = {"prompt": "x" * 100_000}
+        journal.intend(_identity("x"), model="m", payload=payload, at=_wall(), cost_usd=None)
+    assert "full" in caplog.text
+
+
+async def test_an_unknown_price_in_an_iterator_ends_the_intake():
+    def items():
+        yield "a"
+        yield VideoRequest("b", model="other")
+        yield "c"
+
+    service = Service(run_time=10.0)
+    seen = []
+    with pytest.raises(ConfigurationError, match="'other'"):
+        async with batch_of(
+            service, items(), at_once=1, budget=Budget({"kling-v2-6": PRICE}, PRICE * 9)
+        ) as results:
+            async for result in results:
+                seen.append(result.index)
+    assert (seen, service.posts) == ([0], 1)
+
+
+def test_a_wish_that_makes_no_sense_is_named():
+    with pytest.raises(ConfigurationError, match="'report' or 'resend', not 'maybe'"):
+        Wishes(on_ambiguous="maybe")
