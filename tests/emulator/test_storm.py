@@ -41,16 +41,12 @@ async def test_every_action_can_befall_every_call_and_the_next_one_hears_the_tru
     truth = [await call_of(bench, operation, told) for operation in OPERATIONS]
     bench.emulator.faults.add(*(Fault(operation, ACTIONS[name]) for operation in OPERATIONS))
 
-    async with asyncio.timeout(60):
-        for operation in OPERATIONS:
-            while (
-                bench.emulator.stats.requests[operation] < 2
-            ):  # a busy machine may not come to it the first time
-                try:
-                    status = await call_of(bench, operation, told, timeout=BRIEF)
-                    assert status != 500 or name.startswith("500")
-                except LIES:
-                    pass
+    for operation in OPERATIONS:
+        try:
+            status = await call_of(bench, operation, told, timeout=BRIEF)
+            assert status != 500 or name.startswith("500")
+        except LIES:
+            assert bench.emulator.stats.requests[operation] >= 2
 
     assert [await call_of(bench, operation, told) for operation in OPERATIONS] == truth
 
