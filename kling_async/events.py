@@ -175,14 +175,20 @@ class Notifier:
     """Tells every listener about an event; falsy where nobody listens, so that no event need be made."""
 
     def __init__(self, *listeners: Listener | None) -> None:
-        self._listeners = tuple(listener for listener in listeners if listener is not None)
+        self.listeners: tuple[Listener, ...] = ()
+        """All of them, those of other notifiers among them."""
+        for listener in listeners:
+            if isinstance(listener, Notifier):
+                self.listeners += listener.listeners
+            elif listener is not None:
+                self.listeners += (listener,)
 
     def __bool__(self) -> bool:
-        return bool(self._listeners)
+        return bool(self.listeners)
 
     def __call__(self, event: Event) -> None:
         """Tell all; an error of one is logged and kept from the rest."""
-        for listener in self._listeners:
+        for listener in self.listeners:
             try:
                 listener(event)
             except Exception:  # noqa: BLE001 - a broken listener must not hurt the batch

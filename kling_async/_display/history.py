@@ -22,6 +22,8 @@ from kling_async.events import (
 from kling_async.models import Job, JobStatus
 
 _NEVER = math.nan
+_AT_ONCE = 256
+"""Rows by which the columns grow: items come nearly in order, and a row at a time costs as much as all the rest."""
 _FINEST = 1 / 500
 """Spans with a gap of a smaller share of the batch become one: nobody could see it, and there may be many."""
 
@@ -88,22 +90,23 @@ class History:
         if self.started is None:
             self.started = event.at
         self.ended = event.at
-        if event.index is not None and event.index >= len(self._submitted):
-            self._grow(event.index + 1 - len(self._submitted))
+        index = event.index
+        if index is None:
+            self._take_trouble(event)
+            return
+        if index >= len(self._finished):
+            self._grow(index + _AT_ONCE - len(self._finished))
+        # Classes alone are matched: to match what they hold as well costs several times as much.
         match event:
-            case StatusChanged(index=int(index), status=JobStatus.PROCESSING):
-                self._running[index] = event.at
-            case Submitted(index=int(index), job=job) | SubmitReconciled(index=int(index), job=job):
-                self._submit(index, event.at, is_running=job.status is JobStatus.PROCESSING)
-            case Resumed(index=int(index), job=Job(is_final=False, status=status)):
-                self._submit(index, event.at, is_running=status is JobStatus.PROCESSING)
-            case Finished(index=int(index)):
+            case StatusChanged():
+                if event.status is JobStatus.PROCESSING:
+                    self._running[index] = event.at
+            case Submitted() | SubmitReconciled():
+                self._submit(index, event.at, event.job)
+            case Finished():
                 self._finished[index] = event.at
-            case Downloaded(index=int(index), size_bytes=size_bytes):
-                self._saved[index] = event.at
-                self.saved_bytes += size_bytes
             case _:
-                self._take_trouble(event)
+                self._take_rare(event, index)
 
     def of(self, index: int) -> Moments:
         """The moments of the item at an index of the input; all of them None for one that was never heard of."""
@@ -124,22 +127,33 @@ class History:
         for count in (self._submits, self._failed_polls):
             count.extend([0] * rows)
 
-    def _take_trouble(self, event: Event) -> None:
+    def _take_rare(self, event: Event, index: int) -> None:
         match event:
-            case PollFailed(index=int(index), delay=delay):
+            case Resumed() if event.job is not None and not event.job.is_final:
+                self._submit(index, event.at, event.job)
+            case Downloaded():
+                self._saved[index] = event.at
+                self.saved_bytes += event.size_bytes
+            case PollFailed():
                 self._failed_polls[index] += 1
                 self.failed_polls += 1
-                self._stretch(self.outages, Span(event.at, event.at + delay))
-            case Throttled(delay=delay):
+                self._stretch(self.outages, Span(event.at, event.at + event.delay))
+            case _:
+                self._take_trouble(event)
+
+    def _take_trouble(self, event: Event) -> None:
+        """What befalls no item in particular."""
+        match event:
+            case Throttled():
                 self.throttles += 1
-                self._stretch(self.pauses, Span(event.at, event.at + delay))
+                self._stretch(self.pauses, Span(event.at, event.at + event.delay))
             case Retrying():
                 self.retries += 1
 
-    def _submit(self, index: int, at: float, *, is_running: bool) -> None:
-        if math.isnan(self._submitted[index]):
+    def _submit(self, index: int, at: float, job: Job) -> None:
+        if self._submits[index] == 0:
             self._submitted[index] = at
-        self._running[index] = at if is_running else _NEVER
+        self._running[index] = at if job.status is JobStatus.PROCESSING else _NEVER
         self._submits[index] += 1
 
     def _stretch(self, spans: list[Span], span: Span) -> None:

@@ -83,17 +83,18 @@ class Batch:
 
     async def _take(self) -> None:
         """Pull items through the window until there are none."""
-        while await self._enter():
-            try:
-                taken = await self.source.take()
-            except Exception as error:  # noqa: BLE001 - the caller's iterator may raise anything
-                self._failure = self._failure or error
-                taken = None
-            if taken is None:
-                self._alive -= 1
-                break
-            self._open += 1
-            await self.course.begin(taken)
+        with anyio.CancelScope() as scope:
+            while await self._enter():
+                try:
+                    taken = await self.source.take()
+                except Exception as error:  # noqa: BLE001 - the caller's iterator may raise anything
+                    self._failure = self._failure or error
+                    taken = None
+                if taken is None:
+                    self._alive -= 1
+                    break
+                self._open += 1
+                await self.course.begin(taken, scope)
         self._takers -= 1
         self._make_room()
         self._check_done()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import attrs
+from anyio import CancelScope
 from anyio.abc import TaskGroup
 
 from kling_async._engine.books import Books, Item
@@ -65,8 +66,8 @@ class Course:
         self._uploads = Uploader(self.engine.caller)
         self.watcher = self.engine.watcher(self.notify)
 
-    async def begin(self, taken: Taken) -> None:
-        """Go on with an item from where it stands; returns once it needs no more of its taker."""
+    async def begin(self, taken: Taken, scope: CancelScope) -> None:
+        """Go on with an item from where it stands; returns once it needs no more of its taker, whose scope is given."""
         index, request = taken.index, taken.request
         if taken.error is not None:
             self.not_submitted(index, request, taken.error)
@@ -79,7 +80,7 @@ class Course:
             self.not_submitted(index, request, error)
             return
         if entry is None or not self._goes_on(item, entry):
-            await self._submit(item)
+            await self._submit(item, scope)
 
     def not_submitted(self, index: int, request: VideoRequest | None, error: KlingError) -> None:
         """An item has no job: it was refused or never sent."""
@@ -145,7 +146,12 @@ class Course:
         """All that the journal knows of, whether or not somebody looks for them now."""
         return [self._lost(entry) for entry in self.books.unsettled(model)]
 
-    async def _submit(self, item: Item) -> None:
+    async def _resubmit(self, item: Item) -> None:
+        """Submit an item once more that still holds its place of the window."""
+        with CancelScope() as scope:
+            await self._submit(item, scope)
+
+    async def _submit(self, item: Item, scope: CancelScope) -> None:
         """Submit an item that holds a place of the window."""
         request = item.request
         if request is None or self._stop.reason is not None:
@@ -162,6 +168,7 @@ class Course:
                 request.model,
                 payload,
                 item,
+                scope=scope,
                 notify=self.notify,
                 max_throttles=None,
                 on_throttle=self._throttled,
@@ -196,7 +203,7 @@ class Course:
             self._stop.refused(error)
             if self.on_ambiguous == "resend" and not item.is_resent:
                 item.is_resent, item.otherwise = True, error
-                await self._submit(item)
+                await self._resubmit(item)
             else:
                 self.on_free()
                 self._close(item, self._result(item, error))
@@ -236,7 +243,7 @@ class Course:
         item.throttled_jobs, item.otherwise = item.throttled_jobs + 1, job
         tries = item.throttled_jobs + _GRAVITY
         self._throttled(self.engine.submitter.pause(error, self.notify, tries=tries))
-        self.tasks.start_soon(self._submit, item)
+        self.tasks.start_soon(self._resubmit, item)
 
     def _throttled(self, pause: float) -> None:
         now = self.engine.caller.clock.now()

@@ -76,18 +76,20 @@ class Engine:
         outcome: list[Job | Case | KlingError] = []
 
         async def send() -> None:
-            try:
-                outcome.append(
-                    await self.submitter.submit(
-                        request.model,
-                        payload,
-                        account,
-                        notify=notify,
-                        max_throttles=self.caller.retry.max_retries,
+            with anyio.CancelScope() as scope:
+                try:
+                    outcome.append(
+                        await self.submitter.submit(
+                            request.model,
+                            payload,
+                            account,
+                            scope=scope,
+                            notify=notify,
+                            max_throttles=self.caller.retry.max_retries,
+                        )
                     )
-                )
-            except KlingError as error:
-                outcome.append(error)
+                except KlingError as error:
+                    outcome.append(error)
 
         # A task of its own: the caller's may be cancelled by `Task.cancel()`, against which no shield holds.
         try:

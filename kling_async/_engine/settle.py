@@ -61,9 +61,9 @@ class Settler:
     def __attrs_post_init__(self) -> None:
         self.claims = Claims(self.caller.timeout + 2 * CLOCK_SKEW)
 
-    def claim(self, request_id: str) -> None:
-        """A job has its owner."""
-        self.claims.add(request_id, now=self.caller.clock.now(), keep=bool(self._cases))
+    def claim(self, request_id: str) -> bool:
+        """A job has its owner from now on; False if it had one."""
+        return self.claims.add(request_id, now=self.caller.clock.now(), keep=bool(self._cases))
 
     def departs(self, model: str, payload: Mapping[str, Any]) -> None:
         """A POST is about to leave."""

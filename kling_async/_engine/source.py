@@ -84,7 +84,7 @@ class Source:
         self._index = 0
         self._turn = anyio.Lock(fast_acquire=True)
         self._slow: AsyncIterator[Item | Entry] | None = None
-        self._quick: Iterator[Item | Entry] = iter(())
+        self._quick: Iterator[Item | Entry | Taken] = iter(())
         if isinstance(requests, AsyncIterable):
             self._slow = aiter(requests)
         elif isinstance(requests, Collection) and not skip_invalid:
@@ -109,6 +109,8 @@ class Source:
         except BaseException:
             self.is_over = True
             raise
+        if isinstance(item, Taken):
+            return item
         index, self._index = self._index, self._index + 1
         try:
             return self._taken(index, item)
@@ -154,13 +156,12 @@ class Source:
             self._check(request)
         return request
 
-    def _checked(self, items: Collection[Item | Entry]) -> list[Item | Entry]:
-        requests: list[Item | Entry] = []
+    def _checked(self, items: Collection[Item | Entry]) -> list[Taken]:
+        checked = []
         broken = []
         for index, item in enumerate(items):
             try:
-                taken = self._taken(index, item)
-                requests.append(taken.entry or taken.request or item)
+                checked.append(self._taken(index, item))
             except InvalidRequestError as error:
                 broken.append(f"item {index}: {error.message}")
         if broken:
@@ -169,8 +170,7 @@ class Source:
                 f"{len(broken):,} of {len(items):,} requests are invalid, so none was sent "
                 f"(skip_invalid=True leaves them out): {' '.join(broken[:_MOST_SHOWN])}{more}"
             )
-        self._options = {}  # they are filled in
-        return requests
+        return checked
 
 
 def is_local(picture: object) -> bool:

@@ -72,13 +72,14 @@ class Submitter:
         payload: Mapping[str, Any],
         account: Account,
         *,
+        scope: anyio.CancelScope,
         notify: Notifier,
         max_throttles: int | None,
         on_throttle: Callable[[float], None] = lambda _: None,
     ) -> Job | Case:
         """The record that the service made of a request, or the case of a reply that never came.
 
-        Cancelling its scope while the POST is in flight waits for the answer first, so that no id is lost; the
+        Cancelling the task while the POST is in flight waits for the answer first, so that no id is lost; the
         job then goes on at the service, and its id is in the log. A shield does not hold against
         `asyncio.Task.cancel()`: call it in a task that only a task group cancels.
 
@@ -86,6 +87,7 @@ class Submitter:
             model: The model's id.
             payload: The parameters as they are sent.
             account: Asked before each POST, and told what became of it.
+            scope: The innermost one of the task, shielded while a POST is in flight; a new one for each costs much.
             notify: Hears of retries and pauses.
             max_throttles: How many 429s are waited out; None for all.
             on_throttle: Called with the seconds of each pause.
@@ -98,7 +100,7 @@ class Submitter:
         body = submit_body(model, payload)
         unsent = throttles = 0
         while True:
-            sent_at, outcome = await self._send(model, payload, body, account)
+            sent_at, outcome = await self._send(model, payload, body, account, scope)
             if isinstance(outcome, Job):
                 self._pauses = 0
                 return outcome
@@ -118,7 +120,7 @@ class Submitter:
                 raise outcome
 
     async def _send(
-        self, model: str, payload: Mapping[str, Any], body: bytes, account: Account
+        self, model: str, payload: Mapping[str, Any], body: bytes, account: Account, scope: anyio.CancelScope
     ) -> tuple[float, Job | KlingError]:
         """Send one POST when its turn has come: the Unix seconds before it, and what it ended with."""
         settler = self.settler
@@ -136,8 +138,11 @@ class Submitter:
                 try:
                     sent_at = self.caller.clock.wall()
                     await account.intend(payload)
+                    # Once it has begun, no cancelled scope stops it.
+                    scope.shield = True
                     return sent_at, await self._post(model, body, account)
                 finally:
+                    scope.shield = False
                     settler.arrives(payload)
             finally:
                 self._slots.release()
@@ -164,23 +169,21 @@ class Submitter:
             await clock.sleep(rest)
 
     async def _post(self, model: str, body: bytes, account: Account) -> Job | KlingError:
-        """The job, or the error that the POST ended with; once it has begun, no cancelled scope stops it."""
-        outcome: Job | KlingError | None = None
-        with anyio.CancelScope(shield=True):
-            try:
-                outcome = await self.caller.once(SUBMIT, structure_job, body=body)
-            except KlingError as error:
-                outcome = _salvaged(error, model) or error
-            if isinstance(outcome, Job) and outcome.request_id in self.settler.claims:
-                # As where a proxy answers one call twice: the job of this one has another id.
-                outcome = APIResponseError(
-                    f"submit: the service answered with {outcome.request_id!r}, another submit's job"
-                )
-            if isinstance(outcome, Job):
-                _log.info("submitted job %s (%s)", outcome.request_id, model)
-                self.settler.claim(outcome.request_id)
-                account.accept(outcome)
-        assert outcome is not None, "a shield lets nothing end it early"
+        """The job, or the error that the POST ended with."""
+        outcome: Job | KlingError
+        try:
+            outcome = await self.caller.once(SUBMIT, structure_job, body=body)
+        except KlingError as error:
+            outcome = _salvaged(error, model) or error
+        if not isinstance(outcome, Job):
+            return outcome
+        if not self.settler.claim(outcome.request_id):
+            # As where a proxy answers one call twice: the job of this one has another id.
+            return APIResponseError(
+                f"submit: the service answered with {outcome.request_id!r}, another submit's job"
+            )
+        _log.info("submitted job %s (%s)", outcome.request_id, model)
+        account.accept(outcome)
         return outcome
 
     def pause(self, error: KlingError, notify: Notifier, *, tries: int) -> float:

@@ -42,6 +42,8 @@ _TURNS_IN_A_ROW = 256
 """Jobs after which others get a turn at the latest, for many may be due and need no call."""
 _SLACK = 0.02
 """Seconds by which a job may be asked about too early, so that one waking of the watcher serves many."""
+_BETWEEN_REPLANS = 0.05
+"""Seconds from planning all jobs anew to the next time: the first ends come in a burst, and each teaches something."""
 _LONGEST_BLIND = 1.0
 """Seconds for which the watcher may wait for its turn without looking for deadlines that have come."""
 
@@ -65,6 +67,7 @@ class Watcher:
         self._sweeps = Sweeps(caller, schedule, self)
         self._agenda = Agenda()
         self._edition = schedule.edition
+        self._replanned_at = -math.inf
         self._ready: deque[Watched] = deque()
         self._idle: list[anyio.Event] = []
         self._odd_words: set[str] = set()
@@ -130,12 +133,11 @@ class Watcher:
     async def _next(self, tasks: TaskGroup) -> None:
         """Do what is due first, or wait for it; a job added meanwhile may come first."""
         now = self.caller.clock.now()
-        if self._edition != self.schedule.edition:
-            self._replan(now)
+        replan_at = self._replan(now)
         watched = self._agenda.take(now=now, slack=self._slack)
         if watched is None:
             self._wake = anyio.Event()
-            await self.caller.clock.wait(self._wake, self._agenda.first_at - now)
+            await self.caller.clock.wait(self._wake, min(self._agenda.first_at, replan_at) - now)
         elif self._is_due(watched, now):
             await self.turn()
             self._hand_out(tasks, watched)
@@ -282,12 +284,17 @@ class Watcher:
         if self._agenda.put(watched, due):
             self._wake.set()
 
-    def _replan(self, now: float) -> None:
-        """What was learned may call for asking sooner."""
-        self._edition = self.schedule.edition
+    def _replan(self, now: float) -> float:
+        """Plan all jobs anew if what was learned may call for asking sooner; when to come back, if that has to wait."""
+        if self._edition == self.schedule.edition:
+            return math.inf
+        if now < self._replanned_at + _BETWEEN_REPLANS:
+            return self._replanned_at + _BETWEEN_REPLANS
+        self._edition, self._replanned_at = self.schedule.edition, now
         self._agenda.replan(
             lambda watched: self.schedule.due(watched.track, now=now) if watched.is_on_schedule else None
         )
+        return math.inf
 
     def _end(self, watched: Watched, outcome: Job | KlingError) -> None:
         self._agenda.drop(watched)

@@ -19,17 +19,18 @@ class Claims:
     _buckets: deque[tuple[float, set[str]]] = attrs.field(init=False, factory=deque)
     _ends: float = attrs.field(init=False, default=-math.inf)
 
-    def add(self, request_id: str, *, now: float, keep: bool) -> None:
-        """Remember an id; forget old ones unless they are to be kept."""
+    def add(self, request_id: str, *, now: float, keep: bool) -> bool:
+        """Remember an id; False if it was remembered already. Old ones are forgotten unless they are to be kept."""
         if now >= self._ends:
             while self._buckets and not keep and self._buckets[0][0] + self.span < now:
                 self._buckets.popleft()
             self._ends = now + self.span / _PARTS
             self._buckets.append((self._ends, set()))
+        for _, ids in self._buckets:
+            if request_id in ids:
+                return False
         self._buckets[-1][1].add(request_id)
-
-    def __contains__(self, request_id: str) -> bool:
-        return any(request_id in ids for _, ids in self._buckets)
+        return True
 
     def all(self) -> set[str]:
         """Every id that is remembered."""

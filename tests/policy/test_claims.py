@@ -8,8 +8,15 @@ def test_what_was_accepted_lately_is_known():
     for second in range(100):
         claims.add(str(second), now=float(second), keep=False)
     assert {str(second) for second in range(20, 100)} <= claims.all()
-    assert "20" in claims
-    assert "100" not in claims
+
+
+def test_what_is_remembered_is_not_taken_a_second_time():
+    claims = Claims(span=80.0)
+    assert all(claims.add(str(second), now=float(second), keep=False) for second in range(100))
+    assert not claims.add("20", now=100.0, keep=False)
+    assert not claims.add("99", now=100.0, keep=False)
+    assert claims.add("100", now=100.0, keep=False)
+    assert not claims.add("100", now=100.0, keep=False)
 
 
 def test_what_is_older_is_forgotten():
