@@ -30,7 +30,9 @@ with batch[2].path.open("ab") as file:  # a box that players skip
     file.write((600_000).to_bytes(4, "big") + b"free" + bytes(600_000 - 8))
 """
 TUTORIAL = Path(__file__).parents[2] / "docs" / "examples" / "tutorial.ipynb"
-FATES = {"Doomed": Fate(ending="failed"), "Slow": Fate(queue_time=0.0, run_time=1_500.0)}
+FATES = {"Doomed:": Fate(ending="failed"), "Slow": Fate(queue_time=0.0, run_time=600.0)}
+AT_HAND = "polling=PollingPolicy(poll_interval=0.1)"
+"""The usual pace is for jobs that take minutes."""
 INLINED = 'video[src^="data:"]'
 FROM_FILE = 'video[src*="/files/videos/"]'
 FROM_SERVICE = 'video[src^="http://127.0.0.1"]:not([src*="/files/"])'
@@ -69,10 +71,11 @@ def notebook(lab, new_page, request, kling_emulator):
     """Opens a notebook whose first cell has made a client of the emulator; its other cells are given."""
 
     def notebook(*cells, **options):
-        client = f"client = KlingClient('any-key', base_url={kling_emulator.url!r})"
-        name = lab.write(
-            f"{request.node.name}.ipynb", f"from kling_async import KlingClient\n{client}", *cells
+        first = (
+            "from kling_async import KlingClient, PollingPolicy\n"
+            f"client = KlingClient('any-key', base_url={kling_emulator.url!r}, {AT_HAND})"
         )
+        name = lab.write(f"{request.node.name}.ipynb", first, *cells)
         shown = lab.open(new_page(**options), name)
         shown.run(0)
         return shown
