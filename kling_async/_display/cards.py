@@ -17,7 +17,7 @@ from kling_async._display.page import (
     tone_of_state,
     words_of_state,
 )
-from kling_async._display.timeline import WORDS, Row, mini_picture
+from kling_async._display.timeline import UNSAVED, WORDS, Row, Stretch, mini_picture
 from kling_async.models import Result
 
 _LONG = 220
@@ -66,7 +66,7 @@ def card_html(card: Card) -> str:
     seconds = f' data-seconds="{row.seconds:.3f}"' if row else ""
     prompt = result.request.prompt if result.request else "This item could not be read as a request."
     return (
-        f'<li class="card" id="job-{result.index}" data-state="{result.state}"{place}{seconds} tabindex="-1">'
+        f'<li class="card" id="job-{result.index}" data-state="{tone_of_state(result)}"{place}{seconds} tabindex="-1">'
         f"{_media(card)}"
         f'<div class="about"><h3 id="name-{result.index}">#{result.index} '
         f'<span class="state {tone_of_state(result)}">{words_of_state(result)}</span></h3>'
@@ -101,11 +101,15 @@ def _error(result: Result) -> str:
 
 
 def _times(row: Row) -> str:
-    told = ", ".join(
-        f"{duration_text(stretch.span.ended - stretch.span.began)} {WORDS[stretch.kind]}"
-        for stretch in row.stretches
-    )
+    told = ", ".join(map(_stretch_text, row.stretches))
     return f'<div class="times">{mini_picture(row)}<p>{told}</p></div>'
+
+
+def _stretch_text(stretch: Stretch) -> str:
+    words = WORDS[stretch.kind]
+    if stretch.kind == UNSAVED:
+        return words
+    return f"{duration_text(stretch.span.ended - stretch.span.began)} {words}"
 
 
 def _facts(card: Card) -> str:

@@ -140,10 +140,12 @@ def links_to(results: Sequence[Result]) -> str:
 
 def filters_html(results: Sequence[Result]) -> str:
     """A choice of each state that occurs, with its number of results."""
-    counts = Counter(result.state for result in results)
+    counts = Counter((tone_of_state(result), words_of_state(result)) for result in results)
+    order = [str(ResultState.SUCCEEDED), "unsaved", *ResultState]
     choices = [("", "all", len(results))]
     choices += [
-        (state.value, state.replace("_", " "), counts[state]) for state in ResultState if counts[state]
+        (tone, words, count)
+        for (tone, words), count in sorted(counts.items(), key=lambda choice: order.index(choice[0][0]))
     ]
     return "".join(
         f'<label><input type="radio" name="state" value="{value}"{"" if value else " checked"}>'

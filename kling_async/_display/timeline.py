@@ -19,6 +19,8 @@ _WIDE = 10_000
 """Units across a picture."""
 _LEAST = 14
 """Units that a stretch gets at least, or nobody would see it."""
+_MARK = 50
+"""Units at the end of a job whose video could not be saved; when that was given up is not known."""
 _STEPS = 400
 """Points in time for which the jobs are counted."""
 _AREA_HEIGHT = 96
@@ -37,7 +39,7 @@ _MOST_BANDS = 300
 _SLOW = 3.0
 """Times the usual time that make a job stand out."""
 _FEWEST_FOR_USUAL = 5
-PHASES = QUEUED, RUNNING, UNSEEN, SAVING = "queued", "running", "unseen", "saving"
+PHASES = QUEUED, RUNNING, UNSEEN, SAVING, UNSAVED = "queued", "running", "unseen", "saving", "unsaved"
 _AREAS = (RUNNING, QUEUED, SAVING)
 """What is stacked upon what."""
 
@@ -159,6 +161,8 @@ def _row(result: Result, history: History) -> Row | None:
         stretches.append(Stretch(UNSEEN if result.ok else last, Span(moments.submitted, finished)))
     if moments.saved is not None:
         stretches.append(Stretch(SAVING, Span(finished, moments.saved)))
+    elif result.ok and result.error is not None:
+        stretches.append(Stretch(UNSAVED, Span(finished, finished)))
     return Row(result, tuple(stretches))
 
 
@@ -186,8 +190,11 @@ def rows_picture(line: TimeLine) -> str:
         y = _PADDING + row.lane * pitch + pitch / 2
         for stretch in row.stretches:
             begin, end = line.units(stretch.span.began), line.units(stretch.span.ended)
+            if stretch.kind == UNSAVED:
+                begin = max(begin - _MARK, line.units(row.began))
             paths.setdefault(stretch.kind, []).append(f"M{begin} {y:g}H{max(end, begin + _LEAST)}")
-    drawn = "".join(f'<path class="{kind}" d="{"".join(parts)}"/>' for kind, parts in paths.items())
+    marks_last = sorted(paths.items(), key=lambda path: path[0] == UNSAVED)
+    drawn = "".join(f'<path class="{kind}" d="{"".join(parts)}"/>' for kind, parts in marks_last)
     bars = f'<g stroke-width="{max(pitch * 0.7, pitch - 4):g}">{drawn}</g>'
     labels = _row_labels(line) if line.has_row_each else ""
     scale = (
@@ -315,6 +322,8 @@ def mini_picture(row: Row) -> str:
     for stretch in row.stretches:
         x = 1000 * (stretch.span.began - began) / seconds
         width = max(1000 * (stretch.span.ended - stretch.span.began) / seconds, 8)
+        if stretch.kind == UNSAVED:
+            x, width = 1000 - _MARK, _MARK
         bars.append(f'<rect class="{stretch.kind}" x="{x:.0f}" width="{width:.0f}" height="1"/>')
     return (
         '<svg class="mini" viewBox="0 0 1000 1" preserveAspectRatio="none" aria-hidden="true" focusable="false">'
@@ -327,6 +336,7 @@ WORDS: Mapping[str, str] = {
     RUNNING: "running",
     UNSEEN: "queued or running",
     SAVING: "downloading",
+    UNSAVED: "not saved",
     ResultState.FAILED: "to its failure",
     ResultState.CANCELLED: "to its end",
     ResultState.TIMED_OUT: "to the end of the wait",

@@ -117,6 +117,16 @@ def test_a_card_tells_its_times_in_words_and_carries_its_place_on_the_time_line(
     assert item.attributes["data-seconds"] == "70.000"
 
 
+def test_a_card_says_of_a_video_that_it_was_not_saved_but_not_how_long_that_took(tmp_path):
+    stretches = (Stretch("running", Span(100.0, 162.0)), Stretch("unsaved", Span(162.0, 162.0)))
+    error = DownloadError("disk full")
+    _, item = card_of(tmp_path, error=error, row=Row(result_of(error=error), stretches))
+    assert item.one("div", class_="times").text == "1 min 02 s running, not saved"
+    mark = item.one("rect", class_="unsaved").attributes
+    assert (mark["x"], mark["width"]) == ("950", "50")
+    assert item.attributes["data-state"] == "unsaved"
+
+
 def test_a_card_without_a_place_on_the_time_line_has_no_times(tmp_path):
     _, item = card_of(tmp_path)
     assert item.all("div", class_="times") == []

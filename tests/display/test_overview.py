@@ -186,10 +186,12 @@ def test_of_many_results_a_dozen_is_linked():
 
 
 def test_each_state_that_occurs_can_be_chosen():
-    page = read(filters_html([result_of(0), result_of(1), failed(2, "x")]))
-    assert [label.text for label in page.all("label")] == ["all 3", "succeeded 2", "failed 1"]
+    unsaved = result_of(3, error=DownloadError("disk full"))
+    page = read(filters_html([failed(2, "x"), unsaved, result_of(0), result_of(1)]))
+    words = ["all 4", "succeeded 2", "made, not saved 1", "failed 1"]
+    assert [label.text for label in page.all("label")] == words
     values = [(field.attributes["value"], "checked" in field.attributes) for field in page.all("input")]
-    assert values == [("", True), ("succeeded", False), ("failed", False)]
+    assert values == [("", True), ("succeeded", False), ("unsaved", False), ("failed", False)]
 
 
 def section_of(jobs: int, *, results=None, **times):

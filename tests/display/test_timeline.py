@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import pytest
 from hypothesis import given
@@ -21,15 +21,15 @@ from kling_async._display.timeline import (
     ticks,
     time_line,
 )
-from kling_async.errors import APIConnectionError, RateLimitError
+from kling_async.errors import APIConnectionError, DownloadError, RateLimitError
 from kling_async.events import Downloaded, Finished, PollFailed, StatusChanged, Submitted, Throttled
 from kling_async.models import Job, JobStatus, Result, ResultState
 
 JOB = Job(request_id="a", status=JobStatus.QUEUED)
 
 
-def result_of(index: int, state: ResultState = ResultState.SUCCEEDED) -> Result:
-    return Result(index=index, request=None, state=state)
+def result_of(index: int, state: ResultState = ResultState.SUCCEEDED, **fields) -> Result:
+    return Result(index=index, request=None, state=state, **fields)
 
 
 def life(index, *, submitted, running=None, finished=None, saved=None):
@@ -93,6 +93,22 @@ def test_a_job_is_drawn_stage_by_stage_and_ends_in_the_colour_of_its_state(times
 def test_the_time_of_a_download_is_not_the_services():
     (row,) = line_of({"submitted": 1, "running": 3, "finished": 7, "saved": 100}).rows
     assert row.seconds == 6
+
+
+def test_a_video_that_was_not_saved_leaves_a_mark_at_the_end_of_its_job_above_all_bars():
+    history = History()
+    lives = [life(0, submitted=0, running=10, finished=50), life(1, submitted=49.9, finished=50)]
+    for event in sorted([*chain(*lives, life(2, submitted=0, finished=100))], key=lambda event: event.at):
+        history(event)
+    lost = DownloadError("disk full")
+    line = time_line([result_of(0, error=lost), result_of(1, error=lost), result_of(2)], history)
+    assert line is not None
+    assert line.rows[0].stretches[-1] == Stretch("unsaved", Span(50, 50))
+    assert line.rows[0].seconds == 50
+    *_, marks = read(rows_picture(line)).all("path")
+    assert marks.attributes["class"] == "unsaved"
+    ends = re.findall(r"M(\d+) [\d.]+H(\d+)", marks.attributes["d"])
+    assert [(int(begin), int(end)) for begin, end in ends] == [(4950, 5000), (4990, 5004)]
 
 
 def test_a_batch_of_which_nothing_was_submitted_has_no_time_line():
