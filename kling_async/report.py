@@ -15,7 +15,14 @@ from string import Template
 from urllib.parse import urlsplit
 
 from kling_async._display.cards import Card, card_html, cards_of
-from kling_async._display.overview import failures_html, figures_html, filters_html, time_line_html, when_html
+from kling_async._display.overview import (
+    failures_html,
+    figures_html,
+    filters_html,
+    interrupted_html,
+    time_line_html,
+    when_html,
+)
 from kling_async._display.page import colour_rules, escape
 from kling_async._display.timeline import time_line
 from kling_async.errors import ConfigurationError, KlingError
@@ -26,12 +33,13 @@ MOST_CARDS = 5_000
 _PLAIN_HOST = re.compile(r"[a-z0-9.-]+(:[0-9]+)?", re.ASCII)
 
 
-def write_report(batch: BatchResult, path: str | os.PathLike[str]) -> Path:
+def write_report(batch: BatchResult, path: str | os.PathLike[str], *, missing: int = 0) -> Path:
     """The path of the page, written whole or not at all.
 
     Args:
         batch: What it tells about.
         path: The file; its folder is made if it is missing. Videos are named relative to it.
+        missing: Items that had not ended when the batch was interrupted.
 
     Raises:
         KlingError: It cannot be written there.
@@ -39,7 +47,8 @@ def write_report(batch: BatchResult, path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     try:
         with _part_of(target) as part:
-            part.write_text(report_html(batch, beside=target.parent), encoding="utf-8", newline="\n")
+            page = report_html(batch, beside=target.parent, missing=missing)
+            part.write_text(page, encoding="utf-8", newline="\n")
             part.replace(target)
     except (OSError, ValueError) as error:
         raise KlingError(_refusal(path, error)) from error
@@ -78,17 +87,18 @@ def _refusal(path: str | os.PathLike[str], error: Exception) -> str:
     return f"The report cannot be written to {os.fspath(path)!r}: {reason}."
 
 
-def report_html(batch: BatchResult, *, beside: Path) -> str:
-    """The page, for a file in the folder `beside`."""
+def report_html(batch: BatchResult, *, beside: Path, missing: int = 0) -> str:
+    """The page, for a file in the folder `beside`; it says how many items are missing."""
     line = time_line(batch, batch.history) if batch.history else None
     rows = {row.result.index: row for row in line.rows} if line else {}
     cards = cards_of(batch[:MOST_CARDS], beside=beside, rows=rows)
     style, script = colour_rules() + _part("report.css"), _part("report.js")
     return Template(_part("report.html")).substitute(
         policy=_policy(cards, style=style, script=script),
-        title=f"{len(batch.succeeded):,} of {len(batch):,} videos made",
+        title=f"{len(batch.succeeded):,} of {len(batch) + missing:,} videos made",
         when=when_html(batch),
-        figures=figures_html(batch),
+        interrupted=interrupted_html(missing),
+        figures=figures_html(batch, missing=missing),
         failures=failures_html(batch),
         timeline=time_line_html(line, batch.history) if line and batch.history else "",
         filters=filters_html(batch[:MOST_CARDS]),

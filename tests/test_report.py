@@ -72,7 +72,17 @@ def test_results_that_were_put_together_by_hand_have_a_report_without_a_time_lin
 
 def test_a_batch_of_nothing_has_a_report(tmp_path):
     page = read(report_html(BatchResult(()), beside=tmp_path))
+    assert page.all("p", class_="interrupted") == []
     assert page.one("h1").text == "0 of 0 videos made"
+
+
+@pytest.mark.parametrize("missing, told", [(1, "1 video had"), (1_200, "1,200 videos had")])
+def test_a_page_about_an_interrupted_batch_says_how_much_of_it_is_missing(tmp_path, missing, told):
+    page = read(report_html(BatchResult((result_of(),)), beside=tmp_path, missing=missing))
+    (paragraph,) = page.all("p", class_="interrupted")
+    assert paragraph.text.startswith(f"Interrupted: {told} not ended")
+    assert page.one("h1").text == f"1 of {missing + 1:,} videos made"
+    assert page.all("dd")[0].text == f"1 of {missing + 1:,}"
 
 
 def test_the_folder_is_made_and_a_former_report_replaced(tmp_path):

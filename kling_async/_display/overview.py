@@ -54,10 +54,18 @@ def _between(began: float, ended: float) -> str:
     return f"{day}, {first:%H:%M:%S} to {until} (UTC{first:%z})"
 
 
-def figures_html(batch: BatchResult) -> str:
-    """The figures, each as a term and its value."""
+def interrupted_html(missing: int) -> str:
+    """A paragraph about the items that had not ended when the batch was interrupted; empty where there are none."""
+    if not missing:
+        return ""
+    told = "1 video" if missing == 1 else f"{missing:,} videos"
+    return f'<p class="interrupted">Interrupted: {told} had not ended yet, and cannot be shown here.</p>'
+
+
+def figures_html(batch: BatchResult, *, missing: int = 0) -> str:
+    """The figures, each as a term and its value; those that are missing are counted among all."""
     made = len(batch.succeeded)
-    figures = [("Videos", f"{made:,} <small>of {len(batch):,}</small>")]
+    figures = [("Videos", f"{made:,} <small>of {len(batch) + missing:,}</small>")]
     figures.append(("Spend", _spend(batch)))
     history = batch.history
     if history is not None and history.started is not None and history.ended is not None:

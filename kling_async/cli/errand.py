@@ -31,6 +31,8 @@ class Errand:
     models: tuple[str, ...] = ()
     """Those of the videos."""
     at_once: int = AT_ONCE
+    report: Path | None = None
+    """The page that is written about it."""
     is_emulated: bool = False
 
     def pick_up(self, request_ids: Iterable[str]) -> str:
@@ -60,5 +62,7 @@ class Errand:
             words += ["--out", str(self.folder)]
         if self.at_once != AT_ONCE:
             words += ["--max-concurrency", str(self.at_once)]
+        if self.report is not None:
+            words += ["--report", str(self.report)]
         words += [*self.terms.arguments(self.prices), *self.service.arguments(), *options]
         return shlex.join(words)

@@ -122,6 +122,7 @@ async def generate(
         prices=terms.prices(models),
         models=models,
         at_once=max_concurrency,
+        report=report,
         is_emulated=emulate,
     )
     if dry_run:
@@ -131,7 +132,6 @@ async def generate(
     making = Making(
         errand=errand,
         total=len(order),
-        report=report,
         is_json=json,
         is_quiet=quiet,
         problem_at=order.problem_at,

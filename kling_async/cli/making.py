@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from operator import attrgetter
-from pathlib import Path
 
 import attrs
 from rich.console import Console
@@ -28,7 +27,7 @@ from kling_async.client import KlingClient
 from kling_async.errors import JournalError, KlingError
 from kling_async.events import Event, Notifier
 from kling_async.models import BatchResult, Result
-from kling_async.report import check_target
+from kling_async.report import check_target, write_report
 
 _STOPPING = "stopping: waiting for the answers to what was just sent; Ctrl-C again leaves at once"
 
@@ -43,7 +42,6 @@ class Making:
 
     errand: Errand
     total: int
-    report: Path | None = None
     is_json: bool = False
     is_quiet: bool = False
     problem_at: Callable[[int], KlingError | None] = lambda _: None
@@ -54,14 +52,17 @@ class Making:
     _forecast: Forecast = attrs.field(init=False, factory=Forecast)
     _history: History = attrs.field(init=False, factory=History)
     _tell: Notifier = attrs.field(init=False)
+    _results: list[Result] = attrs.field(init=False, factory=list)
+    """Those that have come, in the order of their ends."""
     _lost: JournalError | None = attrs.field(init=False, default=None)
     """Why the journal could not be written any more."""
 
     def __attrs_post_init__(self) -> None:
-        if self.report is not None:
-            check_target(self.report)
+        report = self.errand.report
+        if report is not None:
+            check_target(report)
         self._tally = Tally(total=self.total, saves=True)
-        self._tell = Notifier(self._tally, self._forecast, None if self.report is None else self._history)
+        self._tell = Notifier(self._tally, self._forecast, None if report is None else self._history)
 
     def __call__(self, event: Event) -> None:
         """Take in one event."""
@@ -113,38 +114,54 @@ class Making:
         try:
             with drawn(Bar(self._tally, self._forecast), console=self._console, is_wanted=is_wanted):
                 async with batch as stream:
-                    results = await self._collected(stream)
+                    await self._collect(stream)
         except (asyncio.CancelledError, OSError):
-            say_interrupted(self._tally, self.errand, is_hasty=_is_loop_over())
+            is_hasty = _is_loop_over()
+            say_interrupted(self._tally, self.errand, is_hasty=is_hasty)
+            if self._results and not is_hasty:
+                self._report(None if self.is_quiet else self._console)
             raise
-        return self._sum_up(results, seconds=time.monotonic() - started)
+        return self._sum_up(seconds=time.monotonic() - started)
 
-    async def _collected(self, stream: AsyncIterator[Result]) -> list[Result]:
-        """All results, each told as it comes."""
-        results: list[Result] = []
+    async def _collect(self, stream: AsyncIterator[Result]) -> None:
+        """Take in all results, and tell each as it comes."""
         try:
             async for result in stream:
                 problem = self.problem_at(result.index)
-                results.append(attrs.evolve(result, error=problem) if problem else result)
+                self._results.append(attrs.evolve(result, error=problem) if problem else result)
                 if self.is_json:
-                    tell(result_record(results[-1]))
+                    tell(result_record(self._results[-1]))
         except asyncio.CancelledError:
             self._tally.note = _STOPPING
             raise
         except JournalError as error:  # comes after the last result
             self._lost = error
-        return sorted(results, key=attrgetter("index"))
 
-    def _sum_up(self, results: list[Result], *, seconds: float) -> int:
+    def _in_order(self) -> list[Result]:
+        return sorted(self._results, key=attrgetter("index"))
+
+    def _sum_up(self, *, seconds: float) -> int:
         console = None if self.is_quiet else stderr() if self.is_json else stdout()
         if self._lost is not None:
             complain(self._lost.message)
-        status = summarise(results, self._tally, self.errand, seconds=seconds, console=console)
-        if self.report is not None:
-            page = BatchResult(tuple(results), history=self._history).write_report(self.report)
-            if console is not None:
-                say(f"Report: {page}", console)
-        return status if self._lost is None else FAILED
+        status = summarise(self._in_order(), self._tally, self.errand, seconds=seconds, console=console)
+        is_reported = self._report(console)
+        return status if is_reported and self._lost is None else FAILED
+
+    def _report(self, console: Console | None) -> bool:
+        """Write the page about what has ended, if one is wanted; False if that failed, which is told."""
+        report = self.errand.report
+        if report is None:
+            return True
+        batch = BatchResult(tuple(self._in_order()), history=self._history)
+        try:
+            page = write_report(batch, report, missing=self.total - len(batch))
+        except KlingError as error:
+            complain(error.message)
+            return False
+        if console is not None:
+            say(f"Report: {page}", console)
+        return True
 
 
 def _is_loop_over() -> bool:

@@ -62,6 +62,7 @@ async def resume(
         journal=path,
         terms=terms,
         at_once=max_concurrency,
+        report=report,
     )
     if dry_run:
         entries = _wanted(entries_of(path))
@@ -70,9 +71,7 @@ async def resume(
         entries = _wanted(opened.entries())
         if all(step_of(entry, errand) == "nothing" for entry in entries):
             return _nothing_to_do(entries, path, is_quiet=quiet)
-        making = Making(
-            errand=_priced(errand, entries), total=len(entries), report=report, is_json=json, is_quiet=quiet
-        )
+        making = Making(errand=_priced(errand, entries), total=len(entries), is_json=json, is_quiet=quiet)
         return await making.run(_batch(opened, entries, making))
 
 

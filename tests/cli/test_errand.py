@@ -26,9 +26,10 @@ def test_a_command_goes_on_as_the_one_before_it():
         terms=Terms(price=("0.35",), max_cost="2"),
         prices={"kling-v2-6": Decimal("0.35")},
         at_once=50,
+        report=Path("my r.html"),
     )
     assert errand.resume("--retry-failed") == (
-        "kling-async resume v/run.db --max-concurrency 50 --price kling-v2-6=0.35 --max-cost 2 "
+        "kling-async resume v/run.db --max-concurrency 50 --report 'my r.html' --price kling-v2-6=0.35 --max-cost 2 "
         "--base-url http://127.0.0.1:1 --retry-failed"
     )
 

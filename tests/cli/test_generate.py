@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -285,6 +286,28 @@ def test_the_command_that_an_interruption_tells_makes_the_rest_and_buys_nothing_
     assert len(emulator.stats.accepted) == 9
     names = sorted(path.name[:5] for path in Path("my v").glob("*.mp4"))
     assert names == [f"{index:05}" for index in range(9)]
+
+
+def test_ctrl_c_writes_the_report_of_what_has_ended_and_the_command_that_goes_on_writes_it_anew(
+    cli, serve, started, home
+):
+    slow = Fate(queue_time=0.0, run_time=1500.0)
+    emulator = serve(script=lambda number, _: Fate(ending="instant") if number == 1 else slow)
+    (home / "p.txt").write_text("".join(f"prompt number {number}\n" for number in range(4)))
+    process = started("generate", "--from", "p.txt", "--max-concurrency", "2", "--report", "r.html", "--json")
+    assert json.loads(process.stdout.readline())["state"] == "succeeded"
+    until(lambda: len(emulator.stats.accepted) == 3)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    *_, command, told = process.stderr.read().splitlines()
+    assert told == "Report: r.html"
+    page = (home / "r.html").read_text(encoding="utf-8")
+    assert "1 of 4 videos made" in page
+    assert "Interrupted: 3 videos had not ended yet" in page
+    assert cli(*shlex.split(command)[1:]).status == 0
+    page = (home / "r.html").read_text(encoding="utf-8")
+    assert "4 of 4 videos made" in page
+    assert "Interrupted" not in page
 
 
 def test_ctrl_c_waits_for_the_answer_to_what_was_just_sent(cli, serve, home):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -38,6 +39,34 @@ async def test_a_journal_that_could_not_be_kept_is_told_beside_the_results(capfd
     told = capfd.readouterr()
     assert told.out.startswith("1 of 1 videos saved in v/ (")
     assert told.err == "".join(f"kling-async: {error}\n" for error in lost)
+
+
+async def test_a_report_that_can_no_longer_be_written_is_told_after_the_results(capfd, home):
+    report = home / "v" / "r.html"
+    making = Making(errand=Errand(folder=Path("v"), service=Service(), report=report), total=1)
+    report.mkdir()
+    assert await making.run(batch(SAVED)) == 1
+    told = capfd.readouterr()
+    assert told.out.startswith("1 of 1 videos saved in v/ (")
+    assert told.err.startswith("kling-async: The report cannot be written to ")
+
+
+@pytest.fixture
+def attended(home):
+    """A handler of Ctrl-C, as `asyncio.run` has one while its loop runs."""
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("attended")
+async def test_a_quiet_command_that_is_interrupted_writes_its_report_and_says_nothing_of_it(capfd, home):
+    errand = Errand(folder=Path("v"), service=Service(), report=Path("r.html"))
+    making = Making(errand=errand, total=2, is_quiet=True)
+    with pytest.raises(BrokenPipeError):
+        await making.run(batch(SAVED, BrokenPipeError()))
+    assert "1 of 2 videos made" in (home / "r.html").read_text(encoding="utf-8")
+    assert "Report" not in capfd.readouterr().err
 
 
 async def test_what_is_remarked_is_wanted(capfd, home):
