@@ -84,7 +84,7 @@ def _part_of(target: Path) -> Iterator[Path]:
 
 def _refusal(path: str | os.PathLike[str], error: Exception) -> str:
     reason = getattr(error, "strerror", None) or str(error)
-    return f"The report cannot be written to {os.fspath(path)!r}: {reason}."
+    return f"The report cannot be written to {os.fspath(path)!r}: {reason}. Choose another file."
 
 
 def report_html(batch: BatchResult, *, beside: Path, missing: int = 0) -> str:

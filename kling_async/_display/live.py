@@ -90,7 +90,7 @@ class View:
     def _way_on(self) -> str:
         """What goes on without us, and what picks it up."""
         tally = self.tally
-        alive = tally.queued + tally.running
+        alive = len(tally.running_ids)
         made = len(tally.open_ids) - alive
         told = [
             f"{alive:,} {'job goes' if alive == 1 else 'jobs go'} on at the service" if alive else "",
@@ -105,7 +105,7 @@ class View:
         """Each count that is not zero, its word and its colour, from the start of an item's life to its end."""
         tally = self.tally
         is_over, is_done = self.stage is not Stage.UNDER_WAY, self.stage is Stage.DONE
-        unsaved = tally.succeeded - tally.saved if tally.saves else 0
+        unsaved = tally.unsaved
         kept = tally.succeeded - unsaved
         counts = (
             (tally.waiting, "waiting", None),

@@ -56,7 +56,8 @@ class Tally:
     note: str | None = attrs.field(init=False, default=None)
     """What is in the way just now."""
     _open: dict[str, JobStatus | None] = attrs.field(init=False, factory=dict)
-    """Jobs whose video is not saved yet, in the order of their submits; None for one that is not asked after any more."""
+    """Jobs whose video is not saved yet, in the order of their submits; None for one that is not asked after any more,
+    though it may go on."""
 
     _here: set[str] = attrs.field(init=False, factory=set)
     """Jobs of an earlier run whose video is here, until they are told as finished."""
@@ -81,6 +82,16 @@ class Tally:
     def open_ids(self) -> tuple[str, ...]:
         """Jobs that may still give a video which is not saved yet, in the order of their submits."""
         return tuple(self._open)
+
+    @property
+    def running_ids(self) -> tuple[str, ...]:
+        """Those of them that may go on at the service; the others are made, and have only to be saved."""
+        return tuple(name for name, status in self._open.items() if status is not JobStatus.SUCCESS)
+
+    @property
+    def unsaved(self) -> int:
+        """Videos that were made and have not been saved; 0 where none is to be."""
+        return self.succeeded - self.saved if self.saves else 0
 
     def follow(self, request_id: str) -> None:
         """Count a job that was submitted earlier."""
@@ -140,7 +151,7 @@ class Tally:
             self.speed.begin(event.at)
         may_be_fetched = self.saves if is_made else event.state is ResultState.TIMED_OUT
         if may_be_fetched and event.request_id is not None:
-            self._move(event.request_id, None)
+            self._move(event.request_id, JobStatus.SUCCESS if is_made else None)
         else:
             self._forget(event.request_id)
 
@@ -156,7 +167,7 @@ class Tally:
     def _count(self, status: JobStatus | None, change: int) -> None:
         if status is JobStatus.PROCESSING:
             self.running += change
-        elif status is not None:
+        elif status is not None and status is not JobStatus.SUCCESS:
             self.queued += change
 
 

@@ -84,7 +84,7 @@ class Bar:
 
 
 def counts(tally: Tally) -> Text:
-    """The line of counts; zeros are left out."""
+    """The line of counts; zeros are left out, but not that of the saved ones while others are made."""
     parts = (
         (tally.queued, "queued", "dim"),
         (tally.running, "running", "cyan"),
@@ -92,7 +92,8 @@ def counts(tally: Tally) -> Text:
         (tally.saved, "saved", "green"),
         (tally.failed, "failed", "red"),
     )
-    shown = [Text(f"{count:,} {word}", style) for count, word, style in parts if count]
+    kept = "saved" if tally.unsaved else None
+    shown = [Text(f"{count:,} {word}", style) for count, word, style in parts if count or word == kept]
     return _BETWEEN.join(shown) if shown else Text("starting", "dim")
 
 

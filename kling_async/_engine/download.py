@@ -188,5 +188,7 @@ async def check_folder(output: str | os.PathLike[str]) -> Path:
         await anyio.to_thread.run_sync(_make_writable, folder)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigurationError(f"Videos cannot be saved in {os.fspath(output)!r}: {reason}.") from error
+        raise ConfigurationError(
+            f"Videos cannot be saved in {os.fspath(output)!r}: {reason}. Choose another folder."
+        ) from error
     return folder

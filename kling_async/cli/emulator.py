@@ -53,6 +53,6 @@ async def emulator(
     except OSError as error:
         reason = error.strerror or error
         raise ConfigurationError(
-            f"{host}:{port} cannot be used ({reason}); choose another --port."
+            f"{host}:{port} cannot be used ({reason}); choose another --host or --port."
         ) from error
     return 0

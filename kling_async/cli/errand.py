@@ -54,6 +54,10 @@ class Errand:
         )
         return "; ".join(map(shlex.join, words))
 
+    def models_there(self) -> str:
+        """The command that names the service's models."""
+        return shlex.join(["kling-async", "models", *self.service.arguments()])
+
     def resume(self, *options: str) -> str:
         """The command that goes on with the journal as this one did."""
         assert self.journal is not None

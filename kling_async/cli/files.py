@@ -45,14 +45,17 @@ def rows_of(source: str) -> list[Row]:
         ConfigurationError: It cannot be read, is not UTF-8, or is of another kind; or its header is no header.
     """
     suffix = ".txt" if source == STDIN else Path(source).suffix.lower()
+    if suffix not in _READERS and Path(source).is_dir():
+        raise ConfigurationError(f"{source} is a folder; name a file in it for --from.")
     if suffix not in _READERS:
         raise ConfigurationError(
             f"{source}: prompts are read from .txt (one a line), .csv and .jsonl files; rename it or convert it."
         )
     rows = list(_READERS[suffix](_text(source), source))
     if not rows:
+        name = "stdin" if source == STDIN else source
         raise ConfigurationError(
-            f"{source} is empty: there is no prompt in it; write one, or name another file."
+            f"{name} is empty: there is no prompt in it; write one, or name another file."
         )
     return rows
 
@@ -126,6 +129,9 @@ def _csv_rows(text: str, source: str) -> Iterator[Row]:
 
 
 def _header(names: list[str], place: str) -> list[str]:
+    if len(names) == 1 and (separators := {";", "\t"} & set(names[0])):
+        found = "tabs" if "\t" in separators else "semicolons"
+        raise ConfigurationError(f"{place}: the columns are separated by {found}; save the file with commas.")
     strangers = [_stranger(name, "column") for name in names if name not in FIELDS]
     if strangers:
         raise ConfigurationError(f"{place}: {'; '.join(strangers)}. The first line names the columns.")

@@ -29,7 +29,8 @@ from kling_async.events import Event, Notifier
 from kling_async.models import BatchResult, Result
 from kling_async.report import check_target, write_report
 
-_STOPPING = "stopping: waiting for the answers to what was just sent; Ctrl-C again leaves at once"
+_STOPPING = "stopping; Ctrl-C again leaves at once (waiting for the answers to what was just sent)"
+"""What matters comes first: on a narrow terminal the end is cut."""
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
 
 from rich.console import Console
 
 from kling_async._display.page import clock_text, money_text
 from kling_async._display.tally import Tally
+from kling_async.catalog import MODELS
 from kling_async.cli.errand import Errand
 from kling_async.cli.screen import complain, cut, say, stderr
-from kling_async.errors import BudgetExceededError, InvalidRequestError
+from kling_async.errors import BudgetExceededError, InvalidRequestError, NotFoundError
 from kling_async.models import Result, ResultState
 
 FAILED = 1
 _PROMPT_CHARACTERS = 40
 _MOST_NAMED = 10
+_FEW = 3
 _HOPELESS = (InvalidRequestError, BudgetExceededError)
 """The same command would end in the same."""
 
@@ -45,7 +48,7 @@ def summarise(
         complain(f"{len(results) - saved:,} of {len(results):,} videos were not saved:", *reasons(results))
     if not errand.is_emulated:
         steps = _with_journal(results, errand) if errand.journal else _without_journal(results, tally, errand)
-        for why, command in steps:
+        for why, command in (*_with_unknown_models(results, errand), *steps):
             _advise(why, command)
     return 0 if saved == len(results) else FAILED
 
@@ -60,12 +63,32 @@ def _notes(tally: Tally, seconds: float) -> Iterator[str]:
         yield f"{money_text(tally.bought_usd)} spent" + (f", {money_text(earlier)} before" if earlier else "")
 
 
+def _with_unknown_models(results: Sequence[Result], errand: Errand) -> Iterator[tuple[str, str]]:
+    """Where to look for the name of a model that the service does not know."""
+    if not any(map(_is_unknown, results)):
+        return
+    near = [
+        f"did you mean {found[0]}?"
+        for model in errand.models
+        if model not in MODELS and (found := get_close_matches(model, MODELS, n=1))
+    ]
+    yield (
+        " ".join(["For the names of all models", *(f"({advice})" for advice in near)]),
+        errand.models_there(),
+    )
+
+
+def _is_unknown(result: Result) -> bool:
+    """Whether the service refused a submit because it knows no such model."""
+    return result.state is ResultState.NOT_SUBMITTED and isinstance(result.error, NotFoundError)
+
+
 def _with_journal(results: Sequence[Result], errand: Errand) -> Iterator[tuple[str, str]]:
     """What to do about the videos that are not here, each with its command."""
     missing = [result for result in results if not is_saved(result)]
     ambiguous = [result for result in missing if result.state is ResultState.AMBIGUOUS]
     final = [result for result in missing if not result.ok and result.job is not None and result.job.is_final]
-    hopeless = sum(isinstance(result.error, _HOPELESS) for result in missing)
+    hopeless = sum(isinstance(result.error, _HOPELESS) or _is_unknown(result) for result in missing)
     if len(missing) > len(final) + hopeless:
         yield "To go on with what can still come", errand.resume()
     if final:
@@ -90,12 +113,14 @@ def say_interrupted(tally: Tally, errand: Errand, *, is_hasty: bool = False) -> 
         errand: Knows how to pick it up.
         is_hasty: The answers to what was just sent were not waited for.
     """
-    unanswered, open_ids = tally.unanswered, tally.open_ids
+    unanswered, open_ids, running_ids = tally.unanswered, tally.open_ids, tally.running_ids
     unsent = (tally.total or 0) - tally.submitted - tally.refused - unanswered
     if unsent == tally.total and not is_hasty:
         complain("interrupted before anything was done.")
         return
-    counts = [f"{tally.saved:,} saved", f"{tally.failed:,} failed", f"{len(open_ids):,} still open"]
+    counts = [f"{tally.saved:,} saved", f"{tally.failed:,} failed", f"{len(running_ids):,} still open"]
+    if made := len(open_ids) - len(running_ids):
+        counts.insert(1, f"{made:,} made and not saved")
     if unanswered:
         counts.append(f"{unanswered:,} without an answer")
     counts.append(f"{unsent:,} not sent" + (" or without an answer" if is_hasty else ""))
@@ -104,13 +129,14 @@ def say_interrupted(tally: Tally, errand: Errand, *, is_hasty: bool = False) -> 
         say("The emulator ended, and its jobs with it.", stderr())
     elif errand.journal is None:
         if open_ids:
-            why = "The open ones go on at the service and are charged. To save them"
-            _advise(why, errand.pick_up(open_ids))
+            go_on = "The open ones go on at the service and are charged. " if running_ids else ""
+            _advise(f"{go_on}To save them", errand.pick_up(open_ids))
         if unanswered or is_hasty:
             _advise("To see what the service took", errand.look())
     else:
-        if open_ids:
-            say(f"The open ones go on at the service and are charged: {_listed(open_ids)}", stderr())
+        if running_ids:
+            listed = _listed(running_ids, most=_FEW)
+            say(f"The open ones go on at the service and are charged: {listed}", stderr())
         if open_ids or unanswered or unsent:
             _advise("To go on", errand.resume())
 
@@ -144,7 +170,7 @@ def _named(group: Sequence[Result]) -> str:
     return _listed([f"#{result.index}" for result in group])
 
 
-def _listed(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str], *, most: int = _MOST_NAMED) -> str:
     """The first of them, and how many more there are."""
-    shown = ", ".join(names[:_MOST_NAMED])
-    return f"{shown} and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else shown
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown

@@ -34,7 +34,7 @@ def test_a_port_that_is_taken_is_one_sentence(cli):
         done = cli("emulator", "--port", port)
     assert done.status == 2
     assert f"127.0.0.1:{port} cannot be used (" in done.complaint
-    assert done.complaint.endswith("choose another --port.")
+    assert done.complaint.endswith("choose another --host or --port.")
 
 
 def test_a_number_that_is_none_is_refused(home, capfd):

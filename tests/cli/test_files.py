@@ -42,6 +42,17 @@ def test_stdin_is_read_as_a_text(home, monkeypatch):
     assert rows_of("-") == [Row(1, "一只猫")]
 
 
+def test_a_stdin_without_a_prompt_is_called_so(home, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
+    with pytest.raises(ConfigurationError, match=r"^stdin is empty: "):
+        rows_of("-")
+
+
+def test_a_folder_of_prompts_is_no_file_of_them(home):
+    with pytest.raises(ConfigurationError, match=r"^\. is a folder; name a file in it for --from\.$"):
+        rows_of(".")
+
+
 @pytest.mark.parametrize("name", ["p.jsonl", "p.ndjson"])
 def test_json_lines_are_objects_or_strings(rows, name):
     assert rows(name, '{"prompt": "a", "duration": 10}\n\n"一只猫"\n') == [
@@ -123,7 +134,12 @@ def test_extra_in_a_csv_is_json(rows):
         ("prompt,zz", "p.csv, line 1: there is no column 'zz' (the columns are prompt, model,"),
         ("duration,sound", "p.csv, line 1: a column 'prompt' is missing (got 'duration, sound')"),
         ("prompt,prompt", "p.csv, line 1: a column is named twice (got 'prompt, prompt')"),
-        ("\n\nprompt;duration", "p.csv, line 3: there is no column 'prompt;duration'"),
+        (
+            "\n\nprompt;duration",
+            "p.csv, line 3: the columns are separated by semicolons; save the file with commas.",
+        ),
+        ("prompt\tduration", "p.csv, line 1: the columns are separated by tabs; save the file with commas."),
+        ("zz", "p.csv, line 1: there is no column 'zz'"),
     ],
 )
 def test_a_header_that_is_none_is_refused(rows, header, sentence):

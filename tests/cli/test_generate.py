@@ -206,7 +206,6 @@ def test_a_folder_that_cannot_be_written_is_one_sentence_and_nothing_is_sent(cli
     [
         ({"refused_keys": {"any-key"}}, [], "the API key was not accepted; check GMI_API_KEY"),
         ({"credits": 0}, [], "the account has no credits left"),
-        ({}, ["--model", "kling-v9"], "model kling-v9 does not exist"),
     ],
 )
 def test_what_the_service_refuses_for_all_is_told_once(cli, serve, settings, options, reason):
@@ -220,6 +219,17 @@ def test_what_the_service_refuses_for_all_is_told_once(cli, serve, settings, opt
     assert reason in line
     assert why == "To go on with what can still come:"
     assert command == "  kling-async resume videos/run.db --max-concurrency 1"
+    assert emulator.stats.requests["submit"] == 1
+
+
+def test_a_model_that_is_misspelt_is_told_once_with_the_nearest_name(cli, serve):
+    emulator = serve()
+    done = cli("generate", "a black cat", "a white dog", "--max-concurrency", "1", "--model", "kling-v2.6")
+    assert done.status == 1
+    _, line, why, command = done.err.splitlines()
+    assert "model kling-v2.6 does not exist" in line
+    assert why == "For the names of all models (did you mean kling-v2-6?):"
+    assert command == "  kling-async models"
     assert emulator.stats.requests["submit"] == 1
 
 

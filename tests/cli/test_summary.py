@@ -19,8 +19,9 @@ from kling_async.errors import (
     DownloadError,
     InvalidRequestError,
     KlingError,
+    NotFoundError,
 )
-from kling_async.events import Finished, Resumed, Spent, SubmitAmbiguous
+from kling_async.events import Finished, Resumed, Spent, SubmitAmbiguous, Submitted
 from kling_async.models import Job, JobStatus, Result, ResultState, VideoRequest
 
 HERE = Errand(
@@ -163,6 +164,19 @@ def test_what_can_be_done_about_a_missing_video_is_told_as_a_command(capfd, miss
     assert capfd.readouterr().err.splitlines()[2:] == advice
 
 
+@pytest.mark.parametrize(
+    "model, hint", [("kling-v2.6", " (did you mean kling-v2-6?)"), ("kling-v2-6", ""), ("wan-9", "")]
+)
+def test_a_model_that_the_service_does_not_know_is_looked_up_and_not_tried_again(capfd, model, hint):
+    errand = attrs.evolve(KEPT, models=(model,))
+    refused = attrs.evolve(result(0, ResultState.NOT_SUBMITTED), error=NotFoundError("no such model"))
+    summarise([refused], Tally(total=1), errand, seconds=1, console=None)
+    assert capfd.readouterr().err.splitlines()[2:] == [
+        f"For the names of all models{hint}:",
+        "  kling-async models",
+    ]
+
+
 def test_who_said_resend_is_not_told_to_say_it(capfd):
     errand = attrs.evolve(KEPT, terms=Terms(on_ambiguous="resend"))
     summarise([result(0, ResultState.AMBIGUOUS, "lost")], Tally(total=1), errand, seconds=1, console=None)
@@ -192,9 +206,31 @@ def test_an_interruption_tells_what_has_no_answer_and_what_runs(capfd):
     say_interrupted(tally, KEPT)
     assert capfd.readouterr().err.splitlines() == [
         "kling-async: interrupted: 0 saved, 0 failed, 12 still open, 1 without an answer, 7 not sent.",
-        "The open ones go on at the service and are charged: r0, r1, r2, r3, r4, r5, r6, r7, r8, r9 and 2 more",
+        "The open ones go on at the service and are charged: r0, r1, r2 and 9 more",
         "To go on:",
         RESUME,
+    ]
+
+
+@pytest.mark.parametrize(
+    "errand, advice",
+    [
+        (KEPT, ["To go on:", RESUME]),
+        (
+            attrs.evolve(HERE, service=Service()),
+            ["To save them:", "  kling-async download r1 --out 'my videos'"],
+        ),
+    ],
+    ids=["journal", "no journal"],
+)
+def test_an_interruption_does_not_say_of_a_video_that_is_made_that_it_goes_on(capfd, errand, advice):
+    tally = Tally(total=1, saves=True)
+    tally(Submitted(at=0.0, index=0, request_id="r1", job=Job(request_id="r1", status=JobStatus.QUEUED)))
+    tally(Finished(at=0.0, index=0, request_id="r1", state=ResultState.SUCCEEDED))
+    say_interrupted(tally, errand)
+    assert capfd.readouterr().err.splitlines() == [
+        "kling-async: interrupted: 0 saved, 1 made and not saved, 0 failed, 0 still open, 0 not sent.",
+        *advice,
     ]
 
 

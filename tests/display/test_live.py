@@ -96,7 +96,8 @@ def test_what_is_in_the_way_is_text_and_gone_at_the_end():
 def stopped(number: int, *, saves: bool, made: int = 0, is_kept: bool = False) -> str:
     tally = tally_of(total=100, saves=saves)
     tally._open = {
-        f"job-{index}": JobStatus.QUEUED if index < number else None for index in range(number + made)
+        f"job-{index}": JobStatus.QUEUED if index < number else JobStatus.SUCCESS
+        for index in range(number + made)
     }
     tally.queued = number
     return text_of(tally, stage=Stage.STOPPED, is_kept=is_kept)

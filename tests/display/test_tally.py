@@ -86,6 +86,14 @@ def test_counts_follow_the_events(events, expected, open_ids):
     assert tally.ended == tally.succeeded + tally.failed
 
 
+@pytest.mark.parametrize(
+    "state, running_ids, unsaved", [(ResultState.SUCCEEDED, (), 1), (ResultState.TIMED_OUT, ("a",), 0)]
+)
+def test_a_job_whose_video_is_made_does_not_go_on(state, running_ids, unsaved):
+    tally = tally_of(submitted("a"), moved("a", JobStatus.SUCCESS), finished("a", state))
+    assert (tally.running_ids, tally.unsaved, tally.open_ids) == (running_ids, unsaved, ("a",))
+
+
 def test_a_success_that_need_not_be_saved_is_not_open():
     assert tally_of(submitted("a"), finished("a", ResultState.SUCCEEDED), saves=False).open_ids == ()
 

@@ -53,6 +53,10 @@ def test_a_bar_shows_how_far_a_batch_is_and_each_count_that_is_not_zero():
     assert line.rstrip() == "3 queued · 2 running · 4 done · 1 saved · 1 failed"
     tally.queued = tally.failed = 0
     assert shown(tally)[1].rstrip() == "2 running · 4 done · 1 saved"
+    tally.saved = 0
+    assert shown(tally)[1].rstrip() == "2 running · 4 done · 0 saved"
+    tally.saves = False
+    assert shown(tally)[1].rstrip() == "2 running · 4 done"
 
 
 def test_what_came_in_and_what_was_spent_stand_at_the_right():
