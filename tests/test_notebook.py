@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from html.parser import HTMLParser
 
 import pytest
 from html_page import Page
 
 from kling_async import BatchResult, Job, JobStatus, Media, Outcome, Result, ResultState, VideoRequest
 from kling_async._display.history import History
+from kling_async._display.live import Stage, View
+from kling_async._display.tally import Tally
+from kling_async._policy.outcome import error_of
+from kling_async.errors import AmbiguousSubmitError
 from kling_async.events import Finished, Submitted
 from kling_async.notebook import Gallery
 
@@ -135,3 +140,53 @@ def test_all_that_is_inlined_stays_below_what_jupyter_lets_through(tmp_path, mon
     assert len(inlined) == 7
     assert sources[7:] == [f"{index}.mp4" for index in range(7, 36)]
     assert len(html) < 2_900_000
+
+
+class Stripped(HTMLParser):
+    """The text and the addresses that are left where a front end takes away all that may run, shape or play."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.text, self.links = "", set()
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        assert tag not in {"script", "style", "link", "iframe", "object", "embed"}
+        assert not [name for name, _ in attributes if name.startswith("on") or name in {"id", "class"}]
+        self.links |= {value for name, value in attributes if tag == "a" and name == "href"}
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.mark.parametrize("show", [BatchResult, lambda results: Gallery([one.job or one for one in results])])
+def test_where_all_is_stripped_that_may_run_or_shape_or_play_every_fact_is_left(show):
+    broken = job_of(1, status=JobStatus.FAILED, outcome=Outcome(error="Content refused"))
+    lost = AmbiguousSubmitError("it may have been taken", request_id="job-2")
+    page = Stripped(
+        show(
+            (
+                result_of(
+                    0, request=VideoRequest("first " * 60), job=job_of(0, payload={"prompt": "first " * 60})
+                ),
+                result_of(1, state=ResultState.FAILED, job=broken, error=error_of(broken)),
+                result_of(2, state=ResultState.AMBIGUOUS, job=None, error=lost),
+            )
+        )._repr_html_()
+    )
+    assert page.links == {"https://storage.example/0.mp4"}
+    for fact in ("1 of 3 videos made", "1 failed", "1 ambiguous", "first " * 59 + "first", "Content refused"):
+        assert fact in page.text
+    assert "it may have been taken" in page.text
+    assert "prompt 2" in page.text
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_where_all_is_stripped_the_live_view_is_left_as_text(stage):
+    tally = Tally(total=3, saves=True)
+    tally(Submitted(at=0.0, index=0, request_id="job-0", job=job_of(0, status=JobStatus.QUEUED)))
+    page = Stripped(View(tally=tally, seconds=5.0, stage=stage).html())
+    assert "2 waiting" in page.text
+    assert "1 queued" in page.text
+    assert ("job-0" in page.text) is (stage is Stage.STOPPED)
+    assert page.links == set()

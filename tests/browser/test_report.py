@@ -44,7 +44,7 @@ HOSTILE = (
     "</style></script><script>window.ran = 1</script>",
     "\u202egnp.exe turned around \u2067 and not turned back",
     "👩‍🚀 水墨 \N{REPLACEMENT CHARACTER}",
-    "<b>" * 833,
+    "<b>" * 833 + "<",
 )
 
 
