@@ -32,9 +32,12 @@ def told(job: Job) -> dict[str, str | None]:
 
 async def submit(request: web.Request) -> web.Response:
     """Begin a video: one paid submit, however long the visitor stays."""
-    wish = await request.json()
     try:
-        job = await request.app[CLIENT].submit(str(wish.get("prompt", "")), duration=5)
+        prompt = (await request.json())["prompt"]
+    except (ValueError, TypeError, KeyError):
+        return web.json_response({"error": 'Send JSON such as {"prompt": "A comet"}.'}, status=400)
+    try:
+        job = await request.app[CLIENT].submit({"prompt": prompt, "duration": 5})
     except InvalidRequestError as error:
         return web.json_response({"error": str(error)}, status=400)
     except AmbiguousSubmitError as error:

@@ -74,7 +74,8 @@ async def test_web_handler_serves_many_visitors_with_one_client(reader, kling_em
         told = [await (await visitor.get(answer.headers["Location"])).json() for answer in begun]
         assert {one["status"] for one in told} == {"success"}
         assert all(one["video_url"] for one in told)
-        assert (await visitor.post("/videos", json={"prompt": ""})).status == 400
+        for body in (b'{"prompt": ""}', b'{"prompt": 5}', b"{}", b"[1]", b"not JSON"):
+            assert (await visitor.post("/videos", data=body)).status == 400
         assert (await visitor.get("/videos/unknown")).status == 404
         kling_emulator.faults.add(Fault("submit", Reply(402, {"error": "no credits"})))
         kling_emulator.faults.add(Fault("status", Reply(403, {"error": "no"})))
