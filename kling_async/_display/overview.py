@@ -26,6 +26,7 @@ from kling_async._display.timeline import (
     most_at_once,
     rows_picture,
 )
+from kling_async.errors import DownloadError, KlingError
 from kling_async.models import BatchResult, Result, ResultState
 
 _MOST_NAMED = 12
@@ -128,12 +129,15 @@ def failures_html(batch: BatchResult) -> str:
 
 
 def reason_of(result: Result) -> str:
-    """Why a result has no video or no file, without what only names the job, so that equal reasons are equal."""
+    """Why a result has no video or no file, without what only names the job or its file, so that equal reasons are equal."""
     if result.job is not None and result.job.failure_reason:
         return result.job.failure_reason
     error = result.error
     if error is None:
         return "no reason given"
+    if isinstance(error, DownloadError) and isinstance(error.__cause__, KlingError | OSError):
+        cause = error.__cause__
+        return cause.message if isinstance(cause, KlingError) else cause.strerror or type(cause).__name__
     if not error.request_id:
         return error.message
     return re.sub(rf"(?<!\w){re.escape(error.request_id)}(?!\w)", "…", error.message)

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 
 from rich.console import Console
 
+from kling_async._display.overview import reason_of
 from kling_async._display.page import clock_text, money_text
 from kling_async._display.tally import Tally
 from kling_async.catalog import MODELS
@@ -148,13 +149,19 @@ def _advise(why: str, command: str) -> None:
 
 
 def reasons(results: Iterable[Result]) -> list[str]:
-    """A line for each result without a file; those with the same reason share one."""
-    alike: dict[str, list[Result]] = {}
+    """A line for each result without a file; those with the same reason share one, and of many the first are told."""
+    alike: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         if not is_saved(result):
             state = "made, not saved" if result.ok else result.state.replace("_", " ")
-            alike.setdefault(f"{state}: {result.error or 'no reason given'}", []).append(result)
-    return [f"{_named(group)}: {reason}" for reason, group in alike.items()]
+            alike.setdefault((state, reason_of(result)), []).append(result)
+    lines = [
+        f"{_named(group)}: {state}: {(group[0].error or reason) if len(group) == 1 else reason}"
+        for (state, reason), group in alike.items()
+    ]
+    if len(lines) <= _MOST_NAMED + 1:
+        return lines
+    return [*lines[:_MOST_NAMED], f"and {len(lines) - _MOST_NAMED:,} more reasons"]
 
 
 def is_saved(result: Result) -> bool:

@@ -7,6 +7,7 @@ import attrs
 import pytest
 
 from kling_async._display.tally import Tally
+from kling_async._policy.outcome import error_of
 from kling_async.cli.errand import Errand
 from kling_async.cli.screen import stdout
 from kling_async.cli.service import Service
@@ -22,7 +23,7 @@ from kling_async.errors import (
     NotFoundError,
 )
 from kling_async.events import Finished, Resumed, Spent, SubmitAmbiguous, Submitted
-from kling_async.models import Job, JobStatus, Result, ResultState, VideoRequest
+from kling_async.models import Job, JobStatus, Outcome, Result, ResultState, VideoRequest
 
 HERE = Errand(
     folder=Path("my videos"), service=Service(base_url="http://127.0.0.1:1"), models=("kling-v2-6",)
@@ -62,6 +63,25 @@ def test_results_with_the_same_reason_share_a_line():
     refused = [result(index, ResultState.NOT_SUBMITTED, "bad key") for index in range(12)]
     assert reasons(refused[:2]) == ["#0, #1: not submitted: bad key"]
     assert reasons(refused) == ["#0, #1, #2, #3, #4, #5, #6, #7, #8, #9 and 2 more: not submitted: bad key"]
+
+
+def test_jobs_that_failed_for_the_same_reason_share_a_line_whatever_their_ids():
+    def unlucky(index: int) -> Result:
+        job = Job(request_id=f"r{index}", status=JobStatus.FAILED, outcome=Outcome(error="policy"))
+        return attrs.evolve(result(index, ResultState.FAILED), job=job, error=error_of(job))
+
+    assert reasons([unlucky(0), unlucky(1)]) == ["#0, #1: failed: policy"]
+    (alone,) = reasons([unlucky(0)])
+    assert "Job r0 failed at the service: policy." in alone
+
+
+@pytest.mark.parametrize("number, last", [(11, ": not submitted: 10"), (12, "and 2 more reasons")])
+def test_of_many_reasons_the_first_are_told(number, last):
+    *_, line = told = reasons(
+        [result(index, ResultState.NOT_SUBMITTED, str(index)) for index in range(number)]
+    )
+    assert len(told) == 11
+    assert line.endswith(last)
 
 
 def test_a_success_is_one_line_where_it_is_wanted(capfd):

@@ -19,7 +19,13 @@ from kling_async._display.overview import (
 )
 from kling_async._display.timeline import time_line
 from kling_async._policy.outcome import error_of
-from kling_async.errors import APIConnectionError, DownloadError, RateLimitError, WaitTimeoutError
+from kling_async.errors import (
+    APIConnectionError,
+    DownloadError,
+    NotFoundError,
+    RateLimitError,
+    WaitTimeoutError,
+)
 from kling_async.events import Downloaded, Finished, PollFailed, StatusChanged, Submitted, Throttled
 from kling_async.models import BatchResult, Job, JobStatus, Outcome, Result, ResultState, VideoRequest
 
@@ -141,6 +147,12 @@ def test_without_a_history_only_the_models_are_said():
     assert when_html(BatchResult(())) == ""
 
 
+def unsaved(cause: Exception | None) -> DownloadError:
+    error = DownloadError("The video of job a was not saved to 'v/x.mp4'.", request_id="a")
+    error.__cause__ = cause
+    return error
+
+
 def test_equal_reasons_share_a_row_and_the_most_frequent_comes_first():
     results = (
         failed(0, "worker lost"),
@@ -173,6 +185,10 @@ def test_without_failures_there_is_no_table():
         ),
         (result_of(state=ResultState.FAILED, error=APIConnectionError("lost")), "lost"),
         (result_of(state=ResultState.FAILED), "no reason given"),
+        (result_of(error=unsaved(NotFoundError("gone (HTTP 404)"))), "gone (HTTP 404)"),
+        (result_of(error=unsaved(OSError(28, "No space left", "v/x.mp4"))), "No space left"),
+        (result_of(error=unsaved(OSError())), "OSError"),
+        (result_of(error=unsaved(None)), "The video of job … was not saved to 'v/x.mp4'."),
     ],
 )
 def test_a_reason_does_not_name_the_job(result, reason):
