@@ -26,6 +26,8 @@ from kling_async.models import JobStatus, ResultState, VideoRequest
 _DEFAULT_DURATION = 5
 _TIME_SCALE = 40.0
 _WORKERS = 3
+_WIDE = 60
+"""Columns from which on there is room for the options."""
 
 PROMPTS = (
     VideoRequest(
@@ -95,7 +97,8 @@ class Board:
         table.add_column("#", justify="right")
         table.add_column("prompt and file", no_wrap=True, overflow="ellipsis", ratio=1)
         table.add_column("status", width=12)
-        for name in ("length", "sound"):
+        is_wide = options.max_width >= _WIDE
+        for name in ("length", "sound") if is_wide else ():
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("size", justify="right", no_wrap=True, min_width=8)
         for index, request in enumerate(self.requests):
@@ -104,11 +107,14 @@ class Board:
                 str(index),
                 Text.assemble(plain(request.prompt), "\n", (file.path.name if file else "", "dim")),
                 self._shown(self._status[index]),
-                f"{request.duration or _DEFAULT_DURATION} s",
-                "yes" if request.sound else "no",
+                *self._options(request, is_wide=is_wide),
                 f"{file.size_bytes / 1000:,.0f} kB" if file else "",
             )
         yield table
+
+    def _options(self, request: VideoRequest, *, is_wide: bool) -> tuple[str, ...]:
+        length = f"{request.duration or _DEFAULT_DURATION} s"
+        return (length, "yes" if request.sound else "no") if is_wide else ()
 
     def _shown(self, status: str) -> RenderableType:
         return self._spinner if status == JobStatus.PROCESSING else styled(status)

@@ -63,3 +63,12 @@ def test_the_board_follows_each_job_and_fits_its_terminal():
         for word, line in zip(("processing", "not_submitted", "waiting"), lines[1::2], strict=True)
     ]
     assert all(len(line) <= 80 for line in lines)
+
+
+@pytest.mark.parametrize("width, is_wide", [(60, True), (59, False), (40, False)])
+def test_a_narrow_terminal_gives_the_room_of_the_options_to_the_prompts(width, is_wide):
+    file = io.StringIO()
+    Console(file=file, width=width).print(Board(PROMPTS))
+    head, first, *_ = file.getvalue().splitlines()
+    assert ("length" in head, " 5 s" in first) == (is_wide, is_wide)
+    assert "A paper" in first
