@@ -144,7 +144,10 @@ def drawn(seed: int) -> Plan:
     lines = [_line(dice, pool)]
     if dice.random() < 0.25:
         lines.append(_line(dice, pool if dice.random() < 0.7 else _pool(dice)))
-    return Plan(seed=seed, weather=_weather(dice), lines=lines)
+    weather = _weather(dice)
+    if dice.random() < 0.3:
+        lines = [_alike(line) for line in lines]
+    return Plan(seed=seed, weather=weather, lines=lines)
 
 
 def _weather(dice: random.Random) -> Weather:
@@ -196,6 +199,15 @@ def _line(dice: random.Random, pool: Sequence[VideoRequest]) -> Line:
         runs=runs,
         resends=dice.random() < 0.5,
     )
+
+
+def _alike(line: Line) -> Line:
+    """The same with one prompt in all requests, so that they differ in their options at most."""
+    runs = [
+        attrs.evolve(run, requests=[attrs.evolve(one, prompt=_PROMPTS[0]) for one in run.requests])
+        for run in line.runs
+    ]
+    return attrs.evolve(line, runs=runs)
 
 
 def _request(dice: random.Random) -> VideoRequest:
