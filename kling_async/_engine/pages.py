@@ -70,25 +70,25 @@ async def rows_since(
     if (
         ages
         and ages == sorted(ages)
-        and ages[-1] < since
+        and ages[0] < ages[-1] < since
         and page.total is not None
         and page.total > page.rows
     ):
         offset, page = await _last_pages(page.total, since, read)
     found: dict[str, Job] = {}
-    oldest, barren = math.inf, 0
+    newest, oldest, barren = -math.inf, math.inf, 0
     for _ in range(_MOST_PAGES):
         known = len(found)
         found.update((job.request_id, job) for job in page.jobs)
         offset += page.rows
         ages = _ages(page.jobs)
         if ages and ages[0] <= oldest and ages == sorted(ages, reverse=True):
-            oldest = ages[-1]
+            newest, oldest = max(newest, ages[0]), ages[-1]
         elif ages:
             oldest = -math.inf  # not sorted that way: read on to the end
         barren = 0 if page.jobs else barren + 1
         is_over = page.has_more is False or page.rows == 0 or (page.jobs and len(found) == known)
-        if is_over or barren == _MOST_BARREN or -math.inf < oldest < since:
+        if is_over or barren == _MOST_BARREN or -math.inf < oldest < min(since, newest):
             return list(found.values())
         page = await read(offset)
     raise APIResponseError(

@@ -136,6 +136,19 @@ async def test_the_list_may_say_little_of_itself(envelope):
     assert job.payload["prompt"] == "an eagle"
 
 
+@pytest.mark.parametrize("order", ["newest", "oldest"])
+@pytest.mark.parametrize("envelope", [{}, {"has_total": False}])
+async def test_rows_of_one_moment_show_no_order(order, envelope):
+    service = Service(run_time=1.0, rows=3, order=order, **envelope)
+    engine = engine_for(service)
+    for number in range(6):
+        await engine.submit(VideoRequest(f"filler {number}"), Notifier())
+    await anyio.sleep(400)
+    service.after.append(on("submit", LOST))
+    job = await engine.submit(REQUEST, Notifier())
+    assert job.payload["prompt"] == "an eagle"
+
+
 async def test_an_outage_of_the_list_is_ridden_out():
     down = [reply(503, b"<html>down</html>")] * 12
     service = Service(after=[on("submit", LOST)], before=[on("list", *down)])
