@@ -49,11 +49,13 @@ class MemoryStore:
         return any(entry.request_id == request_id for entry in (*self.kept.values(), *self.earlier.values()))
 
     def unsettled(self) -> list[int]:
-        states = {EntryState.INTENDED, EntryState.AMBIGUOUS}
+        return [number for number, entry in self.kept.items() if _is_unsettled(entry)]
+
+    def doubts(self) -> list[Entry]:
         return [
-            number
-            for number, entry in self.kept.items()
-            if entry.state in states and entry.request_id is None
+            entry
+            for (number, attempt), entry in self.earlier.items()
+            if _is_unsettled(entry) and attempt < self.kept[number].attempts
         ]
 
     def spent_usd(self) -> Decimal:
@@ -61,3 +63,7 @@ class MemoryStore:
 
     def close(self) -> None:
         self.is_closed = True
+
+
+def _is_unsettled(entry: Entry) -> bool:
+    return entry.request_id is None and entry.state in {EntryState.INTENDED, EntryState.AMBIGUOUS}

@@ -138,13 +138,8 @@ class Books:
         if self.journal is None or item.number is None:
             return
         self.journal.withdraw(item.number, error=_one_line(error))
-        # What an earlier POST left is as true as before; without it a later run would take the item for a new one.
         if isinstance(item.otherwise, Job):
-            self.adopt(item, item.otherwise)
-        elif item.otherwise is not None:
-            self.journal.end(
-                item.number, state=ResultState.AMBIGUOUS, record=None, error=_one_line(item.otherwise)
-            )
+            self.adopt(item, item.otherwise)  # it is the last one again
 
     def accept(self, item: Item, job: Job) -> None:
         """The service took the job: its id goes to the disk with the next commit."""

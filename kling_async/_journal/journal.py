@@ -57,6 +57,7 @@ class Journal:
         self._last_number = store.last_number
         self._spent_usd = store.spent_usd()
         self._unsettled = set(store.unsettled())
+        self._doubts = {(entry.number, entry.attempts): entry for entry in store.doubts()}
         # A journal that began empty holds what this process wrote: most lookups need no disk.
         self._written_here = Sieve() if store.last_number == 0 else None
         self._writes = GroupCommit(partial(run_sync, store.commit))
@@ -139,9 +140,10 @@ class Journal:
         return self._store.owns(request_id)
 
     def unsettled(self) -> Iterator[Entry]:
-        """The entries with a POST whose fate is unknown."""
-        entries = map(self._get, sorted(self._unsettled))
-        return (entry for entry in entries if entry.request_id is None)
+        """The entries with a POST whose fate is unknown, after what they were if an earlier POST's is unknown too."""
+        entries = map(self._get, self._unsettled)
+        unsettled = [*self._doubts.values(), *(entry for entry in entries if entry.request_id is None)]
+        return iter(sorted(unsettled, key=lambda entry: (entry.number, entry.attempts)))
 
     def entries(self) -> Iterator[Entry]:
         """All entries, in the order in which they were first intended."""
@@ -202,6 +204,8 @@ class Journal:
                 total = before.cost_usd + (cost_usd or 0)
             if before.state not in _UNSENT or before.request_id is not None:
                 self._writes.pending.earlier.append(before)
+            if number in self._unsettled and before.request_id is None:
+                self._doubts[number, before.attempts] = before
         if self._written_here is not None:
             self._written_here.add(identity)
         self._writes.pending.numbers[identity] = number
@@ -230,7 +234,8 @@ class Journal:
     def withdraw(self, number: int, *, error: str) -> None:
         """Write down that a POST was provably not accepted: it is not counted, and its cost is taken back.
 
-        An entry with an id was accepted: its attempt and its cost stay.
+        An entry with an id was accepted: its attempt and its cost stay. One whose POST before this one is of unknown
+        fate is in doubt again, as it was.
 
         Args:
             number: The entry's.
@@ -246,6 +251,9 @@ class Journal:
                 # Nothing left is unknown again, not free.
                 change["cost_usd"] = (entry.cost_usd - entry.attempt_cost_usd) or None
                 self._spent_usd -= entry.attempt_cost_usd
+            if (before := self._doubts.pop((number, entry.attempts - 1), None)) is not None:
+                change.update(state=EntryState.AMBIGUOUS, sent_at=before.sent_at, error=before.error or error)
+                self._unsettled.add(number)
         self._writes.note()
 
     def accept(self, number: int, *, request_id: str, record: Mapping[str, Any]) -> None:
@@ -285,6 +293,7 @@ class Journal:
         change.update(state=EntryState(str(state)), error=error)
         if state == ResultState.AMBIGUOUS:
             self._unsettled.add(number)
+            self._doubts.pop((number, self._get(number).attempts), None)
         else:
             self._unsettled.discard(number)
         if record is not None:

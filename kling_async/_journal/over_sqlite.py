@@ -90,6 +90,17 @@ _NAMES = ", ".join(["number", "key", "fingerprint", "occurrence", *_COLUMNS])
 _INSERT = f"INSERT OR REPLACE INTO entries ({_NAMES}) VALUES ({', '.join('?' * (4 + len(_COLUMNS)))})"  # noqa: S608 - our own names
 _SELECT = f"SELECT {_NAMES} FROM entries"  # noqa: S608 - our own names
 _KEEP = "INSERT OR REPLACE INTO earlier_attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_IN_DOUBT = f"('{EntryState.INTENDED}', '{EntryState.AMBIGUOUS}')"
+_WAS = {
+    **{name: f"was.{name}" for name in ("state", "sent_at", "request_id", "record", "error")},
+    "attempt_cost_usd": "was.cost_usd",
+    "attempts": "was.attempt",
+}
+_SELECT_DOUBTS = (
+    f"SELECT number, key, fingerprint, occurrence, {', '.join(_WAS.get(name, f'entries.{name}') for name in _COLUMNS)}"  # noqa: S608 - our own names
+    " FROM earlier_attempts AS was JOIN entries USING (number) WHERE was.request_id IS NULL"
+    f" AND was.state IN {_IN_DOUBT} AND was.attempt < attempts"
+)
 _OWNS = (
     "SELECT EXISTS (SELECT 1 FROM entries WHERE request_id = ?1)"
     " OR EXISTS (SELECT 1 FROM earlier_attempts WHERE request_id = ?1)"
@@ -198,13 +209,12 @@ class SqliteStore:
 
     def unsettled(self) -> Sequence[int]:
         """The numbers of the entries with a POST whose fate is unknown; see `Store`."""
-        where = "WHERE request_id IS NULL AND state IN (?, ?)"
-        rows = self._read(
-            f"SELECT number FROM entries {where}",  # noqa: S608 - our own names
-            str(EntryState.INTENDED),
-            str(EntryState.AMBIGUOUS),
-        )
-        return [number for (number,) in rows]
+        where = f"WHERE request_id IS NULL AND state IN {_IN_DOUBT}"
+        return [number for (number,) in self._read(f"SELECT number FROM entries {where}")]  # noqa: S608 - our own names
+
+    def doubts(self) -> Sequence[Entry]:
+        """Entries as they were where that POST's fate is unknown; see `Store`."""
+        return [_entry(row) for row in self._read(_SELECT_DOUBTS)]
 
     def spent_usd(self) -> Decimal:
         """The sum of what all entries cost; see `Store`."""

@@ -85,6 +85,10 @@ class Store(Protocol):
         """The numbers of the entries with a POST whose fate is unknown: intended or ambiguous, and without a job."""
         ...
 
+    def doubts(self) -> Sequence[Entry]:
+        """What entries were before they were intended again, where the fate of that POST is unknown to this day."""
+        ...
+
     def spent_usd(self) -> Decimal:
         """The sum of what all entries cost."""
         ...

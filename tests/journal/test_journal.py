@@ -199,6 +199,28 @@ async def test_posts_of_unknown_fate_are_told_by_this_run_and_the_next(journal, 
     assert [entry.number for entry in Journal.over(journal._store).unsettled()] == [3, 5]
 
 
+async def test_an_earlier_post_of_unknown_fate_stays_unsettled_whatever_becomes_of_the_next(journal, pen):
+    def doubts():
+        return [(entry.attempts, entry.state, entry.sent_at) for entry in journal.unsettled()]
+
+    number = pen.intend("rain", at=1.0)
+    journal.end(number, state=ResultState.AMBIGUOUS, record=None, error="lost")
+    pen.intend("rain", at=2.0)
+    assert doubts() == [(1, EntryState.AMBIGUOUS, 1.0), (2, EntryState.INTENDED, 2.0)]
+
+    journal.withdraw(number, error="refused")
+    assert doubts() == [(1, EntryState.AMBIGUOUS, 1.0)]
+    assert pen.find("rain").error == "lost"
+
+    pen.intend("rain", at=3.0)
+    pen.accept(number, "r-1")
+    await journal.flush()
+    told = doubts()
+    assert [attempt for attempt, *_ in told] == [1]
+    journal = Journal.over(journal._store)
+    assert doubts() == told
+
+
 async def test_a_journal_is_lent_to_one_batch_at_a_time(journal):
     with journal.lent(), pytest.raises(JournalError, match="another batch"), journal.lent():
         pass

@@ -18,8 +18,14 @@ IDENTITIES = st.builds(
     Identity, st.sampled_from([None, "a", "b"]), st.sampled_from(["f", "g"]), st.integers(0, 1)
 )
 ENDS = [state for state in EntryState if state not in {EntryState.INTENDED, EntryState.SUBMITTED}]
+UNSENT = {EntryState.NOT_SUBMITTED, EntryState.DROPPED}
+IN_DOUBT = {EntryState.INTENDED, EntryState.AMBIGUOUS}
 COSTS = st.sampled_from([None, Decimal("0.35"), Decimal("0.1")])
 WRITTEN = {"prompt": "雨\0"}
+
+
+def attempt(entry):
+    return entry.number, entry.attempts, entry.state, entry.sent_at
 
 
 class AgainstADictionary(RuleBasedStateMachine):
@@ -29,6 +35,7 @@ class AgainstADictionary(RuleBasedStateMachine):
         super().__init__()
         self.entries: dict[Identity, Entry] = {}
         self.ids: set[str] = set()
+        self.doubts: dict[tuple[Identity, int], Entry] = {}
         self.journal: Journal | None = None
 
     @initialize()
@@ -41,6 +48,8 @@ class AgainstADictionary(RuleBasedStateMachine):
         before = self.entries.get(identity)
         total, attempts = cost, 1
         if before is not None:
+            if before.state in IN_DOUBT and before.request_id is None:
+                self.doubts[identity, before.attempts] = before
             attempts = before.attempts + 1
             if before.cost_usd is not None:
                 total = before.cost_usd + (cost or 0)
@@ -71,10 +80,16 @@ class AgainstADictionary(RuleBasedStateMachine):
         identity = data.draw(st.sampled_from(sorted(self.entries, key=repr)))
         before = self.entries[identity]
         taken: dict = {}
-        if before.state is not EntryState.NOT_SUBMITTED and before.request_id is None:
+        if before.state not in UNSENT and before.request_id is None:
             total = (before.cost_usd and (before.cost_usd - (before.attempt_cost_usd or 0))) or None
             taken = {"attempts": before.attempts - 1, "cost_usd": total, "attempt_cost_usd": None}
-        number = self.change(identity, state=EntryState.NOT_SUBMITTED, error=error, **taken)
+        state, doubt = EntryState.NOT_SUBMITTED, None
+        if taken:
+            doubt = self.doubts.pop((identity, before.attempts - 1), None)
+        if doubt is not None:
+            state, taken["sent_at"] = EntryState.AMBIGUOUS, doubt.sent_at
+        said = (doubt and doubt.error) or error
+        number = self.change(identity, state=state, error=said, **taken)
         self.journal.withdraw(number, error=error)
 
     @precondition(lambda self: self.without_an_id())
@@ -95,6 +110,8 @@ class AgainstADictionary(RuleBasedStateMachine):
         record = {"status": status} if status else None
         told = {"record": record} if record else {}
         number = self.change(identity, state=state, error="why", **told)
+        if state is EntryState.AMBIGUOUS:
+            self.doubts.pop((identity, self.entries[identity].attempts), None)
         self.journal.end(number, state=state, record=record, error="why")
 
     @precondition(lambda self: self.entries)
@@ -110,8 +127,10 @@ class AgainstADictionary(RuleBasedStateMachine):
 
     @rule()
     def open_again(self):
+        doubts = list(map(attempt, self.journal.unsettled()))
         self.journal.close()
         self.journal = Journal(self.journal.path)
+        assert list(map(attempt, self.journal.unsettled())) == doubts
 
     @rule()
     def kill_and_open_again(self):
@@ -131,10 +150,12 @@ class AgainstADictionary(RuleBasedStateMachine):
         assert not self.journal.owns("stranger")
         spent = sum((entry.cost_usd or Decimal(0) for entry in self.entries.values()), Decimal(0))
         assert self.journal.spent_usd() == spent
-        in_doubt = {EntryState.INTENDED, EntryState.AMBIGUOUS}
-        open_ones = [each for each, entry in self.entries.items() if entry.state in in_doubt]
-        unsettled = [entry.identity for entry in self.journal.unsettled()]
-        assert set(unsettled) == {each for each in open_ones if self.entries[each].request_id is None}
+        unsettled = [entry for entry in self.journal.unsettled() if entry == self.entries[entry.identity]]
+        assert {entry.identity for entry in unsettled} == {
+            each
+            for each, entry in self.entries.items()
+            if entry.state in IN_DOUBT and entry.request_id is None
+        }
 
     def teardown(self):
         if self.journal is not None:
