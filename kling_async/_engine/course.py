@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -61,6 +60,8 @@ class Course:
     watcher: Watcher = attrs.field(init=False)
     _uploads: Uploader = attrs.field(init=False)
     _stop: EarlyStop = attrs.field(init=False, factory=EarlyStop)
+    _sought: set[int | None] = attrs.field(init=False, factory=set)
+    """The entries of the journal whose job is looked for."""
 
     def __attrs_post_init__(self) -> None:
         self._uploads = Uploader(self.engine.caller)
@@ -142,9 +143,17 @@ class Course:
             payload=entry.payload, since=sent_at - CLOCK_SKEW, until=sent_at + caller.timeout + CLOCK_SKEW
         )
 
-    def _lost_replies(self, model: str) -> list[Lost]:
-        """All that the journal knows of, whether or not somebody looks for them now."""
-        return [self._lost(entry) for entry in self.books.unsettled(model)]
+    def _unsought(self, model: str) -> list[Lost]:
+        """The lost replies of the journal for which nobody looks now."""
+        entries = self.books.unsettled(model)
+        last = {
+            entry.number: entry for entry in entries
+        }  # one that was sent again comes first as it was before
+        return [
+            self._lost(entry)
+            for entry in entries
+            if entry.number not in self._sought or entry is not last[entry.number]
+        ]
 
     async def _resubmit(self, item: Item) -> None:
         """Submit an item once more that still holds its place of the window."""
@@ -192,14 +201,16 @@ class Course:
 
     def _inquire(self, item: Item, case: Case) -> None:
         """Have the job of a lost reply looked for, beside everything else; the item keeps its place."""
-        case.owns = self.books.owns
-        case.known = partial(self._lost_replies, case.model)
+        if item.number is not None:
+            case.owns, case.unsought = self.books.owns, self._unsought
+            self._sought.add(item.number)
         self.tasks.start_soon(self._settle, item, case)
 
     async def _settle(self, item: Item, case: Case) -> None:
         try:
             job = await self.engine.settler.settle(case)
         except AmbiguousSubmitError as error:
+            self._sought.discard(item.number)
             self._stop.refused(error)
             if self.on_ambiguous == "resend" and not item.is_resent:
                 item.is_resent, item.otherwise = True, error
@@ -208,6 +219,7 @@ class Course:
                 self.on_free()
                 self._close(item, self._result(item, error))
             return
+        self._sought.discard(item.number)
         self._stop.accepted()
         self.books.adopt(item, job)
         if self.notify:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import anyio
@@ -11,10 +12,13 @@ import attrs
 from kling_async._engine.call import Caller
 from kling_async._engine.pages import rows_since
 from kling_async._policy.claims import Claims
-from kling_async._policy.lookup import CLOCK_SKEW, Lost, adoptable, lookup_delays, may_be_confused
+from kling_async._policy.lookup import CLOCK_SKEW, Lost, adoptable, earliest, lookup_delays, may_be_confused
 from kling_async._policy.retry import backoff, is_passing
 from kling_async.errors import AmbiguousSubmitError, KlingError
 from kling_async.models import Job
+
+_MOST_NOT_FOUND = 1000
+"""Lost replies of callers without a journal that are remembered, so that no later one takes their jobs."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -27,8 +31,8 @@ class Case:
     """Unix seconds before the POST."""
     error: KlingError
     """What the POST ended with."""
-    known: Callable[[], Sequence[Lost]] = lambda: ()
-    """All lost replies of the model that the caller's journal knows of, this one included."""
+    unsought: Callable[[str], Iterable[Lost]] | None = None
+    """Given a model, its lost replies in the caller's journal for which nobody looks now; None without a journal."""
     owns: Callable[[str], bool] = lambda _: False
     """Whether the caller's journal knows a job."""
     job: Job | None = None
@@ -53,6 +57,12 @@ class Settler:
     """Seconds after which an outage ends the looking."""
     claims: Claims = attrs.field(init=False)
     _cases: list[Case] = attrs.field(init=False, factory=list)
+    _not_found: deque[tuple[str, Lost]] = attrs.field(
+        init=False, factory=lambda: deque(maxlen=_MOST_NOT_FOUND)
+    )
+    """By model, what no journal remembers."""
+    _shown: defaultdict[str, dict[str, Job]] = attrs.field(init=False, factory=lambda: defaultdict(dict))
+    """By model, all that its list has shown since the first case was opened: a list that changes may skip a row."""
     _in_flight: dict[int, tuple[str, Mapping[str, Any]]] = attrs.field(init=False, factory=dict)
     """By the identity of the payload."""
     _looking: anyio.Lock = attrs.field(init=False, factory=anyio.Lock)
@@ -109,6 +119,10 @@ class Settler:
     def give_up(self, case: Case) -> None:
         """End an inquiry, whether or not it found anything."""
         self._cases.remove(case)
+        if case.job is None and case.unsought is None:
+            self._not_found.append((case.model, case.lost))
+        if not self._cases:
+            self._shown.clear()
         self._tell()
 
     async def _look_for(self, case: Case) -> str:
@@ -149,26 +163,32 @@ class Settler:
                 return
             began = clock.now()
             cases = [one for one in self._cases if one.model == case.model and one.job is None]
-            since = min(one.lost.since for one in cases)
-            rows = await rows_since(self.caller, case.model, since=since, turn=self._turn)
-            self._adopt([one for one in cases if self._is_quiet(one)], rows, began)
+            sought = [one for one in cases if self._is_quiet(one)]  # and so they stay
+            lost, others = [one.lost for one in sought], self._others(cases)
+            rows = await rows_since(self.caller, case.model, since=earliest(lost, others), turn=self._turn)
+            shown = self._shown[case.model]
+            shown.update((job.request_id, job) for job in rows)
+            found = adoptable(lost, shown.values(), others=others, is_claimed=self._is_claimed(cases))
+            for place, one in enumerate(sought):
+                one.looked_at = began
+                if place in found and one in self._cases:
+                    one.job = found[place]
+                    self.claim(one.job.request_id)
+                    one.is_found.set()
 
-    def _adopt(self, cases: list[Case], rows: list[Job], began: float) -> None:
-        """Give each case the row that is its own beyond doubt."""
+    def _others(self, cases: list[Case]) -> list[Lost]:
+        """What was lost too and cannot be sought now, or is sought by nobody; a journal tells it once."""
+        model = cases[0].model
+        unquiet = [case.lost for case in cases if not self._is_quiet(case)]
+        not_found = [lost for about, lost in self._not_found if about == model]
+        journals = dict.fromkeys(case.unsought for case in cases if case.unsought)
+        return [*unquiet, *not_found, *(lost for unsought in journals for lost in unsought(model))]
+
+    def _is_claimed(self, cases: list[Case]) -> Callable[[str], bool]:
+        """Whether a job has an owner: in this client, or in a journal of the cases."""
+        journals = {case.owns for case in cases}
         claimed = self.claims.all()
-
-        def is_claimed(request_id: str) -> bool:
-            return request_id in claimed or any(case.owns(request_id) for case in cases)
-
-        lost = [case.lost for case in cases]
-        known = [case.known() for case in cases]
-        found = adoptable(lost, rows, known=known, is_claimed=is_claimed)
-        for place, case in enumerate(cases):
-            case.looked_at = began
-            if (job := found.get(place)) is not None:
-                self.claim(job.request_id)
-                case.job = job
-                case.is_found.set()
+        return lambda request_id: request_id in claimed or any(owns(request_id) for owns in journals)
 
     async def _turn(self) -> None:
         clock = self.caller.clock

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -30,8 +32,11 @@ class Lost:
 
     def fits(self, job: Job) -> bool:
         """Whether a row may be its job: created in time, with every key that was sent; the echo may carry more."""
-        created = job.created_at
-        if created is None or not self.payload or not self.since <= created.timestamp() <= self.until:
+        return self.fits_however_late(job) and _creation(job) <= self.until
+
+    def fits_however_late(self, job: Job) -> bool:
+        """The same of a row that came after all when nobody expected it any more."""
+        if job.created_at is None or not self.payload or _creation(job) < self.since:
             return False
         echo = job.payload
         return all(key in echo and echo[key] == value for key, value in self.payload.items())
@@ -55,60 +60,70 @@ def may_be_confused(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def adoptable(
     lost: Sequence[Lost],
-    rows: Sequence[Job],
+    rows: Iterable[Job],
     *,
-    known: Sequence[Sequence[Lost]],
+    others: Sequence[Lost],
     is_claimed: Callable[[str], bool],
 ) -> dict[int, Job]:
     """Which row is the job of which lost reply, by its place in `lost`; those that cannot be told are left out.
 
-    Equal requests make equal jobs, so it is the number that counts: as many unclaimed rows as lost replies, or
-    fewer, and each may be taken; more, and some are strangers. A row that fits requests of several kinds is
-    looked at for the one that says most, and left to it also where nobody looks for that one now.
+    Equal requests make equal jobs, so it is the number that counts: each unclaimed row must have a reply of its own;
+    where one is left over, some are strangers, and none is taken. A row that fits requests of several kinds is left
+    to the one that says most, however late it comes for that.
 
     Args:
         lost: The lost replies.
-        rows: What the list shows.
-        known: For each, all lost replies that its caller knows of, also those that nobody looks for now.
+        rows: What the list shows, at least since `earliest`.
+        others: Further lost replies, for which nobody looks now.
         is_claimed: Whether a job is known to be another item's.
     """
     found: dict[int, Job] = {}
-    seen: set[str] = set()
-    all_known = [one for replies in known for one in replies]
-    open_places = sorted(range(len(lost)), key=lambda place: len(lost[place].payload), reverse=True)
-    while open_places:
-        payload = lost[open_places[0]].payload
-        alike = [place for place in open_places if lost[place].payload == payload]
-        open_places = [place for place in open_places if place not in alike]
-        rivals = [one for one in all_known if _says_more(one.payload, than=payload)]
+    known, rows = [*lost, *others], list(rows)
+    for places in _alike(lost, others):
+        payload = known[places[0]].payload
+        rivals = [one for one in known if len(one.payload) >= len(payload) and one.payload != payload]
         fitting = [
             row
             for row in rows
-            if row.request_id not in seen
-            and any(lost[place].fits(row) for place in alike)
+            if any(known[place].fits(row) for place in places)
             and not is_claimed(row.request_id)
-            and not any(rival.fits(row) for rival in rivals)
+            and not any(rival.fits_however_late(row) for rival in rivals)
         ]
-        seen.update(row.request_id for row in fitting)
-        if len(fitting) <= max(len(alike), *(_count(known[place], payload, fitting) for place in alike)):
-            found.update(_matched(alike, lost, fitting))
+        if len(_matched(places, known, fitting)) == len(fitting):
+            found.update(_matched([place for place in places if place < len(lost)], known, fitting))
     return found
 
 
-def _says_more(payload: Mapping[str, Any], *, than: Mapping[str, Any]) -> bool:
-    return len(payload) >= len(than) and payload != than
+def earliest(lost: Sequence[Lost], others: Sequence[Lost]) -> float:
+    """The Unix seconds since when `adoptable` needs the rows."""
+    known = [*lost, *others]
+    return min(known[place].since for places in _alike(lost, others) for place in places)
 
 
-def _count(known: Iterable[Lost], payload: Mapping[str, Any], rows: Iterable[Job]) -> int:
-    """How many of these replies may be to one of the rows."""
-    return sum(1 for one in known if one.payload == payload and any(map(one.fits, rows)))
+def _alike(lost: Sequence[Lost], others: Sequence[Lost]) -> list[list[int]]:
+    """The replies that only their number tells apart, by their places in both: equal requests at overlapping times.
+
+    Those of the others that are like no lost one are left out.
+    """
+    known = [*lost, *others]
+    last: dict[str, tuple[float, list[int]]] = {}
+    groups = []
+    for place in sorted(range(len(known)), key=lambda place: known[place].since):
+        one, kind = known[place], json.dumps(known[place].payload, sort_keys=True)
+        until, group = last.get(kind, (-math.inf, []))
+        if one.since > until:
+            group = []
+            groups.append(group)
+        group.append(place)
+        last[kind] = max(until, one.until), group
+    return [group for group in groups if min(group) < len(lost)]
 
 
-def _matched(alike: Sequence[int], lost: Sequence[Lost], rows: Iterable[Job]) -> dict[int, Job]:
-    """Each row, oldest first, for the reply whose time ends first among those that it fits."""
+def _matched(group: Sequence[int], lost: Sequence[Lost], rows: Iterable[Job]) -> dict[int, Job]:
+    """Each row, oldest first, for the reply whose time ends first among those that it fits: as many as can be."""
     found: dict[int, Job] = {}
     for row in sorted(rows, key=_creation):
-        places = [place for place in alike if place not in found and lost[place].fits(row)]
+        places = [place for place in group if place not in found and lost[place].fits(row)]
         if places:
             found[min(places, key=lambda place: lost[place].until)] = row
     return found

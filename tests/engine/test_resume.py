@@ -230,6 +230,33 @@ async def test_a_refused_second_post_leaves_the_first_as_uncertain_as_it_was(pat
     assert [entry.attempts for entry in Journal.read(path)] == [1]
 
 
+async def test_the_job_of_a_first_post_is_found_though_the_second_was_refused_long_after(path):
+    busy = reply(429, {"error": "slow"}, {"retry-after": "1000"})
+    service = Service(
+        run_time=10.0, after=[on("submit", LOST)], before=[on("submit", None, busy, reply(400))]
+    )
+    service.shows = lambda job: anyio.current_time() > 500
+    [result] = await run_with(path, service, ["x"], on_ambiguous="resend")
+    assert result.state is ResultState.AMBIGUOUS
+    [result] = await run_with(path, service, ["x"])
+    assert (result.ok, result.job.request_id) == (True, "job-0")
+    assert len(service.jobs) == 1
+
+
+async def test_the_job_of_a_post_that_was_sent_again_is_left_alone_by_a_request_that_says_less(path):
+    service = Service(run_time=10.0, after=[on("submit", LOST)])
+    service.shows = lambda job: anyio.current_time() > 50
+    long = VideoRequest("x", duration=10)
+    [result] = await run_with(path, service, [long], on_ambiguous="resend")
+    assert (result.ok, result.job.request_id) == (True, "job-1")
+    service.before.append(on("submit", LOST))
+    results = await run_with(path, service, [long, VideoRequest("x")])
+    assert {result.index: result.state for result in results} == {
+        0: ResultState.SUCCEEDED,
+        1: ResultState.AMBIGUOUS,
+    }
+
+
 async def test_a_pause_before_the_second_post_leaves_the_first_as_uncertain_as_it_was(path):
     busy = reply(429, {"error": "slow"}, {"retry-after": "1000"})
     service = Service(run_time=10.0, before=[on("submit", LOST, busy)])
@@ -305,6 +332,26 @@ async def test_equal_intents_of_an_earlier_run_are_matched_by_count_whatever_the
     assert all(result.ok for result in results)
     assert len({result.job.request_id for result in results}) == 3
     assert service.posts == 0
+
+
+async def test_one_stranger_among_the_jobs_of_equal_intents_and_none_is_adopted(path):
+    service = Service(run_time=10.0)
+    with journal_at(path) as journal:
+        for occurrence in range(4):
+            await anyio.sleep(70 if occurrence == 3 else 0)
+            journal.intend(
+                _identity("x", occurrence),
+                model="kling-v2-6",
+                payload={"prompt": "x"},
+                at=_wall(),
+                cost_usd=None,
+            )
+            service._accept({"model": "kling-v2-6", "payload": {"prompt": "x"}})
+            if occurrence == 2:
+                await anyio.sleep(30)
+                service._accept({"model": "kling-v2-6", "payload": {"prompt": "x"}})
+    results = await run_with(path, service, ["x"] * 4, at_once=1)
+    assert {result.state for result in results} == {ResultState.AMBIGUOUS}
 
 
 async def test_a_job_of_another_entry_is_never_adopted(path):

@@ -15,6 +15,7 @@ from kling_async import (
     ResultState,
     VideoRequest,
 )
+from kling_async._wire.codec import payload_of
 from kling_async.events import Finished, Notifier, SubmitAmbiguous, SubmitReconciled, Submitted
 
 LOST = APIConnectionError("the connection was lost")
@@ -100,6 +101,39 @@ async def test_an_echo_without_the_payload_is_no_proof():
     service = Service(after=[forget, on("submit", LOST)])
     with pytest.raises(AmbiguousSubmitError):
         await engine_for(service).submit(REQUEST, Notifier())
+
+
+async def test_a_row_that_the_list_skips_later_counts_all_the_same():
+    service = Service(after=[on("submit", LOST)])
+    service.shows = lambda job: job.request_id == "job-0" or anyio.current_time() < 3
+    service._accept({"model": REQUEST.model, "payload": payload_of(REQUEST)})
+    with pytest.raises(AmbiguousSubmitError, match="more than one"):
+        await engine_for(service).submit(REQUEST, Notifier())
+    assert service.calls["list"] > 3
+
+
+async def test_without_a_journal_a_later_request_leaves_the_job_of_one_that_was_not_found():
+    service = Service(before=[on("list", *[reply(403, {"error": "no"})])], after=[on("submit", LOST)])
+    engine = engine_for(service)
+    with pytest.raises(AmbiguousSubmitError, match="list cannot be had"):
+        await engine.submit(VideoRequest("an eagle", duration=10), Notifier())
+    service.before.append(on("submit", LOST))
+    with pytest.raises(AmbiguousSubmitError, match="does not show it"):
+        await engine.submit(VideoRequest("an eagle"), Notifier())
+    assert len(service.jobs) == 1
+
+
+async def test_a_case_that_was_left_while_another_read_the_list_claims_no_job():
+    service = Service(latency=1.0, after=[on("submit", LOST, LOST)])
+    engine = engine_for(service)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(engine.submit, VideoRequest("one that waits"), Notifier())
+        await anyio.sleep(0.1)
+        with anyio.move_on_after(2.5):
+            await engine.submit(REQUEST, Notifier())
+    prompts = {job.payload["prompt"]: job.request_id for job in service.jobs.values()}
+    assert prompts["one that waits"] in engine.settler.claims
+    assert prompts[REQUEST.prompt] not in engine.settler.claims
 
 
 async def test_an_old_job_of_the_same_request_is_not_adopted():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_async import Job, JobStatus
-from kling_async._policy.lookup import Lost, adoptable, lookup_delays, may_be_confused
+from kling_async._policy.lookup import Lost, adoptable, earliest, lookup_delays, may_be_confused
 
 CAT = {"prompt": "a cat"}
 
@@ -22,10 +22,8 @@ def lost(payload=CAT, since=40.0, until=160.0):
     return Lost(payload=payload, since=since, until=until)
 
 
-def find(replies, rows, *, known=(), claimed=()):
-    found = adoptable(
-        replies, rows, known=[known] * len(replies), is_claimed=lambda request_id: request_id in claimed
-    )
+def find(replies, rows, *, others=(), claimed=()):
+    found = adoptable(replies, rows, others=others, is_claimed=lambda request_id: request_id in claimed)
     return {place: job.request_id for place, job in found.items()}
 
 
@@ -69,18 +67,62 @@ def test_equal_requests_are_matched_by_count():
 
 def test_lost_replies_that_nobody_looks_for_now_count_too():
     rows = [row("b", at=101), row("a")]
-    assert find([lost()], rows, known=[lost(), lost()]) == {0: "a"}
-    assert find([lost()], rows, known=[lost(), lost(since=0, until=50)]) == {}
+    assert find([lost()], rows, others=[lost()]) == {0: "a"}
+    assert find([lost()], rows, others=[lost(since=0, until=39)]) == {}
+
+
+def test_with_a_lost_reply_all_rows_count_that_may_be_its_own():
+    rows = [row("before the time of the one sought", at=90), row("a", at=110), row("b", at=120)]
+    later, earlier = lost(since=100, until=200), lost(since=80, until=115)
+    assert find([later], rows[1:], others=[earlier]) == {0: "a"}
+    assert find([later], rows, others=[earlier]) == {}
+    assert find([later], rows, others=[earlier, lost(since=85, until=95)]) == {0: "a"}
+    assert find([later], rows, others=[lost(since=80, until=95)]) == {}
+
+
+def test_one_stranger_among_the_jobs_of_a_crash_and_none_is_taken():
+    crashed = [lost(since=-30, until=150)] * 3
+    rows = [row(str(at), at=at) for at in (30, 31, 32, 58, 101)]
+    assert find([lost(since=41, until=221)], rows, others=crashed) == {}
+    assert find([lost(since=41, until=221)], [rows[at] for at in (0, 1, 2, 4)], others=crashed) == {0: "101"}
+
+
+def test_each_row_needs_a_reply_of_its_own_time():
+    rows = [row("a", at=150), row("b", at=160)]
+    assert find([lost(since=140, until=200)], rows, others=[lost(since=50, until=155)]) == {0: "a"}
+    assert find([lost(since=155, until=200)], rows, others=[lost(since=50, until=155)]) == {0: "b"}
+    assert find([lost(since=140, until=200)], rows, others=[lost(since=50, until=145)]) == {}
+
+
+def test_an_old_doubt_is_none_today():
+    old = [lost(since=0, until=10)]
+    assert find([lost()], [row("a"), row("x", at=5), row("y", at=6)], others=old) == {0: "a"}
+    assert find([lost(), *old], [row("a"), row("x", at=5), row("y", at=6)]) == {0: "a"}
+
+
+def test_the_list_is_needed_since_the_first_reply_that_may_be_mistaken_for_one_sought():
+    replies = [lost(since=140, until=200), lost(since=300, until=360)]
+    assert earliest(replies, []) == 140
+    assert earliest(replies[1:], []) == 300
+    chain = [lost(since=90, until=150), lost(since=50, until=95), lost(since=0, until=49)]
+    assert earliest(replies, chain) == 50
+    assert earliest(replies, [lost({"prompt": "a dog"}, since=90, until=150)]) == 140
 
 
 def test_a_row_is_left_to_a_request_that_says_more_and_that_nobody_looks_for_now():
-    long, contrary = {**CAT, "duration": "10"}, {"prompt": "a cat", "sound": "on"}
+    long, contrary = {**CAT, "duration": "10"}, {**CAT, "sound": "on"}
     rows = [row("long", payload=long)]
     assert find([lost()], rows) == {0: "long"}
-    assert find([lost()], rows, known=[lost(), lost(long)]) == {}
-    assert find([lost()], rows, known=[lost(), lost(long, since=0, until=50)]) == {0: "long"}
-    assert find([lost()], rows, known=[lost(), lost(contrary)]) == {0: "long"}
-    assert find([lost(long)], rows, known=[lost(long), lost()]) == {0: "long"}
+    assert find([lost()], rows, others=[lost(long)]) == {}
+    assert find([lost()], rows, others=[lost(long, since=0, until=50)]) == {}
+    assert find([lost()], rows, others=[lost(long, since=101, until=200)]) == {0: "long"}
+    assert find([lost()], rows, others=[lost(contrary)]) == {0: "long"}
+    assert find([lost(long)], rows, others=[lost()]) == {0: "long"}
+
+
+def test_a_row_that_two_requests_fit_alike_is_neithers():
+    long, other = {**CAT, "duration": "10"}, {**CAT, "sound": "on"}
+    assert find([lost(long), lost(other)], [row("both", payload={**long, **other})]) == {}
 
 
 def test_each_reply_gets_a_row_of_its_own_time():
@@ -131,9 +173,7 @@ places = st.lists(st.tuples(st.sampled_from([CAT, {"prompt": "dog"}]), st.intege
 def test_no_job_is_given_twice_and_none_that_does_not_fit(losses, rows, claimed):
     replies = [lost(payload, since=at, until=at + 60) for payload, at in losses]
     jobs = [row(str(number), at=at, payload=payload) for number, (payload, at) in enumerate(rows)]
-    taken = adoptable(
-        replies, jobs, known=[()] * len(replies), is_claimed=lambda request_id: int(request_id) in claimed
-    )
+    taken = adoptable(replies, jobs, others=[], is_claimed=lambda request_id: int(request_id) in claimed)
     ids = [job.request_id for job in taken.values()]
     assert len(set(ids)) == len(ids)
     assert all(replies[place].fits(job) for place, job in taken.items())

@@ -53,7 +53,7 @@ def adopt_one_of_too_many(patch: pytest.MonkeyPatch) -> None:
             taken = [job.request_id for job in found.values()]
             left = [row for row in rows if row.request_id not in taken]
             for row in left:
-                one = adoptable([lost[place]], [row], **{**settings, "known": [settings["known"][place]]})
+                one = adoptable([lost[place]], [row], **settings)
                 if one:
                     found[place] = one[0]
                     break
