@@ -50,6 +50,10 @@ class Ledger:
     things: dict[Thing, VideoRequest] = attrs.field(factory=dict)
     strangers: Counter[str] = attrs.field(factory=Counter)
     """Jobs of the other line that were taken for our own, by what was asked for."""
+    adopted: dict[str, str] = attrs.field(factory=dict)
+    """For what each job was adopted, where no journal says so."""
+    passed_on: set[str] = attrs.field(factory=set)
+    """Our own jobs that had lost their place to a stranger's, and were taken for something that asks for less."""
     resends: Counter[str] = attrs.field(factory=Counter)
     """How many POSTs of unknown fate the caller said to send again, by what they ask for."""
     retries: Counter[str] = attrs.field(factory=Counter)
@@ -89,6 +93,7 @@ class Ledger:
     def jobs_of(self, what: str) -> list[Job]:
         """The jobs of one kind, those included that were taken for our own."""
         taken = {entry.request_id for entry in self.written() if _kind(entry) == what}
+        taken |= {id_ for id_, whose in self.adopted.items() if whose == what}
         return [
             job
             for job in self.all_jobs.values()
@@ -99,6 +104,15 @@ class Ledger:
         """The service took a job of this line."""
         self.jobs.append(job)
         self.check_kept()
+
+    def passes_on(self, job: Job, what: str) -> bool:
+        """Whether a job is taken for something else only because a stranger's was taken in its own place."""
+        assert job.post is not None
+        if not self.strangers[job.post.what]:
+            return False
+        self.strangers[what] += 1
+        self.passed_on.add(job.id)
+        return True
 
     # The disk
 
