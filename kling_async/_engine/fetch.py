@@ -104,8 +104,10 @@ async def _write(part: Part, pieces: AsyncIterator[bytes], version: Version, *, 
         if promised is None:
             raise _too_large()
         raise APIConnectionError(f"more came than the {promised:,} bytes promised")
-    if part.size == 0 or (promised is not None and part.size != promised):
-        raise APIConnectionError(f"{part.size:,} bytes came of {promised or 'some'} promised")
+    if part.size == 0:
+        raise APIConnectionError("no bytes came")
+    if promised is not None and part.size != promised:
+        raise APIConnectionError(f"{part.size:,} bytes came of {promised:,} promised")
 
 
 def _too_large() -> DownloadError:

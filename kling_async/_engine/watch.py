@@ -263,7 +263,7 @@ class Watcher:
         """A failed status call says nothing of the job: ask again, later and later, until the deadline."""
         if watched.is_over:
             return
-        watched.faults += 1
+        watched.faults, watched.fault = watched.faults + 1, error
         grace = _UNSEEN_GRACE if isinstance(error, NotFoundError) else 1
         if not watched.is_known and isinstance(error, _REFUSALS) and watched.faults >= grace:
             self.schedule.gave_up(watched.track)
@@ -314,11 +314,18 @@ class Watcher:
     def _time_out(self, watched: Watched) -> None:
         waited = self.caller.clock.now() - watched.since
         job = Job(request_id=watched.request_id, model=watched.model, status=watched.status)
+        so_far = f"is still {watched.status} after {waited:.0f} s"
+        if watched.faults:
+            assert watched.fault is not None
+            so_far = (
+                f"was {watched.status} when last seen, and calls for it fail after {waited:.0f} s "
+                f"({watched.fault.message.rstrip('.')})"
+            )
         self.schedule.gave_up(watched.track)
         self._end(
             watched,
             WaitTimeoutError(
-                f"Job {watched.request_id} is still {watched.status} after {waited:.0f} s; it may yet finish: "
+                f"Job {watched.request_id} {so_far}; it may yet finish: "
                 f"`await client.wait({watched.request_id!r})` picks it up again.",
                 request_id=watched.request_id,
                 job=job,

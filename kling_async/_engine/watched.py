@@ -38,6 +38,8 @@ class Watched:
     """Which entry of the agenda is its own; 0 while it has none."""
     faults: int = 0
     """Status calls that failed since the last one that did not."""
+    fault: KlingError | None = None
+    """What the last of them that failed said."""
     asked_for_media: bool = False
     """Whether a success without a video was asked about once more."""
     is_audit: bool = False

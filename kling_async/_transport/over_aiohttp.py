@@ -213,8 +213,10 @@ def _is_cancelled() -> bool:
 
 def _reason(error: Exception) -> str:
     """What went wrong, in one line and without the address, whose query may hold a signature."""
-    text = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
-    return " ".join(text.split()) or type(error).__name__
+    # What a broken body was is said by the cause; the error puts brackets and quotes around it.
+    said = error.__cause__ if isinstance(error, aiohttp.ClientPayloadError) else error
+    text = getattr(said, "message", str(error))
+    return " ".join(text.split()).rstrip(".") if text and isinstance(text, str) else type(error).__name__
 
 
 def _name(request: Request) -> str:

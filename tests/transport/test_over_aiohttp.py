@@ -350,6 +350,7 @@ async def test_a_broken_reply_is_a_lost_connection_and_its_post_was_sent_once(ca
     assert server.requests == 1
     assert "secret" not in caught.value.message
     assert caught.value.message.isprintable()
+    assert not any(odd in caught.value.message for odd in ("<", ".)"))  # one sentence, not an object's name
 
 
 @pytest.mark.parametrize(
