@@ -22,6 +22,7 @@ from kling_async._wire.endpoints import STATUS
 from kling_async.errors import (
     AuthenticationError,
     BadRequestError,
+    InvalidRequestError,
     KlingError,
     NotFoundError,
     PermissionDeniedError,
@@ -35,7 +36,7 @@ _log = logging.getLogger("kling_async")
 _POLLS_AT_ONCE = 64
 _MOST_HANDED_OUT = 2 * _POLLS_AT_ONCE
 """Jobs that are asked about or next in turn: as many again as are asked about, so that nobody waits for the watcher."""
-_REFUSALS = (BadRequestError, AuthenticationError, PermissionDeniedError, NotFoundError)
+_REFUSALS = (BadRequestError, AuthenticationError, PermissionDeniedError, NotFoundError, InvalidRequestError)
 _UNSEEN_GRACE = 3
 """How often a job that was never seen may be refused before it is believed: a new id may take a moment to show."""
 _TURNS_IN_A_ROW = 256

@@ -7,6 +7,7 @@ from virtual_service import Service, always, engine_for, on, reply
 from kling_async import (
     APIConnectionError,
     AuthenticationError,
+    InvalidRequestError,
     Job,
     JobCancelledError,
     JobFailedError,
@@ -148,6 +149,14 @@ async def test_a_refused_key_ends_the_wait_for_a_job_that_was_never_seen():
     with pytest.raises(AuthenticationError):
         await wait(service, "job-0")
     assert service.calls["status"] == 1
+
+
+@pytest.mark.parametrize("id_", ["", " ", ".."])
+async def test_what_is_no_id_is_not_waited_for(id_):
+    service = Service()
+    with pytest.raises(InvalidRequestError, match="is not an id that the service gives"):
+        await wait(service, id_)
+    assert service.calls["status"] == 0
 
 
 async def test_cancelling_a_wait_leaves_the_job_alone():
