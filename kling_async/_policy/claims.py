@@ -21,14 +21,14 @@ class Claims:
 
     def add(self, request_id: str, *, now: float, keep: bool) -> bool:
         """Remember an id; False if it was remembered already. Old ones are forgotten unless they are to be kept."""
+        for _, ids in self._buckets:
+            if request_id in ids:
+                return False
         if now >= self._ends:
             while self._buckets and not keep and self._buckets[0][0] + self.span < now:
                 self._buckets.popleft()
             self._ends = now + self.span / _PARTS
             self._buckets.append((self._ends, set()))
-        for _, ids in self._buckets:
-            if request_id in ids:
-                return False
         self._buckets[-1][1].add(request_id)
         return True
 

@@ -19,6 +19,12 @@ def test_what_is_remembered_is_not_taken_a_second_time():
     assert not claims.add("100", now=100.0, keep=False)
 
 
+def test_the_last_one_is_remembered_for_as_long_as_nothing_follows():
+    claims = Claims(span=80.0)
+    assert claims.add("only", now=0.0, keep=False)
+    assert not claims.add("only", now=1000.0, keep=False)
+
+
 def test_what_is_older_is_forgotten():
     claims = Claims(span=80.0)
     for second in range(1000):
