@@ -57,6 +57,8 @@ class Engine:
     settler: Settler = attrs.field(init=False)
     submitter: Submitter = attrs.field(init=False)
     downloader: Downloader = attrs.field(init=False)
+    _watchers: set[Watcher] = attrs.field(init=False, factory=set)
+    """Those at work."""
 
     def __attrs_post_init__(self) -> None:
         learned = self.learned
@@ -67,7 +69,7 @@ class Engine:
     def watcher(self, notify: Notifier) -> Watcher:
         """A watcher for one wait or one batch; all share the client's rate of polls and what it has learned."""
         learned = self.learned
-        return Watcher(self.caller, learned.schedule, learned.polls, notify)
+        return Watcher(self.caller, learned.schedule, learned.polls, notify, peers=self._watchers)
 
     async def submit(self, request: VideoRequest, notify: Notifier) -> Job:
         """Submit one request on its own, and settle a reply that is lost; see `Submitter.submit`."""

@@ -120,8 +120,9 @@ class Sweeps:
         return True
 
     def _pays(self, model: _Model, now: float) -> bool:
-        calls, rows = model.listing.expected(self.watch.alive[model.name])
-        return self.schedule.list_pays(model.name, now=now, calls=calls, rows=rows)
+        jobs = self.watch.alive[model.name]
+        calls, rows = model.listing.expected(jobs)
+        return self.schedule.list_pays(model.name, now=now, calls=calls, rows=rows, jobs=jobs)
 
     async def _keep_sweeping(self, model: _Model) -> None:
         """Go through the list again and again, while there are jobs and it pays."""
@@ -144,8 +145,9 @@ class Sweeps:
         clock = self.caller.clock
         while True:
             now = clock.now()
-            calls, rows = model.listing.expected(self.watch.alive[model.name])
-            delay = self.schedule.list_delay(model.name, now=now, calls=calls, rows=rows)
+            jobs = self.watch.alive[model.name]
+            calls, rows = model.listing.expected(jobs)
+            delay = self.schedule.list_delay(model.name, now=now, calls=calls, rows=rows, jobs=jobs)
             model.next_at = swept_at + delay
             if model.next_at <= now:
                 return

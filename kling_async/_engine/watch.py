@@ -50,7 +50,15 @@ _LONGEST_BLIND = 1.0
 
 
 class Watcher:
-    """Asks after jobs when the schedule says so, until each is final or its deadline has come."""
+    """Asks after jobs when the schedule says so, until each is final or its deadline has come.
+
+    Args:
+        caller: Sends the calls.
+        schedule: Shared by all watchers of a client, as is what it learns.
+        rate: Shared likewise.
+        notify: Hears of every change.
+        peers: All that run in this event loop, so that what one learns serves the others at once.
+    """
 
     def __init__(
         self,
@@ -58,6 +66,8 @@ class Watcher:
         schedule: PollSchedule,
         rate: TokenBucket,
         notify: Notifier,
+        *,
+        peers: set[Watcher] | None = None,
     ) -> None:
         self.caller = caller
         self.schedule = schedule
@@ -65,6 +75,7 @@ class Watcher:
         self.watching: dict[str, Watched] = {}
         self.alive: Counter[str | None] = Counter()
         self._rate = rate
+        self._peers: set[Watcher] = set() if peers is None else peers
         self._sweeps = Sweeps(caller, schedule, self)
         self._agenda = Agenda()
         self._edition = schedule.edition
@@ -120,6 +131,7 @@ class Watcher:
 
     async def run(self) -> None:
         """Watch until cancelled."""
+        self._peers.add(self)
         try:
             async with anyio.create_task_group() as tasks:
                 self._sweeps.tasks = tasks
@@ -128,6 +140,7 @@ class Watcher:
                         await self._next(tasks)
                     await self.caller.clock.sleep(0)
         finally:
+            self._peers.discard(self)
             for watched in self.watching.values():
                 self.schedule.gave_up(watched.track)
 
@@ -227,7 +240,11 @@ class Watcher:
             watched.asked_for_media = True
             self._plan(watched, now)
         else:
+            edition = self.schedule.edition
             self.schedule.finished(watched.track, now=now, success=job.is_success)
+            if self.schedule.edition != edition:
+                for watcher in self._peers:
+                    watcher.look_again()
             self._end(watched, job)
 
     def ask_now(self, watched: Watched) -> None:
@@ -284,6 +301,10 @@ class Watcher:
     def _plan(self, watched: Watched, due: float) -> None:
         if self._agenda.put(watched, due):
             self._wake.set()
+
+    def look_again(self) -> None:
+        """Something was learned that may call for asking sooner."""
+        self._wake.set()
 
     def _replan(self, now: float) -> float:
         """Plan all jobs anew if what was learned may call for asking sooner; when to come back, if that has to wait."""

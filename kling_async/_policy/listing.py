@@ -15,7 +15,7 @@ _ROW_BURDEN = 0.06
 _STRIDE = 1.25
 """How much longer each step into the future is than the one before."""
 
-Crowd: TypeAlias = Sequence[tuple[Stage, float, int]]
+Crowd: TypeAlias = Sequence[tuple[Stage, float, float]]
 """Jobs in flight: the state they are in, about their age when last seen, and how many they are."""
 
 

@@ -118,9 +118,6 @@ class PollSchedule:
         if age > 0:
             stage.times.seen(age, before=0.0)
         self._tracked += 1
-        if course.scouts < _SCOUTS:
-            course.scouts += 1
-            track.is_scout = True
         return track
 
     def due(self, track: Track, *, now: float) -> float:
@@ -140,7 +137,7 @@ class PollSchedule:
             self._change_demand(track, rate)
         if self._pressure.share < 1:
             interval = stage.interval(age, self._pressure)
-        if track.is_scout and self.is_scouting(track):
+        if (track.is_scout or self._makes_a_scout(track, now)) and self.is_scouting(track):
             interval = min(interval, max(self._shortest, _EARLY * age))
         return track.asked + max(self._shortest, interval * (1 - stage.jitter(age) * track.chance))
 
@@ -148,6 +145,15 @@ class PollSchedule:
         """Whether a job is asked about early, so that something is learned of all jobs of its kind."""
         is_young = track.asked - track.since < _YOUNG
         return is_young and track.is_scout and track.stage.times.samples < _FEW_ENDS
+
+    def _makes_a_scout(self, track: Track, now: float) -> bool:
+        """Have a young job asked about early where few of its kind are: one of the first, or in place of one that ended."""
+        course = track.course
+        if course.scouts >= _SCOUTS or now - track.since >= _YOUNG or track.stage.times.samples >= _FEW_ENDS:
+            return False
+        course.scouts += 1
+        track.is_scout = True
+        return True
 
     def seen(
         self, track: Track, *, now: float, chance: float, running: bool, age: float | None = None
@@ -191,7 +197,9 @@ class PollSchedule:
         track.stage.times.gave_up(before=track.asked - track.since)
         self._drop(track)
 
-    def list_delay(self, model: str | None, *, now: float, calls: float, rows: float) -> float:
+    def list_delay(
+        self, model: str | None, *, now: float, calls: float, rows: float, jobs: int | None = None
+    ) -> float:
         """Seconds from the last time through a model's list to the next.
 
         Args:
@@ -199,19 +207,22 @@ class PollSchedule:
             now: The present.
             calls: How many calls it takes to be shown its jobs in flight.
             rows: How many rows they return, finished jobs and strangers' included.
+            jobs: How many jobs it is gone through for, where others are asked about elsewhere; None for all.
         """
         if self.policy.poll_interval is not None:
             return self.policy.poll_interval
         return list_delay(
-            self._crowd(model, now),
+            self._crowd(model, now, jobs),
             burden=list_burden(calls=calls, rows=rows),
             shortest=max(self._shortest, calls / self.max_polls_per_second),
             longest=self.policy.max_poll_interval,
         )
 
-    def list_pays(self, model: str | None, *, now: float, calls: float, rows: float) -> bool:
+    def list_pays(
+        self, model: str | None, *, now: float, calls: float, rows: float, jobs: int | None = None
+    ) -> bool:
         """Whether going through a model's list is cheaper than status calls that tell as soon; see `list_delay`."""
-        crowd = self._crowd(model, now)
+        crowd = self._crowd(model, now, jobs)
         return list_cost(calls=calls, rows=rows) < stands_for(crowd, longest=self.policy.max_poll_interval)
 
     def _meet(self, kind: Kind, now: float) -> Course:
@@ -228,15 +239,19 @@ class PollSchedule:
         self._courses[kind] = course
         return course
 
-    def _crowd(self, model: str | None, now: float) -> Crowd:
-        crowd = []
+    def _crowd(self, model: str | None, now: float, jobs: int | None) -> Crowd:
+        """The jobs of a model, or as many of them as are meant."""
+        crowd: list[tuple[Stage, float, float]] = []
         for kind, course in self._courses.items():
             if kind.model != model:
                 continue
             course.keep_up(now)
             for stage in (course.waiting, course.running):
                 crowd += [(stage, EDGES[i], count) for i, count in enumerate(stage.times.unfinished) if count]
-        return crowd
+        total = sum(count for _, _, count in crowd)
+        if jobs is None or jobs >= total:
+            return crowd
+        return [(stage, age, count * jobs / total) for stage, age, count in crowd]
 
     def _leave(self, track: Track, *, now: float, success: bool = True, exact: float | None = None) -> None:
         stage = track.stage
@@ -247,7 +262,9 @@ class PollSchedule:
 
     def _drop(self, track: Track) -> None:
         self._tracked -= 1
-        track.course.scouts -= track.is_scout
+        if track.is_scout:
+            track.course.scouts -= 1
+            self.edition += self.is_scouting(track)
         self._change_demand(track, 0.0)
 
     def _change_demand(self, track: Track, rate: float) -> None:

@@ -210,6 +210,18 @@ async def test_what_is_learned_brings_questions_forward():
     assert len(ended) == 81
 
 
+async def test_what_one_wait_learns_serves_all_waits_of_the_client_at_once():
+    service = Service(run_time=lambda number: 1.0 + number / 10)
+    engine = engine_for(service)
+    jobs = [await engine.submit(VideoRequest(f"prompt {number}"), Notifier()) for number in range(12)]
+    began = anyio.current_time()
+    async with anyio.create_task_group() as tasks:
+        for job in jobs:
+            tasks.start_soon(engine.wait, job, Notifier())
+    assert anyio.current_time() - began < 5
+    assert service.calls["list"] == 0
+
+
 async def test_a_reply_that_comes_after_the_deadline_changes_nothing():
     service = Service(run_time=1.0)
     engine = engine_for(service, polling=PollingPolicy(wait_timeout=5, poll_interval=1, bulk="never"))

@@ -34,7 +34,7 @@ def with_company(schedule, *kinds, now=0.0, count=4):
     """So many jobs of each kind in flight that the next is no scout."""
     for kind in kinds:
         for _ in range(count):
-            begin(schedule, now=now, kind=kind)
+            schedule.due(begin(schedule, now=now, kind=kind), now=now)
 
 
 @pytest.mark.parametrize("name", ["wait_timeout", "stall_timeout", "poll_interval", "max_poll_interval"])
@@ -123,6 +123,31 @@ def test_chance_spreads_jobs_of_one_age():
     moments = [schedule.due(begin(schedule, now=now, age=60.0, chance=c), now=now) for c in (0.0, 0.5, 1.0)]
     assert moments == sorted(moments, reverse=True)
     assert moments[2] > now + 0.7 * (moments[0] - now)
+
+
+def test_while_jobs_are_young_another_takes_the_place_of_a_scout_that_ended():
+    schedule = PollSchedule(PollingPolicy())
+    first, second, third = jobs = [begin(schedule) for _ in range(3)]
+    far = [schedule.due(job, now=0.0) for job in jobs][-1]
+    edition = schedule.edition
+    schedule.finished(first, now=1.0)
+    assert schedule.edition > edition
+    assert schedule.due(third, now=1.0) <= 1.0 < far
+    assert schedule.is_scouting(third)
+    schedule.finished(second, now=1.5)
+    assert not schedule.is_scouting(begin(schedule, now=1.5))
+
+
+def test_old_jobs_need_no_scout_any_more():
+    schedule = PollSchedule(PollingPolicy())
+    first, _, third = jobs = [begin(schedule) for _ in range(3)]
+    for job in jobs:
+        schedule.due(job, now=0.0)
+    for now in (5.0, 10.0, 20.0, 40.0, 60.0):
+        schedule.seen(first, now=now, chance=0.5, running=True)
+    schedule.finished(first, now=90.0)
+    schedule.due(third, now=90.0)
+    assert not schedule.is_scouting(third)
 
 
 def test_what_others_show_meanwhile_may_put_a_question_off():
@@ -247,6 +272,16 @@ def test_a_list_pays_for_many_jobs_and_not_for_one():
     assert schedule.list_pays(KIND.model, now=now, calls=1, rows=100)
     assert not schedule.list_pays(KIND.model, now=now, calls=100, rows=10_000)
     assert not schedule.list_pays("another model", now=now, calls=1, rows=1)
+
+
+def test_a_list_pays_for_many_jobs_only_where_they_are_asked_about_together():
+    schedule, now = experienced()
+    with_company(schedule, KIND, now=now, count=100)
+    assert schedule.list_pays(KIND.model, now=now, calls=1, rows=100)
+    assert schedule.list_pays(KIND.model, now=now, calls=1, rows=100, jobs=100)
+    assert not schedule.list_pays(KIND.model, now=now, calls=1, rows=100, jobs=1)
+    several = schedule.list_delay(KIND.model, now=now, calls=1, rows=100, jobs=10)
+    assert schedule.list_delay(KIND.model, now=now, calls=1, rows=100) < several
 
 
 def test_lists_take_in_all_kinds_of_a_model():
