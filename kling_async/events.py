@@ -19,6 +19,7 @@ from kling_async.models import Job, JobStatus, ResultState
 
 __all__ = [
     "Downloaded",
+    "Downloading",
     "Event",
     "Finished",
     "Listener",
@@ -77,6 +78,16 @@ class Finished(Event):
     """The last known record; None where the service never gave one."""
     error: KlingError | None = None
     """Why it did not succeed."""
+
+
+@attrs.frozen(kw_only=True)
+class Downloading(Event):
+    """A video is being fetched: told when that begins, and then about twice a second while more of it comes."""
+
+    size_bytes: int
+    """How much of it is here, what an earlier try left included."""
+    total_bytes: int | None = None
+    """How large it is; None where that is not known yet."""
 
 
 @attrs.frozen(kw_only=True)

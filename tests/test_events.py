@@ -18,6 +18,7 @@ NAMES = {
     "StatusChanged",
     "Finished",
     "Downloaded",
+    "Downloading",
     "Retrying",
     "Throttled",
     "PollFailed",

@@ -9,6 +9,7 @@ import attrs
 from kling_async._display.speed import Speed
 from kling_async.events import (
     Downloaded,
+    Downloading,
     Event,
     Finished,
     PollFailed,
@@ -61,6 +62,8 @@ class Tally:
 
     _here: set[str] = attrs.field(init=False, factory=set)
     """Jobs of an earlier run whose video is here, until they are told as finished."""
+    _fetched: dict[str | None, int] = attrs.field(init=False, factory=dict)
+    """How much there is of the videos that are being fetched."""
     _unanswered: set[int | None] = attrs.field(init=False, factory=set)
 
     @property
@@ -116,10 +119,16 @@ class Tally:
                 self._move(request_id, status)
             case Finished():
                 self._finish(event)
+            case Downloading(request_id=request_id, size_bytes=size_bytes):
+                # What was here before the first of them came at another time.
+                before = self._fetched.get(request_id, size_bytes)
+                self._fetched[request_id] = size_bytes
+                self.speed.add(max(size_bytes - before, 0), now=event.at)
             case Downloaded(request_id=request_id, size_bytes=size_bytes):
                 self.saved += 1
                 self.saved_bytes += size_bytes
-                self.speed.add(size_bytes, now=event.at)
+                before = self._fetched.pop(request_id, 0)
+                self.speed.add(max(size_bytes - before, 0), now=event.at)
                 self._forget(request_id)
             case Spent(cost_usd=cost_usd, total_usd=total_usd):
                 self.bought_usd = (self.bought_usd or 0) + cost_usd

@@ -301,7 +301,7 @@ class Course:
         path = folder / file_name(result.job.request_id, prompt=prompt, index=item.index)
         try:
             saved = await self.engine.downloader.download(
-                result.job, path, notify=self.notify, digest=self.books.journal is not None
+                result.job, path, notify=self.notify, index=item.index, digest=self.books.journal is not None
             )
         except DownloadError as error:
             self.on_result(attrs.evolve(result, error=error))

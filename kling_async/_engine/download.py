@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -20,13 +21,15 @@ from kling_async._policy.retry import next_delay
 from kling_async._wire.codec import structure_job
 from kling_async._wire.endpoints import STATUS
 from kling_async.errors import APIStatusError, ConfigurationError, DownloadError, KlingError
-from kling_async.events import Notifier, Retrying
+from kling_async.events import Downloading, Notifier, Retrying
 from kling_async.models import Job
 
 _GONE = frozenset({403, 404, 410})
 """What storage answers at an address that is no longer good."""
 _FLUSHES_PER_FETCH = 4
 """So that the network does not wait for the disk, which takes many files at once in little more time than one."""
+_BETWEEN_TELLS = 0.5
+"""Seconds after which it is told again how much of a video has come."""
 
 
 @attrs.frozen
@@ -65,7 +68,9 @@ class Downloader:
         self._flushes = anyio.Semaphore(self.at_once * _FLUSHES_PER_FETCH, fast_acquire=True)
         self._threads = anyio.CapacityLimiter(math.inf)
 
-    async def download(self, job: Job, path: Path, *, notify: Notifier, digest: bool = False) -> Saved:
+    async def download(
+        self, job: Job, path: Path, *, notify: Notifier, index: int | None = None, digest: bool = False
+    ) -> Saved:
         """The job's video, now whole at `path`.
 
         What was at `path` before is replaced only by a whole video. Cancelling it leaves at most a `.part` file and
@@ -74,7 +79,8 @@ class Downloader:
         Args:
             job: With the address of its video.
             path: A file.
-            notify: Hears of each retry.
+            notify: Hears of each retry, and how much has come.
+            index: The place of the job in a batch.
             digest: Whether to tell the SHA-256, which costs about a millisecond a MiB, in a thread.
 
         Raises:
@@ -87,7 +93,7 @@ class Downloader:
                 job=job,
             )
         try:
-            return await self._saved(job, job.video_url, path, notify, digest=digest)
+            return await self._saved(job, job.video_url, path, notify, index=index, digest=digest)
         except (KlingError, OSError) as error:
             raise DownloadError(
                 f"The video of job {job.request_id} was not saved to {os.fspath(path)!r}: {_reason(error)}. "
@@ -97,12 +103,16 @@ class Downloader:
                 job=job,
             ) from error
 
-    async def _saved(self, job: Job, url: str, path: Path, notify: Notifier, *, digest: bool) -> Saved:
+    async def _saved(
+        self, job: Job, url: str, path: Path, notify: Notifier, *, index: int | None, digest: bool
+    ) -> Saved:
         """Fetch in one of the places for that, then flush in one of those for that."""
         place = self._fetches
         await place.acquire()
         try:
             async with opened(path, request_id=job.request_id) as part:
+                if notify:
+                    part.on_growth = self._teller(part, notify, index)
                 await self._fetch_from_anywhere(job, url, part, notify)
                 await self._flushes.acquire()
                 place.release()
@@ -112,6 +122,29 @@ class Downloader:
                 return Saved(part.size, sha256)
         finally:
             place.release()
+
+    def _teller(self, part: Part, notify: Notifier, index: int | None) -> Callable[[], None]:
+        """Tells how much of a part there is: at once, and whenever it is called and some time has passed."""
+        clock, next_at = self.caller.clock, -math.inf
+
+        def tell() -> None:
+            nonlocal next_at
+            if (now := clock.now()) < next_at:
+                return
+            next_at = now + _BETWEEN_TELLS
+            total = part.version.size_bytes if part.version is not None else None
+            notify(
+                Downloading(
+                    at=clock.wall(),
+                    index=index,
+                    request_id=part.request_id,
+                    size_bytes=part.size,
+                    total_bytes=total,
+                )
+            )
+
+        tell()
+        return tell
 
     async def _fetch_from_anywhere(self, job: Job, url: str, part: Part, notify: Notifier) -> None:
         """Fetch the video; where its address is no longer good, ask the service once for the present one."""

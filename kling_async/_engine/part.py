@@ -8,7 +8,7 @@ import hashlib
 import io
 import os
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,8 @@ class Part:
         """Bytes that are there."""
         self.version: Version | None = None
         """What they are of; None while there are none."""
+        self.on_growth: Callable[[], None] | None = None
+        """Called after each piece that came."""
         self._claim: Claim | None = None
         self._is_closed = False
         self._turn = threading.Lock()
@@ -100,6 +102,8 @@ class Part:
                     return False
                 await pen.put(piece)
                 self.size += len(piece)
+                if self.on_growth is not None:
+                    self.on_growth()
         return True
 
     def _write(self, at: int, pieces: Iterator[bytes]) -> None:

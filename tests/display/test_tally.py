@@ -9,6 +9,7 @@ from kling_async._display.tally import Tally, note_of
 from kling_async.errors import APIConnectionError, RateLimitError
 from kling_async.events import (
     Downloaded,
+    Downloading,
     Finished,
     NotSubmitted,
     PollFailed,
@@ -190,6 +191,23 @@ def test_what_was_spent_is_the_last_that_was_told_and_what_was_bought_is_of_now(
     spent = [Spent(at=0.0, cost_usd=Decimal(1), total_usd=Decimal(total)) for total in (4, 5)]
     tally = tally_of(*spent)
     assert (tally.spent_usd, tally.bought_usd) == (5, 2)
+
+
+def test_the_speed_of_a_download_is_that_of_its_bytes_as_they_come():
+    job = Job(request_id="a", status=JobStatus.QUEUED)
+    made = [
+        Submitted(at=0.0, request_id="a", job=job),
+        Finished(at=10.0, request_id="a", state=ResultState.SUCCEEDED),
+    ]
+    so_far = [
+        Downloading(at=10.0 + step, request_id="a", size_bytes=5_000 + step * 1_000) for step in range(4)
+    ]
+    tally = tally_of(*made, *so_far)
+    assert tally.speed.at(13.0) == pytest.approx(1_000, rel=0.2)  # not those of an earlier run
+    whole = Downloaded(at=14.0, request_id="a", path=Path("a.mp4"), size_bytes=9_000)
+    assert tally_of(*made, *so_far, whole).speed.at(14.0) == pytest.approx(1_000, rel=0.2)
+    anew = Downloading(at=14.0, request_id="a", size_bytes=0)
+    assert tally_of(*made, *so_far, anew).speed.at(14.0) > 0
 
 
 def test_downloads_have_a_size_and_a_speed():

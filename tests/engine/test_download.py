@@ -19,7 +19,7 @@ from virtual_storage import CUT, URL, Storage, job_with, video
 from kling_async import APIConnectionError, DownloadError, Job, JobStatus, RetryPolicy
 from kling_async._engine import download as room
 from kling_async._engine.download import is_whole
-from kling_async.events import Notifier, Retrying
+from kling_async.events import Downloading, Notifier, Retrying
 
 VIDEO = video(10_000)
 FRESH = "https://storage.example/a.mp4?signature=new"
@@ -65,7 +65,24 @@ async def test_a_cut_at_any_place_costs_no_byte_twice(tmp_path, tenth):
     assert (await fetch(tmp_path / "a.mp4", storage, notify=events.append)).size_bytes == 10_000
     assert (tmp_path / "a.mp4").read_bytes() == VIDEO
     assert storage.sent_bytes == 10_000
-    assert [(type(event), event.call, event.attempt) for event in events] == [(Retrying, "download", 1)]
+    begun, retry = events
+    assert (begun.size_bytes, begun.total_bytes) == (0, None)
+    assert (type(retry), retry.call, retry.attempt) == (Retrying, "download", 1)
+
+
+async def test_how_much_has_come_is_told_when_it_begins_and_then_twice_a_second(tmp_path):
+    events = []
+    storage = Storage(VIDEO, cuts=[3000, 3000])
+    engine = engine_for(storage.service(), retry=RetryPolicy(initial_delay=1.0, max_retries=3))
+    job = job_with(request_id="job-7")
+    await engine.downloader.download(job, tmp_path / "a.mp4", notify=Notifier(events.append), index=4)
+    told = [event for event in events if isinstance(event, Downloading)]
+    assert [(event.size_bytes, event.total_bytes) for event in told] == [
+        (0, None),
+        (4000, 10_000),
+        (7000, 10_000),
+    ]
+    assert {(event.index, event.request_id) for event in told} == {(4, "job-7")}
 
 
 async def test_a_line_that_breaks_again_and_again_ends_as_long_as_bytes_come(tmp_path):
@@ -143,8 +160,8 @@ async def test_a_cancelled_download_leaves_its_part_and_its_place_to_the_next(tm
     for _ in range(engine.limits.max_downloads_at_once + 1):
         storage.cuts = [500]
         with anyio.CancelScope() as scope:
-            leave = Notifier(lambda _, scope=scope: scope.cancel())
-            await engine.downloader.download(job_with(), path, notify=leave)
+            leave = lambda event, scope=scope: isinstance(event, Retrying) and scope.cancel()  # noqa: E731
+            await engine.downloader.download(job_with(), path, notify=Notifier(leave))
         assert scope.cancelled_caught
     await engine.downloader.download(job_with(), path, notify=Notifier(None))
     assert path.read_bytes() == VIDEO
