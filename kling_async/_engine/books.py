@@ -185,9 +185,8 @@ class Books:
         return self.journal is not None and self.journal.owns(request_id)
 
     def unsettled(self, model: str) -> list[Entry]:
-        """The entries of a model with a POST whose fate nobody knows."""
-        if self.journal is None:
-            return []
+        """The entries of a model in the journal with a POST whose fate nobody knows."""
+        assert self.journal is not None, "there are no entries without one"
         return [entry for entry in self.journal.unsettled() if entry.model == model]
 
     async def run(self) -> None:
