@@ -12,13 +12,23 @@ import attrs
 from kling_async._engine.call import Caller
 from kling_async._engine.pages import rows_since
 from kling_async._policy.claims import Claims
-from kling_async._policy.lookup import CLOCK_SKEW, Lost, adoptable, earliest, lookup_delays, may_be_confused
+from kling_async._policy.lookup import (
+    CLOCK_SKEW,
+    Lost,
+    adoptable,
+    earliest,
+    lookup_delays,
+    may_be_confused,
+    since_first,
+)
 from kling_async._policy.retry import backoff, is_passing
 from kling_async.errors import AmbiguousSubmitError, KlingError
 from kling_async.models import Job
 
 _MOST_NOT_FOUND = 1000
 """Lost replies of callers without a journal that are remembered, so that no later one takes their jobs."""
+_MOST_SHOWN = 10_000
+"""Rows of a model's list that are remembered while nothing is sought."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -62,7 +72,7 @@ class Settler:
     )
     """By model, what no journal remembers."""
     _shown: defaultdict[str, dict[str, Job]] = attrs.field(init=False, factory=lambda: defaultdict(dict))
-    """By model, all that its list has shown since the first case was opened: a list that changes may skip a row."""
+    """By model, what its list has shown in any inquiry: a list that changes may skip a row in the next."""
     _in_flight: dict[int, tuple[str, Mapping[str, Any]]] = attrs.field(init=False, factory=dict)
     """By the identity of the payload."""
     _looking: anyio.Lock = attrs.field(init=False, factory=anyio.Lock)
@@ -122,7 +132,9 @@ class Settler:
         if case.job is None and case.unsought is None:
             self._not_found.append((case.model, case.lost))
         if not self._cases:
-            self._shown.clear()
+            for shown in self._shown.values():
+                for request_id in list(shown)[:-_MOST_SHOWN]:
+                    del shown[request_id]
         self._tell()
 
     async def _look_for(self, case: Case) -> str:
@@ -167,7 +179,7 @@ class Settler:
             lost, others = [one.lost for one in sought], self._others(cases)
             rows = await rows_since(self.caller, case.model, since=earliest(lost, others), turn=self._turn)
             shown = self._shown[case.model]
-            shown.update((job.request_id, job) for job in rows)
+            shown.update((job.request_id, job) for job in since_first([*lost, *others], rows))
             found = adoptable(lost, shown.values(), others=others, is_claimed=self._is_claimed(cases))
             for place, one in enumerate(sought):
                 one.looked_at = began

@@ -100,6 +100,12 @@ def earliest(lost: Sequence[Lost], others: Sequence[Lost]) -> float:
     return min(known[place].since for places in _alike(lost, others) for place in places)
 
 
+def since_first(lost: Iterable[Lost], rows: Iterable[Job]) -> list[Job]:
+    """The rows that may be the job of one of these replies, or of any that is lost from now on."""
+    first = min(one.since for one in lost)
+    return [row for row in rows if row.created_at is not None and _creation(row) >= first]
+
+
 def _alike(lost: Sequence[Lost], others: Sequence[Lost]) -> list[list[int]]:
     """The replies that only their number tells apart, by their places in both: equal requests at overlapping times.
 

@@ -15,6 +15,7 @@ from kling_async import (
     ResultState,
     VideoRequest,
 )
+from kling_async._engine import settle
 from kling_async._wire.codec import payload_of
 from kling_async.events import Finished, Notifier, SubmitAmbiguous, SubmitReconciled, Submitted
 
@@ -110,6 +111,31 @@ async def test_a_row_that_the_list_skips_later_counts_all_the_same():
     with pytest.raises(AmbiguousSubmitError, match="more than one"):
         await engine_for(service).submit(REQUEST, Notifier())
     assert service.calls["list"] > 3
+
+
+async def test_a_row_counts_that_the_list_skips_in_a_later_inquiry():
+    service = Service(after=[on("submit", LOST)])
+    engine, stranger = engine_for(service), {"model": REQUEST.model, "payload": payload_of(REQUEST)}
+    service._accept(stranger)
+    with pytest.raises(AmbiguousSubmitError, match="more than one"):
+        await engine.submit(REQUEST, Notifier())
+    service.shows = lambda job: job.request_id != "job-0"
+    service.before.append(on("submit", LOST))
+    service._accept(stranger)
+    with pytest.raises(AmbiguousSubmitError, match="more than one"):
+        await engine.submit(REQUEST, Notifier())
+    assert service.posts == 2
+
+
+async def test_of_what_the_list_has_shown_only_the_latest_is_remembered_when_nothing_is_sought(monkeypatch):
+    monkeypatch.setattr(settle, "_MOST_SHOWN", 2)
+    service = Service(order="oldest")
+    engine = engine_for(service)
+    for number in range(4):
+        await engine.submit(VideoRequest(f"filler {number}"), Notifier())
+    service.after.append(on("submit", LOST))
+    await engine.submit(REQUEST, Notifier())
+    assert list(engine.settler._shown[REQUEST.model]) == ["job-3", "job-4"]
 
 
 async def test_without_a_journal_a_later_request_leaves_the_job_of_one_that_was_not_found():

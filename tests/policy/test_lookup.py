@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_async import Job, JobStatus
-from kling_async._policy.lookup import Lost, adoptable, earliest, lookup_delays, may_be_confused
+from kling_async._policy.lookup import Lost, adoptable, earliest, lookup_delays, may_be_confused, since_first
 
 CAT = {"prompt": "a cat"}
 
@@ -107,6 +107,12 @@ def test_the_list_is_needed_since_the_first_reply_that_may_be_mistaken_for_one_s
     chain = [lost(since=90, until=150), lost(since=50, until=95), lost(since=0, until=49)]
     assert earliest(replies, chain) == 50
     assert earliest(replies, [lost({"prompt": "a dog"}, since=90, until=150)]) == 140
+
+
+def test_rows_since_the_first_loss_are_worth_remembering():
+    rows = [row("old", at=39), row("just", at=40), row("new", at=500), row("of no time", at=None)]
+    kept = since_first([lost(since=40, until=41), lost(since=50, until=60)], rows)
+    assert [job.request_id for job in kept] == ["just", "new"]
 
 
 def test_a_row_is_left_to_a_request_that_says_more_and_that_nobody_looks_for_now():
