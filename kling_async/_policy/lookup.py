@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from heapq import heappop, heappush
 from typing import Any
 
 import attrs
@@ -29,17 +31,32 @@ class Lost:
     """Unix seconds; a job created earlier is another's."""
     until: float
     """Unix seconds; a job created later is another's."""
+    kind: str = attrs.field(init=False, repr=False)
+    """The same for equal payloads."""
 
-    def fits(self, job: Job) -> bool:
-        """Whether a row may be its job: created in time, with every key that was sent; the echo may carry more."""
-        return self.fits_however_late(job) and _creation(job) <= self.until
+    @kind.default
+    def _name(self) -> str:
+        return json.dumps(self.payload, sort_keys=True)
 
-    def fits_however_late(self, job: Job) -> bool:
-        """The same of a row that came after all when nobody expected it any more."""
-        if job.created_at is None or not self.payload or _creation(job) < self.since:
-            return False
-        echo = job.payload
-        return all(key in echo and echo[key] == value for key, value in self.payload.items())
+
+@attrs.define(eq=False)
+class _Candidate:
+    """A row that may be the job of a lost reply."""
+
+    row: Job
+    at: float
+    """Unix seconds of its creation."""
+    claimants: list[Lost] = attrs.field(factory=list)
+    """Whose it may be, however late it came: of each kind of request the first."""
+
+    def echoes(self, payload: Mapping[str, Any]) -> bool:
+        """Whether the row has every key that was sent, with an equal value; its echo may carry more."""
+        echo = self.row.payload
+        return all(key in echo and echo[key] == value for key, value in payload.items())
+
+    def is_left_to_another(self, payload: Mapping[str, Any]) -> bool:
+        """Whether a request of another kind may claim it that says as much or more."""
+        return any(len(one.payload) >= len(payload) and one.payload != payload for one in self.claimants)
 
 
 def lookup_delays(age: float) -> Sequence[float]:
@@ -78,16 +95,16 @@ def adoptable(
         is_claimed: Whether a job is known to be another item's.
     """
     found: dict[int, Job] = {}
-    known, rows = [*lost, *others], list(rows)
+    known = [*lost, *others]
+    candidates = _candidates(known, rows)
     for places in _alike(lost, others):
-        payload = known[places[0]].payload
-        rivals = [one for one in known if len(one.payload) >= len(payload) and one.payload != payload]
+        one, until = known[places[0]], max(known[place].until for place in places)
         fitting = [
-            row
-            for row in rows
-            if any(known[place].fits(row) for place in places)
-            and not is_claimed(row.request_id)
-            and not any(rival.fits_however_late(row) for rival in rivals)
+            candidate
+            for candidate in candidates[one.kind]
+            if one.since <= candidate.at <= until
+            and not is_claimed(candidate.row.request_id)
+            and not candidate.is_left_to_another(one.payload)
         ]
         if len(_matched(places, known, fitting)) == len(fitting):
             found.update(_matched([place for place in places if place < len(lost)], known, fitting))
@@ -103,7 +120,35 @@ def earliest(lost: Sequence[Lost], others: Sequence[Lost]) -> float:
 def since_first(lost: Iterable[Lost], rows: Iterable[Job]) -> list[Job]:
     """The rows that may be the job of one of these replies, or of any that is lost from now on."""
     first = min(one.since for one in lost)
-    return [row for row in rows if row.created_at is not None and _creation(row) >= first]
+    return [row for row in rows if row.created_at is not None and row.created_at.timestamp() >= first]
+
+
+def _candidates(known: Iterable[Lost], rows: Iterable[Job]) -> defaultdict[str, list[_Candidate]]:
+    """The rows that may be the job of each kind of request, oldest first, however late they came.
+
+    Only rows are compared that share the rarest of a request's texts: a thousand requests and their rows would
+    make millions of pairs.
+    """
+    first: dict[str, Lost] = {}
+    for one in sorted(known, key=lambda one: one.since):
+        first.setdefault(one.kind, one)
+    sharing: defaultdict[tuple[str, str | None], list[_Candidate]] = defaultdict(list)
+    dated = (_Candidate(row, row.created_at.timestamp()) for row in rows if row.created_at is not None)
+    for candidate in sorted(dated, key=lambda candidate: candidate.at):
+        for trait in _traits(candidate.row.payload):
+            sharing[trait].append(candidate)
+    found: defaultdict[str, list[_Candidate]] = defaultdict(list)
+    for kind, one in first.items():
+        for candidate in min((sharing[trait] for trait in _traits(one.payload)), key=len, default=[]):
+            if candidate.at >= one.since and candidate.echoes(one.payload):
+                candidate.claimants.append(one)
+                found[kind].append(candidate)
+    return found
+
+
+def _traits(payload: Mapping[str, Any]) -> list[tuple[str, str | None]]:
+    """What an echo shares with the payload, whatever it carries besides."""
+    return [(key, value if isinstance(value, str) else None) for key, value in payload.items()]
 
 
 def _alike(lost: Sequence[Lost], others: Sequence[Lost]) -> list[list[int]]:
@@ -115,26 +160,33 @@ def _alike(lost: Sequence[Lost], others: Sequence[Lost]) -> list[list[int]]:
     last: dict[str, tuple[float, list[int]]] = {}
     groups = []
     for place in sorted(range(len(known)), key=lambda place: known[place].since):
-        one, kind = known[place], json.dumps(known[place].payload, sort_keys=True)
-        until, group = last.get(kind, (-math.inf, []))
+        one = known[place]
+        until, group = last.get(one.kind, (-math.inf, []))
         if one.since > until:
             group = []
             groups.append(group)
         group.append(place)
-        last[kind] = max(until, one.until), group
+        last[one.kind] = max(until, one.until), group
     return [group for group in groups if min(group) < len(lost)]
 
 
-def _matched(group: Sequence[int], lost: Sequence[Lost], rows: Iterable[Job]) -> dict[int, Job]:
-    """Each row, oldest first, for the reply whose time ends first among those that it fits: as many as can be."""
+def _matched(group: Sequence[int], lost: Sequence[Lost], rows: Iterable[_Candidate]) -> dict[int, Job]:
+    """Each row, oldest first, for the reply whose time ends first among those that it fits: as many as can be.
+
+    Args:
+        group: Places of the replies, by the beginning of their times.
+        lost: The replies.
+        rows: Those that may be theirs, oldest first.
+    """
     found: dict[int, Job] = {}
-    for row in sorted(rows, key=_creation):
-        places = [place for place in group if place not in found and lost[place].fits(row)]
-        if places:
-            found[min(places, key=lambda place: lost[place].until)] = row
+    waiting: list[tuple[float, int, int]] = []
+    coming = deque(enumerate(group))
+    for candidate in rows:
+        while coming and lost[coming[0][1]].since <= candidate.at:
+            order, place = coming.popleft()
+            heappush(waiting, (lost[place].until, order, place))
+        while waiting and waiting[0][0] < candidate.at:
+            heappop(waiting)
+        if waiting:
+            found[heappop(waiting)[-1]] = candidate.row
     return found
-
-
-def _creation(job: Job) -> float:
-    assert job.created_at is not None, "only a row with a time fits"
-    return job.created_at.timestamp()

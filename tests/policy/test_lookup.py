@@ -144,6 +144,29 @@ def test_a_row_goes_to_the_request_that_says_most():
     assert find([lost(), lost(long)], [rows[1]]) == {1: "long"}
 
 
+def test_values_that_are_no_text_tell_requests_apart_too():
+    few, many = {"image_list": [{"url": "a"}], "cfg_scale": 1}, {"image_list": [{"url": "b"}], "cfg_scale": 1}
+    rows = [row("b", payload={**many, "cfg_scale": 1.0}), row("a", payload={**few, "sound": "off"})]
+    assert find([lost(few), lost(many)], rows) == {0: "a", 1: "b"}
+
+
+@pytest.mark.parametrize("prompt", ["prompt {}", "the same"])
+def test_a_thousand_replies_cost_comparisons_in_proportion(prompt):
+    compared = 0
+
+    class Echo(dict):
+        def __getitem__(self, key):
+            nonlocal compared
+            compared += 1
+            return super().__getitem__(key)
+
+    payloads = [{"prompt": prompt.format(number), "duration": "5"} for number in range(1000)]
+    rows = [row(str(number), at=100 + number, payload=Echo(one)) for number, one in enumerate(payloads)]
+    found = find([lost(one, since=0, until=2000) for one in payloads], rows)
+    assert found == {number: str(number) for number in range(1000)}
+    assert compared <= 2 * 1000
+
+
 @pytest.mark.parametrize(
     "one, other, expected",
     [
@@ -182,5 +205,7 @@ def test_no_job_is_given_twice_and_none_that_does_not_fit(losses, rows, claimed)
     taken = adoptable(replies, jobs, others=[], is_claimed=lambda request_id: int(request_id) in claimed)
     ids = [job.request_id for job in taken.values()]
     assert len(set(ids)) == len(ids)
-    assert all(replies[place].fits(job) for place, job in taken.items())
+    for place, job in taken.items():
+        assert job.payload == replies[place].payload
+        assert replies[place].since <= job.created_at.timestamp() <= replies[place].until
     assert not {int(request_id) for request_id in ids} & claimed
