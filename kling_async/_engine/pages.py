@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 
 from kling_async._engine.call import Caller
 from kling_async._wire.codec import JobPage, structure_page
@@ -42,10 +42,15 @@ async def pages(
             return
 
 
-async def rows_since(
-    caller: Caller, model: str, *, since: float, turn: Callable[[], Awaitable[None]]
-) -> list[Job]:
-    """All jobs of a model that were created since then, in Unix seconds; it may give older ones too.
+async def read_since(
+    caller: Caller,
+    model: str,
+    *,
+    since: float,
+    turn: Callable[[], Awaitable[None]],
+    show: Callable[[Sequence[Job]], None],
+) -> None:
+    """Go through all jobs of a model that were created since then, in Unix seconds, and perhaps older ones.
 
     The whole list is read, unless what was read shows it sorted by age: then reading ends where the rest is older.
     Of a long list that is sorted the other way round, the end is read first.
@@ -55,6 +60,7 @@ async def rows_since(
         model: The model's id.
         since: Unix seconds.
         turn: Waits until the rate allows one more call.
+        show: Given the rows of each page as it comes, also where a later one cannot be had.
 
     Raises:
         KlingError: A page could not be had, or there are too many.
@@ -63,7 +69,9 @@ async def rows_since(
     async def read(offset: int) -> JobPage:
         await turn()
         query = {"model_id": model, "limit": _LOOKUP_ROWS, "offset": offset}
-        return await caller.once(LIST, structure_page, query=query)
+        page = await caller.once(LIST, structure_page, query=query)
+        show(page.jobs)
+        return page
 
     offset, page = 0, await read(0)
     ages = _ages(page.jobs)
@@ -75,11 +83,11 @@ async def rows_since(
         and page.total > page.rows
     ):
         offset, page = await _last_pages(page.total, since, read)
-    found: dict[str, Job] = {}
+    seen: set[str] = set()
     newest, oldest, barren = -math.inf, math.inf, 0
     for _ in range(_MOST_PAGES):
-        known = len(found)
-        found.update((job.request_id, job) for job in page.jobs)
+        known = len(seen)
+        seen.update(job.request_id for job in page.jobs)
         offset += page.rows
         ages = _ages(page.jobs)
         if ages and ages[0] <= oldest and ages == sorted(ages, reverse=True):
@@ -87,9 +95,9 @@ async def rows_since(
         elif ages:
             oldest = -math.inf  # not sorted that way: read on to the end
         barren = 0 if page.jobs else barren + 1
-        is_over = page.has_more is False or page.rows == 0 or (page.jobs and len(found) == known)
+        is_over = page.has_more is False or page.rows == 0 or (page.jobs and len(seen) == known)
         if is_over or barren == _MOST_BARREN or -math.inf < oldest < min(since, newest):
-            return list(found.values())
+            return
         page = await read(offset)
     raise APIResponseError(
         f"list {model}: it has more than {_MOST_PAGES:,} pages, too many to look for one job in them."

@@ -10,7 +10,7 @@ import anyio
 import attrs
 
 from kling_async._engine.call import Caller
-from kling_async._engine.pages import rows_since
+from kling_async._engine.pages import read_since
 from kling_async._policy.claims import Claims
 from kling_async._policy.lookup import (
     CLOCK_SKEW,
@@ -72,7 +72,7 @@ class Settler:
     )
     """By model, what no journal remembers."""
     _shown: defaultdict[str, dict[str, Job]] = attrs.field(init=False, factory=lambda: defaultdict(dict))
-    """By model, what its list has shown in any inquiry: a list that changes may skip a row in the next."""
+    """By model, what its list has shown in any inquiry, and be it cut off: a list that changes may skip a row in the next."""
     _in_flight: dict[int, tuple[str, Mapping[str, Any]]] = attrs.field(init=False, factory=dict)
     """By the identity of the payload."""
     _looking: anyio.Lock = attrs.field(init=False, factory=anyio.Lock)
@@ -177,9 +177,13 @@ class Settler:
             cases = [one for one in self._cases if one.model == case.model and one.job is None]
             sought = [one for one in cases if self._is_quiet(one)]  # and so they stay
             lost, others = [one.lost for one in sought], self._others(cases)
-            rows = await rows_since(self.caller, case.model, since=earliest(lost, others), turn=self._turn)
             shown = self._shown[case.model]
-            shown.update((job.request_id, job) for job in since_first([*lost, *others], rows))
+
+            def show(rows: Iterable[Job]) -> None:
+                shown.update((job.request_id, job) for job in since_first([*lost, *others], rows))
+
+            since = earliest(lost, others)
+            await read_since(self.caller, case.model, since=since, turn=self._turn, show=show)
             found = adoptable(lost, shown.values(), others=others, is_claimed=self._is_claimed(cases))
             for place, one in enumerate(sought):
                 one.looked_at = began

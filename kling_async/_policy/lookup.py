@@ -31,12 +31,12 @@ class Lost:
     """Unix seconds; a job created earlier is another's."""
     until: float
     """Unix seconds; a job created later is another's."""
-    kind: str = attrs.field(init=False, repr=False)
+    kind: str = attrs.field(
+        init=False,
+        repr=False,
+        default=attrs.Factory(lambda self: json.dumps(self.payload, sort_keys=True), takes_self=True),
+    )
     """The same for equal payloads."""
-
-    @kind.default
-    def _name(self) -> str:
-        return json.dumps(self.payload, sort_keys=True)
 
 
 @attrs.define(eq=False)

@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from virtual_service import EPOCH, Service, always, engine_for, reply
 
-from kling_async._engine.pages import rows_since
+from kling_async._engine.pages import read_since
 from kling_async.errors import APIResponseError
 from kling_async.events import Notifier
 
@@ -16,11 +16,13 @@ async def listed(service):
     return [job async for jobs in engine_for(service).pages("m", 100, Notifier()) for job in jobs]
 
 
-async def looked_through(service):
+async def looked_through(service, *, since=0.0):
     async def at_once():
         pass
 
-    return await rows_since(engine_for(service).caller, "m", since=0.0, turn=at_once)
+    shown = []
+    await read_since(engine_for(service).caller, "m", since=since, turn=at_once, show=shown.extend)
+    return shown
 
 
 @pytest.mark.parametrize("read", [listed, looked_through])
@@ -51,10 +53,7 @@ async def test_of_a_long_list_whose_oldest_rows_come_first_the_end_is_read():
         ]
         return reply(200, {"requests": page, "total": 5000, "has_more": offset + 100 < 5000})
 
-    async def at_once():
-        pass
-
     service = Service(before=[rows])
-    found = await rows_since(engine_for(service).caller, "m", since=EPOCH + 4650, turn=at_once)
+    found = await looked_through(service, since=EPOCH + 4650)
     assert {f"job-{number}" for number in range(4650, 5000)} <= {job.request_id for job in found}
     assert service.calls["list"] < 10

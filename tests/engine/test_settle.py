@@ -127,6 +127,16 @@ async def test_a_row_counts_that_the_list_skips_in_a_later_inquiry():
     assert service.posts == 2
 
 
+async def test_a_row_counts_that_was_shown_before_the_list_broke_off():
+    down = reply(500, {"error": "Backend error"})
+    service = Service(rows=1, before=[on("list", None, down)], after=[on("submit", LOST)])
+    service.shows = lambda job: (job.request_id != "job-2") is (service.calls["list"] == 1)
+    for prompt in ("filler", REQUEST.prompt):
+        service._accept({"model": REQUEST.model, "payload": payload_of(REQUEST) | {"prompt": prompt}})
+    with pytest.raises(AmbiguousSubmitError, match="more than one"):
+        await engine_for(service).submit(REQUEST, Notifier())
+
+
 async def test_of_what_the_list_has_shown_only_the_latest_is_remembered_when_nothing_is_sought(monkeypatch):
     monkeypatch.setattr(settle, "_MOST_SHOWN", 2)
     service = Service(order="oldest")
