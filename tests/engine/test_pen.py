@@ -104,4 +104,7 @@ async def test_a_cancelled_task_is_cancelled_and_leaves_no_thread():
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert "kling_async-pen" not in {thread.name for thread in threading.enumerate()}
+    pens = [thread for thread in threading.enumerate() if thread.name == "kling_async-pen"]
+    for thread in pens:
+        thread.join(1.0)  # it has said its last word, and may take a moment to be gone
+    assert not any(thread.is_alive() for thread in pens)
