@@ -146,9 +146,8 @@ class Course:
     def _unsought(self, model: str) -> list[Lost]:
         """The lost replies of the journal for which nobody looks now."""
         entries = self.books.unsettled(model)
-        last = {
-            entry.number: entry for entry in entries
-        }  # one that was sent again comes first as it was before
+        # One that was sent again comes twice, first as it was before.
+        last = {entry.number: entry for entry in entries}
         return [
             self._lost(entry)
             for entry in entries
