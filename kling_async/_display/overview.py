@@ -72,8 +72,9 @@ def figures_html(batch: BatchResult, *, missing: int = 0) -> str:
     if history is not None and history.started is not None and history.ended is not None:
         seconds = history.ended - history.started
         figures.append(("Time", duration_text(seconds)))
-        if made and seconds > 0:
-            figures.append(("Pace", _pace(made / seconds)))
+        here = sum(history.of(result.index).submitted is not None for result in batch.succeeded)
+        if here and seconds > 0:
+            figures.append(("Pace", _pace(here / seconds)))
         if runs := _run_times(batch, history):
             figures.append(("Usual run", duration_text(median(runs))))
         if history.saved_bytes:

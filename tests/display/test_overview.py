@@ -93,6 +93,11 @@ def test_a_batch_with_a_history_has_its_time_and_pace():
     }
 
 
+def test_what_an_earlier_run_made_says_nothing_of_the_pace():
+    batch = BatchResult(tuple(map(result_of, range(600))), history=history_of(120))
+    assert figures(batch)["Pace"] == "2 a s"
+
+
 def test_a_batch_that_made_nothing_has_no_pace():
     batch = BatchResult((failed(0, "policy"),), history=history_of(1))
     assert set(figures(batch)) == {"Videos", "Spend", "Time"}
