@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
 from kling_async._engine.clock import Clock
 from kling_async._engine.download import Saved
 from kling_async._engine.identities import Identities
+from kling_async._engine.watched import Watched
 from kling_async._journal.entry import Entry, Identity
 from kling_async._journal.journal import Journal
 from kling_async._policy.budget import Budget
@@ -20,6 +21,18 @@ from kling_async._policy.stage import Kind
 from kling_async.errors import ConfigurationError, JournalError, KlingError
 from kling_async.events import Notifier, Spent, SubmitAmbiguous, Submitted
 from kling_async.models import Job, Result, ResultState, VideoRequest
+
+
+class Way(Protocol):
+    """What takes an item from one stage to the next."""
+
+    def accepted(self, item: Item, job: Job) -> None:
+        """The service took its job."""
+        ...
+
+    def ended(self, item: Item, watched: Watched, outcome: Job | KlingError) -> None:
+        """The wait for its job is over."""
+        ...
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -30,7 +43,7 @@ class Item:
     request: VideoRequest | None
     """None for an entry of the journal that no request makes again."""
     books: Books
-    on_accepted: Callable[[Item, Job], None]
+    way: Way
     identity: Identity | None = None
     """What a later run recognises it by; None without a journal."""
     number: int | None = None
@@ -59,11 +72,15 @@ class Item:
     def accept(self, job: Job) -> None:
         """See `Account.accept`."""
         self.books.accept(self, job)
-        self.on_accepted(self, job)
+        self.way.accepted(self, job)
 
     def lose(self, error: KlingError) -> None:
         """See `Account.lose`."""
         self.books.lose(self, error)
+
+    def ended(self, watched: Watched, outcome: Job | KlingError) -> None:
+        """The wait for its job is over."""
+        self.way.ended(self, watched, outcome)
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -73,7 +73,7 @@ class Course:
         if taken.error is not None:
             self.not_submitted(index, request, taken.error)
             return
-        item = Item(index=index, request=request, books=self.books, on_accepted=self._accepted)
+        item = Item(index=index, request=request, books=self.books, way=self)
         try:
             item.price = self.books.budget.price(request) if request is not None else None
             entry = await self.books.recall(item, taken.entry)
@@ -226,26 +226,32 @@ class Course:
             self.notify(SubmitReconciled(at=at, index=item.index, request_id=job.request_id, job=job))
         self._watch(item, job, age=max(0.0, self.engine.caller.clock.wall() - case.sent_at))
 
-    def _accepted(self, item: Item, job: Job) -> None:
+    def accepted(self, item: Item, job: Job) -> None:
+        """The service took its job; see `Way`."""
         self._stop.accepted()
         self.window.accepted()
         self._watch(item, job)
 
     def _watch(self, item: Item, job: Job, *, age: float = 0.0) -> None:
-        def ended(_: Watched, outcome: Job | KlingError) -> None:
-            if (
-                isinstance(outcome, Job)
-                and is_throttled(outcome)
-                and item.throttled_jobs < _MOST_TRIES
-                and self._stop.reason is None
-            ):
-                self._submit_again(item, outcome)
-            else:
-                self.on_free()
-                self._close(item, self._result(item, outcome, known=job))
-
         assert item.kind is not None, "it was submitted"
-        self.watcher.add(job, ended, kind=item.kind, index=item.index, age=age)
+        # The record itself is let go: of a hundred thousand jobs in flight it would be most of the memory.
+        self.watcher.add(job, item.ended, kind=item.kind, index=item.index, age=age)
+
+    def ended(self, item: Item, watched: Watched, outcome: Job | KlingError) -> None:
+        """The wait for its job is over; see `Way`."""
+        if (
+            isinstance(outcome, Job)
+            and is_throttled(outcome)
+            and item.throttled_jobs < _MOST_TRIES
+            and self._stop.reason is None
+        ):
+            self._submit_again(item, outcome)
+            return
+        known = None
+        if isinstance(outcome, KlingError) and outcome.job is None:
+            known = Job(request_id=watched.request_id, model=watched.model, status=watched.status)
+        self.on_free()
+        self._close(item, self._result(item, outcome, known=known))
 
     def _submit_again(self, item: Item, job: Job) -> None:
         """A job that failed for a rate limit made no video: pause as for any such sign, and keep its place."""
