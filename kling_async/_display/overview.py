@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from statistics import median
 
-from kling_async._display.history import History, Span
+from kling_async._display.history import History, Moments, Span
 from kling_async._display.page import (
     duration_text,
     isolated,
@@ -72,10 +72,11 @@ def figures_html(batch: BatchResult, *, missing: int = 0) -> str:
     if history is not None and history.started is not None and history.ended is not None:
         seconds = history.ended - history.started
         figures.append(("Time", duration_text(seconds)))
-        here = sum(history.of(result.index).submitted is not None for result in batch.succeeded)
+        moments = [history.of(result.index) for result in batch.succeeded]
+        here = sum(one.submitted is not None for one in moments)
         if here and seconds > 0:
             figures.append(("Pace", _pace(here / seconds)))
-        if runs := _run_times(batch, history):
+        if runs := _run_times(moments):
             figures.append(("Usual run", duration_text(median(runs))))
         if history.saved_bytes:
             figures.append(("Saved", size_text(history.saved_bytes)))
@@ -98,9 +99,8 @@ def _pace(per_second: float) -> str:
     return f"{per_second * _SECONDS_IN_DAY:.2g} <small>a day</small>"
 
 
-def _run_times(batch: BatchResult, history: History) -> list[float]:
-    """Seconds from being seen running to the end, of the jobs that succeeded."""
-    moments = (history.of(result.index) for result in batch if result.ok)
+def _run_times(moments: Iterable[Moments]) -> list[float]:
+    """Seconds from being seen running to the end, of the jobs of which both were seen."""
     return [
         one.finished - one.running for one in moments if one.running is not None and one.finished is not None
     ]

@@ -247,11 +247,8 @@ class Course:
         ):
             self._submit_again(item, outcome)
             return
-        known = None
-        if isinstance(outcome, KlingError) and outcome.job is None:
-            known = Job(request_id=watched.request_id, model=watched.model, status=watched.status)
         self.on_free()
-        self._close(item, self._result(item, outcome, known=known))
+        self._close(item, self._result(item, outcome, watched))
 
     def _submit_again(self, item: Item, job: Job) -> None:
         """A job that failed for a rate limit made no video: pause as for any such sign, and keep its place."""
@@ -266,14 +263,20 @@ class Course:
         now = self.engine.caller.clock.now()
         self.window.throttled(now=now, pause=pause, alive=self.alive())
 
-    def _result(self, item: Item, outcome: Job | KlingError, *, known: Job | None = None) -> Result:
+    def _result(self, item: Item, outcome: Job | KlingError, watched: Watched | None = None) -> Result:
         """The result that an item ends with, before its video is saved."""
+        job: Job | None
+        error: KlingError | None
+        if isinstance(outcome, Job):
+            job, error = outcome, error_of(outcome)
+        else:
+            job, error = outcome.job or (watched.job if watched is not None else None), outcome
         return Result(
             index=item.index,
             request=item.request,
             state=state_of(outcome),
-            job=outcome if isinstance(outcome, Job) else outcome.job or known,
-            error=error_of(outcome) if isinstance(outcome, Job) else outcome,
+            job=job,
+            error=error,
             cost_usd=item.cost,
         )
 

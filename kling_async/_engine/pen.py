@@ -58,9 +58,8 @@ class Pen:
         """
         while True:
             self._room.clear()
-            self._is_awaited = (
-                True  # before the look at the queue: what the thread takes from now on, it tells
-            )
+            # Before the look at the queue: what the thread takes from now on, it tells.
+            self._is_awaited = True
             if self._pieces.qsize() < _MOST_WAITING or self._is_over.is_set():
                 break
             await self._room.wait()

@@ -67,7 +67,7 @@ class Watcher:
         rate: TokenBucket,
         notify: Notifier,
         *,
-        peers: set[Watcher] | None = None,
+        peers: set[Watcher],
     ) -> None:
         self.caller = caller
         self.schedule = schedule
@@ -75,7 +75,7 @@ class Watcher:
         self.watching: dict[str, Watched] = {}
         self.alive: Counter[str | None] = Counter()
         self._rate = rate
-        self._peers: set[Watcher] = set() if peers is None else peers
+        self._peers = peers
         self._sweeps = Sweeps(caller, schedule, self)
         self._agenda = Agenda()
         self._edition = schedule.edition
@@ -335,7 +335,6 @@ class Watcher:
 
     def _time_out(self, watched: Watched) -> None:
         waited = self.caller.clock.now() - watched.since
-        job = Job(request_id=watched.request_id, model=watched.model, status=watched.status)
         so_far = f"is still {watched.status} after {waited:.0f} s"
         if watched.faults:
             assert watched.fault is not None
@@ -350,6 +349,6 @@ class Watcher:
                 f"Job {watched.request_id} {so_far}; it may yet finish: "
                 f"`await client.wait({watched.request_id!r})` picks it up again.",
                 request_id=watched.request_id,
-                job=job,
+                job=watched.job,
             ),
         )

@@ -48,6 +48,11 @@ class Watched:
     """Whether its end was told."""
 
     @property
+    def job(self) -> Job:
+        """What is known of it without its record."""
+        return Job(request_id=self.request_id, model=self.model, status=self.status)
+
+    @property
     def is_on_schedule(self) -> bool:
         """Whether the schedule says when to ask; not while there is a special reason to ask."""
         return self.faults == 0 and self.is_known and not (self.asked_for_media or self.is_audit)

@@ -183,9 +183,7 @@ async def test_a_refused_item_is_submitted_by_the_next_run(path):
 async def test_an_intent_without_an_answer_is_settled_by_the_next_run(path):
     service = Service(run_time=300.0, latency=5.0, after=[on("submit", LOST)])
     with journal_at(path) as journal:
-        number = journal.intend(
-            _identity("x"), model="kling-v2-6", payload={"prompt": "x"}, at=_wall(), cost_usd=None
-        )
+        number = _intend(journal)
         assert number == 1
     service._accept({"model": "kling-v2-6", "payload": {"prompt": "x"}})
     events = []
@@ -199,7 +197,7 @@ async def test_an_intent_without_an_answer_is_settled_by_the_next_run(path):
 async def test_an_intent_that_never_left_is_ambiguous_until_the_caller_says_resend(path):
     service = Service(run_time=10.0)
     with journal_at(path) as journal:
-        journal.intend(_identity("x"), model="kling-v2-6", payload={"prompt": "x"}, at=_wall(), cost_usd=None)
+        _intend(journal)
     for _ in range(2):
         [result] = await run_with(path, service, ["x"])
         assert result.state is ResultState.AMBIGUOUS
@@ -319,13 +317,7 @@ async def test_equal_intents_of_an_earlier_run_are_matched_by_count_whatever_the
     service = Service(run_time=10.0)
     with journal_at(path) as journal:
         for occurrence in range(3):
-            journal.intend(
-                _identity("x", occurrence),
-                model="kling-v2-6",
-                payload={"prompt": "x"},
-                at=_wall(),
-                cost_usd=None,
-            )
+            _intend(journal, occurrence=occurrence)
     for _ in range(3):
         service._accept({"model": "kling-v2-6", "payload": {"prompt": "x"}})
     results = await run_with(path, service, ["x"] * 3, at_once=at_once)
@@ -339,13 +331,7 @@ async def test_one_stranger_among_the_jobs_of_equal_intents_and_none_is_adopted(
     with journal_at(path) as journal:
         for occurrence in range(4):
             await anyio.sleep(70 if occurrence == 3 else 0)
-            journal.intend(
-                _identity("x", occurrence),
-                model="kling-v2-6",
-                payload={"prompt": "x"},
-                at=_wall(),
-                cost_usd=None,
-            )
+            _intend(journal, occurrence=occurrence)
             service._accept({"model": "kling-v2-6", "payload": {"prompt": "x"}})
             if occurrence == 2:
                 await anyio.sleep(30)
@@ -358,9 +344,7 @@ async def test_a_job_of_another_entry_is_never_adopted(path):
     service = Service(run_time=10.0)
     await run_with(path, service, ["x"])
     with journal_at(path) as journal:
-        journal.intend(
-            _identity("x", 1), model="kling-v2-6", payload={"prompt": "x"}, at=_wall(), cost_usd=None
-        )
+        _intend(journal, occurrence=1)
     results = await run_with(path, service, ["x", "x"])
     assert [result.state for result in sorted(results, key=lambda r: r.index)] == [
         ResultState.SUCCEEDED,
@@ -516,6 +500,12 @@ async def test_the_spend_of_earlier_runs_counts_under_the_cap(path):
     assert sum(result.cost_usd or 0 for result in results) == PRICE * 3
 
 
+def _intend(journal, *, occurrence=0):
+    """Have the journal hold the intent of an earlier run to send the prompt "x"."""
+    identity = _identity("x", occurrence)
+    return journal.intend(identity, model="kling-v2-6", payload={"prompt": "x"}, at=_wall(), cost_usd=None)
+
+
 def _identity(prompt, occurrence=0):
     return Identity(None, fingerprint("kling-v2-6", {"prompt": prompt}), occurrence)
 
@@ -550,9 +540,7 @@ async def test_a_job_that_was_never_shown_and_is_refused_goes_on_in_a_later_run(
     service = Service(run_time=10.0, before=[always("status", reply(403, {"error": "not yours"}))])
     service._accept({"model": "kling-v2-6", "payload": {"prompt": "x"}})
     with journal_at(path) as journal:
-        number = journal.intend(
-            _identity("x"), model="kling-v2-6", payload={"prompt": "x"}, at=_wall(), cost_usd=None
-        )
+        number = _intend(journal)
         journal.accept(number, request_id="job-0", record={})
     [result] = await run_with(path, service, ["x"], polling=PollingPolicy(bulk="never"))
     assert result.state is ResultState.FAILED
