@@ -15,7 +15,7 @@ import attrs
 
 from kling_async._engine.call import Caller
 from kling_async._engine.fetch import fetch
-from kling_async._engine.part import Part, opened, sha256_of
+from kling_async._engine.part import Disk, Part, opened, sha256_of
 from kling_async._policy.naming import file_name
 from kling_async._policy.retry import next_delay
 from kling_async._wire.codec import structure_job
@@ -58,12 +58,14 @@ class Downloader:
 
     caller: Caller
     at_once: int
+    _disk: Disk = attrs.field(init=False)
     _fetches: anyio.Semaphore = attrs.field(init=False)
     _flushes: anyio.Semaphore = attrs.field(init=False)
     _threads: anyio.CapacityLimiter = attrs.field(init=False)
     """For the flushes, which are bounded already: they take no worker threads from those who share them."""
 
     def __attrs_post_init__(self) -> None:
+        self._disk = Disk(self.caller.clock)
         self._fetches = anyio.Semaphore(self.at_once, fast_acquire=True)
         self._flushes = anyio.Semaphore(self.at_once * _FLUSHES_PER_FETCH, fast_acquire=True)
         self._threads = anyio.CapacityLimiter(math.inf)
@@ -110,7 +112,7 @@ class Downloader:
         place = self._fetches
         await place.acquire()
         try:
-            async with opened(path, request_id=job.request_id) as part:
+            async with opened(path, request_id=job.request_id, disk=self._disk) as part:
                 if notify:
                     part.on_growth = self._teller(part, notify, index)
                 await self._fetch_from_anywhere(job, url, part, notify)

@@ -97,7 +97,7 @@ async def _went_on(part: Part, version: Version, reply: StreamedReply, *, at: in
     return True
 
 
-async def _write(part: Part, pieces: AsyncIterator[bytes], version: Version, *, at: int) -> None:
+async def _write(part: Part, pieces: AsyncIterator[bytes | memoryview], version: Version, *, at: int) -> None:
     promised = version.size_bytes
     if not await part.write(pieces, version, at=at, most=promised or LARGEST_VIDEO_BYTES):
         await part.empty()

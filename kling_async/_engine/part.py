@@ -6,21 +6,46 @@ import base64
 import errno
 import hashlib
 import io
+import math
 import os
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
+import attrs
 
 from kling_async._engine.claim import Claim, claim
-from kling_async._engine.pen import Pen
+from kling_async._engine.clock import Clock
 from kling_async._policy.resuming import Version, read, written
 
 _HASTENED_BYTES = 2 * 1024 * 1024
+_LONGEST_WRITE = 0.02
+"""Seconds for which a write may hold up the event loop: half a MiB takes some hundred microseconds of memory."""
+_SLOW_FOR = 60.0
+"""Seconds for which threads do the writing after one that took longer."""
+
+
+@attrs.define(eq=False)
+class Disk:
+    """Where parts are written. All those that share it learn from one another how long it takes."""
+
+    _clock: Clock
+    _slow_until: float = -math.inf
+
+    async def do(self, write: Callable[[], None]) -> None:
+        """Write: at once, for the system keeps the bytes for later and a thread costs more; in one where it is slow."""
+        if self._clock.now() < self._slow_until:
+            await anyio.to_thread.run_sync(write)
+            return
+        begun = self._clock.now()
+        write()
+        now = self._clock.now()
+        if now - begun > _LONGEST_WRITE:
+            self._slow_until = now + _SLOW_FOR
 
 
 class Part:
@@ -32,9 +57,10 @@ class Part:
     Args:
         path: The destination; the part lies beside it as `.part`, its note as `.part.json`.
         request_id: The job.
+        disk: What the path is on.
     """
 
-    def __init__(self, path: Path, *, request_id: str) -> None:
+    def __init__(self, path: Path, *, request_id: str, disk: Disk) -> None:
         self.path = path
         self.request_id = request_id
         self.size = 0
@@ -43,7 +69,9 @@ class Part:
         """What they are of; None while there are none."""
         self.on_growth: Callable[[], None] | None = None
         """Called after each piece that came."""
+        self._disk = disk
         self._claim: Claim | None = None
+        self._hastened = 0
         self._is_closed = False
         self._turn = threading.Lock()
 
@@ -88,7 +116,9 @@ class Part:
         ):
             self.version, self.size = version, size
 
-    async def write(self, pieces: AsyncIterator[bytes], version: Version, *, at: int, most: int) -> bool:
+    async def write(
+        self, pieces: AsyncIterator[bytes | memoryview], version: Version, *, at: int, most: int
+    ) -> bool:
         """Put the pieces down from byte `at` on, which replaces what was there; False if they pass `most` bytes.
 
         Raises:
@@ -96,26 +126,42 @@ class Part:
             KlingError: The pieces ended before their time; what came is there.
         """
         self.version, self.size = version, at
-        async with Pen(partial(self._write, at)) as pen:
-            async for piece in pieces:
-                if self.size + len(piece) > most:
-                    return False
-                await pen.put(piece)
-                self.size += len(piece)
-                if self.on_growth is not None:
-                    self.on_growth()
+        await anyio.to_thread.run_sync(self._begin, at)
+        async for piece in pieces:
+            if self.size + len(piece) > most:
+                return False
+            await self._disk.do(partial(self._put, piece, self.size))
+            self.size += len(piece)
+            if self.on_growth is not None:
+                self.on_growth()
         return True
 
-    def _write(self, at: int, pieces: Iterator[bytes]) -> None:
+    def _begin(self, at: int) -> None:
         with self._turn:
             if self._claim is None:
                 return
-            file = self._claim.file
-            file.truncate(at)
-            file.seek(at)
+            self._claim.file.truncate(at)
+            self._claim.file.seek(at)
+            self._hastened = at
             if at == 0:
                 self._note_down(self._claim)
-            _put_down(file, pieces, at=at)
+
+    def _put(self, piece: bytes | memoryview, at: int) -> None:
+        """Write a piece from byte `at` on, and have the disk begin with each few MiB while the next ones come.
+
+        So the flush at the end has little left to wait for. The advice to drop what is written is on Linux what begins
+        to write it, and drops nothing that is not on the disk; elsewhere it does no harm.
+        """
+        with self._turn:
+            if self._claim is None:
+                return
+            file, left = self._claim.file, memoryview(piece)
+            while left:
+                left = left[file.write(left) :]
+            length = at + len(piece) - self._hastened
+            if length >= _HASTENED_BYTES and hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), self._hastened, length, os.POSIX_FADV_DONTNEED)
+                self._hastened += length
 
     def _note_down(self, claim: Claim) -> None:
         """For a run after a crash. The part is empty now, so a note that is lost or half-written does no harm."""
@@ -149,7 +195,7 @@ class Part:
     async def empty(self) -> None:
         """Nothing of what is there is of use any more."""
         self.size, self.version = 0, None
-        await anyio.to_thread.run_sync(self._write, 0, iter(()))
+        await anyio.to_thread.run_sync(self._begin, 0)
 
     def close(self) -> None:
         """Let go; what a later run cannot go on with is removed."""
@@ -167,13 +213,13 @@ class Part:
 
 
 @asynccontextmanager
-async def opened(path: Path, *, request_id: str) -> AsyncGenerator[Part, None]:
+async def opened(path: Path, *, request_id: str, disk: Disk) -> AsyncGenerator[Part, None]:
     """A part that is open until the block ends, whether it was kept or not.
 
     Raises:
         OSError: There can be no file there, or the disk takes no more; nothing is left behind then.
     """
-    part = Part(path, request_id=request_id)
+    part = Part(path, request_id=request_id, disk=disk)
     try:
         await anyio.to_thread.run_sync(part.open)
         yield part
@@ -189,23 +235,6 @@ def sha256_of(path: Path) -> str:
     """The digest of a file, in hex."""
     with path.open("rb", buffering=0) as file:
         return _digest(file, "sha256").hex()
-
-
-def _put_down(file: io.FileIO, pieces: Iterator[bytes], *, at: int) -> None:
-    """Write the pieces from byte `at` on, and have the disk begin with each few MiB while the next ones come.
-
-    So the flush at the end has little left to wait for. The advice to drop what is written is on Linux what begins to
-    write it, and drops nothing that is not on the disk; elsewhere it does no harm.
-    """
-    place = begun = at
-    for piece in pieces:
-        left = memoryview(piece)
-        while left:
-            left = left[file.write(left) :]
-        place += len(piece)
-        if place - begun >= _HASTENED_BYTES and hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(file.fileno(), begun, place - begun, os.POSIX_FADV_DONTNEED)
-            begun = place
 
 
 def _note(claim: Claim) -> Path:

@@ -13,7 +13,7 @@ _PIECE_BYTES = 256 * 1024
 """However well something is packed, no more than this comes out at once."""
 
 
-async def unpacked(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def unpacked(pieces: AsyncIterator[bytes | memoryview]) -> AsyncIterator[bytes]:
     """The body itself.
 
     Raises:

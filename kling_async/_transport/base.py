@@ -49,8 +49,8 @@ class StreamedReply(Protocol):
         """Looked up by lower-case names."""
         ...
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """The body's pieces, decoded from their transfer encoding.
+    def chunks(self) -> AsyncIterator[bytes | memoryview]:
+        """The body's pieces, decoded from their transfer encoding; each is good until the next one is asked for.
 
         Raises:
             APIConnectionError: The body was cut short.

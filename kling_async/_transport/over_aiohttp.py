@@ -15,10 +15,10 @@ from yarl import URL
 
 from kling_async._transport.base import Reply, Request
 from kling_async._transport.deadlines import Deadlines
+from kling_async._transport.intake import Intake
 from kling_async.errors import APIConnectionError, APITimeoutError
 
 LARGEST_REPLY_BYTES = 64 * 1024 * 1024
-_PIECE_BYTES = 256 * 1024
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -94,7 +94,6 @@ class AiohttpTransport:
                 allow_redirects=False,
                 auto_decompress=False,
                 timeout=timeout,
-                read_bufsize=_PIECE_BYTES,
             )
         async with response:
             yield _Streamed(response, request)
@@ -129,13 +128,21 @@ class _Streamed:
     def status(self) -> int:
         return self._response.status
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncIterator[bytes | memoryview]:
+        reply, content = self._response, self._response.content
         with _our_errors(self._request):
-            content = self._response.content
-            while not content.at_eof():
-                piece, _ = await content.readchunk()  # as it came: to join pieces is to copy them
-                if piece:
-                    yield piece
+            if reply.content_length is None or "transfer-encoding" in self.headers:
+                while not content.at_eof():
+                    if piece := await content.readany():
+                        yield piece
+                return
+            begun = b"".join(iter(content.read_nowait, b""))
+            rest = None if content.at_eof() else Intake(reply, timeout=self._request.timeout)
+            if begun:
+                yield begun
+            if rest is not None:
+                async for measured in rest.pieces():
+                    yield measured
 
 
 @lru_cache(maxsize=16)

@@ -188,13 +188,16 @@ async def test_two_downloads_to_one_place_are_each_whole(tmp_path):
 
 
 async def test_only_so_many_are_fetched_at_once(tmp_path):
-    at_once, most = 0, 0
+    at_once, most, is_full = 0, 0, anyio.Event()
 
     class Slow(Stream):
         async def chunks(self):
             nonlocal at_once, most
             at_once += 1
             most = max(most, at_once)
+            if at_once == engine.limits.max_downloads_at_once:
+                is_full.set()
+            await is_full.wait()
             await anyio.sleep(1.0)
             at_once -= 1
             yield b"whole"

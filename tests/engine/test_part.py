@@ -5,13 +5,16 @@ import base64
 import errno
 import hashlib
 import json
+import math
 import sys
+import threading
 
 import anyio
 import pytest
 
 from kling_async._engine import part as room
-from kling_async._engine.part import Part, opened, sha256_of
+from kling_async._engine.clock import Clock
+from kling_async._engine.part import Disk, Part, sha256_of
 from kling_async._policy.resuming import Version
 
 V1 = Version(request_id="job-1", size_bytes=10, validator='"v1"', md5=None)
@@ -20,6 +23,10 @@ V1 = Version(request_id="job-1", size_bytes=10, validator='"v1"', md5=None)
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "a.mp4"
+
+
+def opened(path, *, request_id, disk=None):
+    return room.opened(path, request_id=request_id, disk=disk or Disk(Clock()))
 
 
 def names(path):
@@ -258,11 +265,11 @@ async def test_a_system_that_takes_no_advice_gets_none(path, monkeypatch):
 
 async def test_what_a_cancelled_task_asked_for_comes_too_late_for_a_closed_part(path):
     """A thread that was started before the task was cancelled may begin after the part was closed."""
-    part = Part(path, request_id="job-1")
+    part = Part(path, request_id="job-1", disk=Disk(Clock()))
     part.close()
     part.open()
     assert names(path) == []
-    assert await part.write(in_pieces(), V1, at=0, most=10)
+    assert await part.write(in_pieces(b"late"), V1, at=0, most=10)
     assert names(path) == []
 
 
@@ -285,3 +292,57 @@ async def test_cancelled_between_two_pieces_it_leaves_what_can_be_gone_on_with(p
         await task
     async with opened(path, request_id="job-1") as part:
         assert part.size == 5
+
+
+class Rotating:
+    """The clock of a disk that takes long for some bytes; only writing takes time."""
+
+    def __init__(self):
+        self.time = 0.0
+
+    def now(self):
+        return self.time
+
+
+async def test_after_a_write_that_took_long_threads_write_for_a_while():
+    clock, threads = Rotating(), []
+    disk = Disk(clock)
+
+    async def write(*, taking):
+        def put():
+            threads.append(threading.current_thread() is threading.main_thread())
+            clock.time += taking
+
+        await disk.do(put)
+
+    for taking in (0.001, 0.02, 0.021, 0.0, 59.0, 0.0, 0.979, 0.0):
+        await write(taking=taking)
+    assert threads == [True, True, True, False, False, False, False, False]
+    await write(taking=0.021)
+    clock.time += 60.0
+    await write(taking=0.0)
+    assert threads[8:] == [False, True]
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["at once", "in threads"])
+async def test_a_part_is_the_same_whoever_writes_it(path, slow):
+    disk = Disk(Clock())
+    if slow:
+        disk._slow_until = math.inf
+    async with opened(path, request_id="job-1", disk=disk) as part:
+        await part.write(in_pieces(b"12345", memoryview(b"67890")), V1, at=0, most=10)
+        part.keep(digest=False)
+    assert path.read_bytes() == b"1234567890"
+
+
+async def test_what_the_disk_says_against_a_piece_is_raised(path, monkeypatch):
+    monkeypatch.setattr(room, "_HASTENED_BYTES", 1)
+
+    def refuse(*arguments):
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(room.os, "posix_fadvise", refuse)
+    with pytest.raises(OSError, match="broken"):
+        async with opened(path, request_id="job-1") as part:
+            await part.write(in_pieces(b"12345"), V1, at=0, most=10)
+    assert names(path) == []

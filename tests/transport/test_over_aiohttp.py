@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kling_async._transport import over_aiohttp
+from kling_async._transport import intake, over_aiohttp
 from kling_async._transport.base import Reply, Request
 from kling_async._transport.over_aiohttp import AiohttpTransport
 from kling_async.errors import APIConnectionError, APITimeoutError
@@ -236,6 +236,109 @@ async def test_a_stream_that_is_left_early_gives_its_connection_up(transport):
                 assert piece == b"hello"
                 break
         assert not transport._session.connector._acquired
+
+
+# A long body
+
+LONG = bytes(range(256)) * 5 * 4096  # ten times as much as is taken at once
+MEASURED = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(LONG)
+
+
+async def read(transport, url, *, rest=0.0, within=2.0):
+    """The body, copied before the next piece is asked for, and how long each piece was."""
+    pieces = []
+    async with transport.stream(get(url, timeout=within)) as reply:
+        async for piece in reply.chunks():
+            pieces.append(bytes(piece))
+            await asyncio.sleep(rest)
+    return b"".join(pieces), [len(piece) for piece in pieces]
+
+
+async def test_a_long_body_is_whole_and_its_connection_is_used_again(transport):
+    async with serving(MEASURED + LONG, MEASURED + LONG, OK, keep_alive=True) as server:
+        for _ in range(2):
+            body, _ = await read(transport, server.url)
+            assert body == LONG
+        assert (await transport.send(get(server.url))).body == b"{}"
+    assert (server.requests, server.connections) == (3, 1)
+
+
+async def test_a_long_body_without_a_length_is_whole(transport):
+    answer = closing_with(CHUNKED + b"%x\r\n" % len(LONG) + LONG + b"\r\n0\r\n\r\n")
+    async with serving(b"HTTP/1.1 200 OK\r\n\r\n" + LONG, answer) as server:
+        for _ in range(2):
+            body, _ = await read(transport, server.url)
+            assert body == LONG
+
+
+async def test_a_slow_reader_slows_the_other_side_and_gets_all_that_came(transport):
+    async with serving(MEASURED + LONG, keep_alive=True) as server:
+        body, sizes = await read(transport, server.url, rest=0.01)
+    assert body == LONG
+    assert max(sizes) <= intake._BUFFER_BYTES
+
+
+async def test_bytes_after_a_long_body_are_of_no_reply(transport):
+    async with serving(MEASURED + LONG + OK, OK, keep_alive=True) as server:
+        body, _ = await read(transport, server.url)
+        assert body == LONG
+        await asyncio.sleep(0.02)
+        assert (await transport.send(get(server.url))).body == b"{}"
+    assert (server.requests, server.connections) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "reset, said",
+    [
+        (False, "the connection was lost .2,621,440 bytes were still to come"),
+        (True, "the connection was lost"),
+    ],
+)
+async def test_a_long_body_that_is_cut_gives_what_came_and_is_a_lost_connection(transport, reset, said):
+    half, pieces = len(LONG) // 2, []
+    async with serving(closing_with(MEASURED, LONG[:half], reset=reset)) as server:
+        with pytest.raises(APIConnectionError, match=said):
+            async with transport.stream(get(server.url)) as reply:
+                async for piece in reply.chunks():
+                    pieces.append(bytes(piece))
+        assert not transport._session.connector._acquired
+    assert LONG.startswith(b"".join(pieces))
+    assert reset or len(b"".join(pieces)) == half
+
+
+async def test_a_long_body_that_stalls_is_a_timeout(transport):
+    async with serving(stalling_after(MEASURED + LONG[:-1])) as server:
+        with pytest.raises(APITimeoutError, match=r"no answer within 0\.1 s"):
+            await read(transport, server.url, within=0.1)
+        assert not transport._session.connector._acquired
+
+
+async def test_the_time_of_a_slow_reader_is_not_the_connections(transport):
+    async with serving(MEASURED + LONG, keep_alive=True) as server:
+        body, _ = await read(transport, server.url, rest=0.2, within=0.1)
+    assert body == LONG
+
+
+async def test_a_long_body_that_is_left_early_gives_its_connection_up(transport):
+    async with serving(stalling_after(MEASURED + LONG[:-1])) as server:
+        async with transport.stream(get(server.url)) as reply:
+            came = 0
+            async for piece in reply.chunks():
+                came += len(piece)
+                if came > len(LONG) // 2:
+                    break
+        assert not transport._session.connector._acquired
+
+
+async def test_closing_ends_a_long_body_as_lost(transport):
+    async with (
+        serving(stalling_after(MEASURED + LONG[:-1])) as server,
+        transport.stream(get(server.url)) as reply,
+    ):
+        with pytest.raises(APIConnectionError):
+            async for piece in reply.chunks():
+                if piece:
+                    await transport.aclose()
 
 
 # Nothing can have been sent
