@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 from yarl import URL
 
 from kling_async._transport.base import Reply, Request
 from kling_async._transport.deadlines import Deadlines
+from kling_async._transport.exchange import Exchange
 from kling_async._transport.intake import Intake
 from kling_async.errors import APIConnectionError, APITimeoutError
 
@@ -52,33 +53,27 @@ class AiohttpTransport:
     """
 
     def __init__(self) -> None:
+        connector = _Connector(limit=0)
+        self._exchange = Exchange(connector)
         self._session = aiohttp.ClientSession(
-            connector=_Connector(limit=0),
+            connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(),
         )
         self._deadlines = Deadlines()
-        self._last_headers: Mapping[str, str] = {}
-        self._last_prepared: CIMultiDict[str] = CIMultiDict()
 
     async def send(self, request: Request) -> Reply:
         """See `Transport.send`."""
         self._check_open(request)
         with _our_errors(request), self._deadlines.within(request.timeout):
-            response = await self._session.request(
-                request.method,
-                _url(request),
-                headers=self._prepared(request.headers),
-                data=request.body,
-                allow_redirects=False,
-                timeout=_to_connect(request.timeout),
-            )
+            connection, head, content = await self._exchange.begin(request)
             try:
-                body = await _read(response, request)
+                body = await _read(content, request)
             except BaseException:
-                response.close()
+                connection.close()
                 raise
-            return Reply(response.status, response.headers, body)
+            connection.release()
+            return Reply(head.code, head.headers, body)
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[_Streamed]:
@@ -102,12 +97,6 @@ class AiohttpTransport:
         """See `Transport.aclose`."""
         self._deadlines.close()
         await self._session.close()
-
-    def _prepared(self, headers: Mapping[str, str]) -> CIMultiDict[str]:
-        """Headers as aiohttp wants them; those of the service are the same for every call."""
-        if headers is not self._last_headers:
-            self._last_headers, self._last_prepared = headers, CIMultiDict(headers)
-        return self._last_prepared
 
     def _check_open(self, request: Request) -> None:
         if self._session.closed:
@@ -145,15 +134,8 @@ class _Streamed:
                     yield measured
 
 
-@lru_cache(maxsize=16)
-def _to_connect(timeout: float) -> aiohttp.ClientTimeout:
-    """Half the time is for connecting, so that a slow connect ends before the call and counts as not sent."""
-    return aiohttp.ClientTimeout(connect=timeout / 2)
-
-
-async def _read(response: aiohttp.ClientResponse, request: Request) -> bytes:
+async def _read(content: aiohttp.StreamReader, request: Request) -> bytes:
     """The whole body, unless it is larger than any honest reply, packed or unpacked."""
-    content = response.content
     body = await content.readany()
     if not content.at_eof():
         gathered = bytearray(body)
@@ -204,7 +186,7 @@ def _ours(error: BaseException, request: Request) -> APIConnectionError | None:
         case aiohttp.ClientConnectorError() | aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
             reason = error if isinstance(error, OSError) else "no address to connect to"
             return APIConnectionError(f"{name}: no connection ({reason}).", was_sent=False)
-        case aiohttp.ClientError() | OSError() | ValueError():
+        case aiohttp.ClientError() | HttpProcessingError() | OSError() | ValueError():
             return APIConnectionError(f"{name}: the connection was lost ({_reason(error)}).")
         case asyncio.CancelledError() if not _is_cancelled():
             # aiohttp cancels the name look-ups under way when its session is closed.

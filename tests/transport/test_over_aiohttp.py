@@ -161,6 +161,40 @@ async def test_a_request_goes_out_once_as_it_was_written(call):
     assert not any(line.lower().startswith("cookie") for line in lines)
 
 
+async def test_a_request_says_whom_it_is_for_and_what_it_takes(transport):
+    async with serving(OK, keep_alive=True) as server:
+        await transport.send(get(server.url, path=""))
+        await transport.send(get(server.url, path="/a#b"))
+        await transport.send(Request("POST", f"{server.url}/", {}))
+    firsts, lines = zip(*(head.decode().split("\r\n", 1) for head in server.heads), strict=True)
+    assert firsts == ("GET / HTTP/1.1", "GET /a HTTP/1.1", "POST / HTTP/1.1")
+    for head in lines:
+        assert f"Host: {server.url.removeprefix('http://')}\r\n" in head
+        assert "Accept: */*\r\n" in head
+        assert "Accept-Encoding: gzip, deflate" in head
+    assert ["Content-Length: 0" in head for head in lines] == [False, False, True]
+
+
+async def test_each_call_has_its_own_headers(transport):
+    async with serving(OK, keep_alive=True) as server:
+        for value in ("one", "two"):
+            await transport.send(Request("GET", f"{server.url}/", {"X-Number": value}))
+    assert [b"X-Number: one" in head for head in server.heads] == [True, False]
+
+
+async def test_a_header_that_would_be_two_is_not_sent(call):
+    async with serving(OK) as server:
+        with pytest.raises(APIConnectionError):
+            await call(Request("POST", f"{server.url}/", {"X": "a\r\nY: b"}, b"{}"))
+    assert server.requests == 0
+
+
+async def test_words_before_the_reply_are_not_the_reply(call):
+    answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK
+    async with serving(answer) as server:
+        assert (await call(post(server.url))).body == b"{}"
+
+
 async def test_headers_are_looked_up_by_lower_case_names(call):
     async with serving(b"HTTP/1.1 429 Slow\r\nRETRY-After: 7\r\nContent-Length: 0\r\n\r\n") as server:
         reply = await call(get(server.url))
@@ -402,6 +436,8 @@ async def test_a_connection_that_is_not_made_in_time_was_not_sent(call):
         "http://[::1",
         "http://host:99999",
         "http://2130706433",
+        "http://user:password@[::1",
+        "http://127.0.0.1:1/a b\r\nX: y",
     ],
 )
 async def test_what_is_no_address_was_not_sent(call, url):

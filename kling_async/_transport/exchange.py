@@ -1,0 +1,113 @@
+"""One request and the head of its reply, over a connection of aiohttp's.
+
+aiohttp connects, encrypts, keeps connections and reads replies. Its session also prepares each request anew for cookies,
+redirects, proxies and bodies of any kind, which costs more than all else that is done for a job; requests here have none
+of that, so they are written by what follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+
+import aiohttp
+import attrs
+from aiohttp.http import RawResponseMessage
+from yarl import URL
+
+from kling_async._transport.base import Request
+
+_ADDRESS = re.compile(r"(https?://[^/?#@\s]+)(/[!-~]*)?", re.ASCII | re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_SENT_TWICE = frozenset({"GET", "PUT"})
+"""What may be: a kept connection that the other side dropped is noticed only when it is used again."""
+
+
+Answer = tuple[aiohttp.connector.Connection, RawResponseMessage, aiohttp.StreamReader]
+"""The head of a reply, the body to come, and the connection that it comes over."""
+
+
+@attrs.frozen
+class _Origin:
+    """Where requests of one kind go, and what they all say."""
+
+    headers: Mapping[str, str]
+    request: aiohttp.ClientRequest
+    """None that is sent: by it the connector knows whom to connect to."""
+    lines: str
+
+
+@attrs.define(eq=False)
+class Exchange:
+    """Sends requests over a connector; made inside a running event loop, and used only there."""
+
+    _connector: aiohttp.BaseConnector
+    _origins: dict[str, _Origin] = attrs.field(factory=dict, init=False)
+
+    async def begin(self, request: Request) -> Answer:
+        """Send a request, and read its reply up to the body. The caller closes or releases the connection.
+
+        Half the time is for connecting, so that a slow connect ends before the call and counts as not sent.
+
+        Raises:
+            aiohttp.ClientError: See `_our_errors`.
+            OSError: The connection broke.
+        """
+        address = _ADDRESS.fullmatch(request.url.partition("#")[0])
+        if address is None:
+            raise aiohttp.InvalidURL(request.url)
+        origin = self._origin(address[1], request.headers)
+        length = f"Content-Length: {len(request.body or b'')}\r\n" if request.method != "GET" else ""
+        head = f"{request.method} {address[2] or '/'} HTTP/1.1\r\n{origin.lines}{length}\r\n"
+        message = head.encode() + (request.body or b"")
+        try:
+            return await self._begin(origin, message, request.timeout / 2)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+            raise
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+            if request.method not in _SENT_TWICE:
+                raise
+            return await self._begin(origin, message, request.timeout / 2)
+
+    def _origin(self, address: str, headers: Mapping[str, str]) -> _Origin:
+        known = self._origins.get(address)
+        if known is None or known.headers is not headers:
+            try:
+                url = URL(address, encoded=True)
+                _ = url.port
+            except ValueError as error:
+                raise aiohttp.InvalidURL(address) from error
+            request = aiohttp.ClientRequest("GET", url, headers=headers, loop=asyncio.get_running_loop())
+            lines = [f"{name}: {value}" for name, value in request.headers.items()]
+            if odd := _CONTROL.search("".join(lines)):
+                raise ValueError(f"a header holds {odd[0]!r}")
+            known = self._origins[address] = _Origin(
+                headers, request, "".join(f"{line}\r\n" for line in lines)
+            )
+        return known
+
+    async def _begin(self, origin: _Origin, message: bytes, to_connect: float) -> Answer:
+        try:
+            connection = await self._connector.connect(origin.request, [], _within(to_connect))
+        except TimeoutError as error:
+            raise aiohttp.ConnectionTimeoutError from error
+        try:
+            protocol, transport = connection.protocol, connection.transport
+            assert protocol is not None
+            assert transport is not None
+            protocol.set_response_params(read_until_eof=True)
+            transport.write(message)
+            head, content = await protocol.read()
+            while 100 <= head.code < 200 and head.code != 101:  # noqa: PLR2004 - RFC 9110 section 15.2
+                head, content = await protocol.read()
+        except BaseException:
+            connection.close()
+            raise
+        return connection, head, content
+
+
+@lru_cache(maxsize=16)
+def _within(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(connect=seconds)
