@@ -52,7 +52,8 @@ class Exchange:
         Half the time is for connecting, so that a slow connect ends before the call and counts as not sent.
 
         Raises:
-            aiohttp.ClientError: See `_our_errors`.
+            aiohttp.ClientError: There is no connection, or it ended; `over_aiohttp` says which of them was sent.
+            aiohttp.http_exceptions.HttpProcessingError: What came is no HTTP.
             OSError: The connection broke.
         """
         address = _ADDRESS.fullmatch(request.url.partition("#")[0])

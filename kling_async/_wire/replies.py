@@ -88,7 +88,7 @@ def error_for(
         kind, meaning = APIStatusError, "the service answered with an unexpected status"
     request_id = value.get("request_id") if isinstance(value, dict) else None
     return kind(
-        f"{call}: {meaning} (HTTP {status}{': ' + said if said else ''}).",
+        f"{one_line(call)}: {meaning} (HTTP {status}{': ' + said if said else ''}).",
         status_code=status,
         body=text,
         retry_after=retry_after(headers, value, now=now),

@@ -130,6 +130,11 @@ def test_each_recorded_error_is_the_right_one_and_says_what_the_service_said(nam
     assert (made.status_code, made.body) == (status, body.decode()[:500])
 
 
+def test_an_id_of_two_lines_makes_an_error_of_one():
+    error = error_for(404, {}, b"", call="status x\ny", secret=KEY, now=0.0)
+    assert str(error).startswith("status x y: the service does not know it (HTTP 404).")
+
+
 def test_an_id_in_an_error_is_kept():
     assert error(400, body=(REPLIES / "error-400-with-id.json").read_bytes()).request_id == ID
     assert error(400, body=b'{"request_id": 7}').request_id is None
