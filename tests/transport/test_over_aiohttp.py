@@ -375,6 +375,16 @@ async def test_closing_ends_a_long_body_as_lost(transport):
                     await transport.aclose()
 
 
+async def test_a_long_body_that_is_begun_after_closing_is_lost(transport):
+    async with (
+        serving(stalling_after(MEASURED + LONG[:-1])) as server,
+        transport.stream(get(server.url)) as reply,
+    ):
+        await transport.aclose()
+        with pytest.raises(APIConnectionError):
+            _ = [piece async for piece in reply.chunks()]
+
+
 # Nothing can have been sent
 
 
