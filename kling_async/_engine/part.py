@@ -130,7 +130,7 @@ class Part:
         async for piece in pieces:
             if self.size + len(piece) > most:
                 return False
-            await self._disk.do(partial(self._put, piece, self.size))
+            await self._disk.do(partial(self._put, piece))
             self.size += len(piece)
             if self.on_growth is not None:
                 self.on_growth()
@@ -146,8 +146,8 @@ class Part:
             if at == 0:
                 self._note_down(self._claim)
 
-    def _put(self, piece: bytes | memoryview, at: int) -> None:
-        """Write a piece from byte `at` on, and have the disk begin with each few MiB while the next ones come.
+    def _put(self, piece: bytes | memoryview) -> None:
+        """Write a piece after what is there, and have the disk begin with each few MiB while the next ones come.
 
         So the flush at the end has little left to wait for. The advice to drop what is written is on Linux what begins
         to write it, and drops nothing that is not on the disk; elsewhere it does no harm.
@@ -158,7 +158,7 @@ class Part:
             file, left = self._claim.file, memoryview(piece)
             while left:
                 left = left[file.write(left) :]
-            length = at + len(piece) - self._hastened
+            length = self.size + len(piece) - self._hastened
             if length >= _HASTENED_BYTES and hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(file.fileno(), self._hastened, length, os.POSIX_FADV_DONTNEED)
                 self._hastened += length

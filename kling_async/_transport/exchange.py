@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import aiohttp
 import attrs
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import RawResponseMessage
 from yarl import URL
 
@@ -75,12 +76,8 @@ class Exchange:
     def _origin(self, address: str, headers: Mapping[str, str]) -> _Origin:
         known = self._origins.get(address)
         if known is None or known.headers is not headers:
-            try:
-                url = URL(address, encoded=True)
-                _ = url.port
-            except ValueError as error:
-                raise aiohttp.InvalidURL(address) from error
-            request = aiohttp.ClientRequest("GET", url, headers=headers, loop=asyncio.get_running_loop())
+            loop = asyncio.get_running_loop()
+            request = aiohttp.ClientRequest("GET", url_of(address), headers=headers, loop=loop)
             lines = [f"{name}: {value}" for name, value in request.headers.items()]
             if odd := _CONTROL.search("".join(lines)):
                 raise ValueError(f"a header holds {odd[0]!r}")
@@ -95,9 +92,7 @@ class Exchange:
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError from error
         try:
-            protocol, transport = connection.protocol, connection.transport
-            assert protocol is not None
-            assert transport is not None
+            protocol, transport = ends_of(connection)
             protocol.set_response_params(read_until_eof=True)
             transport.write(message)
             head, content = await protocol.read()
@@ -107,6 +102,33 @@ class Exchange:
             connection.close()
             raise
         return connection, head, content
+
+
+def url_of(address: str) -> URL:
+    """An address as aiohttp wants it.
+
+    Raises:
+        aiohttp.InvalidURL: It is none.
+    """
+    try:
+        url = URL(address, encoded=True)
+        _ = url.port
+    except ValueError as error:
+        raise aiohttp.InvalidURL(address) from error
+    return url
+
+
+def ends_of(
+    connection: aiohttp.connector.Connection | None,
+) -> tuple[ResponseHandler, asyncio.Transport]:
+    """What reads from a connection, and what writes to it.
+
+    Raises:
+        aiohttp.ServerDisconnectedError: It is none any more.
+    """
+    if connection is None or connection.protocol is None or connection.transport is None:
+        raise aiohttp.ServerDisconnectedError("it was closed meanwhile")
+    return connection.protocol, connection.transport
 
 
 @lru_cache(maxsize=16)

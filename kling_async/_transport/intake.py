@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 
+from kling_async._transport.exchange import ends_of
+
 _BUFFER_BYTES = 512 * 1024
 
 
@@ -25,9 +27,7 @@ class Intake(asyncio.BufferedProtocol):
     """
 
     def __init__(self, reply: aiohttp.ClientResponse, *, timeout: float) -> None:
-        connection = reply.connection
-        if connection is None or connection.protocol is None or connection.transport is None:
-            raise aiohttp.ServerDisconnectedError("it was closed meanwhile")
+        self._former, self._transport = ends_of(reply.connection)
         assert reply.content_length is not None
         self._content = reply.content
         self._to_come = reply.content_length - reply.content.total_bytes
@@ -36,10 +36,8 @@ class Intake(asyncio.BufferedProtocol):
         self._filled = 0
         self._has_come = asyncio.Event()
         self._loss: Exception | None = None
-        self._former = connection.protocol
         self._former.set_response_params()  # it waits for no body then, and notices what comes after this one
         self._former.start_timeout()  # which is none now
-        self._transport = connection.transport
         self._transport.set_protocol(self)
         self._transport.resume_reading()
 

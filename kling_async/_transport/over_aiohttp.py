@@ -11,11 +11,10 @@ from typing import Any
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
-from yarl import URL
 
 from kling_async._transport.base import Reply, Request
 from kling_async._transport.deadlines import Deadlines
-from kling_async._transport.exchange import Exchange
+from kling_async._transport.exchange import Exchange, url_of
 from kling_async._transport.intake import Intake
 from kling_async.errors import APIConnectionError, APITimeoutError
 
@@ -48,8 +47,8 @@ class AiohttpTransport:
     The engine bounds what is in flight, so the pool has no bound of its own: a wait for a free connection
     would look like a slow service. Made inside a running event loop, and used only there.
 
-    A kept connection that the service dropped meanwhile is noticed only when it is used again. aiohttp then sends
-    a GET or PUT once more by itself; a POST it never sends twice.
+    A kept connection that the service dropped meanwhile is noticed only when it is used again. A GET or PUT is then
+    sent once more; a POST never is.
     """
 
     def __init__(self) -> None:
@@ -83,7 +82,7 @@ class AiohttpTransport:
         with _our_errors(request):
             response = await self._session.request(
                 request.method,
-                _url(request),
+                url_of(request.url),
                 headers=request.headers,
                 data=request.body,
                 allow_redirects=False,
@@ -145,15 +144,6 @@ async def _read(content: aiohttp.StreamReader, request: Request) -> bytes:
     if len(body) > LARGEST_REPLY_BYTES:
         raise APIConnectionError(f"{_name(request)}: the reply is larger than {LARGEST_REPLY_BYTES:,} bytes.")
     return body
-
-
-def _url(request: Request) -> URL:
-    try:
-        url = URL(request.url, encoded=True)
-        _ = url.port
-    except ValueError as error:
-        raise aiohttp.InvalidURL(request.url) from error
-    return url
 
 
 class _our_errors:  # noqa: N801 - reads as the verb it is
