@@ -28,7 +28,7 @@ from kling_async._policy.pace import Limits
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.retry import RetryPolicy
 from kling_async._policy.window import Window
-from kling_async._transport.base import Reply, Request
+from kling_async._transport.base import Reply, Request, Sink
 from kling_async._wire.endpoints import QUEUE_PATH
 from kling_async.events import Notifier
 
@@ -183,7 +183,7 @@ class Service:
             answer = answer(request)
         if isinstance(answer, Exception):
             raise answer
-        yield answer
+        yield Streamed(answer.body(), answer.status, answer.headers)
 
     async def aclose(self) -> None:
         self.closed += 1
@@ -251,7 +251,7 @@ class _Stream:
     pieces: list[bytes | Exception]
     headers: Mapping[str, str] = attrs.field(factory=dict)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def body(self) -> AsyncIterator[bytes]:
         for piece in self.pieces:
             if isinstance(piece, Exception):
                 raise piece
@@ -259,6 +259,21 @@ class _Stream:
 
 
 Stream = _Stream
+
+
+@attrs.frozen
+class Streamed:
+    """The reply that a stream of pieces is; it is read once."""
+
+    pieces: AsyncIterator[bytes]
+    status: int = 200
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+
+    async def pipe_to(self, sink: Sink) -> bool:
+        async for piece in self.pieces:
+            if not sink(piece):
+                return False
+        return True
 
 
 def on(kind: str, *answers: Answer | None) -> Script:

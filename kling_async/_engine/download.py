@@ -126,14 +126,11 @@ class Downloader:
             place.release()
 
     def _teller(self, part: Part, notify: Notifier, index: int | None) -> Callable[[], None]:
-        """Tells how much of a part there is: at once, and whenever it is called and some time has passed."""
-        clock, next_at = self.caller.clock, -math.inf
+        """Tells how much of a part there is: at once, and whenever it is called."""
+        clock = self.caller.clock
 
         def tell() -> None:
-            nonlocal next_at
-            if (now := clock.now()) < next_at:
-                return
-            next_at = now + _BETWEEN_TELLS
+            part.tells_at = clock.now() + _BETWEEN_TELLS
             total = part.version.size_bytes if part.version is not None else None
             notify(
                 Downloading(

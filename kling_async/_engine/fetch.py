@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from urllib.parse import urljoin
 
 import anyio.to_thread
 
 from kling_async._engine.call import Caller
-from kling_async._engine.part import Part
-from kling_async._engine.unpack import PACKINGS, unpacked
+from kling_async._engine.part import Part, Pipe
+from kling_async._engine.unpack import PACKINGS, Unpacked
 from kling_async._policy.fetching import LARGEST_VIDEO_BYTES, is_message, refusal
 from kling_async._policy.resuming import Version, is_rest, packing, version_of, wish
 from kling_async._transport.base import Request, StreamedReply
@@ -78,8 +78,7 @@ async def _begin(part: Part, reply: StreamedReply) -> None:
     version = version_of(reply.headers, request_id=part.request_id)
     if version.size_bytes is not None and version.size_bytes > LARGEST_VIDEO_BYTES:
         raise _too_large()
-    pieces = reply.chunks()
-    await _write(part, unpacked(pieces) if coding else pieces, version, at=0)
+    await _write(part, Unpacked(reply).pipe_to if coding else reply.pipe_to, version, at=0)
 
 
 async def _went_on(part: Part, version: Version, reply: StreamedReply, *, at: int) -> bool:
@@ -90,16 +89,16 @@ async def _went_on(part: Part, version: Version, reply: StreamedReply, *, at: in
     """
     if reply.status != _PART or not is_rest(reply.headers, version, at=at):
         return False
-    await _write(part, reply.chunks(), version, at=at)
+    await _write(part, reply.pipe_to, version, at=at)
     if version.md5 is not None and await anyio.to_thread.run_sync(part.md5) != version.md5:
         await part.empty()
         raise APIConnectionError("its parts do not fit together")
     return True
 
 
-async def _write(part: Part, pieces: AsyncIterator[bytes | memoryview], version: Version, *, at: int) -> None:
+async def _write(part: Part, pipe: Pipe, version: Version, *, at: int) -> None:
     promised = version.size_bytes
-    if not await part.write(pieces, version, at=at, most=promised or LARGEST_VIDEO_BYTES):
+    if not await part.write(pipe, version, at=at, most=promised or LARGEST_VIDEO_BYTES):
         await part.empty()
         if promised is None:
             raise _too_large()
@@ -115,10 +114,12 @@ def _too_large() -> DownloadError:
 
 
 async def _error(caller: Caller, reply: StreamedReply) -> KlingError:
-    body = b""
-    async for piece in reply.chunks():
-        body += piece
-        if len(body) > _LARGEST_REFUSAL_BYTES:
-            break
+    body = bytearray()
+
+    def take(piece: bytes | memoryview) -> bool:
+        body.extend(piece)
+        return len(body) <= _LARGEST_REFUSAL_BYTES
+
+    await reply.pipe_to(take)
     now = caller.clock.wall()
-    return error_for(reply.status, reply.headers, body, call="download", secret=caller.secret, now=now)
+    return error_for(reply.status, reply.headers, bytes(body), call="download", secret=caller.secret, now=now)

@@ -9,7 +9,7 @@ import io
 import math
 import os
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,10 @@ import attrs
 from kling_async._engine.claim import Claim, claim
 from kling_async._engine.clock import Clock
 from kling_async._policy.resuming import Version, read, written
+from kling_async._transport.base import Sink
+
+Pipe = Callable[[Sink], Awaitable[bool]]
+"""Gives bytes to a sink until it wants no more; whether that was all of them."""
 
 _HASTENED_BYTES = 2 * 1024 * 1024
 _LONGEST_WRITE = 0.02
@@ -33,17 +37,19 @@ _SLOW_FOR = 60.0
 class Disk:
     """Where parts are written. All those that share it learn from one another how long it takes."""
 
-    _clock: Clock
-    _slow_until: float = -math.inf
+    clock: Clock
+    _slow_until: float = attrs.field(default=-math.inf, init=False)
 
-    async def do(self, write: Callable[[], None]) -> None:
-        """Write: at once, for the system keeps the bytes for later and a thread costs more; in one where it is slow."""
-        if self._clock.now() < self._slow_until:
-            await anyio.to_thread.run_sync(write)
-            return
-        begun = self._clock.now()
+    @property
+    def is_slow(self) -> bool:
+        """Whether writes are for threads."""
+        return self.clock.now() < self._slow_until
+
+    def do(self, write: Callable[[], None]) -> None:
+        """Write at once, for the system keeps the bytes for later and a thread costs more."""
+        begun = self.clock.now()
         write()
-        now = self._clock.now()
+        now = self.clock.now()
         if now - begun > _LONGEST_WRITE:
             self._slow_until = now + _SLOW_FOR
 
@@ -68,7 +74,9 @@ class Part:
         self.version: Version | None = None
         """What they are of; None while there are none."""
         self.on_growth: Callable[[], None] | None = None
-        """Called after each piece that came."""
+        """Called by who writes, when it is time to."""
+        self.tells_at = -math.inf
+        """When that is."""
         self._disk = disk
         self._claim: Claim | None = None
         self._hastened = 0
@@ -116,25 +124,45 @@ class Part:
         ):
             self.version, self.size = version, size
 
-    async def write(
-        self, pieces: AsyncIterator[bytes | memoryview], version: Version, *, at: int, most: int
-    ) -> bool:
-        """Put the pieces down from byte `at` on, which replaces what was there; False if they pass `most` bytes.
+    async def write(self, pipe: Pipe, version: Version, *, at: int, most: int) -> bool:
+        """Put bytes down from byte `at` on, which replaces what was there; False if they pass `most` bytes.
 
         Raises:
             OSError: The disk takes no more; the part is good for nothing now.
-            KlingError: The pieces ended before their time; what came is there.
+            KlingError: The bytes ended before their time; what came is there.
         """
         self.version, self.size = version, at
         await anyio.to_thread.run_sync(self._begin, at)
-        async for piece in pieces:
-            if self.size + len(piece) > most:
+        held: list[bytes] = []
+        failures: list[OSError] = []
+
+        def take(piece: bytes | memoryview) -> bool:
+            """Write a piece here and now, or hold it where there is something to do that takes a task."""
+            if self._disk.is_slow or self._is_to_tell() or self.size + len(piece) > most:
+                held.append(bytes(piece))
                 return False
-            await self._disk.do(partial(self._put, piece))
-            self.size += len(piece)
-            if self.on_growth is not None:
+            try:
+                self._disk.do(partial(self._put, piece))
+            except OSError as error:
+                failures.append(error)
+            return not failures
+
+        is_all = False
+        while not is_all:
+            is_all = await pipe(take)
+            if failures:
+                raise failures[0]
+            while held:
+                piece = held.pop()
+                if self.size + len(piece) > most:
+                    return False
+                await anyio.to_thread.run_sync(self._put, piece)
+            if self.on_growth is not None and self._is_to_tell():
                 self.on_growth()
         return True
+
+    def _is_to_tell(self) -> bool:
+        return self.on_growth is not None and self._disk.clock.now() >= self.tells_at
 
     def _begin(self, at: int) -> None:
         with self._turn:
@@ -162,6 +190,7 @@ class Part:
             if length >= _HASTENED_BYTES and hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(file.fileno(), self._hastened, length, os.POSIX_FADV_DONTNEED)
                 self._hastened += length
+            self.size += len(piece)
 
     def _note_down(self, claim: Claim) -> None:
         """For a run after a crash. The part is empty now, so a note that is lost or half-written does no harm."""

@@ -6,7 +6,7 @@ A transport decides nothing: it does not repeat a call, follow a redirect or rea
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -36,6 +36,10 @@ class Reply:
     body: bytes
 
 
+Sink = Callable[[bytes | memoryview], bool]
+"""Takes a piece of a body, which is good only until it returns; False if no more is wanted for now. It never raises."""
+
+
 class StreamedReply(Protocol):
     """One HTTP reply whose body comes in pieces."""
 
@@ -49,8 +53,10 @@ class StreamedReply(Protocol):
         """Looked up by lower-case names."""
         ...
 
-    def chunks(self) -> AsyncIterator[bytes | memoryview]:
-        """The body's pieces, decoded from their transfer encoding; each is good until the next one is asked for.
+    async def pipe_to(self, sink: Sink) -> bool:
+        """Give the body, decoded from its transfer encoding, to a sink; whether that was all of it.
+
+        Where the sink wants no more, False; called again, it goes on with the next byte.
 
         Raises:
             APIConnectionError: The body was cut short.

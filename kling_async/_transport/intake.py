@@ -1,18 +1,19 @@
-"""The rest of a long body, from its connection into one buffer that is filled again and again.
+"""The rest of a long body, from its connection to who wants it through one buffer that all bodies share.
 
-aiohttp makes new bytes of every read and copies them once more, which costs a video more than to write it does.
+aiohttp makes new bytes of every read and copies them once more, which costs a video more than to write it does. What
+is read into the same few pages again and again stays in the processor's nearest cache.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import aiohttp
 
+from kling_async._transport.base import Sink
 from kling_async._transport.exchange import ends_of
 
-_BUFFER_BYTES = 512 * 1024
+BUFFER_BYTES = 256 * 1024
 
 
 class Intake(asyncio.BufferedProtocol):
@@ -20,73 +21,86 @@ class Intake(asyncio.BufferedProtocol):
 
     Args:
         reply: One of known length, whose content holds no byte that was not read.
+        buffer: Where each piece is read into. Others may use it too: a piece is given on before the next one is read.
         timeout: Seconds between two pieces.
 
     Raises:
         aiohttp.ServerDisconnectedError: There is no connection any more.
     """
 
-    def __init__(self, reply: aiohttp.ClientResponse, *, timeout: float) -> None:
+    def __init__(self, reply: aiohttp.ClientResponse, buffer: memoryview, *, timeout: float) -> None:
         self._former, self._transport = ends_of(reply.connection)
         assert reply.content_length is not None
         self._content = reply.content
         self._to_come = reply.content_length - reply.content.total_bytes
+        self._buffer = buffer
         self._timeout = timeout
-        self._buffer = memoryview(bytearray(min(_BUFFER_BYTES, self._to_come)))
-        self._filled = 0
-        self._has_come = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._came_at = 0.0
+        self._sink: Sink | None = None
+        self._is_over = asyncio.Event()
         self._loss: Exception | None = None
         self._former.set_response_params()  # it waits for no body then, and notices what comes after this one
         self._former.start_timeout()  # which is none now
+        self._transport.pause_reading()
         self._transport.set_protocol(self)
-        self._transport.resume_reading()
 
-    async def pieces(self) -> AsyncIterator[memoryview]:
-        """What comes; each piece is good until the next one is asked for.
+    async def pipe_to(self, sink: Sink) -> bool:
+        """See `StreamedReply.pipe_to`.
 
         Raises:
             aiohttp.ServerDisconnectedError: The connection ended before the body did.
             OSError: The connection broke.
             TimeoutError: No piece came in time.
         """
-        taken = 0
-        while taken < self._filled or self._to_come:
-            if taken == self._filled:
-                await self._wait()
-            start, taken = taken, self._filled
-            yield self._buffer[start:taken]
-            if taken == self._filled:
-                is_full = taken == len(self._buffer)
-                taken = self._filled = 0
-                if is_full and self._to_come:
-                    self._transport.resume_reading()
-
-    async def _wait(self) -> None:
-        """Wait for at least one byte."""
-        self._has_come.clear()
-        if self._loss is None:
-            async with asyncio.timeout(self._timeout):
-                await self._has_come.wait()
-        if self._loss is not None:
+        if self._loss is None and self._to_come:
+            await self._pipe_to(sink)
+        if self._loss is not None and self._to_come:
             raise self._loss
+        return not self._to_come
+
+    async def _pipe_to(self, sink: Sink) -> None:
+        self._sink = sink
+        self._is_over.clear()
+        self._came_at = self._loop.time()
+        self._transport.resume_reading()
+        try:
+            while not self._is_over.is_set():
+                latest = self._came_at + self._timeout
+                try:
+                    async with asyncio.timeout_at(latest):
+                        await self._is_over.wait()
+                except TimeoutError:
+                    if self._came_at + self._timeout <= latest:
+                        raise
+        finally:
+            self._stop()
+
+    def _stop(self) -> None:
+        """Give the sink no more, and tell who waits for that."""
+        self._sink = None
+        self._is_over.set()
+        if self._to_come:
+            self._transport.pause_reading()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # the name it has in asyncio
         """Where the next bytes go: those of this body, and none after it."""
-        return self._buffer[self._filled : self._filled + self._to_come]
+        return self._buffer[: self._to_come]
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes more are there."""
-        self._filled += nbytes
+        assert self._sink is not None, "nothing comes while reading is paused"
+        wants_more = self._sink(self._buffer[:nbytes])
+        self._came_at = self._loop.time()
         self._to_come -= nbytes
         if not self._to_come:
             self._transport.set_protocol(self._former)
             self._content.feed_eof()
-        elif self._filled == len(self._buffer):
-            self._transport.pause_reading()
-        self._has_come.set()
+        if not (self._to_come and wants_more):
+            self._stop()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """No byte more will come."""
         self._loss = exc or aiohttp.ServerDisconnectedError(f"{self._to_come:,} bytes were still to come")
-        self._has_come.set()
+        self._is_over.set()
         self._former.connection_lost(exc)

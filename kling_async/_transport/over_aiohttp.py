@@ -12,10 +12,10 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 
-from kling_async._transport.base import Reply, Request
+from kling_async._transport.base import Reply, Request, Sink
 from kling_async._transport.deadlines import Deadlines
 from kling_async._transport.exchange import Exchange, url_of
-from kling_async._transport.intake import Intake
+from kling_async._transport.intake import BUFFER_BYTES, Intake
 from kling_async.errors import APIConnectionError, APITimeoutError
 
 LARGEST_REPLY_BYTES = 64 * 1024 * 1024
@@ -60,6 +60,7 @@ class AiohttpTransport:
             timeout=aiohttp.ClientTimeout(),
         )
         self._deadlines = Deadlines()
+        self._buffer = memoryview(bytearray(BUFFER_BYTES))
 
     async def send(self, request: Request) -> Reply:
         """See `Transport.send`."""
@@ -90,7 +91,9 @@ class AiohttpTransport:
                 timeout=timeout,
             )
         async with response:
-            yield _Streamed(response, request)
+            with _our_errors(request):
+                reply = _Streamed(response, request, self._buffer)
+            yield reply
 
     async def aclose(self) -> None:
         """See `Transport.aclose`."""
@@ -105,32 +108,37 @@ class AiohttpTransport:
 class _Streamed:
     """A `StreamedReply` over aiohttp."""
 
-    def __init__(self, response: aiohttp.ClientResponse, request: Request) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, request: Request, buffer: memoryview) -> None:
         self._response = response
         self._request = request
         # One that comes twice is a list of two, and storage names its digests so. Source: RFC 9110 section 5.3.
         found = response.headers
         self.headers: Mapping[str, str] = CIMultiDict({name: ", ".join(found.getall(name)) for name in found})
+        self._is_measured = response.content_length is not None and "transfer-encoding" not in found
+        self._begun = b""
+        self._rest: Intake | None = None
+        if self._is_measured:
+            self._begun = b"".join(iter(response.content.read_nowait, b""))
+            if not response.content.at_eof():
+                self._rest = Intake(response, buffer, timeout=request.timeout)
 
     @property
     def status(self) -> int:
         return self._response.status
 
-    async def chunks(self) -> AsyncIterator[bytes | memoryview]:
-        reply, content = self._response, self._response.content
+    async def pipe_to(self, sink: Sink) -> bool:
+        """See `StreamedReply.pipe_to`."""
+        begun, self._begun = self._begun, b""
+        if begun and not sink(begun):
+            return False
         with _our_errors(self._request):
-            if reply.content_length is None or "transfer-encoding" in self.headers:
-                while not content.at_eof():
-                    if piece := await content.readany():
-                        yield piece
-                return
-            begun = b"".join(iter(content.read_nowait, b""))
-            rest = None if content.at_eof() else Intake(reply, timeout=self._request.timeout)
-            if begun:
-                yield begun
-            if rest is not None:
-                async for measured in rest.pieces():
-                    yield measured
+            if self._is_measured:
+                return self._rest is None or await self._rest.pipe_to(sink)
+            content = self._response.content
+            while not content.at_eof():
+                if (piece := await content.readany()) and not sink(piece):
+                    return False
+            return True
 
 
 async def _read(content: aiohttp.StreamReader, request: Request) -> bytes:

@@ -191,7 +191,7 @@ async def test_only_so_many_are_fetched_at_once(tmp_path):
     at_once, most, is_full = 0, 0, anyio.Event()
 
     class Slow(Stream):
-        async def chunks(self):
+        async def body(self):
             nonlocal at_once, most
             at_once += 1
             most = max(most, at_once)

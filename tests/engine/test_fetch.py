@@ -197,7 +197,7 @@ async def test_an_endless_page_of_an_error_is_not_read_to_its_end(part):
     read = []
 
     class Endless(Stream):
-        async def chunks(self):
+        async def body(self):
             while True:
                 read.append(1)
                 yield b"x" * 1000

@@ -11,6 +11,7 @@ import threading
 
 import anyio
 import pytest
+from virtual_service import Stream, Streamed
 
 from kling_async._engine import part as room
 from kling_async._engine.clock import Clock
@@ -33,11 +34,8 @@ def names(path):
     return sorted(other.name for other in path.parent.iterdir())
 
 
-async def in_pieces(*pieces):
-    for piece in pieces:
-        if isinstance(piece, Exception):
-            raise piece
-        yield piece
+def in_pieces(*pieces):
+    return Streamed(Stream(200, list(pieces)).body()).pipe_to
 
 
 async def begun(path, content=b"begin", *, version=V1, request_id="job-1"):
@@ -283,7 +281,7 @@ async def test_cancelled_between_two_pieces_it_leaves_what_can_be_gone_on_with(p
 
     async def write():
         async with opened(path, request_id="job-1") as part:
-            await part.write(endless(), V1, at=0, most=10)
+            await part.write(Streamed(endless()).pipe_to, V1, at=0, most=10)
 
     task = asyncio.create_task(write())
     await is_written.wait()
@@ -305,34 +303,76 @@ class Rotating:
 
 
 async def test_after_a_write_that_took_long_threads_write_for_a_while():
-    clock, threads = Rotating(), []
+    clock = Rotating()
     disk = Disk(clock)
 
-    async def write(*, taking):
-        def put():
-            threads.append(threading.current_thread() is threading.main_thread())
-            clock.time += taking
+    def is_slow_after(seconds):
+        disk.do(lambda: setattr(clock, "time", clock.time + seconds))
+        return disk.is_slow
 
-        await disk.do(put)
-
-    for taking in (0.001, 0.02, 0.021, 0.0, 59.0, 0.0, 0.979, 0.0):
-        await write(taking=taking)
-    assert threads == [True, True, True, False, False, False, False, False]
-    await write(taking=0.021)
-    clock.time += 60.0
-    await write(taking=0.0)
-    assert threads[8:] == [False, True]
+    assert [is_slow_after(seconds) for seconds in (0.001, 0.02, 0.021)] == [False, False, True]
+    clock.time += 59.0
+    assert disk.is_slow
+    clock.time += 1.0
+    assert not disk.is_slow
 
 
 @pytest.mark.parametrize("slow", [False, True], ids=["at once", "in threads"])
-async def test_a_part_is_the_same_whoever_writes_it(path, slow):
-    disk = Disk(Clock())
+async def test_a_part_is_the_same_whoever_writes_it(path, slow, monkeypatch):
+    disk, writers = Disk(Clock()), []
     if slow:
         disk._slow_until = math.inf
+
+    def note(*arguments):
+        writers.append(threading.current_thread() is threading.main_thread())
+
+    monkeypatch.setattr(room, "_HASTENED_BYTES", 1)
+    monkeypatch.setattr(room.os, "posix_fadvise", note)
     async with opened(path, request_id="job-1", disk=disk) as part:
         await part.write(in_pieces(b"12345", memoryview(b"67890")), V1, at=0, most=10)
         part.keep(digest=False)
     assert path.read_bytes() == b"1234567890"
+    assert writers == [not slow, not slow]
+
+
+async def test_a_piece_that_a_thread_writes_is_a_copy(path):
+    """The next piece may come into the same memory."""
+    disk, piece = Disk(Clock()), bytearray(b"begin")
+    disk._slow_until = math.inf
+
+    async def pieces():
+        yield memoryview(piece)
+
+    class Reused(Streamed):
+        async def pipe_to(self, sink):
+            is_all = await super().pipe_to(sink)
+            piece[:] = b"other"
+            return is_all
+
+    async with opened(path, request_id="job-1", disk=disk) as part:
+        await part.write(Reused(pieces()).pipe_to, V1, at=0, most=10)
+        part.keep(digest=False)
+    assert path.read_bytes() == b"begin"
+
+
+async def test_it_is_told_of_growth_when_it_is_time_and_in_a_task(path):
+    clock, told = Rotating(), []
+
+    async def pieces():
+        for _ in range(6):
+            clock.time += 1.0
+            yield b"!"
+
+    async with opened(path, request_id="job-1", disk=Disk(clock)) as part:
+
+        def tell():
+            assert asyncio.current_task() is not None
+            part.tells_at = clock.time + 2.5
+            told.append((clock.time, part.size))
+
+        part.on_growth = tell
+        await part.write(Streamed(pieces()).pipe_to, V1, at=0, most=10)
+    assert told == [(1.0, 1), (4.0, 4)]
 
 
 async def test_what_the_disk_says_against_a_piece_is_raised(path, monkeypatch):

@@ -4,26 +4,38 @@ import gzip
 import zlib
 
 import pytest
+from virtual_service import Streamed
 
 from kling_async import APIConnectionError
 from kling_async._engine import unpack as room
-from kling_async._engine.unpack import unpacked
+from kling_async._engine.unpack import Unpacked
 
 BODY = b"a frame, and another frame. " * 40_000
 
 
-async def through(packed, *, piece_bytes=1000):
+async def through(packed, *, piece_bytes=1000, at_a_time=10**9):
+    """What comes out, taken so many pieces at a time."""
+
     async def pieces():
         for start in range(0, len(packed), piece_bytes):
             yield packed[start : start + piece_bytes]
 
-    return [piece async for piece in unpacked(pieces())]
+    body, came = Unpacked(Streamed(pieces())), []
+
+    def take(piece):
+        came.append(piece)
+        return len(came) % at_a_time != 0
+
+    while not await body.pipe_to(take):
+        pass
+    return came
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zlib.compress], ids=["gzip", "deflate"])
 @pytest.mark.parametrize("piece_bytes", [1, 1000, 10**9])
-async def test_what_was_packed_comes_out(pack, piece_bytes):
-    assert b"".join(await through(pack(BODY), piece_bytes=piece_bytes)) == BODY
+@pytest.mark.parametrize("at_a_time", [1, 3, 10**9])
+async def test_what_was_packed_comes_out(pack, piece_bytes, at_a_time):
+    assert b"".join(await through(pack(BODY), piece_bytes=piece_bytes, at_a_time=at_a_time)) == BODY
 
 
 async def test_several_packed_one_after_the_other_are_one_body():

@@ -131,7 +131,7 @@ def call(request, transport):
 
     async def stream(wanted: Request) -> Reply:
         async with transport.stream(wanted) as reply:
-            body = b"".join([piece async for piece in reply.chunks()])
+            body = b"".join(await pieces_of(reply))
             return Reply(reply.status, reply.headers, body)
 
     return transport.send if request.param == "send" else stream
@@ -248,13 +248,13 @@ async def test_a_packed_reply_is_unpacked_for_a_call_and_left_alone_in_a_stream(
     async with serving(packed(body, encoding)) as server:
         assert (await transport.send(get(server.url))).body == b"{}"
         async with transport.stream(get(server.url)) as reply:
-            assert b"".join([piece async for piece in reply.chunks()]) == body
+            assert b"".join(await pieces_of(reply)) == body
 
 
 async def test_a_stream_gives_no_empty_piece(transport):
     answer = closing_with(CHUNKED + b"5\r\nhello\r\n", b"1\r\n!\r\n", b"0\r\n\r\n")
     async with serving(answer) as server, transport.stream(get(server.url)) as reply:
-        assert [piece async for piece in reply.chunks()] == [b"hello", b"!"]
+        assert await pieces_of(reply) == [b"hello", b"!"]
 
 
 async def test_a_header_of_a_stream_that_comes_twice_is_a_list(transport):
@@ -266,25 +266,36 @@ async def test_a_header_of_a_stream_that_comes_twice_is_a_list(transport):
 async def test_a_stream_that_is_left_early_gives_its_connection_up(transport):
     async with serving(stalling_after(CHUNKED + b"5\r\nhello\r\n")) as server:
         async with transport.stream(get(server.url)) as reply:
-            async for piece in reply.chunks():
-                assert piece == b"hello"
-                break
+            pieces = []
+            assert not await reply.pipe_to(lambda piece: pieces.append(bytes(piece)))
+            assert pieces == [b"hello"]
         assert not transport._session.connector._acquired
 
 
 # A long body
 
-LONG = bytes(range(256)) * 5 * 4096  # ten times as much as is taken at once
+LONG = bytes(range(256)) * 5 * 4096  # twenty times as much as is taken at once
 MEASURED = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(LONG)
 
 
-async def read(transport, url, *, rest=0.0, within=2.0):
-    """The body, copied before the next piece is asked for, and how long each piece was."""
-    pieces = []
+async def pieces_of(reply, pieces=None, *, rest=None):
+    """The pieces of a body; with `rest`, each is taken so many seconds after the one before."""
+    pieces = [] if pieces is None else pieces
+
+    def take(piece):
+        pieces.append(bytes(piece))
+        return rest is None
+
+    is_all = await reply.pipe_to(take)
+    while not is_all:
+        await asyncio.sleep(rest)
+        is_all = await reply.pipe_to(take)
+    return pieces
+
+
+async def read(transport, url, *, rest=None, within=2.0):
     async with transport.stream(get(url, timeout=within)) as reply:
-        async for piece in reply.chunks():
-            pieces.append(bytes(piece))
-            await asyncio.sleep(rest)
+        pieces = await pieces_of(reply, rest=rest)
     return b"".join(pieces), [len(piece) for piece in pieces]
 
 
@@ -309,7 +320,7 @@ async def test_a_slow_reader_slows_the_other_side_and_gets_all_that_came(transpo
     async with serving(MEASURED + LONG, keep_alive=True) as server:
         body, sizes = await read(transport, server.url, rest=0.01)
     assert body == LONG
-    assert max(sizes) <= intake._BUFFER_BYTES
+    assert max(sizes) <= intake.BUFFER_BYTES
 
 
 async def test_bytes_after_a_long_body_are_of_no_reply(transport):
@@ -333,8 +344,7 @@ async def test_a_long_body_that_is_cut_gives_what_came_and_is_a_lost_connection(
     async with serving(closing_with(MEASURED, LONG[:half], reset=reset)) as server:
         with pytest.raises(APIConnectionError, match=said):
             async with transport.stream(get(server.url)) as reply:
-                async for piece in reply.chunks():
-                    pieces.append(bytes(piece))
+                await pieces_of(reply, pieces)
         assert not transport._session.connector._acquired
     assert LONG.startswith(b"".join(pieces))
     assert reset or len(b"".join(pieces)) == half
@@ -356,12 +366,24 @@ async def test_the_time_of_a_slow_reader_is_not_the_connections(transport):
 async def test_a_long_body_that_is_left_early_gives_its_connection_up(transport):
     async with serving(stalling_after(MEASURED + LONG[:-1])) as server:
         async with transport.stream(get(server.url)) as reply:
-            came = 0
-            async for piece in reply.chunks():
-                came += len(piece)
-                if came > len(LONG) // 2:
-                    break
+            sizes = []
+
+            def take(piece):
+                sizes.append(len(piece))
+                return sum(sizes) <= len(LONG) // 2
+
+            assert not await reply.pipe_to(take)
         assert not transport._session.connector._acquired
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+async def test_a_connection_with_half_a_body_on_it_is_not_used_again(transport, is_read):
+    async with serving(stalling_after(MEASURED + LONG[:-1]), OK) as server:
+        async with transport.stream(get(server.url)) as reply:
+            if is_read:
+                assert not await reply.pipe_to(lambda piece: False)
+        assert (await transport.send(get(server.url))).body == b"{}"
+    assert server.connections == 2
 
 
 async def test_closing_ends_a_long_body_as_lost(transport):
@@ -369,10 +391,57 @@ async def test_closing_ends_a_long_body_as_lost(transport):
         serving(stalling_after(MEASURED + LONG[:-1])) as server,
         transport.stream(get(server.url)) as reply,
     ):
+        assert not await reply.pipe_to(lambda piece: False)
+        reading = asyncio.create_task(pieces_of(reply))
+        await asyncio.sleep(0.05)
+        await transport.aclose()
         with pytest.raises(APIConnectionError):
-            async for piece in reply.chunks():
-                if piece:
-                    await transport.aclose()
+            await reading
+
+
+async def test_a_long_body_that_is_lost_while_nobody_reads_is_told_of_later(transport):
+    async with (
+        serving(stalling_after(MEASURED + LONG[:-1])) as server,
+        transport.stream(get(server.url)) as reply,
+    ):
+        assert not await reply.pipe_to(lambda piece: False)
+        assert not await reply.pipe_to(lambda piece: False)
+        await transport.aclose()
+        await asyncio.sleep(0)
+        with pytest.raises(APIConnectionError):
+            await pieces_of(reply)
+
+
+async def test_long_bodies_that_come_at_once_do_not_mix(transport):
+    bodies = [bytes([number]) * len(LONG) for number in range(8)]
+    async with serving(*[MEASURED + body for body in bodies]) as server:
+        came = await asyncio.gather(*(read(transport, server.url) for _ in bodies))
+    assert sorted(body for body, _ in came) == bodies
+
+
+async def test_a_long_body_may_take_longer_than_the_time_between_two_pieces(transport):
+    tenths = [LONG[start : start + len(LONG) // 10] for start in range(0, len(LONG), len(LONG) // 10)]
+
+    async def trickle(reader, writer):
+        writer.write(MEASURED)
+        for tenth in tenths:
+            writer.write(tenth)
+            await writer.drain()
+            await asyncio.sleep(0.06)
+
+    async with serving(trickle) as server:
+        body, _ = await read(transport, server.url, within=0.5)
+    assert body == LONG
+
+
+async def test_a_cancelled_reader_of_a_long_body_gives_its_connection_up(transport):
+    async with serving(stalling_after(MEASURED + LONG[:-1])) as server:
+        reading = asyncio.create_task(read(transport, server.url))
+        await asyncio.sleep(0.05)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert not transport._session.connector._acquired
 
 
 async def test_a_long_body_that_is_begun_after_closing_is_lost(transport):
@@ -382,7 +451,7 @@ async def test_a_long_body_that_is_begun_after_closing_is_lost(transport):
     ):
         await transport.aclose()
         with pytest.raises(APIConnectionError):
-            _ = [piece async for piece in reply.chunks()]
+            await pieces_of(reply)
 
 
 # Nothing can have been sent
