@@ -15,6 +15,7 @@ from functools import lru_cache
 import aiohttp
 import attrs
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
 from aiohttp.http import RawResponseMessage
 from yarl import URL
 
@@ -26,8 +27,8 @@ _SENT_TWICE = frozenset({"GET", "PUT"})
 """What may be: a kept connection that the other side dropped is noticed only when it is used again."""
 
 
-Answer = tuple[aiohttp.connector.Connection, RawResponseMessage, aiohttp.StreamReader]
-"""The head of a reply, the body to come, and the connection that it comes over."""
+_AT_HAND = 1.0
+"""Seconds, at the most, for which a connection is at hand that nothing is sent over."""
 
 
 @attrs.frozen
@@ -38,6 +39,19 @@ class _Origin:
     request: aiohttp.ClientRequest
     """None that is sent: by it the connector knows whom to connect to."""
     lines: str
+    at_hand: list[Connection] = attrs.field(factory=list)
+    """Connections over which a reply has just come: the connector would put them away and look them up again, which
+    costs as much as to send a request does."""
+
+
+@attrs.frozen
+class Answer:
+    """The head of a reply, the body to come, and the connection that it comes over."""
+
+    head: RawResponseMessage
+    content: aiohttp.StreamReader
+    connection: Connection
+    origin: _Origin
 
 
 @attrs.define(eq=False)
@@ -46,9 +60,10 @@ class Exchange:
 
     _connector: aiohttp.BaseConnector
     _origins: dict[str, _Origin] = attrs.field(factory=dict, init=False)
+    _put_away: asyncio.TimerHandle | None = attrs.field(default=None, init=False)
 
     async def begin(self, request: Request) -> Answer:
-        """Send a request, and read its reply up to the body. The caller closes or releases the connection.
+        """Send a request, and read its reply up to the body. The caller ends it, or closes the connection.
 
         Half the time is for connecting, so that a slow connect ends before the call and counts as not sent.
 
@@ -73,6 +88,21 @@ class Exchange:
                 raise
             return await self._begin(origin, message, request.timeout / 2)
 
+    def end(self, answer: Answer) -> None:
+        """The body of a reply was read whole: its connection is for the next request."""
+        answer.origin.at_hand.append(answer.connection)
+        if self._put_away is None:
+            self._put_away = asyncio.get_running_loop().call_later(_AT_HAND, self.put_away)
+
+    def put_away(self) -> None:
+        """Leave the connections at hand to the connector, which closes them in time."""
+        if self._put_away is not None:
+            self._put_away.cancel()
+            self._put_away = None
+        for origin in self._origins.values():
+            while origin.at_hand:
+                origin.at_hand.pop().release()
+
     def _origin(self, address: str, headers: Mapping[str, str]) -> _Origin:
         known = self._origins.get(address)
         if known is None or known.headers is not headers:
@@ -81,16 +111,19 @@ class Exchange:
             lines = [f"{name}: {value}" for name, value in request.headers.items()]
             if odd := _CONTROL.search("".join(lines)):
                 raise ValueError(f"a header holds {odd[0]!r}")
+            at_hand = known.at_hand if known is not None else []
             known = self._origins[address] = _Origin(
-                headers, request, "".join(f"{line}\r\n" for line in lines)
+                headers, request, "".join(f"{line}\r\n" for line in lines), at_hand
             )
         return known
 
     async def _begin(self, origin: _Origin, message: bytes, to_connect: float) -> Answer:
-        try:
-            connection = await self._connector.connect(origin.request, [], _within(to_connect))
-        except TimeoutError as error:
-            raise aiohttp.ConnectionTimeoutError from error
+        connection = self._take(origin)
+        if connection is None:
+            try:
+                connection = await self._connector.connect(origin.request, [], _within(to_connect))
+            except TimeoutError as error:
+                raise aiohttp.ConnectionTimeoutError from error
         try:
             protocol, transport = ends_of(connection)
             protocol.set_response_params(read_until_eof=True)
@@ -101,7 +134,25 @@ class Exchange:
         except BaseException:
             connection.close()
             raise
-        return connection, head, content
+        return Answer(head, content, connection, origin)
+
+    def _take(self, origin: _Origin) -> Connection | None:
+        """A connection that is at hand and good."""
+        while origin.at_hand:
+            connection = origin.at_hand.pop()
+            if connection.protocol is not None and is_idle(connection.protocol):
+                return connection
+            connection.close()
+        return None
+
+
+def is_idle(protocol: ResponseHandler) -> bool:
+    """Whether a kept connection is still there, and nothing came on it that nobody asked for.
+
+    A proxy that answers twice, or says "408" to an idle connection, would have its words taken for the answer to
+    the next call: one job's id for another's.
+    """
+    return protocol.is_connected() and not protocol.should_close
 
 
 def url_of(address: str) -> URL:
@@ -118,9 +169,7 @@ def url_of(address: str) -> URL:
     return url
 
 
-def ends_of(
-    connection: aiohttp.connector.Connection | None,
-) -> tuple[ResponseHandler, asyncio.Transport]:
+def ends_of(connection: Connection | None) -> tuple[ResponseHandler, asyncio.Transport]:
     """What reads from a connection, and what writes to it.
 
     Raises:

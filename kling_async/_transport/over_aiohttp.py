@@ -14,7 +14,7 @@ from multidict import CIMultiDict
 
 from kling_async._transport.base import Reply, Request, Sink
 from kling_async._transport.deadlines import Deadlines
-from kling_async._transport.exchange import Exchange, url_of
+from kling_async._transport.exchange import Exchange, is_idle, url_of
 from kling_async._transport.intake import BUFFER_BYTES, Intake
 from kling_async.errors import APIConnectionError, APITimeoutError
 
@@ -22,11 +22,7 @@ LARGEST_REPLY_BYTES = 64 * 1024 * 1024
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Leaves a kept connection alone on which something came that nobody asked for.
-
-    A proxy that answers twice, or says "408" to an idle connection, would have its words taken for the answer to
-    the next call: one job's id for another's.
-    """
+    """Leaves a kept connection alone that is not idle."""
 
     async def connect(
         self,
@@ -36,7 +32,7 @@ class _Connector(aiohttp.TCPConnector):
     ) -> aiohttp.connector.Connection:
         while True:
             connection = await super().connect(req, traces, timeout)
-            if connection.protocol is None or not connection.protocol.should_close:
+            if connection.protocol is None or is_idle(connection.protocol):
                 return connection
             connection.close()
 
@@ -66,14 +62,14 @@ class AiohttpTransport:
         """See `Transport.send`."""
         self._check_open(request)
         with _our_errors(request), self._deadlines.within(request.timeout):
-            connection, head, content = await self._exchange.begin(request)
+            answer = await self._exchange.begin(request)
             try:
-                body = await _read(content, request)
+                body = await _read(answer.content, request)
             except BaseException:
-                connection.close()
+                answer.connection.close()
                 raise
-            connection.release()
-            return Reply(head.code, head.headers, body)
+            self._exchange.end(answer)
+            return Reply(answer.head.code, answer.head.headers, body)
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[_Streamed]:
@@ -98,6 +94,7 @@ class AiohttpTransport:
     async def aclose(self) -> None:
         """See `Transport.aclose`."""
         self._deadlines.close()
+        self._exchange.put_away()
         await self._session.close()
 
     def _check_open(self, request: Request) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kling_async._transport import intake, over_aiohttp
+from kling_async._transport import exchange, intake, over_aiohttp
 from kling_async._transport.base import Reply, Request
 from kling_async._transport.over_aiohttp import AiohttpTransport
 from kling_async.errors import APIConnectionError, APITimeoutError
@@ -228,6 +228,37 @@ async def test_a_connection_is_used_again(transport):
         for _ in range(3):
             await transport.send(post(server.url))
     assert (server.requests, server.connections) == (3, 1)
+
+
+async def test_a_connection_that_nothing_is_sent_over_is_left_to_the_pool_and_used_again(
+    transport, monkeypatch
+):
+    monkeypatch.setattr(exchange, "_AT_HAND", 0.02)
+    connector = transport._session.connector
+    async with serving(OK, keep_alive=True) as server:
+        for _ in range(2):
+            await transport.send(post(server.url))
+            assert connector._acquired
+            await asyncio.sleep(0.05)
+            assert not connector._acquired
+    assert (server.requests, server.connections) == (2, 1)
+
+
+async def test_a_connection_that_is_lost_before_anything_was_sent_is_an_error(transport, monkeypatch):
+    connector = transport._session.connector
+    true_connect = connector.connect
+
+    async def connect(*arguments):
+        connection = await true_connect(*arguments)
+        connection.transport.abort()
+        await asyncio.sleep(0.01)
+        return connection
+
+    monkeypatch.setattr(connector, "connect", connect)
+    async with serving(OK) as server:
+        with pytest.raises(APIConnectionError):
+            await transport.send(post(server.url))
+    assert server.requests == 0
 
 
 async def test_many_requests_do_not_wait_for_one_another(transport):
