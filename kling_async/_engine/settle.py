@@ -203,8 +203,7 @@ class Settler:
     def _is_claimed(self, cases: list[Case]) -> Callable[[str], bool]:
         """Whether a job has an owner: in this client, or in a journal of the cases."""
         journals = {case.owns for case in cases}
-        claimed = self.claims.all()
-        return lambda request_id: request_id in claimed or any(owns(request_id) for owns in journals)
+        return lambda request_id: request_id in self.claims or any(owns(request_id) for owns in journals)
 
     async def _turn(self) -> None:
         clock = self.caller.clock

@@ -168,8 +168,8 @@ async def test_a_case_that_was_left_while_another_read_the_list_claims_no_job():
         with anyio.move_on_after(2.5):
             await engine.submit(REQUEST, Notifier())
     prompts = {job.payload["prompt"]: job.request_id for job in service.jobs.values()}
-    assert prompts["one that waits"] in engine.settler.claims.all()
-    assert prompts[REQUEST.prompt] not in engine.settler.claims.all()
+    assert prompts["one that waits"] in engine.settler.claims
+    assert prompts[REQUEST.prompt] not in engine.settler.claims
 
 
 async def test_an_old_job_of_the_same_request_is_not_adopted():

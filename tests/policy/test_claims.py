@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import tracemalloc
+from uuid import UUID
+
+from kling_async._policy import claims as room
 from kling_async._policy.claims import Claims
 
 
@@ -7,7 +11,8 @@ def test_what_was_accepted_lately_is_known():
     claims = Claims(span=80.0)
     for second in range(100):
         claims.add(str(second), now=float(second), keep=False)
-    assert {str(second) for second in range(20, 100)} <= claims.all()
+    assert all(str(second) in claims for second in range(20, 100))
+    assert "100" not in claims
 
 
 def test_what_is_remembered_is_not_taken_a_second_time():
@@ -29,11 +34,40 @@ def test_what_is_older_is_forgotten():
     claims = Claims(span=80.0)
     for second in range(1000):
         claims.add(str(second), now=float(second), keep=False)
-    assert len(claims.all()) <= 110
+    assert sum(str(second) in claims for second in range(1000)) <= 110
 
 
 def test_nothing_is_forgotten_while_a_reply_is_sought():
     claims = Claims(span=80.0)
     for second in range(1000):
         claims.add(str(second), now=float(second), keep=True)
-    assert len(claims.all()) == 1000
+    assert all(str(second) in claims for second in range(1000))
+
+
+def test_many_ids_take_little_more_than_their_digests():
+    claims, ids = Claims(span=80.0), [str(UUID(int=number << 32)) for number in range(100_000)]
+    tracemalloc.start()
+    assert all(claims.add(request_id, now=0.0, keep=False) for request_id in ids)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken < 24 * len(ids)
+    assert not any(claims.add(request_id, now=0.0, keep=False) for request_id in ids)
+
+
+def test_what_two_digests_make_where_they_meet_is_no_third(monkeypatch):
+    monkeypatch.setattr(room, "_digest", lambda request_id: request_id.encode())
+    claims = Claims(span=80.0)
+    one, two = "a" * 16, "a" * 8 + "b" * 8
+    for request_id in (two, one, two[:15] + "c"):
+        assert claims.add(request_id, now=0.0, keep=False)
+    for request_id in (one, two):
+        assert request_id in claims
+    assert "a" * 4 + "b" * 8 + "a" * 4 not in claims
+    assert "a" * 12 + "a" * 3 + "x" not in claims
+
+
+def test_an_id_may_be_any_text():
+    claims = Claims(span=80.0)
+    for request_id in ("", "\ud800", "\U0001f3ac", "x" * 10_000):
+        assert claims.add(request_id, now=0.0, keep=False)
+        assert request_id in claims
