@@ -25,8 +25,6 @@ _ADDRESS = re.compile(r"(https?://[^/?#@\s]+)(/[!-~]*)?", re.ASCII | re.IGNORECA
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _SENT_TWICE = frozenset({"GET", "PUT"})
 """What may be: a kept connection that the other side dropped is noticed only when it is used again."""
-
-
 _AT_HAND = 1.0
 """Seconds, at the most, for which a connection is at hand that nothing is sent over."""
 
