@@ -129,7 +129,7 @@ class PollSchedule:
         if self.policy.poll_interval is not None:
             return track.asked + self.policy.poll_interval
         stage = track.stage
-        if stage.wants_lesson(now):
+        if track.course.wants_lesson(stage, now):
             track.course.keep_up(now)
         age = track.asked - track.since
         interval = max(self._shortest, stage.free_interval(age))

@@ -41,6 +41,10 @@ _LESSON, _EARLY_LESSON = 0.08, 0.02
 _FEW = 20
 _SHORTEST_PAUSE = 0.25
 """Seconds between two such lessons at the least: one takes half a millisecond, however short jobs are."""
+_SURE = 4.0
+"""So much hazard in all leaves no more than one job of fifty."""
+_LAG_CHANGE = 0.1
+"""Share by which the lag that is wanted must have changed for a new plan."""
 _UNSETTLED = 64
 """So many ends settle what is known; until then each growth by half makes a new edition."""
 _EDITION_GROWTH = 1.5
@@ -69,8 +73,12 @@ class Stage:
     """Median seconds in the state."""
     rates: Sequence[float] = attrs.field(init=False, default=())
     """Calls a second that a job is worth, by bin of age."""
+    lag: float = attrs.field(init=False, default=math.inf)
+    """Mean seconds for which an end goes unnoticed, by the present plan."""
     _due_lesson: float = attrs.field(init=False, default=0.0)
     _next_edition: float = attrs.field(init=False, default=1.0)
+    _ended: Sequence[float] = attrs.field(init=False, default=())
+    """Seconds from each edge of the grid until a job of that age has as good as surely ended."""
     _free: Sequence[float] = attrs.field(init=False, default=())
     _pressed: Sequence[float] = attrs.field(init=False, default=())
     _pressure: Pressure | None = attrs.field(init=False, default=None)
@@ -92,6 +100,7 @@ class Stage:
 
     def plan(self, *, lag: float) -> None:
         """Set the pace so that a job's end is noticed `lag` seconds late on average, budget allowing."""
+        self.lag = lag
         hazards = self.times.hazards
         # Half an interval is the mean lag, and chance takes some off the interval.
         pace = mean_root(hazards) * (1 - 0.5 * _JITTER) / (2 * lag)
@@ -99,8 +108,19 @@ class Stage:
         self.rates = [
             pace * math.sqrt(hazard) * min(1.0, late / EDGES[i + 1]) for i, hazard in enumerate(hazards)
         ]
-        self._free = timetable(self.rates, Pressure(longest=self.longest))
+        self._ended = timetable([hazard / _SURE for hazard in hazards], Pressure())
+        self._free = self._timetable(Pressure(longest=self.longest))
         self._pressure = None
+
+    def _timetable(self, pressure: Pressure) -> list[float]:
+        """When to ask, from each edge of the grid.
+
+        A rate that is high for an instant makes no whole call. But where all jobs end at one moment, nothing is gained
+        by asking later than the lag that is wanted after it.
+        """
+        lag = self.lag / pressure.share
+        calls = timetable(self.rates, pressure)
+        return [min(call, ended + lag) for call, ended in zip(calls, self._ended, strict=True)]
 
     def free_interval(self, age: float) -> float:
         """Seconds until a job of this age is worth a call, whatever the budget."""
@@ -110,7 +130,7 @@ class Stage:
         """The same under a budget."""
         if pressure is not self._pressure:
             self._pressure = pressure
-            self._pressed = timetable(self.rates, pressure)
+            self._pressed = self._timetable(pressure)
         return read(self._pressed, age)
 
     def rate(self, age: float) -> float:
@@ -144,14 +164,21 @@ class Course:
     scouts: int = 0
     """How many of those in flight are asked about early."""
 
+    def wants_lesson(self, stage: Stage, now: float) -> bool:
+        """Whether `keep_up` would change much for jobs in this stage; those that wait will run next."""
+        return self.running.wants_lesson(now) or (stage is self.waiting and stage.wants_lesson(now))
+
     def keep_up(self, now: float) -> None:
         """Learn from what was told, and set the pace anew, where that would change much."""
         if self.running.wants_lesson(now):
             self.running.learn(now)
             self.running.plan(lag=_LAG * self.running.usual)
-        if self.waiting.wants_lesson(now):
+        has_lesson = self.waiting.wants_lesson(now)
+        if has_lesson:
             self.waiting.learn(now)
-            self.waiting.plan(lag=self._waiting_lag())
+        lag = self._waiting_lag()
+        if has_lesson or abs(lag - self.waiting.lag) > _LAG_CHANGE * self.waiting.lag:
+            self.waiting.plan(lag=lag)
 
     def _waiting_lag(self) -> float:
         """Leaving the first state may be an end, to be noticed soon, or a mere start, by how often each was met."""

@@ -173,6 +173,19 @@ def test_the_first_ends_make_a_new_edition_in_which_jobs_are_due_sooner():
     assert schedule.due(jobs[-1], now=6.0) < before
 
 
+def test_jobs_that_wait_are_due_as_soon_as_others_are_seen_to_run_shortly():
+    schedule = PollSchedule(PollingPolicy())
+    shown = [begin(schedule, running=False) for _ in range(20)]
+    unseen = [begin(schedule, running=False) for _ in range(20)]
+    for track in shown:
+        schedule.seen(track, now=0.3, chance=0.5, running=True)
+        schedule.due(unseen[0], now=0.3)
+    assert schedule.due(unseen[-1], now=0.3) > 5.0
+    for track in shown:
+        schedule.finished(track, now=1.8)
+    assert max(schedule.due(track, now=1.8) for track in unseen) < 5.0
+
+
 def test_kinds_are_learned_apart():
     schedule, now = experienced(median=60.0)
     other = Kind("kling-v2-6", duration=5, sound=True)
