@@ -23,6 +23,10 @@ asked about soon.
 """
 _LOAD_CHANGE = 1.1
 """Spread the budget anew when the demand has changed by this factor."""
+_LAST, _HASTE = 0.01, 0.5
+"""The last few of a crowd, as this share of it, are asked about after so much of the interval: whoever waits for all of
+them waits for these.
+"""
 _BORROW_FROM = 5
 """So many ends seen of another kind of a model are worth more than a general guess."""
 
@@ -90,6 +94,8 @@ class PollSchedule:
     """Grows when jobs may be due sooner than `due` said before."""
     _courses: dict[Kind, Course] = attrs.field(init=False, factory=dict)
     _tracked: int = attrs.field(init=False, default=0)
+    _most: int = attrs.field(init=False, default=0)
+    """The most jobs that were in flight since there were none."""
     _demand: float = attrs.field(init=False, default=0.0)
     _pressed_at: float = attrs.field(init=False, default=0.0)
     _pressure: Pressure = attrs.field(init=False)
@@ -118,6 +124,7 @@ class PollSchedule:
         if age > 0:
             stage.times.seen(age, before=0.0)
         self._tracked += 1
+        self._most = max(self._most, self._tracked)
         return track
 
     def due(self, track: Track, *, now: float) -> float:
@@ -132,11 +139,12 @@ class PollSchedule:
         if track.course.wants_lesson(stage, now):
             track.course.keep_up(now)
         age = track.asked - track.since
-        interval = max(self._shortest, stage.free_interval(age))
+        haste = _HASTE if self._tracked <= _LAST * self._most else 1.0
+        interval = max(self._shortest, haste * stage.free_interval(age))
         if (rate := 1 / interval) != track.demand:
             self._change_demand(track, rate)
         if self._pressure.share < 1:
-            interval = stage.interval(age, self._pressure)
+            interval = haste * stage.interval(age, self._pressure)
         if (track.is_scout or self._makes_a_scout(track, now)) and self.is_scouting(track):
             interval = min(interval, max(self._shortest, _EARLY * age))
         return track.asked + max(self._shortest, interval * (1 - stage.jitter(age) * track.chance))
@@ -262,6 +270,8 @@ class PollSchedule:
 
     def _drop(self, track: Track) -> None:
         self._tracked -= 1
+        if self._tracked == 0:
+            self._most = 0
         if track.is_scout:
             track.course.scouts -= 1
             self.edition += self.is_scouting(track)

@@ -332,3 +332,21 @@ def test_of_many_jobs_of_an_unknown_kind_a_few_are_asked_about_soon():
     assert soon == tracks[:2]
     schedule.gave_up(tracks[0])
     assert schedule.due(begin(schedule, chance=0.0), now=0.0) < 1.0
+
+
+def test_the_last_of_a_crowd_are_asked_about_sooner_for_all_wait_for_them():
+    schedule, now = experienced()
+    crowd = [begin(schedule, now=now, chance=0.0) for _ in range(300)]
+
+    def interval():
+        schedule.seen(crowd[0], now=now + 60, chance=0.0, running=True)
+        return schedule.due(crowd[0], now=now + 60) - now - 60
+
+    usual = interval()
+    for track in crowd[3:]:
+        schedule.gave_up(track)
+    assert interval() == pytest.approx(usual / 2, rel=0.1)
+    for track in crowd[:3]:
+        schedule.gave_up(track)
+    crowd = [begin(schedule, now=now, chance=0.0)]
+    assert interval() == pytest.approx(usual, rel=0.1)
