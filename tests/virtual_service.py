@@ -143,6 +143,9 @@ class Service:
     _numbers: itertools.count[int] = attrs.field(factory=itertools.count)
     has_total: bool = True
     has_more: bool = True
+    """Whether the list says that there are further pages; see `lies`."""
+    lies: bool = False
+    """Whether it says that there are none, whatever there is."""
     closed: int = 0
 
     @property
@@ -238,7 +241,7 @@ class Service:
         if self.has_total:
             envelope["total"] = len(listed)
         if self.has_more:
-            envelope["has_more"] = offset + limit < len(listed)
+            envelope["has_more"] = not self.lies and offset + limit < len(listed)
         return reply(200, envelope)
 
     def lags(self) -> list[float]:

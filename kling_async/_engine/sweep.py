@@ -52,6 +52,8 @@ class _Sweep:
     """The offset of the first page with a job of ours."""
     last: int = 0
     """The offset behind the last one."""
+    end: int = 0
+    """The offset behind the last job of ours."""
     has_jumped: bool = False
     total: int | None = None
     """How many rows the list had at the last page."""
@@ -176,6 +178,7 @@ class Sweeps:
             return
         listing.start = sweep.first or 0
         listing.reach = sweep.last
+        listing.span = max(0, sweep.end - listing.start)
         listing.swept(
             found=sweep.found, alive=alive, calls=sweep.calls, cost=sweep.cost, now=self.caller.clock.now()
         )
@@ -227,7 +230,7 @@ class Sweeps:
     def _read(self, listing: Listing, page: RowPage, sweep: _Sweep) -> tuple[int, int]:
         """Take in what the rows say; how many were shown before by this sweep, and how many are news of our jobs."""
         now, again, hits = self.caller.clock.now(), 0, 0
-        for row in page.rows:
+        for place, row in enumerate(page.rows, start=1):
             request_id = row.get("request_id") if isinstance(row, dict) else None
             if not isinstance(request_id, str):
                 continue
@@ -238,6 +241,7 @@ class Sweeps:
             watched = self.watch.watching.get(request_id)
             if watched is not None and self._learn(listing, watched, row, now):
                 hits += 1
+                sweep.end = max(sweep.end, sweep.offset + place)
                 sweep.unfinished += not watched.is_over
                 watched.shown_in = listing.number + 1
             elif request_id == listing.suspect and not _is_final(row):

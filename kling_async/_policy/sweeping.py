@@ -47,6 +47,8 @@ class Listing:
     """The offset of the first page that showed a job of ours."""
     reach: int = 0
     """The offset behind the last page that did."""
+    span: int = 0
+    """Rows from there to the last job of ours that it showed."""
     suspect: str | None = None
     """A job that a status call showed final: a list that then shows it alive is stale."""
     _largest: int = _LARGEST_LIMIT
@@ -67,8 +69,8 @@ class Listing:
         return not self.is_on and now >= self._resting_until
 
     def expect(self, alive: int) -> None:
-        """Fit the page to the number of jobs in flight, in whole hundreds of rows."""
-        wanted = math.ceil(alive / _FIRST_LIMIT) * _FIRST_LIMIT
+        """Fit the page to the jobs in flight and to what stands between them, in whole hundreds of rows."""
+        wanted = math.ceil(max(alive, self.span) / _FIRST_LIMIT) * _FIRST_LIMIT
         self.limit = max(_FIRST_LIMIT, min(wanted, self._largest))
         if self.number == 0:
             self.calls = math.ceil(alive / self.limit)
@@ -118,7 +120,7 @@ class Listing:
     def rest(self, now: float, *, long: bool = False) -> None:
         """Leave the list alone for a while, longer each time."""
         self.is_on = False
-        self.start = self.reach = 0
+        self.start = self.reach = self.span = 0
         self._resting_until = now + (_LONGEST_REST if long else self._rest)
         self._rest = min(2 * self._rest, _LONGEST_REST)
 

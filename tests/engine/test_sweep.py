@@ -43,12 +43,29 @@ async def test_one_list_call_stands_for_many_status_calls():
 
 @pytest.mark.parametrize("order", ["newest", "oldest", "random"])
 @pytest.mark.parametrize("rows", [7, 100, 1000])
-@pytest.mark.parametrize("says", ["everything", "nothing"])
+@pytest.mark.parametrize("says", ["everything", "nothing", "no more"])
 async def test_nothing_is_assumed_of_a_list(order, rows, says):
-    words = says == "everything"
-    service = Service(run_time=slowly, order=order, rows=rows, has_total=words, has_more=words)
+    words = says != "nothing"
+    service = Service(
+        run_time=slowly, order=order, rows=rows, has_total=words, has_more=words, lies=says == "no more"
+    )
     await crowd(service)
-    assert max(service.lags()) < 35
+    lags = service.lags()
+    assert max(lags) < 10
+    assert sum(lags) < 1.5 * len(lags)
+
+
+async def test_a_page_reaches_from_the_first_of_our_jobs_to_the_last_though_most_have_ended():
+    service = Service(run_time=slowly, rows=1000)
+    with_strangers(service, 5000)
+    await crowd(service, 250, at_once=250)
+    offsets = [
+        int(parse_qs(urlsplit(request.url).query)["offset"][0])
+        for request in service.requests
+        if "offset=" in request.url
+    ]
+    assert len(offsets) > 20
+    assert sum(offset > 0 for offset in offsets) <= 2
 
 
 @pytest.mark.parametrize("order", ["newest", "oldest", "random"])

@@ -78,6 +78,19 @@ def test_paging_goes_as_far_as_it_was_worth_last_time():
     assert not listing.goes_on(hits=0, left=100, cost=9.0, end=300)
 
 
+def test_a_page_is_as_large_as_what_stands_between_our_jobs():
+    listing = begun(950)
+    assert listing.limit == 1000
+    listing.expect(40)
+    assert listing.limit == 100
+    listing.span = 180
+    listing.expect(40)
+    assert listing.limit == 200
+    listing.rest(0.0)
+    listing.expect(40)
+    assert listing.limit == 100
+
+
 def test_a_refused_page_is_made_small_and_a_refused_small_page_ends_it():
     listing = begun(950)
     listing.refused(0.0)
