@@ -23,9 +23,9 @@ asked about soon.
 """
 _LOAD_CHANGE = 1.1
 """Spread the budget anew when the demand has changed by this factor."""
-_LAST, _HASTE = 0.01, 0.5
-"""The last few of a crowd, as this share of it, are asked about after so much of the interval: whoever waits for all of
-them waits for these.
+_LAST, _LAST_INTERVAL = 0.01, 0.008
+"""The last few of a crowd, as this share of it, are asked about after this share of their age at the latest: whoever
+waits for all of them waits for these.
 """
 _BORROW_FROM = 5
 """So many ends seen of another kind of a model are worth more than a general guess."""
@@ -139,15 +139,21 @@ class PollSchedule:
         if track.course.wants_lesson(stage, now):
             track.course.keep_up(now)
         age = track.asked - track.since
-        haste = _HASTE if self._tracked <= _LAST * self._most else 1.0
-        interval = max(self._shortest, haste * stage.free_interval(age))
+        latest = _LAST_INTERVAL * age if self._is_one_of_the_last(track, age) else math.inf
+        interval = max(self._shortest, min(latest, stage.free_interval(age)))
         if (rate := 1 / interval) != track.demand:
             self._change_demand(track, rate)
         if self._pressure.share < 1:
-            interval = haste * stage.interval(age, self._pressure)
+            interval = min(latest, stage.interval(age, self._pressure))
         if (track.is_scout or self._makes_a_scout(track, now)) and self.is_scouting(track):
             interval = min(interval, max(self._shortest, _EARLY * age))
         return track.asked + max(self._shortest, interval * (1 - stage.jitter(age) * track.chance))
+
+    def _is_one_of_the_last(self, track: Track, age: float) -> bool:
+        """Whether a job runs longer than usual, and hardly any others are left."""
+        if self._tracked > _LAST * self._most:
+            return False
+        return track.stage is track.course.running and age > track.stage.usual
 
     def is_scouting(self, track: Track) -> bool:
         """Whether a job is asked about early, so that something is learned of all jobs of its kind."""

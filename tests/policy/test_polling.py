@@ -338,15 +338,17 @@ def test_the_last_of_a_crowd_are_asked_about_sooner_for_all_wait_for_them():
     schedule, now = experienced()
     crowd = [begin(schedule, now=now, chance=0.0) for _ in range(300)]
 
-    def interval():
-        schedule.seen(crowd[0], now=now + 60, chance=0.0, running=True)
-        return schedule.due(crowd[0], now=now + 60) - now - 60
+    def interval(age):
+        schedule.seen(crowd[0], now=now + age, chance=0.0, running=True)
+        return schedule.due(crowd[0], now=now + age) - now - age
 
-    usual = interval()
+    usual, late = interval(50), interval(100)
     for track in crowd[3:]:
         schedule.gave_up(track)
-    assert interval() == pytest.approx(usual / 2, rel=0.1)
+    assert interval(50) == pytest.approx(usual, rel=0.1)
+    assert interval(100) == pytest.approx(0.8)
+    assert late > 1.0
     for track in crowd[:3]:
         schedule.gave_up(track)
     crowd = [begin(schedule, now=now, chance=0.0)]
-    assert interval() == pytest.approx(usual, rel=0.1)
+    assert interval(100) == pytest.approx(late, rel=0.1)
