@@ -152,7 +152,7 @@ class Part:
             is_all = await pipe(take)
             if failures:
                 raise failures[0]
-            while held:
+            if held:
                 piece = held.pop()
                 if self.size + len(piece) > most:
                     return False

@@ -52,8 +52,8 @@ class _Sweep:
     """The offset of the first page with a job of ours."""
     last: int = 0
     """The offset behind the last one."""
-    end: int = 0
-    """The offset behind the last job of ours."""
+    last_row: int = 0
+    """The offset behind the last row that is a job of ours."""
     has_jumped: bool = False
     total: int | None = None
     """How many rows the list had at the last page."""
@@ -178,7 +178,7 @@ class Sweeps:
             return
         listing.start = sweep.first or 0
         listing.reach = sweep.last
-        listing.span = max(0, sweep.end - listing.start)
+        listing.span = max(0, sweep.last_row - listing.start)
         listing.swept(
             found=sweep.found, alive=alive, calls=sweep.calls, cost=sweep.cost, now=self.caller.clock.now()
         )
@@ -241,7 +241,7 @@ class Sweeps:
             watched = self.watch.watching.get(request_id)
             if watched is not None and self._learn(listing, watched, row, now):
                 hits += 1
-                sweep.end = max(sweep.end, sweep.offset + place)
+                sweep.last_row = max(sweep.last_row, sweep.offset + place)
                 sweep.unfinished += not watched.is_over
                 watched.shown_in = listing.number + 1
             elif request_id == listing.suspect and not _is_final(row):

@@ -58,7 +58,7 @@ class Exchange:
 
     _connector: aiohttp.BaseConnector
     _origins: dict[str, _Origin] = attrs.field(factory=dict, init=False)
-    _put_away: asyncio.TimerHandle | None = attrs.field(default=None, init=False)
+    _timer: asyncio.TimerHandle | None = attrs.field(default=None, init=False)
 
     async def begin(self, request: Request) -> Answer:
         """Send a request, and read its reply up to the body. The caller ends it, or closes the connection.
@@ -89,14 +89,14 @@ class Exchange:
     def end(self, answer: Answer) -> None:
         """The body of a reply was read whole: its connection is for the next request."""
         answer.origin.at_hand.append(answer.connection)
-        if self._put_away is None:
-            self._put_away = asyncio.get_running_loop().call_later(_AT_HAND, self.put_away)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_AT_HAND, self.put_away)
 
     def put_away(self) -> None:
         """Leave the connections at hand to the connector, which closes them in time."""
-        if self._put_away is not None:
-            self._put_away.cancel()
-            self._put_away = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for origin in self._origins.values():
             while origin.at_hand:
                 origin.at_hand.pop().release()

@@ -1,7 +1,7 @@
 """The rest of a long body, from its connection to who wants it through one buffer that all bodies share.
 
-aiohttp makes new bytes of every read and copies them once more, which costs a video more than to write it does. What
-is read into the same few pages again and again stays in the processor's nearest cache.
+aiohttp makes new bytes of every read and copies them once more, which costs a video more than to write it does. A buffer
+for each body, from which a task takes what has come, costs some of that again.
 """
 
 from __future__ import annotations

@@ -288,7 +288,7 @@ class Process:
         return said
 
     def stream(self, request: Request) -> AbstractAsyncContextManager[StreamedReply]:
-        raise NotImplementedError("no file is fetched in a world")
+        raise AssertionError("no file is fetched in a world")
 
     async def aclose(self) -> None:
         """There is nothing to close."""
