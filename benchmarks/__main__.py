@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import figures, machine
+from benchmarks import clients, figures, machine
 
 MEASURES = ("imports", "pace", "faults", "overhead", "downloads", "scale", "sixty")
 """Every measure, the quickest first."""
@@ -22,12 +22,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = parser.parse_args(arguments)
     if unknown := set(wanted.names) - set(MEASURES):
         parser.error(f"no such measure: {', '.join(sorted(unknown))}; there are {', '.join(MEASURES)}")
-    options = {key: value for key in ("subjects", "full", "folder") if (value := getattr(wanted, key))}
+    options = {
+        key: value for key in ("subjects", "seeds", "full", "folder") if (value := getattr(wanted, key))
+    }
     results = []
     for name in wanted.names or MEASURES:
         module = importlib.import_module(f"benchmarks.{name}")
         print(f"\n{name}: {(module.__doc__ or '').partition(chr(10))[0]}\n", flush=True)
-        result = module.measure(wanted.quick, **_accepted_by(name, options))
+        try:
+            result = module.measure(wanted.quick, **_accepted_by(name, options))
+        except clients.UnknownClientError as error:
+            parser.error(str(error))
         print(module.table(result), flush=True)
         results.append(result)
         _write(wanted.json or RESULTS / f"{name}.json", results if wanted.json else result)
@@ -45,6 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--subjects", type=_names, metavar="A,B", help="faults, overhead, sixty: only these clients"
     )
+    parser.add_argument(
+        "--seeds", type=_number, metavar="N", help="sixty: so many draws of the run times at once"
+    )
     parser.add_argument("--full", action="store_true", help="scale: a million lazy prompts")
     parser.add_argument("--folder", help="downloads: where to put the files")
     return parser
@@ -54,11 +62,17 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]
 
 
+def _number(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
 def _accepted_by(name: str, options: dict[str, Any]) -> dict[str, Any]:
     takes = {
         "faults": {"subjects"},
         "overhead": {"subjects"},
-        "sixty": {"subjects"},
+        "sixty": {"subjects", "seeds"},
         "scale": {"full"},
         "downloads": {"folder"},
     }

@@ -214,13 +214,19 @@ PEERS: dict[str, tuple[Client, str]] = {
 """Each peer's coroutine and the package that it needs."""
 
 
+class UnknownClientError(ValueError):
+    """A client that is not known, or not installed."""
+
+
 def chosen(subjects: Sequence[str], ours: Iterable[str]) -> list[str]:
     """Those of our ways and of the installed peers that are named; all of them if none is.
 
     Raises:
-        ValueError: a name is not known, or its package is not installed.
+        UnknownClientError: a name is not known, or its package is not installed.
     """
     known = [*ours, *(name for name, (_, package) in PEERS.items() if find_spec(package) is not None)]
     if unknown := sorted(set(subjects) - set(known)):
-        raise ValueError(f"cannot measure {', '.join(unknown)}; known and installed are {', '.join(known)}")
+        raise UnknownClientError(
+            f"cannot measure {', '.join(unknown)}; known and installed are {', '.join(known)}"
+        )
     return [name for name in known if not subjects or name in subjects]
