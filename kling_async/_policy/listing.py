@@ -10,7 +10,7 @@ from kling_async._policy.stage import Stage
 
 _ROW_COST = 0.005
 """What one row of a list costs, in status calls: microseconds to decode it, where a call takes hundreds."""
-_ROW_BURDEN = 0.06
+_ROW_BURDEN = 0.14
 """What it weighs in the pace of lists: it costs the service more than us, and soon enough is enough."""
 _STRIDE = 1.25
 """How much longer each step into the future is than the one before."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Literal, TypeAlias, get_args
 
 import attrs
@@ -21,11 +22,15 @@ _SCOUTS, _FEW_ENDS, _EARLY, _YOUNG = 2, 20, 0.5, 8.0
 some ten calls more for jobs of minutes, and if they end within a second, refused or made for a test, all others are
 asked about soon.
 """
+_UNKNOWN = 0.4
+"""Until one has ended, jobs are listed again after this share of their age at the latest, if a list weighs as much as a
+call for each, and less by the square root if it weighs less: of many jobs the first ends long before the usual time.
+"""
 _LOAD_CHANGE = 1.1
 """Spread the budget anew when the demand has changed by this factor."""
-_LAST, _LAST_INTERVAL = 0.01, 0.008
-"""The last few of a crowd, as this share of it, are asked about after this share of their age at the latest: whoever
-waits for all of them waits for these.
+_LAST, _MOST_LAST, _LAST_INTERVAL = 0.01, 4, 0.008
+"""The last few of a crowd, as this share of it and this number, are asked about after this share of their age at the
+latest: whoever waits for all of them waits for these.
 """
 _BORROW_FROM = 5
 """So many ends seen of another kind of a model are worth more than a general guess."""
@@ -139,21 +144,21 @@ class PollSchedule:
         if track.course.wants_lesson(stage, now):
             track.course.keep_up(now)
         age = track.asked - track.since
-        latest = _LAST_INTERVAL * age if self._is_one_of_the_last(track, age) else math.inf
-        interval = max(self._shortest, min(latest, stage.free_interval(age)))
-        if (rate := 1 / interval) != track.demand:
+        latest, interval = self._latest(stage, age), stage.free_interval(age)
+        if (rate := 1 / max(self._shortest, min(latest, interval))) != track.demand:
             self._change_demand(track, rate)
         if self._pressure.share < 1:
-            interval = min(latest, stage.interval(age, self._pressure))
+            interval = stage.interval(age, self._pressure)
         if (track.is_scout or self._makes_a_scout(track, now)) and self.is_scouting(track):
             interval = min(interval, max(self._shortest, _EARLY * age))
-        return track.asked + max(self._shortest, interval * (1 - stage.jitter(age) * track.chance))
+        interval *= 1 - stage.jitter(age) * track.chance
+        return track.asked + max(self._shortest, min(latest, interval))
 
-    def _is_one_of_the_last(self, track: Track, age: float) -> bool:
-        """Whether a job runs longer than usual, and hardly any others are left."""
-        if self._tracked > _LAST * self._most:
-            return False
-        return track.stage is track.course.running and age > track.stage.usual
+    def _latest(self, stage: Stage, age: float) -> float:
+        """Seconds until a job is asked about at the latest: no limit, but for the last few that take longer than usual."""
+        if self._tracked > min(_MOST_LAST, _LAST * self._most) or age <= stage.usual:
+            return math.inf
+        return _LAST_INTERVAL * age
 
     def is_scouting(self, track: Track) -> bool:
         """Whether a job is asked about early, so that something is learned of all jobs of its kind."""
@@ -225,11 +230,12 @@ class PollSchedule:
         """
         if self.policy.poll_interval is not None:
             return self.policy.poll_interval
+        crowd, burden = self._crowd(model, now, jobs), list_burden(calls=calls, rows=rows)
         return list_delay(
-            self._crowd(model, now, jobs),
-            burden=list_burden(calls=calls, rows=rows),
+            crowd,
+            burden=burden,
             shortest=max(self._shortest, calls / self.max_polls_per_second),
-            longest=self.policy.max_poll_interval,
+            longest=min([self.policy.max_poll_interval, *self._bounds(crowd, burden)]),
         )
 
     def list_pays(
@@ -252,6 +258,13 @@ class PollSchedule:
         course = new_course(kind, longest=self.policy.max_poll_interval, sibling=sibling)
         self._courses[kind] = course
         return course
+
+    def _bounds(self, crowd: Crowd, burden: float) -> Iterator[float]:
+        """Seconds until a list of these jobs is due at the latest."""
+        yield from (self._latest(stage, age) for stage, age, _ in crowd)
+        oldest = max((age for stage, age, _ in crowd if not stage.times.samples), default=0.0)
+        if oldest >= _YOUNG:
+            yield _UNKNOWN * oldest * math.sqrt(burden / sum(count for _, _, count in crowd))
 
     def _crowd(self, model: str | None, now: float, jobs: int | None) -> Crowd:
         """The jobs of a model, or as many of them as are meant."""

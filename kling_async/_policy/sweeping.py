@@ -16,8 +16,8 @@ _ROW_COST = list_cost(calls=0, rows=1)
 
 _FIRST_LIMIT, _LARGEST_LIMIT = 100, 1000
 """Rows asked for at once. Source: a client of the service pages by 100; larger pages are tried and may be refused."""
-_HEAVY_BYTES = 65_536.0
-"""The size at which moving a record costs as much as the call around it."""
+_USUAL_BYTES, _HEAVY_BYTES = 2_048.0, 65_536.0
+"""The size up to which records weigh alike, and what must come on top for one to cost as much as the call around it."""
 _SHORTEST_REST, _LONGEST_REST = 30.0, 600.0
 _FIRST_AUDIT, _RAREST_AUDIT = 2, 64
 _LONGEST_TRUST = 30.0
@@ -148,6 +148,6 @@ def page_cost(*, rows: int, size_bytes: int, seconds: float, status_seconds: flo
         seconds: How long it took.
         status_seconds: How long a status call takes.
     """
-    weight = size_bytes / max(rows, 1) / _HEAVY_BYTES
+    weight = max(0.0, size_bytes / max(rows, 1) - _USUAL_BYTES) / _HEAVY_BYTES
     row = (_ROW_COST + weight) / (1.0 + weight)
     return 1.0 + rows * row + max(0.0, seconds - status_seconds)

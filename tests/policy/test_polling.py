@@ -312,6 +312,25 @@ def test_lists_keep_to_the_budget():
     assert schedule.list_delay(KIND.model, now=now, calls=10, rows=1000) >= 5.0
 
 
+def test_until_one_has_ended_jobs_are_listed_again_after_a_share_of_their_age():
+    schedule = PollSchedule(PollingPolicy(max_poll_interval=1000.0))
+    crowd = [begin(schedule) for _ in range(200)]
+
+    def delay(age, rows=200):
+        for track in crowd[1:]:
+            schedule.seen(track, now=age, chance=0.5, running=True)
+        return schedule.list_delay(KIND.model, now=age, calls=1, rows=rows)
+
+    assert delay(32.0) < 0.2 * 32.0
+    assert delay(64.0) == pytest.approx(2 * delay(32.0), rel=0.2)
+    assert 2 * delay(64.0) < delay(64.0, rows=20_000)
+    begin(schedule, now=64.0)  # a newcomer makes no haste
+    assert delay(64.0) > 0.1 * 64.0
+    before = delay(2000.0)
+    schedule.finished(crowd[0], now=2000.0, exact=2000.0)
+    assert delay(2000.0) < before
+
+
 def test_a_lone_job_of_an_unknown_kind_is_asked_about_soon_and_then_ever_later():
     schedule = PollSchedule(PollingPolicy())
     track = begin(schedule, chance=0.0)
@@ -336,10 +355,10 @@ def test_of_many_jobs_of_an_unknown_kind_a_few_are_asked_about_soon():
 
 def test_the_last_of_a_crowd_are_asked_about_sooner_for_all_wait_for_them():
     schedule, now = experienced()
-    crowd = [begin(schedule, now=now, chance=0.0) for _ in range(300)]
+    crowd = [begin(schedule, now=now, chance=0.9) for _ in range(300)]
 
     def interval(age):
-        schedule.seen(crowd[0], now=now + age, chance=0.0, running=True)
+        schedule.seen(crowd[0], now=now + age, chance=0.9, running=True)
         return schedule.due(crowd[0], now=now + age) - now - age
 
     usual, late = interval(50), interval(100)
@@ -348,7 +367,21 @@ def test_the_last_of_a_crowd_are_asked_about_sooner_for_all_wait_for_them():
     assert interval(50) == pytest.approx(usual, rel=0.1)
     assert interval(100) == pytest.approx(0.8)
     assert late > 1.0
+    for track in crowd[1:3]:
+        schedule.seen(track, now=now + 100, chance=0.9, running=True)
+    assert schedule.list_delay(KIND.model, now=now + 100, calls=1, rows=300) == pytest.approx(0.8, rel=0.1)
     for track in crowd[:3]:
         schedule.gave_up(track)
-    crowd = [begin(schedule, now=now, chance=0.0)]
+    crowd = [begin(schedule, now=now, chance=0.9)]
     assert interval(100) == pytest.approx(late, rel=0.1)
+
+
+def test_of_a_huge_crowd_only_a_handful_are_the_last():
+    schedule, now = experienced()
+    crowd = [begin(schedule, now=now) for _ in range(1000)]
+    for track in crowd[5:]:
+        schedule.gave_up(track)
+    schedule.seen(crowd[0], now=now + 200, chance=0.0, running=True)
+    assert schedule.due(crowd[0], now=now + 200) > now + 202
+    schedule.gave_up(crowd[4])
+    assert schedule.due(crowd[0], now=now + 200) == pytest.approx(now + 201.6)

@@ -149,6 +149,14 @@ def test_a_heavy_row_costs_as_much_as_a_call_of_its_own():
     assert heavy > 90
 
 
+def test_rows_of_a_usual_size_weigh_alike():
+    costs = {
+        page_cost(rows=100, size_bytes=size, seconds=0, status_seconds=0) for size in (0, 20_000, 200_000)
+    }
+    assert len(costs) == 1
+    assert page_cost(rows=100, size_bytes=400_000, seconds=0, status_seconds=0) > costs.pop() + 1
+
+
 def test_a_sweep_of_fewer_jobs_is_expected_to_cost_less_but_never_less_than_a_call():
     listing = begun(alive=1000)
     assert listing.expected(1000)[0] == 1.0
