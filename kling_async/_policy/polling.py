@@ -30,7 +30,7 @@ _LOAD_CHANGE = 1.1
 """Spread the budget anew when the demand has changed by this factor."""
 _LAST, _MOST_LAST, _LAST_INTERVAL = 0.01, 4, 0.008
 """The last few of a crowd, as this share of it and this number, are asked about after this share of their age at the
-latest: whoever waits for all of them waits for these.
+latest, times the square root of how many they are: whoever waits for all of them waits for these.
 """
 _BORROW_FROM = 5
 """So many ends seen of another kind of a model are worth more than a general guess."""
@@ -158,7 +158,7 @@ class PollSchedule:
         """Seconds until a job is asked about at the latest: no limit, but for the last few that take longer than usual."""
         if self._tracked > min(_MOST_LAST, _LAST * self._most) or age <= stage.usual:
             return math.inf
-        return _LAST_INTERVAL * age
+        return _LAST_INTERVAL * age * math.sqrt(self._tracked)
 
     def is_scouting(self, track: Track) -> bool:
         """Whether a job is asked about early, so that something is learned of all jobs of its kind."""
