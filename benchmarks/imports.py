@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from typing import Any
 
 from benchmarks import figures, machine
 
 MARK_MS = 60.0
+_PROGRAM = """
+import asyncio, time
+before = len(sys.modules)
+start = time.perf_counter()
+import kling_async
+print(f'{{"import_ms": {(time.perf_counter() - start) * 1e3}, "modules": {len(sys.modules) - before}}}')
+"""
 
 
 def measure(quick: bool) -> dict[str, Any]:  # noqa: FBT001  # every measure's form
     """Milliseconds over many fresh processes that find everything compiled, as after the first run of a program."""
     rounds = 3 if quick else 31
-    machine.in_fresh_process("benchmarks.imports", {})
-    samples = [machine.in_fresh_process("benchmarks.imports", {}) for _ in range(rounds)]
+    machine.in_bare_process(_PROGRAM)
+    samples = [machine.in_bare_process(_PROGRAM) for _ in range(rounds)]
     return {
         "measure": "imports",
         "environment": machine.environment(),
@@ -23,20 +28,6 @@ def measure(quick: bool) -> dict[str, Any]:  # noqa: FBT001  # every measure's f
         "import_ms": figures.spread([sample["import_ms"] for sample in samples]),
         "modules": samples[0]["modules"],
     }
-
-
-def main() -> None:
-    """Time the import in this very process and print it as JSON."""
-    import asyncio
-    import json
-
-    before = {*sys.modules, asyncio.__name__}
-    start = time.perf_counter()
-    import kling_async
-
-    import_ms = (time.perf_counter() - start) * 1e3
-    modules = len({*sys.modules, kling_async.__name__} - before)
-    print(json.dumps({"import_ms": import_ms, "modules": modules}))
 
 
 def table(result: dict[str, Any]) -> str:

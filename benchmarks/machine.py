@@ -59,8 +59,15 @@ def start(
     stderr: int | None = None,
 ) -> subprocess.Popen[str]:
     """A new interpreter that runs `main()` of one of these modules, with `argument` as its argument."""
-    program = f"import sys; sys.path.append({str(HERE.parent)!r}); from {module} import main; main()"
-    command = [sys.executable, "-c", program, argument]
+    program = f"from {module} import main; main()"
+    return _start(program, argument, processor=processor, stdin=stdin, stderr=stderr)
+
+
+def _start(
+    program: str, *arguments: str, processor: int | None, stdin: int | None = None, stderr: int | None = None
+) -> subprocess.Popen[str]:
+    path = f"import sys; sys.path.append({str(HERE.parent)!r})"
+    command = [sys.executable, "-c", f"{path}\n{program}", *arguments]
     with _first:
         environ = {**os.environ, "PYTHONPYCACHEPREFIX": _compiled().name}
     environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -142,10 +149,23 @@ def in_fresh_process(module: str, argument: dict[str, Any]) -> dict[str, Any]:
     """
     _, processor = processors()
     text = json.dumps(argument)
-    process = start(module, processor=processor, argument=text, stderr=subprocess.PIPE)
+    return _printed(start(module, processor=processor, argument=text, stderr=subprocess.PIPE), argument)
+
+
+def in_bare_process(program: str) -> dict[str, Any]:
+    """What a few lines print as JSON, run on the client's processor by an interpreter that has imported nothing else.
+
+    Raises:
+        ChildFailedError: it ended with another status than 0.
+    """
+    _, processor = processors()
+    return _printed(_start(program, processor=processor, stderr=subprocess.PIPE), program)
+
+
+def _printed(process: subprocess.Popen[str], what: object) -> dict[str, Any]:
     output, errors = process.communicate()
     if process.returncode:
-        raise ChildFailedError(f"{argument} ended with status {process.returncode}: {errors[-2000:]}")
+        raise ChildFailedError(f"{what} ended with status {process.returncode}: {errors[-2000:]}")
     result: dict[str, Any] = json.loads(output.splitlines()[-1])
     return result
 

@@ -22,7 +22,8 @@ if __name__ == "__main__":
 
 from benchmarks import figures, machine, simulation
 from benchmarks.simulation import Adaptive, Draw, Life, Report, log_normal
-from kling_async._policy.polling import PollingPolicy, PollSchedule
+from kling_async._policy.polling import PollingPolicy
+from kling_async._policy.schedule import PollSchedule
 from kling_async._policy.stage import Kind
 
 Row = dict[str, Any]

@@ -12,7 +12,8 @@ from typing import TypeAlias
 import attrs
 
 from benchmarks.figures import quantile
-from kling_async._policy.polling import PollingPolicy, PollSchedule, Track
+from kling_async._policy.polling import PollingPolicy
+from kling_async._policy.schedule import PollSchedule, Track
 from kling_async._policy.stage import Kind
 
 DEADLINE = 3600.0

@@ -22,7 +22,8 @@ from kling_async._engine.watch import Watcher
 from kling_async._engine.watched import Watched
 from kling_async._policy.outcome import error_of, state_of
 from kling_async._policy.pace import Limits, TokenBucket
-from kling_async._policy.polling import PollingPolicy, PollSchedule
+from kling_async._policy.polling import PollingPolicy
+from kling_async._policy.schedule import PollSchedule
 from kling_async._policy.stage import Kind
 from kling_async._wire.codec import structure_job, structure_model, structure_model_ids
 from kling_async._wire.endpoints import MODEL, MODELS, STATUS

@@ -11,7 +11,7 @@ from anyio.abc import TaskGroup
 
 from kling_async._engine.call import Caller
 from kling_async._engine.watched import Watch, Watched
-from kling_async._policy.polling import PollSchedule
+from kling_async._policy.schedule import PollSchedule
 from kling_async._policy.sweeping import Listing, page_cost
 from kling_async._wire.codec import RowPage, ShapeError, structure_job, structure_rows
 from kling_async._wire.endpoints import LIST

@@ -14,8 +14,8 @@ from kling_async._engine.call import Caller
 from kling_async._engine.sweep import Sweeps
 from kling_async._engine.watched import OnEnd, Watched
 from kling_async._policy.pace import TokenBucket
-from kling_async._policy.polling import PollSchedule
 from kling_async._policy.retry import backoff
+from kling_async._policy.schedule import PollSchedule
 from kling_async._policy.stage import Kind
 from kling_async._wire.codec import structure_job
 from kling_async._wire.endpoints import STATUS

@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 
 import attrs
 
-from kling_async._policy.polling import Track
+from kling_async._policy.schedule import Track
 from kling_async.errors import KlingError
 from kling_async.models import Job, JobStatus
 
