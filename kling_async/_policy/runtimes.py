@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from itertools import pairwise
 
-from kling_async._policy.ages import BINS, LOG_EDGES, LOG_MIDDLES, WIDTHS, bin_of
+from kling_async._policy.ages import BINS, EDGES, LOG_EDGES, LOG_MIDDLES, WIDTHS, bin_of
 from kling_async._policy.guesses import Guesses, guess
 from kling_async._policy.lognormal import LogNormal, fit, with_strays
 
@@ -70,6 +71,20 @@ class RunTimes:
     def hazard(self, age: float) -> float:
         """Chance per second that a job of this age ends now, if it has not yet."""
         return self.hazards[bin_of(age)]
+
+    def likely(self, *, after: float, before: float) -> float:
+        """About the age at which a job left the state that was seen in it at one age and out of it at another: the median."""
+        first, last = bin_of(after), bin_of(before)
+        edges = [after, *EDGES[first + 1 : last + 1], before]
+        spans = list(zip(pairwise(edges), self.hazards[first : last + 1], strict=True))
+        chance = math.fsum(hazard * (end - begin) for (begin, end), hazard in spans)
+        rest = -math.log(0.5 + 0.5 * math.exp(-chance))
+        for (begin, end), hazard in spans:
+            here = hazard * (end - begin)
+            if here >= rest > 0:
+                return begin + rest / hazard
+            rest -= here
+        return 0.5 * (after + before)
 
     def began(self) -> None:
         """A job entered the state, at age 0."""

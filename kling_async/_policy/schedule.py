@@ -118,7 +118,7 @@ class PollSchedule:
             interval = stage.interval(age, self._pressure)
         if (track.is_scout or self._makes_a_scout(track, now)) and self.is_scouting(track):
             interval = min(interval, max(self._shortest, _EARLY * age))
-        interval *= 1 - stage.jitter(age) * track.chance
+        interval *= 1 - track.course.jitter(age) * track.chance
         return track.asked + max(self._shortest, min(latest, interval))
 
     def _latest(self, stage: Stage, age: float) -> float:
@@ -155,11 +155,14 @@ class PollSchedule:
         """
         stage = track.stage
         if running and stage is track.course.waiting:
-            self._leave(track, now=now)
+            before, waited = track.asked - track.since, now - track.since
+            waited = (
+                stage.times.likely(after=before, before=waited) if age is None else waited - max(0.0, age)
+            )
+            self._leave(track, now=now, exact=max(0.0, waited))
             track.course.starts += 1
-            began = 0.5 * (track.asked + now) if age is None else now - max(0.0, age)
             track.stage = stage = track.course.running
-            track.since = track.asked = began
+            track.since = track.asked = track.since + waited
             stage.times.began()
         stage.times.seen(now - track.since, before=track.asked - track.since)
         track.asked, track.chance = now, chance

@@ -137,10 +137,6 @@ class Stage:
         """Calls a second that a job of this age is worth."""
         return self.rates[bin_of(age)]
 
-    def jitter(self, age: float) -> float:
-        """Share of the interval from this age that chance may take off."""
-        return _JITTER if age > 0 or self.times.samples else _FIRST_JITTER
-
     def turns_page(self) -> bool:
         """Whether ends have so grown in number that what was planned before is worth planning anew."""
         samples = self.times.samples
@@ -163,6 +159,11 @@ class Course:
     """How many were done and never seen to start."""
     scouts: int = 0
     """How many of those in flight are asked about early."""
+
+    def jitter(self, age: float) -> float:
+        """Share of the interval from this age that chance may take off."""
+        has_ends = self.jumps or self.running.times.samples
+        return _JITTER if age > 0 or has_ends else _FIRST_JITTER
 
     def wants_lesson(self, stage: Stage, now: float) -> bool:
         """Whether `keep_up` would change much for jobs in this stage; those that wait will run next."""

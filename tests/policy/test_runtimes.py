@@ -187,3 +187,25 @@ def test_unfinished_jobs_alone_never_make_a_young_one_likelier_to_end(seen_at, c
     youngest = min(seen_at)
     for part in (0.2, 0.5, 0.9):
         assert after.hazard(part * youngest) <= before.hazard(part * youngest) * 1.01
+
+
+@given(run=st.floats(0.1, 1e4), after=ages, longer=st.floats(0.0, 1e5))
+@settings(max_examples=50)
+def test_a_job_left_between_the_two_ages_that_are_known(run, after, longer):
+    times = taught([run] * 3)
+    assert after <= times.likely(after=after, before=after + longer) <= after + longer
+
+
+def test_where_jobs_are_known_to_leave_soon_one_that_was_long_not_seen_left_soon():
+    quick, slow = taught([0.4] * 20, width=0.2), taught([20.0] * 20)
+    assert quick.likely(after=0.0, before=30.0) < 1.0
+    assert slow.likely(after=0.0, before=30.0) == pytest.approx(20.0, abs=3.0)
+    assert slow.likely(after=0.0, before=1.0) < 1.0
+
+
+def test_half_of_those_that_leave_in_a_while_do_so_before_the_likely_age():
+    dice = random.Random(3)  # noqa: S311 - samples, no secret
+    runs = [60.0 * math.exp(dice.gauss(0, 0.35)) for _ in range(2000)]
+    likely = taught(runs).likely(after=50.0, before=90.0)
+    within = [run for run in runs if 50.0 < run <= 90.0]
+    assert sum(run <= likely for run in within) / len(within) == pytest.approx(0.5, abs=0.05)

@@ -182,14 +182,31 @@ def test_a_new_kind_borrows_from_another_of_its_model():
     assert first < 0.5 * (schedule.due(from_image, now=now) - now)
 
 
-def test_run_time_counts_from_the_middle_between_waiting_and_running():
+def test_run_time_counts_from_when_jobs_are_likely_to_start():
     schedule, now = experienced()
     track = begin(schedule, now=now, running=False)
     schedule.seen(track, now=now + 20.0, chance=0.5, running=True)
-    assert track.since == now + 10.0
+    assert now + 3.0 < track.since < now + 17.0
+    for _ in range(20):
+        schedule.seen(begin(schedule, now=now, running=False), now=now + 0.2, chance=0.5, running=True)
+    track = begin(schedule, now=now, running=False)
+    schedule.due(track, now=now + 19.0)
+    schedule.seen(track, now=now + 20.0, chance=0.5, running=True)
+    assert now < track.since < now + 1.0
     told = begin(schedule, now=now, running=False)
     schedule.seen(told, now=now + 20.0, chance=0.5, running=True, age=3.0)
     assert told.since == now + 17.0
+
+
+def test_of_jobs_that_wait_some_are_asked_about_early_until_one_has_ended():
+    schedule = PollSchedule(PollingPolicy())
+    with_company(schedule, KIND)
+    for _ in range(3):
+        schedule.seen(begin(schedule, running=False), now=0.2, chance=0.5, running=True)
+    late, early = (begin(schedule, now=1.0, running=False, chance=chance) for chance in (0.0, 1.0))
+    assert schedule.due(early, now=1.0) - 1.0 < 0.3 * (schedule.due(late, now=1.0) - 1.0)
+    schedule.finished(begin(schedule), now=30.0)
+    assert schedule.due(early, now=30.0) - 1.0 > 0.6 * (schedule.due(late, now=30.0) - 1.0)
 
 
 def test_a_job_once_seen_running_stays_so():

@@ -56,13 +56,14 @@ def test_jobs_are_asked_about_when_they_are_likely_to_end():
 def test_the_mean_lag_is_the_one_asked_for(lag):
     stage = stage_of(60.0, 0.35)
     stage.plan(lag=lag)
+    course = Course(Kind("kling-v2-6"), waiting=Stage(RunTimes(expected=8.0), 30.0), running=stage)
     dice = random.Random(2)  # noqa: S311 - samples, no secret
     lags = []
     for _ in range(400):
         end = 60.0 * math.exp(dice.gauss(0, 0.35))
         now = 0.0
         while now < end:
-            now += stage.free_interval(now) * (1 - stage.jitter(now) * dice.random())
+            now += stage.free_interval(now) * (1 - course.jitter(now) * dice.random())
         lags.append(now - end)
     assert sum(lags) / len(lags) == pytest.approx(lag, rel=0.25)
 
@@ -118,8 +119,18 @@ def test_however_short_jobs_are_time_brings_few_lessons():
 
 
 def test_chance_spreads_the_first_question_widely_while_nothing_has_ended():
-    fresh, known = Stage(RunTimes(expected=100.0), 30.0), stage_of(60.0, 0.35)
-    assert fresh.jitter(0.0) > fresh.jitter(5.0) == known.jitter(0.0)
+    course = new_course(Kind("kling-v2-6"), longest=30.0)
+    course.waiting.times.began()
+    course.waiting.times.finished(0.2, before=0.0)
+    course.starts += 1
+    wide = course.jitter(0.0)
+    assert wide > course.jitter(5.0)
+    course.running.times.began()
+    course.running.times.finished(60.0, before=0.0)
+    assert course.jitter(0.0) == course.jitter(5.0)
+    jumping = new_course(Kind("kling-v2-6"), longest=30.0)
+    jumping.jumps += 1
+    assert jumping.jitter(0.0) < wide
 
 
 def test_pages_turn_with_the_first_ends_and_no_more_when_knowledge_is_settled():
