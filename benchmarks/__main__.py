@@ -63,9 +63,9 @@ def _names(text: str) -> list[str]:
 
 
 def _number(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    return int(text)
 
 
 def _accepted_by(name: str, options: dict[str, Any]) -> dict[str, Any]:

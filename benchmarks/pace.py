@@ -43,10 +43,6 @@ def _queued(dice: random.Random) -> Life:
     return Life(wait=10 * math.exp(dice.gauss(0, 0.8)), run=log_normal(60, 0.35)(dice).run)
 
 
-def _told_waiting(dice: random.Random) -> Life:
-    return Life(wait=0.1, run=log_normal(60, 0.35)(dice).run)
-
-
 def _silent(dice: random.Random) -> Life:
     return Life(run=log_normal(60, 0.35)(dice).run, shows_running=False)
 
@@ -57,7 +53,7 @@ def _now_and_then(draw: Draw, *, share: float, other: Draw) -> Draw:
 
 OTHERS: dict[str, Draw] = {
     "60 s, after a queue of 10 s": _queued,
-    "60 s, told waiting but runs": _told_waiting,
+    "60 s, told waiting but runs": lambda dice: Life(wait=0.1, run=log_normal(60, 0.35)(dice).run),
     "60 s, never shown running": _silent,
     "60 s, 1 % stuck for ever": _now_and_then(
         log_normal(60, 0.35), share=0.01, other=lambda _: Life(run=math.inf)

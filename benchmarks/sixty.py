@@ -42,8 +42,8 @@ def measure(quick: bool, *, subjects: Sequence[str] = (), seeds: int = 1) -> dic
     for name in clients.chosen(subjects, OURS):
         machine.tell(f"{name}, {jobs} jobs")
         draws = [
-            Workload(median=median, rows_per_call=OURS.get(name, ("", 100))[1], seed=seed + 1)
-            for seed in range(seeds)
+            Workload(median=median, rows_per_call=OURS.get(name, ("", 100))[1], seed=seed)
+            for seed in range(1, seeds + 1)
         ]
         with ThreadPoolExecutor(seeds) as pool:
             rows += pool.map(partial(_one_crowd, name, jobs), draws)

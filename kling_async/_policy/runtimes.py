@@ -10,6 +10,7 @@ from itertools import pairwise
 from kling_async._policy.ages import BINS, EDGES, LOG_EDGES, LOG_MIDDLES, WIDTHS, bin_of
 from kling_async._policy.guesses import Guesses, guess
 from kling_async._policy.lognormal import LogNormal, fit, with_strays
+from kling_async._policy.timetable import age_at
 
 _GROWTH = 1.3
 """Learn anew when finished jobs have grown by this factor: a hundred thousand of them cost some sixty lessons."""
@@ -75,16 +76,15 @@ class RunTimes:
     def likely(self, *, after: float, before: float) -> float:
         """About the age at which a job left the state that was seen in it at one age and out of it at another: the median."""
         first, last = bin_of(after), bin_of(before)
-        edges = [after, *EDGES[first + 1 : last + 1], before]
-        spans = list(zip(pairwise(edges), self.hazards[first : last + 1], strict=True))
-        chance = math.fsum(hazard * (end - begin) for (begin, end), hazard in spans)
-        rest = -math.log(0.5 + 0.5 * math.exp(-chance))
-        for (begin, end), hazard in spans:
-            here = hazard * (end - begin)
-            if here >= rest > 0:
-                return begin + rest / hazard
-            rest -= here
-        return 0.5 * (after + before)
+        spans = pairwise([after, *EDGES[first + 1 : last + 1], before])
+        hazards = self.hazards[first : last + 1]
+        chance = math.fsum(
+            hazard * (end - begin) for hazard, (begin, end) in zip(hazards, spans, strict=True)
+        )
+        half = -math.log(0.5 + 0.5 * math.exp(-chance))
+        if half <= 0:
+            return 0.5 * (after + before)
+        return min(max(after, age_at(self.hazards, half, after=after)), before)
 
     def began(self) -> None:
         """A job entered the state, at age 0."""

@@ -155,10 +155,11 @@ class PollSchedule:
         """
         stage = track.stage
         if running and stage is track.course.waiting:
-            before, waited = track.asked - track.since, now - track.since
-            waited = (
-                stage.times.likely(after=before, before=waited) if age is None else waited - max(0.0, age)
-            )
+            shown, elapsed = track.asked - track.since, now - track.since
+            if age is None:
+                waited = stage.times.likely(after=shown, before=elapsed)
+            else:
+                waited = elapsed - max(0.0, age)
             self._leave(track, now=now, exact=max(0.0, waited))
             track.course.starts += 1
             track.stage = stage = track.course.running

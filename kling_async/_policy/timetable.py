@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from kling_async._policy.ages import BINS, EDGES, WIDTHS
+from kling_async._policy.ages import BINS, EDGES, WIDTHS, bin_of
 
 _TURNS = 0.25
 """Share of a tight budget that goes round all jobs in turn, at the most."""
@@ -49,12 +49,17 @@ def press(*, demand: float, budget: float, jobs: int, longest: float) -> Pressur
 
 def median(hazards: Sequence[float]) -> float:
     """The age that half of the jobs reach."""
-    left = math.log(2.0)
-    for i, hazard in enumerate(hazards):
-        chance = hazard * WIDTHS[i]
-        if chance >= left:
-            return EDGES[i] + left / hazard
-        left -= chance
+    return age_at(hazards, math.log(2.0))
+
+
+def age_at(hazards: Sequence[float], chance: float, *, after: float = 0.0) -> float:
+    """The age at which so much hazard has gathered from another age on; the last edge of the grid if it never has."""
+    for i in range(bin_of(after), BINS):
+        begin = max(after, EDGES[i])
+        here = hazards[i] * (EDGES[i + 1] - begin)
+        if here >= chance:
+            return begin + chance / hazards[i]
+        chance -= here
     return EDGES[-1]
 
 
