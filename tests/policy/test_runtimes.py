@@ -196,7 +196,7 @@ def test_a_job_left_between_the_two_ages_that_are_known(run, after, longer):
     assert after <= times.likely(after=after, before=after + longer) <= after + longer
 
 
-@pytest.mark.parametrize(("after", "before"), [(5.0, 5.0), (1e6, 2e6), (0.0, 1e-12)])
+@pytest.mark.parametrize("after, before", [(5.0, 5.0), (1e6, 2e6), (0.0, 1e-12)])
 def test_it_left_between_them_at_the_ends_of_all_ages_too(after, before):
     assert after <= taught([60.0] * 3).likely(after=after, before=before) <= before
 
