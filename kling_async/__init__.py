@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from kling_async._policy.pace import Limits
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.retry import RetryPolicy
+from kling_async.batch_result import BatchResult
+from kling_async.catalog import ModelInfo
 from kling_async.client import KlingClient
 from kling_async.config import __version__
 from kling_async.errors import (
@@ -37,18 +39,9 @@ from kling_async.errors import (
     RateLimitError,
     WaitTimeoutError,
 )
-from kling_async.models import (
-    BatchResult,
-    Job,
-    JobStatus,
-    Media,
-    ModelInfo,
-    Outcome,
-    Result,
-    ResultState,
-    VideoOptions,
-    VideoRequest,
-)
+from kling_async.jobs import Job, JobStatus, Media, Outcome
+from kling_async.requests import VideoOptions, VideoRequest
+from kling_async.results import Result, ResultState
 
 if TYPE_CHECKING:
     from kling_async._journal.journal import Journal

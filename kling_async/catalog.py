@@ -12,7 +12,9 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import PurePath, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 import attrs
@@ -205,3 +207,18 @@ def _broken_url(field: str, value: str, suffixes: Sequence[str]) -> list[str]:
     if PurePosixPath(parts.path).suffix.lower() not in suffixes:
         return [f"{field} must be the URL of a file ending in {', '.join(suffixes)}, not {shown(value)}"]
     return []
+
+
+@attrs.frozen(kw_only=True)
+class ModelInfo:
+    """What the service says about one model; every field but `id` may be missing."""
+
+    id: str
+    kind: str | None = None
+    """Such as `video`."""
+    parameters: tuple[Mapping[str, Any], ...] = attrs.field(default=(), hash=False)
+    """Each parameter as the service describes it: `name`, `type`, `required`, `default_value`, `min`, `max`."""
+    price: Decimal | None = None
+    """US dollars per unit; the unit is in `raw["price_info"]["unit"]`. None where it is not published."""
+    raw: Mapping[str, Any] = attrs.field(factory=dict, repr=False, hash=False)
+    """The whole description as it was answered."""

@@ -15,16 +15,12 @@ from typing import TYPE_CHECKING, NamedTuple, Self, Unpack
 from kling_async._policy.pace import Limits
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.retry import RetryPolicy
+from kling_async.batch_result import BatchResult
+from kling_async.catalog import ModelInfo
 from kling_async.config import __version__, read_settings
-from kling_async.models import (
-    BatchResult,
-    Job,
-    ModelInfo,
-    Result,
-    VideoOptions,
-    check_options,
-    request_from,
-)
+from kling_async.jobs import Job
+from kling_async.requests import VideoOptions, check_options, request_from
+from kling_async.results import Result
 
 if TYPE_CHECKING:
     from decimal import Decimal

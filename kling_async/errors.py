@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kling_async.models import Job
+    from kling_async.jobs import Job
 
 
 class KlingError(Exception):

@@ -15,7 +15,8 @@ from typing import TypeAlias
 import attrs
 
 from kling_async.errors import KlingError
-from kling_async.models import Job, JobStatus, ResultState
+from kling_async.jobs import Job, JobStatus
+from kling_async.results import ResultState
 
 __all__ = [
     "Downloaded",

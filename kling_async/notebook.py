@@ -27,7 +27,9 @@ from kling_async._display.tiles import (
     tile_of,
     tile_of_job,
 )
-from kling_async.models import BatchResult, Job, Result, ResultState
+from kling_async.batch_result import BatchResult
+from kling_async.jobs import Job
+from kling_async.results import Result, ResultState
 
 __all__ = ["Gallery"]
 

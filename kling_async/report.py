@@ -25,8 +25,8 @@ from kling_async._display.overview import (
 )
 from kling_async._display.page import colour_rules, escape
 from kling_async._display.timeline import time_line
+from kling_async.batch_result import BatchResult
 from kling_async.errors import ConfigurationError, KlingError
-from kling_async.models import BatchResult
 
 MOST_CARDS = 5_000
 """Results that get a card: a page of more would not open on many machines."""

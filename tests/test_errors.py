@@ -33,7 +33,7 @@ from kling_async.errors import (
     RateLimitError,
     WaitTimeoutError,
 )
-from kling_async.models import Job, JobStatus, Media, Outcome
+from kling_async.jobs import Job, JobStatus, Media, Outcome
 
 TREE = {
     KlingError: (Exception,),

@@ -10,7 +10,8 @@ import pytest
 from kling_async import events
 from kling_async.errors import KlingError
 from kling_async.events import Event, Finished, Notifier, Retrying, StatusChanged
-from kling_async.models import JobStatus, ResultState
+from kling_async.jobs import JobStatus
+from kling_async.results import ResultState
 
 CHANGED = StatusChanged(at=1.0, index=3, request_id="a", status=JobStatus.SUCCESS, previous=JobStatus.QUEUED)
 NAMES = {

@@ -22,8 +22,8 @@ from kling_async import (
     ResultState,
 )
 from kling_async import report as room
-from kling_async.models import VideoRequest
 from kling_async.report import report_html, write_report
+from kling_async.requests import VideoRequest
 
 VIDEO, STILL = "https://storage.example/a.mp4", "https://pictures.example:8443/a.jpg"
 

@@ -18,7 +18,7 @@ from kling_async._display.page import (
     words_of_state,
 )
 from kling_async._display.timeline import UNSAVED, WORDS, Row, Stretch, mini_picture
-from kling_async.models import Result
+from kling_async.results import Result
 
 _LONG = 220
 """Characters of a prompt that are shown at once."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from kling_async.events import Event, Finished, Resumed, StatusChanged, SubmitReconciled, Submitted
-from kling_async.models import Job
+from kling_async.jobs import Job
 
 _LEAST_SHARE = 0.1
 """A batch whose jobs are overdue will still take this share of a usual job."""

@@ -19,7 +19,7 @@ from kling_async.events import (
     Submitted,
     Throttled,
 )
-from kling_async.models import Job, JobStatus
+from kling_async.jobs import Job, JobStatus
 
 _NEVER = math.nan
 _AT_ONCE = 256

@@ -26,8 +26,9 @@ from kling_async._display.timeline import (
     most_at_once,
     rows_picture,
 )
+from kling_async.batch_result import BatchResult
 from kling_async.errors import DownloadError, KlingError
-from kling_async.models import BatchResult, Result, ResultState
+from kling_async.results import Result, ResultState
 
 _MOST_NAMED = 12
 _SECONDS_IN_MINUTE = 60.0

@@ -14,7 +14,8 @@ from urllib.parse import quote, urlsplit
 import attrs
 
 from kling_async._policy.fetching import refusal
-from kling_async.models import Job, Result, ResultState
+from kling_async.jobs import Job
+from kling_async.results import Result, ResultState
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 """What no page may hold, or what no encoding can write."""

@@ -22,7 +22,8 @@ from kling_async.events import (
     Submitted,
     Throttled,
 )
-from kling_async.models import Job, JobStatus, ResultState
+from kling_async.jobs import Job, JobStatus
+from kling_async.results import ResultState
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -22,7 +22,8 @@ from kling_async._display.page import (
     web_source,
     words_of_state,
 )
-from kling_async.models import Job, JobStatus, Result, ResultState
+from kling_async.jobs import Job, JobStatus
+from kling_async.results import Result, ResultState
 
 WIDTH = 256
 """Pixels of a tile among others."""

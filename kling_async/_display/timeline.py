@@ -13,7 +13,7 @@ import attrs
 
 from kling_async._display.history import History, Span
 from kling_async._display.page import clock_text
-from kling_async.models import Result, ResultState
+from kling_async.results import Result, ResultState
 
 _WIDE = 10_000
 """Units across a picture."""

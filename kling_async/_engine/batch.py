@@ -25,7 +25,7 @@ from kling_async._policy.budget import Budget, Prices
 from kling_async._policy.window import Window
 from kling_async.errors import ConfigurationError, JournalError
 from kling_async.events import Notifier
-from kling_async.models import Result
+from kling_async.results import Result
 
 _log = logging.getLogger("kling_async")
 

@@ -20,7 +20,9 @@ from kling_async._policy.budget import Budget
 from kling_async._policy.stage import Kind
 from kling_async.errors import ConfigurationError, JournalError, KlingError
 from kling_async.events import Notifier, Spent, SubmitAmbiguous, Submitted
-from kling_async.models import Job, Result, ResultState, VideoRequest
+from kling_async.jobs import Job
+from kling_async.requests import VideoRequest
+from kling_async.results import Result, ResultState
 
 
 class Way(Protocol):

@@ -16,7 +16,7 @@ from kling_async._wire.endpoints import Endpoint, url_for
 from kling_async._wire.replies import decode, error_for
 from kling_async.errors import APIResponseError, KlingError
 from kling_async.events import Notifier, Retrying
-from kling_async.models import Job
+from kling_async.jobs import Job
 
 T = TypeVar("T")
 

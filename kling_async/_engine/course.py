@@ -27,7 +27,9 @@ from kling_async._policy.submission import is_throttled
 from kling_async._policy.window import Window
 from kling_async.errors import AmbiguousSubmitError, DownloadError, InvalidRequestError, KlingError
 from kling_async.events import Downloaded, Finished, Notifier, NotSubmitted, Resumed, SubmitReconciled
-from kling_async.models import Job, Result, ResultState, VideoRequest
+from kling_async.jobs import Job
+from kling_async.requests import VideoRequest
+from kling_async.results import Result, ResultState
 
 OnAmbiguous: TypeAlias = Literal["report", "resend"]
 """What becomes of a paid POST whose fate stays unknown: it is told, or sent again at the risk of paying twice."""

@@ -22,7 +22,7 @@ from kling_async._wire.codec import structure_job
 from kling_async._wire.endpoints import STATUS
 from kling_async.errors import APIStatusError, ConfigurationError, DownloadError, KlingError
 from kling_async.events import Downloading, Notifier, Retrying
-from kling_async.models import Job
+from kling_async.jobs import Job
 
 _GONE = frozenset({403, 404, 410})
 """What storage answers at an address that is no longer good."""

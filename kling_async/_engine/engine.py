@@ -27,9 +27,11 @@ from kling_async._policy.schedule import PollSchedule
 from kling_async._policy.stage import Kind
 from kling_async._wire.codec import structure_job, structure_model, structure_model_ids
 from kling_async._wire.endpoints import MODEL, MODELS, STATUS
+from kling_async.catalog import ModelInfo
 from kling_async.errors import KlingError
 from kling_async.events import Finished, Notifier, SubmitAmbiguous, SubmitReconciled, Submitted
-from kling_async.models import Job, JobStatus, ModelInfo, VideoRequest
+from kling_async.jobs import Job, JobStatus
+from kling_async.requests import VideoRequest
 
 _PICTURES = {"image", "image_url", "first_frame"}
 

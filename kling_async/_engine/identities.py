@@ -11,7 +11,7 @@ from kling_async._engine.upload import content_of, local_pictures
 from kling_async._journal.entry import Entry, Identity, fingerprint
 from kling_async._wire.codec import payload_of
 from kling_async.errors import ConfigurationError, InvalidRequestError
-from kling_async.models import VideoRequest
+from kling_async.requests import VideoRequest
 
 
 @attrs.define(eq=False)

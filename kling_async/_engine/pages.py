@@ -10,7 +10,7 @@ from kling_async._wire.codec import JobPage, structure_page
 from kling_async._wire.endpoints import LIST
 from kling_async.errors import APIResponseError
 from kling_async.events import Notifier
-from kling_async.models import Job
+from kling_async.jobs import Job
 
 _LOOKUP_ROWS = 100
 _MOST_BARREN = 10

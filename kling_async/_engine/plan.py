@@ -14,7 +14,7 @@ from kling_async._journal.entry import Entry, EntryState
 from kling_async._journal.journal import Journal
 from kling_async._wire.codec import payload_of
 from kling_async.errors import InvalidRequestError
-from kling_async.models import VideoRequest
+from kling_async.requests import VideoRequest
 
 
 @attrs.frozen

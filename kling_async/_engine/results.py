@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import anyio
 import attrs
 
-from kling_async.models import Result
+from kling_async.results import Result
 
 
 @attrs.define(eq=False)

@@ -23,7 +23,7 @@ from kling_async._policy.lookup import (
 )
 from kling_async._policy.retry import backoff, is_passing
 from kling_async.errors import AmbiguousSubmitError, KlingError
-from kling_async.models import Job
+from kling_async.jobs import Job
 
 _MOST_NOT_FOUND = 1000
 """Lost replies of callers without a journal that are remembered, so that no later one takes their jobs."""

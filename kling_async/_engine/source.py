@@ -21,7 +21,7 @@ import attrs
 
 from kling_async._journal.entry import Entry
 from kling_async.errors import ConfigurationError, InvalidRequestError
-from kling_async.models import VideoRequest, request_from
+from kling_async.requests import VideoRequest, request_from
 
 Item: TypeAlias = VideoRequest | str | Mapping[str, Any]
 """What stands for one video: a prompt, a request, or a mapping of a request's fields."""

@@ -20,7 +20,7 @@ from kling_async._wire.codec import ShapeError, structure_job, submit_body
 from kling_async._wire.endpoints import SUBMIT
 from kling_async.errors import APIResponseError, KlingError
 from kling_async.events import Notifier, Retrying, Throttled
-from kling_async.models import Job, JobStatus
+from kling_async.jobs import Job, JobStatus
 
 _log = logging.getLogger("kling_async")
 

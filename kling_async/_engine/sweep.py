@@ -16,7 +16,7 @@ from kling_async._policy.sweeping import Listing, page_cost
 from kling_async._wire.codec import RowPage, ShapeError, structure_job, structure_rows
 from kling_async._wire.endpoints import LIST
 from kling_async.errors import APIStatusError, KlingError, RateLimitError
-from kling_async.models import JobStatus
+from kling_async.jobs import JobStatus
 
 _BETWEEN_LOOKS = 0.2
 """Seconds before it is considered anew whether a list would pay."""

@@ -21,7 +21,7 @@ from kling_async._wire.endpoints import UPLOAD_URL
 from kling_async._wire.replies import error_for
 from kling_async.catalog import wire_name
 from kling_async.errors import InvalidRequestError, KlingError
-from kling_async.models import VideoRequest
+from kling_async.requests import VideoRequest
 
 CONTENT_TYPES: Mapping[str, tuple[str, str]] = {
     ".jpg": ("jpeg", "image/jpeg"),

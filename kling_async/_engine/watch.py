@@ -29,7 +29,7 @@ from kling_async.errors import (
     WaitTimeoutError,
 )
 from kling_async.events import Notifier, PollFailed, StatusChanged
-from kling_async.models import Job, JobStatus
+from kling_async.jobs import Job, JobStatus
 
 _log = logging.getLogger("kling_async")
 

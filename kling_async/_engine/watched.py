@@ -10,7 +10,7 @@ import attrs
 
 from kling_async._policy.schedule import Track
 from kling_async.errors import KlingError
-from kling_async.models import Job, JobStatus
+from kling_async.jobs import Job, JobStatus
 
 OnEnd: TypeAlias = Callable[["Watched", Job | KlingError], None]
 """Told how a wait ended: the final record, or the error that ended it."""

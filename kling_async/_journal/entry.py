@@ -15,7 +15,8 @@ import attrs
 from kling_async._wire.codec import ShapeError, payload_of, structure_job
 from kling_async.catalog import wire_name
 from kling_async.errors import InvalidRequestError
-from kling_async.models import Job, JobStatus, VideoRequest
+from kling_async.jobs import Job, JobStatus
+from kling_async.requests import VideoRequest
 
 _FINGERPRINT_BYTES = 16
 _PLAIN = frozenset({str, int, bool, type(None)})

@@ -18,7 +18,7 @@ from kling_async._journal.group_commit import GroupCommit
 from kling_async._journal.sieve import Sieve
 from kling_async._journal.store import Changes, Store, changed
 from kling_async.errors import JournalError
-from kling_async.models import ResultState
+from kling_async.results import ResultState
 
 RunSync: TypeAlias = Callable[[Callable[[Changes], None], Changes], Awaitable[None]]
 """Calls a function that blocks, with its argument, without blocking the event loop."""

@@ -10,7 +10,7 @@ import attrs
 
 from kling_async.catalog import shown
 from kling_async.errors import BudgetExceededError, ConfigurationError
-from kling_async.models import VideoRequest
+from kling_async.requests import VideoRequest
 
 Prices: TypeAlias = Mapping[str, Decimal] | Callable[[VideoRequest], Decimal | None]
 """US dollars for one video: by model id, or as a function of the request; what is not known is None or absent."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from kling_async.models import Job
+from kling_async.jobs import Job
 
 CLOCK_SKEW = 60.0
 """Seconds by which the service's clock may differ from ours."""

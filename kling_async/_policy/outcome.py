@@ -10,7 +10,8 @@ from kling_async.errors import (
     KlingError,
     WaitTimeoutError,
 )
-from kling_async.models import Job, JobStatus, ResultState
+from kling_async.jobs import Job, JobStatus
+from kling_async.results import ResultState
 
 
 def error_of(job: Job) -> JobError | None:

@@ -17,7 +17,7 @@ from kling_async.errors import (
     PermissionDeniedError,
     RateLimitError,
 )
-from kling_async.models import Job, JobStatus
+from kling_async.jobs import Job, JobStatus
 
 _CLIENT_ERRORS = range(400, 500)
 _REQUEST_TIMEOUT = 408

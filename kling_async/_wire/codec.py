@@ -19,8 +19,9 @@ from typing import Any, NoReturn, TypeVar
 import attrs
 from cattrs import Converter
 
-from kling_async.catalog import wire_name
-from kling_async.models import Job, JobStatus, Media, ModelInfo, Outcome, VideoRequest, parameters_of
+from kling_async.catalog import ModelInfo, wire_name
+from kling_async.jobs import Job, JobStatus, Media, Outcome
+from kling_async.requests import VideoRequest, parameters_of
 
 T = TypeVar("T")
 

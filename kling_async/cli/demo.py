@@ -21,7 +21,9 @@ from kling_async.cli.screen import plain, say, stdout, styled
 from kling_async.cli.service import Service, emulated
 from kling_async.cli.summary import summarise
 from kling_async.events import Downloaded, Event, Finished, StatusChanged, Submitted
-from kling_async.models import JobStatus, ResultState, VideoRequest
+from kling_async.jobs import JobStatus
+from kling_async.requests import VideoRequest
+from kling_async.results import ResultState
 
 _DEFAULT_DURATION = 5
 _TIME_SCALE = 40.0

@@ -15,7 +15,7 @@ import attrs
 
 from kling_async.catalog import shown
 from kling_async.errors import ConfigurationError
-from kling_async.models import VideoRequest
+from kling_async.requests import VideoRequest
 
 FIELDS = tuple(field.name for field in attrs.fields(VideoRequest))
 """The columns of a CSV file, and the keys of a JSON object."""

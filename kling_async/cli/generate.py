@@ -23,7 +23,7 @@ from kling_async.cli.screen import complain
 from kling_async.cli.service import Service, client_of, emulated
 from kling_async.cli.terms import Terms
 from kling_async.errors import ConfigurationError
-from kling_async.models import Result
+from kling_async.results import Result
 
 UNUSABLE = 2
 

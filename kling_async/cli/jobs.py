@@ -12,7 +12,7 @@ from kling_async._display.terminal import is_drawable
 from kling_async.cli.records import job_record
 from kling_async.cli.screen import ago, cut, plain, put, stdout, styled, tell
 from kling_async.cli.service import Service, client_of
-from kling_async.models import Job
+from kling_async.jobs import Job
 
 
 async def list_jobs(

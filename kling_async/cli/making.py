@@ -19,6 +19,7 @@ from kling_async._display.terminal import Bar, drawn
 from kling_async._engine.source import Item
 from kling_async._journal.entry import Entry
 from kling_async._journal.journal import Journal
+from kling_async.batch_result import BatchResult
 from kling_async.cli.errand import Errand
 from kling_async.cli.records import result_record
 from kling_async.cli.screen import complain, is_free_for_drawing, say, stderr, stdout, tell
@@ -26,8 +27,8 @@ from kling_async.cli.summary import FAILED, say_interrupted, summarise
 from kling_async.client import KlingClient
 from kling_async.errors import JournalError, KlingError
 from kling_async.events import Event, Notifier
-from kling_async.models import BatchResult, Result
 from kling_async.report import check_target, write_report
+from kling_async.results import Result
 
 _STOPPING = "stopping; Ctrl-C again leaves at once (waiting for the answers to what was just sent)"
 """What matters comes first: on a narrow terminal the end is cut."""

@@ -11,7 +11,7 @@ import attrs
 from kling_async._engine.source import Item, is_local
 from kling_async.cli.files import STDIN, Row, rows_of
 from kling_async.errors import ConfigurationError, InvalidRequestError
-from kling_async.models import VideoRequest, request_from
+from kling_async.requests import VideoRequest, request_from
 
 _MOST_SHOWN = 10
 

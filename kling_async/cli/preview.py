@@ -22,7 +22,7 @@ from kling_async.cli.errand import Errand
 from kling_async.cli.journals import entries_of, is_there, standing, step_of
 from kling_async.cli.screen import cut, put, say, stderr, tell
 from kling_async.errors import BudgetExceededError
-from kling_async.models import VideoRequest
+from kling_async.requests import VideoRequest
 
 _MOST_SHOWN = 5
 _LONGEST_SHOWN = 500

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kling_async._journal.entry import Entry
-from kling_async.models import Job, Result
+from kling_async.jobs import Job
+from kling_async.results import Result
 
 
 def job_record(job: Job) -> dict[str, Any]:

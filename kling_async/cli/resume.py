@@ -21,7 +21,7 @@ from kling_async.cli.preview import Preview
 from kling_async.cli.screen import say, stderr
 from kling_async.cli.service import Service, client_of
 from kling_async.cli.terms import Terms
-from kling_async.models import Result
+from kling_async.results import Result
 
 FAILED = 1
 

@@ -21,7 +21,7 @@ from kling_async.cli.records import entry_record, job_record, sent_at
 from kling_async.cli.screen import ago, complain, plain, put, say, stderr, stdout, styled, tell
 from kling_async.cli.service import Service, client_of
 from kling_async.errors import KlingError
-from kling_async.models import Job
+from kling_async.jobs import Job
 
 FAILED = 1
 _WIDE = 120

@@ -15,7 +15,7 @@ from kling_async.catalog import MODELS
 from kling_async.cli.errand import Errand
 from kling_async.cli.screen import complain, cut, say, stderr
 from kling_async.errors import BudgetExceededError, InvalidRequestError, NotFoundError
-from kling_async.models import Result, ResultState
+from kling_async.results import Result, ResultState
 
 FAILED = 1
 _PROMPT_CHARACTERS = 40

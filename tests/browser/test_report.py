@@ -16,19 +16,13 @@ from PIL import Image
 
 from kling_async._display.history import History
 from kling_async._policy.outcome import error_of
+from kling_async.batch_result import BatchResult
 from kling_async.emulator.media import Clip, encode_video
 from kling_async.errors import APIConnectionError, DownloadError, RateLimitError, WaitTimeoutError
 from kling_async.events import Downloaded, Finished, PollFailed, StatusChanged, Submitted, Throttled
-from kling_async.models import (
-    BatchResult,
-    Job,
-    JobStatus,
-    Media,
-    Outcome,
-    Result,
-    ResultState,
-    VideoRequest,
-)
+from kling_async.jobs import Job, JobStatus, Media, Outcome
+from kling_async.requests import VideoRequest
+from kling_async.results import Result, ResultState
 from tests.browser.conftest import until
 
 pytestmark = pytest.mark.browser

@@ -10,7 +10,8 @@ from rich.console import Console
 from kling_async.cli.demo import PROMPTS, Board, show
 from kling_async.errors import RateLimitError
 from kling_async.events import Finished, PollFailed, Submitted, Throttled
-from kling_async.models import Job, JobStatus, ResultState
+from kling_async.jobs import Job, JobStatus
+from kling_async.results import ResultState
 
 
 async def test_the_demo_makes_playable_videos_and_says_what_they_are(home):

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from kling_async.cli.jobs import age, table
 from kling_async.emulator import BAD_GATEWAY, Fate, Fault
-from kling_async.models import Job, JobStatus, Outcome
+from kling_async.jobs import Job, JobStatus, Outcome
 from tests.cli.conftest import FAILING
 
 

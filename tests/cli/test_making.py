@@ -10,7 +10,9 @@ from kling_async.cli.errand import Errand
 from kling_async.cli.making import Making
 from kling_async.cli.service import Service
 from kling_async.errors import JournalError
-from kling_async.models import Job, JobStatus, Result, ResultState, VideoRequest
+from kling_async.jobs import Job, JobStatus
+from kling_async.requests import VideoRequest
+from kling_async.results import Result, ResultState
 
 SAVED = Result(
     index=0,

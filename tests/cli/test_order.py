@@ -6,7 +6,7 @@ import pytest
 
 from kling_async.cli.order import explained, order_from
 from kling_async.errors import ConfigurationError, InvalidRequestError
-from kling_async.models import VideoRequest
+from kling_async.requests import VideoRequest
 
 
 def test_prompts_come_before_those_of_the_file_and_options_fill_what_is_open(home):

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from kling_async.cli.records import job_record, result_record
 from kling_async.errors import AmbiguousSubmitError, DownloadError
-from kling_async.models import Job, JobStatus, Media, Outcome, Result, ResultState, VideoRequest
+from kling_async.jobs import Job, JobStatus, Media, Outcome
+from kling_async.requests import VideoRequest
+from kling_async.results import Result, ResultState
 
 DONE = Job(
     request_id="r1",

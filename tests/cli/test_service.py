@@ -3,7 +3,7 @@ from __future__ import annotations
 from kling_async.cli.service import Service, remark
 from kling_async.errors import APIConnectionError
 from kling_async.events import Finished, Retrying
-from kling_async.models import ResultState
+from kling_async.results import ResultState
 
 
 def test_only_trouble_is_remarked_on_and_on_stderr(capfd):

@@ -23,7 +23,9 @@ from kling_async.errors import (
     NotFoundError,
 )
 from kling_async.events import Finished, Resumed, Spent, SubmitAmbiguous, Submitted
-from kling_async.models import Job, JobStatus, Outcome, Result, ResultState, VideoRequest
+from kling_async.jobs import Job, JobStatus, Outcome
+from kling_async.requests import VideoRequest
+from kling_async.results import Result, ResultState
 
 HERE = Errand(
     folder=Path("my videos"), service=Service(base_url="http://127.0.0.1:1"), models=("kling-v2-6",)

@@ -12,7 +12,9 @@ from kling_async._display.history import Span
 from kling_async._display.timeline import Row, Stretch
 from kling_async._policy.outcome import error_of
 from kling_async.errors import AmbiguousSubmitError, DownloadError, InvalidRequestError
-from kling_async.models import Job, JobStatus, Media, Outcome, Result, ResultState, VideoRequest
+from kling_async.jobs import Job, JobStatus, Media, Outcome
+from kling_async.requests import VideoRequest
+from kling_async.results import Result, ResultState
 
 VIDEO, STILL = "https://storage.example/a.mp4", "https://storage.example/a.jpg"
 MADE = Job(

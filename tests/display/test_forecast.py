@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from kling_async._display.forecast import Forecast
 from kling_async.errors import KlingError
 from kling_async.events import Finished, PollFailed, Resumed, StatusChanged, SubmitReconciled, Submitted
-from kling_async.models import Job, JobStatus, ResultState
+from kling_async.jobs import Job, JobStatus
+from kling_async.results import ResultState
 
 
 def submitted(name: str, at: float, kind=Submitted):

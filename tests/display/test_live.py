@@ -7,7 +7,7 @@ from html_page import Page
 
 from kling_async._display.live import Stage, View, left_text, pace_text
 from kling_async._display.tally import Tally
-from kling_async.models import JobStatus
+from kling_async.jobs import JobStatus
 
 HOSTILE = '</div><script>alert(1)</script><img src=x onerror="alert(1)">'
 

@@ -19,6 +19,7 @@ from kling_async._display.overview import (
 )
 from kling_async._display.timeline import time_line
 from kling_async._policy.outcome import error_of
+from kling_async.batch_result import BatchResult
 from kling_async.errors import (
     APIConnectionError,
     DownloadError,
@@ -27,7 +28,9 @@ from kling_async.errors import (
     WaitTimeoutError,
 )
 from kling_async.events import Downloaded, Finished, PollFailed, StatusChanged, Submitted, Throttled
-from kling_async.models import BatchResult, Job, JobStatus, Outcome, Result, ResultState, VideoRequest
+from kling_async.jobs import Job, JobStatus, Outcome
+from kling_async.requests import VideoRequest
+from kling_async.results import Result, ResultState
 
 BEGAN = 1_800_000_000.0  # 15 January 2027, 08:00:00 UTC
 JOB = Job(request_id="a", status=JobStatus.SUCCESS)

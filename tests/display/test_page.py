@@ -33,7 +33,8 @@ from kling_async._display.page import (
     words_of_state,
 )
 from kling_async.errors import DownloadError
-from kling_async.models import Job, JobStatus, Media, Outcome, Result, ResultState
+from kling_async.jobs import Job, JobStatus, Media, Outcome
+from kling_async.results import Result, ResultState
 
 VIDEO = "https://storage.example/a.mp4"
 

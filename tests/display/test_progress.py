@@ -11,7 +11,7 @@ from kling_async._display import progress as room
 from kling_async._display.progress import drawing_of
 from kling_async.errors import APIConnectionError
 from kling_async.events import Finished
-from kling_async.models import ResultState
+from kling_async.results import ResultState
 
 
 @pytest.fixture

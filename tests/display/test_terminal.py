@@ -15,7 +15,8 @@ from kling_async._display.forecast import Forecast
 from kling_async._display.tally import Tally
 from kling_async._display.terminal import Bar, drawn, is_drawable, left_text, traffic
 from kling_async.events import Finished, Submitted
-from kling_async.models import Job, JobStatus, ResultState
+from kling_async.jobs import Job, JobStatus
+from kling_async.results import ResultState
 
 
 @pytest.fixture

@@ -26,7 +26,9 @@ from kling_async._display.tiles import (
     tile_of_job,
 )
 from kling_async.errors import DownloadError, JobFailedError, WaitTimeoutError
-from kling_async.models import Job, JobStatus, Media, Outcome, Result, ResultState, VideoRequest
+from kling_async.jobs import Job, JobStatus, Media, Outcome
+from kling_async.requests import VideoRequest
+from kling_async.results import Result, ResultState
 
 VIDEO = "https://storage.example/a.mp4"
 PICTURE = "https://storage.example/a.jpg"

@@ -23,7 +23,8 @@ from kling_async._display.timeline import (
 )
 from kling_async.errors import APIConnectionError, DownloadError, RateLimitError
 from kling_async.events import Downloaded, Finished, PollFailed, StatusChanged, Submitted, Throttled
-from kling_async.models import Job, JobStatus, Result, ResultState
+from kling_async.jobs import Job, JobStatus
+from kling_async.results import Result, ResultState
 
 JOB = Job(request_id="a", status=JobStatus.QUEUED)
 

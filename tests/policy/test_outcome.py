@@ -11,7 +11,8 @@ from kling_async.errors import (
     NotFoundError,
     WaitTimeoutError,
 )
-from kling_async.models import Job, JobStatus, Outcome, ResultState
+from kling_async.jobs import Job, JobStatus, Outcome
+from kling_async.results import ResultState
 
 
 def job(status, error=None):

@@ -23,8 +23,9 @@ from kling_async._wire.codec import (
     submit_body,
     upload_body,
 )
-from kling_async.catalog import shown
-from kling_async.models import Job, JobStatus, Media, ModelInfo, Outcome, VideoRequest
+from kling_async.catalog import ModelInfo, shown
+from kling_async.jobs import Job, JobStatus, Media, Outcome
+from kling_async.requests import VideoRequest
 
 REPLIES = Path(__file__).parent / "replies"
 ID = "412767a6-5a1c-4c52-9f0a-2b7f3f0e6d11"

@@ -11,22 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kling_async import catalog, models
+from kling_async import catalog, requests
+from kling_async.batch_result import BatchResult
+from kling_async.catalog import ModelInfo
 from kling_async.errors import InvalidRequestError, JobFailedError, KlingError
-from kling_async.models import (
-    BatchResult,
-    Job,
-    JobStatus,
-    Media,
-    ModelInfo,
-    Outcome,
-    Result,
-    ResultState,
-    VideoOptions,
-    VideoRequest,
-    check_options,
-    request_from,
-)
+from kling_async.jobs import Job, JobStatus, Media, Outcome
+from kling_async.requests import VideoOptions, VideoRequest, check_options, request_from
+from kling_async.results import Result, ResultState
 
 TOMORROW = "a-model-of-tomorrow"
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -115,7 +106,7 @@ def test_every_broken_rule_stands_in_one_error_that_is_a_value_error_too():
         ({"extra": [1]}, r"extra must be a mapping with text keys, not \[1\]"),
         ({"extra": {1: 2}}, "extra must be a mapping with text keys"),
         ({"extra": {"a": float("nan")}}, "extra must hold plain JSON values"),
-        ({"extra": {"a": object()}}, "extra must hold plain JSON values"),
+        pytest.param({"extra": {"a": object()}}, "extra must hold plain JSON values", id="extra-object"),
         ({"extra": {"a": "\ud800"}}, "extra must hold plain JSON values"),
         ({"extra": {"a": 10**5000}}, "extra must hold plain JSON values"),
         ({"model": TOMORROW, "cfg_scale": float("nan")}, "cfg_scale must hold plain JSON values"),
@@ -262,7 +253,7 @@ JSON = st.recursive(
 )
 
 
-@given(item=st.dictionaries(st.sampled_from(sorted(models._FIELDS)), JSON) | JSON)
+@given(item=st.dictionaries(st.sampled_from(sorted(requests._FIELDS)), JSON) | JSON)
 def test_an_item_becomes_a_request_or_is_refused(item):
     try:
         assert isinstance(request_from(item, {"duration": 5}), VideoRequest)

@@ -1,0 +1,95 @@
+"""`BatchResult`: all results of a batch in input order, its report and its display."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+import attrs
+
+from kling_async.errors import KlingError
+from kling_async.results import Result
+
+if TYPE_CHECKING:
+    from kling_async._display.history import History
+
+
+@attrs.frozen
+class BatchResult(Sequence[Result]):
+    """All results of a batch, in input order."""
+
+    results: tuple[Result, ...]
+    history: History | None = attrs.field(default=None, kw_only=True, eq=False, repr=False)
+    """When each item was queued, running and saved, for pages that show it; None in one that was put together by hand."""
+
+    @overload
+    def __getitem__(self, index: int) -> Result: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Result, ...]: ...
+    def __getitem__(self, index: int | slice) -> Result | tuple[Result, ...]:
+        return self.results[index]
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __iter__(self) -> Iterator[Result]:
+        return iter(self.results)
+
+    def __repr__(self) -> str:
+        return f"<BatchResult: {len(self.succeeded)} of {len(self)} succeeded>"
+
+    def _repr_html_(self) -> str:
+        from kling_async.notebook import html_of
+
+        return html_of(self)
+
+    @property
+    def succeeded(self) -> tuple[Result, ...]:
+        """The results whose video was made."""
+        return tuple(result for result in self.results if result.ok)
+
+    @property
+    def failed(self) -> tuple[Result, ...]:
+        """All other results, whatever their state."""
+        return tuple(result for result in self.results if not result.ok)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The saved files, in input order; results without a file are left out."""
+        return tuple(result.path for result in self.results if result.path is not None)
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        """The sum of the known costs; None where no cost is known."""
+        known = [result.cost_usd for result in self.results if result.cost_usd is not None]
+        return sum(known, Decimal(0)) if known else None
+
+    def raise_for_failures(self) -> None:
+        """Do nothing if every video was made.
+
+        Raises:
+            ExceptionGroup: The error of every failed result, in input order.
+        """
+        errors = [
+            result.error or KlingError(f"Item {result.index}: {result.state}.") for result in self.failed
+        ]
+        if errors:
+            raise ExceptionGroup(f"{len(errors)} of {len(self)} videos were not made", errors)
+
+    def write_report(self, path: str | os.PathLike[str]) -> Path:
+        """The path of one HTML page about this batch: its videos, its figures, and a time line of every job.
+
+        The page needs no server and loads nothing but the videos, which it names relative to itself.
+
+        Args:
+            path: The file, best beside the videos; its folder is made if it is missing.
+
+        Raises:
+            KlingError: It cannot be written there; what was there before is left as it was.
+        """
+        from kling_async.report import write_report
+
+        return write_report(self, path)

@@ -1,0 +1,187 @@
+"""Requests: what a user wants made, checked against the catalogue while the value is made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from operator import attrgetter
+from typing import Any, TypedDict
+
+import attrs
+
+from kling_async import catalog
+from kling_async.errors import InvalidRequestError
+
+_SOUND_WORDS = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
+
+
+def _as_sound(value: bool | str | None) -> Any:  # noqa: FBT001 - a converter
+    """The vendor's page writes on/off in one place and yes/no in another; a file has only text."""
+    return _SOUND_WORDS.get(value.strip().lower(), value) if isinstance(value, str) else value
+
+
+def _as_seconds(value: float | str | None) -> Any:
+    """Whole seconds, also when they came as the text that the service wants or as a float."""
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) < 10:  # noqa: PLR2004 - no huge ints
+        return int(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _as_number(value: float | str | None) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _as_dict(value: object) -> Any:
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+class VideoOptions(TypedDict, total=False):
+    """The fields of `VideoRequest` that a call may give once for all its prompts."""
+
+    model: str
+    image: str | os.PathLike[str] | None
+    image_tail: str | os.PathLike[str] | None
+    negative_prompt: str | None
+    sound: bool | None
+    duration: int | None
+    mode: str | None
+    cfg_scale: float | None
+    aspect_ratio: str | None
+    resolution: str | None
+    extra: Mapping[str, Any]
+
+
+@attrs.frozen(kw_only=True)
+class VideoRequest:
+    """One video to make. Fields left `None` are not sent: the service's own defaults apply.
+
+    Raises:
+        InvalidRequestError: The values break rules of a model that the catalogue knows; all of them are listed.
+    """
+
+    prompt: str = attrs.field(kw_only=False)
+    """What the video shows; for kling-v2-6 at most 2,500 characters."""
+    model: str = "kling-v2-6"
+    """The model's id, case-sensitive."""
+    image: str | os.PathLike[str] | None = None
+    """The first picture: a URL, a data URI, or a local path (uploaded before the submit)."""
+    image_tail: str | os.PathLike[str] | None = None
+    """The last picture, for models that take one; the same forms as `image`."""
+    negative_prompt: str | None = None
+    """What the video must not show, for models that take it."""
+    sound: bool | None = attrs.field(default=None, converter=_as_sound)
+    """Whether the video has sound; sent as the word the model wants. The words on/off and yes/no are read too."""
+    duration: int | None = attrs.field(default=None, converter=_as_seconds)
+    """Seconds of video; sent as the text the service wants."""
+    mode: str | None = None
+    """The quality mode; kling-v2-6 knows only `pro`."""
+    cfg_scale: float | None = attrs.field(default=None, converter=_as_number)
+    """How closely the video follows the prompt, from 0 (freely) to 1."""
+    aspect_ratio: str | None = None
+    """Such as `16:9`, for models that take it."""
+    resolution: str | None = None
+    """Such as `1080p`, for models that take it."""
+    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=_as_dict, hash=False)
+    """Further payload keys, sent as they are; they win over every field above."""
+    key: str | None = None
+    """Your own name for this item, by which a later run recognises it; never sent."""
+
+    def __attrs_post_init__(self) -> None:
+        broken = self._broken_shape()
+        if isinstance(self.model, str):
+            broken += catalog.broken_rules(self.model, parameters_of(self))
+        if broken:
+            raise InvalidRequestError(f"{self.model}: {'; '.join(broken)}.")
+
+    def _broken_shape(self) -> list[str]:
+        """What is wrong with the fields that are no parameters of a model."""
+        broken = catalog.text_faults("model", self.model)
+        if self.extra != {}:
+            broken += self._broken_extra()
+        if self.key is not None:
+            broken += catalog.text_faults("key", self.key)
+        return broken
+
+    def _broken_extra(self) -> list[str]:
+        if not isinstance(self.extra, dict) or not all(isinstance(key, str) for key in self.extra):
+            return [f"extra must be a mapping with text keys, not {catalog.shown(self.extra)}"]
+        return catalog.json_faults("extra", self.extra)
+
+
+_PARAMETERS = tuple(
+    field.name for field in attrs.fields(VideoRequest) if field.name not in {"model", "extra", "key"}
+)
+_read_parameters = attrgetter(*_PARAMETERS)
+_FIELDS = frozenset(field.name for field in attrs.fields(VideoRequest))
+_OPTIONS = frozenset(VideoOptions.__annotations__)
+
+
+def parameters_of(request: VideoRequest) -> dict[str, Any]:
+    """The request's model parameters by field name, without those that were not given."""
+    values = zip(_PARAMETERS, _read_parameters(request), strict=True)
+    return {name: value for name, value in values if value is not None}
+
+
+def check_options(options: Mapping[str, Any], *, call: str) -> None:
+    """Refuse an option that no request has, as Python refuses an unknown argument.
+
+    Raises:
+        TypeError: An option is not a field of `VideoOptions`.
+    """
+    for name in options:
+        if name not in _OPTIONS:
+            raise TypeError(
+                f"{call}() got an unexpected option {name!r}; the options are {', '.join(sorted(_OPTIONS))}"
+            )
+
+
+def request_from(item: VideoRequest | str | Mapping[str, Any], options: Mapping[str, Any]) -> VideoRequest:
+    """The request that an item stands for; the options fill what it leaves open and overwrite nothing.
+
+    Args:
+        item: A prompt, a request, or a mapping of `VideoRequest`'s fields.
+        options: Checked by `check_options`.
+
+    Raises:
+        InvalidRequestError: The item is of another kind, has an unknown field, or breaks the model's rules.
+    """
+    if isinstance(item, str):
+        return VideoRequest(item, **options)
+    if isinstance(item, VideoRequest):
+        return _fill(item, options) if options else item
+    if not isinstance(item, Mapping):
+        raise InvalidRequestError(
+            f"A request is a prompt, a VideoRequest or a mapping of its fields, not {catalog.shown(item)}."
+        )
+    fields = {name: value for name, value in item.items() if value is not None}
+    if unknown := [name for name in fields if name not in _FIELDS]:
+        raise InvalidRequestError(
+            f"A request has no field {', '.join(map(repr, unknown))}; "
+            f"put parameters that are not among {', '.join(sorted(_FIELDS))} into 'extra'."
+        )
+    if "prompt" not in fields:
+        raise InvalidRequestError(f"A request needs a prompt; {catalog.shown(dict(item))} has none.")
+    return VideoRequest(**{**options, **fields, **_merged_extra(options, fields)})
+
+
+def _fill(request: VideoRequest, options: Mapping[str, Any]) -> VideoRequest:
+    open_fields = {
+        name: value
+        for name, value in options.items()
+        if name not in {"model", "extra"} and getattr(request, name) is None
+    }
+    extra = _merged_extra(options, {"extra": request.extra})
+    return attrs.evolve(request, **open_fields, **extra) if open_fields or "extra" in options else request
+
+
+def _merged_extra(options: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of `extra` are filled one by one, so that an item may add to what all share."""
+    shared, own = options.get("extra") or {}, fields.get("extra") or {}
+    if isinstance(shared, Mapping) and isinstance(own, Mapping):
+        return {"extra": {**shared, **own}}
+    return {"extra": own}

@@ -1,0 +1,66 @@
+"""Results: how each item of a batch ended, as frozen values."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+
+import attrs
+
+from kling_async.errors import KlingError
+from kling_async.jobs import Job
+from kling_async.requests import VideoRequest
+
+
+class ResultState(StrEnum):
+    """How one item of a batch ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+    """The wait ended by its deadline; the job may still be running."""
+    AMBIGUOUS = "ambiguous"
+    """Sent, and its fate is unknown; it may be running and charged."""
+    NOT_SUBMITTED = "not_submitted"
+    """Never accepted by the service, so never charged."""
+
+
+@attrs.frozen(kw_only=True)
+class Result:
+    """How one item of a batch ended."""
+
+    index: int
+    """The item's place in the input, from 0."""
+    request: VideoRequest | None
+    """What was asked for; None for an item that could not be read as a request."""
+    state: ResultState
+    job: Job | None = None
+    """The last known record; None where the service never gave one."""
+    error: KlingError | None = None
+    """Why it did not succeed; on a success, why its file could not be saved."""
+    path: Path | None = None
+    """Where the video was saved."""
+    cost_usd: Decimal | None = None
+    """What it cost, where a price is known; None is unknown, not free."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the video was made; it may still have to be downloaded (see `error`)."""
+        return self.state is ResultState.SUCCEEDED
+
+    def unwrap(self) -> Job:
+        """The finished job.
+
+        Raises:
+            KlingError: The error that this result holds, for a result that is not `ok`.
+        """
+        if self.ok and self.job is not None:
+            return self.job
+        raise self.error or KlingError(f"Item {self.index} has no job: {self.state}.")
+
+    def _repr_html_(self) -> str:
+        from kling_async.notebook import html_of
+
+        return html_of(self)
