@@ -24,7 +24,7 @@ from benchmarks import figures, machine, simulation
 from benchmarks.simulation import Adaptive, Draw, Life, Report, log_normal
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.schedule import PollSchedule
-from kling_async._policy.stage import Kind
+from kling_async._policy.stage import JobKind
 
 Row = dict[str, Any]
 
@@ -157,7 +157,7 @@ def _cost(*, jobs: int, rounds: int = 5) -> dict[str, float]:
     """Microseconds of processor time to take in one answer and plan the next question, lessons included."""
     schedule = PollSchedule(PollingPolicy(), max_polls_per_second=BUDGET)
     dice = random.Random("chance")
-    kind = Kind("kling-v2-6", duration=5)
+    kind = JobKind("kling-v2-6", duration=5)
     tracks = [schedule.begin(kind, now=0.0, chance=dice.random(), running=True) for _ in range(jobs)]
     now = 0.0
     start = time.process_time()

@@ -14,11 +14,11 @@ import attrs
 from benchmarks.figures import quantile
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.schedule import PollSchedule, Track
-from kling_async._policy.stage import Kind
+from kling_async._policy.stage import JobKind
 
 DEADLINE = 3600.0
 """Seconds after which a job is given up."""
-_KIND = Kind("kling-v2-6", duration=5)
+_KIND = JobKind("kling-v2-6", duration=5)
 _EARLY_ENOUGH = 0.02
 """Ask now, if the schedule would have a job wait for so small a part of its interval."""
 

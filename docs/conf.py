@@ -18,8 +18,8 @@ import kling_async
 from kling_async import client, emulator, errors, events, models, notebook
 from kling_async._display.history import History
 from kling_async._display.progress import Progress
-from kling_async._engine.course import OnAmbiguous
-from kling_async._engine.source import Item, Requests
+from kling_async._engine.batch.batch_input import Item, Requests
+from kling_async._engine.batch.run_item import OnAmbiguous
 from kling_async._journal.journal import Journal
 from kling_async._policy.budget import Prices
 from kling_async._transport.base import Transport

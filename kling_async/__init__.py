@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kling_async._policy.pace import Limits
 from kling_async._policy.polling import PollingPolicy
+from kling_async._policy.rate_limit import Limits
 from kling_async._policy.retry import RetryPolicy
 from kling_async.batch_result import BatchResult
 from kling_async.catalog import ModelInfo

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self, Unpack
 
-from kling_async._policy.pace import Limits
 from kling_async._policy.polling import PollingPolicy
+from kling_async._policy.rate_limit import Limits
 from kling_async._policy.retry import RetryPolicy
 from kling_async.batch_result import BatchResult
 from kling_async.catalog import ModelInfo
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from kling_async._display.history import History
     from kling_async._display.progress import Progress
-    from kling_async._engine.course import OnAmbiguous
-    from kling_async._engine.engine import Engine, Learned
-    from kling_async._engine.source import Item, Requests
+    from kling_async._engine.batch.batch_input import Item, Requests
+    from kling_async._engine.batch.run_item import OnAmbiguous
+    from kling_async._engine.session import LoopSession, SharedState
     from kling_async._journal.journal import Journal
     from kling_async._policy.budget import Prices
     from kling_async._transport.base import Transport
@@ -78,7 +78,7 @@ class KlingClient:
         self._retry = retry
         self._on_event = on_event
         self._transport = transport
-        self._learned: Learned | None = None
+        self._learned: SharedState | None = None
         self._engines: dict[asyncio.AbstractEventLoop, _Opened] = {}
 
     def __repr__(self) -> str:
@@ -271,7 +271,7 @@ class KlingClient:
         of `generate_many`.
         """
         from kling_async._display.progress import drawing_of
-        from kling_async._engine.batch import Wishes, open_batch
+        from kling_async._engine.batch.batch import Wishes, open_batch
 
         check_options(options, call="batch")
         total = len(requests) if isinstance(requests, Sized) else None
@@ -339,7 +339,7 @@ class KlingClient:
 
         return Notifier(self._on_event, *listeners)
 
-    def _engine(self) -> Engine:
+    def _engine(self) -> LoopSession:
         """The engine of the running event loop, made when it is first needed there."""
         loop = asyncio.get_running_loop()
         opened = self._engines.get(loop)
@@ -363,10 +363,10 @@ class KlingClient:
             if self._transport is None:
                 await transport.aclose()
 
-    def _make_engine(self, transport: Transport) -> Engine:
-        from kling_async._engine.call import Caller
+    def _make_engine(self, transport: Transport) -> LoopSession:
+        from kling_async._engine.api import ApiCaller
         from kling_async._engine.clock import Clock
-        from kling_async._engine.engine import Engine, Learned
+        from kling_async._engine.session import LoopSession, SharedState
         from kling_async._wire.endpoints import headers_for
 
         settings = self._settings
@@ -375,7 +375,7 @@ class KlingClient:
             organization_id=settings.organization_id,
             user_agent=f"kling_async/{__version__}",
         )
-        caller = Caller(
+        caller = ApiCaller(
             transport=transport,
             clock=Clock(),
             dice=random.Random(),  # noqa: S311 - spreads retries, keeps no secret
@@ -386,14 +386,14 @@ class KlingClient:
             retry=self._retry,
         )
         if self._learned is None:
-            self._learned = Learned(self._limits, self._polling)
-        return Engine(caller=caller, limits=self._limits, learned=self._learned)
+            self._learned = SharedState(self._limits, self._polling)
+        return LoopSession(caller=caller, limits=self._limits, learned=self._learned)
 
 
 class _Opened(NamedTuple):
     """What the client holds for one event loop."""
 
-    engine: Engine
+    engine: LoopSession
     lifetime: AsyncGenerator[None, None]
 
 

@@ -16,18 +16,18 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import anyio
 import attrs
 
-from kling_async._engine.batch import Batch, running
-from kling_async._engine.books import Books
-from kling_async._engine.call import Caller
+from kling_async._engine.api import ApiCaller
+from kling_async._engine.batch.batch import Batch, running
+from kling_async._engine.batch.batch_input import InputReader
+from kling_async._engine.batch.ledger import Ledger
+from kling_async._engine.batch.run_item import Course
 from kling_async._engine.clock import Clock
-from kling_async._engine.course import Course
-from kling_async._engine.engine import Engine, Learned
-from kling_async._engine.source import Source
+from kling_async._engine.session import LoopSession, SharedState
 from kling_async._policy.budget import Budget
-from kling_async._policy.pace import Limits
+from kling_async._policy.concurrency_limit import ConcurrencyLimit
 from kling_async._policy.polling import PollingPolicy
+from kling_async._policy.rate_limit import Limits
 from kling_async._policy.retry import RetryPolicy
-from kling_async._policy.window import Window
 from kling_async._transport.base import Reply, Request, Sink
 from kling_async._wire.endpoints import QUEUE_PATH
 from kling_async.events import Notifier
@@ -300,8 +300,8 @@ def engine_for(
     polling: PollingPolicy = PollingPolicy(),  # noqa: B008
     retry: RetryPolicy = RetryPolicy(),  # noqa: B008
     seed: int = 0,
-) -> Engine:
-    caller = Caller(
+) -> LoopSession:
+    caller = ApiCaller(
         transport=service,
         clock=VirtualClock(),
         dice=random.Random(seed),  # noqa: S311
@@ -311,7 +311,7 @@ def engine_for(
         timeout=60.0,
         retry=retry,
     )
-    return Engine(caller=caller, limits=limits, learned=Learned(limits, polling))
+    return LoopSession(caller=caller, limits=limits, learned=SharedState(limits, polling))
 
 
 def batch_of(
@@ -330,18 +330,18 @@ def batch_of(
 ):
     engine, notifier = engine_for(service, **settings), Notifier(notify)
     budget = budget or Budget()
-    books = Books(clock=engine.caller.clock, notify=notifier, budget=budget, journal=journal)
+    books = Ledger(clock=engine.caller.clock, notify=notifier, budget=budget, journal=journal)
     course = Course(
         engine=engine,
         books=books,
-        window=Window(at_once),
+        window=ConcurrencyLimit(at_once),
         notify=notifier,
         folder=folder,
         on_ambiguous=on_ambiguous,
         retry_failed=retry_failed,
     )
     check = budget.price if budget.cap is not None else None
-    return running(Batch(source=Source(requests, {}, skip_invalid, check=check), course=course))
+    return running(Batch(source=InputReader(requests, {}, skip_invalid, check=check), course=course))
 
 
 async def run(service, requests, **settings):

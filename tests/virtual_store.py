@@ -45,13 +45,13 @@ class MemoryStore:
     def page(self, after: int) -> list[Entry]:
         return [self.kept[number] for number in sorted(self.kept) if number > after][:3]
 
-    def owns(self, request_id: str) -> bool:
+    def has_job(self, request_id: str) -> bool:
         return any(entry.request_id == request_id for entry in (*self.kept.values(), *self.earlier.values()))
 
-    def unsettled(self) -> list[int]:
+    def unresolved(self) -> list[int]:
         return [number for number, entry in self.kept.items() if _is_unsettled(entry)]
 
-    def doubts(self) -> list[Entry]:
+    def unknown_attempts(self) -> list[Entry]:
         return [
             entry
             for (number, attempt), entry in self.earlier.items()

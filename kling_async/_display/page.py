@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import attrs
 
-from kling_async._policy.fetching import refusal
+from kling_async._policy.safe_urls import refusal
 from kling_async.jobs import Job
 from kling_async.results import Result, ResultState
 

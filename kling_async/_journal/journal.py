@@ -56,8 +56,8 @@ class Journal:
         self._store = store
         self._last_number = store.last_number
         self._spent_usd = store.spent_usd()
-        self._unsettled = set(store.unsettled())
-        self._doubts = {(entry.number, entry.attempts): entry for entry in store.doubts()}
+        self._unsettled = set(store.unresolved())
+        self._doubts = {(entry.number, entry.attempts): entry for entry in store.unknown_attempts()}
         # A journal that began empty holds what this process wrote: most lookups need no disk.
         self._written_here = Sieve() if store.last_number == 0 else None
         self._writes = GroupCommit(partial(run_sync, store.commit))
@@ -75,7 +75,7 @@ class Journal:
         return f"<Journal {str(self.path)!r}>"
 
     @contextmanager
-    def lent(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         """A block in which one batch has the journal to itself.
 
         Raises:
@@ -130,20 +130,20 @@ class Journal:
         entry = self._store.find(identity)
         return None if entry is None else self._latest(entry.number, entry)
 
-    def owns(self, request_id: str) -> bool:
+    def has_job(self, request_id: str) -> bool:
         """Whether an entry has this id, or had it before it was intended again."""
         for changes in (self._writes.on_its_way, self._writes.pending):
             if any(change.get("request_id") == request_id for change in changes.fields.values()):
                 return True
             if any(entry.request_id == request_id for entry in changes.earlier):
                 return True
-        return self._store.owns(request_id)
+        return self._store.has_job(request_id)
 
-    def unsettled(self) -> Iterator[Entry]:
+    def unresolved(self) -> Iterator[Entry]:
         """The entries with a POST whose fate is unknown, after what they were if an earlier POST's is unknown too."""
         entries = map(self._get, self._unsettled)
-        unsettled = [*self._doubts.values(), *(entry for entry in entries if entry.request_id is None)]
-        return iter(sorted(unsettled, key=lambda entry: (entry.number, entry.attempts)))
+        unresolved = [*self._doubts.values(), *(entry for entry in entries if entry.request_id is None)]
+        return iter(sorted(unresolved, key=lambda entry: (entry.number, entry.attempts)))
 
     def entries(self) -> Iterator[Entry]:
         """All entries, in the order in which they were first intended."""
@@ -173,7 +173,7 @@ class Journal:
 
     # Writing
 
-    def intend(
+    def record_intent(
         self,
         identity: Identity,
         *,
@@ -231,7 +231,7 @@ class Journal:
         self._writes.note()
         return number
 
-    def withdraw(self, number: int, *, error: str) -> None:
+    def record_rejected(self, number: int, *, error: str) -> None:
         """Write down that a POST was provably not accepted: it is not counted, and its cost is taken back.
 
         An entry with an id was accepted: its attempt and its cost stay. One whose POST before this one is of unknown
@@ -256,7 +256,7 @@ class Journal:
                 self._unsettled.add(number)
         self._writes.note()
 
-    def accept(self, number: int, *, request_id: str, record: Mapping[str, Any]) -> None:
+    def record_accepted(self, number: int, *, request_id: str, record: Mapping[str, Any]) -> None:
         """Write down that the service has it.
 
         Args:
@@ -287,7 +287,7 @@ class Journal:
             error: Why, in one line, where it ended without a video.
         """
         if state == ResultState.NOT_SUBMITTED:
-            self.withdraw(number, error=error or "")
+            self.record_rejected(number, error=error or "")
             return
         change = self._writes.pending.of(number)
         change.update(state=EntryState(str(state)), error=error)

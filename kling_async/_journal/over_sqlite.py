@@ -203,16 +203,16 @@ class SqliteStore:
         """The next entries by number; see `Store`."""
         return _page(self._read, after)
 
-    def owns(self, request_id: str) -> bool:
+    def has_job(self, request_id: str) -> bool:
         """Whether an entry has, or had, this id; see `Store`."""
         return bool(self._read(_OWNS, _text(request_id))[0][0])
 
-    def unsettled(self) -> Sequence[int]:
+    def unresolved(self) -> Sequence[int]:
         """The numbers of the entries with a POST whose fate is unknown; see `Store`."""
         where = f"WHERE request_id IS NULL AND state IN {_IN_DOUBT}"
         return [number for (number,) in self._read(f"SELECT number FROM entries {where}")]  # noqa: S608 - our own names
 
-    def doubts(self) -> Sequence[Entry]:
+    def unknown_attempts(self) -> Sequence[Entry]:
         """Entries as they were where that POST's fate is unknown; see `Store`."""
         return [_entry(row) for row in self._read(_SELECT_DOUBTS)]
 

@@ -77,15 +77,15 @@ class Store(Protocol):
         """The next entries by number, not more than fit into memory; empty after the last."""
         ...
 
-    def owns(self, request_id: str) -> bool:
+    def has_job(self, request_id: str) -> bool:
         """Whether an entry has, or had, this id."""
         ...
 
-    def unsettled(self) -> Sequence[int]:
+    def unresolved(self) -> Sequence[int]:
         """The numbers of the entries with a POST whose fate is unknown: intended or ambiguous, and without a job."""
         ...
 
-    def doubts(self) -> Sequence[Entry]:
+    def unknown_attempts(self) -> Sequence[Entry]:
         """What entries were before they were intended again, where the fate of that POST is unknown to this day."""
         ...
 

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, get_args
 
 import attrs
 
-from kling_async._policy.checks import at_least
+from kling_async._policy.validators import at_least
 from kling_async.errors import ConfigurationError
 
 Bulk: TypeAlias = Literal["auto", "never", "always"]

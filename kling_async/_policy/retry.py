@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from kling_async._policy.checks import at_least
+from kling_async._policy.validators import at_least
 from kling_async.errors import (
     APIConnectionError,
     APIResponseError,
@@ -36,7 +36,7 @@ class RetryPolicy:
     """The longest pause of our own choosing, in seconds."""
 
 
-def is_passing(error: KlingError) -> bool:
+def is_transient(error: KlingError) -> bool:
     """Whether the same call may well succeed later: no answer, 3xx, 408, 425, 429, 5xx, or an unreadable answer.
 
     The service sends no redirects; a gateway that is busy, or a network that wants a log-in first, may.
@@ -61,7 +61,7 @@ def next_delay(policy: RetryPolicy, *, attempt: int, error: KlingError, chance: 
         error: What the last try ended with.
         chance: A random number from 0 to 1.
     """
-    if attempt >= policy.max_retries or not is_passing(error):
+    if attempt >= policy.max_retries or not is_transient(error):
         return None
     if error.retry_after is not None:
         return error.retry_after

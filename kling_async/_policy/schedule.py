@@ -10,7 +10,7 @@ import attrs
 from kling_async._policy.ages import EDGES
 from kling_async._policy.listing import Crowd, list_burden, list_cost, list_delay, stands_for
 from kling_async._policy.polling import PollingPolicy
-from kling_async._policy.stage import Course, Kind, Stage, new_course
+from kling_async._policy.stage import Course, JobKind, Stage, new_course
 from kling_async._policy.timetable import Pressure, press
 
 _SHORTEST = 0.2
@@ -64,7 +64,7 @@ class PollSchedule:
     """The budget for all jobs together."""
     edition: int = attrs.field(init=False, default=0)
     """Grows when jobs may be due sooner than `due` said before."""
-    _courses: dict[Kind, Course] = attrs.field(init=False, factory=dict)
+    _courses: dict[JobKind, Course] = attrs.field(init=False, factory=dict)
     _tracked: int = attrs.field(init=False, default=0)
     _most: int = attrs.field(init=False, default=0)
     """The most jobs that were in flight since there were none."""
@@ -78,7 +78,7 @@ class PollSchedule:
         self._shortest = min(_SHORTEST, self.policy.max_poll_interval)
 
     def begin(
-        self, kind: Kind, *, now: float, chance: float, running: bool = False, age: float = 0.0
+        self, kind: JobKind, *, now: float, chance: float, running: bool = False, age: float = 0.0
     ) -> Track:
         """Follow a job from now on.
 
@@ -216,7 +216,7 @@ class PollSchedule:
         crowd = self._crowd(model, now, jobs)
         return list_cost(calls=calls, rows=rows) < stands_for(crowd, longest=self.policy.max_poll_interval)
 
-    def _meet(self, kind: Kind, now: float) -> Course:
+    def _meet(self, kind: JobKind, now: float) -> Course:
         siblings = (
             course
             for known, course in self._courses.items()

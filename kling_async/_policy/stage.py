@@ -51,7 +51,7 @@ _EDITION_GROWTH = 1.5
 
 
 @attrs.frozen(cache_hash=True)
-class Kind:
+class JobKind:
     """Jobs that are expected to run about equally long."""
 
     model: str | None
@@ -150,7 +150,7 @@ class Stage:
 class Course:
     """The way of one kind of jobs: a job may be shown waiting, then running; or waiting until it is done."""
 
-    kind: Kind
+    kind: JobKind
     waiting: Stage
     running: Stage
     starts: int = 0
@@ -189,7 +189,7 @@ class Course:
         return 1 / math.sqrt(jumping / end**2 + (1 - jumping) / start**2)
 
 
-def new_course(kind: Kind, *, longest: float, sibling: Course | None = None) -> Course:
+def new_course(kind: JobKind, *, longest: float, sibling: Course | None = None) -> Course:
     """What to believe of a kind before its first job.
 
     Args:

@@ -28,7 +28,7 @@ _MISSES = 2
 
 
 @attrs.define
-class Listing:
+class ListScanState:
     """What is known of one model's list, and what follows from it."""
 
     is_on: bool = False

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from kling_async._display.tally import Tally
 from kling_async._display.terminal import Bar, drawn
-from kling_async._engine.download import check_folder
+from kling_async._engine.download.downloader import check_folder
 from kling_async.cli.errand import FOLDER, Errand
 from kling_async.cli.screen import complain, is_free_for_drawing, put, stderr, tell
 from kling_async.cli.service import Service, client_of

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import attrs
 from cyclopts import Group, Parameter, validators
 
-from kling_async._engine.download import check_folder
-from kling_async._engine.plan import plan
+from kling_async._engine.batch.register import register_batch
+from kling_async._engine.download.downloader import check_folder
 from kling_async._journal.entry import EntryState
 from kling_async.cli.errand import AT_ONCE, FOLDER, Errand
 from kling_async.cli.journals import NAME, going_on, held
@@ -149,7 +149,7 @@ async def _batch(order: Order, making: Making, *, is_skipping: bool) -> AsyncIte
         journal = None
         if errand.journal is not None:
             journal = await stack.enter_async_context(held(errand.journal))
-            planned = await plan(journal, order.valid, at=time.time())
+            planned = await register_batch(journal, order.valid, at=time.time())
             making.remark(going_on(planned.known, errand))
             if planned.dropped:
                 making.remark(

@@ -12,7 +12,7 @@ from typing import TypeGuard
 import anyio
 import anyio.to_thread
 
-from kling_async._engine.recall import FAILURES, Next, file_of, next_of
+from kling_async._engine.batch.resume import FAILURES, NextStep, next_step, saved_file
 from kling_async._journal.entry import Entry, EntryState
 from kling_async._journal.journal import Journal
 from kling_async.cli.errand import Errand
@@ -75,10 +75,10 @@ def entries_of(path: Path) -> Iterator[Entry]:
 
 def step_of(entry: Entry | None, errand: Errand) -> str:
     """What a run on this errand does with an item, in one word."""
-    step = next_of(entry, retry_failed=errand.terms.retry_failed)
-    if step is Next.TELL and entry is not None and entry.state is EntryState.SUCCEEDED:
-        return "nothing" if file_of(entry, errand.folder) else "fetch"
-    return "nothing" if step is Next.TELL else step
+    step = next_step(entry, retry_failed=errand.terms.retry_failed)
+    if step is NextStep.REPORT and entry is not None and entry.state is EntryState.SUCCEEDED:
+        return "nothing" if saved_file(entry, errand.folder) else "fetch"
+    return "nothing" if step is NextStep.REPORT else step
 
 
 def going_on(entries: Sequence[Entry | None], errand: Errand) -> str:
@@ -86,7 +86,7 @@ def going_on(entries: Sequence[Entry | None], errand: Errand) -> str:
     words = standing(entries)
     if not words:
         return ""
-    left = sum(step_of(entry, errand) == Next.SUBMIT for entry in entries)
+    left = sum(step_of(entry, errand) == NextStep.SUBMIT for entry in entries)
     return f"Going on with {errand.journal}: {words}, {left:,} of {len(entries):,} to submit."
 
 
@@ -99,7 +99,7 @@ def standing(entries: Iterable[Entry | None]) -> str:
 
 def _kind(entry: Entry | None) -> str:
     """The words for where an item stands before a run; empty for one that is to be submitted."""
-    if entry is None or next_of(entry, retry_failed=False) is Next.SUBMIT:
+    if entry is None or next_step(entry, retry_failed=False) is NextStep.SUBMIT:
         return ""
     if entry.state is EntryState.SUCCEEDED:
         return "made before"

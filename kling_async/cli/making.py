@@ -16,7 +16,7 @@ from kling_async._display.forecast import Forecast
 from kling_async._display.history import History
 from kling_async._display.tally import Tally
 from kling_async._display.terminal import Bar, drawn
-from kling_async._engine.source import Item
+from kling_async._engine.batch.batch_input import Item
 from kling_async._journal.entry import Entry
 from kling_async._journal.journal import Journal
 from kling_async.batch_result import BatchResult

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from kling_async._engine.source import Item, is_local
+from kling_async._engine.batch.batch_input import Item, is_local
 from kling_async.cli.files import STDIN, Row, rows_of
 from kling_async.errors import ConfigurationError, InvalidRequestError
 from kling_async.requests import VideoRequest, request_from

@@ -13,8 +13,8 @@ from typing import Any
 import attrs
 
 from kling_async._display.page import money_text
-from kling_async._engine.identities import Identities
-from kling_async._engine.recall import Next
+from kling_async._engine.batch.item_identifier import ItemIdentifier
+from kling_async._engine.batch.resume import NextStep
 from kling_async._journal.entry import Entry
 from kling_async._policy.budget import Budget
 from kling_async._wire.codec import payload_of
@@ -66,7 +66,7 @@ class Preview:
         """
         entries = list(entries_of(journal)) if is_there(journal) else []
         known = {entry.identity: entry for entry in entries}
-        identities = Identities()
+        identities = ItemIdentifier()
         items = [
             Planned(
                 model=request.model,
@@ -86,7 +86,7 @@ class Preview:
             is_json: Tell an object for each item, on stdout.
         """
         steps = [step_of(item.entry, errand) for item in self.items]
-        sent = [item for item, step in zip(self.items, steps, strict=True) if step == Next.SUBMIT]
+        sent = [item for item, step in zip(self.items, steps, strict=True) if step == NextStep.SUBMIT]
         if is_json:
             for index, (item, step) in enumerate(zip(self.items, steps, strict=True)):
                 tell(_record(index, item, step, errand))
@@ -118,7 +118,7 @@ def _text(payload: Mapping[str, Any]) -> str:
 
 
 def _record(index: int, item: Planned, step: str, errand: Errand) -> dict[str, Any]:
-    price = (errand.prices or {}).get(item.model) if step == Next.SUBMIT else None
+    price = (errand.prices or {}).get(item.model) if step == NextStep.SUBMIT else None
     return {
         "index": index,
         "key": item.key,

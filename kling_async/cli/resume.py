@@ -10,8 +10,8 @@ from typing import Annotated
 import attrs
 from cyclopts import Parameter, validators
 
-from kling_async._engine.download import check_folder
-from kling_async._engine.recall import FAILURES
+from kling_async._engine.batch.resume import FAILURES
+from kling_async._engine.download.downloader import check_folder
 from kling_async._journal.entry import Entry, EntryState
 from kling_async._journal.journal import Journal
 from kling_async.cli.errand import AT_ONCE, Errand

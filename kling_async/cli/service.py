@@ -9,8 +9,8 @@ import attrs
 from cyclopts import Group, Parameter
 
 from kling_async._display.tally import note_of
-from kling_async._policy.pace import Limits
 from kling_async._policy.polling import PollingPolicy
+from kling_async._policy.rate_limit import Limits
 from kling_async.cli.screen import plain, say, stderr
 from kling_async.client import KlingClient
 from kling_async.errors import ConfigurationError

@@ -21,13 +21,13 @@ def journal(home):
     with Journal(home / "run.db") as journal:
         for place, state in enumerate(sorted(EntryState)):
             identity = Identity(key=None, fingerprint="f", occurrence=place)
-            number = journal.intend(
+            number = journal.record_intent(
                 identity, model="kling-v2-6", payload={"prompt": state}, at=5.0, cost_usd=None
             )
             if state is EntryState.NOT_SUBMITTED:
-                journal.withdraw(number, error="refused")
+                journal.record_rejected(number, error="refused")
             elif state not in {EntryState.INTENDED, EntryState.AMBIGUOUS, EntryState.DROPPED}:
-                journal.accept(number, request_id=state, record={"status": "queued"})
+                journal.record_accepted(number, request_id=state, record={"status": "queued"})
             if state not in {EntryState.INTENDED, EntryState.SUBMITTED, EntryState.NOT_SUBMITTED}:
                 record = DONE if state is EntryState.SUCCEEDED else {"status": state}
                 journal.end(number, state=state, record=record, error=None)
@@ -103,7 +103,7 @@ async def test_what_cannot_be_written_at_the_end_hides_nothing(home):
     with pytest.raises(RuntimeError, match="the batch's own"):
         async with held(Path("run.db")) as journal:
             identity = Identity(key=None, fingerprint="f", occurrence=0)
-            journal.intend(identity, model="m", payload={"prompt": "x"}, at=5.0, cost_usd=None)
+            journal.record_intent(identity, model="m", payload={"prompt": "x"}, at=5.0, cost_usd=None)
             journal._store._writer.execute("DROP TABLE entries")
             raise RuntimeError("the batch's own error")
 

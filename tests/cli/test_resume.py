@@ -117,7 +117,9 @@ def test_a_submit_without_an_answer_is_looked_for_and_not_sent_again(serve, cli,
     emulator = serve()
     with Journal(home / "run.db") as journal:
         identity = Identity(key="mine", fingerprint="f", occurrence=0)
-        journal.intend(identity, model="kling-v2-6", payload={"prompt": "a cat"}, at=1.0, cost_usd=None)
+        journal.record_intent(
+            identity, model="kling-v2-6", payload={"prompt": "a cat"}, at=1.0, cost_usd=None
+        )
     done = cli("resume", "run.db", "--json")
     assert done.status == 1
     (record,) = done.records

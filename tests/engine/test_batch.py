@@ -256,7 +256,7 @@ async def test_a_job_that_outlives_its_deadline_is_timed_out_and_its_place_is_fr
 
 
 async def test_a_folder_that_cannot_be_written_is_known_before_anything_is_sent(tmp_path):
-    from kling_async._engine.download import check_folder
+    from kling_async._engine.download.downloader import check_folder
 
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="file/videos"):

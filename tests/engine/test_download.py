@@ -17,8 +17,8 @@ from virtual_service import Service, Stream, VirtualLoop, always, engine_for, on
 from virtual_storage import CUT, URL, Storage, job_with, video
 
 from kling_async import APIConnectionError, DownloadError, Job, JobStatus, RetryPolicy
-from kling_async._engine import download as room
-from kling_async._engine.download import is_whole
+from kling_async._engine.download import downloader as room
+from kling_async._engine.download.downloader import is_whole
 from kling_async.events import Downloading, Notifier, Retrying
 
 VIDEO = video(10_000)

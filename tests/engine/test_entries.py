@@ -6,8 +6,8 @@ import pytest
 from virtual_service import EPOCH, Service, prompts, run
 
 from kling_async import ConfigurationError, ResultState, VideoRequest
-from kling_async._engine.plan import plan
-from kling_async._engine.source import Source
+from kling_async._engine.batch.batch_input import InputReader
+from kling_async._engine.batch.register import register_batch
 from kling_async._journal.entry import EntryState, Identity
 from kling_async._journal.journal import Journal
 from kling_async._policy.budget import Budget
@@ -27,7 +27,7 @@ async def test_entries_go_on_without_their_prompts_and_keep_who_they_are(path):
     service = Service(run_time=100.0)
     await leave_after(30, path, service, prompts(6), at_once=3)
     with journal_at(path) as journal:
-        await plan(journal, [VideoRequest(prompt) for prompt in prompts(6)], at=EPOCH)
+        await register_batch(journal, [VideoRequest(prompt) for prompt in prompts(6)], at=EPOCH)
     before = entries(path)
     results = await run_with(path, service, before)
     assert service.posts == 6
@@ -57,8 +57,8 @@ async def test_failed_entries_are_tried_again_only_on_request_and_those_given_al
 async def test_no_option_changes_an_entry(path):
     service = Service(run_time=10.0)
     with journal_at(path) as journal:
-        await plan(journal, [VideoRequest("x")], at=EPOCH)
-        source = Source(list(journal.entries()), {"duration": 10}, skip_invalid=False)
+        await register_batch(journal, [VideoRequest("x")], at=EPOCH)
+        source = InputReader(list(journal.entries()), {"duration": 10}, skip_invalid=False)
         assert (await source.take()).request == VideoRequest("x")
     [result] = await run_with(path, service, entries(path))
     assert result.job.payload == {"prompt": "x"}
@@ -66,9 +66,9 @@ async def test_no_option_changes_an_entry(path):
 
 async def test_a_cap_needs_the_prices_of_entries_too(path):
     with journal_at(path) as journal:
-        await plan(journal, [VideoRequest("x")], at=EPOCH)
+        await register_batch(journal, [VideoRequest("x")], at=EPOCH)
     with pytest.raises(ConfigurationError, match="price of 'kling-v2-6' is not known"):
-        Source(entries(path), {}, skip_invalid=False, check=Budget({}, 1).price)
+        InputReader(entries(path), {}, skip_invalid=False, check=Budget({}, 1).price)
 
 
 @pytest.mark.parametrize("is_mine", [True, False])
@@ -88,7 +88,7 @@ async def test_an_entry_without_its_journal_is_not_bought_as_new(path, tmp_path,
 async def test_an_item_given_twice_is_not_bought_twice(path, order):
     service = Service(run_time=10.0)
     with journal_at(path) as journal:
-        await plan(journal, [VideoRequest("x")], at=EPOCH)
+        await register_batch(journal, [VideoRequest("x")], at=EPOCH)
     [entry] = entries(path)
     results = await run_with(path, service, [entry if item == 0 else item for item in order])
     is_second_take = order == [0, "x"]  # an equal prompt after it is the next one of its kind
@@ -103,11 +103,11 @@ def unreadable(path, state, request_id=None):
     with journal_at(path) as journal:
         identity = Identity(key=None, fingerprint="f", occurrence=0)
         payload = {"text": "x"}
-        number = journal.intend(identity, model="kling-v2-6", payload=payload, at=EPOCH, cost_usd=None)
+        number = journal.record_intent(identity, model="kling-v2-6", payload=payload, at=EPOCH, cost_usd=None)
         if request_id is not None:
-            journal.accept(number, request_id=request_id, record={"status": "queued"})
+            journal.record_accepted(number, request_id=request_id, record={"status": "queued"})
         if state is EntryState.NOT_SUBMITTED:
-            journal.withdraw(number, error="refused")
+            journal.record_rejected(number, error="refused")
 
 
 async def test_an_entry_that_no_request_makes_again_is_waited_for_and_saved(path, tmp_path):

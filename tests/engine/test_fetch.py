@@ -9,10 +9,10 @@ from virtual_service import KEY, Service, Stream, engine_for
 from virtual_storage import URL, Storage, google_md5, video
 
 from kling_async import APIConnectionError, APIStatusError, DownloadError, NotFoundError
-from kling_async._engine import fetch as room
 from kling_async._engine.clock import Clock
-from kling_async._engine.fetch import fetch
-from kling_async._engine.part import Disk, opened
+from kling_async._engine.download import fetch as room
+from kling_async._engine.download.fetch import fetch
+from kling_async._engine.download.partial_file import AdaptiveWriter, opened
 
 VIDEO = video(10_000)
 OTHER = video(10_000, seed=1)
@@ -20,7 +20,7 @@ OTHER = video(10_000, seed=1)
 
 @pytest.fixture
 async def part(tmp_path):
-    async with opened(tmp_path / "a.mp4", request_id="job-1", disk=Disk(Clock())) as part:
+    async with opened(tmp_path / "a.mp4", request_id="job-1", disk=AdaptiveWriter(Clock())) as part:
         yield part
 
 

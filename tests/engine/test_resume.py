@@ -19,7 +19,7 @@ from kling_async import (
     ResultState,
     VideoRequest,
 )
-from kling_async._engine.batch import Wishes, opened_journal
+from kling_async._engine.batch.batch import Wishes, opened_journal
 from kling_async._journal.entry import EntryState, Identity, fingerprint
 from kling_async._journal.journal import Journal
 from kling_async._journal.over_sqlite import SqliteStore
@@ -301,7 +301,7 @@ async def test_a_job_is_left_to_the_intent_that_says_more(path, at_once):
     with journal_at(path) as journal:
         for payload in ({"prompt": "x"}, {"prompt": "x", "duration": "10"}):
             identity = Identity(None, fingerprint("kling-v2-6", payload), 0)
-            journal.intend(identity, model="kling-v2-6", payload=payload, at=_wall(), cost_usd=None)
+            journal.record_intent(identity, model="kling-v2-6", payload=payload, at=_wall(), cost_usd=None)
     service._accept({"model": "kling-v2-6", "payload": {"prompt": "x", "duration": "10"}})
     requests = [VideoRequest("x"), VideoRequest("x", duration=10)]
     results = await run_with(path, service, requests, at_once=at_once)
@@ -503,7 +503,9 @@ async def test_the_spend_of_earlier_runs_counts_under_the_cap(path):
 def _intend(journal, *, occurrence=0):
     """Have the journal hold the intent of an earlier run to send the prompt "x"."""
     identity = _identity("x", occurrence)
-    return journal.intend(identity, model="kling-v2-6", payload={"prompt": "x"}, at=_wall(), cost_usd=None)
+    return journal.record_intent(
+        identity, model="kling-v2-6", payload={"prompt": "x"}, at=_wall(), cost_usd=None
+    )
 
 
 def _identity(prompt, occurrence=0):
@@ -541,7 +543,7 @@ async def test_a_job_that_was_never_shown_and_is_refused_goes_on_in_a_later_run(
     service._accept({"model": "kling-v2-6", "payload": {"prompt": "x"}})
     with journal_at(path) as journal:
         number = _intend(journal)
-        journal.accept(number, request_id="job-0", record={})
+        journal.record_accepted(number, request_id="job-0", record={})
     [result] = await run_with(path, service, ["x"], polling=PollingPolicy(bulk="never"))
     assert result.state is ResultState.FAILED
     assert states(path) == [EntryState.SUBMITTED]
@@ -555,7 +557,7 @@ async def test_a_journal_that_cannot_be_closed_is_told_in_the_log(path, caplog):
     async with opened_journal(path) as journal:
         journal._store._writer.execute("PRAGMA max_page_count = 1")
         payload = {"prompt": "x" * 100_000}
-        journal.intend(_identity("x"), model="m", payload=payload, at=_wall(), cost_usd=None)
+        journal.record_intent(_identity("x"), model="m", payload=payload, at=_wall(), cost_usd=None)
     assert "full" in caplog.text
 
 

@@ -27,15 +27,15 @@ class Pen:
     def identity(self, prompt: str, occurrence: int = 0, key: str | None = None) -> Identity:
         return Identity(key, fingerprint(MODEL, {"prompt": prompt}), occurrence)
 
-    def intend(self, prompt: str, *, at: float = 1.0, cost_usd: Decimal | None = PRICE) -> int:
+    def record_intent(self, prompt: str, *, at: float = 1.0, cost_usd: Decimal | None = PRICE) -> int:
         identity = self.identity(prompt)
-        return self.journal.intend(
+        return self.journal.record_intent(
             identity, model=MODEL, payload={"prompt": prompt}, at=at, cost_usd=cost_usd
         )
 
-    def accept(self, number: int, request_id: str) -> None:
+    def record_accepted(self, number: int, request_id: str) -> None:
         record = {"request_id": request_id, "status": "queued", "payload": {"prompt": "echo"}}
-        self.journal.accept(number, request_id=request_id, record=record)
+        self.journal.record_accepted(number, request_id=request_id, record=record)
 
     def fail(self, number: int, error: str = "no") -> None:
         self.journal.end(number, state=EntryState.FAILED, record=None, error=error)

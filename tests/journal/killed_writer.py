@@ -25,12 +25,12 @@ async def write(path: str, life: int, pipe: int) -> None:
         async def taker() -> None:
             for item in turn:
                 identity = Identity(f"{life}", "f", item)
-                number = journal.intend(
+                number = journal.record_intent(
                     identity, model="m", payload={"prompt": "x" * 500}, at=1.0, cost_usd=None
                 )
                 await journal.durable()
                 os.write(pipe, f"{number} intended\n".encode())
-                journal.accept(number, request_id=f"r-{number}", record={"status": "queued"})
+                journal.record_accepted(number, request_id=f"r-{number}", record={"status": "queued"})
                 await journal.durable()
                 os.write(pipe, f"{number} submitted\n".encode())
 
@@ -68,7 +68,7 @@ def main() -> None:
             missing += sum(
                 number not in states
                 or (state == "submitted" and states[number] is not EntryState.SUBMITTED)
-                or (state == "submitted" and not journal.owns(f"r-{number}"))
+                or (state == "submitted" and not journal.has_job(f"r-{number}"))
                 for number, state in promised.items()
             )
     print(kills, len(promised), missing)  # noqa: T201 - its answer

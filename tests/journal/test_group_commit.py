@@ -38,7 +38,7 @@ def pen(pen_for, journal):
 async def test_durable_returns_when_it_is_on_the_disk(journal, pen, store):
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.run)
-        pen.intend("rain")
+        pen.record_intent("rain")
         await journal.durable()
         assert store.kept[1].payload == {"prompt": "rain"}
 
@@ -51,7 +51,7 @@ async def test_durable_returns_when_it_is_on_the_disk(journal, pen, store):
 async def test_those_who_wait_together_share_a_commit(journal, pen, store):
     async def taker(prompt):
         await anyio.sleep(0.0001 * prompt)
-        pen.intend(str(prompt))
+        pen.record_intent(str(prompt))
         await journal.durable()
         assert len(store.kept) > prompt
 
@@ -68,10 +68,10 @@ async def test_those_who_wait_together_share_a_commit(journal, pen, store):
 async def test_who_comes_during_a_commit_waits_for_the_next(journal, pen, store):
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.run)
-        pen.intend("rain")
+        pen.record_intent("rain")
         tasks.start_soon(journal.durable)
         await anyio.sleep(SLOW_DISK / 2)
-        pen.intend("snow")
+        pen.record_intent("snow")
         await journal.durable()
         assert sorted(store.kept) == [1, 2]
         tasks.cancel_scope.cancel()
@@ -82,7 +82,7 @@ async def test_who_comes_during_a_commit_waits_for_the_next(journal, pen, store)
 async def test_who_wrote_before_a_commit_may_wait_for_it_later(journal, pen, store):
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.run)
-        pen.intend("rain")
+        pen.record_intent("rain")
         await anyio.sleep(SLOW_DISK / 2)
         await journal.durable()
         tasks.cancel_scope.cancel()
@@ -94,7 +94,7 @@ async def test_writes_for_which_nobody_waits_are_written_soon_and_together(journ
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.run)
         for prompt in range(10):
-            pen.intend(str(prompt))
+            pen.record_intent(str(prompt))
             await anyio.sleep(0.001)
         await anyio.sleep(SLOW_DISK + 0.1)
         tasks.cancel_scope.cancel()
@@ -105,7 +105,7 @@ async def test_writes_for_which_nobody_waits_are_written_soon_and_together(journ
 async def test_without_a_committer_who_waits_writes_by_himself(journal, pen, store):
     async with anyio.create_task_group() as tasks:
         for prompt in range(3):
-            pen.intend(str(prompt))
+            pen.record_intent(str(prompt))
             tasks.start_soon(journal.durable)
 
     assert store.commits == [3]
@@ -121,7 +121,7 @@ async def test_who_waits_when_the_committer_leaves_writes_by_himself(journal, pe
 
         tasks.start_soon(run)
         await anyio.sleep(0.001)
-        pen.intend("rain")
+        pen.record_intent("rain")
         tasks.start_soon(journal.durable)
         await anyio.sleep(0.001)
         committer.cancel()
@@ -135,7 +135,7 @@ async def test_two_batches_may_write_through_one_journal(journal, pen, store):
             tasks.start_soon(journal.run)
         await anyio.sleep(0.001)
         for prompt in range(4):
-            pen.intend(str(prompt))
+            pen.record_intent(str(prompt))
             await journal.durable()
         tasks.cancel_scope.cancel()
 
@@ -143,11 +143,11 @@ async def test_two_batches_may_write_through_one_journal(journal, pen, store):
 
 
 async def test_a_commit_that_was_cancelled_half_way_is_made_again(journal, pen, store):
-    number = pen.intend("rain")
+    number = pen.record_intent("rain")
     with anyio.move_on_after(SLOW_DISK / 2):
         await journal.flush()
     assert store.kept == {}
-    pen.accept(number, "r-1")
+    pen.record_accepted(number, "r-1")
 
     await journal.flush()
 
@@ -155,7 +155,7 @@ async def test_a_commit_that_was_cancelled_half_way_is_made_again(journal, pen, 
 
 
 async def test_who_waits_for_a_commit_that_is_cancelled_gets_another(journal, pen, store):
-    pen.intend("rain")
+    pen.record_intent("rain")
     async with anyio.create_task_group() as tasks:
         committer = anyio.CancelScope()
 
@@ -180,7 +180,7 @@ async def test_all_who_wait_are_told_that_it_could_not_be_written(journal, pen, 
     told = []
 
     async def taker(prompt):
-        pen.intend(prompt)
+        pen.record_intent(prompt)
         try:
             await journal.durable()
         except JournalError as error:
@@ -202,12 +202,12 @@ async def test_what_could_not_be_written_is_written_with_the_next(journal, pen, 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.run)
         store.failure = JournalError("full")
-        number = pen.intend("rain")
+        number = pen.record_intent("rain")
         with pytest.raises(JournalError):
             await journal.durable()
         store.failure = None
-        journal.withdraw(number, error="not written down")
-        pen.intend("snow")
+        journal.record_rejected(number, error="not written down")
+        pen.record_intent("snow")
         await journal.durable()
         tasks.cancel_scope.cancel()
 
@@ -225,7 +225,7 @@ async def test_a_failing_disk_is_not_tried_over_and_over(store, pen_for):
     journal = Journal.over(store, run_sync=failing_disk)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.run)
-        pen_for(journal).intend("rain")
+        pen_for(journal).record_intent("rain")
         await anyio.sleep(100 * SLOW_DISK)
         tasks.cancel_scope.cancel()
 
@@ -236,7 +236,7 @@ async def test_a_flush_tells_what_the_committer_could_tell_nobody(journal, pen, 
     store.failure = JournalError("full")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.run)
-        pen.intend("rain")
+        pen.record_intent("rain")
         await anyio.sleep(2 * SLOW_DISK)
         tasks.cancel_scope.cancel()
 
@@ -258,7 +258,7 @@ def test_a_journal_serves_one_event_loop_after_the_other(pen_for, store):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(journal.run)
             await anyio.sleep(0.1)
-            pen_for(journal).intend(prompt)
+            pen_for(journal).record_intent(prompt)
             await journal.durable()
             tasks.cancel_scope.cancel()
 

@@ -40,7 +40,7 @@ def pen(pen_for, journal):
 async def test_what_was_intended_is_found_before_it_is_on_the_disk(journal, pen, store):
     assert pen.find("rain") is None
 
-    number = pen.intend("rain", at=5.0)
+    number = pen.record_intent("rain", at=5.0)
 
     entry = pen.find("rain")
     assert (entry.number, entry.state, entry.sent_at) == (number, EntryState.INTENDED, 5.0)
@@ -50,15 +50,15 @@ async def test_what_was_intended_is_found_before_it_is_on_the_disk(journal, pen,
 
 
 async def test_what_is_on_its_way_to_the_disk_is_found_too(journal, pen, store):
-    number = pen.intend("rain")
+    number = pen.record_intent("rain")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.flush)
         await anyio.sleep(SLOW_DISK / 2)
-        pen.accept(number, "r-1")
+        pen.record_accepted(number, "r-1")
 
         assert store.kept == {}
         assert pen.find("rain").request_id == "r-1"
-        assert journal.owns("r-1")
+        assert journal.has_job("r-1")
         assert [entry.number for entry in journal.entries()] == [1]
 
 
@@ -67,25 +67,25 @@ async def test_one_identity_is_all_of_key_fingerprint_and_occurrence(journal, pe
         for key in (None, "a"):
             identity = pen.identity("rain", occurrence, key)
             assert journal.find(identity) is None
-            journal.intend(identity, model="m", payload={}, at=1.0, cost_usd=None)
+            journal.record_intent(identity, model="m", payload={}, at=1.0, cost_usd=None)
 
     assert [entry.number for entry in journal.entries()] == [1, 2, 3, 4]
 
 
 async def test_entries_come_in_the_order_of_their_first_intent(journal, pen):
     for prompt in "abcde":
-        pen.intend(prompt)
+        pen.record_intent(prompt)
     await journal.flush()
     pen.fail(2)
-    pen.intend("b")
-    pen.intend("f")
+    pen.record_intent("b")
+    pen.record_intent("f")
 
     assert [entry.payload["prompt"] for entry in journal.entries()] == list("abcdef")
 
 
 async def test_a_job_is_followed_to_its_file(journal, pen):
-    number = pen.intend("rain")
-    pen.accept(number, "r-1")
+    number = pen.record_intent("rain")
+    pen.record_accepted(number, "r-1")
     assert pen.find("rain").record == {"request_id": "r-1", "status": "queued"}
 
     record = {"request_id": "r-1", "status": "success", "payload": {"prompt": "rain"}}
@@ -99,8 +99,8 @@ async def test_a_job_is_followed_to_its_file(journal, pen):
 
 
 async def test_an_end_without_a_record_leaves_the_one_before(journal, pen):
-    number = pen.intend("rain")
-    pen.accept(number, "r-1")
+    number = pen.record_intent("rain")
+    pen.record_accepted(number, "r-1")
     journal.end(number, state=ResultState.TIMED_OUT, record=None, error="too slow")
 
     entry = pen.find("rain")
@@ -113,44 +113,44 @@ async def test_an_end_without_a_record_leaves_the_one_before(journal, pen):
 
 @pytest.mark.parametrize("state", [EntryState.FAILED, EntryState.AMBIGUOUS, None])
 async def test_another_attempt_keeps_the_id_and_the_cost_of_the_one_before(journal, pen, store, state):
-    number = pen.intend("rain")
-    pen.accept(number, "r-1")
+    number = pen.record_intent("rain")
+    pen.record_accepted(number, "r-1")
     if state is not None:
         journal.end(number, state=state, record=None, error="no")
 
-    assert pen.intend("rain", at=9.0) == number
+    assert pen.record_intent("rain", at=9.0) == number
 
     entry = pen.find("rain")
     assert (entry.state, entry.attempts, entry.sent_at) == (EntryState.INTENDED, 2, 9.0)
     assert (entry.request_id, entry.record, entry.error) == (None, None, None)
     assert (entry.cost_usd, entry.attempt_cost_usd) == (Decimal("0.70"), Decimal("0.35"))
-    assert journal.owns("r-1")
+    assert journal.has_job("r-1")
     assert journal.spent_usd() == Decimal("0.70")
     await journal.flush()
     assert store.earlier[number, 1].request_id == "r-1"
-    assert journal.owns("r-1")
+    assert journal.has_job("r-1")
 
 
 async def test_what_was_not_accepted_costs_nothing_and_is_no_attempt(journal, pen, store):
-    number = pen.intend("rain")
+    number = pen.record_intent("rain")
     await journal.flush()
 
-    journal.withdraw(number, error="refused")
+    journal.record_rejected(number, error="refused")
 
     entry = pen.find("rain")
     assert (entry.state, entry.error) == (EntryState.NOT_SUBMITTED, "refused")
     assert (entry.attempts, entry.cost_usd, journal.spent_usd()) == (0, None, Decimal(0))
-    pen.intend("rain")
+    pen.record_intent("rain")
     assert (pen.find("rain").attempts, journal.spent_usd()) == (1, Decimal("0.35"))
     await journal.flush()
     assert store.earlier == {}
 
 
 async def test_withdrawing_twice_takes_back_once(journal, pen):
-    number = pen.intend("rain")
+    number = pen.record_intent("rain")
     pen.fail(number)
-    pen.intend("rain")
-    journal.withdraw(number, error="refused")
+    pen.record_intent("rain")
+    journal.record_rejected(number, error="refused")
     journal.end(number, state=ResultState.NOT_SUBMITTED, record=None, error="batch stopped")
 
     entry = pen.find("rain")
@@ -168,12 +168,12 @@ async def test_withdrawing_twice_takes_back_once(journal, pen):
     ],
 )
 async def test_an_unknown_price_is_not_zero(journal, pen, first, second, total):
-    number = pen.intend("rain", cost_usd=first)
+    number = pen.record_intent("rain", cost_usd=first)
     pen.fail(number)
-    pen.intend("rain", cost_usd=second)
+    pen.record_intent("rain", cost_usd=second)
     assert pen.find("rain").cost_usd == total
 
-    journal.withdraw(number, error="refused")
+    journal.record_rejected(number, error="refused")
     assert pen.find("rain").cost_usd == (total if second is None else first)
 
 
@@ -184,48 +184,48 @@ async def test_an_unknown_price_is_not_zero(journal, pen, first, second, total):
 async def test_posts_of_unknown_fate_are_told_by_this_run_and_the_next(journal, pen, is_flushed):
     for occurrence in range(5):
         identity = pen.identity("rain", occurrence)
-        journal.intend(identity, model="m", payload={}, at=1.0, cost_usd=None)
+        journal.record_intent(identity, model="m", payload={}, at=1.0, cost_usd=None)
     if is_flushed:
         await journal.flush()
-    assert [entry.number for entry in journal.unsettled()] == [1, 2, 3, 4, 5]
+    assert [entry.number for entry in journal.unresolved()] == [1, 2, 3, 4, 5]
 
-    journal.withdraw(1, error="refused")
-    pen.accept(2, "r-2")
+    journal.record_rejected(1, error="refused")
+    pen.record_accepted(2, "r-2")
     journal.end(3, state=ResultState.AMBIGUOUS, record=None, error="lost")
     pen.fail(4)
 
-    assert [entry.number for entry in journal.unsettled()] == [3, 5]
+    assert [entry.number for entry in journal.unresolved()] == [3, 5]
     await journal.flush()
-    assert [entry.number for entry in Journal.over(journal._store).unsettled()] == [3, 5]
+    assert [entry.number for entry in Journal.over(journal._store).unresolved()] == [3, 5]
 
 
 async def test_an_earlier_post_of_unknown_fate_stays_unsettled_whatever_becomes_of_the_next(journal, pen):
-    def doubts():
-        return [(entry.attempts, entry.state, entry.sent_at) for entry in journal.unsettled()]
+    def unknown_attempts():
+        return [(entry.attempts, entry.state, entry.sent_at) for entry in journal.unresolved()]
 
-    number = pen.intend("rain", at=1.0)
+    number = pen.record_intent("rain", at=1.0)
     journal.end(number, state=ResultState.AMBIGUOUS, record=None, error="lost")
-    pen.intend("rain", at=2.0)
-    assert doubts() == [(1, EntryState.AMBIGUOUS, 1.0), (2, EntryState.INTENDED, 2.0)]
+    pen.record_intent("rain", at=2.0)
+    assert unknown_attempts() == [(1, EntryState.AMBIGUOUS, 1.0), (2, EntryState.INTENDED, 2.0)]
 
-    journal.withdraw(number, error="refused")
-    assert doubts() == [(1, EntryState.AMBIGUOUS, 1.0)]
+    journal.record_rejected(number, error="refused")
+    assert unknown_attempts() == [(1, EntryState.AMBIGUOUS, 1.0)]
     assert pen.find("rain").error == "lost"
 
-    pen.intend("rain", at=3.0)
-    pen.accept(number, "r-1")
+    pen.record_intent("rain", at=3.0)
+    pen.record_accepted(number, "r-1")
     await journal.flush()
-    told = doubts()
+    told = unknown_attempts()
     assert [attempt for attempt, *_ in told] == [1]
     journal = Journal.over(journal._store)
-    assert doubts() == told
+    assert unknown_attempts() == told
 
 
 async def test_a_journal_is_lent_to_one_batch_at_a_time(journal):
-    with journal.lent(), pytest.raises(JournalError, match="another batch"), journal.lent():
+    with journal.exclusive(), pytest.raises(JournalError, match="another batch"), journal.exclusive():
         pass
 
-    with journal.lent():
+    with journal.exclusive():
         pass
 
 
@@ -233,16 +233,16 @@ async def test_a_journal_is_lent_to_one_batch_at_a_time(journal):
 
 
 async def test_a_journal_goes_on_where_the_last_one_was_killed(journal, pen, store):
-    pen.accept(pen.intend("rain"), "r-1")
+    pen.record_accepted(pen.record_intent("rain"), "r-1")
     await journal.flush()
-    pen.intend("never durable")
+    pen.record_intent("never durable")
 
     again = Journal.over(store)
 
     assert again.spent_usd() == Decimal("0.35")
     assert again.find(pen.identity("rain")).request_id == "r-1"
     assert again.find(pen.identity("never durable")) is None
-    number = again.intend(pen.identity("snow"), model="m", payload={}, at=1.0, cost_usd=None)
+    number = again.record_intent(pen.identity("snow"), model="m", payload={}, at=1.0, cost_usd=None)
     assert number == 2
     assert again.find(pen.identity("snow")).number == 2
 
@@ -252,14 +252,14 @@ async def test_a_journal_goes_on_where_the_last_one_was_killed(journal, pen, sto
 
 async def test_closing_writes_what_is_left_and_may_be_done_twice(pen, journal, store):
     with journal:
-        pen.intend("rain")
+        pen.record_intent("rain")
 
     journal.close()
     assert (store.commits, store.is_closed) == ([1], True)
 
 
 async def test_closing_writes_nothing_where_nothing_is_left(pen, journal, store):
-    pen.intend("rain")
+    pen.record_intent("rain")
     await journal.flush()
     journal.close()
 

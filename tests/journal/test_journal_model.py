@@ -35,7 +35,7 @@ class AgainstADictionary(RuleBasedStateMachine):
         super().__init__()
         self.entries: dict[Identity, Entry] = {}
         self.ids: set[str] = set()
-        self.doubts: dict[tuple[Identity, int], Entry] = {}
+        self.unknown_attempts: dict[tuple[Identity, int], Entry] = {}
         self.journal: Journal | None = None
 
     @initialize()
@@ -44,16 +44,16 @@ class AgainstADictionary(RuleBasedStateMachine):
         self.journal = Journal(f"{self.folder.name}/run.db")
 
     @rule(identity=IDENTITIES, cost=COSTS, at=st.floats(0, 2e9))
-    def intend(self, identity, cost, at):
+    def record_intent(self, identity, cost, at):
         before = self.entries.get(identity)
         total, attempts = cost, 1
         if before is not None:
             if before.state in IN_DOUBT and before.request_id is None:
-                self.doubts[identity, before.attempts] = before
+                self.unknown_attempts[identity, before.attempts] = before
             attempts = before.attempts + 1
             if before.cost_usd is not None:
                 total = before.cost_usd + (cost or 0)
-        number = self.journal.intend(identity, model="m", payload=WRITTEN, at=at, cost_usd=cost)
+        number = self.journal.record_intent(identity, model="m", payload=WRITTEN, at=at, cost_usd=cost)
         self.entries[identity] = Entry(
             number=before.number if before else len(self.entries) + 1,
             identity=identity,
@@ -76,7 +76,7 @@ class AgainstADictionary(RuleBasedStateMachine):
 
     @precondition(lambda self: self.entries)
     @rule(data=st.data(), error=st.text(max_size=3))
-    def withdraw(self, data, error):
+    def record_rejected(self, data, error):
         identity = data.draw(st.sampled_from(sorted(self.entries, key=repr)))
         before = self.entries[identity]
         taken: dict = {}
@@ -85,23 +85,25 @@ class AgainstADictionary(RuleBasedStateMachine):
             taken = {"attempts": before.attempts - 1, "cost_usd": total, "attempt_cost_usd": None}
         state, doubt = EntryState.NOT_SUBMITTED, None
         if taken:
-            doubt = self.doubts.pop((identity, before.attempts - 1), None)
+            doubt = self.unknown_attempts.pop((identity, before.attempts - 1), None)
         if doubt is not None:
             state, taken["sent_at"] = EntryState.AMBIGUOUS, doubt.sent_at
         said = (doubt and doubt.error) or error
         number = self.change(identity, state=state, error=said, **taken)
-        self.journal.withdraw(number, error=error)
+        self.journal.record_rejected(number, error=error)
 
     @precondition(lambda self: self.without_an_id())
     @rule(data=st.data())
-    def accept(self, data):
+    def record_accepted(self, data):
         identity = data.draw(st.sampled_from(self.without_an_id()))
         request_id = f"r-{len(self.ids)}"
         self.ids.add(request_id)
         record = {"request_id": request_id, "status": "queued"}
         state = EntryState.SUBMITTED
         number = self.change(identity, state=state, request_id=request_id, record=record, error=None)
-        self.journal.accept(number, request_id=request_id, record={**record, "payload": {"prompt": "echo"}})
+        self.journal.record_accepted(
+            number, request_id=request_id, record={**record, "payload": {"prompt": "echo"}}
+        )
 
     @precondition(lambda self: self.entries)
     @rule(data=st.data(), state=st.sampled_from(ENDS[:-1]), status=st.sampled_from([None, "success"]))
@@ -111,7 +113,7 @@ class AgainstADictionary(RuleBasedStateMachine):
         told = {"record": record} if record else {}
         number = self.change(identity, state=state, error="why", **told)
         if state is EntryState.AMBIGUOUS:
-            self.doubts.pop((identity, self.entries[identity].attempts), None)
+            self.unknown_attempts.pop((identity, self.entries[identity].attempts), None)
         self.journal.end(number, state=state, record=record, error="why")
 
     @precondition(lambda self: self.entries)
@@ -127,10 +129,10 @@ class AgainstADictionary(RuleBasedStateMachine):
 
     @rule()
     def open_again(self):
-        doubts = list(map(attempt, self.journal.unsettled()))
+        unknown_attempts = list(map(attempt, self.journal.unresolved()))
         self.journal.close()
         self.journal = Journal(self.journal.path)
-        assert list(map(attempt, self.journal.unsettled())) == doubts
+        assert list(map(attempt, self.journal.unresolved())) == unknown_attempts
 
     @rule()
     def kill_and_open_again(self):
@@ -146,12 +148,12 @@ class AgainstADictionary(RuleBasedStateMachine):
         for identity, entry in self.entries.items():
             assert self.journal.find(identity) == entry
         assert self.journal.find(Identity("stranger", "f", 0)) is None
-        assert all(self.journal.owns(request_id) for request_id in self.ids)
-        assert not self.journal.owns("stranger")
+        assert all(self.journal.has_job(request_id) for request_id in self.ids)
+        assert not self.journal.has_job("stranger")
         spent = sum((entry.cost_usd or Decimal(0) for entry in self.entries.values()), Decimal(0))
         assert self.journal.spent_usd() == spent
-        unsettled = [entry for entry in self.journal.unsettled() if entry == self.entries[entry.identity]]
-        assert {entry.identity for entry in unsettled} == {
+        unresolved = [entry for entry in self.journal.unresolved() if entry == self.entries[entry.identity]]
+        assert {entry.identity for entry in unresolved} == {
             each
             for each, entry in self.entries.items()
             if entry.state in IN_DOUBT and entry.request_id is None

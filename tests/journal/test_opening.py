@@ -20,7 +20,7 @@ def run_db(tmp_path, pen_for):
     path = tmp_path / "run.db"
     with Journal(path) as journal:
         for number in range(10):
-            pen_for(journal).intend(f"rain {number} " + "and more " * 100)
+            pen_for(journal).record_intent(f"rain {number} " + "and more " * 100)
     return path
 
 
@@ -33,7 +33,7 @@ def killed(tmp_path):
         "from kling_async._journal.entry import Identity\n"
         "journal = Journal(sys.argv[1])\n"
         "for number in range(10):\n"
-        "    journal.intend(Identity(None, 'f', number), model='m', payload={'x': 'y' * 999}, at=1.0, cost_usd=None)\n"
+        "    journal.record_intent(Identity(None, 'f', number), model='m', payload={'x': 'y' * 999}, at=1.0, cost_usd=None)\n"
         "asyncio.run(journal.flush())\n"
         "os._exit(9)\n"
     )

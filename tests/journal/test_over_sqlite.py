@@ -46,14 +46,14 @@ def reopened(path):
 def test_any_text_goes_in_and_comes_out(path, text):
     identity = Identity(text, "f", 0)
     with Journal(path) as journal:
-        number = journal.intend(identity, model=text, payload={"prompt": text}, at=1.5, cost_usd=None)
-        journal.accept(number, request_id=text, record={"status": text})
+        number = journal.record_intent(identity, model=text, payload={"prompt": text}, at=1.5, cost_usd=None)
+        journal.record_accepted(number, request_id=text, record={"status": text})
         journal.save(number, path=text, size_bytes=1 << 40, sha256=None)
         journal.end(number, state=EntryState.FAILED, record=None, error=text)
 
     with Journal(path) as journal:
         entry = journal.find(identity)
-        assert journal.owns(text)
+        assert journal.has_job(text)
     assert entry.identity == identity
     assert (entry.model, entry.payload, entry.request_id) == (text, {"prompt": text}, text)
     assert (entry.path, entry.error, entry.record) == (text, text, {"status": text})
@@ -65,7 +65,9 @@ def test_any_text_goes_in_and_comes_out(path, text):
 def test_so_does_any_text_that_chance_writes(tmp_path_factory, text, payload):
     path = tmp_path_factory.mktemp("journal") / "run.db"
     with Journal(path) as journal:
-        number = journal.intend(Identity(text, "f", 0), model="m", payload=payload, at=1.0, cost_usd=None)
+        number = journal.record_intent(
+            Identity(text, "f", 0), model="m", payload=payload, at=1.0, cost_usd=None
+        )
         journal.end(number, state=EntryState.FAILED, record=payload, error=text)
 
     (entry,) = reopened(path)
@@ -75,7 +77,7 @@ def test_so_does_any_text_that_chance_writes(tmp_path_factory, text, payload):
 @pytest.mark.parametrize("cost", [None, Decimal("0.350"), Decimal("1E-9"), Decimal(0)])
 def test_money_keeps_every_digit(path, cost):
     with Journal(path) as journal:
-        journal.intend(Identity(None, "f", 0), model="m", payload={}, at=1.0, cost_usd=cost)
+        journal.record_intent(Identity(None, "f", 0), model="m", payload={}, at=1.0, cost_usd=cost)
 
     (entry,) = reopened(path)
     assert str(entry.cost_usd) == str(cost)
@@ -86,8 +88,8 @@ def test_a_record_that_no_json_can_hold_leaves_the_id(path, pen_for):
     for _ in range(200_000):  # deeper than any of its interpreters goes
         deep = {"x": deep}
     with Journal(path) as journal:
-        number = pen_for(journal).intend("rain")
-        journal.accept(number, request_id="r-1", record={"status": "queued", "outcome": deep})
+        number = pen_for(journal).record_intent("rain")
+        journal.record_accepted(number, request_id="r-1", record={"status": "queued", "outcome": deep})
 
     (entry,) = reopened(path)
     assert (entry.record, entry.job.request_id, entry.job.status) == (None, "r-1", JobStatus.UNKNOWN)
@@ -96,7 +98,7 @@ def test_a_record_that_no_json_can_hold_leaves_the_id(path, pen_for):
 @pytest.mark.parametrize("stored", ["[1]", "{", "[" * 100_000], ids=["list", "cut", "deep"])
 def test_a_record_that_someone_broke_leaves_the_id(path, pen_for, stored):
     with Journal(path) as journal:
-        pen_for(journal).accept(pen_for(journal).intend("rain"), "r-1")
+        pen_for(journal).record_accepted(pen_for(journal).record_intent("rain"), "r-1")
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE entries SET record = ?", [stored])
 
@@ -106,7 +108,7 @@ def test_a_record_that_someone_broke_leaves_the_id(path, pen_for, stored):
 
 def test_the_payload_is_kept_once(path, pen_for):
     with Journal(path) as journal:
-        pen_for(journal).accept(pen_for(journal).intend("rain"), "r-1")
+        pen_for(journal).record_accepted(pen_for(journal).record_intent("rain"), "r-1")
 
     assert b"echo" not in path.read_bytes()
 
@@ -116,11 +118,11 @@ def test_posts_without_an_answer_are_counted_after_a_restart(path, pen_for):
         pen = pen_for(journal)
         for occurrence in range(3):
             identity = pen.identity("rain", occurrence)
-            journal.intend(identity, model="m", payload={}, at=1.0, cost_usd=None)
-        pen.accept(2, "r-2")
+            journal.record_intent(identity, model="m", payload={}, at=1.0, cost_usd=None)
+        pen.record_accepted(2, "r-2")
 
     with Journal(path) as journal:
-        assert [entry.number for entry in journal.unsettled()] == [1, 3]
+        assert [entry.number for entry in journal.unresolved()] == [1, 3]
 
 
 # With other programs
@@ -129,7 +131,7 @@ def test_posts_without_an_answer_are_counted_after_a_restart(path, pen_for):
 def test_anyone_can_read_it_with_sqlite(path):
     identity = Identity("eagle", "f", 0)
     with Journal(path) as journal:
-        number = journal.intend(
+        number = journal.record_intent(
             identity,
             model="kling-v2-6",
             payload={"prompt": "雨"},
@@ -141,7 +143,7 @@ def test_anyone_can_read_it_with_sqlite(path):
             "created_at": 1_800_000_001,
             "outcome": {"media_urls": [{"id": "0", "url": "https://storage.example/r-1.mp4"}]},
         }
-        journal.accept(number, request_id="r-1", record=record)
+        journal.record_accepted(number, request_id="r-1", record=record)
         journal.save(number, path="videos/r-1.mp4", size_bytes=5, sha256="ab")
 
     with closing(sqlite3.connect(path)) as connection:
@@ -178,7 +180,7 @@ def test_anyone_can_read_it_with_sqlite(path):
 )
 def test_the_view_finds_the_video_wherever_the_service_put_it(path, pen_for, outcome, url):
     with Journal(path) as journal:
-        number = pen_for(journal).intend("rain")
+        number = pen_for(journal).record_intent("rain")
         journal.end(number, state=EntryState.SUCCEEDED, record={"outcome": outcome}, error=None)
     if isinstance(outcome, str):
         with closing(sqlite3.connect(path)) as connection, connection:
@@ -190,12 +192,12 @@ def test_the_view_finds_the_video_wherever_the_service_put_it(path, pen_for, out
 
 async def test_others_may_read_while_it_is_written(path, pen_for):
     with Journal(path) as journal:
-        number = pen_for(journal).intend("rain")
+        number = pen_for(journal).record_intent("rain")
         await journal.durable()
         others = Journal.read(path)
         assert [(entry.number, entry.state) for entry in others] == [(1, EntryState.INTENDED)]
 
-        pen_for(journal).accept(number, "r-1")
+        pen_for(journal).record_accepted(number, "r-1")
         await journal.durable()
         assert [entry.request_id for entry in Journal.read(path)] == ["r-1"]
 
@@ -203,7 +205,7 @@ async def test_others_may_read_while_it_is_written(path, pen_for):
 def test_reading_a_closed_journal_leaves_nothing_beside_it(path, pen_for):
     with Journal(path) as journal:
         for number in range(1_200):
-            pen_for(journal).intend(f"rain {number}")
+            pen_for(journal).record_intent(f"rain {number}")
     before = path.read_bytes()
 
     assert [entry.number for entry in Journal.read(path)] == list(range(1, 1_201))
@@ -215,7 +217,7 @@ def test_reading_a_closed_journal_leaves_nothing_beside_it(path, pen_for):
 def test_reading_after_a_kill_leaves_its_writes_for_the_next_run(path, pen_for, tmp_path):
     copy, writes = tmp_path / "copy.db", tmp_path / "copy.db-wal"
     with Journal(path) as journal:
-        pen_for(journal).intend("rain")
+        pen_for(journal).record_intent("rain")
         asyncio.run(journal.flush())
         copy.write_bytes(path.read_bytes())
         writes.write_bytes(Path(f"{path}-wal").read_bytes())
@@ -254,16 +256,16 @@ def test_reading_an_older_journal_says_how_to_bring_it_up_to_date(path, monkeypa
 
 async def test_a_full_disk_is_told_and_what_it_kept_is_safe(path, pen_for):
     journal = Journal(path)
-    pen_for(journal).intend("rain")
+    pen_for(journal).record_intent("rain")
     await journal.durable()
     journal._store._writer.execute("PRAGMA max_page_count = 1")
-    number = pen_for(journal).intend("snow " * 5_000)
+    number = pen_for(journal).record_intent("snow " * 5_000)
 
     with pytest.raises(JournalError, match=r"could not be written .*disk is full.*free the disk"):
         await journal.durable()
 
     journal._store._writer.execute("PRAGMA max_page_count = 100000")
-    journal.withdraw(number, error="not written down")
+    journal.record_rejected(number, error="not written down")
     await journal.durable()
     journal.close()
     assert [entry.state for entry in reopened(path)] == [EntryState.INTENDED, EntryState.NOT_SUBMITTED]
@@ -272,7 +274,7 @@ async def test_a_full_disk_is_told_and_what_it_kept_is_safe(path, pen_for):
 def test_a_journal_that_cannot_write_at_the_end_is_given_back_all_the_same(path, pen_for):
     journal = Journal(path)
     journal._store._writer.execute("PRAGMA query_only = ON")
-    pen_for(journal).intend("rain")
+    pen_for(journal).record_intent("rain")
 
     with pytest.raises(JournalError, match="could not be written"):
         journal.close()
@@ -284,12 +286,12 @@ def test_a_journal_that_cannot_write_at_the_end_is_given_back_all_the_same(path,
 async def test_a_closed_journal_says_that_it_is_closed(path, pen_for):
     journal = Journal(path)
     journal.close()
-    pen_for(journal).intend("rain")
+    pen_for(journal).record_intent("rain")
 
     with pytest.raises(JournalError, match="closed"):
         await journal.durable()
     with pytest.raises(JournalError, match="closed"):
-        journal.owns("r-1")
+        journal.has_job("r-1")
 
 
 def test_a_disk_that_fails_while_it_is_opened_leaves_nothing_held(path, monkeypatch):
@@ -312,7 +314,7 @@ async def test_it_is_written_in_another_thread_in_one_transaction_for_all_who_wa
         )
 
         async def one(number):
-            pen_for(journal).intend(f"rain {number}")
+            pen_for(journal).record_intent(f"rain {number}")
             await journal.durable()
 
         async with anyio.create_task_group() as tasks:

@@ -31,7 +31,7 @@ def end_the_transaction(connection: sqlite3.Connection) -> None:
 def old(tmp_path, pen_for):
     """A journal of the present version, which is an old one to those who know more."""
     with Journal(tmp_path / "run.db") as journal:
-        pen_for(journal).intend("rain")
+        pen_for(journal).record_intent("rain")
     return tmp_path / "run.db"
 
 

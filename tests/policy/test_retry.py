@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_async import errors
-from kling_async._policy.retry import RetryPolicy, backoff, is_passing, next_delay
+from kling_async._policy.retry import RetryPolicy, backoff, is_transient, next_delay
 from kling_async.errors import (
     APIConnectionError,
     APIResponseError,
@@ -65,7 +65,7 @@ def test_no_call_is_sent_again_more_often_than_asked_for(policy, chance):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_what_may_pass_is_sent_again(kind):
-    assert is_passing(kind("x")) is (kind in PASSING)
+    assert is_transient(kind("x")) is (kind in PASSING)
     delay = next_delay(RetryPolicy(), attempt=0, error=kind("x"), chance=0.0)
     assert (delay is not None) is (kind in PASSING)
 
@@ -74,4 +74,4 @@ def test_only_what_may_pass_is_sent_again(kind):
     "status, passes", [(408, True), (425, True), (409, False), (422, False), (302, True)]
 )
 def test_a_timeout_or_a_redirect_of_the_service_may_pass_and_a_refusal_may_not(status, passes):
-    assert is_passing(APIStatusError("x", status_code=status)) is passes
+    assert is_transient(APIStatusError("x", status_code=status)) is passes

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.schedule import PollSchedule
-from kling_async._policy.stage import Kind
+from kling_async._policy.stage import JobKind
 
-KIND = Kind("kling-v2-6", duration=5)
-LONGER = Kind("kling-v2-6", duration=10)
+KIND = JobKind("kling-v2-6", duration=5)
+LONGER = JobKind("kling-v2-6", duration=10)
 
 
 def begin(schedule, *, now=0.0, chance=0.5, running=True, kind=KIND, age=0.0):
@@ -164,7 +164,7 @@ def test_jobs_that_wait_are_due_as_soon_as_others_are_seen_to_run_shortly():
 
 def test_kinds_are_learned_apart():
     schedule, now = experienced(median=60.0)
-    other = Kind("kling-v2-6", duration=5, sound=True)
+    other = JobKind("kling-v2-6", duration=5, sound=True)
     for _ in range(100):
         schedule.finished(begin(schedule, kind=other), now=300.0, exact=300.0)
     ripe, not_yet = (begin(schedule, now=now, age=60.0, chance=0.0, kind=kind) for kind in (KIND, other))
@@ -173,10 +173,10 @@ def test_kinds_are_learned_apart():
 
 def test_a_new_kind_borrows_from_another_of_its_model():
     schedule, now = experienced(median=2.0, count=50)
-    with_company(schedule, LONGER, Kind("another"), Kind("kling-v2-6", has_image=True), now=now)
+    with_company(schedule, LONGER, JobKind("another"), JobKind("kling-v2-6", has_image=True), now=now)
     borrowed = begin(schedule, now=now, kind=LONGER, chance=0.0)
-    stranger = begin(schedule, now=now, kind=Kind("another"), chance=0.0)
-    from_image = begin(schedule, now=now, kind=Kind("kling-v2-6", has_image=True), chance=0.0)
+    stranger = begin(schedule, now=now, kind=JobKind("another"), chance=0.0)
+    from_image = begin(schedule, now=now, kind=JobKind("kling-v2-6", has_image=True), chance=0.0)
     first = schedule.due(borrowed, now=now) - now
     assert first < 0.5 * (schedule.due(stranger, now=now) - now)
     assert first < 0.5 * (schedule.due(from_image, now=now) - now)

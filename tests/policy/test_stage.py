@@ -11,13 +11,13 @@ from kling_async._policy.stage import (
     EXPECTED_FROM_IMAGE,
     EXPECTED_FROM_TEXT,
     Course,
-    Kind,
+    JobKind,
     Stage,
     new_course,
 )
 from kling_async._policy.timetable import Pressure
 
-KIND = Kind("kling-v2-6", duration=5)
+KIND = JobKind("kling-v2-6", duration=5)
 
 
 def stage_of(median, sigma, count=500):
@@ -56,7 +56,7 @@ def test_jobs_are_asked_about_when_they_are_likely_to_end():
 def test_the_mean_lag_is_the_one_asked_for(lag):
     stage = stage_of(60.0, 0.35)
     stage.plan(lag=lag)
-    course = Course(Kind("kling-v2-6"), waiting=Stage(RunTimes(expected=8.0), 30.0), running=stage)
+    course = Course(JobKind("kling-v2-6"), waiting=Stage(RunTimes(expected=8.0), 30.0), running=stage)
     dice = random.Random(2)  # noqa: S311 - samples, no secret
     lags = []
     for _ in range(400):
@@ -119,7 +119,7 @@ def test_however_short_jobs_are_time_brings_few_lessons():
 
 
 def test_chance_spreads_the_first_question_widely_while_nothing_has_ended():
-    course = new_course(Kind("kling-v2-6"), longest=30.0)
+    course = new_course(JobKind("kling-v2-6"), longest=30.0)
     course.waiting.times.began()
     course.waiting.times.finished(0.2, before=0.0)
     course.starts += 1
@@ -128,7 +128,7 @@ def test_chance_spreads_the_first_question_widely_while_nothing_has_ended():
     course.running.times.began()
     course.running.times.finished(60.0, before=0.0)
     assert course.jitter(0.0) == course.jitter(5.0)
-    jumping = new_course(Kind("kling-v2-6"), longest=30.0)
+    jumping = new_course(JobKind("kling-v2-6"), longest=30.0)
     jumping.jumps += 1
     assert jumping.jitter(0.0) < wide
 
@@ -166,12 +166,12 @@ def test_running_jobs_get_a_pace_of_their_own():
 
 
 def test_videos_from_images_are_expected_sooner():
-    course = new_course(Kind("m", has_image=True), longest=30.0)
+    course = new_course(JobKind("m", has_image=True), longest=30.0)
     assert course.running.usual == pytest.approx(EXPECTED_FROM_IMAGE, rel=0.1)
 
 
 def test_a_new_kind_expects_what_its_sibling_showed():
     sibling = Course(KIND, waiting=stage_of(1.0, 0.3), running=stage_of(3.0, 0.3))
-    course = new_course(Kind("kling-v2-6", duration=10), longest=30.0, sibling=sibling)
+    course = new_course(JobKind("kling-v2-6", duration=10), longest=30.0, sibling=sibling)
     assert course.running.usual == pytest.approx(3.0, rel=0.2)
     assert course.waiting.usual == pytest.approx(1.0, rel=0.2)

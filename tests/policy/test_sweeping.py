@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kling_async._policy.sweeping import Listing, page_cost
+from kling_async._policy.sweeping import ListScanState, page_cost
 
 
 def begun(alive=150):
-    listing = Listing()
+    listing = ListScanState()
     listing.expect(alive)
     listing.is_on = True
     return listing

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from kling_async import InternalServerError
-from kling_async._engine import settle, submit
-from kling_async._engine.books import Books
-from kling_async._engine.course import Course
+from kling_async._engine.batch.ledger import Ledger
+from kling_async._engine.batch.run_item import Course
+from kling_async._engine.submit import reconciler, submitter
 from kling_async._journal.journal import Journal
 from kling_async._policy.submission import SubmitFailure
 
@@ -29,12 +29,12 @@ def write_after_the_post(patch: pytest.MonkeyPatch) -> None:
 
 def send_again_after_500(patch: pytest.MonkeyPatch) -> None:
     """A 500 is taken for a POST that was not accepted."""
-    classify = submit.classify
+    classify = submitter.classify
 
     def hopeful(error: Any) -> SubmitFailure:
         return SubmitFailure.NOT_SENT if isinstance(error, InternalServerError) else classify(error)
 
-    patch.setattr(submit, "classify", hopeful)
+    patch.setattr(submitter, "classify", hopeful)
 
 
 def adopt_what_has_an_owner(patch: pytest.MonkeyPatch) -> None:
@@ -44,27 +44,27 @@ def adopt_what_has_an_owner(patch: pytest.MonkeyPatch) -> None:
 
 def adopt_one_of_too_many(patch: pytest.MonkeyPatch) -> None:
     """More rows than lost replies are no reason to hesitate."""
-    adoptable = settle.adoptable
+    match_jobs = reconciler.match_jobs
 
-    @wraps(adoptable)
+    @wraps(match_jobs)
     def greedy(lost: Any, rows: Any, **settings: Any) -> Any:
         found: dict[int, Any] = {}
         for place in range(len(lost)):
             taken = [job.request_id for job in found.values()]
             left = [row for row in rows if row.request_id not in taken]
             for row in left:
-                one = adoptable([lost[place]], [row], **settings)
+                one = match_jobs([lost[place]], [row], **settings)
                 if one:
                     found[place] = one[0]
                     break
         return found
 
-    patch.setattr(settle, "adoptable", greedy)
+    patch.setattr(reconciler, "match_jobs", greedy)
 
 
 def keep_no_id(patch: pytest.MonkeyPatch) -> None:
     """The id of an accepted job is not written down."""
-    patch.setattr(Books, "adopt", lambda self, item, job: None)
+    patch.setattr(Ledger, "adopt", lambda self, item, job: None)
 
 
 def resubmit_after_a_crash(patch: pytest.MonkeyPatch) -> None:
@@ -78,12 +78,12 @@ def resubmit_after_a_crash(patch: pytest.MonkeyPatch) -> None:
 
 
 def _change_the_match(patch: pytest.MonkeyPatch, **changed: Any) -> None:
-    adoptable = settle.adoptable
+    match_jobs = reconciler.match_jobs
 
     def wrong(lost: Any, rows: Any, **settings: Any) -> Any:
-        return adoptable(lost, rows, **{**settings, **changed})
+        return match_jobs(lost, rows, **{**settings, **changed})
 
-    patch.setattr(settle, "adoptable", wrong)
+    patch.setattr(reconciler, "match_jobs", wrong)
 
 
 BUGS: Mapping[str, Bug] = {

@@ -146,7 +146,7 @@ def drawn(seed: int) -> Plan:
         lines.append(_line(dice, pool if dice.random() < 0.7 else _pool(dice)))
     weather = _weather(dice)
     if dice.random() < 0.3:
-        lines = [_alike(line) for line in lines]
+        lines = [_group_equal(line) for line in lines]
     return Plan(seed=seed, weather=weather, lines=lines)
 
 
@@ -201,7 +201,7 @@ def _line(dice: random.Random, pool: Sequence[VideoRequest]) -> Line:
     )
 
 
-def _alike(line: Line) -> Line:
+def _group_equal(line: Line) -> Line:
     """The same with one prompt in all requests, so that they differ in their options at most."""
     runs = [
         attrs.evolve(run, requests=[attrs.evolve(one, prompt=_PROMPTS[0]) for one in run.requests])

@@ -17,9 +17,9 @@ from virtual_service import VirtualClock
 from virtual_store import MemoryStore
 
 from kling_async import JournalError, Limits, PollingPolicy, RetryPolicy, VideoRequest
-from kling_async._engine.batch import Wishes, open_batch
-from kling_async._engine.call import Caller
-from kling_async._engine.engine import Engine, Learned
+from kling_async._engine.api import ApiCaller
+from kling_async._engine.batch.batch import Wishes, open_batch
+from kling_async._engine.session import LoopSession, SharedState
 from kling_async._journal.journal import Journal
 from kling_async._journal.store import Changes
 from kling_async._transport.base import Reply, Request, StreamedReply
@@ -188,7 +188,7 @@ class Process:
             return slow()
         return iter(requests) if self.run.source == "iterator" else list(requests)
 
-    def _engine(self) -> Engine:
+    def _engine(self) -> LoopSession:
         run = self.run
         limits = Limits(
             max_submits_at_once=run.max_submits_at_once, max_polls_per_second=run.max_polls_per_second
@@ -199,7 +199,7 @@ class Process:
             poll_interval=run.poll_interval,
             bulk=run.bulk,
         )
-        caller = Caller(
+        caller = ApiCaller(
             transport=self,
             clock=VirtualClock(),
             dice=self.dice,
@@ -209,7 +209,7 @@ class Process:
             timeout=run.timeout,
             retry=RetryPolicy(),
         )
-        return Engine(caller=caller, limits=limits, learned=Learned(limits, polling))
+        return LoopSession(caller=caller, limits=limits, learned=SharedState(limits, polling))
 
     def _hear(self, event: Event) -> None:
         if self.is_dead:

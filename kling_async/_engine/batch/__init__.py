@@ -1,0 +1,3 @@
+"""One batch: its input, its items, its results, its ledger."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Finished videos, saved whole."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Waiting for jobs: status calls and list scans."""
+
+from __future__ import annotations

@@ -1,0 +1,135 @@
+"""Pictures of this machine, put where the service can read them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import attrs
+
+from kling_async._engine.api import ApiCaller
+from kling_async._engine.batch.batch_input import is_local
+from kling_async._policy.retry import next_delay
+from kling_async._policy.safe_urls import refusal
+from kling_async._transport.base import Request
+from kling_async._wire.codec import payload_of, structure_upload, upload_body
+from kling_async._wire.endpoints import UPLOAD_URL
+from kling_async._wire.replies import error_for
+from kling_async.catalog import wire_name
+from kling_async.errors import InvalidRequestError, KlingError
+from kling_async.requests import VideoRequest
+
+CONTENT_TYPES: Mapping[str, tuple[str, str]] = {
+    ".jpg": ("jpeg", "image/jpeg"),
+    ".jpeg": ("jpeg", "image/jpeg"),
+    ".png": ("png", "image/png"),
+    ".mp4": ("mp4", "video/mp4"),
+    ".mp3": ("mp3", "audio/mpeg"),
+    ".wav": ("wav", "audio/wav"),
+}
+"""By the file's ending: the type that is asked for, and the header that its address is signed for.
+
+A .jpg goes as jpeg, for `jpg` is signed as the literal image/jpg. Source: what clients of the service probed.
+"""
+_OK = range(200, 300)
+
+
+@attrs.define(eq=False)
+class Uploader:
+    """Uploads each file once, however many requests name it."""
+
+    caller: ApiCaller
+    _known: dict[str, str] = attrs.field(init=False, factory=dict)
+    _turn: anyio.Lock = attrs.field(init=False, factory=anyio.Lock)
+
+    async def payload(self, request: VideoRequest) -> dict[str, Any]:
+        """The payload of a request, with the public address of each local picture in its place.
+
+        Raises:
+            InvalidRequestError: A picture cannot be read.
+            KlingError: It could not be uploaded; nothing was paid for.
+        """
+        payload = payload_of(request)
+        for key, path in local_pictures(request, payload):
+            payload[key] = await self._address_of(path)
+        return payload
+
+    async def _address_of(self, path: str) -> str:
+        async with self._turn:
+            if path not in self._known:
+                self._known[path] = await upload(self.caller, path)
+            return self._known[path]
+
+
+def local_pictures(request: VideoRequest, payload: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The payload's keys that hold a path of this machine, each with that path."""
+    found = []
+    for field in ("image", "image_tail"):
+        picture = getattr(request, field)
+        if picture is not None and is_local(picture):
+            key = wire_name(request.model, field)
+            if payload[key] is picture:
+                found.append((key, os.fspath(picture)))
+    return found
+
+
+async def content_of(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        InvalidRequestError: It cannot be read.
+    """
+    try:
+        return await anyio.to_thread.run_sync(Path(path).read_bytes)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InvalidRequestError(f"{os.fspath(path)!r} cannot be read: {reason}.") from error
+
+
+async def upload(caller: ApiCaller, path: str | os.PathLike[str]) -> str:
+    """The public address at which a file of this machine can now be read by anyone who has it.
+
+    Raises:
+        InvalidRequestError: The file cannot be read, or its ending is not one that the service takes.
+        KlingError: It could not be uploaded.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in CONTENT_TYPES:
+        raise InvalidRequestError(
+            f"{os.fspath(path)!r} cannot be uploaded: the service takes {', '.join(CONTENT_TYPES)}."
+        )
+    content = await content_of(path)
+    file_type, content_type = CONTENT_TYPES[suffix]
+    ticket = await caller.repeat(UPLOAD_URL, structure_upload, body=upload_body(file_type))
+    if reason := refusal(ticket.upload_url):
+        raise InvalidRequestError(f"The service wants the file at an address that is not used: {reason}.")
+    await _put(caller, ticket.upload_url, content, content_type)
+    return ticket.public_url
+
+
+async def _put(caller: ApiCaller, url: str, content: bytes, content_type: str) -> None:
+    """Put the bytes at a signed address; the key stays here, for storage is another host."""
+    attempt = 0
+    while True:
+        request = Request("PUT", url, {"Content-Type": content_type}, content, caller.timeout)
+        error = None
+        try:
+            reply = await caller.transport.send(request)
+        except KlingError as lost:
+            error = lost
+        else:
+            if reply.status in _OK:
+                return
+            now = caller.clock.wall()
+            error = error_for(
+                reply.status, reply.headers, reply.body, call="upload", secret=caller.secret, now=now
+            )
+        delay = next_delay(caller.retry, attempt=attempt, error=error, chance=caller.dice.random())
+        if delay is None:
+            raise error
+        attempt += 1
+        await caller.clock.sleep(delay)

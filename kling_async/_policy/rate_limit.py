@@ -1,0 +1,49 @@
+"""How fast: the caller's limits, a token bucket, and the pause that one sign of throttling gives to all."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+
+from kling_async._policy.validators import at_least
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """How much one client asks of the service and of this machine at once.
+
+    Raises:
+        ConfigurationError: A value is zero, negative or not a number.
+    """
+
+    max_submits_at_once: int = attrs.field(default=16, validator=at_least(1, whole=True))
+    """Paid POSTs in flight at the same time."""
+    max_submits_per_hour: float | None = attrs.field(
+        default=None, validator=at_least(0, above=True, optional=True)
+    )
+    """Paid POSTs an hour; the service counts requests per hour and organization. None is no limit."""
+    max_polls_per_second: float = attrs.field(default=10.0, validator=at_least(0, above=True))
+    """Status and list calls a second, over all batches of the client; `math.inf` is no limit."""
+    max_downloads_at_once: int = attrs.field(default=8, validator=at_least(1, whole=True))
+    """Finished videos fetched at the same time."""
+
+
+@attrs.define
+class TokenBucket:
+    """A rate that may be used in bursts: `take` says how long to wait for the next turn."""
+
+    rate: float
+    """Turns a second; `math.inf` never waits."""
+    burst: float
+    """How many turns may be taken at once after a rest."""
+    _ready_at: float = -math.inf
+
+    def take(self, now: float) -> float:
+        """Take one turn and say in how many seconds it may be used, 0 for at once."""
+        if math.isinf(self.rate):
+            return 0.0
+        earliest = now - (self.burst - 1) / self.rate
+        turn = max(self._ready_at, earliest)
+        self._ready_at = turn + 1 / self.rate
+        return max(0.0, turn - now)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import io
+
+import anyio
+import pytest
+
+from kling_async import InvalidRequestError, VideoRequest
+from kling_async._engine.batch.batch_input import InputReader
+
+
+async def drained(source):
+    items = []
+    while (taken := await source.take()) is not None:
+        items.append(taken.request.prompt if taken.request else taken.error)
+    return items
+
+
+async def later(items, *, log=None):
+    try:
+        for item in items:
+            await anyio.sleep(1)
+            yield item
+    finally:
+        if log is not None:
+            log.append("closed")
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [["a", "b"], ("a", "b"), {"a": 1, "b": 2}.keys(), iter(["a", "b"]), (item for item in "ab"), later("ab")],
+    ids=["list", "tuple", "keys", "iterator", "generator", "async generator"],
+)
+async def test_any_iterable_is_read_in_order(requests):
+    assert await drained(InputReader(requests, {}, skip_invalid=False)) == ["a", "b"]
+
+
+async def test_several_takers_of_an_asynchronous_input_get_each_item_once():
+    source = InputReader(later([f"prompt {number}" for number in range(6)]), {}, skip_invalid=False)
+    indices = []
+
+    async def take():
+        while (taken := await source.take()) is not None:
+            indices.append(taken.index)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(4):
+            tasks.start_soon(take)
+    assert indices == list(range(6))
+
+
+async def test_closing_lets_a_generator_clean_up_and_ends_the_input():
+    log = []
+    source = InputReader(later(["a", "b"], log=log), {}, skip_invalid=False)
+    assert (await source.take()).index == 0
+    await source.close()
+    assert log == ["closed"]
+    assert await source.take() is None
+
+
+async def test_a_file_of_prompts_is_read_line_by_line_and_left_open():
+    lines = io.StringIO("a cat\na dog\n")
+    source = InputReader(lines, {}, skip_invalid=False)
+    assert await drained(source) == ["a cat\n", "a dog\n"]
+    await source.close()
+    assert not lines.closed
+
+
+async def test_an_asynchronous_iterator_without_a_close_is_just_left():
+    class Endless:
+        def __aiter__(self):
+            return self
+
+        async def __anext__(self):
+            return "again"
+
+    source = InputReader(Endless(), {}, skip_invalid=False)
+    assert (await source.take()).request == VideoRequest("again")
+    await source.close()
+    assert await source.take() is None
+
+
+@pytest.mark.parametrize("name", ["gone.png", "x" * 5000 + ".png", "folder.png"])
+async def test_a_picture_that_is_no_file_is_known_before_anything_is_sent(tmp_path, name):
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(InvalidRequestError, match="There is no file"):
+        InputReader([VideoRequest("x", image=str(tmp_path / name))], {}, skip_invalid=False)
+
+
+async def test_at_most_ten_broken_items_are_shown():
+    with pytest.raises(InvalidRequestError, match=r"12 of 12 .* and 2 more") as caught:
+        InputReader([""] * 12, {}, skip_invalid=False)
+    assert str(caught.value).count("item ") == 10

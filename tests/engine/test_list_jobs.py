@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from virtual_service import EPOCH, Service, always, engine_for, reply
+
+from kling_async._engine.submit.list_jobs import read_since
+from kling_async.errors import APIResponseError
+from kling_async.events import Notifier
+
+UNREADABLE = reply(200, {"requests": [{"id": 7}, None], "has_more": True})
+
+
+async def listed(service):
+    return [job async for jobs in engine_for(service).pages("m", 100, Notifier()) for job in jobs]
+
+
+async def looked_through(service, *, since=0.0):
+    async def at_once():
+        pass
+
+    shown = []
+    await read_since(engine_for(service).caller, "m", since=since, turn=at_once, show=shown.extend)
+    return shown
+
+
+@pytest.mark.parametrize("read", [listed, looked_through])
+async def test_a_list_of_which_nothing_can_be_read_ends(read):
+    service = Service(before=[always("list", UNREADABLE)])
+    assert await read(service) == []
+    assert service.calls["list"] == 10
+
+
+async def test_a_list_without_an_end_is_not_looked_through_for_ever():
+    def endless(request, service):
+        number = service.calls["list"]
+        row = {"request_id": f"job-{number}", "status": "success", "created_at": 1_800_000_000 + number % 7}
+        return reply(200, {"requests": [row], "has_more": True})
+
+    service = Service(before=[endless])
+    with pytest.raises(APIResponseError, match="1,000 pages"):
+        await looked_through(service)
+
+
+async def test_of_a_long_list_whose_oldest_rows_come_first_the_end_is_read():
+    def rows(request, service):
+        query = parse_qs(urlsplit(request.url).query)
+        offset = int(query["offset"][0])
+        page = [
+            {"request_id": f"job-{number}", "status": "success", "created_at": EPOCH + number}
+            for number in range(offset, min(offset + 100, 5000))
+        ]
+        return reply(200, {"requests": page, "total": 5000, "has_more": offset + 100 < 5000})
+
+    service = Service(before=[rows])
+    found = await looked_through(service, since=EPOCH + 4650)
+    assert {f"job-{number}" for number in range(4650, 5000)} <= {job.request_id for job in found}
+    assert service.calls["list"] < 10

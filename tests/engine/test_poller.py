@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import anyio
+import pytest
+from virtual_service import Service, always, engine_for, on, reply
+
+from kling_async import (
+    APIConnectionError,
+    AuthenticationError,
+    InvalidRequestError,
+    Job,
+    JobCancelledError,
+    JobFailedError,
+    JobStatus,
+    NotFoundError,
+    PollingPolicy,
+    VideoRequest,
+    WaitTimeoutError,
+)
+from kling_async._policy.stage import JobKind
+from kling_async.events import Finished, Notifier, PollFailed
+
+PACE = PollingPolicy(poll_interval=1.0)
+
+
+async def generate(service, notify=None, polling=PACE):
+    engine = engine_for(service, polling=polling)
+    job = await engine.submit(VideoRequest("x"), Notifier())
+    return await engine.wait(job, Notifier(notify))
+
+
+async def wait(service, request_id, polling=PACE):
+    engine = engine_for(service, polling=polling)
+    return await engine.wait(Job(request_id=request_id, status=JobStatus.UNKNOWN), Notifier())
+
+
+def final(status, **more):
+    return reply(200, {"request_id": "job-0", "status": status, **more})
+
+
+async def test_a_wait_ends_with_the_final_record():
+    job = await generate(Service(run_time=60.0))
+    assert job.video_url == "https://storage.example/job-0.mp4"
+    assert anyio.current_time() == pytest.approx(60.0, abs=1.1)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        reply(500, b""),
+        reply(503, b"<html>busy</html>"),
+        reply(429, b"", {"retry-after": "5"}),
+        reply(200, b"not json"),
+        reply(200, {"request_id": "job-0"}),
+        reply(401, {"error": "for a while"}),
+        reply(404, {"error": "Request not found"}),
+        APIConnectionError("reset"),
+    ],
+    ids=["500", "503", "429", "garbage", "no status", "401", "404", "reset"],
+)
+async def test_no_fault_of_polling_ends_a_wait(fault):
+    events = []
+    job = await generate(Service(run_time=60.0, before=[on("status", *[fault] * 12)]), events.append)
+    assert job.is_success
+    failed = [event for event in events if isinstance(event, PollFailed)]
+    assert len(failed) == 12
+    assert all(event.delay <= 30.0 for event in failed)
+    assert isinstance(events[-1], Finished)
+
+
+async def test_a_status_never_seen_before_is_waited_through():
+    job = await generate(Service(before=[on("status", final("moderating"), final("moderating"))]))
+    assert job.is_success
+
+
+async def test_the_deadline_ends_a_wait_and_says_how_to_go_on():
+    with pytest.raises(WaitTimeoutError, match=r"client\.wait\('job-0'\)") as caught:
+        await generate(Service(run_time=1e6), polling=PollingPolicy(wait_timeout=100, poll_interval=7))
+    assert anyio.current_time() == pytest.approx(100)
+    assert isinstance(caught.value, TimeoutError)
+    assert (caught.value.request_id, caught.value.job.status) == ("job-0", JobStatus.PROCESSING)
+
+
+async def test_the_deadline_holds_while_every_poll_fails():
+    service = Service(before=[always("status", reply(500, b""))])
+    with pytest.raises(
+        WaitTimeoutError, match=r"was queued when last seen, and calls .* fail .*\(HTTP 500|status"
+    ):
+        await generate(service, polling=PollingPolicy(wait_timeout=100))
+    assert anyio.current_time() == pytest.approx(100)
+
+
+async def test_a_job_whose_status_does_not_move_is_given_up_after_the_stall():
+    service = Service(queue_time=50.0, run_time=1e6)
+    with pytest.raises(WaitTimeoutError):
+        await generate(service, polling=PollingPolicy(stall_timeout=80, poll_interval=1, wait_timeout=None))
+    assert anyio.current_time() == pytest.approx(50 + 80, abs=1.1)
+
+
+async def test_a_status_never_seen_is_waited_through_and_warned_of_once_a_word(caplog):
+    words = ["polishing", "processing", "polishing", "processing", "finished"]
+    await generate(Service(before=[on("status", *map(final, words))]))
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [text.split("'")[1] for text in said] == ["polishing", "finished"]
+
+
+async def test_a_failed_job_raises_with_the_services_words():
+    service = Service(before=[on("status", final("failed", outcome={"error": {"message": "rejected"}}))])
+    with pytest.raises(JobFailedError, match="rejected") as caught:
+        await generate(service)
+    assert caught.value.job.failure_reason == "rejected"
+
+
+async def test_a_cancelled_job_raises():
+    with pytest.raises(JobCancelledError, match="no reason given"):
+        await generate(Service(before=[on("status", final("canceled"))]))
+
+
+async def test_a_submit_that_is_final_at_once_asks_no_more():
+    done = final("success", outcome={"video_url": "https://storage.example/x.mp4"})
+    service = Service(before=[on("submit", done)])
+    job = await generate(service)
+    assert job.video_url == "https://storage.example/x.mp4"
+    assert service.calls["status"] == 0
+
+
+async def test_a_success_without_its_video_is_asked_about_once_more():
+    service = Service(run_time=0.0, before=[on("submit", final("success")), on("status", final("success"))])
+    job = await generate(service)
+    assert job.video_url is None
+    assert service.calls["status"] == 1
+
+
+async def test_an_id_from_an_earlier_process_is_waited_for():
+    service = Service(run_time=30.0)
+    await engine_for(service).submit(VideoRequest("x"), Notifier())
+    assert (await wait(service, "job-0")).is_success
+
+
+async def test_an_id_that_the_service_never_knew_is_an_error_after_a_short_grace():
+    service = Service()
+    with pytest.raises(NotFoundError):
+        await wait(service, "nobody")
+    assert service.calls["status"] == 3
+
+
+async def test_a_refused_key_ends_the_wait_for_a_job_that_was_never_seen():
+    service = Service(before=[always("status", reply(401, {"error": "bad key"}))])
+    with pytest.raises(AuthenticationError):
+        await wait(service, "job-0")
+    assert service.calls["status"] == 1
+
+
+@pytest.mark.parametrize("id_", ["", " ", ".."])
+async def test_what_is_no_id_is_not_waited_for(id_):
+    service = Service()
+    with pytest.raises(InvalidRequestError, match="is not an id that the service gives"):
+        await wait(service, id_)
+    assert service.calls["status"] == 0
+
+
+async def test_cancelling_a_wait_leaves_the_job_alone():
+    service = Service(run_time=60.0)
+    with anyio.move_on_after(10):
+        await generate(service)
+    asked = service.calls["status"]
+    await anyio.sleep(1000)
+    assert service.calls["status"] == asked
+    assert (await wait(service, "job-0")).is_success
+
+
+async def test_deadlines_hold_while_every_place_in_flight_is_taken():
+    service = Service(run_time=1e6, before=[lambda request, service: None])
+    service.latency = 0.0
+    engine = engine_for(service, polling=PollingPolicy(wait_timeout=20, poll_interval=1, bulk="never"))
+    jobs = [await engine.submit(VideoRequest(f"prompt {number}"), Notifier()) for number in range(150)]
+    service.latency = 45.0
+    ended = []
+    watcher = engine.watcher(Notifier())
+
+    def end(watched, outcome):
+        ended.append((anyio.current_time(), type(outcome)))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watcher.run)
+        for job in jobs:
+            watcher.add(job, end, kind=JobKind("kling-v2-6"))
+        await anyio.sleep(100)
+        tasks.cancel_scope.cancel()
+    assert {kind for _, kind in ended} == {WaitTimeoutError}
+    assert max(at for at, _ in ended) <= 23
+
+
+async def test_what_is_learned_brings_questions_forward():
+    service = Service(run_time=lambda number: 600.0 if number == 0 else 2.0)
+    engine = engine_for(service, polling=PollingPolicy(bulk="never"))
+    slow = await engine.submit(VideoRequest("slow"), Notifier())
+    ended = []
+    watcher = engine.watcher(Notifier())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watcher.run)
+        watcher.add(slow, lambda *_: ended.append("slow"), kind=JobKind("kling-v2-6"))
+        for number in range(80):
+            job = await engine.submit(VideoRequest(f"prompt {number}"), Notifier())
+            watcher.add(job, lambda *_: ended.append("quick"), kind=JobKind("kling-v2-6"))
+            await anyio.sleep(0.3)
+        await anyio.sleep(700)
+        tasks.cancel_scope.cancel()
+    assert ended[-1] == "slow"
+    assert len(ended) == 81
+
+
+async def test_what_one_wait_learns_serves_all_waits_of_the_client_at_once():
+    service = Service(run_time=lambda number: 1.0 + number / 10)
+    engine = engine_for(service)
+    jobs = [await engine.submit(VideoRequest(f"prompt {number}"), Notifier()) for number in range(12)]
+    began = anyio.current_time()
+    async with anyio.create_task_group() as tasks:
+        for job in jobs:
+            tasks.start_soon(engine.wait, job, Notifier())
+    assert anyio.current_time() - began < 5
+    assert service.calls["list"] == 0
+
+
+async def test_a_reply_that_comes_after_the_deadline_changes_nothing():
+    service = Service(run_time=1.0)
+    engine = engine_for(service, polling=PollingPolicy(wait_timeout=5, poll_interval=1, bulk="never"))
+    job = await engine.submit(VideoRequest("x"), Notifier())
+    outcomes = []
+    watcher = engine.watcher(Notifier())
+    watcher.add(job, lambda _, outcome: outcomes.append(outcome), kind=JobKind(None))
+    [watched] = watcher.watching.values()
+    watcher._time_out(watched)
+    watcher.learn(watched, job)
+    watcher._fault(watched, APIConnectionError("late"))
+    assert [type(outcome) for outcome in outcomes] == [WaitTimeoutError]

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import anyio
+import pytest
+from virtual_service import KEY, Service, always, engine_for, on, reply
+
+from kling_async import (
+    APIConnectionError,
+    InternalServerError,
+    InvalidRequestError,
+    RetryPolicy,
+    VideoRequest,
+)
+from kling_async._engine.submit.uploader import Uploader, upload
+
+TICKET = reply(
+    200, {"upload_url": "https://storage.example/put?sig=1", "public_url": "https://storage.example/a"}
+)
+
+
+@pytest.fixture
+def anyio_backend():
+    """The real loop: files are read by threads, and a clock that jumps would not wait for them."""
+    return "asyncio"
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "start.jpg"
+    path.write_bytes(b"a picture")
+    return path
+
+
+def caller_of(service):
+    return engine_for(service, retry=RetryPolicy(max_retries=2, initial_delay=0.001)).caller
+
+
+def storing(*answers, ticket=TICKET):
+    return Service(before=[on("upload-url", ticket), on("put", *answers), always("put", reply(200, b""))])
+
+
+async def test_a_picture_is_put_with_the_type_its_address_is_signed_for_and_without_the_key(picture):
+    service = storing()
+    assert await upload(caller_of(service), picture) == "https://storage.example/a"
+    asked, put = service.requests
+    assert asked.body == b'{"file_type": "jpeg"}'
+    assert (put.method, put.body, dict(put.headers)) == ("PUT", b"a picture", {"Content-Type": "image/jpeg"})
+    assert KEY not in repr(put)
+
+
+@pytest.mark.parametrize("lost", [APIConnectionError("reset"), reply(503, b"busy")], ids=["reset", "503"])
+async def test_a_put_that_was_lost_is_sent_again(picture, lost):
+    service = storing(lost, lost)
+    assert await upload(caller_of(service), picture) == "https://storage.example/a"
+    assert service.calls["put"] == 3
+    with pytest.raises((APIConnectionError, InternalServerError)):
+        await upload(caller_of(storing(lost, lost, lost)), picture)
+
+
+async def test_an_address_that_is_not_https_is_not_used(picture):
+    ticket = reply(200, {"upload_url": "http://other.example/put", "public_url": "https://storage.example/a"})
+    service = storing(ticket=ticket)
+    with pytest.raises(InvalidRequestError, match="only https"):
+        await upload(caller_of(service), picture)
+    assert service.calls["put"] == 0
+
+
+async def test_each_picture_is_uploaded_once_for_all_requests_that_name_it(picture):
+    service = storing()
+    uploader = Uploader(caller_of(service))
+    sent = []
+
+    async def one(number):
+        sent.append(await uploader.payload(VideoRequest(f"prompt {number}", image=picture)))
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(5):
+            tasks.start_soon(one, number)
+    assert {payload["image"] for payload in sent} == {"https://storage.example/a"}
+    assert service.calls["put"] == 1
+
+
+async def test_a_request_whose_picture_is_at_an_address_already_is_left_alone():
+    service = Service()
+    payload = await Uploader(caller_of(service)).payload(VideoRequest("x", image="https://example.com/a.png"))
+    assert payload == {"prompt": "x", "image": "https://example.com/a.png"}
+    assert service.calls == {}
+
+
+async def test_a_picture_that_extra_overrules_is_not_uploaded(picture):
+    service = Service()
+    request = VideoRequest("x", image=picture, extra={"image": "https://example.com/a.png"})
+    payload = await Uploader(caller_of(service)).payload(request)
+    assert payload["image"] == "https://example.com/a.png"
+    assert service.calls == {}

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kling_async._policy.http_ranges import (
+    FileVersion,
+    content_coding,
+    dump,
+    file_version,
+    is_remaining_range,
+    load,
+    range_headers,
+)
+
+KNOWN = FileVersion(request_id="job-1", size_bytes=100, validator='"v1"', md5=None)
+DATE = "Sat, 21 Nov 2026 10:00:00 GMT"
+MD5 = "XUFAKrxLKna5cZ2REBfFkg=="
+
+
+def of(**headers):
+    return file_version({name.replace("_", "-"): text for name, text in headers.items()}, request_id="job-1")
+
+
+@pytest.mark.parametrize(
+    "headers, validator",
+    [
+        ({"etag": '"v1"'}, '"v1"'),
+        ({"etag": '"v1"', "last_modified": DATE}, '"v1"'),
+        ({"etag": 'W/"v1"', "last_modified": DATE}, DATE),
+        ({"etag": 'W/"v1"'}, None),
+        ({"etag": "v1"}, None),
+        ({"last_modified": DATE}, DATE),
+        ({"last_modified": ""}, None),
+        ({}, None),
+    ],
+)
+def test_a_strong_etag_tells_versions_apart_and_else_the_date(headers, validator):
+    assert of(**headers).validator == validator
+
+
+@pytest.mark.parametrize(
+    "headers, size_bytes",
+    [
+        ({"content_length": "100"}, 100),
+        ({"content_length": "0"}, None),
+        ({"content_length": "-1"}, None),
+        ({"content_length": "1e3"}, None),
+        ({"content_length": "\u0661"}, None),
+        ({"content_length": "9" * 5000}, None),
+        ({"content_length": "100", "content_encoding": "gzip"}, None),
+        ({"content_length": "100", "content_encoding": "Identity"}, 100),
+        ({}, None),
+    ],
+    ids=str,
+)
+def test_the_length_is_known_where_it_is_said_of_the_file_itself(headers, size_bytes):
+    assert of(**headers).size_bytes == size_bytes
+
+
+@pytest.mark.parametrize(
+    "headers, md5",
+    [
+        ({"x_goog_hash": f"crc32c=n03x6A==,md5={MD5}"}, MD5),
+        ({"x_goog_hash": f"md5={MD5}"}, MD5),
+        ({"x_goog_hash": "crc32c=n03x6A=="}, None),
+        ({"content_md5": MD5}, MD5),
+        ({"content_md5": "short"}, None),
+        ({"x_goog_hash": f"md5={MD5}", "content_encoding": "gzip"}, None),
+    ],
+)
+def test_a_digest_is_taken_from_either_header_and_never_of_a_packed_body(headers, md5):
+    assert of(content_length="100", **headers).md5 == md5
+
+
+def test_a_reply_without_a_length_has_no_digest_of_the_file():
+    assert of(content_md5=MD5).md5 is None
+
+
+def test_a_packing_is_named_in_lower_case():
+    assert content_coding({"content-encoding": " GZip "}) == "gzip"
+    assert content_coding({"content-encoding": "identity"}) == content_coding({}) == ""
+
+
+def test_the_rest_is_asked_for_unless_the_file_has_changed():
+    assert range_headers(KNOWN, at=40) == {"Range": "bytes=40-", "If-Range": '"v1"'}
+    without = FileVersion(request_id="job-1", size_bytes=100, validator=None, md5=None)
+    assert range_headers(without, at=40) == {"Range": "bytes=40-"}
+    assert range_headers(KNOWN, at=0) == range_headers(None, at=40) == {}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content-range": "bytes 40-99/100", "etag": '"v1"'},
+        {"content-range": "bytes 40-99/100"},
+        {"content-range": " BYTES 40-99/100 "},
+        {"content-range": "bytes 40-60/100"},
+        {"content-range": "bytes 40-40/100"},
+    ],
+    ids=str,
+)
+def test_the_rest_or_a_piece_of_it_is_gone_on_with(headers):
+    assert is_remaining_range(headers, KNOWN, at=40)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"content-range": "bytes 0-99/100"},
+        {"content-range": "bytes 39-99/100"},
+        {"content-range": "bytes 41-99/100"},
+        {"content-range": "bytes 40-99/101"},
+        {"content-range": "bytes 40-100/100"},
+        {"content-range": "bytes 40-39/100"},
+        {"content-range": "bytes 40-99/*"},
+        {"content-range": "bytes */100"},
+        {"content-range": "40-99/100"},
+        {"content-range": f"bytes 40-99/{'9' * 5000}"},
+        {"content-range": "bytes 40-99/100", "etag": '"v2"'},
+        {"content-range": "bytes 40-99/100", "content-encoding": "gzip"},
+    ],
+    ids=lambda headers: str(headers)[:60],
+)
+def test_anything_else_is_not(headers):
+    assert not is_remaining_range(headers, KNOWN, at=40)
+
+
+@given(
+    request_id=st.text(),
+    size_bytes=st.none() | st.integers(min_value=1),
+    validator=st.none() | st.text(),
+    md5=st.none() | st.text(),
+)
+def test_a_version_is_read_as_it_was_written(request_id, size_bytes, validator, md5):
+    version = FileVersion(request_id=request_id, size_bytes=size_bytes, validator=validator, md5=md5)
+    assert load(dump(version)) == version
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "7",
+        "{}",
+        '{"request_id": 7, "size_bytes": 1, "validator": null, "md5": null}',
+        '{"request_id": "x", "size_bytes": "1", "validator": null, "md5": null}',
+        '{"request_id": "x", "size_bytes": 0, "validator": null, "md5": null}',
+        '{"request_id": "x", "size_bytes": 1, "validator": [], "md5": null}',
+        '{"request_id": "x", "size_bytes": 1, "validator": null, "md5": 1}',
+        '{"request_id": "x", "size_bytes": 1, "validator": null, "md5": null, "more": 1}',
+        "[" * 100_000,
+    ],
+    ids=lambda text: text[-60:],
+)
+def test_any_other_text_is_of_no_version(text):
+    assert load(text) is None

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kling_async._policy.rate_limit import Limits, TokenBucket
+
+
+def turns_of(bucket, steps):
+    """When each of some callers gets its turn, who arrive one after another, so many seconds apart."""
+    now, turns = 0.0, []
+    for step in steps:
+        now += step
+        turns.append(now + bucket.take(now))
+    return turns
+
+
+RATES = st.floats(0.001, 1000)
+STEPS = st.lists(st.one_of(st.just(0.0), st.floats(0, 100)), min_size=2, max_size=40)
+
+
+@given(rate=RATES, burst=st.integers(1, 20), steps=STEPS)
+def test_no_interval_has_more_turns_than_the_rate_and_one_burst(rate, burst, steps):
+    turns = turns_of(TokenBucket(rate=rate, burst=burst), steps)
+    for first, begin in enumerate(turns):
+        for last in range(first, len(turns)):
+            assert last - first + 1 <= burst + rate * (turns[last] - begin) * (1 + 1e-9) + 1e-6
+
+
+@given(rate=RATES, burst=st.integers(1, 20), steps=STEPS)
+def test_turns_are_given_in_the_order_they_were_asked_for(rate, burst, steps):
+    turns = turns_of(TokenBucket(rate=rate, burst=burst), steps)
+    assert all(later >= earlier - 1e-9 * max(1.0, earlier) for earlier, later in pairwise(turns))
+
+
+@given(rate=RATES, burst=st.integers(1, 20))
+def test_a_rested_bucket_gives_its_burst_at_once_and_then_the_rate(rate, burst):
+    bucket = TokenBucket(rate=rate, burst=burst)
+    waits = [bucket.take(0.0) for _ in range(burst + 3)]
+    assert waits == pytest.approx([0.0] * burst + [1 / rate, 2 / rate, 3 / rate], abs=1e-9)
+
+
+def test_a_rest_fills_the_bucket_up_to_its_burst_and_no_further():
+    bucket = TokenBucket(rate=1.0, burst=2)
+    assert [bucket.take(0.0), bucket.take(0.0), bucket.take(0.0)] == [0.0, 0.0, 1.0]
+    assert [bucket.take(1000.0), bucket.take(1000.0), bucket.take(1000.0)] == [0.0, 0.0, 1.0]
+
+
+def test_who_asks_slower_than_the_rate_never_waits():
+    bucket = TokenBucket(rate=10.0, burst=1)
+    assert [bucket.take(n * 0.11) for n in range(50)] == [0.0] * 50
+
+
+def test_an_unlimited_rate_never_waits():
+    bucket = TokenBucket(rate=math.inf, burst=math.inf)
+    assert [bucket.take(0.0) for _ in range(1000)] == [0.0] * 1000
+
+
+def test_limits_may_be_lifted_where_none_is_meant():
+    limits = Limits(max_polls_per_second=math.inf, max_submits_per_hour=None)
+    assert limits == Limits(max_polls_per_second=math.inf)

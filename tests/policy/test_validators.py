@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import math
+
+import attrs
+import pytest
+
+from kling_async._policy.rate_limit import Limits
+from kling_async._policy.retry import RetryPolicy
+from kling_async._policy.validators import at_least
+from kling_async.catalog import shown
+from kling_async.errors import ConfigurationError
+
+
+@attrs.frozen
+class Setting:
+    plain: float = attrs.field(default=1, validator=at_least(0))
+    above: float = attrs.field(default=1, validator=at_least(0, above=True))
+    whole: int = attrs.field(default=1, validator=at_least(1, whole=True))
+    optional: float | None = attrs.field(default=None, validator=at_least(0.5, above=True, optional=True))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"plain": 0},
+        {"plain": math.inf},
+        {"plain": 10**400},
+        {"above": 5e-324},
+        {"whole": 1},
+        {"whole": 10**5000},
+        {"optional": None},
+        {"optional": 0.6},
+    ],
+    ids=shown,
+)
+def test_a_setting_within_its_bounds_is_taken(fields):
+    assert attrs.asdict(Setting(**fields)) | fields == attrs.asdict(Setting(**fields))
+
+
+@pytest.mark.parametrize(
+    "fields, sentence",
+    [
+        ({"plain": -1}, "Setting.plain must be a number of at least 0, not -1."),
+        ({"plain": math.nan}, "Setting.plain must be a number of at least 0, not nan."),
+        ({"plain": None}, "Setting.plain must be a number of at least 0, not None."),
+        ({"plain": "5"}, "Setting.plain must be a number of at least 0, not '5'."),
+        ({"plain": True}, "Setting.plain must be a number of at least 0, not True."),
+        (
+            {"plain": -(10**5000)},
+            "Setting.plain must be a number of at least 0, not <int that cannot be shown>.",
+        ),
+        ({"above": 0}, "Setting.above must be a number above 0, not 0."),
+        ({"whole": 0}, "Setting.whole must be a whole number of at least 1, not 0."),
+        ({"whole": 1.0}, "Setting.whole must be a whole number of at least 1, not 1.0."),
+        ({"optional": 0.5}, "Setting.optional must be a number above 0.5 or None, not 0.5."),
+    ],
+    ids=shown,
+)
+def test_a_setting_out_of_bounds_is_one_sentence_that_names_it(fields, sentence):
+    with pytest.raises(ConfigurationError) as caught:
+        Setting(**fields)
+    assert caught.value.message == sentence
+
+
+@pytest.mark.parametrize(
+    "kind, fields",
+    [
+        (Limits, {"max_submits_at_once": 0}),
+        (Limits, {"max_submits_at_once": 2.5}),
+        (Limits, {"max_submits_per_hour": 0}),
+        (Limits, {"max_polls_per_second": 0}),
+        (Limits, {"max_polls_per_second": math.nan}),
+        (Limits, {"max_downloads_at_once": -1}),
+        (RetryPolicy, {"max_retries": -1}),
+        (RetryPolicy, {"max_retries": None}),
+        (RetryPolicy, {"initial_delay": -0.1}),
+        (RetryPolicy, {"max_delay": math.nan}),
+    ],
+    ids=shown,
+)
+def test_settings_that_make_no_sense_are_refused_when_they_are_made(kind, fields):
+    with pytest.raises(ConfigurationError, match=rf"{kind.__name__}\.{next(iter(fields))} must be a"):
+        kind(**fields)
