@@ -178,7 +178,7 @@ async def ours(
     service: str,
     prompts: Sequence[str],
     *,
-    bulk: Literal["auto", "never", "always"] = "auto",
+    use_lists: Literal["auto", "never", "always"] = "auto",
     journal: str | None = None,
     rationed: bool = True,
     poll_interval: float | None = None,
@@ -186,8 +186,8 @@ async def ours(
     """This project's `generate_many`, with all jobs alive at once; `rationed=False` lifts the default limits."""
     from kling_async import KlingClient, Limits, PollingPolicy
 
-    limits = Limits() if rationed else Limits(max_submits_at_once=100, max_polls_per_second=math.inf)
-    polling = PollingPolicy(bulk=bulk, poll_interval=poll_interval)
+    limits = Limits() if rationed else Limits(max_concurrent_submits=100, max_polls_per_second=math.inf)
+    polling = PollingPolicy(use_lists=use_lists, poll_interval=poll_interval)
     async with KlingClient("key", base_url=service, limits=limits, polling=polling) as client:
         options: dict[str, Any] = {"max_concurrency": len(prompts), "progress": False}
         if journal is not None:

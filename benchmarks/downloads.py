@@ -69,7 +69,7 @@ async def _by_ours(service: str, target: Path, files: int) -> dict[str, Any]:
     polling = PollingPolicy(poll_interval=HURRIED)
     async with KlingClient("key", base_url=service, polling=polling) as client:
         batch = await client.generate_many(prompts(files + 1), max_concurrency=files + 1, progress=False)
-        warm_up, *jobs = [result.unwrap() for result in batch]
+        warm_up, *jobs = [result.job_or_raise() for result in batch]
         (await client.download(warm_up, target / "warm-up.mp4")).unlink()
         start_bytes, start, cpu = resident_bytes(), time.perf_counter(), time.process_time()
         paths = await asyncio.gather(

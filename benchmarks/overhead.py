@@ -15,9 +15,9 @@ from benchmarks import child, clients, figures, machine
 from benchmarks.jobs import Workload
 
 OURS: dict[str, dict[str, Any]] = {
-    "ours-never": {"bulk": "never", "rationed": False},
-    "ours-auto": {"bulk": "auto", "rationed": False},
-    "ours-journal": {"bulk": "auto", "rationed": False, "journal": True},
+    "ours-never": {"use_lists": "never", "rationed": False},
+    "ours-auto": {"use_lists": "auto", "rationed": False},
+    "ours-journal": {"use_lists": "auto", "rationed": False, "journal": True},
 }
 MARKS = {"ours-never": 1.3, "ours-auto": 0.7, "ours-journal": 1.3}
 """At `MARKED_JOBS` jobs."""

@@ -1,6 +1,6 @@
 """What stays the same when jobs become many: CPU per job, memory per job in flight, memory of lazy input.
 
-Three runs through `client.batch()`, each in a fresh process:
+Three runs through `client.stream_many()`, each in a fresh process:
 
 - *stream*: instant jobs, at most a thousand alive at once;
 - *flight*: no job finishes before all are accepted, so all are alive at once;
@@ -77,12 +77,12 @@ async def _stream(
     from kling_async import KlingClient, Limits, PollingPolicy
 
     polling = PollingPolicy(poll_interval=poll_interval)
-    limits = Limits(max_submits_at_once=100, max_polls_per_second=math.inf)
+    limits = Limits(max_concurrent_submits=100, max_polls_per_second=math.inf)
     start_bytes, wall, cpu = resident_bytes(), time.perf_counter(), time.process_time()
     succeeded = 0
     readings: list[int] = []
     async with KlingClient("key", base_url=service, limits=limits, polling=polling) as client:
-        batch = client.batch(prompts(jobs), max_concurrency=alive, progress=False)
+        batch = client.stream_many(prompts(jobs), max_concurrency=alive, progress=False)
         async with batch as results:
             async for result in results:
                 succeeded += result.ok

@@ -20,7 +20,7 @@ OURS: dict[str, tuple[str, int]] = {
     "ours-1000-rows": ("auto", 1_000),
     "ours-never": ("never", 100),
 }
-"""Each way of ours: the bulk policy, and what one list call gives at most."""
+"""Each way of ours: the policy for lists, and what one list call gives at most."""
 MARKS = {"ours-100-rows": 3.0, "ours-1000-rows": 2.0}
 """Requests a job."""
 LAG_MARK = 0.6
@@ -52,7 +52,7 @@ def measure(quick: bool, *, subjects: Sequence[str] = (), seeds: int = 1) -> dic
 
 def _one_crowd(name: str, jobs: int, workload: Workload) -> dict[str, Any]:
     is_ours = name in OURS
-    options = {"bulk": OURS[name][0]} if is_ours else {}
+    options = {"use_lists": OURS[name][0]} if is_ours else {}
     with machine.service() as service:
         result = child.measured(
             service, "ours" if is_ours else name, workload, jobs=jobs, options=options, warm_up=is_ours

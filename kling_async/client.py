@@ -122,7 +122,7 @@ class KlingClient:
         check_options(options, call="submit")
         return await self._engine().submit(request_from(request, options), self._notifier())
 
-    async def get(self, request_id: str) -> Job:
+    async def get_job(self, request_id: str) -> Job:
         """The current record of a job.
 
         Raises:
@@ -221,7 +221,7 @@ class KlingClient:
 
         results: list[Result] = []
         history = History()
-        opened = self.batch(
+        opened = self.stream_many(
             requests,
             max_concurrency=max_concurrency,
             output=output,
@@ -248,7 +248,7 @@ class KlingClient:
             batch.raise_for_failures()
         return batch
 
-    def batch(
+    def stream_many(
         self,
         requests: Requests,
         *,
@@ -266,14 +266,14 @@ class KlingClient:
     ) -> AbstractAsyncContextManager[AsyncIterator[Result]]:
         """The results of many requests as they finish, in flat memory, for input of any length.
 
-        Use it as `async with client.batch(...) as results: async for result in results:`. Leaving the block early
+        Use it as `async with client.stream_many(...) as results: async for result in results:`. Leaving the block early
         submits nothing more and leaves running jobs alone; a slow reader slows the intake. The arguments are those
         of `generate_many`.
         """
         from kling_async._display.progress import drawing_of
         from kling_async._engine.batch.batch import Wishes, open_batch
 
-        check_options(options, call="batch")
+        check_options(options, call="stream_many")
         total = len(requests) if isinstance(requests, Sized) else None
         listener, drawing = drawing_of(
             progress, total=total, saves=output is not None, is_kept=journal is not None
@@ -322,11 +322,11 @@ class KlingClient:
         """
         return await self._engine().upload(path)
 
-    async def models(self) -> list[str]:
+    async def list_models(self) -> list[str]:
         """The ids of all models that the service names, video or not."""
         return await self._engine().models(self._notifier())
 
-    async def model(self, model_id: str) -> ModelInfo:
+    async def get_model(self, model_id: str) -> ModelInfo:
         """What the service says about a model: its parameters and its price, where they are published.
 
         Raises:

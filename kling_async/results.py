@@ -50,7 +50,7 @@ class Result:
         """Whether the video was made; it may still have to be downloaded (see `error`)."""
         return self.state is ResultState.SUCCEEDED
 
-    def unwrap(self) -> Job:
+    def job_or_raise(self) -> Job:
         """The finished job.
 
         Raises:

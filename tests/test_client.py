@@ -97,11 +97,11 @@ async def test_options_fill_what_the_items_leave_open():
     ]
 
 
-@pytest.mark.parametrize("call", ["submit", "generate", "generate_many", "batch"])
+@pytest.mark.parametrize("call", ["submit", "generate", "generate_many", "stream_many"])
 async def test_an_unknown_option_is_a_type_error_before_anything_is_sent(call):
     async with emulator() as service, client_of(service) as client:
         with pytest.raises(TypeError, match="colour"):
-            made = getattr(client, call)(["x"] if "many" in call or call == "batch" else "x", colour="red")
+            made = getattr(client, call)(["x"] if "many" in call else "x", colour="red")
             await made
         assert service.stats.requests == {}
 
@@ -145,12 +145,12 @@ async def test_every_job_is_listed_once_whatever_the_page_size():
 
 async def test_the_models_and_one_of_them():
     async with emulator() as service, client_of(service) as client:
-        assert "kling-v2-6" in await client.models()
-        info = await client.model("kling-v2-6")
+        assert "kling-v2-6" in await client.list_models()
+        info = await client.get_model("kling-v2-6")
         assert (info.id, info.kind) == ("kling-v2-6", "video")
         assert "duration" in [parameter["name"] for parameter in info.parameters]
         with pytest.raises(NotFoundError):
-            await client.model("no-such-model")
+            await client.get_model("no-such-model")
 
 
 async def test_a_local_picture_is_uploaded_once_and_its_address_sent(tmp_path):
@@ -215,7 +215,7 @@ async def test_bare_use_opens_by_itself_and_closes_when_told():
         assert (await client.generate("x")).is_success
         await client.aclose()
         await client.aclose()
-        assert (await client.get(service.stats.accepted[0].request_id)).is_success
+        assert (await client.get_job(service.stats.accepted[0].request_id)).is_success
         await client.aclose()
 
 
@@ -233,20 +233,20 @@ async def test_calls_that_are_under_way_when_the_client_closes_end_with_an_error
 async def test_an_id_that_names_another_path_is_refused(request_id):
     async with emulator() as service, client_of(service) as client:
         with pytest.raises(InvalidRequestError):
-            await client.get(request_id)
+            await client.get_job(request_id)
         assert service.stats.requests == {}
 
 
 async def test_an_id_with_slashes_stays_in_its_place():
     async with emulator() as service, client_of(service) as client:
         with pytest.raises(NotFoundError):
-            await client.get("../models")
+            await client.get_job("../models")
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "3"])
 def test_max_concurrency_is_a_positive_whole_number(value):
     with pytest.raises(ConfigurationError, match="max_concurrency"):
-        KlingClient(KEY).batch(["x"], max_concurrency=value)
+        KlingClient(KEY).stream_many(["x"], max_concurrency=value)
 
 
 def test_the_key_is_not_in_the_repr():

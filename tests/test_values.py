@@ -301,17 +301,17 @@ def test_what_a_repr_shows_fits_a_line_and_leaves_the_record_out():
 
 
 def test_unwrap_gives_the_job_or_raises_what_went_wrong():
-    assert GOOD.unwrap() is JOB
+    assert GOOD.job_or_raise() is JOB
     with pytest.raises(JobFailedError, match="b failed"):
-        BAD.unwrap()
+        BAD.job_or_raise()
     with pytest.raises(KlingError, match="Item 2 has no job: not_submitted"):
-        LATE.unwrap()
+        LATE.job_or_raise()
 
 
 def test_a_success_whose_file_was_not_saved_is_still_a_success():
     result = attrs.evolve(GOOD, path=None, error=KlingError("disk full"))
     assert result.ok
-    assert result.unwrap() is JOB
+    assert result.job_or_raise() is JOB
 
 
 def test_a_batch_is_a_sequence_of_its_results_in_input_order():

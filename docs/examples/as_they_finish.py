@@ -16,7 +16,7 @@ def prompts() -> Iterator[str]:
 
 async def main() -> None:
     """Print each result when it is there; nothing is kept."""
-    async with KlingClient() as client, client.batch(prompts(), max_concurrency=4) as results:
+    async with KlingClient() as client, client.stream_many(prompts(), max_concurrency=4) as results:
         async for result in results:
             print(result.index, result.state, result.job and result.job.video_url)
 

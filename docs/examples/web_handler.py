@@ -50,7 +50,7 @@ async def submit(request: web.Request) -> web.Response:
 async def status(request: web.Request) -> web.Response:
     """Where a video stands now."""
     try:
-        job = await request.app[CLIENT].get(request.match_info["id"])
+        job = await request.app[CLIENT].get_job(request.match_info["id"])
     except NotFoundError:
         return web.json_response({"error": "There is no such video."}, status=404)
     except KlingError as error:

@@ -67,7 +67,7 @@ class LoopSession:
         learned = self.learned
         self.reconciler = Reconciler(self.caller, learned.polls.take, learned.schedule.policy.wait_timeout)
         self.submitter = Submitter(self.caller, self.limits, self.reconciler)
-        self.downloader = Downloader(self.caller, self.limits.max_downloads_at_once)
+        self.downloader = Downloader(self.caller, self.limits.max_concurrent_downloads)
 
     def watcher(self, notify: Notifier) -> JobPoller:
         """A watcher for one wait or one batch; all share the client's rate of polls and what it has learned."""

@@ -12,11 +12,11 @@ import attrs
 from kling_async._policy.validators import at_least
 from kling_async.errors import ConfigurationError
 
-Bulk: TypeAlias = Literal["auto", "never", "always"]
+UseLists: TypeAlias = Literal["auto", "never", "always"]
 
 
-def _known_word(instance: object, attribute: attrs.Attribute[Bulk], value: object) -> None:
-    words = get_args(Bulk)
+def _known_word(instance: object, attribute: attrs.Attribute[UseLists], value: object) -> None:
+    words = get_args(UseLists)
     if value not in words:
         raise ConfigurationError(
             f"{type(instance).__name__}.{attribute.name} must be one of {', '.join(words)}, not {value!r}."
@@ -40,5 +40,5 @@ class PollingPolicy:
     follows what is learned of run times."""
     max_poll_interval: float = attrs.field(default=30.0, validator=at_least(0, above=True))
     """Where the pace adapts: seconds after which a job is asked about at the latest, if `Limits` allow."""
-    bulk: Bulk = attrs.field(default="auto", validator=_known_word)
+    use_lists: UseLists = attrs.field(default="auto", validator=_known_word)
     """Whether one list call may stand for many status calls: `"auto"` where it pays, `"never"`, or `"always"`."""

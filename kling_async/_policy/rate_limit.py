@@ -17,7 +17,7 @@ class Limits:
         ConfigurationError: A value is zero, negative or not a number.
     """
 
-    max_submits_at_once: int = attrs.field(default=16, validator=at_least(1, whole=True))
+    max_concurrent_submits: int = attrs.field(default=16, validator=at_least(1, whole=True))
     """Paid POSTs in flight at the same time."""
     max_submits_per_hour: float | None = attrs.field(
         default=None, validator=at_least(0, above=True, optional=True)
@@ -25,7 +25,7 @@ class Limits:
     """Paid POSTs an hour; the service counts requests per hour and organization. None is no limit."""
     max_polls_per_second: float = attrs.field(default=10.0, validator=at_least(0, above=True))
     """Status and list calls a second, over all batches of the client; `math.inf` is no limit."""
-    max_downloads_at_once: int = attrs.field(default=8, validator=at_least(1, whole=True))
+    max_concurrent_downloads: int = attrs.field(default=8, validator=at_least(1, whole=True))
     """Finished videos fetched at the same time."""
 
 

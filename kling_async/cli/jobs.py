@@ -60,7 +60,7 @@ async def models(*, json: bool = False, service: Service = Service()) -> int:  #
         service: See `Service`.
     """
     async with client_of(service) as client:
-        for model in await client.models():
+        for model in await client.list_models():
             if json:
                 tell({"id": model})
             else:

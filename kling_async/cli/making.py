@@ -92,7 +92,7 @@ class Making:
             is_skipping: Leave out what is no valid request.
         """
         errand = self.errand
-        return client.batch(
+        return client.stream_many(
             items,
             max_concurrency=errand.at_once,
             output=errand.folder,

@@ -58,7 +58,7 @@ async def _show_jobs(ids: Sequence[str], service: Service, *, is_json: bool) -> 
     async with client_of(service) as client:
         for request_id in ids:
             try:
-                job = await client.get(request_id)
+                job = await client.get_job(request_id)
             except KlingError as error:
                 has_failed = True
                 if is_json:

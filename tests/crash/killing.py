@@ -106,7 +106,7 @@ async def run_batch(
 ) -> None:
     """The call that is killed and made again. What it gives goes to a file."""
     polling = PollingPolicy(poll_interval=0.05, wait_timeout=60.0)
-    limits = Limits(max_submits_at_once=8, max_polls_per_second=200.0)
+    limits = Limits(max_concurrent_submits=8, max_polls_per_second=200.0)
     async with KlingClient("any-key", base_url=url, timeout=5.0, polling=polling, limits=limits) as client:
         results = await client.generate_many(
             prompts,

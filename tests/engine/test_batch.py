@@ -62,7 +62,7 @@ async def test_failing_items_leave_the_others_alone():
     refused = next(result for result in results if not result.ok)
     assert isinstance(refused.error, BadRequestError)
     with pytest.raises(BadRequestError):
-        refused.unwrap()
+        refused.job_or_raise()
 
 
 async def test_a_failed_job_is_a_result_with_the_services_reason():
@@ -175,7 +175,7 @@ async def test_leaving_early_leaves_the_jobs_alone_and_submits_nothing_more():
 
 async def test_leaving_while_posts_are_in_flight_submits_nothing_more_once_they_are_answered():
     service = Service(run_time=100.0, latency=10.0)
-    async with batch_of(service, prompts(50), at_once=20, limits=Limits(max_submits_at_once=3)):
+    async with batch_of(service, prompts(50), at_once=20, limits=Limits(max_concurrent_submits=3)):
         await anyio.sleep(5)
     assert anyio.current_time() == pytest.approx(10)
     assert service.posts == len(service.jobs) == 3

@@ -157,7 +157,7 @@ async def test_a_part_of_another_job_is_not_gone_on_with(tmp_path):
 async def test_a_cancelled_download_leaves_its_part_and_its_place_to_the_next(tmp_path):
     path, storage = tmp_path / "a.mp4", Storage(VIDEO)
     engine = engine_for(storage.service())
-    for _ in range(engine.limits.max_downloads_at_once + 1):
+    for _ in range(engine.limits.max_concurrent_downloads + 1):
         storage.cuts = [500]
         with anyio.CancelScope() as scope:
             leave = lambda event, scope=scope: isinstance(event, Retrying) and scope.cancel()  # noqa: E731
@@ -195,7 +195,7 @@ async def test_only_so_many_are_fetched_at_once(tmp_path):
             nonlocal at_once, most
             at_once += 1
             most = max(most, at_once)
-            if at_once == engine.limits.max_downloads_at_once:
+            if at_once == engine.limits.max_concurrent_downloads:
                 is_full.set()
             await is_full.wait()
             await anyio.sleep(1.0)
@@ -210,7 +210,7 @@ async def test_only_so_many_are_fetched_at_once(tmp_path):
     async with anyio.create_task_group() as tasks:
         for number in range(30):
             tasks.start_soon(save, number)
-    assert most == engine.limits.max_downloads_at_once
+    assert most == engine.limits.max_concurrent_downloads
     assert len(names(tmp_path)) == 30
 
 

@@ -8,15 +8,15 @@ from virtual_service import Service, ServiceJob, always, prompts, reply, run
 
 from kling_async import APIConnectionError, Limits, PollingPolicy, VideoRequest
 
-AT_ONCE = Limits(max_submits_at_once=100, max_polls_per_second=50)
+AT_ONCE = Limits(max_concurrent_submits=100, max_polls_per_second=50)
 
 
 def slowly(number):
     return 40.0 + (number * 7919 % 400) / 10
 
 
-async def crowd(service, number=150, *, bulk="auto", poll_interval=None, at_once=150, **settings):
-    polling = PollingPolicy(bulk=bulk, poll_interval=poll_interval, wait_timeout=2000)
+async def crowd(service, number=150, *, use_lists="auto", poll_interval=None, at_once=150, **settings):
+    polling = PollingPolicy(use_lists=use_lists, poll_interval=poll_interval, wait_timeout=2000)
     results = await run(
         service, prompts(number), at_once=at_once, limits=AT_ONCE, polling=polling, **settings
     )
@@ -36,7 +36,7 @@ async def test_one_list_call_stands_for_many_status_calls():
     await crowd(service)
     assert service.calls["list"] > 0
     alone = Service(run_time=slowly)
-    await crowd(alone, bulk="never")
+    await crowd(alone, use_lists="never")
     assert alone.calls["list"] == 0
     assert service.calls["list"] + service.calls["status"] < 0.6 * alone.calls["status"]
 
@@ -73,14 +73,14 @@ async def test_a_huge_account_costs_little(order):
     service = Service(run_time=slowly, order=order)
     with_strangers(service, 5000)
     alone = Service(run_time=slowly)
-    await crowd(alone, bulk="never")
+    await crowd(alone, use_lists="never")
     await crowd(service)
     assert service.calls["list"] + service.calls["status"] < 1.3 * alone.calls["status"]
 
 
 async def test_a_list_that_grows_while_it_is_read_is_read_to_its_end():
     service = Service(run_time=0.01, latency=0.05)
-    limits = Limits(max_submits_at_once=100, max_polls_per_second=1e6)
+    limits = Limits(max_concurrent_submits=100, max_polls_per_second=1e6)
     results = await run(service, prompts(2000), at_once=2000, limits=limits)
     assert all(result.ok for result in results)
     assert service.calls["status"] < 0.1 * 2000
@@ -130,10 +130,10 @@ async def test_jobs_that_the_list_does_not_show_are_asked_about_one_by_one():
     ],
     ids=["404", "400", "500", "429", "garbage", "shape", "reset", "empty", "strangers"],
 )
-@pytest.mark.parametrize("bulk", ["auto", "always"])
-async def test_a_list_that_is_of_no_use_costs_a_few_calls(answer, bulk):
+@pytest.mark.parametrize("use_lists", ["auto", "always"])
+async def test_a_list_that_is_of_no_use_costs_a_few_calls(answer, use_lists):
     service = Service(run_time=slowly, before=[always("list", answer)])
-    await crowd(service, bulk=bulk)
+    await crowd(service, use_lists=use_lists)
     assert service.calls["list"] <= 12
     assert max(service.lags()) < 40
 
@@ -239,7 +239,7 @@ async def test_heavy_rows_make_the_list_too_dear():
 
 async def test_a_fixed_pace_holds_for_lists_too():
     service = Service(run_time=30.0)
-    await crowd(service, poll_interval=2.0, bulk="always")
+    await crowd(service, poll_interval=2.0, use_lists="always")
     assert service.calls["list"] + service.calls["status"] < 150 * 4
     assert max(service.lags()) < 5
 
@@ -259,7 +259,7 @@ async def test_sweeps_end_when_the_last_job_is_given_up_and_begin_anew_for_the_n
         yield "done in time"
 
     service = Service(run_time=lambda number: 1e6 if number == 0 else 12.0)
-    polling = PollingPolicy(bulk="always", poll_interval=10.0, wait_timeout=35.0)
+    polling = PollingPolicy(use_lists="always", poll_interval=10.0, wait_timeout=35.0)
     results = await run(service, two(), at_once=2, limits=AT_ONCE, polling=polling)
     assert [result.ok for result in sorted(results, key=lambda result: result.index)] == [False, True]
     assert 4 <= service.calls["list"] <= 8
@@ -274,5 +274,5 @@ async def test_a_success_that_is_asked_about_for_its_video_is_not_put_off_by_the
         rows = [{**job.record(service.now), "outcome": None} for job in service.jobs.values()]
         return reply(200, {"requests": rows, "has_more": False}) if service.kind(request) == "list" else None
 
-    results = await crowd(Service(run_time=slowly, before=[without_outcome]), bulk="always")
+    results = await crowd(Service(run_time=slowly, before=[without_outcome]), use_lists="always")
     assert all(result.job.video_url for result in results)

@@ -172,7 +172,7 @@ async def test_cancelling_a_wait_leaves_the_job_alone():
 async def test_deadlines_hold_while_every_place_in_flight_is_taken():
     service = Service(run_time=1e6, before=[lambda request, service: None])
     service.latency = 0.0
-    engine = engine_for(service, polling=PollingPolicy(wait_timeout=20, poll_interval=1, bulk="never"))
+    engine = engine_for(service, polling=PollingPolicy(wait_timeout=20, poll_interval=1, use_lists="never"))
     jobs = [await engine.submit(VideoRequest(f"prompt {number}"), Notifier()) for number in range(150)]
     service.latency = 45.0
     ended = []
@@ -193,7 +193,7 @@ async def test_deadlines_hold_while_every_place_in_flight_is_taken():
 
 async def test_what_is_learned_brings_questions_forward():
     service = Service(run_time=lambda number: 600.0 if number == 0 else 2.0)
-    engine = engine_for(service, polling=PollingPolicy(bulk="never"))
+    engine = engine_for(service, polling=PollingPolicy(use_lists="never"))
     slow = await engine.submit(VideoRequest("slow"), Notifier())
     ended = []
     watcher = engine.watcher(Notifier())
@@ -224,7 +224,7 @@ async def test_what_one_wait_learns_serves_all_waits_of_the_client_at_once():
 
 async def test_a_reply_that_comes_after_the_deadline_changes_nothing():
     service = Service(run_time=1.0)
-    engine = engine_for(service, polling=PollingPolicy(wait_timeout=5, poll_interval=1, bulk="never"))
+    engine = engine_for(service, polling=PollingPolicy(wait_timeout=5, poll_interval=1, use_lists="never"))
     job = await engine.submit(VideoRequest("x"), Notifier())
     outcomes = []
     watcher = engine.watcher(Notifier())

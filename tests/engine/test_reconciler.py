@@ -183,7 +183,7 @@ async def test_an_old_job_of_the_same_request_is_not_adopted():
 @pytest.mark.parametrize("order", ["newest", "oldest", "random"])
 async def test_the_list_may_be_of_any_order_and_length(order):
     service = Service(run_time=1.0, order=order)
-    engine = engine_for(service, limits=Limits(max_polls_per_second=1e6, max_submits_at_once=64))
+    engine = engine_for(service, limits=Limits(max_polls_per_second=1e6, max_concurrent_submits=64))
     for number in range(730):
         await engine.submit(VideoRequest(f"filler {number}"), Notifier())
         await anyio.sleep(1)
@@ -284,7 +284,7 @@ async def test_an_ambiguous_submit_is_sent_again_once_at_the_callers_word():
 
 async def test_many_lost_replies_share_their_lookups():
     service = Service(run_time=300.0, after=[always("submit", LOST)])
-    results = await run(service, prompts(16), at_once=16, polling=PollingPolicy(bulk="never"))
+    results = await run(service, prompts(16), at_once=16, polling=PollingPolicy(use_lists="never"))
     assert all(result.ok for result in results)
     assert service.calls["list"] <= 3
 

@@ -163,7 +163,7 @@ async def test_a_job_that_could_not_be_asked_about_is_no_failure(path):
     service = Service(run_time=100.0, before=[])
     await leave_after(10, path, service, ["x"])
     service.before.append(always("status", reply(401, {"error": "bad key"})))
-    [result] = await run_with(path, service, ["x"], polling=PollingPolicy(wait_timeout=60, bulk="never"))
+    [result] = await run_with(path, service, ["x"], polling=PollingPolicy(wait_timeout=60, use_lists="never"))
     assert not result.ok
     service.before.clear()
     [result] = await run_with(path, service, ["x"])
@@ -544,7 +544,7 @@ async def test_a_job_that_was_never_shown_and_is_refused_goes_on_in_a_later_run(
     with journal_at(path) as journal:
         number = _intend(journal)
         journal.record_accepted(number, request_id="job-0", record={})
-    [result] = await run_with(path, service, ["x"], polling=PollingPolicy(bulk="never"))
+    [result] = await run_with(path, service, ["x"], polling=PollingPolicy(use_lists="never"))
     assert result.state is ResultState.FAILED
     assert states(path) == [EntryState.SUBMITTED]
     service.before.clear()

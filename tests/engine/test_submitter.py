@@ -128,7 +128,7 @@ async def test_one_sign_of_throttling_holds_back_all_submits_of_the_client():
 
 async def test_submits_at_once_are_bounded():
     service = Service(latency=1.0)
-    engine = engine_for(service, limits=Limits(max_submits_at_once=3))
+    engine = engine_for(service, limits=Limits(max_concurrent_submits=3))
     async with anyio.create_task_group() as tasks:
         for _ in range(10):
             tasks.start_soon(engine.submit, REQUEST, Notifier())
@@ -138,7 +138,7 @@ async def test_submits_at_once_are_bounded():
 
 async def test_submits_an_hour_are_bounded():
     service = Service()
-    engine = engine_for(service, limits=Limits(max_submits_at_once=4, max_submits_per_hour=60))
+    engine = engine_for(service, limits=Limits(max_concurrent_submits=4, max_submits_per_hour=60))
     async with anyio.create_task_group() as tasks:
         for _ in range(10):
             tasks.start_soon(engine.submit, REQUEST, Notifier())

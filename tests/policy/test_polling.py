@@ -17,8 +17,8 @@ def test_a_setting_out_of_range_names_itself_and_its_rule(name, value):
 
 @pytest.mark.parametrize("value", ["sometimes", None, True])
 def test_bulk_is_one_of_three_words(value):
-    with pytest.raises(ConfigurationError, match=r"bulk must be one of auto, never, always"):
-        PollingPolicy(bulk=value)
+    with pytest.raises(ConfigurationError, match=r"use_lists must be one of auto, never, always"):
+        PollingPolicy(use_lists=value)
 
 
 def test_the_longest_interval_cannot_be_zero():
@@ -29,4 +29,4 @@ def test_the_longest_interval_cannot_be_zero():
 def test_the_defaults_are_those_of_the_reference():
     policy = PollingPolicy()
     assert (policy.wait_timeout, policy.stall_timeout, policy.poll_interval) == (3600.0, None, None)
-    assert (policy.max_poll_interval, policy.bulk) == (30.0, "auto")
+    assert (policy.max_poll_interval, policy.use_lists) == (30.0, "auto")

@@ -66,12 +66,12 @@ def test_a_setting_out_of_bounds_is_one_sentence_that_names_it(fields, sentence)
 @pytest.mark.parametrize(
     "kind, fields",
     [
-        (Limits, {"max_submits_at_once": 0}),
-        (Limits, {"max_submits_at_once": 2.5}),
+        (Limits, {"max_concurrent_submits": 0}),
+        (Limits, {"max_concurrent_submits": 2.5}),
         (Limits, {"max_submits_per_hour": 0}),
         (Limits, {"max_polls_per_second": 0}),
         (Limits, {"max_polls_per_second": math.nan}),
-        (Limits, {"max_downloads_at_once": -1}),
+        (Limits, {"max_concurrent_downloads": -1}),
         (RetryPolicy, {"max_retries": -1}),
         (RetryPolicy, {"max_retries": None}),
         (RetryPolicy, {"initial_delay": -0.1}),

@@ -97,14 +97,14 @@ class Run:
     source: str = "list"
     """list, iterator or slow."""
     max_concurrency: int = 20
-    max_submits_at_once: int = 16
+    max_concurrent_submits: int = 16
     max_polls_per_second: float = 10.0
     timeout: float = 60.0
     wait_timeout: float = 600.0
     stall_timeout: float | None = None
     poll_interval: float | None = 5.0
     """Seconds; None adapts, which takes the most part of a world's time."""
-    bulk: str = "auto"
+    use_lists: str = "auto"
     on_ambiguous: str = "report"
     retry_failed: bool = False
     cap: int | None = None
@@ -239,13 +239,13 @@ def _run(dice: random.Random, requests: Sequence[VideoRequest], *, has_journal: 
         requests=requests,
         source=dice.choice(("list", "list", "iterator", "slow")),
         max_concurrency=dice.choice((1, 2, 3, 5, 20)),
-        max_submits_at_once=dice.choice((1, 2, 4, 16)),
+        max_concurrent_submits=dice.choice((1, 2, 4, 16)),
         max_polls_per_second=dice.choice((0.5, 2.0, 10.0)),
         timeout=dice.choice((10.0, 60.0)),
         wait_timeout=dice.choice((60.0, 300.0, 900.0)),
         stall_timeout=dice.choice((None, None, 120.0)),
         poll_interval=dice.choice((2.0, 5.0, 5.0, 5.0, 15.0, 15.0, 15.0, None)),
-        bulk=dice.choice(("always", "always", "never", "auto")),
+        use_lists=dice.choice(("always", "always", "never", "auto")),
         on_ambiguous="resend" if dice.random() < 0.15 else "report",
         retry_failed=dice.random() < 0.15,
         cap=dice.randint(0, 9) if has_price and dice.random() < 0.5 else None,

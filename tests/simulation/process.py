@@ -191,13 +191,13 @@ class Process:
     def _engine(self) -> LoopSession:
         run = self.run
         limits = Limits(
-            max_submits_at_once=run.max_submits_at_once, max_polls_per_second=run.max_polls_per_second
+            max_concurrent_submits=run.max_concurrent_submits, max_polls_per_second=run.max_polls_per_second
         )
         polling = PollingPolicy(
             wait_timeout=run.wait_timeout,
             stall_timeout=run.stall_timeout,
             poll_interval=run.poll_interval,
-            bulk=run.bulk,
+            use_lists=run.use_lists,
         )
         caller = ApiCaller(
             transport=self,

@@ -66,8 +66,8 @@ class Inspector:
         if (paid := len(ledger.paid(what))) > (asked := ledger.asked_for(what, run)):
             self.fail(f"bought twice: POST {paid} of {what}, of which {asked} were asked for")
         flying = [one for one in self.posts if one.fate == "in flight"]
-        if len(flying) > run.max_submits_at_once:
-            self.fail(f"too fast: {len(flying)} POSTs in flight, {run.max_submits_at_once} allowed")
+        if len(flying) > run.max_concurrent_submits:
+            self.fail(f"too fast: {len(flying)} POSTs in flight, {run.max_concurrent_submits} allowed")
         alive = len(flying) + sum(1 for job in self._alive.values() if job.ends > self.now)
         if alive > run.max_concurrency:
             self.fail(f"too many: {alive} jobs alive, {run.max_concurrency} allowed")

@@ -41,10 +41,10 @@ async def one_video(client: KlingClient) -> None:
     assert_type(await client.submit({"prompt": "x", "duration": 5}), Job)
     assert_type(await client.wait(job), Job)
     assert_type(await client.wait("id"), Job)
-    assert_type(await client.get("id"), Job)
+    assert_type(await client.get_job("id"), Job)
     assert_type(await client.upload(Path("a.png")), str)
-    assert_type(await client.models(), list[str])
-    assert_type(await client.model("kling-v2-6"), ModelInfo)
+    assert_type(await client.list_models(), list[str])
+    assert_type(await client.get_model("kling-v2-6"), ModelInfo)
     async for listed in client.list_jobs(page_size=10):
         assert_type(listed, Job)
 
@@ -59,12 +59,12 @@ async def many_videos(client: KlingClient, prompts: list[str], endless: AsyncIte
     assert_type(batch.cost_usd, Decimal | None)
     for each in batch:
         assert_type(each, Result)
-    opened = client.batch(endless, max_concurrency=50, on_event=heard)
+    opened = client.stream_many(endless, max_concurrency=50, on_event=heard)
     assert_type(opened, AbstractAsyncContextManager[AsyncIterator[Result], bool | None])
     async with opened as results:
         async for result in results:
             assert_type(result, Result)
-            assert_type(result.unwrap(), Job)
+            assert_type(result.job_or_raise(), Job)
     await client.generate_many([VideoRequest("x"), "y", {"prompt": "z"}])
 
 
@@ -84,7 +84,7 @@ def opened(path: os.PathLike[str]) -> KlingClient:
         base_url="http://127.0.0.1:8080",
         timeout=30,
         limits=Limits(max_submits_per_hour=100),
-        polling=PollingPolicy(wait_timeout=None, bulk="never"),
+        polling=PollingPolicy(wait_timeout=None, use_lists="never"),
         retry=RetryPolicy(max_retries=0),
         on_event=heard,
     )

@@ -272,7 +272,7 @@ def test_a_wait_ends_with_a_job_or_an_error_whatever_its_polls_hear(answers):
 @given(answers=st.lists(replies([*LISTS, *RECORDS, *OTHERS]), min_size=1, max_size=3))
 def test_a_batch_ends_with_a_result_for_each_item_whatever_its_lists_and_polls_hear(answers):
     service = Service(run_time=2.0, before=[scripted("list", *answers), scripted("status", answers[0])])
-    polling = PollingPolicy(bulk="always", poll_interval=1.0, wait_timeout=600.0)
+    polling = PollingPolicy(use_lists="always", poll_interval=1.0, wait_timeout=600.0)
     with asyncio.Runner(loop_factory=VirtualLoop) as loop:
         results = loop.run(run(service, prompts(4), polling=polling))
 

@@ -61,7 +61,7 @@ class Batch:
                 course.tasks = self._tasks
                 self._tasks.start_soon(course.watcher.run)
                 self._tasks.start_soon(course.books.run)
-                self._takers = min(course.engine.submitter.limits.max_submits_at_once, course.window.limit)
+                self._takers = min(course.engine.submitter.limits.max_concurrent_submits, course.window.limit)
                 for _ in range(self._takers):
                     self._tasks.start_soon(self._take)
                 await self._is_done.wait()

@@ -26,7 +26,7 @@ from kling_async.requests import VideoRequest, request_from
 Item: TypeAlias = VideoRequest | str | Mapping[str, Any]
 """What stands for one video: a prompt, a request, or a mapping of a request's fields."""
 Requests: TypeAlias = Iterable[Item | Entry] | AsyncIterable[Item | Entry]
-"""What `generate_many` and `batch` take; an entry of the batch's journal stands for itself."""
+"""What `generate_many` and `stream_many` take; an entry of the batch's journal stands for itself."""
 
 _MOST_SHOWN = 10
 

@@ -85,12 +85,12 @@ class ListScanner:
 
     def stand_for(self, watched: TrackedJob, *, now: float) -> float | None:
         """Until when a job that is due may wait, because a sweep will show it; None if it is to be asked about."""
-        bulk = self.schedule.policy.bulk
-        if bulk == "never":
+        use_lists = self.schedule.policy.use_lists
+        if use_lists == "never":
             return None
         model = self._model(watched.model)
         listing = model.listing
-        if not listing.is_on and not self._begins(model, now=now, always=bulk == "always"):
+        if not listing.is_on and not self._begins(model, now=now, always=use_lists == "always"):
             return None
         if not listing.covers(watched.shown_in):
             return None
@@ -129,7 +129,7 @@ class ListScanner:
     async def _keep_sweeping(self, model: _Model) -> None:
         """Go through the list again and again, while there are jobs and it pays."""
         listing = model.listing
-        always = self.schedule.policy.bulk == "always"
+        always = self.schedule.policy.use_lists == "always"
         try:
             while listing.is_on and self.watch.alive[model.name]:
                 await self._sweep(model)

@@ -61,9 +61,9 @@ class Submitter:
     _pauses: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
-        self._slots = anyio.Semaphore(self.limits.max_submits_at_once, fast_acquire=True)
+        self._slots = anyio.Semaphore(self.limits.max_concurrent_submits, fast_acquire=True)
         hourly = self.limits.max_submits_per_hour
-        burst = min(self.limits.max_submits_at_once, hourly) if hourly else 1.0
+        burst = min(self.limits.max_concurrent_submits, hourly) if hourly else 1.0
         self._hourly = TokenBucket(rate=hourly / 3600, burst=max(burst, 1.0)) if hourly else None
 
     async def submit(
