@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.terminal_theme import SVG_EXPORT_THEME
 from rich.text import Text
 
-from kling_async.cli.demo import show
+from kling_async.cli.demo import run_demo
 
 PICTURE = Path(__file__).with_name("demo.svg")
 WEB_FONTS = re.compile(r"\s*@font-face \{\{.*?\}\}\n", re.DOTALL)
@@ -29,7 +29,7 @@ def draw() -> None:
     console.print(Text.assemble(("$ ", "dim"), "kling-async demo\n"))
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        asyncio.run(show("kling-demo", console))
+        asyncio.run(run_demo("kling-demo", console))
         console.print()
         os.chdir(PICTURE.parent)
     picture = console.export_svg(

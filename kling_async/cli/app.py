@@ -18,8 +18,8 @@ from kling_async.cli.download import download
 from kling_async.cli.emulator import emulator
 from kling_async.cli.generate import generate
 from kling_async.cli.jobs import list_jobs, models
+from kling_async.cli.output import print_error, print_line
 from kling_async.cli.resume import resume
-from kling_async.cli.screen import complain, put
 from kling_async.cli.status import status
 from kling_async.config import __version__
 from kling_async.errors import ConfigurationError, InvalidRequestError, KlingError
@@ -50,7 +50,7 @@ Exit status: 0 everything asked for was done, 1 some of it was not, 2 nothing wa
 
 
 def _app() -> App:
-    def shown(default: object) -> str | None:
+    def format_default(default: object) -> str | None:
         return None if default is None or default is False or default == () else str(default)
 
     app = App(
@@ -59,12 +59,12 @@ def _app() -> App:
         help_epilogue=_EPILOGUE,
         help_format="markdown",
         version=__version__,
-        default_parameter=Parameter(negative=(), show_default=shown),
+        default_parameter=Parameter(negative=(), show_default=format_default),
         print_error=False,
         exit_on_error=False,
     )
-    for place, (name, command) in enumerate({**_COMMANDS, "completion": completion}.items()):
-        app.command(command, name=name, sort_key=place)
+    for position, (name, command) in enumerate({**_COMMANDS, "completion": completion}.items()):
+        app.command(command, name=name, sort_key=position)
     return app
 
 
@@ -76,7 +76,7 @@ async def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
     Args:
         shell: Which shell.
     """
-    put(_app().generate_completion(prog_name="kling-async", shell=shell).rstrip())
+    print_line(_app().generate_completion(prog_name="kling-async", shell=shell).rstrip())
     return 0
 
 
@@ -89,24 +89,24 @@ def run(tokens: Sequence[str]) -> int:
     try:
         command, bound, _ = _app().parse_args(list(tokens))
         work = command(*bound.args, **bound.kwargs)
-        return asyncio.run(_attended(work)) if inspect.iscoroutine(work) else 0
+        return asyncio.run(_run_until_terminated(work)) if inspect.iscoroutine(work) else 0
     except KeyboardInterrupt:
         return INTERRUPTED
     except asyncio.CancelledError:
         return TERMINATED
     except CycloptsError as error:
-        complain(f"{error} `kling-async --help` lists everything.")
+        print_error(f"{error} `kling-async --help` lists everything.")
     except (ConfigurationError, InvalidRequestError, ModuleNotFoundError) as error:
-        complain(str(error))
+        print_error(str(error))
     except (KlingError, OSError) as error:
         if not isinstance(error, BrokenPipeError):
-            complain(str(error))
-        _let_go_of_stdout()
+            print_error(str(error))
+        _discard_stdout()
         return FAILED
     return UNUSABLE
 
 
-async def _attended(work: Coroutine[Any, Any, int]) -> int:
+async def _run_until_terminated(work: Coroutine[Any, Any, int]) -> int:
     """Do the work, and let a request to end stop it as Ctrl-C does; a second one ends the process at once."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
@@ -120,7 +120,7 @@ async def _attended(work: Coroutine[Any, Any, int]) -> int:
     return await work
 
 
-def _let_go_of_stdout() -> None:
+def _discard_stdout() -> None:
     """Where nobody can take the output any more, keep Python from complaining of that again at its own end."""
     try:
         sys.stdout.flush()

@@ -16,10 +16,10 @@ from rich.text import Text
 
 from kling_async._display.tally import Tally
 from kling_async._display.terminal import MOST_COLUMNS, Bar, drawn
-from kling_async.cli.errand import Errand
-from kling_async.cli.screen import plain, say, stdout, styled
-from kling_async.cli.service import Service, emulated
-from kling_async.cli.summary import summarise
+from kling_async.cli.output import one_line, print_text, state_text, stdout
+from kling_async.cli.run_config import RunConfig
+from kling_async.cli.service import Service, open_emulated_client
+from kling_async.cli.summary import print_summary
 from kling_async.events import Downloaded, Event, Finished, StatusChanged, Submitted
 from kling_async.jobs import JobStatus
 from kling_async.requests import VideoRequest
@@ -107,8 +107,8 @@ class Board:
             file = self._files.get(index)
             table.add_row(
                 str(index),
-                Text.assemble(plain(request.prompt), "\n", (file.path.name if file else "", "dim")),
-                self._shown(self._status[index]),
+                Text.assemble(one_line(request.prompt), "\n", (file.path.name if file else "", "dim")),
+                self._status_cell(self._status[index]),
                 *self._options(request, is_wide=is_wide),
                 f"{file.size_bytes / 1000:,.0f} kB" if file else "",
             )
@@ -118,8 +118,8 @@ class Board:
         length = f"{request.duration or _DEFAULT_DURATION} s"
         return (length, "yes" if request.sound else "no") if is_wide else ()
 
-    def _shown(self, status: str) -> RenderableType:
-        return self._spinner if status == JobStatus.PROCESSING else styled(status)
+    def _status_cell(self, status: str) -> RenderableType:
+        return self._spinner if status == JobStatus.PROCESSING else state_text(status)
 
 
 async def demo(*, out: Annotated[Path, Parameter(metavar="DIR")] = Path("kling-demo")) -> int:
@@ -128,10 +128,10 @@ async def demo(*, out: Annotated[Path, Parameter(metavar="DIR")] = Path("kling-d
     Args:
         out: The folder for the videos; made if it is missing.
     """
-    return await show(out, stdout())
+    return await run_demo(out, stdout())
 
 
-async def show(folder: Path, console: Console, *, time_scale: float = _TIME_SCALE) -> int:
+async def run_demo(folder: Path, console: Console, *, time_scale: float = _TIME_SCALE) -> int:
     """The exit status of the demonstration, drawn on a console of the caller's choice."""
     board, tally = Board(PROMPTS), Tally(total=len(PROMPTS), saves=True)
 
@@ -140,14 +140,14 @@ async def show(folder: Path, console: Console, *, time_scale: float = _TIME_SCAL
         tally(event)
 
     started = time.monotonic()
-    async with emulated(on_event=listen, time_scale=time_scale, workers=_WORKERS) as client:
+    async with open_emulated_client(on_event=listen, time_scale=time_scale, workers=_WORKERS) as client:
         with drawn(board, Text(), Bar(tally), console=console):
             results = await client.generate_many(PROMPTS, output=folder, progress=False)
     seconds = time.monotonic() - started
     console.print(board)
-    say("", console)
-    errand = Errand(folder=folder, service=Service(), is_emulated=True)
-    status = summarise(results, tally, errand, seconds=seconds, console=console)
-    say("Stand-in pictures from a local emulator: nothing was sent away, nothing charged.", console)
-    say('For real ones, set GMI_API_KEY and run: kling-async generate "…"', console)
+    print_text("", console)
+    config = RunConfig(folder=folder, service=Service(), is_emulated=True)
+    status = print_summary(results, tally, config, seconds=seconds, console=console)
+    print_text("Stand-in pictures from a local emulator: nothing was sent away, nothing charged.", console)
+    print_text('For real ones, set GMI_API_KEY and run: kling-async generate "…"', console)
     return status

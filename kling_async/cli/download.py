@@ -14,10 +14,10 @@ from cyclopts import Parameter
 from kling_async._display.tally import Tally
 from kling_async._display.terminal import Bar, drawn
 from kling_async._engine.download.downloader import check_folder
-from kling_async.cli.errand import FOLDER, Errand
-from kling_async.cli.screen import complain, is_free_for_drawing, put, stderr, tell
-from kling_async.cli.service import Service, client_of
-from kling_async.cli.summary import say_interrupted
+from kling_async.cli.output import can_draw, print_error, print_json, print_line, stderr
+from kling_async.cli.run_config import DEFAULT_FOLDER, RunConfig
+from kling_async.cli.service import Service, open_client
+from kling_async.cli.summary import print_interrupted
 from kling_async.client import KlingClient
 from kling_async.errors import KlingError
 from kling_async.events import Downloaded
@@ -29,7 +29,7 @@ async def download(
     request_ids: Annotated[list[str], Parameter(name="ID")],
     /,
     *,
-    out: Annotated[Path, Parameter(metavar="DIR")] = FOLDER,
+    out: Annotated[Path, Parameter(metavar="DIR")] = DEFAULT_FOLDER,
     json: bool = False,
     service: Service = Service(),  # noqa: B008 - a frozen value
 ) -> int:
@@ -45,27 +45,27 @@ async def download(
     tally = Tally(total=len(ids), saves=True)
     ends: dict[str, Path | KlingError] = {}
     try:
-        with drawn(Bar(tally), console=stderr(), is_wanted=is_free_for_drawing(is_json=json)):
-            async with client_of(service, on_event=tally) as client:
+        with drawn(Bar(tally), console=stderr(), is_wanted=can_draw(is_json=json)):
+            async with open_client(service, on_event=tally) as client:
                 folder = await check_folder(out)
-                async with aclosing(_fetched(client, ids, folder, tally)) as fetched:
+                async with aclosing(_download_each(client, ids, folder, tally)) as fetched:
                     async for request_id, end in fetched:
                         ends[request_id] = end
                         if json:
-                            tell(_end_record(request_id, end))
+                            print_json(_json_record(request_id, end))
     except (asyncio.CancelledError, OSError):
-        say_interrupted(tally, Errand(folder=out, service=service))
+        print_interrupted(tally, RunConfig(folder=out, service=service))
         raise
     for request_id in ids:
         end = ends[request_id]
         if isinstance(end, KlingError):
-            complain(str(end))
+            print_error(str(end))
         elif not json:
-            put(str(end))
+            print_line(str(end))
     return 0 if tally.saved == len(ids) else FAILED
 
 
-async def _fetched(
+async def _download_each(
     client: KlingClient, ids: Sequence[str], folder: Path, tally: Tally
 ) -> AsyncGenerator[tuple[str, Path | KlingError], None]:
     """The file of each job, or what went wrong with it, as they come."""
@@ -92,7 +92,7 @@ async def _fetched(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _end_record(request_id: str, end: Path | KlingError) -> dict[str, str | None]:
+def _json_record(request_id: str, end: Path | KlingError) -> dict[str, str | None]:
     error = end if isinstance(end, KlingError) else None
     return {
         "request_id": request_id,

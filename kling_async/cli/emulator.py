@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from kling_async.cli.screen import say, stdout, tell
+from kling_async.cli.output import print_json, print_text, stdout
 from kling_async.errors import ConfigurationError
 
 
@@ -31,14 +31,16 @@ async def emulator(
     """
     from kling_async.emulator import Emulator, EmulatorSettings, serve
 
-    def tell_address(running: Emulator) -> None:
+    def print_address(running: Emulator) -> None:
         if json:
-            tell({"url": running.url})
+            print_json({"url": running.url})
             return
         console = stdout()
-        say(f"The emulator listens at {running.url} (Ctrl-C ends it)", console)
-        say(f'  in Python   KlingClient("any-key", base_url="{running.url}")', console)
-        say(f'  in a shell  GMI_API_KEY=any-key kling-async generate "…" --base-url {running.url}', console)
+        print_text(f"The emulator listens at {running.url} (Ctrl-C ends it)", console)
+        print_text(f'  in Python   KlingClient("any-key", base_url="{running.url}")', console)
+        print_text(
+            f'  in a shell  GMI_API_KEY=any-key kling-async generate "…" --base-url {running.url}', console
+        )
 
     try:
         settings = EmulatorSettings(
@@ -47,7 +49,7 @@ async def emulator(
     except ValueError as error:
         raise ConfigurationError(f"{error.args[0]}; see `kling-async emulator --help`.") from error
     try:
-        await serve(settings, on_start=tell_address)
+        await serve(settings, on_start=print_address)
     except asyncio.CancelledError:
         pass  # Ctrl-C is how it ends
     except OSError as error:

@@ -14,14 +14,14 @@ from cyclopts import Group, Parameter, validators
 from kling_async._engine.batch.register import register_batch
 from kling_async._engine.download.downloader import check_folder
 from kling_async._journal.entry import EntryState
-from kling_async.cli.errand import AT_ONCE, FOLDER, Errand
-from kling_async.cli.journals import NAME, going_on, held
-from kling_async.cli.making import Making
-from kling_async.cli.order import Order, explained, order_from
+from kling_async.cli.batch_command import BatchCommand
+from kling_async.cli.budget_options import BudgetOptions
+from kling_async.cli.journals import NAME, describe_resume, open_journal
+from kling_async.cli.output import print_error
 from kling_async.cli.preview import Preview
-from kling_async.cli.screen import complain
-from kling_async.cli.service import Service, client_of, emulated
-from kling_async.cli.terms import Terms
+from kling_async.cli.prompt_list import PromptList, explain_problems, read_prompts
+from kling_async.cli.run_config import DEFAULT_CONCURRENCY, DEFAULT_FOLDER, RunConfig
+from kling_async.cli.service import Service, open_client, open_emulated_client
 from kling_async.errors import ConfigurationError
 from kling_async.results import Result
 
@@ -62,18 +62,20 @@ async def generate(
     source: Annotated[
         Path | None, Parameter(name="--from", metavar="FILE", allow_leading_hyphen=True)
     ] = None,
-    out: Annotated[Path, Parameter(metavar="DIR")] = FOLDER,
+    out: Annotated[Path, Parameter(metavar="DIR")] = DEFAULT_FOLDER,
     journal: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     no_journal: bool = False,
     report: Annotated[Path | None, Parameter(metavar="FILE")] = None,
-    max_concurrency: Annotated[int, Parameter(metavar="N", validator=validators.Number(gte=1))] = AT_ONCE,
+    max_concurrency: Annotated[
+        int, Parameter(metavar="N", validator=validators.Number(gte=1))
+    ] = DEFAULT_CONCURRENCY,
     skip_invalid: bool = False,
     dry_run: bool = False,
     emulate: bool = False,
     json: bool = False,
     quiet: bool = False,
     video: Video = Video(),
-    terms: Terms = Terms(),  # noqa: B008 - a frozen value
+    budget: BudgetOptions = BudgetOptions(),  # noqa: B008 - a frozen value
     service: Service = Service(),  # noqa: B008 - a frozen value
 ) -> int:
     """Make videos from prompts and save each as soon as it is finished.
@@ -101,62 +103,70 @@ async def generate(
         json: Print one JSON object a line for each result, as it ends, and nothing else on stdout.
         quiet: Print nothing but complaints.
         video: See `Video`.
-        terms: See `Terms`.
+        budget: See `BudgetOptions`.
         service: See `Service`.
     """
     if emulate and service.base_url is not None:
         raise ConfigurationError("--emulate brings its own service: leave out --base-url, or --emulate.")
     if no_journal and journal is not None:
         raise ConfigurationError("--journal and --no-journal are one too many: leave one out.")
-    order = order_from(prompts, None if source is None else str(source), video.options())
-    if order.problems and not skip_invalid:
-        complain(*explained(order))
+    prompt_list = read_prompts(prompts, None if source is None else str(source), video.options())
+    if prompt_list.problems and not skip_invalid:
+        print_error(*explain_problems(prompt_list))
         return UNUSABLE
-    models = tuple(dict.fromkeys(request.model for request in order.valid))
+    models = tuple(dict.fromkeys(request.model for request in prompt_list.valid))
     is_kept = not (emulate or no_journal)
-    errand = Errand(
+    config = RunConfig(
         folder=out,
         service=service,
         journal=out / NAME if journal is None and is_kept else journal,
-        terms=terms,
-        prices=terms.prices(models),
+        budget=budget,
+        prices=budget.prices(models),
         models=models,
-        at_once=max_concurrency,
+        max_concurrency=max_concurrency,
         report=report,
         is_emulated=emulate,
     )
     if dry_run:
-        if order.problems:
-            complain(f"{len(order.problems):,} of {len(order):,} prompts cannot be used and are left out.")
-        return (await Preview.of_requests(order.valid, errand.journal)).show(errand, is_json=json)
-    making = Making(
-        errand=errand,
-        total=len(order),
+        if prompt_list.problems:
+            print_error(
+                f"{len(prompt_list.problems):,} of {len(prompt_list):,} prompts cannot be used and are left out."
+            )
+        return (await Preview.of_requests(prompt_list.valid, config.journal)).show(config, is_json=json)
+    command = BatchCommand(
+        config=config,
+        total=len(prompt_list),
         is_json=json,
         is_quiet=quiet,
-        problem_at=order.problem_at,
+        problem_at=prompt_list.problem_at,
     )
-    return await making.run(_batch(order, making, is_skipping=skip_invalid))
+    return await command.run(_batch(prompt_list, command, skip_invalid=skip_invalid))
 
 
 @asynccontextmanager
-async def _batch(order: Order, making: Making, *, is_skipping: bool) -> AsyncIterator[AsyncIterator[Result]]:
+async def _batch(
+    prompt_list: PromptList, command: BatchCommand, *, skip_invalid: bool
+) -> AsyncIterator[AsyncIterator[Result]]:
     """The results of an order, which its journal knows as a whole before the first of it is sent."""
-    errand = making.errand
-    opened = emulated(on_event=making) if errand.is_emulated else client_of(errand.service, on_event=making)
+    config = command.config
+    opened = (
+        open_emulated_client(on_event=command)
+        if config.is_emulated
+        else open_client(config.service, on_event=command)
+    )
     async with opened as client, AsyncExitStack() as stack:
-        await check_folder(errand.folder)
+        await check_folder(config.folder)
         journal = None
-        if errand.journal is not None:
-            journal = await stack.enter_async_context(held(errand.journal))
-            planned = await register_batch(journal, order.valid, at=time.time())
-            making.remark(going_on(planned.known, errand))
+        if config.journal is not None:
+            journal = await stack.enter_async_context(open_journal(config.journal))
+            planned = await register_batch(journal, prompt_list.valid, at=time.time())
+            command.print_note(describe_resume(planned.known, config))
             if planned.dropped:
-                making.remark(
+                command.print_note(
                     f"Left out from now on: {planned.dropped:,} of earlier commands that were never sent."
                 )
             states = {entry and entry.state for entry in planned.known}
             if states == {EntryState.SUCCEEDED}:
-                making.remark("For new takes of them: --no-journal, or another --journal.")
-        batch = making.batch(client, order.items(), journal, is_skipping=is_skipping)
+                command.print_note("For new takes of them: --no-journal, or another --journal.")
+        batch = command.open_batch(client, prompt_list.items(), journal, skip_invalid=skip_invalid)
         yield await stack.enter_async_context(batch)

@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from kling_async._display.terminal import is_drawable
-from kling_async.cli.records import job_record
-from kling_async.cli.screen import ago, cut, plain, put, stdout, styled, tell
-from kling_async.cli.service import Service, client_of
+from kling_async.cli.json_records import job_record
+from kling_async.cli.output import age_text, one_line, print_json, print_line, state_text, stdout, truncate
+from kling_async.cli.service import Service, open_client
 from kling_async.jobs import Job
 
 
@@ -33,22 +33,24 @@ async def list_jobs(
         service: See `Service`.
     """
     jobs: list[Job] = []
-    async with client_of(service) as client:
+    async with open_client(service) as client:
         async for job in client.list_jobs(model, page_size=min(limit, 100)):
             jobs.append(job)
             if json:
-                tell(job_record(job))
+                print_json(job_record(job))
             if len(jobs) == limit:
                 break
     if json:
         return 0
     console = stdout()
     if is_drawable(console):
-        console.print(table(jobs) if jobs else Text(f"The service shows no job of {plain(model)}.", "dim"))
+        console.print(
+            jobs_table(jobs) if jobs else Text(f"The service shows no job of {one_line(model)}.", "dim")
+        )
         return 0
     for job in jobs:
-        cells = (job.request_id, job.status, age(job), _prompt(job), job.video_url or "")
-        put("\t".join(map(plain, cells)))
+        cells = (job.request_id, job.status, job_age(job), _prompt(job), job.video_url or "")
+        print_line("\t".join(map(one_line, cells)))
     return 0
 
 
@@ -59,31 +61,31 @@ async def models(*, json: bool = False, service: Service = Service()) -> int:  #
         json: Print one JSON object a line.
         service: See `Service`.
     """
-    async with client_of(service) as client:
+    async with open_client(service) as client:
         for model in await client.list_models():
             if json:
-                tell({"id": model})
+                print_json({"id": model})
             else:
-                put(plain(model))
+                print_line(one_line(model))
     return 0
 
 
-def table(jobs: list[Job]) -> Table:
+def jobs_table(jobs: list[Job]) -> Table:
     """The jobs for a terminal; ids stay whole, prompts are cut."""
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0), expand=True)
     for name in ("id", "status", "age"):
         table.add_column(name, no_wrap=True)
     table.add_column("prompt, or why it failed", no_wrap=True, overflow="ellipsis", ratio=1)
     for job in jobs:
-        told = Text(plain(job.failure_reason), "red") if job.failure_reason else Text(_prompt(job))
-        table.add_row(Text(plain(job.request_id)), styled(job.status), age(job), told)
+        told = Text(one_line(job.failure_reason), "red") if job.failure_reason else Text(_prompt(job))
+        table.add_row(Text(one_line(job.request_id)), state_text(job.status), job_age(job), told)
     return table
 
 
 def _prompt(job: Job) -> str:
-    return cut(str(job.payload.get("prompt") or ""), 200)
+    return truncate(str(job.payload.get("prompt") or ""), 200)
 
 
-def age(job: Job) -> str:
+def job_age(job: Job) -> str:
     """How long ago the service took it, such as `5 min`; empty where it does not say."""
-    return "" if job.created_at is None else ago(job.created_at.timestamp())
+    return "" if job.created_at is None else age_text(job.created_at.timestamp())

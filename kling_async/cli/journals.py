@@ -15,14 +15,14 @@ import anyio.to_thread
 from kling_async._engine.batch.resume import FAILURES, NextStep, next_step, saved_file
 from kling_async._journal.entry import Entry, EntryState
 from kling_async._journal.journal import Journal
-from kling_async.cli.errand import Errand
+from kling_async.cli.run_config import RunConfig
 from kling_async.errors import ConfigurationError, JournalError
 
 NAME = "run.db"
 """What `generate` calls the journal that it puts beside the videos."""
 
 
-def found(path: Path) -> Path:
+def find_journal(path: Path) -> Path:
     """The journal at a path, or in the folder there.
 
     Raises:
@@ -37,13 +37,13 @@ def found(path: Path) -> Path:
     raise ConfigurationError(f"There is no journal {str(path)!r}: {advice}")
 
 
-def is_there(path: Path | None) -> TypeGuard[Path]:
+def journal_exists(path: Path | None) -> TypeGuard[Path]:
     """Whether a journal was named and is there."""
     return path is not None and path.exists()
 
 
 @asynccontextmanager
-async def held(path: Path) -> AsyncIterator[Journal]:
+async def open_journal(path: Path) -> AsyncIterator[Journal]:
     """A journal that is this process's alone for as long as the block lasts; made if it is missing.
 
     Raises:
@@ -61,7 +61,7 @@ async def held(path: Path) -> AsyncIterator[Journal]:
             await anyio.to_thread.run_sync(journal.close)
 
 
-def entries_of(path: Path) -> Iterator[Entry]:
+def read_entries(path: Path) -> Iterator[Entry]:
     """What a journal holds, also while another process writes it.
 
     Raises:
@@ -73,31 +73,31 @@ def entries_of(path: Path) -> Iterator[Entry]:
         raise ConfigurationError(error.message) from error
 
 
-def step_of(entry: Entry | None, errand: Errand) -> str:
+def step_name(entry: Entry | None, config: RunConfig) -> str:
     """What a run on this errand does with an item, in one word."""
-    step = next_step(entry, retry_failed=errand.terms.retry_failed)
+    step = next_step(entry, retry_failed=config.budget.retry_failed)
     if step is NextStep.REPORT and entry is not None and entry.state is EntryState.SUCCEEDED:
-        return "nothing" if saved_file(entry, errand.folder) else "fetch"
+        return "nothing" if saved_file(entry, config.folder) else "fetch"
     return "nothing" if step is NextStep.REPORT else step
 
 
-def going_on(entries: Sequence[Entry | None], errand: Errand) -> str:
+def describe_resume(entries: Sequence[Entry | None], config: RunConfig) -> str:
     """What an errand goes on with, in a sentence; empty where nothing of it was ever sent."""
-    words = standing(entries)
+    words = count_states(entries)
     if not words:
         return ""
-    left = sum(step_of(entry, errand) == NextStep.SUBMIT for entry in entries)
-    return f"Going on with {errand.journal}: {words}, {left:,} of {len(entries):,} to submit."
+    left = sum(step_name(entry, config) == NextStep.SUBMIT for entry in entries)
+    return f"Going on with {config.journal}: {words}, {left:,} of {len(entries):,} to submit."
 
 
-def standing(entries: Iterable[Entry | None]) -> str:
+def count_states(entries: Iterable[Entry | None]) -> str:
     """Such as `12 made before, 3 under way, 1 failed before`; empty where nothing of it was ever sent."""
-    counts = Counter(map(_kind, entries))
+    counts = Counter(map(_state_words, entries))
     kinds = ("made before", "under way", "without an answer", "failed before")
     return ", ".join(f"{counts[kind]:,} {kind}" for kind in kinds if counts[kind])
 
 
-def _kind(entry: Entry | None) -> str:
+def _state_words(entry: Entry | None) -> str:
     """The words for where an item stands before a run; empty for one that is to be submitted."""
     if entry is None or next_step(entry, retry_failed=False) is NextStep.SUBMIT:
         return ""

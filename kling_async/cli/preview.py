@@ -18,18 +18,18 @@ from kling_async._engine.batch.resume import NextStep
 from kling_async._journal.entry import Entry
 from kling_async._policy.budget import Budget
 from kling_async._wire.codec import payload_of
-from kling_async.cli.errand import Errand
-from kling_async.cli.journals import entries_of, is_there, standing, step_of
-from kling_async.cli.screen import cut, put, say, stderr, tell
+from kling_async.cli.journals import count_states, journal_exists, read_entries, step_name
+from kling_async.cli.output import print_json, print_line, print_text, stderr, truncate
+from kling_async.cli.run_config import RunConfig
 from kling_async.errors import BudgetExceededError
 from kling_async.requests import VideoRequest
 
-_MOST_SHOWN = 5
-_LONGEST_SHOWN = 500
+_MAX_SHOWN = 5
+_MAX_CHARACTERS = 500
 
 
 @attrs.frozen(kw_only=True)
-class Planned:
+class PlannedItem:
     """One item as it stands before a run."""
 
     model: str
@@ -43,7 +43,7 @@ class Planned:
 class Preview:
     """All items of a batch that is not run."""
 
-    items: Sequence[Planned]
+    items: Sequence[PlannedItem]
     spent_usd: Decimal
     """What all of the journal cost so far, as far as it is known."""
 
@@ -51,10 +51,10 @@ class Preview:
     def of_entries(cls, entries: Sequence[Entry]) -> Preview:
         """Of all that a journal holds."""
         items = [
-            Planned(model=entry.model, payload=entry.payload, key=entry.identity.key, entry=entry)
+            PlannedItem(model=entry.model, payload=entry.payload, key=entry.identity.key, entry=entry)
             for entry in entries
         ]
-        return cls(items, _spent(entries))
+        return cls(items, _total_cost(entries))
 
     @classmethod
     async def of_requests(cls, requests: Iterable[VideoRequest], journal: Path | None) -> Preview:
@@ -64,11 +64,11 @@ class Preview:
             ConfigurationError: The journal cannot be read.
             InvalidRequestError: A picture cannot be read.
         """
-        entries = list(entries_of(journal)) if is_there(journal) else []
+        entries = list(read_entries(journal)) if journal_exists(journal) else []
         known = {entry.identity: entry for entry in entries}
         identities = ItemIdentifier()
         items = [
-            Planned(
+            PlannedItem(
                 model=request.model,
                 payload=payload_of(request),
                 key=request.key,
@@ -76,39 +76,39 @@ class Preview:
             )
             for request in requests
         ]
-        return cls(items, _spent(entries))
+        return cls(items, _total_cost(entries))
 
-    def show(self, errand: Errand, *, is_json: bool) -> int:
+    def show(self, config: RunConfig, *, is_json: bool) -> int:
         """Tell what would be sent, and what it would cost; the exit status.
 
         Args:
-            errand: Its terms say what is submitted again, and what it costs.
+            config: Its terms say what is submitted again, and what it costs.
             is_json: Tell an object for each item, on stdout.
         """
-        steps = [step_of(item.entry, errand) for item in self.items]
+        steps = [step_name(item.entry, config) for item in self.items]
         sent = [item for item, step in zip(self.items, steps, strict=True) if step == NextStep.SUBMIT]
         if is_json:
             for index, (item, step) in enumerate(zip(self.items, steps, strict=True)):
-                tell(_record(index, item, step, errand))
+                print_json(_record(index, item, step, config))
         else:
-            for item in sent[:_MOST_SHOWN]:
-                put(cut(f"{item.model} {_text(item.payload)}", _LONGEST_SHOWN))
-            if len(sent) > _MOST_SHOWN:
-                put(f"and {len(sent) - _MOST_SHOWN:,} more; --json shows all")
-        for sentence in self._sentences(sent, errand):
-            say(sentence, stderr())
+            for item in sent[:_MAX_SHOWN]:
+                print_line(truncate(f"{item.model} {_text(item.payload)}", _MAX_CHARACTERS))
+            if len(sent) > _MAX_SHOWN:
+                print_line(f"and {len(sent) - _MAX_SHOWN:,} more; --json shows all")
+        for sentence in self._sentences(sent, config):
+            print_text(sentence, stderr())
         return 0
 
-    def _sentences(self, sent: Sequence[Planned], errand: Errand) -> Iterator[str]:
-        if words := standing(item.entry for item in self.items):
-            yield f"{errand.journal}: {words}."
+    def _sentences(self, sent: Sequence[PlannedItem], config: RunConfig) -> Iterator[str]:
+        if words := count_states(item.entry for item in self.items):
+            yield f"{config.journal}: {words}."
         yield f"{len(sent):,} of {len(self.items):,} would be submitted. Nothing was sent."
         if sent:
-            yield _cost(sent, errand.prices or {})
-        if sent and errand.terms.cap is not None:
-            fitting = _fitting(sent, Budget(errand.prices, errand.terms.cap, self.spent_usd))
+            yield _describe_cost(sent, config.prices or {})
+        if sent and config.budget.cap is not None:
+            fitting = _count_affordable(sent, Budget(config.prices, config.budget.cap, self.spent_usd))
             yield (
-                f"--max-cost {errand.terms.max_cost} lets {fitting:,} of them through; "
+                f"--max-cost {config.budget.max_cost} lets {fitting:,} of them through; "
                 f"{money_text(self.spent_usd)} was spent before."
             )
 
@@ -117,8 +117,8 @@ def _text(payload: Mapping[str, Any]) -> str:
     return json.dumps(payload, ensure_ascii=False, default=os.fspath)
 
 
-def _record(index: int, item: Planned, step: str, errand: Errand) -> dict[str, Any]:
-    price = (errand.prices or {}).get(item.model) if step == NextStep.SUBMIT else None
+def _record(index: int, item: PlannedItem, step: str, config: RunConfig) -> dict[str, Any]:
+    price = (config.prices or {}).get(item.model) if step == NextStep.SUBMIT else None
     return {
         "index": index,
         "key": item.key,
@@ -130,7 +130,7 @@ def _record(index: int, item: Planned, step: str, errand: Errand) -> dict[str, A
     }
 
 
-def _cost(sent: Sequence[Planned], prices: Mapping[str, Decimal]) -> str:
+def _describe_cost(sent: Sequence[PlannedItem], prices: Mapping[str, Decimal]) -> str:
     """Such as `They cost $29.75 (85 at $0.35).`."""
     counts = Counter(item.model for item in sent)
     if unknown := [model for model in counts if model not in prices]:
@@ -140,7 +140,7 @@ def _cost(sent: Sequence[Planned], prices: Mapping[str, Decimal]) -> str:
     return f"They cost {money_text(total)} ({', '.join(parts)})."
 
 
-def _fitting(sent: Sequence[Planned], budget: Budget) -> int:
+def _count_affordable(sent: Sequence[PlannedItem], budget: Budget) -> int:
     """How many of them the budget has room for."""
     count = 0
     for item in sent:
@@ -153,5 +153,5 @@ def _fitting(sent: Sequence[Planned], budget: Budget) -> int:
     return count
 
 
-def _spent(entries: Iterable[Entry]) -> Decimal:
+def _total_cost(entries: Iterable[Entry]) -> Decimal:
     return sum((entry.cost_usd for entry in entries if entry.cost_usd is not None), Decimal(0))

@@ -11,15 +11,15 @@ from cyclopts import Group, Parameter
 from kling_async._display.tally import note_of
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import Limits
-from kling_async.cli.screen import plain, say, stderr
+from kling_async.cli.output import one_line, print_text, stderr
 from kling_async.client import KlingClient
 from kling_async.errors import ConfigurationError
 from kling_async.events import Event, Listener
 
-_AT_HAND = Limits(max_polls_per_second=100.0)
-_OFTEN = PollingPolicy(poll_interval=0.1)
+_LOCAL_LIMITS = Limits(max_polls_per_second=100.0)
+_LOCAL_POLLING = PollingPolicy(poll_interval=0.1)
 """Nobody is bothered by questions within one process."""
-_EMULATED_SECONDS_A_SECOND = 120.0
+_TIME_SCALE = 120.0
 """A video takes some two seconds: enough to see it queue and run."""
 
 
@@ -37,14 +37,14 @@ class Service:
 
 
 @asynccontextmanager
-async def client_of(service: Service, *, on_event: Listener | None = None) -> AsyncIterator[KlingClient]:
+async def open_client(service: Service, *, on_event: Listener | None = None) -> AsyncIterator[KlingClient]:
     """A client of the service; without a listener, what is in its way is told on stderr.
 
     Raises:
         ConfigurationError: The environment holds no key, or the address makes no sense.
     """
     try:
-        client = KlingClient(base_url=service.base_url, on_event=on_event or remark)
+        client = KlingClient(base_url=service.base_url, on_event=on_event or print_note)
     except ConfigurationError as error:
         if not error.message.startswith("No API key"):
             raise
@@ -57,8 +57,8 @@ async def client_of(service: Service, *, on_event: Listener | None = None) -> As
 
 
 @asynccontextmanager
-async def emulated(
-    *, on_event: Listener, time_scale: float = _EMULATED_SECONDS_A_SECOND, workers: int = 20
+async def open_emulated_client(
+    *, on_event: Listener, time_scale: float = _TIME_SCALE, workers: int = 20
 ) -> AsyncIterator[KlingClient]:
     """A client of an emulator that lives as long as the block.
 
@@ -70,13 +70,13 @@ async def emulated(
     async with (
         Emulator(EmulatorSettings(time_scale=time_scale, workers=workers)) as emulator,
         KlingClient(
-            "any-key", base_url=emulator.url, on_event=on_event, limits=_AT_HAND, polling=_OFTEN
+            "any-key", base_url=emulator.url, on_event=on_event, limits=_LOCAL_LIMITS, polling=_LOCAL_POLLING
         ) as client,
     ):
         yield client
 
 
-def remark(event: Event) -> None:
+def print_note(event: Event) -> None:
     """Tell of trouble on stderr, so that a silence is explained."""
     if note := note_of(event):
-        say(plain(note), stderr())
+        print_text(one_line(note), stderr())

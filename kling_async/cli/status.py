@@ -15,11 +15,21 @@ from rich.text import Text
 from kling_async._display.page import money_text
 from kling_async._display.terminal import is_drawable
 from kling_async._journal.entry import Entry
-from kling_async.cli.jobs import age
-from kling_async.cli.journals import entries_of, found
-from kling_async.cli.records import entry_record, job_record, sent_at
-from kling_async.cli.screen import ago, complain, plain, put, say, stderr, stdout, styled, tell
-from kling_async.cli.service import Service, client_of
+from kling_async.cli.jobs import job_age
+from kling_async.cli.journals import find_journal, read_entries
+from kling_async.cli.json_records import entry_record, job_record, sent_at
+from kling_async.cli.output import (
+    age_text,
+    one_line,
+    print_error,
+    print_json,
+    print_line,
+    print_text,
+    state_text,
+    stderr,
+    stdout,
+)
+from kling_async.cli.service import Service, open_client
 from kling_async.errors import KlingError
 from kling_async.jobs import Job
 
@@ -47,7 +57,7 @@ async def status(
     """
     names = list(dict.fromkeys(names))
     journals = [name for name in names if Path(name).exists() or name.endswith(".db")]  # noqa: ASYNC240 - nothing else runs
-    for path in [found(Path(name)) for name in journals]:
+    for path in [find_journal(Path(name)) for name in journals]:
         _show_journal(path, is_json=json)
     ids = [name for name in names if name not in journals]
     return await _show_jobs(ids, service, is_json=json) if ids else 0
@@ -55,18 +65,20 @@ async def status(
 
 async def _show_jobs(ids: Sequence[str], service: Service, *, is_json: bool) -> int:
     has_failed = False
-    async with client_of(service) as client:
+    async with open_client(service) as client:
         for request_id in ids:
             try:
                 job = await client.get_job(request_id)
             except KlingError as error:
                 has_failed = True
                 if is_json:
-                    tell({"request_id": request_id, "error": str(error), "error_type": type(error).__name__})
-                complain(str(error))
+                    print_json(
+                        {"request_id": request_id, "error": str(error), "error_type": type(error).__name__}
+                    )
+                print_error(str(error))
                 continue
             if is_json:
-                tell(job_record(job))
+                print_json(job_record(job))
             else:
                 _show_job(job)
     return FAILED if has_failed else 0
@@ -74,14 +86,17 @@ async def _show_jobs(ids: Sequence[str], service: Service, *, is_json: bool) -> 
 
 def _show_job(job: Job) -> None:
     console = stdout()
-    say(Text.assemble((plain(job.request_id), "bold"), "  ", styled(job.status), f"  {age(job)}"), console)
+    print_text(
+        Text.assemble((one_line(job.request_id), "bold"), "  ", state_text(job.status), f"  {job_age(job)}"),
+        console,
+    )
     for name, value in (
         ("prompt", job.payload.get("prompt")),
         ("video", job.video_url),
         ("reason", job.failure_reason),
     ):
         if value:
-            say(Text.assemble((f"  {name:7}", "dim"), plain(str(value))), console)
+            print_text(Text.assemble((f"  {name:7}", "dim"), one_line(str(value))), console)
 
 
 def _show_journal(path: Path, *, is_json: bool) -> None:
@@ -89,24 +104,24 @@ def _show_journal(path: Path, *, is_json: bool) -> None:
     console = stdout()
     states: Counter[str] = Counter()
     spent: Decimal | None = None
-    for entry in entries_of(path):
+    for entry in read_entries(path):
         states[entry.state] += 1
         spent = entry.cost_usd if spent is None else spent + (entry.cost_usd or 0)
         if is_json:
-            tell(entry_record(entry))
+            print_json(entry_record(entry))
         elif is_drawable(console):
-            console.print(row(entry, console), no_wrap=True, overflow="ellipsis", crop=True)
+            console.print(entry_line(entry, console), no_wrap=True, overflow="ellipsis", crop=True)
         else:
-            put("\t".join(map(plain, _cells(entry))))
+            print_line("\t".join(map(one_line, _cells(entry))))
     counts = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in states.items())
     money = f"; {money_text(spent)} spent" if spent is not None else ""
-    say(f"{plain(str(path))}: {counts or 'no videos'}{money}", stderr())
+    print_text(f"{one_line(str(path))}: {counts or 'no videos'}{money}", stderr())
 
 
-def row(entry: Entry, console: Console) -> Text:
+def entry_line(entry: Entry, console: Console) -> Text:
     """One line for a terminal, to be cut at its end."""
-    _, _, request_id, age, prompt, path, error = map(plain, _cells(entry))
-    name = styled(entry.state)
+    _, _, request_id, age, prompt, path, error = map(one_line, _cells(entry))
+    name = state_text(entry.state)
     name.pad_right(14 - name.cell_len)
     told = Text(error, "red") if error else Text(prompt)
     file = Text(f"{Path(path).name}  ", "dim") if path else Text()
@@ -120,7 +135,7 @@ def _cells(entry: Entry) -> tuple[str, ...]:
         str(entry.number),
         entry.state,
         entry.request_id or "",
-        ago(at.timestamp()) if at else "",
+        age_text(at.timestamp()) if at else "",
         str(entry.payload.get("prompt") or ""),
         entry.path or "",
         entry.error or "",

@@ -12,28 +12,28 @@ from kling_async._display.overview import reason_of
 from kling_async._display.page import clock_text, money_text
 from kling_async._display.tally import Tally
 from kling_async.catalog import MODELS
-from kling_async.cli.errand import Errand
-from kling_async.cli.screen import complain, cut, say, stderr
+from kling_async.cli.output import print_error, print_text, stderr, truncate
+from kling_async.cli.run_config import RunConfig
 from kling_async.errors import BudgetExceededError, InvalidRequestError, NotFoundError
 from kling_async.results import Result, ResultState
 
 FAILED = 1
 _PROMPT_CHARACTERS = 40
-_MOST_NAMED = 10
+_MAX_NAMED = 10
 _FEW = 3
-_HOPELESS = (InvalidRequestError, BudgetExceededError)
+_PERMANENT_ERRORS = (InvalidRequestError, BudgetExceededError)
 """The same command would end in the same."""
 
 
-def summarise(
-    results: Sequence[Result], tally: Tally, errand: Errand, *, seconds: float, console: Console | None
+def print_summary(
+    results: Sequence[Result], tally: Tally, config: RunConfig, *, seconds: float, console: Console | None
 ) -> int:
     """Say how many videos are where, why the others are not, and how to get those that may still come.
 
     Args:
         results: All of them.
         tally: Knows what is still open, and what it came to.
-        errand: Knows where to and where from.
+        config: Knows where to and where from.
         seconds: How long it took.
         console: Where the number is said; None says nothing of a success. Complaints go to stderr anyway.
 
@@ -42,15 +42,19 @@ def summarise(
     """
     saved = sum(map(is_saved, results))
     if console is not None:
-        folder = os.path.join(errand.folder, "")  # noqa: PTH118 - keeps what the user wrote, with a slash
+        folder = os.path.join(config.folder, "")  # noqa: PTH118 - keeps what the user wrote, with a slash
         notes = "; ".join(_notes(tally, seconds))
-        say(f"{saved:,} of {len(results):,} videos saved in {folder} ({notes})", console)
+        print_text(f"{saved:,} of {len(results):,} videos saved in {folder} ({notes})", console)
     if saved < len(results):
-        complain(f"{len(results) - saved:,} of {len(results):,} videos were not saved:", *reasons(results))
-    if not errand.is_emulated:
-        steps = _with_journal(results, errand) if errand.journal else _without_journal(results, tally, errand)
-        for why, command in (*_with_unknown_models(results, errand), *steps):
-            _advise(why, command)
+        print_error(
+            f"{len(results) - saved:,} of {len(results):,} videos were not saved:", *failure_lines(results)
+        )
+    if not config.is_emulated:
+        steps = (
+            _journal_advice(results, config) if config.journal else _download_advice(results, tally, config)
+        )
+        for why, command in (*_model_advice(results, config), *steps):
+            _print_advice(why, command)
     return 0 if saved == len(results) else FAILED
 
 
@@ -64,18 +68,18 @@ def _notes(tally: Tally, seconds: float) -> Iterator[str]:
         yield f"{money_text(tally.bought_usd)} spent" + (f", {money_text(earlier)} before" if earlier else "")
 
 
-def _with_unknown_models(results: Sequence[Result], errand: Errand) -> Iterator[tuple[str, str]]:
+def _model_advice(results: Sequence[Result], config: RunConfig) -> Iterator[tuple[str, str]]:
     """Where to look for the name of a model that the service does not know."""
     if not any(map(_is_unknown, results)):
         return
     near = [
         f"did you mean {found[0]}?"
-        for model in errand.models
+        for model in config.models
         if model not in MODELS and (found := get_close_matches(model, MODELS, n=1))
     ]
     yield (
         " ".join(["For the names of all models", *(f"({advice})" for advice in near)]),
-        errand.models_there(),
+        config.models_command(),
     )
 
 
@@ -84,71 +88,71 @@ def _is_unknown(result: Result) -> bool:
     return result.state is ResultState.NOT_SUBMITTED and isinstance(result.error, NotFoundError)
 
 
-def _with_journal(results: Sequence[Result], errand: Errand) -> Iterator[tuple[str, str]]:
+def _journal_advice(results: Sequence[Result], config: RunConfig) -> Iterator[tuple[str, str]]:
     """What to do about the videos that are not here, each with its command."""
     missing = [result for result in results if not is_saved(result)]
     ambiguous = [result for result in missing if result.state is ResultState.AMBIGUOUS]
     final = [result for result in missing if not result.ok and result.job is not None and result.job.is_final]
-    hopeless = sum(isinstance(result.error, _HOPELESS) or _is_unknown(result) for result in missing)
+    hopeless = sum(isinstance(result.error, _PERMANENT_ERRORS) or _is_unknown(result) for result in missing)
     if len(missing) > len(final) + hopeless:
-        yield "To go on with what can still come", errand.resume()
+        yield "To go on with what can still come", config.resume()
     if final:
-        yield "To submit again what failed, and pay for it again", errand.resume("--retry-failed")
-    if ambiguous and errand.terms.on_ambiguous == "report":
+        yield "To submit again what failed, and pay for it again", config.resume("--retry-failed")
+    if ambiguous and config.budget.on_ambiguous == "report":
         why = f"To send again the {len(ambiguous):,} that the service may have taken, and perhaps pay for them twice"
-        yield why, errand.resume("--on-ambiguous", "resend")
+        yield why, config.resume("--on-ambiguous", "resend")
 
 
-def _without_journal(results: Sequence[Result], tally: Tally, errand: Errand) -> Iterator[tuple[str, str]]:
+def _download_advice(results: Sequence[Result], tally: Tally, config: RunConfig) -> Iterator[tuple[str, str]]:
     if tally.open_ids:
-        yield "Some may still come. To save them", errand.pick_up(tally.open_ids)
+        yield "Some may still come. To save them", config.download_command(tally.open_ids)
     if any(result.state is ResultState.AMBIGUOUS for result in results):
-        yield "To see what the service took of the ambiguous ones", errand.look()
+        yield "To see what the service took of the ambiguous ones", config.list_command()
 
 
-def say_interrupted(tally: Tally, errand: Errand, *, is_hasty: bool = False) -> None:
+def print_interrupted(tally: Tally, config: RunConfig, *, is_forced: bool = False) -> None:
     """Say what was stopped, what goes on at the service, and how to go on.
 
     Args:
         tally: Knows what is still open.
-        errand: Knows how to pick it up.
-        is_hasty: The answers to what was just sent were not waited for.
+        config: Knows how to pick it up.
+        is_forced: The answers to what was just sent were not waited for.
     """
     unanswered, open_ids, running_ids = tally.unanswered, tally.open_ids, tally.running_ids
     unsent = (tally.total or 0) - tally.submitted - tally.refused - unanswered
-    if unsent == tally.total and not is_hasty:
-        complain("interrupted before anything was done.")
+    if unsent == tally.total and not is_forced:
+        print_error("interrupted before anything was done.")
         return
     counts = [f"{tally.saved:,} saved", f"{tally.failed:,} failed", f"{len(running_ids):,} still open"]
     if made := len(open_ids) - len(running_ids):
         counts.insert(1, f"{made:,} made and not saved")
     if unanswered:
         counts.append(f"{unanswered:,} without an answer")
-    counts.append(f"{unsent:,} not sent" + (" or without an answer" if is_hasty else ""))
-    complain(f"interrupted: {', '.join(counts)}.")
-    if errand.is_emulated:
-        say("The emulator ended, and its jobs with it.", stderr())
-    elif errand.journal is None:
+    counts.append(f"{unsent:,} not sent" + (" or without an answer" if is_forced else ""))
+    print_error(f"interrupted: {', '.join(counts)}.")
+    if config.is_emulated:
+        print_text("The emulator ended, and its jobs with it.", stderr())
+    elif config.journal is None:
         if open_ids:
             go_on = "The open ones go on at the service and are charged. " if running_ids else ""
-            _advise(f"{go_on}To save them", errand.pick_up(open_ids))
-        if unanswered or is_hasty:
-            _advise("To see what the service took", errand.look())
+            _print_advice(f"{go_on}To save them", config.download_command(open_ids))
+        if unanswered or is_forced:
+            _print_advice("To see what the service took", config.list_command())
     else:
         if running_ids:
-            listed = _listed(running_ids, most=_FEW)
-            say(f"The open ones go on at the service and are charged: {listed}", stderr())
+            listed = _join_names(running_ids, most=_FEW)
+            print_text(f"The open ones go on at the service and are charged: {listed}", stderr())
         if open_ids or unanswered or unsent:
-            _advise("To go on", errand.resume())
+            _print_advice("To go on", config.resume())
 
 
-def _advise(why: str, command: str) -> None:
+def _print_advice(why: str, command: str) -> None:
     console = stderr()
-    say(f"{why}:", console)
-    say(f"  {command}", console)
+    print_text(f"{why}:", console)
+    print_text(f"  {command}", console)
 
 
-def reasons(results: Iterable[Result]) -> list[str]:
+def failure_lines(results: Iterable[Result]) -> list[str]:
     """A line for each result without a file; those with the same reason share one, and of many the first are told."""
     alike: dict[tuple[str, str], list[Result]] = {}
     for result in results:
@@ -156,12 +160,12 @@ def reasons(results: Iterable[Result]) -> list[str]:
             state = "made, not saved" if result.ok else result.state.replace("_", " ")
             alike.setdefault((state, reason_of(result)), []).append(result)
     lines = [
-        f"{_named(group)}: {state}: {(group[0].error or reason) if len(group) == 1 else reason}"
+        f"{_item_names(group)}: {state}: {(group[0].error or reason) if len(group) == 1 else reason}"
         for (state, reason), group in alike.items()
     ]
-    if len(lines) <= _MOST_NAMED + 1:
+    if len(lines) <= _MAX_NAMED + 1:
         return lines
-    return [*lines[:_MOST_NAMED], f"and {len(lines) - _MOST_NAMED:,} more reasons"]
+    return [*lines[:_MAX_NAMED], f"and {len(lines) - _MAX_NAMED:,} more reasons"]
 
 
 def is_saved(result: Result) -> bool:
@@ -169,15 +173,15 @@ def is_saved(result: Result) -> bool:
     return result.ok and result.path is not None
 
 
-def _named(group: Sequence[Result]) -> str:
+def _item_names(group: Sequence[Result]) -> str:
     first = group[0]
     if len(group) == 1:
-        prompt = f" “{cut(first.request.prompt, _PROMPT_CHARACTERS)}”" if first.request else ""
+        prompt = f" “{truncate(first.request.prompt, _PROMPT_CHARACTERS)}”" if first.request else ""
         return f"#{first.index}{prompt}"
-    return _listed([f"#{result.index}" for result in group])
+    return _join_names([f"#{result.index}" for result in group])
 
 
-def _listed(names: Sequence[str], *, most: int = _MOST_NAMED) -> str:
+def _join_names(names: Sequence[str], *, most: int = _MAX_NAMED) -> str:
     """The first of them, and how many more there are."""
     shown = ", ".join(names[:most])
     return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown

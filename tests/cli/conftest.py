@@ -22,7 +22,7 @@ FAILING = Edit({"status": "failed", "outcome": {"error": "policy"}})
 
 
 @attrs.frozen
-class Done:
+class CommandResult:
     """What a command line left behind."""
 
     status: int
@@ -30,7 +30,7 @@ class Done:
     err: str
 
     @property
-    def complaint(self) -> str:
+    def error_line(self) -> str:
         """The one sentence on stderr."""
         (line,) = self.err.splitlines()
         assert line.startswith("kling-async: ")
@@ -43,7 +43,7 @@ class Done:
 
 
 @pytest.fixture
-def _heard() -> Iterator[None]:
+def _interruptible() -> Iterator[None]:
     """Ctrl-C is heard, also where the tests run in the background of a shell."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
@@ -51,7 +51,7 @@ def _heard() -> Iterator[None]:
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch, _heard) -> Path:
+def home(tmp_path, monkeypatch, _interruptible) -> Path:
     """An empty working folder, in an environment that says nothing of any service."""
     for name in [name for name in os.environ if name.startswith("GMI_")]:
         monkeypatch.delenv(name)
@@ -61,13 +61,13 @@ def home(tmp_path, monkeypatch, _heard) -> Path:
 
 
 @pytest.fixture
-def cli(home, capfd) -> Callable[..., Done]:
+def cli(home, capfd) -> Callable[..., CommandResult]:
     """Runs a command line in this process."""
 
-    def cli(*tokens: str) -> Done:
+    def cli(*tokens: str) -> CommandResult:
         status = run(tokens)
         told = capfd.readouterr()
-        return Done(status, told.out, told.err)
+        return CommandResult(status, told.out, told.err)
 
     return cli
 
@@ -89,11 +89,11 @@ def serve(home, monkeypatch) -> Iterator[Callable[..., Emulator]]:
 
 
 @pytest.fixture
-def started(home) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def start_process(home) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts a command line in a process of its own."""
     processes = []
 
-    def started(*tokens: str, **options: object) -> subprocess.Popen[str]:
+    def start_process(*tokens: str, **options: object) -> subprocess.Popen[str]:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         process = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-m", "kling_async", *tokens], text=True, **pipes
@@ -101,13 +101,13 @@ def started(home) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         processes.append(process)
         return process
 
-    yield started
+    yield start_process
     for process in processes:
         process.kill()
         process.communicate()
 
 
-def until(condition: Callable[[], object]) -> None:
+def wait_until(condition: Callable[[], object]) -> None:
     """Wait for something that another process does."""
     deadline = time.monotonic() + 20
     while not condition():

@@ -8,7 +8,7 @@ import pytest
 from kling_async.cli.app import run
 from kling_async.config import __version__
 from kling_async.emulator import Fault, Stall
-from tests.cli.conftest import until
+from tests.cli.conftest import wait_until
 
 
 def test_help_names_every_command_the_key_and_the_exit_statuses(cli):
@@ -37,7 +37,7 @@ def test_help_names_every_command_the_key_and_the_exit_statuses(cli):
 def test_every_command_has_help_and_no_option_for_the_key(cli, command):
     done = cli(command, "--help")
     assert done.status == 0
-    assert "--help" in cli(command, "--api-key=secret").complaint
+    assert "--help" in cli(command, "--api-key=secret").error_line
     assert "--api-key" not in done.out
 
 
@@ -69,7 +69,7 @@ def test_wrong_usage_is_one_sentence_with_the_right_word(cli, tokens, sentence):
     done = cli(*tokens)
     assert done.status == 2
     assert done.out == ""
-    assert sentence in done.complaint
+    assert sentence in done.error_line
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_wrong_usage_is_one_sentence_with_the_right_word(cli, tokens, sentence):
 def test_without_a_key_nothing_begins_and_the_variable_is_named(cli, command, home):
     done = cli(*command)
     assert done.status == 2
-    assert "set the environment variable GMI_API_KEY" in done.complaint
+    assert "set the environment variable GMI_API_KEY" in done.error_line
     assert list(home.iterdir()) == []
 
 
@@ -93,21 +93,21 @@ def test_an_address_that_is_none_is_refused_before_anything_begins(cli, monkeypa
     monkeypatch.setenv("GMI_API_KEY", "any-key")
     done = cli("generate", "a cat", "--base-url", url)
     assert done.status == 2
-    assert sentence in done.complaint
+    assert sentence in done.error_line
 
 
 def test_a_refusal_of_the_service_is_one_sentence_and_another_status(cli, serve):
     serve(refused_keys={"any-key"})
     done = cli("models")
     assert done.status == 1
-    assert "the API key was not accepted" in done.complaint
+    assert "the API key was not accepted" in done.error_line
 
 
 def test_a_wrong_path_at_the_right_host_is_one_sentence(cli, serve):
     emulator = serve()
     done = cli("models", "--base-url", f"{emulator.url}/elsewhere")
     assert done.status == 1
-    assert "HTTP 404" in done.complaint
+    assert "HTTP 404" in done.error_line
 
 
 def test_a_full_disk_behind_stdout_is_one_sentence(serve, home, capfd):
@@ -119,9 +119,9 @@ def test_a_full_disk_behind_stdout_is_one_sentence(serve, home, capfd):
     assert capfd.readouterr().err == "kling-async: [Errno 28] No space left on device\n"
 
 
-def test_a_reader_that_left_is_no_error_to_talk_about(serve, started):
+def test_a_reader_that_left_is_no_error_to_talk_about(serve, start_process):
     serve()
-    process = started("models")
+    process = start_process("models")
     process.stdout.close()
     process.stdout = None
     assert process.wait(20) == 1
@@ -155,18 +155,18 @@ def test_completion_for_bash_completes(cli, home):
     assert done.stdout == "resume\n"
 
 
-def test_a_request_to_end_stops_what_runs_until_ctrl_c(started):
-    process = started("emulator", "--port", "0")
+def test_a_request_to_end_stops_what_runs_until_ctrl_c(start_process):
+    process = start_process("emulator", "--port", "0")
     process.stdout.readline()
     process.terminate()
     assert process.wait(20) == 0
 
 
-def test_a_second_request_to_end_waits_for_nothing(serve, started):
+def test_a_second_request_to_end_waits_for_nothing(serve, start_process):
     emulator = serve(faults=(Fault("submit", Stall(60.0)),))
-    process = started("generate", "a cat")
-    until(lambda: emulator.stats.accepted)
-    until(lambda: (process.terminate(), process.poll())[1] is not None)
+    process = start_process("generate", "a cat")
+    wait_until(lambda: emulator.stats.accepted)
+    wait_until(lambda: (process.terminate(), process.poll())[1] is not None)
     assert process.returncode == -signal.SIGTERM
 
 

@@ -7,7 +7,7 @@ import av
 import pytest
 from rich.console import Console
 
-from kling_async.cli.demo import PROMPTS, Board, show
+from kling_async.cli.demo import PROMPTS, Board, run_demo
 from kling_async.errors import RateLimitError
 from kling_async.events import Finished, PollFailed, Submitted, Throttled
 from kling_async.jobs import Job, JobStatus
@@ -16,7 +16,7 @@ from kling_async.results import ResultState
 
 async def test_the_demo_makes_playable_videos_and_says_what_they_are(home):
     file = io.StringIO()
-    assert await show("d", Console(file=file, width=80), time_scale=2000) == 0
+    assert await run_demo("d", Console(file=file, width=80), time_scale=2000) == 0
     told = file.getvalue()
     assert "6 of 6 videos saved in d/ (" in told
     assert "Stand-in pictures from a local emulator: nothing was sent away, nothing charged." in told
@@ -36,14 +36,14 @@ def test_without_the_extra_the_demo_says_what_to_install(cli, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     done = cli("demo")
     assert done.status == 2
-    assert "the emulator needs av: python -m pip install 'kling_async[emulator]'" in done.complaint
+    assert "the emulator needs av: python -m pip install 'kling_async[emulator]'" in done.error_line
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(cli, home):
     (home / "taken").write_text("a file")
     done = cli("demo", "--out", "taken")
     assert done.status == 2
-    assert "Videos cannot be saved in 'taken'" in done.complaint
+    assert "Videos cannot be saved in 'taken'" in done.error_line
 
 
 def test_the_board_follows_each_job_and_fits_its_terminal():

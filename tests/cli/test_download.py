@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from kling_async.emulator import Fate, LogNormal
-from tests.cli.conftest import until
+from tests.cli.conftest import wait_until
 
 
 @pytest.fixture
@@ -30,13 +30,13 @@ def test_videos_are_saved_and_their_paths_are_printed_in_the_order_asked_for(cli
     assert all((home / path).read_bytes()[4:8] == b"ftyp" for path in paths)
 
 
-def test_what_an_interrupted_run_left_behind_is_picked_up(serve, cli, started):
+def test_what_an_interrupted_run_left_behind_is_picked_up(serve, cli, start_process):
     emulator = serve(instant_rate=0.0, time_scale=100.0, run_time=LogNormal(100.0))
-    process = started("generate", "a cat")
-    until(lambda: emulator.stats.accepted)
+    process = start_process("generate", "a cat")
+    wait_until(lambda: emulator.stats.accepted)
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
-    until(lambda: emulator.stats.alive == 0)
+    wait_until(lambda: emulator.stats.alive == 0)
     done = cli("download", emulator.stats.accepted[0].request_id)
     assert (done.status, done.err) == (0, "")
     assert done.out.startswith("videos/kling-a-cat-")
@@ -51,7 +51,7 @@ def test_one_that_fails_leaves_the_others_alone(cli, submitted):
     assert by_id["nonsense"]["path"] is None
     assert by_id[good]["error"] is None
     assert by_id[good]["path"].startswith("videos/")
-    assert "nonsense" in done.complaint
+    assert "nonsense" in done.error_line
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_asked(cli, serve, home):
@@ -59,20 +59,20 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_asked(cli, s
     (home / "taken").write_text("a file")
     done = cli("download", "r1", "--out", "taken")
     assert done.status == 2
-    assert "Videos cannot be saved in 'taken'" in done.complaint
+    assert "Videos cannot be saved in 'taken'" in done.error_line
     assert not emulator.stats.requests
 
 
-def test_ctrl_c_tells_the_command_for_what_is_not_saved_yet(serve, started, cli):
+def test_ctrl_c_tells_the_command_for_what_is_not_saved_yet(serve, start_process, cli):
     emulator = serve(script=lambda *_: Fate(ending="stuck_processing"))
-    process = started("generate", "a cat")
-    until(lambda: emulator.stats.accepted)
+    process = start_process("generate", "a cat")
+    wait_until(lambda: emulator.stats.accepted)
     process.send_signal(signal.SIGINT)
     process.wait(20)
     (job,) = emulator.stats.accepted
     asked = emulator.stats.requests["status"]
-    process = started("download", job.request_id, "--base-url", emulator.url)
-    until(lambda: emulator.stats.requests["status"] > asked)
+    process = start_process("download", job.request_id, "--base-url", emulator.url)
+    wait_until(lambda: emulator.stats.requests["status"] > asked)
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
     headline, _, command = process.stderr.read().splitlines()

@@ -7,8 +7,8 @@ import socket
 from kling_async.cli.app import run
 
 
-def test_the_emulator_tells_its_address_and_runs_until_ctrl_c(started, monkeypatch, cli):
-    process = started("emulator", "--port", "0")
+def test_the_emulator_tells_its_address_and_runs_until_ctrl_c(start_process, monkeypatch, cli):
+    process = start_process("emulator", "--port", "0")
     first = process.stdout.readline()
     assert first.startswith("The emulator listens at http://127.0.0.1:")
     url = first.split()[4]
@@ -21,8 +21,8 @@ def test_the_emulator_tells_its_address_and_runs_until_ctrl_c(started, monkeypat
     assert process.stderr.read() == ""
 
 
-def test_its_address_is_one_json_object(started):
-    process = started("emulator", "--port", "0", "--json")
+def test_its_address_is_one_json_object(start_process):
+    process = start_process("emulator", "--port", "0", "--json")
     assert set(json.loads(process.stdout.readline())) == {"url"}
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 0
@@ -33,8 +33,8 @@ def test_a_port_that_is_taken_is_one_sentence(cli):
         port = str(taken.getsockname()[1])
         done = cli("emulator", "--port", port)
     assert done.status == 2
-    assert f"127.0.0.1:{port} cannot be used (" in done.complaint
-    assert done.complaint.endswith("choose another --host or --port.")
+    assert f"127.0.0.1:{port} cannot be used (" in done.error_line
+    assert done.error_line.endswith("choose another --host or --port.")
 
 
 def test_a_number_that_is_none_is_refused(home, capfd):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kling_async.emulator import Fate, Fault, Stall
-from tests.cli.conftest import FAILING, until
+from tests.cli.conftest import FAILING, wait_until
 
 LONG = "x" * 2501
 
@@ -118,7 +118,7 @@ def test_a_file_that_cannot_be_used_is_one_sentence_and_nothing_is_sent(cli, ser
         Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
     done = cli("generate", "--from", name, "--out", "v")
     assert done.status == 2
-    assert sentence in done.complaint
+    assert sentence in done.error_line
     assert done.out == ""
     assert not emulator.stats.requests
     assert not Path("v").exists()
@@ -139,7 +139,7 @@ def test_an_option_that_breaks_the_models_rules_is_one_sentence_and_nothing_is_s
     emulator = serve()
     done = cli("generate", "a cat", *options)
     assert done.status == 2
-    assert sentence in done.complaint
+    assert sentence in done.error_line
     assert not emulator.stats.requests
 
 
@@ -186,7 +186,7 @@ def test_a_report_that_cannot_be_written_is_one_sentence_and_nothing_is_sent(cli
     emulator = serve()
     done = cli("generate", "a cat", "--report", path)
     assert done.status == 2
-    assert f"The report cannot be written to {str(Path(path))!r}: " in done.complaint
+    assert f"The report cannot be written to {str(Path(path))!r}: " in done.error_line
     assert not emulator.stats.requests
     assert list((home / "folder").iterdir()) == []
 
@@ -197,7 +197,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence_and_nothing_is_sent(cli
     emulator = serve()
     done = cli("generate", "a cat", "--out", out)
     assert done.status == 2
-    assert f"Videos cannot be saved in {out!r}: " in done.complaint
+    assert f"Videos cannot be saved in {out!r}: " in done.error_line
     assert not emulator.stats.requests
 
 
@@ -213,8 +213,8 @@ def test_what_the_service_refuses_for_all_is_told_once(cli, serve, settings, opt
     done = cli("generate", "a black cat", "a white dog", "--max-concurrency", "1", *options)
     assert done.status == 1
     assert done.out.startswith("0 of 2 videos saved")
-    complaint, line, why, command = done.err.splitlines()
-    assert complaint == "kling-async: 2 of 2 videos were not saved:"
+    error_line, line, why, command = done.err.splitlines()
+    assert error_line == "kling-async: 2 of 2 videos were not saved:"
     assert line.startswith("  #0, #1: not submitted: ")
     assert reason in line
     assert why == "To go on with what can still come:"
@@ -233,12 +233,12 @@ def test_a_model_that_is_misspelt_is_told_once_with_the_nearest_name(cli, serve)
     assert emulator.stats.requests["submit"] == 1
 
 
-def test_prompts_come_from_stdin_too(serve, started, home):
+def test_prompts_come_from_stdin_too(serve, start_process, home):
     emulator = serve()
     read, write = os.pipe()
     os.write(write, "a cat\n\n一只狗\n".encode())
     os.close(write)
-    process = started("generate", "--from", "-", stdin=read)
+    process = start_process("generate", "--from", "-", stdin=read)
     os.close(read)
     assert process.wait(30) == 0
     assert [job.payload["prompt"] for job in emulator.stats.accepted] == ["a cat", "一只狗"]
@@ -252,13 +252,13 @@ def test_the_emulator_in_the_process_needs_no_key(cli, home):
     assert file.read_bytes()[4:8] == b"ftyp"
 
 
-def test_without_a_journal_ctrl_c_tells_the_ids_of_what_runs(serve, started, home):
+def test_without_a_journal_ctrl_c_tells_the_ids_of_what_runs(serve, start_process, home):
     emulator = serve(script=lambda *_: Fate(ending="stuck_processing"))
     (home / "p.txt").write_text("".join(f"prompt number {number}\n" for number in range(20)))
-    process = started(
+    process = start_process(
         "generate", "--from", "p.txt", "--max-concurrency", "3", "--out", "my v", "--no-journal"
     )
-    until(lambda: len(emulator.stats.accepted) == 3)
+    wait_until(lambda: len(emulator.stats.accepted) == 3)
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
     headline, why, command = process.stderr.read().splitlines()
@@ -273,13 +273,13 @@ def test_without_a_journal_ctrl_c_tells_the_ids_of_what_runs(serve, started, hom
 
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_command_that_an_interruption_tells_makes_the_rest_and_buys_nothing_twice(
-    cli, serve, started, number, status
+    cli, serve, start_process, number, status
 ):
     slow = Fate(queue_time=0.0, run_time=1500.0)
     emulator = serve(script=lambda count, _: slow if count <= 3 else None)
     Path("p.txt").write_text("".join(f"prompt number {number}\n" for number in range(9)))
-    process = started("generate", "--from", "p.txt", "--max-concurrency", "3", "--out", "my v")
-    until(lambda: len(emulator.stats.accepted) == 3)
+    process = start_process("generate", "--from", "p.txt", "--max-concurrency", "3", "--out", "my v")
+    wait_until(lambda: len(emulator.stats.accepted) == 3)
     process.send_signal(number)
     assert process.wait(20) == status
     headline, ids, why, command = process.stderr.read().splitlines()
@@ -299,14 +299,16 @@ def test_the_command_that_an_interruption_tells_makes_the_rest_and_buys_nothing_
 
 
 def test_ctrl_c_writes_the_report_of_what_has_ended_and_the_command_that_goes_on_writes_it_anew(
-    cli, serve, started, home
+    cli, serve, start_process, home
 ):
     slow = Fate(queue_time=0.0, run_time=1500.0)
     emulator = serve(script=lambda number, _: Fate(ending="instant") if number == 1 else slow)
     (home / "p.txt").write_text("".join(f"prompt number {number}\n" for number in range(4)))
-    process = started("generate", "--from", "p.txt", "--max-concurrency", "2", "--report", "r.html", "--json")
+    process = start_process(
+        "generate", "--from", "p.txt", "--max-concurrency", "2", "--report", "r.html", "--json"
+    )
     assert json.loads(process.stdout.readline())["state"] == "succeeded"
-    until(lambda: len(emulator.stats.accepted) == 3)
+    wait_until(lambda: len(emulator.stats.accepted) == 3)
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
     *_, command, told = process.stderr.read().splitlines()
@@ -332,10 +334,10 @@ def test_ctrl_c_waits_for_the_answer_to_what_was_just_sent(cli, serve, home):
     assert emulator.stats.accepted[0].request_id in done.err
 
 
-def test_a_second_ctrl_c_waits_for_nothing_and_says_what_it_does_not_know(serve, started):
+def test_a_second_ctrl_c_waits_for_nothing_and_says_what_it_does_not_know(serve, start_process):
     emulator = serve(faults=(Fault("submit", Stall(60.0)),))
-    process = started("generate", "a cat")
-    until(lambda: emulator.stats.accepted)
+    process = start_process("generate", "a cat")
+    wait_until(lambda: emulator.stats.accepted)
     process.send_signal(signal.SIGINT)
     time.sleep(0.05)
     process.send_signal(signal.SIGINT)
@@ -346,9 +348,9 @@ def test_a_second_ctrl_c_waits_for_nothing_and_says_what_it_does_not_know(serve,
     )
 
 
-def test_a_reader_that_leaves_stops_the_batch_and_the_open_jobs_are_told(serve, started, home):
+def test_a_reader_that_leaves_stops_the_batch_and_the_open_jobs_are_told(serve, start_process, home):
     emulator = serve(script=lambda number, _: Fate(ending="instant" if number == 1 else "stuck_processing"))
-    process = started("generate", "a black cat", "a white dog", "--json")
+    process = start_process("generate", "a black cat", "a white dog", "--json")
     process.stdout.close()
     process.stdout = None
     assert process.wait(30) == 1

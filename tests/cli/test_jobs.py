@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console
 
-from kling_async.cli.jobs import age, table
+from kling_async.cli.jobs import job_age, jobs_table
 from kling_async.emulator import BAD_GATEWAY, Fate, Fault
 from kling_async.jobs import Job, JobStatus, Outcome
 from tests.cli.conftest import FAILING
@@ -87,11 +87,11 @@ def test_an_age_is_one_number_and_one_unit(seconds, text):
         status=JobStatus.QUEUED,
         created_at=datetime.now(UTC) - timedelta(seconds=seconds + 0.5),
     )
-    assert age(job) == text
+    assert job_age(job) == text
 
 
 def test_an_unknown_age_is_empty():
-    assert age(Job(request_id="r", status=JobStatus.QUEUED)) == ""
+    assert job_age(Job(request_id="r", status=JobStatus.QUEUED)) == ""
 
 
 @pytest.mark.parametrize("width", [80, 200])
@@ -102,7 +102,7 @@ def test_a_table_keeps_ids_whole_and_fits_the_terminal(width):
         Job(request_id=name, status=JobStatus.FAILED, outcome=Outcome(error="policy\x1b[31m")),
     ]
     file = io.StringIO()
-    Console(file=file, width=width).print(table(jobs))
+    Console(file=file, width=width).print(jobs_table(jobs))
     _, first, second = file.getvalue().splitlines()
     assert first.startswith(f"{name}  processing  ")
     assert "[red]long" in first

@@ -6,10 +6,17 @@ import pytest
 
 from kling_async._journal.entry import EntryState, Identity
 from kling_async._journal.journal import Journal
-from kling_async.cli.errand import Errand
-from kling_async.cli.journals import entries_of, found, going_on, held, standing, step_of
+from kling_async.cli.budget_options import BudgetOptions
+from kling_async.cli.journals import (
+    count_states,
+    describe_resume,
+    find_journal,
+    open_journal,
+    read_entries,
+    step_name,
+)
+from kling_async.cli.run_config import RunConfig
 from kling_async.cli.service import Service
-from kling_async.cli.terms import Terms
 from kling_async.errors import ConfigurationError
 
 DONE = {"status": "success", "outcome": {"media_urls": [{"url": "https://storage.example/v.mp4"}]}}
@@ -34,13 +41,13 @@ def journal(home):
         yield journal
 
 
-def errand(**terms: bool) -> Errand:
-    return Errand(folder=Path(), service=Service(), journal=Path("run.db"), terms=Terms(**terms))
+def config(**budget: bool) -> RunConfig:
+    return RunConfig(folder=Path(), service=Service(), journal=Path("run.db"), budget=BudgetOptions(**budget))
 
 
 @pytest.mark.parametrize("retry_failed", [False, True])
 def test_each_entry_has_one_next_step(journal, retry_failed):
-    steps = {entry.state: step_of(entry, errand(retry_failed=retry_failed)) for entry in journal.entries()}
+    steps = {entry.state: step_name(entry, config(retry_failed=retry_failed)) for entry in journal.entries()}
     failed = "submit" if retry_failed else "nothing"
     assert steps == {
         EntryState.AMBIGUOUS: "settle",
@@ -53,7 +60,7 @@ def test_each_entry_has_one_next_step(journal, retry_failed):
         EntryState.SUCCEEDED: "fetch",
         EntryState.TIMED_OUT: "wait",
     }
-    assert step_of(None, errand()) == "submit"
+    assert step_name(None, config()) == "submit"
 
 
 def test_a_video_that_is_here_needs_nothing_more(journal, home):
@@ -61,47 +68,47 @@ def test_a_video_that_is_here_needs_nothing_more(journal, home):
     number = next(entry.number for entry in journal.entries() if entry.state is EntryState.SUCCEEDED)
     journal.save(number, path="/elsewhere/v.mp4", size_bytes=4, sha256=None)
     entry = next(entry for entry in journal.entries() if entry.number == number)
-    assert step_of(entry, errand()) == "nothing"
+    assert step_name(entry, config()) == "nothing"
     (home / "v.mp4").write_bytes(b"123")
-    assert step_of(entry, errand()) == "fetch"
+    assert step_name(entry, config()) == "fetch"
 
 
 def test_what_is_gone_on_with_is_counted_in_words(journal):
     entries = [*journal.entries(), None]
     words = "1 made before, 2 under way, 2 without an answer, 2 failed before"
-    assert standing(entries) == words
-    assert going_on(entries, errand()) == f"Going on with run.db: {words}, 3 of 10 to submit."
-    assert going_on(entries, errand(retry_failed=True)).endswith(", 5 of 10 to submit.")
-    assert going_on([None, None], errand()) == standing([]) == ""
+    assert count_states(entries) == words
+    assert describe_resume(entries, config()) == f"Going on with run.db: {words}, 3 of 10 to submit."
+    assert describe_resume(entries, config(retry_failed=True)).endswith(", 5 of 10 to submit.")
+    assert describe_resume([None, None], config()) == count_states([]) == ""
 
 
 def test_a_journal_is_found_by_its_folder_and_a_near_name_is_offered(home):
     (home / "v").mkdir()
     with Journal(home / "v" / "run.db"):
         pass
-    assert found(Path("v")) == found(Path("v/run.db")) == Path("v/run.db")
+    assert find_journal(Path("v")) == find_journal(Path("v/run.db")) == Path("v/run.db")
     for name, advice in [
         ("v/runn.db", "did you mean 'v/run.db'?"),
         ("v/x", "check its name."),
         ("w/run.db", "check its name."),
     ]:
         with pytest.raises(ConfigurationError) as caught:
-            found(Path(name))
+            find_journal(Path(name))
         assert str(caught.value) == f"There is no journal {name!r}: {advice}"
 
 
 async def test_a_journal_is_held_for_as_long_as_the_block_lasts(home):
-    async with held(Path("run.db")):
+    async with open_journal(Path("run.db")):
         with pytest.raises(ConfigurationError, match="is in use"):
-            async with held(Path("run.db")):
+            async with open_journal(Path("run.db")):
                 raise AssertionError
-    async with held(Path("run.db")):
+    async with open_journal(Path("run.db")):
         pass
 
 
 async def test_what_cannot_be_written_at_the_end_hides_nothing(home):
     with pytest.raises(RuntimeError, match="the batch's own"):
-        async with held(Path("run.db")) as journal:
+        async with open_journal(Path("run.db")) as journal:
             identity = Identity(key=None, fingerprint="f", occurrence=0)
             journal.record_intent(identity, model="m", payload={"prompt": "x"}, at=5.0, cost_usd=None)
             journal._store._writer.execute("DROP TABLE entries")
@@ -111,4 +118,4 @@ async def test_what_cannot_be_written_at_the_end_hides_nothing(home):
 def test_what_is_no_journal_cannot_be_read(home):
     (home / "run.db").write_text("a cat\n" * 1000)
     with pytest.raises(ConfigurationError, match="is not a journal of kling_async"):
-        list(entries_of(Path("run.db")))
+        list(read_entries(Path("run.db")))

@@ -48,15 +48,15 @@ def test_it_runs_where_stdout_is_no_stream_of_bytes(monkeypatch):
     assert told.getvalue().strip() == __version__
 
 
-def test_python_m_runs_the_command_line_and_exits_with_its_status(started):
-    process = started("--version")
+def test_python_m_runs_the_command_line_and_exits_with_its_status(start_process):
+    process = start_process("--version")
     assert process.wait(20) == 0
     assert process.stdout.read().strip()
-    assert started("nonsense").wait(20) == 2
+    assert start_process("nonsense").wait(20) == 2
 
 
-def test_a_prompt_that_the_terminals_encoding_lacks_is_no_error(started, monkeypatch):
+def test_a_prompt_that_the_terminals_encoding_lacks_is_no_error(start_process, monkeypatch):
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    process = started("generate", "一只猫", "--duration", "7", "--image", "猫.png")
+    process = start_process("generate", "一只猫", "--duration", "7", "--image", "猫.png")
     assert process.wait(20) == 2
     assert process.stderr.read().startswith("kling-async: the command line, prompt 1: ")

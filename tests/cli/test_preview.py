@@ -37,8 +37,8 @@ def test_what_the_journal_has_is_not_submitted_again(cli, serve, home):
     price = ["--price", "0.35"]
     cli("generate", "a cat", "a dog", "--max-concurrency", "1", *price, "--quiet")
     before = sorted(home.rglob("*"))
-    order = ["generate", "a cat", "a dog", "a bird", *price, "--dry-run"]
-    done = cli(*order, "--max-cost", "1")
+    tokens = ["generate", "a cat", "a dog", "a bird", *price, "--dry-run"]
+    done = cli(*tokens, "--max-cost", "1")
     assert done.out == 'kling-v2-6 {"prompt": "a bird"}\n'
     assert done.err.splitlines() == [
         "videos/run.db: 1 made before, 1 failed before.",
@@ -46,7 +46,7 @@ def test_what_the_journal_has_is_not_submitted_again(cli, serve, home):
         "They cost $0.35 (1 at $0.35).",
         "--max-cost 1 lets 0 of them through; $0.70 was spent before.",
     ]
-    again = cli(*order, "--retry-failed", "--json")
+    again = cli(*tokens, "--retry-failed", "--json")
     assert [(record["index"], record["next"], record["price_usd"]) for record in again.records] == [
         (0, "nothing", None),
         (1, "submit", "0.35"),
@@ -80,7 +80,7 @@ def test_a_foreign_journal_is_one_sentence(cli, home):
     (home / "notes.txt").write_text("a cat\n" * 1000)
     done = cli("generate", "a cat", "--dry-run", "--journal", "notes.txt")
     assert done.status == 2
-    assert "is not a journal of kling_async" in done.complaint
+    assert "is not a journal of kling_async" in done.error_line
 
 
 @pytest.mark.parametrize("name", ["cat.png", "sub/cat.png"])

@@ -85,8 +85,8 @@ def test_a_spent_cap_offers_no_command_that_would_end_in_the_same(serve, cli):
     serve()
     done = cli("generate", "a cat", "a dog", "--max-cost", "0.5", "--price", "0.35", "--max-concurrency", "1")
     assert done.status == 1
-    complaint, reason = done.err.splitlines()
-    assert complaint == "kling-async: 1 of 2 videos were not saved:"
+    error_line, reason = done.err.splitlines()
+    assert error_line == "kling-async: 1 of 2 videos were not saved:"
     assert "above max_cost_usd=$0.5; it was not sent. Raise the cap to go on." in reason
 
 
@@ -101,15 +101,15 @@ def test_a_later_order_leaves_out_what_an_earlier_one_did_not_send(serve, cli):
 
 def test_the_same_command_again_says_what_was_made_and_how_to_get_new_takes(serve, cli):
     emulator = serve()
-    order = ["generate", "a cat", "a dog"]
-    cli(*order, "--quiet")
-    done = cli(*order)
+    tokens = ["generate", "a cat", "a dog"]
+    cli(*tokens, "--quiet")
+    done = cli(*tokens)
     assert done.out.startswith("2 of 2 videos saved in videos/ (2 of them before; ")
     assert done.err.splitlines() == [
         "Going on with videos/run.db: 2 made before, 0 of 2 to submit.",
         "For new takes of them: --no-journal, or another --journal.",
     ]
-    assert cli(*order, "--no-journal").err == ""
+    assert cli(*tokens, "--no-journal").err == ""
     assert len(emulator.stats.accepted) == 4
 
 
@@ -173,7 +173,7 @@ def test_what_cannot_be_begun_is_one_sentence_and_nothing_is_sent(cli, serve, ho
     (home / "folder").mkdir()
     done = cli(*tokens)
     assert done.status == 2
-    assert sentence in done.complaint
+    assert sentence in done.error_line
     assert done.out == ""
     assert not emulator.stats.requests
     assert (home / "notes.txt").read_text() == "a cat\n" * 1000
@@ -185,5 +185,5 @@ def test_a_journal_in_use_is_one_sentence_and_nothing_is_sent(cli, serve, home):
         for tokens in (["resume", "run.db"], ["generate", "a cat", "--journal", "run.db"]):
             done = cli(*tokens)
             assert done.status == 2
-            assert "is in use by another process" in done.complaint
+            assert "is in use by another process" in done.error_line
     assert not emulator.stats.accepted

@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from kling_async._journal.journal import Journal
-from kling_async.cli.status import row
+from kling_async.cli.status import entry_line
 from kling_async.emulator import Fate, Fault
-from tests.cli.conftest import FAILING, until
+from tests.cli.conftest import FAILING, wait_until
 
 
 def test_status_shows_the_prompt_and_the_video_or_the_reason(cli, ids):
@@ -32,14 +32,14 @@ def test_status_as_json_has_an_object_for_each_id_also_for_one_that_is_not_known
     unknown, known = done.records
     assert (unknown["request_id"], unknown["error_type"]) == ("nonsense", "NotFoundError")
     assert (known["request_id"], known["status"], known["prompt"]) == (ids[0], "success", "a black cat")
-    assert "nonsense" in done.complaint
+    assert "nonsense" in done.error_line
 
 
 def test_an_unknown_id_is_one_sentence(cli, serve):
     serve()
     done = cli("status", "../models")
     assert done.status == 1
-    assert "the service does not know it" in done.complaint
+    assert "the service does not know it" in done.error_line
 
 
 @pytest.fixture
@@ -97,11 +97,11 @@ def test_an_empty_journal_is_told_in_a_sentence(cli, home):
     assert cli("status", "run.db").err == "run.db: no videos\n"
 
 
-def test_a_journal_is_read_while_a_batch_writes_it(serve, started, cli):
+def test_a_journal_is_read_while_a_batch_writes_it(serve, start_process, cli):
     emulator = serve(script=lambda *_: Fate(ending="stuck_processing"))
-    process = started("generate", "a cat", "a dog", "--max-concurrency", "1")
-    until(lambda: emulator.stats.accepted)
-    until(lambda: "\tsubmitted\t" in cli("status", "videos").out)
+    process = start_process("generate", "a cat", "a dog", "--max-concurrency", "1")
+    wait_until(lambda: emulator.stats.accepted)
+    wait_until(lambda: "\tsubmitted\t" in cli("status", "videos").out)
     sent, waiting = cli("status", "videos", "--json").records
     assert (sent["state"], sent["request_id"]) == ("submitted", emulator.stats.accepted[0].request_id)
     assert (waiting["state"], waiting["sent_at"], waiting["error"]) == ("not_submitted", None, None)
@@ -114,7 +114,7 @@ def test_a_line_of_a_journal_fits_the_terminal(ids, width):
     file = io.StringIO()
     console = Console(file=file, width=width)
     for entry in Journal.read("videos/run.db"):
-        console.print(row(entry, console), no_wrap=True, overflow="ellipsis", crop=True)
+        console.print(entry_line(entry, console), no_wrap=True, overflow="ellipsis", crop=True)
     made, failed = file.getvalue().splitlines()
     assert made.startswith("    1  succeeded")
     assert "00000-a-black-cat-" in made

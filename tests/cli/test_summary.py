@@ -8,11 +8,11 @@ import pytest
 
 from kling_async._display.tally import Tally
 from kling_async._policy.outcome import error_of
-from kling_async.cli.errand import Errand
-from kling_async.cli.screen import stdout
+from kling_async.cli.budget_options import BudgetOptions
+from kling_async.cli.output import stdout
+from kling_async.cli.run_config import RunConfig
 from kling_async.cli.service import Service
-from kling_async.cli.summary import reasons, say_interrupted, summarise
-from kling_async.cli.terms import Terms
+from kling_async.cli.summary import failure_lines, print_interrupted, print_summary
 from kling_async.errors import (
     AmbiguousSubmitError,
     APIConnectionError,
@@ -27,7 +27,7 @@ from kling_async.jobs import Job, JobStatus, Outcome
 from kling_async.requests import VideoRequest
 from kling_async.results import Result, ResultState
 
-HERE = Errand(
+HERE = RunConfig(
     folder=Path("my videos"), service=Service(base_url="http://127.0.0.1:1"), models=("kling-v2-6",)
 )
 KEPT = attrs.evolve(HERE, service=Service(), journal=Path("my videos/run.db"))
@@ -53,7 +53,7 @@ def test_each_result_without_a_file_has_its_reason():
         Result(index=3, request=None, state=ResultState.NOT_SUBMITTED, error=KlingError("no request")),
         result(4, error="disk full"),
     ]
-    assert reasons(results) == [
+    assert failure_lines(results) == [
         "#1 “prompt number 1 xxxxxxxxxxxxxxxxxxxxxxx…”: not submitted: refused.",
         "#2 “prompt number 2 xxxxxxxxxxxxxxxxxxxxxxx…”: failed: no reason given",
         "#3: not submitted: no request",
@@ -63,8 +63,10 @@ def test_each_result_without_a_file_has_its_reason():
 
 def test_results_with_the_same_reason_share_a_line():
     refused = [result(index, ResultState.NOT_SUBMITTED, "bad key") for index in range(12)]
-    assert reasons(refused[:2]) == ["#0, #1: not submitted: bad key"]
-    assert reasons(refused) == ["#0, #1, #2, #3, #4, #5, #6, #7, #8, #9 and 2 more: not submitted: bad key"]
+    assert failure_lines(refused[:2]) == ["#0, #1: not submitted: bad key"]
+    assert failure_lines(refused) == [
+        "#0, #1, #2, #3, #4, #5, #6, #7, #8, #9 and 2 more: not submitted: bad key"
+    ]
 
 
 def test_jobs_that_failed_for_the_same_reason_share_a_line_whatever_their_ids():
@@ -72,14 +74,14 @@ def test_jobs_that_failed_for_the_same_reason_share_a_line_whatever_their_ids():
         job = Job(request_id=f"r{index}", status=JobStatus.FAILED, outcome=Outcome(error="policy"))
         return attrs.evolve(result(index, ResultState.FAILED), job=job, error=error_of(job))
 
-    assert reasons([unlucky(0), unlucky(1)]) == ["#0, #1: failed: policy"]
-    (alone,) = reasons([unlucky(0)])
+    assert failure_lines([unlucky(0), unlucky(1)]) == ["#0, #1: failed: policy"]
+    (alone,) = failure_lines([unlucky(0)])
     assert "Job r0 failed at the service: policy." in alone
 
 
 @pytest.mark.parametrize("number, last", [(11, ": not submitted: 10"), (12, "and 2 more reasons")])
 def test_of_many_reasons_the_first_are_told(number, last):
-    *_, line = told = reasons(
+    *_, line = told = failure_lines(
         [result(index, ResultState.NOT_SUBMITTED, str(index)) for index in range(number)]
     )
     assert len(told) == 11
@@ -87,9 +89,9 @@ def test_of_many_reasons_the_first_are_told(number, last):
 
 
 def test_a_success_is_one_line_where_it_is_wanted(capfd):
-    assert summarise([saved(0), saved(1)], Tally(), HERE, seconds=65, console=stdout()) == 0
+    assert print_summary([saved(0), saved(1)], Tally(), HERE, seconds=65, console=stdout()) == 0
     assert capfd.readouterr() == ("2 of 2 videos saved in my videos/ (1:05)\n", "")
-    assert summarise([saved(0), saved(1)], Tally(), HERE, seconds=65, console=None) == 0
+    assert print_summary([saved(0), saved(1)], Tally(), HERE, seconds=65, console=None) == 0
     assert capfd.readouterr() == ("", "")
 
 
@@ -97,7 +99,7 @@ def test_what_may_still_come_is_told_with_the_command_that_fetches_it(capfd):
     tally = Tally(total=1, saves=True)
     tally.follow("r1")
     lost = Result(index=0, request=None, state=ResultState.SUCCEEDED, error=DownloadError("disk full"))
-    assert summarise([lost], tally, HERE, seconds=1, console=None) == 1
+    assert print_summary([lost], tally, HERE, seconds=1, console=None) == 1
     assert capfd.readouterr().err.splitlines() == [
         "kling-async: 1 of 1 videos were not saved:",
         "  #0: made, not saved: disk full",
@@ -110,7 +112,7 @@ def test_an_interruption_names_what_goes_on_and_how_to_pick_it_up(capfd):
     tally = Tally(total=5, saves=True)
     tally.follow("r1")
     tally.follow("r2")
-    say_interrupted(tally, Errand(folder=Path("v"), service=Service()))
+    print_interrupted(tally, RunConfig(folder=Path("v"), service=Service()))
     assert capfd.readouterr().err.splitlines() == [
         "kling-async: interrupted: 0 saved, 0 failed, 2 still open, 3 not sent.",
         "The open ones go on at the service and are charged. To save them:",
@@ -118,17 +120,17 @@ def test_an_interruption_names_what_goes_on_and_how_to_pick_it_up(capfd):
     ]
 
 
-@pytest.mark.parametrize("errand", [HERE, KEPT], ids=["no journal", "journal"])
-def test_an_interruption_before_anything_was_done_says_so_in_one_line(capfd, errand):
-    say_interrupted(Tally(total=5), errand)
+@pytest.mark.parametrize("config", [HERE, KEPT], ids=["no journal", "journal"])
+def test_an_interruption_before_anything_was_done_says_so_in_one_line(capfd, config):
+    print_interrupted(Tally(total=5), config)
     assert capfd.readouterr().err == "kling-async: interrupted before anything was done.\n"
 
 
-@pytest.mark.parametrize("errand", [HERE, KEPT], ids=["no journal", "journal"])
-def test_an_interruption_with_nothing_left_needs_no_command(capfd, errand):
+@pytest.mark.parametrize("config", [HERE, KEPT], ids=["no journal", "journal"])
+def test_an_interruption_with_nothing_left_needs_no_command(capfd, config):
     tally = Tally(total=1)
     tally(Finished(at=0.0, index=0, state=ResultState.NOT_SUBMITTED))
-    say_interrupted(tally, errand)
+    print_interrupted(tally, config)
     assert capfd.readouterr().err == (
         "kling-async: interrupted: 0 saved, 1 failed, 0 still open, 0 not sent.\n"
     )
@@ -137,10 +139,10 @@ def test_an_interruption_with_nothing_left_needs_no_command(capfd, errand):
 def test_an_emulators_jobs_are_not_offered_for_later(capfd):
     tally = Tally(total=5, saves=True)
     tally.follow("r1")
-    errand = Errand(folder=Path("v"), service=Service(), is_emulated=True)
-    say_interrupted(tally, errand)
+    config = RunConfig(folder=Path("v"), service=Service(), is_emulated=True)
+    print_interrupted(tally, config)
     assert capfd.readouterr().err.splitlines()[1:] == ["The emulator ended, and its jobs with it."]
-    summarise([saved(0)], tally, errand, seconds=1, console=None)
+    print_summary([saved(0)], tally, config, seconds=1, console=None)
     assert capfd.readouterr().err == ""
 
 
@@ -148,11 +150,11 @@ def test_the_summary_tells_what_was_there_before_and_what_was_spent(capfd):
     job = Job(request_id="a", status=JobStatus.SUCCESS)
     tally = Tally(total=2, saves=True)
     tally(Resumed(at=0.0, index=0, request_id="a", job=job, path=Path("a.mp4")))
-    summarise([saved(0)], tally, KEPT, seconds=65, console=stdout())
+    print_summary([saved(0)], tally, KEPT, seconds=65, console=stdout())
     tally(Spent(at=0.0, cost_usd=Decimal("0.35"), total_usd=Decimal("0.35")))
-    summarise([saved(0), saved(1)], tally, KEPT, seconds=65, console=stdout())
+    print_summary([saved(0), saved(1)], tally, KEPT, seconds=65, console=stdout())
     tally(Spent(at=0.0, cost_usd=Decimal("0.35"), total_usd=Decimal("1.70")))
-    summarise([saved(0), saved(1)], tally, KEPT, seconds=65, console=stdout())
+    print_summary([saved(0), saved(1)], tally, KEPT, seconds=65, console=stdout())
     assert capfd.readouterr().out.splitlines() == [
         "1 of 1 videos saved in my videos/ (1 of them before; 1:05)",
         "2 of 2 videos saved in my videos/ (1 of them before; 1:05; $0.35 spent)",
@@ -182,7 +184,7 @@ TWICE = [
     ],
 )
 def test_what_can_be_done_about_a_missing_video_is_told_as_a_command(capfd, missing, advice):
-    assert summarise([missing], Tally(total=1, saves=True), KEPT, seconds=1, console=None) == 1
+    assert print_summary([missing], Tally(total=1, saves=True), KEPT, seconds=1, console=None) == 1
     assert capfd.readouterr().err.splitlines()[2:] == advice
 
 
@@ -190,9 +192,9 @@ def test_what_can_be_done_about_a_missing_video_is_told_as_a_command(capfd, miss
     "model, hint", [("kling-v2.6", " (did you mean kling-v2-6?)"), ("kling-v2-6", ""), ("wan-9", "")]
 )
 def test_a_model_that_the_service_does_not_know_is_looked_up_and_not_tried_again(capfd, model, hint):
-    errand = attrs.evolve(KEPT, models=(model,))
+    config = attrs.evolve(KEPT, models=(model,))
     refused = attrs.evolve(result(0, ResultState.NOT_SUBMITTED), error=NotFoundError("no such model"))
-    summarise([refused], Tally(total=1), errand, seconds=1, console=None)
+    print_summary([refused], Tally(total=1), config, seconds=1, console=None)
     assert capfd.readouterr().err.splitlines()[2:] == [
         f"For the names of all models{hint}:",
         "  kling-async models",
@@ -200,14 +202,14 @@ def test_a_model_that_the_service_does_not_know_is_looked_up_and_not_tried_again
 
 
 def test_who_said_resend_is_not_told_to_say_it(capfd):
-    errand = attrs.evolve(KEPT, terms=Terms(on_ambiguous="resend"))
-    summarise([result(0, ResultState.AMBIGUOUS, "lost")], Tally(total=1), errand, seconds=1, console=None)
+    config = attrs.evolve(KEPT, budget=BudgetOptions(on_ambiguous="resend"))
+    print_summary([result(0, ResultState.AMBIGUOUS, "lost")], Tally(total=1), config, seconds=1, console=None)
     assert capfd.readouterr().err.splitlines()[2:] == [GO_ON[0], f"{RESUME} --on-ambiguous resend"]
 
 
 def test_without_a_journal_the_ambiguous_ones_are_looked_for_by_hand(capfd):
     lost = attrs.evolve(result(0, ResultState.AMBIGUOUS), error=AmbiguousSubmitError("lost"))
-    summarise([lost], Tally(total=1), HERE, seconds=1, console=None)
+    print_summary([lost], Tally(total=1), HERE, seconds=1, console=None)
     assert capfd.readouterr().err.splitlines()[2:] == [
         "To see what the service took of the ambiguous ones:",
         "  kling-async list --model kling-v2-6 --base-url http://127.0.0.1:1",
@@ -225,7 +227,7 @@ def test_an_interruption_tells_what_has_no_answer_and_what_runs(capfd):
     for number in range(12):
         tally.follow(f"r{number}")
     tally.total = 20
-    say_interrupted(tally, KEPT)
+    print_interrupted(tally, KEPT)
     assert capfd.readouterr().err.splitlines() == [
         "kling-async: interrupted: 0 saved, 0 failed, 12 still open, 1 without an answer, 7 not sent.",
         "The open ones go on at the service and are charged: r0, r1, r2 and 9 more",
@@ -235,7 +237,7 @@ def test_an_interruption_tells_what_has_no_answer_and_what_runs(capfd):
 
 
 @pytest.mark.parametrize(
-    "errand, advice",
+    "config, advice",
     [
         (KEPT, ["To go on:", RESUME]),
         (
@@ -245,23 +247,23 @@ def test_an_interruption_tells_what_has_no_answer_and_what_runs(capfd):
     ],
     ids=["journal", "no journal"],
 )
-def test_an_interruption_does_not_say_of_a_video_that_is_made_that_it_goes_on(capfd, errand, advice):
+def test_an_interruption_does_not_say_of_a_video_that_is_made_that_it_goes_on(capfd, config, advice):
     tally = Tally(total=1, saves=True)
     tally(Submitted(at=0.0, index=0, request_id="r1", job=Job(request_id="r1", status=JobStatus.QUEUED)))
     tally(Finished(at=0.0, index=0, request_id="r1", state=ResultState.SUCCEEDED))
-    say_interrupted(tally, errand)
+    print_interrupted(tally, config)
     assert capfd.readouterr().err.splitlines() == [
         "kling-async: interrupted: 0 saved, 1 made and not saved, 0 failed, 0 still open, 0 not sent.",
         *advice,
     ]
 
 
-@pytest.mark.parametrize("is_hasty", [False, True])
-def test_an_interruption_without_a_journal_tells_where_to_look_for_what_has_no_answer(capfd, is_hasty):
-    say_interrupted(lost_submit(), attrs.evolve(HERE, service=Service()), is_hasty=is_hasty)
+@pytest.mark.parametrize("is_forced", [False, True])
+def test_an_interruption_without_a_journal_tells_where_to_look_for_what_has_no_answer(capfd, is_forced):
+    print_interrupted(lost_submit(), attrs.evolve(HERE, service=Service()), is_forced=is_forced)
     assert capfd.readouterr().err.splitlines() == [
         "kling-async: interrupted: 0 saved, 0 failed, 0 still open, 1 without an answer, 1 not sent"
-        + (" or without an answer." if is_hasty else "."),
+        + (" or without an answer." if is_forced else "."),
         "To see what the service took:",
         "  kling-async list --model kling-v2-6",
     ]

@@ -9,11 +9,11 @@ from typing import Any
 import attrs
 
 from kling_async._engine.batch.batch_input import Item, is_local
-from kling_async.cli.files import STDIN, Row, rows_of
+from kling_async.cli.prompt_files import STDIN, Row, read_rows
 from kling_async.errors import ConfigurationError, InvalidRequestError
 from kling_async.requests import VideoRequest, request_from
 
-_MOST_SHOWN = 10
+_MAX_SHOWN = 10
 
 
 @attrs.frozen
@@ -30,7 +30,7 @@ class Problem:
 
 
 @attrs.frozen
-class Order:
+class PromptList:
     """All items, in input order."""
 
     requests: tuple[VideoRequest | Problem, ...]
@@ -58,7 +58,7 @@ class Order:
         return InvalidRequestError(str(item)) if isinstance(item, Problem) else None
 
 
-def order_from(prompts: Sequence[str], source: str | None, options: Mapping[str, Any]) -> Order:
+def read_prompts(prompts: Sequence[str], source: str | None, options: Mapping[str, Any]) -> PromptList:
     """The order for some prompts and a file of them.
 
     Args:
@@ -76,20 +76,20 @@ def order_from(prompts: Sequence[str], source: str | None, options: Mapping[str,
             f'into quotes ("{" ".join(prompts[:2])} …"), or list one-word prompts in a file for --from.'
         )
     given = [
-        _checked(Row(at, prompt), "the command line", "prompt", options)
+        _check_row(Row(at, prompt), "the command line", "prompt", options)
         for at, prompt in enumerate(prompts, 1)
     ]
     if source is not None:
         name = "stdin" if source == STDIN else source
-        given += [_checked(row, name, "line", options) for row in rows_of(source)]
+        given += [_check_row(row, name, "line", options) for row in read_rows(source)]
     if not given:
         raise ConfigurationError(
             "Nothing to make: give a prompt in quotes, or --from FILE with one prompt a line or a row."
         )
-    return Order(tuple(given))
+    return PromptList(tuple(given))
 
 
-def _checked(row: Row, source: str, unit: str, options: Mapping[str, Any]) -> VideoRequest | Problem:
+def _check_row(row: Row, source: str, unit: str, options: Mapping[str, Any]) -> VideoRequest | Problem:
     text = row.problem
     if text is None:
         try:
@@ -98,14 +98,14 @@ def _checked(row: Row, source: str, unit: str, options: Mapping[str, Any]) -> Vi
         except InvalidRequestError as error:
             text = error.message
         else:
-            lost = _lost_picture(request)
+            lost = _missing_picture(request)
             if lost is None:
                 return request
             text = f"there is no file {lost!r}"
     return Problem(source, unit, row.line, text.rstrip("."))
 
 
-def _lost_picture(request: VideoRequest) -> str | None:
+def _missing_picture(request: VideoRequest) -> str | None:
     for picture in (request.image, request.image_tail):
         # Unlike `Path.is_file` this is False, not an error, for a name that no file can have.
         if picture is not None and is_local(picture) and not os.path.isfile(picture):  # noqa: PTH113
@@ -113,28 +113,28 @@ def _lost_picture(request: VideoRequest) -> str | None:
     return None
 
 
-def explained(order: Order) -> list[str]:
+def explain_problems(prompt_list: PromptList) -> list[str]:
     """The order's problems for a reader: one sentence, or a headline and a line for each kind."""
-    problems = order.problems
+    problems = prompt_list.problems
     kinds: dict[tuple[str, str, str], list[int]] = {}
     for problem in problems:
         kinds.setdefault((problem.source, problem.unit, problem.text), []).append(problem.number)
     lines = [
-        f"{source}, {_numbered(unit, numbers)}: {text}" for (source, unit, text), numbers in kinds.items()
+        f"{source}, {_number_list(unit, numbers)}: {text}" for (source, unit, text), numbers in kinds.items()
     ]
     if len(lines) == 1:
         return [f"{lines[0]}. Nothing was sent; mend it, or skip it with --skip-invalid."]
-    more = [f"and {len(lines) - _MOST_SHOWN:,} more"] if len(lines) > _MOST_SHOWN else []
+    more = [f"and {len(lines) - _MAX_SHOWN:,} more"] if len(lines) > _MAX_SHOWN else []
     headline = (
-        f"{len(problems):,} of {len(order):,} prompts cannot be used. Nothing was sent; mend them, or skip them "
+        f"{len(problems):,} of {len(prompt_list):,} prompts cannot be used. Nothing was sent; mend them, or skip them "
         "with --skip-invalid:"
     )
-    return [headline, *lines[:_MOST_SHOWN], *more]
+    return [headline, *lines[:_MAX_SHOWN], *more]
 
 
-def _numbered(unit: str, numbers: Sequence[int]) -> str:
+def _number_list(unit: str, numbers: Sequence[int]) -> str:
     if len(numbers) == 1:
         return f"{unit} {numbers[0]}"
-    shown = ", ".join(str(number) for number in numbers[:_MOST_SHOWN])
-    more = f" and {len(numbers) - _MOST_SHOWN:,} more" if len(numbers) > _MOST_SHOWN else ""
+    shown = ", ".join(str(number) for number in numbers[:_MAX_SHOWN])
+    more = f" and {len(numbers) - _MAX_SHOWN:,} more" if len(numbers) > _MAX_SHOWN else ""
     return f"{unit}s {shown}{more}"

@@ -3,14 +3,14 @@ from __future__ import annotations
 from decimal import Decimal
 from pathlib import Path
 
-from kling_async.cli.errand import Errand
+from kling_async.cli.budget_options import BudgetOptions
+from kling_async.cli.run_config import RunConfig
 from kling_async.cli.service import Service
-from kling_async.cli.terms import Terms
 
 
 def test_the_folder_of_the_journal_need_not_be_named(home):
     def command(folder: str, journal: str) -> str:
-        return Errand(folder=Path(folder), service=Service(), journal=Path(journal)).resume()
+        return RunConfig(folder=Path(folder), service=Service(), journal=Path(journal)).resume()
 
     assert command("videos", "videos/run.db") == "kling-async resume videos/run.db"
     assert command("my videos", "my videos/run.db") == "kling-async resume 'my videos/run.db'"
@@ -19,25 +19,28 @@ def test_the_folder_of_the_journal_need_not_be_named(home):
 
 
 def test_a_command_goes_on_as_the_one_before_it():
-    errand = Errand(
+    config = RunConfig(
         folder=Path("v"),
         service=Service(base_url="http://127.0.0.1:1"),
         journal=Path("v/run.db"),
-        terms=Terms(price=("0.35",), max_cost="2"),
+        budget=BudgetOptions(price=("0.35",), max_cost="2"),
         prices={"kling-v2-6": Decimal("0.35")},
-        at_once=50,
+        max_concurrency=50,
         report=Path("my r.html"),
     )
-    assert errand.resume("--retry-failed") == (
+    assert config.resume("--retry-failed") == (
         "kling-async resume v/run.db --max-concurrency 50 --report 'my r.html' --price kling-v2-6=0.35 --max-cost 2 "
         "--base-url http://127.0.0.1:1 --retry-failed"
     )
 
 
 def test_jobs_are_picked_up_and_looked_for_at_the_same_service():
-    errand = Errand(folder=Path("v"), service=Service(base_url="http://127.0.0.1:1"), models=("a", "b c"))
-    assert errand.pick_up(["r1", "r2"]) == "kling-async download r1 r2 --out v --base-url http://127.0.0.1:1"
-    assert errand.look() == (
+    config = RunConfig(folder=Path("v"), service=Service(base_url="http://127.0.0.1:1"), models=("a", "b c"))
+    assert (
+        config.download_command(["r1", "r2"])
+        == "kling-async download r1 r2 --out v --base-url http://127.0.0.1:1"
+    )
+    assert config.list_command() == (
         "kling-async list --model a --base-url http://127.0.0.1:1; "
         "kling-async list --model 'b c' --base-url http://127.0.0.1:1"
     )

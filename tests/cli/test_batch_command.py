@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kling_async.cli.errand import Errand
-from kling_async.cli.making import Making
+from kling_async.cli.batch_command import BatchCommand
+from kling_async.cli.run_config import RunConfig
 from kling_async.cli.service import Service
 from kling_async.errors import JournalError
 from kling_async.jobs import Job, JobStatus
@@ -36,8 +36,8 @@ async def batch(*results: Result | Exception):
 
 @pytest.mark.parametrize("lost, status", [([], 0), ([JournalError("The disk is full.")], 1)])
 async def test_a_journal_that_could_not_be_kept_is_told_beside_the_results(capfd, home, lost, status):
-    making = Making(errand=Errand(folder=Path("v"), service=Service()), total=1)
-    assert await making.run(batch(SAVED, *lost)) == status
+    command = BatchCommand(config=RunConfig(folder=Path("v"), service=Service()), total=1)
+    assert await command.run(batch(SAVED, *lost)) == status
     told = capfd.readouterr()
     assert told.out.startswith("1 of 1 videos saved in v/ (")
     assert told.err == "".join(f"kling-async: {error}\n" for error in lost)
@@ -45,9 +45,9 @@ async def test_a_journal_that_could_not_be_kept_is_told_beside_the_results(capfd
 
 async def test_a_report_that_can_no_longer_be_written_is_told_after_the_results(capfd, home):
     report = home / "v" / "r.html"
-    making = Making(errand=Errand(folder=Path("v"), service=Service(), report=report), total=1)
+    command = BatchCommand(config=RunConfig(folder=Path("v"), service=Service(), report=report), total=1)
     report.mkdir()
-    assert await making.run(batch(SAVED)) == 1
+    assert await command.run(batch(SAVED)) == 1
     told = capfd.readouterr()
     assert told.out.startswith("1 of 1 videos saved in v/ (")
     assert told.err.startswith("kling-async: The report cannot be written to ")
@@ -63,17 +63,17 @@ def attended(home):
 
 @pytest.mark.usefixtures("attended")
 async def test_a_quiet_command_that_is_interrupted_writes_its_report_and_says_nothing_of_it(capfd, home):
-    errand = Errand(folder=Path("v"), service=Service(), report=Path("r.html"))
-    making = Making(errand=errand, total=2, is_quiet=True)
+    config = RunConfig(folder=Path("v"), service=Service(), report=Path("r.html"))
+    command = BatchCommand(config=config, total=2, is_quiet=True)
     with pytest.raises(BrokenPipeError):
-        await making.run(batch(SAVED, BrokenPipeError()))
+        await command.run(batch(SAVED, BrokenPipeError()))
     assert "1 of 2 videos made" in (home / "r.html").read_text(encoding="utf-8")
     assert "Report" not in capfd.readouterr().err
 
 
 async def test_what_is_remarked_is_wanted(capfd, home):
-    errand = Errand(folder=Path("v"), service=Service())
-    Making(errand=errand, total=1).remark("one")
-    Making(errand=errand, total=1).remark("")
-    Making(errand=errand, total=1, is_quiet=True).remark("two")
+    config = RunConfig(folder=Path("v"), service=Service())
+    BatchCommand(config=config, total=1).print_note("one")
+    BatchCommand(config=config, total=1).print_note("")
+    BatchCommand(config=config, total=1, is_quiet=True).print_note("two")
     assert capfd.readouterr().err == "one\n"

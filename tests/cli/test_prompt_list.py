@@ -4,16 +4,16 @@ import json
 
 import pytest
 
-from kling_async.cli.order import explained, order_from
+from kling_async.cli.prompt_list import explain_problems, read_prompts
 from kling_async.errors import ConfigurationError, InvalidRequestError
 from kling_async.requests import VideoRequest
 
 
 def test_prompts_come_before_those_of_the_file_and_options_fill_what_is_open(home):
     (home / "p.csv").write_text("prompt,duration\na dog,10\na bird,\n")
-    order = order_from(["a cat"], "p.csv", {"duration": 5, "sound": True})
-    assert order.problems == ()
-    assert order.items() == [
+    prompt_list = read_prompts(["a cat"], "p.csv", {"duration": 5, "sound": True})
+    assert prompt_list.problems == ()
+    assert prompt_list.items() == [
         VideoRequest("a cat", duration=5, sound=True),
         VideoRequest("a dog", duration=10, sound=True),
         VideoRequest("a bird", duration=5, sound=True),
@@ -22,27 +22,27 @@ def test_prompts_come_before_those_of_the_file_and_options_fill_what_is_open(hom
 
 def test_nothing_to_make_is_told_with_what_to_give():
     with pytest.raises(ConfigurationError, match="give a prompt in quotes, or --from FILE"):
-        order_from([], None, {})
+        read_prompts([], None, {})
 
 
 def test_words_of_one_prompt_are_not_bought_one_by_one():
     with pytest.raises(
         ConfigurationError, match=r"3 prompts of one word each would be 3 videos.*\"a black …\""
     ):
-        order_from(["a", "black", "cat"], None, {})
+        read_prompts(["a", "black", "cat"], None, {})
 
 
 @pytest.mark.parametrize("prompts", [["cat"], ["a cat", "dog"], ["一只猫", "一只狗"]])
 def test_short_prompts_that_are_meant_are_taken(prompts):
-    assert len(order_from(prompts, None, {})) == len(prompts)
+    assert len(read_prompts(prompts, None, {})) == len(prompts)
 
 
 def test_an_item_that_cannot_be_used_keeps_its_place(home):
     (home / "p.jsonl").write_text('"a"\nnonsense\n"c"\n')
-    order = order_from([], "p.jsonl", {})
-    assert order.items() == [VideoRequest("a"), {}, VideoRequest("c")]
-    assert order.problem_at(0) is None
-    problem = order.problem_at(1)
+    prompt_list = read_prompts([], "p.jsonl", {})
+    assert prompt_list.items() == [VideoRequest("a"), {}, VideoRequest("c")]
+    assert prompt_list.problem_at(0) is None
+    problem = prompt_list.problem_at(1)
     assert isinstance(problem, InvalidRequestError)
     assert str(problem).startswith("p.jsonl, line 2: not JSON")
 
@@ -51,7 +51,7 @@ def test_an_item_that_cannot_be_used_keeps_its_place(home):
 def test_a_picture_that_is_not_there_is_a_problem_of_its_line(home, name):
     (home / "folder.png").mkdir()
     (home / "p.jsonl").write_text(f'"a"\n{json.dumps({"prompt": "b", "image": name})}\n')
-    (problem,) = order_from([], "p.jsonl", {}).problems
+    (problem,) = read_prompts([], "p.jsonl", {}).problems
     assert str(problem) == f"p.jsonl, line 2: there is no file {name!r}"
 
 
@@ -59,27 +59,27 @@ def test_a_picture_that_is_there_or_has_an_address_is_none(home):
     (home / "here.png").write_bytes(b"")
     rows = [{"prompt": "a", "image": "here.png"}, {"prompt": "b", "image": "https://example.com/b.png"}]
     (home / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert order_from([], "p.jsonl", {}).problems == ()
+    assert read_prompts([], "p.jsonl", {}).problems == ()
 
 
 def test_one_problem_is_one_sentence_with_file_line_value_and_next_step(home):
     (home / "p.jsonl").write_text('"a"\n{"prompt": "b", "duration": 7}\n')
-    assert explained(order_from([], "p.jsonl", {})) == [
+    assert explain_problems(read_prompts([], "p.jsonl", {})) == [
         "p.jsonl, line 2: kling-v2-6: duration must be 5 or 10, not 7. Nothing was sent; mend it, or skip it with --skip-invalid."
     ]
 
 
 def test_lines_with_the_same_problem_share_a_sentence(home):
     (home / "p.txt").write_text("a\nb\n" * 6)
-    (line,) = explained(order_from([], "p.txt", {"duration": 7}))
+    (line,) = explain_problems(read_prompts([], "p.txt", {"duration": 7}))
     assert line.startswith("p.txt, lines 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more: kling-v2-6: duration must")
-    (line,) = explained(order_from(["a cat", "a dog"], None, {"duration": 7}))
+    (line,) = explain_problems(read_prompts(["a cat", "a dog"], None, {"duration": 7}))
     assert line.startswith("the command line, prompts 1, 2: ")
 
 
 def test_problems_are_listed_up_to_ten_kinds(home):
     (home / "p.jsonl").write_text('"fine"\n' + "".join(f"[{number}]\n" for number in range(12)))
-    headline, *lines = explained(order_from([], "p.jsonl", {}))
+    headline, *lines = explain_problems(read_prompts([], "p.jsonl", {}))
     assert headline.startswith("12 of 13 prompts cannot be used. Nothing was sent;")
     assert lines[0] == "p.jsonl, line 2: neither an object nor a string: '[0]'"
     assert lines[10:] == ["and 2 more"]

@@ -20,10 +20,10 @@ from kling_async._engine.batch.batch_input import Item
 from kling_async._journal.entry import Entry
 from kling_async._journal.journal import Journal
 from kling_async.batch_result import BatchResult
-from kling_async.cli.errand import Errand
-from kling_async.cli.records import result_record
-from kling_async.cli.screen import complain, is_free_for_drawing, say, stderr, stdout, tell
-from kling_async.cli.summary import FAILED, say_interrupted, summarise
+from kling_async.cli.json_records import result_record
+from kling_async.cli.output import can_draw, print_error, print_json, print_text, stderr, stdout
+from kling_async.cli.run_config import RunConfig
+from kling_async.cli.summary import FAILED, print_interrupted, print_summary
 from kling_async.client import KlingClient
 from kling_async.errors import JournalError, KlingError
 from kling_async.events import Event, Notifier
@@ -35,14 +35,14 @@ _STOPPING = "stopping; Ctrl-C again leaves at once (waiting for the answers to w
 
 
 @attrs.define(eq=False, kw_only=True)
-class Making:
+class BatchCommand:
     """A batch and those who want to hear of it; pass it as `on_event`.
 
     Raises:
         ConfigurationError: The report cannot be written.
     """
 
-    errand: Errand
+    config: RunConfig
     total: int
     is_json: bool = False
     is_quiet: bool = False
@@ -53,55 +53,55 @@ class Making:
     _tally: Tally = attrs.field(init=False)
     _forecast: Forecast = attrs.field(init=False, factory=Forecast)
     _history: History = attrs.field(init=False, factory=History)
-    _tell: Notifier = attrs.field(init=False)
+    _notify: Notifier = attrs.field(init=False)
     _results: list[Result] = attrs.field(init=False, factory=list)
     """Those that have come, in the order of their ends."""
-    _lost: JournalError | None = attrs.field(init=False, default=None)
+    _journal_error: JournalError | None = attrs.field(init=False, default=None)
     """Why the journal could not be written any more."""
 
     def __attrs_post_init__(self) -> None:
-        report = self.errand.report
+        report = self.config.report
         if report is not None:
             check_target(report)
         self._tally = Tally(total=self.total, saves=True)
-        self._tell = Notifier(self._tally, self._forecast, None if report is None else self._history)
+        self._notify = Notifier(self._tally, self._forecast, None if report is None else self._history)
 
     def __call__(self, event: Event) -> None:
         """Take in one event."""
-        self._tell(event)
+        self._notify(event)
 
-    def remark(self, sentence: str) -> None:
+    def print_note(self, sentence: str) -> None:
         """Say something beforehand, where that is wanted."""
         if sentence and not self.is_quiet:
-            say(sentence, self._console)
+            print_text(sentence, self._console)
 
-    def batch(
+    def open_batch(
         self,
         client: KlingClient,
         items: Sequence[Item | Entry],
         journal: Journal | None,
         *,
-        is_skipping: bool = False,
+        skip_invalid: bool = False,
     ) -> AbstractAsyncContextManager[AsyncIterator[Result]]:
-        """The batch of the errand.
+        """The batch of the command.
 
         Args:
             client: Tells its events to this.
             items: All of them.
-            journal: The errand's, open; None where it has none.
-            is_skipping: Leave out what is no valid request.
+            journal: The command's, open; None where it has none.
+            skip_invalid: Leave out what is no valid request.
         """
-        errand = self.errand
+        config = self.config
         return client.stream_many(
             items,
-            max_concurrency=errand.at_once,
-            output=errand.folder,
+            max_concurrency=config.max_concurrency,
+            output=config.folder,
             journal=journal,
-            max_cost_usd=errand.terms.cap,
-            prices=errand.prices,
-            on_ambiguous=errand.terms.on_ambiguous,
-            retry_failed=errand.terms.retry_failed,
-            skip_invalid=is_skipping,
+            max_cost_usd=config.budget.cap,
+            prices=config.prices,
+            on_ambiguous=config.budget.on_ambiguous,
+            retry_failed=config.budget.retry_failed,
+            skip_invalid=skip_invalid,
             progress=False,
         )
 
@@ -112,18 +112,18 @@ class Making:
             batch: Gives the results as they come.
         """
         started = time.monotonic()
-        is_wanted = not self.is_quiet and is_free_for_drawing(is_json=self.is_json)
+        is_wanted = not self.is_quiet and can_draw(is_json=self.is_json)
         try:
             with drawn(Bar(self._tally, self._forecast), console=self._console, is_wanted=is_wanted):
                 async with batch as stream:
                     await self._collect(stream)
         except (asyncio.CancelledError, OSError):
-            is_hasty = _is_loop_over()
-            say_interrupted(self._tally, self.errand, is_hasty=is_hasty)
-            if self._results and not is_hasty:
-                self._report(None if self.is_quiet else self._console)
+            is_forced = _is_forced_exit()
+            print_interrupted(self._tally, self.config, is_forced=is_forced)
+            if self._results and not is_forced:
+                self._write_report(None if self.is_quiet else self._console)
             raise
-        return self._sum_up(seconds=time.monotonic() - started)
+        return self._print_end(seconds=time.monotonic() - started)
 
     async def _collect(self, stream: AsyncIterator[Result]) -> None:
         """Take in all results, and tell each as it comes."""
@@ -132,41 +132,43 @@ class Making:
                 problem = self.problem_at(result.index)
                 self._results.append(attrs.evolve(result, error=problem) if problem else result)
                 if self.is_json:
-                    tell(result_record(self._results[-1]))
+                    print_json(result_record(self._results[-1]))
         except asyncio.CancelledError:
             self._tally.note = _STOPPING
             raise
         except JournalError as error:  # comes after the last result
-            self._lost = error
+            self._journal_error = error
 
-    def _in_order(self) -> list[Result]:
+    def _ordered_results(self) -> list[Result]:
         return sorted(self._results, key=attrgetter("index"))
 
-    def _sum_up(self, *, seconds: float) -> int:
+    def _print_end(self, *, seconds: float) -> int:
         console = None if self.is_quiet else stderr() if self.is_json else stdout()
-        if self._lost is not None:
-            complain(self._lost.message)
-        status = summarise(self._in_order(), self._tally, self.errand, seconds=seconds, console=console)
-        is_reported = self._report(console)
-        return status if is_reported and self._lost is None else FAILED
+        if self._journal_error is not None:
+            print_error(self._journal_error.message)
+        status = print_summary(
+            self._ordered_results(), self._tally, self.config, seconds=seconds, console=console
+        )
+        is_reported = self._write_report(console)
+        return status if is_reported and self._journal_error is None else FAILED
 
-    def _report(self, console: Console | None) -> bool:
+    def _write_report(self, console: Console | None) -> bool:
         """Write the page about what has ended, if one is wanted; False if that failed, which is told."""
-        report = self.errand.report
+        report = self.config.report
         if report is None:
             return True
-        batch = BatchResult(tuple(self._in_order()), history=self._history)
+        batch = BatchResult(tuple(self._ordered_results()), history=self._history)
         try:
             page = write_report(batch, report, missing=self.total - len(batch))
         except KlingError as error:
-            complain(error.message)
+            print_error(error.message)
             return False
         if console is not None:
-            say(f"Report: {page}", console)
+            print_text(f"Report: {page}", console)
         return True
 
 
-def _is_loop_over() -> bool:
+def _is_forced_exit() -> bool:
     """Whether a second Ctrl-C cut short what the first one still waited for: only that ends the event loop at once.
 
     Source: `asyncio.Runner` handles SIGINT for as long as its loop runs, and cancels what is left after that.

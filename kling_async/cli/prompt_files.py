@@ -35,7 +35,7 @@ class Row:
     """Why the line is neither."""
 
 
-def rows_of(source: str) -> list[Row]:
+def read_rows(source: str) -> list[Row]:
     """What a file holds, blank lines left out.
 
     Args:
@@ -102,8 +102,8 @@ def _json_row(number: int, line: str) -> Row:
         return Row(number, value)
     if not isinstance(value, dict):
         return Row(number, None, f"neither an object nor a string: {shown(line)}")
-    strangers = [_stranger(name, "key") for name in value if name not in FIELDS]
-    return Row(number, value, "; ".join(strangers) or None)
+    unknown_names = [_unknown_name(name, "key") for name in value if name not in FIELDS]
+    return Row(number, value, "; ".join(unknown_names) or None)
 
 
 def _csv_rows(text: str, source: str) -> Iterator[Row]:
@@ -132,9 +132,9 @@ def _header(names: list[str], place: str) -> list[str]:
     if len(names) == 1 and (separators := {";", "\t"} & set(names[0])):
         found = "tabs" if "\t" in separators else "semicolons"
         raise ConfigurationError(f"{place}: the columns are separated by {found}; save the file with commas.")
-    strangers = [_stranger(name, "column") for name in names if name not in FIELDS]
-    if strangers:
-        raise ConfigurationError(f"{place}: {'; '.join(strangers)}. The first line names the columns.")
+    unknown_names = [_unknown_name(name, "column") for name in names if name not in FIELDS]
+    if unknown_names:
+        raise ConfigurationError(f"{place}: {'; '.join(unknown_names)}. The first line names the columns.")
     if "prompt" not in names or len(set(names)) < len(names):
         fault = "a column 'prompt' is missing" if "prompt" not in names else "a column is named twice"
         raise ConfigurationError(f"{place}: {fault} (got {shown(', '.join(names))}); mend the header.")
@@ -159,7 +159,7 @@ def _csv_row(line: int, header: Sequence[str], cells: Sequence[str]) -> Row:
     return Row(line, fields)
 
 
-def _stranger(name: str, noun: str) -> str:
+def _unknown_name(name: str, noun: str) -> str:
     near = get_close_matches(name.strip().lower(), FIELDS, n=1)
     advice = f"did you mean {near[0]!r}" if near else f"the {noun}s are {', '.join(FIELDS)}"
     return f"there is no {noun} {shown(name)} ({advice})"

@@ -9,33 +9,33 @@ from pathlib import Path
 
 import attrs
 
+from kling_async.cli.budget_options import BudgetOptions
 from kling_async.cli.service import Service
-from kling_async.cli.terms import Terms
 
-FOLDER = Path("videos")
+DEFAULT_FOLDER = Path("videos")
 """Where videos go to, unless the command says otherwise."""
-AT_ONCE = 20
+DEFAULT_CONCURRENCY = 20
 """Jobs alive at the service, unless the command says otherwise."""
 
 
 @attrs.frozen(kw_only=True)
-class Errand:
+class RunConfig:
     """Where a batch's videos come from and go to, and on what terms."""
 
     folder: Path
     service: Service
     journal: Path | None = None
-    terms: Terms = attrs.field(factory=Terms)
+    budget: BudgetOptions = attrs.field(factory=BudgetOptions)
     prices: Mapping[str, Decimal] | None = None
     """What the terms come to for the models of this batch."""
     models: tuple[str, ...] = ()
     """Those of the videos."""
-    at_once: int = AT_ONCE
+    max_concurrency: int = DEFAULT_CONCURRENCY
     report: Path | None = None
     """The page that is written about it."""
     is_emulated: bool = False
 
-    def pick_up(self, request_ids: Iterable[str]) -> str:
+    def download_command(self, request_ids: Iterable[str]) -> str:
         """The command that waits for jobs and saves their videos here."""
         words = [
             "kling-async",
@@ -47,14 +47,14 @@ class Errand:
         ]
         return shlex.join(words)
 
-    def look(self) -> str:
+    def list_command(self) -> str:
         """The command that shows what the service has."""
         words = (
             ["kling-async", "list", "--model", model, *self.service.arguments()] for model in self.models
         )
         return "; ".join(map(shlex.join, words))
 
-    def models_there(self) -> str:
+    def models_command(self) -> str:
         """The command that names the service's models."""
         return shlex.join(["kling-async", "models", *self.service.arguments()])
 
@@ -64,9 +64,9 @@ class Errand:
         words = ["kling-async", "resume", str(self.journal)]
         if self.folder.resolve() != self.journal.parent.resolve():
             words += ["--out", str(self.folder)]
-        if self.at_once != AT_ONCE:
-            words += ["--max-concurrency", str(self.at_once)]
+        if self.max_concurrency != DEFAULT_CONCURRENCY:
+            words += ["--max-concurrency", str(self.max_concurrency)]
         if self.report is not None:
             words += ["--report", str(self.report)]
-        words += [*self.terms.arguments(self.prices), *self.service.arguments(), *options]
+        words += [*self.budget.arguments(self.prices), *self.service.arguments(), *options]
         return shlex.join(words)

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Marks that turn the direction of writing: in one cell they would mix up the rest of the line."""
 _STYLES: Mapping[str, str] = {
     "success": "green",
@@ -28,29 +28,31 @@ _STYLES: Mapping[str, str] = {
     "timed_out": "yellow",
 }
 _AGES = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
-_MASKED = "\N{REPLACEMENT CHARACTER}"
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
-def plain(text: str) -> str:
+def one_line(text: str) -> str:
     """The text on one line, without the characters that would steer the terminal."""
     return "".join(
-        _MASKED if character in _DIRECTIONS or unicodedata.category(character) in {"Cc", "Cs"} else character
+        _REPLACEMENT
+        if character in _DIRECTION_MARKS or unicodedata.category(character) in {"Cc", "Cs"}
+        else character
         for character in " ".join(text.split())
     )
 
 
-def cut(text: str, length: int) -> str:
+def truncate(text: str, length: int) -> str:
     """The text on one line, in at most so many characters."""
-    line = plain(text)
+    line = one_line(text)
     return line if len(line) <= length else f"{line[: length - 1].rstrip()}…"
 
 
-def styled(word: str) -> Text:
+def state_text(word: str) -> Text:
     """A job's status or an entry's state in its colour."""
     return Text(word.replace("_", " "), _STYLES.get(word, "dim"))
 
 
-def ago(moment: float) -> str:
+def age_text(moment: float) -> str:
     """How long ago a moment was, such as `5 min`.
 
     Args:
@@ -71,30 +73,30 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def say(line: str | Text, console: Console) -> None:
+def print_text(line: str | Text, console: Console) -> None:
     """One line, never folded, so that it can be copied; nothing in it is taken for markup."""
     console.print(line if isinstance(line, Text) else Text(line), soft_wrap=True)
 
 
-def complain(sentence: str, *details: str) -> None:
+def print_error(sentence: str, *details: str) -> None:
     """One sentence on stderr, under the command's name; each detail on a line of its own."""
     console = stderr()
-    say(Text.assemble(("kling-async: ", "bold red"), plain(sentence)), console)
+    print_text(Text.assemble(("kling-async: ", "bold red"), one_line(sentence)), console)
     for detail in details:
-        say(f"  {plain(detail)}", console)
+        print_text(f"  {one_line(detail)}", console)
 
 
-def is_free_for_drawing(*, is_json: bool) -> bool:
+def can_draw(*, is_json: bool) -> bool:
     """Whether stderr has the terminal to itself; lines of JSON may meet it there, unless they go to a file."""
     return not is_json or stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
 
 
-def put(line: str) -> None:
+def print_line(line: str) -> None:
     """One line of stdout as it is, for the next program."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
-def tell(record: Mapping[str, Any]) -> None:
+def print_json(record: Mapping[str, Any]) -> None:
     """One JSON object on a line of stdout; pure ASCII, so that no encoding can break it."""
-    put(json.dumps(record))
+    print_line(json.dumps(record))

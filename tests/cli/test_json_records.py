@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
-from kling_async.cli.records import job_record, result_record
+from kling_async.cli.json_records import job_record, result_record
 from kling_async.errors import AmbiguousSubmitError, DownloadError
 from kling_async.jobs import Job, JobStatus, Media, Outcome
 from kling_async.requests import VideoRequest

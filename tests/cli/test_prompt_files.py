@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from kling_async.cli.files import Row, rows_of
+from kling_async.cli.prompt_files import Row, read_rows
 from kling_async.errors import ConfigurationError
 
 
@@ -15,7 +15,7 @@ def rows(home):
     def rows(name: str, content: bytes | str) -> list[Row]:
         data = content if isinstance(content, bytes) else content.encode()
         (home / name).write_bytes(data)
-        return rows_of(name)
+        return read_rows(name)
 
     return rows
 
@@ -39,18 +39,18 @@ def test_only_line_ends_end_a_prompt(rows):
 
 def test_stdin_is_read_as_a_text(home, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("一只猫\n".encode()), encoding="ascii"))
-    assert rows_of("-") == [Row(1, "一只猫")]
+    assert read_rows("-") == [Row(1, "一只猫")]
 
 
 def test_a_stdin_without_a_prompt_is_called_so(home, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
     with pytest.raises(ConfigurationError, match=r"^stdin is empty: "):
-        rows_of("-")
+        read_rows("-")
 
 
 def test_a_folder_of_prompts_is_no_file_of_them(home):
     with pytest.raises(ConfigurationError, match=r"^\. is a folder; name a file in it for --from\.$"):
-        rows_of(".")
+        read_rows(".")
 
 
 @pytest.mark.parametrize("name", ["p.jsonl", "p.ndjson"])
@@ -183,5 +183,5 @@ def test_a_file_that_is_no_list_of_prompts_is_refused(rows, name, content, sente
 def test_a_file_that_cannot_be_read_is_refused_with_the_reason(home, name, reason):
     (home / "folder.txt").mkdir()
     with pytest.raises(ConfigurationError) as refused:
-        rows_of(name)
+        read_rows(name)
     assert str(refused.value) == f"{name} cannot be read: {reason}; check the name given to --from."

@@ -7,7 +7,7 @@ import os
 import pytest
 from rich.console import Console
 
-from kling_async.cli.screen import complain, cut, is_free_for_drawing, plain, say, tell
+from kling_async.cli.output import can_draw, one_line, print_error, print_json, print_text, truncate
 
 
 @pytest.mark.parametrize(
@@ -21,24 +21,24 @@ from kling_async.cli.screen import complain, cut, is_free_for_drawing, plain, sa
     ],
 )
 def test_nothing_in_a_text_steers_the_terminal(text, line):
-    assert plain(text) == line
+    assert one_line(text) == line
 
 
 @pytest.mark.parametrize(
     "text, length, line", [("abcde", 5, "abcde"), ("abcdef", 5, "abcd…"), ("abc def", 5, "abc…")]
 )
 def test_a_cut_text_has_at_most_the_length_asked_for(text, length, line):
-    assert cut(text, length) == line
+    assert truncate(text, length) == line
 
 
 def test_a_line_is_never_folded_and_its_brackets_are_text():
     file = io.StringIO()
-    say("[red]" + "x" * 200, Console(file=file, width=40))
+    print_text("[red]" + "x" * 200, Console(file=file, width=40))
     assert file.getvalue() == "[red]" + "x" * 200 + "\n"
 
 
 def test_a_complaint_is_one_line_on_stderr_under_the_commands_name(capfd):
-    complain("it broke\nbadly", "first", "second\x1b")
+    print_error("it broke\nbadly", "first", "second\x1b")
     told = capfd.readouterr()
     assert told.out == ""
     assert told.err.splitlines() == [
@@ -50,7 +50,7 @@ def test_a_complaint_is_one_line_on_stderr_under_the_commands_name(capfd):
 
 def test_json_is_one_ascii_line_for_any_text(capfd):
     record = {"prompt": "一只猫\n\ud800", "path": None}
-    tell(record)
+    print_json(record)
     out = capfd.readouterr().out
     assert out.isascii()
     assert out.count("\n") == 1
@@ -61,7 +61,7 @@ def test_progress_may_be_drawn_beside_json_only_when_that_goes_to_a_file(tmp_pat
     read, write = os.pipe()
     with os.fdopen(read), os.fdopen(write, "w") as pipe, (tmp_path / "lines.jsonl").open("w") as file:
         monkeypatch.setattr("sys.stdout", pipe)
-        assert is_free_for_drawing(is_json=False)
-        assert not is_free_for_drawing(is_json=True)
+        assert can_draw(is_json=False)
+        assert not can_draw(is_json=True)
         monkeypatch.setattr("sys.stdout", file)
-        assert is_free_for_drawing(is_json=True)
+        assert can_draw(is_json=True)

@@ -16,7 +16,7 @@ from kling_async.errors import ConfigurationError
 
 @Parameter(name="*", group=Group("Money", sort_key=2))
 @attrs.frozen(kw_only=True)
-class Terms:
+class BudgetOptions:
     """On what terms videos are bought."""
 
     price: Annotated[tuple[str, ...], Parameter(metavar="[MODEL=]USD", allow_leading_hyphen=True)] = ()
@@ -35,7 +35,7 @@ class Terms:
         Raises:
             ConfigurationError: It is no amount of money.
         """
-        return None if self.max_cost is None else _amount(self.max_cost, "--max-cost")
+        return None if self.max_cost is None else _parse_dollars(self.max_cost, "--max-cost")
 
     def prices(self, models: Collection[str]) -> dict[str, Decimal] | None:
         """The price of each model, as far as they are given; None where none is.
@@ -53,13 +53,15 @@ class Terms:
             for model in [name] if name else models:
                 if model in prices:
                     raise ConfigurationError(f"--price gives {model} two prices: give it one.")
-                prices[model] = _amount(amount, "--price")
+                prices[model] = _parse_dollars(amount, "--price")
             if not name and len(models) > 1:
                 raise ConfigurationError(
-                    f"--price {text} names no model, and there are {len(models)}: give {_each(models, amount)}."
+                    f"--price {text} names no model, and there are {len(models)}: give {_price_arguments(models, amount)}."
                 )
         if self.cap is not None and (unknown := [model for model in models if model not in prices]):
-            raise ConfigurationError(f"--max-cost needs to know what a video costs: add {_each(unknown)}.")
+            raise ConfigurationError(
+                f"--max-cost needs to know what a video costs: add {_price_arguments(unknown)}."
+            )
         return prices or None
 
     def arguments(self, prices: Mapping[str, Decimal] | None) -> list[str]:
@@ -70,7 +72,7 @@ class Terms:
         return words if self.on_ambiguous == "report" else [*words, "--on-ambiguous", self.on_ambiguous]
 
 
-def _amount(text: str, option: str) -> Decimal:
+def _parse_dollars(text: str, option: str) -> Decimal:
     try:
         return dollars(text, name=option)
     except ConfigurationError as error:
@@ -79,5 +81,5 @@ def _amount(text: str, option: str) -> Decimal:
         ) from error
 
 
-def _each(models: Collection[str], amount: str = "USD") -> str:
+def _price_arguments(models: Collection[str], amount: str = "USD") -> str:
     return " ".join(f"--price {model}={amount}" for model in models)
