@@ -16,7 +16,7 @@ from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 import kling_async
 from kling_async import client, emulator, errors, events, models, notebook
-from kling_async._display.history import History
+from kling_async._display.history import BatchHistory
 from kling_async._display.progress import Progress
 from kling_async._engine.batch.batch_input import Item, Requests
 from kling_async._engine.batch.run_item import OnAmbiguous
@@ -37,7 +37,7 @@ vars(client).update(
     Prices=Prices,
 )
 vars(errors).update(Job=models.Job)
-vars(models).update(History=History)
+vars(models).update(BatchHistory=BatchHistory)
 
 project = "kling_async"
 author = "The kling_async maintainers"

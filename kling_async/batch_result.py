@@ -14,7 +14,7 @@ from kling_async.errors import KlingError
 from kling_async.results import Result
 
 if TYPE_CHECKING:
-    from kling_async._display.history import History
+    from kling_async._display.history import BatchHistory
 
 
 @attrs.frozen
@@ -22,7 +22,7 @@ class BatchResult(Sequence[Result]):
     """All results of a batch, in input order."""
 
     results: tuple[Result, ...]
-    history: History | None = attrs.field(default=None, kw_only=True, eq=False, repr=False)
+    history: BatchHistory | None = attrs.field(default=None, kw_only=True, eq=False, repr=False)
     """When each item was queued, running and saved, for pages that show it; None in one that was put together by hand."""
 
     @overload
@@ -42,9 +42,9 @@ class BatchResult(Sequence[Result]):
         return f"<BatchResult: {len(self.succeeded)} of {len(self)} succeeded>"
 
     def _repr_html_(self) -> str:
-        from kling_async.notebook import html_of
+        from kling_async.notebook import render_html
 
-        return html_of(self)
+        return render_html(self)
 
     @property
     def succeeded(self) -> tuple[Result, ...]:

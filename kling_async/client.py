@@ -25,7 +25,7 @@ from kling_async.results import Result
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from kling_async._display.history import History
+    from kling_async._display.history import BatchHistory
     from kling_async._display.progress import Progress
     from kling_async._engine.batch.batch_input import Item, Requests
     from kling_async._engine.batch.run_item import OnAmbiguous
@@ -216,11 +216,11 @@ class KlingClient:
         An error that comes out of the input after something was submitted carries the results so far as its
         attribute `batch`.
         """
-        from kling_async._display.history import History
+        from kling_async._display.history import BatchHistory
         from kling_async.events import Notifier
 
         results: list[Result] = []
-        history = History()
+        history = BatchHistory()
         opened = self.stream_many(
             requests,
             max_concurrency=max_concurrency,
@@ -270,12 +270,12 @@ class KlingClient:
         submits nothing more and leaves running jobs alone; a slow reader slows the intake. The arguments are those
         of `generate_many`.
         """
-        from kling_async._display.progress import drawing_of
+        from kling_async._display.progress import make_display
         from kling_async._engine.batch.batch import Wishes, open_batch
 
         check_options(options, call="stream_many")
         total = len(requests) if isinstance(requests, Sized) else None
-        listener, drawing = drawing_of(
+        listener, drawing = make_display(
             progress, total=total, saves=output is not None, is_kept=journal is not None
         )
         batch = open_batch(
@@ -406,7 +406,7 @@ async def _within(
             yield results
 
 
-def _in_order(results: list[Result], history: History) -> BatchResult:
+def _in_order(results: list[Result], history: BatchHistory) -> BatchResult:
     return BatchResult(tuple(sorted(results, key=attrgetter("index"))), history=history)
 
 

@@ -114,6 +114,6 @@ class Job:
         return self.outcome.error if self.outcome and self.status in _UNHAPPY else None
 
     def _repr_html_(self) -> str:
-        from kling_async.notebook import html_of
+        from kling_async.notebook import render_html
 
-        return html_of(self)
+        return render_html(self)

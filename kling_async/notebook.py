@@ -16,16 +16,16 @@ from pathlib import Path
 
 import attrs
 
-from kling_async._display.history import Moments
-from kling_async._display.page import duration_text, escape, money_text, words_of_state
+from kling_async._display.history import ItemTimes
+from kling_async._display.page import duration_text, escape, money_text, state_label
 from kling_async._display.tiles import (
     ALONE,
     FAINT,
     Tile,
-    drawn,
-    framed,
-    tile_of,
-    tile_of_job,
+    make_job_tile,
+    make_tile,
+    render_tile,
+    wrap,
 )
 from kling_async.batch_result import BatchResult
 from kling_async.jobs import Job
@@ -43,16 +43,16 @@ inlined grows by a third.
 """
 
 
-def html_of(value: BatchResult | Result | Job) -> str:
+def render_html(value: BatchResult | Result | Job) -> str:
     """What a value shows of itself at the end of a cell."""
     if isinstance(value, BatchResult):
         return Gallery(value)._repr_html_()
     tile = (
-        tile_of_job(value)
+        make_job_tile(value)
         if isinstance(value, Job)
-        else tile_of(value, beside=Path.cwd(), inline_bytes=_INLINE_BYTES)
+        else make_tile(value, beside=Path.cwd(), inline_bytes=_INLINE_BYTES)
     )
-    return framed(drawn(tile, width=ALONE))
+    return wrap(render_tile(tile, width=ALONE))
 
 
 def _kept(items: Iterable[Result | Job]) -> Sequence[Result | Job]:
@@ -77,14 +77,14 @@ class Gallery:
 
     def _repr_html_(self) -> str:
         parts = [f'<p style="margin:0 0 10px">{self._summary()}</p>']
-        parts += [drawn(tile) for tile in self._tiles()]
+        parts += [render_tile(tile) for tile in self._tiles()]
         if len(self.items) > self.limit:
             end = min(2 * self.limit, len(self.items))
             parts.append(
                 f'<p style="margin:0;{FAINT}">{self._extent()}. '
                 f"<code>kling_async.notebook.Gallery(…[{self.limit}:{end}])</code> shows the next.</p>"
             )
-        return framed(*parts)
+        return wrap(*parts)
 
     def _extent(self) -> str:
         count, shown = len(self.items), min(len(self.items), self.limit)
@@ -92,7 +92,7 @@ class Gallery:
 
     def _summary(self) -> str:
         """What they add up to, in one line."""
-        words = Counter(_words_of(item) for item in self.items)
+        words = Counter(_item_label(item) for item in self.items)
         made = words.pop(str(ResultState.SUCCEEDED), 0) + words.pop("success", 0)
         costs = [
             item.cost_usd for item in self.items if isinstance(item, Result) and item.cost_usd is not None
@@ -114,24 +114,24 @@ class Gallery:
         beside, left = Path.cwd(), _INLINE_BYTES_IN_ALL
         for item in self.items[: self.limit]:
             if isinstance(item, Job):
-                yield tile_of_job(item)
+                yield make_job_tile(item)
                 continue
-            tile = tile_of(
+            tile = make_tile(
                 item,
                 beside=beside,
                 inline_bytes=min(left, _INLINE_BYTES),
-                seconds=_seconds(history.of(item.index)) if history else None,
+                seconds=_seconds(history.times_of(item.index)) if history else None,
             )
             if tile.source and tile.source.startswith("data:"):
                 left -= len(tile.source) * 3 // 4
             yield tile
 
 
-def _words_of(item: Result | Job) -> str:
-    return words_of_state(item) if isinstance(item, Result) else item.status
+def _item_label(item: Result | Job) -> str:
+    return state_label(item) if isinstance(item, Result) else item.status
 
 
-def _seconds(moments: Moments) -> float | None:
+def _seconds(moments: ItemTimes) -> float | None:
     if moments.submitted is None or moments.finished is None:
         return None
     return moments.finished - moments.submitted

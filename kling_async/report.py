@@ -14,7 +14,7 @@ from pathlib import Path
 from string import Template
 from urllib.parse import urlsplit
 
-from kling_async._display.cards import Card, card_html, cards_of
+from kling_async._display.cards import Card, card_html, make_cards
 from kling_async._display.overview import (
     failures_html,
     figures_html,
@@ -23,7 +23,7 @@ from kling_async._display.overview import (
     time_line_html,
     when_html,
 )
-from kling_async._display.page import colour_rules, escape
+from kling_async._display.page import color_rules, escape
 from kling_async._display.timeline import time_line
 from kling_async.batch_result import BatchResult
 from kling_async.errors import ConfigurationError, KlingError
@@ -91,8 +91,8 @@ def report_html(batch: BatchResult, *, beside: Path, missing: int = 0) -> str:
     """The page, for a file in the folder `beside`; it says how many items are missing."""
     line = time_line(batch, batch.history) if batch.history else None
     rows = {row.result.index: row for row in line.rows} if line else {}
-    cards = cards_of(batch[:MOST_CARDS], beside=beside, rows=rows)
-    style, script = colour_rules() + _part("report.css"), _part("report.js")
+    cards = make_cards(batch[:MOST_CARDS], beside=beside, rows=rows)
+    style, script = color_rules() + _part("report.css"), _part("report.js")
     return Template(_part("report.html")).substitute(
         policy=_policy(cards, style=style, script=script),
         title=f"{len(batch.succeeded):,} of {len(batch) + missing:,} videos made",

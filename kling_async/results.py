@@ -61,6 +61,6 @@ class Result:
         raise self.error or KlingError(f"Item {self.index} has no job: {self.state}.")
 
     def _repr_html_(self) -> str:
-        from kling_async.notebook import html_of
+        from kling_async.notebook import render_html
 
-        return html_of(self)
+        return render_html(self)

@@ -7,9 +7,9 @@ import pytest
 from html_page import Page
 
 from kling_async import BatchResult, Job, JobStatus, Media, Outcome, Result, ResultState, VideoRequest
-from kling_async._display.history import History
-from kling_async._display.live import Stage, View
-from kling_async._display.tally import Tally
+from kling_async._display.history import BatchHistory
+from kling_async._display.progress_counts import ProgressCounts
+from kling_async._display.progress_view import BatchPhase, ProgressView
 from kling_async._policy.outcome import error_of
 from kling_async.errors import AmbiguousSubmitError
 from kling_async.events import Finished, Submitted
@@ -76,7 +76,7 @@ def test_an_empty_batch_says_so():
 
 
 def test_where_it_was_watched_the_times_are_those_seen_from_here():
-    history = History()
+    history = BatchHistory()
     history(Submitted(at=100.0, index=0, job=job_of(0)))
     history(Finished(at=142.0, index=0, state=ResultState.SUCCEEDED))
     history(Finished(at=160.0, index=1, state=ResultState.SUCCEEDED))
@@ -181,12 +181,12 @@ def test_where_all_is_stripped_that_may_run_or_shape_or_play_every_fact_is_left(
     assert "prompt 2" in page.text
 
 
-@pytest.mark.parametrize("stage", Stage)
-def test_where_all_is_stripped_the_live_view_is_left_as_text(stage):
-    tally = Tally(total=3, saves=True)
-    tally(Submitted(at=0.0, index=0, request_id="job-0", job=job_of(0, status=JobStatus.QUEUED)))
-    page = Stripped(View(tally=tally, seconds=5.0, stage=stage).html())
+@pytest.mark.parametrize("phase", BatchPhase)
+def test_where_all_is_stripped_the_live_view_is_left_as_text(phase):
+    counts = ProgressCounts(total=3, saves=True)
+    counts(Submitted(at=0.0, index=0, request_id="job-0", job=job_of(0, status=JobStatus.QUEUED)))
+    page = Stripped(ProgressView(counts=counts, seconds=5.0, phase=phase).html())
     assert "2 waiting" in page.text
     assert "1 queued" in page.text
-    assert ("job-0" in page.text) is (stage is Stage.STOPPED)
+    assert ("job-0" in page.text) is (phase is BatchPhase.STOPPED)
     assert page.links == set()

@@ -10,14 +10,14 @@ import attrs
 from kling_async._display.page import (
     duration_text,
     escape,
-    isolated,
+    isolate,
     media_source,
     money_text,
     picture_source,
-    tone_of_state,
-    words_of_state,
+    state_class,
+    state_label,
 )
-from kling_async._display.timeline import UNSAVED, WORDS, Row, Stretch, mini_picture
+from kling_async._display.timeline import UNSAVED, WORDS, Row, Segment, mini_picture
 from kling_async.results import Result
 
 _LONG = 220
@@ -42,7 +42,7 @@ class Card:
         return tuple(source for source in (self.source, self.picture) if source is not None)
 
 
-def cards_of(results: Iterable[Result], *, beside: Path, rows: Mapping[int, Row]) -> list[Card]:
+def make_cards(results: Iterable[Result], *, beside: Path, rows: Mapping[int, Row]) -> list[Card]:
     """A card for each result.
 
     Args:
@@ -66,10 +66,10 @@ def card_html(card: Card) -> str:
     seconds = f' data-seconds="{row.seconds:.3f}"' if row else ""
     prompt = result.request.prompt if result.request else "This item could not be read as a request."
     return (
-        f'<li class="card" id="job-{result.index}" data-state="{tone_of_state(result)}"{place}{seconds} tabindex="-1">'
+        f'<li class="card" id="job-{result.index}" data-state="{state_class(result)}"{place}{seconds} tabindex="-1">'
         f"{_media(card)}"
         f'<div class="about"><h3 id="name-{result.index}">#{result.index} '
-        f'<span class="state {tone_of_state(result)}">{words_of_state(result)}</span></h3>'
+        f'<span class="state {state_class(result)}">{state_label(result)}</span></h3>'
         f"{_prompt(prompt)}{_error(result)}{_times(row) if row else ''}{_facts(card)}</div></li>"
     )
 
@@ -97,19 +97,19 @@ def _error(result: Result) -> str:
     if result.error is None:
         return ""
     reason = result.job.failure_reason if result.job else None
-    return f'<p class="error">{isolated(reason or result.error)}</p>'
+    return f'<p class="error">{isolate(reason or result.error)}</p>'
 
 
 def _times(row: Row) -> str:
-    told = ", ".join(map(_stretch_text, row.stretches))
+    told = ", ".join(map(_segment_text, row.segments))
     return f'<div class="times">{mini_picture(row)}<p>{told}</p></div>'
 
 
-def _stretch_text(stretch: Stretch) -> str:
-    words = WORDS[stretch.kind]
-    if stretch.kind == UNSAVED:
+def _segment_text(segment: Segment) -> str:
+    words = WORDS[segment.kind]
+    if segment.kind == UNSAVED:
         return words
-    return f"{duration_text(stretch.span.ended - stretch.span.began)} {words}"
+    return f"{duration_text(segment.span.ended - segment.span.began)} {words}"
 
 
 def _facts(card: Card) -> str:
@@ -118,7 +118,7 @@ def _facts(card: Card) -> str:
     facts = []
     if card.source is not None:
         name = result.path.name if result.path is not None else "at the service"
-        facts.append(f'<a href="{escape(card.source)}">{isolated(name)}</a>')
+        facts.append(f'<a href="{escape(card.source)}">{isolate(name)}</a>')
     if result.cost_usd is not None:
         facts.append(f'<span class="cost">{money_text(result.cost_usd)}</span>')
     request_id = result.job.request_id if result.job else result.error.request_id if result.error else None

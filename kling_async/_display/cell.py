@@ -12,9 +12,9 @@ from typing import Protocol
 
 import attrs
 
-from kling_async._display.forecast import Forecast
-from kling_async._display.live import Stage, View
-from kling_async._display.tally import Tally
+from kling_async._display.eta import EtaEstimator
+from kling_async._display.progress_counts import ProgressCounts
+from kling_async._display.progress_view import BatchPhase, ProgressView
 
 PERIOD = 0.25
 """Seconds between two looks at the tally; one that shows nothing new is not sent."""
@@ -37,7 +37,7 @@ def is_notebook() -> bool:
     return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
 
 
-def put(bundle: dict[str, str]) -> Handle:
+def display_bundle(bundle: dict[str, str]) -> Handle:
     """Put something into the output of the running cell."""
     from IPython.display import display
 
@@ -46,33 +46,35 @@ def put(bundle: dict[str, str]) -> Handle:
 
 
 @contextmanager
-def shown(tally: Tally, forecast: Forecast, *, is_kept: bool = False, place: Place = put) -> Iterator[None]:
+def live_cell(
+    counts: ProgressCounts, eta: EtaEstimator, *, is_kept: bool = False, display: Place = display_bundle
+) -> Iterator[None]:
     """Show a tally for as long as the block lasts, and how it ended; only inside a running event loop.
 
     Args:
-        tally: It is read anew at each look.
-        forecast: Knows how long it will take.
+        counts: It is read anew at each look.
+        eta: Knows how long it will take.
         is_kept: Whether a journal knows all of it.
-        place: Where to.
+        display: Where to.
     """
-    cell = _Cell(tally, forecast, is_kept, place)
+    cell = _Cell(counts, eta, is_kept, display)
     cell.look()
     try:
         yield
     except BaseException:
-        cell.end(Stage.STOPPED)
+        cell.end(BatchPhase.STOPPED)
         raise
-    cell.end(Stage.STOPPED if tally.queued or tally.running else Stage.DONE)
+    cell.end(BatchPhase.STOPPED if counts.queued or counts.running else BatchPhase.DONE)
 
 
 @attrs.define(eq=False)
 class _Cell:
     """Looks at a tally now and then and shows what is new."""
 
-    tally: Tally
-    forecast: Forecast
+    counts: ProgressCounts
+    eta: EtaEstimator
     is_kept: bool
-    place: Place
+    display: Place
     _loop: asyncio.AbstractEventLoop = attrs.field(init=False, factory=asyncio.get_running_loop)
     _began: float = attrs.field(init=False)
     _handle: Handle | None = attrs.field(init=False, default=None)
@@ -84,23 +86,23 @@ class _Cell:
 
     def look(self) -> None:
         """Show how things stand, and look again soon."""
-        if self._show(Stage.UNDER_WAY):
+        if self._show(BatchPhase.RUNNING):
             self._timer = self._loop.call_later(PERIOD, self.look)
 
-    def end(self, stage: Stage) -> None:
+    def end(self, phase: BatchPhase) -> None:
         """Show how it ended."""
         if self._timer is not None:
             self._timer.cancel()
-            self._show(stage)
+            self._show(phase)
 
-    def _show(self, stage: Stage) -> bool:
+    def _show(self, phase: BatchPhase) -> bool:
         """Whether showing works: a view that cannot be drawn must not hurt the batch."""
-        bundle = self._bundle(stage)
+        bundle = self._bundle(phase)
         if bundle == self._shown:
             return True
         try:
             if self._handle is None:
-                self._handle = self.place(bundle)
+                self._handle = self.display(bundle)
             else:
                 self._handle.update(bundle, raw=True)
         except Exception:  # noqa: BLE001 - a front end that went away, or a display hook of the user's own
@@ -110,15 +112,15 @@ class _Cell:
         self._shown = bundle
         return True
 
-    def _bundle(self, stage: Stage) -> dict[str, str]:
+    def _bundle(self, phase: BatchPhase) -> dict[str, str]:
         """The view as it is now, for front ends that show HTML and for others."""
         now = time.time()
-        view = View(
-            tally=self.tally,
+        view = ProgressView(
+            counts=self.counts,
             seconds=self._loop.time() - self._began,
-            pace=self.forecast.pace(now=now),
-            seconds_left=self.forecast.seconds_left(waiting=self.tally.waiting, now=now),
+            pace=self.eta.pace(now=now),
+            seconds_left=self.eta.seconds_left(waiting=self.counts.waiting, now=now),
             is_kept=self.is_kept,
-            stage=stage,
+            phase=phase,
         )
         return {"text/html": view.html(), "text/plain": view.text()}

@@ -37,7 +37,7 @@ class Span:
 
 
 @attrs.frozen(kw_only=True)
-class Moments:
+class ItemTimes:
     """When an item came to each stage, in Unix seconds as seen from here; None where it was not seen to."""
 
     submitted: float | None = None
@@ -56,7 +56,7 @@ class Moments:
 
 
 @attrs.define(eq=False)
-class History:
+class BatchHistory:
     """Hears a batch's events and remembers the moments; pass it as `on_event`.
 
     An item takes some forty bytes, for there may be a hundred thousand.
@@ -108,11 +108,11 @@ class History:
             case _:
                 self._take_rare(event, index)
 
-    def of(self, index: int) -> Moments:
+    def times_of(self, index: int) -> ItemTimes:
         """The moments of the item at an index of the input; all of them None for one that was never heard of."""
         if not 0 <= index < len(self._submitted):
-            return Moments()
-        return Moments(
+            return ItemTimes()
+        return ItemTimes(
             submitted=_known(self._submitted[index]),
             running=_known(self._running[index]),
             finished=_known(self._finished[index]),
@@ -137,7 +137,7 @@ class History:
             case PollFailed():
                 self._failed_polls[index] += 1
                 self.failed_polls += 1
-                self._stretch(self.outages, Span(event.at, event.at + event.delay))
+                self._extend(self.outages, Span(event.at, event.at + event.delay))
             case _:
                 self._take_trouble(event)
 
@@ -146,7 +146,7 @@ class History:
         match event:
             case Throttled():
                 self.throttles += 1
-                self._stretch(self.pauses, Span(event.at, event.at + event.delay))
+                self._extend(self.pauses, Span(event.at, event.at + event.delay))
             case Retrying():
                 self.retries += 1
 
@@ -156,7 +156,7 @@ class History:
         self._running[index] = at if job.status is JobStatus.PROCESSING else _NEVER
         self._submits[index] += 1
 
-    def _stretch(self, spans: list[Span], span: Span) -> None:
+    def _extend(self, spans: list[Span], span: Span) -> None:
         """Add a span to those of its kind, the last of which may reach up to it."""
         assert self.started is not None
         blur = (span.began - self.started) * _FINEST

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from statistics import median
 
-from kling_async._display.history import History, Moments, Span
+from kling_async._display.history import BatchHistory, ItemTimes, Span
 from kling_async._display.page import (
     duration_text,
-    isolated,
+    isolate,
     money_text,
     size_text,
-    tone_of_state,
-    words_of_state,
+    state_class,
+    state_label,
 )
 from kling_async._display.timeline import (
     PHASES,
@@ -44,7 +44,7 @@ def when_html(batch: BatchResult) -> str:
     if history is not None and history.started is not None and history.ended is not None:
         parts.append(_between(history.started, history.ended))
     if models:
-        parts.append(isolated(", ".join(models)))
+        parts.append(isolate(", ".join(models)))
     return " · ".join(parts)
 
 
@@ -73,11 +73,11 @@ def figures_html(batch: BatchResult, *, missing: int = 0) -> str:
     if history is not None and history.started is not None and history.ended is not None:
         seconds = history.ended - history.started
         figures.append(("Time", duration_text(seconds)))
-        moments = [history.of(result.index) for result in batch.succeeded]
-        here = sum(one.submitted is not None for one in moments)
+        times = [history.times_of(result.index) for result in batch.succeeded]
+        here = sum(one.submitted is not None for one in times)
         if here and seconds > 0:
             figures.append(("Pace", _pace(here / seconds)))
-        if runs := _run_times(moments):
+        if runs := _run_times(times):
             figures.append(("Usual run", duration_text(median(runs))))
         if history.saved_bytes:
             figures.append(("Saved", size_text(history.saved_bytes)))
@@ -100,10 +100,10 @@ def _pace(per_second: float) -> str:
     return f"{per_second * _SECONDS_IN_DAY:.2g} <small>a day</small>"
 
 
-def _run_times(moments: Iterable[Moments]) -> list[float]:
+def _run_times(times: Iterable[ItemTimes]) -> list[float]:
     """Seconds from being seen running to the end, of the jobs of which both were seen."""
     return [
-        one.finished - one.running for one in moments if one.running is not None and one.finished is not None
+        one.finished - one.running for one in times if one.running is not None and one.finished is not None
     ]
 
 
@@ -112,13 +112,13 @@ def failures_html(batch: BatchResult) -> str:
     alike: dict[tuple[str, str], list[Result]] = {}
     for result in batch:
         if result.error is not None or not result.ok:
-            alike.setdefault((words_of_state(result), reason_of(result)), []).append(result)
+            alike.setdefault((state_label(result), failure_reason(result)), []).append(result)
     if not alike:
         return ""
     rows = "".join(
         f'<tr><td class="count">{len(group):,}</td>'
-        f'<td><span class="state {tone_of_state(group[0])}">{words}</span></td>'
-        f"<td>{isolated(reason)}</td><td>{links_to(group)}</td></tr>"
+        f'<td><span class="state {state_class(group[0])}">{words}</span></td>'
+        f"<td>{isolate(reason)}</td><td>{links_to(group)}</td></tr>"
         for (words, reason), group in sorted(alike.items(), key=lambda item: -len(item[1]))
     )
     return (
@@ -130,7 +130,7 @@ def failures_html(batch: BatchResult) -> str:
     )
 
 
-def reason_of(result: Result) -> str:
+def failure_reason(result: Result) -> str:
     """Why a result has no video or no file, without what only names the job or its file, so that equal reasons are equal."""
     if result.job is not None and result.job.failure_reason:
         return result.job.failure_reason
@@ -154,7 +154,7 @@ def links_to(results: Sequence[Result]) -> str:
 
 def filters_html(results: Sequence[Result]) -> str:
     """A choice of each state that occurs, with its number of results."""
-    counts = Counter((tone_of_state(result), words_of_state(result)) for result in results)
+    counts = Counter((state_class(result), state_label(result)) for result in results)
     order = [str(ResultState.SUCCEEDED), "unsaved", *ResultState]
     choices = [("", "all", len(results))]
     choices += [
@@ -168,7 +168,7 @@ def filters_html(results: Sequence[Result]) -> str:
     )
 
 
-def time_line_html(line: TimeLine, history: History) -> str:
+def time_line_html(line: TimeLine, history: BatchHistory) -> str:
     """The section with the pictures of a batch's time, and what they show in words."""
     peak = most_at_once(line)
     about = f"{len(line.rows):,} jobs over {duration_text(line.whole.ended - line.whole.began)}, at most {peak:,} at once."
@@ -192,7 +192,7 @@ def _legend(line: TimeLine) -> str:
     return f'<ul class="legend" aria-hidden="true">{items}</ul>'
 
 
-def _notes(line: TimeLine, history: History, about: str) -> list[str]:
+def _notes(line: TimeLine, history: BatchHistory, about: str) -> list[str]:
     """What the pictures show, in words."""
     notes = [about]
     if not line.has_row_each:

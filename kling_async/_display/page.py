@@ -28,36 +28,36 @@ _CENT = Decimal("0.01")
 
 
 @attrs.frozen
-class Shade:
+class Color:
     """A colour of text on a light ground, and its counterpart on a dark one."""
 
     light: str
     dark: str
 
 
-ACCENT = Shade("#0a6b5e", "#4fd1bd")
-GROUND = Shade("#ffffff", "#14181b")
+ACCENT = Color("#0a6b5e", "#4fd1bd")
+GROUND = Color("#ffffff", "#14181b")
 """What the page is painted with."""
-CARD = Shade("#f5f7f7", "#1d2327")
+CARD = Color("#f5f7f7", "#1d2327")
 """What stands out from it."""
-TEXT = Shade("#1b1f23", "#e8ecee")
-FAINT = Shade("#596269", "#9ba6ad")
+TEXT = Color("#1b1f23", "#e8ecee")
+FAINT = Color("#596269", "#9ba6ad")
 """Text that is not looked for."""
-LINE = Shade("#d9dfe1", "#343c41")
-QUEUED = Shade("#8b979e", "#66737b")
+LINE = Color("#d9dfe1", "#343c41")
+QUEUED = Color("#8b979e", "#66737b")
 """A stretch of a time line, as are the next two."""
 RUNNING = ACCENT
-SAVING = Shade("#3b74d4", "#7fadff")
-STATES: Mapping[ResultState, Shade] = {
+SAVING = Color("#3b74d4", "#7fadff")
+STATES: Mapping[ResultState, Color] = {
     ResultState.SUCCEEDED: ACCENT,
-    ResultState.FAILED: Shade("#b3261e", "#ff9089"),
+    ResultState.FAILED: Color("#b3261e", "#ff9089"),
     ResultState.CANCELLED: FAINT,
-    ResultState.TIMED_OUT: Shade("#8a5300", "#e8b454"),
-    ResultState.AMBIGUOUS: Shade("#7639a8", "#cfa6f5"),
-    ResultState.NOT_SUBMITTED: Shade("#44566c", "#9db4cf"),
+    ResultState.TIMED_OUT: Color("#8a5300", "#e8b454"),
+    ResultState.AMBIGUOUS: Color("#7639a8", "#cfa6f5"),
+    ResultState.NOT_SUBMITTED: Color("#44566c", "#9db4cf"),
 }
 """Text in any of them is readable on `GROUND` and on `CARD`: a contrast of 4.5 and more."""
-_NAMED: Mapping[str, Shade] = {
+_NAMED: Mapping[str, Color] = {
     "accent": ACCENT,
     "ground": GROUND,
     "card": CARD,
@@ -67,14 +67,14 @@ _NAMED: Mapping[str, Shade] = {
     "queued": QUEUED,
     "running": RUNNING,
     "saving": SAVING,
-    **{state.value: shade for state, shade in STATES.items()},
+    **{state.value: color for state, color in STATES.items()},
 }
 
 
-def colour_rules(selector: str = ":root") -> str:
+def color_rules(selector: str = ":root") -> str:
     """Rules of CSS that name all colours for what the selector selects, such as `--accent`, by the reader's scheme; paper is light."""
-    light = "".join(f"--{name}:{shade.light};" for name, shade in _NAMED.items())
-    dark = "".join(f"--{name}:{shade.dark};" for name, shade in _NAMED.items())
+    light = "".join(f"--{name}:{color.light};" for name, color in _NAMED.items())
+    dark = "".join(f"--{name}:{color.dark};" for name, color in _NAMED.items())
     return f"{selector}{{{light}}}@media screen and (prefers-color-scheme:dark){{{selector}{{{dark}}}}}"
 
 
@@ -83,19 +83,19 @@ def escape(value: object) -> str:
     return html.escape(_UNPRINTABLE.sub(_MASKED, str(value)))
 
 
-def isolated(value: object) -> str:
+def isolate(value: object) -> str:
     """The value's text in an element of its own, so that its direction of writing ends where it ends."""
     return f'<bdi dir="auto">{escape(value)}</bdi>'
 
 
-def words_of_state(result: Result) -> str:
+def state_label(result: Result) -> str:
     """How an item ended, such as `timed out`; a video that could not be saved is `made, not saved`."""
     if result.ok and result.error is not None:
         return "made, not saved"
     return result.state.replace("_", " ")
 
 
-def tone_of_state(result: Result) -> str:
+def state_class(result: Result) -> str:
     """The class of a page's style that colours those words."""
     return "unsaved" if result.ok and result.error is not None else result.state.value
 

@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import Literal, TypeAlias
 
-from kling_async._display.cell import is_notebook, shown
-from kling_async._display.forecast import Forecast
-from kling_async._display.tally import Tally
+from kling_async._display.cell import is_notebook, live_cell
+from kling_async._display.eta import EtaEstimator
+from kling_async._display.progress_counts import ProgressCounts
 from kling_async.errors import ConfigurationError
 from kling_async.events import Listener, Notifier
 
@@ -16,7 +16,7 @@ Progress: TypeAlias = bool | Literal["auto"]
 """Draw, do not draw, or draw in a notebook and where stderr is a terminal."""
 
 
-def drawing_of(
+def make_display(
     wish: Progress, *, total: int | None, saves: bool, is_kept: bool = False
 ) -> tuple[Listener | None, AbstractContextManager[None]]:
     """A listener that counts, and a block that draws its counts; None and a block that draws nothing.
@@ -36,8 +36,8 @@ def drawing_of(
     if wish not in {True, False, "auto"}:
         raise ConfigurationError(f"progress must be True, False or 'auto', not {wish!r}.")
     if wish is not False and is_notebook():
-        tally, forecast = Tally(total=total, saves=saves), Forecast()
-        return Notifier(tally, forecast), shown(tally, forecast, is_kept=is_kept)
+        counts, eta = ProgressCounts(total=total, saves=saves), EtaEstimator()
+        return Notifier(counts, eta), live_cell(counts, eta, is_kept=is_kept)
     is_possible = find_spec("rich") is not None
     if wish is True and not is_possible:
         raise ConfigurationError('progress=True needs rich: pip install "kling_async[cli]", or leave it out.')
@@ -45,10 +45,10 @@ def drawing_of(
         return None, nullcontext()
     from rich.console import Console
 
-    from kling_async._display.terminal import Bar, drawn, is_drawable
+    from kling_async._display.terminal import Bar, is_drawable, live_bar
 
     console = Console(stderr=True, highlight=False)
     if not is_drawable(console):
         return None, nullcontext()
-    tally, forecast = Tally(total=total, saves=saves), Forecast()
-    return Notifier(tally, forecast), drawn(Bar(tally, forecast), console=console)
+    counts, eta = ProgressCounts(total=total, saves=saves), EtaEstimator()
+    return Notifier(counts, eta), live_bar(Bar(counts, eta), console=console)

@@ -18,9 +18,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from kling_async._display.forecast import Forecast
+from kling_async._display.eta import EtaEstimator
 from kling_async._display.page import clock_text, money_text, size_text
-from kling_async._display.tally import Tally
+from kling_async._display.progress_counts import ProgressCounts
 
 MOST_COLUMNS = 120
 """Wider drawings are hard to read across."""
@@ -40,8 +40,8 @@ _ECHO = 2
 class Bar:
     """Two lines for a batch under way, a third on a narrow terminal, and one more when something is in the way."""
 
-    tally: Tally
-    forecast: Forecast | None = None
+    counts: ProgressCounts
+    eta: EtaEstimator | None = None
     _started: float = attrs.field(init=False, factory=time.monotonic)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -49,63 +49,63 @@ class Bar:
         yield from console.render(Group(*self._lines(width)), options.update(width=width))
 
     def _lines(self, width: int) -> Iterator[RenderableType]:
-        tally = self.tally
+        counts = self.counts
         yield self._head(width)
-        first, second = counts(tally), traffic(tally, now=time.time())
+        first, second = counts_text(counts), traffic_text(counts, now=time.time())
         if first.cell_len + _GAP + second.cell_len <= width:
             second.align("right", width - first.cell_len)
             yield Text.assemble(first, second)
         else:
             yield first
             yield second
-        if tally.note is not None:
-            yield Text(tally.note, "yellow", no_wrap=True, overflow="ellipsis")
+        if counts.note is not None:
+            yield Text(counts.note, "yellow", no_wrap=True, overflow="ellipsis")
 
     def _head(self, width: int) -> Table:
         """The bar, how far it is, how long it took, and how long it may still take."""
-        tally, total = self.tally, self.tally.total
+        counts, total = self.counts, self.counts.total
         head = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
         head.width = width
         head.add_column(ratio=1)
         head.add_column(justify="right", no_wrap=True)
         head.add_column(justify="right", no_wrap=True)
         head.add_row(
-            ProgressBar(total=total, completed=tally.ended, pulse=total is None),
-            f"{tally.ended:,} of {total:,}" if total is not None else f"{tally.ended:,} ended",
+            ProgressBar(total=total, completed=counts.ended, pulse=total is None),
+            f"{counts.ended:,} of {total:,}" if total is not None else f"{counts.ended:,} ended",
             Text(" ".join(filter(None, (clock_text(time.monotonic() - self._started), self._left()))), "dim"),
         )
         return head
 
     def _left(self) -> str:
-        tally = self.tally
-        if self.forecast is None or tally.total is None or tally.ended >= tally.total:
+        counts = self.counts
+        if self.eta is None or counts.total is None or counts.ended >= counts.total:
             return ""
-        return left_text(self.forecast.seconds_left(waiting=tally.waiting, now=time.time()))
+        return left_text(self.eta.seconds_left(waiting=counts.waiting, now=time.time()))
 
 
-def counts(tally: Tally) -> Text:
+def counts_text(counts: ProgressCounts) -> Text:
     """The line of counts; zeros are left out, but not that of the saved ones while others are made."""
     parts = (
-        (tally.queued, "queued", "dim"),
-        (tally.running, "running", "cyan"),
-        (tally.succeeded, "done", "green"),
-        (tally.saved, "saved", "green"),
-        (tally.failed, "failed", "red"),
+        (counts.queued, "queued", "dim"),
+        (counts.running, "running", "cyan"),
+        (counts.succeeded, "done", "green"),
+        (counts.saved, "saved", "green"),
+        (counts.failed, "failed", "red"),
     )
-    kept = "saved" if tally.unsaved else None
+    kept = "saved" if counts.unsaved else None
     shown = [Text(f"{count:,} {word}", style) for count, word, style in parts if count or word == kept]
     return _BETWEEN.join(shown) if shown else Text("starting", "dim")
 
 
-def traffic(tally: Tally, *, now: float) -> Text:
+def traffic_text(counts: ProgressCounts, *, now: float) -> Text:
     """What came in and what was spent; empty before there is anything."""
     shown = []
-    if tally.saved_bytes:
-        speed = tally.speed.at(now)
-        rate = f" at {size_text(speed)}/s" if speed >= _SLOWEST else ""
-        shown.append(Text(f"{size_text(tally.saved_bytes)}{rate}", "dim"))
-    if tally.spent_usd is not None:
-        shown.append(Text(money_text(tally.spent_usd), "dim"))
+    if counts.saved_bytes:
+        per_second = counts.download_rate.at(now)
+        rate = f" at {size_text(per_second)}/s" if per_second >= _SLOWEST else ""
+        shown.append(Text(f"{size_text(counts.saved_bytes)}{rate}", "dim"))
+    if counts.spent_usd is not None:
+        shown.append(Text(money_text(counts.spent_usd), "dim"))
     return _BETWEEN.join(shown)
 
 
@@ -121,7 +121,7 @@ def left_text(seconds: float | None) -> str:
 
 
 @contextmanager
-def drawn(*parts: RenderableType, console: Console, is_wanted: bool = True) -> Iterator[None]:
+def live_bar(*parts: RenderableType, console: Console, is_wanted: bool = True) -> Iterator[None]:
     """Draw the parts below each other, again and again, for as long as the block lasts; nothing where no terminal is.
 
     What is printed or logged meanwhile goes above them.
@@ -144,12 +144,12 @@ def drawn(*parts: RenderableType, console: Console, is_wanted: bool = True) -> I
         redirect_stdout=not console.stderr or sys.stdout.isatty(),
         redirect_stderr=console.stderr,
     )
-    with live, _logged_to(sys.stderr, instead_of=before):
+    with live, _redirect_logs(sys.stderr, instead_of=before):
         yield
 
 
 @contextmanager
-def _logged_to(stream: TextIO, *, instead_of: TextIO) -> Iterator[None]:
+def _redirect_logs(stream: TextIO, *, instead_of: TextIO) -> Iterator[None]:
     """Send what handlers of logs wrote to one stream to another; a handler holds the stream that it once found."""
     loggers = [logging.getLogger(), *logging.root.manager.loggerDict.values()]
     handlers = {handler for logger in loggers for handler in getattr(logger, "handlers", ())}

@@ -15,12 +15,12 @@ import attrs
 from kling_async._display.page import (
     duration_text,
     escape,
-    isolated,
+    isolate,
     media_source,
     money_text,
     picture_source,
+    state_label,
     web_source,
-    words_of_state,
 )
 from kling_async.jobs import Job, JobStatus
 from kling_async.results import Result, ResultState
@@ -42,7 +42,7 @@ SLATE = "#6f8299"
 GREY = "#7f888e"
 """Each stands out from a white ground and from a black one: a contrast of 3 and more."""
 
-TONES: Mapping[ResultState | JobStatus, str] = {
+COLORS: Mapping[ResultState | JobStatus, str] = {
     ResultState.SUCCEEDED: TEAL,
     ResultState.FAILED: RED,
     ResultState.CANCELLED: GREY,
@@ -67,7 +67,7 @@ class Tile:
     prompt: str | None
     words: str
     """How it stands, or how it ended."""
-    tone: str
+    color: str
     facts: tuple[str, ...]
     trouble: str | None
     source: str | None
@@ -77,7 +77,7 @@ class Tile:
     picture: str | None
 
 
-def tile_of(result: Result, *, beside: Path, inline_bytes: int = 0, seconds: float | None = None) -> Tile:
+def make_tile(result: Result, *, beside: Path, inline_bytes: int = 0, seconds: float | None = None) -> Tile:
     """The tile of a batch's item.
 
     Args:
@@ -92,33 +92,33 @@ def tile_of(result: Result, *, beside: Path, inline_bytes: int = 0, seconds: flo
     picture = picture_source(job)
     if is_local and picture is not None and picture.startswith("http:"):
         picture = None  # an emulator's, gone before the page is read again; the file has a beginning to show
-    took = seconds if seconds is not None else seconds_of(job)
+    took = seconds if seconds is not None else job_seconds(job)
     return Tile(
         name=f"#{result.index}",
-        prompt=result.request.prompt if result.request else prompt_of(job),
-        words=words_of_state(result),
-        tone=AMBER if result.ok and result.error else TONES[result.state],
+        prompt=result.request.prompt if result.request else echoed_prompt(job),
+        words=state_label(result),
+        color=AMBER if result.ok and result.error else COLORS[result.state],
         facts=(
             *([duration_text(took)] if took is not None else []),
             *([money_text(result.cost_usd)] if result.cost_usd is not None else []),
         ),
-        trouble=trouble_of(result),
+        trouble=failure_text(result),
         source=source,
         path=result.path if is_local else None,
         picture=picture,
     )
 
 
-def tile_of_job(job: Job) -> Tile:
+def make_job_tile(job: Job) -> Tile:
     """The tile of a job by itself."""
-    took = seconds_of(job)
+    took = job_seconds(job)
     source = web_source(job.video_url)
     word = job.raw.get("status") if job.status is JobStatus.UNKNOWN else None
     return Tile(
         name=job.request_id,
-        prompt=prompt_of(job),
+        prompt=echoed_prompt(job),
         words=str(word or job.status),
-        tone=TONES.get(job.status, SLATE),
+        color=COLORS.get(job.status, SLATE),
         facts=(duration_text(took),) if took is not None else (),
         trouble=job.failure_reason,
         source=source,
@@ -127,63 +127,63 @@ def tile_of_job(job: Job) -> Tile:
     )
 
 
-def prompt_of(job: Job | None) -> str | None:
+def echoed_prompt(job: Job | None) -> str | None:
     """The prompt that the service echoes, where it does."""
     prompt = job.payload.get("prompt") if job else None
     return prompt if isinstance(prompt, str) else None
 
 
-def seconds_of(job: Job | None) -> float | None:
+def job_seconds(job: Job | None) -> float | None:
     """From the submit to the end by the service's clock; None for a job that has no end, or no times."""
     if job is None or not job.is_final or job.created_at is None or job.updated_at is None:
         return None
     return (job.updated_at - job.created_at).total_seconds()
 
 
-def trouble_of(result: Result) -> str | None:
+def failure_text(result: Result) -> str | None:
     """Why it has no video, or no file, in the service's own words where there are any."""
     reason = result.job.failure_reason if result.job and not result.ok else None
     return reason or (result.error.message if result.error else None)
 
 
-def drawn(tile: Tile, *, width: int = WIDTH) -> str:
+def render_tile(tile: Tile, *, width: int = WIDTH) -> str:
     """A tile as an element that stands in a line with others."""
-    state = f"{dot(tile.tone)} {escape(tile.words)}" if tile.source else ""
+    state = f"{dot(tile.color)} {escape(tile.words)}" if tile.source else ""
     facts = [
         f'<span style="{FAINT}">{fact}</span>' for fact in (*map(escape, tile.facts), _link(tile)) if fact
     ]
     parts = (
         _player(tile, width) if tile.source else _blank(tile, width),
         f'<div style="margin-top:6px"><span style="{FAINT}">{escape(tile.name)}</span> {_prompt(tile)}</div>',
-        f'<div style="margin-top:2px">{joined([state, *facts])}</div>',
-        f"<div>{folded(tile.trouble, _LONG_TEXT)}</div>" if tile.trouble else "",
+        f'<div style="margin-top:2px">{join([state, *facts])}</div>',
+        f"<div>{fold(tile.trouble, _LONG_TEXT)}</div>" if tile.trouble else "",
     )
     style = f"display:inline-block;vertical-align:top;width:{width}px;max-width:100%;margin:0 16px 20px 0"
     return f'<div style="{style};overflow-wrap:anywhere">{"".join(parts)}</div>'
 
 
-def framed(*parts: str) -> str:
+def wrap(*parts: str) -> str:
     """What stands around all that is shown in a notebook."""
     return f'<div style="{FONT};text-align:left;white-space:normal;margin:4px 0">{"".join(parts)}</div>'
 
 
-def dot(tone: str) -> str:
+def dot(color: str) -> str:
     """A spot of colour before a word."""
-    return f'<span aria-hidden="true" style="color:{tone}">\N{BLACK CIRCLE}</span>'
+    return f'<span aria-hidden="true" style="color:{color}">\N{BLACK CIRCLE}</span>'
 
 
-def folded(text: str, length: int) -> str:
+def fold(text: str, length: int) -> str:
     """The text; of one that is longer, its beginning, with the whole of it a click away."""
     if len(text) <= length:
-        return isolated(text)
-    beginning = isolated(f"{text[:length].rstrip()}…")
+        return isolate(text)
+    beginning = isolate(f"{text[:length].rstrip()}…")
     return (
         f'<details style="display:inline"><summary style="display:inline;cursor:pointer">{beginning} '
-        f'<span style="{FAINT}">more</span></summary>{isolated(text)}</details>'
+        f'<span style="{FAINT}">more</span></summary>{isolate(text)}</details>'
     )
 
 
-def joined(words: Iterable[str]) -> str:
+def join(words: Iterable[str]) -> str:
     """Facts in one line, those that are empty left out."""
     return " · ".join(word for word in words if word)
 
@@ -209,13 +209,11 @@ def _blank(tile: Tile, width: int) -> str:
     """Where a video would be."""
     height = _height(width)
     style = f"height:{height}px;line-height:{height}px;text-align:center;border-radius:8px;{GROUND}"
-    return f'<div style="{style}">{dot(tile.tone)} {escape(tile.words)}</div>'
+    return f'<div style="{style}">{dot(tile.color)} {escape(tile.words)}</div>'
 
 
 def _prompt(tile: Tile) -> str:
-    return (
-        folded(tile.prompt, _SHORT_TEXT) if tile.prompt else f'<span style="{FAINT}">no prompt known</span>'
-    )
+    return fold(tile.prompt, _SHORT_TEXT) if tile.prompt else f'<span style="{FAINT}">no prompt known</span>'
 
 
 def _link(tile: Tile) -> str:

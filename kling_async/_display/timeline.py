@@ -11,7 +11,7 @@ from statistics import median
 
 import attrs
 
-from kling_async._display.history import History, Span
+from kling_async._display.history import BatchHistory, Span
 from kling_async._display.page import clock_text
 from kling_async.results import Result, ResultState
 
@@ -45,7 +45,7 @@ _AREAS = (RUNNING, QUEUED, SAVING)
 
 
 @attrs.frozen
-class Stretch:
+class Segment:
     """A part of a job's time that is drawn in one colour."""
 
     kind: str
@@ -58,25 +58,25 @@ class Row:
     """One job on the time line."""
 
     result: Result
-    stretches: tuple[Stretch, ...]
+    segments: tuple[Segment, ...]
     lane: int = 0
     """The line that it is drawn on, from the top."""
 
     @property
     def began(self) -> float:
         """When the service took it."""
-        return self.stretches[0].span.began
+        return self.segments[0].span.began
 
     @property
     def ended(self) -> float:
         """When the last of it was over."""
-        return self.stretches[-1].span.ended
+        return self.segments[-1].span.ended
 
     @property
     def seconds(self) -> float:
         """How long the service had it."""
         return sum(
-            stretch.span.ended - stretch.span.began for stretch in self.stretches if stretch.kind != SAVING
+            segment.span.ended - segment.span.began for segment in self.segments if segment.kind != SAVING
         )
 
 
@@ -120,7 +120,7 @@ class TimeLine:
 
     def kinds(self) -> set[str]:
         """The kinds of stretches that occur."""
-        return {stretch.kind for row in self.rows for stretch in row.stretches}
+        return {segment.kind for row in self.rows for segment in row.segments}
 
     def units(self, at: float) -> int:
         """Where a moment is on the picture, from 0 to 10,000."""
@@ -128,7 +128,7 @@ class TimeLine:
         return round(min(max(share, 0.0), 1.0) * _WIDE)
 
 
-def time_line(results: Iterable[Result], history: History) -> TimeLine | None:
+def time_line(results: Iterable[Result], history: BatchHistory) -> TimeLine | None:
     """The time line of a batch; None where the service took no job."""
     if history.started is None or history.ended is None:
         return None
@@ -146,24 +146,24 @@ def time_line(results: Iterable[Result], history: History) -> TimeLine | None:
     )
 
 
-def _row(result: Result, history: History) -> Row | None:
-    moments = history.of(result.index)
-    if moments.submitted is None:
+def _row(result: Result, history: BatchHistory) -> Row | None:
+    times = history.times_of(result.index)
+    if times.submitted is None:
         return None
-    finished = moments.finished if moments.finished is not None else history.ended
+    finished = times.finished if times.finished is not None else history.ended
     assert finished is not None
-    stretches = []
+    segments = []
     last = RUNNING if result.ok else str(result.state)
-    if moments.running is not None:
-        stretches.append(Stretch(QUEUED, Span(moments.submitted, moments.running)))
-        stretches.append(Stretch(last, Span(moments.running, finished)))
+    if times.running is not None:
+        segments.append(Segment(QUEUED, Span(times.submitted, times.running)))
+        segments.append(Segment(last, Span(times.running, finished)))
     else:
-        stretches.append(Stretch(UNSEEN if result.ok else last, Span(moments.submitted, finished)))
-    if moments.saved is not None:
-        stretches.append(Stretch(SAVING, Span(finished, moments.saved)))
+        segments.append(Segment(UNSEEN if result.ok else last, Span(times.submitted, finished)))
+    if times.saved is not None:
+        segments.append(Segment(SAVING, Span(finished, times.saved)))
     elif result.ok and result.error is not None:
-        stretches.append(Stretch(UNSAVED, Span(finished, finished)))
-    return Row(result, tuple(stretches))
+        segments.append(Segment(UNSAVED, Span(finished, finished)))
+    return Row(result, tuple(segments))
 
 
 def _in_lanes(rows: Sequence[Row]) -> list[Row]:
@@ -188,11 +188,11 @@ def rows_picture(line: TimeLine) -> str:
     paths: dict[str, list[str]] = {}
     for row in line.rows:
         y = _PADDING + row.lane * pitch + pitch / 2
-        for stretch in row.stretches:
-            begin, end = line.units(stretch.span.began), line.units(stretch.span.ended)
-            if stretch.kind == UNSAVED:
+        for segment in row.segments:
+            begin, end = line.units(segment.span.began), line.units(segment.span.ended)
+            if segment.kind == UNSAVED:
                 begin = max(begin - _MARK, line.units(row.began))
-            paths.setdefault(stretch.kind, []).append(f"M{begin} {y:g}H{max(end, begin + _LEAST)}")
+            paths.setdefault(segment.kind, []).append(f"M{begin} {y:g}H{max(end, begin + _LEAST)}")
     marks_last = sorted(paths.items(), key=lambda path: path[0] == UNSAVED)
     drawn = "".join(f'<path class="{kind}" d="{"".join(parts)}"/>' for kind, parts in marks_last)
     bars = f'<g stroke-width="{max(pitch * 0.7, pitch - 4):g}">{drawn}</g>'
@@ -244,10 +244,10 @@ def _counts(line: TimeLine) -> Mapping[str, list[int]]:
     """For each area, how many jobs it holds in the middle of each step."""
     changes = {kind: [0] * (_STEPS + 1) for kind in _AREAS}
     for row in line.rows:
-        for stretch in row.stretches:
-            column = changes[stretch.kind if stretch.kind in changes else RUNNING]
-            column[_step(line, stretch.span.began)] += 1
-            column[_step(line, stretch.span.ended)] -= 1
+        for segment in row.segments:
+            column = changes[segment.kind if segment.kind in changes else RUNNING]
+            column[_step(line, segment.span.began)] += 1
+            column[_step(line, segment.span.ended)] -= 1
     return {kind: list(accumulate(column))[:_STEPS] for kind, column in changes.items()}
 
 
@@ -319,12 +319,12 @@ def mini_picture(row: Row) -> str:
     """An SVG of one job's own time, from its submit to its end."""
     began, seconds = row.began, max(row.ended - row.began, 0.001)
     bars = []
-    for stretch in row.stretches:
-        x = 1000 * (stretch.span.began - began) / seconds
-        width = max(1000 * (stretch.span.ended - stretch.span.began) / seconds, 8)
-        if stretch.kind == UNSAVED:
+    for segment in row.segments:
+        x = 1000 * (segment.span.began - began) / seconds
+        width = max(1000 * (segment.span.ended - segment.span.began) / seconds, 8)
+        if segment.kind == UNSAVED:
             x, width = 1000 - _MARK, _MARK
-        bars.append(f'<rect class="{stretch.kind}" x="{x:.0f}" width="{width:.0f}" height="1"/>')
+        bars.append(f'<rect class="{segment.kind}" x="{x:.0f}" width="{width:.0f}" height="1"/>')
     return (
         '<svg class="mini" viewBox="0 0 1000 1" preserveAspectRatio="none" aria-hidden="true" focusable="false">'
         f"{''.join(bars)}</svg>"

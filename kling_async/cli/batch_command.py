@@ -12,10 +12,10 @@ from operator import attrgetter
 import attrs
 from rich.console import Console
 
-from kling_async._display.forecast import Forecast
-from kling_async._display.history import History
-from kling_async._display.tally import Tally
-from kling_async._display.terminal import Bar, drawn
+from kling_async._display.eta import EtaEstimator
+from kling_async._display.history import BatchHistory
+from kling_async._display.progress_counts import ProgressCounts
+from kling_async._display.terminal import Bar, live_bar
 from kling_async._engine.batch.batch_input import Item
 from kling_async._journal.entry import Entry
 from kling_async._journal.journal import Journal
@@ -50,9 +50,9 @@ class BatchCommand:
     """Why the item at an index cannot be read as a request, in words for whoever wrote it."""
     _console: Console = attrs.field(init=False, factory=stderr)
     """What is drawn on; nothing else may write there meanwhile."""
-    _tally: Tally = attrs.field(init=False)
-    _forecast: Forecast = attrs.field(init=False, factory=Forecast)
-    _history: History = attrs.field(init=False, factory=History)
+    _counts: ProgressCounts = attrs.field(init=False)
+    _eta: EtaEstimator = attrs.field(init=False, factory=EtaEstimator)
+    _history: BatchHistory = attrs.field(init=False, factory=BatchHistory)
     _notify: Notifier = attrs.field(init=False)
     _results: list[Result] = attrs.field(init=False, factory=list)
     """Those that have come, in the order of their ends."""
@@ -63,8 +63,8 @@ class BatchCommand:
         report = self.config.report
         if report is not None:
             check_target(report)
-        self._tally = Tally(total=self.total, saves=True)
-        self._notify = Notifier(self._tally, self._forecast, None if report is None else self._history)
+        self._counts = ProgressCounts(total=self.total, saves=True)
+        self._notify = Notifier(self._counts, self._eta, None if report is None else self._history)
 
     def __call__(self, event: Event) -> None:
         """Take in one event."""
@@ -114,12 +114,12 @@ class BatchCommand:
         started = time.monotonic()
         is_wanted = not self.is_quiet and can_draw(is_json=self.is_json)
         try:
-            with drawn(Bar(self._tally, self._forecast), console=self._console, is_wanted=is_wanted):
+            with live_bar(Bar(self._counts, self._eta), console=self._console, is_wanted=is_wanted):
                 async with batch as stream:
                     await self._collect(stream)
         except (asyncio.CancelledError, OSError):
             is_forced = _is_forced_exit()
-            print_interrupted(self._tally, self.config, is_forced=is_forced)
+            print_interrupted(self._counts, self.config, is_forced=is_forced)
             if self._results and not is_forced:
                 self._write_report(None if self.is_quiet else self._console)
             raise
@@ -134,7 +134,7 @@ class BatchCommand:
                 if self.is_json:
                     print_json(result_record(self._results[-1]))
         except asyncio.CancelledError:
-            self._tally.note = _STOPPING
+            self._counts.note = _STOPPING
             raise
         except JournalError as error:  # comes after the last result
             self._journal_error = error
@@ -147,7 +147,7 @@ class BatchCommand:
         if self._journal_error is not None:
             print_error(self._journal_error.message)
         status = print_summary(
-            self._ordered_results(), self._tally, self.config, seconds=seconds, console=console
+            self._ordered_results(), self._counts, self.config, seconds=seconds, console=console
         )
         is_reported = self._write_report(console)
         return status if is_reported and self._journal_error is None else FAILED

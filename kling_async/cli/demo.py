@@ -14,8 +14,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from kling_async._display.tally import Tally
-from kling_async._display.terminal import MOST_COLUMNS, Bar, drawn
+from kling_async._display.progress_counts import ProgressCounts
+from kling_async._display.terminal import MOST_COLUMNS, Bar, live_bar
 from kling_async.cli.output import one_line, print_text, state_text, stdout
 from kling_async.cli.run_config import RunConfig
 from kling_async.cli.service import Service, open_emulated_client
@@ -133,21 +133,21 @@ async def demo(*, out: Annotated[Path, Parameter(metavar="DIR")] = Path("kling-d
 
 async def run_demo(folder: Path, console: Console, *, time_scale: float = _TIME_SCALE) -> int:
     """The exit status of the demonstration, drawn on a console of the caller's choice."""
-    board, tally = Board(PROMPTS), Tally(total=len(PROMPTS), saves=True)
+    board, counts = Board(PROMPTS), ProgressCounts(total=len(PROMPTS), saves=True)
 
     def listen(event: Event) -> None:
         board(event)
-        tally(event)
+        counts(event)
 
     started = time.monotonic()
     async with open_emulated_client(on_event=listen, time_scale=time_scale, workers=_WORKERS) as client:
-        with drawn(board, Text(), Bar(tally), console=console):
+        with live_bar(board, Text(), Bar(counts), console=console):
             results = await client.generate_many(PROMPTS, output=folder, progress=False)
     seconds = time.monotonic() - started
     console.print(board)
     print_text("", console)
     config = RunConfig(folder=folder, service=Service(), is_emulated=True)
-    status = print_summary(results, tally, config, seconds=seconds, console=console)
+    status = print_summary(results, counts, config, seconds=seconds, console=console)
     print_text("Stand-in pictures from a local emulator: nothing was sent away, nothing charged.", console)
     print_text('For real ones, set GMI_API_KEY and run: kling-async generate "…"', console)
     return status

@@ -11,8 +11,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kling_async._display.tally import Tally
-from kling_async._display.terminal import Bar, drawn
+from kling_async._display.progress_counts import ProgressCounts
+from kling_async._display.terminal import Bar, live_bar
 from kling_async._engine.download.downloader import check_folder
 from kling_async.cli.output import can_draw, print_error, print_json, print_line, stderr
 from kling_async.cli.run_config import DEFAULT_FOLDER, RunConfig
@@ -42,19 +42,19 @@ async def download(
         service: See `Service`.
     """
     ids = list(dict.fromkeys(request_ids))
-    tally = Tally(total=len(ids), saves=True)
+    counts = ProgressCounts(total=len(ids), saves=True)
     ends: dict[str, Path | KlingError] = {}
     try:
-        with drawn(Bar(tally), console=stderr(), is_wanted=can_draw(is_json=json)):
-            async with open_client(service, on_event=tally) as client:
+        with live_bar(Bar(counts), console=stderr(), is_wanted=can_draw(is_json=json)):
+            async with open_client(service, on_event=counts) as client:
                 folder = await check_folder(out)
-                async with aclosing(_download_each(client, ids, folder, tally)) as fetched:
+                async with aclosing(_download_each(client, ids, folder, counts)) as fetched:
                     async for request_id, end in fetched:
                         ends[request_id] = end
                         if json:
                             print_json(_json_record(request_id, end))
     except (asyncio.CancelledError, OSError):
-        print_interrupted(tally, RunConfig(folder=out, service=service))
+        print_interrupted(counts, RunConfig(folder=out, service=service))
         raise
     for request_id in ids:
         end = ends[request_id]
@@ -62,23 +62,23 @@ async def download(
             print_error(str(end))
         elif not json:
             print_line(str(end))
-    return 0 if tally.saved == len(ids) else FAILED
+    return 0 if counts.saved == len(ids) else FAILED
 
 
 async def _download_each(
-    client: KlingClient, ids: Sequence[str], folder: Path, tally: Tally
+    client: KlingClient, ids: Sequence[str], folder: Path, counts: ProgressCounts
 ) -> AsyncGenerator[tuple[str, Path | KlingError], None]:
     """The file of each job, or what went wrong with it, as they come."""
 
     async def fetch(request_id: str) -> tuple[str, Path | KlingError]:
-        tally.follow(request_id)
+        counts.follow(request_id)
         try:
             job = await client.wait(request_id)
             path = await client.download(job, folder)
         except KlingError as error:
             return request_id, error
         size = path.stat().st_size
-        tally(Downloaded(at=time.time(), request_id=request_id, path=path, size_bytes=size))
+        counts(Downloaded(at=time.time(), request_id=request_id, path=path, size_bytes=size))
         return request_id, path
 
     # Not a task group: whoever reads this may fail in between, and wants that error as it is.

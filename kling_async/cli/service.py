@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import attrs
 from cyclopts import Group, Parameter
 
-from kling_async._display.tally import note_of
+from kling_async._display.progress_counts import describe_trouble
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import Limits
 from kling_async.cli.output import one_line, print_text, stderr
@@ -78,5 +78,5 @@ async def open_emulated_client(
 
 def print_note(event: Event) -> None:
     """Tell of trouble on stderr, so that a silence is explained."""
-    if note := note_of(event):
+    if note := describe_trouble(event):
         print_text(one_line(note), stderr())

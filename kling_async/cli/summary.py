@@ -8,9 +8,9 @@ from difflib import get_close_matches
 
 from rich.console import Console
 
-from kling_async._display.overview import reason_of
+from kling_async._display.overview import failure_reason
 from kling_async._display.page import clock_text, money_text
-from kling_async._display.tally import Tally
+from kling_async._display.progress_counts import ProgressCounts
 from kling_async.catalog import MODELS
 from kling_async.cli.output import print_error, print_text, stderr, truncate
 from kling_async.cli.run_config import RunConfig
@@ -26,13 +26,18 @@ _PERMANENT_ERRORS = (InvalidRequestError, BudgetExceededError)
 
 
 def print_summary(
-    results: Sequence[Result], tally: Tally, config: RunConfig, *, seconds: float, console: Console | None
+    results: Sequence[Result],
+    counts: ProgressCounts,
+    config: RunConfig,
+    *,
+    seconds: float,
+    console: Console | None,
 ) -> int:
     """Say how many videos are where, why the others are not, and how to get those that may still come.
 
     Args:
         results: All of them.
-        tally: Knows what is still open, and what it came to.
+        counts: Knows what is still open, and what it came to.
         config: Knows where to and where from.
         seconds: How long it took.
         console: Where the number is said; None says nothing of a success. Complaints go to stderr anyway.
@@ -43,7 +48,7 @@ def print_summary(
     saved = sum(map(is_saved, results))
     if console is not None:
         folder = os.path.join(config.folder, "")  # noqa: PTH118 - keeps what the user wrote, with a slash
-        notes = "; ".join(_notes(tally, seconds))
+        notes = "; ".join(_notes(counts, seconds))
         print_text(f"{saved:,} of {len(results):,} videos saved in {folder} ({notes})", console)
     if saved < len(results):
         print_error(
@@ -51,21 +56,23 @@ def print_summary(
         )
     if not config.is_emulated:
         steps = (
-            _journal_advice(results, config) if config.journal else _download_advice(results, tally, config)
+            _journal_advice(results, config) if config.journal else _download_advice(results, counts, config)
         )
         for why, command in (*_model_advice(results, config), *steps):
             _print_advice(why, command)
     return 0 if saved == len(results) else FAILED
 
 
-def _notes(tally: Tally, seconds: float) -> Iterator[str]:
+def _notes(counts: ProgressCounts, seconds: float) -> Iterator[str]:
     """What is worth knowing beside the number of videos."""
-    if tally.before:
-        yield f"{tally.before:,} of them before"
+    if counts.before:
+        yield f"{counts.before:,} of them before"
     yield clock_text(seconds)
-    if tally.bought_usd is not None and tally.spent_usd is not None:
-        earlier = tally.spent_usd - tally.bought_usd
-        yield f"{money_text(tally.bought_usd)} spent" + (f", {money_text(earlier)} before" if earlier else "")
+    if counts.bought_usd is not None and counts.spent_usd is not None:
+        earlier = counts.spent_usd - counts.bought_usd
+        yield f"{money_text(counts.bought_usd)} spent" + (
+            f", {money_text(earlier)} before" if earlier else ""
+        )
 
 
 def _model_advice(results: Sequence[Result], config: RunConfig) -> Iterator[tuple[str, str]]:
@@ -103,33 +110,35 @@ def _journal_advice(results: Sequence[Result], config: RunConfig) -> Iterator[tu
         yield why, config.resume("--on-ambiguous", "resend")
 
 
-def _download_advice(results: Sequence[Result], tally: Tally, config: RunConfig) -> Iterator[tuple[str, str]]:
-    if tally.open_ids:
-        yield "Some may still come. To save them", config.download_command(tally.open_ids)
+def _download_advice(
+    results: Sequence[Result], counts: ProgressCounts, config: RunConfig
+) -> Iterator[tuple[str, str]]:
+    if counts.open_ids:
+        yield "Some may still come. To save them", config.download_command(counts.open_ids)
     if any(result.state is ResultState.AMBIGUOUS for result in results):
         yield "To see what the service took of the ambiguous ones", config.list_command()
 
 
-def print_interrupted(tally: Tally, config: RunConfig, *, is_forced: bool = False) -> None:
+def print_interrupted(counts: ProgressCounts, config: RunConfig, *, is_forced: bool = False) -> None:
     """Say what was stopped, what goes on at the service, and how to go on.
 
     Args:
-        tally: Knows what is still open.
+        counts: Knows what is still open.
         config: Knows how to pick it up.
         is_forced: The answers to what was just sent were not waited for.
     """
-    unanswered, open_ids, running_ids = tally.unanswered, tally.open_ids, tally.running_ids
-    unsent = (tally.total or 0) - tally.submitted - tally.refused - unanswered
-    if unsent == tally.total and not is_forced:
+    unanswered, open_ids, running_ids = counts.unanswered, counts.open_ids, counts.running_ids
+    unsent = (counts.total or 0) - counts.submitted - counts.refused - unanswered
+    if unsent == counts.total and not is_forced:
         print_error("interrupted before anything was done.")
         return
-    counts = [f"{tally.saved:,} saved", f"{tally.failed:,} failed", f"{len(running_ids):,} still open"]
+    parts = [f"{counts.saved:,} saved", f"{counts.failed:,} failed", f"{len(running_ids):,} still open"]
     if made := len(open_ids) - len(running_ids):
-        counts.insert(1, f"{made:,} made and not saved")
+        parts.insert(1, f"{made:,} made and not saved")
     if unanswered:
-        counts.append(f"{unanswered:,} without an answer")
-    counts.append(f"{unsent:,} not sent" + (" or without an answer" if is_forced else ""))
-    print_error(f"interrupted: {', '.join(counts)}.")
+        parts.append(f"{unanswered:,} without an answer")
+    parts.append(f"{unsent:,} not sent" + (" or without an answer" if is_forced else ""))
+    print_error(f"interrupted: {', '.join(parts)}.")
     if config.is_emulated:
         print_text("The emulator ended, and its jobs with it.", stderr())
     elif config.journal is None:
@@ -158,7 +167,7 @@ def failure_lines(results: Iterable[Result]) -> list[str]:
     for result in results:
         if not is_saved(result):
             state = "made, not saved" if result.ok else result.state.replace("_", " ")
-            alike.setdefault((state, reason_of(result)), []).append(result)
+            alike.setdefault((state, failure_reason(result)), []).append(result)
     lines = [
         f"{_item_names(group)}: {state}: {(group[0].error or reason) if len(group) == 1 else reason}"
         for (state, reason), group in alike.items()

@@ -14,7 +14,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
-from kling_async._display.history import History
+from kling_async._display.history import BatchHistory
 from kling_async._policy.outcome import error_of
 from kling_async.batch_result import BatchResult
 from kling_async.emulator.media import Clip, encode_video
@@ -61,7 +61,7 @@ class Maker:
             Throttled(at=BEGAN + 200, delay=40, error=RateLimitError("slow")),
             PollFailed(at=BEGAN + 20, index=0, delay=9, error=APIConnectionError("lost")),
         ]
-        history = History()
+        history = BatchHistory()
         for event in sorted(self.events, key=lambda event: event.at):
             history(event)
         return BatchResult(tuple(results), history=history)

@@ -70,9 +70,9 @@ def test_list_on_a_terminal_is_a_table(cli, ids, monkeypatch):
     with os.fdopen(slave, "w") as terminal, os.fdopen(master, "rb", buffering=0) as screen:
         monkeypatch.setattr("sys.stdout", terminal)
         assert cli("list").status == 0
-        drawn = screen.read(65_536).decode()
-        assert "prompt, or why it failed" in drawn
-        assert all(name in drawn for name in ids)
+        live_bar = screen.read(65_536).decode()
+        assert "prompt, or why it failed" in live_bar
+        assert all(name in live_bar for name in ids)
         assert cli("list", "--model", "kling-v3-omni").status == 0
         assert "The service shows no job of kling-v3-omni." in screen.read(65_536).decode()
 

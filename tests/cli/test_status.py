@@ -131,6 +131,6 @@ def test_a_journal_on_a_terminal_is_in_colour_unless_none_is_wanted(cli, ids, mo
     with os.fdopen(slave, "w") as terminal, os.fdopen(master, "rb", buffering=0) as screen:
         monkeypatch.setattr("sys.stdout", terminal)
         assert cli("status", "videos").status == 0
-        drawn = screen.read(65_536).decode()
-    assert "a black cat" in drawn
-    assert ("\x1b[32m" in drawn) is has_colour
+        live_bar = screen.read(65_536).decode()
+    assert "a black cat" in live_bar
+    assert ("\x1b[32m" in live_bar) is has_colour

@@ -6,7 +6,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from kling_async._display.tally import Tally
+from kling_async._display.progress_counts import ProgressCounts
 from kling_async._policy.outcome import error_of
 from kling_async.cli.budget_options import BudgetOptions
 from kling_async.cli.output import stdout
@@ -89,17 +89,17 @@ def test_of_many_reasons_the_first_are_told(number, last):
 
 
 def test_a_success_is_one_line_where_it_is_wanted(capfd):
-    assert print_summary([saved(0), saved(1)], Tally(), HERE, seconds=65, console=stdout()) == 0
+    assert print_summary([saved(0), saved(1)], ProgressCounts(), HERE, seconds=65, console=stdout()) == 0
     assert capfd.readouterr() == ("2 of 2 videos saved in my videos/ (1:05)\n", "")
-    assert print_summary([saved(0), saved(1)], Tally(), HERE, seconds=65, console=None) == 0
+    assert print_summary([saved(0), saved(1)], ProgressCounts(), HERE, seconds=65, console=None) == 0
     assert capfd.readouterr() == ("", "")
 
 
 def test_what_may_still_come_is_told_with_the_command_that_fetches_it(capfd):
-    tally = Tally(total=1, saves=True)
-    tally.follow("r1")
+    counts = ProgressCounts(total=1, saves=True)
+    counts.follow("r1")
     lost = Result(index=0, request=None, state=ResultState.SUCCEEDED, error=DownloadError("disk full"))
-    assert print_summary([lost], tally, HERE, seconds=1, console=None) == 1
+    assert print_summary([lost], counts, HERE, seconds=1, console=None) == 1
     assert capfd.readouterr().err.splitlines() == [
         "kling-async: 1 of 1 videos were not saved:",
         "  #0: made, not saved: disk full",
@@ -109,10 +109,10 @@ def test_what_may_still_come_is_told_with_the_command_that_fetches_it(capfd):
 
 
 def test_an_interruption_names_what_goes_on_and_how_to_pick_it_up(capfd):
-    tally = Tally(total=5, saves=True)
-    tally.follow("r1")
-    tally.follow("r2")
-    print_interrupted(tally, RunConfig(folder=Path("v"), service=Service()))
+    counts = ProgressCounts(total=5, saves=True)
+    counts.follow("r1")
+    counts.follow("r2")
+    print_interrupted(counts, RunConfig(folder=Path("v"), service=Service()))
     assert capfd.readouterr().err.splitlines() == [
         "kling-async: interrupted: 0 saved, 0 failed, 2 still open, 3 not sent.",
         "The open ones go on at the service and are charged. To save them:",
@@ -122,39 +122,39 @@ def test_an_interruption_names_what_goes_on_and_how_to_pick_it_up(capfd):
 
 @pytest.mark.parametrize("config", [HERE, KEPT], ids=["no journal", "journal"])
 def test_an_interruption_before_anything_was_done_says_so_in_one_line(capfd, config):
-    print_interrupted(Tally(total=5), config)
+    print_interrupted(ProgressCounts(total=5), config)
     assert capfd.readouterr().err == "kling-async: interrupted before anything was done.\n"
 
 
 @pytest.mark.parametrize("config", [HERE, KEPT], ids=["no journal", "journal"])
 def test_an_interruption_with_nothing_left_needs_no_command(capfd, config):
-    tally = Tally(total=1)
-    tally(Finished(at=0.0, index=0, state=ResultState.NOT_SUBMITTED))
-    print_interrupted(tally, config)
+    counts = ProgressCounts(total=1)
+    counts(Finished(at=0.0, index=0, state=ResultState.NOT_SUBMITTED))
+    print_interrupted(counts, config)
     assert capfd.readouterr().err == (
         "kling-async: interrupted: 0 saved, 1 failed, 0 still open, 0 not sent.\n"
     )
 
 
 def test_an_emulators_jobs_are_not_offered_for_later(capfd):
-    tally = Tally(total=5, saves=True)
-    tally.follow("r1")
+    counts = ProgressCounts(total=5, saves=True)
+    counts.follow("r1")
     config = RunConfig(folder=Path("v"), service=Service(), is_emulated=True)
-    print_interrupted(tally, config)
+    print_interrupted(counts, config)
     assert capfd.readouterr().err.splitlines()[1:] == ["The emulator ended, and its jobs with it."]
-    print_summary([saved(0)], tally, config, seconds=1, console=None)
+    print_summary([saved(0)], counts, config, seconds=1, console=None)
     assert capfd.readouterr().err == ""
 
 
 def test_the_summary_tells_what_was_there_before_and_what_was_spent(capfd):
     job = Job(request_id="a", status=JobStatus.SUCCESS)
-    tally = Tally(total=2, saves=True)
-    tally(Resumed(at=0.0, index=0, request_id="a", job=job, path=Path("a.mp4")))
-    print_summary([saved(0)], tally, KEPT, seconds=65, console=stdout())
-    tally(Spent(at=0.0, cost_usd=Decimal("0.35"), total_usd=Decimal("0.35")))
-    print_summary([saved(0), saved(1)], tally, KEPT, seconds=65, console=stdout())
-    tally(Spent(at=0.0, cost_usd=Decimal("0.35"), total_usd=Decimal("1.70")))
-    print_summary([saved(0), saved(1)], tally, KEPT, seconds=65, console=stdout())
+    counts = ProgressCounts(total=2, saves=True)
+    counts(Resumed(at=0.0, index=0, request_id="a", job=job, path=Path("a.mp4")))
+    print_summary([saved(0)], counts, KEPT, seconds=65, console=stdout())
+    counts(Spent(at=0.0, cost_usd=Decimal("0.35"), total_usd=Decimal("0.35")))
+    print_summary([saved(0), saved(1)], counts, KEPT, seconds=65, console=stdout())
+    counts(Spent(at=0.0, cost_usd=Decimal("0.35"), total_usd=Decimal("1.70")))
+    print_summary([saved(0), saved(1)], counts, KEPT, seconds=65, console=stdout())
     assert capfd.readouterr().out.splitlines() == [
         "1 of 1 videos saved in my videos/ (1 of them before; 1:05)",
         "2 of 2 videos saved in my videos/ (1 of them before; 1:05; $0.35 spent)",
@@ -184,7 +184,7 @@ TWICE = [
     ],
 )
 def test_what_can_be_done_about_a_missing_video_is_told_as_a_command(capfd, missing, advice):
-    assert print_summary([missing], Tally(total=1, saves=True), KEPT, seconds=1, console=None) == 1
+    assert print_summary([missing], ProgressCounts(total=1, saves=True), KEPT, seconds=1, console=None) == 1
     assert capfd.readouterr().err.splitlines()[2:] == advice
 
 
@@ -194,7 +194,7 @@ def test_what_can_be_done_about_a_missing_video_is_told_as_a_command(capfd, miss
 def test_a_model_that_the_service_does_not_know_is_looked_up_and_not_tried_again(capfd, model, hint):
     config = attrs.evolve(KEPT, models=(model,))
     refused = attrs.evolve(result(0, ResultState.NOT_SUBMITTED), error=NotFoundError("no such model"))
-    print_summary([refused], Tally(total=1), config, seconds=1, console=None)
+    print_summary([refused], ProgressCounts(total=1), config, seconds=1, console=None)
     assert capfd.readouterr().err.splitlines()[2:] == [
         f"For the names of all models{hint}:",
         "  kling-async models",
@@ -203,31 +203,33 @@ def test_a_model_that_the_service_does_not_know_is_looked_up_and_not_tried_again
 
 def test_who_said_resend_is_not_told_to_say_it(capfd):
     config = attrs.evolve(KEPT, budget=BudgetOptions(on_ambiguous="resend"))
-    print_summary([result(0, ResultState.AMBIGUOUS, "lost")], Tally(total=1), config, seconds=1, console=None)
+    print_summary(
+        [result(0, ResultState.AMBIGUOUS, "lost")], ProgressCounts(total=1), config, seconds=1, console=None
+    )
     assert capfd.readouterr().err.splitlines()[2:] == [GO_ON[0], f"{RESUME} --on-ambiguous resend"]
 
 
 def test_without_a_journal_the_ambiguous_ones_are_looked_for_by_hand(capfd):
     lost = attrs.evolve(result(0, ResultState.AMBIGUOUS), error=AmbiguousSubmitError("lost"))
-    print_summary([lost], Tally(total=1), HERE, seconds=1, console=None)
+    print_summary([lost], ProgressCounts(total=1), HERE, seconds=1, console=None)
     assert capfd.readouterr().err.splitlines()[2:] == [
         "To see what the service took of the ambiguous ones:",
         "  kling-async list --model kling-v2-6 --base-url http://127.0.0.1:1",
     ]
 
 
-def lost_submit() -> Tally:
-    tally = Tally(total=2, saves=True)
-    tally(SubmitAmbiguous(at=0.0, index=0, error=APIConnectionError("reset")))
-    return tally
+def lost_submit() -> ProgressCounts:
+    counts = ProgressCounts(total=2, saves=True)
+    counts(SubmitAmbiguous(at=0.0, index=0, error=APIConnectionError("reset")))
+    return counts
 
 
 def test_an_interruption_tells_what_has_no_answer_and_what_runs(capfd):
-    tally = lost_submit()
+    counts = lost_submit()
     for number in range(12):
-        tally.follow(f"r{number}")
-    tally.total = 20
-    print_interrupted(tally, KEPT)
+        counts.follow(f"r{number}")
+    counts.total = 20
+    print_interrupted(counts, KEPT)
     assert capfd.readouterr().err.splitlines() == [
         "kling-async: interrupted: 0 saved, 0 failed, 12 still open, 1 without an answer, 7 not sent.",
         "The open ones go on at the service and are charged: r0, r1, r2 and 9 more",
@@ -248,10 +250,10 @@ def test_an_interruption_tells_what_has_no_answer_and_what_runs(capfd):
     ids=["journal", "no journal"],
 )
 def test_an_interruption_does_not_say_of_a_video_that_is_made_that_it_goes_on(capfd, config, advice):
-    tally = Tally(total=1, saves=True)
-    tally(Submitted(at=0.0, index=0, request_id="r1", job=Job(request_id="r1", status=JobStatus.QUEUED)))
-    tally(Finished(at=0.0, index=0, request_id="r1", state=ResultState.SUCCEEDED))
-    print_interrupted(tally, config)
+    counts = ProgressCounts(total=1, saves=True)
+    counts(Submitted(at=0.0, index=0, request_id="r1", job=Job(request_id="r1", status=JobStatus.QUEUED)))
+    counts(Finished(at=0.0, index=0, request_id="r1", state=ResultState.SUCCEEDED))
+    print_interrupted(counts, config)
     assert capfd.readouterr().err.splitlines() == [
         "kling-async: interrupted: 0 saved, 1 made and not saved, 0 failed, 0 still open, 0 not sent.",
         *advice,

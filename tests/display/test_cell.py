@@ -12,9 +12,9 @@ from traitlets.config import Config
 from virtual_service import Service, VirtualLoop
 
 from kling_async import KlingClient, PollingPolicy
-from kling_async._display.cell import PERIOD, is_notebook, shown
-from kling_async._display.forecast import Forecast
-from kling_async._display.tally import Tally
+from kling_async._display.cell import PERIOD, is_notebook, live_cell
+from kling_async._display.eta import EtaEstimator
+from kling_async._display.progress_counts import ProgressCounts
 from kling_async.events import Submitted
 
 
@@ -30,7 +30,7 @@ class Output:
         self.bundles, self.times = [], []
         self.breaks_after = breaks_after
 
-    def put(self, bundle):
+    def display_bundle(self, bundle):
         self.update(bundle, raw=True)
         return self
 
@@ -70,22 +70,22 @@ def test_a_notebook_is_where_a_shell_has_a_kernel(monkeypatch, ipython, is_one):
 
 
 async def test_a_change_is_shown_soon_and_in_the_same_place():
-    tally, output = Tally(total=3), Output()
-    with shown(tally, Forecast(), place=output.put):
+    counts, output = ProgressCounts(total=3), Output()
+    with live_cell(counts, EtaEstimator(), display=output.display_bundle):
         await anyio.sleep(0.3)
-        tally.queued = 2
+        counts.queued = 2
         await anyio.sleep(0.3)
-        tally.queued, tally.succeeded = 0, 3
+        counts.queued, counts.succeeded = 0, 3
     assert "3 waiting" in output.texts[0]
     assert "2 queued" in output.texts[-2]
     assert output.texts[-1].startswith("3 of 3 videos made")
 
 
 async def test_no_more_than_four_times_a_second():
-    tally, output = Tally(total=1_000), Output()
-    with shown(tally, Forecast(), place=output.put):
+    counts, output = ProgressCounts(total=1_000), Output()
+    with live_cell(counts, EtaEstimator(), display=output.display_bundle):
         for number in range(1_000):
-            tally.succeeded = number
+            counts.succeeded = number
             await anyio.sleep(0.01)
     gaps = [after - before for before, after in zip(output.times[:-1], output.times[1:-1], strict=False)]
     assert len(output.bundles) > 30
@@ -94,14 +94,14 @@ async def test_no_more_than_four_times_a_second():
 
 async def test_what_shows_nothing_new_is_not_sent():
     output = Output()
-    with shown(Tally(total=1), Forecast(), place=output.put):
+    with live_cell(ProgressCounts(total=1), EtaEstimator(), display=output.display_bundle):
         await anyio.sleep(10.2)
     assert len(output.bundles) <= 12
 
 
 async def test_nothing_is_shown_after_the_end():
     output = Output()
-    with shown(Tally(total=1), Forecast(), place=output.put):
+    with live_cell(ProgressCounts(total=1), EtaEstimator(), display=output.display_bundle):
         pass
     ended = len(output.bundles)
     await anyio.sleep(5)
@@ -112,26 +112,29 @@ async def test_nothing_is_shown_after_the_end():
 async def test_what_ends_a_batch_early_is_passed_on_and_shown_as_a_stop(error):
     kind = error() if error is anyio.get_cancelled_exc_class else error
     output = Output()
-    with pytest.raises(kind), shown(Tally(total=3), Forecast(), place=output.put):
+    with (
+        pytest.raises(kind),
+        live_cell(ProgressCounts(total=3), EtaEstimator(), display=output.display_bundle),
+    ):
         raise kind
     assert output.texts[-1].startswith("Stopped: 0 of 3")
 
 
 async def test_a_block_that_is_left_while_jobs_are_alive_is_a_stop():
-    tally, output = Tally(total=3), Output()
-    with shown(tally, Forecast(), place=output.put):
-        tally.running = 1
+    counts, output = ProgressCounts(total=3), Output()
+    with live_cell(counts, EtaEstimator(), display=output.display_bundle):
+        counts.running = 1
     assert output.texts[-1].startswith("Stopped")
 
 
 @pytest.mark.parametrize("breaks_after", [0, 1])
 async def test_a_view_that_cannot_be_shown_is_logged_once_and_hurts_nobody(breaks_after, caplog):
-    tally, output = Tally(total=3), Output(breaks_after=breaks_after)
-    with caplog.at_level(logging.ERROR), shown(tally, Forecast(), place=output.put):
+    counts, output = ProgressCounts(total=3), Output(breaks_after=breaks_after)
+    with caplog.at_level(logging.ERROR), live_cell(counts, EtaEstimator(), display=output.display_bundle):
         for number in range(5):
-            tally.queued = number
+            counts.queued = number
             await anyio.sleep(0.3)
-        tally.queued = 0
+        counts.queued = 0
     assert len(output.bundles) == breaks_after
     assert [record.message for record in caplog.records] == [
         "the view of a batch cannot be shown; the batch goes on"

@@ -8,7 +8,7 @@ import pytest
 from virtual_service import Service, VirtualLoop
 
 from kling_async import KlingClient
-from kling_async._display.history import History, Moments, Span
+from kling_async._display.history import BatchHistory, ItemTimes, Span
 from kling_async.errors import APIConnectionError, RateLimitError
 from kling_async.events import (
     Downloaded,
@@ -62,62 +62,62 @@ def failed_poll(at: float, delay: float, index: int | None = 0):
     return PollFailed(at=at, index=index, request_id="a", delay=delay, error=LOST)
 
 
-def history_of(*events) -> History:
-    history = History()
+def history_of(*events) -> BatchHistory:
+    history = BatchHistory()
     for event in events:
         history(event)
     return history
 
 
 @pytest.mark.parametrize(
-    "events, moments",
+    "events, times",
     [
-        ([], Moments()),
-        ([submitted(1)], Moments(submitted=1, submits=1)),
-        ([submitted(1, kind=SubmitReconciled)], Moments(submitted=1, submits=1)),
-        ([submitted(1), moved(2, JobStatus.DISPATCHED)], Moments(submitted=1, submits=1)),
-        ([submitted(1), moved(2, JobStatus.PROCESSING)], Moments(submitted=1, running=2, submits=1)),
-        ([submitted(1, status=JobStatus.PROCESSING)], Moments(submitted=1, running=1, submits=1)),
+        ([], ItemTimes()),
+        ([submitted(1)], ItemTimes(submitted=1, submits=1)),
+        ([submitted(1, kind=SubmitReconciled)], ItemTimes(submitted=1, submits=1)),
+        ([submitted(1), moved(2, JobStatus.DISPATCHED)], ItemTimes(submitted=1, submits=1)),
+        ([submitted(1), moved(2, JobStatus.PROCESSING)], ItemTimes(submitted=1, running=2, submits=1)),
+        ([submitted(1, status=JobStatus.PROCESSING)], ItemTimes(submitted=1, running=1, submits=1)),
         (
             [submitted(1), moved(2, JobStatus.PROCESSING), finished(5), saved(6)],
-            Moments(submitted=1, running=2, finished=5, saved=6, submits=1),
+            ItemTimes(submitted=1, running=2, finished=5, saved=6, submits=1),
         ),
         (
             [submitted(1), failed_poll(2, 1), failed_poll(3, 1)],
-            Moments(submitted=1, submits=1, failed_polls=2),
+            ItemTimes(submitted=1, submits=1, failed_polls=2),
         ),
-        ([finished(5)], Moments(finished=5)),
-        ([resumed(1, JobStatus.QUEUED)], Moments(submitted=1, submits=1)),
-        ([resumed(1, JobStatus.PROCESSING)], Moments(submitted=1, running=1, submits=1)),
-        ([resumed(1, JobStatus.SUCCESS), finished(1)], Moments(finished=1)),
-        ([resumed(1, None)], Moments()),
+        ([finished(5)], ItemTimes(finished=5)),
+        ([resumed(1, JobStatus.QUEUED)], ItemTimes(submitted=1, submits=1)),
+        ([resumed(1, JobStatus.PROCESSING)], ItemTimes(submitted=1, running=1, submits=1)),
+        ([resumed(1, JobStatus.SUCCESS), finished(1)], ItemTimes(finished=1)),
+        ([resumed(1, None)], ItemTimes()),
     ],
 )
-def test_an_item_has_the_moments_that_were_told_of_it(events, moments):
-    assert history_of(*events).of(0) == moments
+def test_an_item_has_the_moments_that_were_told_of_it(events, times):
+    assert history_of(*events).times_of(0) == times
 
 
 def test_an_item_that_was_submitted_again_waits_again_and_keeps_its_first_submit():
     history = history_of(submitted(1), moved(2, JobStatus.PROCESSING), submitted(9))
-    assert history.of(0) == Moments(submitted=1, submits=2)
+    assert history.times_of(0) == ItemTimes(submitted=1, submits=2)
 
 
 @pytest.mark.parametrize("index", [-1, 1, 5_000])
 def test_an_item_that_was_never_heard_of_has_no_moments(index):
-    assert history_of(submitted(1)).of(index) == Moments()
+    assert history_of(submitted(1)).times_of(index) == ItemTimes()
 
 
 def test_items_are_told_apart_in_whatever_order_they_come():
     history = history_of(submitted(1, index=4), submitted(2, index=0), finished(3, index=4))
-    assert history.of(4) == Moments(submitted=1, finished=3, submits=1)
-    assert history.of(0) == Moments(submitted=2, submits=1)
-    assert history.of(2) == Moments()
+    assert history.times_of(4) == ItemTimes(submitted=1, finished=3, submits=1)
+    assert history.times_of(0) == ItemTimes(submitted=2, submits=1)
+    assert history.times_of(2) == ItemTimes()
 
 
 def test_what_belongs_to_no_item_is_no_moment():
     nobody = (submitted(1, None), moved(2, JobStatus.PROCESSING, None), finished(3, None), saved(4, None))
     history = history_of(*nobody, failed_poll(5, 1, None), NotSubmitted(at=6, error=LOST))
-    assert history.of(0) == Moments()
+    assert history.times_of(0) == ItemTimes()
     assert (history.started, history.ended) == (1, 6)
 
 
@@ -129,7 +129,7 @@ def test_the_whole_is_counted():
 
 
 def test_a_history_of_nothing_has_no_beginning():
-    assert (History().started, History().ended) == (None, None)
+    assert (BatchHistory().started, BatchHistory().ended) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -149,16 +149,16 @@ def test_spans_that_nobody_could_tell_apart_are_one(kind, spans_of, spans, merge
 
 
 def test_a_hundred_thousand_items_take_little_memory():
-    history = History()
+    history = BatchHistory()
     for index in range(100_000):
         history(submitted(float(index), index=index))
-    columns = [value for value in (getattr(history, name) for name in History.__slots__[:-1]) if value]
+    columns = [value for value in (getattr(history, name) for name in BatchHistory.__slots__[:-1]) if value]
     assert sum(sys.getsizeof(column) for column in columns) < 60 * 100_000
 
 
 def test_a_history_survives_pickle():
     history = pickle.loads(pickle.dumps(history_of(submitted(1), throttled(2, 3))))  # noqa: S301
-    assert history.of(0) == Moments(submitted=1, submits=1)
+    assert history.times_of(0) == ItemTimes(submitted=1, submits=1)
     assert history.pauses == [Span(2, 5)]
 
 
@@ -168,8 +168,8 @@ async def test_a_batch_brings_its_history(tmp_path):
     batch = await client.generate_many(["a", "b"], output=tmp_path, on_event=heard.append)
     assert batch.history is not None
     for index in (0, 1):
-        moments = batch.history.of(index)
-        assert None not in (moments.submitted, moments.running, moments.finished, moments.saved)
+        times = batch.history.times_of(index)
+        assert None not in (times.submitted, times.running, times.finished, times.saved)
     assert batch.history.saved_bytes == sum(path.stat().st_size for path in batch.paths)
     assert (batch.history.started, batch.history.ended) == (heard[0].at, heard[-1].at)
 
@@ -181,4 +181,4 @@ async def test_results_that_came_before_the_input_broke_bring_their_history():
 
     with pytest.raises(OSError, match="went away") as caught:
         await KlingClient("key", transport=Service()).generate_many(broken())
-    assert caught.value.batch.history.of(0).submits == 1
+    assert caught.value.batch.history.times_of(0).submits == 1

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from page_reader import read
 
-from kling_async._display.history import History
+from kling_async._display.history import BatchHistory
 from kling_async._display.overview import (
+    failure_reason,
     failures_html,
     figures_html,
     filters_html,
     links_to,
-    reason_of,
     time_line_html,
     when_html,
 )
@@ -55,9 +55,9 @@ def failed(index: int, reason: str | None, status=JobStatus.FAILED) -> Result:
     return result_of(index, state, job=job, error=error_of(job))
 
 
-def history_of(jobs: int, *, seconds: float = 60.0, size: int = 0, extra=()) -> History:
+def history_of(jobs: int, *, seconds: float = 60.0, size: int = 0, extra=()) -> BatchHistory:
     """Jobs that all ran at once for so many seconds, of which a sixth was spent in the queue."""
-    history, ended = History(), BEGAN + seconds
+    history, ended = BatchHistory(), BEGAN + seconds
     events = list(extra)
     for index in range(jobs):
         job = Job(request_id=f"{index}", status=JobStatus.QUEUED)
@@ -107,7 +107,7 @@ def test_a_batch_that_made_nothing_has_no_pace():
 
 
 def test_a_batch_that_heard_nothing_has_no_time():
-    assert set(figures(BatchResult((result_of(),), history=History()))) == {"Videos", "Spend"}
+    assert set(figures(BatchResult((result_of(),), history=BatchHistory()))) == {"Videos", "Spend"}
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_without_failures_there_is_no_table():
     ],
 )
 def test_a_reason_does_not_name_the_job(result, reason):
-    assert reason_of(result) == reason
+    assert failure_reason(result) == reason
 
 
 def test_of_many_results_a_dozen_is_linked():

@@ -20,17 +20,17 @@ from kling_async._display.page import (
     STATES,
     TEXT,
     clock_text,
-    colour_rules,
+    color_rules,
     duration_text,
     escape,
-    isolated,
+    isolate,
     media_source,
     money_text,
     picture_source,
     size_text,
-    tone_of_state,
+    state_class,
+    state_label,
     web_source,
-    words_of_state,
 )
 from kling_async.errors import DownloadError
 from kling_async.jobs import Job, JobStatus, Media, Outcome
@@ -69,19 +69,19 @@ def test_other_text_is_kept(text):
 
 
 def test_text_that_turns_the_direction_of_writing_is_isolated():
-    assert isolated("\u202eevil<") == '<bdi dir="auto">\u202eevil&lt;</bdi>'
+    assert isolate("\u202eevil<") == '<bdi dir="auto">\u202eevil&lt;</bdi>'
 
 
 def test_a_state_reads_as_words():
-    assert words_of_state(result_of(state=ResultState.TIMED_OUT)) == "timed out"
-    assert words_of_state(result_of()) == "succeeded"
-    assert words_of_state(result_of(error=DownloadError("disk full"))) == "made, not saved"
+    assert state_label(result_of(state=ResultState.TIMED_OUT)) == "timed out"
+    assert state_label(result_of()) == "succeeded"
+    assert state_label(result_of(error=DownloadError("disk full"))) == "made, not saved"
 
 
 def test_a_video_that_was_not_saved_is_not_coloured_as_a_success():
-    assert tone_of_state(result_of()) == "succeeded"
-    assert tone_of_state(result_of(state=ResultState.TIMED_OUT)) == "timed_out"
-    assert tone_of_state(result_of(error=DownloadError("disk full"))) == "unsaved"
+    assert state_class(result_of()) == "succeeded"
+    assert state_class(result_of(state=ResultState.TIMED_OUT)) == "timed_out"
+    assert state_class(result_of(error=DownloadError("disk full"))) == "unsaved"
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_every_state_has_its_colour():
 
 
 def test_every_colour_has_a_name_in_both_schemes():
-    light, dark = colour_rules(".here").split("@media screen and (prefers-color-scheme:dark)")
+    light, dark = color_rules(".here").split("@media screen and (prefers-color-scheme:dark)")
     assert light.startswith(".here{")
     assert f"--accent:{ACCENT.light};" in light
     assert f"--accent:{ACCENT.dark};" in dark

@@ -8,7 +8,7 @@ from virtual_service import Service, VirtualLoop
 
 from kling_async import ConfigurationError, KlingClient
 from kling_async._display import progress as room
-from kling_async._display.progress import drawing_of
+from kling_async._display.progress import make_display
 from kling_async.errors import APIConnectionError
 from kling_async.events import Finished
 from kling_async.results import ResultState
@@ -34,7 +34,7 @@ def terminal_of(monkeypatch):
 @pytest.mark.parametrize("wish", [True, "auto"])
 def test_a_terminal_sees_what_its_listener_hears(monkeypatch, wish):
     terminal = terminal_of(monkeypatch)
-    listener, drawing = drawing_of(wish, total=3, saves=True)
+    listener, drawing = make_display(wish, total=3, saves=True)
     assert listener is not None
     error = APIConnectionError("lost")
     with drawing:
@@ -45,11 +45,11 @@ def test_a_terminal_sees_what_its_listener_hears(monkeypatch, wish):
 
 @pytest.mark.parametrize("wish", [True, "auto"])
 def test_nobody_counts_where_nothing_can_be_drawn(wish):
-    assert drawing_of(wish, total=3, saves=True)[0] is None
+    assert make_display(wish, total=3, saves=True)[0] is None
 
 
 def test_nothing_is_drawn_where_it_is_not_wanted():
-    listener, drawing = drawing_of(False, total=None, saves=False)
+    listener, drawing = make_display(False, total=None, saves=False)
     assert listener is None
     with drawing:
         pass
@@ -57,9 +57,9 @@ def test_nothing_is_drawn_where_it_is_not_wanted():
 
 def test_without_rich_only_an_explicit_wish_is_an_error(monkeypatch):
     monkeypatch.setattr(room, "find_spec", lambda name: None)
-    assert drawing_of("auto", total=None, saves=False)[0] is None
+    assert make_display("auto", total=None, saves=False)[0] is None
     with pytest.raises(ConfigurationError, match=r"kling_async\[cli\]"):
-        drawing_of(True, total=None, saves=False)
+        make_display(True, total=None, saves=False)
 
 
 @pytest.mark.parametrize("wish", ["yes", 7, None])

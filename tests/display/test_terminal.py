@@ -11,9 +11,9 @@ from decimal import Decimal
 import pytest
 from rich.console import Console
 
-from kling_async._display.forecast import Forecast
-from kling_async._display.tally import Tally
-from kling_async._display.terminal import Bar, drawn, is_drawable, left_text, traffic
+from kling_async._display.eta import EtaEstimator
+from kling_async._display.progress_counts import ProgressCounts
+from kling_async._display.terminal import Bar, is_drawable, left_text, live_bar, traffic_text
 from kling_async.events import Finished, Submitted
 from kling_async.jobs import Job, JobStatus
 from kling_async.results import ResultState
@@ -27,78 +27,78 @@ def terminal(monkeypatch):
     with os.fdopen(slave, "w") as file, os.fdopen(master, "rb", buffering=0) as screen:
 
         def read() -> str:
-            drawn = b""
+            seen = b""
             while select.select([screen], [], [], 0)[0]:
-                drawn += screen.read(65_536)
-            return drawn.decode()
+                seen += screen.read(65_536)
+            return seen.decode()
 
         yield Console(file=file, width=60, _environ={"TERM": "xterm"}), read
 
 
-def shown(tally: Tally, width: int = 62, forecast: Forecast | None = None) -> list[str]:
+def shown(counts: ProgressCounts, width: int = 62, eta: EtaEstimator | None = None) -> list[str]:
     file = io.StringIO()
-    Console(file=file, width=width).print(Bar(tally, forecast))
+    Console(file=file, width=width).print(Bar(counts, eta))
     return file.getvalue().splitlines()
 
 
-def busy() -> Tally:
-    tally = Tally(total=10, saves=True)
-    tally.queued, tally.running, tally.succeeded, tally.saved, tally.failed = 3, 2, 4, 1, 1
-    return tally
+def busy() -> ProgressCounts:
+    counts = ProgressCounts(total=10, saves=True)
+    counts.queued, counts.running, counts.succeeded, counts.saved, counts.failed = 3, 2, 4, 1, 1
+    return counts
 
 
 def test_a_bar_shows_how_far_a_batch_is_and_each_count_that_is_not_zero():
-    tally = busy()
-    head, line = shown(tally)
+    counts = busy()
+    head, line = shown(counts)
     assert head.rstrip().endswith("5 of 10  0:00")
     assert line.rstrip() == "3 queued · 2 running · 4 done · 1 saved · 1 failed"
-    tally.queued = tally.failed = 0
-    assert shown(tally)[1].rstrip() == "2 running · 4 done · 1 saved"
-    tally.saved = 0
-    assert shown(tally)[1].rstrip() == "2 running · 4 done · 0 saved"
-    tally.saves = False
-    assert shown(tally)[1].rstrip() == "2 running · 4 done"
+    counts.queued = counts.failed = 0
+    assert shown(counts)[1].rstrip() == "2 running · 4 done · 1 saved"
+    counts.saved = 0
+    assert shown(counts)[1].rstrip() == "2 running · 4 done · 0 saved"
+    counts.saves = False
+    assert shown(counts)[1].rstrip() == "2 running · 4 done"
 
 
 def test_what_came_in_and_what_was_spent_stand_at_the_right():
-    tally = busy()
-    tally.saved_bytes, tally.spent_usd = 1_300_000, Decimal("3.5")
-    line = shown(tally, 82)[1].rstrip()
+    counts = busy()
+    counts.saved_bytes, counts.spent_usd = 1_300_000, Decimal("3.5")
+    line = shown(counts, 82)[1].rstrip()
     assert line.startswith("3 queued")
     assert line.endswith("   1.3 MB · $3.50")
     assert len(line) == 80
 
 
 def test_a_narrow_terminal_gets_a_line_more():
-    tally = busy()
-    tally.spent_usd = Decimal("3.5")
-    assert [line.rstrip() for line in shown(tally, 55)[1:]] == [
+    counts = busy()
+    counts.spent_usd = Decimal("3.5")
+    assert [line.rstrip() for line in shown(counts, 55)[1:]] == [
         "3 queued · 2 running · 4 done · 1 saved · 1 failed",
         "$3.50",
     ]
 
 
 def test_the_speed_is_told_while_something_comes_in():
-    tally = busy()
-    tally.saved_bytes = 1_000_000
-    tally.speed.begin(100.0)
-    tally.speed.add(1_000_000, now=101.0)
-    assert traffic(tally, now=101.0).plain == "1.0 MB at 1.1 MB/s"
-    assert traffic(tally, now=200.0).plain == "1.0 MB"
+    counts = busy()
+    counts.saved_bytes = 1_000_000
+    counts.download_rate.begin(100.0)
+    counts.download_rate.add(1_000_000, now=101.0)
+    assert traffic_text(counts, now=101.0).plain == "1.0 MB at 1.1 MB/s"
+    assert traffic_text(counts, now=200.0).plain == "1.0 MB"
 
 
 def test_the_time_left_is_told_once_a_job_has_ended():
-    tally, forecast, now = Tally(total=4), Forecast(), time.time()
+    counts, eta, now = ProgressCounts(total=4), EtaEstimator(), time.time()
     for index in range(4):
         job = Job(request_id=f"{index}", status=JobStatus.QUEUED)
-        for listen in (tally, forecast):
+        for listen in (counts, eta):
             listen(Submitted(at=now - 100, request_id=job.request_id, job=job))
-    assert shown(tally, forecast=forecast)[0].rstrip().endswith("0 of 4  0:00")
-    for listen in (tally, forecast):
+    assert shown(counts, eta=eta)[0].rstrip().endswith("0 of 4  0:00")
+    for listen in (counts, eta):
         listen(Finished(at=now, request_id="0", state=ResultState.SUCCEEDED))
-    assert shown(tally, forecast=forecast)[0].rstrip().endswith(" left)")
-    tally.succeeded = 4
-    assert shown(tally, forecast=forecast)[0].rstrip().endswith("4 of 4  0:00")
+    assert shown(counts, eta=eta)[0].rstrip().endswith(" left)")
+    counts.succeeded = 4
+    assert shown(counts, eta=eta)[0].rstrip().endswith("4 of 4  0:00")
 
 
 @pytest.mark.parametrize(
@@ -117,15 +117,15 @@ def test_the_time_left_is_no_finer_than_anyone_can_know(seconds, text):
 
 
 def test_a_batch_of_unknown_length_has_a_bar_too():
-    head, line = shown(Tally())
+    head, line = shown(ProgressCounts())
     assert head.rstrip().endswith("0 ended  0:00")
     assert line.rstrip() == "starting"
 
 
 def test_what_is_in_the_way_is_a_line_of_its_own_cut_to_the_width():
-    tally = Tally(total=1)
-    tally.note = "[bold]wait " * 20
-    *_, note = shown(tally)
+    counts = ProgressCounts(total=1)
+    counts.note = "[bold]wait " * 20
+    *_, note = shown(counts)
     assert note.startswith("[bold]wait")
     assert note.endswith("…")
     assert len(note) == 60
@@ -133,15 +133,15 @@ def test_what_is_in_the_way_is_a_line_of_its_own_cut_to_the_width():
 
 @pytest.mark.parametrize("width", [20, 80, 200])
 def test_a_bar_is_no_wider_than_can_be_read_and_leaves_room_for_an_echo(width):
-    tally = busy()
-    tally.note = "wait " * 100
-    assert all(len(line.rstrip()) <= min(width - 2, 120) for line in shown(tally, width))
+    counts = busy()
+    counts.note = "wait " * 100
+    assert all(len(line.rstrip()) <= min(width - 2, 120) for line in shown(counts, width))
 
 
 def test_a_terminal_is_drawn_on_and_left_clean(terminal):
     console, read = terminal
-    tally = Tally(total=2)
-    with drawn(Bar(tally), console=console):
+    counts = ProgressCounts(total=2)
+    with live_bar(Bar(counts), console=console):
         pass
     picture = read()
     assert "0 of 2" in picture
@@ -150,7 +150,7 @@ def test_a_terminal_is_drawn_on_and_left_clean(terminal):
 
 def test_nothing_is_drawn_where_it_is_not_wanted(terminal):
     console, read = terminal
-    with drawn(Bar(Tally()), console=console, is_wanted=False):
+    with live_bar(Bar(ProgressCounts()), console=console, is_wanted=False):
         console.print("only this")
     assert read() == "only this\r\n"
 
@@ -159,7 +159,7 @@ def test_a_file_is_no_terminal_even_where_colours_are_forced(tmp_path):
     with (tmp_path / "log").open("w+") as file:
         console = Console(file=file, force_terminal=True)
         assert not is_drawable(console)
-        with drawn(Bar(Tally()), console=console):
+        with live_bar(Bar(ProgressCounts()), console=console):
             pass
         assert (tmp_path / "log").read_text() == ""
 
@@ -171,7 +171,7 @@ def test_lines_of_a_log_go_above_the_drawing_and_their_handlers_get_their_stream
     held, other = logging.StreamHandler(), logging.StreamHandler(io.StringIO())
     logger = logging.getLogger("of the test")
     monkeypatch.setattr(logger, "handlers", [held, other])
-    with drawn(Bar(Tally(total=2)), console=console):
+    with live_bar(Bar(ProgressCounts(total=2)), console=console):
         assert held.stream is sys.stderr is not console.file
         logger.warning("a line of the log")
         assert "a line of the log" in read()
@@ -183,9 +183,9 @@ def test_where_a_drawing_is_there_is_no_place_for_a_second(terminal, monkeypatch
     console, read = terminal
     monkeypatch.setattr(sys, "stderr", console.file)
     first, second = (Console(stderr=True, width=60, _environ={"TERM": "xterm"}) for _ in range(2))
-    with drawn(Bar(Tally(total=1)), console=first):
+    with live_bar(Bar(ProgressCounts(total=1)), console=first):
         assert not is_drawable(second)
-        with drawn(Bar(Tally(total=777)), console=second):
+        with live_bar(Bar(ProgressCounts(total=777)), console=second):
             pass
     assert "777" not in read()
     assert is_drawable(second)

@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 
 from kling_async._display.tiles import (
     AMBER,
+    COLORS,
     GREY,
     RED,
     SLATE,
     TEAL,
-    TONES,
     VIOLET,
     Tile,
-    drawn,
-    folded,
-    joined,
-    tile_of,
-    tile_of_job,
+    fold,
+    join,
+    make_job_tile,
+    make_tile,
+    render_tile,
 )
 from kling_async.errors import DownloadError, JobFailedError, WaitTimeoutError
 from kling_async.jobs import Job, JobStatus, Media, Outcome
@@ -57,7 +57,7 @@ def result_of(prompt="rain", state=ResultState.SUCCEEDED, **fields) -> Result:
 
 
 def page_of(result: Result, tmp_path: Path = Path(), **options) -> Page:
-    return Page(drawn(tile_of(result, beside=tmp_path, **options)))
+    return Page(render_tile(make_tile(result, beside=tmp_path, **options)))
 
 
 def test_a_video_at_the_service_is_played_from_there_and_not_loaded_before():
@@ -128,8 +128,8 @@ def test_text_from_outside_stays_text(text):
     result = Result(index=0, request=None, state=ResultState.FAILED, job=job)
     for page in (
         page_of(result),
-        Page(drawn(tile_of_job(job))),
-        Page(drawn(tile_of_job(job_of(JobStatus.UNKNOWN, raw={"status": text})))),
+        Page(render_tile(make_job_tile(job))),
+        Page(render_tile(make_job_tile(job_of(JobStatus.UNKNOWN, raw={"status": text})))),
     ):
         assert page.tags <= {"div", "span", "bdi", "a", "video", "details", "summary"}
         assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
@@ -143,22 +143,22 @@ def test_no_text_leaves_its_place(prompt, words, trouble):
         name="#0",
         prompt=prompt,
         words=words,
-        tone=TEAL,
+        color=TEAL,
         facts=(words,),
         trouble=trouble,
         source=VIDEO,
         path=Path("a"),
         picture=PICTURE,
     )
-    page = Page(drawn(tile))
+    page = Page(render_tile(tile))
     assert page.tags <= {"div", "span", "bdi", "a", "video", "details", "summary"}
 
 
 def test_a_long_text_is_cut_and_the_whole_of_it_is_there():
-    page = Page(folded("word " * 100, 50))
+    page = Page(fold("word " * 100, 50))
     assert page.first("details") is not None
     assert "word " * 100 in page.text
-    assert Page(folded("word", 4)).first("details") is None
+    assert Page(fold("word", 4)).first("details") is None
 
 
 def test_a_failure_shows_its_state_and_the_services_own_words():
@@ -197,17 +197,17 @@ def test_time_and_cost_are_shown_where_they_are_known():
     ],
 )
 def test_no_time_is_made_up(job):
-    assert tile_of_job(job).facts == ()
+    assert make_job_tile(job).facts == ()
 
 
 def test_a_job_shows_itself_by_its_id_and_status():
     job = job_of(JobStatus.PROCESSING, video=None, payload={"prompt": "rain"})
-    assert Page(drawn(tile_of_job(job))).text == "● processingjob-1 rain"
+    assert Page(render_tile(make_job_tile(job))).text == "● processingjob-1 rain"
 
 
 @pytest.mark.parametrize("payload", [{}, {"prompt": None}, {"prompt": 7}])
 def test_a_prompt_that_the_service_does_not_echo_is_not_made_up(payload):
-    assert "no prompt known" in Page(drawn(tile_of_job(job_of(payload=payload)))).text
+    assert "no prompt known" in Page(render_tile(make_job_tile(job_of(payload=payload)))).text
 
 
 def test_an_item_that_was_no_request_has_no_prompt():
@@ -216,22 +216,22 @@ def test_an_item_that_was_no_request_has_no_prompt():
 
 
 def test_every_state_has_a_colour():
-    assert set(ResultState) <= set(TONES)
-    assert {status for status in JobStatus if status.is_final} <= set(TONES)
-    assert tile_of_job(job_of(JobStatus.QUEUED)).tone == SLATE
+    assert set(ResultState) <= set(COLORS)
+    assert {status for status in JobStatus if status.is_final} <= set(COLORS)
+    assert make_job_tile(job_of(JobStatus.QUEUED)).color == SLATE
 
 
 @pytest.mark.parametrize(
-    "tone, ground",
+    "color, ground",
     list(product([TEAL, AMBER, RED, VIOLET, SLATE, GREY], ["#ffffff", "#f3f3f3", "#111111", "#1f1f1f"])),
 )
-def test_a_dot_stands_out_from_the_grounds_of_notebooks(tone, ground):
-    low, high = sorted(map(luminance, (tone, ground)))
+def test_a_dot_stands_out_from_the_grounds_of_notebooks(color, ground):
+    low, high = sorted(map(luminance, (color, ground)))
     assert (high + 0.05) / (low + 0.05) >= 3
 
 
 def test_facts_that_are_empty_leave_no_gap():
-    assert joined(["a", "", "b"]) == "a · b"
+    assert join(["a", "", "b"]) == "a · b"
 
 
 def luminance(colour: str) -> float:

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from page_reader import read
 
-from kling_async._display.history import History, Span
+from kling_async._display.history import BatchHistory, Span
 from kling_async._display.timeline import (
     Row,
-    Stretch,
+    Segment,
     TimeLine,
     area_picture,
     axis_picture,
@@ -46,7 +46,7 @@ def life(index, *, submitted, running=None, finished=None, saved=None):
 
 
 def line_of(*lives, states=(), extra=()) -> TimeLine:
-    history = History()
+    history = BatchHistory()
     events = [event for number, times in enumerate(lives) for event in life(number, **times)]
     for event in sorted([*events, *extra], key=lambda event: event.at):
         history(event)
@@ -68,7 +68,7 @@ def many(number: int, *, at_once: int, seconds: float = 10.0) -> list[dict[str, 
 
 
 @pytest.mark.parametrize(
-    "times, state, stretches",
+    "times, state, segments",
     [
         (
             {"submitted": 1, "running": 3, "finished": 7, "saved": 8},
@@ -85,10 +85,10 @@ def many(number: int, *, at_once: int, seconds: float = 10.0) -> list[dict[str, 
         ({"submitted": 1, "running": 5}, ResultState.SUCCEEDED, [("queued", 1, 5), ("running", 5, 5)]),
     ],
 )
-def test_a_job_is_drawn_stage_by_stage_and_ends_in_the_colour_of_its_state(times, state, stretches):
+def test_a_job_is_drawn_stage_by_stage_and_ends_in_the_colour_of_its_state(times, state, segments):
     (row,) = line_of(times, states=[state]).rows
-    assert row.stretches == tuple(Stretch(kind, Span(began, ended)) for kind, began, ended in stretches)
-    assert (row.began, row.ended) == (stretches[0][1], stretches[-1][2])
+    assert row.segments == tuple(Segment(kind, Span(began, ended)) for kind, began, ended in segments)
+    assert (row.began, row.ended) == (segments[0][1], segments[-1][2])
 
 
 def test_the_time_of_a_download_is_not_the_services():
@@ -97,14 +97,14 @@ def test_the_time_of_a_download_is_not_the_services():
 
 
 def test_a_video_that_was_not_saved_leaves_a_mark_at_the_end_of_its_job_above_all_bars():
-    history = History()
+    history = BatchHistory()
     lives = [life(0, submitted=0, running=10, finished=50), life(1, submitted=49.9, finished=50)]
     for event in sorted([*chain(*lives, life(2, submitted=0, finished=100))], key=lambda event: event.at):
         history(event)
     lost = DownloadError("disk full")
     line = time_line([result_of(0, error=lost), result_of(1, error=lost), result_of(2)], history)
     assert line is not None
-    assert line.rows[0].stretches[-1] == Stretch("unsaved", Span(50, 50))
+    assert line.rows[0].segments[-1] == Segment("unsaved", Span(50, 50))
     assert line.rows[0].seconds == 50
     *_, marks = read(rows_picture(line)).all("path")
     assert marks.attributes["class"] == "unsaved"
@@ -113,7 +113,7 @@ def test_a_video_that_was_not_saved_leaves_a_mark_at_the_end_of_its_job_above_al
 
 
 def test_a_batch_of_which_nothing_was_submitted_has_no_time_line():
-    history = History()
+    history = BatchHistory()
     assert time_line([result_of(0)], history) is None
     history(Finished(at=1, index=0, state=ResultState.NOT_SUBMITTED))
     assert time_line([result_of(0, ResultState.NOT_SUBMITTED)], history) is None
@@ -267,6 +267,6 @@ def test_a_batch_that_took_no_time_can_be_drawn():
 
 
 def test_times_beyond_the_picture_are_drawn_at_its_edge():
-    row = Row(result_of(0), (Stretch("queued", Span(-5.0, 50.0)),))
+    row = Row(result_of(0), (Segment("queued", Span(-5.0, 50.0)),))
     line = TimeLine(whole=Span(0.0, 10.0), rows=(row,))
     assert (line.units(-5.0), line.units(50.0)) == (0, 10_000)

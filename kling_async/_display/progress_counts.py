@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import attrs
 
-from kling_async._display.speed import Speed
+from kling_async._display.moving_rate import MovingRate
 from kling_async.events import (
     Downloaded,
     Downloading,
@@ -27,7 +27,7 @@ from kling_async.results import ResultState
 
 
 @attrs.define(eq=False, kw_only=True)
-class Tally:
+class ProgressCounts:
     """Counts of a batch under way; pass it as `on_event`. A thread that draws may read it at any time."""
 
     total: int | None = None
@@ -47,7 +47,7 @@ class Tally:
     """Items that ended without a job."""
     saved_bytes: int = attrs.field(init=False, default=0)
     """The size of the videos that were saved."""
-    speed: Speed = attrs.field(init=False, factory=Speed)
+    download_rate: MovingRate = attrs.field(init=False, factory=MovingRate)
     """Bytes a second of late, by the time of the events."""
     before: int = attrs.field(init=False, default=0)
     """Videos that an earlier run made and saved; they are among the others' counts too."""
@@ -124,18 +124,18 @@ class Tally:
                 # What was here before the first of them came at another time.
                 before = self._fetched.get(request_id, size_bytes)
                 self._fetched[request_id] = size_bytes
-                self.speed.add(max(size_bytes - before, 0), now=event.at)
+                self.download_rate.add(max(size_bytes - before, 0), now=event.at)
             case Downloaded(request_id=request_id, size_bytes=size_bytes):
                 self.saved += 1
                 self.saved_bytes += size_bytes
                 before = self._fetched.pop(request_id, 0)
-                self.speed.add(max(size_bytes - before, 0), now=event.at)
+                self.download_rate.add(max(size_bytes - before, 0), now=event.at)
                 self._forget(request_id)
             case Spent(cost_usd=cost_usd, total_usd=total_usd):
                 self.bought_usd = (self.bought_usd or 0) + cost_usd
                 self.spent_usd = total_usd
             case _:
-                self.note = note_of(event) or self.note
+                self.note = describe_trouble(event) or self.note
                 return
         self.note = None
 
@@ -158,7 +158,7 @@ class Tally:
             self._here.remove(event.request_id)
             return
         if is_made and self.saves:
-            self.speed.begin(event.at)
+            self.download_rate.begin(event.at)
         may_be_fetched = self.saves if is_made else event.state is ResultState.TIMED_OUT
         if may_be_fetched and event.request_id is not None:
             self._move(event.request_id, JobStatus.SUCCESS if is_made else None)
@@ -181,7 +181,7 @@ class Tally:
             self.queued += change
 
 
-def note_of(event: Event) -> str | None:
+def describe_trouble(event: Event) -> str | None:
     """A sentence for an event that tells of trouble; None for any other."""
     match event:
         case Throttled(delay=delay):

@@ -7,9 +7,9 @@ from enum import Enum, auto
 
 import attrs
 
-from kling_async._display.page import duration_text, escape, isolated, money_text
-from kling_async._display.tally import Tally
-from kling_async._display.tiles import AMBER, FAINT, GROUND, RED, TEAL, dot, framed, joined
+from kling_async._display.page import duration_text, escape, isolate, money_text
+from kling_async._display.progress_counts import ProgressCounts
+from kling_async._display.tiles import AMBER, FAINT, GROUND, RED, TEAL, dot, join, wrap
 
 _PALE_TEAL = "rgba(20,145,127,.5)"
 _PALE_GREY = "rgba(128,128,128,.5)"
@@ -20,20 +20,20 @@ _HOUR = 3600.0
 _SOON = 10.0
 
 
-class Stage(Enum):
+class BatchPhase(Enum):
     """How far a batch is as a whole."""
 
-    UNDER_WAY = auto()
+    RUNNING = auto()
     DONE = auto()
     STOPPED = auto()
     """Left before its end, by the caller or by an error."""
 
 
 @attrs.frozen(kw_only=True)
-class View:
+class ProgressView:
     """A batch as it stands at one moment."""
 
-    tally: Tally
+    counts: ProgressCounts
     seconds: float
     """Since it began."""
     pace: float = 0.0
@@ -42,43 +42,43 @@ class View:
     """Until it ends, if all goes on as it went; None where nobody can know yet."""
     is_kept: bool = False
     """Whether a journal knows all of it, so that the same call goes on where it stopped."""
-    stage: Stage = Stage.UNDER_WAY
+    phase: BatchPhase = BatchPhase.RUNNING
 
     def html(self) -> str:
         """Some lines and a bar."""
-        counts = "&emsp;".join(_spot(*count) for count in self._counts())
-        return framed(
+        line = "&emsp;".join(_spot(*count) for count in self._labelled_counts())
+        return wrap(
             f'<div style="display:flex;justify-content:space-between;gap:16px;{_WIDEST}">'
             f"<strong>{self._headline()}</strong>"
             f'<span style="{FAINT}">{self._times()}</span></div>',
-            _bar(self.tally),
-            f'<div style="{_WIDEST}">{counts}</div>' if counts else "",
-            f'<div style="{_WIDEST}">{dot(AMBER)} {isolated(self._note)}</div>' if self._note else "",
-            self._way_on() if self.stage is Stage.STOPPED and self.tally.open_ids else "",
+            _bar(self.counts),
+            f'<div style="{_WIDEST}">{line}</div>' if line else "",
+            f'<div style="{_WIDEST}">{dot(AMBER)} {isolate(self._note)}</div>' if self._note else "",
+            self._way_on() if self.phase is BatchPhase.STOPPED and self.counts.open_ids else "",
         )
 
     def text(self) -> str:
         """The same in one line."""
-        counts = [f"{count:,} {word}" for count, word, _ in self._counts()]
-        return joined([self._headline(), *counts, self._times(), self._note or ""])
+        words = [f"{count:,} {word}" for count, word, _ in self._labelled_counts()]
+        return join([self._headline(), *words, self._times(), self._note or ""])
 
     @property
     def _note(self) -> str | None:
-        return self.tally.note if self.stage is Stage.UNDER_WAY else None
+        return self.counts.note if self.phase is BatchPhase.RUNNING else None
 
     def _headline(self) -> str:
-        tally = self.tally
-        total = f" of {tally.total:,}" if tally.total is not None else ""
-        if self.stage is Stage.UNDER_WAY:
-            return f"{tally.ended:,}{total} ended"
-        stopped = "Stopped: " if self.stage is Stage.STOPPED else ""
-        return f"{stopped}{tally.succeeded:,}{total} videos made"
+        counts = self.counts
+        total = f" of {counts.total:,}" if counts.total is not None else ""
+        if self.phase is BatchPhase.RUNNING:
+            return f"{counts.ended:,}{total} ended"
+        stopped = "Stopped: " if self.phase is BatchPhase.STOPPED else ""
+        return f"{stopped}{counts.succeeded:,}{total} videos made"
 
     def _times(self) -> str:
         """What was spent, how fast, how long, and how long still."""
-        spent = self.tally.spent_usd
-        is_open = self.stage is Stage.UNDER_WAY and self.tally.total is not None
-        return joined(
+        spent = self.counts.spent_usd
+        is_open = self.phase is BatchPhase.RUNNING and self.counts.total is not None
+        return join(
             [
                 f"{money_text(spent)} spent" if spent is not None else "",
                 pace_text(self.pace),
@@ -89,33 +89,33 @@ class View:
 
     def _way_on(self) -> str:
         """What goes on without us, and what picks it up."""
-        tally = self.tally
-        alive = len(tally.running_ids)
-        made = len(tally.open_ids) - alive
+        counts = self.counts
+        alive = len(counts.running_ids)
+        made = len(counts.open_ids) - alive
         told = [
             f"{alive:,} {'job goes' if alive == 1 else 'jobs go'} on at the service" if alive else "",
             f"{made:,} {'video is' if made == 1 else 'videos are'} made and not saved" if made else "",
         ]
         advice = (
-            "Run the cell again: the journal picks up everything." if self.is_kept else _lines_to_run(tally)
+            "Run the cell again: the journal picks up everything." if self.is_kept else _lines_to_run(counts)
         )
         return f'<div style="{_WIDEST}">{dot(AMBER)} {"; ".join(filter(None, told))}.</div>{advice}'
 
-    def _counts(self) -> list[tuple[int, str, str | None]]:
+    def _labelled_counts(self) -> list[tuple[int, str, str | None]]:
         """Each count that is not zero, its word and its colour, from the start of an item's life to its end."""
-        tally = self.tally
-        is_over, is_done = self.stage is not Stage.UNDER_WAY, self.stage is Stage.DONE
-        unsaved = tally.unsaved
-        kept = tally.succeeded - unsaved
-        counts = (
-            (tally.waiting, "waiting", None),
-            (tally.queued, "queued", _PALE_GREY),
-            (tally.running, "running", _PALE_TEAL),
+        counts = self.counts
+        is_over, is_done = self.phase is not BatchPhase.RUNNING, self.phase is BatchPhase.DONE
+        unsaved = counts.unsaved
+        kept = counts.succeeded - unsaved
+        parts = (
+            (counts.waiting, "waiting", None),
+            (counts.queued, "queued", _PALE_GREY),
+            (counts.running, "running", _PALE_TEAL),
             (unsaved, "not saved" if is_over else "being saved", AMBER if is_over else TEAL),
-            (0 if is_done else kept, "saved" if tally.saves else "made", TEAL),
-            (tally.failed, "failed", RED),
+            (0 if is_done else kept, "saved" if counts.saves else "made", TEAL),
+            (counts.failed, "failed", RED),
         )
-        return [count for count in counts if count[0] > 0]
+        return [part for part in parts if part[0] > 0]
 
 
 def pace_text(per_second: float) -> str:
@@ -143,25 +143,25 @@ def left_text(seconds: float | None) -> str:
     return f"about {seconds / _HOUR:,.1f} h left"
 
 
-def _spot(count: int, word: str, tone: str | None) -> str:
-    spot = dot(tone) if tone else f'<span aria-hidden="true" style="{FAINT}">\N{WHITE CIRCLE}</span>'
+def _spot(count: int, word: str, color: str | None) -> str:
+    spot = dot(color) if color else f'<span aria-hidden="true" style="{FAINT}">\N{WHITE CIRCLE}</span>'
     return f'<span style="white-space:nowrap">{spot} {count:,} {word}</span>'
 
 
-def _bar(tally: Tally) -> str:
+def _bar(counts: ProgressCounts) -> str:
     """Shares of the whole, side by side; nothing where nobody knows how much the whole is."""
-    if not tally.total:
+    if not counts.total:
         return ""
     shares = (
-        (tally.succeeded, TEAL),
-        (tally.failed, RED),
-        (tally.running, _PALE_TEAL),
-        (tally.queued, _PALE_GREY),
+        (counts.succeeded, TEAL),
+        (counts.failed, RED),
+        (counts.running, _PALE_TEAL),
+        (counts.queued, _PALE_GREY),
     )
     pieces = "".join(
-        f'<span style="display:inline-block;height:8px;width:{100 * count / tally.total:.3f}%;background:{tone}">'
+        f'<span style="display:inline-block;height:8px;width:{100 * count / counts.total:.3f}%;background:{color}">'
         "</span>"
-        for count, tone in shares
+        for count, color in shares
         if count
     )
     style = (
@@ -169,17 +169,17 @@ def _bar(tally: Tally) -> str:
         f"{_WIDEST};{GROUND}"
     )
     return (
-        f'<div role="progressbar" aria-label="videos ended" aria-valuemin="0" aria-valuemax="{tally.total}" '
-        f'aria-valuenow="{tally.ended}" style="{style}">{pieces}</div>'
+        f'<div role="progressbar" aria-label="videos ended" aria-valuemin="0" aria-valuemax="{counts.total}" '
+        f'aria-valuenow="{counts.ended}" style="{style}">{pieces}</div>'
     )
 
 
-def _lines_to_run(tally: Tally) -> str:
+def _lines_to_run(counts: ProgressCounts) -> str:
     """A cell that waits for the jobs by their ids."""
-    ids = tally.open_ids
+    ids = counts.open_ids
     more = f"  # and {len(ids) - _MOST_IDS:,} more" if len(ids) > _MOST_IDS else ""
     listed = "".join(f"    {request_id!r},\n" for request_id in ids[:_MOST_IDS])
-    step = 'await client.download(job, "videos/")' if tally.saves else "print(job.video_url)"
+    step = 'await client.download(job, "videos/")' if counts.saves else "print(job.video_url)"
     code = f"for request_id in [\n{listed}]:{more}\n    job = await client.wait(request_id)\n    {step}"
     return (
         f'<details style="{_WIDEST}"><summary style="cursor:pointer">Pick up with these lines</summary>'

@@ -5,27 +5,27 @@ from decimal import Decimal
 import pytest
 from html_page import Page
 
-from kling_async._display.live import Stage, View, left_text, pace_text
-from kling_async._display.tally import Tally
+from kling_async._display.progress_counts import ProgressCounts
+from kling_async._display.progress_view import BatchPhase, ProgressView, left_text, pace_text
 from kling_async.jobs import JobStatus
 
 HOSTILE = '</div><script>alert(1)</script><img src=x onerror="alert(1)">'
 
 
-def tally_of(*, total: int | None = 10, saves: bool = False, **counts) -> Tally:
-    tally = Tally(total=total, saves=saves)
-    for name, value in counts.items():
-        setattr(tally, name, value)
-    return tally
+def count_events(*, total: int | None = 10, saves: bool = False, **values) -> ProgressCounts:
+    counts = ProgressCounts(total=total, saves=saves)
+    for name, value in values.items():
+        setattr(counts, name, value)
+    return counts
 
 
-def text_of(tally: Tally, **fields) -> str:
-    return Page(View(tally=tally, **{"seconds": 42.0, **fields}).html()).text
+def text_of(counts: ProgressCounts, **fields) -> str:
+    return Page(ProgressView(counts=counts, **{"seconds": 42.0, **fields}).html()).text
 
 
 def test_each_count_that_is_not_zero_is_shown_and_what_is_not_submitted_waits():
-    tally = tally_of(queued=1, running=2, succeeded=3, failed=1)
-    text = text_of(tally, seconds_left=200.0, pace=5 / 60)
+    counts = count_events(queued=1, running=2, succeeded=3, failed=1)
+    text = text_of(counts, seconds_left=200.0, pace=5 / 60)
     for words in (
         "4 of 10 ended",
         "5 a minute",
@@ -37,15 +37,15 @@ def test_each_count_that_is_not_zero_is_shown_and_what_is_not_submitted_waits():
         "about 3 min left",
     ):
         assert words in text
-    tally.failed = 0
-    assert "failed" not in text_of(tally)
+    counts.failed = 0
+    assert "failed" not in text_of(counts)
 
 
 def test_the_line_of_text_says_the_same():
-    tally = tally_of(queued=1, succeeded=3)
-    tally.note = "the service asks for patience"
-    tally.spent_usd = Decimal("1.05")
-    view = View(tally=tally, seconds=42.0, pace=4 / 60)
+    counts = count_events(queued=1, succeeded=3)
+    counts.note = "the service asks for patience"
+    counts.spent_usd = Decimal("1.05")
+    view = ProgressView(counts=counts, seconds=42.0, pace=4 / 60)
     assert view.text() == (
         "3 of 10 ended · 6 waiting · 1 queued · 3 made · $1.05 spent · 4 a minute · 42 s · time left not known yet · "
         "the service asks for patience"
@@ -53,21 +53,21 @@ def test_the_line_of_text_says_the_same():
 
 
 def test_what_is_saved_is_told_apart_from_what_is_being_saved():
-    tally = tally_of(saves=True, succeeded=5, saved=3)
-    assert "2 being saved" in text_of(tally)
-    assert "3 saved" in text_of(tally)
-    assert "2 not saved" in text_of(tally, stage=Stage.DONE)
-    assert "2 not saved" in text_of(tally, stage=Stage.STOPPED)
-    assert "3 saved" in text_of(tally, stage=Stage.STOPPED)
+    counts = count_events(saves=True, succeeded=5, saved=3)
+    assert "2 being saved" in text_of(counts)
+    assert "3 saved" in text_of(counts)
+    assert "2 not saved" in text_of(counts, phase=BatchPhase.DONE)
+    assert "2 not saved" in text_of(counts, phase=BatchPhase.STOPPED)
+    assert "3 saved" in text_of(counts, phase=BatchPhase.STOPPED)
 
 
 def test_an_end_without_trouble_needs_no_counts():
-    text = text_of(tally_of(saves=True, succeeded=10, saved=10), seconds=412.0, stage=Stage.DONE)
+    text = text_of(count_events(saves=True, succeeded=10, saved=10), seconds=412.0, phase=BatchPhase.DONE)
     assert text == "10 of 10 videos made6 min 52 s"
 
 
 def test_the_bar_has_the_shares_of_the_whole():
-    page = Page(View(tally=tally_of(succeeded=5, failed=1, queued=2), seconds=1.0).html())
+    page = Page(ProgressView(counts=count_events(succeeded=5, failed=1, queued=2), seconds=1.0).html())
     assert page.values_of("role") == ["progressbar"]
     assert (page.values_of("aria-valuenow"), page.values_of("aria-valuemax")) == (["6"], ["10"])
     widths = [style for style in page.values_of("style") if "width:50.000%" in style]
@@ -76,31 +76,31 @@ def test_the_bar_has_the_shares_of_the_whole():
 
 @pytest.mark.parametrize("total", [None, 0])
 def test_without_a_whole_there_is_no_bar(total):
-    page = Page(View(tally=tally_of(total=total, succeeded=5), seconds=1.0).html())
+    page = Page(ProgressView(counts=count_events(total=total, succeeded=5), seconds=1.0).html())
     assert page.values_of("role") == []
     assert "5" in page.text
 
 
 def test_nobody_guesses_the_end_of_a_batch_of_unknown_length():
-    assert "left" not in text_of(tally_of(total=None, succeeded=5), seconds_left=10.0)
+    assert "left" not in text_of(count_events(total=None, succeeded=5), seconds_left=10.0)
 
 
 def test_what_is_in_the_way_is_text_and_gone_at_the_end():
-    tally = tally_of(queued=1, note=HOSTILE)
-    page = Page(View(tally=tally, seconds=1.0).html())
+    counts = count_events(queued=1, note=HOSTILE)
+    page = Page(ProgressView(counts=counts, seconds=1.0).html())
     assert HOSTILE in page.text
     assert not {"script", "img"} & page.tags
-    assert HOSTILE not in text_of(tally, stage=Stage.DONE)
+    assert HOSTILE not in text_of(counts, phase=BatchPhase.DONE)
 
 
 def stopped(number: int, *, saves: bool, made: int = 0, is_kept: bool = False) -> str:
-    tally = tally_of(total=100, saves=saves)
-    tally._open = {
+    counts = count_events(total=100, saves=saves)
+    counts._open = {
         f"job-{index}": JobStatus.QUEUED if index < number else JobStatus.SUCCESS
         for index in range(number + made)
     }
-    tally.queued = number
-    return text_of(tally, stage=Stage.STOPPED, is_kept=is_kept)
+    counts.queued = number
+    return text_of(counts, phase=BatchPhase.STOPPED, is_kept=is_kept)
 
 
 def test_a_stop_says_what_goes_on_and_gives_the_lines_that_pick_it_up():
@@ -147,15 +147,15 @@ def test_of_many_jobs_the_first_are_named_and_the_rest_counted():
 
 
 def test_a_stop_that_left_nothing_behind_offers_nothing():
-    text = text_of(tally_of(total=3, succeeded=1), stage=Stage.STOPPED)
+    text = text_of(count_events(total=3, succeeded=1), phase=BatchPhase.STOPPED)
     assert "go on" not in text
     assert "Stopped: 1 of 3 videos made" in text
 
 
 def test_an_id_from_the_service_stays_text():
-    tally = tally_of(saves=True)
-    tally._open = {f"'{HOSTILE}": JobStatus.QUEUED}
-    page = Page(View(tally=tally, seconds=1.0, stage=Stage.STOPPED).html())
+    counts = count_events(saves=True)
+    counts._open = {f"'{HOSTILE}": JobStatus.QUEUED}
+    page = Page(ProgressView(counts=counts, seconds=1.0, phase=BatchPhase.STOPPED).html())
     assert not {"script", "img"} & page.tags
     assert HOSTILE in page.text.replace("\\", "")
 

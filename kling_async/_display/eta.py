@@ -12,7 +12,7 @@ _LEAST_SHARE = 0.1
 
 
 @attrs.define(eq=False)
-class Forecast:
+class EtaEstimator:
     """Hears a batch's events and learns how long its jobs take, and how many are alive at once."""
 
     _began: float | None = attrs.field(init=False, default=None)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kling_async._display.forecast import Forecast
+from kling_async._display.eta import EtaEstimator
 from kling_async.errors import KlingError
 from kling_async.events import Finished, PollFailed, Resumed, StatusChanged, SubmitReconciled, Submitted
 from kling_async.jobs import Job, JobStatus
@@ -25,11 +25,11 @@ def moved(name: str, at: float, status: JobStatus):
     return StatusChanged(at=at, request_id=name, status=status, previous=JobStatus.QUEUED)
 
 
-def forecast_of(*events) -> Forecast:
-    forecast = Forecast()
+def estimate(*events) -> EtaEstimator:
+    eta = EtaEstimator()
     for event in events:
-        forecast(event)
-    return forecast
+        eta(event)
+    return eta
 
 
 @pytest.mark.parametrize(
@@ -44,26 +44,24 @@ def forecast_of(*events) -> Forecast:
     ],
 )
 def test_nobody_knows_before_a_job_has_ended(events):
-    assert forecast_of(*events).seconds_left(waiting=3, now=5.0) is None
+    assert estimate(*events).seconds_left(waiting=3, now=5.0) is None
 
 
 def test_nothing_is_left_when_all_have_ended():
-    assert forecast_of(submitted("a", 0.0), finished("a", 60.0)).seconds_left(waiting=0, now=60.0) == 0.0
+    assert estimate(submitted("a", 0.0), finished("a", 60.0)).seconds_left(waiting=0, now=60.0) == 0.0
 
 
 @pytest.mark.parametrize("kind", [Submitted, SubmitReconciled])
 def test_jobs_one_after_the_other_take_as_long_as_they_took(kind):
-    forecast = forecast_of(submitted("a", 0.0), finished("a", 60.0), submitted("b", 60.0, kind))
-    assert forecast.seconds_left(waiting=2, now=60.0) == pytest.approx(180.0)
+    eta = estimate(submitted("a", 0.0), finished("a", 60.0), submitted("b", 60.0, kind))
+    assert eta.seconds_left(waiting=2, now=60.0) == pytest.approx(180.0)
 
 
 def test_what_a_job_has_lived_already_counts():
-    forecast = forecast_of(*(submitted(name, 0.0) for name in "abcd"), finished("a", 60.0))
-    late = forecast.seconds_left(waiting=0, now=60.0)
-    forecast = forecast_of(
-        submitted("a", 0.0), *(submitted(name, 50.0) for name in "bcd"), finished("a", 60.0)
-    )
-    early = forecast.seconds_left(waiting=0, now=60.0)
+    eta = estimate(*(submitted(name, 0.0) for name in "abcd"), finished("a", 60.0))
+    late = eta.seconds_left(waiting=0, now=60.0)
+    eta = estimate(submitted("a", 0.0), *(submitted(name, 50.0) for name in "bcd"), finished("a", 60.0))
+    early = eta.seconds_left(waiting=0, now=60.0)
     assert late is not None
     assert early is not None
     assert early > late
@@ -72,46 +70,44 @@ def test_what_a_job_has_lived_already_counts():
 def test_the_last_item_to_be_submitted_has_its_whole_life_before_it():
     events = [submitted(str(number), 0.0) for number in range(50)]
     events += [finished(str(number), 60.0) for number in range(50)]
-    assert forecast_of(*events).seconds_left(waiting=1, now=60.0) == pytest.approx(60.0)
+    assert estimate(*events).seconds_left(waiting=1, now=60.0) == pytest.approx(60.0)
 
 
 def test_a_job_that_is_overdue_is_still_expected():
-    forecast = forecast_of(submitted("a", 0.0), submitted("b", 0.0), finished("a", 60.0))
-    left = forecast.seconds_left(waiting=0, now=10_000.0)
+    eta = estimate(submitted("a", 0.0), submitted("b", 0.0), finished("a", 60.0))
+    left = eta.seconds_left(waiting=0, now=10_000.0)
     assert left is not None
     assert left >= 6.0
 
 
 def test_a_job_that_failed_and_is_submitted_again_is_not_waited_for_twice():
-    forecast = forecast_of(
+    eta = estimate(
         submitted("a", 0.0), moved("a", 60.0, JobStatus.FAILED), submitted("b", 60.0), finished("b", 120.0)
     )
-    assert forecast.seconds_left(waiting=0, now=120.0) == 0.0
+    assert eta.seconds_left(waiting=0, now=120.0) == 0.0
 
 
 @pytest.mark.parametrize("created_at, left", [(datetime.fromtimestamp(40.0, UTC), 40.0), (None, 60.0)])
 def test_a_job_of_an_earlier_run_has_lived_already_where_that_is_known(created_at, left):
     job = Job(request_id="b", status=JobStatus.PROCESSING, created_at=created_at)
-    forecast = forecast_of(
-        submitted("a", 0.0), finished("a", 60.0), Resumed(at=60.0, request_id="b", job=job)
-    )
+    eta = estimate(submitted("a", 0.0), finished("a", 60.0), Resumed(at=60.0, request_id="b", job=job))
     events = [Finished(at=60.0 + left, request_id="b", state=ResultState.SUCCEEDED), submitted("c", 200.0)]
     for event in events:
-        forecast(event)
-    assert forecast._sum_of_times == pytest.approx(120.0)
+        eta(event)
+    assert eta._sum_of_times == pytest.approx(120.0)
 
 
 @pytest.mark.parametrize("job", [None, Job(request_id="a", status=JobStatus.SUCCESS)])
 def test_what_an_earlier_run_has_finished_is_not_waited_for(job):
-    forecast = forecast_of(Resumed(at=0.0, request_id="a", job=job), finished("a", 0.0))
-    assert forecast.seconds_left(waiting=1, now=1.0) is None
-    assert forecast.pace(now=1.0) == 0.0
+    eta = estimate(Resumed(at=0.0, request_id="a", job=job), finished("a", 0.0))
+    assert eta.seconds_left(waiting=1, now=1.0) is None
+    assert eta.pace(now=1.0) == 0.0
 
 
 def test_the_pace_is_that_of_this_run():
-    forecast = forecast_of(submitted("a", 0.0), submitted("b", 0.0), finished("a", 60.0), finished("b", 60.0))
-    assert forecast.pace(now=60.0) == pytest.approx(2 / 60)
-    assert forecast.pace(now=-1.0) == 0.0
+    eta = estimate(submitted("a", 0.0), submitted("b", 0.0), finished("a", 60.0), finished("b", 60.0))
+    assert eta.pace(now=60.0) == pytest.approx(2 / 60)
+    assert eta.pace(now=-1.0) == 0.0
 
 
 @given(
@@ -126,5 +122,5 @@ def test_no_clock_makes_the_time_left_negative(lives, waiting, alive, now):
         events.append(submitted(str(number), begin))
         if number >= alive:
             events.append(finished(str(number), begin + run))
-    left = forecast_of(*events).seconds_left(waiting=waiting, now=now)
+    left = estimate(*events).seconds_left(waiting=waiting, now=now)
     assert left is None or left >= 0.0

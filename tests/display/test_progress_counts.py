@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kling_async._display.tally import Tally, note_of
+from kling_async._display.progress_counts import ProgressCounts, describe_trouble
 from kling_async.errors import APIConnectionError, RateLimitError
 from kling_async.events import (
     Downloaded,
@@ -44,16 +44,16 @@ def downloaded(request_id: str):
     return Downloaded(at=0.0, request_id=request_id, path=Path("a.mp4"), size_bytes=1)
 
 
-def tally_of(*events, saves: bool = True) -> Tally:
-    tally = Tally(total=9, saves=saves)
+def count_events(*events, saves: bool = True) -> ProgressCounts:
+    counts = ProgressCounts(total=9, saves=saves)
     for event in events:
-        tally(event)
-    return tally
+        counts(event)
+    return counts
 
 
-def counts(tally: Tally) -> dict[str, int]:
+def nonzero(counts: ProgressCounts) -> dict[str, int]:
     names = ("queued", "running", "succeeded", "failed", "saved", "submitted", "refused")
-    return {name: getattr(tally, name) for name in names if getattr(tally, name)}
+    return {name: getattr(counts, name) for name in names if getattr(counts, name)}
 
 
 @pytest.mark.parametrize(
@@ -82,53 +82,53 @@ def counts(tally: Tally) -> dict[str, int]:
     ],
 )
 def test_counts_follow_the_events(events, expected, open_ids):
-    tally = tally_of(*events)
-    assert counts(tally) == expected
-    assert tally.open_ids == open_ids
-    assert tally.ended == tally.succeeded + tally.failed
+    counts = count_events(*events)
+    assert nonzero(counts) == expected
+    assert counts.open_ids == open_ids
+    assert counts.ended == counts.succeeded + counts.failed
 
 
 @pytest.mark.parametrize(
     "state, running_ids, unsaved", [(ResultState.SUCCEEDED, (), 1), (ResultState.TIMED_OUT, ("a",), 0)]
 )
 def test_a_job_whose_video_is_made_does_not_go_on(state, running_ids, unsaved):
-    tally = tally_of(submitted("a"), moved("a", JobStatus.SUCCESS), finished("a", state))
-    assert (tally.running_ids, tally.unsaved, tally.open_ids) == (running_ids, unsaved, ("a",))
+    counts = count_events(submitted("a"), moved("a", JobStatus.SUCCESS), finished("a", state))
+    assert (counts.running_ids, counts.unsaved, counts.open_ids) == (running_ids, unsaved, ("a",))
 
 
 def test_a_success_that_need_not_be_saved_is_not_open():
-    assert tally_of(submitted("a"), finished("a", ResultState.SUCCEEDED), saves=False).open_ids == ()
+    assert count_events(submitted("a"), finished("a", ResultState.SUCCEEDED), saves=False).open_ids == ()
 
 
 @pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.CANCELLED])
 def test_a_job_that_made_no_video_counts_no_more_even_if_its_item_gets_another(status):
-    tally = tally_of(submitted("a"), moved("a", status), submitted("b"))
-    assert counts(tally) == {"queued": 1, "submitted": 2}
-    assert tally.open_ids == ("b",)
+    counts = count_events(submitted("a"), moved("a", status), submitted("b"))
+    assert nonzero(counts) == {"queued": 1, "submitted": 2}
+    assert counts.open_ids == ("b",)
 
 
 @pytest.mark.parametrize("total, waiting", [(9, 8), (None, 0), (0, 0)])
 def test_what_is_not_submitted_yet_waits_where_it_is_known_how_much_there_is(total, waiting):
-    tally = Tally(total=total)
-    tally(submitted("a"))
-    assert tally.waiting == waiting
+    counts = ProgressCounts(total=total)
+    counts(submitted("a"))
+    assert counts.waiting == waiting
 
 
 def test_jobs_of_an_earlier_run_are_followed():
-    tally = Tally(total=1, saves=True)
-    tally.follow("a")
-    assert counts(tally) == {"queued": 1, "submitted": 1}
-    tally(moved("a", JobStatus.PROCESSING, JobStatus.UNKNOWN))
-    assert counts(tally) == {"running": 1, "submitted": 1}
+    counts = ProgressCounts(total=1, saves=True)
+    counts.follow("a")
+    assert nonzero(counts) == {"queued": 1, "submitted": 1}
+    counts(moved("a", JobStatus.PROCESSING, JobStatus.UNKNOWN))
+    assert nonzero(counts) == {"running": 1, "submitted": 1}
 
 
 def test_trouble_is_noted_until_something_moves():
-    tally = tally_of(Throttled(at=0.0, delay=3.0, error=RateLimitError("slow down")))
-    assert tally.note == "the service asks for patience: no submit for 3 s"
-    tally(NotSubmitted(at=0.0, error=LOST))
-    assert tally.note == "the service asks for patience: no submit for 3 s"
-    tally(submitted("a"))
-    assert tally.note is None
+    counts = count_events(Throttled(at=0.0, delay=3.0, error=RateLimitError("slow down")))
+    assert counts.note == "the service asks for patience: no submit for 3 s"
+    counts(NotSubmitted(at=0.0, error=LOST))
+    assert counts.note == "the service asks for patience: no submit for 3 s"
+    counts(submitted("a"))
+    assert counts.note is None
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_trouble_is_noted_until_something_moves():
     ],
 )
 def test_only_trouble_has_a_note(event, note):
-    assert note_of(event) == note
+    assert describe_trouble(event) == note
 
 
 @pytest.mark.parametrize(
@@ -157,15 +157,15 @@ def test_only_trouble_has_a_note(event, note):
 )
 def test_a_job_of_an_earlier_run_is_on_its_way_if_it_is_not_over(status, expected):
     job = Job(request_id="a", status=status) if status else None
-    assert counts(tally_of(Resumed(at=0.0, request_id="a", job=job))) == expected
+    assert nonzero(count_events(Resumed(at=0.0, request_id="a", job=job))) == expected
 
 
 def test_a_video_that_an_earlier_run_saved_is_neither_open_nor_unsaved():
     job = Job(request_id="a", status=JobStatus.SUCCESS)
     resumed = Resumed(at=0.0, request_id="a", job=job, path=Path("a.mp4"))
-    tally = tally_of(resumed, finished("a", ResultState.SUCCEEDED))
-    assert counts(tally) == {"succeeded": 1, "saved": 1, "submitted": 1}
-    assert (tally.before, tally.open_ids) == (1, ())
+    counts = count_events(resumed, finished("a", ResultState.SUCCEEDED))
+    assert nonzero(counts) == {"succeeded": 1, "saved": 1, "submitted": 1}
+    assert (counts.before, counts.open_ids) == (1, ())
 
 
 @pytest.mark.parametrize(
@@ -181,17 +181,17 @@ def test_a_video_that_an_earlier_run_saved_is_neither_open_nor_unsaved():
     ],
 )
 def test_a_submit_is_unanswered_until_it_is_settled(lost, end, expected):
-    tally = tally_of(lost)
-    assert tally.unanswered == 1
-    tally(end)
-    assert tally.unanswered == expected
+    counts = count_events(lost)
+    assert counts.unanswered == 1
+    counts(end)
+    assert counts.unanswered == expected
 
 
 def test_what_was_spent_is_the_last_that_was_told_and_what_was_bought_is_of_now():
-    assert (tally_of().spent_usd, tally_of().bought_usd) == (None, None)
+    assert (count_events().spent_usd, count_events().bought_usd) == (None, None)
     spent = [Spent(at=0.0, cost_usd=Decimal(1), total_usd=Decimal(total)) for total in (4, 5)]
-    tally = tally_of(*spent)
-    assert (tally.spent_usd, tally.bought_usd) == (5, 2)
+    counts = count_events(*spent)
+    assert (counts.spent_usd, counts.bought_usd) == (5, 2)
 
 
 def test_the_speed_of_a_download_is_that_of_its_bytes_as_they_come():
@@ -203,21 +203,21 @@ def test_the_speed_of_a_download_is_that_of_its_bytes_as_they_come():
     so_far = [
         Downloading(at=10.0 + step, request_id="a", size_bytes=5_000 + step * 1_000) for step in range(4)
     ]
-    tally = tally_of(*made, *so_far)
-    assert tally.speed.at(13.0) == pytest.approx(1_000, rel=0.2)  # not those of an earlier run
+    counts = count_events(*made, *so_far)
+    assert counts.download_rate.at(13.0) == pytest.approx(1_000, rel=0.2)  # not those of an earlier run
     whole = Downloaded(at=14.0, request_id="a", path=Path("a.mp4"), size_bytes=9_000)
-    assert tally_of(*made, *so_far, whole).speed.at(14.0) == pytest.approx(1_000, rel=0.2)
+    assert count_events(*made, *so_far, whole).download_rate.at(14.0) == pytest.approx(1_000, rel=0.2)
     anew = Downloading(at=14.0, request_id="a", size_bytes=0)
-    assert tally_of(*made, *so_far, anew).speed.at(14.0) > 0
+    assert count_events(*made, *so_far, anew).download_rate.at(14.0) > 0
 
 
 def test_downloads_have_a_size_and_a_speed():
     job = Job(request_id="a", status=JobStatus.QUEUED)
-    tally = tally_of(
+    counts = count_events(
         Submitted(at=0.0, request_id="a", job=job),
         Finished(at=10.0, request_id="a", state=ResultState.SUCCEEDED),
         Downloaded(at=11.0, request_id="a", path=Path("a.mp4"), size_bytes=1_000),
     )
-    assert tally.saved_bytes == 1_000
+    assert counts.saved_bytes == 1_000
     # The seconds before do not count: only from the first video on could anything come.
-    assert tally.speed.at(11.0) > 900
+    assert counts.download_rate.at(11.0) > 900

@@ -11,7 +11,7 @@ _MEMORY = 5.0
 
 
 @attrs.define(eq=False)
-class Speed:
+class MovingRate:
     """Amounts a second, from amounts and their times; times may come from any clock, if only from one."""
 
     _began: float | None = attrs.field(init=False, default=None)
