@@ -26,14 +26,11 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from kling_async._display.history import BatchHistory
-    from kling_async._display.progress import Progress
-    from kling_async._engine.batch.batch_input import Item, Requests
-    from kling_async._engine.batch.run_item import OnAmbiguous
     from kling_async._engine.session import LoopSession, SharedState
     from kling_async._journal.journal import Journal
-    from kling_async._policy.budget import Prices
-    from kling_async._transport.base import Transport
     from kling_async.events import Listener, Notifier
+    from kling_async.requests import RequestLike
+    from kling_async.types import OnAmbiguous, Prices, Progress, Requests, Transport
 
 
 class KlingClient:
@@ -102,7 +99,7 @@ class KlingClient:
         if opened is not None:
             await opened.lifetime.aclose()
 
-    async def submit(self, request: Item, **options: Unpack[VideoOptions]) -> Job:
+    async def submit(self, request: RequestLike, **options: Unpack[VideoOptions]) -> Job:
         """The record of a job that was just submitted: one paid POST.
 
         It is sent again only if it provably never arrived. Cancelled while the POST is in flight, it first waits
@@ -161,7 +158,7 @@ class KlingClient:
         """
         return await self._engine().wait(job, self._notifier())
 
-    async def generate(self, request: Item, **options: Unpack[VideoOptions]) -> Job:
+    async def generate(self, request: RequestLike, **options: Unpack[VideoOptions]) -> Job:
         """The final record of one video: `submit`, then `wait`, with their arguments and errors."""
         return await self.wait(await self.submit(request, **options))
 
@@ -271,7 +268,7 @@ class KlingClient:
         of `generate_many`.
         """
         from kling_async._display.progress import make_display
-        from kling_async._engine.batch.batch import Wishes, open_batch
+        from kling_async._engine.batch.batch import BatchSettings, open_batch
 
         check_options(options, call="stream_many")
         total = len(requests) if isinstance(requests, Sized) else None
@@ -282,7 +279,7 @@ class KlingClient:
             self._engine,
             requests,
             options=options,
-            wishes=Wishes(
+            settings=BatchSettings(
                 max_concurrency=max_concurrency,
                 output=output,
                 journal=journal,

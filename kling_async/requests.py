@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from operator import attrgetter
-from typing import Any, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 import attrs
 
@@ -119,6 +119,10 @@ _PARAMETERS = tuple(
 _read_parameters = attrgetter(*_PARAMETERS)
 _FIELDS = frozenset(field.name for field in attrs.fields(VideoRequest))
 _OPTIONS = frozenset(VideoOptions.__annotations__)
+
+
+RequestLike: TypeAlias = VideoRequest | str | Mapping[str, Any]
+"""One video to make: a prompt, a `VideoRequest`, or a mapping of its fields."""
 
 
 def parameters_of(request: VideoRequest) -> dict[str, Any]:

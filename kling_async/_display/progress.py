@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
-from typing import Literal, TypeAlias
 
 from kling_async._display.cell import is_notebook, live_cell
 from kling_async._display.eta import EtaEstimator
 from kling_async._display.progress_counts import ProgressCounts
 from kling_async.errors import ConfigurationError
 from kling_async.events import Listener, Notifier
-
-Progress: TypeAlias = bool | Literal["auto"]
-"""Draw, do not draw, or draw in a notebook and where stderr is a terminal."""
+from kling_async.types import Progress
 
 
 def make_display(

@@ -16,7 +16,6 @@ from kling_async._display.eta import EtaEstimator
 from kling_async._display.history import BatchHistory
 from kling_async._display.progress_counts import ProgressCounts
 from kling_async._display.terminal import Bar, live_bar
-from kling_async._engine.batch.batch_input import Item
 from kling_async._journal.entry import Entry
 from kling_async._journal.journal import Journal
 from kling_async.batch_result import BatchResult
@@ -28,6 +27,7 @@ from kling_async.client import KlingClient
 from kling_async.errors import JournalError, KlingError
 from kling_async.events import Event, Notifier
 from kling_async.report import check_target, write_report
+from kling_async.requests import RequestLike
 from kling_async.results import Result
 
 _STOPPING = "stopping; Ctrl-C again leaves at once (waiting for the answers to what was just sent)"
@@ -78,7 +78,7 @@ class BatchCommand:
     def open_batch(
         self,
         client: KlingClient,
-        items: Sequence[Item | Entry],
+        items: Sequence[RequestLike | Entry],
         journal: Journal | None,
         *,
         skip_invalid: bool = False,

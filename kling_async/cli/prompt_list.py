@@ -8,10 +8,10 @@ from typing import Any
 
 import attrs
 
-from kling_async._engine.batch.batch_input import Item, is_local
+from kling_async._engine.batch.batch_input import is_local
 from kling_async.cli.prompt_files import STDIN, Row, read_rows
 from kling_async.errors import ConfigurationError, InvalidRequestError
-from kling_async.requests import VideoRequest, request_from
+from kling_async.requests import RequestLike, VideoRequest, request_from
 
 _MAX_SHOWN = 10
 
@@ -48,7 +48,7 @@ class PromptList:
         """What can be sent, in input order."""
         return [item for item in self.requests if isinstance(item, VideoRequest)]
 
-    def items(self) -> list[Item]:
+    def items(self) -> list[RequestLike]:
         """What a batch takes: the problems keep their places, so that every index is that of the input."""
         return [{} if isinstance(item, Problem) else item for item in self.requests]
 

@@ -19,7 +19,7 @@ from kling_async import (
     ResultState,
     VideoRequest,
 )
-from kling_async._engine.batch.batch import Wishes, opened_journal
+from kling_async._engine.batch.batch import BatchSettings, opened_journal
 from kling_async._journal.entry import EntryState, Identity, fingerprint
 from kling_async._journal.journal import Journal
 from kling_async._journal.over_sqlite import SqliteStore
@@ -580,4 +580,4 @@ async def test_an_unknown_price_in_an_iterator_ends_the_intake():
 
 def test_a_wish_that_makes_no_sense_is_named():
     with pytest.raises(ConfigurationError, match="'report' or 'resend', not 'maybe'"):
-        Wishes(on_ambiguous="maybe")
+        BatchSettings(on_ambiguous="maybe")

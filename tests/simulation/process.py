@@ -18,7 +18,7 @@ from virtual_store import MemoryStore
 
 from kling_async import JournalError, Limits, PollingPolicy, RetryPolicy, VideoRequest
 from kling_async._engine.api import ApiCaller
-from kling_async._engine.batch.batch import Wishes, open_batch
+from kling_async._engine.batch.batch import BatchSettings, open_batch
 from kling_async._engine.session import LoopSession, SharedState
 from kling_async._journal.journal import Journal
 from kling_async._journal.store import Changes
@@ -165,7 +165,7 @@ class Process:
             self._engine,
             self._source(),
             options={},
-            wishes=Wishes(
+            settings=BatchSettings(
                 max_concurrency=run.max_concurrency,
                 journal=journal,
                 max_cost_usd=run.cap * PRICE if run.cap is not None else None,

@@ -14,10 +14,10 @@ import anyio.to_thread
 import attrs
 from anyio.abc import TaskGroup
 
-from kling_async._engine.batch.batch_input import InputReader, Requests
+from kling_async._engine.batch.batch_input import InputReader
 from kling_async._engine.batch.ledger import Ledger
 from kling_async._engine.batch.result_stream import ResultStream
-from kling_async._engine.batch.run_item import Course, OnAmbiguous
+from kling_async._engine.batch.run_item import Course
 from kling_async._engine.download.downloader import check_folder
 from kling_async._engine.session import LoopSession
 from kling_async._journal.journal import Journal
@@ -26,6 +26,7 @@ from kling_async._policy.concurrency_limit import ConcurrencyLimit
 from kling_async.errors import ConfigurationError, JournalError
 from kling_async.events import Notifier
 from kling_async.results import Result
+from kling_async.types import OnAmbiguous, Requests
 
 _log = logging.getLogger("kling_async")
 
@@ -136,7 +137,7 @@ class Batch:
 
 
 @attrs.frozen(kw_only=True)
-class Wishes:
+class BatchSettings:
     """How a batch is to be run, as the caller said it.
 
     Raises:
@@ -168,7 +169,7 @@ def open_batch(
     requests: Requests,
     *,
     options: Mapping[str, Any],
-    wishes: Wishes,
+    settings: BatchSettings,
     notify: Notifier,
 ) -> AbstractAsyncContextManager[AsyncIterator[Result]]:
     """A batch that runs for as long as its block lasts; what can be checked before is checked at once.
@@ -177,22 +178,22 @@ def open_batch(
         engine: Gives the engine of the event loop in which the block is entered.
         requests: See `InputReader`.
         options: Fill what the requests leave open.
-        wishes: How it is run.
+        settings: How it is run.
         notify: Hears of everything.
 
     Raises:
         InvalidRequestError: See `InputReader`.
         ConfigurationError: A price or the cap makes no sense, or a price is missing under a cap.
     """
-    budget = Budget(wishes.prices, wishes.max_cost_usd)
+    budget = Budget(settings.prices, settings.max_cost_usd)
     check = budget.price if budget.cap is not None else None
-    source = InputReader(requests, options, wishes.skip_invalid, check=check)
+    source = InputReader(requests, options, settings.skip_invalid, check=check)
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[AsyncIterator[Result]]:
         # The journal may lie in the folder.
-        folder = await check_folder(wishes.output) if wishes.output is not None else None
-        async with opened_journal(wishes.journal) as journal:
+        folder = await check_folder(settings.output) if settings.output is not None else None
+        async with opened_journal(settings.journal) as journal:
             here = engine()
             if journal is not None:
                 budget.spent = journal.spent_usd()
@@ -200,11 +201,11 @@ def open_batch(
             course = Course(
                 engine=here,
                 books=books,
-                window=ConcurrencyLimit(wishes.max_concurrency),
+                window=ConcurrencyLimit(settings.max_concurrency),
                 notify=notify,
                 folder=folder,
-                on_ambiguous=wishes.on_ambiguous,
-                retry_failed=wishes.retry_failed,
+                on_ambiguous=settings.on_ambiguous,
+                retry_failed=settings.retry_failed,
             )
             async with running(Batch(source=source, course=course)) as results:
                 yield results

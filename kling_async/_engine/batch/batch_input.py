@@ -14,19 +14,15 @@ from collections.abc import (
     Iterator,
     Mapping,
 )
-from typing import Any, TypeAlias
+from typing import Any
 
 import anyio
 import attrs
 
 from kling_async._journal.entry import Entry
 from kling_async.errors import ConfigurationError, InvalidRequestError
-from kling_async.requests import VideoRequest, request_from
-
-Item: TypeAlias = VideoRequest | str | Mapping[str, Any]
-"""What stands for one video: a prompt, a request, or a mapping of a request's fields."""
-Requests: TypeAlias = Iterable[Item | Entry] | AsyncIterable[Item | Entry]
-"""What `generate_many` and `stream_many` take; an entry of the batch's journal stands for itself."""
+from kling_async.requests import RequestLike, VideoRequest, request_from
+from kling_async.types import Requests
 
 _MOST_SHOWN = 10
 
@@ -83,8 +79,8 @@ class InputReader:
         self._check = check
         self._index = 0
         self._turn = anyio.Lock(fast_acquire=True)
-        self._slow: AsyncIterator[Item | Entry] | None = None
-        self._quick: Iterator[Item | Entry | InputItem] = iter(())
+        self._slow: AsyncIterator[RequestLike | Entry] | None = None
+        self._quick: Iterator[RequestLike | Entry | InputItem] = iter(())
         if isinstance(requests, AsyncIterable):
             self._slow = aiter(requests)
         elif isinstance(requests, Collection) and not skip_invalid:
@@ -123,7 +119,7 @@ class InputReader:
             self.is_over = True
             raise InvalidRequestError(f"Item {index}: {error.message}") from error
 
-    async def _pull(self, iterator: AsyncIterator[Item | Entry]) -> Item | Entry:
+    async def _pull(self, iterator: AsyncIterator[RequestLike | Entry]) -> RequestLike | Entry:
         """The next item of an asynchronous iterator, which serves one taker at a time."""
         async with self._turn:
             if self.is_over:
@@ -138,7 +134,7 @@ class InputReader:
         if isinstance(self._quick, Generator):
             self._quick.close()
 
-    def _taken(self, index: int, item: Item | Entry) -> InputItem:
+    def _taken(self, index: int, item: RequestLike | Entry) -> InputItem:
         if not isinstance(item, Entry):
             return InputItem(index, self._request(item))
         # It is what it was: no option fills it, and a picture that was uploaded long ago may be gone from here.
@@ -147,7 +143,7 @@ class InputReader:
             self._check(request)
         return InputItem(index, request, entry=item)
 
-    def _request(self, item: Item) -> VideoRequest:
+    def _request(self, item: RequestLike) -> VideoRequest:
         request = request_from(item, self._options)
         for picture in (request.image, request.image_tail):
             if picture is not None and is_local(picture) and not os.path.isfile(picture):  # noqa: PTH113 - never raises
@@ -156,7 +152,7 @@ class InputReader:
             self._check(request)
         return request
 
-    def _checked(self, items: Collection[Item | Entry]) -> list[InputItem]:
+    def _checked(self, items: Collection[RequestLike | Entry]) -> list[InputItem]:
         checked = []
         broken = []
         for index, item in enumerate(items):

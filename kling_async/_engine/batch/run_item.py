@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import attrs
 from anyio import CancelScope
@@ -30,9 +29,7 @@ from kling_async.events import Downloaded, Finished, Notifier, NotSubmitted, Res
 from kling_async.jobs import Job
 from kling_async.requests import VideoRequest
 from kling_async.results import Result, ResultState
-
-OnAmbiguous: TypeAlias = Literal["report", "resend"]
-"""What becomes of a paid POST whose fate stays unknown: it is told, or sent again at the risk of paying twice."""
+from kling_async.types import OnAmbiguous
 
 _MOST_TRIES = 5
 """How often an item is submitted again because its job failed for a rate limit."""
