@@ -53,12 +53,12 @@ class ModelRules:
     source: str
     """Where the rules are from."""
     required: tuple[str, ...] = attrs.field(
-        init=False, default=attrs.Factory(lambda self: _required_of(self.parameters), takes_self=True)
+        init=False, default=attrs.Factory(lambda self: _find_required(self.parameters), takes_self=True)
     )
     """The fields without which the service refuses a request."""
 
 
-def _required_of(parameters: Mapping[str, Parameter]) -> tuple[str, ...]:
+def _find_required(parameters: Mapping[str, Parameter]) -> tuple[str, ...]:
     return tuple(field for field, parameter in parameters.items() if parameter.required)
 
 
@@ -96,17 +96,17 @@ def broken_rules(model: str, values: Mapping[str, object]) -> list[str]:
     """
     rules = MODELS.get(model)
     if rules is None:
-        return _broken_anywhere(values)
+        return _check_unknown_model(values)
     broken = [f"{field} is required" for field in rules.required if values.get(field) is None]
     for field, value in values.items():
         parameter = rules.parameters.get(field)
         if value is None:
             continue
         if parameter is not None:
-            broken += _broken_by(field, value, parameter)
+            broken += _check_value(field, value, parameter)
         else:
             broken.append(
-                f"{model} takes no {field} (got {shown(value)}); "
+                f"{model} takes no {field} (got {quote_value(value)}); "
                 f"leave it out, or force it with extra={{{field!r}: ...}}"
             )
     return broken
@@ -115,7 +115,7 @@ def broken_rules(model: str, values: Mapping[str, object]) -> list[str]:
 def text_faults(field: str, value: object) -> list[str]:
     """Why a value cannot be used as text, one sentence; empty where it can."""
     if not isinstance(value, str):
-        return [f"{field} must be text, not {shown(value)}"]
+        return [f"{field} must be text, not {quote_value(value)}"]
     if (stray := _LONE_SURROGATE.search(value)) is not None:
         return [f"{field} is not valid Unicode: a lone surrogate at character {stray.start():,}"]
     return []
@@ -130,7 +130,7 @@ def json_faults(field: str, value: object) -> list[str]:
     return []
 
 
-def shown(value: object) -> str:
+def quote_value(value: object) -> str:
     """The value as an error message quotes it: at most 60 characters."""
     try:
         text = repr(value)
@@ -139,20 +139,20 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"  # noqa: PLR2004 - the cut
 
 
-def _broken_by(field: str, value: object, rule: Parameter) -> list[str]:
+def _check_value(field: str, value: object, rule: Parameter) -> list[str]:
     if rule.image_suffixes is not None:
-        return _broken_image(field, value, rule.image_suffixes)
+        return _check_image(field, value, rule.image_suffixes)
     if rule.choices is not None:
         if any(value == choice and type(value) is type(choice) for choice in rule.choices):
             return []
         allowed = " or ".join(map(repr, rule.choices))
-        return [f"{field} must be {allowed}, not {shown(value)}"]
+        return [f"{field} must be {allowed}, not {quote_value(value)}"]
     if rule.minimum is not None and rule.maximum is not None:
-        return _broken_number(field, value, rule.minimum, rule.maximum)
-    return _broken_text(field, value, rule)
+        return _check_number(field, value, rule.minimum, rule.maximum)
+    return _check_text(field, value, rule)
 
 
-def _broken_anywhere(values: Mapping[str, object]) -> list[str]:
+def _check_unknown_model(values: Mapping[str, object]) -> list[str]:
     broken: list[str] = []
     for field, value in values.items():
         if field == "prompt":
@@ -162,50 +162,54 @@ def _broken_anywhere(values: Mapping[str, object]) -> list[str]:
     return broken
 
 
-def _broken_text(field: str, value: object, rule: Parameter) -> list[str]:
+def _check_text(field: str, value: object, rule: Parameter) -> list[str]:
     if not isinstance(value, str) or _LONE_SURROGATE.search(value):
         return text_faults(field, value)
     if rule.required and not value.strip():
-        return [f"{field} must not be empty (got {shown(value)})"]
+        return [f"{field} must not be empty (got {quote_value(value)})"]
     if rule.max_length is not None and len(value) > rule.max_length:
         return [f"{field} must be at most {rule.max_length:,} characters, not {len(value):,}"]
     return []
 
 
-def _broken_number(field: str, value: object, minimum: float, maximum: float) -> list[str]:
+def _check_number(field: str, value: object, minimum: float, maximum: float) -> list[str]:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return [f"{field} must be a number from {minimum:g} to {maximum:g}, not {shown(value)}"]
+        return [f"{field} must be a number from {minimum:g} to {maximum:g}, not {quote_value(value)}"]
     if not minimum <= value <= maximum:
-        return [f"{field} must be from {minimum:g} to {maximum:g}, not {shown(value)}"]
+        return [f"{field} must be from {minimum:g} to {maximum:g}, not {quote_value(value)}"]
     return []
 
 
-def _broken_image(field: str, value: object, suffixes: Sequence[str]) -> list[str]:
+def _check_image(field: str, value: object, suffixes: Sequence[str]) -> list[str]:
     """The service reads a URL; a data URI is let through, a local path is uploaded before the submit."""
     endings = ", ".join(suffixes)
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if not isinstance(value, str) or not value.strip():
-        return [f"{field} must be a URL, a data URI or a path of a picture ({endings}), not {shown(value)}"]
+        return [
+            f"{field} must be a URL, a data URI or a path of a picture ({endings}), not {quote_value(value)}"
+        ]
     if value[:5].lower() == "data:":
         ok = _IMAGE_DATA.match(value) is not None
-        return [] if ok else [f"{field} must be a base64 data URI of a JPEG or PNG, not {shown(value)}"]
+        return [] if ok else [f"{field} must be a base64 data URI of a JPEG or PNG, not {quote_value(value)}"]
     if "://" not in value:
         ok = PurePath(value).suffix.lower() in suffixes
-        return [] if ok else [f"{field} must be a file ending in {endings}, not {shown(value)}"]
-    return _broken_url(field, value, suffixes)
+        return [] if ok else [f"{field} must be a file ending in {endings}, not {quote_value(value)}"]
+    return _check_image_url(field, value, suffixes)
 
 
-def _broken_url(field: str, value: str, suffixes: Sequence[str]) -> list[str]:
+def _check_image_url(field: str, value: str, suffixes: Sequence[str]) -> list[str]:
     try:
         parts = urlsplit(value)
         _ = parts.port
     except ValueError as error:
-        return [f"{field} must be a URL, not {shown(value)} ({error})"]
+        return [f"{field} must be a URL, not {quote_value(value)} ({error})"]
     if parts.scheme not in {"http", "https"} or not parts.hostname or NOT_IN_URLS.search(value):
-        return [f"{field} must be an http or https URL with a host, not {shown(value)}"]
+        return [f"{field} must be an http or https URL with a host, not {quote_value(value)}"]
     if PurePosixPath(parts.path).suffix.lower() not in suffixes:
-        return [f"{field} must be the URL of a file ending in {', '.join(suffixes)}, not {shown(value)}"]
+        return [
+            f"{field} must be the URL of a file ending in {', '.join(suffixes)}, not {quote_value(value)}"
+        ]
     return []
 
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 import attrs
 
 from kling_async._wire.endpoints import DEFAULT_BASE_URL, queue_url
-from kling_async.catalog import shown
+from kling_async.catalog import quote_value
 from kling_async.errors import ConfigurationError
 
 __version__ = "0.1.0"
 
-_MOST_SECONDS = 24 * 3600.0
+_MAX_TIMEOUT = 24 * 3600.0
 
 
 @attrs.frozen(kw_only=True)
@@ -48,24 +48,24 @@ def read_settings(
             "No API key: pass KlingClient(api_key=...) or set the environment variable GMI_API_KEY."
         )
     organization = organization_id if organization_id is not None else env.get("GMI_ORG_ID") or None
-    if not 0 < _number(timeout) <= _MOST_SECONDS:
+    if not 0 < _number_or_zero(timeout) <= _MAX_TIMEOUT:
         raise ConfigurationError(
-            f"timeout={shown(timeout)} is not a positive number of seconds for one HTTP request; "
+            f"timeout={quote_value(timeout)} is not a positive number of seconds for one HTTP request; "
             "how long to wait for a job is PollingPolicy(wait_timeout=...)."
         )
     return Settings(
-        api_key=_header("api_key", key),
-        organization_id=_header("organization_id", organization or "") or None,
+        api_key=_clean_header("api_key", key),
+        organization_id=_clean_header("organization_id", organization or "") or None,
         queue=queue_url(base_url if base_url is not None else env.get("GMI_BASE_URL") or DEFAULT_BASE_URL),
         timeout=float(timeout),
     )
 
 
-def _number(value: object) -> float:
+def _number_or_zero(value: object) -> float:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else 0
 
 
-def _header(name: str, value: object) -> str:
+def _clean_header(name: str, value: object) -> str:
     """The value without the white space that a copy may bring; never quoted, for it may be a secret."""
     if not isinstance(value, str):
         raise ConfigurationError(f"{name} must be text, not {type(value).__name__}.")

@@ -109,7 +109,7 @@ class VideoRequest:
 
     def _broken_extra(self) -> list[str]:
         if not isinstance(self.extra, dict) or not all(isinstance(key, str) for key in self.extra):
-            return [f"extra must be a mapping with text keys, not {catalog.shown(self.extra)}"]
+            return [f"extra must be a mapping with text keys, not {catalog.quote_value(self.extra)}"]
         return catalog.json_faults("extra", self.extra)
 
 
@@ -160,7 +160,7 @@ def request_from(item: VideoRequest | str | Mapping[str, Any], options: Mapping[
         return _fill(item, options) if options else item
     if not isinstance(item, Mapping):
         raise InvalidRequestError(
-            f"A request is a prompt, a VideoRequest or a mapping of its fields, not {catalog.shown(item)}."
+            f"A request is a prompt, a VideoRequest or a mapping of its fields, not {catalog.quote_value(item)}."
         )
     fields = {name: value for name, value in item.items() if value is not None}
     if unknown := [name for name in fields if name not in _FIELDS]:
@@ -169,7 +169,7 @@ def request_from(item: VideoRequest | str | Mapping[str, Any], options: Mapping[
             f"put parameters that are not among {', '.join(sorted(_FIELDS))} into 'extra'."
         )
     if "prompt" not in fields:
-        raise InvalidRequestError(f"A request needs a prompt; {catalog.shown(dict(item))} has none.")
+        raise InvalidRequestError(f"A request needs a prompt; {catalog.quote_value(dict(item))} has none.")
     return VideoRequest(**{**options, **fields, **_merged_extra(options, fields)})
 
 

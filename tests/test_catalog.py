@@ -170,8 +170,8 @@ def test_ids_of_models_are_case_sensitive():
 
 
 def test_a_long_value_is_cut_where_it_is_quoted():
-    assert catalog.shown("x" * 58) == repr("x" * 58)
-    assert catalog.shown("x" * 59) == "'" + "x" * 49 + "... (61 characters)"
+    assert catalog.quote_value("x" * 58) == repr("x" * 58)
+    assert catalog.quote_value("x" * 59) == "'" + "x" * 49 + "... (61 characters)"
 
 
 def test_a_value_whose_repr_fails_is_named_by_its_type():
@@ -179,7 +179,7 @@ def test_a_value_whose_repr_fails_is_named_by_its_type():
         def __repr__(self):
             raise RuntimeError("no")
 
-    assert catalog.shown(Hostile()) == "<Hostile that cannot be shown>"
+    assert catalog.quote_value(Hostile()) == "<Hostile that cannot be shown>"
 
 
 def test_a_field_goes_by_its_own_name_where_the_catalogue_names_no_other():

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from kling_async import config
-from kling_async.catalog import shown
+from kling_async.catalog import quote_value
 from kling_async.config import Settings, read_settings
 from kling_async.errors import ConfigurationError
 
@@ -74,7 +74,7 @@ def test_what_no_header_can_carry_is_refused_without_showing_it(name, value):
 
 
 @pytest.mark.parametrize(
-    "timeout", [0, -1, math.nan, math.inf, 24 * 3600 + 1, True, "60", None, 10**5000], ids=shown
+    "timeout", [0, -1, math.nan, math.inf, 24 * 3600 + 1, True, "60", None, 10**5000], ids=quote_value
 )
 def test_a_timeout_is_a_number_of_seconds_for_one_request(timeout):
     with pytest.raises(ConfigurationError, match=r"timeout=.* one HTTP request; .* PollingPolicy"):

@@ -111,7 +111,7 @@ def test_every_broken_rule_stands_in_one_error_that_is_a_value_error_too():
         ({"extra": {"a": 10**5000}}, "extra must hold plain JSON values"),
         ({"model": TOMORROW, "cfg_scale": float("nan")}, "cfg_scale must hold plain JSON values"),
     ],
-    ids=catalog.shown,
+    ids=catalog.quote_value,
 )
 def test_what_no_model_takes_is_refused(fields, rule):
     with pytest.raises(InvalidRequestError, match=rule):

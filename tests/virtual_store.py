@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 
 from kling_async._journal.entry import Entry, EntryState, Identity
-from kling_async._journal.store import Changes, changed
+from kling_async._journal.store import PendingWrites, apply_change
 
 
 @attrs.define(eq=False)
@@ -28,13 +28,13 @@ class MemoryStore:
     def last_number(self) -> int:
         return max(self.kept, default=0)
 
-    def commit(self, changes: Changes) -> None:
+    def commit(self, changes: PendingWrites) -> None:
         if self.failure is not None:
             raise self.failure
         self.commits.append(len(changes.fields))
         self.earlier |= {(entry.number, entry.attempts): entry for entry in changes.earlier}
         for number, change in changes.fields.items():
-            self.kept[number] = changed(self.kept.get(number), change)
+            self.kept[number] = apply_change(self.kept.get(number), change)
 
     def find(self, identity: Identity) -> Entry | None:
         return next((entry for entry in self.kept.values() if entry.identity == identity), None)
@@ -49,13 +49,13 @@ class MemoryStore:
         return any(entry.request_id == request_id for entry in (*self.kept.values(), *self.earlier.values()))
 
     def unresolved(self) -> list[int]:
-        return [number for number, entry in self.kept.items() if _is_unsettled(entry)]
+        return [number for number, entry in self.kept.items() if _is_unresolved(entry)]
 
     def unknown_attempts(self) -> list[Entry]:
         return [
             entry
             for (number, attempt), entry in self.earlier.items()
-            if _is_unsettled(entry) and attempt < self.kept[number].attempts
+            if _is_unresolved(entry) and attempt < self.kept[number].attempts
         ]
 
     def spent_usd(self) -> Decimal:
@@ -65,5 +65,5 @@ class MemoryStore:
         self.is_closed = True
 
 
-def _is_unsettled(entry: Entry) -> bool:
+def _is_unresolved(entry: Entry) -> bool:
     return entry.request_id is None and entry.state in {EntryState.INTENDED, EntryState.AMBIGUOUS}

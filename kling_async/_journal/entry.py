@@ -55,7 +55,7 @@ class Identity:
     """Which of the items that are alike in both it is, counted by the caller."""
 
 
-def _number(text: str) -> float:
+def _parse_number(text: str) -> float:
     value = float(text)
     return int(value) if value.is_integer() else value
 
@@ -69,7 +69,7 @@ def fingerprint(model: str, payload: Mapping[str, Any]) -> str:
     """
     if not {type(value) for value in payload.values()} <= _PLAIN:
         # As JSON tells it: keys are text, a tuple is a list, and a path its text.
-        payload = json.loads(json.dumps(payload, default=os.fspath), parse_float=_number)
+        payload = json.loads(json.dumps(payload, default=os.fspath), parse_float=_parse_number)
     return blake2b(_encode([model, payload]).encode(), digest_size=_FINGERPRINT_BYTES).hexdigest()
 
 
@@ -136,12 +136,12 @@ class Entry:
             for field in _PARAMETERS
             if self.payload.get(name := wire_name(self.model, field)) is not None
         }
-        return self._made_from(fields) or self._made_from(self._accepted(fields))
+        return self._build_request(fields) or self._build_request(self._select_accepted(fields))
 
-    def _made_from(self, fields: Mapping[str, Any]) -> VideoRequest | None:
+    def _build_request(self, fields: Mapping[str, Any]) -> VideoRequest | None:
         """The request of these fields, all else in `extra`, if it is valid and makes the payload."""
-        told = {wire_name(self.model, field) for field in fields}
-        extra = {name: value for name, value in self.payload.items() if name not in told}
+        names = {wire_name(self.model, field) for field in fields}
+        extra = {name: value for name, value in self.payload.items() if name not in names}
         try:
             request = VideoRequest(
                 **{"prompt": "in extra", **fields}, model=self.model, extra=extra, key=self.identity.key
@@ -150,10 +150,10 @@ class Entry:
             return None
         return request if payload_of(request) == self.payload else None
 
-    def _accepted(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+    def _select_accepted(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Those of the fields that a valid request can have; the others came in by its `extra`."""
         accepted: dict[str, Any] = {}
         for field, value in fields.items():
-            if self._made_from({**accepted, field: value}) is not None:
+            if self._build_request({**accepted, field: value}) is not None:
                 accepted[field] = value
         return accepted

@@ -13,14 +13,14 @@ from typing import Any, Self, TypeAlias
 
 import anyio.to_thread
 
+from kling_async._journal.bloom_filter import BloomFilter
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.group_commit import GroupCommit
-from kling_async._journal.sieve import Sieve
-from kling_async._journal.store import Changes, Store, changed
+from kling_async._journal.store import PendingWrites, Store, apply_change
 from kling_async.errors import JournalError
 from kling_async.results import ResultState
 
-RunSync: TypeAlias = Callable[[Callable[[Changes], None], Changes], Awaitable[None]]
+RunSync: TypeAlias = Callable[[Callable[[PendingWrites], None], PendingWrites], Awaitable[None]]
 """Calls a function that blocks, with its argument, without blocking the event loop."""
 
 _UNSENT = frozenset({EntryState.NOT_SUBMITTED, EntryState.DROPPED})
@@ -41,27 +41,27 @@ class Journal:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         from kling_async._journal.over_sqlite import SqliteStore
 
-        self._begin(SqliteStore(path), _in_a_thread)
+        self._set_up(SqliteStore(path), _run_in_thread)
 
     @classmethod
     def over(cls, store: Store, *, run_sync: RunSync | None = None) -> Journal:
         """A journal that keeps its entries in this store, and has it written by `run_sync`; by default in a thread."""
         journal = cls.__new__(cls)
-        journal._begin(store, run_sync or _in_a_thread)  # noqa: SLF001 - itself
+        journal._set_up(store, run_sync or _run_in_thread)  # noqa: SLF001 - itself
         return journal
 
-    def _begin(self, store: Store, run_sync: RunSync) -> None:
+    def _set_up(self, store: Store, run_sync: RunSync) -> None:
         self.path: Path = store.path
         """The file."""
         self._store = store
         self._last_number = store.last_number
         self._spent_usd = store.spent_usd()
-        self._unsettled = set(store.unresolved())
-        self._doubts = {(entry.number, entry.attempts): entry for entry in store.unknown_attempts()}
+        self._unresolved = set(store.unresolved())
+        self._unknown_attempts = {(entry.number, entry.attempts): entry for entry in store.unknown_attempts()}
         # A journal that began empty holds what this process wrote: most lookups need no disk.
-        self._written_here = Sieve() if store.last_number == 0 else None
+        self._written_here = BloomFilter() if store.last_number == 0 else None
         self._writes = GroupCommit(partial(run_sync, store.commit))
-        self._is_closed = self._is_lent = False
+        self._is_closed = self._is_exclusive = False
 
     def __enter__(self) -> Self:
         return self
@@ -81,16 +81,16 @@ class Journal:
         Raises:
             JournalError: Another has it.
         """
-        if self._is_lent:
+        if self._is_exclusive:
             raise JournalError(
                 f"The journal {str(self.path)!r} is in use by another batch of this process: wait until that ends, "
                 "or give this one a journal of its own."
             )
-        self._is_lent = True
+        self._is_exclusive = True
         try:
             yield
         finally:
-            self._is_lent = False
+            self._is_exclusive = False
 
     def close(self) -> None:
         """Write what is still to be written, blocking, and give the file back; it may be called twice.
@@ -102,8 +102,8 @@ class Journal:
             return
         self._is_closed = True
         try:
-            if (rest := self._writes.rest()).fields:
-                self._store.commit(rest)
+            if (unwritten := self._writes.unwritten()).fields:
+                self._store.commit(unwritten)
         finally:
             self._store.close()
 
@@ -116,23 +116,23 @@ class Journal:
         Raises:
             JournalError: There is no journal at the path, or it cannot be read.
         """
-        from kling_async._journal.over_sqlite import read
+        from kling_async._journal.over_sqlite import read_entries
 
-        return read(path)
+        return read_entries(path)
 
     def find(self, identity: Identity) -> Entry | None:
         """The entry of an item; None where no run has intended it."""
-        if self._written_here is not None and not self._written_here.may_hold(identity):
+        if self._written_here is not None and not self._written_here.may_contain(identity):
             return None
-        number = self._writes.pending.numbers.get(identity) or self._writes.on_its_way.numbers.get(identity)
+        number = self._writes.pending.numbers.get(identity) or self._writes.in_commit.numbers.get(identity)
         if number is not None:
-            return self._latest(number, None)
+            return self._apply_pending(number, None)
         entry = self._store.find(identity)
-        return None if entry is None else self._latest(entry.number, entry)
+        return None if entry is None else self._apply_pending(entry.number, entry)
 
     def has_job(self, request_id: str) -> bool:
         """Whether an entry has this id, or had it before it was intended again."""
-        for changes in (self._writes.on_its_way, self._writes.pending):
+        for changes in (self._writes.in_commit, self._writes.pending):
             if any(change.get("request_id") == request_id for change in changes.fields.values()):
                 return True
             if any(entry.request_id == request_id for entry in changes.earlier):
@@ -141,8 +141,11 @@ class Journal:
 
     def unresolved(self) -> Iterator[Entry]:
         """The entries with a POST whose fate is unknown, after what they were if an earlier POST's is unknown too."""
-        entries = map(self._get, self._unsettled)
-        unresolved = [*self._doubts.values(), *(entry for entry in entries if entry.request_id is None)]
+        entries = map(self._load, self._unresolved)
+        unresolved = [
+            *self._unknown_attempts.values(),
+            *(entry for entry in entries if entry.request_id is None),
+        ]
         return iter(sorted(unresolved, key=lambda entry: (entry.number, entry.attempts)))
 
     def entries(self) -> Iterator[Entry]:
@@ -150,26 +153,26 @@ class Journal:
         last = 0
         while entries := self._store.page(last):
             for entry in entries:
-                yield self._latest(entry.number, entry)
+                yield self._apply_pending(entry.number, entry)
             last = entries[-1].number
         while last < self._last_number:  # not on the disk yet
             last += 1
-            yield self._get(last)
+            yield self._load(last)
 
     def spent_usd(self) -> Decimal:
         """What all entries cost together, as far as it is known."""
         return self._spent_usd
 
-    def _latest(self, number: int, entry: Entry | None) -> Entry:
+    def _apply_pending(self, number: int, entry: Entry | None) -> Entry:
         """The entry with the writes that are not on the disk yet, or may just have reached it."""
-        for changes in (self._writes.on_its_way, self._writes.pending):
+        for changes in (self._writes.in_commit, self._writes.pending):
             if number in changes.fields:
-                entry = changed(entry, changes.fields[number])
+                entry = apply_change(entry, changes.fields[number])
         assert entry is not None, "what is not on the disk was intended and is on its way there"
         return entry
 
-    def _get(self, number: int) -> Entry:
-        return self._latest(number, self._store.entry(number))
+    def _load(self, number: int) -> Entry:
+        return self._apply_pending(number, self._store.entry(number))
 
     # Writing
 
@@ -204,8 +207,8 @@ class Journal:
                 total = before.cost_usd + (cost_usd or 0)
             if before.state not in _UNSENT or before.request_id is not None:
                 self._writes.pending.earlier.append(before)
-            if number in self._unsettled and before.request_id is None:
-                self._doubts[number, before.attempts] = before
+            if number in self._unresolved and before.request_id is None:
+                self._unknown_attempts[number, before.attempts] = before
         if self._written_here is not None:
             self._written_here.add(identity)
         self._writes.pending.numbers[identity] = number
@@ -226,9 +229,9 @@ class Journal:
             "attempt_cost_usd": cost_usd,
             "attempts": attempts,
         }
-        self._unsettled.add(number)
+        self._unresolved.add(number)
         self._spent_usd += cost_usd or 0
-        self._writes.note()
+        self._writes.mark_added()
         return number
 
     def record_rejected(self, number: int, *, error: str) -> None:
@@ -241,20 +244,20 @@ class Journal:
             number: The entry's.
             error: Why, in one line.
         """
-        entry = self._get(number)
-        change = self._writes.pending.of(number)
+        entry = self._load(number)
+        change = self._writes.pending.change_of(number)
         change.update(state=EntryState.NOT_SUBMITTED, error=error)
-        self._unsettled.discard(number)
+        self._unresolved.discard(number)
         if entry.state not in _UNSENT and entry.request_id is None:
             change.update(attempts=entry.attempts - 1, attempt_cost_usd=None)
             if entry.attempt_cost_usd is not None and entry.cost_usd is not None:
                 # Nothing left is unknown again, not free.
                 change["cost_usd"] = (entry.cost_usd - entry.attempt_cost_usd) or None
                 self._spent_usd -= entry.attempt_cost_usd
-            if (before := self._doubts.pop((number, entry.attempts - 1), None)) is not None:
+            if (before := self._unknown_attempts.pop((number, entry.attempts - 1), None)) is not None:
                 change.update(state=EntryState.AMBIGUOUS, sent_at=before.sent_at, error=before.error or error)
-                self._unsettled.add(number)
-        self._writes.note()
+                self._unresolved.add(number)
+        self._writes.mark_added()
 
     def record_accepted(self, number: int, *, request_id: str, record: Mapping[str, Any]) -> None:
         """Write down that the service has it.
@@ -264,11 +267,11 @@ class Journal:
             request_id: The service's id.
             record: What it answered.
         """
-        self._unsettled.discard(number)
-        self._writes.pending.of(number).update(
-            state=EntryState.SUBMITTED, request_id=request_id, record=_kept(record), error=None
+        self._unresolved.discard(number)
+        self._writes.pending.change_of(number).update(
+            state=EntryState.SUBMITTED, request_id=request_id, record=_drop_payload(record), error=None
         )
-        self._writes.note()
+        self._writes.mark_added()
 
     def end(
         self,
@@ -289,16 +292,16 @@ class Journal:
         if state == ResultState.NOT_SUBMITTED:
             self.record_rejected(number, error=error or "")
             return
-        change = self._writes.pending.of(number)
+        change = self._writes.pending.change_of(number)
         change.update(state=EntryState(str(state)), error=error)
         if state == ResultState.AMBIGUOUS:
-            self._unsettled.add(number)
-            self._doubts.pop((number, self._get(number).attempts), None)
+            self._unresolved.add(number)
+            self._unknown_attempts.pop((number, self._load(number).attempts), None)
         else:
-            self._unsettled.discard(number)
+            self._unresolved.discard(number)
         if record is not None:
-            change["record"] = _kept(record)
-        self._writes.note()
+            change["record"] = _drop_payload(record)
+        self._writes.mark_added()
 
     def save(self, number: int, *, path: str, size_bytes: int, sha256: str | None) -> None:
         """Write down where its video lies.
@@ -309,8 +312,10 @@ class Journal:
             size_bytes: Its size.
             sha256: Its digest, in hex.
         """
-        self._writes.pending.of(number).update(path=path, size_bytes=size_bytes, sha256=sha256, error=None)
-        self._writes.note()
+        self._writes.pending.change_of(number).update(
+            path=path, size_bytes=size_bytes, sha256=sha256, error=None
+        )
+        self._writes.mark_added()
 
     # Durability
 
@@ -335,11 +340,11 @@ class Journal:
         await self._writes.flush()
 
 
-async def _in_a_thread(function: Callable[[Changes], None], changes: Changes) -> None:
+async def _run_in_thread(function: Callable[[PendingWrites], None], changes: PendingWrites) -> None:
     await anyio.to_thread.run_sync(function, changes)
 
 
-def _kept(record: Mapping[str, Any]) -> dict[str, Any]:
+def _drop_payload(record: Mapping[str, Any]) -> dict[str, Any]:
     """The record without the payload: the entry has it."""
     kept = dict(record)
     kept.pop("payload", None)

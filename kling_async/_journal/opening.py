@@ -11,53 +11,55 @@ from pathlib import Path
 from kling_async._journal.schema import APPLICATION_ID, MIGRATIONS, Migration, migrate
 from kling_async.errors import JournalError
 
-_PATIENCE = 5.0
+_BUSY_TIMEOUT = 5.0
 """Seconds to wait for someone who looks at the journal with another program."""
-_LEFT_ASIDE = ("", "-wal", "-shm", "-journal")
+_FILE_SUFFIXES = ("", "-wal", "-shm", "-journal")
 
 
 @contextmanager
-def told(path: Path, doing: str, advice: str) -> Iterator[None]:
+def journal_errors(path: Path, action: str, advice: str) -> Iterator[None]:
     """What SQLite or the system says against it, as a `JournalError` in one sentence."""
     try:
         yield
     except (sqlite3.Error, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise JournalError(f"The journal {str(path)!r} could not be {doing} ({reason}): {advice}.") from error
+        raise JournalError(
+            f"The journal {str(path)!r} could not be {action} ({reason}): {advice}."
+        ) from error
 
 
-def connect(path: Path, *, mode: str = "mode=rw", patience: float = _PATIENCE) -> sqlite3.Connection:
+def connect(path: Path, *, mode: str = "mode=rw", busy_timeout: float = _BUSY_TIMEOUT) -> sqlite3.Connection:
     """A connection that begins and ends transactions only when told to, and may be used by any thread in turn."""
     return sqlite3.connect(
         f"{path.absolute().as_uri()}?{mode}",
         uri=True,
-        timeout=patience,
+        timeout=busy_timeout,
         isolation_level=None,
         check_same_thread=False,
     )
 
 
-def resolved(path: str | os.PathLike[str]) -> Path:
+def resolve_path(path: str | os.PathLike[str]) -> Path:
     """The file itself, whatever links lead to it.
 
     Raises:
         JournalError: There can be no file there.
     """
-    shown = Path(path)
-    with told(shown, "opened", "give the path of a file"):
-        place = Path(os.path.realpath(shown))
-        if place.is_dir():
+    given = Path(path)
+    with journal_errors(given, "opened", "give the path of a file"):
+        real = Path(os.path.realpath(given))
+        if real.is_dir():
             raise JournalError(
-                f"The journal {str(shown)!r} is a folder: give the path of a file, such as 'run.db'."
+                f"The journal {str(given)!r} is a folder: give the path of a file, such as 'run.db'."
             )
-        if not place.parent.is_dir():
+        if not real.parent.is_dir():
             raise JournalError(
-                f"The journal {str(shown)!r} cannot be made: there is no folder {str(place.parent)!r}. Make it first."
+                f"The journal {str(given)!r} cannot be made: there is no folder {str(real.parent)!r}. Make it first."
             )
-        return place
+        return real
 
 
-def hold(path: Path) -> sqlite3.Connection:
+def acquire_lock(path: Path) -> sqlite3.Connection:
     """A lock on the journal, held until it is closed or this process ends, however it ends.
 
     It lies in a file of its own, which stays behind: to remove it while another waits for it would give both the lock.
@@ -66,14 +68,14 @@ def hold(path: Path) -> sqlite3.Connection:
         JournalError: Another holds it, or the folder cannot be written.
     """
     advice = f"check that the folder {str(path.parent)!r} exists and can be written"
-    with told(path, "opened", advice):
-        lock = connect(path.with_name(path.name + "-lock"), mode="mode=rwc", patience=0.0)
+    with journal_errors(path, "opened", advice):
+        lock = connect(path.with_name(path.name + "-lock"), mode="mode=rwc", busy_timeout=0.0)
         try:
             lock.execute("PRAGMA journal_mode = MEMORY")  # nothing is ever written
             lock.execute("BEGIN EXCLUSIVE")
         except sqlite3.Error as error:
             lock.close()
-            if _code(error) != sqlite3.SQLITE_BUSY:
+            if _primary_code(error) != sqlite3.SQLITE_BUSY:
                 raise
             raise JournalError(
                 f"The journal {str(path)!r} is in use by another process, or by another Journal in this one: "
@@ -82,12 +84,12 @@ def hold(path: Path) -> sqlite3.Connection:
     return lock
 
 
-def _code(error: sqlite3.Error) -> int:
+def _primary_code(error: sqlite3.Error) -> int:
     """SQLite's primary code of an error; 0 for one of Python's own."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-def make_if_missing(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> bool:
+def create_if_missing(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> bool:
     """Make an empty journal where there is none; whether it did. Only for whoever holds the lock.
 
     It is made under another name and renamed when it is whole.
@@ -103,21 +105,21 @@ def make_if_missing(path: Path, migrations: Sequence[Migration] = MIGRATIONS) ->
             "or deleted: put the journal back beside it, or choose another path."
         )
     new = path.with_name(path.name + "-new")
-    with told(path, "made", "check that its folder can be written and its disk is not full"):
-        for end in _LEFT_ASIDE:
+    with journal_errors(path, "made", "check that its folder can be written and its disk is not full"):
+        for end in _FILE_SUFFIXES:
             Path(str(new) + end).unlink(missing_ok=True)
         with closing(connect(new, mode="mode=rwc")) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             migrate(connection, version=0, migrations=migrations)
-        _flush(new, os.O_RDWR)
+        _fsync(new, os.O_RDWR)
         new.replace(path)
         with suppress(OSError):  # not every system lets a folder be opened
-            _flush(path.parent, os.O_RDONLY)
+            _fsync(path.parent, os.O_RDONLY)
     return True
 
 
-def _flush(path: Path, flags: int) -> None:
+def _fsync(path: Path, flags: int) -> None:
     descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
@@ -125,7 +127,7 @@ def _flush(path: Path, flags: int) -> None:
         os.close(descriptor)
 
 
-def check(path: Path, *, newest: int = len(MIGRATIONS), whole: bool = True) -> int:
+def check_file(path: Path, *, newest: int = len(MIGRATIONS), whole: bool = True) -> int:
     """The version of the journal in this file, which is not changed, nor is anything beside it.
 
     Args:
@@ -137,18 +139,18 @@ def check(path: Path, *, newest: int = len(MIGRATIONS), whole: bool = True) -> i
         JournalError: It is no journal, or a newer one, or damaged.
     """
     try:
-        with closing(connect(path, mode=_harmless_mode(path))) as connection:
+        with closing(connect(path, mode=_read_only_mode(path))) as connection:
             (application,) = connection.execute("PRAGMA application_id").fetchone()
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             _check_kind(path, application=application, version=version, newest=newest)
-            if whole and (damage := _damage(connection, path)):
-                raise _damaged(path, damage)
+            if whole and (damage := _find_damage(connection, path)):
+                raise _damaged_error(path, damage)
     except sqlite3.Error as error:
-        match _code(error):
+        match _primary_code(error):
             case sqlite3.SQLITE_NOTADB:
-                raise _foreign(path) from error
+                raise _foreign_error(path) from error
             case sqlite3.SQLITE_CORRUPT:
-                raise _damaged(path, str(error)) from error
+                raise _damaged_error(path, str(error)) from error
             case _:
                 raise JournalError(
                     f"The journal {str(path)!r} could not be read ({error}): check that it can be."
@@ -156,7 +158,7 @@ def check(path: Path, *, newest: int = len(MIGRATIONS), whole: bool = True) -> i
     return int(version)
 
 
-def _damage(connection: sqlite3.Connection, path: Path) -> str | None:
+def _find_damage(connection: sqlite3.Connection, path: Path) -> str | None:
     """What is wrong with the file; None if nothing is."""
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
@@ -170,7 +172,7 @@ def _damage(connection: sqlite3.Connection, path: Path) -> str | None:
 
 def _check_kind(path: Path, *, application: int, version: int, newest: int) -> None:
     if application != APPLICATION_ID:
-        raise _foreign(path)
+        raise _foreign_error(path)
     if version > newest:
         raise JournalError(
             f"The journal {str(path)!r} was made by a newer version of kling_async (format {version}, this one "
@@ -178,20 +180,20 @@ def _check_kind(path: Path, *, application: int, version: int, newest: int) -> N
         )
 
 
-def _damaged(path: Path, damage: str) -> JournalError:
+def _damaged_error(path: Path, damage: str) -> JournalError:
     return JournalError(
         f"The journal {str(path)!r} is damaged or cut short ({damage}). It was left as it is: put back a copy, or "
         "save what can be read with the sqlite3 shell's .recover; client.list_jobs() shows what the service has."
     )
 
 
-def _foreign(path: Path) -> JournalError:
+def _foreign_error(path: Path) -> JournalError:
     return JournalError(
         f"{str(path)!r} is not a journal of kling_async. It was left as it is: choose another path."
     )
 
 
-def _harmless_mode(path: Path) -> str:
+def _read_only_mode(path: Path) -> str:
     """How to look at it so that nothing is made beside it, nor the writes that a kill left put into it."""
     return "mode=ro" if has_leftovers(path) else "mode=ro&immutable=1"
 

@@ -84,12 +84,12 @@ _VERSION_1 = (
 )
 
 
-def _make(connection: Connection) -> None:
+def _create_tables(connection: Connection) -> None:
     for statement in _VERSION_1:
         connection.execute(statement)
 
 
-MIGRATIONS: Sequence[Migration] = (_make,)
+MIGRATIONS: Sequence[Migration] = (_create_tables,)
 """The step from version n to n + 1 stands at place n; a new journal takes them all."""
 
 
@@ -105,11 +105,11 @@ def migrate(connection: Connection, *, version: int, migrations: Sequence[Migrat
         connection.execute(f"PRAGMA user_version = {len(migrations)}")
         connection.execute("COMMIT")
     except BaseException:
-        undo(connection)
+        roll_back(connection)
         raise
 
 
-def undo(connection: Connection) -> None:
+def roll_back(connection: Connection) -> None:
     """Undo the transaction, unless SQLite itself has done so, as it does on some errors."""
     with suppress(Error):
         connection.execute("ROLLBACK")

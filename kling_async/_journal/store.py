@@ -13,7 +13,7 @@ from kling_async._journal.entry import Entry, Identity
 
 
 @attrs.define(eq=False)
-class Changes:
+class PendingWrites:
     """What is still to be written: for each field its last word, so that to write it twice does no harm."""
 
     fields: dict[int, dict[str, Any]] = attrs.field(factory=dict)
@@ -23,24 +23,24 @@ class Changes:
     earlier: list[Entry] = attrs.field(factory=list)
     """Entries as they were before they were intended again."""
 
-    def of(self, number: int) -> dict[str, Any]:
+    def change_of(self, number: int) -> dict[str, Any]:
         """What changes of one entry, to be added to."""
         return self.fields.setdefault(number, {})
 
-    def followed_by(self, later: Changes) -> Changes:
+    def merge(self, later: PendingWrites) -> PendingWrites:
         """Both as one."""
         fields = {number: {**change} for number, change in self.fields.items()}
         for number, change in later.fields.items():
             fields[number] = {**fields.get(number, {}), **change}
-        return Changes(fields, {**self.numbers, **later.numbers}, [*self.earlier, *later.earlier])
+        return PendingWrites(fields, {**self.numbers, **later.numbers}, [*self.earlier, *later.earlier])
 
 
-def changed(entry: Entry | None, change: Mapping[str, Any]) -> Entry:
+def apply_change(entry: Entry | None, change: Mapping[str, Any]) -> Entry:
     """The entry after the change; one that is not known yet needs a change of all fields."""
-    return Entry(**change) if "identity" in change else attrs.evolve(_known(entry), **change)
+    return Entry(**change) if "identity" in change else attrs.evolve(_require_entry(entry), **change)
 
 
-def _known(entry: Entry | None) -> Entry:
+def _require_entry(entry: Entry | None) -> Entry:
     assert entry is not None, "an entry is intended before anything else is written of it"
     return entry
 
@@ -61,7 +61,7 @@ class Store(Protocol):
         """The highest number of an entry; 0 where there is none."""
         ...
 
-    def commit(self, changes: Changes) -> None:
+    def commit(self, changes: PendingWrites) -> None:
         """Write the changes as one: all or, when it raises, none. When it returns they survive a power cut."""
         ...
 

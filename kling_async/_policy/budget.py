@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import attrs
 
-from kling_async.catalog import shown
+from kling_async.catalog import quote_value
 from kling_async.errors import BudgetExceededError, ConfigurationError
 from kling_async.requests import VideoRequest
 
@@ -30,7 +30,7 @@ def dollars(value: object, *, name: str) -> Decimal:
         if amount.is_finite() and amount >= 0:
             return amount
     raise ConfigurationError(
-        f"{name} must be an amount of US dollars of at least 0, such as Decimal('0.35'), not {shown(value)}."
+        f"{name} must be an amount of US dollars of at least 0, such as Decimal('0.35'), not {quote_value(value)}."
     )
 
 
@@ -64,7 +64,7 @@ class Budget:
         elif self.prices is not None and not callable(self.prices):
             raise ConfigurationError(
                 f"prices must be a mapping of model ids to US dollars, or a function of the request, "
-                f"not {shown(self.prices)}."
+                f"not {quote_value(self.prices)}."
             )
 
     def price(self, request: VideoRequest) -> Decimal | None:
@@ -82,7 +82,7 @@ class Budget:
                 price = self.prices(request)
             except Exception as error:
                 raise ConfigurationError(
-                    f"prices() raised {type(error).__name__} for {shown(request.prompt)}: {error}."
+                    f"prices() raised {type(error).__name__} for {quote_value(request.prompt)}: {error}."
                 ) from error
             price = None if price is None else dollars(price, name="the price that prices() gave")
         if price is None and self.cap is not None:

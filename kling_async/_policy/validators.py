@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from kling_async.catalog import shown
+from kling_async.catalog import quote_value
 from kling_async.errors import ConfigurationError
 
 Validator: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
@@ -32,7 +32,7 @@ def at_least(
         rule = f"above {minimum:g}" if above else f"of at least {minimum:g}"
         raise ConfigurationError(
             f"{type(instance).__name__}.{attribute.name} must be {noun} {rule}"
-            f"{' or None' if optional else ''}, not {shown(value)}."
+            f"{' or None' if optional else ''}, not {quote_value(value)}."
         )
 
     return check

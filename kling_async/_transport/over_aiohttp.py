@@ -13,9 +13,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 
 from kling_async._transport.base import Reply, Request, Sink
-from kling_async._transport.deadlines import Deadlines
-from kling_async._transport.exchange import Exchange, is_idle, url_of
-from kling_async._transport.intake import BUFFER_BYTES, Intake
+from kling_async._transport.body_reader import BUFFER_BYTES, BodyReader
+from kling_async._transport.http1_sender import Http1Sender, is_reusable, parse_url
+from kling_async._transport.shared_timeouts import SharedTimeouts
 from kling_async.errors import APIConnectionError, APITimeoutError
 
 LARGEST_REPLY_BYTES = 64 * 1024 * 1024
@@ -32,7 +32,7 @@ class _Connector(aiohttp.TCPConnector):
     ) -> aiohttp.connector.Connection:
         while True:
             connection = await super().connect(req, traces, timeout)
-            if connection.protocol is None or is_idle(connection.protocol):
+            if connection.protocol is None or is_reusable(connection.protocol):
                 return connection
             connection.close()
 
@@ -49,37 +49,37 @@ class AiohttpTransport:
 
     def __init__(self) -> None:
         connector = _Connector(limit=0)
-        self._exchange = Exchange(connector)
+        self._sender = Http1Sender(connector)
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(),
         )
-        self._deadlines = Deadlines()
+        self._timeouts = SharedTimeouts()
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
 
     async def send(self, request: Request) -> Reply:
         """See `Transport.send`."""
         self._check_open(request)
-        with _our_errors(request), self._deadlines.within(request.timeout):
-            answer = await self._exchange.begin(request)
+        with _translate_errors(request), self._timeouts.limit(request.timeout):
+            response = await self._sender.send(request)
             try:
-                body = await _read(answer.content, request)
+                body = await _read_body(response.content, request)
             except BaseException:
-                answer.connection.close()
+                response.connection.close()
                 raise
-            self._exchange.end(answer)
-            return Reply(answer.head.code, answer.head.headers, body)
+            self._sender.release(response)
+            return Reply(response.head.code, response.head.headers, body)
 
     @asynccontextmanager
-    async def stream(self, request: Request) -> AsyncIterator[_Streamed]:
+    async def stream(self, request: Request) -> AsyncIterator[_StreamedReply]:
         """See `Transport.stream`."""
         self._check_open(request)
         timeout = aiohttp.ClientTimeout(connect=request.timeout / 2, sock_read=request.timeout)
-        with _our_errors(request):
+        with _translate_errors(request):
             response = await self._session.request(
                 request.method,
-                url_of(request.url),
+                parse_url(request.url),
                 headers=request.headers,
                 data=request.body,
                 allow_redirects=False,
@@ -87,22 +87,22 @@ class AiohttpTransport:
                 timeout=timeout,
             )
         async with response:
-            with _our_errors(request):
-                reply = _Streamed(response, request, self._buffer)
+            with _translate_errors(request):
+                reply = _StreamedReply(response, request, self._buffer)
             yield reply
 
     async def aclose(self) -> None:
         """See `Transport.aclose`."""
-        self._deadlines.close()
-        self._exchange.put_away()
+        self._timeouts.close()
+        self._sender.release_idle()
         await self._session.close()
 
     def _check_open(self, request: Request) -> None:
         if self._session.closed:
-            raise APIConnectionError(f"{_name(request)}: the client is closed.", was_sent=False)
+            raise APIConnectionError(f"{_describe_call(request)}: the client is closed.", was_sent=False)
 
 
-class _Streamed:
+class _StreamedReply:
     """A `StreamedReply` over aiohttp."""
 
     def __init__(self, response: aiohttp.ClientResponse, request: Request, buffer: memoryview) -> None:
@@ -111,13 +111,13 @@ class _Streamed:
         # One that comes twice is a list of two, and storage names its digests so. Source: RFC 9110 section 5.3.
         found = response.headers
         self.headers: Mapping[str, str] = CIMultiDict({name: ", ".join(found.getall(name)) for name in found})
-        self._is_measured = response.content_length is not None and "transfer-encoding" not in found
-        self._begun = b""
-        self._rest: Intake | None = None
-        if self._is_measured:
-            self._begun = b"".join(iter(response.content.read_nowait, b""))
+        self._has_length = response.content_length is not None and "transfer-encoding" not in found
+        self._first_bytes = b""
+        self._reader: BodyReader | None = None
+        if self._has_length:
+            self._first_bytes = b"".join(iter(response.content.read_nowait, b""))
             if not response.content.at_eof():
-                self._rest = Intake(response, buffer, timeout=request.timeout)
+                self._reader = BodyReader(response, buffer, timeout=request.timeout)
 
     @property
     def status(self) -> int:
@@ -125,12 +125,12 @@ class _Streamed:
 
     async def pipe_to(self, sink: Sink) -> bool:
         """See `StreamedReply.pipe_to`."""
-        begun, self._begun = self._begun, b""
-        if begun and not sink(begun):
+        first_bytes, self._first_bytes = self._first_bytes, b""
+        if first_bytes and not sink(first_bytes):
             return False
-        with _our_errors(self._request):
-            if self._is_measured:
-                return self._rest is None or await self._rest.pipe_to(sink)
+        with _translate_errors(self._request):
+            if self._has_length:
+                return self._reader is None or await self._reader.pipe_to(sink)
             content = self._response.content
             while not content.at_eof():
                 if (piece := await content.readany()) and not sink(piece):
@@ -138,7 +138,7 @@ class _Streamed:
             return True
 
 
-async def _read(content: aiohttp.StreamReader, request: Request) -> bytes:
+async def _read_body(content: aiohttp.StreamReader, request: Request) -> bytes:
     """The whole body, unless it is larger than any honest reply, packed or unpacked."""
     body = await content.readany()
     if not content.at_eof():
@@ -147,11 +147,13 @@ async def _read(content: aiohttp.StreamReader, request: Request) -> bytes:
             gathered += piece
         body = bytes(gathered)
     if len(body) > LARGEST_REPLY_BYTES:
-        raise APIConnectionError(f"{_name(request)}: the reply is larger than {LARGEST_REPLY_BYTES:,} bytes.")
+        raise APIConnectionError(
+            f"{_describe_call(request)}: the reply is larger than {LARGEST_REPLY_BYTES:,} bytes."
+        )
     return body
 
 
-class _our_errors:  # noqa: N801 - reads as the verb it is
+class _translate_errors:  # noqa: N801 - reads as the verb it is
     """Turns what aiohttp raises within the block into an error of ours."""
 
     __slots__ = ("_request",)
@@ -165,13 +167,13 @@ class _our_errors:  # noqa: N801 - reads as the verb it is
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None and (ours := _ours(error, self._request)) is not None:
+        if error is not None and (ours := _translate(error, self._request)) is not None:
             raise ours from error
 
 
-def _ours(error: BaseException, request: Request) -> APIConnectionError | None:
+def _translate(error: BaseException, request: Request) -> APIConnectionError | None:
     """The error of ours that one of aiohttp's stands for; None for one that is to go on as it is."""
-    name = _name(request)
+    name = _describe_call(request)
     match error:
         case aiohttp.ConnectionTimeoutError():
             within = request.timeout / 2
@@ -203,6 +205,6 @@ def _reason(error: Exception) -> str:
     return " ".join(text.split()).rstrip(".") if text and isinstance(text, str) else type(error).__name__
 
 
-def _name(request: Request) -> str:
+def _describe_call(request: Request) -> str:
     """The call as an error names it: no query, which may hold a signature."""
     return f"{request.method} {request.url.partition('?')[0]}"

@@ -36,8 +36,8 @@ _STATUSES: dict[str, JobStatus] = {
 }
 
 
-_MOST_NESTED_ERRORS = 5
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_MAX_NESTED_ERRORS = 5
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 class ShapeError(ValueError):
@@ -111,20 +111,22 @@ def upload_body(file_type: str) -> bytes:
     return json.dumps({"file_type": file_type}).encode()
 
 
-def _finite(text: str) -> float | None:
+def _parse_finite(text: str) -> float | None:
     number = float(text)
     return number if math.isfinite(number) else None
 
 
-def _countable(text: str) -> int | None:
+def _parse_int(text: str) -> int | None:
     try:
         return int(text)
     except ValueError:
         return None
 
 
-_decoder = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None)
-_patient_decoder = json.JSONDecoder(parse_float=_finite, parse_int=_countable, parse_constant=lambda _: None)
+_decoder = json.JSONDecoder(parse_float=_parse_finite, parse_constant=lambda _: None)
+_patient_decoder = json.JSONDecoder(
+    parse_float=_parse_finite, parse_int=_parse_int, parse_constant=lambda _: None
+)
 _LEADING_ID = re.compile(r'\s*\{\s*"request_id"\s*:\s*"([^"\\]+)"')
 """Every recorded answer about a job begins with its id, so that it is known however the answer goes on."""
 
@@ -140,11 +142,11 @@ def load_json(body: bytes) -> Any:
     """
     text = body.decode(errors="replace").removeprefix("\ufeff")
     try:
-        value = _decoded(text)
+        value = _decode(text)
         if "\\ud" in text or "\\uD" in text:
             # A lone surrogate cannot be printed, stored or sent again.
-            mended = json.dumps(value, ensure_ascii=False).encode(errors="replace")
-            value = _decoded(mended.decode())
+            repaired = json.dumps(value, ensure_ascii=False).encode(errors="replace")
+            value = _decode(repaired.decode())
     except (ValueError, RecursionError) as error:
         found = _LEADING_ID.match(text)
         left = {"request_id": found[1]} if found else None
@@ -152,7 +154,7 @@ def load_json(body: bytes) -> Any:
     return value
 
 
-def _decoded(text: str) -> Any:
+def _decode(text: str) -> Any:
     try:
         return _decoder.decode(text)
     except json.JSONDecodeError:
@@ -178,7 +180,7 @@ def structure_page(value: object) -> JobPage:
     """
     page = structure_rows(value)
     return JobPage(
-        jobs=tuple(_readable(page.rows, structure_job)),
+        jobs=tuple(_structure_readable(page.rows, structure_job)),
         rows=len(page.rows),
         has_more=page.has_more,
         total=page.total,
@@ -229,8 +231,8 @@ def structure_model(value: object, *, model_id: str) -> ModelInfo:
     price = value["price_info"].get("price") if isinstance(value.get("price_info"), dict) else None
     parameters = value.get("parameters")
     return ModelInfo(
-        id=_text(value.get("model")) or model_id,
-        kind=_text(value.get("model_type")),
+        id=_text_or_none(value.get("model")) or model_id,
+        kind=_text_or_none(value.get("model_type")),
         parameters=tuple(entry for entry in parameters if isinstance(entry, dict))
         if isinstance(parameters, list)
         else (),
@@ -248,7 +250,7 @@ def structure_upload(value: object) -> UploadTicket:
     """
     if not isinstance(value, dict):
         _refuse("an object", value)
-    upload, public = _text(value.get("upload_url")), _text(value.get("public_url"))
+    upload, public = _text_or_none(value.get("upload_url")), _text_or_none(value.get("public_url"))
     if not upload or not public:
         _refuse("an object with upload_url and public_url", value)
     return UploadTicket(upload_url=upload, public_url=public)
@@ -258,7 +260,7 @@ def _refuse(wanted: str, value: object) -> NoReturn:
     raise ShapeError(f"{wanted} was promised, not {type(value).__name__}", value)
 
 
-def _readable(rows: Iterable[object], structure: Callable[[object], T]) -> Iterable[T]:
+def _structure_readable(rows: Iterable[object], structure: Callable[[object], T]) -> Iterable[T]:
     for row in rows:
         try:
             yield structure(row)
@@ -266,21 +268,21 @@ def _readable(rows: Iterable[object], structure: Callable[[object], T]) -> Itera
             continue
 
 
-def _text(value: object) -> str | None:
+def _text_or_none(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _mapping(value: object) -> dict[str, Any]:
+def _mapping_or_empty(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _moment(value: Any) -> datetime | None:
+def _read_time(value: Any) -> datetime | None:
     """Unix seconds; null, 0 and absent all mean "not said". Source: the official SDK's optional fields."""
-    return _utc(value) if type(value) in _NUMBERS and value > 0 else None
+    return _to_utc(value) if type(value) in _NUMBERS and value > 0 else None
 
 
 @lru_cache(maxsize=1024)
-def _utc(seconds: float) -> datetime | None:
+def _to_utc(seconds: float) -> datetime | None:
     """The same value for the many records of one second."""
     try:
         return datetime.fromtimestamp(seconds, UTC)
@@ -288,26 +290,26 @@ def _utc(seconds: float) -> datetime | None:
         return None
 
 
-def _media(outcome: Mapping[str, Any]) -> tuple[Media, ...]:
+def _read_media(outcome: Mapping[str, Any]) -> tuple[Media, ...]:
     """By name only: an outcome holds other addresses too. Newer models answer `media_urls`, older ones `video_url`."""
     listed = outcome.get("media_urls")
     found = []
     for entry in listed if isinstance(listed, list) else ():
         if isinstance(entry, str) and entry:
             found.append(Media(entry))
-        elif isinstance(entry, dict) and (url := _text(entry.get("url"))):
-            found.append(Media(url, _text(entry.get("id"))))
-    if not found and (url := _text(outcome.get("video_url"))):
+        elif isinstance(entry, dict) and (url := _text_or_none(entry.get("url"))):
+            found.append(Media(url, _text_or_none(entry.get("id"))))
+    if not found and (url := _text_or_none(outcome.get("video_url"))):
         found.append(Media(url))
     return tuple(found)
 
 
 def one_line(text: str) -> str:
     """The text without line breaks and control characters, safe to log and to print."""
-    return " ".join(_CONTROLS.sub(" ", text).split())
+    return " ".join(_CONTROL_CHARACTERS.sub(" ", text).split())
 
 
-def failure_text(value: object, *, depth: int = _MOST_NESTED_ERRORS) -> str | None:
+def failure_text(value: object, *, depth: int = _MAX_NESTED_ERRORS) -> str | None:
     """The words of an error, in one line: text, or an object with `message`, or such an object within `error`."""
     if isinstance(value, str):
         return one_line(value) or None
@@ -318,7 +320,7 @@ def failure_text(value: object, *, depth: int = _MOST_NESTED_ERRORS) -> str | No
     return None
 
 
-def _failure(record: Mapping[str, Any], outcome: Mapping[str, Any]) -> str | None:
+def _find_failure(record: Mapping[str, Any], outcome: Mapping[str, Any]) -> str | None:
     """Why a job failed. Source: the places in which clients of the service have met it, most reliable first."""
     places = (
         outcome.get("error"),
@@ -332,23 +334,23 @@ def _failure(record: Mapping[str, Any], outcome: Mapping[str, Any]) -> str | Non
     return next((text for place in places if (text := failure_text(place))), None)
 
 
-def _outcome(record: Mapping[str, Any], *, failed: bool) -> Outcome | None:
+def _read_outcome(record: Mapping[str, Any], *, failed: bool) -> Outcome | None:
     raw = record.get("outcome")
     if raw is None and not failed:
         return None
-    outcome = _mapping(raw)
-    error = _failure(record, outcome) if failed else failure_text(outcome.get("error"))
+    outcome = _mapping_or_empty(raw)
+    error = _find_failure(record, outcome) if failed else failure_text(outcome.get("error"))
     if not isinstance(raw, dict) and error is None:
         return None
     return Outcome(
-        media=_media(outcome),
-        thumbnail_url=_text(outcome.get("thumbnail_image_url")) or None,
+        media=_read_media(outcome),
+        thumbnail_url=_text_or_none(outcome.get("thumbnail_image_url")) or None,
         error=error,
         raw=outcome,
     )
 
 
-def _job(value: object, _: object) -> Job:
+def _read_job(value: object, _: object) -> Job:
     if not isinstance(value, dict):
         _refuse("a record", value)
     request_id, word = value.get("request_id"), value.get("status")
@@ -360,18 +362,18 @@ def _job(value: object, _: object) -> Job:
     return Job(
         request_id=request_id,
         status=status,
-        model=_text(value.get("model")),
-        payload=_mapping(value.get("payload")),
-        outcome=_outcome(value, failed=status is _FAILED or status is _CANCELLED),
-        created_at=_moment(value.get("created_at")),
-        queued_at=_moment(value.get("queued_at")),
-        updated_at=_moment(value.get("updated_at")),
-        organization_id=_text(value.get("org_id")),
-        user_id=_text(value.get("user_id")),
+        model=_text_or_none(value.get("model")),
+        payload=_mapping_or_empty(value.get("payload")),
+        outcome=_read_outcome(value, failed=status is _FAILED or status is _CANCELLED),
+        created_at=_read_time(value.get("created_at")),
+        queued_at=_read_time(value.get("queued_at")),
+        updated_at=_read_time(value.get("updated_at")),
+        organization_id=_text_or_none(value.get("org_id")),
+        user_id=_text_or_none(value.get("user_id")),
         raw=value,
     )
 
 
 _converter = Converter(detailed_validation=False)
 # Each field is read by hand: of a field that is wrong only that field is lost, and most of the time goes here.
-_converter.register_structure_hook(Job, _job)
+_converter.register_structure_hook(Job, _read_job)

@@ -24,7 +24,7 @@ from kling_async.errors import (
 T = TypeVar("T")
 
 _BODY_CHARACTERS = 500
-_LONGEST_PAUSE = 24 * 3600.0
+_MAX_PAUSE = 24 * 3600.0
 _MARKUP = re.compile(r"<[^>]*>")
 
 _BY_STATUS: Mapping[int, tuple[type[APIStatusError], str]] = {
@@ -79,7 +79,7 @@ def error_for(
     except ShapeError as error:
         value = error.value
     text = excerpt(body, secret=secret)
-    said = hide(failure_text(value) or one_line(_MARKUP.sub(" ", text)), secret)[:300]
+    said = hide_secret(failure_text(value) or one_line(_MARKUP.sub(" ", text)), secret)[:300]
     if status in _BY_STATUS:
         kind, meaning = _BY_STATUS[status]
     elif status >= 500:  # noqa: PLR2004 - the HTTP class
@@ -92,7 +92,7 @@ def error_for(
         status_code=status,
         body=text,
         retry_after=retry_after(headers, value, now=now),
-        request_id=hide(request_id, secret) if isinstance(request_id, str) else None,
+        request_id=hide_secret(request_id, secret) if isinstance(request_id, str) else None,
     )
 
 
@@ -104,22 +104,22 @@ def retry_after(headers: Mapping[str, str], value: object, *, now: float) -> flo
 
     Source: RFC 9110 section 10.2.3. What the service really sends is not recorded, so the body is read too.
     """
-    wishes: list[object] = [headers.get("retry-after")]
+    values: list[object] = [headers.get("retry-after")]
     for place in (value, value.get("error") if isinstance(value, dict) else None):
         if isinstance(place, dict):
-            wishes += [place.get("retry_after"), place.get("retryAfter")]
-    return next((seconds for wish in wishes if (seconds := _seconds(wish, now=now)) is not None), None)
+            values += [place.get("retry_after"), place.get("retryAfter")]
+    return next((seconds for value in values if (seconds := _read_seconds(value, now=now)) is not None), None)
 
 
-def _seconds(wish: object, *, now: float) -> float | None:
-    if isinstance(wish, str):
-        wish = _written_seconds(wish, now=now)
-    if isinstance(wish, bool) or not isinstance(wish, int | float) or not wish > 0:
+def _read_seconds(value: object, *, now: float) -> float | None:
+    if isinstance(value, str):
+        value = _parse_retry_after(value, now=now)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         return None
-    return float(min(wish, _LONGEST_PAUSE))
+    return float(min(value, _MAX_PAUSE))
 
 
-def _written_seconds(text: str, *, now: float) -> float | None:
+def _parse_retry_after(text: str, *, now: float) -> float | None:
     try:
         return float(text)
     except ValueError:
@@ -134,12 +134,12 @@ def _written_seconds(text: str, *, now: float) -> float | None:
 def excerpt(body: bytes, *, secret: str) -> str:
     """The beginning of a body as text, without the key or a part of it."""
     window = body[: 4 * _BODY_CHARACTERS + len(secret)]
-    text = hide(window.decode(errors="replace"), secret)
+    text = hide_secret(window.decode(errors="replace"), secret)
     if len(window) < len(body) and secret:
         text = text[: -len(secret)]  # where the window ends within the key, its beginning was not recognised
     return text[:_BODY_CHARACTERS]
 
 
-def hide(text: str, secret: str) -> str:
+def hide_secret(text: str, secret: str) -> str:
     """The text without the key."""
     return text.replace(secret, "***") if secret else text

@@ -10,7 +10,7 @@ import attrs
 from cyclopts import Group, Parameter
 
 from kling_async._policy.budget import dollars
-from kling_async.catalog import shown
+from kling_async.catalog import quote_value
 from kling_async.errors import ConfigurationError
 
 
@@ -77,7 +77,7 @@ def _parse_dollars(text: str, option: str) -> Decimal:
         return dollars(text, name=option)
     except ConfigurationError as error:
         raise ConfigurationError(
-            f"{option} takes US dollars, such as 0.35 or 20, not {shown(text)}."
+            f"{option} takes US dollars, such as 0.35 or 20, not {quote_value(text)}."
         ) from error
 
 

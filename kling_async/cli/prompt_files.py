@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from kling_async.catalog import shown
+from kling_async.catalog import quote_value
 from kling_async.errors import ConfigurationError
 from kling_async.requests import VideoRequest
 
@@ -95,13 +95,13 @@ def _json_row(number: int, line: str) -> Row:
         value = json.loads(line)
     except json.JSONDecodeError as error:
         where = f"{error.msg} at character {error.pos + 1}"
-        return Row(number, None, f"not JSON ({where}): {shown(line)}")
+        return Row(number, None, f"not JSON ({where}): {quote_value(line)}")
     except (ValueError, RecursionError) as error:
-        return Row(number, None, f"JSON that cannot be read ({error}): {shown(line)}")
+        return Row(number, None, f"JSON that cannot be read ({error}): {quote_value(line)}")
     if isinstance(value, str):
         return Row(number, value)
     if not isinstance(value, dict):
-        return Row(number, None, f"neither an object nor a string: {shown(line)}")
+        return Row(number, None, f"neither an object nor a string: {quote_value(line)}")
     unknown_names = [_unknown_name(name, "key") for name in value if name not in FIELDS]
     return Row(number, value, "; ".join(unknown_names) or None)
 
@@ -137,13 +137,13 @@ def _header(names: list[str], place: str) -> list[str]:
         raise ConfigurationError(f"{place}: {'; '.join(unknown_names)}. The first line names the columns.")
     if "prompt" not in names or len(set(names)) < len(names):
         fault = "a column 'prompt' is missing" if "prompt" not in names else "a column is named twice"
-        raise ConfigurationError(f"{place}: {fault} (got {shown(', '.join(names))}); mend the header.")
+        raise ConfigurationError(f"{place}: {fault} (got {quote_value(', '.join(names))}); mend the header.")
     return names
 
 
 def _csv_row(line: int, header: Sequence[str], cells: Sequence[str]) -> Row:
     if len(cells) > len(header):
-        extra = shown(cells[len(header)])
+        extra = quote_value(cells[len(header)])
         return Row(
             line,
             None,
@@ -155,14 +155,14 @@ def _csv_row(line: int, header: Sequence[str], cells: Sequence[str]) -> Row:
         try:
             fields["extra"] = json.loads(fields["extra"])
         except (ValueError, RecursionError) as error:
-            return Row(line, None, f"extra is not JSON ({error}): {shown(fields['extra'])}")
+            return Row(line, None, f"extra is not JSON ({error}): {quote_value(fields['extra'])}")
     return Row(line, fields)
 
 
 def _unknown_name(name: str, noun: str) -> str:
     near = get_close_matches(name.strip().lower(), FIELDS, n=1)
     advice = f"did you mean {near[0]!r}" if near else f"the {noun}s are {', '.join(FIELDS)}"
-    return f"there is no {noun} {shown(name)} ({advice})"
+    return f"there is no {noun} {quote_value(name)} ({advice})"
 
 
 _READERS: Mapping[str, Callable[[str, str], Iterator[Row]]] = {

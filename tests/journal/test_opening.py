@@ -11,7 +11,7 @@ import pytest
 
 from kling_async import JournalError
 from kling_async._journal.journal import Journal
-from kling_async._journal.opening import check, make_if_missing
+from kling_async._journal.opening import check_file, create_if_missing
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_writes_without_their_journal_are_not_put_into_a_new_one(tmp_path):
 
 def test_a_journal_that_cannot_be_looked_at_says_so(tmp_path):
     with pytest.raises(JournalError, match=r"could not be read .*unable to open"):
-        check(tmp_path / "nowhere.db")
+        check_file(tmp_path / "nowhere.db")
 
 
 # The lock
@@ -234,13 +234,13 @@ def test_a_new_journal_is_whole_from_its_first_moment(tmp_path, monkeypatch):
     Journal(tmp_path / "run.db").close()
 
     assert sorted(file.name for file in tmp_path.iterdir()) == ["run.db", "run.db-lock"]
-    assert check(tmp_path / "run.db") == 1
+    assert check_file(tmp_path / "run.db") == 1
 
 
 def test_what_is_there_is_not_made_anew(run_db):
     before = run_db.read_bytes()
 
-    assert make_if_missing(run_db) is False
+    assert create_if_missing(run_db) is False
     assert run_db.read_bytes() == before
 
 
@@ -263,4 +263,4 @@ def test_a_system_that_opens_no_folders_gets_its_journal_all_the_same(tmp_path, 
     monkeypatch.setattr(os, "open", open_)
     Journal(tmp_path / "run.db").close()
 
-    assert check(tmp_path / "run.db") == 1
+    assert check_file(tmp_path / "run.db") == 1

@@ -7,7 +7,7 @@ import pytest
 
 from kling_async import JournalError
 from kling_async._journal.journal import Journal
-from kling_async._journal.opening import check, connect
+from kling_async._journal.opening import check_file, connect
 from kling_async._journal.over_sqlite import SqliteStore
 from kling_async._journal.schema import MIGRATIONS
 
@@ -48,7 +48,7 @@ def test_an_older_journal_is_brought_up_to_date_when_it_is_opened(old):
     assert [entry.payload for entry in store.page(0)] == [{"prompt": "rain"}]
     store.close()
     assert columns_of(old)[-1] == "note"
-    assert check(old, newest=2) == 2
+    assert check_file(old, newest=2) == 2
 
 
 @pytest.mark.parametrize("step", [stumble, end_the_transaction])
@@ -58,7 +58,7 @@ def test_a_migration_that_ends_half_way_leaves_the_old_version(old, step):
     with pytest.raises(BaseException, match=r"disk I/O|^$"):
         SqliteStore(old, migrations=(*MIGRATIONS, add_note, step))
 
-    assert check(old) == 1
+    assert check_file(old) == 1
     assert "note" not in columns_of(old)
     assert old.read_bytes() == before
     SqliteStore(old).close()

@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from kling_async._journal.entry import Entry, EntryState, Identity
-from kling_async._journal.store import Changes, changed
+from kling_async._journal.store import PendingWrites, apply_change
 
 RAIN = Identity(None, "rain", 0)
 SNOW = Identity(None, "snow", 0)
@@ -20,10 +20,10 @@ WHOLE = {
 
 
 def test_of_two_changes_the_later_word_on_each_field_counts():
-    first = Changes({1: {"state": "a", "error": "old"}, 2: {"error": "x"}}, {RAIN: 1})
-    second = Changes({1: {"error": "new"}, 3: {"path": "y"}}, {SNOW: 3})
+    first = PendingWrites({1: {"state": "a", "error": "old"}, 2: {"error": "x"}}, {RAIN: 1})
+    second = PendingWrites({1: {"error": "new"}, 3: {"path": "y"}}, {SNOW: 3})
 
-    both = first.followed_by(second)
+    both = first.merge(second)
 
     assert both.fields == {1: {"state": "a", "error": "new"}, 2: {"error": "x"}, 3: {"path": "y"}}
     assert both.numbers == {RAIN: 1, SNOW: 3}
@@ -33,18 +33,18 @@ def test_of_two_changes_the_later_word_on_each_field_counts():
 def test_what_is_kept_of_earlier_attempts_adds_up():
     one, other = Entry(**WHOLE), Entry(**{**WHOLE, "number": 2})
 
-    assert Changes(earlier=[one]).followed_by(Changes(earlier=[other])).earlier == [one, other]
+    assert PendingWrites(earlier=[one]).merge(PendingWrites(earlier=[other])).earlier == [one, other]
 
 
 def test_a_change_of_all_fields_makes_an_entry():
-    assert changed(None, WHOLE) == Entry(**WHOLE)
+    assert apply_change(None, WHOLE) == Entry(**WHOLE)
 
 
 def test_a_change_of_some_leaves_the_others():
-    entry = changed(Entry(**WHOLE), {"state": EntryState.FAILED})
+    entry = apply_change(Entry(**WHOLE), {"state": EntryState.FAILED})
     assert entry == Entry(**{**WHOLE, "state": EntryState.FAILED})
 
 
 def test_nothing_is_written_of_an_entry_that_was_never_intended():
     with pytest.raises(AssertionError, match="intended"):
-        changed(None, {"state": EntryState.FAILED})
+        apply_change(None, {"state": EntryState.FAILED})

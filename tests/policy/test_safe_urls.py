@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_async._policy.safe_urls import is_message, refusal
-from kling_async.catalog import shown
+from kling_async.catalog import quote_value
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_https_is_fetched_and_plain_http_from_this_machine_only(url):
         ("https://" + "a" * 64 + ".example/a.mp4", "no URL"),
         ("https://a..example/a.mp4", "no URL"),
     ],
-    ids=shown,
+    ids=quote_value,
 )
 def test_every_other_address_is_refused_with_the_reason(url, reason):
     assert reason in refusal(url)

@@ -8,7 +8,7 @@ import pytest
 from kling_async._policy.rate_limit import Limits
 from kling_async._policy.retry import RetryPolicy
 from kling_async._policy.validators import at_least
-from kling_async.catalog import shown
+from kling_async.catalog import quote_value
 from kling_async.errors import ConfigurationError
 
 
@@ -32,7 +32,7 @@ class Setting:
         {"optional": None},
         {"optional": 0.6},
     ],
-    ids=shown,
+    ids=quote_value,
 )
 def test_a_setting_within_its_bounds_is_taken(fields):
     assert attrs.asdict(Setting(**fields)) | fields == attrs.asdict(Setting(**fields))
@@ -55,7 +55,7 @@ def test_a_setting_within_its_bounds_is_taken(fields):
         ({"whole": 1.0}, "Setting.whole must be a whole number of at least 1, not 1.0."),
         ({"optional": 0.5}, "Setting.optional must be a number above 0.5 or None, not 0.5."),
     ],
-    ids=shown,
+    ids=quote_value,
 )
 def test_a_setting_out_of_bounds_is_one_sentence_that_names_it(fields, sentence):
     with pytest.raises(ConfigurationError) as caught:
@@ -77,7 +77,7 @@ def test_a_setting_out_of_bounds_is_one_sentence_that_names_it(fields, sentence)
         (RetryPolicy, {"initial_delay": -0.1}),
         (RetryPolicy, {"max_delay": math.nan}),
     ],
-    ids=shown,
+    ids=quote_value,
 )
 def test_settings_that_make_no_sense_are_refused_when_they_are_made(kind, fields):
     with pytest.raises(ConfigurationError, match=rf"{kind.__name__}\.{next(iter(fields))} must be a"):

@@ -21,7 +21,7 @@ from kling_async._engine.api import ApiCaller
 from kling_async._engine.batch.batch import BatchSettings, open_batch
 from kling_async._engine.session import LoopSession, SharedState
 from kling_async._journal.journal import Journal
-from kling_async._journal.store import Changes
+from kling_async._journal.store import PendingWrites
 from kling_async._transport.base import Reply, Request, StreamedReply
 from kling_async._wire.endpoints import QUEUE_PATH
 from kling_async.events import Event, Notifier
@@ -46,7 +46,7 @@ class _Door(MemoryStore):
     before: Callable[[], None]
     after: Callable[[], None]
 
-    def commit(self, changes: Changes) -> None:
+    def commit(self, changes: PendingWrites) -> None:
         self.before()
         super().commit(changes)
         self.after()
@@ -222,7 +222,7 @@ class Process:
 
     # The journal's disk
 
-    async def _write(self, write: Callable[[Changes], None], changes: Changes) -> None:
+    async def _write(self, write: Callable[[PendingWrites], None], changes: PendingWrites) -> None:
         """As a thread does it: it takes a moment, and nobody stops it."""
         self._check()
         with anyio.CancelScope(shield=True):

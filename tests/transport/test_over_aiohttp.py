@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kling_async._transport import exchange, intake, over_aiohttp
+from kling_async._transport import body_reader, http1_sender, over_aiohttp
 from kling_async._transport.base import Reply, Request
 from kling_async._transport.over_aiohttp import AiohttpTransport
 from kling_async.errors import APIConnectionError, APITimeoutError
@@ -45,11 +45,11 @@ class Server:
         return len(self.heads)
 
 
-Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def serving(*answers: bytes | Answer, keep_alive: bool = False):
+async def serving(*answers: bytes | Handler, keep_alive: bool = False):
     """A server on loopback whose n-th request gets the n-th answer, the last one for all that follow.
 
     Bytes are answered and the connection closed, unless it is to be kept alive.
@@ -94,7 +94,7 @@ async def serving(*answers: bytes | Answer, keep_alive: bool = False):
         await asyncio.sleep(0)
 
 
-def closing_with(*pieces: bytes, reset: bool = False) -> Answer:
+def closing_with(*pieces: bytes, reset: bool = False) -> Handler:
     async def answer(reader, writer):
         for piece in pieces:
             writer.write(piece)
@@ -109,7 +109,7 @@ def closing_with(*pieces: bytes, reset: bool = False) -> Answer:
     return answer
 
 
-def stalling_after(piece: bytes) -> Answer:
+def stalling_after(piece: bytes) -> Handler:
     async def answer(reader, writer):
         writer.write(piece)
         await writer.drain()
@@ -233,7 +233,7 @@ async def test_a_connection_is_used_again(transport):
 async def test_a_connection_that_nothing_is_sent_over_is_left_to_the_pool_and_used_again(
     transport, monkeypatch
 ):
-    monkeypatch.setattr(exchange, "_AT_HAND", 0.02)
+    monkeypatch.setattr(http1_sender, "_MAX_IDLE", 0.02)
     connector = transport._session.connector
     async with serving(OK, keep_alive=True) as server:
         for _ in range(2):
@@ -351,7 +351,7 @@ async def test_a_slow_reader_slows_the_other_side_and_gets_all_that_came(transpo
     async with serving(MEASURED + LONG, keep_alive=True) as server:
         body, sizes = await read(transport, server.url, rest=0.01)
     assert body == LONG
-    assert max(sizes) <= intake.BUFFER_BYTES
+    assert max(sizes) <= body_reader.BUFFER_BYTES
 
 
 async def test_bytes_after_a_long_body_are_of_no_reply(transport):

@@ -23,7 +23,7 @@ from kling_async._wire.codec import (
     submit_body,
     upload_body,
 )
-from kling_async.catalog import ModelInfo, shown
+from kling_async.catalog import ModelInfo, quote_value
 from kling_async.jobs import Job, JobStatus, Media, Outcome
 from kling_async.requests import VideoRequest
 
@@ -208,7 +208,7 @@ def test_a_status_is_read_in_any_case(word):
     assert structure_job(record(status=word)).status is JobStatus.QUEUED
 
 
-@pytest.mark.parametrize("word", ["unknown", "", "succeeded", "x" * 1_000_000], ids=shown)
+@pytest.mark.parametrize("word", ["unknown", "", "succeeded", "x" * 1_000_000], ids=quote_value)
 def test_any_other_word_is_an_unknown_status(word):
     assert structure_job(record(status=word)).status is JobStatus.UNKNOWN
 
@@ -256,7 +256,9 @@ def test_whatever_else_is_of_another_type_reads_as_absent():
 
 
 @pytest.mark.parametrize(
-    "time", [-1, 0, False, True, "1788588145", 1e300, 10**400, math.nan, math.inf, 1788588145000], ids=shown
+    "time",
+    [-1, 0, False, True, "1788588145", 1e300, 10**400, math.nan, math.inf, 1788588145000],
+    ids=quote_value,
 )
 def test_a_time_that_is_none_reads_as_none(time):
     assert structure_job(record(created_at=time)).created_at is None
@@ -395,7 +397,7 @@ def test_an_upload_needs_both_addresses(value):
         (b"1" + b"0" * 1000, 10**1000),
         (b'{"a": %b, "b": 2}' % (b"1" * 5000), {"a": None, "b": 2}),
     ],
-    ids=shown,
+    ids=quote_value,
 )
 def test_what_cannot_be_kept_reads_as_something_that_can(body, value):
     assert load_json(body) == value

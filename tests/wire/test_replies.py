@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_async._wire.codec import ShapeError, structure_job, structure_page
-from kling_async._wire.replies import decode, error_for, excerpt, hide, retry_after
-from kling_async.catalog import shown
+from kling_async._wire.replies import decode, error_for, excerpt, hide_secret, retry_after
+from kling_async.catalog import quote_value
 from kling_async.errors import (
     APIResponseError,
     APIStatusError,
@@ -69,7 +69,7 @@ def test_a_good_reply_is_the_value_that_it_holds():
 @pytest.mark.parametrize(
     "body",
     [b"", b"<html>OK</html>", b"null", b"[]", b"{}", b'{"status": "queued"}', b"\xff\xfe", b"[" * 100_000],
-    ids=shown,
+    ids=quote_value,
 )
 def test_a_reply_that_breaks_the_contract_is_a_response_error_that_shows_it(body):
     with pytest.raises(
@@ -188,7 +188,7 @@ def test_a_cut_through_the_key_shows_no_part_of_it(filler):
 
 
 def test_without_a_key_nothing_is_hidden():
-    assert hide("text", "") == "text"
+    assert hide_secret("text", "") == "text"
     assert excerpt(b"x" * 5000, secret="") == "x" * 500
 
 
@@ -227,7 +227,7 @@ def test_the_key_is_hidden_in_an_answer_that_breaks_the_contract():
         ("Sun, 99 Nov 2026 12:00:30 GMT", None),
         ("Sun, 22 Nov 99999 12:00:30 GMT", None),
     ],
-    ids=shown,
+    ids=quote_value,
 )
 def test_a_wish_is_seconds_or_a_date_and_at_most_a_day(wish, seconds):
     assert retry_after({"retry-after": wish}, None, now=NOON.timestamp()) == seconds
@@ -262,7 +262,7 @@ def test_a_date_without_a_zone_is_one_of_utc_wherever_the_client_runs(monkeypatc
         (["retry_after"], None),
         (None, None),
     ],
-    ids=shown,
+    ids=quote_value,
 )
 def test_a_wish_in_the_body_counts_at_both_levels(value, seconds):
     assert retry_after({}, value, now=NOON.timestamp()) == seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 _BITS = 1 << 23
 
 
-class Sieve:
+class BloomFilter:
     """Remembers what it was given in one megabyte, however much that is: it may say yes wrongly, never no.
 
     With a million values in it, one lookup of nine is made for nothing.
@@ -19,7 +19,7 @@ class Sieve:
         place = hash(value) % _BITS
         self._bits[place >> 3] |= 1 << (place & 7)
 
-    def may_hold(self, value: object) -> bool:
+    def may_contain(self, value: object) -> bool:
         """False where the value was never added."""
         place = hash(value) % _BITS
         return bool(self._bits[place >> 3] & 1 << (place & 7))

@@ -7,57 +7,57 @@ import math
 from types import TracebackType
 
 
-class Deadlines:
+class SharedTimeouts:
     """The blocks of one event loop that must end in time. Made inside it, and used only there."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._open: set[_Block] = set()
-        self._alarm: asyncio.TimerHandle | None = None
-        self._rings_at = math.inf
+        self._blocks: set[_Block] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._fires_at = math.inf
 
-    def within(self, seconds: float) -> _Block:
+    def limit(self, seconds: float) -> _Block:
         """A `with` block that is cancelled after so many seconds, and then raises `TimeoutError`."""
         return _Block(self, self._loop.time() + seconds)
 
     def close(self) -> None:
         """Ring no more."""
-        if self._alarm is not None:
-            self._alarm.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
 
-    def enter(self, block: _Block) -> None:
+    def add(self, block: _Block) -> None:
         """Watch a block from now on."""
-        self._open.add(block)
-        if block.ends_at < self._rings_at:
-            self._set(block.ends_at)
+        self._blocks.add(block)
+        if block.ends_at < self._fires_at:
+            self._schedule(block.ends_at)
 
-    def leave(self, block: _Block) -> None:
+    def remove(self, block: _Block) -> None:
         """Watch it no more. The alarm stays: it costs less to ring for nobody than to be set for everyone."""
-        self._open.discard(block)
+        self._blocks.discard(block)
 
-    def _set(self, moment: float) -> None:
+    def _schedule(self, at: float) -> None:
         self.close()
-        self._rings_at = moment
-        self._alarm = self._loop.call_at(moment, self._ring)
+        self._fires_at = at
+        self._timer = self._loop.call_at(at, self._fire)
 
-    def _ring(self) -> None:
+    def _fire(self) -> None:
         now = self._loop.time()
-        for block in [block for block in self._open if block.ends_at <= now]:
-            self.leave(block)
+        for block in [block for block in self._blocks if block.ends_at <= now]:
+            self.remove(block)
             block.expire()
-        self._rings_at = math.inf
-        if self._open:
-            self._set(min(block.ends_at for block in self._open))
+        self._fires_at = math.inf
+        if self._blocks:
+            self._schedule(min(block.ends_at for block in self._blocks))
 
 
 class _Block:
     """One block of code in one task; cancels its task as `asyncio.timeout` does."""
 
-    __slots__ = ("_cancelling", "_deadlines", "_is_expired", "_task", "ends_at")
+    __slots__ = ("_cancelling", "_is_expired", "_task", "_timeouts", "ends_at")
 
-    def __init__(self, deadlines: Deadlines, ends_at: float) -> None:
+    def __init__(self, timeouts: SharedTimeouts, ends_at: float) -> None:
         self.ends_at = ends_at
-        self._deadlines = deadlines
+        self._timeouts = timeouts
         self._is_expired = False
 
     def expire(self) -> None:
@@ -69,11 +69,11 @@ class _Block:
         assert task is not None, "only a task can be cancelled"
         self._task = task
         self._cancelling = task.cancelling()
-        self._deadlines.enter(self)
+        self._timeouts.add(self)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._deadlines.leave(self)
+        self._timeouts.remove(self)
         if self._is_expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error

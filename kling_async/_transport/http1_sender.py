@@ -21,11 +21,11 @@ from yarl import URL
 
 from kling_async._transport.base import Request
 
-_ADDRESS = re.compile(r"(https?://[^/?#@\s]+)(/[!-~]*)?", re.ASCII | re.IGNORECASE)
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_SENT_TWICE = frozenset({"GET", "PUT"})
+_URL = re.compile(r"(https?://[^/?#@\s]+)(/[!-~]*)?", re.ASCII | re.IGNORECASE)
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_REPEATABLE = frozenset({"GET", "PUT"})
 """What may be: a kept connection that the other side dropped is noticed only when it is used again."""
-_AT_HAND = 1.0
+_MAX_IDLE = 1.0
 """Seconds, at the most, for which a connection is at hand that nothing is sent over."""
 
 
@@ -37,13 +37,13 @@ class _Origin:
     request: aiohttp.ClientRequest
     """None that is sent: by it the connector knows whom to connect to."""
     lines: str
-    at_hand: list[Connection] = attrs.field(factory=list)
+    idle: list[Connection] = attrs.field(factory=list)
     """Connections over which a reply has just come: the connector would put them away and look them up again, which
     costs as much as to send a request does."""
 
 
 @attrs.frozen
-class Answer:
+class ResponseHead:
     """The head of a reply, the body to come, and the connection that it comes over."""
 
     head: RawResponseMessage
@@ -53,14 +53,14 @@ class Answer:
 
 
 @attrs.define(eq=False)
-class Exchange:
+class Http1Sender:
     """Sends requests over a connector; made inside a running event loop, and used only there."""
 
     _connector: aiohttp.BaseConnector
     _origins: dict[str, _Origin] = attrs.field(factory=dict, init=False)
     _timer: asyncio.TimerHandle | None = attrs.field(default=None, init=False)
 
-    async def begin(self, request: Request) -> Answer:
+    async def send(self, request: Request) -> ResponseHead:
         """Send a request, and read its reply up to the body. The caller ends it, or closes the connection.
 
         Half the time is for connecting, so that a slow connect ends before the call and counts as not sent.
@@ -70,7 +70,7 @@ class Exchange:
             aiohttp.http_exceptions.HttpProcessingError: What came is no HTTP.
             OSError: The connection broke.
         """
-        address = _ADDRESS.fullmatch(request.url.partition("#")[0])
+        address = _URL.fullmatch(request.url.partition("#")[0])
         if address is None:
             raise aiohttp.InvalidURL(request.url)
         origin = self._origin(address[1], request.headers)
@@ -78,52 +78,54 @@ class Exchange:
         head = f"{request.method} {address[2] or '/'} HTTP/1.1\r\n{origin.lines}{length}\r\n"
         message = head.encode() + (request.body or b"")
         try:
-            return await self._begin(origin, message, request.timeout / 2)
+            return await self._send_once(origin, message, request.timeout / 2)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             raise
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
-            if request.method not in _SENT_TWICE:
+            if request.method not in _REPEATABLE:
                 raise
-            return await self._begin(origin, message, request.timeout / 2)
+            return await self._send_once(origin, message, request.timeout / 2)
 
-    def end(self, answer: Answer) -> None:
+    def release(self, answer: ResponseHead) -> None:
         """The body of a reply was read whole: its connection is for the next request."""
-        answer.origin.at_hand.append(answer.connection)
+        answer.origin.idle.append(answer.connection)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_AT_HAND, self.put_away)
+            self._timer = asyncio.get_running_loop().call_later(_MAX_IDLE, self.release_idle)
 
-    def put_away(self) -> None:
+    def release_idle(self) -> None:
         """Leave the connections at hand to the connector, which closes them in time."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         for origin in self._origins.values():
-            while origin.at_hand:
-                origin.at_hand.pop().release()
+            while origin.idle:
+                origin.idle.pop().release()
 
     def _origin(self, address: str, headers: Mapping[str, str]) -> _Origin:
-        known = self._origins.get(address)
-        if known is None or known.headers is not headers:
+        origin = self._origins.get(address)
+        if origin is None or origin.headers is not headers:
             loop = asyncio.get_running_loop()
-            request = aiohttp.ClientRequest("GET", url_of(address), headers=headers, loop=loop)
+            request = aiohttp.ClientRequest("GET", parse_url(address), headers=headers, loop=loop)
             lines = [f"{name}: {value}" for name, value in request.headers.items()]
-            if odd := _CONTROL.search("".join(lines)):
+            if odd := _CONTROL_CHARACTERS.search("".join(lines)):
                 raise ValueError(f"a header holds {odd[0]!r}")
-            at_hand = known.at_hand if known is not None else []
-            known = self._origins[address] = _Origin(
-                headers, request, "".join(f"{line}\r\n" for line in lines), at_hand
+            idle = origin.idle if origin is not None else []
+            origin = self._origins[address] = _Origin(
+                headers, request, "".join(f"{line}\r\n" for line in lines), idle
             )
-        return known
+        return origin
 
-    async def _begin(self, origin: _Origin, message: bytes, to_connect: float) -> Answer:
-        connection = self._take(origin)
+    async def _send_once(self, origin: _Origin, message: bytes, connect_timeout: float) -> ResponseHead:
+        connection = self._take_idle(origin)
         if connection is None:
             try:
-                connection = await self._connector.connect(origin.request, [], _within(to_connect))
+                connection = await self._connector.connect(
+                    origin.request, [], _connect_timeout(connect_timeout)
+                )
             except TimeoutError as error:
                 raise aiohttp.ConnectionTimeoutError from error
         try:
-            protocol, transport = ends_of(connection)
+            protocol, transport = protocol_and_transport(connection)
             protocol.set_response_params(read_until_eof=True)
             transport.write(message)
             head, content = await protocol.read()
@@ -132,19 +134,19 @@ class Exchange:
         except BaseException:
             connection.close()
             raise
-        return Answer(head, content, connection, origin)
+        return ResponseHead(head, content, connection, origin)
 
-    def _take(self, origin: _Origin) -> Connection | None:
+    def _take_idle(self, origin: _Origin) -> Connection | None:
         """A connection that is at hand and good."""
-        while origin.at_hand:
-            connection = origin.at_hand.pop()
-            if connection.protocol is not None and is_idle(connection.protocol):
+        while origin.idle:
+            connection = origin.idle.pop()
+            if connection.protocol is not None and is_reusable(connection.protocol):
                 return connection
             connection.close()
         return None
 
 
-def is_idle(protocol: ResponseHandler) -> bool:
+def is_reusable(protocol: ResponseHandler) -> bool:
     """Whether a kept connection is still there, and nothing came on it that nobody asked for.
 
     A proxy that answers twice, or says "408" to an idle connection, would have its words taken for the answer to
@@ -153,7 +155,7 @@ def is_idle(protocol: ResponseHandler) -> bool:
     return protocol.is_connected() and not protocol.should_close
 
 
-def url_of(address: str) -> URL:
+def parse_url(address: str) -> URL:
     """An address as aiohttp wants it.
 
     Raises:
@@ -167,7 +169,7 @@ def url_of(address: str) -> URL:
     return url
 
 
-def ends_of(connection: Connection | None) -> tuple[ResponseHandler, asyncio.Transport]:
+def protocol_and_transport(connection: Connection | None) -> tuple[ResponseHandler, asyncio.Transport]:
     """What reads from a connection, and what writes to it.
 
     Raises:
@@ -179,5 +181,5 @@ def ends_of(connection: Connection | None) -> tuple[ResponseHandler, asyncio.Tra
 
 
 @lru_cache(maxsize=16)
-def _within(seconds: float) -> aiohttp.ClientTimeout:
+def _connect_timeout(seconds: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(connect=seconds)
