@@ -73,7 +73,7 @@ def crash(session: nox.Session) -> None:
     """Kill -9 a batch at random instants and count at the service; `-- --kills 1000` kills more often."""
     session.install(".")
     session.env["PYTHONSAFEPATH"] = "1"
-    session.run("python", "tests/crash/killing.py", *session.posargs)
+    session.run("python", "tests/crash/kill_batches.py", *session.posargs)
 
 
 @nox.session

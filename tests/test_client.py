@@ -21,7 +21,16 @@ from kling_async import (
     VideoRequest,
 )
 from kling_async._transport.base import Request
-from kling_async.emulator import Dialect, Drop, Emulator, EmulatorSettings, Fate, Fault, LogNormal, Reply
+from kling_async.emulator import (
+    Drop,
+    Emulator,
+    EmulatorSettings,
+    Fault,
+    JobScript,
+    LogNormal,
+    Reply,
+    ResponseFormat,
+)
 from kling_async.events import Downloaded, Finished, Submitted
 
 QUICK = {
@@ -70,7 +79,7 @@ async def test_many_videos_are_saved_in_input_order(tmp_path):
         f"{number:05d}-prompt-{number}" for number in range(6)
     ]
     assert all(path.stat().st_size > 1000 for path in batch.paths)
-    assert service.stats.max_alive <= 3
+    assert service.stats.max_jobs_in_flight <= 3
     assert len([event for event in events if isinstance(event, Downloaded)]) == 6
     assert len([event for event in events if isinstance(event, Finished)]) == 6
 
@@ -107,7 +116,7 @@ async def test_an_unknown_option_is_a_type_error_before_anything_is_sent(call):
 
 
 async def test_failures_are_raised_only_when_asked_for():
-    failing = lambda number, payload: Fate(ending="failed", error="no") if number == 2 else None  # noqa: E731
+    failing = lambda number, payload: JobScript(ending="failed", error="no") if number == 2 else None  # noqa: E731
     async with emulator(script=failing) as service, client_of(service) as client:
         batch = await client.generate_many(["a", "b", "c"], max_concurrency=1)
         assert [result.ok for result in batch] == [True, False, True]
@@ -135,7 +144,7 @@ async def test_an_input_that_raises_carries_the_results_so_far():
 
 
 async def test_every_job_is_listed_once_whatever_the_page_size():
-    async with emulator(dialect=Dialect(list_rows=3)) as service, client_of(service) as client:
+    async with emulator(response_format=ResponseFormat(list_rows=3)) as service, client_of(service) as client:
         jobs = [await client.submit(f"prompt {number}") for number in range(8)]
         for page_size in (1, 3, 100):
             listed = [job.request_id async for job in client.list_jobs(page_size=page_size)]

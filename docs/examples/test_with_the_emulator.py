@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from kling_async import JobFailedError, KlingClient, PollingPolicy
-from kling_async.emulator import Drop, Emulator, EmulatorSettings, Fate, Fault
+from kling_async.emulator import Drop, Emulator, EmulatorSettings, Fault, JobScript
 
 
 async def make_teaser(client: KlingClient, title: str) -> str | None:
@@ -46,7 +46,7 @@ class TestRefusedByTheModel:
     @pytest.fixture
     def kling_emulator_settings(self) -> EmulatorSettings:
         """Every job fails, for a reason of our own."""
-        fate = Fate(ending="failed", error="too dark")
+        fate = JobScript(ending="failed", error="too dark")
         return EmulatorSettings(time_scale=1000, script=lambda _number, _payload: fate)
 
     def test_the_reason_is_told(self, client: KlingClient) -> None:

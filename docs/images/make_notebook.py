@@ -18,10 +18,10 @@ from playwright.sync_api import sync_playwright
 FOLDER = Path(__file__).parent
 CLIENT = """\
 from kling_async import KlingClient
-from kling_async.emulator import Emulator, EmulatorSettings, Fate
+from kling_async.emulator import Emulator, EmulatorSettings, JobScript
 
 def fate(number, payload):
-    return Fate(ending="failed", error="The prompt was refused.") if number == 6 else None
+    return JobScript(ending="failed", error="The prompt was refused.") if number == 6 else None
 
 emulator = Emulator(EmulatorSettings(time_scale=40, workers=4, script=fate))
 await emulator.start()

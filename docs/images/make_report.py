@@ -19,7 +19,7 @@ from PIL import Image
 from playwright.async_api import async_playwright
 
 from kling_async import KlingClient, Limits, PollingPolicy
-from kling_async.emulator import Emulator, EmulatorSettings, Fate, Fault, Reply
+from kling_async.emulator import Emulator, EmulatorSettings, Fault, JobScript, Reply
 
 PICTURE = Path(__file__).with_name("report.webp")
 SLOW, REFUSED = {20, 87}, {9, 32, 55, 78, 101, 124}
@@ -30,10 +30,10 @@ async def draw() -> None:
     """Run a batch with some trouble in an emulator, and photograph what is reported of it."""
     dice = random.Random(3)  # noqa: S311 - chooses times, keeps no secret
 
-    def fate(number: int, _: object) -> Fate:
+    def fate(number: int, _: object) -> JobScript:
         run_time = dice.lognormvariate(math.log(100), 0.35) * (6 if number in SLOW else 1)
         error = "The prompt does not pass the content policy" if number in REFUSED else None
-        return Fate(ending="failed" if error else "success", run_time=run_time, error=error)
+        return JobScript(ending="failed" if error else "success", run_time=run_time, error=error)
 
     settings = EmulatorSettings(
         script=fate,

@@ -9,66 +9,66 @@ request. Importing it is cheap; aiohttp, PyAV and Pillow are imported when one i
 
 from __future__ import annotations
 
-from kling_async.emulator.behaviour import RATE_LIMITED, Job, Status
+from kling_async.emulator.call_counter import Stats
+from kling_async.emulator.chaos import ACTIONS, JOB_SCRIPTS, RESPONSE_FORMATS, WRONG_TYPES, random_faults
 from kling_async.emulator.faults import (
     BACKEND_ERROR,
     BAD_GATEWAY,
+    NOT_FOUND,
     STORAGE_BUSY,
-    VANISHED,
     Action,
-    Cut,
-    Drip,
     Drop,
+    DuplicateReply,
     Edit,
     Fault,
     Faults,
     Flood,
-    LieAboutLength,
     Outage,
     Raw,
     Redirect,
     Reply,
+    SlowReply,
     Stall,
-    Twice,
+    TruncatedReply,
+    WrongLength,
 )
 from kling_async.emulator.server import Emulator, serve
-from kling_async.emulator.settings import Dialect, EmulatorSettings, Fate, LogNormal
-from kling_async.emulator.storm import ACTIONS, DIALECTS, FATES, WRONG_TYPES, storm
-from kling_async.emulator.tally import Stats
+from kling_async.emulator.service_queue import RATE_LIMITED, Job, Status
+from kling_async.emulator.settings import EmulatorSettings, JobScript, LogNormal, ResponseFormat
 
 __all__ = [
     "ACTIONS",
     "BACKEND_ERROR",
     "BAD_GATEWAY",
-    "DIALECTS",
-    "FATES",
+    "JOB_SCRIPTS",
+    "NOT_FOUND",
     "RATE_LIMITED",
+    "RESPONSE_FORMATS",
     "STORAGE_BUSY",
-    "VANISHED",
     "WRONG_TYPES",
     "Action",
-    "Cut",
-    "Dialect",
-    "Drip",
     "Drop",
+    "DuplicateReply",
     "Edit",
     "Emulator",
     "EmulatorSettings",
-    "Fate",
     "Fault",
     "Faults",
     "Flood",
     "Job",
-    "LieAboutLength",
+    "JobScript",
     "LogNormal",
     "Outage",
     "Raw",
     "Redirect",
     "Reply",
+    "ResponseFormat",
+    "SlowReply",
     "Stall",
     "Stats",
     "Status",
-    "Twice",
+    "TruncatedReply",
+    "WrongLength",
+    "random_faults",
     "serve",
-    "storm",
 ]

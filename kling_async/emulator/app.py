@@ -9,24 +9,31 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from kling_async.emulator.behaviour import RefusedError, ServiceQueue, Status
-from kling_async.emulator.catalogue import MODELS
+from kling_async.emulator.call_counter import CallCounter
+from kling_async.emulator.fault_injection import apply_fault
 from kling_async.emulator.faults import Faults, Operation
+from kling_async.emulator.job_records import BUCKET, make_page, make_record, make_submit_reply
 from kling_async.emulator.media import Clip
-from kling_async.emulator.mischief import befall
-from kling_async.emulator.records import BUCKET, page, record, submit_reply
+from kling_async.emulator.media_cache import MediaCache
+from kling_async.emulator.model_catalog import MODELS
+from kling_async.emulator.service_queue import RefusedError, ServiceQueue, Status
 from kling_async.emulator.settings import EmulatorSettings
-from kling_async.emulator.storage import NO_SUCH_KEY, UPLOAD_TYPES, StorageError, StoredFile, Uploads, part
-from kling_async.emulator.studio import Studio
-from kling_async.emulator.tally import Tally
+from kling_async.emulator.storage import (
+    NO_SUCH_KEY,
+    UPLOAD_TYPES,
+    StorageError,
+    StoredFile,
+    Uploads,
+    parse_range,
+)
 
 PREFIX = "/api/v1/ie/requestqueue/apikey"
 """Where the queue lives on the host."""
 
-_LARGEST_BODY_BYTES = 128 * 2**20
+_MAX_BODY_BYTES = 128 * 2**20
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
-Door = Callable[[web.Request], Awaitable[web.StreamResponse]]
+RouteHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Service:
@@ -36,9 +43,9 @@ class Service:
         settings: what it is told.
         queue: its jobs.
         faults: what goes wrong.
-        tally: where calls are counted.
+        calls: where calls are counted.
         clock: the time in Unix seconds.
-        go_dark: refuses all connections for so many real seconds.
+        start_outage: refuses all connections for so many real seconds.
     """
 
     def __init__(
@@ -47,42 +54,42 @@ class Service:
         *,
         queue: ServiceQueue,
         faults: Faults,
-        tally: Tally,
+        calls: CallCounter,
         clock: Callable[[], float],
-        go_dark: Callable[[float], None],
+        start_outage: Callable[[float], None],
     ) -> None:
         self._settings = settings
         self._queue = queue
         self._faults = faults
-        self._tally = tally
+        self._calls = calls
         self._clock = clock
-        self._go_dark = go_dark
+        self._start_outage = start_outage
         self._uploads = Uploads(seed=settings.seed)
-        self._studio = Studio(cache_bytes=settings.media_cache_bytes)
+        self._media_cache = MediaCache(cache_bytes=settings.media_cache_bytes)
 
     def application(self) -> web.Application:
         """The service with all its routes, ready to be run."""
-        app = web.Application(client_max_size=_LARGEST_BODY_BYTES)
+        app = web.Application(client_max_size=_MAX_BODY_BYTES)
         routes: tuple[tuple[str, str, Operation, Handler], ...] = (
             ("POST", f"{PREFIX}/requests", "submit", self._submit),
-            ("GET", f"{PREFIX}/requests", "list", self._list),
-            ("GET", f"{PREFIX}/requests/{{request_id}}", "status", self._get),
-            ("GET", f"{PREFIX}/models", "models", self._models),
-            ("GET", f"{PREFIX}/models/{{model_id}}", "models", self._model),
-            ("POST", f"{PREFIX}/upload-url", "upload", self._upload_url),
+            ("GET", f"{PREFIX}/requests", "list", self._list_jobs),
+            ("GET", f"{PREFIX}/requests/{{request_id}}", "status", self._get_job),
+            ("GET", f"{PREFIX}/models", "models", self._list_models),
+            ("GET", f"{PREFIX}/models/{{model_id}}", "models", self._get_model),
+            ("POST", f"{PREFIX}/upload-url", "upload", self._create_upload_url),
         )
         for method, path, operation, handler in routes:
-            app.router.add_route(method, path, self._door(operation, self._for_key_holders(handler)))
+            app.router.add_route(method, path, self._handle_route(operation, self._require_key(handler)))
         uploads, media = (
             "/{bucket}/uploads/{name}",
             "/{bucket}/user-assests/{org}/{request_id}.{extension:mp4|jpg}",
         )
-        app.router.add_put(uploads, self._door("store", self._store))
-        app.router.add_get(uploads, self._door("media", self._uploaded))
-        app.router.add_get(media, self._door("media", self._media))
+        app.router.add_put(uploads, self._handle_route("store", self._store_upload))
+        app.router.add_get(uploads, self._handle_route("media", self._get_upload))
+        app.router.add_get(media, self._handle_route("media", self._get_media))
         return app
 
-    def _door(self, operation: Operation, handler: Handler) -> Door:
+    def _handle_route(self, operation: Operation, handler: Handler) -> RouteHandler:
         """A handler whose calls are counted, met by faults, and answered also when they are refused."""
 
         async def honest(request: web.Request) -> web.Response:
@@ -98,14 +105,14 @@ class Service:
                 )
 
         async def door(request: web.Request) -> web.StreamResponse:
-            with self._tally.counted(operation, has_credentials="Authorization" in request.headers):
+            with self._calls.track_call(operation, has_credentials="Authorization" in request.headers):
                 job = self._queue.find(request.match_info.get("request_id", ""))
-                action = self._faults.next(operation, job=job.number if job else None)
-                return await befall(action, request, honest, go_dark=self._go_dark)
+                action = self._faults.next_action(operation, job=job.number if job else None)
+                return await apply_fault(action, request, honest, start_outage=self._start_outage)
 
         return door
 
-    def _for_key_holders(self, handler: Handler) -> Handler:
+    def _require_key(self, handler: Handler) -> Handler:
         async def guarded(request: web.Request) -> web.Response:
             scheme, _, key = request.headers.get("Authorization", "").partition(" ")
             allowed, refused = self._settings.api_keys, self._settings.refused_keys
@@ -125,7 +132,7 @@ class Service:
         model = MODELS.get(model_id)
         if model is None:
             raise RefusedError(404, f"model {model_id} does not exist")
-        if missing := model.missing(payload):
+        if missing := model.missing_keys(payload):
             raise RefusedError(400, f"missing required payload keys: {', '.join(missing)}")
         now = self._clock()
         job = self._queue.submit(
@@ -133,14 +140,17 @@ class Service:
             payload,
             now=now,
             organization_id=request.headers.get("X-Organization-ID"),
-            refused=model.complaint(payload) or self._lost_input(request, payload),
+            rejection=model.find_error(payload) or self._find_missing_upload(request, payload),
         )
-        told = submit_reply(
-            job, now=now, dialect=self._settings.dialect, storage_url=self._storage_url(request)
+        told = make_submit_reply(
+            job,
+            now=now,
+            response_format=self._settings.response_format,
+            storage_url=self._storage_url(request),
         )
         return web.json_response(told)
 
-    def _lost_input(self, request: web.Request, payload: Mapping[str, Any]) -> str | None:
+    def _find_missing_upload(self, request: web.Request, payload: Mapping[str, Any]) -> str | None:
         """The service's words when an input is said to lie in its own storage and does not."""
         uploads = f"{self._storage_url(request)}/{BUCKET}/uploads/"
         lost = (
@@ -150,41 +160,44 @@ class Service:
         )
         return "Failed to download media" if next(lost, None) else None
 
-    async def _get(self, request: web.Request) -> web.Response:
+    async def _get_job(self, request: web.Request) -> web.Response:
         job = self._queue.find(request.match_info["request_id"])
         if job is None:
             raise RefusedError(404, "Request not found")
-        told = record(
-            job, now=self._clock(), dialect=self._settings.dialect, storage_url=self._storage_url(request)
-        )
-        return web.json_response(told)
-
-    async def _list(self, request: web.Request) -> web.Response:
-        model = request.query.get("model_id")
-        if model is None and self._settings.dialect.list_needs_model:
-            raise RefusedError(400, "model_id is required")
-        told = page(
-            self._queue.of_model(model),
+        told = make_record(
+            job,
             now=self._clock(),
-            limit=_count(request, "limit"),
-            offset=_count(request, "offset") or 0,
-            delay=self._settings.dialect.list_delay / self._settings.time_scale,
-            dialect=self._settings.dialect,
+            response_format=self._settings.response_format,
             storage_url=self._storage_url(request),
         )
         return web.json_response(told)
 
-    async def _models(self, _request: web.Request) -> web.Response:
+    async def _list_jobs(self, request: web.Request) -> web.Response:
+        model = request.query.get("model_id")
+        if model is None and self._settings.response_format.list_needs_model:
+            raise RefusedError(400, "model_id is required")
+        told = make_page(
+            self._queue.of_model(model),
+            now=self._clock(),
+            limit=_row_count(request, "limit"),
+            offset=_row_count(request, "offset") or 0,
+            delay=self._settings.response_format.list_delay / self._settings.time_scale,
+            response_format=self._settings.response_format,
+            storage_url=self._storage_url(request),
+        )
+        return web.json_response(told)
+
+    async def _list_models(self, _request: web.Request) -> web.Response:
         return web.json_response({"model_ids": list(MODELS)})
 
-    async def _model(self, request: web.Request) -> web.Response:
+    async def _get_model(self, request: web.Request) -> web.Response:
         model_id = request.match_info["model_id"]
         if model_id not in MODELS:
             raise RefusedError(404, f"model {model_id} does not exist")
         organization = request.headers.get("X-Organization-ID") or self._settings.organization_id
         return web.json_response(MODELS[model_id].describe() | {"org_id": organization})
 
-    async def _upload_url(self, request: web.Request) -> web.Response:
+    async def _create_upload_url(self, request: web.Request) -> web.Response:
         file_type = (await _json_object(request)).get("file_type")
         if not isinstance(file_type, str) or file_type not in UPLOAD_TYPES:
             raise RefusedError(400, f"file_type must be one of {', '.join(UPLOAD_TYPES)}")
@@ -192,7 +205,7 @@ class Service:
         public_url = self._storage_url(request) + path
         return web.json_response({"upload_url": f"{public_url}?{query}", "public_url": public_url})
 
-    async def _store(self, request: web.Request) -> web.Response:
+    async def _store_upload(self, request: web.Request) -> web.Response:
         self._uploads.check(
             request.path,
             signature=request.query.get("X-Goog-Signature"),
@@ -202,29 +215,29 @@ class Service:
         self._uploads.put(request.path, await request.read())
         return web.Response()
 
-    async def _uploaded(self, request: web.Request) -> web.Response:
+    async def _get_upload(self, request: web.Request) -> web.Response:
         file = self._uploads.get(request.path)
         if file is None:
             raise NO_SUCH_KEY
-        return self._serve(request, file)
+        return self._serve_file(request, file)
 
-    async def _media(self, request: web.Request) -> web.Response:
+    async def _get_media(self, request: web.Request) -> web.Response:
         job = self._queue.find(request.match_info["request_id"])
-        is_there = job is not None and job.stage(now=self._clock())[0] is Status.SUCCESS
+        is_there = job is not None and job.status_at(now=self._clock())[0] is Status.SUCCESS
         if job is None or not is_there or job.organization_id != request.match_info["org"]:
             raise NO_SUCH_KEY
-        file = await self._studio.make(request.match_info["extension"], Clip.of_payload(job.payload))
-        return self._serve(request, file)
+        file = await self._media_cache.get(request.match_info["extension"], Clip.from_payload(job.payload))
+        return self._serve_file(request, file)
 
-    def _serve(self, request: web.Request, file: StoredFile) -> web.Response:
+    def _serve_file(self, request: web.Request, file: StoredFile) -> web.Response:
         """The file, or the part of it that the call asks for."""
         headers = {"Content-Type": file.content_type, "ETag": file.etag}
-        if not self._settings.dialect.ranges:
+        if not self._settings.response_format.ranges:
             return web.Response(body=file.content, headers=headers)
         headers["Accept-Ranges"] = "bytes"
         size = len(file.content)
         is_same = request.headers.get("If-Range", file.etag) == file.etag
-        wanted = part(request.headers.get("Range"), size_bytes=size) if is_same else None
+        wanted = parse_range(request.headers.get("Range"), size_bytes=size) if is_same else None
         if wanted == "unsatisfiable":
             raise StorageError(
                 416,
@@ -259,7 +272,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
-def _count(request: web.Request, name: str) -> int | None:
+def _row_count(request: web.Request, name: str) -> int | None:
     """A query parameter that counts rows, or None where it is absent."""
     text = request.query.get(name)
     if text is None:

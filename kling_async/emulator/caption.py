@@ -32,7 +32,7 @@ FONT_NAMES = (
 """Font files by the names under which Linux, macOS and Windows keep them; the one that can draw most is taken."""
 
 _SIZE = 24
-_MOST_LINES = 9
+_MAX_LINES = 9
 
 
 def draw_caption(
@@ -42,16 +42,16 @@ def draw_caption(
 
     What no font here can draw is left out; a text that would lose most of its letters is replaced by their number.
     """
-    fonts = _fonts(font_names)
-    font = max(fonts, key=lambda font: sum(_has(letter, font) for letter in set(text)))
-    words = drawable(text, font)
+    fonts = _load_fonts(font_names)
+    font = max(fonts, key=lambda font: sum(_has_letter(letter, font) for letter in set(text)))
+    words = keep_drawable(text, font)
     if 2 * len(words) <= len(text):
         words = f"({len(text)} characters)"
-    lines = _wrapped(words, width=width, most=max(1, min(_MOST_LINES, height // 36)))
+    lines = _wrap(words, width=width, most=max(1, min(_MAX_LINES, height // 36)))
     picture, mask = Image.new("L", (width, height)), Image.new("L", (width, height))
     for spot, shown, face in (
         ((width / 2, height / 2 - 12), "\n".join(lines), font),
-        ((width / 2, height - 28), drawable(footer, fonts[0]), fonts[0]),
+        ((width / 2, height - 28), keep_drawable(footer, fonts[0]), fonts[0]),
     ):
         for canvas, rim in ((mask, 255), (picture, 0)):
             ImageDraw.Draw(canvas).multiline_text(
@@ -60,32 +60,32 @@ def draw_caption(
     return picture.convert("RGB"), mask
 
 
-def drawable(text: str, font: ImageFont.FreeTypeFont) -> str:
+def keep_drawable(text: str, font: ImageFont.FreeTypeFont) -> str:
     """The text in one line, without what the font lacks; where it lacks an accented letter, with the plain one."""
-    kept = (_letter(letter, font) for letter in text)
+    kept = (_replace_letter(letter, font) for letter in text)
     return " ".join("".join(kept).split())
 
 
-def _letter(letter: str, font: ImageFont.FreeTypeFont) -> str:
+def _replace_letter(letter: str, font: ImageFont.FreeTypeFont) -> str:
     if letter.isspace():
         return " "
     forms = (letter, unicodedata.normalize("NFKD", letter)[0])
-    return next((form for form in forms if _has(form, font)), "")
+    return next((form for form in forms if _has_letter(form, font)), "")
 
 
 @lru_cache(maxsize=20_000)
-def _has(letter: str, font: ImageFont.FreeTypeFont) -> bool:
+def _has_letter(letter: str, font: ImageFont.FreeTypeFont) -> bool:
     """True if the font has the letter: it does not draw it as it draws a code point that no font has."""
-    return letter.isprintable() and _drawn(letter, font) != _drawn("\uffff", font)
+    return letter.isprintable() and _render(letter, font) != _render("\uffff", font)
 
 
-def _drawn(letter: str, font: ImageFont.FreeTypeFont) -> bytes:
+def _render(letter: str, font: ImageFont.FreeTypeFont) -> bytes:
     picture = Image.new("1", (2 * _SIZE, 2 * _SIZE))
     ImageDraw.Draw(picture).text((0, 0), letter, fill=1, font=font)
     return picture.tobytes()
 
 
-def _wrapped(text: str, *, width: int, most: int) -> list[str]:
+def _wrap(text: str, *, width: int, most: int) -> list[str]:
     """The text in lines that fit; a text with many wide letters gets fewer to a line."""
     wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
     letter_width = _SIZE * (1.0 if wide > len(text) / 4 else 0.62)
@@ -93,7 +93,7 @@ def _wrapped(text: str, *, width: int, most: int) -> list[str]:
 
 
 @cache
-def _fonts(names: tuple[str, ...]) -> list[ImageFont.FreeTypeFont]:
+def _load_fonts(names: tuple[str, ...]) -> list[ImageFont.FreeTypeFont]:
     """The fonts of these names that are installed, then the one inside Pillow, which knows English letters only."""
     found = []
     for name in names:

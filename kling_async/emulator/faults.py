@@ -1,6 +1,6 @@
 """Faults as values: which call is hit, and what befalls it. Nothing here touches a socket.
 
-A `Fault` says which calls it hits by counting them, or by a chance that follows from a seed. So a schedule is
+A `Fault` says which calls it hits by counting them, or by a probability that follows from a seed. So a schedule is
 exact and repeats, whether it was written by hand or drawn at random.
 """
 
@@ -58,7 +58,7 @@ class Stall:
 
 
 @attrs.frozen
-class Drip:
+class SlowReply:
     """Send the true answer piece by piece."""
 
     delay: float = attrs.field(validator=ge(0.0))
@@ -67,7 +67,7 @@ class Drip:
 
 
 @attrs.frozen
-class Cut:
+class TruncatedReply:
     """Send only the beginning of the true answer, then hang up."""
 
     size_bytes: int | None = attrs.field(default=None, validator=optional(ge(0)))
@@ -76,7 +76,7 @@ class Cut:
     """The part that gets through where `size_bytes` is None."""
     within: Literal["head", "body"] = attrs.field(default="body", kw_only=True)
     """`body`: the head comes whole. `head`: the answer breaks off within its headers."""
-    is_told: bool = attrs.field(default=True, kw_only=True)
+    declares_full_length: bool = attrs.field(default=True, kw_only=True)
     """True: the Content-Length is that of the whole body. False: it is that of what comes, and nobody hangs up."""
     reset: bool = attrs.field(default=False, kw_only=True)
     """True: a TCP reset. False: an orderly end of the stream."""
@@ -85,7 +85,7 @@ class Cut:
 
 
 @attrs.frozen
-class LieAboutLength:
+class WrongLength:
     """Send the whole body under a Content-Length that is off, then hang up."""
 
     difference_bytes: int
@@ -93,7 +93,7 @@ class LieAboutLength:
 
 
 @attrs.frozen
-class Twice:
+class DuplicateReply:
     """Send the true answer, and the same bytes once more."""
 
     delay: float = attrs.field(default=0.0, validator=ge(0.0))
@@ -105,9 +105,9 @@ class Edit:
     """Change keys of the true JSON answer; in a list, of each row. What is no JSON stays as it is."""
 
     changes: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
-    texts: Mapping[str, str] = attrs.field(factory=dict[str, str], kw_only=True)
+    raw_json: Mapping[str, str] = attrs.field(factory=dict[str, str], kw_only=True)
     """Keys and the JSON text of their values, for what no encoder writes."""
-    later: float = attrs.field(default=0.0, kw_only=True)
+    time_offset: float = attrs.field(default=0.0, kw_only=True)
     """Seconds added to every time that is told, as if the service's clock had jumped."""
     without: tuple[str, ...] = attrs.field(default=(), converter=_names, kw_only=True)
     """Keys to leave out."""
@@ -118,7 +118,7 @@ class Flood:
     """Answer with this many bytes of nothing, for as long as they are read."""
 
     size_bytes: int = attrs.field(validator=ge(0))
-    is_packed: bool = attrs.field(default=False, kw_only=True)
+    is_compressed: bool = attrs.field(default=False, kw_only=True)
     """True: a gzip bomb, a thousandth of the size on its way."""
     accepted: bool = attrs.field(default=True, kw_only=True)
     """True: the call takes effect first."""
@@ -153,11 +153,22 @@ class Outage:
 
 
 Action: TypeAlias = (
-    Reply | Drop | Stall | Drip | Cut | LieAboutLength | Twice | Edit | Flood | Redirect | Raw | Outage
+    Reply
+    | Drop
+    | Stall
+    | SlowReply
+    | TruncatedReply
+    | WrongLength
+    | DuplicateReply
+    | Edit
+    | Flood
+    | Redirect
+    | Raw
+    | Outage
 )
 """What can befall a call."""
 
-VANISHED = Reply(404, {"error": "Request not found"})
+NOT_FOUND = Reply(404, {"error": "Request not found"})
 """The answer about a job that the service has lost."""
 
 BACKEND_ERROR = Reply(500, {"error": "Backend error (400). Please try again."})
@@ -178,7 +189,7 @@ STORAGE_BUSY = Reply(
 class Fault:
     """One action and the calls it hits: number `nth`, then every `every`-th, `times` in all.
 
-    Calls are numbered from 1, per fault, from the moment it is set. With `chance`, each of the calls that would
+    Calls are numbered from 1, per fault, from the moment it is set. With `probability`, each of the calls that would
     be hit is hit only with that probability.
     """
 
@@ -188,7 +199,7 @@ class Fault:
     times: int | None = attrs.field(default=1, validator=_one_or_more, kw_only=True)
     """None: for ever."""
     every: int = attrs.field(default=1, validator=ge(1), kw_only=True)
-    chance: float = attrs.field(default=1.0, validator=_share, kw_only=True)
+    probability: float = attrs.field(default=1.0, validator=_share, kw_only=True)
     job: int | None = attrs.field(default=None, validator=_one_or_more, kw_only=True)
     """Only calls about the job with this submit number, from 1. None: all calls."""
 
@@ -201,16 +212,16 @@ class Fault:
         turn, beside = divmod(call - self.nth, self.every)
         if turn < 0 or beside or (self.times is not None and turn >= self.times):
             return False
-        return self.chance >= 1.0 or Random(f"{seed}/{call}").random() < self.chance
+        return self.probability >= 1.0 or Random(f"{seed}/{call}").random() < self.probability
 
 
 @attrs.define
-class _Watched:
+class _CountedFault:
     fault: Fault
     seed: str
     calls: int = 0
 
-    def meets_next_call(self) -> bool:
+    def hits_next_call(self) -> bool:
         self.calls += 1
         return self.fault.hits(self.calls, seed=self.seed)
 
@@ -220,26 +231,26 @@ class Faults:
 
     def __init__(self, faults: Iterable[Fault] = (), *, seed: int = 0) -> None:
         self._seed = seed
-        self._watched: list[_Watched] = []
+        self._faults: list[_CountedFault] = []
         self.add(*faults)
 
     def __repr__(self) -> str:
-        return f"Faults({[watched.fault for watched in self._watched]!r})"
+        return f"Faults({[counted.fault for counted in self._faults]!r})"
 
     def add(self, *faults: Fault) -> None:
         """Set more faults; their counting starts now."""
         for fault in faults:
-            self._watched.append(_Watched(fault, f"{self._seed}/{len(self._watched)}"))
+            self._faults.append(_CountedFault(fault, f"{self._seed}/{len(self._faults)}"))
 
     def clear(self) -> None:
         """Take all faults away."""
-        self._watched = []
+        self._faults = []
 
-    def next(self, operation: Operation, *, job: int | None = None) -> Action | None:
+    def next_action(self, operation: Operation, *, job: int | None = None) -> Action | None:
         """What befalls the next call: the action of the first fault that hits it, or None.
 
         Every fault that the call concerns counts it, also those behind the one that hits.
         """
-        concerned = [watched for watched in self._watched if watched.fault.concerns(operation, job)]
-        hits = [watched.fault.do for watched in concerned if watched.meets_next_call()]
+        concerned = [counted for counted in self._faults if counted.fault.concerns(operation, job)]
+        hits = [counted.fault.do for counted in concerned if counted.hits_next_call()]
         return hits[0] if hits else None

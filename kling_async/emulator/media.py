@@ -25,7 +25,7 @@ FRAMES_PER_SECOND = 12
 SAMPLES_PER_SECOND = 44_100
 
 _SIZES = {"16:9": (640, 360), "9:16": (360, 640), "1:1": (480, 480)}
-_LONGEST = 15
+_MAX_SECONDS = 15
 
 
 @attrs.frozen(kw_only=True)
@@ -39,13 +39,13 @@ class Clip:
     height: int = 360
 
     @classmethod
-    def of_payload(cls, payload: Mapping[str, Any]) -> Clip:
+    def from_payload(cls, payload: Mapping[str, Any]) -> Clip:
         """The clip that a submitted payload asks for; what it leaves open or garbles takes the default."""
         width, height = _SIZES.get(str(payload.get("aspect_ratio")), _SIZES["16:9"])
         seconds = str(payload.get("duration"))
         return cls(
             prompt=str(payload.get("prompt") or ""),
-            seconds=int(seconds) if seconds.isdecimal() and 0 < int(seconds) <= _LONGEST else 5,
+            seconds=int(seconds) if seconds.isdecimal() and 0 < int(seconds) <= _MAX_SECONDS else 5,
             has_sound=payload.get("sound") in ("on", "yes"),
             width=width,
             height=height,
@@ -68,11 +68,11 @@ def encode_video(clip: Clip) -> bytes:
         sound = (
             container.add_stream("aac", rate=SAMPLES_PER_SECOND, layout="mono") if clip.has_sound else None
         )
-        for image in _frames(clip):
+        for image in _draw_frames(clip):
             container.mux(picture.encode(av.VideoFrame.from_image(image)))  # type: ignore[no-untyped-call]
         container.mux(picture.encode())
         if sound is not None:
-            container.mux(sound.encode(_chord(clip)))
+            container.mux(sound.encode(_make_chord(clip)))
             container.mux(sound.encode())
     return file.getvalue()
 
@@ -80,13 +80,13 @@ def encode_video(clip: Clip) -> bytes:
 def encode_thumbnail(clip: Clip) -> bytes:
     """The first frame as a JPEG file."""
     file = io.BytesIO()
-    next(_frames(clip)).save(file, "JPEG", quality=80)
+    next(_draw_frames(clip)).save(file, "JPEG", quality=80)
     return file.getvalue()
 
 
-def _frames(clip: Clip) -> Iterator[Image.Image]:
+def _draw_frames(clip: Clip) -> Iterator[Image.Image]:
     """The pictures of the clip: the ground slides by, a bar shows how much is left, the caption stays."""
-    ground = _ground(clip)
+    ground = _draw_background(clip)
     caption, mask = draw_caption(
         clip.prompt,
         footer=f"#{clip.fingerprint.hex()[:6]} · {clip.seconds} s · {'sound' if clip.has_sound else 'silent'}",
@@ -103,7 +103,7 @@ def _frames(clip: Clip) -> Iterator[Image.Image]:
         yield image
 
 
-def _ground(clip: Clip) -> Image.Image:
+def _draw_background(clip: Clip) -> Image.Image:
     """A wave of light in the prompt's hue, twice the clip's width so that it can slide without a seam."""
     hue = clip.fingerprint[0] / 256
     row = Image.new("RGB", (2 * clip.width, 1))
@@ -114,7 +114,7 @@ def _ground(clip: Clip) -> Image.Image:
     return row.resize((2 * clip.width, clip.height))
 
 
-def _chord(clip: Clip) -> av.AudioFrame:
+def _make_chord(clip: Clip) -> av.AudioFrame:
     """As many samples as the video lasts: a root note chosen by the prompt and its fifth."""
     root = 2 * math.pi * 110 * 2 ** (clip.fingerprint[1] % 24 / 12) / SAMPLES_PER_SECOND
     # One second is computed and repeated; the seam may click, softly.

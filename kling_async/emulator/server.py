@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Self
 
 import anyio
 
-from kling_async.emulator.behaviour import ServiceQueue
+from kling_async.emulator.call_counter import CallCounter, Stats
 from kling_async.emulator.faults import Faults
+from kling_async.emulator.service_queue import ServiceQueue
 from kling_async.emulator.settings import EmulatorSettings
-from kling_async.emulator.tally import Stats, Tally
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-_GRACE = 0.1
+_SHUTDOWN_TIMEOUT = 0.1
 """Real seconds that calls may take to end when the emulator stops."""
 _BACKLOG = 4096
 
@@ -40,20 +40,18 @@ class Emulator:
     ) -> None:
         self.settings: EmulatorSettings = settings or EmulatorSettings()
         self.faults: Faults = Faults(self.settings.faults, seed=self.settings.seed)
-        self._clock = clock or _steady_clock()
+        self._clock = clock or _make_steady_clock()
         self._queue = ServiceQueue(self.settings)
-        self._tally = Tally()
+        self._calls = CallCounter()
         self._port = self.settings.port
         self._app: Callable[[], web.Application] | None = None
         self._runner: web.AppRunner | None = None
-        self._dark: asyncio.Task[None] | None = None
-        self._dawn: anyio.Event
+        self._outage: asyncio.Task[None] | None = None
+        self._outage_over: anyio.Event
 
     def __repr__(self) -> str:
         state = f"at {self.url}" if self._runner else "not running"
-        return (
-            f"<Emulator {state}, {len(self._queue.jobs)} jobs, {self._queue.alive(now=self._clock())} alive>"
-        )
+        return f"<Emulator {state}, {len(self._queue.jobs)} jobs, {self._queue.count_in_flight(now=self._clock())} in flight>"
 
     @property
     def url(self) -> str:
@@ -71,12 +69,12 @@ class Emulator:
     def stats(self) -> Stats:
         """What it has seen until now, as a copy that does not change any more."""
         return Stats(
-            requests=self._tally.requests.copy(),
-            most_in_flight=self._tally.most_in_flight.copy(),
+            requests=self._calls.requests.copy(),
+            max_concurrent_calls=self._calls.max_concurrent_calls.copy(),
             accepted=tuple(self._queue.jobs),
-            alive=self._queue.alive(now=self._clock()),
-            max_alive=self._queue.max_alive,
-            credentials_at_storage=self._tally.credentials_at_storage,
+            jobs_in_flight=self._queue.count_in_flight(now=self._clock()),
+            max_jobs_in_flight=self._queue.max_jobs_in_flight,
+            credentials_at_storage=self._calls.credentials_at_storage,
         )
 
     async def start(self) -> None:
@@ -90,7 +88,7 @@ class Emulator:
             raise RuntimeError(f"the emulator is already running at {self.url}")
         from aiohttp import web
 
-        runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=_GRACE)
+        runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT)
         await runner.setup()
         try:
             await web.TCPSite(runner, self.settings.host, self._port, backlog=_BACKLOG).start()
@@ -102,9 +100,9 @@ class Emulator:
 
     async def aclose(self) -> None:
         """Stop listening and drop every connection. Closing twice does nothing."""
-        if self._dark is not None:
-            self._dawn.set()
-            await self._dark
+        if self._outage is not None:
+            self._outage_over.set()
+            await self._outage
         await self._stop()
 
     async def _stop(self) -> None:
@@ -121,17 +119,17 @@ class Emulator:
         finally:
             await self.start()
 
-    def _go_dark(self, duration: float) -> None:
+    def _start_outage(self, duration: float) -> None:
         """Begin an outage of so many real seconds, unless one is under way."""
 
-        async def be_dark() -> None:
+        async def wait_and_restart() -> None:
             async with self.outage():
                 with anyio.move_on_after(duration):
-                    await self._dawn.wait()
+                    await self._outage_over.wait()
 
-        if self._dark is None or self._dark.done():
-            self._dawn = anyio.Event()
-            self._dark = asyncio.create_task(be_dark())
+        if self._outage is None or self._outage.done():
+            self._outage_over = anyio.Event()
+            self._outage = asyncio.create_task(wait_and_restart())
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -147,18 +145,18 @@ class Emulator:
         if self._app is None:
             try:
                 from kling_async.emulator.app import Service
-            except ModuleNotFoundError as missing:
+            except ModuleNotFoundError as error:
                 raise ModuleNotFoundError(
-                    f"the emulator needs {missing.name}: python -m pip install 'kling_async[emulator]'",
-                    name=missing.name,
-                ) from missing
+                    f"the emulator needs {error.name}: python -m pip install 'kling_async[emulator]'",
+                    name=error.name,
+                ) from error
             self._app = Service(
                 self.settings,
                 queue=self._queue,
                 faults=self.faults,
-                tally=self._tally,
+                calls=self._calls,
                 clock=self._clock,
-                go_dark=self._go_dark,
+                start_outage=self._start_outage,
             ).application
         return self._app()
 
@@ -173,7 +171,7 @@ async def serve(
         await anyio.sleep_forever()
 
 
-def _steady_clock() -> Callable[[], float]:
+def _make_steady_clock() -> Callable[[], float]:
     """Unix time that starts right and never jumps."""
     offset = time.time() - time.monotonic()
     return lambda: offset + time.monotonic()

@@ -32,13 +32,13 @@ class LogNormal:
     sigma: float = attrs.field(default=0.0, validator=ge(0.0))
     """Spread of the logarithm; 0 makes each draw the median."""
 
-    def draw(self, dice: Random) -> float:
+    def sample(self, rng: Random) -> float:
         """One duration, in service seconds."""
-        return self.median * math.exp(self.sigma * dice.gauss(0.0, 1.0))
+        return self.median * math.exp(self.sigma * rng.gauss(0.0, 1.0))
 
 
 @attrs.frozen(kw_only=True)
-class Fate:
+class JobScript:
     """What becomes of one job. What is None is left to the dice."""
 
     ending: Ending = attrs.field(default="success", validator=in_(get_args(Ending)))
@@ -52,12 +52,12 @@ class Fate:
     """The id that the job gets, whatever characters it has. None: a random UUID."""
 
 
-Script = Callable[[int, Mapping[str, Any]], Fate | None]
+ScriptFactory = Callable[[int, Mapping[str, Any]], JobScript | None]
 """Names the fate of a job by its number (from 1) and payload, or None for the dice."""
 
 
 @attrs.frozen(kw_only=True)
-class Dialect:
+class ResponseFormat:
     """How replies are worded where the service is known, or feared, to vary."""
 
     outcome: Literal["media_urls", "media_strings", "video_url", "both"] = "media_urls"
@@ -89,7 +89,7 @@ class Dialect:
     """Whether a list call without `model_id` is refused with 400."""
     list_delay: float = attrs.field(default=0.0, validator=ge(0.0))
     """Service seconds before a new job shows up in the list."""
-    list_omits: float = attrs.field(default=0.0, validator=_share)
+    unlisted_rate: float = attrs.field(default=0.0, validator=_share)
     """Share of jobs that never show up in the list."""
     ranges: bool = True
     """False: media are served without Range support."""
@@ -128,7 +128,7 @@ class EmulatorSettings:
     """Share of jobs that stay queued or processing for ever."""
     instant_rate: float = attrs.field(default=0.0, validator=_share)
     """Share of jobs whose POST already answers `success`."""
-    script: Script | None = None
+    script: ScriptFactory | None = None
     """Chooses the fate of single jobs; the rates decide about the rest."""
 
     api_keys: frozenset[str] | None = attrs.field(
@@ -141,14 +141,14 @@ class EmulatorSettings:
     """`org_id` of requests that name no organisation themselves."""
     credits: int | None = attrs.field(default=None, validator=optional(ge(0)))
     """Jobs the account can pay for; the next one is refused with 402. None for no end."""
-    max_alive: int | None = attrs.field(default=None, validator=optional(ge(0)))
+    max_jobs_in_flight: int | None = attrs.field(default=None, validator=optional(ge(0)))
     """Jobs that may be alive at once; one more is throttled. None for no bound."""
     throttle: Literal["429", "failed_job"] = "429"
     """How a throttled submit is told: by status, or by a job that is accepted and fails with a rate-limit text."""
     retry_after: float | None = None
     """Real seconds in the `Retry-After` of a 429. None sends no such header."""
 
-    dialect: Dialect = Dialect()
+    response_format: ResponseFormat = ResponseFormat()
     faults: tuple[Fault, ...] = attrs.field(
         default=(), converter=_tuple_of_faults, validator=deep_iterable(instance_of(Fault))
     )

@@ -12,9 +12,9 @@ from typing import Literal
 
 import attrs
 
-from kling_async.emulator.records import BUCKET
+from kling_async.emulator.job_records import BUCKET
 
-UPLOAD_LIFE = 899.0
+UPLOAD_LIFETIME = 899.0
 """Service seconds for which an upload URL may be used."""
 
 UPLOAD_TYPES: Mapping[str, str] = {
@@ -63,7 +63,7 @@ class StoredFile:
 
 
 @attrs.frozen
-class _Slot:
+class _UploadSlot:
     content_type: str
     signature: str
     expires_at: float
@@ -74,7 +74,7 @@ class Uploads:
 
     def __init__(self, *, seed: int) -> None:
         self._seed = seed
-        self._slots: dict[str, _Slot] = {}
+        self._slots: dict[str, _UploadSlot] = {}
         self._files: dict[str, StoredFile] = {}
 
     def sign(self, file_type: str, *, now: float) -> tuple[str, str]:
@@ -85,7 +85,9 @@ class Uploads:
         number = len(self._slots) + 1
         name = hashlib.sha256(f"{self._seed}/{number}".encode()).hexdigest()
         path = f"/{BUCKET}/uploads/{name[:32]}.{file_type}"
-        self._slots[path] = _Slot(UPLOAD_TYPES[file_type], signature=name[32:], expires_at=now + UPLOAD_LIFE)
+        self._slots[path] = _UploadSlot(
+            UPLOAD_TYPES[file_type], signature=name[32:], expires_at=now + UPLOAD_LIFETIME
+        )
         return path, (
             "X-Goog-Algorithm=GOOG4-RSA-SHA256&X-Goog-Expires=899"
             f"&X-Goog-SignedHeaders=content-type%3Bhost&X-Goog-Signature={name[32:]}"
@@ -123,7 +125,7 @@ class Uploads:
 _ONE_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII | re.IGNORECASE)
 
 
-def part(header: str | None, *, size_bytes: int) -> slice | Literal["unsatisfiable"] | None:
+def parse_range(header: str | None, *, size_bytes: int) -> slice | Literal["unsatisfiable"] | None:
     """The bytes that a Range header asks for.
 
     None: the whole file, because no range was asked for, or several, or in a form that RFC 9110 says to ignore.

@@ -11,7 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from browser.lab import served
 from playwright.sync_api import expect
 
-from kling_async.emulator import EmulatorSettings, Fate, LogNormal
+from kling_async.emulator import EmulatorSettings, JobScript, LogNormal
 
 pytestmark = pytest.mark.browser
 
@@ -30,7 +30,7 @@ with batch[2].path.open("ab") as file:  # a box that players skip
     file.write((600_000).to_bytes(4, "big") + b"free" + bytes(600_000 - 8))
 """
 TUTORIAL = Path(__file__).parents[2] / "docs" / "examples" / "tutorial.ipynb"
-FATES = {"Doomed:": Fate(ending="failed"), "Slow": Fate(queue_time=0.0, run_time=600.0)}
+JOB_SCRIPTS = {"Doomed:": JobScript(ending="failed"), "Slow": JobScript(queue_time=0.0, run_time=600.0)}
 AT_HAND = "polling=PollingPolicy(poll_interval=0.1)"
 """The usual pace is for jobs that take minutes."""
 INLINED = 'video[src^="data:"]'
@@ -62,7 +62,7 @@ def kling_emulator_settings():
         queue_time=LogNormal(20.0, 0.4),
         run_time=LogNormal(120.0, 0.3),
         workers=5,
-        script=lambda number, payload: FATES.get(payload["prompt"].split()[0]),
+        script=lambda number, payload: JOB_SCRIPTS.get(payload["prompt"].split()[0]),
     )
 
 

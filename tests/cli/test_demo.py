@@ -31,7 +31,11 @@ async def test_the_demo_makes_playable_videos_and_says_what_they_are(home):
 
 
 def test_without_the_extra_the_demo_says_what_to_install(cli, monkeypatch):
-    for name in ("kling_async.emulator.app", "kling_async.emulator.studio", "kling_async.emulator.media"):
+    for name in (
+        "kling_async.emulator.app",
+        "kling_async.emulator.media_cache",
+        "kling_async.emulator.media",
+    ):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "av", None)
     done = cli("demo")

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from kling_async.emulator import Fate, LogNormal
+from kling_async.emulator import JobScript, LogNormal
 from tests.cli.conftest import wait_until
 
 
@@ -15,7 +15,7 @@ def submitted(serve, cli):
     def submitted(count: int, **settings):
         emulator = serve(**settings)
         done = cli("generate", *(f"prompt {number}" for number in range(count)), "--out", "first", "--quiet")
-        assert done.status == (0 if emulator.stats.alive == 0 else 1), done
+        assert done.status == (0 if emulator.stats.jobs_in_flight == 0 else 1), done
         return emulator, [job.request_id for job in emulator.stats.accepted]
 
     return submitted
@@ -36,7 +36,7 @@ def test_what_an_interrupted_run_left_behind_is_picked_up(serve, cli, start_proc
     wait_until(lambda: emulator.stats.accepted)
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
-    wait_until(lambda: emulator.stats.alive == 0)
+    wait_until(lambda: emulator.stats.jobs_in_flight == 0)
     done = cli("download", emulator.stats.accepted[0].request_id)
     assert (done.status, done.err) == (0, "")
     assert done.out.startswith("videos/kling-a-cat-")
@@ -64,7 +64,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_asked(cli, s
 
 
 def test_ctrl_c_tells_the_command_for_what_is_not_saved_yet(serve, start_process, cli):
-    emulator = serve(script=lambda *_: Fate(ending="stuck_processing"))
+    emulator = serve(script=lambda *_: JobScript(ending="stuck_processing"))
     process = start_process("generate", "a cat")
     wait_until(lambda: emulator.stats.accepted)
     process.send_signal(signal.SIGINT)

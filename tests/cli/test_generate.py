@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kling_async.emulator import Fate, Fault, Stall
+from kling_async.emulator import Fault, JobScript, Stall
 from tests.cli.conftest import FAILING, wait_until
 
 LONG = "x" * 2501
@@ -253,7 +253,7 @@ def test_the_emulator_in_the_process_needs_no_key(cli, home):
 
 
 def test_without_a_journal_ctrl_c_tells_the_ids_of_what_runs(serve, start_process, home):
-    emulator = serve(script=lambda *_: Fate(ending="stuck_processing"))
+    emulator = serve(script=lambda *_: JobScript(ending="stuck_processing"))
     (home / "p.txt").write_text("".join(f"prompt number {number}\n" for number in range(20)))
     process = start_process(
         "generate", "--from", "p.txt", "--max-concurrency", "3", "--out", "my v", "--no-journal"
@@ -275,7 +275,7 @@ def test_without_a_journal_ctrl_c_tells_the_ids_of_what_runs(serve, start_proces
 def test_the_command_that_an_interruption_tells_makes_the_rest_and_buys_nothing_twice(
     cli, serve, start_process, number, status
 ):
-    slow = Fate(queue_time=0.0, run_time=1500.0)
+    slow = JobScript(queue_time=0.0, run_time=1500.0)
     emulator = serve(script=lambda count, _: slow if count <= 3 else None)
     Path("p.txt").write_text("".join(f"prompt number {number}\n" for number in range(9)))
     process = start_process("generate", "--from", "p.txt", "--max-concurrency", "3", "--out", "my v")
@@ -301,8 +301,8 @@ def test_the_command_that_an_interruption_tells_makes_the_rest_and_buys_nothing_
 def test_ctrl_c_writes_the_report_of_what_has_ended_and_the_command_that_goes_on_writes_it_anew(
     cli, serve, start_process, home
 ):
-    slow = Fate(queue_time=0.0, run_time=1500.0)
-    emulator = serve(script=lambda number, _: Fate(ending="instant") if number == 1 else slow)
+    slow = JobScript(queue_time=0.0, run_time=1500.0)
+    emulator = serve(script=lambda number, _: JobScript(ending="instant") if number == 1 else slow)
     (home / "p.txt").write_text("".join(f"prompt number {number}\n" for number in range(4)))
     process = start_process(
         "generate", "--from", "p.txt", "--max-concurrency", "2", "--report", "r.html", "--json"
@@ -323,9 +323,9 @@ def test_ctrl_c_writes_the_report_of_what_has_ended_and_the_command_that_goes_on
 
 
 def test_ctrl_c_waits_for_the_answer_to_what_was_just_sent(cli, serve, home):
-    def interrupt(number: int, _: object) -> Fate:
+    def interrupt(number: int, _: object) -> JobScript:
         os.kill(os.getpid(), signal.SIGINT)
-        return Fate(ending="stuck_queued")
+        return JobScript(ending="stuck_queued")
 
     emulator = serve(script=interrupt)
     done = cli("generate", "a cat", "--json")
@@ -349,7 +349,9 @@ def test_a_second_ctrl_c_waits_for_nothing_and_says_what_it_does_not_know(serve,
 
 
 def test_a_reader_that_leaves_stops_the_batch_and_the_open_jobs_are_told(serve, start_process, home):
-    emulator = serve(script=lambda number, _: Fate(ending="instant" if number == 1 else "stuck_processing"))
+    emulator = serve(
+        script=lambda number, _: JobScript(ending="instant" if number == 1 else "stuck_processing")
+    )
     process = start_process("generate", "a black cat", "a white dog", "--json")
     process.stdout.close()
     process.stdout = None

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from kling_async.cli.jobs import job_age, jobs_table
-from kling_async.emulator import BAD_GATEWAY, Fate, Fault
+from kling_async.emulator import BAD_GATEWAY, Fault, JobScript
 from kling_async.jobs import Job, JobStatus, Outcome
 from tests.cli.conftest import FAILING
 
@@ -16,7 +16,7 @@ from tests.cli.conftest import FAILING
 @pytest.fixture
 def ids(serve, cli):
     """The ids of a finished and a failed job."""
-    failed = Fate(ending="failed", error="policy", queue_time=0.0, run_time=0.0)
+    failed = JobScript(ending="failed", error="policy", queue_time=0.0, run_time=0.0)
     emulator = serve(
         script=lambda number, _: failed if number == 2 else None, faults=(Fault("submit", FAILING, nth=2),)
     )

@@ -4,7 +4,7 @@ import pytest
 
 from kling_async._journal.entry import EntryState, Identity
 from kling_async._journal.journal import Journal
-from kling_async.emulator import Fate, Fault
+from kling_async.emulator import Fault, JobScript
 from tests.cli.conftest import FAILING
 
 
@@ -180,7 +180,7 @@ def test_what_cannot_be_begun_is_one_sentence_and_nothing_is_sent(cli, serve, ho
 
 
 def test_a_journal_in_use_is_one_sentence_and_nothing_is_sent(cli, serve, home):
-    emulator = serve(script=lambda *_: Fate(ending="stuck_processing"))
+    emulator = serve(script=lambda *_: JobScript(ending="stuck_processing"))
     with Journal(home / "run.db"):
         for tokens in (["resume", "run.db"], ["generate", "a cat", "--journal", "run.db"]):
             done = cli(*tokens)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from kling_async._journal.journal import Journal
 from kling_async.cli.status import entry_line
-from kling_async.emulator import Fate, Fault
+from kling_async.emulator import Fault, JobScript
 from tests.cli.conftest import FAILING, wait_until
 
 
@@ -52,7 +52,7 @@ def ids(serve, cli):
     return [job.request_id for job in emulator.stats.accepted]
 
 
-FAILED = Fate(ending="failed", error="policy", queue_time=0.0, run_time=0.0)
+FAILED = JobScript(ending="failed", error="policy", queue_time=0.0, run_time=0.0)
 
 
 @pytest.mark.parametrize("name", ["videos", "videos/run.db"])
@@ -98,7 +98,7 @@ def test_an_empty_journal_is_told_in_a_sentence(cli, home):
 
 
 def test_a_journal_is_read_while_a_batch_writes_it(serve, start_process, cli):
-    emulator = serve(script=lambda *_: Fate(ending="stuck_processing"))
+    emulator = serve(script=lambda *_: JobScript(ending="stuck_processing"))
     process = start_process("generate", "a cat", "a dog", "--max-concurrency", "1")
     wait_until(lambda: emulator.stats.accepted)
     wait_until(lambda: "\tsubmitted\t" in cli("status", "videos").out)

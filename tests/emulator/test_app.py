@@ -7,8 +7,8 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from kling_async.emulator import Dialect, Fate
-from kling_async.emulator.catalogue import MODELS
+from kling_async.emulator import JobScript, ResponseFormat
+from kling_async.emulator.model_catalog import MODELS
 
 GOOD = {"model": "kling-v2-6", "payload": {"prompt": "rain"}}
 CALLS = [
@@ -118,7 +118,7 @@ async def test_credits_run_out(open_bench):
 
 
 async def test_a_throttle_tells_when_to_come_back(open_bench):
-    bench = await open_bench(max_alive=0, retry_after=3)
+    bench = await open_bench(max_jobs_in_flight=0, retry_after=3)
     async with bench.session.post(f"{PREFIX}/requests", json=GOOD) as response:
         assert (response.status, response.headers["Retry-After"]) == (429, "3")
 
@@ -160,7 +160,7 @@ async def test_a_page_that_is_no_number_is_refused(bench, query):
 
 
 async def test_the_list_may_insist_on_a_model(open_bench):
-    bench = await open_bench(dialect=Dialect(list_needs_model=True))
+    bench = await open_bench(response_format=ResponseFormat(list_needs_model=True))
 
     assert (await bench.get("/requests"))[0] == 400
     assert (await bench.get("/requests?model_id=kling-v2-6"))[0] == 200
@@ -175,7 +175,7 @@ async def test_models_are_listed_and_described(bench):
 
 @pytest.mark.parametrize("scheme", ["media_urls", "video_url"])
 async def test_media_are_there_once_the_job_succeeded_and_need_no_key(open_bench, scheme):
-    bench = await open_bench(dialect=Dialect(outcome=scheme))
+    bench = await open_bench(response_format=ResponseFormat(outcome=scheme))
     told = await bench.submit()
     path = f"/gmi-video-assests-prod/user-assests/org-emulator/{told['request_id']}.mp4"
     early, headers, _ = await bench.file(bench.emulator.url + path)
@@ -198,7 +198,7 @@ async def test_media_are_there_once_the_job_succeeded_and_need_no_key(open_bench
 
 
 async def test_media_of_others_and_of_failed_jobs_are_not_there(open_bench):
-    bench = await open_bench(script=lambda number, _: Fate(ending="failed") if number == 2 else None)
+    bench = await open_bench(script=lambda number, _: JobScript(ending="failed") if number == 2 else None)
     good, failed = await bench.finished(), await bench.finished()
     url = good["outcome"]["media_urls"][0]["url"]
 
@@ -239,7 +239,7 @@ async def test_a_part_of_another_file_is_the_whole_of_this_one(bench):
 
 
 async def test_storage_may_know_no_parts(open_bench):
-    bench = await open_bench(dialect=Dialect(ranges=False))
+    bench = await open_bench(response_format=ResponseFormat(ranges=False))
     url = (await bench.finished())["outcome"]["thumbnail_image_url"]
     status, headers, _ = await bench.file(url, headers={"Range": "bytes=1-2"})
 
@@ -325,7 +325,7 @@ async def test_media_may_lie_behind_a_proxy(open_bench):
 
 @pytest.mark.parametrize("odd", ["../../etc/passwd", '"><script>&?#%2e\N{RIGHT-TO-LEFT OVERRIDE}', "a b"])
 async def test_an_id_may_have_any_characters_and_still_leads_to_its_job_and_video(open_bench, odd):
-    bench = await open_bench(script=lambda _number, _payload: Fate(request_id=odd))
+    bench = await open_bench(script=lambda _number, _payload: JobScript(request_id=odd))
     told = await bench.submit()
     bench.clock.now += 1e6
     path = f"{bench.emulator.url}{PREFIX}/requests/{quote(odd, safe='')}"

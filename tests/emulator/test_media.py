@@ -109,4 +109,4 @@ def test_any_prompt_can_be_filmed(prompt):
     ],
 )
 def test_a_payload_says_what_to_film(payload, clip):
-    assert Clip.of_payload(payload) == Clip(**clip)
+    assert Clip.from_payload(payload) == Clip(**clip)

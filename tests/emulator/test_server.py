@@ -104,10 +104,10 @@ async def test_stats_tell_what_was_seen(bench):
     after = bench.emulator.stats
 
     assert [job.payload["prompt"] for job in after.accepted] == ["rain", "rain"]
-    assert (before.alive, after.alive, after.max_alive) == (2, 0, 2)
+    assert (before.jobs_in_flight, after.jobs_in_flight, after.max_jobs_in_flight) == (2, 0, 2)
     assert dict(before.requests) == {"submit": 2}
     assert dict(after.requests) == {"submit": 2, "list": 1}
-    assert "2 jobs, 0 alive" in repr(bench.emulator)
+    assert "2 jobs, 0 in flight" in repr(bench.emulator)
 
 
 async def test_stats_tell_how_many_calls_came_at_once(bench):
@@ -115,7 +115,7 @@ async def test_stats_tell_how_many_calls_came_at_once(bench):
         for _ in range(5):
             group.start_soon(bench.submit)
 
-    assert bench.emulator.stats.most_in_flight["submit"] <= 5
+    assert bench.emulator.stats.max_concurrent_calls["submit"] <= 5
     assert bench.emulator.stats.requests["submit"] == 5
 
 
@@ -151,7 +151,7 @@ async def test_serve_needs_nobody_to_tell():
 async def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, "kling_async.emulator.app", raising=False)
     monkeypatch.delitem(sys.modules, "kling_async.emulator.media", raising=False)
-    monkeypatch.delitem(sys.modules, "kling_async.emulator.studio", raising=False)
+    monkeypatch.delitem(sys.modules, "kling_async.emulator.media_cache", raising=False)
     monkeypatch.setitem(sys.modules, "av", None)
 
     with pytest.raises(ModuleNotFoundError, match=r"kling_async\[emulator\]"):
@@ -166,6 +166,6 @@ async def test_time_passes_by_itself():
         ):
             assert response.status == 200
         with anyio.fail_after(5):
-            while emulator.stats.alive:  # noqa: ASYNC110 - the emulator runs on the clock, there is no event
+            while emulator.stats.jobs_in_flight:  # noqa: ASYNC110 - the emulator runs on the clock, there is no event
                 await anyio.sleep(0.001)
-        assert emulator.stats.max_alive == 1
+        assert emulator.stats.max_jobs_in_flight == 1

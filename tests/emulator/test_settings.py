@@ -4,24 +4,24 @@ from random import Random
 
 import pytest
 
-from kling_async.emulator import Dialect, EmulatorSettings, Fate, LogNormal
+from kling_async.emulator import EmulatorSettings, JobScript, LogNormal, ResponseFormat
 
 
 def test_no_spread_makes_each_draw_the_median():
-    assert LogNormal(7.0).draw(Random(1)) == 7.0  # noqa: S311 - any dice will do
+    assert LogNormal(7.0).sample(Random(1)) == 7.0  # noqa: S311 - any dice will do
 
 
 def test_a_median_of_zero_is_always_zero():
-    assert LogNormal(0.0, 2.0).draw(Random(1)) == 0.0  # noqa: S311 - any dice will do
+    assert LogNormal(0.0, 2.0).sample(Random(1)) == 0.0  # noqa: S311 - any dice will do
 
 
 @pytest.mark.parametrize(
     "kind, field, value",
     [
         (LogNormal, "median", -1.0),
-        (Fate, "ending", "lost"),
-        (Dialect, "list_rows", 0),
-        (Dialect, "list_omits", 1.1),
+        (JobScript, "ending", "lost"),
+        (ResponseFormat, "list_rows", 0),
+        (ResponseFormat, "unlisted_rate", 1.1),
         (EmulatorSettings, "time_scale", 0.0),
         (EmulatorSettings, "time_scale", float("nan")),
         (EmulatorSettings, "time_scale", float("inf")),

@@ -4,7 +4,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from kling_async.emulator.storage import UPLOAD_TYPES, StorageError, StoredFile, Uploads, part
+from kling_async.emulator.storage import UPLOAD_TYPES, StorageError, StoredFile, Uploads, parse_range
 
 
 @pytest.fixture
@@ -82,4 +82,4 @@ def test_a_validator_follows_from_the_bytes():
     ],
 )
 def test_ranges_are_read_as_rfc_9110_says(header, wanted):
-    assert part(header, size_bytes=10) == wanted
+    assert parse_range(header, size_bytes=10) == wanted

@@ -18,8 +18,8 @@ import pytest
 from virtual_storage import job_with, video
 
 from kling_async import DownloadError, KlingClient, RetryPolicy
-from kling_async.emulator import Cut, EmulatorSettings, Fault, LieAboutLength, Stall
-from kling_async.emulator.settings import Dialect
+from kling_async.emulator import EmulatorSettings, Fault, Stall, TruncatedReply, WrongLength
+from kling_async.emulator.settings import ResponseFormat
 
 HASTE = RetryPolicy(initial_delay=0.001, max_delay=0.01)
 ONCE = RetryPolicy(max_retries=0)
@@ -98,7 +98,7 @@ async def test_a_video_that_is_cut_at_every_tenth_is_the_same_in_the_end(kling_e
         job = await client.generate("rain")
         true = (await client.download(job, tmp_path / "true.mp4")).read_bytes()
         for tenth in range(1, 10):
-            kling_emulator.faults.add(Fault("media", Cut(len(true) * tenth // 10)))
+            kling_emulator.faults.add(Fault("media", TruncatedReply(len(true) * tenth // 10)))
             path = await client.download(job, tmp_path / f"{tenth}.mp4")
             assert path.read_bytes() == true
     assert kling_emulator.stats.requests["media"] == 1 + 2 * 9
@@ -108,24 +108,24 @@ async def test_a_video_that_is_cut_at_every_tenth_is_the_same_in_the_end(kling_e
 class TestWithoutRanges:
     @pytest.fixture
     def kling_emulator_settings(self):
-        return EmulatorSettings(instant_rate=1.0, dialect=Dialect(ranges=False))
+        return EmulatorSettings(instant_rate=1.0, response_format=ResponseFormat(ranges=False))
 
     async def test_a_cut_video_is_fetched_from_its_beginning(self, kling_emulator, tmp_path):
         async with client_of(kling_emulator) as client:
             job = await client.generate("rain")
             true = (await client.download(job, tmp_path / "true.mp4")).read_bytes()
-            kling_emulator.faults.add(Fault("media", Cut(), times=2))
+            kling_emulator.faults.add(Fault("media", TruncatedReply(), times=2))
             assert (await client.download(job, tmp_path / "a.mp4")).read_bytes() == true
 
 
 @pytest.mark.parametrize("difference_bytes", [1, 1000])
 async def test_a_length_that_is_too_great_is_found(kling_emulator, tmp_path, difference_bytes):
-    kling_emulator.faults.add(Fault("media", LieAboutLength(difference_bytes)))
+    kling_emulator.faults.add(Fault("media", WrongLength(difference_bytes)))
     async with client_of(kling_emulator) as client:
         job = await client.generate("rain")
         lied_to = (await client.download(job, tmp_path / "a.mp4")).read_bytes()
         assert lied_to == (await client.download(job, tmp_path / "true.mp4")).read_bytes()
-        kling_emulator.faults.add(Fault("media", LieAboutLength(difference_bytes), times=None))
+        kling_emulator.faults.add(Fault("media", WrongLength(difference_bytes), times=None))
         with pytest.raises(DownloadError, match="was not saved"):
             await client.download(job, tmp_path / "b.mp4")
     assert not (tmp_path / "b.mp4").exists()

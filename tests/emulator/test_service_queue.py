@@ -6,16 +6,16 @@ from collections import Counter
 import attrs
 import pytest
 
-from kling_async.emulator.behaviour import (
+from kling_async.emulator.service_queue import (
     ERRORS,
     FINAL,
-    LIVES,
+    LIFECYCLES,
     RATE_LIMITED,
     RefusedError,
     ServiceQueue,
     Status,
 )
-from kling_async.emulator.settings import Dialect, EmulatorSettings, Fate, LogNormal
+from kling_async.emulator.settings import EmulatorSettings, JobScript, LogNormal, ResponseFormat
 
 NOON = 1_800_000_000.0
 PLAIN = EmulatorSettings(
@@ -37,7 +37,7 @@ def submit(queue, *, now=NOON, prompt="rain", **options):
 
 
 def ending(chosen, **rest):
-    return queue(script=lambda _number, _payload: Fate(ending=chosen, **rest))
+    return queue(script=lambda _number, _payload: JobScript(ending=chosen, **rest))
 
 
 @pytest.mark.parametrize(
@@ -56,21 +56,21 @@ def ending(chosen, **rest):
 def test_a_status_follows_from_the_age_alone(age, status, since):
     job = submit(queue())
 
-    assert job.stage(now=NOON + age) == (status, NOON + since)
+    assert job.status_at(now=NOON + age) == (status, NOON + since)
 
 
-@pytest.mark.parametrize("life", list(LIVES))
+@pytest.mark.parametrize("life", list(LIFECYCLES))
 def test_each_life_passes_its_statuses_in_order(life):
     job = submit(ending(life))
 
-    assert job.statuses == LIVES[life]
-    assert list(job.since) == sorted(job.since)
-    assert job.stage(now=job.since[-1])[0] is LIVES[life][-1]
-    assert (job.final_at < math.inf) == (LIVES[life][-1] in FINAL)
+    assert job.statuses == LIFECYCLES[life]
+    assert list(job.status_times) == sorted(job.status_times)
+    assert job.status_at(now=job.status_times[-1])[0] is LIFECYCLES[life][-1]
+    assert (job.final_at < math.inf) == (LIFECYCLES[life][-1] in FINAL)
 
 
 def test_only_the_last_status_of_a_life_is_final():
-    assert not FINAL.intersection(status for life in LIVES.values() for status in life[:-1])
+    assert not FINAL.intersection(status for life in LIFECYCLES.values() for status in life[:-1])
 
 
 def test_time_scale_shortens_every_stage():
@@ -100,7 +100,9 @@ def test_a_free_worker_takes_a_job_once_its_queue_time_is_over():
 
 @pytest.mark.parametrize("life", ["stuck_queued", "stuck_processing", "cancelled", "instant"])
 def test_a_job_that_is_not_rendered_to_its_end_holds_no_worker(life):
-    waiting = queue(workers=1, script=lambda number, _payload: Fate(ending=life) if number == 1 else None)
+    waiting = queue(
+        workers=1, script=lambda number, _payload: JobScript(ending=life) if number == 1 else None
+    )
     submit(waiting)
 
     assert submit(waiting).final_at == NOON + 112
@@ -111,22 +113,22 @@ def test_alive_counts_jobs_until_they_are_final():
     submit(lively)
     submit(lively, now=NOON + 50)
 
-    assert [lively.alive(now=NOON + age) for age in (50, 111, 112, 161, 162)] == [2, 2, 1, 1, 0]
-    assert lively.max_alive == 2
+    assert [lively.count_in_flight(now=NOON + age) for age in (50, 111, 112, 161, 162)] == [2, 2, 1, 1, 0]
+    assert lively.max_jobs_in_flight == 2
 
 
 def test_a_stuck_job_is_alive_for_ever():
     stuck = ending("stuck_queued")
     submit(stuck)
 
-    assert stuck.alive(now=NOON + 1e12) == 1
+    assert stuck.count_in_flight(now=NOON + 1e12) == 1
 
 
 def test_a_job_that_is_final_at_once_was_never_alive():
     done = ending("instant")
 
-    assert submit(done).stage(now=NOON) == (Status.SUCCESS, NOON)
-    assert (done.alive(now=NOON), done.max_alive) == (0, 0)
+    assert submit(done).status_at(now=NOON) == (Status.SUCCESS, NOON)
+    assert (done.count_in_flight(now=NOON), done.max_jobs_in_flight) == (0, 0)
 
 
 def test_the_same_seed_gives_the_same_lives_whatever_the_timing():
@@ -143,8 +145,8 @@ def test_the_same_seed_gives_the_same_lives_whatever_the_timing():
         assert early.request_id == late.request_id
         assert early.statuses == late.statuses
         assert early.error == late.error
-        assert [at - early.accepted_at for at in early.since] == pytest.approx(
-            [at - late.accepted_at for at in late.since], abs=1e-6
+        assert [at - early.accepted_at for at in early.status_times] == pytest.approx(
+            [at - late.accepted_at for at in late.status_times], abs=1e-6
         )
 
 
@@ -155,14 +157,16 @@ def test_another_seed_gives_other_ids():
 def test_rates_do_not_shift_the_times_of_other_jobs():
     plain, failing = queue(run_time=LogNormal(9, 1)), queue(run_time=LogNormal(9, 1), failure_rate=1.0)
 
-    assert [submit(plain).since for _ in range(20)] == [submit(failing).since for _ in range(20)]
+    assert [submit(plain).status_times for _ in range(20)] == [
+        submit(failing).status_times for _ in range(20)
+    ]
 
 
 def test_rates_are_kept_over_many_jobs():
     mixed = queue(failure_rate=0.2, stuck_rate=0.2, instant_rate=0.1)
     seen = Counter(submit(mixed).statuses for _ in range(4000))
 
-    shares = {life: seen[LIVES[life]] / 4000 for life in LIVES}
+    shares = {life: seen[LIFECYCLES[life]] / 4000 for life in LIFECYCLES}
     assert shares == pytest.approx(
         {
             "success": 0.5,
@@ -178,7 +182,7 @@ def test_rates_are_kept_over_many_jobs():
 
 def test_times_are_log_normal_around_their_median():
     spread = queue(run_time=LogNormal(100.0, 0.35))
-    runs = sorted(submit(spread).since[3] - NOON - 12 for _ in range(2000))
+    runs = sorted(submit(spread).status_times[3] - NOON - 12 for _ in range(2000))
 
     assert runs[1000] == pytest.approx(100, rel=0.05)
     assert runs[int(2000 * 0.84)] == pytest.approx(100 * math.exp(0.35), rel=0.05)
@@ -205,7 +209,7 @@ def test_a_script_that_says_nothing_leaves_the_job_to_the_dice():
 
 
 def test_a_refused_payload_fails_a_moment_later():
-    job = submit(queue(), refused="duration must be one of 5, 10")
+    job = submit(queue(), rejection="duration must be one of 5, 10")
 
     assert job.statuses == (Status.QUEUED, Status.FAILED)
     assert (job.final_at, job.error) == (NOON + 1.0, "duration must be one of 5, 10")
@@ -214,7 +218,7 @@ def test_a_refused_payload_fails_a_moment_later():
 def test_credits_are_spent_by_accepted_submits():
     poor = queue(credits=2)
     submit(poor)
-    submit(poor, refused="failed jobs are paid too")
+    submit(poor, rejection="failed jobs are paid too")
 
     with pytest.raises(RefusedError) as refused:
         submit(poor)
@@ -224,7 +228,7 @@ def test_credits_are_spent_by_accepted_submits():
 
 @pytest.mark.parametrize("retry_after, headers", [(None, {}), (2.5, {"Retry-After": "2.5"})])
 def test_one_job_too_many_is_throttled_until_another_ends(retry_after, headers):
-    narrow = queue(max_alive=1, retry_after=retry_after)
+    narrow = queue(max_jobs_in_flight=1, retry_after=retry_after)
     submit(narrow)
 
     with pytest.raises(RefusedError) as refused:
@@ -234,7 +238,7 @@ def test_one_job_too_many_is_throttled_until_another_ends(retry_after, headers):
 
 
 def test_a_throttle_may_come_as_a_failed_job():
-    narrow = queue(max_alive=0, throttle="failed_job")
+    narrow = queue(max_jobs_in_flight=0, throttle="failed_job")
 
     assert submit(narrow).error == RATE_LIMITED
 
@@ -257,6 +261,6 @@ def test_a_job_belongs_to_the_organisation_that_asked():
 
 
 def test_some_jobs_are_never_listed():
-    shy = queue(dialect=Dialect(list_omits=0.5))
+    shy = queue(response_format=ResponseFormat(unlisted_rate=0.5))
 
     assert {submit(shy).is_listed for _ in range(50)} == {True, False}

@@ -8,8 +8,8 @@ import sys
 from collections import Counter
 
 import pytest
-from crash.killing import control, service
-from foreign_service import content_of
+from crash.kill_batches import control, service
+from independent_service import content_of
 
 from kling_async import JournalError, KlingClient, Limits, PollingPolicy, RetryPolicy
 

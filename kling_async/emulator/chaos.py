@@ -8,29 +8,29 @@ from typing import Any, get_args
 
 import attrs
 
-from kling_async.emulator.behaviour import RATE_LIMITED
 from kling_async.emulator.faults import (
     BACKEND_ERROR,
     BAD_GATEWAY,
+    NOT_FOUND,
     STORAGE_BUSY,
-    VANISHED,
     Action,
-    Cut,
-    Drip,
     Drop,
+    DuplicateReply,
     Edit,
     Fault,
     Flood,
-    LieAboutLength,
     Operation,
     Outage,
     Raw,
     Redirect,
     Reply,
+    SlowReply,
     Stall,
-    Twice,
+    TruncatedReply,
+    WrongLength,
 )
-from kling_async.emulator.settings import Dialect, EmulatorSettings, Fate
+from kling_async.emulator.service_queue import RATE_LIMITED
+from kling_async.emulator.settings import EmulatorSettings, JobScript, ResponseFormat
 
 _LIMIT = "Rate limit exceeded. Please try again later."
 _ELSEWHERE = "http://127.0.0.2:9"
@@ -40,25 +40,25 @@ ACTIONS: Mapping[str, Action] = {
     "reset before reading": Drop(accepted=False),
     "hung up before the head": Drop(reset=False),
     "reset before the head": Drop(),
-    "hung up within the head": Cut(within="head"),
-    "reset within the head": Cut(within="head", reset=True),
-    "hung up after the head": Cut(0),
-    "reset after the head": Cut(0, reset=True),
-    "hung up within the body": Cut(),
-    "reset within the body": Cut(reset=True),
-    "half a body that looks whole": Cut(is_told=False),
-    "no body that looks whole": Cut(0, is_told=False),
+    "hung up within the head": TruncatedReply(within="head"),
+    "reset within the head": TruncatedReply(within="head", reset=True),
+    "hung up after the head": TruncatedReply(0),
+    "reset after the head": TruncatedReply(0, reset=True),
+    "hung up within the body": TruncatedReply(),
+    "reset within the body": TruncatedReply(reset=True),
+    "half a body that looks whole": TruncatedReply(declares_full_length=False),
+    "no body that looks whole": TruncatedReply(0, declares_full_length=False),
     "late": Stall(0.2),
     "never": Stall(3600.0),
     "late and hung up": Stall(0.2, then="drop"),
-    "a slow drip": Drip(0.01),
-    "a drip without end": Drip(600.0),
-    "a length too long": LieAboutLength(1),
-    "a length too short": LieAboutLength(-1),
-    "answered twice": Twice(),
-    "answered twice, late": Twice(0.02),
+    "a slow drip": SlowReply(0.01),
+    "a drip without end": SlowReply(600.0),
+    "a length too long": WrongLength(1),
+    "a length too short": WrongLength(-1),
+    "answered twice": DuplicateReply(),
+    "answered twice, late": DuplicateReply(0.02),
     "100 MB": Flood(100_000_000),
-    "a gzip bomb": Flood(2**30, is_packed=True),
+    "a gzip bomb": Flood(2**30, is_compressed=True),
     "no gzip though it says so": Reply(200, b"{}", headers={"Content-Encoding": "gzip"}, accepted=True),
     "no HTTP": Raw(b"SSH-2.0-OpenSSH_9.6\r\n"),
     "HTTP without an end": Raw(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000),
@@ -77,7 +77,7 @@ ACTIONS: Mapping[str, Action] = {
     "502 page after accepting": attrs.evolve(BAD_GATEWAY, accepted=True),
     "503 of the storage": STORAGE_BUSY,
     "503 without a word": Reply(503),
-    "404": VANISHED,
+    "404": NOT_FOUND,
     "200 page": Reply(200, "<html>OK</html>", accepted=True),
     "200 without a body": Reply(200, accepted=True),
     "204": Reply(204, accepted=True),
@@ -90,8 +90,8 @@ ACTIONS: Mapping[str, Action] = {
     "no request_id": Edit(without=("request_id",)),
     "no status": Edit(without=("status",)),
     "unknown keys": Edit({"eta": {"seconds": 40}, "": None}),
-    "an hour ahead": Edit(later=3600.0),
-    "a day behind": Edit(later=-86_400.0),
+    "an hour ahead": Edit(time_offset=3600.0),
+    "a day behind": Edit(time_offset=-86_400.0),
 }
 """What can befall one call, whatever it asks for."""
 
@@ -126,81 +126,85 @@ _TEXTS: Mapping[str, str] = {
 }
 
 WRONG_TYPES: Mapping[str, Edit] = {
-    f"{key} is {kind}": Edit(texts={key: text}) for key in _KEYS for kind, text in _TEXTS.items()
+    f"{key} is {kind}": Edit(raw_json={key: text}) for key in _KEYS for kind, text in _TEXTS.items()
 }
 """Every key of a record, with every kind of value that it should not have."""
 
-FATES: Mapping[str, Fate] = {
-    "done at once": Fate(ending="instant"),
-    "failed": Fate(ending="failed"),
-    "cancelled": Fate(ending="cancelled"),
-    "queued for ever": Fate(ending="stuck_queued"),
-    "processing for ever": Fate(ending="stuck_processing"),
-    "failed for a rate limit": Fate(ending="failed", error=RATE_LIMITED),
-    "an id that climbs": Fate(request_id="../../etc/passwd"),
-    "an id like a page": Fate(request_id='"><script>&?#%2e\N{RIGHT-TO-LEFT OVERRIDE}'),
+JOB_SCRIPTS: Mapping[str, JobScript] = {
+    "done at once": JobScript(ending="instant"),
+    "failed": JobScript(ending="failed"),
+    "cancelled": JobScript(ending="cancelled"),
+    "queued for ever": JobScript(ending="stuck_queued"),
+    "processing for ever": JobScript(ending="stuck_processing"),
+    "failed for a rate limit": JobScript(ending="failed", error=RATE_LIMITED),
+    "an id that climbs": JobScript(request_id="../../etc/passwd"),
+    "an id like a page": JobScript(request_id='"><script>&?#%2e\N{RIGHT-TO-LEFT OVERRIDE}'),
 }
 """What can become of one job."""
 
-DIALECTS: Mapping[str, Dialect] = {
-    "as usual": Dialect(),
-    "whole records": Dialect(submit_reply="full", user_id=False, qworker_id=True),
-    "success without an outcome": Dialect(outcome_on_submit=False),
-    "flat addresses": Dialect(outcome="video_url", thumbnail="video"),
-    "addresses as text": Dialect(outcome="media_strings", thumbnail="none"),
-    "no echo": Dialect(payload_echo=False),
-    "capitals": Dialect(status_case="upper"),
-    "a clock an hour ahead": Dialect(clock_ahead=3600.0),
-    "a clock an hour behind": Dialect(clock_ahead=-3600.0),
-    "rows that come late": Dialect(list_delay=60.0),
-    "rows that never come": Dialect(list_omits=0.3),
-    "no rows at all": Dialect(list_omits=1.0),
-    "small pages, oldest first": Dialect(list_rows=3, list_order="oldest"),
-    "small pages in any order": Dialect(list_rows=3, list_order="random"),
-    "pages without an end": Dialect(list_total=False, list_has_more=False),
-    "no ranges": Dialect(ranges=False),
+RESPONSE_FORMATS: Mapping[str, ResponseFormat] = {
+    "as usual": ResponseFormat(),
+    "whole records": ResponseFormat(submit_reply="full", user_id=False, qworker_id=True),
+    "success without an outcome": ResponseFormat(outcome_on_submit=False),
+    "flat addresses": ResponseFormat(outcome="video_url", thumbnail="video"),
+    "addresses as text": ResponseFormat(outcome="media_strings", thumbnail="none"),
+    "no echo": ResponseFormat(payload_echo=False),
+    "capitals": ResponseFormat(status_case="upper"),
+    "a clock an hour ahead": ResponseFormat(clock_ahead=3600.0),
+    "a clock an hour behind": ResponseFormat(clock_ahead=-3600.0),
+    "rows that come late": ResponseFormat(list_delay=60.0),
+    "rows that never come": ResponseFormat(unlisted_rate=0.3),
+    "no rows at all": ResponseFormat(unlisted_rate=1.0),
+    "small pages, oldest first": ResponseFormat(list_rows=3, list_order="oldest"),
+    "small pages in any order": ResponseFormat(list_rows=3, list_order="random"),
+    "pages without an end": ResponseFormat(list_total=False, list_has_more=False),
+    "no ranges": ResponseFormat(ranges=False),
 }
 """How the whole service can differ from what was expected."""
 
 
-def storm(
+def random_faults(
     seed: int,
     *,
-    chance: float = 0.1,
+    probability: float = 0.1,
     settings: EmulatorSettings = EmulatorSettings(),  # noqa: B008 - a frozen value
 ) -> EmulatorSettings:
     """The settings of a day on which much goes wrong, the same for the same seed.
 
     Every kind of call is hit by a few faults, and now and then by an outage; some jobs have another fate; and the
-    dialect is one of `DIALECTS`. Some of the calls hit are never answered, so give the client a short `timeout`.
+    dialect is one of `RESPONSE_FORMATS`. Some of the calls hit are never answered, so give the client a short `timeout`.
 
     Args:
         seed: chooses all of it, and seeds the emulator.
-        chance: about the share of calls that are hit, and of jobs with a fate of their own.
+        probability: about the share of calls that are hit, and of jobs with a fate of their own.
         settings: everything else.
     """
-    dice = Random(f"storm/{seed}")
+    rng = Random(f"chaos/{seed}")
     faults = [
-        Fault(operation, _drawn(dice), chance=chance / 3, times=None)
+        Fault(operation, _choose_action(rng), probability=probability / 3, times=None)
         for operation in get_args(Operation)
         for _ in range(3)
     ]
-    faults.append(Fault("status", Outage(0.2), nth=dice.randrange(1, 50)))
+    faults.append(Fault("status", Outage(0.2), nth=rng.randrange(1, 50)))
 
-    def script(number: int, payload: Mapping[str, Any]) -> Fate | None:
+    def script(number: int, payload: Mapping[str, Any]) -> JobScript | None:
         chosen = settings.script(number, payload) if settings.script else None
-        fate = Random(f"storm/{seed}/{number}")
-        if chosen is not None or fate.random() >= chance:
+        job_rng = Random(f"chaos/{seed}/{number}")
+        if chosen is not None or job_rng.random() >= probability:
             return chosen
-        return fate.choice(tuple(FATES.values()))
+        return job_rng.choice(tuple(JOB_SCRIPTS.values()))
 
-    dialect = dice.choice(tuple(DIALECTS.values()))
+    response_format = rng.choice(tuple(RESPONSE_FORMATS.values()))
     return attrs.evolve(
-        settings, seed=seed, faults=(*settings.faults, *faults), dialect=dialect, script=script
+        settings,
+        seed=seed,
+        faults=(*settings.faults, *faults),
+        response_format=response_format,
+        script=script,
     )
 
 
-def _drawn(dice: Random) -> Action:
+def _choose_action(rng: Random) -> Action:
     """An action of either table, the smaller one as often as the larger."""
-    table: Mapping[str, Action] = ACTIONS if dice.random() < 0.5 else WRONG_TYPES  # noqa: PLR2004 - a coin
-    return dice.choice(tuple(table.values()))
+    table: Mapping[str, Action] = ACTIONS if rng.random() < 0.5 else WRONG_TYPES  # noqa: PLR2004 - a coin
+    return rng.choice(tuple(table.values()))

@@ -10,20 +10,20 @@ import pytest
 from kling_async.emulator import (
     BACKEND_ERROR,
     BAD_GATEWAY,
-    VANISHED,
-    Cut,
-    Drip,
+    NOT_FOUND,
     Drop,
+    DuplicateReply,
     Edit,
     Fault,
     Flood,
-    LieAboutLength,
     Outage,
     Raw,
     Redirect,
     Reply,
+    SlowReply,
     Stall,
-    Twice,
+    TruncatedReply,
+    WrongLength,
 )
 
 GOOD = {"model": "kling-v2-6", "payload": {"prompt": "rain"}}
@@ -135,7 +135,7 @@ async def test_a_caller_who_left_cannot_be_hung_up_on(bench):
 @pytest.mark.parametrize("delay", [0.0, 0.01])
 @pytest.mark.parametrize("size_bytes", [None, 0, 10])
 async def test_a_cut_body_is_shorter_than_its_length(bench, size_bytes, delay):
-    bench.emulator.faults.add(Fault("submit", Cut(size_bytes, delay=delay)))
+    bench.emulator.faults.add(Fault("submit", TruncatedReply(size_bytes, delay=delay)))
     head, _, body = (await raw_post(bench)).partition(b"\r\n\r\n")
     (length,) = [int(line.split()[1]) for line in head.splitlines() if line.startswith(b"Content-Length")]
 
@@ -147,7 +147,7 @@ async def test_a_cut_body_is_shorter_than_its_length(bench, size_bytes, delay):
 @pytest.mark.parametrize("share", [0.1, 0.9])
 async def test_a_cut_lets_a_share_through(bench, share):
     whole = await raw_post(bench, headers=b"Connection: close\r\n")
-    bench.emulator.faults.add(Fault("submit", Cut(share=share)))
+    bench.emulator.faults.add(Fault("submit", TruncatedReply(share=share)))
     head, _, body = (await raw_post(bench)).partition(b"\r\n\r\n")
 
     assert head.startswith(b"HTTP/1.1 200 OK")
@@ -155,7 +155,7 @@ async def test_a_cut_lets_a_share_through(bench, share):
 
 
 async def test_a_cut_may_fall_within_the_head(bench):
-    bench.emulator.faults.add(Fault("submit", Cut(within="head")))
+    bench.emulator.faults.add(Fault("submit", TruncatedReply(within="head")))
     head = await raw_post(bench)
 
     assert head.startswith(b"HTTP/1.1 200 OK\r\nContent-Type")
@@ -164,7 +164,7 @@ async def test_a_cut_may_fall_within_the_head(bench):
 
 
 async def test_a_cut_may_end_in_a_reset(bench):
-    bench.emulator.faults.add(Fault("submit", Cut(0, reset=True)))
+    bench.emulator.faults.add(Fault("submit", TruncatedReply(0, reset=True)))
 
     with pytest.raises(anyio.BrokenResourceError):
         await raw_post(bench)
@@ -172,7 +172,7 @@ async def test_a_cut_may_end_in_a_reset(bench):
 
 async def test_a_cut_that_is_not_told_is_an_answer_like_any_other(bench):
     told = await bench.submit()
-    bench.emulator.faults.add(Fault("status", Cut(40, is_told=False)))
+    bench.emulator.faults.add(Fault("status", TruncatedReply(40, declares_full_length=False)))
     path = f"/api/v1/ie/requestqueue/apikey/requests/{told['request_id']}"
     async with bench.session.get(path) as response:
         assert await response.read() == f'{{"request_id": "{told["request_id"]}"'.encode()[:40]
@@ -182,13 +182,13 @@ async def test_a_cut_that_is_not_told_is_an_answer_like_any_other(bench):
 
 async def test_a_drip_brings_the_truth_in_the_end(bench):
     told = await bench.submit()
-    bench.emulator.faults.add(Fault("status", Drip(0.001, pieces=7)))
+    bench.emulator.faults.add(Fault("status", SlowReply(0.001, pieces=7)))
 
     assert (await bench.get(f"/requests/{told['request_id']}"))[1]["request_id"] == told["request_id"]
 
 
 async def test_an_answer_may_come_twice(bench):
-    bench.emulator.faults.add(Fault("submit", Twice(0.001)))
+    bench.emulator.faults.add(Fault("submit", DuplicateReply(0.001)))
     received = await raw_post(bench, headers=b"Connection: close\r\n")
     first, second = received.split(b"HTTP/1.1 200 OK")[1:]
 
@@ -197,19 +197,21 @@ async def test_an_answer_may_come_twice(bench):
 
 
 async def test_an_answer_does_not_come_twice_to_one_who_left(bench):
-    bench.emulator.faults.add(Fault("submit", Twice(0.03)))
+    bench.emulator.faults.add(Fault("submit", DuplicateReply(0.03)))
     status, _ = await bench.post(SUBMIT, json=GOOD, headers={"Connection": "close"})
     await anyio.sleep(0.05)
 
     assert (status, (await bench.get("/requests"))[0]) == (200, 200)
 
 
-@pytest.mark.parametrize("is_packed", [False, True])
+@pytest.mark.parametrize("is_compressed", [False, True])
 @pytest.mark.parametrize("accepted, jobs", [(True, 1), (False, 0)])
-async def test_a_flood_is_as_long_as_it_says(bench, is_packed, accepted, jobs):
-    bench.emulator.faults.add(Fault("submit", Flood(3_000_000, is_packed=is_packed, accepted=accepted)))
+async def test_a_flood_is_as_long_as_it_says(bench, is_compressed, accepted, jobs):
+    bench.emulator.faults.add(
+        Fault("submit", Flood(3_000_000, is_compressed=is_compressed, accepted=accepted))
+    )
     async with bench.session.post("/api/v1/ie/requestqueue/apikey/requests", json=GOOD) as response:
-        assert response.headers.get("Content-Encoding") == ("gzip" if is_packed else None)
+        assert response.headers.get("Content-Encoding") == ("gzip" if is_compressed else None)
         assert await response.read() == b" " * 3_000_000
     assert paid(bench) == jobs
 
@@ -253,7 +255,7 @@ async def test_an_emulator_can_be_closed_in_an_outage_and_a_second_one_is_the_sa
 async def test_a_cut_download_can_be_resumed(bench):
     url = (await bench.finished())["outcome"]["thumbnail_image_url"]
     whole = (await bench.file(url))[2]
-    bench.emulator.faults.add(Fault("media", Cut(100)))
+    bench.emulator.faults.add(Fault("media", TruncatedReply(100)))
 
     with pytest.raises(aiohttp.ClientPayloadError):
         await bench.file(url)
@@ -264,7 +266,7 @@ async def test_a_cut_download_can_be_resumed(bench):
 
 @pytest.mark.parametrize("difference", [50, -50, -100_000])
 async def test_a_length_may_be_a_lie(bench, difference):
-    bench.emulator.faults.add(Fault("submit", LieAboutLength(difference)))
+    bench.emulator.faults.add(Fault("submit", WrongLength(difference)))
     head, _, body = (await raw_post(bench)).partition(b"\r\n\r\n")
 
     assert f"Content-Length: {max(0, len(body) + difference)}".encode() in head
@@ -283,7 +285,7 @@ async def test_keys_of_the_answer_can_be_changed_and_left_out(bench):
 
 async def test_a_value_may_be_any_text(bench):
     told = await bench.submit()
-    edit = Edit(texts={"payload": "[" * 50 + "]" * 50, "created_at": "NaN"})
+    edit = Edit(raw_json={"payload": "[" * 50 + "]" * 50, "created_at": "NaN"})
     bench.emulator.faults.add(Fault("status", edit))
     path = f"/api/v1/ie/requestqueue/apikey/requests/{told['request_id']}"
     async with bench.session.get(path) as response:
@@ -296,8 +298,8 @@ async def test_a_value_may_be_any_text(bench):
 async def test_the_services_clock_may_jump(bench):
     told = await bench.submit()
     bench.emulator.faults.add(
-        Fault("status", Edit({"queued_at": None}, later=-3600.0)),
-        Fault("status", Edit({"queued_at": "x"}, later=3600.0), nth=2),
+        Fault("status", Edit({"queued_at": None}, time_offset=-3600.0)),
+        Fault("status", Edit({"queued_at": "x"}, time_offset=3600.0), nth=2),
     )
     seen = [(await bench.get(f"/requests/{told['request_id']}"))[1] for _ in range(3)]
 
@@ -333,7 +335,7 @@ async def test_raw_bytes_go_out_as_they_are(bench, accepted, jobs):
 
 async def test_a_job_may_vanish_after_it_was_seen(bench):
     first, second = await bench.submit(), await bench.submit()
-    bench.emulator.faults.add(Fault("status", VANISHED, job=1, nth=2, times=None))
+    bench.emulator.faults.add(Fault("status", NOT_FOUND, job=1, nth=2, times=None))
     seen = [
         (await bench.get(f"/requests/{told['request_id']}"))[0] for told in (first, second) for _ in range(3)
     ]

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from kling_async.emulator.catalogue import MODELS
+from kling_async.emulator.model_catalog import MODELS
 
 V26 = MODELS["kling-v2-6"]
 
 
 @pytest.mark.parametrize(
-    "model, payload, missing",
+    "model, payload, missing_keys",
     [
         ("kling-v2-6", {}, ["prompt"]),
         ("kling-v2-6", {"prompt": ""}, ["prompt"]),
@@ -18,8 +18,8 @@ V26 = MODELS["kling-v2-6"]
         ("kling-3-motion-control", {}, ["image_url", "video_url", "character_orientation", "mode"]),
     ],
 )
-def test_absent_and_empty_keys_are_missing(model, payload, missing):
-    assert MODELS[model].missing(payload) == missing
+def test_absent_and_empty_keys_are_missing(model, payload, missing_keys):
+    assert MODELS[model].missing_keys(payload) == missing_keys
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_absent_and_empty_keys_are_missing(model, payload, missing):
     ],
 )  # fmt: skip
 def test_payloads_within_the_rules_pass(payload):
-    assert V26.complaint({"prompt": "rain", **payload}) is None
+    assert V26.find_error({"prompt": "rain", **payload}) is None
 
 
 @pytest.mark.parametrize(
@@ -54,11 +54,11 @@ def test_payloads_within_the_rules_pass(payload):
     ],
 )
 def test_the_first_bad_value_is_named(payload, names):
-    complaint = V26.complaint({"prompt": "rain", **payload})
+    error = V26.find_error({"prompt": "rain", **payload})
 
-    assert complaint is not None
-    assert complaint.startswith(names)
-    assert complaint.endswith("(code: InvalidParameter)")
+    assert error is not None
+    assert error.startswith(names)
+    assert error.endswith("(code: InvalidParameter)")
 
 
 def test_every_model_describes_itself_by_its_id():

@@ -1,8 +1,8 @@
 """Kill -9 at any instant, run the same call again, and count at the service.
 
-    python tests/crash/killing.py --kills 200
+    python tests/crash/kill_batches.py --kills 200
 
-A batch with a journal runs in a process of its own against `tests/foreign_service.py`. It is killed after a random
+A batch with a journal runs in a process of its own against `tests/independent_service.py`. It is killed after a random
 time, up to 30 times; then it may finish, and what the service accepted is compared with what the caller has. Then
 the next batch begins. Exit status 1 if a job was lost or bought twice.
 """
@@ -30,7 +30,7 @@ import kling_async._transport.over_aiohttp  # noqa: F401
 from kling_async import KlingClient, Limits, PollingPolicy
 
 sys.path.append(str(Path(__file__).parents[1]))
-from foreign_service import content_of
+from independent_service import content_of
 
 CHANCES = {
     "submit": {"drop": 0.04, "500": 0.04, "half": 0.02, "refuse": 0.01},
@@ -76,7 +76,7 @@ class Tally:
 def service(folder: Path):
     """A foreign service in a process of its own; gives its address."""
     port_file = folder / "port"
-    script = Path(__file__).parents[1] / "foreign_service.py"
+    script = Path(__file__).parents[1] / "independent_service.py"
     process = subprocess.Popen([sys.executable, script, "--port-file", port_file])  # noqa: S603 - our own
     try:
         while not port_file.exists():

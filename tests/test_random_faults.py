@@ -14,12 +14,12 @@ from kling_async.emulator import (
     ACTIONS,
     RATE_LIMITED,
     WRONG_TYPES,
+    DuplicateReply,
     Emulator,
     EmulatorSettings,
     Fault,
     Redirect,
-    Twice,
-    storm,
+    random_faults,
 )
 
 FAST = EmulatorSettings(time_scale=10_000.0, workers=None)
@@ -27,7 +27,9 @@ EVERYTHING = {**ACTIONS, **WRONG_TYPES}
 ACCEPTING = {
     name: action
     for name, action in EVERYTHING.items()
-    if getattr(action, "accepted", True) and not isinstance(action, Redirect) and action != Twice(0.02)
+    if getattr(action, "accepted", True)
+    and not isinstance(action, Redirect)
+    and action != DuplicateReply(0.02)
 }
 """What leaves a job behind. Bytes that come again while the next call waits for its own are another's answer to it."""
 LIES = {"x", "?", "\0\u202e\x1b[31m</script>"}
@@ -80,7 +82,7 @@ async def storm_over(seed):
     """A batch in a storm: its results, and the jobs that were accepted."""
     prompts = [f"storm {seed}, prompt {number}" for number in range(30)]
     async with (
-        Emulator(storm(seed, settings=FAST)) as emulator,
+        Emulator(random_faults(seed, settings=FAST)) as emulator,
         client_of(emulator, wait_timeout=3.0) as client,
     ):
         batch = await client.generate_many(prompts, max_concurrency=10, progress=False)

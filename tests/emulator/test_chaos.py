@@ -7,7 +7,16 @@ from typing import get_args
 import aiohttp
 import pytest
 
-from kling_async.emulator import ACTIONS, DIALECTS, FATES, WRONG_TYPES, EmulatorSettings, Fate, Fault, storm
+from kling_async.emulator import (
+    ACTIONS,
+    JOB_SCRIPTS,
+    RESPONSE_FORMATS,
+    WRONG_TYPES,
+    EmulatorSettings,
+    Fault,
+    JobScript,
+    random_faults,
+)
 from kling_async.emulator.faults import Operation
 
 OPERATIONS = get_args(Operation)
@@ -56,7 +65,7 @@ async def test_every_action_can_befall_every_call_and_the_next_one_hears_the_tru
 async def test_every_key_can_have_every_wrong_value(bench):
     told = await bench.finished()
     for name, action in WRONG_TYPES.items():
-        (key, text), kind = *action.texts.items(), name.partition(" is ")[2]
+        (key, text), kind = *action.raw_json.items(), name.partition(" is ")[2]
         bench.emulator.faults.add(Fault("status", action))
         async with bench.session.get(
             f"/api/v1/ie/requestqueue/apikey/requests/{told['request_id']}"
@@ -64,9 +73,9 @@ async def test_every_key_can_have_every_wrong_value(bench):
             assert f'"{key}": {text}' in await response.text(), kind
 
 
-@pytest.mark.parametrize("name", FATES)
+@pytest.mark.parametrize("name", JOB_SCRIPTS)
 async def test_every_fate_is_a_life_that_a_job_can_have(open_bench, name):
-    bench = await open_bench(script=lambda _number, _payload: FATES[name])
+    bench = await open_bench(script=lambda _number, _payload: JOB_SCRIPTS[name])
     told = await bench.submit()
     bench.clock.now += 1e6
     record = next(iter((await bench.get("/requests"))[1]["requests"]))
@@ -75,18 +84,22 @@ async def test_every_fate_is_a_life_that_a_job_can_have(open_bench, name):
     assert (record["status"] in {"success", "failed", "cancelled"}) == ("for ever" not in name)
 
 
-@pytest.mark.parametrize("name", DIALECTS)
+@pytest.mark.parametrize("name", RESPONSE_FORMATS)
 async def test_every_dialect_is_spoken(open_bench, name):
-    bench = await open_bench(dialect=DIALECTS[name])
+    bench = await open_bench(response_format=RESPONSE_FORMATS[name])
     await bench.submit()
 
     assert (await bench.get("/requests"))[0] == 200
 
 
 def test_a_storm_follows_from_its_seed():
-    first, again, other = storm(1), storm(1), storm(2)
+    first, again, other = random_faults(1), random_faults(1), random_faults(2)
 
-    assert (first.faults, first.dialect, first.seed) == (again.faults, again.dialect, again.seed)
+    assert (first.faults, first.response_format, first.seed) == (
+        again.faults,
+        again.response_format,
+        again.seed,
+    )
     assert first.faults != other.faults
     assert [first.script(number, {}) for number in range(200)] == [
         again.script(number, {}) for number in range(200)
@@ -94,7 +107,7 @@ def test_a_storm_follows_from_its_seed():
 
 
 def test_a_storm_hits_every_kind_of_call_and_some_of_the_jobs():
-    weather = storm(3, chance=0.3)
+    weather = random_faults(3, probability=0.3)
     fates = [weather.script(number, {}) for number in range(1000)]
 
     assert {fault.on for fault in weather.faults} == set(OPERATIONS)
@@ -102,19 +115,19 @@ def test_a_storm_hits_every_kind_of_call_and_some_of_the_jobs():
 
 
 def test_a_storm_leaves_the_settings_it_is_given():
-    chosen, mine = Fate(ending="cancelled"), Fault("media", ACTIONS["never"])
+    chosen, mine = JobScript(ending="cancelled"), Fault("media", ACTIONS["never"])
     settings = EmulatorSettings(
         workers=3, faults=[mine], script=lambda number, _: chosen if number == 1 else None
     )
-    weather = storm(4, chance=1.0, settings=settings)
+    weather = random_faults(4, probability=1.0, settings=settings)
 
     assert (weather.workers, weather.faults[0]) == (3, mine)
     assert weather.script(1, {}) is chosen
-    assert weather.script(2, {}) in FATES.values()
+    assert weather.script(2, {}) in JOB_SCRIPTS.values()
 
 
 def test_storms_draw_from_both_tables():
-    drawn = [fault.do for seed in range(20) for fault in storm(seed).faults]
+    drawn = [fault.do for seed in range(20) for fault in random_faults(seed).faults]
 
     assert any(action in ACTIONS.values() for action in drawn)
     assert any(action in WRONG_TYPES.values() for action in drawn)

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from kling_async.emulator.behaviour import ServiceQueue
-from kling_async.emulator.records import page, record, submit_reply, video_path
-from kling_async.emulator.settings import Dialect, EmulatorSettings, Fate, LogNormal
+from kling_async.emulator.job_records import make_page, make_record, make_submit_reply, video_path
+from kling_async.emulator.service_queue import ServiceQueue
+from kling_async.emulator.settings import EmulatorSettings, JobScript, LogNormal, ResponseFormat
 
 NOON = 1_800_000_000.0
 HOST = "https://storage.example"
@@ -19,7 +19,7 @@ def jobs(count=1, *, ending="success", error=None, **settings):
     times = {name: LogNormal(10.0) for name in ("queue_time", "run_time")}
     chosen = EmulatorSettings(
         time_scale=1.0,
-        script=lambda _number, _payload: Fate(ending=ending, error=error),
+        script=lambda _number, _payload: JobScript(ending=ending, error=error),
         **(times | settings),
     )
     queue = ServiceQueue(chosen)
@@ -28,13 +28,19 @@ def jobs(count=1, *, ending="success", error=None, **settings):
     return queue.jobs
 
 
-def told(job, *, now=NOON + 1000, **dialect):
-    return record(job, now=now, dialect=Dialect(**dialect), storage_url=HOST)
+def told(job, *, now=NOON + 1000, **response_format):
+    return make_record(job, now=now, response_format=ResponseFormat(**response_format), storage_url=HOST)
 
 
-def listed(jobs, *, now=NOON + 1000, limit=None, offset=0, delay=0.0, **dialect):
-    return page(
-        jobs, now=now, limit=limit, offset=offset, delay=delay, dialect=Dialect(**dialect), storage_url=HOST
+def listed(jobs, *, now=NOON + 1000, limit=None, offset=0, delay=0.0, **response_format):
+    return make_page(
+        jobs,
+        now=now,
+        limit=limit,
+        offset=offset,
+        delay=delay,
+        response_format=ResponseFormat(**response_format),
+        storage_url=HOST,
     )
 
 
@@ -53,10 +59,10 @@ def test_statuses_are_spelled_in_any_case(case, spelled):
 
 @pytest.mark.parametrize("ahead", [0.0, 3600.0, -3600.0])
 def test_the_clock_of_the_records_may_be_off(ahead):
-    record = told(jobs()[0], clock_ahead=ahead)
+    make_record = told(jobs()[0], clock_ahead=ahead)
 
-    assert record["created_at"] == record["queued_at"] == NOON + ahead
-    assert record["updated_at"] > record["created_at"]
+    assert make_record["created_at"] == make_record["queued_at"] == NOON + ahead
+    assert make_record["updated_at"] > make_record["created_at"]
 
 
 def test_user_id_may_be_absent_as_documented():
@@ -88,7 +94,7 @@ VIDEO = f"{HOST}/gmi-video-assests-prod/user-assests/org-emulator/ID.mp4"
 
 
 @pytest.mark.parametrize(
-    "dialect, outcome",
+    "response_format, outcome",
     [
         ({}, {"media_urls": [{"id": "0", "url": VIDEO}], "thumbnail_image_url": VIDEO.replace("mp4", "jpg")}),
         ({"outcome": "media_strings", "thumbnail": "none"}, {"media_urls": [VIDEO]}),
@@ -99,10 +105,10 @@ VIDEO = f"{HOST}/gmi-video-assests-prod/user-assests/org-emulator/ID.mp4"
         ),
     ],
 )
-def test_an_outcome_is_worded_as_the_dialect_says(dialect, outcome):
+def test_an_outcome_is_worded_as_the_dialect_says(response_format, outcome):
     (job,) = jobs()
 
-    assert str(told(job, **dialect)["outcome"]).replace(job.request_id, "ID") == str(outcome)
+    assert str(told(job, **response_format)["outcome"]).replace(job.request_id, "ID") == str(outcome)
 
 
 @pytest.mark.parametrize("error", ["rain refused", {"code": 7, "message": "no"}])
@@ -124,7 +130,7 @@ def test_the_payload_comes_back_or_an_empty_one():
 
 
 @pytest.mark.parametrize(
-    "ending, dialect, keys, has_outcome",
+    "ending, response_format, keys, has_outcome",
     [
         ("success", {}, MINIMAL, False),
         ("success", {"submit_reply": "full"}, FULL, False),
@@ -133,9 +139,11 @@ def test_the_payload_comes_back_or_an_empty_one():
         ("instant", {"outcome_on_submit": False, "submit_reply": "full"}, FULL, False),
     ],
 )
-def test_a_submit_is_answered_shortly_unless_it_is_final(ending, dialect, keys, has_outcome):
+def test_a_submit_is_answered_shortly_unless_it_is_final(ending, response_format, keys, has_outcome):
     (job,) = jobs(ending=ending)
-    reply = submit_reply(job, now=NOON, dialect=Dialect(**dialect), storage_url=HOST)
+    reply = make_submit_reply(
+        job, now=NOON, response_format=ResponseFormat(**response_format), storage_url=HOST
+    )
 
     assert list(reply) == keys
     assert bool(reply.get("outcome")) == has_outcome
@@ -181,8 +189,8 @@ def test_a_new_job_may_show_up_late():
 
 
 def test_jobs_that_are_not_listed_are_not_counted_either():
-    many = jobs(40, dialect=Dialect(list_omits=0.5))
-    answer = listed(many, list_omits=0.5)
+    many = jobs(40, response_format=ResponseFormat(unlisted_rate=0.5))
+    answer = listed(many, unlisted_rate=0.5)
 
     assert answer["total"] == len(answer["requests"]) == sum(job.is_listed for job in many) < 40
 

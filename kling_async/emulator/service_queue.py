@@ -20,7 +20,7 @@ from uuid import UUID
 
 import attrs
 
-from kling_async.emulator.settings import EmulatorSettings, Ending, Fate
+from kling_async.emulator.settings import EmulatorSettings, Ending, JobScript
 
 
 class Status(StrEnum):
@@ -37,7 +37,7 @@ class Status(StrEnum):
 FINAL = frozenset({Status.SUCCESS, Status.FAILED, Status.CANCELLED})
 """Statuses that nothing follows."""
 
-LIVES: Mapping[Ending, tuple[Status, ...]] = {
+LIFECYCLES: Mapping[Ending, tuple[Status, ...]] = {
     "success": (Status.QUEUED, Status.DISPATCHED, Status.PROCESSING, Status.SUCCESS),
     "failed": (Status.QUEUED, Status.DISPATCHED, Status.PROCESSING, Status.FAILED),
     "cancelled": (Status.QUEUED, Status.CANCELLED),
@@ -47,7 +47,7 @@ LIVES: Mapping[Ending, tuple[Status, ...]] = {
 }
 """The statuses of each life, in order; the first one is that of the POST."""
 
-_REFUSED_LIFE: tuple[Status, ...] = (Status.QUEUED, Status.FAILED)
+_REJECTED_LIFECYCLE: tuple[Status, ...] = (Status.QUEUED, Status.FAILED)
 
 ERRORS: tuple[str | Mapping[str, Any], ...] = (
     {
@@ -85,7 +85,7 @@ class Job:
     payload: Mapping[str, Any]
     organization_id: str
     statuses: tuple[Status, ...]
-    since: tuple[float, ...]
+    status_times: tuple[float, ...]
     """When each of the statuses begins, in Unix seconds; the first is when it was accepted."""
     error: str | Mapping[str, Any] | None = None
     is_listed: bool = True
@@ -94,17 +94,17 @@ class Job:
     @property
     def accepted_at(self) -> float:
         """Unix seconds."""
-        return self.since[0]
+        return self.status_times[0]
 
     @property
     def final_at(self) -> float:
         """Unix seconds; infinite for a job that is stuck."""
-        return self.since[-1] if self.statuses[-1] in FINAL else math.inf
+        return self.status_times[-1] if self.statuses[-1] in FINAL else math.inf
 
-    def stage(self, *, now: float) -> tuple[Status, float]:
+    def status_at(self, *, now: float) -> tuple[Status, float]:
         """The status at a moment, and since when it holds."""
-        place = max(bisect_right(self.since, now) - 1, 0)
-        return self.statuses[place], self.since[place]
+        place = max(bisect_right(self.status_times, now) - 1, 0)
+        return self.statuses[place], self.status_times[place]
 
 
 class ServiceQueue:
@@ -117,7 +117,7 @@ class ServiceQueue:
         self._by_model: dict[str, list[Job]] = {}
         self._workers_free_at = [-math.inf] * (settings.workers or 0)
         self._ends: list[float] = []
-        self._max_alive = 0
+        self._max_jobs_in_flight = 0
 
     @property
     def jobs(self) -> Sequence[Job]:
@@ -125,11 +125,11 @@ class ServiceQueue:
         return self._jobs
 
     @property
-    def max_alive(self) -> int:
+    def max_jobs_in_flight(self) -> int:
         """Most jobs that were ever accepted and not final at the same time."""
-        return self._max_alive
+        return self._max_jobs_in_flight
 
-    def alive(self, *, now: float) -> int:
+    def count_in_flight(self, *, now: float) -> int:
         """Jobs accepted and not final. Safe to ask from another thread."""
         return sum(end > now for end in tuple(self._ends))
 
@@ -148,78 +148,78 @@ class ServiceQueue:
         *,
         now: float,
         organization_id: str | None = None,
-        refused: str | None = None,
+        rejection: str | None = None,
     ) -> Job:
         """Accept a job, or raise `RefusedError`.
 
-        `refused` names what is wrong with the payload: the service takes such a job and fails it a moment later.
+        `rejection` names what is wrong with the payload: the service takes such a job and fails it a moment later.
         """
         settings = self._settings
         if settings.credits is not None and len(self._jobs) >= settings.credits:
             raise RefusedError(402, "Insufficient credits. Please add more credits to your account.")
-        self._retire(now)
-        if settings.max_alive is not None and len(self._ends) >= settings.max_alive:
+        self._forget_final(now)
+        if settings.max_jobs_in_flight is not None and len(self._ends) >= settings.max_jobs_in_flight:
             if settings.throttle == "429":
-                wish = {} if settings.retry_after is None else {"Retry-After": f"{settings.retry_after:g}"}
-                raise RefusedError(429, "Rate limit exceeded. Please try again later.", wish)
-            refused = RATE_LIMITED
+                headers = {} if settings.retry_after is None else {"Retry-After": f"{settings.retry_after:g}"}
+                raise RefusedError(429, "Rate limit exceeded. Please try again later.", headers)
+            rejection = RATE_LIMITED
 
         number = len(self._jobs) + 1
-        dice = Random(f"{settings.seed}/{number}")
-        uuid = UUID(int=dice.getrandbits(128), version=4)
-        is_listed = dice.random() >= settings.dialect.list_omits
-        fate = self._fate(dice, number, payload)
-        if refused is None:
-            statuses, durations = LIVES[fate.ending], self._durations(fate, now)
+        rng = Random(f"{settings.seed}/{number}")
+        uuid = UUID(int=rng.getrandbits(128), version=4)
+        is_listed = rng.random() >= settings.response_format.unlisted_rate
+        script = self._make_script(rng, number, payload)
+        if rejection is None:
+            statuses, durations = LIFECYCLES[script.ending], self._durations(script, now)
         else:
-            statuses, durations = _REFUSED_LIFE, [settings.refusal_time / settings.time_scale]
-        since = tuple(accumulate(durations[: len(statuses) - 1], initial=now))
-        error = (refused or fate.error) if statuses[-1] is Status.FAILED else None
+            statuses, durations = _REJECTED_LIFECYCLE, [settings.refusal_time / settings.time_scale]
+        status_times = tuple(accumulate(durations[: len(statuses) - 1], initial=now))
+        error = (rejection or script.error) if statuses[-1] is Status.FAILED else None
         job = Job(
             number=number,
-            request_id=fate.request_id or str(uuid),
+            request_id=script.request_id or str(uuid),
             model=model,
             payload=payload,
             organization_id=organization_id or settings.organization_id,
             statuses=statuses,
-            since=since,
+            status_times=status_times,
             error=error,
             is_listed=is_listed,
         )
-        self._enter(job)
+        self._add_job(job)
         return job
 
-    def _enter(self, job: Job) -> None:
+    def _add_job(self, job: Job) -> None:
         self._jobs.append(job)
         self._by_id[job.request_id] = job
         self._by_model.setdefault(job.model, []).append(job)
         if job.final_at > job.accepted_at:
             heapq.heappush(self._ends, job.final_at)
-            self._max_alive = max(self._max_alive, len(self._ends))
+            self._max_jobs_in_flight = max(self._max_jobs_in_flight, len(self._ends))
 
-    def _retire(self, now: float) -> None:
+    def _forget_final(self, now: float) -> None:
         """Forget the ends of jobs that are final, so that those left are the jobs alive."""
         while self._ends and self._ends[0] <= now:
             heapq.heappop(self._ends)
 
-    def _fate(self, dice: Random, number: int, payload: Mapping[str, Any]) -> Fate:
+    def _make_script(self, rng: Random, number: int, payload: Mapping[str, Any]) -> JobScript:
         """All that chance decides about a job, drawn in one fixed order so that settings do not shift the dice."""
         settings = self._settings
-        ending = self._ending(dice.random())
-        error = dice.choice(ERRORS)
-        queue_time = settings.queue_time.draw(dice)
-        run_time = (settings.image_run_time if _has_image(payload) else settings.run_time).draw(dice)
-        told = settings.script(number, payload) if settings.script else None
-        told = told or Fate(ending=ending)
-        return Fate(
-            ending=told.ending,
-            queue_time=queue_time if told.queue_time is None else told.queue_time,
-            run_time=run_time if told.run_time is None else told.run_time,
-            error=error if told.error is None else told.error,
-            request_id=told.request_id,
+        ending = self._choose_ending(rng.random())
+        error = rng.choice(ERRORS)
+        queue_time = settings.queue_time.sample(rng)
+        run_time = (settings.image_run_time if _has_image(payload) else settings.run_time).sample(rng)
+        chosen = settings.script(number, payload) if settings.script else None
+        chosen = chosen or JobScript(ending=ending)
+        return JobScript(
+            ending=chosen.ending,
+            queue_time=queue_time if chosen.queue_time is None else chosen.queue_time,
+            run_time=run_time if chosen.run_time is None else chosen.run_time,
+            error=error if chosen.error is None else chosen.error,
+            request_id=chosen.request_id,
         )
 
-    def _ending(self, roll: float) -> Ending:
+    def _choose_ending(self, number: float) -> Ending:
         settings = self._settings
         shares: tuple[tuple[Ending, float], ...] = (
             ("instant", settings.instant_rate),
@@ -228,23 +228,23 @@ class ServiceQueue:
             ("stuck_processing", settings.stuck_rate / 2),
         )
         for ending, share in shares:
-            roll -= share
-            if roll < 0:
+            number -= share
+            if number < 0:
                 return ending
         return "success"
 
-    def _durations(self, fate: Fate, now: float) -> list[float]:
+    def _durations(self, script: JobScript, now: float) -> list[float]:
         """Real seconds that a job will be queued, dispatched and processed.
 
         A job that gets stuck holds no worker, or a few of them would stop the whole queue.
         """
         scale = self._settings.time_scale
-        assert fate.queue_time is not None
-        assert fate.run_time is not None
+        assert script.queue_time is not None
+        assert script.run_time is not None
         queued, dispatched, run = (
-            seconds / scale for seconds in (fate.queue_time, self._settings.dispatch_time, fate.run_time)
+            seconds / scale for seconds in (script.queue_time, self._settings.dispatch_time, script.run_time)
         )
-        if self._workers_free_at and fate.ending in {"success", "failed"}:
+        if self._workers_free_at and script.ending in {"success", "failed"}:
             start = max(now + queued, heapq.heappop(self._workers_free_at))
             heapq.heappush(self._workers_free_at, start + dispatched + run)
             queued = start - now

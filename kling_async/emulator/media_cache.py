@@ -12,46 +12,46 @@ import anyio.to_thread
 from kling_async.emulator.media import Clip, encode_thumbnail, encode_video
 from kling_async.emulator.storage import StoredFile
 
-_MAKERS: dict[str, tuple[str, Callable[[Clip], bytes]]] = {
+_ENCODERS: dict[str, tuple[str, Callable[[Clip], bytes]]] = {
     "mp4": ("video/mp4", encode_video),
     "jpg": ("image/jpeg", encode_thumbnail),
 }
 
-_AT_ONCE = 2
+_MAX_ENCODERS = 2
 
 
-class Studio:
+class MediaCache:
     """Videos and thumbnails by clip; one that several ask for at once is made once."""
 
     def __init__(self, *, cache_bytes: int) -> None:
         self._cache_bytes = cache_bytes
-        self._kept: OrderedDict[tuple[str, Clip], StoredFile] = OrderedDict()
-        self._kept_bytes = 0
+        self._files: OrderedDict[tuple[str, Clip], StoredFile] = OrderedDict()
+        self._size_bytes = 0
         self._locks: WeakValueDictionary[tuple[str, Clip], asyncio.Lock] = WeakValueDictionary()
-        self._threads = anyio.CapacityLimiter(_AT_ONCE)
+        self._threads = anyio.CapacityLimiter(_MAX_ENCODERS)
 
     @property
-    def kept_bytes(self) -> int:
+    def size_bytes(self) -> int:
         """Size of what is in memory."""
-        return self._kept_bytes
+        return self._size_bytes
 
-    async def make(self, extension: str, clip: Clip) -> StoredFile:
+    async def get(self, extension: str, clip: Clip) -> StoredFile:
         """The file of that kind, `mp4` or `jpg`, from memory or new."""
         key = (extension, clip)
         async with self._locks.setdefault(key, asyncio.Lock()):
-            file = self._kept.get(key)
+            file = self._files.get(key)
             if file is None:
-                content_type, encode = _MAKERS[extension]
+                content_type, encode = _ENCODERS[extension]
                 content = await anyio.to_thread.run_sync(encode, clip, limiter=self._threads)
                 file = StoredFile(content, content_type)
-                self._keep(key, file)
+                self._add(key, file)
             else:
-                self._kept.move_to_end(key)
+                self._files.move_to_end(key)
             return file
 
-    def _keep(self, key: tuple[str, Clip], file: StoredFile) -> None:
-        self._kept[key] = file
-        self._kept_bytes += len(file.content)
-        while self._kept_bytes > self._cache_bytes:
-            _, dropped = self._kept.popitem(last=False)
-            self._kept_bytes -= len(dropped.content)
+    def _add(self, key: tuple[str, Clip], file: StoredFile) -> None:
+        self._files[key] = file
+        self._size_bytes += len(file.content)
+        while self._size_bytes > self._cache_bytes:
+            _, dropped = self._files.popitem(last=False)
+            self._size_bytes -= len(dropped.content)

@@ -27,22 +27,22 @@ class Parameter:
     maximum: float | None = None
     """For numbers the bound, for text the most characters."""
 
-    def complaint(self, value: Any) -> str | None:
+    def find_error(self, value: Any) -> str | None:
         """What the service says about a value it does not take, or None.
 
         Numbers and their decimal text are one to it: 5 passes for "5".
         """
-        reason = self._reason(value)
+        reason = self._find_reason(value)
         return reason and f"{self.name} {reason} (code: InvalidParameter)"
 
-    def _reason(self, value: Any) -> str | None:
+    def _find_reason(self, value: Any) -> str | None:
         if self.type == "enum":
             allowed = (
                 isinstance(value, str | int) and not isinstance(value, bool) and str(value) in self.options
             )
             return None if allowed else f"must be one of {', '.join(self.options)}"
         if self.type == "float":
-            return None if self._holds(value) else f"must be in [{self.minimum:g},{self.maximum:g}]"
+            return None if self._is_in_range(value) else f"must be in [{self.minimum:g},{self.maximum:g}]"
         if not isinstance(value, str):
             return "must be a string"
         if self.type in {"image", "video"}:
@@ -50,7 +50,7 @@ class Parameter:
         too_long = self.maximum is not None and len(value) > self.maximum
         return f"must not exceed {self.maximum:g} characters" if too_long else None
 
-    def _holds(self, value: Any) -> bool:
+    def _is_in_range(self, value: Any) -> bool:
         assert self.minimum is not None
         assert self.maximum is not None
         try:
@@ -84,7 +84,7 @@ class Model:
     price_unit: Literal["second", "request"] = "second"
     price_note: str = ""
 
-    def missing(self, payload: Mapping[str, Any]) -> list[str]:
+    def missing_keys(self, payload: Mapping[str, Any]) -> list[str]:
         """Names of the required keys that are absent or empty."""
         return [
             parameter.name
@@ -92,14 +92,14 @@ class Model:
             if parameter.is_required and payload.get(parameter.name) in (None, "", [])
         ]
 
-    def complaint(self, payload: Mapping[str, Any]) -> str | None:
+    def find_error(self, payload: Mapping[str, Any]) -> str | None:
         """What is wrong with the first value that the model refuses, or None. Unknown keys are ignored."""
-        complaints = (
-            parameter.complaint(payload[parameter.name])
+        errors = (
+            parameter.find_error(payload[parameter.name])
             for parameter in self.parameters
             if payload.get(parameter.name) is not None
         )
-        return next((complaint for complaint in complaints if complaint), None)
+        return next((error for error in errors if error), None)
 
     def describe(self) -> dict[str, Any]:
         """The model as `GET /models/{id}` tells it; `price_info` only where a price is known."""
@@ -163,7 +163,7 @@ _MOTION = (
 _V3_PRICE = "$0.168/second; $0.252/second with sound"
 _TURBO_PRICE = "720p: $0.112/second; 1080p: $0.14/second"
 
-_FAMILY = (
+_MODELS = (
     Model(
         id="kling-v2-6",
         # The vendor's table says yes and no where its examples say on and off: both pass here.
@@ -255,5 +255,5 @@ _FAMILY = (
     ),
 )
 
-MODELS: Mapping[str, Model] = {model.id: model for model in _FAMILY}
+MODELS: Mapping[str, Model] = {model.id: model for model in _MODELS}
 """Every model by its id."""

@@ -9,7 +9,7 @@ import pytest
 
 LATE_KILLS = 516
 """A seed whose first three kills come after two seconds."""
-PROGRAM = Path(__file__).with_name("killing.py")
+PROGRAM = Path(__file__).with_name("kill_batches.py")
 
 
 def killed(*arguments):

@@ -17,18 +17,18 @@ from aiohttp import web
 
 from kling_async.emulator.faults import (
     Action,
-    Cut,
-    Drip,
     Drop,
+    DuplicateReply,
     Edit,
     Flood,
-    LieAboutLength,
     Outage,
     Raw,
     Redirect,
     Reply,
+    SlowReply,
     Stall,
-    Twice,
+    TruncatedReply,
+    WrongLength,
 )
 
 _NO_LINGER = struct.pack("ii", 1, 0)
@@ -36,12 +36,12 @@ _CHUNK = b" " * 2**20
 _GZIP = 16 + zlib.MAX_WBITS
 
 
-async def befall(
+async def apply_fault(
     action: Action | None,
     request: web.Request,
     answer: Callable[[web.Request], Awaitable[web.Response]],
     *,
-    go_dark: Callable[[float], None],
+    start_outage: Callable[[float], None],
 ) -> web.StreamResponse:
     """Answer a call as the action wants it; None answers the truth.
 
@@ -49,7 +49,7 @@ async def befall(
         action: what befalls the call.
         request: the call.
         answer: lets the call take effect and gives the true response.
-        go_dark: refuses all connections for so many real seconds.
+        start_outage: refuses all connections for so many real seconds.
     """
     match action:
         case None:
@@ -59,50 +59,52 @@ async def befall(
         case Reply() | Drop() | Raw() | Flood() | Outage():
             if action.accepted:
                 await answer(request)
-            return await _instead(action, request, go_dark)
+            return await _replace_reply(action, request, start_outage)
         case _:
-            return await _spoiled(action, request, await answer(request))
+            return await _alter_reply(action, request, await answer(request))
 
 
-async def _instead(
-    action: Reply | Drop | Raw | Flood | Outage, request: web.Request, go_dark: Callable[[float], None]
+async def _replace_reply(
+    action: Reply | Drop | Raw | Flood | Outage, request: web.Request, start_outage: Callable[[float], None]
 ) -> web.StreamResponse:
     match action:
         case Reply():
-            return _false_reply(action)
+            return _make_reply(action)
         case Drop():
-            return await _hang_up(request, reset=action.reset)
+            return await _close_connection(request, reset=action.reset)
         case Raw():
-            return await _hang_up(request, action.data)
+            return await _close_connection(request, action.data)
         case Flood():
-            return await _flood(request, action)
+            return await _send_flood(request, action)
         case _:
-            go_dark(action.duration)
-            return await _hang_up(request, reset=True)
+            start_outage(action.duration)
+            return await _close_connection(request, reset=True)
 
 
-async def _spoiled(
-    action: Stall | Drip | Cut | LieAboutLength | Twice | Edit, request: web.Request, response: web.Response
+async def _alter_reply(
+    action: Stall | SlowReply | TruncatedReply | WrongLength | DuplicateReply | Edit,
+    request: web.Request,
+    response: web.Response,
 ) -> web.StreamResponse:
-    body = _body(response)
+    body = _body_of(response)
     match action:
         case Stall():
             await anyio.sleep(action.delay)
-            return response if action.then == "answer" else await _hang_up(request)
-        case Drip():
-            return await _dripped(request, response, action)
-        case Cut():
-            return await _cut(request, response, action)
-        case LieAboutLength():
+            return response if action.then == "answer" else await _close_connection(request)
+        case SlowReply():
+            return await _send_slowly(request, response, action)
+        case TruncatedReply():
+            return await _truncate_reply(request, response, action)
+        case WrongLength():
             length = max(0, len(body) + action.difference_bytes)
-            return await _hang_up(request, _head(response, length_bytes=length) + body)
-        case Twice():
-            return await _repeated(request, response, delay=action.delay)
+            return await _close_connection(request, _format_head(response, length_bytes=length) + body)
+        case DuplicateReply():
+            return await _send_twice(request, response, delay=action.delay)
         case _:
-            return _edited(response, action)
+            return _edit_reply(response, action)
 
 
-def _false_reply(reply: Reply) -> web.Response:
+def _make_reply(reply: Reply) -> web.Response:
     body, content_type = reply.body, "text/html"
     if not isinstance(body, bytes | str):
         body, content_type = json.dumps(body), "application/json"
@@ -112,38 +114,38 @@ def _false_reply(reply: Reply) -> web.Response:
     return web.Response(status=reply.status, body=body, headers=headers)
 
 
-def _edited(response: web.Response, edit: Edit) -> web.Response:
+def _edit_reply(response: web.Response, edit: Edit) -> web.Response:
     if response.content_type != "application/json":
         return response
-    told = json.loads(_body(response))
+    told = json.loads(_body_of(response))
     for row in told.get("requests", [told]):
-        _change(row, edit)
+        _edit_row(row, edit)
     text = json.dumps(told)
-    for key, value in edit.texts.items():
-        text = text.replace(json.dumps(_blank(key)), value)
+    for key, value in edit.raw_json.items():
+        text = text.replace(json.dumps(_placeholder(key)), value)
     return web.json_response(text=text, status=response.status)
 
 
-def _change(row: dict[str, Any], edit: Edit) -> None:
+def _edit_row(row: dict[str, Any], edit: Edit) -> None:
     for key, value in row.items():
-        if edit.later and key.endswith("_at") and isinstance(value, int):
-            row[key] = value + int(edit.later)
+        if edit.time_offset and key.endswith("_at") and isinstance(value, int):
+            row[key] = value + int(edit.time_offset)
     row.update(edit.changes)
-    row.update({key: _blank(key) for key in edit.texts})
+    row.update({key: _placeholder(key) for key in edit.raw_json})
     for key in edit.without:
         row.pop(key, None)
 
 
-def _blank(key: str) -> str:
+def _placeholder(key: str) -> str:
     """Stands for a value until the JSON around it is written; nobody's own text has it."""
     return f"\0{key}\0"
 
 
-def _body(response: web.Response) -> bytes:
+def _body_of(response: web.Response) -> bytes:
     return response.body if isinstance(response.body, bytes) else b""
 
 
-def _head(response: web.Response, *, length_bytes: int) -> bytes:
+def _format_head(response: web.Response, *, length_bytes: int) -> bytes:
     """The head of the response under the length given, as it goes over the wire."""
     lines = [f"HTTP/1.1 {response.status} {response.reason}"]
     lines += [f"{name}: {value}" for name, value in response.headers.items() if name != "Content-Length"]
@@ -151,19 +153,19 @@ def _head(response: web.Response, *, length_bytes: int) -> bytes:
     return "\r\n".join(lines).encode()
 
 
-async def _cut(request: web.Request, response: web.Response, cut: Cut) -> web.Response:
-    body = _body(response)
-    whole = _head(response, length_bytes=len(body)) if cut.within == "head" else body
+async def _truncate_reply(request: web.Request, response: web.Response, cut: TruncatedReply) -> web.Response:
+    body = _body_of(response)
+    whole = _format_head(response, length_bytes=len(body)) if cut.within == "head" else body
     kept = whole[: int(len(whole) * cut.share) if cut.size_bytes is None else cut.size_bytes]
     if cut.within == "body":
-        if not cut.is_told:
+        if not cut.declares_full_length:
             return web.Response(status=response.status, body=kept, content_type=response.content_type)
-        kept = _head(response, length_bytes=len(body)) + kept
-    return await _hang_up(request, kept, delay=cut.delay, reset=cut.reset)
+        kept = _format_head(response, length_bytes=len(body)) + kept
+    return await _close_connection(request, kept, delay=cut.delay, reset=cut.reset)
 
 
-async def _dripped(request: web.Request, response: web.Response, drip: Drip) -> web.StreamResponse:
-    body = _body(response)
+async def _send_slowly(request: web.Request, response: web.Response, drip: SlowReply) -> web.StreamResponse:
+    body = _body_of(response)
     slow = web.StreamResponse(status=response.status, headers=response.headers)
     slow.content_length = len(body)
     size = max(1, math.ceil(len(body) / drip.pieces))
@@ -176,10 +178,10 @@ async def _dripped(request: web.Request, response: web.Response, drip: Drip) -> 
     return slow
 
 
-async def _repeated(request: web.Request, response: web.Response, *, delay: float) -> web.Response:
+async def _send_twice(request: web.Request, response: web.Response, *, delay: float) -> web.Response:
     """Send the response as usual, then the same bytes while the connection is kept for the next call."""
-    body = _body(response)
-    words = _head(response, length_bytes=len(body)) + body
+    body = _body_of(response)
+    words = _format_head(response, length_bytes=len(body)) + body
     await response.prepare(request)
     await response.write_eof()
     await anyio.sleep(delay)
@@ -188,9 +190,9 @@ async def _repeated(request: web.Request, response: web.Response, *, delay: floa
     return response
 
 
-async def _flood(request: web.Request, flood: Flood) -> web.StreamResponse:
+async def _send_flood(request: web.Request, flood: Flood) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
-    packer = zlib.compressobj(wbits=_GZIP) if flood.is_packed else None
+    packer = zlib.compressobj(wbits=_GZIP) if flood.is_compressed else None
     if packer is None:
         response.content_length = flood.size_bytes
     else:
@@ -207,7 +209,7 @@ async def _flood(request: web.Request, flood: Flood) -> web.StreamResponse:
     return response
 
 
-async def _hang_up(
+async def _close_connection(
     request: web.Request, last_words: bytes = b"", *, delay: float = 0.0, reset: bool = False
 ) -> web.Response:
     """Say these bytes and close the connection; the response given back finds it closed and is never sent."""

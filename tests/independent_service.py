@@ -1,6 +1,6 @@
 """The service once more, written by hand from its contract alone: no code of the package, no HTTP library.
 
-    python tests/foreign_service.py --port-file FILE
+    python tests/independent_service.py --port-file FILE
 
 It runs until it is killed, and keeps every job for as long. `GET /control` tells what it has seen; `POST /control`
 takes a JSON object with any of
