@@ -15,19 +15,15 @@ from sphinx.ext.napoleon import Config
 from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 import kling_async
-from kling_async import client, emulator, errors, events, models, notebook
-from kling_async._display.history import BatchHistory
-from kling_async._display.progress import Progress
-from kling_async._engine.batch.batch_input import Item, Requests
-from kling_async._engine.batch.run_item import OnAmbiguous
+from kling_async import batch_result, client, emulator, errors, events, jobs, notebook
 from kling_async._journal.journal import Journal
-from kling_async._policy.budget import Prices
-from kling_async._transport.base import Transport
+from kling_async.requests import RequestLike
+from kling_async.types import OnAmbiguous, Prices, Progress, Requests, Transport
 
 # The client imports these for the type checker alone, to be quick to import; the reference shows them.
 vars(client).update(
     Progress=Progress,
-    Item=Item,
+    RequestLike=RequestLike,
     Requests=Requests,
     Transport=Transport,
     Listener=events.Listener,
@@ -36,8 +32,8 @@ vars(client).update(
     OnAmbiguous=OnAmbiguous,
     Prices=Prices,
 )
-vars(errors).update(Job=models.Job)
-vars(models).update(BatchHistory=BatchHistory)
+vars(errors).update(Job=jobs.Job)
+vars(batch_result).update(BatchHistory=kling_async.BatchHistory)
 
 project = "kling_async"
 author = "The kling_async maintainers"

@@ -6,6 +6,8 @@ Everything a user needs is imported from here; besides it only `kling_async.erro
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from kling_async._policy.polling import PollingPolicy
@@ -45,6 +47,7 @@ from kling_async.results import Result, ResultState
 
 if TYPE_CHECKING:
     from kling_async._journal.journal import Journal
+    from kling_async.history import BatchHistory, HistoryRecorder, ItemTimes, TimeSpan
 
 __all__ = [
     "APIConnectionError",
@@ -54,13 +57,16 @@ __all__ = [
     "AmbiguousSubmitError",
     "AuthenticationError",
     "BadRequestError",
+    "BatchHistory",
     "BatchResult",
     "BudgetExceededError",
     "ConfigurationError",
     "DownloadError",
+    "HistoryRecorder",
     "InsufficientCreditsError",
     "InternalServerError",
     "InvalidRequestError",
+    "ItemTimes",
     "Job",
     "JobCancelledError",
     "JobError",
@@ -81,6 +87,7 @@ __all__ = [
     "Result",
     "ResultState",
     "RetryPolicy",
+    "TimeSpan",
     "VideoOptions",
     "VideoRequest",
     "WaitTimeoutError",
@@ -88,10 +95,23 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """`Journal` is imported when it is first asked for: with what it reads, it takes longer than all the rest."""
-    if name == "Journal":
-        from kling_async._journal.journal import Journal
+_IMPORTED_LATER = {
+    "BatchHistory": "kling_async.history",
+    "HistoryRecorder": "kling_async.history",
+    "ItemTimes": "kling_async.history",
+    "Journal": "kling_async._journal.journal",
+    "TimeSpan": "kling_async.history",
+}
+"""Names whose modules import slowly, and their modules; a name is imported when a program first uses it."""
 
-        return Journal
+
+def __getattr__(name: str) -> object:
+    if name in _IMPORTED_LATER:
+        return getattr(import_module(_IMPORTED_LATER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+if "IPython" in sys.modules:  # other programs do not wait for the import of the pages
+    from kling_async.notebook import register_formatters
+
+    register_formatters()

@@ -14,7 +14,7 @@ from kling_async.errors import KlingError
 from kling_async.results import Result
 
 if TYPE_CHECKING:
-    from kling_async._display.history import BatchHistory
+    from kling_async.history import BatchHistory
 
 
 @attrs.frozen
@@ -23,7 +23,7 @@ class BatchResult(Sequence[Result]):
 
     results: tuple[Result, ...]
     history: BatchHistory | None = attrs.field(default=None, kw_only=True, eq=False, repr=False)
-    """When each item was queued, running and saved, for pages that show it; None in one that was put together by hand."""
+    """When each item was submitted, running and saved; None in a batch that you put together yourself."""
 
     @overload
     def __getitem__(self, index: int) -> Result: ...
@@ -42,9 +42,9 @@ class BatchResult(Sequence[Result]):
         return f"<BatchResult: {len(self.succeeded)} of {len(self)} succeeded>"
 
     def _repr_html_(self) -> str:
-        from kling_async.notebook import render_html
+        from kling_async.notebook import Gallery
 
-        return render_html(self)
+        return Gallery(self)._repr_html_()
 
     @property
     def succeeded(self) -> tuple[Result, ...]:
@@ -92,4 +92,4 @@ class BatchResult(Sequence[Result]):
         """
         from kling_async.report import write_report
 
-        return write_report(self, path)
+        return write_report(self.results, path, history=self.history)

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import PurePath, PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 import attrs
@@ -192,7 +192,7 @@ def _check_image(field: str, value: object, suffixes: Sequence[str]) -> list[str
     if value[:5].lower() == "data:":
         ok = _IMAGE_DATA.match(value) is not None
         return [] if ok else [f"{field} must be a base64 data URI of a JPEG or PNG, not {quote_value(value)}"]
-    if "://" not in value:
+    if is_local_picture(value):
         ok = PurePath(value).suffix.lower() in suffixes
         return [] if ok else [f"{field} must be a file ending in {endings}, not {quote_value(value)}"]
     return _check_image_url(field, value, suffixes)
@@ -211,6 +211,13 @@ def _check_image_url(field: str, value: str, suffixes: Sequence[str]) -> list[st
             f"{field} must be the URL of a file ending in {', '.join(suffixes)}, not {quote_value(value)}"
         ]
     return []
+
+
+def is_local_picture(picture: object) -> TypeGuard[str | os.PathLike[str]]:
+    """Whether a picture is a path on this machine, which is uploaded before the submit."""
+    if isinstance(picture, os.PathLike):
+        return True
+    return isinstance(picture, str) and "://" not in picture and picture[:5].lower() != "data:"
 
 
 @attrs.frozen(kw_only=True)

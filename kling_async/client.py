@@ -25,10 +25,10 @@ from kling_async.results import Result
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from kling_async._display.history import BatchHistory
     from kling_async._engine.session import LoopSession, SharedState
     from kling_async._journal.journal import Journal
     from kling_async.events import Listener, Notifier
+    from kling_async.history import BatchHistory
     from kling_async.requests import RequestLike
     from kling_async.types import OnAmbiguous, Prices, Progress, Requests, Transport
 
@@ -213,11 +213,11 @@ class KlingClient:
         An error that comes out of the input after something was submitted carries the results so far as its
         attribute `batch`.
         """
-        from kling_async._display.history import BatchHistory
         from kling_async.events import Notifier
+        from kling_async.history import HistoryRecorder
 
         results: list[Result] = []
-        history = BatchHistory()
+        recorder = HistoryRecorder()
         opened = self.stream_many(
             requests,
             max_concurrency=max_concurrency,
@@ -229,7 +229,7 @@ class KlingClient:
             retry_failed=retry_failed,
             skip_invalid=skip_invalid,
             progress=progress,
-            on_event=Notifier(history, on_event),
+            on_event=Notifier(recorder, on_event),
             **options,
         )
         async with opened as stream:
@@ -237,10 +237,10 @@ class KlingClient:
                 async for result in stream:
                     results.append(result)  # noqa: PERF401 - kept when the input raises half-way
             except Exception as error:
-                error.batch = _in_order(results, history)  # type: ignore[attr-defined]
+                error.batch = _in_order(results, recorder.build())  # type: ignore[attr-defined]
                 error.add_note(f"{len(results)} results came before this; they are in this error's `batch`.")
                 raise
-        batch = _in_order(results, history)
+        batch = _in_order(results, recorder.build())
         if raise_on_failure:
             batch.raise_for_failures()
         return batch
@@ -403,7 +403,7 @@ async def _within(
             yield results
 
 
-def _in_order(results: list[Result], history: BatchHistory) -> BatchResult:
+def _in_order(results: list[Result], history: BatchHistory | None) -> BatchResult:
     return BatchResult(tuple(sorted(results, key=attrgetter("index"))), history=history)
 
 

@@ -112,8 +112,3 @@ class Job:
     def failure_reason(self) -> str | None:
         """The service's own words for a job that failed or was cancelled; None where it gave none, or did neither."""
         return self.outcome.error if self.outcome and self.status in _UNHAPPY else None
-
-    def _repr_html_(self) -> str:
-        from kling_async.notebook import render_html
-
-        return render_html(self)

@@ -11,12 +11,12 @@ A `BatchResult`, a `Result` and a `Job` that end a cell show themselves. A `Gall
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import attrs
 
-from kling_async._display.history import ItemTimes
+from kling_async._display.cell import running_shell
 from kling_async._display.page import duration_text, escape, money_text, state_label
 from kling_async._display.tiles import (
     ALONE,
@@ -27,7 +27,7 @@ from kling_async._display.tiles import (
     render_tile,
     wrap,
 )
-from kling_async.batch_result import BatchResult
+from kling_async.history import BatchHistory, ItemTimes
 from kling_async.jobs import Job
 from kling_async.results import Result, ResultState
 
@@ -43,10 +43,8 @@ inlined grows by a third.
 """
 
 
-def render_html(value: BatchResult | Result | Job) -> str:
-    """What a value shows of itself at the end of a cell."""
-    if isinstance(value, BatchResult):
-        return Gallery(value)._repr_html_()
+def render_html(value: Result | Job) -> str:
+    """The HTML of one result or job at the end of a cell."""
     tile = (
         make_job_tile(value)
         if isinstance(value, Job)
@@ -55,22 +53,42 @@ def render_html(value: BatchResult | Result | Job) -> str:
     return wrap(render_tile(tile, width=ALONE))
 
 
-def _kept(items: Iterable[Result | Job]) -> Sequence[Result | Job]:
-    return items if isinstance(items, BatchResult) else tuple(items)
+def register_formatters() -> None:
+    """Let a running IPython show `Result` and `Job` as HTML; does nothing outside IPython.
+
+    `kling_async` calls this when it is imported, so that the values themselves need to know nothing of HTML.
+    """
+    shell = running_shell()
+    if shell is not None and shell.display_formatter is not None:
+        formatter = shell.display_formatter.formatters["text/html"]
+        formatter.for_type(Result, render_html)
+        formatter.for_type(Job, render_html)
 
 
-@attrs.frozen
+@attrs.frozen(init=False)
 class Gallery:
-    """Videos to look at: a player, or what went wrong, for each of the first few dozen.
+    """Videos to look at: a player, or the reason why there is no video, for each of the first few dozen items.
 
-    A saved video that is small becomes part of the notebook. Any other is played from its file, whose address is
-    relative to the working directory, and one that was not saved from the service.
+    A saved video that is small becomes part of the notebook. A larger one is played from its file, whose address is
+    relative to the working directory. A video that was not saved is played from the service.
+
+    Args:
+        items: Results, jobs, or both; a `BatchResult` brings its history.
+        limit: How many items the gallery shows; a line below them says how many more there are.
     """
 
-    items: Sequence[Result | Job] = attrs.field(converter=_kept)
-    """What it is about: results, jobs, or both."""
-    limit: int = attrs.field(default=_FEW_DOZEN, kw_only=True, validator=attrs.validators.ge(1))
-    """How many are shown; of all others it says that they are there."""
+    items: tuple[Result | Job, ...]
+    """All items, shown or not."""
+    limit: int
+    """How many items the gallery shows."""
+    history: BatchHistory | None = attrs.field(repr=False)
+    """When the items of a batch were submitted and finished; None measures a job by the service's own times."""
+
+    def __init__(self, items: Iterable[Result | Job], *, limit: int = _FEW_DOZEN) -> None:
+        if limit < 1:
+            raise ValueError(f"limit must be 1 or more, not {limit!r}.")
+        history = getattr(items, "history", None)  # a `BatchResult` has one, and `tuple` drops it
+        self.__attrs_init__(tuple(items), limit, history if isinstance(history, BatchHistory) else None)
 
     def __repr__(self) -> str:
         return f"<Gallery: {self._extent()}>"
@@ -97,8 +115,7 @@ class Gallery:
         costs = [
             item.cost_usd for item in self.items if isinstance(item, Result) and item.cost_usd is not None
         ]
-        history = self.items.history if isinstance(self.items, BatchResult) else None
-        took = history.ended - history.started if history and history.ended and history.started else None
+        took = self.history.ended - self.history.started if self.history else None
         rest = (
             *(f"{count:,} {escape(word)}" for word, count in words.items()),
             money_text(sum(costs[1:], costs[0])) if costs else "",
@@ -110,7 +127,6 @@ class Gallery:
         )
 
     def _tiles(self) -> Iterator[Tile]:
-        history = self.items.history if isinstance(self.items, BatchResult) else None
         beside, left = Path.cwd(), _INLINE_BYTES_IN_ALL
         for item in self.items[: self.limit]:
             if isinstance(item, Job):
@@ -120,7 +136,7 @@ class Gallery:
                 item,
                 beside=beside,
                 inline_bytes=min(left, _INLINE_BYTES),
-                seconds=_seconds(history.times_of(item.index)) if history else None,
+                seconds=_run_seconds(self.history.times_of(item.index)) if self.history else None,
             )
             if tile.source and tile.source.startswith("data:"):
                 left -= len(tile.source) * 3 // 4
@@ -131,7 +147,7 @@ def _item_label(item: Result | Job) -> str:
     return state_label(item) if isinstance(item, Result) else item.status
 
 
-def _seconds(moments: ItemTimes) -> float | None:
-    if moments.submitted is None or moments.finished is None:
+def _run_seconds(times: ItemTimes) -> float | None:
+    if times.submitted is None or times.finished is None:
         return None
-    return moments.finished - moments.submitted
+    return times.finished - times.submitted

@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -25,29 +25,37 @@ from kling_async._display.overview import (
 )
 from kling_async._display.page import color_rules, escape
 from kling_async._display.timeline import time_line
-from kling_async.batch_result import BatchResult
 from kling_async.errors import ConfigurationError, KlingError
+from kling_async.history import BatchHistory
+from kling_async.results import Result
 
 MOST_CARDS = 5_000
 """Results that get a card: a page of more would not open on many machines."""
 _PLAIN_HOST = re.compile(r"[a-z0-9.-]+(:[0-9]+)?", re.ASCII)
 
 
-def write_report(batch: BatchResult, path: str | os.PathLike[str], *, missing: int = 0) -> Path:
-    """The path of the page, written whole or not at all.
+def write_report(
+    results: Sequence[Result],
+    path: str | os.PathLike[str],
+    *,
+    history: BatchHistory | None = None,
+    missing: int = 0,
+) -> Path:
+    """Write the page, whole or not at all, and return its path.
 
     Args:
-        batch: What it tells about.
-        path: The file; its folder is made if it is missing. Videos are named relative to it.
-        missing: Items that had not ended when the batch was interrupted.
+        results: The results that the page shows, in input order.
+        path: The file; a missing folder is made. The page names videos relative to itself.
+        history: Draws the time line; None leaves it out.
+        missing: How many items had not ended when the batch was interrupted.
 
     Raises:
-        KlingError: It cannot be written there.
+        KlingError: The file cannot be written; a former file is left as it was.
     """
     target = Path(path)
     try:
         with _part_of(target) as part:
-            page = report_html(batch, beside=target.parent, missing=missing)
+            page = report_html(results, beside=target.parent, history=history, missing=missing)
             part.write_text(page, encoding="utf-8", newline="\n")
             part.replace(target)
     except (OSError, ValueError) as error:
@@ -87,22 +95,24 @@ def _refusal(path: str | os.PathLike[str], error: Exception) -> str:
     return f"The report cannot be written to {os.fspath(path)!r}: {reason}. Choose another file."
 
 
-def report_html(batch: BatchResult, *, beside: Path, missing: int = 0) -> str:
+def report_html(
+    results: Sequence[Result], *, beside: Path, history: BatchHistory | None = None, missing: int = 0
+) -> str:
     """The page, for a file in the folder `beside`; it says how many items are missing."""
-    line = time_line(batch, batch.history) if batch.history else None
+    line = time_line(results, history) if history else None
     rows = {row.result.index: row for row in line.rows} if line else {}
-    cards = make_cards(batch[:MOST_CARDS], beside=beside, rows=rows)
+    cards = make_cards(results[:MOST_CARDS], beside=beside, rows=rows)
     style, script = color_rules() + _part("report.css"), _part("report.js")
     return Template(_part("report.html")).substitute(
         policy=_policy(cards, style=style, script=script),
-        title=f"{len(batch.succeeded):,} of {len(batch) + missing:,} videos made",
-        when=when_html(batch),
+        title=f"{sum(result.ok for result in results):,} of {len(results) + missing:,} videos made",
+        when=when_html(results, history),
         interrupted=interrupted_html(missing),
-        figures=figures_html(batch, missing=missing),
-        failures=failures_html(batch),
-        timeline=time_line_html(line, batch.history) if line and batch.history else "",
-        filters=filters_html(batch[:MOST_CARDS]),
-        cut=f"The first {MOST_CARDS:,} of {len(batch):,}." if len(batch) > MOST_CARDS else "",
+        figures=figures_html(results, history, missing=missing),
+        failures=failures_html(results),
+        timeline=time_line_html(line, history) if line and history else "",
+        filters=filters_html(results[:MOST_CARDS]),
+        cut=f"The first {MOST_CARDS:,} of {len(results):,}." if len(results) > MOST_CARDS else "",
         cards="".join(map(card_html, cards)),
         style=style,
         script=script,

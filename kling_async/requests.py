@@ -173,6 +173,15 @@ def request_from(item: VideoRequest | str | Mapping[str, Any], options: Mapping[
     return VideoRequest(**{**options, **fields, **_merged_extra(options, fields)})
 
 
+def find_missing_picture(request: VideoRequest) -> str | None:
+    """The first local picture of the request that is not on this machine; None if all are there."""
+    for picture in (request.image, request.image_tail):
+        # Not `Path.is_file`: that raises an error for a name that no file can have.
+        if catalog.is_local_picture(picture) and not os.path.isfile(os.fspath(picture)):  # noqa: PTH113
+            return os.fspath(picture)
+    return None
+
+
 def _fill(request: VideoRequest, options: Mapping[str, Any]) -> VideoRequest:
     open_fields = {
         name: value

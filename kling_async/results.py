@@ -59,8 +59,3 @@ class Result:
         if self.ok and self.job is not None:
             return self.job
         raise self.error or KlingError(f"Item {self.index} has no job: {self.state}.")
-
-    def _repr_html_(self) -> str:
-        from kling_async.notebook import render_html
-
-        return render_html(self)

@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from decimal import Decimal
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 from html_page import Page
 
 from kling_async import BatchResult, Job, JobStatus, Media, Outcome, Result, ResultState, VideoRequest
-from kling_async._display.history import BatchHistory
 from kling_async._display.progress_counts import ProgressCounts
 from kling_async._display.progress_view import BatchPhase, ProgressView
 from kling_async._policy.outcome import error_of
 from kling_async.errors import AmbiguousSubmitError
 from kling_async.events import Finished, Submitted
-from kling_async.notebook import Gallery
+from kling_async.history import HistoryRecorder
+from kling_async.notebook import Gallery, register_formatters, render_html
 
 
 def job_of(index: int, **fields) -> Job:
@@ -37,7 +42,7 @@ def batch_of(number: int, **fields) -> BatchResult:
 
 
 def page_of(value) -> Page:
-    return Page(value._repr_html_())
+    return Page(render_html(value) if isinstance(value, Job | Result) else value._repr_html_())
 
 
 def saved(folder, number: int, size_bytes: int) -> BatchResult:
@@ -54,6 +59,52 @@ def test_a_value_at_the_end_of_a_cell_shows_its_video(value):
     (video,) = page_of(value).all("video")
     assert video["src"] == "https://storage.example/0.mp4"
     assert "\n" not in repr(value)
+
+
+CELL = """
+from kling_async import BatchResult, Job, JobStatus, Media, Outcome, Result, ResultState
+outcome = Outcome(media=(Media("https://storage.example/0.mp4"),))
+job = Job(request_id="a", status=JobStatus.SUCCESS, outcome=outcome)
+result = Result(index=0, request=None, state=ResultState.SUCCEEDED, job=job)
+batch = BatchResult((result,))
+"""
+IN_A_SHELL = f"""
+import json
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+shell.run_cell({CELL!r}).raise_error()
+formats = [shell.display_formatter.format(shell.user_ns[name])[0] for name in ("job", "result", "batch")]
+print(json.dumps(formats))
+"""
+
+
+def run_python(code: str, **environment: str) -> str:
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(  # noqa: S603
+        command, env=os.environ | environment, check=True, capture_output=True, text=True
+    )
+    return done.stdout
+
+
+def test_after_a_plain_import_in_a_cell_a_job_and_a_result_show_their_video(tmp_path):
+    formats = json.loads(run_python(IN_A_SHELL, IPYTHONDIR=str(tmp_path)))
+    for bundle, text in zip(formats, ("Job(", "Result(", "<BatchResult"), strict=True):
+        (video,) = Page(bundle["text/html"]).all("video")
+        assert video["src"] == "https://storage.example/0.mp4"
+        assert bundle["text/plain"].startswith(text)
+
+
+def test_a_plain_program_imports_neither_ipython_nor_the_pages():
+    heavy = {"IPython", "markupsafe", "kling_async.notebook", "kling_async.report"}
+    code = f"import sys, kling_async; print(sorted({heavy} & set(sys.modules)))"
+    assert run_python(code).strip() == "[]"
+
+
+@pytest.mark.parametrize("shell", [None, SimpleNamespace(display_formatter=None)], ids=["none", "bare"])
+def test_where_ipython_shows_nothing_no_formatter_is_registered(monkeypatch, shell):
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    register_formatters()
+    assert not hasattr(job_of(0), "_repr_html_")
 
 
 def test_a_video_alone_is_larger():
@@ -76,11 +127,11 @@ def test_an_empty_batch_says_so():
 
 
 def test_where_it_was_watched_the_times_are_those_seen_from_here():
-    history = BatchHistory()
-    history(Submitted(at=100.0, index=0, job=job_of(0)))
-    history(Finished(at=142.0, index=0, state=ResultState.SUCCEEDED))
-    history(Finished(at=160.0, index=1, state=ResultState.SUCCEEDED))
-    text = page_of(batch_of(2, history=history)).text
+    recorder = HistoryRecorder()
+    recorder(Submitted(at=100.0, index=0, job=job_of(0)))
+    recorder(Finished(at=142.0, index=0, state=ResultState.SUCCEEDED))
+    recorder(Finished(at=160.0, index=1, state=ResultState.SUCCEEDED))
+    text = page_of(batch_of(2, history=recorder.build())).text
     assert text.startswith("2 of 2 videos made · 1 min 00 s")
     assert text.count("42 s") == 1
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
 
@@ -31,10 +31,15 @@ Place = Callable[[dict[str, str]], Handle]
 """Puts something into the output and gives its place."""
 
 
-def is_notebook() -> bool:
-    """Whether this runs in the kernel of a notebook; IPython is not imported to find out."""
+def running_shell() -> Any:
+    """The IPython shell that runs this code; None outside IPython, which is not imported to find out."""
     ipython = sys.modules.get("IPython")
-    return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
+    return ipython.get_ipython() if ipython is not None else None
+
+
+def is_notebook() -> bool:
+    """Whether this code runs in the kernel of a notebook."""
+    return getattr(running_shell(), "kernel", None) is not None
 
 
 def display_bundle(bundle: dict[str, str]) -> Handle:

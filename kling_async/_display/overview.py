@@ -6,9 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from decimal import Decimal
 from statistics import median
 
-from kling_async._display.history import BatchHistory, ItemTimes, Span
 from kling_async._display.page import (
     duration_text,
     isolate,
@@ -26,8 +26,8 @@ from kling_async._display.timeline import (
     most_at_once,
     rows_picture,
 )
-from kling_async.batch_result import BatchResult
 from kling_async.errors import DownloadError, KlingError
+from kling_async.history import BatchHistory, ItemTimes, TimeSpan
 from kling_async.results import Result, ResultState
 
 _MOST_NAMED = 12
@@ -36,12 +36,11 @@ _SECONDS_IN_HOUR = 3600.0
 _SECONDS_IN_DAY = 86_400.0
 
 
-def when_html(batch: BatchResult) -> str:
+def when_html(results: Sequence[Result], history: BatchHistory | None) -> str:
     """The line under the headline: when the batch ran, and which models made it."""
-    models = sorted({result.request.model for result in batch if result.request is not None})
-    history = batch.history
+    models = sorted({result.request.model for result in results if result.request is not None})
     parts = []
-    if history is not None and history.started is not None and history.ended is not None:
+    if history is not None:
         parts.append(_between(history.started, history.ended))
     if models:
         parts.append(isolate(", ".join(models)))
@@ -64,16 +63,15 @@ def interrupted_html(missing: int) -> str:
     return f'<p class="interrupted">Interrupted: {told} had not ended yet, and cannot be shown here.</p>'
 
 
-def figures_html(batch: BatchResult, *, missing: int = 0) -> str:
+def figures_html(results: Sequence[Result], history: BatchHistory | None, *, missing: int = 0) -> str:
     """The figures, each as a term and its value; those that are missing are counted among all."""
-    made = len(batch.succeeded)
-    figures = [("Videos", f"{made:,} <small>of {len(batch) + missing:,}</small>")]
-    figures.append(("Spend", _spend(batch)))
-    history = batch.history
-    if history is not None and history.started is not None and history.ended is not None:
+    made = [result for result in results if result.ok]
+    figures = [("Videos", f"{len(made):,} <small>of {len(results) + missing:,}</small>")]
+    figures.append(("Spend", _spend(results)))
+    if history is not None:
         seconds = history.ended - history.started
         figures.append(("Time", duration_text(seconds)))
-        times = [history.times_of(result.index) for result in batch.succeeded]
+        times = [history.times_of(result.index) for result in made]
         here = sum(one.submitted is not None for one in times)
         if here and seconds > 0:
             figures.append(("Pace", _pace(here / seconds)))
@@ -84,13 +82,13 @@ def figures_html(batch: BatchResult, *, missing: int = 0) -> str:
     return "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in figures)
 
 
-def _spend(batch: BatchResult) -> str:
+def _spend(results: Sequence[Result]) -> str:
     """The sum of what is known; a job without a known cost makes it a lower bound."""
-    cost = batch.cost_usd
-    if cost is None:
+    costs = [result.cost_usd for result in results if result.cost_usd is not None]
+    if not costs:
         return "<small>not known</small>"
-    is_partial = any(result.cost_usd is None and result.job is not None for result in batch)
-    return f"{'<small>at least</small> ' if is_partial else ''}{money_text(cost)}"
+    is_partial = any(result.cost_usd is None and result.job is not None for result in results)
+    return f"{'<small>at least</small> ' if is_partial else ''}{money_text(sum(costs, Decimal(0)))}"
 
 
 def _pace(per_second: float) -> str:
@@ -107,10 +105,10 @@ def _run_times(times: Iterable[ItemTimes]) -> list[float]:
     ]
 
 
-def failures_html(batch: BatchResult) -> str:
+def failures_html(results: Iterable[Result]) -> str:
     """A table of the reasons for which videos were not made or not saved, the most frequent first; empty without any."""
     alike: dict[tuple[str, str], list[Result]] = {}
-    for result in batch:
+    for result in results:
         if result.error is not None or not result.ok:
             alike.setdefault((state_label(result), failure_reason(result)), []).append(result)
     if not alike:
@@ -220,5 +218,5 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count:,} times"
 
 
-def _sum(spans: Iterable[Span]) -> float:
+def _sum(spans: Iterable[TimeSpan]) -> float:
     return sum(span.ended - span.began for span in spans)

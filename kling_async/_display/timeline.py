@@ -11,8 +11,8 @@ from statistics import median
 
 import attrs
 
-from kling_async._display.history import BatchHistory, Span
 from kling_async._display.page import clock_text
+from kling_async.history import BatchHistory, TimeSpan
 from kling_async.results import Result, ResultState
 
 _WIDE = 10_000
@@ -50,7 +50,7 @@ class Segment:
 
     kind: str
     """Such as `queued`; a job that did not succeed ends in its state's colour."""
-    span: Span
+    span: TimeSpan
 
 
 @attrs.frozen
@@ -84,10 +84,10 @@ class Row:
 class TimeLine:
     """Every job that the service took, laid out in lanes."""
 
-    whole: Span
+    whole: TimeSpan
     rows: tuple[Row, ...]
-    pauses: Sequence[Span] = ()
-    outages: Sequence[Span] = ()
+    pauses: Sequence[TimeSpan] = ()
+    outages: Sequence[TimeSpan] = ()
 
     @cached_property
     def lanes(self) -> int:
@@ -130,8 +130,6 @@ class TimeLine:
 
 def time_line(results: Iterable[Result], history: BatchHistory) -> TimeLine | None:
     """The time line of a batch; None where the service took no job."""
-    if history.started is None or history.ended is None:
-        return None
     rows = [row for result in results if (row := _row(result, history)) is not None]
     if not rows:
         return None
@@ -139,7 +137,7 @@ def time_line(results: Iterable[Result], history: BatchHistory) -> TimeLine | No
     # A machine's clock may be set while a batch runs; a picture of no width would divide by nothing.
     ended = max(history.ended, history.started + 0.001)
     return TimeLine(
-        whole=Span(history.started, ended),
+        whole=TimeSpan(history.started, ended),
         rows=tuple(_in_lanes(rows)),
         pauses=history.pauses,
         outages=history.outages,
@@ -151,18 +149,17 @@ def _row(result: Result, history: BatchHistory) -> Row | None:
     if times.submitted is None:
         return None
     finished = times.finished if times.finished is not None else history.ended
-    assert finished is not None
     segments = []
     last = RUNNING if result.ok else str(result.state)
     if times.running is not None:
-        segments.append(Segment(QUEUED, Span(times.submitted, times.running)))
-        segments.append(Segment(last, Span(times.running, finished)))
+        segments.append(Segment(QUEUED, TimeSpan(times.submitted, times.running)))
+        segments.append(Segment(last, TimeSpan(times.running, finished)))
     else:
-        segments.append(Segment(UNSEEN if result.ok else last, Span(times.submitted, finished)))
+        segments.append(Segment(UNSEEN if result.ok else last, TimeSpan(times.submitted, finished)))
     if times.saved is not None:
-        segments.append(Segment(SAVING, Span(finished, times.saved)))
+        segments.append(Segment(SAVING, TimeSpan(finished, times.saved)))
     elif result.ok and result.error is not None:
-        segments.append(Segment(UNSAVED, Span(finished, finished)))
+        segments.append(Segment(UNSAVED, TimeSpan(finished, finished)))
     return Row(result, tuple(segments))
 
 

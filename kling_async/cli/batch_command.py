@@ -13,12 +13,10 @@ import attrs
 from rich.console import Console
 
 from kling_async._display.eta import EtaEstimator
-from kling_async._display.history import BatchHistory
 from kling_async._display.progress_counts import ProgressCounts
 from kling_async._display.terminal import Bar, live_bar
 from kling_async._journal.entry import Entry
 from kling_async._journal.journal import Journal
-from kling_async.batch_result import BatchResult
 from kling_async.cli.json_records import result_record
 from kling_async.cli.output import can_draw, print_error, print_json, print_text, stderr, stdout
 from kling_async.cli.run_config import RunConfig
@@ -26,6 +24,7 @@ from kling_async.cli.summary import FAILED, print_interrupted, print_summary
 from kling_async.client import KlingClient
 from kling_async.errors import JournalError, KlingError
 from kling_async.events import Event, Notifier
+from kling_async.history import HistoryRecorder
 from kling_async.report import check_target, write_report
 from kling_async.requests import RequestLike
 from kling_async.results import Result
@@ -52,7 +51,7 @@ class BatchCommand:
     """What is drawn on; nothing else may write there meanwhile."""
     _counts: ProgressCounts = attrs.field(init=False)
     _eta: EtaEstimator = attrs.field(init=False, factory=EtaEstimator)
-    _history: BatchHistory = attrs.field(init=False, factory=BatchHistory)
+    _history: HistoryRecorder = attrs.field(init=False, factory=HistoryRecorder)
     _notify: Notifier = attrs.field(init=False)
     _results: list[Result] = attrs.field(init=False, factory=list)
     """Those that have come, in the order of their ends."""
@@ -157,9 +156,11 @@ class BatchCommand:
         report = self.config.report
         if report is None:
             return True
-        batch = BatchResult(tuple(self._ordered_results()), history=self._history)
+        results = self._ordered_results()
         try:
-            page = write_report(batch, report, missing=self.total - len(batch))
+            page = write_report(
+                results, report, history=self._history.build(), missing=self.total - len(results)
+            )
         except KlingError as error:
             print_error(error.message)
             return False

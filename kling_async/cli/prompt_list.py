@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from kling_async._engine.batch.batch_input import is_local
 from kling_async.cli.prompt_files import STDIN, Row, read_rows
 from kling_async.errors import ConfigurationError, InvalidRequestError
-from kling_async.requests import RequestLike, VideoRequest, request_from
+from kling_async.requests import RequestLike, VideoRequest, find_missing_picture, request_from
 
 _MAX_SHOWN = 10
 
@@ -98,19 +96,11 @@ def _check_row(row: Row, source: str, unit: str, options: Mapping[str, Any]) -> 
         except InvalidRequestError as error:
             text = error.message
         else:
-            lost = _missing_picture(request)
-            if lost is None:
+            missing = find_missing_picture(request)
+            if missing is None:
                 return request
-            text = f"there is no file {lost!r}"
+            text = f"there is no file {missing!r}"
     return Problem(source, unit, row.line, text.rstrip("."))
-
-
-def _missing_picture(request: VideoRequest) -> str | None:
-    for picture in (request.image, request.image_tail):
-        # Unlike `Path.is_file` this is False, not an error, for a name that no file can have.
-        if picture is not None and is_local(picture) and not os.path.isfile(picture):  # noqa: PTH113
-            return str(picture)
-    return None
 
 
 def explain_problems(prompt_list: PromptList) -> list[str]:

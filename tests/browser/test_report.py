@@ -14,12 +14,12 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
-from kling_async._display.history import BatchHistory
 from kling_async._policy.outcome import error_of
 from kling_async.batch_result import BatchResult
 from kling_async.emulator.media import Clip, encode_video
 from kling_async.errors import APIConnectionError, DownloadError, RateLimitError, WaitTimeoutError
 from kling_async.events import Downloaded, Finished, PollFailed, StatusChanged, Submitted, Throttled
+from kling_async.history import HistoryRecorder
 from kling_async.jobs import Job, JobStatus, Media, Outcome
 from kling_async.requests import VideoRequest
 from kling_async.results import Result, ResultState
@@ -61,10 +61,10 @@ class Maker:
             Throttled(at=BEGAN + 200, delay=40, error=RateLimitError("slow")),
             PollFailed(at=BEGAN + 20, index=0, delay=9, error=APIConnectionError("lost")),
         ]
-        history = BatchHistory()
+        recorder = HistoryRecorder()
         for event in sorted(self.events, key=lambda event: event.at):
-            history(event)
-        return BatchResult(tuple(results), history=history)
+            recorder(event)
+        return BatchResult(tuple(results), history=recorder.build())
 
     def _result(self, index: int, prompt: str) -> Result:
         state = ODD.get(index % 20, ResultState.SUCCEEDED)

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from page_reader import read
 
 from kling_async._display.cards import Card, card_html, make_cards
-from kling_async._display.history import Span
 from kling_async._display.timeline import Row, Segment
 from kling_async._policy.outcome import error_of
 from kling_async.errors import AmbiguousSubmitError, DownloadError, InvalidRequestError
+from kling_async.history import TimeSpan
 from kling_async.jobs import Job, JobStatus, Media, Outcome
 from kling_async.requests import VideoRequest
 from kling_async.results import Result, ResultState
@@ -109,9 +109,9 @@ def test_an_item_that_was_no_request_has_a_card_too(tmp_path):
 
 def test_a_card_tells_its_times_in_words_and_carries_its_place_on_the_time_line(tmp_path):
     segments = (
-        Segment("queued", Span(100.0, 108.0)),
-        Segment("running", Span(108.0, 170.0)),
-        Segment("saving", Span(170.0, 170.5)),
+        Segment("queued", TimeSpan(100.0, 108.0)),
+        Segment("running", TimeSpan(108.0, 170.0)),
+        Segment("saving", TimeSpan(170.0, 170.5)),
     )
     _, item = card_of(tmp_path, row=Row(result_of(), segments, lane=3))
     assert item.one("div", class_="times").text == "8.0 s queued, 1 min 02 s running, 0.5 s downloading"
@@ -120,7 +120,7 @@ def test_a_card_tells_its_times_in_words_and_carries_its_place_on_the_time_line(
 
 
 def test_a_card_says_of_a_video_that_it_was_not_saved_but_not_how_long_that_took(tmp_path):
-    segments = (Segment("running", Span(100.0, 162.0)), Segment("unsaved", Span(162.0, 162.0)))
+    segments = (Segment("running", TimeSpan(100.0, 162.0)), Segment("unsaved", TimeSpan(162.0, 162.0)))
     error = DownloadError("disk full")
     _, item = card_of(tmp_path, error=error, row=Row(result_of(error=error), segments))
     assert item.one("div", class_="times").text == "1 min 02 s running, not saved"

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from page_reader import read
 
-from kling_async._display.history import BatchHistory, Span
 from kling_async._display.timeline import (
     Row,
     Segment,
@@ -23,6 +22,7 @@ from kling_async._display.timeline import (
 )
 from kling_async.errors import APIConnectionError, DownloadError, RateLimitError
 from kling_async.events import Downloaded, Finished, PollFailed, StatusChanged, Submitted, Throttled
+from kling_async.history import HistoryRecorder, TimeSpan
 from kling_async.jobs import Job, JobStatus
 from kling_async.results import Result, ResultState
 
@@ -46,15 +46,15 @@ def life(index, *, submitted, running=None, finished=None, saved=None):
 
 
 def line_of(*lives, states=(), extra=()) -> TimeLine:
-    history = BatchHistory()
+    recorder = HistoryRecorder()
     events = [event for number, times in enumerate(lives) for event in life(number, **times)]
     for event in sorted([*events, *extra], key=lambda event: event.at):
-        history(event)
+        recorder(event)
     results = [
         result_of(index, states[index] if index < len(states) else ResultState.SUCCEEDED)
         for index in range(len(lives))
     ]
-    line = time_line(results, history)
+    line = time_line(results, recorder.build())
     assert line is not None
     return line
 
@@ -87,7 +87,7 @@ def many(number: int, *, at_once: int, seconds: float = 10.0) -> list[dict[str, 
 )
 def test_a_job_is_drawn_stage_by_stage_and_ends_in_the_colour_of_its_state(times, state, segments):
     (row,) = line_of(times, states=[state]).rows
-    assert row.segments == tuple(Segment(kind, Span(began, ended)) for kind, began, ended in segments)
+    assert row.segments == tuple(Segment(kind, TimeSpan(began, ended)) for kind, began, ended in segments)
     assert (row.began, row.ended) == (segments[0][1], segments[-1][2])
 
 
@@ -97,14 +97,14 @@ def test_the_time_of_a_download_is_not_the_services():
 
 
 def test_a_video_that_was_not_saved_leaves_a_mark_at_the_end_of_its_job_above_all_bars():
-    history = BatchHistory()
+    recorder = HistoryRecorder()
     lives = [life(0, submitted=0, running=10, finished=50), life(1, submitted=49.9, finished=50)]
     for event in sorted([*chain(*lives, life(2, submitted=0, finished=100))], key=lambda event: event.at):
-        history(event)
+        recorder(event)
     lost = DownloadError("disk full")
-    line = time_line([result_of(0, error=lost), result_of(1, error=lost), result_of(2)], history)
+    line = time_line([result_of(0, error=lost), result_of(1, error=lost), result_of(2)], recorder.build())
     assert line is not None
-    assert line.rows[0].segments[-1] == Segment("unsaved", Span(50, 50))
+    assert line.rows[0].segments[-1] == Segment("unsaved", TimeSpan(50, 50))
     assert line.rows[0].seconds == 50
     *_, marks = read(rows_picture(line)).all("path")
     assert marks.attributes["class"] == "unsaved"
@@ -113,10 +113,9 @@ def test_a_video_that_was_not_saved_leaves_a_mark_at_the_end_of_its_job_above_al
 
 
 def test_a_batch_of_which_nothing_was_submitted_has_no_time_line():
-    history = BatchHistory()
-    assert time_line([result_of(0)], history) is None
-    history(Finished(at=1, index=0, state=ResultState.NOT_SUBMITTED))
-    assert time_line([result_of(0, ResultState.NOT_SUBMITTED)], history) is None
+    recorder = HistoryRecorder()
+    recorder(Finished(at=1, index=0, state=ResultState.NOT_SUBMITTED))
+    assert time_line([result_of(0, ResultState.NOT_SUBMITTED)], recorder.build()) is None
 
 
 def test_a_few_jobs_have_a_line_each_in_the_order_of_their_submits():
@@ -146,7 +145,7 @@ def test_many_jobs_share_lines_one_after_the_other():
 
 @given(
     st.lists(
-        st.tuples(st.floats(0, 100), st.floats(0, 100)).map(sorted).map(lambda pair: Span(*pair)),
+        st.tuples(st.floats(0, 100), st.floats(0, 100)).map(sorted).map(lambda pair: TimeSpan(*pair)),
         min_size=41,
         max_size=60,
     )
@@ -267,6 +266,6 @@ def test_a_batch_that_took_no_time_can_be_drawn():
 
 
 def test_times_beyond_the_picture_are_drawn_at_its_edge():
-    row = Row(result_of(0), (Segment("queued", Span(-5.0, 50.0)),))
-    line = TimeLine(whole=Span(0.0, 10.0), rows=(row,))
+    row = Row(result_of(0), (Segment("queued", TimeSpan(-5.0, 50.0)),))
+    line = TimeLine(whole=TimeSpan(0.0, 10.0), rows=(row,))
     assert (line.units(-5.0), line.units(50.0)) == (0, 10_000)

@@ -12,14 +12,13 @@ import anyio.to_thread
 import attrs
 
 from kling_async._engine.api import ApiCaller
-from kling_async._engine.batch.batch_input import is_local
 from kling_async._policy.retry import next_delay
 from kling_async._policy.safe_urls import refusal
 from kling_async._transport.base import Request
 from kling_async._wire.codec import payload_of, structure_upload, upload_body
 from kling_async._wire.endpoints import UPLOAD_URL
 from kling_async._wire.replies import error_for
-from kling_async.catalog import wire_name
+from kling_async.catalog import is_local_picture, wire_name
 from kling_async.errors import InvalidRequestError, KlingError
 from kling_async.requests import VideoRequest
 
@@ -70,7 +69,7 @@ def local_pictures(request: VideoRequest, payload: Mapping[str, Any]) -> list[tu
     found = []
     for field in ("image", "image_tail"):
         picture = getattr(request, field)
-        if picture is not None and is_local(picture):
+        if picture is not None and is_local_picture(picture):
             key = wire_name(request.model, field)
             if payload[key] is picture:
                 found.append((key, os.fspath(picture)))

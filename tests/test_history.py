@@ -8,10 +8,10 @@ import pytest
 from virtual_service import Service, VirtualLoop
 
 from kling_async import KlingClient
-from kling_async._display.history import BatchHistory, ItemTimes, Span
 from kling_async.errors import APIConnectionError, RateLimitError
 from kling_async.events import (
     Downloaded,
+    Event,
     Finished,
     NotSubmitted,
     PollFailed,
@@ -22,6 +22,7 @@ from kling_async.events import (
     Submitted,
     Throttled,
 )
+from kling_async.history import BatchHistory, HistoryRecorder, ItemTimes, TimeSpan
 from kling_async.jobs import Job, JobStatus
 from kling_async.results import ResultState
 
@@ -63,9 +64,11 @@ def failed_poll(at: float, delay: float, index: int | None = 0):
 
 
 def history_of(*events) -> BatchHistory:
-    history = BatchHistory()
-    for event in events:
-        history(event)
+    recorder = HistoryRecorder()
+    for event in (Event(at=0.0), *events):
+        recorder(event)
+    history = recorder.build()
+    assert history is not None
     return history
 
 
@@ -93,7 +96,7 @@ def history_of(*events) -> BatchHistory:
         ([resumed(1, None)], ItemTimes()),
     ],
 )
-def test_an_item_has_the_moments_that_were_told_of_it(events, times):
+def test_the_times_of_an_item_are_those_of_its_events(events, times):
     assert history_of(*events).times_of(0) == times
 
 
@@ -103,66 +106,90 @@ def test_an_item_that_was_submitted_again_waits_again_and_keeps_its_first_submit
 
 
 @pytest.mark.parametrize("index", [-1, 1, 5_000])
-def test_an_item_that_was_never_heard_of_has_no_moments(index):
+def test_an_item_that_no_event_named_has_no_times(index):
     assert history_of(submitted(1)).times_of(index) == ItemTimes()
 
 
-def test_items_are_told_apart_in_whatever_order_they_come():
+def test_events_of_different_items_may_come_in_any_order():
     history = history_of(submitted(1, index=4), submitted(2, index=0), finished(3, index=4))
     assert history.times_of(4) == ItemTimes(submitted=1, finished=3, submits=1)
     assert history.times_of(0) == ItemTimes(submitted=2, submits=1)
     assert history.times_of(2) == ItemTimes()
 
 
-def test_what_belongs_to_no_item_is_no_moment():
-    nobody = (submitted(1, None), moved(2, JobStatus.PROCESSING, None), finished(3, None), saved(4, None))
-    history = history_of(*nobody, failed_poll(5, 1, None), NotSubmitted(at=6, error=LOST))
+def test_an_event_without_an_index_sets_no_time_of_an_item():
+    without_index = (
+        submitted(1, None),
+        moved(2, JobStatus.PROCESSING, None),
+        finished(3, None),
+        saved(4, None),
+    )
+    history = history_of(*without_index, failed_poll(5, 1, None), NotSubmitted(at=6, error=LOST))
     assert history.times_of(0) == ItemTimes()
-    assert (history.started, history.ended) == (1, 6)
+    assert (history.started, history.ended) == (0, 6)
 
 
-def test_the_whole_is_counted():
+def test_retries_throttles_failed_polls_and_bytes_are_counted_over_all_items():
     retry = Retrying(at=5, call="status", attempt=1, delay=1, error=LOST)
     history = history_of(submitted(2), retry, throttled(6, 1), failed_poll(7, 1), saved(8), saved(9, index=1))
-    assert (history.started, history.ended) == (2, 9)
+    assert (history.started, history.ended) == (0, 9)
     assert (history.retries, history.throttles, history.failed_polls, history.saved_bytes) == (1, 1, 1, 14)
 
 
-def test_a_history_of_nothing_has_no_beginning():
-    assert (BatchHistory().started, BatchHistory().ended) == (None, None)
+def test_there_is_no_history_before_the_first_event():
+    recorder = HistoryRecorder()
+    assert recorder.build() is None
+    recorder(Event(at=2.0))
+    recorder(Event(at=3.0))
+    assert recorder.build() == BatchHistory(started=2.0, ended=3.0)
+
+
+def test_a_history_does_not_change_when_more_events_come():
+    recorder = HistoryRecorder()
+    recorder(submitted(1))
+    history = recorder.build()
+    recorder(finished(2))
+    recorder(throttled(3, 1))
+    assert history is not None
+    assert history.times_of(0) == ItemTimes(submitted=1, submits=1)
+    assert (history.ended, history.pauses) == (1, ())
 
 
 @pytest.mark.parametrize(
     "spans, merged",
     [
-        ([(10, 5)], [Span(10, 15)]),
-        ([(10, 5), (12, 1)], [Span(10, 15)]),
-        ([(10, 5), (12, 9)], [Span(10, 21)]),
-        ([(10, 5), (16, 2)], [Span(10, 15), Span(16, 18)]),
-        ([(1_000, 5), (1_006, 2)], [Span(1_000, 1_008)]),
+        ([(10, 5)], [TimeSpan(10, 15)]),
+        ([(10, 5), (12, 1)], [TimeSpan(10, 15)]),
+        ([(10, 5), (12, 9)], [TimeSpan(10, 21)]),
+        ([(10, 5), (16, 2)], [TimeSpan(10, 15), TimeSpan(16, 18)]),
+        ([(1_000, 5), (1_006, 2)], [TimeSpan(1_000, 1_008)]),
     ],
 )
 @pytest.mark.parametrize("kind, spans_of", [(throttled, "pauses"), (failed_poll, "outages")])
-def test_spans_that_nobody_could_tell_apart_are_one(kind, spans_of, spans, merged):
+def test_time_spans_that_overlap_or_nearly_touch_become_one(kind, spans_of, spans, merged):
     history = history_of(submitted(0), *(kind(at, delay) for at, delay in spans))
-    assert getattr(history, spans_of) == merged
+    assert getattr(history, spans_of) == tuple(merged)
 
 
 def test_a_hundred_thousand_items_take_little_memory():
-    history = BatchHistory()
+    recorder = HistoryRecorder()
     for index in range(100_000):
-        history(submitted(float(index), index=index))
-    columns = [value for value in (getattr(history, name) for name in BatchHistory.__slots__[:-1]) if value]
-    assert sum(sys.getsizeof(column) for column in columns) < 60 * 100_000
+        recorder(submitted(float(index), index=index))
+    history = recorder.build()
+    assert history is not None
+    assert history.times_of(99_999).submitted == 99_999.0
+    for value in (history, recorder):
+        names = (name for name in type(value).__slots__ if name != "__weakref__")
+        assert sum(sys.getsizeof(getattr(value, name)) for name in names) < 60 * 100_000
 
 
 def test_a_history_survives_pickle():
     history = pickle.loads(pickle.dumps(history_of(submitted(1), throttled(2, 3))))  # noqa: S301
     assert history.times_of(0) == ItemTimes(submitted=1, submits=1)
-    assert history.pauses == [Span(2, 5)]
+    assert history.pauses == (TimeSpan(2, 5),)
 
 
-async def test_a_batch_brings_its_history(tmp_path):
+async def test_a_batch_has_its_history(tmp_path):
     heard = []
     client = KlingClient("key", transport=Service(run_time=5.0))
     batch = await client.generate_many(["a", "b"], output=tmp_path, on_event=heard.append)
@@ -174,7 +201,7 @@ async def test_a_batch_brings_its_history(tmp_path):
     assert (batch.history.started, batch.history.ended) == (heard[0].at, heard[-1].at)
 
 
-async def test_results_that_came_before_the_input_broke_bring_their_history():
+async def test_results_before_an_error_of_the_input_have_their_history():
     def broken():
         yield "a"
         raise OSError("the disk went away")
