@@ -15,8 +15,7 @@ from sphinx.ext.napoleon import Config
 from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 import kling_async
-from kling_async import batch_result, client, emulator, errors, events, jobs, notebook
-from kling_async._journal.journal import Journal
+from kling_async import batch_result, client, emulator, errors, events, jobs, journal, notebook
 from kling_async.requests import RequestLike
 from kling_async.types import OnAmbiguous, Prices, Progress, Requests, Transport
 
@@ -28,7 +27,7 @@ vars(client).update(
     Transport=Transport,
     Listener=events.Listener,
     Decimal=Decimal,
-    Journal=Journal,
+    Journal=journal.Journal,
     OnAmbiguous=OnAmbiguous,
     Prices=Prices,
 )
@@ -79,7 +78,7 @@ python_use_unqualified_type_names = True
 nitpick_ignore_regex = [
     ("py:.*", r"(asyncio|collections|contextlib|datetime|decimal|enum|os|pathlib|random|types|typing)\..*"),
     # The engine's own names for what a page describes in words.
-    ("py:.*", r"kling_async\.(_display|_engine|_journal\.entry|_transport)\..*"),
+    ("py:.*", r"kling_async\.(_display|_engine|_transport)\..*"),
 ]
 
 
@@ -87,7 +86,7 @@ def _public_names() -> dict[str, str]:
     """The name that the reference uses, by the place where a thing is defined."""
     return {
         f"{value.__module__}.{value.__qualname__}": f"{module.__name__}.{name}"
-        for module in (emulator, events, errors, notebook, kling_async)
+        for module in (emulator, events, errors, journal, notebook, kling_async)
         for name, value in vars(module).items()
         if hasattr(value, "__qualname__") and not name.startswith("_")
     }

@@ -46,8 +46,8 @@ from kling_async.requests import VideoOptions, VideoRequest
 from kling_async.results import Result, ResultState
 
 if TYPE_CHECKING:
-    from kling_async._journal.journal import Journal
     from kling_async.history import BatchHistory, HistoryRecorder, ItemTimes, TimeSpan
+    from kling_async.journal import Journal
 
 __all__ = [
     "APIConnectionError",
@@ -99,7 +99,7 @@ _IMPORTED_LATER = {
     "BatchHistory": "kling_async.history",
     "HistoryRecorder": "kling_async.history",
     "ItemTimes": "kling_async.history",
-    "Journal": "kling_async._journal.journal",
+    "Journal": "kling_async.journal",
     "TimeSpan": "kling_async.history",
 }
 """Names whose modules import slowly, and their modules; a name is imported when a program first uses it."""

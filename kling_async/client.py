@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from kling_async._engine.session import LoopSession, SharedState
-    from kling_async._journal.journal import Journal
     from kling_async.events import Listener, Notifier
     from kling_async.history import BatchHistory
+    from kling_async.journal import Journal
     from kling_async.requests import RequestLike
     from kling_async.types import OnAmbiguous, Prices, Progress, Requests, Transport
 

@@ -17,7 +17,7 @@ import attrs
 import pytest
 
 import kling_async
-from kling_async import errors, events, notebook
+from kling_async import errors, events, journal, notebook
 
 RECORD = Path(__file__).parent / "public_api.txt"
 PROMISED = {
@@ -87,6 +87,7 @@ def described(kind: type) -> Iterator[str]:
     elif "__init__" in vars(kind):
         yield from call("()", kind)
     for name, member in sorted(members_of(kind).items()):
+        member = getattr(member, "__func__", member)  # noqa: PLW2901 - of a static method or a class method
         if inspect.isfunction(member):
             word = "async " if inspect.iscoroutinefunction(member) else ""
             yield from call(f"{word}{name}()", member)
@@ -108,6 +109,9 @@ def public_api() -> str:
     lines = [
         *described_module(kling_async, top),
         *described_module(events, public_of(events)),
+        *described_module(
+            journal, {name: getattr(journal, name) for name in journal.__all__ if name not in top}
+        ),
         *described_module(notebook, shown),
     ]
     return "\n".join(lines) + "\n"
@@ -127,7 +131,7 @@ def test_every_signature_is_as_recorded():
     )
 
 
-@pytest.mark.parametrize("module", [kling_async, errors, events, notebook])
+@pytest.mark.parametrize("module", [kling_async, errors, events, journal, notebook])
 def test_everything_public_says_what_it_is(module):
     assert module.__doc__
     names = (

@@ -268,21 +268,23 @@ def _read_page(query: Callable[..., list[tuple[Any, ...]]], after: int) -> list[
     return [_build_entry(row) for row in rows]
 
 
-def read_entries(path: str | os.PathLike[str]) -> Iterator[Entry]:
-    """All entries of a journal that another process may be writing; nothing is locked or changed.
+def read_entries(
+    path: str | os.PathLike[str], *, migrations: Sequence[Migration] = MIGRATIONS
+) -> Iterator[Entry]:
+    """All entries of a journal that another process may be writing; the file is not locked.
+
+    Args:
+        path: The file; it is changed only if it is of an older version, which is brought up to date first.
+        migrations: What brings older files to the present version.
 
     Raises:
-        JournalError: There is no journal, or it cannot be read.
+        JournalError: There is no journal, it cannot be read, or it is of an older version and in use.
     """
     given, real_path = Path(path), resolve_path(path)
     if not real_path.exists():
         raise JournalError(f"There is no journal {str(given)!r}.")
-    version = check_file(real_path, whole=False)
-    if version < len(MIGRATIONS):
-        raise JournalError(
-            f"The journal {str(given)!r} was made by an older version of kling_async; resuming it once brings it "
-            "up to date."
-        )
+    if check_file(real_path, newest=len(migrations), whole=False) < len(migrations):
+        SqliteStore(path, migrations=migrations).close()
     return _iterate_entries(given, real_path)
 
 

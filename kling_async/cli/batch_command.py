@@ -6,7 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from operator import attrgetter
 
 import attrs
@@ -15,8 +15,7 @@ from rich.console import Console
 from kling_async._display.eta import EtaEstimator
 from kling_async._display.progress_counts import ProgressCounts
 from kling_async._display.terminal import Bar, live_bar
-from kling_async._journal.entry import Entry
-from kling_async._journal.journal import Journal
+from kling_async.cli.journals import refuse_unusable_journal
 from kling_async.cli.json_records import result_record
 from kling_async.cli.output import can_draw, print_error, print_json, print_text, stderr, stdout
 from kling_async.cli.run_config import RunConfig
@@ -25,6 +24,7 @@ from kling_async.client import KlingClient
 from kling_async.errors import JournalError, KlingError
 from kling_async.events import Event, Notifier
 from kling_async.history import HistoryRecorder
+from kling_async.journal import Entry
 from kling_async.report import check_target, write_report
 from kling_async.requests import RequestLike
 from kling_async.results import Result
@@ -74,28 +74,26 @@ class BatchCommand:
         if sentence and not self.is_quiet:
             print_text(sentence, self._console)
 
-    def open_batch(
-        self,
-        client: KlingClient,
-        items: Sequence[RequestLike | Entry],
-        journal: Journal | None,
-        *,
-        skip_invalid: bool = False,
-    ) -> AbstractAsyncContextManager[AsyncIterator[Result]]:
-        """The batch of the command.
+    @asynccontextmanager
+    async def open_batch(
+        self, client: KlingClient, items: Sequence[RequestLike | Entry], *, skip_invalid: bool = False
+    ) -> AsyncIterator[AsyncIterator[Result]]:
+        """The results of the command's batch.
 
         Args:
-            client: Tells its events to this.
-            items: All of them.
-            journal: The command's, open; None where it has none.
-            skip_invalid: Leave out what is no valid request.
+            client: Sends its events to this command.
+            items: All items of the batch.
+            skip_invalid: Leave out items that are no valid request.
+
+        Raises:
+            ConfigurationError: The journal cannot be used; nothing was sent.
         """
         config = self.config
-        return client.stream_many(
+        batch = client.stream_many(
             items,
             max_concurrency=config.max_concurrency,
             output=config.folder,
-            journal=journal,
+            journal=config.journal,
             max_cost_usd=config.budget.cap,
             prices=config.prices,
             on_ambiguous=config.budget.on_ambiguous,
@@ -103,6 +101,10 @@ class BatchCommand:
             skip_invalid=skip_invalid,
             progress=False,
         )
+        async with AsyncExitStack() as stack:
+            with refuse_unusable_journal():
+                stream = await stack.enter_async_context(batch)
+            yield stream
 
     async def run(self, batch: AbstractAsyncContextManager[AsyncIterator[Result]]) -> int:
         """The exit status of the batch, once everything about it is said.

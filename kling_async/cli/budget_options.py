@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, Literal
 
 import attrs
 from cyclopts import Group, Parameter
 
-from kling_async._policy.budget import dollars
 from kling_async.catalog import quote_value
 from kling_async.errors import ConfigurationError
 
@@ -74,11 +73,12 @@ class BudgetOptions:
 
 def _parse_dollars(text: str, option: str) -> Decimal:
     try:
-        return dollars(text, name=option)
-    except ConfigurationError as error:
-        raise ConfigurationError(
-            f"{option} takes US dollars, such as 0.35 or 20, not {quote_value(text)}."
-        ) from error
+        amount = Decimal(text)
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not amount.is_finite() or amount < 0:
+        raise ConfigurationError(f"{option} takes US dollars, such as 0.35 or 20, not {quote_value(text)}.")
+    return amount
 
 
 def _price_arguments(models: Collection[str], amount: str = "USD") -> str:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import attrs
 from cyclopts import Group, Parameter, validators
 
-from kling_async._engine.batch.register import register_batch
-from kling_async._engine.download.downloader import check_folder
-from kling_async._journal.entry import EntryState
 from kling_async.cli.batch_command import BatchCommand
 from kling_async.cli.budget_options import BudgetOptions
-from kling_async.cli.journals import NAME, describe_resume, open_journal
-from kling_async.cli.output import print_error
+from kling_async.cli.journals import NAME, describe_resume, refuse_unusable_journal
+from kling_async.cli.output import make_folder, print_error
 from kling_async.cli.preview import Preview
 from kling_async.cli.prompt_list import PromptList, explain_problems, read_prompts
 from kling_async.cli.run_config import DEFAULT_CONCURRENCY, DEFAULT_FOLDER, RunConfig
 from kling_async.cli.service import Service, open_client, open_emulated_client
 from kling_async.errors import ConfigurationError
+from kling_async.journal import EntryState, Journal, RegisteredBatch
 from kling_async.results import Result
 
 UNUSABLE = 2
@@ -147,26 +144,31 @@ async def generate(
 async def _batch(
     prompt_list: PromptList, command: BatchCommand, *, skip_invalid: bool
 ) -> AsyncIterator[AsyncIterator[Result]]:
-    """The results of an order, which its journal knows as a whole before the first of it is sent."""
+    """The results of all prompts, which the journal has as a whole before the first is sent."""
     config = command.config
     opened = (
         open_emulated_client(on_event=command)
         if config.is_emulated
         else open_client(config.service, on_event=command)
     )
-    async with opened as client, AsyncExitStack() as stack:
-        await check_folder(config.folder)
-        journal = None
+    async with opened as client:
+        make_folder(config.folder)
         if config.journal is not None:
-            journal = await stack.enter_async_context(open_journal(config.journal))
-            planned = await register_batch(journal, prompt_list.valid, at=time.time())
-            command.print_note(describe_resume(planned.known, config))
-            if planned.dropped:
-                command.print_note(
-                    f"Left out from now on: {planned.dropped:,} of earlier commands that were never sent."
+            with refuse_unusable_journal():
+                registered = await Journal(config.journal).register(
+                    prompt_list.valid, skip_invalid=skip_invalid
                 )
-            states = {entry and entry.state for entry in planned.known}
-            if states == {EntryState.SUCCEEDED}:
-                command.print_note("For new takes of them: --no-journal, or another --journal.")
-        batch = command.open_batch(client, prompt_list.items(), journal, skip_invalid=skip_invalid)
-        yield await stack.enter_async_context(batch)
+            _print_registered(registered, command)
+        async with command.open_batch(client, prompt_list.items(), skip_invalid=skip_invalid) as stream:
+            yield stream
+
+
+def _print_registered(registered: RegisteredBatch, command: BatchCommand) -> None:
+    """Say what the journal had of the batch before this command."""
+    command.print_note(describe_resume(registered.entries, command.config))
+    if registered.dropped:
+        command.print_note(
+            f"Left out from now on: {registered.dropped:,} of earlier commands that were never sent."
+        )
+    if {entry.state for entry in registered.entries} == {EntryState.SUCCEEDED}:
+        command.print_note("For new takes of them: --no-journal, or another --journal.")

@@ -8,9 +8,17 @@ from cyclopts import Parameter, validators
 from rich.table import Table
 from rich.text import Text
 
-from kling_async._display.terminal import is_drawable
 from kling_async.cli.json_records import job_record
-from kling_async.cli.output import age_text, one_line, print_json, print_line, state_text, stdout, truncate
+from kling_async.cli.output import (
+    age_text,
+    is_terminal,
+    one_line,
+    print_json,
+    print_line,
+    state_text,
+    stdout,
+    truncate,
+)
 from kling_async.cli.service import Service, open_client
 from kling_async.jobs import Job
 
@@ -43,7 +51,7 @@ async def list_jobs(
     if json:
         return 0
     console = stdout()
-    if is_drawable(console):
+    if is_terminal(console):
         console.print(
             jobs_table(jobs) if jobs else Text(f"The service shows no job of {one_line(model)}.", "dim")
         )

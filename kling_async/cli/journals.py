@@ -1,25 +1,21 @@
-"""Journals as the commands open, read and show them."""
+"""Journals as the commands find, read and show them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TypeGuard
 
-import anyio
-import anyio.to_thread
-
-from kling_async._engine.batch.resume import FAILURES, NextStep, next_step, saved_file
-from kling_async._journal.entry import Entry, EntryState
-from kling_async._journal.journal import Journal
 from kling_async.cli.run_config import RunConfig
 from kling_async.errors import ConfigurationError, JournalError
+from kling_async.journal import Entry, EntryState, Journal, NextStep
 
 NAME = "run.db"
-"""What `generate` calls the journal that it puts beside the videos."""
+"""The name of the journal that `generate` writes beside the videos."""
+FAILURES = frozenset({EntryState.FAILED, EntryState.CANCELLED})
+"""The states that `--retry-failed` submits again."""
 
 
 def find_journal(path: Path) -> Path:
@@ -37,72 +33,56 @@ def find_journal(path: Path) -> Path:
     raise ConfigurationError(f"There is no journal {str(path)!r}: {advice}")
 
 
-def journal_exists(path: Path | None) -> TypeGuard[Path]:
-    """Whether a journal was named and is there."""
-    return path is not None and path.exists()
-
-
-@asynccontextmanager
-async def open_journal(path: Path) -> AsyncIterator[Journal]:
-    """A journal that is this process's alone for as long as the block lasts; made if it is missing.
+@contextmanager
+def refuse_unusable_journal() -> Iterator[None]:
+    """A block before anything is sent, in which a `JournalError` is raised as a `ConfigurationError`.
 
     Raises:
-        ConfigurationError: It is in use, no journal, damaged, of a newer version, or cannot be made there.
+        ConfigurationError: The journal is in use, is no journal, is damaged, or cannot be read or written.
     """
     try:
-        journal = await anyio.to_thread.run_sync(Journal, path)
+        yield
     except JournalError as error:
         raise ConfigurationError(error.message) from error
-    try:
-        yield journal
-    finally:
-        # What could not be written, the batch has told with its results.
-        with anyio.CancelScope(shield=True), suppress(JournalError):
-            await anyio.to_thread.run_sync(journal.close)
 
 
 def read_entries(path: Path) -> Iterator[Entry]:
-    """What a journal holds, also while another process writes it.
+    """The entries of a journal, also while another process writes it.
 
     Raises:
-        ConfigurationError: It is no journal, or cannot be read.
+        ConfigurationError: The file is no journal, or cannot be read.
     """
-    try:
-        yield from Journal.read(path)
-    except JournalError as error:
-        raise ConfigurationError(error.message) from error
+    with refuse_unusable_journal():
+        yield from Journal(path).entries()
 
 
-def step_name(entry: Entry | None, config: RunConfig) -> str:
-    """What a run on this errand does with an item, in one word."""
-    step = next_step(entry, retry_failed=config.budget.retry_failed)
-    if step is NextStep.REPORT and entry is not None and entry.state is EntryState.SUCCEEDED:
-        return "nothing" if saved_file(entry, config.folder) else "fetch"
-    return "nothing" if step is NextStep.REPORT else step
+def step_of(entry: Entry, config: RunConfig) -> NextStep:
+    """What the command does first with an entry."""
+    return Journal.next_step(entry, retry_failed=config.budget.retry_failed, output=config.folder)
 
 
-def describe_resume(entries: Sequence[Entry | None], config: RunConfig) -> str:
-    """What an errand goes on with, in a sentence; empty where nothing of it was ever sent."""
+def describe_resume(entries: Sequence[Entry], config: RunConfig) -> str:
+    """What the command resumes, in a sentence; empty if nothing of it was ever sent."""
     words = count_states(entries)
     if not words:
         return ""
-    left = sum(step_name(entry, config) == NextStep.SUBMIT for entry in entries)
-    return f"Going on with {config.journal}: {words}, {left:,} of {len(entries):,} to submit."
+    unsent = sum(step_of(entry, config) is NextStep.SUBMIT for entry in entries)
+    return f"Resuming {config.journal}: {words}, {unsent:,} of {len(entries):,} to submit."
 
 
-def count_states(entries: Iterable[Entry | None]) -> str:
-    """Such as `12 made before, 3 under way, 1 failed before`; empty where nothing of it was ever sent."""
+def count_states(entries: Iterable[Entry]) -> str:
+    """Such as `12 made before, 3 in flight, 1 failed before`; empty if nothing was ever sent."""
     counts = Counter(map(_state_words, entries))
-    kinds = ("made before", "under way", "without an answer", "failed before")
-    return ", ".join(f"{counts[kind]:,} {kind}" for kind in kinds if counts[kind])
+    order = ("made before", "in flight", "without a reply", "failed before")
+    return ", ".join(f"{counts[words]:,} {words}" for words in order if counts[words])
 
 
-def _state_words(entry: Entry | None) -> str:
-    """The words for where an item stands before a run; empty for one that is to be submitted."""
-    if entry is None or next_step(entry, retry_failed=False) is NextStep.SUBMIT:
+def _state_words(entry: Entry) -> str:
+    """The words for the state of an entry before a run; empty for one that is to be submitted."""
+    if Journal.next_step(entry) is NextStep.SUBMIT:
         return ""
     if entry.state is EntryState.SUCCEEDED:
         return "made before"
     if entry.state in FAILURES:
         return "failed before"
-    return "under way" if entry.request_id is not None else "without an answer"
+    return "in flight" if entry.request_id is not None else "without a reply"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from kling_async._journal.entry import Entry
 from kling_async.jobs import Job
+from kling_async.journal import Entry
 from kling_async.results import Result
 
 

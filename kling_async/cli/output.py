@@ -9,10 +9,15 @@ import sys
 import time
 import unicodedata
 from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
+
+from kling_async.errors import ConfigurationError
 
 _DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Marks that turn the direction of writing: in one cell they would mix up the rest of the line."""
@@ -63,6 +68,19 @@ def age_text(moment: float) -> str:
     return f"{seconds // size} {unit}"
 
 
+def money_text(cost_usd: Decimal) -> str:
+    """Such as `$1,234.50`, or `$0.035` where a cent is too coarse."""
+    cents = cost_usd.quantize(Decimal("0.01"))
+    return f"${cents:,}" if cents == cost_usd else f"${cost_usd.normalize():,f}"
+
+
+def clock_text(seconds: float) -> str:
+    """Such as `0:42` or `1:02:03`."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
 def stdout() -> Console:
     """What is asked for: tables, addresses, paths."""
     return Console(highlight=False)
@@ -86,9 +104,30 @@ def print_error(sentence: str, *details: str) -> None:
         print_text(f"  {one_line(detail)}", console)
 
 
+def is_terminal(console: Console) -> bool:
+    """Whether a person reads the console; colours that the environment forces into a file do not make one."""
+    return console.is_terminal and console.file.isatty() and not console.is_dumb_terminal
+
+
 def can_draw(*, is_json: bool) -> bool:
     """Whether stderr has the terminal to itself; lines of JSON may meet it there, unless they go to a file."""
     return not is_json or stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder if it is missing, and show that videos can be saved in it.
+
+    Raises:
+        ConfigurationError: The folder cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigurationError(
+            f"Videos cannot be saved in {str(folder)!r}: {reason}. Choose another folder."
+        ) from error
 
 
 def print_line(line: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
@@ -10,24 +10,21 @@ from typing import Annotated
 import attrs
 from cyclopts import Parameter, validators
 
-from kling_async._engine.batch.resume import FAILURES
-from kling_async._engine.download.downloader import check_folder
-from kling_async._journal.entry import Entry, EntryState
-from kling_async._journal.journal import Journal
 from kling_async.cli.batch_command import BatchCommand
 from kling_async.cli.budget_options import BudgetOptions
 from kling_async.cli.journals import (
+    FAILURES,
     count_states,
     describe_resume,
     find_journal,
-    open_journal,
     read_entries,
-    step_name,
+    step_of,
 )
-from kling_async.cli.output import print_text, stderr
+from kling_async.cli.output import make_folder, print_text, stderr
 from kling_async.cli.preview import Preview
 from kling_async.cli.run_config import DEFAULT_CONCURRENCY, RunConfig
 from kling_async.cli.service import Service, open_client
+from kling_async.journal import Entry, EntryState, NextStep
 from kling_async.results import Result
 
 FAILED = 1
@@ -50,7 +47,7 @@ async def resume(
 ) -> int:
     """Go on with a journal where its last run stopped, without the prompts.
 
-    What runs at the service is waited for, a submit without an answer is looked for, videos that are missing are
+    What runs at the service is waited for, a submit without a reply is looked for, videos that are missing are
     fetched, and what was not sent is submitted. Nothing is paid for twice.
 
     Args:
@@ -73,21 +70,15 @@ async def resume(
         max_concurrency=max_concurrency,
         report=report,
     )
+    entries = [entry for entry in read_entries(path) if entry.state is not EntryState.DROPPED]
     if dry_run:
-        entries = _without_dropped(read_entries(path))
-        return Preview.of_entries(entries).show(_with_prices(config, entries), is_json=json)
-    async with open_journal(path) as opened:
-        entries = _without_dropped(opened.entries())
-        if all(step_name(entry, config) == "nothing" for entry in entries):
-            return _print_nothing_to_do(entries, path, is_quiet=quiet)
-        command = BatchCommand(
-            config=_with_prices(config, entries), total=len(entries), is_json=json, is_quiet=quiet
-        )
-        return await command.run(_batch(opened, entries, command))
-
-
-def _without_dropped(entries: Iterable[Entry]) -> list[Entry]:
-    return [entry for entry in entries if entry.state is not EntryState.DROPPED]
+        return Preview.of_journal(entries).show(_with_prices(config, entries), is_json=json)
+    if all(step_of(entry, config) is NextStep.REPORT for entry in entries):
+        return _print_nothing_to_do(entries, path, is_quiet=quiet)
+    command = BatchCommand(
+        config=_with_prices(config, entries), total=len(entries), is_json=json, is_quiet=quiet
+    )
+    return await command.run(_batch(entries, command))
 
 
 def _with_prices(config: RunConfig, entries: Sequence[Entry]) -> RunConfig:
@@ -104,12 +95,10 @@ def _print_nothing_to_do(entries: Sequence[Entry], path: Path, *, is_quiet: bool
 
 
 @asynccontextmanager
-async def _batch(
-    journal: Journal, entries: Sequence[Entry], command: BatchCommand
-) -> AsyncIterator[AsyncIterator[Result]]:
+async def _batch(entries: Sequence[Entry], command: BatchCommand) -> AsyncIterator[AsyncIterator[Result]]:
     """The results of all entries."""
     async with open_client(command.config.service, on_event=command) as client:
-        await check_folder(command.config.folder)
-        command.print_note(describe_resume(entries, command.config))
-        async with command.open_batch(client, entries, journal) as stream:
+        make_folder(command.config.folder)
+        async with command.open_batch(client, entries) as stream:
+            command.print_note(describe_resume(entries, command.config))
             yield stream

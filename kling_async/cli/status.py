@@ -12,14 +12,13 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
-from kling_async._display.page import money_text
-from kling_async._display.terminal import is_drawable
-from kling_async._journal.entry import Entry
 from kling_async.cli.jobs import job_age
 from kling_async.cli.journals import find_journal, read_entries
 from kling_async.cli.json_records import entry_record, job_record, sent_at
 from kling_async.cli.output import (
     age_text,
+    is_terminal,
+    money_text,
     one_line,
     print_error,
     print_json,
@@ -32,6 +31,7 @@ from kling_async.cli.output import (
 from kling_async.cli.service import Service, open_client
 from kling_async.errors import KlingError
 from kling_async.jobs import Job
+from kling_async.journal import Entry
 
 FAILED = 1
 _WIDE = 120
@@ -109,7 +109,7 @@ def _show_journal(path: Path, *, is_json: bool) -> None:
         spent = entry.cost_usd if spent is None else spent + (entry.cost_usd or 0)
         if is_json:
             print_json(entry_record(entry))
-        elif is_drawable(console):
+        elif is_terminal(console):
             console.print(entry_line(entry, console), no_wrap=True, overflow="ellipsis", crop=True)
         else:
             print_line("\t".join(map(one_line, _cells(entry))))

@@ -136,8 +136,8 @@ def print_interrupted(counts: ProgressCounts, config: RunConfig, *, is_forced: b
     if made := len(open_ids) - len(running_ids):
         parts.insert(1, f"{made:,} made and not saved")
     if unanswered:
-        parts.append(f"{unanswered:,} without an answer")
-    parts.append(f"{unsent:,} not sent" + (" or without an answer" if is_forced else ""))
+        parts.append(f"{unanswered:,} without a reply")
+    parts.append(f"{unsent:,} not sent" + (" or without a reply" if is_forced else ""))
     print_error(f"interrupted: {', '.join(parts)}.")
     if config.is_emulated:
         print_text("The emulator ended, and its jobs with it.", stderr())

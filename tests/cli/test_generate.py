@@ -291,7 +291,7 @@ def test_the_command_that_an_interruption_tells_makes_the_rest_and_buys_nothing_
     assert command == "  kling-async resume 'my v/run.db' --max-concurrency 3"
     done = cli(*shlex.split(command)[1:])
     assert done.status == 0
-    assert done.err == "Going on with my v/run.db: 3 under way, 6 of 9 to submit.\n"
+    assert done.err == "Resuming my v/run.db: 3 in flight, 6 of 9 to submit.\n"
     assert done.out.startswith("9 of 9 videos saved in my v/ (")
     assert len(emulator.stats.accepted) == 9
     names = sorted(path.name[:5] for path in Path("my v").glob("*.mp4"))
@@ -343,7 +343,7 @@ def test_a_second_ctrl_c_waits_for_nothing_and_says_what_it_does_not_know(serve,
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
     assert process.stderr.read() == (
-        "kling-async: interrupted: 0 saved, 0 failed, 0 still open, 1 not sent or without an answer.\n"
+        "kling-async: interrupted: 0 saved, 0 failed, 0 still open, 1 not sent or without a reply.\n"
         "To go on:\n  kling-async resume videos/run.db\n"
     )
 

@@ -11,13 +11,13 @@ from kling_async.cli.journals import (
     count_states,
     describe_resume,
     find_journal,
-    open_journal,
     read_entries,
-    step_name,
+    step_of,
 )
 from kling_async.cli.run_config import RunConfig
 from kling_async.cli.service import Service
 from kling_async.errors import ConfigurationError
+from kling_async.journal import NextStep
 
 DONE = {"status": "success", "outcome": {"media_urls": [{"url": "https://storage.example/v.mp4"}]}}
 
@@ -47,20 +47,19 @@ def config(**budget: bool) -> RunConfig:
 
 @pytest.mark.parametrize("retry_failed", [False, True])
 def test_each_entry_has_one_next_step(journal, retry_failed):
-    steps = {entry.state: step_name(entry, config(retry_failed=retry_failed)) for entry in journal.entries()}
-    failed = "submit" if retry_failed else "nothing"
+    steps = {entry.state: step_of(entry, config(retry_failed=retry_failed)) for entry in journal.entries()}
+    failed = NextStep.SUBMIT if retry_failed else NextStep.REPORT
     assert steps == {
-        EntryState.AMBIGUOUS: "settle",
+        EntryState.AMBIGUOUS: NextStep.RECONCILE,
         EntryState.CANCELLED: failed,
-        EntryState.DROPPED: "submit",
+        EntryState.DROPPED: NextStep.SUBMIT,
         EntryState.FAILED: failed,
-        EntryState.INTENDED: "settle",
-        EntryState.NOT_SUBMITTED: "submit",
-        EntryState.SUBMITTED: "wait",
-        EntryState.SUCCEEDED: "fetch",
-        EntryState.TIMED_OUT: "wait",
+        EntryState.INTENDED: NextStep.RECONCILE,
+        EntryState.NOT_SUBMITTED: NextStep.SUBMIT,
+        EntryState.SUBMITTED: NextStep.WAIT,
+        EntryState.SUCCEEDED: NextStep.DOWNLOAD,
+        EntryState.TIMED_OUT: NextStep.WAIT,
     }
-    assert step_name(None, config()) == "submit"
 
 
 def test_a_video_that_is_here_needs_nothing_more(journal, home):
@@ -68,18 +67,22 @@ def test_a_video_that_is_here_needs_nothing_more(journal, home):
     number = next(entry.number for entry in journal.entries() if entry.state is EntryState.SUCCEEDED)
     journal.save(number, path="/elsewhere/v.mp4", size_bytes=4, sha256=None)
     entry = next(entry for entry in journal.entries() if entry.number == number)
-    assert step_name(entry, config()) == "nothing"
+    assert step_of(entry, config()) is NextStep.REPORT
     (home / "v.mp4").write_bytes(b"123")
-    assert step_name(entry, config()) == "fetch"
+    assert step_of(entry, config()) == NextStep.DOWNLOAD
 
 
 def test_what_is_gone_on_with_is_counted_in_words(journal):
-    entries = [*journal.entries(), None]
-    words = "1 made before, 2 under way, 2 without an answer, 2 failed before"
+    entries = list(journal.entries())
+    words = "1 made before, 2 in flight, 2 without a reply, 2 failed before"
     assert count_states(entries) == words
-    assert describe_resume(entries, config()) == f"Going on with run.db: {words}, 3 of 10 to submit."
-    assert describe_resume(entries, config(retry_failed=True)).endswith(", 5 of 10 to submit.")
-    assert describe_resume([None, None], config()) == count_states([]) == ""
+    assert describe_resume(entries, config()) == f"Resuming run.db: {words}, 2 of 9 to submit."
+    assert describe_resume(entries, config(retry_failed=True)).endswith(", 4 of 9 to submit.")
+    assert (
+        describe_resume([entry for entry in entries if entry.state is EntryState.DROPPED], config())
+        == count_states([])
+        == ""
+    )
 
 
 def test_a_journal_is_found_by_its_folder_and_a_near_name_is_offered(home):
@@ -95,24 +98,6 @@ def test_a_journal_is_found_by_its_folder_and_a_near_name_is_offered(home):
         with pytest.raises(ConfigurationError) as caught:
             find_journal(Path(name))
         assert str(caught.value) == f"There is no journal {name!r}: {advice}"
-
-
-async def test_a_journal_is_held_for_as_long_as_the_block_lasts(home):
-    async with open_journal(Path("run.db")):
-        with pytest.raises(ConfigurationError, match="is in use"):
-            async with open_journal(Path("run.db")):
-                raise AssertionError
-    async with open_journal(Path("run.db")):
-        pass
-
-
-async def test_what_cannot_be_written_at_the_end_hides_nothing(home):
-    with pytest.raises(RuntimeError, match="the batch's own"):
-        async with open_journal(Path("run.db")) as journal:
-            identity = Identity(key=None, fingerprint="f", occurrence=0)
-            journal.record_intent(identity, model="m", payload={"prompt": "x"}, at=5.0, cost_usd=None)
-            journal._store._writer.execute("DROP TABLE entries")
-            raise RuntimeError("the batch's own error")
 
 
 def test_what_is_no_journal_cannot_be_read(home):

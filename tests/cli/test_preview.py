@@ -48,7 +48,7 @@ def test_what_the_journal_has_is_not_submitted_again(cli, serve, home):
     ]
     again = cli(*tokens, "--retry-failed", "--json")
     assert [(record["index"], record["next"], record["price_usd"]) for record in again.records] == [
-        (0, "nothing", None),
+        (0, "report", None),
         (1, "submit", "0.35"),
         (2, "submit", "0.35"),
     ]
@@ -63,7 +63,7 @@ def test_a_journal_is_previewed_without_its_prompts(cli, serve):
     done = cli("resume", "videos", "--dry-run", "--retry-failed", "--json")
     assert [(record["next"], record["payload"]) for record in done.records] == [
         ("submit", {"prompt": "a cat"}),
-        ("nothing", {"prompt": "a dog"}),
+        ("report", {"prompt": "a dog"}),
     ]
     done = cli("resume", "videos", "--dry-run")
     assert done.out == ""

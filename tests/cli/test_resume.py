@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from kling_async._journal.entry import EntryState, Identity
@@ -31,7 +33,7 @@ def test_what_is_made_is_not_bought_again_and_its_lost_file_is_fetched(left, cli
     done = cli("resume", "run.db", "--out", "v")
     assert done.status == 0
     assert done.out.startswith("2 of 2 videos saved in v/ (1 of them before; ")
-    assert done.err == "Going on with run.db: 2 made before, 0 of 2 to submit.\n"
+    assert done.err == "Resuming run.db: 2 made before, 0 of 2 to submit.\n"
     assert lost.exists()
     assert prompts_of(emulator) == ["a cat", "a dog"]
 
@@ -106,7 +108,7 @@ def test_the_same_command_again_says_what_was_made_and_how_to_get_new_takes(serv
     done = cli(*tokens)
     assert done.out.startswith("2 of 2 videos saved in videos/ (2 of them before; ")
     assert done.err.splitlines() == [
-        "Going on with videos/run.db: 2 made before, 0 of 2 to submit.",
+        "Resuming videos/run.db: 2 made before, 0 of 2 to submit.",
         "For new takes of them: --no-journal, or another --journal.",
     ]
     assert cli(*tokens, "--no-journal").err == ""
@@ -181,7 +183,11 @@ def test_what_cannot_be_begun_is_one_sentence_and_nothing_is_sent(cli, serve, ho
 
 def test_a_journal_in_use_is_one_sentence_and_nothing_is_sent(cli, serve, home):
     emulator = serve(script=lambda *_: JobScript(ending="stuck_processing"))
-    with Journal(home / "run.db"):
+    with Journal(home / "run.db") as journal:
+        identity = Identity(key=None, fingerprint="f", occurrence=0)
+        journal.record_intent(identity, model="kling-v2-6", payload={"prompt": "x"}, at=1.0, cost_usd=None)
+        journal.record_accepted(1, request_id="r1", record={"status": "queued"})
+        asyncio.run(journal.flush())
         for tokens in (["resume", "run.db"], ["generate", "a cat", "--journal", "run.db"]):
             done = cli(*tokens)
             assert done.status == 2

@@ -231,7 +231,7 @@ def test_an_interruption_tells_what_has_no_answer_and_what_runs(capfd):
     counts.total = 20
     print_interrupted(counts, KEPT)
     assert capfd.readouterr().err.splitlines() == [
-        "kling-async: interrupted: 0 saved, 0 failed, 12 still open, 1 without an answer, 7 not sent.",
+        "kling-async: interrupted: 0 saved, 0 failed, 12 still open, 1 without a reply, 7 not sent.",
         "The open ones go on at the service and are charged: r0, r1, r2 and 9 more",
         "To go on:",
         RESUME,
@@ -264,8 +264,8 @@ def test_an_interruption_does_not_say_of_a_video_that_is_made_that_it_goes_on(ca
 def test_an_interruption_without_a_journal_tells_where_to_look_for_what_has_no_answer(capfd, is_forced):
     print_interrupted(lost_submit(), attrs.evolve(HERE, service=Service()), is_forced=is_forced)
     assert capfd.readouterr().err.splitlines() == [
-        "kling-async: interrupted: 0 saved, 0 failed, 0 still open, 1 without an answer, 1 not sent"
-        + (" or without an answer." if is_forced else "."),
+        "kling-async: interrupted: 0 saved, 0 failed, 0 still open, 1 without a reply, 1 not sent"
+        + (" or without a reply." if is_forced else "."),
         "To see what the service took:",
         "  kling-async list --model kling-v2-6",
     ]

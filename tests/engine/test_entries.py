@@ -7,10 +7,9 @@ from virtual_service import EPOCH, Service, prompts, run
 
 from kling_async import ConfigurationError, ResultState, VideoRequest
 from kling_async._engine.batch.batch_input import InputReader
-from kling_async._engine.batch.register import register_batch
 from kling_async._journal.entry import EntryState, Identity
-from kling_async._journal.journal import Journal
 from kling_async._policy.budget import Budget
+from kling_async.journal import Journal
 from tests.engine.test_resume import journal_at, leave_after, run_with, states
 
 
@@ -20,14 +19,13 @@ def path(tmp_path):
 
 
 def entries(path):
-    return list(Journal.read(path))
+    return list(Journal(path).entries())
 
 
 async def test_entries_go_on_without_their_prompts_and_keep_who_they_are(path):
     service = Service(run_time=100.0)
     await leave_after(30, path, service, prompts(6), at_once=3)
-    with journal_at(path) as journal:
-        await register_batch(journal, [VideoRequest(prompt) for prompt in prompts(6)], at=EPOCH)
+    await Journal(path).register([VideoRequest(prompt) for prompt in prompts(6)])
     before = entries(path)
     results = await run_with(path, service, before)
     assert service.posts == 6
@@ -56,17 +54,15 @@ async def test_failed_entries_are_tried_again_only_on_request_and_those_given_al
 
 async def test_no_option_changes_an_entry(path):
     service = Service(run_time=10.0)
-    with journal_at(path) as journal:
-        await register_batch(journal, [VideoRequest("x")], at=EPOCH)
-        source = InputReader(list(journal.entries()), {"duration": 10}, skip_invalid=False)
-        assert (await source.take()).request == VideoRequest("x")
+    await Journal(path).register([VideoRequest("x")])
+    source = InputReader(entries(path), {"duration": 10}, skip_invalid=False)
+    assert (await source.take()).request == VideoRequest("x")
     [result] = await run_with(path, service, entries(path))
     assert result.job.payload == {"prompt": "x"}
 
 
 async def test_a_cap_needs_the_prices_of_entries_too(path):
-    with journal_at(path) as journal:
-        await register_batch(journal, [VideoRequest("x")], at=EPOCH)
+    await Journal(path).register([VideoRequest("x")])
     with pytest.raises(ConfigurationError, match="price of 'kling-v2-6' is not known"):
         InputReader(entries(path), {}, skip_invalid=False, check=Budget({}, 1).price)
 
@@ -87,8 +83,7 @@ async def test_an_entry_without_its_journal_is_not_bought_as_new(path, tmp_path,
 @pytest.mark.parametrize("order", [[0, 0], [0, "x"], ["x", 0]])
 async def test_an_item_given_twice_is_not_bought_twice(path, order):
     service = Service(run_time=10.0)
-    with journal_at(path) as journal:
-        await register_batch(journal, [VideoRequest("x")], at=EPOCH)
+    await Journal(path).register([VideoRequest("x")])
     [entry] = entries(path)
     results = await run_with(path, service, [entry if item == 0 else item for item in order])
     is_second_take = order == [0, "x"]  # an equal prompt after it is the next one of its kind

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from kling_async import JobStatus, JournalError
 from kling_async._journal.entry import EntryState, Identity
 from kling_async._journal.journal import Journal
-from kling_async._journal.over_sqlite import SqliteStore
+from kling_async._journal.opening import check_file
+from kling_async._journal.over_sqlite import SqliteStore, read_entries
 from kling_async._journal.schema import MIGRATIONS
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=20)
@@ -243,12 +244,17 @@ def test_reading_what_is_no_journal_says_so(path, content):
         Journal.read(path)
 
 
-def test_reading_an_older_journal_says_how_to_bring_it_up_to_date(path, monkeypatch):
-    Journal(path).close()
-    monkeypatch.setattr("kling_async._journal.over_sqlite.MIGRATIONS", (*MIGRATIONS, *MIGRATIONS))
+def test_reading_an_older_journal_brings_it_up_to_date_unless_it_is_in_use(path):
+    def add_note(connection):
+        connection.execute("ALTER TABLE entries ADD COLUMN note TEXT")
 
-    with pytest.raises(JournalError, match=r"older version.*resuming it once"):
-        Journal.read(path)
+    newest = (*MIGRATIONS, add_note)
+    with Journal(path), pytest.raises(JournalError, match="is in use by another process"):
+        read_entries(path, migrations=newest)
+    assert check_file(path) == len(MIGRATIONS)
+
+    assert list(read_entries(path, migrations=newest)) == []
+    assert check_file(path, newest=len(newest)) == len(newest)
 
 
 # When the disk fails

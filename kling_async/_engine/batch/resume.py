@@ -10,15 +10,18 @@ from kling_async._journal.entry import Entry, EntryState
 
 
 class NextStep(StrEnum):
-    """What a run does with an item first."""
+    """What a batch does first with an entry of its journal."""
 
     SUBMIT = "submit"
-    RECONCILE = "settle"
-    """Its submit was not answered: the service's list is asked for its job."""
+    """Send the request: it was never accepted, or failed and is to be tried again."""
+    RECONCILE = "reconcile"
+    """Find the job of a submit whose reply was lost in the service's list."""
     WAIT = "wait"
-    """Its job is known, and its end is not."""
-    REPORT = "tell"
-    """Its end is known; a video that is not here is fetched."""
+    """Wait for the job, whose end is not known yet."""
+    DOWNLOAD = "download"
+    """Save the video, which was made and is not in the folder."""
+    REPORT = "report"
+    """Report the end, which is known: nothing else is left to do."""
 
 
 _UNSENT = frozenset({EntryState.NOT_SUBMITTED, EntryState.DROPPED})

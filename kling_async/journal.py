@@ -1,0 +1,205 @@
+"""The journal of a batch: read its entries, register a batch in it, and see what a run would do next."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Unpack
+
+import anyio
+import anyio.to_thread
+import attrs
+
+from kling_async._engine.batch.batch_input import InputReader
+from kling_async._engine.batch.item_identifier import ItemIdentifier
+from kling_async._engine.batch.resume import NextStep, next_step, saved_file
+from kling_async._engine.submit.uploader import local_pictures
+from kling_async._journal import journal as write_ahead
+from kling_async._journal.entry import Entry, EntryState, Identity
+from kling_async._wire.codec import payload_of
+from kling_async.errors import InvalidRequestError, JournalError
+from kling_async.requests import RequestLike, VideoOptions, VideoRequest, check_options
+
+__all__ = ["Entry", "EntryState", "Identity", "Journal", "NextStep", "RegisteredBatch"]
+
+
+@attrs.frozen(kw_only=True)
+class RegisteredBatch:
+    """The entries of a batch that a journal holds, all written before anything is sent."""
+
+    entries: tuple[Entry, ...]
+    """The entry of each item, in input order; an item of an earlier run keeps the state that run left."""
+    dropped: int
+    """How many entries of earlier batches were never sent, are not in this batch, and were dropped."""
+
+
+class Journal:
+    """The journal at a path: it names the file, and opens the file only for the time of each call.
+
+    Give it, or its path alone, as `journal=` to `generate_many` and `stream_many`: the batch locks the file until
+    the batch ends, and makes the file if it is missing.
+
+    Args:
+        path: The file; `~` is the home folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.path.expanduser(os.fspath(path))  # noqa: PTH111 - stays a text, as it was given
+        """The file."""
+
+    def __fspath__(self) -> str:
+        return self.path
+
+    def __repr__(self) -> str:
+        return f"<Journal {self.path!r}>"
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries in the order in which they were first written, also while a batch writes the journal.
+
+        The file is not locked. Only a journal of an older version is changed: it is brought up to date.
+
+        Raises:
+            JournalError: There is no journal at the path, or it cannot be read.
+        """
+        return write_ahead.Journal.read(self.path)
+
+    async def register(
+        self,
+        requests: Iterable[RequestLike] | AsyncIterable[RequestLike],
+        *,
+        skip_invalid: bool = False,
+        **options: Unpack[VideoOptions],
+    ) -> RegisteredBatch:
+        """Write down a whole batch before anything is sent, so that `entries()` alone can finish the batch later.
+
+        A new item becomes an entry in the state `NOT_SUBMITTED`. An entry of an earlier batch that is still
+        `NOT_SUBMITTED` and not in this batch becomes `DROPPED`: it may have been a mistake, and would cost money.
+        Nothing is sent and nothing is paid for. Give the same options as to `generate_many`.
+
+        Args:
+            requests: The items of the batch, as `generate_many` takes them.
+            skip_invalid: Leave out invalid requests, and those whose local picture cannot be read.
+            **options: The fields that all requests share.
+
+        Raises:
+            InvalidRequestError: A request is invalid, or its local picture cannot be read; nothing was written.
+            JournalError: The journal is in use, is no journal, or cannot be written.
+        """
+        items = await _identify(requests, options, skip_invalid=skip_invalid, call="register")
+        log = await anyio.to_thread.run_sync(write_ahead.Journal, self.path)
+        try:
+            registered = _register(log, items, at=time.time())
+            await log.flush()
+        finally:
+            # What could not be written, `flush` has raised.
+            with anyio.CancelScope(shield=True), suppress(JournalError):
+                await anyio.to_thread.run_sync(log.close)
+        return registered
+
+    async def preview(
+        self,
+        requests: Iterable[RequestLike] | AsyncIterable[RequestLike],
+        *,
+        skip_invalid: bool = False,
+        **options: Unpack[VideoOptions],
+    ) -> tuple[Entry, ...]:
+        """The entry that each request has, or would get, in input order; nothing is written or sent.
+
+        A request that the journal does not have gets an entry with the number 0, in the state `NOT_SUBMITTED`. A
+        missing file is a journal without entries. The arguments are those of `register`.
+
+        Raises:
+            InvalidRequestError: A request is invalid, or its local picture cannot be read.
+            JournalError: The journal cannot be read.
+        """
+        items = await _identify(requests, options, skip_invalid=skip_invalid, call="preview")
+        known = await anyio.to_thread.run_sync(self._entries_by_identity)
+        return tuple(
+            known.get(identity)
+            or Entry(
+                number=0,
+                identity=identity,
+                model=request.model,
+                payload=payload_of(request),
+                state=EntryState.NOT_SUBMITTED,
+            )
+            for identity, request in items
+        )
+
+    def _entries_by_identity(self) -> dict[Identity, Entry]:
+        if not os.path.exists(self.path):  # noqa: PTH110 - never raises
+            return {}
+        return {entry.identity: entry for entry in self.entries()}
+
+    @staticmethod
+    def next_step(
+        entry: Entry, *, retry_failed: bool = False, output: str | os.PathLike[str] | None = None
+    ) -> NextStep:
+        """What a batch with these options does first with an entry; it looks at the saved file, and changes nothing.
+
+        Args:
+            entry: From `entries`, `preview` or `register`.
+            retry_failed: As for `generate_many`.
+            output: The folder for the videos, as for `generate_many`.
+        """
+        step = next_step(entry, retry_failed=retry_failed)
+        if step is NextStep.REPORT and entry.state is EntryState.SUCCEEDED and output is not None:
+            return step if saved_file(entry, Path(output).expanduser()) else NextStep.DOWNLOAD
+        return step
+
+
+async def _identify(
+    requests: Iterable[RequestLike] | AsyncIterable[RequestLike],
+    options: Mapping[str, Any],
+    *,
+    skip_invalid: bool,
+    call: str,
+) -> list[tuple[Identity, VideoRequest]]:
+    """Each request with its identity, in input order."""
+    check_options(options, call=call)
+    reader, identifier = InputReader(requests, options, skip_invalid), ItemIdentifier()
+    items = []
+    while (item := await reader.take()) is not None:
+        if item.request is None:
+            continue
+        try:
+            items.append((await identifier.of(item.request), item.request))
+        except InvalidRequestError:
+            if not skip_invalid:
+                raise
+    return items
+
+
+def _register(
+    log: write_ahead.Journal, items: Sequence[tuple[Identity, VideoRequest]], *, at: float
+) -> RegisteredBatch:
+    """Write the entries of a batch and drop those of earlier batches, all in the journal's next group of writes."""
+    numbers = []
+    for identity, request in items:
+        known = log.find(identity)
+        if known is None:
+            payload = _with_absolute_paths(request)
+            number = log.record_intent(identity, model=request.model, payload=payload, at=at, cost_usd=None)
+        else:
+            number = known.number
+        if known is None or known.state is EntryState.DROPPED:
+            log.record_rejected(number, error="")
+        numbers.append(number)
+    dropped, wanted = 0, set(numbers)
+    entries = {}
+    for entry in log.entries():
+        if entry.number in wanted:
+            entries[entry.number] = entry
+        elif entry.state is EntryState.NOT_SUBMITTED:
+            log.end(entry.number, state=EntryState.DROPPED, record=None, error=entry.error)
+            dropped += 1
+    return RegisteredBatch(entries=tuple(entries[number] for number in numbers), dropped=dropped)
+
+
+def _with_absolute_paths(request: VideoRequest) -> dict[str, Any]:
+    """The payload, in which the path of a local picture holds in any working folder."""
+    payload = payload_of(request)
+    return payload | {key: os.path.abspath(path) for key, path in local_pictures(request, payload)}  # noqa: PTH100 - keeps links

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+from contextlib import closing
+from sqlite3 import connect
+
+import pytest
+
+import kling_async
+from kling_async import InvalidRequestError, JournalError, VideoRequest
+from kling_async._engine.batch.item_identifier import ItemIdentifier
+from kling_async._journal import journal as write_ahead
+from kling_async.journal import EntryState, Journal, NextStep, RegisteredBatch
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run.db"
+
+
+@pytest.fixture
+def journal(path):
+    return Journal(path)
+
+
+def requests(*prompts, **options):
+    return [VideoRequest(prompt, **options) for prompt in prompts]
+
+
+def send(journal, number, *, request_id=None, **ending):
+    """What a batch writes for the entry of this number: its submit, and what became of that."""
+    entry = list(journal.entries())[number - 1]
+    with write_ahead.Journal(journal.path) as log:
+        log.record_intent(entry.identity, model=entry.model, payload=entry.payload, at=6.0, cost_usd=None)
+        if request_id is not None:
+            log.record_accepted(number, request_id=request_id, record={"status": "success"})
+        if ending:
+            log.end(number, record=None, error=None, state=ending["state"])
+        if "file" in ending:
+            file = ending["file"]
+            log.save(number, path=str(file), size_bytes=file.stat().st_size, sha256=None)
+
+
+def test_the_package_gives_the_public_journal():
+    assert kling_async.Journal is Journal
+
+
+def test_a_journal_stands_for_its_path_and_opens_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    journal = Journal("~/run.db")
+    assert journal.path == journal.__fspath__() == str(tmp_path / "run.db")
+    assert repr(journal) == f"<Journal {journal.path!r}>"
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(JournalError, match="There is no journal"):
+        journal.entries()
+
+
+async def test_a_new_item_is_registered_as_not_submitted_and_costs_nothing(journal):
+    registered = await journal.register(["a", {"prompt": "b"}], duration=10)
+    entries = tuple(journal.entries())
+    assert registered == RegisteredBatch(entries=entries, dropped=0)
+    assert [entry.request for entry in entries] == requests("a", "b", duration=10)
+    assert {(entry.state, entry.attempts, entry.cost_usd) for entry in entries} == {
+        (EntryState.NOT_SUBMITTED, 0, None)
+    }
+
+
+async def test_an_item_that_the_journal_has_is_left_as_it_is(journal):
+    await journal.register(requests("a"))
+    send(journal, 1, request_id="r1")
+    first, second, third = (await journal.register(requests("a", "a", "b"))).entries
+    assert (first.state, first.request_id) == (EntryState.SUBMITTED, "r1")
+    assert (second.state, third.state) == (EntryState.NOT_SUBMITTED, EntryState.NOT_SUBMITTED)
+    assert [entry.identity.occurrence for entry in journal.entries()] == [0, 1, 0]
+    assert [entry.request_id for entry in journal.entries()] == ["r1", None, None]
+
+
+async def test_registered_entries_stand_in_the_order_of_the_input(journal):
+    await journal.register(requests("a", "b"))
+    registered = await journal.register(requests("b", "c", "a"))
+    assert [entry.payload["prompt"] for entry in registered.entries] == ["b", "c", "a"]
+
+
+async def test_an_unsent_item_of_an_earlier_batch_is_dropped_until_it_is_registered_again(journal):
+    await journal.register(requests("a", "mistake", "bought"))
+    send(journal, 3)
+    assert (await journal.register(requests("a", "b"))).dropped == 1
+    assert [entry.state for entry in journal.entries()] == [
+        EntryState.NOT_SUBMITTED,
+        EntryState.DROPPED,
+        EntryState.INTENDED,
+        EntryState.NOT_SUBMITTED,
+    ]
+    assert (await journal.register(requests("mistake"))).dropped == 2
+    (entry,) = (entry for entry in journal.entries() if entry.state is EntryState.NOT_SUBMITTED)
+    assert (entry.payload, entry.attempts) == ({"prompt": "mistake"}, 0)
+
+
+async def test_a_dropped_item_is_submitted_as_if_it_were_new(journal):
+    await journal.register(requests("a"))
+    await journal.register(requests("b"))
+    send(journal, 1)
+    assert next(journal.entries()).attempts == 1
+    with closing(connect(journal.path)) as connection:
+        assert connection.execute("SELECT count(*) FROM earlier_attempts").fetchone() == (0,)
+
+
+async def test_a_journal_in_use_registers_nothing(journal):
+    with write_ahead.Journal(journal.path), pytest.raises(JournalError, match="is in use"):
+        await journal.register(requests("a"))
+    assert list(journal.entries()) == []
+
+
+async def test_a_batch_that_cannot_be_written_is_an_error_and_unlocks_the_file(journal, monkeypatch):
+    def fail(_store, _changes):
+        raise JournalError("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kling_async._journal.over_sqlite.SqliteStore.commit", fail)
+        with pytest.raises(JournalError, match="The disk is full"):
+            await journal.register(requests("a"))
+    assert len((await journal.register(requests("a"))).entries) == 1
+
+
+async def test_a_local_picture_is_found_from_any_folder(journal, tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(b"cat")
+    monkeypatch.chdir(tmp_path)
+    await journal.register(requests("it moves", image="a.png"))
+    (entry,) = journal.entries()
+    assert entry.payload["image"] == str(tmp_path / "a.png")
+    monkeypatch.chdir("/")
+    assert await ItemIdentifier().claim(entry) == entry.identity
+
+
+@pytest.mark.parametrize("call", ["register", "preview"])
+async def test_an_invalid_item_writes_nothing_unless_it_is_left_out(journal, path, tmp_path, call):
+    (tmp_path / "lost.png").symlink_to("/proc/self/mem")  # a file that is there and cannot be read
+    items = [VideoRequest("it moves", image=str(tmp_path / "lost.png")), {"prompts": "b"}, "a"]
+    with pytest.raises(InvalidRequestError, match="1 of 3 requests are invalid"):
+        await getattr(journal, call)(items)
+    with pytest.raises(InvalidRequestError, match=r"lost\.png' cannot be read"):
+        await getattr(journal, call)(items[:1])
+    assert not path.exists()
+    result = await getattr(journal, call)(items, skip_invalid=True)
+    entries = result if call == "preview" else result.entries
+    assert [entry.payload for entry in entries] == [{"prompt": "a"}]
+
+
+@pytest.mark.parametrize("call", ["register", "preview"])
+async def test_a_wrong_option_names_the_call(journal, call):
+    with pytest.raises(TypeError, match=rf"^{call}\(\).*'durations'"):
+        await getattr(journal, call)(["a"], durations=5)
+
+
+async def test_another_picture_by_the_same_name_is_not_sent_for_the_old_one(journal, tmp_path):
+    picture = tmp_path / "a.png"
+    picture.write_bytes(b"cat")
+    await journal.register(requests("it moves", image=str(picture)))
+    picture.write_bytes(b"dog")
+    (entry,) = journal.entries()
+    with pytest.raises(InvalidRequestError, match=r"a\.png' is another picture than when entry 1"):
+        await ItemIdentifier().claim(entry)
+
+
+async def test_a_picture_of_many_requests_is_read_once(tmp_path):
+    picture = tmp_path / "a.png"
+    picture.write_bytes(b"cat")
+    identities = ItemIdentifier()
+    [request] = requests("it moves", image=str(picture))
+    first = await identities.of(request)
+    picture.unlink()
+    second = await identities.of(request)
+    assert first.fingerprint == second.fingerprint
+    assert (first.occurrence, second.occurrence) == (0, 1)
+
+
+async def test_a_preview_shows_each_entry_and_writes_nothing(journal, path):
+    (new,) = await journal.preview(["a"], duration=10)
+    assert (new.number, new.state, new.request) == (
+        0,
+        EntryState.NOT_SUBMITTED,
+        VideoRequest("a", duration=10),
+    )
+    assert not path.exists()
+    await journal.register(requests("a"))
+    before = path.read_bytes()
+    first, second = await journal.preview(requests("a", "a"))
+    assert (first, second.number, second.identity.occurrence) == (next(journal.entries()), 0, 1)
+    assert path.read_bytes() == before
+
+
+async def test_the_next_step_of_a_made_video_depends_on_its_file(journal, tmp_path):
+    (entry,) = (await journal.register(["a"])).entries
+    assert journal.next_step(entry) is NextStep.SUBMIT
+    video = tmp_path / "videos" / "v.mp4"
+    video.parent.mkdir()
+    video.write_bytes(b"1234")
+    send(journal, 1, request_id="r1", state=EntryState.SUCCEEDED, file=video)
+    (made,) = journal.entries()
+    assert journal.next_step(made) is NextStep.REPORT
+    assert journal.next_step(made, output=video.parent) is NextStep.REPORT
+    assert journal.next_step(made, output=tmp_path) is NextStep.DOWNLOAD
+    video.write_bytes(b"123")
+    assert journal.next_step(made, output=video.parent) is NextStep.DOWNLOAD
+
+
+async def test_a_failed_entry_is_submitted_again_only_on_request(journal):
+    await journal.register(["a"])
+    send(journal, 1, request_id="r1", state=EntryState.FAILED)
+    (failed,) = journal.entries()
+    assert journal.next_step(failed, output=".") is NextStep.REPORT
+    assert journal.next_step(failed, retry_failed=True) is NextStep.SUBMIT
