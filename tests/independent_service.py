@@ -1,22 +1,23 @@
-"""The service once more, written by hand from its contract alone: no code of the package, no HTTP library.
+"""A second fake service, written from the API contract alone, without code of the package and without an HTTP library.
 
     python tests/independent_service.py --port-file FILE
 
-It runs until it is killed, and keeps every job for as long. `GET /control` tells what it has seen; `POST /control`
-takes a JSON object with any of
+The service runs, and keeps every job, until it is killed. `GET /control` returns its counts; `POST /control` takes a
+JSON object with any of these keys:
 
-- `script`: by call, what befalls the next ones: `{"submit": ["drop", null, "500"]}`
-- `chances`: by call and fault, how likely it is: `{"submit": {"drop": 0.1}}`; `seed` seeds the dice
-- `run_time`, `list_delay`, `latency` (of any call), `media_time` (of a download): seconds, more or less
-- `media_bytes`; `rows`: most rows of a page; `ranges`: bool
+- `script`: by call, the faults of the next calls: `{"submit": ["drop", null, "500"]}`
+- `probabilities`: by call, the probability of each fault: `{"submit": {"drop": 0.1}}`; `seed`: the seed of random numbers
+- `run_time`, `list_delay`, `latency` (of any call), `media_time` (of a download): seconds, partly random
+- `media_bytes`; `rows`: the most rows of a page; `ranges`: bool
 
-Calls are `submit`, `status`, `list`, `media`. Each fault strikes after the call has taken effect, but for `refuse`:
+Calls are `submit`, `status`, `list` and `media`. Every fault but `refuse` comes after the call has taken effect:
 
-- `500`, `502`, `503`, `404`, `429`, `408`: that answer instead; `refuse` a 503 of a call that has no effect
-- `drop`: a reset; `stall`: silence until the caller leaves; `half`: half of the body, then the end
-- `word`: a status that nobody knows; `twice`: the answer, and the same once more
-- `cut:0.3`: that share of the body, then a reset; `long`, `short`: a Content-Length that is 10 off
-- `away:URL`: a redirect to that address
+- `500`, `502`, `503`, `404`, `429`, `408`: this status instead of the reply
+- `refuse`: a 503, and the call has no effect
+- `drop`: a reset; `stall`: no reply until the client leaves; `half`: half of the body, then an orderly close
+- `unknown_status`: a status that is not documented; `duplicate`: the reply, then the same reply again
+- `cut:0.3`: this share of the body, then a reset; `long`, `short`: a Content-Length that is wrong by 10
+- `redirect:URL`: a redirect to this URL
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Job:
 
 
 @dataclass
-class Answer:
+class Reply:
     status: int
     body: bytes
     content_type: str = "application/json"
@@ -75,8 +76,8 @@ class Call:
     body: bytes
 
 
-def content_of(request_id: str, size_bytes: int) -> bytes:
-    """The bytes of a job's video; no other job has them."""
+def video_bytes(request_id: str, size_bytes: int) -> bytes:
+    """The bytes of a job's video, different for each job."""
     return hashlib.shake_256(request_id.encode()).digest(size_bytes)
 
 
@@ -84,15 +85,15 @@ def content_of(request_id: str, size_bytes: int) -> bytes:
 class Service:
     jobs: dict[str, Job] = field(default_factory=dict)
     posts: Counter[str] = field(default_factory=Counter)
-    """By prompt, every POST that was taken."""
+    """By prompt, the accepted POSTs."""
     calls: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     in_flight: Counter[str] = field(default_factory=Counter)
-    """Calls that are being answered."""
+    """Open calls, by kind."""
     media: list[dict[str, str]] = field(default_factory=list)
-    """The headers of every call of the storage."""
+    """The request headers of every media call."""
     script: dict[str, list[str | None]] = field(default_factory=dict)
-    chances: dict[str, dict[str, float]] = field(default_factory=dict)
+    probabilities: dict[str, dict[str, float]] = field(default_factory=dict)
     run_time: float = 0.1
     latency: float = 0.0
     list_delay: float = 0.0
@@ -100,16 +101,16 @@ class Service:
     media_bytes: int = 100_000
     rows: int = 50
     ranges: bool = True
-    dice: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311
+    rng: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311
 
-    def control(self, call: Call) -> Answer:
+    def handle_control(self, call: Call) -> Reply:
         if call.method == "POST":
-            told = json.loads(call.body)
-            if "seed" in told:
-                self.dice.seed(told.pop("seed"))
-            for name, value in told.items():
+            settings = json.loads(call.body)
+            if "seed" in settings:
+                self.rng.seed(settings.pop("seed"))
+            for name, value in settings.items():
                 setattr(self, name, value)
-        seen = {
+        counts = {
             "posts": self.posts,
             "calls": self.calls,
             "faults": self.faults,
@@ -120,43 +121,43 @@ class Service:
                 for job in self.jobs.values()
             ],
         }
-        return as_json(200, seen)
+        return json_reply(200, counts)
 
     def next_fault(self, kind: str) -> str | None:
         if self.script.get(kind):
             return self.script[kind].pop(0)
-        roll = self.dice.random()
-        for fault, chance in self.chances.get(kind, {}).items():
-            roll -= chance
-            if roll < 0:
+        number = self.rng.random()
+        for fault, probability in self.probabilities.get(kind, {}).items():
+            number -= probability
+            if number < 0:
                 return fault
         return None
 
-    def answer(self, call: Call) -> Answer:
+    def make_reply(self, call: Call) -> Reply:
         if call.kind != "media" and not call.headers.get("authorization", "").startswith("Bearer "):
-            return as_json(401, {"error": "token signature is invalid"})
+            return json_reply(401, {"error": "token signature is invalid"})
         if call.kind == "submit":
-            return self.accept(json.loads(call.body))
+            return self.accept_submit(json.loads(call.body))
         if call.kind == "status":
             job = self.jobs.get(unquote(call.path.rpartition("/")[2]))
-            return as_json(200, self.record(job, call)) if job else as_json(*STATUSES["404"])
+            return json_reply(200, self.make_record(job, call)) if job else json_reply(*STATUSES["404"])
         if call.kind == "list":
-            return self.listed(call)
+            return self.list_jobs(call)
         if call.kind == "media":
-            return self.video(call)
-        return as_json(404, {"error": "no such call"})
+            return self.get_video(call)
+        return json_reply(404, {"error": "no such call"})
 
-    def accept(self, body: dict) -> Answer:
+    def accept_submit(self, body: dict) -> Reply:
         self.posts[body["payload"]["prompt"]] += 1
         now = time.time()
-        ends_at = now + self.run_time * (0.5 + self.dice.random())
+        ends_at = now + self.run_time * (0.5 + self.rng.random())
         job = Job(str(uuid.uuid4()), body["model"], body["payload"], now, ends_at, self.media_bytes)
         self.jobs[job.request_id] = job
         stamps = dict.fromkeys(("created_at", "updated_at", "queued_at"), int(now))
-        told = {"request_id": job.request_id, "model": job.model, "status": "dispatched", **stamps}
-        return as_json(200, told)
+        record = {"request_id": job.request_id, "model": job.model, "status": "dispatched", **stamps}
+        return json_reply(200, record)
 
-    def record(self, job: Job, call: Call) -> dict:
+    def make_record(self, job: Job, call: Call) -> dict:
         now = time.time()
         is_done = now >= job.ends_at
         url = f"http://{call.headers['host']}/bucket/{quote(job.request_id, safe='')}.mp4"
@@ -175,46 +176,50 @@ class Service:
             "queued_at": int(job.accepted_at),
         }
 
-    def listed(self, call: Call) -> Answer:
+    def list_jobs(self, call: Call) -> Reply:
         if "model_id" not in call.query:
-            return as_json(400, {"error": "model_id is required"})
-        shown = time.time() - self.list_delay
-        rows = [job for job in self.jobs.values() if job.accepted_at <= shown]
+            return json_reply(400, {"error": "model_id is required"})
+        newest = time.time() - self.list_delay
+        rows = [job for job in self.jobs.values() if job.accepted_at <= newest]
         rows = [job for job in reversed(rows) if job.model == call.query["model_id"][0]]
         offset = int(call.query.get("offset", ["0"])[0])
         limit = min(int(call.query.get("limit", ["10"])[0]), self.rows)
         page = rows[offset : offset + limit]
         has_more = offset + len(page) < len(rows)
-        return as_json(
+        return json_reply(
             200,
-            {"requests": [self.record(job, call) for job in page], "total": len(rows), "has_more": has_more},
+            {
+                "requests": [self.make_record(job, call) for job in page],
+                "total": len(rows),
+                "has_more": has_more,
+            },
         )
 
-    def video(self, call: Call) -> Answer:
+    def get_video(self, call: Call) -> Reply:
         self.media.append(call.headers)
         job = self.jobs.get(unquote(call.path.rpartition("/")[2].removesuffix(".mp4")))
         if job is None or time.time() < job.ends_at:
-            return Answer(404, b"<Error><Code>NoSuchKey</Code></Error>", "application/xml")
-        whole = content_of(job.request_id, job.size_bytes)
+            return Reply(404, b"<Error><Code>NoSuchKey</Code></Error>", "application/xml")
+        whole = video_bytes(job.request_id, job.size_bytes)
         etag = f'"{hashlib.md5(whole, usedforsecurity=False).hexdigest()}"'
         asked = call.headers.get("range", "")
         if not self.ranges or not asked or call.headers.get("if-range", etag) != etag:
-            return Answer(200, whole, "video/mp4", {"ETag": etag})
+            return Reply(200, whole, "video/mp4", {"ETag": etag})
         first, _, last = asked.removeprefix("bytes=").partition("-")
         start, stop = int(first), min(int(last) + 1 if last else len(whole), len(whole))
         if start >= len(whole):
-            return Answer(416, b"", "video/mp4", {"Content-Range": f"bytes */{len(whole)}"})
-        told = {"ETag": etag, "Content-Range": f"bytes {start}-{stop - 1}/{len(whole)}"}
-        return Answer(206, whole[start:stop], "video/mp4", told)
+            return Reply(416, b"", "video/mp4", {"Content-Range": f"bytes */{len(whole)}"})
+        headers = {"ETag": etag, "Content-Range": f"bytes {start}-{stop - 1}/{len(whole)}"}
+        return Reply(206, whole[start:stop], "video/mp4", headers)
 
 
-def as_json(status: int, value: object) -> Answer:
+def json_reply(status: int, value: object) -> Reply:
     if isinstance(value, str):
-        return Answer(status, value.encode(), "text/html")
-    return Answer(status, json.dumps(value).encode())
+        return Reply(status, value.encode(), "text/html")
+    return Reply(status, json.dumps(value).encode())
 
 
-def kind_of(method: str, path: str) -> str:
+def call_kind(method: str, path: str) -> str:
     if path == "/control":
         return "control"
     if path.startswith("/bucket/"):
@@ -231,80 +236,82 @@ async def read_call(reader: asyncio.StreamReader) -> Call:
     headers = {name.strip().lower(): value.strip() for name, _, value in lines}
     body = await reader.readexactly(int(headers.get("content-length", "0")))
     parts = urlsplit(target)
-    return Call(kind_of(method, parts.path), method, parts.path, parse_qs(parts.query), headers, body)
+    return Call(call_kind(method, parts.path), method, parts.path, parse_qs(parts.query), headers, body)
 
 
-def in_bytes(answer: Answer, *, length: int | None = None) -> bytes:
+def encode_reply(reply: Reply, *, length: int | None = None) -> bytes:
     lines = [
-        f"HTTP/1.1 {answer.status} X",
-        f"Content-Type: {answer.content_type}",
-        f"Content-Length: {len(answer.body) if length is None else length}",
-        *(f"{name}: {value}" for name, value in answer.headers.items()),
+        f"HTTP/1.1 {reply.status} X",
+        f"Content-Type: {reply.content_type}",
+        f"Content-Length: {len(reply.body) if length is None else length}",
+        *(f"{name}: {value}" for name, value in reply.headers.items()),
     ]
-    return "\r\n".join([*lines, "", ""]).encode() + answer.body
+    return "\r\n".join([*lines, "", ""]).encode() + reply.body
 
 
-async def say(
-    writer: asyncio.StreamWriter, reader: asyncio.StreamReader, answer: Answer, fault: str | None
+async def send_reply(
+    writer: asyncio.StreamWriter, reader: asyncio.StreamReader, reply: Reply, fault: str | None
 ) -> bool:
-    """Answer as the fault wants it; whether the connection is kept."""
+    """Send the reply under the fault; True if the connection stays open."""
     name, _, value = (fault or "").partition(":")
     if name == "stall":
         await reader.read()
     elif name == "drop":
-        reset(writer)
+        reset_on_close(writer)
     elif name in {"half", "cut"}:
         share = 0.5 if name == "half" else float(value)
-        cut = Answer(
-            answer.status, answer.body[: int(len(answer.body) * share)], answer.content_type, answer.headers
+        cut = Reply(
+            reply.status, reply.body[: int(len(reply.body) * share)], reply.content_type, reply.headers
         )
-        writer.write(in_bytes(cut, length=len(answer.body)))
+        writer.write(encode_reply(cut, length=len(reply.body)))
         await writer.drain()
         if name == "cut":
-            reset(writer)
+            reset_on_close(writer)
     elif name in {"long", "short"}:
-        off = 10 if name == "long" else -10
-        writer.write(in_bytes(answer, length=len(answer.body) + off))
+        difference = 10 if name == "long" else -10
+        writer.write(encode_reply(reply, length=len(reply.body) + difference))
         await writer.drain()
     else:
-        writer.write(in_bytes(changed(answer, name, value)) * (2 if name == "twice" else 1))
+        writer.write(encode_reply(change_reply(reply, name, value)) * (2 if name == "duplicate" else 1))
         await writer.drain()
         return True
     return False
 
 
-def reset(writer: asyncio.StreamWriter) -> None:
-    """Have the connection end with a reset once it is closed."""
+def reset_on_close(writer: asyncio.StreamWriter) -> None:
+    """Make the next close of the connection a TCP reset."""
     linger = struct.pack("ii", 1, 0)
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
 
-def changed(answer: Answer, name: str, value: str) -> Answer:
-    """What a fault makes of an answer that is said as it is otherwise."""
+def change_reply(reply: Reply, name: str, value: str) -> Reply:
+    """The reply under a fault that changes its content."""
     if name in STATUSES:
-        return as_json(*STATUSES[name])
-    if name == "away":
-        return Answer(302, b"", headers={"Location": value})
-    if name == "word":
-        answer.body = answer.body.replace(b'"status": "processing"', b'"status": "polishing"')
-    return answer
+        return json_reply(*STATUSES[name])
+    if name == "redirect":
+        return Reply(302, b"", headers={"Location": value})
+    if name == "unknown_status":
+        reply.body = reply.body.replace(b'"status": "processing"', b'"status": "polishing"')
+    return reply
 
 
-async def converse(service: Service, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def serve_connection(
+    service: Service, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     try:
-        is_kept = True
-        while is_kept:
+        is_open = True
+        while is_open:
             call = await read_call(reader)
             if call.kind == "control":
-                writer.write(in_bytes(service.control(call)))
+                writer.write(encode_reply(service.handle_control(call)))
                 continue
             service.in_flight[call.kind] += 1
             try:
-                is_kept = await serve_call(service, call, reader, writer)
+                is_open = await serve_call(service, call, reader, writer)
             finally:
                 service.in_flight[call.kind] -= 1
     except (asyncio.IncompleteReadError, ConnectionError):
-        pass  # the caller left, or was killed
+        pass  # the client left or was killed
     finally:
         writer.close()
 
@@ -312,23 +319,23 @@ async def converse(service: Service, reader: asyncio.StreamReader, writer: async
 async def serve_call(
     service: Service, call: Call, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> bool:
-    """Answer one call; it takes effect somewhere within its latency."""
+    """Reply to one call; True if the connection stays open. The call takes effect at a random time within its latency."""
     fault = service.next_fault(call.kind)
     service.calls[call.kind] += 1
     if fault:
         service.faults[f"{call.kind} {fault}"] += 1
-    before, after = (service.latency * service.dice.random() for _ in range(2))
+    before, after = (service.latency * service.rng.random() for _ in range(2))
     await asyncio.sleep(before)
-    answer = service.answer(call) if fault != "refuse" else as_json(*STATUSES["refuse"])
+    reply = service.make_reply(call) if fault != "refuse" else json_reply(*STATUSES["refuse"])
     await asyncio.sleep(after)
     if call.kind == "media" and fault is None and service.media_time:
-        return await dripped(writer, answer, service.media_time * service.dice.random())
-    return await say(writer, reader, answer, fault)
+        return await send_slowly(writer, reply, service.media_time * service.rng.random())
+    return await send_reply(writer, reader, reply, fault)
 
 
-async def dripped(writer: asyncio.StreamWriter, answer: Answer, seconds: float) -> bool:
-    """Say an answer in ten pieces over some time."""
-    whole = in_bytes(answer)
+async def send_slowly(writer: asyncio.StreamWriter, reply: Reply, seconds: float) -> bool:
+    """Send a reply in ten pieces over this time."""
+    whole = encode_reply(reply)
     size = len(whole) // 10 + 1
     for start in range(0, len(whole), size):
         writer.write(whole[start : start + size])
@@ -340,11 +347,11 @@ async def dripped(writer: asyncio.StreamWriter, answer: Answer, seconds: float) 
 async def serve(port_file: Path) -> None:
     service = Service()
     server = await asyncio.start_server(
-        lambda reader, writer: converse(service, reader, writer), "127.0.0.1", 0, backlog=1024
+        lambda reader, writer: serve_connection(service, reader, writer), "127.0.0.1", 0, backlog=1024
     )
-    fresh = port_file.with_name(port_file.name + ".new")
-    fresh.write_text(str(server.sockets[0].getsockname()[1]))
-    fresh.replace(port_file)
+    temporary = port_file.with_name(port_file.name + ".new")
+    temporary.write_text(str(server.sockets[0].getsockname()[1]))
+    temporary.replace(port_file)
     await server.serve_forever()
 
 

@@ -1,4 +1,4 @@
-"""Everything that the emulator can do wrong, over real sockets, against the client."""
+"""The client against every named fault of the emulator, and against random ones, over real sockets."""
 
 from __future__ import annotations
 
@@ -31,15 +31,13 @@ ACCEPTING = {
     and not isinstance(action, Redirect)
     and action != DuplicateReply(0.02)
 }
-"""What leaves a job behind. Bytes that come again while the next call waits for its own are another's answer to it."""
-LIES = {"x", "?", "\0\u202e\x1b[31m</script>"}
-"""Ids of jobs that are not there, which nobody can see through before asking for them."""
-
-
-UNSEEN = "half a body that looks whole"
-"""A storage that lies about the length of a video, and has its digest wrong as well, is believed."""
-UNBOUGHT = {ResultState.AMBIGUOUS, ResultState.NOT_SUBMITTED, ResultState.FAILED}
-"""What may be said of an item that the service accepted no job for, or none that was not throttled."""
+"""Actions after which the service has the job. A late duplicate is left out: the next call would take it for its own reply."""
+WRONG_IDS = {"x", "?", "\0\u202e\x1b[31m</script>"}
+"""Ids of submit replies for which the service has no job. The client learns this only when it polls."""
+UNDETECTED = "half of the body with a matching length"
+"""The client cannot detect a storage whose length and digest match a truncated video."""
+WITHOUT_JOB = {ResultState.AMBIGUOUS, ResultState.NOT_SUBMITTED, ResultState.FAILED}
+"""States of an item without an accepted job, or with a throttled one."""
 
 
 def client_of(emulator, *, wait_timeout=20.0):
@@ -54,12 +52,12 @@ def client_of(emulator, *, wait_timeout=20.0):
 
 
 async def batch_of(emulator, names, *, wait_timeout=20.0, **options):
-    """One job for each of these faults, all of them at once."""
+    """A batch with one job for each fault, all in flight at once."""
     async with client_of(emulator, wait_timeout=wait_timeout) as client:
         return await client.generate_many(names, max_concurrency=len(names), progress=False, **options)
 
 
-async def test_no_answer_to_a_status_call_ends_a_wait():
+async def test_no_reply_to_a_status_call_ends_a_wait():
     faults = [Fault("status", action, job=number) for number, action in enumerate(EVERYTHING.values(), 1)]
     async with Emulator(attrs.evolve(FAST, faults=faults)) as emulator:
         batch = await batch_of(emulator, list(EVERYTHING))
@@ -68,19 +66,19 @@ async def test_no_answer_to_a_status_call_ends_a_wait():
     assert emulator.stats.requests["submit"] == len(batch)
 
 
-async def test_every_job_whose_submit_was_answered_oddly_has_its_owner():
+async def test_every_job_with_a_faulty_submit_reply_is_matched_to_its_item():
     faults = [Fault("submit", action, nth=number) for number, action in enumerate(ACCEPTING.values(), 1)]
     async with Emulator(attrs.evolve(FAST, faults=faults)) as emulator:
         batch = await batch_of(emulator, list(ACCEPTING), wait_timeout=5.0)
 
-    assert {result.job.request_id for result in batch if not result.ok} == LIES
+    assert {result.job.request_id for result in batch if not result.ok} == WRONG_IDS
     assert all(result.job.payload["prompt"] == result.request.prompt for result in batch if result.ok)
     assert emulator.stats.requests["submit"] == len(batch)
 
 
-async def storm_over(seed):
-    """A batch in a storm: its results, and the jobs that were accepted."""
-    prompts = [f"storm {seed}, prompt {number}" for number in range(30)]
+async def run_with_random_faults(seed):
+    """A batch under random faults: its results, and the accepted jobs."""
+    prompts = [f"seed {seed}, prompt {number}" for number in range(30)]
     async with (
         Emulator(random_faults(seed, settings=FAST)) as emulator,
         client_of(emulator, wait_timeout=3.0) as client,
@@ -91,16 +89,16 @@ async def storm_over(seed):
 
 
 @pytest.mark.slow
-async def test_no_storm_has_a_prompt_bought_twice_or_a_batch_not_end():
-    for batch, accepted in await asyncio.gather(*map(storm_over, range(6))):
+async def test_under_random_faults_a_batch_ends_and_buys_no_prompt_twice():
+    for batch, accepted in await asyncio.gather(*map(run_with_random_faults, range(6))):
         bought = Counter(job.payload["prompt"] for job in accepted if job.error != RATE_LIMITED)
         for result in batch:
             assert bought[result.request.prompt] <= 1
-            assert bought[result.request.prompt] == 1 or result.state in UNBOUGHT
+            assert bought[result.request.prompt] == 1 or result.state in WITHOUT_JOB
             assert isinstance(result.error, KlingError | None)
 
 
-async def test_every_video_is_whole_or_is_not_there(tmp_path):
+async def test_every_video_is_whole_or_absent(tmp_path):
     faults = [Fault("media", action, job=number) for number, action in enumerate(ACTIONS.values(), 1)]
     async with Emulator(attrs.evolve(FAST, faults=faults)) as emulator, aiohttp.ClientSession() as session:
         batch = await batch_of(emulator, ["the same"] * len(ACTIONS), output=tmp_path)
@@ -113,4 +111,4 @@ async def test_every_video_is_whole_or_is_not_there(tmp_path):
                 wrong[name_of[result.job.request_id]] = str(result.error)
 
     assert {result.state for result in batch} == {ResultState.SUCCEEDED}
-    assert {name for name, error in wrong.items() if error == "None"} <= {UNSEEN}
+    assert {name for name, error in wrong.items() if error == "None"} <= {UNDETECTED}

@@ -20,10 +20,10 @@ CLIENT = """\
 from kling_async import KlingClient
 from kling_async.emulator import Emulator, EmulatorSettings, JobScript
 
-def fate(number, payload):
+def choose_script(number, payload):
     return JobScript(ending="failed", error="The prompt was refused.") if number == 6 else None
 
-emulator = Emulator(EmulatorSettings(time_scale=40, workers=4, script=fate))
+emulator = Emulator(EmulatorSettings(time_scale=40, workers=4, script=choose_script))
 await emulator.start()
 client = KlingClient("any-key", base_url=emulator.url)
 """

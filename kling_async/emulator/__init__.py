@@ -1,10 +1,10 @@
-"""A local service that speaks the API of GMI Cloud's request queue, for trying, testing and measuring at no cost.
+"""A local service with the API of GMI Cloud's request queue, to try, test and measure your code at no cost.
 
     async with Emulator(EmulatorSettings(time_scale=600)) as emulator:
         client = KlingClient("any-key", base_url=emulator.url)
 
-It queues, renders, fails and finishes jobs on its own clock, serves real MP4 and JPEG files, and injects faults on
-request. Importing it is cheap; aiohttp, PyAV and Pillow are imported when one is started.
+It queues, runs, fails and finishes jobs on its own clock, serves real MP4 and JPEG files, and injects the faults that
+you set. The import is cheap: aiohttp, PyAV and Pillow are imported when an emulator starts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The service as an `aiohttp.web` application: each handler reads a call, asks the rooms beside, words the answer."""
+"""The service as an `aiohttp.web` application: one handler for each call of the API."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from kling_async.emulator.storage import (
 )
 
 PREFIX = "/api/v1/ie/requestqueue/apikey"
-"""Where the queue lives on the host."""
+"""Path of the queue on the host."""
 
 _MAX_BODY_BYTES = 128 * 2**20
 
@@ -37,15 +37,15 @@ RouteHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Service:
-    """The handlers of one emulated service, and the state between them.
+    """The handlers of one emulated service, and the state that they share.
 
     Args:
-        settings: what it is told.
-        queue: its jobs.
-        faults: what goes wrong.
-        calls: where calls are counted.
+        settings: the settings of the emulator.
+        queue: the jobs of the service.
+        faults: the faults that calls meet.
+        calls: counts the calls.
         clock: the time in Unix seconds.
-        start_outage: refuses all connections for so many real seconds.
+        start_outage: refuses all connections for this many real seconds.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Service:
         start_outage: Callable[[float], None],
     ) -> None:
         self._settings = settings
+        self._format = settings.response_format
         self._queue = queue
         self._faults = faults
         self._calls = calls
@@ -68,7 +69,7 @@ class Service:
         self._media_cache = MediaCache(cache_bytes=settings.media_cache_bytes)
 
     def application(self) -> web.Application:
-        """The service with all its routes, ready to be run."""
+        """A new application with all routes of the service."""
         app = web.Application(client_max_size=_MAX_BODY_BYTES)
         routes: tuple[tuple[str, str, Operation, Handler], ...] = (
             ("POST", f"{PREFIX}/requests", "submit", self._submit),
@@ -79,20 +80,20 @@ class Service:
             ("POST", f"{PREFIX}/upload-url", "upload", self._create_upload_url),
         )
         for method, path, operation, handler in routes:
-            app.router.add_route(method, path, self._handle_route(operation, self._require_key(handler)))
+            app.router.add_route(method, path, self._make_route(operation, self._require_key(handler)))
         uploads, media = (
             "/{bucket}/uploads/{name}",
             "/{bucket}/user-assests/{org}/{request_id}.{extension:mp4|jpg}",
         )
-        app.router.add_put(uploads, self._handle_route("store", self._store_upload))
-        app.router.add_get(uploads, self._handle_route("media", self._get_upload))
-        app.router.add_get(media, self._handle_route("media", self._get_media))
+        app.router.add_put(uploads, self._make_route("store", self._store_upload))
+        app.router.add_get(uploads, self._make_route("media", self._get_upload))
+        app.router.add_get(media, self._make_route("media", self._get_media))
         return app
 
-    def _handle_route(self, operation: Operation, handler: Handler) -> RouteHandler:
-        """A handler whose calls are counted, met by faults, and answered also when they are refused."""
+    def _make_route(self, operation: Operation, handler: Handler) -> RouteHandler:
+        """A handler that counts its calls, applies faults to them, and turns refusals into replies."""
 
-        async def honest(request: web.Request) -> web.Response:
+        async def reply(request: web.Request) -> web.Response:
             try:
                 return await handler(request)
             except RefusedError as refusal:
@@ -104,16 +105,16 @@ class Service:
                     text=error.xml, status=error.status, headers=error.headers, content_type="application/xml"
                 )
 
-        async def door(request: web.Request) -> web.StreamResponse:
+        async def handle(request: web.Request) -> web.StreamResponse:
             with self._calls.track_call(operation, has_credentials="Authorization" in request.headers):
                 job = self._queue.find(request.match_info.get("request_id", ""))
                 action = self._faults.next_action(operation, job=job.number if job else None)
-                return await apply_fault(action, request, honest, start_outage=self._start_outage)
+                return await apply_fault(action, request, reply, start_outage=self._start_outage)
 
-        return door
+        return handle
 
     def _require_key(self, handler: Handler) -> Handler:
-        async def guarded(request: web.Request) -> web.Response:
+        async def check_key(request: web.Request) -> web.Response:
             scheme, _, key = request.headers.get("Authorization", "").partition(" ")
             allowed, refused = self._settings.api_keys, self._settings.refused_keys
             if scheme.lower() != "bearer" or not key.strip():
@@ -122,10 +123,10 @@ class Service:
                 raise RefusedError(401, "invalid api key")
             return await handler(request)
 
-        return guarded
+        return check_key
 
     async def _submit(self, request: web.Request) -> web.Response:
-        body = await _json_object(request)
+        body = await _read_json_object(request)
         model_id, payload = body.get("model"), body.get("payload")
         if not isinstance(model_id, str) or not isinstance(payload, dict):
             raise RefusedError(400, "model must be a string and payload an object")
@@ -142,50 +143,47 @@ class Service:
             organization_id=request.headers.get("X-Organization-ID"),
             rejection=model.find_error(payload) or self._find_missing_upload(request, payload),
         )
-        told = make_submit_reply(
-            job,
-            now=now,
-            response_format=self._settings.response_format,
-            storage_url=self._storage_url(request),
+        return web.json_response(
+            make_submit_reply(
+                job, now=now, response_format=self._format, storage_url=self._storage_url(request)
+            )
         )
-        return web.json_response(told)
 
     def _find_missing_upload(self, request: web.Request, payload: Mapping[str, Any]) -> str | None:
-        """The service's words when an input is said to lie in its own storage and does not."""
+        """The error of the service if the payload has an upload URL without an uploaded file, or None."""
         uploads = f"{self._storage_url(request)}/{BUCKET}/uploads/"
-        lost = (
-            value
+        is_missing = any(
+            isinstance(value, str)
+            and value.startswith(uploads)
+            and not self._uploads.get(urlsplit(value).path)
             for value in payload.values()
-            if isinstance(value, str) and value.startswith(uploads) and not self._uploads.get(_path_of(value))
         )
-        return "Failed to download media" if next(lost, None) else None
+        return "Failed to download media" if is_missing else None
 
     async def _get_job(self, request: web.Request) -> web.Response:
         job = self._queue.find(request.match_info["request_id"])
         if job is None:
             raise RefusedError(404, "Request not found")
-        told = make_record(
-            job,
-            now=self._clock(),
-            response_format=self._settings.response_format,
-            storage_url=self._storage_url(request),
+        return web.json_response(
+            make_record(
+                job, now=self._clock(), response_format=self._format, storage_url=self._storage_url(request)
+            )
         )
-        return web.json_response(told)
 
     async def _list_jobs(self, request: web.Request) -> web.Response:
         model = request.query.get("model_id")
-        if model is None and self._settings.response_format.list_needs_model:
+        if model is None and self._format.list_needs_model:
             raise RefusedError(400, "model_id is required")
-        told = make_page(
+        page = make_page(
             self._queue.of_model(model),
             now=self._clock(),
             limit=_row_count(request, "limit"),
             offset=_row_count(request, "offset") or 0,
-            delay=self._settings.response_format.list_delay / self._settings.time_scale,
-            response_format=self._settings.response_format,
+            delay=self._format.list_delay / self._settings.time_scale,
+            response_format=self._format,
             storage_url=self._storage_url(request),
         )
-        return web.json_response(told)
+        return web.json_response(page)
 
     async def _list_models(self, _request: web.Request) -> web.Response:
         return web.json_response({"model_ids": list(MODELS)})
@@ -198,7 +196,7 @@ class Service:
         return web.json_response(MODELS[model_id].describe() | {"org_id": organization})
 
     async def _create_upload_url(self, request: web.Request) -> web.Response:
-        file_type = (await _json_object(request)).get("file_type")
+        file_type = (await _read_json_object(request)).get("file_type")
         if not isinstance(file_type, str) or file_type not in UPLOAD_TYPES:
             raise RefusedError(400, f"file_type must be one of {', '.join(UPLOAD_TYPES)}")
         path, query = self._uploads.sign(file_type, now=self._service_time())
@@ -223,16 +221,16 @@ class Service:
 
     async def _get_media(self, request: web.Request) -> web.Response:
         job = self._queue.find(request.match_info["request_id"])
-        is_there = job is not None and job.status_at(now=self._clock())[0] is Status.SUCCESS
-        if job is None or not is_there or job.organization_id != request.match_info["org"]:
+        is_finished = job is not None and job.status_at(now=self._clock())[0] is Status.SUCCESS
+        if job is None or not is_finished or job.organization_id != request.match_info["org"]:
             raise NO_SUCH_KEY
         file = await self._media_cache.get(request.match_info["extension"], Clip.from_payload(job.payload))
         return self._serve_file(request, file)
 
     def _serve_file(self, request: web.Request, file: StoredFile) -> web.Response:
-        """The file, or the part of it that the call asks for."""
+        """The file, or the range of it that the call requests."""
         headers = {"Content-Type": file.content_type, "ETag": file.etag}
-        if not self._settings.response_format.ranges:
+        if not self._format.ranges:
             return web.Response(body=file.content, headers=headers)
         headers["Accept-Ranges"] = "bytes"
         size = len(file.content)
@@ -257,8 +255,8 @@ class Service:
         return self._clock() * self._settings.time_scale
 
 
-async def _json_object(request: web.Request) -> dict[str, Any]:
-    """The call's body, which must be one JSON object of numbers that JSON knows."""
+async def _read_json_object(request: web.Request) -> dict[str, Any]:
+    """The body of the call, which must be one JSON object without NaN and infinity."""
     try:
         body = json.loads(await request.read(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
@@ -269,18 +267,14 @@ async def _json_object(request: web.Request) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not valid JSON")
 
 
 def _row_count(request: web.Request, name: str) -> int | None:
-    """A query parameter that counts rows, or None where it is absent."""
+    """A query parameter that counts rows, or None if it is absent."""
     text = request.query.get(name)
     if text is None:
         return None
     if not (text.isascii() and text.isdecimal()):
         raise RefusedError(400, f"{name} must be a number of rows, not {text!r}")
     return int(text)
-
-
-def _path_of(url: str) -> str:
-    return urlsplit(url).path

@@ -1,4 +1,4 @@
-"""What a service has seen, counted as it goes and given out as a value."""
+"""Counts of calls, and `Stats`: a copy of all counts at one moment."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from kling_async.emulator.service_queue import Job
 
 @attrs.frozen(kw_only=True)
 class Stats:
-    """What a service has seen until one moment."""
+    """The counts of an emulator at one moment."""
 
     requests: Counter[Operation]
-    """Calls by operation, also those that were refused or hit by a fault."""
+    """Calls by operation, including refused calls and calls that a fault hit."""
     max_concurrent_calls: Counter[Operation]
-    """Most calls of each operation that were being answered at the same time."""
+    """By operation, the most calls that were open at the same time."""
     accepted: tuple[Job, ...]
-    """Every submit that was taken, and so paid for, in order."""
+    """Every accepted, and so paid, submit, in order."""
     jobs_in_flight: int
-    """Jobs accepted and not final."""
+    """Jobs that are accepted and not final."""
     max_jobs_in_flight: int
-    """Most jobs that were alive at the same time."""
+    """The most jobs that were in flight at the same time."""
     credentials_at_storage: int
-    """Calls to media and upload addresses that carried an Authorization header; a good client makes none."""
+    """Calls to media and upload URLs with an Authorization header. A correct client makes none."""
 
 
 class CallCounter:
@@ -41,7 +41,7 @@ class CallCounter:
 
     @contextmanager
     def track_call(self, operation: Operation, *, has_credentials: bool) -> Iterator[None]:
-        """Count one call, and have it in flight until the block ends."""
+        """Count one call, as open until the block ends."""
         self.requests[operation] += 1
         self._in_flight[operation] += 1
         self.max_concurrent_calls[operation] = max(

@@ -1,7 +1,6 @@
-"""Faults as values: which call is hit, and what befalls it. Nothing here touches a socket.
+"""Faults as values: which calls they hit, and what they do to them. Nothing here touches a socket.
 
-A `Fault` says which calls it hits by counting them, or by a probability that follows from a seed. So a schedule is
-exact and repeats, whether it was written by hand or drawn at random.
+A `Fault` chooses calls by their number, or at random from a seed. Both repeat exactly.
 """
 
 from __future__ import annotations
@@ -14,52 +13,55 @@ import attrs
 from attrs.validators import and_, ge, in_, le, optional
 
 Operation = Literal["submit", "status", "list", "models", "upload", "store", "media"]
-"""A kind of call: `models` is the listing and one model, `upload` asks for a URL and `store` puts the bytes there."""
+"""A kind of call. `models` lists the models or describes one, `upload` requests an upload URL, `store` PUTs a file to
+that URL, and `media` downloads a file."""
 
-_one_or_more: Callable[[object, attrs.Attribute[Any], Any], None] = optional(ge(1))
-_share = and_(ge(0.0), le(1.0))
+ONE_OR_MORE: Callable[[object, attrs.Attribute[Any], Any], None] = optional(ge(1))
+"""Validates a number from 1, or None."""
+SHARE = and_(ge(0.0), le(1.0))
+"""Validates a number from 0 to 1."""
 
 
-def _names(names: Iterable[str]) -> tuple[str, ...]:
+def _to_tuple(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
 @attrs.frozen
 class Reply:
-    """Answer this instead of the truth."""
+    """Sends this reply in place of the real one."""
 
     status: int = 200
     body: bytes | str | Mapping[str, Any] | list[Any] = b""
-    """Bytes and text are sent as they are; anything else as JSON."""
+    """Bytes and text are sent unchanged; a mapping or list is sent as JSON."""
     content_type: str | None = None
-    """None: JSON for a mapping or list, otherwise `text/html`."""
+    """None means JSON for a mapping or list, and `text/html` for bytes or text."""
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str], kw_only=True)
     accepted: bool = attrs.field(default=False, kw_only=True)
-    """True: the call takes effect first, so a submit leaves a paid job behind."""
+    """True: the call takes effect first, so that a submit creates a paid job."""
 
 
 @attrs.frozen
 class Drop:
-    """Hang up without an answer."""
+    """Closes the connection without a reply."""
 
     accepted: bool = attrs.field(default=True, kw_only=True)
-    """True: the call takes effect first. False: the body is not even read."""
+    """True: the call takes effect first. False: the service does not read the request body."""
     reset: bool = attrs.field(default=True, kw_only=True)
-    """True: a TCP reset. False: an orderly end of the stream."""
+    """True: a TCP reset. False: an orderly close."""
 
 
 @attrs.frozen
 class Stall:
-    """Let the call take effect, say nothing for some time, then answer the truth or hang up."""
+    """Lets the call take effect, waits, then sends the real reply or closes the connection."""
 
     delay: float = attrs.field(validator=ge(0.0))
-    """Real seconds, whatever the time scale."""
-    then: Literal["answer", "drop"] = "answer"
+    """Real seconds; the time scale does not apply."""
+    then: Literal["reply", "drop"] = "reply"
 
 
 @attrs.frozen
 class SlowReply:
-    """Send the true answer piece by piece."""
+    """Sends the body of the real reply in pieces, with a pause after each."""
 
     delay: float = attrs.field(validator=ge(0.0))
     """Real seconds after each piece."""
@@ -68,74 +70,74 @@ class SlowReply:
 
 @attrs.frozen
 class TruncatedReply:
-    """Send only the beginning of the true answer, then hang up."""
+    """Sends only the beginning of the real reply, then closes the connection."""
 
     size_bytes: int | None = attrs.field(default=None, validator=optional(ge(0)))
-    """Bytes that get through. None: `share` of them."""
-    share: float = attrs.field(default=0.5, validator=_share, kw_only=True)
-    """The part that gets through where `size_bytes` is None."""
+    """Bytes to send. None means `share` of them."""
+    share: float = attrs.field(default=0.5, validator=SHARE, kw_only=True)
+    """The part of the bytes to send if `size_bytes` is None, from 0 to 1."""
     within: Literal["head", "body"] = attrs.field(default="body", kw_only=True)
-    """`body`: the head comes whole. `head`: the answer breaks off within its headers."""
+    """`body`: the head is sent whole, and the body is truncated. `head`: the head itself is truncated."""
     declares_full_length: bool = attrs.field(default=True, kw_only=True)
-    """True: the Content-Length is that of the whole body. False: it is that of what comes, and nobody hangs up."""
+    """True: Content-Length counts the whole body. False: it counts the bytes that are sent, and the connection stays open."""
     reset: bool = attrs.field(default=False, kw_only=True)
-    """True: a TCP reset. False: an orderly end of the stream."""
+    """True: a TCP reset. False: an orderly close."""
     delay: float = attrs.field(default=0.0, validator=ge(0.0), kw_only=True)
-    """Real seconds of silence before the end."""
+    """Real seconds between the last byte and the close."""
 
 
 @attrs.frozen
 class WrongLength:
-    """Send the whole body under a Content-Length that is off, then hang up."""
+    """Sends the whole body with a wrong Content-Length, then closes the connection."""
 
     difference_bytes: int
-    """Added to the true length."""
+    """Added to the real length."""
 
 
 @attrs.frozen
 class DuplicateReply:
-    """Send the true answer, and the same bytes once more."""
+    """Sends the real reply, then the same bytes a second time."""
 
     delay: float = attrs.field(default=0.0, validator=ge(0.0))
-    """Real seconds between the two."""
+    """Real seconds between the two replies."""
 
 
 @attrs.frozen
 class Edit:
-    """Change keys of the true JSON answer; in a list, of each row. What is no JSON stays as it is."""
+    """Changes keys of the real JSON reply; in a list, of each row. A reply that is not JSON stays unchanged."""
 
     changes: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
     raw_json: Mapping[str, str] = attrs.field(factory=dict[str, str], kw_only=True)
-    """Keys and the JSON text of their values, for what no encoder writes."""
+    """Keys and the text of their values, for text that no JSON encoder writes, such as `NaN`."""
     time_offset: float = attrs.field(default=0.0, kw_only=True)
-    """Seconds added to every time that is told, as if the service's clock had jumped."""
-    without: tuple[str, ...] = attrs.field(default=(), converter=_names, kw_only=True)
-    """Keys to leave out."""
+    """Seconds to add to every time in the reply, as if the clock of the service had jumped."""
+    without: tuple[str, ...] = attrs.field(default=(), converter=_to_tuple, kw_only=True)
+    """Keys to remove."""
 
 
 @attrs.frozen
 class Flood:
-    """Answer with this many bytes of nothing, for as long as they are read."""
+    """Sends this many blanks as the body, until the client stops reading."""
 
     size_bytes: int = attrs.field(validator=ge(0))
     is_compressed: bool = attrs.field(default=False, kw_only=True)
-    """True: a gzip bomb, a thousandth of the size on its way."""
+    """True: the body is compressed with gzip to a thousandth of its size."""
     accepted: bool = attrs.field(default=True, kw_only=True)
     """True: the call takes effect first."""
 
 
 @attrs.frozen
 class Redirect:
-    """Send the caller to the same path of another host."""
+    """Redirects the client to the same path of another host."""
 
     to: str
-    """Scheme, host and port of the other one."""
+    """Scheme, host and port of the other host."""
     status: int = 302
 
 
 @attrs.frozen
 class Raw:
-    """Write these bytes to the socket in place of an HTTP answer, then hang up."""
+    """Writes these bytes to the socket in place of an HTTP reply, then closes the connection."""
 
     data: bytes
     accepted: bool = attrs.field(default=True, kw_only=True)
@@ -144,10 +146,10 @@ class Raw:
 
 @attrs.frozen
 class Outage:
-    """Hang up, drop every connection, and refuse new ones for some time; jobs go on."""
+    """Closes every connection and refuses new ones for some time. Jobs continue."""
 
     duration: float = attrs.field(validator=ge(0.0))
-    """Real seconds, whatever the time scale."""
+    """Real seconds; the time scale does not apply."""
     accepted: bool = attrs.field(default=True, kw_only=True)
     """True: the call takes effect first."""
 
@@ -166,51 +168,51 @@ Action: TypeAlias = (
     | Raw
     | Outage
 )
-"""What can befall a call."""
+"""What a fault does to a call."""
 
 NOT_FOUND = Reply(404, {"error": "Request not found"})
-"""The answer about a job that the service has lost."""
+"""The reply of a service that does not know the job."""
 
 BACKEND_ERROR = Reply(500, {"error": "Backend error (400). Please try again."})
-"""The service's wrapper around a refusal from behind it."""
+"""The reply of the service if its own backend refuses a request."""
 
 BAD_GATEWAY = Reply(502, "<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>")
-"""A proxy's page where JSON was promised."""
+"""The HTML page of a proxy."""
 
 STORAGE_BUSY = Reply(
     503,
     "<?xml version='1.0' encoding='UTF-8'?><Error><Code>SlowDown</Code><Message>Reduce your rate.</Message></Error>",
     "application/xml",
 )
-"""A refusal of the storage host, which words them in XML."""
+"""A reply of the storage host, whose errors are XML."""
 
 
 @attrs.frozen
 class Fault:
-    """One action and the calls it hits: number `nth`, then every `every`-th, `times` in all.
+    """An action and the calls it hits: number `nth`, then each `every`-th after it, at most `times` calls.
 
-    Calls are numbered from 1, per fault, from the moment it is set. With `probability`, each of the calls that would
-    be hit is hit only with that probability.
+    Each fault counts its own calls, from 1, starting when the fault is added. With a `probability` below 1, each
+    chosen call is hit with that probability.
     """
 
     on: Operation = attrs.field(validator=in_(get_args(Operation)))
     do: Action
     nth: int = attrs.field(default=1, validator=ge(1), kw_only=True)
-    times: int | None = attrs.field(default=1, validator=_one_or_more, kw_only=True)
-    """None: for ever."""
+    times: int | None = attrs.field(default=1, validator=ONE_OR_MORE, kw_only=True)
+    """None means no limit."""
     every: int = attrs.field(default=1, validator=ge(1), kw_only=True)
-    probability: float = attrs.field(default=1.0, validator=_share, kw_only=True)
-    job: int | None = attrs.field(default=None, validator=_one_or_more, kw_only=True)
-    """Only calls about the job with this submit number, from 1. None: all calls."""
+    probability: float = attrs.field(default=1.0, validator=SHARE, kw_only=True)
+    job: int | None = attrs.field(default=None, validator=ONE_OR_MORE, kw_only=True)
+    """Counts only calls about the job with this submit number, from 1. None means all calls."""
 
-    def concerns(self, operation: Operation, job: int | None) -> bool:
-        """True if a call of this kind, about this job, is one to count."""
+    def applies_to(self, operation: Operation, job: int | None) -> bool:
+        """True if the fault counts a call of this kind about this job."""
         return self.on == operation and self.job in (None, job)
 
     def hits(self, call: int, *, seed: str = "") -> bool:
-        """True if call number `call` of those it concerns is hit; the same seed gives the same answer."""
-        turn, beside = divmod(call - self.nth, self.every)
-        if turn < 0 or beside or (self.times is not None and turn >= self.times):
+        """True if the fault hits call number `call` of those that it counts. The same seed gives the same result."""
+        hit, remainder = divmod(call - self.nth, self.every)
+        if hit < 0 or remainder or (self.times is not None and hit >= self.times):
             return False
         return self.probability >= 1.0 or Random(f"{seed}/{call}").random() < self.probability
 
@@ -227,7 +229,7 @@ class _CountedFault:
 
 
 class Faults:
-    """The faults that are set, each with the number of calls it has seen."""
+    """The faults of one emulator, each with the number of calls it has counted."""
 
     def __init__(self, faults: Iterable[Fault] = (), *, seed: int = 0) -> None:
         self._seed = seed
@@ -238,19 +240,19 @@ class Faults:
         return f"Faults({[counted.fault for counted in self._faults]!r})"
 
     def add(self, *faults: Fault) -> None:
-        """Set more faults; their counting starts now."""
+        """Add faults. Each starts to count calls now."""
         for fault in faults:
             self._faults.append(_CountedFault(fault, f"{self._seed}/{len(self._faults)}"))
 
     def clear(self) -> None:
-        """Take all faults away."""
+        """Remove all faults."""
         self._faults = []
 
     def next_action(self, operation: Operation, *, job: int | None = None) -> Action | None:
-        """What befalls the next call: the action of the first fault that hits it, or None.
+        """The action of the first fault that hits the next call, or None.
 
-        Every fault that the call concerns counts it, also those behind the one that hits.
+        Every fault that applies to the call counts it, also those after the one that hits.
         """
-        concerned = [counted for counted in self._faults if counted.fault.concerns(operation, job)]
-        hits = [counted.fault.do for counted in concerned if counted.hits_next_call()]
-        return hits[0] if hits else None
+        counting = [counted for counted in self._faults if counted.fault.applies_to(operation, job)]
+        actions = [counted.fault.do for counted in counting if counted.hits_next_call()]
+        return actions[0] if actions else None

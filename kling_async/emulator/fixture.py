@@ -1,7 +1,8 @@
-"""A pytest plugin: the fixture `kling_emulator` is a running emulator, fresh for each test.
+"""A pytest plugin: the fixture `kling_emulator` is a new running emulator for each test.
 
-It runs in a thread of its own, so that it serves synchronous tests and those of any asyncio plugin alike, and a test
-that blocks its event loop does not block the service; a test that wants an `outage()` opens an `Emulator` itself. To change its settings, override `kling_emulator_settings`.
+The emulator runs in its own thread. It serves synchronous tests and tests of any asyncio plugin, and a test that blocks
+its event loop does not block the emulator. To change the settings, override the fixture `kling_emulator_settings`. To
+use `Emulator.outage()`, open an `Emulator` in the test itself.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def kling_emulator_settings() -> EmulatorSettings:
-    """What `kling_emulator` is told: a job takes some hundredths of a second."""
+    """The settings of `kling_emulator`: a job takes some hundredths of a second."""
     from kling_async.emulator import EmulatorSettings, LogNormal
 
     return EmulatorSettings(
@@ -27,7 +28,7 @@ def kling_emulator_settings() -> EmulatorSettings:
 
 @pytest.fixture
 def kling_emulator(kling_emulator_settings: EmulatorSettings) -> Iterator[Emulator]:
-    """An emulator that runs until the test ends."""
+    """An emulator that runs until the end of the test."""
     from anyio.from_thread import start_blocking_portal
 
     from kling_async.emulator import Emulator

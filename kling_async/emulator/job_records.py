@@ -1,4 +1,4 @@
-"""Jobs as the JSON that the service answers: single records and pages of the list."""
+"""Jobs as the JSON of replies: single records and pages of the list."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from kling_async.emulator.settings import ResponseFormat
 _MINIMAL = ("request_id", "model", "status", "created_at", "updated_at", "queued_at")
 
 BUCKET = "gmi-video-assests-prod"
-"""First part of every media path; the spelling is the service's own."""
+"""First part of every media path, with the spelling of the service."""
 
 _CASES = {"lower": str.lower, "upper": str.upper, "title": str.title}
 
 
 def make_record(job: Job, *, now: float, response_format: ResponseFormat, storage_url: str) -> dict[str, Any]:
-    """A job as `GET /requests/{id}` tells it, keys in the order seen on production."""
+    """A job as in the reply to `GET /requests/{id}`, with the keys in the order of production."""
     status, since = job.status_at(now=now)
     created, updated = (
         int(job.accepted_at + response_format.clock_ahead),
         int(since + response_format.clock_ahead),
     )
-    told: dict[str, Any] = {"request_id": job.request_id, "org_id": job.organization_id}
+    row: dict[str, Any] = {"request_id": job.request_id, "org_id": job.organization_id}
     if response_format.user_id:
-        told["user_id"] = "user-emulator"
-    told |= {
+        row["user_id"] = "user-emulator"
+    row |= {
         "model": job.model,
         "status": _CASES[response_format.status_case](status.value),
         "is_public": False,
@@ -40,20 +40,20 @@ def make_record(job: Job, *, now: float, response_format: ResponseFormat, storag
         "queued_at": created,
     }
     if response_format.qworker_id and status is not Status.QUEUED:
-        told["qworker_id"] = f"qworker-{job.number % 7}"
-    return told
+        row["qworker_id"] = f"qworker-{job.number % 7}"
+    return row
 
 
 def make_submit_reply(
     job: Job, *, now: float, response_format: ResponseFormat, storage_url: str
 ) -> dict[str, Any]:
-    """A job as the POST that made it tells it: six keys, or the whole record when it is final already."""
-    told = make_record(job, now=now, response_format=response_format, storage_url=storage_url)
+    """The reply to the POST that created the job: six keys, or the full record if the job is already final."""
+    row = make_record(job, now=now, response_format=response_format, storage_url=storage_url)
     if not response_format.outcome_on_submit:
-        told["outcome"] = None
-    if response_format.submit_reply == "full" or told["outcome"] is not None:
-        return told
-    return {key: told[key] for key in _MINIMAL}
+        row["outcome"] = None
+    if response_format.submit_reply == "full" or row["outcome"] is not None:
+        return row
+    return {key: row[key] for key in _MINIMAL}
 
 
 def make_page(
@@ -66,16 +66,16 @@ def make_page(
     response_format: ResponseFormat,
     storage_url: str,
 ) -> dict[str, Any]:
-    """One answer of the list.
+    """One reply of the list.
 
     Args:
         jobs: in the order of their submits.
         now: Unix seconds.
-        limit: rows asked for; None for as many as the service gives.
-        offset: rows to leave out first.
-        delay: real seconds before a new job shows up.
+        limit: the requested number of rows; None means as many as the service gives.
+        offset: the number of rows to skip.
+        delay: real seconds before the list has a new job.
         response_format: how replies are written.
-        storage_url: what media URLs start with.
+        storage_url: scheme and host of media URLs.
     """
     shown = _select_listed(jobs, now=now, delay=delay, response_format=response_format)
     rows = response_format.list_rows if limit is None else min(limit, response_format.list_rows)
@@ -94,7 +94,7 @@ def make_page(
 
 
 def video_path(job: Job) -> str:
-    """Where a job's video lies, from the root of the storage host."""
+    """The path of a job's video on the storage host."""
     return f"/{BUCKET}/user-assests/{job.organization_id}/{quote(job.request_id, safe='')}.mp4"
 
 

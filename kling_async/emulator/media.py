@@ -1,7 +1,7 @@
-"""Real MP4 and JPEG bytes, the same bytes for the same request.
+"""Real MP4 and JPEG files, with the same bytes for the same request.
 
-What a video shows is its prompt over a moving ground whose hue follows from the prompt, so that videos can be told
-apart by eye. Sound is a quiet chord that follows from the prompt too.
+A video shows its prompt on a moving background. The prompt determines the colour of the background and the chord of
+the sound, so that different videos look and sound different.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MAX_SECONDS = 15
 
 @attrs.frozen(kw_only=True)
 class Clip:
-    """What can be seen and heard in one video."""
+    """The content of one video."""
 
     prompt: str
     seconds: int = 5
@@ -40,7 +40,7 @@ class Clip:
 
     @classmethod
     def from_payload(cls, payload: Mapping[str, Any]) -> Clip:
-        """The clip that a submitted payload asks for; what it leaves open or garbles takes the default."""
+        """The clip of a submitted payload; absent or invalid values get the default."""
         width, height = _SIZES.get(str(payload.get("aspect_ratio")), _SIZES["16:9"])
         seconds = str(payload.get("duration"))
         return cls(
@@ -53,14 +53,14 @@ class Clip:
 
     @property
     def fingerprint(self) -> bytes:
-        """20 bytes that follow from the prompt: they choose hue and chord."""
+        """20 bytes, derived from the prompt, that choose colour and chord."""
         return hashlib.sha1(self.prompt.encode(errors="replace"), usedforsecurity=False).digest()
 
 
 def encode_video(clip: Clip) -> bytes:
-    """An MP4 file: H.264, and AAC only if the clip has sound. Takes about 0.1 CPU seconds."""
+    """An MP4 file: H.264, and AAC only if the clip has sound. Takes about 0.1 seconds of CPU time."""
     file = io.BytesIO()
-    # Without bitexact the muxer writes its version, and without one thread x264 may cut its slices differently.
+    # Without bitexact the muxer writes its version; with more than one thread x264 may slice frames differently.
     with av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         picture = container.add_stream("libx264", rate=FRAMES_PER_SECOND)
         picture.width, picture.height, picture.pix_fmt = clip.width, clip.height, "yuv420p"
@@ -85,8 +85,8 @@ def encode_thumbnail(clip: Clip) -> bytes:
 
 
 def _draw_frames(clip: Clip) -> Iterator[Image.Image]:
-    """The pictures of the clip: the ground slides by, a bar shows how much is left, the caption stays."""
-    ground = _draw_background(clip)
+    """The frames of the clip: a moving background, a progress bar and a fixed caption."""
+    background = _draw_background(clip)
     caption, mask = draw_caption(
         clip.prompt,
         footer=f"#{clip.fingerprint.hex()[:6]} · {clip.seconds} s · {'sound' if clip.has_sound else 'silent'}",
@@ -96,7 +96,7 @@ def _draw_frames(clip: Clip) -> Iterator[Image.Image]:
     count = clip.seconds * FRAMES_PER_SECOND
     for number in range(count):
         left = round(number / count * clip.width)
-        image = ground.crop((left, 0, left + clip.width, clip.height))
+        image = background.crop((left, 0, left + clip.width, clip.height))
         image.paste(caption, mask=mask)
         done = round((number + 1) / count * clip.width)
         ImageDraw.Draw(image).rectangle((0, clip.height - 6, done, clip.height), fill="white")
@@ -104,7 +104,7 @@ def _draw_frames(clip: Clip) -> Iterator[Image.Image]:
 
 
 def _draw_background(clip: Clip) -> Image.Image:
-    """A wave of light in the prompt's hue, twice the clip's width so that it can slide without a seam."""
+    """A wave of light in the colour of the prompt, twice as wide as the clip so that it can move without a seam."""
     hue = clip.fingerprint[0] / 256
     row = Image.new("RGB", (2 * clip.width, 1))
     for x in range(2 * clip.width):
@@ -115,9 +115,9 @@ def _draw_background(clip: Clip) -> Image.Image:
 
 
 def _make_chord(clip: Clip) -> av.AudioFrame:
-    """As many samples as the video lasts: a root note chosen by the prompt and its fifth."""
+    """Samples for the whole video: a root note, chosen by the prompt, and its fifth."""
     root = 2 * math.pi * 110 * 2 ** (clip.fingerprint[1] % 24 / 12) / SAMPLES_PER_SECOND
-    # One second is computed and repeated; the seam may click, softly.
+    # One second is computed and repeated; a soft click may be heard between the seconds.
     second = array(
         "h",
         (round(3000 * (math.sin(root * n) + math.sin(1.5 * root * n))) for n in range(SAMPLES_PER_SECOND)),

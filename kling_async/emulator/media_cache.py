@@ -1,4 +1,4 @@
-"""Media made when they are first asked for, off the event loop, and kept within a bound."""
+"""A cache of encoded media with a size limit. Encoding runs in threads, outside the event loop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_ENCODERS = 2
 
 
 class MediaCache:
-    """Videos and thumbnails by clip; one that several ask for at once is made once."""
+    """Videos and thumbnails by clip. Concurrent calls for the same file encode it once."""
 
     def __init__(self, *, cache_bytes: int) -> None:
         self._cache_bytes = cache_bytes
@@ -32,11 +32,11 @@ class MediaCache:
 
     @property
     def size_bytes(self) -> int:
-        """Size of what is in memory."""
+        """Size of all cached files."""
         return self._size_bytes
 
     async def get(self, extension: str, clip: Clip) -> StoredFile:
-        """The file of that kind, `mp4` or `jpg`, from memory or new."""
+        """The `mp4` or `jpg` file of a clip, from the cache or newly encoded."""
         key = (extension, clip)
         async with self._locks.setdefault(key, asyncio.Lock()):
             file = self._files.get(key)

@@ -1,4 +1,4 @@
-"""The models this service offers, as data, and what it does with a payload that breaks their rules.
+"""The models of the service, as data, and the errors of the service for a payload that breaks their rules.
 
 Source: the vendor's model pages and the live model list of April 2026; prices as published, in micro-dollars.
 """
@@ -25,12 +25,12 @@ class Parameter:
     options: tuple[str, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
-    """For numbers the bound, for text the most characters."""
+    """The upper bound of a number, or the most characters of a text."""
 
     def find_error(self, value: Any) -> str | None:
-        """What the service says about a value it does not take, or None.
+        """The error of the service for an invalid value, or None.
 
-        Numbers and their decimal text are one to it: 5 passes for "5".
+        The service does not tell a number from its decimal text: 5 is as valid as "5".
         """
         reason = self._find_reason(value)
         return reason and f"{self.name} {reason} (code: InvalidParameter)"
@@ -60,8 +60,8 @@ class Parameter:
         return self.minimum <= number <= self.maximum
 
     def describe(self) -> dict[str, Any]:
-        """The parameter as `GET /models/{id}` lists it."""
-        told: dict[str, Any] = {
+        """The parameter as in the reply to `GET /models/{id}`."""
+        description: dict[str, Any] = {
             "name": self.name,
             "display_name": self.name.replace("_", " ").title(),
             "description": "",
@@ -70,22 +70,22 @@ class Parameter:
             "default_value": self.default,
         }
         optional = {"min": self.minimum, "max": self.maximum, "options": list(self.options) or None}
-        return told | {key: value for key, value in optional.items() if value is not None}
+        return description | {key: value for key, value in optional.items() if value is not None}
 
 
 @attrs.frozen(kw_only=True)
 class Model:
-    """One model of the Kling family. Ids are case-sensitive."""
+    """One Kling model. Ids are case-sensitive."""
 
     id: str
     parameters: tuple[Parameter, ...]
     price_microdollars: int | None = None
-    """None where no price was published."""
+    """None if no price is published."""
     price_unit: Literal["second", "request"] = "second"
     price_note: str = ""
 
     def missing_keys(self, payload: Mapping[str, Any]) -> list[str]:
-        """Names of the required keys that are absent or empty."""
+        """Names of required keys that are absent or empty."""
         return [
             parameter.name
             for parameter in self.parameters
@@ -93,7 +93,7 @@ class Model:
         ]
 
     def find_error(self, payload: Mapping[str, Any]) -> str | None:
-        """What is wrong with the first value that the model refuses, or None. Unknown keys are ignored."""
+        """The error of the first invalid value, or None. The service ignores unknown keys."""
         errors = (
             parameter.find_error(payload[parameter.name])
             for parameter in self.parameters
@@ -102,13 +102,13 @@ class Model:
         return next((error for error in errors if error), None)
 
     def describe(self) -> dict[str, Any]:
-        """The model as `GET /models/{id}` tells it; `price_info` only where a price is known."""
+        """The model as in the reply to `GET /models/{id}`, with `price_info` only if a price is published."""
         inputs = {
             parameter.type: parameter.is_required
             for parameter in self.parameters
             if parameter.type in _MODALITY
         }
-        told: dict[str, Any] = {
+        description: dict[str, Any] = {
             "model": self.id,
             "status": "active",
             "model_type": "video",
@@ -125,12 +125,12 @@ class Model:
             "external_provider": "kling",
         }
         if self.price_microdollars is not None:
-            told["price_info"] = {
+            description["price_info"] = {
                 "price": self.price_microdollars,
                 "pricing_type": f"per_{self.price_unit}",
                 "unit": self.price_unit,
             }
-        return told
+        return description
 
 
 _MODALITY = {"string": "text", "image": "image", "video": "video"}
@@ -166,7 +166,7 @@ _TURBO_PRICE = "720p: $0.112/second; 1080p: $0.14/second"
 _MODELS = (
     Model(
         id="kling-v2-6",
-        # The vendor's table says yes and no where its examples say on and off: both pass here.
+        # The vendor's table has yes and no, its examples have on and off: the emulator accepts both.
         parameters=(
             _NEEDED_PROMPT,
             _IMAGE,

@@ -1,4 +1,4 @@
-"""The emulator as something to start and stop."""
+"""`Emulator`: starts and stops the service."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 _SHUTDOWN_TIMEOUT = 0.1
-"""Real seconds that calls may take to end when the emulator stops."""
+"""Real seconds that open calls have to end when the emulator stops."""
 _BACKLOG = 4096
 
 
 class Emulator:
-    """A service on this machine that speaks the API of the real one, without a key and without cost.
+    """A service on this machine with the API of the real one, without a key and without cost.
 
-    Works as `async with`; `start()` and `aclose()` do the same in two steps, for a notebook. `faults` takes more
-    faults while it runs, `stats` tells what it has seen; both may be used from another thread.
+    Use it with `async with`, or with `start()` and `aclose()` in a notebook. `faults` accepts more faults while the
+    emulator runs, and `stats` counts calls and jobs; both may be used from another thread.
 
     Args:
-        settings: how it behaves; None for the defaults.
-        clock: gives the time in Unix seconds and never goes back. None for the machine's.
+        settings: the settings; None means the defaults.
+        clock: returns the time in Unix seconds and never goes back. None means the clock of the machine.
     """
 
     def __init__(
@@ -55,19 +55,21 @@ class Emulator:
 
     @property
     def url(self) -> str:
-        """The host to give to a client as its base URL, such as `http://127.0.0.1:8000`.
+        """The base URL for a client, such as `http://127.0.0.1:8000`.
 
         Raises:
-            RuntimeError: it was never started, so that its port is not known.
+            RuntimeError: the emulator was never started, so its port is unknown.
         """
         if not self._port:
-            raise RuntimeError("the emulator has no address before it is started; use it with `async with`")
+            raise RuntimeError(
+                "The emulator has no URL before it starts: open it with `async with Emulator() as emulator`."
+            )
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.settings.host, self.settings.host)  # noqa: S104
         return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
 
     @property
     def stats(self) -> Stats:
-        """What it has seen until now, as a copy that does not change any more."""
+        """The counts of calls and jobs until now, as a copy that does not change later."""
         return Stats(
             requests=self._calls.requests.copy(),
             max_concurrent_calls=self._calls.max_concurrent_calls.copy(),
@@ -78,14 +80,17 @@ class Emulator:
         )
 
     async def start(self) -> None:
-        """Listen. After `aclose()` it does so at the same address and still knows its jobs.
+        """Listen for calls. After `aclose()`, the emulator listens at the same address again and has the same jobs.
 
         Raises:
             ModuleNotFoundError: the extra `emulator` is not installed.
-            OSError: the port is taken.
+            OSError: the port is in use.
+            RuntimeError: the emulator is already running.
         """
         if self._runner is not None:
-            raise RuntimeError(f"the emulator is already running at {self.url}")
+            raise RuntimeError(
+                f"The emulator is already running at {self.url}: call `aclose()` before `start()`."
+            )
         from aiohttp import web
 
         runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT)
@@ -99,7 +104,7 @@ class Emulator:
         self._runner = runner
 
     async def aclose(self) -> None:
-        """Stop listening and drop every connection. Closing twice does nothing."""
+        """Stop listening and close every connection. A second call does nothing."""
         if self._outage is not None:
             self._outage_over.set()
             await self._outage
@@ -112,7 +117,7 @@ class Emulator:
 
     @asynccontextmanager
     async def outage(self) -> AsyncIterator[None]:
-        """A time in which connections are refused; jobs go on. Only in the event loop that started it."""
+        """Refuse connections until the block ends; jobs continue. Only in the event loop that started the emulator."""
         await self._stop()
         try:
             yield
@@ -120,7 +125,7 @@ class Emulator:
             await self.start()
 
     def _start_outage(self, duration: float) -> None:
-        """Begin an outage of so many real seconds, unless one is under way."""
+        """Start an outage of this many real seconds, unless one is already running."""
 
         async def wait_and_restart() -> None:
             async with self.outage():
@@ -141,13 +146,13 @@ class Emulator:
         await self.aclose()
 
     def _application(self) -> web.Application:
-        """A fresh application over the one service, which is made, and its libraries imported, at the first start."""
+        """A new application of the service. The first call makes the service and imports its libraries."""
         if self._app is None:
             try:
                 from kling_async.emulator.app import Service
             except ModuleNotFoundError as error:
                 raise ModuleNotFoundError(
-                    f"the emulator needs {error.name}: python -m pip install 'kling_async[emulator]'",
+                    f"The emulator needs {error.name}: python -m pip install 'kling_async[emulator]'",
                     name=error.name,
                 ) from error
             self._app = Service(
@@ -164,7 +169,7 @@ class Emulator:
 async def serve(
     settings: EmulatorSettings | None = None, *, on_start: Callable[[Emulator], None] | None = None
 ) -> None:
-    """Run an emulator until cancelled; `on_start` is called with it once it listens."""
+    """Run an emulator until it is cancelled. `on_start` is called with the emulator once it listens."""
     async with Emulator(settings) as emulator:
         if on_start is not None:
             on_start(emulator)
@@ -172,6 +177,6 @@ async def serve(
 
 
 def _make_steady_clock() -> Callable[[], float]:
-    """Unix time that starts right and never jumps."""
+    """A clock of Unix time that never jumps, even if the clock of the machine is set."""
     offset = time.time() - time.monotonic()
     return lambda: offset + time.monotonic()

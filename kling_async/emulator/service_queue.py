@@ -1,9 +1,8 @@
-"""A job's life at the service, as values over time.
+"""The jobs of the service, as values over time.
 
-Everything about a job is settled when it is accepted: which statuses it will pass and when. Its state at any later
-moment is then a look-up, so no job needs a timer and a hundred thousand of them cost nothing while they wait.
-Times are Unix seconds given by the caller; chance comes from the seed and the job's number. Nothing here reads a
-clock or the global dice.
+The statuses of a job and their times are fixed when the job is accepted. A later status is a look-up, so that jobs
+need no timers, and a hundred thousand jobs cost nothing while they wait. Callers give the time in Unix seconds; random
+numbers depend on the seed and the number of the job.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from kling_async.emulator.settings import EmulatorSettings, Ending, JobScript
 
 
 class Status(StrEnum):
-    """Where a job is in its life."""
+    """The status of a job."""
 
     QUEUED = "queued"
     DISPATCHED = "dispatched"
@@ -35,7 +34,7 @@ class Status(StrEnum):
 
 
 FINAL = frozenset({Status.SUCCESS, Status.FAILED, Status.CANCELLED})
-"""Statuses that nothing follows."""
+"""Statuses that never change."""
 
 LIFECYCLES: Mapping[Ending, tuple[Status, ...]] = {
     "success": (Status.QUEUED, Status.DISPATCHED, Status.PROCESSING, Status.SUCCESS),
@@ -45,7 +44,7 @@ LIFECYCLES: Mapping[Ending, tuple[Status, ...]] = {
     "stuck_processing": (Status.QUEUED, Status.DISPATCHED, Status.PROCESSING),
     "instant": (Status.SUCCESS,),
 }
-"""The statuses of each life, in order; the first one is that of the POST."""
+"""By ending, the statuses of a job in order; the reply to the POST has the first one."""
 
 _REJECTED_LIFECYCLE: tuple[Status, ...] = (Status.QUEUED, Status.FAILED)
 
@@ -58,25 +57,25 @@ ERRORS: tuple[str | Mapping[str, Any], ...] = (
     "Failed to download media",
     "OutputAudioSensitiveContentDetected.PolicyViolation",
 )
-"""What failed jobs say, in both forms that were seen: text and object."""
+"""Errors of failed jobs, in the two forms that the service uses: text and object."""
 
 RATE_LIMITED = "Video generation failed: rate limit exceeded(RPM)"
-"""What a job says that failed only because too many were sent."""
+"""The error of a job that failed because too many jobs were submitted."""
 
 
 @attrs.frozen
 class RefusedError(Exception):
-    """A submit that the service does not take."""
+    """The service refuses a call."""
 
     status: int
-    """HTTP status of the answer."""
+    """HTTP status of the reply."""
     error: str
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
 
 @attrs.frozen(kw_only=True)
 class Job:
-    """One accepted submit and the whole of its life to come."""
+    """An accepted submit, with all its future statuses."""
 
     number: int
     """1 for the first accepted submit."""
@@ -86,10 +85,10 @@ class Job:
     organization_id: str
     statuses: tuple[Status, ...]
     status_times: tuple[float, ...]
-    """When each of the statuses begins, in Unix seconds; the first is when it was accepted."""
+    """When each of the statuses begins, in Unix seconds. The first is the time of the submit."""
     error: str | Mapping[str, Any] | None = None
     is_listed: bool = True
-    """False: the list never shows it."""
+    """False: the list never has the job."""
 
     @property
     def accepted_at(self) -> float:
@@ -98,17 +97,17 @@ class Job:
 
     @property
     def final_at(self) -> float:
-        """Unix seconds; infinite for a job that is stuck."""
+        """Unix seconds; infinite for a stuck job."""
         return self.status_times[-1] if self.statuses[-1] in FINAL else math.inf
 
     def status_at(self, *, now: float) -> tuple[Status, float]:
-        """The status at a moment, and since when it holds."""
-        place = max(bisect_right(self.status_times, now) - 1, 0)
-        return self.statuses[place], self.status_times[place]
+        """The status at a time, and the time at which the status began."""
+        index = max(bisect_right(self.status_times, now) - 1, 0)
+        return self.statuses[index], self.status_times[index]
 
 
 class ServiceQueue:
-    """Accepts jobs and plans their lives over a bounded number of workers."""
+    """Accepts jobs and plans their statuses over a limited number of workers."""
 
     def __init__(self, settings: EmulatorSettings) -> None:
         self._settings = settings
@@ -126,19 +125,19 @@ class ServiceQueue:
 
     @property
     def max_jobs_in_flight(self) -> int:
-        """Most jobs that were ever accepted and not final at the same time."""
+        """The most jobs that were in flight at the same time."""
         return self._max_jobs_in_flight
 
     def count_in_flight(self, *, now: float) -> int:
-        """Jobs accepted and not final. Safe to ask from another thread."""
+        """The number of jobs that are accepted and not final. Safe from another thread."""
         return sum(end > now for end in tuple(self._ends))
 
     def find(self, request_id: str) -> Job | None:
-        """The job of that id, or None."""
+        """The job with the id, or None."""
         return self._by_id.get(request_id)
 
     def of_model(self, model: str | None) -> Sequence[Job]:
-        """The jobs of a model in the order of their submits; None for those of all models."""
+        """The jobs of a model in the order of their submits; None means the jobs of all models."""
         return self._jobs if model is None else self._by_model.get(model, [])
 
     def submit(
@@ -152,7 +151,7 @@ class ServiceQueue:
     ) -> Job:
         """Accept a job, or raise `RefusedError`.
 
-        `rejection` names what is wrong with the payload: the service takes such a job and fails it a moment later.
+        `rejection` is the error of an invalid payload: the service accepts such a job and fails it a moment later.
         """
         settings = self._settings
         if settings.credits is not None and len(self._jobs) >= settings.credits:
@@ -170,7 +169,7 @@ class ServiceQueue:
         is_listed = rng.random() >= settings.response_format.unlisted_rate
         script = self._make_script(rng, number, payload)
         if rejection is None:
-            statuses, durations = LIFECYCLES[script.ending], self._durations(script, now)
+            statuses, durations = LIFECYCLES[script.ending], self._plan_durations(script, now)
         else:
             statuses, durations = _REJECTED_LIFECYCLE, [settings.refusal_time / settings.time_scale]
         status_times = tuple(accumulate(durations[: len(statuses) - 1], initial=now))
@@ -198,12 +197,15 @@ class ServiceQueue:
             self._max_jobs_in_flight = max(self._max_jobs_in_flight, len(self._ends))
 
     def _forget_final(self, now: float) -> None:
-        """Forget the ends of jobs that are final, so that those left are the jobs alive."""
+        """Remove the ends of final jobs, so that the remaining ends are those of jobs in flight."""
         while self._ends and self._ends[0] <= now:
             heapq.heappop(self._ends)
 
     def _make_script(self, rng: Random, number: int, payload: Mapping[str, Any]) -> JobScript:
-        """All that chance decides about a job, drawn in one fixed order so that settings do not shift the dice."""
+        """The script of a job, with random values in place of None.
+
+        Every job draws the same random numbers in the same order, so that one setting does not change other values.
+        """
         settings = self._settings
         ending = self._choose_ending(rng.random())
         error = rng.choice(ERRORS)
@@ -233,10 +235,10 @@ class ServiceQueue:
                 return ending
         return "success"
 
-    def _durations(self, script: JobScript, now: float) -> list[float]:
-        """Real seconds that a job will be queued, dispatched and processed.
+    def _plan_durations(self, script: JobScript, now: float) -> list[float]:
+        """Real seconds for which a job is queued, dispatched and processing.
 
-        A job that gets stuck holds no worker, or a few of them would stop the whole queue.
+        A stuck job uses no worker, because a few stuck jobs would otherwise stop the whole queue.
         """
         scale = self._settings.time_scale
         assert script.queue_time is not None

@@ -1,6 +1,6 @@
-"""The storage host: signed upload URLs, what was put there, and parts of files. No HTTP here, only its rules.
+"""The rules of the storage host: signed upload URLs, uploaded files, and byte ranges. Nothing here does HTTP.
 
-Source for the signed types and the XML errors: third parties' probes of the live service, 2026.
+Source for the signed types and the XML errors: probes of the live service by third parties, 2026.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import attrs
 from kling_async.emulator.job_records import BUCKET
 
 UPLOAD_LIFETIME = 899.0
-"""Service seconds for which an upload URL may be used."""
+"""Service seconds until an upload URL expires."""
 
 UPLOAD_TYPES: Mapping[str, str] = {
     "jpeg": "image/jpeg",
@@ -25,12 +25,12 @@ UPLOAD_TYPES: Mapping[str, str] = {
     "mp3": "audio/mpeg",
     "wav": "audio/wav",
 }
-"""File type as it is asked for, and the Content-Type that its URL is signed for."""
+"""File types of upload calls, and the Content-Type that their URLs are signed for."""
 
 
 @attrs.frozen
 class StorageError(Exception):
-    """A refusal in the storage host's own words, which are XML."""
+    """An error of the storage host."""
 
     status: int
     code: str
@@ -39,7 +39,7 @@ class StorageError(Exception):
 
     @property
     def xml(self) -> str:
-        """The body of the answer."""
+        """The body of the reply."""
         return (
             "<?xml version='1.0' encoding='UTF-8'?>"
             f"<Error><Code>{self.code}</Code><Message>{self.message}</Message></Error>"
@@ -51,14 +51,14 @@ NO_SUCH_KEY = StorageError(404, "NoSuchKey", "The specified key does not exist."
 
 @attrs.frozen
 class StoredFile:
-    """Bytes and what they are."""
+    """A file and its type."""
 
     content: bytes
     content_type: str
 
     @property
     def etag(self) -> str:
-        """A strong validator, with its quotes."""
+        """A strong ETag, with its quotes."""
         return f'"{hashlib.md5(self.content, usedforsecurity=False).hexdigest()}"'
 
 
@@ -70,7 +70,7 @@ class _UploadSlot:
 
 
 class Uploads:
-    """Places that were handed out for uploads, and what arrived in them."""
+    """Signed upload URLs, and the files that were uploaded to them."""
 
     def __init__(self, *, seed: int) -> None:
         self._seed = seed
@@ -78,9 +78,9 @@ class Uploads:
         self._files: dict[str, StoredFile] = {}
 
     def sign(self, file_type: str, *, now: float) -> tuple[str, str]:
-        """A new place for a file of one of `UPLOAD_TYPES`: its path, and the query that allows a PUT.
+        """A new path for a file of one of `UPLOAD_TYPES`, and the query that allows a PUT to it.
 
-        `now` is in service seconds, as everywhere in this class.
+        In this class `now` is always in service seconds.
         """
         number = len(self._slots) + 1
         name = hashlib.sha256(f"{self._seed}/{number}".encode()).hexdigest()
@@ -94,7 +94,7 @@ class Uploads:
         )
 
     def check(self, path: str, *, signature: str | None, content_type: str | None, now: float) -> None:
-        """Raise `StorageError` unless a PUT there, with that type, is what was signed."""
+        """Raise `StorageError` unless the path is signed for a PUT with this signature and Content-Type."""
         slot = self._slots.get(path)
         if slot is None or signature is None:
             raise StorageError(403, "AccessDenied", "Access denied.")
@@ -114,11 +114,11 @@ class Uploads:
             )
 
     def put(self, path: str, content: bytes) -> None:
-        """Keep the bytes of a PUT that was checked; a second one replaces the first."""
+        """Store the bytes of a checked PUT, in place of those of an earlier PUT."""
         self._files[path] = StoredFile(content, self._slots[path].content_type)
 
     def get(self, path: str) -> StoredFile | None:
-        """What was put there, or None."""
+        """The file at the path, or None."""
         return self._files.get(path)
 
 
@@ -126,9 +126,9 @@ _ONE_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII | re.IGNORECASE)
 
 
 def parse_range(header: str | None, *, size_bytes: int) -> slice | Literal["unsatisfiable"] | None:
-    """The bytes that a Range header asks for.
+    """The bytes that a Range header requests.
 
-    None: the whole file, because no range was asked for, or several, or in a form that RFC 9110 says to ignore.
+    None means the whole file: the header is absent, has several ranges, or has a form that RFC 9110 says to ignore.
     """
     match = _ONE_RANGE.fullmatch((header or "").replace(" ", ""))
     if match is None or not any(match.groups()):

@@ -1,4 +1,4 @@
-"""What is promised, against a service that shares no code with the package: POSTs are counted there."""
+"""The guarantees about money and files, against a service that shares no code with the package and counts its POSTs."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import sys
 from collections import Counter
 
 import pytest
-from crash.kill_batches import control, service
-from independent_service import content_of
+from crash.kill_batches import control, start_service
+from independent_service import video_bytes
 
 from kling_async import JournalError, KlingClient, Limits, PollingPolicy, RetryPolicy
 
-HASTE = RetryPolicy(initial_delay=0.001, max_delay=0.01)
-PAUSES = "drop", "500", "502", "503", "408", "half", "stall"
+FAST_RETRY = RetryPolicy(initial_delay=0.001, max_delay=0.01)
+LOST_REPLIES = "drop", "500", "502", "503", "408", "half", "stall"
 
 
 @pytest.fixture
-def foreign(tmp_path):
-    """The address of a fresh one."""
-    with service(tmp_path) as url:
+def service_url(tmp_path):
+    """The URL of a new service."""
+    with start_service(tmp_path) as url:
         control(url, run_time=0.05, media_bytes=50_000)
         yield url
 
@@ -28,7 +28,7 @@ def foreign(tmp_path):
 def client_of(url, **settings):
     polling = PollingPolicy(poll_interval=0.02, wait_timeout=30.0)
     limits = Limits(max_polls_per_second=1000.0)
-    settings = {"timeout": 1.0, "polling": polling, "limits": limits, "retry": HASTE} | settings
+    settings = {"timeout": 1.0, "polling": polling, "limits": limits, "retry": FAST_RETRY} | settings
     return KlingClient("any-key", base_url=url, **settings)
 
 
@@ -37,69 +37,71 @@ async def batch_of(url, prompts, **options):
         return await client.generate_many(prompts, progress=False, **options)
 
 
-def are_whole(url, batch):
+def have_whole_videos(url, batch):
     sizes = {job["request_id"]: job["bytes"] for job in control(url)["jobs"]}
     return [
         result.path is not None
-        and result.path.read_bytes() == content_of(result.job.request_id, sizes[result.job.request_id])
+        and result.path.read_bytes() == video_bytes(result.job.request_id, sizes[result.job.request_id])
         for result in batch
     ]
 
 
-async def test_whatever_befalls_the_reply_a_prompt_is_one_post_and_its_video_is_had(foreign):
-    control(foreign, script={"submit": [*PAUSES, "twice", "away:http://127.0.0.1:9"]})
-    prompts = [f"prompt {number}" for number in range(len(PAUSES) + 2)]
-    batch = await batch_of(foreign, prompts, max_concurrency=20)
+async def test_a_lost_reply_of_any_kind_leaves_one_post_and_one_job_per_prompt(service_url):
+    control(service_url, script={"submit": [*LOST_REPLIES, "duplicate", "redirect:http://127.0.0.1:9"]})
+    prompts = [f"prompt {number}" for number in range(len(LOST_REPLIES) + 2)]
+    batch = await batch_of(service_url, prompts, max_concurrency=20)
 
-    assert control(foreign)["posts"] == dict.fromkeys(prompts, 1)
+    assert control(service_url)["posts"] == dict.fromkeys(prompts, 1)
     assert [result.job.payload["prompt"] for result in batch.succeeded] == prompts
 
 
-async def test_twenty_equal_prompts_with_two_lost_replies_are_twenty_jobs_each_with_its_owner(foreign):
-    control(foreign, script={"submit": [*[None] * 5, "drop", *[None] * 7, "500"]})
-    batch = await batch_of(foreign, ["the same"] * 20, max_concurrency=6)
-    seen = control(foreign)
+async def test_twenty_equal_prompts_with_two_lost_replies_match_twenty_jobs(service_url):
+    control(service_url, script={"submit": [*[None] * 5, "drop", *[None] * 7, "500"]})
+    batch = await batch_of(service_url, ["the same"] * 20, max_concurrency=6)
+    counts = control(service_url)
 
-    assert seen["posts"] == {"the same": 20}
+    assert counts["posts"] == {"the same": 20}
     assert {result.job.request_id for result in batch.succeeded} == {
-        job["request_id"] for job in seen["jobs"]
+        job["request_id"] for job in counts["jobs"]
     }
     assert len(batch.succeeded) == 20
 
 
-async def test_twelve_503s_a_new_word_and_a_job_that_vanishes_for_a_while_end_no_wait(foreign):
-    control(foreign, run_time=0.5, script={"status": [*["503"] * 12, "word", "404", "404", "404", "404"]})
-    async with client_of(foreign) as client:
+async def test_twelve_503s_an_unknown_status_and_four_404s_end_no_wait(service_url):
+    control(
+        service_url,
+        run_time=0.5,
+        script={"status": [*["503"] * 12, "unknown_status", "404", "404", "404", "404"]},
+    )
+    async with client_of(service_url) as client:
         assert (await client.generate("rain")).is_success
 
-    assert control(foreign)["posts"] == {"rain": 1}
+    assert control(service_url)["posts"] == {"rain": 1}
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-async def test_a_download_that_is_cut_at_every_tenth_and_lied_about_is_whole_in_the_end(
-    foreign, tmp_path, ranges
-):
+async def test_a_download_with_cuts_and_wrong_lengths_is_whole_in_the_end(service_url, tmp_path, ranges):
     faults = [*(f"cut:0.{tenth}" for tenth in range(10)), "long", "short", "drop", "503", "stall"]
-    control(foreign, ranges=ranges, script={"media": faults})
+    control(service_url, ranges=ranges, script={"media": faults})
     prompts = [f"prompt {number}" for number in range(len(faults))]
-    batch = await batch_of(foreign, prompts, output=tmp_path / "videos")
+    batch = await batch_of(service_url, prompts, output=tmp_path / "videos")
 
-    assert are_whole(foreign, batch) == [True] * len(faults)
+    assert have_whole_videos(service_url, batch) == [True] * len(faults)
     assert {path.suffix for path in (tmp_path / "videos").iterdir()} == {".mp4"}
 
 
-async def test_another_host_is_not_shown_the_key(foreign, tmp_path):
+async def test_the_key_is_never_sent_to_another_host(service_url, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
-    with service(other) as elsewhere:
+    with start_service(other) as elsewhere:
         kinds = ("submit", "status", "list", "media")
-        control(foreign, script={kind: [f"away:{elsewhere}/bucket/x.mp4"] for kind in kinds})
-        batch = await batch_of(foreign, ["rain"], output=tmp_path / "videos")
-        seen = control(elsewhere)
+        control(service_url, script={kind: [f"redirect:{elsewhere}/bucket/x.mp4"] for kind in kinds})
+        batch = await batch_of(service_url, ["rain"], output=tmp_path / "videos")
+        counts = control(elsewhere)
 
-    assert (batch[0].state, control(foreign)["posts"]) == ("succeeded", {"rain": 1})
-    assert seen["calls"].keys() <= {"media"}
-    assert all("authorization" not in headers for headers in seen["media"])
+    assert (batch[0].state, control(service_url)["posts"]) == ("succeeded", {"rain": 1})
+    assert counts["calls"].keys() <= {"media"}
+    assert all("authorization" not in headers for headers in counts["media"])
 
 
 ONE_BATCH = """
@@ -116,32 +118,32 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-async def test_a_second_process_on_a_journal_is_told_and_sends_nothing(foreign, tmp_path):
-    control(foreign, run_time=2.0)
+async def test_a_second_process_on_a_journal_gets_an_error_and_sends_nothing(service_url, tmp_path):
+    control(service_url, run_time=2.0)
     journal = tmp_path / "run.db"
-    command = [sys.executable, "-c", ONE_BATCH, foreign, str(journal)]
+    command = [sys.executable, "-c", ONE_BATCH, service_url, str(journal)]
     first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220, S603 - our own
     with first:
-        while len(control(foreign)["jobs"]) < 2:  # noqa: ASYNC110 - it is another process
+        while len(control(service_url)["jobs"]) < 2:  # noqa: ASYNC110 - the jobs are made by another process
             await asyncio.sleep(0.02)
         with pytest.raises(JournalError, match=r"run\.db"):
-            await batch_of(foreign, ["rain", "snow"], journal=journal)
+            await batch_of(service_url, ["rain", "snow"], journal=journal)
         assert first.stdout.read().split() == ["open", "2"]
 
-    again = await batch_of(foreign, ["rain", "snow"], journal=journal)
+    again = await batch_of(service_url, ["rain", "snow"], journal=journal)
     assert len(again.succeeded) == 2
-    assert control(foreign)["posts"] == {"rain": 1, "snow": 1}
+    assert control(service_url)["posts"] == {"rain": 1, "snow": 1}
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.99])
-async def test_a_truncated_journal_is_refused_and_left_as_it_is(foreign, tmp_path, share):
+async def test_a_truncated_journal_is_refused_and_stays_unchanged(service_url, tmp_path, share):
     journal = tmp_path / "run.db"
-    await batch_of(foreign, ["rain", "snow"], journal=journal)
+    await batch_of(service_url, ["rain", "snow"], journal=journal)
     whole = journal.read_bytes()
     cut = whole[: int(len(whole) * share)]
     journal.write_bytes(cut)
 
     with pytest.raises(JournalError, match=r"run\.db"):
-        await batch_of(foreign, ["rain", "snow"], journal=journal)
+        await batch_of(service_url, ["rain", "snow"], journal=journal)
     assert journal.read_bytes() == cut
-    assert Counter(control(foreign)["posts"]).total() == 2
+    assert Counter(control(service_url)["posts"]).total() == 2

@@ -23,7 +23,7 @@ class Clock:
 
 @attrs.define
 class Bench:
-    """A running emulator on a clock that stands still, and someone who calls it with a good key."""
+    """A running emulator on a clock that tests move, and an HTTP session with a valid key."""
 
     emulator: Emulator
     clock: Clock
@@ -38,25 +38,25 @@ class Bench:
             return response.status, await response.json()
 
     async def submit(self, **payload):
-        """The answer of an accepted submit."""
-        status, told = await self.post(
+        """The reply to an accepted submit."""
+        status, reply = await self.post(
             "/requests", json={"model": "kling-v2-6", "payload": {"prompt": "rain", **payload}}
         )
-        assert status == 200, told
-        return told
+        assert status == 200, reply
+        return reply
 
-    async def finished(self, **payload):
-        """The record of a new job, once nothing more will happen to it."""
-        told = await self.submit(**payload)
+    async def run_job(self, **payload):
+        """The record of a new job after its last status."""
+        reply = await self.submit(**payload)
         self.clock.now += 1e6
-        return (await self.get(f"/requests/{told['request_id']}"))[1]
+        return (await self.get(f"/requests/{reply['request_id']}"))[1]
 
-    async def file(self, url: str, *, method: str = "GET", **options):
-        """Status, headers and bytes of a media address, called without a key."""
+    async def fetch(self, url: str, *, method: str = "GET", **options):
+        """Status, headers and bytes of a media URL, called without a key."""
         options["headers"] = {"Accept-Encoding": "identity", **options.get("headers", {})}
         async with (
-            aiohttp.ClientSession() as stranger,
-            stranger.request(method, url, **options) as response,
+            aiohttp.ClientSession() as session,
+            session.request(method, url, **options) as response,
         ):
             return response.status, response.headers, await response.read()
 

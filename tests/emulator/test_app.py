@@ -9,6 +9,7 @@ from yarl import URL
 
 from kling_async.emulator import JobScript, ResponseFormat
 from kling_async.emulator.model_catalog import MODELS
+from tests.emulator.conftest import PREFIX
 
 GOOD = {"model": "kling-v2-6", "payload": {"prompt": "rain"}}
 CALLS = [
@@ -19,21 +20,20 @@ CALLS = [
     ("GET", "/models/kling-v2-6"),
     ("POST", "/upload-url"),
 ]
-PREFIX = "/api/v1/ie/requestqueue/apikey"
 
 
-async def test_a_job_is_accepted_and_comes_to_its_end(bench):
-    told = await bench.submit(sound="on")
-    assert (told["status"], told["model"], told["created_at"]) == ("queued", "kling-v2-6", 1_800_000_000)
+async def test_a_submit_is_accepted_and_its_job_succeeds(bench):
+    reply = await bench.submit(sound="on")
+    assert (reply["status"], reply["model"], reply["created_at"]) == ("queued", "kling-v2-6", 1_800_000_000)
 
     bench.clock.now += 1e6
-    status, row = await bench.get(f"/requests/{told['request_id']}")
+    status, row = await bench.get(f"/requests/{reply['request_id']}")
 
     assert (status, row["status"], row["payload"]) == (200, "success", {"prompt": "rain", "sound": "on"})
-    assert row["request_id"] == told["request_id"]
+    assert row["request_id"] == reply["request_id"]
 
 
-async def test_a_submit_may_be_final_at_once(open_bench):
+async def test_an_instant_job_has_its_outcome_in_the_submit_reply(open_bench):
     bench = await open_bench(instant_rate=1.0)
 
     assert (await bench.submit())["outcome"]["media_urls"]
@@ -41,9 +41,9 @@ async def test_a_submit_may_be_final_at_once(open_bench):
 
 @pytest.mark.parametrize("method, path", CALLS)
 @pytest.mark.parametrize("header", [None, "Bearer ", "Basic eA==", "any-key"])
-async def test_every_call_of_the_queue_needs_a_key(bench, method, path, header):
+async def test_every_queue_call_without_a_valid_key_gets_a_401(bench, method, path, header):
     headers = {} if header is None else {"Authorization": header}
-    status, _, body = await bench.file(bench.emulator.url + PREFIX + path, method=method, headers=headers)
+    status, _, body = await bench.fetch(bench.emulator.url + PREFIX + path, method=method, headers=headers)
 
     assert (status, list(json.loads(body))) == (401, ["error"])
 
@@ -58,7 +58,7 @@ async def test_every_call_of_the_queue_needs_a_key(bench, method, path, header):
         ({"api_keys": {"good"}}, "any", 401),
     ],
 )
-async def test_keys_may_be_chosen(open_bench, settings, key, status):
+async def test_settings_choose_the_accepted_keys(open_bench, settings, key, status):
     bench = await open_bench(**settings)
 
     assert (await bench.get("/models", headers={"Authorization": f"Bearer {key}"}))[0] == status
@@ -73,75 +73,75 @@ async def test_keys_may_be_chosen(open_bench, settings, key, status):
     ],
     ids=range(11),
 )  # fmt: skip
-async def test_a_body_that_is_no_request_is_refused_and_not_paid(bench, body):
-    status, told = await bench.post("/requests", data=body)
+async def test_an_invalid_body_gets_a_400_and_creates_no_job(bench, body):
+    status, reply = await bench.post("/requests", data=body)
 
-    assert (status, list(told)) == (400, ["error"])
+    assert (status, list(reply)) == (400, ["error"])
     assert bench.emulator.stats.accepted == ()
 
 
-async def test_missing_payload_keys_are_named(bench):
-    status, told = await bench.post("/requests", json={"model": "kling-v2-6", "payload": {}})
+async def test_the_error_names_missing_payload_keys(bench):
+    status, reply = await bench.post("/requests", json={"model": "kling-v2-6", "payload": {}})
 
-    assert (status, told) == (400, {"error": "missing required payload keys: prompt"})
+    assert (status, reply) == (400, {"error": "missing required payload keys: prompt"})
 
 
 @pytest.mark.parametrize("model", ["kling-v9", "Kling-V2-6", "kling-text2video-v2.1-master"])
-async def test_model_ids_are_exact(bench, model):
-    status, told = await bench.post("/requests", json={"model": model, "payload": {"prompt": "rain"}})
+async def test_model_ids_are_case_sensitive(bench, model):
+    status, reply = await bench.post("/requests", json={"model": model, "payload": {"prompt": "rain"}})
 
-    assert (status, told) == (404, {"error": f"model {model} does not exist"})
+    assert (status, reply) == (404, {"error": f"model {model} does not exist"})
 
 
-async def test_a_bad_value_is_accepted_and_fails_a_second_later(open_bench):
+async def test_a_job_with_an_invalid_value_is_accepted_and_fails_a_second_later(open_bench):
     bench = await open_bench(time_scale=1.0)
-    told = await bench.submit(duration="7")
-    assert told["status"] == "queued"
+    reply = await bench.submit(duration="7")
+    assert reply["status"] == "queued"
 
     bench.clock.now += 1.0
-    _, row = await bench.get(f"/requests/{told['request_id']}")
+    _, row = await bench.get(f"/requests/{reply['request_id']}")
 
     assert row["status"] == "failed"
     assert row["outcome"]["error"] == "duration must be one of 5, 10 (code: InvalidParameter)"
 
 
-async def test_credits_run_out(open_bench):
+async def test_a_submit_without_credits_gets_a_402(open_bench):
     bench = await open_bench(credits=1)
     await bench.submit()
 
-    status, told = await bench.post("/requests", json=GOOD)
+    status, reply = await bench.post("/requests", json=GOOD)
 
-    assert (status, told) == (
+    assert (status, reply) == (
         402,
         {"error": "Insufficient credits. Please add more credits to your account."},
     )
 
 
-async def test_a_throttle_tells_when_to_come_back(open_bench):
+async def test_a_throttled_submit_has_a_retry_after_header(open_bench):
     bench = await open_bench(max_jobs_in_flight=0, retry_after=3)
     async with bench.session.post(f"{PREFIX}/requests", json=GOOD) as response:
         assert (response.status, response.headers["Retry-After"]) == (429, "3")
 
 
-async def test_the_organisation_of_the_call_comes_back(bench):
-    _, told = await bench.post("/requests", json=GOOD, headers={"X-Organization-ID": "org-7"})
-    _, row = await bench.get(f"/requests/{told['request_id']}")
+async def test_replies_have_the_organization_of_the_call(bench):
+    _, reply = await bench.post("/requests", json=GOOD, headers={"X-Organization-ID": "org-7"})
+    _, row = await bench.get(f"/requests/{reply['request_id']}")
     _, model = await bench.get("/models/kling-v2-6", headers={"X-Organization-ID": "org-7"})
 
     assert (row["org_id"], model["org_id"]) == ("org-7", "org-7")
 
 
-async def test_an_id_nobody_knows_is_not_found(bench):
+async def test_an_unknown_id_gets_a_404(bench):
     assert await bench.get("/requests/some-id") == (404, {"error": "Request not found"})
 
 
-async def test_a_prompt_comes_back_letter_by_letter(bench):
+async def test_the_payload_of_a_record_has_the_exact_prompt(bench):
     prompt = "</script> \x00 \u202e \N{GRINNING FACE} \ud800 雨"
 
-    assert (await bench.finished(prompt=prompt))["payload"] == {"prompt": prompt}
+    assert (await bench.run_job(prompt=prompt))["payload"] == {"prompt": prompt}
 
 
-async def test_the_list_shows_one_model_in_pages(bench):
+async def test_a_list_has_the_jobs_of_one_model_in_pages(bench):
     ids = [(await bench.submit())["request_id"] for _ in range(3)]
     await bench.post("/requests", json={"model": "kling-v2-5-turbo", "payload": {"prompt": "rain"}})
 
@@ -153,43 +153,47 @@ async def test_the_list_shows_one_model_in_pages(bench):
 
 
 @pytest.mark.parametrize("query", ["limit=-1", "offset=x", "limit=", "offset=1.5", "limit=²"])
-async def test_a_page_that_is_no_number_is_refused(bench, query):
-    status, told = await bench.get(f"/requests?model_id=kling-v2-6&{query}")
+async def test_a_page_parameter_that_is_no_number_gets_a_400(bench, query):
+    status, reply = await bench.get(f"/requests?model_id=kling-v2-6&{query}")
 
-    assert (status, list(told)) == (400, ["error"])
+    assert (status, list(reply)) == (400, ["error"])
 
 
-async def test_the_list_may_insist_on_a_model(open_bench):
+async def test_a_list_call_without_a_model_can_get_a_400(open_bench):
     bench = await open_bench(response_format=ResponseFormat(list_needs_model=True))
 
     assert (await bench.get("/requests"))[0] == 400
     assert (await bench.get("/requests?model_id=kling-v2-6"))[0] == 200
 
 
-async def test_models_are_listed_and_described(bench):
+async def test_model_calls_list_and_describe_models(bench):
     assert await bench.get("/models") == (200, {"model_ids": list(MODELS)})
-    status, told = await bench.get("/models/Kling-Image2Video-V1.6-Pro")
-    assert (status, told["model"], told["price_info"]["price"]) == (200, "Kling-Image2Video-V1.6-Pro", 98_000)
+    status, reply = await bench.get("/models/Kling-Image2Video-V1.6-Pro")
+    assert (status, reply["model"], reply["price_info"]["price"]) == (
+        200,
+        "Kling-Image2Video-V1.6-Pro",
+        98_000,
+    )
     assert await bench.get("/models/kling-v9") == (404, {"error": "model kling-v9 does not exist"})
 
 
 @pytest.mark.parametrize("scheme", ["media_urls", "video_url"])
-async def test_media_are_there_once_the_job_succeeded_and_need_no_key(open_bench, scheme):
+async def test_media_exist_after_success_and_need_no_key(open_bench, scheme):
     bench = await open_bench(response_format=ResponseFormat(outcome=scheme))
-    told = await bench.submit()
-    path = f"/gmi-video-assests-prod/user-assests/org-emulator/{told['request_id']}.mp4"
-    early, headers, _ = await bench.file(bench.emulator.url + path)
+    reply = await bench.submit()
+    path = f"/gmi-video-assests-prod/user-assests/org-emulator/{reply['request_id']}.mp4"
+    early, headers, _ = await bench.fetch(bench.emulator.url + path)
     assert (early, headers["Content-Type"]) == (404, "application/xml; charset=utf-8")
 
     bench.clock.now += 1e6
-    _, row = await bench.get(f"/requests/{told['request_id']}")
+    _, row = await bench.get(f"/requests/{reply['request_id']}")
     url = row["outcome"].get("video_url") or row["outcome"]["media_urls"][0]["url"]
-    status, headers, body = await bench.file(url)
+    status, headers, body = await bench.fetch(url)
 
     assert url == bench.emulator.url + path
     assert (status, headers["Content-Type"], body[4:8]) == (200, "video/mp4", b"ftyp")
     assert int(headers["Content-Length"]) == len(body)
-    thumbnail = await bench.file(row["outcome"]["thumbnail_image_url"])
+    thumbnail = await bench.fetch(row["outcome"]["thumbnail_image_url"])
     assert (thumbnail[0], thumbnail[1]["Content-Type"], thumbnail[2][:3]) == (
         200,
         "image/jpeg",
@@ -197,9 +201,9 @@ async def test_media_are_there_once_the_job_succeeded_and_need_no_key(open_bench
     )
 
 
-async def test_media_of_others_and_of_failed_jobs_are_not_there(open_bench):
+async def test_media_of_other_organizations_and_of_failed_jobs_do_not_exist(open_bench):
     bench = await open_bench(script=lambda number, _: JobScript(ending="failed") if number == 2 else None)
-    good, failed = await bench.finished(), await bench.finished()
+    good, failed = await bench.run_job(), await bench.run_job()
     url = good["outcome"]["media_urls"][0]["url"]
 
     for other in (
@@ -207,78 +211,78 @@ async def test_media_of_others_and_of_failed_jobs_are_not_there(open_bench):
         url.replace(good["request_id"], failed["request_id"]),
         url.replace(good["request_id"], "some-id"),
     ):
-        assert (await bench.file(other))[0] == 404
+        assert (await bench.fetch(other))[0] == 404
 
 
-async def test_media_can_be_fetched_in_parts(bench):
-    url = (await bench.finished())["outcome"]["thumbnail_image_url"]
-    _, headers, whole = await bench.file(url)
+async def test_a_range_call_gets_that_part_of_the_media(bench):
+    url = (await bench.run_job())["outcome"]["thumbnail_image_url"]
+    _, headers, whole = await bench.fetch(url)
     assert headers["Accept-Ranges"] == "bytes"
 
-    status, cut, body = await bench.file(url, headers={"Range": "bytes=10-19"})
+    status, cut, body = await bench.fetch(url, headers={"Range": "bytes=10-19"})
 
     assert (status, body, cut["ETag"]) == (206, whole[10:20], headers["ETag"])
     assert cut["Content-Range"] == f"bytes 10-19/{len(whole)}"
 
 
-async def test_a_part_beyond_the_end_cannot_be_had(bench):
-    url = (await bench.finished())["outcome"]["thumbnail_image_url"]
-    size = len((await bench.file(url))[2])
-    status, headers, body = await bench.file(url, headers={"Range": f"bytes={size}-"})
+async def test_a_range_after_the_end_gets_a_416(bench):
+    url = (await bench.run_job())["outcome"]["thumbnail_image_url"]
+    size = len((await bench.fetch(url))[2])
+    status, headers, body = await bench.fetch(url, headers={"Range": f"bytes={size}-"})
 
     assert (status, headers["Content-Range"]) == (416, f"bytes */{size}")
     assert b"InvalidRange" in body
 
 
-async def test_a_part_of_another_file_is_the_whole_of_this_one(bench):
-    url = (await bench.finished())["outcome"]["thumbnail_image_url"]
-    etag = (await bench.file(url))[1]["ETag"]
+async def test_a_range_call_with_another_etag_gets_the_whole_file(bench):
+    url = (await bench.run_job())["outcome"]["thumbnail_image_url"]
+    etag = (await bench.fetch(url))[1]["ETag"]
 
-    assert (await bench.file(url, headers={"Range": "bytes=1-2", "If-Range": '"old"'}))[0] == 200
-    assert (await bench.file(url, headers={"Range": "bytes=1-2", "If-Range": etag}))[0] == 206
+    assert (await bench.fetch(url, headers={"Range": "bytes=1-2", "If-Range": '"old"'}))[0] == 200
+    assert (await bench.fetch(url, headers={"Range": "bytes=1-2", "If-Range": etag}))[0] == 206
 
 
-async def test_storage_may_know_no_parts(open_bench):
+async def test_storage_without_ranges_sends_the_whole_file(open_bench):
     bench = await open_bench(response_format=ResponseFormat(ranges=False))
-    url = (await bench.finished())["outcome"]["thumbnail_image_url"]
-    status, headers, _ = await bench.file(url, headers={"Range": "bytes=1-2"})
+    url = (await bench.run_job())["outcome"]["thumbnail_image_url"]
+    status, headers, _ = await bench.fetch(url, headers={"Range": "bytes=1-2"})
 
     assert status == 200
     assert "Accept-Ranges" not in headers
 
 
-async def test_a_head_call_tells_length_without_body(bench):
-    url = (await bench.finished())["outcome"]["thumbnail_image_url"]
-    size = len((await bench.file(url))[2])
-    status, headers, body = await bench.file(url, method="HEAD")
+async def test_a_head_call_gets_the_length_without_a_body(bench):
+    url = (await bench.run_job())["outcome"]["thumbnail_image_url"]
+    size = len((await bench.fetch(url))[2])
+    status, headers, body = await bench.fetch(url, method="HEAD")
 
     assert (status, headers["Content-Length"], body) == (200, str(size), b"")
 
 
-async def test_an_upload_can_be_read_and_filmed(bench):
-    _, told = await bench.post("/upload-url", json={"file_type": "png"})
-    assert told["upload_url"].startswith(told["public_url"] + "?")
-    assert (await bench.file(told["public_url"]))[0] == 404
+async def test_an_upload_can_be_downloaded_and_used_as_an_image(bench):
+    _, reply = await bench.post("/upload-url", json={"file_type": "png"})
+    assert reply["upload_url"].startswith(reply["public_url"] + "?")
+    assert (await bench.fetch(reply["public_url"]))[0] == 404
 
-    put = await bench.file(
-        told["upload_url"], method="PUT", data=b"a picture", headers={"Content-Type": "image/png"}
+    put = await bench.fetch(
+        reply["upload_url"], method="PUT", data=b"a picture", headers={"Content-Type": "image/png"}
     )
-    _, headers, body = await bench.file(told["public_url"])
+    _, headers, body = await bench.fetch(reply["public_url"])
 
     assert put[0] == 200
     assert (headers["Content-Type"], body) == ("image/png", b"a picture")
-    assert (await bench.finished(image=told["public_url"]))["status"] == "success"
+    assert (await bench.run_job(image=reply["public_url"]))["status"] == "success"
 
 
-async def test_an_image_that_was_never_uploaded_fails_the_job(bench):
-    _, told = await bench.post("/upload-url", json={"file_type": "png"})
-    row = await bench.finished(image=told["public_url"])
+async def test_a_job_fails_if_its_image_was_never_uploaded(bench):
+    _, reply = await bench.post("/upload-url", json={"file_type": "png"})
+    row = await bench.run_job(image=reply["public_url"])
 
     assert (row["status"], row["outcome"]["error"]) == ("failed", "Failed to download media")
 
 
 @pytest.mark.parametrize("body", [{}, {"file_type": "exe"}, {"file_type": ["png"]}])
-async def test_only_known_types_can_be_uploaded(bench, body):
+async def test_an_unknown_upload_type_gets_a_400(bench, body):
     assert (await bench.post("/upload-url", json=body))[0] == 400
 
 
@@ -290,14 +294,16 @@ async def test_only_known_types_can_be_uploaded(bench, body):
         ("image/jpeg", 900, 400, "ExpiredToken"),
     ],
 )
-async def test_a_put_that_was_not_signed_gets_xml(open_bench, content_type, wait, status, code):
+async def test_a_put_that_does_not_match_its_signature_gets_an_xml_error(
+    open_bench, content_type, wait, status, code
+):
     bench = await open_bench(time_scale=1.0)
-    _, told = await bench.post("/upload-url", json={"file_type": "jpeg"})
+    _, reply = await bench.post("/upload-url", json={"file_type": "jpeg"})
     bench.clock.now += wait
     async with (
         aiohttp.ClientSession(skip_auto_headers=["Content-Type"]) as session,
         session.put(
-            told["upload_url"],
+            reply["upload_url"],
             data=b"a picture",
             headers={"Content-Type": content_type} if content_type else {},
         ) as response,
@@ -306,32 +312,32 @@ async def test_a_put_that_was_not_signed_gets_xml(open_bench, content_type, wait
         assert f"<Code>{code}</Code>" in await response.text()
 
 
-async def test_a_key_shown_to_storage_is_noticed(bench):
-    url = (await bench.finished())["outcome"]["thumbnail_image_url"]
-    await bench.file(url)
+async def test_stats_count_storage_calls_with_a_key(bench):
+    url = (await bench.run_job())["outcome"]["thumbnail_image_url"]
+    await bench.fetch(url)
     assert bench.emulator.stats.credentials_at_storage == 0
 
-    await bench.file(url, headers={"Authorization": "Bearer any-key"})
+    await bench.fetch(url, headers={"Authorization": "Bearer any-key"})
 
     assert bench.emulator.stats.credentials_at_storage == 1
 
 
-async def test_media_may_lie_behind_a_proxy(open_bench):
+async def test_storage_url_is_the_host_of_media_urls(open_bench):
     bench = await open_bench(storage_url="https://storage.example")
-    row = await bench.finished()
+    row = await bench.run_job()
 
     assert row["outcome"]["media_urls"][0]["url"].startswith("https://storage.example/gmi-video")
 
 
 @pytest.mark.parametrize("odd", ["../../etc/passwd", '"><script>&?#%2e\N{RIGHT-TO-LEFT OVERRIDE}', "a b"])
-async def test_an_id_may_have_any_characters_and_still_leads_to_its_job_and_video(open_bench, odd):
+async def test_an_id_with_any_characters_has_a_record_and_a_video(open_bench, odd):
     bench = await open_bench(script=lambda _number, _payload: JobScript(request_id=odd))
-    told = await bench.submit()
+    reply = await bench.submit()
     bench.clock.now += 1e6
     path = f"{bench.emulator.url}{PREFIX}/requests/{quote(odd, safe='')}"
     async with bench.session.get(URL(path, encoded=True)) as response:
         record = await response.json()
     thumbnail = URL(record["outcome"]["thumbnail_image_url"], encoded=True)
 
-    assert (told["request_id"], record["request_id"]) == (odd, odd)
-    assert (await bench.file(thumbnail))[0] == 200
+    assert (reply["request_id"], record["request_id"]) == (odd, odd)
+    assert (await bench.fetch(thumbnail))[0] == 200

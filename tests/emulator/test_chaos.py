@@ -18,26 +18,27 @@ from kling_async.emulator import (
     random_faults,
 )
 from kling_async.emulator.faults import Operation
+from tests.emulator.conftest import PREFIX
 
 OPERATIONS = get_args(Operation)
 BRIEF, PATIENT = aiohttp.ClientTimeout(total=0.08), aiohttp.ClientTimeout(total=10)
-LIES = (aiohttp.ClientError, TimeoutError)
-"""How a plain HTTP client ends where the answer is not one."""
+INVALID_REPLY = (aiohttp.ClientError, TimeoutError)
+"""Errors of an HTTP client for a reply that is not valid HTTP."""
 
 
-async def call_of(bench, operation, told, *, timeout=PATIENT):  # noqa: ASYNC109 - aiohttp's own
-    """The status of one call of that kind, about a job that was told of before."""
-    prefix, media = "/api/v1/ie/requestqueue/apikey", told["outcome"]["thumbnail_image_url"]
+async def call(bench, operation, record, *, timeout=PATIENT):  # noqa: ASYNC109 - aiohttp's own
+    """The status code of one call of this kind, about the job of the record."""
+    media = record["outcome"]["thumbnail_image_url"]
     method, path, body = {
-        "submit": ("POST", f"{prefix}/requests", {"model": "kling-v2-6", "payload": {"prompt": "rain"}}),
-        "status": ("GET", f"{prefix}/requests/{told['request_id']}", None),
-        "list": ("GET", f"{prefix}/requests", None),
-        "models": ("GET", f"{prefix}/models", None),
-        "upload": ("POST", f"{prefix}/upload-url", {"file_type": "png"}),
+        "submit": ("POST", f"{PREFIX}/requests", {"model": "kling-v2-6", "payload": {"prompt": "rain"}}),
+        "status": ("GET", f"{PREFIX}/requests/{record['request_id']}", None),
+        "list": ("GET", f"{PREFIX}/requests", None),
+        "models": ("GET", f"{PREFIX}/models", None),
+        "upload": ("POST", f"{PREFIX}/upload-url", {"file_type": "png"}),
         "store": ("PUT", "/gmi-video-assests-prod/uploads/x.png", None),
         "media": ("GET", media.removeprefix(bench.emulator.url), None),
     }[operation]
-    # On a connection of its own: what an answer left behind there is not its matter.
+    # Each call has its own connection, because an earlier reply may have left bytes on a shared one.
     url, headers = bench.emulator.url + path, {"Authorization": "Bearer any-key", "Connection": "close"}
     options = {"json": body, "headers": headers, "timeout": timeout, "allow_redirects": False}
     async with bench.session.request(method, url, **options) as response:
@@ -46,53 +47,51 @@ async def call_of(bench, operation, told, *, timeout=PATIENT):  # noqa: ASYNC109
 
 
 @pytest.mark.parametrize("name", ACTIONS)
-async def test_every_action_can_befall_every_call_and_the_next_one_hears_the_truth(bench, name):
-    told = await bench.finished()
-    truth = [await call_of(bench, operation, told) for operation in OPERATIONS]
+async def test_after_any_action_on_any_call_the_next_call_gets_the_real_reply(bench, name):
+    record = await bench.run_job()
+    expected = [await call(bench, operation, record) for operation in OPERATIONS]
     bench.emulator.faults.add(*(Fault(operation, ACTIONS[name]) for operation in OPERATIONS))
 
     before = dict(bench.emulator.stats.requests)
     for operation in OPERATIONS:
-        # On a busy machine the time may be over before anything was sent.
+        # On a busy machine the timeout may come before the client sends anything.
         while bench.emulator.stats.requests[operation] == before[operation]:
-            with contextlib.suppress(*LIES):
-                status = await call_of(bench, operation, told, timeout=BRIEF)
+            with contextlib.suppress(*INVALID_REPLY):
+                status = await call(bench, operation, record, timeout=BRIEF)
                 assert status != 500 or name.startswith("500")
 
-    assert [await call_of(bench, operation, told) for operation in OPERATIONS] == truth
+    assert [await call(bench, operation, record) for operation in OPERATIONS] == expected
 
 
-async def test_every_key_can_have_every_wrong_value(bench):
-    told = await bench.finished()
+async def test_every_wrong_type_is_in_the_reply(bench):
+    record = await bench.run_job()
     for name, action in WRONG_TYPES.items():
         (key, text), kind = *action.raw_json.items(), name.partition(" is ")[2]
         bench.emulator.faults.add(Fault("status", action))
-        async with bench.session.get(
-            f"/api/v1/ie/requestqueue/apikey/requests/{told['request_id']}"
-        ) as response:
+        async with bench.session.get(f"{PREFIX}/requests/{record['request_id']}") as response:
             assert f'"{key}": {text}' in await response.text(), kind
 
 
 @pytest.mark.parametrize("name", JOB_SCRIPTS)
-async def test_every_fate_is_a_life_that_a_job_can_have(open_bench, name):
+async def test_every_job_script_runs_to_its_ending(open_bench, name):
     bench = await open_bench(script=lambda _number, _payload: JOB_SCRIPTS[name])
-    told = await bench.submit()
+    reply = await bench.submit()
     bench.clock.now += 1e6
     record = next(iter((await bench.get("/requests"))[1]["requests"]))
 
-    assert record["request_id"] == told["request_id"]
-    assert (record["status"] in {"success", "failed", "cancelled"}) == ("for ever" not in name)
+    assert record["request_id"] == reply["request_id"]
+    assert (record["status"] in {"success", "failed", "cancelled"}) == ("stuck" not in name)
 
 
 @pytest.mark.parametrize("name", RESPONSE_FORMATS)
-async def test_every_dialect_is_spoken(open_bench, name):
+async def test_every_response_format_has_a_list(open_bench, name):
     bench = await open_bench(response_format=RESPONSE_FORMATS[name])
     await bench.submit()
 
     assert (await bench.get("/requests"))[0] == 200
 
 
-def test_a_storm_follows_from_its_seed():
+def test_random_faults_are_the_same_for_the_same_seed():
     first, again, other = random_faults(1), random_faults(1), random_faults(2)
 
     assert (first.faults, first.response_format, first.seed) == (
@@ -106,37 +105,37 @@ def test_a_storm_follows_from_its_seed():
     ]
 
 
-def test_a_storm_hits_every_kind_of_call_and_some_of_the_jobs():
-    weather = random_faults(3, probability=0.3)
-    fates = [weather.script(number, {}) for number in range(1000)]
+def test_random_faults_hit_every_kind_of_call_and_some_jobs():
+    chosen = random_faults(3, probability=0.3)
+    scripts = [chosen.script(number, {}) for number in range(1000)]
 
-    assert {fault.on for fault in weather.faults} == set(OPERATIONS)
-    assert sum(fate is not None for fate in fates) == pytest.approx(300, abs=60)
+    assert {fault.on for fault in chosen.faults} == set(OPERATIONS)
+    assert sum(script is not None for script in scripts) == pytest.approx(300, abs=60)
 
 
-def test_a_storm_leaves_the_settings_it_is_given():
-    chosen, mine = JobScript(ending="cancelled"), Fault("media", ACTIONS["never"])
+def test_random_faults_keep_the_given_settings():
+    script, fault = JobScript(ending="cancelled"), Fault("media", ACTIONS["no reply"])
     settings = EmulatorSettings(
-        workers=3, faults=[mine], script=lambda number, _: chosen if number == 1 else None
+        workers=3, faults=[fault], script=lambda number, _: script if number == 1 else None
     )
-    weather = random_faults(4, probability=1.0, settings=settings)
+    chosen = random_faults(4, probability=1.0, settings=settings)
 
-    assert (weather.workers, weather.faults[0]) == (3, mine)
-    assert weather.script(1, {}) is chosen
-    assert weather.script(2, {}) in JOB_SCRIPTS.values()
-
-
-def test_storms_draw_from_both_tables():
-    drawn = [fault.do for seed in range(20) for fault in random_faults(seed).faults]
-
-    assert any(action in ACTIONS.values() for action in drawn)
-    assert any(action in WRONG_TYPES.values() for action in drawn)
+    assert (chosen.workers, chosen.faults[0]) == (3, fault)
+    assert chosen.script(1, {}) is script
+    assert chosen.script(2, {}) in JOB_SCRIPTS.values()
 
 
-async def test_nobody_waits_for_a_caller_who_stopped_reading(bench):
-    bench.emulator.faults.add(Fault("list", ACTIONS["a gzip bomb"]), Fault("list", ACTIONS["100 MB"], nth=2))
+def test_random_faults_use_both_tables():
+    actions = [fault.do for seed in range(20) for fault in random_faults(seed).faults]
+
+    assert any(action in ACTIONS.values() for action in actions)
+    assert any(action in WRONG_TYPES.values() for action in actions)
+
+
+async def test_the_emulator_does_not_wait_for_a_client_that_stops_reading(bench):
+    bench.emulator.faults.add(Fault("list", ACTIONS["gzip bomb"]), Fault("list", ACTIONS["100 MB"], nth=2))
     for _ in range(2):
-        response = await bench.session.get("/api/v1/ie/requestqueue/apikey/requests")
+        response = await bench.session.get(f"{PREFIX}/requests")
         await response.content.readany()
         response.close()
 

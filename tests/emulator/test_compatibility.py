@@ -1,4 +1,4 @@
-"""Someone else's client of the same service, unchanged, against the emulator."""
+"""Another client of the same service, unchanged, against the emulator."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from urllib.request import urlopen
 import pytest
 
 from kling_async.emulator import EmulatorSettings, LogNormal
+from tests.emulator.conftest import PREFIX
 
 genblaze = pytest.importorskip("genblaze_gmicloud")
 core = pytest.importorskip("genblaze_core")
 
-PREFIX = "/api/v1/ie/requestqueue/apikey"
-
 
 @pytest.fixture
 def kling_emulator_settings():
-    # That client takes no media address but https.
+    # The other client accepts only https media URLs.
     return EmulatorSettings(
         storage_url="https://storage.example",
         time_scale=100.0,
@@ -30,12 +29,12 @@ def kling_emulator_settings():
 
 
 @pytest.mark.parametrize("model", ["kling-v2-6", "kling-text2video-v2.1-master"])
-def test_genblaze_submits_polls_and_fetches(kling_emulator, model):
+def test_genblaze_submits_polls_and_downloads(kling_emulator, model):
     provider = genblaze.GMICloudVideoProvider("any-key", base_url=kling_emulator.url + PREFIX)
     step = core.Step(provider="gmicloud", model=model, prompt="rain on a tin roof")
     with closing(provider):
         provider.preflight_auth()
-        # Its `invoke` strings these three together, with a first wait of 24 s.
+        # Its `invoke` makes these three calls too, but waits 24 s first.
         request_id = provider.submit(step).prediction_id
         while not provider.poll(request_id):
             time.sleep(0.005)

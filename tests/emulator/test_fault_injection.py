@@ -7,38 +7,22 @@ import aiohttp
 import anyio
 import pytest
 
-from kling_async.emulator import (
-    BACKEND_ERROR,
-    BAD_GATEWAY,
-    NOT_FOUND,
-    Drop,
-    DuplicateReply,
-    Edit,
-    Fault,
-    Flood,
-    Outage,
-    Raw,
-    Redirect,
-    Reply,
-    SlowReply,
-    Stall,
-    TruncatedReply,
-    WrongLength,
-)
+from kling_async.emulator import Fault, faults
+from tests.emulator.conftest import PREFIX
 
 GOOD = {"model": "kling-v2-6", "payload": {"prompt": "rain"}}
 SUBMIT = "/requests"
 
 
 async def raw_post(bench, *, headers=b"") -> bytes:
-    """Everything a submit gets over the wire until the other side hangs up."""
+    """All bytes that a submit receives until the emulator closes the connection."""
     body = json.dumps(GOOD).encode()
     host, port = bench.emulator.url.removeprefix("http://").split(":")
     received = b""
     async with await anyio.connect_tcp(host, int(port)) as stream:
         await stream.send(
-            b"POST /api/v1/ie/requestqueue/apikey/requests HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\n"
-            b"Content-Length: %d\r\n%s\r\n%s" % (len(body), headers, body)
+            b"POST %s/requests HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\n"
+            b"Content-Length: %d\r\n%s\r\n%s" % (PREFIX.encode(), len(body), headers, body)
         )
         with anyio.fail_after(5):
             async for chunk in stream:
@@ -46,87 +30,89 @@ async def raw_post(bench, *, headers=b"") -> bytes:
     return received
 
 
-def paid(bench):
+def count_paid(bench):
     return len(bench.emulator.stats.accepted)
 
 
 @pytest.mark.parametrize(
     "reply, content_type, body",
     [
-        (BACKEND_ERROR, "application/json", b'{"error": "Backend error (400). Please try again."}'),
-        (BAD_GATEWAY, "text/html", None),
-        (Reply(503), "text/html", b""),
-        (Reply(400, "<x/>", "application/xml"), "application/xml", b"<x/>"),
-        (Reply(200, [1]), "application/json", b"[1]"),
-        (Reply(200, b"\xff\xfe"), "text/html", b"\xff\xfe"),
+        (faults.BACKEND_ERROR, "application/json", b'{"error": "Backend error (400). Please try again."}'),
+        (faults.BAD_GATEWAY, "text/html", None),
+        (faults.Reply(503), "text/html", b""),
+        (faults.Reply(400, "<x/>", "application/xml"), "application/xml", b"<x/>"),
+        (faults.Reply(200, [1]), "application/json", b"[1]"),
+        (faults.Reply(200, b"\xff\xfe"), "text/html", b"\xff\xfe"),
     ],
 )
-async def test_a_reply_takes_the_place_of_the_truth(bench, reply, content_type, body):
+async def test_a_reply_replaces_the_real_one(bench, reply, content_type, body):
     bench.emulator.faults.add(Fault("submit", reply))
-    async with bench.session.post("/api/v1/ie/requestqueue/apikey/requests", json=GOOD) as response:
+    async with bench.session.post(f"{PREFIX}/requests", json=GOOD) as response:
         assert (response.status, response.content_type) == (reply.status, content_type)
         assert await response.read() == (reply.body.encode() if body is None else body)
-    assert paid(bench) == 0
+    assert count_paid(bench) == 0
 
 
-async def test_a_reply_carries_its_own_headers(bench):
-    bench.emulator.faults.add(Fault("list", Reply(429, headers={"Retry-After": "7"})))
-    async with bench.session.get("/api/v1/ie/requestqueue/apikey/requests") as response:
+async def test_a_reply_has_its_own_headers(bench):
+    bench.emulator.faults.add(Fault("list", faults.Reply(429, headers={"Retry-After": "7"})))
+    async with bench.session.get(f"{PREFIX}/requests") as response:
         assert (response.status, response.headers["Retry-After"]) == (429, "7")
 
 
-async def test_an_error_may_hide_a_paid_job(bench):
-    bench.emulator.faults.add(Fault("submit", Reply(500, {"error": "no"}, accepted=True)))
+async def test_an_error_reply_can_leave_a_paid_job(bench):
+    bench.emulator.faults.add(Fault("submit", faults.Reply(500, {"error": "no"}, accepted=True)))
 
     assert (await bench.post(SUBMIT, json=GOOD))[0] == 500
-    assert paid(bench) == 1
+    assert count_paid(bench) == 1
 
 
 @pytest.mark.parametrize("accepted, jobs", [(True, 1), (False, 0)])
 @pytest.mark.parametrize("reset", [True, False])
-async def test_a_dropped_submit_is_paid_only_if_it_was_accepted(bench, accepted, jobs, reset):
-    bench.emulator.faults.add(Fault("submit", Drop(accepted=accepted, reset=reset)))
+async def test_a_dropped_submit_creates_a_job_only_if_it_is_accepted(bench, accepted, jobs, reset):
+    bench.emulator.faults.add(Fault("submit", faults.Drop(accepted=accepted, reset=reset)))
 
     with pytest.raises(aiohttp.ClientConnectionError):
         await bench.post(SUBMIT, json=GOOD)
-    assert paid(bench) == jobs
+    assert count_paid(bench) == jobs
 
 
-async def test_a_reset_and_an_end_of_stream_are_two_things(bench):
-    bench.emulator.faults.add(Fault("submit", Drop(reset=False)), Fault("submit", Drop(reset=True), nth=2))
+async def test_a_drop_is_a_reset_or_an_orderly_close(bench):
+    bench.emulator.faults.add(
+        Fault("submit", faults.Drop(reset=False)), Fault("submit", faults.Drop(reset=True), nth=2)
+    )
 
     assert await raw_post(bench) == b""
     with pytest.raises(anyio.BrokenResourceError):
         await raw_post(bench)
 
 
-async def test_a_stalled_submit_is_answered_late(bench):
-    bench.emulator.faults.add(Fault("submit", Stall(0.01)))
+async def test_a_stalled_submit_gets_a_late_reply(bench):
+    bench.emulator.faults.add(Fault("submit", faults.Stall(0.01)))
 
     assert (await bench.post(SUBMIT, json=GOOD))[0] == 200
 
 
-async def test_a_stall_may_outlast_the_caller_who_pays_all_the_same(bench):
-    bench.emulator.faults.add(Fault("submit", Stall(60.0)))
+async def test_a_submit_that_times_out_in_a_stall_creates_a_job(bench):
+    bench.emulator.faults.add(Fault("submit", faults.Stall(60.0)))
 
     with pytest.raises(TimeoutError):
         await bench.post(SUBMIT, json=GOOD, timeout=aiohttp.ClientTimeout(total=0.05))
-    assert paid(bench) == 1
+    assert count_paid(bench) == 1
 
 
-async def test_a_stall_may_end_in_silence(bench):
-    bench.emulator.faults.add(Fault("submit", Stall(0.01, then="drop")))
+async def test_a_stall_can_end_without_a_reply(bench):
+    bench.emulator.faults.add(Fault("submit", faults.Stall(0.01, then="drop")))
 
     assert await raw_post(bench) == b""
 
 
-async def test_a_caller_who_left_cannot_be_hung_up_on(bench):
-    bench.emulator.faults.add(Fault("submit", Stall(0.05, then="drop")))
-    caller = asyncio.create_task(bench.post(SUBMIT, json=GOOD))
+async def test_a_stall_can_end_after_the_client_left(bench):
+    bench.emulator.faults.add(Fault("submit", faults.Stall(0.05, then="drop")))
+    client = asyncio.create_task(bench.post(SUBMIT, json=GOOD))
     with anyio.fail_after(5):
-        while not paid(bench):  # noqa: ASYNC110 - the emulator tells nobody
+        while not count_paid(bench):  # noqa: ASYNC110 - the emulator has no event for it
             await anyio.sleep(0.001)
-    caller.cancel()
+    client.cancel()
     await anyio.sleep(0.08)
 
     assert (await bench.get("/requests"))[1]["total"] == 1
@@ -134,70 +120,70 @@ async def test_a_caller_who_left_cannot_be_hung_up_on(bench):
 
 @pytest.mark.parametrize("delay", [0.0, 0.01])
 @pytest.mark.parametrize("size_bytes", [None, 0, 10])
-async def test_a_cut_body_is_shorter_than_its_length(bench, size_bytes, delay):
-    bench.emulator.faults.add(Fault("submit", TruncatedReply(size_bytes, delay=delay)))
+async def test_a_truncated_body_is_shorter_than_its_length(bench, size_bytes, delay):
+    bench.emulator.faults.add(Fault("submit", faults.TruncatedReply(size_bytes, delay=delay)))
     head, _, body = (await raw_post(bench)).partition(b"\r\n\r\n")
     (length,) = [int(line.split()[1]) for line in head.splitlines() if line.startswith(b"Content-Length")]
 
     assert head.startswith(b"HTTP/1.1 200 OK")
     assert len(body) == (length // 2 if size_bytes is None else size_bytes) < length
-    assert paid(bench) == 1
+    assert count_paid(bench) == 1
 
 
 @pytest.mark.parametrize("share", [0.1, 0.9])
-async def test_a_cut_lets_a_share_through(bench, share):
+async def test_a_truncated_reply_has_a_share_of_the_body(bench, share):
     whole = await raw_post(bench, headers=b"Connection: close\r\n")
-    bench.emulator.faults.add(Fault("submit", TruncatedReply(share=share)))
+    bench.emulator.faults.add(Fault("submit", faults.TruncatedReply(share=share)))
     head, _, body = (await raw_post(bench)).partition(b"\r\n\r\n")
 
     assert head.startswith(b"HTTP/1.1 200 OK")
     assert len(body) == int(share * len(whole.partition(b"\r\n\r\n")[2]))
 
 
-async def test_a_cut_may_fall_within_the_head(bench):
-    bench.emulator.faults.add(Fault("submit", TruncatedReply(within="head")))
+async def test_a_reply_can_be_truncated_within_the_head(bench):
+    bench.emulator.faults.add(Fault("submit", faults.TruncatedReply(within="head")))
     head = await raw_post(bench)
 
     assert head.startswith(b"HTTP/1.1 200 OK\r\nContent-Type")
     assert b"\r\n\r\n" not in head
-    assert paid(bench) == 1
+    assert count_paid(bench) == 1
 
 
-async def test_a_cut_may_end_in_a_reset(bench):
-    bench.emulator.faults.add(Fault("submit", TruncatedReply(0, reset=True)))
+async def test_a_truncated_reply_can_end_in_a_reset(bench):
+    bench.emulator.faults.add(Fault("submit", faults.TruncatedReply(0, reset=True)))
 
     with pytest.raises(anyio.BrokenResourceError):
         await raw_post(bench)
 
 
-async def test_a_cut_that_is_not_told_is_an_answer_like_any_other(bench):
-    told = await bench.submit()
-    bench.emulator.faults.add(Fault("status", TruncatedReply(40, declares_full_length=False)))
-    path = f"/api/v1/ie/requestqueue/apikey/requests/{told['request_id']}"
+async def test_a_truncated_reply_with_a_matching_length_keeps_the_connection(bench):
+    reply = await bench.submit()
+    bench.emulator.faults.add(Fault("status", faults.TruncatedReply(40, declares_full_length=False)))
+    path = f"{PREFIX}/requests/{reply['request_id']}"
     async with bench.session.get(path) as response:
-        assert await response.read() == f'{{"request_id": "{told["request_id"]}"'.encode()[:40]
+        assert await response.read() == f'{{"request_id": "{reply["request_id"]}"'.encode()[:40]
 
-    assert (await bench.get(f"/requests/{told['request_id']}"))[0] == 200
-
-
-async def test_a_drip_brings_the_truth_in_the_end(bench):
-    told = await bench.submit()
-    bench.emulator.faults.add(Fault("status", SlowReply(0.001, pieces=7)))
-
-    assert (await bench.get(f"/requests/{told['request_id']}"))[1]["request_id"] == told["request_id"]
+    assert (await bench.get(f"/requests/{reply['request_id']}"))[0] == 200
 
 
-async def test_an_answer_may_come_twice(bench):
-    bench.emulator.faults.add(Fault("submit", DuplicateReply(0.001)))
+async def test_a_slow_reply_is_the_real_reply(bench):
+    reply = await bench.submit()
+    bench.emulator.faults.add(Fault("status", faults.SlowReply(0.001, pieces=7)))
+
+    assert (await bench.get(f"/requests/{reply['request_id']}"))[1]["request_id"] == reply["request_id"]
+
+
+async def test_a_duplicate_reply_is_sent_twice(bench):
+    bench.emulator.faults.add(Fault("submit", faults.DuplicateReply(0.001)))
     received = await raw_post(bench, headers=b"Connection: close\r\n")
     first, second = received.split(b"HTTP/1.1 200 OK")[1:]
 
     assert first.partition(b"\r\n\r\n")[2] == second.partition(b"\r\n\r\n")[2]
-    assert paid(bench) == 1
+    assert count_paid(bench) == 1
 
 
-async def test_an_answer_does_not_come_twice_to_one_who_left(bench):
-    bench.emulator.faults.add(Fault("submit", DuplicateReply(0.03)))
+async def test_a_duplicate_reply_is_not_sent_to_a_client_that_left(bench):
+    bench.emulator.faults.add(Fault("submit", faults.DuplicateReply(0.03)))
     status, _ = await bench.post(SUBMIT, json=GOOD, headers={"Connection": "close"})
     await anyio.sleep(0.05)
 
@@ -206,26 +192,26 @@ async def test_an_answer_does_not_come_twice_to_one_who_left(bench):
 
 @pytest.mark.parametrize("is_compressed", [False, True])
 @pytest.mark.parametrize("accepted, jobs", [(True, 1), (False, 0)])
-async def test_a_flood_is_as_long_as_it_says(bench, is_compressed, accepted, jobs):
+async def test_a_flood_has_its_size(bench, is_compressed, accepted, jobs):
     bench.emulator.faults.add(
-        Fault("submit", Flood(3_000_000, is_compressed=is_compressed, accepted=accepted))
+        Fault("submit", faults.Flood(3_000_000, is_compressed=is_compressed, accepted=accepted))
     )
-    async with bench.session.post("/api/v1/ie/requestqueue/apikey/requests", json=GOOD) as response:
+    async with bench.session.post(f"{PREFIX}/requests", json=GOOD) as response:
         assert response.headers.get("Content-Encoding") == ("gzip" if is_compressed else None)
         assert await response.read() == b" " * 3_000_000
-    assert paid(bench) == jobs
+    assert count_paid(bench) == jobs
 
 
-async def test_a_redirect_leads_to_the_same_path_of_another_host(bench):
-    bench.emulator.faults.add(Fault("list", Redirect("http://other.example:81", status=307)))
-    path = "/api/v1/ie/requestqueue/apikey/requests?model_id=a%20b"
+async def test_a_redirect_has_the_same_path_on_another_host(bench):
+    bench.emulator.faults.add(Fault("list", faults.Redirect("http://other.example:81", status=307)))
+    path = f"{PREFIX}/requests?model_id=a%20b"
     async with bench.session.get(path, allow_redirects=False) as response:
         assert (response.status, response.headers["Location"]) == (307, f"http://other.example:81{path}")
 
 
 @pytest.mark.parametrize("accepted, jobs", [(True, 1), (False, 0)])
-async def test_an_outage_refuses_connections_until_it_is_over(bench, accepted, jobs):
-    bench.emulator.faults.add(Fault("submit", Outage(0.05, accepted=accepted)))
+async def test_an_outage_refuses_connections_until_it_ends(bench, accepted, jobs):
+    bench.emulator.faults.add(Fault("submit", faults.Outage(0.05, accepted=accepted)))
     with pytest.raises(aiohttp.ClientConnectionError):
         await bench.post(SUBMIT, json=GOOD)
 
@@ -241,8 +227,8 @@ async def test_an_outage_refuses_connections_until_it_is_over(bench, accepted, j
     assert refused > 0
 
 
-async def test_an_emulator_can_be_closed_in_an_outage_and_a_second_one_is_the_same(bench):
-    bench.emulator.faults.add(Fault("submit", Outage(60.0), times=2))
+async def test_an_emulator_can_be_closed_during_an_outage(bench):
+    bench.emulator.faults.add(Fault("submit", faults.Outage(60.0), times=2))
     both = [asyncio.create_task(raw_post(bench)) for _ in range(2)]
     await asyncio.wait(both)
     await bench.emulator.aclose()
@@ -252,42 +238,44 @@ async def test_an_emulator_can_be_closed_in_an_outage_and_a_second_one_is_the_sa
     assert "not running" in repr(bench.emulator)
 
 
-async def test_a_cut_download_can_be_resumed(bench):
-    url = (await bench.finished())["outcome"]["thumbnail_image_url"]
-    whole = (await bench.file(url))[2]
-    bench.emulator.faults.add(Fault("media", TruncatedReply(100)))
+async def test_a_truncated_download_can_be_resumed(bench):
+    url = (await bench.run_job())["outcome"]["thumbnail_image_url"]
+    whole = (await bench.fetch(url))[2]
+    bench.emulator.faults.add(Fault("media", faults.TruncatedReply(100)))
 
     with pytest.raises(aiohttp.ClientPayloadError):
-        await bench.file(url)
-    status, _, rest = await bench.file(url, headers={"Range": "bytes=100-"})
+        await bench.fetch(url)
+    status, _, rest = await bench.fetch(url, headers={"Range": "bytes=100-"})
 
     assert (status, whole[:100] + rest) == (206, whole)
 
 
 @pytest.mark.parametrize("difference", [50, -50, -100_000])
-async def test_a_length_may_be_a_lie(bench, difference):
-    bench.emulator.faults.add(Fault("submit", WrongLength(difference)))
+async def test_a_wrong_length_has_the_whole_body(bench, difference):
+    bench.emulator.faults.add(Fault("submit", faults.WrongLength(difference)))
     head, _, body = (await raw_post(bench)).partition(b"\r\n\r\n")
 
     assert f"Content-Length: {max(0, len(body) + difference)}".encode() in head
     assert json.loads(body)["status"] == "queued"
 
 
-async def test_keys_of_the_answer_can_be_changed_and_left_out(bench):
-    told = await bench.submit()
-    bench.emulator.faults.add(Fault("status", Edit({"status": "paused"}, without=("payload", "nothing"))))
+async def test_an_edit_changes_and_removes_keys(bench):
+    reply = await bench.submit()
+    bench.emulator.faults.add(
+        Fault("status", faults.Edit({"status": "paused"}, without=("payload", "nothing")))
+    )
 
-    _, odd = await bench.get(f"/requests/{told['request_id']}")
-    _, right = await bench.get(f"/requests/{told['request_id']}")
+    _, edited = await bench.get(f"/requests/{reply['request_id']}")
+    _, real = await bench.get(f"/requests/{reply['request_id']}")
 
-    assert odd == {key: value for key, value in right.items() if key != "payload"} | {"status": "paused"}
+    assert edited == {key: value for key, value in real.items() if key != "payload"} | {"status": "paused"}
 
 
-async def test_a_value_may_be_any_text(bench):
-    told = await bench.submit()
-    edit = Edit(raw_json={"payload": "[" * 50 + "]" * 50, "created_at": "NaN"})
+async def test_an_edit_writes_any_text_as_a_value(bench):
+    reply = await bench.submit()
+    edit = faults.Edit(raw_json={"payload": "[" * 50 + "]" * 50, "created_at": "NaN"})
     bench.emulator.faults.add(Fault("status", edit))
-    path = f"/api/v1/ie/requestqueue/apikey/requests/{told['request_id']}"
+    path = f"{PREFIX}/requests/{reply['request_id']}"
     async with bench.session.get(path) as response:
         text = await response.text()
 
@@ -295,30 +283,30 @@ async def test_a_value_may_be_any_text(bench):
     assert '"created_at": NaN' in text
 
 
-async def test_the_services_clock_may_jump(bench):
-    told = await bench.submit()
+async def test_an_edit_moves_the_times_of_a_record(bench):
+    reply = await bench.submit()
     bench.emulator.faults.add(
-        Fault("status", Edit({"queued_at": None}, time_offset=-3600.0)),
-        Fault("status", Edit({"queued_at": "x"}, time_offset=3600.0), nth=2),
+        Fault("status", faults.Edit({"queued_at": None}, time_offset=-3600.0)),
+        Fault("status", faults.Edit({"queued_at": "x"}, time_offset=3600.0), nth=2),
     )
-    seen = [(await bench.get(f"/requests/{told['request_id']}"))[1] for _ in range(3)]
+    seen = [(await bench.get(f"/requests/{reply['request_id']}"))[1] for _ in range(3)]
 
-    assert [row["created_at"] - told["created_at"] for row in seen] == [-3600, 3600, 0]
-    assert [row["queued_at"] for row in seen] == [None, "x", told["queued_at"]]
-
-
-async def test_what_is_no_json_is_not_edited(bench):
-    url = (await bench.finished())["outcome"]["thumbnail_image_url"]
-    whole = await bench.file(url)
-    bench.emulator.faults.add(Fault("media", Edit({"status": 7})))
-
-    assert (await bench.file(url))[2] == whole[2]
+    assert [row["created_at"] - reply["created_at"] for row in seen] == [-3600, 3600, 0]
+    assert [row["queued_at"] for row in seen] == [None, "x", reply["queued_at"]]
 
 
-async def test_an_edit_of_the_list_changes_its_rows(bench):
+async def test_an_edit_leaves_a_reply_that_is_not_json(bench):
+    url = (await bench.run_job())["outcome"]["thumbnail_image_url"]
+    whole = await bench.fetch(url)
+    bench.emulator.faults.add(Fault("media", faults.Edit({"status": 7})))
+
+    assert (await bench.fetch(url))[2] == whole[2]
+
+
+async def test_an_edit_changes_each_row_of_a_list(bench):
     await bench.submit()
     await bench.submit()
-    bench.emulator.faults.add(Fault("list", Edit({"created_at": None})))
+    bench.emulator.faults.add(Fault("list", faults.Edit({"created_at": None})))
     _, page = await bench.get("/requests")
 
     assert [row["created_at"] for row in page["requests"]] == [None, None]
@@ -326,18 +314,20 @@ async def test_an_edit_of_the_list_changes_its_rows(bench):
 
 
 @pytest.mark.parametrize("accepted, jobs", [(True, 1), (False, 0)])
-async def test_raw_bytes_go_out_as_they_are(bench, accepted, jobs):
-    bench.emulator.faults.add(Fault("submit", Raw(b"HTTP/1.1 20", accepted=accepted)))
+async def test_raw_bytes_are_sent_unchanged(bench, accepted, jobs):
+    bench.emulator.faults.add(Fault("submit", faults.Raw(b"HTTP/1.1 20", accepted=accepted)))
 
     assert await raw_post(bench) == b"HTTP/1.1 20"
-    assert paid(bench) == jobs
+    assert count_paid(bench) == jobs
 
 
-async def test_a_job_may_vanish_after_it_was_seen(bench):
+async def test_a_job_can_become_unknown_after_a_status_call(bench):
     first, second = await bench.submit(), await bench.submit()
-    bench.emulator.faults.add(Fault("status", NOT_FOUND, job=1, nth=2, times=None))
+    bench.emulator.faults.add(Fault("status", faults.NOT_FOUND, job=1, nth=2, times=None))
     seen = [
-        (await bench.get(f"/requests/{told['request_id']}"))[0] for told in (first, second) for _ in range(3)
+        (await bench.get(f"/requests/{reply['request_id']}"))[0]
+        for reply in (first, second)
+        for _ in range(3)
     ]
 
     assert seen == [200, 404, 404, 200, 200, 200]

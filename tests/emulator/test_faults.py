@@ -23,11 +23,11 @@ def hit_calls(fault, *, calls=12, seed=""):
         ({"times": None, "probability": 0.0}, []),
     ],
 )
-def test_a_fault_hits_the_calls_its_rule_names(rule, hit):
+def test_a_fault_hits_the_calls_of_its_rule(rule, hit):
     assert hit_calls(Fault("submit", DROP, **rule)) == hit
 
 
-def test_chance_follows_from_the_seed():
+def test_the_probability_of_a_fault_repeats_with_the_seed():
     fault = Fault("submit", DROP, times=None, probability=0.3)
     hit = hit_calls(fault, calls=1000, seed="a")
 
@@ -36,7 +36,7 @@ def test_chance_follows_from_the_seed():
     assert len(hit) == pytest.approx(300, abs=50)
 
 
-def test_calls_are_counted_by_fault_and_operation():
+def test_each_fault_counts_the_calls_of_its_operation():
     faults = Faults([Fault("submit", DROP, nth=2), Fault("status", NOT_FOUND)])
 
     assert [faults.next_action(kind) for kind in ("submit", "status", "submit", "submit", "status")] == [
@@ -48,14 +48,14 @@ def test_calls_are_counted_by_fault_and_operation():
     ]
 
 
-def test_the_first_fault_that_hits_wins_and_the_others_still_count():
+def test_the_first_hit_is_applied_and_the_other_faults_still_count():
     first, second = Reply(503), Reply(504)
     faults = Faults([Fault("list", first), Fault("list", second, nth=2)])
 
     assert [faults.next_action("list") for _ in range(3)] == [first, second, None]
 
 
-def test_a_fault_about_one_job_leaves_the_others_alone():
+def test_a_fault_for_one_job_hits_no_other_job():
     faults = Faults([Fault("status", NOT_FOUND, job=2, times=None)])
 
     assert [faults.next_action("status", job=job) for job in (1, 2, None, 2)] == [
@@ -66,7 +66,7 @@ def test_a_fault_about_one_job_leaves_the_others_alone():
     ]
 
 
-def test_a_fault_set_later_counts_from_then():
+def test_a_fault_counts_from_the_moment_it_is_added():
     faults = Faults()
     assert faults.next_action("media") is None
 
@@ -75,14 +75,14 @@ def test_a_fault_set_later_counts_from_then():
     assert faults.next_action("media") is DROP
 
 
-def test_cleared_faults_hit_no_more():
+def test_clear_removes_all_faults():
     faults = Faults([Fault("media", DROP, times=None)])
     faults.clear()
 
     assert faults.next_action("media") is None
 
 
-def test_faults_show_what_is_set():
+def test_the_repr_of_faults_has_each_fault():
     assert "Fault(on='media'" in repr(Faults([Fault("media", DROP)]))
 
 
@@ -90,11 +90,11 @@ def test_faults_show_what_is_set():
     "field, value",
     [("on", "nonsense"), ("nth", 0), ("times", 0), ("every", 0), ("probability", 1.5), ("job", 0)],
 )
-def test_faults_that_make_no_sense_are_refused(field, value):
+def test_invalid_fields_of_a_fault_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=f"'{field}' must be"):
         Fault(**{"on": "submit", "do": DROP, field: value})
 
 
-def test_time_does_not_run_backwards_in_a_stall():
+def test_a_negative_delay_is_refused():
     with pytest.raises(ValueError, match="'delay' must be"):
         Stall(-1.0)

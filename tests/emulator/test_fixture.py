@@ -8,8 +8,9 @@ import aiohttp
 import pytest
 
 from kling_async.emulator import EmulatorSettings
+from tests.emulator.conftest import PREFIX
 
-MODELS = "/api/v1/ie/requestqueue/apikey/models"
+MODELS = f"{PREFIX}/models"
 KEY = {"Authorization": "Bearer any-key"}
 
 
@@ -37,7 +38,7 @@ class TestOwnSettings:
 
 
 @pytest.mark.parametrize("module", ["kling_async.emulator.fixture", "kling_async.emulator"])
-def test_the_plugin_costs_other_test_runs_nothing_heavy(module):
+def test_the_plugin_imports_no_heavy_package(module):
     check = f"import sys, {module}; assert not {{'aiohttp', 'av', 'PIL'}} & set(sys.modules)"
     result = subprocess.run([sys.executable, "-c", check], check=False, capture_output=True, text=True)  # noqa: S603
 

@@ -9,8 +9,8 @@ from PIL import Image
 from kling_async.emulator.media import Clip, encode_thumbnail, encode_video
 
 
-def decoded(content):
-    """Codec and seconds of each track, by decoding every packet, and the first picture."""
+def decode(content):
+    """Codec and seconds of each track, from all of its packets, and the first frame."""
     with av.open(io.BytesIO(content)) as container:
         tracks, picture = {}, None
         for stream in container.streams:
@@ -28,8 +28,8 @@ def decoded(content):
 
 @pytest.mark.parametrize("seconds", [5, 10])
 @pytest.mark.parametrize("has_sound", [True, False])
-def test_a_video_has_the_length_and_the_tracks_that_were_asked_for(seconds, has_sound):
-    tracks, picture = decoded(encode_video(Clip(prompt="rain", seconds=seconds, has_sound=has_sound)))
+def test_a_video_has_the_requested_length_and_tracks(seconds, has_sound):
+    tracks, picture = decode(encode_video(Clip(prompt="rain", seconds=seconds, has_sound=has_sound)))
 
     assert tracks["video"] == ("h264", pytest.approx(seconds, abs=0.01))
     assert (picture.width, picture.height, picture.format.name) == (640, 360, "yuv420p")
@@ -38,7 +38,7 @@ def test_a_video_has_the_length_and_the_tracks_that_were_asked_for(seconds, has_
         assert tracks["audio"] == ("aac", pytest.approx(seconds, abs=0.1))
 
 
-def test_sound_can_be_heard():
+def test_sound_is_audible():
     with av.open(io.BytesIO(encode_video(Clip(prompt="rain", seconds=1, has_sound=True)))) as container:
         loudest = max(
             abs(sample)
@@ -55,7 +55,7 @@ def test_the_same_clip_is_the_same_bytes():
     assert encode_thumbnail(clip) == encode_thumbnail(clip)
 
 
-def test_videos_can_be_told_apart_by_prompt():
+def test_videos_of_different_prompts_look_different():
     first, second = (Clip(prompt=prompt, seconds=1) for prompt in ("rain", "snow"))
     pictures = [Image.open(io.BytesIO(encode_thumbnail(clip))).resize((1, 1)) for clip in (first, second)]
 
@@ -81,8 +81,8 @@ def test_a_thumbnail_is_a_jpeg_of_the_videos_size(size):
 @pytest.mark.parametrize(
     "prompt", ["", "</script>\x00\u202e", "\ud800", "雨" * 2500, "x" * 2500, "\N{GRINNING FACE}", "a\n\tb"]
 )
-def test_any_prompt_can_be_filmed(prompt):
-    tracks, _ = decoded(encode_video(Clip(prompt=prompt, seconds=1)))
+def test_any_prompt_can_be_encoded(prompt):
+    tracks, _ = decode(encode_video(Clip(prompt=prompt, seconds=1)))
 
     assert tracks["video"] == ("h264", pytest.approx(1.0))
 
@@ -108,5 +108,5 @@ def test_any_prompt_can_be_filmed(prompt):
         ({"prompt": "rain", "aspect_ratio": {}}, {"prompt": "rain"}),
     ],
 )
-def test_a_payload_says_what_to_film(payload, clip):
+def test_a_clip_follows_from_the_payload(payload, clip):
     assert Clip.from_payload(payload) == Clip(**clip)

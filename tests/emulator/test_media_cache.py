@@ -10,7 +10,7 @@ RAIN, SNOW, HAIL = (Clip(prompt=prompt, seconds=1) for prompt in ("rain", "snow"
 BIG = 2**30
 
 
-async def test_both_kinds_of_file_are_made():
+async def test_the_cache_encodes_videos_and_thumbnails():
     cache = MediaCache(cache_bytes=BIG)
     video, thumbnail = await cache.get("mp4", RAIN), await cache.get("jpg", RAIN)
 
@@ -18,35 +18,35 @@ async def test_both_kinds_of_file_are_made():
     assert (thumbnail.content_type, thumbnail.content) == ("image/jpeg", encode_thumbnail(RAIN))
 
 
-async def test_a_file_that_several_ask_for_is_made_once():
+async def test_concurrent_calls_encode_a_file_once():
     cache = MediaCache(cache_bytes=BIG)
-    made = []
+    files = []
 
-    async def ask():
-        made.append(await cache.get("jpg", RAIN))
+    async def get_file():
+        files.append(await cache.get("jpg", RAIN))
 
     async with anyio.create_task_group() as group:
         for _ in range(5):
-            group.start_soon(ask)
+            group.start_soon(get_file)
 
-    assert len(made) == 5
-    assert len({id(file) for file in made}) == 1
+    assert len(files) == 5
+    assert len({id(file) for file in files}) == 1
 
 
-async def test_what_was_asked_for_last_is_kept():
-    room = sum([len(encode_thumbnail(clip)) for clip in (RAIN, SNOW, HAIL)]) - 1
-    cache = MediaCache(cache_bytes=room)
+async def test_the_cache_drops_the_least_recently_used_file():
+    cache_bytes = sum([len(encode_thumbnail(clip)) for clip in (RAIN, SNOW, HAIL)]) - 1
+    cache = MediaCache(cache_bytes=cache_bytes)
     rain, snow = await cache.get("jpg", RAIN), await cache.get("jpg", SNOW)
     assert await cache.get("jpg", RAIN) is rain
 
     await cache.get("jpg", HAIL)
 
-    assert cache.size_bytes <= room
+    assert cache.size_bytes <= cache_bytes
     assert await cache.get("jpg", RAIN) is rain
     assert await cache.get("jpg", SNOW) is not snow
 
 
-async def test_without_room_nothing_is_kept_and_all_is_served():
+async def test_a_cache_of_size_zero_stores_nothing_and_returns_every_file():
     cache = MediaCache(cache_bytes=0)
 
     assert (await cache.get("jpg", RAIN)).content == (await cache.get("jpg", RAIN)).content

@@ -32,7 +32,7 @@ def test_absent_and_empty_keys_are_missing(model, payload, missing_keys):
         {"duration": None, "aspect_ratio": "unread", "seed": [1]},
     ],
 )  # fmt: skip
-def test_payloads_within_the_rules_pass(payload):
+def test_a_valid_payload_has_no_error(payload):
     assert V26.find_error({"prompt": "rain", **payload}) is None
 
 
@@ -53,7 +53,7 @@ def test_payloads_within_the_rules_pass(payload):
         ({"image": ["https://example.com/a.png"]}, "image"),
     ],
 )
-def test_the_first_bad_value_is_named(payload, names):
+def test_the_error_names_the_first_invalid_value(payload, names):
     error = V26.find_error({"prompt": "rain", **payload})
 
     assert error is not None
@@ -61,23 +61,23 @@ def test_the_first_bad_value_is_named(payload, names):
     assert error.endswith("(code: InvalidParameter)")
 
 
-def test_every_model_describes_itself_by_its_id():
+def test_a_description_has_the_id_and_parameters_of_the_model():
     for model_id, model in MODELS.items():
-        told = model.describe()
-        assert told["model"] == model_id
-        assert [row["name"] for row in told["parameters"]] == [row.name for row in model.parameters]
+        description = model.describe()
+        assert description["model"] == model_id
+        assert [row["name"] for row in description["parameters"]] == [row.name for row in model.parameters]
 
 
-def test_bounds_and_options_are_told_where_there_are_any():
-    told = {row["name"]: row for row in V26.describe()["parameters"]}
+def test_a_description_has_bounds_and_options_if_the_model_has_them():
+    description = {row["name"]: row for row in V26.describe()["parameters"]}
 
-    assert (told["cfg_scale"]["min"], told["cfg_scale"]["max"]) == (0.0, 1.0)
-    assert told["duration"]["options"] == ["5", "10"]
-    assert "options" not in told["prompt"]
-    assert [name for name, row in told.items() if row["required"]] == ["prompt"]
+    assert (description["cfg_scale"]["min"], description["cfg_scale"]["max"]) == (0.0, 1.0)
+    assert description["duration"]["options"] == ["5", "10"]
+    assert "options" not in description["prompt"]
+    assert [name for name, row in description.items() if row["required"]] == ["prompt"]
 
 
-def test_prices_are_micro_dollars_and_absent_where_none_was_published():
+def test_prices_are_micro_dollars_or_absent():
     assert "price_info" not in V26.describe()
     assert MODELS["Kling-Text2Video-V2.1-Master"].describe()["price_info"] == {
         "price": 280_000,

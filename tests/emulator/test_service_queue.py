@@ -36,7 +36,7 @@ def submit(queue, *, now=NOON, prompt="rain", **options):
     return queue.submit("kling-v2-6", {"prompt": prompt}, now=now, **options)
 
 
-def ending(chosen, **rest):
+def queue_with_ending(chosen, **rest):
     return queue(script=lambda _number, _payload: JobScript(ending=chosen, **rest))
 
 
@@ -53,27 +53,27 @@ def ending(chosen, **rest):
         (1e9, Status.SUCCESS, 112),
     ],
 )
-def test_a_status_follows_from_the_age_alone(age, status, since):
+def test_the_status_of_a_job_depends_only_on_its_age(age, status, since):
     job = submit(queue())
 
     assert job.status_at(now=NOON + age) == (status, NOON + since)
 
 
-@pytest.mark.parametrize("life", list(LIFECYCLES))
-def test_each_life_passes_its_statuses_in_order(life):
-    job = submit(ending(life))
+@pytest.mark.parametrize("ending", list(LIFECYCLES))
+def test_each_lifecycle_has_its_statuses_in_order(ending):
+    job = submit(queue_with_ending(ending))
 
-    assert job.statuses == LIFECYCLES[life]
+    assert job.statuses == LIFECYCLES[ending]
     assert list(job.status_times) == sorted(job.status_times)
-    assert job.status_at(now=job.status_times[-1])[0] is LIFECYCLES[life][-1]
-    assert (job.final_at < math.inf) == (LIFECYCLES[life][-1] in FINAL)
+    assert job.status_at(now=job.status_times[-1])[0] is LIFECYCLES[ending][-1]
+    assert (job.final_at < math.inf) == (LIFECYCLES[ending][-1] in FINAL)
 
 
-def test_only_the_last_status_of_a_life_is_final():
-    assert not FINAL.intersection(status for life in LIFECYCLES.values() for status in life[:-1])
+def test_only_the_last_status_of_a_lifecycle_is_final():
+    assert not FINAL.intersection(status for statuses in LIFECYCLES.values() for status in statuses[:-1])
 
 
-def test_time_scale_shortens_every_stage():
+def test_time_scale_shortens_every_status():
     assert submit(queue(time_scale=4.0)).final_at == NOON + 112 / 4
 
 
@@ -91,47 +91,47 @@ def test_jobs_wait_for_a_free_worker_in_the_order_of_their_submits():
     assert ends == [100, 100, 200, 200, 300]
 
 
-def test_a_free_worker_takes_a_job_once_its_queue_time_is_over():
+def test_a_free_worker_starts_a_job_after_its_queue_time():
     waiting = queue(workers=1)
 
     assert submit(waiting).final_at == NOON + 112
     assert submit(waiting, now=NOON + 500).final_at == NOON + 612
 
 
-@pytest.mark.parametrize("life", ["stuck_queued", "stuck_processing", "cancelled", "instant"])
-def test_a_job_that_is_not_rendered_to_its_end_holds_no_worker(life):
+@pytest.mark.parametrize("ending", ["stuck_queued", "stuck_processing", "cancelled", "instant"])
+def test_a_job_that_does_not_run_to_its_end_uses_no_worker(ending):
     waiting = queue(
-        workers=1, script=lambda number, _payload: JobScript(ending=life) if number == 1 else None
+        workers=1, script=lambda number, _payload: JobScript(ending=ending) if number == 1 else None
     )
     submit(waiting)
 
     assert submit(waiting).final_at == NOON + 112
 
 
-def test_alive_counts_jobs_until_they_are_final():
-    lively = queue()
-    submit(lively)
-    submit(lively, now=NOON + 50)
+def test_count_in_flight_counts_jobs_until_they_are_final():
+    jobs = queue()
+    submit(jobs)
+    submit(jobs, now=NOON + 50)
 
-    assert [lively.count_in_flight(now=NOON + age) for age in (50, 111, 112, 161, 162)] == [2, 2, 1, 1, 0]
-    assert lively.max_jobs_in_flight == 2
+    assert [jobs.count_in_flight(now=NOON + age) for age in (50, 111, 112, 161, 162)] == [2, 2, 1, 1, 0]
+    assert jobs.max_jobs_in_flight == 2
 
 
-def test_a_stuck_job_is_alive_for_ever():
-    stuck = ending("stuck_queued")
+def test_a_stuck_job_stays_in_flight():
+    stuck = queue_with_ending("stuck_queued")
     submit(stuck)
 
     assert stuck.count_in_flight(now=NOON + 1e12) == 1
 
 
-def test_a_job_that_is_final_at_once_was_never_alive():
-    done = ending("instant")
+def test_an_instant_job_is_never_in_flight():
+    done = queue_with_ending("instant")
 
     assert submit(done).status_at(now=NOON) == (Status.SUCCESS, NOON)
     assert (done.count_in_flight(now=NOON), done.max_jobs_in_flight) == (0, 0)
 
 
-def test_the_same_seed_gives_the_same_lives_whatever_the_timing():
+def test_the_same_seed_gives_the_same_jobs_at_any_submit_times():
     settings = {
         "failure_rate": 0.3,
         "stuck_rate": 0.2,
@@ -154,7 +154,7 @@ def test_another_seed_gives_other_ids():
     assert submit(queue(seed=1)).request_id != submit(queue(seed=2)).request_id
 
 
-def test_rates_do_not_shift_the_times_of_other_jobs():
+def test_rates_do_not_change_the_times_of_jobs():
     plain, failing = queue(run_time=LogNormal(9, 1)), queue(run_time=LogNormal(9, 1), failure_rate=1.0)
 
     assert [submit(plain).status_times for _ in range(20)] == [
@@ -162,11 +162,11 @@ def test_rates_do_not_shift_the_times_of_other_jobs():
     ]
 
 
-def test_rates_are_kept_over_many_jobs():
+def test_many_jobs_have_the_endings_of_the_rates():
     mixed = queue(failure_rate=0.2, stuck_rate=0.2, instant_rate=0.1)
-    seen = Counter(submit(mixed).statuses for _ in range(4000))
+    counts = Counter(submit(mixed).statuses for _ in range(4000))
 
-    shares = {life: seen[LIFECYCLES[life]] / 4000 for life in LIFECYCLES}
+    shares = {ending: counts[LIFECYCLES[ending]] / 4000 for ending in LIFECYCLES}
     assert shares == pytest.approx(
         {
             "success": 0.5,
@@ -188,27 +188,27 @@ def test_times_are_log_normal_around_their_median():
     assert runs[int(2000 * 0.84)] == pytest.approx(100 * math.exp(0.35), rel=0.05)
 
 
-def test_a_failed_job_says_why_in_one_of_the_forms_seen():
+def test_failed_jobs_have_every_known_form_of_error():
     errors = [submit(job_queue).error for job_queue in [queue(failure_rate=1.0)] for _ in range(50)]
 
     assert {str(error) for error in errors} == {str(error) for error in ERRORS}
 
 
-def test_only_a_failed_job_carries_an_error():
+def test_a_successful_job_has_no_error():
     assert submit(queue()).error is None
 
 
 def test_a_script_chooses_ending_times_and_error():
-    job = submit(ending("failed", queue_time=1.0, run_time=2.0, error="no"))
+    job = submit(queue_with_ending("failed", queue_time=1.0, run_time=2.0, error="no"))
 
     assert (job.final_at, job.error) == (NOON + 1 + 2 + 2, "no")
 
 
-def test_a_script_that_says_nothing_leaves_the_job_to_the_dice():
+def test_a_script_that_returns_none_leaves_the_job_random():
     assert submit(queue(script=lambda _number, _payload: None)).final_at == NOON + 112
 
 
-def test_a_refused_payload_fails_a_moment_later():
+def test_a_rejected_payload_fails_after_the_refusal_time():
     job = submit(queue(), rejection="duration must be one of 5, 10")
 
     assert job.statuses == (Status.QUEUED, Status.FAILED)
@@ -227,7 +227,7 @@ def test_credits_are_spent_by_accepted_submits():
 
 
 @pytest.mark.parametrize("retry_after, headers", [(None, {}), (2.5, {"Retry-After": "2.5"})])
-def test_one_job_too_many_is_throttled_until_another_ends(retry_after, headers):
+def test_a_submit_above_the_limit_is_throttled_until_a_job_ends(retry_after, headers):
     narrow = queue(max_jobs_in_flight=1, retry_after=retry_after)
     submit(narrow)
 
@@ -237,7 +237,7 @@ def test_one_job_too_many_is_throttled_until_another_ends(retry_after, headers):
     assert submit(narrow, now=NOON + 112).number == 2
 
 
-def test_a_throttle_may_come_as_a_failed_job():
+def test_a_throttled_submit_can_be_a_failed_job():
     narrow = queue(max_jobs_in_flight=0, throttle="failed_job")
 
     assert submit(narrow).error == RATE_LIMITED
@@ -249,18 +249,18 @@ def test_jobs_are_found_by_id_and_by_model():
     other = some.submit("kling-v2-5-turbo", {"prompt": "rain"}, now=NOON)
 
     assert some.find(first.request_id) is first
-    assert some.find("nobody") is None
+    assert some.find("unknown") is None
     assert list(some.of_model("kling-v2-5-turbo")) == [other]
-    assert list(some.of_model("nobody")) == []
+    assert list(some.of_model("unknown")) == []
     assert list(some.of_model(None)) == [first, other] == list(some.jobs)
 
 
-def test_a_job_belongs_to_the_organisation_that_asked():
+def test_a_job_has_the_organization_of_its_submit():
     assert submit(queue(), organization_id="org-7").organization_id == "org-7"
     assert submit(queue()).organization_id == "org-emulator"
 
 
-def test_some_jobs_are_never_listed():
-    shy = queue(response_format=ResponseFormat(unlisted_rate=0.5))
+def test_a_share_of_jobs_is_never_listed():
+    jobs = queue(response_format=ResponseFormat(unlisted_rate=0.5))
 
-    assert {submit(shy).is_listed for _ in range(50)} == {True, False}
+    assert {submit(jobs).is_listed for _ in range(50)} == {True, False}

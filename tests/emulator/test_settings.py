@@ -7,12 +7,12 @@ import pytest
 from kling_async.emulator import EmulatorSettings, JobScript, LogNormal, ResponseFormat
 
 
-def test_no_spread_makes_each_draw_the_median():
-    assert LogNormal(7.0).sample(Random(1)) == 7.0  # noqa: S311 - any dice will do
+def test_without_spread_every_sample_is_the_median():
+    assert LogNormal(7.0).sample(Random(1)) == 7.0  # noqa: S311 - any seed is good
 
 
-def test_a_median_of_zero_is_always_zero():
-    assert LogNormal(0.0, 2.0).sample(Random(1)) == 0.0  # noqa: S311 - any dice will do
+def test_with_a_median_of_zero_every_sample_is_zero():
+    assert LogNormal(0.0, 2.0).sample(Random(1)) == 0.0  # noqa: S311 - any seed is good
 
 
 @pytest.mark.parametrize(
@@ -31,17 +31,17 @@ def test_a_median_of_zero_is_always_zero():
         (EmulatorSettings, "credits", -1),
     ],
 )
-def test_settings_that_make_no_sense_are_refused_by_name(kind, field, value):
+def test_invalid_settings_are_refused_by_name(kind, field, value):
     with pytest.raises(ValueError, match=f"'{field}' must be"):
         kind(**{field: value})
 
 
-def test_faults_must_be_faults():
+def test_settings_refuse_faults_of_another_type():
     with pytest.raises(TypeError, match="Fault"):
         EmulatorSettings(faults=["drop"])
 
 
-def test_collections_of_any_kind_are_taken():
+def test_settings_accept_collections_of_any_kind():
     settings = EmulatorSettings(api_keys=["a", "b"], refused_keys={"c"}, faults=[])
 
     assert (settings.api_keys, settings.refused_keys, settings.faults) == ({"a", "b"}, {"c"}, ())

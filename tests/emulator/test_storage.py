@@ -12,14 +12,14 @@ def uploads():
     return Uploads(seed=0)
 
 
-def signed(uploads, file_type="png"):
+def sign(uploads, file_type="png"):
     path, query = uploads.sign(file_type, now=0.0)
     return path, parse_qs(query)["X-Goog-Signature"][0]
 
 
 @pytest.mark.parametrize("file_type, content_type", UPLOAD_TYPES.items())
-def test_a_put_with_the_signed_type_is_kept(uploads, file_type, content_type):
-    path, signature = signed(uploads, file_type)
+def test_a_put_with_the_signed_type_is_stored(uploads, file_type, content_type):
+    path, signature = sign(uploads, file_type)
     uploads.check(path, signature=signature, content_type=content_type, now=899.0)
     uploads.put(path, b"bytes")
 
@@ -38,8 +38,8 @@ def test_a_put_with_the_signed_type_is_kept(uploads, file_type, content_type):
         ({"path": "/elsewhere.png"}, 403, "AccessDenied"),
     ],
 )
-def test_any_other_put_is_refused_in_xml(uploads, change, status, code):
-    path, signature = signed(uploads)
+def test_any_other_put_gets_an_xml_error(uploads, change, status, code):
+    path, signature = sign(uploads)
     call = {"path": path, "signature": signature, "content_type": "image/png", "now": 0.0, **change}
 
     with pytest.raises(StorageError) as refused:
@@ -50,15 +50,15 @@ def test_any_other_put_is_refused_in_xml(uploads, change, status, code):
     assert f"<Code>{code}</Code>" in refused.value.xml
 
 
-def test_every_place_is_its_own(uploads):
+def test_every_upload_has_its_own_path(uploads):
     assert len({uploads.sign("png", now=0.0)[0] for _ in range(10)}) == 10
 
 
-def test_nothing_is_there_before_the_put(uploads):
-    assert uploads.get(signed(uploads)[0]) is None
+def test_a_path_has_no_file_before_the_put(uploads):
+    assert uploads.get(sign(uploads)[0]) is None
 
 
-def test_a_validator_follows_from_the_bytes():
+def test_an_etag_depends_only_on_the_bytes():
     assert StoredFile(b"a", "x/y").etag == StoredFile(b"a", "x/z").etag != StoredFile(b"b", "x/y").etag
 
 
@@ -81,5 +81,5 @@ def test_a_validator_follows_from_the_bytes():
         ("bytes=a-b", None),
     ],
 )
-def test_ranges_are_read_as_rfc_9110_says(header, wanted):
+def test_ranges_are_parsed_as_in_rfc_9110(header, wanted):
     assert parse_range(header, size_bytes=10) == wanted
