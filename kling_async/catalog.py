@@ -74,6 +74,8 @@ KLING_V2_6 = ModelRules(
     },
 )
 
+DEFAULT_MODEL = "kling-v2-6"
+"""The model of a request for which neither the request nor the call names one."""
 MODELS: Mapping[str, ModelRules] = {"kling-v2-6": KLING_V2_6}
 """The models whose rules are known, by their case-sensitive id."""
 
@@ -85,17 +87,17 @@ def wire_name(model: str, field: str) -> str:
     return parameter.wire_name if parameter else field
 
 
-def broken_rules(model: str, values: Mapping[str, object]) -> list[str]:
+def broken_rules(model: str | None, values: Mapping[str, object]) -> list[str]:
     """Every rule of the model that the values break, one sentence each.
 
-    Of a model not known here only what no model can take: a prompt that is no text, a value that is no JSON.
+    For a model that is not known here, only the rules of every model: the prompt is text, each value is JSON.
 
     Args:
-        model: The model's id.
+        model: The model's id; None if it is not chosen yet.
         values: `VideoRequest`'s parameter fields by name; None stands for "not given".
     """
-    rules = MODELS.get(model)
-    if rules is None:
+    rules = None if model is None else MODELS.get(model)
+    if model is None or rules is None:
         return _check_unknown_model(values)
     broken = [f"{field} is required" for field in rules.required if values.get(field) is None]
     for field, value in values.items():

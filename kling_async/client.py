@@ -10,27 +10,25 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, asyn
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Never, Self, Unpack, overload
 
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import Limits
 from kling_async._policy.retry import RetryPolicy
 from kling_async.batch_result import BatchResult
-from kling_async.catalog import ModelInfo
+from kling_async.catalog import DEFAULT_MODEL, ModelInfo
 from kling_async.config import __version__, read_settings
+from kling_async.errors import BatchInterruptedError
 from kling_async.jobs import Job
 from kling_async.requests import VideoOptions, check_options, request_from
 from kling_async.results import Result
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
     from kling_async._engine.session import LoopSession, SharedState
     from kling_async.events import Listener, Notifier
     from kling_async.history import BatchHistory
-    from kling_async.journal import Journal
-    from kling_async.requests import RequestLike
-    from kling_async.types import OnAmbiguous, Prices, Progress, Requests, Transport
+    from kling_async.requests import RequestLike, RequestRow
+    from kling_async.types import BatchOptions, Requests, Transport
 
 
 class KlingClient:
@@ -116,7 +114,7 @@ class KlingClient:
             APIConnectionError: No connection could be made.
             TypeError: There is no such option.
         """
-        check_options(options, call="submit")
+        check_options(options, VideoOptions.__annotations__, call="submit")
         return await self._engine().submit(request_from(request, options), self._notifier())
 
     async def get_job(self, request_id: str) -> Job:
@@ -128,7 +126,7 @@ class KlingClient:
         """
         return await self._engine().get(request_id, self._notifier())
 
-    async def list_jobs(self, model: str = "kling-v2-6", *, page_size: int = 100) -> AsyncIterator[Job]:
+    async def list_jobs(self, model: str = DEFAULT_MODEL, *, page_size: int = 100) -> AsyncIterator[Job]:
         """Every job of a model that the service shows to this key, each once, in the service's own order.
 
         Args:
@@ -160,138 +158,108 @@ class KlingClient:
 
     async def generate(self, request: RequestLike, **options: Unpack[VideoOptions]) -> Job:
         """The final record of one video: `submit`, then `wait`, with their arguments and errors."""
+        check_options(options, VideoOptions.__annotations__, call="generate")
         return await self.wait(await self.submit(request, **options))
 
+    @overload
     async def generate_many(
-        self,
-        requests: Requests,
-        *,
-        max_concurrency: int = 20,
-        output: str | os.PathLike[str] | None = None,
-        journal: str | os.PathLike[str] | Journal | None = None,
-        max_cost_usd: Decimal | float | None = None,
-        prices: Prices | None = None,
-        on_ambiguous: OnAmbiguous = "report",
-        retry_failed: bool = False,
-        skip_invalid: bool = False,
-        progress: Progress = "auto",
-        on_event: Listener | None = None,
-        raise_on_failure: bool = False,
-        **options: Unpack[VideoOptions],
+        self, requests: str | RequestRow, *, raise_on_failure: bool = False, **options: Unpack[BatchOptions]
+    ) -> Never: ...
+    @overload
+    async def generate_many(
+        self, requests: Requests, *, raise_on_failure: bool = False, **options: Unpack[BatchOptions]
+    ) -> BatchResult: ...
+    async def generate_many(
+        self, requests: Requests, *, raise_on_failure: bool = False, **options: Unpack[BatchOptions]
     ) -> BatchResult:
-        """The results of many requests, in input order; one that fails leaves the others alone.
+        """The results of many requests, in input order. An item that fails leaves the others alone.
 
         Args:
-            requests: Prompts, `VideoRequest`s or mappings, in any iterable or async iterable; or entries of `journal`,
-                which go on as what they are.
-            max_concurrency: How many jobs may be alive at the service at once.
-            output: A folder in which each finished video is saved as soon as it is finished.
-            journal: A file in which each submit is written down before it is sent, and what became of it after. The
-                same call with the same journal, in this process or after it was killed, goes on where it stopped:
-                nothing is paid for twice. A changed request is a new one; `VideoRequest.key` tells equal ones apart.
-            max_cost_usd: Send no POST that would bring the spend above so many US dollars, earlier runs of the
-                journal included. It needs `prices`.
-            prices: US dollars for one video: by model id, or as a function of the request.
-            on_ambiguous: What to do with a paid POST whose fate cannot be settled by the service's list: `"report"` it
-                as `AMBIGUOUS`, or `"resend"` it once, at the risk of paying twice.
-            retry_failed: Submit again what an earlier run of the journal saw fail. It is paid for again.
-            skip_invalid: Leave invalid requests out, as results with their error. Otherwise one invalid request in a
-                collection means that nothing is sent; in an iterator, that nothing more is sent.
-            progress: Draw counts and a bar while it runs: below a notebook's cell, else on stderr. `"auto"` draws in a
-                notebook, and where stderr is a terminal and rich is installed, as the extra `cli` does.
-            on_event: Called with every event of this batch, besides the client's own.
+            requests: Prompts, `VideoRequest`s or mappings, in any iterable or async iterable. Or entries of `journal`,
+                which continue from where they stand.
             raise_on_failure: Raise an `ExceptionGroup` at the end if a video was not made.
-            **options: The other fields of `VideoRequest`, for all requests that leave them open.
+            **options: See `BatchOptions`.
 
         Raises:
-            InvalidRequestError: A request is invalid; what was submitted before was finished.
+            InvalidRequestError: A request of a collection is invalid; nothing was sent.
             ConfigurationError: The folder cannot be written, or a price is missing under a cap; nothing was sent.
-            JournalError: The journal cannot be opened: nothing was sent. Or it could not be written any more, as on
-                a full disk: nothing further was sent, and the results are in the error's `batch`.
+            JournalError: The journal cannot be opened; nothing was sent.
+            BatchInterruptedError: The input raised, or the journal could not be written any more, as on a full
+                disk. Nothing further was sent; the jobs in flight were waited for. The results are in the error's
+                `batch`.
             ExceptionGroup: Only with `raise_on_failure`.
-
-        An error that comes out of the input after something was submitted carries the results so far as its
-        attribute `batch`.
+            TypeError: There is no such option.
         """
         from kling_async.events import Notifier
         from kling_async.history import HistoryRecorder
+        from kling_async.types import BatchOptions
 
+        check_options(options, {*BatchOptions.__annotations__, "raise_on_failure"}, call="generate_many")
         results: list[Result] = []
         recorder = HistoryRecorder()
-        opened = self.stream_many(
-            requests,
-            max_concurrency=max_concurrency,
-            output=output,
-            journal=journal,
-            max_cost_usd=max_cost_usd,
-            prices=prices,
-            on_ambiguous=on_ambiguous,
-            retry_failed=retry_failed,
-            skip_invalid=skip_invalid,
-            progress=progress,
-            on_event=Notifier(recorder, on_event),
-            **options,
-        )
-        async with opened as stream:
+        options["on_event"] = Notifier(recorder, options.get("on_event"))
+        async with self._open_batch(requests, options) as stream:
             try:
                 async for result in stream:
                     results.append(result)  # noqa: PERF401 - kept when the input raises half-way
             except Exception as error:
-                error.batch = _in_order(results, recorder.build())  # type: ignore[attr-defined]
-                error.add_note(f"{len(results)} results came before this; they are in this error's `batch`.")
-                raise
+                raise BatchInterruptedError(
+                    f"generate_many() was interrupted by {type(error).__name__}: {str(error).rstrip('.')}. Nothing "
+                    f"further was sent. The results so far ({len(results):,}) are in this error's `batch`.",
+                    batch=_in_order(results, recorder.build()),
+                ) from error
         batch = _in_order(results, recorder.build())
         if raise_on_failure:
             batch.raise_for_failures()
         return batch
 
+    @overload
+    def stream_many(self, requests: str | RequestRow, **options: Unpack[BatchOptions]) -> Never: ...
+    @overload
     def stream_many(
-        self,
-        requests: Requests,
-        *,
-        max_concurrency: int = 20,
-        output: str | os.PathLike[str] | None = None,
-        journal: str | os.PathLike[str] | Journal | None = None,
-        max_cost_usd: Decimal | float | None = None,
-        prices: Prices | None = None,
-        on_ambiguous: OnAmbiguous = "report",
-        retry_failed: bool = False,
-        skip_invalid: bool = False,
-        progress: Progress = "auto",
-        on_event: Listener | None = None,
-        **options: Unpack[VideoOptions],
+        self, requests: Requests, **options: Unpack[BatchOptions]
+    ) -> AbstractAsyncContextManager[AsyncIterator[Result]]: ...
+    def stream_many(
+        self, requests: Requests, **options: Unpack[BatchOptions]
     ) -> AbstractAsyncContextManager[AsyncIterator[Result]]:
         """The results of many requests as they finish, in flat memory, for input of any length.
 
-        Use it as `async with client.stream_many(...) as results: async for result in results:`. Leaving the block early
-        submits nothing more and leaves running jobs alone; a slow reader slows the intake. The arguments are those
-        of `generate_many`.
+        Use it as `async with client.stream_many(...) as results: async for result in results:`. Leaving the block
+        early submits nothing more and leaves running jobs alone. A slow reader slows the input.
+
+        Args:
+            requests: See `generate_many`.
+            **options: See `BatchOptions`.
+
+        Raises:
+            InvalidRequestError: See `generate_many`.
+            ConfigurationError: See `generate_many`.
+            TypeError: There is no such option.
         """
+        from kling_async.types import BatchOptions
+
+        check_options(options, BatchOptions.__annotations__, call="stream_many")
+        return self._open_batch(requests, options)
+
+    def _open_batch(
+        self, requests: Requests, options: BatchOptions
+    ) -> AbstractAsyncContextManager[AsyncIterator[Result]]:
         from kling_async._display.progress import make_display
         from kling_async._engine.batch.batch import BatchSettings, open_batch
 
-        check_options(options, call="stream_many")
-        total = len(requests) if isinstance(requests, Sized) else None
-        listener, drawing = make_display(
-            progress, total=total, saves=output is not None, is_kept=journal is not None
+        given: dict[str, Any] = {**options}
+        shared = {name: given.pop(name) for name in VideoOptions.__annotations__ if name in given}
+        progress, on_event = given.pop("progress", "auto"), given.pop("on_event", None)
+        settings = BatchSettings(**given)
+        listener, display = make_display(
+            progress,
+            total=len(requests) if isinstance(requests, Sized) else None,
+            saves=settings.output is not None,
+            is_kept=settings.journal is not None,
         )
-        batch = open_batch(
-            self._engine,
-            requests,
-            options=options,
-            settings=BatchSettings(
-                max_concurrency=max_concurrency,
-                output=output,
-                journal=journal,
-                max_cost_usd=max_cost_usd,
-                prices=prices,
-                on_ambiguous=on_ambiguous,
-                retry_failed=retry_failed,
-                skip_invalid=skip_invalid,
-            ),
-            notify=self._notifier(on_event, listener),
-        )
-        return _within(drawing, batch)
+        notify = self._notifier(on_event, listener)
+        batch = open_batch(self._engine, requests, options=shared, settings=settings, notify=notify)
+        return _within(display, batch)
 
     async def download(self, job: Job | str, destination: str | os.PathLike[str]) -> Path:
         """The path of a job's video, saved whole: to a part file, checked, then renamed.

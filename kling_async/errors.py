@@ -6,7 +6,7 @@ next step. All of them survive `pickle`, and none of them ever holds the API key
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kling_async.jobs import Job
@@ -147,3 +147,18 @@ class BudgetExceededError(KlingError):
 
 class JournalError(KlingError):
     """A journal cannot be used: locked by another process, foreign, truncated, or of a newer format."""
+
+
+class BatchInterruptedError(KlingError):
+    """The call `generate_many` ended early: its input raised, or its journal could not be written any more.
+
+    Nothing further was sent, and the jobs in flight were waited for. `__cause__` is the reason.
+
+    Args:
+        message: See `KlingError`.
+        batch: The `BatchResult` of the items that have a result.
+    """
+
+    def __init__(self, message: str, *, batch: Any = None) -> None:
+        super().__init__(message)
+        self.batch = batch

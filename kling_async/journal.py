@@ -21,7 +21,7 @@ from kling_async._journal import journal as write_ahead
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._wire.codec import payload_of
 from kling_async.errors import InvalidRequestError, JournalError
-from kling_async.requests import RequestLike, VideoOptions, VideoRequest, check_options
+from kling_async.requests import RequestLike, VideoOptions, VideoRequest, check_options, model_of
 
 __all__ = ["Entry", "EntryState", "Identity", "Journal", "NextStep", "RegisteredBatch"]
 
@@ -122,7 +122,7 @@ class Journal:
             or Entry(
                 number=0,
                 identity=identity,
-                model=request.model,
+                model=model_of(request),
                 payload=payload_of(request),
                 state=EntryState.NOT_SUBMITTED,
             )
@@ -159,7 +159,7 @@ async def _identify(
     call: str,
 ) -> list[tuple[Identity, VideoRequest]]:
     """Each request with its identity, in input order."""
-    check_options(options, call=call)
+    check_options(options, VideoOptions.__annotations__, call=call)
     reader, identifier = InputReader(requests, options, skip_invalid), ItemIdentifier()
     items = []
     while (item := await reader.take()) is not None:
@@ -182,7 +182,9 @@ def _register(
         known = log.find(identity)
         if known is None:
             payload = _with_absolute_paths(request)
-            number = log.record_intent(identity, model=request.model, payload=payload, at=at, cost_usd=None)
+            number = log.record_intent(
+                identity, model=model_of(request), payload=payload, at=at, cost_usd=None
+            )
         else:
             number = known.number
         if known is None or known.state is EntryState.DROPPED:

@@ -1,17 +1,20 @@
-"""Requests: what a user wants made, checked against the catalogue while the value is made."""
+"""Requests: the videos that a user wants, checked against the catalogue as soon as their model is known."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
+from difflib import get_close_matches
 from operator import attrgetter
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, Required, TypeAlias, TypedDict
 
 import attrs
 
 from kling_async import catalog
 from kling_async.errors import InvalidRequestError
 
+_NEAREST = 0.75
+"""How alike two names are, by difflib's ratio, before one is offered for the other: `seconds` is not `sound`."""
 _SOUND_WORDS = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
 
 
@@ -41,9 +44,9 @@ def _as_dict(value: object) -> Any:
 
 
 class VideoOptions(TypedDict, total=False):
-    """The fields of `VideoRequest` that a call may give once for all its prompts."""
+    """The fields of `VideoRequest` that a call can give for all its requests; they fill the fields left open."""
 
-    model: str
+    model: str | None
     image: str | os.PathLike[str] | None
     image_tail: str | os.PathLike[str] | None
     negative_prompt: str | None
@@ -56,18 +59,40 @@ class VideoOptions(TypedDict, total=False):
     extra: Mapping[str, Any]
 
 
+class RequestRow(TypedDict, total=False):
+    """One video as a mapping, such as a row of a file: the fields of `VideoRequest`; None counts as not given."""
+
+    prompt: Required[str]
+    model: str | None
+    image: str | os.PathLike[str] | None
+    image_tail: str | os.PathLike[str] | None
+    negative_prompt: str | None
+    sound: bool | str | None
+    duration: float | str | None
+    mode: str | None
+    cfg_scale: float | str | None
+    aspect_ratio: str | None
+    resolution: str | None
+    extra: Mapping[str, Any] | None
+    key: str | None
+
+
 @attrs.frozen(kw_only=True)
 class VideoRequest:
     """One video to make. Fields left `None` are not sent: the service's own defaults apply.
 
+    A request with a `model` is checked against the model's rules when it is made. A request without a model is
+    checked when a call fills the model, before the call sends anything.
+
     Raises:
-        InvalidRequestError: The values break rules of a model that the catalogue knows; all of them are listed.
+        InvalidRequestError: The values break rules of a model that the catalogue knows. The message lists all
+            broken rules.
     """
 
     prompt: str = attrs.field(kw_only=False)
     """What the video shows; for kling-v2-6 at most 2,500 characters."""
-    model: str = "kling-v2-6"
-    """The model's id, case-sensitive."""
+    model: str | None = None
+    """The model's id, case-sensitive. A call fills None with its own `model`, or else with `kling-v2-6`."""
     image: str | os.PathLike[str] | None = None
     """The first picture: a URL, a data URI, or a local path (uploaded before the submit)."""
     image_tail: str | os.PathLike[str] | None = None
@@ -93,14 +118,15 @@ class VideoRequest:
 
     def __attrs_post_init__(self) -> None:
         broken = self._broken_shape()
-        if isinstance(self.model, str):
+        if self.model is None or isinstance(self.model, str):
             broken += catalog.broken_rules(self.model, parameters_of(self))
         if broken:
-            raise InvalidRequestError(f"{self.model}: {'; '.join(broken)}.")
+            subject = "" if self.model is None else f"{self.model}: "
+            raise InvalidRequestError(f"{subject}{'; '.join(broken)}.")
 
     def _broken_shape(self) -> list[str]:
         """What is wrong with the fields that are no parameters of a model."""
-        broken = catalog.text_faults("model", self.model)
+        broken = [] if self.model is None else catalog.text_faults("model", self.model)
         if self.extra != {}:
             broken += self._broken_extra()
         if self.key is not None:
@@ -118,11 +144,15 @@ _PARAMETERS = tuple(
 )
 _read_parameters = attrgetter(*_PARAMETERS)
 _FIELDS = frozenset(field.name for field in attrs.fields(VideoRequest))
-_OPTIONS = frozenset(VideoOptions.__annotations__)
 
 
-RequestLike: TypeAlias = VideoRequest | str | Mapping[str, Any]
+RequestLike: TypeAlias = VideoRequest | str | RequestRow
 """One video to make: a prompt, a `VideoRequest`, or a mapping of its fields."""
+
+
+def model_of(request: VideoRequest) -> str:
+    """The id of the model that makes the request: its own, or else the default one."""
+    return catalog.DEFAULT_MODEL if request.model is None else request.model
 
 
 def parameters_of(request: VideoRequest) -> dict[str, Any]:
@@ -131,33 +161,41 @@ def parameters_of(request: VideoRequest) -> dict[str, Any]:
     return {name: value for name, value in values if value is not None}
 
 
-def check_options(options: Mapping[str, Any], *, call: str) -> None:
-    """Refuse an option that no request has, as Python refuses an unknown argument.
+def check_options(options: Iterable[str], known: Collection[str], *, call: str) -> None:
+    """Refuse an option that a call does not have, as Python refuses an unknown argument.
+
+    Args:
+        options: The names that the caller gave.
+        known: The names that the call takes.
+        call: The method that was called.
 
     Raises:
-        TypeError: An option is not a field of `VideoOptions`.
+        TypeError: An option is unknown. The message lists the call's options and offers the nearest one.
     """
     for name in options:
-        if name not in _OPTIONS:
+        if name not in known:
             raise TypeError(
-                f"{call}() got an unexpected option {name!r}; the options are {', '.join(sorted(_OPTIONS))}"
+                f"{call}() has no option {name!r}{_nearest(name, known)}; "
+                f"its options are {', '.join(sorted(known))}."
             )
 
 
-def request_from(item: VideoRequest | str | Mapping[str, Any], options: Mapping[str, Any]) -> VideoRequest:
-    """The request that an item stands for; the options fill what it leaves open and overwrite nothing.
+def request_from(item: RequestLike | Mapping[str, Any], options: Mapping[str, Any]) -> VideoRequest:
+    """The request of an item, with a model. The options fill fields that the item leaves open and overwrite none.
 
     Args:
         item: A prompt, a request, or a mapping of `VideoRequest`'s fields.
-        options: Checked by `check_options`.
+        options: Fields of `VideoOptions`, checked by `check_options`.
 
     Raises:
-        InvalidRequestError: The item is of another kind, has an unknown field, or breaks the model's rules.
+        InvalidRequestError: The item is of another type, has an unknown field, or breaks the model's rules.
     """
+    if options.get("model") is None:
+        options = {**options, "model": catalog.DEFAULT_MODEL}
     if isinstance(item, str):
         return VideoRequest(item, **options)
     if isinstance(item, VideoRequest):
-        return _fill(item, options) if options else item
+        return _fill(item, options)
     if not isinstance(item, Mapping):
         raise InvalidRequestError(
             f"A request is a prompt, a VideoRequest or a mapping of its fields, not {catalog.quote_value(item)}."
@@ -165,7 +203,7 @@ def request_from(item: VideoRequest | str | Mapping[str, Any], options: Mapping[
     fields = {name: value for name, value in item.items() if value is not None}
     if unknown := [name for name in fields if name not in _FIELDS]:
         raise InvalidRequestError(
-            f"A request has no field {', '.join(map(repr, unknown))}; "
+            f"A request has no field {', '.join(map(repr, unknown))}{_nearest(unknown[0], _FIELDS)}; "
             f"put parameters that are not among {', '.join(sorted(_FIELDS))} into 'extra'."
         )
     if "prompt" not in fields:
@@ -183,13 +221,20 @@ def find_missing_picture(request: VideoRequest) -> str | None:
 
 
 def _fill(request: VideoRequest, options: Mapping[str, Any]) -> VideoRequest:
-    open_fields = {
+    filled = {
         name: value
         for name, value in options.items()
-        if name not in {"model", "extra"} and getattr(request, name) is None
+        if name != "extra" and value is not None and getattr(request, name) is None
     }
-    extra = _merged_extra(options, {"extra": request.extra})
-    return attrs.evolve(request, **open_fields, **extra) if open_fields or "extra" in options else request
+    if options.get("extra"):
+        filled |= _merged_extra(options, {"extra": request.extra})
+    return attrs.evolve(request, **filled) if filled else request
+
+
+def _nearest(name: object, known: Collection[str]) -> str:
+    """The end of a sentence that offers the known name nearest to a wrong one; empty if none is near."""
+    matches = get_close_matches(str(name), known, n=1, cutoff=_NEAREST)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
 def _merged_extra(options: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:

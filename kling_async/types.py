@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterable, Iterable
+from decimal import Decimal
 from typing import Literal, TypeAlias
 
 from kling_async._journal.entry import Entry
@@ -10,9 +12,10 @@ from kling_async._policy.budget import Prices
 from kling_async._policy.polling import UseLists
 from kling_async._transport.base import Reply, Request, Sink, StreamedReply, Transport
 from kling_async.events import Listener
-from kling_async.requests import RequestLike, VideoOptions
+from kling_async.requests import RequestLike, RequestRow, VideoOptions
 
 __all__ = [
+    "BatchOptions",
     "Listener",
     "OnAmbiguous",
     "Prices",
@@ -20,6 +23,7 @@ __all__ = [
     "Reply",
     "Request",
     "RequestLike",
+    "RequestRow",
     "Requests",
     "Sink",
     "StreamedReply",
@@ -36,3 +40,44 @@ OnAmbiguous: TypeAlias = Literal["report", "resend"]
 
 Progress: TypeAlias = bool | Literal["auto"]
 """Draw, do not draw, or draw in a notebook and where stderr is a terminal."""
+
+
+class BatchOptions(VideoOptions, total=False):
+    """The options of a batch, and those of `VideoOptions` for all its requests."""
+
+    max_concurrency: int
+    """How many jobs can be in flight at the service at once; 20 by default."""
+    output: str | os.PathLike[str] | None
+    """The folder in which the batch saves each video as soon as the video is finished. None saves nothing."""
+    journal: str | os.PathLike[str] | None
+    """The file, or the `kling_async.journal.Journal`, in which the batch records each submit before the submit is sent, and its outcome afterwards.
+
+    Run the same call with the same journal again, also after the process was killed: the batch continues from
+    where it stopped, and pays for nothing twice. A changed request is a new one. Give equal requests a
+    `VideoRequest.key` each to tell them apart.
+    """
+    max_cost_usd: Decimal | float | None
+    """The most that the batch may spend, in US dollars, earlier runs of its journal included. Needs `prices`.
+
+    The batch sends no POST that would exceed it.
+    """
+    prices: Prices | None
+    """The price of one video in US dollars: by model id, or as a function of the request."""
+    on_ambiguous: OnAmbiguous
+    """What to do with a paid POST that cannot be reconciled with the service's list: `"report"` it as `AMBIGUOUS`,
+    which is the default, or `"resend"` it once, at the risk of paying twice."""
+    retry_failed: bool
+    """Submit again each item that failed in an earlier run of the journal. It is paid for again."""
+    skip_invalid: bool
+    """Leave invalid requests out and report each as a result with its error.
+
+    By default an invalid request in a collection means that the batch sends nothing, and an invalid request from
+    an iterator that the batch sends nothing more.
+    """
+    progress: Progress
+    """Whether to draw counts and a bar: below a notebook's cell, else on stderr.
+
+    `"auto"`, the default, draws in a notebook, and where stderr is a terminal and rich is installed.
+    """
+    on_event: Listener | None
+    """Called with every event of this batch, besides the client's own `on_event`."""

@@ -8,6 +8,7 @@ from virtual_service import Service
 
 from kling_async import (
     APIConnectionError,
+    BatchInterruptedError,
     ConfigurationError,
     DownloadError,
     InvalidRequestError,
@@ -109,7 +110,9 @@ async def test_options_fill_what_the_items_leave_open():
 @pytest.mark.parametrize("call", ["submit", "generate", "generate_many", "stream_many"])
 async def test_an_unknown_option_is_a_type_error_before_anything_is_sent(call):
     async with emulator() as service, client_of(service) as client:
-        with pytest.raises(TypeError, match="colour"):
+        with pytest.raises(
+            TypeError, match=rf"^{call}\(\) has no option 'colour'; its options are .*\bduration\b"
+        ):
             made = getattr(client, call)(["x"] if "many" in call else "x", colour="red")
             await made
         assert service.stats.requests == {}
@@ -131,16 +134,50 @@ async def test_raise_on_failure_raises_the_group_of_all_errors():
             await client.generate_many(["a", "b"], raise_on_failure=True)
 
 
-async def test_an_input_that_raises_carries_the_results_so_far():
+async def test_an_input_that_raises_interrupts_the_batch_and_its_results_are_kept():
     def broken():
         yield "a"
         yield "b"
         raise LookupError("the file ended")
 
     async with emulator() as service, client_of(service) as client:
-        with pytest.raises(LookupError) as caught:
+        with pytest.raises(
+            BatchInterruptedError, match=r"by LookupError: the file ended\. .* \(2\) are in"
+        ) as caught:
             await client.generate_many(broken())
+    assert isinstance(caught.value.__cause__, LookupError)
     assert [result.ok for result in caught.value.batch] == [True, True]
+
+
+async def test_what_an_input_raises_comes_out_of_a_stream_as_it_is():
+    def broken():
+        yield "a"
+        raise OSError("the file ended")
+
+    async with emulator() as service, client_of(service) as client:
+        with pytest.raises(OSError, match="the file ended"):
+            async with client.stream_many(broken()) as results:
+                assert [result.ok async for result in results] == [True]
+
+
+async def test_a_model_is_chosen_by_the_request_or_the_call_or_is_the_default():
+    items = [VideoRequest("A", duration=5), VideoRequest("B", model="kling-v2-6"), {"prompt": "C"}]
+    async with emulator() as service, client_of(service) as client:
+        await client.submit(VideoRequest("A", duration=5), model="kling-v2-5-turbo")
+        await client.submit(VideoRequest("A", duration=5))
+        batch = await client.generate_many(items, model="kling-v2-5-turbo", max_concurrency=1)
+        sent = [job.model for job in service.stats.accepted]
+    assert sent[:2] == ["kling-v2-5-turbo", "kling-v2-6"]
+    assert sent[2:] == ["kling-v2-5-turbo", "kling-v2-6", "kling-v2-5-turbo"]
+    assert [result.request.model for result in batch] == sent[2:]
+
+
+async def test_a_collection_is_checked_by_the_rules_of_the_model_that_the_call_fills():
+    items = [VideoRequest("A", duration=5), VideoRequest("B", duration=7)]
+    async with emulator() as service, client_of(service) as client:
+        with pytest.raises(InvalidRequestError, match="item 1: kling-v2-6: duration must be 5 or 10, not 7"):
+            await client.generate_many(items)
+        assert service.stats.requests == {}
 
 
 async def test_every_job_is_listed_once_whatever_the_page_size():

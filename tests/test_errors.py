@@ -17,6 +17,7 @@ from kling_async.errors import (
     APITimeoutError,
     AuthenticationError,
     BadRequestError,
+    BatchInterruptedError,
     BudgetExceededError,
     ConfigurationError,
     DownloadError,
@@ -58,6 +59,7 @@ TREE = {
     DownloadError: (KlingError,),
     BudgetExceededError: (KlingError,),
     JournalError: (KlingError,),
+    BatchInterruptedError: (KlingError,),
 }
 JOB = Job(
     request_id="412767a6-0000-4000-8000-000000000000",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from virtual_service import Service, VirtualLoop
 
-from kling_async import KlingClient
+from kling_async import BatchInterruptedError, KlingClient
 from kling_async.errors import APIConnectionError, RateLimitError
 from kling_async.events import (
     Downloaded,
@@ -206,6 +206,6 @@ async def test_results_before_an_error_of_the_input_have_their_history():
         yield "a"
         raise OSError("the disk went away")
 
-    with pytest.raises(OSError, match="went away") as caught:
+    with pytest.raises(BatchInterruptedError, match="went away") as caught:
         await KlingClient("key", transport=Service()).generate_many(broken())
     assert caught.value.batch.history.times_of(0).submits == 1

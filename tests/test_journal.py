@@ -23,7 +23,7 @@ def journal(path):
 
 
 def requests(*prompts, **options):
-    return [VideoRequest(prompt, **options) for prompt in prompts]
+    return [VideoRequest(prompt, model="kling-v2-6", **options) for prompt in prompts]
 
 
 def send(journal, number, *, request_id=None, **ending):
@@ -178,7 +178,7 @@ async def test_a_preview_shows_each_entry_and_writes_nothing(journal, path):
     assert (new.number, new.state, new.request) == (
         0,
         EntryState.NOT_SUBMITTED,
-        VideoRequest("a", duration=10),
+        VideoRequest("a", model="kling-v2-6", duration=10),
     )
     assert not path.exists()
     await journal.register(requests("a"))

@@ -31,6 +31,7 @@ PROMISED = {
     *("BadRequestError", "AuthenticationError", "InsufficientCreditsError", "PermissionDeniedError"),
     *("NotFoundError", "RateLimitError", "InternalServerError"),
     *("AmbiguousSubmitError", "WaitTimeoutError", "DownloadError", "BudgetExceededError", "JournalError"),
+    "BatchInterruptedError",
     *("JobError", "JobFailedError", "JobCancelledError"),
     "__version__",
 }

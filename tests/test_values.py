@@ -20,6 +20,7 @@ from kling_async.requests import VideoOptions, VideoRequest, check_options, requ
 from kling_async.results import Result, ResultState
 
 TOMORROW = "a-model-of-tomorrow"
+MODEL = catalog.DEFAULT_MODEL
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 JOB = Job(
     request_id="id",
@@ -73,7 +74,7 @@ def test_a_duration_is_whole_seconds_however_it_was_written(written):
 )
 def test_a_duration_that_is_no_whole_number_of_seconds_is_refused(written):
     with pytest.raises(InvalidRequestError, match="duration must be 5 or 10, not"):
-        VideoRequest("x", duration=written)
+        VideoRequest("x", model=MODEL, duration=written)
 
 
 @pytest.mark.parametrize("written, scale", [(0, 0), ("0.5", 0.5), (" 1 ", 1.0)], ids=repr)
@@ -84,12 +85,12 @@ def test_a_cfg_scale_is_a_number_also_when_it_came_as_text(written, scale):
 @pytest.mark.parametrize("written", ["nan", "inf", "a lot", "1e999", float("nan"), True, "2"], ids=repr)
 def test_a_cfg_scale_outside_its_range_is_refused(written):
     with pytest.raises(InvalidRequestError, match="cfg_scale must be"):
-        VideoRequest("x", cfg_scale=written)
+        VideoRequest("x", model=MODEL, cfg_scale=written)
 
 
 def test_every_broken_rule_stands_in_one_error_that_is_a_value_error_too():
     with pytest.raises(ValueError, match=r"^kling-v2-6: ") as caught:
-        VideoRequest("", duration=7, mode="std", resolution="4k", extra={1: 2}, key=3)
+        VideoRequest("", model=MODEL, duration=7, mode="std", resolution="4k", extra={1: 2}, key=3)
     assert isinstance(caught.value, InvalidRequestError)
     for word in ("extra", "key", "prompt", "duration", "mode", "resolution"):
         assert word in caught.value.message
@@ -98,7 +99,7 @@ def test_every_broken_rule_stands_in_one_error_that_is_a_value_error_too():
 @pytest.mark.parametrize(
     "fields, rule",
     [
-        ({"model": None}, "model must be text, not None"),
+        ({"model": 5}, "model must be text, not 5"),
         ({"model": ["kling-v2-6"]}, "model must be text, not"),
         ({"model": "\ud800"}, "model is not valid Unicode"),
         ({"key": 7}, "key must be text, not 7"),
@@ -182,45 +183,76 @@ def test_every_value_is_frozen_hashable_and_survives_pickle(value):
 
 def test_an_unknown_option_is_a_type_error_that_lists_the_known_ones():
     with pytest.raises(
-        TypeError, match=r"submit\(\) got an unexpected option 'durations'; the options are .*duration"
+        TypeError, match=r"^submit\(\) has no option 'colour'; its options are .*duration.*sound\.$"
     ):
-        check_options({"duration": 5, "durations": 5}, call="submit")
+        check_options({"duration": 5, "colour": 5}, VideoOptions.__annotations__, call="submit")
+
+
+def test_an_unknown_option_is_answered_with_the_nearest_one():
+    with pytest.raises(TypeError, match="no option 'durations'; did you mean 'duration'"):
+        check_options({"durations": 5}, VideoOptions.__annotations__, call="submit")
 
 
 def test_known_options_pass():
-    check_options({"duration": 5, "sound": None, "extra": {}}, call="submit")
+    check_options({"duration": 5, "sound": None, "extra": {}}, VideoOptions.__annotations__, call="submit")
 
 
 @pytest.mark.parametrize("name", ["prompt", "key"])
 def test_what_is_said_once_for_an_item_is_no_option(name):
     with pytest.raises(TypeError):
-        check_options({name: "x"}, call="generate")
+        check_options({name: "x"}, VideoOptions.__annotations__, call="generate")
 
 
 def test_options_make_a_plain_prompt_a_request():
-    assert request_from("x", {"duration": 10, "sound": "on"}) == VideoRequest("x", duration=10, sound=True)
+    made = request_from("x", {"duration": 10, "sound": "on"})
+    assert made == VideoRequest("x", model=MODEL, duration=10, sound=True)
 
 
 def test_options_fill_what_a_request_leaves_open_and_overwrite_nothing():
-    own = VideoRequest("x", duration=5, sound=False, extra={"seed": 1}, key="k")
+    own = VideoRequest("x", model=MODEL, duration=5, sound=False, extra={"seed": 1}, key="k")
     filled = request_from(
         own, {"duration": 10, "sound": True, "mode": "pro", "model": TOMORROW, "extra": {"seed": 2, "n": 3}}
     )
     assert filled == VideoRequest(
-        "x", duration=5, sound=False, mode="pro", extra={"seed": 1, "n": 3}, key="k"
+        "x", model=MODEL, duration=5, sound=False, mode="pro", extra={"seed": 1, "n": 3}, key="k"
     )
 
 
 def test_a_request_that_options_add_nothing_to_stays_itself():
-    own = VideoRequest("x", duration=5)
+    own = VideoRequest("x", model=MODEL, duration=5)
     assert request_from(own, {}) is own
-    assert request_from(own, {"duration": 10}) is own
+    assert request_from(own, {"duration": 10, "extra": {}}) is own
 
 
 def test_options_fill_what_a_mapping_leaves_open_and_overwrite_nothing():
     item = MappingProxyType({"prompt": "x", "duration": 5, "sound": None, "key": "k"})
     made = request_from(item, {"duration": 10, "sound": True, "extra": {"seed": 2}})
-    assert made == VideoRequest("x", duration=5, sound=True, extra={"seed": 2}, key="k")
+    assert made == VideoRequest("x", model=MODEL, duration=5, sound=True, extra={"seed": 2}, key="k")
+
+
+@pytest.mark.parametrize("options", [{}, {"model": None}], ids=["absent", "none"])
+@pytest.mark.parametrize("item", ["x", VideoRequest("x"), {"prompt": "x"}, {"prompt": "x", "model": None}])
+def test_a_model_that_neither_item_nor_call_names_is_the_default(item, options):
+    assert request_from(item, options) == VideoRequest("x", model=MODEL)
+
+
+@pytest.mark.parametrize("item", ["x", VideoRequest("x"), {"prompt": "x"}])
+def test_the_call_fills_the_model_that_an_item_leaves_open(item):
+    assert request_from(item, {"model": TOMORROW}) == VideoRequest("x", model=TOMORROW)
+
+
+def test_a_request_is_checked_once_its_model_is_known():
+    open_ = VideoRequest("x", duration=7, resolution="4k")
+    assert request_from(open_, {"model": TOMORROW}).duration == 7
+    with pytest.raises(
+        InvalidRequestError, match=r"^kling-v2-6: duration must be 5 or 10, not 7; .* no resolution"
+    ):
+        request_from(open_, {})
+
+
+def test_a_request_without_a_model_is_checked_for_what_every_model_refuses():
+    with pytest.raises(InvalidRequestError, match=r"^prompt must be text, not 5; sound must hold plain JSON"):
+        VideoRequest(5, sound={1})
 
 
 def test_a_mapping_may_name_its_own_model():
@@ -234,7 +266,10 @@ def test_a_mapping_may_name_its_own_model():
     [
         (b"x", "A request is a prompt, a VideoRequest or a mapping of its fields, not b'x'"),
         (None, "not None"),
-        ({"prompt": "x", "durations": 5, 7: 1}, r"no field 'durations', 7; put parameters .* into 'extra'"),
+        (
+            {"prompt": "x", "durations": 5, 7: 1},
+            r"no field 'durations', 7; did you mean 'duration'\?; put parameters .* into 'extra'",
+        ),
         ({"duration": 5}, r"A request needs a prompt; \{'duration': 5\} has none"),
         ({"prompt": None}, "A request needs a prompt"),
         ({"prompt": "x", "extra": [1]}, "extra must be a mapping"),

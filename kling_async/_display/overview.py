@@ -28,6 +28,7 @@ from kling_async._display.timeline import (
 )
 from kling_async.errors import DownloadError, KlingError
 from kling_async.history import BatchHistory, ItemTimes, TimeSpan
+from kling_async.requests import model_of
 from kling_async.results import Result, ResultState
 
 _MOST_NAMED = 12
@@ -38,7 +39,7 @@ _SECONDS_IN_DAY = 86_400.0
 
 def when_html(results: Sequence[Result], history: BatchHistory | None) -> str:
     """The line under the headline: when the batch ran, and which models made it."""
-    models = sorted({result.request.model for result in results if result.request is not None})
+    models = sorted({model_of(result.request) for result in results if result.request is not None})
     parts = []
     if history is not None:
         parts.append(_between(history.started, history.ended))

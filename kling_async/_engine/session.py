@@ -31,7 +31,7 @@ from kling_async.catalog import ModelInfo
 from kling_async.errors import KlingError
 from kling_async.events import Finished, Notifier, SubmitAmbiguous, SubmitReconciled, Submitted
 from kling_async.jobs import Job, JobStatus
-from kling_async.requests import VideoRequest
+from kling_async.requests import VideoRequest, model_of
 
 _PICTURES = {"image", "image_url", "first_frame"}
 
@@ -85,7 +85,7 @@ class LoopSession:
                 try:
                     outcome.append(
                         await self.submitter.submit(
-                            request.model,
+                            model_of(request),
                             payload,
                             account,
                             scope=scope,

@@ -10,7 +10,7 @@ import attrs
 
 from kling_async.catalog import quote_value
 from kling_async.errors import BudgetExceededError, ConfigurationError
-from kling_async.requests import VideoRequest
+from kling_async.requests import VideoRequest, model_of
 
 Prices: TypeAlias = Mapping[str, Decimal] | Callable[[VideoRequest], Decimal | None]
 """US dollars for one video: by model id, or as a function of the request; what is not known is None or absent."""
@@ -76,7 +76,7 @@ class Budget:
         if self.prices is None:
             return None
         if isinstance(self.prices, Mapping):
-            price = self.prices.get(request.model)
+            price = self.prices.get(model_of(request))
         else:
             try:
                 price = self.prices(request)
@@ -87,7 +87,7 @@ class Budget:
             price = None if price is None else dollars(price, name="the price that prices() gave")
         if price is None and self.cap is not None:
             raise ConfigurationError(
-                f"max_cost_usd is set and the price of {request.model!r} is not known: add it to prices."
+                f"max_cost_usd is set and the price of {model_of(request)!r} is not known: add it to prices."
             )
         return price
 

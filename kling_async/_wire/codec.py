@@ -21,7 +21,7 @@ from cattrs import Converter
 
 from kling_async.catalog import ModelInfo, wire_name
 from kling_async.jobs import Job, JobStatus, Media, Outcome
-from kling_async.requests import VideoRequest, parameters_of
+from kling_async.requests import VideoRequest, model_of, parameters_of
 
 T = TypeVar("T")
 
@@ -97,7 +97,7 @@ def payload_of(request: VideoRequest) -> dict[str, Any]:
             value = "on" if value else "off"  # noqa: PLW2901 - the wire's word for it
         elif field == "duration" and isinstance(value, int) and not isinstance(value, bool):
             value = str(value)  # noqa: PLW2901 - the wire's form of it
-        payload[wire_name(request.model, field)] = value
+        payload[wire_name(model_of(request), field)] = value
     return {**payload, **request.extra}
 
 

@@ -20,6 +20,7 @@ from kling_async.cli.run_config import DEFAULT_CONCURRENCY, DEFAULT_FOLDER, RunC
 from kling_async.cli.service import Service, open_client, open_emulated_client
 from kling_async.errors import ConfigurationError
 from kling_async.journal import EntryState, Journal, RegisteredBatch
+from kling_async.requests import model_of
 from kling_async.results import Result
 
 UNUSABLE = 2
@@ -111,7 +112,7 @@ async def generate(
     if prompt_list.problems and not skip_invalid:
         print_error(*explain_problems(prompt_list))
         return UNUSABLE
-    models = tuple(dict.fromkeys(request.model for request in prompt_list.valid))
+    models = tuple(dict.fromkeys(model_of(request) for request in prompt_list.valid))
     is_kept = not (emulate or no_journal)
     config = RunConfig(
         folder=out,

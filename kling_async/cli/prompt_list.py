@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import attrs
 
 from kling_async.cli.prompt_files import STDIN, Row, read_rows
 from kling_async.errors import ConfigurationError, InvalidRequestError
-from kling_async.requests import RequestLike, VideoRequest, find_missing_picture, request_from
+from kling_async.requests import RequestLike, RequestRow, VideoRequest, find_missing_picture, request_from
 
 _MAX_SHOWN = 10
 
@@ -48,7 +48,8 @@ class PromptList:
 
     def items(self) -> list[RequestLike]:
         """What a batch takes: the problems keep their places, so that every index is that of the input."""
-        return [{} if isinstance(item, Problem) else item for item in self.requests]
+        unusable = cast("RequestRow", {})
+        return [unusable if isinstance(item, Problem) else item for item in self.requests]
 
     def problem_at(self, index: int) -> InvalidRequestError | None:
         """Why the item at an index was not sent; None for one that could be sent."""

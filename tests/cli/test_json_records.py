@@ -38,7 +38,7 @@ def test_a_job_is_a_flat_object_with_null_where_there_is_nothing():
 def test_a_result_is_a_flat_object_with_its_request_job_and_error():
     result = Result(
         index=3,
-        request=VideoRequest("a cat", key="mine"),
+        request=VideoRequest("a cat", model="kling-v2-6", key="mine"),
         state=ResultState.SUCCEEDED,
         job=DONE,
         error=DownloadError("disk full"),

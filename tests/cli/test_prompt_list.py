@@ -14,9 +14,9 @@ def test_prompts_come_before_those_of_the_file_and_options_fill_what_is_open(hom
     prompt_list = read_prompts(["a cat"], "p.csv", {"duration": 5, "sound": True})
     assert prompt_list.problems == ()
     assert prompt_list.items() == [
-        VideoRequest("a cat", duration=5, sound=True),
-        VideoRequest("a dog", duration=10, sound=True),
-        VideoRequest("a bird", duration=5, sound=True),
+        VideoRequest("a cat", model="kling-v2-6", duration=5, sound=True),
+        VideoRequest("a dog", model="kling-v2-6", duration=10, sound=True),
+        VideoRequest("a bird", model="kling-v2-6", duration=5, sound=True),
     ]
 
 
@@ -40,7 +40,11 @@ def test_short_prompts_that_are_meant_are_taken(prompts):
 def test_an_item_that_cannot_be_used_keeps_its_place(home):
     (home / "p.jsonl").write_text('"a"\nnonsense\n"c"\n')
     prompt_list = read_prompts([], "p.jsonl", {})
-    assert prompt_list.items() == [VideoRequest("a"), {}, VideoRequest("c")]
+    assert prompt_list.items() == [
+        VideoRequest("a", model="kling-v2-6"),
+        {},
+        VideoRequest("c", model="kling-v2-6"),
+    ]
     assert prompt_list.problem_at(0) is None
     problem = prompt_list.problem_at(1)
     assert isinstance(problem, InvalidRequestError)

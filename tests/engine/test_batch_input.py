@@ -75,7 +75,7 @@ async def test_an_asynchronous_iterator_without_a_close_is_just_left():
             return "again"
 
     source = InputReader(Endless(), {}, skip_invalid=False)
-    assert (await source.take()).request == VideoRequest("again")
+    assert (await source.take()).request == VideoRequest("again", model="kling-v2-6")
     await source.close()
     assert await source.take() is None
 

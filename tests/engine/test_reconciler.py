@@ -21,7 +21,7 @@ from kling_async.events import Finished, Notifier, SubmitAmbiguous, SubmitReconc
 
 LOST = APIConnectionError("the connection was lost")
 OOPS = reply(500, {"error": "Backend error (400). Please try again."})
-REQUEST = VideoRequest("an eagle", duration=10, sound=True)
+REQUEST = VideoRequest("an eagle", model="kling-v2-6", duration=10, sound=True)
 
 
 def losing(chance, *, seed=0, accepted=True):

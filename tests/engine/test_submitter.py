@@ -20,7 +20,7 @@ from kling_async import (
 )
 from kling_async.events import Notifier, Retrying, Submitted, Throttled
 
-REQUEST = VideoRequest("an eagle", duration=10, sound=True)
+REQUEST = VideoRequest("an eagle", model="kling-v2-6", duration=10, sound=True)
 
 
 async def submit(service, notify=None, **settings):

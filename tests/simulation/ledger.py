@@ -12,6 +12,7 @@ from virtual_store import MemoryStore
 from kling_async import VideoRequest
 from kling_async._journal.entry import Entry, EntryState
 from kling_async._wire.codec import payload_of
+from kling_async.requests import model_of
 
 from .plan import Run
 from .service import RATE_LIMIT, Job, Post, kind_of
@@ -28,7 +29,7 @@ def things_of(requests: Sequence[VideoRequest]) -> list[Thing]:
     seen: Counter[tuple[str | None, str]] = Counter()
     things = []
     for request in requests:
-        what = kind_of(request.model, payload_of(request))
+        what = kind_of(model_of(request), payload_of(request))
         things.append((request.key, what, seen[request.key, what]))
         seen[request.key, what] += 1
     return things

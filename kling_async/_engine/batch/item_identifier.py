@@ -11,7 +11,7 @@ from kling_async._engine.submit.uploader import content_of, local_pictures
 from kling_async._journal.entry import Entry, Identity, fingerprint
 from kling_async._wire.codec import payload_of
 from kling_async.errors import ConfigurationError, InvalidRequestError
-from kling_async.requests import VideoRequest
+from kling_async.requests import VideoRequest, model_of
 
 
 @attrs.define(eq=False)
@@ -68,4 +68,4 @@ class ItemIdentifier:
             if path not in self._digests:
                 self._digests[path] = hashlib.sha256(await content_of(path)).hexdigest()
             payload[key] = {"sha256": self._digests[path]}
-        return fingerprint(request.model, payload)
+        return fingerprint(model_of(request), payload)

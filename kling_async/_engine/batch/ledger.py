@@ -21,7 +21,7 @@ from kling_async._policy.stage import JobKind
 from kling_async.errors import ConfigurationError, JournalError, KlingError
 from kling_async.events import Notifier, Spent, SubmitAmbiguous, Submitted
 from kling_async.jobs import Job
-from kling_async.requests import VideoRequest
+from kling_async.requests import VideoRequest, model_of
 from kling_async.results import Result, ResultState
 
 
@@ -139,7 +139,7 @@ class Ledger:
         try:
             item.number = self.journal.record_intent(
                 item.identity,
-                model=item.request.model,
+                model=model_of(item.request),
                 payload=payload,
                 at=self.clock.wall(),
                 cost_usd=item.price,

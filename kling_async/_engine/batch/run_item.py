@@ -27,7 +27,7 @@ from kling_async._policy.submission import is_throttled
 from kling_async.errors import AmbiguousSubmitError, DownloadError, InvalidRequestError, KlingError
 from kling_async.events import Downloaded, Finished, Notifier, NotSubmitted, Resumed, SubmitReconciled
 from kling_async.jobs import Job
-from kling_async.requests import VideoRequest
+from kling_async.requests import VideoRequest, model_of
 from kling_async.results import Result, ResultState
 from kling_async.types import OnAmbiguous
 
@@ -169,10 +169,10 @@ class Course:
         except KlingError as error:
             self._unsent(item, error)
             return
-        item.kind = job_kind(request.model, payload)
+        item.kind = job_kind(model_of(request), payload)
         try:
             outcome = await self.engine.submitter.submit(
-                request.model,
+                model_of(request),
                 payload,
                 item,
                 scope=scope,

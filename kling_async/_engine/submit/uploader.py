@@ -20,7 +20,7 @@ from kling_async._wire.endpoints import UPLOAD_URL
 from kling_async._wire.replies import error_for
 from kling_async.catalog import is_local_picture, wire_name
 from kling_async.errors import InvalidRequestError, KlingError
-from kling_async.requests import VideoRequest
+from kling_async.requests import VideoRequest, model_of
 
 CONTENT_TYPES: Mapping[str, tuple[str, str]] = {
     ".jpg": ("jpeg", "image/jpeg"),
@@ -70,7 +70,7 @@ def local_pictures(request: VideoRequest, payload: Mapping[str, Any]) -> list[tu
     for field in ("image", "image_tail"):
         picture = getattr(request, field)
         if picture is not None and is_local_picture(picture):
-            key = wire_name(request.model, field)
+            key = wire_name(model_of(request), field)
             if payload[key] is picture:
                 found.append((key, os.fspath(picture)))
     return found
