@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import attrs
 
@@ -78,6 +78,13 @@ class BatchResult(Sequence[Result]):
         ]
         if errors:
             raise ExceptionGroup(f"{len(errors)} of {len(self)} videos were not made", errors)
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """All results as flat plain JSON values, in input order, such as for `pandas.DataFrame`.
+
+        The keys of each record are those of `Result.to_dict`.
+        """
+        return [result.to_dict() for result in self.results]
 
     def write_report(self, path: str | os.PathLike[str]) -> Path:
         """The path of one HTML page about this batch: its videos, its figures, and a time line of every job.

@@ -112,3 +112,27 @@ class Job:
     def failure_reason(self) -> str | None:
         """The service's own words for a job that failed or was cancelled; None where it gave none, or did neither."""
         return self.outcome.error if self.outcome and self.status in _UNHAPPY else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as flat plain JSON values: text, or None for what is not known.
+
+        The keys are `request_id`, `model`, `status`, `prompt`, `video_url`, `thumbnail_url`, `failure_reason`, and the
+        ISO 8601 times `created_at`, `queued_at` and `updated_at`. The whole answer of the service is in `raw`.
+        """
+        prompt = self.payload.get("prompt")
+        return {
+            "request_id": self.request_id,
+            "model": self.model,
+            "status": self.status.value,
+            "prompt": prompt if isinstance(prompt, str) else None,
+            "video_url": self.video_url,
+            "thumbnail_url": self.thumbnail_url,
+            "failure_reason": self.failure_reason,
+            "created_at": _iso(self.created_at),
+            "queued_at": _iso(self.queued_at),
+            "updated_at": _iso(self.updated_at),
+        }
+
+
+def _iso(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -59,3 +60,31 @@ class Result:
         if self.ok and self.job is not None:
             return self.job
         raise self.error or KlingError(f"Item {self.index} has no job: {self.state}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as flat plain JSON values, such as a row of a table; None for what is not known.
+
+        The keys are `index`, `key`, `prompt`, `model`, `duration` (seconds), `sound`, `state`, `request_id`,
+        `video_url`, `thumbnail_url`, the ISO 8601 times `created_at` and `updated_at` of the job, `path`, `cost_usd`
+        (a number; None is unknown, not free), `error` (its message) and `error_type` (its class).
+        """
+        request, error = self.request, self.error
+        job = {} if self.job is None else self.job.to_dict()
+        return {
+            "index": self.index,
+            "key": request.key if request else None,
+            "prompt": request.prompt if request else None,
+            "model": request.model if request else None,
+            "duration": request.duration if request else None,
+            "sound": request.sound if request else None,
+            "state": self.state.value,
+            "request_id": job.get("request_id", error.request_id if error else None),
+            "video_url": job.get("video_url"),
+            "thumbnail_url": job.get("thumbnail_url"),
+            "created_at": job.get("created_at"),
+            "updated_at": job.get("updated_at"),
+            "path": None if self.path is None else str(self.path),
+            "cost_usd": None if self.cost_usd is None else float(self.cost_usd),
+            "error": None if error is None else str(error),
+            "error_type": None if error is None else type(error).__name__,
+        }

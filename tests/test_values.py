@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import pickle
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -14,7 +15,13 @@ from hypothesis import strategies as st
 from kling_async import catalog, requests
 from kling_async.batch_result import BatchResult
 from kling_async.catalog import ModelInfo
-from kling_async.errors import InvalidRequestError, JobFailedError, KlingError
+from kling_async.errors import (
+    AmbiguousSubmitError,
+    DownloadError,
+    InvalidRequestError,
+    JobFailedError,
+    KlingError,
+)
 from kling_async.jobs import Job, JobStatus, Media, Outcome
 from kling_async.requests import VideoOptions, VideoRequest, check_options, request_from
 from kling_async.results import Result, ResultState
@@ -369,3 +376,79 @@ def test_failures_are_raised_together_and_only_when_asked_for():
     with pytest.raises(ExceptionGroup, match="2 of 3 videos were not made") as caught:
         BatchResult((GOOD, BAD, LATE)).raise_for_failures()
     assert [str(error) for error in caught.value.exceptions] == ["b failed", "Item 2: not_submitted."]
+
+
+# Values as plain JSON
+
+DONE = Job(
+    request_id="r1",
+    model="kling-v2-6",
+    status=JobStatus.SUCCESS,
+    payload={"prompt": "a cat"},
+    outcome=Outcome(media=(Media("https://example.com/v.mp4"),), thumbnail_url="https://example.com/t.jpg"),
+    created_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+)
+
+
+def test_a_job_is_a_flat_record_with_none_for_what_is_not_known():
+    assert DONE.to_dict() == {
+        "request_id": "r1",
+        "model": "kling-v2-6",
+        "status": "success",
+        "prompt": "a cat",
+        "video_url": "https://example.com/v.mp4",
+        "thumbnail_url": "https://example.com/t.jpg",
+        "failure_reason": None,
+        "created_at": "2026-01-02T03:04:05+00:00",
+        "queued_at": None,
+        "updated_at": None,
+    }
+
+
+def test_an_echoed_prompt_that_is_no_text_is_left_out_of_a_record():
+    assert attrs.evolve(DONE, payload={"prompt": [{"text": float("nan")}]}).to_dict()["prompt"] is None
+
+
+def test_a_result_is_a_flat_record_of_its_request_job_and_error():
+    result = Result(
+        index=3,
+        request=VideoRequest("a cat", model="kling-v2-6", duration=5, sound=True, key="mine"),
+        state=ResultState.SUCCEEDED,
+        job=DONE,
+        error=DownloadError("disk full"),
+        path=Path("videos/a.mp4"),
+        cost_usd=Decimal("0.35"),
+    )
+    assert result.to_dict() == {
+        "index": 3,
+        "key": "mine",
+        "prompt": "a cat",
+        "model": "kling-v2-6",
+        "duration": 5,
+        "sound": True,
+        "state": "succeeded",
+        "request_id": "r1",
+        "video_url": "https://example.com/v.mp4",
+        "thumbnail_url": "https://example.com/t.jpg",
+        "created_at": "2026-01-02T03:04:05+00:00",
+        "updated_at": None,
+        "path": "videos/a.mp4",
+        "cost_usd": 0.35,
+        "error": "disk full",
+        "error_type": "DownloadError",
+    }
+
+
+def test_a_result_without_a_job_has_the_id_that_its_error_knows():
+    error = AmbiguousSubmitError("who knows", request_id="r9")
+    lost = Result(index=0, request=None, state=ResultState.AMBIGUOUS, error=error).to_dict()
+    assert (lost["request_id"], lost["prompt"], lost["error_type"]) == ("r9", None, "AmbiguousSubmitError")
+    bare = Result(index=0, request=None, state=ResultState.NOT_SUBMITTED).to_dict()
+    assert (bare["request_id"], bare["error"]) == (None, None)
+
+
+def test_the_records_of_a_batch_have_the_same_keys_and_are_json():
+    records = BatchResult((GOOD, BAD, LATE)).to_records()
+    assert [record["index"] for record in records] == [GOOD.index, BAD.index, LATE.index]
+    assert len({tuple(record) for record in records}) == 1
+    assert json.loads(json.dumps(records, allow_nan=False)) == records

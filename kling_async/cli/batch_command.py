@@ -16,7 +16,6 @@ from kling_async._display.eta import EtaEstimator
 from kling_async._display.progress_counts import ProgressCounts
 from kling_async._display.terminal import Bar, live_bar
 from kling_async.cli.journals import refuse_unusable_journal
-from kling_async.cli.json_records import result_record
 from kling_async.cli.output import can_draw, print_error, print_json, print_text, stderr, stdout
 from kling_async.cli.run_config import RunConfig
 from kling_async.cli.summary import FAILED, print_interrupted, print_summary
@@ -133,7 +132,7 @@ class BatchCommand:
                 problem = self.problem_at(result.index)
                 self._results.append(attrs.evolve(result, error=problem) if problem else result)
                 if self.is_json:
-                    print_json(result_record(self._results[-1]))
+                    print_json(self._results[-1].to_dict())
         except asyncio.CancelledError:
             self._counts.note = _STOPPING
             raise

@@ -8,7 +8,6 @@ from cyclopts import Parameter, validators
 from rich.table import Table
 from rich.text import Text
 
-from kling_async.cli.json_records import job_record
 from kling_async.cli.output import (
     age_text,
     is_terminal,
@@ -45,7 +44,7 @@ async def list_jobs(
         async for job in client.list_jobs(model, page_size=min(limit, 100)):
             jobs.append(job)
             if json:
-                print_json(job_record(job))
+                print_json(job.to_dict())
             if len(jobs) == limit:
                 break
     if json:

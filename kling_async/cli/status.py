@@ -14,7 +14,7 @@ from rich.text import Text
 
 from kling_async.cli.jobs import job_age
 from kling_async.cli.journals import find_journal, read_entries
-from kling_async.cli.json_records import entry_record, job_record, sent_at
+from kling_async.cli.json_records import entry_record, sent_at
 from kling_async.cli.output import (
     age_text,
     is_terminal,
@@ -78,7 +78,7 @@ async def _show_jobs(ids: Sequence[str], service: Service, *, is_json: bool) -> 
                 print_error(str(error))
                 continue
             if is_json:
-                print_json(job_record(job))
+                print_json(job.to_dict())
             else:
                 _show_job(job)
     return FAILED if has_failed else 0

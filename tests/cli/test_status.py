@@ -75,7 +75,7 @@ def test_a_journal_as_json_is_an_object_for_each_video(cli, ids):
     assert made["video_url"].endswith(".mp4")
     assert (made["prompt"], made["cost_usd"], made["attempts"], made["error"]) == (
         "a black cat",
-        "0.35",
+        0.35,
         1,
         None,
     )
