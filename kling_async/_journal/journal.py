@@ -17,13 +17,21 @@ from kling_async._journal.bloom_filter import BloomFilter
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.group_commit import GroupCommit
 from kling_async._journal.store import PendingWrites, Store, apply_change
+from kling_async._journal.transitions import (
+    OPEN_STATES,
+    UNKNOWN_STATES,
+    JournalEvent,
+    begin_attempt,
+    is_attempt,
+    is_unknown,
+    next_state,
+    take_back_attempt,
+)
 from kling_async.errors import JournalError
 from kling_async.results import ResultState
 
 RunSync: TypeAlias = Callable[[Callable[[PendingWrites], None], PendingWrites], Awaitable[None]]
 """Calls a function that blocks, with its argument, without blocking the event loop."""
-
-_UNSENT = frozenset({EntryState.NOT_SUBMITTED, EntryState.DROPPED})
 
 
 class Journal:
@@ -56,7 +64,8 @@ class Journal:
         self._store = store
         self._last_number = store.last_number
         self._spent_usd = store.spent_usd()
-        self._unresolved = set(store.unresolved())
+        self._open_states = dict(store.unresolved())
+        """By number, the state of each entry with a POST of unknown fate, or with a job that this process waits for."""
         self._unknown_attempts = {(entry.number, entry.attempts): entry for entry in store.unknown_attempts()}
         # A journal that began empty holds what this process wrote: most lookups need no disk.
         self._written_here = BloomFilter() if store.last_number == 0 else None
@@ -141,11 +150,8 @@ class Journal:
 
     def unresolved(self) -> Iterator[Entry]:
         """The entries with a POST whose fate is unknown, after what they were if an earlier POST's is unknown too."""
-        entries = map(self._load, self._unresolved)
-        unresolved = [
-            *self._unknown_attempts.values(),
-            *(entry for entry in entries if entry.request_id is None),
-        ]
+        numbers = [number for number, state in self._open_states.items() if state in UNKNOWN_STATES]
+        unresolved = [*self._unknown_attempts.values(), *map(self._load, numbers)]
         return iter(sorted(unresolved, key=lambda entry: (entry.number, entry.attempts)))
 
     def entries(self) -> Iterator[Entry]:
@@ -185,93 +191,87 @@ class Journal:
         at: float,
         cost_usd: Decimal | None,
     ) -> int:
-        """Write down that an item is about to be sent; the number of its entry.
+        """Record that a paid POST for an item is about to be sent; the number of its entry.
 
-        An entry that is there already begins anew: its job goes to the earlier attempts, so that its id is not lost.
+        An entry that is there already starts another attempt. The attempt before is kept, so that its job's id is not
+        lost.
 
         Args:
             identity: What matches the item across runs.
             model: The model's id.
             payload: The parameters as they are sent.
             at: Unix seconds.
-            cost_usd: What the POST will cost, where a price is known.
+            cost_usd: What the POST will cost; None is unknown.
+
+        Raises:
+            JournalError: The item has succeeded already.
         """
         before = self.find(identity)
-        total = cost_usd
-        if before is None:
-            self._last_number += 1
-            number, attempts = self._last_number, 1
-        else:
-            number, attempts = before.number, before.attempts + 1
-            if before.cost_usd is not None:
-                total = before.cost_usd + (cost_usd or 0)
-            if before.state not in _UNSENT or before.request_id is not None:
-                self._writes.pending.earlier.append(before)
-            if number in self._unresolved and before.request_id is None:
+        number = self._last_number + 1 if before is None else before.number
+        state = next_state(None if before is None else before.state, JournalEvent.INTENT, number=number)
+        if before is not None and is_attempt(before):
+            self._writes.pending.earlier.append(before)
+            if is_unknown(before):
                 self._unknown_attempts[number, before.attempts] = before
         if self._written_here is not None:
             self._written_here.add(identity)
+        self._last_number = max(self._last_number, number)
         self._writes.pending.numbers[identity] = number
-        self._writes.pending.fields[number] = {
-            "number": number,
-            "identity": identity,
-            "model": model,
-            "payload": payload,
-            "state": EntryState.INTENDED,
-            "sent_at": at,
-            "request_id": None,
-            "record": None,
-            "error": None,
-            "path": None,
-            "size_bytes": None,
-            "sha256": None,
-            "cost_usd": total,
-            "attempt_cost_usd": cost_usd,
-            "attempts": attempts,
-        }
-        self._unresolved.add(number)
         self._spent_usd += cost_usd or 0
-        self._writes.mark_added()
+        change = begin_attempt(
+            before,
+            number=number,
+            identity=identity,
+            model=model,
+            payload=payload,
+            at=at,
+            cost_usd=cost_usd,
+        )
+        self._write(number, state, change)
         return number
 
     def record_rejected(self, number: int, *, error: str) -> None:
-        """Write down that a POST was provably not accepted: it is not counted, and its cost is taken back.
+        """Record that a POST was provably not accepted, or never sent: it is no attempt, and its cost is taken back.
 
-        An entry with an id was accepted: its attempt and its cost stay. One whose POST before this one is of unknown
-        fate is in doubt again, as it was.
+        If the fate of the POST before this one is unknown, the entry is ambiguous again, as it was.
 
         Args:
-            number: The entry's.
+            number: The number of the entry.
             error: Why, in one line.
+
+        Raises:
+            JournalError: The entry has a job, or is ambiguous.
         """
+        state = self._state_of(number)
+        if state is not EntryState.INTENDED:
+            self._write(
+                number, next_state(state, JournalEvent.NOT_SUBMITTED, number=number), {"error": error}
+            )
+            return
         entry = self._load(number)
-        change = self._writes.pending.change_of(number)
-        change.update(state=EntryState.NOT_SUBMITTED, error=error)
-        self._unresolved.discard(number)
-        if entry.state not in _UNSENT and entry.request_id is None:
-            change.update(attempts=entry.attempts - 1, attempt_cost_usd=None)
-            if entry.attempt_cost_usd is not None and entry.cost_usd is not None:
-                # Nothing left is unknown again, not free.
-                change["cost_usd"] = (entry.cost_usd - entry.attempt_cost_usd) or None
-                self._spent_usd -= entry.attempt_cost_usd
-            if (before := self._unknown_attempts.pop((number, entry.attempts - 1), None)) is not None:
-                change.update(state=EntryState.AMBIGUOUS, sent_at=before.sent_at, error=before.error or error)
-                self._unresolved.add(number)
-        self._writes.mark_added()
+        unknown = self._unknown_attempts.pop((number, entry.attempts - 1), None)
+        change = take_back_attempt(entry, error=error, unknown=unknown)
+        if "cost_usd" in change:
+            self._spent_usd -= entry.attempt_cost_usd or 0
+        event = JournalEvent.REJECTED if unknown is None else JournalEvent.RESEND_REJECTED
+        self._write(number, next_state(state, event, number=number), change)
 
     def record_accepted(self, number: int, *, request_id: str, record: Mapping[str, Any]) -> None:
-        """Write down that the service has it.
+        """Record that the service has a job for the entry: a new one, or after a rejected resend the one before.
 
         Args:
-            number: The entry's.
-            request_id: The service's id.
-            record: What it answered.
+            number: The number of the entry.
+            request_id: The service's id of the job.
+            record: What the service answered.
+
+        Raises:
+            JournalError: The entry has a job already, or no POST of it may have been accepted.
         """
-        self._unresolved.discard(number)
-        self._writes.pending.change_of(number).update(
-            state=EntryState.SUBMITTED, request_id=request_id, record=_drop_payload(record), error=None
-        )
-        self._writes.mark_added()
+        before = self._state_of(number)
+        is_restored = before is EntryState.NOT_SUBMITTED and self.has_job(request_id)
+        event = JournalEvent.RESTORED if is_restored else JournalEvent.ACCEPTED
+        state = next_state(before, event, number=number)
+        self._write(number, state, {"request_id": request_id, "record": _drop_payload(record), "error": None})
 
     def end(
         self,
@@ -281,40 +281,55 @@ class Journal:
         record: Mapping[str, Any] | None,
         error: str | None,
     ) -> None:
-        """Write down how it ended. What was never accepted is withdrawn.
+        """Record how an entry ended. `NOT_SUBMITTED` is recorded as `record_rejected` does.
 
         Args:
-            number: The entry's.
+            number: The number of the entry.
             state: How.
             record: The last record of the job; None leaves the one before.
             error: Why, in one line, where it ended without a video.
+
+        Raises:
+            JournalError: An entry without a job cannot end so, or one with a job cannot.
         """
         if state == ResultState.NOT_SUBMITTED:
             self.record_rejected(number, error=error or "")
             return
-        change = self._writes.pending.change_of(number)
-        change.update(state=EntryState(str(state)), error=error)
-        if state == ResultState.AMBIGUOUS:
-            self._unresolved.add(number)
-            self._unknown_attempts.pop((number, self._load(number).attempts), None)
-        else:
-            self._unresolved.discard(number)
+        after = next_state(self._state_of(number), JournalEvent(state.value), number=number)
+        change: dict[str, Any] = {"error": error}
         if record is not None:
             change["record"] = _drop_payload(record)
-        self._writes.mark_added()
+        self._write(number, after, change)
 
     def save(self, number: int, *, path: str, size_bytes: int, sha256: str | None) -> None:
-        """Write down where its video lies.
+        """Record where the video of an entry is.
 
         Args:
-            number: The entry's.
+            number: The number of the entry.
             path: The file.
             size_bytes: Its size.
             sha256: Its digest, in hex.
+
+        Raises:
+            JournalError: The entry has not succeeded.
         """
-        self._writes.pending.change_of(number).update(
-            path=path, size_bytes=size_bytes, sha256=sha256, error=None
-        )
+        state = next_state(self._state_of(number), JournalEvent.SAVED, number=number)
+        self._write(number, state, {"path": path, "size_bytes": size_bytes, "sha256": sha256, "error": None})
+
+    def _state_of(self, number: int) -> EntryState:
+        if (state := self._open_states.get(number)) is not None:
+            return state
+        pending = self._writes.pending.fields.get(number)
+        return self._load(number).state if pending is None else pending["state"]
+
+    def _write(self, number: int, state: EntryState, change: dict[str, Any]) -> None:
+        """Add a change and the state that it leads to, both checked, to what is to be written."""
+        if state in OPEN_STATES:
+            self._open_states[number] = state
+        else:
+            self._open_states.pop(number, None)
+        change["state"] = state
+        self._writes.pending.add(number, change)
         self._writes.mark_added()
 
     # Durability

@@ -24,6 +24,7 @@ from kling_async._journal.opening import (
 )
 from kling_async._journal.schema import MIGRATIONS, Migration, migrate, roll_back
 from kling_async._journal.store import PendingWrites
+from kling_async._journal.transitions import UNKNOWN_STATES
 from kling_async.errors import JournalError
 
 _PAGE_ROWS = 500
@@ -100,7 +101,7 @@ _NAMES = ", ".join(["number", "key", "fingerprint", "occurrence", *_COLUMNS])
 _INSERT = f"INSERT OR REPLACE INTO entries ({_NAMES}) VALUES ({', '.join('?' * (4 + len(_COLUMNS)))})"  # noqa: S608 - our own names
 _SELECT = f"SELECT {_NAMES} FROM entries"  # noqa: S608 - our own names
 _INSERT_EARLIER = "INSERT OR REPLACE INTO earlier_attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-_UNKNOWN_STATES = f"('{EntryState.INTENDED}', '{EntryState.AMBIGUOUS}')"
+_IN_UNKNOWN_STATES = "(" + ", ".join(f"'{state}'" for state in sorted(UNKNOWN_STATES)) + ")"
 _EARLIER_COLUMNS = {
     **{name: f"was.{name}" for name in ("state", "sent_at", "request_id", "record", "error")},
     "attempt_cost_usd": "was.cost_usd",
@@ -109,7 +110,7 @@ _EARLIER_COLUMNS = {
 _SELECT_UNKNOWN_ATTEMPTS = (
     f"SELECT number, key, fingerprint, occurrence, {', '.join(_EARLIER_COLUMNS.get(name, f'entries.{name}') for name in _COLUMNS)}"  # noqa: S608 - our own names
     " FROM earlier_attempts AS was JOIN entries USING (number) WHERE was.request_id IS NULL"
-    f" AND was.state IN {_UNKNOWN_STATES} AND was.attempt < attempts"
+    f" AND was.state IN {_IN_UNKNOWN_STATES} AND was.attempt < attempts"
 )
 _HAS_JOB = (
     "SELECT EXISTS (SELECT 1 FROM entries WHERE request_id = ?1)"
@@ -218,10 +219,11 @@ class SqliteStore:
         """Whether an entry has, or had, this id; see `Store`."""
         return bool(self._query(_HAS_JOB, _encode_text(request_id))[0][0])
 
-    def unresolved(self) -> Sequence[int]:
-        """The numbers of the entries with a POST whose fate is unknown; see `Store`."""
-        where = f"WHERE request_id IS NULL AND state IN {_UNKNOWN_STATES}"
-        return [number for (number,) in self._query(f"SELECT number FROM entries {where}")]  # noqa: S608 - our own names
+    def unresolved(self) -> Mapping[int, EntryState]:
+        """The states of the entries with a POST whose fate is unknown; see `Store`."""
+        where = f"WHERE request_id IS NULL AND state IN {_IN_UNKNOWN_STATES}"
+        rows = self._query(f"SELECT number, state FROM entries {where}")  # noqa: S608 - our own names
+        return {number: EntryState(state) for number, state in rows}
 
     def unknown_attempts(self) -> Sequence[Entry]:
         """Entries as they were where that POST's fate is unknown; see `Store`."""

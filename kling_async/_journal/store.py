@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from kling_async._journal.entry import Entry, Identity
+from kling_async._journal.entry import Entry, EntryState, Identity
 
 
 @attrs.define(eq=False)
@@ -23,9 +23,12 @@ class PendingWrites:
     earlier: list[Entry] = attrs.field(factory=list)
     """Entries as they were before they were intended again."""
 
-    def change_of(self, number: int) -> dict[str, Any]:
-        """What changes of one entry, to be added to."""
-        return self.fields.setdefault(number, {})
+    def add(self, number: int, change: dict[str, Any]) -> None:
+        """Add a change of one entry; a change of all fields replaces what was pending."""
+        if "identity" in change:
+            self.fields[number] = change
+        else:
+            self.fields.setdefault(number, {}).update(change)
 
     def merge(self, later: PendingWrites) -> PendingWrites:
         """Both as one."""
@@ -81,8 +84,8 @@ class Store(Protocol):
         """Whether an entry has, or had, this id."""
         ...
 
-    def unresolved(self) -> Sequence[int]:
-        """The numbers of the entries with a POST whose fate is unknown: intended or ambiguous, and without a job."""
+    def unresolved(self) -> Mapping[int, EntryState]:
+        """By number, the state of each entry with a POST whose fate is unknown: intended or ambiguous, without a job."""
         ...
 
     def unknown_attempts(self) -> Sequence[Entry]:

@@ -31,9 +31,9 @@ def journal(home):
             number = journal.record_intent(
                 identity, model="kling-v2-6", payload={"prompt": state}, at=5.0, cost_usd=None
             )
-            if state is EntryState.NOT_SUBMITTED:
+            if state in {EntryState.NOT_SUBMITTED, EntryState.DROPPED}:
                 journal.record_rejected(number, error="refused")
-            elif state not in {EntryState.INTENDED, EntryState.AMBIGUOUS, EntryState.DROPPED}:
+            elif state not in {EntryState.INTENDED, EntryState.AMBIGUOUS}:
                 journal.record_accepted(number, request_id=state, record={"status": "queued"})
             if state not in {EntryState.INTENDED, EntryState.SUBMITTED, EntryState.NOT_SUBMITTED}:
                 record = DONE if state is EntryState.SUCCEEDED else {"status": state}

@@ -38,6 +38,7 @@ class Pen:
         self.journal.record_accepted(number, request_id=request_id, record=record)
 
     def fail(self, number: int, error: str = "no") -> None:
+        self.record_accepted(number, f"failed-{number}")
         self.journal.end(number, state=EntryState.FAILED, record=None, error=error)
 
     def find(self, prompt: str):

@@ -111,7 +111,7 @@ async def test_an_end_without_a_record_leaves_the_one_before(journal, pen):
 # Attempts and their cost
 
 
-@pytest.mark.parametrize("state", [EntryState.FAILED, EntryState.AMBIGUOUS, None])
+@pytest.mark.parametrize("state", [EntryState.FAILED, EntryState.CANCELLED, EntryState.TIMED_OUT, None])
 async def test_another_attempt_keeps_the_id_and_the_cost_of_the_one_before(journal, pen, store, state):
     number = pen.record_intent("rain")
     pen.record_accepted(number, "r-1")
@@ -156,6 +156,20 @@ async def test_withdrawing_twice_takes_back_once(journal, pen):
     entry = pen.find("rain")
     assert (entry.attempts, entry.cost_usd, entry.error) == (1, Decimal("0.35"), "batch stopped")
     assert journal.spent_usd() == Decimal("0.35")
+
+
+async def test_a_job_comes_back_where_the_attempt_after_it_was_rejected(journal, pen):
+    number = pen.record_intent("rain")
+    pen.record_accepted(number, "r-1")
+    pen.record_intent("rain")
+    journal.record_rejected(number, error="refused")
+
+    with pytest.raises(JournalError, match="cannot record 'accepted'"):
+        pen.record_accepted(number, "r-2")
+    pen.record_accepted(number, "r-1")
+
+    entry = pen.find("rain")
+    assert (entry.state, entry.request_id, entry.attempts) == (EntryState.SUBMITTED, "r-1", 1)
 
 
 @pytest.mark.parametrize(

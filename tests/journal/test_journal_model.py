@@ -5,20 +5,31 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from decimal import Decimal
+from functools import partial
 
 import attrs
-from hypothesis import settings
+import pytest
+from hypothesis import assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from kling_async import JournalError
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.journal import Journal
 
 IDENTITIES = st.builds(
     Identity, st.sampled_from([None, "a", "b"]), st.sampled_from(["f", "g"]), st.integers(0, 1)
 )
-ENDS = [state for state in EntryState if state not in {EntryState.INTENDED, EntryState.SUBMITTED}]
+OF_A_JOB = [EntryState.SUCCEEDED, EntryState.FAILED, EntryState.CANCELLED, EntryState.TIMED_OUT]
+ENDS = [*OF_A_JOB, EntryState.AMBIGUOUS, EntryState.DROPPED]
 UNSENT = {EntryState.NOT_SUBMITTED, EntryState.DROPPED}
+WITHDRAWABLE = UNSENT | {EntryState.INTENDED}
+ACCEPTABLE = {EntryState.INTENDED, EntryState.AMBIGUOUS}
+ENDS_OF = {
+    **dict.fromkeys((EntryState.SUBMITTED, *OF_A_JOB), OF_A_JOB),
+    **{state: [EntryState.AMBIGUOUS] for state in (EntryState.INTENDED, EntryState.AMBIGUOUS)},
+    **{state: [EntryState.DROPPED] for state in UNSENT},
+}
 IN_DOUBT = {EntryState.INTENDED, EntryState.AMBIGUOUS}
 COSTS = st.sampled_from([None, Decimal("0.35"), Decimal("0.1")])
 WRITTEN = {"prompt": "雨\0"}
@@ -35,6 +46,8 @@ class AgainstADictionary(RuleBasedStateMachine):
         super().__init__()
         self.entries: dict[Identity, Entry] = {}
         self.ids: set[str] = set()
+        self.jobs: dict[tuple[Identity, int], str] = {}
+        """The id of the job of each attempt."""
         self.unknown_attempts: dict[tuple[Identity, int], Entry] = {}
         self.journal: Journal | None = None
 
@@ -46,6 +59,7 @@ class AgainstADictionary(RuleBasedStateMachine):
     @rule(identity=IDENTITIES, cost=COSTS, at=st.floats(0, 2e9))
     def record_intent(self, identity, cost, at):
         before = self.entries.get(identity)
+        assume(before is None or before.state is not EntryState.SUCCEEDED)
         total, attempts = cost, 1
         if before is not None:
             if before.state in IN_DOUBT and before.request_id is None:
@@ -67,20 +81,20 @@ class AgainstADictionary(RuleBasedStateMachine):
         )
         assert number == self.entries[identity].number
 
-    def without_an_id(self):
-        return sorted((each for each, entry in self.entries.items() if entry.request_id is None), key=repr)
+    def in_states(self, states):
+        return sorted((each for each, entry in self.entries.items() if entry.state in states), key=repr)
 
     def change(self, identity, **fields):
         self.entries[identity] = attrs.evolve(self.entries[identity], **fields)
         return self.entries[identity].number
 
-    @precondition(lambda self: self.entries)
-    @rule(data=st.data(), error=st.text(max_size=3))
-    def record_rejected(self, data, error):
-        identity = data.draw(st.sampled_from(sorted(self.entries, key=repr)))
+    @precondition(lambda self: self.in_states(WITHDRAWABLE))
+    @rule(data=st.data(), error=st.text(max_size=3), by_end=st.booleans())
+    def record_rejected(self, data, error, by_end):
+        identity = data.draw(st.sampled_from(self.in_states(WITHDRAWABLE)))
         before = self.entries[identity]
         taken: dict = {}
-        if before.state not in UNSENT and before.request_id is None:
+        if before.state not in UNSENT:
             total = (before.cost_usd and (before.cost_usd - (before.attempt_cost_usd or 0))) or None
             taken = {"attempts": before.attempts - 1, "cost_usd": total, "attempt_cost_usd": None}
         state, doubt = EntryState.NOT_SUBMITTED, None
@@ -90,14 +104,31 @@ class AgainstADictionary(RuleBasedStateMachine):
             state, taken["sent_at"] = EntryState.AMBIGUOUS, doubt.sent_at
         said = (doubt and doubt.error) or error
         number = self.change(identity, state=state, error=said, **taken)
-        self.journal.record_rejected(number, error=error)
+        if by_end:
+            self.journal.end(number, state=EntryState.NOT_SUBMITTED, record=None, error=error)
+        else:
+            self.journal.record_rejected(number, error=error)
 
-    @precondition(lambda self: self.without_an_id())
+    @precondition(lambda self: self.in_states(ACCEPTABLE))
     @rule(data=st.data())
     def record_accepted(self, data):
-        identity = data.draw(st.sampled_from(self.without_an_id()))
+        identity = data.draw(st.sampled_from(self.in_states(ACCEPTABLE)))
         request_id = f"r-{len(self.ids)}"
         self.ids.add(request_id)
+        self.jobs[identity, self.entries[identity].attempts] = request_id
+        self.accept(identity, request_id)
+
+    def with_a_job_to_restore(self):
+        unsent = self.in_states({EntryState.NOT_SUBMITTED})
+        return [identity for identity in unsent if (identity, self.entries[identity].attempts) in self.jobs]
+
+    @precondition(lambda self: self.with_a_job_to_restore())
+    @rule(data=st.data())
+    def restore_the_job_before(self, data):
+        identity = data.draw(st.sampled_from(self.with_a_job_to_restore()))
+        self.accept(identity, self.jobs[identity, self.entries[identity].attempts])
+
+    def accept(self, identity, request_id):
         record = {"request_id": request_id, "status": "queued"}
         state = EntryState.SUBMITTED
         number = self.change(identity, state=state, request_id=request_id, record=record, error=None)
@@ -106,22 +137,42 @@ class AgainstADictionary(RuleBasedStateMachine):
         )
 
     @precondition(lambda self: self.entries)
-    @rule(data=st.data(), state=st.sampled_from(ENDS[:-1]), status=st.sampled_from([None, "success"]))
-    def end(self, data, state, status):
+    @rule(data=st.data(), status=st.sampled_from([None, "success"]))
+    def end(self, data, status):
         identity = data.draw(st.sampled_from(sorted(self.entries, key=repr)))
+        before = self.entries[identity].state
+        state = data.draw(st.sampled_from(ENDS_OF[before]))
         record = {"status": status} if status else None
         told = {"record": record} if record else {}
         number = self.change(identity, state=state, error="why", **told)
-        if state is EntryState.AMBIGUOUS:
-            self.unknown_attempts.pop((identity, self.entries[identity].attempts), None)
         self.journal.end(number, state=state, record=record, error="why")
 
-    @precondition(lambda self: self.entries)
+    @precondition(lambda self: self.in_states({EntryState.SUCCEEDED}))
     @rule(data=st.data(), size=st.integers(0, 2**40))
     def save(self, data, size):
-        identity = data.draw(st.sampled_from(sorted(self.entries, key=repr)))
+        identity = data.draw(st.sampled_from(self.in_states({EntryState.SUCCEEDED})))
         number = self.change(identity, path="x.mp4", size_bytes=size, sha256="ab", error=None)
         self.journal.save(number, path="x.mp4", size_bytes=size, sha256="ab")
+
+    @precondition(lambda self: self.entries)
+    @rule(data=st.data())
+    def refuse_what_no_entry_can_meet(self, data):
+        entry = self.entries[data.draw(st.sampled_from(sorted(self.entries, key=repr)))]
+        refused = [state for state in ENDS if state not in ENDS_OF[entry.state]]
+        actions = [
+            partial(self.journal.end, entry.number, state=state, record=None, error=None) for state in refused
+        ]
+        if entry.state not in ACCEPTABLE:
+            actions.append(partial(self.journal.record_accepted, entry.number, request_id="other", record={}))
+        if entry.state not in WITHDRAWABLE:
+            actions.append(partial(self.journal.record_rejected, entry.number, error="no"))
+        if entry.state is EntryState.SUCCEEDED:
+            again = {"model": "m", "payload": WRITTEN, "at": 1.0, "cost_usd": None}
+            actions.append(partial(self.journal.record_intent, entry.identity, **again))
+        else:
+            actions.append(partial(self.journal.save, entry.number, path="x", size_bytes=1, sha256=None))
+        with pytest.raises(JournalError, match="cannot record"):
+            data.draw(st.sampled_from(actions))()
 
     @rule()
     def flush(self):

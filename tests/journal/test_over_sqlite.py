@@ -49,6 +49,7 @@ def test_any_text_goes_in_and_comes_out(path, text):
     with Journal(path) as journal:
         number = journal.record_intent(identity, model=text, payload={"prompt": text}, at=1.5, cost_usd=None)
         journal.record_accepted(number, request_id=text, record={"status": text})
+        journal.end(number, state=EntryState.SUCCEEDED, record=None, error=None)
         journal.save(number, path=text, size_bytes=1 << 40, sha256=None)
         journal.end(number, state=EntryState.FAILED, record=None, error=text)
 
@@ -69,6 +70,7 @@ def test_so_does_any_text_that_chance_writes(tmp_path_factory, text, payload):
         number = journal.record_intent(
             Identity(text, "f", 0), model="m", payload=payload, at=1.0, cost_usd=None
         )
+        journal.record_accepted(number, request_id="r-1", record={})
         journal.end(number, state=EntryState.FAILED, record=payload, error=text)
 
     (entry,) = reopened(path)
@@ -145,6 +147,7 @@ def test_anyone_can_read_it_with_sqlite(path):
             "outcome": {"media_urls": [{"id": "0", "url": "https://storage.example/r-1.mp4"}]},
         }
         journal.record_accepted(number, request_id="r-1", record=record)
+        journal.end(number, state=EntryState.SUCCEEDED, record=None, error=None)
         journal.save(number, path="videos/r-1.mp4", size_bytes=5, sha256="ab")
 
     with closing(sqlite3.connect(path)) as connection:
@@ -153,7 +156,7 @@ def test_anyone_can_read_it_with_sqlite(path):
     assert dict(row) == {
         "number": 1,
         "prompt": "雨",
-        "state": "submitted",
+        "state": "succeeded",
         "request_id": "r-1",
         "video_url": "https://storage.example/r-1.mp4",
         "path": "videos/r-1.mp4",
@@ -181,7 +184,9 @@ def test_anyone_can_read_it_with_sqlite(path):
 )
 def test_the_view_finds_the_video_wherever_the_service_put_it(path, pen_for, outcome, url):
     with Journal(path) as journal:
-        number = pen_for(journal).record_intent("rain")
+        pen = pen_for(journal)
+        number = pen.record_intent("rain")
+        pen.record_accepted(number, "r-1")
         journal.end(number, state=EntryState.SUCCEEDED, record={"outcome": outcome}, error=None)
     if isinstance(outcome, str):
         with closing(sqlite3.connect(path)) as connection, connection:

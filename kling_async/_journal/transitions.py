@@ -1,0 +1,175 @@
+"""The life of an entry as a table: which event leads from which state to which, and what an attempt costs.
+
+Pure: no disk, no clock. `Journal` writes down only what this module allows, so that a mistake of the engine cannot
+turn a paid job into an item that looks unpaid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+from kling_async._journal.entry import Entry, EntryState, Identity
+from kling_async.errors import JournalError
+
+
+class JournalEvent(StrEnum):
+    """What happens to an entry. An end has the name of the state that it leads to."""
+
+    INTENT = "intent"
+    """A paid POST is about to be sent."""
+    REJECTED = "rejected"
+    """That POST was provably not accepted, or never sent."""
+    RESEND_REJECTED = "resend_rejected"
+    """The same, and nobody knows whether the POST before that one was accepted."""
+    ACCEPTED = "accepted"
+    """The service has a new job for the entry."""
+    RESTORED = "restored"
+    """The job of the attempt before a rejected one is the last job of the entry again."""
+    AMBIGUOUS = "ambiguous"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+    NOT_SUBMITTED = "not_submitted"
+    DROPPED = "dropped"
+    SAVED = "saved"
+    """The video is on the disk."""
+
+
+_OF_A_JOB: Mapping[JournalEvent, EntryState] = {
+    JournalEvent.SUCCEEDED: EntryState.SUCCEEDED,
+    JournalEvent.FAILED: EntryState.FAILED,
+    JournalEvent.CANCELLED: EntryState.CANCELLED,
+    JournalEvent.TIMED_OUT: EntryState.TIMED_OUT,
+}
+_BEFORE_A_POST: Mapping[JournalEvent, EntryState] = {
+    JournalEvent.INTENT: EntryState.INTENDED,
+    JournalEvent.NOT_SUBMITTED: EntryState.NOT_SUBMITTED,
+    JournalEvent.DROPPED: EntryState.DROPPED,
+}
+
+TRANSITIONS: Mapping[EntryState | None, Mapping[JournalEvent, EntryState]] = {
+    None: {JournalEvent.INTENT: EntryState.INTENDED},
+    EntryState.INTENDED: {
+        JournalEvent.INTENT: EntryState.INTENDED,
+        JournalEvent.REJECTED: EntryState.NOT_SUBMITTED,
+        JournalEvent.RESEND_REJECTED: EntryState.AMBIGUOUS,
+        JournalEvent.ACCEPTED: EntryState.SUBMITTED,
+        JournalEvent.AMBIGUOUS: EntryState.AMBIGUOUS,
+    },
+    EntryState.AMBIGUOUS: {
+        JournalEvent.INTENT: EntryState.INTENDED,
+        JournalEvent.ACCEPTED: EntryState.SUBMITTED,
+        JournalEvent.AMBIGUOUS: EntryState.AMBIGUOUS,
+    },
+    EntryState.NOT_SUBMITTED: {**_BEFORE_A_POST, JournalEvent.RESTORED: EntryState.SUBMITTED},
+    EntryState.DROPPED: _BEFORE_A_POST,
+    EntryState.SUBMITTED: {JournalEvent.INTENT: EntryState.INTENDED, **_OF_A_JOB},
+    EntryState.SUCCEEDED: {JournalEvent.SAVED: EntryState.SUCCEEDED, **_OF_A_JOB},
+    EntryState.FAILED: {JournalEvent.INTENT: EntryState.INTENDED, **_OF_A_JOB},
+    EntryState.CANCELLED: {JournalEvent.INTENT: EntryState.INTENDED, **_OF_A_JOB},
+    EntryState.TIMED_OUT: {JournalEvent.INTENT: EntryState.INTENDED, **_OF_A_JOB},
+}
+"""From each state, None for an item without an entry, the state that each event leads to; all else is a mistake.
+
+A success is never bought again. A POST of unknown fate is never called rejected. A job is never replaced but by a new
+intent, which keeps the old one among the earlier attempts.
+"""
+
+UNKNOWN_STATES = frozenset({EntryState.INTENDED, EntryState.AMBIGUOUS})
+"""A POST may have been accepted, and the entry has no job."""
+OPEN_STATES = UNKNOWN_STATES | {EntryState.SUBMITTED}
+"""The states that an entry has while something of it is under way."""
+_UNSENT_STATES = frozenset({EntryState.NOT_SUBMITTED, EntryState.DROPPED})
+
+
+def next_state(state: EntryState | None, event: JournalEvent, *, number: int) -> EntryState:
+    """The state that an event leads to.
+
+    Args:
+        state: The state of the entry; None if there is no entry yet.
+        event: What happens to it.
+        number: The number of the entry, for the error.
+
+    Raises:
+        JournalError: No entry in this state can meet this event. Nothing is to be written then.
+    """
+    after = TRANSITIONS[state].get(event)
+    if after is None:
+        raise JournalError(
+            f"The journal cannot record {event.value!r} for entry {number}, which is {state or 'not there'}. Nothing was "
+            "written. This is a mistake of kling_async: please report it with the log of this run."
+        )
+    return after
+
+
+def is_unknown(entry: Entry) -> bool:
+    """Whether the last POST of the entry may have been accepted without a known job."""
+    return entry.state in UNKNOWN_STATES and entry.request_id is None
+
+
+def is_attempt(entry: Entry) -> bool:
+    """Whether the last POST of the entry was, or may have been, accepted, so that a new intent must keep it."""
+    return entry.state not in _UNSENT_STATES or entry.request_id is not None
+
+
+def begin_attempt(
+    before: Entry | None,
+    *,
+    number: int,
+    identity: Identity,
+    model: str,
+    payload: Mapping[str, Any],
+    at: float,
+    cost_usd: Decimal | None,
+) -> dict[str, Any]:
+    """All fields of an entry but its state, at an intent: no job yet, one attempt more, and its cost added.
+
+    Args:
+        before: The entry as it is; None if there is none yet.
+        number: Its number.
+        identity: What matches the item across runs.
+        model: The model's id.
+        payload: The parameters as they are sent.
+        at: Unix seconds.
+        cost_usd: What the POST will cost; None is unknown.
+    """
+    total = cost_usd
+    if before is not None and before.cost_usd is not None:
+        total = before.cost_usd + (cost_usd or 0)
+    return {
+        "number": number,
+        "identity": identity,
+        "model": model,
+        "payload": payload,
+        "sent_at": at,
+        "request_id": None,
+        "record": None,
+        "error": None,
+        "path": None,
+        "size_bytes": None,
+        "sha256": None,
+        "cost_usd": total,
+        "attempt_cost_usd": cost_usd,
+        "attempts": 1 if before is None else before.attempts + 1,
+    }
+
+
+def take_back_attempt(entry: Entry, *, error: str, unknown: Entry | None) -> dict[str, Any]:
+    """The fields that change when the last POST of an entry was rejected: one attempt less, and its cost taken back.
+
+    Args:
+        entry: The entry as it is, intended.
+        error: Why, in one line.
+        unknown: The entry as it was before the last intent, where the fate of that POST is unknown.
+    """
+    change: dict[str, Any] = {"error": error, "attempts": entry.attempts - 1, "attempt_cost_usd": None}
+    if entry.attempt_cost_usd is not None and entry.cost_usd is not None:
+        # Nothing left is unknown again, not free.
+        change["cost_usd"] = (entry.cost_usd - entry.attempt_cost_usd) or None
+    if unknown is not None:
+        change.update(sent_at=unknown.sent_at, error=unknown.error or error)
+    return change
