@@ -38,7 +38,7 @@ class KlingClient:
     `aclose()` closes it. Used under a second event loop it opens fresh connections there.
 
     Args:
-        api_key: Else the environment's `GMI_API_KEY`, else `GMI_CLOUD_API_KEY`.
+        api_key: Else `GMI_API_KEY`, `GMI_CLOUD_API_KEY` or `GMI_CLOUD_APIKEY` of the environment.
         organization_id: Else `GMI_ORG_ID`; only accounts of several organizations need it.
         base_url: Else `GMI_BASE_URL`, else the vendor's. A bare host gets the queue's path appended.
         timeout: Seconds for one HTTP request, nothing else; waiting has its own words in `PollingPolicy`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
 
@@ -13,12 +13,17 @@ from kling_async.errors import ConfigurationError
 
 __version__ = "0.1.0"
 
+KEY_VARIABLES = ("GMI_API_KEY", "GMI_CLOUD_API_KEY", "GMI_CLOUD_APIKEY")
+"""The variables that can hold the API key; the first that is set and not empty counts.
+
+Source: the last one is the spelling of the vendor's npm package `@gmicloud/ai-sdk-provider` 0.1.1.
+"""
 _MAX_TIMEOUT = 24 * 3600.0
 
 
 @attrs.frozen(kw_only=True)
 class Settings:
-    """What `KlingClient` was told, or found in the environment."""
+    """The settings of a client: from its arguments, or else from the environment."""
 
     api_key: str = attrs.field(repr=False)
     organization_id: str | None
@@ -42,10 +47,11 @@ def read_settings(
             or the timeout is no positive number of seconds.
     """
     env = os.environ if environ is None else environ
-    key = api_key if api_key is not None else env.get("GMI_API_KEY") or env.get("GMI_CLOUD_API_KEY")
+    key = api_key if api_key is not None else _first_set(env, KEY_VARIABLES)
     if key is None or (isinstance(key, str) and not key.strip()):
         raise ConfigurationError(
-            "No API key: pass KlingClient(api_key=...) or set the environment variable GMI_API_KEY."
+            "No API key: pass KlingClient(api_key=...) or set the environment variable GMI_API_KEY "
+            f"(or {' or '.join(KEY_VARIABLES[1:])})."
         )
     organization = organization_id if organization_id is not None else env.get("GMI_ORG_ID") or None
     if not 0 < _number_or_zero(timeout) <= _MAX_TIMEOUT:
@@ -59,6 +65,10 @@ def read_settings(
         queue=queue_url(base_url if base_url is not None else env.get("GMI_BASE_URL") or DEFAULT_BASE_URL),
         timeout=float(timeout),
     )
+
+
+def _first_set(env: Mapping[str, str], names: Sequence[str]) -> str | None:
+    return next((env[name] for name in names if env.get(name)), None)
 
 
 def _number_or_zero(value: object) -> float:

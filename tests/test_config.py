@@ -38,9 +38,15 @@ def test_what_is_not_given_comes_from_the_environment():
 
 
 @pytest.mark.parametrize(
-    "environ", [{"GMI_CLOUD_API_KEY": "k"}, {"GMI_API_KEY": "", "GMI_CLOUD_API_KEY": "k"}]
+    "environ",
+    [
+        {"GMI_CLOUD_API_KEY": "k"},
+        {"GMI_API_KEY": "", "GMI_CLOUD_API_KEY": "k", "GMI_CLOUD_APIKEY": "later"},
+        {"GMI_CLOUD_APIKEY": "k"},
+        {"GMI_API_KEY": "", "GMI_CLOUD_API_KEY": "", "GMI_CLOUD_APIKEY": "k"},
+    ],
 )
-def test_the_key_has_a_second_name_and_the_rest_a_default(environ):
+def test_the_key_has_three_variables_and_the_rest_a_default(environ):
     settings = read({**environ, "GMI_ORG_ID": "", "GMI_BASE_URL": ""})
     assert settings == Settings(api_key="k", organization_id=None, queue=QUEUE, timeout=60.0)
 
@@ -59,7 +65,10 @@ def test_the_real_environment_is_read_when_none_is_handed_in(monkeypatch):
 @pytest.mark.parametrize("given", [{}, {"api_key": ""}, {"api_key": "  "}], ids=repr)
 def test_a_missing_key_names_the_argument_and_the_variable(given):
     environ = {} if not given else {"GMI_API_KEY": "never used where a key was given"}
-    with pytest.raises(ConfigurationError, match=r"KlingClient\(api_key=\.\.\.\) .* GMI_API_KEY"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"KlingClient\(api_key=\.\.\.\) .* GMI_API_KEY \(or .* or GMI_CLOUD_APIKEY\)",
+    ):
         read(environ, **given)
 
 

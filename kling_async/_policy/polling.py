@@ -1,6 +1,6 @@
-"""How, and how long, a caller wants jobs to be waited for.
+"""How often jobs are polled, and how long a wait can last.
 
-It is apart from the schedule that obeys it, so that a program that only says so imports nothing else.
+This module is apart from the schedule, so that a program that only makes a client does not import the schedule.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from kling_async._policy.validators import at_least
 from kling_async.errors import ConfigurationError
 
 UseLists: TypeAlias = Literal["auto", "never", "always"]
+"""Replace status calls by list calls if that saves calls, never, or always."""
 
 
 def _known_word(instance: object, attribute: attrs.Attribute[UseLists], value: object) -> None:
@@ -25,20 +26,22 @@ def _known_word(instance: object, attribute: attrs.Attribute[UseLists], value: o
 
 @attrs.frozen(kw_only=True)
 class PollingPolicy:
-    """How, and how long, jobs are waited for.
+    """How often jobs are polled, and how long a wait for one can last.
 
     Raises:
         ConfigurationError: A value is out of its range.
     """
 
     wait_timeout: float | None = attrs.field(default=3600.0, validator=at_least(0, optional=True))
-    """Seconds after which a wait for one job ends with `WaitTimeoutError`; None waits for ever."""
+    """Seconds after which the wait for one job ends with `WaitTimeoutError`; None is no limit."""
     stall_timeout: float | None = attrs.field(default=None, validator=at_least(0, optional=True))
-    """The same if its status has not changed for so many seconds; None for no such limit."""
+    """Seconds without a change of the job's status after which the wait ends the same way; None is no limit."""
     poll_interval: float | None = attrs.field(default=None, validator=at_least(0, optional=True))
-    """Seconds between two questions about one job; 0 asks as fast as `Limits` allow. None adapts: the pace
-    follows what is learned of run times."""
+    """Seconds between two polls of one job; 0 polls as often as `Limits.max_polls_per_second` allows.
+
+    None adapts the interval to the run times of the jobs that the client has seen.
+    """
     max_poll_interval: float = attrs.field(default=30.0, validator=at_least(0, above=True))
-    """Where the pace adapts: seconds after which a job is asked about at the latest, if `Limits` allow."""
+    """The longest time between two polls of one job, in seconds, if the interval adapts and `Limits` allow it."""
     use_lists: UseLists = attrs.field(default="auto", validator=_known_word)
-    """Whether one list call may stand for many status calls: `"auto"` where it pays, `"never"`, or `"always"`."""
+    """Whether one list call can replace many status calls: `"auto"` if that saves calls, `"never"`, or `"always"`."""

@@ -11,22 +11,22 @@ from kling_async._policy.validators import at_least
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """How much one client asks of the service and of this machine at once.
+    """The most that one client does at the same time, over all its calls, batches and views.
 
     Raises:
         ConfigurationError: A value is zero, negative or not a number.
     """
 
     max_concurrent_submits: int = attrs.field(default=16, validator=at_least(1, whole=True))
-    """Paid POSTs in flight at the same time."""
+    """Paid POSTs in flight at the same time. How many jobs run at the service is `max_concurrency` of a batch."""
     max_submits_per_hour: float | None = attrs.field(
         default=None, validator=at_least(0, above=True, optional=True)
     )
-    """Paid POSTs an hour; the service counts requests per hour and organization. None is no limit."""
+    """Paid POSTs per hour, spread evenly. The service counts video requests per hour and organization. None is no limit."""
     max_polls_per_second: float = attrs.field(default=10.0, validator=at_least(0, above=True))
-    """Status and list calls a second, over all batches of the client; `math.inf` is no limit."""
+    """Status calls and list calls per second. `math.inf` is no limit."""
     max_concurrent_downloads: int = attrs.field(default=8, validator=at_least(1, whole=True))
-    """Finished videos fetched at the same time."""
+    """Videos that are downloaded at the same time."""
 
 
 @attrs.define
