@@ -73,14 +73,14 @@ class KlingClient:
         self._retry = retry
         self._on_event = on_event
         self._transport = transport
-        self._learned: SharedState | None = None
-        self._engines: dict[asyncio.AbstractEventLoop, _Opened] = {}
+        self._shared: SharedState | None = None
+        self._sessions: dict[asyncio.AbstractEventLoop, _Opened] = {}
 
     def __repr__(self) -> str:
         return f"<KlingClient {self._settings.queue.partition('/api/')[0]} api_key=***>"
 
     async def __aenter__(self) -> Self:
-        self._engine()
+        self._session()
         return self
 
     async def __aexit__(
@@ -93,7 +93,7 @@ class KlingClient:
 
     async def aclose(self) -> None:
         """Close the connections of this event loop; jobs at the service go on. The next call opens them again."""
-        opened = self._engines.pop(asyncio.get_running_loop(), None)
+        opened = self._sessions.pop(asyncio.get_running_loop(), None)
         if opened is not None:
             await opened.lifetime.aclose()
 
@@ -115,7 +115,7 @@ class KlingClient:
             TypeError: There is no such option.
         """
         check_options(options, VideoOptions.__annotations__, call="submit")
-        return await self._engine().submit(request_from(request, options), self._notifier())
+        return await self._session().submit(request_from(request, options), self._notifier())
 
     async def get_job(self, request_id: str) -> Job:
         """The current record of a job.
@@ -124,7 +124,7 @@ class KlingClient:
             NotFoundError: The service does not know the id, or shows it to another key only.
             KlingError: No usable answer came after all retries.
         """
-        return await self._engine().get(request_id, self._notifier())
+        return await self._session().get_job(request_id, self._notifier())
 
     async def list_jobs(self, model: str = DEFAULT_MODEL, *, page_size: int = 100) -> AsyncIterator[Job]:
         """Every job of a model that the service shows to this key, each once, in the service's own order.
@@ -136,7 +136,7 @@ class KlingClient:
         Raises:
             KlingError: No usable answer came after all retries.
         """
-        async for page in self._engine().pages(model, page_size, self._notifier()):
+        async for page in self._session().list_pages(model, page_size, self._notifier()):
             for job in page:
                 yield job
 
@@ -154,7 +154,7 @@ class KlingClient:
             WaitTimeoutError: `PollingPolicy.wait_timeout` or `stall_timeout` came first; the job may still run.
             NotFoundError: The service does not know the id.
         """
-        return await self._engine().wait(job, self._notifier())
+        return await self._session().wait(job, self._notifier())
 
     async def generate(self, request: RequestLike, **options: Unpack[VideoOptions]) -> Job:
         """The final record of one video: `submit`, then `wait`, with their arguments and errors."""
@@ -258,7 +258,7 @@ class KlingClient:
             is_kept=settings.journal is not None,
         )
         notify = self._notifier(on_event, listener)
-        batch = open_batch(self._engine, requests, options=shared, settings=settings, notify=notify)
+        batch = open_batch(self._session, requests, options=shared, settings=settings, notify=notify)
         return _within(display, batch)
 
     async def download(self, job: Job | str, destination: str | os.PathLike[str]) -> Path:
@@ -273,7 +273,7 @@ class KlingClient:
             DownloadError: It has no video yet, or it could not be fetched or written; nothing half-written has the
                 destination's name.
         """
-        return await self._engine().download(job, destination, self._notifier())
+        return await self._session().download(job, destination, self._notifier())
 
     async def upload(self, path: str | os.PathLike[str]) -> str:
         """The public URL of a file of this machine, for `image=`; anyone who has it can read it.
@@ -285,11 +285,11 @@ class KlingClient:
             InvalidRequestError: The file cannot be read or is of another kind.
             KlingError: It could not be uploaded.
         """
-        return await self._engine().upload(path)
+        return await self._session().upload(path, self._notifier())
 
     async def list_models(self) -> list[str]:
         """The ids of all models that the service names, video or not."""
-        return await self._engine().models(self._notifier())
+        return await self._session().list_models(self._notifier())
 
     async def get_model(self, model_id: str) -> ModelInfo:
         """What the service says about a model: its parameters and its price, where they are published.
@@ -297,25 +297,25 @@ class KlingClient:
         Raises:
             NotFoundError: There is no such model.
         """
-        return await self._engine().model(model_id, self._notifier())
+        return await self._session().get_model(model_id, self._notifier())
 
     def _notifier(self, *listeners: Listener | None) -> Notifier:
         from kling_async.events import Notifier
 
         return Notifier(self._on_event, *listeners)
 
-    def _engine(self) -> LoopSession:
+    def _session(self) -> LoopSession:
         """The engine of the running event loop, made when it is first needed there."""
         loop = asyncio.get_running_loop()
-        opened = self._engines.get(loop)
+        opened = self._sessions.get(loop)
         if opened is None:
-            for closed in [other for other in self._engines if other.is_closed()]:
-                del self._engines[closed]
+            for closed in [other for other in self._sessions if other.is_closed()]:
+                del self._sessions[closed]
             transport = self._transport or _aiohttp_transport()
-            opened = _Opened(engine=self._make_engine(transport), lifetime=self._lifetime(loop, transport))
-            self._engines[loop] = opened
+            opened = _Opened(session=self._make_session(transport), lifetime=self._lifetime(loop, transport))
+            self._sessions[loop] = opened
             _start(opened.lifetime)
-        return opened.engine
+        return opened.session
 
     async def _lifetime(
         self, loop: asyncio.AbstractEventLoop, transport: Transport
@@ -324,11 +324,11 @@ class KlingClient:
         try:
             yield
         finally:
-            self._engines.pop(loop, None)
+            self._sessions.pop(loop, None)
             if self._transport is None:
                 await transport.aclose()
 
-    def _make_engine(self, transport: Transport) -> LoopSession:
+    def _make_session(self, transport: Transport) -> LoopSession:
         from kling_async._engine.api import ApiCaller
         from kling_async._engine.clock import Clock
         from kling_async._engine.session import LoopSession, SharedState
@@ -343,22 +343,22 @@ class KlingClient:
         caller = ApiCaller(
             transport=transport,
             clock=Clock(),
-            dice=random.Random(),  # noqa: S311 - spreads retries, keeps no secret
+            rng=random.Random(),  # noqa: S311 - spreads retries, keeps no secret
             queue=settings.queue,
             headers=headers,
             secret=settings.api_key,
             timeout=settings.timeout,
             retry=self._retry,
         )
-        if self._learned is None:
-            self._learned = SharedState(self._limits, self._polling)
-        return LoopSession(caller=caller, limits=self._limits, learned=self._learned)
+        if self._shared is None:
+            self._shared = SharedState(self._limits, self._polling)
+        return LoopSession.open(caller, self._limits, self._shared)
 
 
 class _Opened(NamedTuple):
     """What the client holds for one event loop."""
 
-    engine: LoopSession
+    session: LoopSession
     lifetime: AsyncGenerator[None, None]
 
 

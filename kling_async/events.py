@@ -43,7 +43,7 @@ _log = logging.getLogger("kling_async")
 class Event:
     """What every event says."""
 
-    at: float
+    at: float = attrs.field(kw_only=False)
     """When it happened, in Unix seconds by this machine's clock."""
     index: int | None = None
     """The item's place in the batch, from 0; None outside a batch."""

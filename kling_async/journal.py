@@ -14,8 +14,8 @@ import anyio.to_thread
 import attrs
 
 from kling_async._engine.batch.batch_input import InputReader
-from kling_async._engine.batch.item_identifier import ItemIdentifier
 from kling_async._engine.batch.resume import NextStep, next_step, saved_file
+from kling_async._engine.submit.item_identifier import ItemIdentifier
 from kling_async._engine.submit.uploader import local_pictures
 from kling_async._journal import journal as write_ahead
 from kling_async._journal.entry import Entry, EntryState, Identity
@@ -162,11 +162,11 @@ async def _identify(
     check_options(options, VideoOptions.__annotations__, call=call)
     reader, identifier = InputReader(requests, options, skip_invalid), ItemIdentifier()
     items = []
-    while (item := await reader.take()) is not None:
+    while (item := await reader.next_item()) is not None:
         if item.request is None:
             continue
         try:
-            items.append((await identifier.of(item.request), item.request))
+            items.append((await identifier.for_request(item.request), item.request))
         except InvalidRequestError:
             if not skip_invalid:
                 raise

@@ -252,7 +252,7 @@ def test_one_client_serves_two_event_loops():
     second = asyncio.run(serve_and_use(box, lambda client: client.generate("b")))
     assert first.is_success
     assert second.is_success
-    assert box["client"]._engines == {}
+    assert box["client"]._sessions == {}
 
 
 async def test_bare_use_opens_by_itself_and_closes_when_told():
@@ -268,10 +268,10 @@ async def test_bare_use_opens_by_itself_and_closes_when_told():
 async def test_calls_that_are_under_way_when_the_client_closes_end_with_an_error():
     async with emulator() as service:
         client = client_of(service, retry=RetryPolicy(max_retries=0))
-        engine = client._engine()
+        session = client._session()
         await client.aclose()
         with pytest.raises(APIConnectionError, match="the client is closed") as caught:
-            await engine.caller.transport.send(Request("GET", service.url, {}))
+            await session.caller.transport.send(Request("GET", service.url, {}))
         assert caught.value.was_sent is False
 
 
@@ -329,4 +329,4 @@ def test_a_loop_that_ended_without_a_word_is_forgotten():
     loop.run_until_complete(client.submit("x"))
     loop.close()
     asyncio.run(client.submit("y"))
-    assert client._engines == {}
+    assert client._sessions == {}

@@ -7,7 +7,7 @@ import pytest
 
 import kling_async
 from kling_async import InvalidRequestError, JournalError, VideoRequest
-from kling_async._engine.batch.item_identifier import ItemIdentifier
+from kling_async._engine.submit.item_identifier import ItemIdentifier
 from kling_async._journal import journal as write_ahead
 from kling_async.journal import EntryState, Journal, NextStep, RegisteredBatch
 
@@ -128,7 +128,7 @@ async def test_a_local_picture_is_found_from_any_folder(journal, tmp_path, monke
     (entry,) = journal.entries()
     assert entry.payload["image"] == str(tmp_path / "a.png")
     monkeypatch.chdir("/")
-    assert await ItemIdentifier().claim(entry) == entry.identity
+    assert await ItemIdentifier().for_entry(entry) == entry.identity
 
 
 @pytest.mark.parametrize("call", ["register", "preview"])
@@ -158,7 +158,7 @@ async def test_another_picture_by_the_same_name_is_not_sent_for_the_old_one(jour
     picture.write_bytes(b"dog")
     (entry,) = journal.entries()
     with pytest.raises(InvalidRequestError, match=r"a\.png' is another picture than when entry 1"):
-        await ItemIdentifier().claim(entry)
+        await ItemIdentifier().for_entry(entry)
 
 
 async def test_a_picture_of_many_requests_is_read_once(tmp_path):
@@ -166,9 +166,9 @@ async def test_a_picture_of_many_requests_is_read_once(tmp_path):
     picture.write_bytes(b"cat")
     identities = ItemIdentifier()
     [request] = requests("it moves", image=str(picture))
-    first = await identities.of(request)
+    first = await identities.for_request(request)
     picture.unlink()
-    second = await identities.of(request)
+    second = await identities.for_request(request)
     assert first.fingerprint == second.fingerprint
     assert (first.occurrence, second.occurrence) == (0, 1)
 

@@ -17,12 +17,13 @@ import anyio
 import attrs
 
 from kling_async._engine.api import ApiCaller
-from kling_async._engine.batch.batch import Batch, running
+from kling_async._engine.batch.batch import Batch, run_batch
 from kling_async._engine.batch.batch_input import InputReader
-from kling_async._engine.batch.ledger import Ledger
-from kling_async._engine.batch.run_item import Course
+from kling_async._engine.batch.run_item import BatchParts
 from kling_async._engine.clock import Clock
 from kling_async._engine.session import LoopSession, SharedState
+from kling_async._engine.submit.ledger import Ledger
+from kling_async._engine.submit.uploader import Uploader
 from kling_async._policy.budget import Budget
 from kling_async._policy.concurrency_limit import ConcurrencyLimit
 from kling_async._policy.polling import PollingPolicy
@@ -293,7 +294,7 @@ def always(kind: str, answer: Answer) -> Script:
     return lambda request, service: answer if service.kind(request) == kind else None
 
 
-def engine_for(
+def session_for(
     service: Any,
     *,
     limits: Limits = Limits(max_polls_per_second=1e6),  # noqa: B008
@@ -304,14 +305,14 @@ def engine_for(
     caller = ApiCaller(
         transport=service,
         clock=VirtualClock(),
-        dice=random.Random(seed),  # noqa: S311
+        rng=random.Random(seed),  # noqa: S311
         queue=f"https://service.example{QUEUE_PATH}",
         headers={"Authorization": f"Bearer {KEY}"},
         secret=KEY,
         timeout=60.0,
         retry=retry,
     )
-    return LoopSession(caller=caller, limits=limits, learned=SharedState(limits, polling))
+    return LoopSession.open(caller, limits, SharedState(limits, polling))
 
 
 def batch_of(
@@ -328,20 +329,21 @@ def batch_of(
     retry_failed=False,
     **settings,
 ):
-    engine, notifier = engine_for(service, **settings), Notifier(notify)
-    budget = budget or Budget()
-    books = Ledger(clock=engine.caller.clock, notify=notifier, budget=budget, journal=journal)
-    course = Course(
-        engine=engine,
-        books=books,
-        window=ConcurrencyLimit(at_once),
-        notify=notifier,
+    session, notifier = session_for(service, **settings), Notifier(notify)
+    emit, budget = session.caller.emitter(notifier), budget or Budget()
+    parts = BatchParts(
+        session=session,
+        ledger=Ledger(emit=emit, budget=budget, journal=journal),
+        limit=ConcurrencyLimit(at_once),
+        poller=session.poller(notifier),
+        uploader=Uploader(session.caller, emit),
+        emit=emit,
         folder=folder,
         on_ambiguous=on_ambiguous,
         retry_failed=retry_failed,
     )
     check = budget.price if budget.cap is not None else None
-    return running(Batch(source=InputReader(requests, {}, skip_invalid, check=check), course=course))
+    return run_batch(Batch(reader=InputReader(requests, {}, skip_invalid, check=check), parts=parts))
 
 
 async def run(service, requests, **settings):

@@ -1,15 +1,16 @@
-"""One call of the service: sent, read, and sent again while the policy says so."""
+"""One call of the service: sent, read, and sent again while the retry policy allows."""
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import attrs
 
 from kling_async._engine.clock import Clock
+from kling_async._engine.emitter import Emitter
 from kling_async._policy.retry import RetryPolicy, next_delay
 from kling_async._transport.base import Reply, Request, Transport
 from kling_async._wire.endpoints import Endpoint, url_for
@@ -20,7 +21,8 @@ from kling_async.jobs import Job
 
 T = TypeVar("T")
 
-_SHORTEST_TIMEOUT = 0.05
+_MIN_TIMEOUT = 0.05
+"""Seconds that a call gets at the least, however near its deadline is."""
 _FIRST_SUCCESS, _LAST_SUCCESS = 200, 299
 
 
@@ -30,14 +32,18 @@ class ApiCaller:
 
     transport: Transport
     clock: Clock
-    dice: random.Random
+    rng: random.Random
     queue: str
     headers: Mapping[str, str] = attrs.field(repr=False)
     secret: str = attrs.field(repr=False)
     timeout: float
     retry: RetryPolicy
 
-    async def once(
+    def emitter(self, notify: Notifier) -> Emitter:
+        """An emitter of events by this caller's clock."""
+        return Emitter(self.clock, notify)
+
+    async def send(
         self,
         endpoint: Endpoint,
         structure: Callable[[Any], T],
@@ -47,81 +53,121 @@ class ApiCaller:
         body: bytes | None = None,
         within: float = math.inf,
     ) -> T:
-        """What one request is answered with, in `timeout` or `within` seconds, whichever is shorter.
+        """The value of the answer to one request.
+
+        Args:
+            endpoint: The call.
+            structure: Makes the value of the decoded JSON.
+            id: The job or model that the path names.
+            query: The query's parameters.
+            body: The body of a POST.
+            within: Seconds that are left; the shorter of this and `timeout` is the request's timeout.
 
         Raises:
             APIConnectionError: No whole answer came.
             APIStatusError: The answer is no success.
             APIResponseError: The answer is not of the promised shape.
         """
-        reply = await self._send(endpoint, id=id, query=query, body=body, within=within)
-        return self._read(reply, endpoint, structure, id)
+        reply = await self.transport.send(self._request(endpoint, id, query, body, within))
+        return self.read(reply, endpoint, structure, id=id)
 
-    async def measured(
+    async def fetch(
+        self, endpoint: Endpoint, *, query: Mapping[str, object] | None = None, within: float = math.inf
+    ) -> Reply:
+        """The reply to one request as it came, for a caller that weighs it; `read` gives its value."""
+        return await self.transport.send(self._request(endpoint, "", query, None, within))
+
+    def _request(
         self,
+        endpoint: Endpoint,
+        id_: str,
+        query: Mapping[str, object] | None,
+        body: bytes | None,
+        within: float,
+    ) -> Request:
+        url = url_for(self.queue, endpoint, id=id_, query=query)
+        timeout = self.timeout if within >= self.timeout else max(within, _MIN_TIMEOUT)
+        return Request(endpoint.method, url, self.headers, body, timeout)
+
+    def read(
+        self,
+        reply: Reply,
         endpoint: Endpoint,
         structure: Callable[[Any], T],
         *,
         id: str = "",  # noqa: A002 - the path says {id}
-        query: Mapping[str, object] | None = None,
-        body: bytes | None = None,
-        within: float = math.inf,
-    ) -> tuple[Reply, T]:
-        """The same, with the reply that it was read from."""
-        reply = await self._send(endpoint, id=id, query=query, body=body, within=within)
-        return reply, self._read(reply, endpoint, structure, id)
+    ) -> T:
+        """The value of a reply.
 
-    def _send(
-        self,
-        endpoint: Endpoint,
-        *,
-        id: str,  # noqa: A002 - the path says {id}
-        query: Mapping[str, object] | None,
-        body: bytes | None,
-        within: float,
-    ) -> Awaitable[Reply]:
-        url = url_for(self.queue, endpoint, id=id, query=query)
-        timeout = self.timeout if within >= self.timeout else max(within, _SHORTEST_TIMEOUT)
-        return self.transport.send(Request(endpoint.method, url, self.headers, body, timeout))
-
-    def _read(self, reply: Reply, endpoint: Endpoint, structure: Callable[[Any], T], id_: str) -> T:
-        call = f"{endpoint.name} {id_}" if id_ else endpoint.name
+        Raises:
+            APIStatusError: The answer is no success.
+            APIResponseError: The answer is not of the promised shape, or is about another job.
+        """
+        call = f"{endpoint.name} {id}" if id else endpoint.name
         if _FIRST_SUCCESS <= reply.status <= _LAST_SUCCESS:
             value = decode(reply.body, structure, call=call, status=reply.status, secret=self.secret)
-            if id_ and isinstance(value, Job) and value.request_id.lower() != id_.lower():
+            if id and isinstance(value, Job) and value.request_id.lower() != id.lower():
                 raise APIResponseError(
                     f"{call}: the service answered about another job, {value.request_id!r}.",
                     status_code=reply.status,
                 )
             return value
-        now = self.clock.wall()
-        raise error_for(reply.status, reply.headers, reply.body, call=call, secret=self.secret, now=now)
+        raise self.error_for(reply.status, reply.headers, reply.body, call=call)
 
-    async def repeat(
+    def error_for(self, status: int, headers: Mapping[str, str], body: bytes, *, call: str) -> KlingError:
+        """The error that an answer stands for which is no success."""
+        return error_for(status, headers, body, call=call, secret=self.secret, now=self.clock.wall())
+
+    async def send_with_retries(
         self,
         endpoint: Endpoint,
         structure: Callable[[Any], T],
         *,
+        emit: Emitter,
         id: str = "",  # noqa: A002 - the path says {id}
         query: Mapping[str, object] | None = None,
         body: bytes | None = None,
-        notify: Notifier | None = None,
     ) -> T:
-        """What a call is answered with that is safe to send again, after as many tries as the policy allows.
+        """The value of the answer to a call that is safe to send again, after as many tries as the policy allows.
 
         Raises:
-            KlingError: See `once`; the error of the last try.
+            KlingError: See `send`; the error of the last try.
         """
-        attempt = 0
+        retries = self.retries(endpoint.name, emit)
         while True:
             try:
-                return await self.once(endpoint, structure, id=id, query=query, body=body)
+                return await self.send(endpoint, structure, id=id, query=query, body=body)
             except KlingError as error:
-                delay = next_delay(self.retry, attempt=attempt, error=error, chance=self.dice.random())
-                if delay is None or not endpoint.is_safe:
+                if not endpoint.is_safe:
                     raise
-                attempt += 1
-                if notify:
-                    at = self.clock.wall()
-                    notify(Retrying(at=at, call=endpoint.name, attempt=attempt, delay=delay, error=error))
-            await self.clock.sleep(delay)
+                await retries.wait_or_raise(error)
+
+    def retries(self, call: str, emit: Emitter) -> Retries:
+        """The retries of one call, none of which is used yet."""
+        return Retries(self, call, emit)
+
+
+@attrs.define(eq=False)
+class Retries:
+    """Counts how often one call is sent again, and waits before each time."""
+
+    caller: ApiCaller
+    call: str
+    """The call's name in events."""
+    emit: Emitter
+    attempt: int = 0
+    """How many retries there were; 0 again grants all of them anew."""
+
+    async def wait_or_raise(self, error: KlingError) -> None:
+        """Wait until the call may be sent again.
+
+        Raises:
+            KlingError: The error itself, if the policy allows no further retry after it.
+        """
+        caller = self.caller
+        delay = next_delay(caller.retry, attempt=self.attempt, error=error, jitter=caller.rng.random())
+        if delay is None:
+            raise error
+        self.attempt += 1
+        self.emit(Retrying, call=self.call, attempt=self.attempt, delay=delay, error=error)
+        await caller.clock.sleep(delay)

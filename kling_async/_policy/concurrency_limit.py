@@ -1,4 +1,4 @@
-"""How many jobs may be alive at once: what the caller allows, less while the service is short of room."""
+"""How many jobs may be in flight at once: the caller's limit, less while the service refuses for lack of room."""
 
 from __future__ import annotations
 
@@ -7,39 +7,47 @@ import attrs
 
 @attrs.define
 class ConcurrencyLimit:
-    """Additive increase, multiplicative decrease, as TCP does it, never above the caller's own bound.
+    """Additive increase, multiplicative decrease, as TCP does it, never above the caller's own limit.
 
-    One refusal halves the window; refusals of submits sent before that count as the same sign. Every full
-    window of accepted submits lets it grow by one.
+    One 429 halves the limit; further 429s of submits that were sent before the pause count as the same sign. It grows
+    by one for each accepted submit of a whole limit's worth.
     """
 
     limit: int
     """The caller's `max_concurrency`."""
-    size: float = 0.0
-    """How many may be alive now; a fraction is growth on its way."""
-    _sign_until: float = float("-inf")
+    in_flight: int = 0
+    """How many slots are taken."""
+    _size: float = attrs.field(init=False, default=0.0)
+    """How many jobs may be in flight now; a fraction is growth on its way."""
+    _same_sign_until: float = attrs.field(init=False, default=float("-inf"))
 
     def __attrs_post_init__(self) -> None:
-        self.size = float(self.limit)
+        self._size = float(self.limit)
 
     @property
-    def room(self) -> int:
-        """How many jobs may be alive now, at least 1."""
-        return int(self.size)
+    def current(self) -> int:
+        """How many jobs may be in flight now, at least 1."""
+        return int(self._size)
+
+    @property
+    def has_slot(self) -> bool:
+        """Whether one more job may be in flight."""
+        return self.in_flight < self.current
 
     def accepted(self) -> None:
         """A submit was accepted: grow a little."""
-        if self.size < self.limit:
-            self.size = min(float(self.limit), self.size + 1 / self.size)
+        if self._size < self.limit:
+            self._size = min(float(self.limit), self._size + 1 / self._size)
 
-    def throttled(self, *, now: float, pause: float, alive: int) -> None:
-        """The service was short of room: halve, once for each pause.
+    def throttled(self, *, now: float, pause: float) -> None:
+        """A submit was throttled: halve the limit, once for each pause.
+
+        A limit that is wider than what is in flight is no evidence of room, so half of what is in flight is kept.
 
         Args:
             now: Seconds of a monotonic clock.
-            pause: Seconds for which further refusals are the same sign.
-            alive: How many jobs are alive; a window wider than that is no evidence of room.
+            pause: Seconds for which further 429s are the same sign.
         """
-        if now >= self._sign_until:
-            self.size = max(1.0, min(self.size, float(max(alive, 1))) / 2)
-        self._sign_until = max(self._sign_until, now + pause)
+        if now >= self._same_sign_until:
+            self._size = max(1.0, min(self._size, float(max(self.in_flight, 1))) / 2)
+        self._same_sign_until = max(self._same_sign_until, now + pause)

@@ -46,23 +46,23 @@ def is_transient(error: KlingError) -> bool:
     return isinstance(error, APIStatusError) and error.status_code in _PASSING
 
 
-def backoff(policy: RetryPolicy, *, attempt: int, chance: float) -> float:
+def backoff(policy: RetryPolicy, *, attempt: int, jitter: float) -> float:
     """Seconds before retry number `attempt` (from 0), given a random number from 0 to 1."""
     longest = min(policy.max_delay, policy.initial_delay * 2.0 ** min(attempt, 60))
-    return longest * (1.0 - chance / 2)
+    return longest * (1.0 - jitter / 2)
 
 
-def next_delay(policy: RetryPolicy, *, attempt: int, error: KlingError, chance: float) -> float | None:
+def next_delay(policy: RetryPolicy, *, attempt: int, error: KlingError, jitter: float) -> float | None:
     """Seconds to wait before a safe call is sent again; None when its error is to be raised.
 
     Args:
         policy: The caller's wishes.
         attempt: How many retries there have been.
         error: What the last try ended with.
-        chance: A random number from 0 to 1.
+        jitter: A random number from 0 to 1.
     """
     if attempt >= policy.max_retries or not is_transient(error):
         return None
     if error.retry_after is not None:
         return error.retry_after
-    return backoff(policy, attempt=attempt, chance=chance)
+    return backoff(policy, attempt=attempt, jitter=jitter)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from virtual_service import Service, engine_for, on, reply
+from virtual_service import Service, on, reply, session_for
 
 from kling_async import (
     APIConnectionError,
@@ -17,16 +17,16 @@ from kling_async.events import Notifier, Retrying
 BUSY = reply(503, b"<html>busy</html>")
 
 
-async def job_and_engine(service, **settings):
-    engine = engine_for(service, **settings)
-    return await engine.submit(VideoRequest("x"), Notifier()), engine
+async def job_and_session(service, **settings):
+    session = session_for(service, **settings)
+    return await session.submit(VideoRequest("x"), Notifier()), session
 
 
 async def test_a_safe_call_is_repeated_until_it_is_answered():
     events = []
     service = Service(before=[on("status", BUSY, APIConnectionError("reset"), reply(200, b"garbage"))])
-    job, engine = await job_and_engine(service)
-    assert (await engine.get(job.request_id, Notifier(events.append))).request_id == job.request_id
+    job, session = await job_and_session(service)
+    assert (await session.get_job(job.request_id, Notifier(events.append))).request_id == job.request_id
     assert [(type(event), event.call, event.attempt) for event in events] == [
         (Retrying, "status", 1),
         (Retrying, "status", 2),
@@ -36,36 +36,36 @@ async def test_a_safe_call_is_repeated_until_it_is_answered():
 
 
 async def test_repeating_needs_no_listener():
-    job, engine = await job_and_engine(Service(before=[on("status", BUSY)]))
-    assert (await engine.get(job.request_id, Notifier())).request_id == job.request_id
+    job, session = await job_and_session(Service(before=[on("status", BUSY)]))
+    assert (await session.get_job(job.request_id, Notifier())).request_id == job.request_id
 
 
 async def test_the_last_error_is_raised():
     service = Service(before=[on("status", *[BUSY] * 3)])
-    job, engine = await job_and_engine(service, retry=RetryPolicy(max_retries=2))
+    job, session = await job_and_session(service, retry=RetryPolicy(max_retries=2))
     with pytest.raises(InternalServerError, match="busy"):
-        await engine.get(job.request_id, Notifier())
+        await session.get_job(job.request_id, Notifier())
     assert service.calls["status"] == 3
 
 
 async def test_a_refusal_is_not_repeated():
     service = Service()
     with pytest.raises(NotFoundError):
-        await engine_for(service).get("nobody", Notifier())
+        await session_for(service).get_job("nobody", Notifier())
     assert service.calls["status"] == 1
 
 
 async def test_an_answer_about_another_job_is_asked_for_again():
     stranger = reply(200, {"request_id": "job-7", "status": "success"})
     spelled = reply(200, {"request_id": "JOB-0", "status": "queued"})
-    job, engine = await job_and_engine(Service(before=[on("status", stranger, spelled)]))
-    assert (await engine.get(job.request_id, Notifier())).request_id == "JOB-0"
+    job, session = await job_and_session(Service(before=[on("status", stranger, spelled)]))
+    assert (await session.get_job(job.request_id, Notifier())).request_id == "JOB-0"
 
 
 async def test_a_service_that_answers_about_another_job_only_is_named():
     stranger = reply(200, {"request_id": "job-7", "status": "success"})
-    job, engine = await job_and_engine(
+    job, session = await job_and_session(
         Service(before=[on("status", *[stranger] * 3)]), retry=RetryPolicy(max_retries=2)
     )
     with pytest.raises(APIResponseError, match=r"status job-0: .* another job, 'job-7'"):
-        await engine.get(job.request_id, Notifier())
+        await session.get_job(job.request_id, Notifier())

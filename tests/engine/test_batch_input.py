@@ -11,7 +11,7 @@ from kling_async._engine.batch.batch_input import InputReader
 
 async def drained(source):
     items = []
-    while (taken := await source.take()) is not None:
+    while (taken := await source.next_item()) is not None:
         items.append(taken.request.prompt if taken.request else taken.error)
     return items
 
@@ -35,27 +35,13 @@ async def test_any_iterable_is_read_in_order(requests):
     assert await drained(InputReader(requests, {}, skip_invalid=False)) == ["a", "b"]
 
 
-async def test_several_takers_of_an_asynchronous_input_get_each_item_once():
-    source = InputReader(later([f"prompt {number}" for number in range(6)]), {}, skip_invalid=False)
-    indices = []
-
-    async def take():
-        while (taken := await source.take()) is not None:
-            indices.append(taken.index)
-
-    async with anyio.create_task_group() as tasks:
-        for _ in range(4):
-            tasks.start_soon(take)
-    assert indices == list(range(6))
-
-
 async def test_closing_lets_a_generator_clean_up_and_ends_the_input():
     log = []
     source = InputReader(later(["a", "b"], log=log), {}, skip_invalid=False)
-    assert (await source.take()).index == 0
+    assert (await source.next_item()).index == 0
     await source.close()
     assert log == ["closed"]
-    assert await source.take() is None
+    assert await source.next_item() is None
 
 
 async def test_a_file_of_prompts_is_read_line_by_line_and_left_open():
@@ -75,9 +61,9 @@ async def test_an_asynchronous_iterator_without_a_close_is_just_left():
             return "again"
 
     source = InputReader(Endless(), {}, skip_invalid=False)
-    assert (await source.take()).request == VideoRequest("again", model="kling-v2-6")
+    assert (await source.next_item()).request == VideoRequest("again", model="kling-v2-6")
     await source.close()
-    assert await source.take() is None
+    assert await source.next_item() is None
 
 
 @pytest.mark.parametrize("name", ["gone.png", "x" * 5000 + ".png", "folder.png"])

@@ -13,7 +13,7 @@ import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from virtual_service import Service, Stream, VirtualLoop, always, engine_for, on, reply
+from virtual_service import Service, Stream, VirtualLoop, always, on, reply, session_for
 from virtual_storage import CUT, URL, Storage, job_with, video
 
 from kling_async import APIConnectionError, DownloadError, Job, JobStatus, RetryPolicy
@@ -27,8 +27,10 @@ FRESH = "https://storage.example/a.mp4?signature=new"
 
 async def fetch(path, service, *, job=None, notify=None, max_retries=3, digest=False):
     service = service.service() if isinstance(service, Storage) else service
-    engine = engine_for(service, retry=RetryPolicy(max_retries=max_retries))
-    return await engine.downloader.download(job or job_with(), path, notify=Notifier(notify), digest=digest)
+    session = session_for(service, retry=RetryPolicy(max_retries=max_retries))
+    return await session.downloader.download(
+        job or job_with(), path, emit=session.caller.emitter(Notifier(notify)), digest=digest
+    )
 
 
 def names(folder):
@@ -73,9 +75,11 @@ async def test_a_cut_at_any_place_costs_no_byte_twice(tmp_path, tenth):
 async def test_how_much_has_come_is_told_when_it_begins_and_then_twice_a_second(tmp_path):
     events = []
     storage = Storage(VIDEO, cuts=[3000, 3000])
-    engine = engine_for(storage.service(), retry=RetryPolicy(initial_delay=1.0, max_retries=3))
+    session = session_for(storage.service(), retry=RetryPolicy(initial_delay=1.0, max_retries=3))
     job = job_with(request_id="job-7")
-    await engine.downloader.download(job, tmp_path / "a.mp4", notify=Notifier(events.append), index=4)
+    await session.downloader.download(
+        job, tmp_path / "a.mp4", emit=session.caller.emitter(Notifier(events.append)), index=4
+    )
     told = [event for event in events if isinstance(event, Downloading)]
     assert [(event.size_bytes, event.total_bytes) for event in told] == [
         (0, None),
@@ -156,14 +160,14 @@ async def test_a_part_of_another_job_is_not_gone_on_with(tmp_path):
 
 async def test_a_cancelled_download_leaves_its_part_and_its_place_to_the_next(tmp_path):
     path, storage = tmp_path / "a.mp4", Storage(VIDEO)
-    engine = engine_for(storage.service())
-    for _ in range(engine.limits.max_concurrent_downloads + 1):
+    session = session_for(storage.service())
+    for _ in range(session.limits.max_concurrent_downloads + 1):
         storage.cuts = [500]
         with anyio.CancelScope() as scope:
             leave = lambda event, scope=scope: isinstance(event, Retrying) and scope.cancel()  # noqa: E731
-            await engine.downloader.download(job_with(), path, notify=Notifier(leave))
+            await session.downloader.download(job_with(), path, emit=session.caller.emitter(Notifier(leave)))
         assert scope.cancelled_caught
-    await engine.downloader.download(job_with(), path, notify=Notifier(None))
+    await session.downloader.download(job_with(), path, emit=session.caller.emitter(Notifier(None)))
     assert path.read_bytes() == VIDEO
     assert storage.sent_bytes == 10_000
 
@@ -171,12 +175,14 @@ async def test_a_cancelled_download_leaves_its_part_and_its_place_to_the_next(tm
 async def test_two_downloads_to_one_place_are_each_whole(tmp_path):
     one, two = Storage(VIDEO, cuts=[3000] * 3), Storage(video(12_000, seed=2), cuts=[5000])
     urls = {"https://storage.example/1.mp4": one, "https://storage.example/2.mp4": two}
-    engine = engine_for(Service(media=urls))
+    session = session_for(Service(media=urls))
     sizes = []
 
     async def save(request_id, url):
         job = job_with(url, request_id=request_id)
-        saved = await engine.downloader.download(job, tmp_path / "a.mp4", notify=Notifier(None))
+        saved = await session.downloader.download(
+            job, tmp_path / "a.mp4", emit=session.caller.emitter(Notifier(None))
+        )
         sizes.append(saved.size_bytes)
 
     async with anyio.create_task_group() as tasks:
@@ -195,22 +201,24 @@ async def test_only_so_many_are_fetched_at_once(tmp_path):
             nonlocal at_once, most
             at_once += 1
             most = max(most, at_once)
-            if at_once == engine.limits.max_concurrent_downloads:
+            if at_once == session.limits.max_concurrent_downloads:
                 is_full.set()
             await is_full.wait()
             await anyio.sleep(1.0)
             at_once -= 1
             yield b"whole"
 
-    engine = engine_for(Service(media={URL: Slow(200, [])}))
+    session = session_for(Service(media={URL: Slow(200, [])}))
 
     async def save(number):
-        await engine.downloader.download(job_with(), tmp_path / f"{number}.mp4", notify=Notifier(None))
+        await session.downloader.download(
+            job_with(), tmp_path / f"{number}.mp4", emit=session.caller.emitter(Notifier(None))
+        )
 
     async with anyio.create_task_group() as tasks:
         for number in range(30):
             tasks.start_soon(save, number)
-    assert most == engine.limits.max_concurrent_downloads
+    assert most == session.limits.max_concurrent_downloads
     assert len(names(tmp_path)) == 30
 
 

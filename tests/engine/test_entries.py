@@ -56,7 +56,7 @@ async def test_no_option_changes_an_entry(path):
     service = Service(run_time=10.0)
     await Journal(path).register([VideoRequest("x")])
     source = InputReader(entries(path), {"duration": 10}, skip_invalid=False)
-    assert (await source.take()).request == VideoRequest("x", model="kling-v2-6")
+    assert (await source.next_item()).request == VideoRequest("x", model="kling-v2-6")
     [result] = await run_with(path, service, entries(path))
     assert result.job.payload == {"prompt": "x"}
 

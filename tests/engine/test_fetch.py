@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 
 import pytest
-from virtual_service import KEY, Service, Stream, engine_for
+from virtual_service import KEY, Service, Stream, session_for
 from virtual_storage import URL, Storage, google_md5, video
 
 from kling_async import APIConnectionError, APIStatusError, DownloadError, NotFoundError
@@ -31,7 +31,7 @@ def content_of(part):
 
 async def try_once(part, storage, *, url=URL):
     service = storage if isinstance(storage, Service) else Service(media={URL: storage})
-    await fetch(engine_for(service).caller, url, part)
+    await fetch(session_for(service).caller, url, part)
 
 
 async def cut_at(part, size, storage):

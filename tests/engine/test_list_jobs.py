@@ -3,7 +3,7 @@ from __future__ import annotations
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from virtual_service import EPOCH, Service, always, engine_for, reply
+from virtual_service import EPOCH, Service, always, reply, session_for
 
 from kling_async._engine.submit.list_jobs import read_since
 from kling_async.errors import APIResponseError
@@ -13,16 +13,13 @@ UNREADABLE = reply(200, {"requests": [{"id": 7}, None], "has_more": True})
 
 
 async def listed(service):
-    return [job async for jobs in engine_for(service).pages("m", 100, Notifier()) for job in jobs]
+    return [job async for jobs in session_for(service).list_pages("m", 100, Notifier()) for job in jobs]
 
 
 async def looked_through(service, *, since=0.0):
-    async def at_once():
-        pass
-
-    shown = []
-    await read_since(engine_for(service).caller, "m", since=since, turn=at_once, show=shown.extend)
-    return shown
+    session = session_for(service)
+    pages = read_since(session.caller, "m", since=since, polls=session.shared.polls)
+    return [job async for page in pages for job in page]
 
 
 @pytest.mark.parametrize("read", [listed, looked_through])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from virtual_service import Service, always, engine_for, on, reply
+from virtual_service import Service, always, on, reply, session_for
 
 from kling_async import (
     APIConnectionError,
@@ -12,6 +12,7 @@ from kling_async import (
     JobCancelledError,
     JobFailedError,
     JobStatus,
+    KlingError,
     NotFoundError,
     PollingPolicy,
     VideoRequest,
@@ -24,14 +25,14 @@ PACE = PollingPolicy(poll_interval=1.0)
 
 
 async def generate(service, notify=None, polling=PACE):
-    engine = engine_for(service, polling=polling)
-    job = await engine.submit(VideoRequest("x"), Notifier())
-    return await engine.wait(job, Notifier(notify))
+    session = session_for(service, polling=polling)
+    job = await session.submit(VideoRequest("x"), Notifier())
+    return await session.wait(job, Notifier(notify))
 
 
 async def wait(service, request_id, polling=PACE):
-    engine = engine_for(service, polling=polling)
-    return await engine.wait(Job(request_id=request_id, status=JobStatus.UNKNOWN), Notifier())
+    session = session_for(service, polling=polling)
+    return await session.wait(Job(request_id=request_id, status=JobStatus.UNKNOWN), Notifier())
 
 
 def final(status, **more):
@@ -133,7 +134,7 @@ async def test_a_success_without_its_video_is_asked_about_once_more():
 
 async def test_an_id_from_an_earlier_process_is_waited_for():
     service = Service(run_time=30.0)
-    await engine_for(service).submit(VideoRequest("x"), Notifier())
+    await session_for(service).submit(VideoRequest("x"), Notifier())
     assert (await wait(service, "job-0")).is_success
 
 
@@ -172,19 +173,22 @@ async def test_cancelling_a_wait_leaves_the_job_alone():
 async def test_deadlines_hold_while_every_place_in_flight_is_taken():
     service = Service(run_time=1e6, before=[lambda request, service: None])
     service.latency = 0.0
-    engine = engine_for(service, polling=PollingPolicy(wait_timeout=20, poll_interval=1, use_lists="never"))
-    jobs = [await engine.submit(VideoRequest(f"prompt {number}"), Notifier()) for number in range(150)]
+    session = session_for(service, polling=PollingPolicy(wait_timeout=20, poll_interval=1, use_lists="never"))
+    jobs = [await session.submit(VideoRequest(f"prompt {number}"), Notifier()) for number in range(150)]
     service.latency = 45.0
     ended = []
-    watcher = engine.watcher(Notifier())
+    poller = session.poller(Notifier())
 
-    def end(watched, outcome):
-        ended.append((anyio.current_time(), type(outcome)))
+    async def wait(job):
+        try:
+            await poller.wait(job, kind=JobKind("kling-v2-6"))
+        except KlingError as error:
+            ended.append((anyio.current_time(), type(error)))
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watcher.run)
+        tasks.start_soon(poller.run)
         for job in jobs:
-            watcher.add(job, end, kind=JobKind("kling-v2-6"))
+            tasks.start_soon(wait, job)
         await anyio.sleep(100)
         tasks.cancel_scope.cancel()
     assert {kind for _, kind in ended} == {WaitTimeoutError}
@@ -193,16 +197,16 @@ async def test_deadlines_hold_while_every_place_in_flight_is_taken():
 
 async def test_what_is_learned_brings_questions_forward():
     service = Service(run_time=lambda number: 600.0 if number == 0 else 2.0)
-    engine = engine_for(service, polling=PollingPolicy(use_lists="never"))
-    slow = await engine.submit(VideoRequest("slow"), Notifier())
+    session = session_for(service, polling=PollingPolicy(use_lists="never"))
+    slow = await session.submit(VideoRequest("slow"), Notifier())
     ended = []
-    watcher = engine.watcher(Notifier())
+    poller = session.poller(Notifier())
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watcher.run)
-        watcher.add(slow, lambda *_: ended.append("slow"), kind=JobKind("kling-v2-6"))
+        tasks.start_soon(poller.run)
+        poller.wait(slow, kind=JobKind("kling-v2-6")).add_done_callback(lambda _: ended.append("slow"))
         for number in range(80):
-            job = await engine.submit(VideoRequest(f"prompt {number}"), Notifier())
-            watcher.add(job, lambda *_: ended.append("quick"), kind=JobKind("kling-v2-6"))
+            job = await session.submit(VideoRequest(f"prompt {number}"), Notifier())
+            poller.wait(job, kind=JobKind("kling-v2-6")).add_done_callback(lambda _: ended.append("quick"))
             await anyio.sleep(0.3)
         await anyio.sleep(700)
         tasks.cancel_scope.cancel()
@@ -212,25 +216,25 @@ async def test_what_is_learned_brings_questions_forward():
 
 async def test_what_one_wait_learns_serves_all_waits_of_the_client_at_once():
     service = Service(run_time=lambda number: 1.0 + number / 10)
-    engine = engine_for(service)
-    jobs = [await engine.submit(VideoRequest(f"prompt {number}"), Notifier()) for number in range(12)]
+    session = session_for(service)
+    jobs = [await session.submit(VideoRequest(f"prompt {number}"), Notifier()) for number in range(12)]
     began = anyio.current_time()
     async with anyio.create_task_group() as tasks:
         for job in jobs:
-            tasks.start_soon(engine.wait, job, Notifier())
+            tasks.start_soon(session.wait, job, Notifier())
     assert anyio.current_time() - began < 5
     assert service.calls["list"] == 0
 
 
 async def test_a_reply_that_comes_after_the_deadline_changes_nothing():
     service = Service(run_time=1.0)
-    engine = engine_for(service, polling=PollingPolicy(wait_timeout=5, poll_interval=1, use_lists="never"))
-    job = await engine.submit(VideoRequest("x"), Notifier())
-    outcomes = []
-    watcher = engine.watcher(Notifier())
-    watcher.add(job, lambda _, outcome: outcomes.append(outcome), kind=JobKind(None))
-    [watched] = watcher.watching.values()
-    watcher._time_out(watched)
-    watcher.learn(watched, job)
-    watcher._fault(watched, APIConnectionError("late"))
-    assert [type(outcome) for outcome in outcomes] == [WaitTimeoutError]
+    session = session_for(service, polling=PollingPolicy(wait_timeout=5, poll_interval=1, use_lists="never"))
+    job = await session.submit(VideoRequest("x"), Notifier())
+    poller = session.poller(Notifier())
+    final = poller.wait(job, kind=JobKind(None))
+    [tracked] = poller.watching.values()
+    poller._time_out(tracked)
+    poller.learn(tracked, job)
+    poller._fault(tracked, APIConnectionError("late"))
+    with pytest.raises(WaitTimeoutError):
+        await final

@@ -4,7 +4,7 @@ import random
 
 import anyio
 import pytest
-from virtual_service import Service, always, engine_for, on, prompts, reply, run
+from virtual_service import Service, always, on, prompts, reply, run, session_for
 
 from kling_async import (
     AmbiguousSubmitError,
@@ -44,7 +44,7 @@ def owners(results):
 async def test_the_job_of_a_lost_reply_is_found_in_the_list_and_adopted(lost):
     events = []
     service = Service(after=[on("submit", lost)])
-    job = await engine_for(service).submit(REQUEST, Notifier(events.append))
+    job = await session_for(service).submit(REQUEST, Notifier(events.append))
     assert job.request_id == "job-0"
     assert service.posts == 1
     assert [type(event) for event in events] == [SubmitAmbiguous, SubmitReconciled]
@@ -64,7 +64,7 @@ async def test_in_a_batch_the_others_go_on_meanwhile():
 
 async def test_a_job_that_shows_late_is_found_late():
     service = Service(after=[on("submit", LOST)], shows=lambda _: anyio.current_time() > 20)
-    job = await engine_for(service).submit(REQUEST, Notifier())
+    job = await session_for(service).submit(REQUEST, Notifier())
     assert job.request_id == "job-0"
     assert 20 <= anyio.current_time() <= 31
 
@@ -72,7 +72,7 @@ async def test_a_job_that_shows_late_is_found_late():
 async def test_a_post_that_never_arrived_is_ambiguous_after_half_a_minute():
     service = Service(before=[on("submit", LOST)])
     with pytest.raises(AmbiguousSubmitError, match=r"list does not show it.*not sent again.*on_ambiguous"):
-        await engine_for(service).submit(REQUEST, Notifier())
+        await session_for(service).submit(REQUEST, Notifier())
     assert service.posts == 1
     assert service.calls["list"] == 6
     assert anyio.current_time() == pytest.approx(30, abs=1)
@@ -80,17 +80,17 @@ async def test_a_post_that_never_arrived_is_ambiguous_after_half_a_minute():
 
 async def test_a_strangers_job_of_the_same_request_is_not_adopted_when_both_show():
     service = Service(after=[on("submit", None, LOST)])
-    await engine_for(service).submit(REQUEST, Notifier())
+    await session_for(service).submit(REQUEST, Notifier())
     with pytest.raises(AmbiguousSubmitError):
-        await engine_for(service).submit(REQUEST, Notifier())
+        await session_for(service).submit(REQUEST, Notifier())
     assert service.posts == 2
 
 
 async def test_a_job_of_the_same_client_is_known_to_be_anothers():
     service = Service(after=[on("submit", None, LOST)])
-    engine = engine_for(service)
-    first = await engine.submit(REQUEST, Notifier())
-    second = await engine.submit(REQUEST, Notifier())
+    session = session_for(service)
+    first = await session.submit(REQUEST, Notifier())
+    second = await session.submit(REQUEST, Notifier())
     assert (first.request_id, second.request_id) == ("job-0", "job-1")
 
 
@@ -101,7 +101,7 @@ async def test_an_echo_without_the_payload_is_no_proof():
 
     service = Service(after=[forget, on("submit", LOST)])
     with pytest.raises(AmbiguousSubmitError):
-        await engine_for(service).submit(REQUEST, Notifier())
+        await session_for(service).submit(REQUEST, Notifier())
 
 
 async def test_a_row_that_the_list_skips_later_counts_all_the_same():
@@ -109,21 +109,21 @@ async def test_a_row_that_the_list_skips_later_counts_all_the_same():
     service.shows = lambda job: job.request_id == "job-0" or anyio.current_time() < 3
     service._accept({"model": REQUEST.model, "payload": payload_of(REQUEST)})
     with pytest.raises(AmbiguousSubmitError, match="more than one"):
-        await engine_for(service).submit(REQUEST, Notifier())
+        await session_for(service).submit(REQUEST, Notifier())
     assert service.calls["list"] > 3
 
 
 async def test_a_row_counts_that_the_list_skips_in_a_later_inquiry():
     service = Service(after=[on("submit", LOST)])
-    engine, stranger = engine_for(service), {"model": REQUEST.model, "payload": payload_of(REQUEST)}
+    session, stranger = session_for(service), {"model": REQUEST.model, "payload": payload_of(REQUEST)}
     service._accept(stranger)
     with pytest.raises(AmbiguousSubmitError, match="more than one"):
-        await engine.submit(REQUEST, Notifier())
+        await session.submit(REQUEST, Notifier())
     service.shows = lambda job: job.request_id != "job-0"
     service.before.append(on("submit", LOST))
     service._accept(stranger)
     with pytest.raises(AmbiguousSubmitError, match="more than one"):
-        await engine.submit(REQUEST, Notifier())
+        await session.submit(REQUEST, Notifier())
     assert service.posts == 2
 
 
@@ -134,62 +134,62 @@ async def test_a_row_counts_that_was_shown_before_the_list_broke_off():
     for prompt in ("filler", REQUEST.prompt):
         service._accept({"model": REQUEST.model, "payload": payload_of(REQUEST) | {"prompt": prompt}})
     with pytest.raises(AmbiguousSubmitError, match="more than one"):
-        await engine_for(service).submit(REQUEST, Notifier())
+        await session_for(service).submit(REQUEST, Notifier())
 
 
 async def test_of_what_the_list_has_shown_only_the_latest_is_remembered_when_nothing_is_sought(monkeypatch):
-    monkeypatch.setattr(reconciler, "_MOST_SHOWN", 2)
+    monkeypatch.setattr(reconciler, "_MAX_ROWS", 2)
     service = Service(order="oldest")
-    engine = engine_for(service)
+    session = session_for(service)
     for number in range(4):
-        await engine.submit(VideoRequest(f"filler {number}"), Notifier())
+        await session.submit(VideoRequest(f"filler {number}"), Notifier())
     service.after.append(on("submit", LOST))
-    await engine.submit(REQUEST, Notifier())
-    assert list(engine.reconciler._shown[REQUEST.model]) == ["job-3", "job-4"]
+    await session.submit(REQUEST, Notifier())
+    assert list(session.reconciler._rows[REQUEST.model]) == ["job-3", "job-4"]
 
 
 async def test_without_a_journal_a_later_request_leaves_the_job_of_one_that_was_not_found():
     service = Service(before=[on("list", *[reply(403, {"error": "no"})])], after=[on("submit", LOST)])
-    engine = engine_for(service)
-    with pytest.raises(AmbiguousSubmitError, match="list cannot be had"):
-        await engine.submit(VideoRequest("an eagle", duration=10), Notifier())
+    session = session_for(service)
+    with pytest.raises(AmbiguousSubmitError, match="list cannot be read"):
+        await session.submit(VideoRequest("an eagle", duration=10), Notifier())
     service.before.append(on("submit", LOST))
     with pytest.raises(AmbiguousSubmitError, match="does not show it"):
-        await engine.submit(VideoRequest("an eagle"), Notifier())
+        await session.submit(VideoRequest("an eagle"), Notifier())
     assert len(service.jobs) == 1
 
 
 async def test_a_case_that_was_left_while_another_read_the_list_claims_no_job():
     service = Service(latency=1.0, after=[on("submit", LOST, LOST)])
-    engine = engine_for(service)
+    session = session_for(service)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(engine.submit, VideoRequest("one that waits"), Notifier())
+        tasks.start_soon(session.submit, VideoRequest("one that waits"), Notifier())
         await anyio.sleep(0.1)
         with anyio.move_on_after(2.5):
-            await engine.submit(REQUEST, Notifier())
+            await session.submit(REQUEST, Notifier())
     prompts = {job.payload["prompt"]: job.request_id for job in service.jobs.values()}
-    assert prompts["one that waits"] in engine.reconciler.claims
-    assert prompts[REQUEST.prompt] not in engine.reconciler.claims
+    assert prompts["one that waits"] in session.reconciler._job_ids
+    assert prompts[REQUEST.prompt] not in session.reconciler._job_ids
 
 
 async def test_an_old_job_of_the_same_request_is_not_adopted():
     service = Service(after=[on("submit", None)], before=[on("submit", None, LOST)])
-    await engine_for(service).submit(REQUEST, Notifier())
+    await session_for(service).submit(REQUEST, Notifier())
     await anyio.sleep(100)
     with pytest.raises(AmbiguousSubmitError):
-        await engine_for(service).submit(REQUEST, Notifier())
+        await session_for(service).submit(REQUEST, Notifier())
 
 
 @pytest.mark.parametrize("order", ["newest", "oldest", "random"])
 async def test_the_list_may_be_of_any_order_and_length(order):
     service = Service(run_time=1.0, order=order)
-    engine = engine_for(service, limits=Limits(max_polls_per_second=1e6, max_concurrent_submits=64))
+    session = session_for(service, limits=Limits(max_polls_per_second=1e6, max_concurrent_submits=64))
     for number in range(730):
-        await engine.submit(VideoRequest(f"filler {number}"), Notifier())
+        await session.submit(VideoRequest(f"filler {number}"), Notifier())
         await anyio.sleep(1)
     service.after.append(on("submit", LOST))
     before = service.calls["list"]
-    job = await engine.submit(REQUEST, Notifier())
+    job = await session.submit(REQUEST, Notifier())
     assert job.payload["prompt"] == "an eagle"
     pages = service.calls["list"] - before
     assert pages <= (8 if order == "random" else 4)
@@ -198,11 +198,11 @@ async def test_the_list_may_be_of_any_order_and_length(order):
 @pytest.mark.parametrize("envelope", [{"has_total": False}, {"has_more": False}, {"rows": 7}])
 async def test_the_list_may_say_little_of_itself(envelope):
     service = Service(run_time=1.0, after=[], **envelope)
-    engine = engine_for(service)
+    session = session_for(service)
     for number in range(60):
-        await engine.submit(VideoRequest(f"filler {number}"), Notifier())
+        await session.submit(VideoRequest(f"filler {number}"), Notifier())
     service.after.append(on("submit", LOST))
-    job = await engine.submit(REQUEST, Notifier())
+    job = await session.submit(REQUEST, Notifier())
     assert job.payload["prompt"] == "an eagle"
 
 
@@ -210,34 +210,34 @@ async def test_the_list_may_say_little_of_itself(envelope):
 @pytest.mark.parametrize("envelope", [{}, {"has_total": False}])
 async def test_rows_of_one_moment_show_no_order(order, envelope):
     service = Service(run_time=1.0, rows=3, order=order, **envelope)
-    engine = engine_for(service)
+    session = session_for(service)
     for number in range(6):
-        await engine.submit(VideoRequest(f"filler {number}"), Notifier())
+        await session.submit(VideoRequest(f"filler {number}"), Notifier())
     await anyio.sleep(400)
     service.after.append(on("submit", LOST))
-    job = await engine.submit(REQUEST, Notifier())
+    job = await session.submit(REQUEST, Notifier())
     assert job.payload["prompt"] == "an eagle"
 
 
 async def test_an_outage_of_the_list_is_ridden_out():
     down = [reply(503, b"<html>down</html>")] * 12
     service = Service(after=[on("submit", LOST)], before=[on("list", *down)])
-    job = await engine_for(service).submit(REQUEST, Notifier())
+    job = await session_for(service).submit(REQUEST, Notifier())
     assert job.request_id == "job-0"
     assert anyio.current_time() > 60
 
 
 async def test_an_outage_ends_the_looking_at_the_deadline_of_a_wait():
     service = Service(after=[on("submit", LOST)], before=[always("list", reply(503, b"down"))])
-    with pytest.raises(AmbiguousSubmitError, match="list cannot be had"):
-        await engine_for(service, polling=PollingPolicy(wait_timeout=600)).submit(REQUEST, Notifier())
+    with pytest.raises(AmbiguousSubmitError, match="list cannot be read"):
+        await session_for(service, polling=PollingPolicy(wait_timeout=600)).submit(REQUEST, Notifier())
     assert 600 <= anyio.current_time() <= 700
 
 
 async def test_a_refused_list_settles_nothing():
     service = Service(after=[on("submit", LOST)], before=[always("list", reply(403, {"error": "no"}))])
-    with pytest.raises(AmbiguousSubmitError, match="list cannot be had"):
-        await engine_for(service).submit(REQUEST, Notifier())
+    with pytest.raises(AmbiguousSubmitError, match="list cannot be read"):
+        await session_for(service).submit(REQUEST, Notifier())
     assert anyio.current_time() < 5
 
 
@@ -291,13 +291,13 @@ async def test_many_lost_replies_share_their_lookups():
 
 async def test_leaving_while_a_reply_is_sought_frees_the_others():
     service = Service(latency=2.0, before=[on("submit", LOST)])
-    engine = engine_for(service)
+    session = session_for(service)
     with anyio.move_on_after(1):
-        await engine.submit(REQUEST, Notifier())
+        await session.submit(REQUEST, Notifier())
     with anyio.move_on_after(5):
-        await engine.submit(VideoRequest("an eagle"), Notifier())
+        await session.submit(VideoRequest("an eagle"), Notifier())
     assert service.posts == 2
-    job = await engine.submit(REQUEST, Notifier())
+    job = await session.submit(REQUEST, Notifier())
     assert job.payload["prompt"] == "an eagle"
 
 

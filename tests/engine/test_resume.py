@@ -19,7 +19,7 @@ from kling_async import (
     ResultState,
     VideoRequest,
 )
-from kling_async._engine.batch.batch import BatchSettings, opened_journal
+from kling_async._engine.batch.batch import BatchSettings, use_journal
 from kling_async._journal.entry import EntryState, Identity, fingerprint
 from kling_async._journal.journal import Journal
 from kling_async._journal.over_sqlite import SqliteStore
@@ -518,11 +518,11 @@ def _wall():
 
 async def test_a_journal_serves_one_batch_at_a_time(path):
     with Journal(path) as journal:
-        async with opened_journal(journal):
+        async with use_journal(journal):
             with pytest.raises(JournalError, match="another batch of this process"):
-                async with opened_journal(journal):
+                async with use_journal(journal):
                     pass
-        async with opened_journal(journal) as again:
+        async with use_journal(journal) as again:
             assert again is journal
 
 
@@ -554,7 +554,7 @@ async def test_a_job_that_was_never_shown_and_is_refused_goes_on_in_a_later_run(
 
 
 async def test_a_journal_that_cannot_be_closed_is_told_in_the_log(path, caplog):
-    async with opened_journal(path) as journal:
+    async with use_journal(path) as journal:
         journal._store._writer.execute("PRAGMA max_page_count = 1")
         payload = {"prompt": "x" * 100_000}
         journal.record_intent(_identity("x"), model="m", payload=payload, at=_wall(), cost_usd=None)

@@ -5,7 +5,7 @@ import logging
 
 import anyio
 import pytest
-from virtual_service import Service, always, engine_for, on, reply
+from virtual_service import Service, always, on, reply, session_for
 
 from kling_async import (
     AmbiguousSubmitError,
@@ -24,7 +24,7 @@ REQUEST = VideoRequest("an eagle", model="kling-v2-6", duration=10, sound=True)
 
 
 async def submit(service, notify=None, **settings):
-    return await engine_for(service, **settings).submit(REQUEST, Notifier(notify))
+    return await session_for(service, **settings).submit(REQUEST, Notifier(notify))
 
 
 async def test_a_submit_is_one_post_with_the_payload_of_the_request():
@@ -113,11 +113,11 @@ async def test_429_without_a_wish_pauses_longer_each_time_and_is_raised_in_the_e
 
 async def test_one_sign_of_throttling_holds_back_all_submits_of_the_client():
     service = Service(before=[on("submit", reply(429, b"", {"retry-after": "30"}))])
-    engine = engine_for(service)
+    session = session_for(service)
     sent_at = []
 
     async def one():
-        await engine.submit(REQUEST, Notifier(lambda _: sent_at.append(anyio.current_time())))
+        await session.submit(REQUEST, Notifier(lambda _: sent_at.append(anyio.current_time())))
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(one)
@@ -128,20 +128,20 @@ async def test_one_sign_of_throttling_holds_back_all_submits_of_the_client():
 
 async def test_submits_at_once_are_bounded():
     service = Service(latency=1.0)
-    engine = engine_for(service, limits=Limits(max_concurrent_submits=3))
+    session = session_for(service, limits=Limits(max_concurrent_submits=3))
     async with anyio.create_task_group() as tasks:
         for _ in range(10):
-            tasks.start_soon(engine.submit, REQUEST, Notifier())
+            tasks.start_soon(session.submit, REQUEST, Notifier())
     assert service.most_at_once["submit"] == 3
     assert anyio.current_time() == pytest.approx(4.0)
 
 
 async def test_submits_an_hour_are_bounded():
     service = Service()
-    engine = engine_for(service, limits=Limits(max_concurrent_submits=4, max_submits_per_hour=60))
+    session = session_for(service, limits=Limits(max_concurrent_submits=4, max_submits_per_hour=60))
     async with anyio.create_task_group() as tasks:
         for _ in range(10):
-            tasks.start_soon(engine.submit, REQUEST, Notifier())
+            tasks.start_soon(session.submit, REQUEST, Notifier())
     assert anyio.current_time() == pytest.approx(6 * 60)
 
 
@@ -149,10 +149,10 @@ async def test_submits_an_hour_are_bounded():
 async def test_cancelling_a_post_in_flight_keeps_its_id(how, caplog):
     caplog.set_level(logging.INFO, "kling_async")
     events = []
-    engine = engine_for(Service(latency=5.0))
+    session = session_for(Service(latency=5.0))
 
     async def call():
-        await engine.submit(REQUEST, Notifier(events.append))
+        await session.submit(REQUEST, Notifier(events.append))
 
     if how == "timeout":
         with pytest.raises(TimeoutError):

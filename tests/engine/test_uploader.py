@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from virtual_service import KEY, Service, always, engine_for, on, reply
+from virtual_service import KEY, Service, always, on, reply, session_for
 
 from kling_async import (
     APIConnectionError,
@@ -12,6 +12,7 @@ from kling_async import (
     VideoRequest,
 )
 from kling_async._engine.submit.uploader import Uploader, upload
+from kling_async.events import Notifier
 
 TICKET = reply(
     200, {"upload_url": "https://storage.example/put?sig=1", "public_url": "https://storage.example/a"}
@@ -32,7 +33,17 @@ def picture(tmp_path):
 
 
 def caller_of(service):
-    return engine_for(service, retry=RetryPolicy(max_retries=2, initial_delay=0.001)).caller
+    return session_for(service, retry=RetryPolicy(max_retries=2, initial_delay=0.001)).caller
+
+
+async def upload_to(service, picture):
+    caller = caller_of(service)
+    return await upload(caller, picture, caller.emitter(Notifier()))
+
+
+def uploader_for(service):
+    caller = caller_of(service)
+    return Uploader(caller, caller.emitter(Notifier()))
 
 
 def storing(*answers, ticket=TICKET):
@@ -41,7 +52,7 @@ def storing(*answers, ticket=TICKET):
 
 async def test_a_picture_is_put_with_the_type_its_address_is_signed_for_and_without_the_key(picture):
     service = storing()
-    assert await upload(caller_of(service), picture) == "https://storage.example/a"
+    assert await upload_to(service, picture) == "https://storage.example/a"
     asked, put = service.requests
     assert asked.body == b'{"file_type": "jpeg"}'
     assert (put.method, put.body, dict(put.headers)) == ("PUT", b"a picture", {"Content-Type": "image/jpeg"})
@@ -51,23 +62,23 @@ async def test_a_picture_is_put_with_the_type_its_address_is_signed_for_and_with
 @pytest.mark.parametrize("lost", [APIConnectionError("reset"), reply(503, b"busy")], ids=["reset", "503"])
 async def test_a_put_that_was_lost_is_sent_again(picture, lost):
     service = storing(lost, lost)
-    assert await upload(caller_of(service), picture) == "https://storage.example/a"
+    assert await upload_to(service, picture) == "https://storage.example/a"
     assert service.calls["put"] == 3
     with pytest.raises((APIConnectionError, InternalServerError)):
-        await upload(caller_of(storing(lost, lost, lost)), picture)
+        await upload_to(storing(lost, lost, lost), picture)
 
 
 async def test_an_address_that_is_not_https_is_not_used(picture):
     ticket = reply(200, {"upload_url": "http://other.example/put", "public_url": "https://storage.example/a"})
     service = storing(ticket=ticket)
     with pytest.raises(InvalidRequestError, match="only https"):
-        await upload(caller_of(service), picture)
+        await upload_to(service, picture)
     assert service.calls["put"] == 0
 
 
 async def test_each_picture_is_uploaded_once_for_all_requests_that_name_it(picture):
     service = storing()
-    uploader = Uploader(caller_of(service))
+    uploader = uploader_for(service)
     sent = []
 
     async def one(number):
@@ -82,7 +93,7 @@ async def test_each_picture_is_uploaded_once_for_all_requests_that_name_it(pictu
 
 async def test_a_request_whose_picture_is_at_an_address_already_is_left_alone():
     service = Service()
-    payload = await Uploader(caller_of(service)).payload(VideoRequest("x", image="https://example.com/a.png"))
+    payload = await uploader_for(service).payload(VideoRequest("x", image="https://example.com/a.png"))
     assert payload == {"prompt": "x", "image": "https://example.com/a.png"}
     assert service.calls == {}
 
@@ -90,6 +101,6 @@ async def test_a_request_whose_picture_is_at_an_address_already_is_left_alone():
 async def test_a_picture_that_extra_overrules_is_not_uploaded(picture):
     service = Service()
     request = VideoRequest("x", image=picture, extra={"image": "https://example.com/a.png"})
-    payload = await Uploader(caller_of(service)).payload(request)
+    payload = await uploader_for(service).payload(request)
     assert payload["image"] == "https://example.com/a.png"
     assert service.calls == {}

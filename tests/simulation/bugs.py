@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from kling_async import InternalServerError
-from kling_async._engine.batch.ledger import Ledger
-from kling_async._engine.batch.run_item import Course
+from kling_async._engine.batch import run_item
+from kling_async._engine.batch.resume import NextStep
 from kling_async._engine.submit import reconciler, submitter
+from kling_async._engine.submit.ledger import Ledger
 from kling_async._journal.journal import Journal
 from kling_async._policy.submission import SubmitFailure
 
@@ -64,17 +65,18 @@ def adopt_one_of_too_many(patch: pytest.MonkeyPatch) -> None:
 
 def keep_no_id(patch: pytest.MonkeyPatch) -> None:
     """The id of an accepted job is not written down."""
-    patch.setattr(Ledger, "adopt", lambda self, item, job: None)
+    patch.setattr(Ledger, "record_job", lambda self, item, job: None)
 
 
 def resubmit_after_a_crash(patch: pytest.MonkeyPatch) -> None:
     """An intent without an answer is sent again by the next run, instead of being looked for."""
-    goes_on = Course._goes_on
+    next_step = run_item.next_step
 
-    def careless(self: Course, item: Any, entry: Any) -> bool:
-        return entry.job is not None and goes_on(self, item, entry)
+    def careless(entry: Any, **settings: Any) -> NextStep:
+        step = next_step(entry, **settings)
+        return NextStep.SUBMIT if step is NextStep.RECONCILE else step
 
-    patch.setattr(Course, "_goes_on", careless)
+    patch.setattr(run_item, "next_step", careless)
 
 
 def _change_the_match(patch: pytest.MonkeyPatch, **changed: Any) -> None:

@@ -162,7 +162,7 @@ class Process:
         run = self.run
         has_price = self.inspector.ledger.has_price
         return open_batch(
-            self._engine,
+            self._session,
             self._source(),
             options={},
             settings=BatchSettings(
@@ -188,7 +188,7 @@ class Process:
             return slow()
         return iter(requests) if self.run.source == "iterator" else list(requests)
 
-    def _engine(self) -> LoopSession:
+    def _session(self) -> LoopSession:
         run = self.run
         limits = Limits(
             max_concurrent_submits=run.max_concurrent_submits, max_polls_per_second=run.max_polls_per_second
@@ -202,14 +202,14 @@ class Process:
         caller = ApiCaller(
             transport=self,
             clock=VirtualClock(),
-            dice=self.dice,
+            rng=self.dice,
             queue=f"https://service.example{QUEUE_PATH}",
             headers={},
             secret="",
             timeout=run.timeout,
             retry=RetryPolicy(),
         )
-        return LoopSession(caller=caller, limits=limits, learned=SharedState(limits, polling))
+        return LoopSession.open(caller, limits, SharedState(limits, polling))
 
     def _hear(self, event: Event) -> None:
         if self.is_dead:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from virtual_service import Service, Stream, VirtualLoop, engine_for, prompts, run
+from virtual_service import Service, Stream, VirtualLoop, prompts, run, session_for
 
 from kling_async import Job, KlingError, ModelInfo, PollingPolicy, RetryPolicy, VideoRequest
 from kling_async._transport.base import Reply
@@ -197,7 +197,7 @@ def outcome_of(service, call, **settings):
     """What a call of an engine gives on a virtual clock, or the error of ours that it ends with."""
 
     async def called():
-        return await call(engine_for(service, **settings))
+        return await call(session_for(service, **settings))
 
     with asyncio.Runner(loop_factory=VirtualLoop) as loop:
         try:

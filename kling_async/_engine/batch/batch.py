@@ -1,9 +1,9 @@
-"""Many jobs through a bounded window; results as they come."""
+"""Many items through the concurrency limit; results as they finish."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from os import PathLike
@@ -12,14 +12,15 @@ from typing import Any, get_args
 import anyio
 import anyio.to_thread
 import attrs
-from anyio.abc import TaskGroup
 
-from kling_async._engine.batch.batch_input import InputReader
-from kling_async._engine.batch.ledger import Ledger
+from kling_async._engine.batch.batch_input import InputItem, InputReader
 from kling_async._engine.batch.result_stream import ResultStream
-from kling_async._engine.batch.run_item import Course
+from kling_async._engine.batch.run_item import BatchParts, run_item
 from kling_async._engine.download.downloader import check_folder
 from kling_async._engine.session import LoopSession
+from kling_async._engine.submit.ledger import Ledger
+from kling_async._engine.submit.uploader import Uploader
+from kling_async._engine.tasks import run_until_cancelled
 from kling_async._journal.journal import Journal
 from kling_async._policy.budget import Budget, Prices
 from kling_async._policy.concurrency_limit import ConcurrencyLimit
@@ -30,110 +31,83 @@ from kling_async.types import OnAmbiguous, Requests
 
 _log = logging.getLogger("kling_async")
 
+_READ_IN_A_ROW = 32
+"""Items after which other tasks get a turn at the latest, for a list can be read without any wait."""
+
 
 @attrs.define(eq=False, kw_only=True)
 class Batch:
-    """One batch under way: takers pull items through the window, and each item takes its course."""
+    """A running batch: it reads items from the input, at most the concurrency limit in flight, and runs each to its result."""
 
-    source: InputReader
-    course: Course
+    reader: InputReader
+    parts: BatchParts
     results: ResultStream = attrs.field(init=False)
-    _alive: int = attrs.field(init=False, default=0)
-    """Items that hold a place of the window: from before their POST until the service has ended them."""
-    _open: int = attrs.field(init=False, default=0)
-    """Items without a result yet: the alive ones and those being saved."""
-    _takers: int = attrs.field(init=False, default=0)
-    _waiting: deque[anyio.Event] = attrs.field(init=False, factory=deque)
-    _failure: BaseException | None = attrs.field(init=False, default=None)
-    _tasks: TaskGroup = attrs.field(init=False)
-    _is_done: anyio.Event = attrs.field(init=False, factory=anyio.Event)
 
     def __attrs_post_init__(self) -> None:
-        self.results = ResultStream(self._make_room)
-        self.course.on_free = self._free
-        self.course.on_result = self._finish
-        self.course.alive = lambda: self._alive
+        # Twice the limit: a full limit is in flight while the caller has not taken as many results.
+        self.results = ResultStream(anyio.Semaphore(2 * self.parts.limit.limit, fast_acquire=True))
 
     async def run(self) -> None:
-        """Everything, until each item that was taken has its result."""
-        course = self.course
+        """Run every item of the input to its result."""
+        failure: Exception | None = None
         try:
-            async with anyio.create_task_group() as self._tasks:
-                course.tasks = self._tasks
-                self._tasks.start_soon(course.watcher.run)
-                self._tasks.start_soon(course.books.run)
-                self._takers = min(course.engine.submitter.limits.max_concurrent_submits, course.window.limit)
-                for _ in range(self._takers):
-                    self._tasks.start_soon(self._take)
-                await self._is_done.wait()
-                self._tasks.cancel_scope.cancel()
+            async with anyio.create_task_group() as background:
+                background.start_soon(self.parts.poller.run)
+                background.start_soon(self.parts.ledger.run)
+                failure = await run_until_cancelled(self._run_items())
+                background.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
-                await self._close()
-        self.results.complete(self._failure)
+                failure = await self._close() or failure
+        self.results.complete(failure)
 
-    async def _close(self) -> None:
-        """Let the input clean up, and put the last words of the journal on the disk."""
+    async def _run_items(self) -> Exception | None:
+        """Start a task for each item, and wait for all of them; the error that ended the input early, if there is one.
+
+        The tasks are asyncio's own: they take a third of the memory of anyio's, and there may be a hundred thousand.
+        """
+        async with asyncio.TaskGroup() as items:
+            try:
+                count = 0
+                while (item := await self._read_item()) is not None:
+                    items.create_task(self._run_item(item))
+                    count += 1
+                    if count % _READ_IN_A_ROW == 0:
+                        await asyncio.sleep(0)
+            except Exception as error:  # noqa: BLE001 - the caller's iterator may raise anything
+                return error
+        return None
+
+    async def _read_item(self) -> InputItem | None:
+        """The next item, which holds a slot of the concurrency limit; None at the end of the input."""
+        parts = self.parts
+        await self.results.read_ahead.acquire()
+        while not parts.limit.has_slot:
+            parts.slot_freed = anyio.Event()
+            await parts.slot_freed.wait()
+        parts.limit.in_flight += 1
+        item = None
         try:
-            await self.source.close()
+            item = await self.reader.next_item()
+        finally:
+            if item is None:
+                parts.free_slot()
+        return item
+
+    async def _run_item(self, item: InputItem) -> None:
+        self.results.put(await run_item(self.parts, item))
+
+    async def _close(self) -> Exception | None:
+        """Let the input clean up and write the rest of the journal; the first error of both."""
+        failure: Exception | None = None
+        try:
+            await self.reader.close()
         except Exception as error:  # noqa: BLE001 - the caller's own cleanup may raise anything
-            self._failure = self._failure or error
-        if (lost := await self.course.books.close()) is not None:
+            failure = error
+        if (lost := await self.parts.ledger.close()) is not None:
             _log.error("%s", lost)
-            self._failure = self._failure or lost
-
-    async def _take(self) -> None:
-        """Pull items through the window until there are none."""
-        with anyio.CancelScope() as scope:
-            while await self._enter():
-                try:
-                    taken = await self.source.take()
-                except Exception as error:  # noqa: BLE001 - the caller's iterator may raise anything
-                    self._failure = self._failure or error
-                    taken = None
-                if taken is None:
-                    self._alive -= 1
-                    break
-                self._open += 1
-                await self.course.begin(taken, scope)
-        self._takers -= 1
-        self._make_room()
-        self._check_done()
-
-    async def _enter(self) -> bool:
-        """Wait for a place in the window, and for the consumer to keep up; False when there is nothing more to take."""
-        window = self.course.window
-        while not self.source.is_over:
-            held = self._open + self.results.waiting
-            if self._alive < window.room and held < 2 * window.limit:
-                self._alive += 1
-                return True
-            turn = anyio.Event()
-            self._waiting.append(turn)
-            await turn.wait()
-        return False
-
-    def _make_room(self) -> None:
-        """Let one waiting taker look again, or all of them when the input is over."""
-        while self._waiting:
-            self._waiting.popleft().set()
-            if not self.source.is_over:
-                return
-
-    def _free(self) -> None:
-        """An item gives its place in the window back."""
-        self._alive -= 1
-        self._make_room()
-
-    def _finish(self, result: Result) -> None:
-        self._open -= 1
-        self.results.put(result)
-        self._make_room()
-        self._check_done()
-
-    def _check_done(self) -> None:
-        if self._takers == 0 and self._open == 0:
-            self._is_done.set()
+            failure = failure or lost
+        return failure
 
 
 @attrs.frozen(kw_only=True)
@@ -165,7 +139,7 @@ class BatchSettings:
 
 
 def open_batch(
-    engine: Callable[[], LoopSession],
+    session: Callable[[], LoopSession],
     requests: Requests,
     *,
     options: Mapping[str, Any],
@@ -175,7 +149,7 @@ def open_batch(
     """A batch that runs for as long as its block lasts; what can be checked before is checked at once.
 
     Args:
-        engine: Gives the engine of the event loop in which the block is entered.
+        session: Gives the session of the event loop in which the block is entered.
         requests: See `InputReader`.
         options: Fill what the requests leave open.
         settings: How it is run.
@@ -187,34 +161,36 @@ def open_batch(
     """
     budget = Budget(settings.prices, settings.max_cost_usd)
     check = budget.price if budget.cap is not None else None
-    source = InputReader(requests, options, settings.skip_invalid, check=check)
+    reader = InputReader(requests, options, settings.skip_invalid, check=check)
 
     @asynccontextmanager
-    async def opened() -> AsyncIterator[AsyncIterator[Result]]:
+    async def run() -> AsyncIterator[AsyncIterator[Result]]:
         # The journal may lie in the folder.
         folder = await check_folder(settings.output) if settings.output is not None else None
-        async with opened_journal(settings.journal) as journal:
-            here = engine()
+        async with use_journal(settings.journal) as journal:
+            here = session()
             if journal is not None:
                 budget.spent = journal.spent_usd()
-            books = Ledger(clock=here.caller.clock, notify=notify, budget=budget, journal=journal)
-            course = Course(
-                engine=here,
-                books=books,
-                window=ConcurrencyLimit(settings.max_concurrency),
-                notify=notify,
+            emit = here.caller.emitter(notify)
+            parts = BatchParts(
+                session=here,
+                ledger=Ledger(emit=emit, budget=budget, journal=journal),
+                limit=ConcurrencyLimit(settings.max_concurrency),
+                poller=here.poller(notify),
+                uploader=Uploader(here.caller, emit),
+                emit=emit,
                 folder=folder,
                 on_ambiguous=settings.on_ambiguous,
                 retry_failed=settings.retry_failed,
             )
-            async with running(Batch(source=source, course=course)) as results:
+            async with run_batch(Batch(reader=reader, parts=parts)) as results:
                 yield results
 
-    return opened()
+    return run()
 
 
 @asynccontextmanager
-async def opened_journal(journal: str | PathLike[str] | Journal | None) -> AsyncIterator[Journal | None]:
+async def use_journal(journal: str | PathLike[str] | Journal | None) -> AsyncIterator[Journal | None]:
     """The journal of a batch: opened and closed here where only its path is given.
 
     Raises:
@@ -243,7 +219,7 @@ def _close(journal: Journal) -> None:
 
 
 @asynccontextmanager
-async def running(batch: Batch) -> AsyncIterator[ResultStream]:
+async def run_batch(batch: Batch) -> AsyncIterator[ResultStream]:
     """Run a batch for as long as the block lasts; leaving early stops submitting and leaves the jobs alone.
 
     What the block raises comes out as it is, not wrapped into a group.

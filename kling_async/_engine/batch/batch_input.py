@@ -16,10 +16,10 @@ from collections.abc import (
 )
 from typing import Any
 
-import anyio
 import attrs
 
 from kling_async._journal.entry import Entry
+from kling_async.catalog import is_local_picture
 from kling_async.errors import ConfigurationError, InvalidRequestError
 from kling_async.requests import RequestLike, VideoRequest, request_from
 from kling_async.types import Requests
@@ -40,7 +40,7 @@ class InputItem:
 
 
 class InputReader:
-    """Hands out one item after the other, to several takers if need be.
+    """Gives one item after the other.
 
     A collection is checked whole before its first item is handed out.
 
@@ -78,17 +78,16 @@ class InputReader:
         self._skip_invalid = skip_invalid
         self._check = check
         self._index = 0
-        self._turn = anyio.Lock(fast_acquire=True)
         self._slow: AsyncIterator[RequestLike | Entry] | None = None
         self._quick: Iterator[RequestLike | Entry | InputItem] = iter(())
         if isinstance(requests, AsyncIterable):
             self._slow = aiter(requests)
         elif isinstance(requests, Collection) and not skip_invalid:
-            self._quick = iter(self._checked(requests))
+            self._quick = iter(self._check_all(requests))
         else:
             self._quick = iter(requests)
 
-    async def take(self) -> InputItem | None:
+    async def next_item(self) -> InputItem | None:
         """The next item, or None when there is none.
 
         Raises:
@@ -98,7 +97,7 @@ class InputReader:
         if self.is_over:
             return None
         try:
-            item = next(self._quick) if self._slow is None else await self._pull(self._slow)
+            item = next(self._quick) if self._slow is None else await anext(self._slow)
         except (StopIteration, StopAsyncIteration):
             self.is_over = True
             return None
@@ -109,7 +108,7 @@ class InputReader:
             return item
         index, self._index = self._index, self._index + 1
         try:
-            return self._taken(index, item)
+            return self._input_item(index, item)
         except ConfigurationError:
             self.is_over = True
             raise
@@ -119,13 +118,6 @@ class InputReader:
             self.is_over = True
             raise InvalidRequestError(f"Item {index}: {error.message}") from error
 
-    async def _pull(self, iterator: AsyncIterator[RequestLike | Entry]) -> RequestLike | Entry:
-        """The next item of an asynchronous iterator, which serves one taker at a time."""
-        async with self._turn:
-            if self.is_over:
-                raise StopAsyncIteration
-            return await anext(iterator)
-
     async def close(self) -> None:
         """Hand out nothing more, and let a generator run its cleanup."""
         self.is_over = True
@@ -134,7 +126,7 @@ class InputReader:
         if isinstance(self._quick, Generator):
             self._quick.close()
 
-    def _taken(self, index: int, item: RequestLike | Entry) -> InputItem:
+    def _input_item(self, index: int, item: RequestLike | Entry) -> InputItem:
         if not isinstance(item, Entry):
             return InputItem(index, self._request(item))
         # It is what it was: no option fills it, and a picture that was uploaded long ago may be gone from here.
@@ -146,18 +138,18 @@ class InputReader:
     def _request(self, item: RequestLike) -> VideoRequest:
         request = request_from(item, self._options)
         for picture in (request.image, request.image_tail):
-            if picture is not None and is_local(picture) and not os.path.isfile(picture):  # noqa: PTH113 - never raises
+            if picture is not None and is_local_picture(picture) and not os.path.isfile(picture):  # noqa: PTH113 - never raises
                 raise InvalidRequestError(f"There is no file {os.fspath(picture)!r} to upload.")
         if self._check is not None:
             self._check(request)
         return request
 
-    def _checked(self, items: Collection[RequestLike | Entry]) -> list[InputItem]:
+    def _check_all(self, items: Collection[RequestLike | Entry]) -> list[InputItem]:
         checked = []
         broken = []
         for index, item in enumerate(items):
             try:
-                checked.append(self._taken(index, item))
+                checked.append(self._input_item(index, item))
             except InvalidRequestError as error:
                 broken.append(f"item {index}: {error.message}")
         if broken:
@@ -167,10 +159,3 @@ class InputReader:
                 f"(skip_invalid=True leaves them out): {' '.join(broken[:_MOST_SHOWN])}{more}"
             )
         return checked
-
-
-def is_local(picture: object) -> bool:
-    """Whether a picture is a path on this machine, to be uploaded before the service can read it."""
-    if isinstance(picture, os.PathLike):
-        return True
-    return isinstance(picture, str) and "://" not in picture and picture[:5].lower() != "data:"

@@ -1,9 +1,9 @@
-"""Finished results on their way to whoever asked for them."""
+"""The results of a batch on their way to the caller, who takes them one by one."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import anyio
 import attrs
@@ -13,27 +13,22 @@ from kling_async.results import Result
 
 @attrs.define(eq=False)
 class ResultStream(AsyncIterator[Result]):
-    """The results of a batch as they finish; ends after the last, or with the error that ended the input."""
+    """The results of a batch as they finish; it ends after the last one, or raises the error that ended the input."""
 
-    on_taken: Callable[[], None]
-    """Told of each result that leaves, which makes room for another job."""
+    read_ahead: anyio.Semaphore
+    """One permit for each item that is read and whose result the caller has not taken; each result taken frees one."""
     _ready: deque[Result] = attrs.field(init=False, factory=deque)
     _changed: anyio.Event = attrs.field(init=False, factory=anyio.Event)
     _is_complete: bool = attrs.field(init=False, default=False)
     _error: BaseException | None = attrs.field(init=False, default=None)
 
-    @property
-    def waiting(self) -> int:
-        """How many results nobody has taken yet."""
-        return len(self._ready)
-
     def put(self, result: Result) -> None:
-        """Hand over one result."""
+        """Add one result."""
         self._ready.append(result)
         self._changed.set()
 
     def complete(self, error: BaseException | None = None) -> None:
-        """Nothing more will come; whoever takes the last result next meets the error, if there is one."""
+        """End the stream: after the last result the caller meets the error, if there is one."""
         self._is_complete = True
         self._error = error
         self._changed.set()
@@ -51,6 +46,5 @@ class ResultStream(AsyncIterator[Result]):
             if self._changed.is_set():
                 self._changed = anyio.Event()
             await self._changed.wait()
-        result = self._ready.popleft()
-        self.on_taken()
-        return result
+        self.read_ahead.release()
+        return self._ready.popleft()

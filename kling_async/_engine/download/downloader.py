@@ -16,12 +16,12 @@ import attrs
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.download.fetch import fetch
 from kling_async._engine.download.partial_file import AdaptiveWriter, PartialFile, opened, sha256_of
+from kling_async._engine.emitter import Emitter
 from kling_async._policy.file_names import file_name
-from kling_async._policy.retry import next_delay
 from kling_async._wire.codec import structure_job
 from kling_async._wire.endpoints import STATUS
 from kling_async.errors import APIStatusError, ConfigurationError, DownloadError, KlingError
-from kling_async.events import Downloading, Notifier, Retrying
+from kling_async.events import Downloading
 from kling_async.jobs import Job
 
 _GONE = frozenset({403, 404, 410})
@@ -71,7 +71,7 @@ class Downloader:
         self._threads = anyio.CapacityLimiter(math.inf)
 
     async def download(
-        self, job: Job, path: Path, *, notify: Notifier, index: int | None = None, digest: bool = False
+        self, job: Job, path: Path, *, emit: Emitter, index: int | None = None, digest: bool = False
     ) -> Saved:
         """The job's video, now whole at `path`.
 
@@ -81,7 +81,7 @@ class Downloader:
         Args:
             job: With the address of its video.
             path: A file.
-            notify: Hears of each retry, and how much has come.
+            emit: Tells of each retry, and how much has come.
             index: The place of the job in a batch.
             digest: Whether to tell the SHA-256, which costs about a millisecond a MiB, in a thread.
 
@@ -95,7 +95,7 @@ class Downloader:
                 job=job,
             )
         try:
-            return await self._saved(job, job.video_url, path, notify, index=index, digest=digest)
+            return await self._saved(job, job.video_url, path, emit, index=index, digest=digest)
         except (KlingError, OSError) as error:
             raise DownloadError(
                 f"The video of job {job.request_id} was not saved to {os.fspath(path)!r}: {_reason(error)}. "
@@ -106,16 +106,16 @@ class Downloader:
             ) from error
 
     async def _saved(
-        self, job: Job, url: str, path: Path, notify: Notifier, *, index: int | None, digest: bool
+        self, job: Job, url: str, path: Path, emit: Emitter, *, index: int | None, digest: bool
     ) -> Saved:
         """Fetch in one of the places for that, then flush in one of those for that."""
         place = self._fetches
         await place.acquire()
         try:
             async with opened(path, request_id=job.request_id, disk=self._disk) as part:
-                if notify:
-                    part.on_growth = self._teller(part, notify, index)
-                await self._fetch_from_anywhere(job, url, part, notify)
+                if emit:
+                    part.on_growth = self._teller(part, emit, index)
+                await self._fetch_from_anywhere(job, url, part, emit)
                 await self._flushes.acquire()
                 place.release()
                 place = self._flushes
@@ -125,62 +125,52 @@ class Downloader:
         finally:
             place.release()
 
-    def _teller(self, part: PartialFile, notify: Notifier, index: int | None) -> Callable[[], None]:
+    def _teller(self, part: PartialFile, emit: Emitter, index: int | None) -> Callable[[], None]:
         """Tells how much of a part there is: at once, and whenever it is called."""
         clock = self.caller.clock
 
         def tell() -> None:
             part.tells_at = clock.now() + _BETWEEN_TELLS
             total = part.version.size_bytes if part.version is not None else None
-            notify(
-                Downloading(
-                    at=clock.wall(),
-                    index=index,
-                    request_id=part.request_id,
-                    size_bytes=part.size,
-                    total_bytes=total,
-                )
+            emit(
+                Downloading,
+                index=index,
+                request_id=part.request_id,
+                size_bytes=part.size,
+                total_bytes=total,
             )
 
         tell()
         return tell
 
-    async def _fetch_from_anywhere(self, job: Job, url: str, part: PartialFile, notify: Notifier) -> None:
+    async def _fetch_from_anywhere(self, job: Job, url: str, part: PartialFile, emit: Emitter) -> None:
         """Fetch the video; where its address is no longer good, ask the service once for the present one."""
         try:
-            await self._fetch_until_whole(url, part, notify)
+            await self._fetch_until_whole(url, part, emit)
         except APIStatusError as error:
             fresh = await self._present_address(job) if error.status_code in _GONE else None
             if fresh is None or fresh == url:
                 raise
-            await self._fetch_until_whole(fresh, part, notify)
+            await self._fetch_until_whole(fresh, part, emit)
 
     async def _present_address(self, job: Job) -> str | None:
         """Where the service says now that the video is; None where it does not say."""
         with suppress(KlingError):  # that the video is not where it was is what the caller is told
-            return (await self.caller.once(STATUS, structure_job, id=job.request_id)).video_url
+            return (await self.caller.send(STATUS, structure_job, id=job.request_id)).video_url
         return None
 
-    async def _fetch_until_whole(self, url: str, part: PartialFile, notify: Notifier) -> None:
-        """Fetch what is missing, as often as the policy says and as long as each try brings the part further."""
-        attempt, furthest = 0, part.size
+    async def _fetch_until_whole(self, url: str, part: PartialFile, emit: Emitter) -> None:
+        """Fetch the missing bytes; a try that brings the file further grants all retries anew."""
+        retries, furthest = self.caller.retries("download", emit), part.size
         while True:
             try:
                 await fetch(self.caller, url, part)
             except KlingError as error:
                 if part.size > furthest:
-                    attempt, furthest = 0, part.size
-                chance = self.caller.dice.random()
-                delay = next_delay(self.caller.retry, attempt=attempt, error=error, chance=chance)
-                if delay is None:
-                    raise
-                attempt += 1
-                if notify:
-                    at = self.caller.clock.wall()
-                    notify(Retrying(at=at, call="download", attempt=attempt, delay=delay, error=error))
+                    retries.attempt, furthest = 0, part.size
+                await retries.wait_or_raise(error)
             else:
                 return
-            await self.caller.clock.sleep(delay)
 
 
 def _reason(error: KlingError | OSError) -> str:

@@ -19,7 +19,6 @@ from kling_async._policy.http_ranges import (
 )
 from kling_async._policy.safe_urls import LARGEST_VIDEO_BYTES, is_message, refusal
 from kling_async._transport.base import Request, StreamedReply
-from kling_async._wire.replies import error_for
 from kling_async.errors import APIConnectionError, DownloadError, KlingError
 
 _HEADERS: Mapping[str, str] = {"Accept": "*/*", "Accept-Encoding": "identity"}
@@ -127,5 +126,4 @@ async def _error(caller: ApiCaller, reply: StreamedReply) -> KlingError:
         return len(body) <= _LARGEST_REFUSAL_BYTES
 
     await reply.pipe_to(take)
-    now = caller.clock.wall()
-    return error_for(reply.status, reply.headers, bytes(body), call="download", secret=caller.secret, now=now)
+    return caller.error_for(reply.status, reply.headers, bytes(body), call="download")

@@ -163,7 +163,7 @@ class ListScanner:
             if watched.model == model.name and watched.shown_in == model.listing.number
         ]
         if shown:
-            self.watch.ask_now(self.caller.dice.choice(shown))
+            self.watch.ask_now(self.caller.rng.choice(shown))
 
     async def _sweep(self, model: _Model) -> None:
         listing = model.listing
@@ -189,7 +189,8 @@ class ListScanner:
         await self.watch.turn()
         began = self.caller.clock.now()
         query = {"model_id": model.name, "limit": listing.limit, "offset": sweep.offset}
-        reply, page = await self.caller.measured(LIST, structure_rows, query=query)
+        reply = await self.caller.fetch(LIST, query=query)
+        page = self.caller.read(reply, LIST, structure_rows)
         cost = page_cost(
             rows=len(page.rows),
             size_bytes=len(reply.body),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections import Counter, deque
@@ -10,9 +11,10 @@ import anyio
 from anyio.abc import TaskGroup
 
 from kling_async._engine.api import ApiCaller
+from kling_async._engine.emitter import Emitter
 from kling_async._engine.poll.due_queue import DueQueue
 from kling_async._engine.poll.list_scan import ListScanner
-from kling_async._engine.poll.tracked_job import OnEnd, TrackedJob
+from kling_async._engine.poll.tracked_job import TrackedJob
 from kling_async._policy.rate_limit import TokenBucket
 from kling_async._policy.retry import backoff
 from kling_async._policy.schedule import PollSchedule
@@ -28,7 +30,7 @@ from kling_async.errors import (
     PermissionDeniedError,
     WaitTimeoutError,
 )
-from kling_async.events import Notifier, PollFailed, StatusChanged
+from kling_async.events import PollFailed, StatusChanged
 from kling_async.jobs import Job, JobStatus
 
 _log = logging.getLogger("kling_async")
@@ -56,7 +58,7 @@ class JobPoller:
         caller: Sends the calls.
         schedule: Shared by all watchers of a client, as is what it learns.
         rate: Shared likewise.
-        notify: Hears of every change.
+        emit: Tells of every change.
         peers: All that run in this event loop, so that what one learns serves the others at once.
     """
 
@@ -65,13 +67,13 @@ class JobPoller:
         caller: ApiCaller,
         schedule: PollSchedule,
         rate: TokenBucket,
-        notify: Notifier,
+        emit: Emitter,
         *,
         peers: set[JobPoller],
     ) -> None:
         self.caller = caller
         self.schedule = schedule
-        self.notify = notify
+        self.emit = emit
         self.watching: dict[str, TrackedJob] = {}
         self.alive: Counter[str | None] = Counter()
         self._rate = rate
@@ -94,26 +96,25 @@ class JobPoller:
         fixed = schedule.policy.poll_interval
         self._slack = _SLACK if fixed is None else min(_SLACK, fixed / 10)
 
-    def add(
-        self, job: Job, on_end: OnEnd, *, kind: JobKind, index: int | None = None, age: float = 0.0
-    ) -> None:
-        """Watch a job from now on; `on_end` is called exactly once, unless the watcher is cancelled.
+    def wait(
+        self, job: Job, *, kind: JobKind, index: int | None = None, age: float = 0.0
+    ) -> asyncio.Future[Job]:
+        """Poll a job from now on: a future of its final record, or of the error that ends the wait.
 
         Args:
             job: Its last known record.
-            on_end: Told how the wait ended.
             kind: What it is.
             index: Its place in a batch.
             age: Seconds since that record.
         """
         now = self.caller.clock.now()
         track = self.schedule.begin(
-            kind, now=now - age, chance=self.caller.dice.random(), running=job.status is JobStatus.PROCESSING
+            kind, now=now - age, chance=self.caller.rng.random(), running=job.status is JobStatus.PROCESSING
         )
         watched = TrackedJob(
             request_id=job.request_id,
             model=kind.model,
-            on_end=on_end,
+            final=asyncio.get_running_loop().create_future(),
             index=index,
             track=track,
             since=now,
@@ -130,6 +131,7 @@ class JobPoller:
             self.learn(watched, job)
         else:
             self._plan(watched, self.schedule.due(track, now=now))
+        return watched.final
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -219,7 +221,7 @@ class JobPoller:
         try:
             began = self.caller.clock.now()
             left = watched.ends_at - began
-            job = await self.caller.once(STATUS, structure_job, id=watched.request_id, within=left)
+            job = await self.caller.send(STATUS, structure_job, id=watched.request_id, within=left)
         except KlingError as error:
             self._fault(watched, error)
         else:
@@ -256,7 +258,7 @@ class JobPoller:
 
     def seen(self, watched: TrackedJob, now: float) -> None:
         """The job was shown in the status that it had: plan the next question."""
-        chance = self.caller.dice.random()
+        chance = self.caller.rng.random()
         running = watched.status is JobStatus.PROCESSING
         self.schedule.seen(watched.track, now=now, chance=chance, running=running)
         self._plan(watched, self.schedule.due(watched.track, now=now))
@@ -266,16 +268,13 @@ class JobPoller:
         if status is JobStatus.UNKNOWN and (word := str(job.raw.get("status"))[:50]) not in self._odd_words:
             self._odd_words.add(word)
             _log.warning("the service has a status that is not known here, %r; its jobs are waited for", word)
-        if self.notify:
-            self.notify(
-                StatusChanged(
-                    at=self.caller.clock.wall(),
-                    index=watched.index,
-                    request_id=watched.request_id,
-                    status=status,
-                    previous=watched.status,
-                )
-            )
+        self.emit(
+            StatusChanged,
+            index=watched.index,
+            request_id=watched.request_id,
+            status=status,
+            previous=watched.status,
+        )
         watched.status = status
         watched.ends_at = min(watched.since + self._patience, now + self._stall)
 
@@ -289,15 +288,9 @@ class JobPoller:
             self.schedule.gave_up(watched.track)
             self._end(watched, error)
             return
-        delay = backoff(self.caller.retry, attempt=watched.faults - 1, chance=self.caller.dice.random())
+        delay = backoff(self.caller.retry, attempt=watched.faults - 1, jitter=self.caller.rng.random())
         delay = max(delay, error.retry_after or 0.0)
-        if self.notify:
-            at = self.caller.clock.wall()
-            self.notify(
-                PollFailed(
-                    at=at, index=watched.index, request_id=watched.request_id, delay=delay, error=error
-                )
-            )
+        self.emit(PollFailed, index=watched.index, request_id=watched.request_id, delay=delay, error=error)
         self._plan(watched, self.caller.clock.now() + delay)
 
     def _plan(self, watched: TrackedJob, due: float) -> None:
@@ -325,7 +318,15 @@ class JobPoller:
         watched.is_over = True
         self.alive[watched.model] -= 1
         self.watching.pop(watched.request_id, None)
-        watched.on_end(watched, outcome)
+        if watched.final.done():
+            return  # its caller was cancelled
+        if isinstance(outcome, Job):
+            watched.final.set_result(outcome)
+            return
+        if outcome.job is None:
+            outcome.job = watched.job
+        watched.final.set_exception(outcome)
+        watched.final.exception()  # counts as retrieved: a caller that is cancelled at this moment never does it
 
     def _time_out_the_late(self) -> None:
         now = self.caller.clock.now()

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import attrs
 
 from kling_async._policy.schedule import Track
 from kling_async.errors import KlingError
 from kling_async.jobs import Job, JobStatus
-
-OnEnd: TypeAlias = Callable[["TrackedJob", Job | KlingError], None]
-"""Told how a wait ended: the final record, or the error that ended it."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -22,7 +19,8 @@ class TrackedJob:
 
     request_id: str
     model: str | None
-    on_end: OnEnd
+    final: asyncio.Future[Job]
+    """Set to the final record, or to the error that ends the wait."""
     index: int | None
     track: Track
     since: float

@@ -1,9 +1,10 @@
-"""Lost replies of paid POSTs, settled by the service's own list: found and adopted, or left ambiguous, never guessed."""
+"""Lost submits: the service's own list shows their jobs, or they stay ambiguous; no job is guessed."""
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from types import TracebackType
 from typing import Any
 
 import anyio
@@ -11,6 +12,8 @@ import attrs
 
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.submit.list_jobs import read_since
+from kling_async._journal.entry import Entry
+from kling_async._journal.journal import Journal
 from kling_async._policy.matching import (
     CLOCK_SKEW,
     LostSubmit,
@@ -20,208 +23,281 @@ from kling_async._policy.matching import (
     match_jobs,
     since_first,
 )
+from kling_async._policy.rate_limit import TokenBucket
 from kling_async._policy.recent_job_ids import RecentJobIds
 from kling_async._policy.retry import backoff, is_transient
 from kling_async.errors import AmbiguousSubmitError, KlingError
 from kling_async.jobs import Job
 
-_MOST_NOT_FOUND = 1000
-"""Lost replies of callers without a journal that are remembered, so that no later one takes their jobs."""
-_MOST_SHOWN = 10_000
-"""Rows of a model's list that are remembered while nothing is sought."""
+_MAX_UNRESOLVED = 1000
+"""Lost submits of callers without a journal that are remembered, so that no later one takes their jobs."""
+_MAX_ROWS = 10_000
+"""Rows of a model's list that are remembered while nothing is reconciled."""
 
 
 @attrs.define(eq=False, kw_only=True)
-class Case:
-    """One lost reply under inquiry."""
+class Reconciliation:
+    """The search for the job of one lost submit; open from the loss until `Reconciler.reconcile` returns."""
 
     model: str
     lost: LostSubmit
     sent_at: float
     """Unix seconds before the POST."""
     error: KlingError
-    """What the POST ended with."""
-    unsought: Callable[[str], Iterable[LostSubmit]] | None = None
-    """Given a model, its lost replies in the caller's journal for which nobody looks now; None without a journal."""
-    has_job: Callable[[str], bool] = lambda _: False
-    """Whether the caller's journal knows a job."""
+    """The error that the POST ended with."""
+    journal: Journal | None
+    """The journal that knows the submit."""
+    number: int | None
+    """The number of its journal entry."""
     job: Job | None = None
-    """What was found."""
-    looked_at: float = float("-inf")
-    """When the last lookup began that it was part of, by the engine's clock."""
+    """The job, once it is found."""
+    scanned_at: float = float("-inf")
+    """When the last scan that served it began, by the engine's clock."""
     is_found: anyio.Event = attrs.field(factory=anyio.Event)
 
 
 @attrs.define(eq=False)
-class Reconciler:
-    """Looks for the jobs of lost replies, for all batches of the client at once, so that none adopts another's.
+class PostInFlight:
+    """A POST from just before it leaves until its answer: a context manager that ends its registration."""
 
-    While a reply is looked for, no request is sent that might be taken for it: what the list then shows can be
-    told apart by number.
+    reconciler: Reconciler
+    model: str
+    payload: Mapping[str, Any]
+    sent_at: float
+    """Unix seconds."""
+    reconciliation: Reconciliation | None = None
+
+    def lose_answer(
+        self, error: KlingError, *, journal: Journal | None, number: int | None
+    ) -> Reconciliation:
+        """Open the reconciliation of this POST: from now on no look-alike leaves."""
+        clock = self.reconciler.caller.clock
+        self.reconciliation = Reconciliation(
+            model=self.model,
+            lost=LostSubmit(
+                payload=self.payload, since=self.sent_at - CLOCK_SKEW, until=clock.wall() + CLOCK_SKEW
+            ),
+            sent_at=self.sent_at,
+            error=error,
+            journal=journal,
+            number=number,
+        )
+        self.reconciler.open(self.reconciliation)
+        return self.reconciliation
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.reconciler.end_post(self)
+        if exc is not None and self.reconciliation is not None:
+            self.reconciler.close(self.reconciliation)  # the caller was cancelled and cannot reconcile it
+
+
+@attrs.define(eq=False)
+class Reconciler:
+    """Finds the jobs of lost submits, for all batches of the client together, so that none takes another's job.
+
+    While a submit is reconciled, no request is sent whose job could match it: jobs in the list are then told apart
+    by their number.
     """
 
     caller: ApiCaller
-    take_turn: Callable[[float], float]
-    """Given the time, the seconds until the client's rate of polls allows a call."""
+    polls: TokenBucket
+    """The client's rate of status and list calls."""
     wait_timeout: float | None
-    """Seconds after which an outage ends the looking."""
-    claims: RecentJobIds = attrs.field(init=False)
-    _cases: list[Case] = attrs.field(init=False, factory=list)
-    _not_found: deque[tuple[str, LostSubmit]] = attrs.field(
-        init=False, factory=lambda: deque(maxlen=_MOST_NOT_FOUND)
+    """Seconds after which an outage of the list ends a reconciliation."""
+    _job_ids: RecentJobIds = attrs.field(init=False)
+    """The jobs that have an owner."""
+    _open: list[Reconciliation] = attrs.field(init=False, factory=list)
+    _unresolved: deque[tuple[str, LostSubmit]] = attrs.field(
+        init=False, factory=lambda: deque(maxlen=_MAX_UNRESOLVED)
     )
-    """By model, what no journal remembers."""
-    _shown: defaultdict[str, dict[str, Job]] = attrs.field(init=False, factory=lambda: defaultdict(dict))
-    """By model, what its list has shown in any inquiry, and be it cut off: a list that changes may skip a row in the next."""
-    _in_flight: dict[int, tuple[str, Mapping[str, Any]]] = attrs.field(init=False, factory=dict)
-    """By the identity of the payload."""
-    _looking: anyio.Lock = attrs.field(init=False, factory=anyio.Lock)
+    """By model, the lost submits that no journal remembers."""
+    _rows: defaultdict[str, dict[str, Job]] = attrs.field(init=False, factory=lambda: defaultdict(dict))
+    """By model, the rows of all scans, broken-off ones included: a list that changes may skip a row in the next scan."""
+    _posts: set[PostInFlight] = attrs.field(init=False, factory=set)
+    _scanning: anyio.Lock = attrs.field(init=False, factory=anyio.Lock)
     _changed: anyio.Event = attrs.field(init=False, factory=anyio.Event)
 
     def __attrs_post_init__(self) -> None:
-        self.claims = RecentJobIds(self.caller.timeout + 2 * CLOCK_SKEW)
+        self._job_ids = RecentJobIds(self.caller.timeout + 2 * CLOCK_SKEW)
 
     def claim(self, request_id: str) -> bool:
-        """A job has its owner from now on; False if it had one."""
-        return self.claims.add(request_id, now=self.caller.clock.now(), keep=bool(self._cases))
+        """Give a job its owner; False if it has one."""
+        return self._job_ids.add(request_id, now=self.caller.clock.now(), keep=bool(self._open))
 
-    def departs(self, model: str, payload: Mapping[str, Any]) -> None:
-        """A POST is about to leave."""
-        self._in_flight[id(payload)] = model, payload
+    def start_post(self, model: str, payload: Mapping[str, Any]) -> PostInFlight | None:
+        """Register a POST that is about to leave; None if its job could match a submit that is reconciled now."""
+        if self._is_blocked(model, payload):
+            return None
+        post = PostInFlight(self, model, payload, sent_at=self.caller.clock.wall())
+        self._posts.add(post)
+        return post
 
-    def arrives(self, payload: Mapping[str, Any]) -> None:
-        """A POST has ended, however."""
-        del self._in_flight[id(payload)]
-        if self._cases:
-            self._tell()
+    def end_post(self, post: PostInFlight) -> None:
+        """A registered POST has ended, however."""
+        self._posts.remove(post)
+        if self._open:
+            self._signal()
 
-    def is_held(self, model: str, payload: Mapping[str, Any]) -> bool:
-        """Whether a request must not be sent now, because its job might be taken for one under inquiry."""
-        return bool(self._cases) and any(
-            case.model == model and could_match(payload, case.lost.payload) for case in self._cases
+    def _is_blocked(self, model: str, payload: Mapping[str, Any]) -> bool:
+        return bool(self._open) and any(
+            one.model == model and could_match(payload, one.lost.payload) for one in self._open
         )
 
-    async def freed(self, model: str, payload: Mapping[str, Any]) -> None:
-        """Wait until such a request may be sent."""
-        while self.is_held(model, payload):
+    async def wait_unblocked(self, model: str, payload: Mapping[str, Any]) -> None:
+        """Wait while the job of such a request could match a submit that is reconciled now."""
+        while self._is_blocked(model, payload):
             await self._changed.wait()
 
-    def open(self, case: Case) -> None:
-        """Begin an inquiry; `settle` goes through with it."""
-        self._cases.append(case)
+    def open(self, reconciliation: Reconciliation) -> None:
+        """Begin a reconciliation; `reconcile` goes through with it, or `close` ends it."""
+        self._open.append(reconciliation)
 
-    async def settle(self, case: Case) -> Job:
-        """The job of a lost reply.
+    def open_for_entry(self, entry: Entry, journal: Journal) -> Reconciliation:
+        """Begin the reconciliation for a POST that an earlier process sent and never got an answer to."""
+        lost = self._lost_submit(entry)
+        reconciliation = Reconciliation(
+            model=entry.model,
+            lost=lost,
+            sent_at=lost.since + CLOCK_SKEW,
+            error=KlingError(entry.error or "the process ended before the answer came"),
+            journal=journal,
+            number=entry.number,
+        )
+        self.open(reconciliation)
+        return reconciliation
 
-        Cancelling it leaves the case as it is: unknown.
+    def _lost_submit(self, entry: Entry) -> LostSubmit:
+        sent_at = entry.sent_at if entry.sent_at is not None else self.caller.clock.wall()
+        until = sent_at + self.caller.timeout + CLOCK_SKEW
+        return LostSubmit(payload=entry.payload, since=sent_at - CLOCK_SKEW, until=until)
+
+    async def reconcile(self, reconciliation: Reconciliation) -> Job:
+        """The job of a lost submit.
+
+        Cancelling it leaves the submit ambiguous, as it was.
 
         Raises:
-            AmbiguousSubmitError: The list does not show it, or shows more than one that it may be.
+            AmbiguousSubmitError: The list does not show the job, or shows more than one that could match.
         """
         try:
-            reason = await self._look_for(case)
+            reason = await self._search(reconciliation)
         finally:
-            self.give_up(case)
-        if case.job is not None:
-            return case.job
-        raise _ambiguous(case, reason)
+            self.close(reconciliation)
+        if reconciliation.job is not None:
+            return reconciliation.job
+        raise _ambiguous(reconciliation, reason)
 
-    def give_up(self, case: Case) -> None:
-        """End an inquiry, whether or not it found anything."""
-        self._cases.remove(case)
-        if case.job is None and case.unsought is None:
-            self._not_found.append((case.model, case.lost))
-        if not self._cases:
-            for shown in self._shown.values():
-                for request_id in list(shown)[:-_MOST_SHOWN]:
-                    del shown[request_id]
-        self._tell()
+    def close(self, reconciliation: Reconciliation) -> None:
+        """End a reconciliation, whether or not it found a job: look-alikes may leave again."""
+        self._open.remove(reconciliation)
+        if reconciliation.job is None and reconciliation.journal is None:
+            self._unresolved.append((reconciliation.model, reconciliation.lost))
+        if not self._open:
+            for rows in self._rows.values():
+                for request_id in list(rows)[:-_MAX_ROWS]:
+                    del rows[request_id]
+        self._signal()
 
-    async def _look_for(self, case: Case) -> str:
-        """Look again and again until it is found; else why it was not."""
-        clock = self.caller.clock
+    async def _search(self, reconciliation: Reconciliation) -> str:
+        """Scan the list again and again until the job is found; else the reason why it is not."""
+        clock, retry = self.caller.clock, self.caller.retry
         failures, began = 0, clock.now()
-        delays = list(lookup_delays(clock.wall() - case.sent_at))
-        while delays and case.job is None:
+        delays = list(lookup_delays(clock.wall() - reconciliation.sent_at))
+        while delays and reconciliation.job is None:
             with anyio.move_on_after(delays[0]):
-                await case.is_found.wait()
-            while not self._is_quiet(case):
+                await reconciliation.is_found.wait()
+            while not self._is_quiet(reconciliation):
                 await self._changed.wait()
             try:
-                await self._look(case)
+                await self._scan(reconciliation)
             except KlingError as error:
                 waited = clock.now() - began
                 if not is_transient(error) or (self.wait_timeout is not None and waited > self.wait_timeout):
-                    return f"the list cannot be had: {error.message.rstrip('.')}"
-                delays[0] = backoff(self.caller.retry, attempt=failures, chance=self.caller.dice.random())
+                    return f"the list cannot be read: {error.message.rstrip('.')}"
+                delays[0] = backoff(retry, attempt=failures, jitter=self.caller.rng.random())
                 failures += 1
             else:
                 delays.pop(0)
-        return "the list does not show it, or more than one that it may be"
+        return "the list does not show it, or shows more than one job that could be it"
 
-    def _is_quiet(self, case: Case) -> bool:
-        """Whether no POST is in flight whose job might be taken for the lost one."""
+    def _is_quiet(self, reconciliation: Reconciliation) -> bool:
+        """Whether no POST is in flight whose job could match the lost one."""
         return not any(
-            model == case.model and could_match(payload, case.lost.payload)
-            for model, payload in self._in_flight.values()
+            post.model == reconciliation.model and could_match(post.payload, reconciliation.lost.payload)
+            for post in self._posts
         )
 
-    async def _look(self, case: Case) -> None:
-        """Go through the model's list, for every case of the model; one lookup serves all that wait for one."""
-        clock = self.caller.clock
+    async def _scan(self, reconciliation: Reconciliation) -> None:
+        """Scan the model's list, for every open reconciliation of the model; one scan serves all that wait for one."""
+        clock, model = self.caller.clock, reconciliation.model
         wanted = clock.now()
-        async with self._looking:
-            if case.looked_at >= wanted or case.job is not None:
+        async with self._scanning:
+            if reconciliation.scanned_at >= wanted or reconciliation.job is not None:
                 return
             began = clock.now()
-            cases = [one for one in self._cases if one.model == case.model and one.job is None]
-            sought = [one for one in cases if self._is_quiet(one)]  # and so they stay
-            lost, others = [one.lost for one in sought], self._others(cases)
-            shown = self._shown[case.model]
-
-            def show(rows: Iterable[Job]) -> None:
-                shown.update((job.request_id, job) for job in since_first([*lost, *others], rows))
-
-            since = earliest(lost, others)
-            await read_since(self.caller, case.model, since=since, turn=self._turn, show=show)
-            found = match_jobs(lost, shown.values(), others=others, is_claimed=self._is_claimed(cases))
-            for place, one in enumerate(sought):
-                one.looked_at = began
-                if place in found and one in self._cases:
+            unfound = [one for one in self._open if one.model == model and one.job is None]
+            quiet = [one for one in unfound if self._is_quiet(one)]  # and so they stay
+            lost, others = [one.lost for one in quiet], self._other_lost_submits(unfound)
+            rows, since = self._rows[model], earliest(lost, others)
+            async for page in read_since(self.caller, model, since=since, polls=self.polls):
+                rows.update((job.request_id, job) for job in since_first([*lost, *others], page))
+            journals = {one.journal for one in unfound if one.journal is not None}
+            found = match_jobs(
+                lost, rows.values(), others=others, is_claimed=lambda id_: self._has_owner(id_, journals)
+            )
+            for place, one in enumerate(quiet):
+                one.scanned_at = began
+                if place in found and one in self._open:
                     one.job = found[place]
                     self.claim(one.job.request_id)
                     one.is_found.set()
 
-    def _others(self, cases: list[Case]) -> list[LostSubmit]:
-        """What was lost too and cannot be sought now, or is sought by nobody; a journal tells it once."""
-        model = cases[0].model
-        unquiet = [case.lost for case in cases if not self._is_quiet(case)]
-        not_found = [lost for about, lost in self._not_found if about == model]
-        journals = dict.fromkeys(case.unsought for case in cases if case.unsought)
-        return [*unquiet, *not_found, *(lost for unsought in journals for lost in unsought(model))]
+    def _other_lost_submits(self, unfound: list[Reconciliation]) -> list[LostSubmit]:
+        """The further lost submits of a model: those that cannot be reconciled now, or are reconciled by no caller."""
+        model = unfound[0].model
+        unquiet = [one.lost for one in unfound if not self._is_quiet(one)]
+        unresolved = [lost for about, lost in self._unresolved if about == model]
+        journals = dict.fromkeys(one.journal for one in unfound if one.journal is not None)
+        for journal in journals:
+            unresolved += self._unresolved_in_journal(journal, model)
+        return [*unquiet, *unresolved]
 
-    def _is_claimed(self, cases: list[Case]) -> Callable[[str], bool]:
-        """Whether a job has an owner: in this client, or in a journal of the cases."""
-        journals = {case.has_job for case in cases}
-        return lambda request_id: (
-            request_id in self.claims or any(has_job(request_id) for has_job in journals)
-        )
+    def _unresolved_in_journal(self, journal: Journal, model: str) -> list[LostSubmit]:
+        """The lost submits of a journal that no open reconciliation is about."""
+        searched = {one.number for one in self._open if one.journal is journal}
+        entries = [entry for entry in journal.unresolved() if entry.model == model]
+        # An entry that was sent again comes twice, its earlier attempt first: only the last attempt is searched for.
+        last = {entry.number: entry for entry in entries}
+        return [
+            self._lost_submit(entry)
+            for entry in entries
+            if entry.number not in searched or entry is not last[entry.number]
+        ]
 
-    async def _turn(self) -> None:
-        clock = self.caller.clock
-        await clock.sleep(self.take_turn(clock.now()))
+    def _has_owner(self, request_id: str, journals: Iterable[Journal]) -> bool:
+        """Whether a job belongs to an item of this client, or of one of the journals."""
+        return request_id in self._job_ids or any(journal.has_job(request_id) for journal in journals)
 
-    def _tell(self) -> None:
+    def _signal(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
 
 
-def _ambiguous(case: Case, reason: str) -> AmbiguousSubmitError:
+def _ambiguous(reconciliation: Reconciliation, reason: str) -> AmbiguousSubmitError:
+    error, model = reconciliation.error, reconciliation.model
     return AmbiguousSubmitError(
-        f"submit: the service may have taken this request ({case.error.message.rstrip('.')}), and {reason}. It was "
-        f"not sent again; look for it with client.list_jobs({case.model!r}) before you do, or say "
+        f"submit: the service may have taken this request ({error.message.rstrip('.')}), and {reason}. It was "
+        f"not sent again; look for it with client.list_jobs({model!r}) before you do, or say "
         "on_ambiguous='resend'.",
-        status_code=case.error.status_code,
-        body=case.error.body,
-        request_id=case.error.request_id,
+        status_code=error.status_code,
+        body=error.body,
+        request_id=error.request_id,
     )

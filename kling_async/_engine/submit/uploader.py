@@ -1,4 +1,4 @@
-"""Pictures of this machine, put where the service can read them."""
+"""Local pictures, uploaded to where the service can read them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ import anyio.to_thread
 import attrs
 
 from kling_async._engine.api import ApiCaller
-from kling_async._policy.retry import next_delay
+from kling_async._engine.emitter import Emitter
 from kling_async._policy.safe_urls import refusal
 from kling_async._transport.base import Request
 from kling_async._wire.codec import payload_of, structure_upload, upload_body
 from kling_async._wire.endpoints import UPLOAD_URL
-from kling_async._wire.replies import error_for
 from kling_async.catalog import is_local_picture, wire_name
 from kling_async.errors import InvalidRequestError, KlingError
 from kling_async.requests import VideoRequest, model_of
@@ -42,8 +41,9 @@ class Uploader:
     """Uploads each file once, however many requests name it."""
 
     caller: ApiCaller
-    _known: dict[str, str] = attrs.field(init=False, factory=dict)
-    _turn: anyio.Lock = attrs.field(init=False, factory=anyio.Lock)
+    emit: Emitter
+    _urls: dict[str, str] = attrs.field(init=False, factory=dict)
+    _lock: anyio.Lock = attrs.field(init=False, factory=anyio.Lock)
 
     async def payload(self, request: VideoRequest) -> dict[str, Any]:
         """The payload of a request, with the public address of each local picture in its place.
@@ -54,14 +54,14 @@ class Uploader:
         """
         payload = payload_of(request)
         for key, path in local_pictures(request, payload):
-            payload[key] = await self._address_of(path)
+            payload[key] = await self._url_of(path)
         return payload
 
-    async def _address_of(self, path: str) -> str:
-        async with self._turn:
-            if path not in self._known:
-                self._known[path] = await upload(self.caller, path)
-            return self._known[path]
+    async def _url_of(self, path: str) -> str:
+        async with self._lock:
+            if path not in self._urls:
+                self._urls[path] = await upload(self.caller, path, self.emit)
+            return self._urls[path]
 
 
 def local_pictures(request: VideoRequest, payload: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -89,7 +89,7 @@ async def content_of(path: str | os.PathLike[str]) -> bytes:
         raise InvalidRequestError(f"{os.fspath(path)!r} cannot be read: {reason}.") from error
 
 
-async def upload(caller: ApiCaller, path: str | os.PathLike[str]) -> str:
+async def upload(caller: ApiCaller, path: str | os.PathLike[str], emit: Emitter) -> str:
     """The public address at which a file of this machine can now be read by anyone who has it.
 
     Raises:
@@ -103,32 +103,24 @@ async def upload(caller: ApiCaller, path: str | os.PathLike[str]) -> str:
         )
     content = await content_of(path)
     file_type, content_type = CONTENT_TYPES[suffix]
-    ticket = await caller.repeat(UPLOAD_URL, structure_upload, body=upload_body(file_type))
+    ticket = await caller.send_with_retries(
+        UPLOAD_URL, structure_upload, body=upload_body(file_type), emit=emit
+    )
     if reason := refusal(ticket.upload_url):
         raise InvalidRequestError(f"The service wants the file at an address that is not used: {reason}.")
-    await _put(caller, ticket.upload_url, content, content_type)
+    await _put(caller, ticket.upload_url, content, content_type, emit)
     return ticket.public_url
 
 
-async def _put(caller: ApiCaller, url: str, content: bytes, content_type: str) -> None:
+async def _put(caller: ApiCaller, url: str, content: bytes, content_type: str, emit: Emitter) -> None:
     """Put the bytes at a signed address; the key stays here, for storage is another host."""
-    attempt = 0
+    request = Request("PUT", url, {"Content-Type": content_type}, content, caller.timeout)
+    retries = caller.retries("upload", emit)
     while True:
-        request = Request("PUT", url, {"Content-Type": content_type}, content, caller.timeout)
-        error = None
         try:
             reply = await caller.transport.send(request)
-        except KlingError as lost:
-            error = lost
-        else:
             if reply.status in _OK:
                 return
-            now = caller.clock.wall()
-            error = error_for(
-                reply.status, reply.headers, reply.body, call="upload", secret=caller.secret, now=now
-            )
-        delay = next_delay(caller.retry, attempt=attempt, error=error, chance=caller.dice.random())
-        if delay is None:
-            raise error
-        attempt += 1
-        await caller.clock.sleep(delay)
+            raise caller.error_for(reply.status, reply.headers, reply.body, call="upload")
+        except KlingError as error:
+            await retries.wait_or_raise(error)

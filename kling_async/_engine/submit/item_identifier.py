@@ -19,25 +19,25 @@ class ItemIdentifier:
     """Recognises the items of one batch, one after the other; every run over the same items does it alike."""
 
     _occurrences: Counter[tuple[str | None, str]] = attrs.field(init=False, factory=Counter)
-    _claimed: set[Identity] = attrs.field(init=False, factory=set)
+    _given: set[Identity] = attrs.field(init=False, factory=set)
     """Those of entries that are items of the batch themselves."""
     _digests: dict[str, str] = attrs.field(init=False, factory=dict)
 
-    async def of(self, request: VideoRequest) -> Identity:
+    async def for_request(self, request: VideoRequest) -> Identity:
         """The identity of the next item, which a request stands for.
 
         Raises:
             InvalidRequestError: A local picture cannot be read.
         """
-        print_ = await self._fingerprint(request)
+        fingerprint_ = await self._fingerprint(request)
         while True:
-            occurrence = self._occurrences[request.key, print_]
-            self._occurrences[request.key, print_] += 1
-            identity = Identity(key=request.key, fingerprint=print_, occurrence=occurrence)
-            if identity not in self._claimed:
+            occurrence = self._occurrences[request.key, fingerprint_]
+            self._occurrences[request.key, fingerprint_] += 1
+            identity = Identity(key=request.key, fingerprint=fingerprint_, occurrence=occurrence)
+            if identity not in self._given:
                 return identity
 
-    async def claim(self, entry: Entry) -> Identity:
+    async def for_entry(self, entry: Entry) -> Identity:
         """The identity of the next item, which an entry of the journal stands for.
 
         Raises:
@@ -46,11 +46,11 @@ class ItemIdentifier:
         """
         identity = entry.identity
         known = self._occurrences[identity.key, identity.fingerprint]
-        if identity in self._claimed or identity.occurrence < known:
+        if identity in self._given or identity.occurrence < known:
             raise ConfigurationError(
                 f"Entry {entry.number} of the journal is in this batch already: give each of them once."
             )
-        self._claimed.add(identity)
+        self._given.add(identity)
         request = entry.request
         pictures = local_pictures(request, payload_of(request)) if request is not None else []
         if request is not None and pictures and await self._fingerprint(request) != identity.fingerprint:
