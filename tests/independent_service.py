@@ -202,10 +202,10 @@ class Service:
             return Reply(404, b"<Error><Code>NoSuchKey</Code></Error>", "application/xml")
         whole = video_bytes(job.request_id, job.size_bytes)
         etag = f'"{hashlib.md5(whole, usedforsecurity=False).hexdigest()}"'
-        asked = call.headers.get("range", "")
-        if not self.ranges or not asked or call.headers.get("if-range", etag) != etag:
+        wanted = call.headers.get("range", "")
+        if not self.ranges or not wanted or call.headers.get("if-range", etag) != etag:
             return Reply(200, whole, "video/mp4", {"ETag": etag})
-        first, _, last = asked.removeprefix("bytes=").partition("-")
+        first, _, last = wanted.removeprefix("bytes=").partition("-")
         start, stop = int(first), min(int(last) + 1 if last else len(whole), len(whole))
         if start >= len(whole):
             return Reply(416, b"", "video/mp4", {"Content-Range": f"bytes */{len(whole)}"})

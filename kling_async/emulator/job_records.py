@@ -77,20 +77,20 @@ def make_page(
         response_format: how replies are written.
         storage_url: scheme and host of media URLs.
     """
-    shown = _select_listed(jobs, now=now, delay=delay, response_format=response_format)
+    listed = _select_listed(jobs, now=now, delay=delay, response_format=response_format)
     rows = response_format.list_rows if limit is None else min(limit, response_format.list_rows)
-    chosen = shown[offset : offset + rows]
-    answer: dict[str, Any] = {
+    chosen = listed[offset : offset + rows]
+    page: dict[str, Any] = {
         "requests": [
             make_record(job, now=now, response_format=response_format, storage_url=storage_url)
             for job in chosen
         ]
     }
     if response_format.list_total:
-        answer["total"] = len(shown)
+        page["total"] = len(listed)
     if response_format.list_has_more:
-        answer["has_more"] = offset + len(chosen) < len(shown)
-    return answer
+        page["has_more"] = offset + len(chosen) < len(listed)
+    return page
 
 
 def video_path(job: Job) -> str:

@@ -153,40 +153,43 @@ class ServiceQueue:
 
         `rejection` is the error of an invalid payload: the service accepts such a job and fails it a moment later.
         """
-        settings = self._settings
-        if settings.credits is not None and len(self._jobs) >= settings.credits:
-            raise RefusedError(402, "Insufficient credits. Please add more credits to your account.")
-        self._forget_final(now)
-        if settings.max_jobs_in_flight is not None and len(self._ends) >= settings.max_jobs_in_flight:
-            if settings.throttle == "429":
-                headers = {} if settings.retry_after is None else {"Retry-After": f"{settings.retry_after:g}"}
-                raise RefusedError(429, "Rate limit exceeded. Please try again later.", headers)
-            rejection = RATE_LIMITED
-
+        rejection = self._check_limits(now) or rejection
         number = len(self._jobs) + 1
-        rng = Random(f"{settings.seed}/{number}")
+        rng = Random(f"{self._settings.seed}/{number}")
         uuid = UUID(int=rng.getrandbits(128), version=4)
-        is_listed = rng.random() >= settings.response_format.unlisted_rate
+        is_listed = rng.random() >= self._settings.response_format.unlisted_rate
         script = self._make_script(rng, number, payload)
-        if rejection is None:
-            statuses, durations = LIFECYCLES[script.ending], self._plan_durations(script, now)
-        else:
-            statuses, durations = _REJECTED_LIFECYCLE, [settings.refusal_time / settings.time_scale]
-        status_times = tuple(accumulate(durations[: len(statuses) - 1], initial=now))
-        error = (rejection or script.error) if statuses[-1] is Status.FAILED else None
+        statuses, durations = self._plan_statuses(script, now=now, is_rejected=rejection is not None)
         job = Job(
             number=number,
             request_id=script.request_id or str(uuid),
             model=model,
             payload=payload,
-            organization_id=organization_id or settings.organization_id,
+            organization_id=organization_id or self._settings.organization_id,
             statuses=statuses,
-            status_times=status_times,
-            error=error,
+            status_times=tuple(accumulate(durations[: len(statuses) - 1], initial=now)),
+            error=(rejection or script.error) if statuses[-1] is Status.FAILED else None,
             is_listed=is_listed,
         )
         self._add_job(job)
         return job
+
+    def _check_limits(self, now: float) -> str | None:
+        """The error of a job that is throttled by failing it, or None.
+
+        Raises:
+            RefusedError: the account has no credits, or too many jobs are in flight.
+        """
+        settings = self._settings
+        if settings.credits is not None and len(self._jobs) >= settings.credits:
+            raise RefusedError(402, "Insufficient credits. Please add more credits to your account.")
+        self._forget_final(now)
+        if settings.max_jobs_in_flight is None or len(self._ends) < settings.max_jobs_in_flight:
+            return None
+        if settings.throttle == "failed_job":
+            return RATE_LIMITED
+        headers = {} if settings.retry_after is None else {"Retry-After": f"{settings.retry_after:g}"}
+        raise RefusedError(429, "Rate limit exceeded. Please try again later.", headers)
 
     def _add_job(self, job: Job) -> None:
         self._jobs.append(job)
@@ -235,12 +238,16 @@ class ServiceQueue:
                 return ending
         return "success"
 
-    def _plan_durations(self, script: JobScript, now: float) -> list[float]:
-        """Real seconds for which a job is queued, dispatched and processing.
+    def _plan_statuses(
+        self, script: JobScript, *, now: float, is_rejected: bool
+    ) -> tuple[tuple[Status, ...], list[float]]:
+        """The statuses of a job, and the real seconds for which it is queued, dispatched and processing.
 
         A stuck job uses no worker, because a few stuck jobs would otherwise stop the whole queue.
         """
         scale = self._settings.time_scale
+        if is_rejected:
+            return _REJECTED_LIFECYCLE, [self._settings.refusal_time / scale]
         assert script.queue_time is not None
         assert script.run_time is not None
         queued, dispatched, run = (
@@ -250,7 +257,7 @@ class ServiceQueue:
             start = max(now + queued, heapq.heappop(self._workers_free_at))
             heapq.heappush(self._workers_free_at, start + dispatched + run)
             queued = start - now
-        return [queued, dispatched, run]
+        return LIFECYCLES[script.ending], [queued, dispatched, run]
 
 
 def _has_image(payload: Mapping[str, Any]) -> bool:

@@ -146,10 +146,10 @@ async def test_a_list_has_the_jobs_of_one_model_in_pages(bench):
     await bench.post("/requests", json={"model": "kling-v2-5-turbo", "payload": {"prompt": "rain"}})
 
     _, page = await bench.get("/requests", params={"model_id": "kling-v2-6", "limit": 2, "offset": 1})
-    _, everything = await bench.get("/requests")
+    _, all_jobs = await bench.get("/requests")
 
     assert [row["request_id"] for row in page["requests"]] == [ids[1], ids[0]]
-    assert (page["total"], page["has_more"], everything["total"]) == (3, False, 4)
+    assert (page["total"], page["has_more"], all_jobs["total"]) == (3, False, 4)
 
 
 @pytest.mark.parametrize("query", ["limit=-1", "offset=x", "limit=", "offset=1.5", "limit=²"])
@@ -329,15 +329,17 @@ async def test_storage_url_is_the_host_of_media_urls(open_bench):
     assert row["outcome"]["media_urls"][0]["url"].startswith("https://storage.example/gmi-video")
 
 
-@pytest.mark.parametrize("odd", ["../../etc/passwd", '"><script>&?#%2e\N{RIGHT-TO-LEFT OVERRIDE}', "a b"])
-async def test_an_id_with_any_characters_has_a_record_and_a_video(open_bench, odd):
-    bench = await open_bench(script=lambda _number, _payload: JobScript(request_id=odd))
+@pytest.mark.parametrize(
+    "request_id", ["../../etc/passwd", '"><script>&?#%2e\N{RIGHT-TO-LEFT OVERRIDE}', "a b"]
+)
+async def test_an_id_with_any_characters_has_a_record_and_a_video(open_bench, request_id):
+    bench = await open_bench(script=lambda _number, _payload: JobScript(request_id=request_id))
     reply = await bench.submit()
     bench.clock.now += 1e6
-    path = f"{bench.emulator.url}{PREFIX}/requests/{quote(odd, safe='')}"
+    path = f"{bench.emulator.url}{PREFIX}/requests/{quote(request_id, safe='')}"
     async with bench.session.get(URL(path, encoded=True)) as response:
         record = await response.json()
     thumbnail = URL(record["outcome"]["thumbnail_image_url"], encoded=True)
 
-    assert (reply["request_id"], record["request_id"]) == (odd, odd)
+    assert (reply["request_id"], record["request_id"]) == (request_id, request_id)
     assert (await bench.fetch(thumbnail))[0] == 200

@@ -289,10 +289,10 @@ async def test_an_edit_moves_the_times_of_a_record(bench):
         Fault("status", faults.Edit({"queued_at": None}, time_offset=-3600.0)),
         Fault("status", faults.Edit({"queued_at": "x"}, time_offset=3600.0), nth=2),
     )
-    seen = [(await bench.get(f"/requests/{reply['request_id']}"))[1] for _ in range(3)]
+    rows = [(await bench.get(f"/requests/{reply['request_id']}"))[1] for _ in range(3)]
 
-    assert [row["created_at"] - reply["created_at"] for row in seen] == [-3600, 3600, 0]
-    assert [row["queued_at"] for row in seen] == [None, "x", reply["queued_at"]]
+    assert [row["created_at"] - reply["created_at"] for row in rows] == [-3600, 3600, 0]
+    assert [row["queued_at"] for row in rows] == [None, "x", reply["queued_at"]]
 
 
 async def test_an_edit_leaves_a_reply_that_is_not_json(bench):
@@ -324,10 +324,10 @@ async def test_raw_bytes_are_sent_unchanged(bench, accepted, jobs):
 async def test_a_job_can_become_unknown_after_a_status_call(bench):
     first, second = await bench.submit(), await bench.submit()
     bench.emulator.faults.add(Fault("status", faults.NOT_FOUND, job=1, nth=2, times=None))
-    seen = [
+    statuses = [
         (await bench.get(f"/requests/{reply['request_id']}"))[0]
         for reply in (first, second)
         for _ in range(3)
     ]
 
-    assert seen == [200, 404, 404, 200, 200, 200]
+    assert statuses == [200, 404, 404, 200, 200, 200]

@@ -78,11 +78,11 @@ def test_a_record_has_its_worker_once_the_job_is_dispatched():
 
 def test_times_are_integer_unix_seconds_and_updated_at_follows_the_status():
     (job,) = jobs()
-    seen = [record_of(job, now=NOON + age) for age in (0, 5, 10.5, 1000)]
+    rows = [record_of(job, now=NOON + age) for age in (0, 5, 10.5, 1000)]
 
-    assert [row["updated_at"] - int(NOON) for row in seen] == [0, 0, 10, 21]
-    assert {(row["created_at"], row["queued_at"]) for row in seen} == {(int(NOON), int(NOON))}
-    assert all(type(row[key]) is int for row in seen for key in ("created_at", "updated_at", "queued_at"))
+    assert [row["updated_at"] - int(NOON) for row in rows] == [0, 0, 10, 21]
+    assert {(row["created_at"], row["queued_at"]) for row in rows} == {(int(NOON), int(NOON))}
+    assert all(type(row[key]) is int for row in rows for key in ("created_at", "updated_at", "queued_at"))
 
 
 @pytest.mark.parametrize("now", [NOON, NOON + 15])
