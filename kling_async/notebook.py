@@ -1,6 +1,6 @@
-"""Batches and videos as HTML for Jupyter and its relatives.
+"""Results and jobs as HTML for Jupyter and other notebooks.
 
-A `BatchResult`, a `Result` and a `Job` that end a cell show themselves. A `Gallery` shows a choice of them:
+A `BatchResult`, a `Result` or a `Job` at the end of a cell shows its videos. A `Gallery` shows a selection:
 
     from kling_async.notebook import Gallery
 
@@ -11,24 +11,28 @@ A `BatchResult`, a `Result` and a `Job` that end a cell show themselves. A `Gall
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 
 import attrs
+from markupsafe import Markup
 
 from kling_async._display.cell import running_shell
-from kling_async._display.page import duration_text, escape, money_text, state_label
+from kling_async._display.markup import join_facts
+from kling_async._display.page import duration_text, money_text
 from kling_async._display.tiles import (
     ALONE,
     FAINT,
     Tile,
+    faint,
     make_job_tile,
     make_tile,
     render_tile,
     wrap,
 )
 from kling_async.history import BatchHistory, ItemTimes
-from kling_async.jobs import Job
+from kling_async.jobs import Job, JobStatus
 from kling_async.results import Result, ResultState
 
 __all__ = ["Gallery"]
@@ -38,8 +42,8 @@ _INLINE_BYTES = 512 * 1024
 _INLINE_BYTES_IN_ALL = 3 * 512 * 1024
 """Jupyter's server drops an output of more than 3 MB.
 
-Source: `iopub_data_rate_limit` of jupyter_server, 1 MB a second, over its `rate_limit_window` of 3 s. What is
-inlined grows by a third.
+Source: `iopub_data_rate_limit` of jupyter_server, 1 MB a second, over its `rate_limit_window` of 3 s. A file that
+becomes part of an output grows by a third.
 """
 
 
@@ -50,7 +54,7 @@ def render_html(value: Result | Job) -> str:
         if isinstance(value, Job)
         else make_tile(value, beside=Path.cwd(), inline_bytes=_INLINE_BYTES)
     )
-    return wrap(render_tile(tile, width=ALONE))
+    return str(wrap(render_tile(tile, width=ALONE)))
 
 
 def register_formatters() -> None:
@@ -65,69 +69,68 @@ def register_formatters() -> None:
         formatter.for_type(Job, render_html)
 
 
-@attrs.frozen(init=False)
+def _as_sequence(items: Iterable[Result | Job]) -> Sequence[Result | Job]:
+    """The items as they are, if they bring a history, as a `BatchResult` does; else a tuple of them."""
+    return items if isinstance(items, Sequence) and hasattr(items, "history") else tuple(items)
+
+
+@attrs.frozen
 class Gallery:
     """Videos to look at: a player, or the reason why there is no video, for each of the first few dozen items.
 
     A saved video that is small becomes part of the notebook. A larger one is played from its file, whose address is
     relative to the working directory. A video that was not saved is played from the service.
-
-    Args:
-        items: Results, jobs, or both; a `BatchResult` brings its history.
-        limit: How many items the gallery shows; a line below them says how many more there are.
     """
 
-    items: tuple[Result | Job, ...]
-    """All items, shown or not."""
-    limit: int
-    """How many items the gallery shows."""
-    history: BatchHistory | None = attrs.field(repr=False)
-    """When the items of a batch were submitted and finished; None measures a job by the service's own times."""
-
-    def __init__(self, items: Iterable[Result | Job], *, limit: int = _FEW_DOZEN) -> None:
-        if limit < 1:
-            raise ValueError(f"limit must be 1 or more, not {limit!r}.")
-        history = getattr(items, "history", None)  # a `BatchResult` has one, and `tuple` drops it
-        self.__attrs_init__(tuple(items), limit, history if isinstance(history, BatchHistory) else None)
+    items: Sequence[Result | Job] = attrs.field(converter=_as_sequence)
+    """Results, jobs, or both."""
+    limit: int = attrs.field(default=_FEW_DOZEN, kw_only=True, validator=attrs.validators.ge(1))
+    """How many items the gallery shows; a line below them says how many more there are."""
 
     def __repr__(self) -> str:
         return f"<Gallery: {self._extent()}>"
 
     def _repr_html_(self) -> str:
-        parts = [f'<p style="margin:0 0 10px">{self._summary()}</p>']
+        parts = [Markup('<p style="margin:0 0 10px">{}</p>').format(self._summary())]
         parts += [render_tile(tile) for tile in self._tiles()]
         if len(self.items) > self.limit:
-            end = min(2 * self.limit, len(self.items))
-            parts.append(
-                f'<p style="margin:0;{FAINT}">{self._extent()}. '
-                f"<code>kling_async.notebook.Gallery(…[{self.limit}:{end}])</code> shows the next.</p>"
-            )
-        return wrap(*parts)
+            parts.append(self._rest())
+        return str(wrap(*parts))
+
+    @property
+    def _history(self) -> BatchHistory | None:
+        history = getattr(self.items, "history", None)
+        return history if isinstance(history, BatchHistory) else None
+
+    def _rest(self) -> Markup:
+        """A line that says how many items are not shown, and how to see the next ones."""
+        end = min(2 * self.limit, len(self.items))
+        return Markup(
+            '<p style="margin:0;{}">{}. <code>kling_async.notebook.Gallery(…[{}:{}])</code> shows the next.</p>'
+        ).format(FAINT, self._extent(), self.limit, end)
 
     def _extent(self) -> str:
         count, shown = len(self.items), min(len(self.items), self.limit)
         return f"{shown:,} of {count:,} shown" if shown < count else f"{count:,} shown"
 
-    def _summary(self) -> str:
-        """What they add up to, in one line."""
-        words = Counter(_item_label(item) for item in self.items)
-        made = words.pop(str(ResultState.SUCCEEDED), 0) + words.pop("success", 0)
+    def _summary(self) -> Markup:
+        """How many videos were made, what became of the others, the cost and the time, in one line."""
+        history = self._history
+        labels = Counter(_item_label(item) for item in self.items)
+        made = labels.pop(ResultState.SUCCEEDED.label, 0) + labels.pop(JobStatus.SUCCESS.value, 0)
         costs = [
             item.cost_usd for item in self.items if isinstance(item, Result) and item.cost_usd is not None
         ]
-        took = self.history.ended - self.history.started if self.history else None
-        rest = (
-            *(f"{count:,} {escape(word)}" for word, count in words.items()),
-            money_text(sum(costs[1:], costs[0])) if costs else "",
-            duration_text(took) if took is not None else "",
+        facts = (
+            *(f"{count:,} {label}" for label, count in labels.items()),
+            money_text(sum(costs, Decimal(0))) if costs else "",
+            duration_text(history.ended - history.started) if history else "",
         )
-        head = f"{made:,} of {len(self.items):,} videos made"
-        return f"<strong>{head}</strong>" + "".join(
-            f' · <span style="{FAINT}">{word}</span>' for word in rest if word
-        )
+        headline = Markup("<strong>{:,} of {:,} videos made</strong>").format(made, len(self.items))
+        return join_facts([headline, *map(faint, facts)])
 
     def _tiles(self) -> Iterator[Tile]:
-        beside, left = Path.cwd(), _INLINE_BYTES_IN_ALL
+        beside, left, history = Path.cwd(), _INLINE_BYTES_IN_ALL, self._history
         for item in self.items[: self.limit]:
             if isinstance(item, Job):
                 yield make_job_tile(item)
@@ -136,7 +139,7 @@ class Gallery:
                 item,
                 beside=beside,
                 inline_bytes=min(left, _INLINE_BYTES),
-                seconds=_run_seconds(self.history.times_of(item.index)) if self.history else None,
+                seconds=_run_seconds(history.times_of(item.index)) if history else None,
             )
             if tile.source and tile.source.startswith("data:"):
                 left -= len(tile.source) * 3 // 4
@@ -144,7 +147,7 @@ class Gallery:
 
 
 def _item_label(item: Result | Job) -> str:
-    return state_label(item) if isinstance(item, Result) else item.status
+    return item.label if isinstance(item, Result) else item.status.value
 
 
 def _run_seconds(times: ItemTimes) -> float | None:

@@ -11,10 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from string import Template
 from urllib.parse import urlsplit
 
+from markupsafe import Markup
+
 from kling_async._display.cards import Card, card_html, make_cards
+from kling_async._display.colors import color_rules
+from kling_async._display.markup import replace_unprintable
 from kling_async._display.overview import (
     failures_html,
     figures_html,
@@ -23,14 +26,13 @@ from kling_async._display.overview import (
     time_line_html,
     when_html,
 )
-from kling_async._display.page import color_rules, escape
 from kling_async._display.timeline import time_line
 from kling_async.errors import ConfigurationError, KlingError
 from kling_async.history import BatchHistory
 from kling_async.results import Result
 
-MOST_CARDS = 5_000
-"""Results that get a card: a page of more would not open on many machines."""
+MAX_CARDS = 5_000
+"""How many results get a card: many machines cannot open a page with more."""
 _PLAIN_HOST = re.compile(r"[a-z0-9.-]+(:[0-9]+)?", re.ASCII)
 
 
@@ -97,34 +99,43 @@ def _refusal(path: str | os.PathLike[str], error: Exception) -> str:
 
 def report_html(
     results: Sequence[Result], *, beside: Path, history: BatchHistory | None = None, missing: int = 0
-) -> str:
-    """The page, for a file in the folder `beside`; it says how many items are missing."""
+) -> Markup:
+    """The page, for a file in the folder `beside`.
+
+    Args:
+        results: The results that the page shows, in input order.
+        beside: The folder of the page, which addresses of videos are relative to.
+        history: Draws the time line; None leaves it out.
+        missing: How many items had not ended when the batch was interrupted.
+    """
     line = time_line(results, history) if history else None
     rows = {row.result.index: row for row in line.rows} if line else {}
-    cards = make_cards(results[:MOST_CARDS], beside=beside, rows=rows)
-    style, script = color_rules() + _part("report.css"), _part("report.js")
-    return Template(_part("report.html")).substitute(
-        policy=_policy(cards, style=style, script=script),
+    cards = make_cards(results[:MAX_CARDS], beside=beside, rows=rows)
+    style, script = color_rules() + _read("report.css"), _read("report.js")
+    page = _read("report.html").format(
+        policy=_content_policy(cards, style=style, script=script),
         title=f"{sum(result.ok for result in results):,} of {len(results) + missing:,} videos made",
         when=when_html(results, history),
         interrupted=interrupted_html(missing),
         figures=figures_html(results, history, missing=missing),
         failures=failures_html(results),
         timeline=time_line_html(line, history) if line and history else "",
-        filters=filters_html(results[:MOST_CARDS]),
-        cut=f"The first {MOST_CARDS:,} of {len(results):,}." if len(results) > MOST_CARDS else "",
-        cards="".join(map(card_html, cards)),
+        filters=filters_html(results[:MAX_CARDS]),
+        cut=f"The first {MAX_CARDS:,} of {len(results):,}." if len(results) > MAX_CARDS else "",
+        cards=Markup().join(map(card_html, cards)),
         style=style,
         script=script,
     )
+    return replace_unprintable(page)
 
 
-def _part(name: str) -> str:
-    return (files("kling_async") / "_display" / name).read_text(encoding="utf-8")
+def _read(name: str) -> Markup:
+    """A file of this package, which is trusted."""
+    return Markup((files("kling_async") / "_display" / name).read_text(encoding="utf-8"))  # noqa: S704
 
 
-def _policy(cards: Iterable[Card], *, style: str, script: str) -> str:
-    """What the page may load: its own style and script, and media from where its cards have them."""
+def _content_policy(cards: Iterable[Card], *, style: str, script: str) -> str:
+    """The page's Content Security Policy: its own style and script, and media from the places that its cards name."""
     media = sorted({_origin(card.source) for card in cards if card.source is not None})
     pictures = sorted({_origin(card.picture) for card in cards if card.picture is not None})
     rules = {
@@ -136,11 +147,11 @@ def _policy(cards: Iterable[Card], *, style: str, script: str) -> str:
         "base-uri": ["'none'"],
         "form-action": ["'none'"],
     }
-    return escape("; ".join(f"{name} {' '.join(allowed)}" for name, allowed in rules.items()))
+    return "; ".join(f"{name} {' '.join(allowed)}" for name, allowed in rules.items())
 
 
 def _origin(source: str) -> str:
-    """What a policy calls the place of an address; a host that it has no word for stands for its whole scheme."""
+    """The origin of an address as a policy writes it; the whole scheme if a policy cannot write the host."""
     parts = urlsplit(source)
     if not parts.scheme:
         return "'self'"

@@ -27,6 +27,11 @@ class ResultState(StrEnum):
     NOT_SUBMITTED = "not_submitted"
     """Never accepted by the service, so never charged."""
 
+    @property
+    def label(self) -> str:
+        """The state in words, such as `timed out`."""
+        return self.replace("_", " ")
+
 
 @attrs.frozen(kw_only=True)
 class Result:
@@ -50,6 +55,16 @@ class Result:
     def ok(self) -> bool:
         """Whether the video was made; it may still have to be downloaded (see `error`)."""
         return self.state is ResultState.SUCCEEDED
+
+    @property
+    def is_unsaved(self) -> bool:
+        """Whether the video was made and could not be saved."""
+        return self.ok and self.error is not None
+
+    @property
+    def label(self) -> str:
+        """The state in words, such as `timed out`; `made, not saved` for a video that could not be saved."""
+        return "made, not saved" if self.is_unsaved else self.state.label
 
     def job_or_raise(self) -> Job:
         """The finished job.

@@ -11,7 +11,7 @@ class Page(HTMLParser):
     def __init__(self, page: str) -> None:
         super().__init__()
         self.elements, self.text, self._open = [], "", []
-        self.feed(page)
+        self.feed(str(page))  # a part of `Markup` is `Markup`, and would escape what it is added to
         self.close()
         assert self._open == []
 

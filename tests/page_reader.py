@@ -64,7 +64,7 @@ class _Parser(HTMLParser):
 def read(page: str) -> Element:
     """The whole page, of which every tag must be closed in its turn."""
     parser = _Parser()
-    parser.feed(page)
+    parser.feed(str(page))  # a part of `Markup` is `Markup`, and would escape what it is added to
     parser.close()
     (whole,) = parser.open
     return whole

@@ -151,7 +151,7 @@ def test_the_page_names_no_address_but_those_of_its_videos(tmp_path):
 
 
 def test_of_more_results_than_a_page_can_hold_the_first_are_shown_and_that_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "MOST_CARDS", 3)
+    monkeypatch.setattr(room, "MAX_CARDS", 3)
     page = read(report_html(BatchResult(tuple(map(result_of, range(5)))), beside=tmp_path))
     assert [card.attributes["id"] for card in page.all("li", class_="card")] == ["job-0", "job-1", "job-2"]
     assert "The first 3 of 5." in page.text

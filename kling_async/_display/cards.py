@@ -6,18 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import attrs
+from markupsafe import Markup
 
-from kling_async._display.page import (
-    duration_text,
-    escape,
-    isolate,
-    media_source,
-    money_text,
-    picture_source,
-    state_class,
-    state_label,
-)
-from kling_async._display.timeline import UNSAVED, WORDS, Row, Segment, mini_picture
+from kling_async._display.colors import UNSAVED, state_class
+from kling_async._display.markup import isolate
+from kling_async._display.page import duration_text, media_source, money_text, picture_source
+from kling_async._display.timeline import WORDS, Row, Segment, mini_picture
 from kling_async.results import Result
 
 _LONG = 220
@@ -59,50 +53,58 @@ def make_cards(results: Iterable[Result], *, beside: Path, rows: Mapping[int, Ro
     return cards
 
 
-def card_html(card: Card) -> str:
+def card_html(card: Card) -> Markup:
     """The card as an item of a list."""
     result, row = card.result, card.row
-    place = f' data-bar="{row.lane} {row.began:.3f} {row.ended:.3f}"' if row else ""
-    seconds = f' data-seconds="{row.seconds:.3f}"' if row else ""
     prompt = result.request.prompt if result.request else "This item could not be read as a request."
-    return (
-        f'<li class="card" id="job-{result.index}" data-state="{state_class(result)}"{place}{seconds} tabindex="-1">'
-        f"{_media(card)}"
-        f'<div class="about"><h3 id="name-{result.index}">#{result.index} '
-        f'<span class="state {state_class(result)}">{state_label(result)}</span></h3>'
-        f"{_prompt(prompt)}{_error(result)}{_times(row) if row else ''}{_facts(card)}</div></li>"
+    times = (
+        Markup(' data-bar="{} {:.3f} {:.3f}" data-seconds="{:.3f}"').format(
+            row.lane, row.began, row.ended, row.seconds
+        )
+        if row
+        else ""
+    )
+    return Markup(
+        '<li class="card" id="job-{0}" data-state="{1}"{2} tabindex="-1">{3}'
+        '<div class="about"><h3 id="name-{0}">#{0} <span class="state {1}">{4}</span></h3>{5}</div></li>'
+    ).format(
+        result.index,
+        state_class(result),
+        times,
+        _screen(card),
+        result.label,
+        Markup().join((_prompt(prompt), _error(result), _times(row) if row else "", _facts(card))),
     )
 
 
-def _media(card: Card) -> str:
-    """A link, which the page's script makes a player as soon as it is about to be seen: a thousand players are slow."""
+def _screen(card: Card) -> Markup:
+    """A link. The page's script replaces it with a player when it comes near the view: a thousand players are slow."""
     if card.source is None:
-        return '<div class="screen empty">no video</div>'
-    poster = f' data-poster="{escape(card.picture)}"' if card.picture else ""
-    return f'<a class="screen" href="{escape(card.source)}"{poster}>Play #{card.result.index}</a>'
+        return Markup('<div class="screen empty">no video</div>')
+    poster = Markup(' data-poster="{}"').format(card.picture) if card.picture else ""
+    return Markup('<a class="screen" href="{}"{}>Play #{}</a>').format(card.source, poster, card.result.index)
 
 
-def _prompt(prompt: str) -> str:
+def _prompt(prompt: str) -> Markup:
     if len(prompt) <= _LONG:
-        return f'<p class="prompt" dir="auto">{escape(prompt)}</p>'
-    cut = prompt[:_LONG].rsplit(maxsplit=1)[0]
-    return (
-        f'<details class="prompt" dir="auto"><summary>{escape(cut)}… <span class="more">more</span></summary>'
-        f"<p>{escape(prompt)}</p></details>"
-    )
+        return Markup('<p class="prompt" dir="auto">{}</p>').format(prompt)
+    return Markup(
+        '<details class="prompt" dir="auto"><summary>{}… <span class="more">more</span></summary><p>{}</p></details>'
+    ).format(prompt[:_LONG].rsplit(maxsplit=1)[0], prompt)
 
 
-def _error(result: Result) -> str:
-    """Why there is no video, or no file; the service's own words where it has said why a job failed."""
+def _error(result: Result) -> Markup:
+    """Why there is no video or no saved file; the service's own words if it said why the job failed."""
     if result.error is None:
-        return ""
+        return Markup()
     reason = result.job.failure_reason if result.job else None
-    return f'<p class="error">{isolate(reason or result.error)}</p>'
+    return Markup('<p class="error">{}</p>').format(isolate(reason or result.error))
 
 
-def _times(row: Row) -> str:
-    told = ", ".join(map(_segment_text, row.segments))
-    return f'<div class="times">{mini_picture(row)}<p>{told}</p></div>'
+def _times(row: Row) -> Markup:
+    return Markup('<div class="times">{}<p>{}</p></div>').format(
+        mini_picture(row), ", ".join(map(_segment_text, row.segments))
+    )
 
 
 def _segment_text(segment: Segment) -> str:
@@ -112,16 +114,16 @@ def _segment_text(segment: Segment) -> str:
     return f"{duration_text(segment.span.ended - segment.span.began)} {words}"
 
 
-def _facts(card: Card) -> str:
-    """What is known beside: the file, the cost, the job's id."""
+def _facts(card: Card) -> Markup:
+    """The file, the cost and the job's id, as far as they are known."""
     result = card.result
     facts = []
     if card.source is not None:
         name = result.path.name if result.path is not None else "at the service"
-        facts.append(f'<a href="{escape(card.source)}">{isolate(name)}</a>')
+        facts.append(Markup('<a href="{}">{}</a>').format(card.source, isolate(name)))
     if result.cost_usd is not None:
-        facts.append(f'<span class="cost">{money_text(result.cost_usd)}</span>')
+        facts.append(Markup('<span class="cost">{}</span>').format(money_text(result.cost_usd)))
     request_id = result.job.request_id if result.job else result.error.request_id if result.error else None
     if request_id:
-        facts.append(f"<code>{escape(request_id)}</code>")
-    return f'<p class="facts">{"".join(facts)}</p>' if facts else ""
+        facts.append(Markup("<code>{}</code>").format(request_id))
+    return Markup('<p class="facts">{}</p>').format(Markup().join(facts)) if facts else Markup()

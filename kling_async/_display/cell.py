@@ -128,4 +128,4 @@ class _Cell:
             is_kept=self.is_kept,
             phase=phase,
         )
-        return {"text/html": view.html(), "text/plain": view.text()}
+        return {"text/html": str(view.html()), "text/plain": view.text()}

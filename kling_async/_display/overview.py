@@ -1,4 +1,4 @@
-"""What a page says of a batch as a whole: its figures, why videos were not made, what was in the way."""
+"""The parts of a report about the whole batch: its figures, the reasons of failures, its time line."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ from datetime import datetime
 from decimal import Decimal
 from statistics import median
 
-from kling_async._display.page import (
-    duration_text,
-    isolate,
-    money_text,
-    size_text,
-    state_class,
-    state_label,
-)
+from markupsafe import Markup, escape
+
+from kling_async._display.colors import STATE_COLORS, state_class
+from kling_async._display.markup import isolate, join_facts
+from kling_async._display.page import duration_text, money_text, size_text
 from kling_async._display.timeline import (
     PHASES,
     WORDS,
@@ -31,44 +28,48 @@ from kling_async.history import BatchHistory, ItemTimes, TimeSpan
 from kling_async.requests import model_of
 from kling_async.results import Result, ResultState
 
-_MOST_NAMED = 12
+_MAX_NAMED = 12
 _SECONDS_IN_MINUTE = 60.0
 _SECONDS_IN_HOUR = 3600.0
 _SECONDS_IN_DAY = 86_400.0
 
 
-def when_html(results: Sequence[Result], history: BatchHistory | None) -> str:
-    """The line under the headline: when the batch ran, and which models made it."""
+def when_html(results: Sequence[Result], history: BatchHistory | None) -> Markup:
+    """The line under the headline: when the batch ran, and with which models."""
     models = sorted({model_of(result.request) for result in results if result.request is not None})
     parts = []
     if history is not None:
-        parts.append(_between(history.started, history.ended))
+        parts.append(escape(_between(history.started, history.ended)))
     if models:
         parts.append(isolate(", ".join(models)))
-    return " · ".join(parts)
+    return join_facts(parts)
 
 
 def _between(began: float, ended: float) -> str:
-    """Two moments by this machine's clock, with the offset that it has from UTC."""
+    """The two moments in the time zone of this machine, with its offset from UTC."""
     first, last = (datetime.fromtimestamp(at).astimezone() for at in (began, ended))
     day, end_day = (f"{at.day} {at:%B %Y}" for at in (first, last))
     until = f"{last:%H:%M:%S}" if day == end_day else f"{end_day}, {last:%H:%M:%S}"
     return f"{day}, {first:%H:%M:%S} to {until} (UTC{first:%z})"
 
 
-def interrupted_html(missing: int) -> str:
-    """A paragraph about the items that had not ended when the batch was interrupted; empty where there are none."""
+def interrupted_html(missing: int) -> Markup:
+    """A paragraph about the items that had not ended when the batch was interrupted; empty if all had ended."""
     if not missing:
-        return ""
-    told = "1 video" if missing == 1 else f"{missing:,} videos"
-    return f'<p class="interrupted">Interrupted: {told} had not ended yet, and cannot be shown here.</p>'
+        return Markup()
+    videos = "1 video" if missing == 1 else f"{missing:,} videos"
+    return Markup(
+        '<p class="interrupted">Interrupted: {} had not ended yet, and cannot be shown here.</p>'
+    ).format(videos)
 
 
-def figures_html(results: Sequence[Result], history: BatchHistory | None, *, missing: int = 0) -> str:
-    """The figures, each as a term and its value; those that are missing are counted among all."""
+def figures_html(results: Sequence[Result], history: BatchHistory | None, *, missing: int = 0) -> Markup:
+    """The figures, each as a term and its value; the number of all videos includes the missing ones."""
     made = [result for result in results if result.ok]
-    figures = [("Videos", f"{len(made):,} <small>of {len(results) + missing:,}</small>")]
-    figures.append(("Spend", _spend(results)))
+    figures: list[tuple[str, str]] = [
+        ("Videos", Markup("{:,} <small>of {:,}</small>").format(len(made), len(results) + missing)),
+        ("Spend", _spend(results)),
+    ]
     if history is not None:
         seconds = history.ended - history.started
         figures.append(("Time", duration_text(seconds)))
@@ -80,53 +81,54 @@ def figures_html(results: Sequence[Result], history: BatchHistory | None, *, mis
             figures.append(("Usual run", duration_text(median(runs))))
         if history.saved_bytes:
             figures.append(("Saved", size_text(history.saved_bytes)))
-    return "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in figures)
+    return Markup().join(Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(*figure) for figure in figures)
 
 
-def _spend(results: Sequence[Result]) -> str:
-    """The sum of what is known; a job without a known cost makes it a lower bound."""
+def _spend(results: Sequence[Result]) -> Markup:
+    """The sum of the known costs; a lower bound if the cost of a job is not known."""
     costs = [result.cost_usd for result in results if result.cost_usd is not None]
     if not costs:
-        return "<small>not known</small>"
+        return Markup("<small>not known</small>")
     is_partial = any(result.cost_usd is None and result.job is not None for result in results)
-    return f"{'<small>at least</small> ' if is_partial else ''}{money_text(sum(costs, Decimal(0)))}"
+    bound = Markup("<small>at least</small> ") if is_partial else Markup()
+    return bound + money_text(sum(costs, Decimal(0)))
 
 
-def _pace(per_second: float) -> str:
-    for unit, seconds in (("s", 1.0), ("min", _SECONDS_IN_MINUTE), ("h", _SECONDS_IN_HOUR)):
+def _pace(per_second: float) -> Markup:
+    for unit, seconds in (("a s", 1.0), ("a min", _SECONDS_IN_MINUTE), ("an h", _SECONDS_IN_HOUR)):
         if per_second * seconds >= 1:
-            return f"{per_second * seconds:.3g} <small>a{'n' if unit == 'h' else ''} {unit}</small>"
-    return f"{per_second * _SECONDS_IN_DAY:.2g} <small>a day</small>"
+            return Markup("{:.3g} <small>{}</small>").format(per_second * seconds, unit)
+    return Markup("{:.2g} <small>a day</small>").format(per_second * _SECONDS_IN_DAY)
 
 
 def _run_times(times: Iterable[ItemTimes]) -> list[float]:
-    """Seconds from being seen running to the end, of the jobs of which both were seen."""
+    """Seconds from the first poll that saw the job running to its end, for all jobs that have both times."""
     return [
         one.finished - one.running for one in times if one.running is not None and one.finished is not None
     ]
 
 
-def failures_html(results: Iterable[Result]) -> str:
-    """A table of the reasons for which videos were not made or not saved, the most frequent first; empty without any."""
-    alike: dict[tuple[str, str], list[Result]] = {}
+def failures_html(results: Iterable[Result]) -> Markup:
+    """A table of the reasons why videos were not made or not saved, the most frequent first; empty if there are none."""
+    groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         if result.error is not None or not result.ok:
-            alike.setdefault((state_label(result), failure_reason(result)), []).append(result)
-    if not alike:
-        return ""
-    rows = "".join(
-        f'<tr><td class="count">{len(group):,}</td>'
-        f'<td><span class="state {state_class(group[0])}">{words}</span></td>'
-        f"<td>{isolate(reason)}</td><td>{links_to(group)}</td></tr>"
-        for (words, reason), group in sorted(alike.items(), key=lambda item: -len(item[1]))
+            groups.setdefault((result.label, failure_reason(result)), []).append(result)
+    if not groups:
+        return Markup()
+    rows = Markup().join(
+        Markup(
+            '<tr><td class="count">{:,}</td><td><span class="state {}">{}</span></td><td>{}</td><td>{}</td></tr>'
+        ).format(len(group), state_class(group[0]), label, isolate(reason), links_to(group))
+        for (label, reason), group in sorted(groups.items(), key=lambda item: -len(item[1]))
     )
-    return (
+    return Markup(
         '<section aria-labelledby="failures"><h2 id="failures">What went wrong</h2>'
         '<div class="scroll" tabindex="0" role="region" aria-label="Table of reasons"><table>'
         '<thead><tr><th scope="col" class="count">Videos</th><th scope="col">State</th>'
         '<th scope="col">Reason</th><th scope="col">Which</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div></section>"
-    )
+        "<tbody>{}</tbody></table></div></section>"
+    ).format(rows)
 
 
 def failure_reason(result: Result) -> str:
@@ -144,56 +146,66 @@ def failure_reason(result: Result) -> str:
     return re.sub(rf"(?<!\w){re.escape(error.request_id)}(?!\w)", "…", error.message)
 
 
-def links_to(results: Sequence[Result]) -> str:
-    """The numbers of results, each a link to its card; the first dozen of many."""
-    links = ", ".join(f'<a href="#job-{one.index}">#{one.index}</a>' for one in results[:_MOST_NAMED])
-    more = len(results) - _MOST_NAMED
-    return f"{links} and {more:,} more" if more > 0 else links
+def links_to(results: Sequence[Result]) -> Markup:
+    """The numbers of results, each a link to its card; of many results the first dozen."""
+    links = Markup(", ").join(
+        Markup('<a href="#job-{0}">#{0}</a>').format(result.index) for result in results[:_MAX_NAMED]
+    )
+    more = len(results) - _MAX_NAMED
+    return links + f" and {more:,} more" if more > 0 else links
 
 
-def filters_html(results: Sequence[Result]) -> str:
-    """A choice of each state that occurs, with its number of results."""
-    counts = Counter((state_class(result), state_label(result)) for result in results)
-    order = [str(ResultState.SUCCEEDED), "unsaved", *ResultState]
+def filters_html(results: Sequence[Result]) -> Markup:
+    """A choice for each state that occurs, with its number of results."""
+    counts = Counter((state_class(result), result.label) for result in results)
+    order = list(STATE_COLORS)
     choices = [("", "all", len(results))]
     choices += [
-        (tone, words, count)
-        for (tone, words), count in sorted(counts.items(), key=lambda choice: order.index(choice[0][0]))
+        (state, label, count)
+        for (state, label), count in sorted(counts.items(), key=lambda choice: order.index(choice[0][0]))
     ]
-    return "".join(
-        f'<label><input type="radio" name="state" value="{value}"{"" if value else " checked"}>'
-        f"<span>{words} <small>{count:,}</small></span></label>"
-        for value, words, count in choices
+    return Markup().join(
+        Markup(
+            '<label><input type="radio" name="state" value="{}"{}><span>{} <small>{:,}</small></span></label>'
+        ).format(state, "" if state else " checked", label, count)
+        for state, label, count in choices
     )
 
 
-def time_line_html(line: TimeLine, history: BatchHistory) -> str:
-    """The section with the pictures of a batch's time, and what they show in words."""
-    peak = most_at_once(line)
-    about = f"{len(line.rows):,} jobs over {duration_text(line.whole.ended - line.whole.began)}, at most {peak:,} at once."
-    return (
+def time_line_html(line: TimeLine, history: BatchHistory) -> Markup:
+    """The section with the pictures of a batch's time, and the same in words."""
+    return Markup(
         '<section aria-labelledby="time-line"><h2 id="time-line">Time line</h2>'
-        f'{_legend(line)}<figure aria-labelledby="time-line">{area_picture(line)}{axis_picture(line)}'
-        f"{rows_picture(line)}</figure>"
-        f'<p id="pointed" class="pointed" aria-hidden="true"></p>'
-        f'<ul class="notes">{"".join(f"<li>{note}</li>" for note in _notes(line, history, about))}</ul></section>'
+        '{}<figure aria-labelledby="time-line">{}{}{}</figure>'
+        '<p id="pointed" class="pointed" aria-hidden="true"></p><ul class="notes">{}</ul></section>'
+    ).format(
+        _legend(line),
+        area_picture(line),
+        axis_picture(line),
+        rows_picture(line),
+        Markup().join(Markup("<li>{}</li>").format(note) for note in _notes(line, history)),
     )
 
 
-def _legend(line: TimeLine) -> str:
+def _legend(line: TimeLine) -> Markup:
     kinds = line.kinds()
     named = [
-        (kind, WORDS[kind] if kind in PHASES else kind.replace("_", " ")) for kind in WORDS if kind in kinds
+        (kind, words if kind in PHASES else ResultState(kind).label)
+        for kind, words in WORDS.items()
+        if kind in kinds
     ]
     named += [("pause", "nothing submitted")] if line.pauses else []
     named += [("outage", "status calls failing")] if line.outages else []
-    items = "".join(f'<li><i class="swatch {kind}"></i>{words}</li>' for kind, words in named)
-    return f'<ul class="legend" aria-hidden="true">{items}</ul>'
+    items = Markup().join(Markup('<li><i class="swatch {}"></i>{}</li>').format(*item) for item in named)
+    return Markup('<ul class="legend" aria-hidden="true">{}</ul>').format(items)
 
 
-def _notes(line: TimeLine, history: BatchHistory, about: str) -> list[str]:
-    """What the pictures show, in words."""
-    notes = [about]
+def _notes(line: TimeLine, history: BatchHistory) -> list[str]:
+    """The pictures in words."""
+    seconds = line.whole.ended - line.whole.began
+    notes: list[str] = [
+        f"{len(line.rows):,} jobs over {duration_text(seconds)}, at most {most_at_once(line):,} at once."
+    ]
     if not line.has_row_each:
         notes.append("A line holds one job after the other: each goes to the first line that is free.")
     if slow := line.slow_rows():
@@ -201,7 +213,11 @@ def _notes(line: TimeLine, history: BatchHistory, about: str) -> list[str]:
         jobs = "1 job" if len(slow) == 1 else f"{len(slow):,} jobs"
         usual = duration_text(line.usual_seconds)
         slowest = links_to([row.result for row in slow])
-        notes.append(f"{jobs} took more than three times the usual {usual}, the slowest first: {slowest}.")
+        notes.append(
+            Markup("{} took more than three times the usual {}, the slowest first: {}.").format(
+                jobs, usual, slowest
+            )
+        )
     if history.throttles:
         paused = duration_text(_sum(line.pauses))
         notes.append(

@@ -1,103 +1,22 @@
-"""What all pages about a batch share: escaping, words, addresses, colours. Everything from outside passes here."""
+"""Durations, amounts and addresses as reports and notebooks show them."""
 
 from __future__ import annotations
 
 import base64
-import html
 import os
-import re
-from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-import attrs
-
 from kling_async._policy.safe_urls import refusal
 from kling_async.jobs import Job
-from kling_async.results import Result, ResultState
+from kling_async.results import Result
 
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-"""What no page may hold, or what no encoding can write."""
-_MASKED = "\N{REPLACEMENT CHARACTER}"
 _SHORT = 10.0
 _SECONDS_IN_MINUTE = 60
 _MINUTES_IN_HOUR = 60
 _THOUSAND = 1000
 _CENT = Decimal("0.01")
-
-
-@attrs.frozen
-class Color:
-    """A colour of text on a light ground, and its counterpart on a dark one."""
-
-    light: str
-    dark: str
-
-
-ACCENT = Color("#0a6b5e", "#4fd1bd")
-GROUND = Color("#ffffff", "#14181b")
-"""What the page is painted with."""
-CARD = Color("#f5f7f7", "#1d2327")
-"""What stands out from it."""
-TEXT = Color("#1b1f23", "#e8ecee")
-FAINT = Color("#596269", "#9ba6ad")
-"""Text that is not looked for."""
-LINE = Color("#d9dfe1", "#343c41")
-QUEUED = Color("#8b979e", "#66737b")
-"""A stretch of a time line, as are the next two."""
-RUNNING = ACCENT
-SAVING = Color("#3b74d4", "#7fadff")
-STATES: Mapping[ResultState, Color] = {
-    ResultState.SUCCEEDED: ACCENT,
-    ResultState.FAILED: Color("#b3261e", "#ff9089"),
-    ResultState.CANCELLED: FAINT,
-    ResultState.TIMED_OUT: Color("#8a5300", "#e8b454"),
-    ResultState.AMBIGUOUS: Color("#7639a8", "#cfa6f5"),
-    ResultState.NOT_SUBMITTED: Color("#44566c", "#9db4cf"),
-}
-"""Text in any of them is readable on `GROUND` and on `CARD`: a contrast of 4.5 and more."""
-_NAMED: Mapping[str, Color] = {
-    "accent": ACCENT,
-    "ground": GROUND,
-    "card": CARD,
-    "text": TEXT,
-    "faint": FAINT,
-    "line": LINE,
-    "queued": QUEUED,
-    "running": RUNNING,
-    "saving": SAVING,
-    **{state.value: color for state, color in STATES.items()},
-}
-
-
-def color_rules(selector: str = ":root") -> str:
-    """Rules of CSS that name all colours for what the selector selects, such as `--accent`, by the reader's scheme; paper is light."""
-    light = "".join(f"--{name}:{color.light};" for name, color in _NAMED.items())
-    dark = "".join(f"--{name}:{color.dark};" for name, color in _NAMED.items())
-    return f"{selector}{{{light}}}@media screen and (prefers-color-scheme:dark){{{selector}{{{dark}}}}}"
-
-
-def escape(value: object) -> str:
-    """The value's text, harmless between tags and in quoted attributes."""
-    return html.escape(_UNPRINTABLE.sub(_MASKED, str(value)))
-
-
-def isolate(value: object) -> str:
-    """The value's text in an element of its own, so that its direction of writing ends where it ends."""
-    return f'<bdi dir="auto">{escape(value)}</bdi>'
-
-
-def state_label(result: Result) -> str:
-    """How an item ended, such as `timed out`; a video that could not be saved is `made, not saved`."""
-    if result.ok and result.error is not None:
-        return "made, not saved"
-    return result.state.replace("_", " ")
-
-
-def state_class(result: Result) -> str:
-    """The class of a page's style that colours those words."""
-    return "unsaved" if result.ok and result.error is not None else result.state.value
 
 
 def duration_text(seconds: float) -> str:

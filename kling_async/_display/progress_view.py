@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from enum import Enum, auto
 
 import attrs
+from markupsafe import Markup, escape
 
-from kling_async._display.page import duration_text, escape, isolate, money_text
+from kling_async._display.colors import AMBER, RED, TEAL
+from kling_async._display.markup import isolate
+from kling_async._display.page import duration_text, money_text
 from kling_async._display.progress_counts import ProgressCounts
-from kling_async._display.tiles import AMBER, FAINT, GROUND, RED, TEAL, dot, join, wrap
+from kling_async._display.tiles import FAINT, GROUND, dot_before, faint, wrap
 
 _PALE_TEAL = "rgba(20,145,127,.5)"
 _PALE_GREY = "rgba(128,128,128,.5)"
-_WIDEST = "max-width:640px"
-_MOST_IDS = 20
+_MAX_WIDTH = "max-width:640px"
+_MAX_IDS = 20
 _MINUTE = 60.0
 _HOUR = 3600.0
 _SOON = 10.0
@@ -44,23 +48,23 @@ class ProgressView:
     """Whether a journal knows all of it, so that the same call goes on where it stopped."""
     phase: BatchPhase = BatchPhase.RUNNING
 
-    def html(self) -> str:
+    def html(self) -> Markup:
         """Some lines and a bar."""
-        line = "&emsp;".join(_spot(*count) for count in self._labelled_counts())
+        counts = Markup("&emsp;").join(_count_html(*count) for count in self._labelled_counts())
         return wrap(
-            f'<div style="display:flex;justify-content:space-between;gap:16px;{_WIDEST}">'
-            f"<strong>{self._headline()}</strong>"
-            f'<span style="{FAINT}">{self._times()}</span></div>',
+            Markup(
+                '<div style="display:flex;justify-content:space-between;gap:16px;{}"><strong>{}</strong>{}</div>'
+            ).format(_MAX_WIDTH, self._headline(), faint(self._times())),
             _bar(self.counts),
-            f'<div style="{_WIDEST}">{line}</div>' if line else "",
-            f'<div style="{_WIDEST}">{dot(AMBER)} {isolate(self._note)}</div>' if self._note else "",
-            self._way_on() if self.phase is BatchPhase.STOPPED and self.counts.open_ids else "",
+            _line(counts) if counts else Markup(),
+            _line(dot_before(isolate(self._note), AMBER.any_ground)) if self._note else Markup(),
+            self._next_steps() if self.phase is BatchPhase.STOPPED and self.counts.open_ids else Markup(),
         )
 
     def text(self) -> str:
         """The same in one line."""
         words = [f"{count:,} {word}" for count, word, _ in self._labelled_counts()]
-        return join([self._headline(), *words, self._times(), self._note or ""])
+        return _join([self._headline(), *words, self._times(), self._note or ""])
 
     @property
     def _note(self) -> str | None:
@@ -78,7 +82,7 @@ class ProgressView:
         """What was spent, how fast, how long, and how long still."""
         spent = self.counts.spent_usd
         is_open = self.phase is BatchPhase.RUNNING and self.counts.total is not None
-        return join(
+        return _join(
             [
                 f"{money_text(spent)} spent" if spent is not None else "",
                 pace_text(self.pace),
@@ -87,19 +91,23 @@ class ProgressView:
             ]
         )
 
-    def _way_on(self) -> str:
-        """What goes on without us, and what picks it up."""
-        counts = self.counts
-        alive = len(counts.running_ids)
-        made = len(counts.open_ids) - alive
-        told = [
-            f"{alive:,} {'job goes' if alive == 1 else 'jobs go'} on at the service" if alive else "",
+    def _next_steps(self) -> Markup:
+        """What continues at the service without this program, and how to resume it."""
+        in_flight = len(self.counts.running_ids)
+        made = len(self.counts.open_ids) - in_flight
+        sentences = [
+            f"{in_flight:,} {'job goes' if in_flight == 1 else 'jobs go'} on at the service"
+            if in_flight
+            else "",
             f"{made:,} {'video is' if made == 1 else 'videos are'} made and not saved" if made else "",
         ]
+        sentence = f"{'; '.join(filter(None, sentences))}."
         advice = (
-            "Run the cell again: the journal picks up everything." if self.is_kept else _lines_to_run(counts)
+            escape("Run the cell again: the journal picks up everything.")
+            if self.is_kept
+            else _lines_to_run(self.counts)
         )
-        return f'<div style="{_WIDEST}">{dot(AMBER)} {"; ".join(filter(None, told))}.</div>{advice}'
+        return _line(dot_before(sentence, AMBER.any_ground)) + advice
 
     def _labelled_counts(self) -> list[tuple[int, str, str | None]]:
         """Each count that is not zero, its word and its colour, from the start of an item's life to its end."""
@@ -111,9 +119,9 @@ class ProgressView:
             (counts.waiting, "waiting", None),
             (counts.queued, "queued", _PALE_GREY),
             (counts.running, "running", _PALE_TEAL),
-            (unsaved, "not saved" if is_over else "being saved", AMBER if is_over else TEAL),
-            (0 if is_done else kept, "saved" if counts.saves else "made", TEAL),
-            (counts.failed, "failed", RED),
+            (unsaved, "not saved" if is_over else "being saved", (AMBER if is_over else TEAL).any_ground),
+            (0 if is_done else kept, "saved" if counts.saves else "made", TEAL.any_ground),
+            (counts.failed, "failed", RED.any_ground),
         )
         return [part for part in parts if part[0] > 0]
 
@@ -143,46 +151,55 @@ def left_text(seconds: float | None) -> str:
     return f"about {seconds / _HOUR:,.1f} h left"
 
 
-def _spot(count: int, word: str, color: str | None) -> str:
-    spot = dot(color) if color else f'<span aria-hidden="true" style="{FAINT}">\N{WHITE CIRCLE}</span>'
-    return f'<span style="white-space:nowrap">{spot} {count:,} {word}</span>'
+def _join(words: Iterable[str]) -> str:
+    return " · ".join(filter(None, words))
 
 
-def _bar(counts: ProgressCounts) -> str:
-    """Shares of the whole, side by side; nothing where nobody knows how much the whole is."""
+def _line(content: Markup) -> Markup:
+    return Markup('<div style="{}">{}</div>').format(_MAX_WIDTH, content)
+
+
+def _count_html(count: int, word: str, color: str | None) -> Markup:
+    text = f"{count:,} {word}"
+    return Markup('<span style="white-space:nowrap">{}</span>').format(
+        dot_before(text, color)
+        if color
+        else Markup('<span aria-hidden="true" style="{}">\N{WHITE CIRCLE}</span> {}').format(FAINT, text)
+    )
+
+
+def _bar(counts: ProgressCounts) -> Markup:
+    """The shares of all items, side by side; empty if the number of all items is not known."""
     if not counts.total:
-        return ""
+        return Markup()
     shares = (
-        (counts.succeeded, TEAL),
-        (counts.failed, RED),
+        (counts.succeeded, TEAL.any_ground),
+        (counts.failed, RED.any_ground),
         (counts.running, _PALE_TEAL),
         (counts.queued, _PALE_GREY),
     )
-    pieces = "".join(
-        f'<span style="display:inline-block;height:8px;width:{100 * count / counts.total:.3f}%;background:{color}">'
-        "</span>"
+    pieces = Markup().join(
+        Markup('<span style="display:inline-block;height:8px;width:{:.3f}%;background:{}"></span>').format(
+            100 * count / counts.total, color
+        )
         for count, color in shares
         if count
     )
-    style = (
-        f"height:8px;margin:6px 0;border-radius:4px;overflow:hidden;white-space:nowrap;font-size:0;line-height:0;"
-        f"{_WIDEST};{GROUND}"
-    )
-    return (
-        f'<div role="progressbar" aria-label="videos ended" aria-valuemin="0" aria-valuemax="{counts.total}" '
-        f'aria-valuenow="{counts.ended}" style="{style}">{pieces}</div>'
-    )
+    return Markup(
+        '<div role="progressbar" aria-label="videos ended" aria-valuemin="0" aria-valuemax="{}" aria-valuenow="{}" '
+        'style="height:8px;margin:6px 0;border-radius:4px;overflow:hidden;white-space:nowrap;font-size:0;'
+        'line-height:0;{};{}">{}</div>'
+    ).format(counts.total, counts.ended, _MAX_WIDTH, GROUND, pieces)
 
 
-def _lines_to_run(counts: ProgressCounts) -> str:
+def _lines_to_run(counts: ProgressCounts) -> Markup:
     """A cell that waits for the jobs by their ids."""
     ids = counts.open_ids
-    more = f"  # and {len(ids) - _MOST_IDS:,} more" if len(ids) > _MOST_IDS else ""
-    listed = "".join(f"    {request_id!r},\n" for request_id in ids[:_MOST_IDS])
+    more = f"  # and {len(ids) - _MAX_IDS:,} more" if len(ids) > _MAX_IDS else ""
+    listed = "".join(f"    {request_id!r},\n" for request_id in ids[:_MAX_IDS])
     step = 'await client.download(job, "videos/")' if counts.saves else "print(job.video_url)"
     code = f"for request_id in [\n{listed}]:{more}\n    job = await client.wait(request_id)\n    {step}"
-    return (
-        f'<details style="{_WIDEST}"><summary style="cursor:pointer">Pick up with these lines</summary>'
-        f'<pre style="margin:4px 0;padding:8px;border-radius:6px;font-size:12px;overflow:auto;{GROUND}">'
-        f"{escape(code)}</pre></details>"
-    )
+    return Markup(
+        '<details style="{}"><summary style="cursor:pointer">Pick up with these lines</summary>'
+        '<pre style="margin:4px 0;padding:8px;border-radius:6px;font-size:12px;overflow:auto;{}">{}</pre></details>'
+    ).format(_MAX_WIDTH, GROUND, code)

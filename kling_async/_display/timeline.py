@@ -10,7 +10,9 @@ from itertools import accumulate
 from statistics import median
 
 import attrs
+from markupsafe import Markup
 
+from kling_async._display.colors import UNSAVED
 from kling_async._display.page import clock_text
 from kling_async.history import BatchHistory, TimeSpan
 from kling_async.results import Result, ResultState
@@ -31,15 +33,16 @@ _ROWS_OF_THEIR_OWN = 40
 _PITCHES = ((_ROWS_OF_THEIR_OWN, 16), (110, 8), (240, 4), (480, 2))
 """Up to so many lanes, each of so many pixels; more are thinner still."""
 _FINEST_PITCH = 1
-_MOST_TICKS = 6
+_MAX_TICKS = 6
 _TICKS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400)
 _LAST_MIDDLE = 97
 """Per cent of the width up to which a word has room on both sides."""
-_MOST_BANDS = 300
+_MAX_BANDS = 300
 _SLOW = 3.0
 """Times the usual time that make a job stand out."""
 _FEWEST_FOR_USUAL = 5
-PHASES = QUEUED, RUNNING, UNSEEN, SAVING, UNSAVED = "queued", "running", "unseen", "saving", "unsaved"
+QUEUED, RUNNING, UNSEEN, SAVING = "queued", "running", "unseen", "saving"
+PHASES = (QUEUED, RUNNING, UNSEEN, SAVING, UNSAVED)
 _AREAS = (RUNNING, QUEUED, SAVING)
 """What is stacked upon what."""
 
@@ -179,8 +182,8 @@ def _in_lanes(rows: Sequence[Row]) -> list[Row]:
     return placed
 
 
-def rows_picture(line: TimeLine) -> str:
-    """An SVG with a bar for each job, as wide as the place it is put in."""
+def rows_picture(line: TimeLine) -> Markup:
+    """An SVG with a bar for each job, as wide as its container."""
     pitch, height = line.pitch, line.lanes * line.pitch + 2 * _PADDING
     paths: dict[str, list[str]] = {}
     for row in line.rows:
@@ -191,31 +194,36 @@ def rows_picture(line: TimeLine) -> str:
                 begin = max(begin - _MARK, line.units(row.began))
             paths.setdefault(segment.kind, []).append(f"M{begin} {y:g}H{max(end, begin + _LEAST)}")
     marks_last = sorted(paths.items(), key=lambda path: path[0] == UNSAVED)
-    drawn = "".join(f'<path class="{kind}" d="{"".join(parts)}"/>' for kind, parts in marks_last)
-    bars = f'<g stroke-width="{max(pitch * 0.7, pitch - 4):g}">{drawn}</g>'
-    labels = _row_labels(line) if line.has_row_each else ""
-    scale = (
-        f'class="rows" data-pitch="{pitch}" data-padding="{_PADDING}" '
-        f'data-began="{line.whole.began:.3f}" data-ended="{line.whole.ended:.3f}"'
+    bars = Markup('<g stroke-width="{:g}">{}</g>').format(
+        max(pitch * 0.7, pitch - 4), Markup().join(_path(kind, "".join(parts)) for kind, parts in marks_last)
     )
+    labels = _row_labels(line) if line.has_row_each else Markup()
+    scale = Markup(
+        'class="rows" data-pitch="{}" data-padding="{}" data-began="{:.3f}" data-ended="{:.3f}"'
+    ).format(pitch, _PADDING, line.whole.began, line.whole.ended)
     return _picture(line, height, bars, labels, attributes=scale)
 
 
-def _row_labels(line: TimeLine) -> str:
+def _path(kind: str, commands: str) -> Markup:
+    return Markup('<path class="{}" d="{}"/>').format(kind, commands)
+
+
+def _row_labels(line: TimeLine) -> Markup:
     """The number of each job beside its bar, on the side that has room."""
     labels = []
     for row in line.rows:
         begin, end = line.units(row.began), line.units(row.ended)
         y = _PADDING + (row.lane + 0.5) * line.pitch
-        fits = end < _WIDE * 0.92
-        place, anchor, shift = (end, "start", 6) if fits else (begin, "end", -6)
+        x, anchor, shift = (end, "start", 6) if end < _WIDE * 0.92 else (begin, "end", -6)
         labels.append(
-            f'<text x="{place / 100:g}%" y="{y:g}" dx="{shift}" dy=".34em" text-anchor="{anchor}">#{row.result.index}</text>'
+            Markup('<text x="{:g}%" y="{:g}" dx="{}" dy=".34em" text-anchor="{}">#{}</text>').format(
+                x / 100, y, shift, anchor, row.result.index
+            )
         )
-    return "".join(labels)
+    return Markup().join(labels)
 
 
-def area_picture(line: TimeLine) -> str:
+def area_picture(line: TimeLine) -> Markup:
     """An SVG of how many jobs were queued, running and being saved at each moment."""
     counts = _counts(line)
     most = most_at_once(line)
@@ -225,10 +233,10 @@ def area_picture(line: TimeLine) -> str:
     for kind in _AREAS:
         top = [low + count for low, count in zip(floor, counts[kind], strict=True)]
         if any(counts[kind]):
-            paths.append(f'<path class="{kind}" d="{_area(floor, top, most)}"/>')
+            paths.append(_path(kind, _area(floor, top, most)))
         floor = top
-    label = f'<text x="0" y="{_HEADROOM - 8}" dx="6">{most:,} at once</text>'
-    return _picture(line, height, "".join(paths), label, attributes='class="areas"')
+    label = Markup('<text x="0" y="{}" dx="6">{:,} at once</text>').format(_HEADROOM - 8, most)
+    return _picture(line, height, Markup().join(paths), label, attributes=Markup('class="areas"'))
 
 
 def most_at_once(line: TimeLine) -> int:
@@ -265,44 +273,49 @@ def _area(floor: Sequence[int], top: Sequence[int], most: int) -> str:
     return f"M0 {y(floor[0])}{there}{back}Z"
 
 
-def _picture(line: TimeLine, height: float, drawing: str, labels: str, *, attributes: str) -> str:
-    """The drawing over its grid and bands: stretched in width alone, with text that is not."""
-    grid = "".join(f'<line x1="{x:g}%" x2="{x:g}%" y1="0" y2="{height:g}"/>' for x, _ in ticks(line))
-    return (
-        f'<svg {attributes} width="100%" height="{height:g}" aria-hidden="true" focusable="false">'
-        f'{_bands(line, height)}<g class="grid">{grid}</g>'
-        f'<svg width="100%" height="{height:g}" viewBox="0 0 {_WIDE} {height:g}" preserveAspectRatio="none">'
-        f"{drawing}</svg>{labels}</svg>"
+def _picture(line: TimeLine, height: float, drawing: Markup, labels: Markup, *, attributes: Markup) -> Markup:
+    """The drawing over its grid and bands. Only its width is stretched, and its text is not."""
+    grid = Markup().join(
+        Markup('<line x1="{0:g}%" x2="{0:g}%" y1="0" y2="{1:g}"/>').format(x, height) for x, _ in ticks(line)
     )
+    return Markup(
+        '<svg {0} width="100%" height="{1:g}" aria-hidden="true" focusable="false">{2}<g class="grid">{3}</g>'
+        '<svg width="100%" height="{1:g}" viewBox="0 0 {4} {1:g}" preserveAspectRatio="none">{5}</svg>{6}</svg>'
+    ).format(attributes, height, _bands(line, height), grid, _WIDE, drawing, labels)
 
 
-def _bands(line: TimeLine, height: float) -> str:
-    """What was in the way, across all rows."""
+def _bands(line: TimeLine, height: float) -> Markup:
+    """A band across all rows for each pause and each outage."""
     bands = []
     for name, spans in (("pause", line.pauses), ("outage", line.outages)):
-        for span in spans[:_MOST_BANDS]:
+        for span in spans[:_MAX_BANDS]:
             begin, end = line.units(span.began) / 100, line.units(span.ended) / 100
             bands.append(
-                f'<rect class="{name}" x="{begin:g}%" y="0" width="{max(end - begin, 0.1):.4g}%" height="{height:g}"/>'
+                Markup('<rect class="{}" x="{:g}%" y="0" width="{:.4g}%" height="{:g}"/>').format(
+                    name, begin, max(end - begin, 0.1), height
+                )
             )
-    return "".join(bands)
+    return Markup().join(bands)
 
 
 def ticks(line: TimeLine) -> list[tuple[float, str]]:
     """Round times since the beginning: where, in per cent, and what is written there."""
     seconds = line.whole.ended - line.whole.began
-    days = _TICKS[-1] * (1 + seconds // (_TICKS[-1] * _MOST_TICKS))
-    step = next((step for step in _TICKS if seconds / step <= _MOST_TICKS), days)
+    days = _TICKS[-1] * (1 + seconds // (_TICKS[-1] * _MAX_TICKS))
+    step = next((step for step in _TICKS if seconds / step <= _MAX_TICKS), days)
     count = int(seconds // step)
     return [(100 * step * tick / seconds, clock_text(step * tick)) for tick in range(count + 1)]
 
 
-def axis_picture(line: TimeLine) -> str:
+def axis_picture(line: TimeLine) -> Markup:
     """An SVG of the round times since the beginning."""
-    words = "".join(
-        f'<text x="{x:g}%" y="14" text-anchor="{_anchor(x)}">{word}</text>' for x, word in ticks(line)
+    words = Markup().join(
+        Markup('<text x="{:g}%" y="14" text-anchor="{}">{}</text>').format(x, _anchor(x), word)
+        for x, word in ticks(line)
     )
-    return f'<svg class="axis" width="100%" height="20" aria-hidden="true" focusable="false">{words}</svg>'
+    return Markup(
+        '<svg class="axis" width="100%" height="20" aria-hidden="true" focusable="false">{}</svg>'
+    ).format(words)
 
 
 def _anchor(x: float) -> str:
@@ -312,7 +325,7 @@ def _anchor(x: float) -> str:
     return "middle" if x < _LAST_MIDDLE else "end"
 
 
-def mini_picture(row: Row) -> str:
+def mini_picture(row: Row) -> Markup:
     """An SVG of one job's own time, from its submit to its end."""
     began, seconds = row.began, max(row.ended - row.began, 0.001)
     bars = []
@@ -321,11 +334,13 @@ def mini_picture(row: Row) -> str:
         width = max(1000 * (segment.span.ended - segment.span.began) / seconds, 8)
         if segment.kind == UNSAVED:
             x, width = 1000 - _MARK, _MARK
-        bars.append(f'<rect class="{segment.kind}" x="{x:.0f}" width="{width:.0f}" height="1"/>')
-    return (
+        bars.append(
+            Markup('<rect class="{}" x="{:.0f}" width="{:.0f}" height="1"/>').format(segment.kind, x, width)
+        )
+    return Markup(
         '<svg class="mini" viewBox="0 0 1000 1" preserveAspectRatio="none" aria-hidden="true" focusable="false">'
-        f"{''.join(bars)}</svg>"
-    )
+        "{}</svg>"
+    ).format(Markup().join(bars))
 
 
 WORDS: Mapping[str, str] = {

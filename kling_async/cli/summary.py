@@ -166,8 +166,7 @@ def failure_lines(results: Iterable[Result]) -> list[str]:
     alike: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         if not is_saved(result):
-            state = "made, not saved" if result.ok else result.state.replace("_", " ")
-            alike.setdefault((state, failure_reason(result)), []).append(result)
+            alike.setdefault((result.label, failure_reason(result)), []).append(result)
     lines = [
         f"{_item_names(group)}: {state}: {(group[0].error or reason) if len(group) == 1 else reason}"
         for (state, reason), group in alike.items()

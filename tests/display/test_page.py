@@ -3,36 +3,20 @@ from __future__ import annotations
 import base64
 import os
 from decimal import Decimal
-from itertools import product
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from page_reader import Element, read
 
 from kling_async._display.page import (
-    ACCENT,
-    CARD,
-    FAINT,
-    GROUND,
-    STATES,
-    TEXT,
     clock_text,
-    color_rules,
     duration_text,
-    escape,
-    isolate,
     media_source,
     money_text,
     picture_source,
     size_text,
-    state_class,
-    state_label,
     web_source,
 )
-from kling_async.errors import DownloadError
 from kling_async.jobs import Job, JobStatus, Media, Outcome
 from kling_async.results import Result, ResultState
 
@@ -47,41 +31,6 @@ def job_of(video: str | None = VIDEO, picture: str | None = None) -> Job:
 def result_of(*, path: Path | None = None, video: str | None = VIDEO, **fields) -> Result:
     given = {"state": ResultState.SUCCEEDED, "job": job_of(video), **fields}
     return Result(index=0, request=None, path=path, **given)
-
-
-@given(st.text())
-def test_no_text_makes_a_tag_or_leaves_its_attribute(text):
-    (paragraph,) = read(f'<p title="{escape(text)}">{escape(text)}</p>').parts
-    assert isinstance(paragraph, Element)
-    assert all(isinstance(part, str) for part in paragraph.parts)
-    assert paragraph.attributes == {"title": paragraph.text}
-
-
-@pytest.mark.parametrize("text", ["a\x00b", "a\x1bb", "a\x9fb", "a\ud800b", "a\uffffb"])
-def test_what_no_page_may_hold_is_masked(text):
-    assert escape(text) == "a\ufffdb"
-    escape(text).encode()
-
-
-@pytest.mark.parametrize("text", ["two\nlines\tand a tab", "👩‍🚀 水墨 ﷽ e\u0301"])
-def test_other_text_is_kept(text):
-    assert escape(text) == text
-
-
-def test_text_that_turns_the_direction_of_writing_is_isolated():
-    assert isolate("\u202eevil<") == '<bdi dir="auto">\u202eevil&lt;</bdi>'
-
-
-def test_a_state_reads_as_words():
-    assert state_label(result_of(state=ResultState.TIMED_OUT)) == "timed out"
-    assert state_label(result_of()) == "succeeded"
-    assert state_label(result_of(error=DownloadError("disk full"))) == "made, not saved"
-
-
-def test_a_video_that_was_not_saved_is_not_coloured_as_a_success():
-    assert state_class(result_of()) == "succeeded"
-    assert state_class(result_of(state=ResultState.TIMED_OUT)) == "timed_out"
-    assert state_class(result_of(error=DownloadError("disk full"))) == "unsaved"
 
 
 @pytest.mark.parametrize(
@@ -230,35 +179,3 @@ def test_a_still_is_no_video(picture, expected):
 
 def test_a_result_without_a_job_has_no_still():
     assert picture_source(None) is None
-
-
-def luminance(colour: str) -> float:
-    """Source: the definition of relative luminance in WCAG 2.2."""
-    channels = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
-    red, green, blue = (
-        channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4 for channel in channels
-    )
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def contrast(one: str, other: str) -> float:
-    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_can_be_read_on_every_ground(scheme):
-    for text, ground in product((ACCENT, TEXT, FAINT, *STATES.values()), (GROUND, CARD)):
-        assert contrast(getattr(text, scheme), getattr(ground, scheme)) >= 4.5, (text, ground)
-
-
-def test_every_state_has_its_colour():
-    assert set(STATES) == set(ResultState)
-
-
-def test_every_colour_has_a_name_in_both_schemes():
-    light, dark = color_rules(".here").split("@media screen and (prefers-color-scheme:dark)")
-    assert light.startswith(".here{")
-    assert f"--accent:{ACCENT.light};" in light
-    assert f"--accent:{ACCENT.dark};" in dark
-    assert all(f"--{state}:" in light and f"--{state}:" in dark for state in ResultState)
