@@ -42,6 +42,7 @@ from kling_async.errors import (
     RateLimitError,
     WaitTimeoutError,
 )
+from kling_async.estimates import Estimate, ItemEstimate, estimate
 from kling_async.jobs import Job, JobStatus, Media, Outcome
 from kling_async.requests import VideoOptions, VideoRequest
 from kling_async.results import Result, ResultState
@@ -64,10 +65,12 @@ __all__ = [
     "BudgetExceededError",
     "ConfigurationError",
     "DownloadError",
+    "Estimate",
     "HistoryRecorder",
     "InsufficientCreditsError",
     "InternalServerError",
     "InvalidRequestError",
+    "ItemEstimate",
     "ItemTimes",
     "Job",
     "JobCancelledError",
@@ -94,6 +97,7 @@ __all__ = [
     "VideoRequest",
     "WaitTimeoutError",
     "__version__",
+    "estimate",
 ]
 
 

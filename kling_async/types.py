@@ -62,7 +62,10 @@ class BatchOptions(VideoOptions, total=False):
     The batch sends no POST that would exceed it.
     """
     prices: Prices | None
-    """The price of one video in US dollars: by model id, or as a function of the request."""
+    """The price of one video in US dollars: by model id, as a function of the request, or `"catalog"`.
+
+    `"catalog"` takes the list prices that this release knows. Some of them are estimates: see `estimate`.
+    """
     on_ambiguous: OnAmbiguous
     """What to do with a paid POST that cannot be reconciled with the service's list: `"report"` it as `AMBIGUOUS`,
     which is the default, or `"resend"` it once, at the risk of paying twice."""

@@ -33,6 +33,7 @@ PROMISED = {
     *("AmbiguousSubmitError", "WaitTimeoutError", "DownloadError", "BudgetExceededError", "JournalError"),
     "BatchInterruptedError",
     *("JobError", "JobFailedError", "JobCancelledError"),
+    *("Estimate", "ItemEstimate", "estimate"),
     "__version__",
 }
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import attrs
 
+from kling_async._policy.list_prices import list_price
 from kling_async.catalog import quote_value
 from kling_async.errors import BudgetExceededError, ConfigurationError
 from kling_async.requests import VideoRequest, model_of
 
-Prices: TypeAlias = Mapping[str, Decimal] | Callable[[VideoRequest], Decimal | None]
-"""US dollars for one video: by model id, or as a function of the request; what is not known is None or absent."""
+Prices: TypeAlias = Mapping[str, Decimal] | Callable[[VideoRequest], Decimal | None] | Literal["catalog"]
+"""US dollars for one video: by model id, as a function of the request, or the list prices that this release knows.
+
+An unknown price is None or absent.
+"""
 
 
 def dollars(value: object, *, name: str) -> Decimal:
@@ -55,15 +59,15 @@ class Budget:
         if self.cap is not None and self.prices is None:
             raise ConfigurationError(
                 "max_cost_usd needs to know what a video costs: give prices={'kling-v2-6': Decimal('0.35')}, "
-                "or a function of the request."
+                "a function of the request, or 'catalog'."
             )
         if isinstance(self.prices, Mapping):
             self.prices = {
                 model: dollars(price, name=f"prices[{model!r}]") for model, price in self.prices.items()
             }
-        elif self.prices is not None and not callable(self.prices):
+        elif self.prices is not None and self.prices != "catalog" and not callable(self.prices):
             raise ConfigurationError(
-                f"prices must be a mapping of model ids to US dollars, or a function of the request, "
+                f"prices must be a mapping of model ids to US dollars, a function of the request, or 'catalog', "
                 f"not {quote_value(self.prices)}."
             )
 
@@ -77,6 +81,8 @@ class Budget:
             return None
         if isinstance(self.prices, Mapping):
             price = self.prices.get(model_of(request))
+        elif self.prices == "catalog":
+            price = list_price(request)
         else:
             try:
                 price = self.prices(request)

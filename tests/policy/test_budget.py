@@ -30,6 +30,13 @@ def test_a_price_is_looked_up_by_model_or_computed():
     assert Budget(lambda _: None).price(REQUEST) is None
 
 
+def test_the_catalog_knows_the_list_prices():
+    budget = Budget("catalog", Decimal(1))
+    assert budget.price(VideoRequest("x", duration=10)) == Decimal("0.70")
+    with pytest.raises(ConfigurationError, match="'other'"):
+        budget.price(VideoRequest("x", model="other"))
+
+
 @pytest.mark.parametrize("price", [0.35, "0.35", Decimal("0.35")], ids=["float", "text", "decimal"])
 def test_a_price_is_exact_however_it_is_written(price):
     assert Budget({"kling-v2-6": price}).price(REQUEST) == Decimal("0.35")

@@ -1,0 +1,104 @@
+"""What a batch would cost, before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Unpack, cast
+
+import attrs
+
+from kling_async._policy.budget import Budget, Prices
+from kling_async._policy.list_prices import LIST_PRICES
+from kling_async.errors import InvalidRequestError
+from kling_async.requests import (
+    RequestLike,
+    VideoOptions,
+    VideoRequest,
+    check_options,
+    model_of,
+    request_from,
+)
+
+
+@attrs.frozen(kw_only=True)
+class ItemEstimate:
+    """What one request would cost."""
+
+    index: int
+    """The request's place in the input, from 0."""
+    request: VideoRequest
+    """The request, filled with the options of the call."""
+    cost_usd: Decimal | None
+    """US dollars for the video; None is unknown, not free."""
+    source: str | None
+    """Where the price is from; None if the price is unknown."""
+
+
+@attrs.frozen
+class Estimate:
+    """What a batch would cost: each request, all known prices together, and the requests without a known price."""
+
+    items: tuple[ItemEstimate, ...]
+    """One for each request, in input order."""
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        """The sum of the known prices; None if no price is known. `unknown` are not in it."""
+        known = [item.cost_usd for item in self.items if item.cost_usd is not None]
+        return sum(known, Decimal(0)) if known else None
+
+    @property
+    def unknown(self) -> tuple[ItemEstimate, ...]:
+        """The requests whose price is unknown."""
+        return tuple(item for item in self.items if item.cost_usd is None)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where the prices are from, each source once, in the order of the items."""
+        return tuple(dict.fromkeys(item.source for item in self.items if item.source is not None))
+
+
+def estimate(
+    requests: RequestLike | Iterable[RequestLike],
+    *,
+    prices: Prices = "catalog",
+    **options: Unpack[VideoOptions],
+) -> Estimate:
+    """What some requests would cost as a batch. Nothing is sent.
+
+    Args:
+        requests: A prompt, a `VideoRequest` or a mapping, or an iterable of these.
+        prices: `"catalog"` for the list prices that this release knows, each with its source; some are estimates. Or
+            your own prices, as for `generate_many`.
+        **options: Fill the fields that the requests leave open, as for `generate_many`.
+
+    Raises:
+        InvalidRequestError: A request breaks its model's rules.
+        ConfigurationError: A price makes no sense.
+        TypeError: There is no such option.
+    """
+    check_options(options, {*VideoOptions.__annotations__, "prices"}, call="estimate")
+    budget = Budget(prices)
+    if isinstance(requests, str | VideoRequest | Mapping):
+        requests = [cast("RequestLike", requests)]
+    return Estimate(
+        tuple(_estimate_item(index, item, options, budget) for index, item in enumerate(requests))
+    )
+
+
+def _estimate_item(index: int, item: RequestLike, options: VideoOptions, budget: Budget) -> ItemEstimate:
+    try:
+        request = request_from(item, options)
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"item {index}: {error.message}") from error
+    cost = budget.price(request)
+    source = None if cost is None else _source_of(request, budget)
+    return ItemEstimate(index=index, request=request, cost_usd=cost, source=source)
+
+
+def _source_of(request: VideoRequest, budget: Budget) -> str:
+    model = model_of(request)
+    if budget.prices == "catalog":
+        return LIST_PRICES[model].source
+    return f"prices[{model!r}]" if isinstance(budget.prices, Mapping) else "prices()"
