@@ -15,14 +15,13 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import PurePath, PurePosixPath
 from typing import Any, TypeGuard
-from urllib.parse import urlsplit
 
 import attrs
 
+from kling_async._urls import parse_url
+
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _IMAGE_DATA = re.compile(r"data:image/(png|jpe?g);base64,[A-Z0-9+/=\s]+\Z", re.IGNORECASE | re.ASCII)
-NOT_IN_URLS = re.compile(r"[\s\x00-\x20\x7f\\\ud800-\udfff]")
-"""White space, control characters, backslashes and lone surrogates: no address that can be fetched has one."""
 
 
 @attrs.frozen(kw_only=True)
@@ -202,13 +201,12 @@ def _check_image(field: str, value: object, suffixes: Sequence[str]) -> list[str
 
 def _check_image_url(field: str, value: str, suffixes: Sequence[str]) -> list[str]:
     try:
-        parts = urlsplit(value)
-        _ = parts.port
+        url = parse_url(value)
     except ValueError as error:
         return [f"{field} must be a URL, not {quote_value(value)} ({error})"]
-    if parts.scheme not in {"http", "https"} or not parts.hostname or NOT_IN_URLS.search(value):
+    if not url.is_web:
         return [f"{field} must be an http or https URL with a host, not {quote_value(value)}"]
-    if PurePosixPath(parts.path).suffix.lower() not in suffixes:
+    if PurePosixPath(url.path).suffix.lower() not in suffixes:
         return [
             f"{field} must be the URL of a file ending in {', '.join(suffixes)}, not {quote_value(value)}"
         ]

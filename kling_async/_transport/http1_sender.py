@@ -105,7 +105,7 @@ class Http1Sender:
         origin = self._origins.get(address)
         if origin is None or origin.headers is not headers:
             loop = asyncio.get_running_loop()
-            request = aiohttp.ClientRequest("GET", parse_url(address), headers=headers, loop=loop)
+            request = aiohttp.ClientRequest("GET", to_yarl(address), headers=headers, loop=loop)
             lines = [f"{name}: {value}" for name, value in request.headers.items()]
             if odd := _CONTROL_CHARACTERS.search("".join(lines)):
                 raise ValueError(f"a header holds {odd[0]!r}")
@@ -155,7 +155,7 @@ def is_reusable(protocol: ResponseHandler) -> bool:
     return protocol.is_connected() and not protocol.should_close
 
 
-def parse_url(address: str) -> URL:
+def to_yarl(address: str) -> URL:
     """An address as aiohttp wants it.
 
     Raises:

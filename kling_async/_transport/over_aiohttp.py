@@ -14,7 +14,7 @@ from multidict import CIMultiDict
 
 from kling_async._transport.base import Reply, Request, Sink
 from kling_async._transport.body_reader import BUFFER_BYTES, BodyReader
-from kling_async._transport.http1_sender import Http1Sender, is_reusable, parse_url
+from kling_async._transport.http1_sender import Http1Sender, is_reusable, to_yarl
 from kling_async._transport.shared_timeouts import SharedTimeouts
 from kling_async.errors import APIConnectionError, APITimeoutError
 
@@ -79,7 +79,7 @@ class AiohttpTransport:
         with _translate_errors(request):
             response = await self._session.request(
                 request.method,
-                parse_url(request.url),
+                to_yarl(request.url),
                 headers=request.headers,
                 data=request.body,
                 allow_redirects=False,

@@ -7,11 +7,11 @@ documented there but answered by the service.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import attrs
 
-from kling_async.catalog import NOT_IN_URLS
+from kling_async._urls import parse_url
 from kling_async.errors import ConfigurationError, InvalidRequestError
 
 DEFAULT_BASE_URL = "https://console.gmicloud.ai"
@@ -48,19 +48,16 @@ def queue_url(base_url: str) -> str:
         raise ConfigurationError(f"base_url must be text such as {DEFAULT_BASE_URL!r}, not {base_url!r}.")
     url = base_url.strip().rstrip("/").removesuffix(SUBMIT.path)
     try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        _ = parts.port, host.encode("idna")
+        parts = parse_url(url)
     except ValueError as error:
         raise ConfigurationError(f"base_url={base_url!r} is not a URL: {error}.") from error
-    if "@" in parts.netloc:
+    if parts.has_credentials:
         raise ConfigurationError("base_url must hold no user name or password; the key is api_key=.")
-    is_plain = parts.scheme in {"http", "https"} and not parts.query and not parts.fragment
-    if not host or not is_plain or NOT_IN_URLS.search(url):
+    if not parts.is_web or parts.query or parts.fragment:
         raise ConfigurationError(
             f"base_url={base_url!r} is not the address of a service; write it like {DEFAULT_BASE_URL!r}."
         )
-    if host == "api.gmi-serving.com" or parts.path == "/v1" or parts.path.endswith("/chat/completions"):
+    if parts.host == "api.gmi-serving.com" or parts.path == "/v1" or parts.path.endswith("/chat/completions"):
         raise ConfigurationError(
             f"base_url={base_url!r} is the chat endpoint, where videos cannot be made; "
             f"use {DEFAULT_BASE_URL!r} or leave base_url out."
