@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import anyio
 import attrs
 import pytest
 from virtual_service import VirtualLoop
+from virtual_store import MemoryStore
 
 from kling_async._journal.entry import EntryState, Identity, fingerprint
 from kling_async._journal.journal import Journal
@@ -48,3 +50,33 @@ class Pen:
 @pytest.fixture
 def pen_for():
     return Pen
+
+
+SLOW_DISK = 1.0
+"""Seconds of the virtual clock that a commit takes: longer than any wait for others."""
+
+
+async def commit_slowly(function, *arguments):
+    await anyio.sleep(SLOW_DISK)
+    function(*arguments)
+
+
+@pytest.fixture
+def store():
+    return MemoryStore()
+
+
+@pytest.fixture
+def journal(store):
+    """A journal in memory whose commits take `SLOW_DISK` seconds."""
+    return Journal.over(store, run_sync=commit_slowly)
+
+
+@pytest.fixture
+def pen(pen_for, journal):
+    return pen_for(journal)
+
+
+@pytest.fixture
+def slow_disk():
+    return SLOW_DISK

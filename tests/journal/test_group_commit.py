@@ -2,34 +2,22 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from virtual_store import MemoryStore
 
 from kling_async import JournalError
 from kling_async._journal.entry import EntryState
 from kling_async._journal.journal import Journal
 
-SLOW_DISK = 1.0
-"""Seconds of the virtual clock that a commit takes: longer than any wait for others."""
 
+def start_committer(tasks, journal):
+    """A scope around the journal's committer; cancel it to make the committer leave."""
+    scope = anyio.CancelScope()
 
-async def slow_disk(function, *arguments):
-    await anyio.sleep(SLOW_DISK)
-    function(*arguments)
+    async def run():
+        with scope:
+            await journal.run()
 
-
-@pytest.fixture
-def store():
-    return MemoryStore()
-
-
-@pytest.fixture
-def journal(store):
-    return Journal.over(store, run_sync=slow_disk)
-
-
-@pytest.fixture
-def pen(pen_for, journal):
-    return pen_for(journal)
+    tasks.start_soon(run)
+    return scope
 
 
 # Together
@@ -65,12 +53,12 @@ async def test_those_who_wait_together_share_a_commit(journal, pen, store):
     assert store.commits == [20]
 
 
-async def test_who_comes_during_a_commit_waits_for_the_next(journal, pen, store):
+async def test_who_comes_during_a_commit_waits_for_the_next(journal, pen, store, slow_disk):
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.run)
         pen.record_intent("rain")
         tasks.start_soon(journal.durable)
-        await anyio.sleep(SLOW_DISK / 2)
+        await anyio.sleep(slow_disk / 2)
         pen.record_intent("snow")
         await journal.durable()
         assert sorted(store.kept) == [1, 2]
@@ -79,24 +67,24 @@ async def test_who_comes_during_a_commit_waits_for_the_next(journal, pen, store)
     assert store.commits == [1, 1]
 
 
-async def test_who_wrote_before_a_commit_may_wait_for_it_later(journal, pen, store):
+async def test_who_wrote_before_a_commit_may_wait_for_it_later(journal, pen, store, slow_disk):
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.run)
         pen.record_intent("rain")
-        await anyio.sleep(SLOW_DISK / 2)
+        await anyio.sleep(slow_disk / 2)
         await journal.durable()
         tasks.cancel_scope.cancel()
 
     assert store.commits == [1]
 
 
-async def test_writes_for_which_nobody_waits_are_written_soon_and_together(journal, pen, store):
+async def test_writes_for_which_nobody_waits_are_written_soon_and_together(journal, pen, store, slow_disk):
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.run)
         for prompt in range(10):
             pen.record_intent(str(prompt))
             await anyio.sleep(0.001)
-        await anyio.sleep(SLOW_DISK + 0.1)
+        await anyio.sleep(slow_disk + 0.1)
         tasks.cancel_scope.cancel()
 
     assert store.commits == [10]
@@ -113,13 +101,7 @@ async def test_without_a_committer_who_waits_writes_by_himself(journal, pen, sto
 
 async def test_who_waits_when_the_committer_leaves_writes_by_himself(journal, pen, store):
     async with anyio.create_task_group() as tasks:
-        committer = anyio.CancelScope()
-
-        async def run():
-            with committer:
-                await journal.run()
-
-        tasks.start_soon(run)
+        committer = start_committer(tasks, journal)
         await anyio.sleep(0.001)
         pen.record_intent("rain")
         tasks.start_soon(journal.durable)
@@ -142,9 +124,9 @@ async def test_two_batches_may_write_through_one_journal(journal, pen, store):
     assert store.commits == [1] * 4
 
 
-async def test_a_commit_that_was_cancelled_half_way_is_made_again(journal, pen, store):
+async def test_a_commit_that_was_cancelled_half_way_is_made_again(journal, pen, store, slow_disk):
     number = pen.record_intent("rain")
-    with anyio.move_on_after(SLOW_DISK / 2):
+    with anyio.move_on_after(slow_disk / 2):
         await journal.flush()
     assert store.kept == {}
     pen.record_accepted(number, "r-1")
@@ -154,19 +136,13 @@ async def test_a_commit_that_was_cancelled_half_way_is_made_again(journal, pen, 
     assert store.kept[1].request_id == "r-1"
 
 
-async def test_who_waits_for_a_commit_that_is_cancelled_gets_another(journal, pen, store):
+async def test_who_waits_for_a_commit_that_is_cancelled_gets_another(journal, pen, store, slow_disk):
     pen.record_intent("rain")
     async with anyio.create_task_group() as tasks:
-        committer = anyio.CancelScope()
-
-        async def run():
-            with committer:
-                await journal.run()
-
-        tasks.start_soon(run)
+        committer = start_committer(tasks, journal)
         await anyio.sleep(0.001)
         tasks.start_soon(journal.durable)
-        await anyio.sleep(SLOW_DISK / 2)
+        await anyio.sleep(slow_disk / 2)
         committer.cancel()
 
     assert store.commits == [1]
@@ -215,7 +191,7 @@ async def test_what_could_not_be_written_is_written_with_the_next(journal, pen, 
     assert [entry.state for entry in store.kept.values()] == [EntryState.NOT_SUBMITTED, EntryState.INTENDED]
 
 
-async def test_a_failing_disk_is_not_tried_over_and_over(store, pen_for):
+async def test_a_failing_disk_is_not_tried_over_and_over(store, pen_for, slow_disk):
     tries = []
 
     async def failing_disk(_function, changes):
@@ -226,18 +202,18 @@ async def test_a_failing_disk_is_not_tried_over_and_over(store, pen_for):
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.run)
         pen_for(journal).record_intent("rain")
-        await anyio.sleep(100 * SLOW_DISK)
+        await anyio.sleep(100 * slow_disk)
         tasks.cancel_scope.cancel()
 
     assert len(tries) == 1
 
 
-async def test_a_flush_tells_what_the_committer_could_tell_nobody(journal, pen, store):
+async def test_a_flush_tells_what_the_committer_could_tell_nobody(journal, pen, store, slow_disk):
     store.failure = JournalError("full")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.run)
         pen.record_intent("rain")
-        await anyio.sleep(2 * SLOW_DISK)
+        await anyio.sleep(2 * slow_disk)
         tasks.cancel_scope.cancel()
 
     with pytest.raises(JournalError, match="full"):

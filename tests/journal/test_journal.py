@@ -4,35 +4,10 @@ from decimal import Decimal
 
 import anyio
 import pytest
-from virtual_store import MemoryStore
 
 from kling_async import JournalError, ResultState
 from kling_async._journal.entry import EntryState
 from kling_async._journal.journal import Journal
-
-SLOW_DISK = 1.0
-"""Seconds of the virtual clock that a commit takes: longer than any wait for others."""
-
-
-async def slow_disk(function, *arguments):
-    await anyio.sleep(SLOW_DISK)
-    function(*arguments)
-
-
-@pytest.fixture
-def store():
-    return MemoryStore()
-
-
-@pytest.fixture
-def journal(store):
-    return Journal.over(store, run_sync=slow_disk)
-
-
-@pytest.fixture
-def pen(pen_for, journal):
-    return pen_for(journal)
-
 
 # What is written can be read at once
 
@@ -49,11 +24,11 @@ async def test_what_was_intended_is_found_before_it_is_on_the_disk(journal, pen,
     assert store.kept == {}
 
 
-async def test_what_is_on_its_way_to_the_disk_is_found_too(journal, pen, store):
+async def test_what_is_on_its_way_to_the_disk_is_found_too(journal, pen, store, slow_disk):
     number = pen.record_intent("rain")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.flush)
-        await anyio.sleep(SLOW_DISK / 2)
+        await anyio.sleep(slow_disk / 2)
         pen.record_accepted(number, "r-1")
 
         assert store.kept == {}
