@@ -50,6 +50,7 @@ from kling_async.results import Result, ResultState
 if TYPE_CHECKING:
     from kling_async.history import BatchHistory, HistoryRecorder, ItemTimes, TimeSpan
     from kling_async.journal import Journal
+    from kling_async.progress import ProgressCounts, show_progress
 
 __all__ = [
     "APIConnectionError",
@@ -88,6 +89,7 @@ __all__ = [
     "Outcome",
     "PermissionDeniedError",
     "PollingPolicy",
+    "ProgressCounts",
     "RateLimitError",
     "Result",
     "ResultState",
@@ -98,6 +100,7 @@ __all__ = [
     "WaitTimeoutError",
     "__version__",
     "estimate",
+    "show_progress",
 ]
 
 
@@ -106,7 +109,9 @@ _IMPORTED_LATER = {
     "HistoryRecorder": "kling_async.history",
     "ItemTimes": "kling_async.history",
     "Journal": "kling_async.journal",
+    "ProgressCounts": "kling_async.progress",
     "TimeSpan": "kling_async.history",
+    "show_progress": "kling_async.progress",
 }
 """Names whose modules import slowly, and their modules; a name is imported when a program first uses it."""
 

@@ -51,7 +51,8 @@ def read_settings(
     if key is None or (isinstance(key, str) and not key.strip()):
         raise ConfigurationError(
             "No API key: pass KlingClient(api_key=...) or set the environment variable GMI_API_KEY "
-            f"(or {' or '.join(KEY_VARIABLES[1:])})."
+            f"(or {' or '.join(KEY_VARIABLES[1:])}).",
+            missing="api_key",
         )
     organization = organization_id if organization_id is not None else env.get("GMI_ORG_ID") or None
     if not 0 < _number_or_zero(timeout) <= _MAX_TIMEOUT:

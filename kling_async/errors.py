@@ -50,7 +50,16 @@ class KlingError(Exception):
 
 
 class ConfigurationError(KlingError):
-    """A setting is missing or makes no sense; nothing was sent."""
+    """A setting is missing or makes no sense; nothing was sent.
+
+    Args:
+        message: What is wrong and what to do next, in one sentence.
+        missing: The argument that has no value, neither in the call nor in the environment, such as `api_key`.
+    """
+
+    def __init__(self, message: str, *, missing: str | None = None) -> None:
+        super().__init__(message)
+        self.missing = missing
 
 
 class InvalidRequestError(KlingError, ValueError):

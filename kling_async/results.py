@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from kling_async.errors import KlingError
+from kling_async.errors import DownloadError, KlingError
 from kling_async.jobs import Job
 from kling_async.requests import VideoRequest
 
@@ -65,6 +66,24 @@ class Result:
     def label(self) -> str:
         """The state in words, such as `timed out`; `made, not saved` for a video that could not be saved."""
         return "made, not saved" if self.is_unsaved else self.state.label
+
+    @property
+    def failure_reason(self) -> str | None:
+        """Why there is no video, or no file; None if nothing failed or no reason is known.
+
+        The id of the job and the name of its file are left out, so that equal reasons are equal.
+        """
+        if self.job is not None and self.job.failure_reason:
+            return self.job.failure_reason
+        error = self.error
+        if error is None:
+            return None
+        if isinstance(error, DownloadError) and isinstance(error.__cause__, KlingError | OSError):
+            cause = error.__cause__
+            return cause.message if isinstance(cause, KlingError) else cause.strerror or type(cause).__name__
+        if not error.request_id:
+            return error.message
+        return re.sub(rf"(?<!\w){re.escape(error.request_id)}(?!\w)", "…", error.message)
 
     def job_or_raise(self) -> Job:
         """The finished job.

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import attrs
 
-from kling_async._display.eta import EtaEstimator
 from kling_async._display.progress_counts import ProgressCounts
 from kling_async._display.progress_view import BatchPhase, ProgressView
 
@@ -52,17 +51,16 @@ def display_bundle(bundle: dict[str, str]) -> Handle:
 
 @contextmanager
 def live_cell(
-    counts: ProgressCounts, eta: EtaEstimator, *, is_kept: bool = False, display: Place = display_bundle
+    counts: ProgressCounts, *, is_kept: bool = False, display: Place = display_bundle
 ) -> Iterator[None]:
     """Show a tally for as long as the block lasts, and how it ended; only inside a running event loop.
 
     Args:
         counts: It is read anew at each look.
-        eta: Knows how long it will take.
         is_kept: Whether a journal knows all of it.
         display: Where to.
     """
-    cell = _Cell(counts, eta, is_kept, display)
+    cell = _Cell(counts, is_kept, display)
     cell.look()
     try:
         yield
@@ -77,7 +75,6 @@ class _Cell:
     """Looks at a tally now and then and shows what is new."""
 
     counts: ProgressCounts
-    eta: EtaEstimator
     is_kept: bool
     display: Place
     _loop: asyncio.AbstractEventLoop = attrs.field(init=False, factory=asyncio.get_running_loop)
@@ -123,8 +120,8 @@ class _Cell:
         view = ProgressView(
             counts=self.counts,
             seconds=self._loop.time() - self._began,
-            pace=self.eta.pace(now=now),
-            seconds_left=self.eta.seconds_left(waiting=self.counts.waiting, now=now),
+            pace=self.counts.jobs_per_second(now=now),
+            seconds_left=self.counts.seconds_left(now=now),
             is_kept=self.is_kept,
             phase=phase,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -23,7 +22,6 @@ from kling_async._display.timeline import (
     most_at_once,
     rows_picture,
 )
-from kling_async.errors import DownloadError, KlingError
 from kling_async.history import BatchHistory, ItemTimes, TimeSpan
 from kling_async.requests import model_of
 from kling_async.results import Result, ResultState
@@ -113,7 +111,7 @@ def failures_html(results: Iterable[Result]) -> Markup:
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         if result.error is not None or not result.ok:
-            groups.setdefault((result.label, failure_reason(result)), []).append(result)
+            groups.setdefault((result.label, result.failure_reason or "no reason given"), []).append(result)
     if not groups:
         return Markup()
     rows = Markup().join(
@@ -129,21 +127,6 @@ def failures_html(results: Iterable[Result]) -> Markup:
         '<th scope="col">Reason</th><th scope="col">Which</th></tr></thead>'
         "<tbody>{}</tbody></table></div></section>"
     ).format(rows)
-
-
-def failure_reason(result: Result) -> str:
-    """Why a result has no video or no file, without what only names the job or its file, so that equal reasons are equal."""
-    if result.job is not None and result.job.failure_reason:
-        return result.job.failure_reason
-    error = result.error
-    if error is None:
-        return "no reason given"
-    if isinstance(error, DownloadError) and isinstance(error.__cause__, KlingError | OSError):
-        cause = error.__cause__
-        return cause.message if isinstance(cause, KlingError) else cause.strerror or type(cause).__name__
-    if not error.request_id:
-        return error.message
-    return re.sub(rf"(?<!\w){re.escape(error.request_id)}(?!\w)", "…", error.message)
 
 
 def links_to(results: Sequence[Result]) -> Markup:

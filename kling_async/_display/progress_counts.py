@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import attrs
 
+from kling_async._display.eta import EtaEstimator
 from kling_async._display.moving_rate import MovingRate
 from kling_async.events import (
     Downloaded,
@@ -47,8 +48,6 @@ class ProgressCounts:
     """Items that ended without a job."""
     saved_bytes: int = attrs.field(init=False, default=0)
     """The size of the videos that were saved."""
-    download_rate: MovingRate = attrs.field(init=False, factory=MovingRate)
-    """Bytes a second of late, by the time of the events."""
     before: int = attrs.field(init=False, default=0)
     """Videos that an earlier run made and saved; they are among the others' counts too."""
     spent_usd: Decimal | None = attrs.field(init=False, default=None)
@@ -57,6 +56,9 @@ class ProgressCounts:
     """US dollars for what was submitted now."""
     note: str | None = attrs.field(init=False, default=None)
     """What is in the way just now."""
+    _download_rate: MovingRate = attrs.field(init=False, factory=MovingRate)
+    """Bytes a second, by the time of the events."""
+    _eta: EtaEstimator = attrs.field(init=False, factory=EtaEstimator)
     _open: dict[str, JobStatus | None] = attrs.field(init=False, factory=dict)
     """Jobs whose video is not saved yet, in the order of their submits; None for one that is not asked after any more,
     though it may go on."""
@@ -97,13 +99,26 @@ class ProgressCounts:
         """Videos that were made and have not been saved; 0 where none is to be."""
         return self.succeeded - self.saved if self.saves else 0
 
+    def bytes_per_second(self, *, now: float) -> float:
+        """How fast videos were saved in the last seconds before `now`, in Unix seconds."""
+        return self._download_rate.at(now)
+
+    def jobs_per_second(self, *, now: float) -> float:
+        """How many jobs ended each second since the first submit; 0 before any has ended. `now` is in Unix seconds."""
+        return self._eta.pace(now=now)
+
+    def seconds_left(self, *, now: float) -> float | None:
+        """How long the rest will take; None before any job has ended. `now` is in Unix seconds."""
+        return self._eta.seconds_left(waiting=self.waiting, now=now)
+
     def follow(self, request_id: str) -> None:
         """Count a job that was submitted earlier."""
         self.submitted += 1
         self._move(request_id, JobStatus.UNKNOWN)
 
     def __call__(self, event: Event) -> None:
-        """Take in one event."""
+        """Count one event."""
+        self._eta(event)
         match event:
             case Submitted(job=job) | SubmitReconciled(job=job):
                 self._unanswered.discard(event.index)
@@ -124,12 +139,12 @@ class ProgressCounts:
                 # What was here before the first of them came at another time.
                 before = self._fetched.get(request_id, size_bytes)
                 self._fetched[request_id] = size_bytes
-                self.download_rate.add(max(size_bytes - before, 0), now=event.at)
+                self._download_rate.add(max(size_bytes - before, 0), now=event.at)
             case Downloaded(request_id=request_id, size_bytes=size_bytes):
                 self.saved += 1
                 self.saved_bytes += size_bytes
                 before = self._fetched.pop(request_id, 0)
-                self.download_rate.add(max(size_bytes - before, 0), now=event.at)
+                self._download_rate.add(max(size_bytes - before, 0), now=event.at)
                 self._forget(request_id)
             case Spent(cost_usd=cost_usd, total_usd=total_usd):
                 self.bought_usd = (self.bought_usd or 0) + cost_usd
@@ -158,7 +173,7 @@ class ProgressCounts:
             self._here.remove(event.request_id)
             return
         if is_made and self.saves:
-            self.download_rate.begin(event.at)
+            self._download_rate.begin(event.at)
         may_be_fetched = self.saves if is_made else event.state is ResultState.TIMED_OUT
         if may_be_fetched and event.request_id is not None:
             self._move(event.request_id, JobStatus.SUCCESS if is_made else None)

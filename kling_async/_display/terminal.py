@@ -18,7 +18,6 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from kling_async._display.eta import EtaEstimator
 from kling_async._display.page import clock_text, money_text, size_text
 from kling_async._display.progress_counts import ProgressCounts
 
@@ -41,7 +40,6 @@ class Bar:
     """Two lines for a batch under way, a third on a narrow terminal, and one more when something is in the way."""
 
     counts: ProgressCounts
-    eta: EtaEstimator | None = None
     _started: float = attrs.field(init=False, factory=time.monotonic)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -78,9 +76,9 @@ class Bar:
 
     def _left(self) -> str:
         counts = self.counts
-        if self.eta is None or counts.total is None or counts.ended >= counts.total:
+        if counts.total is None or counts.ended >= counts.total:
             return ""
-        return left_text(self.eta.seconds_left(waiting=counts.waiting, now=time.time()))
+        return left_text(counts.seconds_left(now=time.time()))
 
 
 def counts_text(counts: ProgressCounts) -> Text:
@@ -101,7 +99,7 @@ def traffic_text(counts: ProgressCounts, *, now: float) -> Text:
     """What came in and what was spent; empty before there is anything."""
     shown = []
     if counts.saved_bytes:
-        per_second = counts.download_rate.at(now)
+        per_second = counts.bytes_per_second(now=now)
         rate = f" at {size_text(per_second)}/s" if per_second >= _SLOWEST else ""
         shown.append(Text(f"{size_text(counts.saved_bytes)}{rate}", "dim"))
     if counts.spent_usd is not None:
@@ -121,7 +119,7 @@ def left_text(seconds: float | None) -> str:
 
 
 @contextmanager
-def live_bar(*parts: RenderableType, console: Console, is_wanted: bool = True) -> Iterator[None]:
+def live_bar(*parts: RenderableType, console: Console) -> Iterator[None]:
     """Draw the parts below each other, again and again, for as long as the block lasts; nothing where no terminal is.
 
     What is printed or logged meanwhile goes above them.
@@ -129,9 +127,8 @@ def live_bar(*parts: RenderableType, console: Console, is_wanted: bool = True) -
     Args:
         *parts: They are asked for their looks anew at each drawing.
         console: Where to.
-        is_wanted: False draws nothing there either.
     """
-    if not is_wanted or not is_drawable(console):
+    if not is_drawable(console):
         yield
         return
     before = sys.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -12,18 +13,24 @@ from operator import attrgetter
 import attrs
 from rich.console import Console
 
-from kling_async._display.eta import EtaEstimator
-from kling_async._display.progress_counts import ProgressCounts
-from kling_async._display.terminal import Bar, live_bar
 from kling_async.cli.journals import refuse_unusable_journal
-from kling_async.cli.output import can_draw, print_error, print_json, print_text, stderr, stdout
+from kling_async.cli.output import (
+    choose_progress,
+    one_line,
+    print_error,
+    print_json,
+    print_text,
+    stderr,
+    stdout,
+)
 from kling_async.cli.run_config import RunConfig
 from kling_async.cli.summary import FAILED, print_interrupted, print_summary
 from kling_async.client import KlingClient
 from kling_async.errors import JournalError, KlingError
-from kling_async.events import Event, Notifier
+from kling_async.events import Event
 from kling_async.history import HistoryRecorder
 from kling_async.journal import Entry
+from kling_async.progress import ProgressCounts, show_progress
 from kling_async.report import check_target, write_report
 from kling_async.requests import RequestLike
 from kling_async.results import Result
@@ -46,12 +53,8 @@ class BatchCommand:
     is_quiet: bool = False
     problem_at: Callable[[int], KlingError | None] = lambda _: None
     """Why the item at an index cannot be read as a request, in words for whoever wrote it."""
-    _console: Console = attrs.field(init=False, factory=stderr)
-    """What is drawn on; nothing else may write there meanwhile."""
-    _counts: ProgressCounts = attrs.field(init=False)
-    _eta: EtaEstimator = attrs.field(init=False, factory=EtaEstimator)
+    _counts: ProgressCounts = attrs.field(init=False, factory=ProgressCounts)
     _history: HistoryRecorder = attrs.field(init=False, factory=HistoryRecorder)
-    _notify: Notifier = attrs.field(init=False)
     _results: list[Result] = attrs.field(init=False, factory=list)
     """Those that have come, in the order of their ends."""
     _journal_error: JournalError | None = attrs.field(init=False, default=None)
@@ -61,17 +64,18 @@ class BatchCommand:
         report = self.config.report
         if report is not None:
             check_target(report)
-        self._counts = ProgressCounts(total=self.total, saves=True)
-        self._notify = Notifier(self._counts, self._eta, None if report is None else self._history)
 
     def __call__(self, event: Event) -> None:
         """Take in one event."""
-        self._notify(event)
+        self._counts(event)
+        if self.config.report is not None:
+            self._history(event)
 
     def print_note(self, sentence: str) -> None:
-        """Say something beforehand, where that is wanted."""
+        """Print a sentence on stderr, above the progress bar; nothing if it is empty or the command is quiet."""
         if sentence and not self.is_quiet:
-            print_text(sentence, self._console)
+            # The bar takes over `sys.stderr`: a console of our own would write across it.
+            sys.stderr.write(f"{one_line(sentence)}\n")
 
     @asynccontextmanager
     async def open_batch(
@@ -112,16 +116,16 @@ class BatchCommand:
             batch: Gives the results as they come.
         """
         started = time.monotonic()
-        is_wanted = not self.is_quiet and can_draw(is_json=self.is_json)
+        progress = choose_progress(is_json=self.is_json, is_quiet=self.is_quiet)
         try:
-            with live_bar(Bar(self._counts, self._eta), console=self._console, is_wanted=is_wanted):
+            with show_progress(total=self.total, saves=True, progress=progress) as self._counts:
                 async with batch as stream:
                     await self._collect(stream)
         except (asyncio.CancelledError, OSError):
             is_forced = _is_forced_exit()
             print_interrupted(self._counts, self.config, is_forced=is_forced)
             if self._results and not is_forced:
-                self._write_report(None if self.is_quiet else self._console)
+                self._write_report(None if self.is_quiet else stderr())
             raise
         return self._print_end(seconds=time.monotonic() - started)
 

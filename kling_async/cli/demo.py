@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import attrs
 from cyclopts import Parameter
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from kling_async._display.progress_counts import ProgressCounts
-from kling_async._display.terminal import MOST_COLUMNS, Bar, live_bar
-from kling_async.cli.output import one_line, print_text, state_text, stdout
+from kling_async.cli.output import is_terminal, one_line, print_text, state_text, stdout
 from kling_async.cli.run_config import RunConfig
 from kling_async.cli.service import Service, open_emulated_client
 from kling_async.cli.summary import print_summary
 from kling_async.events import Downloaded, Event, Finished, StatusChanged, Submitted
 from kling_async.jobs import JobStatus
+from kling_async.progress import show_progress
 from kling_async.requests import VideoRequest
 from kling_async.results import ResultState
 
 _DEFAULT_DURATION = 5
 _TIME_SCALE = 40.0
 _WORKERS = 3
+_MAX_COLUMNS = 120
+"""A wider table is hard to read across."""
 _WIDE = 60
 """Columns from which on there is room for the options."""
 
@@ -94,7 +97,7 @@ class Board:
             header_style="dim",
             pad_edge=False,
             padding=(0, 2, 0, 0),
-            width=min(options.max_width, MOST_COLUMNS),
+            width=min(options.max_width, _MAX_COLUMNS),
         )
         table.add_column("#", justify="right")
         table.add_column("prompt and file", no_wrap=True, overflow="ellipsis", ratio=1)
@@ -133,16 +136,12 @@ async def demo(*, out: Annotated[Path, Parameter(metavar="DIR")] = Path("kling-d
 
 async def run_demo(folder: Path, console: Console, *, time_scale: float = _TIME_SCALE) -> int:
     """The exit status of the demonstration, drawn on a console of the caller's choice."""
-    board, counts = Board(PROMPTS), ProgressCounts(total=len(PROMPTS), saves=True)
-
-    def listen(event: Event) -> None:
-        board(event)
-        counts(event)
-
+    board = Board(PROMPTS)
+    live = Live(board, console=console, transient=True) if is_terminal(console) else nullcontext()
     started = time.monotonic()
-    async with open_emulated_client(on_event=listen, time_scale=time_scale, workers=_WORKERS) as client:
-        with live_bar(board, Text(), Bar(counts), console=console):
-            results = await client.generate_many(PROMPTS, output=folder, progress=False)
+    async with open_emulated_client(on_event=board, time_scale=time_scale, workers=_WORKERS) as client:
+        with live, show_progress(total=len(PROMPTS), saves=True, progress=False) as counts:
+            results = await client.generate_many(PROMPTS, output=folder, progress=False, on_event=counts)
     seconds = time.monotonic() - started
     console.print(board)
     print_text("", console)

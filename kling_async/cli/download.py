@@ -11,16 +11,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kling_async._display.progress_counts import ProgressCounts
-from kling_async._display.terminal import Bar, live_bar
-from kling_async._engine.download.downloader import check_folder
-from kling_async.cli.output import can_draw, print_error, print_json, print_line, stderr
+from kling_async.cli.output import choose_progress, make_folder, print_error, print_json, print_line
 from kling_async.cli.run_config import DEFAULT_FOLDER, RunConfig
 from kling_async.cli.service import Service, open_client
 from kling_async.cli.summary import print_interrupted
 from kling_async.client import KlingClient
 from kling_async.errors import KlingError
 from kling_async.events import Downloaded
+from kling_async.progress import ProgressCounts, show_progress
 
 FAILED = 1
 
@@ -42,13 +40,13 @@ async def download(
         service: See `Service`.
     """
     ids = list(dict.fromkeys(request_ids))
-    counts = ProgressCounts(total=len(ids), saves=True)
     ends: dict[str, Path | KlingError] = {}
     try:
-        with live_bar(Bar(counts), console=stderr(), is_wanted=can_draw(is_json=json)):
+        progress = choose_progress(is_json=json)
+        with show_progress(total=len(ids), saves=True, progress=progress) as counts:
             async with open_client(service, on_event=counts) as client:
-                folder = await check_folder(out)
-                async with aclosing(_download_each(client, ids, folder, counts)) as fetched:
+                make_folder(out)
+                async with aclosing(_download_each(client, ids, out, counts)) as fetched:
                     async for request_id, end in fetched:
                         ends[request_id] = end
                         if json:

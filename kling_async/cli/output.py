@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from kling_async.errors import ConfigurationError
+from kling_async.types import Progress
 
 _DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Marks that turn the direction of writing: in one cell they would mix up the rest of the line."""
@@ -109,9 +110,10 @@ def is_terminal(console: Console) -> bool:
     return console.is_terminal and console.file.isatty() and not console.is_dumb_terminal
 
 
-def can_draw(*, is_json: bool) -> bool:
-    """Whether stderr has the terminal to itself; lines of JSON may meet it there, unless they go to a file."""
-    return not is_json or stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
+def choose_progress(*, is_json: bool, is_quiet: bool = False) -> Progress:
+    """The progress to show on stderr: none beside lines of JSON that may go to the same terminal."""
+    is_shared = is_json and not stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
+    return False if is_quiet or is_shared else "auto"
 
 
 def make_folder(folder: Path) -> None:

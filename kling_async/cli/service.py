@@ -8,13 +8,11 @@ from contextlib import asynccontextmanager
 import attrs
 from cyclopts import Group, Parameter
 
-from kling_async._display.progress_counts import describe_trouble
-from kling_async._policy.polling import PollingPolicy
-from kling_async._policy.rate_limit import Limits
+from kling_async import KlingClient, Limits, PollingPolicy
 from kling_async.cli.output import one_line, print_text, stderr
-from kling_async.client import KlingClient
 from kling_async.errors import ConfigurationError
 from kling_async.events import Event, Listener
+from kling_async.progress import ProgressCounts
 
 _LOCAL_LIMITS = Limits(max_polls_per_second=100.0)
 _LOCAL_POLLING = PollingPolicy(poll_interval=0.1)
@@ -38,15 +36,15 @@ class Service:
 
 @asynccontextmanager
 async def open_client(service: Service, *, on_event: Listener | None = None) -> AsyncIterator[KlingClient]:
-    """A client of the service; without a listener, what is in its way is told on stderr.
+    """A client of the service; without a listener, trouble is printed on stderr.
 
     Raises:
         ConfigurationError: The environment holds no key, or the address makes no sense.
     """
     try:
-        client = KlingClient(base_url=service.base_url, on_event=on_event or print_note)
+        client = KlingClient(base_url=service.base_url, on_event=on_event or TroublePrinter())
     except ConfigurationError as error:
-        if not error.message.startswith("No API key"):
+        if error.missing != "api_key":
             raise
         raise ConfigurationError(
             "No API key: set the environment variable GMI_API_KEY; "
@@ -76,7 +74,15 @@ async def open_emulated_client(
         yield client
 
 
-def print_note(event: Event) -> None:
-    """Tell of trouble on stderr, so that a silence is explained."""
-    if note := describe_trouble(event):
-        print_text(one_line(note), stderr())
+@attrs.define(eq=False)
+class TroublePrinter:
+    """Prints trouble on stderr, so that a silence is explained; pass it as `on_event`."""
+
+    _counts: ProgressCounts = attrs.field(init=False, factory=ProgressCounts)
+
+    def __call__(self, event: Event) -> None:
+        """Print the event if it is trouble."""
+        self._counts.note = None
+        self._counts(event)
+        if self._counts.note is not None:
+            print_text(one_line(self._counts.note), stderr())

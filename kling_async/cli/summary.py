@@ -8,13 +8,11 @@ from difflib import get_close_matches
 
 from rich.console import Console
 
-from kling_async._display.overview import failure_reason
-from kling_async._display.page import clock_text, money_text
-from kling_async._display.progress_counts import ProgressCounts
 from kling_async.catalog import MODELS
-from kling_async.cli.output import print_error, print_text, stderr, truncate
+from kling_async.cli.output import clock_text, money_text, print_error, print_text, stderr, truncate
 from kling_async.cli.run_config import RunConfig
 from kling_async.errors import BudgetExceededError, InvalidRequestError, NotFoundError
+from kling_async.progress import ProgressCounts
 from kling_async.results import Result, ResultState
 
 FAILED = 1
@@ -166,7 +164,7 @@ def failure_lines(results: Iterable[Result]) -> list[str]:
     alike: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         if not is_saved(result):
-            alike.setdefault((result.label, failure_reason(result)), []).append(result)
+            alike.setdefault((result.label, result.failure_reason or "no reason given"), []).append(result)
     lines = [
         f"{_item_names(group)}: {state}: {(group[0].error or reason) if len(group) == 1 else reason}"
         for (state, reason), group in alike.items()

@@ -7,7 +7,7 @@ import os
 import pytest
 from rich.console import Console
 
-from kling_async.cli.output import can_draw, one_line, print_error, print_json, print_text, truncate
+from kling_async.cli.output import choose_progress, one_line, print_error, print_json, print_text, truncate
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,8 @@ def test_progress_may_be_drawn_beside_json_only_when_that_goes_to_a_file(tmp_pat
     read, write = os.pipe()
     with os.fdopen(read), os.fdopen(write, "w") as pipe, (tmp_path / "lines.jsonl").open("w") as file:
         monkeypatch.setattr("sys.stdout", pipe)
-        assert can_draw(is_json=False)
-        assert not can_draw(is_json=True)
+        assert choose_progress(is_json=False) == "auto"
+        assert choose_progress(is_json=False, is_quiet=True) is False
+        assert choose_progress(is_json=True) is False
         monkeypatch.setattr("sys.stdout", file)
-        assert can_draw(is_json=True)
+        assert choose_progress(is_json=True) == "auto"

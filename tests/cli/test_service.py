@@ -1,16 +1,15 @@
 from __future__ import annotations
 
-from kling_async.cli.service import Service, print_note
+from kling_async.cli.service import Service, TroublePrinter
 from kling_async.errors import APIConnectionError
 from kling_async.events import Finished, Retrying
 from kling_async.results import ResultState
 
 
 def test_only_trouble_is_remarked_on_and_on_stderr(capfd):
-    print_note(Finished(at=0.0, request_id="r", state=ResultState.SUCCEEDED))
-    print_note(
-        Retrying(at=0.0, call="list", attempt=1, delay=2.0, error=APIConnectionError("no\nconnection."))
-    )
+    listen = TroublePrinter()
+    listen(Finished(at=0.0, request_id="r", state=ResultState.SUCCEEDED))
+    listen(Retrying(at=0.0, call="list", attempt=1, delay=2.0, error=APIConnectionError("no\nconnection.")))
     assert capfd.readouterr() == ("", "no connection; trying again in 2.0 s\n")
 
 

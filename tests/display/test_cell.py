@@ -13,7 +13,6 @@ from virtual_service import Service, VirtualLoop
 
 from kling_async import KlingClient, PollingPolicy
 from kling_async._display.cell import PERIOD, is_notebook, live_cell
-from kling_async._display.eta import EtaEstimator
 from kling_async._display.progress_counts import ProgressCounts
 from kling_async.events import Submitted
 
@@ -71,7 +70,7 @@ def test_a_notebook_is_where_a_shell_has_a_kernel(monkeypatch, ipython, is_one):
 
 async def test_a_change_is_shown_soon_and_in_the_same_place():
     counts, output = ProgressCounts(total=3), Output()
-    with live_cell(counts, EtaEstimator(), display=output.display_bundle):
+    with live_cell(counts, display=output.display_bundle):
         await anyio.sleep(0.3)
         counts.queued = 2
         await anyio.sleep(0.3)
@@ -83,7 +82,7 @@ async def test_a_change_is_shown_soon_and_in_the_same_place():
 
 async def test_no_more_than_four_times_a_second():
     counts, output = ProgressCounts(total=1_000), Output()
-    with live_cell(counts, EtaEstimator(), display=output.display_bundle):
+    with live_cell(counts, display=output.display_bundle):
         for number in range(1_000):
             counts.succeeded = number
             await anyio.sleep(0.01)
@@ -94,14 +93,14 @@ async def test_no_more_than_four_times_a_second():
 
 async def test_what_shows_nothing_new_is_not_sent():
     output = Output()
-    with live_cell(ProgressCounts(total=1), EtaEstimator(), display=output.display_bundle):
+    with live_cell(ProgressCounts(total=1), display=output.display_bundle):
         await anyio.sleep(10.2)
     assert len(output.bundles) <= 12
 
 
 async def test_nothing_is_shown_after_the_end():
     output = Output()
-    with live_cell(ProgressCounts(total=1), EtaEstimator(), display=output.display_bundle):
+    with live_cell(ProgressCounts(total=1), display=output.display_bundle):
         pass
     ended = len(output.bundles)
     await anyio.sleep(5)
@@ -114,7 +113,7 @@ async def test_what_ends_a_batch_early_is_passed_on_and_shown_as_a_stop(error):
     output = Output()
     with (
         pytest.raises(kind),
-        live_cell(ProgressCounts(total=3), EtaEstimator(), display=output.display_bundle),
+        live_cell(ProgressCounts(total=3), display=output.display_bundle),
     ):
         raise kind
     assert output.texts[-1].startswith("Stopped: 0 of 3")
@@ -122,7 +121,7 @@ async def test_what_ends_a_batch_early_is_passed_on_and_shown_as_a_stop(error):
 
 async def test_a_block_that_is_left_while_jobs_are_alive_is_a_stop():
     counts, output = ProgressCounts(total=3), Output()
-    with live_cell(counts, EtaEstimator(), display=output.display_bundle):
+    with live_cell(counts, display=output.display_bundle):
         counts.running = 1
     assert output.texts[-1].startswith("Stopped")
 
@@ -130,7 +129,7 @@ async def test_a_block_that_is_left_while_jobs_are_alive_is_a_stop():
 @pytest.mark.parametrize("breaks_after", [0, 1])
 async def test_a_view_that_cannot_be_shown_is_logged_once_and_hurts_nobody(breaks_after, caplog):
     counts, output = ProgressCounts(total=3), Output(breaks_after=breaks_after)
-    with caplog.at_level(logging.ERROR), live_cell(counts, EtaEstimator(), display=output.display_bundle):
+    with caplog.at_level(logging.ERROR), live_cell(counts, display=output.display_bundle):
         for number in range(5):
             counts.queued = number
             await anyio.sleep(0.3)

@@ -8,7 +8,6 @@ import pytest
 from page_reader import read
 
 from kling_async._display.overview import (
-    failure_reason,
     failures_html,
     figures_html,
     filters_html,
@@ -190,7 +189,7 @@ def test_without_failures_there_is_no_table():
             "Job … is late",
         ),
         (result_of(state=ResultState.FAILED, error=APIConnectionError("lost")), "lost"),
-        (result_of(state=ResultState.FAILED), "no reason given"),
+        (result_of(state=ResultState.FAILED), None),
         (result_of(error=unsaved(NotFoundError("gone (HTTP 404)"))), "gone (HTTP 404)"),
         (result_of(error=unsaved(OSError(28, "No space left", "v/x.mp4"))), "No space left"),
         (result_of(error=unsaved(OSError())), "OSError"),
@@ -198,7 +197,7 @@ def test_without_failures_there_is_no_table():
     ],
 )
 def test_a_reason_does_not_name_the_job(result, reason):
-    assert failure_reason(result) == reason
+    assert result.failure_reason == reason
 
 
 def test_of_many_results_a_dozen_is_linked():

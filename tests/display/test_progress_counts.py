@@ -204,11 +204,11 @@ def test_the_speed_of_a_download_is_that_of_its_bytes_as_they_come():
         Downloading(at=10.0 + step, request_id="a", size_bytes=5_000 + step * 1_000) for step in range(4)
     ]
     counts = count_events(*made, *so_far)
-    assert counts.download_rate.at(13.0) == pytest.approx(1_000, rel=0.2)  # not those of an earlier run
+    assert counts.bytes_per_second(now=13.0) == pytest.approx(1_000, rel=0.2)  # not those of an earlier run
     whole = Downloaded(at=14.0, request_id="a", path=Path("a.mp4"), size_bytes=9_000)
-    assert count_events(*made, *so_far, whole).download_rate.at(14.0) == pytest.approx(1_000, rel=0.2)
+    assert count_events(*made, *so_far, whole).bytes_per_second(now=14.0) == pytest.approx(1_000, rel=0.2)
     anew = Downloading(at=14.0, request_id="a", size_bytes=0)
-    assert count_events(*made, *so_far, anew).download_rate.at(14.0) > 0
+    assert count_events(*made, *so_far, anew).bytes_per_second(now=14.0) > 0
 
 
 def test_downloads_have_a_size_and_a_speed():
@@ -220,4 +220,4 @@ def test_downloads_have_a_size_and_a_speed():
     )
     assert counts.saved_bytes == 1_000
     # The seconds before do not count: only from the first video on could anything come.
-    assert counts.download_rate.at(11.0) > 900
+    assert counts.bytes_per_second(now=11.0) > 900

@@ -11,7 +11,6 @@ from decimal import Decimal
 import pytest
 from rich.console import Console
 
-from kling_async._display.eta import EtaEstimator
 from kling_async._display.progress_counts import ProgressCounts
 from kling_async._display.terminal import Bar, is_drawable, left_text, live_bar, traffic_text
 from kling_async.events import Finished, Submitted
@@ -35,9 +34,9 @@ def terminal(monkeypatch):
         yield Console(file=file, width=60, _environ={"TERM": "xterm"}), read
 
 
-def shown(counts: ProgressCounts, width: int = 62, eta: EtaEstimator | None = None) -> list[str]:
+def shown(counts: ProgressCounts, width: int = 62) -> list[str]:
     file = io.StringIO()
-    Console(file=file, width=width).print(Bar(counts, eta))
+    Console(file=file, width=width).print(Bar(counts))
     return file.getvalue().splitlines()
 
 
@@ -81,24 +80,22 @@ def test_a_narrow_terminal_gets_a_line_more():
 def test_the_speed_is_told_while_something_comes_in():
     counts = busy()
     counts.saved_bytes = 1_000_000
-    counts.download_rate.begin(100.0)
-    counts.download_rate.add(1_000_000, now=101.0)
+    counts._download_rate.begin(100.0)
+    counts._download_rate.add(1_000_000, now=101.0)
     assert traffic_text(counts, now=101.0).plain == "1.0 MB at 1.1 MB/s"
     assert traffic_text(counts, now=200.0).plain == "1.0 MB"
 
 
 def test_the_time_left_is_told_once_a_job_has_ended():
-    counts, eta, now = ProgressCounts(total=4), EtaEstimator(), time.time()
+    counts, now = ProgressCounts(total=4), time.time()
     for index in range(4):
         job = Job(request_id=f"{index}", status=JobStatus.QUEUED)
-        for listen in (counts, eta):
-            listen(Submitted(at=now - 100, request_id=job.request_id, job=job))
-    assert shown(counts, eta=eta)[0].rstrip().endswith("0 of 4  0:00")
-    for listen in (counts, eta):
-        listen(Finished(at=now, request_id="0", state=ResultState.SUCCEEDED))
-    assert shown(counts, eta=eta)[0].rstrip().endswith(" left)")
+        counts(Submitted(at=now - 100, request_id=job.request_id, job=job))
+    assert shown(counts)[0].rstrip().endswith("0 of 4  0:00")
+    counts(Finished(at=now, request_id="0", state=ResultState.SUCCEEDED))
+    assert shown(counts)[0].rstrip().endswith(" left)")
     counts.succeeded = 4
-    assert shown(counts, eta=eta)[0].rstrip().endswith("4 of 4  0:00")
+    assert shown(counts)[0].rstrip().endswith("4 of 4  0:00")
 
 
 @pytest.mark.parametrize(
@@ -146,13 +143,6 @@ def test_a_terminal_is_drawn_on_and_left_clean(terminal):
     picture = read()
     assert "0 of 2" in picture
     assert picture.endswith("\x1b[2K")
-
-
-def test_nothing_is_drawn_where_it_is_not_wanted(terminal):
-    console, read = terminal
-    with live_bar(Bar(ProgressCounts()), console=console, is_wanted=False):
-        console.print("only this")
-    assert read() == "only this\r\n"
 
 
 def test_a_file_is_no_terminal_even_where_colours_are_forced(tmp_path):
