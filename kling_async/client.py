@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Sized
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sized
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, suppress
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Never, Self, Unpack, overload
 
+import attrs
+
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import Limits
 from kling_async._policy.retry import RetryPolicy
 from kling_async.batch_result import BatchResult
 from kling_async.catalog import DEFAULT_MODEL, ModelInfo
-from kling_async.config import __version__, read_settings
+from kling_async.config import __version__, check_timeout, read_settings
 from kling_async.errors import BatchInterruptedError
 from kling_async.jobs import Job
 from kling_async.requests import VideoOptions, check_options, request_from
@@ -28,7 +30,14 @@ if TYPE_CHECKING:
     from kling_async.events import Listener, Notifier
     from kling_async.history import BatchHistory
     from kling_async.requests import RequestLike, RequestRow
-    from kling_async.types import BatchOptions, Requests, Transport
+    from kling_async.types import (
+        BatchOptions,
+        ClientOptions,
+        GenerateOptions,
+        Requests,
+        Transport,
+        WaitOptions,
+    )
 
 
 class KlingClient:
@@ -75,6 +84,8 @@ class KlingClient:
         self._transport = transport
         self._shared: SharedState | None = None
         self._sessions: dict[asyncio.AbstractEventLoop, _Opened] = {}
+        self._root: KlingClient | None = None
+        """The client that this one is a view of."""
 
     def __repr__(self) -> str:
         return f"<KlingClient {self._settings.queue.partition('/api/')[0]} api_key=***>"
@@ -96,6 +107,31 @@ class KlingClient:
         opened = self._sessions.pop(asyncio.get_running_loop(), None)
         if opened is not None:
             await opened.lifetime.aclose()
+
+    def with_options(self, **options: Unpack[ClientOptions]) -> KlingClient:
+        """Another view of this client, with the same connections, limits and knowledge of run times.
+
+        Closing one of them closes the connections of all.
+
+        Args:
+            **options: See `ClientOptions`: `timeout`, `polling`, `retry`, `on_event`. What is left out stays as it is.
+
+        Raises:
+            ConfigurationError: A value makes no sense.
+            TypeError: There is no such option.
+        """
+        from kling_async.types import ClientOptions
+
+        check_options(options, ClientOptions.__annotations__, call="with_options")
+        view = object.__new__(type(self))
+        vars(view).update(vars(self))
+        view._root = self._root or self
+        if "timeout" in options:
+            view._settings = attrs.evolve(self._settings, timeout=check_timeout(options["timeout"]))
+        view._polling = options.get("polling", self._polling)
+        view._retry = options.get("retry", self._retry)
+        view._on_event = options.get("on_event", self._on_event)
+        return view
 
     async def submit(self, request: RequestLike, **options: Unpack[VideoOptions]) -> Job:
         """The record of a job that was just submitted: one paid POST.
@@ -140,26 +176,39 @@ class KlingClient:
             for job in page:
                 yield job
 
-    async def wait(self, job: Job | str) -> Job:
+    async def wait(self, job: Job | str, **options: Unpack[WaitOptions]) -> Job:
         """The final record of a job that succeeded.
 
         A failed status call ends no wait. Cancelling it leaves the job as it is.
 
         Args:
             job: A job, or its id, also from an earlier process.
+            **options: See `WaitOptions`: `wait_timeout`, in seconds; None is no limit.
 
         Raises:
             JobFailedError: The job failed.
             JobCancelledError: The job was cancelled.
-            WaitTimeoutError: `PollingPolicy.wait_timeout` or `stall_timeout` came first; the job may still run.
+            WaitTimeoutError: `wait_timeout` or `PollingPolicy.stall_timeout` came first; the job may still run.
             NotFoundError: The service does not know the id.
+            ConfigurationError: `wait_timeout` is no number of at least 0.
+            TypeError: There is no such option.
         """
-        return await self._session().wait(job, self._notifier())
+        from kling_async.types import WaitOptions
 
-    async def generate(self, request: RequestLike, **options: Unpack[VideoOptions]) -> Job:
+        check_options(options, WaitOptions.__annotations__, call="wait")
+        return await self._session().wait(job, self._notifier(), polling=self._polling_with(options))
+
+    async def generate(self, request: RequestLike, **options: Unpack[GenerateOptions]) -> Job:
         """The final record of one video: `submit`, then `wait`, with their arguments and errors."""
-        check_options(options, VideoOptions.__annotations__, call="generate")
-        return await self.wait(await self.submit(request, **options))
+        from kling_async.types import GenerateOptions, WaitOptions
+
+        check_options(options, GenerateOptions.__annotations__, call="generate")
+        fields: dict[str, Any] = {**options}
+        wait_options = {name: fields.pop(name) for name in WaitOptions.__annotations__ if name in fields}
+        # Made before the submit: a wrong value must be known before anything is paid for.
+        polling = self._polling_with(wait_options)
+        job = await self._session().submit(request_from(request, fields), self._notifier())
+        return await self._session().wait(job, self._notifier(), polling=polling)
 
     @overload
     async def generate_many(
@@ -299,13 +348,24 @@ class KlingClient:
         """
         return await self._session().get_model(model_id, self._notifier())
 
+    def _polling_with(self, options: Mapping[str, Any]) -> PollingPolicy:
+        return attrs.evolve(self._polling, **options) if options else self._polling
+
     def _notifier(self, *listeners: Listener | None) -> Notifier:
         from kling_async.events import Notifier
 
         return Notifier(self._on_event, *listeners)
 
     def _session(self) -> LoopSession:
-        """The engine of the running event loop, made when it is first needed there."""
+        """The session of the running event loop, under the options of this view."""
+        if self._root is None:
+            return self._open_session()
+        return self._root._open_session().with_options(  # noqa: SLF001 - an object of this class
+            timeout=self._settings.timeout, retry=self._retry, polling=self._polling
+        )
+
+    def _open_session(self) -> LoopSession:
+        """The session of the running event loop, made when it is first needed there."""
         loop = asyncio.get_running_loop()
         opened = self._sessions.get(loop)
         if opened is None:

@@ -55,17 +55,26 @@ def read_settings(
             missing="api_key",
         )
     organization = organization_id if organization_id is not None else env.get("GMI_ORG_ID") or None
+    return Settings(
+        api_key=_clean_header("api_key", key),
+        organization_id=_clean_header("organization_id", organization or "") or None,
+        queue=queue_url(base_url if base_url is not None else env.get("GMI_BASE_URL") or DEFAULT_BASE_URL),
+        timeout=check_timeout(timeout),
+    )
+
+
+def check_timeout(timeout: float) -> float:
+    """The seconds that one HTTP request can take.
+
+    Raises:
+        ConfigurationError: It is no positive number of seconds.
+    """
     if not 0 < _number_or_zero(timeout) <= _MAX_TIMEOUT:
         raise ConfigurationError(
             f"timeout={quote_value(timeout)} is not a positive number of seconds for one HTTP request; "
             "how long to wait for a job is PollingPolicy(wait_timeout=...)."
         )
-    return Settings(
-        api_key=_clean_header("api_key", key),
-        organization_id=_clean_header("organization_id", organization or "") or None,
-        queue=queue_url(base_url if base_url is not None else env.get("GMI_BASE_URL") or DEFAULT_BASE_URL),
-        timeout=float(timeout),
-    )
+    return float(timeout)
 
 
 def _first_set(env: Mapping[str, str], names: Sequence[str]) -> str | None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterable, Iterable
 from decimal import Decimal
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypedDict
 
 from kling_async._journal.entry import Entry
 from kling_async._policy.budget import Prices
-from kling_async._policy.polling import UseLists
+from kling_async._policy.polling import PollingPolicy, UseLists
+from kling_async._policy.retry import RetryPolicy
 from kling_async._transport.base import Reply, Request, Sink, StreamedReply, Transport
 from kling_async.events import Listener
 from kling_async.requests import RequestLike, RequestRow, VideoOptions
 
 __all__ = [
     "BatchOptions",
+    "ClientOptions",
+    "GenerateOptions",
     "Listener",
     "OnAmbiguous",
     "Prices",
@@ -30,6 +33,7 @@ __all__ = [
     "Transport",
     "UseLists",
     "VideoOptions",
+    "WaitOptions",
 ]
 
 Requests: TypeAlias = Iterable[RequestLike | Entry] | AsyncIterable[RequestLike | Entry]
@@ -40,6 +44,33 @@ OnAmbiguous: TypeAlias = Literal["report", "resend"]
 
 Progress: TypeAlias = bool | Literal["auto"]
 """Draw, do not draw, or draw in a notebook and where stderr is a terminal."""
+
+
+class WaitOptions(TypedDict, total=False):
+    """The options of a wait."""
+
+    wait_timeout: float | None
+    """Seconds after which the wait ends with `WaitTimeoutError`; None is no limit.
+
+    Without this option `PollingPolicy.wait_timeout` holds.
+    """
+
+
+class GenerateOptions(VideoOptions, WaitOptions, total=False):
+    """The options of `KlingClient.generate`: those of a submit and those of a wait."""
+
+
+class ClientOptions(TypedDict, total=False):
+    """The options that a view of a client can change; what is left out stays as it is."""
+
+    timeout: float
+    """Seconds for one HTTP request."""
+    polling: PollingPolicy
+    """How often jobs are polled, and how long a wait can last."""
+    retry: RetryPolicy
+    """How often calls that are safe to repeat are repeated."""
+    on_event: Listener | None
+    """Called with every event of the view, in place of the client's own; None calls nothing."""
 
 
 class BatchOptions(VideoOptions, total=False):

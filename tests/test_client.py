@@ -19,7 +19,9 @@ from kling_async import (
     PollingPolicy,
     ResultState,
     RetryPolicy,
+    VideoOptions,
     VideoRequest,
+    WaitTimeoutError,
 )
 from kling_async._transport.base import Request
 from kling_async.emulator import (
@@ -33,6 +35,7 @@ from kling_async.emulator import (
     ResponseFormat,
 )
 from kling_async.events import Downloaded, Finished, Submitted
+from kling_async.types import BatchOptions
 
 QUICK = {
     "queue_time": LogNormal(0.5),
@@ -116,6 +119,92 @@ async def test_an_unknown_option_is_a_type_error_before_anything_is_sent(call):
             made = getattr(client, call)(["x"] if "many" in call else "x", colour="red")
             await made
         assert service.stats.requests == {}
+
+
+@pytest.mark.parametrize(
+    "call, wrong, right",
+    [
+        ("submit", "durations", "duration"),
+        ("generate", "wait_timeouts", "wait_timeout"),
+        ("wait", "waittimeout", "wait_timeout"),
+        ("generate_many", "max_concurency", "max_concurrency"),
+        ("generate_many", "raise_on_failures", "raise_on_failure"),
+        ("stream_many", "max_cost", "max_cost_usd"),
+        ("with_options", "time_out", "timeout"),
+    ],
+)
+async def test_a_misspelt_option_is_answered_with_the_call_and_the_nearest_option(call, wrong, right):
+    client = KlingClient(KEY)
+    arguments = [] if call == "with_options" else ["x"]
+    with pytest.raises(
+        TypeError, match=rf"^{call}\(\) has no option '{wrong}'; did you mean '{right}'\?; its options"
+    ):
+        made = getattr(client, call)(*arguments, **{wrong: 1})
+        await made
+
+
+async def test_the_options_of_a_call_are_those_that_its_error_lists():
+    with pytest.raises(TypeError) as caught:
+        await KlingClient(KEY).generate_many(["x"], seconds=5)
+    assert "did you mean" not in str(caught.value)
+    for name in (*VideoOptions.__annotations__, *BatchOptions.__annotations__, "raise_on_failure"):
+        assert name in str(caught.value)
+
+
+async def test_a_wait_has_its_own_timeout_or_that_of_the_policy():
+    slow = PollingPolicy(poll_interval=0.02, wait_timeout=0.01)
+    async with emulator() as service, client_of(service, polling=slow) as client:
+        job = await client.submit("x")
+        with pytest.raises(WaitTimeoutError):
+            await client.wait(job)
+        assert (await client.wait(job, wait_timeout=None)).is_success
+        assert (await client.generate("y", wait_timeout=60.0)).is_success
+        with pytest.raises(WaitTimeoutError):
+            await client.generate("z", wait_timeout=0)
+
+
+async def test_a_wrong_wait_timeout_is_known_before_anything_is_sent():
+    async with emulator() as service, client_of(service) as client:
+        with pytest.raises(ConfigurationError, match=r"wait_timeout .*'soon'"):
+            await client.generate("x", wait_timeout="soon")
+        assert service.stats.requests == {}
+
+
+async def test_a_view_has_options_of_its_own_and_shares_the_connections():
+    heard, viewed = [], []
+    async with emulator() as service, client_of(service, on_event=heard.append) as client:
+        view = client.with_options(
+            timeout=5.0,
+            polling=PollingPolicy(poll_interval=0.02, wait_timeout=0),
+            retry=RetryPolicy(max_retries=0),
+            on_event=viewed.append,
+        )
+        job = await view.submit("x")
+        assert (heard, [type(event) for event in viewed]) == ([], [Submitted])
+        with pytest.raises(WaitTimeoutError):
+            await view.wait(job)
+        assert (await client.wait(job)).is_success
+        silent = view.with_options(on_event=None, polling=PollingPolicy(poll_interval=0.02))
+        assert (await silent.wait(job)).is_success
+        assert len(viewed) == 2
+        assert client._sessions is view._sessions is silent._sessions
+        assert len(client._sessions) == 1
+    assert client._sessions == {}
+
+
+async def test_a_view_keeps_what_it_is_not_told_to_change():
+    client = KlingClient(KEY, timeout=7.0)
+    view = client.with_options()
+    assert view is not client
+    assert repr(view) == repr(client)
+    assert view._session().caller.timeout == 7.0
+    await view.aclose()
+
+
+@pytest.mark.parametrize("timeout", [0, -1, None, "5"])
+def test_a_view_refuses_a_timeout_that_makes_no_sense(timeout):
+    with pytest.raises(ConfigurationError, match="timeout"):
+        KlingClient(KEY).with_options(timeout=timeout)
 
 
 async def test_failures_are_raised_only_when_asked_for():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from copy import copy
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
@@ -22,6 +23,7 @@ from kling_async._engine.submit.uploader import Uploader, upload
 from kling_async._policy.outcome import error_of, state_of
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import Limits, TokenBucket
+from kling_async._policy.retry import RetryPolicy
 from kling_async._policy.schedule import PollSchedule
 from kling_async._policy.stage import JobKind
 from kling_async._wire.codec import structure_job, structure_model, structure_model_ids
@@ -40,13 +42,21 @@ class SharedState:
 
     Args:
         limits: How much the client may ask for at once.
-        polling: How it waits.
+        polling: How the client waits; a view of the client can wait otherwise.
     """
 
     def __init__(self, limits: Limits, polling: PollingPolicy) -> None:
         rate = limits.max_polls_per_second
+        self.polling = polling
         self.polls = TokenBucket(rate=rate, burst=max(1.0, rate))
-        self.schedule = PollSchedule(polling, max_polls_per_second=rate)
+        self._schedules: dict[tuple[float | None, float], PollSchedule] = {}
+
+    def schedule(self, polling: PollingPolicy) -> PollSchedule:
+        """The schedule of all waits with the same intervals between polls."""
+        intervals = (polling.poll_interval, polling.max_poll_interval)
+        if intervals not in self._schedules:
+            self._schedules[intervals] = PollSchedule(polling, max_polls_per_second=self.polls.rate)
+        return self._schedules[intervals]
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -55,6 +65,7 @@ class LoopSession:
 
     caller: ApiCaller
     limits: Limits
+    polling: PollingPolicy
     shared: SharedState
     reconciler: Reconciler
     submitter: Submitter
@@ -65,20 +76,33 @@ class LoopSession:
     @classmethod
     def open(cls, caller: ApiCaller, limits: Limits, shared: SharedState) -> LoopSession:
         """A session made of its parts."""
-        reconciler = Reconciler(caller, shared.polls, shared.schedule.policy.wait_timeout)
+        reconciler = Reconciler(caller, shared.polls, shared.polling.wait_timeout)
         return cls(
             caller=caller,
             limits=limits,
+            polling=shared.polling,
             shared=shared,
             reconciler=reconciler,
             submitter=Submitter(caller, limits, reconciler),
             downloader=Downloader(caller, limits.max_concurrent_downloads),
         )
 
-    def poller(self, notify: Notifier) -> JobPoller:
+    def with_options(self, *, timeout: float, retry: RetryPolicy, polling: PollingPolicy) -> LoopSession:
+        """This session under other options. The limits, the pauses, and all that protects money are shared."""
+        view = copy(self)
+        view.polling = polling
+        view.caller = attrs.evolve(self.caller, timeout=timeout, retry=retry)
+        view.submitter, view.downloader = copy(self.submitter), copy(self.downloader)
+        view.submitter.caller = view.downloader.caller = view.caller
+        self.reconciler.cover_timeout(timeout)
+        return view
+
+    def poller(self, notify: Notifier, *, polling: PollingPolicy | None = None) -> JobPoller:
         """A poller for one wait or one batch; all share the client's rate of polls and its knowledge of run times."""
-        shared, emit = self.shared, self.caller.emitter(notify)
-        return JobPoller(self.caller, shared.schedule, shared.polls, emit, peers=self._pollers)
+        policy, shared, emit = polling or self.polling, self.shared, self.caller.emitter(notify)
+        return JobPoller(
+            self.caller, policy, shared.schedule(policy), shared.polls, emit, peers=self._pollers
+        )
 
     async def submit(self, request: VideoRequest, notify: Notifier) -> Job:
         """Submit one request on its own, and reconcile the submit if its answer is lost; see `Submitter.submit`."""
@@ -105,10 +129,15 @@ class LoopSession:
         """The jobs of a model, page by page."""
         return list_pages(self.caller, model, page_size=page_size, emit=self.caller.emitter(notify))
 
-    async def wait(self, job: Job | str, notify: Notifier) -> Job:
+    async def wait(self, job: Job | str, notify: Notifier, *, polling: PollingPolicy | None = None) -> Job:
         """Wait for one job's success.
 
         Cancelling it leaves the job as it is: it goes on at the service.
+
+        Args:
+            job: A job, or its id.
+            notify: Hears of every change.
+            polling: How to wait, if not as the session.
 
         Raises:
             JobFailedError: The job failed.
@@ -117,7 +146,7 @@ class LoopSession:
             APIStatusError: The service does not know the job, or does not show it to this key.
         """
         known = job if isinstance(job, Job) else Job(request_id=job, status=JobStatus.UNKNOWN)
-        outcome = await self._poll_to_end(known, notify)
+        outcome = await self._poll_to_end(known, notify, polling)
         error = outcome if isinstance(outcome, KlingError) else error_of(outcome)
         self.caller.emitter(notify)(
             Finished,
@@ -131,8 +160,10 @@ class LoopSession:
         assert isinstance(outcome, Job)
         return outcome
 
-    async def _poll_to_end(self, job: Job, notify: Notifier) -> Job | KlingError:
-        poller = self.poller(notify)
+    async def _poll_to_end(
+        self, job: Job, notify: Notifier, polling: PollingPolicy | None
+    ) -> Job | KlingError:
+        poller = self.poller(notify, polling=polling)
         outcome: Job | KlingError
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(poller.run)

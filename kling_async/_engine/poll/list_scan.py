@@ -11,6 +11,7 @@ from anyio.abc import TaskGroup
 
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.poll.tracked_job import TrackedJob, Watch
+from kling_async._policy.polling import UseLists
 from kling_async._policy.schedule import PollSchedule
 from kling_async._policy.sweeping import ListScanState, page_cost
 from kling_async._wire.codec import RowPage, ShapeError, structure_job, structure_rows
@@ -74,6 +75,7 @@ class ListScanner:
     caller: ApiCaller
     schedule: PollSchedule
     watch: Watch
+    use_lists: UseLists = "auto"
     tasks: TaskGroup | None = None
     status_seconds: float = 1.0
     """How long a status call takes, by the last of them."""
@@ -85,12 +87,11 @@ class ListScanner:
 
     def stand_for(self, watched: TrackedJob, *, now: float) -> float | None:
         """Until when a job that is due may wait, because a sweep will show it; None if it is to be asked about."""
-        use_lists = self.schedule.policy.use_lists
-        if use_lists == "never":
+        if self.use_lists == "never":
             return None
         model = self._model(watched.model)
         listing = model.listing
-        if not listing.is_on and not self._begins(model, now=now, always=use_lists == "always"):
+        if not listing.is_on and not self._begins(model, now=now, always=self.use_lists == "always"):
             return None
         if not listing.covers(watched.shown_in):
             return None
@@ -129,7 +130,7 @@ class ListScanner:
     async def _keep_sweeping(self, model: _Model) -> None:
         """Go through the list again and again, while there are jobs and it pays."""
         listing = model.listing
-        always = self.schedule.policy.use_lists == "always"
+        always = self.use_lists == "always"
         try:
             while listing.is_on and self.watch.alive[model.name]:
                 await self._sweep(model)

@@ -15,6 +15,7 @@ from kling_async._engine.emitter import Emitter
 from kling_async._engine.poll.due_queue import DueQueue
 from kling_async._engine.poll.list_scan import ListScanner
 from kling_async._engine.poll.tracked_job import TrackedJob
+from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import TokenBucket
 from kling_async._policy.retry import backoff
 from kling_async._policy.schedule import PollSchedule
@@ -56,6 +57,7 @@ class JobPoller:
 
     Args:
         caller: Sends the calls.
+        policy: How long a wait can last, and whether lists are used.
         schedule: Shared by all watchers of a client, as is what it learns.
         rate: Shared likewise.
         emit: Tells of every change.
@@ -65,6 +67,7 @@ class JobPoller:
     def __init__(
         self,
         caller: ApiCaller,
+        policy: PollingPolicy,
         schedule: PollSchedule,
         rate: TokenBucket,
         emit: Emitter,
@@ -78,7 +81,7 @@ class JobPoller:
         self.alive: Counter[str | None] = Counter()
         self._rate = rate
         self._peers = peers
-        self._sweeps = ListScanner(caller, schedule, self)
+        self._sweeps = ListScanner(caller, schedule, self, policy.use_lists)
         self._agenda = DueQueue()
         self._edition = schedule.edition
         self._replanned_at = -math.inf
@@ -90,10 +93,10 @@ class JobPoller:
         self._looked_at = 0.0
         self._landed = anyio.Event()
         self._wake = anyio.Event()
-        wait, stall = schedule.policy.wait_timeout, schedule.policy.stall_timeout
+        wait, stall = policy.wait_timeout, policy.stall_timeout
         self._patience = math.inf if wait is None else wait
         self._stall = math.inf if stall is None else stall
-        fixed = schedule.policy.poll_interval
+        fixed = policy.poll_interval
         self._slack = _SLACK if fixed is None else min(_SLACK, fixed / 10)
 
     def wait(

@@ -112,6 +112,8 @@ class Reconciler:
     """The client's rate of status and list calls."""
     wait_timeout: float | None
     """Seconds after which an outage of the list ends a reconciliation."""
+    _longest_timeout: float = attrs.field(init=False)
+    """Seconds that a POST can be in flight."""
     _job_ids: RecentJobIds = attrs.field(init=False)
     """The jobs that have an owner."""
     _open: list[Reconciliation] = attrs.field(init=False, factory=list)
@@ -126,7 +128,13 @@ class Reconciler:
     _changed: anyio.Event = attrs.field(init=False, factory=anyio.Event)
 
     def __attrs_post_init__(self) -> None:
-        self._job_ids = RecentJobIds(self.caller.timeout + 2 * CLOCK_SKEW)
+        self._longest_timeout = self.caller.timeout
+        self._job_ids = RecentJobIds(self._longest_timeout + 2 * CLOCK_SKEW)
+
+    def cover_timeout(self, timeout: float) -> None:
+        """From now on a POST can be in flight for so many seconds: remember the owners of jobs for as long."""
+        self._longest_timeout = max(self._longest_timeout, timeout)
+        self._job_ids.span = self._longest_timeout + 2 * CLOCK_SKEW
 
     def claim(self, request_id: str) -> bool:
         """Give a job its owner; False if it has one."""
@@ -176,7 +184,7 @@ class Reconciler:
 
     def _lost_submit(self, entry: Entry) -> LostSubmit:
         sent_at = entry.sent_at if entry.sent_at is not None else self.caller.clock.wall()
-        until = sent_at + self.caller.timeout + CLOCK_SKEW
+        until = sent_at + self._longest_timeout + CLOCK_SKEW
         return LostSubmit(payload=entry.payload, since=sent_at - CLOCK_SKEW, until=until)
 
     async def reconcile(self, reconciliation: Reconciliation) -> Job:

@@ -32,6 +32,15 @@ _MIN_PAUSE = 1.0
 
 
 @attrs.define(eq=False)
+class _Pauses:
+    """The pauses of a client; a value of its own, so that copies of a submitter under other options share it."""
+
+    until: float = float("-inf")
+    """When the last pause ends, by the engine's clock."""
+    throttles_in_a_row: int = 0
+
+
+@attrs.define(eq=False)
 class Submitter:
     """The client's only way to spend money; all batches share its slots, its hourly rate and its pauses."""
 
@@ -40,8 +49,7 @@ class Submitter:
     reconciler: Reconciler
     _slots: anyio.Semaphore = attrs.field(init=False)
     _hourly: TokenBucket | None = attrs.field(init=False)
-    _paused_until: float = attrs.field(init=False, default=float("-inf"))
-    _throttles_in_a_row: int = attrs.field(init=False, default=0)
+    _pauses: _Pauses = attrs.field(init=False, factory=_Pauses)
 
     def __attrs_post_init__(self) -> None:
         at_once, hourly = self.limits.max_concurrent_submits, self.limits.max_submits_per_hour
@@ -90,8 +98,10 @@ class Submitter:
                 await retries.wait_or_raise(outcome)
             elif failure is SubmitFailure.THROTTLED and (max_throttles is None or throttles < max_throttles):
                 throttles += 1
-                self.pause(outcome, ledger.emit, limit=limit, throttles_before=self._throttles_in_a_row)
-                self._throttles_in_a_row += 1
+                self.pause(
+                    outcome, ledger.emit, limit=limit, throttles_before=self._pauses.throttles_in_a_row
+                )
+                self._pauses.throttles_in_a_row += 1
             else:
                 raise outcome
 
@@ -117,7 +127,7 @@ class Submitter:
         clock = self.caller.clock
         if self._hourly is not None and (rest := self._hourly.take(clock.now())) > 0:
             await clock.sleep(rest)
-        while (rest := self._paused_until - clock.now()) > 0:
+        while (rest := self._pauses.until - clock.now()) > 0:
             await clock.sleep(rest)
 
     async def _post(
@@ -129,7 +139,7 @@ class Submitter:
         """
         answer = await self._answer(post.model, body)
         if isinstance(answer, Job):
-            self._throttles_in_a_row = 0
+            self._pauses.throttles_in_a_row = 0
             _log.info("submitted job %s (%s)", answer.request_id, post.model)
             ledger.record_accepted(item, answer)
             return answer
@@ -172,7 +182,7 @@ class Submitter:
         if delay is None:
             jitter = caller.rng.random()
             delay = max(_MIN_PAUSE, backoff(caller.retry, attempt=throttles_before + 1, jitter=jitter))
-        self._paused_until = max(self._paused_until, clock.now() + delay)
+        self._pauses.until = max(self._pauses.until, clock.now() + delay)
         emit(Throttled, delay=delay, error=error)
         if limit is not None:
             limit.throttled(now=clock.now(), pause=delay)

@@ -1,0 +1,68 @@
+"""One session under several options."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+from virtual_service import Service, on, reply, session_for
+
+from kling_async import Limits, PollingPolicy, RetryPolicy, VideoRequest, WaitTimeoutError
+from kling_async._policy.matching import CLOCK_SKEW
+from kling_async.events import Notifier
+
+POLLING, RETRY = PollingPolicy(), RetryPolicy()
+
+
+def view_of(session, *, timeout=60.0, retry=RETRY, polling=POLLING):
+    return session.with_options(timeout=timeout, retry=retry, polling=polling)
+
+
+async def test_a_view_shares_the_pause_after_a_429():
+    service = Service(before=[on("submit", reply(429, b"", {"retry-after": "30"}))])
+    session = session_for(service)
+    began = session.caller.clock.now()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(view_of(session).submit, VideoRequest("a"), Notifier())
+        await session.caller.clock.sleep(1)
+        await session.submit(VideoRequest("b"), Notifier())
+    assert session.caller.clock.now() - began >= 30
+
+
+async def test_a_view_shares_the_slots_for_submits():
+    service = Service(latency=5.0)
+    session = session_for(service, limits=Limits(max_concurrent_submits=1, max_polls_per_second=1e6))
+    began = session.caller.clock.now()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(session.submit, VideoRequest("a"), Notifier())
+        tasks.start_soon(view_of(session).submit, VideoRequest("b"), Notifier())
+    assert session.caller.clock.now() - began >= 10
+
+
+async def test_a_view_calls_with_its_own_timeout_and_retries():
+    service = Service(before=[on("status", *[reply(503, b"")] * 3)])
+    session = session_for(service)
+    job = await session.submit(VideoRequest("a"), Notifier())
+    view = view_of(session, timeout=3.0, retry=RetryPolicy(max_retries=3))
+    assert (await view.get_job(job.request_id, Notifier())).request_id == job.request_id
+    parts = (view, view.submitter, view.downloader)
+    assert {part.caller.timeout for part in parts} == {3.0}
+    assert session.caller.timeout == session.submitter.caller.timeout == 60.0
+
+
+async def test_a_view_with_a_longer_timeout_makes_the_session_remember_jobs_for_longer():
+    session = session_for(Service())
+    view_of(session, timeout=300.0)
+    view_of(session, timeout=10.0)
+    assert session.reconciler._job_ids.span == 300.0 + 2 * CLOCK_SKEW
+
+
+async def test_waits_with_the_same_intervals_share_what_is_learned_whatever_their_deadlines():
+    session = session_for(Service(run_time=60.0))
+    hasty = PollingPolicy(wait_timeout=5, use_lists="never")
+    job = await session.submit(VideoRequest("a"), Notifier())
+    with pytest.raises(WaitTimeoutError):
+        await view_of(session, polling=hasty).wait(job, Notifier())
+    assert (await session.wait(job, Notifier())).is_success
+    shared = session.shared
+    assert shared.schedule(hasty) is shared.schedule(POLLING)
+    assert shared.schedule(PollingPolicy(poll_interval=1)) is not shared.schedule(POLLING)
