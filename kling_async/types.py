@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 Requests: TypeAlias = Iterable[RequestLike | Entry] | AsyncIterable[RequestLike | Entry]
-"""The input of a batch: requests, or entries of the batch's journal, which continue from where they stand."""
+"""The requests of a batch, or entries of its journal, which continue from where they stand."""
 
 OnAmbiguous: TypeAlias = Literal["report", "resend"]
 """Report a paid POST that cannot be reconciled as `AMBIGUOUS`, or send it again at the risk of paying twice."""

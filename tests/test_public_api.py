@@ -5,6 +5,7 @@ After a change that is meant, write it anew: `PYTHONPATH=. python tests/test_pub
 
 from __future__ import annotations
 
+import ast
 import difflib
 import enum
 import inspect
@@ -17,7 +18,7 @@ import attrs
 import pytest
 
 import kling_async
-from kling_async import errors, events, journal, notebook
+from kling_async import errors, events, journal, notebook, types
 
 RECORD = Path(__file__).parent / "public_api.txt"
 PROMISED = {
@@ -104,7 +105,7 @@ def described_module(module: ModuleType, names: dict[str, object]) -> Iterator[s
         yield f"{module.__name__}.{name}{f'({bases})' if bases else ''}"
         if isinstance(value, type):
             yield from (f"    {line}" for line in described(value))
-        elif inspect.isfunction(value):
+        elif inspect.isfunction(value) or inspect.isfunction(value):
             yield from (f"    {line}" for line in call("()", value))
 
 
@@ -118,6 +119,9 @@ def public_api() -> str:
             journal, {name: getattr(journal, name) for name in journal.__all__ if name not in top}
         ),
         *described_module(notebook, shown),
+        *described_module(
+            types, {name: getattr(types, name) for name in types.__all__ if name not in {*top, "Listener"}}
+        ),
     ]
     return "\n".join(lines) + "\n"
 
@@ -136,7 +140,7 @@ def test_every_signature_is_as_recorded():
     )
 
 
-@pytest.mark.parametrize("module", [kling_async, errors, events, journal, notebook])
+@pytest.mark.parametrize("module", [kling_async, errors, events, journal, notebook, types])
 def test_everything_public_says_what_it_is(module):
     assert module.__doc__
     names = (
@@ -168,6 +172,65 @@ def test_what_a_docstring_says_begins_with_one_whole_sentence(name):
     first = inspect.getdoc(getattr(kling_async, name)).splitlines()[0]
     assert first[0].isupper() or first[0].isdecimal()
     assert first.endswith((".", ":"))
+
+
+def annotations_of(value: object) -> Iterator[tuple[str, str]]:
+    """Each annotation of a public class or function, with the place that it annotates."""
+    if typing.is_typeddict(value):
+        yield from ((name, plain(annotation)) for name, annotation in value.__annotations__.items())
+        return
+    functions = {"": value}
+    if isinstance(value, type):
+        functions = {"()": value} if "__init__" in vars(value) and not issubclass(value, enum.Enum) else {}
+        for name, member in members_of(value).items():
+            routine = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+            if inspect.isfunction(routine):
+                functions[name] = routine
+    for place, function in functions.items():
+        signature = inspect.signature(function)
+        for parameter in signature.parameters.values():
+            yield f"{place} {parameter.name}", parameter.annotation
+        yield place, signature.return_annotation
+
+
+def names_in(annotation: object) -> set[str]:
+    """The names that an annotation uses."""
+    if not isinstance(annotation, str):
+        return set()
+    tree = ast.parse(annotation, mode="eval")
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
+def defined_by_the_package() -> set[str]:
+    """Every class, function and alias that a module of the package defines, private or not."""
+    names = set()
+    for file in Path(kling_async.__file__).parent.rglob("*.py"):
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                names.add(node.name)
+            elif isinstance(node, ast.AnnAssign | ast.Assign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return names
+
+
+def test_no_public_signature_names_anything_private():
+    modules = (kling_async, errors, events, journal, notebook, types)
+    public = {}
+    for module in modules:
+        listed = getattr(module, "__all__", None)
+        public |= {name: getattr(module, name) for name in listed} if listed else public_of(module)
+    defined = defined_by_the_package()
+    assert {"JobPoller", "OnAmbiguous", "quote_value"} <= defined
+    private = {
+        f"{name} {place}: {used}"
+        for name, value in public.items()
+        if isinstance(value, type) or inspect.isfunction(value)
+        for place, annotation in annotations_of(value)
+        for used in names_in(annotation)
+        if used in defined and used not in public
+    }
+    assert private == set()
 
 
 def test_values_are_frozen_and_hold_nothing_but_their_fields():

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, assert_type
+from typing import Any, Never, assert_type
 
 from kling_async import (
     APIConnectionError,
     APIStatusError,
     BatchResult,
+    Estimate,
+    ItemEstimate,
     Job,
     JobStatus,
     KlingClient,
@@ -28,8 +30,10 @@ from kling_async import (
     RetryPolicy,
     VideoOptions,
     VideoRequest,
+    estimate,
 )
 from kling_async.events import Downloaded, Event, Finished, StatusChanged
+from kling_async.types import BatchOptions, RequestRow
 
 
 async def one_video(client: KlingClient) -> None:
@@ -66,6 +70,55 @@ async def many_videos(client: KlingClient, prompts: list[str], endless: AsyncIte
             assert_type(result, Result)
             assert_type(result.job_or_raise(), Job)
     await client.generate_many([VideoRequest("x"), "y", {"prompt": "z"}])
+
+
+async def rows(client: KlingClient) -> None:
+    row: RequestRow = {"prompt": "x", "duration": "5", "sound": "on", "key": None}
+    await client.submit(row)
+    await client.submit({"promt": "x"})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await client.generate_many([{"prompt": "x", "seconds": 5}])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    await client.generate_many([{"prompt": "x", "duration": [5]}])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+
+
+async def batch_options(client: KlingClient, options: BatchOptions) -> None:
+    await client.generate_many(["x"], raise_on_failure=True, **options)
+    await client.generate_many(["x"], max_cost_usd=20, prices="catalog", model="kling-v2-6")
+    await client.generate_many(["x"], max_concurency=1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    await client.generate_many(["x"], prices="catalogue")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    client.stream_many(["x"], raise_on_failure=True)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+
+
+def one_prompt_is_not_many(client: KlingClient) -> Coroutine[Any, Any, int]:
+    return client.generate_many("x")  # never returns: the type of its result is every type
+
+
+def one_row_is_not_many(client: KlingClient) -> None:
+    assert_type(client.stream_many({"prompt": "x"}), Never)
+
+
+async def options_of_one_call(client: KlingClient) -> None:
+    assert_type(await client.wait("id", wait_timeout=None), Job)
+    assert_type(await client.generate("x", wait_timeout=60, model=None), Job)
+    await client.wait("id", timeout=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    view = client.with_options(timeout=5, on_event=None, retry=RetryPolicy(max_retries=0))
+    assert_type(view, KlingClient)
+    client.with_options(limits=Limits())  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def costs(prompts: list[str]) -> None:
+    made = estimate(prompts, duration=10)
+    assert_type(made, Estimate)
+    assert_type(made.cost_usd, Decimal | None)
+    assert_type(made.unknown, tuple[ItemEstimate, ...])
+    assert_type(made.items[0].source, str | None)
+    estimate({"prompt": "x"}, prices={"kling-v2-6": Decimal(1)})
+    estimate("x", durations=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def records(job: Job, result: Result, batch: BatchResult) -> None:
+    assert_type(job.to_dict(), dict[str, Any])
+    assert_type(result.to_dict(), dict[str, Any])
+    assert_type(batch.to_records(), list[dict[str, Any]])
 
 
 async def shared_options(client: KlingClient) -> None:
@@ -108,6 +161,7 @@ def values(job: Job, request: VideoRequest, result: Result, info: ModelInfo) -> 
     assert_type(job.video_url, str | None)
     assert_type(job.failure_reason, str | None)
     assert_type(request.duration, int | None)
+    assert_type(request.model, str | None)
     assert_type(request.sound, bool | None)
     assert_type(request.cfg_scale, float | None)
     assert_type(request.extra, Mapping[str, Any])
