@@ -27,6 +27,7 @@ from kling_async._display.overview import (
     when_html,
 )
 from kling_async._display.timeline import time_line
+from kling_async._durable import move_into_place
 from kling_async.errors import ConfigurationError, KlingError
 from kling_async.history import BatchHistory
 from kling_async.results import Result
@@ -56,25 +57,25 @@ def write_report(
     """
     target = Path(path)
     try:
-        with _part_of(target) as part:
+        with _temporary_file(target) as new:
             page = report_html(results, beside=target.parent, history=history, missing=missing)
-            part.write_text(page, encoding="utf-8", newline="\n")
-            part.replace(target)
+            new.write_text(page, encoding="utf-8", newline="\n")
+            move_into_place(new, target)
     except (OSError, ValueError) as error:
         raise KlingError(_refusal(path, error)) from error
     return target
 
 
 def check_target(path: str | os.PathLike[str]) -> None:
-    """Show that a report can be written there, before anything is paid for.
+    """Do nothing if a report can be written to this path; call this before anything is paid for.
 
     Raises:
-        ConfigurationError: It cannot.
+        ConfigurationError: No report can be written there.
     """
     target = Path(path)
     try:
-        with _part_of(target) as part:
-            part.touch()
+        with _temporary_file(target) as new:
+            new.touch()
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     except (OSError, ValueError) as error:
@@ -82,14 +83,14 @@ def check_target(path: str | os.PathLike[str]) -> None:
 
 
 @contextmanager
-def _part_of(target: Path) -> Iterator[Path]:
-    """A file beside the target, which is gone when the block is left."""
-    part = target.with_name(f"{target.name}.part") if target.name else target
+def _temporary_file(target: Path) -> Iterator[Path]:
+    """The path of a new file beside the target; a file that is there at the end of the block is removed."""
+    new = target.with_name(f"{target.name}.part") if target.name else target
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        yield part
+        yield new
     finally:
-        part.unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
 
 
 def _refusal(path: str | os.PathLike[str], error: Exception) -> str:

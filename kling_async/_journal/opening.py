@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+from kling_async._durable import move_into_place
 from kling_async._journal.schema import APPLICATION_ID, MIGRATIONS, Migration, migrate
 from kling_async.errors import JournalError
 
@@ -112,19 +113,8 @@ def create_if_missing(path: Path, migrations: Sequence[Migration] = MIGRATIONS) 
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             migrate(connection, version=0, migrations=migrations)
-        _fsync(new, os.O_RDWR)
-        new.replace(path)
-        with suppress(OSError):  # not every system lets a folder be opened
-            _fsync(path.parent, os.O_RDONLY)
+        move_into_place(new, path)
     return True
-
-
-def _fsync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def check_file(path: Path, *, newest: int = len(MIGRATIONS), whole: bool = True) -> int:
