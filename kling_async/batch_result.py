@@ -53,22 +53,22 @@ class BatchResult(Sequence[Result]):
 
     @property
     def failed(self) -> tuple[Result, ...]:
-        """All other results, whatever their state."""
+        """All other results, in any state."""
         return tuple(result for result in self.results if not result.ok)
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The saved files, in input order; results without a file are left out."""
+        """The saved files, in input order, without the results that have no file."""
         return tuple(result.path for result in self.results if result.path is not None)
 
     @property
     def cost_usd(self) -> Decimal | None:
-        """The sum of the known costs; None where no cost is known."""
+        """The sum of the known costs; None if no cost is known."""
         known = [result.cost_usd for result in self.results if result.cost_usd is not None]
         return sum(known, Decimal(0)) if known else None
 
     def raise_for_failures(self) -> None:
-        """Do nothing if every video was made.
+        """Raise the errors of all failed results; do nothing if every video was made.
 
         Raises:
             ExceptionGroup: The error of every failed result, in input order.
@@ -87,15 +87,15 @@ class BatchResult(Sequence[Result]):
         return [result.to_dict() for result in self.results]
 
     def write_report(self, path: str | os.PathLike[str]) -> Path:
-        """The path of one HTML page about this batch: its videos, its figures, and a time line of every job.
+        """Write one HTML page about this batch, with its videos, its figures and a time line, and return its path.
 
-        The page needs no server and loads nothing but the videos, which it names relative to itself.
+        The page needs no server. It loads nothing but the videos, which it names relative to itself.
 
         Args:
-            path: The file, best beside the videos; its folder is made if it is missing.
+            path: The file, best beside the videos; a missing folder is made.
 
         Raises:
-            KlingError: It cannot be written there; what was there before is left as it was.
+            KlingError: The file cannot be written; a former file is left as it was.
         """
         from kling_async.report import write_report
 

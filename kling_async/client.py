@@ -304,7 +304,7 @@ class KlingClient:
             progress,
             total=len(requests) if isinstance(requests, Sized) else None,
             saves=settings.output is not None,
-            is_kept=settings.journal is not None,
+            has_journal=settings.journal is not None,
         )
         notify = self._notifier(on_event, listener)
         batch = open_batch(self._session, requests, options=shared, settings=settings, notify=notify)

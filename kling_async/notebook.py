@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from kling_async._display.cell import running_shell
 from kling_async._display.markup import join_facts
-from kling_async._display.page import duration_text, money_text
+from kling_async._display.page import duration_text, is_inlined, money_text
 from kling_async._display.tiles import (
     ALONE,
     FAINT,
@@ -141,7 +141,7 @@ class Gallery:
                 inline_bytes=min(left, _INLINE_BYTES),
                 seconds=_run_seconds(history.times_of(item.index)) if history else None,
             )
-            if tile.source and tile.source.startswith("data:"):
+            if tile.source and is_inlined(tile.source):
                 left -= len(tile.source) * 3 // 4
             yield tile
 

@@ -112,7 +112,7 @@ def test_a_video_alone_is_larger():
     assert int(alone["width"]) > int(among["width"])
 
 
-def test_a_batch_begins_with_what_it_adds_up_to():
+def test_a_gallery_begins_with_the_counts_and_the_cost():
     results = (
         result_of(0, cost_usd=Decimal("0.35")),
         result_of(1, cost_usd=Decimal("0.70")),
@@ -122,11 +122,11 @@ def test_a_batch_begins_with_what_it_adds_up_to():
     assert page_of(BatchResult(results)).text.startswith("2 of 4 videos made · 2 failed · $1.05")
 
 
-def test_an_empty_batch_says_so():
+def test_an_empty_gallery_says_so():
     assert page_of(BatchResult(())).text == "0 of 0 videos made"
 
 
-def test_where_it_was_watched_the_times_are_those_seen_from_here():
+def test_with_a_history_the_times_are_those_that_the_client_measured():
     recorder = HistoryRecorder()
     recorder(Submitted(at=100.0, index=0, job=job_of(0)))
     recorder(Finished(at=142.0, index=0, state=ResultState.SUCCEEDED))
@@ -136,14 +136,14 @@ def test_where_it_was_watched_the_times_are_those_seen_from_here():
     assert text.count("42 s") == 1
 
 
-def test_of_a_thousand_the_first_few_dozen_are_shown_and_it_says_so():
+def test_a_gallery_of_a_thousand_shows_the_first_36_and_says_so():
     page = page_of(batch_of(1_000))
     assert len(page.all("video")) == 36
     assert "1,000 of 1,000 videos made" in page.text
     assert "36 of 1,000 shown. kling_async.notebook.Gallery(…[36:72]) shows the next." in page.text
 
 
-def test_others_can_be_chosen():
+def test_a_gallery_shows_any_slice_and_any_number():
     batch = batch_of(40)
     chosen = page_of(Gallery(batch[36:72]))
     assert [video["src"][-6:] for video in chosen.all("video")] == ["36.mp4", "37.mp4", "38.mp4", "39.mp4"]
@@ -152,7 +152,7 @@ def test_others_can_be_chosen():
     assert len(page_of(Gallery(result for result in batch)).all("video")) == 36
 
 
-def test_a_gallery_needs_room_for_one():
+def test_a_gallery_of_less_than_one_is_refused():
     with pytest.raises(ValueError, match="limit"):
         Gallery([], limit=0)
 
@@ -164,7 +164,7 @@ def test_a_gallery_needs_room_for_one():
         (Gallery(batch_of(1_000)), "<Gallery: 36 of 1,000 shown>"),
     ],
 )
-def test_where_no_html_is_shown_a_line_of_text_remains(gallery, text):
+def test_a_gallery_is_one_line_of_text_where_no_html_is_shown(gallery, text):
     assert repr(gallery) == text
 
 
@@ -183,7 +183,7 @@ def test_small_files_are_part_of_the_notebook_and_large_ones_are_not(tmp_path, m
     assert large["src"] == "0.mp4"
 
 
-def test_all_that_is_inlined_stays_below_what_jupyter_lets_through(tmp_path, monkeypatch):
+def test_an_output_stays_below_the_limit_of_jupyter(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     html = saved(tmp_path, 36, 200_000)._repr_html_()
     sources = [video["src"] for video in Page(html).all("video")]
@@ -211,7 +211,7 @@ class Stripped(HTMLParser):
 
 
 @pytest.mark.parametrize("show", [BatchResult, lambda results: Gallery([one.job or one for one in results])])
-def test_where_all_is_stripped_that_may_run_or_shape_or_play_every_fact_is_left(show):
+def test_every_fact_is_left_where_scripts_styles_and_players_are_removed(show):
     broken = job_of(1, status=JobStatus.FAILED, outcome=Outcome(error="Content refused"))
     lost = AmbiguousSubmitError("it may have been taken", request_id="job-2")
     page = Stripped(
@@ -233,7 +233,7 @@ def test_where_all_is_stripped_that_may_run_or_shape_or_play_every_fact_is_left(
 
 
 @pytest.mark.parametrize("phase", BatchPhase)
-def test_where_all_is_stripped_the_live_view_is_left_as_text(phase):
+def test_the_progress_is_left_as_text_where_styles_are_removed(phase):
     counts = ProgressCounts(total=3, saves=True)
     counts(Submitted(at=0.0, index=0, request_id="job-0", job=job_of(0, status=JobStatus.QUEUED)))
     page = Stripped(ProgressView(counts=counts, seconds=5.0, phase=phase).html())

@@ -64,7 +64,7 @@ async def test_a_batch_writes_its_report_beside_its_videos(tmp_path):
     assert names_in(tmp_path) == ["report.html", "videos"]
 
 
-def test_results_that_were_put_together_by_hand_have_a_report_without_a_time_line(tmp_path):
+def test_results_without_a_history_have_a_report_without_a_time_line(tmp_path):
     page = read(write_report(BatchResult((result_of(),)), tmp_path / "r.html").read_text("utf-8"))
     assert len(page.all("li", class_="card")) == 1
     assert page.all("h2", id="time-line") == []
@@ -77,7 +77,7 @@ def test_a_batch_of_nothing_has_a_report(tmp_path):
 
 
 @pytest.mark.parametrize("missing, told", [(1, "1 video had"), (1_200, "1,200 videos had")])
-def test_a_page_about_an_interrupted_batch_says_how_much_of_it_is_missing(tmp_path, missing, told):
+def test_a_report_of_an_interrupted_batch_says_how_many_items_are_missing(tmp_path, missing, told):
     page = read(report_html(BatchResult((result_of(),)), beside=tmp_path, missing=missing))
     (paragraph,) = page.all("p", class_="interrupted")
     assert paragraph.text.startswith(f"Interrupted: {told} not ended")
@@ -131,7 +131,7 @@ def test_the_policy_names_the_pages_own_style_and_script_and_nothing_else(tmp_pa
     }
 
 
-def test_the_policy_allows_media_from_where_the_results_have_them(tmp_path):
+def test_the_policy_allows_media_from_the_origins_of_the_results(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"film")
     results = (
         result_of(0, path=tmp_path / "a.mp4"),
@@ -150,7 +150,7 @@ def test_the_page_names_no_address_but_those_of_its_videos(tmp_path):
     assert set(re.findall(r"https?://[\w.]+", page)) == {"https://storage.example"}
 
 
-def test_of_more_results_than_a_page_can_hold_the_first_are_shown_and_that_is_said(tmp_path, monkeypatch):
+def test_a_report_of_too_many_results_shows_the_first_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(room, "MAX_CARDS", 3)
     page = read(report_html(BatchResult(tuple(map(result_of, range(5)))), beside=tmp_path))
     assert [card.attributes["id"] for card in page.all("li", class_="card")] == ["job-0", "job-1", "job-2"]
@@ -158,7 +158,7 @@ def test_of_more_results_than_a_page_can_hold_the_first_are_shown_and_that_is_sa
     assert page.one("h1").text == "5 of 5 videos made"
 
 
-def test_everything_has_an_id_of_its_own_and_every_label_leads_somewhere(tmp_path):
+def test_every_id_is_unique_and_every_label_refers_to_one(tmp_path):
     page = read(report_html(BatchResult(tuple(map(result_of, range(3)))), beside=tmp_path))
     elements = list(_within(page))
     ids = [element.attributes["id"] for element in elements if "id" in element.attributes]

@@ -1,3 +1,3 @@
-"""A batch under way, drawn from its events; needs the extra `cli` only when something is drawn."""
+"""Progress displays, galleries and reports, made from events and values; only `terminal` needs the extra `cli`."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A batch's results as cards of a page: the video, what it was to show, how it ended, and when."""
+"""Results as cards of a report: the video, the prompt, the state, and the times."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from markupsafe import Markup
 
 from kling_async._display.colors import UNSAVED, state_class
 from kling_async._display.markup import isolate
-from kling_async._display.page import duration_text, media_source, money_text, picture_source
-from kling_async._display.timeline import WORDS, Row, Segment, mini_picture
+from kling_async._display.page import duration_text, is_remote, media_source, money_text, picture_source
+from kling_async._display.timeline import WORDS, Row, Segment
+from kling_async._display.timeline_svg import mini_picture
 from kling_async.results import Result
 
 _LONG = 220
-"""Characters of a prompt that are shown at once."""
+"""How many characters of a prompt the card shows at first."""
 
 
 @attrs.frozen(kw_only=True)
@@ -26,29 +27,23 @@ class Card:
     source: str | None
     """The address of its video."""
     picture: str | None
-    """The address of a still, for a video that is not at hand."""
+    """The address of a still, for a video that is not saved here."""
     row: Row | None
-    """Its place on the time line."""
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Every address that the card loads something from."""
-        return tuple(source for source in (self.source, self.picture) if source is not None)
+    """The job's row on the time line; None if the card has no times."""
 
 
 def make_cards(results: Iterable[Result], *, beside: Path, rows: Mapping[int, Row]) -> list[Card]:
     """A card for each result.
 
     Args:
-        results: In the order of the page.
+        results: The results, in the order of the page.
         beside: The folder of the page.
-        rows: The time line's rows, by the results' indices.
+        rows: The rows of the time line, by the indices of the results.
     """
     cards = []
     for result in results:
         source = media_source(result, beside=beside)
-        is_far = source is not None and source.startswith(("https:", "http:"))
-        picture = picture_source(result.job) if is_far else None
+        picture = picture_source(result.job) if source is not None and is_remote(source) else None
         cards.append(Card(result=result, source=source, picture=picture, row=rows.get(result.index)))
     return cards
 

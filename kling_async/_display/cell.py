@@ -1,4 +1,4 @@
-"""A batch's tally in the output of a notebook's cell, kept up to date while the batch runs."""
+"""The progress of a batch below a notebook's cell, updated while the batch runs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from kling_async._display.progress_counts import ProgressCounts
 from kling_async._display.progress_view import BatchPhase, ProgressView
 
 PERIOD = 0.25
-"""Seconds between two looks at the tally; one that shows nothing new is not sent."""
+"""Seconds between two updates; an update that changes nothing is not sent."""
 _log = logging.getLogger("kling_async")
 
 
 class Handle(Protocol):
-    """A place in the output that can be written anew."""
+    """An output of a cell that can be replaced."""
 
     def update(self, bundle: dict[str, str], /, *, raw: bool) -> None: ...
 
 
 Place = Callable[[dict[str, str]], Handle]
-"""Puts something into the output and gives its place."""
+"""Adds an output to the running cell and returns its handle."""
 
 
 def running_shell() -> Any:
@@ -42,7 +42,7 @@ def is_notebook() -> bool:
 
 
 def display_bundle(bundle: dict[str, str]) -> Handle:
-    """Put something into the output of the running cell."""
+    """Add an output, in several formats, to the running cell."""
     from IPython.display import display
 
     handle: Handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
@@ -51,17 +51,17 @@ def display_bundle(bundle: dict[str, str]) -> Handle:
 
 @contextmanager
 def live_cell(
-    counts: ProgressCounts, *, is_kept: bool = False, display: Place = display_bundle
+    counts: ProgressCounts, *, has_journal: bool = False, display: Place = display_bundle
 ) -> Iterator[None]:
-    """Show a tally for as long as the block lasts, and how it ended; only inside a running event loop.
+    """Show the counts while the block runs, and at its end the result; only inside a running event loop.
 
     Args:
-        counts: It is read anew at each look.
-        is_kept: Whether a journal knows all of it.
-        display: Where to.
+        counts: Each update reads them.
+        has_journal: Whether the batch has a journal, from which the same call continues.
+        display: Adds the output.
     """
-    cell = _Cell(counts, is_kept, display)
-    cell.look()
+    cell = _Cell(counts, has_journal, display)
+    cell.refresh()
     try:
         yield
     except BaseException:
@@ -72,10 +72,10 @@ def live_cell(
 
 @attrs.define(eq=False)
 class _Cell:
-    """Looks at a tally now and then and shows what is new."""
+    """An output of a cell that follows the counts of a batch."""
 
     counts: ProgressCounts
-    is_kept: bool
+    has_journal: bool
     display: Place
     _loop: asyncio.AbstractEventLoop = attrs.field(init=False, factory=asyncio.get_running_loop)
     _began: float = attrs.field(init=False)
@@ -86,19 +86,19 @@ class _Cell:
     def __attrs_post_init__(self) -> None:
         self._began = self._loop.time()
 
-    def look(self) -> None:
-        """Show how things stand, and look again soon."""
+    def refresh(self) -> None:
+        """Show the present counts, and call this again after `PERIOD`."""
         if self._show(BatchPhase.RUNNING):
-            self._timer = self._loop.call_later(PERIOD, self.look)
+            self._timer = self._loop.call_later(PERIOD, self.refresh)
 
     def end(self, phase: BatchPhase) -> None:
-        """Show how it ended."""
+        """Show the end, and stop updating."""
         if self._timer is not None:
             self._timer.cancel()
             self._show(phase)
 
     def _show(self, phase: BatchPhase) -> bool:
-        """Whether showing works: a view that cannot be drawn must not hurt the batch."""
+        """Show the view; False if that fails, which must not hurt the batch."""
         bundle = self._bundle(phase)
         if bundle == self._shown:
             return True
@@ -115,14 +115,14 @@ class _Cell:
         return True
 
     def _bundle(self, phase: BatchPhase) -> dict[str, str]:
-        """The view as it is now, for front ends that show HTML and for others."""
+        """The present view, for front ends that show HTML and for others."""
         now = time.time()
         view = ProgressView(
             counts=self.counts,
             seconds=self._loop.time() - self._began,
             pace=self.counts.jobs_per_second(now=now),
             seconds_left=self.counts.seconds_left(now=now),
-            is_kept=self.is_kept,
+            has_journal=self.has_journal,
             phase=phase,
         )
         return {"text/html": str(view.html()), "text/plain": view.text()}

@@ -1,4 +1,4 @@
-"""How long a batch will still take, from what its jobs took so far."""
+"""How much longer a batch takes, estimated from the run times of its finished jobs."""
 
 from __future__ import annotations
 
@@ -7,78 +7,78 @@ import attrs
 from kling_async.events import Event, Finished, Resumed, StatusChanged, SubmitReconciled, Submitted
 from kling_async.jobs import Job
 
-_LEAST_SHARE = 0.1
-"""A batch whose jobs are overdue will still take this share of a usual job."""
+_MIN_SHARE = 0.1
+"""A batch whose jobs are all overdue is expected to take this share of a mean run time more."""
 
 
 @attrs.define(eq=False)
 class EtaEstimator:
-    """Hears a batch's events and learns how long its jobs take, and how many are alive at once."""
+    """Estimates the time left of a batch; pass it as `on_event`."""
 
-    _began: float | None = attrs.field(init=False, default=None)
-    _alive: dict[str, float] = attrs.field(init=False, factory=dict)
+    _started: float | None = attrs.field(init=False, default=None)
+    _in_flight: dict[str, float] = attrs.field(init=False, factory=dict)
     """When each job that has not ended was submitted."""
-    _most_alive: int = attrs.field(init=False, default=0)
+    _max_in_flight: int = attrs.field(init=False, default=0)
     _sum_of_submits: float = attrs.field(init=False, default=0.0)
-    """Of the moments of those that are alive; their ages need no second look at each."""
+    """The sum of the submit times of the jobs in flight, so that their ages need no loop."""
     _ended: int = attrs.field(init=False, default=0)
     _sum_of_times: float = attrs.field(init=False, default=0.0)
-    """Of those that have ended."""
+    """The sum of the run times of finished jobs."""
 
     def __call__(self, event: Event) -> None:
-        """Take in one event."""
+        """Learn from one event."""
         match event:
             case Submitted(job=job) | SubmitReconciled(job=job):
-                self._begin(job.request_id, event.at, submitted=event.at)
+                self._start(job.request_id, event.at, submitted=event.at)
             case Resumed(job=Job(is_final=False) as job):
                 submitted = job.created_at.timestamp() if job.created_at else event.at
-                self._begin(job.request_id, event.at, submitted=submitted)
+                self._start(job.request_id, event.at, submitted=submitted)
             case StatusChanged(request_id=str(request_id), status=status) if status.is_final:
-                # Of a job that failed for a rate limit there is no more to hear: its item gets another one.
+                # A job that failed because of a rate limit gets no `Finished`: its item is submitted again.
                 self._end(request_id, event.at)
             case Finished(request_id=str(request_id)):
                 self._end(request_id, event.at)
 
-    def _begin(self, request_id: str, at: float, *, submitted: float) -> None:
-        self._began = at if self._began is None else self._began
-        self._alive[request_id] = submitted
+    def _start(self, request_id: str, at: float, *, submitted: float) -> None:
+        self._started = at if self._started is None else self._started
+        self._in_flight[request_id] = submitted
         self._sum_of_submits += submitted
-        self._most_alive = max(self._most_alive, len(self._alive))
+        self._max_in_flight = max(self._max_in_flight, len(self._in_flight))
 
     def _end(self, request_id: str, at: float) -> None:
-        submitted = self._alive.pop(request_id, None)
+        submitted = self._in_flight.pop(request_id, None)
         if submitted is not None:
             self._sum_of_submits -= submitted
             self._ended += 1
             self._sum_of_times += at - submitted
 
     def pace(self, *, now: float) -> float:
-        """Jobs that ended for each second of this run; 0 as long as none has.
+        """Finished jobs per second since the first submit; 0 before the first job finished.
 
         Args:
             now: The time, in Unix seconds.
         """
-        if self._began is None or now <= self._began:
+        if self._started is None or now <= self._started:
             return 0.0
-        return self._ended / (now - self._began)
+        return self._ended / (now - self._started)
 
     def seconds_left(self, *, waiting: int, now: float) -> float | None:
-        """Until the last job ends; None as long as none has.
+        """Seconds until the last job ends; None before the first job finished.
 
         Args:
-            waiting: Items that are not submitted yet.
+            waiting: How many items are not submitted yet.
             now: The time, in Unix seconds.
         """
-        if not self._ended or self._began is None:
+        if not self._ended or self._started is None:
             return None
-        alive = len(self._alive)
-        if not alive and not waiting:
+        in_flight = len(self._in_flight)
+        if not in_flight and not waiting:
             return 0.0
-        usual = max(self._sum_of_times / self._ended, 0.0)
-        ages = alive * now - self._sum_of_submits
-        by_work = (waiting * usual + max(alive * usual - ages, 0.0)) / self._most_alive
-        by_rate = (waiting + alive) * max(now - self._began, 0.0) / self._ended
-        # Those that end first are the quick ones, and the first of all say nothing of the pace: believe it in time.
-        belief = min(self._ended / self._most_alive, 1.0)
-        least = usual if waiting else usual * _LEAST_SHARE
-        return max((1.0 - belief) * by_work + belief * by_rate, least)
+        mean_time = max(self._sum_of_times / self._ended, 0.0)
+        ages = in_flight * now - self._sum_of_submits
+        by_work = (waiting * mean_time + max(in_flight * mean_time - ages, 0.0)) / self._max_in_flight
+        by_rate = (waiting + in_flight) * max(now - self._started, 0.0) / self._ended
+        # The first jobs to end are the quick ones, so the rate of ends is trusted only as more jobs end.
+        trust = min(self._ended / self._max_in_flight, 1.0)
+        minimum = mean_time if waiting else mean_time * _MIN_SHARE
+        return max((1.0 - trust) * by_work + trust * by_rate, minimum)

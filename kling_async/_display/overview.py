@@ -13,15 +13,8 @@ from markupsafe import Markup, escape
 from kling_async._display.colors import STATE_COLORS, state_class
 from kling_async._display.markup import isolate, join_facts
 from kling_async._display.page import duration_text, money_text, size_text
-from kling_async._display.timeline import (
-    PHASES,
-    WORDS,
-    TimeLine,
-    area_picture,
-    axis_picture,
-    most_at_once,
-    rows_picture,
-)
+from kling_async._display.timeline import PHASES, WORDS, TimeLine, most_at_once
+from kling_async._display.timeline_svg import area_picture, axis_picture, rows_picture
 from kling_async.history import BatchHistory, ItemTimes, TimeSpan
 from kling_async.requests import model_of
 from kling_async.results import Result, ResultState
@@ -37,13 +30,13 @@ def when_html(results: Sequence[Result], history: BatchHistory | None) -> Markup
     models = sorted({model_of(result.request) for result in results if result.request is not None})
     parts = []
     if history is not None:
-        parts.append(escape(_between(history.started, history.ended)))
+        parts.append(escape(_period_text(history.started, history.ended)))
     if models:
         parts.append(isolate(", ".join(models)))
     return join_facts(parts)
 
 
-def _between(began: float, ended: float) -> str:
+def _period_text(began: float, ended: float) -> str:
     """The two moments in the time zone of this machine, with its offset from UTC."""
     first, last = (datetime.fromtimestamp(at).astimezone() for at in (began, ended))
     day, end_day = (f"{at.day} {at:%B %Y}" for at in (first, last))

@@ -32,14 +32,14 @@ def duration_text(seconds: float) -> str:
 
 
 def clock_text(seconds: float) -> str:
-    """Such as `0:42` or `1:02:03`, for what is read at a glance or changes."""
+    """Such as `0:42` or `1:02:03`."""
     minutes, second = divmod(max(int(seconds), 0), _SECONDS_IN_MINUTE)
     hours, minute = divmod(minutes, _MINUTES_IN_HOUR)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
 def money_text(cost_usd: Decimal) -> str:
-    """Such as `$1,234.50`, or `$0.035` where a cent is too coarse."""
+    """Such as `$1,234.50`, or `$0.035` for an amount with parts of a cent."""
     if cost_usd == cost_usd.quantize(_CENT):
         return f"${cost_usd:,.2f}"
     return f"${cost_usd.normalize():,f}"
@@ -57,7 +57,7 @@ def size_text(size_bytes: float) -> str:
 
 
 def media_source(result: Result, *, beside: Path | None, inline_bytes: int = 0) -> str | None:
-    """The address of a result's video as a page may name it, not yet escaped; None where there is none.
+    """The address of a result's video, for a page; None if there is no video.
 
     Args:
         result: Its file is used if it is still there, else its job's address.
@@ -69,8 +69,21 @@ def media_source(result: Result, *, beside: Path | None, inline_bytes: int = 0) 
     return web_source(result.job.video_url if result.job else None)
 
 
+def is_remote(source: str) -> bool:
+    """Whether an address leads to the service; else the video is a local file, or part of the page."""
+    return source.startswith(("https:", "http:"))
+
+
+def is_inlined(source: str) -> bool:
+    """Whether the video is part of the page."""
+    return source.startswith("data:")
+
+
 def picture_source(job: Job | None) -> str | None:
-    """The address of a still of the job's video, not yet escaped; some models name the video itself there."""
+    """The address of a still picture of the job's video; None if there is none.
+
+    Some models give the address of the video as its picture; that is none.
+    """
     url = web_source(job.thumbnail_url) if job else None
     if job is None or url is None or url == job.video_url or urlsplit(url).path.lower().endswith(".mp4"):
         return None
@@ -78,7 +91,7 @@ def picture_source(job: Job | None) -> str | None:
 
 
 def web_source(url: str | None) -> str | None:
-    """The address if it may be fetched, as a download would be; None for anything else, such as a script."""
+    """The address if a download would fetch it; None for any other address, such as a script."""
     return url if url is not None and refusal(url) is None else None
 
 

@@ -1,4 +1,4 @@
-"""Whether a batch's progress is drawn, and where."""
+"""The progress display of a batch: in a notebook, on a terminal, or none."""
 
 from __future__ import annotations
 
@@ -13,33 +13,35 @@ from kling_async.types import Progress
 
 
 def make_display(
-    progress: Progress, *, total: int | None, saves: bool, is_kept: bool = False
+    progress: Progress, *, total: int | None, saves: bool, has_journal: bool = False
 ) -> tuple[Listener | None, AbstractContextManager[None]]:
-    """A listener that counts, and a block that draws its counts; None and an empty block if nothing is drawn.
+    """A listener that counts, and a context manager that shows the counts while its block runs.
+
+    Without a display, the listener is None and the context manager does nothing.
 
     Args:
         progress: See `draw_counts`.
         total: How many items there are; None if that is not known.
-        saves: Whether videos are saved.
-        is_kept: Whether a journal is written.
+        saves: Whether the batch saves its videos.
+        has_journal: Whether the batch has a journal.
 
     Raises:
         ConfigurationError: See `draw_counts`.
     """
     counts = ProgressCounts(total=total, saves=saves)
-    drawing = draw_counts(counts, progress, is_kept=is_kept)
+    drawing = draw_counts(counts, progress, has_journal=has_journal)
     return (None, nullcontext()) if drawing is None else (counts, drawing)
 
 
 def draw_counts(
-    counts: ProgressCounts, progress: Progress, *, is_kept: bool = False
+    counts: ProgressCounts, progress: Progress, *, has_journal: bool = False
 ) -> AbstractContextManager[None] | None:
-    """A block that draws counts below a notebook's cell, elsewhere on stderr; None if nothing is drawn.
+    """A context manager that shows the counts below a notebook's cell, elsewhere on stderr; None without a display.
 
     Args:
-        counts: The drawing reads them again and again.
-        progress: The caller's choice; a stream that is no terminal gets no drawing even if this is True.
-        is_kept: Whether a journal is written.
+        counts: The display reads them at each update.
+        progress: The caller's option. A stream that is no terminal gets no display, even with True.
+        has_journal: Whether the batch has a journal.
 
     Raises:
         ConfigurationError: `progress` is no such value, or is True outside a notebook and rich is not installed.
@@ -47,7 +49,7 @@ def draw_counts(
     if progress not in {True, False, "auto"}:
         raise ConfigurationError(f"progress must be True, False or 'auto', not {progress!r}.")
     if progress is not False and is_notebook():
-        return live_cell(counts, is_kept=is_kept)
+        return live_cell(counts, has_journal=has_journal)
     has_rich = find_spec("rich") is not None
     if progress is True and not has_rich:
         raise ConfigurationError('progress=True needs rich: pip install "kling_async[cli]", or leave it out.')

@@ -1,4 +1,4 @@
-"""What a batch's events add up to, for whoever draws it. Knows no terminal."""
+"""The counts that a progress display shows, from a batch's events."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from kling_async.results import ResultState
 
 @attrs.define(eq=False, kw_only=True)
 class ProgressCounts:
-    """Counts of a batch under way; pass it as `on_event`. A thread that draws may read it at any time."""
+    """The counts of a running batch; pass it as `on_event`. Another thread may read them at any time."""
 
     total: int | None = None
-    """How many items there are; None where nobody knows yet."""
+    """How many items there are; None if that is not known."""
     saves: bool = False
-    """Whether a finished video has yet to be saved."""
+    """Whether the batch saves its videos."""
     queued: int = attrs.field(init=False, default=0)
     running: int = attrs.field(init=False, default=0)
     succeeded: int = attrs.field(init=False, default=0)
@@ -43,64 +43,64 @@ class ProgressCounts:
     """Items that ended without a video."""
     saved: int = attrs.field(init=False, default=0)
     submitted: int = attrs.field(init=False, default=0)
-    """Jobs that the service took."""
+    """Jobs that the service accepted."""
     refused: int = attrs.field(init=False, default=0)
     """Items that ended without a job."""
     saved_bytes: int = attrs.field(init=False, default=0)
-    """The size of the videos that were saved."""
+    """The size of the saved videos."""
     before: int = attrs.field(init=False, default=0)
-    """Videos that an earlier run made and saved; they are among the others' counts too."""
+    """Videos that an earlier run made and saved; the other counts include them."""
     spent_usd: Decimal | None = attrs.field(init=False, default=None)
-    """US dollars so far, where prices are known; with a journal, those of its earlier runs too."""
+    """US dollars so far, if prices are known; with a journal, the earlier runs are included."""
     bought_usd: Decimal | None = attrs.field(init=False, default=None)
-    """US dollars for what was submitted now."""
+    """US dollars for the submits of this run."""
     note: str | None = attrs.field(init=False, default=None)
-    """What is in the way just now."""
+    """The present trouble, in words; None if there is none."""
     _download_rate: MovingRate = attrs.field(init=False, factory=MovingRate)
-    """Bytes a second, by the time of the events."""
+    """Bytes per second, by the times of the events."""
     _eta: EtaEstimator = attrs.field(init=False, factory=EtaEstimator)
-    _open: dict[str, JobStatus | None] = attrs.field(init=False, factory=dict)
-    """Jobs whose video is not saved yet, in the order of their submits; None for one that is not asked after any more,
-    though it may go on."""
+    _pending: dict[str, JobStatus | None] = attrs.field(init=False, factory=dict)
+    """Jobs whose video is not saved yet, in the order of their submits; None for a job whose wait timed out, which may
+    still run."""
 
-    _here: set[str] = attrs.field(init=False, factory=set)
-    """Jobs of an earlier run whose video is here, until they are told as finished."""
-    _fetched: dict[str | None, int] = attrs.field(init=False, factory=dict)
-    """How much there is of the videos that are being fetched."""
+    _saved_before: set[str] = attrs.field(init=False, factory=set)
+    """Jobs of an earlier run whose video is saved, until their `Finished` comes."""
+    _downloading: dict[str | None, int] = attrs.field(init=False, factory=dict)
+    """Bytes so far of each video that is being downloaded."""
     _unanswered: set[int | None] = attrs.field(init=False, factory=set)
 
     @property
     def unanswered(self) -> int:
-        """Items whose submit is being looked for at the service, which may have taken it."""
+        """Items with a lost submit that is not reconciled yet."""
         return len(self._unanswered)
 
     @property
     def ended(self) -> int:
-        """Items that the service has no more work with."""
+        """Items whose job has ended, and items that got no job."""
         return self.succeeded + self.failed
 
     @property
     def waiting(self) -> int:
-        """Items that are not submitted yet; 0 where nobody knows how many there are."""
+        """Items that are not submitted yet; 0 if the number of all items is not known."""
         return max((self.total or 0) - self.ended - self.queued - self.running, 0)
 
     @property
-    def open_ids(self) -> tuple[str, ...]:
-        """Jobs that may still give a video which is not saved yet, in the order of their submits."""
-        return tuple(self._open)
+    def pending_ids(self) -> tuple[str, ...]:
+        """Jobs that may have a video which is not saved yet, in the order of their submits."""
+        return tuple(self._pending)
 
     @property
-    def running_ids(self) -> tuple[str, ...]:
-        """Those of them that may go on at the service; the others are made, and have only to be saved."""
-        return tuple(name for name, status in self._open.items() if status is not JobStatus.SUCCESS)
+    def in_flight_ids(self) -> tuple[str, ...]:
+        """The pending jobs that may still run at the service; the others are made and have to be saved."""
+        return tuple(name for name, status in self._pending.items() if status is not JobStatus.SUCCESS)
 
     @property
     def unsaved(self) -> int:
-        """Videos that were made and have not been saved; 0 where none is to be."""
+        """Videos that were made and are not saved; 0 if the batch saves none."""
         return self.succeeded - self.saved if self.saves else 0
 
     def bytes_per_second(self, *, now: float) -> float:
-        """How fast videos were saved in the last seconds before `now`, in Unix seconds."""
+        """How many bytes of videos came each second, in the seconds before `now`, in Unix seconds."""
         return self._download_rate.at(now)
 
     def jobs_per_second(self, *, now: float) -> float:
@@ -112,7 +112,7 @@ class ProgressCounts:
         return self._eta.seconds_left(waiting=self.waiting, now=now)
 
     def follow(self, request_id: str) -> None:
-        """Count a job that was submitted earlier."""
+        """Count a job that an earlier program submitted."""
         self.submitted += 1
         self._move(request_id, JobStatus.UNKNOWN)
 
@@ -125,25 +125,25 @@ class ProgressCounts:
                 self.submitted += 1
                 self._move(job.request_id, job.status)
             case Resumed(job=Job() as job, path=path):
-                self._resume(job, is_here=path is not None)
+                self._resume(job, is_saved_before=path is not None)
             case SubmitAmbiguous() | Resumed():
                 self._unanswered.add(event.index)
             case StatusChanged(request_id=request_id, status=JobStatus.FAILED | JobStatus.CANCELLED):
-                # No `Finished` follows where it failed for a rate limit: its item gets another job.
+                # A job that failed because of a rate limit gets no `Finished`: its item is submitted again.
                 self._forget(request_id)
             case StatusChanged(request_id=str(request_id), status=status):
                 self._move(request_id, status)
             case Finished():
                 self._finish(event)
             case Downloading(request_id=request_id, size_bytes=size_bytes):
-                # What was here before the first of them came at another time.
-                before = self._fetched.get(request_id, size_bytes)
-                self._fetched[request_id] = size_bytes
+                # Bytes from before the first event were downloaded at another time.
+                before = self._downloading.get(request_id, size_bytes)
+                self._downloading[request_id] = size_bytes
                 self._download_rate.add(max(size_bytes - before, 0), now=event.at)
             case Downloaded(request_id=request_id, size_bytes=size_bytes):
                 self.saved += 1
                 self.saved_bytes += size_bytes
-                before = self._fetched.pop(request_id, 0)
+                before = self._downloading.pop(request_id, 0)
                 self._download_rate.add(max(size_bytes - before, 0), now=event.at)
                 self._forget(request_id)
             case Spent(cost_usd=cost_usd, total_usd=total_usd):
@@ -154,12 +154,12 @@ class ProgressCounts:
                 return
         self.note = None
 
-    def _resume(self, job: Job, *, is_here: bool) -> None:
+    def _resume(self, job: Job, *, is_saved_before: bool) -> None:
         self.submitted += 1
-        if is_here:
+        if is_saved_before:
             self.before += 1
             self.saved += 1
-            self._here.add(job.request_id)
+            self._saved_before.add(job.request_id)
         elif not job.is_final:
             self._move(job.request_id, job.status)
 
@@ -169,25 +169,25 @@ class ProgressCounts:
         self.succeeded += is_made
         self.failed += not is_made
         self.refused += event.request_id is None
-        if event.request_id in self._here:
-            self._here.remove(event.request_id)
+        if event.request_id in self._saved_before:
+            self._saved_before.remove(event.request_id)
             return
         if is_made and self.saves:
             self._download_rate.begin(event.at)
-        may_be_fetched = self.saves if is_made else event.state is ResultState.TIMED_OUT
-        if may_be_fetched and event.request_id is not None:
+        may_be_saved = self.saves if is_made else event.state is ResultState.TIMED_OUT
+        if may_be_saved and event.request_id is not None:
             self._move(event.request_id, JobStatus.SUCCESS if is_made else None)
         else:
             self._forget(event.request_id)
 
     def _move(self, request_id: str, status: JobStatus | None) -> None:
-        self._count(self._open.get(request_id), -1)
-        self._open[request_id] = status
+        self._count(self._pending.get(request_id), -1)
+        self._pending[request_id] = status
         self._count(status, 1)
 
     def _forget(self, request_id: str | None) -> None:
-        if request_id in self._open:
-            self._count(self._open.pop(request_id), -1)
+        if request_id in self._pending:
+            self._count(self._pending.pop(request_id), -1)
 
     def _count(self, status: JobStatus | None, change: int) -> None:
         if status is JobStatus.PROCESSING:
@@ -197,7 +197,7 @@ class ProgressCounts:
 
 
 def describe_trouble(event: Event) -> str | None:
-    """A sentence for an event that tells of trouble; None for any other."""
+    """A sentence about an event that reports trouble; None for any other event."""
     match event:
         case Throttled(delay=delay):
             return f"the service asks for patience: no submit for {delay:.0f} s"

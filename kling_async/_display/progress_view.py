@@ -1,4 +1,4 @@
-"""A batch's tally as HTML for a notebook, and as one line of text where no HTML is shown. Knows no notebook."""
+"""The progress of a batch as HTML for a notebook, and as one line of text."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ _SOON = 10.0
 
 
 class BatchPhase(Enum):
-    """How far a batch is as a whole."""
+    """Whether a batch is running, done or stopped."""
 
     RUNNING = auto()
     DONE = auto()
     STOPPED = auto()
-    """Left before its end, by the caller or by an error."""
+    """The caller or an error ended it before all items had ended."""
 
 
 @attrs.frozen(kw_only=True)
 class ProgressView:
-    """A batch as it stands at one moment."""
+    """The progress of a batch at one moment."""
 
     counts: ProgressCounts
     seconds: float
-    """Since it began."""
+    """Seconds since the batch started."""
     pace: float = 0.0
-    """Jobs that ended for each second; 0 before any has."""
+    """Finished jobs per second; 0 before the first."""
     seconds_left: float | None = None
-    """Until it ends, if all goes on as it went; None where nobody can know yet."""
-    is_kept: bool = False
-    """Whether a journal knows all of it, so that the same call goes on where it stopped."""
+    """The estimated seconds until the end; None before there is an estimate."""
+    has_journal: bool = False
+    """Whether the batch has a journal, from which the same call continues."""
     phase: BatchPhase = BatchPhase.RUNNING
 
     def html(self) -> Markup:
@@ -58,11 +58,11 @@ class ProgressView:
             _bar(self.counts),
             _line(counts) if counts else Markup(),
             _line(dot_before(isolate(self._note), AMBER.any_ground)) if self._note else Markup(),
-            self._next_steps() if self.phase is BatchPhase.STOPPED and self.counts.open_ids else Markup(),
+            self._next_steps() if self.phase is BatchPhase.STOPPED and self.counts.pending_ids else Markup(),
         )
 
     def text(self) -> str:
-        """The same in one line."""
+        """The same as one line of text."""
         words = [f"{count:,} {word}" for count, word, _ in self._labelled_counts()]
         return _join([self._headline(), *words, self._times(), self._note or ""])
 
@@ -79,7 +79,7 @@ class ProgressView:
         return f"{stopped}{counts.succeeded:,}{total} videos made"
 
     def _times(self) -> str:
-        """What was spent, how fast, how long, and how long still."""
+        """The cost, the pace, the time so far, and the time left."""
         spent = self.counts.spent_usd
         is_open = self.phase is BatchPhase.RUNNING and self.counts.total is not None
         return _join(
@@ -93,8 +93,8 @@ class ProgressView:
 
     def _next_steps(self) -> Markup:
         """What continues at the service without this program, and how to resume it."""
-        in_flight = len(self.counts.running_ids)
-        made = len(self.counts.open_ids) - in_flight
+        in_flight = len(self.counts.in_flight_ids)
+        made = len(self.counts.pending_ids) - in_flight
         sentences = [
             f"{in_flight:,} {'job goes' if in_flight == 1 else 'jobs go'} on at the service"
             if in_flight
@@ -104,13 +104,13 @@ class ProgressView:
         sentence = f"{'; '.join(filter(None, sentences))}."
         advice = (
             escape("Run the cell again: the journal picks up everything.")
-            if self.is_kept
+            if self.has_journal
             else _lines_to_run(self.counts)
         )
         return _line(dot_before(sentence, AMBER.any_ground)) + advice
 
     def _labelled_counts(self) -> list[tuple[int, str, str | None]]:
-        """Each count that is not zero, its word and its colour, from the start of an item's life to its end."""
+        """Each count that is not zero, with its word and its colour, in the order of an item's life."""
         counts = self.counts
         is_over, is_done = self.phase is not BatchPhase.RUNNING, self.phase is BatchPhase.DONE
         unsaved = counts.unsaved
@@ -127,19 +127,19 @@ class ProgressView:
 
 
 def pace_text(per_second: float) -> str:
-    """Such as `12 a minute`; empty before there is anything to tell."""
+    """Such as `12 a minute`; empty for 0."""
     if per_second * _MINUTE >= 1:
         return f"{per_second * _MINUTE:,.0f} a minute"
     return f"{per_second * _HOUR:,.1f} an hour" if per_second > 0 else ""
 
 
 def _clock(seconds: float) -> str:
-    """Whole seconds, so that little changes from one look to the next."""
+    """Such as `42 s`: whole seconds, so that the display changes little."""
     return f"{seconds:.0f} s" if seconds < _MINUTE else duration_text(seconds)
 
 
 def left_text(seconds: float | None) -> str:
-    """Such as `about 4 min left`: no finer than anyone can know."""
+    """Such as `about 4 min left`: no finer than the estimate is."""
     if seconds is None:
         return "time left not known yet"
     if seconds < _SOON:
@@ -194,7 +194,7 @@ def _bar(counts: ProgressCounts) -> Markup:
 
 def _lines_to_run(counts: ProgressCounts) -> Markup:
     """A cell that waits for the jobs by their ids."""
-    ids = counts.open_ids
+    ids = counts.pending_ids
     more = f"  # and {len(ids) - _MAX_IDS:,} more" if len(ids) > _MAX_IDS else ""
     listed = "".join(f"    {request_id!r},\n" for request_id in ids[:_MAX_IDS])
     step = 'await client.download(job, "videos/")' if counts.saves else "print(job.video_url)"

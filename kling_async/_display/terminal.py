@@ -1,4 +1,4 @@
-"""A batch's tally, drawn where a terminal is and kept up to date. Knows nothing but the tally."""
+"""The progress of a batch on a terminal, updated while the batch runs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from rich.text import Text
 from kling_async._display.page import clock_text, money_text, size_text
 from kling_async._display.progress_counts import ProgressCounts
 
-MOST_COLUMNS = 120
-"""Wider drawings are hard to read across."""
+MAX_COLUMNS = 120
+"""The widest display; a wider one is hard to read."""
 _PER_SECOND = 8
 _MINUTE = 60.0
 _HOUR = 3600.0
 _SOON = 10.0
-_SLOWEST = 1000.0
-"""Bytes a second under which nothing is coming in."""
+_MIN_RATE = 1000.0
+"""Bytes per second; a lower rate is not shown."""
 _BETWEEN = Text(" · ", "dim")
 _GAP = 3
 _ECHO = 2
@@ -37,13 +37,13 @@ _ECHO = 2
 
 @attrs.define(eq=False)
 class Bar:
-    """Two lines for a batch under way, a third on a narrow terminal, and one more when something is in the way."""
+    """Two lines about a running batch, a third on a narrow terminal, and one more when there is trouble."""
 
     counts: ProgressCounts
     _started: float = attrs.field(init=False, factory=time.monotonic)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width = max(min(options.max_width - _ECHO, MOST_COLUMNS), 1)
+        width = max(min(options.max_width - _ECHO, MAX_COLUMNS), 1)
         yield from console.render(Group(*self._lines(width)), options.update(width=width))
 
     def _lines(self, width: int) -> Iterator[RenderableType]:
@@ -60,7 +60,7 @@ class Bar:
             yield Text(counts.note, "yellow", no_wrap=True, overflow="ellipsis")
 
     def _head(self, width: int) -> Table:
-        """The bar, how far it is, how long it took, and how long it may still take."""
+        """The bar, the number of ended items, the time so far, and the time left."""
         counts, total = self.counts, self.counts.total
         head = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
         head.width = width
@@ -82,7 +82,7 @@ class Bar:
 
 
 def counts_text(counts: ProgressCounts) -> Text:
-    """The line of counts; zeros are left out, but not that of the saved ones while others are made."""
+    """The line of counts without zeros; 0 saved is shown if videos are made and not saved."""
     parts = (
         (counts.queued, "queued", "dim"),
         (counts.running, "running", "cyan"),
@@ -96,11 +96,11 @@ def counts_text(counts: ProgressCounts) -> Text:
 
 
 def traffic_text(counts: ProgressCounts, *, now: float) -> Text:
-    """What came in and what was spent; empty before there is anything."""
+    """The downloaded bytes, their rate, and the cost; empty before the first of them."""
     shown = []
     if counts.saved_bytes:
         per_second = counts.bytes_per_second(now=now)
-        rate = f" at {size_text(per_second)}/s" if per_second >= _SLOWEST else ""
+        rate = f" at {size_text(per_second)}/s" if per_second >= _MIN_RATE else ""
         shown.append(Text(f"{size_text(counts.saved_bytes)}{rate}", "dim"))
     if counts.spent_usd is not None:
         shown.append(Text(money_text(counts.spent_usd), "dim"))
@@ -108,7 +108,7 @@ def traffic_text(counts: ProgressCounts, *, now: float) -> Text:
 
 
 def left_text(seconds: float | None) -> str:
-    """Such as `(4 min left)`, no finer than anyone can know; empty where nobody knows."""
+    """Such as `(4 min left)`: no finer than the estimate is; empty before there is an estimate."""
     if seconds is None:
         return ""
     if seconds < _MINUTE:
@@ -120,19 +120,19 @@ def left_text(seconds: float | None) -> str:
 
 @contextmanager
 def live_bar(*parts: RenderableType, console: Console) -> Iterator[None]:
-    """Draw the parts below each other, again and again, for as long as the block lasts; nothing where no terminal is.
+    """Draw the parts below each other and redraw them while the block runs; draw nothing if there is no terminal.
 
-    What is printed or logged meanwhile goes above them.
+    Lines that are printed or logged during the block appear above the parts.
 
     Args:
-        *parts: They are asked for their looks anew at each drawing.
-        console: Where to.
+        *parts: What to draw; each redraw renders them again.
+        console: The terminal.
     """
     if not is_drawable(console):
         yield
         return
-    before = sys.stderr
-    # What goes to a file or a pipe must get there; on the terminal it would tear the drawing.
+    former = sys.stderr
+    # Output to a file or a pipe must go there; output to the terminal would break the lines of the display.
     live = Live(
         Group(*parts),
         console=console,
@@ -141,27 +141,27 @@ def live_bar(*parts: RenderableType, console: Console) -> Iterator[None]:
         redirect_stdout=not console.stderr or sys.stdout.isatty(),
         redirect_stderr=console.stderr,
     )
-    with live, _redirect_logs(sys.stderr, instead_of=before):
+    with live, _redirect_logs(sys.stderr, instead_of=former):
         yield
 
 
 @contextmanager
 def _redirect_logs(stream: TextIO, *, instead_of: TextIO) -> Iterator[None]:
-    """Send what handlers of logs wrote to one stream to another; a handler holds the stream that it once found."""
+    """Let log handlers that write to one stream write to another; a handler keeps the stream that it was made with."""
     loggers = [logging.getLogger(), *logging.root.manager.loggerDict.values()]
     handlers = {handler for logger in loggers for handler in getattr(logger, "handlers", ())}
-    with ExitStack() as undone:
+    with ExitStack() as undo:
         for handler in handlers:
             if isinstance(handler, logging.StreamHandler) and handler.stream is instead_of:
                 handler.setStream(stream)
-                undone.callback(handler.setStream, instead_of)
+                undo.callback(handler.setStream, instead_of)
         yield
 
 
 def is_drawable(console: Console) -> bool:
-    """Whether lines can be drawn over there; an environment that forces colours into a file makes it no terminal.
+    """Whether lines on this console can be redrawn. An environment that forces colours into a file makes no terminal.
 
-    Nor can they where another drawing already is: two would overwrite each other.
+    A second display at the same time is not possible: the two would overwrite each other.
     """
-    is_taken = isinstance(sys.stderr, FileProxy) or isinstance(sys.stdout, FileProxy)
-    return console.is_terminal and console.file.isatty() and not console.is_dumb_terminal and not is_taken
+    has_display = isinstance(sys.stderr, FileProxy) or isinstance(sys.stdout, FileProxy)
+    return console.is_terminal and console.file.isatty() and not console.is_dumb_terminal and not has_display

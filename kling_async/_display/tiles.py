@@ -14,7 +14,15 @@ from markupsafe import Markup
 
 from kling_async._display.colors import SLATE, STATE_COLORS, state_class
 from kling_async._display.markup import isolate, join_facts, replace_unprintable
-from kling_async._display.page import duration_text, media_source, money_text, picture_source, web_source
+from kling_async._display.page import (
+    duration_text,
+    is_inlined,
+    is_remote,
+    media_source,
+    money_text,
+    picture_source,
+    web_source,
+)
 from kling_async.jobs import Job, JobStatus
 from kling_async.results import Result
 
@@ -61,7 +69,7 @@ def make_tile(result: Result, *, beside: Path, inline_bytes: int = 0, seconds: f
     """
     job = result.job
     source = media_source(result, beside=beside, inline_bytes=inline_bytes)
-    is_local = source is not None and source != web_source(job.video_url if job else None)
+    is_local = source is not None and not is_remote(source)
     picture = picture_source(job)
     if is_local and picture is not None and picture.startswith("http:"):
         picture = (
@@ -178,12 +186,11 @@ def _height(width: int) -> int:
 
 def _player(tile: Tile, width: int) -> Markup:
     assert tile.source is not None
-    is_remote = tile.source.startswith("http")
     return Markup(
         '<video controls playsinline preload="{}" width="{}" height="{}"{} src="{}" aria-label="{}" '
         'style="display:block;max-width:100%;border-radius:8px;object-fit:contain;{}"></video>'
     ).format(
-        "none" if is_remote and tile.picture else "metadata",
+        "none" if is_remote(tile.source) and tile.picture else "metadata",
         width,
         _height(width),
         Markup(' poster="{}"').format(tile.picture) if tile.picture else "",
@@ -202,7 +209,7 @@ def _blank(tile: Tile, width: int) -> Markup:
 
 def _link(tile: Tile) -> Markup:
     """A link to the video's file or address; empty for a video that is part of the page."""
-    if tile.source is None or tile.source.startswith("data:"):
+    if tile.source is None or is_inlined(tile.source):
         return Markup()
     title, word = (tile.path, "file") if tile.path else (tile.source, "video")
     return Markup(

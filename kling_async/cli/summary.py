@@ -111,8 +111,8 @@ def _journal_advice(results: Sequence[Result], config: RunConfig) -> Iterator[tu
 def _download_advice(
     results: Sequence[Result], counts: ProgressCounts, config: RunConfig
 ) -> Iterator[tuple[str, str]]:
-    if counts.open_ids:
-        yield "Some may still come. To save them", config.download_command(counts.open_ids)
+    if counts.pending_ids:
+        yield "Some may still come. To save them", config.download_command(counts.pending_ids)
     if any(result.state is ResultState.AMBIGUOUS for result in results):
         yield "To see what the service took of the ambiguous ones", config.list_command()
 
@@ -125,13 +125,13 @@ def print_interrupted(counts: ProgressCounts, config: RunConfig, *, is_forced: b
         config: Knows how to pick it up.
         is_forced: The answers to what was just sent were not waited for.
     """
-    unanswered, open_ids, running_ids = counts.unanswered, counts.open_ids, counts.running_ids
+    unanswered, pending_ids, in_flight_ids = counts.unanswered, counts.pending_ids, counts.in_flight_ids
     unsent = (counts.total or 0) - counts.submitted - counts.refused - unanswered
     if unsent == counts.total and not is_forced:
         print_error("interrupted before anything was done.")
         return
-    parts = [f"{counts.saved:,} saved", f"{counts.failed:,} failed", f"{len(running_ids):,} still open"]
-    if made := len(open_ids) - len(running_ids):
+    parts = [f"{counts.saved:,} saved", f"{counts.failed:,} failed", f"{len(in_flight_ids):,} still open"]
+    if made := len(pending_ids) - len(in_flight_ids):
         parts.insert(1, f"{made:,} made and not saved")
     if unanswered:
         parts.append(f"{unanswered:,} without a reply")
@@ -140,16 +140,16 @@ def print_interrupted(counts: ProgressCounts, config: RunConfig, *, is_forced: b
     if config.is_emulated:
         print_text("The emulator ended, and its jobs with it.", stderr())
     elif config.journal is None:
-        if open_ids:
-            go_on = "The open ones go on at the service and are charged. " if running_ids else ""
-            _print_advice(f"{go_on}To save them", config.download_command(open_ids))
+        if pending_ids:
+            go_on = "The open ones go on at the service and are charged. " if in_flight_ids else ""
+            _print_advice(f"{go_on}To save them", config.download_command(pending_ids))
         if unanswered or is_forced:
             _print_advice("To see what the service took", config.list_command())
     else:
-        if running_ids:
-            listed = _join_names(running_ids, most=_FEW)
+        if in_flight_ids:
+            listed = _join_names(in_flight_ids, most=_FEW)
             print_text(f"The open ones go on at the service and are charged: {listed}", stderr())
-        if open_ids or unanswered or unsent:
+        if pending_ids or unanswered or unsent:
             _print_advice("To go on", config.resume())
 
 

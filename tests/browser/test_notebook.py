@@ -102,7 +102,7 @@ def play(page, selector):
     )
 
 
-def test_a_batch_is_shown_in_one_output_that_changes_and_begins_anew_with_its_cell(notebook):
+def test_a_batch_has_one_output_that_changes_and_that_a_second_run_of_the_cell_replaces(notebook):
     shown = notebook("batch = await client.generate_many([f'take {n}' for n in range(8)])")
     for _ in range(2):
         shown.start(1)
@@ -116,7 +116,7 @@ def test_a_batch_is_shown_in_one_output_that_changes_and_begins_anew_with_its_ce
         assert "8 of 8 videos made" in shown.output(1).inner_text()
 
 
-def test_two_batches_in_one_cell_keep_to_their_own_places(notebook):
+def test_two_batches_in_one_cell_have_an_output_each(notebook):
     one, other = "client.generate_many(['a', 'b', 'c'])", "client.generate_many(['d', 'e'])"
     shown = notebook(f"import asyncio\nboth = await asyncio.gather({one}, {other})")
     shown.run(1)
@@ -147,9 +147,7 @@ def test_the_tutorial_runs_from_top_to_bottom(lab, new_page):
     lab.end_kernels()
 
 
-def test_an_interrupt_stops_the_batch_and_the_lines_that_are_offered_pick_it_up(
-    notebook, kling_emulator, lab
-):
+def test_an_interrupt_stops_the_batch_and_the_offered_lines_resume_it(notebook, kling_emulator, lab):
     shown = notebook(SAVED.replace("take", "Slow take"), "# paste here")
     shown.start(1)
     expect(shown.output(1)).to_contain_text("running")
@@ -181,7 +179,7 @@ def test_no_prompt_runs_anything(notebook):
         assert shown.output(at).locator("script, img, svg").count() == 0
 
 
-def test_what_a_stranger_opens_keeps_its_shape_without_trust(notebook, lab, new_page, keep_picture):
+def test_an_untrusted_notebook_keeps_its_shape(notebook, lab, new_page, keep_picture):
     shown = notebook(f"{SAVED}{LARGE}batch")
     shown.run(1)
     content = json.loads(shown.save(lab.folder).read_text())

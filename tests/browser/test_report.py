@@ -147,7 +147,7 @@ def focused(page) -> str:
     )
 
 
-def test_a_thousand_results_open_from_the_disk_and_fetch_only_what_is_seen(page, thousand):
+def test_a_thousand_results_open_from_the_disk_and_load_only_what_is_in_view(page, thousand):
     fetched = set()
     page.on("request", lambda request: fetched.add(request.url))
     page.goto(thousand)
@@ -160,7 +160,7 @@ def test_a_thousand_results_open_from_the_disk_and_fetch_only_what_is_seen(page,
     assert 0 < len(films) < 60
 
 
-def test_a_film_plays(page, thousand):
+def test_a_video_plays(page, thousand):
     page.goto(thousand)
     page.locator("#videos").scroll_into_view_if_needed()
     until(page, READY)
@@ -168,7 +168,7 @@ def test_a_film_plays(page, thousand):
     until(page, "document.querySelector('video').currentTime > 0.2")
 
 
-def test_what_scrolled_out_of_sight_lets_its_film_go_unless_it_was_played(page, thousand):
+def test_a_player_out_of_view_unloads_its_video_unless_it_was_played(page, thousand):
     page.goto(thousand)
     page.locator("#videos").scroll_into_view_if_needed()
     until(page, READY)
@@ -252,7 +252,7 @@ def test_everything_can_be_done_with_the_keyboard(page, report):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [380, 1280])
-def test_nothing_is_found_that_would_keep_anyone_out(new_page, report, scheme, width):
+def test_the_accessibility_checker_finds_nothing(new_page, report, scheme, width):
     page = new_page(scheme, width)
     page.goto(report)
     found = Axe().run(page)
@@ -272,7 +272,7 @@ def test_hostile_text_is_shown_and_does_nothing(page, hostile):
     assert page.locator("main img, main iframe, .card script, .card style, .card svg[onload]").count() == 0
 
 
-def test_the_direction_of_one_prompt_ends_with_it(page, hostile):
+def test_the_writing_direction_of_a_prompt_ends_with_it(page, hostile):
     page.goto(hostile)
     assert "\u202e" in page.locator("#job-4 .prompt").text_content()
     edges = page.evaluate(
@@ -285,7 +285,7 @@ def test_the_direction_of_one_prompt_ends_with_it(page, hostile):
     assert edges[0] == edges[1]
 
 
-def test_a_script_that_got_in_all_the_same_would_not_run(browser, report):
+def test_the_policy_stops_an_injected_script(browser, report):
     page = browser.new_page()
     refused = []
     page.on("console", lambda said: refused.append(said.text))
@@ -307,7 +307,7 @@ def test_a_script_that_got_in_all_the_same_would_not_run(browser, report):
     page.close()
 
 
-def test_the_time_line_tells_whose_a_bar_is_and_leads_there(page, thousand):
+def test_a_bar_of_the_time_line_names_its_job_and_links_to_it(page, thousand):
     page.goto(thousand)
     rows = page.locator("svg.rows")
     rows.scroll_into_view_if_needed()
@@ -326,7 +326,7 @@ def test_a_narrow_page_does_not_scroll_sideways(new_page, report):
     assert page.evaluate("document.documentElement.scrollWidth") == 320
 
 
-def test_without_its_script_everything_is_there(new_page, report):
+def test_a_report_without_its_script_is_complete(new_page, report):
     page = new_page(java_script_enabled=False)
     page.goto(report)
     assert page.locator(".filter").is_hidden()

@@ -37,26 +37,26 @@ def card_of(folder, *, row=None, **fields):
     return card, read(card_html(card)).one("li")
 
 
-def test_a_saved_video_is_led_to_and_nothing_is_loaded_yet(tmp_path):
+def test_a_card_links_to_a_saved_video_and_loads_nothing(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"film")
     card, item = card_of(tmp_path, path=tmp_path / "a.mp4")
     screen, link = item.all("a")
     assert screen.attributes == {"class": "screen", "href": "a.mp4"}
     assert screen.text == "Play #7"
     assert (link.attributes["href"], link.text) == ("a.mp4", "a.mp4")
-    assert card.sources == ("a.mp4",)
+    assert (card.source, card.picture) == ("a.mp4", None)
     assert item.all("video") == []
 
 
-def test_a_video_that_is_not_at_hand_is_the_services_and_has_a_still(tmp_path):
+def test_a_card_of_an_unsaved_video_links_to_the_service_and_has_a_still(tmp_path):
     card, item = card_of(tmp_path)
     screen, link = item.all("a")
     assert screen.attributes == {"class": "screen", "href": VIDEO, "data-poster": STILL}
     assert link.text == "at the service"
-    assert card.sources == (VIDEO, STILL)
+    assert (card.source, card.picture) == (VIDEO, STILL)
 
 
-def test_a_card_says_what_how_and_how_much(tmp_path):
+def test_a_card_shows_the_prompt_the_state_and_the_cost(tmp_path):
     _, item = card_of(tmp_path, cost_usd=Decimal("0.35"))
     assert item.one("h3").text == "#7 succeeded"
     assert item.one("p", class_="prompt").text == "a cat"
@@ -86,28 +86,28 @@ def test_a_card_says_what_how_and_how_much(tmp_path):
         ({"error": DownloadError("disk full")}, "made, not saved", "disk full"),
     ],
 )
-def test_what_went_wrong_is_said(tmp_path, fields, state, reason):
+def test_a_card_shows_why_its_job_failed(tmp_path, fields, state, reason):
     _, item = card_of(tmp_path, **fields)
     assert item.one("span", class_="state").text == state
     assert item.one("p", class_="error").text == reason
     assert item.one("code").text == "job-a"
 
 
-def test_a_result_without_a_video_leads_nowhere(tmp_path):
+def test_a_card_without_a_video_has_no_link(tmp_path):
     card, item = card_of(tmp_path, state=ResultState.FAILED, job=FAILED, error=error_of(FAILED))
     assert item.all("a") == []
     assert item.one("div", class_="empty").text == "no video"
-    assert card.sources == ()
+    assert (card.source, card.picture) == (None, None)
 
 
-def test_an_item_that_was_no_request_has_a_card_too(tmp_path):
+def test_an_item_that_could_not_be_read_has_a_card(tmp_path):
     error = InvalidRequestError("A request needs a prompt.")
     _, item = card_of(tmp_path, request=None, job=None, state=ResultState.NOT_SUBMITTED, error=error)
     assert item.one("p", class_="prompt").text == "This item could not be read as a request."
     assert item.all("p", class_="facts") == []
 
 
-def test_a_card_tells_its_times_in_words_and_carries_its_place_on_the_time_line(tmp_path):
+def test_a_card_has_its_times_in_words_and_its_row_of_the_time_line(tmp_path):
     segments = (
         Segment("queued", TimeSpan(100.0, 108.0)),
         Segment("running", TimeSpan(108.0, 170.0)),
@@ -119,7 +119,7 @@ def test_a_card_tells_its_times_in_words_and_carries_its_place_on_the_time_line(
     assert item.attributes["data-seconds"] == "70.000"
 
 
-def test_a_card_says_of_a_video_that_it_was_not_saved_but_not_how_long_that_took(tmp_path):
+def test_a_card_of_an_unsaved_video_says_so_without_a_duration(tmp_path):
     segments = (Segment("running", TimeSpan(100.0, 162.0)), Segment("unsaved", TimeSpan(162.0, 162.0)))
     error = DownloadError("disk full")
     _, item = card_of(tmp_path, error=error, row=Row(result_of(error=error), segments))
@@ -129,7 +129,7 @@ def test_a_card_says_of_a_video_that_it_was_not_saved_but_not_how_long_that_took
     assert item.attributes["data-state"] == "unsaved"
 
 
-def test_a_card_without_a_place_on_the_time_line_has_no_times(tmp_path):
+def test_a_card_without_a_row_has_no_times(tmp_path):
     _, item = card_of(tmp_path)
     assert item.all("div", class_="times") == []
     assert "data-bar" not in item.attributes
@@ -163,7 +163,7 @@ HOSTILE = st.sampled_from(
 
 
 @given(prompt=HOSTILE, reason=HOSTILE, request_id=HOSTILE, url=HOSTILE)
-def test_no_text_from_outside_becomes_anything_but_text(prompt, reason, request_id, url):
+def test_text_from_outside_stays_text_on_a_card(prompt, reason, request_id, url):
     job = Job(
         request_id=request_id,
         status=JobStatus.FAILED,

@@ -80,7 +80,7 @@ async def test_a_change_is_shown_soon_and_in_the_same_place():
     assert output.texts[-1].startswith("3 of 3 videos made")
 
 
-async def test_no_more_than_four_times_a_second():
+async def test_the_view_is_updated_at_most_four_times_a_second():
     counts, output = ProgressCounts(total=1_000), Output()
     with live_cell(counts, display=output.display_bundle):
         for number in range(1_000):
@@ -91,7 +91,7 @@ async def test_no_more_than_four_times_a_second():
     assert min(gaps) >= PERIOD - 1e-9
 
 
-async def test_what_shows_nothing_new_is_not_sent():
+async def test_an_update_that_changes_nothing_is_not_sent():
     output = Output()
     with live_cell(ProgressCounts(total=1), display=output.display_bundle):
         await anyio.sleep(10.2)
@@ -108,7 +108,7 @@ async def test_nothing_is_shown_after_the_end():
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, anyio.get_cancelled_exc_class, OSError])
-async def test_what_ends_a_batch_early_is_passed_on_and_shown_as_a_stop(error):
+async def test_an_error_that_ends_a_batch_is_raised_and_shown_as_a_stop(error):
     kind = error() if error is anyio.get_cancelled_exc_class else error
     output = Output()
     with (
@@ -119,7 +119,7 @@ async def test_what_ends_a_batch_early_is_passed_on_and_shown_as_a_stop(error):
     assert output.texts[-1].startswith("Stopped: 0 of 3")
 
 
-async def test_a_block_that_is_left_while_jobs_are_alive_is_a_stop():
+async def test_a_block_that_ends_while_jobs_are_in_flight_is_a_stop():
     counts, output = ProgressCounts(total=3), Output()
     with live_cell(counts, display=output.display_bundle):
         counts.running = 1
@@ -127,7 +127,7 @@ async def test_a_block_that_is_left_while_jobs_are_alive_is_a_stop():
 
 
 @pytest.mark.parametrize("breaks_after", [0, 1])
-async def test_a_view_that_cannot_be_shown_is_logged_once_and_hurts_nobody(breaks_after, caplog):
+async def test_a_view_that_cannot_be_shown_is_logged_once_and_the_batch_continues(breaks_after, caplog):
     counts, output = ProgressCounts(total=3), Output(breaks_after=breaks_after)
     with caplog.at_level(logging.ERROR), live_cell(counts, display=output.display_bundle):
         for number in range(5):

@@ -43,21 +43,21 @@ def estimate(*events) -> EtaEstimator:
         [submitted("a", 0.0), PollFailed(at=1.0, request_id="a", delay=1.0, error=KlingError("lost"))],
     ],
 )
-def test_nobody_knows_before_a_job_has_ended(events):
+def test_there_is_no_estimate_before_a_job_has_ended(events):
     assert estimate(*events).seconds_left(waiting=3, now=5.0) is None
 
 
-def test_nothing_is_left_when_all_have_ended():
+def test_no_time_is_left_when_all_jobs_have_ended():
     assert estimate(submitted("a", 0.0), finished("a", 60.0)).seconds_left(waiting=0, now=60.0) == 0.0
 
 
 @pytest.mark.parametrize("kind", [Submitted, SubmitReconciled])
-def test_jobs_one_after_the_other_take_as_long_as_they_took(kind):
+def test_jobs_in_sequence_take_their_mean_time_each(kind):
     eta = estimate(submitted("a", 0.0), finished("a", 60.0), submitted("b", 60.0, kind))
     assert eta.seconds_left(waiting=2, now=60.0) == pytest.approx(180.0)
 
 
-def test_what_a_job_has_lived_already_counts():
+def test_the_age_of_a_job_shortens_the_time_left():
     eta = estimate(*(submitted(name, 0.0) for name in "abcd"), finished("a", 60.0))
     late = eta.seconds_left(waiting=0, now=60.0)
     eta = estimate(submitted("a", 0.0), *(submitted(name, 50.0) for name in "bcd"), finished("a", 60.0))
@@ -67,20 +67,20 @@ def test_what_a_job_has_lived_already_counts():
     assert early > late
 
 
-def test_the_last_item_to_be_submitted_has_its_whole_life_before_it():
+def test_an_item_that_is_not_submitted_takes_a_whole_mean_time():
     events = [submitted(str(number), 0.0) for number in range(50)]
     events += [finished(str(number), 60.0) for number in range(50)]
     assert estimate(*events).seconds_left(waiting=1, now=60.0) == pytest.approx(60.0)
 
 
-def test_a_job_that_is_overdue_is_still_expected():
+def test_an_overdue_job_has_some_time_left():
     eta = estimate(submitted("a", 0.0), submitted("b", 0.0), finished("a", 60.0))
     left = eta.seconds_left(waiting=0, now=10_000.0)
     assert left is not None
     assert left >= 6.0
 
 
-def test_a_job_that_failed_and_is_submitted_again_is_not_waited_for_twice():
+def test_a_job_that_failed_and_is_submitted_again_counts_once():
     eta = estimate(
         submitted("a", 0.0), moved("a", 60.0, JobStatus.FAILED), submitted("b", 60.0), finished("b", 120.0)
     )
@@ -88,7 +88,7 @@ def test_a_job_that_failed_and_is_submitted_again_is_not_waited_for_twice():
 
 
 @pytest.mark.parametrize("created_at, left", [(datetime.fromtimestamp(40.0, UTC), 40.0), (None, 60.0)])
-def test_a_job_of_an_earlier_run_has_lived_already_where_that_is_known(created_at, left):
+def test_a_job_of_an_earlier_run_has_its_age_if_its_record_has_a_time(created_at, left):
     job = Job(request_id="b", status=JobStatus.PROCESSING, created_at=created_at)
     eta = estimate(submitted("a", 0.0), finished("a", 60.0), Resumed(at=60.0, request_id="b", job=job))
     events = [Finished(at=60.0 + left, request_id="b", state=ResultState.SUCCEEDED), submitted("c", 200.0)]
@@ -98,13 +98,13 @@ def test_a_job_of_an_earlier_run_has_lived_already_where_that_is_known(created_a
 
 
 @pytest.mark.parametrize("job", [None, Job(request_id="a", status=JobStatus.SUCCESS)])
-def test_what_an_earlier_run_has_finished_is_not_waited_for(job):
+def test_a_finished_job_of_an_earlier_run_adds_no_time(job):
     eta = estimate(Resumed(at=0.0, request_id="a", job=job), finished("a", 0.0))
     assert eta.seconds_left(waiting=1, now=1.0) is None
     assert eta.pace(now=1.0) == 0.0
 
 
-def test_the_pace_is_that_of_this_run():
+def test_the_pace_counts_the_ends_of_this_run():
     eta = estimate(submitted("a", 0.0), submitted("b", 0.0), finished("a", 60.0), finished("b", 60.0))
     assert eta.pace(now=60.0) == pytest.approx(2 / 60)
     assert eta.pace(now=-1.0) == 0.0
@@ -116,11 +116,11 @@ def test_the_pace_is_that_of_this_run():
     st.integers(0, 30),
     st.floats(-10, 1e7),
 )
-def test_no_clock_makes_the_time_left_negative(lives, waiting, alive, now):
+def test_no_clock_makes_the_time_left_negative(lives, waiting, in_flight, now):
     events = []
     for number, (begin, run) in enumerate(lives):
         events.append(submitted(str(number), begin))
-        if number >= alive:
+        if number >= in_flight:
             events.append(finished(str(number), begin + run))
     left = estimate(*events).seconds_left(waiting=waiting, now=now)
     assert left is None or left >= 0.0

@@ -5,7 +5,7 @@ import pytest
 from kling_async._display.moving_rate import MovingRate
 
 
-def test_nothing_can_be_said_before_something_began():
+def test_the_rate_is_zero_before_the_first_amount():
     rate = MovingRate()
     assert rate.at(5.0) == 0.0
     rate.begin(5.0)
@@ -14,7 +14,7 @@ def test_nothing_can_be_said_before_something_began():
 
 
 @pytest.mark.parametrize("seconds", [1, 10, 100])
-def test_what_comes_evenly_has_that_speed_from_the_beginning(seconds):
+def test_even_amounts_have_their_rate_from_the_beginning(seconds):
     rate = MovingRate()
     rate.begin(0.0)
     for step in range(1, 10 * seconds + 1):
@@ -22,7 +22,7 @@ def test_what_comes_evenly_has_that_speed_from_the_beginning(seconds):
     assert rate.at(float(seconds)) == pytest.approx(70.0, rel=0.02)
 
 
-def test_only_the_first_beginning_counts():
+def test_a_second_begin_does_nothing():
     rate = MovingRate()
     rate.begin(0.0)
     rate.begin(9.0)
@@ -30,7 +30,7 @@ def test_only_the_first_beginning_counts():
     assert rate.at(10.0) == pytest.approx(100 / (5 * 0.8647), rel=0.01)
 
 
-def test_what_stopped_fades():
+def test_the_rate_decays_when_nothing_comes():
     rate = MovingRate()
     rate.add(1e6, now=0.0)
     assert 0 < rate.at(60.0) < rate.at(10.0) < rate.at(1.0)

@@ -97,7 +97,7 @@ def test_a_batch_with_a_history_has_its_time_and_pace():
     }
 
 
-def test_what_an_earlier_run_made_says_nothing_of_the_pace():
+def test_videos_of_an_earlier_run_do_not_count_for_the_pace():
     batch = BatchResult(tuple(map(result_of, range(600))), history=history_of(120))
     assert figures(batch)["Pace"] == "2 a s"
 
@@ -111,7 +111,7 @@ def test_a_batch_that_made_nothing_has_no_pace():
     "jobs, seconds, pace",
     [(1, 30, "2 a min"), (1, 1_800, "2 an h"), (1, 43_200, "2 a day"), (240, 60, "4 a s")],
 )
-def test_the_pace_is_told_in_a_unit_that_makes_it_a_number_to_keep_in_mind(jobs, seconds, pace):
+def test_the_unit_of_the_pace_makes_it_at_least_one(jobs, seconds, pace):
     batch = BatchResult(tuple(map(result_of, range(jobs))), history=history_of(jobs, seconds=seconds))
     assert figures(batch)["Pace"] == pace
 
@@ -124,12 +124,12 @@ def test_the_pace_is_told_in_a_unit_that_makes_it_a_number_to_keep_in_mind(jobs,
         (["0.35", None], "at least $0.35"),
     ],
 )
-def test_a_cost_that_is_not_known_is_not_nothing(costs, spend):
+def test_an_unknown_cost_makes_the_sum_a_lower_bound(costs, spend):
     results = [result_of(index, cost_usd=Decimal(cost) if cost else None) for index, cost in enumerate(costs)]
     assert figures(BatchResult(tuple(results)))["Spend"] == spend
 
 
-def test_an_item_that_was_never_submitted_cost_nothing_that_is_not_known():
+def test_an_item_that_was_not_submitted_has_no_unknown_cost():
     never = Result(index=1, request=None, state=ResultState.NOT_SUBMITTED)
     assert figures(BatchResult((result_of(cost_usd=Decimal(1)), never)))["Spend"] == "$1.00"
 
@@ -141,13 +141,13 @@ def test_an_item_that_was_never_submitted_cost_nothing_that_is_not_known():
         (86_400, "15 January 2027, 08:00:00 to 16 January 2027, 08:00:00 (UTC+0000)"),
     ],
 )
-def test_it_is_said_when_the_batch_ran_and_with_which_models(seconds, when):
+def test_the_headline_says_when_the_batch_ran_and_with_which_models(seconds, when):
     other = Result(index=1, request=VideoRequest("x", model="<b>"), state=ResultState.FAILED)
     batch = BatchResult((result_of(), other), history=history_of(1, seconds=seconds))
     assert read(when_html(batch, batch.history)).text == f"{when} · <b>, kling-v2-6"
 
 
-def test_without_a_history_only_the_models_are_said():
+def test_without_a_history_the_headline_names_only_the_models():
     assert read(when_html([result_of()], None)).text == "kling-v2-6"
     assert when_html([], None) == ""
 
@@ -200,7 +200,7 @@ def test_a_reason_does_not_name_the_job(result, reason):
     assert result.failure_reason == reason
 
 
-def test_of_many_results_a_dozen_is_linked():
+def test_the_first_dozen_of_many_results_have_links():
     links = read(links_to([result_of(index) for index in range(1_014)]))
     assert len(links.all("a")) == 12
     assert links.text.endswith("#11 and 1,002 more")
@@ -221,7 +221,7 @@ def section_of(jobs: int, *, results=None, **times):
     return read(time_line_html(line, history))
 
 
-def test_the_time_line_says_in_words_what_it_shows():
+def test_the_time_line_is_described_in_words():
     page = section_of(3)
     assert [note.text for note in page.one("ul", class_="notes").all("li")] == [
         "3 jobs over 1 min 00 s, at most 3 at once."
@@ -230,7 +230,7 @@ def test_the_time_line_says_in_words_what_it_shows():
     assert [item.text for item in legend.all("li")] == ["queued", "running"]
 
 
-def test_what_was_in_the_way_is_said_and_explained():
+def test_pauses_and_outages_are_described_in_words():
     lost, slow = APIConnectionError("x"), RateLimitError("x")
     trouble = [
         Throttled(at=BEGAN + 1, delay=5, error=slow),
@@ -261,7 +261,7 @@ def test_slow_jobs_are_named_and_linked(slow, words):
     ]
 
 
-def test_shared_lines_are_explained():
+def test_lanes_that_jobs_share_are_explained():
     notes = section_of(50).one("ul", class_="notes").text
     assert "A line holds one job after the other" in notes
 

@@ -47,7 +47,7 @@ def result_of(*, path: Path | None = None, video: str | None = VIDEO, **fields) 
         (4_000_000, "1,111 h 06 min"),
     ],
 )
-def test_a_duration_is_told_in_units(seconds, text):
+def test_a_duration_has_units(seconds, text):
     assert duration_text(seconds) == text
 
 
@@ -66,7 +66,7 @@ def test_a_clock_shows_whole_seconds(seconds, text):
         ("1E+3", "$1,000.00"),
     ],
 )
-def test_money_is_told_in_dollars_as_finely_as_it_is_known(cost, text):
+def test_money_has_dollars_and_all_its_digits(cost, text):
     assert money_text(Decimal(cost)) == text
 
 
@@ -82,7 +82,7 @@ def test_money_is_told_in_dollars_as_finely_as_it_is_known(cost, text):
         (2.4e16, "24,000 TB"),
     ],
 )
-def test_a_size_is_told_in_units(size, text):
+def test_a_size_has_a_unit(size, text):
     assert size_text(size) == text
 
 
@@ -98,7 +98,7 @@ def test_a_file_is_named_relative_to_its_page(tmp_path):
 @pytest.mark.parametrize(
     "name", ["javascript:alert(1).mp4", "https:", '"><script>.mp4', b"not-utf8-\xff.mp4"]
 )
-def test_no_name_of_a_file_passes_for_anything_else(tmp_path, monkeypatch, name):
+def test_a_file_name_is_never_read_as_a_scheme_or_as_html(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     path = Path(os.fsdecode(name))
     path.write_bytes(b"film")
@@ -108,7 +108,7 @@ def test_no_name_of_a_file_passes_for_anything_else(tmp_path, monkeypatch, name)
     assert os.fsencode(unquote(source, errors="surrogateescape")) == os.fsencode(path)
 
 
-def test_a_file_that_no_relative_name_leads_to_is_named_absolutely(tmp_path, monkeypatch):
+def test_a_file_without_a_relative_address_has_an_absolute_one(tmp_path, monkeypatch):
     path = tmp_path / "a.mp4"
     path.write_bytes(b"film")
 
@@ -127,7 +127,7 @@ def test_a_small_file_may_become_part_of_the_page(tmp_path):
     assert media_source(result_of(path=path), beside=tmp_path, inline_bytes=3) == "a.mp4"
 
 
-def test_a_file_that_is_gone_is_looked_for_at_the_service(tmp_path):
+def test_a_missing_file_is_replaced_by_the_address_at_the_service(tmp_path):
     assert media_source(result_of(path=tmp_path / "gone.mp4"), beside=tmp_path) == VIDEO
     assert media_source(result_of(path=Path("a\x00b")), beside=tmp_path) == VIDEO
 

@@ -31,10 +31,10 @@ def terminal_of(monkeypatch):
     return sys.stderr
 
 
-@pytest.mark.parametrize("wish", [True, "auto"])
-def test_a_terminal_sees_what_its_listener_hears(monkeypatch, wish):
+@pytest.mark.parametrize("progress", [True, "auto"])
+def test_a_terminal_shows_the_events_of_its_listener(monkeypatch, progress):
     terminal = terminal_of(monkeypatch)
-    listener, drawing = make_display(wish, total=3, saves=True)
+    listener, drawing = make_display(progress, total=3, saves=True)
     assert listener is not None
     error = APIConnectionError("lost")
     with drawing:
@@ -43,9 +43,9 @@ def test_a_terminal_sees_what_its_listener_hears(monkeypatch, wish):
     assert "1 of 3" in terminal.getvalue()
 
 
-@pytest.mark.parametrize("wish", [True, "auto"])
-def test_nobody_counts_where_nothing_can_be_drawn(wish):
-    assert make_display(wish, total=3, saves=True)[0] is None
+@pytest.mark.parametrize("progress", [True, "auto"])
+def test_there_is_no_listener_where_nothing_can_be_drawn(progress):
+    assert make_display(progress, total=3, saves=True)[0] is None
 
 
 def test_nothing_is_drawn_where_it_is_not_wanted():
@@ -55,25 +55,27 @@ def test_nothing_is_drawn_where_it_is_not_wanted():
         pass
 
 
-def test_without_rich_only_an_explicit_wish_is_an_error(monkeypatch):
+def test_without_rich_only_progress_true_is_an_error(monkeypatch):
     monkeypatch.setattr(room, "find_spec", lambda name: None)
     assert make_display("auto", total=None, saves=False)[0] is None
     with pytest.raises(ConfigurationError, match=r"kling_async\[cli\]"):
         make_display(True, total=None, saves=False)
 
 
-@pytest.mark.parametrize("wish", ["yes", 7, None])
-async def test_a_wish_that_is_none_is_refused_before_anything_is_sent(wish):
+@pytest.mark.parametrize("progress", ["yes", 7, None])
+async def test_another_value_of_progress_is_refused_before_anything_is_sent(progress):
     service = Service()
     client = KlingClient("key", transport=service)
     with pytest.raises(ConfigurationError, match="progress must be"):
-        await client.generate_many(["x"], progress=wish)
+        await client.generate_many(["x"], progress=progress)
     assert service.calls == {}
 
 
-@pytest.mark.parametrize("wish", [True, False, "auto"])
-async def test_a_stream_that_is_no_terminal_gets_no_drawing(wish, capsys):
-    batch = await KlingClient("key", transport=Service(run_time=5.0)).generate_many(["a", "b"], progress=wish)
+@pytest.mark.parametrize("progress", [True, False, "auto"])
+async def test_a_stream_that_is_no_terminal_gets_no_display(progress, capsys):
+    batch = await KlingClient("key", transport=Service(run_time=5.0)).generate_many(
+        ["a", "b"], progress=progress
+    )
     assert len(batch.succeeded) == 2
     assert capsys.readouterr().err == ""
 

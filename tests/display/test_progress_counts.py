@@ -57,7 +57,7 @@ def nonzero(counts: ProgressCounts) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    "events, expected, open_ids",
+    "events, expected, pending_ids",
     [
         ([], {}, ()),
         ([submitted("a")], {"queued": 1, "submitted": 1}, ("a",)),
@@ -81,34 +81,34 @@ def nonzero(counts: ProgressCounts) -> dict[str, int]:
         ([finished(None, ResultState.AMBIGUOUS)], {"failed": 1, "refused": 1}, ()),
     ],
 )
-def test_counts_follow_the_events(events, expected, open_ids):
+def test_counts_follow_the_events(events, expected, pending_ids):
     counts = count_events(*events)
     assert nonzero(counts) == expected
-    assert counts.open_ids == open_ids
+    assert counts.pending_ids == pending_ids
     assert counts.ended == counts.succeeded + counts.failed
 
 
 @pytest.mark.parametrize(
-    "state, running_ids, unsaved", [(ResultState.SUCCEEDED, (), 1), (ResultState.TIMED_OUT, ("a",), 0)]
+    "state, in_flight_ids, unsaved", [(ResultState.SUCCEEDED, (), 1), (ResultState.TIMED_OUT, ("a",), 0)]
 )
-def test_a_job_whose_video_is_made_does_not_go_on(state, running_ids, unsaved):
+def test_a_job_whose_video_is_made_is_not_in_flight(state, in_flight_ids, unsaved):
     counts = count_events(submitted("a"), moved("a", JobStatus.SUCCESS), finished("a", state))
-    assert (counts.running_ids, counts.unsaved, counts.open_ids) == (running_ids, unsaved, ("a",))
+    assert (counts.in_flight_ids, counts.unsaved, counts.pending_ids) == (in_flight_ids, unsaved, ("a",))
 
 
-def test_a_success_that_need_not_be_saved_is_not_open():
-    assert count_events(submitted("a"), finished("a", ResultState.SUCCEEDED), saves=False).open_ids == ()
+def test_a_success_that_is_not_to_be_saved_is_not_pending():
+    assert count_events(submitted("a"), finished("a", ResultState.SUCCEEDED), saves=False).pending_ids == ()
 
 
 @pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.CANCELLED])
-def test_a_job_that_made_no_video_counts_no_more_even_if_its_item_gets_another(status):
+def test_a_failed_job_is_not_counted_after_its_item_got_another(status):
     counts = count_events(submitted("a"), moved("a", status), submitted("b"))
     assert nonzero(counts) == {"queued": 1, "submitted": 2}
-    assert counts.open_ids == ("b",)
+    assert counts.pending_ids == ("b",)
 
 
 @pytest.mark.parametrize("total, waiting", [(9, 8), (None, 0), (0, 0)])
-def test_what_is_not_submitted_yet_waits_where_it_is_known_how_much_there_is(total, waiting):
+def test_items_that_are_not_submitted_wait_if_the_total_is_known(total, waiting):
     counts = ProgressCounts(total=total)
     counts(submitted("a"))
     assert counts.waiting == waiting
@@ -122,7 +122,7 @@ def test_jobs_of_an_earlier_run_are_followed():
     assert nonzero(counts) == {"running": 1, "submitted": 1}
 
 
-def test_trouble_is_noted_until_something_moves():
+def test_a_note_of_trouble_stays_until_the_next_progress():
     counts = count_events(Throttled(at=0.0, delay=3.0, error=RateLimitError("slow down")))
     assert counts.note == "the service asks for patience: no submit for 3 s"
     counts(NotSubmitted(at=0.0, error=LOST))
@@ -155,17 +155,17 @@ def test_only_trouble_has_a_note(event, note):
         (None, {}),
     ],
 )
-def test_a_job_of_an_earlier_run_is_on_its_way_if_it_is_not_over(status, expected):
+def test_an_unfinished_job_of_an_earlier_run_is_in_flight(status, expected):
     job = Job(request_id="a", status=status) if status else None
     assert nonzero(count_events(Resumed(at=0.0, request_id="a", job=job))) == expected
 
 
-def test_a_video_that_an_earlier_run_saved_is_neither_open_nor_unsaved():
+def test_a_video_that_an_earlier_run_saved_is_neither_pending_nor_unsaved():
     job = Job(request_id="a", status=JobStatus.SUCCESS)
     resumed = Resumed(at=0.0, request_id="a", job=job, path=Path("a.mp4"))
     counts = count_events(resumed, finished("a", ResultState.SUCCEEDED))
     assert nonzero(counts) == {"succeeded": 1, "saved": 1, "submitted": 1}
-    assert (counts.before, counts.open_ids) == (1, ())
+    assert (counts.before, counts.pending_ids) == (1, ())
 
 
 @pytest.mark.parametrize(
@@ -180,21 +180,21 @@ def test_a_video_that_an_earlier_run_saved_is_neither_open_nor_unsaved():
         (Finished(at=0.0, index=4, state=ResultState.SUCCEEDED), 1),
     ],
 )
-def test_a_submit_is_unanswered_until_it_is_settled(lost, end, expected):
+def test_a_lost_submit_is_unanswered_until_it_is_reconciled(lost, end, expected):
     counts = count_events(lost)
     assert counts.unanswered == 1
     counts(end)
     assert counts.unanswered == expected
 
 
-def test_what_was_spent_is_the_last_that_was_told_and_what_was_bought_is_of_now():
+def test_spent_is_the_latest_total_and_bought_the_sum_of_this_run():
     assert (count_events().spent_usd, count_events().bought_usd) == (None, None)
     spent = [Spent(at=0.0, cost_usd=Decimal(1), total_usd=Decimal(total)) for total in (4, 5)]
     counts = count_events(*spent)
     assert (counts.spent_usd, counts.bought_usd) == (5, 2)
 
 
-def test_the_speed_of_a_download_is_that_of_its_bytes_as_they_come():
+def test_the_download_rate_follows_the_bytes_as_they_come():
     job = Job(request_id="a", status=JobStatus.QUEUED)
     made = [
         Submitted(at=0.0, request_id="a", job=job),
@@ -211,7 +211,7 @@ def test_the_speed_of_a_download_is_that_of_its_bytes_as_they_come():
     assert count_events(*made, *so_far, anew).bytes_per_second(now=14.0) > 0
 
 
-def test_downloads_have_a_size_and_a_speed():
+def test_downloads_have_a_size_and_a_rate():
     job = Job(request_id="a", status=JobStatus.QUEUED)
     counts = count_events(
         Submitted(at=0.0, request_id="a", job=job),

@@ -23,7 +23,7 @@ def text_of(counts: ProgressCounts, **fields) -> str:
     return Page(ProgressView(counts=counts, **{"seconds": 42.0, **fields}).html()).text
 
 
-def test_each_count_that_is_not_zero_is_shown_and_what_is_not_submitted_waits():
+def test_each_count_that_is_not_zero_is_shown():
     counts = count_events(queued=1, running=2, succeeded=3, failed=1)
     text = text_of(counts, seconds_left=200.0, pace=5 / 60)
     for words in (
@@ -52,7 +52,7 @@ def test_the_line_of_text_says_the_same():
     )
 
 
-def test_what_is_saved_is_told_apart_from_what_is_being_saved():
+def test_saved_videos_and_videos_being_saved_have_their_own_counts():
     counts = count_events(saves=True, succeeded=5, saved=3)
     assert "2 being saved" in text_of(counts)
     assert "3 saved" in text_of(counts)
@@ -66,7 +66,7 @@ def test_an_end_without_trouble_needs_no_counts():
     assert text == "10 of 10 videos made6 min 52 s"
 
 
-def test_the_bar_has_the_shares_of_the_whole():
+def test_the_bar_has_the_shares_of_the_total():
     page = Page(ProgressView(counts=count_events(succeeded=5, failed=1, queued=2), seconds=1.0).html())
     assert page.values_of("role") == ["progressbar"]
     assert (page.values_of("aria-valuenow"), page.values_of("aria-valuemax")) == (["6"], ["10"])
@@ -75,17 +75,17 @@ def test_the_bar_has_the_shares_of_the_whole():
 
 
 @pytest.mark.parametrize("total", [None, 0])
-def test_without_a_whole_there_is_no_bar(total):
+def test_without_a_total_there_is_no_bar(total):
     page = Page(ProgressView(counts=count_events(total=total, succeeded=5), seconds=1.0).html())
     assert page.values_of("role") == []
     assert "5" in page.text
 
 
-def test_nobody_guesses_the_end_of_a_batch_of_unknown_length():
+def test_a_batch_of_unknown_length_has_no_time_left():
     assert "left" not in text_of(count_events(total=None, succeeded=5), seconds_left=10.0)
 
 
-def test_what_is_in_the_way_is_text_and_gone_at_the_end():
+def test_a_note_of_trouble_is_text_and_is_gone_at_the_end():
     counts = count_events(queued=1, note=HOSTILE)
     page = Page(ProgressView(counts=counts, seconds=1.0).html())
     assert HOSTILE in page.text
@@ -93,17 +93,17 @@ def test_what_is_in_the_way_is_text_and_gone_at_the_end():
     assert HOSTILE not in text_of(counts, phase=BatchPhase.DONE)
 
 
-def stopped(number: int, *, saves: bool, made: int = 0, is_kept: bool = False) -> str:
+def stopped(number: int, *, saves: bool, made: int = 0, has_journal: bool = False) -> str:
     counts = count_events(total=100, saves=saves)
-    counts._open = {
+    counts._pending = {
         f"job-{index}": JobStatus.QUEUED if index < number else JobStatus.SUCCESS
         for index in range(number + made)
     }
     counts.queued = number
-    return text_of(counts, phase=BatchPhase.STOPPED, is_kept=is_kept)
+    return text_of(counts, phase=BatchPhase.STOPPED, has_journal=has_journal)
 
 
-def test_a_stop_says_what_goes_on_and_gives_the_lines_that_pick_it_up():
+def test_a_stop_names_the_jobs_in_flight_and_gives_the_lines_that_resume_them():
     text = stopped(2, saves=True)
     assert "Stopped: 0 of 100 videos made" in text
     assert "2 jobs go on at the service." in text
@@ -113,7 +113,7 @@ def test_a_stop_says_what_goes_on_and_gives_the_lines_that_pick_it_up():
     assert "client.download" in code
 
 
-def test_a_lone_job_is_told_in_the_singular_and_its_video_is_not_saved_unasked():
+def test_one_job_has_the_singular_and_its_video_is_only_printed():
     text = stopped(1, saves=False)
     assert "1 job goes on at the service." in text
     assert "download" not in text
@@ -128,17 +128,17 @@ def test_a_lone_job_is_told_in_the_singular_and_its_video_is_not_saved_unasked()
         (1, 2, "1 job goes on at the service; 2 videos are made and not saved."),
     ],
 )
-def test_a_video_that_is_made_waits_at_the_service_too(alive, made, told):
+def test_a_stop_counts_the_videos_that_are_made_and_not_saved(alive, made, told):
     assert told in stopped(alive, saves=True, made=made)
 
 
 def test_with_a_journal_the_same_cell_picks_up_everything():
-    text = stopped(2, saves=True, is_kept=True)
+    text = stopped(2, saves=True, has_journal=True)
     assert "Run the cell again: the journal picks up everything." in text
     assert "request_id" not in text
 
 
-def test_of_many_jobs_the_first_are_named_and_the_rest_counted():
+def test_the_first_of_many_jobs_are_named_and_the_others_counted():
     text = stopped(23, saves=True)
     code = text[text.index("for request_id in [") :]
     assert code.count("'job-") == 20
@@ -146,7 +146,7 @@ def test_of_many_jobs_the_first_are_named_and_the_rest_counted():
     compile(f"async def cell(client):\n{indented(code)}", "cell", "exec")
 
 
-def test_a_stop_that_left_nothing_behind_offers_nothing():
+def test_a_stop_without_pending_jobs_offers_nothing():
     text = text_of(count_events(total=3, succeeded=1), phase=BatchPhase.STOPPED)
     assert "go on" not in text
     assert "Stopped: 1 of 3 videos made" in text
@@ -154,7 +154,7 @@ def test_a_stop_that_left_nothing_behind_offers_nothing():
 
 def test_an_id_from_the_service_stays_text():
     counts = count_events(saves=True)
-    counts._open = {f"'{HOSTILE}": JobStatus.QUEUED}
+    counts._pending = {f"'{HOSTILE}": JobStatus.QUEUED}
     page = Page(ProgressView(counts=counts, seconds=1.0, phase=BatchPhase.STOPPED).html())
     assert not {"script", "img"} & page.tags
     assert HOSTILE in page.text.replace("\\", "")
@@ -170,7 +170,7 @@ def test_an_id_from_the_service_stays_text():
         (1e-4, "0.4 an hour"),
     ],
 )
-def test_a_pace_is_told_by_the_minute_or_the_hour(per_second, text):
+def test_the_unit_of_a_pace_is_a_minute_or_an_hour(per_second, text):
     assert pace_text(per_second) == text
 
 
@@ -187,7 +187,7 @@ def test_a_pace_is_told_by_the_minute_or_the_hour(per_second, text):
         (5_400.0, "about 1.5 h left"),
     ],
 )
-def test_the_time_left_is_told_no_finer_than_anyone_can_know(seconds, text):
+def test_the_time_left_is_rounded(seconds, text):
     assert left_text(seconds) == text
 
 

@@ -59,7 +59,7 @@ def test_a_bar_shows_how_far_a_batch_is_and_each_count_that_is_not_zero():
     assert shown(counts)[1].rstrip() == "2 running · 4 done"
 
 
-def test_what_came_in_and_what_was_spent_stand_at_the_right():
+def test_the_bytes_and_the_cost_stand_at_the_right():
     counts = busy()
     counts.saved_bytes, counts.spent_usd = 1_300_000, Decimal("3.5")
     line = shown(counts, 82)[1].rstrip()
@@ -77,7 +77,7 @@ def test_a_narrow_terminal_gets_a_line_more():
     ]
 
 
-def test_the_speed_is_told_while_something_comes_in():
+def test_the_rate_is_shown_while_bytes_come():
     counts = busy()
     counts.saved_bytes = 1_000_000
     counts._download_rate.begin(100.0)
@@ -86,7 +86,7 @@ def test_the_speed_is_told_while_something_comes_in():
     assert traffic_text(counts, now=200.0).plain == "1.0 MB"
 
 
-def test_the_time_left_is_told_once_a_job_has_ended():
+def test_the_time_left_is_shown_after_the_first_end():
     counts, now = ProgressCounts(total=4), time.time()
     for index in range(4):
         job = Job(request_id=f"{index}", status=JobStatus.QUEUED)
@@ -109,7 +109,7 @@ def test_the_time_left_is_told_once_a_job_has_ended():
         (9_000.0, "(2.5 h left)"),
     ],
 )
-def test_the_time_left_is_no_finer_than_anyone_can_know(seconds, text):
+def test_the_time_left_on_a_terminal_is_rounded(seconds, text):
     assert left_text(seconds) == text
 
 
@@ -119,7 +119,7 @@ def test_a_batch_of_unknown_length_has_a_bar_too():
     assert line.rstrip() == "starting"
 
 
-def test_what_is_in_the_way_is_a_line_of_its_own_cut_to_the_width():
+def test_a_note_of_trouble_is_a_line_of_its_own_cut_to_the_width():
     counts = ProgressCounts(total=1)
     counts.note = "[bold]wait " * 20
     *_, note = shown(counts)
@@ -154,7 +154,7 @@ def test_a_file_is_no_terminal_even_where_colours_are_forced(tmp_path):
         assert (tmp_path / "log").read_text() == ""
 
 
-def test_lines_of_a_log_go_above_the_drawing_and_their_handlers_get_their_stream_back(terminal, monkeypatch):
+def test_log_lines_appear_above_the_display_and_handlers_get_their_stream_back(terminal, monkeypatch):
     console, read = terminal
     monkeypatch.setattr(sys, "stderr", console.file)
     console = Console(stderr=True, width=60, _environ={"TERM": "xterm"})
@@ -169,7 +169,7 @@ def test_lines_of_a_log_go_above_the_drawing_and_their_handlers_get_their_stream
     assert other.stream.getvalue() == "a line of the log\n"
 
 
-def test_where_a_drawing_is_there_is_no_place_for_a_second(terminal, monkeypatch):
+def test_a_second_display_at_the_same_time_is_not_drawn(terminal, monkeypatch):
     console, read = terminal
     monkeypatch.setattr(sys, "stderr", console.file)
     first, second = (Console(stderr=True, width=60, _environ={"TERM": "xterm"}) for _ in range(2))

@@ -53,7 +53,7 @@ def page_of(result: Result, tmp_path: Path = Path(), **options) -> Page:
     return Page(wrap(render_tile(make_tile(result, beside=tmp_path, **options))))
 
 
-def test_a_video_at_the_service_is_played_from_there_and_not_loaded_before():
+def test_a_video_at_the_service_is_not_loaded_before_it_is_played():
     page = page_of(result_of())
     video = page.first("video")
     assert (video["src"], video["poster"], video["preload"]) == (VIDEO, PICTURE, "none")
@@ -90,9 +90,7 @@ def test_a_small_file_becomes_part_of_the_page_and_needs_no_link(tmp_path):
 
 
 @pytest.mark.parametrize("picture, poster", [(PICTURE, PICTURE), ("http://127.0.0.1:8000/a.jpg", None)])
-def test_the_picture_of_a_saved_video_is_not_asked_of_an_emulator_that_will_be_gone(
-    tmp_path, picture, poster
-):
+def test_a_saved_video_has_no_picture_from_an_emulator(tmp_path, picture, poster):
     path = tmp_path / "a.mp4"
     path.write_bytes(b"video")
     page = page_of(result_of(path=path, job=job_of(picture=picture)), tmp_path)
@@ -106,7 +104,7 @@ def test_a_file_that_is_gone_is_no_source():
 
 
 @pytest.mark.parametrize("url", ["javascript:hit()", "data:text/html,<b>", "http://far.example/a.mp4", None])
-def test_what_is_no_address_of_a_video_gives_no_player_and_no_link(url):
+def test_an_unsafe_address_gives_no_player_and_no_link(url):
     page = page_of(result_of(job=job_of(video=url)))
     assert page.first("video") is None
     assert page.first("a") is None
@@ -131,7 +129,7 @@ def test_text_from_outside_stays_text(text):
 
 
 @given(st.text(), st.text(), st.text())
-def test_no_text_leaves_its_place(prompt, words, trouble):
+def test_no_text_of_a_tile_becomes_a_tag(prompt, words, trouble):
     tile = Tile(
         name="#0",
         prompt=prompt,
@@ -147,7 +145,7 @@ def test_no_text_leaves_its_place(prompt, words, trouble):
     assert page.tags <= {"div", "span", "bdi", "a", "video", "details", "summary"}
 
 
-def test_a_long_text_is_cut_and_the_whole_of_it_is_there():
+def test_a_long_text_is_folded_and_complete():
     page = Page(fold("word " * 100, 50))
     assert page.first("details") is not None
     assert "word " * 100 in page.text
@@ -162,7 +160,7 @@ def test_a_failure_shows_its_state_and_the_services_own_words():
     assert page.text == "● failed#7 rainContent refused"
 
 
-def test_without_the_services_words_the_error_tells():
+def test_without_the_services_words_the_error_is_shown():
     error = WaitTimeoutError("still running")
     page = page_of(result_of(state=ResultState.TIMED_OUT, job=None, error=error))
     assert page.text == "● timed out#7 rainstill running"
@@ -189,7 +187,7 @@ def test_time_and_cost_are_shown_where_they_are_known():
         job_of(JobStatus.PROCESSING, video=None, created_at=AT, updated_at=AT),
     ],
 )
-def test_no_time_is_made_up(job):
+def test_a_job_without_times_shows_no_time(job):
     assert make_job_tile(job).facts == ()
 
 
@@ -199,11 +197,11 @@ def test_a_job_shows_itself_by_its_id_and_status():
 
 
 @pytest.mark.parametrize("payload", [{}, {"prompt": None}, {"prompt": 7}])
-def test_a_prompt_that_the_service_does_not_echo_is_not_made_up(payload):
+def test_a_job_without_a_prompt_in_its_record_says_so(payload):
     assert "no prompt known" in Page(wrap(render_tile(make_job_tile(job_of(payload=payload))))).text
 
 
-def test_an_item_that_was_no_request_has_no_prompt():
+def test_an_item_that_could_not_be_read_has_no_prompt():
     result = Result(index=7, request=None, state=ResultState.NOT_SUBMITTED)
     assert page_of(result).text == "● not submitted#7 no prompt known"
 

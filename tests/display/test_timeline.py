@@ -8,18 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from page_reader import read
 
-from kling_async._display.timeline import (
-    Row,
-    Segment,
-    TimeLine,
-    area_picture,
-    axis_picture,
-    mini_picture,
-    most_at_once,
-    rows_picture,
-    ticks,
-    time_line,
-)
+from kling_async._display.timeline import Row, Segment, TimeLine, most_at_once, time_line
+from kling_async._display.timeline_svg import area_picture, axis_picture, mini_picture, rows_picture, ticks
 from kling_async.errors import APIConnectionError, DownloadError, RateLimitError
 from kling_async.events import Downloaded, Finished, PollFailed, StatusChanged, Submitted, Throttled
 from kling_async.history import HistoryRecorder, TimeSpan
@@ -85,13 +75,13 @@ def many(number: int, *, at_once: int, seconds: float = 10.0) -> list[dict[str, 
         ({"submitted": 1, "running": 5}, ResultState.SUCCEEDED, [("queued", 1, 5), ("running", 5, 5)]),
     ],
 )
-def test_a_job_is_drawn_stage_by_stage_and_ends_in_the_colour_of_its_state(times, state, segments):
+def test_a_job_has_a_segment_for_each_state_and_ends_in_its_own(times, state, segments):
     (row,) = line_of(times, states=[state]).rows
     assert row.segments == tuple(Segment(kind, TimeSpan(began, ended)) for kind, began, ended in segments)
     assert (row.began, row.ended) == (segments[0][1], segments[-1][2])
 
 
-def test_the_time_of_a_download_is_not_the_services():
+def test_the_download_does_not_count_as_time_of_the_job():
     (row,) = line_of({"submitted": 1, "running": 3, "finished": 7, "saved": 100}).rows
     assert row.seconds == 6
 
@@ -118,7 +108,7 @@ def test_a_batch_of_which_nothing_was_submitted_has_no_time_line():
     assert time_line([result_of(0, ResultState.NOT_SUBMITTED)], recorder.build()) is None
 
 
-def test_a_few_jobs_have_a_line_each_in_the_order_of_their_submits():
+def test_a_few_jobs_have_a_lane_each_in_the_order_of_their_submits():
     line = line_of(
         {"submitted": 5, "finished": 6}, {"submitted": 1, "finished": 2}, {"submitted": 9, "finished": 9}
     )
@@ -129,14 +119,14 @@ def test_a_few_jobs_have_a_line_each_in_the_order_of_their_submits():
     assert labels == ["#1", "#0", "#2"]
 
 
-def test_a_number_stands_on_the_side_that_has_room():
+def test_the_number_of_a_job_stands_on_the_side_that_has_room():
     line = line_of({"submitted": 0, "finished": 50}, {"submitted": 80, "finished": 100})
     early, late = read(rows_picture(line)).all("text")
     assert (early.attributes["x"], early.attributes["text-anchor"]) == ("50%", "start")
     assert (late.attributes["x"], late.attributes["text-anchor"]) == ("80%", "end")
 
 
-def test_many_jobs_share_lines_one_after_the_other():
+def test_many_jobs_share_lanes():
     line = line_of(*many(200, at_once=20))
     assert line.lanes == 20
     assert not line.has_row_each
@@ -150,7 +140,7 @@ def test_many_jobs_share_lines_one_after_the_other():
         max_size=60,
     )
 )
-def test_no_two_jobs_of_a_line_overlap_and_no_line_is_without_need(spans):
+def test_no_two_jobs_of_a_lane_overlap_and_no_lane_is_superfluous(spans):
     line = line_of(*({"submitted": span.began, "finished": span.ended} for span in spans))
     lanes = {}
     for row in line.rows:
@@ -162,7 +152,7 @@ def test_no_two_jobs_of_a_line_overlap_and_no_line_is_without_need(spans):
 
 
 @pytest.mark.parametrize("at_once, pitch", [(1, 16), (41, 8), (111, 4), (241, 2), (481, 1)])
-def test_the_more_lines_the_thinner_they_are(at_once, pitch):
+def test_more_lanes_are_thinner(at_once, pitch):
     line = line_of(*many(max(at_once, 41), at_once=at_once))
     assert line.lanes == at_once
     assert line.pitch == pitch
@@ -176,7 +166,7 @@ def test_a_bar_is_never_too_short_to_be_seen():
     assert min(widths) >= 10
 
 
-def test_jobs_far_slower_than_usual_stand_out():
+def test_jobs_much_slower_than_usual_are_slow_rows():
     times = [{"submitted": 0, "finished": 10}] * 8 + [
         {"submitted": 0, "finished": end} for end in (31, 90, 29)
     ]
@@ -185,7 +175,7 @@ def test_jobs_far_slower_than_usual_stand_out():
     assert [row.result.index for row in line.slow_rows()] == [9, 8]
 
 
-def test_a_handful_of_jobs_has_nothing_usual():
+def test_a_handful_of_jobs_has_no_usual_time():
     line = line_of({"submitted": 0, "finished": 1}, {"submitted": 0, "finished": 100})
     assert line.usual_seconds is None
     assert line.slow_rows() == []
@@ -203,7 +193,7 @@ def test_the_areas_count_the_jobs_of_each_moment():
     assert len(heights) == 2
 
 
-def test_the_areas_show_who_queued_and_who_was_saved():
+def test_the_areas_show_queued_jobs_and_downloads():
     line = line_of({"submitted": 0, "running": 30, "finished": 60, "saved": 90})
     assert [path.attributes["class"] for path in read(area_picture(line)).all("path")] == [
         "running",
@@ -257,7 +247,7 @@ def test_a_job_has_a_small_picture_of_its_own():
     assert int(saving.attributes["width"]) > 0
 
 
-def test_a_batch_that_took_no_time_can_be_drawn():
+def test_a_batch_of_zero_length_can_be_drawn():
     line = line_of({"submitted": 5, "finished": 5})
     assert most_at_once(line) == 1
     for picture in (area_picture(line), rows_picture(line), mini_picture(line.rows[0])):
