@@ -1,4 +1,4 @@
-"""The commands put together, and what becomes of their errors."""
+"""The command line: its commands, and the exit status and message of each error."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Make Kling videos through GMI Cloud's request queue, one or thousands at a time.
 _EPILOGUE = """
 The API key comes from the environment alone (GMI_API_KEY): as an option it would stay in the shell's history.
 
-Exit status: 0 everything asked for was done, 1 some of it was not, 2 nothing was begun (wrong usage, input or settings), 130 interrupted, 143 terminated.
+Exit status: 0 all done, 1 some of it not done, 2 nothing started (wrong usage, input or settings), 130 interrupted, 143 terminated.
 """
 
 
@@ -69,7 +69,7 @@ def _app() -> App:
 
 
 async def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
-    """Print what makes a shell complete commands and options.
+    """Print the script that lets a shell complete commands and options.
 
     For bash, put this into ~/.bashrc: source <(kling-async completion bash)
 
@@ -81,10 +81,10 @@ async def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
 
 
 def run(tokens: Sequence[str]) -> int:
-    """The exit status of one command line, whose errors become one sentence each.
+    """The exit status of one command line; an error is printed as one sentence.
 
     Args:
-        tokens: What follows the command's name.
+        tokens: The arguments after `kling-async`.
     """
     try:
         command, bound, _ = _app().parse_args(list(tokens))
@@ -107,7 +107,7 @@ def run(tokens: Sequence[str]) -> int:
 
 
 async def _run_until_terminated(work: Coroutine[Any, Any, int]) -> int:
-    """Do the work, and let a request to end stop it as Ctrl-C does; a second one ends the process at once."""
+    """The exit status of a command, which SIGTERM cancels as Ctrl-C does; a second SIGTERM ends the process."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
 
@@ -121,7 +121,7 @@ async def _run_until_terminated(work: Coroutine[Any, Any, int]) -> int:
 
 
 def _discard_stdout() -> None:
-    """Where nobody can take the output any more, keep Python from complaining of that again at its own end."""
+    """Send further output nowhere if stdout is closed, so that Python does not report that again at its exit."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -1,4 +1,4 @@
-"""One batch made by a command: drawn while it runs, told result by result, summed up at its end."""
+"""A command that runs a batch: shows progress, prints each result, and prints a summary at the end."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from kling_async.requests import RequestLike
 from kling_async.results import Result
 
 _STOPPING = "stopping; Ctrl-C again leaves at once (waiting for the answers to what was just sent)"
-"""What matters comes first: on a narrow terminal the end is cut."""
+"""The important words come first: a narrow terminal cuts the end."""
 
 
 @attrs.define(eq=False, kw_only=True)
 class BatchCommand:
-    """A batch and those who want to hear of it; pass it as `on_event`.
+    """Runs one batch and prints it; pass it as `on_event`.
 
     Raises:
         ConfigurationError: The report cannot be written.
@@ -52,13 +52,13 @@ class BatchCommand:
     is_json: bool = False
     is_quiet: bool = False
     problem_at: Callable[[int], KlingError | None] = lambda _: None
-    """Why the item at an index cannot be read as a request, in words for whoever wrote it."""
+    """Why the item at an index cannot be read as a request, in the words of the prompts' file."""
     _counts: ProgressCounts = attrs.field(init=False, factory=ProgressCounts)
     _history: HistoryRecorder = attrs.field(init=False, factory=HistoryRecorder)
     _results: list[Result] = attrs.field(init=False, factory=list)
-    """Those that have come, in the order of their ends."""
+    """In the order in which the items ended."""
     _journal_error: JournalError | None = attrs.field(init=False, default=None)
-    """Why the journal could not be written any more."""
+    """Why the journal could not be written until the end."""
 
     def __attrs_post_init__(self) -> None:
         report = self.config.report
@@ -66,7 +66,7 @@ class BatchCommand:
             check_target(report)
 
     def __call__(self, event: Event) -> None:
-        """Take in one event."""
+        """Count one event."""
         self._counts(event)
         if self.config.report is not None:
             self._history(event)
@@ -110,10 +110,10 @@ class BatchCommand:
             yield stream
 
     async def run(self, batch: AbstractAsyncContextManager[AsyncIterator[Result]]) -> int:
-        """The exit status of the batch, once everything about it is said.
+        """The exit status of the batch, after its summary is printed.
 
         Args:
-            batch: Gives the results as they come.
+            batch: Opens to the results as they finish.
         """
         started = time.monotonic()
         progress = choose_progress(is_json=self.is_json, is_quiet=self.is_quiet)
@@ -130,7 +130,7 @@ class BatchCommand:
         return self._print_end(seconds=time.monotonic() - started)
 
     async def _collect(self, stream: AsyncIterator[Result]) -> None:
-        """Take in all results, and tell each as it comes."""
+        """Keep all results, and print each with --json as soon as its item ends."""
         try:
             async for result in stream:
                 problem = self.problem_at(result.index)
@@ -157,7 +157,7 @@ class BatchCommand:
         return status if is_reported and self._journal_error is None else FAILED
 
     def _write_report(self, console: Console | None) -> bool:
-        """Write the page about what has ended, if one is wanted; False if that failed, which is told."""
+        """Write the report, if the command has one; False if that failed, which is printed."""
         report = self.config.report
         if report is None:
             return True
@@ -175,7 +175,7 @@ class BatchCommand:
 
 
 def _is_forced_exit() -> bool:
-    """Whether a second Ctrl-C cut short what the first one still waited for: only that ends the event loop at once.
+    """Whether a second Ctrl-C ended the event loop before the replies that the first one waits for had come.
 
     Source: `asyncio.Runner` handles SIGINT for as long as its loop runs, and cancels what is left after that.
     """

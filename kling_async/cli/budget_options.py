@@ -1,4 +1,4 @@
-"""What may be spent, and what may be bought again: the options about money."""
+"""The options about money: prices, the cap, and what may be bought again."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from kling_async.errors import ConfigurationError
 @Parameter(name="*", group=Group("Money", sort_key=2))
 @attrs.frozen(kw_only=True)
 class BudgetOptions:
-    """On what terms videos are bought."""
+    """How much a batch may spend, and what it may buy again."""
 
     price: Annotated[tuple[str, ...], Parameter(metavar="[MODEL=]USD", allow_leading_hyphen=True)] = ()
-    """What one video costs, in US dollars; once for each model, where there are several."""
+    """The price of one video in US dollars; with several models, give it once for each."""
     max_cost: Annotated[str | None, Parameter(metavar="USD", allow_leading_hyphen=True)] = None
     """Send nothing that would bring the spend above this, earlier runs of the journal included; needs --price."""
     retry_failed: bool = False
     """Submit again, and pay again for, what an earlier run saw fail."""
     on_ambiguous: Literal["report", "resend"] = "report"
-    """A submit whose reply was lost and which the service does not show: tell it, or send it again at the risk of paying twice."""
+    """A submit whose reply was lost and whose job the service does not show: report it, or send it again at the risk of paying twice."""
 
     @property
     def cap(self) -> Decimal | None:
-        """What the spend must not pass.
+        """The most that may be spent; None for no cap.
 
         Raises:
-            ConfigurationError: It is no amount of money.
+            ConfigurationError: `--max-cost` is no amount of money.
         """
         return None if self.max_cost is None else _parse_dollars(self.max_cost, "--max-cost")
 
     def prices(self, models: Collection[str]) -> dict[str, Decimal] | None:
-        """The price of each model, as far as they are given; None where none is.
+        """The given price of each model; None without any.
 
         Args:
-            models: Those of the videos.
+            models: The models of the batch.
 
         Raises:
             ConfigurationError: A price is no amount of money or names no model where there are several, or a model
@@ -64,7 +64,7 @@ class BudgetOptions:
         return prices or None
 
     def arguments(self, prices: Mapping[str, Decimal] | None) -> list[str]:
-        """The options that bind another command to the same terms; it does not buy again what failed under them."""
+        """The options that give another command the same prices and cap; --retry-failed is left out."""
         words = [word for model, usd in (prices or {}).items() for word in ("--price", f"{model}={usd}")]
         if self.max_cost is not None:
             words += ["--max-cost", self.max_cost]

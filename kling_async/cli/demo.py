@@ -1,4 +1,4 @@
-"""`kling-async demo`: the whole way from prompts to files, against an emulator in this process."""
+"""`kling-async demo`: six videos from prompts to files, against an emulator in this process."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ PROMPTS = (
 
 @attrs.define(eq=False)
 class Board:
-    """A table of what is made, row by row as it comes about; listens to the batch's events."""
+    """A table with the status and the file of each video; pass it as `on_event`."""
 
     requests: Sequence[VideoRequest]
     _status: list[str] = attrs.field(init=False)
@@ -78,7 +78,7 @@ class Board:
         self._status = ["waiting"] * len(self.requests)
 
     def __call__(self, event: Event) -> None:
-        """Take in one event."""
+        """Show one event."""
         if event.index is None:
             return
         match event:
@@ -126,7 +126,7 @@ class Board:
 
 
 async def demo(*, out: Annotated[Path, Parameter(metavar="DIR")] = Path("kling-demo")) -> int:
-    """Make six videos without a key and without cost: stand-in pictures from an emulator in this process.
+    """Make six videos without a key and without cost: an emulator in this process makes stand-in pictures.
 
     Args:
         out: The folder for the videos; made if it is missing.
@@ -135,7 +135,7 @@ async def demo(*, out: Annotated[Path, Parameter(metavar="DIR")] = Path("kling-d
 
 
 async def run_demo(folder: Path, console: Console, *, time_scale: float = _TIME_SCALE) -> int:
-    """The exit status of the demonstration, drawn on a console of the caller's choice."""
+    """The exit status of the demo, printed on a console."""
     board = Board(PROMPTS)
     live = Live(board, console=console, transient=True) if is_terminal(console) else nullcontext()
     started = time.monotonic()

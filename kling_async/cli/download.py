@@ -66,7 +66,7 @@ async def download(
 async def _download_each(
     client: KlingClient, ids: Sequence[str], folder: Path, counts: ProgressCounts
 ) -> AsyncGenerator[tuple[str, Path | KlingError], None]:
-    """The file of each job, or what went wrong with it, as they come."""
+    """The file of each job, or its error, as soon as the job ends."""
 
     async def fetch(request_id: str) -> tuple[str, Path | KlingError]:
         counts.follow(request_id)
@@ -79,7 +79,7 @@ async def _download_each(
         counts(Downloaded(at=time.time(), request_id=request_id, path=path, size_bytes=size))
         return request_id, path
 
-    # Not a task group: whoever reads this may fail in between, and wants that error as it is.
+    # Not a task group: an error of the code that reads this generator must come out as it is.
     tasks = [asyncio.create_task(fetch(request_id)) for request_id in ids]
     try:
         for done in asyncio.as_completed(tasks):

@@ -1,4 +1,4 @@
-"""`kling-async emulator`: a service of one's own, until Ctrl-C."""
+"""`kling-async emulator`: the service on this machine, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ async def emulator(
     failure_rate: float = 0.0,
     json: bool = False,
 ) -> int:
-    """Run a service on this machine that speaks the same API: no key, no cost, stand-in pictures. Ctrl-C ends it.
+    """Run the service's API on this machine, without key and cost, with stand-in pictures. Ctrl-C ends it.
 
     Args:
         host: The address to listen at.
-        port: 0 takes any free one.
+        port: The port to listen at; 0 for any free one.
         time_scale: Service seconds that pass in one real second; a video takes about four service minutes.
         seed: Makes a run repeatable.
-        workers: Jobs rendered at once; the others wait.
+        workers: How many jobs run at the same time; the others wait.
         failure_rate: Share of jobs that fail, from 0 to 1.
         json: Print the address as one JSON object.
     """

@@ -29,7 +29,7 @@ UNUSABLE = 2
 @Parameter(name="*", group=Group("Video", sort_key=1))
 @attrs.frozen(kw_only=True)
 class Video:
-    """What every prompt leaves open; not given means the service's own default."""
+    """The fields that prompts leave open; an option that is not given means the service's default."""
 
     model: str | None = None
     """The model's id, case-sensitive [default: kling-v2-6]."""
@@ -44,7 +44,7 @@ class Video:
     image: str | None = None
     """The first picture: a URL, or a file, which is uploaded."""
     negative_prompt: str | None = None
-    """What it must not show, for models that take it."""
+    """What the video must not show, for models that have this parameter."""
     aspect_ratio: str | None = None
     """Such as 16:9, for models that take it."""
     resolution: str | None = None
@@ -80,10 +80,10 @@ async def generate(
 
     Every prompt is checked before the first is sent: if one cannot be used, none is sent, unless --skip-invalid.
 
-    What is sent, and what became of it, is written into a journal beside the videos. The same command again goes on
-    where it stopped and pays for nothing twice; kling-async resume does so without the prompts.
+    A journal beside the videos keeps what is sent and how it ended. The same command again continues where it
+    stopped and pays for nothing twice; kling-async resume does so without the prompts.
 
-    Ctrl-C stops submitting; what runs goes on at the service, and the command that resumes it is told.
+    Ctrl-C stops submitting. Running jobs continue at the service; the command that resumes them is printed.
 
     Args:
         prompts: What the videos show; one in quotes for each video.
@@ -91,15 +91,15 @@ async def generate(
             options) or .jsonl (an object or a string a line); - reads lines from stdin.
         out: The folder for the videos; made if it is missing.
         journal: Another journal than run.db beside the videos.
-        no_journal: Keep none: nothing is recognised, and the same command again pays again.
-        report: Write a page about the batch there when it is over: videos, figures, and a time line of every job.
-        max_concurrency: How many jobs may be alive at the service at once.
+        no_journal: Keep no journal: the same command again pays again.
+        report: Write an HTML report of the batch to this file: videos, figures, and a time line of every job.
+        max_concurrency: How many jobs may be in flight at the service.
         skip_invalid: Leave out prompts that cannot be used; they count as not made.
         dry_run: Show what would be sent and what it would cost; send nothing and write nothing.
         emulate: Use an emulator on this machine instead of the service: no key, no cost, stand-in pictures, and no
             journal unless you name one.
-        json: Print one JSON object a line for each result, as it ends, and nothing else on stdout.
-        quiet: Print nothing but complaints.
+        json: Print one line of JSON for each result as soon as it ends, and nothing else on stdout.
+        quiet: Print errors only.
         video: See `Video`.
         budget: See `BudgetOptions`.
         service: See `Service`.
@@ -168,8 +168,6 @@ def _print_registered(registered: RegisteredBatch, command: BatchCommand) -> Non
     """Say what the journal had of the batch before this command."""
     command.print_note(describe_resume(registered.entries, command.config))
     if registered.dropped:
-        command.print_note(
-            f"Left out from now on: {registered.dropped:,} of earlier commands that were never sent."
-        )
+        command.print_note(f"Dropped: {registered.dropped:,} of earlier commands, which were never sent.")
     if {entry.state for entry in registered.entries} == {EntryState.SUCCEEDED}:
-        command.print_note("For new takes of them: --no-journal, or another --journal.")
+        command.print_note("To make them again: --no-journal, or another --journal.")

@@ -1,4 +1,4 @@
-"""`kling-async list` and `models`: what the service knows."""
+"""`kling-async list` and `models`: the jobs and models of the service."""
 
 from __future__ import annotations
 

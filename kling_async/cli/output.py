@@ -1,4 +1,4 @@
-"""Where the commands write: results to stdout, everything said about them to stderr."""
+"""Printing: results go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kling_async.errors import ConfigurationError
 from kling_async.types import Progress
 
 _DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Marks that turn the direction of writing: in one cell they would mix up the rest of the line."""
+"""Marks that turn the direction of writing: one of them in a cell would mix up the rest of the line."""
 _STYLES: Mapping[str, str] = {
     "success": "green",
     "succeeded": "green",
@@ -83,22 +83,22 @@ def clock_text(seconds: float) -> str:
 
 
 def stdout() -> Console:
-    """What is asked for: tables, addresses, paths."""
+    """The console for results: tables, addresses, paths."""
     return Console(highlight=False)
 
 
 def stderr() -> Console:
-    """What is said about it: progress, remarks, complaints."""
+    """The console for progress, notes and errors."""
     return Console(stderr=True, highlight=False)
 
 
 def print_text(line: str | Text, console: Console) -> None:
-    """One line, never folded, so that it can be copied; nothing in it is taken for markup."""
+    """Print one line, never folded, so that it can be copied; brackets in it are no markup."""
     console.print(line if isinstance(line, Text) else Text(line), soft_wrap=True)
 
 
 def print_error(sentence: str, *details: str) -> None:
-    """One sentence on stderr, under the command's name; each detail on a line of its own."""
+    """Print one sentence on stderr after the command's name, and each detail on its own line."""
     console = stderr()
     print_text(Text.assemble(("kling-async: ", "bold red"), one_line(sentence)), console)
     for detail in details:
@@ -133,11 +133,11 @@ def make_folder(folder: Path) -> None:
 
 
 def print_line(line: str) -> None:
-    """One line of stdout as it is, for the next program."""
+    """Print one line on stdout as it is, for the next program."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 def print_json(record: Mapping[str, Any]) -> None:
-    """One JSON object on a line of stdout; pure ASCII, so that no encoding can break it."""
+    """Print one JSON object as a line on stdout; ASCII only, so that no encoding can break it."""
     print_line(json.dumps(record))

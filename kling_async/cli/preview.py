@@ -1,4 +1,4 @@
-"""What a command would send and what that would cost, without sending it."""
+"""`--dry-run`: the requests that a command would send, and their cost."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _describe_cost(sent: Sequence[Entry], prices: Mapping[str, Decimal]) -> str:
     """Such as `They cost $29.75 (85 at $0.35).`."""
     counts = Counter(entry.model for entry in sent)
     if unknown := [model for model in counts if model not in prices]:
-        return f"What they cost is not known: --price {unknown[0]}=USD tells it."
+        return f"What they cost is not known: give --price {unknown[0]}=USD."
     total = sum((prices[model] * count for model, count in counts.items()), Decimal(0))
     parts = (f"{count:,} at {money_text(prices[model])}" for model, count in counts.items())
     return f"They cost {money_text(total)} ({', '.join(parts)})."

@@ -1,4 +1,4 @@
-"""Files of prompts, as rows with their line numbers; what is no row is told, not raised, so that all is told at once."""
+"""Files of prompts, read as rows with line numbers; a bad row holds its problem, so that all problems are printed together."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _csv_rows(text: str, source: str) -> Iterator[Row]:
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            # From here on nobody knows where a row begins.
+            # After this error the start of the next row is unknown.
             yield Row(line, None, f"not CSV ({error}); check the quotes from here on")
             return
         if cells is None:

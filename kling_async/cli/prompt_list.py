@@ -1,4 +1,4 @@
-"""What a command was asked to make, each item checked before anything is sent."""
+"""The prompts of a command, all checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAX_SHOWN = 10
 
 @attrs.frozen
 class Problem:
-    """Why an item cannot be used, and where it stands."""
+    """Why an item is invalid, and where it stands."""
 
     source: str
     unit: str
@@ -29,7 +29,7 @@ class Problem:
 
 @attrs.frozen
 class PromptList:
-    """All items, in input order."""
+    """All requests of a command, and the problems of those that are invalid, in input order."""
 
     requests: tuple[VideoRequest | Problem, ...]
 
@@ -38,16 +38,16 @@ class PromptList:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What is wrong, in input order."""
+        """The invalid items, in input order."""
         return tuple(item for item in self.requests if isinstance(item, Problem))
 
     @property
     def valid(self) -> list[VideoRequest]:
-        """What can be sent, in input order."""
+        """The valid requests, in input order."""
         return [item for item in self.requests if isinstance(item, VideoRequest)]
 
     def items(self) -> list[RequestLike]:
-        """What a batch takes: the problems keep their places, so that every index is that of the input."""
+        """The items for a batch: an invalid item keeps its place, so that each index is that of the input."""
         unusable = cast("RequestRow", {})
         return [unusable if isinstance(item, Problem) else item for item in self.requests]
 
@@ -58,7 +58,7 @@ class PromptList:
 
 
 def read_prompts(prompts: Sequence[str], source: str | None, options: Mapping[str, Any]) -> PromptList:
-    """The order for some prompts and a file of them.
+    """The prompts of the command line and of a file.
 
     Args:
         prompts: From the command line.
@@ -105,7 +105,7 @@ def _check_row(row: Row, source: str, unit: str, options: Mapping[str, Any]) -> 
 
 
 def explain_problems(prompt_list: PromptList) -> list[str]:
-    """The order's problems for a reader: one sentence, or a headline and a line for each kind."""
+    """The problems in words: one sentence, or a headline and a line for each kind of problem."""
     problems = prompt_list.problems
     kinds: dict[tuple[str, str, str], list[int]] = {}
     for problem in problems:

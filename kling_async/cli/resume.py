@@ -1,4 +1,4 @@
-"""`kling-async resume`: goes on with a journal, without the prompts that it is from."""
+"""`kling-async resume`: finishes the batch of a journal, without its prompts."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ async def resume(
     budget: BudgetOptions = BudgetOptions(),  # noqa: B008 - a frozen value
     service: Service = Service(),  # noqa: B008 - a frozen value
 ) -> int:
-    """Go on with a journal where its last run stopped, without the prompts.
+    """Continue the batch of a journal where its last run stopped, without the prompts.
 
-    What runs at the service is waited for, a submit without a reply is looked for, videos that are missing are
-    fetched, and what was not sent is submitted. Nothing is paid for twice.
+    It waits for running jobs, reconciles submits without a reply, downloads missing videos, and submits the rest.
+    Nothing is paid for twice.
 
     Args:
         journal: The file, or a folder with a run.db in it.
         out: The folder for the videos; made if it is missing [default: the journal's own].
-        report: Write a page about the batch there when it is over: videos, figures, and a time line of every job.
-        max_concurrency: How many jobs may be alive at the service at once.
+        report: Write an HTML report of the batch to this file: videos, figures, and a time line of every job.
+        max_concurrency: How many jobs may be in flight at the service.
         dry_run: Show what would be sent and what it would cost; send nothing and write nothing.
-        json: Print one JSON object a line for each result, as it ends, and nothing else on stdout.
-        quiet: Print nothing but complaints.
+        json: Print one line of JSON for each result as soon as it ends, and nothing else on stdout.
+        quiet: Print errors only.
         budget: See `BudgetOptions`.
         service: See `Service`.
     """

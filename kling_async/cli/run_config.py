@@ -1,4 +1,4 @@
-"""What a batch is about, and the commands that go on with it."""
+"""The configuration of one run, and the commands that continue it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from kling_async.cli.service import Service
 DEFAULT_FOLDER = Path("videos")
 """Where videos go to, unless the command says otherwise."""
 DEFAULT_CONCURRENCY = 20
-"""Jobs alive at the service, unless the command says otherwise."""
+"""Jobs in flight at the service, unless the command says otherwise."""
 
 
 @attrs.frozen(kw_only=True)
 class RunConfig:
-    """Where a batch's videos come from and go to, and on what terms."""
+    """Where the videos of a run come from and go to, and what they may cost."""
 
     folder: Path
     service: Service
     journal: Path | None = None
     budget: BudgetOptions = attrs.field(factory=BudgetOptions)
     prices: Mapping[str, Decimal] | None = None
-    """What the terms come to for the models of this batch."""
+    """The price of one video of each model."""
     models: tuple[str, ...] = ()
-    """Those of the videos."""
+    """The models of the batch."""
     max_concurrency: int = DEFAULT_CONCURRENCY
     report: Path | None = None
-    """The page that is written about it."""
+    """The file of the HTML report."""
     is_emulated: bool = False
 
     def download_command(self, request_ids: Iterable[str]) -> str:
@@ -58,8 +58,8 @@ class RunConfig:
         """The command that names the service's models."""
         return shlex.join(["kling-async", "models", *self.service.arguments()])
 
-    def resume(self, *options: str) -> str:
-        """The command that goes on with the journal as this one did."""
+    def resume_command(self, *options: str) -> str:
+        """The command that resumes the journal with the same configuration."""
         assert self.journal is not None
         words = ["kling-async", "resume", str(self.journal)]
         if self.folder.resolve() != self.journal.parent.resolve():

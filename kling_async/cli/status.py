@@ -1,4 +1,4 @@
-"""`kling-async status`: jobs as the service knows them, and journals as they stand."""
+"""`kling-async status`: the present state of jobs at the service, and of journals."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def status(
     """Show jobs as they are now, or what a journal holds, also while a batch writes it.
 
     A journal gives a line for each video; elsewhere than on a terminal with tabs between number, state, id, age,
-    prompt, file and reason. How many there are of each state is told on stderr.
+    prompt, file and reason. The number of videos in each state goes to stderr.
 
     Args:
         names: Ids that the service gave; or journals: files, or folders with a run.db in them.

@@ -1,4 +1,4 @@
-"""What is said when a batch is over, or was interrupted."""
+"""The summary that is printed when a batch is over or interrupted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PROMPT_CHARACTERS = 40
 _MAX_NAMED = 10
 _FEW = 3
 _PERMANENT_ERRORS = (InvalidRequestError, BudgetExceededError)
-"""The same command would end in the same."""
+"""The same command would end with the same error."""
 
 
 def print_summary(
@@ -31,14 +31,14 @@ def print_summary(
     seconds: float,
     console: Console | None,
 ) -> int:
-    """Say how many videos are where, why the others are not, and how to get those that may still come.
+    """Print how many videos were saved, why the others were not, and the commands that can still get them.
 
     Args:
-        results: All of them.
-        counts: Knows what is still open, and what it came to.
-        config: Knows where to and where from.
-        seconds: How long it took.
-        console: Where the number is said; None says nothing of a success. Complaints go to stderr anyway.
+        results: All results of the batch.
+        counts: The jobs in flight and the money spent.
+        config: The folder, the journal and the service.
+        seconds: How long the batch took.
+        console: Where the number of videos is printed; None prints errors only.
 
     Returns:
         The exit status: 0 if every video is here.
@@ -62,7 +62,7 @@ def print_summary(
 
 
 def _notes(counts: ProgressCounts, seconds: float) -> Iterator[str]:
-    """What is worth knowing beside the number of videos."""
+    """The notes beside the number of videos: saved before, time, money."""
     if counts.before:
         yield f"{counts.before:,} of them before"
     yield clock_text(seconds)
@@ -74,7 +74,7 @@ def _notes(counts: ProgressCounts, seconds: float) -> Iterator[str]:
 
 
 def _model_advice(results: Sequence[Result], config: RunConfig) -> Iterator[tuple[str, str]]:
-    """Where to look for the name of a model that the service does not know."""
+    """The command that lists the names of the models, if the service does not know one of ours."""
     if not any(map(_is_unknown, results)):
         return
     near = [
@@ -94,43 +94,43 @@ def _is_unknown(result: Result) -> bool:
 
 
 def _journal_advice(results: Sequence[Result], config: RunConfig) -> Iterator[tuple[str, str]]:
-    """What to do about the videos that are not here, each with its command."""
+    """The commands that may get the missing videos, each with its reason."""
     missing = [result for result in results if not is_saved(result)]
     ambiguous = [result for result in missing if result.state is ResultState.AMBIGUOUS]
     final = [result for result in missing if not result.ok and result.job is not None and result.job.is_final]
     hopeless = sum(isinstance(result.error, _PERMANENT_ERRORS) or _is_unknown(result) for result in missing)
     if len(missing) > len(final) + hopeless:
-        yield "To go on with what can still come", config.resume()
+        yield "To resume what can still finish", config.resume_command()
     if final:
-        yield "To submit again what failed, and pay for it again", config.resume("--retry-failed")
+        yield "To submit again what failed, and pay for it again", config.resume_command("--retry-failed")
     if ambiguous and config.budget.on_ambiguous == "report":
-        why = f"To send again the {len(ambiguous):,} that the service may have taken, and perhaps pay for them twice"
-        yield why, config.resume("--on-ambiguous", "resend")
+        why = f"To send again the {len(ambiguous):,} that the service may have accepted, and perhaps pay for them twice"
+        yield why, config.resume_command("--on-ambiguous", "resend")
 
 
 def _download_advice(
     results: Sequence[Result], counts: ProgressCounts, config: RunConfig
 ) -> Iterator[tuple[str, str]]:
     if counts.pending_ids:
-        yield "Some may still come. To save them", config.download_command(counts.pending_ids)
+        yield "Some jobs may still finish. To save their videos", config.download_command(counts.pending_ids)
     if any(result.state is ResultState.AMBIGUOUS for result in results):
-        yield "To see what the service took of the ambiguous ones", config.list_command()
+        yield "To see which ambiguous ones the service accepted", config.list_command()
 
 
 def print_interrupted(counts: ProgressCounts, config: RunConfig, *, is_forced: bool = False) -> None:
-    """Say what was stopped, what goes on at the service, and how to go on.
+    """Print what was stopped, what continues at the service, and the command that resumes it.
 
     Args:
-        counts: Knows what is still open.
-        config: Knows how to pick it up.
-        is_forced: The answers to what was just sent were not waited for.
+        counts: The jobs in flight.
+        config: The folder, the journal and the service.
+        is_forced: A second Ctrl-C ended the wait for the replies to the last submits.
     """
     unanswered, pending_ids, in_flight_ids = counts.unanswered, counts.pending_ids, counts.in_flight_ids
     unsent = (counts.total or 0) - counts.submitted - counts.refused - unanswered
     if unsent == counts.total and not is_forced:
         print_error("interrupted before anything was done.")
         return
-    parts = [f"{counts.saved:,} saved", f"{counts.failed:,} failed", f"{len(in_flight_ids):,} still open"]
+    parts = [f"{counts.saved:,} saved", f"{counts.failed:,} failed", f"{len(in_flight_ids):,} in flight"]
     if made := len(pending_ids) - len(in_flight_ids):
         parts.insert(1, f"{made:,} made and not saved")
     if unanswered:
@@ -141,16 +141,16 @@ def print_interrupted(counts: ProgressCounts, config: RunConfig, *, is_forced: b
         print_text("The emulator ended, and its jobs with it.", stderr())
     elif config.journal is None:
         if pending_ids:
-            go_on = "The open ones go on at the service and are charged. " if in_flight_ids else ""
+            go_on = "The jobs in flight continue at the service and are charged. " if in_flight_ids else ""
             _print_advice(f"{go_on}To save them", config.download_command(pending_ids))
         if unanswered or is_forced:
-            _print_advice("To see what the service took", config.list_command())
+            _print_advice("To see what the service accepted", config.list_command())
     else:
         if in_flight_ids:
             listed = _join_names(in_flight_ids, most=_FEW)
-            print_text(f"The open ones go on at the service and are charged: {listed}", stderr())
+            print_text(f"The jobs in flight continue at the service and are charged: {listed}", stderr())
         if pending_ids or unanswered or unsent:
-            _print_advice("To go on", config.resume())
+            _print_advice("To resume", config.resume_command())
 
 
 def _print_advice(why: str, command: str) -> None:
@@ -160,7 +160,7 @@ def _print_advice(why: str, command: str) -> None:
 
 
 def failure_lines(results: Iterable[Result]) -> list[str]:
-    """A line for each result without a file; those with the same reason share one, and of many the first are told."""
+    """A line for each reason why results have no file; of many reasons the first ones."""
     alike: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         if not is_saved(result):

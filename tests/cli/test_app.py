@@ -41,11 +41,11 @@ def test_every_command_has_help_and_no_option_for_the_key(cli, command):
     assert "--api-key" not in done.out
 
 
-def test_no_words_at_all_show_the_help(cli):
+def test_without_arguments_the_help_is_shown(cli):
     assert "generate" in cli().out
 
 
-def test_the_version_is_the_packages(cli):
+def test_the_version_is_that_of_the_package(cli):
     assert cli("--version").out.strip() == __version__
 
 
@@ -75,7 +75,7 @@ def test_wrong_usage_is_one_sentence_with_the_right_word(cli, tokens, sentence):
 @pytest.mark.parametrize(
     "command", [["models"], ["list"], ["status", "r1"], ["download", "r1"], ["generate", "a cat"]]
 )
-def test_without_a_key_nothing_begins_and_the_variable_is_named(cli, command, home):
+def test_without_a_key_nothing_starts_and_the_variable_is_named(cli, command, home):
     done = cli(*command)
     assert done.status == 2
     assert "set the environment variable GMI_API_KEY" in done.error_line
@@ -89,7 +89,7 @@ def test_without_a_key_nothing_begins_and_the_variable_is_named(cli, command, ho
         ("https://api.gmi-serving.com/v1", "is the chat endpoint, where videos cannot be made"),
     ],
 )
-def test_an_address_that_is_none_is_refused_before_anything_begins(cli, monkeypatch, url, sentence):
+def test_a_wrong_address_is_refused_before_anything_starts(cli, monkeypatch, url, sentence):
     monkeypatch.setenv("GMI_API_KEY", "any-key")
     done = cli("generate", "a cat", "--base-url", url)
     assert done.status == 2
@@ -119,7 +119,7 @@ def test_a_full_disk_behind_stdout_is_one_sentence(serve, home, capfd):
     assert capfd.readouterr().err == "kling-async: [Errno 28] No space left on device\n"
 
 
-def test_a_reader_that_left_is_no_error_to_talk_about(serve, start_process):
+def test_a_closed_stdout_prints_no_error(serve, start_process):
     serve()
     process = start_process("models")
     process.stdout.close()
@@ -155,14 +155,14 @@ def test_completion_for_bash_completes(cli, home):
     assert done.stdout == "resume\n"
 
 
-def test_a_request_to_end_stops_what_runs_until_ctrl_c(start_process):
+def test_sigterm_stops_a_command_that_runs_until_ctrl_c(start_process):
     process = start_process("emulator", "--port", "0")
     process.stdout.readline()
     process.terminate()
     assert process.wait(20) == 0
 
 
-def test_a_second_request_to_end_waits_for_nothing(serve, start_process):
+def test_a_second_sigterm_waits_for_nothing(serve, start_process):
     emulator = serve(faults=(Fault("submit", Stall(60.0)),))
     process = start_process("generate", "a cat")
     wait_until(lambda: emulator.stats.accepted)
@@ -170,7 +170,7 @@ def test_a_second_request_to_end_waits_for_nothing(serve, start_process):
     assert process.returncode == -signal.SIGTERM
 
 
-def test_where_no_request_to_end_can_come_commands_run_all_the_same(cli, serve, monkeypatch):
+def test_commands_run_on_systems_without_sigterm(cli, serve, monkeypatch):
     def missing(*_: object) -> None:
         raise NotImplementedError
 

@@ -35,7 +35,7 @@ async def batch(*results: Result | Exception):
 
 
 @pytest.mark.parametrize("lost, status", [([], 0), ([JournalError("The disk is full.")], 1)])
-async def test_a_journal_that_could_not_be_kept_is_told_beside_the_results(capfd, home, lost, status):
+async def test_a_journal_that_cannot_be_written_is_an_error_beside_the_results(capfd, home, lost, status):
     command = BatchCommand(config=RunConfig(folder=Path("v"), service=Service()), total=1)
     assert await command.run(batch(SAVED, *lost)) == status
     told = capfd.readouterr()
@@ -43,7 +43,7 @@ async def test_a_journal_that_could_not_be_kept_is_told_beside_the_results(capfd
     assert told.err == "".join(f"kling-async: {error}\n" for error in lost)
 
 
-async def test_a_report_that_can_no_longer_be_written_is_told_after_the_results(capfd, home):
+async def test_a_report_that_cannot_be_written_is_an_error_after_the_results(capfd, home):
     report = home / "v" / "r.html"
     command = BatchCommand(config=RunConfig(folder=Path("v"), service=Service(), report=report), total=1)
     report.mkdir()
@@ -62,7 +62,7 @@ def attended(home):
 
 
 @pytest.mark.usefixtures("attended")
-async def test_a_quiet_command_that_is_interrupted_writes_its_report_and_says_nothing_of_it(capfd, home):
+async def test_a_quiet_command_that_is_interrupted_writes_its_report_silently(capfd, home):
     config = RunConfig(folder=Path("v"), service=Service(), report=Path("r.html"))
     command = BatchCommand(config=config, total=2, is_quiet=True)
     with pytest.raises(BrokenPipeError):
@@ -71,7 +71,7 @@ async def test_a_quiet_command_that_is_interrupted_writes_its_report_and_says_no
     assert "Report" not in capfd.readouterr().err
 
 
-async def test_what_is_remarked_is_wanted(capfd, home):
+async def test_a_note_is_printed_unless_it_is_empty_or_the_command_is_quiet(capfd, home):
     config = RunConfig(folder=Path("v"), service=Service())
     BatchCommand(config=config, total=1).print_note("one")
     BatchCommand(config=config, total=1).print_note("")

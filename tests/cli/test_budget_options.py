@@ -57,7 +57,7 @@ def test_a_price_without_a_name_is_that_of_the_only_model(price, models, expecte
         ),
     ],
 )
-def test_terms_that_make_no_sense_are_one_sentence_with_the_next_step(budget, models, sentence):
+def test_wrong_prices_and_caps_are_one_sentence_with_the_next_step(budget, models, sentence):
     with pytest.raises(ConfigurationError) as caught:
         budget.prices(models)
     assert str(caught.value) == sentence
@@ -68,7 +68,7 @@ def test_a_cap_is_the_amount_that_was_given():
     assert BudgetOptions(max_cost="0.70").cap == Decimal("0.70")
 
 
-def test_another_command_is_bound_to_the_same_terms_but_buys_nothing_again():
+def test_another_command_gets_the_same_prices_and_cap_but_buys_nothing_again():
     assert BudgetOptions(retry_failed=True).arguments(None) == []
     budget = BudgetOptions(price=("0.35",), max_cost="20", on_ambiguous="resend")
     assert budget.arguments(budget.prices(ONE)) == [

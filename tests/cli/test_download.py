@@ -30,7 +30,7 @@ def test_videos_are_saved_and_their_paths_are_printed_in_the_order_asked_for(cli
     assert all((home / path).read_bytes()[4:8] == b"ftyp" for path in paths)
 
 
-def test_what_an_interrupted_run_left_behind_is_picked_up(serve, cli, start_process):
+def test_jobs_of_an_interrupted_run_are_downloaded(serve, cli, start_process):
     emulator = serve(instant_rate=0.0, time_scale=100.0, run_time=LogNormal(100.0))
     process = start_process("generate", "a cat")
     wait_until(lambda: emulator.stats.accepted)
@@ -54,7 +54,7 @@ def test_one_that_fails_leaves_the_others_alone(cli, submitted):
     assert "nonsense" in done.error_line
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_anything_is_asked(cli, serve, home):
+def test_a_folder_that_cannot_be_written_is_refused_before_any_call(cli, serve, home):
     emulator = serve()
     (home / "taken").write_text("a file")
     done = cli("download", "r1", "--out", "taken")
@@ -63,7 +63,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_asked(cli, s
     assert not emulator.stats.requests
 
 
-def test_ctrl_c_tells_the_command_for_what_is_not_saved_yet(serve, start_process, cli):
+def test_ctrl_c_prints_the_command_for_videos_that_are_not_saved(serve, start_process, cli):
     emulator = serve(script=lambda *_: JobScript(ending="stuck_processing"))
     process = start_process("generate", "a cat")
     wait_until(lambda: emulator.stats.accepted)
@@ -76,5 +76,5 @@ def test_ctrl_c_tells_the_command_for_what_is_not_saved_yet(serve, start_process
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
     headline, _, command = process.stderr.read().splitlines()
-    assert headline == "kling-async: interrupted: 0 saved, 0 failed, 1 still open, 0 not sent."
+    assert headline == "kling-async: interrupted: 0 saved, 0 failed, 1 in flight, 0 not sent."
     assert command == f"  kling-async download {job.request_id} --out videos --base-url {emulator.url}"

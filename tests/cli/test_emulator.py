@@ -7,7 +7,7 @@ import socket
 from kling_async.cli.app import run
 
 
-def test_the_emulator_tells_its_address_and_runs_until_ctrl_c(start_process, monkeypatch, cli):
+def test_the_emulator_prints_its_address_and_runs_until_ctrl_c(start_process, monkeypatch, cli):
     process = start_process("emulator", "--port", "0")
     first = process.stdout.readline()
     assert first.startswith("The emulator listens at http://127.0.0.1:")
@@ -37,6 +37,6 @@ def test_a_port_that_is_taken_is_one_sentence(cli):
     assert done.error_line.endswith("choose another --host or --port.")
 
 
-def test_a_number_that_is_none_is_refused(home, capfd):
+def test_a_wrong_number_is_refused(home, capfd):
     assert run(["emulator", "--time-scale", "nan"]) == 2
     assert "'time_scale' must be > 0.0: nan" in capfd.readouterr().err

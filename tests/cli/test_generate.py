@@ -208,7 +208,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence_and_nothing_is_sent(cli
         ({"credits": 0}, [], "the account has no credits left"),
     ],
 )
-def test_what_the_service_refuses_for_all_is_told_once(cli, serve, settings, options, reason):
+def test_a_refusal_of_all_items_is_printed_once(cli, serve, settings, options, reason):
     emulator = serve(**settings)
     done = cli("generate", "a black cat", "a white dog", "--max-concurrency", "1", *options)
     assert done.status == 1
@@ -217,12 +217,12 @@ def test_what_the_service_refuses_for_all_is_told_once(cli, serve, settings, opt
     assert error_line == "kling-async: 2 of 2 videos were not saved:"
     assert line.startswith("  #0, #1: not submitted: ")
     assert reason in line
-    assert why == "To go on with what can still come:"
+    assert why == "To resume what can still finish:"
     assert command == "  kling-async resume videos/run.db --max-concurrency 1"
     assert emulator.stats.requests["submit"] == 1
 
 
-def test_a_model_that_is_misspelt_is_told_once_with_the_nearest_name(cli, serve):
+def test_a_misspelt_model_is_printed_once_with_the_nearest_name(cli, serve):
     emulator = serve()
     done = cli("generate", "a black cat", "a white dog", "--max-concurrency", "1", "--model", "kling-v2.6")
     assert done.status == 1
@@ -252,7 +252,7 @@ def test_the_emulator_in_the_process_needs_no_key(cli, home):
     assert file.read_bytes()[4:8] == b"ftyp"
 
 
-def test_without_a_journal_ctrl_c_tells_the_ids_of_what_runs(serve, start_process, home):
+def test_without_a_journal_ctrl_c_prints_the_ids_of_jobs_in_flight(serve, start_process, home):
     emulator = serve(script=lambda *_: JobScript(ending="stuck_processing"))
     (home / "p.txt").write_text("".join(f"prompt number {number}\n" for number in range(20)))
     process = start_process(
@@ -262,7 +262,7 @@ def test_without_a_journal_ctrl_c_tells_the_ids_of_what_runs(serve, start_proces
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
     headline, why, command = process.stderr.read().splitlines()
-    assert headline == "kling-async: interrupted: 0 saved, 0 failed, 3 still open, 17 not sent."
+    assert headline == "kling-async: interrupted: 0 saved, 0 failed, 3 in flight, 17 not sent."
     assert why.endswith("To save them:")
     words = command.split()
     assert words[:2] == ["kling-async", "download"]
@@ -272,7 +272,7 @@ def test_without_a_journal_ctrl_c_tells_the_ids_of_what_runs(serve, start_proces
 
 
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_the_command_that_an_interruption_tells_makes_the_rest_and_buys_nothing_twice(
+def test_the_command_that_an_interruption_prints_makes_the_rest_and_buys_nothing_twice(
     cli, serve, start_process, number, status
 ):
     slow = JobScript(queue_time=0.0, run_time=1500.0)
@@ -283,11 +283,11 @@ def test_the_command_that_an_interruption_tells_makes_the_rest_and_buys_nothing_
     process.send_signal(number)
     assert process.wait(20) == status
     headline, ids, why, command = process.stderr.read().splitlines()
-    assert headline == "kling-async: interrupted: 0 saved, 0 failed, 3 still open, 6 not sent."
+    assert headline == "kling-async: interrupted: 0 saved, 0 failed, 3 in flight, 6 not sent."
     told, _, listed = ids.partition(": ")
-    assert told == "The open ones go on at the service and are charged"
+    assert told == "The jobs in flight continue at the service and are charged"
     assert set(listed.split(", ")) == {job.request_id for job in emulator.stats.accepted}
-    assert why == "To go on:"
+    assert why == "To resume:"
     assert command == "  kling-async resume 'my v/run.db' --max-concurrency 3"
     done = cli(*shlex.split(command)[1:])
     assert done.status == 0
@@ -298,7 +298,7 @@ def test_the_command_that_an_interruption_tells_makes_the_rest_and_buys_nothing_
     assert names == [f"{index:05}" for index in range(9)]
 
 
-def test_ctrl_c_writes_the_report_of_what_has_ended_and_the_command_that_goes_on_writes_it_anew(
+def test_ctrl_c_writes_a_report_of_the_ended_items_and_resuming_writes_it_again(
     cli, serve, start_process, home
 ):
     slow = JobScript(queue_time=0.0, run_time=1500.0)
@@ -322,7 +322,7 @@ def test_ctrl_c_writes_the_report_of_what_has_ended_and_the_command_that_goes_on
     assert "Interrupted" not in page
 
 
-def test_ctrl_c_waits_for_the_answer_to_what_was_just_sent(cli, serve, home):
+def test_ctrl_c_waits_for_the_reply_to_the_last_submit(cli, serve, home):
     def interrupt(number: int, _: object) -> JobScript:
         os.kill(os.getpid(), signal.SIGINT)
         return JobScript(ending="stuck_queued")
@@ -334,7 +334,7 @@ def test_ctrl_c_waits_for_the_answer_to_what_was_just_sent(cli, serve, home):
     assert emulator.stats.accepted[0].request_id in done.err
 
 
-def test_a_second_ctrl_c_waits_for_nothing_and_says_what_it_does_not_know(serve, start_process):
+def test_a_second_ctrl_c_waits_for_nothing_and_says_what_is_unknown(serve, start_process):
     emulator = serve(faults=(Fault("submit", Stall(60.0)),))
     process = start_process("generate", "a cat")
     wait_until(lambda: emulator.stats.accepted)
@@ -343,12 +343,12 @@ def test_a_second_ctrl_c_waits_for_nothing_and_says_what_it_does_not_know(serve,
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
     assert process.stderr.read() == (
-        "kling-async: interrupted: 0 saved, 0 failed, 0 still open, 1 not sent or without a reply.\n"
-        "To go on:\n  kling-async resume videos/run.db\n"
+        "kling-async: interrupted: 0 saved, 0 failed, 0 in flight, 1 not sent or without a reply.\n"
+        "To resume:\n  kling-async resume videos/run.db\n"
     )
 
 
-def test_a_reader_that_leaves_stops_the_batch_and_the_open_jobs_are_told(serve, start_process, home):
+def test_a_closed_stdout_stops_the_batch_and_jobs_in_flight_are_printed(serve, start_process, home):
     emulator = serve(
         script=lambda number, _: JobScript(ending="instant" if number == 1 else "stuck_processing")
     )
@@ -357,6 +357,6 @@ def test_a_reader_that_leaves_stops_the_batch_and_the_open_jobs_are_told(serve, 
     process.stdout = None
     assert process.wait(30) == 1
     headline, ids, *_ = process.stderr.read().splitlines()
-    assert headline == "kling-async: interrupted: 1 saved, 0 failed, 1 still open, 0 not sent."
+    assert headline == "kling-async: interrupted: 1 saved, 0 failed, 1 in flight, 0 not sent."
     assert emulator.stats.accepted[1].request_id in ids
     assert emulator.stats.accepted[0].request_id not in ids

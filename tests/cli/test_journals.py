@@ -72,7 +72,7 @@ def test_a_video_that_is_here_needs_nothing_more(journal, home):
     assert step_of(entry, config()) == NextStep.DOWNLOAD
 
 
-def test_what_is_gone_on_with_is_counted_in_words(journal):
+def test_resumed_entries_are_counted_in_words(journal):
     entries = list(journal.entries())
     words = "1 made before, 2 in flight, 2 without a reply, 2 failed before"
     assert count_states(entries) == words

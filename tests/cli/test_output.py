@@ -37,7 +37,7 @@ def test_a_line_is_never_folded_and_its_brackets_are_text():
     assert file.getvalue() == "[red]" + "x" * 200 + "\n"
 
 
-def test_a_complaint_is_one_line_on_stderr_under_the_commands_name(capfd):
+def test_an_error_is_one_line_on_stderr_after_the_commands_name(capfd):
     print_error("it broke\nbadly", "first", "second\x1b")
     told = capfd.readouterr()
     assert told.out == ""

@@ -16,12 +16,12 @@ def test_nothing_is_sent_written_or_even_connected_to(cli, home):
     assert (len(shown), more) == (5, "and 2 more; --json shows all")
     assert done.err.splitlines() == [
         "7 of 7 would be submitted. Nothing was sent.",
-        "What they cost is not known: --price kling-v2-6=USD tells it.",
+        "What they cost is not known: give --price kling-v2-6=USD.",
     ]
     assert list(home.iterdir()) == []
 
 
-def test_what_it_costs_is_told_where_prices_are_known_and_how_far_a_cap_goes(cli, home):
+def test_the_cost_and_the_reach_of_a_cap_are_printed_if_prices_are_known(cli, home):
     (home / "p.csv").write_text("prompt,model\na cat,\na dog,kling-v3\na bird,\n")
     prices = ["--price", "kling-v2-6=0.35", "--price", "kling-v3=1"]
     done = cli("generate", "--from", "p.csv", *prices, "--max-cost", "0.7", "--dry-run", "--emulate")
@@ -32,7 +32,7 @@ def test_what_it_costs_is_told_where_prices_are_known_and_how_far_a_cap_goes(cli
     ]
 
 
-def test_what_the_journal_has_is_not_submitted_again(cli, serve, home):
+def test_entries_of_the_journal_are_not_submitted_again(cli, serve, home):
     emulator = serve(faults=(Fault("submit", FAILING, nth=2),))
     price = ["--price", "0.35"]
     cli("generate", "a cat", "a dog", "--max-concurrency", "1", *price, "--quiet")
@@ -71,7 +71,7 @@ def test_a_journal_is_previewed_without_its_prompts(cli, serve):
     assert len(emulator.stats.accepted) == 2
 
 
-def test_a_payload_is_text_that_steers_nothing(cli):
+def test_a_payload_cannot_steer_the_terminal(cli):
     done = cli("generate", "\u202ea\x9bcat", "--dry-run")
     assert "\ufffda\ufffdcat" in done.out
 

@@ -77,7 +77,7 @@ def test_json_lines_are_objects_or_strings(rows, name):
         ('{"prompt": "a", "zz": 5}', "there is no key 'zz' (the keys are prompt, model, image"),
     ],
 )
-def test_a_broken_json_line_is_told_by_its_number_and_value(rows, line, problem):
+def test_a_broken_json_line_is_named_by_its_number_and_value(rows, line, problem):
     good, bad, last = rows("p.jsonl", f'"one"\n{line}\n"three"\n')
     assert (good.problem, last.problem) == (None, None)
     assert bad.line == 2
@@ -113,7 +113,7 @@ def test_csv_rows_take_their_names_from_the_header(rows):
         ('"a cat,5', "not CSV ("),
     ],
 )
-def test_a_broken_csv_row_is_told_by_its_number(rows, line, problem):
+def test_a_broken_csv_row_is_named_by_its_number(rows, line, problem):
     _, bad = rows("p.csv", f"prompt,duration\na dog,5\n{line}\n")[:2]
     assert bad.line == 3
     assert bad.problem is not None
@@ -142,7 +142,7 @@ def test_extra_in_a_csv_is_json(rows):
         ("zz", "p.csv, line 1: there is no column 'zz'"),
     ],
 )
-def test_a_header_that_is_none_is_refused(rows, header, sentence):
+def test_a_wrong_header_is_refused(rows, header, sentence):
     with pytest.raises(ConfigurationError) as refused:
         rows("p.csv", f"{header}\na cat,5\n")
     assert str(refused.value).startswith(sentence)

@@ -20,7 +20,7 @@ def test_prompts_come_before_those_of_the_file_and_options_fill_what_is_open(hom
     ]
 
 
-def test_nothing_to_make_is_told_with_what_to_give():
+def test_a_command_without_prompts_says_how_to_give_them():
     with pytest.raises(ConfigurationError, match="give a prompt in quotes, or --from FILE"):
         read_prompts([], None, {})
 
@@ -33,7 +33,7 @@ def test_words_of_one_prompt_are_not_bought_one_by_one():
 
 
 @pytest.mark.parametrize("prompts", [["cat"], ["a cat", "dog"], ["一只猫", "一只狗"]])
-def test_short_prompts_that_are_meant_are_taken(prompts):
+def test_short_prompts_are_accepted_if_they_are_meant(prompts):
     assert len(read_prompts(prompts, None, {})) == len(prompts)
 
 
@@ -59,7 +59,7 @@ def test_a_picture_that_is_not_there_is_a_problem_of_its_line(home, name):
     assert str(problem) == f"p.jsonl, line 2: there is no file {name!r}"
 
 
-def test_a_picture_that_is_there_or_has_an_address_is_none(home):
+def test_a_picture_that_exists_or_has_a_url_is_no_problem(home):
     (home / "here.png").write_bytes(b"")
     rows = [{"prompt": "a", "image": "here.png"}, {"prompt": "b", "image": "https://example.com/b.png"}]
     (home / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -92,16 +92,16 @@ def test_a_spent_cap_offers_no_command_that_would_end_in_the_same(serve, cli):
     assert "above max_cost_usd=$0.5; it was not sent. Raise the cap to go on." in reason
 
 
-def test_a_later_order_leaves_out_what_an_earlier_one_did_not_send(serve, cli):
+def test_a_later_command_drops_the_unsent_items_of_an_earlier_one(serve, cli):
     emulator = serve()
     cli("generate", "a mistake", "a cat", "--max-cost", "0", "--price", "1", "--quiet")
     done = cli("generate", "a cat")
-    assert done.err == "Left out from now on: 1 of earlier commands that were never sent.\n"
+    assert done.err == "Dropped: 1 of earlier commands, which were never sent.\n"
     assert cli("resume", "videos").err.startswith("Nothing to do: ")
     assert prompts_of(emulator) == ["a cat"]
 
 
-def test_the_same_command_again_says_what_was_made_and_how_to_get_new_takes(serve, cli):
+def test_the_same_command_again_says_what_was_made_and_how_to_make_it_again(serve, cli):
     emulator = serve()
     tokens = ["generate", "a cat", "a dog"]
     cli(*tokens, "--quiet")
@@ -109,13 +109,13 @@ def test_the_same_command_again_says_what_was_made_and_how_to_get_new_takes(serv
     assert done.out.startswith("2 of 2 videos saved in videos/ (2 of them before; ")
     assert done.err.splitlines() == [
         "Resuming videos/run.db: 2 made before, 0 of 2 to submit.",
-        "For new takes of them: --no-journal, or another --journal.",
+        "To make them again: --no-journal, or another --journal.",
     ]
     assert cli(*tokens, "--no-journal").err == ""
     assert len(emulator.stats.accepted) == 4
 
 
-def test_a_submit_without_an_answer_is_looked_for_and_not_sent_again(serve, cli, home):
+def test_a_submit_without_a_reply_is_reconciled_and_not_sent_again(serve, cli, home):
     emulator = serve()
     with Journal(home / "run.db") as journal:
         identity = Identity(key="mine", fingerprint="f", occurrence=0)
@@ -128,7 +128,7 @@ def test_a_submit_without_an_answer_is_looked_for_and_not_sent_again(serve, cli,
     assert (record["key"], record["state"], record["prompt"]) == ("mine", "ambiguous", "a cat")
     assert not emulator.stats.accepted
     assert done.err.splitlines()[-2:] == [
-        "To send again the 1 that the service may have taken, and perhaps pay for them twice:",
+        "To send again the 1 that the service may have accepted, and perhaps pay for them twice:",
         "  kling-async resume run.db --on-ambiguous resend",
     ]
     assert cli("resume", "run.db", "--on-ambiguous", "resend").status == 0
@@ -137,7 +137,7 @@ def test_a_submit_without_an_answer_is_looked_for_and_not_sent_again(serve, cli,
     assert (entry.identity, entry.state) == (identity, EntryState.SUCCEEDED)
 
 
-def test_every_result_is_told_with_a_report(left, cli, home):
+def test_every_result_is_printed_beside_a_report(left, cli, home):
     left("a cat", faults=(Fault("submit", FAILING, nth=1),))
     done = cli("resume", "run.db", "--retry-failed", "--json", "--report", "r.html")
     assert [(record["index"], record["state"]) for record in done.records] == [(0, "succeeded")]
@@ -169,7 +169,7 @@ def test_every_result_is_told_with_a_report(left, cli, home):
         (["completion", "bas"], 'Did you mean "bash"?'),
     ],
 )
-def test_what_cannot_be_begun_is_one_sentence_and_nothing_is_sent(cli, serve, home, tokens, sentence):
+def test_a_command_that_cannot_start_is_one_sentence_and_sends_nothing(cli, serve, home, tokens, sentence):
     emulator = serve()
     (home / "notes.txt").write_text("a cat\n" * 1000)
     (home / "folder").mkdir()

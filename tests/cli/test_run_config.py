@@ -10,7 +10,7 @@ from kling_async.cli.service import Service
 
 def test_the_folder_of_the_journal_need_not_be_named(home):
     def command(folder: str, journal: str) -> str:
-        return RunConfig(folder=Path(folder), service=Service(), journal=Path(journal)).resume()
+        return RunConfig(folder=Path(folder), service=Service(), journal=Path(journal)).resume_command()
 
     assert command("videos", "videos/run.db") == "kling-async resume videos/run.db"
     assert command("my videos", "my videos/run.db") == "kling-async resume 'my videos/run.db'"
@@ -18,7 +18,7 @@ def test_the_folder_of_the_journal_need_not_be_named(home):
     assert command("videos", "run.db") == "kling-async resume run.db --out videos"
 
 
-def test_a_command_goes_on_as_the_one_before_it():
+def test_the_resume_command_has_the_options_of_the_first_command():
     config = RunConfig(
         folder=Path("v"),
         service=Service(base_url="http://127.0.0.1:1"),
@@ -28,13 +28,13 @@ def test_a_command_goes_on_as_the_one_before_it():
         max_concurrency=50,
         report=Path("my r.html"),
     )
-    assert config.resume("--retry-failed") == (
+    assert config.resume_command("--retry-failed") == (
         "kling-async resume v/run.db --max-concurrency 50 --report 'my r.html' --price kling-v2-6=0.35 --max-cost 2 "
         "--base-url http://127.0.0.1:1 --retry-failed"
     )
 
 
-def test_jobs_are_picked_up_and_looked_for_at_the_same_service():
+def test_the_download_and_list_commands_name_the_same_service():
     config = RunConfig(folder=Path("v"), service=Service(base_url="http://127.0.0.1:1"), models=("a", "b c"))
     assert (
         config.download_command(["r1", "r2"])

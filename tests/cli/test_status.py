@@ -83,7 +83,7 @@ def test_a_journal_as_json_is_an_object_for_each_video(cli, ids):
     assert (failed["path"], failed["video_url"]) == (None, None)
 
 
-def test_journals_and_ids_may_be_asked_about_together(cli, ids):
+def test_journals_and_ids_may_be_given_together(cli, ids):
     done = cli("status", ids[0], "videos", "--json")
     assert [("status" in record, "state" in record) for record in done.records] == [
         (False, True),
@@ -92,7 +92,7 @@ def test_journals_and_ids_may_be_asked_about_together(cli, ids):
     ]
 
 
-def test_an_empty_journal_is_told_in_a_sentence(cli, home):
+def test_an_empty_journal_is_one_sentence(cli, home):
     Journal(home / "run.db").close()
     assert cli("status", "run.db").err == "run.db: no videos\n"
 

@@ -80,7 +80,7 @@ def test_jobs_that_failed_for_the_same_reason_share_a_line_whatever_their_ids():
 
 
 @pytest.mark.parametrize("number, last", [(11, ": not submitted: 10"), (12, "and 2 more reasons")])
-def test_of_many_reasons_the_first_are_told(number, last):
+def test_of_many_reasons_the_first_are_printed(number, last):
     *_, line = told = failure_lines(
         [result(index, ResultState.NOT_SUBMITTED, str(index)) for index in range(number)]
     )
@@ -88,14 +88,14 @@ def test_of_many_reasons_the_first_are_told(number, last):
     assert line.endswith(last)
 
 
-def test_a_success_is_one_line_where_it_is_wanted(capfd):
+def test_a_success_is_one_line_unless_the_command_is_quiet(capfd):
     assert print_summary([saved(0), saved(1)], ProgressCounts(), HERE, seconds=65, console=stdout()) == 0
     assert capfd.readouterr() == ("2 of 2 videos saved in my videos/ (1:05)\n", "")
     assert print_summary([saved(0), saved(1)], ProgressCounts(), HERE, seconds=65, console=None) == 0
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_may_still_come_is_told_with_the_command_that_fetches_it(capfd):
+def test_jobs_that_may_still_finish_have_a_command_that_downloads_them(capfd):
     counts = ProgressCounts(total=1, saves=True)
     counts.follow("r1")
     lost = Result(index=0, request=None, state=ResultState.SUCCEEDED, error=DownloadError("disk full"))
@@ -103,19 +103,19 @@ def test_what_may_still_come_is_told_with_the_command_that_fetches_it(capfd):
     assert capfd.readouterr().err.splitlines() == [
         "kling-async: 1 of 1 videos were not saved:",
         "  #0: made, not saved: disk full",
-        "Some may still come. To save them:",
+        "Some jobs may still finish. To save their videos:",
         "  kling-async download r1 --out 'my videos' --base-url http://127.0.0.1:1",
     ]
 
 
-def test_an_interruption_names_what_goes_on_and_how_to_pick_it_up(capfd):
+def test_an_interruption_names_the_jobs_in_flight_and_the_command_to_resume(capfd):
     counts = ProgressCounts(total=5, saves=True)
     counts.follow("r1")
     counts.follow("r2")
     print_interrupted(counts, RunConfig(folder=Path("v"), service=Service()))
     assert capfd.readouterr().err.splitlines() == [
-        "kling-async: interrupted: 0 saved, 0 failed, 2 still open, 3 not sent.",
-        "The open ones go on at the service and are charged. To save them:",
+        "kling-async: interrupted: 0 saved, 0 failed, 2 in flight, 3 not sent.",
+        "The jobs in flight continue at the service and are charged. To save them:",
         "  kling-async download r1 r2 --out v",
     ]
 
@@ -132,7 +132,7 @@ def test_an_interruption_with_nothing_left_needs_no_command(capfd, config):
     counts(Finished(at=0.0, index=0, state=ResultState.NOT_SUBMITTED))
     print_interrupted(counts, config)
     assert capfd.readouterr().err == (
-        "kling-async: interrupted: 0 saved, 1 failed, 0 still open, 0 not sent.\n"
+        "kling-async: interrupted: 0 saved, 1 failed, 0 in flight, 0 not sent.\n"
     )
 
 
@@ -146,7 +146,7 @@ def test_an_emulators_jobs_are_not_offered_for_later(capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_the_summary_tells_what_was_there_before_and_what_was_spent(capfd):
+def test_the_summary_has_the_videos_saved_before_and_the_money_spent(capfd):
     job = Job(request_id="a", status=JobStatus.SUCCESS)
     counts = ProgressCounts(total=2, saves=True)
     counts(Resumed(at=0.0, index=0, request_id="a", job=job, path=Path("a.mp4")))
@@ -163,10 +163,10 @@ def test_the_summary_tells_what_was_there_before_and_what_was_spent(capfd):
 
 
 RESUME = "  kling-async resume 'my videos/run.db'"
-GO_ON = ["To go on with what can still come:", RESUME]
+GO_ON = ["To resume what can still finish:", RESUME]
 AGAIN = ["To submit again what failed, and pay for it again:", f"{RESUME} --retry-failed"]
 TWICE = [
-    "To send again the 1 that the service may have taken, and perhaps pay for them twice:",
+    "To send again the 1 that the service may have accepted, and perhaps pay for them twice:",
     f"{RESUME} --on-ambiguous resend",
 ]
 
@@ -183,7 +183,7 @@ TWICE = [
         (attrs.evolve(result(0, ResultState.NOT_SUBMITTED), error=BudgetExceededError("no")), []),
     ],
 )
-def test_what_can_be_done_about_a_missing_video_is_told_as_a_command(capfd, missing, advice):
+def test_a_missing_video_has_a_command_that_may_get_it(capfd, missing, advice):
     assert print_summary([missing], ProgressCounts(total=1, saves=True), KEPT, seconds=1, console=None) == 1
     assert capfd.readouterr().err.splitlines()[2:] == advice
 
@@ -201,7 +201,7 @@ def test_a_model_that_the_service_does_not_know_is_looked_up_and_not_tried_again
     ]
 
 
-def test_who_said_resend_is_not_told_to_say_it(capfd):
+def test_a_command_with_resend_is_not_advised_to_resend(capfd):
     config = attrs.evolve(KEPT, budget=BudgetOptions(on_ambiguous="resend"))
     print_summary(
         [result(0, ResultState.AMBIGUOUS, "lost")], ProgressCounts(total=1), config, seconds=1, console=None
@@ -209,11 +209,11 @@ def test_who_said_resend_is_not_told_to_say_it(capfd):
     assert capfd.readouterr().err.splitlines()[2:] == [GO_ON[0], f"{RESUME} --on-ambiguous resend"]
 
 
-def test_without_a_journal_the_ambiguous_ones_are_looked_for_by_hand(capfd):
+def test_without_a_journal_a_list_command_shows_the_ambiguous_jobs(capfd):
     lost = attrs.evolve(result(0, ResultState.AMBIGUOUS), error=AmbiguousSubmitError("lost"))
     print_summary([lost], ProgressCounts(total=1), HERE, seconds=1, console=None)
     assert capfd.readouterr().err.splitlines()[2:] == [
-        "To see what the service took of the ambiguous ones:",
+        "To see which ambiguous ones the service accepted:",
         "  kling-async list --model kling-v2-6 --base-url http://127.0.0.1:1",
     ]
 
@@ -224,16 +224,16 @@ def lost_submit() -> ProgressCounts:
     return counts
 
 
-def test_an_interruption_tells_what_has_no_answer_and_what_runs(capfd):
+def test_an_interruption_counts_submits_without_a_reply_and_jobs_in_flight(capfd):
     counts = lost_submit()
     for number in range(12):
         counts.follow(f"r{number}")
     counts.total = 20
     print_interrupted(counts, KEPT)
     assert capfd.readouterr().err.splitlines() == [
-        "kling-async: interrupted: 0 saved, 0 failed, 12 still open, 1 without a reply, 7 not sent.",
-        "The open ones go on at the service and are charged: r0, r1, r2 and 9 more",
-        "To go on:",
+        "kling-async: interrupted: 0 saved, 0 failed, 12 in flight, 1 without a reply, 7 not sent.",
+        "The jobs in flight continue at the service and are charged: r0, r1, r2 and 9 more",
+        "To resume:",
         RESUME,
     ]
 
@@ -241,7 +241,7 @@ def test_an_interruption_tells_what_has_no_answer_and_what_runs(capfd):
 @pytest.mark.parametrize(
     "config, advice",
     [
-        (KEPT, ["To go on:", RESUME]),
+        (KEPT, ["To resume:", RESUME]),
         (
             attrs.evolve(HERE, service=Service()),
             ["To save them:", "  kling-async download r1 --out 'my videos'"],
@@ -249,23 +249,25 @@ def test_an_interruption_tells_what_has_no_answer_and_what_runs(capfd):
     ],
     ids=["journal", "no journal"],
 )
-def test_an_interruption_does_not_say_of_a_video_that_is_made_that_it_goes_on(capfd, config, advice):
+def test_an_interruption_counts_a_made_video_apart_from_jobs_in_flight(capfd, config, advice):
     counts = ProgressCounts(total=1, saves=True)
     counts(Submitted(at=0.0, index=0, request_id="r1", job=Job(request_id="r1", status=JobStatus.QUEUED)))
     counts(Finished(at=0.0, index=0, request_id="r1", state=ResultState.SUCCEEDED))
     print_interrupted(counts, config)
     assert capfd.readouterr().err.splitlines() == [
-        "kling-async: interrupted: 0 saved, 1 made and not saved, 0 failed, 0 still open, 0 not sent.",
+        "kling-async: interrupted: 0 saved, 1 made and not saved, 0 failed, 0 in flight, 0 not sent.",
         *advice,
     ]
 
 
 @pytest.mark.parametrize("is_forced", [False, True])
-def test_an_interruption_without_a_journal_tells_where_to_look_for_what_has_no_answer(capfd, is_forced):
+def test_an_interruption_without_a_journal_names_the_list_command_for_submits_without_a_reply(
+    capfd, is_forced
+):
     print_interrupted(lost_submit(), attrs.evolve(HERE, service=Service()), is_forced=is_forced)
     assert capfd.readouterr().err.splitlines() == [
-        "kling-async: interrupted: 0 saved, 0 failed, 0 still open, 1 without a reply, 1 not sent"
+        "kling-async: interrupted: 0 saved, 0 failed, 0 in flight, 1 without a reply, 1 not sent"
         + (" or without a reply." if is_forced else "."),
-        "To see what the service took:",
+        "To see what the service accepted:",
         "  kling-async list --model kling-v2-6",
     ]
