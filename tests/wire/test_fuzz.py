@@ -287,12 +287,12 @@ def test_a_call_that_only_reads_gives_a_value_or_an_error(answers, which):
     service = Service(before=[lambda *_: left.pop(0) if len(left) > 1 else left[0]])
 
     async def listed(engine):
-        return [job async for jobs in engine.pages("m", 100, Notifier()) for job in jobs]
+        return [job async for jobs in engine.list_pages("m", 100, Notifier()) for job in jobs]
 
     call, kind = [
-        (lambda engine: engine.models(Notifier()), list),
-        (lambda engine: engine.model("m", Notifier()), ModelInfo),
-        (lambda engine: engine.get("a", Notifier()), Job),
+        (lambda engine: engine.list_models(Notifier()), list),
+        (lambda engine: engine.get_model("m", Notifier()), ModelInfo),
+        (lambda engine: engine.get_job("a", Notifier()), Job),
         (listed, list),
     ][which]
     assert isinstance(outcome_of(service, call, retry=RetryPolicy(max_retries=1)), kind | KlingError)
@@ -302,7 +302,7 @@ def test_a_call_that_only_reads_gives_a_value_or_an_error(answers, which):
 def test_an_upload_gives_an_address_or_an_error(picture, ticket, put):
     service = Service(before=[lambda request, _: ticket if request.method == "POST" else put])
     retry = RetryPolicy(max_retries=1)
-    outcome = outcome_of(service, lambda engine: engine.upload(picture), retry=retry)
+    outcome = outcome_of(service, lambda engine: engine.upload(picture, Notifier()), retry=retry)
 
     assert isinstance(outcome, str | KlingError)
 
