@@ -1,3 +1,3 @@
-"""The one door to the network."""
+"""The only room that opens network connections."""
 
 from __future__ import annotations

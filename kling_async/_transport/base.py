@@ -1,7 +1,7 @@
-"""What the engine needs of a network, as a protocol: send one request, or stream one reply.
+"""The protocol of a transport: send one request, or stream one reply.
 
-A transport decides nothing: it does not repeat a call, follow a redirect or read a status. Its errors are
-`APIConnectionError` and `APITimeoutError`, whose `was_sent` says whether the other side can have seen the call.
+A transport decides nothing: it follows no redirect, reads no status and repeats no POST. It raises
+`APIConnectionError` and `APITimeoutError`; their `was_sent` says whether the server can have received the request.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ class Request:
 
     method: str
     url: str
-    """Absolute, and percent-encoded already."""
+    """Absolute and percent-encoded."""
     headers: Mapping[str, str]
     body: bytes | None = attrs.field(default=None, repr=False)
     timeout: float = 60.0
-    """Seconds for the whole call; for a stream, seconds between two pieces of the reply."""
+    """Seconds for the whole request; for a stream, seconds between two pieces of the reply."""
 
 
 @attrs.frozen
 class Reply:
-    """One HTTP reply, read whole."""
+    """One HTTP reply with its whole body."""
 
     status: int
     headers: Mapping[str, str]
-    """Looked up by lower-case names."""
+    """Keys are looked up in lower case."""
     body: bytes
 
 
 Sink = Callable[[bytes | memoryview], bool]
-"""Takes a piece of a body, which is good only until it returns; False if no more is wanted for now. It never raises."""
+"""Takes a piece of a body and returns whether it wants more now. The piece is valid only until it returns. It never
+raises."""
 
 
 class StreamedReply(Protocol):
@@ -50,13 +51,13 @@ class StreamedReply(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Looked up by lower-case names."""
+        """Keys are looked up in lower case."""
         ...
 
     async def pipe_to(self, sink: Sink) -> bool:
-        """Give the body, decoded from its transfer encoding, to a sink; whether that was all of it.
+        """Give the body to a sink, decoded from its transfer encoding; True when the body is complete.
 
-        Where the sink wants no more, False; called again, it goes on with the next byte.
+        Returns False when the sink wants no more. Another call continues with the next byte.
 
         Raises:
             APIConnectionError: The body was cut short.
@@ -66,21 +67,21 @@ class StreamedReply(Protocol):
 
 
 class Transport(Protocol):
-    """A way to the service. Give your own as `KlingClient(transport=...)` to test or to instrument."""
+    """Sends requests to the service. Pass your own as `KlingClient(transport=...)` to test or to instrument."""
 
     async def send(self, request: Request) -> Reply:
         """The reply to a request, with a body of at most 64 MiB.
 
         Raises:
-            APIConnectionError: No whole reply came.
-            APITimeoutError: It took longer than the request's timeout.
+            APIConnectionError: No complete reply came.
+            APITimeoutError: The request took longer than its timeout.
         """
         ...
 
     def stream(self, request: Request) -> AbstractAsyncContextManager[StreamedReply]:
-        """The reply to a request, its body still to be read; the same errors as `send`."""
+        """The reply to a request, with its body still unread. It raises the same errors as `send`."""
         ...
 
     async def aclose(self) -> None:
-        """Close all connections; it may be called twice."""
+        """Close all connections. A second call does nothing."""
         ...

@@ -1,7 +1,7 @@
-"""The rest of a long body, from its connection to who wants it through one buffer that all bodies share.
+"""Reads a long body from its connection into one buffer that all bodies share.
 
-aiohttp makes new bytes of every read and copies them once more, which costs a video more than to write it does. A buffer
-for each body, from which a task takes what has come, costs some of that again.
+aiohttp makes a new bytes object for each read and copies it once more. For a video that costs more than writing the
+file. A buffer for each body, emptied by a task, would cost part of that again.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ BUFFER_BYTES = 256 * 1024
 
 
 class BodyReader(asyncio.BufferedProtocol):
-    """Takes a reply's connection over from aiohttp until its body has come, and gives it back to be used again.
+    """Takes the connection of a reply over from aiohttp, and gives it back when the body is complete.
 
     Args:
-        reply: One of known length, whose content holds no byte that was not read.
-        buffer: Where each piece is read into. Others may use it too: a piece is given on before the next one is read.
+        reply: A reply of known length; no byte of its body is left in aiohttp's own buffer.
+        buffer: Receives each piece. Other readers may share it: a piece goes to the sink before the next read.
         timeout: Seconds between two pieces.
 
     Raises:
-        aiohttp.ServerDisconnectedError: There is no connection any more.
+        aiohttp.ServerDisconnectedError: The connection is closed.
     """
 
     def __init__(self, reply: aiohttp.ClientResponse, buffer: memoryview, *, timeout: float) -> None:
@@ -40,8 +40,8 @@ class BodyReader(asyncio.BufferedProtocol):
         self._sink: Sink | None = None
         self._is_done = asyncio.Event()
         self._connection_error: Exception | None = None
-        self._previous_protocol.set_response_params()  # it waits for no body then, and notices what comes after this one
-        self._previous_protocol.start_timeout()  # which is none now
+        self._previous_protocol.set_response_params()  # aiohttp then expects no body, and notices bytes after it
+        self._previous_protocol.start_timeout()  # with no body expected, this stops its timer
         self._transport.pause_reading()
         self._transport.set_protocol(self)
 
@@ -49,9 +49,9 @@ class BodyReader(asyncio.BufferedProtocol):
         """See `StreamedReply.pipe_to`.
 
         Raises:
-            aiohttp.ServerDisconnectedError: The connection ended before the body did.
-            OSError: The connection broke.
-            TimeoutError: No piece came in time.
+            aiohttp.ServerDisconnectedError: The connection closed before the body was complete.
+            OSError: The connection was lost.
+            TimeoutError: No piece came within the timeout.
         """
         if self._connection_error is None and self._remaining_bytes:
             await self._read_into(sink)
@@ -77,19 +77,19 @@ class BodyReader(asyncio.BufferedProtocol):
             self._stop()
 
     def _stop(self) -> None:
-        """Give the sink no more, and tell who waits for that."""
+        """Give the sink nothing more, and wake `pipe_to`."""
         self._sink = None
         self._is_done.set()
         if self._remaining_bytes:
             self._transport.pause_reading()
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # the name it has in asyncio
-        """Where the next bytes go: those of this body, and none after it."""
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio passes it by name
+        """The buffer for the next bytes, cut so that no byte after this body is read."""
         return self._buffer[: self._remaining_bytes]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """So many bytes more are there."""
-        assert self._sink is not None, "nothing comes while reading is paused"
+        """Give the bytes that were read to the sink."""
+        assert self._sink is not None, "no bytes come while reading is paused"
         wants_more = self._sink(self._buffer[:nbytes])
         self._received_at = self._loop.time()
         self._remaining_bytes -= nbytes
@@ -100,9 +100,9 @@ class BodyReader(asyncio.BufferedProtocol):
             self._stop()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """No byte more will come."""
+        """Note that the body ends here."""
         self._connection_error = exc or aiohttp.ServerDisconnectedError(
-            f"{self._remaining_bytes:,} bytes were still to come"
+            f"{self._remaining_bytes:,} bytes were missing"
         )
         self._is_done.set()
         self._previous_protocol.connection_lost(exc)

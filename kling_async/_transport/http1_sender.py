@@ -1,8 +1,8 @@
-"""One request and the head of its reply, over a connection of aiohttp's.
+"""Sends one HTTP/1.1 request and reads the head of its response, over a connection of aiohttp.
 
-aiohttp connects, encrypts, keeps connections and reads replies. Its session also prepares each request anew for cookies,
-redirects, proxies and bodies of any kind, which costs more than all else that is done for a job; requests here have none
-of that, so they are written by what follows.
+aiohttp connects, encrypts, pools connections and parses responses. Its session also prepares each request for cookies,
+redirects, proxies and bodies of any kind. That costs more than everything else that is done for a job, and the requests
+here need none of it, so this module writes them itself.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from kling_async._transport.base import Request
 _URL = re.compile(r"(https?://[^/?#@\s]+)(/[!-~]*)?", re.ASCII | re.IGNORECASE)
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _REPEATABLE = frozenset({"GET", "PUT"})
-"""What may be: a kept connection that the other side dropped is noticed only when it is used again."""
+"""Methods that are sent a second time if a kept connection turns out to be closed by the server."""
 _MAX_IDLE = 1.0
-"""Seconds, at the most, for which a connection is at hand that nothing is sent over."""
+"""Seconds after which the connections that are kept here go back to aiohttp's pool."""
 
 
 @attrs.frozen
 class _Origin:
-    """Where requests of one kind go, and what they all say."""
+    """One server with one set of headers, and the idle connections to that server."""
 
     headers: Mapping[str, str]
     request: aiohttp.ClientRequest
-    """None that is sent: by it the connector knows whom to connect to."""
+    """Never sent: it tells the connector where to connect."""
     lines: str
     idle: list[Connection] = attrs.field(factory=list)
-    """Connections over which a reply has just come: the connector would put them away and look them up again, which
-    costs as much as to send a request does."""
+    """Connections that have just completed a response. The pool would store them and look them up again, which costs as
+    much as sending a request."""
 
 
 @attrs.frozen
 class ResponseHead:
-    """The head of a reply, the body to come, and the connection that it comes over."""
+    """The status and headers of a response, with the connection on which its body follows."""
 
-    head: RawResponseMessage
+    message: RawResponseMessage
     content: aiohttp.StreamReader
     connection: Connection
     origin: _Origin
@@ -54,21 +54,22 @@ class ResponseHead:
 
 @attrs.define(eq=False)
 class Http1Sender:
-    """Sends requests over a connector; made inside a running event loop, and used only there."""
+    """Sends requests over a connector. Make it inside a running event loop and use it only there."""
 
     _connector: aiohttp.BaseConnector
     _origins: dict[str, _Origin] = attrs.field(factory=dict, init=False)
     _timer: asyncio.TimerHandle | None = attrs.field(default=None, init=False)
 
     async def send(self, request: Request) -> ResponseHead:
-        """Send a request, and read its reply up to the body. The caller ends it, or closes the connection.
+        """Send a request and read the response up to its body.
 
-        Half the time is for connecting, so that a slow connect ends before the call and counts as not sent.
+        Read the body next, then call `release`; after an error, close the connection. Half of the timeout is for
+        connecting, so that a slow connect ends before the request does and counts as not sent.
 
         Raises:
-            aiohttp.ClientError: There is no connection, or it ended; `over_aiohttp` says which of them was sent.
-            aiohttp.http_exceptions.HttpProcessingError: What came is no HTTP.
-            OSError: The connection broke.
+            aiohttp.ClientError: There is no connection, or it was lost.
+            aiohttp.http_exceptions.HttpProcessingError: The response is not HTTP.
+            OSError: The connection was lost.
         """
         address = _URL.fullmatch(request.url.partition("#")[0])
         if address is None:
@@ -86,14 +87,14 @@ class Http1Sender:
                 raise
             return await self._send_once(origin, message, request.timeout / 2)
 
-    def release(self, answer: ResponseHead) -> None:
-        """The body of a reply was read whole: its connection is for the next request."""
-        answer.origin.idle.append(answer.connection)
+    def release(self, response: ResponseHead) -> None:
+        """Keep the connection of a response whose body was read completely, for the next request."""
+        response.origin.idle.append(response.connection)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_MAX_IDLE, self.release_idle)
 
     def release_idle(self) -> None:
-        """Leave the connections at hand to the connector, which closes them in time."""
+        """Give the idle connections back to the connector, which closes them in time."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -137,7 +138,7 @@ class Http1Sender:
         return ResponseHead(head, content, connection, origin)
 
     def _take_idle(self, origin: _Origin) -> Connection | None:
-        """A connection that is at hand and good."""
+        """An idle connection that is still usable; None if there is none."""
         while origin.idle:
             connection = origin.idle.pop()
             if connection.protocol is not None and is_reusable(connection.protocol):
@@ -147,19 +148,19 @@ class Http1Sender:
 
 
 def is_reusable(protocol: ResponseHandler) -> bool:
-    """Whether a kept connection is still there, and nothing came on it that nobody asked for.
+    """Whether a kept connection is still open and has received nothing since its last response.
 
-    A proxy that answers twice, or says "408" to an idle connection, would have its words taken for the answer to
-    the next call: one job's id for another's.
+    Bytes that a proxy sends on an idle connection, such as a second response or a "408", would be read as the response
+    to the next request: the id of one job as the id of another.
     """
     return protocol.is_connected() and not protocol.should_close
 
 
 def to_yarl(address: str) -> URL:
-    """An address as aiohttp wants it.
+    """A URL in the form that aiohttp takes.
 
     Raises:
-        aiohttp.InvalidURL: It is none.
+        aiohttp.InvalidURL: It is not a URL.
     """
     try:
         url = URL(address, encoded=True)
@@ -170,13 +171,13 @@ def to_yarl(address: str) -> URL:
 
 
 def protocol_and_transport(connection: Connection | None) -> tuple[ResponseHandler, asyncio.Transport]:
-    """What reads from a connection, and what writes to it.
+    """The protocol that reads from a connection and the transport that writes to it.
 
     Raises:
-        aiohttp.ServerDisconnectedError: It is none any more.
+        aiohttp.ServerDisconnectedError: The connection is closed.
     """
     if connection is None or connection.protocol is None or connection.transport is None:
-        raise aiohttp.ServerDisconnectedError("it was closed meanwhile")
+        raise aiohttp.ServerDisconnectedError("the connection is closed")
     return connection.protocol, connection.transport
 
 

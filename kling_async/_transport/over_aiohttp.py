@@ -1,4 +1,4 @@
-"""The transport protocol over aiohttp; its errors become ours. No policy, no retry."""
+"""The transport over aiohttp, with its errors translated to those of this package."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LARGEST_REPLY_BYTES = 64 * 1024 * 1024
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Leaves a kept connection alone that is not idle."""
+    """Closes a kept connection that received bytes while it was idle, and takes another."""
 
     async def connect(
         self,
@@ -38,13 +38,13 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class AiohttpTransport:
-    """One aiohttp session with as many connections as the engine asks for at once.
+    """One aiohttp session with as many connections as there are requests in flight.
 
-    The engine bounds what is in flight, so the pool has no bound of its own: a wait for a free connection
-    would look like a slow service. Made inside a running event loop, and used only there.
+    The engine limits the requests in flight, so the pool has no limit: waiting for a free connection would look like a
+    slow service. Make it inside a running event loop and use it only there.
 
-    A kept connection that the service dropped meanwhile is noticed only when it is used again. A GET or PUT is then
-    sent once more; a POST never is.
+    The client notices that the server closed a kept connection only when it sends on that connection. A GET or PUT is
+    then sent a second time; a POST never is.
     """
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class AiohttpTransport:
                 response.connection.close()
                 raise
             self._sender.release(response)
-            return Reply(response.head.code, response.head.headers, body)
+            return Reply(response.message.code, response.message.headers, body)
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[_StreamedReply]:
@@ -108,7 +108,7 @@ class _StreamedReply:
     def __init__(self, response: aiohttp.ClientResponse, request: Request, buffer: memoryview) -> None:
         self._response = response
         self._request = request
-        # One that comes twice is a list of two, and storage names its digests so. Source: RFC 9110 section 5.3.
+        # A header that comes twice is a list; storage sends its digests so. Source: RFC 9110 section 5.3.
         found = response.headers
         self.headers: Mapping[str, str] = CIMultiDict({name: ", ".join(found.getall(name)) for name in found})
         self._has_length = response.content_length is not None and "transfer-encoding" not in found
@@ -139,7 +139,11 @@ class _StreamedReply:
 
 
 async def _read_body(content: aiohttp.StreamReader, request: Request) -> bytes:
-    """The whole body, unless it is larger than any honest reply, packed or unpacked."""
+    """The whole body, decompressed.
+
+    Raises:
+        APIConnectionError: The body is larger than any correct reply.
+    """
     body = await content.readany()
     if not content.at_eof():
         gathered = bytearray(body)
@@ -153,8 +157,8 @@ async def _read_body(content: aiohttp.StreamReader, request: Request) -> bytes:
     return body
 
 
-class _translate_errors:  # noqa: N801 - reads as the verb it is
-    """Turns what aiohttp raises within the block into an error of ours."""
+class _translate_errors:  # noqa: N801 - used like a function
+    """Translates an error of aiohttp that the block raises to one of this package."""
 
     __slots__ = ("_request",)
 
@@ -167,12 +171,12 @@ class _translate_errors:  # noqa: N801 - reads as the verb it is
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None and (ours := _translate(error, self._request)) is not None:
-            raise ours from error
+        if error is not None and (translated := _translate(error, self._request)) is not None:
+            raise translated from error
 
 
 def _translate(error: BaseException, request: Request) -> APIConnectionError | None:
-    """The error of ours that one of aiohttp's stands for; None for one that is to go on as it is."""
+    """The error of this package for an error of aiohttp; None for an error that passes unchanged."""
     name = _describe_call(request)
     match error:
         case aiohttp.ConnectionTimeoutError():
@@ -186,8 +190,8 @@ def _translate(error: BaseException, request: Request) -> APIConnectionError | N
         case aiohttp.ClientError() | HttpProcessingError() | OSError() | ValueError():
             return APIConnectionError(f"{name}: the connection was lost ({_reason(error)}).")
         case asyncio.CancelledError() if not _is_cancelled():
-            # aiohttp cancels the name look-ups under way when its session is closed.
-            return APIConnectionError(f"{name}: the client was closed meanwhile.")
+            # A closed session cancels its own DNS lookups.
+            return APIConnectionError(f"{name}: the client was closed before the reply came.")
         case _:
             return None
 
@@ -198,13 +202,13 @@ def _is_cancelled() -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, in one line and without the address, whose query may hold a signature."""
-    # What a broken body was is said by the cause; the error puts brackets and quotes around it.
+    """The reason in one line, without the URL: its query may hold a signature."""
+    # The cause has the reason; the error itself wraps the reason in brackets and quotes.
     said = error.__cause__ if isinstance(error, aiohttp.ClientPayloadError) else error
     text = getattr(said, "message", str(error))
     return " ".join(text.split()).rstrip(".") if text and isinstance(text, str) else type(error).__name__
 
 
 def _describe_call(request: Request) -> str:
-    """The call as an error names it: no query, which may hold a signature."""
+    """The call as errors name it, without the query: it may hold a signature."""
     return f"{request.method} {request.url.partition('?')[0]}"

@@ -1,4 +1,4 @@
-"""Blocks that end in time, with one timer for all of them: what a call would pay for one of its own adds up."""
+"""Timeouts for many blocks of code with one timer, because a timer for each request costs too much."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import TracebackType
 
 
 class SharedTimeouts:
-    """The blocks of one event loop that must end in time. Made inside it, and used only there."""
+    """The timeouts of one event loop. Make it inside that loop and use it only there."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -17,22 +17,23 @@ class SharedTimeouts:
         self._fires_at = math.inf
 
     def limit(self, seconds: float) -> _Block:
-        """A `with` block that is cancelled after so many seconds, and then raises `TimeoutError`."""
+        """A `with` block that is cancelled after so many seconds and then raises `TimeoutError`."""
         return _Block(self, self._loop.time() + seconds)
 
     def close(self) -> None:
-        """Ring no more."""
+        """Stop the timer: no block times out from now on."""
         if self._timer is not None:
             self._timer.cancel()
 
     def add(self, block: _Block) -> None:
-        """Watch a block from now on."""
+        """Start the timeout of a block."""
         self._blocks.add(block)
         if block.ends_at < self._fires_at:
             self._schedule(block.ends_at)
 
     def remove(self, block: _Block) -> None:
-        """Watch it no more. The alarm stays: it costs less to ring for nobody than to be set for everyone."""
+        """End the timeout of a block."""
+        # The timer stays: one that finds no block costs less than setting one again for each block.
         self._blocks.discard(block)
 
     def _schedule(self, at: float) -> None:
@@ -51,7 +52,7 @@ class SharedTimeouts:
 
 
 class _Block:
-    """One block of code in one task; cancels its task as `asyncio.timeout` does."""
+    """The timeout of one block of code; it cancels the task of that block as `asyncio.timeout` does."""
 
     __slots__ = ("_cancelling", "_is_expired", "_task", "_timeouts", "ends_at")
 
