@@ -1,3 +1,3 @@
-"""What was meant, sent, got and saved; survives `kill -9`."""
+"""The write-ahead journal of a batch: intents, jobs, ends and files; it survives `kill -9`."""
 
 from __future__ import annotations

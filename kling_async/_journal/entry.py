@@ -1,4 +1,4 @@
-"""What a journal knows of one item of a batch: a value that can be told from disk to any later run."""
+"""The entry of one item in a journal: a plain value that any later run can read."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=os.fsp
 
 
 class EntryState(StrEnum):
-    """Where an entry stands; all but the first three are the words of `ResultState`."""
+    """The state of an entry; all but the first three are those of `ResultState`."""
 
     DROPPED = "dropped"
-    """Written down to be sent, but left out by a later order before that."""
+    """Registered, and left out of a later batch before it was submitted."""
     INTENDED = "intended"
-    """A paid POST may have been sent; its fate is unknown until it is settled."""
+    """A paid POST may have been sent; whether the service has a job is unknown until the submit is reconciled."""
     SUBMITTED = "submitted"
-    """The service has it, under a known id."""
+    """The service has a job, with a known id."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -45,14 +45,14 @@ class EntryState(StrEnum):
 
 @attrs.frozen
 class Identity:
-    """What makes an item the same item in a later run: all three together."""
+    """The identity of an item across runs: all three fields together."""
 
     key: str | None
-    """The caller's own name for it."""
+    """The caller's own name for the item."""
     fingerprint: str
     """See `fingerprint`."""
     occurrence: int
-    """Which of the items that are alike in both it is, counted by the caller."""
+    """The number among items with the same key and fingerprint, counted by the caller."""
 
 
 def _parse_number(text: str) -> float:
@@ -61,56 +61,56 @@ def _parse_number(text: str) -> float:
 
 
 def fingerprint(model: str, payload: Mapping[str, Any]) -> str:
-    """What stands for a model and a payload: equal for equal ones, however ordered; 1.0 counts as 1.
+    """A digest of a model and a payload. The order of keys does not matter, and 1.0 counts as 1.
 
     Raises:
-        TypeError: The payload is no JSON.
-        ValueError: It refers to itself, or is nested too deep.
+        TypeError: The payload is not JSON.
+        ValueError: The payload refers to itself, or is nested too deep.
     """
     if not {type(value) for value in payload.values()} <= _PLAIN:
-        # As JSON tells it: keys are text, a tuple is a list, and a path its text.
+        # In the form of JSON: keys are text, a tuple is a list, and a path is its text.
         payload = json.loads(json.dumps(payload, default=os.fspath), parse_float=_parse_number)
     return blake2b(_encode([model, payload]).encode(), digest_size=_FINGERPRINT_BYTES).hexdigest()
 
 
 @attrs.frozen(kw_only=True)
 class Entry:
-    """One item as the journal knows it."""
+    """One item in the journal."""
 
     number: int
-    """Its place among all entries, from 1, in the order in which they were first intended."""
+    """The place among all entries, from 1, in the order in which they were first written."""
     identity: Identity
-    """What matches it across runs."""
+    """Matches the item across runs."""
     model: str
-    """The model's id, as it was sent."""
+    """The id of the model, as it was sent."""
     payload: Mapping[str, Any] = attrs.field(repr=False)
     """The parameters, as they were sent."""
     state: EntryState
-    """Where it stands."""
+    """The state of the item."""
     sent_at: float | None = None
-    """Unix seconds, taken just before its last POST."""
+    """Unix seconds, just before the last POST."""
     request_id: str | None = None
-    """The service's id of its last job; None while it has none."""
+    """The service's id of the last job; None if there is none yet."""
     record: Mapping[str, Any] | None = attrs.field(default=None, repr=False)
-    """The last record of that job, as the service answered it but for the payload."""
+    """The last record of that job, as the service answered it, without the payload."""
     error: str | None = None
-    """Why it ended without a video, or was not submitted, or why its video was not saved; one line."""
+    """Why the item ended without a video, was not submitted, or has no saved video; one line."""
     path: str | None = None
-    """Where the video was saved."""
+    """The saved video."""
     size_bytes: int | None = None
     """The size of that file."""
     sha256: str | None = None
     """The digest of that file, in hex."""
     cost_usd: Decimal | None = None
-    """What all its POSTs cost that were, or may have been, accepted; None is unknown."""
+    """US dollars for all POSTs that were, or may have been, accepted; None is unknown."""
     attempt_cost_usd: Decimal | None = None
-    """What the last of them costs."""
+    """US dollars for the last of them."""
     attempts: int = 0
     """How many POSTs were, or may have been, accepted."""
 
     @property
     def job(self) -> Job | None:
-        """The job as it was last seen; its status is UNKNOWN where the record cannot be read. None without an id."""
+        """The job as last seen; None without an id. Its status is UNKNOWN if the record cannot be read."""
         if self.request_id is None:
             return None
         try:
@@ -128,7 +128,7 @@ class Entry:
 
     @property
     def request(self) -> VideoRequest | None:
-        """A request that makes this payload again; None where no valid one does."""
+        """A request that makes the same payload; None if no valid request does."""
         if wire_name(self.model, "prompt") not in self.payload:
             return None
         fields = {
@@ -139,7 +139,7 @@ class Entry:
         return self._build_request(fields) or self._build_request(self._select_accepted(fields))
 
     def _build_request(self, fields: Mapping[str, Any]) -> VideoRequest | None:
-        """The request of these fields, all else in `extra`, if it is valid and makes the payload."""
+        """The request with these fields and the rest in `extra`; None if it is invalid or makes another payload."""
         names = {wire_name(self.model, field) for field in fields}
         extra = {name: value for name, value in self.payload.items() if name not in names}
         try:
@@ -151,7 +151,7 @@ class Entry:
         return request if payload_of(request) == self.payload else None
 
     def _select_accepted(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of the fields that a valid request can have; the others came in by its `extra`."""
+        """The fields that a valid request can have; the others were in its `extra`."""
         accepted: dict[str, Any] = {}
         for field, value in fields.items():
             if self._build_request({**accepted, field: value}) is not None:

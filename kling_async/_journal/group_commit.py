@@ -1,4 +1,4 @@
-"""Many writes, few commits: whoever waits for a write shares the commit with all who wait with him."""
+"""Group commit: tasks that wait for their writes at the same time share one commit."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from kling_async._journal.store import PendingWrites
 from kling_async.errors import JournalError
 
 _MAX_DELAY = 0.02
-"""Seconds that a write waits for others to be written with it, as long as nobody waits for it."""
+"""Seconds that a write waits for others, while no task waits for that write."""
 _GATHER_DELAY = 0.005
-"""Seconds that the first who waits gives others to join: a commit costs as much as the writes of ten jobs."""
+"""Seconds that the first waiting task gives others to join: a commit costs as much as the writes of ten jobs."""
 
 
 @attrs.define(eq=False)
 class _Commit:
-    """One group of writes on its way to the disk."""
+    """One group of writes, being committed."""
 
     is_done: anyio.Event = attrs.field(factory=anyio.Event)
     error: JournalError | None = None
@@ -27,41 +27,41 @@ class _Commit:
 
 @attrs.define(eq=False)
 class GroupCommit:
-    """What is still to be written, and the commits that write it, one at a time."""
+    """The pending writes, and the commits that write them, one at a time."""
 
     write: Callable[[PendingWrites], Awaitable[None]]
-    """Writes changes as one; when it returns they are on the disk."""
+    """Writes changes in one transaction; when it returns, they are on the disk."""
     pending: PendingWrites = attrs.field(init=False, factory=PendingWrites)
-    """What no commit has taken yet; whoever adds to it calls `mark_added`."""
+    """Writes that no commit has taken yet. Call `mark_added` after adding to them."""
     in_commit: PendingWrites = attrs.field(init=False, factory=PendingWrites)
-    """What the present commit writes."""
+    """Writes of the commit that runs now."""
     _writes: int = attrs.field(init=False, default=0)
-    """How many there have been; the next three say up to which one something holds."""
+    """How many writes there have been. The next three count how many of them were tried, committed and made durable."""
     _tried: int = attrs.field(init=False, default=0)
     _sent: int = attrs.field(init=False, default=0)
     _durable: int = attrs.field(init=False, default=0)
     _current: _Commit | None = attrs.field(init=False, default=None)
     _next: _Commit | None = attrs.field(init=False, default=None)
-    """The commit that somebody waits for, and that has not begun."""
+    """A commit that a task waits for and that has not started."""
     _committers: int = attrs.field(init=False, default=0)
     _write_added: anyio.Event | None = attrs.field(init=False, default=None)
     _waiter_added: anyio.Event | None = attrs.field(init=False, default=None)
 
     def mark_added(self) -> None:
-        """Something was added to what is pending."""
+        """Tell the committer that `pending` has one more write."""
         self._writes += 1
         if self._write_added is not None:
             self._write_added.set()
 
-    def unwritten(self) -> PendingWrites:
-        """All that may not be on the disk."""
+    def collect_unwritten(self) -> PendingWrites:
+        """All writes that may not be on the disk yet."""
         return self.in_commit.merge(self.pending)
 
     async def durable(self) -> None:
-        """Return when everything written before this call is on the disk.
+        """Return when every write before this call is on the disk.
 
         Raises:
-            JournalError: It could not be written. It is tried again with the next write.
+            JournalError: The disk failed. The next commit writes the same changes again.
         """
         wanted = self._writes
         while self._durable < wanted:
@@ -77,12 +77,12 @@ class GroupCommit:
                 raise JournalError(commit.error.message) from commit.error
 
     async def run(self) -> None:
-        """Write, in groups, whatever there is to write, until it is cancelled."""
+        """Commit writes in groups until cancelled."""
         self._committers += 1
         try:
             while True:
                 await self._wait_for_writes()
-                with suppress(JournalError):  # told to those who wait for it, and tried again with the next
+                with suppress(JournalError):  # the waiting tasks raise it, and the next commit tries again
                     await self.flush()
         finally:
             self._committers -= 1
@@ -90,10 +90,10 @@ class GroupCommit:
                 self._release_waiters()
 
     async def flush(self) -> None:
-        """Write now what there is to write, and return when it is on the disk.
+        """Commit all writes now, and return when they are on the disk.
 
         Raises:
-            JournalError: It could not be written. It is tried again with the next write.
+            JournalError: The disk failed. The next commit writes the same changes again.
         """
         wanted = self._writes
         while self._durable < wanted:
@@ -103,7 +103,7 @@ class GroupCommit:
                 await self._commit()
 
     async def _wait_for_writes(self) -> None:
-        """Wait until there is something to write, and a little for more of it."""
+        """Wait for a write, and a little longer for others to share its commit."""
         while self._next is None and self._tried == self._writes:
             self._write_added = _renew(self._write_added)
             await self._write_added.wait()
@@ -120,14 +120,14 @@ class GroupCommit:
                 event.set()
 
     def _release_waiters(self) -> None:
-        """Whoever waits for a committer writes by himself from now on, and another loop may take over."""
+        """Let waiting tasks commit by themselves, since no committer runs; another event loop may take over."""
         self._write_added = self._waiter_added = None
         if self._next is not None:
             self._next.is_done.set()
             self._next = None
 
     async def _commit(self) -> None:
-        """Write all that is pending as one group; what fails is pending again, before what came meanwhile."""
+        """Commit all pending writes as one group; if that fails, they are pending again, before later ones."""
         changes, self.pending = self.pending, PendingWrites()
         commit, self._next = self._next or _Commit(), None
         self.in_commit, self._current = changes, commit

@@ -1,4 +1,4 @@
-"""The journal: writes that cost nothing to make, and that are durable in groups."""
+"""The journal of one process: records money events at once, and commits them to the disk in groups."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from kling_async.errors import JournalError
 from kling_async.results import ResultState
 
 RunSync: TypeAlias = Callable[[Callable[[PendingWrites], None], PendingWrites], Awaitable[None]]
-"""Calls a function that blocks, with its argument, without blocking the event loop."""
+"""Calls a blocking function with its argument, without blocking the event loop."""
 
 
 class Journal:
-    """What was meant, sent, got and saved, in one SQLite file that survives `kill -9` and a power cut.
+    """A write-ahead journal in one SQLite file that survives `kill -9` and a power cut.
 
-    Opening it makes the file if there is none, and locks it until `close()`. It is used by one event loop at a time.
+    Opening it makes the file if it is missing, and locks the file until `close()`. Use it in one event loop at a time.
 
     Args:
         path: The file.
 
     Raises:
-        JournalError: It is in use, no journal, damaged, of a newer version, or cannot be made there.
+        JournalError: The file is in use, not a journal, damaged, of a newer version, or cannot be made.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -53,7 +53,7 @@ class Journal:
 
     @classmethod
     def over(cls, store: Store, *, run_sync: RunSync | None = None) -> Journal:
-        """A journal that keeps its entries in this store, and has it written by `run_sync`; by default in a thread."""
+        """A journal over another store. `run_sync` calls the blocking commit; by default in a thread."""
         journal = cls.__new__(cls)
         journal._set_up(store, run_sync or _run_in_thread)  # noqa: SLF001 - itself
         return journal
@@ -67,7 +67,7 @@ class Journal:
         self._open_states = dict(store.unresolved())
         """By number, the state of each entry with a POST of unknown fate, or with a job that this process waits for."""
         self._unknown_attempts = {(entry.number, entry.attempts): entry for entry in store.unknown_attempts()}
-        # A journal that began empty holds what this process wrote: most lookups need no disk.
+        # A journal that was empty holds only writes of this process, so most lookups need no disk.
         self._written_here = BloomFilter() if store.last_number == 0 else None
         self._writes = GroupCommit(partial(run_sync, store.commit))
         self._is_closed = self._is_exclusive = False
@@ -85,10 +85,10 @@ class Journal:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """A block in which one batch has the journal to itself.
+        """A block in which one batch uses the journal and no other can.
 
         Raises:
-            JournalError: Another has it.
+            JournalError: Another batch uses it.
         """
         if self._is_exclusive:
             raise JournalError(
@@ -102,16 +102,16 @@ class Journal:
             self._is_exclusive = False
 
     def close(self) -> None:
-        """Write what is still to be written, blocking, and give the file back; it may be called twice.
+        """Commit the pending writes, blocking, and unlock the file. A second call does nothing.
 
         Raises:
-            JournalError: The rest could not be written. The file is given back all the same.
+            JournalError: The pending writes could not be committed. The file is unlocked all the same.
         """
         if self._is_closed:
             return
         self._is_closed = True
         try:
-            if (unwritten := self._writes.unwritten()).fields:
+            if (unwritten := self._writes.collect_unwritten()).fields:
                 self._store.commit(unwritten)
         finally:
             self._store.close()
@@ -130,7 +130,7 @@ class Journal:
         return read_entries(path)
 
     def find(self, identity: Identity) -> Entry | None:
-        """The entry of an item; None where no run has intended it."""
+        """The entry of an item; None if no run has written one."""
         if self._written_here is not None and not self._written_here.may_contain(identity):
             return None
         number = self._writes.pending.numbers.get(identity) or self._writes.in_commit.numbers.get(identity)
@@ -140,7 +140,7 @@ class Journal:
         return None if entry is None else self._apply_pending(entry.number, entry)
 
     def has_job(self, request_id: str) -> bool:
-        """Whether an entry has this id, or had it before it was intended again."""
+        """Whether an entry has this job, or had it in an earlier attempt."""
         for changes in (self._writes.in_commit, self._writes.pending):
             if any(change.get("request_id") == request_id for change in changes.fields.values()):
                 return True
@@ -149,13 +149,13 @@ class Journal:
         return self._store.has_job(request_id)
 
     def unresolved(self) -> Iterator[Entry]:
-        """The entries with a POST whose fate is unknown, after what they were if an earlier POST's is unknown too."""
+        """The attempts of unknown fate, by number and attempt: one entry may have several, each as it was then."""
         numbers = [number for number, state in self._open_states.items() if state in UNKNOWN_STATES]
         unresolved = [*self._unknown_attempts.values(), *map(self._load, numbers)]
         return iter(sorted(unresolved, key=lambda entry: (entry.number, entry.attempts)))
 
     def entries(self) -> Iterator[Entry]:
-        """All entries, in the order in which they were first intended."""
+        """All entries, in the order in which they were first written."""
         last = 0
         while entries := self._store.page(last):
             for entry in entries:
@@ -166,15 +166,15 @@ class Journal:
             yield self._load(last)
 
     def spent_usd(self) -> Decimal:
-        """What all entries cost together, as far as it is known."""
+        """US dollars for all entries whose cost is known."""
         return self._spent_usd
 
     def _apply_pending(self, number: int, entry: Entry | None) -> Entry:
-        """The entry with the writes that are not on the disk yet, or may just have reached it."""
+        """The entry with the writes that may not be on the disk yet."""
         for changes in (self._writes.in_commit, self._writes.pending):
             if number in changes.fields:
                 entry = apply_change(entry, changes.fields[number])
-        assert entry is not None, "what is not on the disk was intended and is on its way there"
+        assert entry is not None, "an entry that is not on the disk is among the pending writes"
         return entry
 
     def _load(self, number: int) -> Entry:
@@ -323,7 +323,7 @@ class Journal:
         return self._load(number).state if pending is None else pending["state"]
 
     def _write(self, number: int, state: EntryState, change: dict[str, Any]) -> None:
-        """Add a change and the state that it leads to, both checked, to what is to be written."""
+        """Add a checked change and the state that it leads to to the pending writes."""
         if state in OPEN_STATES:
             self._open_states[number] = state
         else:
@@ -335,22 +335,22 @@ class Journal:
     # Durability
 
     async def durable(self) -> None:
-        """Return when everything written before this call is on the disk.
+        """Return when every write before this call is on the disk.
 
         Raises:
-            JournalError: It could not be written. It is tried again with the next write.
+            JournalError: The disk failed. The next commit writes the same changes again.
         """
         await self._writes.durable()
 
     async def run(self) -> None:
-        """Write, in groups, whatever there is to write, until it is cancelled."""
+        """Commit writes in groups until cancelled."""
         await self._writes.run()
 
     async def flush(self) -> None:
-        """Write now what there is to write, and return when it is on the disk.
+        """Commit all writes now, and return when they are on the disk.
 
         Raises:
-            JournalError: It could not be written. It is tried again with the next write.
+            JournalError: The disk failed. The next commit writes the same changes again.
         """
         await self._writes.flush()
 
@@ -360,7 +360,7 @@ async def _run_in_thread(function: Callable[[PendingWrites], None], changes: Pen
 
 
 def _drop_payload(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record without the payload: the entry has it."""
+    """The record without the payload, which the entry has already."""
     kept = dict(record)
     kept.pop("payload", None)
     return kept

@@ -1,4 +1,4 @@
-"""The file of a journal: held by one at a time, made whole or not at all, looked at before it is touched."""
+"""The file of a journal: locked by one process, made completely or not at all, and checked before it is changed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from kling_async._journal.schema import APPLICATION_ID, MIGRATIONS, Migration, m
 from kling_async.errors import JournalError
 
 _BUSY_TIMEOUT = 5.0
-"""Seconds to wait for someone who looks at the journal with another program."""
+"""Seconds to wait for another program that reads the journal."""
 _FILE_SUFFIXES = ("", "-wal", "-shm", "-journal")
 
 
 @contextmanager
 def journal_errors(path: Path, action: str, advice: str) -> Iterator[None]:
-    """What SQLite or the system says against it, as a `JournalError` in one sentence."""
+    """Translate errors of SQLite and of the system to a `JournalError` of one sentence."""
     try:
         yield
     except (sqlite3.Error, OSError, ValueError) as error:
@@ -30,7 +30,7 @@ def journal_errors(path: Path, action: str, advice: str) -> Iterator[None]:
 
 
 def connect(path: Path, *, mode: str = "mode=rw", busy_timeout: float = _BUSY_TIMEOUT) -> sqlite3.Connection:
-    """A connection that begins and ends transactions only when told to, and may be used by any thread in turn."""
+    """A connection without automatic transactions, for any thread, one at a time."""
     return sqlite3.connect(
         f"{path.absolute().as_uri()}?{mode}",
         uri=True,
@@ -41,10 +41,10 @@ def connect(path: Path, *, mode: str = "mode=rw", busy_timeout: float = _BUSY_TI
 
 
 def resolve_path(path: str | os.PathLike[str]) -> Path:
-    """The file itself, whatever links lead to it.
+    """The real path of the file, with links followed.
 
     Raises:
-        JournalError: There can be no file there.
+        JournalError: The path is a folder, or its folder does not exist.
     """
     given = Path(path)
     with journal_errors(given, "opened", "give the path of a file"):
@@ -61,18 +61,19 @@ def resolve_path(path: str | os.PathLike[str]) -> Path:
 
 
 def acquire_lock(path: Path) -> sqlite3.Connection:
-    """A lock on the journal, held until it is closed or this process ends, however it ends.
+    """A lock on the journal, until it is closed or this process ends in any way.
 
-    It lies in a file of its own, which stays behind: to remove it while another waits for it would give both the lock.
+    The lock is a file of its own that is never removed: removing it while another process waits would give both the
+    lock.
 
     Raises:
-        JournalError: Another holds it, or the folder cannot be written.
+        JournalError: Another process has the lock, or the folder cannot be written.
     """
     advice = f"check that the folder {str(path.parent)!r} exists and can be written"
     with journal_errors(path, "opened", advice):
         lock = connect(path.with_name(path.name + "-lock"), mode="mode=rwc", busy_timeout=0.0)
         try:
-            lock.execute("PRAGMA journal_mode = MEMORY")  # nothing is ever written
+            lock.execute("PRAGMA journal_mode = MEMORY")  # nothing is written to it
             lock.execute("BEGIN EXCLUSIVE")
         except sqlite3.Error as error:
             lock.close()
@@ -86,17 +87,17 @@ def acquire_lock(path: Path) -> sqlite3.Connection:
 
 
 def _primary_code(error: sqlite3.Error) -> int:
-    """SQLite's primary code of an error; 0 for one of Python's own."""
+    """The primary error code of SQLite; 0 for an error of Python's own module."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def create_if_missing(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> bool:
-    """Make an empty journal where there is none; whether it did. Only for whoever holds the lock.
+    """Make an empty journal if the file is missing; True if it did. Call it only under the lock.
 
-    It is made under another name and renamed when it is whole.
+    The file is made under another name and renamed when it is complete.
 
     Raises:
-        JournalError: It cannot be made.
+        JournalError: The file cannot be made.
     """
     if path.exists():
         return False
@@ -118,15 +119,15 @@ def create_if_missing(path: Path, migrations: Sequence[Migration] = MIGRATIONS) 
 
 
 def check_file(path: Path, *, newest: int = len(MIGRATIONS), whole: bool = True) -> int:
-    """The version of the journal in this file, which is not changed, nor is anything beside it.
+    """The version of the journal in this file. Neither the file nor the files beside it are changed.
 
     Args:
         path: The file.
-        newest: The last version that is known.
-        whole: Look through all of it for damage.
+        newest: The newest known version.
+        whole: Check the whole file for damage.
 
     Raises:
-        JournalError: It is no journal, or a newer one, or damaged.
+        JournalError: The file is not a journal, of a newer version, or damaged.
     """
     try:
         with closing(connect(path, mode=_read_only_mode(path))) as connection:
@@ -143,18 +144,18 @@ def check_file(path: Path, *, newest: int = len(MIGRATIONS), whole: bool = True)
                 raise _damaged_error(path, str(error)) from error
             case _:
                 raise JournalError(
-                    f"The journal {str(path)!r} could not be read ({error}): check that it can be."
+                    f"The journal {str(path)!r} could not be read ({error}): check its permissions."
                 ) from error
     return int(version)
 
 
 def _find_damage(connection: sqlite3.Connection, path: Path) -> str | None:
-    """What is wrong with the file; None if nothing is."""
+    """A description of the damage; None if there is none."""
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
     size_bytes = path.stat().st_size
     if size_bytes < pages * page_bytes and not has_leftovers(path):
-        # SQLite would take the end of a last page for zeros.
+        # SQLite would read the missing end of the last page as zeros.
         return f"{size_bytes:,} of {pages * page_bytes:,} bytes"
     found: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     return None if found == "ok" else found.splitlines()[-1]
@@ -184,12 +185,12 @@ def _foreign_error(path: Path) -> JournalError:
 
 
 def _read_only_mode(path: Path) -> str:
-    """How to look at it so that nothing is made beside it, nor the writes that a kill left put into it."""
+    """A mode that makes no file beside the journal and leaves the writes of a killed process where they are."""
     return "mode=ro" if has_leftovers(path) else "mode=ro&immutable=1"
 
 
 def has_leftovers(path: Path) -> bool:
-    """Whether writes lie beside the file: someone has it open, or was killed."""
+    """Whether the write-ahead log beside the file holds writes: a process has it open, or was killed."""
     try:
         return Path(str(path) + "-wal").stat().st_size > 0
     except OSError:

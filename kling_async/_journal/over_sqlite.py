@@ -1,4 +1,4 @@
-"""The store over SQLite: one connection that writes, in worker threads, and one that reads beside it."""
+"""The store over SQLite: one connection writes, in worker threads, and another reads."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from kling_async.errors import JournalError
 
 _PAGE_ROWS = 500
 _to_json = json.JSONEncoder(separators=(",", ":"), default=str).encode
-"""Escapes what is not ASCII: so whatever text goes in comes out."""
+"""Escapes all that is not ASCII, so that any text survives."""
 _WRITE_ADVICE = (
-    "free the disk or mend the folder, then run the same call again; what it holds already is safe"
+    "free some disk space or fix the folder, then run the same call again; what the journal holds is safe"
 )
-_READ_ADVICE = "check its disk; what it holds was left as it is"
+_READ_ADVICE = "check the disk; the journal was left as it is"
 
 
 def _encode_text(text: str | None) -> str | bytes | None:
-    """SQLite takes no lone surrogates, which a path may have: such a text goes as bytes."""
+    """The text, or its bytes if it holds a lone surrogate, as a path may: SQLite refuses those in text."""
     if text is None or text.isascii():
         return text
     try:
@@ -52,7 +52,7 @@ def _decode_text(stored: str | bytes | None) -> str | None:
 
 
 def _encode_record(record: Mapping[str, Any] | None) -> str | None:
-    """The record; none where it is nested too deep to be written."""
+    """The record as JSON; None if it is nested too deep."""
     try:
         return None if record is None else _to_json(record)
     except (RecursionError, ValueError):
@@ -94,10 +94,10 @@ _COLUMNS: Mapping[str, Callable[[Any], Any]] = {
     "attempt_cost_usd": _encode_money,
     "attempts": _pass_through,
 }
-"""By column, how a field of an entry goes in; its number and its identity stand before them."""
+"""By column, how a field of an entry is stored. The number and the identity come before these columns."""
 
 _NAMES = ", ".join(["number", "key", "fingerprint", "occurrence", *_COLUMNS])
-# A row that is written twice is the same row.
+# Writing a row twice leaves one row.
 _INSERT = f"INSERT OR REPLACE INTO entries ({_NAMES}) VALUES ({', '.join('?' * (4 + len(_COLUMNS)))})"  # noqa: S608 - our own names
 _SELECT = f"SELECT {_NAMES} FROM entries"  # noqa: S608 - our own names
 _INSERT_EARLIER = "INSERT OR REPLACE INTO earlier_attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -241,7 +241,7 @@ class SqliteStore:
             return self._reader.execute(statement, values).fetchall()
 
     def close(self) -> None:
-        """Let go of everything; see `Store`."""
+        """Unlock the file; see `Store`."""
         with self._lock:
             self._resources.close()
 
@@ -291,7 +291,7 @@ def read_entries(
 
 
 def _iterate_entries(given: Path, real_path: Path) -> Iterator[Entry]:
-    # A connection that may write takes its traces away when it goes; one that may not lets a kill's traces be.
+    # A read-write connection removes its side files when it closes; a read-only one leaves those of a killed process.
     mode = "mode=ro" if has_leftovers(real_path) else "mode=rw"
     with journal_errors(given, "read", _READ_ADVICE), closing(connect(real_path, mode=mode)) as connection:
         last = 0

@@ -1,4 +1,4 @@
-"""The tables of a journal, and how those of an older version become these."""
+"""The tables of a journal, and the migrations from older versions."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from sqlite3 import Connection, Error
 from typing import TypeAlias
 
 Migration: TypeAlias = Callable[[Connection], None]
-"""Brings a journal from one version to the next, within a transaction that others begin and end."""
+"""Brings a journal from one version to the next, inside a transaction of the caller."""
 
 APPLICATION_ID = 0x4B4C4E47
-"""Marks a SQLite file as a journal of this package; the letters KLNG."""
+"""Marks a SQLite file as a journal of this package: the letters KLNG."""
 
 _VERSION_1 = (
     """
@@ -90,11 +90,11 @@ def _create_tables(connection: Connection) -> None:
 
 
 MIGRATIONS: Sequence[Migration] = (_create_tables,)
-"""The step from version n to n + 1 stands at place n; a new journal takes them all."""
+"""Item n brings version n to n + 1; a new journal takes all of them."""
 
 
 def migrate(connection: Connection, *, version: int, migrations: Sequence[Migration]) -> None:
-    """Bring a journal of this version to the last one, wholly or not at all."""
+    """Bring a journal of this version to the newest, completely or not at all."""
     if version == len(migrations):
         return
     connection.execute("BEGIN IMMEDIATE")
@@ -110,6 +110,6 @@ def migrate(connection: Connection, *, version: int, migrations: Sequence[Migrat
 
 
 def roll_back(connection: Connection) -> None:
-    """Undo the transaction, unless SQLite itself has done so, as it does on some errors."""
+    """Roll the transaction back, unless SQLite has already done so, as it does on some errors."""
     with suppress(Error):
         connection.execute("ROLLBACK")

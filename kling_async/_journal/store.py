@@ -1,4 +1,4 @@
-"""What a journal needs of a disk, as a protocol: read an entry, write a group of changes."""
+"""The protocol of a store: read an entry, write a group of changes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from kling_async._journal.entry import Entry, EntryState, Identity
 
 @attrs.define(eq=False)
 class PendingWrites:
-    """What is still to be written: for each field its last word, so that to write it twice does no harm."""
+    """Changes that are not on the disk yet: the last value of each field, so that writing them twice does no harm."""
 
     fields: dict[int, dict[str, Any]] = attrs.field(factory=dict)
-    """By number, what changes of an entry, by the names of its fields; one that was intended has all of them."""
+    """By number, the changed fields of an entry, by name; a new attempt changes all of them."""
     numbers: dict[Identity, int] = attrs.field(factory=dict)
-    """The entries that were intended."""
+    """The numbers of the entries with a new attempt."""
     earlier: list[Entry] = attrs.field(factory=list)
-    """Entries as they were before they were intended again."""
+    """Entries as they were before a new attempt."""
 
     def add(self, number: int, change: dict[str, Any]) -> None:
         """Add a change of one entry; a change of all fields replaces what was pending."""
@@ -31,7 +31,7 @@ class PendingWrites:
             self.fields.setdefault(number, {}).update(change)
 
     def merge(self, later: PendingWrites) -> PendingWrites:
-        """Both as one."""
+        """These changes with later ones on top."""
         fields = {number: {**change} for number, change in self.fields.items()}
         for number, change in later.fields.items():
             fields[number] = {**fields.get(number, {}), **change}
@@ -39,33 +39,33 @@ class PendingWrites:
 
 
 def apply_change(entry: Entry | None, change: Mapping[str, Any]) -> Entry:
-    """The entry after the change; one that is not known yet needs a change of all fields."""
+    """The entry after the change; a new entry needs a change of all fields."""
     return Entry(**change) if "identity" in change else attrs.evolve(_require_entry(entry), **change)
 
 
 def _require_entry(entry: Entry | None) -> Entry:
-    assert entry is not None, "an entry is intended before anything else is written of it"
+    assert entry is not None, "the first change of an entry is its intent"
     return entry
 
 
 class Store(Protocol):
-    """Keeps entries. All but `commit` is called by one thread; `commit` by one at a time.
+    """Stores entries. One thread calls `commit` at a time; all other methods are called by the thread of the event loop.
 
-    Every method raises `JournalError` where the disk fails.
+    Every method raises `JournalError` if the disk fails.
     """
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """The file."""
         ...
 
     @property
     def last_number(self) -> int:
-        """The highest number of an entry; 0 where there is none."""
+        """The highest number of an entry; 0 if there is none."""
         ...
 
     def commit(self, changes: PendingWrites) -> None:
-        """Write the changes as one: all or, when it raises, none. When it returns they survive a power cut."""
+        """Write the changes in one transaction: all, or none if it raises. When it returns, they survive a power cut."""
         ...
 
     def find(self, identity: Identity) -> Entry | None:
@@ -77,11 +77,11 @@ class Store(Protocol):
         ...
 
     def page(self, after: int) -> Sequence[Entry]:
-        """The next entries by number, not more than fit into memory; empty after the last."""
+        """The next entries by number, as many as fit into memory; empty after the last."""
         ...
 
     def has_job(self, request_id: str) -> bool:
-        """Whether an entry has, or had, this id."""
+        """Whether an entry has this job, or had it in an earlier attempt."""
         ...
 
     def unresolved(self) -> Mapping[int, EntryState]:
@@ -89,13 +89,13 @@ class Store(Protocol):
         ...
 
     def unknown_attempts(self) -> Sequence[Entry]:
-        """What entries were before they were intended again, where the fate of that POST is unknown to this day."""
+        """Entries as they were before a new attempt, where the fate of the earlier POST is still unknown."""
         ...
 
     def spent_usd(self) -> Decimal:
-        """The sum of what all entries cost."""
+        """US dollars for all entries."""
         ...
 
     def close(self) -> None:
-        """Let go of everything; it may be called twice."""
+        """Unlock the file. A second call does nothing."""
         ...

@@ -272,7 +272,7 @@ async def test_a_full_disk_is_told_and_what_it_kept_is_safe(path, pen_for):
     journal._store._writer.execute("PRAGMA max_page_count = 1")
     number = pen_for(journal).record_intent("snow " * 5_000)
 
-    with pytest.raises(JournalError, match=r"could not be written .*disk is full.*free the disk"):
+    with pytest.raises(JournalError, match=r"could not be written .*disk is full.*free some disk space"):
         await journal.durable()
 
     journal._store._writer.execute("PRAGMA max_page_count = 100000")

@@ -46,5 +46,5 @@ def test_a_change_of_some_leaves_the_others():
 
 
 def test_nothing_is_written_of_an_entry_that_was_never_intended():
-    with pytest.raises(AssertionError, match="intended"):
+    with pytest.raises(AssertionError, match="is its intent"):
         apply_change(None, {"state": EntryState.FAILED})
