@@ -1,4 +1,4 @@
-"""Where the client sends and as whom; the only reader of the environment."""
+"""The settings of a client; the only module that reads the environment."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Settings:
     api_key: str = attrs.field(repr=False)
     organization_id: str | None
     queue: str
-    """The queue's address, such as `https://console.gmicloud.ai/api/v1/ie/requestqueue/apikey`."""
+    """The URL of the queue, such as `https://console.gmicloud.ai/api/v1/ie/requestqueue/apikey`."""
     timeout: float
 
 
@@ -43,8 +43,8 @@ def read_settings(
     """The settings, each from its argument or else from the environment.
 
     Raises:
-        ConfigurationError: The key is missing or cannot be sent in a header, the address is not one of a queue,
-            or the timeout is no positive number of seconds.
+        ConfigurationError: The key is missing or cannot be sent in a header, `base_url` is not the URL of a service,
+            or the timeout is not a positive number of seconds.
     """
     env = os.environ if environ is None else environ
     key = api_key if api_key is not None else _first_set(env, KEY_VARIABLES)
@@ -86,7 +86,7 @@ def _number_or_zero(value: object) -> float:
 
 
 def _clean_header(name: str, value: object) -> str:
-    """The value without the white space that a copy may bring; never quoted, for it may be a secret."""
+    """The value without outer white space; errors never quote it, because it may be a secret."""
     if not isinstance(value, str):
         raise ConfigurationError(f"{name} must be text, not {type(value).__name__}.")
     text = value.strip()

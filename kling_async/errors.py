@@ -1,7 +1,7 @@
 """Every error this package raises: one tree under `KlingError`.
 
-An error carries fields, so that nobody has to parse its message; the message names the call and the
-next step. All of them survive `pickle`, and none of them ever holds the API key.
+Use the fields of an error instead of parsing its message. The message names the call and the next step. Every error
+can be pickled, and no error holds the API key.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class KlingError(Exception):
     Args:
         message: What happened and what to do next, in one sentence.
         request_id: The service's id of the job concerned.
-        status_code: The HTTP status that was answered.
-        body: The answered body, cut to a few hundred characters.
-        retry_after: Seconds the service asked the client to wait.
+        status_code: The HTTP status of the reply.
+        body: The body of the reply, cut to a few hundred characters.
+        retry_after: Seconds that the service asked the client to wait.
         job: The last known record of the job concerned.
     """
 
@@ -50,7 +50,7 @@ class KlingError(Exception):
 
 
 class ConfigurationError(KlingError):
-    """A setting is missing or makes no sense; nothing was sent.
+    """A setting is missing or wrong; nothing was sent.
 
     Args:
         message: What is wrong and what to do next, in one sentence.
@@ -70,11 +70,11 @@ class InvalidRequestError(KlingError, ValueError):
 
 
 class APIConnectionError(KlingError):
-    """No whole answer came back: refused, reset, cut short, not resolved.
+    """No complete reply came: the connection was refused, reset or cut short, or the host was not found.
 
     Args:
         message: See `KlingError`.
-        was_sent: False when the connection was never made, so that the service cannot have seen the call.
+        was_sent: False if no connection was made, so that the service cannot have received the call.
         request_id: See `KlingError`.
     """
 
@@ -120,13 +120,13 @@ class InternalServerError(APIStatusError):
 
 
 class APIResponseError(KlingError):
-    """The service answered with something that is not of the promised shape."""
+    """The service answered with a body that does not have the promised shape."""
 
 
 class AmbiguousSubmitError(KlingError):
-    """A paid POST was sent and its fate is unknown: it may be running, and it may be charged.
+    """A paid POST was sent, and whether the service has a job is unknown: the job may run and may be charged.
 
-    It was not sent again. `await client.list_jobs()` shows whether the service has it.
+    The POST was not sent again. `client.list_jobs()` shows whether the service has the job.
     """
 
 
@@ -143,7 +143,7 @@ class JobCancelledError(JobError):
 
 
 class WaitTimeoutError(KlingError, TimeoutError):
-    """The wait for a job ended by its deadline; the job itself may still be running."""
+    """The wait for a job reached its deadline; the job may still run."""
 
 
 class DownloadError(KlingError):
@@ -151,7 +151,7 @@ class DownloadError(KlingError):
 
 
 class BudgetExceededError(KlingError):
-    """The spend cap would be passed; what was not sent yet was not sent."""
+    """The next submit would pass the spend cap, so it was not sent."""
 
 
 class JournalError(KlingError):

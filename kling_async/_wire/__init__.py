@@ -1,3 +1,3 @@
-"""Models to bytes and back; pure."""
+"""Requests to bytes and replies to values; pure."""
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""One cattrs converter between JSON and the models, and the payloads that are sent.
+"""Reads records and lists of the service, and makes the payloads that are sent.
 
-Reading is lenient where nothing is lost by it: a record needs an id and a status word; everything else may be
-missing, null, 0 or of another type, and then reads as absent. The whole record stays in `raw`. A paid job must
-not be lost because its `user_id` was a number.
+A record needs an id and a status word. Every other field may be missing, null, 0 or of another type, and then reads as
+absent; the whole record stays in `raw`. A paid job must not be lost because its `user_id` is a number.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ T = TypeVar("T")
 
 _NUMBERS = (int, float)
 _encode = json.JSONEncoder(allow_nan=False).encode
-# Compared by identity, for the hash of an Enum is computed in Python, and every record passes here.
+# Compared by identity: the hash of an Enum is computed in Python, and every record is read here.
 _FAILED, _CANCELLED = JobStatus.FAILED, JobStatus.CANCELLED
 
 _STATUSES: dict[str, JobStatus] = {
@@ -41,11 +40,11 @@ _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 class ShapeError(ValueError):
-    """What was answered lacks what the contract promises; becomes an `APIResponseError` with the call's name.
+    """A reply lacks something that the contract promises; `decode` makes an `APIResponseError` of it.
 
     Args:
-        message: What is missing.
-        value: What was answered, as far as it could be read.
+        message: The missing part.
+        value: The reply, as far as it could be read.
     """
 
     def __init__(self, message: str, value: object = None) -> None:
@@ -59,44 +58,44 @@ class JobPage:
 
     jobs: tuple[Job, ...]
     rows: int
-    """How many rows came, readable or not: the step to the next offset."""
+    """The number of rows, readable or not: the step to the next offset."""
     has_more: bool | None
-    """What the service says of further pages; None where it says nothing."""
+    """Whether the service says that more pages follow; None if it says nothing."""
     total: int | None = None
-    """How many rows there are in all; None where it says nothing."""
+    """The number of rows on all pages; None if the service says nothing."""
 
 
 @attrs.frozen
 class RowPage:
-    """One page of the list, its rows unread: most of them are not worth reading."""
+    """One page of the list with its rows as JSON: most of them need not be read."""
 
     rows: list[Any]
     has_more: bool | None
-    """What the service says of further pages; None where it says nothing."""
+    """Whether the service says that more pages follow; None if it says nothing."""
     total: int | None
-    """How many rows there are in all; None where it says nothing."""
+    """The number of rows on all pages; None if the service says nothing."""
 
 
 @attrs.frozen
 class UploadTicket:
-    """Where a picture is put, and where it can then be read."""
+    """The URL to send a picture to, and the URL to read it from."""
 
     upload_url: str
     public_url: str
 
 
 def payload_of(request: VideoRequest) -> dict[str, Any]:
-    """The payload that is sent: what the caller left out stays out, and `extra` goes in last and wins.
+    """The payload of a request: fields that the caller left out are left out, and `extra` overwrites the others.
 
-    Sound goes as on/off, duration as text, cfg_scale as a number.
+    Sound is sent as on/off, duration as text, cfg_scale as a number.
     Source: docs.gmicloud.ai/model-quickstarts/video/kling-v2-6, read as `docs/explanation/wire.md` argues.
     """
     payload: dict[str, Any] = {}
     for field, value in parameters_of(request).items():
         if field == "sound" and isinstance(value, bool):
-            value = "on" if value else "off"  # noqa: PLW2901 - the wire's word for it
+            value = "on" if value else "off"  # noqa: PLW2901 - the service's word
         elif field == "duration" and isinstance(value, int) and not isinstance(value, bool):
-            value = str(value)  # noqa: PLW2901 - the wire's form of it
+            value = str(value)  # noqa: PLW2901 - the service's form
         payload[wire_name(model_of(request), field)] = value
     return {**payload, **request.extra}
 
@@ -107,7 +106,7 @@ def submit_body(model: str, payload: Mapping[str, Any]) -> bytes:
 
 
 def upload_body(file_type: str) -> bytes:
-    """The body that asks for a place to put a file of this type, an ending without its dot."""
+    """The body that asks for an upload URL; the file type is a suffix without its dot."""
     return json.dumps({"file_type": file_type}).encode()
 
 
@@ -128,29 +127,30 @@ _patient_decoder = json.JSONDecoder(
     parse_float=_parse_finite, parse_int=_parse_int, parse_constant=lambda _: None
 )
 _LEADING_ID = re.compile(r'\s*\{\s*"request_id"\s*:\s*"([^"\\]+)"')
-"""Every recorded answer about a job begins with its id, so that it is known however the answer goes on."""
+"""Every recorded reply about a job begins with its id, so the id is known even if the rest is broken."""
 
 
 def load_json(body: bytes) -> Any:
-    """The value that a body says, in UTF-8 with or without a byte order mark.
+    """The JSON value of a body, in UTF-8 with or without a byte order mark.
 
-    What cannot be kept reads as something that can: NaN, infinities, and numbers beyond any float or of more digits
-    than Python reads as null, broken bytes and lone surrogates as a replacement character.
+    NaN, infinities, and numbers beyond a float or with more digits than Python reads become null. Broken bytes and lone
+    surrogates become a replacement character.
 
     Raises:
-        ShapeError: It is no JSON, or nested too deep. Its `value` has the `request_id` that such a body begins with.
+        ShapeError: The body is not JSON, or is nested too deep. Its `value` has the `request_id` if the body begins
+            with one.
     """
     text = body.decode(errors="replace").removeprefix("\ufeff")
     try:
         value = _decode(text)
         if "\\ud" in text or "\\uD" in text:
-            # A lone surrogate cannot be printed, stored or sent again.
+            # A lone surrogate cannot be printed, stored or sent.
             repaired = json.dumps(value, ensure_ascii=False).encode(errors="replace")
             value = _decode(repaired.decode())
     except (ValueError, RecursionError) as error:
         found = _LEADING_ID.match(text)
         left = {"request_id": found[1]} if found else None
-        raise ShapeError(f"no readable JSON ({type(error).__name__})", left) from error
+        raise ShapeError(f"the body is not readable JSON ({type(error).__name__})", left) from error
     return value
 
 
@@ -159,24 +159,24 @@ def _decode(text: str) -> Any:
         return _decoder.decode(text)
     except json.JSONDecodeError:
         raise
-    except ValueError:  # a number of thousands of digits
+    except ValueError:  # an integer with thousands of digits
         return _patient_decoder.decode(text)
 
 
 def structure_job(value: object) -> Job:
-    """The record that a reply holds.
+    """The job of a record.
 
     Raises:
-        ShapeError: It is no object, or has no id or no status.
+        ShapeError: The record is not an object, or has no id or no status.
     """
     return _converter.structure(value, Job)
 
 
 def structure_page(value: object) -> JobPage:
-    """One page of jobs; the envelope may be `requests`, `data`, `items` or a bare list. Rows without an id are left out.
+    """One page of jobs; rows that cannot be read are left out.
 
     Raises:
-        ShapeError: There is no list of rows in it.
+        ShapeError: The reply has no list of rows.
     """
     page = structure_rows(value)
     return JobPage(
@@ -188,16 +188,16 @@ def structure_page(value: object) -> JobPage:
 
 
 def structure_rows(value: object) -> RowPage:
-    """The same page with its rows as they came.
+    """One page of rows; they may be under `requests`, `data`, `items`, or bare.
 
     Raises:
-        ShapeError: There is no list of rows in it.
+        ShapeError: The reply has no list of rows.
     """
     envelope: Mapping[str, Any] = value if isinstance(value, dict) else {"requests": value}
     name = next((key for key in ("requests", "data", "items") if key in envelope), "requests")
     rows = envelope.get(name, value)
     if rows is None and isinstance(value, dict):
-        rows = []  # how a service written in Go may say "none"
+        rows = []  # a service written in Go may answer null for an empty list
     if not isinstance(rows, list):
         _refuse("a list of requests", value)
     total, has_more = envelope.get("total"), envelope.get("has_more")
@@ -209,10 +209,10 @@ def structure_rows(value: object) -> RowPage:
 
 
 def structure_model_ids(value: object) -> list[str]:
-    """The ids of all models, each once, in the order answered.
+    """The ids of all models, each once, in the order of the reply.
 
     Raises:
-        ShapeError: There is no list of ids in it.
+        ShapeError: The reply has no list of ids.
     """
     ids = value.get("model_ids") if isinstance(value, dict) else None
     if not isinstance(ids, list):
@@ -221,10 +221,10 @@ def structure_model_ids(value: object) -> list[str]:
 
 
 def structure_model(value: object, *, model_id: str) -> ModelInfo:
-    """What the service says of a model.
+    """The service's description of a model.
 
     Raises:
-        ShapeError: It is no object.
+        ShapeError: The reply is not an object.
     """
     if not isinstance(value, dict):
         _refuse("an object", value)
@@ -236,17 +236,17 @@ def structure_model(value: object, *, model_id: str) -> ModelInfo:
         parameters=tuple(entry for entry in parameters if isinstance(entry, dict))
         if isinstance(parameters, list)
         else (),
-        # Source: the service answers whole micro-dollars; 0 has been seen for "not priced".
+        # Source: replies of the service; whole micro-dollars, and 0 where a model has no published price.
         price=Decimal(price) / 1_000_000 if type(price) is int and price > 0 else None,
         raw=value,
     )
 
 
 def structure_upload(value: object) -> UploadTicket:
-    """Where to put a picture.
+    """The upload ticket of a reply.
 
     Raises:
-        ShapeError: One of the two addresses is missing.
+        ShapeError: One of the two URLs is missing.
     """
     if not isinstance(value, dict):
         _refuse("an object", value)
@@ -257,7 +257,7 @@ def structure_upload(value: object) -> UploadTicket:
 
 
 def _refuse(wanted: str, value: object) -> NoReturn:
-    raise ShapeError(f"{wanted} was promised, not {type(value).__name__}", value)
+    raise ShapeError(f"the contract promises {wanted}, not {type(value).__name__}", value)
 
 
 def _structure_readable(rows: Iterable[object], structure: Callable[[object], T]) -> Iterable[T]:
@@ -277,13 +277,13 @@ def _mapping_or_empty(value: object) -> dict[str, Any]:
 
 
 def _read_time(value: Any) -> datetime | None:
-    """Unix seconds; null, 0 and absent all mean "not said". Source: the official SDK's optional fields."""
+    """Unix seconds to UTC; null, 0 and absent are None. Source: optional fields of the official SDK."""
     return _to_utc(value) if type(value) in _NUMBERS and value > 0 else None
 
 
 @lru_cache(maxsize=1024)
 def _to_utc(seconds: float) -> datetime | None:
-    """The same value for the many records of one second."""
+    """The time in UTC; cached, because many records share one second."""
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
@@ -291,7 +291,7 @@ def _to_utc(seconds: float) -> datetime | None:
 
 
 def _read_media(outcome: Mapping[str, Any]) -> tuple[Media, ...]:
-    """By name only: an outcome holds other addresses too. Newer models answer `media_urls`, older ones `video_url`."""
+    """The media, read by name only: an outcome holds other URLs too. Older models answer `video_url`."""
     listed = outcome.get("media_urls")
     found = []
     for entry in listed if isinstance(listed, list) else ():
@@ -310,7 +310,7 @@ def one_line(text: str) -> str:
 
 
 def failure_text(value: object, *, depth: int = _MAX_NESTED_ERRORS) -> str | None:
-    """The words of an error, in one line: text, or an object with `message`, or such an object within `error`."""
+    """The text of an error in one line: a text, an object with `message`, or such an object inside `error`."""
     if isinstance(value, str):
         return one_line(value) or None
     if isinstance(value, dict) and depth > 0:
@@ -321,7 +321,7 @@ def failure_text(value: object, *, depth: int = _MAX_NESTED_ERRORS) -> str | Non
 
 
 def _find_failure(record: Mapping[str, Any], outcome: Mapping[str, Any]) -> str | None:
-    """Why a job failed. Source: the places in which clients of the service have met it, most reliable first."""
+    """Why a job failed. Source: the places that other clients of the service read, most reliable first."""
     places = (
         outcome.get("error"),
         record.get("error"),
@@ -355,9 +355,9 @@ def _read_job(value: object, _: object) -> Job:
         _refuse("a record", value)
     request_id, word = value.get("request_id"), value.get("status")
     if not isinstance(request_id, str) or not request_id.strip():
-        raise ShapeError("a record needs its request_id", value)
+        raise ShapeError("a record has no request_id", value)
     if not isinstance(word, str):
-        raise ShapeError("a record needs a status word", value)
+        raise ShapeError("a record has no status word", value)
     status = _STATUSES.get(word) or _STATUSES.get(word.strip().lower(), JobStatus.UNKNOWN)
     return Job(
         request_id=request_id,
@@ -375,5 +375,5 @@ def _read_job(value: object, _: object) -> Job:
 
 
 _converter = Converter(detailed_validation=False)
-# Each field is read by hand: of a field that is wrong only that field is lost, and most of the time goes here.
+# Each field is read by hand: a wrong field loses only itself, and reading records takes most of the time.
 _converter.register_structure_hook(Job, _read_job)

@@ -1,7 +1,7 @@
-"""The service's calls as a table: method, path, and whether a call is safe to repeat.
+"""The calls of the service: method, path, and whether a call is safe to repeat.
 
 Source: docs.gmicloud.ai/inference-engine/api-reference/video-api-reference; `limit` and `offset` are not
-documented there but answered by the service.
+documented there, but the service answers them.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Endpoint:
     """One call of the service."""
 
     name: str
-    """How errors and events name it."""
+    """The name in errors and events."""
     method: str
     path: str
     is_safe: bool
-    """Whether sending it twice does nothing that sending it once does not."""
+    """Whether sending the call twice has no more effect than sending it once."""
 
 
 SUBMIT = Endpoint("submit", "POST", "/requests", is_safe=False)
@@ -39,10 +39,10 @@ UPLOAD_URL = Endpoint("upload", "POST", "/upload-url", is_safe=True)
 
 
 def queue_url(base_url: str) -> str:
-    """The queue's base address for what the user gave: a bare host gets the queue's path appended.
+    """The URL of the queue for a `base_url`: a bare host gets the path of the queue.
 
     Raises:
-        ConfigurationError: It is no http(s) URL, holds a password, or is the address of the chat service.
+        ConfigurationError: It is not an http or https URL, holds a password, or is the URL of the chat service.
     """
     if not isinstance(base_url, str):
         raise ConfigurationError(f"base_url must be text such as {DEFAULT_BASE_URL!r}, not {base_url!r}.")
@@ -55,11 +55,11 @@ def queue_url(base_url: str) -> str:
         raise ConfigurationError("base_url must hold no user name or password; the key is api_key=.")
     if not parts.is_web or parts.query or parts.fragment:
         raise ConfigurationError(
-            f"base_url={base_url!r} is not the address of a service; write it like {DEFAULT_BASE_URL!r}."
+            f"base_url={base_url!r} is not the URL of a service; write it like {DEFAULT_BASE_URL!r}."
         )
     if parts.host == "api.gmi-serving.com" or parts.path == "/v1" or parts.path.endswith("/chat/completions"):
         raise ConfigurationError(
-            f"base_url={base_url!r} is the chat endpoint, where videos cannot be made; "
+            f"base_url={base_url!r} is the chat endpoint, which makes no videos; "
             f"use {DEFAULT_BASE_URL!r} or leave base_url out."
         )
     return url if parts.path.endswith(QUEUE_PATH) else url + QUEUE_PATH
@@ -72,21 +72,23 @@ def url_for(
     id: str = "",  # noqa: A002 - the path says {id}
     query: Mapping[str, object] | None = None,
 ) -> str:
-    """The call's address, percent-encoded; an id cannot leave its place in the path.
+    """The URL of a call, percent-encoded; an id stays one segment of the path.
 
     Raises:
-        InvalidRequestError: The id is empty, or a dot segment that would name another path.
+        InvalidRequestError: The id is empty, or is made of dots, which name another path.
     """
     path = endpoint.path
     if "{id}" in path:
         if not isinstance(id, str) or not id.strip().strip("."):
-            raise InvalidRequestError(f"{endpoint.name}: {id!r} is not an id that the service gives.")
+            raise InvalidRequestError(
+                f"{endpoint.name}: {id!r} cannot be an id of the service; use one from submit or list_jobs."
+            )
         path = path.replace("{id}", quote(id, safe="", errors="replace"))
     return f"{queue}{path}?{urlencode(query, errors='replace')}" if query else f"{queue}{path}"
 
 
 def headers_for(*, api_key: str, organization_id: str | None, user_agent: str) -> dict[str, str]:
-    """The headers that every call of the service carries, and that no other host may see."""
+    """The headers of every call of the service; no other host may receive them."""
     headers = {
         "Authorization": f"Bearer {api_key}",
         "Content-Type": "application/json",

@@ -1,4 +1,4 @@
-"""(status, body) to a value, or to the right error."""
+"""Turns a reply into a value or into the right error."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ _BY_STATUS: Mapping[int, tuple[type[APIStatusError], str]] = {
     401: (AuthenticationError, "the API key was not accepted; check GMI_API_KEY"),
     402: (InsufficientCreditsError, "the account has no credits left; add some and run again"),
     403: (PermissionDeniedError, "this key may not do that"),
-    404: (NotFoundError, "the service does not know it"),
+    404: (NotFoundError, "the service has no such job or model"),
     429: (RateLimitError, "too many requests for now"),
 }
 
 
 def decode(reply_body: bytes, structure: Callable[[Any], T], *, call: str, status: int, secret: str) -> T:
-    """The value that a successful reply holds.
+    """The value of a successful reply.
 
     Args:
-        reply_body: The body as it was answered.
+        reply_body: The body of the reply.
         structure: Turns JSON into the value, raising `ShapeError`.
-        call: How an error names the call.
-        status: The HTTP status that was answered.
-        secret: The API key, to be removed from what an error quotes.
+        call: The name of the call in errors.
+        status: The HTTP status.
+        secret: The API key; errors show `***` for it.
 
     Raises:
-        APIResponseError: The body is not of the promised shape.
+        APIResponseError: The body does not have the promised shape.
     """
     try:
         return structure(load_json(reply_body))
     except ShapeError as error:
         body = excerpt(reply_body, secret=secret)
         raise APIResponseError(
-            f"{call}: the service's answer is not what its contract promises: {error}. It began {body[:80]!r}.",
+            f"{call}: the reply of the service breaks its contract: {error}. It begins {body[:80]!r}.",
             status_code=status,
             body=body,
         ) from error
@@ -64,15 +64,15 @@ def decode(reply_body: bytes, structure: Callable[[Any], T], *, call: str, statu
 def error_for(
     status: int, headers: Mapping[str, str], body: bytes, *, call: str, secret: str, now: float
 ) -> APIStatusError:
-    """The error that a reply which is no success stands for.
+    """The error for a reply that is not a success.
 
     Args:
         status: The HTTP status, outside 200 to 299.
-        headers: With lower-case names.
-        body: Anything: JSON, HTML, XML, nothing.
-        call: How the error names the call.
-        secret: The API key, to be removed from what the error quotes.
-        now: Unix seconds, against which a date in Retry-After is read.
+        headers: The headers, with keys in lower case.
+        body: Any bytes: JSON, HTML, XML, nothing.
+        call: The name of the call in the error.
+        secret: The API key; the error shows `***` for it.
+        now: Unix seconds, to which a date in Retry-After is compared.
     """
     try:
         value = load_json(body)
@@ -97,12 +97,11 @@ def error_for(
 
 
 def retry_after(headers: Mapping[str, str], value: object, *, now: float) -> float | None:
-    """Seconds the service asks to wait: in the header as seconds or as a date, or in the body; at most a day.
+    """Seconds that the service asks to wait, at most a day: from the header, as seconds or a date, or from the body.
 
-    None where it says nothing readable, and where its moment has passed: "at once" is no pause, and a caller who
-    took it for one would send without any.
+    None if there is nothing readable, or if the date has passed: zero seconds would make the caller send at once.
 
-    Source: RFC 9110 section 10.2.3. What the service really sends is not recorded, so the body is read too.
+    Source: RFC 9110 section 10.2.3. No rate-limited reply of the service is recorded, so the body is read too.
     """
     values: list[object] = [headers.get("retry-after")]
     for place in (value, value.get("error") if isinstance(value, dict) else None):
@@ -132,14 +131,14 @@ def _parse_retry_after(text: str, *, now: float) -> float | None:
 
 
 def excerpt(body: bytes, *, secret: str) -> str:
-    """The beginning of a body as text, without the key or a part of it."""
+    """The beginning of a body as text, without the key or any part of it."""
     window = body[: 4 * _BODY_CHARACTERS + len(secret)]
     text = hide_secret(window.decode(errors="replace"), secret)
     if len(window) < len(body) and secret:
-        text = text[: -len(secret)]  # where the window ends within the key, its beginning was not recognised
+        text = text[: -len(secret)]  # a key that is cut at the end was not recognised
     return text[:_BODY_CHARACTERS]
 
 
 def hide_secret(text: str, secret: str) -> str:
-    """The text without the key."""
+    """The text with `***` for the key."""
     return text.replace(secret, "***") if secret else text

@@ -85,8 +85,8 @@ def test_without_a_key_nothing_starts_and_the_variable_is_named(cli, command, ho
 @pytest.mark.parametrize(
     "url, sentence",
     [
-        ("not a url", "'not a url' is not the address of a service"),
-        ("https://api.gmi-serving.com/v1", "is the chat endpoint, where videos cannot be made"),
+        ("not a url", "'not a url' is not the URL of a service"),
+        ("https://api.gmi-serving.com/v1", "is the chat endpoint, which makes no videos"),
     ],
 )
 def test_a_wrong_address_is_refused_before_anything_starts(cli, monkeypatch, url, sentence):

@@ -39,7 +39,7 @@ def test_an_unknown_id_is_one_sentence(cli, serve):
     serve()
     done = cli("status", "../models")
     assert done.status == 1
-    assert "the service does not know it" in done.error_line
+    assert "the service has no such job or model" in done.error_line
 
 
 @pytest.fixture

@@ -155,7 +155,7 @@ async def test_a_refused_key_ends_the_wait_for_a_job_that_was_never_seen():
 @pytest.mark.parametrize("id_", ["", " ", ".."])
 async def test_what_is_no_id_is_not_waited_for(id_):
     service = Service()
-    with pytest.raises(InvalidRequestError, match="is not an id that the service gives"):
+    with pytest.raises(InvalidRequestError, match="cannot be an id of the service"):
         await wait(service, id_)
     assert service.calls["status"] == 0
 

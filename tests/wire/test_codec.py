@@ -333,7 +333,7 @@ def test_a_reason_nested_for_ever_is_no_reason():
     "value", [None, True, 7, "text", {}, {"requests": 7}, {"requests": {}}, {"requests": ""}, {"total": 0}]
 )
 def test_a_list_needs_its_rows(value):
-    with pytest.raises(ShapeError, match="a list of requests was promised"):
+    with pytest.raises(ShapeError, match=r"the contract promises .*a list of requests"):
         structure_page(value)
 
 
@@ -346,7 +346,7 @@ def test_only_a_plain_yes_or_no_says_whether_there_is_more(has_more):
     "value", [None, [], {}, {"model_ids": None}, {"model_ids": {"a": 1}}, {"models": []}]
 )
 def test_the_models_need_their_ids(value):
-    with pytest.raises(ShapeError, match="model_ids was promised"):
+    with pytest.raises(ShapeError, match=r"the contract promises .*model_ids"):
         structure_model_ids(value)
 
 
@@ -356,7 +356,7 @@ def test_what_is_no_id_of_a_model_is_left_out():
 
 @pytest.mark.parametrize("value", [None, [], "kling-v2-6"])
 def test_a_model_is_an_object(value):
-    with pytest.raises(ShapeError, match="an object was promised"):
+    with pytest.raises(ShapeError, match="the contract promises an object, not"):
         structure_model(value, model_id="x")
 
 
@@ -423,7 +423,7 @@ def test_what_cannot_be_kept_reads_as_something_that_can(body, value):
     ids=lambda body: f"{body[:12]}{len(body)}",
 )
 def test_what_is_no_json_is_a_shape_error_and_nothing_else(body):
-    with pytest.raises(ShapeError, match="no readable JSON"):
+    with pytest.raises(ShapeError, match="not readable JSON"):
         load_json(body)
 
 
@@ -453,7 +453,7 @@ def test_a_body_of_any_depth_is_read_or_refused(depth):
     try:
         assert structure_job(load_json(body)).request_id == "a"
     except ShapeError as error:
-        assert "no readable JSON" in str(error)  # noqa: PT017 - either end is right, nothing else is
+        assert "not readable JSON" in str(error)  # noqa: PT017 - either end is right, nothing else is
 
 
 def test_a_megabyte_of_text_is_read():

@@ -73,7 +73,7 @@ def test_a_good_reply_is_the_value_that_it_holds():
 )
 def test_a_reply_that_breaks_the_contract_is_a_response_error_that_shows_it(body):
     with pytest.raises(
-        APIResponseError, match=r"status: the service's answer is not what its contract promises"
+        APIResponseError, match=r"status: the reply of the service breaks its contract"
     ) as caught:
         decoded(body)
     assert caught.value.status_code == 200
@@ -132,7 +132,7 @@ def test_each_recorded_error_is_the_right_one_and_says_what_the_service_said(nam
 
 def test_an_id_of_two_lines_makes_an_error_of_one():
     error = error_for(404, {}, b"", call="status x\ny", secret=KEY, now=0.0)
-    assert str(error).startswith("status x y: the service does not know it (HTTP 404).")
+    assert str(error).startswith("status x y: the service has no such job or model (HTTP 404).")
 
 
 def test_an_id_in_an_error_is_kept():
