@@ -117,7 +117,7 @@ class Retrying(Event):
 
 @attrs.frozen(kw_only=True)
 class Throttled(Event):
-    """The service asked for patience: no submit of this client is sent for `delay` seconds."""
+    """The service asked to slow down: no submit of this client is sent for `delay` seconds."""
 
     delay: float
     """Seconds for which nothing is submitted."""

@@ -1,4 +1,4 @@
-"""What a browser would make of a page."""
+"""Reads HTML as a browser does, into a flat list of elements."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ class Page(HTMLParser):
         return next(iter(self.all(tag)), None)
 
     def values_of(self, name):
-        """What an attribute is, wherever it is given."""
+        """The values of an attribute, on all elements that have it."""
         return [attributes[name] for _, attributes in self.elements if name in attributes]

@@ -1,4 +1,4 @@
-"""What a browser would make of a page, without a browser."""
+"""Reads HTML as a browser does, into a tree of elements."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _VOID = frozenset({"br", "hr", "img", "input", "link", "meta"})
 
 @attrs.define(eq=False)
 class Element:
-    """A tag with all that is in it."""
+    """An element with its content."""
 
     tag: str
     attributes: dict[str, str | None]
@@ -22,7 +22,7 @@ class Element:
         return "".join(part if isinstance(part, str) else part.text for part in self.parts)
 
     def all(self, tag: str, **attributes: str) -> list[Element]:
-        """Every element within that has the tag and these words among its attributes, in their order."""
+        """Every element inside this one that has the tag and these words in its attributes, in page order."""
         found = []
         for part in self.parts:
             if isinstance(part, Element):
@@ -62,7 +62,7 @@ class _Parser(HTMLParser):
 
 
 def read(page: str) -> Element:
-    """The whole page, of which every tag must be closed in its turn."""
+    """The whole page; every tag must be closed, in order."""
     parser = _Parser()
     parser.feed(str(page))  # a part of `Markup` is `Markup`, and would escape what it is added to
     parser.close()

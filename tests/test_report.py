@@ -76,11 +76,11 @@ def test_a_batch_of_nothing_has_a_report(tmp_path):
     assert page.one("h1").text == "0 of 0 videos made"
 
 
-@pytest.mark.parametrize("missing, told", [(1, "1 video had"), (1_200, "1,200 videos had")])
-def test_a_report_of_an_interrupted_batch_says_how_many_items_are_missing(tmp_path, missing, told):
+@pytest.mark.parametrize("missing, words", [(1, "1 video had"), (1_200, "1,200 videos had")])
+def test_a_report_of_an_interrupted_batch_says_how_many_items_are_missing(tmp_path, missing, words):
     page = read(report_html(BatchResult((result_of(),)), beside=tmp_path, missing=missing))
     (paragraph,) = page.all("p", class_="interrupted")
-    assert paragraph.text.startswith(f"Interrupted: {told} not ended")
+    assert paragraph.text.startswith(f"Interrupted: {words} not ended")
     assert page.one("h1").text == f"1 of {missing + 1:,} videos made"
     assert page.all("dd")[0].text == f"1 of {missing + 1:,}"
 

@@ -28,10 +28,10 @@ WIDTH, HEIGHT = 1200, 860
 
 async def draw() -> None:
     """Run a batch with some trouble in an emulator, and photograph what is reported of it."""
-    dice = random.Random(3)  # noqa: S311 - chooses times, keeps no secret
+    rng = random.Random(3)  # noqa: S311 - chooses times, keeps no secret
 
     def choose_script(number: int, _: object) -> JobScript:
-        run_time = dice.lognormvariate(math.log(100), 0.35) * (6 if number in SLOW else 1)
+        run_time = rng.lognormvariate(math.log(100), 0.35) * (6 if number in SLOW else 1)
         error = "The prompt does not pass the content policy" if number in REFUSED else None
         return JobScript(ending="failed" if error else "success", run_time=run_time, error=error)
 

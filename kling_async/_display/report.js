@@ -7,7 +7,7 @@
   const status = document.querySelector("[role=status]");
   const texts = new Map(cards.map((card) => [card, card.textContent.toLowerCase()]));
 
-  // Filter, search and order. Words may stand anywhere; each has to be there.
+  // Filter, search and order. A card matches if it contains every word of the search, in any order.
   const show = () => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const state = form.elements.state.value;
@@ -42,7 +42,7 @@
   addEventListener("hashchange", reveal);
   show();
 
-  // A link to a video is its player while it is about to be seen; one that nobody touched is a link again far away.
+  // A link becomes a player near the view; a player that was not used becomes a link again far from the view.
   const swap = (old, fresh) => {
     const hadFocus = document.activeElement === old;
     old.replaceWith(fresh);
@@ -74,7 +74,7 @@
   );
   for (const card of cards) if (card.querySelector("a.screen")) near.observe(card);
 
-  // The job under the pointer, in words; a click leads to its video.
+  // Describe the job under the pointer; a click goes to its video.
   const picture = document.querySelector(".rows");
   if (!picture) return;
   const { pitch, padding, began, ended } = Object.fromEntries(

@@ -128,7 +128,7 @@ class Notebook:
 
 @contextmanager
 def served(folder: Path) -> Iterator[Lab]:
-    """A JupyterLab in the colours of the page, which keeps everything in a folder and asks nobody for news."""
+    """A JupyterLab in the colours of the page, which keeps everything in a folder and fetches no news."""
     home, work = folder / "home", folder / "work"
     work.mkdir(parents=True)
     for name, values in SETTINGS.items():

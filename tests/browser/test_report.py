@@ -51,7 +51,7 @@ class Maker:
 
     folder: Path
     prompts: list[str]
-    dice: random.Random = attrs.field(factory=lambda: random.Random(5))  # noqa: S311
+    rng: random.Random = attrs.field(factory=lambda: random.Random(5))  # noqa: S311
     film: bytes = attrs.field(factory=lambda: encode_video(Clip(prompt="a film", seconds=2)))
     events: list = attrs.field(factory=list)
 
@@ -70,10 +70,10 @@ class Maker:
         state = ODD.get(index % 20, ResultState.SUCCEEDED)
         request, request_id = VideoRequest(prompt), f"job-of-{index}"
         if state is ResultState.AMBIGUOUS:
-            error = APIConnectionError(f"nobody knows: {prompt[:300]}")
+            error = APIConnectionError(f"no connection: {prompt[:300]}")
             return Result(index=index, request=request, state=state, error=error)
-        at = BEGAN + index // AT_ONCE * 70 + self.dice.random() * 10
-        times = at, at + 8, at + 8 + self.dice.lognormvariate(math.log(50), 0.3)
+        at = BEGAN + index // AT_ONCE * 70 + self.rng.random() * 10
+        times = at, at + 8, at + 8 + self.rng.lognormvariate(math.log(50), 0.3)
         self._hear(index, state, *times)
         if state is ResultState.TIMED_OUT:
             job = Job(request_id=request_id, status=JobStatus.PROCESSING)

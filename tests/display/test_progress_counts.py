@@ -124,9 +124,9 @@ def test_jobs_of_an_earlier_run_are_followed():
 
 def test_a_note_of_trouble_stays_until_the_next_progress():
     counts = count_events(Throttled(at=0.0, delay=3.0, error=RateLimitError("slow down")))
-    assert counts.note == "the service asks for patience: no submit for 3 s"
+    assert counts.note == "the service asks to slow down: no submit for 3 s"
     counts(NotSubmitted(at=0.0, error=LOST))
-    assert counts.note == "the service asks for patience: no submit for 3 s"
+    assert counts.note == "the service asks to slow down: no submit for 3 s"
     counts(submitted("a"))
     assert counts.note is None
 
@@ -207,8 +207,8 @@ def test_the_download_rate_follows_the_bytes_as_they_come():
     assert counts.bytes_per_second(now=13.0) == pytest.approx(1_000, rel=0.2)  # not those of an earlier run
     whole = Downloaded(at=14.0, request_id="a", path=Path("a.mp4"), size_bytes=9_000)
     assert count_events(*made, *so_far, whole).bytes_per_second(now=14.0) == pytest.approx(1_000, rel=0.2)
-    anew = Downloading(at=14.0, request_id="a", size_bytes=0)
-    assert count_events(*made, *so_far, anew).bytes_per_second(now=14.0) > 0
+    restarted = Downloading(at=14.0, request_id="a", size_bytes=0)
+    assert count_events(*made, *so_far, restarted).bytes_per_second(now=14.0) > 0
 
 
 def test_downloads_have_a_size_and_a_rate():

@@ -43,12 +43,12 @@ def test_each_count_that_is_not_zero_is_shown():
 
 def test_the_line_of_text_says_the_same():
     counts = count_events(queued=1, succeeded=3)
-    counts.note = "the service asks for patience"
+    counts.note = "the service asks to slow down"
     counts.spent_usd = Decimal("1.05")
     view = ProgressView(counts=counts, seconds=42.0, pace=4 / 60)
     assert view.text() == (
         "3 of 10 ended · 6 waiting · 1 queued · 3 made · $1.05 spent · 4 a minute · 42 s · time left not known yet · "
-        "the service asks for patience"
+        "the service asks to slow down"
     )
 
 
@@ -121,15 +121,15 @@ def test_one_job_has_the_singular_and_its_video_is_only_printed():
 
 
 @pytest.mark.parametrize(
-    "alive, made, told",
+    "in_flight, made, words",
     [
         (0, 1, "1 video is made and not saved."),
         (0, 2, "2 videos are made and not saved."),
         (1, 2, "1 job goes on at the service; 2 videos are made and not saved."),
     ],
 )
-def test_a_stop_counts_the_videos_that_are_made_and_not_saved(alive, made, told):
-    assert told in stopped(alive, saves=True, made=made)
+def test_a_stop_counts_the_videos_that_are_made_and_not_saved(in_flight, made, words):
+    assert words in stopped(in_flight, saves=True, made=made)
 
 
 def test_with_a_journal_the_same_cell_picks_up_everything():
