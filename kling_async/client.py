@@ -1,4 +1,4 @@
-"""`KlingClient`: opens and closes the connections and hands the work to the engine; it decides nothing."""
+"""`KlingClient`: opens and closes the connections, and hands all work to the engine."""
 
 from __future__ import annotations
 
@@ -41,21 +41,24 @@ if TYPE_CHECKING:
 
 
 class KlingClient:
-    """A session with the service: submits, waits and saves, many jobs at once.
+    """A client of the service. It submits jobs, waits for them and saves their videos, many at the same time.
 
-    Use it as `async with KlingClient() as client:`, or bare in a notebook: it opens when first used, and
-    `aclose()` closes it. Used under a second event loop it opens fresh connections there.
+    Use it as `async with KlingClient() as client:`. In a notebook you can also use it without a block: the first call
+    opens the connections, and `aclose()` closes them. In a second event loop the client opens connections of its own.
 
     Args:
-        api_key: Else `GMI_API_KEY`, `GMI_CLOUD_API_KEY` or `GMI_CLOUD_APIKEY` of the environment.
-        organization_id: Else `GMI_ORG_ID`; only accounts of several organizations need it.
-        base_url: Else `GMI_BASE_URL`, else the vendor's. A bare host gets the queue's path appended.
-        timeout: Seconds for one HTTP request, nothing else; waiting has its own words in `PollingPolicy`.
-        limits: How much is asked of the service at once.
-        polling: How, and how long, jobs are waited for.
-        retry: How often calls that are safe to repeat are repeated. A paid POST is not among them.
+        api_key: The API key. By default the environment variable `GMI_API_KEY`, `GMI_CLOUD_API_KEY` or
+            `GMI_CLOUD_APIKEY`.
+        organization_id: By default `GMI_ORG_ID`. Only accounts with several organizations need it.
+        base_url: By default `GMI_BASE_URL`, or else the vendor's address. The client appends the queue's path to a host
+            without a path.
+        timeout: Seconds for one HTTP request. How long to wait for a job is `PollingPolicy.wait_timeout`.
+        limits: The most that the client does at the same time.
+        polling: How often the client polls jobs, and how long a wait can last.
+        retry: How often the client repeats a call that is safe to repeat. A paid POST is not safe to repeat.
         on_event: Called with every event of this client; see `kling_async.events`.
-        transport: Your own way to the network, for tests and instruments; it is used in every loop and not closed.
+        transport: Your own way to the network, for tests and instruments. The client uses it in every event loop and
+            never closes it.
 
     Raises:
         ConfigurationError: The key is missing, or a value makes no sense.
@@ -103,7 +106,7 @@ class KlingClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections of this event loop; jobs at the service go on. The next call opens them again."""
+        """Close the connections of this event loop. Jobs at the service continue, and the next call opens new connections."""
         opened = self._sessions.pop(asyncio.get_running_loop(), None)
         if opened is not None:
             await opened.lifetime.aclose()
@@ -134,19 +137,20 @@ class KlingClient:
         return view
 
     async def submit(self, request: RequestLike, **options: Unpack[VideoOptions]) -> Job:
-        """The record of a job that was just submitted: one paid POST.
+        """The job of a request that this call submits: one paid POST.
 
-        It is sent again only if it provably never arrived. Cancelled while the POST is in flight, it first waits
-        for the answer (at most `timeout`), logs the id and tells it to `on_event`; the job goes on.
+        The client sends the POST a second time only if the first one provably never arrived. If you cancel the call
+        while the POST is in flight, the call first waits for the answer, at most `timeout` seconds. Then it logs the
+        job's id and reports it to `on_event`. The job continues at the service.
 
         Args:
             request: A prompt, a `VideoRequest`, or a mapping of its fields.
-            **options: The other fields of `VideoRequest`; they fill what the request leaves open.
+            **options: Fields of `VideoRequest`. They fill the fields that the request leaves open.
 
         Raises:
             InvalidRequestError: The request breaks the model's rules; nothing was sent.
-            AmbiguousSubmitError: It was sent and its fate is unknown.
-            APIStatusError: The service refused it.
+            AmbiguousSubmitError: The POST was sent, and whether the service accepted it is unknown.
+            APIStatusError: The service refused the request.
             APIConnectionError: No connection could be made.
             TypeError: There is no such option.
         """
@@ -157,20 +161,20 @@ class KlingClient:
         """The current record of a job.
 
         Raises:
-            NotFoundError: The service does not know the id, or shows it to another key only.
-            KlingError: No usable answer came after all retries.
+            NotFoundError: The service does not know the id, or shows the job only to another key.
+            KlingError: No retry brought a usable answer.
         """
         return await self._session().get_job(request_id, self._notifier())
 
     async def list_jobs(self, model: str = DEFAULT_MODEL, *, page_size: int = 100) -> AsyncIterator[Job]:
-        """Every job of a model that the service shows to this key, each once, in the service's own order.
+        """Every job of a model that the service shows to this key, each job once, in the service's order.
 
         Args:
-            model: The model's id; the service lists by model.
-            page_size: Rows to ask for at once; the service may give fewer.
+            model: The model's id. The service has one list for each model.
+            page_size: Rows in one call. The service can answer with fewer.
 
         Raises:
-            KlingError: No usable answer came after all retries.
+            KlingError: No retry brought a usable answer.
         """
         async for page in self._session().list_pages(model, page_size, self._notifier()):
             for job in page:
@@ -179,18 +183,18 @@ class KlingClient:
     async def wait(self, job: Job | str, **options: Unpack[WaitOptions]) -> Job:
         """The final record of a job that succeeded.
 
-        A failed status call ends no wait. Cancelling it leaves the job as it is.
+        A failed status call does not end the wait. Cancelling the wait does not change the job.
 
         Args:
-            job: A job, or its id, also from an earlier process.
-            **options: See `WaitOptions`: `wait_timeout`, in seconds; None is no limit.
+            job: A job, or the id of one, also from an earlier process.
+            **options: See `WaitOptions`: `wait_timeout`, in seconds. None is no limit.
 
         Raises:
             JobFailedError: The job failed.
             JobCancelledError: The job was cancelled.
-            WaitTimeoutError: `wait_timeout` or `PollingPolicy.stall_timeout` came first; the job may still run.
+            WaitTimeoutError: `wait_timeout` or `PollingPolicy.stall_timeout` ended the wait; the job can still run.
             NotFoundError: The service does not know the id.
-            ConfigurationError: `wait_timeout` is no number of at least 0.
+            ConfigurationError: `wait_timeout` is not a number of at least 0.
             TypeError: There is no such option.
         """
         from kling_async.types import WaitOptions
@@ -199,7 +203,7 @@ class KlingClient:
         return await self._session().wait(job, self._notifier(), polling=self._polling_with(options))
 
     async def generate(self, request: RequestLike, **options: Unpack[GenerateOptions]) -> Job:
-        """The final record of one video: `submit`, then `wait`, with their arguments and errors."""
+        """The final record of one video: `submit` and then `wait`, with the arguments and errors of both."""
         from kling_async.types import GenerateOptions, WaitOptions
 
         check_options(options, GenerateOptions.__annotations__, call="generate")
@@ -311,37 +315,38 @@ class KlingClient:
         return _within(display, batch)
 
     async def download(self, job: Job | str, destination: str | os.PathLike[str]) -> Path:
-        """The path of a job's video, saved whole: to a part file, checked, then renamed.
+        """The path of a job's video, which this call saves.
+
+        The call writes a partial file, checks it, and then renames it: a file with the destination's name is complete.
 
         Args:
-            job: A finished job, or its id.
-            destination: A file, or a folder (one that exists, or a path that ends in a slash) in which the file
-                is named after the prompt and the id.
+            job: A finished job, or the id of one.
+            destination: A file, or a folder: one that exists, or a path that ends in a slash. In a folder the file gets
+                a name made from the prompt and the id.
 
         Raises:
-            DownloadError: It has no video yet, or it could not be fetched or written; nothing half-written has the
-                destination's name.
+            DownloadError: The job has no video yet, or the video could not be fetched or written.
         """
         return await self._session().download(job, destination, self._notifier())
 
     async def upload(self, path: str | os.PathLike[str]) -> str:
-        """The public URL of a file of this machine, for `image=`; anyone who has it can read it.
+        """The public URL of a local file, which this call uploads, for `image=`. Anyone who has the URL can read the file.
 
         Args:
-            path: A file ending in .jpg, .jpeg, .png, .mp4, .mp3 or .wav.
+            path: A file that ends in .jpg, .jpeg, .png, .mp4, .mp3 or .wav.
 
         Raises:
-            InvalidRequestError: The file cannot be read or is of another kind.
-            KlingError: It could not be uploaded.
+            InvalidRequestError: The file cannot be read, or ends otherwise.
+            KlingError: The file could not be uploaded.
         """
         return await self._session().upload(path, self._notifier())
 
     async def list_models(self) -> list[str]:
-        """The ids of all models that the service names, video or not."""
+        """The ids of all models of the service, also of those that make no videos."""
         return await self._session().list_models(self._notifier())
 
     async def get_model(self, model_id: str) -> ModelInfo:
-        """What the service says about a model: its parameters and its price, where they are published.
+        """The service's description of a model: its parameters and its price, if they are published.
 
         Raises:
             NotFoundError: There is no such model.
@@ -380,7 +385,7 @@ class KlingClient:
     async def _lifetime(
         self, loop: asyncio.AbstractEventLoop, transport: Transport
     ) -> AsyncGenerator[None, None]:
-        """Closes the transport when it is closed itself: by `aclose`, or by the event loop at its end."""
+        """Closes the transport when this generator is closed: by `aclose`, or by the event loop at its end."""
         try:
             yield
         finally:
@@ -416,7 +421,7 @@ class KlingClient:
 
 
 class _Opened(NamedTuple):
-    """What the client holds for one event loop."""
+    """The session of one event loop, and the generator that closes its connections."""
 
     session: LoopSession
     lifetime: AsyncGenerator[None, None]
@@ -436,13 +441,13 @@ def _in_order(results: list[Result], history: BatchHistory | None) -> BatchResul
 
 
 def _start(lifetime: AsyncGenerator[None, None]) -> None:
-    """Run it to its `yield`, which awaits nothing, so that its `finally` is sure to come."""
+    """Run the generator to its `yield`, which awaits nothing, so that its `finally` is sure to run."""
     with suppress(StopIteration):
         lifetime.asend(None).send(None)
 
 
 def _aiohttp_transport() -> Transport:
-    """Imported when first opened: aiohttp takes longer to import than all the rest together."""
+    """The default transport. Its import waits until here: aiohttp takes longer to import than all other modules together."""
     from kling_async._transport.over_aiohttp import AiohttpTransport
 
     return AiohttpTransport()

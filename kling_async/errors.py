@@ -112,11 +112,11 @@ class NotFoundError(APIStatusError):
 
 
 class RateLimitError(APIStatusError):
-    """429: too many requests for now."""
+    """429: too many requests."""
 
 
 class InternalServerError(APIStatusError):
-    """5xx: the service failed, or wrapped the failure of a system behind it."""
+    """5xx: the service failed, or a system behind the service failed."""
 
 
 class APIResponseError(KlingError):
@@ -147,7 +147,7 @@ class WaitTimeoutError(KlingError, TimeoutError):
 
 
 class DownloadError(KlingError):
-    """A finished video could not be saved; the job itself succeeded and can be downloaded again."""
+    """A finished video could not be saved. The job succeeded, and its video can be downloaded again."""
 
 
 class BudgetExceededError(KlingError):
@@ -155,7 +155,7 @@ class BudgetExceededError(KlingError):
 
 
 class JournalError(KlingError):
-    """A journal cannot be used: locked by another process, foreign, truncated, or of a newer format."""
+    """A journal cannot be used: another process has it locked, or it is foreign, truncated, or of a newer format."""
 
 
 class BatchInterruptedError(KlingError):

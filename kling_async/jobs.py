@@ -11,10 +11,12 @@ import attrs
 
 
 class JobStatus(StrEnum):
-    """Where a job stands, in the service's own words.
+    """The status of a job, in the service's own words.
 
-    Source: the vendor's video API reference and the official SDK's enum; `UNKNOWN` is ours, for a word not
-    known yet. It is not final, and the word itself stays in `Job.raw["status"]`.
+    `UNKNOWN` stands for a word that this release does not know. It is not final, and the word is in
+    `Job.raw["status"]`.
+
+    Source: the vendor's video API reference and the official SDK's enum.
     """
 
     CREATED = "created"
@@ -28,7 +30,7 @@ class JobStatus(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether the job will never change again."""
+        """Whether the job can no longer change."""
         return self in _FINAL
 
 
@@ -42,55 +44,55 @@ class Media:
     """One finished file at the service."""
 
     url: str
-    """Where it can be fetched, without credentials."""
+    """The address of the file; no credentials are needed."""
     id: str | None = None
-    """The service's name for it within the job."""
+    """The service's name for the file within the job."""
 
 
 @attrs.frozen(kw_only=True)
 class Outcome:
-    """What a job left behind."""
+    """The outcome of a final job."""
 
     media: tuple[Media, ...] = ()
-    """The finished files, the video first; empty for a job that failed."""
+    """The finished files, the video first. Empty for a job that failed."""
     thumbnail_url: str | None = None
-    """A picture of the video; some models answer the video's own URL here."""
+    """The address of a picture of the video. Some models put the address of the video itself here."""
     error: str | None = None
-    """The service's reason, where the job failed, in one line."""
+    """The service's reason for a failure, in one line."""
     raw: Mapping[str, Any] = attrs.field(factory=dict, repr=False, hash=False)
-    """The outcome as it was answered."""
+    """The outcome as the service answered it."""
 
 
 @attrs.frozen(kw_only=True)
 class Job:
-    """One record of the service's queue, as it was when it was asked for."""
+    """One record of the service's queue, as it was at the time of the call."""
 
     request_id: str
     """The service's id of the job."""
     status: JobStatus
-    """Where it stands."""
+    """The job's status."""
     model: str | None = None
-    """The model's id as the service echoes it; not always the one that was sent."""
+    """The model's id as the service echoes it. It is not always the id that was sent."""
     payload: Mapping[str, Any] = attrs.field(factory=dict, repr=False, hash=False)
-    """The parameters as the service echoes them; it may be empty."""
+    """The parameters as the service echoes them; sometimes empty."""
     outcome: Outcome | None = None
     """None until the job is final."""
     created_at: datetime | None = None
-    """When the service took the job, aware, in UTC."""
+    """When the service accepted the job, in UTC, with a time zone."""
     queued_at: datetime | None = None
-    """When the job entered the queue, aware, in UTC."""
+    """When the job entered the queue, in UTC, with a time zone."""
     updated_at: datetime | None = None
-    """When the record last changed, aware, in UTC; for a final job, its end."""
+    """When the record last changed, in UTC, with a time zone. For a final job, its end."""
     organization_id: str | None = attrs.field(default=None, repr=False)
-    """The organization that is charged."""
+    """The organization that pays."""
     user_id: str | None = attrs.field(default=None, repr=False)
-    """Who submitted it."""
+    """The user who submitted the job."""
     raw: Mapping[str, Any] = attrs.field(factory=dict, repr=False, hash=False)
-    """The whole record as it was answered, unknown keys included."""
+    """The whole record as the service answered it, unknown keys included."""
 
     @property
     def is_final(self) -> bool:
-        """Whether the job will never change again."""
+        """Whether the job can no longer change."""
         return self.status.is_final
 
     @property
@@ -100,17 +102,17 @@ class Job:
 
     @property
     def video_url(self) -> str | None:
-        """Where the finished video can be fetched, without credentials; None until there is one."""
+        """The address of the finished video; no credentials are needed. None until there is a video."""
         return self.outcome.media[0].url if self.outcome and self.outcome.media else None
 
     @property
     def thumbnail_url(self) -> str | None:
-        """Where the picture of the video can be fetched; None until there is one."""
+        """The address of the picture of the video. None until there is a picture."""
         return self.outcome.thumbnail_url if self.outcome else None
 
     @property
     def failure_reason(self) -> str | None:
-        """The service's own words for a job that failed or was cancelled; None where it gave none, or did neither."""
+        """The service's reason for a failed or cancelled job. None for other jobs, and if the service gave no reason."""
         return self.outcome.error if self.outcome and self.status in _UNHAPPY else None
 
     def to_dict(self) -> dict[str, Any]:

@@ -19,12 +19,12 @@ _SOUND_WORDS = {"on": True, "yes": True, "true": True, "off": False, "no": False
 
 
 def _as_sound(value: bool | str | None) -> Any:  # noqa: FBT001 - a converter
-    """The vendor's page writes on/off in one place and yes/no in another; a file has only text."""
+    """True or False for the words on/off and yes/no: the vendor's page uses both, and a file has only text."""
     return _SOUND_WORDS.get(value.strip().lower(), value) if isinstance(value, str) else value
 
 
 def _as_seconds(value: float | str | None) -> Any:
-    """Whole seconds, also when they came as the text that the service wants or as a float."""
+    """Whole seconds, also from text, as the service wants it, and from a float."""
     if isinstance(value, str) and value.strip().isdecimal() and len(value) < 10:  # noqa: PLR2004 - no huge ints
         return int(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -90,31 +90,31 @@ class VideoRequest:
     """
 
     prompt: str = attrs.field(kw_only=False)
-    """What the video shows; for kling-v2-6 at most 2,500 characters."""
+    """The content of the video. For kling-v2-6 at most 2,500 characters."""
     model: str | None = None
     """The model's id, case-sensitive. A call fills None with its own `model`, or else with `kling-v2-6`."""
     image: str | os.PathLike[str] | None = None
-    """The first picture: a URL, a data URI, or a local path (uploaded before the submit)."""
+    """The first picture: a URL, a data URI, or a local path, which the client uploads before the submit."""
     image_tail: str | os.PathLike[str] | None = None
-    """The last picture, for models that take one; the same forms as `image`."""
+    """The last picture, for models that take one, in the same forms as `image`."""
     negative_prompt: str | None = None
-    """What the video must not show, for models that take it."""
+    """The content that the video must not show, for models that take it."""
     sound: bool | None = attrs.field(default=None, converter=_as_sound)
-    """Whether the video has sound; sent as the word the model wants. The words on/off and yes/no are read too."""
+    """Whether the video has sound. The words on/off and yes/no are read too; the client sends the model's word."""
     duration: int | None = attrs.field(default=None, converter=_as_seconds)
-    """Seconds of video; sent as the text the service wants."""
+    """Seconds of video. The client sends the text that the service wants."""
     mode: str | None = None
     """The quality mode; kling-v2-6 knows only `pro`."""
     cfg_scale: float | None = attrs.field(default=None, converter=_as_number)
-    """How closely the video follows the prompt, from 0 (freely) to 1."""
+    """How closely the video follows the prompt, from 0 (loosely) to 1."""
     aspect_ratio: str | None = None
     """Such as `16:9`, for models that take it."""
     resolution: str | None = None
     """Such as `1080p`, for models that take it."""
     extra: Mapping[str, Any] = attrs.field(factory=dict, converter=_as_dict, hash=False)
-    """Further payload keys, sent as they are; they win over every field above."""
+    """Further keys of the payload. The client sends them as they are, and in place of an equal key of a field above."""
     key: str | None = None
-    """Your own name for this item, by which a later run recognises it; never sent."""
+    """Your own name for this item, by which a later run with the same journal recognizes it. It is never sent."""
 
     def __attrs_post_init__(self) -> None:
         broken = self._broken_shape()

@@ -22,11 +22,11 @@ class ResultState(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     TIMED_OUT = "timed_out"
-    """The wait ended by its deadline; the job may still be running."""
+    """The deadline ended the wait; the job can still be running."""
     AMBIGUOUS = "ambiguous"
-    """Sent, and its fate is unknown; it may be running and charged."""
+    """The request was sent, and whether the service accepted it is unknown. The job can be running and charged."""
     NOT_SUBMITTED = "not_submitted"
-    """Never accepted by the service, so never charged."""
+    """The service never accepted the request, so nothing was charged."""
 
     @property
     def label(self) -> str:
@@ -41,20 +41,20 @@ class Result:
     index: int
     """The item's place in the input, from 0."""
     request: VideoRequest | None
-    """What was asked for; None for an item that could not be read as a request."""
+    """The request, filled with the options of the call. None for an item that is no valid request."""
     state: ResultState
     job: Job | None = None
-    """The last known record; None where the service never gave one."""
+    """The last known record of the job; None if there is none."""
     error: KlingError | None = None
-    """Why it did not succeed; on a success, why its file could not be saved."""
+    """The reason of a result that is not a success. For a success, the reason why its file could not be saved."""
     path: Path | None = None
-    """Where the video was saved."""
+    """The file of the video; None if no file was saved."""
     cost_usd: Decimal | None = None
-    """What it cost, where a price is known; None is unknown, not free."""
+    """US dollars for the item, if its price is known. None is unknown, not free."""
 
     @property
     def ok(self) -> bool:
-        """Whether the video was made; it may still have to be downloaded (see `error`)."""
+        """Whether there is a video. If its file could not be saved, `error` says why."""
         return self.state is ResultState.SUCCEEDED
 
     @property
@@ -89,7 +89,7 @@ class Result:
         """The finished job.
 
         Raises:
-            KlingError: The error that this result holds, for a result that is not `ok`.
+            KlingError: The result is not `ok`; the error is the one that the result holds.
         """
         if self.ok and self.job is not None:
             return self.job
