@@ -12,13 +12,13 @@ from typing import TypeAlias
 import attrs
 
 from benchmarks.figures import quantile
+from kling_async._policy.pace import JobAge, JobKind, Pace
 from kling_async._policy.polling import PollingPolicy
-from kling_async._policy.schedule import PollSchedule, Track
-from kling_async._policy.stage import JobKind
 
 DEADLINE = 3600.0
 """Seconds after which a job is given up."""
 _KIND = JobKind("kling-v2-6", duration=5)
+_POLICY = PollingPolicy()
 _EARLY_ENOUGH = 0.02
 """Ask now, if the schedule would have a job wait for so small a part of its interval."""
 
@@ -83,7 +83,7 @@ class _Asked:
 
     life: Life
     began: float
-    track: Track
+    age: JobAge
 
     @property
     def ends(self) -> float:
@@ -106,13 +106,10 @@ class Adaptive:
     dice: random.Random
     budget: float = math.inf
     """Calls a second."""
-    _schedule: PollSchedule = attrs.field(init=False)
+    _pace: Pace = attrs.field(init=False, factory=Pace)
     _heap: list[tuple[float, int, _Asked]] = attrs.field(init=False, factory=list)
     _entries: Iterator[int] = attrs.field(init=False, factory=itertools.count)
-    _edition: int = attrs.field(init=False, default=0)
-
-    def __attrs_post_init__(self) -> None:
-        self._schedule = PollSchedule(PollingPolicy(), max_polls_per_second=self.budget)
+    _revision: int = attrs.field(init=False, default=0)
 
     def run(self) -> Report:
         """Poll until every job is done or given up."""
@@ -137,12 +134,15 @@ class Adaptive:
 
     def _begin(self, life: Life, now: float) -> None:
         is_running = life.shows_running and not life.wait
-        track = self._schedule.begin(_KIND, now=now, chance=self.dice.random(), running=is_running)
-        self._plan(_Asked(life, now, track), now)
+        age = self._pace.begin(_KIND, now=now, running=is_running, jitter=self.dice.random())
+        self._plan(_Asked(life, now, age), now)
+
+    def _due(self, job: _Asked, now: float) -> float:
+        return self._pace.next_poll(job.age, _POLICY, now=now)
 
     def _is_time(self, job: _Asked, now: float) -> bool:
-        due = self._schedule.due(job.track, now=now)
-        if due - now <= _EARLY_ENOUGH * (due - job.track.asked):
+        due = self._due(job, now)
+        if due - now <= _EARLY_ENOUGH * (due - job.age.seen):
             return True
         heapq.heappush(self._heap, (due, next(self._entries), job))
         return False
@@ -151,23 +151,22 @@ class Adaptive:
         """Ask after a job; whether that was the last time."""
         if now >= job.ends:
             report.lags.append(now - job.ends)
-            self._schedule.finished(job.track, now=now, success=job.life.success)
+            self._pace.ended(job.age, now=now, success=job.life.success)
             return True
         if now >= job.began + DEADLINE:
-            self._schedule.gave_up(job.track)
+            self._pace.drop(job.age)
             return True
-        self._schedule.seen(job.track, now=now, chance=self.dice.random(), running=job.is_running(now))
+        self._pace.saw(job.age, now=now, running=job.is_running(now), jitter=self.dice.random())
         self._plan(job, now)
         return False
 
     def _plan(self, job: _Asked, now: float) -> None:
-        due = max(now, self._schedule.due(job.track, now=now))
-        heapq.heappush(self._heap, (due, next(self._entries), job))
+        heapq.heappush(self._heap, (max(now, self._due(job, now)), next(self._entries), job))
 
     def _replan(self, now: float) -> None:
-        if self._edition == self._schedule.edition:
+        if self._revision == self._pace.revision:
             return
-        self._edition = self._schedule.edition
+        self._revision = self._pace.revision
         jobs = [job for _, _, job in self._heap]
         self._heap.clear()
         for job in jobs:
@@ -177,20 +176,20 @@ class Adaptive:
 def listed(lives: Sequence[Life], *, rows_per_call: int) -> Report:
     """Our pace with a list that shows all jobs, which start at once and stay on it when they are done."""
     report = Report(len(lives))
-    schedule = PollSchedule(PollingPolicy())
-    jobs = [_Asked(life, 0.0, schedule.begin(_KIND, now=0.0, chance=0.5, running=True)) for life in lives]
+    pace = Pace()
+    jobs = [_Asked(life, 0.0, pace.begin(_KIND, now=0.0, jitter=0.5, running=True)) for life in lives]
     calls = math.ceil(len(jobs) / rows_per_call)
     now = 0.0
     while jobs:
-        now += schedule.list_delay(_KIND.model, now=now, calls=calls, rows=len(lives))
+        now += pace.scan_interval(_KIND.model, now=now)
         report.calls += calls
         left = []
         for job in jobs:
             if job.ends <= now:
                 report.lags.append(now - job.ends)
-                schedule.finished(job.track, now=now)
+                pace.ended(job.age, now=now, success=True)
             else:
-                schedule.seen(job.track, now=now, chance=0.5, running=True)
+                pace.saw(job.age, now=now, jitter=0.5, running=True)
                 left.append(job)
         jobs = left
     return report

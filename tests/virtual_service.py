@@ -335,7 +335,6 @@ def batch_of(
         session=session,
         ledger=Ledger(emit=emit, budget=budget, journal=journal),
         limit=ConcurrencyLimit(at_once),
-        poller=session.poller(notifier),
         uploader=Uploader(session.caller, emit),
         emit=emit,
         folder=folder,

@@ -9,7 +9,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import anyio
 import attrs
 
 from kling_async._engine.api import ApiCaller
@@ -21,11 +20,10 @@ from kling_async._engine.submit.reconciler import Reconciler
 from kling_async._engine.submit.submitter import Submitter
 from kling_async._engine.submit.uploader import Uploader, upload
 from kling_async._policy.outcome import error_of, state_of
+from kling_async._policy.pace import JobKind, Pace
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import Limits, TokenBucket
 from kling_async._policy.retry import RetryPolicy
-from kling_async._policy.schedule import PollSchedule
-from kling_async._policy.stage import JobKind
 from kling_async._wire.codec import structure_job, structure_model, structure_model_ids
 from kling_async._wire.endpoints import MODEL, MODELS, STATUS
 from kling_async.catalog import ModelInfo
@@ -49,14 +47,7 @@ class SharedState:
         rate = limits.max_polls_per_second
         self.polling = polling
         self.polls = TokenBucket(rate=rate, burst=max(1.0, rate))
-        self._schedules: dict[tuple[float | None, float], PollSchedule] = {}
-
-    def schedule(self, polling: PollingPolicy) -> PollSchedule:
-        """The schedule of all waits with the same intervals between polls."""
-        intervals = (polling.poll_interval, polling.max_poll_interval)
-        if intervals not in self._schedules:
-            self._schedules[intervals] = PollSchedule(polling, max_polls_per_second=self.polls.rate)
-        return self._schedules[intervals]
+        self.pace = Pace()
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -69,9 +60,8 @@ class LoopSession:
     shared: SharedState
     reconciler: Reconciler
     submitter: Submitter
+    poller: JobPoller
     downloader: Downloader
-    _pollers: set[JobPoller] = attrs.field(init=False, factory=set)
-    """The pollers at work."""
 
     @classmethod
     def open(cls, caller: ApiCaller, limits: Limits, shared: SharedState) -> LoopSession:
@@ -84,6 +74,7 @@ class LoopSession:
             shared=shared,
             reconciler=reconciler,
             submitter=Submitter(caller, limits, reconciler),
+            poller=JobPoller(caller, shared.pace, shared.polls),
             downloader=Downloader(caller, limits.max_concurrent_downloads),
         )
 
@@ -96,13 +87,6 @@ class LoopSession:
         view.submitter.caller = view.downloader.caller = view.caller
         self.reconciler.cover_timeout(timeout)
         return view
-
-    def poller(self, notify: Notifier, *, polling: PollingPolicy | None = None) -> JobPoller:
-        """A poller for one wait or one batch; all share the client's rate of polls and its knowledge of run times."""
-        policy, shared, emit = polling or self.polling, self.shared, self.caller.emitter(notify)
-        return JobPoller(
-            self.caller, policy, shared.schedule(policy), shared.polls, emit, peers=self._pollers
-        )
 
     async def submit(self, request: VideoRequest, notify: Notifier) -> Job:
         """Submit one request on its own, and reconcile the submit if its answer is lost; see `Submitter.submit`."""
@@ -163,16 +147,16 @@ class LoopSession:
     async def _poll_to_end(
         self, job: Job, notify: Notifier, polling: PollingPolicy | None
     ) -> Job | KlingError:
-        poller = self.poller(notify, polling=polling)
-        outcome: Job | KlingError
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(poller.run)
-            try:
-                outcome = await poller.wait(job, kind=job_kind(job.model, job.payload))
-            except KlingError as error:
-                outcome = error
-            tasks.cancel_scope.cancel()
-        return outcome
+        try:
+            return await self.poller.wait(
+                job,
+                kind=job_kind(job.model, job.payload),
+                policy=polling or self.polling,
+                caller=self.caller,
+                emit=self.caller.emitter(notify),
+            )
+        except KlingError as error:
+            return error
 
     async def download(self, job: Job | str, destination: str | PathLike[str], notify: Notifier) -> Path:
         """The path of a job's video, saved whole."""

@@ -256,6 +256,11 @@ def structure_upload(value: object) -> UploadTicket:
     return UploadTicket(upload_url=upload, public_url=public)
 
 
+def parse_status(word: str) -> JobStatus:
+    """The status that a word of the service stands for; `UNKNOWN` for any other word."""
+    return _STATUSES.get(word) or _STATUSES.get(word.strip().lower(), JobStatus.UNKNOWN)
+
+
 def _refuse(wanted: str, value: object) -> NoReturn:
     raise ShapeError(f"the contract promises {wanted}, not {type(value).__name__}", value)
 
@@ -358,7 +363,7 @@ def _read_job(value: object, _: object) -> Job:
         raise ShapeError("a record has no request_id", value)
     if not isinstance(word, str):
         raise ShapeError("a record has no status word", value)
-    status = _STATUSES.get(word) or _STATUSES.get(word.strip().lower(), JobStatus.UNKNOWN)
+    status = parse_status(word)
     return Job(
         request_id=request_id,
         status=status,

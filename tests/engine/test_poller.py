@@ -18,7 +18,6 @@ from kling_async import (
     VideoRequest,
     WaitTimeoutError,
 )
-from kling_async._policy.stage import JobKind
 from kling_async.events import Finished, Notifier, PollFailed
 
 PACE = PollingPolicy(poll_interval=1.0)
@@ -177,16 +176,14 @@ async def test_deadlines_hold_while_every_place_in_flight_is_taken():
     jobs = [await session.submit(VideoRequest(f"prompt {number}"), Notifier()) for number in range(150)]
     service.latency = 45.0
     ended = []
-    poller = session.poller(Notifier())
 
     async def wait(job):
         try:
-            await poller.wait(job, kind=JobKind("kling-v2-6"))
+            await session.wait(job, Notifier())
         except KlingError as error:
             ended.append((anyio.current_time(), type(error)))
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(poller.run)
         for job in jobs:
             tasks.start_soon(wait, job)
         await anyio.sleep(100)
@@ -200,13 +197,16 @@ async def test_what_is_learned_brings_questions_forward():
     session = session_for(service, polling=PollingPolicy(use_lists="never"))
     slow = await session.submit(VideoRequest("slow"), Notifier())
     ended = []
-    poller = session.poller(Notifier())
+
+    async def wait(job, name):
+        await session.wait(job, Notifier())
+        ended.append(name)
+
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(poller.run)
-        poller.wait(slow, kind=JobKind("kling-v2-6")).add_done_callback(lambda _: ended.append("slow"))
+        tasks.start_soon(wait, slow, "slow")
         for number in range(80):
             job = await session.submit(VideoRequest(f"prompt {number}"), Notifier())
-            poller.wait(job, kind=JobKind("kling-v2-6")).add_done_callback(lambda _: ended.append("quick"))
+            tasks.start_soon(wait, job, "quick")
             await anyio.sleep(0.3)
         await anyio.sleep(700)
         tasks.cancel_scope.cancel()
@@ -223,18 +223,18 @@ async def test_what_one_wait_learns_serves_all_waits_of_the_client_at_once():
         for job in jobs:
             tasks.start_soon(session.wait, job, Notifier())
     assert anyio.current_time() - began < 5
-    assert service.calls["list"] == 0
+    assert service.calls["list"] + service.calls["status"] < 5 * 12
 
 
 async def test_a_reply_that_comes_after_the_deadline_changes_nothing():
+    events = []
     service = Service(run_time=1.0)
     session = session_for(service, polling=PollingPolicy(wait_timeout=5, poll_interval=1, use_lists="never"))
     job = await session.submit(VideoRequest("x"), Notifier())
-    poller = session.poller(Notifier())
-    final = poller.wait(job, kind=JobKind(None))
-    [tracked] = poller.watching.values()
-    poller._time_out(tracked)
-    poller.learn(tracked, job)
-    poller._fault(tracked, APIConnectionError("late"))
+    service.latency = 20.0
     with pytest.raises(WaitTimeoutError):
-        await final
+        await session.wait(job, Notifier(events.append))
+    assert [type(event) for event in events] == [Finished]
+    await anyio.sleep(100)
+    assert service.calls["status"] == 1
+    assert [type(event) for event in events] == [Finished]

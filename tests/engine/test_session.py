@@ -56,13 +56,11 @@ async def test_a_view_with_a_longer_timeout_makes_the_session_remember_jobs_for_
     assert session.reconciler._job_ids.span == 300.0 + 2 * CLOCK_SKEW
 
 
-async def test_waits_with_the_same_intervals_share_what_is_learned_whatever_their_deadlines():
+async def test_views_with_other_deadlines_share_the_poller():
     session = session_for(Service(run_time=60.0))
     hasty = PollingPolicy(wait_timeout=5, use_lists="never")
     job = await session.submit(VideoRequest("a"), Notifier())
     with pytest.raises(WaitTimeoutError):
         await view_of(session, polling=hasty).wait(job, Notifier())
     assert (await session.wait(job, Notifier())).is_success
-    shared = session.shared
-    assert shared.schedule(hasty) is shared.schedule(POLLING)
-    assert shared.schedule(PollingPolicy(poll_interval=1)) is not shared.schedule(POLLING)
+    assert view_of(session, polling=hasty).poller is session.poller

@@ -52,7 +52,6 @@ class Batch:
         failure: Exception | None = None
         try:
             async with anyio.create_task_group() as background:
-                background.start_soon(self.parts.poller.run)
                 background.start_soon(self.parts.ledger.run)
                 failure = await run_until_cancelled(self._run_items())
                 background.cancel_scope.cancel()
@@ -176,7 +175,6 @@ def open_batch(
                 session=here,
                 ledger=Ledger(emit=emit, budget=budget, journal=journal),
                 limit=ConcurrencyLimit(settings.max_concurrency),
-                poller=here.poller(notify),
                 uploader=Uploader(here.caller, emit),
                 emit=emit,
                 folder=folder,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import attrs
 from kling_async._engine.batch.batch_input import InputItem
 from kling_async._engine.batch.resume import NextStep, next_step, saved_file
 from kling_async._engine.emitter import Emitter
-from kling_async._engine.poll.poller import JobPoller
 from kling_async._engine.session import LoopSession, job_kind
 from kling_async._engine.submit.ledger import BatchItem, Ledger
 from kling_async._engine.submit.reconciler import Reconciliation
@@ -22,7 +20,7 @@ from kling_async._policy.circuit_breaker import CircuitBreaker
 from kling_async._policy.concurrency_limit import ConcurrencyLimit
 from kling_async._policy.file_names import file_name
 from kling_async._policy.outcome import error_of, state_of
-from kling_async._policy.stage import JobKind
+from kling_async._policy.pace import JobKind
 from kling_async._policy.submission import is_throttled
 from kling_async.errors import AmbiguousSubmitError, DownloadError, InvalidRequestError, KlingError
 from kling_async.events import Downloaded, Finished, NotSubmitted, Resumed, SubmitReconciled
@@ -44,7 +42,6 @@ class BatchParts:
     session: LoopSession
     ledger: Ledger
     limit: ConcurrencyLimit
-    poller: JobPoller
     emit: Emitter
     folder: Path | None
     """Where each finished video is saved; None saves none."""
@@ -129,14 +126,26 @@ async def _start(parts: BatchParts, item: BatchItem, given: InputItem) -> Awaita
         return _wait_over(job)
     wall = parts.emit.clock.wall()
     age = max(0.0, wall - entry.sent_at) if entry.sent_at is not None else 0.0
-    return parts.poller.wait(job, kind=kind, index=item.index, age=age)
+    return _wait(parts, item, job, kind, age=age)
 
 
-def _wait_over(job: Job) -> Awaitable[Job]:
+def _wait(parts: BatchParts, item: BatchItem, job: Job, kind: JobKind, *, age: float = 0.0) -> Awaitable[Job]:
+    """The wait for the end of the item's job."""
+    session = parts.session
+    return session.poller.wait(
+        job,
+        kind=kind,
+        policy=session.polling,
+        caller=session.caller,
+        emit=parts.emit,
+        index=item.index,
+        age=age,
+    )
+
+
+async def _wait_over(job: Job) -> Job:
     """The wait for a job whose end an earlier run has seen."""
-    over: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
-    over.set_result(job)
-    return over
+    return job
 
 
 async def _find_entry(parts: BatchParts, item: BatchItem, given: InputItem) -> Entry | None:
@@ -172,7 +181,7 @@ async def _submit(parts: BatchParts, item: BatchItem) -> Awaitable[Job]:
     parts.breaker.accepted()
     parts.limit.accepted()
     parts.slot_freed.set()
-    return parts.poller.wait(submitted, kind=kind, index=item.index)
+    return _wait(parts, item, submitted, kind)
 
 
 async def _reconcile(
@@ -195,7 +204,7 @@ async def _reconcile(
         parts.ledger.record_job(item, job)
         parts.emit(SubmitReconciled, index=item.index, request_id=job.request_id, job=job)
         age = max(0.0, parts.emit.clock.wall() - lost.sent_at)
-        return parts.poller.wait(job, kind=kind, index=item.index, age=age)
+        return _wait(parts, item, job, kind, age=age)
     return await _submit(parts, item)
 
 

@@ -1,4 +1,4 @@
-"""What is due when: one heap for all jobs in flight."""
+"""Jobs in the order in which something is due for them: one heap for all jobs in flight."""
 
 from __future__ import annotations
 
@@ -13,54 +13,54 @@ _SPARE = 64
 
 
 class DueQueue:
-    """Jobs in the order of the moments at which something is to be done about them; each has one at most."""
+    """Jobs in the order of the times at which they are polled or time out; each has one entry at most."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, TrackedJob]] = []
         self._entries = 0
-        self._planned = 0
+        self._size = 0
 
-    def put(self, watched: TrackedJob, due: float) -> bool:
-        """Plan a job, at its deadline at the latest, instead of what was planned for it; whether it is now the first."""
-        self._planned += not watched.entry
-        self._entries = watched.entry = self._entries + 1
-        if len(self._heap) > 2 * self._planned + _SPARE:
-            # Each sweep plans every job anew; what it planned before would stay until its time has come.
+    def put(self, tracked: TrackedJob, due: float) -> bool:
+        """Queue a job, at its deadline at the latest, in place of its entry; whether it is now the first."""
+        self._size += not tracked.entry
+        self._entries = tracked.entry = self._entries + 1
+        if len(self._heap) > 2 * self._size + _SPARE:
+            # Each list scan queues every job again; the entries before would stay until they are due.
             self._heap = self._valid()
             heapq.heapify(self._heap)
-        heapq.heappush(self._heap, (min(due, watched.ends_at), self._entries, watched))
-        return self._heap[0][2] is watched
+        heapq.heappush(self._heap, (min(due, tracked.ends_at), self._entries, tracked))
+        return self._heap[0][2] is tracked
 
-    def drop(self, watched: TrackedJob) -> None:
-        """Plan nothing for a job any more."""
-        self._planned -= watched.entry > 0
-        watched.entry = 0
+    def drop(self, tracked: TrackedJob) -> None:
+        """Remove the entry of a job."""
+        self._size -= tracked.entry > 0
+        tracked.entry = 0
 
     def take(self, *, now: float, slack: float) -> TrackedJob | None:
-        """The first job if its moment has come, or comes within the slack; a deadline is waited for."""
+        """Remove the first job if it is due, or is due within the slack; a deadline is never early."""
         heap = self._heap
         while heap and heap[0][1] != heap[0][2].entry:
             heapq.heappop(heap)
         if not heap:
             return None
-        due, _, watched = heap[0]
-        if due > now and (due > now + slack or due >= watched.ends_at):
+        due, _, tracked = heap[0]
+        if due > now and (due > now + slack or due >= tracked.ends_at):
             return None
         heapq.heappop(heap)
-        self.drop(watched)
-        return watched
+        self.drop(tracked)
+        return tracked
 
     @property
     def first_at(self) -> float:
-        """The first moment at which something may be due."""
+        """When the first job may be due."""
         return self._heap[0][0] if self._heap else math.inf
 
-    def replan(self, due_of: Callable[[TrackedJob], float | None]) -> None:
-        """Plan all jobs anew for the moments that are given; None leaves one as it is."""
+    def reschedule(self, due: Callable[[TrackedJob], float | None]) -> None:
+        """Queue all jobs for the times that are given; None leaves a job where it is."""
         heap = []
-        for due, entry, watched in self._valid():
-            anew = due_of(watched)
-            heap.append((due if anew is None else min(anew, watched.ends_at), entry, watched))
+        for old, entry, tracked in self._valid():
+            new = due(tracked)
+            heap.append((old if new is None else min(new, tracked.ends_at), entry, tracked))
         heapq.heapify(heap)
         self._heap = heap
 

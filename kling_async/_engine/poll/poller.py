@@ -1,25 +1,25 @@
-"""Every job in flight: one agenda, one task group, no task or timer for a sleeping job."""
+"""Polls all submitted jobs of a client from one priority queue, by status calls and by list scans."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import math
-from collections import Counter, deque
+from collections import Counter
 
 import anyio
 from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.poll.due_queue import DueQueue
-from kling_async._engine.poll.list_scan import ListScanner
+from kling_async._engine.poll.list_scan import ListScanner, page_facts
 from kling_async._engine.poll.tracked_job import TrackedJob
+from kling_async._policy.pace import JobKind, Pace
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import TokenBucket
 from kling_async._policy.retry import backoff
-from kling_async._policy.schedule import PollSchedule
-from kling_async._policy.stage import JobKind
 from kling_async._wire.codec import structure_job
 from kling_async._wire.endpoints import STATUS
 from kling_async.errors import (
@@ -36,325 +36,457 @@ from kling_async.jobs import Job, JobStatus
 
 _log = logging.getLogger("kling_async")
 
-_POLLS_AT_ONCE = 64
-_MOST_HANDED_OUT = 2 * _POLLS_AT_ONCE
-"""Jobs that are asked about or next in turn: as many again as are asked about, so that nobody waits for the watcher."""
+_MAX_CONCURRENT_POLLS = 64
 _REFUSALS = (BadRequestError, AuthenticationError, PermissionDeniedError, NotFoundError, InvalidRequestError)
 _UNSEEN_GRACE = 3
-"""How often a job that was never seen may be refused before it is believed: a new id may take a moment to show."""
-_TURNS_IN_A_ROW = 256
-"""Jobs after which others get a turn at the latest, for many may be due and need no call."""
+"""How often a job that was never seen can be answered 404 before that is believed: a new id may show late."""
 _SLACK = 0.02
-"""Seconds by which a job may be asked about too early, so that one waking of the watcher serves many."""
-_BETWEEN_REPLANS = 0.05
-"""Seconds from planning all jobs anew to the next time: the first ends come in a burst, and each teaches something."""
-_LONGEST_BLIND = 1.0
-"""Seconds for which the watcher may wait for its turn without looking for deadlines that have come."""
+"""Seconds by which a job can be polled too early, so that one wake-up serves many jobs."""
+_TURNS_IN_A_ROW = 256
+"""Jobs after which other tasks get a turn at the latest, for many may be due and need no call."""
+_DEADLINE_CHECK = 1.0
+"""Seconds after which deadlines are looked at while the poller waits for its rate or for a free place."""
+_MIN_JOBS_FOR_LISTS = 4
+"""A list is scanned for so many jobs of a model at least, unless lists are always used."""
+_LIST_MARGIN = 1.5
+"""A list pays if it costs so many times less than a status call for each job: some jobs are polled beside it."""
+_LIST_CHECK, _LIST_PATIENCE = 0.2, 1.0
+"""Seconds before it is considered again whether a list pays; seconds after the next scan until which a job waits for it."""
 
 
 class JobPoller:
-    """Asks after jobs when the schedule says so, until each is final or its deadline has come.
+    """Polls every job that is waited for in one event loop.
 
     Args:
-        caller: Sends the calls.
-        policy: How long a wait can last, and whether lists are used.
-        schedule: Shared by all watchers of a client, as is what it learns.
-        rate: Shared likewise.
-        emit: Tells of every change.
-        peers: All that run in this event loop, so that what one learns serves the others at once.
+        caller: Sends the list calls.
+        pace: The knowledge of run times, shared by all event loops of a client.
+        rate: The rate of status and list calls, shared likewise.
     """
 
-    def __init__(
-        self,
-        caller: ApiCaller,
-        policy: PollingPolicy,
-        schedule: PollSchedule,
-        rate: TokenBucket,
-        emit: Emitter,
-        *,
-        peers: set[JobPoller],
-    ) -> None:
-        self.caller = caller
-        self.schedule = schedule
-        self.emit = emit
-        self.watching: dict[str, TrackedJob] = {}
-        self.alive: Counter[str | None] = Counter()
+    def __init__(self, caller: ApiCaller, pace: Pace, rate: TokenBucket) -> None:
+        self._caller = caller
+        self._pace = pace
         self._rate = rate
-        self._peers = peers
-        self._sweeps = ListScanner(caller, schedule, self, policy.use_lists)
-        self._agenda = DueQueue()
-        self._edition = schedule.edition
-        self._replanned_at = -math.inf
-        self._ready: deque[TrackedJob] = deque()
-        self._idle: list[anyio.Event] = []
-        self._odd_words: set[str] = set()
-        self._pollers = 0
-        self._handed_out = 0
-        self._looked_at = 0.0
-        self._landed = anyio.Event()
+        self._jobs: dict[str, TrackedJob] = {}
+        self._in_flight: Counter[str | None] = Counter()
+        self._scanners: dict[str | None, ListScanner] = {}
+        self._queue = DueQueue()
         self._wake = anyio.Event()
-        wait, stall = policy.wait_timeout, policy.stall_timeout
-        self._patience = math.inf if wait is None else wait
-        self._stall = math.inf if stall is None else stall
-        fixed = policy.poll_interval
-        self._slack = _SLACK if fixed is None else min(_SLACK, fixed / 10)
+        self._task: asyncio.Task[None] | None = None
+        self._workers = self._polls = 0
+        self._status_seconds = 1.0
+        self._deadlines_checked_at = -math.inf
+        self._revisions = 0
+        self._unknown_words: set[str] = set()
 
-    def wait(
-        self, job: Job, *, kind: JobKind, index: int | None = None, age: float = 0.0
-    ) -> asyncio.Future[Job]:
-        """Poll a job from now on: a future of its final record, or of the error that ends the wait.
+    async def wait(
+        self,
+        job: Job,
+        *,
+        kind: JobKind,
+        policy: PollingPolicy,
+        caller: ApiCaller,
+        emit: Emitter,
+        index: int | None = None,
+        age: float = 0.0,
+    ) -> Job:
+        """The final record of a job.
+
+        Cancelling it ends the polls and leaves the job as it is.
 
         Args:
             job: Its last known record.
             kind: What it is.
+            policy: How often it is polled, and how long it is waited for.
+            caller: Sends its status calls.
+            emit: Tells of its changes.
             index: Its place in a batch.
             age: Seconds since that record.
+
+        Raises:
+            WaitTimeoutError: The deadline came first.
+            KlingError: The service does not know the job, or does not show it to this key.
         """
-        now = self.caller.clock.now()
-        track = self.schedule.begin(
-            kind, now=now - age, chance=self.caller.rng.random(), running=job.status is JobStatus.PROCESSING
+        tracked = self._track(job, kind, policy, caller, emit, index=index, age=age)
+        del job  # of a hundred thousand jobs in flight the records would be most of the memory
+        try:
+            return await tracked.final
+        finally:
+            self._forget(tracked)
+
+    def _track(
+        self,
+        job: Job,
+        kind: JobKind,
+        policy: PollingPolicy,
+        caller: ApiCaller,
+        emit: Emitter,
+        *,
+        index: int | None,
+        age: float,
+    ) -> TrackedJob:
+        clock = self._caller.clock
+        now = clock.now()
+        wait, stall = (
+            math.inf if one is None else one for one in (policy.wait_timeout, policy.stall_timeout)
         )
-        watched = TrackedJob(
+        tracked = TrackedJob(
             request_id=job.request_id,
             model=kind.model,
-            final=asyncio.get_running_loop().create_future(),
             index=index,
-            track=track,
+            caller=caller,
+            emit=emit,
+            policy=policy,
+            final=asyncio.get_running_loop().create_future(),
+            age=self._pace.begin(
+                kind,
+                now=now - age,
+                running=job.status is JobStatus.PROCESSING,
+                jitter=self._caller.rng.random(),
+            ),
             since=now,
-            ends_at=now + min(self._patience, self._stall),
+            ends_at=now + min(wait, stall),
             status=job.status,
             is_known=bool(job.raw),
-            shown_in=self._sweeps.number(kind.model),
+            scan_number=self._scanner(kind.model).state.number,
         )
-        self.watching[watched.request_id] = watched
-        self.alive[watched.model] += 1
-        if not watched.is_known:
-            self._plan(watched, now)
-        elif job.is_final:
-            self.learn(watched, job)
+        self._jobs[job.request_id] = tracked
+        self._in_flight[tracked.model] += 1
+        if job.is_final and tracked.is_known:
+            self._learn(tracked, job)
         else:
-            self._plan(watched, self.schedule.due(track, now=now))
-        return watched.final
+            self._schedule(tracked, self._due(tracked, now) if tracked.is_known else now)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+        return tracked
 
-    async def run(self) -> None:
-        """Watch until cancelled."""
-        self._peers.add(self)
+    def _forget(self, tracked: TrackedJob) -> None:
+        self._queue.drop(tracked)
+        self._pace.drop(tracked.age)
+        self._in_flight[tracked.model] -= 1
+        if self._jobs.get(tracked.request_id) is tracked:
+            del self._jobs[tracked.request_id]
+        if not self._jobs:
+            self._wake.set()
+
+    async def _run(self) -> None:
+        """Poll as long as a job is waited for."""
         try:
-            async with anyio.create_task_group() as tasks:
-                self._sweeps.tasks = tasks
-                while True:
-                    for _ in range(_TURNS_IN_A_ROW):
-                        await self._next(tasks)
-                    await self.caller.clock.sleep(0)
-        finally:
-            self._peers.discard(self)
-            for watched in self.watching.values():
-                self.schedule.gave_up(watched.track)
+            while self._jobs:
+                self._workers = self._polls = 0
+                async with anyio.create_task_group() as tasks:
+                    await self._serve(tasks)
+                    tasks.cancel_scope.cancel()
+        except BaseException as error:
+            for tracked in list(self._jobs.values()):
+                if not tracked.is_over:
+                    tracked.final.set_exception(error)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            _log.exception("the polls of %d jobs ended by an error of this package", len(self._jobs))
 
-    async def _next(self, tasks: TaskGroup) -> None:
-        """Do what is due first, or wait for it; a job added meanwhile may come first."""
-        now = self.caller.clock.now()
-        replan_at = self._replan(now)
-        watched = self._agenda.take(now=now, slack=self._slack)
-        if watched is None:
-            self._wake = anyio.Event()
-            await self.caller.clock.wait(self._wake, min(self._agenda.first_at, replan_at) - now)
-        elif self._is_due(watched, now):
-            await self.turn()
-            self._hand_out(tasks, watched)
-            if self._handed_out >= _MOST_HANDED_OUT:
-                while self._handed_out > _POLLS_AT_ONCE:
-                    await self._landing()
+    async def _serve(self, tasks: TaskGroup) -> None:
+        """Hand every job that is due to a worker, until no job is left."""
+        clock = self._caller.clock
+        send, receive = anyio.create_memory_object_stream[TrackedJob](_MAX_CONCURRENT_POLLS)
+        with send, receive:
+            while True:
+                for _ in range(_TURNS_IN_A_ROW):
+                    if not self._jobs:
+                        return
+                    now = clock.now()
+                    tracked = self._queue.take(now=now, slack=_SLACK)
+                    if tracked is None:
+                        self._wake = anyio.Event()
+                        await clock.wait(self._wake, self._queue.first_at - now)
+                    elif self._is_due(tracked, now, tasks):
+                        tracked.is_polled = True
+                        self._schedule(
+                            tracked, tracked.ends_at
+                        )  # a deadline ends the wait while the call hangs
+                        await self._wait_turn()
+                        if self._polls >= self._workers < _MAX_CONCURRENT_POLLS:
+                            self._workers += 1
+                            tasks.start_soon(self._poll_jobs, receive.clone())
+                        self._polls += 1
+                        await self._hand_over(send, tracked)
+                await clock.sleep(0)
 
-    def _is_due(self, watched: TrackedJob, now: float) -> bool:
-        """Whether a job whose moment has come is to be asked about; else its wait is over, or it is planned anew."""
-        if now >= watched.ends_at:
-            self._time_out(watched)
+    async def _hand_over(self, send: MemoryObjectSendStream[TrackedJob], tracked: TrackedJob) -> None:
+        """Give a job to a worker as soon as one is free; deadlines hold meanwhile."""
+        while True:
+            with anyio.move_on_after(_DEADLINE_CHECK):
+                await send.send(tracked)
+                return
+            self._time_out_late_jobs()
+
+    async def _poll_jobs(self, jobs: MemoryObjectReceiveStream[TrackedJob]) -> None:
+        """Poll one job after the other; a task for each poll would cost as much as the poll."""
+        with jobs:
+            async for tracked in jobs:
+                if not tracked.is_over:
+                    await self._poll(tracked)
+                self._polls -= 1
+
+    def _is_due(self, tracked: TrackedJob, now: float, tasks: TaskGroup) -> bool:
+        """Whether a job is to be polled now; else its wait is over, or it is scheduled again."""
+        if now >= tracked.ends_at:
+            self._time_out(tracked)
             return False
-        if watched.is_on_schedule:
-            due = self.schedule.due(watched.track, now=now)
-            if due > now + self._slack:
-                self._plan(watched, due)
+        if tracked.is_on_schedule:
+            due = self._due(tracked, now)
+            slack = (
+                _SLACK
+                if tracked.policy.poll_interval is None
+                else min(_SLACK, tracked.policy.poll_interval / 10)
+            )
+            if due > now + slack:
+                self._schedule(tracked, due)
                 return False
-            later = self._sweeps.stand_for(watched, now=now)
-            if later is not None and not self.schedule.is_scouting(watched.track):
-                self._plan(watched, later)
+            if (later := self._next_scan(tracked, now, tasks)) is not None and not tracked.age.is_scout:
+                self._schedule(tracked, later)
                 return False
         return True
 
-    async def _landing(self) -> None:
-        """Wait until no more jobs are handed out than can be asked about at once; deadlines are kept meanwhile."""
-        self._landed = anyio.Event()
-        await self.caller.clock.wait(self._landed, _LONGEST_BLIND)
-        self._time_out_the_late()
+    def _due(self, tracked: TrackedJob, now: float) -> float:
+        return self._pace.next_poll(tracked.age, tracked.policy, now=now)
 
-    def _hand_out(self, tasks: TaskGroup, watched: TrackedJob) -> None:
-        """Give a job to an idle poller, or to a new one."""
-        self._handed_out += 1
-        self._ready.append(watched)
-        if self._idle:
-            self._idle.pop().set()
-        elif self._pollers < _POLLS_AT_ONCE:
-            self._pollers += 1
-            tasks.start_soon(self._keep_polling)
-
-    async def _keep_polling(self) -> None:
-        """Ask after one job after the other; a task for each of them would cost as much as the asking."""
-        while True:
-            while not self._ready:
-                called = anyio.Event()
-                self._idle.append(called)
-                await called.wait()
-            watched = self._ready.popleft()
-            if not watched.is_over:
-                await self._poll(watched)
-            self._handed_out -= 1
-            if self._handed_out == _POLLS_AT_ONCE:
-                self._landed.set()
-
-    async def turn(self) -> None:
-        """Wait for the rate to allow one more call; deadlines are kept meanwhile."""
-        clock = self.caller.clock
-        until = clock.now() + self._rate.take(clock.now())
-        while (rest := until - clock.now()) > 0:
-            await clock.sleep(min(rest, _LONGEST_BLIND))
-            self._time_out_the_late()
-
-    async def _poll(self, watched: TrackedJob) -> None:
-        try:
-            began = self.caller.clock.now()
-            left = watched.ends_at - began
-            job = await self.caller.send(STATUS, structure_job, id=watched.request_id, within=left)
-        except KlingError as error:
-            self._fault(watched, error)
-        else:
-            self._sweeps.status_seconds = self.caller.clock.now() - began
-            self._sweeps.told(watched, job.status)
-            self.learn(watched, job)
-
-    def learn(self, watched: TrackedJob, job: Job) -> None:
-        """Take in what the service said of a job: end the wait, or plan the next question."""
-        if watched.is_over:
-            return
-        now = self.caller.clock.now()
-        watched.faults, watched.is_known, watched.is_audit = 0, True, False
-        if job.status is not watched.status:
-            self._changed(watched, job, now)
-        if not job.is_final:
-            self.seen(watched, now)
-        elif job.is_success and job.video_url is None and not watched.asked_for_media:
-            # Source: the service documents answers of success that carry their outcome only on the next call.
-            watched.asked_for_media = True
-            self._plan(watched, now)
-        else:
-            edition = self.schedule.edition
-            self.schedule.finished(watched.track, now=now, success=job.is_success)
-            if self.schedule.edition != edition:
-                for watcher in self._peers:
-                    watcher.look_again()
-            self._end(watched, job)
-
-    def ask_now(self, watched: TrackedJob) -> None:
-        """Ask after the job on its own as soon as the rate allows, to test what a list says of it."""
-        watched.is_audit = True
-        self._plan(watched, self.caller.clock.now())
-
-    def seen(self, watched: TrackedJob, now: float) -> None:
-        """The job was shown in the status that it had: plan the next question."""
-        chance = self.caller.rng.random()
-        running = watched.status is JobStatus.PROCESSING
-        self.schedule.seen(watched.track, now=now, chance=chance, running=running)
-        self._plan(watched, self.schedule.due(watched.track, now=now))
-
-    def _changed(self, watched: TrackedJob, job: Job, now: float) -> None:
-        status = job.status
-        if status is JobStatus.UNKNOWN and (word := str(job.raw.get("status"))[:50]) not in self._odd_words:
-            self._odd_words.add(word)
-            _log.warning("the service has a status that is not known here, %r; its jobs are waited for", word)
-        self.emit(
-            StatusChanged,
-            index=watched.index,
-            request_id=watched.request_id,
-            status=status,
-            previous=watched.status,
-        )
-        watched.status = status
-        watched.ends_at = min(watched.since + self._patience, now + self._stall)
-
-    def _fault(self, watched: TrackedJob, error: KlingError) -> None:
-        """A failed status call says nothing of the job: ask again, later and later, until the deadline."""
-        if watched.is_over:
-            return
-        watched.faults, watched.fault = watched.faults + 1, error
-        grace = _UNSEEN_GRACE if isinstance(error, NotFoundError) else 1
-        if not watched.is_known and isinstance(error, _REFUSALS) and watched.faults >= grace:
-            self.schedule.gave_up(watched.track)
-            self._end(watched, error)
-            return
-        delay = backoff(self.caller.retry, attempt=watched.faults - 1, jitter=self.caller.rng.random())
-        delay = max(delay, error.retry_after or 0.0)
-        self.emit(PollFailed, index=watched.index, request_id=watched.request_id, delay=delay, error=error)
-        self._plan(watched, self.caller.clock.now() + delay)
-
-    def _plan(self, watched: TrackedJob, due: float) -> None:
-        if self._agenda.put(watched, due):
+    def _schedule(self, tracked: TrackedJob, due: float) -> None:
+        if self._queue.put(tracked, due):
             self._wake.set()
 
-    def look_again(self) -> None:
-        """Something was learned that may call for asking sooner."""
+    async def _wait_turn(self) -> None:
+        """Wait until the rate allows one more call; deadlines hold meanwhile."""
+        clock = self._caller.clock
+        until = clock.now() + self._rate.take(clock.now())
+        while (rest := until - clock.now()) > 0:
+            await clock.sleep(min(rest, _DEADLINE_CHECK))
+            self._time_out_late_jobs()
+
+    async def _poll(self, tracked: TrackedJob) -> None:
+        clock = self._caller.clock
+        began = clock.now()
+        try:
+            job = await tracked.caller.send(
+                STATUS, structure_job, id=tracked.request_id, within=tracked.ends_at - began
+            )
+        except KlingError as error:
+            tracked.is_polled = False
+            self._failed(tracked, error)
+            return
+        tracked.is_polled = False
+        self._status_seconds = clock.now() - began
+        state = self._scanner(tracked.model).state
+        if job.is_final and state.is_on and tracked.scan_number == state.number > 0:
+            state.suspect = tracked.request_id  # the last scan showed it in flight: a later one must not
+        self._learn(tracked, job)
+
+    def _learn(self, tracked: TrackedJob, job: Job) -> None:
+        """Take in a record: end the wait, or schedule the next poll."""
+        if tracked.is_over:
+            return
+        now = self._caller.clock.now()
+        tracked.failed_polls, tracked.is_known, tracked.is_spot_check = 0, True, False
+        if job.status is not tracked.status:
+            self._change_status(tracked, job, now)
+        if not job.is_final:
+            self._saw(tracked, now)
+        elif job.is_success and job.video_url is None and not tracked.asked_for_media:
+            # Source: the service documents answers of success that carry their outcome only on the next call.
+            tracked.asked_for_media = True
+            self._schedule(tracked, now)
+        else:
+            self._pace.ended(tracked.age, now=now, success=job.is_success)
+            tracked.final.set_result(job)
+            self._reschedule(now)
+
+    def _saw(self, tracked: TrackedJob, now: float) -> None:
+        """A job was shown in flight: schedule the next poll."""
+        running = tracked.status is JobStatus.PROCESSING
+        self._pace.saw(tracked.age, now=now, running=running, jitter=self._caller.rng.random())
+        self._schedule(tracked, self._due(tracked, now))
+
+    def _reschedule(self, now: float) -> None:
+        """Schedule all jobs again if the pace has learned something that calls for earlier polls."""
+        if self._pace.revision == self._revisions:
+            return
+        self._revisions = self._pace.revision
+        self._queue.reschedule(lambda one: self._due(one, now) if one.is_on_schedule else None)
         self._wake.set()
 
-    def _replan(self, now: float) -> float:
-        """Plan all jobs anew if what was learned may call for asking sooner; when to come back, if that has to wait."""
-        if self._edition == self.schedule.edition:
-            return math.inf
-        if now < self._replanned_at + _BETWEEN_REPLANS:
-            return self._replanned_at + _BETWEEN_REPLANS
-        self._edition, self._replanned_at = self.schedule.edition, now
-        self._agenda.replan(
-            lambda watched: self.schedule.due(watched.track, now=now) if watched.is_on_schedule else None
+    def _change_status(self, tracked: TrackedJob, job: Job, now: float) -> None:
+        if job.status is JobStatus.UNKNOWN:
+            word = str(job.raw.get("status"))[:50]
+            if word not in self._unknown_words:
+                self._unknown_words.add(word)
+                _log.warning(
+                    "the service answers the status %r, which is not known here; the wait goes on", word
+                )
+        tracked.emit(
+            StatusChanged,
+            index=tracked.index,
+            request_id=tracked.request_id,
+            status=job.status,
+            previous=tracked.status,
         )
-        return math.inf
+        tracked.status = job.status
+        wait, stall = tracked.policy.wait_timeout, tracked.policy.stall_timeout
+        deadline = math.inf if wait is None else tracked.since + wait
+        tracked.ends_at = min(deadline, math.inf if stall is None else now + stall)
 
-    def _end(self, watched: TrackedJob, outcome: Job | KlingError) -> None:
-        self._agenda.drop(watched)
-        watched.is_over = True
-        self.alive[watched.model] -= 1
-        self.watching.pop(watched.request_id, None)
-        if watched.final.done():
-            return  # its caller was cancelled
-        if isinstance(outcome, Job):
-            watched.final.set_result(outcome)
+    def _failed(self, tracked: TrackedJob, error: KlingError) -> None:
+        """A failed status call says nothing of the job: poll it again, later and later, until the deadline."""
+        if tracked.is_over:
             return
-        if outcome.job is None:
-            outcome.job = watched.job
-        watched.final.set_exception(outcome)
-        watched.final.exception()  # counts as retrieved: a caller that is cancelled at this moment never does it
-
-    def _time_out_the_late(self) -> None:
-        now = self.caller.clock.now()
-        if now < self._looked_at + _LONGEST_BLIND:
+        tracked.failed_polls, tracked.last_error = tracked.failed_polls + 1, error
+        grace = _UNSEEN_GRACE if isinstance(error, NotFoundError) else 1
+        if not tracked.is_known and isinstance(error, _REFUSALS) and tracked.failed_polls >= grace:
+            self._end_with(tracked, error)
             return
-        self._looked_at = now
-        for watched in [one for one in self.watching.values() if now >= one.ends_at]:
-            self._time_out(watched)
+        jitter = self._caller.rng.random()
+        delay = backoff(tracked.caller.retry, attempt=tracked.failed_polls - 1, jitter=jitter)
+        delay = max(delay, error.retry_after or 0.0)
+        tracked.emit(PollFailed, index=tracked.index, request_id=tracked.request_id, delay=delay, error=error)
+        self._schedule(tracked, self._caller.clock.now() + delay)
 
-    def _time_out(self, watched: TrackedJob) -> None:
-        waited = self.caller.clock.now() - watched.since
-        so_far = f"is still {watched.status} after {waited:.0f} s"
-        if watched.faults:
-            assert watched.fault is not None
+    def _time_out_late_jobs(self) -> None:
+        now = self._caller.clock.now()
+        if now < self._deadlines_checked_at + _DEADLINE_CHECK:
+            return
+        self._deadlines_checked_at = now
+        for tracked in [one for one in self._jobs.values() if now >= one.ends_at]:
+            self._time_out(tracked)
+
+    def _time_out(self, tracked: TrackedJob) -> None:
+        if tracked.is_over:
+            return
+        waited = self._caller.clock.now() - tracked.since
+        so_far = f"is still {tracked.status} after {waited:.0f} s"
+        if tracked.failed_polls:
+            assert tracked.last_error is not None
             so_far = (
-                f"was {watched.status} when last seen, and calls for it fail after {waited:.0f} s "
-                f"({watched.fault.message.rstrip('.')})"
+                f"was {tracked.status} when last seen, and calls for it fail after {waited:.0f} s "
+                f"({tracked.last_error.message.rstrip('.')})"
             )
-        self.schedule.gave_up(watched.track)
-        self._end(
-            watched,
-            WaitTimeoutError(
-                f"Job {watched.request_id} {so_far}; it may yet finish: "
-                f"`await client.wait({watched.request_id!r})` picks it up again.",
-                request_id=watched.request_id,
-                job=watched.job,
-            ),
+        error = WaitTimeoutError(
+            f"Job {tracked.request_id} {so_far}; it may yet finish: "
+            f"`await client.wait({tracked.request_id!r})` picks it up again.",
+            request_id=tracked.request_id,
+            job=tracked.job,
         )
+        self._end_with(tracked, error)
+
+    def _end_with(self, tracked: TrackedJob, error: KlingError) -> None:
+        if error.job is None:
+            error.job = tracked.job
+        tracked.final.set_exception(error)
+        tracked.final.exception()  # counts as retrieved: a caller that is cancelled at this moment never does it
+
+    # List scans
+
+    def _scanner(self, model: str | None) -> ListScanner:
+        scanner = self._scanners.get(model)
+        if scanner is None:
+            scanner = self._scanners[model] = ListScanner(self._caller, model)
+        return scanner
+
+    def _next_scan(self, tracked: TrackedJob, now: float, tasks: TaskGroup) -> float | None:
+        """When the job can be polled if the next list scan does not show it; None if the list does not cover it."""
+        scanner = self._scanner(tracked.model)
+        if tracked.policy.use_lists == "never":
+            return None
+        if not scanner.state.is_on and not self._begin_scans(scanner, tracked.policy, now, tasks):
+            return None
+        if not scanner.state.covers(tracked.scan_number):
+            return None
+        return max(scanner.next_at, now) + _LIST_PATIENCE
+
+    def _begin_scans(self, scanner: ListScanner, policy: PollingPolicy, now: float, tasks: TaskGroup) -> bool:
+        """Start to scan a list if that pays."""
+        if now < scanner.considered_at + _LIST_CHECK or not scanner.state.may_begin(now):
+            return False
+        scanner.considered_at = now
+        scanner.state.fit_page(self._in_flight[scanner.model])
+        if not self._pays(scanner, policy):
+            return False
+        scanner.state.is_on = True
+        tasks.start_soon(self._keep_scanning, scanner, policy)
+        return True
+
+    def _pays(self, scanner: ListScanner, policy: PollingPolicy) -> bool:
+        """Whether scans of the list notice ends sooner than status calls that cost as much.
+
+        A status call for each of n jobs in an interval costs n calls and is half the interval late on average; a scan in
+        the same interval is as late, and costs `cost`.
+        """
+        jobs = self._in_flight[scanner.model]
+        return (
+            policy.use_lists == "always"
+            or max(_LIST_MARGIN * scanner.state.cost, _MIN_JOBS_FOR_LISTS) <= jobs
+        )
+
+    def _scan_interval(self, scanner: ListScanner, policy: PollingPolicy, now: float) -> float:
+        """Seconds from one scan to the next: no more calls than the status calls would be."""
+        if policy.poll_interval is not None:
+            return policy.poll_interval
+        interval = self._pace.scan_interval(scanner.model, now=now)
+        status_calls = self._pace.polls_per_second(scanner.model, policy, now=now)
+        return min(
+            max(interval, scanner.state.cost / min(status_calls, self._rate.rate)), policy.max_poll_interval
+        )
+
+    async def _keep_scanning(self, scanner: ListScanner, policy: PollingPolicy) -> None:
+        """Scan a list again and again, while there are jobs and it pays."""
+        clock, state = self._caller.clock, scanner.state
+        try:
+            while state.is_on and self._in_flight[scanner.model]:
+                await self._scan(scanner)
+                scanned_at = clock.now()
+                if not state.is_on or not self._pays(scanner, policy):
+                    break
+                if state.spot_check_due(scanned_at):
+                    self._spot_check(scanner)
+                # The interval may shrink while the pace learns.
+                while True:
+                    scanner.next_at = scanned_at + self._scan_interval(scanner, policy, clock.now())
+                    if scanner.next_at <= clock.now():
+                        break
+                    await clock.sleep(min(scanner.next_at - clock.now(), _DEADLINE_CHECK / 2))
+        finally:
+            state.is_on = False
+
+    async def _scan(self, scanner: ListScanner) -> None:
+        """Scan the list once, and take in what its rows show of the jobs in flight."""
+        clock, state = self._caller.clock, scanner.state
+        scan = state.begin_scan(self._in_flight[scanner.model])
+        try:
+            while scan.next_offset is not None:
+                await self._wait_turn()
+                page, cost = await scanner.read_page(scan, status_seconds=self._status_seconds)
+                known_before, hits, last_hit = len(scan.seen), 0, 0
+                for place, tracked, job in scanner.find_jobs(page, scan, self._jobs):
+                    hits, last_hit, tracked.scan_number = hits + 1, place, state.number + 1
+                    if job is not None:
+                        self._learn(tracked, job)
+                    elif not tracked.asked_for_media:
+                        self._saw(tracked, clock.now())
+                facts = page_facts(
+                    page, cost, known_before=known_before, scan=scan, hits=hits, last_hit=last_hit
+                )
+                state.add_page(scan, facts)
+        except KlingError as error:
+            scanner.failed(error)
+            return
+        state.end_scan(scan, now=clock.now())
+
+    def _spot_check(self, scanner: ListScanner) -> None:
+        """Poll one of the jobs that the last scan showed in flight."""
+        shown = [
+            one
+            for one in self._jobs.values()
+            if one.model == scanner.model and one.scan_number == scanner.state.number and not one.is_over
+        ]
+        if shown:
+            tracked = self._caller.rng.choice(shown)
+            tracked.is_spot_check = True
+            self._schedule(tracked, self._caller.clock.now())
