@@ -1,9 +1,10 @@
-"""The Kling family: each model's parameters and rules, as data with its source.
+"""The Kling models: the parameters and rules of each, as data with its source.
 
-A model that is not here passes unchecked: the service may know models that this release does not.
+Requests for a model that is not listed here are not checked: the service may have models that this release does not
+know.
 
-Source: the vendor's page of each model, named beside its entry. Where that page contradicts itself, the
-reading chosen here is argued in `docs/explanation/wire.md`.
+Source: the vendor's page of each model, named beside its entry. Where that page contradicts itself,
+`docs/explanation/wire.md` gives the reasons for the choice made here.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _IMAGE_DATA = re.compile(r"data:image/(png|jpe?g);base64,[A-Z0-9+/=\s]+\Z", re.I
 
 @attrs.frozen(kw_only=True)
 class Parameter:
-    """What one model says about one of its parameters."""
+    """The rules of one model for one parameter."""
 
     wire_name: str
     """The key in the payload."""
@@ -35,22 +36,22 @@ class Parameter:
     max_length: int | None = None
     """The longest text, in characters (Unicode code points)."""
     choices: Sequence[object] | None = None
-    """The only values taken."""
+    """The only allowed values."""
     minimum: float | None = None
-    """The smallest number taken."""
+    """The smallest allowed number."""
     maximum: float | None = None
-    """The largest number taken."""
+    """The largest allowed number."""
     image_suffixes: Sequence[str] | None = None
-    """The endings of the images taken; None where the parameter is no image."""
+    """The allowed suffixes of an image; None if the parameter is not an image."""
 
 
 @attrs.frozen(kw_only=True)
 class ModelRules:
-    """The parameters that one model takes, by the names of `VideoRequest`'s fields."""
+    """The parameters of one model, by the names of the fields of `VideoRequest`."""
 
     parameters: Mapping[str, Parameter]
     source: str
-    """Where the rules are from."""
+    """The page that states the rules."""
     required: tuple[str, ...] = attrs.field(
         init=False, default=attrs.Factory(lambda self: _find_required(self.parameters), takes_self=True)
     )
@@ -76,7 +77,7 @@ KLING_V2_6 = ModelRules(
 DEFAULT_MODEL = "kling-v2-6"
 """The model of a request for which neither the request nor the call names one."""
 MODELS: Mapping[str, ModelRules] = {"kling-v2-6": KLING_V2_6}
-"""The models whose rules are known, by their case-sensitive id."""
+"""The models with known rules, by their case-sensitive id."""
 
 
 def wire_name(model: str, field: str) -> str:
@@ -87,13 +88,13 @@ def wire_name(model: str, field: str) -> str:
 
 
 def broken_rules(model: str | None, values: Mapping[str, object]) -> list[str]:
-    """Every rule of the model that the values break, one sentence each.
+    """The rules of the model that the values break, one sentence each.
 
     For a model that is not known here, only the rules of every model: the prompt is text, each value is JSON.
 
     Args:
         model: The model's id; None if it is not chosen yet.
-        values: `VideoRequest`'s parameter fields by name; None stands for "not given".
+        values: `VideoRequest`'s parameter fields by name; None is "not given".
     """
     rules = None if model is None else MODELS.get(model)
     if model is None or rules is None:
@@ -114,7 +115,7 @@ def broken_rules(model: str | None, values: Mapping[str, object]) -> list[str]:
 
 
 def text_faults(field: str, value: object) -> list[str]:
-    """Why a value cannot be used as text, one sentence; empty where it can."""
+    """Why a value is not valid text, in one sentence; empty if it is."""
     if not isinstance(value, str):
         return [f"{field} must be text, not {quote_value(value)}"]
     if (stray := _LONE_SURROGATE.search(value)) is not None:
@@ -123,7 +124,7 @@ def text_faults(field: str, value: object) -> list[str]:
 
 
 def json_faults(field: str, value: object) -> list[str]:
-    """Why a value cannot be sent as JSON, one sentence; empty where it can."""
+    """Why a value cannot be sent as JSON, in one sentence; empty if it can."""
     try:
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
@@ -132,10 +133,10 @@ def json_faults(field: str, value: object) -> list[str]:
 
 
 def quote_value(value: object) -> str:
-    """The value as an error message quotes it: at most 60 characters."""
+    """The value as errors quote it, in at most 60 characters."""
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 - a caller's own repr may raise anything, and that of a huge int does
+    except Exception:  # noqa: BLE001 - the repr of a caller's class may raise anything; that of a huge int does
         text = f"<{type(value).__name__} that cannot be shown>"
     return text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"  # noqa: PLR2004 - the cut
 
@@ -182,7 +183,7 @@ def _check_number(field: str, value: object, minimum: float, maximum: float) -> 
 
 
 def _check_image(field: str, value: object, suffixes: Sequence[str]) -> list[str]:
-    """The service reads a URL; a data URI is let through, a local path is uploaded before the submit."""
+    """Check an image: a URL or a data URI is sent as it is, a local path is uploaded before the submit."""
     endings = ", ".join(suffixes)
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
@@ -222,7 +223,7 @@ def is_local_picture(picture: object) -> TypeGuard[str | os.PathLike[str]]:
 
 @attrs.frozen(kw_only=True)
 class ModelInfo:
-    """What the service says about one model; every field but `id` may be missing."""
+    """The service's description of a model; every field but `id` may be missing."""
 
     id: str
     kind: str | None = None
@@ -230,6 +231,6 @@ class ModelInfo:
     parameters: tuple[Mapping[str, Any], ...] = attrs.field(default=(), hash=False)
     """Each parameter as the service describes it: `name`, `type`, `required`, `default_value`, `min`, `max`."""
     price: Decimal | None = None
-    """US dollars per unit; the unit is in `raw["price_info"]["unit"]`. None where it is not published."""
+    """US dollars per unit; the unit is in `raw["price_info"]["unit"]`. None if the service does not publish it."""
     raw: Mapping[str, Any] = attrs.field(factory=dict, repr=False, hash=False)
-    """The whole description as it was answered."""
+    """The whole description as the service answered it."""

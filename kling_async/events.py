@@ -1,7 +1,7 @@
-"""What happens to a batch, as one stream of frozen values: for progress bars, tables, logs and telemetry.
+"""The events of a client and of a batch, as frozen values: for progress bars, tables, logs and telemetry.
 
-Pass a plain callable as `on_event`. It is called in the event loop, so it must be quick. One that raises is
-logged and never hurts the batch.
+Pass a plain function as `on_event`. It runs in the event loop, so it must return quickly. If it raises, the error is
+logged and the batch continues.
 """
 
 from __future__ import annotations
@@ -41,32 +41,32 @@ _log = logging.getLogger("kling_async")
 
 @attrs.frozen(kw_only=True)
 class Event:
-    """What every event says."""
+    """The fields of every event."""
 
     at: float = attrs.field(kw_only=False)
-    """When it happened, in Unix seconds by this machine's clock."""
+    """The time of the event, in Unix seconds by the clock of this machine."""
     index: int | None = None
-    """The item's place in the batch, from 0; None outside a batch."""
+    """The index of the item in the batch, from 0; None outside a batch."""
     request_id: str | None = None
-    """The service's id of the job, where it has one."""
+    """The service's id of the job; None if it is not known."""
 
 
 @attrs.frozen(kw_only=True)
 class Submitted(Event):
-    """The service took a job; from here on it may be charged."""
+    """The service accepted a job; from now on it may be charged."""
 
     job: Job
-    """The record that it answered."""
+    """The job as the service answered it."""
 
 
 @attrs.frozen(kw_only=True)
 class StatusChanged(Event):
-    """A job was seen in another status than before."""
+    """A job has a new status."""
 
     status: JobStatus
-    """Where it stands now."""
+    """The new status."""
     previous: JobStatus
-    """Where it stood when it was last seen."""
+    """The status that was seen before."""
 
 
 @attrs.frozen(kw_only=True)
@@ -74,45 +74,45 @@ class Finished(Event):
     """An item has its final state; a download may still follow."""
 
     state: ResultState
-    """How it ended."""
+    """The final state."""
     job: Job | None = None
-    """The last known record; None where the service never gave one."""
+    """The last known job; None if the service never gave one."""
     error: KlingError | None = None
-    """Why it did not succeed."""
+    """Why the item did not succeed; None if it did."""
 
 
 @attrs.frozen(kw_only=True)
 class Downloading(Event):
-    """A video is being fetched: told when that begins, and then about twice a second while more of it comes."""
+    """A download has started, or has made progress: about twice a second while bytes arrive."""
 
     size_bytes: int
-    """How much of it is here, what an earlier try left included."""
+    """Bytes on the disk so far, with those of an earlier try."""
     total_bytes: int | None = None
-    """How large it is; None where that is not known yet."""
+    """Bytes of the whole video; None if not known yet."""
 
 
 @attrs.frozen(kw_only=True)
 class Downloaded(Event):
-    """A finished video was saved whole."""
+    """A finished video was saved completely."""
 
     path: Path
-    """Where it is."""
+    """The file."""
     size_bytes: int
-    """How large it is."""
+    """Its size in bytes."""
 
 
 @attrs.frozen(kw_only=True)
 class Retrying(Event):
-    """A call that is safe to repeat failed and will be sent again after `delay` seconds."""
+    """A call that is safe to repeat failed, and is sent again after `delay` seconds."""
 
     call: str
-    """Which call of the service, such as `status`."""
+    """The call of the service, such as `status`."""
     attempt: int
-    """The number of the try that comes, from 1 for the first repetition."""
+    """The number of the next try: 1 for the first repetition."""
     delay: float
-    """Seconds until then."""
+    """Seconds until the next try."""
     error: KlingError
-    """What the last try ended with."""
+    """The error of the last try."""
 
 
 @attrs.frozen(kw_only=True)
@@ -122,30 +122,30 @@ class Throttled(Event):
     delay: float
     """Seconds for which nothing is submitted."""
     error: KlingError
-    """What the service answered."""
+    """The answer of the service."""
 
 
 @attrs.frozen(kw_only=True)
 class PollFailed(Event):
-    """A status call failed; the job is asked about again after `delay` seconds."""
+    """A poll failed; the job is polled again after `delay` seconds. The wait goes on."""
 
     delay: float
-    """Seconds until the job is asked about again."""
+    """Seconds until the next poll of the job."""
     error: KlingError
-    """What the call ended with."""
+    """The error of the poll."""
 
 
 @attrs.frozen(kw_only=True)
 class SubmitAmbiguous(Event):
-    """A paid POST was sent and its fate is unknown."""
+    """A paid POST was sent, and whether the service has a job is unknown."""
 
     error: KlingError
-    """What is known of it."""
+    """What happened to the reply."""
 
 
 @attrs.frozen(kw_only=True)
 class SubmitReconciled(Event):
-    """The job of an ambiguous submit was found at the service and taken over."""
+    """The job of an ambiguous submit was found at the service; the item continues with it."""
 
     job: Job
     """The job that was found."""
@@ -153,12 +153,12 @@ class SubmitReconciled(Event):
 
 @attrs.frozen(kw_only=True)
 class Resumed(Event):
-    """An item was found in the journal and goes on from where an earlier run left it."""
+    """An item was found in the journal and continues where an earlier run stopped."""
 
     job: Job | None = None
-    """The last known record; None for a submit whose reply that run did not see."""
+    """The last known job; None for a submit whose reply the earlier run did not get."""
     path: Path | None = None
-    """Where its video is, saved whole; None where it has still to be fetched, or made."""
+    """The saved video; None if it must still be made or downloaded."""
 
 
 @attrs.frozen(kw_only=True)
@@ -166,29 +166,29 @@ class Spent(Event):
     """A submit of a known price was accepted, or may have been."""
 
     cost_usd: Decimal
-    """US dollars for this one."""
+    """US dollars for this submit."""
     total_usd: Decimal
-    """US dollars so far: of this batch, and of the earlier runs of its journal."""
+    """US dollars so far, in this batch and in earlier runs with its journal."""
 
 
 @attrs.frozen(kw_only=True)
 class NotSubmitted(Event):
-    """An item was never accepted by the service, and nothing was charged for it."""
+    """The service never accepted the item, and nothing was charged for it."""
 
     error: KlingError
-    """Why not."""
+    """Why the item was not submitted."""
 
 
 Listener: TypeAlias = Callable[[Event], object]
-"""What `on_event` takes."""
+"""The type of `on_event`."""
 
 
 class Notifier:
-    """Tells every listener about an event; falsy where nobody listens, so that no event need be made."""
+    """Calls every listener with each event; false if there are no listeners, so that no event need be made."""
 
     def __init__(self, *listeners: Listener | None) -> None:
         self.listeners: tuple[Listener, ...] = ()
-        """All of them, those of other notifiers among them."""
+        """All listeners, with those of other notifiers."""
         for listener in listeners:
             if isinstance(listener, Notifier):
                 self.listeners += listener.listeners
@@ -199,9 +199,9 @@ class Notifier:
         return bool(self.listeners)
 
     def __call__(self, event: Event) -> None:
-        """Tell all; an error of one is logged and kept from the rest."""
+        """Call all listeners; an error of one is logged, and the others are still called."""
         for listener in self.listeners:
             try:
                 listener(event)
             except Exception:  # noqa: BLE001 - a broken listener must not hurt the batch
-                _log.exception("on_event raised for %s; the batch goes on", type(event).__name__)
+                _log.exception("on_event raised for %s; the batch continues", type(event).__name__)

@@ -77,7 +77,7 @@ def test_a_listener_that_raises_is_logged_and_kept_from_the_rest(caplog):
         Notifier(broken, heard.append)(CHANGED)
     assert heard == [CHANGED]
     (entry,) = caplog.records
-    assert entry.getMessage() == "on_event raised for StatusChanged; the batch goes on"
+    assert entry.getMessage() == "on_event raised for StatusChanged; the batch continues"
     assert "a broken bar" in str(entry.exc_info[1])
 
 
