@@ -17,7 +17,7 @@ def read(environ=None, **given):
     return read_settings(**wanted, environ=environ or {})
 
 
-def test_what_is_given_beats_the_environment():
+def test_an_argument_overrides_the_environment():
     environ = {"GMI_API_KEY": "theirs", "GMI_ORG_ID": "their-org", "GMI_BASE_URL": "https://their.example"}
     settings = read(
         environ, api_key="mine", organization_id="my-org", base_url="https://my.example", timeout=5
@@ -30,7 +30,7 @@ def test_what_is_given_beats_the_environment():
     )
 
 
-def test_what_is_not_given_comes_from_the_environment():
+def test_a_missing_argument_comes_from_the_environment():
     environ = {"GMI_API_KEY": " theirs\n", "GMI_ORG_ID": " org ", "GMI_BASE_URL": "http://127.0.0.1:8080"}
     settings = read(environ)
     assert (settings.api_key, settings.organization_id) == ("theirs", "org")
@@ -56,7 +56,7 @@ def test_an_empty_organization_is_none(organization_id):
     assert read(api_key="k", organization_id=organization_id).organization_id is None
 
 
-def test_the_real_environment_is_read_when_none_is_handed_in(monkeypatch):
+def test_the_environment_of_the_process_is_the_default(monkeypatch):
     monkeypatch.setenv("GMI_API_KEY", "from-the-shell")
     settings = read_settings(api_key=None, organization_id=None, base_url="https://my.example", timeout=1.0)
     assert settings.api_key == "from-the-shell"
@@ -76,7 +76,7 @@ def test_a_missing_key_names_the_argument_and_the_variable(given):
 @pytest.mark.parametrize(
     "value", ["secret\u2026", "secret\r\nX-Other: 1", "sec\x00ret", b"secret", 7], ids=repr
 )
-def test_what_no_header_can_carry_is_refused_without_showing_it(name, value):
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(name, value):
     with pytest.raises(ConfigurationError, match=name) as caught:
         read(**{"api_key": "k", name: value})
     assert "sec" not in caught.value.message
@@ -90,7 +90,7 @@ def test_a_timeout_is_a_number_of_seconds_for_one_request(timeout):
         read(api_key="k", timeout=timeout)
 
 
-def test_a_wrong_address_is_a_matter_of_configuration():
+def test_a_wrong_base_url_is_a_configuration_error():
     with pytest.raises(ConfigurationError, match="base_url"):
         read(api_key="k", base_url="console")
 

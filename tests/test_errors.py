@@ -72,7 +72,7 @@ FIELDS = {"request_id": "id", "status_code": 429, "body": "slow down", "retry_af
 
 
 @pytest.mark.parametrize("kind", TREE)
-def test_each_error_stands_where_the_tree_says(kind):
+def test_each_error_has_its_place_in_the_tree(kind):
     assert kind.__bases__ == TREE[kind]
 
 

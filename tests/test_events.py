@@ -53,7 +53,7 @@ def test_outside_a_batch_and_before_an_id_both_are_none():
     assert (event.index, event.request_id) == (None, None)
 
 
-def test_every_listener_hears_every_event_in_order():
+def test_every_listener_gets_every_event_in_order():
     first, second = [], []
     notify = Notifier(first.append, None, second.append)
     done = Finished(at=2.0, state=ResultState.SUCCEEDED)
@@ -62,13 +62,13 @@ def test_every_listener_hears_every_event_in_order():
     assert first == second == [CHANGED, done]
 
 
-def test_a_notifier_is_true_only_where_somebody_listens():
+def test_a_notifier_is_true_only_with_listeners():
     assert not Notifier()
     assert not Notifier(None, None)
     assert Notifier(None, print)
 
 
-def test_a_listener_that_raises_is_logged_and_kept_from_the_rest(caplog):
+def test_a_listener_that_raises_is_logged_and_the_others_are_called(caplog):
     def broken(event):
         raise RuntimeError("a broken bar")
 
@@ -82,7 +82,7 @@ def test_a_listener_that_raises_is_logged_and_kept_from_the_rest(caplog):
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-def test_the_wish_to_end_the_program_is_not_kept_back(kind):
+def test_a_keyboard_interrupt_in_a_listener_is_raised(kind):
     def leave(event):
         raise kind
 

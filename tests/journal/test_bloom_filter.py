@@ -7,7 +7,7 @@ from kling_async._journal.bloom_filter import BloomFilter
 
 
 @given(st.sets(st.text(), max_size=20))
-def test_what_was_added_may_be_there(values):
+def test_added_values_may_be_contained(values):
     filter_ = BloomFilter()
     for value in values:
         filter_.add(value)
@@ -15,7 +15,7 @@ def test_what_was_added_may_be_there(values):
     assert all(filter_.may_contain(value) for value in values)
 
 
-def test_nearly_nothing_else_is():
+def test_few_other_values_may_be_contained():
     filter_ = BloomFilter()
     for number in range(10_000):
         filter_.add(("here", number))

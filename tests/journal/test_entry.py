@@ -63,7 +63,7 @@ def test_one_more_key_is_another_fingerprint(payload, name):
     ],
     ids=["numbers", "nested", "paths"],
 )
-def test_payloads_that_say_the_same_have_one_fingerprint(one, other):
+def test_equal_payloads_have_one_fingerprint(one, other):
     assert fingerprint("m", one) == fingerprint("m", other)
 
 
@@ -76,7 +76,7 @@ def test_payloads_that_say_the_same_have_one_fingerprint(one, other):
         (("m", {"x": 1}), ("n", {"x": 1})),
     ],
 )
-def test_payloads_that_say_something_else_have_another_fingerprint(one, other):
+def test_different_payloads_have_different_fingerprints(one, other):
     assert fingerprint(*one) != fingerprint(*other)
 
 
@@ -87,7 +87,7 @@ def test_a_fingerprint_is_the_same_in_every_run():
 
 
 @pytest.mark.parametrize("value", [object(), {"x": {object()}}], ids=["object", "set"])
-def test_what_is_no_json_has_no_fingerprint(value):
+def test_a_payload_that_is_not_json_has_no_fingerprint(value):
     with pytest.raises(TypeError):
         fingerprint("m", {"x": value})
 
@@ -181,7 +181,7 @@ def test_fields_are_read_back_as_fields(request_):
     ],
     ids=["nothing", "no-prompt", "no-model", "no-json", "no-text"],
 )
-def test_where_no_valid_request_makes_the_payload_there_is_none(entry_):
+def test_a_payload_that_no_valid_request_makes_has_no_request(entry_):
     assert entry_.request is None
 
 

@@ -36,7 +36,7 @@ async def test_durable_returns_when_it_is_on_the_disk(journal, pen, store):
         tasks.cancel_scope.cancel()
 
 
-async def test_those_who_wait_together_share_a_commit(journal, pen, store):
+async def test_tasks_that_wait_together_share_a_commit(journal, pen, store):
     async def taker(prompt):
         await anyio.sleep(0.0001 * prompt)
         pen.record_intent(str(prompt))
@@ -53,7 +53,7 @@ async def test_those_who_wait_together_share_a_commit(journal, pen, store):
     assert store.commits == [20]
 
 
-async def test_who_comes_during_a_commit_waits_for_the_next(journal, pen, store, slow_disk):
+async def test_a_write_during_a_commit_waits_for_the_next_one(journal, pen, store, slow_disk):
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.run)
         pen.record_intent("rain")
@@ -67,7 +67,7 @@ async def test_who_comes_during_a_commit_waits_for_the_next(journal, pen, store,
     assert store.commits == [1, 1]
 
 
-async def test_who_wrote_before_a_commit_may_wait_for_it_later(journal, pen, store, slow_disk):
+async def test_a_write_before_a_commit_can_be_waited_for_during_it(journal, pen, store, slow_disk):
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.run)
         pen.record_intent("rain")
@@ -78,7 +78,7 @@ async def test_who_wrote_before_a_commit_may_wait_for_it_later(journal, pen, sto
     assert store.commits == [1]
 
 
-async def test_writes_for_which_nobody_waits_are_written_soon_and_together(journal, pen, store, slow_disk):
+async def test_writes_without_a_waiting_task_are_committed_soon_and_together(journal, pen, store, slow_disk):
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.run)
         for prompt in range(10):
@@ -90,7 +90,7 @@ async def test_writes_for_which_nobody_waits_are_written_soon_and_together(journ
     assert store.commits == [10]
 
 
-async def test_without_a_committer_who_waits_writes_by_himself(journal, pen, store):
+async def test_without_a_committer_a_waiting_task_commits_by_itself(journal, pen, store):
     async with anyio.create_task_group() as tasks:
         for prompt in range(3):
             pen.record_intent(str(prompt))
@@ -99,7 +99,7 @@ async def test_without_a_committer_who_waits_writes_by_himself(journal, pen, sto
     assert store.commits == [3]
 
 
-async def test_who_waits_when_the_committer_leaves_writes_by_himself(journal, pen, store):
+async def test_a_task_that_waits_when_the_committer_stops_commits_by_itself(journal, pen, store):
     async with anyio.create_task_group() as tasks:
         committer = start_committer(tasks, journal)
         await anyio.sleep(0.001)
@@ -124,7 +124,7 @@ async def test_two_batches_may_write_through_one_journal(journal, pen, store):
     assert store.commits == [1] * 4
 
 
-async def test_a_commit_that_was_cancelled_half_way_is_made_again(journal, pen, store, slow_disk):
+async def test_a_cancelled_commit_is_repeated(journal, pen, store, slow_disk):
     number = pen.record_intent("rain")
     with anyio.move_on_after(slow_disk / 2):
         await journal.flush()
@@ -136,7 +136,7 @@ async def test_a_commit_that_was_cancelled_half_way_is_made_again(journal, pen, 
     assert store.kept[1].request_id == "r-1"
 
 
-async def test_who_waits_for_a_commit_that_is_cancelled_gets_another(journal, pen, store, slow_disk):
+async def test_a_task_that_waits_for_a_cancelled_commit_gets_another_one(journal, pen, store, slow_disk):
     pen.record_intent("rain")
     async with anyio.create_task_group() as tasks:
         committer = start_committer(tasks, journal)
@@ -151,7 +151,7 @@ async def test_who_waits_for_a_commit_that_is_cancelled_gets_another(journal, pe
 # When the disk fails
 
 
-async def test_all_who_wait_are_told_that_it_could_not_be_written(journal, pen, store):
+async def test_all_waiting_tasks_raise_the_error_of_the_disk(journal, pen, store):
     store.failure = JournalError("The journal is full.")
     told = []
 
@@ -174,7 +174,7 @@ async def test_all_who_wait_are_told_that_it_could_not_be_written(journal, pen, 
     assert all(error.__cause__ is store.failure for error in told)
 
 
-async def test_what_could_not_be_written_is_written_with_the_next(journal, pen, store):
+async def test_a_failed_write_is_part_of_the_next_commit(journal, pen, store):
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.run)
         store.failure = JournalError("full")
@@ -191,7 +191,7 @@ async def test_what_could_not_be_written_is_written_with_the_next(journal, pen, 
     assert [entry.state for entry in store.kept.values()] == [EntryState.NOT_SUBMITTED, EntryState.INTENDED]
 
 
-async def test_a_failing_disk_is_not_tried_over_and_over(store, pen_for, slow_disk):
+async def test_a_failing_disk_is_not_tried_again_without_a_new_write(store, pen_for, slow_disk):
     tries = []
 
     async def failing_disk(_function, changes):
@@ -208,7 +208,7 @@ async def test_a_failing_disk_is_not_tried_over_and_over(store, pen_for, slow_di
     assert len(tries) == 1
 
 
-async def test_a_flush_tells_what_the_committer_could_tell_nobody(journal, pen, store, slow_disk):
+async def test_a_flush_raises_an_error_that_no_task_waited_for(journal, pen, store, slow_disk):
     store.failure = JournalError("full")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.run)

@@ -12,7 +12,7 @@ from kling_async._journal.journal import Journal
 # What is written can be read at once
 
 
-async def test_what_was_intended_is_found_before_it_is_on_the_disk(journal, pen, store):
+async def test_an_intent_is_found_before_it_is_on_the_disk(journal, pen, store):
     assert pen.find("rain") is None
 
     number = pen.record_intent("rain", at=5.0)
@@ -24,7 +24,7 @@ async def test_what_was_intended_is_found_before_it_is_on_the_disk(journal, pen,
     assert store.kept == {}
 
 
-async def test_what_is_on_its_way_to_the_disk_is_found_too(journal, pen, store, slow_disk):
+async def test_a_write_is_found_during_its_commit(journal, pen, store, slow_disk):
     number = pen.record_intent("rain")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.flush)
@@ -58,7 +58,7 @@ async def test_entries_come_in_the_order_of_their_first_intent(journal, pen):
     assert [entry.payload["prompt"] for entry in journal.entries()] == list("abcdef")
 
 
-async def test_a_job_is_followed_to_its_file(journal, pen):
+async def test_an_entry_shows_the_job_its_end_and_its_file(journal, pen):
     number = pen.record_intent("rain")
     pen.record_accepted(number, "r-1")
     assert pen.find("rain").record == {"request_id": "r-1", "status": "queued"}
@@ -106,7 +106,7 @@ async def test_another_attempt_keeps_the_id_and_the_cost_of_the_one_before(journ
     assert journal.has_job("r-1")
 
 
-async def test_what_was_not_accepted_costs_nothing_and_is_no_attempt(journal, pen, store):
+async def test_a_rejected_post_costs_nothing_and_is_no_attempt(journal, pen, store):
     number = pen.record_intent("rain")
     await journal.flush()
 
@@ -121,7 +121,7 @@ async def test_what_was_not_accepted_costs_nothing_and_is_no_attempt(journal, pe
     assert store.earlier == {}
 
 
-async def test_withdrawing_twice_takes_back_once(journal, pen):
+async def test_rejecting_twice_takes_the_cost_back_once(journal, pen):
     number = pen.record_intent("rain")
     pen.fail(number)
     pen.record_intent("rain")
@@ -133,7 +133,7 @@ async def test_withdrawing_twice_takes_back_once(journal, pen):
     assert journal.spent_usd() == Decimal("0.35")
 
 
-async def test_a_job_comes_back_where_the_attempt_after_it_was_rejected(journal, pen):
+async def test_a_job_is_restored_after_a_rejected_resend(journal, pen):
     number = pen.record_intent("rain")
     pen.record_accepted(number, "r-1")
     pen.record_intent("rain")
@@ -170,7 +170,7 @@ async def test_an_unknown_price_is_not_zero(journal, pen, first, second, total):
 
 
 @pytest.mark.parametrize("is_flushed", [False, True], ids=["pending", "on-the-disk"])
-async def test_posts_of_unknown_fate_are_told_by_this_run_and_the_next(journal, pen, is_flushed):
+async def test_posts_of_unknown_fate_are_listed_by_this_run_and_the_next(journal, pen, is_flushed):
     for occurrence in range(5):
         identity = pen.identity("rain", occurrence)
         journal.record_intent(identity, model="m", payload={}, at=1.0, cost_usd=None)
@@ -188,7 +188,7 @@ async def test_posts_of_unknown_fate_are_told_by_this_run_and_the_next(journal, 
     assert [entry.number for entry in Journal.over(journal._store).unresolved()] == [3, 5]
 
 
-async def test_an_earlier_post_of_unknown_fate_stays_unsettled_whatever_becomes_of_the_next(journal, pen):
+async def test_an_earlier_post_of_unknown_fate_stays_unresolved_whatever_happens_to_the_next(journal, pen):
     def unknown_attempts():
         return [(entry.attempts, entry.state, entry.sent_at) for entry in journal.unresolved()]
 
@@ -210,7 +210,7 @@ async def test_an_earlier_post_of_unknown_fate_stays_unsettled_whatever_becomes_
     assert unknown_attempts() == told
 
 
-async def test_a_journal_is_lent_to_one_batch_at_a_time(journal):
+async def test_one_batch_at_a_time_uses_a_journal(journal):
     with journal.exclusive(), pytest.raises(JournalError, match="another batch"), journal.exclusive():
         pass
 
@@ -221,7 +221,7 @@ async def test_a_journal_is_lent_to_one_batch_at_a_time(journal):
 # After a restart
 
 
-async def test_a_journal_goes_on_where_the_last_one_was_killed(journal, pen, store):
+async def test_a_journal_continues_after_a_kill(journal, pen, store):
     pen.record_accepted(pen.record_intent("rain"), "r-1")
     await journal.flush()
     pen.record_intent("never durable")
@@ -239,7 +239,7 @@ async def test_a_journal_goes_on_where_the_last_one_was_killed(journal, pen, sto
 # The end
 
 
-async def test_closing_writes_what_is_left_and_may_be_done_twice(pen, journal, store):
+async def test_closing_commits_pending_writes_and_can_be_repeated(pen, journal, store):
     with journal:
         pen.record_intent("rain")
 
@@ -247,7 +247,7 @@ async def test_closing_writes_what_is_left_and_may_be_done_twice(pen, journal, s
     assert (store.commits, store.is_closed) == ([1], True)
 
 
-async def test_closing_writes_nothing_where_nothing_is_left(pen, journal, store):
+async def test_closing_without_pending_writes_commits_nothing(pen, journal, store):
     pen.record_intent("rain")
     await journal.flush()
     journal.close()

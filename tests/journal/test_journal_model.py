@@ -217,4 +217,4 @@ class AgainstADictionary(RuleBasedStateMachine):
 
 
 AgainstADictionary.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
-test_it_reads_as_a_dictionary_would = AgainstADictionary.TestCase
+test_the_journal_reads_like_a_dictionary = AgainstADictionary.TestCase

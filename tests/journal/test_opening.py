@@ -79,7 +79,7 @@ def edited(path: Path, *, at: int, value: bytes) -> None:
     ],
     ids=["text", "empty", "stub", "another", "newer", "cut-100", "cut-half", "cut-one-byte", "scrawled"],
 )
-def test_what_cannot_be_used_is_refused_and_left_as_it_is(run_db, spoil, says):
+def test_an_unusable_file_is_refused_and_unchanged(run_db, spoil, says):
     spoil(run_db)
     before = files_in(run_db.parent)
 
@@ -90,7 +90,7 @@ def test_what_cannot_be_used_is_refused_and_left_as_it_is(run_db, spoil, says):
     assert files_in(run_db.parent) == before
 
 
-def test_a_file_of_another_kind_gets_no_lock_beside_it(tmp_path):
+def test_a_foreign_file_gets_no_lock_file(tmp_path):
     notes = tmp_path / "notes.txt"
     notes.write_text("my notes")
 
@@ -100,7 +100,7 @@ def test_a_file_of_another_kind_gets_no_lock_beside_it(tmp_path):
     assert list(tmp_path.iterdir()) == [notes]
 
 
-def test_another_database_is_left_as_it_is_whatever_lies_beside_it(tmp_path):
+def test_a_foreign_database_and_its_side_files_are_unchanged(tmp_path):
     path = tmp_path / "other.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -114,7 +114,7 @@ def test_another_database_is_left_as_it_is_whatever_lies_beside_it(tmp_path):
     assert files_in(tmp_path) == before
 
 
-def test_the_writes_beside_a_damaged_journal_are_left_too(killed):
+def test_the_side_files_of_a_damaged_journal_are_unchanged(killed):
     assert Path(f"{killed}-wal").stat().st_size > 0
     edited(killed, at=60, value=b"\0\0\0\x63")
     os.truncate(f"{killed}-wal", 32)
@@ -126,7 +126,7 @@ def test_the_writes_beside_a_damaged_journal_are_left_too(killed):
     assert files_in(killed.parent) == before
 
 
-def test_what_a_kill_left_beside_a_journal_is_part_of_it(killed):
+def test_writes_that_a_kill_left_in_a_side_file_are_read(killed):
     with Journal(killed) as journal:
         assert [entry.number for entry in journal.entries()] == list(range(1, 11))
 
@@ -144,7 +144,7 @@ def test_what_a_kill_left_beside_a_journal_is_part_of_it(killed):
     ],
     ids=["folder", "nothing", "no-folder", "in-a-file", "nul"],
 )
-def test_a_path_that_can_have_no_file_says_so(tmp_path, monkeypatch, place, says):
+def test_an_impossible_path_is_refused_with_the_reason(tmp_path, monkeypatch, place, says):
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
 
@@ -153,12 +153,12 @@ def test_a_path_that_can_have_no_file_says_so(tmp_path, monkeypatch, place, says
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder in which nobody can write")
-def test_a_folder_that_cannot_be_written_says_so():
+def test_a_read_only_folder_is_refused_with_the_reason():
     with pytest.raises(JournalError, match="check that the folder '/proc' exists and can be written"):
         Journal("/proc/run.db")
 
 
-def test_writes_without_their_journal_are_not_put_into_a_new_one(tmp_path):
+def test_side_files_without_their_journal_are_not_added_to_a_new_one(tmp_path):
     Path(tmp_path, "run.db-wal").write_bytes(b"writes")
 
     with pytest.raises(JournalError, match="may hold paid jobs"):
@@ -168,7 +168,7 @@ def test_writes_without_their_journal_are_not_put_into_a_new_one(tmp_path):
     assert not Path(tmp_path, "run.db").exists()
 
 
-def test_a_journal_that_cannot_be_looked_at_says_so(tmp_path):
+def test_an_unreadable_journal_is_refused_with_the_reason(tmp_path):
     with pytest.raises(JournalError, match=r"could not be read .*unable to open"):
         check_file(tmp_path / "nowhere.db")
 
@@ -176,7 +176,7 @@ def test_a_journal_that_cannot_be_looked_at_says_so(tmp_path):
 # The lock
 
 
-def test_a_second_journal_on_one_path_is_told_that_it_is_in_use(run_db):
+def test_a_second_journal_on_one_path_is_refused_as_in_use(run_db):
     with (
         Journal(run_db),
         pytest.raises(JournalError, match="in use by another process, or by another Journal"),
@@ -186,7 +186,7 @@ def test_a_second_journal_on_one_path_is_told_that_it_is_in_use(run_db):
     Journal(run_db).close()
 
 
-def test_a_second_process_is_told_that_it_is_in_use(run_db):
+def test_a_second_process_is_refused_as_in_use(run_db):
     code = "import sys; from kling_async._journal.journal import Journal; Journal(sys.argv[1])"
     with Journal(run_db):
         second = subprocess.run(  # noqa: S603 - our own code
@@ -210,7 +210,7 @@ def test_a_lock_ends_with_its_process(killed):
     Journal(killed).close()
 
 
-def test_a_lock_that_is_none_says_so(run_db):
+def test_a_broken_lock_file_is_refused_with_the_reason(run_db):
     Path(f"{run_db}-lock").write_text("somebody's notes, long enough to be looked at\n" * 20)
 
     with pytest.raises(JournalError, match=r"could not be opened \(file is not a database\)"):
@@ -220,7 +220,7 @@ def test_a_lock_that_is_none_says_so(run_db):
 # A new one
 
 
-def test_a_new_journal_is_whole_from_its_first_moment(tmp_path, monkeypatch):
+def test_a_new_journal_is_complete_or_absent(tmp_path, monkeypatch):
     def killed(self, target):
         raise KeyboardInterrupt
 
@@ -237,14 +237,14 @@ def test_a_new_journal_is_whole_from_its_first_moment(tmp_path, monkeypatch):
     assert check_file(tmp_path / "run.db") == 1
 
 
-def test_what_is_there_is_not_made_anew(run_db):
+def test_an_existing_journal_is_not_replaced(run_db):
     before = run_db.read_bytes()
 
     assert create_if_missing(run_db) is False
     assert run_db.read_bytes() == before
 
 
-def test_any_name_that_the_system_takes_will_do(tmp_path):
+def test_any_file_name_of_the_system_works(tmp_path):
     name = "50% of ünï?#&.db"
     with Journal(tmp_path / name):
         pass
@@ -252,7 +252,7 @@ def test_any_name_that_the_system_takes_will_do(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == [name, f"{name}-lock"]
 
 
-def test_a_system_that_opens_no_folders_gets_its_journal_all_the_same(tmp_path, monkeypatch):
+def test_a_system_that_cannot_open_folders_can_make_a_journal(tmp_path, monkeypatch):
     system_open = os.open
 
     def open_(path, flags, *rest, **named):

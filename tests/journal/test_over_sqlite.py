@@ -44,7 +44,7 @@ def reopened(path):
 
 
 @pytest.mark.parametrize("text", ODD_TEXTS, ids=ascii)
-def test_any_text_goes_in_and_comes_out(path, text):
+def test_any_text_survives(path, text):
     identity = Identity(text, "f", 0)
     with Journal(path) as journal:
         number = journal.record_intent(identity, model=text, payload={"prompt": text}, at=1.5, cost_usd=None)
@@ -64,7 +64,7 @@ def test_any_text_goes_in_and_comes_out(path, text):
 
 @settings(max_examples=50)
 @given(ANY_TEXT, st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=3))
-def test_so_does_any_text_that_chance_writes(tmp_path_factory, text, payload):
+def test_any_generated_text_survives(tmp_path_factory, text, payload):
     path = tmp_path_factory.mktemp("journal") / "run.db"
     with Journal(path) as journal:
         number = journal.record_intent(
@@ -86,7 +86,7 @@ def test_money_keeps_every_digit(path, cost):
     assert str(entry.cost_usd) == str(cost)
 
 
-def test_a_record_that_no_json_can_hold_leaves_the_id(path, pen_for):
+def test_a_record_too_deep_for_json_keeps_its_id(path, pen_for):
     deep: dict = {}
     for _ in range(200_000):  # deeper than any of its interpreters goes
         deep = {"x": deep}
@@ -99,7 +99,7 @@ def test_a_record_that_no_json_can_hold_leaves_the_id(path, pen_for):
 
 
 @pytest.mark.parametrize("stored", ["[1]", "{", "[" * 100_000], ids=["list", "cut", "deep"])
-def test_a_record_that_someone_broke_leaves_the_id(path, pen_for, stored):
+def test_a_broken_record_keeps_its_id(path, pen_for, stored):
     with Journal(path) as journal:
         pen_for(journal).record_accepted(pen_for(journal).record_intent("rain"), "r-1")
     with closing(sqlite3.connect(path)) as connection, connection:
@@ -109,7 +109,7 @@ def test_a_record_that_someone_broke_leaves_the_id(path, pen_for, stored):
     assert (entry.record, entry.job.request_id) == (None, "r-1")
 
 
-def test_the_payload_is_kept_once(path, pen_for):
+def test_the_payload_is_stored_once(path, pen_for):
     with Journal(path) as journal:
         pen_for(journal).record_accepted(pen_for(journal).record_intent("rain"), "r-1")
 
@@ -131,7 +131,7 @@ def test_posts_without_an_answer_are_counted_after_a_restart(path, pen_for):
 # With other programs
 
 
-def test_anyone_can_read_it_with_sqlite(path):
+def test_any_program_can_read_it_with_sqlite(path):
     identity = Identity("eagle", "f", 0)
     with Journal(path) as journal:
         number = journal.record_intent(
@@ -182,7 +182,7 @@ def test_anyone_can_read_it_with_sqlite(path):
     ],
     ids=["text", "older", "without", "none", "deep"],
 )
-def test_the_view_finds_the_video_wherever_the_service_put_it(path, pen_for, outcome, url):
+def test_the_view_finds_the_video_in_each_shape_of_outcome(path, pen_for, outcome, url):
     with Journal(path) as journal:
         pen = pen_for(journal)
         number = pen.record_intent("rain")
@@ -196,7 +196,7 @@ def test_the_view_finds_the_video_wherever_the_service_put_it(path, pen_for, out
         assert connection.execute("SELECT video_url FROM jobs").fetchall() == [(url,)]
 
 
-async def test_others_may_read_while_it_is_written(path, pen_for):
+async def test_it_can_be_read_while_it_is_written(path, pen_for):
     with Journal(path) as journal:
         number = pen_for(journal).record_intent("rain")
         await journal.durable()
@@ -208,7 +208,7 @@ async def test_others_may_read_while_it_is_written(path, pen_for):
         assert [entry.request_id for entry in Journal.read(path)] == ["r-1"]
 
 
-def test_reading_a_closed_journal_leaves_nothing_beside_it(path, pen_for):
+def test_reading_a_closed_journal_leaves_no_side_files(path, pen_for):
     with Journal(path) as journal:
         for number in range(1_200):
             pen_for(journal).record_intent(f"rain {number}")
@@ -220,7 +220,7 @@ def test_reading_a_closed_journal_leaves_nothing_beside_it(path, pen_for):
     assert sorted(file.name for file in path.parent.iterdir()) == ["run.db", "run.db-lock"]
 
 
-def test_reading_after_a_kill_leaves_its_writes_for_the_next_run(path, pen_for, tmp_path):
+def test_reading_after_a_kill_keeps_the_writes_for_the_next_run(path, pen_for, tmp_path):
     copy, writes = tmp_path / "copy.db", tmp_path / "copy.db-wal"
     with Journal(path) as journal:
         pen_for(journal).record_intent("rain")
@@ -235,7 +235,7 @@ def test_reading_after_a_kill_leaves_its_writes_for_the_next_run(path, pen_for, 
     assert [entry.payload for entry in reopened(copy)] == [{"prompt": "rain"}]
 
 
-def test_reading_what_is_not_there_says_so(tmp_path):
+def test_reading_a_missing_journal_says_so(tmp_path):
     with pytest.raises(JournalError, match="There is no journal"):
         Journal.read(tmp_path / "run.db")
 
@@ -243,7 +243,7 @@ def test_reading_what_is_not_there_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["my notes", ""])
-def test_reading_what_is_no_journal_says_so(path, content):
+def test_reading_a_foreign_file_says_so(path, content):
     path.write_text(content)
     with pytest.raises(JournalError, match="is not a journal"):
         Journal.read(path)
@@ -265,7 +265,7 @@ def test_reading_an_older_journal_brings_it_up_to_date_unless_it_is_in_use(path)
 # When the disk fails
 
 
-async def test_a_full_disk_is_told_and_what_it_kept_is_safe(path, pen_for):
+async def test_a_full_disk_is_an_error_and_loses_no_entry(path, pen_for):
     journal = Journal(path)
     pen_for(journal).record_intent("rain")
     await journal.durable()
@@ -282,7 +282,7 @@ async def test_a_full_disk_is_told_and_what_it_kept_is_safe(path, pen_for):
     assert [entry.state for entry in reopened(path)] == [EntryState.INTENDED, EntryState.NOT_SUBMITTED]
 
 
-def test_a_journal_that_cannot_write_at_the_end_is_given_back_all_the_same(path, pen_for):
+def test_a_journal_that_cannot_write_at_the_end_is_still_unlocked(path, pen_for):
     journal = Journal(path)
     journal._store._writer.execute("PRAGMA query_only = ON")
     pen_for(journal).record_intent("rain")
@@ -305,7 +305,7 @@ async def test_a_closed_journal_says_that_it_is_closed(path, pen_for):
         journal.has_job("r-1")
 
 
-def test_a_disk_that_fails_while_it_is_opened_leaves_nothing_held(path, monkeypatch):
+def test_a_disk_that_fails_during_opening_leaves_no_lock(path, monkeypatch):
     Journal(path).close()
 
     def broken(connection):
@@ -317,7 +317,7 @@ def test_a_disk_that_fails_while_it_is_opened_leaves_nothing_held(path, monkeypa
     Journal(path).close()
 
 
-async def test_it_is_written_in_another_thread_in_one_transaction_for_all_who_wait(path, pen_for):
+async def test_one_transaction_in_another_thread_serves_all_waiting_tasks(path, pen_for):
     commits = []
     with Journal(path) as journal:
         journal._store._writer.set_trace_callback(
@@ -339,6 +339,6 @@ async def test_it_is_written_in_another_thread_in_one_transaction_for_all_who_wa
     assert len(reopened(path)) == 100
 
 
-def test_the_package_does_without_sqlite_until_a_journal_is_opened():
+def test_sqlite_is_not_imported_until_a_journal_is_opened():
     code = "import sys; sys.modules['sqlite3'] = None; import kling_async, kling_async._journal.journal"
     subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603 - our own code

@@ -52,7 +52,7 @@ def test_an_older_journal_is_brought_up_to_date_when_it_is_opened(old):
 
 
 @pytest.mark.parametrize("step", [stumble, end_the_transaction])
-def test_a_migration_that_ends_half_way_leaves_the_old_version(old, step):
+def test_an_interrupted_migration_leaves_the_old_version(old, step):
     before = old.read_bytes()
 
     with pytest.raises(BaseException, match=r"disk I/O|^$"):
@@ -64,7 +64,7 @@ def test_a_migration_that_ends_half_way_leaves_the_old_version(old, step):
     SqliteStore(old).close()
 
 
-def test_once_migrated_a_journal_is_too_new_for_those_who_know_less(old):
+def test_a_migrated_journal_is_too_new_for_older_versions(old):
     SqliteStore(old, migrations=(*MIGRATIONS, add_note)).close()
 
     with pytest.raises(JournalError, match="newer version"):

@@ -19,7 +19,7 @@ WHOLE = {
 }
 
 
-def test_of_two_changes_the_later_word_on_each_field_counts():
+def test_of_two_changes_the_later_value_of_each_field_counts():
     first = PendingWrites({1: {"state": "a", "error": "old"}, 2: {"error": "x"}}, {RAIN: 1})
     second = PendingWrites({1: {"error": "new"}, 3: {"path": "y"}}, {SNOW: 3})
 
@@ -30,7 +30,7 @@ def test_of_two_changes_the_later_word_on_each_field_counts():
     assert first.fields[1] == {"state": "a", "error": "old"}
 
 
-def test_what_is_kept_of_earlier_attempts_adds_up():
+def test_earlier_attempts_of_both_changes_are_kept():
     one, other = Entry(**WHOLE), Entry(**{**WHOLE, "number": 2})
 
     assert PendingWrites(earlier=[one]).merge(PendingWrites(earlier=[other])).earlier == [one, other]
@@ -40,11 +40,11 @@ def test_a_change_of_all_fields_makes_an_entry():
     assert apply_change(None, WHOLE) == Entry(**WHOLE)
 
 
-def test_a_change_of_some_leaves_the_others():
+def test_a_change_of_some_fields_keeps_the_others():
     entry = apply_change(Entry(**WHOLE), {"state": EntryState.FAILED})
     assert entry == Entry(**{**WHOLE, "state": EntryState.FAILED})
 
 
-def test_nothing_is_written_of_an_entry_that_was_never_intended():
+def test_the_first_change_of_an_entry_must_be_its_intent():
     with pytest.raises(AssertionError, match="is its intent"):
         apply_change(None, {"state": EntryState.FAILED})

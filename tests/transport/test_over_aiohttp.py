@@ -148,7 +148,7 @@ def get(url, *, timeout=2.0, path="/"):
 # What is sent, and what comes back
 
 
-async def test_a_request_goes_out_once_as_it_was_written(call):
+async def test_a_request_is_sent_once_with_its_headers_and_body(call):
     headers = {"Authorization": "Bearer key", "User-Agent": "me/1", "Content-Type": "image/jpeg"}
     async with serving(OK) as server:
         reply = await call(post(server.url, path="/a%2Fb?x=%20", **headers))
@@ -161,7 +161,7 @@ async def test_a_request_goes_out_once_as_it_was_written(call):
     assert not any(line.lower().startswith("cookie") for line in lines)
 
 
-async def test_a_request_says_whom_it_is_for_and_what_it_takes(transport):
+async def test_a_request_names_its_host_and_the_encodings_it_accepts(transport):
     async with serving(OK, keep_alive=True) as server:
         await transport.send(get(server.url, path=""))
         await transport.send(get(server.url, path="/a#b"))
@@ -182,14 +182,14 @@ async def test_each_call_has_its_own_headers(transport):
     assert [b"X-Number: one" in head for head in server.heads] == [True, False]
 
 
-async def test_a_header_that_would_be_two_is_not_sent(call):
+async def test_a_header_with_a_line_break_is_not_sent(call):
     async with serving(OK) as server:
         with pytest.raises(APIConnectionError):
             await call(Request("POST", f"{server.url}/", {"X": "a\r\nY: b"}, b"{}"))
     assert server.requests == 0
 
 
-async def test_words_before_the_reply_are_not_the_reply(call):
+async def test_informational_responses_are_skipped(call):
     answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK
     async with serving(answer) as server:
         assert (await call(post(server.url))).body == b"{}"
@@ -230,9 +230,7 @@ async def test_a_connection_is_used_again(transport):
     assert (server.requests, server.connections) == (3, 1)
 
 
-async def test_a_connection_that_nothing_is_sent_over_is_left_to_the_pool_and_used_again(
-    transport, monkeypatch
-):
+async def test_an_idle_connection_goes_back_to_the_pool_and_is_used_again(transport, monkeypatch):
     monkeypatch.setattr(http1_sender, "_MAX_IDLE", 0.02)
     connector = transport._session.connector
     async with serving(OK, keep_alive=True) as server:
@@ -274,7 +272,7 @@ async def test_many_requests_do_not_wait_for_one_another(transport):
 
 
 @pytest.mark.parametrize("encoding", [b"gzip", b"deflate"])
-async def test_a_packed_reply_is_unpacked_for_a_call_and_left_alone_in_a_stream(transport, encoding):
+async def test_a_compressed_reply_is_decompressed_by_send_and_unchanged_in_a_stream(transport, encoding):
     body = gzip.compress(b"{}") if encoding == b"gzip" else zlib.compress(b"{}")
     async with serving(packed(body, encoding)) as server:
         assert (await transport.send(get(server.url))).body == b"{}"
@@ -288,13 +286,13 @@ async def test_a_stream_gives_no_empty_piece(transport):
         assert await pieces_of(reply) == [b"hello", b"!"]
 
 
-async def test_a_header_of_a_stream_that_comes_twice_is_a_list(transport):
+async def test_a_header_that_comes_twice_is_a_list(transport):
     answer = b"HTTP/1.1 200 OK\r\nX-Goog-Hash: crc32c=a\r\nX-Goog-Hash: md5=b\r\nContent-Length: 0\r\n\r\n"
     async with serving(answer) as server, transport.stream(get(server.url)) as reply:
         assert reply.headers["x-goog-hash"] == "crc32c=a, md5=b"
 
 
-async def test_a_stream_that_is_left_early_gives_its_connection_up(transport):
+async def test_a_stream_that_is_left_early_closes_its_connection(transport):
     async with serving(stalling_after(CHUNKED + b"5\r\nhello\r\n")) as server:
         async with transport.stream(get(server.url)) as reply:
             pieces = []
@@ -330,7 +328,7 @@ async def read(transport, url, *, rest=None, within=2.0):
     return b"".join(pieces), [len(piece) for piece in pieces]
 
 
-async def test_a_long_body_is_whole_and_its_connection_is_used_again(transport):
+async def test_a_long_body_is_complete_and_its_connection_is_used_again(transport):
     async with serving(MEASURED + LONG, MEASURED + LONG, OK, keep_alive=True) as server:
         for _ in range(2):
             body, _ = await read(transport, server.url)
@@ -339,7 +337,7 @@ async def test_a_long_body_is_whole_and_its_connection_is_used_again(transport):
     assert (server.requests, server.connections) == (3, 1)
 
 
-async def test_a_long_body_without_a_length_is_whole(transport):
+async def test_a_long_body_without_a_length_is_complete(transport):
     answer = closing_with(CHUNKED + b"%x\r\n" % len(LONG) + LONG + b"\r\n0\r\n\r\n")
     async with serving(b"HTTP/1.1 200 OK\r\n\r\n" + LONG, answer) as server:
         for _ in range(2):
@@ -347,14 +345,14 @@ async def test_a_long_body_without_a_length_is_whole(transport):
             assert body == LONG
 
 
-async def test_a_slow_reader_slows_the_other_side_and_gets_all_that_came(transport):
+async def test_a_slow_reader_slows_the_server_and_gets_every_byte(transport):
     async with serving(MEASURED + LONG, keep_alive=True) as server:
         body, sizes = await read(transport, server.url, rest=0.01)
     assert body == LONG
     assert max(sizes) <= body_reader.BUFFER_BYTES
 
 
-async def test_bytes_after_a_long_body_are_of_no_reply(transport):
+async def test_bytes_after_a_long_body_belong_to_no_reply(transport):
     async with serving(MEASURED + LONG + OK, OK, keep_alive=True) as server:
         body, _ = await read(transport, server.url)
         assert body == LONG
@@ -370,7 +368,7 @@ async def test_bytes_after_a_long_body_are_of_no_reply(transport):
         (True, "the connection was lost"),
     ],
 )
-async def test_a_long_body_that_is_cut_gives_what_came_and_is_a_lost_connection(transport, reset, said):
+async def test_a_cut_body_gives_its_bytes_and_is_a_lost_connection(transport, reset, said):
     half, pieces = len(LONG) // 2, []
     async with serving(closing_with(MEASURED, LONG[:half], reset=reset)) as server:
         with pytest.raises(APIConnectionError, match=said):
@@ -388,13 +386,13 @@ async def test_a_long_body_that_stalls_is_a_timeout(transport):
         assert not transport._session.connector._acquired
 
 
-async def test_the_time_of_a_slow_reader_is_not_the_connections(transport):
+async def test_the_time_that_a_slow_reader_takes_is_not_counted(transport):
     async with serving(MEASURED + LONG, keep_alive=True) as server:
         body, _ = await read(transport, server.url, rest=0.2, within=0.1)
     assert body == LONG
 
 
-async def test_a_long_body_that_is_left_early_gives_its_connection_up(transport):
+async def test_a_long_body_that_is_left_early_closes_its_connection(transport):
     async with serving(stalling_after(MEASURED + LONG[:-1])) as server:
         async with transport.stream(get(server.url)) as reply:
             sizes = []
@@ -430,7 +428,7 @@ async def test_closing_ends_a_long_body_as_lost(transport):
             await reading
 
 
-async def test_a_long_body_that_is_lost_while_nobody_reads_is_told_of_later(transport):
+async def test_a_connection_lost_between_two_reads_is_raised_by_the_next_read(transport):
     async with (
         serving(stalling_after(MEASURED + LONG[:-1])) as server,
         transport.stream(get(server.url)) as reply,
@@ -443,7 +441,7 @@ async def test_a_long_body_that_is_lost_while_nobody_reads_is_told_of_later(tran
             await pieces_of(reply)
 
 
-async def test_long_bodies_that_come_at_once_do_not_mix(transport):
+async def test_long_bodies_at_the_same_time_do_not_mix(transport):
     bodies = [bytes([number]) * len(LONG) for number in range(8)]
     async with serving(*[MEASURED + body for body in bodies]) as server:
         came = await asyncio.gather(*(read(transport, server.url) for _ in bodies))
@@ -465,7 +463,7 @@ async def test_a_long_body_may_take_longer_than_the_time_between_two_pieces(tran
     assert body == LONG
 
 
-async def test_a_cancelled_reader_of_a_long_body_gives_its_connection_up(transport):
+async def test_a_cancelled_reader_of_a_long_body_closes_its_connection(transport):
     async with serving(stalling_after(MEASURED + LONG[:-1])) as server:
         reading = asyncio.create_task(read(transport, server.url))
         await asyncio.sleep(0.05)
@@ -475,7 +473,7 @@ async def test_a_cancelled_reader_of_a_long_body_gives_its_connection_up(transpo
         assert not transport._session.connector._acquired
 
 
-async def test_a_long_body_that_is_begun_after_closing_is_lost(transport):
+async def test_a_long_body_that_is_first_read_after_closing_is_lost(transport):
     async with (
         serving(stalling_after(MEASURED + LONG[:-1])) as server,
         transport.stream(get(server.url)) as reply,
@@ -550,7 +548,7 @@ async def test_a_connection_that_is_not_made_in_time_was_not_sent(call):
         "http://127.0.0.1:1/a b\r\nX: y",
     ],
 )
-async def test_what_is_no_address_was_not_sent(call, url):
+async def test_a_request_to_a_malformed_url_was_not_sent(call, url):
     with pytest.raises(APIConnectionError, match="no connection") as caught:
         await call(Request("POST", url, {}, b"{}"))
     assert caught.value.was_sent is False
@@ -621,7 +619,7 @@ async def test_a_stalled_reply_is_a_timeout_and_its_post_was_sent_once(call, pie
 
 
 @pytest.mark.parametrize("body, encoding", [(b"no gzip", b"gzip"), (b"\xff", b"deflate")])
-async def test_a_reply_that_cannot_be_unpacked_is_a_lost_connection(transport, body, encoding):
+async def test_a_reply_that_cannot_be_decompressed_is_a_lost_connection(transport, body, encoding):
     async with serving(packed(body, encoding)) as server:
         with pytest.raises(APIConnectionError) as caught:
             await transport.send(post(server.url))
@@ -638,7 +636,7 @@ async def test_a_reply_that_cannot_be_unpacked_is_a_lost_connection(transport, b
     ],
     ids=["with its length", "without its length", "in chunks", "unpacked"],
 )
-async def test_a_reply_beyond_the_ceiling_is_refused(transport, monkeypatch, answer):
+async def test_a_reply_beyond_the_size_limit_is_refused(transport, monkeypatch, answer):
     monkeypatch.setattr(over_aiohttp, "LARGEST_REPLY_BYTES", CEILING)
     async with serving(answer) as server:
         with pytest.raises(APIConnectionError, match=r"the reply is larger than 100,000 bytes") as caught:
@@ -655,13 +653,13 @@ async def test_a_reply_beyond_the_ceiling_is_refused(transport, monkeypatch, ans
     ],
     ids=["with its length", "without its length", "unpacked"],
 )
-async def test_a_reply_up_to_the_ceiling_is_read(transport, monkeypatch, answer):
+async def test_a_reply_up_to_the_size_limit_is_read(transport, monkeypatch, answer):
     monkeypatch.setattr(over_aiohttp, "LARGEST_REPLY_BYTES", CEILING)
     async with serving(answer) as server:
         assert (await transport.send(post(server.url))).body == b"x" * CEILING
 
 
-def test_the_ceiling_is_the_one_that_the_protocol_promises():
+def test_the_size_limit_is_the_one_that_the_protocol_promises():
     assert over_aiohttp.LARGEST_REPLY_BYTES == 64 * 1024 * 1024
 
 
@@ -685,7 +683,7 @@ async def test_a_get_on_a_kept_connection_that_drops_it_may_be_sent_again(transp
     assert (server.requests, server.connections) == (3, 2)
 
 
-async def test_a_kept_connection_that_was_closed_meanwhile_is_not_used_for_a_post(transport):
+async def test_a_kept_connection_that_the_server_closed_is_not_used_for_a_post(transport):
     async with serving(OK) as server:
         await transport.send(get(server.url))
         await asyncio.sleep(0.02)
@@ -707,7 +705,7 @@ async def test_whatever_happens_on_a_kept_connection_a_post_is_sent_once(transpo
 # Leaving
 
 
-async def test_a_cancelled_call_is_cancelled_and_gives_its_connection_up(transport, call):
+async def test_a_cancelled_call_closes_its_connection(transport, call):
     async with serving(stalling_after(b"")) as server:
         task = asyncio.create_task(call(post(server.url)))
         await server.was_asked.wait()
@@ -728,7 +726,7 @@ async def test_closing_ends_the_calls_in_flight_as_lost(transport, call):
     assert caught.value.was_sent is True
 
 
-async def test_closing_during_a_name_look_up_is_an_error_and_no_cancellation(transport, call):
+async def test_closing_during_a_dns_lookup_is_an_error_and_no_cancellation(transport, call):
     looking = asyncio.Event()
 
     class Resolver:
@@ -775,7 +773,7 @@ def test_any_bytes_are_a_reply_or_a_lost_connection(pieces):
     asyncio.run(scenario())
 
 
-async def test_what_came_unasked_on_a_kept_connection_is_no_answer_to_the_next_call(transport):
+async def test_bytes_received_on_an_idle_connection_are_not_the_reply_to_the_next_call(transport):
     unasked = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"
     say, is_said = asyncio.Event(), asyncio.Event()
 

@@ -32,25 +32,25 @@ async def hold(timeouts, limit, seconds):
     return "done", now()
 
 
-async def test_a_block_that_ends_in_time_is_left_alone(timeouts):
+async def test_a_block_that_ends_in_time_is_not_cancelled(timeouts):
     assert await hold(timeouts, 2.0, 1.0) == ("done", 1.0)
     await asyncio.sleep(5)
 
 
-async def test_a_block_that_does_not_is_cancelled_and_says_so(timeouts):
+async def test_a_block_that_is_late_is_cancelled_and_raises(timeouts):
     assert await hold(timeouts, 2.0, 10.0) == ("late", 2.0)
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
 
 
-async def test_each_block_ends_by_its_own_deadline_in_whatever_order_they_were_entered(timeouts):
+async def test_each_block_has_its_own_deadline_in_any_order_of_entry(timeouts):
     limits = [5.0, 1.0, 3.0, 1.0, 9.0, 4.0]
     ends = await asyncio.gather(*(hold(timeouts, limit, 8.0) for limit in limits))
     assert ends == [("late", limit) if limit < 8.0 else ("done", 8.0) for limit in limits]
 
 
-async def test_a_block_entered_after_an_alarm_for_nobody_is_kept_to_its_deadline(timeouts):
+async def test_a_block_entered_after_an_idle_timer_still_times_out(timeouts):
     await hold(timeouts, 2.0, 1.0)
     await asyncio.sleep(1.5)
     assert await hold(timeouts, 2.0, 10.0) == ("late", 4.5)
@@ -60,7 +60,7 @@ async def test_a_deadline_that_has_passed_ends_the_block_at_its_first_wait(timeo
     assert await hold(timeouts, 0.0, 1.0) == ("late", 0.0)
 
 
-async def test_who_cancels_the_task_is_not_told_of_a_timeout(timeouts):
+async def test_a_cancelled_task_raises_no_timeout(timeouts):
     task = asyncio.create_task(hold(timeouts, 2.0, 10.0))
     await asyncio.sleep(1)
     task.cancel()
@@ -89,7 +89,7 @@ async def test_all_blocks_share_one_timer(timeouts):
     await asyncio.gather(*tasks)
 
 
-async def test_closed_it_rings_no_more(timeouts):
+async def test_after_closing_no_block_times_out(timeouts):
     task = asyncio.create_task(hold(timeouts, 2.0, 10.0))
     await asyncio.sleep(0)
     timeouts.close()

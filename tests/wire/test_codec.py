@@ -153,7 +153,7 @@ def test_a_whole_record_is_read_field_by_field():
 
 
 @pytest.mark.parametrize("name", ["times-zero", "times-null", "times-missing"])
-def test_a_time_that_was_not_said_is_none(name):
+def test_a_missing_time_is_none(name):
     job = structure_job(recorded(name))
     assert (job.created_at, job.queued_at, job.updated_at) == (None, None, None)
 
@@ -164,7 +164,7 @@ def test_an_empty_payload_and_unknown_keys_stay_as_they_are():
     assert structure_job(recorded("status-dispatched")).raw["qworker_id"] == "qw-17"
 
 
-def test_an_unknown_status_is_not_final_and_keeps_its_word():
+def test_an_unknown_status_is_not_final_and_stays_in_raw():
     job = structure_job(recorded("status-unknown-word"))
     assert not job.is_final
     assert job.raw["status"] == "finished"
@@ -178,7 +178,7 @@ def test_several_files_are_kept_in_their_order():
     ]
 
 
-def test_models_are_listed_once_each_in_the_order_answered():
+def test_model_ids_are_unique_in_the_order_of_the_reply():
     assert structure_model_ids(recorded("models")) == ["Kling-Image2Video-V2.1-Master", "Veo3", "kling-v2-6"]
 
 
@@ -189,12 +189,12 @@ def test_a_model_is_read_with_its_price_in_dollars():
     assert info.raw["pricing_details"].startswith("480P")
 
 
-def test_what_is_not_said_of_a_model_is_none_and_its_price_is_not_zero():
+def test_missing_fields_of_a_model_are_none_and_its_price_is_not_zero():
     raw = recorded("model-bare")
     assert structure_model(raw, model_id="asked-for") == ModelInfo(id="asked-for", raw=raw)
 
 
-def test_a_place_to_put_a_picture_is_read():
+def test_an_upload_ticket_is_read():
     ticket = structure_upload(recorded("upload"))
     assert ticket.upload_url.startswith("https://storage.googleapis.com/b/in.png?X-Goog-Expires=899")
     assert ticket.public_url == "https://storage.googleapis.com/b/in.png"
@@ -236,13 +236,13 @@ def test_a_record_needs_an_id_and_a_status(value):
         structure_job(value)
 
 
-def test_a_refused_record_goes_with_its_error_so_that_its_id_can_be_saved():
+def test_the_error_of_a_refused_record_holds_the_record_so_that_its_id_can_be_saved():
     with pytest.raises(ShapeError) as caught:
         structure_job({"request_id": ID})
     assert caught.value.value == {"request_id": ID}
 
 
-def test_whatever_else_is_of_another_type_reads_as_absent():
+def test_any_other_field_of_a_wrong_type_reads_as_absent():
     odd = {
         "user_id": 7,
         "org_id": [],
@@ -260,7 +260,7 @@ def test_whatever_else_is_of_another_type_reads_as_absent():
     [-1, 0, False, True, "1788588145", 1e300, 10**400, math.nan, math.inf, 1788588145000],
     ids=quote_value,
 )
-def test_a_time_that_is_none_reads_as_none(time):
+def test_an_invalid_time_reads_as_none(time):
     assert structure_job(record(created_at=time)).created_at is None
 
 
@@ -289,7 +289,7 @@ def test_a_video_is_read_by_name_only(outcome, urls):
 
 
 @pytest.mark.parametrize("outcome", [None, [], "text", 7, True])
-def test_an_outcome_that_is_no_object_is_no_outcome(outcome):
+def test_an_outcome_that_is_not_an_object_is_no_outcome(outcome):
     assert structure_job(record(status="processing", outcome=outcome)).outcome is None
 
 
@@ -323,7 +323,7 @@ def test_a_reason_is_one_line_of_the_services_words(error, text):
     assert failure_text(error) == text
 
 
-def test_a_reason_nested_for_ever_is_no_reason():
+def test_a_reason_that_is_nested_too_deep_is_no_reason():
     knot = {}
     knot["error"] = knot
     assert failure_text(knot) is None
@@ -350,7 +350,7 @@ def test_the_models_need_their_ids(value):
         structure_model_ids(value)
 
 
-def test_what_is_no_id_of_a_model_is_left_out():
+def test_invalid_model_ids_are_left_out():
     assert structure_model_ids({"model_ids": [None, 7, {"id": "a"}, "b"]}) == ["b"]
 
 
@@ -363,12 +363,12 @@ def test_a_model_is_an_object(value):
 @pytest.mark.parametrize(
     "price_info", [None, 7, {}, {"price": True}, {"price": "231000"}, {"price": 0.5}, {"price": -1}]
 )
-def test_a_price_that_is_no_whole_number_of_micro_dollars_is_unknown(price_info):
+def test_a_price_that_is_not_a_whole_number_of_micro_dollars_is_unknown(price_info):
     assert structure_model({"price_info": price_info}, model_id="x").price is None
 
 
 @pytest.mark.parametrize("parameters", [None, {}, "text", [1, "a", None]])
-def test_parameters_that_are_no_objects_are_left_out(parameters):
+def test_parameters_that_are_not_objects_are_left_out(parameters):
     assert structure_model({"parameters": parameters}, model_id="x").parameters == ()
 
 
@@ -399,7 +399,7 @@ def test_an_upload_needs_both_addresses(value):
     ],
     ids=quote_value,
 )
-def test_what_cannot_be_kept_reads_as_something_that_can(body, value):
+def test_json_values_that_python_cannot_hold_are_replaced(body, value):
     assert load_json(body) == value
 
 
@@ -422,7 +422,7 @@ def test_what_cannot_be_kept_reads_as_something_that_can(body, value):
     ],
     ids=lambda body: f"{body[:12]}{len(body)}",
 )
-def test_what_is_no_json_is_a_shape_error_and_nothing_else(body):
+def test_a_body_that_is_not_json_is_a_shape_error(body):
     with pytest.raises(ShapeError, match="not readable JSON"):
         load_json(body)
 
@@ -440,7 +440,7 @@ def test_what_is_no_json_is_a_shape_error_and_nothing_else(body):
         (b'[{"request_id": "a-1"}', None),
     ],
 )
-def test_a_broken_body_that_begins_with_its_id_still_says_it(body, left):
+def test_a_broken_body_that_begins_with_its_id_keeps_the_id(body, left):
     with pytest.raises(ShapeError) as caught:
         load_json(body)
     assert caught.value.value == left
@@ -557,7 +557,7 @@ def test_any_value_whatever_it_is_nested_in_is_read_or_refused(value, key):
 # What is sent
 
 
-def test_only_what_was_given_is_sent_in_the_wires_own_words():
+def test_only_given_fields_are_sent_in_the_words_of_the_service():
     request = VideoRequest(
         "x", sound=True, duration=10, cfg_scale=0.5, mode="pro", image="https://host/a.png"
     )
@@ -575,13 +575,13 @@ def test_only_what_was_given_is_sent_in_the_wires_own_words():
     assert payload_of(VideoRequest("x", sound=False)) == {"prompt": "x", "sound": "off"}
 
 
-def test_extra_keys_go_last_and_win():
+def test_extra_keys_overwrite_the_others():
     request = VideoRequest("x", duration=5, extra={"seed": 7, "duration": 6})
     assert payload_of(request) == {"prompt": "x", "duration": 6, "seed": 7}
     assert list(payload_of(request)) == ["prompt", "duration", "seed"]
 
 
-def test_a_models_own_words_pass_as_they_are():
+def test_values_of_an_unknown_model_are_sent_unchanged():
     request = VideoRequest("x", model=TOMORROW, sound="loud", duration="auto")
     assert payload_of(request) == {"prompt": "x", "sound": "loud", "duration": "auto"}
     assert payload_of(VideoRequest("x", model=TOMORROW, duration=True)) == {"prompt": "x", "duration": True}
@@ -592,7 +592,7 @@ def test_the_key_of_an_item_is_not_sent():
 
 
 @given(prompt=st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip))
-def test_any_prompt_arrives_as_it_was_written(prompt):
+def test_any_prompt_is_sent_unchanged(prompt):
     body = submit_body("kling-v2-6", payload_of(VideoRequest(prompt)))
     assert json.loads(body) == {"model": "kling-v2-6", "payload": {"prompt": prompt}}
 

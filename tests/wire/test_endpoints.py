@@ -68,7 +68,7 @@ def test_a_bare_host_gets_the_queues_path(base_url, queue):
         7,
     ],
 )
-def test_what_is_no_address_of_a_service_is_refused(base_url):
+def test_a_base_url_that_is_not_the_url_of_a_service_is_refused(base_url):
     with pytest.raises(ConfigurationError, match="base_url") as caught:
         queue_url(base_url)
     assert "password@" not in caught.value.message
@@ -84,7 +84,7 @@ def test_what_is_no_address_of_a_service_is_refused(base_url):
         "https://other.example/llm/chat/completions",
     ],
 )
-def test_the_chat_endpoint_is_refused_with_the_way_out(base_url):
+def test_the_chat_endpoint_is_refused_with_the_right_url(base_url):
     with pytest.raises(
         ConfigurationError, match=r"is the chat endpoint, .* use 'https://console.gmicloud.ai'"
     ):
@@ -100,7 +100,7 @@ def test_a_call_has_its_path_and_query():
 
 
 @given(any_id=st.text(st.characters(exclude_categories=["Cs"])).filter(lambda text: text.strip().strip(".")))
-def test_no_id_leaves_its_place_in_the_path(any_id):
+def test_an_id_stays_one_segment_of_the_path(any_id):
     url = url_for(QUEUE, MODEL, id=any_id)
     path = urlsplit(url).path
     assert path.startswith(f"{QUEUE_PATH}/models/")
@@ -115,7 +115,7 @@ def test_an_id_with_dots_and_slashes_stays_one_segment():
 
 
 @pytest.mark.parametrize("id_", ["", " ", ".", "..", " .. ", "...", "\n", None, 7])
-def test_what_cannot_be_an_id_is_refused_before_anything_is_sent(id_):
+def test_an_impossible_id_is_refused_before_anything_is_sent(id_):
     with pytest.raises(InvalidRequestError, match="cannot be an id"):
         url_for(QUEUE, STATUS, id=id_)
 
@@ -126,7 +126,7 @@ def test_only_the_paid_call_is_not_safe_to_repeat():
     assert len({call.name for call in calls}) == len(calls) == 6
 
 
-def test_every_call_carries_the_key_and_the_organization_only_where_there_is_one():
+def test_every_call_has_the_key_and_the_organization_if_there_is_one():
     headers = headers_for(api_key="key", organization_id=None, user_agent="me/1")
     assert headers == {
         "Authorization": "Bearer key",

@@ -229,7 +229,7 @@ STRUCTURES = [
 
 
 @given(answer=replies(list(RECORDED)))
-def test_a_reply_is_read_or_is_an_error_of_ours(answer):
+def test_a_reply_is_a_value_or_an_error_of_this_package(answer):
     for structure in STRUCTURES:
         try:
             decode(answer.body, structure, call="call", status=answer.status, secret=KEY)
@@ -242,7 +242,7 @@ def test_a_reply_is_read_or_is_an_error_of_ours(answer):
 
 
 @given(answer=replies([*RECORDS, *OTHERS]))
-def test_a_submit_is_a_job_or_an_error_and_never_loses_an_id_that_was_named(answer):
+def test_a_submit_is_a_job_or_an_error_and_never_loses_an_id_in_the_reply(answer):
     service = Service(after=[scripted("submit", answer)])
     outcome = outcome_of(service, lambda engine: engine.submit(VideoRequest("x"), Notifier()))
 
@@ -258,7 +258,7 @@ def test_a_submit_is_a_job_or_an_error_and_never_loses_an_id_that_was_named(answ
 
 @fewer
 @given(answers=st.lists(replies([*RECORDS, *OTHERS]), min_size=1, max_size=3))
-def test_a_wait_ends_with_a_job_or_an_error_whatever_its_polls_hear(answers):
+def test_a_wait_ends_with_a_job_or_an_error_for_any_replies_to_its_polls(answers):
     service = Service(run_time=2.0, after=[scripted("status", *answers)])
 
     async def generate(engine):
@@ -270,7 +270,7 @@ def test_a_wait_ends_with_a_job_or_an_error_whatever_its_polls_hear(answers):
 
 @fewer
 @given(answers=st.lists(replies([*LISTS, *RECORDS, *OTHERS]), min_size=1, max_size=3))
-def test_a_batch_ends_with_a_result_for_each_item_whatever_its_lists_and_polls_hear(answers):
+def test_a_batch_ends_with_a_result_for_each_item_for_any_replies(answers):
     service = Service(run_time=2.0, before=[scripted("list", *answers), scripted("status", answers[0])])
     polling = PollingPolicy(use_lists="always", poll_interval=1.0, wait_timeout=600.0)
     with asyncio.Runner(loop_factory=VirtualLoop) as loop:

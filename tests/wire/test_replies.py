@@ -62,7 +62,7 @@ def decoded(body, structure=structure_job, *, secret=KEY):
 # Successes
 
 
-def test_a_good_reply_is_the_value_that_it_holds():
+def test_a_successful_reply_is_its_value():
     assert decoded(b'{"request_id": "a", "status": "queued"}').request_id == "a"
 
 
@@ -86,7 +86,7 @@ def test_a_reply_that_breaks_the_contract_is_a_response_error_that_shows_it(body
     | st.text().map(str.encode)
     | st.from_regex(rb'\{"[a-z_]{1,9}": ?("[^"]*"|[0-9.eE-]+|\[.*\])\}')
 )
-def test_only_a_value_or_a_response_error_comes_out_of_any_bytes(body):
+def test_any_bytes_are_a_value_or_a_response_error(body):
     for structure in (structure_job, structure_page):
         try:
             assert decoded(body, structure) is not None
@@ -98,7 +98,7 @@ GOOD_BODIES = [path.read_bytes() for path in sorted(REPLIES.glob("*.json"))]
 
 
 @given(body=st.sampled_from(GOOD_BODIES), data=st.data())
-def test_only_a_value_or_a_response_error_comes_out_of_a_mutated_reply(body, data):
+def test_a_mutated_reply_is_a_value_or_a_response_error(body, data):
     start = data.draw(st.integers(0, len(body)))
     end = data.draw(st.integers(start, min(len(body), start + 40)))
     piece = data.draw(
@@ -169,7 +169,7 @@ def test_what_the_service_said_is_one_short_line_without_control_characters():
     body=st.binary() | st.text().map(str.encode),
     before=st.integers(0, 2500),
 )
-def test_no_reply_breaks_the_making_of_its_error_and_none_shows_the_key(status, headers, body, before):
+def test_every_reply_has_an_error_and_none_shows_the_key(status, headers, body, before):
     echo = body[:before] + b"x" * (before - len(body)) + KEY.encode() * 3 + body
     for full in (echo, json.dumps({"error": echo.decode(errors="replace"), "request_id": KEY}).encode()):
         made = error(status, headers, full)
@@ -229,7 +229,7 @@ def test_the_key_is_hidden_in_an_answer_that_breaks_the_contract():
     ],
     ids=quote_value,
 )
-def test_a_wish_is_seconds_or_a_date_and_at_most_a_day(wish, seconds):
+def test_retry_after_is_seconds_or_a_date_and_at_most_a_day(wish, seconds):
     assert retry_after({"retry-after": wish}, None, now=NOON.timestamp()) == seconds
 
 
@@ -264,23 +264,23 @@ def test_a_date_without_a_zone_is_one_of_utc_wherever_the_client_runs(monkeypatc
     ],
     ids=quote_value,
 )
-def test_a_wish_in_the_body_counts_at_both_levels(value, seconds):
+def test_retry_after_in_the_body_counts_at_both_levels(value, seconds):
     assert retry_after({}, value, now=NOON.timestamp()) == seconds
 
 
-def test_a_wish_in_the_header_beats_the_one_in_the_body():
+def test_retry_after_in_the_header_overrides_the_body():
     assert retry_after({"retry-after": "7"}, {"retry_after": 12}, now=0.0) == 7.0
     assert retry_after({"retry-after": "soon"}, {"retry_after": 12}, now=0.0) == 12.0
 
 
-def test_the_wish_goes_with_the_error():
+def test_the_error_has_the_retry_after():
     assert error(429, body=(REPLIES / "error-429.json").read_bytes()).retry_after == 12.0
     assert error(503, {"retry-after": "9"}).retry_after == 9.0
     assert error(429).retry_after is None
 
 
 @given(wish=st.text() | st.floats().map(str) | st.integers().map(str))
-def test_any_wish_is_a_pause_of_up_to_a_day_or_none(wish):
+def test_any_retry_after_is_at_most_a_day_or_none(wish):
     seconds = retry_after({"retry-after": wish}, {"retry_after": wish}, now=NOON.timestamp())
     assert seconds is None or 0 < seconds <= DAY
 
