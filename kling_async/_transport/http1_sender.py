@@ -27,6 +27,10 @@ _REPEATABLE = frozenset({"GET", "PUT"})
 """Methods that are sent a second time if a kept connection turns out to be closed by the server."""
 _MAX_IDLE = 1.0
 """Seconds after which the connections that are kept here go back to aiohttp's pool."""
+_STALE_AFTER = 2.0
+"""Seconds after which a connection that is kept here is closed instead: the event loop was blocked meanwhile."""
+POOL_KEEP_ALIVE = 13.0
+"""Seconds that the pool keeps a connection. With those above it is at most 15, which servers keep connections for."""
 
 
 @attrs.frozen
@@ -37,9 +41,9 @@ class _Origin:
     request: aiohttp.ClientRequest
     """Never sent: it tells the connector where to connect."""
     lines: str
-    idle: list[Connection] = attrs.field(factory=list)
-    """Connections that have just completed a response. The pool would store them and look them up again, which costs as
-    much as sending a request."""
+    idle: list[tuple[Connection, float]] = attrs.field(factory=list)
+    """Connections that have just completed a response, each with the time of the event loop at that moment. The pool
+    would store them and look them up again, which costs as much as sending a request."""
 
 
 @attrs.frozen
@@ -89,9 +93,10 @@ class Http1Sender:
 
     def release(self, response: ResponseHead) -> None:
         """Keep the connection of a response whose body was read completely, for the next request."""
-        response.origin.idle.append(response.connection)
+        loop = asyncio.get_running_loop()
+        response.origin.idle.append((response.connection, loop.time()))
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_MAX_IDLE, self.release_idle)
+            self._timer = loop.call_later(_MAX_IDLE, self.release_idle)
 
     def release_idle(self) -> None:
         """Give the idle connections back to the connector, which closes them in time."""
@@ -100,7 +105,11 @@ class Http1Sender:
             self._timer = None
         for origin in self._origins.values():
             while origin.idle:
-                origin.idle.pop().release()
+                connection, since = origin.idle.pop()
+                if _is_stale(since):
+                    connection.close()
+                else:
+                    connection.release()
 
     def _origin(self, address: str, headers: Mapping[str, str]) -> _Origin:
         origin = self._origins.get(address)
@@ -140,11 +149,16 @@ class Http1Sender:
     def _take_idle(self, origin: _Origin) -> Connection | None:
         """An idle connection that is still usable; None if there is none."""
         while origin.idle:
-            connection = origin.idle.pop()
-            if connection.protocol is not None and is_reusable(connection.protocol):
+            connection, since = origin.idle.pop()
+            protocol = connection.protocol
+            if protocol is not None and is_reusable(protocol) and not _is_stale(since):
                 return connection
             connection.close()
         return None
+
+
+def _is_stale(since: float) -> bool:
+    return asyncio.get_running_loop().time() - since > _STALE_AFTER
 
 
 def is_reusable(protocol: ResponseHandler) -> bool:

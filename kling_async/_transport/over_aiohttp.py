@@ -14,7 +14,7 @@ from multidict import CIMultiDict
 
 from kling_async._transport.base import Reply, Request, Sink
 from kling_async._transport.body_reader import BUFFER_BYTES, BodyReader
-from kling_async._transport.http1_sender import Http1Sender, is_reusable, to_yarl
+from kling_async._transport.http1_sender import POOL_KEEP_ALIVE, Http1Sender, is_reusable, to_yarl
 from kling_async._transport.shared_timeouts import SharedTimeouts
 from kling_async.errors import APIConnectionError, APITimeoutError
 
@@ -48,7 +48,7 @@ class AiohttpTransport:
     """
 
     def __init__(self) -> None:
-        connector = _Connector(limit=0)
+        connector = _Connector(limit=0, keepalive_timeout=POOL_KEEP_ALIVE)
         self._sender = Http1Sender(connector)
         self._session = aiohttp.ClientSession(
             connector=connector,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+import time
 import zlib
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -240,6 +241,21 @@ async def test_an_idle_connection_goes_back_to_the_pool_and_is_used_again(transp
             await asyncio.sleep(0.05)
             assert not connector._acquired
     assert (server.requests, server.connections) == (2, 1)
+
+
+@pytest.mark.parametrize("turns", [0, 3], ids=["at once", "after the timer"])
+async def test_a_connection_that_was_idle_while_the_loop_stood_still_is_not_used(
+    transport, monkeypatch, turns
+):
+    monkeypatch.setattr(http1_sender, "_MAX_IDLE", 0.01)
+    monkeypatch.setattr(http1_sender, "_STALE_AFTER", 0.02)
+    async with serving(OK, keep_alive=True) as server:
+        await transport.send(post(server.url))
+        time.sleep(0.03)  # noqa: ASYNC251 - the loop stands still
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await transport.send(post(server.url))
+    assert (server.requests, server.connections) == (2, 2)
 
 
 async def test_a_connection_that_is_lost_before_anything_was_sent_is_an_error(transport, monkeypatch):
