@@ -16,58 +16,65 @@ EVENTS = st.lists(
 
 
 @given(limit=st.integers(1, 200), events=EVENTS)
-def test_the_window_stays_between_one_and_the_callers_bound(limit, events):
-    window, now = ConcurrencyLimit(limit), 0.0
+def test_the_limit_stays_between_one_and_the_callers_bound(limit, events):
+    current_limit, now = ConcurrencyLimit(limit), 0.0
     for event in events:
         if event is None:
-            window.accepted()
+            current_limit.accepted()
         else:
-            step, pause, alive = event
+            step, pause, in_flight = event
             now += step
-            window.throttled(now=now, pause=pause, alive=alive)
-        assert 1 <= window.room <= limit
-        assert 1 <= window.size <= limit
+            current_limit.in_flight = in_flight
+            current_limit.throttled(now=now, pause=pause)
+        assert 1 <= current_limit.current <= limit
+        assert 1 <= current_limit._size <= limit
 
 
 def test_a_batch_starts_with_all_that_the_caller_allows():
-    assert ConcurrencyLimit(50).room == 50
+    assert ConcurrencyLimit(50).current == 50
 
 
-def test_a_refusal_halves_the_window_once_for_each_pause():
-    window = ConcurrencyLimit(64)
+def test_a_throttle_halves_the_limit_once_for_each_pause():
+    current_limit = ConcurrencyLimit(64)
     for late in (0.0, 1.0, 9.9):
-        window.throttled(now=100.0 + late, pause=10.0, alive=64)
-        assert window.room == 32
-    window.throttled(now=119.9, pause=10.0, alive=32)
-    assert window.room == 16
+        current_limit.in_flight = 64
+        current_limit.throttled(now=100.0 + late, pause=10.0)
+        assert current_limit.current == 32
+    current_limit.in_flight = 32
+    current_limit.throttled(now=119.9, pause=10.0)
+    assert current_limit.current == 16
 
 
-def test_a_window_wider_than_what_is_alive_is_no_evidence_of_room():
-    window = ConcurrencyLimit(64)
-    window.throttled(now=0.0, pause=1.0, alive=10)
-    assert window.room == 5
+def test_a_limit_wider_than_what_is_in_flight_is_no_evidence_of_room():
+    current_limit = ConcurrencyLimit(64)
+    current_limit.in_flight = 10
+    current_limit.throttled(now=0.0, pause=1.0)
+    assert current_limit.current == 5
 
 
-@pytest.mark.parametrize("alive", [0, 1])
-def test_one_job_may_always_be_alive(alive):
-    window = ConcurrencyLimit(64)
-    window.throttled(now=0.0, pause=1.0, alive=alive)
-    assert window.room == 1
+@pytest.mark.parametrize("in_flight", [0, 1])
+def test_one_job_may_always_be_in_flight(in_flight):
+    current_limit = ConcurrencyLimit(64)
+    current_limit.in_flight = in_flight
+    current_limit.throttled(now=0.0, pause=1.0)
+    assert current_limit.current == 1
 
 
-def test_every_full_window_of_accepted_submits_lets_it_grow_by_one():
-    window = ConcurrencyLimit(64)
-    window.throttled(now=0.0, pause=1.0, alive=20)
-    for room in range(10, 14):
-        assert window.room == room
-        for _ in range(room + 1):
-            window.accepted()
+def test_every_full_limit_of_accepted_submits_lets_it_grow_by_one():
+    current_limit = ConcurrencyLimit(64)
+    current_limit.in_flight = 20
+    current_limit.throttled(now=0.0, pause=1.0)
+    for size in range(10, 14):
+        assert current_limit.current == size
+        for _ in range(size + 1):
+            current_limit.accepted()
 
 
 @given(limit=st.integers(1, 60))
-def test_the_window_grows_back_to_the_callers_bound(limit):
-    window = ConcurrencyLimit(limit)
-    window.throttled(now=0.0, pause=1.0, alive=0)
+def test_the_limit_grows_back_to_the_callers_bound(limit):
+    current_limit = ConcurrencyLimit(limit)
+    current_limit.in_flight = 0
+    current_limit.throttled(now=0.0, pause=1.0)
     for _ in range(limit * limit):
-        window.accepted()
-    assert window.room == limit
+        current_limit.accepted()
+    assert current_limit.current == limit

@@ -23,42 +23,42 @@ PASSING = {APIConnectionError, APITimeoutError, APIResponseError, RateLimitError
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, KlingError)]
 
 
-@given(policy=POLICIES, attempt=st.integers(0, 10_000), chance=CHANCES)
-def test_a_backoff_is_between_half_the_longest_pause_and_the_longest(policy, attempt, chance):
-    longest = backoff(policy, attempt=attempt, chance=0.0)
+@given(policy=POLICIES, attempt=st.integers(0, 10_000), jitter=CHANCES)
+def test_a_backoff_is_between_half_the_longest_pause_and_the_longest(policy, attempt, jitter):
+    longest = backoff(policy, attempt=attempt, jitter=0.0)
     assert (
-        0.0 <= longest / 2 <= backoff(policy, attempt=attempt, chance=chance) <= longest <= policy.max_delay
+        0.0 <= longest / 2 <= backoff(policy, attempt=attempt, jitter=jitter) <= longest <= policy.max_delay
     )
 
 
 @given(policy=POLICIES, attempt=st.integers(0, 10_000))
 def test_the_longest_backoff_never_shrinks(policy, attempt):
-    assert backoff(policy, attempt=attempt, chance=0.0) <= backoff(policy, attempt=attempt + 1, chance=0.0)
+    assert backoff(policy, attempt=attempt, jitter=0.0) <= backoff(policy, attempt=attempt + 1, jitter=0.0)
 
 
 def test_a_backoff_doubles_up_to_its_bound():
     policy = RetryPolicy(initial_delay=0.5, max_delay=5.0)
-    assert [backoff(policy, attempt=n, chance=0.0) for n in range(6)] == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
-    assert [backoff(policy, attempt=n, chance=1.0) for n in range(6)] == [0.25, 0.5, 1.0, 2.0, 2.5, 2.5]
+    assert [backoff(policy, attempt=n, jitter=0.0) for n in range(6)] == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
+    assert [backoff(policy, attempt=n, jitter=1.0) for n in range(6)] == [0.25, 0.5, 1.0, 2.0, 2.5, 2.5]
 
 
-@given(policy=POLICIES, wish=st.floats(0, 1e5), chance=CHANCES)
-def test_servers_wish_beats_backoff(policy, wish, chance):
+@given(policy=POLICIES, wish=st.floats(0, 1e5), jitter=CHANCES)
+def test_servers_wish_beats_backoff(policy, wish, jitter):
     error = RateLimitError("slow down", status_code=429, retry_after=wish)
-    delay = next_delay(policy, attempt=0, error=error, chance=chance)
+    delay = next_delay(policy, attempt=0, error=error, jitter=jitter)
     assert delay == (wish if policy.max_retries else None)
 
 
 def test_without_a_wish_the_backoff_holds():
     policy = RetryPolicy()
-    delay = next_delay(policy, attempt=2, error=InternalServerError("x"), chance=0.5)
-    assert delay == backoff(policy, attempt=2, chance=0.5)
+    delay = next_delay(policy, attempt=2, error=InternalServerError("x"), jitter=0.5)
+    assert delay == backoff(policy, attempt=2, jitter=0.5)
 
 
-@given(policy=POLICIES, chance=CHANCES)
-def test_no_call_is_sent_again_more_often_than_asked_for(policy, chance):
+@given(policy=POLICIES, jitter=CHANCES)
+def test_no_call_is_sent_again_more_often_than_asked_for(policy, jitter):
     attempt = 0
-    while next_delay(policy, attempt=attempt, error=APIConnectionError("reset"), chance=chance) is not None:
+    while next_delay(policy, attempt=attempt, error=APIConnectionError("reset"), jitter=jitter) is not None:
         attempt += 1
     assert attempt == policy.max_retries
 
@@ -66,7 +66,7 @@ def test_no_call_is_sent_again_more_often_than_asked_for(policy, chance):
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_what_may_pass_is_sent_again(kind):
     assert is_transient(kind("x")) is (kind in PASSING)
-    delay = next_delay(RetryPolicy(), attempt=0, error=kind("x"), chance=0.0)
+    delay = next_delay(RetryPolicy(), attempt=0, error=kind("x"), jitter=0.0)
     assert (delay is not None) is (kind in PASSING)
 
 
