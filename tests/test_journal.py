@@ -209,3 +209,10 @@ async def test_a_failed_entry_is_submitted_again_only_on_request(journal):
     (failed,) = journal.entries()
     assert journal.next_step(failed, output=".") is NextStep.REPORT
     assert journal.next_step(failed, retry_failed=True) is NextStep.SUBMIT
+
+
+async def test_a_request_without_a_model_is_the_item_that_an_earlier_release_wrote():
+    implicit = await ItemIdentifier().for_request(VideoRequest("rain", duration=5))
+    explicit = await ItemIdentifier().for_request(VideoRequest("rain", model="kling-v2-6", duration=5))
+    assert implicit == explicit
+    assert implicit.fingerprint == "7f3f375513539c284367b7e3224a9d1c"

@@ -342,7 +342,7 @@ def test_what_a_repr_shows_fits_a_line_and_leaves_the_record_out():
     assert "payload" not in repr(JOB)
 
 
-def test_unwrap_gives_the_job_or_raises_what_went_wrong():
+def test_job_or_raise_gives_the_job_or_raises_the_error_of_the_result():
     assert GOOD.job_or_raise() is JOB
     with pytest.raises(JobFailedError, match="b failed"):
         BAD.job_or_raise()
