@@ -23,7 +23,7 @@ class JournalEvent(StrEnum):
     REJECTED = "rejected"
     """That POST was provably not accepted, or never sent."""
     RESEND_REJECTED = "resend_rejected"
-    """The same, and nobody knows whether the POST before that one was accepted."""
+    """The same, and whether the POST before that one was accepted is unknown."""
     ACCEPTED = "accepted"
     """The service has a new job for the entry."""
     RESTORED = "restored"

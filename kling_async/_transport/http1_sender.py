@@ -28,7 +28,7 @@ _REPEATABLE = frozenset({"GET", "PUT"})
 _MAX_IDLE = 1.0
 """Seconds after which the connections that are kept here go back to aiohttp's pool."""
 _STALE_AFTER = 2.0
-"""Seconds after which a connection that is kept here is closed instead: the event loop was blocked meanwhile."""
+"""Seconds after which a connection that is kept here is closed instead: the event loop was blocked."""
 POOL_KEEP_ALIVE = 13.0
 """Seconds that the pool keeps a connection. With those above it is at most 15, which servers keep connections for."""
 

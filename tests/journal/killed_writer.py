@@ -17,12 +17,12 @@ from kling_async._journal.journal import Journal
 
 
 async def write(path: str, life: int, pipe: int) -> None:
-    """Intend and accept for ever; tell the pipe each number that is durable, and how far it came."""
+    """Record intents and acceptances until killed; write each durable number and its state to the pipe."""
     with Journal(path) as journal:
         committer = asyncio.ensure_future(journal.run())
         turn = iter(range(sys.maxsize))
 
-        async def taker() -> None:
+        async def worker() -> None:
             for item in turn:
                 identity = Identity(f"{life}", "f", item)
                 number = journal.record_intent(
@@ -34,7 +34,7 @@ async def write(path: str, life: int, pipe: int) -> None:
                 await journal.durable()
                 os.write(pipe, f"{number} submitted\n".encode())
 
-        await asyncio.gather(committer, *(taker() for _ in range(4)))
+        await asyncio.gather(committer, *(worker() for _ in range(4)))
 
 
 def one_life(path: str, life: int) -> dict[int, str]:
@@ -46,13 +46,13 @@ def one_life(path: str, life: int) -> dict[int, str]:
         asyncio.run(write(path, life, writing))
         os._exit(1)
     os.close(writing)
-    dice = random.Random(life)  # noqa: S311 - when to kill is no secret
-    with os.fdopen(reading) as told:
-        lines = [told.readline() for _ in range(dice.randrange(12))]
-        time.sleep(dice.uniform(0.0, 0.01))
+    rng = random.Random(life)  # noqa: S311 - when to kill is no secret
+    with os.fdopen(reading) as reader:
+        lines = [reader.readline() for _ in range(rng.randrange(12))]
+        time.sleep(rng.uniform(0.0, 0.01))
         os.kill(writer, signal.SIGKILL)
         os.waitpid(writer, 0)
-        promises = [line.split() for line in (*lines, *told)]
+        promises = [line.split() for line in (*lines, *reader)]
     return {int(number): state for number, state in promises}
 
 

@@ -37,7 +37,7 @@ async def test_durable_returns_when_it_is_on_the_disk(journal, pen, store):
 
 
 async def test_tasks_that_wait_together_share_a_commit(journal, pen, store):
-    async def taker(prompt):
+    async def worker(prompt):
         await anyio.sleep(0.0001 * prompt)
         pen.record_intent(str(prompt))
         await journal.durable()
@@ -45,9 +45,9 @@ async def test_tasks_that_wait_together_share_a_commit(journal, pen, store):
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.run)
-        async with anyio.create_task_group() as takers:
+        async with anyio.create_task_group() as workers:
             for prompt in range(20):
-                takers.start_soon(taker, prompt)
+                workers.start_soon(worker, prompt)
         tasks.cancel_scope.cancel()
 
     assert store.commits == [20]
@@ -153,25 +153,25 @@ async def test_a_task_that_waits_for_a_cancelled_commit_gets_another_one(journal
 
 async def test_all_waiting_tasks_raise_the_error_of_the_disk(journal, pen, store):
     store.failure = JournalError("The journal is full.")
-    told = []
+    errors = []
 
-    async def taker(prompt):
+    async def worker(prompt):
         pen.record_intent(prompt)
         try:
             await journal.durable()
         except JournalError as error:
-            told.append(error)
+            errors.append(error)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.run)
-        async with anyio.create_task_group() as takers:
+        async with anyio.create_task_group() as workers:
             for prompt in "abc":
-                takers.start_soon(taker, prompt)
+                workers.start_soon(worker, prompt)
         tasks.cancel_scope.cancel()
 
-    assert [error.message for error in told] == ["The journal is full."] * 3
-    assert len(set(map(id, told))) == 3
-    assert all(error.__cause__ is store.failure for error in told)
+    assert [error.message for error in errors] == ["The journal is full."] * 3
+    assert len(set(map(id, errors))) == 3
+    assert all(error.__cause__ is store.failure for error in errors)
 
 
 async def test_a_failed_write_is_part_of_the_next_commit(journal, pen, store):

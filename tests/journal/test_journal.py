@@ -166,7 +166,7 @@ async def test_an_unknown_price_is_not_zero(journal, pen, first, second, total):
     assert pen.find("rain").cost_usd == (total if second is None else first)
 
 
-# What is not settled
+# POSTs of unknown fate
 
 
 @pytest.mark.parametrize("is_flushed", [False, True], ids=["pending", "on-the-disk"])
@@ -204,10 +204,10 @@ async def test_an_earlier_post_of_unknown_fate_stays_unresolved_whatever_happens
     pen.record_intent("rain", at=3.0)
     pen.record_accepted(number, "r-1")
     await journal.flush()
-    told = unknown_attempts()
-    assert [attempt for attempt, *_ in told] == [1]
+    unresolved = unknown_attempts()
+    assert [attempt for attempt, *_ in unresolved] == [1]
     journal = Journal.over(journal._store)
-    assert unknown_attempts() == told
+    assert unknown_attempts() == unresolved
 
 
 async def test_one_batch_at_a_time_uses_a_journal(journal):

@@ -93,17 +93,17 @@ class AgainstADictionary(RuleBasedStateMachine):
     def record_rejected(self, data, error, by_end):
         identity = data.draw(st.sampled_from(self.in_states(WITHDRAWABLE)))
         before = self.entries[identity]
-        taken: dict = {}
+        taken_back: dict = {}
         if before.state not in UNSENT:
             total = (before.cost_usd and (before.cost_usd - (before.attempt_cost_usd or 0))) or None
-            taken = {"attempts": before.attempts - 1, "cost_usd": total, "attempt_cost_usd": None}
-        state, doubt = EntryState.NOT_SUBMITTED, None
-        if taken:
-            doubt = self.unknown_attempts.pop((identity, before.attempts - 1), None)
-        if doubt is not None:
-            state, taken["sent_at"] = EntryState.AMBIGUOUS, doubt.sent_at
-        said = (doubt and doubt.error) or error
-        number = self.change(identity, state=state, error=said, **taken)
+            taken_back = {"attempts": before.attempts - 1, "cost_usd": total, "attempt_cost_usd": None}
+        state, unknown = EntryState.NOT_SUBMITTED, None
+        if taken_back:
+            unknown = self.unknown_attempts.pop((identity, before.attempts - 1), None)
+        if unknown is not None:
+            state, taken_back["sent_at"] = EntryState.AMBIGUOUS, unknown.sent_at
+        reason = (unknown and unknown.error) or error
+        number = self.change(identity, state=state, error=reason, **taken_back)
         if by_end:
             self.journal.end(number, state=EntryState.NOT_SUBMITTED, record=None, error=error)
         else:
@@ -143,8 +143,8 @@ class AgainstADictionary(RuleBasedStateMachine):
         before = self.entries[identity].state
         state = data.draw(st.sampled_from(ENDS_OF[before]))
         record = {"status": status} if status else None
-        told = {"record": record} if record else {}
-        number = self.change(identity, state=state, error="why", **told)
+        fields = {"record": record} if record else {}
+        number = self.change(identity, state=state, error="why", **fields)
         self.journal.end(number, state=state, record=record, error="why")
 
     @precondition(lambda self: self.in_states({EntryState.SUCCEEDED}))

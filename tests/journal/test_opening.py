@@ -152,7 +152,7 @@ def test_an_impossible_path_is_refused_with_the_reason(tmp_path, monkeypatch, pl
         Journal(place)
 
 
-@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder in which nobody can write")
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder in which nothing can be written")
 def test_a_read_only_folder_is_refused_with_the_reason():
     with pytest.raises(JournalError, match="check that the folder '/proc' exists and can be written"):
         Journal("/proc/run.db")

@@ -166,11 +166,11 @@ def test_a_rejected_attempt_leaves_what_was_there_before_it(before, cost):
     assert "sent_at" not in change
 
 
-@pytest.mark.parametrize("error, told", [("lost", "lost"), (None, "refused")])
-def test_a_rejected_resend_shows_the_unknown_post_before_it(error, told):
+@pytest.mark.parametrize("error, shown", [("lost", "lost"), (None, "refused")])
+def test_a_rejected_resend_shows_the_unknown_post_before_it(error, shown):
     unknown = entry(EntryState.AMBIGUOUS, sent_at=5.0, error=error, attempts=1)
     second = Entry(**begun(unknown, cost_usd=None), state=EntryState.INTENDED)
 
     change = take_back_attempt(second, error="refused", unknown=unknown)
 
-    assert (change["sent_at"], change["error"], change["attempts"]) == (5.0, told, 1)
+    assert (change["sent_at"], change["error"], change["attempts"]) == (5.0, shown, 1)

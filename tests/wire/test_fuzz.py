@@ -1,4 +1,4 @@
-"""Replies that nobody foresaw: recorded ones, bent in their structure or in their bytes, against all that reads them.
+"""Fuzz tests: recorded replies, changed in structure or in bytes, against everything that reads them.
 
 Some hundreds in the usual run; `nox -s fuzz` tries more than 100,000.
 """
