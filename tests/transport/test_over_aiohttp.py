@@ -216,6 +216,11 @@ async def test_a_page_of_html_is_a_reply_like_any_other(call):
         assert await call(get(server.url)) == Reply(502, {"Content-Type": "text/html"}, b"<html>")
 
 
+async def test_the_pieces_of_a_reply_are_joined(call):
+    async with serving(closing_with(CHUNKED + b"1\r\n{\r\n", b"1\r\n}\r\n0\r\n\r\n")) as server:
+        assert (await call(get(server.url))).body == b"{}"
+
+
 async def test_no_cookie_is_kept(transport):
     answer = b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n"
     async with serving(answer, keep_alive=True) as server:
