@@ -83,8 +83,8 @@ class KindPace:
     """How many jobs in flight are polled early."""
     learn_at: float = -math.inf
     """When the next fit is due."""
-    jobs: dict[int, JobAge] = attrs.field(factory=dict)
-    """The jobs in flight, by the identity of their age."""
+    jobs: list[JobAge] = attrs.field(factory=list)
+    """The jobs in flight, in any order; each knows its place."""
 
     @property
     def has_ends(self) -> bool:
@@ -111,6 +111,8 @@ class JobAge:
     """When it was last seen in it."""
     jitter: float
     """A random number from 0 to 1, new at each sight."""
+    place: int
+    """Its place among the jobs in flight of its kind; negative once it is forgotten."""
     is_scout: bool = False
 
     @property
@@ -139,8 +141,8 @@ class Pace:
         pace = self._kinds.get(kind)
         if pace is None:
             pace = self._kinds[kind] = self._first_of(kind)
-        age = JobAge(pace, running, since=now, seen=now, jitter=jitter)
-        pace.jobs[id(age)] = age
+        age = JobAge(pace, running, since=now, seen=now, jitter=jitter, place=len(pace.jobs))
+        pace.jobs.append(age)
         return age
 
     def saw(self, age: JobAge, *, now: float, running: bool, jitter: float) -> None:
@@ -168,7 +170,12 @@ class Pace:
 
     def drop(self, age: JobAge) -> None:
         """No wait for a job is left; the pace forgets it."""
-        age.kind.jobs.pop(id(age), None)
+        if age.place < 0:
+            return
+        jobs, last = age.kind.jobs, age.kind.jobs[-1]
+        jobs[age.place], last.place = last, age.place
+        jobs.pop()
+        age.place = -1
         age.kind.scouts -= age.is_scout
         age.is_scout = False
 
@@ -243,10 +250,8 @@ class Pace:
 
 
 def _sample(kind: KindPace) -> list[JobAge]:
-    """Some jobs in flight, evenly spread over the order in which they began."""
-    count = len(kind.jobs)
-    step = max(1, count // _SAMPLE)
-    return [age for place, age in enumerate(kind.jobs.values()) if place % step == 0]
+    """Some of the jobs in flight."""
+    return kind.jobs[:: max(1, len(kind.jobs) // _SAMPLE)]
 
 
 def _interval(normal: NormalDist, seen: float, chance: float) -> float:

@@ -69,7 +69,7 @@ class Batch:
             try:
                 count = 0
                 while (item := await self._read_item()) is not None:
-                    items.create_task(self._run_item(item))
+                    items.create_task(run_item(self.parts, item, self.results))
                     count += 1
                     if count % _READ_IN_A_ROW == 0:
                         await asyncio.sleep(0)
@@ -92,9 +92,6 @@ class Batch:
             if item is None:
                 parts.free_slot()
         return item
-
-    async def _run_item(self, item: InputItem) -> None:
-        self.results.put(await run_item(self.parts, item))
 
     async def _close(self) -> Exception | None:
         """Let the input clean up and write the rest of the journal; the first error of both."""

@@ -9,6 +9,7 @@ import anyio
 import attrs
 
 from kling_async._engine.batch.batch_input import InputItem
+from kling_async._engine.batch.result_stream import ResultStream
 from kling_async._engine.batch.resume import NextStep, next_step, saved_file
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.session import LoopSession, job_kind
@@ -66,8 +67,8 @@ class _UnsentError(Exception):
         self.reason = reason
 
 
-async def run_item(parts: BatchParts, given: InputItem) -> Result:
-    """Take one item from the input to its result.
+async def run_item(parts: BatchParts, given: InputItem, results: ResultStream) -> None:
+    """Take one item from the input to its result, which goes to the result stream.
 
     The item holds a slot of the concurrency limit when this begins. The slot is freed here, once, when the job has
     ended and before its video is saved.
@@ -76,16 +77,20 @@ async def run_item(parts: BatchParts, given: InputItem) -> Result:
     try:
         outcome = await _get_outcome(parts, item, given)
     except _UnsentError as error:
-        return _report_unsent(parts, item, error.reason)
+        results.put(_report_unsent(parts, item, error.reason))
+        return
     finally:
         parts.free_slot()
     result = _make_result(item, outcome)
     if item.saved_path is not None and result.ok:
+        result = attrs.evolve(result, path=item.saved_path)
         _emit_finished(parts, result)
-        return attrs.evolve(result, path=item.saved_path)
-    parts.ledger.record_end(item, result)
-    _emit_finished(parts, result)
-    return await _save(parts, item, result, parts.folder) if result.ok and parts.folder else result
+    else:
+        parts.ledger.record_end(item, result)
+        _emit_finished(parts, result)
+        if result.ok and parts.folder is not None:
+            result = await _save(parts, item, result, parts.folder)
+    results.put(result)
 
 
 async def _get_outcome(parts: BatchParts, item: BatchItem, given: InputItem) -> Job | KlingError:

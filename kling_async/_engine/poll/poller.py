@@ -430,10 +430,10 @@ class JobPoller:
         if policy.poll_interval is not None:
             return policy.poll_interval
         interval = self._pace.scan_interval(scanner.model, now=now)
-        status_calls = self._pace.polls_per_second(scanner.model, policy, now=now)
-        return min(
-            max(interval, scanner.state.cost / min(status_calls, self._rate.rate)), policy.max_poll_interval
-        )
+        calls = min(self._pace.polls_per_second(scanner.model, policy, now=now), self._rate.rate)
+        if calls > 0:
+            interval = max(interval, scanner.state.cost / calls)
+        return min(interval, policy.max_poll_interval)
 
     async def _keep_scanning(self, scanner: ListScanner, policy: PollingPolicy) -> None:
         """Scan a list again and again, while there are jobs and it pays."""
