@@ -238,3 +238,38 @@ async def test_a_reply_that_comes_after_the_deadline_changes_nothing():
     await anyio.sleep(100)
     assert service.calls["status"] == 1
     assert [type(event) for event in events] == [Finished]
+
+
+async def test_two_waits_for_one_job_both_end():
+    service = Service(run_time=60.0)
+    session = session_for(service)
+    job = await session.submit(VideoRequest("x"), Notifier())
+    ended = []
+
+    async def wait(seconds):
+        await anyio.sleep(seconds)
+        ended.append((await session.wait(job, Notifier())).is_success)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait, 0.0)
+        tasks.start_soon(wait, 10.0)
+    assert ended == [True, True]
+
+
+async def test_an_error_of_the_poller_ends_every_wait(monkeypatch, caplog):
+    session = session_for(Service(run_time=60.0))
+    jobs = [await session.submit(VideoRequest(f"prompt {number}"), Notifier()) for number in range(3)]
+    monkeypatch.setattr(session.poller, "_is_due", lambda *_: 1 / 0)
+    errors = []
+
+    async def wait(job):
+        try:
+            await session.wait(job, Notifier())
+        except ExceptionGroup as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        for job in jobs:
+            tasks.start_soon(wait, job)
+    assert len(errors) == 3
+    assert "ended by an error of this package" in caplog.text

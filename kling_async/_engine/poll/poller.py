@@ -29,7 +29,6 @@ from kling_async.errors import (
     KlingError,
     NotFoundError,
     PermissionDeniedError,
-    WaitTimeoutError,
 )
 from kling_async.events import PollFailed, StatusChanged
 from kling_async.jobs import Job, JobStatus
@@ -68,6 +67,8 @@ class JobPoller:
         self._pace = pace
         self._rate = rate
         self._jobs: dict[str, TrackedJob] = {}
+        """The jobs in flight by their ids; the last wait for a job, if there are several."""
+        self._waits = 0
         self._in_flight: Counter[str | None] = Counter()
         self._scanners: dict[str | None, ListScanner] = {}
         self._queue = DueQueue()
@@ -127,9 +128,6 @@ class JobPoller:
     ) -> TrackedJob:
         clock = self._caller.clock
         now = clock.now()
-        wait, stall = (
-            math.inf if one is None else one for one in (policy.wait_timeout, policy.stall_timeout)
-        )
         tracked = TrackedJob(
             request_id=job.request_id,
             model=kind.model,
@@ -145,13 +143,14 @@ class JobPoller:
                 jitter=self._caller.rng.random(),
             ),
             since=now,
-            ends_at=now + min(wait, stall),
             status=job.status,
             is_known=bool(job.raw),
             scan_number=self._scanner(kind.model).state.number,
         )
+        tracked.move_deadline(now)
         self._jobs[job.request_id] = tracked
         self._in_flight[tracked.model] += 1
+        self._waits += 1
         if job.is_final and tracked.is_known:
             self._learn(tracked, job)
         else:
@@ -164,15 +163,16 @@ class JobPoller:
         self._queue.drop(tracked)
         self._pace.drop(tracked.age)
         self._in_flight[tracked.model] -= 1
+        self._waits -= 1
         if self._jobs.get(tracked.request_id) is tracked:
             del self._jobs[tracked.request_id]
-        if not self._jobs:
+        if not self._waits:
             self._wake.set()
 
     async def _run(self) -> None:
         """Poll as long as a job is waited for."""
         try:
-            while self._jobs:
+            while self._waits:
                 self._workers = self._polls = 0
                 async with anyio.create_task_group() as tasks:
                     await self._serve(tasks)
@@ -192,7 +192,7 @@ class JobPoller:
         with send, receive:
             while True:
                 for _ in range(_TURNS_IN_A_ROW):
-                    if not self._jobs:
+                    if not self._waits:
                         return
                     now = clock.now()
                     tracked = self._queue.take(now=now, slack=_SLACK)
@@ -201,9 +201,8 @@ class JobPoller:
                         await clock.wait(self._wake, self._queue.first_at - now)
                     elif self._is_due(tracked, now, tasks):
                         tracked.is_polled = True
-                        self._schedule(
-                            tracked, tracked.ends_at
-                        )  # a deadline ends the wait while the call hangs
+                        # The deadline ends the wait while the call hangs.
+                        self._schedule(tracked, tracked.ends_at)
                         await self._wait_turn()
                         if self._polls >= self._workers < _MAX_CONCURRENT_POLLS:
                             self._workers += 1
@@ -230,8 +229,10 @@ class JobPoller:
 
     def _is_due(self, tracked: TrackedJob, now: float, tasks: TaskGroup) -> bool:
         """Whether a job is to be polled now; else its wait is over, or it is scheduled again."""
+        if tracked.is_over:
+            return False
         if now >= tracked.ends_at:
-            self._time_out(tracked)
+            tracked.time_out(now)
             return False
         if tracked.is_on_schedule:
             due = self._due(tracked, now)
@@ -330,9 +331,7 @@ class JobPoller:
             previous=tracked.status,
         )
         tracked.status = job.status
-        wait, stall = tracked.policy.wait_timeout, tracked.policy.stall_timeout
-        deadline = math.inf if wait is None else tracked.since + wait
-        tracked.ends_at = min(deadline, math.inf if stall is None else now + stall)
+        tracked.move_deadline(now)
 
     def _failed(self, tracked: TrackedJob, error: KlingError) -> None:
         """A failed status call says nothing of the job: poll it again, later and later, until the deadline."""
@@ -341,7 +340,7 @@ class JobPoller:
         tracked.failed_polls, tracked.last_error = tracked.failed_polls + 1, error
         grace = _UNSEEN_GRACE if isinstance(error, NotFoundError) else 1
         if not tracked.is_known and isinstance(error, _REFUSALS) and tracked.failed_polls >= grace:
-            self._end_with(tracked, error)
+            tracked.end_with(error)
             return
         jitter = self._caller.rng.random()
         delay = backoff(tracked.caller.retry, attempt=tracked.failed_polls - 1, jitter=jitter)
@@ -354,33 +353,9 @@ class JobPoller:
         if now < self._deadlines_checked_at + _DEADLINE_CHECK:
             return
         self._deadlines_checked_at = now
-        for tracked in [one for one in self._jobs.values() if now >= one.ends_at]:
-            self._time_out(tracked)
-
-    def _time_out(self, tracked: TrackedJob) -> None:
-        if tracked.is_over:
-            return
-        waited = self._caller.clock.now() - tracked.since
-        so_far = f"is still {tracked.status} after {waited:.0f} s"
-        if tracked.failed_polls:
-            assert tracked.last_error is not None
-            so_far = (
-                f"was {tracked.status} when last seen, and calls for it fail after {waited:.0f} s "
-                f"({tracked.last_error.message.rstrip('.')})"
-            )
-        error = WaitTimeoutError(
-            f"Job {tracked.request_id} {so_far}; it may yet finish: "
-            f"`await client.wait({tracked.request_id!r})` picks it up again.",
-            request_id=tracked.request_id,
-            job=tracked.job,
-        )
-        self._end_with(tracked, error)
-
-    def _end_with(self, tracked: TrackedJob, error: KlingError) -> None:
-        if error.job is None:
-            error.job = tracked.job
-        tracked.final.set_exception(error)
-        tracked.final.exception()  # counts as retrieved: a caller that is cancelled at this moment never does it
+        for tracked in self._jobs.values():
+            if now >= tracked.ends_at and not tracked.is_over:
+                tracked.time_out(now)
 
     # List scans
 

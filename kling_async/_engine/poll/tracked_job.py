@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import attrs
 
@@ -10,7 +11,7 @@ from kling_async._engine.api import ApiCaller
 from kling_async._engine.emitter import Emitter
 from kling_async._policy.pace import JobAge
 from kling_async._policy.polling import PollingPolicy
-from kling_async.errors import KlingError
+from kling_async.errors import KlingError, WaitTimeoutError
 from kling_async.jobs import Job, JobStatus
 
 
@@ -32,13 +33,13 @@ class TrackedJob:
     age: JobAge
     since: float
     """When the wait began, by the engine's clock."""
-    ends_at: float
-    """When the wait times out: at its deadline, or because the status has not changed for too long."""
     status: JobStatus
     is_known: bool
     """Whether the service has ever shown this job to this key."""
     scan_number: int
     """The number of the last list scan that showed it, or before which it was added."""
+    ends_at: float = math.inf
+    """When the wait times out: at its deadline, or because the status has not changed for too long."""
     entry: int = 0
     """The number of its entry in the queue; 0 while it has none."""
     failed_polls: int = 0
@@ -67,3 +68,35 @@ class TrackedJob:
     def job(self) -> Job:
         """The job without its record."""
         return Job(request_id=self.request_id, model=self.model, status=self.status)
+
+    def move_deadline(self, now: float) -> None:
+        """Set when the wait times out, after a change of the status at this moment or at its begin."""
+        wait, stall = (
+            math.inf if seconds is None else seconds
+            for seconds in (self.policy.wait_timeout, self.policy.stall_timeout)
+        )
+        self.ends_at = min(self.since + wait, now + stall)
+
+    def end_with(self, error: KlingError) -> None:
+        """End the wait with an error."""
+        if error.job is None:
+            error.job = self.job
+        self.final.set_exception(error)
+        self.final.exception()  # counts as retrieved: a caller that is cancelled at this moment never does it
+
+    def time_out(self, now: float) -> None:
+        """End the wait at its deadline."""
+        waited = now - self.since
+        so_far = f"is still {self.status} after {waited:.0f} s"
+        if self.last_error is not None and self.failed_polls:
+            so_far = (
+                f"was {self.status} when last seen, and calls for it fail after {waited:.0f} s "
+                f"({self.last_error.message.rstrip('.')})"
+            )
+        self.end_with(
+            WaitTimeoutError(
+                f"Job {self.request_id} {so_far}; it may yet finish: "
+                f"`await client.wait({self.request_id!r})` picks it up again.",
+                request_id=self.request_id,
+            )
+        )
