@@ -342,7 +342,7 @@ def batch_of(
         retry_failed=retry_failed,
     )
     check = budget.price if budget.cap is not None else None
-    return run_batch(Batch(reader=InputReader(requests, {}, skip_invalid, check=check), parts=parts))
+    return run_batch(Batch(InputReader(requests, {}, skip_invalid, check=check), parts))
 
 
 async def run(service, requests, **settings):

@@ -35,17 +35,14 @@ _READ_IN_A_ROW = 32
 """Items after which other tasks get a turn at the latest, for a list can be read without any wait."""
 
 
-@attrs.define(eq=False, kw_only=True)
 class Batch:
     """A running batch: it reads items from the input, at most the concurrency limit in flight, and runs each to its result."""
 
-    reader: InputReader
-    parts: BatchParts
-    results: ResultStream = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
+    def __init__(self, reader: InputReader, parts: BatchParts) -> None:
+        self.reader = reader
+        self.parts = parts
         # Twice the limit: a full limit is in flight while the caller has not taken as many results.
-        self.results = ResultStream(anyio.Semaphore(2 * self.parts.limit.limit, fast_acquire=True))
+        self.results = ResultStream(anyio.Semaphore(2 * parts.limit.limit, fast_acquire=True))
 
     async def run(self) -> None:
         """Run every item of the input to its result."""
@@ -178,7 +175,7 @@ def open_batch(
                 on_ambiguous=settings.on_ambiguous,
                 retry_failed=settings.retry_failed,
             )
-            async with run_batch(Batch(reader=reader, parts=parts)) as results:
+            async with run_batch(Batch(reader, parts)) as results:
                 yield results
 
     return run()

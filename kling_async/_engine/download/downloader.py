@@ -52,22 +52,15 @@ def is_whole(path: Path, *, size_bytes: int | None, sha256: str | None = None) -
         return False
 
 
-@attrs.define(eq=False)
 class Downloader:
     """Fetches videos, so many at once for all batches of the client."""
 
-    caller: ApiCaller
-    at_once: int
-    _disk: AdaptiveWriter = attrs.field(init=False)
-    _fetches: anyio.Semaphore = attrs.field(init=False)
-    _flushes: anyio.Semaphore = attrs.field(init=False)
-    _threads: anyio.CapacityLimiter = attrs.field(init=False)
-    """For the flushes, which are bounded already: they take no worker threads from those who share them."""
-
-    def __attrs_post_init__(self) -> None:
-        self._disk = AdaptiveWriter(self.caller.clock)
-        self._fetches = anyio.Semaphore(self.at_once, fast_acquire=True)
-        self._flushes = anyio.Semaphore(self.at_once * _FLUSHES_PER_FETCH, fast_acquire=True)
+    def __init__(self, caller: ApiCaller, at_once: int) -> None:
+        self.caller = caller
+        self._disk = AdaptiveWriter(caller.clock)
+        self._fetches = anyio.Semaphore(at_once, fast_acquire=True)
+        self._flushes = anyio.Semaphore(at_once * _FLUSHES_PER_FETCH, fast_acquire=True)
+        # The flushes are bounded already: they take no worker threads from others.
         self._threads = anyio.CapacityLimiter(math.inf)
 
     async def download(

@@ -99,37 +99,34 @@ class PostInFlight:
             self.reconciler.close(self.reconciliation)  # the caller was cancelled and cannot reconcile it
 
 
-@attrs.define(eq=False)
 class Reconciler:
     """Finds the jobs of lost submits, for all batches of the client together, so that none takes another's job.
 
     While a submit is reconciled, no request is sent whose job could match it: jobs in the list are then told apart
     by their number.
+
+    Args:
+        caller: Sends the list calls.
+        polls: The client's rate of status and list calls.
+        wait_timeout: Seconds after which an outage of the list ends a reconciliation.
     """
 
-    caller: ApiCaller
-    polls: TokenBucket
-    """The client's rate of status and list calls."""
-    wait_timeout: float | None
-    """Seconds after which an outage of the list ends a reconciliation."""
-    _longest_timeout: float = attrs.field(init=False)
-    """Seconds that a POST can be in flight."""
-    _job_ids: RecentJobIds = attrs.field(init=False)
-    """The jobs that have an owner."""
-    _open: list[Reconciliation] = attrs.field(init=False, factory=list)
-    _unresolved: deque[tuple[str, LostSubmit]] = attrs.field(
-        init=False, factory=lambda: deque(maxlen=_MAX_UNRESOLVED)
-    )
-    """By model, the lost submits that no journal remembers."""
-    _rows: defaultdict[str, dict[str, Job]] = attrs.field(init=False, factory=lambda: defaultdict(dict))
-    """By model, the rows of all scans, broken-off ones included: a list that changes may skip a row in the next scan."""
-    _posts: set[PostInFlight] = attrs.field(init=False, factory=set)
-    _scanning: anyio.Lock = attrs.field(init=False, factory=anyio.Lock)
-    _changed: anyio.Event = attrs.field(init=False, factory=anyio.Event)
-
-    def __attrs_post_init__(self) -> None:
-        self._longest_timeout = self.caller.timeout
+    def __init__(self, caller: ApiCaller, polls: TokenBucket, wait_timeout: float | None) -> None:
+        self.caller = caller
+        self._polls = polls
+        self._wait_timeout = wait_timeout
+        self._longest_timeout = caller.timeout
+        """Seconds that a POST can be in flight."""
         self._job_ids = RecentJobIds(self._longest_timeout + 2 * CLOCK_SKEW)
+        """The jobs that have an owner."""
+        self._open: list[Reconciliation] = []
+        self._unresolved: deque[tuple[str, LostSubmit]] = deque(maxlen=_MAX_UNRESOLVED)
+        """By model, the lost submits that no journal remembers."""
+        self._rows: defaultdict[str, dict[str, Job]] = defaultdict(dict)
+        """By model, the rows of all scans, broken-off ones included: a list that changes may skip a row in the next scan."""
+        self._posts: set[PostInFlight] = set()
+        self._scanning = anyio.Lock()
+        self._changed = anyio.Event()
 
     def cover_timeout(self, timeout: float) -> None:
         """From now on a POST can be in flight for so many seconds: remember the owners of jobs for as long."""
@@ -228,7 +225,9 @@ class Reconciler:
                 await self._scan(reconciliation)
             except KlingError as error:
                 waited = clock.now() - began
-                if not is_transient(error) or (self.wait_timeout is not None and waited > self.wait_timeout):
+                if not is_transient(error) or (
+                    self._wait_timeout is not None and waited > self._wait_timeout
+                ):
                     return f"the list cannot be read: {error.message.rstrip('.')}"
                 delays[0] = backoff(retry, attempt=failures, jitter=self.caller.rng.random())
                 failures += 1
@@ -255,7 +254,7 @@ class Reconciler:
             quiet = [one for one in unfound if self._is_quiet(one)]  # and so they stay
             lost, others = [one.lost for one in quiet], self._other_lost_submits(unfound)
             rows, since = self._rows[model], earliest(lost, others)
-            async for page in read_since(self.caller, model, since=since, polls=self.polls):
+            async for page in read_since(self.caller, model, since=since, polls=self._polls):
                 rows.update((job.request_id, job) for job in since_first([*lost, *others], page))
             journals = {one.journal for one in unfound if one.journal is not None}
             found = match_jobs(

@@ -40,22 +40,17 @@ class _Pauses:
     throttles_in_a_row: int = 0
 
 
-@attrs.define(eq=False)
 class Submitter:
     """The client's only way to spend money; all batches share its slots, its hourly rate and its pauses."""
 
-    caller: ApiCaller
-    limits: Limits
-    reconciler: Reconciler
-    _slots: anyio.Semaphore = attrs.field(init=False)
-    _hourly: TokenBucket | None = attrs.field(init=False)
-    _pauses: _Pauses = attrs.field(init=False, factory=_Pauses)
-
-    def __attrs_post_init__(self) -> None:
-        at_once, hourly = self.limits.max_concurrent_submits, self.limits.max_submits_per_hour
+    def __init__(self, caller: ApiCaller, limits: Limits, reconciler: Reconciler) -> None:
+        self.caller = caller
+        self.reconciler = reconciler
+        at_once, hourly = limits.max_concurrent_submits, limits.max_submits_per_hour
         self._slots = anyio.Semaphore(at_once, fast_acquire=True)
         burst = max(1.0, min(at_once, hourly)) if hourly else 1.0
         self._hourly = TokenBucket(rate=hourly / 3600, burst=burst) if hourly else None
+        self._pauses = _Pauses()
 
     async def submit(
         self,
