@@ -47,7 +47,7 @@ class Journal:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.path.expanduser(os.fspath(path))  # noqa: PTH111 - stays a text, as it was given
+        self.path: str = os.path.expanduser(os.fspath(path))  # noqa: PTH111 - stays a text, as it was given
         """The file."""
 
     def __fspath__(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from pathlib import Path
 from typing import Annotated
 
@@ -41,9 +41,12 @@ async def download(
     """
     ids = list(dict.fromkeys(request_ids))
     ends: dict[str, Path | KlingError] = {}
+    bar = ExitStack()
+    counts = bar.enter_context(
+        show_progress(total=len(ids), saves=True, progress=choose_progress(is_json=json))
+    )
     try:
-        progress = choose_progress(is_json=json)
-        with show_progress(total=len(ids), saves=True, progress=progress) as counts:
+        with bar:
             async with open_client(service, on_event=counts) as client:
                 make_folder(out)
                 async with aclosing(_download_each(client, ids, out, counts)) as fetched:
