@@ -126,7 +126,7 @@ def _shown(case: str, cell: dict[str, Any]) -> str:
         return fate
     if cell["error"] == "AmbiguousSubmitError":
         fate = "ambiguous"
-    return f"{cell['posts']}, {'settled' if fate == 'ok' else fate}"
+    return f"{cell['posts']}, {'reconciled' if fate == 'ok' else fate}"
 
 
 def main() -> None:

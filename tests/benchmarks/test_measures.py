@@ -67,7 +67,7 @@ def test_faults_count_what_was_sent_and_what_became_of_it():
         faults.CANCELLED: (1, "cancelled"),
     }
     assert row["cells"][faults.CANCELLED]["knows_id"]
-    assert "1, settled" in faults.table(result)
+    assert "1, reconciled" in faults.table(result)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,36 @@
-"""The page about the rooms says what import-linter holds."""
+"""The page about the rooms is true: rooms, files, and the functions that a request goes through."""
 
 from __future__ import annotations
 
+import ast
+import itertools
 import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 HOUSE = (ROOT / "docs" / "explanation" / "house.md").read_text()
+HOPS = re.findall(r"^\| \d+ \| `([\w.]+)` \| `([\w/]+\.py)` \|", HOUSE, re.MULTILINE)
+"""Each function that a request goes through, with its file."""
+
+
+def find_function(name, file):
+    """The node of a function by its qualified name, nested functions of its body included."""
+    node = ast.parse((ROOT / "kling_async" / file).read_text())
+    for part in name.split("."):
+        # An overload comes before its function, so the last one counts.
+        *_, node = (child for child in node.body if getattr(child, "name", "") == part)
+    return node
+
+
+def names_in(node):
+    return {
+        child.attr if isinstance(child, ast.Attribute) else child.id
+        for child in ast.walk(node)
+        if isinstance(child, ast.Attribute | ast.Name)
+    }
 
 
 def test_the_page_lists_the_rooms_in_the_order_that_is_enforced():
@@ -17,8 +40,41 @@ def test_the_page_lists_the_rooms_in_the_order_that_is_enforced():
     assert re.findall(r"^\| `(\w+)` \|", HOUSE, re.MULTILINE) == layers
 
 
-def test_every_file_that_the_page_names_exists():
-    named = set(re.findall(r"`(\w+/\w+\.py|\w+\.py)`", HOUSE))
+def test_every_file_and_folder_that_the_page_names_exists():
+    named = set(re.findall(r"`([\w/]+\.py|_\w+/\w+)`", HOUSE))
 
     assert named
-    assert [file for file in named if not any((ROOT / "kling_async").rglob(file))] == []
+    assert [file for file in named if not (ROOT / "kling_async" / file).exists()] == []
+
+
+def test_every_folder_of_the_engine_is_on_the_page():
+    engine = ROOT / "kling_async" / "_engine"
+    folders = {path.parent.name for path in engine.glob("*/__init__.py")}
+
+    assert set(re.findall(r"^\| `_engine/(\w+)` \|", HOUSE, re.MULTILINE)) == folders
+
+
+def test_the_way_of_a_request_goes_from_the_client_to_the_socket():
+    assert HOPS[0] == ("KlingClient.generate_many", "client.py")
+    assert "write" in names_in(find_function(*HOPS[-1]))
+
+
+@pytest.mark.parametrize("caller, called", list(itertools.pairwise(HOPS)), ids=[name for name, _ in HOPS[1:]])
+def test_each_function_on_the_way_of_a_request_calls_the_next(caller, called):
+    assert find_function(*called)
+    assert called[0].rpartition(".")[2] in names_in(find_function(*caller))
+
+
+def test_the_life_of_an_item_names_functions_that_exist():
+    life = HOUSE.partition("## The life of an item")[2].partition("\n## ")[0]
+    sources = [path.read_text() for path in (ROOT / "kling_async" / "_engine").rglob("*.py")]
+    defined = {
+        node.name
+        for source in sources
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    named = {name.rpartition(".")[2] for name in re.findall(r"`((?:[A-Z]\w+\.)?_?[a-z]\w*)`", life)}
+
+    assert named
+    assert named <= defined

@@ -23,7 +23,7 @@ def kling_emulator_settings():
     [Reply(500, {"error": "Backend error (400)"}, accepted=True), Drop(accepted=True), Stall(0.5)],
     ids=["answers-500", "drops-the-reply", "stalls"],
 )
-async def test_a_submit_whose_reply_is_lost_is_one_post_and_settled(kling_emulator, fault):
+async def test_a_submit_whose_reply_is_lost_is_one_post_and_reconciled(kling_emulator, fault):
     kling_emulator.faults.add(Fault("submit", fault, times=None))
 
     async with KlingClient("any-key", base_url=kling_emulator.url, timeout=0.2, retry=HASTE) as client:
