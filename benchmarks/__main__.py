@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(module.table(result), flush=True)
         results.append(result)
         _write(wanted.json or RESULTS / f"{name}.json", results if wanted.json else result)
-    print(f"\n{figures.described(machine.environment())}")
+    print(f"\n{figures.describe(machine.environment())}")
     return 0
 
 

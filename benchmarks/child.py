@@ -14,7 +14,7 @@ from benchmarks import clients, machine
 from benchmarks.jobs import Workload, prompts
 
 
-def measured(
+def measure(
     service: machine.RunningService,
     subject: str,
     workload: Workload,

@@ -23,7 +23,7 @@ Client = Callable[[str, Sequence[str]], Awaitable[int]]
 """The service's URL and the prompts in, the number of successes out."""
 
 
-def _given(**options: float | None) -> dict[str, Any]:
+def _drop_none(**options: float | None) -> dict[str, Any]:
     """The options that have a value; each client has its own name for the seconds that one request may take."""
     return {name: value for name, value in options.items() if value is not None}
 
@@ -79,7 +79,7 @@ async def fal(
 
     # The client knows its hosts by https addresses alone; there is no argument for another one.
     fal_client.client.QUEUE_URL_FORMAT = f"{service}/fal/"
-    client = fal_client.AsyncClient(key="key", **_given(default_timeout=timeout))
+    client = fal_client.AsyncClient(key="key", **_drop_none(default_timeout=timeout))
 
     async def one(prompt: str) -> bool:
         result = await client.subscribe("kling/kling", {"prompt": prompt})
@@ -97,7 +97,7 @@ async def replicate(
     """The replicate client's prediction, created and waited for."""
     from replicate.client import Client
 
-    client = Client(api_token="key", base_url=f"{service}/replicate", **_given(timeout=timeout))  # noqa: S106  # made up
+    client = Client(api_token="key", base_url=f"{service}/replicate", **_drop_none(timeout=timeout))  # noqa: S106  # made up
 
     async def one(prompt: str) -> bool:
         prediction = await client.predictions.async_create(model="kling/kling", input={"prompt": prompt})
@@ -119,7 +119,9 @@ async def openai(
     from openai import AsyncOpenAI
 
     warnings.simplefilter("ignore", DeprecationWarning)  # the vendor retired the service, not the client
-    async with AsyncOpenAI(api_key="key", base_url=f"{service}/openai", **_given(timeout=timeout)) as client:
+    async with AsyncOpenAI(
+        api_key="key", base_url=f"{service}/openai", **_drop_none(timeout=timeout)
+    ) as client:
 
         async def one(prompt: str) -> bool:
             video = await client.videos.create_and_poll(model="sora-2", prompt=prompt)
@@ -138,7 +140,7 @@ async def runwayml(
     from runwayml import AsyncRunwayML
 
     async with AsyncRunwayML(
-        api_key="key", base_url=f"{service}/runwayml", **_given(timeout=timeout)
+        api_key="key", base_url=f"{service}/runwayml", **_drop_none(timeout=timeout)
     ) as client:
 
         async def one(prompt: str) -> bool:
@@ -161,7 +163,7 @@ async def genblaze(
     from genblaze_gmicloud import GMICloudVideoProvider
 
     provider = GMICloudVideoProvider(
-        api_key="key", base_url=service + QUEUE_PATH, **_given(http_timeout=timeout)
+        api_key="key", base_url=service + QUEUE_PATH, **_drop_none(http_timeout=timeout)
     )
 
     async def one(prompt: str) -> bool:
@@ -183,7 +185,7 @@ async def ours(
     rationed: bool = True,
     poll_interval: float | None = None,
 ) -> int:
-    """This project's `generate_many`, with all jobs alive at once; `rationed=False` lifts the default limits."""
+    """This project's `generate_many`, with all jobs in flight at once; `rationed=False` lifts the default limits."""
     from kling_async import KlingClient, Limits, PollingPolicy
 
     limits = Limits() if rationed else Limits(max_concurrent_submits=100, max_polls_per_second=math.inf)
@@ -218,7 +220,7 @@ class UnknownClientError(ValueError):
     """A client that is not known, or not installed."""
 
 
-def chosen(subjects: Sequence[str], ours: Iterable[str]) -> list[str]:
+def choose(subjects: Sequence[str], ours: Iterable[str]) -> list[str]:
     """Those of our ways and of the installed peers that are named; all of them if none is.
 
     Raises:

@@ -23,8 +23,8 @@ from benchmarks.service import LATE
 
 TIMEOUT = 1.0
 """Seconds for one request of any client."""
-PATIENCE = 75.0
-"""Seconds after which a client that is still at it is left. One of them gives a POST 60 s whatever it is told."""
+LONGEST_CALL = 75.0
+"""Seconds after which a call that has not ended is cancelled. One client gives a POST 60 s, whatever it is told."""
 RUN_TIME = 0.5
 AT_ONCE = 8
 """Cases under way at the same time; they mostly wait."""
@@ -38,7 +38,7 @@ CASES: dict[str, dict[str, Any]] = {
     "a new status": {"on": "poll", "how": "word", "times": 2},
     "the caller cancels": {"on": "submit", "how": "late"},
 }
-"""What befalls the answers, by the name of the column."""
+"""The fault of the answers, by the name of the column."""
 CANCELLED = "the caller cancels"
 OURS = "kling_async"
 NAMES = {
@@ -65,7 +65,7 @@ async def ours(service: str, prompts: Sequence[str], *, timeout: float) -> int: 
 
 def measure(quick: bool, *, subjects: Sequence[str] = ()) -> dict[str, Any]:  # noqa: FBT001  # every measure's form
     """Each case of each client, in a process of its own and with a service of its own."""
-    installed = clients.chosen([], [OURS])
+    installed = clients.choose([], [OURS])
     known = [name for name in [*NAMES, OURS] if name in installed]
     if unknown := sorted(set(subjects) - set(known)):
         raise ValueError(f"cannot measure {', '.join(unknown)}; known and installed are {', '.join(known)}")
@@ -90,7 +90,7 @@ def _cell(name: str, case: str) -> dict[str, Any]:
     began = time.perf_counter()
     with machine.service() as service:
         service.reset(Workload(median=RUN_TIME, sigma=0.0))
-        service.befall(**CASES[case])
+        service.inject(**CASES[case])
         argument = {"service": service.url, "subject": name, "is_cancelled": case == CANCELLED}
         cell = machine.in_fresh_process("benchmarks.faults", argument)
         report, ids = service.report(), service.ids()
@@ -109,7 +109,7 @@ def table(result: dict[str, Any]) -> str:
     rows: list[list[figures.Cell]] = [
         [
             f"{NAMES.get(row['subject'], row['subject'])} {row['version'] or ''}".strip(),
-            *(_shown(case, row["cells"][case]) for case in cases),
+            *(_cell_text(case, row["cells"][case]) for case in cases),
         ]
         for row in result["rows"]
     ]
@@ -117,7 +117,7 @@ def table(result: dict[str, Any]) -> str:
     return f"{figures.table_of(['client', *cases], rows)}\n{note}"
 
 
-def _shown(case: str, cell: dict[str, Any]) -> str:
+def _cell_text(case: str, cell: dict[str, Any]) -> str:
     if case == CANCELLED:
         return "id kept" if cell["knows_id"] else "id lost"
     ends = {"video": "ok", "unfinished": "taken for done", "trying": "still waits"}
@@ -138,7 +138,7 @@ def main() -> None:
     client: Callable[..., Awaitable[int]] = ours if name == OURS else clients.PEERS[name][0]
     call = partial(client, wanted["service"], prompts, timeout=TIMEOUT)
     service = machine.RunningService(wanted["service"])
-    ended = asyncio.run(_ended(call, told, is_cancelled=wanted["is_cancelled"], service=service))
+    ended = asyncio.run(_run_call(call, told, is_cancelled=wanted["is_cancelled"], service=service))
     if ended["end"] == "unfinished" and name in SAYS_FAILED:
         ended["end"] = "error"
     print(json.dumps(ended))
@@ -156,7 +156,7 @@ class _Told(logging.Handler):
         self.lines.append(record.getMessage())
 
 
-async def _ended(
+async def _run_call(
     call: Callable[[], Awaitable[int]], told: _Told, *, is_cancelled: bool, service: machine.RunningService
 ) -> dict[str, Any]:
     task = asyncio.ensure_future(call())
@@ -164,7 +164,7 @@ async def _ended(
         while not (await asyncio.to_thread(service.report))["accepted"]:  # noqa: ASYNC110 - another process
             await asyncio.sleep(LATE / 50)
     else:
-        await asyncio.wait([task], timeout=PATIENCE)
+        await asyncio.wait([task], timeout=LONGEST_CALL)
     is_left = task.cancel()
     await asyncio.wait([task])
     if is_left:

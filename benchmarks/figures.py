@@ -12,22 +12,20 @@ Cell = str | float | None
 
 def table_of(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
     """Columns as wide as they must be, numbers to the right, an absent figure as a dash."""
-    lines = [list(header), *([_shown(cell) for cell in row] for row in rows)]
+    lines = [list(header), *([_cell_text(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     is_number = [any(isinstance(row[place], (int, float)) for row in rows) for place in range(len(header))]
 
-    def aligned(line: Sequence[str]) -> str:
+    def align(line: Sequence[str]) -> str:
         cells = zip(line, widths, is_number, strict=True)
         return "  ".join(
             text.rjust(width) if right else text.ljust(width) for text, width, right in cells
         ).rstrip()
 
-    return "\n".join(
-        [aligned(lines[0]), "  ".join("-" * width for width in widths), *map(aligned, lines[1:])]
-    )
+    return "\n".join([align(lines[0]), "  ".join("-" * width for width in widths), *map(align, lines[1:])])
 
 
-def _shown(cell: Cell) -> str:
+def _cell_text(cell: Cell) -> str:
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return "-"
     if isinstance(cell, float):
@@ -55,7 +53,7 @@ def against(mark: float | None, value: float, *, at_least: bool = False) -> str:
     return f"{'≥' if at_least else '≤'} {mark:g} {'met' if is_met else 'missed'}"
 
 
-def described(environment: dict[str, Any]) -> str:
+def describe(environment: dict[str, Any]) -> str:
     """The machine and the versions, in the lines that stand below every table."""
     versions = environment["packages"] | environment["peers"]
     lines = [

@@ -82,7 +82,7 @@ def _gmi_list(jobs: Jobs, request: Request) -> bytes:
     most = jobs.workload.rows_per_call
     limit = min(int(asked.get("limit", [most])[0]), most)
     offset = int(asked.get("offset", [0])[0])
-    page, total = jobs.listed(asked.get("model_id", [None])[0], offset=offset, limit=limit)
+    page, total = jobs.list_page(asked.get("model_id", [None])[0], offset=offset, limit=limit)
     rows = [_gmi_record(jobs, index, is_final=jobs.tell_final(index, now=request.now)) for index in page]
     has_more = b"true" if offset + len(rows) < total else b"false"
     return b'{"requests":[%b],"total":%d,"has_more":%b}' % (b",".join(rows), total, has_more)

@@ -128,7 +128,7 @@ class Jobs:
             return UNKNOWN
         return index if index < len(self) and self.id_of(index) == request_id else UNKNOWN
 
-    def listed(self, model: str | None, *, offset: int, limit: int) -> tuple[Sequence[int], int]:
+    def list_page(self, model: str | None, *, offset: int, limit: int) -> tuple[Sequence[int], int]:
         """One page of job numbers in the list's order, and how many there are in all."""
         chosen = range(len(self)) if model is None else self._by_model.get(model, [])
         if self.workload.order == "newest":

@@ -69,7 +69,7 @@ def _start(
     path = f"import sys; sys.path.append({str(HERE.parent)!r})"
     command = [sys.executable, "-c", f"{path}\n{program}", *arguments]
     with _first:
-        environ = {**os.environ, "PYTHONPYCACHEPREFIX": _compiled().name}
+        environ = {**os.environ, "PYTHONPYCACHEPREFIX": _bytecode_folder().name}
     environ.pop("PYTHONDONTWRITEBYTECODE", None)
     process = subprocess.Popen(
         command, text=True, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, env=environ
@@ -84,7 +84,7 @@ def tell(what: str) -> None:
 
 
 @cache
-def _compiled() -> tempfile.TemporaryDirectory[str]:
+def _bytecode_folder() -> tempfile.TemporaryDirectory[str]:
     """Where children keep compiled modules: they start as an installed program does, whatever this process may write."""
     return tempfile.TemporaryDirectory(prefix="benchmarks-")
 
@@ -99,9 +99,9 @@ class RunningService:
         """Forget all jobs and start a new run."""
         self._ask("reset", json.dumps(asdict(workload)).encode())
 
-    def befall(self, **mishap: Any) -> None:
-        """Have this befall answers from now on; see `service.Mishap`."""
-        self._ask("mishap", json.dumps(mishap).encode())
+    def inject(self, **fault: Any) -> None:
+        """Let answers fail so from now on; see `service.Fault`."""
+        self._ask("fault", json.dumps(fault).encode())
 
     def report(self) -> dict[str, Any]:
         """Counts of requests by kind, and of jobs accepted and told."""
@@ -149,7 +149,7 @@ def in_fresh_process(module: str, argument: dict[str, Any]) -> dict[str, Any]:
     """
     _, processor = processors()
     text = json.dumps(argument)
-    return _printed(start(module, processor=processor, argument=text, stderr=subprocess.PIPE), argument)
+    return _read_result(start(module, processor=processor, argument=text, stderr=subprocess.PIPE), argument)
 
 
 def in_bare_process(program: str) -> dict[str, Any]:
@@ -159,10 +159,10 @@ def in_bare_process(program: str) -> dict[str, Any]:
         ChildFailedError: it ended with another status than 0.
     """
     _, processor = processors()
-    return _printed(_start(program, processor=processor, stderr=subprocess.PIPE), program)
+    return _read_result(_start(program, processor=processor, stderr=subprocess.PIPE), program)
 
 
-def _printed(process: subprocess.Popen[str], what: object) -> dict[str, Any]:
+def _read_result(process: subprocess.Popen[str], what: object) -> dict[str, Any]:
     output, errors = process.communicate()
     if process.returncode:
         raise ChildFailedError(f"{what} ended with status {process.returncode}: {errors[-2000:]}")

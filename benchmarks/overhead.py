@@ -28,7 +28,7 @@ PEER_JOBS = 500
 def measure(quick: bool, *, subjects: Sequence[str] = ()) -> dict[str, Any]:  # noqa: FBT001  # every measure's form
     """CPU of each subject and its ratio to the floor; `subjects` names some of ours and of the peers."""
     sizes, rounds = ([40], 1) if quick else ([PEER_JOBS, MARKED_JOBS], 7)
-    chosen = clients.chosen(subjects, OURS) if subjects or not quick else list(OURS)
+    chosen = clients.choose(subjects, OURS) if subjects or not quick else list(OURS)
     ours = [
         name for name in chosen if name in OURS and ("journal" not in OURS[name] or clients.keeps_journal())
     ]
@@ -87,7 +87,7 @@ def _run(service: machine.RunningService, name: str, *, jobs: int, warm_up: bool
     with tempfile.TemporaryDirectory() as folder:
         if options.get("journal"):
             options["journal"] = str(Path(folder) / "run.db")
-        return child.measured(service, subject, Workload(), jobs=jobs, options=options, warm_up=warm_up)
+        return child.measure(service, subject, Workload(), jobs=jobs, options=options, warm_up=warm_up)
 
 
 def table(result: dict[str, Any]) -> str:

@@ -38,29 +38,29 @@ SEEDS = {20: 12, 200: 6, 2000: 1}
 QUICK_SEEDS = {20: 2, 200: 1}
 
 
-def _queued(dice: random.Random) -> Life:
-    return Life(wait=10 * math.exp(dice.gauss(0, 0.8)), run=log_normal(60, 0.35)(dice).run)
+def _wait_then_run(rng: random.Random) -> Life:
+    return Life(wait=10 * math.exp(rng.gauss(0, 0.8)), run=log_normal(60, 0.35)(rng).run)
 
 
-def _silent(dice: random.Random) -> Life:
-    return Life(run=log_normal(60, 0.35)(dice).run, shows_running=False)
+def _run_unshown(rng: random.Random) -> Life:
+    return Life(run=log_normal(60, 0.35)(rng).run, shows_running=False)
 
 
 def _now_and_then(draw: Draw, *, share: float, other: Draw) -> Draw:
-    return lambda dice: draw(dice) if dice.random() >= share else other(dice)
+    return lambda rng: draw(rng) if rng.random() >= share else other(rng)
 
 
 OTHERS: dict[str, Draw] = {
-    "60 s, after a queue of 10 s": _queued,
-    "60 s, told waiting but runs": lambda dice: Life(wait=0.1, run=log_normal(60, 0.35)(dice).run),
-    "60 s, never shown running": _silent,
-    "60 s, 1 % stuck for ever": _now_and_then(
+    "60 s, after a queue of 10 s": _wait_then_run,
+    "60 s, told waiting but runs": lambda rng: Life(wait=0.1, run=log_normal(60, 0.35)(rng).run),
+    "60 s, never shown running": _run_unshown,
+    "60 s, 1 % never ends": _now_and_then(
         log_normal(60, 0.35), share=0.01, other=lambda _: Life(run=math.inf)
     ),
     "60 s, 5 % refused at once": _now_and_then(
         log_normal(60, 0.35),
         share=0.05,
-        other=lambda dice: Life(run=dice.uniform(0.5, 2), success=False),
+        other=lambda rng: Life(run=rng.uniform(0.5, 2), success=False),
     ),
     "30 s or 180 s": _now_and_then(log_normal(30, 0.2), share=0.5, other=log_normal(180, 0.2)),
     "2 s, sigma 0.35": log_normal(2, 0.35),
@@ -74,75 +74,77 @@ def measure(quick: bool) -> dict[str, Any]:  # noqa: FBT001  # every measure's f
     return {
         "measure": "pace",
         "environment": machine.environment(),
-        "singly": [row for key, mark in MARKS.items() for row in _marked(key, mark, seeds)],
-        "others": [_compared(name, draw, 200, 200, seeds[200]) for name, draw in OTHERS.items()],
-        "listed": [_listed(rows, jobs, seeds[jobs]) for rows in LIST_MARKS for jobs in seeds],
+        "singly": [row for key, mark in MARKS.items() for row in _measure_mark(key, mark, seeds)],
+        "others": [_compare(name, draw, 200, 200, seeds[200]) for name, draw in OTHERS.items()],
+        "listed": [_measure_lists(rows, jobs, seeds[jobs]) for rows in LIST_MARKS for jobs in seeds],
         "budget": [
             row
-            for jobs, window in ((200, 200), (1000, 200), (1000, 1000))
-            for row in _rationed(jobs, window)
-            if not quick or jobs == window == MARKED_JOBS
+            for jobs, in_flight in ((200, 200), (1000, 200), (1000, 1000))
+            for row in _measure_budget(jobs, in_flight)
+            if not quick or jobs == in_flight == MARKED_JOBS
         ],
         "cost_us": _cost(jobs=2_000 if quick else 50_000),
     }
 
 
-def _marked(key: tuple[float, float], mark: float, seeds: dict[int, int]) -> list[Row]:
+def _measure_mark(key: tuple[float, float], mark: float, seeds: dict[int, int]) -> list[Row]:
     name = f"{key[0]:g} s, sigma {key[1]:g}"
     draw = log_normal(*key)
     rows = []
     for jobs, count in seeds.items():
-        for window in sorted({jobs, min(jobs, 50)}, reverse=True):
-            row = _compared(name, draw, jobs, window, count)
+        for in_flight in sorted({jobs, min(jobs, 50)}, reverse=True):
+            row = _compare(name, draw, jobs, in_flight, count)
             rows.append({**row, "mark": mark if jobs == MARKED_JOBS else None})
     backoff = [simulation.back_off(_lives(draw, MARKED_JOBS, seed)) for seed in range(seeds[MARKED_JOBS])]
     fixed = [
         simulation.every_best(_lives(draw, MARKED_JOBS, seed), lag=report.mean_lag)
         for seed, report in enumerate(backoff)
     ]
-    return [*rows, _row(name, "backoff to 30 s", backoff, window=MARKED_JOBS, fixed=fixed)]
+    return [*rows, _row(name, "backoff to 30 s", backoff, in_flight=MARKED_JOBS, fixed=fixed)]
 
 
-def _compared(name: str, draw: Draw, jobs: int, window: int, seeds: int) -> Row:
+def _compare(name: str, draw: Draw, jobs: int, in_flight: int, seeds: int) -> Row:
     """The adaptive pace beside the best fixed one, over some seeds."""
     ours, fixed = [], []
     for seed in range(seeds):
         lives = _lives(draw, jobs, seed)
-        report = Adaptive(lives, window, random.Random(f"chance {seed}")).run()
+        report = Adaptive(lives, in_flight, random.Random(f"chance {seed}")).run()
         ours.append(report)
         fixed.append(simulation.every_best(lives, lag=report.mean_lag))
-    return _row(name, "adaptive", ours, window=window, fixed=fixed)
+    return _row(name, "adaptive", ours, in_flight=in_flight, fixed=fixed)
 
 
-def _listed(rows: int, jobs: int, seeds: int) -> Row:
+def _measure_lists(rows: int, jobs: int, seeds: int) -> Row:
     lives = [_lives(log_normal(60, 0.35), jobs, seed) for seed in range(seeds)]
-    reports = [simulation.listed(some, rows_per_call=rows) for some in lives]
-    row = _row("60 s, sigma 0.35", f"lists of {rows} rows", reports, window=jobs)
+    reports = [simulation.scan_lists(some, rows_per_call=rows) for some in lives]
+    row = _row("60 s, sigma 0.35", f"lists of {rows} rows", reports, in_flight=jobs)
     row["requests"] = row["calls"] + 1
     return {**row, "mark": LIST_MARKS[rows] if jobs == MARKED_JOBS else None}
 
 
-def _rationed(jobs: int, window: int) -> list[Row]:
+def _measure_budget(jobs: int, in_flight: int) -> list[Row]:
     lives = _lives(log_normal(60, 0.35), jobs, 0)
     ways: dict[str, Callable[[], Report]] = {
-        "adaptive": Adaptive(lives, window, random.Random("chance"), budget=BUDGET).run,
-        "in turn": lambda: simulation.in_turn(lives, window=window, budget=BUDGET),
+        "adaptive": Adaptive(lives, in_flight, random.Random("chance"), budget=BUDGET).run,
+        "in turn": lambda: simulation.in_turn(lives, in_flight=in_flight, budget=BUDGET),
     }
-    return [_row("60 s, sigma 0.35", way, [run()], window=window) for way, run in ways.items()]
+    return [_row("60 s, sigma 0.35", way, [run()], in_flight=in_flight) for way, run in ways.items()]
 
 
 def _lives(draw: Draw, jobs: int, seed: int) -> list[Life]:
-    dice = random.Random(f"{jobs} jobs {seed}")
-    return [draw(dice) for _ in range(jobs)]
+    rng = random.Random(f"{jobs} jobs {seed}")
+    return [draw(rng) for _ in range(jobs)]
 
 
-def _row(name: str, way: str, reports: Sequence[Report], *, window: int, fixed: Sequence[Report] = ()) -> Row:
+def _row(
+    name: str, way: str, reports: Sequence[Report], *, in_flight: int, fixed: Sequence[Report] = ()
+) -> Row:
     ratios = [ours.calls / other.calls for ours, other in zip(reports, fixed, strict=bool(fixed))]
     return {
         "service": name,
         "way": way,
         "jobs": reports[0].jobs,
-        "window": window,
+        "in_flight": in_flight,
         "seeds": len(reports),
         "calls": fmean(report.calls_per_job for report in reports),
         "lag_mean": fmean(report.mean_lag for report in reports),
@@ -155,9 +157,9 @@ def _row(name: str, way: str, reports: Sequence[Report], *, window: int, fixed: 
 def _cost(*, jobs: int, rounds: int = 5) -> dict[str, float]:
     """Microseconds of processor time to take in one answer and plan the next question, lessons included."""
     pace, policy = Pace(), PollingPolicy()
-    dice = random.Random("chance")
+    rng = random.Random("chance")
     kind = JobKind("kling-v2-6", duration=5)
-    ages = [pace.begin(kind, now=0.0, jitter=dice.random(), running=True) for _ in range(jobs)]
+    ages = [pace.begin(kind, now=0.0, jitter=rng.random(), running=True) for _ in range(jobs)]
     now = 0.0
     start = time.process_time()
     for _ in range(rounds):
@@ -194,7 +196,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def _cells(row: Row, mark: str) -> list[figures.Cell]:
-    keys = ("service", "way", "jobs", "window", "calls", "lag_mean", "lag_p95", "ratio")
+    keys = ("service", "way", "jobs", "in_flight", "calls", "lag_mean", "lag_p95", "ratio")
     return [*(row[key] for key in keys), mark]
 
 

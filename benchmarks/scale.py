@@ -2,8 +2,8 @@
 
 Three runs through `client.stream_many()`, each in a fresh process:
 
-- *stream*: instant jobs, at most a thousand alive at once;
-- *flight*: no job finishes before all are accepted, so all are alive at once;
+- *stream*: instant jobs, at most a thousand in flight at once;
+- *flight*: no job finishes before all are accepted, so all are in flight at once;
 - *lazy*: prompts from a generator, memory read while they run.
 """
 
@@ -21,7 +21,7 @@ from benchmarks import figures, machine
 from benchmarks.clients import HURRIED
 from benchmarks.jobs import Workload, prompts
 
-ALIVE_AT_ONCE = 1_000
+IN_FLIGHT_AT_ONCE = 1_000
 CPU_MARK = 1.2
 MEMORY_MARK_BYTES = 2_048
 MARKED_JOBS = 100_000
@@ -33,12 +33,14 @@ def measure(quick: bool, *, full: bool = False) -> dict[str, Any]:  # noqa: FBT0
     sizes = [50, 200] if quick else [1_000, 10_000, MARKED_JOBS]
     lazy_jobs = 1_000_000 if full else sizes[-1]
     with machine.service() as service:
-        stream = [_run(service, jobs, Workload(rows_per_call=1_000), alive=ALIVE_AT_ONCE) for jobs in sizes]
+        stream = [
+            _run(service, jobs, Workload(rows_per_call=1_000), in_flight=IN_FLIGHT_AT_ONCE) for jobs in sizes
+        ]
         flight = [
-            _run(service, jobs, Workload(rows_per_call=1_000, hold_until_jobs=jobs), alive=jobs)
+            _run(service, jobs, Workload(rows_per_call=1_000, hold_until_jobs=jobs), in_flight=jobs)
             for jobs in sizes
         ]
-        lazy = _run(service, lazy_jobs, Workload(rows_per_call=1_000), alive=ALIVE_AT_ONCE)
+        lazy = _run(service, lazy_jobs, Workload(rows_per_call=1_000), in_flight=IN_FLIGHT_AT_ONCE)
     return {
         "measure": "scale",
         "environment": machine.environment(),
@@ -48,9 +50,9 @@ def measure(quick: bool, *, full: bool = False) -> dict[str, Any]:  # noqa: FBT0
     }
 
 
-def _run(service: machine.RunningService, jobs: int, workload: Workload, *, alive: int) -> dict[str, Any]:
-    machine.tell(f"{jobs:,} jobs, {alive:,} alive at once")
-    argument = {"service": service.url, "jobs": jobs, "workload": vars(workload), "alive": alive}
+def _run(service: machine.RunningService, jobs: int, workload: Workload, *, in_flight: int) -> dict[str, Any]:
+    machine.tell(f"{jobs:,} jobs, {in_flight:,} in flight at once")
+    argument = {"service": service.url, "jobs": jobs, "workload": vars(workload), "in_flight": in_flight}
     result = machine.in_fresh_process("benchmarks.scale", argument)
     requests = service.report()["requests"]
     result |= {
@@ -65,13 +67,13 @@ def main() -> None:
     wanted = json.loads(sys.argv[1])
     service = machine.RunningService(wanted["service"])
     service.reset(Workload())
-    asyncio.run(_stream(service.url, 1, alive=1, poll_interval=HURRIED))
+    asyncio.run(_stream(service.url, 1, in_flight=1, poll_interval=HURRIED))
     service.reset(Workload(**wanted["workload"]))
-    print(json.dumps(asyncio.run(_stream(service.url, wanted["jobs"], alive=wanted["alive"]))))
+    print(json.dumps(asyncio.run(_stream(service.url, wanted["jobs"], in_flight=wanted["in_flight"]))))
 
 
 async def _stream(
-    service: str, jobs: int, *, alive: int, poll_interval: float | None = None
+    service: str, jobs: int, *, in_flight: int, poll_interval: float | None = None
 ) -> dict[str, Any]:
     """One batch of lazily made prompts, its results dropped as they come."""
     from kling_async import KlingClient, Limits, PollingPolicy
@@ -82,7 +84,7 @@ async def _stream(
     succeeded = 0
     readings: list[int] = []
     async with KlingClient("key", base_url=service, limits=limits, polling=polling) as client:
-        batch = client.stream_many(prompts(jobs), max_concurrency=alive, progress=False)
+        batch = client.stream_many(prompts(jobs), max_concurrency=in_flight, progress=False)
         async with batch as results:
             async for result in results:
                 succeeded += result.ok

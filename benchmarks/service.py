@@ -32,13 +32,13 @@ _REPLIES: dict[str, Reply] = {
     "500": (500, b'{"error":"Backend error (400). Please try again."}'),
     "503": (503, b'{"error":"unavailable"}'),
 }
-_TRANSPORT_MISHAPS = frozenset({"drop", "stall", "late"})
+_TRANSPORT_FAULTS = frozenset({"drop", "stall", "late"})
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
 @dataclass(kw_only=True)
-class Mishap:
-    """What befalls the answers to one kind of request."""
+class Fault:
+    """How the answers to one kind of request fail."""
 
     on: str = "submit"
     """`submit` for the paid requests, `poll` for all others."""
@@ -56,18 +56,18 @@ class Service:
     media: BinaryIO
     jobs: Jobs = field(default_factory=lambda: Jobs(Workload()))
     host: str = ""
-    mishap: Mishap | None = None
+    fault: Fault | None = None
 
-    def befalls(self, method: str, target: str) -> str:
-        """What befalls the answer to this request; nothing as a rule."""
-        mishap, kind = self.mishap, "submit" if method == "POST" else "poll"
-        if mishap is None or mishap.on != kind or mishap.times <= 0 or target.startswith("/control/"):
+    def take_fault(self, method: str, target: str) -> str:
+        """How the answer to this request fails; empty if it does not."""
+        fault, kind = self.fault, "submit" if method == "POST" else "poll"
+        if fault is None or fault.on != kind or fault.times <= 0 or target.startswith("/control/"):
             return ""
-        mishap.times -= 1
-        return mishap.how
+        fault.times -= 1
+        return fault.how
 
     def answer(self, method: str, target: str, body: bytes, *, how: str = "") -> Reply:
-        """The reply to one request for JSON, after this befell it."""
+        """The reply to one request for JSON, with this fault."""
         reply = self._truth(method, target, body, now=-math.inf if how == "word" else time.monotonic())
         if how == "word":
             return reply[0], _STATUS_WORDS.sub(b"polishing", reply[1])
@@ -87,9 +87,9 @@ class Service:
     def _control(self, path: str, body: bytes) -> Reply:
         if path == "reset":
             self.jobs = Jobs(Workload(**json.loads(body)), run=self.jobs.run + 1)
-            self.mishap = None
-        if path == "mishap":
-            self.mishap = Mishap(**json.loads(body))
+            self.fault = None
+        if path == "fault":
+            self.fault = Fault(**json.loads(body))
         if path == "ids":
             return 200, json.dumps([self.jobs.id_of(index) for index in range(len(self.jobs))]).encode()
         if path == "records":
@@ -110,7 +110,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop sending a file that nobody reads any more."""
+        """Stop sending a file that the client no longer reads."""
         del exc
         if self._sending is not None:
             self._sending.cancel()
@@ -136,10 +136,10 @@ class Connection(asyncio.Protocol):
             self._service.jobs.counts.media += 1
             self._sending = asyncio.create_task(self._send_file(head))
             return False
-        how = self._service.befalls(method.decode(), target.decode())
+        how = self._service.take_fault(method.decode(), target.decode())
         status, text = self._service.answer(method.decode(), target.decode(), body, how=how)
         reply = _head(status, len(text), b"application/json") + text
-        if how in _TRANSPORT_MISHAPS:
+        if how in _TRANSPORT_FAULTS:
             return self._spoil(how, reply)
         self._transport.write(reply)
         return True

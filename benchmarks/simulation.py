@@ -48,7 +48,7 @@ Draw: TypeAlias = Callable[[random.Random], Life]
 
 def log_normal(median: float, sigma: float) -> Draw:
     """Jobs that run at once, for a log-normal time."""
-    return lambda dice: Life(run=median * math.exp(dice.gauss(0.0, sigma)))
+    return lambda rng: Life(run=median * math.exp(rng.gauss(0.0, sigma)))
 
 
 @attrs.define
@@ -101,9 +101,9 @@ class Adaptive:
     """
 
     lives: Sequence[Life]
-    window: int
+    in_flight: int
     """How many jobs are in flight at once."""
-    dice: random.Random
+    rng: random.Random
     budget: float = math.inf
     """Calls a second."""
     _pace: Pace = attrs.field(init=False, factory=Pace)
@@ -115,7 +115,7 @@ class Adaptive:
         """Poll until every job is done or given up."""
         report = Report(len(self.lives))
         todo = iter(self.lives)
-        for life in itertools.islice(todo, self.window):
+        for life in itertools.islice(todo, self.in_flight):
             self._begin(life, 0.0)
         now = turn = 0.0
         while self._heap:
@@ -134,7 +134,7 @@ class Adaptive:
 
     def _begin(self, life: Life, now: float) -> None:
         is_running = life.shows_running and not life.wait
-        age = self._pace.begin(_KIND, now=now, running=is_running, jitter=self.dice.random())
+        age = self._pace.begin(_KIND, now=now, running=is_running, jitter=self.rng.random())
         self._plan(_Asked(life, now, age), now)
 
     def _due(self, job: _Asked, now: float) -> float:
@@ -148,7 +148,7 @@ class Adaptive:
         return False
 
     def _ask(self, job: _Asked, now: float, report: Report) -> bool:
-        """Ask after a job; whether that was the last time."""
+        """Poll a job; whether that was the last time."""
         if now >= job.ends:
             report.lags.append(now - job.ends)
             self._pace.ended(job.age, now=now, success=job.life.success)
@@ -156,7 +156,7 @@ class Adaptive:
         if now >= job.began + DEADLINE:
             self._pace.drop(job.age)
             return True
-        self._pace.saw(job.age, now=now, running=job.is_running(now), jitter=self.dice.random())
+        self._pace.saw(job.age, now=now, running=job.is_running(now), jitter=self.rng.random())
         self._plan(job, now)
         return False
 
@@ -173,7 +173,7 @@ class Adaptive:
             self._plan(job, now)
 
 
-def listed(lives: Sequence[Life], *, rows_per_call: int) -> Report:
+def scan_lists(lives: Sequence[Life], *, rows_per_call: int) -> Report:
     """Our pace with a list that shows all jobs, which start at once and stay on it when they are done."""
     report = Report(len(lives))
     pace = Pace()
@@ -195,11 +195,11 @@ def listed(lives: Sequence[Life], *, rows_per_call: int) -> Report:
     return report
 
 
-def in_turn(lives: Sequence[Life], *, window: int, budget: float) -> Report:
-    """Ask after one job after the other, as fast as the budget allows."""
+def in_turn(lives: Sequence[Life], *, in_flight: int, budget: float) -> Report:
+    """Poll one job after the other, as fast as the budget allows."""
     report = Report(len(lives))
     todo = iter(lives)
-    jobs = [(life, 0.0) for life in itertools.islice(todo, window)]
+    jobs = [(life, 0.0) for life in itertools.islice(todo, in_flight)]
     while jobs:
         left = []
         for life, began in jobs:
@@ -215,7 +215,7 @@ def in_turn(lives: Sequence[Life], *, window: int, budget: float) -> Report:
 
 
 def every(lives: Sequence[Life], interval: float) -> Report:
-    """Ask after each job every so many seconds."""
+    """Poll each job every so many seconds."""
     report = Report(len(lives))
     for life in lives:
         asked = math.ceil(min(life.total, DEADLINE) / interval)
@@ -226,13 +226,13 @@ def every(lives: Sequence[Life], interval: float) -> Report:
 
 
 def every_best(lives: Sequence[Life], *, lag: float) -> Report:
-    """Ask after each job at the fixed interval that needs the fewest calls to be no later than `lag` on average."""
+    """Poll each job at the fixed interval that needs the fewest calls to be no later than `lag` on average."""
     tried = [every(lives, lag * (1.3 + 0.02 * step)) for step in range(60)]
     return min((report for report in tried if report.mean_lag <= lag), key=lambda report: report.calls)
 
 
 def back_off(lives: Sequence[Life]) -> Report:
-    """Ask after each job after 1 s, then half as long again each time, to 30 s."""
+    """Poll each job after 1 s, then half as long again each time, to 30 s."""
     report = Report(len(lives))
     for life in lives:
         now, delay = 0.0, 1.0

@@ -39,7 +39,7 @@ def measure(quick: bool, *, subjects: Sequence[str] = (), seeds: int = 1) -> dic
     if quick and not subjects:
         subjects = ["ours-100-rows", "httpx"]
     rows: list[dict[str, Any]] = []
-    for name in clients.chosen(subjects, OURS):
+    for name in clients.choose(subjects, OURS):
         machine.tell(f"{name}, {jobs} jobs")
         draws = [
             Workload(median=median, rows_per_call=OURS.get(name, ("", 100))[1], seed=seed)
@@ -54,7 +54,7 @@ def _one_crowd(name: str, jobs: int, workload: Workload) -> dict[str, Any]:
     is_ours = name in OURS
     options = {"use_lists": OURS[name][0]} if is_ours else {}
     with machine.service() as service:
-        result = child.measured(
+        result = child.measure(
             service, "ours" if is_ours else name, workload, jobs=jobs, options=options, warm_up=is_ours
         )
         records = service.records()

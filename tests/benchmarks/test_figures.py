@@ -42,7 +42,7 @@ def test_a_mark_is_met_or_missed(mark, value, at_least, expected):
 
 
 def test_missing_peers_are_named():
-    shown = figures.described(
+    shown = figures.describe(
         {
             "machine": "M",
             "processors": 2,

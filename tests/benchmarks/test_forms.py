@@ -21,20 +21,20 @@ def ask(
 GMI = "api/v1/ie/requestqueue/apikey/"
 
 
-def submitted(jobs: Jobs, prompt: str = "eagle") -> dict:
+def submit(jobs: Jobs, prompt: str = "eagle") -> dict:
     _, record = ask(jobs, GMI, "POST", "requests", {"model": "kling-v2-6", "payload": {"prompt": prompt}})
     return record
 
 
 def test_the_queue_echoes_model_and_payload():
-    record = submitted(Jobs(Workload()), "Adler ☂")
+    record = submit(Jobs(Workload()), "Adler ☂")
     assert (record["model"], record["payload"]) == ("kling-v2-6", {"prompt": "Adler ☂"})
     assert (record["status"], record["outcome"]) == ("processing", None)
 
 
 def test_the_queue_shows_an_outcome_once_the_job_is_done():
     jobs = Jobs(Workload(median=10.0))
-    path = f"requests/{submitted(jobs)['request_id']}"
+    path = f"requests/{submit(jobs)['request_id']}"
     assert ask(jobs, GMI, "GET", path)[1]["outcome"] is None
     record = ask(jobs, GMI, "GET", path, now=jobs.finish[0])[1]
     assert record["status"] == "success"
@@ -43,7 +43,7 @@ def test_the_queue_shows_an_outcome_once_the_job_is_done():
 
 def test_the_list_gives_no_more_rows_than_the_service_allows():
     jobs = Jobs(Workload(rows_per_call=2))
-    ids = [submitted(jobs)["request_id"] for _ in range(3)]
+    ids = [submit(jobs)["request_id"] for _ in range(3)]
     page = ask(jobs, GMI, "GET", "requests", query="model_id=kling-v2-6&limit=100")[1]
     assert [row["request_id"] for row in page["requests"]] == ids[:0:-1]
     assert (page["total"], page["has_more"]) == (3, True)
@@ -53,14 +53,14 @@ def test_the_list_gives_no_more_rows_than_the_service_allows():
 
 def test_a_list_that_shows_a_final_job_has_told_the_client():
     jobs = Jobs(Workload())
-    submitted(jobs)
+    submit(jobs)
     ask(jobs, GMI, "GET", "requests", now=4.0)
     assert [told for *_, told in jobs.rows()] == [4.0]
 
 
 def test_requests_are_counted_by_kind():
     jobs = Jobs(Workload())
-    path = f"requests/{submitted(jobs)['request_id']}"
+    path = f"requests/{submit(jobs)['request_id']}"
     ask(jobs, GMI, "GET", path)
     ask(jobs, GMI, "GET", path)
     ask(jobs, GMI, "GET", "requests")
@@ -78,7 +78,7 @@ def test_requests_are_counted_by_kind():
     ],
 )
 def test_an_unknown_id_is_not_found_in_any_form(form, path):
-    assert ask(Jobs(Workload()), form, "GET", path.format("nobody"))[0] == 404
+    assert ask(Jobs(Workload()), form, "GET", path.format("no-such-id"))[0] == 404
 
 
 @pytest.mark.parametrize(

@@ -86,8 +86,8 @@ def test_every_end_has_its_words(case, cell, shown):
 
 
 def test_faults_refuse_a_client_that_they_do_not_know():
-    with pytest.raises(ValueError, match="cannot measure nobody"):
-        faults.measure(quick=True, subjects=["nobody"])
+    with pytest.raises(ValueError, match="cannot measure no-client"):
+        faults.measure(quick=True, subjects=["no-client"])
 
 
 def test_imports_are_timed_in_fresh_processes():
@@ -116,8 +116,8 @@ def test_downloads_without_curl_say_so():
 
 
 def test_an_unknown_client_is_refused_by_name():
-    with pytest.raises(ValueError, match="cannot measure nobody"):
-        clients.chosen(["nobody"], overhead.OURS)
+    with pytest.raises(ValueError, match="cannot measure no-client"):
+        clients.choose(["no-client"], overhead.OURS)
 
 
 def test_the_command_prints_tables_and_writes_json(tmp_path, capsys):

@@ -10,8 +10,8 @@ from benchmarks.simulation import Adaptive, Life, log_normal
 
 
 def lives_of(count, seed=1):
-    dice = random.Random(seed)  # noqa: S311 - samples, no secret
-    return [log_normal(60, 0.35)(dice) for _ in range(count)]
+    rng = random.Random(seed)  # noqa: S311 - samples, no secret
+    return [log_normal(60, 0.35)(rng) for _ in range(count)]
 
 
 def adaptive(lives, **options):
@@ -72,6 +72,6 @@ def test_the_best_fixed_interval_is_no_later_than_was_asked():
 
 
 def test_jobs_asked_about_in_turn_are_noticed_within_a_round():
-    report = simulation.in_turn(lives_of(20), window=20, budget=10.0)
+    report = simulation.in_turn(lives_of(20), in_flight=20, budget=10.0)
     assert len(report.lags) == 20
     assert max(report.lags) <= 2.0 + 1e-9

@@ -27,14 +27,14 @@ def new_run(service):
     service.reset(Workload())
 
 
-def fetched(url: str, **headers: str) -> bytes:
+def fetch(url: str, **headers: str) -> bytes:
     request = urllib.request.Request(url, headers=headers)  # noqa: S310  # loopback
     with urllib.request.urlopen(request) as reply:  # noqa: S310  # loopback
         return reply.read()
 
 
 def test_a_new_run_knows_nothing_of_the_last(service):
-    fetched(service.url + REQUESTS)
+    fetch(service.url + REQUESTS)
     service.reset(Workload())
     assert service.report()["requests"] == {"submit": 0, "get": 0, "list": 0, "media": 0, "other": 0}
 
@@ -59,7 +59,7 @@ def test_requests_in_pieces_and_in_one_piece_are_answered_in_order(service):
     assert [part[:3] for part in received.split(b"HTTP/1.1 ")[1:]] == [b"200", b"404", b"200"]
 
 
-def posted(service) -> tuple[int, bytes]:
+def post(service) -> tuple[int, bytes]:
     body = b'{"model":"m","payload":{}}'
     request = urllib.request.Request(service.url + REQUESTS, data=body)  # noqa: S310  # loopback
     try:
@@ -71,36 +71,34 @@ def posted(service) -> tuple[int, bytes]:
 
 
 @pytest.mark.parametrize("how,status", [("500", 500), ("503", 503), ("late", 200), ("drop", 0), ("stall", 0)])
-def test_a_mishap_befalls_answers_as_often_as_it_is_told_and_the_job_is_accepted_all_the_same(
-    service, how, status
-):
-    service.befall(on="submit", how=how, times=1)
+def test_a_fault_hits_as_many_answers_as_it_says_and_the_job_is_accepted_all_the_same(service, how, status):
+    service.inject(on="submit", how=how, times=1)
     if status:
-        assert posted(service)[0] == status
+        assert post(service)[0] == status
     else:
         with pytest.raises((OSError, http.client.HTTPException)):
-            posted(service)
-    assert posted(service)[0] == 200
+            post(service)
+    assert post(service)[0] == 200
     assert len(service.ids()) == service.report()["accepted"] == 2
 
 
 def test_a_word_that_no_client_knows_stands_for_the_status(service):
-    service.befall(on="poll", how="word", times=1)
-    request_id = json.loads(posted(service)[1])["request_id"]
-    records = [json.loads(fetched(f"{service.url}{REQUESTS}/{request_id}")) for _ in range(2)]
+    service.inject(on="poll", how="word", times=1)
+    request_id = json.loads(post(service)[1])["request_id"]
+    records = [json.loads(fetch(f"{service.url}{REQUESTS}/{request_id}")) for _ in range(2)]
     assert [record["status"] for record in records] == ["polishing", "success"]
 
 
-def test_a_new_run_has_no_mishaps(service):
-    service.befall(on="submit", how="500")
+def test_a_new_run_has_no_faults(service):
+    service.inject(on="submit", how="500")
     service.reset(Workload())
-    assert posted(service)[0] == 200
+    assert post(service)[0] == 200
 
 
 def test_a_range_is_the_same_part_of_the_same_file(service):
     url = f"{service.url}/media/any.mp4"
     with ThreadPoolExecutor() as pool:
-        whole, part = pool.map(lambda headers: fetched(url, **headers), [{}, {"Range": "bytes=1000-1999"}])
+        whole, part = pool.map(lambda headers: fetch(url, **headers), [{}, {"Range": "bytes=1000-1999"}])
     assert len(whole) == MEDIA_SIZE_BYTES
     assert part == whole[1000:2000]
 

@@ -17,13 +17,13 @@ COMMAND = re.compile(r"(?:^|`|&& )kling-async ([a-z]\w*)", re.MULTILINE)
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
 
 
-def helped(capsys, *tokens: str) -> str:
+def read_help(capsys, *tokens: str) -> str:
     assert run([*tokens, "--help"]) == 0
     return capsys.readouterr().out
 
 
 def test_every_command_has_a_section(capsys):
-    commands = re.findall(r"^│ ([a-z]+) ", helped(capsys), re.MULTILINE)
+    commands = re.findall(r"^│ ([a-z]+) ", read_help(capsys), re.MULTILINE)
 
     assert set(commands) == set(SECTIONS)
 
@@ -31,7 +31,7 @@ def test_every_command_has_a_section(capsys):
 @pytest.mark.parametrize("command", SECTIONS)
 def test_every_option_has_a_row(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    offered = re.findall(r"^│ \*? *(--.*?)  ", helped(capsys, command), re.MULTILINE)
+    offered = re.findall(r"^│ \*? *(--.*?)  ", read_help(capsys, command), re.MULTILINE)
     rows = re.findall(r"^\| (`--.*?) \|", SECTIONS[command], re.MULTILINE)
 
     assert set(OPTION.findall(" ".join(rows))) == set(OPTION.findall(" ".join(offered)))

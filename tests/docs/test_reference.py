@@ -15,7 +15,7 @@ PAGES = Path(__file__).parents[2] / "docs" / "reference"
 DIRECTIVE = re.compile(r"\.\. (currentmodule|auto(?:class|exception|function|data)|py:data):: ([\w.]+)")
 
 
-def documented() -> set[str]:
+def read_entries() -> set[str]:
     """Every name that has an entry, as a user would import it."""
     names = set()
     for page in PAGES.glob("*.md"):
@@ -46,17 +46,17 @@ def test_every_public_name_has_an_entry(module):
     elsewhere |= {"Listener"} if module is types else set()
     wanted = {f"{module.__name__}.{name}" for name in public(module) - elsewhere if name != "__version__"}
 
-    assert wanted - documented() == set()
+    assert wanted - read_entries() == set()
 
 
 def test_every_error_has_an_entry_under_the_name_at_the_top():
-    assert {f"kling_async.{name}" for name in public(errors)} - documented() == set()
+    assert {f"kling_async.{name}" for name in public(errors)} - read_entries() == set()
 
 
 def test_every_entry_is_public():
     modules = {
         module.__name__: module for module in (kling_async, emulator, events, journal, notebook, types)
     }
-    for entry in documented():
+    for entry in read_entries():
         module, _, name = entry.rpartition(".")
         assert name in public(modules[module]) | {"Listener"}
