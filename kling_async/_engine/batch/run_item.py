@@ -59,6 +59,17 @@ class BatchParts:
         self.slot_freed.set()
 
 
+@attrs.frozen(eq=False)
+class JobInFlight:
+    """A job that the service has accepted and that has not ended."""
+
+    job: Job
+    """Its last known record."""
+    kind: JobKind
+    age: float = 0.0
+    """Seconds since that record."""
+
+
 class _UnsentError(Exception):
     """An item cannot be sent, or cannot be sent again."""
 
@@ -75,7 +86,7 @@ async def run_item(parts: BatchParts, given: InputItem, results: ResultStream) -
     """
     item = BatchItem(index=given.index, request=given.request)
     try:
-        outcome = await _get_outcome(parts, item, given)
+        outcome = await _run_job(parts, item, given)
     except _UnsentError as error:
         results.put(_report_unsent(parts, item, error.reason))
         return
@@ -93,64 +104,51 @@ async def run_item(parts: BatchParts, given: InputItem, results: ResultStream) -
     results.put(result)
 
 
-async def _get_outcome(parts: BatchParts, item: BatchItem, given: InputItem) -> Job | KlingError:
-    """The final record of the item's job, or the error that ended its submit or its wait.
+async def _run_job(parts: BatchParts, item: BatchItem, given: InputItem) -> Job | KlingError:
+    """Resume or submit, reconcile, wait: the final record of the item's job, or the error that ended it.
 
     The record of a job in flight is not kept here: for a hundred thousand jobs it would be most of the memory.
     """
+    step = _resume(parts, item, await _find_entry(parts, item, given))
     try:
-        wait = await _start(parts, item, given)
         while True:
+            if step is None:
+                step = await _submit(parts, item)
+            if isinstance(step, Reconciliation):
+                step = await _reconcile(parts, item, step)
+                continue
+            if isinstance(step, Job):
+                return step
+            wait, step = _wait(parts, item, step), None
             job = await wait
             if not (is_throttled(job) and item.throttled_jobs < _MAX_RESUBMITS and not parts.breaker.reason):
                 return job
             _pause_after(parts, item, job)
             del job
-            wait = await _submit(parts, item)
     except KlingError as error:
         return error
 
 
-async def _start(parts: BatchParts, item: BatchItem, given: InputItem) -> Awaitable[Job]:
-    """The wait for the item's job, which is submitted here, or goes on from the journal's entry."""
-    entry = await _find_entry(parts, item, given)
+def _resume(
+    parts: BatchParts, item: BatchItem, entry: Entry | None
+) -> Job | JobInFlight | Reconciliation | None:
+    """Where the item stands by its journal entry: its final job, its job in flight, its lost submit, or None."""
     step = next_step(entry, retry_failed=parts.retry_failed)
     if entry is None or step is NextStep.SUBMIT:
         item.fallback_outcome = entry.job if entry is not None else None
-        return await _submit(parts, item)
+        return None
     job, path = entry.job, saved_file(entry, parts.folder)
     parts.emit(Resumed, index=item.index, request_id=entry.request_id, job=job, path=path)
-    kind = job_kind(entry.model, entry.payload)
     if job is None:
         assert parts.ledger.journal is not None
-        lost = parts.session.reconciler.open_for_entry(entry, parts.ledger.journal)
-        return await _reconcile(parts, item, lost, kind)
+        return parts.session.reconciler.open_for_entry(entry, parts.ledger.journal)
     parts.session.reconciler.claim(job.request_id)
     if step is NextStep.REPORT:
         item.saved_path = path
-        return _wait_over(job)
+        return job
     wall = parts.emit.clock.wall()
     age = max(0.0, wall - entry.sent_at) if entry.sent_at is not None else 0.0
-    return _wait(parts, item, job, kind, age=age)
-
-
-def _wait(parts: BatchParts, item: BatchItem, job: Job, kind: JobKind, *, age: float = 0.0) -> Awaitable[Job]:
-    """The wait for the end of the item's job."""
-    session = parts.session
-    return session.poller.wait(
-        job,
-        kind=kind,
-        policy=session.polling,
-        caller=session.caller,
-        emit=parts.emit,
-        index=item.index,
-        age=age,
-    )
-
-
-async def _wait_over(job: Job) -> Job:
-    """The wait for a job whose end an earlier run has seen."""
-    return job
+    return JobInFlight(job, job_kind(entry.model, entry.payload), age)
 
 
 async def _find_entry(parts: BatchParts, item: BatchItem, given: InputItem) -> Entry | None:
@@ -164,8 +162,8 @@ async def _find_entry(parts: BatchParts, item: BatchItem, given: InputItem) -> E
         raise _UnsentError(error) from error
 
 
-async def _submit(parts: BatchParts, item: BatchItem) -> Awaitable[Job]:
-    """Submit the item, and reconcile the submit if its answer is lost: the wait for its job."""
+async def _submit(parts: BatchParts, item: BatchItem) -> JobInFlight | Reconciliation:
+    """Submit the item: its job, or the reconciliation to go through with if the answer is lost."""
     request = item.request
     if request is None or parts.breaker.reason is not None:
         raise _UnsentError(parts.breaker.reason or _cannot_be_made(item))
@@ -180,19 +178,16 @@ async def _submit(parts: BatchParts, item: BatchItem) -> Awaitable[Job]:
     except KlingError as error:
         parts.breaker.refused(error)
         raise _UnsentError(error) from error
-    kind = job_kind(model_of(request), payload)
     if isinstance(submitted, Reconciliation):
-        return await _reconcile(parts, item, submitted, kind)
+        return submitted
     parts.breaker.accepted()
     parts.limit.accepted()
     parts.slot_freed.set()
-    return _wait(parts, item, submitted, kind)
+    return JobInFlight(submitted, job_kind(model_of(request), payload))
 
 
-async def _reconcile(
-    parts: BatchParts, item: BatchItem, lost: Reconciliation, kind: JobKind
-) -> Awaitable[Job]:
-    """Find the job of a lost submit, or send it again if the caller wants that: the wait for its job.
+async def _reconcile(parts: BatchParts, item: BatchItem, lost: Reconciliation) -> JobInFlight | None:
+    """Find the job of a lost submit; None if the item is to be sent again, as the caller wants it.
 
     Raises:
         AmbiguousSubmitError: The list does not tell which job it is, and it is not to be sent again.
@@ -204,13 +199,26 @@ async def _reconcile(
         if parts.on_ambiguous != "resend" or item.is_resent:
             raise
         item.is_resent, item.fallback_outcome = True, error
-    else:
-        parts.breaker.accepted()
-        parts.ledger.record_job(item, job)
-        parts.emit(SubmitReconciled, index=item.index, request_id=job.request_id, job=job)
-        age = max(0.0, parts.emit.clock.wall() - lost.sent_at)
-        return _wait(parts, item, job, kind, age=age)
-    return await _submit(parts, item)
+        return None
+    parts.breaker.accepted()
+    parts.ledger.record_job(item, job)
+    parts.emit(SubmitReconciled, index=item.index, request_id=job.request_id, job=job)
+    age = max(0.0, parts.emit.clock.wall() - lost.sent_at)
+    return JobInFlight(job, job_kind(lost.model, lost.lost.payload), age)
+
+
+def _wait(parts: BatchParts, item: BatchItem, in_flight: JobInFlight) -> Awaitable[Job]:
+    """The wait for the end of the item's job."""
+    session = parts.session
+    return session.poller.wait(
+        in_flight.job,
+        kind=in_flight.kind,
+        policy=session.polling,
+        caller=session.caller,
+        emit=parts.emit,
+        index=item.index,
+        age=in_flight.age,
+    )
 
 
 def _pause_after(parts: BatchParts, item: BatchItem, job: Job) -> None:

@@ -132,34 +132,30 @@ class Submitter:
 
         From the answer to the record nothing is awaited and nothing raises.
         """
-        answer = await self._answer(post.model, body)
-        if isinstance(answer, Job):
-            self._pauses.throttles_in_a_row = 0
-            _log.info("submitted job %s (%s)", answer.request_id, post.model)
-            ledger.record_accepted(item, answer)
-            return answer
-        if classify(answer) is SubmitFailure.UNKNOWN:
-            reconciliation = post.lose_answer(answer, journal=ledger.journal, number=item.number)
-            ledger.record_unknown(item, answer)
-            return reconciliation
-        ledger.record_rejected(item, answer)
-        return answer
-
-    async def _answer(self, model: str, body: bytes) -> Job | KlingError:
-        """The job of one POST, which no other POST has, or the error that the POST ended with."""
+        job: Job | None
+        error: KlingError | None
         try:
-            job = await self.caller.send(SUBMIT, structure_job, body=body)
-        except KlingError as error:
-            salvaged = _salvage_job(error, model)
-            if salvaged is None:
-                return error
-            job = salvaged
-        if not self.reconciler.claim(job.request_id):
+            job, error = await self.caller.send(SUBMIT, structure_job, body=body), None
+        except KlingError as failure:
+            job, error = _salvage_job(failure, post.model), failure
+        if job is not None and not self.reconciler.claim(job.request_id):
             # As where a proxy answers one call twice: the job of this POST has another id.
-            return APIResponseError(
+            error = APIResponseError(
                 f"submit: the service answered with {job.request_id!r}, another submit's job"
             )
-        return job
+            job = None
+        if job is not None:
+            self._pauses.throttles_in_a_row = 0
+            _log.info("submitted job %s (%s)", job.request_id, post.model)
+            ledger.record_accepted(item, job)
+            return job
+        assert error is not None
+        if classify(error) is SubmitFailure.UNKNOWN:
+            reconciliation = post.lose_answer(error, journal=ledger.journal, number=item.number)
+            ledger.record_unknown(item, error)
+            return reconciliation
+        ledger.record_rejected(item, error)
+        return error
 
     def pause(
         self, error: KlingError, emit: Emitter, *, limit: ConcurrencyLimit | None, throttles_before: int
