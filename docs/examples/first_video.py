@@ -1,4 +1,4 @@
-"""One prompt, one file."""
+"""Make one video from one prompt."""
 
 from __future__ import annotations
 

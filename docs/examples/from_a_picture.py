@@ -1,4 +1,4 @@
-"""A still picture that begins to move."""
+"""Make videos from a picture."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import asyncio
 from kling_async import JobFailedError, KlingClient
 
 PICTURE = "https://example.com/harbour.jpg"
-"""An address that the service can read, ending in .jpg, .jpeg or .png; a path on this machine is uploaded first."""
+"""A URL that the service can read and that ends in .jpg, .jpeg or .png. The client uploads a local path first."""
 
 
 async def main() -> None:
-    """Make two takes of one picture, and save what comes of them."""
+    """Make two videos from one picture, and save them."""
     async with KlingClient() as client:
         for take, motion in enumerate(["The boats begin to rock", "Fog rolls in from the sea"], start=1):
             try:

@@ -1,4 +1,4 @@
-"""A list of prompts, a folder of files, and a word about what went wrong."""
+"""Make a video for each prompt of a list, and print the failures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROMPTS = [
 
 
 async def main() -> None:
-    """Make them all, and save each as soon as it is finished."""
+    """Make all videos, and save each as soon as it is finished."""
     async with KlingClient() as client:
         batch = await client.generate_many(PROMPTS, duration=5, max_concurrency=50, output="videos/")
     for result in batch.failed:

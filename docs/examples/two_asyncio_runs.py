@@ -1,4 +1,4 @@
-"""Submit now, wait in another event loop: an id is all that has to be kept."""
+"""Submit in one event loop, and wait in another: keep only the id of the job."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ client = KlingClient()
 
 
 async def submit() -> str:
-    """Give the id of a job that was just submitted."""
+    """Submit a job, and return its id."""
     job = await client.submit("A tide coming in over black sand")
     return job.request_id
 
 
 async def wait(request_id: str) -> str:
-    """Wait for a job of which only the id is known."""
+    """Wait for a job by its id."""
     job = await client.wait(request_id)
     return job.request_id
 

@@ -1,4 +1,4 @@
-"""A small web service in front of the queue: one client, shared by all requests, for as long as the service lives."""
+"""Serve videos from a web application: all requests share one client."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ CLIENT = web.AppKey("client", KlingClient)
 
 
 async def shared_client(app: web.Application) -> AsyncIterator[None]:
-    """Open the client with the service, and close it with it."""
+    """Open the client when the application starts, and close it when the application ends."""
     async with KlingClient() as client:
         app[CLIENT] = client
         yield
 
 
-def told(job: Job) -> dict[str, str | None]:
-    """What a visitor may know of a job."""
+def public_fields(job: Job) -> dict[str, str | None]:
+    """The fields of a job that a visitor can see."""
     return {"id": job.request_id, "status": job.status, "video_url": job.video_url, "why": job.failure_reason}
 
 
 async def submit(request: web.Request) -> web.Response:
-    """Begin a video: one paid submit, however long the visitor stays."""
+    """Submit one video, and answer at once with its id."""
     try:
         prompt = (await request.json())["prompt"]
     except (ValueError, TypeError, KeyError):
@@ -44,22 +44,24 @@ async def submit(request: web.Request) -> web.Response:
         return web.json_response({"error": f"Do not try again at once: {error}"}, status=502)
     except KlingError as error:
         return web.json_response({"error": str(error)}, status=503)
-    return web.json_response(told(job), status=202, headers={"Location": f"/videos/{job.request_id}"})
+    return web.json_response(
+        public_fields(job), status=202, headers={"Location": f"/videos/{job.request_id}"}
+    )
 
 
 async def status(request: web.Request) -> web.Response:
-    """Where a video stands now."""
+    """Answer with the current status of a video."""
     try:
         job = await request.app[CLIENT].get_job(request.match_info["id"])
     except NotFoundError:
         return web.json_response({"error": "There is no such video."}, status=404)
     except KlingError as error:
         return web.json_response({"error": str(error)}, status=503)
-    return web.json_response(told(job))
+    return web.json_response(public_fields(job))
 
 
 def make_app() -> web.Application:
-    """The service."""
+    """The application with its routes."""
     app = web.Application()
     app.cleanup_ctx.append(shared_client)
     app.add_routes([web.post("/videos", submit), web.get("/videos/{id}", status)])

@@ -1,4 +1,4 @@
-"""A night's work that survives a crash: run it again after whatever happened, and it goes on."""
+"""Make many videos with a journal: after a crash, run the program again, and it continues."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from kling_async import KlingClient, ResultState
 
 PROMPTS = [f"A village square at {hour:02d}:00, time lapse" for hour in range(0, 24, 4)]
 PRICES = {"kling-v2-6": Decimal("0.35")}
-"""Your own contract's."""
+"""US dollars for one video. Take the prices of your own contract."""
 
 
 async def main() -> None:
-    """Make what is not made yet, for at most five dollars in all runs together."""
+    """Make the videos that are missing, for at most five dollars in all runs together."""
     async with KlingClient() as client:
         batch = await client.generate_many(
             PROMPTS,
@@ -25,7 +25,9 @@ async def main() -> None:
         )
     for result in batch.failed:
         if result.state is ResultState.AMBIGUOUS:
-            print(f"item {result.index} may have been bought; look before you say on_ambiguous='resend'")
+            print(
+                f"item {result.index} may have been accepted: check the list before you use on_ambiguous='resend'"
+            )
         else:
             print(f"item {result.index} {result.state}: {result.error}")
     print(f"{len(batch.succeeded)} of {len(batch)} videos, ${batch.cost_usd} in all")
