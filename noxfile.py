@@ -87,11 +87,12 @@ def simulation(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Hold the code to its style, and each room to the rooms below it."""
+    """Check the style of the code, the imports of each room, and the words."""
     session.install(".", *group("lint"))
     session.run("ruff", "check", *CODE)
     session.run("ruff", "format", "--check", *CODE)
     session.run("lint-imports", "--no-cache")
+    session.run("python", "tests/check_words.py")
 
 
 @nox.session

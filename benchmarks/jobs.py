@@ -78,11 +78,11 @@ class Jobs:
     """Unix seconds at which the monotonic clock stood at 0."""
     told: array[float] = field(default_factory=lambda: array("d"))
     """When a reply first said that the job is final; NaN before."""
-    _dice: random.Random = field(init=False)
+    _rng: random.Random = field(init=False)
     _by_model: dict[str, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._dice = random.Random(self.workload.seed)
+        self._rng = random.Random(self.workload.seed)
 
     def __len__(self) -> int:
         return len(self.accepted)
@@ -102,7 +102,7 @@ class Jobs:
 
     def _run_time(self) -> float:
         median = self.workload.median
-        return self._dice.lognormvariate(math.log(median), self.workload.sigma) if median else 0.0
+        return self._rng.lognormvariate(math.log(median), self.workload.sigma) if median else 0.0
 
     def _release(self, now: float) -> None:
         for index in range(len(self) - 1):
