@@ -42,12 +42,12 @@ from kling_async.errors import (
     RateLimitError,
     WaitTimeoutError,
 )
-from kling_async.estimates import Estimate, ItemEstimate, estimate
 from kling_async.jobs import Job, JobStatus, Media, Outcome
 from kling_async.requests import VideoOptions, VideoRequest
 from kling_async.results import Result, ResultState
 
 if TYPE_CHECKING:
+    from kling_async.estimates import Estimate, ItemEstimate, estimate
     from kling_async.history import BatchHistory, HistoryRecorder, ItemTimes, TimeSpan
     from kling_async.journal import Journal
     from kling_async.progress import ProgressCounts, show_progress
@@ -105,6 +105,9 @@ __all__ = [
 
 
 _IMPORTED_LATER = {
+    "Estimate": "kling_async.estimates",
+    "ItemEstimate": "kling_async.estimates",
+    "estimate": "kling_async.estimates",
     "BatchHistory": "kling_async.history",
     "HistoryRecorder": "kling_async.history",
     "ItemTimes": "kling_async.history",
