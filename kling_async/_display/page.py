@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from kling_async._policy.safe_urls import refusal
+from kling_async._policy.safe_urls import reason_to_refuse
 from kling_async.jobs import Job
 from kling_async.results import Result
 
@@ -92,7 +92,7 @@ def picture_source(job: Job | None) -> str | None:
 
 def web_source(url: str | None) -> str | None:
     """The address if a download would fetch it; None for any other address, such as a script."""
-    return url if url is not None and refusal(url) is None else None
+    return url if url is not None and reason_to_refuse(url) is None else None
 
 
 def _file_source(path: Path, beside: Path | None, inline_bytes: int) -> str:

@@ -19,14 +19,14 @@ class CircuitBreaker:
     _same: int = 0
     _last: tuple[type[KlingError], int | None] | None = None
 
-    def accepted(self) -> None:
+    def record_accepted(self) -> None:
         """A submit was accepted: whatever went wrong before was not systemic."""
         self._same, self._last = 0, None
 
-    def refused(self, error: KlingError) -> None:
+    def record_failure(self, error: KlingError) -> None:
         """A submit ended with an error: a systemic one, or the same as many before it, stops the batch."""
-        kind = (type(error), error.status_code)
-        self._same = self._same + 1 if kind == self._last else 1
-        self._last = kind
+        error_class = (type(error), error.status_code)
+        self._same = self._same + 1 if error_class == self._last else 1
+        self._last = error_class
         if self.reason is None and (stops_the_batch(error) or self._same >= _SAME_IN_A_ROW):
             self.reason = error

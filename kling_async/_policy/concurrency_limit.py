@@ -34,12 +34,12 @@ class ConcurrencyLimit:
         """Whether one more job may be in flight."""
         return self.in_flight < self.current
 
-    def accepted(self) -> None:
+    def grow(self) -> None:
         """A submit was accepted: grow a little."""
         if self._size < self.limit:
             self._size = min(float(self.limit), self._size + 1 / self._size)
 
-    def throttled(self, *, now: float, pause: float) -> None:
+    def shrink(self, *, now: float, pause: float) -> None:
         """A submit was throttled: halve the limit, once for each pause.
 
         A limit that is wider than what is in flight is no evidence of room, so half of what is in flight is kept.

@@ -31,7 +31,7 @@ class LostSubmit:
     """Unix seconds; a job created earlier is another's."""
     until: float
     """Unix seconds; a job created later is another's."""
-    kind: str = attrs.field(
+    payload_json: str = attrs.field(
         init=False,
         repr=False,
         default=attrs.Factory(lambda self: json.dumps(self.payload, sort_keys=True), takes_self=True),
@@ -46,7 +46,7 @@ class _Candidate:
     row: Job
     at: float
     """Unix seconds of its creation."""
-    claimants: list[LostSubmit] = attrs.field(factory=list)
+    possible_posts: list[LostSubmit] = attrs.field(factory=list)
     """Whose it may be, however late it came: of each kind of request the first."""
 
     def echoes(self, payload: Mapping[str, Any]) -> bool:
@@ -54,12 +54,12 @@ class _Candidate:
         echo = self.row.payload
         return all(key in echo and echo[key] == value for key, value in payload.items())
 
-    def is_left_to_another(self, payload: Mapping[str, Any]) -> bool:
+    def fits_another_better(self, payload: Mapping[str, Any]) -> bool:
         """Whether a request of another kind may claim it that says as much or more."""
-        return any(len(one.payload) >= len(payload) and one.payload != payload for one in self.claimants)
+        return any(len(one.payload) >= len(payload) and one.payload != payload for one in self.possible_posts)
 
 
-def lookup_delays(age: float) -> Sequence[float]:
+def scan_delays(age: float) -> Sequence[float]:
     """Seconds to wait before each lookup, for a loss that is `age` seconds old when the looking begins."""
     ages = [at for at in _AGES if at > age]
     if len(ages) < len(_LATE):
@@ -82,7 +82,7 @@ def match_jobs(
     others: Sequence[LostSubmit],
     is_claimed: Callable[[str], bool],
 ) -> dict[int, Job]:
-    """Which row is the job of which lost reply, by its place in `lost`; those that cannot be told are left out.
+    """Which row is the job of which lost reply, by its index in `lost`; those that cannot be told are left out.
 
     Equal requests make equal jobs, so it is the number that counts: each unclaimed row must have a reply of its own;
     where one is left over, some are strangers, and none is taken. A row that fits requests of several kinds is left
@@ -90,40 +90,40 @@ def match_jobs(
 
     Args:
         lost: The lost replies.
-        rows: What the list shows, at least since `earliest`.
+        rows: What the list shows, at least since `earliest_creation`.
         others: Further lost replies, for which nobody looks now.
         is_claimed: Whether a job is known to be another item's.
     """
     found: dict[int, Job] = {}
     known = [*lost, *others]
-    candidates = _candidates(known, rows)
-    for places in _group_equal(lost, others):
-        one, until = known[places[0]], max(known[place].until for place in places)
+    candidates = _find_candidates(known, rows)
+    for indexes in _group_equal(lost, others):
+        one, until = known[indexes[0]], max(known[index].until for index in indexes)
         fitting = [
             candidate
-            for candidate in candidates[one.kind]
+            for candidate in candidates[one.payload_json]
             if one.since <= candidate.at <= until
             and not is_claimed(candidate.row.request_id)
-            and not candidate.is_left_to_another(one.payload)
+            and not candidate.fits_another_better(one.payload)
         ]
-        if len(_matched(places, known, fitting)) == len(fitting):
-            found.update(_matched([place for place in places if place < len(lost)], known, fitting))
+        if len(_pair_by_time(indexes, known, fitting)) == len(fitting):
+            found.update(_pair_by_time([index for index in indexes if index < len(lost)], known, fitting))
     return found
 
 
-def earliest(lost: Sequence[LostSubmit], others: Sequence[LostSubmit]) -> float:
+def earliest_creation(lost: Sequence[LostSubmit], others: Sequence[LostSubmit]) -> float:
     """The Unix seconds since when `match_jobs` needs the rows."""
     known = [*lost, *others]
-    return min(known[place].since for places in _group_equal(lost, others) for place in places)
+    return min(known[index].since for indexes in _group_equal(lost, others) for index in indexes)
 
 
-def since_first(lost: Iterable[LostSubmit], rows: Iterable[Job]) -> list[Job]:
+def select_recent(lost: Iterable[LostSubmit], rows: Iterable[Job]) -> list[Job]:
     """The rows that may be the job of one of these replies, or of any that is lost from now on."""
     first = min(one.since for one in lost)
     return [row for row in rows if row.created_at is not None and row.created_at.timestamp() >= first]
 
 
-def _candidates(known: Iterable[LostSubmit], rows: Iterable[Job]) -> defaultdict[str, list[_Candidate]]:
+def _find_candidates(known: Iterable[LostSubmit], rows: Iterable[Job]) -> defaultdict[str, list[_Candidate]]:
     """The rows that may be the job of each kind of request, oldest first, however late they came.
 
     Only rows are compared that share the rarest of a request's texts: a thousand requests and their rows would
@@ -131,46 +131,48 @@ def _candidates(known: Iterable[LostSubmit], rows: Iterable[Job]) -> defaultdict
     """
     first: dict[str, LostSubmit] = {}
     for one in sorted(known, key=lambda one: one.since):
-        first.setdefault(one.kind, one)
+        first.setdefault(one.payload_json, one)
     sharing: defaultdict[tuple[str, str | None], list[_Candidate]] = defaultdict(list)
     dated = (_Candidate(row, row.created_at.timestamp()) for row in rows if row.created_at is not None)
     for candidate in sorted(dated, key=lambda candidate: candidate.at):
-        for trait in _traits(candidate.row.payload):
+        for trait in _list_traits(candidate.row.payload):
             sharing[trait].append(candidate)
     found: defaultdict[str, list[_Candidate]] = defaultdict(list)
-    for kind, one in first.items():
-        for candidate in min((sharing[trait] for trait in _traits(one.payload)), key=len, default=[]):
+    for payload_json, one in first.items():
+        for candidate in min((sharing[trait] for trait in _list_traits(one.payload)), key=len, default=[]):
             if candidate.at >= one.since and candidate.echoes(one.payload):
-                candidate.claimants.append(one)
-                found[kind].append(candidate)
+                candidate.possible_posts.append(one)
+                found[payload_json].append(candidate)
     return found
 
 
-def _traits(payload: Mapping[str, Any]) -> list[tuple[str, str | None]]:
+def _list_traits(payload: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     """What an echo shares with the payload, whatever it carries besides."""
     return [(key, value if isinstance(value, str) else None) for key, value in payload.items()]
 
 
 def _group_equal(lost: Sequence[LostSubmit], others: Sequence[LostSubmit]) -> list[list[int]]:
-    """The replies that only their number tells apart, by their places in both: equal requests at overlapping times.
+    """The replies that only their number tells apart, by their indexes in both: equal requests at overlapping times.
 
     Those of the others that are like no lost one are left out.
     """
     known = [*lost, *others]
     last: dict[str, tuple[float, list[int]]] = {}
     groups = []
-    for place in sorted(range(len(known)), key=lambda place: known[place].since):
-        one = known[place]
-        until, group = last.get(one.kind, (-math.inf, []))
+    for index in sorted(range(len(known)), key=lambda index: known[index].since):
+        one = known[index]
+        until, group = last.get(one.payload_json, (-math.inf, []))
         if one.since > until:
             group = []
             groups.append(group)
-        group.append(place)
-        last[one.kind] = max(until, one.until), group
+        group.append(index)
+        last[one.payload_json] = max(until, one.until), group
     return [group for group in groups if min(group) < len(lost)]
 
 
-def _matched(group: Sequence[int], lost: Sequence[LostSubmit], rows: Iterable[_Candidate]) -> dict[int, Job]:
+def _pair_by_time(
+    group: Sequence[int], lost: Sequence[LostSubmit], rows: Iterable[_Candidate]
+) -> dict[int, Job]:
     """Each row, oldest first, for the reply whose time ends first among those that it fits: as many as can be.
 
     Args:
@@ -183,8 +185,8 @@ def _matched(group: Sequence[int], lost: Sequence[LostSubmit], rows: Iterable[_C
     coming = deque(enumerate(group))
     for candidate in rows:
         while coming and lost[coming[0][1]].since <= candidate.at:
-            order, place = coming.popleft()
-            heappush(waiting, (lost[place].until, order, place))
+            order, index = coming.popleft()
+            heappush(waiting, (lost[index].until, order, index))
         while waiting and waiting[0][0] < candidate.at:
             heappop(waiting)
         if waiting:

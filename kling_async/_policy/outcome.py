@@ -19,12 +19,12 @@ def error_of(job: Job) -> JobError | None:
     if job.is_success:
         return None
     reason = job.failure_reason or "no reason given"
-    kind, verb = (
+    error_class, verb = (
         (JobCancelledError, "was cancelled")
         if job.status is JobStatus.CANCELLED
         else (JobFailedError, "failed")
     )
-    return kind(
+    return error_class(
         f"Job {job.request_id} {verb} at the service: {reason.rstrip('.')[:500]}. It may have been charged.",
         request_id=job.request_id,
         job=job,

@@ -8,7 +8,7 @@ from collections import defaultdict, deque
 
 import attrs
 
-_PARTS = 8
+_BUCKETS = 8
 _DIGEST_BYTES = 8
 """Among a million ids, two have the same digest of this length in one of 37 million cases; then the second job is told
 as ambiguous.
@@ -22,18 +22,18 @@ class RecentJobIds:
     span: float
     """Seconds for which an id is remembered at least."""
     _buckets: deque[tuple[float, _Ids]] = attrs.field(init=False, factory=deque)
-    _ends: float = attrs.field(init=False, default=-math.inf)
+    _last_bucket_ends_at: float = attrs.field(init=False, default=-math.inf)
 
     def add(self, request_id: str, *, now: float, keep: bool) -> bool:
         """Remember an id; False if it was remembered already. Old ones are forgotten unless they are to be kept."""
         digest = _digest(request_id)
         if self._has(digest):
             return False
-        if now >= self._ends:
+        if now >= self._last_bucket_ends_at:
             while self._buckets and not keep and self._buckets[0][0] + self.span < now:
                 self._buckets.popleft()
-            self._ends = now + self.span / _PARTS
-            self._buckets.append((self._ends, _Ids()))
+            self._last_bucket_ends_at = now + self.span / _BUCKETS
+            self._buckets.append((self._last_bucket_ends_at, _Ids()))
         self._buckets[-1][1].add(digest)
         return True
 
@@ -55,21 +55,21 @@ class _Ids:
     """
 
     def __init__(self) -> None:
-        self._strings: defaultdict[int, bytearray] = defaultdict(bytearray)
+        self._groups: defaultdict[int, bytearray] = defaultdict(bytearray)
 
     def add(self, digest: bytes) -> None:
         """Remember one that is not there yet."""
-        self._strings[_place(digest)] += digest
+        self._groups[_group_of(digest)] += digest
 
     def __contains__(self, digest: bytes) -> bool:
-        string = self._strings.get(_place(digest), b"")
+        string = self._groups.get(_group_of(digest), b"")
         at = string.find(digest)
         while at > 0 and at % _DIGEST_BYTES:  # the end of one and the beginning of the next
             at = string.find(digest, at + 1)
         return at >= 0
 
 
-def _place(digest: bytes) -> int:
+def _group_of(digest: bytes) -> int:
     return digest[0] << 3 | digest[1] >> 5
 
 

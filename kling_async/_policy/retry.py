@@ -14,7 +14,7 @@ from kling_async.errors import (
     RateLimitError,
 )
 
-_PASSING = {*range(300, 400), 408, 425}
+_TRANSIENT_STATUSES = {*range(300, 400), 408, 425}
 
 
 @attrs.frozen(kw_only=True)
@@ -43,7 +43,7 @@ def is_transient(error: KlingError) -> bool:
     """
     if isinstance(error, APIConnectionError | APIResponseError | RateLimitError | InternalServerError):
         return True
-    return isinstance(error, APIStatusError) and error.status_code in _PASSING
+    return isinstance(error, APIStatusError) and error.status_code in _TRANSIENT_STATUSES
 
 
 def backoff(policy: RetryPolicy, *, attempt: int, jitter: float) -> float:

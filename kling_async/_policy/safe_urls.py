@@ -11,7 +11,7 @@ LARGEST_VIDEO_BYTES = 4 * 1024**3
 _WORDS = re.compile(r"text/|application/([\w.-]+\+)?(json|xml)\b", re.IGNORECASE | re.ASCII)
 
 
-def refusal(url: str, *, came_from: str | None = None) -> str | None:
+def reason_to_refuse(url: str, *, came_from: str | None = None) -> str | None:
     """Why an address must not be fetched, or None: https only, except from this machine itself.
 
     Args:
@@ -34,6 +34,6 @@ def refusal(url: str, *, came_from: str | None = None) -> str | None:
     return None
 
 
-def is_message(content_type: str) -> bool:
+def is_text(content_type: str) -> bool:
     """Whether a reply is words and no file: the page of a proxy, or an error that was answered with 200."""
     return _WORDS.match(content_type.strip()) is not None

@@ -16,41 +16,41 @@ from kling_async.errors import (
 
 
 @pytest.mark.parametrize(
-    "kind", [AuthenticationError, InsufficientCreditsError, PermissionDeniedError, NotFoundError]
+    "error_class", [AuthenticationError, InsufficientCreditsError, PermissionDeniedError, NotFoundError]
 )
-def test_a_systemic_refusal_stops_at_once_and_stays_the_reason(kind):
-    stop = CircuitBreaker()
-    first = kind("no")
-    stop.refused(first)
-    stop.refused(kind("no again"))
-    stop.accepted()
-    assert stop.reason is first
+def test_a_systemic_refusal_stops_at_once_and_stays_the_reason(error_class):
+    breaker = CircuitBreaker()
+    first = error_class("no")
+    breaker.record_failure(first)
+    breaker.record_failure(error_class("no again"))
+    breaker.record_accepted()
+    assert breaker.reason is first
 
 
-@pytest.mark.parametrize("kind", [BadRequestError, AmbiguousSubmitError, APIConnectionError])
-def test_the_tenth_same_failure_in_a_row_stops(kind):
-    stop = CircuitBreaker()
+@pytest.mark.parametrize("error_class", [BadRequestError, AmbiguousSubmitError, APIConnectionError])
+def test_the_tenth_same_failure_in_a_row_stops(error_class):
+    breaker = CircuitBreaker()
     for _ in range(9):
-        stop.refused(kind("no"))
-        assert stop.reason is None
-    tenth = kind("no")
-    stop.refused(tenth)
-    assert stop.reason is tenth
+        breaker.record_failure(error_class("no"))
+        assert breaker.reason is None
+    tenth = error_class("no")
+    breaker.record_failure(tenth)
+    assert breaker.reason is tenth
 
 
 def test_a_success_between_failures_starts_the_count_again():
-    stop = CircuitBreaker()
+    breaker = CircuitBreaker()
     for _ in range(5):
         for _ in range(9):
-            stop.refused(BadRequestError("no", status_code=400))
-        stop.accepted()
-    assert stop.reason is None
+            breaker.record_failure(BadRequestError("no", status_code=400))
+        breaker.record_accepted()
+    assert breaker.reason is None
 
 
 def test_failures_of_different_kinds_are_not_the_same():
-    stop = CircuitBreaker()
+    breaker = CircuitBreaker()
     for _ in range(50):
-        stop.refused(APIStatusError("no", status_code=409))
-        stop.refused(APIStatusError("no", status_code=422))
-        stop.refused(BadRequestError("no", status_code=400))
-    assert stop.reason is None
+        breaker.record_failure(APIStatusError("no", status_code=409))
+        breaker.record_failure(APIStatusError("no", status_code=422))
+        breaker.record_failure(BadRequestError("no", status_code=400))
+    assert breaker.reason is None

@@ -20,12 +20,12 @@ def test_the_limit_stays_between_one_and_the_callers_bound(limit, events):
     current_limit, now = ConcurrencyLimit(limit), 0.0
     for event in events:
         if event is None:
-            current_limit.accepted()
+            current_limit.grow()
         else:
             step, pause, in_flight = event
             now += step
             current_limit.in_flight = in_flight
-            current_limit.throttled(now=now, pause=pause)
+            current_limit.shrink(now=now, pause=pause)
         assert 1 <= current_limit.current <= limit
         assert 1 <= current_limit._size <= limit
 
@@ -38,17 +38,17 @@ def test_a_throttle_halves_the_limit_once_for_each_pause():
     current_limit = ConcurrencyLimit(64)
     for late in (0.0, 1.0, 9.9):
         current_limit.in_flight = 64
-        current_limit.throttled(now=100.0 + late, pause=10.0)
+        current_limit.shrink(now=100.0 + late, pause=10.0)
         assert current_limit.current == 32
     current_limit.in_flight = 32
-    current_limit.throttled(now=119.9, pause=10.0)
+    current_limit.shrink(now=119.9, pause=10.0)
     assert current_limit.current == 16
 
 
 def test_a_limit_wider_than_what_is_in_flight_is_no_evidence_of_room():
     current_limit = ConcurrencyLimit(64)
     current_limit.in_flight = 10
-    current_limit.throttled(now=0.0, pause=1.0)
+    current_limit.shrink(now=0.0, pause=1.0)
     assert current_limit.current == 5
 
 
@@ -56,25 +56,25 @@ def test_a_limit_wider_than_what_is_in_flight_is_no_evidence_of_room():
 def test_one_job_may_always_be_in_flight(in_flight):
     current_limit = ConcurrencyLimit(64)
     current_limit.in_flight = in_flight
-    current_limit.throttled(now=0.0, pause=1.0)
+    current_limit.shrink(now=0.0, pause=1.0)
     assert current_limit.current == 1
 
 
 def test_every_full_limit_of_accepted_submits_lets_it_grow_by_one():
     current_limit = ConcurrencyLimit(64)
     current_limit.in_flight = 20
-    current_limit.throttled(now=0.0, pause=1.0)
+    current_limit.shrink(now=0.0, pause=1.0)
     for size in range(10, 14):
         assert current_limit.current == size
         for _ in range(size + 1):
-            current_limit.accepted()
+            current_limit.grow()
 
 
 @given(limit=st.integers(1, 60))
 def test_the_limit_grows_back_to_the_callers_bound(limit):
     current_limit = ConcurrencyLimit(limit)
     current_limit.in_flight = 0
-    current_limit.throttled(now=0.0, pause=1.0)
+    current_limit.shrink(now=0.0, pause=1.0)
     for _ in range(limit * limit):
-        current_limit.accepted()
+        current_limit.grow()
     assert current_limit.current == limit

@@ -11,10 +11,10 @@ from kling_async import Job, JobStatus
 from kling_async._policy.matching import (
     LostSubmit,
     could_match,
-    earliest,
-    lookup_delays,
+    earliest_creation,
     match_jobs,
-    since_first,
+    scan_delays,
+    select_recent,
 )
 
 CAT = {"prompt": "a cat"}
@@ -109,16 +109,16 @@ def test_an_old_doubt_is_none_today():
 
 def test_the_list_is_needed_since_the_first_reply_that_may_be_mistaken_for_one_sought():
     replies = [lost(since=140, until=200), lost(since=300, until=360)]
-    assert earliest(replies, []) == 140
-    assert earliest(replies[1:], []) == 300
+    assert earliest_creation(replies, []) == 140
+    assert earliest_creation(replies[1:], []) == 300
     chain = [lost(since=90, until=150), lost(since=50, until=95), lost(since=0, until=49)]
-    assert earliest(replies, chain) == 50
-    assert earliest(replies, [lost({"prompt": "a dog"}, since=90, until=150)]) == 140
+    assert earliest_creation(replies, chain) == 50
+    assert earliest_creation(replies, [lost({"prompt": "a dog"}, since=90, until=150)]) == 140
 
 
 def test_rows_since_the_first_loss_are_worth_remembering():
     rows = [row("old", at=39), row("just", at=40), row("new", at=500), row("of no time", at=None)]
-    kept = since_first([lost(since=40, until=41), lost(since=50, until=60)], rows)
+    kept = select_recent([lost(since=40, until=41), lost(since=50, until=60)], rows)
     assert [job.request_id for job in kept] == ["just", "new"]
 
 
@@ -190,14 +190,14 @@ def test_requests_that_contradict_each_other_nowhere_may_be_confused(one, other,
 
 @given(st.floats(min_value=0, max_value=1e9))
 def test_every_loss_is_looked_for_twice_at_least_and_not_at_once(age):
-    delays = lookup_delays(age)
+    delays = scan_delays(age)
     assert len(delays) >= 2
     assert all(delay >= 0 for delay in delays)
     assert sum(delays) >= 2 or age + sum(delays) >= 30
 
 
 def test_a_fresh_loss_is_looked_for_seldomer_and_seldomer_for_half_a_minute():
-    delays = lookup_delays(0)
+    delays = scan_delays(0)
     assert sum(delays) == 30
     assert all(before <= after for before, after in pairwise(delays[1:]))
 

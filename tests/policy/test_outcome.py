@@ -24,13 +24,13 @@ def test_a_success_is_no_error():
 
 
 @pytest.mark.parametrize(
-    "status, kind, verb",
+    "status, error_class, verb",
     [(JobStatus.FAILED, JobFailedError, "failed"), (JobStatus.CANCELLED, JobCancelledError, "was cancelled")],
 )
-def test_a_bad_end_is_an_error_with_the_services_words_and_the_record(status, kind, verb):
+def test_a_bad_end_is_an_error_with_the_services_words_and_the_record(status, error_class, verb):
     ended = job(status, "Generation rejected.")
     error = error_of(ended)
-    assert type(error) is kind
+    assert type(error) is error_class
     assert error.message == f"Job id-1 {verb} at the service: Generation rejected. It may have been charged."
     assert (error.request_id, error.job) == ("id-1", ended)
 

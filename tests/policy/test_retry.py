@@ -16,14 +16,18 @@ from kling_async.errors import (
     RateLimitError,
 )
 
-CHANCES = st.floats(0, 1)
+JITTERS = st.floats(0, 1)
 DELAYS = st.floats(0, 1e6)
 POLICIES = st.builds(RetryPolicy, max_retries=st.integers(0, 200), initial_delay=DELAYS, max_delay=DELAYS)
-PASSING = {APIConnectionError, APITimeoutError, APIResponseError, RateLimitError, InternalServerError}
-KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, KlingError)]
+TRANSIENT = {APIConnectionError, APITimeoutError, APIResponseError, RateLimitError, InternalServerError}
+ERROR_CLASSES = [
+    error_class
+    for error_class in vars(errors).values()
+    if isinstance(error_class, type) and issubclass(error_class, KlingError)
+]
 
 
-@given(policy=POLICIES, attempt=st.integers(0, 10_000), jitter=CHANCES)
+@given(policy=POLICIES, attempt=st.integers(0, 10_000), jitter=JITTERS)
 def test_a_backoff_is_between_half_the_longest_pause_and_the_longest(policy, attempt, jitter):
     longest = backoff(policy, attempt=attempt, jitter=0.0)
     assert (
@@ -42,11 +46,11 @@ def test_a_backoff_doubles_up_to_its_bound():
     assert [backoff(policy, attempt=n, jitter=1.0) for n in range(6)] == [0.25, 0.5, 1.0, 2.0, 2.5, 2.5]
 
 
-@given(policy=POLICIES, wish=st.floats(0, 1e5), jitter=CHANCES)
-def test_servers_wish_beats_backoff(policy, wish, jitter):
-    error = RateLimitError("slow down", status_code=429, retry_after=wish)
+@given(policy=POLICIES, retry_after=st.floats(0, 1e5), jitter=JITTERS)
+def test_servers_wish_beats_backoff(policy, retry_after, jitter):
+    error = RateLimitError("slow down", status_code=429, retry_after=retry_after)
     delay = next_delay(policy, attempt=0, error=error, jitter=jitter)
-    assert delay == (wish if policy.max_retries else None)
+    assert delay == (retry_after if policy.max_retries else None)
 
 
 def test_without_a_wish_the_backoff_holds():
@@ -55,7 +59,7 @@ def test_without_a_wish_the_backoff_holds():
     assert delay == backoff(policy, attempt=2, jitter=0.5)
 
 
-@given(policy=POLICIES, jitter=CHANCES)
+@given(policy=POLICIES, jitter=JITTERS)
 def test_no_call_is_sent_again_more_often_than_asked_for(policy, jitter):
     attempt = 0
     while next_delay(policy, attempt=attempt, error=APIConnectionError("reset"), jitter=jitter) is not None:
@@ -63,11 +67,11 @@ def test_no_call_is_sent_again_more_often_than_asked_for(policy, jitter):
     assert attempt == policy.max_retries
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_only_what_may_pass_is_sent_again(kind):
-    assert is_transient(kind("x")) is (kind in PASSING)
-    delay = next_delay(RetryPolicy(), attempt=0, error=kind("x"), jitter=0.0)
-    assert (delay is not None) is (kind in PASSING)
+@pytest.mark.parametrize("error_class", ERROR_CLASSES)
+def test_only_what_may_pass_is_sent_again(error_class):
+    assert is_transient(error_class("x")) is (error_class in TRANSIENT)
+    delay = next_delay(RetryPolicy(), attempt=0, error=error_class("x"), jitter=0.0)
+    assert (delay is not None) is (error_class in TRANSIENT)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kling_async._policy.safe_urls import is_message, refusal
+from kling_async._policy.safe_urls import is_text, reason_to_refuse
 from kling_async.catalog import quote_value
 
 
@@ -27,7 +27,7 @@ from kling_async.catalog import quote_value
     ],
 )
 def test_https_is_fetched_and_plain_http_from_this_machine_only(url):
-    assert refusal(url) is None
+    assert reason_to_refuse(url) is None
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_https_is_fetched_and_plain_http_from_this_machine_only(url):
     ids=quote_value,
 )
 def test_every_other_address_is_refused_with_the_reason(url, reason):
-    assert reason in refusal(url)
+    assert reason in reason_to_refuse(url)
 
 
 HERE = "http://127.0.0.1:8000/a.mp4"
@@ -85,14 +85,14 @@ HERE = "http://127.0.0.1:8000/a.mp4"
 
 @pytest.mark.parametrize("here", [HERE, "https://localhost/a.mp4", "http://[::1]/a.mp4"])
 def test_another_host_leads_nobody_to_this_machine(here):
-    assert "redirected to this machine" in refusal(here, came_from="https://storage.example/a.mp4")
-    assert refusal(here, came_from=HERE) is None
-    assert refusal("https://storage.example/a.mp4", came_from=HERE) is None
+    assert "redirected to this machine" in reason_to_refuse(here, came_from="https://storage.example/a.mp4")
+    assert reason_to_refuse(here, came_from=HERE) is None
+    assert reason_to_refuse("https://storage.example/a.mp4", came_from=HERE) is None
 
 
 @given(url=st.text() | st.from_regex(r"(https?|file|ftp):/{0,3}[a-z0-9.@:\\\[\]%#?/-]{0,30}", fullmatch=True))
 def test_what_is_not_refused_has_a_scheme_and_a_host_that_may_be_fetched(url):
-    if refusal(url) is None:
+    if reason_to_refuse(url) is None:
         parts = urlsplit(url)
         assert parts.hostname
         assert (
@@ -119,4 +119,4 @@ def test_what_is_not_refused_has_a_scheme_and_a_host_that_may_be_fetched(url):
     ],
 )
 def test_a_page_or_an_error_told_with_200_is_no_video(content_type, is_words):
-    assert is_message(content_type) is is_words
+    assert is_text(content_type) is is_words

@@ -60,7 +60,7 @@ def test_no_other_error_stops_the_batch():
         errors.AmbiguousSubmitError,
         errors.InvalidRequestError,
     ]
-    assert not any(stops_the_batch(kind("x")) for kind in others)
+    assert not any(stops_the_batch(error_class("x")) for error_class in others)
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_a_setting_out_of_bounds_is_one_sentence_that_names_it(fields, sentence)
 
 
 @pytest.mark.parametrize(
-    "kind, fields",
+    "settings_class, fields",
     [
         (Limits, {"max_concurrent_submits": 0}),
         (Limits, {"max_concurrent_submits": 2.5}),
@@ -79,6 +79,6 @@ def test_a_setting_out_of_bounds_is_one_sentence_that_names_it(fields, sentence)
     ],
     ids=quote_value,
 )
-def test_settings_that_make_no_sense_are_refused_when_they_are_made(kind, fields):
-    with pytest.raises(ConfigurationError, match=rf"{kind.__name__}\.{next(iter(fields))} must be a"):
-        kind(**fields)
+def test_settings_that_make_no_sense_are_refused_when_they_are_made(settings_class, fields):
+    with pytest.raises(ConfigurationError, match=rf"{settings_class.__name__}\.{next(iter(fields))} must be a"):
+        settings_class(**fields)

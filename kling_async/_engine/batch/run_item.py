@@ -176,12 +176,12 @@ async def _submit(parts: BatchParts, item: BatchItem) -> JobInFlight | Reconcili
             payload, item, ledger=parts.ledger, limit=parts.limit
         )
     except KlingError as error:
-        parts.breaker.refused(error)
+        parts.breaker.record_failure(error)
         raise _UnsentError(error) from error
     if isinstance(submitted, Reconciliation):
         return submitted
-    parts.breaker.accepted()
-    parts.limit.accepted()
+    parts.breaker.record_accepted()
+    parts.limit.grow()
     parts.slot_freed.set()
     return JobInFlight(submitted, job_kind(model_of(request), payload))
 
@@ -195,12 +195,12 @@ async def _reconcile(parts: BatchParts, item: BatchItem, lost: Reconciliation) -
     try:
         job = await parts.session.reconciler.reconcile(lost)
     except AmbiguousSubmitError as error:
-        parts.breaker.refused(error)
+        parts.breaker.record_failure(error)
         if parts.on_ambiguous != "resend" or item.is_resent:
             raise
         item.is_resent, item.fallback_outcome = True, error
         return None
-    parts.breaker.accepted()
+    parts.breaker.record_accepted()
     parts.ledger.record_job(item, job)
     parts.emit(SubmitReconciled, index=item.index, request_id=job.request_id, job=job)
     age = max(0.0, parts.emit.clock.wall() - lost.sent_at)

@@ -17,7 +17,7 @@ from kling_async._policy.http_ranges import (
     is_remaining_range,
     range_headers,
 )
-from kling_async._policy.safe_urls import LARGEST_VIDEO_BYTES, is_message, refusal
+from kling_async._policy.safe_urls import LARGEST_VIDEO_BYTES, is_text, reason_to_refuse
 from kling_async._transport.base import Request, StreamedReply
 from kling_async.errors import APIConnectionError, DownloadError, KlingError
 
@@ -48,7 +48,7 @@ async def _fetch(caller: ApiCaller, url: str, part: PartialFile, *, at: int) -> 
     headers = {**_HEADERS, **range_headers(part.version, at=at)}
     came_from = None
     for _ in range(_MOST_REDIRECTS + 1):
-        if reason := refusal(url, came_from=came_from):
+        if reason := reason_to_refuse(url, came_from=came_from):
             raise DownloadError(f"{url[:200]!r} is not fetched: {reason}")
         request = Request("GET", url, headers, timeout=caller.timeout)
         async with caller.transport.stream(request) as reply:
@@ -75,7 +75,7 @@ def _followed(url: str, location: str) -> str:
 async def _begin(part: PartialFile, reply: StreamedReply) -> None:
     """Write a reply that is the whole video."""
     content_type = reply.headers.get("content-type", "")
-    if is_message(content_type):
+    if is_text(content_type):
         raise APIConnectionError(f"{content_type[:40]!r} came, which is no video")
     coding = content_coding(reply.headers)
     if coding and coding not in CONTENT_CODINGS:

@@ -18,10 +18,10 @@ from kling_async._policy.matching import (
     CLOCK_SKEW,
     LostSubmit,
     could_match,
-    earliest,
-    lookup_delays,
+    earliest_creation,
     match_jobs,
-    since_first,
+    scan_delays,
+    select_recent,
 )
 from kling_async._policy.rate_limit import TokenBucket
 from kling_async._policy.recent_job_ids import RecentJobIds
@@ -215,7 +215,7 @@ class Reconciler:
         """Scan the list again and again until the job is found; else the reason why it is not."""
         clock, retry = self.caller.clock, self.caller.retry
         failures, began = 0, clock.now()
-        delays = list(lookup_delays(clock.wall() - reconciliation.sent_at))
+        delays = list(scan_delays(clock.wall() - reconciliation.sent_at))
         while delays and reconciliation.job is None:
             with anyio.move_on_after(delays[0]):
                 await reconciliation.is_found.wait()
@@ -253,9 +253,9 @@ class Reconciler:
             unfound = [one for one in self._open if one.model == model and one.job is None]
             quiet = [one for one in unfound if self._is_quiet(one)]  # and so they stay
             lost, others = [one.lost for one in quiet], self._other_lost_submits(unfound)
-            rows, since = self._rows[model], earliest(lost, others)
+            rows, since = self._rows[model], earliest_creation(lost, others)
             async for page in read_since(self.caller, model, since=since, polls=self._polls):
-                rows.update((job.request_id, job) for job in since_first([*lost, *others], page))
+                rows.update((job.request_id, job) for job in select_recent([*lost, *others], page))
             journals = {one.journal for one in unfound if one.journal is not None}
             found = match_jobs(
                 lost, rows.values(), others=others, is_claimed=lambda id_: self._has_owner(id_, journals)

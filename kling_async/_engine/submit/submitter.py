@@ -176,7 +176,7 @@ class Submitter:
         self._pauses.until = max(self._pauses.until, clock.now() + delay)
         emit(Throttled, delay=delay, error=error)
         if limit is not None:
-            limit.throttled(now=clock.now(), pause=delay)
+            limit.shrink(now=clock.now(), pause=delay)
 
 
 def _salvage_job(error: KlingError, model: str) -> Job | None:

@@ -13,7 +13,7 @@ import attrs
 
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.emitter import Emitter
-from kling_async._policy.safe_urls import refusal
+from kling_async._policy.safe_urls import reason_to_refuse
 from kling_async._transport.base import Request
 from kling_async._wire.codec import payload_of, structure_upload, upload_body
 from kling_async._wire.endpoints import UPLOAD_URL
@@ -106,7 +106,7 @@ async def upload(caller: ApiCaller, path: str | os.PathLike[str], emit: Emitter)
     ticket = await caller.send_with_retries(
         UPLOAD_URL, structure_upload, body=upload_body(file_type), emit=emit
     )
-    if reason := refusal(ticket.upload_url):
+    if reason := reason_to_refuse(ticket.upload_url):
         raise InvalidRequestError(f"The service wants the file at an address that is not used: {reason}.")
     await _put(caller, ticket.upload_url, content, content_type, emit)
     return ticket.public_url
