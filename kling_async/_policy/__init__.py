@@ -1,3 +1,3 @@
-"""When to wait, when to stop, how fast: values and functions; no await, no clock, no dice of their own."""
+"""Decisions about when to wait, when to stop and how fast to send: values and functions without await, clock or rng."""
 
 from __future__ import annotations

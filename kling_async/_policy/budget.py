@@ -1,4 +1,4 @@
-"""What a batch may spend: a price for each request, and a cap that is asked before each POST."""
+"""The budget of a batch: a price for each request, and a cap that is checked before each POST."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ An unknown price is None or absent.
 
 
 def dollars(value: object, *, name: str) -> Decimal:
-    """An amount of money that makes sense.
+    """An amount of money from a number or its text.
+
+    Args:
+        value: The amount.
+        name: The name of the setting in the error.
 
     Raises:
-        ConfigurationError: It is no finite number of at least 0.
+        ConfigurationError: The value is not a finite number of at least 0.
     """
     if isinstance(value, Decimal | int | float | str) and not isinstance(value, bool):
         try:
@@ -44,21 +48,21 @@ def _cap(value: object) -> Decimal | None:
 
 @attrs.define
 class Budget:
-    """Counts what is spent and what POSTs in flight may spend.
+    """Counts the money that is spent, and the money that is reserved for POSTs in flight.
 
-    A POST whose fate is unknown, and a job that failed, count as spent: nobody promises the money back.
+    An ambiguous POST and a failed job count as spent: the service does not promise the money back.
     """
 
     prices: Prices | None = None
     cap: Decimal | None = attrs.field(default=None, converter=_cap)
     spent: Decimal = Decimal(0)
-    """US dollars for what was accepted, or may have been."""
+    """US dollars for the POSTs that were accepted, or may have been."""
     _reserved: Decimal = Decimal(0)
 
     def __attrs_post_init__(self) -> None:
         if self.cap is not None and self.prices is None:
             raise ConfigurationError(
-                "max_cost_usd needs to know what a video costs: give prices={'kling-v2-6': Decimal('0.35')}, "
+                "max_cost_usd needs the price of a video: give prices={'kling-v2-6': Decimal('0.35')}, "
                 "a function of the request, or 'catalog'."
             )
         if isinstance(self.prices, Mapping):
@@ -72,10 +76,10 @@ class Budget:
             )
 
     def price(self, request: VideoRequest) -> Decimal | None:
-        """US dollars for one video; None where nobody knows, which is not free.
+        """US dollars for one video; None if the price is unknown, which does not mean free.
 
         Raises:
-            ConfigurationError: A cap is set and the price is not known, or the price is no amount of money.
+            ConfigurationError: A cap is set and the price is unknown, or the price is not an amount of money.
         """
         if self.prices is None:
             return None
@@ -90,7 +94,7 @@ class Budget:
                 raise ConfigurationError(
                     f"prices() raised {type(error).__name__} for {quote_value(request.prompt)}: {error}."
                 ) from error
-            price = None if price is None else dollars(price, name="the price that prices() gave")
+            price = None if price is None else dollars(price, name="the price that prices() returned")
         if price is None and self.cap is not None:
             raise ConfigurationError(
                 f"max_cost_usd is set and the price of {model_of(request)!r} is not known: add it to prices."
@@ -98,27 +102,27 @@ class Budget:
         return price
 
     def reserve(self, price: Decimal | None) -> None:
-        """Set money aside for one POST.
+        """Reserve the money for one POST.
 
         Raises:
-            BudgetExceededError: It would pass the cap; nothing was set aside.
+            BudgetExceededError: The spend would pass the cap; nothing was reserved.
         """
         if price is None:
             return
         if self.cap is not None and (total := self.spent + self._reserved + price) > self.cap:
             raise BudgetExceededError(
-                f"A further video would bring the spend to ${total}, above max_cost_usd=${self.cap}; it was not "
-                "sent. Raise the cap to go on."
+                f"One more video would bring the spend to ${total}, above max_cost_usd=${self.cap}; it was not "
+                "sent. Raise the cap to submit more."
             )
         self._reserved += price
 
     def release(self, price: Decimal | None) -> None:
-        """The POST was provably not accepted: its money is free again."""
+        """Free the money of a POST that provably was not accepted."""
         if price is not None:
             self._reserved -= price
 
     def spend(self, price: Decimal | None) -> None:
-        """The POST was accepted, or may have been: its money counts as spent."""
+        """Count the money of a POST as spent: the POST was accepted, or may have been."""
         if price is not None:
             self._reserved -= price
             self.spent += price

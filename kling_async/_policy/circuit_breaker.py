@@ -1,4 +1,4 @@
-"""When a batch stops submitting: every further POST would end like the last."""
+"""Decides when a batch stops submitting, because every further POST would end like the last one."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ import attrs
 from kling_async._policy.submission import stops_the_batch
 from kling_async.errors import KlingError
 
-_SAME_IN_A_ROW = 10
+_MAX_EQUAL_FAILURES = 10
+"""Equal failures in a row after which the batch stops."""
 
 
 @attrs.define
 class CircuitBreaker:
-    """Watches how submits end, and keeps the reason to send no more."""
+    """Counts how submits end, and keeps the reason to send no more."""
 
     reason: KlingError | None = None
-    """The error that stopped the batch; None while it goes on."""
-    _same: int = 0
-    _last: tuple[type[KlingError], int | None] | None = None
+    """The error that stopped the batch; None while the batch submits."""
+    _equal_failures: int = 0
+    _last_failure: tuple[type[KlingError], int | None] | None = None
 
     def record_accepted(self) -> None:
-        """A submit was accepted: whatever went wrong before was not systemic."""
-        self._same, self._last = 0, None
+        """Note that a submit was accepted: the failures before it were not systemic."""
+        self._equal_failures, self._last_failure = 0, None
 
     def record_failure(self, error: KlingError) -> None:
-        """A submit ended with an error: a systemic one, or the same as many before it, stops the batch."""
-        error_class = (type(error), error.status_code)
-        self._same = self._same + 1 if error_class == self._last else 1
-        self._last = error_class
-        if self.reason is None and (stops_the_batch(error) or self._same >= _SAME_IN_A_ROW):
+        """Note the error of a submit: a systemic one, or the tenth equal one in a row, stops the batch."""
+        failure = (type(error), error.status_code)
+        self._equal_failures = self._equal_failures + 1 if failure == self._last_failure else 1
+        self._last_failure = failure
+        if self.reason is None and (stops_the_batch(error) or self._equal_failures >= _MAX_EQUAL_FAILURES):
             self.reason = error

@@ -1,4 +1,4 @@
-"""How many jobs may be in flight at once: the caller's limit, less while the service refuses for lack of room."""
+"""Decides how many jobs can be in flight at once: the caller's limit, or less while the service throttles."""
 
 from __future__ import annotations
 
@@ -7,47 +7,48 @@ import attrs
 
 @attrs.define
 class ConcurrencyLimit:
-    """Additive increase, multiplicative decrease, as TCP does it, never above the caller's own limit.
+    """Additive increase, multiplicative decrease, as in TCP, never above the caller's limit.
 
-    One 429 halves the limit; further 429s of submits that were sent before the pause count as the same sign. It grows
-    by one for each accepted submit of a whole limit's worth.
+    One 429 halves the limit. Further 429s during the pause that follows do not: their submits were sent before the pause.
+    As many accepted submits as the limit allows in flight let the limit grow by one.
     """
 
     limit: int
     """The caller's `max_concurrency`."""
     in_flight: int = 0
-    """How many slots are taken."""
+    """How many slots are in use."""
     _size: float = attrs.field(init=False, default=0.0)
-    """How many jobs may be in flight now; a fraction is growth on its way."""
-    _same_sign_until: float = attrs.field(init=False, default=float("-inf"))
+    """The current limit, with the fraction by which it has grown since it was last a whole number."""
+    _halved_until: float = attrs.field(init=False, default=float("-inf"))
 
     def __attrs_post_init__(self) -> None:
         self._size = float(self.limit)
 
     @property
     def current(self) -> int:
-        """How many jobs may be in flight now, at least 1."""
+        """How many jobs can be in flight now, at least 1."""
         return int(self._size)
 
     @property
     def has_slot(self) -> bool:
-        """Whether one more job may be in flight."""
+        """Whether one more job can be in flight."""
         return self.in_flight < self.current
 
     def grow(self) -> None:
-        """A submit was accepted: grow a little."""
+        """Raise the limit a little, after an accepted submit."""
         if self._size < self.limit:
             self._size = min(float(self.limit), self._size + 1 / self._size)
 
     def shrink(self, *, now: float, pause: float) -> None:
-        """A submit was throttled: halve the limit, once for each pause.
+        """Halve the limit after a throttled submit, once for each pause.
 
-        A limit that is wider than what is in flight is no evidence of room, so half of what is in flight is kept.
+        If fewer jobs are in flight than the limit allows, half of the jobs in flight is the new limit: the service
+        has never shown that it takes more.
 
         Args:
             now: Seconds of a monotonic clock.
-            pause: Seconds for which further 429s are the same sign.
+            pause: Seconds in which further 429s do not halve the limit again.
         """
-        if now >= self._same_sign_until:
+        if now >= self._halved_until:
             self._size = max(1.0, min(self._size, float(max(self.in_flight, 1))) / 2)
-        self._same_sign_until = max(self._same_sign_until, now + pause)
+        self._halved_until = max(self._halved_until, now + pause)

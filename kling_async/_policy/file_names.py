@@ -1,4 +1,4 @@
-"""What a finished video is called: a name that every file system takes, and that no other job gets."""
+"""Names for finished videos: every file system takes them, and no two jobs share one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _RANDOM_UUID = re.compile(
 
 
 def slug(text: str) -> str:
-    """The text's ASCII letters and digits, joined by hyphens, at most 48 characters; empty where it has none."""
+    """The text's ASCII letters and digits, joined by hyphens, at most 48 characters; empty if it has none."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     words = re.findall(r"[a-z0-9]+", plain)
     short = "-".join(words)[:_SLUG_CHARACTERS]
@@ -21,9 +21,9 @@ def slug(text: str) -> str:
 
 
 def tag(request_id: str) -> str:
-    """Eight characters for a job: the first of its random UUID, or of a digest of any other id.
+    """Eight characters that identify a job: the first ones of its random UUID, or of a digest of any other id.
 
-    A UUID of another version may begin with the time and share its beginning with all jobs of a minute.
+    A UUID of another version can begin with the time, and then has the same beginning as all jobs of a minute.
     """
     if _RANDOM_UUID.match(request_id):
         return request_id[:8].lower()
@@ -31,9 +31,9 @@ def tag(request_id: str) -> str:
 
 
 def file_name(request_id: str, *, prompt: str = "", index: int | None = None) -> str:
-    """Such as `00007-a-black-dog-550e8400.mp4`: sorts in input order (the first 100,000), says what it shows, is the job's own.
+    """A name such as `00007-a-black-dog-550e8400.mp4`: it sorts in input order up to index 99,999 and belongs to one job.
 
-    Only ASCII letters, digits and hyphens, and never more than 70 characters; nothing of the id can leave a folder.
+    It consists of at most 70 ASCII letters, digits and hyphens, so no id can lead out of the folder.
     """
     parts = [f"{index:05d}" if index is not None else "kling", slug(prompt), tag(request_id)]
     return "-".join(part for part in parts if part) + ".mp4"

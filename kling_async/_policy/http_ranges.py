@@ -1,4 +1,4 @@
-"""Whether what is missing of a file may be put behind what is there: only if both are of the very same file."""
+"""Decides whether a download can be resumed: only if the missing bytes are of the same version of the file."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ _MD5 = re.compile(r"[A-Za-z0-9+/]{22}==")
 
 @attrs.frozen(kw_only=True)
 class FileVersion:
-    """The very file that was begun: a job's video as the storage described it then."""
+    """The version of a job's video that a download began with, as the storage described it."""
 
     request_id: str = attrs.field(validator=instance_of(str))
-    """The job whose video it is; what tells two versions apart does so for one address only."""
+    """The job. A validator distinguishes two versions at one address only."""
     size_bytes: int | None = attrs.field(validator=optional([instance_of(int), ge(1)]))
-    """How long it is when whole; None where nobody said, and then it cannot be gone on with."""
+    """The size of the whole file; None if the server did not say. Such a download cannot be resumed."""
     validator: str | None = attrs.field(validator=optional(instance_of(str)))
-    """What `If-Range` takes; None where the storage names none."""
+    """The value for `If-Range`; None if the storage sent none."""
     md5: str | None = attrs.field(validator=optional(instance_of(str)))
-    """The digest of the whole file, in base64, where the storage names one."""
+    """The digest of the whole file, in base64; None if the storage sent none."""
 
 
 def file_version(headers: Mapping[str, str], *, request_id: str) -> FileVersion:
-    """What a reply with the whole file says of it.
+    """The version that the head of a response with the whole file describes.
 
-    A packed body has another length than the file, and other bytes at each place: it is not gone on with.
+    A compressed body has another length than the file, and other bytes at each offset: its download is not resumed.
+    A weak ETag does not promise equal bytes.
 
-    Source: RFC 9110 sections 8.8 and 13.1.5. A weak ETag does not promise equal bytes.
+    Source: RFC 9110 sections 8.8 and 13.1.5.
     """
     length = headers.get("content-length", "")
     is_known = not content_coding(headers) and _LENGTH.fullmatch(length) and int(length) > 0
@@ -43,53 +44,53 @@ def file_version(headers: Mapping[str, str], *, request_id: str) -> FileVersion:
         request_id=request_id,
         size_bytes=int(length) if is_known else None,
         validator=etag if etag.startswith('"') else headers.get("last-modified") or None,
-        md5=_md5(headers) if is_known else None,
+        md5=_read_md5(headers) if is_known else None,
     )
 
 
 def content_coding(headers: Mapping[str, str]) -> str:
-    """How a body is packed, in lower case; empty where it is not."""
+    """The compression of a body, in lower case; empty if it has none."""
     coding = headers.get("content-encoding", "").strip().lower()
     return "" if coding == "identity" else coding
 
 
 def range_headers(version: FileVersion | None, *, at: int) -> dict[str, str]:
-    """The headers that ask for a version from byte `at` on, and for all of it if it is not the same any more."""
+    """The headers that ask for the bytes from `at` on, or for the whole file if the version has changed."""
     if version is None or at == 0:
         return {}
-    wanted = {"Range": f"bytes={at}-"}
-    return wanted if version.validator is None else {**wanted, "If-Range": version.validator}
+    headers = {"Range": f"bytes={at}-"}
+    return headers if version.validator is None else {**headers, "If-Range": version.validator}
 
 
 def is_remaining_range(headers: Mapping[str, str], version: FileVersion, *, at: int) -> bool:
-    """Whether a reply with a part brings the bytes of this version from `at` on, perhaps not all of them.
+    """Whether a response with status 206 brings bytes of this version from `at` on, perhaps not all of them.
 
-    Not every server minds `If-Range`, so what it says of the part is compared as well.
+    Not every server obeys `If-Range`, so the range and the validator of the response are compared as well.
     """
-    said = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
-    if said is None or content_coding(headers):
+    content_range = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
+    if content_range is None or content_coding(headers):
         return False
-    first, last, size = map(int, said.groups())
-    theirs = file_version(headers, request_id=version.request_id).validator
-    return first == at <= last < size == version.size_bytes and theirs in {None, version.validator}
+    first, last, size = map(int, content_range.groups())
+    validator = file_version(headers, request_id=version.request_id).validator
+    return first == at <= last < size == version.size_bytes and validator in {None, version.validator}
 
 
 def dump(version: FileVersion) -> str:
-    """A version as text, for a later run."""
+    """A version as text, for a later run; `load` reads it."""
     return json.dumps(attrs.asdict(version))
 
 
 def load(text: str) -> FileVersion | None:
-    """What `dump` wrote; None for anything else."""
+    """The version that `dump` wrote; None for any other text."""
     try:
         return FileVersion(**json.loads(text))
     except (ValueError, TypeError, RecursionError):
         return None
 
 
-def _md5(headers: Mapping[str, str]) -> str | None:
+def _read_md5(headers: Mapping[str, str]) -> str | None:
     """Source: Google Cloud Storage, XML API, `x-goog-hash`; RFC 1864 for `Content-MD5`."""
-    if found := _GOOGLE_MD5.search(headers.get("x-goog-hash", "")):
-        return found[1]
+    if match := _GOOGLE_MD5.search(headers.get("x-goog-hash", "")):
+        return match[1]
     plain = headers.get("content-md5", "")
     return plain if _MD5.fullmatch(plain) else None

@@ -27,16 +27,16 @@ _SOUND = {"on": True, "yes": True, True: True, "off": False, "no": False, False:
 
 @attrs.frozen(kw_only=True)
 class ListPrice:
-    """What one model costs."""
+    """The list price of one model."""
 
     unit: Literal["second", "video"]
-    """What the rates are for."""
+    """The thing that a rate is the price of."""
     defaults: Mapping[str, object] = attrs.field(factory=dict)
     """The parameters that select the rate, each with the value that the service takes if the request names none."""
     rates: Mapping[tuple[object, ...], Decimal]
     """US dollars per unit, by the values of these parameters in the same order."""
     source: str
-    """Where the figures are from, and how sure they are."""
+    """The origin of the rates, and how certain they are."""
 
 
 _OMNI_RATES: Mapping[tuple[object, ...], Decimal] = {
@@ -92,7 +92,7 @@ LIST_PRICES: Mapping[str, ListPrice] = {
 
 
 def list_price(request: VideoRequest) -> Decimal | None:
-    """US dollars for one video by the catalogue; None if the model's price or a parameter's effect is unknown."""
+    """US dollars for one video by its list price; None if the model's price or a parameter's effect is unknown."""
     price = LIST_PRICES.get(model_of(request))
     values: dict[str, Any] = {**parameters_of(request), **request.extra}
     if price is None or not values.keys() <= {*_FREE_OF_CHARGE, *price.defaults, "duration"}:
@@ -107,7 +107,7 @@ def list_price(request: VideoRequest) -> Decimal | None:
 
 
 def _normalize(name: str, value: object, default: object) -> object:
-    """The value as the rates know it; text for a value that no rate has."""
+    """The value in the form of the keys of `rates`; a text without a rate for any other value."""
     if value is None:
         return default
     if name == "sound" and isinstance(value, str | bool):

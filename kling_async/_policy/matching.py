@@ -1,11 +1,12 @@
-"""The job of a lost reply: when to look for it in the service's list, and which row it is."""
+"""Reconciles lost submits: when to scan the service's list, and which of its rows is the job of which submit."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from heapq import heappop, heappush
 from typing import Any
 
@@ -14,63 +15,63 @@ import attrs
 from kling_async.jobs import Job
 
 CLOCK_SKEW = 60.0
-"""Seconds by which the service's clock may differ from ours."""
-_AGES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-"""Seconds after the loss at which the list is looked through; a row may take a moment to show."""
-_LATE = (0.0, 2.0)
-"""The delays of the lookups for a loss that is older than all of these."""
+"""Seconds by which the service's clock can differ from the clock of this machine."""
+_SCAN_AGES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""Ages of a lost submit, in seconds, at which the list is scanned: a new job may appear in it late."""
+_LATE_DELAYS = (0.0, 2.0)
+"""The delays before the scans for a submit that is older than all but one of these ages."""
 
 
 @attrs.frozen(kw_only=True)
 class LostSubmit:
-    """A paid POST whose reply never came, as far as its job can be told from others."""
+    """A paid POST whose answer never came, described by the facts that identify its job."""
 
     payload: Mapping[str, Any]
-    """As it went over the wire."""
+    """The payload that was sent."""
     since: float
-    """Unix seconds; a job created earlier is another's."""
+    """Unix seconds; a job that was created earlier belongs to another submit."""
     until: float
-    """Unix seconds; a job created later is another's."""
+    """Unix seconds; a job that was created later belongs to another submit."""
     payload_json: str = attrs.field(
         init=False,
         repr=False,
         default=attrs.Factory(lambda self: json.dumps(self.payload, sort_keys=True), takes_self=True),
     )
-    """The same for equal payloads."""
+    """The payload as JSON with sorted keys: equal payloads have equal texts."""
 
 
 @attrs.define(eq=False)
 class _Candidate:
-    """A row that may be the job of a lost reply."""
+    """A row of the list that can be the job of a lost submit."""
 
     row: Job
-    at: float
-    """Unix seconds of its creation."""
+    created_at: float
+    """Unix seconds."""
     possible_posts: list[LostSubmit] = attrs.field(factory=list)
-    """Whose it may be, however late it came: of each kind of request the first."""
+    """The lost submits that it can belong to if `until` is ignored: the first one of each payload."""
 
     def echoes(self, payload: Mapping[str, Any]) -> bool:
-        """Whether the row has every key that was sent, with an equal value; its echo may carry more."""
+        """Whether the row has every key that was sent, with an equal value; the row may have more keys."""
         echo = self.row.payload
         return all(key in echo and echo[key] == value for key, value in payload.items())
 
     def fits_another_better(self, payload: Mapping[str, Any]) -> bool:
-        """Whether a request of another kind may claim it that says as much or more."""
+        """Whether it can belong to a submit with another payload of as many keys or more."""
         return any(len(one.payload) >= len(payload) and one.payload != payload for one in self.possible_posts)
 
 
 def scan_delays(age: float) -> Sequence[float]:
-    """Seconds to wait before each lookup, for a loss that is `age` seconds old when the looking begins."""
-    ages = [at for at in _AGES if at > age]
-    if len(ages) < len(_LATE):
-        return _LATE
-    return [at - before for before, at in zip([age, *ages[:-1]], ages, strict=True)]
+    """Seconds to wait before each list scan, for a submit that was lost `age` seconds ago."""
+    ages = [scan_age for scan_age in _SCAN_AGES if scan_age > age]
+    if len(ages) < len(_LATE_DELAYS):
+        return _LATE_DELAYS
+    return [later - earlier for earlier, later in zip([age, *ages[:-1]], ages, strict=True)]
 
 
 def could_match(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether the job of one payload might be taken for that of another: they differ in no key that both have.
+    """Whether the job of one payload could match the other payload: they differ in no key that both have.
 
-    The echo of a payload may carry defaults in the keys that were not sent.
+    The service may fill the keys that were not sent with defaults.
     """
     return all(other[key] == value for key, value in one.items() if key in other)
 
@@ -80,19 +81,19 @@ def match_jobs(
     rows: Iterable[Job],
     *,
     others: Sequence[LostSubmit],
-    is_claimed: Callable[[str], bool],
+    owned: AbstractSet[str],
 ) -> dict[int, Job]:
-    """Which row is the job of which lost reply, by its index in `lost`; those that cannot be told are left out.
+    """The jobs of lost submits, by the submit's index in `lost`; a submit without a certain job is left out.
 
-    Equal requests make equal jobs, so it is the number that counts: each unclaimed row must have a reply of its own;
-    where one is left over, some are strangers, and none is taken. A row that fits requests of several kinds is left
-    to the one that says most, however late it comes for that.
+    Equal payloads make equal jobs, so the jobs are matched by count: each row without an owner needs a lost submit of
+    its own. If there are more rows than submits, some rows are jobs of strangers, and no row is matched. A row that
+    fits several payloads goes only to the payload with the most keys, even if the row is too late for that submit.
 
     Args:
-        lost: The lost replies.
-        rows: What the list shows, at least since `earliest_creation`.
-        others: Further lost replies, for which nobody looks now.
-        is_claimed: Whether a job is known to be another item's.
+        lost: The lost submits.
+        rows: The rows of the list, at least those created since `earliest_creation`.
+        others: Further lost submits, which are not reconciled now but can be the owners of rows.
+        owned: The ids of the jobs that belong to other items; those of `select_candidates` are enough.
     """
     found: dict[int, Job] = {}
     known = [*lost, *others]
@@ -102,8 +103,8 @@ def match_jobs(
         fitting = [
             candidate
             for candidate in candidates[one.payload_json]
-            if one.since <= candidate.at <= until
-            and not is_claimed(candidate.row.request_id)
+            if one.since <= candidate.created_at <= until
+            and candidate.row.request_id not in owned
             and not candidate.fits_another_better(one.payload)
         ]
         if len(_pair_by_time(indexes, known, fitting)) == len(fitting):
@@ -111,50 +112,58 @@ def match_jobs(
     return found
 
 
+def select_candidates(
+    lost: Sequence[LostSubmit], rows: Iterable[Job], *, others: Sequence[LostSubmit]
+) -> set[str]:
+    """The ids of the rows that `match_jobs` can give to a lost submit, unless the job has an owner."""
+    candidates = _find_candidates([*lost, *others], rows)
+    return {candidate.row.request_id for group in candidates.values() for candidate in group}
+
+
 def earliest_creation(lost: Sequence[LostSubmit], others: Sequence[LostSubmit]) -> float:
-    """The Unix seconds since when `match_jobs` needs the rows."""
+    """The Unix seconds since which `match_jobs` needs the rows."""
     known = [*lost, *others]
     return min(known[index].since for indexes in _group_equal(lost, others) for index in indexes)
 
 
 def select_recent(lost: Iterable[LostSubmit], rows: Iterable[Job]) -> list[Job]:
-    """The rows that may be the job of one of these replies, or of any that is lost from now on."""
+    """The rows that can be the job of one of these submits, or of a submit that is lost later."""
     first = min(one.since for one in lost)
     return [row for row in rows if row.created_at is not None and row.created_at.timestamp() >= first]
 
 
 def _find_candidates(known: Iterable[LostSubmit], rows: Iterable[Job]) -> defaultdict[str, list[_Candidate]]:
-    """The rows that may be the job of each kind of request, oldest first, however late they came.
+    """By `payload_json`, the rows that can be a job of that payload if `until` is ignored, oldest first.
 
-    Only rows are compared that share the rarest of a request's texts: a thousand requests and their rows would
-    make millions of pairs.
+    A payload is compared only with the rows that share its rarest text. To compare a thousand payloads with all their
+    rows would take a million comparisons.
     """
     first: dict[str, LostSubmit] = {}
     for one in sorted(known, key=lambda one: one.since):
         first.setdefault(one.payload_json, one)
     sharing: defaultdict[tuple[str, str | None], list[_Candidate]] = defaultdict(list)
     dated = (_Candidate(row, row.created_at.timestamp()) for row in rows if row.created_at is not None)
-    for candidate in sorted(dated, key=lambda candidate: candidate.at):
+    for candidate in sorted(dated, key=lambda candidate: candidate.created_at):
         for trait in _list_traits(candidate.row.payload):
             sharing[trait].append(candidate)
     found: defaultdict[str, list[_Candidate]] = defaultdict(list)
     for payload_json, one in first.items():
         for candidate in min((sharing[trait] for trait in _list_traits(one.payload)), key=len, default=[]):
-            if candidate.at >= one.since and candidate.echoes(one.payload):
+            if candidate.created_at >= one.since and candidate.echoes(one.payload):
                 candidate.possible_posts.append(one)
                 found[payload_json].append(candidate)
     return found
 
 
 def _list_traits(payload: Mapping[str, Any]) -> list[tuple[str, str | None]]:
-    """What an echo shares with the payload, whatever it carries besides."""
+    """The pairs that a row has in common with the payload that was sent, even if the row has more keys."""
     return [(key, value if isinstance(value, str) else None) for key, value in payload.items()]
 
 
 def _group_equal(lost: Sequence[LostSubmit], others: Sequence[LostSubmit]) -> list[list[int]]:
-    """The replies that only their number tells apart, by their indexes in both: equal requests at overlapping times.
+    """Groups of submits whose jobs only their count tells apart: equal payloads at overlapping times.
 
-    Those of the others that are like no lost one are left out.
+    The submits are given by their indexes in `[*lost, *others]`. Groups without a submit of `lost` are left out.
     """
     known = [*lost, *others]
     last: dict[str, tuple[float, list[int]]] = {}
@@ -173,22 +182,24 @@ def _group_equal(lost: Sequence[LostSubmit], others: Sequence[LostSubmit]) -> li
 def _pair_by_time(
     group: Sequence[int], lost: Sequence[LostSubmit], rows: Iterable[_Candidate]
 ) -> dict[int, Job]:
-    """Each row, oldest first, for the reply whose time ends first among those that it fits: as many as can be.
+    """By index, the row of each submit: as many pairs as the submits' times allow.
+
+    Each row, the oldest first, goes to the submit whose time ends first among those that the row fits.
 
     Args:
-        group: Places of the replies, by the beginning of their times.
-        lost: The replies.
-        rows: Those that may be theirs, oldest first.
+        group: Indexes in `lost`, in the order of `since`.
+        lost: The submits.
+        rows: The rows that can be their jobs, oldest first.
     """
     found: dict[int, Job] = {}
-    waiting: list[tuple[float, int, int]] = []
-    coming = deque(enumerate(group))
+    open_submits: list[tuple[float, int, int]] = []
+    not_started = deque(enumerate(group))
     for candidate in rows:
-        while coming and lost[coming[0][1]].since <= candidate.at:
-            order, index = coming.popleft()
-            heappush(waiting, (lost[index].until, order, index))
-        while waiting and waiting[0][0] < candidate.at:
-            heappop(waiting)
-        if waiting:
-            found[heappop(waiting)[-1]] = candidate.row
+        while not_started and lost[not_started[0][1]].since <= candidate.created_at:
+            order, index = not_started.popleft()
+            heappush(open_submits, (lost[index].until, order, index))
+        while open_submits and open_submits[0][0] < candidate.created_at:
+            heappop(open_submits)
+        if open_submits:
+            found[heappop(open_submits)[-1]] = candidate.row
     return found

@@ -1,4 +1,4 @@
-"""What the end of a job, or of an attempt at one, is called."""
+"""The error and the state of a job that has ended, or of a submit or wait that failed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kling_async.results import ResultState
 
 
 def error_of(job: Job) -> JobError | None:
-    """The error that a final job stands for; None for a success."""
+    """The error for a final job; None for a success."""
     if job.is_success:
         return None
     reason = job.failure_reason or "no reason given"
@@ -32,7 +32,7 @@ def error_of(job: Job) -> JobError | None:
 
 
 def state_of(outcome: Job | KlingError) -> ResultState:
-    """The state of an item that ended with this record, or with this error after it was accepted."""
+    """The state of an accepted item that ended with this final job, or with this error."""
     if isinstance(outcome, Job):
         if outcome.is_success:
             return ResultState.SUCCEEDED

@@ -16,7 +16,7 @@ UseLists: TypeAlias = Literal["auto", "never", "always"]
 """Replace status calls by list calls if that saves calls, never, or always."""
 
 
-def _known_word(instance: object, attribute: attrs.Attribute[UseLists], value: object) -> None:
+def _check_use_lists(instance: object, attribute: attrs.Attribute[UseLists], value: object) -> None:
     words = get_args(UseLists)
     if value not in words:
         raise ConfigurationError(
@@ -43,5 +43,5 @@ class PollingPolicy:
     """
     max_poll_interval: float = attrs.field(default=30.0, validator=at_least(0, above=True))
     """The longest time between two polls of one job, in seconds, if the interval adapts and `Limits` allow it."""
-    use_lists: UseLists = attrs.field(default="auto", validator=_known_word)
+    use_lists: UseLists = attrs.field(default="auto", validator=_check_use_lists)
     """Whether one list call can replace many status calls: `"auto"` if that saves calls, `"never"`, or `"always"`."""

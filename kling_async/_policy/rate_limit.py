@@ -1,4 +1,4 @@
-"""How fast: the caller's limits, a token bucket, and the pause that one sign of throttling gives to all."""
+"""The limits of a client, and a token bucket that keeps a rate."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ class Limits:
 
 @attrs.define
 class TokenBucket:
-    """A rate that may be used in bursts: `take` says how long to wait for the next turn."""
+    """A rate that allows bursts: `take` says how long to wait for the next turn."""
 
     rate: float
-    """Turns a second; `math.inf` never waits."""
+    """Turns per second; with `math.inf` no turn waits."""
     burst: float
-    """How many turns may be taken at once after a rest."""
+    """How many turns a full bucket gives without a wait."""
     _ready_at: float = -math.inf
 
     def take(self, now: float) -> float:
-        """Take one turn and say in how many seconds it may be used, 0 for at once."""
+        """Take one turn; returns the seconds until it can be used, 0 for now."""
         if math.isinf(self.rate):
             return 0.0
         earliest = now - (self.burst - 1) / self.rate

@@ -1,4 +1,4 @@
-"""Which jobs have an owner already, remembered for as long as a lost reply could be taken for one of them."""
+"""Remembers which jobs have an owner, for as long as a lost submit could match one of them."""
 
 from __future__ import annotations
 
@@ -10,22 +10,31 @@ import attrs
 
 _BUCKETS = 8
 _DIGEST_BYTES = 8
-"""Among a million ids, two have the same digest of this length in one of 37 million cases; then the second job is told
-as ambiguous.
+"""Two of a million ids share a digest of this length with a probability of 1 in 37 million; the second job is then
+reported as ambiguous.
 """
 
 
 @attrs.define
 class RecentJobIds:
-    """The ids of the jobs that were accepted lately, in a few buckets that are forgotten whole."""
+    """The ids of recently accepted jobs, in a few buckets; each bucket is forgotten as a whole."""
 
     span: float
-    """Seconds for which an id is remembered at least."""
+    """Seconds for which an id is remembered, at least."""
     _buckets: deque[tuple[float, _Ids]] = attrs.field(init=False, factory=deque)
     _last_bucket_ends_at: float = attrs.field(init=False, default=-math.inf)
 
     def add(self, request_id: str, *, now: float, keep: bool) -> bool:
-        """Remember an id; False if it was remembered already. Old ones are forgotten unless they are to be kept."""
+        """Remember an id.
+
+        Args:
+            request_id: The job's id.
+            now: Seconds of a monotonic clock.
+            keep: Whether to keep all ids; else the ids older than `span` are forgotten.
+
+        Returns:
+            False if the id was remembered before.
+        """
         digest = _digest(request_id)
         if self._has(digest):
             return False
@@ -42,31 +51,31 @@ class RecentJobIds:
         return self._has(_digest(request_id))
 
     def _has(self, digest: bytes) -> bool:
-        for _, ids in self._buckets:  # noqa: SIM110 - a generator would cost more than the look
+        for _, ids in self._buckets:  # noqa: SIM110 - a generator would cost more than the test
             if digest in ids:
                 return True
         return False
 
 
 class _Ids:
-    """A set of digests that takes a little more than their bytes: of many thousand, a tenth of what Python's would.
+    """A set of digests: of many thousand, it takes a tenth of the memory of Python's set.
 
-    They stand one after the other in short strings, by their first bits.
+    It joins the digests with the same first bits into one short byte string.
     """
 
     def __init__(self) -> None:
         self._groups: defaultdict[int, bytearray] = defaultdict(bytearray)
 
     def add(self, digest: bytes) -> None:
-        """Remember one that is not there yet."""
+        """Add a digest that is not in the set."""
         self._groups[_group_of(digest)] += digest
 
     def __contains__(self, digest: bytes) -> bool:
         string = self._groups.get(_group_of(digest), b"")
-        at = string.find(digest)
-        while at > 0 and at % _DIGEST_BYTES:  # the end of one and the beginning of the next
-            at = string.find(digest, at + 1)
-        return at >= 0
+        offset = string.find(digest)
+        while offset > 0 and offset % _DIGEST_BYTES:  # the end of one digest and the beginning of the next
+            offset = string.find(digest, offset + 1)
+        return offset >= 0
 
 
 def _group_of(digest: bytes) -> int:

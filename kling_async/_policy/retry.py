@@ -1,4 +1,4 @@
-"""Whether a call is sent again, and after how long."""
+"""Decides whether a call is sent again, and after how long."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _TRANSIENT_STATUSES = {*range(300, 400), 408, 425}
 class RetryPolicy:
     """How often and how soon a call that is safe to repeat is sent again.
 
-    The n-th retry waits `initial_delay * 2**n` seconds, at most `max_delay`, of which a random half is taken
-    off, so that many clients do not come back together. A wish of the service (Retry-After) beats this.
+    Retry n, from 0, waits `initial_delay * 2**n` seconds, at most `max_delay`, less a random part of up to a half,
+    so that many clients do not retry at the same time. A time that the service names (Retry-After) replaces this wait.
 
     Raises:
         ConfigurationError: A value is negative or not a number.
@@ -33,13 +33,13 @@ class RetryPolicy:
     initial_delay: float = attrs.field(default=0.5, validator=at_least(0))
     """Seconds before the first retry."""
     max_delay: float = attrs.field(default=30.0, validator=at_least(0))
-    """The longest pause of our own choosing, in seconds."""
+    """The longest wait in seconds, unless the service names a time."""
 
 
 def is_transient(error: KlingError) -> bool:
-    """Whether the same call may well succeed later: no answer, 3xx, 408, 425, 429, 5xx, or an unreadable answer.
+    """Whether the same call can succeed later: no answer, 3xx, 408, 425, 429, 5xx, or an unreadable answer.
 
-    The service sends no redirects; a gateway that is busy, or a network that wants a log-in first, may.
+    The service sends no redirects, but a busy gateway or a network with a log-in page can.
     """
     if isinstance(error, APIConnectionError | APIResponseError | RateLimitError | InternalServerError):
         return True
@@ -53,12 +53,12 @@ def backoff(policy: RetryPolicy, *, attempt: int, jitter: float) -> float:
 
 
 def next_delay(policy: RetryPolicy, *, attempt: int, error: KlingError, jitter: float) -> float | None:
-    """Seconds to wait before a safe call is sent again; None when its error is to be raised.
+    """Seconds to wait before a safe call is sent again; None if the caller gets the error instead.
 
     Args:
-        policy: The caller's wishes.
+        policy: The caller's settings.
         attempt: How many retries there have been.
-        error: What the last try ended with.
+        error: The error of the last try.
         jitter: A random number from 0 to 1.
     """
     if attempt >= policy.max_retries or not is_transient(error):

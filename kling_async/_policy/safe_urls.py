@@ -1,4 +1,4 @@
-"""Which addresses a finished video may be fetched from, and which answers are none."""
+"""Decides which URLs are safe to download a video from, and which responses are not a video."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import re
 from kling_async._urls import parse_url
 
 LARGEST_VIDEO_BYTES = 4 * 1024**3
-"""A ceiling far above any video that a Kling model makes; what is larger is not a video."""
-_WORDS = re.compile(r"text/|application/([\w.-]+\+)?(json|xml)\b", re.IGNORECASE | re.ASCII)
+"""A limit far above the size of any video that a Kling model makes."""
+_TEXT = re.compile(r"text/|application/([\w.-]+\+)?(json|xml)\b", re.IGNORECASE | re.ASCII)
 
 
 def reason_to_refuse(url: str, *, came_from: str | None = None) -> str | None:
-    """Why an address must not be fetched, or None: https only, except from this machine itself.
+    """The reason not to fetch a URL, or None. Only https is fetched, and plain http from this machine.
 
     Args:
-        url: The address.
-        came_from: The address that redirected to it. One elsewhere must not reach the services of this machine.
+        url: The URL.
+        came_from: The URL that redirected to it. Another host must not reach the services of this machine.
     """
     try:
         parts = parse_url(url)
@@ -26,14 +26,14 @@ def reason_to_refuse(url: str, *, came_from: str | None = None) -> str | None:
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.is_loopback):
         return "only https is fetched"
     if not parts.is_web:
-        return "it names no host, or holds characters that no address has"
+        return "it names no host, or has characters that no URL has"
     if parts.has_credentials:
-        return "it holds a user name"
+        return "it has a user name"
     if parts.is_loopback and is_from_elsewhere:
         return "another host redirected to this machine"
     return None
 
 
 def is_text(content_type: str) -> bool:
-    """Whether a reply is words and no file: the page of a proxy, or an error that was answered with 200."""
-    return _WORDS.match(content_type.strip()) is not None
+    """Whether a content type is of a text and not of a video, as of a proxy's page or of an error with status 200."""
+    return _TEXT.match(content_type.strip()) is not None

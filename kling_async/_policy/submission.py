@@ -1,4 +1,4 @@
-"""What the end of a paid POST means for the money: refused, never sent, or unknown."""
+"""Decides what the error of a paid POST means for the money: refused, never sent, or unknown."""
 
 from __future__ import annotations
 
@@ -26,23 +26,24 @@ _THROTTLE = re.compile(r"rate.?limit|too many requests|parallel task over", re.I
 
 
 class SubmitFailure(Enum):
-    """The classes of a submit that gave no id."""
+    """Why a submit gave no id."""
 
     NOT_SENT = auto()
     """No connection was made, so nothing can have been accepted: safe to send again."""
     THROTTLED = auto()
-    """Answered 429: not accepted, and welcome later."""
+    """Answered 429: not accepted, and safe to send again later."""
     REFUSED = auto()
     """Answered, and not accepted: the same request would be refused again."""
     UNKNOWN = auto()
-    """It may have been accepted and be charged: never to be sent again unasked."""
+    """It may have been accepted and charged: sent again only if the caller asked for that."""
 
 
 def classify(error: KlingError) -> SubmitFailure:
-    """What a paid POST that ended with this error means.
+    """Why a paid POST that ended with this error gave no id.
 
-    A 5xx is unknown: the service has been seen to answer 500 and keep the job. So is a redirect, which a gateway
-    may send after the service took the request.
+    A 5xx is unknown: the service has answered 500 and kept the job. A redirect is unknown too: a gateway can send one
+    after the service took the request.
+
     Source: reports of users who found the job in the list after a failed submit.
     """
     if isinstance(error, RateLimitError):
@@ -56,15 +57,15 @@ def classify(error: KlingError) -> SubmitFailure:
 
 
 def is_throttled(job: Job) -> bool:
-    """Whether a job failed only because there were too many: the service tells a rate limit that way too.
+    """Whether a job failed only because of a rate limit, which the service also reports as a failed job.
 
-    Source: clients of the service met "rate limit exceeded(RPM)" as the error of a failed job, and Kling's own
-    documentation has "parallel task over resource pack limit".
+    Source: clients of the service got "rate limit exceeded(RPM)" as the error of a failed job; Kling's documentation
+    has "parallel task over resource pack limit".
     """
     return job.status is JobStatus.FAILED and _THROTTLE.search(job.failure_reason or "") is not None
 
 
 def stops_the_batch(error: KlingError) -> bool:
-    """Whether every further submit would end so: wrong key, credits, rights or model, no money or no journal left."""
+    """Whether every further submit would fail too: key, credits, rights, model, budget or journal."""
     at_the_service = AuthenticationError | InsufficientCreditsError | PermissionDeniedError | NotFoundError
     return isinstance(error, at_the_service | BudgetExceededError | JournalError)

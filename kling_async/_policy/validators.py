@@ -1,4 +1,4 @@
-"""Settings that make sense, or one sentence that says which does not."""
+"""Validators for settings; the error names the setting, its rule and the value."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def at_least(
     """A validator for a number that is not below `minimum`.
 
     Args:
-        minimum: The smallest value taken.
-        whole: Take only whole numbers.
-        optional: Take None too.
-        above: Refuse `minimum` itself.
+        minimum: The smallest valid value.
+        whole: Only whole numbers are valid.
+        optional: None is valid too.
+        above: `minimum` itself is not valid.
     """
 
     def check(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:

@@ -89,7 +89,7 @@ def test_a_spent_cap_offers_no_command_that_would_end_in_the_same(serve, cli):
     assert done.status == 1
     error_line, reason = done.err.splitlines()
     assert error_line == "kling-async: 1 of 2 videos were not saved:"
-    assert "above max_cost_usd=$0.5; it was not sent. Raise the cap to go on." in reason
+    assert "above max_cost_usd=$0.5; it was not sent. Raise the cap to submit more." in reason
 
 
 def test_a_later_command_drops_the_unsent_items_of_an_earlier_one(serve, cli):

@@ -13,7 +13,7 @@ PRICES = {"kling-v2-6": Decimal("0.35")}
 REQUEST = VideoRequest("x")
 
 
-def test_without_prices_nothing_is_known_and_nothing_is_refused():
+def test_without_prices_no_price_is_known_and_no_post_is_refused():
     budget = Budget()
     assert budget.price(REQUEST) is None
     budget.reserve(None)
@@ -30,7 +30,7 @@ def test_a_price_is_looked_up_by_model_or_computed():
     assert Budget(lambda _: None).price(REQUEST) is None
 
 
-def test_the_catalog_knows_the_list_prices():
+def test_prices_from_the_catalog_are_the_list_prices():
     budget = Budget("catalog", Decimal(1))
     assert budget.price(VideoRequest("x", duration=10)) == Decimal("0.70")
     with pytest.raises(ConfigurationError, match="'other'"):
@@ -54,21 +54,21 @@ def test_a_cap_without_prices_is_an_error():
 
 
 @pytest.mark.parametrize("amount", [-1, float("nan"), float("inf"), "much", True, b"1", [], Decimal("-0.01")])
-def test_an_amount_that_makes_no_sense_is_named(amount):
+def test_the_error_about_a_wrong_amount_names_the_setting(amount):
     with pytest.raises(ConfigurationError, match="max_cost_usd"):
         Budget(PRICES, amount)
     with pytest.raises(ConfigurationError, match="'kling-v2-6'"):
         Budget({"kling-v2-6": amount})
-    with pytest.raises(ConfigurationError, match="gave"):
+    with pytest.raises(ConfigurationError, match="returned"):
         Budget(lambda _: amount).price(REQUEST)
 
 
-def test_prices_of_another_kind_are_refused():
+def test_prices_of_another_type_are_refused():
     with pytest.raises(ConfigurationError, match="mapping"):
         Budget(0.35)
 
 
-def test_a_price_function_that_raises_is_named_with_its_request():
+def test_the_error_of_a_price_function_names_its_request():
     def broken(request):
         raise LookupError("no tariff")
 
@@ -76,7 +76,7 @@ def test_a_price_function_that_raises_is_named_with_its_request():
         Budget(broken).price(REQUEST)
 
 
-def test_the_cap_may_be_reached_and_not_passed():
+def test_the_spend_can_reach_the_cap_and_not_pass_it():
     budget = Budget(PRICES, Decimal("0.70"))
     for _ in range(2):
         budget.reserve(Decimal("0.35"))
@@ -89,7 +89,7 @@ def test_the_cap_may_be_reached_and_not_passed():
 
 
 @given(st.lists(st.sampled_from(["reserve", "spend", "release"]), max_size=60))
-def test_what_is_spent_and_reserved_never_passes_the_cap(steps):
+def test_spent_and_reserved_money_together_never_pass_the_cap(steps):
     price, cap = Decimal("0.30"), Decimal(1)
     budget, reserved = Budget({"m": price}, cap), 0
     for step in steps:

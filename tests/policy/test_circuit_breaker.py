@@ -18,7 +18,7 @@ from kling_async.errors import (
 @pytest.mark.parametrize(
     "error_class", [AuthenticationError, InsufficientCreditsError, PermissionDeniedError, NotFoundError]
 )
-def test_a_systemic_refusal_stops_at_once_and_stays_the_reason(error_class):
+def test_a_systemic_failure_stops_the_batch_at_once_and_stays_the_reason(error_class):
     breaker = CircuitBreaker()
     first = error_class("no")
     breaker.record_failure(first)
@@ -28,7 +28,7 @@ def test_a_systemic_refusal_stops_at_once_and_stays_the_reason(error_class):
 
 
 @pytest.mark.parametrize("error_class", [BadRequestError, AmbiguousSubmitError, APIConnectionError])
-def test_the_tenth_same_failure_in_a_row_stops(error_class):
+def test_the_tenth_equal_failure_in_a_row_stops_the_batch(error_class):
     breaker = CircuitBreaker()
     for _ in range(9):
         breaker.record_failure(error_class("no"))
@@ -38,7 +38,7 @@ def test_the_tenth_same_failure_in_a_row_stops(error_class):
     assert breaker.reason is tenth
 
 
-def test_a_success_between_failures_starts_the_count_again():
+def test_an_accepted_submit_between_failures_resets_the_count():
     breaker = CircuitBreaker()
     for _ in range(5):
         for _ in range(9):
@@ -47,7 +47,7 @@ def test_a_success_between_failures_starts_the_count_again():
     assert breaker.reason is None
 
 
-def test_failures_of_different_kinds_are_not_the_same():
+def test_failures_with_different_status_codes_are_not_equal():
     breaker = CircuitBreaker()
     for _ in range(50):
         breaker.record_failure(APIStatusError("no", status_code=409))

@@ -30,22 +30,22 @@ def test_the_limit_stays_between_one_and_the_callers_bound(limit, events):
         assert 1 <= current_limit._size <= limit
 
 
-def test_a_batch_starts_with_all_that_the_caller_allows():
+def test_a_batch_starts_with_the_callers_limit():
     assert ConcurrencyLimit(50).current == 50
 
 
 def test_a_throttle_halves_the_limit_once_for_each_pause():
     current_limit = ConcurrencyLimit(64)
-    for late in (0.0, 1.0, 9.9):
+    for seconds in (0.0, 1.0, 9.9):
         current_limit.in_flight = 64
-        current_limit.shrink(now=100.0 + late, pause=10.0)
+        current_limit.shrink(now=100.0 + seconds, pause=10.0)
         assert current_limit.current == 32
     current_limit.in_flight = 32
     current_limit.shrink(now=119.9, pause=10.0)
     assert current_limit.current == 16
 
 
-def test_a_limit_wider_than_what_is_in_flight_is_no_evidence_of_room():
+def test_an_unused_limit_shrinks_to_half_of_the_jobs_in_flight():
     current_limit = ConcurrencyLimit(64)
     current_limit.in_flight = 10
     current_limit.shrink(now=0.0, pause=1.0)
@@ -53,14 +53,14 @@ def test_a_limit_wider_than_what_is_in_flight_is_no_evidence_of_room():
 
 
 @pytest.mark.parametrize("in_flight", [0, 1])
-def test_one_job_may_always_be_in_flight(in_flight):
+def test_one_job_can_always_be_in_flight(in_flight):
     current_limit = ConcurrencyLimit(64)
     current_limit.in_flight = in_flight
     current_limit.shrink(now=0.0, pause=1.0)
     assert current_limit.current == 1
 
 
-def test_every_full_limit_of_accepted_submits_lets_it_grow_by_one():
+def test_as_many_accepted_submits_as_the_limit_let_it_grow_by_one():
     current_limit = ConcurrencyLimit(64)
     current_limit.in_flight = 20
     current_limit.shrink(now=0.0, pause=1.0)

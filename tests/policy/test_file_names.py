@@ -32,7 +32,7 @@ def test_a_name_is_safe_on_every_file_system(request_id, prompt, index):
 
 
 @given(first=IDS, second=IDS)
-def test_two_jobs_with_one_prompt_have_two_names_in_any_case(first, second):
+def test_two_jobs_with_one_prompt_have_names_that_differ_in_more_than_case(first, second):
     assume(first.casefold() != second.casefold())
     names = {file_name(request_id, prompt="a dog").casefold() for request_id in (first, second)}
     assert len(names) == 2
@@ -45,11 +45,11 @@ def test_ids_that_differ_only_in_case_have_names_that_differ_in_more():
 @pytest.mark.parametrize(
     "request_id", ["550e8400-e29b-41d4-a716-446655440000", "550E8400-E29B-41D4-A716-446655440000"]
 )
-def test_a_random_uuid_goes_by_its_beginning(request_id):
+def test_the_tag_of_a_random_uuid_is_its_beginning(request_id):
     assert tag(request_id) == "550e8400"
 
 
-def test_uuids_that_begin_with_the_time_go_by_a_digest():
+def test_the_tag_of_a_uuid_that_begins_with_the_time_is_a_digest():
     stamp = 0x0192_F3A1_0000
     ids = [str(uuid.UUID(int=(stamp + n) << 80 | 7 << 76 | 2 << 62 | n)) for n in range(1000)]
     assert len({request_id[:8] for request_id in ids}) == 1
@@ -57,7 +57,7 @@ def test_uuids_that_begin_with_the_time_go_by_a_digest():
 
 
 @given(request_id=st.text())
-def test_any_other_id_goes_by_a_digest_that_shows_nothing_of_it(request_id):
+def test_the_tag_of_any_other_id_is_a_digest_that_shows_none_of_it(request_id):
     assert re.fullmatch(r"[0-9a-f]{8}", tag(request_id))
 
 
@@ -75,17 +75,17 @@ def test_any_other_id_goes_by_a_digest_that_shows_nothing_of_it(request_id):
         ("", ""),
     ],
 )
-def test_a_slug_is_the_texts_plain_letters_and_digits(text, expected):
+def test_a_slug_is_the_ascii_letters_and_digits_of_the_text(text, expected):
     assert slug(text) == expected
 
 
-def test_a_prompt_without_plain_letters_leaves_the_number_and_the_id():
+def test_the_name_for_a_prompt_without_ascii_letters_is_number_and_tag():
     assert (
         file_name("550e8400-e29b-41d4-a716-446655440000", prompt="一只黑狗", index=7) == "00007-550e8400.mp4"
     )
 
 
-def test_a_video_outside_a_batch_says_what_it_is():
+def test_the_name_of_a_video_outside_a_batch_begins_with_kling():
     assert file_name("550e8400-e29b-41d4-a716-446655440000", prompt="A dog") == "kling-a-dog-550e8400.mp4"
 
 

@@ -19,7 +19,7 @@ DATE = "Sat, 21 Nov 2026 10:00:00 GMT"
 MD5 = "XUFAKrxLKna5cZ2REBfFkg=="
 
 
-def of(**headers):
+def version_of(**headers):
     return file_version({name.replace("_", "-"): text for name, text in headers.items()}, request_id="job-1")
 
 
@@ -36,8 +36,8 @@ def of(**headers):
         ({}, None),
     ],
 )
-def test_a_strong_etag_tells_versions_apart_and_else_the_date(headers, validator):
-    assert of(**headers).validator == validator
+def test_the_validator_is_a_strong_etag_or_else_the_date(headers, validator):
+    assert version_of(**headers).validator == validator
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,8 @@ def test_a_strong_etag_tells_versions_apart_and_else_the_date(headers, validator
     ],
     ids=str,
 )
-def test_the_length_is_known_where_it_is_said_of_the_file_itself(headers, size_bytes):
-    assert of(**headers).size_bytes == size_bytes
+def test_the_size_is_known_if_the_response_names_that_of_the_file_itself(headers, size_bytes):
+    assert version_of(**headers).size_bytes == size_bytes
 
 
 @pytest.mark.parametrize(
@@ -70,20 +70,20 @@ def test_the_length_is_known_where_it_is_said_of_the_file_itself(headers, size_b
         ({"x_goog_hash": f"md5={MD5}", "content_encoding": "gzip"}, None),
     ],
 )
-def test_a_digest_is_taken_from_either_header_and_never_of_a_packed_body(headers, md5):
-    assert of(content_length="100", **headers).md5 == md5
+def test_the_digest_comes_from_either_header_and_never_from_a_compressed_body(headers, md5):
+    assert version_of(content_length="100", **headers).md5 == md5
 
 
-def test_a_reply_without_a_length_has_no_digest_of_the_file():
-    assert of(content_md5=MD5).md5 is None
+def test_a_response_without_a_length_has_no_digest_of_the_file():
+    assert version_of(content_md5=MD5).md5 is None
 
 
-def test_a_packing_is_named_in_lower_case():
+def test_a_content_coding_is_in_lower_case():
     assert content_coding({"content-encoding": " GZip "}) == "gzip"
     assert content_coding({"content-encoding": "identity"}) == content_coding({}) == ""
 
 
-def test_the_rest_is_asked_for_unless_the_file_has_changed():
+def test_the_headers_ask_for_the_remaining_bytes_unless_the_version_has_changed():
     assert range_headers(KNOWN, at=40) == {"Range": "bytes=40-", "If-Range": '"v1"'}
     without = FileVersion(request_id="job-1", size_bytes=100, validator=None, md5=None)
     assert range_headers(without, at=40) == {"Range": "bytes=40-"}
@@ -101,7 +101,7 @@ def test_the_rest_is_asked_for_unless_the_file_has_changed():
     ],
     ids=str,
 )
-def test_the_rest_or_a_piece_of_it_is_gone_on_with(headers):
+def test_a_range_that_begins_at_the_offset_is_used(headers):
     assert is_remaining_range(headers, KNOWN, at=40)
 
 
@@ -124,7 +124,7 @@ def test_the_rest_or_a_piece_of_it_is_gone_on_with(headers):
     ],
     ids=lambda headers: str(headers)[:60],
 )
-def test_anything_else_is_not(headers):
+def test_any_other_range_is_not_used(headers):
     assert not is_remaining_range(headers, KNOWN, at=40)
 
 
@@ -157,5 +157,5 @@ def test_a_version_is_read_as_it_was_written(request_id, size_bytes, validator, 
     ],
     ids=lambda text: text[-60:],
 )
-def test_any_other_text_is_of_no_version(text):
+def test_any_other_text_loads_as_no_version(text):
     assert load(text) is None

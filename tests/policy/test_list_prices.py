@@ -58,7 +58,7 @@ def test_a_parameter_that_is_explicitly_none_takes_the_default():
     assert list_price(VideoRequest("x", extra={"sound": None})) == Decimal("0.35")
 
 
-def test_every_price_is_positive_and_says_where_it_is_from():
+def test_every_price_is_positive_and_names_its_source():
     for price in LIST_PRICES.values():
         assert price.source.startswith(("list price", "estimate"))
         assert all(rate > 0 for rate in price.rates.values())

@@ -14,6 +14,7 @@ from kling_async._policy.matching import (
     earliest_creation,
     match_jobs,
     scan_delays,
+    select_candidates,
     select_recent,
 )
 
@@ -29,9 +30,9 @@ def lost(payload=CAT, since=40.0, until=160.0):
     return LostSubmit(payload=payload, since=since, until=until)
 
 
-def find(replies, rows, *, others=(), claimed=()):
-    found = match_jobs(replies, rows, others=others, is_claimed=lambda request_id: request_id in claimed)
-    return {place: job.request_id for place, job in found.items()}
+def find(submits, rows, *, others=(), owned=()):
+    found = match_jobs(submits, rows, others=others, owned=set(owned))
+    return {index: job.request_id for index, job in found.items()}
 
 
 @pytest.mark.parametrize(
@@ -48,21 +49,21 @@ def find(replies, rows, *, others=(), claimed=()):
         (row("a", at=161.0), False),
         (row("a", at=None), False),
     ],
-    ids=["equal", "more", "other", "no echo", "part", "too old", "just", "just yet", "too new", "no time"],
+    ids=["equal", "more", "other", "no echo", "part", "too old", "earliest", "latest", "too new", "no time"],
 )
-def test_a_row_fits_that_has_what_was_sent_and_came_in_time(candidate, fits):
+def test_a_row_matches_if_it_has_all_that_was_sent_and_was_created_in_time(candidate, fits):
     assert find([lost()], [candidate]) == ({0: "a"} if fits else {})
 
 
-def test_a_request_that_said_nothing_fits_no_row():
+def test_an_empty_payload_matches_no_row():
     assert find([lost({})], [row("a", payload={})]) == {}
 
 
-def test_a_job_that_has_an_owner_is_not_taken():
-    assert find([lost()], [row("a"), row("b")], claimed={"a"}) == {0: "b"}
+def test_a_job_that_has_an_owner_is_not_matched():
+    assert find([lost()], [row("a"), row("b")], owned={"a"}) == {0: "b"}
 
 
-def test_more_unclaimed_rows_than_lost_replies_and_none_is_taken():
+def test_no_row_is_matched_if_more_rows_than_lost_submits_have_no_owner():
     assert find([lost()], [row("a"), row("b")]) == {}
     assert find([lost(), lost()], [row("a"), row("b"), row("c")]) == {}
 
@@ -72,14 +73,14 @@ def test_equal_requests_are_matched_by_count():
     assert list(find([lost(), lost()], [row("a")]).values()) == ["a"]
 
 
-def test_lost_replies_that_nobody_looks_for_now_count_too():
+def test_lost_submits_that_are_not_reconciled_now_count_too():
     rows = [row("b", at=101), row("a")]
     assert find([lost()], rows, others=[lost()]) == {0: "a"}
     assert find([lost()], rows, others=[lost(since=0, until=39)]) == {}
 
 
-def test_with_a_lost_reply_all_rows_count_that_may_be_its_own():
-    rows = [row("before the time of the one sought", at=90), row("a", at=110), row("b", at=120)]
+def test_all_rows_that_an_other_lost_submit_could_own_count():
+    rows = [row("before the lost submit", at=90), row("a", at=110), row("b", at=120)]
     later, earlier = lost(since=100, until=200), lost(since=80, until=115)
     assert find([later], rows[1:], others=[earlier]) == {0: "a"}
     assert find([later], rows, others=[earlier]) == {}
@@ -87,42 +88,48 @@ def test_with_a_lost_reply_all_rows_count_that_may_be_its_own():
     assert find([later], rows, others=[lost(since=80, until=95)]) == {}
 
 
-def test_one_stranger_among_the_jobs_of_a_crash_and_none_is_taken():
+def test_one_strangers_job_among_the_jobs_of_a_crash_leaves_all_unmatched():
     crashed = [lost(since=-30, until=150)] * 3
     rows = [row(str(at), at=at) for at in (30, 31, 32, 58, 101)]
     assert find([lost(since=41, until=221)], rows, others=crashed) == {}
     assert find([lost(since=41, until=221)], [rows[at] for at in (0, 1, 2, 4)], others=crashed) == {0: "101"}
 
 
-def test_each_row_needs_a_reply_of_its_own_time():
+def test_each_row_needs_a_lost_submit_of_its_own_time():
     rows = [row("a", at=150), row("b", at=160)]
     assert find([lost(since=140, until=200)], rows, others=[lost(since=50, until=155)]) == {0: "a"}
     assert find([lost(since=155, until=200)], rows, others=[lost(since=50, until=155)]) == {0: "b"}
     assert find([lost(since=140, until=200)], rows, others=[lost(since=50, until=145)]) == {}
 
 
-def test_an_old_doubt_is_none_today():
+def test_a_submit_that_was_lost_long_before_does_not_count():
     old = [lost(since=0, until=10)]
     assert find([lost()], [row("a"), row("x", at=5), row("y", at=6)], others=old) == {0: "a"}
     assert find([lost(), *old], [row("a"), row("x", at=5), row("y", at=6)]) == {0: "a"}
 
 
-def test_the_list_is_needed_since_the_first_reply_that_may_be_mistaken_for_one_sought():
-    replies = [lost(since=140, until=200), lost(since=300, until=360)]
-    assert earliest_creation(replies, []) == 140
-    assert earliest_creation(replies[1:], []) == 300
+def test_a_candidate_is_a_row_that_echoes_a_lost_submit_and_is_not_older():
+    rows = [row("fits"), row("late", at=161), row("old", at=39), row("dog", payload={"prompt": "a dog"})]
+    assert select_candidates([lost()], rows, others=[]) == {"fits", "late"}
+    assert select_candidates([lost()], rows, others=[lost(since=0)]) == {"fits", "late", "old"}
+
+
+def test_the_list_is_needed_since_the_first_submit_whose_job_could_match():
+    submits = [lost(since=140, until=200), lost(since=300, until=360)]
+    assert earliest_creation(submits, []) == 140
+    assert earliest_creation(submits[1:], []) == 300
     chain = [lost(since=90, until=150), lost(since=50, until=95), lost(since=0, until=49)]
-    assert earliest_creation(replies, chain) == 50
-    assert earliest_creation(replies, [lost({"prompt": "a dog"}, since=90, until=150)]) == 140
+    assert earliest_creation(submits, chain) == 50
+    assert earliest_creation(submits, [lost({"prompt": "a dog"}, since=90, until=150)]) == 140
 
 
-def test_rows_since_the_first_loss_are_worth_remembering():
+def test_rows_since_the_first_lost_submit_are_selected():
     rows = [row("old", at=39), row("just", at=40), row("new", at=500), row("of no time", at=None)]
     kept = select_recent([lost(since=40, until=41), lost(since=50, until=60)], rows)
     assert [job.request_id for job in kept] == ["just", "new"]
 
 
-def test_a_row_is_left_to_a_request_that_says_more_and_that_nobody_looks_for_now():
+def test_a_row_is_left_to_a_payload_with_more_keys_that_is_not_reconciled_now():
     long, contrary = {**CAT, "duration": "10"}, {**CAT, "sound": "on"}
     rows = [row("long", payload=long)]
     assert find([lost()], rows) == {0: "long"}
@@ -133,32 +140,32 @@ def test_a_row_is_left_to_a_request_that_says_more_and_that_nobody_looks_for_now
     assert find([lost(long)], rows, others=[lost()]) == {0: "long"}
 
 
-def test_a_row_that_two_requests_fit_alike_is_neithers():
+def test_a_row_that_fits_two_payloads_of_equal_length_is_not_matched():
     long, other = {**CAT, "duration": "10"}, {**CAT, "sound": "on"}
     assert find([lost(long), lost(other)], [row("both", payload={**long, **other})]) == {}
 
 
-def test_each_reply_gets_a_row_of_its_own_time():
+def test_each_lost_submit_gets_a_row_of_its_own_time():
     early, late = lost(since=0, until=100), lost(since=90, until=300)
     assert find([late, early], [row("old", at=50), row("new", at=200)]) == {1: "old", 0: "new"}
     assert find([late, early], [row("between", at=95)]) == {1: "between"}
 
 
-def test_a_row_goes_to_the_request_that_says_most():
+def test_a_row_goes_to_the_payload_with_the_most_keys():
     long = {**CAT, "duration": "10"}
     rows = [row("short"), row("long", payload=long)]
     assert find([lost(), lost(long)], rows) == {0: "short", 1: "long"}
     assert find([lost(), lost(long)], [rows[1]]) == {1: "long"}
 
 
-def test_values_that_are_no_text_tell_requests_apart_too():
+def test_values_that_are_not_text_tell_payloads_apart_too():
     few, many = {"image_list": [{"url": "a"}], "cfg_scale": 1}, {"image_list": [{"url": "b"}], "cfg_scale": 1}
     rows = [row("b", payload={**many, "cfg_scale": 1.0}), row("a", payload={**few, "sound": "off"})]
     assert find([lost(few), lost(many)], rows) == {0: "a", 1: "b"}
 
 
 @pytest.mark.parametrize("prompt", ["prompt {}", "the same"])
-def test_a_thousand_replies_cost_comparisons_in_proportion(prompt):
+def test_comparisons_grow_in_proportion_to_the_lost_submits(prompt):
     compared = 0
 
     class Echo(dict):
@@ -184,35 +191,36 @@ def test_a_thousand_replies_cost_comparisons_in_proportion(prompt):
         (CAT, {"prompt": "a dog"}, False),
     ],
 )
-def test_requests_that_contradict_each_other_nowhere_may_be_confused(one, other, expected):
+def test_payloads_without_a_contradiction_could_match(one, other, expected):
     assert could_match(one, other) is could_match(other, one) is expected
 
 
 @given(st.floats(min_value=0, max_value=1e9))
-def test_every_loss_is_looked_for_twice_at_least_and_not_at_once(age):
+def test_every_lost_submit_gets_two_scans_at_least_and_not_at_once(age):
     delays = scan_delays(age)
     assert len(delays) >= 2
     assert all(delay >= 0 for delay in delays)
     assert sum(delays) >= 2 or age + sum(delays) >= 30
 
 
-def test_a_fresh_loss_is_looked_for_seldomer_and_seldomer_for_half_a_minute():
+def test_the_scans_for_a_fresh_lost_submit_grow_rarer_over_half_a_minute():
     delays = scan_delays(0)
     assert sum(delays) == 30
     assert all(before <= after for before, after in pairwise(delays[1:]))
 
 
-places = st.lists(st.tuples(st.sampled_from([CAT, {"prompt": "dog"}]), st.integers(0, 300)), max_size=6)
+jobs_at = st.lists(st.tuples(st.sampled_from([CAT, {"prompt": "dog"}]), st.integers(0, 300)), max_size=6)
 
 
-@given(places, places, st.sets(st.integers(0, 5)))
-def test_no_job_is_given_twice_and_none_that_does_not_fit(losses, rows, claimed):
-    replies = [lost(payload, since=at, until=at + 60) for payload, at in losses]
+@given(jobs_at, jobs_at, st.sets(st.integers(0, 5)))
+def test_no_job_is_matched_twice_and_none_that_does_not_fit(losses, rows, owned):
+    submits = [lost(payload, since=at, until=at + 60) for payload, at in losses]
     jobs = [row(str(number), at=at, payload=payload) for number, (payload, at) in enumerate(rows)]
-    taken = match_jobs(replies, jobs, others=[], is_claimed=lambda request_id: int(request_id) in claimed)
-    ids = [job.request_id for job in taken.values()]
+    found = match_jobs(submits, jobs, others=[], owned=set(map(str, owned)))
+    ids = [job.request_id for job in found.values()]
     assert len(set(ids)) == len(ids)
-    for place, job in taken.items():
-        assert job.payload == replies[place].payload
-        assert replies[place].since <= job.created_at.timestamp() <= replies[place].until
-    assert not {int(request_id) for request_id in ids} & claimed
+    for index, job in found.items():
+        assert job.payload == submits[index].payload
+        assert submits[index].since <= job.created_at.timestamp() <= submits[index].until
+    assert not {int(request_id) for request_id in ids} & owned
+    assert set(ids) <= select_candidates(submits, jobs, others=[])

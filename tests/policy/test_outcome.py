@@ -19,7 +19,7 @@ def job(status, error=None):
     return Job(request_id="id-1", status=status, outcome=Outcome(error=error))
 
 
-def test_a_success_is_no_error():
+def test_a_success_has_no_error():
     assert error_of(job(JobStatus.SUCCESS, "a warning")) is None
 
 
@@ -27,7 +27,7 @@ def test_a_success_is_no_error():
     "status, error_class, verb",
     [(JobStatus.FAILED, JobFailedError, "failed"), (JobStatus.CANCELLED, JobCancelledError, "was cancelled")],
 )
-def test_a_bad_end_is_an_error_with_the_services_words_and_the_record(status, error_class, verb):
+def test_the_error_of_a_job_carries_the_services_reason_and_the_job(status, error_class, verb):
     ended = job(status, "Generation rejected.")
     error = error_of(ended)
     assert type(error) is error_class
@@ -35,7 +35,7 @@ def test_a_bad_end_is_an_error_with_the_services_words_and_the_record(status, er
     assert (error.request_id, error.job) == ("id-1", ended)
 
 
-def test_a_silent_failure_says_so_and_a_long_reason_is_cut():
+def test_the_error_says_that_no_reason_was_given_and_cuts_a_long_one():
     assert "no reason given" in error_of(job(JobStatus.FAILED)).message
     assert len(error_of(job(JobStatus.FAILED, "x" * 2**20)).message) < 600
 
@@ -53,5 +53,5 @@ def test_a_silent_failure_says_so_and_a_long_reason_is_cut():
     ],
     ids=["success", "failed", "cancelled", "late", "lost", "vanished", "reset"],
 )
-def test_each_end_has_its_state(end, state):
+def test_each_outcome_has_its_state(end, state):
     assert state_of(end) is state

@@ -10,18 +10,18 @@ from kling_async.errors import ConfigurationError
 
 @pytest.mark.parametrize("name", ["wait_timeout", "stall_timeout", "poll_interval", "max_poll_interval"])
 @pytest.mark.parametrize("value", [-1, math.nan, "5", True])
-def test_a_setting_out_of_range_names_itself_and_its_rule(name, value):
+def test_the_error_of_a_setting_out_of_range_names_setting_and_rule(name, value):
     with pytest.raises(ConfigurationError, match=rf"PollingPolicy\.{name} must be a number .*{value!r}"):
         PollingPolicy(**{name: value})
 
 
 @pytest.mark.parametrize("value", ["sometimes", None, True])
-def test_bulk_is_one_of_three_words(value):
+def test_use_lists_is_one_of_three_words(value):
     with pytest.raises(ConfigurationError, match=r"use_lists must be one of auto, never, always"):
         PollingPolicy(use_lists=value)
 
 
-def test_the_longest_interval_cannot_be_zero():
+def test_max_poll_interval_is_above_zero():
     with pytest.raises(ConfigurationError, match="above 0"):
         PollingPolicy(max_poll_interval=0)
 

@@ -11,7 +11,7 @@ from kling_async._policy.rate_limit import Limits, TokenBucket
 
 
 def turns_of(bucket, steps):
-    """When each of some callers gets its turn, who arrive one after another, so many seconds apart."""
+    """The times at which callers get their turns; each arrives so many seconds after the one before."""
     now, turns = 0.0, []
     for step in steps:
         now += step
@@ -32,25 +32,25 @@ def test_no_interval_has_more_turns_than_the_rate_and_one_burst(rate, burst, ste
 
 
 @given(rate=RATES, burst=st.integers(1, 20), steps=STEPS)
-def test_turns_are_given_in_the_order_they_were_asked_for(rate, burst, steps):
+def test_turns_come_in_the_order_of_the_calls(rate, burst, steps):
     turns = turns_of(TokenBucket(rate=rate, burst=burst), steps)
     assert all(later >= earlier - 1e-9 * max(1.0, earlier) for earlier, later in pairwise(turns))
 
 
 @given(rate=RATES, burst=st.integers(1, 20))
-def test_a_rested_bucket_gives_its_burst_at_once_and_then_the_rate(rate, burst):
+def test_a_full_bucket_gives_its_burst_at_once_and_then_the_rate(rate, burst):
     bucket = TokenBucket(rate=rate, burst=burst)
     waits = [bucket.take(0.0) for _ in range(burst + 3)]
     assert waits == pytest.approx([0.0] * burst + [1 / rate, 2 / rate, 3 / rate], abs=1e-9)
 
 
-def test_a_rest_fills_the_bucket_up_to_its_burst_and_no_further():
+def test_an_idle_bucket_fills_up_to_its_burst_and_no_further():
     bucket = TokenBucket(rate=1.0, burst=2)
     assert [bucket.take(0.0), bucket.take(0.0), bucket.take(0.0)] == [0.0, 0.0, 1.0]
     assert [bucket.take(1000.0), bucket.take(1000.0), bucket.take(1000.0)] == [0.0, 0.0, 1.0]
 
 
-def test_who_asks_slower_than_the_rate_never_waits():
+def test_calls_slower_than_the_rate_never_wait():
     bucket = TokenBucket(rate=10.0, burst=1)
     assert [bucket.take(n * 0.11) for n in range(50)] == [0.0] * 50
 
@@ -60,6 +60,6 @@ def test_an_unlimited_rate_never_waits():
     assert [bucket.take(0.0) for _ in range(1000)] == [0.0] * 1000
 
 
-def test_limits_may_be_lifted_where_none_is_meant():
+def test_limits_can_be_none_or_infinite():
     limits = Limits(max_polls_per_second=math.inf, max_submits_per_hour=None)
     assert limits == Limits(max_polls_per_second=math.inf)

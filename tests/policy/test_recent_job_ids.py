@@ -3,11 +3,11 @@ from __future__ import annotations
 import tracemalloc
 from uuid import UUID
 
-from kling_async._policy import recent_job_ids as room
+from kling_async._policy import recent_job_ids as module
 from kling_async._policy.recent_job_ids import RecentJobIds
 
 
-def test_what_was_accepted_lately_is_known():
+def test_a_recently_accepted_job_is_remembered():
     job_ids = RecentJobIds(span=80.0)
     for second in range(100):
         job_ids.add(str(second), now=float(second), keep=False)
@@ -15,7 +15,7 @@ def test_what_was_accepted_lately_is_known():
     assert "100" not in job_ids
 
 
-def test_what_is_remembered_is_not_taken_a_second_time():
+def test_a_remembered_id_cannot_be_added_again():
     job_ids = RecentJobIds(span=80.0)
     assert all(job_ids.add(str(second), now=float(second), keep=False) for second in range(100))
     assert not job_ids.add("20", now=100.0, keep=False)
@@ -24,38 +24,38 @@ def test_what_is_remembered_is_not_taken_a_second_time():
     assert not job_ids.add("100", now=100.0, keep=False)
 
 
-def test_the_last_one_is_remembered_for_as_long_as_nothing_follows():
+def test_the_last_id_is_remembered_until_another_follows():
     job_ids = RecentJobIds(span=80.0)
     assert job_ids.add("only", now=0.0, keep=False)
     assert not job_ids.add("only", now=1000.0, keep=False)
 
 
-def test_what_is_older_is_forgotten():
+def test_an_id_older_than_the_span_is_forgotten():
     job_ids = RecentJobIds(span=80.0)
     for second in range(1000):
         job_ids.add(str(second), now=float(second), keep=False)
     assert sum(str(second) in job_ids for second in range(1000)) <= 110
 
 
-def test_nothing_is_forgotten_while_a_reply_is_sought():
+def test_no_id_is_forgotten_while_a_submit_is_reconciled():
     job_ids = RecentJobIds(span=80.0)
     for second in range(1000):
         job_ids.add(str(second), now=float(second), keep=True)
     assert all(str(second) in job_ids for second in range(1000))
 
 
-def test_many_ids_take_little_more_than_their_digests():
+def test_many_ids_take_little_more_memory_than_their_digests():
     job_ids, ids = RecentJobIds(span=80.0), [str(UUID(int=number << 32)) for number in range(100_000)]
     tracemalloc.start()
     assert all(job_ids.add(request_id, now=0.0, keep=False) for request_id in ids)
-    taken, _ = tracemalloc.get_traced_memory()
+    memory_bytes, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert taken < 13 * len(ids)
+    assert memory_bytes < 13 * len(ids)
     assert not any(job_ids.add(request_id, now=0.0, keep=False) for request_id in ids)
 
 
-def test_what_two_digests_make_where_they_meet_is_no_third(monkeypatch):
-    monkeypatch.setattr(room, "_digest", lambda request_id: request_id.encode())
+def test_the_seam_of_two_digests_is_not_a_third(monkeypatch):
+    monkeypatch.setattr(module, "_digest", lambda request_id: request_id.encode())
     job_ids = RecentJobIds(span=80.0)
     one, two = "a" * 8, "a" * 4 + "b" * 4
     for request_id in (two, one, two[:7] + "c"):
@@ -66,7 +66,7 @@ def test_what_two_digests_make_where_they_meet_is_no_third(monkeypatch):
     assert "a" * 6 + "a" + "x" not in job_ids
 
 
-def test_an_id_may_be_any_text():
+def test_an_id_can_be_any_text():
     job_ids = RecentJobIds(span=80.0)
     for request_id in ("", "\ud800", "\U0001f3ac", "x" * 10_000):
         assert job_ids.add(request_id, now=0.0, keep=False)

@@ -28,7 +28,7 @@ ERROR_CLASSES = [
 
 
 @given(policy=POLICIES, attempt=st.integers(0, 10_000), jitter=JITTERS)
-def test_a_backoff_is_between_half_the_longest_pause_and_the_longest(policy, attempt, jitter):
+def test_a_backoff_is_between_half_the_longest_wait_and_the_longest(policy, attempt, jitter):
     longest = backoff(policy, attempt=attempt, jitter=0.0)
     assert (
         0.0 <= longest / 2 <= backoff(policy, attempt=attempt, jitter=jitter) <= longest <= policy.max_delay
@@ -47,20 +47,20 @@ def test_a_backoff_doubles_up_to_its_bound():
 
 
 @given(policy=POLICIES, retry_after=st.floats(0, 1e5), jitter=JITTERS)
-def test_servers_wish_beats_backoff(policy, retry_after, jitter):
+def test_retry_after_replaces_the_backoff(policy, retry_after, jitter):
     error = RateLimitError("slow down", status_code=429, retry_after=retry_after)
     delay = next_delay(policy, attempt=0, error=error, jitter=jitter)
     assert delay == (retry_after if policy.max_retries else None)
 
 
-def test_without_a_wish_the_backoff_holds():
+def test_without_retry_after_the_backoff_applies():
     policy = RetryPolicy()
     delay = next_delay(policy, attempt=2, error=InternalServerError("x"), jitter=0.5)
     assert delay == backoff(policy, attempt=2, jitter=0.5)
 
 
 @given(policy=POLICIES, jitter=JITTERS)
-def test_no_call_is_sent_again_more_often_than_asked_for(policy, jitter):
+def test_no_call_is_retried_more_often_than_max_retries(policy, jitter):
     attempt = 0
     while next_delay(policy, attempt=attempt, error=APIConnectionError("reset"), jitter=jitter) is not None:
         attempt += 1
@@ -68,14 +68,14 @@ def test_no_call_is_sent_again_more_often_than_asked_for(policy, jitter):
 
 
 @pytest.mark.parametrize("error_class", ERROR_CLASSES)
-def test_only_what_may_pass_is_sent_again(error_class):
+def test_only_a_transient_error_is_retried(error_class):
     assert is_transient(error_class("x")) is (error_class in TRANSIENT)
     delay = next_delay(RetryPolicy(), attempt=0, error=error_class("x"), jitter=0.0)
     assert (delay is not None) is (error_class in TRANSIENT)
 
 
 @pytest.mark.parametrize(
-    "status, passes", [(408, True), (425, True), (409, False), (422, False), (302, True)]
+    "status, expected", [(408, True), (425, True), (409, False), (422, False), (302, True)]
 )
-def test_a_timeout_or_a_redirect_of_the_service_may_pass_and_a_refusal_may_not(status, passes):
-    assert is_transient(APIStatusError("x", status_code=status)) is passes
+def test_a_timeout_and_a_redirect_of_the_service_are_transient_and_a_refusal_is_not(status, expected):
+    assert is_transient(APIStatusError("x", status_code=status)) is expected

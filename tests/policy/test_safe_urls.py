@@ -76,7 +76,7 @@ def test_https_is_fetched_and_plain_http_from_this_machine_only(url):
     ],
     ids=quote_value,
 )
-def test_every_other_address_is_refused_with_the_reason(url, reason):
+def test_every_other_url_is_refused_with_the_reason(url, reason):
     assert reason in reason_to_refuse(url)
 
 
@@ -84,14 +84,14 @@ HERE = "http://127.0.0.1:8000/a.mp4"
 
 
 @pytest.mark.parametrize("here", [HERE, "https://localhost/a.mp4", "http://[::1]/a.mp4"])
-def test_another_host_leads_nobody_to_this_machine(here):
+def test_another_host_cannot_redirect_to_this_machine(here):
     assert "redirected to this machine" in reason_to_refuse(here, came_from="https://storage.example/a.mp4")
     assert reason_to_refuse(here, came_from=HERE) is None
     assert reason_to_refuse("https://storage.example/a.mp4", came_from=HERE) is None
 
 
 @given(url=st.text() | st.from_regex(r"(https?|file|ftp):/{0,3}[a-z0-9.@:\\\[\]%#?/-]{0,30}", fullmatch=True))
-def test_what_is_not_refused_has_a_scheme_and_a_host_that_may_be_fetched(url):
+def test_an_accepted_url_has_a_safe_scheme_and_a_host(url):
     if reason_to_refuse(url) is None:
         parts = urlsplit(url)
         assert parts.hostname
@@ -103,7 +103,7 @@ def test_what_is_not_refused_has_a_scheme_and_a_host_that_may_be_fetched(url):
 
 
 @pytest.mark.parametrize(
-    "content_type, is_words",
+    "content_type, expected",
     [
         ("video/mp4", False),
         ("application/octet-stream", False),
@@ -118,5 +118,5 @@ def test_what_is_not_refused_has_a_scheme_and_a_host_that_may_be_fetched(url):
         ("application/jsonp-video", False),
     ],
 )
-def test_a_page_or_an_error_told_with_200_is_no_video(content_type, is_words):
-    assert is_text(content_type) is is_words
+def test_the_content_type_of_a_page_or_an_error_is_text(content_type, expected):
+    assert is_text(content_type) is expected

@@ -26,21 +26,21 @@ from kling_async.errors import (
     ],
     ids=str,
 )
-def test_a_post_is_unsent_only_where_no_connection_was_made(error, failure):
+def test_a_post_is_unsent_only_if_no_connection_was_made(error, failure):
     assert classify(error) is failure
 
 
-def test_only_429_and_refusals_leave_nothing_that_may_be_charged():
-    found = {
+def test_only_429_and_refusals_exclude_a_charge():
+    failures = {
         status: classify(error_for(status, {}, b"", call="submit", secret="", now=0.0))
         for status in range(300, 1000)
     }
     refused = set(range(400, 500)) - {408, 429}
-    assert {status for status in found if found[status] is SubmitFailure.THROTTLED} == {429}
-    assert {status for status in found if found[status] is SubmitFailure.REFUSED} == refused
-    assert {status for status in found if found[status] is SubmitFailure.UNKNOWN} == set(found) - refused - {
-        429
-    }
+    assert {status for status in failures if failures[status] is SubmitFailure.THROTTLED} == {429}
+    assert {status for status in failures if failures[status] is SubmitFailure.REFUSED} == refused
+    assert {status for status in failures if failures[status] is SubmitFailure.UNKNOWN} == set(
+        failures
+    ) - refused - {429}
 
 
 def test_an_error_without_its_status_is_unknown():
@@ -48,7 +48,7 @@ def test_an_error_without_its_status_is_unknown():
 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 408, 409, 422, 429, 500, 502])
-def test_only_a_wrong_key_account_right_or_model_stops_the_batch(status):
+def test_only_401_to_404_stop_the_batch(status):
     error = error_for(status, {}, b"", call="submit", secret="", now=0.0)
     assert stops_the_batch(error) is (status in {401, 402, 403, 404})
 
@@ -75,5 +75,5 @@ def test_no_other_error_stops_the_batch():
         (JobStatus.CANCELLED, "rate limit", False),
     ],
 )
-def test_a_rate_limit_is_known_in_the_dress_of_a_failed_job(status, reason, throttled):
+def test_a_failed_job_that_names_a_rate_limit_is_throttled(status, reason, throttled):
     assert is_throttled(Job(request_id="x", status=status, outcome=Outcome(error=reason))) is throttled

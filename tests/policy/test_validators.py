@@ -34,7 +34,7 @@ class Setting:
     ],
     ids=quote_value,
 )
-def test_a_setting_within_its_bounds_is_taken(fields):
+def test_a_setting_within_its_bounds_is_valid(fields):
     assert attrs.asdict(Setting(**fields)) | fields == attrs.asdict(Setting(**fields))
 
 
@@ -57,7 +57,7 @@ def test_a_setting_within_its_bounds_is_taken(fields):
     ],
     ids=quote_value,
 )
-def test_a_setting_out_of_bounds_is_one_sentence_that_names_it(fields, sentence):
+def test_the_error_of_a_setting_out_of_bounds_is_one_sentence_that_names_it(fields, sentence):
     with pytest.raises(ConfigurationError) as caught:
         Setting(**fields)
     assert caught.value.message == sentence
@@ -79,6 +79,8 @@ def test_a_setting_out_of_bounds_is_one_sentence_that_names_it(fields, sentence)
     ],
     ids=quote_value,
 )
-def test_settings_that_make_no_sense_are_refused_when_they_are_made(settings_class, fields):
-    with pytest.raises(ConfigurationError, match=rf"{settings_class.__name__}\.{next(iter(fields))} must be a"):
+def test_invalid_settings_raise_an_error_at_construction(settings_class, fields):
+    with pytest.raises(
+        ConfigurationError, match=rf"{settings_class.__name__}\.{next(iter(fields))} must be a"
+    ):
         settings_class(**fields)

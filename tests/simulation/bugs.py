@@ -40,7 +40,7 @@ def send_again_after_500(patch: pytest.MonkeyPatch) -> None:
 
 def adopt_what_has_an_owner(patch: pytest.MonkeyPatch) -> None:
     """A lookup does not ask whose job a row is."""
-    _change_the_match(patch, is_claimed=lambda _: False)
+    _change_the_match(patch, owned=frozenset())
 
 
 def adopt_one_of_too_many(patch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from kling_async._policy.matching import (
     earliest_creation,
     match_jobs,
     scan_delays,
+    select_candidates,
     select_recent,
 )
 from kling_async._policy.rate_limit import TokenBucket
@@ -257,13 +258,13 @@ class Reconciler:
             async for page in read_since(self.caller, model, since=since, polls=self._polls):
                 rows.update((job.request_id, job) for job in select_recent([*lost, *others], page))
             journals = {one.journal for one in unfound if one.journal is not None}
-            found = match_jobs(
-                lost, rows.values(), others=others, is_claimed=lambda id_: self._has_owner(id_, journals)
-            )
-            for place, one in enumerate(quiet):
+            candidates = select_candidates(lost, rows.values(), others=others)
+            owned = {request_id for request_id in candidates if self._has_owner(request_id, journals)}
+            found = match_jobs(lost, rows.values(), others=others, owned=owned)
+            for index, one in enumerate(quiet):
                 one.scanned_at = began
-                if place in found and one in self._open:
-                    one.job = found[place]
+                if index in found and one in self._open:
+                    one.job = found[index]
                     self.claim(one.job.request_id)
                     one.is_found.set()
 
