@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import anyio
 import pytest
 from virtual_service import Service, always, on, reply, session_for
@@ -272,4 +274,21 @@ async def test_an_error_of_the_poller_ends_every_wait(monkeypatch, caplog):
         for job in jobs:
             tasks.start_soon(wait, job)
     assert len(errors) == 3
-    assert "ended by an error of this package" in caplog.text
+    assert "the polls of 3 jobs ended by an error" in caplog.text
+
+
+async def test_no_task_is_left_when_the_last_wait_has_ended():
+    before = asyncio.all_tasks()
+    await generate(Service(run_time=60.0))
+    assert asyncio.all_tasks() == before
+
+
+async def test_the_polls_that_somebody_cancels_end_the_waits():
+    session = session_for(Service(run_time=60.0))
+    job = await session.submit(VideoRequest("x"), Notifier())
+    wait = asyncio.create_task(session.wait(job, Notifier()))
+    await anyio.sleep(1)
+    session.poller._task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await wait
+    assert (await session.wait(job, Notifier())).is_success

@@ -114,6 +114,8 @@ class JobPoller:
             return await tracked.final
         finally:
             self._forget(tracked)
+            if not self._waits:
+                await self._stop()
 
     def _track(
         self,
@@ -155,7 +157,7 @@ class JobPoller:
             self._learn(tracked, job)
         else:
             self._schedule(tracked, self._due(tracked, now) if tracked.is_known else now)
-        if self._task is None or self._task.done():
+        if self._task is None:
             self._task = asyncio.create_task(self._run())
         return tracked
 
@@ -166,34 +168,37 @@ class JobPoller:
         self._waits -= 1
         if self._jobs.get(tracked.request_id) is tracked:
             del self._jobs[tracked.request_id]
-        if not self._waits:
-            self._wake.set()
+
+    async def _stop(self) -> None:
+        """End the polls with the last wait, so that no task is left when the event loop ends then."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait({task})
 
     async def _run(self) -> None:
-        """Poll as long as a job is waited for."""
+        """Poll until the last wait has ended; an error of this ends all waits."""
         try:
-            while self._waits:
-                self._workers = self._polls = 0
-                async with anyio.create_task_group() as tasks:
-                    await self._serve(tasks)
-                    tasks.cancel_scope.cancel()
+            self._workers = self._polls = 0
+            async with anyio.create_task_group() as tasks:
+                await self._serve(tasks)
         except BaseException as error:
-            for tracked in list(self._jobs.values()):
+            if self._task is not asyncio.current_task():
+                raise  # the last wait has ended
+            self._task = None
+            _log.exception("the polls of %d jobs ended by an error", len(self._jobs))
+            for tracked in self._jobs.values():
                 if not tracked.is_over:
                     tracked.final.set_exception(error)
-            if isinstance(error, asyncio.CancelledError):
-                raise
-            _log.exception("the polls of %d jobs ended by an error of this package", len(self._jobs))
 
     async def _serve(self, tasks: TaskGroup) -> None:
-        """Hand every job that is due to a worker, until no job is left."""
+        """Hand every job that is due to a worker."""
         clock = self._caller.clock
         send, receive = anyio.create_memory_object_stream[TrackedJob](_MAX_CONCURRENT_POLLS)
         with send, receive:
             while True:
                 for _ in range(_TURNS_IN_A_ROW):
-                    if not self._waits:
-                        return
                     now = clock.now()
                     tracked = self._queue.take(now=now, slack=_SLACK)
                     if tracked is None:
@@ -368,7 +373,7 @@ class JobPoller:
     def _next_scan(self, tracked: TrackedJob, now: float, tasks: TaskGroup) -> float | None:
         """When the job can be polled if the next list scan does not show it; None if the list does not cover it."""
         scanner = self._scanner(tracked.model)
-        if tracked.policy.use_lists == "never":
+        if tracked.policy.use_lists == "never" or tracked.model is None:
             return None
         if not scanner.state.is_on and not self._begin_scans(scanner, tracked.policy, now, tasks):
             return None
