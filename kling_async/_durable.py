@@ -18,6 +18,15 @@ def move_into_place(new: Path, path: Path) -> None:
         OSError: The file cannot be flushed or renamed; the former file is left as it was.
     """
     _flush(new, os.O_RDWR)
+    rename_into_place(new, path)
+
+
+def rename_into_place(new: Path, path: Path) -> None:
+    """Give a finished file its final name, if its bytes are on the disk already; it replaces a former file.
+
+    Raises:
+        OSError: The file cannot be renamed; the former file is left as it was.
+    """
     new.replace(path)
     with suppress(OSError):  # not every system can open a folder
         _flush(path.parent, os.O_RDONLY)

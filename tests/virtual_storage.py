@@ -1,4 +1,4 @@
-"""A model of the host that videos lie on, as a scripted answer of the service's model: ranges, cuts and lies."""
+"""A model of the storage that serves videos: ranges, cuts and wrong headers."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def job_with(url: str | None = URL, *, request_id: str = "job-1", **fields: Any)
 
 
 def video(size_bytes: int, *, seed: int = 0) -> bytes:
-    """Bytes of which no two places look alike."""
+    """Bytes without a repeated pattern."""
     return hashlib.shake_128(str(seed).encode()).digest(size_bytes)
 
 
 @attrs.define(eq=False)
 class Storage:
-    """One file. Its n-th answer is cut after the n-th of `cuts` bytes; None, and every answer after the last, is not."""
+    """One file. Response n is cut after `cuts[n]` bytes; if that is None or missing, the response is whole."""
 
     content: bytes
     etag: str | None = '"v1"'
     ranges: bool = True
-    minds_if_range: bool = True
+    obeys_if_range: bool = True
     cuts: list[int | None] = attrs.field(factory=list)
     headers: dict[str, str] = attrs.field(factory=dict)
-    """Changed or added, whatever is true."""
+    """Headers that replace the true ones."""
     piece_bytes: int = 1000
     requests: list[Request] = attrs.field(factory=list)
     sent_bytes: int = 0
@@ -45,31 +45,31 @@ class Storage:
     def __call__(self, request: Request) -> Stream:
         self.requests.append(request)
         headers = {"etag": self.etag} if self.etag else {}
-        wanted, status = request.headers.get("Range"), 200
-        is_same = not self.minds_if_range or request.headers.get("If-Range", self.etag) == self.etag
-        at = 0
-        if self.ranges and wanted and is_same:
-            at = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])
-            if at >= len(self.content):
+        range_header, status = request.headers.get("Range"), 200
+        is_same = not self.obeys_if_range or request.headers.get("If-Range", self.etag) == self.etag
+        offset = 0
+        if self.ranges and range_header and is_same:
+            offset = int(re.fullmatch(r"bytes=(\d+)-", range_header)[1])
+            if offset >= len(self.content):
                 return Stream(416, [b"<Error/>"], {"content-range": f"bytes */{len(self.content)}"})
             status = 206
-            headers["content-range"] = f"bytes {at}-{len(self.content) - 1}/{len(self.content)}"
-        body = self.content[at:]
+            headers["content-range"] = f"bytes {offset}-{len(self.content) - 1}/{len(self.content)}"
+        body = self.content[offset:]
         headers["content-length"] = str(len(body))
         return Stream(status, self._pieces(body), headers | self.headers)
 
     def _pieces(self, body: bytes) -> list[bytes | Exception]:
         cut = self.cuts.pop(0) if self.cuts else None
-        through = body if cut is None else body[:cut]
-        self.sent_bytes += len(through)
+        sent = body if cut is None else body[:cut]
+        self.sent_bytes += len(sent)
         pieces: list[bytes | Exception] = [
-            through[start : start + self.piece_bytes] for start in range(0, len(through), self.piece_bytes)
+            sent[start : start + self.piece_bytes] for start in range(0, len(sent), self.piece_bytes)
         ]
         return pieces if cut is None else [*pieces, CUT]
 
     @property
-    def asked(self) -> list[str | None]:
-        """The range that each request asked for."""
+    def requested_ranges(self) -> list[str | None]:
+        """The `Range` header of each request."""
         return [request.headers.get("Range") for request in self.requests]
 
     def service(self) -> Service:

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from kling_async._engine.api import ApiCaller
-from kling_async._engine.download.downloader import Downloader, target
+from kling_async._engine.download.downloader import Downloader, destination_path
 from kling_async._engine.poll.poller import JobPoller
 from kling_async._engine.submit.ledger import BatchItem, Ledger
 from kling_async._engine.submit.list_jobs import list_pages
@@ -161,7 +161,7 @@ class LoopSession:
     async def download(self, job: Job | str, destination: str | PathLike[str], notify: Notifier) -> Path:
         """The path of a job's video, saved whole."""
         known = job if isinstance(job, Job) else await self.get_job(job, notify)
-        path = await target(destination, known)
+        path = await destination_path(destination, known)
         await self.downloader.download(known, path, emit=self.caller.emitter(notify))
         return path
 

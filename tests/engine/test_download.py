@@ -17,7 +17,7 @@ from virtual_service import Service, Stream, VirtualLoop, always, on, reply, ses
 from virtual_storage import CUT, URL, Storage, job_with, video
 
 from kling_async import APIConnectionError, DownloadError, Job, JobStatus, RetryPolicy
-from kling_async._engine.download import downloader as room
+from kling_async._engine.download import downloader as module
 from kling_async._engine.download.downloader import is_whole
 from kling_async.events import Downloading, Notifier, Retrying
 
@@ -37,7 +37,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-async def test_a_video_is_saved_whole_and_its_size_and_digest_told(tmp_path):
+async def test_a_video_is_saved_whole_with_its_size_and_digest(tmp_path):
     path = tmp_path / "new" / "a.mp4"
     saved = await fetch(path, Storage(VIDEO), digest=True)
     assert (saved.size_bytes, saved.sha256) == (10_000, hashlib.sha256(VIDEO).hexdigest())
@@ -45,11 +45,11 @@ async def test_a_video_is_saved_whole_and_its_size_and_digest_told(tmp_path):
     assert names(path.parent) == ["a.mp4"]
 
 
-async def test_no_digest_is_made_for_nobody(tmp_path):
+async def test_without_digest_none_is_computed(tmp_path):
     assert (await fetch(tmp_path / "a.mp4", Storage(VIDEO))).sha256 is None
 
 
-async def test_what_is_there_is_whole_if_it_has_the_size_and_the_digest(tmp_path):
+async def test_a_file_is_whole_if_it_has_the_size_and_the_digest(tmp_path):
     path = tmp_path / "a.mp4"
     saved = await fetch(path, Storage(VIDEO), digest=True)
     assert is_whole(path, size_bytes=saved.size_bytes)
@@ -61,18 +61,18 @@ async def test_what_is_there_is_whole_if_it_has_the_size_and_the_digest(tmp_path
 
 
 @pytest.mark.parametrize("tenth", range(10))
-async def test_a_cut_at_any_place_costs_no_byte_twice(tmp_path, tenth):
+async def test_after_a_cut_no_byte_is_sent_twice(tmp_path, tenth):
     events = []
     storage = Storage(VIDEO, cuts=[tenth * 1000])
     assert (await fetch(tmp_path / "a.mp4", storage, notify=events.append)).size_bytes == 10_000
     assert (tmp_path / "a.mp4").read_bytes() == VIDEO
     assert storage.sent_bytes == 10_000
-    begun, retry = events
-    assert (begun.size_bytes, begun.total_bytes) == (0, None)
+    leave_partial, retry = events
+    assert (leave_partial.size_bytes, leave_partial.total_bytes) == (0, None)
     assert (type(retry), retry.call, retry.attempt) == (Retrying, "download", 1)
 
 
-async def test_how_much_has_come_is_told_when_it_begins_and_then_twice_a_second(tmp_path):
+async def test_the_size_is_emitted_at_the_start_and_then_twice_a_second(tmp_path):
     events = []
     storage = Storage(VIDEO, cuts=[3000, 3000])
     session = session_for(storage.service(), retry=RetryPolicy(initial_delay=1.0, max_retries=3))
@@ -80,30 +80,30 @@ async def test_how_much_has_come_is_told_when_it_begins_and_then_twice_a_second(
     await session.downloader.download(
         job, tmp_path / "a.mp4", emit=session.caller.emitter(Notifier(events.append)), index=4
     )
-    told = [event for event in events if isinstance(event, Downloading)]
-    assert [(event.size_bytes, event.total_bytes) for event in told] == [
+    downloading = [event for event in events if isinstance(event, Downloading)]
+    assert [(event.size_bytes, event.total_bytes) for event in downloading] == [
         (0, None),
         (4000, 10_000),
         (7000, 10_000),
     ]
-    assert {(event.index, event.request_id) for event in told} == {(4, "job-7")}
+    assert {(event.index, event.request_id) for event in downloading} == {(4, "job-7")}
 
 
-async def test_a_line_that_breaks_again_and_again_ends_as_long_as_bytes_come(tmp_path):
+async def test_every_try_that_brings_bytes_resets_the_retries(tmp_path):
     storage = Storage(VIDEO, cuts=[100] * 99)
     await fetch(tmp_path / "a.mp4", storage, max_retries=1)
     assert (tmp_path / "a.mp4").read_bytes() == VIDEO
     assert len(storage.requests) == 100
 
 
-async def test_a_line_that_brings_nothing_is_given_up(tmp_path):
+async def test_tries_that_bring_no_bytes_use_up_the_retries(tmp_path):
     storage = Storage(VIDEO, cuts=[100, 0, 0, 0])
     with pytest.raises(DownloadError, match="cut"):
         await fetch(tmp_path / "a.mp4", storage, max_retries=2)
     assert len(storage.requests) == 3
 
 
-async def test_to_begin_anew_each_time_is_no_progress(tmp_path):
+async def test_tries_that_begin_again_use_up_the_retries(tmp_path):
     storage = Storage(VIDEO, ranges=False, cuts=[5000] * 99)
     with pytest.raises(DownloadError, match="cut"):
         await fetch(tmp_path / "a.mp4", storage, max_retries=3)
@@ -122,7 +122,7 @@ async def test_to_begin_anew_each_time_is_no_progress(tmp_path):
     ],
     ids=["short", "long", "empty", "cut", "503", "reset"],
 )
-async def test_a_broken_transfer_is_tried_again_and_leaves_nothing_half_written(tmp_path, broken):
+async def test_a_broken_transfer_is_retried_and_leaves_no_incomplete_file(tmp_path, broken):
     path = tmp_path / "a.mp4"
     path.write_bytes(b"the old one")
     answers = [broken, Stream(200, [b"whole"])]
@@ -136,7 +136,7 @@ async def test_a_broken_transfer_is_tried_again_and_leaves_nothing_half_written(
     assert names(tmp_path) == ["a.mp4"]
 
 
-async def test_a_download_that_was_given_up_is_gone_on_with_by_the_next(tmp_path):
+async def test_the_next_download_resumes_one_that_failed(tmp_path):
     path, storage = tmp_path / "a.mp4", Storage(VIDEO, cuts=[6000])
     with pytest.raises(DownloadError):
         await fetch(path, storage, max_retries=0)
@@ -147,18 +147,18 @@ async def test_a_download_that_was_given_up_is_gone_on_with_by_the_next(tmp_path
     assert names(tmp_path) == ["a.mp4"]
 
 
-async def test_a_part_of_another_job_is_not_gone_on_with(tmp_path):
+async def test_the_partial_file_of_another_job_is_not_resumed(tmp_path):
     path, storage = tmp_path / "a.mp4", Storage(VIDEO, cuts=[6000])
     with pytest.raises(DownloadError):
         await fetch(path, storage, max_retries=0)
     other = Storage(video(10_000, seed=1))
     await fetch(path, other, job=job_with(request_id="job-2"))
-    assert other.asked == [None]
+    assert other.requested_ranges == [None]
     assert path.read_bytes() == other.content
     assert names(tmp_path) == ["a.mp4"]
 
 
-async def test_a_cancelled_download_leaves_its_part_and_its_place_to_the_next(tmp_path):
+async def test_a_cancelled_download_leaves_its_partial_file_and_its_slot_to_the_next(tmp_path):
     path, storage = tmp_path / "a.mp4", Storage(VIDEO)
     session = session_for(storage.service())
     for _ in range(session.limits.max_concurrent_downloads + 1):
@@ -172,7 +172,7 @@ async def test_a_cancelled_download_leaves_its_part_and_its_place_to_the_next(tm
     assert storage.sent_bytes == 10_000
 
 
-async def test_two_downloads_to_one_place_are_each_whole(tmp_path):
+async def test_two_downloads_to_one_path_are_each_whole(tmp_path):
     one, two = Storage(VIDEO, cuts=[3000] * 3), Storage(video(12_000, seed=2), cuts=[5000])
     urls = {"https://storage.example/1.mp4": one, "https://storage.example/2.mp4": two}
     session = session_for(Service(media=urls))
@@ -193,19 +193,19 @@ async def test_two_downloads_to_one_place_are_each_whole(tmp_path):
     assert names(tmp_path) == ["a.mp4"]
 
 
-async def test_only_so_many_are_fetched_at_once(tmp_path):
-    at_once, most, is_full = 0, 0, anyio.Event()
+async def test_at_most_max_concurrent_downloads_run_at_once(tmp_path):
+    max_concurrent, most, is_full = 0, 0, anyio.Event()
 
     class Slow(Stream):
         async def body(self):
-            nonlocal at_once, most
-            at_once += 1
-            most = max(most, at_once)
-            if at_once == session.limits.max_concurrent_downloads:
+            nonlocal max_concurrent, most
+            max_concurrent += 1
+            most = max(most, max_concurrent)
+            if max_concurrent == session.limits.max_concurrent_downloads:
                 is_full.set()
             await is_full.wait()
             await anyio.sleep(1.0)
-            at_once -= 1
+            max_concurrent -= 1
             yield b"whole"
 
     session = session_for(Service(media={URL: Slow(200, [])}))
@@ -222,7 +222,7 @@ async def test_only_so_many_are_fetched_at_once(tmp_path):
     assert len(names(tmp_path)) == 30
 
 
-async def test_a_refusal_is_not_tried_again(tmp_path):
+async def test_a_refusal_is_not_retried(tmp_path):
     service = Service(media={URL: Stream(400, [b"<Error><Code>InvalidArgument</Code></Error>"])})
     with pytest.raises(DownloadError, match="InvalidArgument") as caught:
         await fetch(tmp_path / "a.mp4", service)
@@ -236,7 +236,7 @@ def at_other_address(url):
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])
-async def test_where_an_address_is_no_longer_good_the_service_is_asked_for_the_present_one(tmp_path, status):
+async def test_if_a_url_is_no_longer_valid_the_current_url_is_requested_from_the_service(tmp_path, status):
     storage = Storage(VIDEO, cuts=[6000])
 
     def once(request):
@@ -260,7 +260,7 @@ async def test_where_an_address_is_no_longer_good_the_service_is_asked_for_the_p
     ],
     ids=["the same", "none", "vanished", "lost"],
 )
-async def test_without_another_address_the_refusal_stands(tmp_path, present):
+async def test_without_another_url_the_first_error_is_raised(tmp_path, present):
     service = Service(media={URL: Stream(403, [b"<Code>AccessDenied</Code>"])}, before=[present])
     with pytest.raises(DownloadError, match="AccessDenied") as caught:
         await fetch(tmp_path / "a.mp4", service)
@@ -268,7 +268,7 @@ async def test_without_another_address_the_refusal_stands(tmp_path, present):
     assert service.calls == {"media": 1, "status": 1}
 
 
-async def test_the_service_is_asked_for_an_address_once(tmp_path):
+async def test_the_current_url_is_requested_once(tmp_path):
     gone = Stream(410, [b"gone"])
     service = Service(media={URL: gone, FRESH: gone}, before=[at_other_address(FRESH)])
     with pytest.raises(DownloadError, match="HTTP 410"):
@@ -282,7 +282,7 @@ async def test_a_job_without_a_video_says_so(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "place, number",
+    "name, number",
     [
         ("file/a.mp4", {errno.ENOTDIR, errno.EEXIST}),
         ("x" * 300 + ".mp4", {errno.ENAMETOOLONG}),
@@ -291,12 +291,12 @@ async def test_a_job_without_a_video_says_so(tmp_path):
     ],
     ids=["below a file", "too long", "NUL", "a folder"],
 )
-async def test_a_place_that_takes_no_file_is_named_before_anything_is_fetched(tmp_path, place, number):
+async def test_a_path_that_takes_no_file_is_an_error_before_the_first_request(tmp_path, name, number):
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     service = Service()
     with pytest.raises(DownloadError, match="was not saved to") as caught:
-        await fetch(tmp_path / place, service)
+        await fetch(tmp_path / name, service)
     assert caught.value.__cause__.errno in number
     assert os.strerror(caught.value.__cause__.errno) in caught.value.message or "null" in caught.value.message
     assert "\n" not in caught.value.message
@@ -306,57 +306,59 @@ async def test_a_place_that_takes_no_file_is_named_before_anything_is_fetched(tm
 @pytest.mark.parametrize("trailing", ["/", ""])
 async def test_a_folder_gets_a_file_named_after_the_prompt_and_the_id(tmp_path, trailing):
     named = Job(request_id="../../x", status=JobStatus.SUCCESS, payload={"prompt": "A Cat/Dog"})
-    path = await room.target(f"{tmp_path}{trailing}", named)
+    path = await module.destination_path(f"{tmp_path}{trailing}", named)
     assert path.parent == tmp_path
     assert path.name.startswith("kling-a-cat-dog-")
     unnamed = Job(request_id="x", status=JobStatus.SUCCESS, payload={"prompt": 7})
-    assert (await room.target(tmp_path, unnamed)).name.startswith("kling-")
-    assert await room.target(tmp_path / "a.mp4", named) == tmp_path / "a.mp4"
+    assert (await module.destination_path(tmp_path, unnamed)).name.startswith("kling-")
+    assert await module.destination_path(tmp_path / "a.mp4", named) == tmp_path / "a.mp4"
 
 
-async def test_the_folder_of_a_batch_is_made_and_left_clean(tmp_path):
-    folder = await room.check_folder(tmp_path / "deep" / "videos")
+async def test_the_folder_of_a_batch_is_made_and_left_empty(tmp_path):
+    folder = await module.check_folder(tmp_path / "deep" / "videos")
     assert list(folder.iterdir()) == []
     with pytest.raises(Exception, match="cannot be saved"):
-        await room.check_folder("bad\0name")
+        await module.check_folder("bad\0name")
 
 
 VERSIONS = [video(300, seed=3), video(300, seed=4), video(280, seed=5)]
-"""Two of one length: only their ETags tell them apart."""
+"""Two of the same length, which only their ETags distinguish."""
 
 
 @attrs.define(eq=False)
-class Fickle:
-    """A storage that changes its mind from answer to answer."""
+class ChangingStorage:
+    """A storage that behaves differently at each response."""
 
-    moods: list[tuple[int, int | None, bool, bool]]
-    """For each answer: the version, where it is cut, whether it knows ranges, whether it minds `If-Range`."""
+    behaviours: list[tuple[int, int | None, bool, bool]]
+    """For each response: the version, the byte at which the body is cut, whether the storage obeys `Range` and `If-Range`."""
 
     def __call__(self, request):
-        version, cut, ranges, minds = self.moods.pop(0) if self.moods else (0, None, True, True)
+        version, cut, ranges, obeys_if_range = (
+            self.behaviours.pop(0) if self.behaviours else (0, None, True, True)
+        )
         return Storage(
             VERSIONS[version],
             etag=f'"v{version}"',
             cuts=[cut],
             ranges=ranges,
-            minds_if_range=minds,
+            obeys_if_range=obeys_if_range,
             piece_bytes=50,
         )(request)
 
 
 @given(
-    moods=st.lists(
+    behaviours=st.lists(
         st.tuples(st.integers(0, 2), st.none() | st.integers(0, 300), st.booleans(), st.booleans()),
         max_size=8,
     ),
-    lives=st.integers(1, 3),
+    runs=st.integers(1, 3),
 )
 @settings(max_examples=60, deadline=None)
-def test_whatever_the_storage_does_a_saved_file_is_of_one_version(moods, lives):
+def test_a_saved_file_is_of_one_version_whatever_the_storage_does(behaviours, runs):
     async def scenario(folder):
-        service = Service(media={URL: Fickle(moods)})
-        for life in range(lives):
-            last = life == lives - 1
+        service = Service(media={URL: ChangingStorage(behaviours)})
+        for run in range(runs):
+            last = run == runs - 1
             with suppress(DownloadError):
                 await fetch(folder / "a.mp4", service, max_retries=20 if last else 0)
         assert (folder / "a.mp4").read_bytes() in VERSIONS

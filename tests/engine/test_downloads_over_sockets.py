@@ -1,4 +1,4 @@
-"""Downloads from real sockets to real disks: what breaks there, breaks here."""
+"""Downloads from real sockets to real disks."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def client_of(emulator, **settings):
 
 @attrs.define
 class Host:
-    """A storage host with one file, on a socket: it knows ranges, and what it has sent."""
+    """A storage with one file, on a socket; it obeys `Range` and counts the bytes that it sends."""
 
     content: bytes
     pace: float = 0.0
@@ -93,7 +93,7 @@ async def save(host, path, *, retry=HASTE):
         return await client.download(job_with(host.url), path)
 
 
-async def test_a_video_that_is_cut_at_every_tenth_is_the_same_in_the_end(kling_emulator, tmp_path):
+async def test_a_video_that_is_cut_at_any_tenth_is_saved_whole(kling_emulator, tmp_path):
     async with client_of(kling_emulator) as client:
         job = await client.generate("rain")
         true = (await client.download(job, tmp_path / "true.mp4")).read_bytes()
@@ -119,19 +119,19 @@ class TestWithoutRanges:
 
 
 @pytest.mark.parametrize("difference_bytes", [1, 1000])
-async def test_a_length_that_is_too_great_is_found(kling_emulator, tmp_path, difference_bytes):
+async def test_a_wrong_content_length_is_a_broken_transfer(kling_emulator, tmp_path, difference_bytes):
     kling_emulator.faults.add(Fault("media", WrongLength(difference_bytes)))
     async with client_of(kling_emulator) as client:
         job = await client.generate("rain")
-        lied_to = (await client.download(job, tmp_path / "a.mp4")).read_bytes()
-        assert lied_to == (await client.download(job, tmp_path / "true.mp4")).read_bytes()
+        retried = (await client.download(job, tmp_path / "a.mp4")).read_bytes()
+        assert retried == (await client.download(job, tmp_path / "true.mp4")).read_bytes()
         kling_emulator.faults.add(Fault("media", WrongLength(difference_bytes), times=None))
         with pytest.raises(DownloadError, match="was not saved"):
             await client.download(job, tmp_path / "b.mp4")
     assert not (tmp_path / "b.mp4").exists()
 
 
-async def test_a_stalled_line_is_a_cut_one(kling_emulator, tmp_path):
+async def test_a_stalled_transfer_is_resumed(kling_emulator, tmp_path):
     kling_emulator.faults.add(Fault("media", Stall(5.0)))
     patient = RetryPolicy(max_retries=50, initial_delay=0.001, max_delay=0.01)
     async with client_of(kling_emulator, timeout=0.1, retry=patient) as client:
@@ -140,7 +140,7 @@ async def test_a_stalled_line_is_a_cut_one(kling_emulator, tmp_path):
     assert kling_emulator.stats.requests["media"] >= 2
 
 
-async def test_no_credential_reaches_storage_nor_where_it_redirects_to(tmp_path):
+async def test_no_credential_reaches_the_storage_or_a_host_that_it_redirects_to(tmp_path):
     async with serving(Host(video(1000))) as end, serving(Host(b"", redirect_to=end.url)) as begin:
         path = await save(begin, tmp_path / "a.mp4")
     assert path.read_bytes() == end.content
@@ -164,7 +164,7 @@ asyncio.run(main())
 """
 
 
-async def test_a_killed_download_is_gone_on_with_by_the_next_process(tmp_path):
+async def test_the_next_process_resumes_a_killed_download(tmp_path):
     path, part = tmp_path / "a.mp4", tmp_path / "a.mp4.part"
     async with serving(Host(video(16 * MIB), pace=0.004)) as host:
         process = subprocess.Popen([sys.executable, "-c", KILLED, host.url, str(path)])  # noqa: ASYNC220, S603
@@ -190,7 +190,7 @@ def files_of_at_most(size_bytes):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def test_a_file_that_may_grow_no_further_is_removed_and_the_reason_told(tmp_path):
+async def test_a_file_above_the_systems_size_limit_is_removed_and_the_error_says_why(tmp_path):
     async with serving(Host(video(2 * MIB))) as host:
         with files_of_at_most(MIB), pytest.raises(DownloadError, match="File too large") as caught:
             await save(host, tmp_path / "a.mp4")
@@ -199,7 +199,7 @@ async def test_a_file_that_may_grow_no_further_is_removed_and_the_reason_told(tm
     assert len(host.heads) == 1
 
 
-async def test_a_full_disk_is_told_and_left_as_it_was(tmp_path):
+async def test_a_full_disk_is_an_error_and_leaves_no_file(tmp_path):
     mounted = subprocess.run(  # noqa: ASYNC221, S603
         ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)],  # noqa: S607
         check=False,
@@ -217,8 +217,8 @@ async def test_a_full_disk_is_told_and_left_as_it_was(tmp_path):
 
 
 @contextmanager
-def as_nobody():
-    """Root may write everywhere, so be someone else meanwhile."""
+def as_unprivileged_user():
+    """Root can write everywhere, so the block runs as another user."""
     is_root = os.geteuid() == 0
     if is_root:
         os.seteuid(65534)
@@ -238,8 +238,8 @@ def closed_folder():
         folder.chmod(0o755)
 
 
-async def test_a_folder_that_cannot_be_written_is_told(closed_folder):
+async def test_a_folder_that_cannot_be_written_is_an_error(closed_folder):
     async with serving(Host(video(1000))) as host:
-        with as_nobody(), pytest.raises(DownloadError, match="Permission denied"):
+        with as_unprivileged_user(), pytest.raises(DownloadError, match="Permission denied"):
             await save(host, closed_folder / "a.mp4")
     assert host.heads == []

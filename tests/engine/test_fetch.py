@@ -1,4 +1,4 @@
-"""One try: what each answer of the storage does to the part."""
+"""One try to fetch a video: the effect of each response on the partial file."""
 
 from __future__ import annotations
 
@@ -10,61 +10,63 @@ from virtual_storage import URL, Storage, google_md5, video
 
 from kling_async import APIConnectionError, APIStatusError, DownloadError, NotFoundError
 from kling_async._engine.clock import Clock
-from kling_async._engine.download import fetch as room
+from kling_async._engine.download import fetch as module
 from kling_async._engine.download.fetch import fetch
-from kling_async._engine.download.partial_file import AdaptiveWriter, opened
+from kling_async._engine.download.partial_file import AdaptiveWriter, open_partial
 
 VIDEO = video(10_000)
 OTHER = video(10_000, seed=1)
 
 
 @pytest.fixture
-async def part(tmp_path):
-    async with opened(tmp_path / "a.mp4", request_id="job-1", disk=AdaptiveWriter(Clock())) as part:
-        yield part
+async def partial_file(tmp_path):
+    async with open_partial(
+        tmp_path / "a.mp4", request_id="job-1", writer=AdaptiveWriter(Clock())
+    ) as partial_file:
+        yield partial_file
 
 
-def content_of(part):
-    part.keep(digest=False)
-    return part.path.read_bytes()
+def commit_and_read(partial_file):
+    partial_file.commit(digest=False)
+    return partial_file.path.read_bytes()
 
 
-async def try_once(part, storage, *, url=URL):
+async def try_once(partial_file, storage, *, url=URL):
     service = storage if isinstance(storage, Service) else Service(media={URL: storage})
-    await fetch(session_for(service).caller, url, part)
+    await fetch(session_for(service).caller, url, partial_file)
 
 
-async def cut_at(part, size, storage):
+async def cut_at(partial_file, size, storage):
     storage.cuts.append(size)
     with pytest.raises(APIConnectionError, match="cut"):
-        await try_once(part, storage)
-    assert part.size == size
+        await try_once(partial_file, storage)
+    assert partial_file.size == size
 
 
-async def test_the_whole_is_written(part):
+async def test_a_whole_video_is_written(partial_file):
     storage = Storage(VIDEO)
-    await try_once(part, storage)
-    assert content_of(part) == VIDEO
-    assert storage.asked == [None]
+    await try_once(partial_file, storage)
+    assert commit_and_read(partial_file) == VIDEO
+    assert storage.requested_ranges == [None]
 
 
-async def test_what_is_missing_is_asked_for_by_its_range_unless_the_file_has_changed(part):
+async def test_the_missing_bytes_are_requested_by_their_range(partial_file):
     storage = Storage(VIDEO)
-    await cut_at(part, 4000, storage)
-    await try_once(part, storage)
-    assert storage.asked == [None, "bytes=4000-"]
+    await cut_at(partial_file, 4000, storage)
+    await try_once(partial_file, storage)
+    assert storage.requested_ranges == [None, "bytes=4000-"]
     assert storage.requests[1].headers["If-Range"] == '"v1"'
     assert storage.sent_bytes == len(VIDEO)
-    assert content_of(part) == VIDEO
+    assert commit_and_read(partial_file) == VIDEO
 
 
-async def test_without_a_validator_it_goes_on_where_the_length_is_the_same(part):
+async def test_without_a_validator_a_download_resumes_if_the_length_is_the_same(partial_file):
     storage = Storage(VIDEO, etag=None)
-    await cut_at(part, 4000, storage)
-    await try_once(part, storage)
-    assert storage.asked == [None, "bytes=4000-"]
+    await cut_at(partial_file, 4000, storage)
+    await try_once(partial_file, storage)
+    assert storage.requested_ranges == [None, "bytes=4000-"]
     assert "If-Range" not in storage.requests[1].headers
-    assert content_of(part) == VIDEO
+    assert commit_and_read(partial_file) == VIDEO
 
 
 @pytest.mark.parametrize(
@@ -72,101 +74,101 @@ async def test_without_a_validator_it_goes_on_where_the_length_is_the_same(part)
     [
         {"ranges": False},
         {"etag": '"v2"'},
-        {"etag": '"v2"', "minds_if_range": False},
+        {"etag": '"v2"', "obeys_if_range": False},
         {"headers": {"content-range": "bytes 3999-9999/10000"}},
         {"headers": {"content-range": "bytes 4000-9999/10001"}},
         {"headers": {"content-range": "nonsense"}},
         {"content": OTHER[:4000]},
-        {"content": OTHER[:2000], "minds_if_range": False},
+        {"content": OTHER[:2000], "obeys_if_range": False},
     ],
     ids=str,
 )
-async def test_what_is_not_provably_the_rest_is_fetched_from_the_beginning(part, change):
+async def test_bytes_that_may_be_of_another_version_are_fetched_from_the_beginning(partial_file, change):
     storage = Storage(VIDEO)
-    await cut_at(part, 4000, storage)
-    now = Storage(**{"content": OTHER, **change})
-    await try_once(part, now)
-    assert part.size == len(now.content)
-    assert content_of(part) == now.content
-    assert now.requests[0].headers["Range"] == "bytes=4000-"
-    assert len(now.requests) <= 2
+    await cut_at(partial_file, 4000, storage)
+    changed = Storage(**{"content": OTHER, **change})
+    await try_once(partial_file, changed)
+    assert partial_file.size == len(changed.content)
+    assert commit_and_read(partial_file) == changed.content
+    assert changed.requests[0].headers["Range"] == "bytes=4000-"
+    assert len(changed.requests) <= 2
 
 
-async def test_a_part_of_the_rest_brings_it_further(part):
+async def test_a_shorter_range_than_requested_is_kept(partial_file):
     storage = Storage(VIDEO)
-    await cut_at(part, 4000, storage)
-    less = Stream(206, [VIDEO[4000:7000]], {"content-range": "bytes 4000-6999/10000", "etag": '"v1"'})
+    await cut_at(partial_file, 4000, storage)
+    shorter = Stream(206, [VIDEO[4000:7000]], {"content-range": "bytes 4000-6999/10000", "etag": '"v1"'})
     with pytest.raises(APIConnectionError, match="7,000 bytes came of 10,000"):
-        await try_once(part, lambda _: less)
-    await try_once(part, storage)
-    assert storage.asked[-1] == "bytes=7000-"
-    assert content_of(part) == VIDEO
+        await try_once(partial_file, lambda _: shorter)
+    await try_once(partial_file, storage)
+    assert storage.requested_ranges[-1] == "bytes=7000-"
+    assert commit_and_read(partial_file) == VIDEO
 
 
 @pytest.mark.parametrize("status", [206, 416])
-async def test_an_answer_about_a_part_that_nobody_asked_for_is_an_error(part, status):
+async def test_a_response_with_an_unrequested_range_is_an_error(partial_file, status):
     with pytest.raises(APIStatusError, match=f"HTTP {status}"):
-        await try_once(part, lambda _: Stream(status, [b"?"], {"content-range": "bytes 0-0/1"}))
-    assert part.size == 0
+        await try_once(partial_file, lambda _: Stream(status, [b"?"], {"content-range": "bytes 0-0/1"}))
+    assert partial_file.size == 0
 
 
 @pytest.mark.parametrize(
-    "answer, said",
+    "response, message",
     [
         (Stream(200, [b"short"], {"content-length": "10"}), "5 bytes came of 10"),
         (Stream(200, [b"long" * 10], {"content-length": "10"}), "more came than the 10 bytes"),
         (Stream(200, []), "no bytes came"),
         (Stream(200, [], {"content-length": "0"}), "no bytes came"),
     ],
-    ids=["short", "long", "empty", "said to be empty"],
+    ids=["short", "long", "empty", "length 0"],
 )
-async def test_a_length_that_is_not_kept_is_a_broken_transfer(part, answer, said):
-    with pytest.raises(APIConnectionError, match=said):
-        await try_once(part, lambda _: answer)
+async def test_a_body_of_another_length_is_a_broken_transfer(partial_file, response, message):
+    with pytest.raises(APIConnectionError, match=message):
+        await try_once(partial_file, lambda _: response)
 
 
-async def test_a_rest_that_is_too_long_spoils_the_part(part):
-    await cut_at(part, 4000, Storage(VIDEO))
+async def test_remaining_bytes_beyond_the_length_truncate_the_file(partial_file):
+    await cut_at(partial_file, 4000, Storage(VIDEO))
     long = Stream(206, [VIDEO], {"content-range": "bytes 4000-9999/10000", "etag": '"v1"'})
     with pytest.raises(APIConnectionError, match="more came"):
-        await try_once(part, lambda _: long)
-    assert part.resumes_at == 0
+        await try_once(partial_file, lambda _: long)
+    assert partial_file.resume_offset == 0
 
 
-async def test_a_file_that_was_put_together_is_checked_against_the_storages_digest(part):
-    await cut_at(part, 4000, Storage(VIDEO, headers=google_md5(VIDEO)))
-    lying = Storage(OTHER)
+async def test_a_video_from_several_responses_is_checked_against_the_digest(partial_file):
+    await cut_at(partial_file, 4000, Storage(VIDEO, headers=google_md5(VIDEO)))
+    wrong = Storage(OTHER)
     with pytest.raises(APIConnectionError, match="do not fit together"):
-        await try_once(part, lying)
-    assert part.resumes_at == 0
+        await try_once(partial_file, wrong)
+    assert partial_file.resume_offset == 0
     true = Storage(VIDEO, headers=google_md5(VIDEO))
-    await cut_at(part, 4000, true)
-    await try_once(part, true)
-    assert content_of(part) == VIDEO
+    await cut_at(partial_file, 4000, true)
+    await try_once(partial_file, true)
+    assert commit_and_read(partial_file) == VIDEO
 
 
 @pytest.mark.parametrize("coding", ["gzip", "x-gzip"])
-async def test_a_packed_body_is_unpacked_and_not_gone_on_with(part, coding):
-    packed = gzip.compress(VIDEO)
-    storage = Storage(packed, headers={"content-encoding": coding})
+async def test_a_compressed_body_is_decompressed_and_not_resumed(partial_file, coding):
+    compressed = gzip.compress(VIDEO)
+    storage = Storage(compressed, headers={"content-encoding": coding})
     storage.cuts.append(8000)
     with pytest.raises(APIConnectionError, match="cut"):
-        await try_once(part, storage)
-    await try_once(part, storage)
-    assert storage.asked == [None, None]
-    assert content_of(part) == VIDEO
+        await try_once(partial_file, storage)
+    await try_once(partial_file, storage)
+    assert storage.requested_ranges == [None, None]
+    assert commit_and_read(partial_file) == VIDEO
 
 
-async def test_a_page_instead_of_the_video_is_no_video_and_may_pass(part):
+async def test_a_page_instead_of_the_video_is_a_transient_error(partial_file):
     storage = Storage(b"<html>log in first</html>", headers={"content-type": "text/html"})
     with pytest.raises(APIConnectionError, match=r"'text/html' came, which is no video"):
-        await try_once(part, storage)
-    assert part.size == 0
+        await try_once(partial_file, storage)
+    assert partial_file.size == 0
 
 
-async def test_a_packing_that_nobody_asked_for_is_named(part):
-    with pytest.raises(DownloadError, match="packed as 'br'"):
-        await try_once(part, Storage(VIDEO, headers={"content-encoding": "br"}))
+async def test_an_unknown_content_coding_is_an_error_that_names_it(partial_file):
+    with pytest.raises(DownloadError, match="compressed as 'br'"):
+        await try_once(partial_file, Storage(VIDEO, headers={"content-encoding": "br"}))
 
 
 @pytest.mark.parametrize(
@@ -176,24 +178,24 @@ async def test_a_packing_that_nobody_asked_for_is_named(part):
         ({}, [b"x" * 11]),
         ({"content-encoding": "gzip"}, [gzip.compress(bytes(10**6))]),
     ],
-    ids=["said", "unsaid", "unpacked"],
+    ids=["in the head", "in the body", "after decompression"],
 )
-async def test_a_file_beyond_the_ceiling_is_refused(part, monkeypatch, headers, pieces):
-    monkeypatch.setattr(room, "LARGEST_VIDEO_BYTES", 10)
+async def test_a_file_above_the_size_limit_is_refused(partial_file, monkeypatch, headers, pieces):
+    monkeypatch.setattr(module, "LARGEST_VIDEO_BYTES", 10)
     with pytest.raises(DownloadError, match="larger than 10 bytes"):
-        await try_once(part, lambda _: Stream(200, pieces, headers))
-    assert part.size == 0
+        await try_once(partial_file, lambda _: Stream(200, pieces, headers))
+    assert partial_file.size == 0
 
 
-async def test_a_refusal_leaves_the_part_as_it_is(part):
+async def test_an_error_response_leaves_the_partial_file_as_it_is(partial_file):
     storage = Storage(VIDEO)
-    await cut_at(part, 4000, storage)
+    await cut_at(partial_file, 4000, storage)
     with pytest.raises(NotFoundError, match="NoSuchKey"):
-        await try_once(part, lambda _: Stream(404, [b"<Error><Code>NoSuchKey</Code></Error>"]))
-    assert part.resumes_at == 4000
+        await try_once(partial_file, lambda _: Stream(404, [b"<Error><Code>NoSuchKey</Code></Error>"]))
+    assert partial_file.resume_offset == 4000
 
 
-async def test_an_endless_page_of_an_error_is_not_read_to_its_end(part):
+async def test_an_endless_error_page_is_not_read_to_its_end(partial_file):
     read = []
 
     class Endless(Stream):
@@ -203,13 +205,13 @@ async def test_an_endless_page_of_an_error_is_not_read_to_its_end(part):
                 yield b"x" * 1000
 
     with pytest.raises(NotFoundError):
-        await try_once(part, lambda _: Endless(404, []))
+        await try_once(partial_file, lambda _: Endless(404, []))
     assert len(read) < 100
 
 
-async def test_redirects_are_followed_without_the_key_and_with_the_range(part):
+async def test_redirects_are_followed_without_the_key_and_with_the_range(partial_file):
     storage = Storage(VIDEO)
-    await cut_at(part, 4000, storage)
+    await cut_at(partial_file, 4000, storage)
     service = Service(
         media={
             URL: Stream(302, [], {"location": "/b.mp4"}),
@@ -217,38 +219,40 @@ async def test_redirects_are_followed_without_the_key_and_with_the_range(part):
             "https://cdn.example/c.mp4": storage,
         }
     )
-    await try_once(part, service)
+    await try_once(partial_file, service)
     assert len(service.requests) == 3
     assert {request.headers["Range"] for request in service.requests} == {"bytes=4000-"}
     for request in service.requests:
         assert KEY not in repr(request.headers)
         assert "authorization" not in {name.lower() for name in request.headers}
-    assert content_of(part) == VIDEO
+    assert commit_and_read(partial_file) == VIDEO
 
 
 @pytest.mark.parametrize(
     "location",
     ["http://other.example/x.mp4", "file:///etc/passwd", "https://[bad", "http://127.0.0.1:8000/admin"],
 )
-async def test_a_redirect_to_where_nothing_is_fetched_from_is_refused(part, location):
+async def test_a_redirect_to_an_unsafe_url_is_refused(partial_file, location):
     service = Service(media={URL: Stream(302, [], {"location": location})})
     with pytest.raises(DownloadError, match="is not fetched"):
-        await try_once(part, service)
+        await try_once(partial_file, service)
     assert service.calls["media"] == 1
 
 
-async def test_redirects_in_a_circle_end(part):
+async def test_redirects_in_a_circle_are_an_error(partial_file):
     service = Service(media={URL: Stream(302, [], {"location": URL})})
     with pytest.raises(DownloadError, match="more than 5 redirects"):
-        await try_once(part, service)
+        await try_once(partial_file, service)
     assert service.calls["media"] == 6
 
 
-async def test_a_redirect_to_nowhere_is_an_error(part):
+async def test_a_redirect_without_a_location_is_an_error(partial_file):
     with pytest.raises(APIStatusError, match="HTTP 302"):
-        await try_once(part, lambda _: Stream(302, [b""]))
+        await try_once(partial_file, lambda _: Stream(302, [b""]))
 
 
-async def test_a_cut_packed_body_of_unknown_length_is_found(part):
+async def test_a_compressed_body_of_unknown_length_that_was_cut_is_an_error(partial_file):
     with pytest.raises(APIConnectionError, match="cut short"):
-        await try_once(part, lambda _: Stream(200, [gzip.compress(VIDEO)[:-1]], {"content-encoding": "gzip"}))
+        await try_once(
+            partial_file, lambda _: Stream(200, [gzip.compress(VIDEO)[:-1]], {"content-encoding": "gzip"})
+        )

@@ -14,7 +14,7 @@ import pytest
 from virtual_service import Stream, Streamed
 
 from kling_async._engine.clock import Clock
-from kling_async._engine.download import partial_file as room
+from kling_async._engine.download import partial_file as module
 from kling_async._engine.download.partial_file import AdaptiveWriter, PartialFile, sha256_of
 from kling_async._policy.http_ranges import FileVersion
 
@@ -26,8 +26,8 @@ def path(tmp_path):
     return tmp_path / "a.mp4"
 
 
-def opened(path, *, request_id, disk=None):
-    return room.opened(path, request_id=request_id, disk=disk or AdaptiveWriter(Clock()))
+def open_partial(path, *, request_id, writer=None):
+    return module.open_partial(path, request_id=request_id, writer=writer or AdaptiveWriter(Clock()))
 
 
 def names(path):
@@ -38,21 +38,21 @@ def in_pieces(*pieces):
     return Streamed(Stream(200, list(pieces)).body()).pipe_to
 
 
-async def begun(path, content=b"begin", *, version=V1, request_id="job-1"):
-    """Leave a part behind, as a process does that goes on no further."""
-    async with opened(path, request_id=request_id) as part:
-        await part.write(in_pieces(content), version, at=0, most=100)
+async def leave_partial(path, content=b"begin", *, version=V1, request_id="job-1"):
+    """Leave a partial file behind, as a process does that is killed."""
+    async with open_partial(path, request_id=request_id) as partial_file:
+        await partial_file.write(in_pieces(content), version, offset=0, max_bytes=100)
 
 
-async def test_a_part_is_written_from_where_it_goes_on_and_gets_its_name_when_it_is_kept(path):
-    async with opened(path, request_id="job-1") as part:
-        assert await part.write(in_pieces(b"begun!!", b"!"), V1, at=0, most=10)
+async def test_a_file_is_written_from_any_offset_and_gets_its_name_when_it_is_committed(path):
+    async with open_partial(path, request_id="job-1") as partial_file:
+        assert await partial_file.write(in_pieces(b"begun!!", b"!"), V1, offset=0, max_bytes=10)
         assert names(path) == ["a.mp4.part", "a.mp4.part.json"]
-        assert part.resumes_at == 8
-        assert await part.write(in_pieces(b"and ", b"done"), V1, at=5, most=13)
-        assert part.size == 13
-        assert await anyio.to_thread.run_sync(part.md5) == _md5(b"begunand done")
-        part.keep(digest=False)
+        assert partial_file.resume_offset == 8
+        assert await partial_file.write(in_pieces(b"and ", b"done"), V1, offset=5, max_bytes=13)
+        assert partial_file.size == 13
+        assert await anyio.to_thread.run_sync(partial_file.md5) == _md5(b"begunand done")
+        partial_file.commit(digest=False)
     assert names(path) == ["a.mp4"]
     assert path.read_bytes() == b"begunand done"
 
@@ -62,28 +62,30 @@ def _md5(content):
 
 
 async def test_the_digest_is_of_the_whole_file(path):
-    await begun(path)
-    async with opened(path, request_id="job-1") as part:
-        await part.write(in_pieces(b" done"), V1, at=5, most=10)
-        assert part.keep(digest=True) == hashlib.sha256(b"begin done").hexdigest() == sha256_of(path)
+    await leave_partial(path)
+    async with open_partial(path, request_id="job-1") as partial_file:
+        await partial_file.write(in_pieces(b" done"), V1, offset=5, max_bytes=10)
+        assert (
+            partial_file.commit(digest=True) == hashlib.sha256(b"begin done").hexdigest() == sha256_of(path)
+        )
 
 
 async def test_pieces_that_pass_the_limit_are_not_written(path):
-    async with opened(path, request_id="job-1") as part:
-        assert not await part.write(in_pieces(b"12345", b"6"), V1, at=0, most=5)
-        assert part.size == 5
+    async with open_partial(path, request_id="job-1") as partial_file:
+        assert not await partial_file.write(in_pieces(b"12345", b"6"), V1, offset=0, max_bytes=5)
+        assert partial_file.size == 5
 
 
-async def test_what_an_earlier_run_left_is_gone_on_with(path):
-    await begun(path)
-    async with opened(path, request_id="job-1") as part:
-        assert (part.version, part.size, part.resumes_at) == (V1, 5, 5)
+async def test_the_bytes_of_an_earlier_run_are_restored(path):
+    await leave_partial(path)
+    async with open_partial(path, request_id="job-1") as partial_file:
+        assert (partial_file.version, partial_file.size, partial_file.resume_offset) == (V1, 5, 5)
 
 
-async def test_of_what_is_whole_already_one_byte_is_asked_for_again(path):
-    await begun(path, b"0123456789")
-    async with opened(path, request_id="job-1") as part:
-        assert (part.size, part.resumes_at) == (10, 9)
+async def test_the_download_of_a_whole_file_resumes_at_its_last_byte(path):
+    await leave_partial(path, b"0123456789")
+    async with open_partial(path, request_id="job-1") as partial_file:
+        assert (partial_file.size, partial_file.resume_offset) == (10, 9)
 
 
 @pytest.mark.parametrize(
@@ -98,30 +100,39 @@ async def test_of_what_is_whole_already_one_byte_is_asked_for_again(path):
         json.dumps({"request_id": "job-1", "size_bytes": None, "validator": '"v1"', "md5": None}),
         json.dumps({"request_id": "job-1", "size_bytes": 10, "validator": None, "md5": None}),
     ],
-    ids=["none", "empty", "no text", "half", "of another job", "longer than whole", "of no length", "unsure"],
+    ids=[
+        "none",
+        "empty",
+        "no text",
+        "half",
+        "of another job",
+        "longer than whole",
+        "no length",
+        "no validator",
+    ],
 )
-async def test_a_part_that_is_not_provably_of_this_video_is_begun_anew(path, note):
-    await begun(path)
-    left = path.with_name("a.mp4.part.json")
+async def test_bytes_that_are_not_provably_of_this_video_are_not_restored(path, note):
+    await leave_partial(path)
+    note_path = path.with_name("a.mp4.part.json")
     if note is None:
-        left.unlink()
+        note_path.unlink()
     else:
-        left.write_text(note, errors="surrogateescape")
-    async with opened(path, request_id="job-1") as part:
-        assert (part.version, part.size, part.resumes_at) == (None, 0, 0)
-        await part.write(in_pieces(b"new"), V1, at=0, most=10)
-        part.keep(digest=False)
+        note_path.write_text(note, errors="surrogateescape")
+    async with open_partial(path, request_id="job-1") as partial_file:
+        assert (partial_file.version, partial_file.size, partial_file.resume_offset) == (None, 0, 0)
+        await partial_file.write(in_pieces(b"new"), V1, offset=0, max_bytes=10)
+        partial_file.commit(digest=False)
     assert path.read_bytes() == b"new"
     assert names(path) == ["a.mp4"]
 
 
-async def test_a_note_is_of_what_was_written_last(path):
+async def test_the_note_is_of_the_version_that_was_written_last(path):
     v2 = FileVersion(request_id="job-1", size_bytes=20, validator='"v2"', md5=None)
-    async with opened(path, request_id="job-1") as part:
-        await part.write(in_pieces(b"begin"), V1, at=0, most=10)
-        await part.write(in_pieces(b"other"), v2, at=0, most=20)
-    async with opened(path, request_id="job-1") as part:
-        assert (part.version, part.size) == (v2, 5)
+    async with open_partial(path, request_id="job-1") as partial_file:
+        await partial_file.write(in_pieces(b"begin"), V1, offset=0, max_bytes=10)
+        await partial_file.write(in_pieces(b"other"), v2, offset=0, max_bytes=20)
+    async with open_partial(path, request_id="job-1") as partial_file:
+        assert (partial_file.version, partial_file.size) == (v2, 5)
 
 
 @pytest.mark.parametrize(
@@ -132,146 +143,148 @@ async def test_a_note_is_of_what_was_written_last(path):
     ],
     ids=["no validator", "nothing known"],
 )
-async def test_what_nobody_can_go_on_with_is_not_left_behind(path, version):
-    await begun(path, version=version)
+async def test_a_file_that_cannot_be_resumed_is_removed(path, version):
+    await leave_partial(path, version=version)
     assert names(path) == []
 
 
-async def test_an_empty_part_is_not_left_behind(path):
-    await begun(path, b"")
+async def test_an_empty_file_is_removed(path):
+    await leave_partial(path, b"")
     assert names(path) == []
 
 
-async def test_what_is_of_no_use_is_gone_at_once_even_if_the_process_is_killed_then(path):
-    async with opened(path, request_id="job-1") as part:
-        await part.write(in_pieces(b"wrong"), V1, at=0, most=10)
-        await part.empty()
-        assert (part.size, part.version, part.resumes_at) == (0, None, 0)
+async def test_truncating_removes_bytes_and_note_at_once(path):
+    async with open_partial(path, request_id="job-1") as partial_file:
+        await partial_file.write(in_pieces(b"wrong"), V1, offset=0, max_bytes=10)
+        await partial_file.truncate()
+        assert (partial_file.size, partial_file.version, partial_file.resume_offset) == (0, None, 0)
         assert path.with_name("a.mp4.part").read_bytes() == b""
         assert names(path) == ["a.mp4.part"]
 
 
-async def test_no_note_of_an_earlier_version_stands_beside_a_later_one(path):
+async def test_the_note_of_an_earlier_version_is_removed_with_its_bytes(path):
     unsure = FileVersion(request_id="job-1", size_bytes=10, validator=None, md5=None)
-    async with opened(path, request_id="job-1") as part:
-        await part.write(in_pieces(b"begin"), V1, at=0, most=10)
-        await part.write(in_pieces(b"other"), unsure, at=0, most=10)
+    async with open_partial(path, request_id="job-1") as partial_file:
+        await partial_file.write(in_pieces(b"begin"), V1, offset=0, max_bytes=10)
+        await partial_file.write(in_pieces(b"other"), unsure, offset=0, max_bytes=10)
         assert names(path) == ["a.mp4.part"]
 
 
-async def test_two_at_once_do_not_mix_their_bytes(path):
-    async with opened(path, request_id="job-1") as one, opened(path, request_id="job-1") as two:
-        await one.write(in_pieces(b"one"), V1, at=0, most=10)
-        await two.write(in_pieces(b"two!"), V1, at=0, most=10)
-        one.keep(digest=False)
+async def test_two_downloads_to_one_path_do_not_mix_their_bytes(path):
+    async with open_partial(path, request_id="job-1") as one, open_partial(path, request_id="job-1") as two:
+        await one.write(in_pieces(b"one"), V1, offset=0, max_bytes=10)
+        await two.write(in_pieces(b"two!"), V1, offset=0, max_bytes=10)
+        one.commit(digest=False)
         assert path.read_bytes() == b"one"
-        two.keep(digest=False)
+        two.commit(digest=False)
         assert path.read_bytes() == b"two!"
     assert names(path) == ["a.mp4"]
 
 
-async def test_without_locks_a_part_is_kept_or_removed_but_never_left(path, monkeypatch):
+async def test_without_locks_a_file_is_committed_or_removed_but_never_left(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "fcntl", None)
-    await begun(path)
+    await leave_partial(path)
     assert names(path) == []
-    async with opened(path, request_id="job-1") as part:
-        await part.write(in_pieces(b"whole"), V1, at=0, most=10)
-        part.keep(digest=True)
+    async with open_partial(path, request_id="job-1") as partial_file:
+        await partial_file.write(in_pieces(b"whole"), V1, offset=0, max_bytes=10)
+        partial_file.commit(digest=True)
     assert names(path) == ["a.mp4"]
 
 
-async def test_a_destination_that_is_a_folder_is_refused_before_anything_is_fetched(tmp_path):
+async def test_a_destination_that_is_a_folder_is_an_error_at_the_start(tmp_path):
     with pytest.raises(IsADirectoryError):
-        async with opened(tmp_path, request_id="job-1"):
+        async with open_partial(tmp_path, request_id="job-1"):
             pass
 
 
-async def test_a_name_that_no_file_can_have_is_an_error_of_the_system(tmp_path):
+async def test_a_name_that_no_file_can_have_is_an_os_error(tmp_path):
     with pytest.raises(OSError, match="null") as caught:
-        async with opened(tmp_path / "a\0.mp4", request_id="job-1"):
+        async with open_partial(tmp_path / "a\0.mp4", request_id="job-1"):
             pass
     assert caught.value.errno == errno.EINVAL
 
 
-async def test_a_file_that_gets_no_name_is_not_left_behind(path):
+async def test_a_file_that_cannot_be_renamed_is_removed(path):
     with pytest.raises(IsADirectoryError):
-        async with opened(path, request_id="job-1") as part:
-            await part.write(in_pieces(b"whole"), V1, at=0, most=10)
+        async with open_partial(path, request_id="job-1") as partial_file:
+            await partial_file.write(in_pieces(b"whole"), V1, offset=0, max_bytes=10)
             path.mkdir()
-            part.keep(digest=False)
+            partial_file.commit(digest=False)
     assert names(path) == ["a.mp4"]
 
 
-async def test_a_part_that_somebody_took_away_is_no_second_error(path):
+async def test_a_file_that_another_program_removed_causes_no_second_error(path):
     with pytest.raises(OSError, match="full"):
-        async with opened(path, request_id="job-1") as part:
-            part._claim.path.unlink()
+        async with open_partial(path, request_id="job-1") as partial_file:
+            partial_file._locked_file.path.unlink()
             raise OSError(errno.ENOSPC, "full")
 
 
-async def test_a_folder_that_cannot_be_flushed_holds_the_file_all_the_same(path, monkeypatch):
-    def refuse(*arguments):
+async def test_a_file_is_committed_even_if_its_folder_cannot_be_flushed(path, monkeypatch):
+    def fail(*arguments):
         raise PermissionError
 
-    async with opened(path, request_id="job-1") as part:
-        await part.write(in_pieces(b"whole"), V1, at=0, most=10)
-        monkeypatch.setattr(room.os, "open", refuse)
-        part.keep(digest=False)
+    async with open_partial(path, request_id="job-1") as partial_file:
+        await partial_file.write(in_pieces(b"whole"), V1, offset=0, max_bytes=10)
+        monkeypatch.setattr(module.os, "open", fail)
+        partial_file.commit(digest=False)
         monkeypatch.undo()
     assert path.read_bytes() == b"whole"
 
 
 async def test_the_file_is_flushed_before_it_gets_its_name_and_its_folder_after(path, monkeypatch):
     flushed = []
-    true_fsync = room.os.fsync
+    true_fsync = module.os.fsync
 
     def fsync(descriptor):
         flushed.append(path.exists())
         true_fsync(descriptor)
 
-    monkeypatch.setattr(room.os, "fsync", fsync)
-    async with opened(path, request_id="job-1") as part:
-        await part.write(in_pieces(b"whole"), V1, at=0, most=10)
-        part.keep(digest=False)
+    monkeypatch.setattr(module.os, "fsync", fsync)
+    async with open_partial(path, request_id="job-1") as partial_file:
+        await partial_file.write(in_pieces(b"whole"), V1, offset=0, max_bytes=10)
+        partial_file.commit(digest=False)
     assert flushed == [False, True]
 
 
-async def test_the_disk_begins_with_what_is_written_while_the_rest_comes(path, monkeypatch):
-    begun = []
-    monkeypatch.setattr(room, "_HASTENED_BYTES", 4)
+async def test_the_system_begins_to_flush_while_the_remaining_bytes_come(path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(module, "_EARLY_FLUSH_BYTES", 4)
     monkeypatch.setattr(
-        room.os,
+        module.os,
         "posix_fadvise",
-        lambda _, at, length, advice: begun.append((at, length, path.with_name("a.mp4.part").stat().st_size)),
+        lambda _, offset, length, advice: flushed.append(
+            (offset, length, path.with_name("a.mp4.part").stat().st_size)
+        ),
     )
-    async with opened(path, request_id="job-1") as part:
-        await part.write(in_pieces(b"12", b"345", b"67", b"8"), V1, at=0, most=10)
-        await part.write(in_pieces(b"9abcdef"), V1, at=8, most=20)
-        part.keep(digest=False)
-    assert begun == [(0, 5, 5), (8, 7, 15)]
+    async with open_partial(path, request_id="job-1") as partial_file:
+        await partial_file.write(in_pieces(b"12", b"345", b"67", b"8"), V1, offset=0, max_bytes=10)
+        await partial_file.write(in_pieces(b"9abcdef"), V1, offset=8, max_bytes=20)
+        partial_file.commit(digest=False)
+    assert flushed == [(0, 5, 5), (8, 7, 15)]
     assert path.read_bytes() == b"123456789abcdef"
 
 
-async def test_a_system_that_takes_no_advice_gets_none(path, monkeypatch):
-    monkeypatch.setattr(room, "_HASTENED_BYTES", 4)
-    monkeypatch.delattr(room.os, "posix_fadvise", raising=False)
-    async with opened(path, request_id="job-1") as part:
-        await part.write(in_pieces(b"12345", b"67890"), V1, at=0, most=10)
-        part.keep(digest=False)
+async def test_a_system_without_fadvise_writes_the_same_file(path, monkeypatch):
+    monkeypatch.setattr(module, "_EARLY_FLUSH_BYTES", 4)
+    monkeypatch.delattr(module.os, "posix_fadvise", raising=False)
+    async with open_partial(path, request_id="job-1") as partial_file:
+        await partial_file.write(in_pieces(b"12345", b"67890"), V1, offset=0, max_bytes=10)
+        partial_file.commit(digest=False)
     assert path.read_bytes() == b"1234567890"
 
 
-async def test_what_a_cancelled_task_asked_for_comes_too_late_for_a_closed_part(path):
-    """A thread that was started before the task was cancelled may begin after the part was closed."""
-    part = PartialFile(path, request_id="job-1", disk=AdaptiveWriter(Clock()))
-    part.close()
-    part.open()
+async def test_the_thread_of_a_cancelled_task_changes_nothing_after_the_close(path):
+    """A thread that was started before the cancellation can begin after the file was closed."""
+    partial_file = PartialFile(path, request_id="job-1", writer=AdaptiveWriter(Clock()))
+    partial_file.close()
+    partial_file.open()
     assert names(path) == []
-    assert await part.write(in_pieces(b"late"), V1, at=0, most=10)
+    assert await partial_file.write(in_pieces(b"late"), V1, offset=0, max_bytes=10)
     assert names(path) == []
 
 
-async def test_cancelled_between_two_pieces_it_leaves_what_can_be_gone_on_with(path):
+async def test_a_cancellation_between_two_pieces_leaves_a_file_that_can_be_resumed(path):
     is_written = anyio.Event()
 
     async def endless():
@@ -280,20 +293,20 @@ async def test_cancelled_between_two_pieces_it_leaves_what_can_be_gone_on_with(p
         await asyncio.Event().wait()
 
     async def write():
-        async with opened(path, request_id="job-1") as part:
-            await part.write(Streamed(endless()).pipe_to, V1, at=0, most=10)
+        async with open_partial(path, request_id="job-1") as partial_file:
+            await partial_file.write(Streamed(endless()).pipe_to, V1, offset=0, max_bytes=10)
 
     task = asyncio.create_task(write())
     await is_written.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    async with opened(path, request_id="job-1") as part:
-        assert part.size == 5
+    async with open_partial(path, request_id="job-1") as partial_file:
+        assert partial_file.size == 5
 
 
-class Rotating:
-    """The clock of a disk that takes long for some bytes; only writing takes time."""
+class ManualClock:
+    """A clock that only the test moves."""
 
     def __init__(self):
         self.time = 0.0
@@ -302,43 +315,43 @@ class Rotating:
         return self.time
 
 
-async def test_after_a_write_that_took_long_threads_write_for_a_while():
-    clock = Rotating()
-    disk = AdaptiveWriter(clock)
+async def test_after_a_slow_write_threads_write_for_a_minute():
+    clock = ManualClock()
+    writer = AdaptiveWriter(clock)
 
     def is_slow_after(seconds):
-        disk.do(lambda: setattr(clock, "time", clock.time + seconds))
-        return disk.is_slow
+        writer.write(lambda: setattr(clock, "time", clock.time + seconds))
+        return writer.is_slow
 
     assert [is_slow_after(seconds) for seconds in (0.001, 0.02, 0.021)] == [False, False, True]
     clock.time += 59.0
-    assert disk.is_slow
+    assert writer.is_slow
     clock.time += 1.0
-    assert not disk.is_slow
+    assert not writer.is_slow
 
 
 @pytest.mark.parametrize("slow", [False, True], ids=["at once", "in threads"])
-async def test_a_part_is_the_same_whoever_writes_it(path, slow, monkeypatch):
-    disk, writers = AdaptiveWriter(Clock()), []
+async def test_the_event_loop_and_threads_write_the_same_file(path, slow, monkeypatch):
+    writer, writers = AdaptiveWriter(Clock()), []
     if slow:
-        disk._slow_until = math.inf
+        writer._slow_until = math.inf
 
-    def note(*arguments):
+    def record_thread(*arguments):
         writers.append(threading.current_thread() is threading.main_thread())
 
-    monkeypatch.setattr(room, "_HASTENED_BYTES", 1)
-    monkeypatch.setattr(room.os, "posix_fadvise", note)
-    async with opened(path, request_id="job-1", disk=disk) as part:
-        await part.write(in_pieces(b"12345", memoryview(b"67890")), V1, at=0, most=10)
-        part.keep(digest=False)
+    monkeypatch.setattr(module, "_EARLY_FLUSH_BYTES", 1)
+    monkeypatch.setattr(module.os, "posix_fadvise", record_thread)
+    async with open_partial(path, request_id="job-1", writer=writer) as partial_file:
+        await partial_file.write(in_pieces(b"12345", memoryview(b"67890")), V1, offset=0, max_bytes=10)
+        partial_file.commit(digest=False)
     assert path.read_bytes() == b"1234567890"
     assert writers == [not slow, not slow]
 
 
-async def test_a_piece_that_a_thread_writes_is_a_copy(path):
-    """The next piece may come into the same memory."""
-    disk, piece = AdaptiveWriter(Clock()), bytearray(b"begin")
-    disk._slow_until = math.inf
+async def test_a_thread_writes_a_copy_of_the_piece(path):
+    """The transport can reuse the memory of a piece for the next one."""
+    writer, piece = AdaptiveWriter(Clock()), bytearray(b"begin")
+    writer._slow_until = math.inf
 
     async def pieces():
         yield memoryview(piece)
@@ -349,40 +362,39 @@ async def test_a_piece_that_a_thread_writes_is_a_copy(path):
             piece[:] = b"other"
             return is_all
 
-    async with opened(path, request_id="job-1", disk=disk) as part:
-        await part.write(Reused(pieces()).pipe_to, V1, at=0, most=10)
-        part.keep(digest=False)
+    async with open_partial(path, request_id="job-1", writer=writer) as partial_file:
+        await partial_file.write(Reused(pieces()).pipe_to, V1, offset=0, max_bytes=10)
+        partial_file.commit(digest=False)
     assert path.read_bytes() == b"begin"
 
 
-async def test_it_is_told_of_growth_when_it_is_time_and_in_a_task(path):
-    clock, told = Rotating(), []
+async def test_the_size_is_reported_when_the_file_opens_and_then_at_intervals_in_a_task(path, monkeypatch):
+    clock, reports = ManualClock(), []
+    monkeypatch.setattr(module, "_REPORT_INTERVAL", 2.5)
 
     async def pieces():
         for _ in range(6):
             clock.time += 1.0
             yield b"!"
 
-    async with opened(path, request_id="job-1", disk=AdaptiveWriter(clock)) as part:
+    def report(size_bytes, total_bytes):
+        assert asyncio.current_task() is not None
+        reports.append((clock.time, size_bytes, total_bytes))
 
-        def tell():
-            assert asyncio.current_task() is not None
-            part.tells_at = clock.time + 2.5
-            told.append((clock.time, part.size))
-
-        part.on_growth = tell
-        await part.write(Streamed(pieces()).pipe_to, V1, at=0, most=10)
-    assert told == [(1.0, 1), (4.0, 4)]
+    writer = AdaptiveWriter(clock)
+    async with module.open_partial(path, request_id="job-1", writer=writer, report=report) as partial_file:
+        await partial_file.write(Streamed(pieces()).pipe_to, V1, offset=0, max_bytes=10)
+    assert reports == [(0.0, 0, None), (3.0, 3, 10), (6.0, 6, 10)]
 
 
-async def test_what_the_disk_says_against_a_piece_is_raised(path, monkeypatch):
-    monkeypatch.setattr(room, "_HASTENED_BYTES", 1)
+async def test_an_os_error_while_writing_a_piece_is_raised(path, monkeypatch):
+    monkeypatch.setattr(module, "_EARLY_FLUSH_BYTES", 1)
 
-    def refuse(*arguments):
+    def fail(*arguments):
         raise OSError(errno.EIO, "broken")
 
-    monkeypatch.setattr(room.os, "posix_fadvise", refuse)
+    monkeypatch.setattr(module.os, "posix_fadvise", fail)
     with pytest.raises(OSError, match="broken"):
-        async with opened(path, request_id="job-1") as part:
-            await part.write(in_pieces(b"12345"), V1, at=0, most=10)
+        async with open_partial(path, request_id="job-1") as partial_file:
+            await partial_file.write(in_pieces(b"12345"), V1, offset=0, max_bytes=10)
     assert names(path) == []

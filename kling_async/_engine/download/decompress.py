@@ -1,4 +1,4 @@
-"""A packed body as what was packed. Storage is asked for bytes as they are, and some send them packed all the same."""
+"""Decompresses a body: some storages compress it although the request forbids that."""
 
 from __future__ import annotations
 
@@ -8,50 +8,50 @@ from kling_async._transport.base import Sink, StreamedReply
 from kling_async.errors import APIConnectionError
 
 CONTENT_CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
-_EITHER_HEADER = 32 + zlib.MAX_WBITS
+_ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
 _PIECE_BYTES = 256 * 1024
-"""However well something is packed, no more than this comes out at once."""
+"""The largest piece that one step of decompression gives: a small body can decompress to gigabytes."""
 
 
 class DecompressedBody:
-    """The body of a reply that came packed; the sink that it is piped to need not be quick."""
+    """The decompressed body of a response; the sink can be slow."""
 
     def __init__(self, reply: StreamedReply) -> None:
         self._reply = reply
-        self._packed = zlib.decompressobj(_EITHER_HEADER)
-        self._left = b""
-        self._is_full = False
-        self._has_all = False
+        self._decompressor = zlib.decompressobj(_ZLIB_OR_GZIP)
+        self._compressed = b""
+        self._has_more_output = False
+        self._is_read = False
 
     async def pipe_to(self, sink: Sink) -> bool:
-        """See `StreamedReply.pipe_to`.
+        """Give the decompressed body to a sink; see `StreamedReply.pipe_to`.
 
         Raises:
-            APIConnectionError: It is broken, or was cut.
+            APIConnectionError: The body is broken, or was cut short.
         """
         while True:
-            while self._left or self._is_full:
-                if not sink(self._unpack()):
+            while self._compressed or self._has_more_output:
+                if not sink(self._decompress()):
                     return False
-            if self._has_all:
+            if self._is_read:
                 break
-            self._has_all = await self._reply.pipe_to(self._take)
-        if not self._packed.eof:
-            raise APIConnectionError("the packed body was cut short")
+            self._is_read = await self._reply.pipe_to(self._store_piece)
+        if not self._decompressor.eof:
+            raise APIConnectionError("the compressed body was cut short")
         return True
 
-    def _take(self, piece: bytes | memoryview) -> bool:
-        self._left = bytes(piece)
+    def _store_piece(self, piece: bytes | memoryview) -> bool:
+        self._compressed = bytes(piece)
         return False
 
-    def _unpack(self) -> bytes:
-        """Some of the body."""
-        if self._packed.eof:  # several packed one after the other are one body
-            self._packed = zlib.decompressobj(_EITHER_HEADER)
+    def _decompress(self) -> bytes:
+        """The next piece of the decompressed body."""
+        if self._decompressor.eof:  # several compressed streams in a row are one body
+            self._decompressor = zlib.decompressobj(_ZLIB_OR_GZIP)
         try:
-            piece = self._packed.decompress(self._left, _PIECE_BYTES)
+            piece = self._decompressor.decompress(self._compressed, _PIECE_BYTES)
         except zlib.error as error:
-            raise APIConnectionError(f"the packed body is broken ({error})") from error
-        self._left = self._packed.unconsumed_tail or self._packed.unused_data
-        self._is_full = len(piece) == _PIECE_BYTES and not self._packed.eof
+            raise APIConnectionError(f"the compressed body is broken ({error})") from error
+        self._compressed = self._decompressor.unconsumed_tail or self._decompressor.unused_data
+        self._has_more_output = len(piece) == _PIECE_BYTES and not self._decompressor.eof
         return piece

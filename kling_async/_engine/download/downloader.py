@@ -1,10 +1,9 @@
-"""Finished files: to a part file, gone on with where they were cut, checked, flushed to the disk, renamed into place."""
+"""Downloads videos: to a partial file, resumed after a cut, checked, flushed to the disk, renamed into place."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ import attrs
 
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.download.fetch import fetch
-from kling_async._engine.download.partial_file import AdaptiveWriter, PartialFile, opened, sha256_of
+from kling_async._engine.download.partial_file import AdaptiveWriter, PartialFile, open_partial, sha256_of
 from kling_async._engine.emitter import Emitter
 from kling_async._policy.file_names import file_name
 from kling_async._wire.codec import structure_job
@@ -25,26 +24,24 @@ from kling_async.events import Downloading
 from kling_async.jobs import Job
 
 _GONE = frozenset({403, 404, 410})
-"""What storage answers at an address that is no longer good."""
+"""The statuses with which a storage answers at a URL that is no longer valid."""
 _FLUSHES_PER_FETCH = 4
-"""So that the network does not wait for the disk, which takes many files at once in little more time than one."""
-_BETWEEN_TELLS = 0.5
-"""Seconds after which it is told again how much of a video has come."""
+"""The network does not wait for the disk: to flush many files at once takes little longer than to flush one."""
 
 
 @attrs.frozen
-class Saved:
-    """A video that is on the disk, whole."""
+class SavedFile:
+    """A whole video on the disk."""
 
     size_bytes: int
     sha256: str | None = None
-    """In hex, if it was asked for."""
+    """In hex; None unless the caller wants it."""
 
 
 def is_whole(path: Path, *, size_bytes: int | None, sha256: str | None = None) -> bool:
-    """Whether a file is there with the size that it was saved with, and with its digest if one is given.
+    """Whether a file exists with this size, and with this digest if one is given.
 
-    It blocks: for the time of a look at the folder, and with a digest for that of reading the file.
+    It blocks; with a digest, for as long as it takes to read the file.
     """
     try:
         return path.stat().st_size == size_bytes and (sha256 is None or sha256_of(path) == sha256)
@@ -53,33 +50,33 @@ def is_whole(path: Path, *, size_bytes: int | None, sha256: str | None = None) -
 
 
 class Downloader:
-    """Fetches videos, so many at once for all batches of the client."""
+    """Downloads videos, at most `max_concurrent` at once for all batches of the client."""
 
-    def __init__(self, caller: ApiCaller, at_once: int) -> None:
+    def __init__(self, caller: ApiCaller, max_concurrent: int) -> None:
         self.caller = caller
-        self._disk = AdaptiveWriter(caller.clock)
-        self._fetches = anyio.Semaphore(at_once, fast_acquire=True)
-        self._flushes = anyio.Semaphore(at_once * _FLUSHES_PER_FETCH, fast_acquire=True)
-        # The flushes are bounded already: they take no worker threads from others.
+        self._writer = AdaptiveWriter(caller.clock)
+        self._fetch_slots = anyio.Semaphore(max_concurrent, fast_acquire=True)
+        self._flush_slots = anyio.Semaphore(max_concurrent * _FLUSHES_PER_FETCH, fast_acquire=True)
+        # The semaphore bounds the flushes already, so they take no worker threads from other calls.
         self._threads = anyio.CapacityLimiter(math.inf)
 
     async def download(
         self, job: Job, path: Path, *, emit: Emitter, index: int | None = None, digest: bool = False
-    ) -> Saved:
-        """The job's video, now whole at `path`.
+    ) -> SavedFile:
+        """Download a job's video to `path`.
 
-        What was at `path` before is replaced only by a whole video. Cancelling it leaves at most a `.part` file and
-        its note, with which the next download of the job to the same place goes on.
+        Only a whole video replaces a former file at `path`. A cancelled download leaves at most a `.part` file and its
+        note; the next download of the job to the same path resumes from them.
 
         Args:
-            job: With the address of its video.
-            path: A file.
-            emit: Tells of each retry, and how much has come.
-            index: The place of the job in a batch.
-            digest: Whether to tell the SHA-256, which costs about a millisecond a MiB, in a thread.
+            job: The job, with the URL of its video.
+            path: The path of the file.
+            emit: Emits an event for each retry, and for the bytes saved so far.
+            index: The job's index in a batch.
+            digest: Whether to compute the SHA-256, which takes about a millisecond per MiB, in a thread.
 
         Raises:
-            DownloadError: The job has no video, or it could not be fetched or written.
+            DownloadError: The job has no video, or its video cannot be fetched or written.
         """
         if job.video_url is None:
             raise DownloadError(
@@ -88,7 +85,7 @@ class Downloader:
                 job=job,
             )
         try:
-            return await self._saved(job, job.video_url, path, emit, index=index, digest=digest)
+            return await self._save(job, job.video_url, path, emit, index=index, digest=digest)
         except (KlingError, OSError) as error:
             raise DownloadError(
                 f"The video of job {job.request_id} was not saved to {os.fspath(path)!r}: {_reason(error)}. "
@@ -98,83 +95,74 @@ class Downloader:
                 job=job,
             ) from error
 
-    async def _saved(
+    async def _save(
         self, job: Job, url: str, path: Path, emit: Emitter, *, index: int | None, digest: bool
-    ) -> Saved:
-        """Fetch in one of the places for that, then flush in one of those for that."""
-        place = self._fetches
-        await place.acquire()
+    ) -> SavedFile:
+        """Fetch the video with a fetch slot, then flush it with a flush slot: a fetch does not wait for the disk."""
+        slot = self._fetch_slots
+        await slot.acquire()
         try:
-            async with opened(path, request_id=job.request_id, disk=self._disk) as part:
-                if emit:
-                    part.on_growth = self._teller(part, emit, index)
-                await self._fetch_from_anywhere(job, url, part, emit)
-                await self._flushes.acquire()
-                place.release()
-                place = self._flushes
-                keep = partial(part.keep, digest=digest)
-                sha256 = await anyio.to_thread.run_sync(keep, limiter=self._threads)
-                return Saved(part.size, sha256)
+            report = partial(_emit_size, emit, index, job.request_id) if emit else None
+            async with open_partial(
+                path, request_id=job.request_id, writer=self._writer, report=report
+            ) as partial_file:
+                await self._fetch_from_current_url(job, url, partial_file, emit)
+                await self._flush_slots.acquire()
+                slot.release()
+                slot = self._flush_slots
+                commit = partial(partial_file.commit, digest=digest)
+                sha256 = await anyio.to_thread.run_sync(commit, limiter=self._threads)
+                return SavedFile(partial_file.size, sha256)
         finally:
-            place.release()
+            slot.release()
 
-    def _teller(self, part: PartialFile, emit: Emitter, index: int | None) -> Callable[[], None]:
-        """Tells how much of a part there is: at once, and whenever it is called."""
-        clock = self.caller.clock
-
-        def tell() -> None:
-            part.tells_at = clock.now() + _BETWEEN_TELLS
-            total = part.version.size_bytes if part.version is not None else None
-            emit(
-                Downloading,
-                index=index,
-                request_id=part.request_id,
-                size_bytes=part.size,
-                total_bytes=total,
-            )
-
-        tell()
-        return tell
-
-    async def _fetch_from_anywhere(self, job: Job, url: str, part: PartialFile, emit: Emitter) -> None:
-        """Fetch the video; where its address is no longer good, ask the service once for the present one."""
+    async def _fetch_from_current_url(
+        self, job: Job, url: str, partial_file: PartialFile, emit: Emitter
+    ) -> None:
+        """Fetch the video; if its URL is no longer valid, ask the service once for the current URL."""
         try:
-            await self._fetch_until_whole(url, part, emit)
+            await self._fetch_until_whole(url, partial_file, emit)
         except APIStatusError as error:
-            fresh = await self._present_address(job) if error.status_code in _GONE else None
+            fresh = await self._find_current_url(job) if error.status_code in _GONE else None
             if fresh is None or fresh == url:
                 raise
-            await self._fetch_until_whole(fresh, part, emit)
+            await self._fetch_until_whole(fresh, partial_file, emit)
 
-    async def _present_address(self, job: Job) -> str | None:
-        """Where the service says now that the video is; None where it does not say."""
-        with suppress(KlingError):  # that the video is not where it was is what the caller is told
+    async def _find_current_url(self, job: Job) -> str | None:
+        """The URL that the service gives for the video now; None if it gives none."""
+        with suppress(KlingError):  # the caller gets the error of the first URL
             return (await self.caller.send(STATUS, structure_job, id=job.request_id)).video_url
         return None
 
-    async def _fetch_until_whole(self, url: str, part: PartialFile, emit: Emitter) -> None:
-        """Fetch the missing bytes; a try that brings the file further grants all retries anew."""
-        retries, furthest = self.caller.retries("download", emit), part.size
+    async def _fetch_until_whole(self, url: str, partial_file: PartialFile, emit: Emitter) -> None:
+        """Fetch the missing bytes; a try that brings new bytes resets the count of retries."""
+        retries, furthest = self.caller.retries("download", emit), partial_file.size
         while True:
             try:
-                await fetch(self.caller, url, part)
+                await fetch(self.caller, url, partial_file)
             except KlingError as error:
-                if part.size > furthest:
-                    retries.attempt, furthest = 0, part.size
+                if partial_file.size > furthest:
+                    retries.attempt, furthest = 0, partial_file.size
                 await retries.wait_or_raise(error)
             else:
                 return
 
 
+def _emit_size(
+    emit: Emitter, index: int | None, request_id: str, size_bytes: int, total_bytes: int | None
+) -> None:
+    emit(Downloading, index=index, request_id=request_id, size_bytes=size_bytes, total_bytes=total_bytes)
+
+
 def _reason(error: KlingError | OSError) -> str:
     if isinstance(error, KlingError):
         return error.message.rstrip(".")
-    told = error.strerror or type(error).__name__
-    return f"{told} ({os.fspath(error.filename)!r})" if error.filename is not None else told
+    reason = error.strerror or type(error).__name__
+    return f"{reason} ({os.fspath(error.filename)!r})" if error.filename is not None else reason
 
 
-async def target(destination: str | os.PathLike[str], job: Job) -> Path:
-    """The file that a video goes to: the destination itself, or a file within it where that is a folder."""
+async def destination_path(destination: str | os.PathLike[str], job: Job) -> Path:
+    """The path of a video's file: the destination itself, or a file in it if the destination is a folder."""
     text = os.fspath(destination)
     path = Path(text)
     if text.endswith(("/", os.sep)) or await anyio.to_thread.run_sync(path.is_dir):
@@ -193,10 +181,10 @@ def _make_writable(folder: Path) -> None:
 
 
 async def check_folder(output: str | os.PathLike[str]) -> Path:
-    """The folder, made if it was missing, and shown to be writable before anything is paid for.
+    """The folder, which exists and can be written after this; called before the first POST.
 
     Raises:
-        ConfigurationError: It cannot be made or written.
+        ConfigurationError: The folder cannot be made or written.
     """
     folder = Path(output)
     try:

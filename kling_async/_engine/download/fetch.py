@@ -1,4 +1,4 @@
-"""One try to fetch what is missing of a video: redirects, and what the reply's bytes mean for the part."""
+"""One try to fetch the missing bytes of a video: follows redirects, and writes the body to the partial file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import anyio.to_thread
 
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.download.decompress import CONTENT_CODINGS, DecompressedBody
-from kling_async._engine.download.partial_file import PartialFile, Pipe
+from kling_async._engine.download.partial_file import BodyReader, PartialFile
 from kling_async._policy.http_ranges import (
     FileVersion,
     content_coding,
@@ -22,108 +22,120 @@ from kling_async._transport.base import Request, StreamedReply
 from kling_async.errors import APIConnectionError, DownloadError, KlingError
 
 _HEADERS: Mapping[str, str] = {"Accept": "*/*", "Accept-Encoding": "identity"}
-"""No credential: storage is another host, and its addresses are public."""
+"""No credential: the storage is another host, and its URLs are public."""
 _REDIRECTS = range(300, 400)
-_MOST_REDIRECTS = 5
-_WHOLE, _PART, _NO_SUCH_PART = 200, 206, 416
-_LARGEST_REFUSAL_BYTES = 64 * 1024
+_MAX_REDIRECTS = 5
+_WHOLE, _PARTIAL, _RANGE_NOT_SATISFIABLE = 200, 206, 416
+_MAX_ERROR_BYTES = 64 * 1024
 
 
-async def fetch(caller: ApiCaller, url: str, part: PartialFile) -> None:
-    """Fetch what is missing of a part, which is whole then; where the storage cannot go on with it, all of it.
+async def fetch(caller: ApiCaller, url: str, partial_file: PartialFile) -> None:
+    """Fetch the missing bytes of a video, or all bytes if the download cannot be resumed; the file is whole then.
 
     Raises:
-        APIConnectionError: The line was cut, or other bytes came than were promised.
+        APIConnectionError: The body was cut short, or is not as long as the response head says.
         APIStatusError: The storage refused.
-        DownloadError: The address, or what is there, is not to be fetched.
+        DownloadError: The URL is not safe, or the content there is not a video.
         OSError: The disk takes no more.
     """
-    if not await _fetch(caller, url, part, at=part.resumes_at):
-        await part.empty()
-        await _fetch(caller, url, part, at=0)
+    if not await _follow(caller, url, partial_file, offset=partial_file.resume_offset):
+        await partial_file.truncate()
+        await _follow(caller, url, partial_file, offset=0)
 
 
-async def _fetch(caller: ApiCaller, url: str, part: PartialFile, *, at: int) -> bool:
-    """Follow an address, and write what is there from byte `at` on; False if the part cannot be gone on with."""
-    headers = {**_HEADERS, **range_headers(part.version, at=at)}
+async def _follow(caller: ApiCaller, url: str, partial_file: PartialFile, *, offset: int) -> bool:
+    """Follow a URL, and write the video from byte `offset` on; False if the download cannot be resumed there."""
+    headers = {**_HEADERS, **range_headers(partial_file.version, at=offset)}
     came_from = None
-    for _ in range(_MOST_REDIRECTS + 1):
+    for _ in range(_MAX_REDIRECTS + 1):
         if reason := reason_to_refuse(url, came_from=came_from):
             raise DownloadError(f"{url[:200]!r} is not fetched: {reason}")
         request = Request("GET", url, headers, timeout=caller.timeout)
         async with caller.transport.stream(request) as reply:
             if reply.status in _REDIRECTS and "location" in reply.headers:
-                came_from, url = url, _followed(url, reply.headers["location"])
+                came_from, url = url, _resolve_location(url, reply.headers["location"])
             elif reply.status == _WHOLE:
-                await _begin(part, reply)
+                await _write_whole(partial_file, reply)
                 return True
-            elif at and part.version is not None and reply.status in {_PART, _NO_SUCH_PART}:
-                return await _went_on(part, part.version, reply, at=at)
+            elif (
+                offset
+                and partial_file.version is not None
+                and reply.status in {_PARTIAL, _RANGE_NOT_SATISFIABLE}
+            ):
+                return await _write_remaining(partial_file, partial_file.version, reply, offset=offset)
             else:
-                raise await _error(caller, reply)
-    raise DownloadError(f"more than {_MOST_REDIRECTS} redirects")
+                raise await _read_error(caller, reply)
+    raise DownloadError(f"more than {_MAX_REDIRECTS} redirects")
 
 
-def _followed(url: str, location: str) -> str:
-    """Where a redirect leads; what is no address stays as it is, to be refused."""
+def _resolve_location(url: str, location: str) -> str:
+    """The URL that a redirect leads to; a location that is no URL stays as it is and is refused later."""
     try:
         return urljoin(url, location)
     except ValueError:
         return location
 
 
-async def _begin(part: PartialFile, reply: StreamedReply) -> None:
-    """Write a reply that is the whole video."""
+async def _write_whole(partial_file: PartialFile, reply: StreamedReply) -> None:
+    """Write a response that has the whole video."""
     content_type = reply.headers.get("content-type", "")
     if is_text(content_type):
         raise APIConnectionError(f"{content_type[:40]!r} came, which is no video")
     coding = content_coding(reply.headers)
     if coding and coding not in CONTENT_CODINGS:
-        raise DownloadError(f"it comes packed as {coding[:40]!r}, which was not asked for")
-    version = file_version(reply.headers, request_id=part.request_id)
+        raise DownloadError(f"it comes compressed as {coding[:40]!r}, which was not asked for")
+    version = file_version(reply.headers, request_id=partial_file.request_id)
     if version.size_bytes is not None and version.size_bytes > LARGEST_VIDEO_BYTES:
         raise _too_large()
-    await _write(part, DecompressedBody(reply).pipe_to if coding else reply.pipe_to, version, at=0)
+    await _write(
+        partial_file, DecompressedBody(reply).pipe_to if coding else reply.pipe_to, version, offset=0
+    )
 
 
-async def _went_on(part: PartialFile, version: FileVersion, reply: StreamedReply, *, at: int) -> bool:
-    """Write a reply that is the rest of the video; False if it is not.
+async def _write_remaining(
+    partial_file: PartialFile, version: FileVersion, reply: StreamedReply, *, offset: int
+) -> bool:
+    """Write a response that has the remaining bytes; False if it has others.
 
-    Bytes of several replies are checked against the storage's digest, where it named one. That costs more than all
-    else does, and those of one reply are counted and came over TLS, so they are not.
+    A video from several responses is checked against the storage's digest, if the storage sent one. A video from one
+    response is not: TLS protects its bytes, their number is checked, and a digest is the most expensive step.
     """
-    if reply.status != _PART or not is_remaining_range(reply.headers, version, at=at):
+    if reply.status != _PARTIAL or not is_remaining_range(reply.headers, version, at=offset):
         return False
-    await _write(part, reply.pipe_to, version, at=at)
-    if version.md5 is not None and await anyio.to_thread.run_sync(part.md5) != version.md5:
-        await part.empty()
+    await _write(partial_file, reply.pipe_to, version, offset=offset)
+    if version.md5 is not None and await anyio.to_thread.run_sync(partial_file.md5) != version.md5:
+        await partial_file.truncate()
         raise APIConnectionError("its parts do not fit together")
     return True
 
 
-async def _write(part: PartialFile, pipe: Pipe, version: FileVersion, *, at: int) -> None:
-    promised = version.size_bytes
-    if not await part.write(pipe, version, at=at, most=promised or LARGEST_VIDEO_BYTES):
-        await part.empty()
-        if promised is None:
+async def _write(
+    partial_file: PartialFile, read_body: BodyReader, version: FileVersion, *, offset: int
+) -> None:
+    expected = version.size_bytes
+    if not await partial_file.write(
+        read_body, version, offset=offset, max_bytes=expected or LARGEST_VIDEO_BYTES
+    ):
+        await partial_file.truncate()
+        if expected is None:
             raise _too_large()
-        raise APIConnectionError(f"more came than the {promised:,} bytes promised")
-    if part.size == 0:
+        raise APIConnectionError(f"more came than the {expected:,} bytes expected")
+    if partial_file.size == 0:
         raise APIConnectionError("no bytes came")
-    if promised is not None and part.size != promised:
-        raise APIConnectionError(f"{part.size:,} bytes came of {promised:,} promised")
+    if expected is not None and partial_file.size != expected:
+        raise APIConnectionError(f"{partial_file.size:,} bytes came of {expected:,}")
 
 
 def _too_large() -> DownloadError:
     return DownloadError(f"it is larger than {LARGEST_VIDEO_BYTES:,} bytes")
 
 
-async def _error(caller: ApiCaller, reply: StreamedReply) -> KlingError:
+async def _read_error(caller: ApiCaller, reply: StreamedReply) -> KlingError:
     body = bytearray()
 
     def take(piece: bytes | memoryview) -> bool:
         body.extend(piece)
-        return len(body) <= _LARGEST_REFUSAL_BYTES
+        return len(body) <= _MAX_ERROR_BYTES
 
     await reply.pipe_to(take)
     return caller.error_for(reply.status, reply.headers, bytes(body), call="download")

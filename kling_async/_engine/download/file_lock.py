@@ -1,4 +1,4 @@
-"""A file beside the destination that nobody else writes, and that outlives the process that began it."""
+"""Opens a file beside the destination that only one download can write, and that a later process can continue."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ import attrs
 
 @attrs.frozen
 class LockedFile:
-    """An open file that is written by whoever has this, and by nobody else."""
+    """A partial file, open and locked for exclusive use."""
 
     file: io.FileIO
     path: Path
     is_locked: bool
-    """False where the system has no locks: then only a file made just now is one's own."""
+    """False if the system has no locks: then only a file that this call made is safe to write."""
 
 
-def claim(path: Path) -> LockedFile:
-    """The first of `NAME.part`, `NAME.2.part` and so on that nobody holds, made if it is missing.
+def open_locked(path: Path) -> LockedFile:
+    """Open and lock the first of `NAME.part`, `NAME.2.part` and so on that is not locked; a missing file is made.
 
     Raises:
         OSError: The folder takes no file of that name.
     """
-    claimed, number = _claimed(path.with_name(f"{path.name}.part")), 1
-    while claimed is None:
+    locked_file, number = _try_open_locked(path.with_name(f"{path.name}.part")), 1
+    while locked_file is None:
         number += 1
-        claimed = _claimed(path.with_name(f"{path.name}.{number}.part"))
-    return claimed
+        locked_file = _try_open_locked(path.with_name(f"{path.name}.{number}.part"))
+    return locked_file
 
 
-def _claimed(path: Path) -> LockedFile | None:
+def _try_open_locked(path: Path) -> LockedFile | None:
+    """The file, open and locked; None if another download uses the file or has just finished it."""
     is_new = True
     try:
         file = path.open("x+b", buffering=0)
@@ -40,17 +41,17 @@ def _claimed(path: Path) -> LockedFile | None:
         is_new = False
         try:
             file = path.open("r+b", buffering=0)
-        except FileNotFoundError:  # it was finished just now
+        except FileNotFoundError:  # another download has just finished it
             return None
     is_locked = _lock(file)
-    if (is_locked and _is_still(file, path)) or (is_locked is None and is_new):
+    if (is_locked and _is_same_file(file, path)) or (is_locked is None and is_new):
         return LockedFile(file, path, bool(is_locked))
     file.close()
     return None
 
 
 def _lock(file: io.FileIO) -> bool | None:
-    """Whether the file is locked now, until it is closed or the process ends; None where there are no locks."""
+    """Lock the file until it is closed or the process ends; False if another process has the lock, None without locks."""
     try:
         import fcntl
 
@@ -62,8 +63,8 @@ def _lock(file: io.FileIO) -> bool | None:
     return True
 
 
-def _is_still(file: io.FileIO, path: Path) -> bool:
-    """Whether the path still leads to the file: whoever held the lock before may have renamed it."""
+def _is_same_file(file: io.FileIO, path: Path) -> bool:
+    """Whether the path still leads to the file: the former owner of the lock may have renamed it."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:

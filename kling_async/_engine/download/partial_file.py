@@ -1,4 +1,4 @@
-"""A video that is not whole yet: a file beside its destination, and a note of which video it is a part of."""
+"""The partial file of a download: the bytes saved so far beside the destination, and a note of which video they are of."""
 
 from __future__ import annotations
 
@@ -18,101 +18,112 @@ import anyio
 import anyio.to_thread
 import attrs
 
+from kling_async._durable import rename_into_place
 from kling_async._engine.clock import Clock
-from kling_async._engine.download.file_lock import LockedFile, claim
+from kling_async._engine.download.file_lock import LockedFile, open_locked
 from kling_async._policy.http_ranges import FileVersion, dump, load
 from kling_async._transport.base import Sink
 
-Pipe = Callable[[Sink], Awaitable[bool]]
-"""Gives bytes to a sink until it wants no more; whether that was all of them."""
+BodyReader = Callable[[Sink], Awaitable[bool]]
+"""Gives a body to a sink until the sink wants no more; returns whether the body is complete."""
 
-_HASTENED_BYTES = 2 * 1024 * 1024
-_LONGEST_WRITE = 0.02
-"""Seconds for which a write may hold up the event loop: half a MiB takes some hundred microseconds of memory."""
+Report = Callable[[int, int | None], None]
+"""Gets the bytes saved so far, and the size of the whole video; None if the size is unknown."""
+
+_EARLY_FLUSH_BYTES = 2 * 1024 * 1024
+"""The system begins to write to the disk after so many bytes."""
+_MAX_WRITE = 0.02
+"""Seconds that a write can block the event loop; half a MiB takes some hundred microseconds to copy."""
 _SLOW_FOR = 60.0
-"""Seconds for which threads do the writing after one that took longer."""
+"""Seconds for which threads write after a write that took longer."""
+_REPORT_INTERVAL = 0.5
+"""Seconds between two reports of a file's size."""
 
 
 @attrs.define(eq=False)
 class AdaptiveWriter:
-    """Where parts are written. All those that share it learn from one another how long it takes."""
+    """Decides whether writes block the event loop or run in threads, by the time that earlier writes took."""
 
     clock: Clock
     _slow_until: float = attrs.field(default=-math.inf, init=False)
 
     @property
     def is_slow(self) -> bool:
-        """Whether writes are for threads."""
+        """Whether writes run in threads."""
         return self.clock.now() < self._slow_until
 
-    def do(self, write: Callable[[], None]) -> None:
-        """Write at once, for the system keeps the bytes for later and a thread costs more."""
-        begun = self.clock.now()
+    def write(self, write: Callable[[], None]) -> None:
+        """Write in the event loop, and measure the time: usually the system only copies the bytes, and a thread costs more."""
+        began = self.clock.now()
         write()
         now = self.clock.now()
-        if now - begun > _LONGEST_WRITE:
+        if now - began > _MAX_WRITE:
             self._slow_until = now + _SLOW_FOR
 
 
 class PartialFile:
-    """What there is of a job's video so far.
+    """The bytes of a job's video that are saved so far.
 
-    Methods that are no coroutines block, and are for threads. They take turns, so that a task that is cancelled while
-    one of them runs can leave: what it asked for ends before the file is closed.
+    The methods that are not coroutines block, so they run in threads. A lock lets one of them run at a time: if a
+    task is cancelled while a thread works for it, the thread ends before `close` closes the file.
 
     Args:
-        path: The destination; the part lies beside it as `.part`, its note as `.part.json`.
+        path: The destination. The partial file lies beside it as `NAME.part`, and its note as `NAME.part.json`.
         request_id: The job.
-        disk: What the path is on.
+        writer: Shared by all files on the same disk.
+        report: Called in the task that writes, at most twice a second, and once when `open_partial` has opened the file.
     """
 
-    def __init__(self, path: Path, *, request_id: str, disk: AdaptiveWriter) -> None:
+    def __init__(
+        self, path: Path, *, request_id: str, writer: AdaptiveWriter, report: Report | None = None
+    ) -> None:
         self.path = path
         self.request_id = request_id
         self.size = 0
-        """Bytes that are there."""
+        """Bytes that are saved."""
         self.version: FileVersion | None = None
-        """What they are of; None while there are none."""
-        self.on_growth: Callable[[], None] | None = None
-        """Called by who writes, when it is time to."""
-        self.tells_at = -math.inf
-        """When that is."""
-        self._disk = disk
-        self._claim: LockedFile | None = None
-        self._hastened = 0
+        """The version of the video that the bytes are of; None while there are none."""
+        self._writer = writer
+        self._report = report
+        self._report_at = -math.inf
+        self._locked_file: LockedFile | None = None
+        self._flush_begun_to = 0
         self._is_closed = False
-        self._turn = threading.Lock()
+        self._io_lock = threading.Lock()
 
     @property
-    def resumes_at(self) -> int:
-        """Where to go on; one byte of a part that is whole is fetched again, to be told that it is still the same."""
+    def resume_offset(self) -> int:
+        """The offset at which the download resumes; 0 if it cannot.
+
+        The last byte of a whole file is fetched again: the response tells whether the version is still the same.
+        """
         size = self.version.size_bytes if self.version else None
         return 0 if size is None else min(self.size, size - 1)
 
     def open(self) -> None:
-        """Take hold of the file, with what an earlier run left in it if that can be gone on with.
+        """Open and lock the file, and restore the bytes of an earlier run if the download can be resumed.
 
         Raises:
-            OSError: There can be no file there.
+            OSError: No file can be made at this path.
         """
-        with self._turn:
+        with self._io_lock:
             if self._is_closed:
                 return
             try:
                 if self.path.is_dir():
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._claim = claim(self.path)
+                self._locked_file = open_locked(self.path)
             except ValueError as error:
                 raise OSError(errno.EINVAL, str(error)) from error
-            self._recall(self._claim)
+            self._restore(self._locked_file)
 
-    def _recall(self, claim: LockedFile) -> None:
-        size = claim.file.seek(0, io.SEEK_END)
-        if not claim.is_locked or size == 0:
+    def _restore(self, locked_file: LockedFile) -> None:
+        size = locked_file.file.seek(0, io.SEEK_END)
+        if not locked_file.is_locked or size == 0:
             return
         try:
-            version = load(_note(claim).read_text())
+            version = load(_note_path(locked_file).read_text())
         except (OSError, ValueError):
             return
         if (
@@ -124,140 +135,164 @@ class PartialFile:
         ):
             self.version, self.size = version, size
 
-    async def write(self, pipe: Pipe, version: FileVersion, *, at: int, most: int) -> bool:
-        """Put bytes down from byte `at` on, which replaces what was there; False if they pass `most` bytes.
+    async def write(
+        self, read_body: BodyReader, version: FileVersion, *, offset: int, max_bytes: int
+    ) -> bool:
+        """Write a body from byte `offset` on, over the bytes there; False if the file would pass `max_bytes`.
 
         Raises:
-            OSError: The disk takes no more; the part is good for nothing now.
-            KlingError: The bytes ended before their time; what came is there.
+            OSError: The disk takes no more; the file is not usable any more.
+            KlingError: The body was cut short; the bytes that came are in the file.
         """
-        self.version, self.size = version, at
-        await anyio.to_thread.run_sync(self._begin, at)
-        held: list[bytes] = []
+        self.version, self.size = version, offset
+        await anyio.to_thread.run_sync(self._truncate_to, offset)
+        deferred: list[bytes] = []
         failures: list[OSError] = []
 
-        def take(piece: bytes | memoryview) -> bool:
-            """Write a piece here and now, or hold it where there is something to do that takes a task."""
-            if self._disk.is_slow or self._is_to_tell() or self.size + len(piece) > most:
-                held.append(bytes(piece))
+        def write_piece(piece: bytes | memoryview) -> bool:
+            """Write a piece in the event loop, or defer it to the task: a sink cannot await or raise."""
+            if self._writer.is_slow or self._is_report_due() or self.size + len(piece) > max_bytes:
+                deferred.append(bytes(piece))
                 return False
             try:
-                self._disk.do(partial(self._put, piece))
+                self._writer.write(partial(self._append, piece))
             except OSError as error:
                 failures.append(error)
             return not failures
 
         is_all = False
         while not is_all:
-            is_all = await pipe(take)
+            is_all = await read_body(write_piece)
             if failures:
                 raise failures[0]
-            if held:
-                piece = held.pop()
-                if self.size + len(piece) > most:
+            if deferred:
+                piece = deferred.pop()
+                if self.size + len(piece) > max_bytes:
                     return False
-                await anyio.to_thread.run_sync(self._put, piece)
-            if self.on_growth is not None and self._is_to_tell():
-                self.on_growth()
+                await anyio.to_thread.run_sync(self._append, piece)
+            if self._is_report_due():
+                self.report_size()
         return True
 
-    def _is_to_tell(self) -> bool:
-        return self.on_growth is not None and self._disk.clock.now() >= self.tells_at
+    def report_size(self) -> None:
+        """Report the bytes saved so far, if there is a report."""
+        if self._report is not None:
+            self._report_at = self._writer.clock.now() + _REPORT_INTERVAL
+            self._report(self.size, self.version.size_bytes if self.version is not None else None)
 
-    def _begin(self, at: int) -> None:
-        with self._turn:
-            if self._claim is None:
+    def _is_report_due(self) -> bool:
+        return self._report is not None and self._writer.clock.now() >= self._report_at
+
+    def _truncate_to(self, offset: int) -> None:
+        with self._io_lock:
+            if self._locked_file is None:
                 return
-            self._claim.file.truncate(at)
-            self._claim.file.seek(at)
-            self._hastened = at
-            if at == 0:
-                self._note_down(self._claim)
+            self._locked_file.file.truncate(offset)
+            self._locked_file.file.seek(offset)
+            self._flush_begun_to = offset
+            if offset == 0:
+                self._write_note(self._locked_file)
 
-    def _put(self, piece: bytes | memoryview) -> None:
-        """Write a piece after what is there, and have the disk begin with each few MiB while the next ones come.
+    def _append(self, piece: bytes | memoryview) -> None:
+        """Append a piece, and let the system begin to write every few MiB to the disk.
 
-        So the flush at the end has little left to wait for. The advice to drop what is written is on Linux what begins
-        to write it, and drops nothing that is not on the disk; elsewhere it does no harm.
+        So the flush at the end has little to wait for. On Linux the advice to drop bytes from the cache begins to write
+        them, and drops none that are not on the disk; on other systems it does no harm.
         """
-        with self._turn:
-            if self._claim is None:
+        with self._io_lock:
+            if self._locked_file is None:
                 return
-            file, left = self._claim.file, memoryview(piece)
+            file, left = self._locked_file.file, memoryview(piece)
             while left:
                 left = left[file.write(left) :]
-            length = self.size + len(piece) - self._hastened
-            if length >= _HASTENED_BYTES and hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(file.fileno(), self._hastened, length, os.POSIX_FADV_DONTNEED)
-                self._hastened += length
+            length = self.size + len(piece) - self._flush_begun_to
+            if length >= _EARLY_FLUSH_BYTES and hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), self._flush_begun_to, length, os.POSIX_FADV_DONTNEED)
+                self._flush_begun_to += length
             self.size += len(piece)
 
-    def _note_down(self, claim: LockedFile) -> None:
-        """For a run after a crash. The part is empty now, so a note that is lost or half-written does no harm."""
-        if claim.is_locked and self.version is not None and self.version.validator is not None:
-            _note(claim).write_text(dump(self.version))
+    def _write_note(self, locked_file: LockedFile) -> None:
+        """Write the note with which a later process resumes; the file is empty, so a lost or broken note does no harm."""
+        if locked_file.is_locked and self.version is not None and self.version.validator is not None:
+            _note_path(locked_file).write_text(dump(self.version))
         else:
-            _note(claim).unlink(missing_ok=True)
+            _note_path(locked_file).unlink(missing_ok=True)
 
     def md5(self) -> str:
-        """The digest of what is there, in base64."""
-        with self._turn:
-            assert self._claim is not None
-            return base64.b64encode(_digest(self._claim.file, "md5")).decode()
+        """The digest of the bytes saved so far, in base64."""
+        with self._io_lock:
+            assert self._locked_file is not None
+            return base64.b64encode(_digest(self._locked_file.file, "md5")).decode()
 
-    def keep(self, *, digest: bool) -> str | None:
-        """Bring the file to the disk and give it its name; its SHA-256 in hex, if that is wanted."""
-        with self._turn:
-            claim = self._claim
-            assert claim is not None
-            os.fsync(claim.file.fileno())
-            sha256 = _digest(claim.file, "sha256").hex() if digest else None
-            _loosen(claim)
-            _note(claim).unlink(missing_ok=True)
-            claim.path.replace(self.path)
-            claim.file.close()
-            self._claim = None
-            with suppress(OSError):  # the bytes are on the disk, and a lost name is noticed
-                _flush_folder(self.path.parent)
+    def commit(self, *, digest: bool) -> str | None:
+        """Flush the whole file to the disk and rename it to the destination.
+
+        Args:
+            digest: Whether to compute the SHA-256.
+
+        Returns:
+            The SHA-256 in hex; None without `digest`.
+        """
+        with self._io_lock:
+            locked_file = self._locked_file
+            assert locked_file is not None
+            os.fsync(locked_file.file.fileno())
+            sha256 = _digest(locked_file.file, "sha256").hex() if digest else None
+            _close_if_unlocked(locked_file)
+            _note_path(locked_file).unlink(missing_ok=True)
+            rename_into_place(locked_file.path, self.path)
+            locked_file.file.close()
+            self._locked_file = None
             return sha256
 
-    async def empty(self) -> None:
-        """Nothing of what is there is of use any more."""
+    async def truncate(self) -> None:
+        """Remove all bytes and the note: the download begins again."""
         self.size, self.version = 0, None
-        await anyio.to_thread.run_sync(self._begin, 0)
+        await anyio.to_thread.run_sync(self._truncate_to, 0)
 
     def close(self) -> None:
-        """Let go; what a later run cannot go on with is removed."""
-        with self._turn:
+        """Close the file; removes the file and its note if a later run cannot resume the download."""
+        with self._io_lock:
             self._is_closed = True
-            claim, self._claim = self._claim, None
-            if claim is None:
+            locked_file, self._locked_file = self._locked_file, None
+            if locked_file is None:
                 return
-            if not (claim.is_locked and self.size and self.version is not None and self.version.validator):
-                _loosen(claim)
-                with suppress(OSError):  # why there is no video is told already
-                    claim.path.unlink()
-                    _note(claim).unlink(missing_ok=True)
-            claim.file.close()
+            if not (
+                locked_file.is_locked and self.size and self.version is not None and self.version.validator
+            ):
+                _close_if_unlocked(locked_file)
+                with suppress(OSError):  # the error that ended the download is raised already
+                    locked_file.path.unlink()
+                    _note_path(locked_file).unlink(missing_ok=True)
+            locked_file.file.close()
 
 
 @asynccontextmanager
-async def opened(path: Path, *, request_id: str, disk: AdaptiveWriter) -> AsyncGenerator[PartialFile, None]:
-    """A part that is open until the block ends, whether it was kept or not.
+async def open_partial(
+    path: Path, *, request_id: str, writer: AdaptiveWriter, report: Report | None = None
+) -> AsyncGenerator[PartialFile, None]:
+    """A partial file that is open until the block ends.
+
+    Args:
+        path: The destination.
+        request_id: The job.
+        writer: Shared by all files on the same disk.
+        report: See `PartialFile`.
 
     Raises:
-        OSError: There can be no file there, or the disk takes no more; nothing is left behind then.
+        OSError: No file can be made at this path, or the disk takes no more; nothing is left behind.
     """
-    part = PartialFile(path, request_id=request_id, disk=disk)
+    partial_file = PartialFile(path, request_id=request_id, writer=writer, report=report)
     try:
-        await anyio.to_thread.run_sync(part.open)
-        yield part
+        await anyio.to_thread.run_sync(partial_file.open)
+        partial_file.report_size()
+        yield partial_file
     except OSError:
-        part.size = 0
+        partial_file.size = 0
         raise
     finally:
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(part.close)
+            await anyio.to_thread.run_sync(partial_file.close)
 
 
 def sha256_of(path: Path) -> str:
@@ -266,8 +301,8 @@ def sha256_of(path: Path) -> str:
         return _digest(file, "sha256").hex()
 
 
-def _note(claim: LockedFile) -> Path:
-    return claim.path.with_name(claim.path.name + ".json")
+def _note_path(locked_file: LockedFile) -> Path:
+    return locked_file.path.with_name(locked_file.path.name + ".json")
 
 
 def _digest(file: io.FileIO, name: str) -> bytes:
@@ -275,16 +310,7 @@ def _digest(file: io.FileIO, name: str) -> bytes:
     return hashlib.file_digest(file, name).digest()
 
 
-def _loosen(claim: LockedFile) -> None:
-    """Where there are no locks, an open file cannot be renamed or removed either."""
-    if not claim.is_locked:
-        claim.file.close()
-
-
-def _flush_folder(folder: Path) -> None:
-    """Bring a new name to the disk; not every system lets a folder be opened."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _close_if_unlocked(locked_file: LockedFile) -> None:
+    """Close a file that is not locked: a system without locks cannot rename or remove an open file."""
+    if not locked_file.is_locked:
+        locked_file.file.close()
