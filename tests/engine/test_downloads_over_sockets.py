@@ -79,7 +79,7 @@ class Host:
 
 
 @asynccontextmanager
-async def serving(host):
+async def serve(host):
     server = await asyncio.start_server(host.answer, "127.0.0.1", 0)
     host.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a.mp4"
     try:
@@ -141,7 +141,7 @@ async def test_a_stalled_transfer_is_resumed(kling_emulator, tmp_path):
 
 
 async def test_no_credential_reaches_the_storage_or_a_host_that_it_redirects_to(tmp_path):
-    async with serving(Host(video(1000))) as end, serving(Host(b"", redirect_to=end.url)) as begin:
+    async with serve(Host(video(1000))) as end, serve(Host(b"", redirect_to=end.url)) as begin:
         path = await save(begin, tmp_path / "a.mp4")
     assert path.read_bytes() == end.content
     for head in begin.heads + end.heads:
@@ -166,7 +166,7 @@ asyncio.run(main())
 
 async def test_the_next_process_resumes_a_killed_download(tmp_path):
     path, part = tmp_path / "a.mp4", tmp_path / "a.mp4.part"
-    async with serving(Host(video(16 * MIB), pace=0.004)) as host:
+    async with serve(Host(video(16 * MIB), pace=0.004)) as host:
         process = subprocess.Popen([sys.executable, "-c", KILLED, host.url, str(path)])  # noqa: ASYNC220, S603
         while not part.exists() or part.stat().st_size < 8 * MIB:  # noqa: ASYNC110 - another process writes it
             await asyncio.sleep(0.002)
@@ -191,7 +191,7 @@ def files_of_at_most(size_bytes):
 
 
 async def test_a_file_above_the_systems_size_limit_is_removed_and_the_error_says_why(tmp_path):
-    async with serving(Host(video(2 * MIB))) as host:
+    async with serve(Host(video(2 * MIB))) as host:
         with files_of_at_most(MIB), pytest.raises(DownloadError, match="File too large") as caught:
             await save(host, tmp_path / "a.mp4")
     assert isinstance(caught.value.__cause__, OSError)
@@ -208,7 +208,7 @@ async def test_a_full_disk_is_an_error_and_leaves_no_file(tmp_path):
     if mounted.returncode:
         pytest.skip("only root may mount a small disk")
     try:
-        async with serving(Host(video(2 * MIB))) as host:
+        async with serve(Host(video(2 * MIB))) as host:
             with pytest.raises(DownloadError, match="No space left on device"):
                 await save(host, tmp_path / "a.mp4")
         assert list(tmp_path.iterdir()) == []
@@ -239,7 +239,7 @@ def closed_folder():
 
 
 async def test_a_folder_that_cannot_be_written_is_an_error(closed_folder):
-    async with serving(Host(video(1000))) as host:
+    async with serve(Host(video(1000))) as host:
         with as_unprivileged_user(), pytest.raises(DownloadError, match="Permission denied"):
             await save(host, closed_folder / "a.mp4")
     assert host.heads == []
