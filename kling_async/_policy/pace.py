@@ -1,8 +1,9 @@
 """When to poll each job in flight: as seldom as does no harm, from the run times of the jobs that ended.
 
-A job is polled again when the chance that it has ended since it was last seen in flight reaches a few percent. So it
-is polled rarely while it is young, often around the usual run time, and rarely again when it is late. A list scan shows
-many jobs at once, so its interval is a share of the usual run time.
+A job is polled again when its expected lag, the chance that it has ended since it was last seen in flight times half of
+the seconds since then, reaches a share of the usual run time. So it is polled rarely while it is young, often around the
+usual run time, and rarely again when it is late. A list scan shows many jobs at once, so its interval is a share of the
+usual run time.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ EXPECTED_FROM_IMAGE = 120.0
 EXPECTED_QUEUE = 8.0
 """Median seconds that a job waits for a worker: a guess, for no measurement was published."""
 
-_CHANCE = 0.12
-"""Poll when a job has ended with this chance since it was last seen. Measured: 0.08 costs a third more calls for a
-quarter less lag."""
-_FIRST_CHANCE = 0.025
-"""The same before any job of the kind has ended: the run time may be far from the expected one."""
+_LAG_SHARE, _SCOUT_LAG_SHARE = 0.004, 0.0003
+"""Poll when the expected lag reaches this share of the usual run time; the second for scouts, for the run time may be far
+from the expected one. Measured: 0.006 instead of 0.004 saves a sixth of the calls for a fifth more lag."""
 _CERTAIN = 1e-6
 """A job that is left in flight with so small a chance is stuck: the distribution says nothing more of it."""
+_HALVINGS = 10
+"""Steps in which an interval is found, to a percent."""
 _MIN_INTERVAL = 0.2
 """Seconds between two polls of one job at the least."""
 _LATE_SHARE = 0.015
@@ -186,10 +187,11 @@ class Pace:
         kind = age.kind
         self._learn(kind, now)
         seen = age.seen - age.since
-        interval = _interval(age.times.normal, seen, _CHANCE if kind.has_ends else _FIRST_CHANCE)
+        is_scout = self._is_scout(age)
+        interval = _interval(age.times.normal, seen, _SCOUT_LAG_SHARE if is_scout else _LAG_SHARE)
         if not age.is_running and kind.starts >= kind.jumps:
             interval = max(interval, _START_SHARE * kind.running.median)
-        if self._is_scout(age):
+        if is_scout:
             interval = min(interval, max(_MIN_INTERVAL, (_SCOUT_GROWTH - 1) * seen))
         share = _FIRST_JITTER if seen <= 0 and not kind.has_ends else _JITTER
         interval *= 1 - share * age.jitter
@@ -254,11 +256,22 @@ def _sample(kind: KindPace) -> list[JobAge]:
     return kind.jobs[:: max(1, len(kind.jobs) // _SAMPLE)]
 
 
-def _interval(normal: NormalDist, seen: float, chance: float) -> float:
-    """Seconds after which a job that was seen in flight at an age has ended with this chance."""
-    log = math.log(max(seen, 1e-3))
-    left = (1.0 - normal.cdf(log)) * (1.0 - chance)
-    late = _LATE_SHARE * seen if seen > math.exp(normal.mean) else 0.0
+def _interval(normal: NormalDist, seen: float, share: float) -> float:
+    """Seconds after which the expected lag of a job that was seen in flight at an age is a share of the usual run time.
+
+    The expected lag is the chance that the job has ended by then, times half of the seconds.
+    """
+    usual = math.exp(normal.mean)
+    late = _LATE_SHARE * seen if seen > usual else 0.0
+    left = 1.0 - normal.cdf(math.log(max(seen, 1e-3)))
     if left < _CERTAIN:
-        return max(late, _MIN_INTERVAL)
-    return max(math.exp(normal.inv_cdf(1.0 - left)) - seen, late)
+        return late
+    low, high = _MIN_INTERVAL, seen + usual
+    for _ in range(_HALVINGS):
+        interval = math.sqrt(low * high)
+        ended = 1.0 - (1.0 - normal.cdf(math.log(seen + interval))) / left
+        if ended * interval / 2 < share * usual:
+            low = interval
+        else:
+            high = interval
+    return max(low, late)
