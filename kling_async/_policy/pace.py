@@ -87,6 +87,11 @@ class KindPace:
     jobs: list[JobAge] = attrs.field(factory=list)
     """The jobs in flight, in any order; each knows its place."""
 
+    def forget(self) -> None:
+        """Begin again with the expectation: jobs failed sooner than jobs that succeed will end."""
+        self.waiting, self.running = RunTimes(self.waiting.expected), RunTimes(self.running.expected)
+        self.starts = self.jumps = self.failures = 0
+
     @property
     def has_ends(self) -> bool:
         """Whether a job of the kind has ended."""
@@ -162,7 +167,7 @@ class Pace:
         self.drop(age)
         if success or not kind.has_ends or kind.failures:
             if success and kind.failures:
-                kind.failures = 0
+                kind.forget()
             kind.failures += not success
             age.times.add(seconds)
             kind.jumps += not age.is_running
