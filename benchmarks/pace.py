@@ -159,13 +159,13 @@ def _cost(*, jobs: int, rounds: int = 5) -> dict[str, float]:
     pace, policy = Pace(), PollingPolicy()
     rng = random.Random("chance")
     kind = JobKind("kling-v2-6", duration=5)
-    ages = [pace.begin(kind, now=0.0, jitter=rng.random(), running=True) for _ in range(jobs)]
+    ages = [pace.track(kind, now=0.0, jitter=rng.random(), running=True) for _ in range(jobs)]
     now = 0.0
     start = time.process_time()
     for _ in range(rounds):
         for age in ages:
             now += 50.0 / rounds / jobs
-            pace.saw(age, now=now, jitter=0.5, running=True)
+            pace.record_sighting(age, now=now, jitter=0.5, running=True)
             pace.next_poll(age, policy, now=now)
     return {"jobs": float(jobs), "per_answer": (time.process_time() - start) / (rounds * jobs) * 1e6}
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import attrs
 
 from benchmarks.figures import quantile
-from kling_async._policy.pace import JobAge, JobKind, Pace
+from kling_async._policy.pace import JobKind, Pace, PacedJob
 from kling_async._policy.polling import PollingPolicy
 
 DEADLINE = 3600.0
@@ -83,7 +83,7 @@ class _Asked:
 
     life: Life
     began: float
-    age: JobAge
+    age: PacedJob
 
     @property
     def ends(self) -> float:
@@ -134,7 +134,7 @@ class Adaptive:
 
     def _begin(self, life: Life, now: float) -> None:
         is_running = life.shows_running and not life.wait
-        age = self._pace.begin(_KIND, now=now, running=is_running, jitter=self.rng.random())
+        age = self._pace.track(_KIND, now=now, running=is_running, jitter=self.rng.random())
         self._plan(_Asked(life, now, age), now)
 
     def _due(self, job: _Asked, now: float) -> float:
@@ -151,12 +151,12 @@ class Adaptive:
         """Poll a job; whether that was the last time."""
         if now >= job.ends:
             report.lags.append(now - job.ends)
-            self._pace.ended(job.age, now=now, success=job.life.success)
+            self._pace.record_end(job.age, now=now, success=job.life.success)
             return True
         if now >= job.began + DEADLINE:
-            self._pace.drop(job.age)
+            self._pace.forget(job.age)
             return True
-        self._pace.saw(job.age, now=now, running=job.is_running(now), jitter=self.rng.random())
+        self._pace.record_sighting(job.age, now=now, running=job.is_running(now), jitter=self.rng.random())
         self._plan(job, now)
         return False
 
@@ -177,7 +177,7 @@ def scan_lists(lives: Sequence[Life], *, rows_per_call: int) -> Report:
     """Our pace with a list that shows all jobs, which start at once and stay on it when they are done."""
     report = Report(len(lives))
     pace = Pace()
-    jobs = [_Asked(life, 0.0, pace.begin(_KIND, now=0.0, jitter=0.5, running=True)) for life in lives]
+    jobs = [_Asked(life, 0.0, pace.track(_KIND, now=0.0, jitter=0.5, running=True)) for life in lives]
     calls = math.ceil(len(jobs) / rows_per_call)
     now = 0.0
     while jobs:
@@ -187,9 +187,9 @@ def scan_lists(lives: Sequence[Life], *, rows_per_call: int) -> Report:
         for job in jobs:
             if job.ends <= now:
                 report.lags.append(now - job.ends)
-                pace.ended(job.age, now=now, success=True)
+                pace.record_end(job.age, now=now, success=True)
             else:
-                pace.saw(job.age, now=now, jitter=0.5, running=True)
+                pace.record_sighting(job.age, now=now, jitter=0.5, running=True)
                 left.append(job)
         jobs = left
     return report

@@ -64,7 +64,7 @@ class Journal:
         Raises:
             JournalError: There is no journal at the path, or it cannot be read.
         """
-        return write_ahead.Journal.read(self.path)
+        return write_ahead.WriteAheadJournal.read(self.path)
 
     async def register(
         self,
@@ -89,7 +89,7 @@ class Journal:
             JournalError: The journal is in use, is no journal, or cannot be written.
         """
         items = await _identify(requests, options, skip_invalid=skip_invalid, call="register")
-        log = await anyio.to_thread.run_sync(write_ahead.Journal, self.path)
+        log = await anyio.to_thread.run_sync(write_ahead.WriteAheadJournal, self.path)
         try:
             registered = _register(log, items, at=time.time())
             await log.flush()
@@ -174,7 +174,7 @@ async def _identify(
 
 
 def _register(
-    log: write_ahead.Journal, items: Sequence[tuple[Identity, VideoRequest]], *, at: float
+    log: write_ahead.WriteAheadJournal, items: Sequence[tuple[Identity, VideoRequest]], *, at: float
 ) -> RegisteredBatch:
     """Write the entries of a batch and drop those of earlier batches, all in the journal's next group of writes."""
     numbers = []
@@ -196,7 +196,7 @@ def _register(
         if entry.number in wanted:
             entries[entry.number] = entry
         elif entry.state is EntryState.NOT_SUBMITTED:
-            log.end(entry.number, state=EntryState.DROPPED, record=None, error=entry.error)
+            log.record_end(entry.number, state=EntryState.DROPPED, record=None, error=entry.error)
             dropped += 1
     return RegisteredBatch(entries=tuple(entries[number] for number in numbers), dropped=dropped)
 

@@ -29,15 +29,15 @@ def requests(*prompts, **options):
 def send(journal, number, *, request_id=None, **ending):
     """What a batch writes for the entry of this number: its submit, and what became of that."""
     entry = list(journal.entries())[number - 1]
-    with write_ahead.Journal(journal.path) as log:
+    with write_ahead.WriteAheadJournal(journal.path) as log:
         log.record_intent(entry.identity, model=entry.model, payload=entry.payload, at=6.0, cost_usd=None)
         if request_id is not None:
             log.record_accepted(number, request_id=request_id, record={"status": "success"})
         if ending:
-            log.end(number, record=None, error=None, state=ending["state"])
+            log.record_end(number, record=None, error=None, state=ending["state"])
         if "file" in ending:
             file = ending["file"]
-            log.save(number, path=str(file), size_bytes=file.stat().st_size, sha256=None)
+            log.record_file(number, path=str(file), size_bytes=file.stat().st_size, sha256=None)
 
 
 def test_the_package_gives_the_public_journal():
@@ -105,7 +105,7 @@ async def test_a_dropped_item_is_submitted_as_if_it_were_new(journal):
 
 
 async def test_a_journal_in_use_registers_nothing(journal):
-    with write_ahead.Journal(journal.path), pytest.raises(JournalError, match="is in use"):
+    with write_ahead.WriteAheadJournal(journal.path), pytest.raises(JournalError, match="is in use"):
         await journal.register(requests("a"))
     assert list(journal.entries()) == []
 

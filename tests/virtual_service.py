@@ -20,6 +20,7 @@ from kling_async._engine.api import ApiCaller
 from kling_async._engine.batch.batch import Batch, run_batch
 from kling_async._engine.batch.batch_input import InputReader
 from kling_async._engine.batch.run_item import BatchParts
+from kling_async._engine.batch.slots import Slots
 from kling_async._engine.clock import Clock
 from kling_async._engine.session import LoopSession, SharedState
 from kling_async._engine.submit.ledger import Ledger
@@ -327,14 +328,15 @@ def batch_of(
     folder=None,
     on_ambiguous="report",
     retry_failed=False,
+    session=None,
     **settings,
 ):
-    session, notifier = session_for(service, **settings), Notifier(notify)
+    session, notifier = session or session_for(service, **settings), Notifier(notify)
     emit, budget = session.caller.emitter(notifier), budget or Budget()
     parts = BatchParts(
         session=session,
         ledger=Ledger(emit=emit, budget=budget, journal=journal),
-        limit=ConcurrencyLimit(at_once),
+        slots=Slots(ConcurrencyLimit(at_once)),
         uploader=Uploader(session.caller, emit),
         emit=emit,
         folder=folder,

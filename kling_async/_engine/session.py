@@ -92,15 +92,17 @@ class LoopSession:
         """Submit one request on its own, and reconcile the submit if its answer is lost; see `Submitter.submit`."""
         emit = self.caller.emitter(notify)
         payload = await Uploader(self.caller, emit).payload(request)
-        submitted = await self.submitter.submit(
-            payload,
-            BatchItem(request=request),
-            ledger=Ledger(emit=emit),
-            max_throttles=self.caller.retry.max_retries,
-        )
-        if isinstance(submitted, Job):
-            return submitted
-        job = await self.reconciler.reconcile(submitted)
+        item = BatchItem(request=request)
+        try:
+            submitted = await self.submitter.submit(
+                payload, item, ledger=Ledger(emit=emit), max_throttles=self.caller.retry.max_retries
+            )
+            if isinstance(submitted, Job):
+                return submitted
+            job = await self.reconciler.reconcile(submitted)
+        finally:
+            if item.reconciliation is not None:
+                self.reconciler.end(item.reconciliation)
         emit(SubmitReconciled, request_id=job.request_id, job=job)
         return job
 

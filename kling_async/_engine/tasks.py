@@ -22,7 +22,7 @@ async def run_to_end(work: Coroutine[Any, Any, T]) -> T:
     return await _join(asyncio.ensure_future(work), cancels=False)
 
 
-async def run_until_cancelled(work: Coroutine[Any, Any, T]) -> T:
+async def run_cancellable(work: Coroutine[Any, Any, T]) -> T:
     """The same for work that a cancellation of the caller cancels once, and then waits for.
 
     A cancel scope cancels its tasks again and again until they end. The tasks that the work starts meet one

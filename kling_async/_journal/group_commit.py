@@ -57,7 +57,7 @@ class GroupCommit:
         """All writes that may not be on the disk yet."""
         return self.in_commit.merge(self.pending)
 
-    async def durable(self) -> None:
+    async def wait_durable(self) -> None:
         """Return when every write before this call is on the disk.
 
         Raises:

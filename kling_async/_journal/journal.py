@@ -34,7 +34,7 @@ RunSync: TypeAlias = Callable[[Callable[[PendingWrites], None], PendingWrites], 
 """Calls a blocking function with its argument, without blocking the event loop."""
 
 
-class Journal:
+class WriteAheadJournal:
     """A write-ahead journal in one SQLite file that survives `kill -9` and a power cut.
 
     Opening it makes the file if it is missing, and locks the file until `close()`. Use it in one event loop at a time.
@@ -52,7 +52,7 @@ class Journal:
         self._set_up(SqliteStore(path), _run_in_thread)
 
     @classmethod
-    def over(cls, store: Store, *, run_sync: RunSync | None = None) -> Journal:
+    def over(cls, store: Store, *, run_sync: RunSync | None = None) -> WriteAheadJournal:
         """A journal over another store. `run_sync` calls the blocking commit; by default in a thread."""
         journal = cls.__new__(cls)
         journal._set_up(store, run_sync or _run_in_thread)  # noqa: SLF001 - itself
@@ -81,7 +81,7 @@ class Journal:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Journal {str(self.path)!r}>"
+        return f"<WriteAheadJournal {str(self.path)!r}>"
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -273,7 +273,7 @@ class Journal:
         state = next_state(before, event, number=number)
         self._write(number, state, {"request_id": request_id, "record": _drop_payload(record), "error": None})
 
-    def end(
+    def record_end(
         self,
         number: int,
         *,
@@ -301,7 +301,7 @@ class Journal:
             change["record"] = _drop_payload(record)
         self._write(number, after, change)
 
-    def save(self, number: int, *, path: str, size_bytes: int, sha256: str | None) -> None:
+    def record_file(self, number: int, *, path: str, size_bytes: int, sha256: str | None) -> None:
         """Record where the video of an entry is.
 
         Args:
@@ -334,13 +334,13 @@ class Journal:
 
     # Durability
 
-    async def durable(self) -> None:
+    async def wait_durable(self) -> None:
         """Return when every write before this call is on the disk.
 
         Raises:
             JournalError: The disk failed. The next commit writes the same changes again.
         """
-        await self._writes.durable()
+        await self._writes.wait_durable()
 
     async def run(self) -> None:
         """Commit writes in groups until cancelled."""

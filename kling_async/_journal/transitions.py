@@ -1,6 +1,6 @@
 """The life of an entry as a table: which event leads from which state to which, and what an attempt costs.
 
-Pure: no disk, no clock. `Journal` writes down only what this module allows, so that a mistake of the engine cannot
+Pure: no disk, no clock. `WriteAheadJournal` writes down only what this module allows, so that a mistake of the engine cannot
 turn a paid job into an item that looks unpaid.
 """
 

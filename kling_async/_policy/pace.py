@@ -52,6 +52,8 @@ _MIN_LEARN_INTERVAL, _LEARN_SHARE = 0.25, 0.01
 """Fit the run times again after this many seconds, and this share of the usual run time, at the earliest."""
 _FEW = 3
 """The first ends tell so much that each is learned from at once."""
+_MUCH_SOONER = 0.9
+"""All jobs are scheduled again when the usual run time shrinks to this share."""
 _SAMPLE = 24
 """Jobs in flight that a fit looks at, at most."""
 
@@ -84,7 +86,7 @@ class KindPace:
     """How many jobs in flight are polled early."""
     learn_at: float = -math.inf
     """When the next fit is due."""
-    jobs: list[JobAge] = attrs.field(factory=list)
+    jobs: list[PacedJob] = attrs.field(factory=list)
     """The jobs in flight, in any order; each knows its place."""
 
     def forget(self) -> None:
@@ -106,7 +108,7 @@ class KindPace:
 
 
 @attrs.define(eq=False)
-class JobAge:
+class PacedJob:
     """One job in flight, as the pace sees it."""
 
     kind: KindPace
@@ -135,7 +137,7 @@ class Pace:
         """Grows when a fit may call for earlier polls."""
         self._kinds: dict[JobKind, KindPace] = {}
 
-    def begin(self, kind: JobKind, *, now: float, running: bool, jitter: float) -> JobAge:
+    def track(self, kind: JobKind, *, now: float, running: bool, jitter: float) -> PacedJob:
         """Follow a job from now on.
 
         Args:
@@ -147,67 +149,68 @@ class Pace:
         pace = self._kinds.get(kind)
         if pace is None:
             pace = self._kinds[kind] = self._first_of(kind)
-        age = JobAge(pace, running, since=now, seen=now, jitter=jitter, place=len(pace.jobs))
-        pace.jobs.append(age)
-        return age
+        job = PacedJob(pace, running, since=now, seen=now, jitter=jitter, place=len(pace.jobs))
+        pace.jobs.append(job)
+        return job
 
-    def saw(self, age: JobAge, *, now: float, running: bool, jitter: float) -> None:
+    def record_sighting(self, job: PacedJob, *, now: float, running: bool, jitter: float) -> None:
         """A job was seen in flight."""
-        if running and not age.is_running:
+        if running and not job.is_running:
             # It started between the last two sights: in the middle, for all that is known.
-            started = 0.5 * (age.seen + now)
-            age.kind.waiting.add(started - age.since)
-            age.kind.starts += 1
-            age.is_running, age.since = True, started
-        age.seen, age.jitter = now, jitter
+            started = 0.5 * (job.seen + now)
+            job.kind.waiting.add(started - job.since)
+            job.kind.starts += 1
+            job.is_running, job.since = True, started
+        job.seen, job.jitter = now, jitter
 
-    def ended(self, age: JobAge, *, now: float, success: bool) -> None:
+    def record_end(self, job: PacedJob, *, now: float, success: bool) -> None:
         """A job was seen final; the pace forgets it."""
-        kind, seconds = age.kind, 0.5 * (age.seen + now) - age.since
-        self.drop(age)
+        kind, seconds = job.kind, 0.5 * (job.seen + now) - job.since
+        self.revision += not kind.has_ends
+        self.forget(job)
         if success or not kind.has_ends or kind.failures:
             if success and kind.failures:
                 kind.forget()
             kind.failures += not success
-            age.times.add(seconds)
-            kind.jumps += not age.is_running
-            if age.times.ended <= _FEW:
+            job.times.add(seconds)
+            kind.jumps += not job.is_running
+            if job.times.ended <= _FEW:
                 kind.learn_at = now
 
-    def drop(self, age: JobAge) -> None:
+    def forget(self, job: PacedJob) -> None:
         """No wait for a job is left; the pace forgets it."""
-        if age.place < 0:
+        if job.place < 0:
             return
-        jobs, last = age.kind.jobs, age.kind.jobs[-1]
-        jobs[age.place], last.place = last, age.place
+        jobs, last = job.kind.jobs, job.kind.jobs[-1]
+        jobs[job.place], last.place = last, job.place
         jobs.pop()
-        age.place = -1
-        age.kind.scouts -= age.is_scout
-        age.is_scout = False
+        job.place = -1
+        job.kind.scouts -= job.is_scout
+        job.is_scout = False
 
-    def next_poll(self, age: JobAge, policy: PollingPolicy, *, now: float) -> float:
+    def next_poll(self, job: PacedJob, policy: PollingPolicy, *, now: float) -> float:
         """When to poll a job next, if no list scan shows it before."""
         if policy.poll_interval is not None:
-            return age.seen + policy.poll_interval
-        kind = age.kind
+            return job.seen + policy.poll_interval
+        kind = job.kind
         self._learn(kind, now)
-        seen = age.seen - age.since
-        is_scout = self._is_scout(age)
-        interval = _interval(age.times.normal, seen, _SCOUT_LAG_SHARE if is_scout else _LAG_SHARE)
-        if not age.is_running and kind.starts >= kind.jumps:
+        seen = job.seen - job.since
+        is_scout = self._is_scout(job)
+        interval = _interval(job.times.normal, seen, _SCOUT_LAG_SHARE if is_scout else _LAG_SHARE)
+        if not job.is_running and kind.starts >= kind.jumps:
             interval = max(interval, _START_SHARE * kind.running.median)
         if is_scout:
             interval = min(interval, max(_MIN_INTERVAL, (_SCOUT_GROWTH - 1) * seen))
         share = _FIRST_JITTER if seen <= 0 and not kind.has_ends else _JITTER
-        interval *= 1 - share * age.jitter
-        return age.seen + min(max(interval, _MIN_INTERVAL), policy.max_poll_interval)
+        interval *= 1 - share * job.jitter
+        return job.seen + min(max(interval, _MIN_INTERVAL), policy.max_poll_interval)
 
     def scan_interval(self, model: str | None, *, now: float) -> float:
         """Seconds from one scan of a model's list to the next."""
         shares = []
         for kind in [pace for known, pace in self._kinds.items() if known.model == model and pace.jobs]:
             self._learn(kind, now)
-            ages = sorted(now - age.since for age in _sample(kind))
+            ages = sorted(now - job.since for job in _sample(kind))
             if kind.has_ends:
                 shares.append(_SCAN_SHARE * max(kind.usual, ages[len(ages) // 2] if ages else 0.0))
             elif ages:
@@ -220,20 +223,20 @@ class Pace:
         for kind in [pace for known, pace in self._kinds.items() if known.model == model and pace.jobs]:
             sample = _sample(kind)
             rates = [
-                1 / max(self.next_poll(age, policy, now=now) - age.seen, _MIN_INTERVAL) for age in sample
+                1 / max(self.next_poll(job, policy, now=now) - job.seen, _MIN_INTERVAL) for job in sample
             ]
             total += math.fsum(rates) * len(kind.jobs) / len(sample)
         return total
 
-    def _is_scout(self, age: JobAge) -> bool:
+    def _is_scout(self, job: PacedJob) -> bool:
         """Whether a job is polled early, so that something is learned of all jobs of its kind."""
-        kind = age.kind
+        kind = job.kind
         if kind.has_ends:
             return False
-        if not age.is_scout and kind.scouts < _SCOUTS:
-            age.is_scout = True
+        if not job.is_scout and kind.scouts < _SCOUTS:
+            job.is_scout = True
             kind.scouts += 1
-        return age.is_scout
+        return job.is_scout
 
     def _learn(self, kind: KindPace, now: float) -> None:
         if now < kind.learn_at:
@@ -242,9 +245,9 @@ class Pace:
         sample = _sample(kind)
         weight = len(kind.jobs) / len(sample) if sample else 0.0
         for times, running in ((kind.waiting, False), (kind.running, True)):
-            times.fit([(age.seen - age.since, weight) for age in sample if age.is_running is running])
+            times.fit([(job.seen - job.since, weight) for job in sample if job.is_running is running])
         kind.learn_at = now + max(_MIN_LEARN_INTERVAL, _LEARN_SHARE * kind.usual)
-        if kind.usual < 0.9 * before or (kind.has_ends and kind.scouts):
+        if kind.usual < _MUCH_SOONER * before:
             self.revision += 1
 
     def _first_of(self, kind: JobKind) -> KindPace:
@@ -256,7 +259,7 @@ class Pace:
         return KindPace(RunTimes(EXPECTED_QUEUE), RunTimes(run))
 
 
-def _sample(kind: KindPace) -> list[JobAge]:
+def _sample(kind: KindPace) -> list[PacedJob]:
     """Some of the jobs in flight."""
     return kind.jobs[:: max(1, len(kind.jobs) // _SAMPLE)]
 

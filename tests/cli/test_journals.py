@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kling_async._journal.entry import EntryState, Identity
-from kling_async._journal.journal import Journal
+from kling_async._journal.journal import WriteAheadJournal
 from kling_async.cli.budget_options import BudgetOptions
 from kling_async.cli.journals import (
     count_states,
@@ -25,7 +25,7 @@ DONE = {"status": "success", "outcome": {"media_urls": [{"url": "https://storage
 @pytest.fixture
 def journal(home):
     """A journal with an entry of each state, in the order of the states' names."""
-    with Journal(home / "run.db") as journal:
+    with WriteAheadJournal(home / "run.db") as journal:
         for place, state in enumerate(sorted(EntryState)):
             identity = Identity(key=None, fingerprint="f", occurrence=place)
             number = journal.record_intent(
@@ -37,7 +37,7 @@ def journal(home):
                 journal.record_accepted(number, request_id=state, record={"status": "queued"})
             if state not in {EntryState.INTENDED, EntryState.SUBMITTED, EntryState.NOT_SUBMITTED}:
                 record = DONE if state is EntryState.SUCCEEDED else {"status": state}
-                journal.end(number, state=state, record=record, error=None)
+                journal.record_end(number, state=state, record=record, error=None)
         yield journal
 
 
@@ -65,7 +65,7 @@ def test_each_entry_has_one_next_step(journal, retry_failed):
 def test_a_video_that_is_here_needs_nothing_more(journal, home):
     (home / "v.mp4").write_bytes(b"1234")
     number = next(entry.number for entry in journal.entries() if entry.state is EntryState.SUCCEEDED)
-    journal.save(number, path="/elsewhere/v.mp4", size_bytes=4, sha256=None)
+    journal.record_file(number, path="/elsewhere/v.mp4", size_bytes=4, sha256=None)
     entry = next(entry for entry in journal.entries() if entry.number == number)
     assert step_of(entry, config()) is NextStep.REPORT
     (home / "v.mp4").write_bytes(b"123")
@@ -87,7 +87,7 @@ def test_resumed_entries_are_counted_in_words(journal):
 
 def test_a_journal_is_found_by_its_folder_and_a_near_name_is_offered(home):
     (home / "v").mkdir()
-    with Journal(home / "v" / "run.db"):
+    with WriteAheadJournal(home / "v" / "run.db"):
         pass
     assert find_journal(Path("v")) == find_journal(Path("v/run.db")) == Path("v/run.db")
     for name, advice in [

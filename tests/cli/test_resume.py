@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from kling_async._journal.entry import EntryState, Identity
-from kling_async._journal.journal import Journal
+from kling_async._journal.journal import WriteAheadJournal
 from kling_async.emulator import Fault, JobScript
 from tests.cli.conftest import FAILING
 
@@ -67,7 +67,7 @@ def test_nothing_to_do_is_one_sentence_and_needs_no_key(left, cli, monkeypatch):
 
 
 def test_an_empty_journal_is_nothing_to_do(cli, home):
-    Journal(home / "run.db").close()
+    WriteAheadJournal(home / "run.db").close()
     assert cli("resume", "run.db").err == "Nothing to do: run.db holds no videos.\n"
 
 
@@ -117,7 +117,7 @@ def test_the_same_command_again_says_what_was_made_and_how_to_make_it_again(serv
 
 def test_a_submit_without_a_reply_is_reconciled_and_not_sent_again(serve, cli, home):
     emulator = serve()
-    with Journal(home / "run.db") as journal:
+    with WriteAheadJournal(home / "run.db") as journal:
         identity = Identity(key="mine", fingerprint="f", occurrence=0)
         journal.record_intent(
             identity, model="kling-v2-6", payload={"prompt": "a cat"}, at=1.0, cost_usd=None
@@ -133,7 +133,7 @@ def test_a_submit_without_a_reply_is_reconciled_and_not_sent_again(serve, cli, h
     ]
     assert cli("resume", "run.db", "--on-ambiguous", "resend").status == 0
     assert prompts_of(emulator) == ["a cat"]
-    (entry,) = Journal.read(home / "run.db")
+    (entry,) = WriteAheadJournal.read(home / "run.db")
     assert (entry.identity, entry.state) == (identity, EntryState.SUCCEEDED)
 
 
@@ -183,7 +183,7 @@ def test_a_command_that_cannot_start_is_one_sentence_and_sends_nothing(cli, serv
 
 def test_a_journal_in_use_is_one_sentence_and_nothing_is_sent(cli, serve, home):
     emulator = serve(script=lambda *_: JobScript(ending="stuck_processing"))
-    with Journal(home / "run.db") as journal:
+    with WriteAheadJournal(home / "run.db") as journal:
         identity = Identity(key=None, fingerprint="f", occurrence=0)
         journal.record_intent(identity, model="kling-v2-6", payload={"prompt": "x"}, at=1.0, cost_usd=None)
         journal.record_accepted(1, request_id="r1", record={"status": "queued"})

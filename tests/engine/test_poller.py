@@ -261,7 +261,7 @@ async def test_two_waits_for_one_job_both_end():
 async def test_an_error_of_the_poller_ends_every_wait(monkeypatch, caplog):
     session = session_for(Service(run_time=60.0))
     jobs = [await session.submit(VideoRequest(f"prompt {number}"), Notifier()) for number in range(3)]
-    monkeypatch.setattr(session.poller, "_is_due", lambda *_: 1 / 0)
+    monkeypatch.setattr(session.poller, "_handle_due_job", lambda *_: 1 / 0)
     errors = []
 
     async def wait(job):

@@ -4,7 +4,7 @@ import random
 
 import anyio
 import pytest
-from virtual_service import Service, always, on, prompts, reply, run, session_for
+from virtual_service import Service, always, batch_of, on, prompts, reply, run, session_for
 
 from kling_async import (
     AmbiguousSubmitError,
@@ -307,3 +307,25 @@ async def test_an_answer_with_another_submits_job_is_a_lost_reply():
     results = await run(service, ["first", "second"], at_once=1)
     assert [result.job.payload["prompt"] for result in results] == ["first", "second"]
     assert service.posts == len(owners(results)) == 2
+
+
+@pytest.mark.parametrize("at", [0.5, 1.0, 1.5, 2.0, 2.5, 30.0])
+async def test_whenever_a_lost_submit_is_cancelled_a_look_alike_can_leave_after_it(at):
+    service = Service(latency=1.0, after=[on("submit", LOST)])
+    session = session_for(service)
+    with anyio.move_on_after(at):
+        await session.submit(REQUEST, Notifier())
+    with anyio.fail_after(60):
+        await session.submit(REQUEST, Notifier())
+    assert service.posts == 2
+
+
+async def test_a_batch_that_is_left_with_a_lost_submit_holds_no_look_alike_back():
+    service = Service(latency=1.0, after=[on("submit", LOST)])
+    session = session_for(service)
+    for seconds in (0.5, 1.0, 1.5):
+        async with batch_of(service, [REQUEST], session=session):
+            await anyio.sleep(seconds)
+        assert session.reconciler._open == []
+    with anyio.fail_after(60):
+        await session.submit(REQUEST, Notifier())

@@ -21,7 +21,7 @@ from kling_async import (
 )
 from kling_async._engine.batch.batch import BatchSettings, use_journal
 from kling_async._journal.entry import EntryState, Identity, fingerprint
-from kling_async._journal.journal import Journal
+from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.over_sqlite import SqliteStore
 from kling_async._policy.budget import Budget
 from kling_async.events import Finished, Resumed, Spent, SubmitReconciled, Submitted
@@ -38,7 +38,7 @@ def journal_at(path):
         await anyio.sleep(0.001)
         write(changes)
 
-    journal = Journal.over(SqliteStore(path), run_sync=at_once)
+    journal = WriteAheadJournal.over(SqliteStore(path), run_sync=at_once)
     try:
         yield journal
     finally:
@@ -62,7 +62,7 @@ def path(tmp_path):
 
 
 def states(path):
-    return [entry.state for entry in Journal.read(path)]
+    return [entry.state for entry in WriteAheadJournal.read(path)]
 
 
 async def test_the_same_call_again_buys_nothing_and_tells_the_same(path):
@@ -225,7 +225,7 @@ async def test_a_refused_second_post_leaves_the_first_as_uncertain_as_it_was(pat
     [result] = await run_with(path, service, ["x"])
     assert result.state is ResultState.AMBIGUOUS
     assert service.posts == 2
-    assert [entry.attempts for entry in Journal.read(path)] == [1]
+    assert [entry.attempts for entry in WriteAheadJournal.read(path)] == [1]
 
 
 async def test_the_job_of_a_first_post_is_found_though_the_second_was_refused_long_after(path):
@@ -396,7 +396,7 @@ async def test_the_journal_is_written_ahead_of_every_post(path):
 
     def look(request, service):
         if service.kind(request) == "submit":
-            seen.append([entry.state for entry in Journal.read(path)].count(EntryState.INTENDED))
+            seen.append([entry.state for entry in WriteAheadJournal.read(path)].count(EntryState.INTENDED))
 
     service = Service(run_time=10.0, before=[look])
     await run_with(path, service, prompts(6), at_once=1)
@@ -421,7 +421,7 @@ async def test_a_full_disk_stops_the_submits_and_loses_nothing(path):
 
     store = _FullDisk(path)
     store.commits_left = 4
-    journal = Journal.over(store, run_sync=at_once)
+    journal = WriteAheadJournal.over(store, run_sync=at_once)
     service = Service(run_time=10.0)
     results = []
     with pytest.raises(JournalError, match="full"):
@@ -443,7 +443,7 @@ async def test_leaving_while_an_intent_is_written_sends_nothing_and_leaves_nothi
         await anyio.sleep(5)
         write(changes)
 
-    journal = Journal.over(SqliteStore(path), run_sync=slow)
+    journal = WriteAheadJournal.over(SqliteStore(path), run_sync=slow)
     service = Service()
     async with batch_of(service, ["x"], journal=journal):
         await anyio.sleep(1)
@@ -517,7 +517,7 @@ def _wall():
 
 
 async def test_a_journal_serves_one_batch_at_a_time(path):
-    with Journal(path) as journal:
+    with WriteAheadJournal(path) as journal:
         async with use_journal(journal):
             with pytest.raises(JournalError, match="another batch of this process"):
                 async with use_journal(journal):

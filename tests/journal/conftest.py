@@ -9,7 +9,7 @@ from virtual_service import VirtualLoop
 from virtual_store import MemoryStore
 
 from kling_async._journal.entry import EntryState, Identity, fingerprint
-from kling_async._journal.journal import Journal
+from kling_async._journal.journal import WriteAheadJournal
 
 MODEL = "kling-v2-6"
 PRICE = Decimal("0.35")
@@ -24,7 +24,7 @@ def anyio_backend():
 class Pen:
     """Writes the usual things of the usual items."""
 
-    journal: Journal
+    journal: WriteAheadJournal
 
     def identity(self, prompt: str, occurrence: int = 0, key: str | None = None) -> Identity:
         return Identity(key, fingerprint(MODEL, {"prompt": prompt}), occurrence)
@@ -41,7 +41,7 @@ class Pen:
 
     def fail(self, number: int, error: str = "no") -> None:
         self.record_accepted(number, f"failed-{number}")
-        self.journal.end(number, state=EntryState.FAILED, record=None, error=error)
+        self.journal.record_end(number, state=EntryState.FAILED, record=None, error=error)
 
     def find(self, prompt: str):
         return self.journal.find(self.identity(prompt))
@@ -69,7 +69,7 @@ def store():
 @pytest.fixture
 def journal(store):
     """A journal in memory whose commits take `SLOW_DISK` seconds."""
-    return Journal.over(store, run_sync=commit_slowly)
+    return WriteAheadJournal.over(store, run_sync=commit_slowly)
 
 
 @pytest.fixture

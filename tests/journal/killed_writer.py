@@ -13,12 +13,12 @@ import sys
 import time
 
 from kling_async._journal.entry import EntryState, Identity
-from kling_async._journal.journal import Journal
+from kling_async._journal.journal import WriteAheadJournal
 
 
 async def write(path: str, life: int, pipe: int) -> None:
     """Record intents and acceptances until killed; write each durable number and its state to the pipe."""
-    with Journal(path) as journal:
+    with WriteAheadJournal(path) as journal:
         committer = asyncio.ensure_future(journal.run())
         turn = iter(range(sys.maxsize))
 
@@ -28,10 +28,10 @@ async def write(path: str, life: int, pipe: int) -> None:
                 number = journal.record_intent(
                     identity, model="m", payload={"prompt": "x" * 500}, at=1.0, cost_usd=None
                 )
-                await journal.durable()
+                await journal.wait_durable()
                 os.write(pipe, f"{number} intended\n".encode())
                 journal.record_accepted(number, request_id=f"r-{number}", record={"status": "queued"})
-                await journal.durable()
+                await journal.wait_durable()
                 os.write(pipe, f"{number} submitted\n".encode())
 
         await asyncio.gather(committer, *(worker() for _ in range(4)))
@@ -63,7 +63,7 @@ def main() -> None:
     missing = 0
     for life in range(kills):
         promised |= one_life(path, life)
-        with Journal(path) as journal:
+        with WriteAheadJournal(path) as journal:
             states = {entry.number: entry.state for entry in journal.entries()}
             missing += sum(
                 number not in states

@@ -5,7 +5,7 @@ import pytest
 
 from kling_async import JournalError
 from kling_async._journal.entry import EntryState
-from kling_async._journal.journal import Journal
+from kling_async._journal.journal import WriteAheadJournal
 
 
 def start_committer(tasks, journal):
@@ -27,11 +27,11 @@ async def test_durable_returns_when_it_is_on_the_disk(journal, pen, store):
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.run)
         pen.record_intent("rain")
-        await journal.durable()
+        await journal.wait_durable()
         assert store.kept[1].payload == {"prompt": "rain"}
 
         before = anyio.current_time()
-        await journal.durable()
+        await journal.wait_durable()
         assert anyio.current_time() == before
         tasks.cancel_scope.cancel()
 
@@ -40,7 +40,7 @@ async def test_tasks_that_wait_together_share_a_commit(journal, pen, store):
     async def worker(prompt):
         await anyio.sleep(0.0001 * prompt)
         pen.record_intent(str(prompt))
-        await journal.durable()
+        await journal.wait_durable()
         assert len(store.kept) > prompt
 
     async with anyio.create_task_group() as tasks:
@@ -57,10 +57,10 @@ async def test_a_write_during_a_commit_waits_for_the_next_one(journal, pen, stor
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.run)
         pen.record_intent("rain")
-        tasks.start_soon(journal.durable)
+        tasks.start_soon(journal.wait_durable)
         await anyio.sleep(slow_disk / 2)
         pen.record_intent("snow")
-        await journal.durable()
+        await journal.wait_durable()
         assert sorted(store.kept) == [1, 2]
         tasks.cancel_scope.cancel()
 
@@ -72,7 +72,7 @@ async def test_a_write_before_a_commit_can_be_waited_for_during_it(journal, pen,
         tasks.start_soon(journal.run)
         pen.record_intent("rain")
         await anyio.sleep(slow_disk / 2)
-        await journal.durable()
+        await journal.wait_durable()
         tasks.cancel_scope.cancel()
 
     assert store.commits == [1]
@@ -94,7 +94,7 @@ async def test_without_a_committer_a_waiting_task_commits_by_itself(journal, pen
     async with anyio.create_task_group() as tasks:
         for prompt in range(3):
             pen.record_intent(str(prompt))
-            tasks.start_soon(journal.durable)
+            tasks.start_soon(journal.wait_durable)
 
     assert store.commits == [3]
 
@@ -104,7 +104,7 @@ async def test_a_task_that_waits_when_the_committer_stops_commits_by_itself(jour
         committer = start_committer(tasks, journal)
         await anyio.sleep(0.001)
         pen.record_intent("rain")
-        tasks.start_soon(journal.durable)
+        tasks.start_soon(journal.wait_durable)
         await anyio.sleep(0.001)
         committer.cancel()
 
@@ -118,7 +118,7 @@ async def test_two_batches_may_write_through_one_journal(journal, pen, store):
         await anyio.sleep(0.001)
         for prompt in range(4):
             pen.record_intent(str(prompt))
-            await journal.durable()
+            await journal.wait_durable()
         tasks.cancel_scope.cancel()
 
     assert store.commits == [1] * 4
@@ -141,7 +141,7 @@ async def test_a_task_that_waits_for_a_cancelled_commit_gets_another_one(journal
     async with anyio.create_task_group() as tasks:
         committer = start_committer(tasks, journal)
         await anyio.sleep(0.001)
-        tasks.start_soon(journal.durable)
+        tasks.start_soon(journal.wait_durable)
         await anyio.sleep(slow_disk / 2)
         committer.cancel()
 
@@ -158,7 +158,7 @@ async def test_all_waiting_tasks_raise_the_error_of_the_disk(journal, pen, store
     async def worker(prompt):
         pen.record_intent(prompt)
         try:
-            await journal.durable()
+            await journal.wait_durable()
         except JournalError as error:
             errors.append(error)
 
@@ -180,11 +180,11 @@ async def test_a_failed_write_is_part_of_the_next_commit(journal, pen, store):
         store.failure = JournalError("full")
         number = pen.record_intent("rain")
         with pytest.raises(JournalError):
-            await journal.durable()
+            await journal.wait_durable()
         store.failure = None
         journal.record_rejected(number, error="not written down")
         pen.record_intent("snow")
-        await journal.durable()
+        await journal.wait_durable()
         tasks.cancel_scope.cancel()
 
     assert store.commits == [2]
@@ -198,7 +198,7 @@ async def test_a_failing_disk_is_not_tried_again_without_a_new_write(store, pen_
         tries.append(changes)
         raise JournalError("full")
 
-    journal = Journal.over(store, run_sync=failing_disk)
+    journal = WriteAheadJournal.over(store, run_sync=failing_disk)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.run)
         pen_for(journal).record_intent("rain")
@@ -228,14 +228,14 @@ async def at_once(function, *arguments):
 
 
 def test_a_journal_serves_one_event_loop_after_the_other(pen_for, store):
-    journal = Journal.over(store, run_sync=at_once)
+    journal = WriteAheadJournal.over(store, run_sync=at_once)
 
     async def write(prompt):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(journal.run)
             await anyio.sleep(0.1)
             pen_for(journal).record_intent(prompt)
-            await journal.durable()
+            await journal.wait_durable()
             tasks.cancel_scope.cancel()
 
     anyio.run(write, "rain")

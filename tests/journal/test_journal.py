@@ -7,7 +7,7 @@ import pytest
 
 from kling_async import JournalError, ResultState
 from kling_async._journal.entry import EntryState
-from kling_async._journal.journal import Journal
+from kling_async._journal.journal import WriteAheadJournal
 
 # What is written can be read at once
 
@@ -64,8 +64,8 @@ async def test_an_entry_shows_the_job_its_end_and_its_file(journal, pen):
     assert pen.find("rain").record == {"request_id": "r-1", "status": "queued"}
 
     record = {"request_id": "r-1", "status": "success", "payload": {"prompt": "rain"}}
-    journal.end(number, state=ResultState.SUCCEEDED, record=record, error="disk full")
-    journal.save(number, path="r-1.mp4", size_bytes=9, sha256="ab")
+    journal.record_end(number, state=ResultState.SUCCEEDED, record=record, error="disk full")
+    journal.record_file(number, path="r-1.mp4", size_bytes=9, sha256="ab")
 
     entry = pen.find("rain")
     assert (entry.state, entry.record) == (EntryState.SUCCEEDED, {"request_id": "r-1", "status": "success"})
@@ -76,7 +76,7 @@ async def test_an_entry_shows_the_job_its_end_and_its_file(journal, pen):
 async def test_an_end_without_a_record_leaves_the_one_before(journal, pen):
     number = pen.record_intent("rain")
     pen.record_accepted(number, "r-1")
-    journal.end(number, state=ResultState.TIMED_OUT, record=None, error="too slow")
+    journal.record_end(number, state=ResultState.TIMED_OUT, record=None, error="too slow")
 
     entry = pen.find("rain")
     assert (entry.state, entry.error) == (EntryState.TIMED_OUT, "too slow")
@@ -91,7 +91,7 @@ async def test_another_attempt_keeps_the_id_and_the_cost_of_the_one_before(journ
     number = pen.record_intent("rain")
     pen.record_accepted(number, "r-1")
     if state is not None:
-        journal.end(number, state=state, record=None, error="no")
+        journal.record_end(number, state=state, record=None, error="no")
 
     assert pen.record_intent("rain", at=9.0) == number
 
@@ -126,7 +126,7 @@ async def test_rejecting_twice_takes_the_cost_back_once(journal, pen):
     pen.fail(number)
     pen.record_intent("rain")
     journal.record_rejected(number, error="refused")
-    journal.end(number, state=ResultState.NOT_SUBMITTED, record=None, error="batch stopped")
+    journal.record_end(number, state=ResultState.NOT_SUBMITTED, record=None, error="batch stopped")
 
     entry = pen.find("rain")
     assert (entry.attempts, entry.cost_usd, entry.error) == (1, Decimal("0.35"), "batch stopped")
@@ -180,12 +180,12 @@ async def test_posts_of_unknown_fate_are_listed_by_this_run_and_the_next(journal
 
     journal.record_rejected(1, error="refused")
     pen.record_accepted(2, "r-2")
-    journal.end(3, state=ResultState.AMBIGUOUS, record=None, error="lost")
+    journal.record_end(3, state=ResultState.AMBIGUOUS, record=None, error="lost")
     pen.fail(4)
 
     assert [entry.number for entry in journal.unresolved()] == [3, 5]
     await journal.flush()
-    assert [entry.number for entry in Journal.over(journal._store).unresolved()] == [3, 5]
+    assert [entry.number for entry in WriteAheadJournal.over(journal._store).unresolved()] == [3, 5]
 
 
 async def test_an_earlier_post_of_unknown_fate_stays_unresolved_whatever_happens_to_the_next(journal, pen):
@@ -193,7 +193,7 @@ async def test_an_earlier_post_of_unknown_fate_stays_unresolved_whatever_happens
         return [(entry.attempts, entry.state, entry.sent_at) for entry in journal.unresolved()]
 
     number = pen.record_intent("rain", at=1.0)
-    journal.end(number, state=ResultState.AMBIGUOUS, record=None, error="lost")
+    journal.record_end(number, state=ResultState.AMBIGUOUS, record=None, error="lost")
     pen.record_intent("rain", at=2.0)
     assert unknown_attempts() == [(1, EntryState.AMBIGUOUS, 1.0), (2, EntryState.INTENDED, 2.0)]
 
@@ -206,7 +206,7 @@ async def test_an_earlier_post_of_unknown_fate_stays_unresolved_whatever_happens
     await journal.flush()
     unresolved = unknown_attempts()
     assert [attempt for attempt, *_ in unresolved] == [1]
-    journal = Journal.over(journal._store)
+    journal = WriteAheadJournal.over(journal._store)
     assert unknown_attempts() == unresolved
 
 
@@ -226,7 +226,7 @@ async def test_a_journal_continues_after_a_kill(journal, pen, store):
     await journal.flush()
     pen.record_intent("never durable")
 
-    again = Journal.over(store)
+    again = WriteAheadJournal.over(store)
 
     assert again.spent_usd() == Decimal("0.35")
     assert again.find(pen.identity("rain")).request_id == "r-1"
@@ -256,4 +256,4 @@ async def test_closing_without_pending_writes_commits_nothing(pen, journal, stor
 
 
 def test_a_journal_shows_its_path(journal):
-    assert repr(journal) == "<Journal 'memory.db'>"
+    assert repr(journal) == "<WriteAheadJournal 'memory.db'>"

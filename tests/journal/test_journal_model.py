@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from kling_async import JournalError
 from kling_async._journal.entry import Entry, EntryState, Identity
-from kling_async._journal.journal import Journal
+from kling_async._journal.journal import WriteAheadJournal
 
 IDENTITIES = st.builds(
     Identity, st.sampled_from([None, "a", "b"]), st.sampled_from(["f", "g"]), st.integers(0, 1)
@@ -49,12 +49,12 @@ class AgainstADictionary(RuleBasedStateMachine):
         self.jobs: dict[tuple[Identity, int], str] = {}
         """The id of the job of each attempt."""
         self.unknown_attempts: dict[tuple[Identity, int], Entry] = {}
-        self.journal: Journal | None = None
+        self.journal: WriteAheadJournal | None = None
 
     @initialize()
     def begin(self):
         self.folder = tempfile.TemporaryDirectory()
-        self.journal = Journal(f"{self.folder.name}/run.db")
+        self.journal = WriteAheadJournal(f"{self.folder.name}/run.db")
 
     @rule(identity=IDENTITIES, cost=COSTS, at=st.floats(0, 2e9))
     def record_intent(self, identity, cost, at):
@@ -105,7 +105,7 @@ class AgainstADictionary(RuleBasedStateMachine):
         reason = (unknown and unknown.error) or error
         number = self.change(identity, state=state, error=reason, **taken_back)
         if by_end:
-            self.journal.end(number, state=EntryState.NOT_SUBMITTED, record=None, error=error)
+            self.journal.record_end(number, state=EntryState.NOT_SUBMITTED, record=None, error=error)
         else:
             self.journal.record_rejected(number, error=error)
 
@@ -145,14 +145,14 @@ class AgainstADictionary(RuleBasedStateMachine):
         record = {"status": status} if status else None
         fields = {"record": record} if record else {}
         number = self.change(identity, state=state, error="why", **fields)
-        self.journal.end(number, state=state, record=record, error="why")
+        self.journal.record_end(number, state=state, record=record, error="why")
 
     @precondition(lambda self: self.in_states({EntryState.SUCCEEDED}))
     @rule(data=st.data(), size=st.integers(0, 2**40))
     def save(self, data, size):
         identity = data.draw(st.sampled_from(self.in_states({EntryState.SUCCEEDED})))
         number = self.change(identity, path="x.mp4", size_bytes=size, sha256="ab", error=None)
-        self.journal.save(number, path="x.mp4", size_bytes=size, sha256="ab")
+        self.journal.record_file(number, path="x.mp4", size_bytes=size, sha256="ab")
 
     @precondition(lambda self: self.entries)
     @rule(data=st.data())
@@ -160,7 +160,8 @@ class AgainstADictionary(RuleBasedStateMachine):
         entry = self.entries[data.draw(st.sampled_from(sorted(self.entries, key=repr)))]
         refused = [state for state in ENDS if state not in ENDS_OF[entry.state]]
         actions = [
-            partial(self.journal.end, entry.number, state=state, record=None, error=None) for state in refused
+            partial(self.journal.record_end, entry.number, state=state, record=None, error=None)
+            for state in refused
         ]
         if entry.state not in ACCEPTABLE:
             actions.append(partial(self.journal.record_accepted, entry.number, request_id="other", record={}))
@@ -170,7 +171,9 @@ class AgainstADictionary(RuleBasedStateMachine):
             again = {"model": "m", "payload": WRITTEN, "at": 1.0, "cost_usd": None}
             actions.append(partial(self.journal.record_intent, entry.identity, **again))
         else:
-            actions.append(partial(self.journal.save, entry.number, path="x", size_bytes=1, sha256=None))
+            actions.append(
+                partial(self.journal.record_file, entry.number, path="x", size_bytes=1, sha256=None)
+            )
         with pytest.raises(JournalError, match="cannot record"):
             data.draw(st.sampled_from(actions))()
 
@@ -182,14 +185,14 @@ class AgainstADictionary(RuleBasedStateMachine):
     def open_again(self):
         unknown_attempts = list(map(attempt, self.journal.unresolved()))
         self.journal.close()
-        self.journal = Journal(self.journal.path)
+        self.journal = WriteAheadJournal(self.journal.path)
         assert list(map(attempt, self.journal.unresolved())) == unknown_attempts
 
     @rule()
     def kill_and_open_again(self):
         asyncio.run(self.journal.flush())
         self.journal._store.close()
-        self.journal = Journal(self.journal.path)
+        self.journal = WriteAheadJournal(self.journal.path)
 
     @invariant()
     def it_reads_as_the_dictionary(self):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from kling_async import JobStatus, JournalError
 from kling_async._journal.entry import EntryState, Identity
-from kling_async._journal.journal import Journal
+from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.opening import check_file
 from kling_async._journal.over_sqlite import SqliteStore, read_entries
 from kling_async._journal.schema import MIGRATIONS
@@ -36,7 +36,7 @@ def path(tmp_path):
 
 
 def reopened(path):
-    with Journal(path) as journal:
+    with WriteAheadJournal(path) as journal:
         return list(journal.entries())
 
 
@@ -46,14 +46,14 @@ def reopened(path):
 @pytest.mark.parametrize("text", ODD_TEXTS, ids=ascii)
 def test_any_text_survives(path, text):
     identity = Identity(text, "f", 0)
-    with Journal(path) as journal:
+    with WriteAheadJournal(path) as journal:
         number = journal.record_intent(identity, model=text, payload={"prompt": text}, at=1.5, cost_usd=None)
         journal.record_accepted(number, request_id=text, record={"status": text})
-        journal.end(number, state=EntryState.SUCCEEDED, record=None, error=None)
-        journal.save(number, path=text, size_bytes=1 << 40, sha256=None)
-        journal.end(number, state=EntryState.FAILED, record=None, error=text)
+        journal.record_end(number, state=EntryState.SUCCEEDED, record=None, error=None)
+        journal.record_file(number, path=text, size_bytes=1 << 40, sha256=None)
+        journal.record_end(number, state=EntryState.FAILED, record=None, error=text)
 
-    with Journal(path) as journal:
+    with WriteAheadJournal(path) as journal:
         entry = journal.find(identity)
         assert journal.has_job(text)
     assert entry.identity == identity
@@ -66,12 +66,12 @@ def test_any_text_survives(path, text):
 @given(ANY_TEXT, st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=3))
 def test_any_generated_text_survives(tmp_path_factory, text, payload):
     path = tmp_path_factory.mktemp("journal") / "run.db"
-    with Journal(path) as journal:
+    with WriteAheadJournal(path) as journal:
         number = journal.record_intent(
             Identity(text, "f", 0), model="m", payload=payload, at=1.0, cost_usd=None
         )
         journal.record_accepted(number, request_id="r-1", record={})
-        journal.end(number, state=EntryState.FAILED, record=payload, error=text)
+        journal.record_end(number, state=EntryState.FAILED, record=payload, error=text)
 
     (entry,) = reopened(path)
     assert (entry.identity.key, entry.payload, entry.error) == (text, payload, text)
@@ -79,7 +79,7 @@ def test_any_generated_text_survives(tmp_path_factory, text, payload):
 
 @pytest.mark.parametrize("cost", [None, Decimal("0.350"), Decimal("1E-9"), Decimal(0)])
 def test_money_keeps_every_digit(path, cost):
-    with Journal(path) as journal:
+    with WriteAheadJournal(path) as journal:
         journal.record_intent(Identity(None, "f", 0), model="m", payload={}, at=1.0, cost_usd=cost)
 
     (entry,) = reopened(path)
@@ -90,7 +90,7 @@ def test_a_record_too_deep_for_json_keeps_its_id(path, pen_for):
     deep: dict = {}
     for _ in range(200_000):  # deeper than any of its interpreters goes
         deep = {"x": deep}
-    with Journal(path) as journal:
+    with WriteAheadJournal(path) as journal:
         number = pen_for(journal).record_intent("rain")
         journal.record_accepted(number, request_id="r-1", record={"status": "queued", "outcome": deep})
 
@@ -100,7 +100,7 @@ def test_a_record_too_deep_for_json_keeps_its_id(path, pen_for):
 
 @pytest.mark.parametrize("stored", ["[1]", "{", "[" * 100_000], ids=["list", "cut", "deep"])
 def test_a_broken_record_keeps_its_id(path, pen_for, stored):
-    with Journal(path) as journal:
+    with WriteAheadJournal(path) as journal:
         pen_for(journal).record_accepted(pen_for(journal).record_intent("rain"), "r-1")
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE entries SET record = ?", [stored])
@@ -110,21 +110,21 @@ def test_a_broken_record_keeps_its_id(path, pen_for, stored):
 
 
 def test_the_payload_is_stored_once(path, pen_for):
-    with Journal(path) as journal:
+    with WriteAheadJournal(path) as journal:
         pen_for(journal).record_accepted(pen_for(journal).record_intent("rain"), "r-1")
 
     assert b"echo" not in path.read_bytes()
 
 
 def test_posts_without_an_answer_are_counted_after_a_restart(path, pen_for):
-    with Journal(path) as journal:
+    with WriteAheadJournal(path) as journal:
         pen = pen_for(journal)
         for occurrence in range(3):
             identity = pen.identity("rain", occurrence)
             journal.record_intent(identity, model="m", payload={}, at=1.0, cost_usd=None)
         pen.record_accepted(2, "r-2")
 
-    with Journal(path) as journal:
+    with WriteAheadJournal(path) as journal:
         assert [entry.number for entry in journal.unresolved()] == [1, 3]
 
 
@@ -133,7 +133,7 @@ def test_posts_without_an_answer_are_counted_after_a_restart(path, pen_for):
 
 def test_any_program_can_read_it_with_sqlite(path):
     identity = Identity("eagle", "f", 0)
-    with Journal(path) as journal:
+    with WriteAheadJournal(path) as journal:
         number = journal.record_intent(
             identity,
             model="kling-v2-6",
@@ -147,8 +147,8 @@ def test_any_program_can_read_it_with_sqlite(path):
             "outcome": {"media_urls": [{"id": "0", "url": "https://storage.example/r-1.mp4"}]},
         }
         journal.record_accepted(number, request_id="r-1", record=record)
-        journal.end(number, state=EntryState.SUCCEEDED, record=None, error=None)
-        journal.save(number, path="videos/r-1.mp4", size_bytes=5, sha256="ab")
+        journal.record_end(number, state=EntryState.SUCCEEDED, record=None, error=None)
+        journal.record_file(number, path="videos/r-1.mp4", size_bytes=5, sha256="ab")
 
     with closing(sqlite3.connect(path)) as connection:
         connection.row_factory = sqlite3.Row
@@ -183,11 +183,11 @@ def test_any_program_can_read_it_with_sqlite(path):
     ids=["text", "older", "without", "none", "deep"],
 )
 def test_the_view_finds_the_video_in_each_shape_of_outcome(path, pen_for, outcome, url):
-    with Journal(path) as journal:
+    with WriteAheadJournal(path) as journal:
         pen = pen_for(journal)
         number = pen.record_intent("rain")
         pen.record_accepted(number, "r-1")
-        journal.end(number, state=EntryState.SUCCEEDED, record={"outcome": outcome}, error=None)
+        journal.record_end(number, state=EntryState.SUCCEEDED, record={"outcome": outcome}, error=None)
     if isinstance(outcome, str):
         with closing(sqlite3.connect(path)) as connection, connection:
             connection.execute("UPDATE entries SET record = ?", [outcome])
@@ -197,24 +197,24 @@ def test_the_view_finds_the_video_in_each_shape_of_outcome(path, pen_for, outcom
 
 
 async def test_it_can_be_read_while_it_is_written(path, pen_for):
-    with Journal(path) as journal:
+    with WriteAheadJournal(path) as journal:
         number = pen_for(journal).record_intent("rain")
-        await journal.durable()
-        others = Journal.read(path)
+        await journal.wait_durable()
+        others = WriteAheadJournal.read(path)
         assert [(entry.number, entry.state) for entry in others] == [(1, EntryState.INTENDED)]
 
         pen_for(journal).record_accepted(number, "r-1")
-        await journal.durable()
-        assert [entry.request_id for entry in Journal.read(path)] == ["r-1"]
+        await journal.wait_durable()
+        assert [entry.request_id for entry in WriteAheadJournal.read(path)] == ["r-1"]
 
 
 def test_reading_a_closed_journal_leaves_no_side_files(path, pen_for):
-    with Journal(path) as journal:
+    with WriteAheadJournal(path) as journal:
         for number in range(1_200):
             pen_for(journal).record_intent(f"rain {number}")
     before = path.read_bytes()
 
-    assert [entry.number for entry in Journal.read(path)] == list(range(1, 1_201))
+    assert [entry.number for entry in WriteAheadJournal.read(path)] == list(range(1, 1_201))
 
     assert path.read_bytes() == before
     assert sorted(file.name for file in path.parent.iterdir()) == ["run.db", "run.db-lock"]
@@ -222,14 +222,14 @@ def test_reading_a_closed_journal_leaves_no_side_files(path, pen_for):
 
 def test_reading_after_a_kill_keeps_the_writes_for_the_next_run(path, pen_for, tmp_path):
     copy, writes = tmp_path / "copy.db", tmp_path / "copy.db-wal"
-    with Journal(path) as journal:
+    with WriteAheadJournal(path) as journal:
         pen_for(journal).record_intent("rain")
         asyncio.run(journal.flush())
         copy.write_bytes(path.read_bytes())
         writes.write_bytes(Path(f"{path}-wal").read_bytes())
     before = writes.read_bytes()
 
-    assert [entry.payload for entry in Journal.read(copy)] == [{"prompt": "rain"}]
+    assert [entry.payload for entry in WriteAheadJournal.read(copy)] == [{"prompt": "rain"}]
 
     assert writes.read_bytes() == before
     assert [entry.payload for entry in reopened(copy)] == [{"prompt": "rain"}]
@@ -237,7 +237,7 @@ def test_reading_after_a_kill_keeps_the_writes_for_the_next_run(path, pen_for, t
 
 def test_reading_a_missing_journal_says_so(tmp_path):
     with pytest.raises(JournalError, match="There is no journal"):
-        Journal.read(tmp_path / "run.db")
+        WriteAheadJournal.read(tmp_path / "run.db")
 
     assert list(tmp_path.iterdir()) == []
 
@@ -246,7 +246,7 @@ def test_reading_a_missing_journal_says_so(tmp_path):
 def test_reading_a_foreign_file_says_so(path, content):
     path.write_text(content)
     with pytest.raises(JournalError, match="is not a journal"):
-        Journal.read(path)
+        WriteAheadJournal.read(path)
 
 
 def test_reading_an_older_journal_brings_it_up_to_date_unless_it_is_in_use(path):
@@ -254,7 +254,7 @@ def test_reading_an_older_journal_brings_it_up_to_date_unless_it_is_in_use(path)
         connection.execute("ALTER TABLE entries ADD COLUMN note TEXT")
 
     newest = (*MIGRATIONS, add_note)
-    with Journal(path), pytest.raises(JournalError, match="is in use by another process"):
+    with WriteAheadJournal(path), pytest.raises(JournalError, match="is in use by another process"):
         read_entries(path, migrations=newest)
     assert check_file(path) == len(MIGRATIONS)
 
@@ -266,24 +266,24 @@ def test_reading_an_older_journal_brings_it_up_to_date_unless_it_is_in_use(path)
 
 
 async def test_a_full_disk_is_an_error_and_loses_no_entry(path, pen_for):
-    journal = Journal(path)
+    journal = WriteAheadJournal(path)
     pen_for(journal).record_intent("rain")
-    await journal.durable()
+    await journal.wait_durable()
     journal._store._writer.execute("PRAGMA max_page_count = 1")
     number = pen_for(journal).record_intent("snow " * 5_000)
 
     with pytest.raises(JournalError, match=r"could not be written .*disk is full.*free some disk space"):
-        await journal.durable()
+        await journal.wait_durable()
 
     journal._store._writer.execute("PRAGMA max_page_count = 100000")
     journal.record_rejected(number, error="not written down")
-    await journal.durable()
+    await journal.wait_durable()
     journal.close()
     assert [entry.state for entry in reopened(path)] == [EntryState.INTENDED, EntryState.NOT_SUBMITTED]
 
 
 def test_a_journal_that_cannot_write_at_the_end_is_still_unlocked(path, pen_for):
-    journal = Journal(path)
+    journal = WriteAheadJournal(path)
     journal._store._writer.execute("PRAGMA query_only = ON")
     pen_for(journal).record_intent("rain")
 
@@ -295,18 +295,18 @@ def test_a_journal_that_cannot_write_at_the_end_is_still_unlocked(path, pen_for)
 
 
 async def test_a_closed_journal_says_that_it_is_closed(path, pen_for):
-    journal = Journal(path)
+    journal = WriteAheadJournal(path)
     journal.close()
     pen_for(journal).record_intent("rain")
 
     with pytest.raises(JournalError, match="closed"):
-        await journal.durable()
+        await journal.wait_durable()
     with pytest.raises(JournalError, match="closed"):
         journal.has_job("r-1")
 
 
 def test_a_disk_that_fails_during_opening_leaves_no_lock(path, monkeypatch):
-    Journal(path).close()
+    WriteAheadJournal(path).close()
 
     def broken(connection):
         raise OSError(5, os.strerror(5))
@@ -314,19 +314,19 @@ def test_a_disk_that_fails_during_opening_leaves_no_lock(path, monkeypatch):
     with pytest.raises(JournalError, match=r"could not be opened .*Input/output error"):
         SqliteStore(path, migrations=(*MIGRATIONS, broken))
 
-    Journal(path).close()
+    WriteAheadJournal(path).close()
 
 
 async def test_one_transaction_in_another_thread_serves_all_waiting_tasks(path, pen_for):
     commits = []
-    with Journal(path) as journal:
+    with WriteAheadJournal(path) as journal:
         journal._store._writer.set_trace_callback(
             lambda text: commits.append(text) if text == "COMMIT" else None
         )
 
         async def one(number):
             pen_for(journal).record_intent(f"rain {number}")
-            await journal.durable()
+            await journal.wait_durable()
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(journal.run)

@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 
 from kling_async import JournalError
-from kling_async._journal.journal import Journal
+from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.opening import check_file, connect
 from kling_async._journal.over_sqlite import SqliteStore
 from kling_async._journal.schema import MIGRATIONS
@@ -30,7 +30,7 @@ def end_the_transaction(connection: sqlite3.Connection) -> None:
 @pytest.fixture
 def old(tmp_path, pen_for):
     """A journal of the present version, which is an old one to those who know more."""
-    with Journal(tmp_path / "run.db") as journal:
+    with WriteAheadJournal(tmp_path / "run.db") as journal:
         pen_for(journal).record_intent("rain")
     return tmp_path / "run.db"
 

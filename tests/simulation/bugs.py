@@ -13,7 +13,7 @@ from kling_async._engine.batch import run_item
 from kling_async._engine.batch.resume import NextStep
 from kling_async._engine.submit import reconciler, submitter
 from kling_async._engine.submit.ledger import Ledger
-from kling_async._journal.journal import Journal
+from kling_async._journal.journal import WriteAheadJournal
 from kling_async._policy.submission import SubmitFailure
 
 Bug = Callable[[pytest.MonkeyPatch], None]
@@ -22,10 +22,10 @@ Bug = Callable[[pytest.MonkeyPatch], None]
 def write_after_the_post(patch: pytest.MonkeyPatch) -> None:
     """The intent is on its way to the disk while the POST leaves."""
 
-    async def at_once(self: Journal) -> None:
+    async def at_once(self: WriteAheadJournal) -> None:
         pass
 
-    patch.setattr(Journal, "durable", at_once)
+    patch.setattr(WriteAheadJournal, "wait_durable", at_once)
 
 
 def send_again_after_500(patch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from kling_async import JournalError, Limits, PollingPolicy, RetryPolicy, VideoR
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.batch.batch import BatchSettings, open_batch
 from kling_async._engine.session import LoopSession, SharedState
-from kling_async._journal.journal import Journal
+from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.store import PendingWrites
 from kling_async._transport.base import Reply, Request, StreamedReply
 from kling_async._wire.endpoints import QUEUE_PATH
@@ -140,7 +140,7 @@ class Process:
             store = _Door(
                 kept=disk.kept, earlier=disk.earlier, before=self._before_commit, after=self._after_commit
             )
-            journal = self.inspector.journal = Journal.over(store, run_sync=self._write)
+            journal = self.inspector.journal = WriteAheadJournal.over(store, run_sync=self._write)
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(run.ending.at if run.ending.how == "timeout" else None):
@@ -158,7 +158,7 @@ class Process:
                     self.note("result", result.index, result.state, result.job and result.job.request_id)
                     self.inspector.takes(result)
 
-    def _open(self, journal: Journal | None) -> AbstractAsyncContextManager[AsyncIterator[Any]]:
+    def _open(self, journal: WriteAheadJournal | None) -> AbstractAsyncContextManager[AsyncIterator[Any]]:
         run = self.run
         has_price = self.inspector.ledger.has_price
         return open_batch(

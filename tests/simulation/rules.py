@@ -8,7 +8,7 @@ from collections import Counter
 import attrs
 
 from kling_async import JournalError, Result, ResultState
-from kling_async._journal.journal import Journal
+from kling_async._journal.journal import WriteAheadJournal
 from kling_async.events import Event, Finished, Resumed, SubmitAmbiguous, SubmitReconciled, Submitted
 
 from .ledger import UNSETTLED, Ledger, Thing
@@ -26,7 +26,7 @@ class Inspector:
 
     run: Run
     ledger: Ledger
-    journal: Journal | None = None
+    journal: WriteAheadJournal | None = None
     results: dict[int, Result] = attrs.field(factory=dict)
     posts: list[Post] = attrs.field(factory=list)
     _began: float = attrs.field(factory=lambda: asyncio.get_running_loop().time())

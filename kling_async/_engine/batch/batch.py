@@ -16,12 +16,13 @@ import attrs
 from kling_async._engine.batch.batch_input import InputItem, InputReader
 from kling_async._engine.batch.result_stream import ResultStream
 from kling_async._engine.batch.run_item import BatchParts, run_item
+from kling_async._engine.batch.slots import Slots
 from kling_async._engine.download.downloader import check_folder
 from kling_async._engine.session import LoopSession
 from kling_async._engine.submit.ledger import Ledger
 from kling_async._engine.submit.uploader import Uploader
-from kling_async._engine.tasks import run_until_cancelled
-from kling_async._journal.journal import Journal
+from kling_async._engine.tasks import run_cancellable
+from kling_async._journal.journal import WriteAheadJournal
 from kling_async._policy.budget import Budget, Prices
 from kling_async._policy.concurrency_limit import ConcurrencyLimit
 from kling_async.errors import ConfigurationError, JournalError
@@ -42,7 +43,7 @@ class Batch:
         self.reader = reader
         self.parts = parts
         # Twice the limit: a full limit is in flight while the caller has not taken as many results.
-        self.results = ResultStream(anyio.Semaphore(2 * parts.limit.limit, fast_acquire=True))
+        self.results = ResultStream(anyio.Semaphore(2 * parts.slots.limit.limit, fast_acquire=True))
 
     async def run(self) -> None:
         """Run every item of the input to its result."""
@@ -50,7 +51,7 @@ class Batch:
         try:
             async with anyio.create_task_group() as background:
                 background.start_soon(self.parts.ledger.run)
-                failure = await run_until_cancelled(self._run_items())
+                failure = await run_cancellable(self._run_items())
                 background.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
@@ -76,18 +77,15 @@ class Batch:
 
     async def _read_item(self) -> InputItem | None:
         """The next item, which holds a slot of the concurrency limit; None at the end of the input."""
-        parts = self.parts
+        slots = self.parts.slots
         await self.results.read_ahead.acquire()
-        while not parts.limit.has_slot:
-            parts.slot_freed = anyio.Event()
-            await parts.slot_freed.wait()
-        parts.limit.in_flight += 1
+        await slots.take()
         item = None
         try:
             item = await self.reader.next_item()
         finally:
             if item is None:
-                parts.free_slot()
+                slots.free()
         return item
 
     async def _close(self) -> Exception | None:
@@ -115,7 +113,7 @@ class BatchSettings:
     """How many jobs may be alive at the service."""
     output: str | PathLike[str] | None = None
     """The folder in which videos are saved."""
-    journal: str | PathLike[str] | Journal | None = None
+    journal: str | PathLike[str] | WriteAheadJournal | None = None
     """Where it is written down what is sent, for a later run to go on."""
     max_cost_usd: Any = None
     prices: Prices | None = None
@@ -168,7 +166,7 @@ def open_batch(
             parts = BatchParts(
                 session=here,
                 ledger=Ledger(emit=emit, budget=budget, journal=journal),
-                limit=ConcurrencyLimit(settings.max_concurrency),
+                slots=Slots(ConcurrencyLimit(settings.max_concurrency)),
                 uploader=Uploader(here.caller, emit),
                 emit=emit,
                 folder=folder,
@@ -182,7 +180,9 @@ def open_batch(
 
 
 @asynccontextmanager
-async def use_journal(journal: str | PathLike[str] | Journal | None) -> AsyncIterator[Journal | None]:
+async def use_journal(
+    journal: str | PathLike[str] | WriteAheadJournal | None,
+) -> AsyncIterator[WriteAheadJournal | None]:
     """The journal of a batch: opened and closed here where only its path is given.
 
     Raises:
@@ -190,11 +190,11 @@ async def use_journal(journal: str | PathLike[str] | Journal | None) -> AsyncIte
     """
     if journal is None:
         yield None
-    elif isinstance(journal, Journal):
+    elif isinstance(journal, WriteAheadJournal):
         with journal.exclusive():
             yield journal
     else:
-        mine = await anyio.to_thread.run_sync(Journal, journal)
+        mine = await anyio.to_thread.run_sync(WriteAheadJournal, journal)
         try:
             with mine.exclusive():
                 yield mine
@@ -203,7 +203,7 @@ async def use_journal(journal: str | PathLike[str] | Journal | None) -> AsyncIte
                 await anyio.to_thread.run_sync(_close, mine)
 
 
-def _close(journal: Journal) -> None:
+def _close(journal: WriteAheadJournal) -> None:
     try:
         journal.close()
     except JournalError as error:  # the batch has told it with its results

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from pathlib import Path
 
-import anyio
 import attrs
 
 from kling_async._engine.batch.batch_input import InputItem
 from kling_async._engine.batch.result_stream import ResultStream
 from kling_async._engine.batch.resume import NextStep, next_step, saved_file
+from kling_async._engine.batch.slots import Slots
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.session import LoopSession, job_kind
 from kling_async._engine.submit.ledger import BatchItem, Ledger
@@ -18,7 +18,6 @@ from kling_async._engine.submit.reconciler import Reconciliation
 from kling_async._engine.submit.uploader import Uploader
 from kling_async._journal.entry import Entry
 from kling_async._policy.circuit_breaker import CircuitBreaker
-from kling_async._policy.concurrency_limit import ConcurrencyLimit
 from kling_async._policy.file_names import file_name
 from kling_async._policy.outcome import error_of, state_of
 from kling_async._policy.pace import JobKind
@@ -42,7 +41,7 @@ class BatchParts:
 
     session: LoopSession
     ledger: Ledger
-    limit: ConcurrencyLimit
+    slots: Slots
     emit: Emitter
     folder: Path | None
     """Where each finished video is saved; None saves none."""
@@ -50,13 +49,6 @@ class BatchParts:
     retry_failed: bool = False
     uploader: Uploader
     breaker: CircuitBreaker = attrs.field(factory=CircuitBreaker)
-    slot_freed: anyio.Event = attrs.field(factory=anyio.Event)
-    """Set whenever there may be a slot again."""
-
-    def free_slot(self) -> None:
-        """Give the slot of an item back."""
-        self.limit.in_flight -= 1
-        self.slot_freed.set()
 
 
 @attrs.frozen(eq=False)
@@ -91,7 +83,9 @@ async def run_item(parts: BatchParts, given: InputItem, results: ResultStream) -
         results.put(_report_unsent(parts, item, error.reason))
         return
     finally:
-        parts.free_slot()
+        parts.slots.free()
+        if item.reconciliation is not None:
+            parts.session.reconciler.end(item.reconciliation)
     result = _make_result(item, outcome)
     if item.saved_path is not None and result.ok:
         result = attrs.evolve(result, path=item.saved_path)
@@ -107,23 +101,26 @@ async def run_item(parts: BatchParts, given: InputItem, results: ResultStream) -
 async def _run_job(parts: BatchParts, item: BatchItem, given: InputItem) -> Job | KlingError:
     """Resume or submit, reconcile, wait: the final record of the item's job, or the error that ended it.
 
+    `current` says where the item stands, and so what comes next: None is to be submitted, a reconciliation to be gone
+    through, a job in flight to be waited for; a job has ended.
+
     The record of a job in flight is not kept here: for a hundred thousand jobs it would be most of the memory.
     """
-    step = _resume(parts, item, await _find_entry(parts, item, given))
+    current = _resume(parts, item, await _find_entry(parts, item, given))
     try:
         while True:
-            if step is None:
-                step = await _submit(parts, item)
-            if isinstance(step, Reconciliation):
-                step = await _reconcile(parts, item, step)
+            if current is None:
+                current = await _submit(parts, item)
+            if isinstance(current, Reconciliation):
+                current = await _reconcile(parts, item, current)
                 continue
-            if isinstance(step, Job):
-                return step
-            wait, step = _wait(parts, item, step), None
+            if isinstance(current, Job):
+                return current
+            wait, current = _wait(parts, item, current), None
             job = await wait
             if not (is_throttled(job) and item.throttled_jobs < _MAX_RESUBMITS and not parts.breaker.reason):
                 return job
-            _pause_after(parts, item, job)
+            _pause_submits(parts, item, job)
             del job
     except KlingError as error:
         return error
@@ -141,7 +138,8 @@ def _resume(
     parts.emit(Resumed, index=item.index, request_id=entry.request_id, job=job, path=path)
     if job is None:
         assert parts.ledger.journal is not None
-        return parts.session.reconciler.open_for_entry(entry, parts.ledger.journal)
+        item.reconciliation = parts.session.reconciler.begin_for_entry(entry, parts.ledger.journal)
+        return item.reconciliation
     parts.session.reconciler.claim(job.request_id)
     if step is NextStep.REPORT:
         item.saved_path = path
@@ -173,7 +171,7 @@ async def _submit(parts: BatchParts, item: BatchItem) -> JobInFlight | Reconcili
         raise _UnsentError(error) from error
     try:
         submitted = await parts.session.submitter.submit(
-            payload, item, ledger=parts.ledger, limit=parts.limit
+            payload, item, ledger=parts.ledger, limit=parts.slots.limit
         )
     except KlingError as error:
         parts.breaker.record_failure(error)
@@ -181,19 +179,20 @@ async def _submit(parts: BatchParts, item: BatchItem) -> JobInFlight | Reconcili
     if isinstance(submitted, Reconciliation):
         return submitted
     parts.breaker.record_accepted()
-    parts.limit.grow()
-    parts.slot_freed.set()
+    parts.slots.limit.grow()
     return JobInFlight(submitted, job_kind(model_of(request), payload))
 
 
-async def _reconcile(parts: BatchParts, item: BatchItem, lost: Reconciliation) -> JobInFlight | None:
+async def _reconcile(
+    parts: BatchParts, item: BatchItem, reconciliation: Reconciliation
+) -> JobInFlight | None:
     """Find the job of a lost submit; None if the item is to be sent again, as the caller wants it.
 
     Raises:
         AmbiguousSubmitError: The list does not tell which job it is, and it is not to be sent again.
     """
     try:
-        job = await parts.session.reconciler.reconcile(lost)
+        job = await parts.session.reconciler.reconcile(reconciliation)
     except AmbiguousSubmitError as error:
         parts.breaker.record_failure(error)
         if parts.on_ambiguous != "resend" or item.is_resent:
@@ -203,8 +202,8 @@ async def _reconcile(parts: BatchParts, item: BatchItem, lost: Reconciliation) -
     parts.breaker.record_accepted()
     parts.ledger.record_job(item, job)
     parts.emit(SubmitReconciled, index=item.index, request_id=job.request_id, job=job)
-    age = max(0.0, parts.emit.clock.wall() - lost.sent_at)
-    return JobInFlight(job, job_kind(lost.model, lost.lost.payload), age)
+    age = max(0.0, parts.emit.clock.wall() - reconciliation.sent_at)
+    return JobInFlight(job, job_kind(reconciliation.model, reconciliation.lost.payload), age)
 
 
 def _wait(parts: BatchParts, item: BatchItem, in_flight: JobInFlight) -> Awaitable[Job]:
@@ -221,13 +220,13 @@ def _wait(parts: BatchParts, item: BatchItem, in_flight: JobInFlight) -> Awaitab
     )
 
 
-def _pause_after(parts: BatchParts, item: BatchItem, job: Job) -> None:
+def _pause_submits(parts: BatchParts, item: BatchItem, job: Job) -> None:
     """Hold back all submits: a job that failed for a rate limit made no video, and is submitted again."""
     error = error_of(job)
     assert error is not None
     item.throttled_jobs, item.fallback_outcome = item.throttled_jobs + 1, job
     throttles = item.throttled_jobs + _THROTTLES_OF_A_FAILED_JOB
-    parts.session.submitter.pause(error, parts.emit, limit=parts.limit, throttles_before=throttles)
+    parts.session.submitter.pause(error, parts.emit, limit=parts.slots.limit, throttles_before=throttles)
 
 
 def _report_unsent(parts: BatchParts, item: BatchItem, reason: KlingError) -> Result:

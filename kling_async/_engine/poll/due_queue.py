@@ -22,8 +22,8 @@ class DueQueue:
 
     def put(self, tracked: TrackedJob, due: float) -> bool:
         """Queue a job, at its deadline at the latest, in place of its entry; whether it is now the first."""
-        self._size += not tracked.entry
-        self._entries = tracked.entry = self._entries + 1
+        self._size += not tracked.queue_entry
+        self._entries = tracked.queue_entry = self._entries + 1
         if len(self._heap) > 2 * self._size + _SPARE:
             # Each list scan queues every job again; the entries before would stay until they are due.
             self._heap = self._valid()
@@ -33,13 +33,13 @@ class DueQueue:
 
     def drop(self, tracked: TrackedJob) -> None:
         """Remove the entry of a job."""
-        self._size -= tracked.entry > 0
-        tracked.entry = 0
+        self._size -= tracked.queue_entry > 0
+        tracked.queue_entry = 0
 
     def take(self, *, now: float, slack: float) -> TrackedJob | None:
         """Remove the first job if it is due, or is due within the slack; a deadline is never early."""
         heap = self._heap
-        while heap and heap[0][1] != heap[0][2].entry:
+        while heap and heap[0][1] != heap[0][2].queue_entry:
             heapq.heappop(heap)
         if not heap:
             return None
@@ -65,4 +65,4 @@ class DueQueue:
         self._heap = heap
 
     def _valid(self) -> list[tuple[float, int, TrackedJob]]:
-        return [entry for entry in self._heap if entry[1] == entry[2].entry]
+        return [entry for entry in self._heap if entry[1] == entry[2].queue_entry]

@@ -79,7 +79,7 @@ class ListScanner:
             return None
         return job
 
-    def failed(self, error: KlingError) -> None:
+    def handle_failure(self, error: KlingError) -> None:
         """A list that cannot be read is left alone; the jobs are polled one by one meanwhile."""
         now = self.caller.clock.now()
         is_refusal = isinstance(error, APIStatusError) and (error.status_code or 0) < _SERVER_ERROR

@@ -138,7 +138,7 @@ class JobPoller:
             emit=emit,
             policy=policy,
             final=asyncio.get_running_loop().create_future(),
-            age=self._pace.begin(
+            paced=self._pace.track(
                 kind,
                 now=now - age,
                 running=job.status is JobStatus.PROCESSING,
@@ -154,7 +154,7 @@ class JobPoller:
         self._in_flight[tracked.model] += 1
         self._waits += 1
         if job.is_final and tracked.is_known:
-            self._learn(tracked, job)
+            self._take_record(tracked, job)
         else:
             self._schedule(tracked, self._due(tracked, now) if tracked.is_known else now)
         if self._task is None:
@@ -163,7 +163,7 @@ class JobPoller:
 
     def _forget(self, tracked: TrackedJob) -> None:
         self._queue.drop(tracked)
-        self._pace.drop(tracked.age)
+        self._pace.forget(tracked.paced)
         self._in_flight[tracked.model] -= 1
         self._waits -= 1
         if self._jobs.get(tracked.request_id) is tracked:
@@ -204,7 +204,7 @@ class JobPoller:
                     if tracked is None:
                         self._wake = anyio.Event()
                         await clock.wait(self._wake, self._queue.first_at - now)
-                    elif self._is_due(tracked, now, tasks):
+                    elif self._handle_due_job(tracked, now, tasks):
                         tracked.is_polled = True
                         # The deadline ends the wait while the call hangs.
                         self._schedule(tracked, tracked.ends_at)
@@ -232,7 +232,7 @@ class JobPoller:
                     await self._poll(tracked)
                 self._polls -= 1
 
-    def _is_due(self, tracked: TrackedJob, now: float, tasks: TaskGroup) -> bool:
+    def _handle_due_job(self, tracked: TrackedJob, now: float, tasks: TaskGroup) -> bool:
         """Whether a job is to be polled now; else its wait is over, or it is scheduled again."""
         if tracked.is_over:
             return False
@@ -249,13 +249,13 @@ class JobPoller:
             if due > now + slack:
                 self._schedule(tracked, due)
                 return False
-            if (later := self._next_scan(tracked, now, tasks)) is not None and not tracked.age.is_scout:
+            if (later := self._defer_to_scan(tracked, now, tasks)) is not None and not tracked.paced.is_scout:
                 self._schedule(tracked, later)
                 return False
         return True
 
     def _due(self, tracked: TrackedJob, now: float) -> float:
-        return self._pace.next_poll(tracked.age, tracked.policy, now=now)
+        return self._pace.next_poll(tracked.paced, tracked.policy, now=now)
 
     def _schedule(self, tracked: TrackedJob, due: float) -> None:
         if self._queue.put(tracked, due):
@@ -278,16 +278,16 @@ class JobPoller:
             )
         except KlingError as error:
             tracked.is_polled = False
-            self._failed(tracked, error)
+            self._take_failure(tracked, error)
             return
         tracked.is_polled = False
         self._status_seconds = clock.now() - began
         state = self._scanner(tracked.model).state
         if job.is_final and state.is_on and tracked.scan_number == state.number > 0:
             state.suspect = tracked.request_id  # the last scan showed it in flight: a later one must not
-        self._learn(tracked, job)
+        self._take_record(tracked, job)
 
-    def _learn(self, tracked: TrackedJob, job: Job) -> None:
+    def _take_record(self, tracked: TrackedJob, job: Job) -> None:
         """Take in a record: end the wait, or schedule the next poll."""
         if tracked.is_over:
             return
@@ -296,20 +296,20 @@ class JobPoller:
         if job.status is not tracked.status:
             self._change_status(tracked, job, now)
         if not job.is_final:
-            self._saw(tracked, now)
+            self._take_sighting(tracked, now)
         elif job.is_success and job.video_url is None and not tracked.asked_for_media:
             # Source: the service documents answers of success that carry their outcome only on the next call.
             tracked.asked_for_media = True
             self._schedule(tracked, now)
         else:
-            self._pace.ended(tracked.age, now=now, success=job.is_success)
+            self._pace.record_end(tracked.paced, now=now, success=job.is_success)
             tracked.final.set_result(job)
             self._reschedule(now)
 
-    def _saw(self, tracked: TrackedJob, now: float) -> None:
+    def _take_sighting(self, tracked: TrackedJob, now: float) -> None:
         """A job was shown in flight: schedule the next poll."""
         running = tracked.status is JobStatus.PROCESSING
-        self._pace.saw(tracked.age, now=now, running=running, jitter=self._caller.rng.random())
+        self._pace.record_sighting(tracked.paced, now=now, running=running, jitter=self._caller.rng.random())
         self._schedule(tracked, self._due(tracked, now))
 
     def _reschedule(self, now: float) -> None:
@@ -338,7 +338,7 @@ class JobPoller:
         tracked.status = job.status
         tracked.move_deadline(now)
 
-    def _failed(self, tracked: TrackedJob, error: KlingError) -> None:
+    def _take_failure(self, tracked: TrackedJob, error: KlingError) -> None:
         """A failed status call says nothing of the job: poll it again, later and later, until the deadline."""
         if tracked.is_over:
             return
@@ -370,7 +370,7 @@ class JobPoller:
             scanner = self._scanners[model] = ListScanner(self._caller, model)
         return scanner
 
-    def _next_scan(self, tracked: TrackedJob, now: float, tasks: TaskGroup) -> float | None:
+    def _defer_to_scan(self, tracked: TrackedJob, now: float, tasks: TaskGroup) -> float | None:
         """When the job can be polled if the next list scan does not show it; None if the list does not cover it."""
         scanner = self._scanner(tracked.model)
         if tracked.policy.use_lists == "never" or tracked.model is None:
@@ -447,15 +447,15 @@ class JobPoller:
                 for place, tracked, job in scanner.find_jobs(page, scan, self._jobs):
                     hits, last_hit, tracked.scan_number = hits + 1, place, state.number + 1
                     if job is not None:
-                        self._learn(tracked, job)
+                        self._take_record(tracked, job)
                     elif not tracked.asked_for_media:
-                        self._saw(tracked, clock.now())
+                        self._take_sighting(tracked, clock.now())
                 facts = page_facts(
                     page, cost, known_before=known_before, scan=scan, hits=hits, last_hit=last_hit
                 )
                 state.add_page(scan, facts)
         except KlingError as error:
-            scanner.failed(error)
+            scanner.handle_failure(error)
             return
         state.end_scan(scan, now=clock.now())
 

@@ -9,7 +9,7 @@ import attrs
 
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.emitter import Emitter
-from kling_async._policy.pace import JobAge
+from kling_async._policy.pace import PacedJob
 from kling_async._policy.polling import PollingPolicy
 from kling_async.errors import KlingError, WaitTimeoutError
 from kling_async.jobs import Job, JobStatus
@@ -30,7 +30,7 @@ class TrackedJob:
     policy: PollingPolicy
     final: asyncio.Future[Job]
     """Set to the final record, or to the error that ends the wait."""
-    age: JobAge
+    paced: PacedJob
     since: float
     """When the wait began, by the engine's clock."""
     status: JobStatus
@@ -40,7 +40,7 @@ class TrackedJob:
     """The number of the last list scan that showed it, or before which it was added."""
     ends_at: float = math.inf
     """When the wait times out: at its deadline, or because the status has not changed for too long."""
-    entry: int = 0
+    queue_entry: int = 0
     """The number of its entry in the queue; 0 while it has none."""
     failed_polls: int = 0
     """Status calls that failed since the last one that did not."""

@@ -12,8 +12,9 @@ import attrs
 
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.submit.item_identifier import ItemIdentifier
+from kling_async._engine.submit.reconciler import Reconciliation
 from kling_async._journal.entry import Entry, Identity
-from kling_async._journal.journal import Journal
+from kling_async._journal.journal import WriteAheadJournal
 from kling_async._policy.budget import Budget
 from kling_async.errors import ConfigurationError, JournalError, KlingError
 from kling_async.events import Spent, SubmitAmbiguous, Submitted
@@ -44,6 +45,8 @@ class BatchItem:
     """Whether an ambiguous submit was sent again, as the caller asked."""
     fallback_outcome: Job | KlingError | None = None
     """The outcome to report if the item cannot be resubmitted: the failed job or the ambiguous error of an earlier POST."""
+    reconciliation: Reconciliation | None = None
+    """The search for the job of its lost submit; the code that runs the item ends it."""
     saved_path: Path | None = None
     """Where an earlier run saved its video, if it is there whole."""
 
@@ -54,7 +57,7 @@ class Ledger:
 
     emit: Emitter
     budget: Budget = attrs.field(factory=Budget)
-    journal: Journal | None = None
+    journal: WriteAheadJournal | None = None
     _identifier: ItemIdentifier = attrs.field(init=False, factory=ItemIdentifier)
 
     async def find_entry(self, item: BatchItem, given: Entry | None = None) -> Entry | None:
@@ -106,7 +109,7 @@ class Ledger:
                 at=self.emit.clock.wall(),
                 cost_usd=item.price,
             )
-            await self.journal.durable()
+            await self.journal.wait_durable()
         except BaseException as error:
             self.record_rejected(item, error)
             raise
@@ -147,7 +150,7 @@ class Ledger:
             return
         if result.state is ResultState.FAILED and not (result.job and result.job.is_final):
             return
-        self.journal.end(
+        self.journal.record_end(
             item.number,
             state=result.state,
             record=(result.job.raw if result.job else None) or None,
@@ -157,7 +160,7 @@ class Ledger:
     def record_file(self, item: BatchItem, path: Path, *, size_bytes: int, sha256: str | None) -> None:
         """The item's video is on the disk, whole."""
         if self.journal is not None and item.number is not None:
-            self.journal.save(
+            self.journal.record_file(
                 item.number, path=os.fspath(path.absolute()), size_bytes=size_bytes, sha256=sha256
             )
 

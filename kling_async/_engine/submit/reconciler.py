@@ -13,7 +13,7 @@ import attrs
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.submit.list_jobs import read_since
 from kling_async._journal.entry import Entry
-from kling_async._journal.journal import Journal
+from kling_async._journal.journal import WriteAheadJournal
 from kling_async._policy.matching import (
     CLOCK_SKEW,
     LostSubmit,
@@ -46,7 +46,7 @@ class Reconciliation:
     """Unix seconds before the POST."""
     error: KlingError
     """The error that the POST ended with."""
-    journal: Journal | None
+    journal: WriteAheadJournal | None
     """The journal that knows the submit."""
     number: int | None
     """The number of its journal entry."""
@@ -68,8 +68,8 @@ class PostInFlight:
     """Unix seconds."""
     reconciliation: Reconciliation | None = None
 
-    def lose_answer(
-        self, error: KlingError, *, journal: Journal | None, number: int | None
+    def open_reconciliation(
+        self, error: KlingError, *, journal: WriteAheadJournal | None, number: int | None
     ) -> Reconciliation:
         """Open the reconciliation of this POST: from now on no look-alike leaves."""
         clock = self.reconciler.caller.clock
@@ -83,7 +83,7 @@ class PostInFlight:
             journal=journal,
             number=number,
         )
-        self.reconciler.open(self.reconciliation)
+        self.reconciler.begin(self.reconciliation)
         return self.reconciliation
 
     def __enter__(self) -> None:
@@ -96,8 +96,6 @@ class PostInFlight:
         traceback: TracebackType | None,
     ) -> None:
         self.reconciler.end_post(self)
-        if exc is not None and self.reconciliation is not None:
-            self.reconciler.close(self.reconciliation)  # the caller was cancelled and cannot reconcile it
 
 
 class Reconciler:
@@ -162,11 +160,11 @@ class Reconciler:
         while self._is_blocked(model, payload):
             await self._changed.wait()
 
-    def open(self, reconciliation: Reconciliation) -> None:
-        """Begin a reconciliation; `reconcile` goes through with it, or `close` ends it."""
+    def begin(self, reconciliation: Reconciliation) -> None:
+        """Begin a reconciliation; `reconcile` goes through with it, or `end` ends it."""
         self._open.append(reconciliation)
 
-    def open_for_entry(self, entry: Entry, journal: Journal) -> Reconciliation:
+    def begin_for_entry(self, entry: Entry, journal: WriteAheadJournal) -> Reconciliation:
         """Begin the reconciliation for a POST that an earlier process sent and never got an answer to."""
         lost = self._lost_submit(entry)
         reconciliation = Reconciliation(
@@ -177,7 +175,7 @@ class Reconciler:
             journal=journal,
             number=entry.number,
         )
-        self.open(reconciliation)
+        self.begin(reconciliation)
         return reconciliation
 
     def _lost_submit(self, entry: Entry) -> LostSubmit:
@@ -196,13 +194,15 @@ class Reconciler:
         try:
             reason = await self._search(reconciliation)
         finally:
-            self.close(reconciliation)
+            self.end(reconciliation)
         if reconciliation.job is not None:
             return reconciliation.job
         raise _ambiguous(reconciliation, reason)
 
-    def close(self, reconciliation: Reconciliation) -> None:
-        """End a reconciliation, whether or not it found a job: look-alikes may leave again."""
+    def end(self, reconciliation: Reconciliation) -> None:
+        """End a reconciliation, whether or not it found a job: look-alikes may leave again. A second end does nothing."""
+        if reconciliation not in self._open:
+            return
         self._open.remove(reconciliation)
         if reconciliation.job is None and reconciliation.journal is None:
             self._unresolved.append((reconciliation.model, reconciliation.lost))
@@ -278,7 +278,7 @@ class Reconciler:
             unresolved += self._unresolved_in_journal(journal, model)
         return [*unquiet, *unresolved]
 
-    def _unresolved_in_journal(self, journal: Journal, model: str) -> list[LostSubmit]:
+    def _unresolved_in_journal(self, journal: WriteAheadJournal, model: str) -> list[LostSubmit]:
         """The lost submits of a journal that no open reconciliation is about."""
         searched = {one.number for one in self._open if one.journal is journal}
         entries = [entry for entry in journal.unresolved() if entry.model == model]
@@ -290,7 +290,7 @@ class Reconciler:
             if entry.number not in searched or entry is not last[entry.number]
         ]
 
-    def _has_owner(self, request_id: str, journals: Iterable[Journal]) -> bool:
+    def _has_owner(self, request_id: str, journals: Iterable[WriteAheadJournal]) -> bool:
         """Whether a job belongs to an item of this client, or of one of the journals."""
         return request_id in self._job_ids or any(journal.has_job(request_id) for journal in journals)
 

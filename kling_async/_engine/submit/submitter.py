@@ -151,9 +151,9 @@ class Submitter:
             return job
         assert error is not None
         if classify(error) is SubmitFailure.UNKNOWN:
-            reconciliation = post.lose_answer(error, journal=ledger.journal, number=item.number)
+            item.reconciliation = post.open_reconciliation(error, journal=ledger.journal, number=item.number)
             ledger.record_unknown(item, error)
-            return reconciliation
+            return item.reconciliation
         ledger.record_rejected(item, error)
         return error
 

@@ -1,0 +1,33 @@
+"""The slots of a batch: how many of its items are in flight, and who waits for a free one."""
+
+from __future__ import annotations
+
+import anyio
+import attrs
+
+from kling_async._policy.concurrency_limit import ConcurrencyLimit
+
+
+@attrs.define(eq=False)
+class Slots:
+    """Hands out the slots of a concurrency limit, to one reader of the input."""
+
+    limit: ConcurrencyLimit
+    _changed: anyio.Event = attrs.field(init=False, factory=anyio.Event)
+
+    async def take(self) -> None:
+        """Wait for a free slot and take it."""
+        while not self.limit.has_slot:
+            self._changed = anyio.Event()
+            await self._changed.wait()
+        self.limit.in_flight += 1
+
+    def free(self) -> None:
+        """Give a slot back."""
+        self.limit.in_flight -= 1
+        self._changed.set()
+
+    def record_accepted(self) -> None:
+        """A submit was accepted, so the limit may have grown."""
+        self.limit.grow()
+        self._changed.set()
