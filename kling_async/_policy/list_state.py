@@ -13,17 +13,17 @@ import attrs
 _MIN_LIMIT, _MAX_LIMIT = 100, 1000
 """Rows to ask for at once. Source: a client of the service pages by 100; larger pages are tried and may be refused."""
 _ROW_COST, _USUAL_ROW_BYTES, _CALL_BYTES = 0.005, 2_048, 65_536
-"""The cost of a row: microseconds to decode it, where a call takes hundreds; what is larger than usual costs a call for
-each 64 KiB.
+"""The cost of a row in status calls: a row takes microseconds to decode, a call takes hundreds. The bytes beyond the usual
+size of the rows cost one call more for each 64 KiB.
 """
 _SHORT_REST, _LONG_REST = 30.0, 600.0
-"""Seconds for which a list that was of no use is left alone: at first, and at most."""
+"""Seconds without scans after a scan of no use: the first time, and at most."""
 _MAX_SPOT_CHECK_STEP, _MAX_TRUST = 64, 30.0
-"""A list is tested after so many scans, or so many seconds, at the latest."""
+"""A spot check follows after at most so many scans, and at most so many seconds."""
 _MAX_SIGNS = 3
-"""So many rows that show a job as it was before, and the list counts as stale."""
+"""The list counts as stale after so many rows that show a job in an earlier status."""
 _MAX_MISSES = 2
-"""So many scans may miss a job before it is polled on its own."""
+"""A job that so many scans do not show is polled on its own."""
 
 
 @attrs.define

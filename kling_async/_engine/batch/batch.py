@@ -33,7 +33,7 @@ from kling_async.types import OnAmbiguous, Requests
 _log = logging.getLogger("kling_async")
 
 _READ_IN_A_ROW = 32
-"""Items after which other tasks get a turn at the latest, for a list can be read without any wait."""
+"""So many items are read before other tasks get a turn: reading a list never waits."""
 
 
 class Batch:
@@ -156,7 +156,7 @@ def open_batch(
 
     @asynccontextmanager
     async def run() -> AsyncIterator[AsyncIterator[Result]]:
-        # The journal may lie in the folder.
+        # First the folder: the journal can be a file in it.
         folder = await check_folder(settings.output) if settings.output is not None else None
         async with use_journal(settings.journal) as journal:
             here = session()

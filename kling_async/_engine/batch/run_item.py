@@ -32,7 +32,7 @@ from kling_async.types import OnAmbiguous
 _MAX_RESUBMITS = 5
 """How often an item is submitted again because its job failed for a rate limit."""
 _THROTTLES_OF_A_FAILED_JOB = 2
-"""A job that was accepted and then failed for a rate limit is a graver sign than a 429, and counts as so many more."""
+"""A job that fails for a rate limit is a stronger sign than a 429: the pause is as long as after so many 429s more."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -230,7 +230,7 @@ def _pause_submits(parts: BatchParts, item: BatchItem, job: Job) -> None:
 
 
 def _report_unsent(parts: BatchParts, item: BatchItem, reason: KlingError) -> Result:
-    """The result of an item that is not sent: no job, unless an earlier POST of it made one, or may have."""
+    """The result of an item that is not sent (again): `NOT_SUBMITTED`, or the outcome that an earlier POST left."""
     outcome = item.fallback_outcome
     if outcome is None:
         parts.emit(NotSubmitted, index=item.index, error=reason)

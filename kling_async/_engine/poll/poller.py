@@ -42,15 +42,15 @@ _UNSEEN_GRACE = 3
 _SLACK = 0.02
 """Seconds by which a job can be polled too early, so that one wake-up serves many jobs."""
 _TURNS_IN_A_ROW = 256
-"""Jobs after which other tasks get a turn at the latest, for many may be due and need no call."""
+"""So many due jobs are handled before other tasks get a turn: most of them may need no call."""
 _DEADLINE_CHECK = 1.0
 """Seconds after which deadlines are looked at while the poller waits for its rate or for a free place."""
 _MIN_JOBS_FOR_LISTS = 4
-"""A list is scanned for so many jobs of a model at least, unless lists are always used."""
+"""With fewer jobs of a model than this its list is not scanned, unless lists are always used."""
 _LIST_MARGIN = 1.5
-"""A list pays if it costs so many times less than a status call for each job: some jobs are polled beside it."""
+"""A list pays if status calls for all jobs cost so many times more: some jobs need their own status call all the same."""
 _LIST_CHECK, _LIST_PATIENCE = 0.2, 1.0
-"""Seconds before it is considered again whether a list pays; seconds after the next scan until which a job waits for it."""
+"""Seconds between two looks at whether a list pays; seconds for which a job waits past the time of the next scan."""
 
 
 class JobPoller:

@@ -104,10 +104,14 @@ class Submitter:
         self, model: str, payload: Mapping[str, Any], body: bytes, item: BatchItem, ledger: Ledger
     ) -> Job | Reconciliation | KlingError:
         """The fate of one POST, sent when its turn has come."""
+        has_turn = False
         while True:
             await self.reconciler.wait_unblocked(model, payload)
             async with self._slots:
-                await self._wait_turn()
+                if not has_turn:
+                    await self._take_hourly_turn()
+                    has_turn = True
+                await self._wait_out_pause()
                 await raise_if_cancelled()
                 # Nothing is awaited between the check for look-alikes and the registration: both are this call.
                 post = self.reconciler.start_post(model, payload)
@@ -117,11 +121,15 @@ class Submitter:
                     await ledger.record_intent(item, payload)
                     return await run_to_end(self._post(post, body, item, ledger))
 
-    async def _wait_turn(self) -> None:
-        """Wait until the hourly rate allows one more POST and no pause is on."""
+    async def _take_hourly_turn(self) -> None:
+        """Wait until the hourly rate allows one more POST."""
         clock = self.caller.clock
         if self._hourly is not None and (rest := self._hourly.take(clock.now())) > 0:
             await clock.sleep(rest)
+
+    async def _wait_out_pause(self) -> None:
+        """Wait until no pause is on."""
+        clock = self.caller.clock
         while (rest := self._pauses.until - clock.now()) > 0:
             await clock.sleep(rest)
 
