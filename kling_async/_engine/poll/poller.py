@@ -157,7 +157,7 @@ class JobPoller:
             self._take_record(tracked, job)
         else:
             self._schedule(tracked, self._due(tracked, now) if tracked.is_known else now)
-        if self._task is None:
+        if self._task is None and not tracked.is_over:
             self._task = asyncio.create_task(self._run())
         return tracked
 
