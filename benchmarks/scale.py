@@ -23,7 +23,7 @@ from benchmarks.jobs import Workload, prompts
 
 IN_FLIGHT_AT_ONCE = 1_000
 CPU_MARK = 1.2
-MEMORY_MARK_BYTES = 2_048
+MEMORY_MARK_BYTES = 4_096
 MARKED_JOBS = 100_000
 LAZY_READINGS = 20
 
