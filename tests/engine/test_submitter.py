@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+from decimal import Decimal
+from functools import partial
 
 import anyio
+import anyio.lowlevel
 import pytest
-from virtual_service import Service, always, on, reply, session_for
+from virtual_service import Service, VirtualLoop, always, on, reply, session_for
 
 from kling_async import (
     AmbiguousSubmitError,
@@ -13,12 +17,18 @@ from kling_async import (
     APITimeoutError,
     BadRequestError,
     JobStatus,
+    JournalError,
     Limits,
     RateLimitError,
     RetryPolicy,
     VideoRequest,
 )
-from kling_async.events import Notifier, Retrying, Submitted, Throttled
+from kling_async._engine.submit.ledger import BatchItem, Ledger
+from kling_async._journal.entry import Identity
+from kling_async._policy.budget import Budget
+from kling_async._policy.matching import could_match
+from kling_async._wire.codec import payload_of
+from kling_async.events import Notifier, Retrying, Spent, SubmitAmbiguous, Submitted, Throttled
 
 REQUEST = VideoRequest("an eagle", model="kling-v2-6", duration=10, sound=True)
 
@@ -145,34 +155,176 @@ async def test_submits_an_hour_are_bounded():
     assert anyio.current_time() == pytest.approx(6 * 60)
 
 
-@pytest.mark.parametrize("how", ["timeout", "task", "scope"])
-async def test_cancelling_a_post_in_flight_keeps_its_id(how, caplog):
+async def cancel_by_timeout(call):
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await call
+
+
+async def cancel_by_task(call, *, times=1):
+    task = asyncio.ensure_future(call)
+    for _ in range(times):
+        await anyio.sleep(1)
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def cancel_by_scope(call):
+    with anyio.move_on_after(1) as scope:
+        await call
+    assert scope.cancelled_caught
+
+
+async def cancel_by_scope_and_task(call):
+    async def under_scope():
+        with anyio.CancelScope() as scope:
+            asyncio.get_running_loop().call_later(1, scope.cancel)
+            await call
+
+    await cancel_by_task(under_scope(), times=2)
+
+
+class MemoryJournal:
+    """Keeps what the ledger records, or fails to keep the id."""
+
+    def __init__(self, *, error=None):
+        self.intents, self.ids = [], []
+        self._error = error
+
+    def record_intent(self, identity, **fields):
+        self.intents.append(identity)
+        return len(self.intents)
+
+    async def durable(self):
+        await anyio.lowlevel.checkpoint()
+
+    def record_accepted(self, number, *, request_id, record):
+        if self._error is not None:
+            raise self._error
+        self.ids.append(request_id)
+
+
+async def submit_with(journal, session, notify=None):
+    """Submit one request with a journal, as an item of a batch."""
+    emit = session.caller.emitter(Notifier(notify))
+    budget = Budget({"kling-v2-6": Decimal("0.35")})
+    ledger = Ledger(emit=emit, budget=budget, journal=journal)
+    identity = Identity(key=None, fingerprint="f", occurrence=0)
+    item = BatchItem(request=REQUEST, identity=identity, price=Decimal("0.35"))
+    try:
+        return await session.submitter.submit(payload_of(REQUEST), item, ledger=ledger)
+    finally:
+        assert budget.spent == Decimal("0.35")
+
+
+@pytest.mark.parametrize(
+    "cancel",
+    [
+        cancel_by_timeout,
+        cancel_by_task,
+        partial(cancel_by_task, times=2),
+        cancel_by_scope,
+        cancel_by_scope_and_task,
+    ],
+    ids=["timeout", "task", "task twice", "scope", "scope and task"],
+)
+async def test_a_submit_that_is_cancelled_during_its_post_records_the_id(cancel, caplog):
     caplog.set_level(logging.INFO, "kling_async")
-    events = []
-    session = session_for(Service(latency=5.0))
-
-    async def call():
-        await session.submit(REQUEST, Notifier(events.append))
-
-    if how == "timeout":
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(1):
-                await call()
-    elif how == "task":
-        task = asyncio.ensure_future(call())
-        await anyio.sleep(1)
-        task.cancel()
-        await anyio.sleep(1)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-    else:
-        with anyio.move_on_after(1) as scope:
-            await call()
-        assert scope.cancelled_caught
+    events, journal = [], MemoryJournal()
+    await cancel(submit_with(journal, session_for(Service(latency=5.0)), events.append))
     assert anyio.current_time() == pytest.approx(5.0)
-    assert [event.request_id for event in events] == ["job-0"]
+    assert journal.ids == ["job-0"]
+    assert [event.request_id for event in events] == ["job-0", "job-0"]
+    assert [type(event) for event in events] == [Spent, Submitted]
     assert "job-0" in caplog.text
+
+
+@pytest.mark.parametrize("in_a_task", [False, True], ids=["main task", "task of the main task"])
+def test_an_interrupted_program_records_the_id_before_its_loop_closes(in_a_task, caplog):
+    caplog.set_level(logging.INFO, "kling_async")
+    journal = MemoryJournal()
+
+    async def main():
+        asyncio.get_running_loop().call_later(1.0, signal.raise_signal, signal.SIGINT)
+        call = submit_with(journal, session_for(Service(latency=5.0)))
+        await (asyncio.create_task(call) if in_a_task else call)
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner, pytest.raises(KeyboardInterrupt):
+        runner.run(main())
+    assert journal.ids == ["job-0"]
+    assert "job-0" in caplog.text
+
+
+def test_a_post_that_the_end_of_the_loop_cancels_is_reported_as_ambiguous(caplog):
+    """`asyncio.run` cancels the tasks that the program left behind, and no shield holds against that."""
+    events, journal = [], MemoryJournal()
+
+    async def main():
+        task = asyncio.create_task(submit_with(journal, session_for(Service(latency=5.0)), events.append))
+        await anyio.sleep(1)
+        assert not task.done()
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(main())
+    assert [type(event) for event in events] == [Spent, SubmitAmbiguous]
+    assert journal.ids == []
+    assert len(journal.intents) == 1
+    assert "may have accepted the request (kling-v2-6)" in caplog.text
+
+
+async def test_an_error_of_the_journal_after_the_post_is_raised_and_the_id_is_logged(caplog):
+    caplog.set_level(logging.INFO, "kling_async")
+    journal = MemoryJournal(error=JournalError("the disk is gone"))
+    service = Service()
+    with pytest.raises(JournalError, match="the disk is gone"):
+        await submit_with(journal, session_for(service))
+    assert service.posts == 1
+    assert "job-0" in caplog.text
+
+
+async def test_no_other_task_runs_between_the_answer_and_the_record_of_the_id():
+    journal = MemoryJournal()
+
+    def answer(request, service):
+        asyncio.get_running_loop().call_soon(journal.ids.append, "the next step of the loop")
+
+    await submit_with(journal, session_for(Service(latency=1.0, after=[answer])))
+    await anyio.sleep(1)
+    assert journal.ids == ["job-0", "the next step of the loop"]
+
+
+async def test_no_other_task_runs_between_the_check_for_look_alikes_and_the_start_of_a_post():
+    """One submit becomes lost in every step of the loop around the turn of another one."""
+    were_blocked = set()
+
+    async def scenario(steps):
+        lost = on("submit", reply(500, b""))
+        session = session_for(Service(latency=1.0, after=[lost]))
+        reconciler = session.reconciler
+
+        class Posts(set):
+            def add(self, post):
+                assert not any(could_match(post.payload, one.lost.payload) for one in reconciler._open)
+                super().add(post)
+
+        reconciler._posts = Posts()
+
+        async def submit_later():
+            await anyio.sleep(1.0)
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            began = anyio.current_time()
+            await session.submit(REQUEST, Notifier())
+            were_blocked.add(anyio.current_time() - began > 1.0)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(session.submit, REQUEST, Notifier())
+            tasks.start_soon(submit_later)
+
+    for steps in range(30):
+        await scenario(steps)
+    assert were_blocked == {False, True}
 
 
 async def test_cancelling_before_the_post_sends_nothing():

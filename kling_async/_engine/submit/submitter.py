@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +21,7 @@ from kling_async._policy.retry import backoff
 from kling_async._policy.submission import SubmitFailure, classify
 from kling_async._wire.codec import ShapeError, structure_job, submit_body
 from kling_async._wire.endpoints import SUBMIT
-from kling_async.errors import APIResponseError, KlingError
+from kling_async.errors import APIConnectionError, APIResponseError, KlingError
 from kling_async.events import Throttled
 from kling_async.jobs import Job, JobStatus
 from kling_async.requests import model_of
@@ -146,6 +147,11 @@ class Submitter:
             job, error = await self.caller.send(SUBMIT, structure_job, body=body), None
         except KlingError as failure:
             job, error = _salvage_job(failure, post.model), failure
+        except asyncio.CancelledError:  # the event loop ends: `asyncio.run` cancels every task that is left
+            error = APIConnectionError("submit: the event loop ended before the answer came")
+            _log.warning("%s; the service may have accepted the request (%s)", error, post.model)
+            ledger.record_unknown(item, error)
+            raise
         if job is not None and not self.reconciler.claim(job.request_id):
             # As where a proxy answers one call twice: the job of this POST has another id.
             error = APIResponseError(
