@@ -157,7 +157,7 @@ async def test_another_picture_by_the_same_name_is_not_sent_for_the_old_one(jour
     await journal.register(requests("it moves", image=str(picture)))
     picture.write_bytes(b"dog")
     (entry,) = journal.entries()
-    with pytest.raises(InvalidRequestError, match=r"a\.png' is another picture than when entry 1"):
+    with pytest.raises(InvalidRequestError, match=r"a\.png' has changed since entry 1"):
         await ItemIdentifier().for_entry(entry)
 
 

@@ -156,7 +156,7 @@ class Retries:
     """The call's name in events."""
     emit: Emitter
     attempt: int = 0
-    """How many retries there were; 0 again grants all of them anew."""
+    """How many retries there were; set to 0 to allow all of them again."""
 
     async def wait_or_raise(self, error: KlingError) -> None:
         """Wait until the call may be sent again.

@@ -1,4 +1,4 @@
-"""The engine's only source of time, so that a test can bring its own."""
+"""The engine's only source of time; a test can replace it."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import anyio
 
 
 class Clock:
-    """The event loop's clock for waiting, and the machine's for what is written down."""
+    """The event loop's clock for waits, and the machine's clock for recorded times."""
 
     def __init__(self) -> None:
         self.now = asyncio.get_running_loop().time
-        """Seconds of a clock that never goes back; only differences mean something."""
+        """Seconds of a monotonic clock; only differences have a meaning."""
 
     def wall(self) -> float:
-        """Unix seconds, as comparable with the service's own as the two machines' clocks are."""
+        """Unix seconds by the clock of this machine, which can differ from the service's clock."""
         return time.time()
 
     async def sleep(self, seconds: float) -> None:
-        """Wait; zero and less only let others run."""
+        """Wait; zero and less only let other tasks run."""
         await anyio.sleep(max(seconds, 0.0))
 
     async def wait(self, event: anyio.Event, seconds: float) -> None:
-        """Wait for an event, which is set by itself after so many seconds.
+        """Wait until an event is set; after so many seconds this call sets the event itself.
 
-        Cheaper than to cancel the wait, and the watcher waits for every next job.
+        That is cheaper than to cancel the wait, and the poller waits once for every poll.
         """
         if seconds == math.inf:
             await event.wait()

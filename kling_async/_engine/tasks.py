@@ -1,4 +1,4 @@
-"""Work that outlives the cancellation of its caller, for as long as it must."""
+"""Runs coroutines that a cancellation of the caller does not interrupt."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ T = TypeVar("T")
 async def run_to_end(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine in a task of its own and return its result.
 
-    Cancelling the caller, by a cancel scope or by `Task.cancel()`, does not reach the work: the caller waits for its
-    end and raises the cancellation then.
+    A cancellation of the caller, by a cancel scope or by `Task.cancel()`, does not reach the coroutine: the caller
+    waits until the coroutine ends, and raises the cancellation then.
     """
     return await _join(asyncio.ensure_future(work), cancels=False)
 
 
 async def run_cancellable(work: Coroutine[Any, Any, T]) -> T:
-    """The same for work that a cancellation of the caller cancels once, and then waits for.
+    """Run a coroutine in a task of its own and return its result; a cancellation of the caller cancels it once.
 
-    A cancel scope cancels its tasks again and again until they end. The tasks that the work starts meet one
-    cancellation each, and may take their time to end.
+    A cancel scope cancels its tasks again and again until they end. The coroutine and the tasks that it starts get one
+    cancellation each, and can take their time to end.
     """
     return await _join(asyncio.ensure_future(work), cancels=True)
 
 
 async def raise_if_cancelled() -> None:
-    """Raise a cancellation that was requested and not delivered yet; costs next to nothing where there is none.
+    """Raise a cancellation that was requested and not delivered yet; it suspends the task only if there is one.
 
-    A listener that cancels its own batch is called by a task that runs, and such a task meets the cancellation at its
-    next suspension only.
+    A running task gets a cancellation at its next suspension only, such as a task that calls a listener which cancels
+    the batch.
     """
     await anyio.lowlevel.checkpoint_if_cancelled()
     task = asyncio.current_task()

@@ -9,14 +9,14 @@ from kling_async import InvalidRequestError, VideoRequest
 from kling_async._engine.batch.batch_input import InputReader
 
 
-async def drained(source):
+async def read_all(reader):
     items = []
-    while (taken := await source.next_item()) is not None:
-        items.append(taken.request.prompt if taken.request else taken.error)
+    while (item := await reader.next_item()) is not None:
+        items.append(item.request.prompt if item.request else item.error)
     return items
 
 
-async def later(items, *, log=None):
+async def yield_slowly(items, *, log=None):
     try:
         for item in items:
             await anyio.sleep(1)
@@ -28,31 +28,38 @@ async def later(items, *, log=None):
 
 @pytest.mark.parametrize(
     "requests",
-    [["a", "b"], ("a", "b"), {"a": 1, "b": 2}.keys(), iter(["a", "b"]), (item for item in "ab"), later("ab")],
+    [
+        ["a", "b"],
+        ("a", "b"),
+        {"a": 1, "b": 2}.keys(),
+        iter(["a", "b"]),
+        (item for item in "ab"),
+        yield_slowly("ab"),
+    ],
     ids=["list", "tuple", "keys", "iterator", "generator", "async generator"],
 )
 async def test_any_iterable_is_read_in_order(requests):
-    assert await drained(InputReader(requests, {}, skip_invalid=False)) == ["a", "b"]
+    assert await read_all(InputReader(requests, {}, skip_invalid=False)) == ["a", "b"]
 
 
-async def test_closing_lets_a_generator_clean_up_and_ends_the_input():
+async def test_close_lets_a_generator_clean_up_and_ends_the_input():
     log = []
-    source = InputReader(later(["a", "b"], log=log), {}, skip_invalid=False)
-    assert (await source.next_item()).index == 0
-    await source.close()
+    reader = InputReader(yield_slowly(["a", "b"], log=log), {}, skip_invalid=False)
+    assert (await reader.next_item()).index == 0
+    await reader.close()
     assert log == ["closed"]
-    assert await source.next_item() is None
+    assert await reader.next_item() is None
 
 
 async def test_a_file_of_prompts_is_read_line_by_line_and_left_open():
     lines = io.StringIO("a cat\na dog\n")
-    source = InputReader(lines, {}, skip_invalid=False)
-    assert await drained(source) == ["a cat\n", "a dog\n"]
-    await source.close()
+    reader = InputReader(lines, {}, skip_invalid=False)
+    assert await read_all(reader) == ["a cat\n", "a dog\n"]
+    await reader.close()
     assert not lines.closed
 
 
-async def test_an_asynchronous_iterator_without_a_close_is_just_left():
+async def test_an_async_iterator_without_aclose_is_left_as_it_is():
     class Endless:
         def __aiter__(self):
             return self
@@ -60,20 +67,20 @@ async def test_an_asynchronous_iterator_without_a_close_is_just_left():
         async def __anext__(self):
             return "again"
 
-    source = InputReader(Endless(), {}, skip_invalid=False)
-    assert (await source.next_item()).request == VideoRequest("again", model="kling-v2-6")
-    await source.close()
-    assert await source.next_item() is None
+    reader = InputReader(Endless(), {}, skip_invalid=False)
+    assert (await reader.next_item()).request == VideoRequest("again", model="kling-v2-6")
+    await reader.close()
+    assert await reader.next_item() is None
 
 
 @pytest.mark.parametrize("name", ["gone.png", "x" * 5000 + ".png", "folder.png"])
-async def test_a_picture_that_is_no_file_is_known_before_anything_is_sent(tmp_path, name):
+async def test_a_picture_that_is_no_file_is_an_error_before_the_first_post(tmp_path, name):
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(InvalidRequestError, match="There is no file"):
         InputReader([VideoRequest("x", image=str(tmp_path / name))], {}, skip_invalid=False)
 
 
-async def test_at_most_ten_broken_items_are_shown():
+async def test_the_error_shows_at_most_ten_invalid_items():
     with pytest.raises(InvalidRequestError, match=r"12 of 12 .* and 2 more") as caught:
         InputReader([""] * 12, {}, skip_invalid=False)
     assert str(caught.value).count("item ") == 10

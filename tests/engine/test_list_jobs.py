@@ -12,24 +12,24 @@ from kling_async.events import Notifier
 UNREADABLE = reply(200, {"requests": [{"id": 7}, None], "has_more": True})
 
 
-async def listed(service):
+async def read_list(service):
     return [job async for jobs in session_for(service).list_pages("m", 100, Notifier()) for job in jobs]
 
 
-async def looked_through(service, *, since=0.0):
+async def read_pages_since(service, *, since=0.0):
     session = session_for(service)
     pages = read_since(session.caller, "m", since=since, polls=session.shared.polls)
     return [job async for page in pages for job in page]
 
 
-@pytest.mark.parametrize("read", [listed, looked_through])
-async def test_a_list_of_which_nothing_can_be_read_ends(read):
+@pytest.mark.parametrize("read", [read_list, read_pages_since])
+async def test_reading_ends_after_ten_pages_without_a_readable_row(read):
     service = Service(before=[always("list", UNREADABLE)])
     assert await read(service) == []
     assert service.calls["list"] == 10
 
 
-async def test_a_list_without_an_end_is_not_looked_through_for_ever():
+async def test_reading_an_endless_list_ends_with_an_error():
     def endless(request, service):
         number = service.calls["list"]
         row = {"request_id": f"job-{number}", "status": "success", "created_at": 1_800_000_000 + number % 7}
@@ -37,10 +37,10 @@ async def test_a_list_without_an_end_is_not_looked_through_for_ever():
 
     service = Service(before=[endless])
     with pytest.raises(APIResponseError, match="1,000 pages"):
-        await looked_through(service)
+        await read_pages_since(service)
 
 
-async def test_of_a_long_list_whose_oldest_rows_come_first_the_end_is_read():
+async def test_only_the_end_is_read_of_a_long_list_with_the_oldest_rows_first():
     def rows(request, service):
         query = parse_qs(urlsplit(request.url).query)
         offset = int(query["offset"][0])
@@ -51,6 +51,6 @@ async def test_of_a_long_list_whose_oldest_rows_come_first_the_end_is_read():
         return reply(200, {"requests": page, "total": 5000, "has_more": offset + 100 < 5000})
 
     service = Service(before=[rows])
-    found = await looked_through(service, since=EPOCH + 4650)
+    found = await read_pages_since(service, since=EPOCH + 4650)
     assert {f"job-{number}" for number in range(4650, 5000)} <= {job.request_id for job in found}
     assert service.calls["list"] < 10

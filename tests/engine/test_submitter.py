@@ -59,7 +59,7 @@ async def test_a_submit_is_one_post_with_the_payload_of_the_request():
     ],
     ids=["500", "502 page", "408", "half", "no id", "list", "dropped", "stalled"],
 )
-async def test_a_post_of_unknown_fate_is_never_sent_again(lost):
+async def test_a_post_with_an_ambiguous_answer_is_never_sent_again(lost):
     service = Service(before=[always("submit", lost)])
     with pytest.raises(AmbiguousSubmitError) as caught:
         await submit(service)
@@ -72,12 +72,12 @@ async def test_a_post_of_unknown_fate_is_never_sent_again(lost):
     "answer",
     [{"request_id": "job-0"}, {"request_id": "job-0", "status": 7}, {"request_id": "job-0", "status": None}],
 )
-async def test_an_odd_answer_that_names_an_id_is_a_job(answer):
+async def test_an_unexpected_answer_with_an_id_is_a_job(answer):
     job = await submit(Service(after=[on("submit", reply(200, answer))]))
     assert (job.request_id, job.status, job.model) == ("job-0", JobStatus.UNKNOWN, "kling-v2-6")
 
 
-async def test_a_post_that_never_connected_is_sent_again_after_a_growing_pause():
+async def test_a_post_that_never_connected_is_sent_again_after_a_growing_delay():
     refused = APIConnectionError("refused", was_sent=False)
     events = []
     service = Service(before=[on("submit", refused, refused)])
@@ -87,7 +87,7 @@ async def test_a_post_that_never_connected_is_sent_again_after_a_growing_pause()
     assert events[0].delay < events[1].delay
 
 
-async def test_a_service_that_cannot_be_reached_ends_the_submit_with_its_error():
+async def test_a_service_that_cannot_be_reached_is_an_error_after_the_retries():
     refused = APIConnectionError("refused", was_sent=False)
     service = Service(before=[always("submit", refused)])
     with pytest.raises(APIConnectionError):
@@ -95,14 +95,14 @@ async def test_a_service_that_cannot_be_reached_ends_the_submit_with_its_error()
     assert service.posts == 3
 
 
-async def test_a_refusal_is_raised_as_it_is():
+async def test_a_refusal_is_raised_and_not_retried():
     service = Service(before=[always("submit", reply(400, {"error": "missing prompt"}))])
     with pytest.raises(BadRequestError, match="missing prompt"):
         await submit(service)
     assert service.posts == 1
 
 
-async def test_the_services_wish_is_the_pause_after_a_429():
+async def test_the_pause_after_a_429_is_the_time_that_the_service_names():
     events = []
     service = Service(before=[on("submit", reply(429, {"error": "slow"}, {"retry-after": "7"}))])
     await submit(service, events.append)
@@ -110,7 +110,7 @@ async def test_the_services_wish_is_the_pause_after_a_429():
     assert [type(event) for event in events] == [Throttled, Submitted]
 
 
-async def test_429_without_a_wish_pauses_longer_each_time_and_is_raised_in_the_end():
+async def test_a_429_without_a_time_pauses_longer_each_time_and_is_raised_in_the_end():
     events = []
     service = Service(before=[always("submit", reply(429, b""))])
     with pytest.raises(RateLimitError):
@@ -121,7 +121,7 @@ async def test_429_without_a_wish_pauses_longer_each_time_and_is_raised_in_the_e
     assert min(delays) >= 1.0
 
 
-async def test_one_sign_of_throttling_holds_back_all_submits_of_the_client():
+async def test_one_429_pauses_all_submits_of_the_client():
     service = Service(before=[on("submit", reply(429, b"", {"retry-after": "30"}))])
     session = session_for(service)
     sent_at = []
@@ -136,7 +136,7 @@ async def test_one_sign_of_throttling_holds_back_all_submits_of_the_client():
     assert min(sent_at[1:]) >= 30
 
 
-async def test_submits_at_once_are_bounded():
+async def test_concurrent_submits_are_limited():
     service = Service(latency=1.0)
     session = session_for(service, limits=Limits(max_concurrent_submits=3))
     async with anyio.create_task_group() as tasks:
@@ -146,7 +146,7 @@ async def test_submits_at_once_are_bounded():
     assert anyio.current_time() == pytest.approx(4.0)
 
 
-async def test_submits_an_hour_are_bounded():
+async def test_submits_per_hour_are_limited():
     service = Service()
     session = session_for(service, limits=Limits(max_concurrent_submits=4, max_submits_per_hour=60))
     async with anyio.create_task_group() as tasks:
@@ -327,7 +327,7 @@ async def test_no_other_task_runs_between_the_check_for_look_alikes_and_the_star
     assert were_blocked == {False, True}
 
 
-async def test_cancelling_before_the_post_sends_nothing():
+async def test_a_submit_that_is_cancelled_before_its_post_sends_nothing():
     service = Service(before=[on("submit", reply(429, b"", {"retry-after": "60"}))])
     with anyio.move_on_after(10):
         await submit(service)

@@ -5,7 +5,7 @@ import asyncio
 import anyio
 import pytest
 
-from kling_async._engine.tasks import raise_if_cancelled, run_to_end, run_until_cancelled
+from kling_async._engine.tasks import raise_if_cancelled, run_to_end, run_cancellable
 
 
 class Work:
@@ -29,7 +29,7 @@ class Work:
         return "result"
 
 
-RUNS = pytest.mark.parametrize("run", [run_to_end, run_until_cancelled])
+RUNS = pytest.mark.parametrize("run", [run_to_end, run_cancellable])
 
 
 @RUNS
@@ -76,7 +76,7 @@ async def test_a_cancelled_caller_waits_until_the_work_ends(cancel, times):
 @CANCELLATIONS
 async def test_work_that_can_be_cancelled_is_cancelled_once_and_can_take_its_time(cancel, times):
     work = Work(ends_after_cancel=5.0)
-    await cancel(run_until_cancelled(work.run()), times=times)
+    await cancel(run_cancellable(work.run()), times=times)
     assert work.log == [("cancelled", pytest.approx(0.1))]
     assert anyio.current_time() == pytest.approx(5.1)
 

@@ -21,7 +21,7 @@ TICKET = reply(
 
 @pytest.fixture
 def anyio_backend():
-    """The real loop: files are read by threads, and a clock that jumps would not wait for them."""
+    """The real loop: threads read the files, and the virtual clock would not wait for them."""
     return "asyncio"
 
 
@@ -46,38 +46,38 @@ def uploader_for(service):
     return Uploader(caller, caller.emitter(Notifier()))
 
 
-def storing(*answers, ticket=TICKET):
+def service_with_storage(*answers, ticket=TICKET):
     return Service(before=[on("upload-url", ticket), on("put", *answers), always("put", reply(200, b""))])
 
 
-async def test_a_picture_is_put_with_the_type_its_address_is_signed_for_and_without_the_key(picture):
-    service = storing()
+async def test_a_picture_is_uploaded_with_the_signed_type_and_without_the_key(picture):
+    service = service_with_storage()
     assert await upload_to(service, picture) == "https://storage.example/a"
-    asked, put = service.requests
-    assert asked.body == b'{"file_type": "jpeg"}'
+    ticket, put = service.requests
+    assert ticket.body == b'{"file_type": "jpeg"}'
     assert (put.method, put.body, dict(put.headers)) == ("PUT", b"a picture", {"Content-Type": "image/jpeg"})
     assert KEY not in repr(put)
 
 
 @pytest.mark.parametrize("lost", [APIConnectionError("reset"), reply(503, b"busy")], ids=["reset", "503"])
-async def test_a_put_that_was_lost_is_sent_again(picture, lost):
-    service = storing(lost, lost)
+async def test_a_failed_put_is_retried(picture, lost):
+    service = service_with_storage(lost, lost)
     assert await upload_to(service, picture) == "https://storage.example/a"
     assert service.calls["put"] == 3
     with pytest.raises((APIConnectionError, InternalServerError)):
-        await upload_to(storing(lost, lost, lost), picture)
+        await upload_to(service_with_storage(lost, lost, lost), picture)
 
 
-async def test_an_address_that_is_not_https_is_not_used(picture):
+async def test_an_upload_url_that_is_not_https_is_not_used(picture):
     ticket = reply(200, {"upload_url": "http://other.example/put", "public_url": "https://storage.example/a"})
-    service = storing(ticket=ticket)
+    service = service_with_storage(ticket=ticket)
     with pytest.raises(InvalidRequestError, match="only https"):
         await upload_to(service, picture)
     assert service.calls["put"] == 0
 
 
-async def test_each_picture_is_uploaded_once_for_all_requests_that_name_it(picture):
-    service = storing()
+async def test_each_picture_is_uploaded_once_for_all_requests(picture):
+    service = service_with_storage()
     uploader = uploader_for(service)
     sent = []
 
@@ -91,14 +91,14 @@ async def test_each_picture_is_uploaded_once_for_all_requests_that_name_it(pictu
     assert service.calls["put"] == 1
 
 
-async def test_a_request_whose_picture_is_at_an_address_already_is_left_alone():
+async def test_a_picture_that_is_a_url_is_not_uploaded():
     service = Service()
     payload = await uploader_for(service).payload(VideoRequest("x", image="https://example.com/a.png"))
     assert payload == {"prompt": "x", "image": "https://example.com/a.png"}
     assert service.calls == {}
 
 
-async def test_a_picture_that_extra_overrules_is_not_uploaded(picture):
+async def test_a_picture_that_extra_replaces_is_not_uploaded(picture):
     service = Service()
     request = VideoRequest("x", image=picture, extra={"image": "https://example.com/a.png"})
     payload = await uploader_for(service).payload(request)

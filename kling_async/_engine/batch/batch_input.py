@@ -1,8 +1,7 @@
-"""A batch's input: any iterable, read one item at a time, checked before anything is sent where that is possible."""
+"""The input of a batch: any iterable, read one item at a time, and checked before the first POST if that is possible."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -19,12 +18,11 @@ from typing import Any
 import attrs
 
 from kling_async._journal.entry import Entry
-from kling_async.catalog import is_local_picture
 from kling_async.errors import ConfigurationError, InvalidRequestError
-from kling_async.requests import RequestLike, VideoRequest, request_from
+from kling_async.requests import RequestLike, VideoRequest, find_missing_picture, request_from
 from kling_async.types import Requests
 
-_MOST_SHOWN = 10
+_MAX_ERRORS_SHOWN = 10
 
 
 @attrs.frozen
@@ -33,26 +31,26 @@ class InputItem:
 
     index: int
     request: VideoRequest | None
-    """None where the item is no valid request."""
+    """None if the item is not a valid request."""
     error: InvalidRequestError | None = None
     entry: Entry | None = None
-    """The entry of the journal that the item is."""
+    """The journal entry, if the input gives an entry instead of a request."""
 
 
 class InputReader:
-    """Gives one item after the other.
+    """Reads the input of a batch item by item.
 
-    A collection is checked whole before its first item is handed out.
+    All items of a collection are checked before the first one is returned.
 
     Args:
         requests: The input.
-        options: Fill what the items leave open.
-        skip_invalid: Hand out invalid items with their error, instead of raising it.
-        check: Called with each request before it is handed out; what it raises is raised.
+        options: Fill the fields that the items leave open.
+        skip_invalid: Return invalid items with their error, instead of raising the error.
+        check: Called with each request before its item is returned; its errors are raised.
 
     Raises:
-        InvalidRequestError: A collection holds an invalid item and `skip_invalid` is False, or the input
-            is a single request where many are wanted.
+        InvalidRequestError: A collection has an invalid item and `skip_invalid` is False, or the input
+            is a single request.
     """
 
     def __init__(
@@ -73,31 +71,31 @@ class InputReader:
                 f"The requests must be an iterable or an async iterable, not {type(requests).__name__}."
             )
         self.is_over = False
-        """Whether nothing more will be handed out."""
+        """Whether no further item will be returned."""
         self._options = options
         self._skip_invalid = skip_invalid
         self._check = check
         self._index = 0
-        self._slow: AsyncIterator[RequestLike | Entry] | None = None
-        self._quick: Iterator[RequestLike | Entry | InputItem] = iter(())
+        self._async_items: AsyncIterator[RequestLike | Entry] | None = None
+        self._items: Iterator[RequestLike | Entry | InputItem] = iter(())
         if isinstance(requests, AsyncIterable):
-            self._slow = aiter(requests)
+            self._async_items = aiter(requests)
         elif isinstance(requests, Collection) and not skip_invalid:
-            self._quick = iter(self._check_all(requests))
+            self._items = iter(self._check_all(requests))
         else:
-            self._quick = iter(requests)
+            self._items = iter(requests)
 
     async def next_item(self) -> InputItem | None:
-        """The next item, or None when there is none.
+        """The next item; None at the end of the input.
 
         Raises:
             InvalidRequestError: An item is invalid and `skip_invalid` is False.
-            Exception: Whatever the caller's iterator raises; after that nothing more is handed out.
+            Exception: An error of the caller's iterator; no further item is returned after it.
         """
         if self.is_over:
             return None
         try:
-            item = next(self._quick) if self._slow is None else await anext(self._slow)
+            item = next(self._items) if self._async_items is None else await anext(self._async_items)
         except (StopIteration, StopAsyncIteration):
             self.is_over = True
             return None
@@ -108,7 +106,7 @@ class InputReader:
             return item
         index, self._index = self._index, self._index + 1
         try:
-            return self._input_item(index, item)
+            return self._make_item(index, item)
         except ConfigurationError:
             self.is_over = True
             raise
@@ -119,27 +117,27 @@ class InputReader:
             raise InvalidRequestError(f"Item {index}: {error.message}") from error
 
     async def close(self) -> None:
-        """Hand out nothing more, and let a generator run its cleanup."""
+        """Return no further item, and let a generator run its cleanup."""
         self.is_over = True
-        if isinstance(self._slow, AsyncGenerator):
-            await self._slow.aclose()
-        if isinstance(self._quick, Generator):
-            self._quick.close()
+        if isinstance(self._async_items, AsyncGenerator):
+            await self._async_items.aclose()
+        if isinstance(self._items, Generator):
+            self._items.close()
 
-    def _input_item(self, index: int, item: RequestLike | Entry) -> InputItem:
+    def _make_item(self, index: int, item: RequestLike | Entry) -> InputItem:
         if not isinstance(item, Entry):
-            return InputItem(index, self._request(item))
-        # It is what it was: no option fills it, and a picture that was uploaded long ago may be gone from here.
+            return InputItem(index, self._make_request(item))
+        # An entry is sent as it was: no option fills it, and a picture that was uploaded before need not be here.
         request = item.request
         if self._check is not None and request is not None:
             self._check(request)
         return InputItem(index, request, entry=item)
 
-    def _request(self, item: RequestLike) -> VideoRequest:
+    def _make_request(self, item: RequestLike) -> VideoRequest:
         request = request_from(item, self._options)
-        for picture in (request.image, request.image_tail):
-            if picture is not None and is_local_picture(picture) and not os.path.isfile(picture):  # noqa: PTH113 - never raises
-                raise InvalidRequestError(f"There is no file {os.fspath(picture)!r} to upload.")
+        missing = find_missing_picture(request)
+        if missing is not None:
+            raise InvalidRequestError(f"There is no file {missing!r} to upload.")
         if self._check is not None:
             self._check(request)
         return request
@@ -149,13 +147,13 @@ class InputReader:
         broken = []
         for index, item in enumerate(items):
             try:
-                checked.append(self._input_item(index, item))
+                checked.append(self._make_item(index, item))
             except InvalidRequestError as error:
                 broken.append(f"item {index}: {error.message}")
         if broken:
-            more = f" and {len(broken) - _MOST_SHOWN:,} more" if len(broken) > _MOST_SHOWN else ""
+            more = f" and {len(broken) - _MAX_ERRORS_SHOWN:,} more" if len(broken) > _MAX_ERRORS_SHOWN else ""
             raise InvalidRequestError(
                 f"{len(broken):,} of {len(items):,} requests are invalid, so none was sent "
-                f"(skip_invalid=True leaves them out): {' '.join(broken[:_MOST_SHOWN])}{more}"
+                f"(skip_invalid=True leaves them out): {' '.join(broken[:_MAX_ERRORS_SHOWN])}{more}"
             )
         return checked

@@ -1,4 +1,4 @@
-"""What becomes of an item that an earlier run wrote down."""
+"""Decides what a run does with an item that is in its journal."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from kling_async._journal.entry import Entry, EntryState
 
 
 class NextStep(StrEnum):
-    """What a batch does first with an entry of its journal."""
+    """The first step of a run with an item of its journal."""
 
     SUBMIT = "submit"
-    """Send the request: it was never accepted, or failed and is to be tried again."""
+    """Send the request: it was not accepted before, or its job failed and `retry_failed` is set."""
     RECONCILE = "reconcile"
-    """Find the job of a submit whose reply was lost in the service's list."""
+    """Find the job of a lost submit in the service's list."""
     WAIT = "wait"
-    """Wait for the job, whose end is not known yet."""
+    """Wait for the job, which has no final status yet."""
     DOWNLOAD = "download"
-    """Save the video, which was made and is not in the folder."""
+    """Save the video, which is made and not in the folder."""
     REPORT = "report"
-    """Report the end, which is known: nothing else is left to do."""
+    """Report the final state: no other step is left."""
 
 
 _UNSENT = frozenset({EntryState.NOT_SUBMITTED, EntryState.DROPPED})
@@ -30,7 +30,7 @@ _ENDS = FAILURES | {EntryState.SUCCEEDED}
 
 
 def next_step(entry: Entry | None, *, retry_failed: bool) -> NextStep:
-    """What a run does with the item of an entry, or with one that has none."""
+    """The first step with the item of an entry, or with an item that has no entry."""
     if entry is None or entry.state in _UNSENT:
         return NextStep.SUBMIT
     if entry.state in FAILURES and retry_failed:
@@ -42,10 +42,10 @@ def next_step(entry: Entry | None, *, retry_failed: bool) -> NextStep:
 
 
 def saved_file(entry: Entry, folder: Path | None) -> Path | None:
-    """The video that an earlier run saved, if it is still whole: in this folder, else where it was saved."""
+    """The path of the video that an earlier run saved, if the file is whole: in `folder` if given, else where it was saved."""
     if entry.path is None:
         return None
     path = Path(entry.path)
     if folder is not None:
-        path = folder / path.name  # the name is the job's own, wherever the folder has moved to
+        path = folder / path.name  # the folder may have moved; the name belongs to the job alone
     return path if is_whole(path, size_bytes=entry.size_bytes) else None

@@ -1,4 +1,4 @@
-"""What a later run recognises an item by: its key, what is sent for it, and how many such came before."""
+"""Identifies the items of a batch across runs: by key, by payload, and by the number of equal items before."""
 
 from __future__ import annotations
 
@@ -16,53 +16,53 @@ from kling_async.requests import VideoRequest, model_of
 
 @attrs.define(eq=False)
 class ItemIdentifier:
-    """Recognises the items of one batch, one after the other; every run over the same items does it alike."""
+    """Identifies the items of one batch in their order; the same items get the same identities in every run."""
 
     _occurrences: Counter[tuple[str | None, str]] = attrs.field(init=False, factory=Counter)
-    _given: set[Identity] = attrs.field(init=False, factory=set)
-    """Those of entries that are items of the batch themselves."""
+    _identities_of_entries: set[Identity] = attrs.field(init=False, factory=set)
+    """The identities of journal entries that the input gives as items."""
     _digests: dict[str, str] = attrs.field(init=False, factory=dict)
 
     async def for_request(self, request: VideoRequest) -> Identity:
-        """The identity of the next item, which a request stands for.
+        """The identity of the next item, given as a request.
 
         Raises:
             InvalidRequestError: A local picture cannot be read.
         """
-        fingerprint_ = await self._fingerprint(request)
+        payload_fingerprint = await self._fingerprint(request)
         while True:
-            occurrence = self._occurrences[request.key, fingerprint_]
-            self._occurrences[request.key, fingerprint_] += 1
-            identity = Identity(key=request.key, fingerprint=fingerprint_, occurrence=occurrence)
-            if identity not in self._given:
+            occurrence = self._occurrences[request.key, payload_fingerprint]
+            self._occurrences[request.key, payload_fingerprint] += 1
+            identity = Identity(key=request.key, fingerprint=payload_fingerprint, occurrence=occurrence)
+            if identity not in self._identities_of_entries:
                 return identity
 
     async def for_entry(self, entry: Entry) -> Identity:
-        """The identity of the next item, which an entry of the journal stands for.
+        """The identity of the next item, given as an entry of the journal.
 
         Raises:
-            ConfigurationError: The batch has this item already.
-            InvalidRequestError: A picture that is still to be sent cannot be read, or is another one by now.
+            ConfigurationError: The batch has the same item already.
+            InvalidRequestError: A local picture cannot be read, or has changed since the entry was written.
         """
         identity = entry.identity
-        known = self._occurrences[identity.key, identity.fingerprint]
-        if identity in self._given or identity.occurrence < known:
+        counted = self._occurrences[identity.key, identity.fingerprint]
+        if identity in self._identities_of_entries or identity.occurrence < counted:
             raise ConfigurationError(
-                f"Entry {entry.number} of the journal is in this batch already: give each of them once."
+                f"Entry {entry.number} of the journal is in this batch already: give each entry once."
             )
-        self._given.add(identity)
+        self._identities_of_entries.add(identity)
         request = entry.request
         pictures = local_pictures(request, payload_of(request)) if request is not None else []
         if request is not None and pictures and await self._fingerprint(request) != identity.fingerprint:
             names = " or ".join(repr(path) for _, path in pictures)
             raise InvalidRequestError(
-                f"{names} is another picture than when entry {entry.number} of the journal was written: put the old "
-                "one back, or ask for the new one as a request of its own."
+                f"{names} has changed since entry {entry.number} of the journal was written: restore the old picture, "
+                "or submit the new one in a request of its own."
             )
         return identity
 
     async def _fingerprint(self, request: VideoRequest) -> str:
-        """That of the payload with the digest of each local picture in its place: the same whenever it is sent."""
+        """The fingerprint of the payload, with digests instead of local pictures: it does not depend on where they are uploaded."""
         payload = payload_of(request)
         for key, path in local_pictures(request, payload):
             if path not in self._digests:

@@ -1,4 +1,4 @@
-"""The list of a model's requests, page by page."""
+"""Reads the list of a model's jobs, page by page."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from kling_async.jobs import Job
 
 _PAGE_ROWS = 100
 _MAX_EMPTY_PAGES = 10
-"""Pages in a row without a readable row, after which the list counts as read to its end."""
+"""Pages in a row without a readable row after which reading ends."""
 _MAX_PAGES = 1000
-"""Pages after which a list is too long to be searched for one job."""
+"""Pages after which a list is too long to search it for one job."""
 
 
 async def list_pages(
     caller: ApiCaller, model: str, *, page_size: int, emit: Emitter
 ) -> AsyncGenerator[list[Job], None]:
-    """The jobs of a model that earlier pages did not show, one list a page.
+    """The jobs of a model, page by page, each job once.
 
-    Nothing is assumed of the order, of the number of rows that a page really has, or of `has_more`: the pages end when
-    the service says so, or with a page that shows nothing new. Source: none of the three is documented.
+    The order, the number of rows of a page and `has_more` are not relied on: reading ends when the service says so, or
+    with a page that has no new job.
+
+    Source: none of the three is documented.
     """
     seen: set[str] = set()
     offset = empty_pages = 0
@@ -46,19 +48,19 @@ async def list_pages(
 async def read_since(
     caller: ApiCaller, model: str, *, since: float, polls: TokenBucket
 ) -> AsyncGenerator[tuple[Job, ...], None]:
-    """The pages of a model's list that hold all jobs created since then, and perhaps older ones.
+    """The pages of a model's list with all jobs created since a time, and perhaps older jobs.
 
-    The whole list is read, unless its pages prove to be sorted by age: then reading ends where the rest is older. Of a
-    long list with the oldest jobs first, the end is read first.
+    The whole list is read, unless its pages are sorted with the newest job first: then reading ends at the first older
+    page. If a long list has its oldest jobs first, its end is read first.
 
     Args:
-        caller: For the calls, each made once.
+        caller: Sends the calls, each once.
         model: The model's id.
         since: Unix seconds.
-        polls: The rate that each call takes its turn from.
+        polls: The rate limit of the calls.
 
     Raises:
-        KlingError: A page could not be read, or there are too many; the pages before it were given.
+        KlingError: A page cannot be read, or the list has too many pages; the pages before were returned.
     """
 
     async def read(offset: int) -> JobPage:
@@ -88,7 +90,7 @@ async def read_since(
         if times and times[0] <= oldest and times == sorted(times, reverse=True):
             newest, oldest = max(newest, times[0]), times[-1]
         elif times:
-            oldest = -math.inf  # not sorted that way: read on to the end
+            oldest = -math.inf  # not sorted with the newest first: read to the end
         empty_pages = 0 if page.jobs else empty_pages + 1
         is_over = page.has_more is False or page.rows == 0 or (page.jobs and len(seen) == known)
         if is_over or empty_pages == _MAX_EMPTY_PAGES or -math.inf < oldest < min(since, newest):
@@ -96,7 +98,7 @@ async def read_since(
         page = await read(offset)
         yield page.jobs
     raise APIResponseError(
-        f"list {model}: it has more than {_MAX_PAGES:,} pages, too many to search for one job."
+        f"list {model}: the list has more than {_MAX_PAGES:,} pages, too many to search for one job."
     )
 
 

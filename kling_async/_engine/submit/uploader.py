@@ -1,4 +1,4 @@
-"""Local pictures, uploaded to where the service can read them."""
+"""Uploads local pictures to URLs that the service can read."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ CONTENT_TYPES: Mapping[str, tuple[str, str]] = {
     ".mp3": ("mp3", "audio/mpeg"),
     ".wav": ("wav", "audio/wav"),
 }
-"""By the file's ending: the type that is asked for, and the header that its address is signed for.
+"""By the file's suffix: the type to request, and the header that the upload URL is signed for.
 
-A .jpg goes as jpeg, for `jpg` is signed as the literal image/jpg. Source: what clients of the service probed.
+A .jpg is requested as jpeg, because the service signs `jpg` as image/jpg. Source: probes by clients of the service.
 """
 _OK = range(200, 300)
 
 
 @attrs.define(eq=False)
 class Uploader:
-    """Uploads each file once, however many requests name it."""
+    """Uploads each file once, even if many requests name it."""
 
     caller: ApiCaller
     emit: Emitter
@@ -46,11 +46,11 @@ class Uploader:
     _lock: anyio.Lock = attrs.field(init=False, factory=anyio.Lock)
 
     async def payload(self, request: VideoRequest) -> dict[str, Any]:
-        """The payload of a request, with the public address of each local picture in its place.
+        """The payload of a request, with the public URL of each local picture.
 
         Raises:
             InvalidRequestError: A picture cannot be read.
-            KlingError: It could not be uploaded; nothing was paid for.
+            KlingError: A picture cannot be uploaded; nothing was paid for.
         """
         payload = payload_of(request)
         for key, path in local_pictures(request, payload):
@@ -65,7 +65,7 @@ class Uploader:
 
 
 def local_pictures(request: VideoRequest, payload: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The payload's keys that hold a path of this machine, each with that path."""
+    """The keys of the payload that name a file on this machine, each with its path."""
     found = []
     for field in ("image", "image_tail"):
         picture = getattr(request, field)
@@ -90,11 +90,11 @@ async def content_of(path: str | os.PathLike[str]) -> bytes:
 
 
 async def upload(caller: ApiCaller, path: str | os.PathLike[str], emit: Emitter) -> str:
-    """The public address at which a file of this machine can now be read by anyone who has it.
+    """Upload a file; returns its public URL, which needs no key.
 
     Raises:
-        InvalidRequestError: The file cannot be read, or its ending is not one that the service takes.
-        KlingError: It could not be uploaded.
+        InvalidRequestError: The file cannot be read, or the service does not take its suffix.
+        KlingError: The file cannot be uploaded.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in CONTENT_TYPES:
@@ -107,13 +107,13 @@ async def upload(caller: ApiCaller, path: str | os.PathLike[str], emit: Emitter)
         UPLOAD_URL, structure_upload, body=upload_body(file_type), emit=emit
     )
     if reason := reason_to_refuse(ticket.upload_url):
-        raise InvalidRequestError(f"The service wants the file at an address that is not used: {reason}.")
+        raise InvalidRequestError(f"upload: the service gave an upload URL that is not safe: {reason}.")
     await _put(caller, ticket.upload_url, content, content_type, emit)
     return ticket.public_url
 
 
 async def _put(caller: ApiCaller, url: str, content: bytes, content_type: str, emit: Emitter) -> None:
-    """Put the bytes at a signed address; the key stays here, for storage is another host."""
+    """Put the bytes at a signed URL, without the API key: the storage is another host."""
     request = Request("PUT", url, {"Content-Type": content_type}, content, caller.timeout)
     retries = caller.retries("upload", emit)
     while True:
