@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps to the next timer, and a model of the service that lives by it."""
+"""An event loop whose clock jumps to the next timer, and a model of the service that uses this clock."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ KEY = "key-of-the-tests"
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Waits for nothing: it tells the loop how long it would have waited."""
+    """Does not wait: it moves the time forward by as much as it would have waited."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop in which an hour passes at once, and every run is the same."""
+    """An event loop in which an hour takes no real time, and every run is the same."""
 
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()
@@ -65,7 +65,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class VirtualClock(Clock):
-    """The loop's clock for both: what is waited for and what is written down."""
+    """The loop's clock, for waits and for recorded times."""
 
     def wall(self) -> float:
         return EPOCH + anyio.current_time()
@@ -81,8 +81,8 @@ class ServiceJob:
     ends: float
     final: str = "success"
     error: str | None = None
-    told: float | None = None
-    """When a client was first told that it is final."""
+    final_shown_at: float | None = None
+    """When an answer first showed the final status; None before."""
 
     def status(self, now: float) -> str:
         if now >= self.ends:
@@ -121,10 +121,11 @@ def reply(status: int, value: Any = None, headers: Mapping[str, str] | None = No
 
 @attrs.define(eq=False)
 class Service:
-    """A transport with the service behind it: jobs on the loop's clock, replies as the test scripts them.
+    """A transport to a model of the service: jobs run by the loop's clock, and scripts change the answers.
 
-    A script sees each request first: a `Reply` it gives is the answer, an exception is raised, None lets the
-    service answer. `after` scripts see the request once the service has worked on it, as for a lost reply.
+    A script gets each request first. A `Reply` that it returns is the answer, an exception is raised, and None leaves
+    the answer to the service. The scripts in `after` run after the service has processed the request, as for a lost
+    answer.
     """
 
     run_time: float | Callable[[int], float] = 60.0
@@ -139,15 +140,15 @@ class Service:
     calls: Counter[str] = attrs.field(factory=Counter)
     media: dict[str, Any] = attrs.field(factory=dict)
     requests: list[Request] = attrs.field(factory=list)
-    most_alive: int = 0
-    most_at_once: Counter[str] = attrs.field(factory=Counter)
-    _now_at_once: Counter[str] = attrs.field(factory=Counter)
+    most_in_flight: int = 0
+    most_concurrent: Counter[str] = attrs.field(factory=Counter)
+    _concurrent: Counter[str] = attrs.field(factory=Counter)
     _numbers: itertools.count[int] = attrs.field(factory=itertools.count)
     has_total: bool = True
     has_more: bool = True
-    """Whether the list says that there are further pages; see `lies`."""
-    lies: bool = False
-    """Whether it says that there are none, whatever there is."""
+    """Whether the list says if there are further pages; see `denies_more`."""
+    denies_more: bool = False
+    """Whether the list always says that there are none."""
     closed: int = 0
 
     @property
@@ -158,26 +159,26 @@ class Service:
     def posts(self) -> int:
         return self.calls["submit"]
 
-    def alive(self) -> int:
+    def count_in_flight(self) -> int:
         return sum(1 for job in self.jobs.values() if job.ends > self.now)
 
     async def send(self, request: Request) -> Reply:
         kind = self.kind(request)
         self.requests.append(request)
         self.calls[kind] += 1
-        self._now_at_once[kind] += 1
-        self.most_at_once[kind] = max(self.most_at_once[kind], self._now_at_once[kind])
+        self._concurrent[kind] += 1
+        self.most_concurrent[kind] = max(self.most_concurrent[kind], self._concurrent[kind])
         try:
             await anyio.sleep(self.latency)
-            answer = self._scripted(self.before, request)
+            answer = self._run_scripts(self.before, request)
             if answer is None:
                 answer = self.answer(kind, request)
-                answer = self._scripted(self.after, request) or answer
+                answer = self._run_scripts(self.after, request) or answer
             if isinstance(answer, Exception):
                 raise answer
             return answer
         finally:
-            self._now_at_once[kind] -= 1
+            self._concurrent[kind] -= 1
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[Any]:
@@ -193,7 +194,7 @@ class Service:
     async def aclose(self) -> None:
         self.closed += 1
 
-    def _scripted(self, scripts: list[Script], request: Request) -> Answer | None:
+    def _run_scripts(self, scripts: list[Script], request: Request) -> Answer | None:
         for script in scripts:
             if (answer := script(request, self)) is not None:
                 return answer
@@ -210,7 +211,7 @@ class Service:
             return self._accept(json.loads(request.body or b""))
         if kind == "status":
             job = self.jobs.get(unquote(urlsplit(request.url).path.rpartition("/")[2]))
-            return reply(200, self._tell(job)) if job else reply(404, {"error": "Request not found"})
+            return reply(200, self._show(job)) if job else reply(404, {"error": "Request not found"})
         if kind == "list":
             return self._list(parse_qs(urlsplit(request.url).query))
         return reply(404, {"error": "no such call"})
@@ -221,12 +222,12 @@ class Service:
         begins = self.now + self.queue_time
         job = ServiceJob(f"job-{number}", body["model"], body["payload"], self.now, begins, begins + run)
         self.jobs[job.request_id] = job
-        self.most_alive = max(self.most_alive, self.alive())
-        return reply(200, self._tell(job))
+        self.most_in_flight = max(self.most_in_flight, self.count_in_flight())
+        return reply(200, self._show(job))
 
-    def _tell(self, job: ServiceJob) -> dict[str, Any]:
-        if job.told is None and job.ends <= self.now:
-            job.told = self.now
+    def _show(self, job: ServiceJob) -> dict[str, Any]:
+        if job.final_shown_at is None and job.ends <= self.now:
+            job.final_shown_at = self.now
         return job.record(self.now)
 
     def _list(self, query: dict[str, list[str]]) -> Reply:
@@ -239,15 +240,15 @@ class Service:
         offset = int(query.get("offset", ["0"])[0])
         limit = min(int(query.get("limit", ["10"])[0]), self.rows)
         page = listed[offset : offset + limit]
-        envelope: dict[str, Any] = {"requests": [self._tell(job) for job in page]}
+        envelope: dict[str, Any] = {"requests": [self._show(job) for job in page]}
         if self.has_total:
             envelope["total"] = len(listed)
         if self.has_more:
-            envelope["has_more"] = not self.lies and offset + limit < len(listed)
+            envelope["has_more"] = not self.denies_more and offset + limit < len(listed)
         return reply(200, envelope)
 
     def lags(self) -> list[float]:
-        return [job.told - job.ends for job in self.jobs.values() if job.told is not None]
+        return [job.final_shown_at - job.ends for job in self.jobs.values() if job.final_shown_at is not None]
 
 
 @attrs.frozen
@@ -268,7 +269,7 @@ Stream = _Stream
 
 @attrs.frozen
 class Streamed:
-    """The reply that a stream of pieces is; it is read once."""
+    """A streamed reply made of pieces; its body can be read once."""
 
     pieces: AsyncIterator[bytes]
     status: int = 200
@@ -282,7 +283,7 @@ class Streamed:
 
 
 def on(kind: str, *answers: Answer | None) -> Script:
-    """Answers the calls of a kind one after the other; None, and every call after the last, is left alone."""
+    """Answers the calls of a kind one after the other; None, and every call after the last, is left to the service."""
     left = list(answers)
 
     def script(request: Request, service: Service) -> Answer | None:

@@ -22,7 +22,7 @@ async def job_and_session(service, **settings):
     return await session.submit(VideoRequest("x"), Notifier()), session
 
 
-async def test_a_safe_call_is_repeated_until_it_is_answered():
+async def test_a_safe_call_is_retried_until_it_succeeds():
     events = []
     service = Service(before=[on("status", BUSY, APIConnectionError("reset"), reply(200, b"garbage"))])
     job, session = await job_and_session(service)
@@ -35,7 +35,7 @@ async def test_a_safe_call_is_repeated_until_it_is_answered():
     assert anyio.current_time() > 0
 
 
-async def test_repeating_needs_no_listener():
+async def test_retries_need_no_listener():
     job, session = await job_and_session(Service(before=[on("status", BUSY)]))
     assert (await session.get_job(job.request_id, Notifier())).request_id == job.request_id
 
@@ -48,24 +48,24 @@ async def test_the_last_error_is_raised():
     assert service.calls["status"] == 3
 
 
-async def test_a_refusal_is_not_repeated():
+async def test_a_refusal_is_not_retried():
     service = Service()
     with pytest.raises(NotFoundError):
-        await session_for(service).get_job("nobody", Notifier())
+        await session_for(service).get_job("unknown", Notifier())
     assert service.calls["status"] == 1
 
 
-async def test_an_answer_about_another_job_is_asked_for_again():
-    stranger = reply(200, {"request_id": "job-7", "status": "success"})
-    spelled = reply(200, {"request_id": "JOB-0", "status": "queued"})
-    job, session = await job_and_session(Service(before=[on("status", stranger, spelled)]))
+async def test_a_call_is_retried_after_an_answer_about_another_job():
+    other_job = reply(200, {"request_id": "job-7", "status": "success"})
+    upper_case = reply(200, {"request_id": "JOB-0", "status": "queued"})
+    job, session = await job_and_session(Service(before=[on("status", other_job, upper_case)]))
     assert (await session.get_job(job.request_id, Notifier())).request_id == "JOB-0"
 
 
-async def test_a_service_that_answers_about_another_job_only_is_named():
-    stranger = reply(200, {"request_id": "job-7", "status": "success"})
+async def test_the_error_names_the_other_job_if_every_answer_is_about_it():
+    other_job = reply(200, {"request_id": "job-7", "status": "success"})
     job, session = await job_and_session(
-        Service(before=[on("status", *[stranger] * 3)]), retry=RetryPolicy(max_retries=2)
+        Service(before=[on("status", *[other_job] * 3)]), retry=RetryPolicy(max_retries=2)
     )
     with pytest.raises(APIResponseError, match=r"status job-0: .* another job, 'job-7'"):
         await session.get_job(job.request_id, Notifier())

@@ -22,7 +22,7 @@ def entries(path):
     return list(Journal(path).entries())
 
 
-async def test_entries_go_on_without_their_prompts_and_keep_who_they_are(path):
+async def test_entries_resume_without_their_prompts_and_keep_their_identities(path):
     service = Service(run_time=100.0)
     await leave_after(30, path, service, prompts(6), at_once=3)
     await Journal(path).register([VideoRequest(prompt) for prompt in prompts(6)])
@@ -37,15 +37,15 @@ async def test_entries_go_on_without_their_prompts_and_keep_who_they_are(path):
     assert service.posts == 6
 
 
-async def test_failed_entries_are_tried_again_only_on_request_and_those_given_alone(path):
+async def test_failed_entries_are_retried_only_on_request_and_only_those_given(path):
     def fail(request, service):
         for job in list(service.jobs.values())[:2]:
             job.final, job.error = "failed", "Generation rejected"
 
     service = Service(run_time=10.0, after=[fail])
     await run_with(path, service, prompts(3))
-    [told, _, _] = sorted(await run_with(path, service, entries(path)), key=lambda result: result.index)
-    assert (told.state, service.posts) == (ResultState.FAILED, 3)
+    [reported, _, _] = sorted(await run_with(path, service, entries(path)), key=lambda result: result.index)
+    assert (reported.state, service.posts) == (ResultState.FAILED, 3)
     failed = [entry for entry in entries(path) if entry.state is EntryState.FAILED]
     [again] = await run_with(path, service, failed[:1], retry_failed=True)
     assert (again.ok, service.posts) == (True, 4)
@@ -55,8 +55,8 @@ async def test_failed_entries_are_tried_again_only_on_request_and_those_given_al
 async def test_no_option_changes_an_entry(path):
     service = Service(run_time=10.0)
     await Journal(path).register([VideoRequest("x")])
-    source = InputReader(entries(path), {"duration": 10}, skip_invalid=False)
-    assert (await source.next_item()).request == VideoRequest("x", model="kling-v2-6")
+    reader = InputReader(entries(path), {"duration": 10}, skip_invalid=False)
+    assert (await reader.next_item()).request == VideoRequest("x", model="kling-v2-6")
     [result] = await run_with(path, service, entries(path))
     assert result.job.payload == {"prompt": "x"}
 
@@ -67,11 +67,11 @@ async def test_a_cap_needs_the_prices_of_entries_too(path):
         InputReader(entries(path), {}, skip_invalid=False, check=Budget({}, 1).price)
 
 
-@pytest.mark.parametrize("is_mine", [True, False])
-async def test_an_entry_without_its_journal_is_not_bought_as_new(path, tmp_path, is_mine):
+@pytest.mark.parametrize("without_journal", [True, False])
+async def test_an_entry_without_its_journal_is_not_submitted_as_a_new_item(path, tmp_path, without_journal):
     service = Service(run_time=10.0)
     await run_with(path, service, ["x"])
-    if is_mine:
+    if without_journal:
         [result] = await run(service, entries(path))
     else:
         [result] = await run_with(tmp_path / "other.db", service, entries(path))
@@ -81,20 +81,20 @@ async def test_an_entry_without_its_journal_is_not_bought_as_new(path, tmp_path,
 
 
 @pytest.mark.parametrize("order", [[0, 0], [0, "x"], ["x", 0]])
-async def test_an_item_given_twice_is_not_bought_twice(path, order):
+async def test_an_item_given_twice_is_not_submitted_twice(path, order):
     service = Service(run_time=10.0)
     await Journal(path).register([VideoRequest("x")])
     [entry] = entries(path)
     results = await run_with(path, service, [entry if item == 0 else item for item in order])
-    is_second_take = order == [0, "x"]  # an equal prompt after it is the next one of its kind
-    assert service.posts == len(entries(path)) == 1 + is_second_take
+    is_next_equal_item = order == [0, "x"]  # an equal prompt after the entry is a new item
+    assert service.posts == len(entries(path)) == 1 + is_next_equal_item
     refused = [result for result in results if not result.ok]
-    assert len(refused) == (not is_second_take)
+    assert len(refused) == (not is_next_equal_item)
     assert all("is in this batch already" in str(result.error) for result in refused)
 
 
-def unreadable(path, state, request_id=None):
-    """An entry with a payload that this version would not send."""
+def add_invalid_entry(path, state, request_id=None):
+    """Add an entry with a payload that no valid request makes."""
     with journal_at(path) as journal:
         identity = Identity(key=None, fingerprint="f", occurrence=0)
         payload = {"text": "x"}
@@ -105,10 +105,10 @@ def unreadable(path, state, request_id=None):
             journal.record_rejected(number, error="refused")
 
 
-async def test_an_entry_that_no_request_makes_again_is_waited_for_and_saved(path, tmp_path):
+async def test_the_job_of_an_entry_without_a_valid_request_is_polled_and_saved(path, tmp_path):
     service = Service(run_time=10.0)
     await run(service, ["x"])
-    unreadable(path, EntryState.SUBMITTED, "job-0")
+    add_invalid_entry(path, EntryState.SUBMITTED, "job-0")
     folder = tmp_path / "videos"
     folder.mkdir()
     [result] = await run_with(path, service, entries(path), folder=folder)
@@ -116,15 +116,15 @@ async def test_an_entry_that_no_request_makes_again_is_waited_for_and_saved(path
     assert result.path.exists()
 
 
-async def test_an_entry_that_no_request_makes_again_is_not_submitted(path):
+async def test_an_entry_without_a_valid_request_is_not_submitted(path):
     service = Service(run_time=10.0)
-    unreadable(path, EntryState.NOT_SUBMITTED)
+    add_invalid_entry(path, EntryState.NOT_SUBMITTED)
     [result] = await run_with(path, service, entries(path))
     assert (result.state, service.posts) == (ResultState.NOT_SUBMITTED, 0)
     assert "no valid request makes" in str(result.error)
 
 
-async def test_a_video_is_found_where_its_folder_has_moved_to(path, tmp_path):
+async def test_a_saved_video_is_found_after_its_folder_was_renamed(path, tmp_path):
     service = Service(run_time=10.0)
     before, after = tmp_path / "before", tmp_path / "after"
     before.mkdir()

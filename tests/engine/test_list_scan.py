@@ -11,11 +11,11 @@ from kling_async import APIConnectionError, Limits, PollingPolicy, VideoRequest
 AT_ONCE = Limits(max_concurrent_submits=100, max_polls_per_second=50)
 
 
-def slowly(number):
+def run_time_of(number):
     return 40.0 + (number * 7919 % 400) / 10
 
 
-async def crowd(service, number=150, *, use_lists="auto", poll_interval=None, at_once=150, **settings):
+async def run_batch_of(service, number=150, *, use_lists="auto", poll_interval=None, at_once=150, **settings):
     polling = PollingPolicy(use_lists=use_lists, poll_interval=poll_interval, wait_timeout=2000)
     results = await run(
         service, prompts(number), at_once=at_once, limits=AT_ONCE, polling=polling, **settings
@@ -25,40 +25,45 @@ async def crowd(service, number=150, *, use_lists="auto", poll_interval=None, at
     return results
 
 
-def with_strangers(service, number, *, model="kling-v2-6"):
+def add_strangers_jobs(service, number, *, model="kling-v2-6"):
     for index in range(number):
         job_id = f"stranger-{index}"
         service.jobs[job_id] = ServiceJob(job_id, model, {"prompt": "x"}, -9000.0, -9000.0, -8000.0)
 
 
-async def test_one_list_call_stands_for_many_status_calls():
-    service = Service(run_time=slowly)
-    await crowd(service)
+async def test_one_list_call_replaces_many_status_calls():
+    service = Service(run_time=run_time_of)
+    await run_batch_of(service)
     assert service.calls["list"] > 0
-    alone = Service(run_time=slowly)
-    await crowd(alone, use_lists="never")
-    assert alone.calls["list"] == 0
-    assert service.calls["list"] + service.calls["status"] < 0.6 * alone.calls["status"]
+    by_status = Service(run_time=run_time_of)
+    await run_batch_of(by_status, use_lists="never")
+    assert by_status.calls["list"] == 0
+    assert service.calls["list"] + service.calls["status"] < 0.6 * by_status.calls["status"]
 
 
 @pytest.mark.parametrize("order", ["newest", "oldest", "random"])
 @pytest.mark.parametrize("rows", [7, 100, 1000])
-@pytest.mark.parametrize("says", ["everything", "nothing", "no more"])
-async def test_nothing_is_assumed_of_a_list(order, rows, says):
-    words = says != "nothing"
+@pytest.mark.parametrize("tells", ["everything", "nothing", "no more"])
+async def test_no_order_size_or_total_of_a_list_is_relied_on(order, rows, tells):
+    has_fields = tells != "nothing"
     service = Service(
-        run_time=slowly, order=order, rows=rows, has_total=words, has_more=words, lies=says == "no more"
+        run_time=run_time_of,
+        order=order,
+        rows=rows,
+        has_total=has_fields,
+        has_more=has_fields,
+        denies_more=tells == "no more",
     )
-    await crowd(service)
+    await run_batch_of(service)
     lags = service.lags()
     assert max(lags) < 20
     assert sum(lags) < 3 * len(lags)
 
 
-async def test_a_page_reaches_from_the_first_of_our_jobs_to_the_last_though_most_have_ended():
-    service = Service(run_time=slowly, rows=1000)
-    with_strangers(service, 5000)
-    await crowd(service, 250, at_once=250)
+async def test_a_page_covers_our_first_to_last_job_even_if_most_have_ended():
+    service = Service(run_time=run_time_of, rows=1000)
+    add_strangers_jobs(service, 5000)
+    await run_batch_of(service, 250, at_once=250)
     offsets = [
         int(parse_qs(urlsplit(request.url).query)["offset"][0])
         for request in service.requests
@@ -69,13 +74,13 @@ async def test_a_page_reaches_from_the_first_of_our_jobs_to_the_last_though_most
 
 
 @pytest.mark.parametrize("order", ["newest", "oldest", "random"])
-async def test_a_huge_account_costs_little(order):
-    service = Service(run_time=slowly, order=order)
-    with_strangers(service, 5000)
-    alone = Service(run_time=slowly)
-    await crowd(alone, use_lists="never")
-    await crowd(service)
-    assert service.calls["list"] + service.calls["status"] < 1.4 * alone.calls["status"]
+async def test_a_list_with_many_other_jobs_costs_few_calls(order):
+    service = Service(run_time=run_time_of, order=order)
+    add_strangers_jobs(service, 5000)
+    by_status = Service(run_time=run_time_of)
+    await run_batch_of(by_status, use_lists="never")
+    await run_batch_of(service)
+    assert service.calls["list"] + service.calls["status"] < 1.4 * by_status.calls["status"]
 
 
 async def test_a_list_that_grows_while_it_is_read_is_read_to_its_end():
@@ -88,27 +93,27 @@ async def test_a_list_that_grows_while_it_is_read_is_read_to_its_end():
 
 
 @pytest.mark.parametrize("grows", [0, 30, 100])
-async def test_a_list_that_shows_the_same_rows_over_and_over_is_left_after_two_pages(grows):
-    """It ignores the offset, and counts on."""
+async def test_a_list_that_repeats_its_rows_is_left_after_two_pages(grows):
+    """The list ignores the offset, and its total can grow."""
 
-    def first_page_for_ever(request, service):
+    def repeat_first_page(request, service):
         if service.kind(request) != "list":
             return None
         rows = [job.record(service.now) for job in list(service.jobs.values())[:100]]
         total = 1000 + grows * service.calls["list"]
         return reply(200, {"requests": rows, "has_more": True, "total": total})
 
-    service = Service(run_time=slowly, before=[first_page_for_ever])
-    await crowd(service)
+    service = Service(run_time=run_time_of, before=[repeat_first_page])
+    await run_batch_of(service)
     offsets = [
         parse_qs(urlsplit(one.url).query)["offset"][0] for one in service.requests if "offset=" in one.url
     ]
     assert all("0" in three for three in zip(offsets, offsets[1:], offsets[2:], offsets[3:], strict=False))
 
 
-async def test_jobs_that_the_list_does_not_show_are_asked_about_one_by_one():
-    service = Service(run_time=slowly, shows=lambda job: not job.request_id.endswith("3"))
-    await crowd(service)
+async def test_jobs_that_the_list_does_not_show_are_polled_by_status_calls():
+    service = Service(run_time=run_time_of, shows=lambda job: not job.request_id.endswith("3"))
+    await run_batch_of(service)
     assert service.calls["list"] > 0
     assert max(service.lags()) < 35
 
@@ -131,27 +136,27 @@ async def test_jobs_that_the_list_does_not_show_are_asked_about_one_by_one():
     ids=["404", "400", "500", "429", "garbage", "shape", "reset", "empty", "strangers"],
 )
 @pytest.mark.parametrize("use_lists", ["auto", "always"])
-async def test_a_list_that_is_of_no_use_costs_a_few_calls(answer, use_lists):
-    service = Service(run_time=slowly, before=[always("list", answer)])
-    await crowd(service, use_lists=use_lists)
+async def test_a_useless_list_costs_few_calls(answer, use_lists):
+    service = Service(run_time=run_time_of, before=[always("list", answer)])
+    await run_batch_of(service, use_lists=use_lists)
     assert service.calls["list"] <= 12
     assert max(service.lags()) < 40
 
 
-async def test_a_page_size_that_is_refused_is_not_asked_for_again():
+async def test_a_refused_page_size_is_not_requested_again():
     def refuse_large(request, service):
         if service.kind(request) == "list" and "limit=100&" not in request.url:
             return reply(400, {"error": "limit must be at most 100"})
         return None
 
-    service = Service(run_time=slowly, before=[refuse_large])
-    await crowd(service)
+    service = Service(run_time=run_time_of, before=[refuse_large])
+    await run_batch_of(service)
     refused = [one for one in service.requests if "limit=" in one.url and "limit=100&" not in one.url]
     assert len(refused) <= 2
     assert service.calls["list"] > 20
 
 
-async def test_a_stale_list_is_found_out():
+async def test_a_stale_list_is_detected():
     frozen = {}
 
     def freeze(request, service):
@@ -163,15 +168,15 @@ async def test_a_stale_list_is_found_out():
             frozen["page"] = service.answer("list", request)
         return frozen["page"]
 
-    service = Service(run_time=slowly, before=[freeze])
-    await crowd(service)
+    service = Service(run_time=run_time_of, before=[freeze])
+    await run_batch_of(service)
     lags = sorted(service.lags())
     assert lags[len(lags) // 2] < 40
     assert lags[-1] < 120
 
 
-async def test_a_list_that_shows_the_past_is_not_believed():
-    def rejuvenate(request, service):
+async def test_a_list_that_shows_old_states_is_not_trusted():
+    def show_queued(request, service):
         if service.kind(request) != "list":
             return None
         rows = [
@@ -179,34 +184,34 @@ async def test_a_list_that_shows_the_past_is_not_believed():
         ]
         return reply(200, {"requests": rows, "has_more": False})
 
-    service = Service(run_time=slowly, before=[rejuvenate])
-    await crowd(service)
+    service = Service(run_time=run_time_of, before=[show_queued])
+    await run_batch_of(service)
     assert service.calls["list"] <= 12
 
 
-async def test_rows_that_cannot_be_read_are_left_to_status_calls():
+async def test_jobs_with_unreadable_rows_are_polled_by_status_calls():
     def spoil(request, service):
         if service.kind(request) != "list":
             return None
         rows = [{"request_id": job.request_id, "status": 7} for job in service.jobs.values()]
         return reply(200, {"requests": rows})
 
-    await crowd(Service(run_time=slowly, before=[spoil]))
+    await run_batch_of(Service(run_time=run_time_of, before=[spoil]))
 
 
-async def test_a_success_in_the_list_without_its_video_is_asked_about():
+async def test_a_success_in_the_list_without_its_video_is_polled_by_a_status_call():
     def bare(request, service):
         if service.kind(request) != "list":
             return None
         rows = [{**job.record(service.now), "outcome": None} for job in service.jobs.values()]
         return reply(200, {"requests": rows, "has_more": False})
 
-    results = await crowd(Service(run_time=slowly, before=[bare]))
+    results = await run_batch_of(Service(run_time=run_time_of, before=[bare]))
     assert all(result.job.video_url for result in results)
 
 
-async def test_jobs_of_different_models_are_listed_per_model():
-    service = Service(run_time=slowly)
+async def test_each_model_is_listed_on_its_own():
+    service = Service(run_time=run_time_of)
     items = [
         VideoRequest(f"prompt {number}", model=model)
         for number in range(80)
@@ -220,7 +225,7 @@ async def test_jobs_of_different_models_are_listed_per_model():
     assert listed == {"kling-v2-6", "Kling-Text2Video-V2.1-Master"}
 
 
-async def test_heavy_rows_make_the_list_too_dear():
+async def test_a_list_with_large_rows_costs_few_calls():
     picture = "data:image/png;base64," + "A" * 300_000
 
     def heavy(request, service):
@@ -232,27 +237,27 @@ async def test_heavy_rows_make_the_list_too_dear():
         ]
         return reply(200, {"requests": rows, "has_more": False})
 
-    service = Service(run_time=slowly, before=[heavy])
-    await crowd(service, 40)
+    service = Service(run_time=run_time_of, before=[heavy])
+    await run_batch_of(service, 40)
     assert service.calls["list"] <= 12
 
 
-async def test_a_fixed_pace_holds_for_lists_too():
+async def test_a_fixed_poll_interval_holds_for_list_scans_too():
     service = Service(run_time=30.0)
-    await crowd(service, poll_interval=2.0, use_lists="always")
+    await run_batch_of(service, poll_interval=2.0, use_lists="always")
     assert service.calls["list"] + service.calls["status"] < 150 * 4
     assert max(service.lags()) < 5
 
 
-async def test_a_batch_that_is_left_leaves_no_sweep_behind():
-    service = Service(run_time=slowly)
-    await crowd(service)
+async def test_no_list_scan_runs_after_the_batch():
+    service = Service(run_time=run_time_of)
+    await run_batch_of(service)
     calls = sum(service.calls.values())
     await anyio.sleep(500)
     assert sum(service.calls.values()) == calls
 
 
-async def test_sweeps_end_when_the_last_job_is_given_up_and_begin_anew_for_the_next():
+async def test_list_scans_end_with_the_last_wait_and_begin_again_with_the_next():
     async def two():
         yield "never done"
         await anyio.sleep(100)
@@ -265,7 +270,7 @@ async def test_sweeps_end_when_the_last_job_is_given_up_and_begin_anew_for_the_n
     assert 4 <= service.calls["list"] <= 8
 
 
-async def test_a_success_that_is_asked_about_for_its_video_is_not_put_off_by_the_list():
+async def test_the_list_does_not_delay_the_status_call_for_a_video():
     def without_outcome(request, service):
         if service.kind(request) not in {"list", "status"}:
             return None
@@ -274,5 +279,5 @@ async def test_a_success_that_is_asked_about_for_its_video_is_not_put_off_by_the
         rows = [{**job.record(service.now), "outcome": None} for job in service.jobs.values()]
         return reply(200, {"requests": rows, "has_more": False}) if service.kind(request) == "list" else None
 
-    results = await crowd(Service(run_time=slowly, before=[without_outcome]), use_lists="always")
+    results = await run_batch_of(Service(run_time=run_time_of, before=[without_outcome]), use_lists="always")
     assert all(result.job.video_url for result in results)

@@ -29,13 +29,13 @@ def entry(state: EntryState, **fields) -> Entry:
         (entry(EntryState.CANCELLED, request_id="r", record={"status": "cancelled"}), NextStep.REPORT),
     ],
 )
-def test_what_an_earlier_run_wrote_down_says_what_to_do_first(known, step):
+def test_the_state_of_an_entry_decides_the_first_step(known, step):
     assert next_step(known, retry_failed=False) is step
     is_failed = known is not None and known.state in {EntryState.FAILED, EntryState.CANCELLED}
     assert next_step(known, retry_failed=True) is (NextStep.SUBMIT if is_failed else step)
 
 
-def test_a_video_is_looked_for_in_the_folder_of_the_run_or_else_where_it_was_saved(tmp_path):
+def test_a_saved_video_is_searched_in_the_folder_of_the_run_or_else_where_it_was_saved(tmp_path):
     saved, folder = tmp_path / "a" / "v.mp4", tmp_path / "b"
     saved.parent.mkdir()
     folder.mkdir()

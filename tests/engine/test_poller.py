@@ -47,7 +47,7 @@ async def test_a_wait_ends_with_the_final_record():
 
 
 @pytest.mark.parametrize(
-    "fault",
+    "failure",
     [
         reply(500, b""),
         reply(503, b"<html>busy</html>"),
@@ -60,9 +60,9 @@ async def test_a_wait_ends_with_the_final_record():
     ],
     ids=["500", "503", "429", "garbage", "no status", "401", "404", "reset"],
 )
-async def test_no_fault_of_polling_ends_a_wait(fault):
+async def test_no_failed_poll_ends_a_wait(failure):
     events = []
-    job = await generate(Service(run_time=60.0, before=[on("status", *[fault] * 12)]), events.append)
+    job = await generate(Service(run_time=60.0, before=[on("status", *[failure] * 12)]), events.append)
     assert job.is_success
     failed = [event for event in events if isinstance(event, PollFailed)]
     assert len(failed) == 12
@@ -70,12 +70,12 @@ async def test_no_fault_of_polling_ends_a_wait(fault):
     assert isinstance(events[-1], Finished)
 
 
-async def test_a_status_never_seen_before_is_waited_through():
+async def test_an_unknown_status_does_not_end_a_wait():
     job = await generate(Service(before=[on("status", final("moderating"), final("moderating"))]))
     assert job.is_success
 
 
-async def test_the_deadline_ends_a_wait_and_says_how_to_go_on():
+async def test_the_deadline_ends_a_wait_and_the_error_names_the_next_call():
     with pytest.raises(WaitTimeoutError, match=r"client\.wait\('job-0'\)") as caught:
         await generate(Service(run_time=1e6), polling=PollingPolicy(wait_timeout=100, poll_interval=7))
     assert anyio.current_time() == pytest.approx(100)
@@ -92,21 +92,21 @@ async def test_the_deadline_holds_while_every_poll_fails():
     assert anyio.current_time() == pytest.approx(100)
 
 
-async def test_a_job_whose_status_does_not_move_is_given_up_after_the_stall():
+async def test_a_wait_ends_after_the_stall_timeout_without_a_change():
     service = Service(queue_time=50.0, run_time=1e6)
     with pytest.raises(WaitTimeoutError):
         await generate(service, polling=PollingPolicy(stall_timeout=80, poll_interval=1, wait_timeout=None))
     assert anyio.current_time() == pytest.approx(50 + 80, abs=1.1)
 
 
-async def test_a_status_never_seen_is_waited_through_and_warned_of_once_a_word(caplog):
-    words = ["polishing", "processing", "polishing", "processing", "finished"]
-    await generate(Service(before=[on("status", *map(final, words))]))
-    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert [text.split("'")[1] for text in said] == ["polishing", "finished"]
+async def test_each_unknown_status_is_logged_once(caplog):
+    statuses = ["polishing", "processing", "polishing", "processing", "finished"]
+    await generate(Service(before=[on("status", *map(final, statuses))]))
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [text.split("'")[1] for text in warnings] == ["polishing", "finished"]
 
 
-async def test_a_failed_job_raises_with_the_services_words():
+async def test_the_error_of_a_failed_job_has_the_services_reason():
     service = Service(before=[on("status", final("failed", outcome={"error": {"message": "rejected"}}))])
     with pytest.raises(JobFailedError, match="rejected") as caught:
         await generate(service)
@@ -118,7 +118,7 @@ async def test_a_cancelled_job_raises():
         await generate(Service(before=[on("status", final("canceled"))]))
 
 
-async def test_a_submit_that_is_final_at_once_asks_no_more():
+async def test_a_job_that_is_final_in_the_answer_of_its_submit_is_not_polled():
     done = final("success", outcome={"video_url": "https://storage.example/x.mp4"})
     service = Service(before=[on("submit", done)])
     job = await generate(service)
@@ -126,27 +126,27 @@ async def test_a_submit_that_is_final_at_once_asks_no_more():
     assert service.calls["status"] == 0
 
 
-async def test_a_success_without_its_video_is_asked_about_once_more():
+async def test_a_success_without_its_video_is_polled_once_more():
     service = Service(run_time=0.0, before=[on("submit", final("success")), on("status", final("success"))])
     job = await generate(service)
     assert job.video_url is None
     assert service.calls["status"] == 1
 
 
-async def test_an_id_from_an_earlier_process_is_waited_for():
+async def test_a_job_of_an_earlier_process_can_be_waited_for():
     service = Service(run_time=30.0)
     await session_for(service).submit(VideoRequest("x"), Notifier())
     assert (await wait(service, "job-0")).is_success
 
 
-async def test_an_id_that_the_service_never_knew_is_an_error_after_a_short_grace():
+async def test_an_unknown_id_is_an_error_after_three_polls():
     service = Service()
     with pytest.raises(NotFoundError):
-        await wait(service, "nobody")
+        await wait(service, "unknown")
     assert service.calls["status"] == 3
 
 
-async def test_a_refused_key_ends_the_wait_for_a_job_that_was_never_seen():
+async def test_a_refused_key_ends_the_wait_for_a_job_that_no_poll_has_shown():
     service = Service(before=[always("status", reply(401, {"error": "bad key"}))])
     with pytest.raises(AuthenticationError):
         await wait(service, "job-0")
@@ -154,7 +154,7 @@ async def test_a_refused_key_ends_the_wait_for_a_job_that_was_never_seen():
 
 
 @pytest.mark.parametrize("id_", ["", " ", ".."])
-async def test_what_is_no_id_is_not_waited_for(id_):
+async def test_an_impossible_id_is_an_error_without_a_poll(id_):
     service = Service()
     with pytest.raises(InvalidRequestError, match="cannot be an id of the service"):
         await wait(service, id_)
@@ -165,13 +165,13 @@ async def test_cancelling_a_wait_leaves_the_job_alone():
     service = Service(run_time=60.0)
     with anyio.move_on_after(10):
         await generate(service)
-    asked = service.calls["status"]
+    polls = service.calls["status"]
     await anyio.sleep(1000)
-    assert service.calls["status"] == asked
+    assert service.calls["status"] == polls
     assert (await wait(service, "job-0")).is_success
 
 
-async def test_deadlines_hold_while_every_place_in_flight_is_taken():
+async def test_deadlines_hold_while_all_polls_hang():
     service = Service(run_time=1e6, before=[lambda request, service: None])
     service.latency = 0.0
     session = session_for(service, polling=PollingPolicy(wait_timeout=20, poll_interval=1, use_lists="never"))
@@ -194,7 +194,7 @@ async def test_deadlines_hold_while_every_place_in_flight_is_taken():
     assert max(at for at, _ in ended) <= 23
 
 
-async def test_what_is_learned_brings_questions_forward():
+async def test_shorter_run_times_bring_polls_forward():
     service = Service(run_time=lambda number: 600.0 if number == 0 else 2.0)
     session = session_for(service, polling=PollingPolicy(use_lists="never"))
     slow = await session.submit(VideoRequest("slow"), Notifier())
@@ -216,7 +216,7 @@ async def test_what_is_learned_brings_questions_forward():
     assert len(ended) == 81
 
 
-async def test_what_one_wait_learns_serves_all_waits_of_the_client_at_once():
+async def test_run_times_seen_by_one_wait_serve_all_waits_of_the_client():
     service = Service(run_time=lambda number: 1.0 + number / 10)
     session = session_for(service)
     jobs = [await session.submit(VideoRequest(f"prompt {number}"), Notifier()) for number in range(12)]
@@ -228,7 +228,7 @@ async def test_what_one_wait_learns_serves_all_waits_of_the_client_at_once():
     assert service.calls["list"] + service.calls["status"] < 5 * 12
 
 
-async def test_a_reply_that_comes_after_the_deadline_changes_nothing():
+async def test_an_answer_after_the_deadline_changes_nothing():
     events = []
     service = Service(run_time=1.0)
     session = session_for(service, polling=PollingPolicy(wait_timeout=5, poll_interval=1, use_lists="never"))
@@ -283,7 +283,7 @@ async def test_no_task_is_left_when_the_last_wait_has_ended():
     assert asyncio.all_tasks() == before
 
 
-async def test_the_polls_that_somebody_cancels_end_the_waits():
+async def test_waits_end_cancelled_if_the_polling_task_is_cancelled():
     session = session_for(Service(run_time=60.0))
     job = await session.submit(VideoRequest("x"), Notifier())
     wait = asyncio.create_task(session.wait(job, Notifier()))

@@ -24,12 +24,12 @@ OOPS = reply(500, {"error": "Backend error (400). Please try again."})
 REQUEST = VideoRequest("an eagle", model="kling-v2-6", duration=10, sound=True)
 
 
-def losing(chance, *, seed=0, accepted=True):
-    """Drops the replies of some submits, or the submits themselves."""
-    dice = random.Random(seed)  # noqa: S311
+def lose_answers(probability, *, seed=0, accepted=True):
+    """Drops the answers of some submits, or the submits themselves."""
+    rng = random.Random(seed)  # noqa: S311
 
     def script(request, service):
-        return LOST if service.kind(request) == "submit" and dice.random() < chance else None
+        return LOST if service.kind(request) == "submit" and rng.random() < probability else None
 
     return {"after": [script]} if accepted else {"before": [script]}
 
@@ -41,7 +41,7 @@ def owners(results):
 
 
 @pytest.mark.parametrize("lost", [LOST, OOPS, APITimeoutError("no answer"), reply(200, b"{half")])
-async def test_the_job_of_a_lost_reply_is_found_in_the_list_and_adopted(lost):
+async def test_the_job_of_a_lost_submit_is_found_in_the_list(lost):
     events = []
     service = Service(after=[on("submit", lost)])
     job = await session_for(service).submit(REQUEST, Notifier(events.append))
@@ -50,16 +50,16 @@ async def test_the_job_of_a_lost_reply_is_found_in_the_list_and_adopted(lost):
     assert [type(event) for event in events] == [SubmitAmbiguous, SubmitReconciled]
 
 
-async def test_in_a_batch_the_others_go_on_meanwhile():
+async def test_the_other_items_of_a_batch_are_submitted_during_a_reconciliation():
     events = []
     service = Service(after=[on("submit", LOST)])
     results = await run(service, prompts(30), at_once=10, notify=events.append)
     assert all(result.ok for result in results)
     assert service.posts == len(service.jobs) == 30
-    told = [type(event) for event in events if event.index == 0]
-    assert told[:2] == [SubmitAmbiguous, SubmitReconciled]
-    assert told[-1] is Finished
-    assert Submitted not in told
+    types = [type(event) for event in events if event.index == 0]
+    assert types[:2] == [SubmitAmbiguous, SubmitReconciled]
+    assert types[-1] is Finished
+    assert Submitted not in types
 
 
 async def test_a_job_that_shows_late_is_found_late():
@@ -78,7 +78,7 @@ async def test_a_post_that_never_arrived_is_ambiguous_after_half_a_minute():
     assert anyio.current_time() == pytest.approx(30, abs=1)
 
 
-async def test_a_strangers_job_of_the_same_request_is_not_adopted_when_both_show():
+async def test_no_job_is_matched_if_a_strangers_job_of_the_same_request_is_listed_too():
     service = Service(after=[on("submit", None, LOST)])
     await session_for(service).submit(REQUEST, Notifier())
     with pytest.raises(AmbiguousSubmitError):
@@ -86,7 +86,7 @@ async def test_a_strangers_job_of_the_same_request_is_not_adopted_when_both_show
     assert service.posts == 2
 
 
-async def test_a_job_of_the_same_client_is_known_to_be_anothers():
+async def test_a_job_with_an_owner_in_this_client_is_not_matched():
     service = Service(after=[on("submit", None, LOST)])
     session = session_for(service)
     first = await session.submit(REQUEST, Notifier())
@@ -94,7 +94,7 @@ async def test_a_job_of_the_same_client_is_known_to_be_anothers():
     assert (first.request_id, second.request_id) == ("job-0", "job-1")
 
 
-async def test_an_echo_without_the_payload_is_no_proof():
+async def test_a_row_without_the_payload_is_not_matched():
     def forget(request, service):
         for job in service.jobs.values():
             job.payload = {}
@@ -104,7 +104,7 @@ async def test_an_echo_without_the_payload_is_no_proof():
         await session_for(service).submit(REQUEST, Notifier())
 
 
-async def test_a_row_that_the_list_skips_later_counts_all_the_same():
+async def test_a_row_that_the_list_skips_in_a_later_scan_still_counts():
     service = Service(after=[on("submit", LOST)])
     service.shows = lambda job: job.request_id == "job-0" or anyio.current_time() < 3
     service._accept({"model": REQUEST.model, "payload": payload_of(REQUEST)})
@@ -113,7 +113,7 @@ async def test_a_row_that_the_list_skips_later_counts_all_the_same():
     assert service.calls["list"] > 3
 
 
-async def test_a_row_counts_that_the_list_skips_in_a_later_inquiry():
+async def test_a_row_that_the_list_skips_in_a_later_reconciliation_still_counts():
     service = Service(after=[on("submit", LOST)])
     session, stranger = session_for(service), {"model": REQUEST.model, "payload": payload_of(REQUEST)}
     service._accept(stranger)
@@ -127,7 +127,7 @@ async def test_a_row_counts_that_the_list_skips_in_a_later_inquiry():
     assert service.posts == 2
 
 
-async def test_a_row_counts_that_was_shown_before_the_list_broke_off():
+async def test_a_row_of_a_scan_that_failed_later_counts():
     down = reply(500, {"error": "Backend error"})
     service = Service(rows=1, before=[on("list", None, down)], after=[on("submit", LOST)])
     service.shows = lambda job: (job.request_id != "job-2") is (service.calls["list"] == 1)
@@ -137,7 +137,7 @@ async def test_a_row_counts_that_was_shown_before_the_list_broke_off():
         await session_for(service).submit(REQUEST, Notifier())
 
 
-async def test_of_what_the_list_has_shown_only_the_latest_is_remembered_when_nothing_is_sought(monkeypatch):
+async def test_only_the_latest_rows_are_remembered_after_a_reconciliation(monkeypatch):
     monkeypatch.setattr(reconciler, "_MAX_ROWS", 2)
     service = Service(order="oldest")
     session = session_for(service)
@@ -148,7 +148,7 @@ async def test_of_what_the_list_has_shown_only_the_latest_is_remembered_when_not
     assert list(session.reconciler._rows[REQUEST.model]) == ["job-3", "job-4"]
 
 
-async def test_without_a_journal_a_later_request_leaves_the_job_of_one_that_was_not_found():
+async def test_without_a_journal_the_job_of_an_unresolved_submit_is_not_matched_to_a_later_one():
     service = Service(before=[on("list", *[reply(403, {"error": "no"})])], after=[on("submit", LOST)])
     session = session_for(service)
     with pytest.raises(AmbiguousSubmitError, match="list cannot be read"):
@@ -159,7 +159,7 @@ async def test_without_a_journal_a_later_request_leaves_the_job_of_one_that_was_
     assert len(service.jobs) == 1
 
 
-async def test_a_case_that_was_left_while_another_read_the_list_claims_no_job():
+async def test_a_reconciliation_that_is_cancelled_during_a_scan_claims_no_job():
     service = Service(latency=1.0, after=[on("submit", LOST, LOST)])
     session = session_for(service)
     async with anyio.create_task_group() as tasks:
@@ -172,7 +172,7 @@ async def test_a_case_that_was_left_while_another_read_the_list_claims_no_job():
     assert prompts[REQUEST.prompt] not in session.reconciler._job_ids
 
 
-async def test_an_old_job_of_the_same_request_is_not_adopted():
+async def test_an_old_job_of_the_same_request_is_not_matched():
     service = Service(after=[on("submit", None)], before=[on("submit", None, LOST)])
     await session_for(service).submit(REQUEST, Notifier())
     await anyio.sleep(100)
@@ -181,7 +181,7 @@ async def test_an_old_job_of_the_same_request_is_not_adopted():
 
 
 @pytest.mark.parametrize("order", ["newest", "oldest", "random"])
-async def test_the_list_may_be_of_any_order_and_length(order):
+async def test_the_list_can_have_any_order_and_length(order):
     service = Service(run_time=1.0, order=order)
     session = session_for(service, limits=Limits(max_polls_per_second=1e6, max_concurrent_submits=64))
     for number in range(730):
@@ -196,7 +196,7 @@ async def test_the_list_may_be_of_any_order_and_length(order):
 
 
 @pytest.mark.parametrize("envelope", [{"has_total": False}, {"has_more": False}, {"rows": 7}])
-async def test_the_list_may_say_little_of_itself(envelope):
+async def test_the_list_can_leave_out_its_total_and_has_more(envelope):
     service = Service(run_time=1.0, after=[], **envelope)
     session = session_for(service)
     for number in range(60):
@@ -208,7 +208,7 @@ async def test_the_list_may_say_little_of_itself(envelope):
 
 @pytest.mark.parametrize("order", ["newest", "oldest"])
 @pytest.mark.parametrize("envelope", [{}, {"has_total": False}])
-async def test_rows_of_one_moment_show_no_order(order, envelope):
+async def test_rows_of_the_same_second_show_no_order(order, envelope):
     service = Service(run_time=1.0, rows=3, order=order, **envelope)
     session = session_for(service)
     for number in range(6):
@@ -219,7 +219,7 @@ async def test_rows_of_one_moment_show_no_order(order, envelope):
     assert job.payload["prompt"] == "an eagle"
 
 
-async def test_an_outage_of_the_list_is_ridden_out():
+async def test_an_outage_of_the_list_does_not_end_a_reconciliation():
     down = [reply(503, b"<html>down</html>")] * 12
     service = Service(after=[on("submit", LOST)], before=[on("list", *down)])
     job = await session_for(service).submit(REQUEST, Notifier())
@@ -227,14 +227,14 @@ async def test_an_outage_of_the_list_is_ridden_out():
     assert anyio.current_time() > 60
 
 
-async def test_an_outage_ends_the_looking_at_the_deadline_of_a_wait():
+async def test_an_outage_of_the_list_ends_a_reconciliation_at_the_wait_timeout():
     service = Service(after=[on("submit", LOST)], before=[always("list", reply(503, b"down"))])
     with pytest.raises(AmbiguousSubmitError, match="list cannot be read"):
         await session_for(service, polling=PollingPolicy(wait_timeout=600)).submit(REQUEST, Notifier())
     assert 600 <= anyio.current_time() <= 700
 
 
-async def test_a_refused_list_settles_nothing():
+async def test_a_list_that_is_refused_leaves_the_submit_ambiguous():
     service = Service(after=[on("submit", LOST)], before=[always("list", reply(403, {"error": "no"}))])
     with pytest.raises(AmbiguousSubmitError, match="list cannot be read"):
         await session_for(service).submit(REQUEST, Notifier())
@@ -242,16 +242,16 @@ async def test_a_refused_list_settles_nothing():
 
 
 @pytest.mark.parametrize("seed", range(10))
-async def test_equal_prompts_with_lost_replies_among_them_are_matched_by_count(seed):
-    service = Service(run_time=40.0, latency=0.5, **losing(0.2, seed=seed))
+async def test_lost_submits_of_equal_prompts_are_matched_by_count(seed):
+    service = Service(run_time=40.0, latency=0.5, **lose_answers(0.2, seed=seed))
     results = await run(service, ["the same"] * 20, at_once=20)
     assert all(result.ok for result in results)
     assert service.posts == len(service.jobs) == len(owners(results)) == 20
 
 
 @pytest.mark.parametrize("seed", range(10))
-async def test_equal_prompts_of_which_some_never_arrived_are_bought_once_or_ambiguous(seed):
-    service = Service(run_time=40.0, latency=0.5, **losing(0.2, seed=seed, accepted=False))
+async def test_equal_prompts_of_which_some_never_arrived_are_accepted_once_or_ambiguous(seed):
+    service = Service(run_time=40.0, latency=0.5, **lose_answers(0.2, seed=seed, accepted=False))
     results = await run(service, ["the same"] * 20, at_once=20)
     states = [result.state for result in results]
     assert service.posts == 20
@@ -260,9 +260,9 @@ async def test_equal_prompts_of_which_some_never_arrived_are_bought_once_or_ambi
 
 
 @pytest.mark.parametrize("seed", range(10))
-async def test_requests_that_differ_in_what_they_leave_open_are_told_apart(seed):
+async def test_requests_that_differ_in_optional_fields_are_matched_to_their_own_jobs(seed):
     items = [VideoRequest("same"), VideoRequest("same", duration=10), VideoRequest("same", sound=True)] * 5
-    service = Service(run_time=40.0, latency=0.5, **losing(0.3, seed=seed))
+    service = Service(run_time=40.0, latency=0.5, **lose_answers(0.3, seed=seed))
     results = await run(service, items, at_once=15)
     assert service.posts == len(service.jobs) == 15
     for result in results:
@@ -271,7 +271,7 @@ async def test_requests_that_differ_in_what_they_leave_open_are_told_apart(seed)
     owners(results)
 
 
-async def test_an_ambiguous_submit_is_sent_again_once_at_the_callers_word():
+async def test_an_ambiguous_submit_is_sent_again_once_if_the_caller_asks_for_that():
     service = Service(before=[on("submit", LOST)])
     [result] = await run(service, ["x"], on_ambiguous="resend")
     assert result.ok
@@ -282,14 +282,14 @@ async def test_an_ambiguous_submit_is_sent_again_once_at_the_callers_word():
     assert service.posts == 2
 
 
-async def test_many_lost_replies_share_their_lookups():
+async def test_many_lost_submits_share_their_list_scans():
     service = Service(run_time=300.0, after=[always("submit", LOST)])
     results = await run(service, prompts(16), at_once=16, polling=PollingPolicy(use_lists="never"))
     assert all(result.ok for result in results)
     assert service.calls["list"] <= 3
 
 
-async def test_leaving_while_a_reply_is_sought_frees_the_others():
+async def test_a_cancelled_reconciliation_unblocks_other_submits():
     service = Service(latency=2.0, before=[on("submit", LOST)])
     session = session_for(service)
     with anyio.move_on_after(1):
@@ -301,7 +301,7 @@ async def test_leaving_while_a_reply_is_sought_frees_the_others():
     assert job.payload["prompt"] == "an eagle"
 
 
-async def test_an_answer_with_another_submits_job_is_a_lost_reply():
+async def test_an_answer_with_the_job_of_another_submit_is_a_lost_submit():
     stale = reply(200, {"request_id": "job-0", "status": "queued"})
     service = Service(after=[on("submit", None, stale)])
     results = await run(service, ["first", "second"], at_once=1)

@@ -65,7 +65,7 @@ def states(path):
     return [entry.state for entry in WriteAheadJournal.read(path)]
 
 
-async def test_the_same_call_again_buys_nothing_and_tells_the_same(path):
+async def test_the_same_call_again_submits_nothing_and_gives_the_same_results(path):
     service = Service(run_time=40.0)
     first = await run_with(path, service, prompts(12))
     events = []
@@ -77,7 +77,7 @@ async def test_the_same_call_again_buys_nothing_and_tells_the_same(path):
     assert {type(event) for event in events} == {Resumed, Finished}
 
 
-async def test_what_was_left_running_is_waited_for(path):
+async def test_a_job_in_flight_of_an_earlier_run_is_polled_to_its_end(path):
     service = Service(run_time=100.0)
     await leave_after(30, path, service, prompts(8), at_once=4)
     assert service.posts == 4
@@ -85,10 +85,10 @@ async def test_what_was_left_running_is_waited_for(path):
     results = await run_with(path, service, prompts(8), at_once=4)
     assert all(result.ok for result in results)
     assert service.posts == len({result.job.request_id for result in results}) == 8
-    assert service.most_alive <= 4
+    assert service.most_in_flight <= 4
 
 
-async def test_a_job_that_ended_meanwhile_is_told_at_once(path):
+async def test_a_job_that_ended_between_the_runs_has_its_result_at_once(path):
     service = Service(run_time=100.0)
     await leave_after(30, path, service, ["x"])
     await anyio.sleep(1000)
@@ -98,17 +98,17 @@ async def test_a_job_that_ended_meanwhile_is_told_at_once(path):
     assert anyio.current_time() - began < 2
 
 
-async def test_adding_removing_and_reordering_prompts_buys_only_what_is_new(path):
+async def test_adding_removing_and_reordering_prompts_submits_only_the_new_ones(path):
     service = Service(run_time=10.0)
     await run_with(path, service, ["a", "b", "c", "a"])
     results = await run_with(path, service, ["c", "new", "a", "a", "a"])
     assert service.posts == 6
-    bought = {result.index: result.job.payload["prompt"] for result in results}
-    assert [bought[index] for index in range(5)] == ["c", "new", "a", "a", "a"]
+    prompt_of = {result.index: result.job.payload["prompt"] for result in results}
+    assert [prompt_of[index] for index in range(5)] == ["c", "new", "a", "a", "a"]
     assert len({result.job.request_id for result in results}) == 5
 
 
-async def test_a_changed_parameter_is_a_new_item_and_a_key_tells_equal_ones_apart(path):
+async def test_a_changed_parameter_is_a_new_item_and_a_key_distinguishes_equal_items(path):
     service = Service(run_time=10.0)
     await run_with(path, service, [VideoRequest("a", key="1"), VideoRequest("a", key="2")])
     [changed] = await run_with(path, service, [VideoRequest("a", duration=10, key="1")])
@@ -117,7 +117,7 @@ async def test_a_changed_parameter_is_a_new_item_and_a_key_tells_equal_ones_apar
     assert (changed.job.request_id, same.job.request_id) == ("job-2", "job-1")
 
 
-async def test_a_local_picture_is_recognised_by_what_it_shows(path, tmp_path):
+async def test_a_local_picture_is_identified_by_its_content(path, tmp_path):
     def upload(request, service):
         if service.kind(request) == "upload-url":
             where = f"https://storage.example/{service.calls['upload-url']}.png"
@@ -132,7 +132,7 @@ async def test_a_local_picture_is_recognised_by_what_it_shows(path, tmp_path):
     assert service.posts == 2
 
 
-async def test_failed_items_are_tried_again_only_on_request(path):
+async def test_failed_items_are_retried_only_on_request(path):
     def fail(request, service):
         for job in list(service.jobs.values())[:2]:
             job.final, job.error = "failed", "Generation rejected"
@@ -149,7 +149,7 @@ async def test_failed_items_are_tried_again_only_on_request(path):
     assert all(result.ok for result in retried)
 
 
-async def test_a_wait_that_timed_out_is_taken_up_again(path):
+async def test_the_next_run_waits_again_for_a_job_that_timed_out(path):
     service = Service(run_time=500.0)
     [result] = await run_with(path, service, ["x"], polling=PollingPolicy(wait_timeout=60))
     assert result.state is ResultState.TIMED_OUT
@@ -159,7 +159,7 @@ async def test_a_wait_that_timed_out_is_taken_up_again(path):
     assert service.posts == 1
 
 
-async def test_a_job_that_could_not_be_asked_about_is_no_failure(path):
+async def test_the_next_run_waits_again_for_a_job_whose_polls_were_refused(path):
     service = Service(run_time=100.0, before=[])
     await leave_after(10, path, service, ["x"])
     service.before.append(always("status", reply(401, {"error": "bad key"})))
@@ -180,10 +180,10 @@ async def test_a_refused_item_is_submitted_by_the_next_run(path):
     assert service.posts == 2
 
 
-async def test_an_intent_without_an_answer_is_settled_by_the_next_run(path):
+async def test_the_next_run_reconciles_an_intent_without_an_answer(path):
     service = Service(run_time=300.0, latency=5.0, after=[on("submit", LOST)])
     with journal_at(path) as journal:
-        number = _intend(journal)
+        number = _record_intent(journal)
         assert number == 1
     service._accept({"model": "kling-v2-6", "payload": {"prompt": "x"}})
     events = []
@@ -197,7 +197,7 @@ async def test_an_intent_without_an_answer_is_settled_by_the_next_run(path):
 async def test_an_intent_that_never_left_is_ambiguous_until_the_caller_says_resend(path):
     service = Service(run_time=10.0)
     with journal_at(path) as journal:
-        _intend(journal)
+        _record_intent(journal)
     for _ in range(2):
         [result] = await run_with(path, service, ["x"])
         assert result.state is ResultState.AMBIGUOUS
@@ -208,7 +208,7 @@ async def test_an_intent_that_never_left_is_ambiguous_until_the_caller_says_rese
     assert service.posts == 1
 
 
-async def test_an_item_that_may_have_been_bought_is_never_said_to_be_unsubmitted(path):
+async def test_an_item_that_may_have_been_accepted_is_never_not_submitted(path):
     budget = Budget({"kling-v2-6": PRICE}, PRICE)
     service = Service(run_time=10.0, before=[on("submit", LOST)])
     [result] = await run_with(path, service, ["x"], on_ambiguous="resend", budget=budget)
@@ -217,7 +217,7 @@ async def test_an_item_that_may_have_been_bought_is_never_said_to_be_unsubmitted
     assert states(path) == [EntryState.AMBIGUOUS]
 
 
-async def test_a_refused_second_post_leaves_the_first_as_uncertain_as_it_was(path):
+async def test_a_refused_second_post_leaves_the_first_ambiguous(path):
     refused = reply(400, {"error": "no"})
     service = Service(run_time=10.0, before=[on("submit", LOST, refused)])
     [result] = await run_with(path, service, ["x"], on_ambiguous="resend")
@@ -241,7 +241,7 @@ async def test_the_job_of_a_first_post_is_found_though_the_second_was_refused_lo
     assert len(service.jobs) == 1
 
 
-async def test_the_job_of_a_post_that_was_sent_again_is_left_alone_by_a_request_that_says_less(path):
+async def test_the_job_of_a_resent_post_is_not_matched_to_a_request_with_fewer_parameters(path):
     service = Service(run_time=10.0, after=[on("submit", LOST)])
     service.shows = lambda job: anyio.current_time() > 50
     long = VideoRequest("x", duration=10)
@@ -255,7 +255,7 @@ async def test_the_job_of_a_post_that_was_sent_again_is_left_alone_by_a_request_
     }
 
 
-async def test_a_pause_before_the_second_post_leaves_the_first_as_uncertain_as_it_was(path):
+async def test_leaving_during_a_pause_before_the_second_post_leaves_the_first_ambiguous(path):
     busy = reply(429, {"error": "slow"}, {"retry-after": "1000"})
     service = Service(run_time=10.0, before=[on("submit", LOST, busy)])
     await leave_after(100, path, service, ["x"], on_ambiguous="resend")
@@ -264,15 +264,15 @@ async def test_a_pause_before_the_second_post_leaves_the_first_as_uncertain_as_i
     assert result.state is ResultState.AMBIGUOUS
 
 
-@pytest.mark.parametrize("refusal", [402, 400])
+@pytest.mark.parametrize("status", [402, 400])
 async def test_a_throttled_job_that_cannot_be_submitted_again_ends_as_failed_and_is_sent_by_the_next_run(
-    path, refusal
+    path, status
 ):
     def throttle(request, service):
         for job in list(service.jobs.values())[:1]:
             job.final, job.error = "failed", "rate limit exceeded(RPM)"
 
-    service = Service(run_time=10.0, after=[throttle], before=[on("submit", None, reply(refusal, {}))])
+    service = Service(run_time=10.0, after=[throttle], before=[on("submit", None, reply(status, {}))])
     [result] = await run_with(path, service, ["x"])
     assert (result.state, result.job.request_id) == (ResultState.FAILED, "job-0")
     assert isinstance(result.error, JobFailedError)
@@ -296,7 +296,7 @@ async def test_a_failed_item_that_cannot_be_sent_again_stays_failed(path):
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
-async def test_a_job_is_left_to_the_intent_that_says_more(path, at_once):
+async def test_a_job_is_left_to_the_intent_with_more_parameters(path, at_once):
     service = Service(run_time=10.0)
     with journal_at(path) as journal:
         for payload in ({"prompt": "x"}, {"prompt": "x", "duration": "10"}):
@@ -313,11 +313,13 @@ async def test_a_job_is_left_to_the_intent_that_says_more(path, at_once):
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
-async def test_equal_intents_of_an_earlier_run_are_matched_by_count_whatever_the_window(path, at_once):
+async def test_equal_intents_of_an_earlier_run_are_matched_by_count_under_any_concurrency_limit(
+    path, at_once
+):
     service = Service(run_time=10.0)
     with journal_at(path) as journal:
         for occurrence in range(3):
-            _intend(journal, occurrence=occurrence)
+            _record_intent(journal, occurrence=occurrence)
     for _ in range(3):
         service._accept({"model": "kling-v2-6", "payload": {"prompt": "x"}})
     results = await run_with(path, service, ["x"] * 3, at_once=at_once)
@@ -326,12 +328,12 @@ async def test_equal_intents_of_an_earlier_run_are_matched_by_count_whatever_the
     assert service.posts == 0
 
 
-async def test_one_stranger_among_the_jobs_of_equal_intents_and_none_is_adopted(path):
+async def test_one_strangers_job_among_the_jobs_of_equal_intents_leaves_all_unmatched(path):
     service = Service(run_time=10.0)
     with journal_at(path) as journal:
         for occurrence in range(4):
             await anyio.sleep(70 if occurrence == 3 else 0)
-            _intend(journal, occurrence=occurrence)
+            _record_intent(journal, occurrence=occurrence)
             service._accept({"model": "kling-v2-6", "payload": {"prompt": "x"}})
             if occurrence == 2:
                 await anyio.sleep(30)
@@ -340,11 +342,11 @@ async def test_one_stranger_among_the_jobs_of_equal_intents_and_none_is_adopted(
     assert {result.state for result in results} == {ResultState.AMBIGUOUS}
 
 
-async def test_a_job_of_another_entry_is_never_adopted(path):
+async def test_a_job_of_another_entry_is_never_matched(path):
     service = Service(run_time=10.0)
     await run_with(path, service, ["x"])
     with journal_at(path) as journal:
-        _intend(journal, occurrence=1)
+        _record_intent(journal, occurrence=1)
     results = await run_with(path, service, ["x", "x"])
     assert [result.state for result in sorted(results, key=lambda r: r.index)] == [
         ResultState.SUCCEEDED,
@@ -352,7 +354,7 @@ async def test_a_job_of_another_entry_is_never_adopted(path):
     ]
 
 
-async def test_a_saved_file_is_not_fetched_again_and_a_lost_one_is(path, tmp_path):
+async def test_a_saved_file_is_not_downloaded_again_and_a_missing_one_is(path, tmp_path):
     service = Service(run_time=10.0)
     [first] = await run_with(path, service, ["x"], folder=tmp_path)
     assert first.path.read_bytes()
@@ -394,11 +396,11 @@ async def test_a_success_whose_download_failed_is_saved_by_the_next_run(path, tm
 async def test_the_journal_is_written_ahead_of_every_post(path):
     seen = []
 
-    def look(request, service):
+    def count_intents(request, service):
         if service.kind(request) == "submit":
             seen.append([entry.state for entry in WriteAheadJournal.read(path)].count(EntryState.INTENDED))
 
-    service = Service(run_time=10.0, before=[look])
+    service = Service(run_time=10.0, before=[count_intents])
     await run_with(path, service, prompts(6), at_once=1)
     assert seen == [1] * 6
 
@@ -415,7 +417,7 @@ class _FullDisk(SqliteStore):
         super().commit(changes)
 
 
-async def test_a_full_disk_stops_the_submits_and_loses_nothing(path):
+async def test_a_full_disk_stops_the_submits_and_loses_no_job(path):
     async def at_once(write, changes):
         write(changes)
 
@@ -438,7 +440,7 @@ async def test_a_full_disk_stops_the_submits_and_loses_nothing(path):
     assert service.posts == 20
 
 
-async def test_leaving_while_an_intent_is_written_sends_nothing_and_leaves_nothing_open(path):
+async def test_leaving_while_an_intent_is_written_sends_nothing_and_rejects_the_intent(path):
     async def slow(write, changes):
         await anyio.sleep(5)
         write(changes)
@@ -452,7 +454,7 @@ async def test_leaving_while_an_intent_is_written_sends_nothing_and_leaves_nothi
     assert states(path) == [EntryState.NOT_SUBMITTED]
 
 
-async def test_money_is_counted_before_each_post_and_told(path):
+async def test_money_is_reserved_before_each_post_and_emitted(path):
     events = []
     budget = Budget({"kling-v2-6": PRICE}, Decimal("1.05"))
     service = Service(run_time=10.0)
@@ -466,7 +468,7 @@ async def test_money_is_counted_before_each_post_and_told(path):
     assert [event.total_usd for event in spends] == [PRICE, PRICE * 2, PRICE * 3]
 
 
-async def test_what_was_provably_not_accepted_costs_nothing():
+async def test_a_post_that_was_provably_not_accepted_costs_nothing():
     budget = Budget({"kling-v2-6": PRICE}, PRICE)
     throttle = reply(429, {"error": "slow"}, {"retry-after": "1"})
     refused = APIConnectionError("refused", was_sent=False)
@@ -476,7 +478,7 @@ async def test_what_was_provably_not_accepted_costs_nothing():
     assert result.cost_usd == budget.spent == PRICE
 
 
-async def test_a_lost_reply_counts_as_spent():
+async def test_a_lost_submit_counts_as_spent():
     events = []
     budget = Budget({"kling-v2-6": PRICE}, PRICE)
     service = Service(run_time=10.0, before=[on("submit", LOST)])
@@ -500,8 +502,8 @@ async def test_the_spend_of_earlier_runs_counts_under_the_cap(path):
     assert sum(result.cost_usd or 0 for result in results) == PRICE * 3
 
 
-def _intend(journal, *, occurrence=0):
-    """Have the journal hold the intent of an earlier run to send the prompt "x"."""
+def _record_intent(journal, *, occurrence=0):
+    """Record the intent of an earlier run to send the prompt "x"."""
     identity = _identity("x", occurrence)
     return journal.record_intent(
         identity, model="kling-v2-6", payload={"prompt": "x"}, at=_wall(), cost_usd=None
@@ -526,7 +528,7 @@ async def test_a_journal_serves_one_batch_at_a_time(path):
             assert again is journal
 
 
-async def test_a_file_is_found_again_from_another_folder_of_work(path, tmp_path, monkeypatch):
+async def test_a_saved_file_is_found_from_another_working_directory(path, tmp_path, monkeypatch):
     service = Service(run_time=10.0)
     (tmp_path / "videos").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -538,11 +540,11 @@ async def test_a_file_is_found_again_from_another_folder_of_work(path, tmp_path,
     assert service.calls["media"] == 1
 
 
-async def test_a_job_that_was_never_shown_and_is_refused_goes_on_in_a_later_run(path):
+async def test_a_later_run_waits_for_a_job_whose_first_poll_was_refused(path):
     service = Service(run_time=10.0, before=[always("status", reply(403, {"error": "not yours"}))])
     service._accept({"model": "kling-v2-6", "payload": {"prompt": "x"}})
     with journal_at(path) as journal:
-        number = _intend(journal)
+        number = _record_intent(journal)
         journal.record_accepted(number, request_id="job-0", record={})
     [result] = await run_with(path, service, ["x"], polling=PollingPolicy(use_lists="never"))
     assert result.state is ResultState.FAILED
@@ -553,7 +555,7 @@ async def test_a_job_that_was_never_shown_and_is_refused_goes_on_in_a_later_run(
     assert service.posts == 0
 
 
-async def test_a_journal_that_cannot_be_closed_is_told_in_the_log(path, caplog):
+async def test_the_error_of_closing_a_journal_is_logged(path, caplog):
     async with use_journal(path) as journal:
         journal._store._writer.execute("PRAGMA max_page_count = 1")
         payload = {"prompt": "x" * 100_000}
@@ -561,7 +563,7 @@ async def test_a_journal_that_cannot_be_closed_is_told_in_the_log(path, caplog):
     assert "full" in caplog.text
 
 
-async def test_an_unknown_price_in_an_iterator_ends_the_intake():
+async def test_an_unknown_price_in_an_iterator_ends_the_reading_of_input():
     def items():
         yield "a"
         yield VideoRequest("b", model="other")
@@ -578,6 +580,6 @@ async def test_an_unknown_price_in_an_iterator_ends_the_intake():
     assert (seen, service.posts) == ([0], 1)
 
 
-def test_a_wish_that_makes_no_sense_is_named():
+def test_the_error_of_an_invalid_setting_names_it():
     with pytest.raises(ConfigurationError, match="'report' or 'resend', not 'maybe'"):
         BatchSettings(on_ambiguous="maybe")

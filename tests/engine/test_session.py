@@ -49,7 +49,7 @@ async def test_a_view_calls_with_its_own_timeout_and_retries():
     assert session.caller.timeout == session.submitter.caller.timeout == 60.0
 
 
-async def test_a_view_with_a_longer_timeout_makes_the_session_remember_jobs_for_longer():
+async def test_a_view_with_a_longer_timeout_makes_the_session_remember_job_ids_for_longer():
     session = session_for(Service())
     view_of(session, timeout=300.0)
     view_of(session, timeout=10.0)

@@ -142,7 +142,7 @@ async def test_concurrent_submits_are_limited():
     async with anyio.create_task_group() as tasks:
         for _ in range(10):
             tasks.start_soon(session.submit, REQUEST, Notifier())
-    assert service.most_at_once["submit"] == 3
+    assert service.most_concurrent["submit"] == 3
     assert anyio.current_time() == pytest.approx(4.0)
 
 
