@@ -10,6 +10,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from virtual_service import Service, VirtualLoop, always, on, reply, session_for
+from virtual_store import MemoryStore
 
 from kling_async import (
     AmbiguousSubmitError,
@@ -24,7 +25,8 @@ from kling_async import (
     VideoRequest,
 )
 from kling_async._engine.submit.ledger import BatchItem, Ledger
-from kling_async._journal.entry import Identity
+from kling_async._journal.entry import EntryState, Identity
+from kling_async._journal.journal import WriteAheadJournal
 from kling_async._policy.budget import Budget
 from kling_async._policy.matching import could_match
 from kling_async._wire.codec import payload_of
@@ -185,24 +187,25 @@ async def cancel_by_scope_and_task(call):
     await cancel_by_task(under_scope(), times=2)
 
 
-class MemoryJournal:
-    """Keeps what the ledger records, or fails to keep the id."""
+class MemoryJournal(WriteAheadJournal):
+    """A journal in memory that writes each intent by itself."""
 
-    def __init__(self, *, error=None):
-        self.intents, self.ids = [], []
-        self._error = error
+    def __init__(self):
+        self._set_up(MemoryStore(), run_at_once)
 
-    def record_intent(self, identity, **fields):
-        self.intents.append(identity)
-        return len(self.intents)
+    async def wait_durable(self):
+        await self.flush()
 
-    async def durable(self):
-        await anyio.lowlevel.checkpoint()
+
+async def run_at_once(function, changes):
+    function(changes)
+
+
+class BrokenJournal(MemoryJournal):
+    """A journal that cannot record an accepted job."""
 
     def record_accepted(self, number, *, request_id, record):
-        if self._error is not None:
-            raise self._error
-        self.ids.append(request_id)
+        raise JournalError("the disk is gone")
 
 
 async def submit_with(journal, session, notify=None):
@@ -234,7 +237,7 @@ async def test_a_submit_that_is_cancelled_during_its_post_records_the_id(cancel,
     events, journal = [], MemoryJournal()
     await cancel(submit_with(journal, session_for(Service(latency=5.0)), events.append))
     assert anyio.current_time() == pytest.approx(5.0)
-    assert journal.ids == ["job-0"]
+    assert journal.has_job("job-0")
     assert [event.request_id for event in events] == ["job-0", "job-0"]
     assert [type(event) for event in events] == [Spent, Submitted]
     assert "job-0" in caplog.text
@@ -252,7 +255,7 @@ def test_an_interrupted_program_records_the_id_before_its_loop_closes(in_a_task,
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner, pytest.raises(KeyboardInterrupt):
         runner.run(main())
-    assert journal.ids == ["job-0"]
+    assert journal.has_job("job-0")
     assert "job-0" in caplog.text
 
 
@@ -268,14 +271,13 @@ def test_a_post_that_the_end_of_the_loop_cancels_is_reported_as_ambiguous(caplog
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(main())
     assert [type(event) for event in events] == [Spent, SubmitAmbiguous]
-    assert journal.ids == []
-    assert len(journal.intents) == 1
+    assert [entry.state for entry in journal.entries()] == [EntryState.INTENDED]
     assert "may have accepted the request (kling-v2-6)" in caplog.text
 
 
 async def test_an_error_of_the_journal_after_the_post_is_raised_and_the_id_is_logged(caplog):
     caplog.set_level(logging.INFO, "kling_async")
-    journal = MemoryJournal(error=JournalError("the disk is gone"))
+    journal = BrokenJournal()
     service = Service()
     with pytest.raises(JournalError, match="the disk is gone"):
         await submit_with(journal, session_for(service))
@@ -284,14 +286,15 @@ async def test_an_error_of_the_journal_after_the_post_is_raised_and_the_id_is_lo
 
 
 async def test_no_other_task_runs_between_the_answer_and_the_record_of_the_id():
-    journal = MemoryJournal()
+    journal, is_recorded = MemoryJournal(), []
 
     def answer(request, service):
-        asyncio.get_running_loop().call_soon(journal.ids.append, "the next step of the loop")
+        loop = asyncio.get_running_loop()
+        loop.call_soon(lambda: is_recorded.append(journal.has_job("job-0")))
 
     await submit_with(journal, session_for(Service(latency=1.0, after=[answer])))
     await anyio.sleep(1)
-    assert journal.ids == ["job-0", "the next step of the loop"]
+    assert is_recorded == [True]
 
 
 async def test_no_other_task_runs_between_the_check_for_look_alikes_and_the_start_of_a_post():

@@ -5,7 +5,7 @@ import asyncio
 import anyio
 import pytest
 
-from kling_async._engine.tasks import raise_if_cancelled, run_to_end, run_cancellable
+from kling_async._engine.tasks import raise_if_cancelled, run_cancellable, run_to_end
 
 
 class Work:
