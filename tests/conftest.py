@@ -14,3 +14,10 @@ settings.load_profile("short")
 @pytest.fixture
 def anyio_backend():
     return "asyncio"
+
+
+@pytest.fixture
+def tiny_films(monkeypatch):
+    """The emulator makes videos of 64 pixels, because to encode 640 is what costs most in a test that saves some."""
+    sizes = {"16:9": (64, 36), "9:16": (36, 64), "1:1": (48, 48)}
+    monkeypatch.setattr("kling_async.emulator.media.SIZES", sizes)

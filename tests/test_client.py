@@ -44,6 +44,7 @@ QUICK = {
     "time_scale": 100.0,
 }
 KEY = "secret-key-of-the-client-tests"
+pytestmark = pytest.mark.usefixtures("tiny_films")
 
 
 def emulator(**settings):

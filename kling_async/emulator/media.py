@@ -24,7 +24,8 @@ from kling_async.emulator.caption import draw_caption
 FRAMES_PER_SECOND = 12
 SAMPLES_PER_SECOND = 44_100
 
-_SIZES = {"16:9": (640, 360), "9:16": (360, 640), "1:1": (480, 480)}
+SIZES = {"16:9": (640, 360), "9:16": (360, 640), "1:1": (480, 480)}
+"""Width and height of a video, by its aspect ratio."""
 _MAX_SECONDS = 15
 
 
@@ -41,7 +42,7 @@ class Clip:
     @classmethod
     def from_payload(cls, payload: Mapping[str, Any]) -> Clip:
         """The clip of a submitted payload; absent or invalid values get the default."""
-        width, height = _SIZES.get(str(payload.get("aspect_ratio")), _SIZES["16:9"])
+        width, height = SIZES.get(str(payload.get("aspect_ratio")), SIZES["16:9"])
         seconds = str(payload.get("duration"))
         return cls(
             prompt=str(payload.get("prompt") or ""),

@@ -51,7 +51,7 @@ def _interruptible() -> Iterator[None]:
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch, _interruptible) -> Path:
+def home(tmp_path, monkeypatch, _interruptible, tiny_films) -> Path:
     """An empty working folder, in an environment that says nothing of any service."""
     for name in [name for name in os.environ if name.startswith("GMI_")]:
         monkeypatch.delenv(name)

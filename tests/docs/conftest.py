@@ -11,7 +11,7 @@ def kling_emulator_settings():
 
 
 @pytest.fixture
-def reader(kling_emulator, monkeypatch, tmp_path):
+def reader(kling_emulator, tiny_films, monkeypatch, tmp_path):
     """The folder of someone who follows the documentation: their environment leads to an emulator."""
     monkeypatch.setenv("GMI_API_KEY", "any-key")
     monkeypatch.setenv("GMI_BASE_URL", kling_emulator.url)
