@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
 
 import attrs
 import pytest
@@ -70,6 +72,28 @@ def cli(home, capfd) -> Callable[..., CommandResult]:
         return CommandResult(status, told.out, told.err)
 
     return cli
+
+
+@pytest.fixture
+def interrupt(cli) -> Callable[..., CommandResult]:
+    """Runs a command line in this process, and presses Ctrl-C when a condition holds."""
+
+    def interrupt(condition: Callable[[], object], *tokens: str) -> CommandResult:
+        ended = Event()
+
+        def press() -> None:
+            wait_until(lambda: condition() or ended.is_set())
+            if not ended.is_set():  # else Ctrl-C would end pytest
+                os.kill(os.getpid(), signal.SIGINT)
+
+        with ThreadPoolExecutor(1) as thread:
+            pressed = thread.submit(press)
+            done = cli(*tokens)
+            ended.set()
+        pressed.result()
+        return done
+
+    return interrupt
 
 
 @pytest.fixture

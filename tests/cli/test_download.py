@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import signal
-
 import pytest
 
 from kling_async.emulator import JobScript, LogNormal
@@ -30,12 +28,9 @@ def test_videos_are_saved_and_their_paths_are_printed_in_the_order_asked_for(cli
     assert all((home / path).read_bytes()[4:8] == b"ftyp" for path in paths)
 
 
-def test_jobs_of_an_interrupted_run_are_downloaded(serve, cli, start_process):
+def test_jobs_of_an_interrupted_run_are_downloaded(serve, cli, interrupt):
     emulator = serve(instant_rate=0.0, time_scale=100.0, run_time=LogNormal(100.0))
-    process = start_process("generate", "a cat")
-    wait_until(lambda: emulator.stats.accepted)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
+    assert interrupt(lambda: emulator.stats.accepted, "generate", "a cat").status == 130
     wait_until(lambda: emulator.stats.jobs_in_flight == 0)
     done = cli("download", emulator.stats.accepted[0].request_id)
     assert (done.status, done.err) == (0, "")
@@ -63,18 +58,16 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_call(cli, serve, 
     assert not emulator.stats.requests
 
 
-def test_ctrl_c_prints_the_command_for_videos_that_are_not_saved(serve, start_process, cli):
+def test_ctrl_c_prints_the_command_for_videos_that_are_not_saved(serve, interrupt):
     emulator = serve(script=lambda *_: JobScript(ending="stuck_processing"))
-    process = start_process("generate", "a cat")
-    wait_until(lambda: emulator.stats.accepted)
-    process.send_signal(signal.SIGINT)
-    process.wait(20)
+    interrupt(lambda: emulator.stats.accepted, "generate", "a cat")
     (job,) = emulator.stats.accepted
     asked = emulator.stats.requests["status"]
-    process = start_process("download", job.request_id, "--base-url", emulator.url)
-    wait_until(lambda: emulator.stats.requests["status"] > asked)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
-    headline, _, command = process.stderr.read().splitlines()
+    done = interrupt(
+        lambda: emulator.stats.requests["status"] > asked,
+        *("download", job.request_id, "--base-url", emulator.url),
+    )
+    assert done.status == 130
+    headline, _, command = done.err.splitlines()
     assert headline == "kling-async: interrupted: 0 saved, 0 failed, 1 in flight, 0 not sent."
     assert command == f"  kling-async download {job.request_id} --out videos --base-url {emulator.url}"

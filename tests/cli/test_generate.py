@@ -233,16 +233,17 @@ def test_a_misspelt_model_is_printed_once_with_the_nearest_name(cli, serve):
     assert emulator.stats.requests["submit"] == 1
 
 
-def test_prompts_come_from_stdin_too(serve, start_process, home):
+def test_prompts_come_from_stdin_too(serve, cli, home, monkeypatch):
     emulator = serve()
     read, write = os.pipe()
     os.write(write, "a cat\n\n一只狗\n".encode())
     os.close(write)
-    process = start_process("generate", "--from", "-", stdin=read)
-    os.close(read)
-    assert process.wait(30) == 0
+    with os.fdopen(read, encoding="ascii") as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        done = cli("generate", "--from", "-")
+    assert done.status == 0
     assert [job.payload["prompt"] for job in emulator.stats.accepted] == ["a cat", "一只狗"]
-    assert process.stdout.read().startswith("2 of 2 videos saved in videos/")
+    assert done.out.startswith("2 of 2 videos saved in videos/")
 
 
 def test_the_emulator_in_the_process_needs_no_key(cli, home):
@@ -252,16 +253,15 @@ def test_the_emulator_in_the_process_needs_no_key(cli, home):
     assert file.read_bytes()[4:8] == b"ftyp"
 
 
-def test_without_a_journal_ctrl_c_prints_the_ids_of_jobs_in_flight(serve, start_process, home):
+def test_without_a_journal_ctrl_c_prints_the_ids_of_jobs_in_flight(serve, interrupt, home):
     emulator = serve(script=lambda *_: JobScript(ending="stuck_processing"))
     (home / "p.txt").write_text("".join(f"prompt number {number}\n" for number in range(20)))
-    process = start_process(
-        "generate", "--from", "p.txt", "--max-concurrency", "3", "--out", "my v", "--no-journal"
+    done = interrupt(
+        lambda: len(emulator.stats.accepted) == 3,
+        *("generate", "--from", "p.txt", "--max-concurrency", "3", "--out", "my v", "--no-journal"),
     )
-    wait_until(lambda: len(emulator.stats.accepted) == 3)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
-    headline, why, command = process.stderr.read().splitlines()
+    assert done.status == 130
+    headline, why, command = done.err.splitlines()
     assert headline == "kling-async: interrupted: 0 saved, 0 failed, 3 in flight, 17 not sent."
     assert why.endswith("To save them:")
     words = command.split()
