@@ -42,7 +42,7 @@ _START_SHARE = 0.1
 does no harm."""
 _SCOUTS, _SCOUT_GROWTH = 2, 1.5
 """Until a job of the kind has ended, two of its jobs are polled when their age has grown by this factor."""
-_SCAN_SHARE, _FIRST_SCAN_SHARE = 0.015, 0.06
+_SCAN_SHARE, _FIRST_SCAN_SHARE = 0.014, 0.06
 """Scan a list after this share of the usual run time, half of which is the mean lag; before any job of the model has
 ended, after the second share of the oldest age."""
 _JITTER, _FIRST_JITTER = 0.15, 0.85

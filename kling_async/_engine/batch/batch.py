@@ -67,7 +67,7 @@ class Batch:
             try:
                 count = 0
                 while (item := await self._read_item()) is not None:
-                    items.create_task(run_item(self.parts, item, self.results))
+                    items.create_task(run_item(self.parts, item, self.results), name="item")
                     count += 1
                     if count % _READ_IN_A_ROW == 0:
                         await asyncio.sleep(0)

@@ -140,7 +140,7 @@ class JobPoller:
             final=asyncio.get_running_loop().create_future(),
             paced=self._pace.track(
                 kind,
-                now=now - age,
+                now=now - age if age else now,  # one float for all: there may be a hundred thousand jobs
                 running=job.status is JobStatus.PROCESSING,
                 jitter=self._caller.rng.random(),
             ),
