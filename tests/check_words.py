@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 GLOSSARY = ROOT / "docs" / "explanation" / "glossary.md"
-FOLDERS = ("benchmarks", "docs", "tests/benchmarks", "tests/docs")
+FOLDERS = ("kling_async", "tests", "benchmarks", "docs")
 SAYS_THE_WORDS = {GLOSSARY, Path(__file__), ROOT / "tests" / "docs" / "test_glossary.py"}
 SUFFIXES = {".py", ".md", ".ipynb", ".html", ".js"}
 KEEP_ALIVE = re.compile(r"keep[-_ ]alive", re.IGNORECASE)

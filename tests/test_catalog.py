@@ -33,7 +33,7 @@ FIELDS = (
 )
 
 
-def broken(**values):
+def broken_rules(**values):
     return catalog.broken_rules(MODEL, {"prompt": "a dog", **values})
 
 
@@ -67,7 +67,7 @@ def broken(**values):
     ],
 )
 def test_documented_values_are_accepted(field, value):
-    assert broken(**{field: value}) == []
+    assert broken_rules(**{field: value}) == []
 
 
 @pytest.mark.parametrize(
@@ -115,12 +115,12 @@ def test_documented_values_are_accepted(field, value):
     ],
 )
 def test_each_broken_rule_is_named_with_its_value(field, value, rule):
-    (sentence,) = broken(**{field: value})
+    (sentence,) = broken_rules(**{field: value})
     assert rule in sentence
 
 
 def test_every_broken_rule_is_listed_not_only_the_first():
-    found = broken(
+    found = broken_rules(
         prompt="", duration=7, sound="loud", mode="std", cfg_scale=2, image="a.gif", resolution="4k"
     )
     assert [sentence.split()[0] for sentence in found] == [

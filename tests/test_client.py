@@ -225,7 +225,7 @@ async def test_raise_on_failure_raises_the_group_of_all_errors():
 
 
 async def test_an_input_that_raises_interrupts_the_batch_and_its_results_are_kept():
-    def broken():
+    def fail_midway():
         yield "a"
         yield "b"
         raise LookupError("the file ended")
@@ -234,19 +234,19 @@ async def test_an_input_that_raises_interrupts_the_batch_and_its_results_are_kep
         with pytest.raises(
             BatchInterruptedError, match=r"by LookupError: the file ended\. .* \(2\) are in"
         ) as caught:
-            await client.generate_many(broken())
+            await client.generate_many(fail_midway())
     assert isinstance(caught.value.__cause__, LookupError)
     assert [result.ok for result in caught.value.batch] == [True, True]
 
 
 async def test_what_an_input_raises_comes_out_of_a_stream_as_it_is():
-    def broken():
+    def fail_midway():
         yield "a"
         raise OSError("the file ended")
 
     async with emulator() as service, client_of(service) as client:
         with pytest.raises(OSError, match="the file ended"):
-            async with client.stream_many(broken()) as results:
+            async with client.stream_many(fail_midway()) as results:
                 assert [result.ok async for result in results] == [True]
 
 

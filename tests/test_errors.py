@@ -86,11 +86,11 @@ def test_the_tree_has_every_error_and_all_of_them_are_at_the_top():
     assert all(getattr(kling_async, kind.__name__) is kind for kind in TREE)
 
 
-def pickled(error):
+def pickle_again(error):
     return pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
 
 
-@pytest.mark.parametrize("remake", [pickled, copy.copy, copy.deepcopy])
+@pytest.mark.parametrize("remake", [pickle_again, copy.copy, copy.deepcopy])
 @pytest.mark.parametrize("kind", TREE)
 def test_each_error_survives_pickle_and_copy_with_all_its_fields(kind, remake):
     error = kind("submit: what happened.")
@@ -105,7 +105,7 @@ def test_each_error_survives_pickle_and_copy_with_all_its_fields(kind, remake):
 
 def test_a_group_of_errors_survives_pickle():
     group = ExceptionGroup("2 of 2", [JobFailedError("a", job=JOB), APIConnectionError("b", was_sent=False)])
-    made = pickled(group)
+    made = pickle_again(group)
     assert [str(error) for error in made.exceptions] == ["a", "b"]
     assert made.exceptions[0].job == JOB
     assert made.exceptions[1].was_sent is False

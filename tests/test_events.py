@@ -69,12 +69,12 @@ def test_a_notifier_is_true_only_with_listeners():
 
 
 def test_a_listener_that_raises_is_logged_and_the_others_are_called(caplog):
-    def broken(event):
+    def fail(event):
         raise RuntimeError("a broken bar")
 
     heard = []
     with caplog.at_level(logging.ERROR, logger="kling_async"):
-        Notifier(broken, heard.append)(CHANGED)
+        Notifier(fail, heard.append)(CHANGED)
     assert heard == [CHANGED]
     (entry,) = caplog.records
     assert entry.getMessage() == "on_event raised for StatusChanged; the batch continues"

@@ -34,28 +34,28 @@ def anyio_backend():
     return "asyncio", {"loop_factory": VirtualLoop}
 
 
-def submitted(at: float, index: int | None = 0, status: JobStatus = JobStatus.QUEUED, kind=Submitted):
+def submitted_event(at: float, index: int | None = 0, status: JobStatus = JobStatus.QUEUED, kind=Submitted):
     return kind(at=at, index=index, request_id="a", job=Job(request_id="a", status=status))
 
 
-def moved(at: float, status: JobStatus, index: int | None = 0):
+def status_event(at: float, status: JobStatus, index: int | None = 0):
     return StatusChanged(at=at, index=index, request_id="a", status=status, previous=JobStatus.QUEUED)
 
 
-def resumed(at: float, status: JobStatus | None):
+def resumed_event(at: float, status: JobStatus | None):
     job = Job(request_id="a", status=status) if status else None
     return Resumed(at=at, index=0, request_id="a", job=job)
 
 
-def finished(at: float, index: int | None = 0):
+def finished_event(at: float, index: int | None = 0):
     return Finished(at=at, index=index, request_id="a", state=ResultState.SUCCEEDED)
 
 
-def saved(at: float, index: int | None = 0):
+def saved_event(at: float, index: int | None = 0):
     return Downloaded(at=at, index=index, request_id="a", path=Path("a.mp4"), size_bytes=7)
 
 
-def throttled(at: float, delay: float):
+def throttled_event(at: float, delay: float):
     return Throttled(at=at, delay=delay, error=RateLimitError("slow down"))
 
 
@@ -76,24 +76,27 @@ def history_of(*events) -> BatchHistory:
     "events, times",
     [
         ([], ItemTimes()),
-        ([submitted(1)], ItemTimes(submitted=1, submits=1)),
-        ([submitted(1, kind=SubmitReconciled)], ItemTimes(submitted=1, submits=1)),
-        ([submitted(1), moved(2, JobStatus.DISPATCHED)], ItemTimes(submitted=1, submits=1)),
-        ([submitted(1), moved(2, JobStatus.PROCESSING)], ItemTimes(submitted=1, running=2, submits=1)),
-        ([submitted(1, status=JobStatus.PROCESSING)], ItemTimes(submitted=1, running=1, submits=1)),
+        ([submitted_event(1)], ItemTimes(submitted=1, submits=1)),
+        ([submitted_event(1, kind=SubmitReconciled)], ItemTimes(submitted=1, submits=1)),
+        ([submitted_event(1), status_event(2, JobStatus.DISPATCHED)], ItemTimes(submitted=1, submits=1)),
         (
-            [submitted(1), moved(2, JobStatus.PROCESSING), finished(5), saved(6)],
+            [submitted_event(1), status_event(2, JobStatus.PROCESSING)],
+            ItemTimes(submitted=1, running=2, submits=1),
+        ),
+        ([submitted_event(1, status=JobStatus.PROCESSING)], ItemTimes(submitted=1, running=1, submits=1)),
+        (
+            [submitted_event(1), status_event(2, JobStatus.PROCESSING), finished_event(5), saved_event(6)],
             ItemTimes(submitted=1, running=2, finished=5, saved=6, submits=1),
         ),
         (
-            [submitted(1), failed_poll(2, 1), failed_poll(3, 1)],
+            [submitted_event(1), failed_poll(2, 1), failed_poll(3, 1)],
             ItemTimes(submitted=1, submits=1, failed_polls=2),
         ),
-        ([finished(5)], ItemTimes(finished=5)),
-        ([resumed(1, JobStatus.QUEUED)], ItemTimes(submitted=1, submits=1)),
-        ([resumed(1, JobStatus.PROCESSING)], ItemTimes(submitted=1, running=1, submits=1)),
-        ([resumed(1, JobStatus.SUCCESS), finished(1)], ItemTimes(finished=1)),
-        ([resumed(1, None)], ItemTimes()),
+        ([finished_event(5)], ItemTimes(finished=5)),
+        ([resumed_event(1, JobStatus.QUEUED)], ItemTimes(submitted=1, submits=1)),
+        ([resumed_event(1, JobStatus.PROCESSING)], ItemTimes(submitted=1, running=1, submits=1)),
+        ([resumed_event(1, JobStatus.SUCCESS), finished_event(1)], ItemTimes(finished=1)),
+        ([resumed_event(1, None)], ItemTimes()),
     ],
 )
 def test_the_times_of_an_item_are_those_of_its_events(events, times):
@@ -101,17 +104,17 @@ def test_the_times_of_an_item_are_those_of_its_events(events, times):
 
 
 def test_an_item_that_was_submitted_again_waits_again_and_keeps_its_first_submit():
-    history = history_of(submitted(1), moved(2, JobStatus.PROCESSING), submitted(9))
+    history = history_of(submitted_event(1), status_event(2, JobStatus.PROCESSING), submitted_event(9))
     assert history.times_of(0) == ItemTimes(submitted=1, submits=2)
 
 
 @pytest.mark.parametrize("index", [-1, 1, 5_000])
 def test_an_item_that_no_event_named_has_no_times(index):
-    assert history_of(submitted(1)).times_of(index) == ItemTimes()
+    assert history_of(submitted_event(1)).times_of(index) == ItemTimes()
 
 
 def test_events_of_different_items_may_come_in_any_order():
-    history = history_of(submitted(1, index=4), submitted(2, index=0), finished(3, index=4))
+    history = history_of(submitted_event(1, index=4), submitted_event(2, index=0), finished_event(3, index=4))
     assert history.times_of(4) == ItemTimes(submitted=1, finished=3, submits=1)
     assert history.times_of(0) == ItemTimes(submitted=2, submits=1)
     assert history.times_of(2) == ItemTimes()
@@ -119,10 +122,10 @@ def test_events_of_different_items_may_come_in_any_order():
 
 def test_an_event_without_an_index_sets_no_time_of_an_item():
     without_index = (
-        submitted(1, None),
-        moved(2, JobStatus.PROCESSING, None),
-        finished(3, None),
-        saved(4, None),
+        submitted_event(1, None),
+        status_event(2, JobStatus.PROCESSING, None),
+        finished_event(3, None),
+        saved_event(4, None),
     )
     history = history_of(*without_index, failed_poll(5, 1, None), NotSubmitted(at=6, error=LOST))
     assert history.times_of(0) == ItemTimes()
@@ -131,7 +134,14 @@ def test_an_event_without_an_index_sets_no_time_of_an_item():
 
 def test_retries_throttles_failed_polls_and_bytes_are_counted_over_all_items():
     retry = Retrying(at=5, call="status", attempt=1, delay=1, error=LOST)
-    history = history_of(submitted(2), retry, throttled(6, 1), failed_poll(7, 1), saved(8), saved(9, index=1))
+    history = history_of(
+        submitted_event(2),
+        retry,
+        throttled_event(6, 1),
+        failed_poll(7, 1),
+        saved_event(8),
+        saved_event(9, index=1),
+    )
     assert (history.started, history.ended) == (0, 9)
     assert (history.retries, history.throttles, history.failed_polls, history.saved_bytes) == (1, 1, 1, 14)
 
@@ -146,10 +156,10 @@ def test_there_is_no_history_before_the_first_event():
 
 def test_a_history_does_not_change_when_more_events_come():
     recorder = HistoryRecorder()
-    recorder(submitted(1))
+    recorder(submitted_event(1))
     history = recorder.build()
-    recorder(finished(2))
-    recorder(throttled(3, 1))
+    recorder(finished_event(2))
+    recorder(throttled_event(3, 1))
     assert history is not None
     assert history.times_of(0) == ItemTimes(submitted=1, submits=1)
     assert (history.ended, history.pauses) == (1, ())
@@ -165,16 +175,16 @@ def test_a_history_does_not_change_when_more_events_come():
         ([(1_000, 5), (1_006, 2)], [TimeSpan(1_000, 1_008)]),
     ],
 )
-@pytest.mark.parametrize("kind, spans_of", [(throttled, "pauses"), (failed_poll, "outages")])
+@pytest.mark.parametrize("kind, spans_of", [(throttled_event, "pauses"), (failed_poll, "outages")])
 def test_time_spans_that_overlap_or_nearly_touch_become_one(kind, spans_of, spans, merged):
-    history = history_of(submitted(0), *(kind(at, delay) for at, delay in spans))
+    history = history_of(submitted_event(0), *(kind(at, delay) for at, delay in spans))
     assert getattr(history, spans_of) == tuple(merged)
 
 
 def test_a_hundred_thousand_items_take_little_memory():
     recorder = HistoryRecorder()
     for index in range(100_000):
-        recorder(submitted(float(index), index=index))
+        recorder(submitted_event(float(index), index=index))
     history = recorder.build()
     assert history is not None
     assert history.times_of(99_999).submitted == 99_999.0
@@ -184,7 +194,7 @@ def test_a_hundred_thousand_items_take_little_memory():
 
 
 def test_a_history_survives_pickle():
-    history = pickle.loads(pickle.dumps(history_of(submitted(1), throttled(2, 3))))  # noqa: S301
+    history = pickle.loads(pickle.dumps(history_of(submitted_event(1), throttled_event(2, 3))))  # noqa: S301
     assert history.times_of(0) == ItemTimes(submitted=1, submits=1)
     assert history.pauses == (TimeSpan(2, 5),)
 
@@ -202,10 +212,10 @@ async def test_a_batch_has_its_history(tmp_path):
 
 
 async def test_results_before_an_error_of_the_input_have_their_history():
-    def broken():
+    def fail_midway():
         yield "a"
         raise OSError("the disk went away")
 
     with pytest.raises(BatchInterruptedError, match="went away") as caught:
-        await KlingClient("key", transport=Service()).generate_many(broken())
+        await KlingClient("key", transport=Service()).generate_many(fail_midway())
     assert caught.value.batch.history.times_of(0).submits == 1

@@ -33,7 +33,7 @@ def result_of(index: int, **fields) -> Result:
     )
 
 
-def failed(index: int) -> Result:
+def failed_result(index: int) -> Result:
     return Result(index=index, request=VideoRequest(f"prompt {index}"), state=ResultState.FAILED)
 
 
@@ -45,7 +45,7 @@ def page_of(value) -> Page:
     return Page(render_html(value) if isinstance(value, Job | Result) else value._repr_html_())
 
 
-def saved(folder, number: int, size_bytes: int) -> BatchResult:
+def saved_batch(folder, number: int, size_bytes: int) -> BatchResult:
     results = []
     for index in range(number):
         path = folder / f"{index}.mp4"
@@ -116,8 +116,8 @@ def test_a_gallery_begins_with_the_counts_and_the_cost():
     results = (
         result_of(0, cost_usd=Decimal("0.35")),
         result_of(1, cost_usd=Decimal("0.70")),
-        failed(2),
-        failed(3),
+        failed_result(2),
+        failed_result(3),
     )
     assert page_of(BatchResult(results)).text.startswith("2 of 4 videos made · 2 failed · $1.05")
 
@@ -177,15 +177,15 @@ def test_jobs_that_run_are_counted_by_their_status():
 
 def test_small_files_are_part_of_the_notebook_and_large_ones_are_not(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (small,) = page_of(saved(tmp_path, 1, 500_000)).all("video")
-    (large,) = page_of(saved(tmp_path, 1, 600_000)).all("video")
+    (small,) = page_of(saved_batch(tmp_path, 1, 500_000)).all("video")
+    (large,) = page_of(saved_batch(tmp_path, 1, 600_000)).all("video")
     assert small["src"].startswith("data:video/mp4;base64,")
     assert large["src"] == "0.mp4"
 
 
 def test_an_output_stays_below_the_limit_of_jupyter(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    html = saved(tmp_path, 36, 200_000)._repr_html_()
+    html = saved_batch(tmp_path, 36, 200_000)._repr_html_()
     sources = [video["src"] for video in Page(html).all("video")]
     inlined = [source for source in sources if source.startswith("data:")]
     assert len(inlined) == 7

@@ -1,6 +1,6 @@
 """The public API as one text: `tests/public_api.txt`, whose diff is the review of every change to it.
 
-After a change that is meant, write it anew: `PYTHONPATH=. python tests/test_public_api.py`.
+After a change that is meant, write it again: `PYTHONPATH=. python tests/test_public_api.py`.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def call(name: str, value: Callable[..., object]) -> Iterator[str]:
         yield f"    {stars}{parameter.name}: {parameter.annotation}{default}"
 
 
-def described(kind: type) -> Iterator[str]:
+def describe(kind: type) -> Iterator[str]:
     """What can be done with a class: how it is made, what it holds, what it does."""
     if issubclass(kind, enum.Enum):
         yield from (f"{member.name} = {member.value!r}" for member in kind)
@@ -104,7 +104,7 @@ def described_module(module: ModuleType, names: dict[str, object]) -> Iterator[s
         bases = ", ".join(base.__name__ for base in getattr(value, "__bases__", ()) if base is not object)
         yield f"{module.__name__}.{name}{f'({bases})' if bases else ''}"
         if isinstance(value, type):
-            yield from (f"    {line}" for line in described(value))
+            yield from (f"    {line}" for line in describe(value))
         elif inspect.isfunction(value) or inspect.isfunction(value):
             yield from (f"    {line}" for line in call("()", value))
 

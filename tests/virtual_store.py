@@ -48,7 +48,7 @@ class MemoryStore:
     def has_job(self, request_id: str) -> bool:
         return any(entry.request_id == request_id for entry in (*self.kept.values(), *self.earlier.values()))
 
-    def unresolved(self) -> dict[int, EntryState]:
+    def find_unresolved(self) -> dict[int, EntryState]:
         return {number: entry.state for number, entry in self.kept.items() if _is_unresolved(entry)}
 
     def unknown_attempts(self) -> list[Entry]:

@@ -64,7 +64,7 @@ class WriteAheadJournal:
         self._store = store
         self._last_number = store.last_number
         self._spent_usd = store.spent_usd()
-        self._open_states = dict(store.unresolved())
+        self._open_states = dict(store.find_unresolved())
         """By number, the state of each entry with a POST of unknown fate, or with a job that this process waits for."""
         self._unknown_attempts = {(entry.number, entry.attempts): entry for entry in store.unknown_attempts()}
         # A journal that was empty holds only writes of this process, so most lookups need no disk.
@@ -148,7 +148,7 @@ class WriteAheadJournal:
                 return True
         return self._store.has_job(request_id)
 
-    def unresolved(self) -> Iterator[Entry]:
+    def find_unresolved(self) -> Iterator[Entry]:
         """The attempts of unknown fate, by number and attempt: one entry may have several, each as it was then."""
         numbers = [number for number, state in self._open_states.items() if state in UNKNOWN_STATES]
         unresolved = [*self._unknown_attempts.values(), *map(self._load, numbers)]

@@ -219,7 +219,7 @@ class SqliteStore:
         """Whether an entry has, or had, this id; see `Store`."""
         return bool(self._query(_HAS_JOB, _encode_text(request_id))[0][0])
 
-    def unresolved(self) -> Mapping[int, EntryState]:
+    def find_unresolved(self) -> Mapping[int, EntryState]:
         """The states of the entries with a POST whose fate is unknown; see `Store`."""
         where = f"WHERE request_id IS NULL AND state IN {_IN_UNKNOWN_STATES}"
         rows = self._query(f"SELECT number, state FROM entries {where}")  # noqa: S608 - our own names

@@ -84,7 +84,7 @@ class Store(Protocol):
         """Whether an entry has this job, or had it in an earlier attempt."""
         ...
 
-    def unresolved(self) -> Mapping[int, EntryState]:
+    def find_unresolved(self) -> Mapping[int, EntryState]:
         """By number, the state of each entry with a POST whose fate is unknown: intended or ambiguous, without a job."""
         ...
 

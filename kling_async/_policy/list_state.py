@@ -98,7 +98,7 @@ class ListState:
         self._resting_until = now + (_LONG_REST if is_long else self._rest)
         self._rest = min(2 * self._rest, _LONG_REST)
 
-    def refused(self, now: float) -> None:
+    def record_refusal(self, now: float) -> None:
         """The service refuses the call: perhaps for too large a page; else it has no such list."""
         if self.limit > _MIN_LIMIT:
             self._largest = self.limit = _MIN_LIMIT

@@ -16,7 +16,7 @@ _PRIOR_WEIGHT = 1 / 3
 """The expected run time counts as a third of a job that ended. Measured: one whole job makes learning slower."""
 _SPREADS = (0.12, 0.2, 0.3, 0.42, 0.6, 0.9)
 """The standard deviations of log run times that are tried."""
-_LIKELY_SPREAD, _SPREAD_DOUBT = 0.33, 1.0
+_LIKELY_SPREAD, _SPREAD_DEVIATION = 0.33, 1.0
 """Before any job ended: the likeliest of them, and how far off it may be (standard deviation of its logarithm)."""
 _MAX_Z = 3.0
 """A job further from the mean than this many deviations is stuck, or was refused at once, and pulls no harder."""
@@ -93,7 +93,7 @@ class RunTimes:
         score += math.fsum(
             weight * math.log(1.0 - _STANDARD.cdf(min((log - mean) / spread, _MAX_Z))) for log, weight in logs
         )
-        score -= 0.5 * (math.log(spread / _LIKELY_SPREAD) / _SPREAD_DOUBT) ** 2
+        score -= 0.5 * (math.log(spread / _LIKELY_SPREAD) / _SPREAD_DEVIATION) ** 2
         return mean, score
 
 

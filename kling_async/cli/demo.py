@@ -39,7 +39,7 @@ PROMPTS = (
         "A paper boat crosses a rain-soaked street at dusk, neon signs trembling in the puddles", duration=5
     ),
     VideoRequest(
-        "Aerial view of a lighthouse in a winter storm, waves climb the rocks, its beam sweeps through flying snow",
+        "Aerial view of a lighthouse in a winter storm, waves climb the rocks, its beam turns through flying snow",
         duration=10,
         sound=True,
     ),

@@ -16,7 +16,7 @@ from kling_async.progress import ProgressCounts
 
 _LOCAL_LIMITS = Limits(max_polls_per_second=100.0)
 _LOCAL_POLLING = PollingPolicy(poll_interval=0.1)
-"""Nobody is bothered by questions within one process."""
+"""Polls within one process cost the service nothing."""
 _TIME_SCALE = 120.0
 """A video takes some two seconds: enough to see it queue and run."""
 

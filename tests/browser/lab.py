@@ -127,7 +127,7 @@ class Notebook:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[Lab]:
+def start_lab(folder: Path) -> Iterator[Lab]:
     """A JupyterLab in the colours of the page, which keeps everything in a folder and fetches no news."""
     home, work = folder / "home", folder / "work"
     work.mkdir(parents=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser.lab import served
+from browser.lab import start_lab
 from playwright.sync_api import expect
 
 from kling_async.emulator import EmulatorSettings, JobScript, LogNormal
@@ -31,7 +31,7 @@ with batch[2].path.open("ab") as file:  # a box that players skip
 """
 TUTORIAL = Path(__file__).parents[2] / "docs" / "examples" / "tutorial.ipynb"
 JOB_SCRIPTS = {"Doomed:": JobScript(ending="failed"), "Slow": JobScript(queue_time=0.0, run_time=600.0)}
-AT_HAND = "polling=PollingPolicy(poll_interval=0.1)"
+FAST_POLLING = "polling=PollingPolicy(poll_interval=0.1)"
 """The usual pace is for jobs that take minutes."""
 INLINED = 'video[src^="data:"]'
 FROM_FILE = 'video[src*="/files/videos/"]'
@@ -51,7 +51,7 @@ PROMPTS = [
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    with served(tmp_path_factory.mktemp("lab")) as running:
+    with start_lab(tmp_path_factory.mktemp("lab")) as running:
         yield running
 
 
@@ -73,7 +73,7 @@ def notebook(lab, new_page, request, kling_emulator):
     def notebook(*cells, **options):
         first = (
             "from kling_async import KlingClient, PollingPolicy\n"
-            f"client = KlingClient('any-key', base_url={kling_emulator.url!r}, {AT_HAND})"
+            f"client = KlingClient('any-key', base_url={kling_emulator.url!r}, {FAST_POLLING})"
         )
         name = lab.write(f"{request.node.name}.ipynb", first, *cells)
         shown = lab.open(new_page(**options), name)

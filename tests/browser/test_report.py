@@ -83,7 +83,7 @@ class Maker:
             job = Job(request_id=request_id, status=status, outcome=Outcome(error=prompt[:300]))
             error = error_of(job)
         else:
-            return self._saved(index, request, request_id, times[-1] + 1)
+            return self._save(index, request, request_id, times[-1] + 1)
         return Result(
             index=index, request=request, state=state, job=job, error=error, cost_usd=Decimal("0.35")
         )
@@ -97,7 +97,7 @@ class Maker:
             Finished(at=ended, index=index, state=state),
         ]
 
-    def _saved(self, index: int, request: VideoRequest, request_id: str, at: float) -> Result:
+    def _save(self, index: int, request: VideoRequest, request_id: str, at: float) -> Result:
         outcome = Outcome(media=(Media("https://storage.invalid/gone.mp4"),))
         job = Job(request_id=request_id, status=JobStatus.SUCCESS, outcome=outcome)
         made = Result(index=index, request=request, state=ResultState.SUCCEEDED, job=job)
@@ -135,11 +135,11 @@ def hostile(tmp_path) -> str:
     return Maker(folder=tmp_path, prompts=prompts).batch().write_report(tmp_path / "report.html").as_uri()
 
 
-def shown(page) -> int:
+def count_shown(page) -> int:
     return page.locator(".card:not([hidden])").count()
 
 
-def focused(page) -> str:
+def read_focus(page) -> str:
     """What has the focus: its tag, its type or its class."""
     return page.evaluate(
         "(({localName, type, className, id}) => [localName, type || className || id].filter(Boolean).join(' '))"
@@ -191,16 +191,16 @@ def test_a_search_finds_prompts_numbers_and_reasons(page, thousand):
         ("wolf", 0),
     ):
         search.fill(words)
-        assert shown(page) == number
+        assert count_shown(page) == number
         assert page.locator("[role=status]").inner_text() == f"{number:,} of 1,000 shown."
     search.fill("")
-    assert shown(page) == 1_000
+    assert count_shown(page) == 1_000
 
 
 def test_a_state_can_be_chosen_and_the_slowest_put_first(page, thousand):
     page.goto(thousand)
     page.get_by_text("timed out 50").click()
-    assert shown(page) == 50
+    assert count_shown(page) == 50
     page.get_by_role("combobox", name="Order").select_option("slowest")
     seconds = page.eval_on_selector_all(
         ".card:not([hidden])", "cards => cards.map(card => Number(card.dataset.seconds))"
@@ -224,18 +224,18 @@ def test_a_link_to_a_video_that_is_filtered_out_shows_it(page, thousand):
 def test_everything_can_be_done_with_the_keyboard(page, report):
     page.goto(report)
     page.keyboard.press("Tab")
-    assert focused(page) == "a skip"
+    assert read_focus(page) == "a skip"
     page.keyboard.press("Enter")
-    assert focused(page) == "h2 videos"
+    assert read_focus(page) == "h2 videos"
     page.keyboard.press("Tab")
-    assert focused(page) == "input search"
+    assert read_focus(page) == "input search"
     page.keyboard.type("number")
     page.keyboard.press("Tab")
-    assert focused(page) == "input radio"
+    assert read_focus(page) == "input radio"
     page.keyboard.press("ArrowRight")
-    assert shown(page) == page.locator("[data-state=succeeded]").count()
+    assert count_shown(page) == page.locator("[data-state=succeeded]").count()
     page.keyboard.press("Tab")
-    assert focused(page) == "select select-one"
+    assert read_focus(page) == "select select-one"
     page.keyboard.press("s")
     assert page.get_by_role("combobox").input_value() == "slowest"
     page.keyboard.press("Tab")
@@ -244,7 +244,7 @@ def test_everything_can_be_done_with_the_keyboard(page, report):
     until(page, "!document.activeElement.paused")
     for _ in range(20):
         page.keyboard.press("Tab")
-        if focused(page) == "summary":
+        if read_focus(page) == "summary":
             break
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.parentElement.open")
@@ -330,7 +330,7 @@ def test_a_report_without_its_script_is_complete(new_page, report):
     page = new_page(java_script_enabled=False)
     page.goto(report)
     assert page.locator(".filter").is_hidden()
-    assert shown(page) == 24
+    assert count_shown(page) == 24
     assert page.locator("a.screen").count() == page.locator("[data-state=succeeded]").count()
 
 

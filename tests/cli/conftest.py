@@ -20,7 +20,7 @@ from kling_async.cli.app import run
 from kling_async.emulator import Edit, Emulator, EmulatorSettings
 
 FAILING = Edit({"status": "failed", "outcome": {"error": "policy"}})
-"""Makes the answer to a submit final, so that nobody has to ask on."""
+"""Makes the answer to a submit final, so that no poll is needed."""
 
 
 @attrs.frozen

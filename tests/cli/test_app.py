@@ -129,11 +129,11 @@ def test_a_closed_stdout_prints_no_error(serve, start_process):
 
 
 def test_ctrl_c_before_anything_runs_is_quiet(cli, monkeypatch):
-    def interrupted(*_: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(
-        "sys.stdin", type("Keyboard", (), {"buffer": type("Buffer", (), {"read": interrupted})()})
+        "sys.stdin", type("Keyboard", (), {"buffer": type("Buffer", (), {"read": interrupt})()})
     )
     done = cli("generate", "--from", "-")
     assert (done.status, done.out, done.err) == (130, "", "")
@@ -171,9 +171,9 @@ def test_a_second_sigterm_waits_for_nothing(serve, start_process):
 
 
 def test_commands_run_on_systems_without_sigterm(cli, serve, monkeypatch):
-    def missing(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise NotImplementedError
 
-    monkeypatch.setattr("asyncio.unix_events._UnixSelectorEventLoop.add_signal_handler", missing)
+    monkeypatch.setattr("asyncio.unix_events._UnixSelectorEventLoop.add_signal_handler", fail)
     serve()
     assert cli("models").status == 0

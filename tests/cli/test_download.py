@@ -7,20 +7,20 @@ from tests.cli.conftest import wait_until
 
 
 @pytest.fixture
-def submitted(serve, cli):
+def submit(serve, cli):
     """An emulator with jobs that a first run left behind, and their ids."""
 
-    def submitted(count: int, **settings):
+    def submit(count: int, **settings):
         emulator = serve(**settings)
         done = cli("generate", *(f"prompt {number}" for number in range(count)), "--out", "first", "--quiet")
         assert done.status == (0 if emulator.stats.jobs_in_flight == 0 else 1), done
         return emulator, [job.request_id for job in emulator.stats.accepted]
 
-    return submitted
+    return submit
 
 
-def test_videos_are_saved_and_their_paths_are_printed_in_the_order_asked_for(cli, submitted, home):
-    _, ids = submitted(2)
+def test_videos_are_saved_and_their_paths_are_printed_in_the_order_asked_for(cli, submit, home):
+    _, ids = submit(2)
     done = cli("download", *reversed(ids), ids[0], "--out", "second")
     assert (done.status, done.err) == (0, "")
     paths = done.out.splitlines()
@@ -37,8 +37,8 @@ def test_jobs_of_an_interrupted_run_are_downloaded(serve, cli, interrupt):
     assert done.out.startswith("videos/kling-a-cat-")
 
 
-def test_one_that_fails_leaves_the_others_alone(cli, submitted):
-    _, (good,) = submitted(1)
+def test_one_that_fails_leaves_the_others_alone(cli, submit):
+    _, (good,) = submit(1)
     done = cli("download", "nonsense", good, "--json")
     assert done.status == 1
     by_id = {record["request_id"]: record for record in done.records}

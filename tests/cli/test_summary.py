@@ -41,13 +41,13 @@ def result(index: int, state: ResultState = ResultState.SUCCEEDED, error: str | 
     )
 
 
-def saved(index: int) -> Result:
+def saved_result(index: int) -> Result:
     return result(index, path=Path("a.mp4"))
 
 
 def test_each_result_without_a_file_has_its_reason():
     results = [
-        saved(0),
+        saved_result(0),
         result(1, ResultState.NOT_SUBMITTED, "refused."),
         result(2, ResultState.FAILED),
         Result(index=3, request=None, state=ResultState.NOT_SUBMITTED, error=KlingError("no request")),
@@ -89,9 +89,17 @@ def test_of_many_reasons_the_first_are_printed(number, last):
 
 
 def test_a_success_is_one_line_unless_the_command_is_quiet(capfd):
-    assert print_summary([saved(0), saved(1)], ProgressCounts(), HERE, seconds=65, console=stdout()) == 0
+    assert (
+        print_summary(
+            [saved_result(0), saved_result(1)], ProgressCounts(), HERE, seconds=65, console=stdout()
+        )
+        == 0
+    )
     assert capfd.readouterr() == ("2 of 2 videos saved in my videos/ (1:05)\n", "")
-    assert print_summary([saved(0), saved(1)], ProgressCounts(), HERE, seconds=65, console=None) == 0
+    assert (
+        print_summary([saved_result(0), saved_result(1)], ProgressCounts(), HERE, seconds=65, console=None)
+        == 0
+    )
     assert capfd.readouterr() == ("", "")
 
 
@@ -142,7 +150,7 @@ def test_an_emulators_jobs_are_not_offered_for_later(capfd):
     config = RunConfig(folder=Path("v"), service=Service(), is_emulated=True)
     print_interrupted(counts, config)
     assert capfd.readouterr().err.splitlines()[1:] == ["The emulator ended, and its jobs with it."]
-    print_summary([saved(0)], counts, config, seconds=1, console=None)
+    print_summary([saved_result(0)], counts, config, seconds=1, console=None)
     assert capfd.readouterr().err == ""
 
 
@@ -150,11 +158,11 @@ def test_the_summary_has_the_videos_saved_before_and_the_money_spent(capfd):
     job = Job(request_id="a", status=JobStatus.SUCCESS)
     counts = ProgressCounts(total=2, saves=True)
     counts(Resumed(at=0.0, index=0, request_id="a", job=job, path=Path("a.mp4")))
-    print_summary([saved(0)], counts, KEPT, seconds=65, console=stdout())
+    print_summary([saved_result(0)], counts, KEPT, seconds=65, console=stdout())
     counts(Spent(at=0.0, cost_usd=Decimal("0.35"), total_usd=Decimal("0.35")))
-    print_summary([saved(0), saved(1)], counts, KEPT, seconds=65, console=stdout())
+    print_summary([saved_result(0), saved_result(1)], counts, KEPT, seconds=65, console=stdout())
     counts(Spent(at=0.0, cost_usd=Decimal("0.35"), total_usd=Decimal("1.70")))
-    print_summary([saved(0), saved(1)], counts, KEPT, seconds=65, console=stdout())
+    print_summary([saved_result(0), saved_result(1)], counts, KEPT, seconds=65, console=stdout())
     assert capfd.readouterr().out.splitlines() == [
         "1 of 1 videos saved in my videos/ (1 of them before; 1:05)",
         "2 of 2 videos saved in my videos/ (1 of them before; 1:05; $0.35 spent)",

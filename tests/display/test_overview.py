@@ -48,7 +48,7 @@ def result_of(index=0, state=ResultState.SUCCEEDED, *, job=JOB, prompt="x", **fi
     return Result(index=index, request=VideoRequest(prompt), state=state, job=job, **fields)
 
 
-def failed(index: int, reason: str | None, status=JobStatus.FAILED) -> Result:
+def failed_result(index: int, reason: str | None, status=JobStatus.FAILED) -> Result:
     job = Job(request_id=f"job-{index}", status=status, outcome=Outcome(error=reason))
     state = ResultState.FAILED if status is JobStatus.FAILED else ResultState.CANCELLED
     return result_of(index, state, job=job, error=error_of(job))
@@ -81,7 +81,7 @@ def figures(batch: BatchResult) -> dict[str, str]:
 
 
 def test_a_batch_without_a_history_has_its_videos_and_its_spend():
-    batch = BatchResult((result_of(0, cost_usd=Decimal("0.35")), failed(1, "policy")))
+    batch = BatchResult((result_of(0, cost_usd=Decimal("0.35")), failed_result(1, "policy")))
     assert figures(batch) == {"Videos": "1 of 2", "Spend": "at least $0.35"}
 
 
@@ -103,7 +103,7 @@ def test_videos_of_an_earlier_run_do_not_count_for_the_pace():
 
 
 def test_a_batch_that_made_nothing_has_no_pace():
-    batch = BatchResult((failed(0, "policy"),), history=history_of(1))
+    batch = BatchResult((failed_result(0, "policy"),), history=history_of(1))
     assert set(figures(batch)) == {"Videos", "Spend", "Time"}
 
 
@@ -152,7 +152,7 @@ def test_without_a_history_the_headline_names_only_the_models():
     assert when_html([], None) == ""
 
 
-def unsaved(cause: Exception | None) -> DownloadError:
+def unsaved_error(cause: Exception | None) -> DownloadError:
     error = DownloadError("The video of job a was not saved to 'v/x.mp4'.", request_id="a")
     error.__cause__ = cause
     return error
@@ -160,9 +160,9 @@ def unsaved(cause: Exception | None) -> DownloadError:
 
 def test_equal_reasons_share_a_row_and_the_most_frequent_comes_first():
     results = (
-        failed(0, "worker lost"),
-        failed(1, "policy"),
-        failed(2, "policy"),
+        failed_result(0, "worker lost"),
+        failed_result(1, "policy"),
+        failed_result(2, "policy"),
         result_of(3),
         result_of(4, error=DownloadError("The video of job a was not saved.", request_id="a")),
     )
@@ -182,18 +182,18 @@ def test_without_failures_there_is_no_table():
 @pytest.mark.parametrize(
     "result, reason",
     [
-        (failed(3, "policy."), "policy."),
-        (failed(3, None), "Job … failed at the service: no reason given. It may have been charged."),
+        (failed_result(3, "policy."), "policy."),
+        (failed_result(3, None), "Job … failed at the service: no reason given. It may have been charged."),
         (
             result_of(state=ResultState.TIMED_OUT, error=WaitTimeoutError("Job a is late", request_id="a")),
             "Job … is late",
         ),
         (result_of(state=ResultState.FAILED, error=APIConnectionError("lost")), "lost"),
         (result_of(state=ResultState.FAILED), None),
-        (result_of(error=unsaved(NotFoundError("gone (HTTP 404)"))), "gone (HTTP 404)"),
-        (result_of(error=unsaved(OSError(28, "No space left", "v/x.mp4"))), "No space left"),
-        (result_of(error=unsaved(OSError())), "OSError"),
-        (result_of(error=unsaved(None)), "The video of job … was not saved to 'v/x.mp4'."),
+        (result_of(error=unsaved_error(NotFoundError("gone (HTTP 404)"))), "gone (HTTP 404)"),
+        (result_of(error=unsaved_error(OSError(28, "No space left", "v/x.mp4"))), "No space left"),
+        (result_of(error=unsaved_error(OSError())), "OSError"),
+        (result_of(error=unsaved_error(None)), "The video of job … was not saved to 'v/x.mp4'."),
     ],
 )
 def test_a_reason_does_not_name_the_job(result, reason):
@@ -208,7 +208,7 @@ def test_the_first_dozen_of_many_results_have_links():
 
 def test_each_state_that_occurs_can_be_chosen():
     unsaved = result_of(3, error=DownloadError("disk full"))
-    page = read(filters_html([failed(2, "x"), unsaved, result_of(0), result_of(1)]))
+    page = read(filters_html([failed_result(2, "x"), unsaved, result_of(0), result_of(1)]))
     words = ["all 4", "succeeded 2", "made, not saved 1", "failed 1"]
     assert [label.text for label in page.all("label")] == words
     values = [(field.attributes["value"], "checked" in field.attributes) for field in page.all("input")]
@@ -267,5 +267,5 @@ def test_lanes_that_jobs_share_are_explained():
 
 
 def test_a_state_that_ended_a_job_is_in_the_legend():
-    page = section_of(1, results=[failed(0, "x")])
+    page = section_of(1, results=[failed_result(0, "x")])
     assert "failed" in page.one("ul", class_="legend").text

@@ -28,19 +28,19 @@ from kling_async.results import ResultState
 LOST = APIConnectionError("no connection.")
 
 
-def submitted(request_id: str, status: JobStatus = JobStatus.QUEUED, kind=Submitted):
+def submitted_event(request_id: str, status: JobStatus = JobStatus.QUEUED, kind=Submitted):
     return kind(at=0.0, request_id=request_id, job=Job(request_id=request_id, status=status))
 
 
-def moved(request_id: str, status: JobStatus, previous: JobStatus = JobStatus.QUEUED):
+def status_event(request_id: str, status: JobStatus, previous: JobStatus = JobStatus.QUEUED):
     return StatusChanged(at=0.0, request_id=request_id, status=status, previous=previous)
 
 
-def finished(request_id: str | None, state: ResultState):
+def finished_event(request_id: str | None, state: ResultState):
     return Finished(at=0.0, request_id=request_id, state=state)
 
 
-def downloaded(request_id: str):
+def downloaded_event(request_id: str):
     return Downloaded(at=0.0, request_id=request_id, path=Path("a.mp4"), size_bytes=1)
 
 
@@ -60,25 +60,41 @@ def nonzero(counts: ProgressCounts) -> dict[str, int]:
     "events, expected, pending_ids",
     [
         ([], {}, ()),
-        ([submitted("a")], {"queued": 1, "submitted": 1}, ("a",)),
-        ([submitted("a", kind=SubmitReconciled)], {"queued": 1, "submitted": 1}, ("a",)),
-        ([submitted("a"), moved("a", JobStatus.DISPATCHED)], {"queued": 1, "submitted": 1}, ("a",)),
-        ([submitted("a"), moved("a", JobStatus.PROCESSING)], {"running": 1, "submitted": 1}, ("a",)),
+        ([submitted_event("a")], {"queued": 1, "submitted": 1}, ("a",)),
+        ([submitted_event("a", kind=SubmitReconciled)], {"queued": 1, "submitted": 1}, ("a",)),
         (
-            [submitted("a", JobStatus.PROCESSING), finished("a", ResultState.SUCCEEDED)],
+            [submitted_event("a"), status_event("a", JobStatus.DISPATCHED)],
+            {"queued": 1, "submitted": 1},
+            ("a",),
+        ),
+        (
+            [submitted_event("a"), status_event("a", JobStatus.PROCESSING)],
+            {"running": 1, "submitted": 1},
+            ("a",),
+        ),
+        (
+            [submitted_event("a", JobStatus.PROCESSING), finished_event("a", ResultState.SUCCEEDED)],
             {"succeeded": 1, "submitted": 1},
             ("a",),
         ),
         (
-            [submitted("a"), finished("a", ResultState.SUCCEEDED), downloaded("a")],
+            [submitted_event("a"), finished_event("a", ResultState.SUCCEEDED), downloaded_event("a")],
             {"succeeded": 1, "saved": 1, "submitted": 1},
             (),
         ),
-        ([submitted("a"), finished("a", ResultState.FAILED)], {"failed": 1, "submitted": 1}, ()),
-        ([submitted("a"), finished("a", ResultState.CANCELLED)], {"failed": 1, "submitted": 1}, ()),
-        ([submitted("a"), finished("a", ResultState.TIMED_OUT)], {"failed": 1, "submitted": 1}, ("a",)),
-        ([finished(None, ResultState.NOT_SUBMITTED)], {"failed": 1, "refused": 1}, ()),
-        ([finished(None, ResultState.AMBIGUOUS)], {"failed": 1, "refused": 1}, ()),
+        ([submitted_event("a"), finished_event("a", ResultState.FAILED)], {"failed": 1, "submitted": 1}, ()),
+        (
+            [submitted_event("a"), finished_event("a", ResultState.CANCELLED)],
+            {"failed": 1, "submitted": 1},
+            (),
+        ),
+        (
+            [submitted_event("a"), finished_event("a", ResultState.TIMED_OUT)],
+            {"failed": 1, "submitted": 1},
+            ("a",),
+        ),
+        ([finished_event(None, ResultState.NOT_SUBMITTED)], {"failed": 1, "refused": 1}, ()),
+        ([finished_event(None, ResultState.AMBIGUOUS)], {"failed": 1, "refused": 1}, ()),
     ],
 )
 def test_counts_follow_the_events(events, expected, pending_ids):
@@ -92,17 +108,24 @@ def test_counts_follow_the_events(events, expected, pending_ids):
     "state, in_flight_ids, unsaved", [(ResultState.SUCCEEDED, (), 1), (ResultState.TIMED_OUT, ("a",), 0)]
 )
 def test_a_job_whose_video_is_made_is_not_in_flight(state, in_flight_ids, unsaved):
-    counts = count_events(submitted("a"), moved("a", JobStatus.SUCCESS), finished("a", state))
+    counts = count_events(
+        submitted_event("a"), status_event("a", JobStatus.SUCCESS), finished_event("a", state)
+    )
     assert (counts.in_flight_ids, counts.unsaved, counts.pending_ids) == (in_flight_ids, unsaved, ("a",))
 
 
 def test_a_success_that_is_not_to_be_saved_is_not_pending():
-    assert count_events(submitted("a"), finished("a", ResultState.SUCCEEDED), saves=False).pending_ids == ()
+    assert (
+        count_events(
+            submitted_event("a"), finished_event("a", ResultState.SUCCEEDED), saves=False
+        ).pending_ids
+        == ()
+    )
 
 
 @pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.CANCELLED])
 def test_a_failed_job_is_not_counted_after_its_item_got_another(status):
-    counts = count_events(submitted("a"), moved("a", status), submitted("b"))
+    counts = count_events(submitted_event("a"), status_event("a", status), submitted_event("b"))
     assert nonzero(counts) == {"queued": 1, "submitted": 2}
     assert counts.pending_ids == ("b",)
 
@@ -110,7 +133,7 @@ def test_a_failed_job_is_not_counted_after_its_item_got_another(status):
 @pytest.mark.parametrize("total, waiting", [(9, 8), (None, 0), (0, 0)])
 def test_items_that_are_not_submitted_wait_if_the_total_is_known(total, waiting):
     counts = ProgressCounts(total=total)
-    counts(submitted("a"))
+    counts(submitted_event("a"))
     assert counts.waiting == waiting
 
 
@@ -118,7 +141,7 @@ def test_jobs_of_an_earlier_run_are_followed():
     counts = ProgressCounts(total=1, saves=True)
     counts.follow("a")
     assert nonzero(counts) == {"queued": 1, "submitted": 1}
-    counts(moved("a", JobStatus.PROCESSING, JobStatus.UNKNOWN))
+    counts(status_event("a", JobStatus.PROCESSING, JobStatus.UNKNOWN))
     assert nonzero(counts) == {"running": 1, "submitted": 1}
 
 
@@ -127,7 +150,7 @@ def test_a_note_of_trouble_stays_until_the_next_progress():
     assert counts.note == "the service asks to slow down: no submit for 3 s"
     counts(NotSubmitted(at=0.0, error=LOST))
     assert counts.note == "the service asks to slow down: no submit for 3 s"
-    counts(submitted("a"))
+    counts(submitted_event("a"))
     assert counts.note is None
 
 
@@ -139,7 +162,7 @@ def test_a_note_of_trouble_stays_until_the_next_progress():
             "no connection; trying again in 0.5 s",
         ),
         (PollFailed(at=0.0, delay=2.0, error=LOST), "no connection; asking again in 2.0 s"),
-        (submitted("a"), None),
+        (submitted_event("a"), None),
     ],
 )
 def test_only_trouble_has_a_note(event, note):
@@ -163,7 +186,7 @@ def test_an_unfinished_job_of_an_earlier_run_is_in_flight(status, expected):
 def test_a_video_that_an_earlier_run_saved_is_neither_pending_nor_unsaved():
     job = Job(request_id="a", status=JobStatus.SUCCESS)
     resumed = Resumed(at=0.0, request_id="a", job=job, path=Path("a.mp4"))
-    counts = count_events(resumed, finished("a", ResultState.SUCCEEDED))
+    counts = count_events(resumed, finished_event("a", ResultState.SUCCEEDED))
     assert nonzero(counts) == {"succeeded": 1, "saved": 1, "submitted": 1}
     assert (counts.before, counts.pending_ids) == (1, ())
 

@@ -93,7 +93,7 @@ def test_a_note_of_trouble_is_text_and_is_gone_at_the_end():
     assert HOSTILE not in text_of(counts, phase=BatchPhase.DONE)
 
 
-def stopped(number: int, *, saves: bool, made: int = 0, has_journal: bool = False) -> str:
+def stopped_view(number: int, *, saves: bool, made: int = 0, has_journal: bool = False) -> str:
     counts = count_events(total=100, saves=saves)
     counts._pending = {
         f"job-{index}": JobStatus.QUEUED if index < number else JobStatus.SUCCESS
@@ -104,17 +104,17 @@ def stopped(number: int, *, saves: bool, made: int = 0, has_journal: bool = Fals
 
 
 def test_a_stop_names_the_jobs_in_flight_and_gives_the_lines_that_resume_them():
-    text = stopped(2, saves=True)
+    text = stopped_view(2, saves=True)
     assert "Stopped: 0 of 100 videos made" in text
     assert "2 jobs go on at the service." in text
     code = text[text.index("for request_id in [") :]
-    compile(f"async def cell(client):\n{indented(code)}", "cell", "exec")
+    compile(f"async def cell(client):\n{indent(code)}", "cell", "exec")
     assert "'job-0',\n    'job-1',\n" in code
     assert "client.download" in code
 
 
 def test_one_job_has_the_singular_and_its_video_is_only_printed():
-    text = stopped(1, saves=False)
+    text = stopped_view(1, saves=False)
     assert "1 job goes on at the service." in text
     assert "download" not in text
     assert "job.video_url" in text
@@ -129,21 +129,21 @@ def test_one_job_has_the_singular_and_its_video_is_only_printed():
     ],
 )
 def test_a_stop_counts_the_videos_that_are_made_and_not_saved(in_flight, made, words):
-    assert words in stopped(in_flight, saves=True, made=made)
+    assert words in stopped_view(in_flight, saves=True, made=made)
 
 
 def test_with_a_journal_the_same_cell_picks_up_everything():
-    text = stopped(2, saves=True, has_journal=True)
+    text = stopped_view(2, saves=True, has_journal=True)
     assert "Run the cell again: the journal picks up everything." in text
     assert "request_id" not in text
 
 
 def test_the_first_of_many_jobs_are_named_and_the_others_counted():
-    text = stopped(23, saves=True)
+    text = stopped_view(23, saves=True)
     code = text[text.index("for request_id in [") :]
     assert code.count("'job-") == 20
     assert "# and 3 more" in code
-    compile(f"async def cell(client):\n{indented(code)}", "cell", "exec")
+    compile(f"async def cell(client):\n{indent(code)}", "cell", "exec")
 
 
 def test_a_stop_without_pending_jobs_offers_nothing():
@@ -191,5 +191,5 @@ def test_the_time_left_is_rounded(seconds, text):
     assert left_text(seconds) == text
 
 
-def indented(code: str) -> str:
+def indent(code: str) -> str:
     return "\n".join(f"    {line}" for line in code.splitlines())

@@ -34,7 +34,7 @@ def terminal(monkeypatch):
         yield Console(file=file, width=60, _environ={"TERM": "xterm"}), read
 
 
-def shown(counts: ProgressCounts, width: int = 62) -> list[str]:
+def draw(counts: ProgressCounts, width: int = 62) -> list[str]:
     file = io.StringIO()
     Console(file=file, width=width).print(Bar(counts))
     return file.getvalue().splitlines()
@@ -48,21 +48,21 @@ def busy() -> ProgressCounts:
 
 def test_a_bar_shows_how_far_a_batch_is_and_each_count_that_is_not_zero():
     counts = busy()
-    head, line = shown(counts)
+    head, line = draw(counts)
     assert head.rstrip().endswith("5 of 10  0:00")
     assert line.rstrip() == "3 queued · 2 running · 4 done · 1 saved · 1 failed"
     counts.queued = counts.failed = 0
-    assert shown(counts)[1].rstrip() == "2 running · 4 done · 1 saved"
+    assert draw(counts)[1].rstrip() == "2 running · 4 done · 1 saved"
     counts.saved = 0
-    assert shown(counts)[1].rstrip() == "2 running · 4 done · 0 saved"
+    assert draw(counts)[1].rstrip() == "2 running · 4 done · 0 saved"
     counts.saves = False
-    assert shown(counts)[1].rstrip() == "2 running · 4 done"
+    assert draw(counts)[1].rstrip() == "2 running · 4 done"
 
 
 def test_the_bytes_and_the_cost_stand_at_the_right():
     counts = busy()
     counts.saved_bytes, counts.spent_usd = 1_300_000, Decimal("3.5")
-    line = shown(counts, 82)[1].rstrip()
+    line = draw(counts, 82)[1].rstrip()
     assert line.startswith("3 queued")
     assert line.endswith("   1.3 MB · $3.50")
     assert len(line) == 80
@@ -71,7 +71,7 @@ def test_the_bytes_and_the_cost_stand_at_the_right():
 def test_a_narrow_terminal_gets_a_line_more():
     counts = busy()
     counts.spent_usd = Decimal("3.5")
-    assert [line.rstrip() for line in shown(counts, 55)[1:]] == [
+    assert [line.rstrip() for line in draw(counts, 55)[1:]] == [
         "3 queued · 2 running · 4 done · 1 saved · 1 failed",
         "$3.50",
     ]
@@ -91,11 +91,11 @@ def test_the_time_left_is_shown_after_the_first_end():
     for index in range(4):
         job = Job(request_id=f"{index}", status=JobStatus.QUEUED)
         counts(Submitted(at=now - 100, request_id=job.request_id, job=job))
-    assert shown(counts)[0].rstrip().endswith("0 of 4  0:00")
+    assert draw(counts)[0].rstrip().endswith("0 of 4  0:00")
     counts(Finished(at=now, request_id="0", state=ResultState.SUCCEEDED))
-    assert shown(counts)[0].rstrip().endswith(" left)")
+    assert draw(counts)[0].rstrip().endswith(" left)")
     counts.succeeded = 4
-    assert shown(counts)[0].rstrip().endswith("4 of 4  0:00")
+    assert draw(counts)[0].rstrip().endswith("4 of 4  0:00")
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_the_time_left_on_a_terminal_is_rounded(seconds, text):
 
 
 def test_a_batch_of_unknown_length_has_a_bar_too():
-    head, line = shown(ProgressCounts())
+    head, line = draw(ProgressCounts())
     assert head.rstrip().endswith("0 ended  0:00")
     assert line.rstrip() == "starting"
 
@@ -122,7 +122,7 @@ def test_a_batch_of_unknown_length_has_a_bar_too():
 def test_a_note_of_trouble_is_a_line_of_its_own_cut_to_the_width():
     counts = ProgressCounts(total=1)
     counts.note = "[bold]wait " * 20
-    *_, note = shown(counts)
+    *_, note = draw(counts)
     assert note.startswith("[bold]wait")
     assert note.endswith("…")
     assert len(note) == 60
@@ -132,7 +132,7 @@ def test_a_note_of_trouble_is_a_line_of_its_own_cut_to_the_width():
 def test_a_bar_is_no_wider_than_can_be_read_and_leaves_room_for_an_echo(width):
     counts = busy()
     counts.note = "wait " * 100
-    assert all(len(line.rstrip()) <= min(width - 2, 120) for line in shown(counts, width))
+    assert all(len(line.rstrip()) <= min(width - 2, 120) for line in draw(counts, width))
 
 
 def test_a_terminal_is_drawn_on_and_left_clean(terminal):

@@ -176,21 +176,21 @@ async def test_posts_of_unknown_fate_are_listed_by_this_run_and_the_next(journal
         journal.record_intent(identity, model="m", payload={}, at=1.0, cost_usd=None)
     if is_flushed:
         await journal.flush()
-    assert [entry.number for entry in journal.unresolved()] == [1, 2, 3, 4, 5]
+    assert [entry.number for entry in journal.find_unresolved()] == [1, 2, 3, 4, 5]
 
     journal.record_rejected(1, error="refused")
     pen.record_accepted(2, "r-2")
     journal.record_end(3, state=ResultState.AMBIGUOUS, record=None, error="lost")
     pen.fail(4)
 
-    assert [entry.number for entry in journal.unresolved()] == [3, 5]
+    assert [entry.number for entry in journal.find_unresolved()] == [3, 5]
     await journal.flush()
-    assert [entry.number for entry in WriteAheadJournal.over(journal._store).unresolved()] == [3, 5]
+    assert [entry.number for entry in WriteAheadJournal.over(journal._store).find_unresolved()] == [3, 5]
 
 
 async def test_an_earlier_post_of_unknown_fate_stays_unresolved_whatever_happens_to_the_next(journal, pen):
     def unknown_attempts():
-        return [(entry.attempts, entry.state, entry.sent_at) for entry in journal.unresolved()]
+        return [(entry.attempts, entry.state, entry.sent_at) for entry in journal.find_unresolved()]
 
     number = pen.record_intent("rain", at=1.0)
     journal.record_end(number, state=ResultState.AMBIGUOUS, record=None, error="lost")

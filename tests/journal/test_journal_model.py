@@ -30,7 +30,7 @@ ENDS_OF = {
     **{state: [EntryState.AMBIGUOUS] for state in (EntryState.INTENDED, EntryState.AMBIGUOUS)},
     **{state: [EntryState.DROPPED] for state in UNSENT},
 }
-IN_DOUBT = {EntryState.INTENDED, EntryState.AMBIGUOUS}
+UNKNOWN = {EntryState.INTENDED, EntryState.AMBIGUOUS}
 COSTS = st.sampled_from([None, Decimal("0.35"), Decimal("0.1")])
 WRITTEN = {"prompt": "雨\0"}
 
@@ -62,7 +62,7 @@ class AgainstADictionary(RuleBasedStateMachine):
         assume(before is None or before.state is not EntryState.SUCCEEDED)
         total, attempts = cost, 1
         if before is not None:
-            if before.state in IN_DOUBT and before.request_id is None:
+            if before.state in UNKNOWN and before.request_id is None:
                 self.unknown_attempts[identity, before.attempts] = before
             attempts = before.attempts + 1
             if before.cost_usd is not None:
@@ -183,10 +183,10 @@ class AgainstADictionary(RuleBasedStateMachine):
 
     @rule()
     def open_again(self):
-        unknown_attempts = list(map(attempt, self.journal.unresolved()))
+        unknown_attempts = list(map(attempt, self.journal.find_unresolved()))
         self.journal.close()
         self.journal = WriteAheadJournal(self.journal.path)
-        assert list(map(attempt, self.journal.unresolved())) == unknown_attempts
+        assert list(map(attempt, self.journal.find_unresolved())) == unknown_attempts
 
     @rule()
     def kill_and_open_again(self):
@@ -206,11 +206,13 @@ class AgainstADictionary(RuleBasedStateMachine):
         assert not self.journal.has_job("stranger")
         spent = sum((entry.cost_usd or Decimal(0) for entry in self.entries.values()), Decimal(0))
         assert self.journal.spent_usd() == spent
-        unresolved = [entry for entry in self.journal.unresolved() if entry == self.entries[entry.identity]]
+        unresolved = [
+            entry for entry in self.journal.find_unresolved() if entry == self.entries[entry.identity]
+        ]
         assert {entry.identity for entry in unresolved} == {
             each
             for each, entry in self.entries.items()
-            if entry.state in IN_DOUBT and entry.request_id is None
+            if entry.state in UNKNOWN and entry.request_id is None
         }
 
     def teardown(self):

@@ -52,7 +52,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
     }
 
 
-def edited(path: Path, *, at: int, value: bytes) -> None:
+def overwrite(path: Path, *, at: int, value: bytes) -> None:
     content = bytearray(path.read_bytes())
     content[at : at + len(value)] = value
     path.write_bytes(content)
@@ -67,15 +67,15 @@ def edited(path: Path, *, at: int, value: bytes) -> None:
         (lambda path: path.write_text("my notes\n" * 1000), "is not a journal"),
         (lambda path: path.write_bytes(b""), "is not a journal"),
         (lambda path: os.truncate(path, 60), "is not a journal"),
-        (lambda path: edited(path, at=68, value=b"GPKG"), "is not a journal"),
+        (lambda path: overwrite(path, at=68, value=b"GPKG"), "is not a journal"),
         (
-            lambda path: edited(path, at=60, value=b"\0\0\0\x63"),
+            lambda path: overwrite(path, at=60, value=b"\0\0\0\x63"),
             r"newer version.*format 99.*up to 1\b.*update",
         ),
         (lambda path: os.truncate(path, 100), "damaged or cut short"),
         (lambda path: os.truncate(path, path.stat().st_size // 2), "damaged or cut short"),
         (lambda path: os.truncate(path, path.stat().st_size - 1), "damaged or cut short .*bytes"),
-        (lambda path: edited(path, at=8192, value=b"\xff" * 500), "damaged or cut short .*Page"),
+        (lambda path: overwrite(path, at=8192, value=b"\xff" * 500), "damaged or cut short .*Page"),
     ],
     ids=["text", "empty", "stub", "another", "newer", "cut-100", "cut-half", "cut-one-byte", "scrawled"],
 )
@@ -116,7 +116,7 @@ def test_a_foreign_database_and_its_side_files_are_unchanged(tmp_path):
 
 def test_the_side_files_of_a_damaged_journal_are_unchanged(killed):
     assert Path(f"{killed}-wal").stat().st_size > 0
-    edited(killed, at=60, value=b"\0\0\0\x63")
+    overwrite(killed, at=60, value=b"\0\0\0\x63")
     os.truncate(f"{killed}-wal", 32)
     before = files_in(killed.parent)
 
@@ -221,10 +221,10 @@ def test_a_broken_lock_file_is_refused_with_the_reason(run_db):
 
 
 def test_a_new_journal_is_complete_or_absent(tmp_path, monkeypatch):
-    def killed(self, target):
+    def die(self, target):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "replace", killed)
+    monkeypatch.setattr(Path, "replace", die)
     with pytest.raises(KeyboardInterrupt):
         WriteAheadJournal(tmp_path / "run.db")
     assert not Path(tmp_path, "run.db").exists()

@@ -35,7 +35,7 @@ def path(tmp_path):
     return tmp_path / "run.db"
 
 
-def reopened(path):
+def read_again(path):
     with WriteAheadJournal(path) as journal:
         return list(journal.entries())
 
@@ -73,7 +73,7 @@ def test_any_generated_text_survives(tmp_path_factory, text, payload):
         journal.record_accepted(number, request_id="r-1", record={})
         journal.record_end(number, state=EntryState.FAILED, record=payload, error=text)
 
-    (entry,) = reopened(path)
+    (entry,) = read_again(path)
     assert (entry.identity.key, entry.payload, entry.error) == (text, payload, text)
 
 
@@ -82,7 +82,7 @@ def test_money_keeps_every_digit(path, cost):
     with WriteAheadJournal(path) as journal:
         journal.record_intent(Identity(None, "f", 0), model="m", payload={}, at=1.0, cost_usd=cost)
 
-    (entry,) = reopened(path)
+    (entry,) = read_again(path)
     assert str(entry.cost_usd) == str(cost)
 
 
@@ -94,7 +94,7 @@ def test_a_record_too_deep_for_json_keeps_its_id(path, pen_for):
         number = pen_for(journal).record_intent("rain")
         journal.record_accepted(number, request_id="r-1", record={"status": "queued", "outcome": deep})
 
-    (entry,) = reopened(path)
+    (entry,) = read_again(path)
     assert (entry.record, entry.job.request_id, entry.job.status) == (None, "r-1", JobStatus.UNKNOWN)
 
 
@@ -105,7 +105,7 @@ def test_a_broken_record_keeps_its_id(path, pen_for, stored):
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE entries SET record = ?", [stored])
 
-    (entry,) = reopened(path)
+    (entry,) = read_again(path)
     assert (entry.record, entry.job.request_id) == (None, "r-1")
 
 
@@ -125,7 +125,7 @@ def test_posts_without_an_answer_are_counted_after_a_restart(path, pen_for):
         pen.record_accepted(2, "r-2")
 
     with WriteAheadJournal(path) as journal:
-        assert [entry.number for entry in journal.unresolved()] == [1, 3]
+        assert [entry.number for entry in journal.find_unresolved()] == [1, 3]
 
 
 # With other programs
@@ -232,7 +232,7 @@ def test_reading_after_a_kill_keeps_the_writes_for_the_next_run(path, pen_for, t
     assert [entry.payload for entry in WriteAheadJournal.read(copy)] == [{"prompt": "rain"}]
 
     assert writes.read_bytes() == before
-    assert [entry.payload for entry in reopened(copy)] == [{"prompt": "rain"}]
+    assert [entry.payload for entry in read_again(copy)] == [{"prompt": "rain"}]
 
 
 def test_reading_a_missing_journal_says_so(tmp_path):
@@ -279,7 +279,7 @@ async def test_a_full_disk_is_an_error_and_loses_no_entry(path, pen_for):
     journal.record_rejected(number, error="not written down")
     await journal.wait_durable()
     journal.close()
-    assert [entry.state for entry in reopened(path)] == [EntryState.INTENDED, EntryState.NOT_SUBMITTED]
+    assert [entry.state for entry in read_again(path)] == [EntryState.INTENDED, EntryState.NOT_SUBMITTED]
 
 
 def test_a_journal_that_cannot_write_at_the_end_is_still_unlocked(path, pen_for):
@@ -291,7 +291,7 @@ def test_a_journal_that_cannot_write_at_the_end_is_still_unlocked(path, pen_for)
         journal.close()
 
     journal.close()
-    assert reopened(path) == []
+    assert read_again(path) == []
 
 
 async def test_a_closed_journal_says_that_it_is_closed(path, pen_for):
@@ -308,11 +308,11 @@ async def test_a_closed_journal_says_that_it_is_closed(path, pen_for):
 def test_a_disk_that_fails_during_opening_leaves_no_lock(path, monkeypatch):
     WriteAheadJournal(path).close()
 
-    def broken(connection):
+    def fail(connection):
         raise OSError(5, os.strerror(5))
 
     with pytest.raises(JournalError, match=r"could not be opened .*Input/output error"):
-        SqliteStore(path, migrations=(*MIGRATIONS, broken))
+        SqliteStore(path, migrations=(*MIGRATIONS, fail))
 
     WriteAheadJournal(path).close()
 
@@ -336,7 +336,7 @@ async def test_one_transaction_in_another_thread_serves_all_waiting_tasks(path, 
             tasks.cancel_scope.cancel()
 
         assert len(commits) == 1
-    assert len(reopened(path)) == 100
+    assert len(read_again(path)) == 100
 
 
 def test_sqlite_is_not_imported_until_a_journal_is_opened():

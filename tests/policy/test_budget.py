@@ -69,11 +69,11 @@ def test_prices_of_another_type_are_refused():
 
 
 def test_the_error_of_a_price_function_names_its_request():
-    def broken(request):
+    def fail(request):
         raise LookupError("no tariff")
 
     with pytest.raises(ConfigurationError, match=r"LookupError for 'x': no tariff"):
-        Budget(broken).price(REQUEST)
+        Budget(fail).price(REQUEST)
 
 
 def test_the_spend_can_reach_the_cap_and_not_pass_it():

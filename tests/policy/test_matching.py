@@ -26,7 +26,7 @@ def row(request_id, at=100.0, payload=CAT):
     return Job(request_id=request_id, status=JobStatus.QUEUED, payload=payload, created_at=created)
 
 
-def lost(payload=CAT, since=40.0, until=160.0):
+def lost_submit(payload=CAT, since=40.0, until=160.0):
     return LostSubmit(payload=payload, since=since, until=until)
 
 
@@ -52,101 +52,111 @@ def find(submits, rows, *, others=(), owned=()):
     ids=["equal", "more", "other", "no echo", "part", "too old", "earliest", "latest", "too new", "no time"],
 )
 def test_a_row_matches_if_it_has_all_that_was_sent_and_was_created_in_time(candidate, fits):
-    assert find([lost()], [candidate]) == ({0: "a"} if fits else {})
+    assert find([lost_submit()], [candidate]) == ({0: "a"} if fits else {})
 
 
 def test_an_empty_payload_matches_no_row():
-    assert find([lost({})], [row("a", payload={})]) == {}
+    assert find([lost_submit({})], [row("a", payload={})]) == {}
 
 
 def test_a_job_that_has_an_owner_is_not_matched():
-    assert find([lost()], [row("a"), row("b")], owned={"a"}) == {0: "b"}
+    assert find([lost_submit()], [row("a"), row("b")], owned={"a"}) == {0: "b"}
 
 
 def test_no_row_is_matched_if_more_rows_than_lost_submits_have_no_owner():
-    assert find([lost()], [row("a"), row("b")]) == {}
-    assert find([lost(), lost()], [row("a"), row("b"), row("c")]) == {}
+    assert find([lost_submit()], [row("a"), row("b")]) == {}
+    assert find([lost_submit(), lost_submit()], [row("a"), row("b"), row("c")]) == {}
 
 
 def test_equal_requests_are_matched_by_count():
-    assert set(find([lost(), lost()], [row("a"), row("b")]).values()) == {"a", "b"}
-    assert list(find([lost(), lost()], [row("a")]).values()) == ["a"]
+    assert set(find([lost_submit(), lost_submit()], [row("a"), row("b")]).values()) == {"a", "b"}
+    assert list(find([lost_submit(), lost_submit()], [row("a")]).values()) == ["a"]
 
 
 def test_lost_submits_that_are_not_reconciled_now_count_too():
     rows = [row("b", at=101), row("a")]
-    assert find([lost()], rows, others=[lost()]) == {0: "a"}
-    assert find([lost()], rows, others=[lost(since=0, until=39)]) == {}
+    assert find([lost_submit()], rows, others=[lost_submit()]) == {0: "a"}
+    assert find([lost_submit()], rows, others=[lost_submit(since=0, until=39)]) == {}
 
 
 def test_all_rows_that_an_other_lost_submit_could_own_count():
     rows = [row("before the lost submit", at=90), row("a", at=110), row("b", at=120)]
-    later, earlier = lost(since=100, until=200), lost(since=80, until=115)
+    later, earlier = lost_submit(since=100, until=200), lost_submit(since=80, until=115)
     assert find([later], rows[1:], others=[earlier]) == {0: "a"}
     assert find([later], rows, others=[earlier]) == {}
-    assert find([later], rows, others=[earlier, lost(since=85, until=95)]) == {0: "a"}
-    assert find([later], rows, others=[lost(since=80, until=95)]) == {}
+    assert find([later], rows, others=[earlier, lost_submit(since=85, until=95)]) == {0: "a"}
+    assert find([later], rows, others=[lost_submit(since=80, until=95)]) == {}
 
 
 def test_one_strangers_job_among_the_jobs_of_a_crash_leaves_all_unmatched():
-    crashed = [lost(since=-30, until=150)] * 3
+    crashed = [lost_submit(since=-30, until=150)] * 3
     rows = [row(str(at), at=at) for at in (30, 31, 32, 58, 101)]
-    assert find([lost(since=41, until=221)], rows, others=crashed) == {}
-    assert find([lost(since=41, until=221)], [rows[at] for at in (0, 1, 2, 4)], others=crashed) == {0: "101"}
+    assert find([lost_submit(since=41, until=221)], rows, others=crashed) == {}
+    assert find([lost_submit(since=41, until=221)], [rows[at] for at in (0, 1, 2, 4)], others=crashed) == {
+        0: "101"
+    }
 
 
 def test_each_row_needs_a_lost_submit_of_its_own_time():
     rows = [row("a", at=150), row("b", at=160)]
-    assert find([lost(since=140, until=200)], rows, others=[lost(since=50, until=155)]) == {0: "a"}
-    assert find([lost(since=155, until=200)], rows, others=[lost(since=50, until=155)]) == {0: "b"}
-    assert find([lost(since=140, until=200)], rows, others=[lost(since=50, until=145)]) == {}
+    assert find([lost_submit(since=140, until=200)], rows, others=[lost_submit(since=50, until=155)]) == {
+        0: "a"
+    }
+    assert find([lost_submit(since=155, until=200)], rows, others=[lost_submit(since=50, until=155)]) == {
+        0: "b"
+    }
+    assert find([lost_submit(since=140, until=200)], rows, others=[lost_submit(since=50, until=145)]) == {}
 
 
 def test_a_submit_that_was_lost_long_before_does_not_count():
-    old = [lost(since=0, until=10)]
-    assert find([lost()], [row("a"), row("x", at=5), row("y", at=6)], others=old) == {0: "a"}
-    assert find([lost(), *old], [row("a"), row("x", at=5), row("y", at=6)]) == {0: "a"}
+    old = [lost_submit(since=0, until=10)]
+    assert find([lost_submit()], [row("a"), row("x", at=5), row("y", at=6)], others=old) == {0: "a"}
+    assert find([lost_submit(), *old], [row("a"), row("x", at=5), row("y", at=6)]) == {0: "a"}
 
 
 def test_a_candidate_is_a_row_that_echoes_a_lost_submit_and_is_not_older():
     rows = [row("fits"), row("late", at=161), row("old", at=39), row("dog", payload={"prompt": "a dog"})]
-    assert select_candidates([lost()], rows, others=[]) == {"fits", "late"}
-    assert select_candidates([lost()], rows, others=[lost(since=0)]) == {"fits", "late", "old"}
+    assert select_candidates([lost_submit()], rows, others=[]) == {"fits", "late"}
+    assert select_candidates([lost_submit()], rows, others=[lost_submit(since=0)]) == {"fits", "late", "old"}
 
 
 def test_the_list_is_needed_since_the_first_submit_whose_job_could_match():
-    submits = [lost(since=140, until=200), lost(since=300, until=360)]
+    submits = [lost_submit(since=140, until=200), lost_submit(since=300, until=360)]
     assert earliest_creation(submits, []) == 140
     assert earliest_creation(submits[1:], []) == 300
-    chain = [lost(since=90, until=150), lost(since=50, until=95), lost(since=0, until=49)]
+    chain = [
+        lost_submit(since=90, until=150),
+        lost_submit(since=50, until=95),
+        lost_submit(since=0, until=49),
+    ]
     assert earliest_creation(submits, chain) == 50
-    assert earliest_creation(submits, [lost({"prompt": "a dog"}, since=90, until=150)]) == 140
+    assert earliest_creation(submits, [lost_submit({"prompt": "a dog"}, since=90, until=150)]) == 140
 
 
 def test_rows_since_the_first_lost_submit_are_selected():
     rows = [row("old", at=39), row("just", at=40), row("new", at=500), row("of no time", at=None)]
-    kept = select_recent([lost(since=40, until=41), lost(since=50, until=60)], rows)
+    kept = select_recent([lost_submit(since=40, until=41), lost_submit(since=50, until=60)], rows)
     assert [job.request_id for job in kept] == ["just", "new"]
 
 
 def test_a_row_is_left_to_a_payload_with_more_keys_that_is_not_reconciled_now():
     long, contrary = {**CAT, "duration": "10"}, {**CAT, "sound": "on"}
     rows = [row("long", payload=long)]
-    assert find([lost()], rows) == {0: "long"}
-    assert find([lost()], rows, others=[lost(long)]) == {}
-    assert find([lost()], rows, others=[lost(long, since=0, until=50)]) == {}
-    assert find([lost()], rows, others=[lost(long, since=101, until=200)]) == {0: "long"}
-    assert find([lost()], rows, others=[lost(contrary)]) == {0: "long"}
-    assert find([lost(long)], rows, others=[lost()]) == {0: "long"}
+    assert find([lost_submit()], rows) == {0: "long"}
+    assert find([lost_submit()], rows, others=[lost_submit(long)]) == {}
+    assert find([lost_submit()], rows, others=[lost_submit(long, since=0, until=50)]) == {}
+    assert find([lost_submit()], rows, others=[lost_submit(long, since=101, until=200)]) == {0: "long"}
+    assert find([lost_submit()], rows, others=[lost_submit(contrary)]) == {0: "long"}
+    assert find([lost_submit(long)], rows, others=[lost_submit()]) == {0: "long"}
 
 
 def test_a_row_that_fits_two_payloads_of_equal_length_is_not_matched():
     long, other = {**CAT, "duration": "10"}, {**CAT, "sound": "on"}
-    assert find([lost(long), lost(other)], [row("both", payload={**long, **other})]) == {}
+    assert find([lost_submit(long), lost_submit(other)], [row("both", payload={**long, **other})]) == {}
 
 
 def test_each_lost_submit_gets_a_row_of_its_own_time():
-    early, late = lost(since=0, until=100), lost(since=90, until=300)
+    early, late = lost_submit(since=0, until=100), lost_submit(since=90, until=300)
     assert find([late, early], [row("old", at=50), row("new", at=200)]) == {1: "old", 0: "new"}
     assert find([late, early], [row("between", at=95)]) == {1: "between"}
 
@@ -154,14 +164,14 @@ def test_each_lost_submit_gets_a_row_of_its_own_time():
 def test_a_row_goes_to_the_payload_with_the_most_keys():
     long = {**CAT, "duration": "10"}
     rows = [row("short"), row("long", payload=long)]
-    assert find([lost(), lost(long)], rows) == {0: "short", 1: "long"}
-    assert find([lost(), lost(long)], [rows[1]]) == {1: "long"}
+    assert find([lost_submit(), lost_submit(long)], rows) == {0: "short", 1: "long"}
+    assert find([lost_submit(), lost_submit(long)], [rows[1]]) == {1: "long"}
 
 
 def test_values_that_are_not_text_tell_payloads_apart_too():
     few, many = {"image_list": [{"url": "a"}], "cfg_scale": 1}, {"image_list": [{"url": "b"}], "cfg_scale": 1}
     rows = [row("b", payload={**many, "cfg_scale": 1.0}), row("a", payload={**few, "sound": "off"})]
-    assert find([lost(few), lost(many)], rows) == {0: "a", 1: "b"}
+    assert find([lost_submit(few), lost_submit(many)], rows) == {0: "a", 1: "b"}
 
 
 @pytest.mark.parametrize("prompt", ["prompt {}", "the same"])
@@ -176,7 +186,7 @@ def test_comparisons_grow_in_proportion_to_the_lost_submits(prompt):
 
     payloads = [{"prompt": prompt.format(number), "duration": "5"} for number in range(1000)]
     rows = [row(str(number), at=100 + number, payload=Echo(one)) for number, one in enumerate(payloads)]
-    found = find([lost(one, since=0, until=2000) for one in payloads], rows)
+    found = find([lost_submit(one, since=0, until=2000) for one in payloads], rows)
     assert found == {number: str(number) for number in range(1000)}
     assert compared <= 2 * 1000
 
@@ -214,7 +224,7 @@ jobs_at = st.lists(st.tuples(st.sampled_from([CAT, {"prompt": "dog"}]), st.integ
 
 @given(jobs_at, jobs_at, st.sets(st.integers(0, 5)))
 def test_no_job_is_matched_twice_and_none_that_does_not_fit(losses, rows, owned):
-    submits = [lost(payload, since=at, until=at + 60) for payload, at in losses]
+    submits = [lost_submit(payload, since=at, until=at + 60) for payload, at in losses]
     jobs = [row(str(number), at=at, payload=payload) for number, (payload, at) in enumerate(rows)]
     found = match_jobs(submits, jobs, others=[], owned=set(map(str, owned)))
     ids = [job.request_id for job in found.values()]

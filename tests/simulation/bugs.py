@@ -38,12 +38,12 @@ def send_again_after_500(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(submitter, "classify", hopeful)
 
 
-def adopt_what_has_an_owner(patch: pytest.MonkeyPatch) -> None:
+def take_a_job_with_an_owner(patch: pytest.MonkeyPatch) -> None:
     """A lookup does not ask whose job a row is."""
     _change_the_match(patch, owned=frozenset())
 
 
-def adopt_one_of_too_many(patch: pytest.MonkeyPatch) -> None:
+def take_one_of_too_many(patch: pytest.MonkeyPatch) -> None:
     """More rows than lost replies are no reason to hesitate."""
     match_jobs = reconciler.match_jobs
 
@@ -93,8 +93,8 @@ BUGS: Mapping[str, Bug] = {
     for bug in (
         write_after_the_post,
         send_again_after_500,
-        adopt_what_has_an_owner,
-        adopt_one_of_too_many,
+        take_a_job_with_an_owner,
+        take_one_of_too_many,
         keep_no_id,
         resubmit_after_a_crash,
     )

@@ -18,7 +18,7 @@ from .plan import Run
 from .service import RATE_LIMIT, Job, Post, kind_of
 
 PRICE = Decimal("0.35")
-UNSETTLED = frozenset({EntryState.INTENDED, EntryState.AMBIGUOUS})
+UNRECONCILED = frozenset({EntryState.INTENDED, EntryState.AMBIGUOUS})
 
 Thing = tuple[str | None, str, int]
 """What stays the same from run to run: the key, what is sent, and which of those alike it is."""
@@ -51,8 +51,8 @@ class Ledger:
     things: dict[Thing, VideoRequest] = attrs.field(factory=dict)
     strangers: Counter[str] = attrs.field(factory=Counter)
     """Jobs of the other line that were taken for our own, by what was asked for."""
-    adopted: dict[str, str] = attrs.field(factory=dict)
-    """For what each job was adopted, where no journal says so."""
+    reconciled: dict[str, str] = attrs.field(factory=dict)
+    """The request for which each job was taken, where no journal says so."""
     passed_on: set[str] = attrs.field(factory=set)
     """Our own jobs that had lost their place to a stranger's, and were taken for something that asks for less."""
     resends: Counter[str] = attrs.field(factory=Counter)
@@ -83,25 +83,27 @@ class Ledger:
         """Take the caller at his word."""
         if run.on_ambiguous == "resend":
             kept = self.kept_ids()
-            settled = (
+            reconciled = (
                 post.fate == "in flight" or (post.job and post.job.id in kept) for post in self.paid(what)
             )
-            self.resends[what] = max(self.resends[what], sum(1 for is_settled in settled if not is_settled))
+            self.resends[what] = max(
+                self.resends[what], sum(1 for is_reconciled in reconciled if not is_reconciled)
+            )
         if run.retry_failed:
             failures = (job.final != "success" and job.error is None for job in self.jobs_of(what))
             self.retries[what] = max(self.retries[what], sum(failures))
 
     def jobs_of(self, what: str) -> list[Job]:
         """The jobs of one kind, those included that were taken for our own."""
-        taken = {entry.request_id for entry in self.written() if _kind(entry) == what}
-        taken |= {id_ for id_, whose in self.adopted.items() if whose == what}
+        taken = {entry.request_id for entry in self.read_entries() if _kind(entry) == what}
+        taken |= {id_ for id_, whose in self.reconciled.items() if whose == what}
         return [
             job
             for job in self.all_jobs.values()
             if job.id in taken or (job.post and job.post.line == self.number and job.post.what == what)
         ]
 
-    def accepted(self, job: Job) -> None:
+    def record_job(self, job: Job) -> None:
         """The service took a job of this line."""
         self.jobs.append(job)
         self.check_kept()
@@ -117,24 +119,24 @@ class Ledger:
 
     # The disk
 
-    def written(self) -> list[Entry]:
+    def read_entries(self) -> list[Entry]:
         """What the disk knows: each entry, and what it was before it was sent again."""
         return [*self.disk.kept.values(), *self.disk.earlier.values()] if self.disk else []
 
     def kept_ids(self) -> set[str]:
         """The jobs that the disk knows by their ids."""
-        return {entry.request_id for entry in self.written() if entry.request_id is not None}
+        return {entry.request_id for entry in self.read_entries() if entry.request_id is not None}
 
     def open_intents(self, what: str) -> int:
         """How many POSTs of one kind have an unknown fate, by the disk."""
         return sum(
             1
-            for entry in self.written()
-            if entry.request_id is None and entry.state in UNSETTLED and _kind(entry) == what
+            for entry in self.read_entries()
+            if entry.request_id is None and entry.state in UNRECONCILED and _kind(entry) == what
         )
 
-    def unowned(self, what: str) -> list[Job]:
-        """The jobs of one kind that nobody has, and that a lookup can find now."""
+    def find_unowned(self, what: str) -> list[Job]:
+        """The jobs of one kind without an owner, which a scan can find now."""
         kept = self.kept_ids()
         return [
             job
@@ -142,8 +144,8 @@ class Ledger:
             if job.post and job.post.what == what and job.id not in kept and job.has_echo and not job.is_late
         ]
 
-    def missing(self) -> Counter[str]:
-        """How many jobs of each kind are on the disk neither by their id nor as an intent that is not settled."""
+    def count_missing(self) -> Counter[str]:
+        """How many jobs of each kind are on the disk neither by their id nor as an intent that is not reconciled."""
         kept = self.kept_ids()
         untold = Counter(job.post.what for job in self.jobs if job.post and job.id not in kept)
         return Counter({what: max(0, number - self.open_intents(what)) for what, number in untold.items()})
@@ -153,12 +155,12 @@ class Ledger:
         if self.disk is None:
             return
         owners = {
-            (entry.request_id, entry.number) for entry in self.written() if entry.request_id is not None
+            (entry.request_id, entry.number) for entry in self.read_entries() if entry.request_id is not None
         }
         kept = Counter(id_ for id_, _ in owners)
         if twice := [id_ for id_, number in kept.items() if number > 1]:
             self.fail(f"two owners: the journal has {twice} as the jobs of two items each")
-        for what, number in self.missing().items():
+        for what, number in self.count_missing().items():
             if number > self.strangers[what]:
                 self.fail(f"lost: {number} jobs of {what} are nowhere in the journal")
 

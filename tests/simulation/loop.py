@@ -41,7 +41,7 @@ class _Task(asyncio.Task):
 
 
 class WorldLoop(VirtualLoop):
-    """A virtual loop that runs alike each time, and complains where it would wait for ever."""
+    """A virtual loop that runs alike each time, and complains where it would wait without end."""
 
     def __init__(self) -> None:
         self._jumping = _Jumping()

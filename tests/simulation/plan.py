@@ -51,7 +51,7 @@ class Weather:
     """What the service does wrong, and how its list is."""
 
     rates: Mapping[str, float] = attrs.field(factory=dict)
-    """The chance of each fault, by the kind of what it befalls and its name."""
+    """The chance of each fault, by the kind of call or job and its name."""
     outages: Sequence[tuple[float, float]] = ()
     """From when to when nothing works."""
     refusals: Sequence[tuple[float, float]] = ()
@@ -66,11 +66,11 @@ class Weather:
     strangers: int = 0
     """How many old jobs of others the list shows."""
 
-    def befalls(self, kind: str, faults: Sequence[str], dice: random.Random) -> str | None:
+    def draw_fault(self, kind: str, faults: Sequence[str], rng: random.Random) -> str | None:
         """Which of the faults, if any, comes about now."""
         for fault in faults:
             rate = self.rates.get(f"{kind} {fault}")
-            if rate is not None and dice.random() < rate:
+            if rate is not None and rng.random() < rate:
                 return fault
         return None
 
@@ -137,67 +137,67 @@ class Plan:
     lines: Sequence[Line]
 
 
-def drawn(seed: int) -> Plan:
+def draw(seed: int) -> Plan:
     """The plan of a seed."""
-    dice = random.Random(f"plan {seed}")  # noqa: S311
-    pool = _pool(dice)
-    lines = [_line(dice, pool)]
-    if dice.random() < 0.25:
-        lines.append(_line(dice, pool if dice.random() < 0.7 else _pool(dice)))
-    weather = _weather(dice)
-    if dice.random() < 0.3:
+    rng = random.Random(f"plan {seed}")  # noqa: S311
+    pool = _pool(rng)
+    lines = [_line(rng, pool)]
+    if rng.random() < 0.25:
+        lines.append(_line(rng, pool if rng.random() < 0.7 else _pool(rng)))
+    weather = _weather(rng)
+    if rng.random() < 0.3:
         lines = [_group_equal(line) for line in lines]
     return Plan(seed=seed, weather=weather, lines=lines)
 
 
-def _weather(dice: random.Random) -> Weather:
+def _weather(rng: random.Random) -> Weather:
     """Some faults at some rates: few of them at once say more than all a little."""
     kinds = {"post": POST_FAULTS, "status": STATUS_FAULTS, "list": CALL_FAULTS, "job": JOB_FAULTS}
-    share = dice.choice((0.1, 0.25, 0.5))
+    share = rng.choice((0.1, 0.25, 0.5))
     rates = {
-        f"{kind} {fault}": dice.choice(_RATES)
+        f"{kind} {fault}": rng.choice(_RATES)
         for kind, faults in kinds.items()
         for fault in faults
-        if dice.random() < share
+        if rng.random() < share
     }
     return Weather(
         rates=rates,
-        outages=_windows(dice),
-        refusals=_windows(dice),
-        skew=dice.choice((0.0, 0.0, dice.uniform(-30, 30))),
-        order=dice.choice(("newest", "newest", "oldest", "mixed")),
-        rows=dice.choice((3, 10, 100)),
-        has_total=dice.random() < 0.7,
-        has_more=dice.random() < 0.7,
-        strangers=dice.choice((0, 0, 0, 8, 25)),
+        outages=_windows(rng),
+        refusals=_windows(rng),
+        skew=rng.choice((0.0, 0.0, rng.uniform(-30, 30))),
+        order=rng.choice(("newest", "newest", "oldest", "mixed")),
+        rows=rng.choice((3, 10, 100)),
+        has_total=rng.random() < 0.7,
+        has_more=rng.random() < 0.7,
+        strangers=rng.choice((0, 0, 0, 8, 25)),
     )
 
 
-def _windows(dice: random.Random) -> list[tuple[float, float]]:
+def _windows(rng: random.Random) -> list[tuple[float, float]]:
     windows = []
-    for _ in range(dice.choice((0, 0, 0, 1, 2))):
-        begin = dice.uniform(0, 200)
-        windows.append((begin, begin + dice.choice((5, 40, 150))))
+    for _ in range(rng.choice((0, 0, 0, 1, 2))):
+        begin = rng.uniform(0, 200)
+        windows.append((begin, begin + rng.choice((5, 40, 150))))
     return windows
 
 
-def _pool(dice: random.Random) -> list[VideoRequest]:
-    return [_request(dice) for _ in range(dice.choice((1, 2, 3, 6, 10)))]
+def _pool(rng: random.Random) -> list[VideoRequest]:
+    return [_request(rng) for _ in range(rng.choice((1, 2, 3, 6, 10)))]
 
 
-def _line(dice: random.Random, pool: Sequence[VideoRequest]) -> Line:
-    has_journal = dice.random() < 0.9
-    requests = [dice.choice(pool) for _ in range(dice.choice((1, 3, 4, 5, 6, 8)))]
-    has_price, runs = dice.random() < 0.3, []
-    for _ in range(dice.choice((1, 2, 2, 3)) if has_journal else 1):
-        runs.append(_run(dice, requests, has_journal=has_journal, has_price=has_price))
-        requests = _edited(dice, requests, pool)
+def _line(rng: random.Random, pool: Sequence[VideoRequest]) -> Line:
+    has_journal = rng.random() < 0.9
+    requests = [rng.choice(pool) for _ in range(rng.choice((1, 3, 4, 5, 6, 8)))]
+    has_price, runs = rng.random() < 0.3, []
+    for _ in range(rng.choice((1, 2, 2, 3)) if has_journal else 1):
+        runs.append(_run(rng, requests, has_journal=has_journal, has_price=has_price))
+        requests = _edit(rng, requests, pool)
     return Line(
-        begins=dice.choice((0.0, dice.uniform(0, 40))),
+        begins=rng.choice((0.0, rng.uniform(0, 40))),
         has_journal=has_journal,
         has_price=has_price,
         runs=runs,
-        resends=dice.random() < 0.5,
+        resends=rng.random() < 0.5,
     )
 
 
@@ -210,53 +210,53 @@ def _group_equal(line: Line) -> Line:
     return attrs.evolve(line, runs=runs)
 
 
-def _request(dice: random.Random) -> VideoRequest:
+def _request(rng: random.Random) -> VideoRequest:
     return VideoRequest(
-        dice.choice(_PROMPTS),
-        duration=dice.choice((None, None, 5, 10)),
-        sound=dice.choice((None, None, None, True)),
-        key=dice.choice((None, None, None, "one", "two")),
+        rng.choice(_PROMPTS),
+        duration=rng.choice((None, None, 5, 10)),
+        sound=rng.choice((None, None, None, True)),
+        key=rng.choice((None, None, None, "one", "two")),
     )
 
 
-def _edited(
-    dice: random.Random, requests: Sequence[VideoRequest], pool: Sequence[VideoRequest]
+def _edit(
+    rng: random.Random, requests: Sequence[VideoRequest], pool: Sequence[VideoRequest]
 ) -> list[VideoRequest]:
     """The same call again, perhaps with its prompts in another order, one more or one less."""
     edited = list(requests)
-    if dice.random() < 0.3:
-        dice.shuffle(edited)
-    if dice.random() < 0.2:
-        edited.insert(dice.randint(0, len(edited)), dice.choice(pool))
-    if len(edited) > 1 and dice.random() < 0.2:
-        edited.pop(dice.randrange(len(edited)))
+    if rng.random() < 0.3:
+        rng.shuffle(edited)
+    if rng.random() < 0.2:
+        edited.insert(rng.randint(0, len(edited)), rng.choice(pool))
+    if len(edited) > 1 and rng.random() < 0.2:
+        edited.pop(rng.randrange(len(edited)))
     return edited
 
 
-def _run(dice: random.Random, requests: Sequence[VideoRequest], *, has_journal: bool, has_price: bool) -> Run:
-    full = dice.randint(1, 12) if has_journal and dice.random() < 0.08 else 0
+def _run(rng: random.Random, requests: Sequence[VideoRequest], *, has_journal: bool, has_price: bool) -> Run:
+    full = rng.randint(1, 12) if has_journal and rng.random() < 0.08 else 0
     return Run(
         requests=requests,
-        source=dice.choice(("list", "list", "iterator", "slow")),
-        max_concurrency=dice.choice((1, 2, 3, 5, 20)),
-        max_concurrent_submits=dice.choice((1, 2, 4, 16)),
-        max_polls_per_second=dice.choice((0.5, 2.0, 10.0)),
-        timeout=dice.choice((10.0, 60.0)),
-        wait_timeout=dice.choice((60.0, 300.0, 900.0)),
-        stall_timeout=dice.choice((None, None, 120.0)),
-        poll_interval=dice.choice((2.0, 5.0, 5.0, 5.0, 15.0, 15.0, 15.0, None)),
-        use_lists=dice.choice(("always", "always", "never", "auto")),
-        on_ambiguous="resend" if dice.random() < 0.15 else "report",
-        retry_failed=dice.random() < 0.15,
-        cap=dice.randint(0, 9) if has_price and dice.random() < 0.5 else None,
-        full_disk=(full, full + dice.randint(0, 3)) if full else (0, 0),
-        ending=_ending(dice, may_die=has_journal),
-        rest=dice.choice((0.0, 0.0, 1.0, 20.0, 100.0, 3000.0)),
+        source=rng.choice(("list", "list", "iterator", "slow")),
+        max_concurrency=rng.choice((1, 2, 3, 5, 20)),
+        max_concurrent_submits=rng.choice((1, 2, 4, 16)),
+        max_polls_per_second=rng.choice((0.5, 2.0, 10.0)),
+        timeout=rng.choice((10.0, 60.0)),
+        wait_timeout=rng.choice((60.0, 300.0, 900.0)),
+        stall_timeout=rng.choice((None, None, 120.0)),
+        poll_interval=rng.choice((2.0, 5.0, 5.0, 5.0, 15.0, 15.0, 15.0, None)),
+        use_lists=rng.choice(("always", "always", "never", "auto")),
+        on_ambiguous="resend" if rng.random() < 0.15 else "report",
+        retry_failed=rng.random() < 0.15,
+        cap=rng.randint(0, 9) if has_price and rng.random() < 0.5 else None,
+        full_disk=(full, full + rng.randint(0, 3)) if full else (0, 0),
+        ending=_draw_ending(rng, may_die=has_journal),
+        rest=rng.choice((0.0, 0.0, 1.0, 20.0, 100.0, 3000.0)),
     )
 
 
-def _ending(dice: random.Random, *, may_die: bool) -> Ending:
-    how = dice.choice(("finish", "leave", "timeout", "cancel", *(["kill"] * 6 if may_die else [])))
-    if how == "kill" and dice.random() < 0.7:
-        return Ending(how=how, point=dice.choice(POINTS), count=dice.choice((1, 1, 2, 3, 4, 6)))
-    return Ending() if how == "finish" else Ending(how=how, at=dice.choice((1, 5, 20, 100)) * dice.random())
+def _draw_ending(rng: random.Random, *, may_die: bool) -> Ending:
+    how = rng.choice(("finish", "leave", "timeout", "cancel", *(["kill"] * 6 if may_die else [])))
+    if how == "kill" and rng.random() < 0.7:
+        return Ending(how=how, point=rng.choice(POINTS), count=rng.choice((1, 1, 2, 3, 4, 6)))
+    return Ending() if how == "finish" else Ending(how=how, at=rng.choice((1, 5, 20, 100)) * rng.random())

@@ -65,7 +65,7 @@ class Process:
     run: Run
     service: Service
     inspector: Inspector
-    dice: random.Random
+    rng: random.Random
     """Its own, so that it takes no chance from others."""
     note: Callable[..., None]
     is_dead: bool = False
@@ -202,7 +202,7 @@ class Process:
         caller = ApiCaller(
             transport=self,
             clock=VirtualClock(),
-            rng=self.dice,
+            rng=self.rng,
             queue=f"https://service.example{QUEUE_PATH}",
             headers={},
             secret="",
@@ -223,10 +223,10 @@ class Process:
     # The journal's disk
 
     async def _write(self, write: Callable[[PendingWrites], None], changes: PendingWrites) -> None:
-        """As a thread does it: it takes a moment, and nobody stops it."""
+        """As a thread does it: it takes a moment, and nothing stops it."""
         self._check()
         with anyio.CancelScope(shield=True):
-            await anyio.sleep(self.dice.choice((0.001, 0.02, 0.5)))
+            await anyio.sleep(self.rng.choice((0.001, 0.02, 0.5)))
         self._step("committing")
         write(changes)
 
@@ -280,7 +280,7 @@ class Process:
         if is_list:
             self._step("list")
         self.inspector.polls()
-        answer = self.service.take(request, on_shown=self.inspector.shown)
+        answer = self.service.take(request, on_shown=self.inspector.see_row)
         said = await self._wait(answer)
         if is_list:
             self._step("listed")

@@ -11,7 +11,7 @@ from kling_async import JournalError, Result, ResultState
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async.events import Event, Finished, Resumed, SubmitAmbiguous, SubmitReconciled, Submitted
 
-from .ledger import UNSETTLED, Ledger, Thing
+from .ledger import UNRECONCILED, Ledger, Thing
 from .plan import Run
 from .service import Job, Post, kind_of
 
@@ -33,13 +33,13 @@ class Inspector:
     _things: list[Thing] = attrs.field(init=False)
     _owners: dict[str, int] = attrs.field(factory=dict)
     """Whose result each job was."""
-    _alive: dict[str, Job] = attrs.field(factory=dict)
-    """The jobs that hold a place of the window, by what the process was told."""
+    _in_flight: dict[str, Job] = attrs.field(factory=dict)
+    """The jobs that hold a slot of the concurrency limit, by what the process was told."""
     _events: Counter[tuple[type[Event], int | None]] = attrs.field(factory=Counter)
     _named: set[str] = attrs.field(factory=set)
     """The jobs whose ids the process has told."""
-    _adopted: dict[str, str] = attrs.field(factory=dict)
-    """For what each job was adopted."""
+    _reconciled: dict[str, str] = attrs.field(factory=dict)
+    """The request for which each job was taken."""
     _shown: set[str] = attrs.field(factory=set)
     _polls: float = 0.0
     _polled: float = 0.0
@@ -68,9 +68,9 @@ class Inspector:
         flying = [one for one in self.posts if one.fate == "in flight"]
         if len(flying) > run.max_concurrent_submits:
             self.fail(f"too fast: {len(flying)} POSTs in flight, {run.max_concurrent_submits} allowed")
-        alive = len(flying) + sum(1 for job in self._alive.values() if job.ends > self.now)
-        if alive > run.max_concurrency:
-            self.fail(f"too many: {alive} jobs alive, {run.max_concurrency} allowed")
+        in_flight = len(flying) + sum(1 for job in self._in_flight.values() if job.ends > self.now)
+        if in_flight > run.max_concurrency:
+            self.fail(f"too many: {in_flight} jobs in flight, {run.max_concurrency} allowed")
         if run.cap is not None and len(ledger.paid()) > run.cap:
             self.fail(f"too dear: POST {len(ledger.paid())} with money for {run.cap}")
         if self.now > self._began + run.ending.at:
@@ -87,7 +87,7 @@ class Inspector:
 
     # What it is told
 
-    def shown(self, job: Job) -> None:
+    def see_row(self, job: Job) -> None:
         """A list shows a job to the process."""
         self._shown.add(job.id)
 
@@ -96,26 +96,26 @@ class Inspector:
         self._events[type(event), event.index] += 1
         if isinstance(event, SubmitReconciled):
             assert event.index is not None
-            self._adopts(self.ledger.all_jobs[event.job.request_id], self._things[event.index][1])
+            self._take(self.ledger.all_jobs[event.job.request_id], self._things[event.index][1])
         if isinstance(event, Submitted | SubmitReconciled | Resumed) and event.request_id is not None:
             self._named.add(event.request_id)
-            self._alive[event.request_id] = self.ledger.all_jobs[event.request_id]
+            self._in_flight[event.request_id] = self.ledger.all_jobs[event.request_id]
         if isinstance(event, Finished):
-            self._alive.pop(event.request_id or "", None)
+            self._in_flight.pop(event.request_id or "", None)
 
-    def _adopts(self, job: Job, what: str) -> None:
-        """Only one's own job is adopted, or one that cannot be told from it."""
+    def _take(self, job: Job, what: str) -> None:
+        """The client takes only its own job, or one that cannot be told from it."""
         if job.id in self._named:
-            self.fail(f"two owners: {job.id} is adopted though it has an owner")
+            self.fail(f"two owners: {job.id} is taken though it has an owner")
         if job.post is None:
-            self.fail(f"stolen: the old job {job.id} is adopted")
+            self.fail(f"stolen: the old job {job.id} is taken")
         elif job.post.line != self.ledger.number:
             self._check_stranger(job, what)
         elif job.post.what != what and not self.ledger.passes_on(job, what):
-            self.fail(f"mistaken: {job.id} of {job.post.what} is adopted for {what}")
-        self._adopted[job.id] = what
+            self.fail(f"mistaken: {job.id} of {job.post.what} is taken for {what}")
+        self._reconciled[job.id] = what
         if self.ledger.disk is None:
-            self.ledger.adopted[job.id] = what
+            self.ledger.reconciled[job.id] = what
 
     def _check_stranger(self, job: Job, what: str) -> None:
         """A stranger's job is taken only in the place of one that is not there to be seen."""
@@ -123,19 +123,19 @@ class Inspector:
         replaced = ledger.strangers[what]  # as many of our own may show now, and have no place any more
         ledger.strangers[what] += 1
         if ledger.disk is None:
-            lost = self._told(SubmitAmbiguous)[what] - self._told(SubmitReconciled)[what] + 1
+            lost = self._count_told(SubmitAmbiguous)[what] - self._count_told(SubmitReconciled)[what] + 1
         else:
-            fresh = [id_ for id_, whose in self._adopted.items() if whose == what and id_ not in kept]
+            fresh = [id_ for id_, whose in self._reconciled.items() if whose == what and id_ not in kept]
             lost = ledger.open_intents(what) - len(fresh)
         own = [
             one.id
-            for one in ledger.unowned(what)
+            for one in ledger.find_unowned(what)
             if one.id in self._shown and one.id not in self._named and one.vanishes > self.now
         ]
         if lost < 1 + len(own) - replaced:
-            self.fail(f"stolen: {job.id} is adopted, {lost} replies of {what} are lost, and {own} were shown")
+            self.fail(f"stolen: {job.id} is taken, {lost} replies of {what} are lost, and {own} were shown")
 
-    def _told(self, kind: type[Event]) -> Counter[str]:
+    def _count_told(self, kind: type[Event]) -> Counter[str]:
         """How many events of a kind there were, by what was asked for."""
         told: Counter[str] = Counter()
         for (event, index), number in self._events.items():
@@ -166,16 +166,16 @@ class Inspector:
             return
         for entry in self.journal.entries():
             thing = (entry.identity.key, kind_of(entry.model, entry.payload), entry.identity.occurrence)
-            may_have_job = entry.request_id is not None or entry.state in UNSETTLED
+            may_have_job = entry.request_id is not None or entry.state in UNRECONCILED
             if thing == self._things[result.index] and may_have_job:
                 self.fail(f"denied: {thing} is told to be not submitted, and the journal says {entry.state}")
 
     def _check_ambiguous(self, what: str) -> None:
-        """Nothing is in doubt but what was lost."""
+        """Only an item with a lost submit is ambiguous."""
         states = (result.state for i, result in self.results.items() if self._things[i][1] == what)
         ambiguous = sum(1 for state in states if state is ResultState.AMBIGUOUS)
         if self.ledger.disk is not None and ambiguous > self.ledger.open_intents(what):
-            self.fail(f"doubted: {ambiguous} items of {what} are ambiguous, more than the journal has")
+            self.fail(f"ambiguous: {ambiguous} items of {what} are ambiguous, more than the journal has")
 
     def _check_job(self, result: Result, id_: str) -> None:
         """A result is about its own job, and true."""
@@ -203,7 +203,7 @@ class Inspector:
             self.fail(f"leaving took {late:.0f} s")
         for fate, kind in (("in flight", None), ("answered", Submitted), ("unknown", SubmitAmbiguous)):
             sent = Counter(post.what for post in self.posts if post.fate == fate)
-            if sent != (told := self._told(kind) if kind else Counter()):
+            if sent != (told := self._count_told(kind) if kind else Counter()):
                 self.fail(f"untold: of POSTs {fate} there were {dict(sent)}, and told of {dict(told)}")
 
     def _is_expected(self, error: BaseException) -> bool:

@@ -96,7 +96,7 @@ class Service:
     """Answers by timers, so that it goes on with what it was sent when the sender is dead."""
 
     weather: Weather
-    dice: random.Random
+    rng: random.Random
     on_accepted: Callable[[Job], None]
     jobs: dict[str, Job] = attrs.field(factory=dict)
     quiet_after: float = 0.0
@@ -143,7 +143,7 @@ class Service:
         answer: asyncio.Future[Answer] = self._loop.create_future()
         url = urlsplit(request.url)
         path = url.path.removeprefix(QUEUE_PATH)
-        delay = self.dice.choice((0.02, 0.2, self.dice.uniform(0.0, 3.0)))
+        delay = self.rng.choice((0.02, 0.2, self.rng.uniform(0.0, 3.0)))
         if post is not None:
             self._post(post, answer, delay, request.timeout)
         elif delay >= request.timeout:
@@ -158,20 +158,20 @@ class Service:
         return any(begin <= self.now < end for begin, end in self.weather.outages)
 
     def _post(self, post: Post, answer: asyncio.Future[Answer], delay: float, timeout: float) -> None:
-        fault = self.weather.befalls("post", POST_FAULTS, self.dice)
+        fault = self.weather.draw_fault("post", POST_FAULTS, self.rng)
         if self._is_out():
-            fault = self.dice.choice(("refused", "lost", "failing"))
+            fault = self.rng.choice(("refused", "lost", "failing"))
         said, later = None, self._loop.call_later
-        accepted_at, heard_at = delay, delay + self.dice.choice((0.001, 0.5))
+        accepted_at, heard_at = delay, delay + self.rng.choice((0.001, 0.5))
         if fault in {"refused", "throttled", "denied", "broke"}:
             post.verdict, said = "refused", self._refusal(fault)
         elif fault in {"lost", "unheard", "late"}:
-            heard_at = min(self.dice.choice((heard_at, timeout)), timeout)
+            heard_at = min(self.rng.choice((heard_at, timeout)), timeout)
             said = APIConnectionError("reset") if heard_at < timeout else APITimeoutError("no answer")
             if fault == "late":
-                accepted_at = heard_at + self.dice.choice((1, 20, 45, 200)) * self.dice.random()
+                accepted_at = heard_at + self.rng.choice((1, 20, 45, 200)) * self.rng.random()
         elif fault in {"failing", "lying"}:
-            said = self.dice.choice(_FAILURES)
+            said = self.rng.choice(_FAILURES)
         else:
             post.verdict = "answered"
         if post.verdict != "refused" and fault not in {"lost", "failing"}:
@@ -202,10 +202,10 @@ class Service:
         _tell(answer, said)
 
     def _accept(self, post: Post, is_late: bool) -> None:
-        fault = self.weather.befalls("job", JOB_FAULTS, self.dice)
-        now, dice = self.now, self.dice
-        begins = now + dice.choice((0.0, dice.uniform(0, 20)))
-        ends = begins + dice.choice((0.0, dice.uniform(1, 20), dice.lognormvariate(3.5, 0.5)))
+        fault = self.weather.draw_fault("job", JOB_FAULTS, self.rng)
+        now, rng = self.now, self.rng
+        begins = now + rng.choice((0.0, rng.uniform(0, 20)))
+        ends = begins + rng.choice((0.0, rng.uniform(1, 20), rng.lognormvariate(3.5, 0.5)))
         job = Job(
             id=f"job-{next(self._numbers)}",
             post=post,
@@ -217,10 +217,8 @@ class Service:
                 fault or "", "success"
             ),
             error=RATE_LIMIT if fault == "is throttled" else None,
-            shows={"shows late": now + dice.choice((3, 25, 100)), "never shows": _NEVER}.get(
-                fault or "", now
-            ),
-            vanishes=now + dice.uniform(1, 60) if fault == "vanishes" else _NEVER,
+            shows={"shows late": now + rng.choice((3, 25, 100)), "never shows": _NEVER}.get(fault or "", now),
+            vanishes=now + rng.uniform(1, 60) if fault == "vanishes" else _NEVER,
             has_echo=fault != "has no echo",
             is_late=is_late,
         )
@@ -229,33 +227,33 @@ class Service:
         self.on_accepted(job)
 
     def _throttle(self) -> Reply:
-        wish = self.dice.choice(({}, {"retry-after": "3"}, {"retry-after": "20"}))
+        wish = self.rng.choice(({}, {"retry-after": "3"}, {"retry-after": "20"}))
         return reply(429, {"error": "Too many requests"}, wish)
 
-    def _failed(self, kind: str, faults: tuple[str, ...], answer: asyncio.Future[Answer]) -> str | None:
+    def _fail_call(self, kind: str, faults: tuple[str, ...], answer: asyncio.Future[Answer]) -> str | None:
         """Let a call fail if it is to; else what else is wrong with it."""
-        fault = self.weather.befalls(kind, faults, self.dice)
+        fault = self.weather.draw_fault(kind, faults, self.rng)
         if self._is_out():
-            fault = self.dice.choice(("cut", "failing", "refused"))
+            fault = self.rng.choice(("cut", "failing", "refused"))
         if fault == "cut":
             _tell(answer, APIConnectionError("reset"))
         elif fault == "refused":
             _tell(answer, APIConnectionError("refused", was_sent=False))
         elif fault == "failing":
-            _tell(answer, self.dice.choice(_FAILURES))
+            _tell(answer, self.rng.choice(_FAILURES))
         elif fault == "throttled":
             _tell(answer, self._throttle())
         return fault
 
     def _status(self, answer: asyncio.Future[Answer], id_: str) -> None:
-        fault = self._failed("status", STATUS_FAULTS, answer)
+        fault = self._fail_call("status", STATUS_FAULTS, answer)
         if answer.done():
             return
         job, now = self.jobs.get(id_), self.now
         if job is None or now >= job.vanishes or fault == "unseen":
             _tell(answer, reply(404, {"error": "Request not found"}))
             return
-        seen = max(job.created, now - self.dice.uniform(0, 20)) if fault == "stale" else now
+        seen = max(job.created, now - self.rng.uniform(0, 20)) if fault == "stale" else now
         record = job.record(seen, skew=self.weather.skew)
         if fault == "new word" and seen < job.ends:
             record["status"] = "rendering"
@@ -267,12 +265,12 @@ class Service:
         query: dict[str, list[str]],
         on_shown: Callable[[Job], None],
     ) -> None:
-        self._failed("list", CALL_FAULTS, answer)
+        self._fail_call("list", CALL_FAULTS, answer)
         if answer.done():
             return
         now, weather = self.now, self.weather
         if any(begin <= now < end for begin, end in weather.refusals):
-            _tell(answer, reply(self.dice.choice((403, 404, 500)), {"error": "no list"}))
+            _tell(answer, reply(self.rng.choice((403, 404, 500)), {"error": "no list"}))
             return
         listed = [job for job in self.jobs.values() if job.shows <= now < job.vanishes]
         listed.sort(key=lambda job: job.created, reverse=weather.order == "newest")

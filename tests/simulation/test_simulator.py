@@ -14,7 +14,7 @@ import pytest
 from . import loop
 from .__main__ import main
 from .bugs import BUGS
-from .plan import CALL_FAULTS, JOB_FAULTS, POINTS, POST_FAULTS, STATUS_FAULTS, drawn
+from .plan import CALL_FAULTS, JOB_FAULTS, POINTS, POST_FAULTS, STATUS_FAULTS, draw
 from .world import simulate
 
 TESTS = Path(__file__).parents[1]
@@ -49,7 +49,7 @@ def test_a_world_is_the_same_each_time_and_in_every_process(quiet):
 
 
 def test_a_thousand_plans_have_every_fault_and_every_end_in_them():
-    plans = [drawn(seed) for seed in range(1000)]
+    plans = [draw(seed) for seed in range(1000)]
     rates = {rate for plan in plans for rate in plan.weather.rates}
     kinds = {"post": POST_FAULTS, "status": STATUS_FAULTS, "list": CALL_FAULTS, "job": JOB_FAULTS}
     runs = [run for plan in plans for line in plan.lines for run in line.runs]
@@ -103,11 +103,11 @@ async def spin():
         await asyncio.sleep(0)
 
 
-async def wait_for_ever():
+async def wait_without_end():
     await asyncio.Event().wait()
 
 
-@pytest.mark.parametrize("hangs", [spin, wait_for_ever])
+@pytest.mark.parametrize("hangs", [spin, wait_without_end])
 def test_a_world_that_hangs_is_told(hangs, monkeypatch):
     monkeypatch.setattr(loop, "_MOST_TURNS", 1000)
     world = loop.WorldLoop()

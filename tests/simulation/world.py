@@ -16,13 +16,13 @@ from kling_async import Result, ResultState
 
 from .ledger import Ledger, Thing
 from .loop import WorldLoop
-from .plan import Line, Plan, Run, drawn
+from .plan import Line, Plan, Run, draw
 from .process import Process
 from .rules import Inspector
 from .service import Service
 
 _MOST_RERUNS = 3
-_IN_DOUBT = {ResultState.TIMED_OUT, ResultState.AMBIGUOUS}
+_CAN_CHANGE = {ResultState.TIMED_OUT, ResultState.AMBIGUOUS}
 """What the next run may know better."""
 _ENDS = {ResultState.SUCCEEDED, ResultState.FAILED, ResultState.CANCELLED, ResultState.AMBIGUOUS}
 
@@ -54,10 +54,10 @@ class Verdict:
 
 def simulate(seed: int) -> Verdict:
     """Run the world of a seed."""
-    loop, world = WorldLoop(), _World(drawn(seed))
+    loop, world = WorldLoop(), _World(draw(seed))
     try:
         loop.run_until_complete(world.run())
-    except RuntimeError as error:  # as where it spins for ever
+    except RuntimeError as error:  # as where a task never waits
         world.violations.append(f"broken: {error}")
     finally:
         loop.close()
@@ -76,7 +76,7 @@ class _World:
 
     async def run(self) -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, what: self._fail(f"broken: {what}"))
-        self._service = Service(self.plan.weather, self._dice("service"), self._accepted)
+        self._service = Service(self.plan.weather, self._rng("service"), self._record_job)
         for number, line in enumerate(self.plan.lines):
             disk = MemoryStore() if line.has_journal else None
             self._ledgers.append(
@@ -100,7 +100,7 @@ class _World:
                 await self._calm(ledger, line)
             self._count(ledger)
 
-    def _dice(self, name: str) -> random.Random:
+    def _rng(self, name: str) -> random.Random:
         return random.Random(f"{name} {self.plan.seed}")  # noqa: S311
 
     def _note(self, who: str) -> Callable[..., None]:
@@ -117,9 +117,9 @@ class _World:
         for process in self._living:
             process.kill()
 
-    def _accepted(self, job: Any) -> None:
+    def _record_job(self, job: Any) -> None:
         self._note("S")("accepts", job.id, job.payload, job.final)
-        self._ledgers[job.post.line].accepted(job)
+        self._ledgers[job.post.line].record_job(job)
 
     async def _live(self, ledger: Ledger, run: Run) -> dict[int, Result]:
         """One process, from its beginning to its end; its results."""
@@ -130,7 +130,7 @@ class _World:
             run=run,
             service=self._service,
             inspector=Inspector(run, ledger),
-            dice=self._dice(who),
+            rng=self._rng(who),
             note=self._note(who),
         )
         process.note("begins", len(run.requests), run.ending)
@@ -155,17 +155,17 @@ class _World:
         calm = Run(requests=requests, wait_timeout=900.0)
         for _ in range(_MOST_RERUNS):
             results = await self._live(ledger, calm)
-            if self.violations or not self._unfinished(ledger, results):
+            if self.violations or not self._find_unfinished(ledger, results):
                 break
         if self.violations:
             return
-        for thing in self._unfinished(ledger, results):
-            self._fail(f"unsettled: {thing} has no end after {_MOST_RERUNS} calm runs")
+        for thing in self._find_unfinished(ledger, results):
+            self._fail(f"unreconciled: {thing} has no end after {_MOST_RERUNS} calm runs")
         self.counts["ambiguous"] += sum(1 for one in results.values() if one.state is ResultState.AMBIGUOUS)
         if line.resends:
             results = await self._live(ledger, attrs.evolve(calm, on_ambiguous="resend"))
             if any(result.state is ResultState.AMBIGUOUS for result in results.values()):
-                self._fail("unsettled: an item is ambiguous though it was sent again")
+                self._fail("unreconciled: an item is ambiguous though it was sent again")
         elif len(self.plan.lines) == 1 and not any(run.on_ambiguous == "resend" for run in line.runs):
             self._check_found(ledger, results)
         if not self.violations:
@@ -173,21 +173,21 @@ class _World:
             ledger.check_spent()
 
     def _check_found(self, ledger: Ledger, results: dict[int, Result]) -> None:
-        """A lost job that the list shows beyond doubt is found, at the latest when the weather is good."""
+        """A lost job that the list shows as the only one is found, at the latest when all faults have ended."""
         if self._service.weather.order == "mixed":
             return  # a page may then show what the last one did, and something never
         things = list(ledger.things)
-        in_doubt = Counter(things[i][1] for i, one in results.items() if one.state is ResultState.AMBIGUOUS)
+        ambiguous = Counter(things[i][1] for i, one in results.items() if one.state is ResultState.AMBIGUOUS)
         now, kept = self._service.now, ledger.kept_ids()
-        for what, number in in_doubt.items():
+        for what, number in ambiguous.items():
             alike = [job for job in ledger.jobs if job.may_be_taken_for(what)]
             unowned = [job for job in alike if job.id not in kept]
-            listed = [job for job in ledger.unowned(what) if job.shows <= now < job.vanishes]
+            listed = [job for job in ledger.find_unowned(what) if job.shows <= now < job.vanishes]
             is_sure = len(listed) == len(unowned) and not any(job.is_late for job in alike)
             if is_sure and 0 < len(listed) <= number:
                 self._fail(f"overlooked: {listed[0].id} was lost, is listed, and was not found")
 
-    def _unfinished(self, ledger: Ledger, results: dict[int, Result]) -> list[Thing]:
+    def _find_unfinished(self, ledger: Ledger, results: dict[int, Result]) -> list[Thing]:
         """The items that have no end, but for those whose job has vanished."""
         vanished = {id_ for id_, job in self._service.jobs.items() if job.vanishes <= self._service.now}
         return [
@@ -203,19 +203,19 @@ class _World:
     async def _check_same(self, ledger: Ledger, calm: Run, before: dict[int, Result]) -> None:
         """Once more buys nothing, and tells the same."""
         # A job that comes to light only now may have failed for a rate limit, and is sent again then.
-        in_doubt = sum(1 for result in before.values() if result.state is ResultState.AMBIGUOUS)
-        posts = len(ledger.posts) + in_doubt
+        ambiguous = sum(1 for result in before.values() if result.state is ResultState.AMBIGUOUS)
+        posts = len(ledger.posts) + ambiguous
         again = await self._live(ledger, calm)
         if len(ledger.posts) > posts:
             self._fail("bought twice: the same call again has bought something")
         for index, result in before.items():
             told = [one and (one.state, one.job and one.job.request_id) for one in (result, again.get(index))]
-            if told[0] != told[1] and result.state not in _IN_DOUBT:
+            if told[0] != told[1] and result.state not in _CAN_CHANGE:
                 self._fail(f"untrue: result {index} was {told[0]}, and is {told[1]} the next time")
 
     def _count(self, ledger: Ledger) -> None:
         self.counts["posts"] += len(ledger.posts)
         self.counts["jobs"] += len(ledger.jobs)
         self.counts["lost replies"] += sum(1 for post in ledger.posts if post.fate == "unknown")
-        self.counts["strangers' jobs adopted"] += ledger.strangers.total()
-        self.counts["jobs that nobody has"] += sum(ledger.missing().values()) if ledger.disk else 0
+        self.counts["strangers' jobs taken"] += ledger.strangers.total()
+        self.counts["jobs without an owner"] += sum(ledger.count_missing().values()) if ledger.disk else 0

@@ -23,7 +23,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 CEILING = 100_000
 
 
-def packed(body, encoding=b"gzip"):
+def pack(body, encoding=b"gzip"):
     return b"HTTP/1.1 200 OK\r\nContent-Encoding: %b\r\nContent-Length: %d\r\n\r\n%b" % (
         encoding,
         len(body),
@@ -50,14 +50,14 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 
 @asynccontextmanager
-async def serving(*answers: bytes | Handler, keep_alive: bool = False):
+async def run_server(*answers: bytes | Handler, keep_alive: bool = False):
     """A server on loopback whose n-th request gets the n-th answer, the last one for all that follow.
 
-    Bytes are answered and the connection closed, unless it is to be kept alive.
+    Bytes are answered and the connection closed, unless the connection is kept.
     """
     server, writers = Server(), set()
 
-    async def answered(reader, writer) -> bool:
+    async def answer_one(reader, writer) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
         server.heads.append(head)
         server.was_asked.set()
@@ -73,18 +73,18 @@ async def serving(*answers: bytes | Handler, keep_alive: bool = False):
         await writer.drain()
         return keep_alive
 
-    async def connected(reader, writer):
+    async def handle_connection(reader, writer):
         server.connections += 1
         writers.add(writer)
         try:
-            while await answered(reader, writer):
+            while await answer_one(reader, writer):
                 pass
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             writer.close()
 
-    listener = await asyncio.start_server(connected, "127.0.0.1", 0, backlog=256)
+    listener = await asyncio.start_server(handle_connection, "127.0.0.1", 0, backlog=256)
     server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
     try:
         yield server
@@ -151,7 +151,7 @@ def get(url, *, timeout=2.0, path="/"):
 
 async def test_a_request_is_sent_once_with_its_headers_and_body(call):
     headers = {"Authorization": "Bearer key", "User-Agent": "me/1", "Content-Type": "image/jpeg"}
-    async with serving(OK) as server:
+    async with run_server(OK) as server:
         reply = await call(post(server.url, path="/a%2Fb?x=%20", **headers))
     assert (reply.status, reply.body) == (200, b"{}")
     assert server.bodies == [b'{"a": 1}']
@@ -163,7 +163,7 @@ async def test_a_request_is_sent_once_with_its_headers_and_body(call):
 
 
 async def test_a_request_names_its_host_and_the_encodings_it_accepts(transport):
-    async with serving(OK, keep_alive=True) as server:
+    async with run_server(OK, keep_alive=True) as server:
         await transport.send(get(server.url, path=""))
         await transport.send(get(server.url, path="/a#b"))
         await transport.send(Request("POST", f"{server.url}/", {}))
@@ -177,14 +177,14 @@ async def test_a_request_names_its_host_and_the_encodings_it_accepts(transport):
 
 
 async def test_each_call_has_its_own_headers(transport):
-    async with serving(OK, keep_alive=True) as server:
+    async with run_server(OK, keep_alive=True) as server:
         for value in ("one", "two"):
             await transport.send(Request("GET", f"{server.url}/", {"X-Number": value}))
     assert [b"X-Number: one" in head for head in server.heads] == [True, False]
 
 
 async def test_a_header_with_a_line_break_is_not_sent(call):
-    async with serving(OK) as server:
+    async with run_server(OK) as server:
         with pytest.raises(APIConnectionError):
             await call(Request("POST", f"{server.url}/", {"X": "a\r\nY: b"}, b"{}"))
     assert server.requests == 0
@@ -192,12 +192,12 @@ async def test_a_header_with_a_line_break_is_not_sent(call):
 
 async def test_informational_responses_are_skipped(call):
     answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK
-    async with serving(answer) as server:
+    async with run_server(answer) as server:
         assert (await call(post(server.url))).body == b"{}"
 
 
 async def test_headers_are_looked_up_by_lower_case_names(call):
-    async with serving(b"HTTP/1.1 429 Slow\r\nRETRY-After: 7\r\nContent-Length: 0\r\n\r\n") as server:
+    async with run_server(b"HTTP/1.1 429 Slow\r\nRETRY-After: 7\r\nContent-Length: 0\r\n\r\n") as server:
         reply = await call(get(server.url))
     assert (reply.status, reply.headers["retry-after"], reply.body) == (429, "7", b"")
 
@@ -205,32 +205,32 @@ async def test_headers_are_looked_up_by_lower_case_names(call):
 @pytest.mark.parametrize("status", [201, 204, 301, 302, 303, 307, 308, 400, 404, 500, 502, 599])
 async def test_no_status_is_read_and_no_redirect_followed(call, status):
     answer = b"HTTP/1.1 %d X\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n" % status
-    async with serving(answer) as server:
+    async with run_server(answer) as server:
         reply = await call(post(server.url))
     assert (reply.status, reply.headers["location"]) == (status, "/elsewhere")
     assert server.requests == 1
 
 
 async def test_a_page_of_html_is_a_reply_like_any_other(call):
-    async with serving(b"HTTP/1.1 502 Bad\r\nContent-Type: text/html\r\n\r\n<html>") as server:
+    async with run_server(b"HTTP/1.1 502 Bad\r\nContent-Type: text/html\r\n\r\n<html>") as server:
         assert await call(get(server.url)) == Reply(502, {"Content-Type": "text/html"}, b"<html>")
 
 
 async def test_the_pieces_of_a_reply_are_joined(call):
-    async with serving(closing_with(CHUNKED + b"1\r\n{\r\n", b"1\r\n}\r\n0\r\n\r\n")) as server:
+    async with run_server(closing_with(CHUNKED + b"1\r\n{\r\n", b"1\r\n}\r\n0\r\n\r\n")) as server:
         assert (await call(get(server.url))).body == b"{}"
 
 
 async def test_no_cookie_is_kept(transport):
     answer = b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n"
-    async with serving(answer, keep_alive=True) as server:
+    async with run_server(answer, keep_alive=True) as server:
         await transport.send(get(server.url))
         await transport.send(get(server.url))
     assert b"a=b" not in server.heads[1]
 
 
 async def test_a_connection_is_used_again(transport):
-    async with serving(OK, keep_alive=True) as server:
+    async with run_server(OK, keep_alive=True) as server:
         for _ in range(3):
             await transport.send(post(server.url))
     assert (server.requests, server.connections) == (3, 1)
@@ -239,7 +239,7 @@ async def test_a_connection_is_used_again(transport):
 async def test_an_idle_connection_goes_back_to_the_pool_and_is_used_again(transport, monkeypatch):
     monkeypatch.setattr(http1_sender, "_MAX_IDLE", 0.02)
     connector = transport._session.connector
-    async with serving(OK, keep_alive=True) as server:
+    async with run_server(OK, keep_alive=True) as server:
         for _ in range(2):
             await transport.send(post(server.url))
             assert connector._acquired
@@ -254,7 +254,7 @@ async def test_a_connection_that_was_idle_while_the_loop_stood_still_is_not_used
 ):
     monkeypatch.setattr(http1_sender, "_MAX_IDLE", 0.01)
     monkeypatch.setattr(http1_sender, "_STALE_AFTER", 0.02)
-    async with serving(OK, keep_alive=True) as server:
+    async with run_server(OK, keep_alive=True) as server:
         await transport.send(post(server.url))
         time.sleep(0.03)  # noqa: ASYNC251 - the loop stands still
         for _ in range(turns):
@@ -274,7 +274,7 @@ async def test_a_connection_that_is_lost_before_anything_was_sent_is_an_error(tr
         return connection
 
     monkeypatch.setattr(connector, "connect", connect)
-    async with serving(OK) as server:
+    async with run_server(OK) as server:
         with pytest.raises(APIConnectionError):
             await transport.send(post(server.url))
     assert server.requests == 0
@@ -287,7 +287,7 @@ async def test_many_requests_do_not_wait_for_one_another(transport):
         await together.wait()
         writer.write(OK)
 
-    async with serving(answer) as server:
+    async with run_server(answer) as server:
         replies = await asyncio.gather(*(transport.send(post(server.url)) for _ in range(120)))
     assert [reply.status for reply in replies] == [200] * 120
 
@@ -295,7 +295,7 @@ async def test_many_requests_do_not_wait_for_one_another(transport):
 @pytest.mark.parametrize("encoding", [b"gzip", b"deflate"])
 async def test_a_compressed_reply_is_decompressed_by_send_and_unchanged_in_a_stream(transport, encoding):
     body = gzip.compress(b"{}") if encoding == b"gzip" else zlib.compress(b"{}")
-    async with serving(packed(body, encoding)) as server:
+    async with run_server(pack(body, encoding)) as server:
         assert (await transport.send(get(server.url))).body == b"{}"
         async with transport.stream(get(server.url)) as reply:
             assert b"".join(await pieces_of(reply)) == body
@@ -303,18 +303,18 @@ async def test_a_compressed_reply_is_decompressed_by_send_and_unchanged_in_a_str
 
 async def test_a_stream_gives_no_empty_piece(transport):
     answer = closing_with(CHUNKED + b"5\r\nhello\r\n", b"1\r\n!\r\n", b"0\r\n\r\n")
-    async with serving(answer) as server, transport.stream(get(server.url)) as reply:
+    async with run_server(answer) as server, transport.stream(get(server.url)) as reply:
         assert await pieces_of(reply) == [b"hello", b"!"]
 
 
 async def test_a_header_that_comes_twice_is_a_list(transport):
     answer = b"HTTP/1.1 200 OK\r\nX-Goog-Hash: crc32c=a\r\nX-Goog-Hash: md5=b\r\nContent-Length: 0\r\n\r\n"
-    async with serving(answer) as server, transport.stream(get(server.url)) as reply:
+    async with run_server(answer) as server, transport.stream(get(server.url)) as reply:
         assert reply.headers["x-goog-hash"] == "crc32c=a, md5=b"
 
 
 async def test_a_stream_that_is_left_early_closes_its_connection(transport):
-    async with serving(stalling_after(CHUNKED + b"5\r\nhello\r\n")) as server:
+    async with run_server(stalling_after(CHUNKED + b"5\r\nhello\r\n")) as server:
         async with transport.stream(get(server.url)) as reply:
             pieces = []
             assert not await reply.pipe_to(lambda piece: pieces.append(bytes(piece)))
@@ -350,7 +350,7 @@ async def read(transport, url, *, rest=None, within=2.0):
 
 
 async def test_a_long_body_is_complete_and_its_connection_is_used_again(transport):
-    async with serving(MEASURED + LONG, MEASURED + LONG, OK, keep_alive=True) as server:
+    async with run_server(MEASURED + LONG, MEASURED + LONG, OK, keep_alive=True) as server:
         for _ in range(2):
             body, _ = await read(transport, server.url)
             assert body == LONG
@@ -360,21 +360,21 @@ async def test_a_long_body_is_complete_and_its_connection_is_used_again(transpor
 
 async def test_a_long_body_without_a_length_is_complete(transport):
     answer = closing_with(CHUNKED + b"%x\r\n" % len(LONG) + LONG + b"\r\n0\r\n\r\n")
-    async with serving(b"HTTP/1.1 200 OK\r\n\r\n" + LONG, answer) as server:
+    async with run_server(b"HTTP/1.1 200 OK\r\n\r\n" + LONG, answer) as server:
         for _ in range(2):
             body, _ = await read(transport, server.url)
             assert body == LONG
 
 
 async def test_a_slow_reader_slows_the_server_and_gets_every_byte(transport):
-    async with serving(MEASURED + LONG, keep_alive=True) as server:
+    async with run_server(MEASURED + LONG, keep_alive=True) as server:
         body, sizes = await read(transport, server.url, rest=0.01)
     assert body == LONG
     assert max(sizes) <= body_reader.BUFFER_BYTES
 
 
 async def test_bytes_after_a_long_body_belong_to_no_reply(transport):
-    async with serving(MEASURED + LONG + OK, OK, keep_alive=True) as server:
+    async with run_server(MEASURED + LONG + OK, OK, keep_alive=True) as server:
         body, _ = await read(transport, server.url)
         assert body == LONG
         await asyncio.sleep(0.02)
@@ -391,7 +391,7 @@ async def test_bytes_after_a_long_body_belong_to_no_reply(transport):
 )
 async def test_a_cut_body_gives_its_bytes_and_is_a_lost_connection(transport, reset, said):
     half, pieces = len(LONG) // 2, []
-    async with serving(closing_with(MEASURED, LONG[:half], reset=reset)) as server:
+    async with run_server(closing_with(MEASURED, LONG[:half], reset=reset)) as server:
         with pytest.raises(APIConnectionError, match=said):
             async with transport.stream(get(server.url)) as reply:
                 await pieces_of(reply, pieces)
@@ -401,20 +401,20 @@ async def test_a_cut_body_gives_its_bytes_and_is_a_lost_connection(transport, re
 
 
 async def test_a_long_body_that_stalls_is_a_timeout(transport):
-    async with serving(stalling_after(MEASURED + LONG[:-1])) as server:
+    async with run_server(stalling_after(MEASURED + LONG[:-1])) as server:
         with pytest.raises(APITimeoutError, match=r"no answer within 0\.1 s"):
             await read(transport, server.url, within=0.1)
         assert not transport._session.connector._acquired
 
 
 async def test_the_time_that_a_slow_reader_takes_is_not_counted(transport):
-    async with serving(MEASURED + LONG, keep_alive=True) as server:
+    async with run_server(MEASURED + LONG, keep_alive=True) as server:
         body, _ = await read(transport, server.url, rest=0.2, within=0.1)
     assert body == LONG
 
 
 async def test_a_long_body_that_is_left_early_closes_its_connection(transport):
-    async with serving(stalling_after(MEASURED + LONG[:-1])) as server:
+    async with run_server(stalling_after(MEASURED + LONG[:-1])) as server:
         async with transport.stream(get(server.url)) as reply:
             sizes = []
 
@@ -428,7 +428,7 @@ async def test_a_long_body_that_is_left_early_closes_its_connection(transport):
 
 @pytest.mark.parametrize("is_read", [False, True])
 async def test_a_connection_with_half_a_body_on_it_is_not_used_again(transport, is_read):
-    async with serving(stalling_after(MEASURED + LONG[:-1]), OK) as server:
+    async with run_server(stalling_after(MEASURED + LONG[:-1]), OK) as server:
         async with transport.stream(get(server.url)) as reply:
             if is_read:
                 assert not await reply.pipe_to(lambda piece: False)
@@ -438,7 +438,7 @@ async def test_a_connection_with_half_a_body_on_it_is_not_used_again(transport, 
 
 async def test_closing_ends_a_long_body_as_lost(transport):
     async with (
-        serving(stalling_after(MEASURED + LONG[:-1])) as server,
+        run_server(stalling_after(MEASURED + LONG[:-1])) as server,
         transport.stream(get(server.url)) as reply,
     ):
         assert not await reply.pipe_to(lambda piece: False)
@@ -451,7 +451,7 @@ async def test_closing_ends_a_long_body_as_lost(transport):
 
 async def test_a_connection_lost_between_two_reads_is_raised_by_the_next_read(transport):
     async with (
-        serving(stalling_after(MEASURED + LONG[:-1])) as server,
+        run_server(stalling_after(MEASURED + LONG[:-1])) as server,
         transport.stream(get(server.url)) as reply,
     ):
         assert not await reply.pipe_to(lambda piece: False)
@@ -464,7 +464,7 @@ async def test_a_connection_lost_between_two_reads_is_raised_by_the_next_read(tr
 
 async def test_long_bodies_at_the_same_time_do_not_mix(transport):
     bodies = [bytes([number]) * len(LONG) for number in range(8)]
-    async with serving(*[MEASURED + body for body in bodies]) as server:
+    async with run_server(*[MEASURED + body for body in bodies]) as server:
         came = await asyncio.gather(*(read(transport, server.url) for _ in bodies))
     assert sorted(body for body, _ in came) == bodies
 
@@ -479,13 +479,13 @@ async def test_a_long_body_may_take_longer_than_the_time_between_two_pieces(tran
             await writer.drain()
             await asyncio.sleep(0.06)
 
-    async with serving(trickle) as server:
+    async with run_server(trickle) as server:
         body, _ = await read(transport, server.url, within=0.5)
     assert body == LONG
 
 
 async def test_a_cancelled_reader_of_a_long_body_closes_its_connection(transport):
-    async with serving(stalling_after(MEASURED + LONG[:-1])) as server:
+    async with run_server(stalling_after(MEASURED + LONG[:-1])) as server:
         reading = asyncio.create_task(read(transport, server.url))
         await asyncio.sleep(0.05)
         reading.cancel()
@@ -496,7 +496,7 @@ async def test_a_cancelled_reader_of_a_long_body_closes_its_connection(transport
 
 async def test_a_long_body_that_is_first_read_after_closing_is_lost(transport):
     async with (
-        serving(stalling_after(MEASURED + LONG[:-1])) as server,
+        run_server(stalling_after(MEASURED + LONG[:-1])) as server,
         transport.stream(get(server.url)) as reply,
     ):
         await transport.aclose()
@@ -527,7 +527,7 @@ async def test_a_host_without_an_address_was_not_sent(call):
 
 
 async def test_tls_to_a_plain_port_was_not_sent(call):
-    async with serving(OK) as server:
+    async with run_server(OK) as server:
 
         async def plain(reader, writer):
             await reader.read(100)
@@ -576,7 +576,7 @@ async def test_a_request_to_a_malformed_url_was_not_sent(call, url):
 
 
 async def test_a_closed_transport_sends_nothing_and_may_be_closed_again(transport, call):
-    async with serving(OK) as server:
+    async with run_server(OK) as server:
         await transport.aclose()
         await transport.aclose()
         with pytest.raises(APIConnectionError, match="the client is closed") as caught:
@@ -611,7 +611,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("answer", BROKEN.values(), ids=list(BROKEN))
 async def test_a_broken_reply_is_a_lost_connection_and_its_post_was_sent_once(call, answer):
-    async with serving(answer) as server:
+    async with run_server(answer) as server:
         with pytest.raises(APIConnectionError, match=r"POST http://127\.0\.0\.1:\d+/requests: ") as caught:
             await call(post(server.url, path="/requests?signature=secret"))
     assert caught.value.was_sent is True
@@ -632,7 +632,7 @@ async def test_a_broken_reply_is_a_lost_connection_and_its_post_was_sent_once(ca
     ids=["before", "within", "after the headers", "within the body"],
 )
 async def test_a_stalled_reply_is_a_timeout_and_its_post_was_sent_once(call, piece):
-    async with serving(stalling_after(piece)) as server:
+    async with run_server(stalling_after(piece)) as server:
         with pytest.raises(APITimeoutError, match=r"no answer within 0\.1 s") as caught:
             await call(post(server.url, timeout=0.1))
     assert caught.value.was_sent is True
@@ -641,7 +641,7 @@ async def test_a_stalled_reply_is_a_timeout_and_its_post_was_sent_once(call, pie
 
 @pytest.mark.parametrize("body, encoding", [(b"no gzip", b"gzip"), (b"\xff", b"deflate")])
 async def test_a_reply_that_cannot_be_decompressed_is_a_lost_connection(transport, body, encoding):
-    async with serving(packed(body, encoding)) as server:
+    async with run_server(pack(body, encoding)) as server:
         with pytest.raises(APIConnectionError) as caught:
             await transport.send(post(server.url))
     assert caught.value.was_sent is True
@@ -653,13 +653,13 @@ async def test_a_reply_that_cannot_be_decompressed_is_a_lost_connection(transpor
         b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (CEILING + 1) + b"x" * (CEILING + 1),
         b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (CEILING + 1),
         CHUNKED + b"%x\r\n" % (CEILING + 1) + b"x" * (CEILING + 1),
-        packed(gzip.compress(b"\0" * 50 * CEILING)),
+        pack(gzip.compress(b"\0" * 50 * CEILING)),
     ],
     ids=["with its length", "without its length", "in chunks", "unpacked"],
 )
 async def test_a_reply_beyond_the_size_limit_is_refused(transport, monkeypatch, answer):
     monkeypatch.setattr(over_aiohttp, "LARGEST_REPLY_BYTES", CEILING)
-    async with serving(answer) as server:
+    async with run_server(answer) as server:
         with pytest.raises(APIConnectionError, match=r"the reply is larger than 100,000 bytes") as caught:
             await transport.send(post(server.url))
     assert caught.value.was_sent is True
@@ -670,13 +670,13 @@ async def test_a_reply_beyond_the_size_limit_is_refused(transport, monkeypatch, 
     [
         b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % CEILING + b"x" * CEILING,
         b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * CEILING,
-        packed(gzip.compress(b"x" * CEILING)),
+        pack(gzip.compress(b"x" * CEILING)),
     ],
     ids=["with its length", "without its length", "unpacked"],
 )
 async def test_a_reply_up_to_the_size_limit_is_read(transport, monkeypatch, answer):
     monkeypatch.setattr(over_aiohttp, "LARGEST_REPLY_BYTES", CEILING)
-    async with serving(answer) as server:
+    async with run_server(answer) as server:
         assert (await transport.send(post(server.url))).body == b"x" * CEILING
 
 
@@ -688,7 +688,7 @@ def test_the_size_limit_is_the_one_that_the_protocol_promises():
 
 
 async def test_a_post_on_a_kept_connection_that_drops_it_was_sent_and_is_not_sent_again(transport):
-    async with serving(OK, closing_with(), OK, keep_alive=True) as server:
+    async with run_server(OK, closing_with(), OK, keep_alive=True) as server:
         await transport.send(get(server.url))
         with pytest.raises(APIConnectionError) as caught:
             await transport.send(post(server.url))
@@ -698,14 +698,14 @@ async def test_a_post_on_a_kept_connection_that_drops_it_was_sent_and_is_not_sen
 
 
 async def test_a_get_on_a_kept_connection_that_drops_it_may_be_sent_again(transport):
-    async with serving(OK, closing_with(), OK, keep_alive=True) as server:
+    async with run_server(OK, closing_with(), OK, keep_alive=True) as server:
         await transport.send(get(server.url))
         assert (await transport.send(get(server.url))).body == b"{}"
     assert (server.requests, server.connections) == (3, 2)
 
 
 async def test_a_kept_connection_that_the_server_closed_is_not_used_for_a_post(transport):
-    async with serving(OK) as server:
+    async with run_server(OK) as server:
         await transport.send(get(server.url))
         await asyncio.sleep(0.02)
         assert (await transport.send(post(server.url))).status == 200
@@ -714,7 +714,7 @@ async def test_a_kept_connection_that_the_server_closed_is_not_used_for_a_post(t
 
 @pytest.mark.parametrize("answer", BROKEN.values(), ids=list(BROKEN))
 async def test_whatever_happens_on_a_kept_connection_a_post_is_sent_once(transport, answer):
-    async with serving(OK, answer, OK, keep_alive=True) as server:
+    async with run_server(OK, answer, OK, keep_alive=True) as server:
         await transport.send(get(server.url))
         with pytest.raises(APIConnectionError) as caught:
             await transport.send(post(server.url, timeout=0.2))
@@ -727,7 +727,7 @@ async def test_whatever_happens_on_a_kept_connection_a_post_is_sent_once(transpo
 
 
 async def test_a_cancelled_call_closes_its_connection(transport, call):
-    async with serving(stalling_after(b"")) as server:
+    async with run_server(stalling_after(b"")) as server:
         task = asyncio.create_task(call(post(server.url)))
         await server.was_asked.wait()
         task.cancel()
@@ -738,7 +738,7 @@ async def test_a_cancelled_call_closes_its_connection(transport, call):
 
 
 async def test_closing_ends_the_calls_in_flight_as_lost(transport, call):
-    async with serving(stalling_after(b"")) as server:
+    async with run_server(stalling_after(b"")) as server:
         task = asyncio.create_task(call(post(server.url)))
         await server.was_asked.wait()
         await transport.aclose()
@@ -782,7 +782,7 @@ PIECES = [
 def test_any_bytes_are_a_reply_or_a_lost_connection(pieces):
     async def scenario():
         transport = AiohttpTransport()
-        async with serving(b"HTTP/1.1 200 OK\r\n" + b"".join(pieces), b"".join(pieces)) as server:
+        async with run_server(b"HTTP/1.1 200 OK\r\n" + b"".join(pieces), b"".join(pieces)) as server:
             for request in (post(server.url), get(server.url)):
                 try:
                     assert isinstance(await transport.send(request), Reply)
@@ -806,7 +806,7 @@ async def test_bytes_received_on_an_idle_connection_are_not_the_reply_to_the_nex
         is_said.set()
         await reader.read()  # until the client leaves the connection
 
-    async with serving(answer_and_go_on, OK) as server:
+    async with run_server(answer_and_go_on, OK) as server:
         request = Request("POST", server.url, {}, b"{}")
         assert (await transport.send(request)).status == 200
         say.set()

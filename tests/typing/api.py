@@ -128,7 +128,7 @@ async def shared_options(client: KlingClient) -> None:
     await client.generate("x", duration="five")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def opened(path: os.PathLike[str]) -> KlingClient:
+def open_client(path: os.PathLike[str]) -> KlingClient:
     VideoRequest("x", image=path, duration="5", sound="on", cfg_scale="0.5", extra={"seed": 7}, key="k")
     VideoRequest("x", "kling-v2-6")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     return KlingClient(

@@ -99,7 +99,7 @@ PAGES = {
 }
 
 
-def recorded(name):
+def read_reply(name):
     return load_json((REPLIES / f"{name}.json").read_bytes())
 
 
@@ -119,7 +119,7 @@ def test_every_recorded_shape_is_named_with_its_source():
 
 @pytest.mark.parametrize("name", RECORDS)
 def test_each_recorded_record_is_read(name):
-    raw = recorded(name)
+    raw = read_reply(name)
     job = structure_job(raw)
     assert (job.status, job.video_url, job.thumbnail_url, job.failure_reason) == RECORDS[name]
     assert job.request_id == ID
@@ -128,50 +128,50 @@ def test_each_recorded_record_is_read(name):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_each_recorded_list_is_read(name):
-    page = structure_page(recorded(name))
+    page = structure_page(read_reply(name))
     jobs, rows, has_more = PAGES[name]
     assert (len(page.jobs), page.rows, page.has_more) == (jobs, rows, has_more)
     assert all(job.request_id for job in page.jobs)
 
 
 def test_a_whole_record_is_read_field_by_field():
-    assert structure_job(recorded("submit-final")) == Job(
+    assert structure_job(read_reply("submit-final")) == Job(
         request_id=ID,
         status=JobStatus.SUCCESS,
         model="kling-v2-6",
         payload={"prompt": "A majestic eagle at sunset", "duration": "5", "sound": "on"},
         outcome=Outcome(
-            media=(Media(VIDEO, "0"),), thumbnail_url=PICTURE, raw=recorded("submit-final")["outcome"]
+            media=(Media(VIDEO, "0"),), thumbnail_url=PICTURE, raw=read_reply("submit-final")["outcome"]
         ),
         created_at=datetime(2026, 9, 5, 6, 2, 25, tzinfo=UTC),
         queued_at=datetime(2026, 9, 5, 6, 2, 25, tzinfo=UTC),
         updated_at=datetime(2026, 9, 5, 6, 2, 39, tzinfo=UTC),
         organization_id="org-1",
         user_id="user-1",
-        raw=recorded("submit-final"),
+        raw=read_reply("submit-final"),
     )
 
 
 @pytest.mark.parametrize("name", ["times-zero", "times-null", "times-missing"])
 def test_a_missing_time_is_none(name):
-    job = structure_job(recorded(name))
+    job = structure_job(read_reply(name))
     assert (job.created_at, job.queued_at, job.updated_at) == (None, None, None)
 
 
 def test_an_empty_payload_and_unknown_keys_stay_as_they_are():
-    assert structure_job(recorded("payload-empty")).payload == {}
-    assert structure_job(recorded("keys-extra")).raw["eta"] == {"seconds": 40}
-    assert structure_job(recorded("status-dispatched")).raw["qworker_id"] == "qw-17"
+    assert structure_job(read_reply("payload-empty")).payload == {}
+    assert structure_job(read_reply("keys-extra")).raw["eta"] == {"seconds": 40}
+    assert structure_job(read_reply("status-dispatched")).raw["qworker_id"] == "qw-17"
 
 
 def test_an_unknown_status_is_not_final_and_stays_in_raw():
-    job = structure_job(recorded("status-unknown-word"))
+    job = structure_job(read_reply("status-unknown-word"))
     assert not job.is_final
     assert job.raw["status"] == "finished"
 
 
 def test_several_files_are_kept_in_their_order():
-    job = structure_job(recorded("outcome-media-strings"))
+    job = structure_job(read_reply("outcome-media-strings"))
     assert [media.url for media in job.outcome.media] == [
         VIDEO,
         "https://storage.googleapis.com/b/second.mp4",
@@ -179,23 +179,27 @@ def test_several_files_are_kept_in_their_order():
 
 
 def test_model_ids_are_unique_in_the_order_of_the_reply():
-    assert structure_model_ids(recorded("models")) == ["Kling-Image2Video-V2.1-Master", "Veo3", "kling-v2-6"]
+    assert structure_model_ids(read_reply("models")) == [
+        "Kling-Image2Video-V2.1-Master",
+        "Veo3",
+        "kling-v2-6",
+    ]
 
 
 def test_a_model_is_read_with_its_price_in_dollars():
-    info = structure_model(recorded("model"), model_id="ignored")
+    info = structure_model(read_reply("model"), model_id="ignored")
     assert (info.id, info.kind, info.price) == ("kling-v2-6", "video", Decimal("0.231"))
     assert [entry["name"] for entry in info.parameters] == ["prompt", "duration"]
     assert info.raw["pricing_details"].startswith("480P")
 
 
 def test_missing_fields_of_a_model_are_none_and_its_price_is_not_zero():
-    raw = recorded("model-bare")
+    raw = read_reply("model-bare")
     assert structure_model(raw, model_id="asked-for") == ModelInfo(id="asked-for", raw=raw)
 
 
 def test_an_upload_ticket_is_read():
-    ticket = structure_upload(recorded("upload"))
+    ticket = structure_upload(read_reply("upload"))
     assert ticket.upload_url.startswith("https://storage.googleapis.com/b/in.png?X-Goog-Expires=899")
     assert ticket.public_url == "https://storage.googleapis.com/b/in.png"
 
@@ -463,7 +467,7 @@ def test_a_megabyte_of_text_is_read():
 
 
 KEYS = [
-    *recorded("submit-final"),
+    *read_reply("submit-final"),
     *(
         "error",
         "error_message",
@@ -538,10 +542,10 @@ def test_any_kind_of_value_at_any_key_is_read_or_refused(key):
     ):
         for whole in (
             record(),
-            recorded("submit-final"),
-            recorded("failed-object"),
-            recorded("model"),
-            recorded("list"),
+            read_reply("submit-final"),
+            read_reply("failed-object"),
+            read_reply("model"),
+            read_reply("list"),
         ):
             read_or_refused({**whole, key: value})
             read_or_refused(record(status="failed", outcome={key: value}))
@@ -550,7 +554,7 @@ def test_any_kind_of_value_at_any_key_is_read_or_refused(key):
 
 @given(value=JSON, key=st.sampled_from(KEYS))
 def test_any_value_whatever_it_is_nested_in_is_read_or_refused(value, key):
-    for whole in (value, {**recorded("submit-final"), key: value}, {key: [record(outcome=value), value]}):
+    for whole in (value, {**read_reply("submit-final"), key: value}, {key: [record(outcome=value), value]}):
         read_or_refused(whole)
 
 

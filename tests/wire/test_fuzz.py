@@ -107,14 +107,14 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(place for key, part in inner for place in places(part, (*path, key)))]
 
 
-def written(value: Any) -> str:
+def write_json(value: Any) -> str:
     """JSON text of a value that may hold text of its own."""
     if isinstance(value, Written):
         return str(value)
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)}: {written(part)}" for key, part in value.items()) + "}"
+        return "{" + ", ".join(f"{json.dumps(key)}: {write_json(part)}" for key, part in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(written, value)) + "]"
+        return "[" + ", ".join(map(write_json, value)) + "]"
     return json.dumps(value)
 
 
@@ -152,7 +152,7 @@ def bodies(draw, names):
                 draw(st.sampled_from(["put", "put", "drop", "wrap", "key", "add"])),
                 draw(st.sampled_from(ODD)),
             )
-        body = written(value).encode()
+        body = write_json(value).encode()
     for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
         at = draw(st.integers(0, len(body)))
         until = at + draw(st.integers(0, 30))
@@ -187,7 +187,7 @@ def named_id(body: bytes) -> str | None:
     return None
 
 
-def scripted(kind, *answers):
+def answer_first(kind, *answers):
     """Answers the first calls of a kind once the service has worked on them."""
     left = list(answers)
     return lambda request, service: left.pop(0) if left and service.kind(request) == kind else None
@@ -196,18 +196,18 @@ def scripted(kind, *answers):
 def outcome_of(service, call, **settings):
     """What a call of an engine gives on a virtual clock, or the error of ours that it ends with."""
 
-    async def called():
+    async def run_call():
         return await call(session_for(service, **settings))
 
     with asyncio.Runner(loop_factory=VirtualLoop) as loop:
         try:
-            return loop.run(called())
+            return loop.run(run_call())
         except KlingError as error:
-            checked(error)
+            check_error(error)
             return error
 
 
-def checked(error: KlingError) -> None:
+def check_error(error: KlingError) -> None:
     """An error can be kept, shown and sent elsewhere, and tells nothing that is secret."""
     again = pickle.loads(pickle.dumps(error))  # noqa: S301 - made here
     assert (type(again), again.message) == (type(error), error.message)
@@ -234,16 +234,16 @@ def test_a_reply_is_a_value_or_an_error_of_this_package(answer):
         try:
             decode(answer.body, structure, call="call", status=answer.status, secret=KEY)
         except APIResponseError as error:
-            checked(error)
+            check_error(error)
     error = error_for(answer.status, answer.headers, answer.body, call="call", secret=KEY, now=0.0)
-    checked(error)
+    check_error(error)
     if (said := named_id(answer.body)) is not None:
         assert error.request_id == said.replace(KEY, "***")
 
 
 @given(answer=replies([*RECORDS, *OTHERS]))
 def test_a_submit_is_a_job_or_an_error_and_never_loses_an_id_in_the_reply(answer):
-    service = Service(after=[scripted("submit", answer)])
+    service = Service(after=[answer_first("submit", answer)])
     outcome = outcome_of(service, lambda engine: engine.submit(VideoRequest("x"), Notifier()))
 
     assert service.posts == (2 if answer.status == 429 else 1)
@@ -259,7 +259,7 @@ def test_a_submit_is_a_job_or_an_error_and_never_loses_an_id_in_the_reply(answer
 @fewer
 @given(answers=st.lists(replies([*RECORDS, *OTHERS]), min_size=1, max_size=3))
 def test_a_wait_ends_with_a_job_or_an_error_for_any_replies_to_its_polls(answers):
-    service = Service(run_time=2.0, after=[scripted("status", *answers)])
+    service = Service(run_time=2.0, after=[answer_first("status", *answers)])
 
     async def generate(engine):
         return await engine.wait(await engine.submit(VideoRequest("x"), Notifier()), Notifier())
@@ -271,7 +271,9 @@ def test_a_wait_ends_with_a_job_or_an_error_for_any_replies_to_its_polls(answers
 @fewer
 @given(answers=st.lists(replies([*LISTS, *RECORDS, *OTHERS]), min_size=1, max_size=3))
 def test_a_batch_ends_with_a_result_for_each_item_for_any_replies(answers):
-    service = Service(run_time=2.0, before=[scripted("list", *answers), scripted("status", answers[0])])
+    service = Service(
+        run_time=2.0, before=[answer_first("list", *answers), answer_first("status", answers[0])]
+    )
     polling = PollingPolicy(use_lists="always", poll_interval=1.0, wait_timeout=600.0)
     with asyncio.Runner(loop_factory=VirtualLoop) as loop:
         results = loop.run(run(service, prompts(4), polling=polling))
@@ -286,14 +288,14 @@ def test_a_call_that_only_reads_gives_a_value_or_an_error(answers, which):
     left = list(answers)
     service = Service(before=[lambda *_: left.pop(0) if len(left) > 1 else left[0]])
 
-    async def listed(engine):
+    async def read_jobs(engine):
         return [job async for jobs in engine.list_pages("m", 100, Notifier()) for job in jobs]
 
     call, kind = [
         (lambda engine: engine.list_models(Notifier()), list),
         (lambda engine: engine.get_model("m", Notifier()), ModelInfo),
         (lambda engine: engine.get_job("a", Notifier()), Job),
-        (listed, list),
+        (read_jobs, list),
     ][which]
     assert isinstance(outcome_of(service, call, retry=RetryPolicy(max_retries=1)), kind | KlingError)
 

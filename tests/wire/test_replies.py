@@ -55,7 +55,7 @@ def error(status=500, headers=None, body=b"", *, call="submit", secret=KEY):
     return error_for(status, headers or {}, body, call=call, secret=secret, now=NOON.timestamp())
 
 
-def decoded(body, structure=structure_job, *, secret=KEY):
+def decode_body(body, structure=structure_job, *, secret=KEY):
     return decode(body, structure, call="status", status=200, secret=secret)
 
 
@@ -63,7 +63,7 @@ def decoded(body, structure=structure_job, *, secret=KEY):
 
 
 def test_a_successful_reply_is_its_value():
-    assert decoded(b'{"request_id": "a", "status": "queued"}').request_id == "a"
+    assert decode_body(b'{"request_id": "a", "status": "queued"}').request_id == "a"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_reply_that_breaks_the_contract_is_a_response_error_that_shows_it(body
     with pytest.raises(
         APIResponseError, match=r"status: the reply of the service breaks its contract"
     ) as caught:
-        decoded(body)
+        decode_body(body)
     assert caught.value.status_code == 200
     assert caught.value.body == body.decode(errors="replace")[:500]
     assert isinstance(caught.value.__cause__, ShapeError)
@@ -89,7 +89,7 @@ def test_a_reply_that_breaks_the_contract_is_a_response_error_that_shows_it(body
 def test_any_bytes_are_a_value_or_a_response_error(body):
     for structure in (structure_job, structure_page):
         try:
-            assert decoded(body, structure) is not None
+            assert decode_body(body, structure) is not None
         except APIResponseError as error:
             assert len(error.message) < 600  # noqa: PT017 - either end is right, nothing else is
 
@@ -107,7 +107,7 @@ def test_a_mutated_reply_is_a_value_or_a_response_error(body, data):
     )
     for structure in (structure_job, structure_page):
         try:
-            assert decoded(body[:start] + piece + body[end:], structure) is not None
+            assert decode_body(body[:start] + piece + body[end:], structure) is not None
         except APIResponseError as error:
             assert error.status_code == 200  # noqa: PT017 - either end is right, nothing else is
 
@@ -194,7 +194,7 @@ def test_without_a_key_nothing_is_hidden():
 
 def test_the_key_is_hidden_in_an_answer_that_breaks_the_contract():
     with pytest.raises(APIResponseError) as caught:
-        decoded(f"no such key: {KEY}".encode())
+        decode_body(f"no such key: {KEY}".encode())
     assert KEY not in caught.value.message
     assert caught.value.body == "no such key: ***"
 

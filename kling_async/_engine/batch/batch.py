@@ -110,7 +110,7 @@ class BatchSettings:
     """
 
     max_concurrency: int = 20
-    """How many jobs may be alive at the service."""
+    """How many jobs can be in flight at the service."""
     output: str | PathLike[str] | None = None
     """The folder in which videos are saved."""
     journal: str | PathLike[str] | WriteAheadJournal | None = None

@@ -295,5 +295,5 @@ async def _save(parts: BatchParts, item: BatchItem, result: Result, folder: Path
 def _cannot_be_made(item: BatchItem) -> InvalidRequestError:
     return InvalidRequestError(
         f"Entry {item.number} of the journal holds a payload that no valid request makes, so it cannot be submitted: "
-        "give its request anew."
+        "give its request again."
     )

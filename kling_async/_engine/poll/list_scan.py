@@ -84,7 +84,7 @@ class ListScanner:
         now = self.caller.clock.now()
         is_refusal = isinstance(error, APIStatusError) and (error.status_code or 0) < _SERVER_ERROR
         if is_refusal and not isinstance(error, RateLimitError):
-            self.state.refused(now)
+            self.state.record_refusal(now)
         else:
             self.state.back_off(now)
 

@@ -234,7 +234,7 @@ class Reconciler:
                 failures += 1
             else:
                 delays.pop(0)
-        return "the list does not show it, or shows more than one job that could be it"
+        return "the list does not show it, or shows more than one job that could match"
 
     def _is_quiet(self, reconciliation: Reconciliation) -> bool:
         """Whether no POST is in flight whose job could match the lost one."""
@@ -281,7 +281,7 @@ class Reconciler:
     def _unresolved_in_journal(self, journal: WriteAheadJournal, model: str) -> list[LostSubmit]:
         """The lost submits of a journal that no open reconciliation is about."""
         searched = {one.number for one in self._open if one.journal is journal}
-        entries = [entry for entry in journal.unresolved() if entry.model == model]
+        entries = [entry for entry in journal.find_unresolved() if entry.model == model]
         # An entry that was sent again comes twice, its earlier attempt first: only the last attempt is searched for.
         last = {entry.number: entry for entry in entries}
         return [
