@@ -292,3 +292,21 @@ async def test_waits_end_cancelled_if_the_polling_task_is_cancelled():
     with pytest.raises(asyncio.CancelledError):
         await wait
     assert (await session.wait(job, Notifier())).is_success
+
+
+async def test_twelve_separate_waits_of_one_client_share_their_list_scans():
+    service = Service(run_time=lambda number: 50.0 + 2 * number)
+    session = session_for(service)
+    jobs = [await session.submit(VideoRequest(f"prompt {number}"), Notifier()) for number in range(12)]
+    async with anyio.create_task_group() as tasks:
+        for job in jobs:
+            tasks.start_soon(session.wait, job, Notifier())
+    assert service.calls["list"] + service.calls["status"] <= 12 * 10
+    assert sum(service.lags()) <= 12 * 1.5
+
+
+async def test_one_cold_job_of_four_minutes_costs_at_most_sixty_calls():
+    service = Service(run_time=240.0)
+    await generate(service, polling=PollingPolicy())
+    assert service.calls["status"] <= 60
+    assert sum(service.lags()) <= 10
