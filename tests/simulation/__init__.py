@@ -1,1 +1,1 @@
-"""Whole batches on a virtual clock, against a model of the service: every run follows from one seed."""
+"""Simulated worlds: whole batches on a virtual clock against a model of the service, each decided by one seed."""

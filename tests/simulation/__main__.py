@@ -8,32 +8,34 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from .worlds import verdicts
+from .worlds import simulate_all
 
-_MOST_SHOWN = 20
+_MAX_SHOWN = 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the seeds, print those that break a rule and what happened in all; 1 if any did."""
+    """Simulate worlds, and print the broken ones and the counts of all; returns 1 if a world broke a rule."""
     parser = argparse.ArgumentParser(prog="simulation", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="how many worlds (1)")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="number of worlds (1)")
     parser.add_argument(
         "--from", type=int, default=0, metavar="SEED", dest="first", help="the first seed (0)"
     )
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that share them (2)")
-    parser.add_argument("--trace", action="store_true", help="print all that happens")
-    wishes = parser.parse_args(arguments)
-    seeds = range(wishes.first, wishes.first + wishes.seeds)
+    parser.add_argument("--trace", action="store_true", help="print every step")
+    options = parser.parse_args(arguments)
+    seeds = range(options.first, options.first + options.seeds)
     began, counts, broken = time.perf_counter(), Counter[str](), 0
-    for verdict in verdicts(seeds, workers=1 if wishes.trace else wishes.workers):
+    for verdict in simulate_all(seeds, workers=1 if options.trace else options.workers):
         counts += verdict.counts
         broken += bool(verdict.violations)
-        if wishes.trace:
+        if options.trace:
             print("\n".join(verdict.lines()))
-        if verdict.violations and broken <= _MOST_SHOWN:
+        if verdict.violations and broken <= _MAX_SHOWN:
             print(verdict.summary(), flush=True)
-    told = ", ".join(f"{number:,} {name}" for name, number in sorted(counts.items()))
-    print(f"{len(seeds):,} worlds in {time.perf_counter() - began:,.0f} s, {broken:,} of them broken: {told}")
+    output = ", ".join(f"{number:,} {name}" for name, number in sorted(counts.items()))
+    print(
+        f"{len(seeds):,} worlds in {time.perf_counter() - began:,.0f} s, {broken:,} of them broken: {output}"
+    )
     return 1 if broken else 0
 
 

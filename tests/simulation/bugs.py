@@ -1,4 +1,4 @@
-"""Mistakes that the rules must find: each makes the engine do what it must not."""
+"""Planted bugs: each makes the engine break a rule, and the rules must find it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Bug = Callable[[pytest.MonkeyPatch], None]
 
 
 def write_after_the_post(patch: pytest.MonkeyPatch) -> None:
-    """The intent is on its way to the disk while the POST leaves."""
+    """The POST does not wait until its intent is on the disk."""
 
     async def at_once(self: WriteAheadJournal) -> None:
         pass
@@ -29,7 +29,7 @@ def write_after_the_post(patch: pytest.MonkeyPatch) -> None:
 
 
 def send_again_after_500(patch: pytest.MonkeyPatch) -> None:
-    """A 500 is taken for a POST that was not accepted."""
+    """A 500 counts as proof that the POST was not accepted."""
     classify = submitter.classify
 
     def hopeful(error: Any) -> SubmitFailure:
@@ -38,25 +38,25 @@ def send_again_after_500(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(submitter, "classify", hopeful)
 
 
-def take_a_job_with_an_owner(patch: pytest.MonkeyPatch) -> None:
-    """A lookup does not ask whose job a row is."""
-    _change_the_match(patch, owned=frozenset())
+def match_owned_job(patch: pytest.MonkeyPatch) -> None:
+    """The reconciler does not check whether a job has an owner."""
+    _change_match_jobs(patch, owned=frozenset())
 
 
-def take_one_of_too_many(patch: pytest.MonkeyPatch) -> None:
-    """More rows than lost replies are no reason to hesitate."""
+def match_one_of_too_many(patch: pytest.MonkeyPatch) -> None:
+    """The reconciler matches a row even if there are more rows than lost submits."""
     match_jobs = reconciler.match_jobs
 
     @wraps(match_jobs)
     def greedy(lost: Any, rows: Any, **settings: Any) -> Any:
         found: dict[int, Any] = {}
-        for place in range(len(lost)):
-            taken = [job.request_id for job in found.values()]
-            left = [row for row in rows if row.request_id not in taken]
+        for index in range(len(lost)):
+            matched = [job.request_id for job in found.values()]
+            left = [row for row in rows if row.request_id not in matched]
             for row in left:
-                one = match_jobs([lost[place]], [row], **settings)
+                one = match_jobs([lost[index]], [row], **settings)
                 if one:
-                    found[place] = one[0]
+                    found[index] = one[0]
                     break
         return found
 
@@ -64,12 +64,12 @@ def take_one_of_too_many(patch: pytest.MonkeyPatch) -> None:
 
 
 def keep_no_id(patch: pytest.MonkeyPatch) -> None:
-    """The id of an accepted job is not written down."""
+    """The ledger does not record the id of an accepted job."""
     patch.setattr(Ledger, "record_job", lambda self, item, job: None)
 
 
 def resubmit_after_a_crash(patch: pytest.MonkeyPatch) -> None:
-    """An intent without an answer is sent again by the next run, instead of being looked for."""
+    """The next run sends an intent without an answer again, instead of reconciling it."""
     next_step = run_item.next_step
 
     def careless(entry: Any, **settings: Any) -> NextStep:
@@ -79,7 +79,7 @@ def resubmit_after_a_crash(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(run_item, "next_step", careless)
 
 
-def _change_the_match(patch: pytest.MonkeyPatch, **changed: Any) -> None:
+def _change_match_jobs(patch: pytest.MonkeyPatch, **changed: Any) -> None:
     match_jobs = reconciler.match_jobs
 
     def wrong(lost: Any, rows: Any, **settings: Any) -> Any:
@@ -93,8 +93,8 @@ BUGS: Mapping[str, Bug] = {
     for bug in (
         write_after_the_post,
         send_again_after_500,
-        take_a_job_with_an_owner,
-        take_one_of_too_many,
+        match_owned_job,
+        match_one_of_too_many,
         keep_no_id,
         resubmit_after_a_crash,
     )

@@ -6,6 +6,6 @@ import pytest
 
 
 @pytest.fixture
-def quiet(caplog):
-    """What the client logs while everything goes wrong on purpose is not kept."""
+def silent_logs(caplog):
+    """The client's log is off: in these worlds calls fail on purpose."""
     caplog.set_level(logging.CRITICAL + 1, logger="kling_async")

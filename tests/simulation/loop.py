@@ -7,11 +7,11 @@ import selectors
 
 from virtual_service import VirtualLoop
 
-_MOST_TURNS = 400_000
+_MAX_TURNS = 400_000
 
 
 class _Jumping(selectors.DefaultSelector):
-    """Never asks the machine for anything: in a world nothing happens but by timers."""
+    """Does not ask the machine for input: in a world only timers make something happen."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -20,17 +20,17 @@ class _Jumping(selectors.DefaultSelector):
 
     def select(self, timeout=None):
         self.turns += 1
-        if self.turns > _MOST_TURNS:
-            raise RuntimeError(f"the world still spins at {self.now:.3f} s after {_MOST_TURNS:,} turns")
+        if self.turns > _MAX_TURNS:
+            raise RuntimeError(f"the world still runs at {self.now:.3f} s after {_MAX_TURNS:,} turns")
         if timeout is None:
-            raise RuntimeError(f"nothing can happen any more at {self.now:.3f} s")
+            raise RuntimeError(f"no event can happen any more at {self.now:.3f} s")
         if timeout > 0:
             self.now += timeout
         return []
 
 
 class _Task(asyncio.Task):
-    """A task with a number: in sets of tasks it stands at the same place in every run."""
+    """A task that hashes by its number, so that sets of tasks have the same order in every run."""
 
     def __init__(self, *args, number, **settings) -> None:
         self._number = number
@@ -41,7 +41,7 @@ class _Task(asyncio.Task):
 
 
 class WorldLoop(VirtualLoop):
-    """A virtual loop that runs alike each time, and complains where it would wait without end."""
+    """A virtual loop that runs the same way each time, and raises an error instead of an endless wait."""
 
     def __init__(self) -> None:
         self._jumping = _Jumping()

@@ -1,4 +1,4 @@
-"""One process: a batch with its journal, that may be killed wherever others can see what it does."""
+"""One process: a batch with its journal, which can be killed at each step that other processes can see."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from kling_async._transport.base import Reply, Request, StreamedReply
 from kling_async._wire.endpoints import QUEUE_PATH
 from kling_async.events import Event, Notifier
 
-from .ledger import PRICE
-from .plan import Run
+from .line_state import PRICE
 from .rules import Inspector
-from .service import Post, Service, kind_of
+from .scenario import Run
+from .service import Post, Service, request_text
 
-_LONGEST = 200_000.0
-"""Seconds after which a run that has not ended never will."""
+_MAX_RUN_TIME = 200_000.0
+"""Seconds after which a run that has not ended counts as endless."""
 
 
-class Gone(BaseException):
-    """Raised in a dead process wherever it would touch the world."""
+class Killed(BaseException):
+    """Raised in a killed process at each step that other processes could see."""
 
 
 @attrs.define(eq=False, kw_only=True)
-class _Door(MemoryStore):
-    """A process's way to the disk, which others open after it."""
+class _ProcessDisk(MemoryStore):
+    """The disk as one process writes it; later processes read the same entries."""
 
     before: Callable[[], None]
     after: Callable[[], None]
@@ -54,11 +54,10 @@ class _Door(MemoryStore):
 
 @attrs.define(eq=False, kw_only=True)
 class Process:
-    """A batch under way, and the transport that it sends by.
+    """A running batch, and its transport.
 
-    A kill cuts it off: what is left of it cannot send, write or tell anything any more, so whatever runs while it
-    is taken down has no effect. Between two steps that others can see a process only thinks; so to kill it
-    before and after each of them is to kill it anywhere.
+    A killed process cannot send, write or emit anything more, so its cleanup has no effect. Between two steps that
+    other processes can see, a process only computes, so kills before and after each step stand for all kills.
     """
 
     name: str
@@ -66,24 +65,24 @@ class Process:
     service: Service
     inspector: Inspector
     rng: random.Random
-    """Its own, so that it takes no chance from others."""
+    """A generator of its own: the steps of other processes do not change its numbers."""
     note: Callable[..., None]
     is_dead: bool = False
     _steps: Counter[str] = attrs.field(init=False, factory=Counter)
     _commits: int = attrs.field(init=False, default=0)
     _waits: dict[asyncio.Future[Any], None] = attrs.field(init=False, factory=dict)
-    """What it waits for, in order."""
+    """The futures that it waits for, in order."""
     _task: asyncio.Task[None] = attrs.field(init=False)
 
-    async def live(self) -> None:
-        """Run until the end that the plan has for it."""
+    async def execute(self) -> None:
+        """Run until the end that the scenario has for the run."""
         loop, ending = asyncio.get_running_loop(), self.run.ending
         self._task = loop.create_task(self._main())
         alarms = []
         if ending.how in {"kill", "cancel"} and not ending.point:
             end = self.kill if ending.how == "kill" else self._task.cancel
             alarms.append(loop.call_later(ending.at, end))
-        await asyncio.wait({self._task}, timeout=_LONGEST)
+        await asyncio.wait({self._task}, timeout=_MAX_RUN_TIME)
         for alarm in alarms:
             alarm.cancel()
         if not self._task.done():
@@ -93,10 +92,10 @@ class Process:
         error = asyncio.CancelledError() if self._task.cancelled() else self._task.exception()
         if not self.is_dead:
             self.note("ends", error)
-            self.inspector.ends(error)
+            self.inspector.check_end(error)
 
     def kill(self) -> None:
-        """Cut it off from the world."""
+        """Kill the process: it takes no further step that others can see."""
         if self.is_dead:
             return
         self.note("is killed")
@@ -111,17 +110,17 @@ class Process:
 
     def _check(self) -> None:
         if self.is_dead:
-            raise Gone
+            raise Killed
 
     def _step(self, point: str) -> None:
-        """Be killed here, if the plan says so."""
+        """Note a step, and kill the process here if the scenario says so."""
         self._check()
         self._steps[point] += 1
         ending = self.run.ending
         if ending.point == point and ending.count == self._steps[point]:
             self.note(point, ending.count)
             self.kill()
-            raise Gone
+            raise Killed
 
     async def _wait(self, future: asyncio.Future[Any]) -> Any:
         self._waits[future] = None
@@ -135,9 +134,9 @@ class Process:
     # The batch
 
     async def _main(self) -> None:
-        run, disk, journal = self.run, self.inspector.ledger.disk, None
+        run, disk, journal = self.run, self.inspector.line_state.disk, None
         if disk is not None:
-            store = _Door(
+            store = _ProcessDisk(
                 kept=disk.kept, earlier=disk.earlier, before=self._before_commit, after=self._after_commit
             )
             journal = self.inspector.journal = WriteAheadJournal.over(store, run_sync=self._write)
@@ -156,11 +155,11 @@ class Process:
                 async for result in results:
                     self._check()
                     self.note("result", result.index, result.state, result.job and result.job.request_id)
-                    self.inspector.takes(result)
+                    self.inspector.check_result(result)
 
     def _open(self, journal: WriteAheadJournal | None) -> AbstractAsyncContextManager[AsyncIterator[Any]]:
         run = self.run
-        has_price = self.inspector.ledger.has_price
+        has_price = self.inspector.line_state.has_price
         return open_batch(
             self._session,
             self._source(),
@@ -173,7 +172,7 @@ class Process:
                 on_ambiguous=run.on_ambiguous,
                 retry_failed=run.retry_failed,
             ),
-            notify=Notifier(self._hear),
+            notify=Notifier(self._listen),
         )
 
     def _source(self) -> Any:
@@ -211,19 +210,19 @@ class Process:
         )
         return LoopSession.open(caller, limits, SharedState(limits, polling))
 
-    def _hear(self, event: Event) -> None:
+    def _listen(self, event: Event) -> None:
         if self.is_dead:
             return
         self.note(type(event).__name__, event.index, event.request_id)
         try:
-            self.inspector.hears(event)
+            self.inspector.check_event(event)
         except Exception as error:  # noqa: BLE001 - the batch would only log it
             self.inspector.fail(f"the rules failed: {error!r}")
 
     # The journal's disk
 
     async def _write(self, write: Callable[[PendingWrites], None], changes: PendingWrites) -> None:
-        """As a thread does it: it takes a moment, and nothing stops it."""
+        """Write as a thread does: with a delay, and without a cancellation."""
         self._check()
         with anyio.CancelScope(shield=True):
             await anyio.sleep(self.rng.choice((0.001, 0.02, 0.5)))
@@ -240,7 +239,7 @@ class Process:
 
     def _after_commit(self) -> None:
         self.note("commits")
-        self.inspector.ledger.check_kept()
+        self.inspector.line_state.check_recorded()
         self._step("committed")
 
     # The transport
@@ -248,47 +247,47 @@ class Process:
     async def send(self, request: Request) -> Reply:
         self._check()
         if request.method == "POST":
-            said = await self._pay(request)
+            answer = await self._send_post(request)
         else:
-            said = await self._ask(request)
-        if isinstance(said, Exception):
-            raise said
-        return said
+            answer = await self._send_get(request)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
-    async def _pay(self, request: Request) -> Reply | Exception:
+    async def _send_post(self, request: Request) -> Reply | Exception:
         self._step("post")
         body = json.loads(request.body or b"")
         post = Post(
-            line=self.inspector.ledger.number,
+            line=self.inspector.line_state.number,
             process=self.name,
             payload=body["payload"],
-            what=kind_of(body["model"], body["payload"]),
+            request=request_text(body["model"], body["payload"]),
             sent=asyncio.get_running_loop().time(),
         )
         self.note("POST", body["payload"])
-        self.inspector.sends(post)
-        answer = self.service.take(request, post=post)
+        self.inspector.check_post(post)
+        future = self.service.receive(request, post=post)
         self._step("posted")
-        said = await self._wait(answer)
+        answer = await self._wait(future)
         self._step("answered")
         post.fate = post.verdict
-        self.note("answer", post.fate, said)
-        return said
+        self.note("answer", post.fate, answer)
+        return answer
 
-    async def _ask(self, request: Request) -> Reply | Exception:
+    async def _send_get(self, request: Request) -> Reply | Exception:
         is_list = urlsplit(request.url).path.endswith("/requests")
         if is_list:
             self._step("list")
-        self.inspector.polls()
-        answer = self.service.take(request, on_shown=self.inspector.see_row)
-        said = await self._wait(answer)
+        self.inspector.check_poll()
+        future = self.service.receive(request, on_shown=self.inspector.note_shown)
+        answer = await self._wait(future)
         if is_list:
             self._step("listed")
-        self.note("list" if is_list else "status", request.url.rpartition("/")[2], said)
-        return said
+        self.note("list" if is_list else "status", request.url.rpartition("/")[2], answer)
+        return answer
 
     def stream(self, request: Request) -> AbstractAsyncContextManager[StreamedReply]:
         raise AssertionError("no file is fetched in a world")
 
     async def aclose(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is no connection to close."""

@@ -1,4 +1,4 @@
-"""A model of the service: what it does with a call, and when its answer comes, if it does."""
+"""A model of the service: its effects, and its answers after a delay."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kling_async import APIConnectionError, APITimeoutError
 from kling_async._transport.base import Reply, Request
 from kling_async._wire.endpoints import QUEUE_PATH
 
-from .plan import CALL_FAULTS, JOB_FAULTS, POST_FAULTS, STATUS_FAULTS, Weather
+from .scenario import CALL_FAULTS, JOB_FAULTS, POST_FAULTS, STATUS_FAULTS, Conditions
 
 Answer: TypeAlias = Reply | Exception
 RATE_LIMIT = "rate limit exceeded(RPM)"
@@ -31,16 +31,16 @@ class Post:
     """One paid POST that left a process."""
 
     line: int
-    """Whose it is: the number of the journal."""
+    """The number of the line that sent it."""
     process: str
     payload: dict[str, Any]
-    what: str
-    """Model and payload, as text: what makes two of them alike."""
+    request: str
+    """Model and payload as text; equal for equal requests."""
     sent: float
     fate: str = "in flight"
-    """in flight, refused (surely not accepted), answered (its id was told) or unknown."""
+    """in flight, refused (not accepted), answered (the process has the id) or unknown."""
     verdict: str = "unknown"
-    """What its fate is once the process has heard the answer."""
+    """The fate after the process has the answer."""
     job: Job | None = None
 
 
@@ -50,7 +50,7 @@ class Job:
 
     id: str
     post: Post | None
-    """None for a job of others."""
+    """None for an old job of others."""
     payload: dict[str, Any]
     created: float
     begins: float
@@ -58,15 +58,15 @@ class Job:
     final: str = "success"
     error: str | None = None
     shows: float = 0.0
-    """From when its row is in the list."""
+    """The time from which the list shows it."""
     vanishes: float = _NEVER
     has_echo: bool = True
     is_late: bool = False
-    """Whether it was accepted after its process had given up."""
+    """Whether it was accepted after its process had stopped waiting."""
 
-    def may_be_taken_for(self, what: str) -> bool:
-        """Whether it has all that was asked for, and perhaps more."""
-        _, payload = json.loads(what)
+    def could_match(self, request: str) -> bool:
+        """Whether it has all parameters of a request, and perhaps more."""
+        _, payload = json.loads(request)
         return bool(payload.items() <= self.payload.items())
 
     def status(self, now: float) -> str:
@@ -93,21 +93,21 @@ class Job:
 
 @attrs.define(eq=False)
 class Service:
-    """Answers by timers, so that it goes on with what it was sent when the sender is dead."""
+    """Answers by timers, so it processes a call even after its sender was killed."""
 
-    weather: Weather
+    conditions: Conditions
     rng: random.Random
     on_accepted: Callable[[Job], None]
     jobs: dict[str, Job] = attrs.field(factory=dict)
     quiet_after: float = 0.0
-    """When everything that was sent has arrived, and every row shows, if they ever will."""
-    _said: dict[str, Reply] = attrs.field(factory=dict)
-    """The last answer to a POST of each process."""
+    """The time from which no sent POST is still to arrive, and no row is still to appear."""
+    _last_answers: dict[str, Reply] = attrs.field(factory=dict)
+    """By process, the last answer to a POST."""
     _numbers: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
     _loop: asyncio.AbstractEventLoop = attrs.field(factory=asyncio.get_running_loop)
 
     def __attrs_post_init__(self) -> None:
-        for number in range(self.weather.strangers):
+        for number in range(self.conditions.strangers):
             prompt = {"prompt": "a cat" if number % 3 else f"stranger {number}"}
             created = self.now - 400 - 10 * number
             job = Job(
@@ -119,14 +119,14 @@ class Service:
     def now(self) -> float:
         return self._loop.time()
 
-    def clear_up(self) -> None:
-        """From now on nothing goes wrong; what stuck comes loose."""
-        self.weather = attrs.evolve(self.weather, rates={}, outages=(), refusals=())
+    def end_faults(self) -> None:
+        """End all faults, also of jobs that never end."""
+        self.conditions = attrs.evolve(self.conditions, rates={}, outages=(), refusals=())
         for job in self.jobs.values():
             if job.ends == _NEVER:
                 job.ends = self.now + 10
 
-    def take(
+    def receive(
         self,
         request: Request,
         *,
@@ -140,47 +140,47 @@ class Service:
             post: For a paid one, what is known of it.
             on_shown: Told of each row of a list.
         """
-        answer: asyncio.Future[Answer] = self._loop.create_future()
+        future: asyncio.Future[Answer] = self._loop.create_future()
         url = urlsplit(request.url)
         path = url.path.removeprefix(QUEUE_PATH)
         delay = self.rng.choice((0.02, 0.2, self.rng.uniform(0.0, 3.0)))
         if post is not None:
-            self._post(post, answer, delay, request.timeout)
+            self._post(post, future, delay, request.timeout)
         elif delay >= request.timeout:
-            self._loop.call_later(request.timeout, _tell, answer, APITimeoutError("no answer"))
+            self._loop.call_later(request.timeout, _resolve, future, APITimeoutError("no answer"))
         elif path == "/requests":
-            self._loop.call_later(delay, self._list, answer, parse_qs(url.query), on_shown)
+            self._loop.call_later(delay, self._list, future, parse_qs(url.query), on_shown)
         else:
-            self._loop.call_later(delay, self._status, answer, unquote(path.rpartition("/")[2]))
-        return answer
+            self._loop.call_later(delay, self._status, future, unquote(path.rpartition("/")[2]))
+        return future
 
     def _is_out(self) -> bool:
-        return any(begin <= self.now < end for begin, end in self.weather.outages)
+        return any(begin <= self.now < end for begin, end in self.conditions.outages)
 
-    def _post(self, post: Post, answer: asyncio.Future[Answer], delay: float, timeout: float) -> None:
-        fault = self.weather.draw_fault("post", POST_FAULTS, self.rng)
+    def _post(self, post: Post, future: asyncio.Future[Answer], delay: float, timeout: float) -> None:
+        fault = self.conditions.pick_fault("post", POST_FAULTS, self.rng)
         if self._is_out():
             fault = self.rng.choice(("refused", "lost", "failing"))
-        said, later = None, self._loop.call_later
-        accepted_at, heard_at = delay, delay + self.rng.choice((0.001, 0.5))
+        answer, later = None, self._loop.call_later
+        accepted_at, answered_at = delay, delay + self.rng.choice((0.001, 0.5))
         if fault in {"refused", "throttled", "denied", "broke"}:
-            post.verdict, said = "refused", self._refusal(fault)
+            post.verdict, answer = "refused", self._refusal(fault)
         elif fault in {"lost", "unheard", "late"}:
-            heard_at = min(self.rng.choice((heard_at, timeout)), timeout)
-            said = APIConnectionError("reset") if heard_at < timeout else APITimeoutError("no answer")
+            answered_at = min(self.rng.choice((answered_at, timeout)), timeout)
+            answer = APIConnectionError("reset") if answered_at < timeout else APITimeoutError("no answer")
             if fault == "late":
-                accepted_at = heard_at + self.rng.choice((1, 20, 45, 200)) * self.rng.random()
+                accepted_at = answered_at + self.rng.choice((1, 20, 45, 200)) * self.rng.random()
         elif fault in {"failing", "lying"}:
-            said = self.rng.choice(_FAILURES)
+            answer = self.rng.choice(_FAILURES)
         else:
             post.verdict = "answered"
         if post.verdict != "refused" and fault not in {"lost", "failing"}:
             later(accepted_at, self._accept, post, fault == "late")
             self.quiet_after = max(self.quiet_after, self.now + accepted_at)
-        later(heard_at, self._answer, post, answer, said, fault)
+        later(answered_at, self._answer, post, future, answer, fault)
 
     def _refusal(self, fault: str) -> Answer:
-        """What surely accepts nothing."""
+        """An answer that proves that the POST was not accepted."""
         if fault == "refused":
             return APIConnectionError("refused", was_sent=False)
         if fault == "throttled":
@@ -190,19 +190,19 @@ class Service:
         return reply(402, {"error": "No credits"})
 
     def _answer(
-        self, post: Post, answer: asyncio.Future[Answer], said: Answer | None, fault: str | None
+        self, post: Post, future: asyncio.Future[Answer], answer: Answer | None, fault: str | None
     ) -> None:
-        if said is None:
+        if answer is None:
             assert post.job is not None
-            record = post.job.record(self.now, skew=self.weather.skew)
-            said = reply(200, {"request_id": post.job.id} if fault == "odd" else record)
-            if fault == "doubled" and post.process in self._said:
-                said, post.verdict = self._said[post.process], "unknown"
-            self._said[post.process] = said
-        _tell(answer, said)
+            record = post.job.record(self.now, skew=self.conditions.skew)
+            answer = reply(200, {"request_id": post.job.id} if fault == "odd" else record)
+            if fault == "doubled" and post.process in self._last_answers:
+                answer, post.verdict = self._last_answers[post.process], "unknown"
+            self._last_answers[post.process] = answer
+        _resolve(future, answer)
 
     def _accept(self, post: Post, is_late: bool) -> None:
-        fault = self.weather.draw_fault("job", JOB_FAULTS, self.rng)
+        fault = self.conditions.pick_fault("job", JOB_FAULTS, self.rng)
         now, rng = self.now, self.rng
         begins = now + rng.choice((0.0, rng.uniform(0, 20)))
         ends = begins + rng.choice((0.0, rng.uniform(1, 20), rng.lognormvariate(3.5, 0.5)))
@@ -227,73 +227,73 @@ class Service:
         self.on_accepted(job)
 
     def _throttle(self) -> Reply:
-        wish = self.rng.choice(({}, {"retry-after": "3"}, {"retry-after": "20"}))
-        return reply(429, {"error": "Too many requests"}, wish)
+        headers = self.rng.choice(({}, {"retry-after": "3"}, {"retry-after": "20"}))
+        return reply(429, {"error": "Too many requests"}, headers)
 
-    def _fail_call(self, kind: str, faults: tuple[str, ...], answer: asyncio.Future[Answer]) -> str | None:
-        """Let a call fail if it is to; else what else is wrong with it."""
-        fault = self.weather.draw_fault(kind, faults, self.rng)
+    def _fail_call(self, kind: str, faults: tuple[str, ...], future: asyncio.Future[Answer]) -> str | None:
+        """Answer a call with a failure if one happens now; returns the fault."""
+        fault = self.conditions.pick_fault(kind, faults, self.rng)
         if self._is_out():
             fault = self.rng.choice(("cut", "failing", "refused"))
         if fault == "cut":
-            _tell(answer, APIConnectionError("reset"))
+            _resolve(future, APIConnectionError("reset"))
         elif fault == "refused":
-            _tell(answer, APIConnectionError("refused", was_sent=False))
+            _resolve(future, APIConnectionError("refused", was_sent=False))
         elif fault == "failing":
-            _tell(answer, self.rng.choice(_FAILURES))
+            _resolve(future, self.rng.choice(_FAILURES))
         elif fault == "throttled":
-            _tell(answer, self._throttle())
+            _resolve(future, self._throttle())
         return fault
 
-    def _status(self, answer: asyncio.Future[Answer], id_: str) -> None:
-        fault = self._fail_call("status", STATUS_FAULTS, answer)
-        if answer.done():
+    def _status(self, future: asyncio.Future[Answer], id_: str) -> None:
+        fault = self._fail_call("status", STATUS_FAULTS, future)
+        if future.done():
             return
         job, now = self.jobs.get(id_), self.now
         if job is None or now >= job.vanishes or fault == "unseen":
-            _tell(answer, reply(404, {"error": "Request not found"}))
+            _resolve(future, reply(404, {"error": "Request not found"}))
             return
         seen = max(job.created, now - self.rng.uniform(0, 20)) if fault == "stale" else now
-        record = job.record(seen, skew=self.weather.skew)
-        if fault == "new word" and seen < job.ends:
+        record = job.record(seen, skew=self.conditions.skew)
+        if fault == "unknown status" and seen < job.ends:
             record["status"] = "rendering"
-        _tell(answer, reply(200, record))
+        _resolve(future, reply(200, record))
 
     def _list(
         self,
-        answer: asyncio.Future[Answer],
+        future: asyncio.Future[Answer],
         query: dict[str, list[str]],
         on_shown: Callable[[Job], None],
     ) -> None:
-        self._fail_call("list", CALL_FAULTS, answer)
-        if answer.done():
+        self._fail_call("list", CALL_FAULTS, future)
+        if future.done():
             return
-        now, weather = self.now, self.weather
-        if any(begin <= now < end for begin, end in weather.refusals):
-            _tell(answer, reply(self.rng.choice((403, 404, 500)), {"error": "no list"}))
+        now, conditions = self.now, self.conditions
+        if any(begin <= now < end for begin, end in conditions.refusals):
+            _resolve(future, reply(self.rng.choice((403, 404, 500)), {"error": "no list"}))
             return
         listed = [job for job in self.jobs.values() if job.shows <= now < job.vanishes]
-        listed.sort(key=lambda job: job.created, reverse=weather.order == "newest")
-        if weather.order == "mixed":
+        listed.sort(key=lambda job: job.created, reverse=conditions.order == "newest")
+        if conditions.order == "mixed":
             random.Random(len(listed)).shuffle(listed)  # noqa: S311
         offset = int(query["offset"][0])
-        limit = min(int(query["limit"][0]), weather.rows)
+        limit = min(int(query["limit"][0]), conditions.rows)
         page = listed[offset : offset + limit]
-        envelope: dict[str, Any] = {"requests": [job.record(now, skew=weather.skew) for job in page]}
-        if weather.has_total:
+        envelope: dict[str, Any] = {"requests": [job.record(now, skew=conditions.skew) for job in page]}
+        if conditions.has_total:
             envelope["total"] = len(listed)
-        if weather.has_more:
+        if conditions.has_more:
             envelope["has_more"] = offset + limit < len(listed)
         for job in page:
             on_shown(job)
-        _tell(answer, reply(200, envelope))
+        _resolve(future, reply(200, envelope))
 
 
-def kind_of(model: str, payload: Any) -> str:
-    """What makes two requests alike, as text."""
+def request_text(model: str, payload: Any) -> str:
+    """Model and payload as text; equal for equal requests."""
     return json.dumps([model, payload], sort_keys=True)
 
 
-def _tell(answer: asyncio.Future[Answer], said: Answer) -> None:
-    if not answer.done():
-        answer.set_result(said)
+def _resolve(future: asyncio.Future[Answer], answer: Answer) -> None:
+    if not future.done():
+        future.set_result(answer)

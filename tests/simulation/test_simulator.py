@@ -1,4 +1,4 @@
-"""The simulator finds what it is for, and is the same each time."""
+"""The simulation finds planted bugs, and every world is the same each time."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ import pytest
 from . import loop
 from .__main__ import main
 from .bugs import BUGS
-from .plan import CALL_FAULTS, JOB_FAULTS, POINTS, POST_FAULTS, STATUS_FAULTS, draw
+from .scenario import CALL_FAULTS, JOB_FAULTS, POINTS, POST_FAULTS, STATUS_FAULTS, make_scenario
 from .world import simulate
 
 TESTS = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("bug", BUGS)
-def test_a_mistake_is_found_within_a_hundred_seeds_and_not_without_it(bug, monkeypatch, quiet):
+def test_a_planted_bug_is_found_within_a_hundred_seeds_and_its_world_holds_without_it(
+    bug, monkeypatch, silent_logs
+):
     with monkeypatch.context() as patch:
         BUGS[bug](patch)
         found = next(seed for seed in range(100) if simulate(seed).violations)
@@ -29,11 +31,11 @@ def test_a_mistake_is_found_within_a_hundred_seeds_and_not_without_it(bug, monke
     assert simulate(found).violations == []
 
 
-def test_a_world_is_the_same_each_time_and_in_every_process(quiet):
+def test_a_world_is_the_same_each_time_and_in_every_process(silent_logs):
     here = [simulate(seed).lines() for seed in range(8)]
     code = "from simulation.world import simulate\nfor seed in reversed(range(8)): print(simulate(seed).digest())"
     path = os.pathsep.join([str(TESTS), *sys.path])
-    told = [
+    output = [
         subprocess.run(  # noqa: S603 - ourselves
             [sys.executable, "-c", code],
             env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": hash_seed},
@@ -45,22 +47,22 @@ def test_a_world_is_the_same_each_time_and_in_every_process(quiet):
     ]
 
     assert [simulate(seed).lines() for seed in range(8)] == here
-    assert told[0] == told[1] == [simulate(seed).digest() for seed in reversed(range(8))]
+    assert output[0] == output[1] == [simulate(seed).digest() for seed in reversed(range(8))]
 
 
-def test_a_thousand_plans_have_every_fault_and_every_end_in_them():
-    plans = [draw(seed) for seed in range(1000)]
-    rates = {rate for plan in plans for rate in plan.weather.rates}
+def test_a_thousand_scenarios_have_every_fault_and_every_end():
+    scenarios = [make_scenario(seed) for seed in range(1000)]
+    rates = {rate for scenario in scenarios for rate in scenario.conditions.rates}
     kinds = {"post": POST_FAULTS, "status": STATUS_FAULTS, "list": CALL_FAULTS, "job": JOB_FAULTS}
-    runs = [run for plan in plans for line in plan.lines for run in line.runs]
+    runs = [run for scenario in scenarios for line in scenario.lines for run in line.runs]
 
     assert rates == {f"{kind} {fault}" for kind, faults in kinds.items() for fault in faults}
     assert {run.ending.how for run in runs} == {"finish", "leave", "timeout", "cancel", "kill"}
     assert {run.ending.point for run in runs} == {"", *POINTS}
-    assert {len(plan.lines) for plan in plans} == {1, 2}
+    assert {len(scenario.lines) for scenario in scenarios} == {1, 2}
 
 
-def test_a_kill_comes_at_every_kind_of_step(quiet):
+def test_kills_come_at_every_kind_of_step(silent_logs):
     missing = set(POINTS)
     for seed in range(500):
         missing -= {what[0] for _, _, *what in simulate(seed).trace if what[1:] and isinstance(what[1], int)}
@@ -70,7 +72,7 @@ def test_a_kill_comes_at_every_kind_of_step(quiet):
     assert not missing
 
 
-def test_a_killed_process_does_nothing_any_more(quiet):
+def test_a_killed_process_takes_no_further_step(silent_logs):
     for seed in range(40):
         dead = set()
         for _, who, *what in simulate(seed).trace:
@@ -78,11 +80,11 @@ def test_a_killed_process_does_nothing_any_more(quiet):
             dead |= {who} if what == ["is killed"] else set()
 
 
-def test_the_command_says_how_to_run_a_broken_world_again(monkeypatch, capsys, quiet):
+def test_the_command_says_how_to_run_a_broken_world_again(monkeypatch, capsys, silent_logs):
     BUGS["resubmit_after_a_crash"](monkeypatch)
     status = main(["--seeds", "30", "--workers", "1"])
-    told = capsys.readouterr().out
-    seed = re.search(r"^seed (\d+): .*; again: nox -s simulation -- --from \1 --trace$", told, re.MULTILINE)
+    output = capsys.readouterr().out
+    seed = re.search(r"^seed (\d+): .*; again: nox -s simulation -- --from \1 --trace$", output, re.MULTILINE)
 
     assert status == 1
     assert seed is not None
@@ -91,7 +93,7 @@ def test_the_command_says_how_to_run_a_broken_world_again(monkeypatch, capsys, q
     assert "begins" in capsys.readouterr().out
 
 
-def test_the_command_shares_many_worlds_among_processes(monkeypatch, capsys, quiet):
+def test_the_command_shares_many_worlds_among_processes(monkeypatch, capsys, silent_logs):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), *sys.path]))
 
     assert main(["--seeds", "60"]) == 0
@@ -103,16 +105,16 @@ async def spin():
         await asyncio.sleep(0)
 
 
-async def wait_without_end():
+async def wait_endlessly():
     await asyncio.Event().wait()
 
 
-@pytest.mark.parametrize("hangs", [spin, wait_without_end])
-def test_a_world_that_hangs_is_told(hangs, monkeypatch):
+@pytest.mark.parametrize("hangs", [spin, wait_endlessly])
+def test_a_world_that_hangs_is_an_error(hangs, monkeypatch):
     monkeypatch.setattr(loop, "_MOST_TURNS", 1000)
     world = loop.WorldLoop()
     task = hangs()
-    with pytest.raises(RuntimeError, match=r"still spins|nothing can happen"):
+    with pytest.raises(RuntimeError, match=r"still runs|no event can happen"):
         world.run_until_complete(task)
     task.close()
     world.close()

@@ -1,4 +1,4 @@
-"""Many worlds, shared among processes where there are enough of them."""
+"""Simulates many worlds, in several processes if there are enough of them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from .world import Verdict, simulate
 _CHUNK = 50
 
 
-def verdicts(seeds: Sequence[int], *, workers: int) -> Iterator[Verdict]:
-    """What came of each world, in order."""
-    hush()
+def simulate_all(seeds: Sequence[int], *, workers: int) -> Iterator[Verdict]:
+    """The verdict of each world, in the order of the seeds."""
+    silence_logs()
     if workers == 1 or len(seeds) <= _CHUNK:
         yield from map(simulate, seeds)
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), hush) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), silence_logs) as pool:
         yield from pool.map(_without_trace, seeds, chunksize=_CHUNK)
 
 
-def hush() -> None:
-    """Log nothing of worlds that go wrong on purpose."""
+def silence_logs() -> None:
+    """Turn the client's log off: in these worlds calls fail on purpose."""
     logging.getLogger("kling_async").setLevel(logging.CRITICAL + 1)
 
 
 def _without_trace(seed: int) -> Verdict:
-    """The same, small enough to be sent to another process a hundred thousand times."""
+    """The verdict of a world without its trace, which is too large to send between processes."""
     verdict = simulate(seed)
     verdict.trace.clear()
     return verdict

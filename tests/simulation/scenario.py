@@ -1,4 +1,4 @@
-"""What will happen in a world: drawn from its seed before anything runs."""
+"""The scenario of a world: its seed decides everything before the first step."""
 
 from __future__ import annotations
 
@@ -15,59 +15,59 @@ POST_FAULTS = (
     "denied",  # 400, not accepted
     "broke",  # 402, not accepted
     "lost",  # never arrived
-    "unheard",  # accepted, and the answer is lost
+    "unheard",  # accepted, and the answer never comes
     "failing",  # answered 500, 502, 408 or with garbage, not accepted
-    "lying",  # answered so, and accepted
-    "late",  # given up, and accepted long after
-    "odd",  # accepted, and answered with little more than an id
-    "doubled",  # accepted, and answered with the last answer once more
+    "lying",  # accepted, and answered the same way
+    "late",  # accepted after the process has stopped waiting
+    "odd",  # accepted, and answered with an id only
+    "doubled",  # accepted, and answered with the previous answer
 )
 CALL_FAULTS = ("cut", "failing", "throttled", "refused")
 STATUS_FAULTS = (
     *CALL_FAULTS,
-    "unseen",  # 404, for once
-    "stale",  # an answer of some time ago, once more
-    "new word",  # a status never seen before
+    "unseen",  # 404 once
+    "stale",  # an earlier answer again
+    "unknown status",  # a status that the client does not know
 )
 JOB_FAULTS = (
     "fails",
     "is throttled",  # fails for a rate limit
     "is cancelled",
-    "vanishes",  # 404 from some moment on
-    "sticks",  # never ends while the weather is bad
+    "vanishes",  # 404 from some time on
+    "sticks",  # never ends while there are faults
     "shows late",  # its row does
     "never shows",
     "has no echo",  # its row has no payload
 )
 POINTS = ("post", "posted", "answered", "commit", "committing", "committed", "list", "listed")
-"""Where a process may be killed: before and after whatever others can see of it."""
+"""The steps at which a process can be killed: before and after each effect that others can see."""
 
 _RATES = (0.03, 0.1, 0.3)
 _PROMPTS = ("a cat", "an eagle", "the sea", "a city at night")
 
 
 @attrs.frozen(kw_only=True)
-class Weather:
-    """What the service does wrong, and how its list is."""
+class Conditions:
+    """The faults of the service, and the properties of its list."""
 
     rates: Mapping[str, float] = attrs.field(factory=dict)
-    """The chance of each fault, by the kind of call or job and its name."""
+    """The probability of each fault, by the kind of call or job and the name of the fault."""
     outages: Sequence[tuple[float, float]] = ()
-    """From when to when nothing works."""
+    """Periods in which every call fails."""
     refusals: Sequence[tuple[float, float]] = ()
-    """From when to when the list is refused."""
+    """Periods in which the list is refused."""
     skew: float = 0.0
     """Seconds by which the service's clock is ahead."""
     order: str = "newest"
     rows: int = 100
-    """How many rows a page has at most."""
+    """The largest number of rows of a page."""
     has_total: bool = True
     has_more: bool = True
     strangers: int = 0
-    """How many old jobs of others the list shows."""
+    """The number of old jobs of others in the list."""
 
-    def draw_fault(self, kind: str, faults: Sequence[str], rng: random.Random) -> str | None:
-        """Which of the faults, if any, comes about now."""
+    def pick_fault(self, kind: str, faults: Sequence[str], rng: random.Random) -> str | None:
+        """The fault that happens now, if any."""
         for fault in faults:
             rate = self.rates.get(f"{kind} {fault}")
             if rate is not None and rng.random() < rate:
@@ -77,16 +77,16 @@ class Weather:
 
 @attrs.frozen(kw_only=True)
 class Ending:
-    """How a run ends: it is let finish, left early, or killed."""
+    """The end of a run: it finishes, is left early, or is killed."""
 
     how: str = "finish"
     """finish, leave, timeout, cancel or kill."""
     at: float = float("inf")
     """Seconds after its beginning."""
     point: str = ""
-    """For a kill: at which kind of step."""
+    """The kind of step at which the process is killed; empty for a kill at `at`."""
     count: int = 0
-    """And at the how-manieth of them."""
+    """The number of that step, from 1."""
 
 
 @attrs.frozen(kw_only=True)
@@ -103,17 +103,17 @@ class Run:
     wait_timeout: float = 600.0
     stall_timeout: float | None = None
     poll_interval: float | None = 5.0
-    """Seconds; None adapts, which takes the most part of a world's time."""
+    """Seconds; None adapts, which takes the most computing time."""
     use_lists: str = "auto"
     on_ambiguous: str = "report"
     retry_failed: bool = False
     cap: int | None = None
-    """How many videos the money is enough for."""
+    """The number of videos that `max_cost_usd` allows."""
     full_disk: tuple[int, int] = (0, 0)
-    """From which commit to which the disk is full."""
+    """The first commit at which the disk is full, and the first at which it is not."""
     ending: Ending = Ending()
     rest: float = 0.0
-    """Seconds until the next one begins."""
+    """Seconds until the next run begins."""
 
 
 @attrs.frozen(kw_only=True)
@@ -125,33 +125,33 @@ class Line:
     has_price: bool = False
     runs: Sequence[Run] = ()
     resends: bool = False
-    """Whether the caller says so in the end."""
+    """Whether the last run resends ambiguous submits."""
 
 
 @attrs.frozen(kw_only=True)
-class Plan:
+class Scenario:
     """One world."""
 
     seed: int
-    weather: Weather
+    conditions: Conditions
     lines: Sequence[Line]
 
 
-def draw(seed: int) -> Plan:
-    """The plan of a seed."""
+def make_scenario(seed: int) -> Scenario:
+    """The scenario of a seed."""
     rng = random.Random(f"plan {seed}")  # noqa: S311
-    pool = _pool(rng)
-    lines = [_line(rng, pool)]
+    pool = _make_pool(rng)
+    lines = [_make_line(rng, pool)]
     if rng.random() < 0.25:
-        lines.append(_line(rng, pool if rng.random() < 0.7 else _pool(rng)))
-    weather = _weather(rng)
+        lines.append(_make_line(rng, pool if rng.random() < 0.7 else _make_pool(rng)))
+    conditions = _conditions(rng)
     if rng.random() < 0.3:
-        lines = [_group_equal(line) for line in lines]
-    return Plan(seed=seed, weather=weather, lines=lines)
+        lines = [_with_one_prompt(line) for line in lines]
+    return Scenario(seed=seed, conditions=conditions, lines=lines)
 
 
-def _weather(rng: random.Random) -> Weather:
-    """Some faults at some rates: few of them at once say more than all a little."""
+def _conditions(rng: random.Random) -> Conditions:
+    """Some faults at some rates: a few frequent faults find more than all faults at a low rate."""
     kinds = {"post": POST_FAULTS, "status": STATUS_FAULTS, "list": CALL_FAULTS, "job": JOB_FAULTS}
     share = rng.choice((0.1, 0.25, 0.5))
     rates = {
@@ -160,10 +160,10 @@ def _weather(rng: random.Random) -> Weather:
         for fault in faults
         if rng.random() < share
     }
-    return Weather(
+    return Conditions(
         rates=rates,
-        outages=_windows(rng),
-        refusals=_windows(rng),
+        outages=_periods(rng),
+        refusals=_periods(rng),
         skew=rng.choice((0.0, 0.0, rng.uniform(-30, 30))),
         order=rng.choice(("newest", "newest", "oldest", "mixed")),
         rows=rng.choice((3, 10, 100)),
@@ -173,24 +173,24 @@ def _weather(rng: random.Random) -> Weather:
     )
 
 
-def _windows(rng: random.Random) -> list[tuple[float, float]]:
-    windows = []
+def _periods(rng: random.Random) -> list[tuple[float, float]]:
+    periods = []
     for _ in range(rng.choice((0, 0, 0, 1, 2))):
         begin = rng.uniform(0, 200)
-        windows.append((begin, begin + rng.choice((5, 40, 150))))
-    return windows
+        periods.append((begin, begin + rng.choice((5, 40, 150))))
+    return periods
 
 
-def _pool(rng: random.Random) -> list[VideoRequest]:
-    return [_request(rng) for _ in range(rng.choice((1, 2, 3, 6, 10)))]
+def _make_pool(rng: random.Random) -> list[VideoRequest]:
+    return [_make_request(rng) for _ in range(rng.choice((1, 2, 3, 6, 10)))]
 
 
-def _line(rng: random.Random, pool: Sequence[VideoRequest]) -> Line:
+def _make_line(rng: random.Random, pool: Sequence[VideoRequest]) -> Line:
     has_journal = rng.random() < 0.9
     requests = [rng.choice(pool) for _ in range(rng.choice((1, 3, 4, 5, 6, 8)))]
     has_price, runs = rng.random() < 0.3, []
     for _ in range(rng.choice((1, 2, 2, 3)) if has_journal else 1):
-        runs.append(_run(rng, requests, has_journal=has_journal, has_price=has_price))
+        runs.append(_make_run(rng, requests, has_journal=has_journal, has_price=has_price))
         requests = _edit(rng, requests, pool)
     return Line(
         begins=rng.choice((0.0, rng.uniform(0, 40))),
@@ -201,8 +201,8 @@ def _line(rng: random.Random, pool: Sequence[VideoRequest]) -> Line:
     )
 
 
-def _group_equal(line: Line) -> Line:
-    """The same with one prompt in all requests, so that they differ in their options at most."""
+def _with_one_prompt(line: Line) -> Line:
+    """The line with one prompt in all requests, so that they differ only in their options."""
     runs = [
         attrs.evolve(run, requests=[attrs.evolve(one, prompt=_PROMPTS[0]) for one in run.requests])
         for run in line.runs
@@ -210,7 +210,7 @@ def _group_equal(line: Line) -> Line:
     return attrs.evolve(line, runs=runs)
 
 
-def _request(rng: random.Random) -> VideoRequest:
+def _make_request(rng: random.Random) -> VideoRequest:
     return VideoRequest(
         rng.choice(_PROMPTS),
         duration=rng.choice((None, None, 5, 10)),
@@ -222,18 +222,20 @@ def _request(rng: random.Random) -> VideoRequest:
 def _edit(
     rng: random.Random, requests: Sequence[VideoRequest], pool: Sequence[VideoRequest]
 ) -> list[VideoRequest]:
-    """The same call again, perhaps with its prompts in another order, one more or one less."""
-    edited = list(requests)
+    """The requests of the next run: perhaps in another order, with one more or one fewer."""
+    next_requests = list(requests)
     if rng.random() < 0.3:
-        rng.shuffle(edited)
+        rng.shuffle(next_requests)
     if rng.random() < 0.2:
-        edited.insert(rng.randint(0, len(edited)), rng.choice(pool))
-    if len(edited) > 1 and rng.random() < 0.2:
-        edited.pop(rng.randrange(len(edited)))
-    return edited
+        next_requests.insert(rng.randint(0, len(next_requests)), rng.choice(pool))
+    if len(next_requests) > 1 and rng.random() < 0.2:
+        next_requests.pop(rng.randrange(len(next_requests)))
+    return next_requests
 
 
-def _run(rng: random.Random, requests: Sequence[VideoRequest], *, has_journal: bool, has_price: bool) -> Run:
+def _make_run(
+    rng: random.Random, requests: Sequence[VideoRequest], *, has_journal: bool, has_price: bool
+) -> Run:
     full = rng.randint(1, 12) if has_journal and rng.random() < 0.08 else 0
     return Run(
         requests=requests,
@@ -250,12 +252,12 @@ def _run(rng: random.Random, requests: Sequence[VideoRequest], *, has_journal: b
         retry_failed=rng.random() < 0.15,
         cap=rng.randint(0, 9) if has_price and rng.random() < 0.5 else None,
         full_disk=(full, full + rng.randint(0, 3)) if full else (0, 0),
-        ending=_draw_ending(rng, may_die=has_journal),
+        ending=_make_ending(rng, may_die=has_journal),
         rest=rng.choice((0.0, 0.0, 1.0, 20.0, 100.0, 3000.0)),
     )
 
 
-def _draw_ending(rng: random.Random, *, may_die: bool) -> Ending:
+def _make_ending(rng: random.Random, *, may_die: bool) -> Ending:
     how = rng.choice(("finish", "leave", "timeout", "cancel", *(["kill"] * 6 if may_die else [])))
     if how == "kill" and rng.random() < 0.7:
         return Ending(how=how, point=rng.choice(POINTS), count=rng.choice((1, 1, 2, 3, 4, 6)))
