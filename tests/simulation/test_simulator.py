@@ -111,7 +111,7 @@ async def wait_endlessly():
 
 @pytest.mark.parametrize("hangs", [spin, wait_endlessly])
 def test_a_world_that_hangs_is_an_error(hangs, monkeypatch):
-    monkeypatch.setattr(loop, "_MOST_TURNS", 1000)
+    monkeypatch.setattr(loop, "_MAX_TURNS", 1000)
     world = loop.WorldLoop()
     task = hangs()
     with pytest.raises(RuntimeError, match=r"still runs|no event can happen"):

@@ -16,7 +16,7 @@ from kling_async import Result, ResultState
 
 from .line_state import Item, LineState
 from .loop import WorldLoop
-from .process import Process
+from .process import Killed, Process
 from .rules import Inspector
 from .scenario import Line, Run, Scenario, make_scenario
 from .service import Service
@@ -75,7 +75,7 @@ class _World:
     _running: list[Process] = attrs.field(factory=list)
 
     async def run(self) -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, what: self._fail(f"broken: {what}"))
+        asyncio.get_running_loop().set_exception_handler(self._handle)
         self._service = Service(self.scenario.conditions, self._rng("service"), self._note_accepted)
         for number, line in enumerate(self.scenario.lines):
             disk = MemoryStore() if line.has_journal else None
@@ -100,6 +100,14 @@ class _World:
             if line.has_journal and not self.violations:
                 await self._run_without_faults(line_state, line)
             self._count(line_state)
+
+    def _handle(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Fail for an error that no task handles, unless only the kill of a process raised it."""
+        error = context.get("exception")
+        if isinstance(error, BaseExceptionGroup):
+            _, error = error.split(Killed)
+        if error is not None or "exception" not in context:
+            self._fail(f"broken: {context}")
 
     def _rng(self, name: str) -> random.Random:
         return random.Random(f"{name} {self.scenario.seed}")  # noqa: S311
