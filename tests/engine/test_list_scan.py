@@ -328,15 +328,15 @@ def from_newest(service, count=300):
     return [job.record(service.now) for job in itertools.islice(reversed(service.jobs.values()), count)]
 
 
-def refused(_rows, _service):
+def refuse(_rows, _service):
     return reply(404, {"error": "no such call"})
 
 
-def failing(_rows, _service):
+def fail(_rows, _service):
     return reply(500, b"<html>")
 
 
-def garbled(_rows, _service):
+def garble(_rows, _service):
     return reply(200, b"garbage")
 
 
@@ -348,7 +348,7 @@ def partial(rows, _service):
     return reply(200, {"requests": rows[::3], "has_more": False})
 
 
-def lying(rows, _service):
+def lie(rows, _service):
     return reply(
         200, {"requests": [{**row, "status": "queued", "outcome": None} for row in rows], "has_more": False}
     )
@@ -366,11 +366,11 @@ def stale(_rows, service):
 @pytest.mark.parametrize(
     "answer, most_calls, most_lag",
     [
-        (refused, 12.0, 4.0),
-        (failing, 12.0, 4.0),
-        (garbled, 12.0, 4.0),
+        (refuse, 12.0, 4.0),
+        (fail, 12.0, 4.0),
+        (garble, 12.0, 4.0),
         (partial, 12.0, 4.0),
-        (lying, 12.0, 4.0),
+        (lie, 12.0, 4.0),
         (huge, 12.0, 4.0),
         (stale, 12.0, 40.0),
     ],

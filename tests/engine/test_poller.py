@@ -310,3 +310,19 @@ async def test_one_cold_job_of_four_minutes_costs_at_most_sixty_calls():
     await generate(service, polling=PollingPolicy())
     assert service.calls["status"] <= 60
     assert sum(service.lags()) <= 10
+
+
+async def test_an_error_of_the_polls_after_the_last_wait_is_logged(monkeypatch, caplog):
+    session = session_for(Service(run_time=60.0))
+    serve = session.poller._serve
+
+    async def fail_at_the_end(tasks):
+        try:
+            await serve(tasks)
+        finally:
+            raise LookupError("too late")
+
+    monkeypatch.setattr(session.poller, "_serve", fail_at_the_end)
+    job = await session.submit(VideoRequest("x"), Notifier())
+    assert (await session.wait(job, Notifier())).is_success
+    assert "the polls ended by an error after the last wait" in caplog.text

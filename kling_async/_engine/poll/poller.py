@@ -176,6 +176,8 @@ class JobPoller:
             task.cancel()
             with anyio.CancelScope(shield=True):
                 await asyncio.wait({task})
+            if not task.cancelled() and (error := task.exception()) is not None:
+                _log.error("the polls ended by an error after the last wait", exc_info=error)
 
     async def _run(self) -> None:
         """Poll until the last wait has ended; an error of this ends all waits."""
