@@ -15,7 +15,7 @@ class Entry:
     def __init__(self, name, ends_at=math.inf):
         self.name = name
         self.ends_at = ends_at
-        self.entry = 0
+        self.queue_entry = 0
 
     def __repr__(self):
         return f"<{self.name}>"

@@ -166,7 +166,7 @@ def test_a_list_at_work_cannot_begin():
 def test_a_large_page_that_is_refused_is_asked_for_in_small_pages_from_then_on():
     state = state_at_work()
     state.fit_page(500)
-    state.refused(0.0)
+    state.record_refusal(0.0)
     assert state.is_on
     state.fit_page(5000)
     assert state.limit == 100
@@ -174,7 +174,7 @@ def test_a_large_page_that_is_refused_is_asked_for_in_small_pages_from_then_on()
 
 def test_a_small_page_that_is_refused_means_that_there_is_no_such_list():
     state = state_at_work()
-    state.refused(0.0)
+    state.record_refusal(0.0)
     assert not state.is_on
     assert not state.may_begin(599.0)
     assert state.may_begin(600.0)
