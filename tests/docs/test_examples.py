@@ -68,7 +68,10 @@ def test_from_a_picture_sends_its_address(reader, kling_emulator):
 
 async def test_web_handler_serves_many_visitors_with_one_client(reader, kling_emulator):
     served = runpy.run_path(str(EXAMPLES / "web_handler.py"))
-    async with TestClient(TestServer(served["make_app"]())) as visitor:
+    server = TestServer(served["make_app"]())
+    # aiohttp waits so long for a connection that opens while it stops and sends nothing; its default is 60 s.
+    await server.start_server(shutdown_timeout=1.0)
+    async with TestClient(server) as visitor:
         begun = [await visitor.post("/videos", json={"prompt": f"scene {number}"}) for number in range(5)]
         assert {answer.status for answer in begun} == {202}
         told = [await (await visitor.get(answer.headers["Location"])).json() for answer in begun]
