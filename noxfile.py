@@ -57,11 +57,24 @@ def pythons(session: nox.Session) -> None:
 @nox.session
 def minimums(session: nox.Session) -> None:
     """Run the tests with the oldest versions of the runtime dependencies that are declared."""
-    oldest = [requirement.replace(">=", "==") for requirement in PYPROJECT["project"]["dependencies"]]
+    declared = PYPROJECT["project"]["dependencies"]
+    oldest = [requirement.partition(",")[0].replace(">=", "==") for requirement in declared]
     # Newer versions of pytest warn of what the oldest plugin of anyio imports.
     session.install(WHOLE, *group("tests"), *oldest, "pytest==9.0.*")
     session.env["PYTHONSAFEPATH"] = "1"
     session.run("pytest", *(session.posargs or PARALLEL))
+
+
+@nox.session(name="next")
+def next_aiohttp(session: nox.Session) -> None:
+    """Run the transport's tests with the newest aiohttp, pre-releases included; CI does not ask for its success."""
+    session.install(WHOLE, *group("tests"))
+    # Without the bound that the package declares: what is tested is the version that it excludes.
+    session.run("python", "-m", "ensurepip", silent=True, success_codes=range(256))
+    session.run("python", "-m", "pip", "install", "--quiet", "--upgrade", "--pre", "aiohttp")
+    session.run("python", "-c", "import aiohttp; print('aiohttp', aiohttp.__version__)")
+    session.env["PYTHONSAFEPATH"] = "1"
+    session.run("pytest", "tests/transport", *session.posargs)
 
 
 @nox.session

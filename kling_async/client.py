@@ -19,7 +19,7 @@ from kling_async._policy.rate_limit import Limits
 from kling_async._policy.retry import RetryPolicy
 from kling_async.batch_result import BatchResult
 from kling_async.catalog import DEFAULT_MODEL, ModelInfo
-from kling_async.config import __version__, check_timeout, read_settings
+from kling_async.config import Settings, __version__, check_timeout, read_settings
 from kling_async.errors import BatchInterruptedError
 from kling_async.jobs import Job
 from kling_async.requests import VideoOptions, check_options, request_from
@@ -56,6 +56,8 @@ class KlingClient:
         limits: The most that the client does at the same time.
         polling: How often the client polls jobs, and how long a wait can last.
         retry: How often the client repeats a call that is safe to repeat. A paid POST is not safe to repeat.
+        proxy: The URL of an HTTP proxy for all connections, such as `http://user:password@proxy.example:3128`; `""` for
+            none. By default `HTTPS_PROXY`, `HTTP_PROXY` and `ALL_PROXY`, except for the hosts in `NO_PROXY`.
         on_event: Called with every event of this client; see `kling_async.events`.
         transport: Your own way to the network, for tests and instruments. The client uses it in every event loop and
             never closes it.
@@ -74,11 +76,16 @@ class KlingClient:
         limits: Limits = Limits(),  # noqa: B008 - a frozen value
         polling: PollingPolicy = PollingPolicy(),  # noqa: B008 - a frozen value
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - a frozen value
+        proxy: str | None = None,
         on_event: Listener | None = None,
         transport: Transport | None = None,
     ) -> None:
         self._settings = read_settings(
-            api_key=api_key, organization_id=organization_id, base_url=base_url, timeout=timeout
+            api_key=api_key,
+            organization_id=organization_id,
+            base_url=base_url,
+            timeout=timeout,
+            proxy=proxy,
         )
         self._limits = limits
         self._polling = polling
@@ -376,7 +383,7 @@ class KlingClient:
         if opened is None:
             for closed in [other for other in self._sessions if other.is_closed()]:
                 del self._sessions[closed]
-            transport = self._transport or _aiohttp_transport()
+            transport = self._transport or _open_transport(self._settings)
             opened = _Opened(session=self._make_session(transport), lifetime=self._lifetime(loop, transport))
             self._sessions[loop] = opened
             _start(opened.lifetime)
@@ -446,8 +453,8 @@ def _start(lifetime: AsyncGenerator[None, None]) -> None:
         lifetime.asend(None).send(None)
 
 
-def _aiohttp_transport() -> Transport:
+def _open_transport(settings: Settings) -> Transport:
     """The default transport. Its import waits until here: aiohttp takes longer to import than all other modules together."""
-    from kling_async._transport.over_aiohttp import AiohttpTransport
+    from kling_async._transport.open_transport import open_transport
 
-    return AiohttpTransport()
+    return open_transport(settings.network, settings.transport_path)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
 
 import attrs
 
+from kling_async._transport.network import Network, Proxy, parse_proxy
 from kling_async._wire.endpoints import DEFAULT_BASE_URL, queue_url
 from kling_async.catalog import quote_value
 from kling_async.errors import ConfigurationError
@@ -30,6 +33,9 @@ class Settings:
     queue: str
     """The URL of the queue, such as `https://console.gmicloud.ai/api/v1/ie/requestqueue/apikey`."""
     timeout: float
+    network: Network = attrs.field(factory=Network)
+    transport_path: Literal["fast", "public"] = "fast"
+    """Which transport the client opens: see `open_transport`."""
 
 
 def read_settings(
@@ -38,13 +44,15 @@ def read_settings(
     organization_id: str | None,
     base_url: str | None,
     timeout: float,
+    proxy: str | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
     """The settings, each from its argument or else from the environment.
 
     Raises:
         ConfigurationError: The key is missing or cannot be sent in a header, `base_url` is not the URL of a service,
-            or the timeout is not a positive number of seconds.
+            the timeout is not a positive number of seconds, the proxy is not the URL of an HTTP proxy, or SSL_CERT_FILE
+            names no file.
     """
     env = os.environ if environ is None else environ
     key = api_key if api_key is not None else _first_set(env, KEY_VARIABLES)
@@ -60,7 +68,62 @@ def read_settings(
         organization_id=_clean_header("organization_id", organization or "") or None,
         queue=queue_url(base_url if base_url is not None else env.get("GMI_BASE_URL") or DEFAULT_BASE_URL),
         timeout=check_timeout(timeout),
+        network=read_network(proxy, env),
+        transport_path=_transport_path(env),
     )
+
+
+def read_network(proxy: str | None, env: Mapping[str, str]) -> Network:
+    """The proxies and certificates; see `KlingClient`.
+
+    Raises:
+        ConfigurationError: A proxy is not the URL of an HTTP proxy, or SSL_CERT_FILE names no file.
+    """
+    ca_file = env.get("SSL_CERT_FILE") or None
+    if ca_file is not None and not Path(ca_file).is_file():
+        raise ConfigurationError(f"SSL_CERT_FILE={ca_file!r} is not a file.")
+    if proxy is not None:
+        chosen = _parse_proxy("proxy", proxy) if proxy != "" else None
+        return Network({"http": chosen, "https": chosen} if chosen else {}, ca_file=ca_file)
+    proxies = {}
+    for scheme in ("http", "https"):
+        names = [name for name in _proxy_variables(scheme, env) if env.get(name)]
+        if names:
+            proxies[scheme] = _parse_proxy(names[0], env[names[0]])
+    return Network(proxies, no_proxy=env.get("no_proxy") or env.get("NO_PROXY") or "", ca_file=ca_file)
+
+
+def _proxy_variables(scheme: str, env: Mapping[str, str]) -> list[str]:
+    """The variables that can hold the proxy for a scheme; lower case comes first, as in curl.
+
+    In a CGI program the sender of the request sets HTTP_PROXY, with a header named `Proxy`.
+    Source: CVE-2016-5386 and its kin, known as httpoxy.
+    """
+    names = [f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY"]
+    return [name for name in names if name != "HTTP_PROXY" or "REQUEST_METHOD" not in env]
+
+
+def _parse_proxy(name: str, address: object) -> Proxy:
+    """The proxy; errors never quote the address, because it may hold a password."""
+    if not isinstance(address, str):
+        raise ConfigurationError(f"{name} must be text, not {type(address).__name__}.")
+    try:
+        return parse_proxy(address.strip())
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{name} is not the URL of an HTTP proxy, such as http://proxy.example:3128 ({error}); "
+            'KlingClient(proxy="") uses no proxy.'
+        ) from None
+
+
+def _transport_path(env: Mapping[str, str]) -> Literal["fast", "public"]:
+    match env.get("KLING_ASYNC_TRANSPORT") or "fast":
+        case "fast" | "public" as path:
+            return path
+        case other:
+            raise ConfigurationError(
+                f"KLING_ASYNC_TRANSPORT={quote_value(other)} is neither public nor fast."
+            )
 
 
 def check_timeout(timeout: float) -> float:

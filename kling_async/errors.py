@@ -87,6 +87,17 @@ class APITimeoutError(APIConnectionError):
     """One HTTP call took longer than the client's `timeout`."""
 
 
+class CertificateError(APIConnectionError):
+    """The certificate of the server or the proxy is not trusted, so nothing was sent.
+
+    The client does not repeat the call. The environment variable `SSL_CERT_FILE` names a file of the certificates to
+    trust.
+    """
+
+    def __init__(self, message: str, *, was_sent: bool = False, request_id: str | None = None) -> None:
+        super().__init__(message, was_sent=was_sent, request_id=request_id)
+
+
 class APIStatusError(KlingError):
     """The service answered with a status that is not a success."""
 

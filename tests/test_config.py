@@ -101,3 +101,59 @@ def test_no_repr_shows_the_key():
 
 def test_the_version_is_one_of_pep_440():
     assert all(part.isdecimal() for part in config.__version__.split("."))
+
+
+@pytest.mark.parametrize(
+    "environ, proxies",
+    [
+        ({}, {}),
+        ({"HTTPS_PROXY": "http://a:1"}, {"https": "http://a:1"}),
+        (
+            {"HTTP_PROXY": "http://a:1", "https_proxy": "http://b:1"},
+            {"http": "http://a:1", "https": "http://b:1"},
+        ),
+        ({"HTTPS_PROXY": "http://a:1", "https_proxy": "b:1"}, {"https": "http://b:1"}),
+        ({"ALL_PROXY": "http://a:1", "HTTP_PROXY": ""}, {"http": "http://a:1", "https": "http://a:1"}),
+        ({"HTTP_PROXY": "http://a:1", "REQUEST_METHOD": "GET"}, {}),
+    ],
+)
+def test_the_proxies_come_from_the_environment(environ, proxies):
+    network = read({"GMI_API_KEY": "k", "NO_PROXY": "c", **environ}).network
+    assert {scheme: proxy.url for scheme, proxy in network.proxies.items()} == proxies
+    assert network.no_proxy == "c"
+
+
+@pytest.mark.parametrize("proxy", ["", "http://u:secret@b:1"])
+def test_a_proxy_that_is_given_beats_the_environment(proxy):
+    network = read({"HTTPS_PROXY": "http://a:1", "NO_PROXY": "*"}, api_key="k", proxy=proxy).network
+    assert {found.url for found in network.proxies.values()} == ({"http://b:1"} if proxy else set())
+    assert network.no_proxy == ""
+    assert "secret" not in repr(network)
+
+
+@pytest.mark.parametrize("proxy", ["socks5://u:secret@h", "http://u:secret@", 3])
+def test_a_proxy_that_is_none_is_an_error_that_names_the_way_out_and_no_password(proxy):
+    with pytest.raises(ConfigurationError, match="proxy") as caught:
+        read(api_key="k", proxy=proxy)
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_an_error_names_the_variable_whose_proxy_cannot_be_used():
+    with pytest.raises(ConfigurationError, match=r"ALL_PROXY is not .*KlingClient\(proxy=\"\"\)"):
+        read({"ALL_PROXY": "socks5://h:1"}, api_key="k")
+
+
+def test_certificates_come_from_the_file_that_the_environment_names(tmp_path):
+    file = tmp_path / "ca.pem"
+    file.touch()
+    assert read({"SSL_CERT_FILE": str(file)}, api_key="k").network.ca_file == str(file)
+    with pytest.raises(ConfigurationError, match=r"SSL_CERT_FILE=.* is not a file"):
+        read({"SSL_CERT_FILE": str(tmp_path)}, api_key="k")
+
+
+def test_the_environment_picks_the_transport():
+    assert read(api_key="k").transport_path == "fast"
+    assert read({"KLING_ASYNC_TRANSPORT": "public"}, api_key="k").transport_path == "public"
+    with pytest.raises(ConfigurationError, match="KLING_ASYNC_TRANSPORT='slow' is neither public nor fast"):
+        read({"KLING_ASYNC_TRANSPORT": "slow"}, api_key="k")

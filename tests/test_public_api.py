@@ -29,7 +29,7 @@ PROMISED = {
     *("Limits", "PollingPolicy", "RetryPolicy"),
     *("ProgressCounts", "show_progress"),
     *("KlingError", "ConfigurationError", "InvalidRequestError"),
-    *("APIConnectionError", "APITimeoutError", "APIResponseError", "APIStatusError"),
+    *("APIConnectionError", "APITimeoutError", "CertificateError", "APIResponseError", "APIStatusError"),
     *("BadRequestError", "AuthenticationError", "InsufficientCreditsError", "PermissionDeniedError"),
     *("NotFoundError", "RateLimitError", "InternalServerError"),
     *("AmbiguousSubmitError", "WaitTimeoutError", "DownloadError", "BudgetExceededError", "JournalError"),

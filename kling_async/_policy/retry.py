@@ -9,6 +9,7 @@ from kling_async.errors import (
     APIConnectionError,
     APIResponseError,
     APIStatusError,
+    CertificateError,
     InternalServerError,
     KlingError,
     RateLimitError,
@@ -39,8 +40,11 @@ class RetryPolicy:
 def is_transient(error: KlingError) -> bool:
     """Whether the same call can succeed later: no answer, 3xx, 408, 425, 429, 5xx, or an unreadable answer.
 
-    The service sends no redirects, but a busy gateway or a network with a log-in page can.
+    The service sends no redirects, but a busy gateway or a network with a log-in page can. A certificate that is not
+    trusted stays so until the settings change.
     """
+    if isinstance(error, CertificateError):
+        return False
     if isinstance(error, APIConnectionError | APIResponseError | RateLimitError | InternalServerError):
         return True
     return isinstance(error, APIStatusError) and error.status_code in _TRANSIENT_STATUSES

@@ -10,6 +10,7 @@ from kling_async.errors import (
     APIStatusError,
     AuthenticationError,
     BudgetExceededError,
+    CertificateError,
     InsufficientCreditsError,
     JournalError,
     KlingError,
@@ -66,6 +67,6 @@ def is_throttled(job: Job) -> bool:
 
 
 def stops_the_batch(error: KlingError) -> bool:
-    """Whether every further submit would fail too: key, credits, rights, model, budget or journal."""
+    """Whether every further submit would fail too: key, credits, rights, model, certificate, budget or journal."""
     at_the_service = AuthenticationError | InsufficientCreditsError | PermissionDeniedError | NotFoundError
-    return isinstance(error, at_the_service | BudgetExceededError | JournalError)
+    return isinstance(error, at_the_service | CertificateError | BudgetExceededError | JournalError)

@@ -1,38 +1,51 @@
-"""The transport over aiohttp, with its errors translated to those of this package."""
+"""The transport over aiohttp's public API."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from types import TracebackType
+import re
+import warnings
+import weakref
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from functools import lru_cache
 from typing import Any
 
 import aiohttp
-from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
+from yarl import URL
 
-from kling_async._transport.base import Reply, Request, Sink
-from kling_async._transport.body_reader import BUFFER_BYTES, BodyReader
-from kling_async._transport.http1_sender import POOL_KEEP_ALIVE, Http1Sender, is_reusable, to_yarl
+from kling_async._transport.base import Reply, Request, Sink, StreamedReply
+from kling_async._transport.network import Network
 from kling_async._transport.shared_timeouts import SharedTimeouts
-from kling_async.errors import APIConnectionError, APITimeoutError
+from kling_async._transport.translate_errors import ProxyPhase, describe_call, translate_errors
+from kling_async.errors import APIConnectionError
 
 LARGEST_REPLY_BYTES = 64 * 1024 * 1024
+LONGEST_SILENCE = 15.0
+"""Seconds for which servers and gateways keep a connection that carries nothing."""
+KEPT_SHARE, SLOW_SHARE, HELD_SHARE = 0.6, 0.3, 0.1
+"""The shares of the longest silence that a connection can be in the pool, that its last reply can have taken, and that
+the fast path can hold it back from the pool. Together they are the longest silence."""
+
+_ADDRESS = re.compile(r"(https?://[^/?#@\s]+)(/[!-~]*)?", re.ASCII | re.IGNORECASE)
+_READ_BYTES = 256 * 1024
+_LARGE_BODY_BYTES = 2**20
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Closes a kept connection that received bytes while it was idle, and takes another."""
+    """Gives out no kept connection that received bytes while it was idle.
 
-    async def connect(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Any],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109
-    ) -> aiohttp.connector.Connection:
+    Bytes that a proxy sends on an idle connection, such as a second response or a "408", would be read as the response
+    to the next request: the id of one job as the id of another. aiohttp knows of them and does not ask when it takes a
+    connection from its pool. Should a later aiohttp name that knowledge otherwise, a test of this says so.
+    """
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Any:
         while True:
-            connection = await super().connect(req, traces, timeout)
-            if connection.protocol is None or is_reusable(connection.protocol):
+            connection = await super().connect(*args, **kwargs)
+            transport = connection.transport
+            if transport is None or not getattr(transport.get_protocol(), "should_close", False):
                 return connection
             connection.close()
 
@@ -44,80 +57,144 @@ class AiohttpTransport:
     slow service. Make it inside a running event loop and use it only there.
 
     The client notices that the server closed a kept connection only when it sends on that connection. A GET or PUT is
-    then sent a second time; a POST never is.
+    then sent a second time; a POST never is. So no POST leaves on a connection that has been silent for too long: the
+    pool compares the age of a connection with the monotonic clock when it gives the connection out, and an event loop
+    that stood still between the reply and its reading shows as a slow reply. For a while after a slow reply each POST
+    has a connection of its own.
+
+    Args:
+        network: Proxies and certificates.
+        longest_silence: Seconds without a byte after which a connection is not used for a POST.
     """
 
-    def __init__(self) -> None:
-        connector = _Connector(limit=0, keepalive_timeout=POOL_KEEP_ALIVE)
-        self._sender = Http1Sender(connector)
-        self._session = aiohttp.ClientSession(
-            connector=connector,
+    def __init__(self, network: Network = Network(), *, longest_silence: float = LONGEST_SILENCE) -> None:  # noqa: B008 - a frozen value
+        self._network = network
+        self._loop = asyncio.get_running_loop()
+        self._timeouts = SharedTimeouts()
+        self._keep_for = longest_silence * KEPT_SHARE
+        self._slow_after = longest_silence * SLOW_SHARE
+        self._fresh_until = -1.0
+        """Until then, by the clock of the event loop, a connection of the pool may be silent for too long."""
+        self._being_read: set[Callable[[], None]] = set()
+        """Ends the read of each body that is not complete: a closed session does not."""
+        self._session = self._open_session(keepalive_timeout=self._keep_for)
+        self._fresh_session = self._open_session(force_close=True)
+        weakref.finalize(self, _close_without_loop, self._loop, self._session, self._fresh_session)
+
+    def _open_session(self, **options: Any) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=_Connector(limit=0, ssl=self._network.ssl_context(), **options),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(),
+            trace_configs=[_trace_proxies()] if self._network.proxies else None,
         )
-        self._timeouts = SharedTimeouts()
-        self._buffer = memoryview(bytearray(BUFFER_BYTES))
 
     async def send(self, request: Request) -> Reply:
         """See `Transport.send`."""
         self._check_open(request)
-        with _translate_errors(request), self._timeouts.limit(request.timeout):
-            response = await self._sender.send(request)
-            try:
-                body = await _read_body(response.content, request)
-            except BaseException:
-                response.connection.close()
-                raise
-            self._sender.release(response)
-            return Reply(response.message.code, response.message.headers, body)
-
-    @asynccontextmanager
-    async def stream(self, request: Request) -> AsyncIterator[_StreamedReply]:
-        """See `Transport.stream`."""
-        self._check_open(request)
-        timeout = aiohttp.ClientTimeout(connect=request.timeout / 2, sock_read=request.timeout)
-        with _translate_errors(request):
-            response = await self._session.request(
+        phase = ProxyPhase()
+        with translate_errors(request, phase), self._timeouts.limit(request.timeout):
+            started = self._loop.time()
+            response = await self._session_for(request).request(
                 request.method,
                 to_yarl(request.url),
-                headers=request.headers,
-                data=request.body,
+                data=_payload(request.body),
+                allow_redirects=False,
+                timeout=_connect_timeout(request.timeout / 2),
+                **self._route(request, phase),
+            )
+            self._being_read.add(response.close)
+            try:
+                body = await read_body(response.content, request)
+            except BaseException:
+                response.close()
+                raise
+            finally:
+                self._being_read.discard(response.close)
+            self._note_reply(started)
+            return Reply(response.status, response.headers, body)
+
+    @asynccontextmanager
+    async def stream(self, request: Request) -> AsyncIterator[StreamedReply]:
+        """See `Transport.stream`."""
+        self._check_open(request)
+        phase = ProxyPhase()
+        timeout = aiohttp.ClientTimeout(connect=request.timeout / 2, sock_read=request.timeout)
+        with translate_errors(request, phase):
+            response = await self._session_for(request).request(
+                request.method,
+                to_yarl(request.url),
+                data=_payload(request.body),
                 allow_redirects=False,
                 auto_decompress=False,
+                read_bufsize=_READ_BYTES,
                 timeout=timeout,
+                **self._route(request, phase),
             )
-        async with response:
-            with _translate_errors(request):
-                reply = _StreamedReply(response, request, self._buffer)
-            yield reply
+        self._being_read.add(response.close)
+        try:
+            async with response:
+                with translate_errors(request):
+                    reply = self._make_streamed_reply(response, request)
+                yield reply
+        finally:
+            self._being_read.discard(response.close)
 
     async def aclose(self) -> None:
         """See `Transport.aclose`."""
         self._timeouts.close()
-        self._sender.release_idle()
+        for end in tuple(self._being_read):
+            end()
         await self._session.close()
+        await self._fresh_session.close()
+
+    def _make_streamed_reply(self, response: aiohttp.ClientResponse, request: Request) -> StreamedReply:
+        return _StreamedReply(response, request, self._note_reply)
 
     def _check_open(self, request: Request) -> None:
         if self._session.closed:
-            raise APIConnectionError(f"{_describe_call(request)}: the client is closed.", was_sent=False)
+            raise APIConnectionError(f"{describe_call(request)}: the client is closed.", was_sent=False)
+
+    def _session_for(self, request: Request) -> aiohttp.ClientSession:
+        is_fresh = request.method == "POST" and self._loop.time() < self._fresh_until
+        return self._fresh_session if is_fresh else self._session
+
+    def _note_reply(self, started: float) -> None:
+        """Note that a reply is complete whose last byte was awaited since that time: its connection is in the pool."""
+        now = self._loop.time()
+        if now - started > self._slow_after:
+            self._fresh_until = now + self._keep_for
+
+    def _route(self, request: Request, phase: ProxyPhase) -> dict[str, Any]:
+        """The headers and the proxy of a request, as aiohttp takes them."""
+        if not self._network.proxies:
+            return {"headers": request.headers}
+        route: dict[str, Any] = {"headers": request.headers, "trace_request_ctx": phase}
+        proxy = self._network.proxy_for(request.url)
+        if proxy is None:
+            return route
+        route["proxy"] = proxy.url
+        if proxy.authorization is not None:
+            login = {"Proxy-Authorization": proxy.authorization}
+            if request.url.lower().startswith("https:"):
+                route["proxy_headers"] = (
+                    login  # for CONNECT: what is in the tunnel is not the proxy's to read
+                )
+            else:
+                route["headers"] = {**request.headers, **login}
+        return route
 
 
 class _StreamedReply:
     """A `StreamedReply` over aiohttp."""
 
-    def __init__(self, response: aiohttp.ClientResponse, request: Request, buffer: memoryview) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, request: Request, note_reply: Callable[[float], None]
+    ) -> None:
         self._response = response
         self._request = request
-        # A header that comes twice is a list; storage sends its digests so. Source: RFC 9110 section 5.3.
-        found = response.headers
-        self.headers: Mapping[str, str] = CIMultiDict({name: ", ".join(found.getall(name)) for name in found})
-        self._has_length = response.content_length is not None and "transfer-encoding" not in found
-        self._first_bytes = b""
-        self._reader: BodyReader | None = None
-        if self._has_length:
-            self._first_bytes = b"".join(iter(response.content.read_nowait, b""))
-            if not response.content.at_eof():
-                self._reader = BodyReader(response, buffer, timeout=request.timeout)
+        self._note_reply = note_reply
+        self.headers: Mapping[str, str] = join_headers(response)
 
     @property
     def status(self) -> int:
@@ -125,20 +202,29 @@ class _StreamedReply:
 
     async def pipe_to(self, sink: Sink) -> bool:
         """See `StreamedReply.pipe_to`."""
-        first_bytes, self._first_bytes = self._first_bytes, b""
-        if first_bytes and not sink(first_bytes):
-            return False
-        with _translate_errors(self._request):
-            if self._has_length:
-                return self._reader is None or await self._reader.pipe_to(sink)
+        with translate_errors(self._request):
             content = self._response.content
+            loop = asyncio.get_running_loop()
             while not content.at_eof():
-                if (piece := await content.readany()) and not sink(piece):
+                started = loop.time()
+                piece = await content.readany()
+                if content.at_eof():
+                    self._note_reply(started)
+                if piece and not sink(piece):
                     return False
             return True
 
 
-async def _read_body(content: aiohttp.StreamReader, request: Request) -> bytes:
+def join_headers(response: aiohttp.ClientResponse) -> Mapping[str, str]:
+    """The headers of a response; one that comes twice is a list, as storage sends its digests.
+
+    Source: RFC 9110 section 5.3.
+    """
+    found = response.headers
+    return CIMultiDict({name: ", ".join(found.getall(name)) for name in found})
+
+
+async def read_body(content: aiohttp.StreamReader, request: Request) -> bytes:
     """The whole body, decompressed.
 
     Raises:
@@ -152,63 +238,78 @@ async def _read_body(content: aiohttp.StreamReader, request: Request) -> bytes:
         body = bytes(gathered)
     if len(body) > LARGEST_REPLY_BYTES:
         raise APIConnectionError(
-            f"{_describe_call(request)}: the reply is larger than {LARGEST_REPLY_BYTES:,} bytes."
+            f"{describe_call(request)}: the reply is larger than {LARGEST_REPLY_BYTES:,} bytes."
         )
     return body
 
 
-class _translate_errors:  # noqa: N801 - used like a function
-    """Translates an error of aiohttp that the block raises to one of this package."""
+def split_address(url: str) -> tuple[str, str]:
+    """The server of a URL, as `https://host:port`, and the path with its query.
 
-    __slots__ = ("_request",)
-
-    def __init__(self, request: Request) -> None:
-        self._request = request
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if error is not None and (translated := _translate(error, self._request)) is not None:
-            raise translated from error
+    Raises:
+        aiohttp.InvalidURL: It is not an absolute, percent-encoded URL without a user.
+    """
+    address = _ADDRESS.fullmatch(url.partition("#")[0])
+    if address is None:
+        raise aiohttp.InvalidURL(url)
+    return address[1], address[2] or "/"
 
 
-def _translate(error: BaseException, request: Request) -> APIConnectionError | None:
-    """The error of this package for an error of aiohttp; None for an error that passes unchanged."""
-    name = _describe_call(request)
-    match error:
-        case aiohttp.ConnectionTimeoutError():
-            within = request.timeout / 2
-            return APITimeoutError(f"{name}: no connection within {within:g} s.", was_sent=False)
-        case TimeoutError() | aiohttp.ServerTimeoutError():
-            return APITimeoutError(f"{name}: no answer within {request.timeout:g} s.")
-        case aiohttp.ClientConnectorError() | aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
-            reason = error if isinstance(error, OSError) else "no address to connect to"
-            return APIConnectionError(f"{name}: no connection ({reason}).", was_sent=False)
-        case aiohttp.ClientError() | HttpProcessingError() | OSError() | ValueError():
-            return APIConnectionError(f"{name}: the connection was lost ({_reason(error)}).")
-        case asyncio.CancelledError() if not _is_cancelled():
-            # A closed session cancels its own DNS lookups.
-            return APIConnectionError(f"{name}: the client was closed before the reply came.")
-        case _:
-            return None
+def to_yarl(url: str) -> URL:
+    """A URL in the form that aiohttp takes.
+
+    Raises:
+        aiohttp.InvalidURL: See `split_address`.
+    """
+    server, path = split_address(url)
+    try:
+        address = URL(server + path, encoded=True)
+        _ = address.port
+    except ValueError as error:
+        raise aiohttp.InvalidURL(url) from error
+    return address
 
 
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
+@lru_cache(maxsize=16)
+def _connect_timeout(seconds: float) -> aiohttp.ClientTimeout:
+    """Half of a timeout is for connecting: a slow connect ends before the request does, and counts as not sent."""
+    return aiohttp.ClientTimeout(connect=seconds)
 
 
-def _reason(error: Exception) -> str:
-    """The reason in one line, without the URL: its query may hold a signature."""
-    # The cause has the reason; the error itself wraps the reason in brackets and quotes.
-    said = error.__cause__ if isinstance(error, aiohttp.ClientPayloadError) else error
-    text = getattr(said, "message", str(error))
-    return " ".join(text.split()).rstrip(".") if text and isinstance(text, str) else type(error).__name__
+def _payload(body: bytes | None) -> bytes | aiohttp.BytesPayload | None:
+    """A body as aiohttp takes it; for a large one it warns that writing it takes long, which an upload expects."""
+    if body is None or len(body) <= _LARGE_BODY_BYTES:
+        return body
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        return aiohttp.BytesPayload(body)
 
 
-def _describe_call(request: Request) -> str:
-    """The call as errors name it, without the query: it may hold a signature."""
-    return f"{request.method} {request.url.partition('?')[0]}"
+def _trace_proxies() -> aiohttp.TraceConfig:
+    """Notes in the `ProxyPhase` of each request whether it still waits for its connection.
+
+    Before the tunnel of a proxy is made, nothing can have reached the service; aiohttp raises the same errors then as
+    for a connection that is lost later.
+    """
+    trace = aiohttp.TraceConfig()
+
+    async def start(session: object, context: Any, parameters: object) -> None:  # noqa: ARG001
+        context.trace_request_ctx.is_connecting = True
+
+    async def end(session: object, context: Any, parameters: object) -> None:  # noqa: ARG001
+        context.trace_request_ctx.is_connecting = False
+
+    trace.on_connection_create_start.append(start)
+    trace.on_connection_create_end.append(end)
+    return trace
+
+
+def _close_without_loop(loop: asyncio.AbstractEventLoop, *sessions: aiohttp.ClientSession) -> None:
+    """Close the sessions of an event loop that ended without `aclose`; aiohttp would complain about each of them.
+
+    Nothing is awaited: aiohttp leaves the connections of a closed loop to the garbage collector.
+    """
+    for session in sessions:
+        if not session.closed and loop.is_closed():
+            with suppress(StopIteration):
+                session.close().send(None)

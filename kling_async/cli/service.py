@@ -68,7 +68,12 @@ async def open_emulated_client(
     async with (
         Emulator(EmulatorSettings(time_scale=time_scale, workers=workers)) as emulator,
         KlingClient(
-            "any-key", base_url=emulator.url, on_event=on_event, limits=_LOCAL_LIMITS, polling=_LOCAL_POLLING
+            "any-key",
+            base_url=emulator.url,
+            proxy="",  # the emulator is on this machine
+            on_event=on_event,
+            limits=_LOCAL_LIMITS,
+            polling=_LOCAL_POLLING,
         ) as client,
     ):
         yield client
