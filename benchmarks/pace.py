@@ -21,6 +21,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import figures, machine, simulation
+from benchmarks.ablation import PARTS, leave_out
 from benchmarks.simulation import Adaptive, Draw, Life, Report, log_normal
 from kling_async._policy.pace import JobKind, Pace
 from kling_async._policy.polling import PollingPolicy
@@ -32,6 +33,9 @@ MARKS = {(120.0, 0.2): 0.5, (60.0, 0.35): 0.75, (90.0, 0.6): 1.3}
 LIST_MARKS = {100: 2.6, 1000: 2.0}
 """Requests a job to reach by rows a call, submit included, at `LIST_LAG` seconds."""
 LIST_LAG = 0.6
+COLD_RUN, COLD_MARK, COLD_LAG = 240.0, 60.0, 5.0
+"""Seconds that the only job of a client runs; calls and mean lag to reach."""
+COLD_SEEDS = 40
 MARKED_JOBS = 200
 BUDGET = 10.0
 SEEDS = {20: 12, 200: 6, 2000: 1}
@@ -76,6 +80,8 @@ def measure(quick: bool) -> dict[str, Any]:  # noqa: FBT001  # every measure's f
         "environment": machine.environment(),
         "singly": [row for key, mark in MARKS.items() for row in _measure_mark(key, mark, seeds)],
         "others": [_compare(name, draw, 200, 200, seeds[200]) for name, draw in OTHERS.items()],
+        "cold": _measure_cold(),
+        "parts": [_measure_part(part, key, seeds[MARKED_JOBS]) for key in MARKS for part in PARTS],
         "listed": [_measure_lists(rows, jobs, seeds[jobs]) for rows in LIST_MARKS for jobs in seeds],
         "budget": [
             row
@@ -112,6 +118,22 @@ def _compare(name: str, draw: Draw, jobs: int, in_flight: int, seeds: int) -> Ro
         ours.append(report)
         fixed.append(simulation.every_best(lives, lag=report.mean_lag))
     return _row(name, "adaptive", ours, in_flight=in_flight, fixed=fixed)
+
+
+def _measure_cold() -> Row:
+    """One job alone, of a kind that was never met."""
+    reports = [
+        Adaptive([Life(run=COLD_RUN)], 1, random.Random(f"chance {seed}")).run() for seed in range(COLD_SEEDS)
+    ]
+    row = _row(f"{COLD_RUN:g} s, the first job", "adaptive", reports, in_flight=1)
+    return {**row, "mark": COLD_MARK}
+
+
+def _measure_part(part: str, key: tuple[float, float], seeds: int) -> Row:
+    """The adaptive pace without one of its parts."""
+    with leave_out(part):
+        row = _compare(f"{key[0]:g} s, sigma {key[1]:g}", log_normal(*key), MARKED_JOBS, MARKED_JOBS, seeds)
+    return {**row, "way": part}
 
 
 def _measure_lists(rows: int, jobs: int, seeds: int) -> Row:
@@ -178,15 +200,29 @@ def table(result: dict[str, Any]) -> str:
         for row in (*result["singly"], *result["others"])
     ]
     listed = [
-        [*_cells(row, "")[:4], row["requests"], row["lag_mean"], row["lag_p95"], _list_mark(row)]
+        [
+            *_cells(row, "")[:4],
+            row["requests"],
+            row["lag_mean"],
+            row["lag_p95"],
+            _mark_of(row, row["requests"], lag=LIST_LAG),
+        ]
         for row in result["listed"]
     ]
+    cold = result["cold"]
+    parts = [_cells(row, "")[:8] for row in result["parts"]]
     rationed = [_cells(row, "")[:7] for row in result["budget"]]
     cost = result["cost_us"]
     return "\n\n".join(
         [
             "One status call for one job; the ratio is to the best fixed interval of the same mean lag.\n"
             + figures.table_of(header, singly),
+            "One job alone.\n"
+            + figures.table_of(
+                [*header[:7], "mark"],
+                [[*_cells(cold, "")[:7], _mark_of(cold, cold["calls"], lag=COLD_LAG)]],
+            ),
+            "One part of the pace left out.\n" + figures.table_of(header[:8], parts),
             "One list for all jobs, submit included.\n"
             + figures.table_of([*header[:4], "requests/job", *header[5:7], "mark"], listed),
             f"A budget of {BUDGET:g} calls a second.\n" + figures.table_of(header[:7], rationed),
@@ -200,11 +236,11 @@ def _cells(row: Row, mark: str) -> list[figures.Cell]:
     return [*(row[key] for key in keys), mark]
 
 
-def _list_mark(row: Row) -> str:
+def _mark_of(row: Row, calls: float, *, lag: float) -> str:
+    """Whether the calls and the mean lag reach their marks."""
     if row["mark"] is None:
         return ""
-    calls = figures.against(row["mark"], row["requests"])
-    return f"{calls}, {figures.against(LIST_LAG, row['lag_mean'])}"
+    return f"{figures.against(row['mark'], calls)}, {figures.against(lag, row['lag_mean'])}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from benchmarks import pace, simulation
+from benchmarks import ablation, pace, simulation
 from benchmarks.simulation import Adaptive, Life, log_normal
 
 
@@ -32,8 +32,26 @@ def test_every_service_and_every_mark_is_measured(written):
     assert {row["mark"] for row in written["listed"]} == {None, *pace.LIST_MARKS.values()}
 
 
+def rows_of(written):
+    tables = ("singly", "others", "parts", "listed", "budget")
+    return [written["cold"], *(row for name in tables for row in written[name])]
+
+
+def test_each_part_of_the_pace_is_left_out_once_in_each_world(written):
+    assert len(written["parts"]) == len(pace.MARKS) * len(ablation.PARTS)
+
+
+def test_what_was_left_out_is_back_afterwards(written):
+    before = adaptive(lives_of(30)).lags
+    for part in ablation.PARTS:
+        with ablation.leave_out(part):
+            changed = adaptive(lives_of(30)).lags
+        assert (changed == before) is (part == "nothing left out")
+    assert adaptive(lives_of(30)).lags == before
+
+
 def test_figures_make_sense(written):
-    for row in (*written["singly"], *written["others"], *written["listed"], *written["budget"]):
+    for row in rows_of(written):
         assert row["calls"] > 0
         assert 0 < row["lag_mean"] <= row["lag_p95"]
     assert written["cost_us"]["per_answer"] > 0
@@ -41,7 +59,7 @@ def test_figures_make_sense(written):
 
 def test_the_tables_name_every_way(written):
     shown = pace.table(written)
-    for row in (*written["singly"], *written["others"], *written["listed"], *written["budget"]):
+    for row in rows_of(written):
         assert row["service"] in shown
         assert row["way"] in shown
 

@@ -383,3 +383,30 @@ async def test_a_list_that_misbehaves_costs_little_more_than_none(answer, most_c
     await run_batch_of(service, 200, at_once=200)
     assert calls_per_job(service) <= most_calls
     assert mean_lag(service) <= most_lag
+
+
+@pytest.mark.slow
+async def test_every_job_ends_in_hours_of_lists_that_misbehave():
+    """The list behaves otherwise every twenty minutes."""
+    answers = [honest, refuse, fail, partial, lie, huge, stale, garble]
+
+    def script(request, service):
+        if service.kind(request) != "list":
+            return None
+        answer = answers[int(service.now // 1200) % len(answers)]
+        return answer(from_newest(service, 150), service)
+
+    service = Service(run_time=lambda number: 14.0 * minutes(number), before=[script])
+    results = await run(
+        service,
+        prompts(1_000),
+        at_once=100,
+        limits=Limits(max_concurrent_submits=100, max_polls_per_second=10),
+        polling=PollingPolicy(wait_timeout=None),
+    )
+    assert len(results) == 1_000
+    assert all(result.ok for result in results)
+    assert service.now > 8_000
+    assert calls_per_job(service) <= 40
+    assert mean_lag(service) <= 40
+    assert max(service.lags()) <= 900
