@@ -40,30 +40,31 @@ WITHOUT_JOB = {ResultState.AMBIGUOUS, ResultState.NOT_SUBMITTED, ResultState.FAI
 """States of an item without an accepted job, or with a throttled one."""
 
 
-def client_of(emulator, *, wait_timeout=20.0):
+def client_of(emulator, *, wait_timeout=120.0, use_lists="auto"):
     return KlingClient(
         "any-key",
         base_url=emulator.url,
         timeout=0.5,
         limits=Limits(max_polls_per_second=2000.0),
         retry=RetryPolicy(max_retries=8, initial_delay=0.001, max_delay=0.02),
-        polling=PollingPolicy(poll_interval=0.05, wait_timeout=wait_timeout),
+        polling=PollingPolicy(poll_interval=0.05, wait_timeout=wait_timeout, use_lists=use_lists),
     )
 
 
-async def batch_of(emulator, names, *, wait_timeout=20.0, **options):
+async def batch_of(emulator, names, *, wait_timeout=120.0, use_lists="auto", **options):
     """A batch with one job for each fault, all in flight at once."""
-    async with client_of(emulator, wait_timeout=wait_timeout) as client:
+    async with client_of(emulator, wait_timeout=wait_timeout, use_lists=use_lists) as client:
         return await client.generate_many(names, max_concurrency=len(names), progress=False, **options)
 
 
 async def test_no_reply_to_a_status_call_ends_a_wait():
     faults = [Fault("status", action, job=number) for number, action in enumerate(EVERYTHING.values(), 1)]
     async with Emulator(attrs.evolve(FAST, faults=faults)) as emulator:
-        batch = await batch_of(emulator, list(EVERYTHING))
+        batch = await batch_of(emulator, list(EVERYTHING), use_lists="never")
 
     assert [result.request.prompt for result in batch if not result.ok] == []
     assert emulator.stats.requests["submit"] == len(batch)
+    assert emulator.stats.requests["status"] > len(batch), "every job's status call met its fault"
 
 
 async def test_every_job_with_a_faulty_submit_reply_is_matched_to_its_item():
