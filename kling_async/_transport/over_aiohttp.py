@@ -45,7 +45,10 @@ class _Connector(aiohttp.TCPConnector):
         while True:
             connection = await super().connect(*args, **kwargs)
             transport = connection.transport
-            if transport is None or not getattr(transport.get_protocol(), "should_close", False):
+            if transport is None:
+                connection.close()
+                raise aiohttp.ServerDisconnectedError("the connection is closed")
+            if not getattr(transport.get_protocol(), "should_close", False):
                 return connection
             connection.close()
 

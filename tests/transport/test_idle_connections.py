@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 
+import aiohttp
 import attrs
 import pytest
 
@@ -54,11 +55,22 @@ def accept(listener, seen):
         thread.join()
 
 
+def read_request(connection):
+    """The bytes of a request, which can come in several pieces; none at the end of the connection."""
+    received = b""
+    while not received.endswith(b"{}" if received.startswith(b"POST") else b"\r\n\r\n"):
+        piece = connection.recv(65536)
+        if not piece:
+            return b""
+        received += piece
+    return received
+
+
 def serve(connection, seen):
     with connection:
         connection.settimeout(SILENCE * 1.1)
         try:
-            while connection.recv(65536):
+            while read_request(connection):
                 seen.requests += 1
                 seen.is_asked.set()
                 connection.sendall(OK)
@@ -123,6 +135,7 @@ def test_the_times_that_a_connection_can_be_silent_add_up_to_the_longest_silence
     assert over_aiohttp.LONGEST_SILENCE == fast_path.LONGEST_SILENCE == 15.0
 
 
+@pytest.mark.skipif(not aiohttp.__version__.startswith("3."), reason="the fast path is for aiohttp 3")
 @pytest.mark.parametrize("is_stale", [False, True])
 async def test_held_connections_go_back_to_the_pool_unless_they_are_stale(is_stale):
     transport = FastTransport(longest_silence=SILENCE)

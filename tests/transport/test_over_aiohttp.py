@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import aiohttp
 import attrs
 import pytest
 from hypothesis import given
@@ -14,13 +15,14 @@ from hypothesis import strategies as st
 
 from kling_async._transport import over_aiohttp
 from kling_async._transport.base import Reply, Request
-from kling_async._transport.fast_path import FastTransport
+from kling_async._transport.fast_path import FastTransport, protocol_and_transport
 from kling_async._transport.over_aiohttp import AiohttpTransport
 from kling_async.errors import APIConnectionError, APITimeoutError
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 CEILING = 100_000
+PATHS = [AiohttpTransport, FastTransport] if aiohttp.__version__.startswith("3.") else [AiohttpTransport]
 
 
 def pack(body, encoding=b"gzip"):
@@ -230,8 +232,7 @@ async def test_a_connection_is_used_again(transport):
 
 
 async def test_a_connection_that_is_lost_before_anything_was_sent_is_an_error(transport, monkeypatch):
-    connector = transport._session.connector
-    true_connect = connector.connect
+    true_connect = aiohttp.TCPConnector.connect
 
     async def connect(*arguments, **named):
         connection = await true_connect(*arguments, **named)
@@ -239,11 +240,24 @@ async def test_a_connection_that_is_lost_before_anything_was_sent_is_an_error(tr
         await asyncio.sleep(0.01)
         return connection
 
-    monkeypatch.setattr(connector, "connect", connect)
+    monkeypatch.setattr(aiohttp.TCPConnector, "connect", connect)
     async with run_server(OK) as server:
         with pytest.raises(APIConnectionError):
             await transport.send(post(server.url))
     assert server.requests == 0
+
+
+def test_a_response_without_a_connection_has_nothing_to_read_from():
+    with pytest.raises(aiohttp.ServerDisconnectedError, match="the connection is closed"):
+        protocol_and_transport(None)
+
+
+async def test_a_large_body_is_sent_without_a_warning(transport):
+    body = bytes(3 * 2**20)
+    async with run_server(OK) as server:
+        request = Request("PUT", f"{server.url}/", {"Content-Type": "video/mp4"}, body, 5.0)
+        assert (await transport.send(request)).status == 200
+    assert server.bodies == [body]
 
 
 async def test_many_requests_do_not_wait_for_one_another(transport):
@@ -756,7 +770,7 @@ PIECES = [
 
 
 @given(
-    path=st.sampled_from([AiohttpTransport, FastTransport]),
+    path=st.sampled_from(PATHS),
     pieces=st.lists(st.sampled_from(PIECES) | st.binary(max_size=8), max_size=8),
 )
 def test_any_bytes_are_a_reply_or_a_lost_connection(path, pieces):
