@@ -100,11 +100,11 @@ class LoopSession:
             if isinstance(submitted, Job):
                 return submitted
             job = await self.reconciler.reconcile(submitted)
+            emit(SubmitReconciled, request_id=job.request_id, job=job)
+            return job
         finally:
             if item.reconciliation is not None:
                 self.reconciler.end(item.reconciliation)
-        emit(SubmitReconciled, request_id=job.request_id, job=job)
-        return job
 
     async def get_job(self, request_id: str, notify: Notifier) -> Job:
         """The current record of a job."""

@@ -212,8 +212,8 @@ class Pace:
             self._learn(kind, now)
             ages = sorted(now - job.since for job in _sample(kind))
             if kind.has_ends:
-                shares.append(_SCAN_SHARE * max(kind.usual, ages[len(ages) // 2] if ages else 0.0))
-            elif ages:
+                shares.append(_SCAN_SHARE * max(kind.usual, ages[len(ages) // 2]))
+            else:
                 shares.append(_FIRST_SCAN_SHARE * ages[-1])
         return max(_MIN_INTERVAL, min(shares, default=_MIN_INTERVAL))
 

@@ -12,6 +12,8 @@ from kling_async import (
     RetryPolicy,
     VideoRequest,
 )
+from kling_async._wire.codec import structure_job, submit_body
+from kling_async._wire.endpoints import SUBMIT
 from kling_async.events import Notifier, Retrying
 
 BUSY = reply(503, b"<html>busy</html>")
@@ -69,3 +71,12 @@ async def test_the_error_names_the_other_job_if_every_answer_is_about_it():
     )
     with pytest.raises(APIResponseError, match=r"status job-0: .* another job, 'job-7'"):
         await session.get_job(job.request_id, Notifier())
+
+
+async def test_a_call_that_may_be_paid_for_is_never_repeated():
+    service = Service(before=[on("submit", BUSY)])
+    caller = session_for(service).caller
+    body = submit_body("kling-v2-6", {"prompt": "x"})
+    with pytest.raises(InternalServerError):
+        await caller.send_with_retries(SUBMIT, structure_job, emit=caller.emitter(Notifier()), body=body)
+    assert service.posts == 1

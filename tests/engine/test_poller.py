@@ -326,3 +326,16 @@ async def test_an_error_of_the_polls_after_the_last_wait_is_logged(monkeypatch, 
     job = await session.submit(VideoRequest("x"), Notifier())
     assert (await session.wait(job, Notifier())).is_success
     assert "the polls ended by an error after the last wait" in caplog.text
+
+
+async def test_a_call_that_hangs_holds_no_wait_without_a_deadline_up():
+    service = Service(run_time=60.0)
+    session = session_for(service, polling=PollingPolicy(wait_timeout=None, poll_interval=1))
+    job = await session.submit(VideoRequest("x"), Notifier())
+    service.latency = 40.0
+    assert (await session.wait(job, Notifier())).is_success
+
+
+async def test_a_list_without_jobs_in_flight_has_a_scan_interval():
+    poller = session_for(Service()).poller
+    assert 0 < poller._scan_interval(poller._scanner("kling-v2-6"), PollingPolicy(), 0.0) <= 30.0

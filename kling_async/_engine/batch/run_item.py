@@ -179,7 +179,7 @@ async def _submit(parts: BatchParts, item: BatchItem) -> JobInFlight | Reconcili
     if isinstance(submitted, Reconciliation):
         return submitted
     parts.breaker.record_accepted()
-    parts.slots.limit.grow()
+    parts.slots.record_accepted()
     return JobInFlight(submitted, job_kind(model_of(request), payload))
 
 

@@ -79,8 +79,7 @@ class TrackedJob:
 
     def end_with(self, error: KlingError) -> None:
         """End the wait with an error."""
-        if error.job is None:
-            error.job = self.job
+        error.job = error.job or self.job
         self.final.set_exception(error)
         self.final.exception()  # counts as retrieved: a caller that is cancelled at this moment never does it
 
