@@ -40,8 +40,9 @@ _LATE_SHARE = 0.015
 _START_SHARE = 0.1
 """A job that waits for a worker is polled after this share of the usual run time at the earliest: a start noticed late
 does no harm."""
-_SCOUTS, _SCOUT_GROWTH = 2, 1.5
-"""Until a job of the kind has ended, two of its jobs are polled when their age has grown by this factor."""
+_SCOUTS, _SCOUT_GROWTH = 1, 1.5
+"""Until a job of the kind has ended, one of its jobs is polled when its age has grown by this factor. Measured: a second
+scout costs a tenth more calls with 20 jobs in flight, and saves no lag."""
 _SCAN_SHARE, _FIRST_SCAN_SHARE = 0.014, 0.06
 """Scan a list after this share of the usual run time, half of which is the mean lag; before any job of the model has
 ended, after the second share of the oldest age."""

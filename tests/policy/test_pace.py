@@ -178,17 +178,24 @@ def test_a_random_number_spreads_jobs_of_one_age_a_little():
     assert 0.7 * most < least < 0.95 * most
 
 
-def test_until_a_job_has_ended_two_jobs_are_polled_early():
+def test_until_a_job_has_ended_one_job_is_polled_early():
     pace, policy = Pace(), PollingPolicy()
-    ages = [pace.track(KIND, now=0.0, running=True, jitter=0.0) for _ in range(50)]
-    for age in ages:
-        pace.record_sighting(age, now=10.0, running=True, jitter=0.0)
-    due = sorted(pace.next_poll(age, policy, now=10.0) for age in ages)
-    assert due[1] <= 15.0
-    assert due[2] > 20.0
-    early = [age for age in ages if age.is_scout]
-    pace.forget(early[0])
-    assert sorted(pace.next_poll(age, policy, now=10.0) for age in ages if age is not early[0])[1] <= 15.0
+    jobs = [pace.track(KIND, now=0.0, running=True, jitter=0.0) for _ in range(50)]
+    for job in jobs:
+        pace.record_sighting(job, now=10.0, running=True, jitter=0.0)
+    first, second, *_ = sorted(pace.next_poll(job, policy, now=10.0) for job in jobs)
+    assert first <= 15.0
+    assert second > 20.0
+
+
+def test_another_job_is_polled_early_in_place_of_one_that_is_forgotten():
+    pace, policy = Pace(), PollingPolicy()
+    jobs = [pace.track(KIND, now=0.0, running=True, jitter=0.0) for _ in range(5)]
+    for job in jobs:
+        pace.record_sighting(job, now=10.0, running=True, jitter=0.0)
+    assert pace.next_poll(jobs[0], policy, now=10.0) <= 15.0
+    pace.forget(jobs[0])
+    assert min(pace.next_poll(job, policy, now=10.0) for job in jobs[1:]) <= 15.0
 
 
 def test_the_first_end_brings_the_polls_of_all_jobs_forward():
@@ -213,12 +220,9 @@ def test_a_kind_that_was_never_met_is_expected_to_run_as_long_as_another_of_its_
 
 def test_the_start_of_a_job_that_waits_is_not_looked_for_in_haste():
     pace, policy = Pace(), PollingPolicy()
-    age = pace.track(KIND, now=0.0, running=False, jitter=0.0)
-    other = pace.track(KIND, now=0.0, running=False, jitter=0.0)
-    third = pace.track(KIND, now=0.0, running=False, jitter=0.0)
-    assert [one.is_scout for one in (age, other, third)] == [False] * 3
-    due = [pace.next_poll(one, policy, now=0.0) for one in (age, other, third)]
-    assert due[2] >= 15.0
+    scout, other = (pace.track(KIND, now=0.0, running=False, jitter=0.0) for _ in range(2))
+    pace.next_poll(scout, policy, now=0.0)
+    assert pace.next_poll(other, policy, now=0.0) >= 15.0
 
 
 def test_jobs_that_are_forgotten_leave_no_trace():
