@@ -339,3 +339,20 @@ async def test_a_call_that_hangs_holds_no_wait_without_a_deadline_up():
 async def test_a_list_without_jobs_in_flight_has_a_scan_interval():
     poller = session_for(Service()).poller
     assert 0 < poller._scan_interval(poller._scanner("kling-v2-6"), PollingPolicy(), 0.0) <= 30.0
+
+
+async def test_the_scans_of_a_list_end_with_the_last_wait_for_its_model():
+    service = Service(run_time=1e6)
+    session = session_for(service)
+
+    async def wait(model, seconds):
+        job = await session.submit(VideoRequest("x", model=model), Notifier())
+        polling = PollingPolicy(use_lists="always", poll_interval=10.0, wait_timeout=seconds)
+        with pytest.raises(WaitTimeoutError):
+            await session.wait(job, Notifier(), polling=polling)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait, "kling-v2-6", 35.0)
+        tasks.start_soon(wait, "Kling-Text2Video-V2.1-Master", 100.0)
+    first = [one for one in service.requests if "model_id=kling-v2-6" in one.url]
+    assert 2 <= len(first) <= 4
