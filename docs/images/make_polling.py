@@ -28,6 +28,8 @@ SEEDS = 6
 LAG_SHARES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 FIXED = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 400, 64, 20, 20, 52
+CROWDED = 13
+"""Two names that are nearer than so many units overlap."""
 OURS, OTHERS = "#1f77b4", "#7f7f7f"
 
 
@@ -104,11 +106,12 @@ def draw(file: str, title: str, groups: Sequence[tuple[str, Points, bool]]) -> N
             parts.append(f'<path d="M{path}" fill="none" stroke="{color}"/>')
         for name, lag, count in group:
             x, y = x_of(lag), y_of(count)
+            is_crowded = any(0 < y_of(below) - y < CROWDED for *_, below in group)
             is_left = color == OURS or x > WIDTH - 170
             anchor, shift = ("end", -8) if is_left else ("start", 8)
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{color}"/>')
             parts.append(
-                f'<text x="{x + shift:.1f}" y="{y + 4:.1f}" fill="{color}" '
+                f'<text x="{x + shift:.1f}" y="{y - 6 if is_crowded else y + 4:.1f}" fill="{color}" '
                 f'text-anchor="{anchor}">{name}</text>'
             )
     parts.append("</svg>")
