@@ -356,3 +356,82 @@ async def test_the_scans_of_a_list_end_with_the_last_wait_for_its_model():
         tasks.start_soon(wait, "Kling-Text2Video-V2.1-Master", 100.0)
     first = [one for one in service.requests if "model_id=kling-v2-6" in one.url]
     assert 2 <= len(first) <= 4
+
+
+async def test_an_error_of_the_poller_leaves_a_wait_that_has_just_ended_its_job(monkeypatch, caplog):
+    session = session_for(Service(run_time=60.0))
+    jobs = [await session.submit(VideoRequest(f"prompt {number}"), Notifier()) for number in range(2)]
+    done = Job(request_id="job-0", status=JobStatus.SUCCESS)
+    results = {}
+
+    def end_one_wait(record):
+        if "ended by an error" in record.getMessage():
+            session.poller._jobs["job-0"].final.set_result(done)
+        return True
+
+    async def wait(job):
+        try:
+            results[job.request_id] = await session.wait(job, Notifier())
+        except ExceptionGroup as error:
+            results[job.request_id] = error
+
+    monkeypatch.setattr(session.poller, "_handle_due_job", lambda *_: 1 / 0)
+    caplog.handler.addFilter(end_one_wait)
+    async with anyio.create_task_group() as tasks:
+        for job in jobs:
+            tasks.start_soon(wait, job)
+    caplog.handler.removeFilter(end_one_wait)
+    assert results["job-0"] is done
+    assert isinstance(results["job-1"], ExceptionGroup)
+
+
+async def test_calls_that_hang_past_the_deadlines_of_their_jobs_change_nothing():
+    brief = PollingPolicy(wait_timeout=20, poll_interval=1, use_lists="never")
+    service = Service(run_time=300.0)
+    session = session_for(service, polling=PollingPolicy(poll_interval=1, use_lists="never"))
+    jobs = [await session.submit(VideoRequest(f"prompt {number}"), Notifier()) for number in range(200)]
+    service.latency = 45.0
+    events, patient = [], []
+
+    async def give_up(job):
+        with pytest.raises(WaitTimeoutError):
+            await session.wait(job, Notifier(events.append), polling=brief)
+
+    async def wait(job):
+        patient.append((await session.wait(job, Notifier())).is_success)
+
+    async with anyio.create_task_group() as tasks:
+        for job in jobs[1:]:
+            tasks.start_soon(give_up, job)
+        tasks.start_soon(wait, jobs[0])
+    assert patient == [True]
+    assert [type(event) for event in events if not isinstance(event, PollFailed)] == [Finished] * 199
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_a_status_reply_that_comes_after_a_list_showed_the_end_changes_nothing(is_lost):
+    class SlowStatus(Service):
+        async def send(self, request):
+            if self.kind(request) == "status" and self.calls["status"] < 10:
+                answer = await super().send(request)
+                await anyio.sleep(30.0)
+                if is_lost:
+                    raise APIConnectionError("reset")
+                return answer
+            return await super().send(request)
+
+    service = SlowStatus(run_time=lambda number: 200.0 if number == 0 else 5.0)
+    session = session_for(service, polling=PollingPolicy(poll_interval=1, use_lists="always"))
+    jobs = [await session.submit(VideoRequest(f"prompt {number}"), Notifier()) for number in range(10)]
+    ended = []
+
+    async def wait(job):
+        await session.wait(job, Notifier())
+        ended.append(anyio.current_time())
+
+    async with anyio.create_task_group() as tasks:
+        for job in jobs:
+            tasks.start_soon(wait, job)
+    assert len(ended) == 10
+    assert sorted(ended)[8] < 15
+    assert sorted(ended)[9] < 205
