@@ -66,14 +66,13 @@ class PostInFlight:
     payload: Mapping[str, Any]
     sent_at: float
     """Unix seconds."""
-    reconciliation: Reconciliation | None = None
 
     def open_reconciliation(
         self, error: KlingError, *, journal: WriteAheadJournal | None, number: int | None
     ) -> Reconciliation:
         """Open the reconciliation of this POST: from now on no look-alike leaves."""
         clock = self.reconciler.caller.clock
-        self.reconciliation = Reconciliation(
+        reconciliation = Reconciliation(
             model=self.model,
             lost=LostSubmit(
                 payload=self.payload, since=self.sent_at - CLOCK_SKEW, until=clock.wall() + CLOCK_SKEW
@@ -83,8 +82,8 @@ class PostInFlight:
             journal=journal,
             number=number,
         )
-        self.reconciler.begin(self.reconciliation)
-        return self.reconciliation
+        self.reconciler.begin(reconciliation)
+        return reconciliation
 
     def __enter__(self) -> None:
         pass
