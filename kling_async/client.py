@@ -21,8 +21,9 @@ from kling_async.batch_result import BatchResult
 from kling_async.catalog import DEFAULT_MODEL, ModelInfo
 from kling_async.config import Settings, __version__, check_timeout, read_settings
 from kling_async.errors import BatchInterruptedError
+from kling_async.items import request_from
 from kling_async.jobs import Job
-from kling_async.requests import VideoOptions, check_options, request_from
+from kling_async.requests import VideoOptions, check_options
 from kling_async.results import Result
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ import attrs
 from kling_async._policy.budget import Budget, Prices
 from kling_async._policy.list_prices import LIST_PRICES
 from kling_async.errors import InvalidRequestError
+from kling_async.items import request_from
 from kling_async.requests import (
     RequestLike,
     VideoOptions,
     VideoRequest,
     check_options,
     model_of,
-    request_from,
 )
 
 

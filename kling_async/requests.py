@@ -139,11 +139,13 @@ class VideoRequest:
         return catalog.json_faults("extra", self.extra)
 
 
-_PARAMETERS = tuple(
+PARAMETERS = tuple(
     field.name for field in attrs.fields(VideoRequest) if field.name not in {"model", "extra", "key"}
 )
-_read_parameters = attrgetter(*_PARAMETERS)
-_FIELDS = frozenset(field.name for field in attrs.fields(VideoRequest))
+"""The names of the fields that are parameters of a model."""
+_read_parameters = attrgetter(*PARAMETERS)
+FIELDS = tuple(field.name for field in attrs.fields(VideoRequest))
+"""The names of all fields of a request."""
 
 
 RequestLike: TypeAlias = VideoRequest | str | RequestRow
@@ -157,7 +159,7 @@ def model_of(request: VideoRequest) -> str:
 
 def parameters_of(request: VideoRequest) -> dict[str, Any]:
     """The request's model parameters by field name, without those that were not given."""
-    values = zip(_PARAMETERS, _read_parameters(request), strict=True)
+    values = zip(PARAMETERS, _read_parameters(request), strict=True)
     return {name: value for name, value in values if value is not None}
 
 
@@ -175,71 +177,12 @@ def check_options(options: Iterable[str], known: Collection[str], *, call: str) 
     for name in options:
         if name not in known:
             raise TypeError(
-                f"{call}() has no option {name!r}{_nearest(name, known)}; "
+                f"{call}() has no option {name!r}{suggest_name(name, known)}; "
                 f"its options are {', '.join(sorted(known))}."
             )
 
 
-def request_from(item: RequestLike | Mapping[str, Any], options: Mapping[str, Any]) -> VideoRequest:
-    """The request of an item, with a model. The options fill fields that the item leaves open and overwrite none.
-
-    Args:
-        item: A prompt, a request, or a mapping of `VideoRequest`'s fields.
-        options: Fields of `VideoOptions`, checked by `check_options`.
-
-    Raises:
-        InvalidRequestError: The item is of another type, has an unknown field, or breaks the model's rules.
-    """
-    if options.get("model") is None:
-        options = {**options, "model": catalog.DEFAULT_MODEL}
-    if isinstance(item, str):
-        return VideoRequest(item, **options)
-    if isinstance(item, VideoRequest):
-        return _fill(item, options)
-    if not isinstance(item, Mapping):
-        raise InvalidRequestError(
-            f"A request is a prompt, a VideoRequest or a mapping of its fields, not {catalog.quote_value(item)}."
-        )
-    fields = {name: value for name, value in item.items() if value is not None}
-    if unknown := [name for name in fields if name not in _FIELDS]:
-        raise InvalidRequestError(
-            f"A request has no field {', '.join(map(repr, unknown))}{_nearest(unknown[0], _FIELDS)}; "
-            f"put parameters that are not among {', '.join(sorted(_FIELDS))} into 'extra'."
-        )
-    if "prompt" not in fields:
-        raise InvalidRequestError(f"A request needs a prompt; {catalog.quote_value(dict(item))} has none.")
-    return VideoRequest(**{**options, **fields, **_merged_extra(options, fields)})
-
-
-def find_missing_picture(request: VideoRequest) -> str | None:
-    """The first local picture of the request that is not on this machine; None if all are there."""
-    for picture in (request.image, request.image_tail):
-        # Not `Path.is_file`: that raises an error for a name that no file can have.
-        if catalog.is_local_picture(picture) and not os.path.isfile(os.fspath(picture)):  # noqa: PTH113
-            return os.fspath(picture)
-    return None
-
-
-def _fill(request: VideoRequest, options: Mapping[str, Any]) -> VideoRequest:
-    filled = {
-        name: value
-        for name, value in options.items()
-        if name != "extra" and value is not None and getattr(request, name) is None
-    }
-    if options.get("extra"):
-        filled |= _merged_extra(options, {"extra": request.extra})
-    return attrs.evolve(request, **filled) if filled else request
-
-
-def _nearest(name: object, known: Collection[str]) -> str:
-    """The end of a sentence that offers the known name nearest to a wrong one; empty if none is near."""
+def suggest_name(name: object, known: Collection[str]) -> str:
+    """The end of a sentence that suggests the known name nearest to a wrong one; empty if none is near."""
     matches = get_close_matches(str(name), known, n=1, cutoff=_NEAREST)
     return f"; did you mean {matches[0]!r}?" if matches else ""
-
-
-def _merged_extra(options: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys of `extra` are filled one by one, so that an item may add to what all share."""
-    shared, own = options.get("extra") or {}, fields.get("extra") or {}
-    if isinstance(shared, Mapping) and isinstance(own, Mapping):
-        return {"extra": {**shared, **own}}
-    return {"extra": own}

@@ -22,8 +22,9 @@ from kling_async.errors import (
     JobFailedError,
     KlingError,
 )
+from kling_async.items import request_from
 from kling_async.jobs import Job, JobStatus, Media, Outcome
-from kling_async.requests import VideoOptions, VideoRequest, check_options, request_from
+from kling_async.requests import VideoOptions, VideoRequest, check_options
 from kling_async.results import Result, ResultState
 
 TOMORROW = "a-model-of-tomorrow"
@@ -295,7 +296,7 @@ JSON = st.recursive(
 )
 
 
-@given(item=st.dictionaries(st.sampled_from(sorted(requests._FIELDS)), JSON) | JSON)
+@given(item=st.dictionaries(st.sampled_from(sorted(requests.FIELDS)), JSON) | JSON)
 def test_an_item_becomes_a_request_or_is_refused(item):
     try:
         assert isinstance(request_from(item, {"duration": 5}), VideoRequest)

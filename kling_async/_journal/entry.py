@@ -16,13 +16,10 @@ from kling_async._wire.codec import ShapeError, payload_of, structure_job
 from kling_async.catalog import wire_name
 from kling_async.errors import InvalidRequestError
 from kling_async.jobs import Job, JobStatus
-from kling_async.requests import VideoRequest
+from kling_async.requests import PARAMETERS, VideoRequest
 
 _FINGERPRINT_BYTES = 16
 _PLAIN = frozenset({str, int, bool, type(None)})
-_PARAMETERS = tuple(
-    field.name for field in attrs.fields(VideoRequest) if field.name not in {"model", "extra", "key"}
-)
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=os.fspath).encode
 
 
@@ -133,7 +130,7 @@ class Entry:
             return None
         fields = {
             field: self.payload[name]
-            for field in _PARAMETERS
+            for field in PARAMETERS
             if self.payload.get(name := wire_name(self.model, field)) is not None
         }
         return self._build_request(fields) or self._build_request(self._select_accepted(fields))

@@ -15,10 +15,8 @@ import attrs
 
 from kling_async.catalog import quote_value
 from kling_async.errors import ConfigurationError
-from kling_async.requests import VideoRequest
+from kling_async.requests import FIELDS
 
-FIELDS = tuple(field.name for field in attrs.fields(VideoRequest))
-"""The columns of a CSV file, and the keys of a JSON object."""
 STDIN = "-"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 

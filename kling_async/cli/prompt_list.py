@@ -9,7 +9,8 @@ import attrs
 
 from kling_async.cli.prompt_files import STDIN, Row, read_rows
 from kling_async.errors import ConfigurationError, InvalidRequestError
-from kling_async.requests import RequestLike, RequestRow, VideoRequest, find_missing_picture, request_from
+from kling_async.items import find_missing_picture, request_from
+from kling_async.requests import RequestLike, RequestRow, VideoRequest
 
 _MAX_SHOWN = 10
 

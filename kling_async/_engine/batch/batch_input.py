@@ -19,7 +19,8 @@ import attrs
 
 from kling_async._journal.entry import Entry
 from kling_async.errors import ConfigurationError, InvalidRequestError
-from kling_async.requests import RequestLike, VideoRequest, find_missing_picture, request_from
+from kling_async.items import find_missing_picture, request_from
+from kling_async.requests import RequestLike, VideoRequest
 from kling_async.types import Requests
 
 _MAX_ERRORS_SHOWN = 10
