@@ -27,7 +27,8 @@ from kling_async.requests import VideoOptions, check_options
 from kling_async.results import Result
 
 if TYPE_CHECKING:
-    from kling_async._engine.session import LoopSession, SharedState
+    from kling_async._engine.session import LoopSession
+    from kling_async._engine.shared_state import SharedState
     from kling_async.events import Listener, Notifier
     from kling_async.history import BatchHistory
     from kling_async.requests import RequestLike, RequestRow
@@ -404,7 +405,8 @@ class KlingClient:
     def _make_session(self, transport: Transport) -> LoopSession:
         from kling_async._engine.api import ApiCaller
         from kling_async._engine.clock import Clock
-        from kling_async._engine.session import LoopSession, SharedState
+        from kling_async._engine.session import LoopSession
+        from kling_async._engine.shared_state import SharedState
         from kling_async._wire.endpoints import headers_for
 
         settings = self._settings
@@ -425,7 +427,7 @@ class KlingClient:
         )
         if self._shared is None:
             self._shared = SharedState(self._limits, self._polling)
-        return LoopSession.open(caller, self._limits, self._shared)
+        return LoopSession.open(caller, self._shared)
 
 
 class _Opened(NamedTuple):

@@ -22,7 +22,8 @@ from kling_async._engine.batch.batch_input import InputReader
 from kling_async._engine.batch.run_item import BatchParts
 from kling_async._engine.batch.slots import Slots
 from kling_async._engine.clock import Clock
-from kling_async._engine.session import LoopSession, SharedState
+from kling_async._engine.session import LoopSession
+from kling_async._engine.shared_state import SharedState
 from kling_async._engine.submit.ledger import Ledger
 from kling_async._engine.submit.uploader import Uploader
 from kling_async._policy.budget import Budget
@@ -314,7 +315,7 @@ def session_for(
         timeout=60.0,
         retry=retry,
     )
-    return LoopSession.open(caller, limits, SharedState(limits, polling))
+    return LoopSession.open(caller, SharedState(limits, polling))
 
 
 def batch_of(

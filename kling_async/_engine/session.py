@@ -14,15 +14,15 @@ import attrs
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.download.downloader import Downloader, destination_path
 from kling_async._engine.poll.poller import JobPoller
+from kling_async._engine.shared_state import SharedState
 from kling_async._engine.submit.ledger import BatchItem, Ledger
 from kling_async._engine.submit.list_jobs import list_pages
 from kling_async._engine.submit.reconciler import Reconciler
 from kling_async._engine.submit.submitter import Submitter
 from kling_async._engine.submit.uploader import Uploader, upload
 from kling_async._policy.outcome import error_of, state_of
-from kling_async._policy.pace import JobKind, Pace
+from kling_async._policy.pace import JobKind
 from kling_async._policy.polling import PollingPolicy
-from kling_async._policy.rate_limit import Limits, TokenBucket
 from kling_async._policy.retry import RetryPolicy
 from kling_async._wire.codec import structure_job, structure_model, structure_model_ids
 from kling_async._wire.endpoints import MODEL, MODELS, STATUS
@@ -35,27 +35,11 @@ from kling_async.requests import VideoRequest
 _PICTURES = {"image", "image_url", "first_frame"}
 
 
-class SharedState:
-    """The rate and the knowledge of run times that a client has in common in all its event loops.
-
-    Args:
-        limits: How much the client may ask for at once.
-        polling: How the client waits; a view of the client can wait otherwise.
-    """
-
-    def __init__(self, limits: Limits, polling: PollingPolicy) -> None:
-        rate = limits.max_polls_per_second
-        self.polling = polling
-        self.polls = TokenBucket(rate=rate, burst=max(1.0, rate))
-        self.pace = Pace()
-
-
 @attrs.define(eq=False, kw_only=True)
 class LoopSession:
     """The parts that all batches of a client share in one event loop."""
 
     caller: ApiCaller
-    limits: Limits
     polling: PollingPolicy
     shared: SharedState
     reconciler: Reconciler
@@ -64,18 +48,17 @@ class LoopSession:
     downloader: Downloader
 
     @classmethod
-    def open(cls, caller: ApiCaller, limits: Limits, shared: SharedState) -> LoopSession:
+    def open(cls, caller: ApiCaller, shared: SharedState) -> LoopSession:
         """A session made of its parts."""
-        reconciler = Reconciler(caller, shared.polls, shared.polling.wait_timeout)
+        reconciler = Reconciler(caller, shared)
         return cls(
             caller=caller,
-            limits=limits,
             polling=shared.polling,
             shared=shared,
             reconciler=reconciler,
-            submitter=Submitter(caller, limits, reconciler),
-            poller=JobPoller(caller, shared.pace, shared.polls),
-            downloader=Downloader(caller, limits.max_concurrent_downloads),
+            submitter=Submitter(caller, shared, reconciler),
+            poller=JobPoller(caller, shared.pace, shared.poll_rate),
+            downloader=Downloader(caller, shared.limits.max_concurrent_downloads),
         )
 
     def with_options(self, *, timeout: float, retry: RetryPolicy, polling: PollingPolicy) -> LoopSession:
@@ -85,7 +68,7 @@ class LoopSession:
         view.caller = attrs.evolve(self.caller, timeout=timeout, retry=retry)
         view.submitter, view.downloader = copy(self.submitter), copy(self.downloader)
         view.submitter.caller = view.downloader.caller = view.caller
-        self.reconciler.cover_timeout(timeout)
+        self.shared.cover_timeout(timeout)
         return view
 
     async def submit(self, request: VideoRequest, notify: Notifier) -> Job:

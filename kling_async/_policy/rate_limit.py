@@ -13,6 +13,9 @@ from kling_async._policy.validators import at_least
 class Limits:
     """The most that one client does at the same time, over all its calls, batches and views.
 
+    The rates and the pauses after a 429 hold from one event loop to the next. Event loops that run at the same time, in
+    several threads, have their own concurrent submits and downloads.
+
     Raises:
         ConfigurationError: A value is zero, negative or not a number.
     """
@@ -24,7 +27,9 @@ class Limits:
     )
     """Paid POSTs per hour, spread evenly. The service counts video requests per hour and organization. None is no limit."""
     max_polls_per_second: float = attrs.field(default=10.0, validator=at_least(0, above=True))
-    """Status calls and list calls per second. `math.inf` is no limit."""
+    """Status and list calls per second for waits and reconciliations; `get_job` and `list_jobs` are sent at once.
+    `math.inf` is no limit.
+    """
     max_concurrent_downloads: int = attrs.field(default=8, validator=at_least(1, whole=True))
     """Videos that are downloaded at the same time."""
 

@@ -51,7 +51,7 @@ class RecentJobIds:
         return self._has(_digest(request_id))
 
     def _has(self, digest: bytes) -> bool:
-        for _, ids in self._buckets:  # noqa: SIM110 - a generator would cost more than the test
+        for _, ids in tuple(self._buckets):  # noqa: SIM110 - a generator would cost more than the test
             if digest in ids:
                 return True
         return False

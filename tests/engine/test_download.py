@@ -161,7 +161,7 @@ async def test_the_partial_file_of_another_job_is_not_resumed(tmp_path):
 async def test_a_cancelled_download_leaves_its_partial_file_and_its_slot_to_the_next(tmp_path):
     path, storage = tmp_path / "a.mp4", Storage(VIDEO)
     session = session_for(storage.service())
-    for _ in range(session.limits.max_concurrent_downloads + 1):
+    for _ in range(session.shared.limits.max_concurrent_downloads + 1):
         storage.cuts = [500]
         with anyio.CancelScope() as scope:
             leave = lambda event, scope=scope: isinstance(event, Retrying) and scope.cancel()  # noqa: E731
@@ -201,7 +201,7 @@ async def test_at_most_max_concurrent_downloads_run_at_once(tmp_path):
             nonlocal max_concurrent, most
             max_concurrent += 1
             most = max(most, max_concurrent)
-            if max_concurrent == session.limits.max_concurrent_downloads:
+            if max_concurrent == session.shared.limits.max_concurrent_downloads:
                 is_full.set()
             await is_full.wait()
             await anyio.sleep(1.0)
@@ -218,7 +218,7 @@ async def test_at_most_max_concurrent_downloads_run_at_once(tmp_path):
     async with anyio.create_task_group() as tasks:
         for number in range(30):
             tasks.start_soon(save, number)
-    assert most == session.limits.max_concurrent_downloads
+    assert most == session.shared.limits.max_concurrent_downloads
     assert len(names(tmp_path)) == 30
 
 

@@ -19,7 +19,8 @@ from virtual_store import MemoryStore
 from kling_async import JournalError, Limits, PollingPolicy, RetryPolicy, VideoRequest
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.batch.batch import BatchSettings, open_batch
-from kling_async._engine.session import LoopSession, SharedState
+from kling_async._engine.session import LoopSession
+from kling_async._engine.shared_state import SharedState
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.store import PendingWrites
 from kling_async._transport.base import Reply, Request, StreamedReply
@@ -208,7 +209,7 @@ class Process:
             timeout=run.timeout,
             retry=RetryPolicy(),
         )
-        return LoopSession.open(caller, limits, SharedState(limits, polling))
+        return LoopSession.open(caller, SharedState(limits, polling))
 
     def _listen(self, event: Event) -> None:
         if self.is_dead:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
@@ -11,6 +11,7 @@ import anyio
 import attrs
 
 from kling_async._engine.api import ApiCaller
+from kling_async._engine.shared_state import SharedState
 from kling_async._engine.submit.list_jobs import read_since
 from kling_async._journal.entry import Entry
 from kling_async._journal.journal import WriteAheadJournal
@@ -24,14 +25,10 @@ from kling_async._policy.matching import (
     select_candidates,
     select_recent,
 )
-from kling_async._policy.rate_limit import TokenBucket
-from kling_async._policy.recent_job_ids import RecentJobIds
 from kling_async._policy.retry import backoff, is_transient
 from kling_async.errors import AmbiguousSubmitError, KlingError
 from kling_async.jobs import Job
 
-_MAX_UNRESOLVED = 1000
-"""Lost submits of callers without a journal that are remembered, so that no later one takes their jobs."""
 _MAX_ROWS = 10_000
 """Rows of a model's list that are remembered while nothing is reconciled."""
 
@@ -105,35 +102,24 @@ class Reconciler:
 
     Args:
         caller: Sends the list calls.
-        polls: The client's rate of status and list calls.
-        wait_timeout: Seconds after which an outage of the list ends a reconciliation.
+        shared: The rate of list calls and the owners of jobs. An outage of the list ends a reconciliation after
+            the `wait_timeout` of its `polling`.
     """
 
-    def __init__(self, caller: ApiCaller, polls: TokenBucket, wait_timeout: float | None) -> None:
+    def __init__(self, caller: ApiCaller, shared: SharedState) -> None:
         self.caller = caller
-        self._polls = polls
-        self._wait_timeout = wait_timeout
-        self._longest_timeout = caller.timeout
-        """Seconds that a POST can be in flight."""
-        self._job_ids = RecentJobIds(self._longest_timeout + 2 * CLOCK_SKEW)
-        """The jobs that have an owner."""
+        self._shared = shared
+        shared.cover_timeout(caller.timeout)
         self._open: list[Reconciliation] = []
-        self._unresolved: deque[tuple[str, LostSubmit]] = deque(maxlen=_MAX_UNRESOLVED)
-        """By model, the lost submits that no journal remembers."""
         self._rows: defaultdict[str, dict[str, Job]] = defaultdict(dict)
         """By model, the rows of all scans, broken-off ones included: a list that changes may skip a row in the next scan."""
         self._posts: set[PostInFlight] = set()
         self._scanning = anyio.Lock()
         self._changed = anyio.Event()
 
-    def cover_timeout(self, timeout: float) -> None:
-        """From now on a POST can be in flight for so many seconds: remember the owners of jobs for as long."""
-        self._longest_timeout = max(self._longest_timeout, timeout)
-        self._job_ids.span = self._longest_timeout + 2 * CLOCK_SKEW
-
     def claim(self, request_id: str) -> bool:
         """Give a job its owner; False if it has one."""
-        return self._job_ids.add(request_id, now=self.caller.clock.now(), keep=bool(self._open))
+        return self._shared.job_ids.add(request_id, now=self.caller.clock.now(), keep=bool(self._open))
 
     def start_post(self, model: str, payload: Mapping[str, Any]) -> PostInFlight | None:
         """Register a POST that is about to leave; None if its job could match a submit that is reconciled now."""
@@ -179,7 +165,7 @@ class Reconciler:
 
     def _lost_submit(self, entry: Entry) -> LostSubmit:
         sent_at = entry.sent_at if entry.sent_at is not None else self.caller.clock.wall()
-        until = sent_at + self._longest_timeout + CLOCK_SKEW
+        until = sent_at + self._shared.longest_timeout + CLOCK_SKEW
         return LostSubmit(payload=entry.payload, since=sent_at - CLOCK_SKEW, until=until)
 
     async def reconcile(self, reconciliation: Reconciliation) -> Job:
@@ -204,7 +190,7 @@ class Reconciler:
             return
         self._open.remove(reconciliation)
         if reconciliation.job is None and reconciliation.journal is None:
-            self._unresolved.append((reconciliation.model, reconciliation.lost))
+            self._shared.unresolved.append((reconciliation.model, reconciliation.lost))
         if not self._open:
             for rows in self._rows.values():
                 for request_id in list(rows)[:-_MAX_ROWS]:
@@ -214,6 +200,7 @@ class Reconciler:
     async def _search(self, reconciliation: Reconciliation) -> str:
         """Scan the list again and again until the job is found; else the reason why it is not."""
         clock, retry = self.caller.clock, self.caller.retry
+        wait_timeout = self._shared.polling.wait_timeout
         failures, began = 0, clock.now()
         delays = list(scan_delays(clock.wall() - reconciliation.sent_at))
         while delays and reconciliation.job is None:
@@ -225,9 +212,7 @@ class Reconciler:
                 await self._scan(reconciliation)
             except KlingError as error:
                 waited = clock.now() - began
-                if not is_transient(error) or (
-                    self._wait_timeout is not None and waited > self._wait_timeout
-                ):
+                if not is_transient(error) or (wait_timeout is not None and waited > wait_timeout):
                     return f"the list cannot be read: {error.message.rstrip('.')}"
                 delays[0] = backoff(retry, attempt=failures, jitter=self.caller.rng.random())
                 failures += 1
@@ -254,7 +239,7 @@ class Reconciler:
             quiet = [one for one in unfound if self._is_quiet(one)]  # and so they stay
             lost, others = [one.lost for one in quiet], self._other_lost_submits(unfound)
             rows, since = self._rows[model], earliest_creation(lost, others)
-            async for page in read_since(self.caller, model, since=since, polls=self._polls):
+            async for page in read_since(self.caller, model, since=since, polls=self._shared.poll_rate):
                 rows.update((job.request_id, job) for job in select_recent([*lost, *others], page))
             journals = {one.journal for one in unfound if one.journal is not None}
             candidates = select_candidates(lost, rows.values(), others=others)
@@ -271,7 +256,7 @@ class Reconciler:
         """The further lost submits of a model: those that cannot be reconciled now, or are reconciled by no caller."""
         model = unfound[0].model
         unquiet = [one.lost for one in unfound if not self._is_quiet(one)]
-        unresolved = [lost for about, lost in self._unresolved if about == model]
+        unresolved = [lost for about, lost in tuple(self._shared.unresolved) if about == model]
         journals = dict.fromkeys(one.journal for one in unfound if one.journal is not None)
         for journal in journals:
             unresolved += self._unresolved_in_journal(journal, model)
@@ -291,7 +276,7 @@ class Reconciler:
 
     def _has_owner(self, request_id: str, journals: Iterable[WriteAheadJournal]) -> bool:
         """Whether a job belongs to an item of this client, or of one of the journals."""
-        return request_id in self._job_ids or any(journal.has_job(request_id) for journal in journals)
+        return request_id in self._shared.job_ids or any(journal.has_job(request_id) for journal in journals)
 
     def _signal(self) -> None:
         self._changed.set()

@@ -8,15 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import anyio
-import attrs
 
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.emitter import Emitter
+from kling_async._engine.shared_state import SharedState
 from kling_async._engine.submit.ledger import BatchItem, Ledger
 from kling_async._engine.submit.reconciler import PostInFlight, Reconciler, Reconciliation
 from kling_async._engine.tasks import raise_if_cancelled, run_to_end
 from kling_async._policy.concurrency_limit import ConcurrencyLimit
-from kling_async._policy.rate_limit import Limits, TokenBucket
 from kling_async._policy.retry import backoff
 from kling_async._policy.submission import SubmitFailure, classify
 from kling_async._wire.codec import ShapeError, structure_job, submit_body
@@ -32,26 +31,15 @@ _MIN_PAUSE = 1.0
 """Seconds for which nothing is submitted after a 429 that names no time."""
 
 
-@attrs.define(eq=False)
-class _Pauses:
-    """The pauses of a client; a value of its own, so that copies of a submitter under other options share it."""
-
-    until: float = float("-inf")
-    """When the last pause ends, by the engine's clock."""
-    throttles_in_a_row: int = 0
-
-
 class Submitter:
     """The client's only way to spend money; all batches share its slots, its hourly rate and its pauses."""
 
-    def __init__(self, caller: ApiCaller, limits: Limits, reconciler: Reconciler) -> None:
+    def __init__(self, caller: ApiCaller, shared: SharedState, reconciler: Reconciler) -> None:
         self.caller = caller
         self.reconciler = reconciler
-        at_once, hourly = limits.max_concurrent_submits, limits.max_submits_per_hour
-        self._slots = anyio.Semaphore(at_once, fast_acquire=True)
-        burst = max(1.0, min(at_once, hourly)) if hourly else 1.0
-        self._hourly = TokenBucket(rate=hourly / 3600, burst=burst) if hourly else None
-        self._pauses = _Pauses()
+        self._slots = anyio.Semaphore(shared.limits.max_concurrent_submits, fast_acquire=True)
+        self._rate = shared.submit_rate
+        self._pauses = shared.pauses
 
     async def submit(
         self,
@@ -125,7 +113,7 @@ class Submitter:
     async def _take_hourly_turn(self) -> None:
         """Wait until the hourly rate allows one more POST."""
         clock = self.caller.clock
-        if self._hourly is not None and (rest := self._hourly.take(clock.now())) > 0:
+        if self._rate is not None and (rest := self._rate.take(clock.now())) > 0:
             await clock.sleep(rest)
 
     async def _wait_out_pause(self) -> None:
@@ -150,6 +138,7 @@ class Submitter:
         except asyncio.CancelledError:  # the event loop ends: `asyncio.run` cancels every task that is left
             error = APIConnectionError("submit: the event loop ended before the answer came")
             _log.warning("%s; the service may have accepted the request (%s)", error, post.model)
+            item.reconciliation = post.open_reconciliation(error, journal=ledger.journal, number=item.number)
             ledger.record_unknown(item, error)
             raise
         if job is not None and not self.reconciler.claim(job.request_id):

@@ -1,0 +1,58 @@
+"""What a client knows and limits in all its event loops together."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import attrs
+
+from kling_async._policy.matching import CLOCK_SKEW, LostSubmit
+from kling_async._policy.pace import Pace
+from kling_async._policy.polling import PollingPolicy
+from kling_async._policy.rate_limit import Limits, TokenBucket
+from kling_async._policy.recent_job_ids import RecentJobIds
+
+_MAX_UNRESOLVED = 1000
+
+
+@attrs.define(eq=False)
+class Pauses:
+    """The pauses of all submits after the service throttled some."""
+
+    until: float = float("-inf")
+    """When the last pause ends, by the engine's clock."""
+    throttles_in_a_row: int = 0
+
+
+class SharedState:
+    """The rates, the pauses and the knowledge that a client keeps from one event loop to the next.
+
+    Args:
+        limits: How much the client may ask for at once.
+        polling: How the client waits; a view of the client can wait otherwise.
+    """
+
+    def __init__(self, limits: Limits, polling: PollingPolicy) -> None:
+        self.limits = limits
+        self.polling = polling
+        rate = limits.max_polls_per_second
+        self.poll_rate = TokenBucket(rate=rate, burst=max(1.0, rate))
+        """The rate of status and list calls."""
+        hourly = limits.max_submits_per_hour
+        burst = max(1.0, min(limits.max_concurrent_submits, hourly)) if hourly else 1.0
+        self.submit_rate = TokenBucket(rate=hourly / 3600, burst=burst) if hourly else None
+        """The hourly rate of submits; None if there is no limit."""
+        self.pauses = Pauses()
+        self.pace = Pace()
+        """The knowledge of run times."""
+        self.longest_timeout = 0.0
+        """Seconds that a POST can be in flight."""
+        self.job_ids = RecentJobIds(span=0.0)
+        """The jobs that have an owner."""
+        self.unresolved: deque[tuple[str, LostSubmit]] = deque(maxlen=_MAX_UNRESOLVED)
+        """By model, the lost submits that no journal remembers, so that no later one takes their jobs."""
+
+    def cover_timeout(self, timeout: float) -> None:
+        """From now on a POST can be in flight for so many seconds: remember the owners of jobs for as long."""
+        self.longest_timeout = max(self.longest_timeout, timeout)
+        self.job_ids.span = self.longest_timeout + 2 * CLOCK_SKEW
