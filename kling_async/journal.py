@@ -119,6 +119,7 @@ class Journal:
         known = await anyio.to_thread.run_sync(self._entries_by_identity)
         return tuple(
             known.get(identity)
+            or known.get(identity.former)
             or Entry(
                 number=0,
                 identity=identity,
@@ -129,7 +130,7 @@ class Journal:
             for identity, request in items
         )
 
-    def _entries_by_identity(self) -> dict[Identity, Entry]:
+    def _entries_by_identity(self) -> dict[Identity | None, Entry]:
         if not os.path.exists(self.path):  # noqa: PTH110 - never raises
             return {}
         return {entry.identity: entry for entry in self.entries()}

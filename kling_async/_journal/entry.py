@@ -12,6 +12,7 @@ from typing import Any
 
 import attrs
 
+from kling_async._policy.visible_text import visible_text, visible_value
 from kling_async._wire.codec import ShapeError, payload_of, structure_job
 from kling_async.catalog import wire_name
 from kling_async.errors import InvalidRequestError
@@ -40,16 +41,29 @@ class EntryState(StrEnum):
     NOT_SUBMITTED = "not_submitted"
 
 
+def _visible_key(key: str | None) -> str | None:
+    return None if key is None else visible_text(key)
+
+
 @attrs.frozen
 class Identity:
-    """The identity of an item across runs: all three fields together."""
+    """The identity of an item across runs: its key, its fingerprint and its occurrence together."""
 
-    key: str | None
-    """The caller's own name for the item."""
+    key: str | None = attrs.field(converter=_visible_key)
+    """The caller's own name for the item, without what no reader sees."""
     fingerprint: str
     """See `fingerprint`."""
     occurrence: int
     """The number among items with the same key and fingerprint, counted by the caller."""
+    former_fingerprint: str | None = attrs.field(default=None, eq=False, repr=False)
+    """See `former_fingerprint`; None if a journal cannot have it."""
+
+    @property
+    def former(self) -> Identity | None:
+        """The identity that a journal of version 1 may have for the item; None if that is no other."""
+        if self.former_fingerprint is None:
+            return None
+        return Identity(self.key, self.former_fingerprint, self.occurrence)
 
 
 def _parse_number(text: str) -> float:
@@ -58,15 +72,29 @@ def _parse_number(text: str) -> float:
 
 
 def fingerprint(model: str, payload: Mapping[str, Any]) -> str:
-    """A digest of a model and a payload. The order of keys does not matter, and 1.0 counts as 1.
+    """A digest of a model and of the visible text of a payload. The order of keys does not matter, and 1.0 counts as 1.
 
     Raises:
         TypeError: The payload is not JSON.
         ValueError: The payload refers to itself, or is nested too deep.
     """
-    if not {type(value) for value in payload.values()} <= _PLAIN:
-        # In the form of JSON: keys are text, a tuple is a list, and a path is its text.
-        payload = json.loads(json.dumps(payload, default=os.fspath), parse_float=_parse_number)
+    return _digest(model, visible_value(_as_json(payload)))
+
+
+def former_fingerprint(model: str, payload: Mapping[str, Any]) -> str:
+    """The fingerprint in journals of version 1: each character of the payload counts, also those that no reader sees."""
+    return _digest(model, _as_json(payload))
+
+
+def _as_json(payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The payload in the form of JSON: keys are text, a tuple is a list, and a path is its text."""
+    if {type(value) for value in payload.values()} <= _PLAIN:
+        return payload
+    plain: dict[str, Any] = json.loads(json.dumps(payload, default=os.fspath), parse_float=_parse_number)
+    return plain
+
+
+def _digest(model: str, payload: Mapping[str, Any]) -> str:
     return blake2b(_encode([model, payload]).encode(), digest_size=_FINGERPRINT_BYTES).hexdigest()
 
 

@@ -137,6 +137,8 @@ class WriteAheadJournal:
         if number is not None:
             return self._apply_pending(number, None)
         entry = self._store.find(identity)
+        if entry is None and identity.former is not None:
+            entry = self._store.find(identity.former)
         return None if entry is None else self._apply_pending(entry.number, entry)
 
     def has_job(self, request_id: str) -> bool:

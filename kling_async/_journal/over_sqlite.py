@@ -22,7 +22,7 @@ from kling_async._journal.opening import (
     journal_errors,
     resolve_path,
 )
-from kling_async._journal.schema import MIGRATIONS, Migration, migrate, roll_back
+from kling_async._journal.schema import MIGRATIONS, Migration, decode_text, encode_text, migrate, roll_back
 from kling_async._journal.store import PendingWrites
 from kling_async._journal.transitions import UNKNOWN_STATES
 from kling_async.errors import JournalError
@@ -34,21 +34,6 @@ _WRITE_ADVICE = (
     "free some disk space or fix the folder, then run the same call again; what the journal holds is safe"
 )
 _READ_ADVICE = "check the disk; the journal was left as it is"
-
-
-def _encode_text(text: str | None) -> str | bytes | None:
-    """The text, or its bytes if it holds a lone surrogate, as a path may: SQLite refuses those in text."""
-    if text is None or text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode(errors="surrogatepass")
-    return text
-
-
-def _decode_text(stored: str | bytes | None) -> str | None:
-    return stored.decode(errors="surrogatepass") if isinstance(stored, bytes) else stored
 
 
 def _encode_record(record: Mapping[str, Any] | None) -> str | None:
@@ -80,14 +65,14 @@ def _pass_through(value: Any) -> Any:
 
 
 _COLUMNS: Mapping[str, Callable[[Any], Any]] = {
-    "model": _encode_text,
+    "model": encode_text,
     "payload": _to_json,
     "state": str,
     "sent_at": _pass_through,
-    "request_id": _encode_text,
+    "request_id": encode_text,
     "record": _encode_record,
-    "error": _encode_text,
-    "path": _encode_text,
+    "error": encode_text,
+    "path": encode_text,
     "size_bytes": _pass_through,
     "sha256": _pass_through,
     "cost_usd": _encode_money,
@@ -100,10 +85,11 @@ _NAMES = ", ".join(["number", "key", "fingerprint", "occurrence", *_COLUMNS])
 # Writing a row twice leaves one row.
 _INSERT = f"INSERT OR REPLACE INTO entries ({_NAMES}) VALUES ({', '.join('?' * (4 + len(_COLUMNS)))})"  # noqa: S608 - our own names
 _SELECT = f"SELECT {_NAMES} FROM entries"  # noqa: S608 - our own names
-_INSERT_EARLIER = "INSERT OR REPLACE INTO earlier_attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_EARLIER = "INSERT OR REPLACE INTO earlier_attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _IN_UNKNOWN_STATES = "(" + ", ".join(f"'{state}'" for state in sorted(UNKNOWN_STATES)) + ")"
 _EARLIER_COLUMNS = {
     **{name: f"was.{name}" for name in ("state", "sent_at", "request_id", "record", "error")},
+    "payload": "coalesce(was.payload, entries.payload)",
     "attempt_cost_usd": "was.cost_usd",
     "attempts": "was.attempt",
 }
@@ -123,15 +109,15 @@ def _build_entry(row: Sequence[Any]) -> Entry:
     error, path, size_bytes, sha256, cost_usd, attempt_cost_usd, attempts = rest
     return Entry(
         number=number,
-        identity=Identity(_decode_text(key), fingerprint, occurrence),
-        model=str(_decode_text(model)),
+        identity=Identity(decode_text(key), fingerprint, occurrence),
+        model=str(decode_text(model)),
         payload=json.loads(payload),
         state=EntryState(state),
         sent_at=sent_at,
-        request_id=_decode_text(request_id),
+        request_id=decode_text(request_id),
         record=_decode_record(record),
-        error=_decode_text(error),
-        path=_decode_text(path),
+        error=decode_text(error),
+        path=decode_text(path),
         size_bytes=size_bytes,
         sha256=sha256,
         cost_usd=_decode_money(cost_usd),
@@ -202,7 +188,7 @@ class SqliteStore:
         """The entry of this identity; see `Store`."""
         where = "WHERE fingerprint = ? AND occurrence = ? AND key IS ?"
         rows = self._query(
-            f"{_SELECT} {where}", identity.fingerprint, identity.occurrence, _encode_text(identity.key)
+            f"{_SELECT} {where}", identity.fingerprint, identity.occurrence, encode_text(identity.key)
         )
         return _build_entry(rows[0]) if rows else None
 
@@ -217,7 +203,7 @@ class SqliteStore:
 
     def has_job(self, request_id: str) -> bool:
         """Whether an entry has, or had, this id; see `Store`."""
-        return bool(self._query(_HAS_JOB, _encode_text(request_id))[0][0])
+        return bool(self._query(_HAS_JOB, encode_text(request_id))[0][0])
 
     def find_unresolved(self) -> Mapping[int, EntryState]:
         """The states of the entries with a POST whose fate is unknown; see `Store`."""
@@ -249,7 +235,7 @@ class SqliteStore:
 def _build_row(change: Mapping[str, Any]) -> list[Any]:
     identity: Identity = change["identity"]
     values = [encode(change[name]) for name, encode in _COLUMNS.items()]
-    return [change["number"], _encode_text(identity.key), identity.fingerprint, identity.occurrence, *values]
+    return [change["number"], encode_text(identity.key), identity.fingerprint, identity.occurrence, *values]
 
 
 def _build_earlier_row(entry: Entry) -> tuple[Any, ...]:
@@ -258,10 +244,11 @@ def _build_earlier_row(entry: Entry) -> tuple[Any, ...]:
         entry.attempts,
         str(entry.state),
         entry.sent_at,
-        _encode_text(entry.request_id),
+        encode_text(entry.request_id),
         _encode_record(entry.record),
-        _encode_text(entry.error),
+        encode_text(entry.error),
         _encode_money(entry.attempt_cost_usd),
+        _to_json(entry.payload),
     )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from sqlite3 import Connection, Error
 from typing import TypeAlias
+
+from kling_async._journal.entry import Identity, fingerprint, former_fingerprint
 
 Migration: TypeAlias = Callable[[Connection], None]
 """Brings a journal from one version to the next, inside a transaction of the caller."""
@@ -89,7 +92,55 @@ def _create_tables(connection: Connection) -> None:
         connection.execute(statement)
 
 
-MIGRATIONS: Sequence[Migration] = (_create_tables,)
+def encode_text(text: str | None) -> str | bytes | None:
+    """The text, or its bytes if it holds a lone surrogate, as a path may: SQLite refuses those in text."""
+    if text is None or text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="surrogatepass")
+    return text
+
+
+def decode_text(stored: str | bytes | None) -> str | None:
+    """The text that was encoded."""
+    return stored.decode(errors="surrogatepass") if isinstance(stored, bytes) else stored
+
+
+def _keep_earlier_payloads(connection: Connection) -> None:
+    """Add the payload of an earlier attempt: it can be spelt in another way, or name another upload of a picture."""
+    connection.execute("ALTER TABLE earlier_attempts ADD COLUMN payload TEXT")  # NULL: that of the entry
+
+
+def _identify_by_visible_text(connection: Connection) -> None:
+    """Change each identity to the one of the visible text; equal ones are numbered in the order of the entries.
+
+    A fingerprint that is not the payload's own has the digest of a local picture in it, and stays: see
+    `Identity.former_fingerprint`.
+    """
+    changed = {}
+    for number, *stored in connection.execute("SELECT number, key, fingerprint, model, payload FROM entries"):
+        key, before, model, payload = map(decode_text, stored)
+        sent = json.loads(payload or "")
+        is_own = former_fingerprint(model or "", sent) == before
+        identity = Identity(key, fingerprint(model or "", sent) if is_own else before or "", 0)
+        if (identity.key, identity.fingerprint) != (key, before):
+            changed[number] = identity
+    for number, identity in changed.items():
+        values = encode_text(identity.key), identity.fingerprint, number
+        connection.execute("UPDATE entries SET key = ?, fingerprint = ? WHERE number = ?", values)
+    for identity in set(changed.values()):
+        where = "WHERE fingerprint = ? AND key IS ? ORDER BY number"
+        equal = connection.execute(
+            f"SELECT number FROM entries {where}",  # noqa: S608 - our own names
+            (identity.fingerprint, encode_text(identity.key)),
+        )
+        for occurrence, (number,) in enumerate(equal.fetchall()):
+            connection.execute("UPDATE entries SET occurrence = ? WHERE number = ?", (occurrence, number))
+
+
+MIGRATIONS: Sequence[Migration] = (_create_tables, _keep_earlier_payloads, _identify_by_visible_text)
 """Item n brings version n to n + 1; a new journal takes all of them."""
 
 

@@ -12,6 +12,7 @@ import pytest
 from kling_async import JournalError
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.opening import check_file, create_if_missing
+from kling_async._journal.schema import MIGRATIONS
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def overwrite(path: Path, *, at: int, value: bytes) -> None:
         (lambda path: overwrite(path, at=68, value=b"GPKG"), "is not a journal"),
         (
             lambda path: overwrite(path, at=60, value=b"\0\0\0\x63"),
-            r"newer version.*format 99.*up to 1\b.*update",
+            rf"newer version.*format 99.*up to {len(MIGRATIONS)}\b.*update",
         ),
         (lambda path: os.truncate(path, 100), "damaged or cut short"),
         (lambda path: os.truncate(path, path.stat().st_size // 2), "damaged or cut short"),
@@ -234,7 +235,7 @@ def test_a_new_journal_is_complete_or_absent(tmp_path, monkeypatch):
     WriteAheadJournal(tmp_path / "run.db").close()
 
     assert sorted(file.name for file in tmp_path.iterdir()) == ["run.db", "run.db-lock"]
-    assert check_file(tmp_path / "run.db") == 1
+    assert check_file(tmp_path / "run.db") == len(MIGRATIONS)
 
 
 def test_an_existing_journal_is_not_replaced(run_db):
@@ -263,4 +264,4 @@ def test_a_system_that_cannot_open_folders_can_make_a_journal(tmp_path, monkeypa
     monkeypatch.setattr(os, "open", open_)
     WriteAheadJournal(tmp_path / "run.db").close()
 
-    assert check_file(tmp_path / "run.db") == 1
+    assert check_file(tmp_path / "run.db") == len(MIGRATIONS)

@@ -20,6 +20,7 @@ from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.opening import check_file
 from kling_async._journal.over_sqlite import SqliteStore, read_entries
 from kling_async._journal.schema import MIGRATIONS
+from kling_async._policy.visible_text import visible_text
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=20)
 ODD_TEXTS = ["a\0b", "\ud800", "x\udfffy", "\u202eabc", "e\u0301🦅", "雨" * 2500, "</script>", "'; --", ""]
@@ -74,7 +75,7 @@ def test_any_generated_text_survives(tmp_path_factory, text, payload):
         journal.record_end(number, state=EntryState.FAILED, record=payload, error=text)
 
     (entry,) = read_again(path)
-    assert (entry.identity.key, entry.payload, entry.error) == (text, payload, text)
+    assert (entry.identity.key, entry.payload, entry.error) == (visible_text(text), payload, text)
 
 
 @pytest.mark.parametrize("cost", [None, Decimal("0.350"), Decimal("1E-9"), Decimal(0)])

@@ -48,7 +48,7 @@ def test_an_older_journal_is_brought_up_to_date_when_it_is_opened(old):
     assert [entry.payload for entry in store.page(0)] == [{"prompt": "rain"}]
     store.close()
     assert columns_of(old)[-1] == "note"
-    assert check_file(old, newest=2) == 2
+    assert check_file(old, newest=len(newest)) == len(newest)
 
 
 @pytest.mark.parametrize("step", [stumble, end_the_transaction])
@@ -58,7 +58,7 @@ def test_an_interrupted_migration_leaves_the_old_version(old, step):
     with pytest.raises(BaseException, match=r"disk I/O|^$"):
         SqliteStore(old, migrations=(*MIGRATIONS, add_note, step))
 
-    assert check_file(old) == 1
+    assert check_file(old) == len(MIGRATIONS)
     assert "note" not in columns_of(old)
     assert old.read_bytes() == before
     SqliteStore(old).close()

@@ -11,8 +11,9 @@ import pytest
 from kling_async import InternalServerError
 from kling_async._engine.batch import run_item
 from kling_async._engine.batch.resume import NextStep
-from kling_async._engine.submit import reconciler, submitter
+from kling_async._engine.submit import item_identifier, reconciler, submitter
 from kling_async._engine.submit.ledger import Ledger
+from kling_async._journal.entry import former_fingerprint
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._policy.submission import SubmitFailure
 
@@ -79,6 +80,11 @@ def resubmit_after_a_crash(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(run_item, "next_step", careless)
 
 
+def identify_by_each_character(patch: pytest.MonkeyPatch) -> None:
+    """An item in another spelling is another item."""
+    patch.setattr(item_identifier, "fingerprint", former_fingerprint)
+
+
 def _change_match_jobs(patch: pytest.MonkeyPatch, **changed: Any) -> None:
     match_jobs = reconciler.match_jobs
 
@@ -97,5 +103,6 @@ BUGS: Mapping[str, Bug] = {
         match_one_of_too_many,
         keep_no_id,
         resubmit_after_a_crash,
+        identify_by_each_character,
     )
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
@@ -44,6 +44,8 @@ POINTS = ("post", "posted", "answered", "commit", "committing", "committed", "li
 
 _RATES = (0.03, 0.1, 0.3)
 _PROMPTS = ("a cat", "an eagle", "the sea", "a city at night")
+_SPELLINGS: Sequence[Callable[[str], str]] = (str.strip, "{}\r\n".format, " {}".format)
+"""Ways to spell a prompt that no reader can distinguish."""
 
 
 @attrs.frozen(kw_only=True)
@@ -222,8 +224,10 @@ def _make_request(rng: random.Random) -> VideoRequest:
 def _edit(
     rng: random.Random, requests: Sequence[VideoRequest], pool: Sequence[VideoRequest]
 ) -> list[VideoRequest]:
-    """The requests of the next run: perhaps in another order, with one more or one fewer."""
+    """The requests of the next run: perhaps in another order, spelt in another way, with one more or one fewer."""
     next_requests = list(requests)
+    if rng.random() < 0.2:
+        next_requests = [attrs.evolve(one, prompt=rng.choice(_SPELLINGS)(one.prompt)) for one in requests]
     if rng.random() < 0.3:
         rng.shuffle(next_requests)
     if rng.random() < 0.2:

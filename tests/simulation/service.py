@@ -67,7 +67,7 @@ class Job:
     def could_match(self, request: str) -> bool:
         """Whether it has all parameters of a request, and perhaps more."""
         _, payload = json.loads(request)
-        return bool(payload.items() <= self.payload.items())
+        return bool(payload.items() <= strip_prompt(self.payload).items())
 
     def status(self, now: float) -> str:
         if now >= self.ends:
@@ -289,9 +289,14 @@ class Service:
         _resolve(future, reply(200, envelope))
 
 
-def request_text(model: str, payload: Any) -> str:
-    """Model and payload as text; equal for equal requests."""
-    return json.dumps([model, payload], sort_keys=True)
+def request_text(model: str, payload: dict[str, Any]) -> str:
+    """Model and payload as text; equal for equal requests, also in another spelling."""
+    return json.dumps([model, strip_prompt(payload)], sort_keys=True)
+
+
+def strip_prompt(payload: dict[str, Any]) -> dict[str, Any]:
+    """The payload with the prompt as a reader sees it."""
+    return {**payload, "prompt": payload["prompt"].strip()}
 
 
 def _resolve(future: asyncio.Future[Answer], answer: Answer) -> None:

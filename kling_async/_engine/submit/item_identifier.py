@@ -8,7 +8,7 @@ from collections import Counter
 import attrs
 
 from kling_async._engine.submit.uploader import content_of, local_pictures
-from kling_async._journal.entry import Entry, Identity, fingerprint
+from kling_async._journal.entry import Entry, Identity, fingerprint, former_fingerprint
 from kling_async._wire.codec import payload_of
 from kling_async.errors import ConfigurationError, InvalidRequestError
 from kling_async.requests import VideoRequest, model_of
@@ -29,11 +29,11 @@ class ItemIdentifier:
         Raises:
             InvalidRequestError: A local picture cannot be read.
         """
-        payload_fingerprint = await self._fingerprint(request)
+        now, former = await self._fingerprints(request)
+        first = Identity(request.key, now, 0, former_fingerprint=former)
         while True:
-            occurrence = self._occurrences[request.key, payload_fingerprint]
-            self._occurrences[request.key, payload_fingerprint] += 1
-            identity = Identity(key=request.key, fingerprint=payload_fingerprint, occurrence=occurrence)
+            identity = attrs.evolve(first, occurrence=self._occurrences[first.key, now])
+            self._occurrences[first.key, now] += 1
             if identity not in self._identities_of_entries:
                 return identity
 
@@ -53,7 +53,7 @@ class ItemIdentifier:
         self._identities_of_entries.add(identity)
         request = entry.request
         pictures = local_pictures(request, payload_of(request)) if request is not None else []
-        if request is not None and pictures and await self._fingerprint(request) != identity.fingerprint:
+        if request is not None and pictures and identity.fingerprint not in await self._fingerprints(request):
             names = " or ".join(repr(path) for _, path in pictures)
             raise InvalidRequestError(
                 f"{names} has changed since entry {entry.number} of the journal was written: restore the old picture, "
@@ -61,11 +61,18 @@ class ItemIdentifier:
             )
         return identity
 
-    async def _fingerprint(self, request: VideoRequest) -> str:
-        """The fingerprint of the payload, with digests instead of local pictures: it does not depend on where they are uploaded."""
+    async def _fingerprints(self, request: VideoRequest) -> tuple[str, str | None]:
+        """The fingerprint of the payload, and the one in journals of version 1 if that cannot be brought up to date.
+
+        Digests stand for local pictures, so neither depends on where the pictures are uploaded. For the same reason the
+        former fingerprint cannot be computed from a journal, which has only their URLs.
+        """
         payload = payload_of(request)
-        for key, path in local_pictures(request, payload):
+        pictures = local_pictures(request, payload)
+        for key, path in pictures:
             if path not in self._digests:
                 self._digests[path] = hashlib.sha256(await content_of(path)).hexdigest()
             payload[key] = {"sha256": self._digests[path]}
-        return fingerprint(model_of(request), payload)
+        now = fingerprint(model_of(request), payload)
+        former = former_fingerprint(model_of(request), payload) if pictures else now
+        return now, None if former == now else former
