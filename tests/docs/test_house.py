@@ -37,7 +37,8 @@ def test_the_page_lists_the_rooms_in_the_order_that_is_enforced():
     linter = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
     (layers,) = (contract["layers"] for contract in linter["contracts"] if contract["type"] == "layers")
 
-    assert re.findall(r"^\| `(\w+)` \|", HOUSE, re.MULTILINE) == layers
+    rooms = HOUSE.partition("## Rooms")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", rooms, re.MULTILINE) == layers
 
 
 def test_every_file_and_folder_that_the_page_names_exists():
@@ -64,6 +65,15 @@ def test_the_way_of_a_request_goes_from_the_client_to_the_socket():
 def test_each_function_on_the_way_of_a_request_calls_the_next(caller, called):
     assert find_function(*called)
     assert called[0].rpartition(".")[2] in names_in(find_function(*caller))
+
+
+def test_the_way_back_names_functions_that_exist():
+    way = HOUSE.partition("## The way back")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([\w.]+)` \| `([\w/]+\.py)` \|", way, re.MULTILINE)
+
+    assert rows[-1] == HOPS[0]
+    for name, file in rows:
+        assert find_function(name, file)
 
 
 def test_the_life_of_an_item_names_functions_that_exist():
