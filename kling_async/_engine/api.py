@@ -128,7 +128,7 @@ class ApiCaller:
         query: Mapping[str, object] | None = None,
         body: bytes | None = None,
     ) -> T:
-        """The value of the answer to a call that is safe to send again, after as many tries as the policy allows.
+        """The value of the answer to a repeatable call, after as many tries as the policy allows.
 
         Raises:
             KlingError: See `send`; the error of the last try.
@@ -138,7 +138,7 @@ class ApiCaller:
             try:
                 return await self.send(endpoint, structure, id=id, query=query, body=body)
             except KlingError as error:
-                if not endpoint.is_safe:
+                if not endpoint.is_repeatable:
                     raise
                 await retries.wait_or_raise(error)
 

@@ -13,7 +13,7 @@ class ConcurrencyLimit:
     As many accepted submits as the limit allows in flight let the limit grow by one.
     """
 
-    limit: int
+    maximum: int
     """The caller's `max_concurrency`."""
     in_flight: int = 0
     """How many slots are in use."""
@@ -22,7 +22,7 @@ class ConcurrencyLimit:
     _halved_until: float = attrs.field(init=False, default=float("-inf"))
 
     def __attrs_post_init__(self) -> None:
-        self._size = float(self.limit)
+        self._size = float(self.maximum)
 
     @property
     def current(self) -> int:
@@ -36,8 +36,8 @@ class ConcurrencyLimit:
 
     def grow(self) -> None:
         """Raise the limit a little, after an accepted submit."""
-        if self._size < self.limit:
-            self._size = min(float(self.limit), self._size + 1 / self._size)
+        if self._size < self.maximum:
+            self._size = min(float(self.maximum), self._size + 1 / self._size)
 
     def shrink(self, *, now: float, pause: float) -> None:
         """Halve the limit after a throttled submit, once for each pause.

@@ -26,16 +26,16 @@ class Endpoint:
     """The name in errors and events."""
     method: str
     path: str
-    is_safe: bool
+    is_repeatable: bool
     """Whether sending the call twice has no more effect than sending it once."""
 
 
-SUBMIT = Endpoint("submit", "POST", "/requests", is_safe=False)
-STATUS = Endpoint("status", "GET", "/requests/{id}", is_safe=True)
-LIST = Endpoint("list", "GET", "/requests", is_safe=True)
-MODELS = Endpoint("models", "GET", "/models", is_safe=True)
-MODEL = Endpoint("model", "GET", "/models/{id}", is_safe=True)
-UPLOAD_URL = Endpoint("upload", "POST", "/upload-url", is_safe=True)
+SUBMIT = Endpoint("submit", "POST", "/requests", is_repeatable=False)
+STATUS = Endpoint("status", "GET", "/requests/{id}", is_repeatable=True)
+LIST = Endpoint("list", "GET", "/requests", is_repeatable=True)
+MODELS = Endpoint("models", "GET", "/models", is_repeatable=True)
+MODEL = Endpoint("model", "GET", "/models/{id}", is_repeatable=True)
+UPLOAD_URL = Endpoint("upload", "POST", "/upload-url", is_repeatable=True)
 
 
 def queue_url(base_url: str) -> str:

@@ -122,7 +122,7 @@ def test_an_impossible_id_is_refused_before_anything_is_sent(id_):
 
 def test_only_the_paid_call_is_not_safe_to_repeat():
     calls = [value for value in vars(endpoints).values() if isinstance(value, Endpoint)]
-    assert [call.name for call in calls if not call.is_safe] == ["submit"]
+    assert [call.name for call in calls if not call.is_repeatable] == ["submit"]
     assert len({call.name for call in calls}) == len(calls) == 6
 
 

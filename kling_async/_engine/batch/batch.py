@@ -43,7 +43,7 @@ class Batch:
         self.reader = reader
         self.parts = parts
         # Twice the limit: a full limit is in flight while the caller has not taken as many results.
-        self.results = ResultStream(anyio.Semaphore(2 * parts.slots.limit.limit, fast_acquire=True))
+        self.results = ResultStream(anyio.Semaphore(2 * parts.slots.limit.maximum, fast_acquire=True))
 
     async def run(self) -> None:
         """Run every item of the input to its result."""
