@@ -23,6 +23,8 @@ from kling_async._urls import parse_url
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _IMAGE_DATA = re.compile(r"data:image/(png|jpe?g);base64,[A-Z0-9+/=\s]+\Z", re.IGNORECASE | re.ASCII)
+_NUMBERS = frozenset({"duration", "cfg_scale"})
+_PICTURES = frozenset({"image", "image_tail"})
 
 
 @attrs.frozen(kw_only=True)
@@ -155,11 +157,20 @@ def _check_value(field: str, value: object, rule: Parameter) -> list[str]:
 
 
 def _check_unknown_model(values: Mapping[str, object]) -> list[str]:
+    """Check only the kind of each value; `extra` can hold another kind of value that a model takes."""
     broken: list[str] = []
     for field, value in values.items():
+        if value is None and field != "prompt":
+            continue
         if field == "prompt":
             broken += text_faults(field, value)
-        elif value is not None and not isinstance(value, os.PathLike):
+        elif field == "sound" and not isinstance(value, bool):
+            broken.append(f"sound must be True or False, not {quote_value(value)}")
+        elif field in _NUMBERS and (isinstance(value, bool) or not isinstance(value, int | float)):
+            broken.append(f"{field} must be a number, not {quote_value(value)}")
+        elif field in _PICTURES and not isinstance(value, str | os.PathLike):
+            broken.append(f"{field} must be a URL, a data URI or a path, not {quote_value(value)}")
+        elif not isinstance(value, os.PathLike):
             broken += json_faults(field, value)
     return broken
 

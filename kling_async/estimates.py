@@ -11,7 +11,7 @@ import attrs
 from kling_async._policy.budget import Budget, Prices
 from kling_async._policy.list_prices import LIST_PRICES
 from kling_async.errors import InvalidRequestError
-from kling_async.items import request_from
+from kling_async.items import read_many, request_from
 from kling_async.requests import (
     RequestLike,
     VideoOptions,
@@ -82,9 +82,10 @@ def estimate(
     budget = Budget(prices)
     if isinstance(requests, str | VideoRequest | Mapping):
         requests = [cast("RequestLike", requests)]
-    return Estimate(
-        tuple(_estimate_item(index, item, options, budget) for index, item in enumerate(requests))
-    )
+    items = read_many(requests)
+    if not isinstance(items, Iterable):
+        raise InvalidRequestError("estimate() reads no async iterable: give a list of the requests.")
+    return Estimate(tuple(_estimate_item(index, item, options, budget) for index, item in enumerate(items)))
 
 
 def _estimate_item(index: int, item: RequestLike, options: VideoOptions, budget: Budget) -> ItemEstimate:

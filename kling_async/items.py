@@ -3,45 +3,166 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import AsyncIterable, Hashable, Iterable, Mapping
+from functools import lru_cache
+from io import IOBase
 from typing import Any
 
 import attrs
 
 from kling_async import catalog
+from kling_async._cells import is_missing, to_plain
+from kling_async._tables import row_of, rows_of
 from kling_async.errors import InvalidRequestError
 from kling_async.requests import FIELDS, RequestLike, VideoRequest, suggest_name
+
+_UNNAMED = re.compile(r"(unnamed:_\d+(_level_\d+)?|__index_level_\d+__|_duplicated_\d+)?", re.ASCII)
+"""The normal form of no name, and of the names that pandas, PyArrow and Polars give to columns without one."""
+
+
+def read_many(requests: object) -> Iterable[Any] | AsyncIterable[Any]:
+    """The items of the input of a batch: the rows of a table, or the input itself.
+
+    Raises:
+        InvalidRequestError: Iterating over the input would not give its items.
+    """
+    if isinstance(requests, VideoRequest | str | bytes | bytearray | memoryview):
+        raise InvalidRequestError(
+            f"Many requests are wanted, not one {type(requests).__name__}; put it into a list, "
+            "or use generate() for a single video."
+        )
+    if isinstance(requests, IOBase) or (hasattr(requests, "read") and hasattr(requests, "readline")):
+        raise InvalidRequestError(
+            "An open file is no list of requests: give csv.DictReader(file) for a CSV, or "
+            "[line.strip() for line in file if line.strip()] for a prompt in each line."
+        )
+    if (rows := rows_of(requests)) is not None:
+        return rows
+    if (row := row_of(requests)) is not None and (
+        isinstance(requests, Mapping) or any(_normalize(name) in FIELDS for name in row)
+    ):
+        raise InvalidRequestError(_refuse_row(row, type(requests).__name__))
+    if not isinstance(requests, AsyncIterable | Iterable):
+        advice = (
+            "; give the lines of the file, such as Path(...).read_text().splitlines()"
+            if isinstance(requests, os.PathLike)
+            else ""
+        )
+        raise InvalidRequestError(
+            f"The requests must be an iterable or an async iterable, not {type(requests).__name__}{advice}."
+        )
+    return requests
+
+
+def _refuse_row(row: Mapping[Any, Any], kind: str) -> str:
+    columns = [value for value in row.values() if isinstance(value, list | tuple | Mapping)]
+    if columns and len(columns) == len(row):
+        return (
+            f"A {kind} of columns is no list of requests: give its rows, such as pandas.DataFrame(table), or "
+            "[dict(zip(table, row)) for row in zip(*table.values())]."
+        )
+    return (
+        f"Many requests are wanted, not one {kind}; put it into a list, or use generate() for a single video."
+    )
 
 
 def request_from(item: RequestLike | Mapping[str, Any], options: Mapping[str, Any]) -> VideoRequest:
     """The request of an item, with a model. The options fill fields that the item leaves open and overwrite none.
 
     Args:
-        item: A prompt, a request, or a mapping of `VideoRequest`'s fields.
+        item: A prompt, a request, or a mapping of `VideoRequest`'s fields, such as a row of a table.
         options: Fields of `VideoOptions`, checked by `check_options`.
 
     Raises:
         InvalidRequestError: The item is of another type, has an unknown field, or breaks the model's rules.
     """
-    if options.get("model") is None:
-        options = {**options, "model": catalog.DEFAULT_MODEL}
+    options = {name: value for name, value in options.items() if not is_missing(to_plain(value))}
+    options.setdefault("model", catalog.DEFAULT_MODEL)
+    item = to_plain(item)
     if isinstance(item, str):
         return VideoRequest(item, **options)
     if isinstance(item, VideoRequest):
         return _fill(item, options)
-    if not isinstance(item, Mapping):
+    row = row_of(item)
+    if row is None:
         raise InvalidRequestError(
             f"A request is a prompt, a VideoRequest or a mapping of its fields, not {catalog.quote_value(item)}."
         )
-    fields = {name: value for name, value in item.items() if value is not None}
-    if unknown := [name for name in fields if name not in FIELDS]:
+    fields = _fields_of(row)
+    return VideoRequest(**{**options, **fields, **_merged_extra(options, fields)})
+
+
+@attrs.frozen
+class Columns:
+    """The columns of a table, or the keys of a row, by what they hold."""
+
+    fields: Mapping[Hashable, str]
+    """The field of `VideoRequest` that each column fills."""
+    further: tuple[Hashable, ...]
+    """The columns that have another name."""
+    index: tuple[Hashable, ...]
+    """The columns without a name before all others: a table writes the numbers of its rows there."""
+    unnamed: tuple[Hashable, ...]
+    """The other columns without a name."""
+
+
+@lru_cache(maxsize=64)
+def read_columns(names: tuple[Hashable, ...]) -> Columns:
+    """The columns with these names; case does not matter, and a space or a hyphen is an underscore."""
+    fields: dict[Hashable, str] = {}
+    further, index, unnamed = [], [], []
+    for name in names:
+        field = _normalize(name)
+        if field in FIELDS:
+            fields[name] = field
+        elif _UNNAMED.fullmatch(field) is None:
+            further.append(name)
+        elif fields or further:
+            unnamed.append(name)
+        else:
+            index.append(name)
+    return Columns(fields, tuple(further), tuple(index), tuple(unnamed))
+
+
+def _normalize(name: Hashable) -> str:
+    if is_missing(name):
+        return ""
+    return str(name).removeprefix("\ufeff").strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def _fields_of(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """The given fields of a row by their names; what a table means by "nothing" is left out."""
+    given = {name: plain for name, value in row.items() if not _is_gap(plain := to_plain(value))}
+    columns = read_columns(tuple(row))
+    fields: dict[str, Any] = {}
+    for name, value in given.items():
+        field = columns.fields.get(name)
+        if field is None:
+            continue
+        if field in fields:
+            raise InvalidRequestError(f"A request has two values for {field}: leave one out.")
+        fields[field] = value
+    if unknown := [name for name in columns.further if name in given]:
         raise InvalidRequestError(
             f"A request has no field {', '.join(map(repr, unknown))}{suggest_name(unknown[0], FIELDS)}; "
             f"put parameters that are not among {', '.join(sorted(FIELDS))} into 'extra'."
         )
+    if stray := [given[name] for name in columns.unnamed if name in given]:
+        raise InvalidRequestError(
+            f"{catalog.quote_value(stray[0])} stands in a column without a name: name the column, or put quotes "
+            "around a text that holds the separator."
+        )
     if "prompt" not in fields:
-        raise InvalidRequestError(f"A request needs a prompt; {catalog.quote_value(dict(item))} has none.")
-    return VideoRequest(**{**options, **fields, **_merged_extra(options, fields)})
+        raise InvalidRequestError(f"A request needs a prompt; {catalog.quote_value(dict(row))} has none.")
+    return fields
+
+
+def _is_gap(value: object) -> bool:
+    """Whether a cell is empty, or each of the cells that `csv.DictReader` found beyond the header."""
+    if isinstance(value, list | tuple):
+        return all(is_missing(cell) for cell in value)
+    return is_missing(value)
 
 
 def find_missing_picture(request: VideoRequest) -> str | None:

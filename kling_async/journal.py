@@ -22,6 +22,7 @@ from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._wire.codec import payload_of
 from kling_async.errors import InvalidRequestError, JournalError
 from kling_async.requests import RequestLike, VideoOptions, VideoRequest, check_options, model_of
+from kling_async.types import Table
 
 __all__ = ["Entry", "EntryState", "Identity", "Journal", "NextStep", "RegisteredBatch"]
 
@@ -68,7 +69,7 @@ class Journal:
 
     async def register(
         self,
-        requests: Iterable[RequestLike] | AsyncIterable[RequestLike],
+        requests: Iterable[RequestLike] | AsyncIterable[RequestLike] | Table,
         *,
         skip_invalid: bool = False,
         **options: Unpack[VideoOptions],
@@ -101,7 +102,7 @@ class Journal:
 
     async def preview(
         self,
-        requests: Iterable[RequestLike] | AsyncIterable[RequestLike],
+        requests: Iterable[RequestLike] | AsyncIterable[RequestLike] | Table,
         *,
         skip_invalid: bool = False,
         **options: Unpack[VideoOptions],
@@ -153,7 +154,7 @@ class Journal:
 
 
 async def _identify(
-    requests: Iterable[RequestLike] | AsyncIterable[RequestLike],
+    requests: Iterable[RequestLike] | AsyncIterable[RequestLike] | Table,
     options: Mapping[str, Any],
     *,
     skip_invalid: bool,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
@@ -11,36 +12,40 @@ from typing import Any, Required, TypeAlias, TypedDict
 import attrs
 
 from kling_async import catalog
+from kling_async._cells import (
+    to_bool,
+    to_json_value,
+    to_name,
+    to_number,
+    to_option,
+    to_plain,
+    to_seconds,
+    to_word,
+)
 from kling_async.errors import InvalidRequestError
 
 _NEAREST = 0.75
 """How alike two names are, by difflib's ratio, before one is offered for the other: `seconds` is not `sound`."""
-_SOUND_WORDS = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
 
 
-def _as_sound(value: bool | str | None) -> Any:  # noqa: FBT001 - a converter
-    """True or False for the words on/off and yes/no: the vendor's page uses both, and a file has only text."""
-    return _SOUND_WORDS.get(value.strip().lower(), value) if isinstance(value, str) else value
+def _as_extra(value: object) -> Any:
+    """The mapping, also from its text in JSON, with plain Python values; empty if nothing was given."""
+    if isinstance(value, Mapping):
+        return _to_json_mapping(value) if value else {}
+    value = to_option(value)
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return {} if value is None else value
 
 
-def _as_seconds(value: float | str | None) -> Any:
-    """Whole seconds, also from text, as the service wants it, and from a float."""
-    if isinstance(value, str) and value.strip().isdecimal() and len(value) < 10:  # noqa: PLR2004 - no huge ints
-        return int(value)
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _as_number(value: float | str | None) -> Any:
-    if not isinstance(value, str):
-        return value
+def _to_json_mapping(value: Mapping[Any, Any]) -> dict[Any, Any]:
     try:
-        return float(value)
-    except ValueError:
-        return value
-
-
-def _as_dict(value: object) -> Any:
-    return dict(value) if isinstance(value, Mapping) else value
+        return {name: to_json_value(inner) for name, inner in value.items()}
+    except RecursionError:  # the check of the field says so
+        return dict(value)
 
 
 class VideoOptions(TypedDict, total=False):
@@ -60,7 +65,10 @@ class VideoOptions(TypedDict, total=False):
 
 
 class RequestRow(TypedDict, total=False):
-    """One video as a mapping, such as a row of a file: the fields of `VideoRequest`; None counts as not given."""
+    """One video as a mapping, such as a row of a file: the fields of `VideoRequest`.
+
+    None, NaN, `pandas.NA` and blank text count as not given. The case of a key does not matter.
+    """
 
     prompt: Required[str]
     model: str | None
@@ -84,36 +92,41 @@ class VideoRequest:
     A request with a `model` is checked against the model's rules when it is made. A request without a model is
     checked when a call fills the model, before the call sends anything.
 
+    Values are read as tables have them. None, NaN, `pandas.NA` and blank text are fields that are not given; numbers of
+    NumPy, Decimals, `5.0` and `"5"` are numbers.
+
     Raises:
         InvalidRequestError: The values break rules of a model that the catalogue knows. The message lists all
             broken rules.
     """
 
-    prompt: str = attrs.field(kw_only=False)
+    prompt: str = attrs.field(kw_only=False, converter=to_plain)
     """The content of the video. For kling-v2-6 at most 2,500 characters."""
-    model: str | None = None
+    model: str | None = attrs.field(default=None, converter=to_word)
     """The model's id, case-sensitive. A call fills None with its own `model`, or else with `kling-v2-6`."""
-    image: str | os.PathLike[str] | None = None
+    image: str | os.PathLike[str] | None = attrs.field(default=None, converter=to_option)
     """The first picture: a URL, a data URI, or a local path, which the client uploads before the submit."""
-    image_tail: str | os.PathLike[str] | None = None
+    image_tail: str | os.PathLike[str] | None = attrs.field(default=None, converter=to_option)
     """The last picture, for models that take one, in the same forms as `image`."""
-    negative_prompt: str | None = None
+    negative_prompt: str | None = attrs.field(default=None, converter=to_option)
     """The content that the video must not show, for models that take it."""
-    sound: bool | None = attrs.field(default=None, converter=_as_sound)
+    sound: bool | None = attrs.field(default=None, converter=to_bool)
     """Whether the video has sound. The words on/off and yes/no are read too; the client sends the model's word."""
-    duration: int | None = attrs.field(default=None, converter=_as_seconds)
+    duration: int | None = attrs.field(default=None, converter=to_seconds)
     """Seconds of video. The client sends the text that the service wants."""
-    mode: str | None = None
+    mode: str | None = attrs.field(default=None, converter=to_word)
     """The quality mode; kling-v2-6 knows only `pro`."""
-    cfg_scale: float | None = attrs.field(default=None, converter=_as_number)
+    cfg_scale: float | None = attrs.field(default=None, converter=to_number)
     """How closely the video follows the prompt, from 0 (loosely) to 1."""
-    aspect_ratio: str | None = None
+    aspect_ratio: str | None = attrs.field(default=None, converter=to_word)
     """Such as `16:9`, for models that take it."""
-    resolution: str | None = None
+    resolution: str | None = attrs.field(default=None, converter=to_word)
     """Such as `1080p`, for models that take it."""
-    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=_as_dict, hash=False)
-    """Further keys of the payload. The client sends them as they are, and in place of an equal key of a field above."""
-    key: str | None = None
+    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=_as_extra, hash=False)
+    """Further keys of the payload. The client sends them as they are, and in place of an equal key of a field above.
+
+    It can be given as the text of its JSON."""
+    key: str | None = attrs.field(default=None, converter=to_name)
     """Your own name for this item, by which a later run with the same journal recognizes it. It is never sent."""
 
     def __attrs_post_init__(self) -> None:
@@ -134,6 +147,8 @@ class VideoRequest:
         return broken
 
     def _broken_extra(self) -> list[str]:
+        if isinstance(self.extra, str):
+            return [f"extra is not JSON: {catalog.quote_value(self.extra)}"]
         if not isinstance(self.extra, dict) or not all(isinstance(key, str) for key in self.extra):
             return [f"extra must be a mapping with text keys, not {catalog.quote_value(self.extra)}"]
         return catalog.json_faults("extra", self.extra)

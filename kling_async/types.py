@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterable, Iterable
 from decimal import Decimal
-from typing import Literal, TypeAlias, TypedDict
+from typing import Any, Literal, Protocol, TypeAlias, TypedDict
 
 from kling_async._journal.entry import Entry
 from kling_async._policy.budget import Prices
@@ -30,14 +30,24 @@ __all__ = [
     "Requests",
     "Sink",
     "StreamedReply",
+    "Table",
     "Transport",
     "UseLists",
     "VideoOptions",
     "WaitOptions",
 ]
 
-Requests: TypeAlias = Iterable[RequestLike | Entry] | AsyncIterable[RequestLike | Entry]
-"""The requests of a batch, or entries of its journal, which continue from where they stand."""
+
+class Table(Protocol):
+    """A table of pandas, Polars or PyArrow. Its rows are the requests, and its columns are fields of `VideoRequest`."""
+
+    @property
+    def columns(self) -> Any:
+        """The columns, or their names."""
+
+
+Requests: TypeAlias = Iterable[RequestLike | Entry] | AsyncIterable[RequestLike | Entry] | Table
+"""The requests of a batch, a table of them, or entries of its journal, which continue from where they stand."""
 
 OnAmbiguous: TypeAlias = Literal["report", "resend"]
 """Report a paid POST that cannot be reconciled as `AMBIGUOUS`, or send it again at the risk of paying twice."""

@@ -101,7 +101,11 @@ def test_quiet_says_nothing_of_a_success(cli, serve):
             "p.jsonl, line 1: kling-v2-6: cfg_scale must be from 0 to 1",
         ),
         ("p.jsonl", '{"duration": 5}\n', "p.jsonl, line 1: A request needs a prompt"),
-        ("p.jsonl", '{"prompt": " "}\n', "p.jsonl, line 1: kling-v2-6: prompt must not be empty (got ' ')"),
+        (
+            "p.jsonl",
+            '{"prompt": " "}\n',
+            "p.jsonl, line 1: A request needs a prompt; {'prompt': ' '} has none",
+        ),
         ("p.csv", "prompt,model\na,b,c\n", "p.csv, line 2: 3 cells under 2 columns"),
         (
             "p.csv",

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import io
-
 import anyio
 import pytest
 
@@ -49,14 +47,6 @@ async def test_close_lets_a_generator_clean_up_and_ends_the_input():
     await reader.close()
     assert log == ["closed"]
     assert await reader.next_item() is None
-
-
-async def test_a_file_of_prompts_is_read_line_by_line_and_left_open():
-    lines = io.StringIO("a cat\na dog\n")
-    reader = InputReader(lines, {}, skip_invalid=False)
-    assert await read_all(reader) == ["a cat\n", "a dog\n"]
-    await reader.close()
-    assert not lines.closed
 
 
 async def test_an_async_iterator_without_aclose_is_left_as_it_is():

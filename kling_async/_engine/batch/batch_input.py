@@ -9,7 +9,6 @@ from collections.abc import (
     Callable,
     Collection,
     Generator,
-    Iterable,
     Iterator,
     Mapping,
 )
@@ -19,7 +18,7 @@ import attrs
 
 from kling_async._journal.entry import Entry
 from kling_async.errors import ConfigurationError, InvalidRequestError
-from kling_async.items import find_missing_picture, request_from
+from kling_async.items import find_missing_picture, read_many, request_from
 from kling_async.requests import RequestLike, VideoRequest
 from kling_async.types import Requests
 
@@ -62,15 +61,7 @@ class InputReader:
         *,
         check: Callable[[VideoRequest], object] | None = None,
     ) -> None:
-        if isinstance(requests, str | bytes | Mapping | VideoRequest):
-            raise InvalidRequestError(
-                f"Many requests are wanted, not one {type(requests).__name__}; put it into a list, "
-                "or use generate() for a single video."
-            )
-        if not isinstance(requests, AsyncIterable | Iterable):
-            raise InvalidRequestError(
-                f"The requests must be an iterable or an async iterable, not {type(requests).__name__}."
-            )
+        items = read_many(requests)
         self.is_over = False
         """Whether no further item will be returned."""
         self._options = options
@@ -79,12 +70,12 @@ class InputReader:
         self._index = 0
         self._async_items: AsyncIterator[RequestLike | Entry] | None = None
         self._items: Iterator[RequestLike | Entry | InputItem] = iter(())
-        if isinstance(requests, AsyncIterable):
-            self._async_items = aiter(requests)
-        elif isinstance(requests, Collection) and not skip_invalid:
-            self._items = iter(self._check_all(requests))
+        if isinstance(items, AsyncIterable):
+            self._async_items = aiter(items)
+        elif isinstance(items, Collection) and not skip_invalid:
+            self._items = iter(self._check_all(items))
         else:
-            self._items = iter(requests)
+            self._items = iter(items)
 
     async def next_item(self) -> InputItem | None:
         """The next item; None at the end of the input.
