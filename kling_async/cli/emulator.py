@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from kling_async.cli.output import print_json, print_text, stdout
 from kling_async.errors import ConfigurationError
@@ -16,6 +24,10 @@ async def emulator(
     seed: int = 0,
     workers: int = 20,
     failure_rate: float = 0.0,
+    outcome: Literal["media_urls", "media_strings", "video_url", "both"] | None = None,
+    tls: Annotated[bool, Parameter(negative="")] = False,
+    allowed_host: Annotated[tuple[str, ...], Parameter(metavar="NAME", negative="")] = (),
+    verbose: Annotated[bool, Parameter(negative="")] = False,
     json: bool = False,
 ) -> int:
     """Run the service's API on this machine, without key and cost, with stand-in pictures. Ctrl-C ends it.
@@ -27,34 +39,70 @@ async def emulator(
         seed: Makes a run repeatable.
         workers: How many jobs run at the same time; the others wait.
         failure_rate: Share of jobs that fail, from 0 to 1.
+        outcome: Where a finished job has its video [default: as known of its model; both for kling-v2-6].
+        tls: Use https, with a new certificate whose file the output names.
+        allowed_host: A further name by which clients call the emulator; may be repeated.
+        verbose: Print each call to stderr, without its key.
         json: Print the address as one JSON object.
     """
-    from kling_async.emulator import Emulator, EmulatorSettings, serve
-
-    def print_address(running: Emulator) -> None:
-        if json:
-            print_json({"url": running.url})
-            return
-        console = stdout()
-        print_text(f"The emulator listens at {running.url} (Ctrl-C ends it)", console)
-        print_text(f'  in Python   KlingClient("any-key", base_url="{running.url}")', console)
-        print_text(
-            f'  in a shell  GMI_API_KEY=any-key kling-async generate "…" --base-url {running.url}', console
-        )
+    from kling_async.emulator import Emulator, EmulatorSettings, ResponseFormat, serve
 
     try:
         settings = EmulatorSettings(
-            host=host, port=port, time_scale=time_scale, seed=seed, workers=workers, failure_rate=failure_rate
+            host=host,
+            port=port,
+            time_scale=time_scale,
+            seed=seed,
+            workers=workers,
+            failure_rate=failure_rate,
+            response_format=ResponseFormat(outcome=outcome),
+            tls=tls,
+            allowed_hosts=allowed_host,
         )
     except ValueError as error:
         raise ConfigurationError(f"{error.args[0]}; see `kling-async emulator --help`.") from error
-    try:
-        await serve(settings, on_start=print_address)
-    except asyncio.CancelledError:
-        pass  # Ctrl-C is how it ends
-    except OSError as error:
-        reason = error.strerror or error
-        raise ConfigurationError(
-            f"{host}:{port} cannot be used ({reason}); choose another --host or --port."
-        ) from error
+    with TemporaryDirectory(prefix="kling-emulator-") as folder, _print_calls(is_wanted=verbose):
+
+        def print_address(running: Emulator) -> None:
+            certificate = None
+            if tls:
+                certificate = Path(folder, "certificate.pem")
+                certificate.write_text(running.certificate, encoding="ascii")
+            _print_address(running.url, certificate, as_json=json)
+
+        try:
+            await serve(settings, on_start=print_address)
+        except asyncio.CancelledError:
+            pass  # Ctrl-C is how it ends
+        except OSError as error:
+            reason = error.strerror or error
+            raise ConfigurationError(
+                f"{host}:{port} cannot be used ({reason}); choose another --host or --port."
+            ) from error
     return 0
+
+
+def _print_address(url: str, certificate: Path | None, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"url": url} | ({"certificate": str(certificate)} if certificate else {}))
+        return
+    console = stdout()
+    print_text(f"The emulator listens at {url} (Ctrl-C ends it)", console)
+    print_text(f'  in Python   KlingClient("any-key", base_url="{url}")', console)
+    print_text(f'  in a shell  GMI_API_KEY=any-key kling-async generate "…" --base-url {url}', console)
+    if certificate:
+        print_text(f"  for both    SSL_CERT_FILE={certificate}", console)
+
+
+@contextmanager
+def _print_calls(*, is_wanted: bool) -> Iterator[None]:
+    """Print the log of the emulator's calls to stderr until the block ends."""
+    log, handler = logging.getLogger("kling_async.emulator"), logging.StreamHandler()
+    if is_wanted:
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(logging.NOTSET)

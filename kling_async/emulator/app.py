@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -15,7 +15,8 @@ from kling_async.emulator.faults import Faults, Operation
 from kling_async.emulator.job_records import BUCKET, make_page, make_record, make_submit_reply
 from kling_async.emulator.media import Clip
 from kling_async.emulator.media_cache import MediaCache
-from kling_async.emulator.model_catalog import MODELS
+from kling_async.emulator.middleware import fault_name, make_middleware
+from kling_async.emulator.model_catalog import MODELS, find_model
 from kling_async.emulator.service_queue import RefusedError, ServiceQueue, Status
 from kling_async.emulator.settings import EmulatorSettings
 from kling_async.emulator.storage import (
@@ -31,6 +32,7 @@ PREFIX = "/api/v1/ie/requestqueue/apikey"
 """Path of the queue on the host."""
 
 _MAX_BODY_BYTES = 128 * 2**20
+_MAX_DIGITS = 18
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 RouteHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -70,7 +72,8 @@ class Service:
 
     def application(self) -> web.Application:
         """A new application with all routes of the service."""
-        app = web.Application(client_max_size=_MAX_BODY_BYTES)
+        middleware = make_middleware(self._settings.host_names)
+        app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[middleware])
         routes: tuple[tuple[str, str, Operation, Handler], ...] = (
             ("POST", f"{PREFIX}/requests", "submit", self._submit),
             ("GET", f"{PREFIX}/requests", "list", self._list_jobs),
@@ -109,6 +112,7 @@ class Service:
             with self._calls.track_call(operation, has_credentials="Authorization" in request.headers):
                 job = self._queue.find(request.match_info.get("request_id", ""))
                 action = self._faults.next_action(operation, job=job.number if job else None)
+                fault_name.set(type(action).__name__ if action else None)
                 return await apply_fault(action, request, reply, start_outage=self._start_outage)
 
         return handle
@@ -156,7 +160,7 @@ class Service:
             isinstance(value, str)
             and value.startswith(uploads)
             and not self._uploads.get(urlsplit(value).path)
-            for value in payload.values()
+            for value in _walk(payload)
         )
         return "Failed to download media" if is_missing else None
 
@@ -224,6 +228,8 @@ class Service:
         is_finished = job is not None and job.status_at(now=self._clock())[0] is Status.SUCCESS
         if job is None or not is_finished or job.organization_id != request.match_info["org"]:
             raise NO_SUCH_KEY
+        if find_model(job.model).makes != "video":
+            raise NO_SUCH_KEY
         file = await self._media_cache.get(request.match_info["extension"], Clip.from_payload(job.payload))
         return self._serve_file(request, file)
 
@@ -275,6 +281,14 @@ def _row_count(request: web.Request, name: str) -> int | None:
     text = request.query.get(name)
     if text is None:
         return None
-    if not (text.isascii() and text.isdecimal()):
-        raise RefusedError(400, f"{name} must be a number of rows, not {text!r}")
+    if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
+        raise RefusedError(400, f"{name} must be a number of rows, not {text[:_MAX_DIGITS]!r}")
     return int(text)
+
+
+def _walk(value: Any) -> Iterator[Any]:
+    """The values of a JSON object, also those in lists and in other objects."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for one in inner:
+        yield one
+        yield from _walk(one)

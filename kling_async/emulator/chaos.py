@@ -127,6 +127,7 @@ RESPONSE_FORMATS: Mapping[str, ResponseFormat] = {
     "default": ResponseFormat(),
     "full records": ResponseFormat(submit_reply="full", user_id=False, qworker_id=True),
     "success without an outcome": ResponseFormat(outcome_on_submit=False),
+    "media_urls as objects": ResponseFormat(outcome="media_urls"),
     "flat video_url": ResponseFormat(outcome="video_url", thumbnail="video"),
     "media_urls as strings": ResponseFormat(outcome="media_strings", thumbnail="none"),
     "no payload": ResponseFormat(payload_echo=False),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
+from kling_async.emulator.model_catalog import find_model
 from kling_async.emulator.service_queue import FINAL, Job, Status
 from kling_async.emulator.settings import ResponseFormat
 
@@ -13,6 +14,8 @@ _MINIMAL = ("request_id", "model", "status", "created_at", "updated_at", "queued
 
 BUCKET = "gmi-video-assests-prod"
 """First part of every media path, with the spelling of the service."""
+
+_FIRST_ELEMENT_ID = 300_000_000_000
 
 _CASES = {"lower": str.lower, "upper": str.upper, "title": str.title}
 
@@ -117,13 +120,17 @@ def _make_outcome(
         return {"error": job.error}
     if status is Status.CANCELLED:
         return {}
+    model = find_model(job.model)
+    if model.makes == "element":
+        return {"element_id": str(_FIRST_ELEMENT_ID + job.number)}
     video = storage_url + video_path(job)
     outcome: dict[str, Any] = {}
-    if response_format.outcome in {"media_urls", "both"}:
+    keys = response_format.outcome or model.outcome
+    if keys in {"media_urls", "both"}:
         outcome["media_urls"] = [{"id": "0", "url": video}]
-    if response_format.outcome == "media_strings":
+    if keys == "media_strings":
         outcome["media_urls"] = [video]
-    if response_format.outcome in {"video_url", "both"}:
+    if keys in {"video_url", "both"}:
         outcome["video_url"] = video
     if response_format.thumbnail != "none":
         outcome["thumbnail_image_url"] = (

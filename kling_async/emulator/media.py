@@ -26,7 +26,7 @@ SAMPLES_PER_SECOND = 44_100
 
 SIZES = {"16:9": (640, 360), "9:16": (360, 640), "1:1": (480, 480)}
 """Width and height of a video, by its aspect ratio."""
-_MAX_SECONDS = 15
+_SECONDS = frozenset(str(seconds) for seconds in range(1, 16))
 
 
 @attrs.frozen(kw_only=True)
@@ -43,10 +43,10 @@ class Clip:
     def from_payload(cls, payload: Mapping[str, Any]) -> Clip:
         """The clip of a submitted payload; absent or invalid values get the default."""
         width, height = SIZES.get(str(payload.get("aspect_ratio")), SIZES["16:9"])
-        seconds = str(payload.get("duration"))
+        seconds = str(payload.get("duration")).lstrip("0")
         return cls(
-            prompt=str(payload.get("prompt") or ""),
-            seconds=int(seconds) if seconds.isdecimal() and 0 < int(seconds) <= _MAX_SECONDS else 5,
+            prompt=str(payload.get("prompt") or _join_prompts(payload.get("multi_prompt"))),
+            seconds=int(seconds) if seconds in _SECONDS else 5,
             has_sound=payload.get("sound") in ("on", "yes"),
             width=width,
             height=height,
@@ -56,6 +56,12 @@ class Clip:
     def fingerprint(self) -> bytes:
         """20 bytes, derived from the prompt, that choose colour and chord."""
         return hashlib.sha1(self.prompt.encode(errors="replace"), usedforsecurity=False).digest()
+
+
+def _join_prompts(shots: Any) -> str:
+    """The prompts of the shots of one video as one text."""
+    shots = shots if isinstance(shots, list) else []
+    return " / ".join(str(shot.get("prompt")) for shot in shots if isinstance(shot, dict))
 
 
 def encode_video(clip: Clip) -> bytes:

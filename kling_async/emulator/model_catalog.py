@@ -85,12 +85,14 @@ _MODELS = (
     Model(id="Kling-Text2Video-V1.6-Standard", parameters=_FROM_TEXT),
     Model(
         id="kling-v3-text-to-video",
+        outcome="media_urls",
         parameters=(_NEEDED_PROMPT, _NEGATIVE, _LONG_DURATION, _ASPECT, _SOUND),
         price_microdollars=168_000,
         price_note=_V3_PRICE,
     ),
     Model(
         id="kling-v3-image-to-video",
+        outcome="media_urls",
         parameters=(
             _NEEDED_PROMPT,
             _NEEDED_IMAGE,
@@ -104,21 +106,51 @@ _MODELS = (
     ),
     Model(
         id="kling-3.0-turbo-t2v",
+        outcome="media_urls",
         parameters=(_NEEDED_PROMPT, _RESOLUTION, _ASPECT, _LONG_DURATION),
         price_microdollars=112_000,
         price_note=_TURBO_PRICE,
     ),
     Model(
         id="kling-3.0-turbo-i2v",
+        outcome="media_urls",
         parameters=(attrs.evolve(_NEEDED_IMAGE, name="first_frame"), _PROMPT, _RESOLUTION, _LONG_DURATION),
         price_microdollars=112_000,
         price_note=_TURBO_PRICE,
     ),
     Model(
         id="kling-v3-omni",
-        parameters=(_NEEDED_PROMPT, _MODE, _LONG_DURATION, _ASPECT, _SOUND),
+        parameters=(
+            attrs.evolve(_NEEDED_PROMPT, unless=("multi_shot", "multi_prompt")),
+            _MODE,
+            _LONG_DURATION,
+            _ASPECT,
+            _SOUND,
+            Parameter(name="multi_shot", type="boolean"),
+            Parameter(name="shot_type"),
+            Parameter(name="multi_prompt", type="shots", maximum=6),
+            Parameter(name="image_list", type="list"),
+            Parameter(name="video_list", type="list"),
+            Parameter(name="element_list", type="list"),
+        ),
         price_microdollars=84_000,
         price_note="std $0.084/second; std with sound and pro $0.112/second; pro with sound $0.14/second",
+    ),
+    Model(
+        id="kling-create-element",
+        makes="element",
+        # No page was read: the keys are those that a client of the service sends.
+        parameters=(
+            Parameter(name="element_name", maximum=20, is_required=True),
+            Parameter(name="element_description", maximum=100, is_required=True),
+            Parameter(
+                name="reference_type", type="enum", is_required=True, options=("image_refer", "video_refer")
+            ),
+            Parameter(name="frontal_image", type="image", is_required=True, unless=("refer_video",)),
+            Parameter(name="refer_images", type="images", maximum=3),
+            Parameter(name="refer_video", type="video"),
+            Parameter(name="tag_list", type="list"),
+        ),
     ),
     Model(id="kling-2.6-motion-control", parameters=_MOTION),
     Model(id="kling-3-motion-control", parameters=_MOTION),
@@ -133,3 +165,8 @@ _MODELS = (
 
 MODELS: Mapping[str, Model] = {model.id: model for model in _MODELS}
 """Every model by its id."""
+
+
+def find_model(model_id: str) -> Model:
+    """The model with the id; for an unknown id, a model without parameters."""
+    return MODELS.get(model_id) or Model(id=model_id, parameters=())

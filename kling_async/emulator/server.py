@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -15,6 +16,7 @@ from kling_async.emulator.call_counter import CallCounter, Stats
 from kling_async.emulator.faults import Faults
 from kling_async.emulator.service_queue import ServiceQueue
 from kling_async.emulator.settings import EmulatorSettings
+from kling_async.emulator.tls import make_certificate
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -44,6 +46,7 @@ class Emulator:
         self._queue = ServiceQueue(self.settings)
         self._calls = CallCounter()
         self._port = self.settings.port
+        self._tls: tuple[ssl.SSLContext, str] | None = None
         self._app: Callable[[], web.Application] | None = None
         self._runner: web.AppRunner | None = None
         self._outage: asyncio.Task[None] | None = None
@@ -55,7 +58,7 @@ class Emulator:
 
     @property
     def url(self) -> str:
-        """The base URL for a client, such as `http://127.0.0.1:8000`.
+        """The base URL for a client, such as `http://127.0.0.1:8000`, or `https://127.0.0.1:8000` with `tls`.
 
         Raises:
             RuntimeError: the emulator was never started, so its port is unknown.
@@ -65,7 +68,21 @@ class Emulator:
                 "The emulator has no URL before it starts: open it with `async with Emulator() as emulator`."
             )
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.settings.host, self.settings.host)  # noqa: S104
-        return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
+        scheme = "https" if self.settings.tls else "http"
+        return f"{scheme}://[{host}]:{self._port}" if ":" in host else f"{scheme}://{host}:{self._port}"
+
+    @property
+    def certificate(self) -> str:
+        """The root certificate of an emulator with `tls`, as PEM: the text of a file for `SSL_CERT_FILE`.
+
+        Raises:
+            RuntimeError: the emulator was never started, or its settings have no `tls`.
+        """
+        if self._tls is None:
+            raise RuntimeError(
+                "The emulator has no certificate: start it with `EmulatorSettings(tls=True)` before you read this."
+            )
+        return self._tls[1]
 
     @property
     def stats(self) -> Stats:
@@ -83,7 +100,7 @@ class Emulator:
         """Listen for calls. After `aclose()`, the emulator listens at the same address again and has the same jobs.
 
         Raises:
-            ModuleNotFoundError: the extra `emulator` is not installed.
+            ModuleNotFoundError: the extra `emulator` is not installed, whole or in part.
             OSError: the port is in use.
             RuntimeError: the emulator is already running.
         """
@@ -93,10 +110,17 @@ class Emulator:
             )
         from aiohttp import web
 
-        runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT)
+        with _name_missing_extra():
+            if self.settings.tls and self._tls is None:
+                self._tls = make_certificate(self._certified_names())
+            application = self._application()
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT)
         await runner.setup()
         try:
-            await web.TCPSite(runner, self.settings.host, self._port, backlog=_BACKLOG).start()
+            context = self._tls[0] if self._tls else None
+            await web.TCPSite(
+                runner, self.settings.host, self._port, backlog=_BACKLOG, ssl_context=context
+            ).start()
         except OSError:
             await runner.cleanup()
             raise
@@ -148,13 +172,8 @@ class Emulator:
     def _application(self) -> web.Application:
         """A new application of the service. The first call makes the service and imports its libraries."""
         if self._app is None:
-            try:
-                from kling_async.emulator.app import Service
-            except ModuleNotFoundError as error:
-                raise ModuleNotFoundError(
-                    f"The emulator needs {error.name}: python -m pip install 'kling_async[emulator]'",
-                    name=error.name,
-                ) from error
+            from kling_async.emulator.app import Service
+
             self._app = Service(
                 self.settings,
                 queue=self._queue,
@@ -164,6 +183,20 @@ class Emulator:
                 start_outage=self._start_outage,
             ).application
         return self._app()
+
+    def _certified_names(self) -> list[str]:
+        return sorted({"localhost", "127.0.0.1", "::1"} | self.settings.host_names)
+
+
+@contextmanager
+def _name_missing_extra() -> Iterator[None]:
+    """Let the error of a missing library name the extra that has it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"The emulator needs {error.name}: python -m pip install 'kling_async[emulator]'", name=error.name
+        ) from error
 
 
 async def serve(

@@ -261,4 +261,4 @@ class ServiceQueue:
 
 
 def _has_image(payload: Mapping[str, Any]) -> bool:
-    return any(payload.get(key) for key in ("image", "first_frame", "image_url"))
+    return any(payload.get(key) for key in ("image", "first_frame", "image_url", "image_list"))

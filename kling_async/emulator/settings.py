@@ -6,11 +6,16 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from random import Random
 from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
 
 import attrs
 from attrs.validators import and_, deep_iterable, ge, gt, in_, instance_of, le, lt, optional
 
 from kling_async.emulator.faults import ONE_OR_MORE, SHARE, Fault
+
+OutcomeKeys = Literal["media_urls", "media_strings", "video_url", "both"]
+"""Where a finished job has its video: a list of objects, a list of strings, the documented flat key, or the list of
+objects and the flat key."""
 
 Ending = Literal["success", "failed", "cancelled", "stuck_queued", "stuck_processing", "instant"]
 """How a job ends. A stuck job never ends, and the POST of an instant job already replies `success`."""
@@ -18,6 +23,10 @@ Ending = Literal["success", "failed", "cancelled", "stuck_queued", "stuck_proces
 
 def _to_tuple(faults: Iterable[Fault]) -> tuple[Fault, ...]:
     return tuple(faults)
+
+
+def _to_names(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(names)
 
 
 @attrs.frozen
@@ -57,8 +66,10 @@ ScriptFactory = Callable[[int, Mapping[str, Any]], JobScript | None]
 class ResponseFormat:
     """How replies are written, where the service is known to vary or may vary."""
 
-    outcome: Literal["media_urls", "media_strings", "video_url", "both"] = "media_urls"
-    """Where a finished job has its video: a list of objects, a list of strings, the documented flat key, or both."""
+    outcome: OutcomeKeys | None = None
+    """Where a finished job has its video: `media_urls` is a list of objects, `media_strings` a list of strings,
+    `video_url` the documented flat key, and `both` that list of objects and the flat key. None means the form that is documented
+    for the job's model and was seen, and `both` where these differ, as for `kling-v2-6`."""
     thumbnail: Literal["jpeg", "video", "none"] = "jpeg"
     """`video` repeats the URL of the MP4 as the thumbnail, as one documented sample does."""
     submit_reply: Literal["minimal", "full"] = "minimal"
@@ -101,6 +112,11 @@ class EmulatorSettings:
     """0 means any free port."""
     storage_url: str | None = None
     """Scheme and host of media and upload URLs, for an emulator behind a proxy. None means the host of the call."""
+    tls: bool = False
+    """True: all addresses are https, with a new certificate that `Emulator.certificate` lets a client trust."""
+    allowed_hosts: frozenset[str] = attrs.field(default=frozenset(), converter=_to_names)
+    """Further names by which clients call the emulator. A call to any other name than `host` and `localhost` gets a 421,
+    so that no web page can call the emulator by a name of its own; addresses in numbers are always allowed."""
 
     time_scale: float = attrs.field(default=60.0, validator=and_(gt(0.0), lt(math.inf)))
     """Service seconds that pass in one real second. Times in records are real times, as on the client's clock."""
@@ -152,3 +168,9 @@ class EmulatorSettings:
     """Faults from the start; `Emulator.faults` accepts more while the emulator runs."""
     media_cache_bytes: int = attrs.field(default=64 * 2**20, validator=ge(0))
     """Size of the media cache. Media outside the cache are encoded again for each download."""
+
+    @property
+    def host_names(self) -> frozenset[str]:
+        """The names and addresses by which clients call the emulator, besides those of every machine."""
+        storage = urlsplit(self.storage_url or "").hostname
+        return frozenset(name.lower() for name in (self.host, *self.allowed_hosts, storage) if name)

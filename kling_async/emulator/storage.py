@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections.abc import Mapping
 from typing import Literal
 
@@ -122,6 +123,7 @@ class Uploads:
         return self._files.get(path)
 
 
+_MAX_DIGITS = 18
 _ONE_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII | re.IGNORECASE)
 
 
@@ -133,11 +135,17 @@ def parse_range(header: str | None, *, size_bytes: int) -> slice | Literal["unsa
     match = _ONE_RANGE.fullmatch((header or "").replace(" ", ""))
     if match is None or not any(match.groups()):
         return None
-    first, last = match.groups()
-    if not first:
-        start, stop = max(size_bytes - int(last), 0), size_bytes
+    if not match[1]:
+        start, stop = max(size_bytes - _to_position(match[2]), 0), size_bytes
     else:
-        start, stop = int(first), min(int(last) + 1, size_bytes) if last else size_bytes
-        if last and int(last) < start:
+        start, last = _to_position(match[1]), _to_position(match[2]) if match[2] else size_bytes
+        stop = min(last + 1, size_bytes)
+        if last < start and match[2]:
             return None
     return slice(start, stop) if start < stop else "unsatisfiable"
+
+
+def _to_position(digits: str) -> int:
+    """The number of a position in a file; a number that is longer than any file is the largest one that Python counts to."""
+    digits = digits.lstrip("0")
+    return int(digits or "0") if len(digits) <= _MAX_DIGITS else sys.maxsize

@@ -37,17 +37,17 @@ class Bench:
         async with self.session.get(f"{PREFIX}{path}", **options) as response:
             return response.status, await response.json()
 
-    async def submit(self, **payload):
+    async def submit(self, *, model="kling-v2-6", **payload):
         """The reply to an accepted submit."""
         status, reply = await self.post(
-            "/requests", json={"model": "kling-v2-6", "payload": {"prompt": "rain", **payload}}
+            "/requests", json={"model": model, "payload": {"prompt": "rain", **payload}}
         )
         assert status == 200, reply
         return reply
 
-    async def run_job(self, **payload):
+    async def run_job(self, *, model="kling-v2-6", **payload):
         """The record of a new job after its last status."""
-        reply = await self.submit(**payload)
+        reply = await self.submit(model=model, **payload)
         self.clock.now += 1e6
         return (await self.get(f"/requests/{reply['request_id']}"))[1]
 

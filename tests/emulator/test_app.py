@@ -152,11 +152,23 @@ async def test_a_list_has_the_jobs_of_one_model_in_pages(bench):
     assert (page["total"], page["has_more"], all_jobs["total"]) == (3, False, 4)
 
 
-@pytest.mark.parametrize("query", ["limit=-1", "offset=x", "limit=", "offset=1.5", "limit=²"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=-1",
+        "offset=x",
+        "limit=",
+        "offset=1.5",
+        "limit=²",
+        f"limit={'9' * 5000}",
+        f"offset={'0' * 5000}",
+    ],
+)
 async def test_a_page_parameter_that_is_no_number_gets_a_400(bench, query):
     status, reply = await bench.get(f"/requests?model_id=kling-v2-6&{query}")
 
     assert (status, list(reply)) == (400, ["error"])
+    assert len(reply["error"]) < 100
 
 
 async def test_a_list_call_without_a_model_can_get_a_400(open_bench):
@@ -276,9 +288,34 @@ async def test_an_upload_can_be_downloaded_and_used_as_an_image(bench):
 
 async def test_a_job_fails_if_its_image_was_never_uploaded(bench):
     _, reply = await bench.post("/upload-url", json={"file_type": "png"})
-    row = await bench.run_job(image=reply["public_url"])
+    url = reply["public_url"]
+    rows = [
+        await bench.run_job(image=url),
+        await bench.run_job(model="kling-v3-omni", image_list=[{"image_url": url, "type": "first_frame"}]),
+    ]
 
-    assert (row["status"], row["outcome"]["error"]) == ("failed", "Failed to download media")
+    for row in rows:
+        assert (row["status"], row["outcome"]["error"]) == ("failed", "Failed to download media")
+
+
+async def test_a_video_of_several_shots_needs_no_prompt_and_an_element_has_no_video(bench):
+    shots = [{"prompt": "rain", "duration": "2"}, {"prompt": "snow", "duration": "3"}]
+    video = await bench.run_job(
+        model="kling-v3-omni", prompt=None, multi_shot=True, multi_prompt=shots, duration="5"
+    )
+    element = await bench.run_job(
+        model="kling-create-element",
+        element_name="cat",
+        element_description="a grey cat",
+        reference_type="image_refer",
+        frontal_image="iVBORw0KGgo=",
+        refer_images=["iVBORw0KGgo="],
+    )
+    url = video["outcome"]["video_url"]
+
+    assert (await bench.fetch(url.replace("mp4", "jpg")))[0] == 200
+    assert (element["status"], list(element["outcome"])) == ("success", ["element_id"])
+    assert (await bench.fetch(url.replace(video["request_id"], element["request_id"])))[0] == 404
 
 
 @pytest.mark.parametrize("body", [{}, {"file_type": "exe"}, {"file_type": ["png"]}])

@@ -21,7 +21,7 @@ async def raw_post(bench, *, headers=b"") -> bytes:
     received = b""
     async with await anyio.connect_tcp(host, int(port)) as stream:
         await stream.send(
-            b"POST %s/requests HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\n"
+            b"POST %s/requests HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer k\r\n"
             b"Content-Length: %d\r\n%s\r\n%s" % (PREFIX.encode(), len(body), headers, body)
         )
         with anyio.fail_after(5):

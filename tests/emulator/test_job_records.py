@@ -15,7 +15,7 @@ FULL = [
 ]  # fmt: skip
 
 
-def jobs(count=1, *, ending="success", error=None, **settings):
+def jobs(count=1, *, model="kling-v2-6", ending="success", error=None, **settings):
     times = {name: LogNormal(10.0) for name in ("queue_time", "run_time")}
     chosen = EmulatorSettings(
         time_scale=1.0,
@@ -24,7 +24,7 @@ def jobs(count=1, *, ending="success", error=None, **settings):
     )
     queue = ServiceQueue(chosen)
     for number in range(count):
-        queue.submit("kling-v2-6", {"prompt": f"rain {number}"}, now=NOON + number)
+        queue.submit(model, {"prompt": f"rain {number}"}, now=NOON + number)
     return queue.jobs
 
 
@@ -96,7 +96,15 @@ VIDEO = f"{HOST}/gmi-video-assests-prod/user-assests/org-emulator/ID.mp4"
 @pytest.mark.parametrize(
     "response_format, outcome",
     [
-        ({}, {"media_urls": [{"id": "0", "url": VIDEO}], "thumbnail_image_url": VIDEO.replace("mp4", "jpg")}),
+        (
+            {},
+            {
+                "media_urls": [{"id": "0", "url": VIDEO}],
+                "video_url": VIDEO,
+                "thumbnail_image_url": VIDEO.replace("mp4", "jpg"),
+            },
+        ),
+        ({"outcome": "media_urls", "thumbnail": "none"}, {"media_urls": [{"id": "0", "url": VIDEO}]}),
         ({"outcome": "media_strings", "thumbnail": "none"}, {"media_urls": [VIDEO]}),
         ({"outcome": "video_url", "thumbnail": "video"}, {"video_url": VIDEO, "thumbnail_image_url": VIDEO}),
         (
@@ -109,6 +117,32 @@ def test_an_outcome_follows_the_response_format(response_format, outcome):
     (job,) = jobs()
 
     assert str(record_of(job, **response_format)["outcome"]).replace(job.request_id, "ID") == str(outcome)
+
+
+@pytest.mark.parametrize(
+    "model, keys",
+    [
+        ("kling-v2-6", ["media_urls", "video_url"]),
+        ("Kling-Image2Video-V1.6-Pro", ["media_urls", "video_url"]),
+        ("kling-v9", ["media_urls", "video_url"]),
+        ("kling-v3-text-to-video", ["media_urls"]),
+        ("kling-3.0-turbo-i2v", ["media_urls"]),
+    ],
+)
+def test_an_outcome_has_the_keys_that_are_known_of_the_model(model, keys):
+    (job,) = jobs(model=model)
+
+    assert list(record_of(job, thumbnail="none")["outcome"]) == keys
+    assert list(record_of(job, thumbnail="none", outcome="video_url")["outcome"]) == ["video_url"]
+
+
+@pytest.mark.parametrize("response_format", [{}, {"outcome": "video_url"}])
+def test_the_outcome_of_an_element_is_its_id_alone(response_format):
+    first, second = (record_of(job, **response_format) for job in jobs(2, model="kling-create-element"))
+
+    assert list(first["outcome"]) == ["element_id"]
+    assert first["outcome"]["element_id"].isdecimal()
+    assert first["outcome"] != second["outcome"]
 
 
 @pytest.mark.parametrize("error", ["rain refused", {"code": 7, "message": "no"}])
