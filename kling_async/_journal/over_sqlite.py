@@ -99,8 +99,8 @@ _SELECT_UNKNOWN_ATTEMPTS = (
     f" AND was.state IN {_IN_UNKNOWN_STATES} AND was.attempt < attempts"
 )
 _HAS_JOB = (
-    "SELECT EXISTS (SELECT 1 FROM entries WHERE request_id = ?1)"
-    " OR EXISTS (SELECT 1 FROM earlier_attempts WHERE request_id = ?1)"
+    "SELECT EXISTS (SELECT 1 FROM entries WHERE request_id = ?)"
+    " OR EXISTS (SELECT 1 FROM earlier_attempts WHERE request_id = ?)"
 )
 
 
@@ -203,7 +203,8 @@ class SqliteStore:
 
     def has_job(self, request_id: str) -> bool:
         """Whether an entry has, or had, this id; see `Store`."""
-        return bool(self._query(_HAS_JOB, encode_text(request_id))[0][0])
+        wanted = encode_text(request_id)
+        return bool(self._query(_HAS_JOB, wanted, wanted)[0][0])
 
     def find_unresolved(self) -> Mapping[int, EntryState]:
         """The states of the entries with a POST whose fate is unknown; see `Store`."""
