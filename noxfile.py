@@ -17,7 +17,17 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["tests", "lint", "types", "docs", "demo", "browser", "bench"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
-PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+PYTHONS = ["3.11", "3.12", "3.13", "3.14", "3.15"]
+ROOMS_OF_PYTHON = (
+    "engine",
+    "journal",
+    "transport",
+    "wire",
+    "test_client.py",
+    "test_config.py",
+    "test_journal.py",
+)
+"""The tests of what can differ between two versions of Python: its event loop, its sqlite3, its warnings."""
 WHOLE = ".[cli,emulator,notebook]"
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PARALLEL = ("-n", "logical", "--dist", "worksteal")
@@ -46,12 +56,27 @@ def tests(session: nox.Session) -> None:
         session.run("coverage", "report")
 
 
+def offer_pyenv_versions() -> None:
+    """Let pyenv show each Python that it has; by default it hides all but those chosen for a shell."""
+    folder = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv", "versions")
+    if versions := sorted(found.name for found in folder.glob("3.*")):
+        os.environ.setdefault("PYENV_VERSION", ":".join(versions))
+
+
+offer_pyenv_versions()
+
+
 @nox.session(python=PYTHONS)
 def pythons(session: nox.Session) -> None:
-    """Run the tests, without coverage, under every Python that this machine has."""
+    """Run the tests that a version of Python can break, under each Python that this machine has.
+
+    A Python that is not found is skipped, and the summary at the end names it. Extra arguments go to pytest.
+    """
     session.install(WHOLE, *group("tests"))
     session.env["PYTHONSAFEPATH"] = "1"
-    session.run("pytest", *(session.posargs or PARALLEL))
+    rooms = [f"tests/{room}" for room in ROOMS_OF_PYTHON]
+    short = ("-m", "not slow and not browser", "--hypothesis-profile=few")
+    session.run("pytest", *(session.posargs or (*PARALLEL, *short, *rooms)))
 
 
 @nox.session
