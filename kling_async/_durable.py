@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -17,7 +19,11 @@ def move_into_place(new: Path, path: Path) -> None:
     Raises:
         OSError: The file cannot be flushed or renamed; the former file is left as it was.
     """
-    _flush(new, os.O_RDWR)
+    descriptor = os.open(new, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
     rename_into_place(new, path)
 
 
@@ -27,14 +33,56 @@ def rename_into_place(new: Path, path: Path) -> None:
     Raises:
         OSError: The file cannot be renamed; the former file is left as it was.
     """
-    new.replace(path)
-    with suppress(OSError):  # not every system can open a folder
-        _flush(path.parent, os.O_RDONLY)
+    with _flush_afterwards(path.parent):
+        new.replace(path)
 
 
-def _flush(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags)
+def rename_if_free(new: Path, path: Path) -> bool:
+    """Give a finished file its final name; False if another file has that name, which stays as it is.
+
+    An empty file, and a file with the same bytes, are replaced. On a file system without hard links, a file that another
+    program makes in the same moment is replaced too.
+
+    Args:
+        new: The finished file, in the same folder, with its bytes on the disk.
+        path: The final name.
+
+    Raises:
+        OSError: The file cannot be renamed.
+    """
+    with _flush_afterwards(path.parent):
+        try:
+            os.link(new, path)
+        except OSError:  # the name is taken, or the file system has no hard links
+            if os.path.lexists(path) and not _holds_nothing_else(path, new):
+                return False
+            new.replace(path)
+        else:
+            new.unlink()
+    return True
+
+
+def _holds_nothing_else(path: Path, new: Path) -> bool:
+    """Whether no byte is lost if `new` takes the name of the file."""
+    if not path.is_file():
+        return False
+    return path.stat().st_size == 0 or filecmp.cmp(path, new, shallow=False)
+
+
+@contextmanager
+def _flush_afterwards(folder: Path) -> Iterator[None]:
+    """Bring new names in a folder to the disk at the end of the block, on a system that can do so.
+
+    The folder is opened first: if the process has no free file descriptor, nothing has changed when that is raised.
+    """
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # not every system can open a folder
+        yield
+        return
+    try:
+        yield
+        with suppress(OSError):  # nor flush it
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)

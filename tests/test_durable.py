@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
 
-from kling_async._durable import move_into_place
+from kling_async._durable import move_into_place, rename_if_free, rename_into_place
 
 
 def test_the_new_file_replaces_the_former_one(tmp_path):
@@ -58,3 +59,66 @@ def test_a_file_that_cannot_be_flushed_leaves_the_former_one(tmp_path, monkeypat
     with pytest.raises(OSError, match="full"):
         move_into_place(new, path)
     assert path.read_text() == "former"
+
+
+@pytest.fixture
+def new(tmp_path):
+    path = tmp_path / "a.part"
+    path.write_text("new")
+    return path
+
+
+@pytest.fixture(params=["hard links", "no hard links"])
+def links(request, monkeypatch):
+    """A file system with hard links, and one without."""
+
+    def refuse(_source, _target):
+        raise PermissionError("no hard links here")
+
+    if request.param == "no hard links":
+        monkeypatch.setattr(os, "link", refuse)
+
+
+@pytest.mark.usefixtures("links")
+def test_a_free_name_is_given_to_the_new_file(new, tmp_path):
+    assert rename_if_free(new, tmp_path / "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_text() == "new"
+
+
+@pytest.mark.usefixtures("links")
+@pytest.mark.parametrize("former", ["", "new"])
+def test_a_file_that_is_empty_or_equal_gives_its_name_away(new, tmp_path, former):
+    (tmp_path / "a").write_text(former)
+    assert rename_if_free(new, tmp_path / "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_text() == "new"
+
+
+@pytest.mark.usefixtures("links")
+@pytest.mark.parametrize("former", ["old", "newer"])
+def test_another_file_keeps_its_name(new, tmp_path, former):
+    (tmp_path / "a").write_text(former)
+    assert not rename_if_free(new, tmp_path / "a")
+    assert (tmp_path / "a").read_text() == former
+    assert new.read_text() == "new"
+
+
+@pytest.mark.usefixtures("links")
+def test_a_folder_a_pipe_and_a_broken_link_keep_their_names(new, tmp_path):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("missing")
+    for name in ("folder", "pipe", "link"):
+        assert not rename_if_free(new, tmp_path / name)
+    assert new.read_text() == "new"
+
+
+def test_without_a_free_descriptor_nothing_is_renamed(new, tmp_path, monkeypatch):
+    def refuse(*_arguments):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        rename_into_place(new, tmp_path / "a")
+    assert new.read_text() == "new"

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 import attrs
 
 from kling_async._engine.clock import Clock
+from kling_async._engine.descriptors import warn_once
 from kling_async._engine.emitter import Emitter
+from kling_async._policy.descriptors import descriptor_pause, lacks_descriptors
 from kling_async._policy.retry import RetryPolicy, next_delay
 from kling_async._transport.base import Reply, Request, Transport
 from kling_async._wire.endpoints import Endpoint, url_for
@@ -157,6 +159,8 @@ class Retries:
     emit: Emitter
     attempt: int = 0
     """How many retries there were; set to 0 to allow all of them again."""
+    _pauses: int = attrs.field(init=False, default=0)
+    """How often the call waited for a free file descriptor. Such a pause is no retry: nothing was sent."""
 
     async def wait_or_raise(self, error: KlingError) -> None:
         """Wait until the call may be sent again.
@@ -165,9 +169,18 @@ class Retries:
             KlingError: The error itself, if the policy allows no further retry after it.
         """
         caller = self.caller
-        delay = next_delay(caller.retry, attempt=self.attempt, error=error, jitter=caller.rng.random())
+        delay = self._delay(error, jitter=caller.rng.random())
         if delay is None:
             raise error
-        self.attempt += 1
-        self.emit(Retrying, call=self.call, attempt=self.attempt, delay=delay, error=error)
+        tries = self.attempt + self._pauses
+        self.emit(Retrying, call=self.call, attempt=tries, delay=delay, error=error)
         await caller.clock.sleep(delay)
+
+    def _delay(self, error: KlingError, *, jitter: float) -> float | None:
+        """Count the pause or the retry; its seconds, or None if the policy allows no further retry."""
+        if lacks_descriptors(error):
+            warn_once()
+            self._pauses += 1
+            return descriptor_pause(attempt=self._pauses - 1, jitter=jitter)
+        self.attempt += 1
+        return next_delay(self.caller.retry, attempt=self.attempt - 1, error=error, jitter=jitter)

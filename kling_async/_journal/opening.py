@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from kling_async._durable import move_into_place
@@ -23,10 +23,24 @@ def journal_errors(path: Path, action: str, advice: str) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        cause = _real_cause(error)
+        reason = getattr(cause, "strerror", None) or str(cause)
         raise JournalError(
             f"The journal {str(path)!r} could not be {action} ({reason}): {advice}."
-        ) from error
+        ) from cause
+
+
+def _real_cause(error: Exception) -> Exception:
+    """The lack of file descriptors, which SQLite does not name, if that is why a file could not be opened."""
+    if _primary_code(error) != sqlite3.SQLITE_CANTOPEN:
+        return error
+    with ExitStack() as opened:
+        try:
+            for _ in _FILE_SUFFIXES:
+                opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        except OSError as lack:
+            return lack
+    return error
 
 
 def connect(path: Path, *, mode: str = "mode=rw", busy_timeout: float = _BUSY_TIMEOUT) -> sqlite3.Connection:
@@ -86,7 +100,7 @@ def acquire_lock(path: Path) -> sqlite3.Connection:
     return lock
 
 
-def _primary_code(error: sqlite3.Error) -> int:
+def _primary_code(error: Exception) -> int:
     """The primary error code of SQLite; 0 for an error of Python's own module."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
@@ -145,7 +159,7 @@ def check_file(path: Path, *, newest: int = len(MIGRATIONS), whole: bool = True)
             case _:
                 raise JournalError(
                     f"The journal {str(path)!r} could not be read ({error}): check its permissions."
-                ) from error
+                ) from _real_cause(error)
     return int(version)
 
 
