@@ -323,20 +323,26 @@ class KlingClient:
         batch = open_batch(self._session, requests, options=shared, settings=settings, notify=notify)
         return _within(display, batch)
 
-    async def download(self, job: Job | str, destination: str | os.PathLike[str]) -> Path:
+    async def download(
+        self, job: Job | str, destination: str | os.PathLike[str], *, ascii_names: bool = False
+    ) -> Path:
         """The path of a job's video, which this call saves.
 
         The call writes a partial file, checks it, and then renames it: a file with the destination's name is complete.
+        The call never replaces another file. If one has the destination's name, the video gets a name beside it, such
+        as `eagle-550e8400.mp4`, and a warning is logged.
 
         Args:
             job: A finished job, or the id of one.
-            destination: A file, or a folder: one that exists, or a path that ends in a slash. In a folder the file gets
-                a name made from the prompt and the id.
+            destination: A file, or a folder: one that exists, or a missing path that ends in a slash or has no suffix.
+                In a folder the file gets a name made from the prompt and the id.
+            ascii_names: Whether that name has ASCII letters and digits only.
 
         Raises:
             DownloadError: The job has no video yet, or the video could not be fetched or written.
+            ConfigurationError: The destination is not a path on this machine.
         """
-        return await self._session().download(job, destination, self._notifier())
+        return await self._session().download(job, destination, self._notifier(), ascii_names=ascii_names)
 
     async def upload(self, path: str | os.PathLike[str]) -> str:
         """The public URL of a local file, which this call uploads, for `image=`. Anyone who has the URL can read the file.
@@ -405,6 +411,7 @@ class KlingClient:
     def _make_session(self, transport: Transport) -> LoopSession:
         from kling_async._engine.api import ApiCaller
         from kling_async._engine.clock import Clock
+        from kling_async._engine.descriptors import fit_to_process
         from kling_async._engine.session import LoopSession
         from kling_async._engine.shared_state import SharedState
         from kling_async._wire.endpoints import headers_for
@@ -426,7 +433,7 @@ class KlingClient:
             retry=self._retry,
         )
         if self._shared is None:
-            self._shared = SharedState(self._limits, self._polling)
+            self._shared = SharedState(fit_to_process(self._limits), self._polling)
         return LoopSession.open(caller, self._shared)
 
 

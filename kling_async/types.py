@@ -90,6 +90,8 @@ class BatchOptions(VideoOptions, total=False):
     """How many jobs can be in flight at the service at once; 20 by default."""
     output: str | os.PathLike[str] | None
     """The folder in which the batch saves each video as soon as the video is finished. None saves nothing."""
+    ascii_names: bool
+    """Whether the names of videos have ASCII letters and digits only. By default they show the words of a prompt in any script."""
     journal: str | os.PathLike[str] | None
     """The file, or the `kling_async.journal.Journal`, in which the batch records each submit before the submit is sent, and its outcome afterwards.
 

@@ -10,6 +10,7 @@ import selectors
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -22,6 +23,7 @@ from kling_async._engine.batch.batch_input import InputReader
 from kling_async._engine.batch.run_item import BatchParts
 from kling_async._engine.batch.slots import Slots
 from kling_async._engine.clock import Clock
+from kling_async._engine.download.output_folder import OutputFolder
 from kling_async._engine.session import LoopSession
 from kling_async._engine.shared_state import SharedState
 from kling_async._engine.submit.ledger import Ledger
@@ -341,7 +343,7 @@ def batch_of(
         slots=Slots(ConcurrencyLimit(at_once)),
         uploader=Uploader(session.caller, emit),
         emit=emit,
-        folder=folder,
+        folder=OutputFolder(Path(folder), has_ascii_names=False) if folder is not None else None,
         on_ambiguous=on_ambiguous,
         retry_failed=retry_failed,
     )

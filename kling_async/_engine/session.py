@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from kling_async._engine.api import ApiCaller
-from kling_async._engine.download.downloader import Downloader, destination_path
+from kling_async._engine.download.downloader import Downloader
 from kling_async._engine.poll.poller import JobPoller
 from kling_async._engine.shared_state import SharedState
 from kling_async._engine.submit.ledger import BatchItem, Ledger
@@ -143,12 +143,13 @@ class LoopSession:
         except KlingError as error:
             return error
 
-    async def download(self, job: Job | str, destination: str | PathLike[str], notify: Notifier) -> Path:
-        """The path of a job's video, saved whole."""
+    async def download(
+        self, job: Job | str, destination: str | PathLike[str], notify: Notifier, *, ascii_names: bool = False
+    ) -> Path:
+        """The path of a job's video, saved whole; see `Downloader.download_to`."""
         known = job if isinstance(job, Job) else await self.get_job(job, notify)
-        path = await destination_path(destination, known)
-        await self.downloader.download(known, path, emit=self.caller.emitter(notify))
-        return path
+        emit = self.caller.emitter(notify)
+        return await self.downloader.download_to(known, destination, emit=emit, ascii_names=ascii_names)
 
     async def upload(self, path: str | PathLike[str], notify: Notifier) -> str:
         """The public URL of a local file."""

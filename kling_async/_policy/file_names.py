@@ -5,19 +5,68 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from pathlib import PurePath
 
 _SLUG_CHARACTERS = 48
+_SLUG_BYTES = 96
+"""In UTF-8, of which a letter takes up to four bytes.
+
+A name of this slug, with its number and with the endings of its partial files, has at most 143 bytes: the most that an
+encrypted home folder takes. Source: the documentation of eCryptfs.
+"""
+_NAME_BYTES = 255
+"""The longest name that usual file systems take. Source: `NAME_MAX` of Linux and macOS; NTFS counts 255 UTF-16 units."""
+_LONGEST_ENDING = ".99.part.json"
 _RANDOM_UUID = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z", re.IGNORECASE | re.ASCII
 )
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""Letters and marks that show nothing. Source: `Default_Ignorable_Code_Point` of Unicode 15."""
 
 
-def slug(text: str) -> str:
-    """The text's ASCII letters and digits, joined by hyphens, at most 48 characters; empty if it has none."""
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    words = re.findall(r"[a-z0-9]+", plain)
-    short = "-".join(words)[:_SLUG_CHARACTERS]
-    return short.rstrip("-")
+def slug(text: str, *, is_ascii: bool = False) -> str:
+    """The text's words, in lower case, joined by hyphens: at most 48 characters and 96 bytes; empty if it has none.
+
+    A word is letters and digits of any script, in Unicode's normal form C. Controls, marks of writing direction, and
+    all that shows nothing are left out.
+
+    Args:
+        text: Such as a prompt.
+        is_ascii: Keep only ASCII letters and digits; letters with accents lose their accents.
+    """
+    if is_ascii:
+        plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    else:
+        visible = "".join(char for char in _INVISIBLE.sub("", text) if unicodedata.category(char) != "Cf")
+        plain = unicodedata.normalize("NFC", visible.lower())
+    spaced = "".join(char if _is_of_a_word(char) else " " for char in plain)
+    words = [_from_first_letter(word) for word in spaced.split()]
+    return _cut("-".join(word for word in words if word), _SLUG_CHARACTERS, _SLUG_BYTES).rstrip("-")
+
+
+def _is_of_a_word(char: str) -> bool:
+    category = unicodedata.category(char)
+    return category[0] in "LN" or category in {"Mn", "Mc"}
+
+
+def _from_first_letter(word: str) -> str:
+    """The word without combining marks at its beginning, where they would change the character before."""
+    start = 0
+    while start < len(word) and unicodedata.category(word[start])[0] == "M":
+        start += 1
+    return word[start:]
+
+
+def _cut(text: str, characters: int, size_bytes: int) -> str:
+    """The beginning of the text that fits; a letter keeps all its combining marks or is left out."""
+    end = min(len(text), characters)
+    while len(text[:end].encode(errors="surrogatepass")) > size_bytes:
+        end -= 1
+    while 0 < end < len(text) and unicodedata.category(text[end])[0] == "M":
+        end -= 1
+    return text[:end]
 
 
 def tag(request_id: str) -> str:
@@ -27,13 +76,54 @@ def tag(request_id: str) -> str:
     """
     if _RANDOM_UUID.match(request_id):
         return request_id[:8].lower()
-    return hashlib.blake2s(request_id.encode(errors="surrogatepass"), digest_size=4).hexdigest()
+    return _digest(request_id)
 
 
-def file_name(request_id: str, *, prompt: str = "", index: int | None = None) -> str:
+def _digest(text: str) -> str:
+    return hashlib.blake2s(text.encode(errors="surrogatepass"), digest_size=4).hexdigest()
+
+
+def file_name(request_id: str, *, prompt: str = "", index: int | None = None, is_ascii: bool = False) -> str:
     """A name such as `00007-a-black-dog-550e8400.mp4`: it sorts in input order up to index 99,999 and belongs to one job.
 
-    It consists of at most 70 ASCII letters, digits and hyphens, so no id can lead out of the folder.
+    It consists of letters, digits and hyphens, and begins with an ASCII letter or digit. So no id and no prompt can
+    lead out of the folder, hide the file, or name a device of Windows.
+
+    Args:
+        request_id: The job's id.
+        prompt: The prompt, whose words the name shows.
+        index: The item's index in its batch; None outside a batch.
+        is_ascii: Use only ASCII letters and digits.
     """
-    parts = [f"{index:05d}" if index is not None else "kling", slug(prompt), tag(request_id)]
+    parts = [
+        f"{index:05d}" if index is not None else "kling",
+        slug(prompt, is_ascii=is_ascii),
+        tag(request_id),
+    ]
     return "-".join(part for part in parts if part) + ".mp4"
+
+
+def longest_name(*, is_ascii: bool) -> str:
+    """A name as long, in characters and in bytes, as the longest that saving a batch writes."""
+    letter = "x" if is_ascii else "é"
+    return file_name("", prompt=letter * _SLUG_CHARACTERS, index=10**9, is_ascii=is_ascii) + _LONGEST_ENDING
+
+
+def name_beside(name: str, request_id: str) -> str:
+    """The name of a job's video if another file has the name that it was to get, such as `eagle-550e8400.mp4`."""
+    suffix = PurePath(name).suffix
+    ending = f"-{tag(request_id)}{suffix}"
+    stem = name.removesuffix(suffix)
+    return _cut(stem, len(stem), max(1, _NAME_BYTES - len(ending.encode(errors="surrogatepass")))) + ending
+
+
+def partial_name(name: str, number: int = 1) -> str:
+    """The name of the partial file of a destination: `NAME.part`, or `NAME.2.part` if another download has that.
+
+    If the ending does not fit, a digest takes the place of the end of a long name.
+    """
+    size_bytes = len(name.encode(errors="surrogatepass"))
+    if _NAME_BYTES - len(_LONGEST_ENDING) < size_bytes <= _NAME_BYTES:
+        digest = f"~{_digest(name)}"
+        name = _cut(name, len(name), _NAME_BYTES - len(_LONGEST_ENDING) - len(digest)) + digest
+    return f"{name}.part" if number == 1 else f"{name}.{number}.part"

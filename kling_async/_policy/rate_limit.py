@@ -16,6 +16,8 @@ class Limits:
     The rates and the pauses after a 429 hold from one event loop to the next. Event loops that run at the same time, in
     several threads, have their own concurrent submits and downloads.
 
+    The client lowers numbers of submits and downloads that need more files than the process can have open.
+
     Raises:
         ConfigurationError: A value is zero, negative or not a number.
     """

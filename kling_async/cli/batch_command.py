@@ -96,6 +96,7 @@ class BatchCommand:
             items,
             max_concurrency=config.max_concurrency,
             output=config.folder,
+            ascii_names=config.ascii_names,
             journal=config.journal,
             max_cost_usd=config.budget.cap,
             prices=config.prices,

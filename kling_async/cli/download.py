@@ -28,6 +28,7 @@ async def download(
     /,
     *,
     out: Annotated[Path, Parameter(metavar="DIR")] = DEFAULT_FOLDER,
+    ascii_names: bool = False,
     json: bool = False,
     service: Service = Service(),  # noqa: B008 - a frozen value
 ) -> int:
@@ -36,10 +37,12 @@ async def download(
     Args:
         request_ids: The ids that the service gave.
         out: The folder for the videos; made if it is missing.
+        ascii_names: Name the files with ASCII letters and digits only.
         json: Print one JSON object a line for each job, as it ends.
         service: See `Service`.
     """
     ids = list(dict.fromkeys(request_ids))
+    config = RunConfig(folder=out, service=service, ascii_names=ascii_names)
     ends: dict[str, Path | KlingError] = {}
     bar = ExitStack()
     counts = bar.enter_context(
@@ -49,13 +52,13 @@ async def download(
         with bar:
             async with open_client(service, on_event=counts) as client:
                 make_folder(out)
-                async with aclosing(_download_each(client, ids, out, counts)) as fetched:
+                async with aclosing(_download_each(client, ids, config, counts)) as fetched:
                     async for request_id, end in fetched:
                         ends[request_id] = end
                         if json:
                             print_json(_json_record(request_id, end))
     except (asyncio.CancelledError, OSError):
-        print_interrupted(counts, RunConfig(folder=out, service=service))
+        print_interrupted(counts, config)
         raise
     for request_id in ids:
         end = ends[request_id]
@@ -67,7 +70,7 @@ async def download(
 
 
 async def _download_each(
-    client: KlingClient, ids: Sequence[str], folder: Path, counts: ProgressCounts
+    client: KlingClient, ids: Sequence[str], config: RunConfig, counts: ProgressCounts
 ) -> AsyncGenerator[tuple[str, Path | KlingError], None]:
     """The file of each job, or its error, as soon as the job ends."""
 
@@ -75,7 +78,7 @@ async def _download_each(
         counts.follow(request_id)
         try:
             job = await client.wait(request_id)
-            path = await client.download(job, folder)
+            path = await client.download(job, config.folder, ascii_names=config.ascii_names)
         except KlingError as error:
             return request_id, error
         size = path.stat().st_size

@@ -61,6 +61,7 @@ async def generate(
         Path | None, Parameter(name="--from", metavar="FILE", allow_leading_hyphen=True)
     ] = None,
     out: Annotated[Path, Parameter(metavar="DIR")] = DEFAULT_FOLDER,
+    ascii_names: bool = False,
     journal: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     no_journal: bool = False,
     report: Annotated[Path | None, Parameter(metavar="FILE")] = None,
@@ -90,6 +91,7 @@ async def generate(
         source: A file of prompts: .txt (one a line), .csv (a header with a column prompt, others named like the
             options) or .jsonl (an object or a string a line); - reads lines from stdin.
         out: The folder for the videos; made if it is missing.
+        ascii_names: Name the files with ASCII letters and digits only.
         journal: Another journal than run.db beside the videos.
         no_journal: Keep no journal: the same command again pays again.
         report: Write an HTML report of the batch to this file: videos, figures, and a time line of every job.
@@ -124,6 +126,7 @@ async def generate(
         max_concurrency=max_concurrency,
         report=report,
         is_emulated=emulate,
+        ascii_names=ascii_names,
     )
     if dry_run:
         if prompt_list.problems:

@@ -35,6 +35,7 @@ async def resume(
     /,
     *,
     out: Annotated[Path | None, Parameter(metavar="DIR")] = None,
+    ascii_names: bool = False,
     report: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     max_concurrency: Annotated[
         int, Parameter(metavar="N", validator=validators.Number(gte=1))
@@ -53,6 +54,7 @@ async def resume(
     Args:
         journal: The file, or a folder with a run.db in it.
         out: The folder for the videos; made if it is missing [default: the journal's own].
+        ascii_names: Name the files with ASCII letters and digits only.
         report: Write an HTML report of the batch to this file: videos, figures, and a time line of every job.
         max_concurrency: How many jobs may be in flight at the service.
         dry_run: Show what would be sent and what it would cost; send nothing and write nothing.
@@ -69,6 +71,7 @@ async def resume(
         budget=budget,
         max_concurrency=max_concurrency,
         report=report,
+        ascii_names=ascii_names,
     )
     entries = [entry for entry in read_entries(path) if entry.state is not EntryState.DROPPED]
     if dry_run:

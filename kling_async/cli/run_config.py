@@ -34,6 +34,8 @@ class RunConfig:
     report: Path | None = None
     """The file of the HTML report."""
     is_emulated: bool = False
+    ascii_names: bool = False
+    """Whether file names have ASCII letters and digits only."""
 
     def download_command(self, request_ids: Iterable[str]) -> str:
         """The command that waits for jobs and saves their videos here."""
@@ -43,6 +45,7 @@ class RunConfig:
             *request_ids,
             "--out",
             str(self.folder),
+            *self._name_options(),
             *self.service.arguments(),
         ]
         return shlex.join(words)
@@ -68,5 +71,9 @@ class RunConfig:
             words += ["--max-concurrency", str(self.max_concurrency)]
         if self.report is not None:
             words += ["--report", str(self.report)]
+        words += self._name_options()
         words += [*self.budget.arguments(self.prices), *self.service.arguments(), *options]
         return shlex.join(words)
+
+    def _name_options(self) -> list[str]:
+        return ["--ascii-names"] if self.ascii_names else []

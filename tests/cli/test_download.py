@@ -28,6 +28,19 @@ def test_videos_are_saved_and_their_paths_are_printed_in_the_order_asked_for(cli
     assert all((home / path).read_bytes()[4:8] == b"ftyp" for path in paths)
 
 
+def test_file_names_are_ascii_if_wanted(cli, serve, home):
+    emulator = serve()
+    done = cli("generate", "雨 in the city", "--out", "videos", "--quiet")
+    assert done.status == 0, done
+    assert cli("generate", "雪 in the city", "--out", "plain", "--ascii-names", "--quiet").status == 0
+    tags = [job.request_id[:8] for job in emulator.stats.accepted]
+    assert (home / "videos" / f"00000-雨-in-the-city-{tags[0]}.mp4").exists()
+    assert (home / "plain" / f"00000-in-the-city-{tags[1]}.mp4").exists()
+    for options, name in [((), "kling-雨-in-the-city"), (("--ascii-names",), "kling-in-the-city")]:
+        done = cli("download", emulator.stats.accepted[0].request_id, "--out", "more", *options)
+        assert done.out == f"more/{name}-{tags[0]}.mp4\n"
+
+
 def test_jobs_of_an_interrupted_run_are_downloaded(serve, cli, interrupt):
     emulator = serve(instant_rate=0.0, time_scale=100.0, run_time=LogNormal(100.0))
     assert interrupt(lambda: emulator.stats.accepted, "generate", "a cat").status == 130

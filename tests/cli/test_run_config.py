@@ -27,9 +27,10 @@ def test_the_resume_command_has_the_options_of_the_first_command():
         prices={"kling-v2-6": Decimal("0.35")},
         max_concurrency=50,
         report=Path("my r.html"),
+        ascii_names=True,
     )
     assert config.resume_command("--retry-failed") == (
-        "kling-async resume v/run.db --max-concurrency 50 --report 'my r.html' --price kling-v2-6=0.35 --max-cost 2 "
+        "kling-async resume v/run.db --max-concurrency 50 --report 'my r.html' --ascii-names --price kling-v2-6=0.35 --max-cost 2 "
         "--base-url http://127.0.0.1:1 --retry-failed"
     )
 
@@ -40,6 +41,8 @@ def test_the_download_and_list_commands_name_the_same_service():
         config.download_command(["r1", "r2"])
         == "kling-async download r1 r2 --out v --base-url http://127.0.0.1:1"
     )
+    plain = RunConfig(folder=Path("v"), service=Service(), ascii_names=True)
+    assert plain.download_command(["r1"]) == "kling-async download r1 --out v --ascii-names"
     assert config.list_command() == (
         "kling-async list --model a --base-url http://127.0.0.1:1; "
         "kling-async list --model 'b c' --base-url http://127.0.0.1:1"

@@ -10,7 +10,6 @@ from kling_async import (
     AmbiguousSubmitError,
     AuthenticationError,
     BadRequestError,
-    ConfigurationError,
     InvalidRequestError,
     JobFailedError,
     Limits,
@@ -253,14 +252,6 @@ async def test_a_job_past_its_deadline_is_timed_out_and_its_slot_is_free():
     states = {result.index: result.state for result in results}
     assert states == {0: ResultState.TIMED_OUT, 1: ResultState.SUCCEEDED, 2: ResultState.SUCCEEDED}
     assert "client.wait('job-0')" in str(next(r for r in results if r.index == 0).error)
-
-
-async def test_a_folder_that_cannot_be_written_is_an_error_before_the_first_post(tmp_path):
-    from kling_async._engine.download.downloader import check_folder
-
-    (tmp_path / "file").touch()
-    with pytest.raises(ConfigurationError, match="file/videos"):
-        await check_folder(tmp_path / "file" / "videos")
 
 
 async def test_a_picture_that_cannot_be_uploaded_fails_only_its_item(tmp_path):

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from virtual_service import Service, Stream, VirtualLoop, always, on, reply, session_for
 from virtual_storage import CUT, URL, Storage, job_with, video
 
-from kling_async import APIConnectionError, DownloadError, Job, JobStatus, RetryPolicy
-from kling_async._engine.download import downloader as module
+from kling_async import APIConnectionError, DownloadError, RetryPolicy
 from kling_async._engine.download.downloader import is_whole
+from kling_async._engine.download.output_folder import Destination
 from kling_async.events import Downloading, Notifier, Retrying
 
 VIDEO = video(10_000)
@@ -29,7 +29,7 @@ async def fetch(path, service, *, job=None, notify=None, max_retries=3, digest=F
     service = service.service() if isinstance(service, Storage) else service
     session = session_for(service, retry=RetryPolicy(max_retries=max_retries))
     return await session.downloader.download(
-        job or job_with(), path, emit=session.caller.emitter(Notifier(notify)), digest=digest
+        job or job_with(), Destination(path), emit=session.caller.emitter(Notifier(notify)), digest=digest
     )
 
 
@@ -78,7 +78,7 @@ async def test_the_size_is_emitted_at_the_start_and_then_twice_a_second(tmp_path
     session = session_for(storage.service(), retry=RetryPolicy(initial_delay=1.0, max_retries=3))
     job = job_with(request_id="job-7")
     await session.downloader.download(
-        job, tmp_path / "a.mp4", emit=session.caller.emitter(Notifier(events.append)), index=4
+        job, Destination(tmp_path / "a.mp4"), emit=session.caller.emitter(Notifier(events.append)), index=4
     )
     downloading = [event for event in events if isinstance(event, Downloading)]
     assert [(event.size_bytes, event.total_bytes) for event in downloading] == [
@@ -165,9 +165,13 @@ async def test_a_cancelled_download_leaves_its_partial_file_and_its_slot_to_the_
         storage.cuts = [500]
         with anyio.CancelScope() as scope:
             leave = lambda event, scope=scope: isinstance(event, Retrying) and scope.cancel()  # noqa: E731
-            await session.downloader.download(job_with(), path, emit=session.caller.emitter(Notifier(leave)))
+            await session.downloader.download(
+                job_with(), Destination(path), emit=session.caller.emitter(Notifier(leave))
+            )
         assert scope.cancelled_caught
-    await session.downloader.download(job_with(), path, emit=session.caller.emitter(Notifier(None)))
+    await session.downloader.download(
+        job_with(), Destination(path), emit=session.caller.emitter(Notifier(None))
+    )
     assert path.read_bytes() == VIDEO
     assert storage.sent_bytes == 10_000
 
@@ -181,7 +185,7 @@ async def test_two_downloads_to_one_path_are_each_whole(tmp_path):
     async def save(request_id, url):
         job = job_with(url, request_id=request_id)
         saved = await session.downloader.download(
-            job, tmp_path / "a.mp4", emit=session.caller.emitter(Notifier(None))
+            job, Destination(tmp_path / "a.mp4"), emit=session.caller.emitter(Notifier(None))
         )
         sizes.append(saved.size_bytes)
 
@@ -212,7 +216,7 @@ async def test_at_most_max_concurrent_downloads_run_at_once(tmp_path):
 
     async def save(number):
         await session.downloader.download(
-            job_with(), tmp_path / f"{number}.mp4", emit=session.caller.emitter(Notifier(None))
+            job_with(), Destination(tmp_path / f"{number}.mp4"), emit=session.caller.emitter(Notifier(None))
         )
 
     async with anyio.create_task_group() as tasks:
@@ -301,24 +305,6 @@ async def test_a_path_that_takes_no_file_is_an_error_before_the_first_request(tm
     assert os.strerror(caught.value.__cause__.errno) in caught.value.message or "null" in caught.value.message
     assert "\n" not in caught.value.message
     assert service.calls == {}
-
-
-@pytest.mark.parametrize("trailing", ["/", ""])
-async def test_a_folder_gets_a_file_named_after_the_prompt_and_the_id(tmp_path, trailing):
-    named = Job(request_id="../../x", status=JobStatus.SUCCESS, payload={"prompt": "A Cat/Dog"})
-    path = await module.destination_path(f"{tmp_path}{trailing}", named)
-    assert path.parent == tmp_path
-    assert path.name.startswith("kling-a-cat-dog-")
-    unnamed = Job(request_id="x", status=JobStatus.SUCCESS, payload={"prompt": 7})
-    assert (await module.destination_path(tmp_path, unnamed)).name.startswith("kling-")
-    assert await module.destination_path(tmp_path / "a.mp4", named) == tmp_path / "a.mp4"
-
-
-async def test_the_folder_of_a_batch_is_made_and_left_empty(tmp_path):
-    folder = await module.check_folder(tmp_path / "deep" / "videos")
-    assert list(folder.iterdir()) == []
-    with pytest.raises(Exception, match="cannot be saved"):
-        await module.check_folder("bad\0name")
 
 
 VERSIONS = [video(300, seed=3), video(300, seed=4), video(280, seed=5)]

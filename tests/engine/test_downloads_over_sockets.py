@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from virtual_storage import job_with, video
 from kling_async import DownloadError, KlingClient, RetryPolicy
 from kling_async.emulator import EmulatorSettings, Fault, Stall, TruncatedReply, WrongLength
 from kling_async.emulator.settings import ResponseFormat
+from kling_async.events import Submitted
 
 HASTE = RetryPolicy(initial_delay=0.001, max_delay=0.01)
 ONCE = RetryPolicy(max_retries=0)
@@ -199,21 +201,28 @@ async def test_a_file_above_the_systems_size_limit_is_removed_and_the_error_says
     assert len(host.heads) == 1
 
 
-async def test_a_full_disk_is_an_error_and_leaves_no_file(tmp_path):
-    mounted = subprocess.run(  # noqa: ASYNC221, S603
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)],  # noqa: S607
+@contextmanager
+def small_disk(folder, size):
+    folder.mkdir(exist_ok=True)
+    mounted = subprocess.run(  # noqa: S603
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],  # noqa: S607
         check=False,
         capture_output=True,
     )
     if mounted.returncode:
         pytest.skip("only root may mount a small disk")
     try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)  # noqa: S603, S607
+
+
+async def test_a_full_disk_is_an_error_and_leaves_no_file(tmp_path):
+    with small_disk(tmp_path, "1m"):
         async with serve(Host(video(2 * MIB))) as host:
             with pytest.raises(DownloadError, match="No space left on device"):
                 await save(host, tmp_path / "a.mp4")
         assert list(tmp_path.iterdir()) == []
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)  # noqa: ASYNC221, S603, S607
 
 
 @contextmanager
@@ -243,3 +252,118 @@ async def test_a_folder_that_cannot_be_written_is_an_error(closed_folder):
         with as_unprivileged_user(), pytest.raises(DownloadError, match="Permission denied"):
             await save(host, closed_folder / "a.mp4")
     assert host.heads == []
+
+
+@asynccontextmanager
+async def videos_of(kling_emulator, number):
+    """A client, and so many jobs with videos that differ."""
+    async with client_of(kling_emulator) as client:
+        batch = await client.generate_many([f"rain {n}" for n in range(number)])
+        yield client, [result.job for result in batch]
+
+
+@pytest.mark.parametrize("name", ["clips", "clips/", "more.clips/"])
+async def test_three_jobs_that_are_saved_to_a_missing_folder_are_three_files(
+    kling_emulator, tmp_path, name, caplog
+):
+    async with videos_of(kling_emulator, 3) as (client, jobs):
+        paths = [await client.download(job, f"{tmp_path}/{name}") for job in jobs]
+    assert {path.parent for path in paths} == {tmp_path / name}
+    assert len(set(paths)) == 3
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("is_at_once", [False, True])
+async def test_the_file_of_another_job_is_never_replaced(kling_emulator, tmp_path, is_at_once, caplog):
+    async with videos_of(kling_emulator, 3) as (client, jobs):
+        wanted = [
+            (await client.download(job, tmp_path / f"{n}.mp4")).read_bytes() for n, job in enumerate(jobs)
+        ]
+        saves = [client.download(job, tmp_path / "a.mp4") for job in jobs]
+        paths = await asyncio.gather(*saves) if is_at_once else [await save for save in saves]
+        assert [path.read_bytes() for path in paths] == wanted
+        assert sum(path.name == "a.mp4" for path in paths) == 1
+        assert len([record for record in caplog.records if "a.mp4' is another file" in record.message]) == 2
+        again = [await client.download(job, tmp_path / "a.mp4") for job in jobs]
+        assert again == paths
+    assert not list(tmp_path.glob("*.part*"))
+
+
+async def test_a_job_gets_its_own_name_back_and_an_empty_file_is_filled(kling_emulator, tmp_path):
+    async with videos_of(kling_emulator, 1) as (client, [job]):
+        (tmp_path / "a.mp4").touch()
+        assert await client.download(job, tmp_path / "a.mp4") == tmp_path / "a.mp4"
+        assert await client.download(job, tmp_path / "a.mp4") == tmp_path / "a.mp4"
+        in_folder = await client.download(job, tmp_path)
+        in_folder.write_bytes(b"cut")
+        assert await client.download(job, tmp_path) == in_folder
+        assert in_folder.read_bytes() == (tmp_path / "a.mp4").read_bytes()
+
+
+@pytest.mark.parametrize("size_bytes", [243, 255])
+async def test_a_name_as_long_as_the_file_system_takes_is_saved(kling_emulator, tmp_path, size_bytes):
+    name = "x" * (size_bytes - 4) + ".mp4"
+    async with videos_of(kling_emulator, 2) as (client, jobs):
+        for job in jobs:
+            assert (await client.download(job, tmp_path / name)).stat().st_size
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+async def test_a_folder_that_cannot_be_made_for_a_download_is_an_error(kling_emulator, tmp_path):
+    (tmp_path / "file").touch()
+    async with videos_of(kling_emulator, 1) as (client, [job]):
+        with pytest.raises(DownloadError, match=r"was not saved to '.+/file/clips': Not a directory"):
+            await client.download(job, tmp_path / "file" / "clips")
+        with pytest.raises(DownloadError, match="null"):
+            await client.download(job, "clips\0/")
+
+
+@pytest.mark.parametrize("how", ["a file", "a broken link"])
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_what_a_spoiled_folder_did_not_take_is_saved_by_the_same_call(
+    kling_emulator, tmp_path, how, elsewhere
+):
+    folder, journal, events = tmp_path / "videos", tmp_path / "run.db", []
+
+    def spoil_at_once(event):
+        events.append(event)
+        if isinstance(event, Submitted) and folder.is_dir():
+            shutil.rmtree(folder)
+            folder.touch() if how == "a file" else folder.symlink_to("missing/folder")
+
+    async with client_of(kling_emulator) as client:
+        first = await client.generate_many(
+            ["rain", "snow"], output=folder, journal=journal, on_event=spoil_at_once
+        )
+        assert [(result.ok, result.is_unsaved) for result in first] == [(True, True)] * 2
+        folder.unlink()
+        output = tmp_path / "elsewhere" if elsewhere else folder
+        again = await client.generate_many(["rain", "snow"], output=output, journal=journal)
+    assert [result.error for result in again] == [None] * 2
+    assert {path.parent for path in again.paths} == {output}
+    assert kling_emulator.stats.requests["submit"] == 2
+
+
+async def test_a_folder_that_vanishes_is_made_again(kling_emulator, tmp_path):
+    folder = tmp_path / "videos"
+
+    def remove(event):
+        if isinstance(event, Submitted) and folder.is_dir():
+            folder.rmdir()
+
+    async with client_of(kling_emulator) as client:
+        batch = await client.generate_many(["rain", "snow"], output=folder, on_event=remove)
+    assert [path.parent for path in batch.paths] == [folder, folder]
+
+
+async def test_a_batch_into_a_full_disk_is_saved_elsewhere_by_the_same_call(kling_emulator, tmp_path):
+    journal = tmp_path / "run.db"
+    async with client_of(kling_emulator) as client:
+        with small_disk(tmp_path / "a", "8k"):
+            first = await client.generate_many(["rain"] * 3, output=tmp_path / "a", journal=journal)
+            assert list((tmp_path / "a").iterdir()) == []
+        assert [result.is_unsaved for result in first] == [True] * 3
+        assert {result.failure_reason for result in first} == {"No space left on device"}
+        again = await client.generate_many(["rain"] * 3, output=tmp_path / "b", journal=journal)
+    assert len(set(again.paths)) == 3
+    assert kling_emulator.stats.requests["submit"] == 3

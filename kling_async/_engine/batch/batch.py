@@ -6,7 +6,9 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from os import PathLike
+from pathlib import Path
 from typing import Any, get_args
 
 import anyio
@@ -17,12 +19,14 @@ from kling_async._engine.batch.batch_input import InputItem, InputReader
 from kling_async._engine.batch.result_stream import ResultStream
 from kling_async._engine.batch.run_item import BatchParts, run_item
 from kling_async._engine.batch.slots import Slots
-from kling_async._engine.download.downloader import check_folder
+from kling_async._engine.descriptors import retry_for_descriptor
+from kling_async._engine.download.output_folder import open_folder
 from kling_async._engine.session import LoopSession
 from kling_async._engine.submit.ledger import Ledger
 from kling_async._engine.submit.uploader import Uploader
 from kling_async._engine.tasks import run_cancellable
 from kling_async._journal.journal import WriteAheadJournal
+from kling_async._paths import local_path
 from kling_async._policy.budget import Budget, Prices
 from kling_async._policy.concurrency_limit import ConcurrencyLimit
 from kling_async.errors import ConfigurationError, JournalError
@@ -101,6 +105,16 @@ class Batch:
         return failure
 
 
+def _read_output(given: Any) -> Path | None:
+    return None if given is None else Path(local_path(given, name="output"))
+
+
+def _read_journal(given: Any) -> Path | WriteAheadJournal | None:
+    if given is None or isinstance(given, WriteAheadJournal):
+        return given
+    return Path(local_path(given, name="journal"))
+
+
 @attrs.frozen(kw_only=True)
 class BatchSettings:
     """How a batch is to be run, as the caller said it.
@@ -111,9 +125,11 @@ class BatchSettings:
 
     max_concurrency: int = 20
     """How many jobs can be in flight at the service."""
-    output: str | PathLike[str] | None = None
+    output: Path | None = attrs.field(default=None, converter=_read_output)
     """The folder in which videos are saved."""
-    journal: str | PathLike[str] | WriteAheadJournal | None = None
+    ascii_names: bool = False
+    """Whether file names have ASCII letters and digits only."""
+    journal: Path | WriteAheadJournal | None = attrs.field(default=None, converter=_read_journal)
     """Where it is written down what is sent, for a later run to go on."""
     max_cost_usd: Any = None
     prices: Prices | None = None
@@ -157,7 +173,9 @@ def open_batch(
     @asynccontextmanager
     async def run() -> AsyncIterator[AsyncIterator[Result]]:
         # First the folder: the journal can be a file in it.
-        folder = await check_folder(settings.output) if settings.output is not None else None
+        folder = None
+        if settings.output is not None:
+            folder = await open_folder(settings.output, ascii_names=settings.ascii_names)
         async with use_journal(settings.journal) as journal:
             here = session()
             if journal is not None:
@@ -194,7 +212,8 @@ async def use_journal(
         with journal.exclusive():
             yield journal
     else:
-        mine = await anyio.to_thread.run_sync(WriteAheadJournal, journal)
+        open_journal = partial(anyio.to_thread.run_sync, WriteAheadJournal, journal)
+        mine = await retry_for_descriptor(open_journal)
         try:
             with mine.exclusive():
                 yield mine

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from pathlib import Path
 
 import attrs
 
@@ -11,6 +10,7 @@ from kling_async._engine.batch.batch_input import InputItem
 from kling_async._engine.batch.result_stream import ResultStream
 from kling_async._engine.batch.resume import NextStep, next_step, saved_file
 from kling_async._engine.batch.slots import Slots
+from kling_async._engine.download.output_folder import Destination, OutputFolder
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.session import LoopSession, job_kind
 from kling_async._engine.submit.ledger import BatchItem, Ledger
@@ -18,7 +18,6 @@ from kling_async._engine.submit.reconciler import Reconciliation
 from kling_async._engine.submit.uploader import Uploader
 from kling_async._journal.entry import Entry
 from kling_async._policy.circuit_breaker import CircuitBreaker
-from kling_async._policy.file_names import file_name
 from kling_async._policy.outcome import error_of, state_of
 from kling_async._policy.pace import JobKind
 from kling_async._policy.submission import is_throttled
@@ -43,7 +42,7 @@ class BatchParts:
     ledger: Ledger
     slots: Slots
     emit: Emitter
-    folder: Path | None
+    folder: OutputFolder | None
     """Where each finished video is saved; None saves none."""
     on_ambiguous: OnAmbiguous = "report"
     retry_failed: bool = False
@@ -134,7 +133,7 @@ def _resume(
     if entry is None or step is NextStep.SUBMIT:
         item.fallback_outcome = entry.job if entry is not None else None
         return None
-    job, path = entry.job, saved_file(entry, parts.folder)
+    job, path = entry.job, saved_file(entry, parts.folder.path if parts.folder is not None else None)
     parts.emit(Resumed, index=item.index, request_id=entry.request_id, job=job, path=path)
     if job is None:
         assert parts.ledger.journal is not None
@@ -273,15 +272,15 @@ def _emit_finished(parts: BatchParts, result: Result) -> None:
     )
 
 
-async def _save(parts: BatchParts, item: BatchItem, result: Result, folder: Path) -> Result:
+async def _save(parts: BatchParts, item: BatchItem, result: Result, folder: OutputFolder) -> Result:
     """The result with the path of its video, or with the error for which the video is not saved."""
     job = result.job
     assert job is not None
     prompt = item.request.prompt if item.request is not None else ""
-    path = folder / file_name(job.request_id, prompt=prompt, index=_index(item))
+    path = folder.path_for(job, prompt=prompt, index=_index(item))
     try:
         saved = await parts.session.downloader.download(
-            job, path, emit=parts.emit, index=item.index, digest=parts.ledger.journal is not None
+            job, Destination(path), emit=parts.emit, index=item.index, digest=parts.ledger.journal is not None
         )
     except DownloadError as error:
         return attrs.evolve(result, error=error)

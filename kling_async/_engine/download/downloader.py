@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from contextlib import suppress
@@ -13,15 +14,18 @@ import anyio.to_thread
 import attrs
 
 from kling_async._engine.api import ApiCaller
+from kling_async._engine.descriptors import retry_for_descriptor
 from kling_async._engine.download.fetch import fetch
+from kling_async._engine.download.output_folder import Destination, choose_destination
 from kling_async._engine.download.partial_file import AdaptiveWriter, PartialFile, open_partial, sha256_of
 from kling_async._engine.emitter import Emitter
-from kling_async._policy.file_names import file_name
 from kling_async._wire.codec import structure_job
 from kling_async._wire.endpoints import STATUS
-from kling_async.errors import APIStatusError, ConfigurationError, DownloadError, KlingError
+from kling_async.errors import APIStatusError, DownloadError, KlingError
 from kling_async.events import Downloading
 from kling_async.jobs import Job
+
+_log = logging.getLogger("kling_async")
 
 _GONE = frozenset({403, 404, 410})
 """The statuses with which a storage answers at a URL that is no longer valid."""
@@ -33,6 +37,7 @@ _FLUSHES_PER_FETCH = 4
 class SavedFile:
     """A whole video on the disk."""
 
+    path: Path
     size_bytes: int
     sha256: str | None = None
     """In hex; None unless the caller wants it."""
@@ -60,17 +65,44 @@ class Downloader:
         # The semaphore bounds the flushes already, so they take no worker threads from other calls.
         self._threads = anyio.CapacityLimiter(math.inf)
 
-    async def download(
-        self, job: Job, path: Path, *, emit: Emitter, index: int | None = None, digest: bool = False
-    ) -> SavedFile:
-        """Download a job's video to `path`.
+    async def download_to(
+        self, job: Job, destination: str | os.PathLike[str], *, emit: Emitter, ascii_names: bool = False
+    ) -> Path:
+        """Download a job's video to the file or into the folder that the caller names; returns its path.
 
-        Only a whole video replaces a former file at `path`. A cancelled download leaves at most a `.part` file and its
+        Another file of the same name stays as it is: the video gets a name with the job's tag beside it.
+
+        Raises:
+            DownloadError: See `download`.
+        """
+        try:
+            chosen = await choose_destination(destination, job, ascii_names=ascii_names)
+        except (OSError, ValueError) as error:
+            raise _not_saved(job, destination, error) from error
+        saved = await self.download(job, chosen, emit=emit)
+        if saved.path != chosen.path:
+            _log.warning(
+                "%r is another file and is kept: the video is in %r", str(chosen.path), str(saved.path)
+            )
+        return saved.path
+
+    async def download(
+        self,
+        job: Job,
+        destination: Destination,
+        *,
+        emit: Emitter,
+        index: int | None = None,
+        digest: bool = False,
+    ) -> SavedFile:
+        """Download a job's video.
+
+        Only a whole video gets the name of the destination. A cancelled download leaves at most a `.part` file and its
         note; the next download of the job to the same path resumes from them.
 
         Args:
             job: The job, with the URL of its video.
-            path: The path of the file.
+            destination: The path of the file.
             emit: Emits an event for each retry, and for the bytes saved so far.
             index: The job's index in a batch.
             digest: Whether to compute the SHA-256, which takes about a millisecond per MiB, in a thread.
@@ -84,19 +116,14 @@ class Downloader:
                 request_id=job.request_id,
                 job=job,
             )
+        save = partial(self._save, job, job.video_url, destination, emit, index=index, digest=digest)
         try:
-            return await self._save(job, job.video_url, path, emit, index=index, digest=digest)
+            return await retry_for_descriptor(save)
         except (KlingError, OSError) as error:
-            raise DownloadError(
-                f"The video of job {job.request_id} was not saved to {os.fspath(path)!r}: {_reason(error)}. "
-                f"It is still at the service: `await client.download({job.request_id!r}, ...)` tries again.",
-                request_id=job.request_id,
-                status_code=getattr(error, "status_code", None),
-                job=job,
-            ) from error
+            raise _not_saved(job, destination.path, error) from error
 
     async def _save(
-        self, job: Job, url: str, path: Path, emit: Emitter, *, index: int | None, digest: bool
+        self, job: Job, url: str, destination: Destination, emit: Emitter, *, index: int | None, digest: bool
     ) -> SavedFile:
         """Fetch the video with a fetch slot, then flush it with a flush slot: a fetch does not wait for the disk."""
         slot = self._fetch_slots
@@ -104,7 +131,11 @@ class Downloader:
         try:
             report = partial(_emit_size, emit, index, job.request_id) if emit else None
             async with open_partial(
-                path, request_id=job.request_id, writer=self._writer, report=report
+                destination.path,
+                fallback=destination.fallback,
+                request_id=job.request_id,
+                writer=self._writer,
+                report=report,
             ) as partial_file:
                 await self._fetch_from_current_url(job, url, partial_file, emit)
                 await self._flush_slots.acquire()
@@ -112,7 +143,7 @@ class Downloader:
                 slot = self._flush_slots
                 commit = partial(partial_file.commit, digest=digest)
                 sha256 = await anyio.to_thread.run_sync(commit, limiter=self._threads)
-                return SavedFile(partial_file.size, sha256)
+                return SavedFile(partial_file.path, partial_file.size, sha256)
         finally:
             slot.release()
 
@@ -154,44 +185,22 @@ def _emit_size(
     emit(Downloading, index=index, request_id=request_id, size_bytes=size_bytes, total_bytes=total_bytes)
 
 
-def _reason(error: KlingError | OSError) -> str:
+def _not_saved(
+    job: Job, path: str | os.PathLike[str], error: KlingError | OSError | ValueError
+) -> DownloadError:
+    return DownloadError(
+        f"The video of job {job.request_id} was not saved to {os.fspath(path)!r}: {_reason(error)}. "
+        f"It is still at the service: `await client.download({job.request_id!r}, ...)` tries again.",
+        request_id=job.request_id,
+        status_code=getattr(error, "status_code", None),
+        job=job,
+    )
+
+
+def _reason(error: KlingError | OSError | ValueError) -> str:
     if isinstance(error, KlingError):
         return error.message.rstrip(".")
+    if not isinstance(error, OSError):
+        return str(error)
     reason = error.strerror or type(error).__name__
     return f"{reason} ({os.fspath(error.filename)!r})" if error.filename is not None else reason
-
-
-async def destination_path(destination: str | os.PathLike[str], job: Job) -> Path:
-    """The path of a video's file: the destination itself, or a file in it if the destination is a folder."""
-    text = os.fspath(destination)
-    path = Path(text)
-    if text.endswith(("/", os.sep)) or await anyio.to_thread.run_sync(path.is_dir):
-        prompt = job.payload.get("prompt")
-        return path / file_name(job.request_id, prompt=prompt if isinstance(prompt, str) else "")
-    return path
-
-
-def _make_writable(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / f".kling_async-{os.getpid()}.part"
-    with suppress(FileNotFoundError):
-        probe.unlink()
-    probe.touch()
-    probe.unlink()
-
-
-async def check_folder(output: str | os.PathLike[str]) -> Path:
-    """The folder, which exists and can be written after this; called before the first POST.
-
-    Raises:
-        ConfigurationError: The folder cannot be made or written.
-    """
-    folder = Path(output)
-    try:
-        await anyio.to_thread.run_sync(_make_writable, folder)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigurationError(
-            f"Videos cannot be saved in {os.fspath(output)!r}: {reason}. Choose another folder."
-        ) from error
-    return folder

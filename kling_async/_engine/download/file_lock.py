@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+from itertools import count
 from pathlib import Path
 
 import attrs
+
+from kling_async._policy.file_names import partial_name
 
 
 @attrs.frozen
@@ -22,14 +25,16 @@ class LockedFile:
 def open_locked(path: Path) -> LockedFile:
     """Open and lock the first of `NAME.part`, `NAME.2.part` and so on that is not locked; a missing file is made.
 
+    See `partial_name`.
+
     Raises:
         OSError: The folder takes no file of that name.
     """
-    locked_file, number = _try_open_locked(path.with_name(f"{path.name}.part")), 1
-    while locked_file is None:
-        number += 1
-        locked_file = _try_open_locked(path.with_name(f"{path.name}.{number}.part"))
-    return locked_file
+    for number in count(1):
+        locked_file = _try_open_locked(path.with_name(partial_name(path.name, number)))
+        if locked_file is not None:
+            return locked_file
+    raise AssertionError  # the count has no end
 
 
 def _try_open_locked(path: Path) -> LockedFile | None:

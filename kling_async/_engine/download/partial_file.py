@@ -18,9 +18,10 @@ import anyio
 import anyio.to_thread
 import attrs
 
-from kling_async._durable import rename_into_place
+from kling_async._durable import rename_if_free, rename_into_place
 from kling_async._engine.clock import Clock
 from kling_async._engine.download.file_lock import LockedFile, open_locked
+from kling_async._policy.descriptors import lacks_descriptors
 from kling_async._policy.http_ranges import FileVersion, dump, load
 from kling_async._transport.base import Sink
 
@@ -72,12 +73,20 @@ class PartialFile:
         request_id: The job.
         writer: Shared by all files on the same disk.
         report: Called in the task that writes, at most twice a second, and once when `open_partial` has opened the file.
+        fallback: The destination if another file has `path` in the end; None replaces that file.
     """
 
     def __init__(
-        self, path: Path, *, request_id: str, writer: AdaptiveWriter, report: Report | None = None
+        self,
+        path: Path,
+        *,
+        request_id: str,
+        writer: AdaptiveWriter,
+        report: Report | None = None,
+        fallback: Path | None = None,
     ) -> None:
         self.path = path
+        """The destination; after `commit` the path that the file got."""
         self.request_id = request_id
         self.size = 0
         """Bytes that are saved."""
@@ -85,6 +94,7 @@ class PartialFile:
         """The version of the video that the bytes are of; None while there are none."""
         self._writer = writer
         self._report = report
+        self._fallback = fallback
         self._report_at = -math.inf
         self._locked_file: LockedFile | None = None
         self._flush_begun_to = 0
@@ -240,7 +250,11 @@ class PartialFile:
             sha256 = _digest(locked_file.file, "sha256").hex() if digest else None
             _close_if_unlocked(locked_file)
             _note_path(locked_file).unlink(missing_ok=True)
-            rename_into_place(locked_file.path, self.path)
+            if self._fallback is None:
+                rename_into_place(locked_file.path, self.path)
+            elif not rename_if_free(locked_file.path, self.path):
+                self.path = self._fallback
+                rename_into_place(locked_file.path, self.path)
             locked_file.file.close()
             self._locked_file = None
             return sha256
@@ -269,7 +283,12 @@ class PartialFile:
 
 @asynccontextmanager
 async def open_partial(
-    path: Path, *, request_id: str, writer: AdaptiveWriter, report: Report | None = None
+    path: Path,
+    *,
+    request_id: str,
+    writer: AdaptiveWriter,
+    report: Report | None = None,
+    fallback: Path | None = None,
 ) -> AsyncGenerator[PartialFile, None]:
     """A partial file that is open until the block ends.
 
@@ -278,17 +297,19 @@ async def open_partial(
         request_id: The job.
         writer: Shared by all files on the same disk.
         report: See `PartialFile`.
+        fallback: See `PartialFile`.
 
     Raises:
         OSError: No file can be made at this path, or the disk takes no more; nothing is left behind.
     """
-    partial_file = PartialFile(path, request_id=request_id, writer=writer, report=report)
+    partial_file = PartialFile(path, request_id=request_id, writer=writer, report=report, fallback=fallback)
     try:
         await anyio.to_thread.run_sync(partial_file.open)
         partial_file.report_size()
         yield partial_file
-    except OSError:
-        partial_file.size = 0
+    except OSError as error:
+        if not lacks_descriptors(error):
+            partial_file.size = 0
         raise
     finally:
         with anyio.CancelScope(shield=True):

@@ -1,0 +1,133 @@
+"""Where a video is saved: a folder that was tried before anything is paid for, or the file that the caller names."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import anyio.to_thread
+import attrs
+
+from kling_async._engine.descriptors import retry_for_descriptor
+from kling_async._paths import local_path
+from kling_async._policy.file_names import file_name, longest_name, name_beside
+from kling_async.errors import ConfigurationError
+from kling_async.jobs import Job
+
+_TEMPORARY_CHARACTERS = 8
+"""Characters that `tempfile` adds to the beginning of a name."""
+_TRIAL_BYTES = 4096
+"""On a full disk a file can be made and not be filled."""
+
+
+@attrs.frozen
+class OutputFolder:
+    """A folder for videos, which exists and takes their names."""
+
+    path: Path
+    has_ascii_names: bool
+    """Whether names have ASCII letters and digits only: the caller wants it, or the file system takes no others."""
+
+    @classmethod
+    def make(cls, path: Path, *, ascii_names: bool) -> OutputFolder:
+        """The folder, made if it is missing, after a trial file with the longest name was written and removed; it blocks.
+
+        Raises:
+            OSError: The folder cannot be made, or takes no file with such a name.
+            ValueError: No folder can have this name.
+        """
+        path.mkdir(parents=True, exist_ok=True)
+        if not ascii_names:
+            try:
+                _try_longest_name(path, is_ascii=False)
+            except (OSError, UnicodeEncodeError):
+                ascii_names = True
+            else:
+                return cls(path, has_ascii_names=False)
+        _try_longest_name(path, is_ascii=True)
+        return cls(path, has_ascii_names=True)
+
+    def path_for(self, job: Job, *, prompt: str | None = None, index: int | None = None) -> Path:
+        """The path of a job's video.
+
+        Args:
+            job: The job.
+            prompt: The prompt; None for that of the job's record.
+            index: The item's index in its batch; None outside a batch.
+        """
+        if prompt is None:
+            recorded = job.payload.get("prompt")
+            prompt = recorded if isinstance(recorded, str) else ""
+        name = file_name(job.request_id, prompt=prompt, index=index, is_ascii=self.has_ascii_names)
+        return self.path / name
+
+
+def _try_longest_name(folder: Path, *, is_ascii: bool) -> None:
+    beginning = longest_name(is_ascii=is_ascii)[:-_TEMPORARY_CHARACTERS]
+    descriptor, trial = tempfile.mkstemp(prefix=beginning, dir=folder)
+    try:
+        os.write(descriptor, bytes(_TRIAL_BYTES))
+    finally:
+        os.close(descriptor)
+        Path(trial).unlink()
+
+
+async def open_folder(path: Path, *, ascii_names: bool = False) -> OutputFolder:
+    """The folder of a batch; called before the first POST.
+
+    Raises:
+        ConfigurationError: Videos cannot be saved in the folder.
+    """
+    try:
+        return await _make_in_thread(path, ascii_names=ascii_names)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        kind = (
+            "a folder with a shorter path"
+            if getattr(error, "errno", None) == errno.ENAMETOOLONG
+            else "another folder"
+        )
+        raise ConfigurationError(
+            f"Videos cannot be saved in {os.fspath(path)!r}: {reason}. Choose {kind}."
+        ) from error
+
+
+async def _make_in_thread(path: Path, *, ascii_names: bool) -> OutputFolder:
+    make = partial(OutputFolder.make, path, ascii_names=ascii_names)
+    return await retry_for_descriptor(partial(anyio.to_thread.run_sync, make))
+
+
+@attrs.frozen
+class Destination:
+    """Where one video is saved."""
+
+    path: Path
+    fallback: Path | None = None
+    """Where it is saved if another file has that path; None if the path belongs to the job."""
+
+
+async def choose_destination(
+    given: str | os.PathLike[str], job: Job, *, ascii_names: bool = False
+) -> Destination:
+    """The path that the caller names, or a path in the folder that the caller names.
+
+    An existing folder is a folder, and so is a missing path that ends in a slash or has no suffix.
+
+    Raises:
+        ConfigurationError: It is no path on this machine.
+        OSError: The folder cannot be made, or takes no file.
+        ValueError: No folder can have this name.
+    """
+    text = local_path(given, name="destination")
+    path = Path(text)
+    if not text.endswith(("/", os.sep)) and not await anyio.to_thread.run_sync(_is_folder, path):
+        return Destination(path, path.with_name(name_beside(path.name, job.request_id)))
+    folder = await _make_in_thread(path, ascii_names=ascii_names)
+    return Destination(folder.path_for(job))
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() or (not path.suffix and not os.path.lexists(path))
