@@ -10,6 +10,7 @@ import selectors
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -92,7 +93,7 @@ class ServiceJob:
             return self.final
         return "processing" if now >= self.begins else "queued"
 
-    def record(self, now: float) -> dict[str, Any]:
+    def record(self, now: float, *, ahead: float = 0.0) -> dict[str, Any]:
         status = self.status(now)
         outcome = None
         if status == "success":
@@ -107,9 +108,9 @@ class ServiceJob:
             "status": status,
             "payload": self.payload,
             "outcome": outcome,
-            "created_at": int(EPOCH + self.created),
-            "updated_at": int(EPOCH + changed),
-            "queued_at": int(EPOCH + self.created),
+            "created_at": int(EPOCH + ahead + self.created),
+            "updated_at": int(EPOCH + ahead + changed),
+            "queued_at": int(EPOCH + ahead + self.created),
         }
 
 
@@ -153,6 +154,8 @@ class Service:
     denies_more: bool = False
     """Whether the list always says that there are none."""
     closed: int = 0
+    ahead: float | None = None
+    """Seconds that the service's clock is ahead of the client's; None for a service that does not tell its time."""
 
     @property
     def now(self) -> float:
@@ -179,7 +182,10 @@ class Service:
                 answer = self._run_scripts(self.after, request) or answer
             if isinstance(answer, Exception):
                 raise answer
-            return answer
+            if self.ahead is None or "date" in answer.headers:
+                return answer
+            date = formatdate(int(EPOCH + self.ahead + self.now), usegmt=True)
+            return Reply(answer.status, {**answer.headers, "date": date}, answer.body)
         finally:
             self._concurrent[kind] -= 1
 
@@ -231,7 +237,7 @@ class Service:
     def _show(self, job: ServiceJob) -> dict[str, Any]:
         if job.final_shown_at is None and job.ends <= self.now:
             job.final_shown_at = self.now
-        return job.record(self.now)
+        return job.record(self.now, ahead=self.ahead or 0.0)
 
     def _list(self, query: dict[str, list[str]]) -> Reply:
         model = query.get("model_id", [None])[0]

@@ -14,6 +14,7 @@ from kling_async._engine.descriptors import warn_once
 from kling_async._engine.emitter import Emitter
 from kling_async._policy.descriptors import descriptor_pause, lacks_descriptors
 from kling_async._policy.retry import RetryPolicy, next_delay
+from kling_async._policy.service_clock import ServiceClock
 from kling_async._transport.base import Reply, Request, Transport
 from kling_async._wire.endpoints import Endpoint, url_for
 from kling_async._wire.replies import decode, error_for
@@ -40,6 +41,8 @@ class ApiCaller:
     secret: str = attrs.field(repr=False)
     timeout: float
     retry: RetryPolicy
+    service_clock: ServiceClock = attrs.field(factory=ServiceClock)
+    """Learned from the answers to all calls."""
 
     def emitter(self, notify: Notifier) -> Emitter:
         """An emitter of events by this caller's clock."""
@@ -70,14 +73,28 @@ class ApiCaller:
             APIStatusError: The answer is no success.
             APIResponseError: The answer is not of the promised shape.
         """
+        sent_at = self.clock.wall()
         reply = await self.transport.send(self._request(endpoint, id, query, body, within))
+        self._learn_time(reply, sent_at)
         return self.read(reply, endpoint, structure, id=id)
 
     async def fetch(
         self, endpoint: Endpoint, *, query: Mapping[str, object] | None = None, within: float = math.inf
     ) -> Reply:
         """The reply to one request as it came, for a caller that weighs it; `read` gives its value."""
-        return await self.transport.send(self._request(endpoint, "", query, None, within))
+        sent_at = self.clock.wall()
+        reply = await self.transport.send(self._request(endpoint, "", query, None, within))
+        self._learn_time(reply, sent_at)
+        return reply
+
+    def _learn_time(self, reply: Reply, sent_at: float) -> None:
+        received_at = self.clock.wall()
+        if self.service_clock.wants(reply.status, wall=received_at):
+            self.service_clock.learn(reply.headers.get("date"), sent_at=sent_at, received_at=received_at)
+
+    def service_time(self) -> float:
+        """Unix seconds by the service's clock, or by the clock of this machine while the service's is unknown."""
+        return self.service_clock.time(self.clock.wall())
 
     def _request(
         self,
@@ -118,7 +135,7 @@ class ApiCaller:
 
     def error_for(self, status: int, headers: Mapping[str, str], body: bytes, *, call: str) -> KlingError:
         """The error that an answer stands for which is no success."""
-        return error_for(status, headers, body, call=call, secret=self.secret, now=self.clock.wall())
+        return error_for(status, headers, body, call=call, secret=self.secret, now=self.service_time())
 
     async def send_with_retries(
         self,

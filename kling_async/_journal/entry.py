@@ -114,6 +114,8 @@ class Entry:
     """The state of the item."""
     sent_at: float | None = None
     """Unix seconds, just before the last POST."""
+    has_service_time: bool = False
+    """Whether `sent_at` is by the service's clock; else it is by the clock of the machine that sent the POST."""
     request_id: str | None = None
     """The service's id of the last job; None if there is none yet."""
     record: Mapping[str, Any] | None = attrs.field(default=None, repr=False)

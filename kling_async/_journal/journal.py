@@ -191,6 +191,7 @@ class WriteAheadJournal:
         model: str,
         payload: Mapping[str, Any],
         at: float,
+        has_service_time: bool = False,
         cost_usd: Decimal | None,
     ) -> int:
         """Record that a paid POST for an item is about to be sent; the number of its entry.
@@ -203,6 +204,7 @@ class WriteAheadJournal:
             model: The model's id.
             payload: The parameters as they are sent.
             at: Unix seconds.
+            has_service_time: Whether they are by the service's clock.
             cost_usd: What the POST will cost; None is unknown.
 
         Raises:
@@ -227,6 +229,7 @@ class WriteAheadJournal:
             model=model,
             payload=payload,
             at=at,
+            has_service_time=has_service_time,
             cost_usd=cost_usd,
         )
         self._write(number, state, change)

@@ -69,6 +69,7 @@ _COLUMNS: Mapping[str, Callable[[Any], Any]] = {
     "payload": _to_json,
     "state": str,
     "sent_at": _pass_through,
+    "has_service_time": _pass_through,
     "request_id": encode_text,
     "record": _encode_record,
     "error": encode_text,
@@ -85,10 +86,13 @@ _NAMES = ", ".join(["number", "key", "fingerprint", "occurrence", *_COLUMNS])
 # Writing a row twice leaves one row.
 _INSERT = f"INSERT OR REPLACE INTO entries ({_NAMES}) VALUES ({', '.join('?' * (4 + len(_COLUMNS)))})"  # noqa: S608 - our own names
 _SELECT = f"SELECT {_NAMES} FROM entries"  # noqa: S608 - our own names
-_INSERT_EARLIER = "INSERT OR REPLACE INTO earlier_attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_EARLIER = "INSERT OR REPLACE INTO earlier_attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _IN_UNKNOWN_STATES = "(" + ", ".join(f"'{state}'" for state in sorted(UNKNOWN_STATES)) + ")"
 _EARLIER_COLUMNS = {
-    **{name: f"was.{name}" for name in ("state", "sent_at", "request_id", "record", "error")},
+    **{
+        name: f"was.{name}"
+        for name in ("state", "sent_at", "has_service_time", "request_id", "record", "error")
+    },
     "payload": "coalesce(was.payload, entries.payload)",
     "attempt_cost_usd": "was.cost_usd",
     "attempts": "was.attempt",
@@ -105,8 +109,19 @@ _HAS_JOB = (
 
 
 def _build_entry(row: Sequence[Any]) -> Entry:
-    number, key, fingerprint, occurrence, model, payload, state, sent_at, request_id, record, *rest = row
-    error, path, size_bytes, sha256, cost_usd, attempt_cost_usd, attempts = rest
+    number, key, fingerprint, occurrence, model, payload, state, sent_at, *rest = row
+    (
+        has_service_time,
+        request_id,
+        record,
+        error,
+        path,
+        size_bytes,
+        sha256,
+        cost_usd,
+        attempt_cost_usd,
+        attempts,
+    ) = rest
     return Entry(
         number=number,
         identity=Identity(decode_text(key), fingerprint, occurrence),
@@ -114,6 +129,7 @@ def _build_entry(row: Sequence[Any]) -> Entry:
         payload=json.loads(payload),
         state=EntryState(state),
         sent_at=sent_at,
+        has_service_time=bool(has_service_time),
         request_id=decode_text(request_id),
         record=_decode_record(record),
         error=decode_text(error),
@@ -250,6 +266,7 @@ def _build_earlier_row(entry: Entry) -> tuple[Any, ...]:
         encode_text(entry.error),
         _encode_money(entry.attempt_cost_usd),
         _to_json(entry.payload),
+        entry.has_service_time,
     )
 
 

@@ -108,9 +108,15 @@ def decode_text(stored: str | bytes | None) -> str | None:
     return stored.decode(errors="surrogatepass") if isinstance(stored, bytes) else stored
 
 
-def _keep_earlier_payloads(connection: Connection) -> None:
-    """Add the payload of an earlier attempt: it can be spelt in another way, or name another upload of a picture."""
+def _keep_more_of_each_attempt(connection: Connection) -> None:
+    """Add the payload of an earlier attempt, and the clock by which an attempt was sent.
+
+    The payload of an earlier attempt can be spelt in another way, or name another upload of a picture. Until now no
+    attempt was recorded by the service's clock.
+    """
     connection.execute("ALTER TABLE earlier_attempts ADD COLUMN payload TEXT")  # NULL: that of the entry
+    for table in ("entries", "earlier_attempts"):
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN has_service_time INTEGER NOT NULL DEFAULT 0")
 
 
 def _identify_by_visible_text(connection: Connection) -> None:
@@ -140,7 +146,7 @@ def _identify_by_visible_text(connection: Connection) -> None:
             connection.execute("UPDATE entries SET occurrence = ? WHERE number = ?", (occurrence, number))
 
 
-MIGRATIONS: Sequence[Migration] = (_create_tables, _keep_earlier_payloads, _identify_by_visible_text)
+MIGRATIONS: Sequence[Migration] = (_create_tables, _keep_more_of_each_attempt, _identify_by_visible_text)
 """Item n brings version n to n + 1; a new journal takes all of them."""
 
 

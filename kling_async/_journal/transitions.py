@@ -124,6 +124,7 @@ def begin_attempt(
     model: str,
     payload: Mapping[str, Any],
     at: float,
+    has_service_time: bool,
     cost_usd: Decimal | None,
 ) -> dict[str, Any]:
     """All fields of an entry but its state, at an intent: no job yet, one attempt more, and its cost added.
@@ -135,6 +136,7 @@ def begin_attempt(
         model: The model's id.
         payload: The parameters as they are sent.
         at: Unix seconds.
+        has_service_time: Whether they are by the service's clock.
         cost_usd: What the POST will cost; None is unknown.
     """
     total = cost_usd
@@ -146,6 +148,7 @@ def begin_attempt(
         "model": model,
         "payload": payload,
         "sent_at": at,
+        "has_service_time": has_service_time,
         "request_id": None,
         "record": None,
         "error": None,
@@ -171,5 +174,9 @@ def take_back_attempt(entry: Entry, *, error: str, unknown: Entry | None) -> dic
         # Nothing left is unknown again, not free.
         change["cost_usd"] = (entry.cost_usd - entry.attempt_cost_usd) or None
     if unknown is not None:
-        change.update(sent_at=unknown.sent_at, error=unknown.error or error)
+        change.update(
+            sent_at=unknown.sent_at,
+            has_service_time=unknown.has_service_time,
+            error=unknown.error or error,
+        )
     return change

@@ -15,7 +15,7 @@ import attrs
 from kling_async.jobs import Job
 
 CLOCK_SKEW = 60.0
-"""Seconds by which the service's clock can differ from the clock of this machine."""
+"""Seconds by which a recorded time can be wrong, also by the service's clock: a service can have several clocks."""
 _SCAN_AGES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Ages of a lost submit, in seconds, at which the list is scanned: a new job may appear in it late."""
 _LATE_DELAYS = (0.0, 2.0)
@@ -32,12 +32,24 @@ class LostSubmit:
     """Unix seconds; a job that was created earlier belongs to another submit."""
     until: float
     """Unix seconds; a job that was created later belongs to another submit."""
+    is_service_time: bool = True
+    """Whether both times are by the service's clock; else they are by the clock of this machine."""
     payload_json: str = attrs.field(
         init=False,
         repr=False,
         default=attrs.Factory(lambda self: json.dumps(self.payload, sort_keys=True), takes_self=True),
     )
     """The payload as JSON with sorted keys: equal payloads have equal texts."""
+
+    def by_service_clock(self, offset: float | None) -> LostSubmit:
+        """This submit with its times by the service's clock.
+
+        Args:
+            offset: Seconds that the service's clock is ahead of the clock of this machine; None is unknown.
+        """
+        if self.is_service_time or not offset:
+            return self
+        return attrs.evolve(self, since=self.since + offset, until=self.until + offset, is_service_time=True)
 
 
 @attrs.define(eq=False)

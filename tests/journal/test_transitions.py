@@ -121,7 +121,14 @@ def test_an_entry_whose_post_was_never_accepted_is_no_attempt(state):
 
 def begun(before, *, cost_usd):
     return begin_attempt(
-        before, number=3, identity=IDENTITY, model="m", payload={"x": 1}, at=9.0, cost_usd=cost_usd
+        before,
+        number=3,
+        identity=IDENTITY,
+        model="m",
+        payload={"x": 1},
+        at=9.0,
+        has_service_time=True,
+        cost_usd=cost_usd,
     )
 
 
@@ -174,3 +181,4 @@ def test_a_rejected_resend_shows_the_unknown_post_before_it(error, shown):
     change = take_back_attempt(second, error="refused", unknown=unknown)
 
     assert (change["sent_at"], change["error"], change["attempts"]) == (5.0, shown, 1)
+    assert change["has_service_time"] is False

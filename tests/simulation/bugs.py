@@ -15,6 +15,7 @@ from kling_async._engine.submit import item_identifier, reconciler, submitter
 from kling_async._engine.submit.ledger import Ledger
 from kling_async._journal.entry import former_fingerprint
 from kling_async._journal.journal import WriteAheadJournal
+from kling_async._policy.service_clock import ServiceClock
 from kling_async._policy.submission import SubmitFailure
 
 Bug = Callable[[pytest.MonkeyPatch], None]
@@ -85,6 +86,11 @@ def identify_by_each_character(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(item_identifier, "fingerprint", former_fingerprint)
 
 
+def ignore_the_service_clock(patch: pytest.MonkeyPatch) -> None:
+    """Times of the service are compared with those of this machine."""
+    patch.setattr(ServiceClock, "learn", lambda self, date, **times: None)
+
+
 def _change_match_jobs(patch: pytest.MonkeyPatch, **changed: Any) -> None:
     match_jobs = reconciler.match_jobs
 
@@ -104,5 +110,6 @@ BUGS: Mapping[str, Bug] = {
         keep_no_id,
         resubmit_after_a_crash,
         identify_by_each_character,
+        ignore_the_service_clock,
     )
 }

@@ -8,12 +8,13 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, suppress
+from email.utils import formatdate
 from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
 import attrs
-from virtual_service import VirtualClock
+from virtual_service import EPOCH, VirtualClock
 from virtual_store import MemoryStore
 
 from kling_async import JournalError, Limits, PollingPolicy, RetryPolicy, VideoRequest
@@ -253,6 +254,9 @@ class Process:
             answer = await self._send_get(request)
         if isinstance(answer, Exception):
             raise answer
+        if self.service.conditions.has_date:
+            date = int(EPOCH + self.service.now + self.service.conditions.skew)
+            return attrs.evolve(answer, headers={**answer.headers, "date": formatdate(date, usegmt=True)})
         return answer
 
     async def _send_post(self, request: Request) -> Reply | Exception:

@@ -60,6 +60,8 @@ class Conditions:
     """Periods in which the list is refused."""
     skew: float = 0.0
     """Seconds by which the service's clock is ahead."""
+    has_date: bool = False
+    """Whether its answers tell its time; if not, the two clocks differ by less."""
     order: str = "newest"
     rows: int = 100
     """The largest number of rows of a page."""
@@ -162,11 +164,13 @@ def _conditions(rng: random.Random) -> Conditions:
         for fault in faults
         if rng.random() < share
     }
+    has_date = rng.random() < 0.5
     return Conditions(
         rates=rates,
         outages=_periods(rng),
         refusals=_periods(rng),
-        skew=rng.choice((0.0, 0.0, rng.uniform(-30, 30))),
+        skew=rng.choice((0.0, 0.0, rng.uniform(-30, 30))) * (30 if has_date else 1),
+        has_date=has_date,
         order=rng.choice(("newest", "newest", "oldest", "mixed")),
         rows=rng.choice((3, 10, 100)),
         has_total=rng.random() < 0.7,

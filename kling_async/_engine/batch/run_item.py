@@ -143,9 +143,7 @@ def _resume(
     if step is NextStep.REPORT:
         item.saved_path = path
         return job
-    wall = parts.emit.clock.wall()
-    age = max(0.0, wall - entry.sent_at) if entry.sent_at is not None else 0.0
-    return JobInFlight(job, job_kind(entry.model, entry.payload), age)
+    return JobInFlight(job, job_kind(entry.model, entry.payload), _age(parts, job, entry.sent_at))
 
 
 async def _find_entry(parts: BatchParts, item: BatchItem, given: InputItem) -> Entry | None:
@@ -201,8 +199,14 @@ async def _reconcile(
     parts.breaker.record_accepted()
     parts.ledger.record_job(item, job)
     parts.emit(SubmitReconciled, index=item.index, request_id=job.request_id, job=job)
-    age = max(0.0, parts.emit.clock.wall() - reconciliation.sent_at)
-    return JobInFlight(job, job_kind(reconciliation.model, reconciliation.lost.payload), age)
+    kind = job_kind(reconciliation.model, reconciliation.lost.payload)
+    return JobInFlight(job, kind, _age(parts, job, None))
+
+
+def _age(parts: BatchParts, job: Job, sent_at: float | None) -> float:
+    """Seconds since the job was created, by the service's clock; since its POST if the record does not say when."""
+    created_at = sent_at if job.created_at is None else job.created_at.timestamp()
+    return 0.0 if created_at is None else max(0.0, parts.session.caller.service_time() - created_at)
 
 
 def _wait(parts: BatchParts, item: BatchItem, in_flight: JobInFlight) -> Awaitable[Job]:

@@ -16,6 +16,7 @@ from kling_async._engine.submit.reconciler import Reconciliation
 from kling_async._journal.entry import Entry, Identity
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._policy.budget import Budget
+from kling_async._policy.service_clock import ServiceClock
 from kling_async.errors import ConfigurationError, JournalError, KlingError
 from kling_async.events import Spent, SubmitAmbiguous, Submitted
 from kling_async.jobs import Job
@@ -87,8 +88,13 @@ class Ledger:
             )
         return entry
 
-    async def record_intent(self, item: BatchItem, payload: Mapping[str, Any]) -> None:
+    async def record_intent(self, item: BatchItem, payload: Mapping[str, Any], clock: ServiceClock) -> None:
         """Reserve the money and bring the intent to the disk; if either fails, neither holds.
+
+        Args:
+            item: The item that is about to be sent.
+            payload: The parameters as they are sent.
+            clock: The service's clock, by which the time is recorded if it is known.
 
         Raises:
             BudgetExceededError: The money does not suffice.
@@ -106,7 +112,8 @@ class Ledger:
                 item.identity,
                 model=model_of(item.request),
                 payload=payload,
-                at=self.emit.clock.wall(),
+                at=clock.time(self.emit.clock.wall()),
+                has_service_time=clock.offset is not None,
                 cost_usd=item.price,
             )
             await self.journal.wait_durable()

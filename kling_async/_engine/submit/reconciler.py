@@ -15,6 +15,7 @@ from kling_async._engine.shared_state import SharedState
 from kling_async._engine.submit.list_jobs import read_since
 from kling_async._journal.entry import Entry
 from kling_async._journal.journal import WriteAheadJournal
+from kling_async._policy.list_evidence import explain_unmatched
 from kling_async._policy.matching import (
     CLOCK_SKEW,
     LostSubmit,
@@ -39,8 +40,6 @@ class Reconciliation:
 
     model: str
     lost: LostSubmit
-    sent_at: float
-    """Unix seconds before the POST."""
     error: KlingError
     """The error that the POST ended with."""
     journal: WriteAheadJournal | None
@@ -62,19 +61,21 @@ class PostInFlight:
     model: str
     payload: Mapping[str, Any]
     sent_at: float
-    """Unix seconds."""
+    """Unix seconds by the clock of this machine."""
 
     def open_reconciliation(
         self, error: KlingError, *, journal: WriteAheadJournal | None, number: int | None
     ) -> Reconciliation:
         """Open the reconciliation of this POST: from now on no look-alike leaves."""
-        clock = self.reconciler.caller.clock
+        caller = self.reconciler.caller
         reconciliation = Reconciliation(
             model=self.model,
             lost=LostSubmit(
-                payload=self.payload, since=self.sent_at - CLOCK_SKEW, until=clock.wall() + CLOCK_SKEW
+                payload=self.payload,
+                since=caller.service_clock.time(self.sent_at) - CLOCK_SKEW,
+                until=caller.service_time() + CLOCK_SKEW,
+                is_service_time=caller.service_clock.offset is not None,
             ),
-            sent_at=self.sent_at,
             error=error,
             journal=journal,
             number=number,
@@ -151,11 +152,9 @@ class Reconciler:
 
     def begin_for_entry(self, entry: Entry, journal: WriteAheadJournal) -> Reconciliation:
         """Begin the reconciliation for a POST that an earlier process sent and never got an answer to."""
-        lost = self._lost_submit(entry)
         reconciliation = Reconciliation(
             model=entry.model,
-            lost=lost,
-            sent_at=lost.since + CLOCK_SKEW,
+            lost=self._lost_submit(entry),
             error=KlingError(entry.error or "the process ended before the answer came"),
             journal=journal,
             number=entry.number,
@@ -164,9 +163,14 @@ class Reconciler:
         return reconciliation
 
     def _lost_submit(self, entry: Entry) -> LostSubmit:
-        sent_at = entry.sent_at if entry.sent_at is not None else self.caller.clock.wall()
+        sent_at = entry.sent_at if entry.sent_at is not None else self.caller.service_time()
         until = sent_at + self._shared.longest_timeout + CLOCK_SKEW
-        return LostSubmit(payload=entry.payload, since=sent_at - CLOCK_SKEW, until=until)
+        return LostSubmit(
+            payload=entry.payload,
+            since=sent_at - CLOCK_SKEW,
+            until=until,
+            is_service_time=entry.has_service_time,
+        )
 
     async def reconcile(self, reconciliation: Reconciliation) -> Job:
         """The job of a lost submit.
@@ -202,7 +206,8 @@ class Reconciler:
         clock, retry = self.caller.clock, self.caller.retry
         wait_timeout = self._shared.polling.wait_timeout
         failures, began = 0, clock.now()
-        delays = list(scan_delays(clock.wall() - reconciliation.sent_at))
+        age = self.caller.service_time() - CLOCK_SKEW - reconciliation.lost.since
+        delays = list(scan_delays(max(0.0, age)))
         while delays and reconciliation.job is None:
             with anyio.move_on_after(delays[0]):
                 await reconciliation.is_found.wait()
@@ -218,7 +223,16 @@ class Reconciler:
                 failures += 1
             else:
                 delays.pop(0)
-        return "the list does not show it, or shows more than one job that could match"
+        return self._explain(reconciliation)
+
+    def _explain(self, reconciliation: Reconciliation) -> str:
+        offset, journal = self.caller.service_clock.offset, reconciliation.journal
+        return explain_unmatched(
+            reconciliation.lost.by_service_clock(offset),
+            self._rows[reconciliation.model].values(),
+            has_owner=lambda request_id: self._has_owner(request_id, [journal] if journal else []),
+            is_clock_known=offset is not None,
+        )
 
     def _is_quiet(self, reconciliation: Reconciliation) -> bool:
         """Whether no POST is in flight whose job could match the lost one."""
@@ -237,10 +251,10 @@ class Reconciler:
             began = clock.now()
             unfound = [one for one in self._open if one.model == model and one.job is None]
             quiet = [one for one in unfound if self._is_quiet(one)]  # and so they stay
-            lost, others = [one.lost for one in quiet], self._other_lost_submits(unfound)
-            rows, since = self._rows[model], earliest_creation(lost, others)
-            async for page in read_since(self.caller, model, since=since, polls=self._shared.poll_rate):
-                rows.update((job.request_id, job) for job in select_recent([*lost, *others], page))
+            lost, others = await self._read_rows(
+                model, [one.lost for one in quiet], self._other_lost_submits(unfound)
+            )
+            rows = self._rows[model]
             journals = {one.journal for one in unfound if one.journal is not None}
             candidates = select_candidates(lost, rows.values(), others=others)
             owned = {request_id for request_id in candidates if self._has_owner(request_id, journals)}
@@ -251,6 +265,25 @@ class Reconciler:
                     one.job = found[index]
                     self.claim(one.job.request_id)
                     one.is_found.set()
+
+    async def _read_rows(
+        self, model: str, lost: list[LostSubmit], others: list[LostSubmit]
+    ) -> tuple[list[LostSubmit], list[LostSubmit]]:
+        """Read the recent rows of a model's list; returns the submits with times by the service's clock.
+
+        The first answer of the service can be a page of this list. Its `Date` then changes which rows are recent, so
+        they are read again.
+        """
+        rows, service_clock = self._rows[model], self.caller.service_clock
+        while True:
+            offset = service_clock.offset
+            dated = [one.by_service_clock(offset) for one in lost]
+            dated_others = [one.by_service_clock(offset) for one in others]
+            since = earliest_creation(dated, dated_others)
+            async for page in read_since(self.caller, model, since=since, polls=self._shared.poll_rate):
+                rows.update((job.request_id, job) for job in select_recent([*dated, *dated_others], page))
+            if offset is not None or service_clock.offset is None:
+                return dated, dated_others
 
     def _other_lost_submits(self, unfound: list[Reconciliation]) -> list[LostSubmit]:
         """The further lost submits of a model: those that cannot be reconciled now, or are reconciled by no caller."""

@@ -107,7 +107,7 @@ class Submitter:
                 if post is None:
                     continue
                 with post:
-                    await ledger.record_intent(item, payload)
+                    await ledger.record_intent(item, payload, self.caller.service_clock)
                     return await run_to_end(self._post(post, body, item, ledger))
 
     async def _take_hourly_turn(self) -> None:

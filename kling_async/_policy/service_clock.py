@@ -1,0 +1,72 @@
+"""How far the service's clock is ahead of ours, learned from the `Date` headers of its answers."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+import attrs
+
+_SUCCESSES = range(200, 300)
+_RELEARN_INTERVAL = 10.0
+"""Seconds for which an offset is taken as it is: to parse a header takes as long as to read a small answer."""
+
+
+@attrs.define
+class ServiceClock:
+    """The service's clock, as far as its answers have shown it.
+
+    A `Date` has whole seconds, and the answer was on its way for some time, so each answer gives bounds. Answers that
+    agree narrow the bounds. An answer that does not agree replaces them: one of the two clocks was set.
+    """
+
+    _earliest: float = -math.inf
+    """The least offset: seconds that the service's clock is ahead."""
+    _latest: float = math.inf
+    _learned_at: float = -math.inf
+
+    @property
+    def offset(self) -> float | None:
+        """Seconds that the service's clock is ahead of ours; None while no answer has shown it."""
+        return None if self._earliest == -math.inf else (self._earliest + self._latest) / 2
+
+    def time(self, wall: float) -> float:
+        """Unix seconds by the service's clock where it is known, else by ours.
+
+        Args:
+            wall: Unix seconds by our clock.
+        """
+        return wall + (self.offset or 0.0)
+
+    def wants(self, status: int, *, wall: float) -> bool:
+        """Whether an answer is worth reading: a success, for a proxy can answer with an error and its own time."""
+        return status in _SUCCESSES and abs(wall - self._learned_at) >= _RELEARN_INTERVAL
+
+    def learn(self, date: str | None, *, sent_at: float, received_at: float) -> None:
+        """Learn from one answer; a header that is missing or unreadable changes nothing.
+
+        Args:
+            date: The `Date` header.
+            sent_at: Unix seconds by our clock, before the request.
+            received_at: Unix seconds by our clock, after the answer.
+
+        Source: RFC 9110 section 6.6.1: the date at which the message was originated.
+        """
+        moment = _parse_date(date)
+        if moment is None:
+            return
+        earliest, latest = moment - received_at, moment + 1.0 - sent_at
+        if max(earliest, self._earliest) < min(latest, self._latest):
+            earliest, latest = max(earliest, self._earliest), min(latest, self._latest)
+        self._earliest, self._latest = earliest, max(earliest, latest)
+        self._learned_at = received_at
+
+
+def _parse_date(text: str | None) -> float | None:
+    """Unix seconds of an HTTP date; None if it is none."""
+    try:
+        moment = parsedate_to_datetime(text or "")
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None

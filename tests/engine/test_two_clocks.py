@@ -1,0 +1,86 @@
+"""The service's clock differs from the clock of this machine, by minutes."""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+
+import pytest
+from virtual_service import EPOCH, Service, always, on, reply, run, session_for
+
+from kling_async import AmbiguousSubmitError, APIConnectionError, ResultState, VideoRequest
+from kling_async._journal.journal import WriteAheadJournal
+from kling_async.events import Notifier
+
+LOST = APIConnectionError("the connection was lost")
+OFFSETS = [-3600.0, -600.0, -61.0, 61.0, 600.0, 3600.0]
+
+
+@pytest.mark.parametrize("order", ["newest", "oldest"])
+@pytest.mark.parametrize("ahead", OFFSETS)
+async def test_a_lost_submit_is_reconciled_though_the_clocks_differ(ahead, order):
+    service = Service(ahead=ahead, order=order, rows=3, after=[on("submit", None, LOST)])
+    session = session_for(service)
+    await session.submit(VideoRequest("first"), Notifier())
+    job = await session.submit(VideoRequest("an eagle"), Notifier())
+    assert job.payload["prompt"] == "an eagle"
+    assert service.posts == 2
+
+
+@pytest.mark.parametrize("ahead", OFFSETS)
+async def test_the_first_call_of_a_client_can_be_the_lost_submit(ahead):
+    service = Service(ahead=ahead, rows=3, after=[on("submit", LOST)])
+    for number in range(10):  # so that the list has more than one page
+        service._accept({"model": "kling-v2-6", "payload": {"prompt": f"filler {number}"}})
+    job = await session_for(service).submit(VideoRequest("an eagle"), Notifier())
+    assert job.payload["prompt"] == "an eagle"
+
+
+@pytest.mark.parametrize("ahead", OFFSETS)
+async def test_a_lost_submit_of_an_earlier_process_is_reconciled_though_the_clocks_differ(tmp_path, ahead):
+    service = Service(ahead=ahead, after=[on("submit", None, LOST)])
+    refused = always("list", reply(403, {"error": "no"}))
+    service.before.append(refused)
+    with WriteAheadJournal(tmp_path / "run.db") as journal:
+        results = await run(service, ["first", "an eagle"], at_once=1, journal=journal)
+    assert results[1].state is ResultState.AMBIGUOUS
+    service.before.remove(refused)
+    with WriteAheadJournal(tmp_path / "run.db") as journal:
+        results = await run(service, ["first", "an eagle"], journal=journal)
+    assert all(result.ok for result in results)
+    assert service.posts == 2
+
+
+@pytest.mark.parametrize("ahead", [-600.0, 600.0])
+async def test_an_old_job_of_the_same_request_is_not_matched_because_the_clocks_differ(ahead):
+    service = Service(ahead=ahead, before=[on("submit", LOST)])
+    service._accept({"model": "kling-v2-6", "payload": {"prompt": "an eagle"}})
+    service.jobs["job-0"].created = -abs(ahead)
+    with pytest.raises(AmbiguousSubmitError, match=r"the list does not show it.*not sent again"):
+        await session_for(service).submit(VideoRequest("an eagle"), Notifier())
+
+
+async def test_the_message_says_that_the_clock_is_unknown_if_no_answer_has_a_date():
+    service = Service(after=[on("submit", LOST)])
+    session = session_for(service)
+    session.caller.clock.wall = lambda: EPOCH - 600.0
+    with pytest.raises(AmbiguousSubmitError, match=r"by the clock of this machine.*no answer.*Date header"):
+        await session.submit(VideoRequest("an eagle"), Notifier())
+
+
+async def test_retry_after_with_a_date_is_by_the_service_clock():
+    service = Service(ahead=600.0)
+    session = session_for(service)
+    await session.submit(VideoRequest("first"), Notifier())
+    at = {"retry-after": formatdate(EPOCH + 600.0 + 30, usegmt=True)}
+    service.before.append(on("submit", reply(429, {"error": "slow down"}, at)))
+    await session.submit(VideoRequest("an eagle"), Notifier())
+    assert 28 <= service.now <= 31
+
+
+@pytest.mark.parametrize("ahead", [-600.0, 600.0])
+async def test_a_resumed_job_has_its_age_by_the_service_clock(tmp_path, ahead):
+    service = Service(ahead=ahead, run_time=1000.0)
+    with WriteAheadJournal(tmp_path / "run.db") as journal:
+        results = await run(service, ["an eagle"], journal=journal)
+    assert results[0].ok
+    assert service.lags()[0] < 30

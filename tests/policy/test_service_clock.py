@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from email.utils import formatdate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kling_async._policy.service_clock import ServiceClock
+
+NOON = 1_800_000_000.0
+
+
+def learn(clock, at, *, ahead, latency=0.2):
+    """One answer of a service whose clock is ahead."""
+    date = formatdate(int(at + latency / 2 + ahead), usegmt=True)
+    clock.learn(date, sent_at=at, received_at=at + latency)
+
+
+def test_a_clock_that_no_answer_has_shown_is_unknown_and_taken_for_ours():
+    assert ServiceClock().offset is None
+    assert ServiceClock().time(NOON) == NOON
+
+
+@given(st.floats(-1e6, 1e6), st.floats(0, 5), st.floats(0, 1))
+def test_one_answer_shows_the_offset_to_the_second_and_its_latency(ahead, latency, fraction):
+    clock = ServiceClock()
+    learn(clock, NOON + fraction, ahead=ahead, latency=latency)
+    assert clock.offset == pytest.approx(ahead, abs=1 + latency)
+    assert clock.time(NOON) == NOON + clock.offset
+
+
+def test_answers_that_agree_narrow_the_offset():
+    clock = ServiceClock()
+    for step in range(20):
+        learn(clock, NOON + 20.35 * step, ahead=600.0)
+    assert clock.offset == pytest.approx(600.0, abs=0.2)
+
+
+@pytest.mark.parametrize("ahead", [0.0, -3600.0])
+def test_a_clock_that_was_set_is_learned_again(ahead):
+    clock = ServiceClock()
+    learn(clock, NOON, ahead=600.0)
+    learn(clock, NOON + 60, ahead=ahead)
+    assert clock.offset == pytest.approx(ahead, abs=1.2)
+
+
+@pytest.mark.parametrize("date", [None, "", "yesterday", "Thu, 99 Nov 2026 00:00:00 GMT", "9" * 400])
+def test_a_date_that_cannot_be_read_changes_nothing(date):
+    clock = ServiceClock()
+    learn(clock, NOON, ahead=600.0)
+    before = clock.offset
+    clock.learn(date, sent_at=NOON, received_at=NOON)
+    assert clock.offset == before
+
+
+def test_a_date_without_a_zone_is_one_in_utc():
+    clock = ServiceClock()
+    clock.learn("Thu, 26 Nov 2026 12:00:00", sent_at=1795694400.0, received_at=1795694400.0)
+    assert clock.offset == pytest.approx(0.5)
+
+
+def test_a_clock_of_ours_that_goes_back_during_a_call_gives_an_offset_all_the_same():
+    clock = ServiceClock()
+    clock.learn(formatdate(NOON, usegmt=True), sent_at=NOON + 100, received_at=NOON)
+    assert clock.offset == 0.0
+
+
+def test_only_a_success_is_read_and_not_each_one():
+    clock = ServiceClock()
+    assert clock.wants(200, wall=NOON)
+    assert not any(clock.wants(status, wall=NOON) for status in (302, 404, 502))
+    learn(clock, NOON, ahead=0.0)
+    assert [clock.wants(200, wall=NOON + after) for after in (1, 11, -60)] == [False, True, True]
