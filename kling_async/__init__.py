@@ -40,6 +40,7 @@ from kling_async.errors import (
     KlingError,
     NotFoundError,
     PermissionDeniedError,
+    ProxyError,
     RateLimitError,
     WaitTimeoutError,
 )
@@ -92,6 +93,7 @@ __all__ = [
     "PermissionDeniedError",
     "PollingPolicy",
     "ProgressCounts",
+    "ProxyError",
     "RateLimitError",
     "Result",
     "ResultState",

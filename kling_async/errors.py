@@ -98,6 +98,16 @@ class CertificateError(APIConnectionError):
         super().__init__(message, was_sent=was_sent, request_id=request_id)
 
 
+class ProxyError(APIConnectionError):
+    """The proxy refuses to reach the service, so nothing was sent: it wants a login, or does not allow the host.
+
+    The client does not repeat the call.
+    """
+
+    def __init__(self, message: str, *, was_sent: bool = False, request_id: str | None = None) -> None:
+        super().__init__(message, was_sent=was_sent, request_id=request_id)
+
+
 class APIStatusError(KlingError):
     """The service answered with a status that is not a success."""
 

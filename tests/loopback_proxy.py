@@ -18,6 +18,7 @@ class Loopback:
     """What a proxy or server was asked."""
 
     port: int = 0
+    connections: int = 0
     heads: list[str] = attrs.field(factory=list)
 
     @property
@@ -35,6 +36,7 @@ async def run_listener(
 
     async def connect(reader, writer):
         tasks.add(asyncio.current_task())
+        seen.connections += 1
         with suppress(asyncio.IncompleteReadError, asyncio.CancelledError, OSError):
             await handle(reader, writer)
         writer.transport.abort()
@@ -91,24 +93,42 @@ async def http_proxy(*, login: str | None = None, refusal: bytes | None = None) 
             writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
             await writer.drain()
         else:
-            await _pass_on(head, reader, writer)
+            await _pass_on(head, reader, writer, seen)
 
     async with run_listener(handle, seen) as proxy:
         yield proxy
 
 
-async def _pass_on(head: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pass_on(
+    head: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Loopback
+) -> None:
     method, target, _ = head.split(" ", 2)
     host = target.removeprefix("http://").partition("/")[0]
     there, back = await asyncio.open_connection("127.0.0.1", int(host.rpartition(":")[2]))
     if method == "CONNECT":
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        requests = _copy(reader, back)
     else:
-        back.write(head.replace(f"http://{host}", "", 1).encode())
+        requests = _copy_requests(head, reader, back, seen)
     try:
-        await asyncio.gather(_copy(reader, back), _copy(there, writer))
+        await asyncio.gather(requests, _copy(there, writer))
     finally:
         back.transport.abort()
+
+
+async def _copy_requests(
+    head: str, source: asyncio.StreamReader, target: asyncio.StreamWriter, seen: Loopback
+) -> None:
+    """Send each request of a connection to its host, with the path alone in its first line."""
+    with suppress(asyncio.IncompleteReadError):
+        while True:
+            method, url, rest = head.split(" ", 2)
+            path = url.removeprefix("http://").partition("/")[2]
+            target.write(f"{method} /{path} {rest}".encode() + await source.readexactly(_length(head)))
+            await target.drain()
+            head = (await source.readuntil(b"\r\n\r\n")).decode()
+            seen.heads.append(head)
+    target.close()
 
 
 async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:

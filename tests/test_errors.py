@@ -32,6 +32,7 @@ from kling_async.errors import (
     KlingError,
     NotFoundError,
     PermissionDeniedError,
+    ProxyError,
     RateLimitError,
     WaitTimeoutError,
 )
@@ -44,6 +45,7 @@ TREE = {
     APIConnectionError: (KlingError,),
     APITimeoutError: (APIConnectionError,),
     CertificateError: (APIConnectionError,),
+    ProxyError: (APIConnectionError,),
     APIStatusError: (KlingError,),
     BadRequestError: (APIStatusError,),
     AuthenticationError: (APIStatusError,),

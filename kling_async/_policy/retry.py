@@ -12,6 +12,7 @@ from kling_async.errors import (
     CertificateError,
     InternalServerError,
     KlingError,
+    ProxyError,
     RateLimitError,
 )
 
@@ -41,9 +42,9 @@ def is_transient(error: KlingError) -> bool:
     """Whether the same call can succeed later: no answer, 3xx, 408, 425, 429, 5xx, or an unreadable answer.
 
     The service sends no redirects, but a busy gateway or a network with a log-in page can. A certificate that is not
-    trusted stays so until the settings change.
+    trusted stays so until the settings change, and a proxy that refuses the client too.
     """
-    if isinstance(error, CertificateError):
+    if isinstance(error, CertificateError | ProxyError):
         return False
     if isinstance(error, APIConnectionError | APIResponseError | RateLimitError | InternalServerError):
         return True

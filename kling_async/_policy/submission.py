@@ -16,6 +16,7 @@ from kling_async.errors import (
     KlingError,
     NotFoundError,
     PermissionDeniedError,
+    ProxyError,
     RateLimitError,
 )
 from kling_async.jobs import Job, JobStatus
@@ -67,6 +68,7 @@ def is_throttled(job: Job) -> bool:
 
 
 def stops_the_batch(error: KlingError) -> bool:
-    """Whether every further submit would fail too: key, credits, rights, model, certificate, budget or journal."""
+    """Whether every further submit would fail too: key, credits, rights, model, certificate, proxy, budget or journal."""
     at_the_service = AuthenticationError | InsufficientCreditsError | PermissionDeniedError | NotFoundError
-    return isinstance(error, at_the_service | CertificateError | BudgetExceededError | JournalError)
+    on_the_way = CertificateError | ProxyError
+    return isinstance(error, at_the_service | on_the_way | BudgetExceededError | JournalError)

@@ -34,6 +34,8 @@ class Network:
 
     def proxy_for(self, url: str) -> Proxy | None:
         """The proxy for requests to a URL; None if they go there directly."""
+        if not self.proxies:
+            return None
         parts = urlsplit(url)
         proxy = self.proxies.get(parts.scheme)
         return None if proxy is None or _is_excluded(parts.netloc, self.no_proxy) else proxy

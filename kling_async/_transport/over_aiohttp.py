@@ -18,7 +18,13 @@ from yarl import URL
 from kling_async._transport.base import Reply, Request, Sink, StreamedReply
 from kling_async._transport.network import Network
 from kling_async._transport.shared_timeouts import SharedTimeouts
-from kling_async._transport.translate_errors import ProxyPhase, describe_call, translate_errors
+from kling_async._transport.translate_errors import (
+    PROXY_AUTHENTICATION_REQUIRED,
+    ProxyPhase,
+    describe_call,
+    proxy_error,
+    translate_errors,
+)
 from kling_async.errors import APIConnectionError
 
 LARGEST_REPLY_BYTES = 64 * 1024 * 1024
@@ -98,14 +104,7 @@ class AiohttpTransport:
         phase = ProxyPhase()
         with translate_errors(request, phase), self._timeouts.limit(request.timeout):
             started = self._loop.time()
-            response = await self._session_for(request).request(
-                request.method,
-                to_yarl(request.url),
-                data=_payload(request.body),
-                allow_redirects=False,
-                timeout=_connect_timeout(request.timeout / 2),
-                **self._route(request, phase),
-            )
+            response = await self._request(request, phase, timeout=_connect_timeout(request.timeout / 2))
             self._being_read.add(response.close)
             try:
                 body = await read_body(response.content, request)
@@ -123,17 +122,9 @@ class AiohttpTransport:
         self._check_open(request)
         phase = ProxyPhase()
         timeout = aiohttp.ClientTimeout(connect=request.timeout / 2, sock_read=request.timeout)
+        options = {"auto_decompress": False, "read_bufsize": _READ_BYTES, "timeout": timeout}
         with translate_errors(request, phase):
-            response = await self._session_for(request).request(
-                request.method,
-                to_yarl(request.url),
-                data=_payload(request.body),
-                allow_redirects=False,
-                auto_decompress=False,
-                read_bufsize=_READ_BYTES,
-                timeout=timeout,
-                **self._route(request, phase),
-            )
+            response = await self._request(request, phase, **options)
         self._being_read.add(response.close)
         try:
             async with response:
@@ -150,6 +141,27 @@ class AiohttpTransport:
             end()
         await self._session.close()
         await self._fresh_session.close()
+
+    async def _request(self, request: Request, phase: ProxyPhase, **options: Any) -> aiohttp.ClientResponse:
+        """The response to a request, with its body unread.
+
+        Raises:
+            APIConnectionError: The proxy answered instead of the server.
+        """
+        phase.proxy = self._network.proxy_for(request.url)
+        response = await self._session_for(request).request(
+            request.method,
+            to_yarl(request.url),
+            data=_payload(request.body),
+            allow_redirects=False,
+            **options,
+            **self._route(request, phase),
+        )
+        is_tunnel = request.url.lower().startswith("https:")  # in which only the server can answer
+        if response.status == PROXY_AUTHENTICATION_REQUIRED and phase.proxy is not None and not is_tunnel:
+            response.close()
+            raise proxy_error(request, phase, response.status)
+        return response
 
     def _make_streamed_reply(self, response: aiohttp.ClientResponse, request: Request) -> StreamedReply:
         return _StreamedReply(response, request, self._note_reply)
@@ -173,7 +185,7 @@ class AiohttpTransport:
         if not self._network.proxies:
             return {"headers": request.headers}
         route: dict[str, Any] = {"headers": request.headers, "trace_request_ctx": phase}
-        proxy = self._network.proxy_for(request.url)
+        proxy = phase.proxy
         if proxy is None:
             return route
         route["proxy"] = proxy.url

@@ -10,15 +10,27 @@ import aiohttp
 import attrs
 
 from kling_async._transport.base import Request
-from kling_async.errors import APIConnectionError, APITimeoutError, CertificateError
+from kling_async._transport.network import Proxy
+from kling_async.errors import APIConnectionError, APITimeoutError, CertificateError, ProxyError
+
+PROXY_AUTHENTICATION_REQUIRED = 407
+_REFUSALS = set(range(400, 500)) - {408, 425, 429}
+"""The answers of a proxy that stay the same when the same call is sent again."""
 
 
 @attrs.define(eq=False)
 class ProxyPhase:
-    """How far a request through a proxy is."""
+    """How far a request is on its way through a proxy."""
 
+    proxy: Proxy | None = None
+    """None if it goes to its host directly."""
     is_connecting: bool = False
     """The proxy has not confirmed the connection yet."""
+
+    @property
+    def address(self) -> str:
+        """The URL of the proxy, without its login."""
+        return self.proxy.url if self.proxy else ""
 
 
 class translate_errors:  # noqa: N801 - used like a function
@@ -38,13 +50,12 @@ class translate_errors:  # noqa: N801 - used like a function
     ) -> None:
         if error is None:
             return
-        is_connecting = self._phase is not None and self._phase.is_connecting
-        translated = _translate(error, self._request, is_connecting=is_connecting)
+        translated = _translate(error, self._request, self._phase or ProxyPhase())
         if translated is not None:
             raise translated from error
 
 
-def _translate(error: BaseException, request: Request, *, is_connecting: bool) -> APIConnectionError | None:
+def _translate(error: BaseException, request: Request, phase: ProxyPhase) -> APIConnectionError | None:
     """The error of this package for an error of aiohttp; None for an error that passes unchanged."""
     name = describe_call(request)
     translated: APIConnectionError | None = None
@@ -65,12 +76,11 @@ def _translate(error: BaseException, request: Request, *, is_connecting: bool) -
             reason = error if isinstance(error, OSError) else "no address to connect to"
             translated = APIConnectionError(f"{name}: no connection ({reason}).", was_sent=False)
         case aiohttp.ClientHttpProxyError():
+            translated = proxy_error(request, phase, error.status)
+        case aiohttp.ClientError() | OSError() | ValueError() if phase.is_connecting:
             translated = APIConnectionError(
-                f"{name}: no connection (the proxy answered {error.status}).", was_sent=False
-            )
-        case aiohttp.ClientError() | OSError() | ValueError() if is_connecting:
-            translated = APIConnectionError(
-                f"{name}: no connection (the proxy closed it: {_reason(error)}).", was_sent=False
+                f"{name}: no connection (the proxy {phase.address} closed it: {_reason(error)}).",
+                was_sent=False,
             )
         case aiohttp.ClientError() | OSError() | ValueError():
             translated = APIConnectionError(f"{name}: the connection was lost ({_reason(error)}).")
@@ -78,6 +88,24 @@ def _translate(error: BaseException, request: Request, *, is_connecting: bool) -
             # A closed session cancels its own DNS lookups.
             translated = APIConnectionError(f"{name}: the client was closed before the reply came.")
     return translated
+
+
+def proxy_error(request: Request, phase: ProxyPhase, status: int) -> APIConnectionError:
+    """The error for a proxy that answers with this status instead of passing a request on."""
+    said = f"{describe_call(request)}: no connection (the proxy {phase.address} answered {status}"
+    if status == PROXY_AUTHENTICATION_REQUIRED:
+        has_login = phase.proxy is not None and phase.proxy.authorization is not None
+        reason = (
+            "it does not accept this user and password" if has_login else "it wants a user and a password"
+        )
+        with_login = phase.address.replace("://", "://user:password@")
+        return ProxyError(f"{said}: {reason}). Write the URL of the proxy as {with_login}.")
+    if status in _REFUSALS:
+        return ProxyError(
+            f"{said}: it does not allow this host). If this machine reaches the host without the proxy, add the host "
+            "to NO_PROXY."
+        )
+    return APIConnectionError(f"{said}).", was_sent=False)
 
 
 def _is_cancelled() -> bool:

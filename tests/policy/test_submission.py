@@ -53,6 +53,12 @@ def test_only_401_to_404_stop_the_batch(status):
     assert stops_the_batch(error) is (status in {401, 402, 403, 404})
 
 
+@pytest.mark.parametrize("error_class", [errors.CertificateError, errors.ProxyError])
+def test_what_no_call_can_pass_on_its_way_stops_the_batch(error_class):
+    assert stops_the_batch(error_class("x"))
+    assert classify(error_class("x")) is SubmitFailure.NOT_SENT
+
+
 def test_no_other_error_stops_the_batch():
     others = [
         errors.APIConnectionError,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import ssl
 
 import pytest
@@ -14,7 +15,7 @@ from kling_async._policy.submission import SubmitFailure, classify, stops_the_ba
 from kling_async._transport.base import Request
 from kling_async._transport.network import Network, parse_proxy
 from kling_async._transport.over_aiohttp import AiohttpTransport
-from kling_async.errors import APIConnectionError, APITimeoutError, CertificateError
+from kling_async.errors import APIConnectionError, APITimeoutError, CertificateError, ProxyError
 
 LOGIN = "user:p%40ss"
 
@@ -89,8 +90,8 @@ async def test_a_kept_connection_to_a_proxy_sends_the_login_again():
         for _ in range(2):
             assert (await transport.send(Request("GET", url, {}))).status == 200
         await transport.aclose()
-    assert len(proxy.heads) == 1
-    assert ["Proxy-Authorization" in head for head in server.heads] == [True, True]
+    assert proxy.connections == 1
+    assert ["Proxy-Authorization" in head for head in proxy.heads] == [True, True]
 
 
 async def test_hosts_in_no_proxy_are_reached_directly():
@@ -100,15 +101,16 @@ async def test_hosts_in_no_proxy_are_reached_directly():
     assert proxy.requests == []
 
 
+def refuse(status):
+    return f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode()
+
+
 @pytest.mark.parametrize(
     "refusal, said",
     [
-        (
-            b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
-            "the proxy answered 407",
-        ),
-        (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", "the proxy answered 502"),
-        (b"", "the proxy closed it"),
+        (refuse(502), r"the proxy http://127.0.0.1:\d+ answered 502"),
+        (refuse(429), r"the proxy http://127.0.0.1:\d+ answered 429"),
+        (b"", r"the proxy http://127.0.0.1:\d+ closed it"),
         (b"SSH-2.0\r\n", "no connection"),
     ],
 )
@@ -118,7 +120,52 @@ async def test_what_a_proxy_refuses_to_connect_was_not_sent(refusal, said):
         with pytest.raises(APIConnectionError, match=said) as caught:
             await ask(network, "https://service.test/")
     assert caught.value.was_sent is False
+    assert is_transient(caught.value)
     assert "p@ss" not in f"{caught.value!r}{caught.value.__cause__!r}"
+
+
+@pytest.mark.parametrize("is_streamed", [False, True], ids=["send", "stream"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    "login, said",
+    [
+        ("", r"it wants a user and a password\). .* http://user:password@127.0.0.1:\d+\.$"),
+        (LOGIN, "it does not accept this user and password"),
+    ],
+    ids=["without a login", "with a wrong login"],
+)
+async def test_a_proxy_that_wants_another_login_is_one_error_that_is_not_repeated(
+    login, said, scheme, is_streamed
+):
+    async with http_proxy(login="user:other") as proxy:
+        network = network_over(proxy, login=login)
+        with pytest.raises(ProxyError, match=said) as caught:
+            await ask(network, f"{scheme}://service.test/a?signature=b", is_streamed=is_streamed)
+    error = caught.value
+    assert (
+        f"{scheme}://service.test/a: no connection (the proxy http://127.0.0.1:{proxy.port} answered 407"
+        in str(error)
+    )
+    assert error.was_sent is False
+    assert not is_transient(error)
+    assert not re.search("p@ss|p%40ss|signature", f"{error!r}")
+    assert len(proxy.heads) == 1
+
+
+async def test_a_proxy_that_does_not_allow_the_host_is_an_error_that_is_not_repeated():
+    async with http_proxy(refusal=refuse(403)) as proxy:
+        with pytest.raises(ProxyError, match=r"does not allow this host.* NO_PROXY") as caught:
+            await ask(network_over(proxy), "https://service.test/")
+    assert caught.value.was_sent is False
+    assert not is_transient(caught.value)
+
+
+async def test_a_407_that_the_service_sends_through_a_tunnel_is_its_answer(tls, ca_file):
+    async with http_server(refuse(407), tls=tls) as server, http_proxy() as proxy:
+        transport = AiohttpTransport(network_over(proxy, ca_file=ca_file))
+        reply = await transport.send(Request("POST", f"https://service.test:{server.port}/", {}, b"{}"))
+        await transport.aclose()
+    assert reply.status == 407
 
 
 async def test_a_proxy_that_is_silent_is_a_timeout_and_nothing_was_sent():
