@@ -52,8 +52,8 @@ class KlingClient:
         api_key: The API key. By default the environment variable `GMI_API_KEY`, `GMI_CLOUD_API_KEY` or
             `GMI_CLOUD_APIKEY`.
         organization_id: By default `GMI_ORG_ID`. Only accounts with several organizations need it.
-        base_url: By default `GMI_BASE_URL`, or else the vendor's address. The client appends the queue's path to a host
-            without a path.
+        base_url: By default `GMI_BASE_URL`, or else the vendor's address. A bare host gets
+            `https://` and the queue's path.
         timeout: Seconds for one HTTP request. How long to wait for a job is `PollingPolicy.wait_timeout`.
         limits: The most that the client does at the same time.
         polling: How often the client polls jobs, and how long a wait can last.

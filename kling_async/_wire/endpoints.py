@@ -39,15 +39,15 @@ UPLOAD_URL = Endpoint("upload", "POST", "/upload-url", is_repeatable=True)
 
 
 def queue_url(base_url: str) -> str:
-    """The URL of the queue for a `base_url`: a bare host gets the path of the queue.
+    """The URL of the queue for a `base_url`: a bare host gets the path of the queue, and a scheme if it has none.
 
     Raises:
         ConfigurationError: It is not an http or https URL, holds a password, or is the URL of the chat service.
     """
     if not isinstance(base_url, str):
         raise ConfigurationError(f"base_url must be text such as {DEFAULT_BASE_URL!r}, not {base_url!r}.")
-    url = base_url.strip().rstrip("/").removesuffix(SUBMIT.path)
     try:
+        url = _add_scheme(base_url.strip()).rstrip("/").removesuffix(SUBMIT.path)
         parts = parse_url(url)
     except ValueError as error:
         raise ConfigurationError(f"base_url={base_url!r} is not a URL: {error}.") from error
@@ -63,6 +63,22 @@ def queue_url(base_url: str) -> str:
             f"use {DEFAULT_BASE_URL!r} or leave base_url out."
         )
     return url if parts.path.endswith(QUEUE_PATH) else url + QUEUE_PATH
+
+
+def _add_scheme(address: str) -> str:
+    """An address with a scheme: `https`, or `http` for a server on this machine.
+
+    A single word stays as it is: more likely a slip than a host.
+
+    Raises:
+        ValueError: See `parse_url`.
+    """
+    if "://" in address:
+        return address
+    server = address.partition("/")[0]
+    if parse_url(f"//{server}").is_loopback:
+        return f"http://{address}"
+    return f"https://{address}" if "." in server or ":" in server else address
 
 
 def url_for(
