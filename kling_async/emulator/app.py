@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -12,11 +11,12 @@ from aiohttp import web
 from kling_async.emulator.call_counter import CallCounter
 from kling_async.emulator.fault_injection import apply_fault
 from kling_async.emulator.faults import Faults, Operation
-from kling_async.emulator.job_records import BUCKET, make_page, make_record, make_submit_reply
+from kling_async.emulator.job_records import BUCKET
 from kling_async.emulator.media import Clip
 from kling_async.emulator.media_cache import MediaCache
 from kling_async.emulator.middleware import fault_name, make_middleware
-from kling_async.emulator.model_catalog import MODELS, find_model
+from kling_async.emulator.model_catalog import find_model
+from kling_async.emulator.queue_api import QueueApi, read_json_object
 from kling_async.emulator.service_queue import RefusedError, ServiceQueue, Status
 from kling_async.emulator.settings import EmulatorSettings
 from kling_async.emulator.storage import (
@@ -32,7 +32,6 @@ PREFIX = "/api/v1/ie/requestqueue/apikey"
 """Path of the queue on the host."""
 
 _MAX_BODY_BYTES = 128 * 2**20
-_MAX_DIGITS = 18
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 RouteHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -63,6 +62,7 @@ class Service:
         self._settings = settings
         self._format = settings.response_format
         self._queue = queue
+        self._api = QueueApi(settings, queue)
         self._faults = faults
         self._calls = calls
         self._clock = clock
@@ -119,43 +119,26 @@ class Service:
 
     def _require_key(self, handler: Handler) -> Handler:
         async def check_key(request: web.Request) -> web.Response:
-            scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-            allowed, refused = self._settings.api_keys, self._settings.refused_keys
-            if scheme.lower() != "bearer" or not key.strip():
-                raise RefusedError(401, "missing or malformed Authorization header")
-            if key in refused or (allowed is not None and key not in allowed):
-                raise RefusedError(401, "invalid api key")
+            self._api.check_key(request.headers.get("Authorization", ""))
             return await handler(request)
 
         return check_key
 
     async def _submit(self, request: web.Request) -> web.Response:
-        body = await _read_json_object(request)
-        model_id, payload = body.get("model"), body.get("payload")
-        if not isinstance(model_id, str) or not isinstance(payload, dict):
-            raise RefusedError(400, "model must be a string and payload an object")
-        model = MODELS.get(model_id)
-        if model is None:
-            raise RefusedError(404, f"model {model_id} does not exist")
-        if missing := model.missing_keys(payload):
-            raise RefusedError(400, f"missing required payload keys: {', '.join(missing)}")
-        now = self._clock()
-        job = self._queue.submit(
-            model_id,
-            payload,
-            now=now,
-            organization_id=request.headers.get("X-Organization-ID"),
-            rejection=model.find_error(payload) or self._find_missing_upload(request, payload),
-        )
+        storage_url = self._storage_url(request)
         return web.json_response(
-            make_submit_reply(
-                job, now=now, response_format=self._format, storage_url=self._storage_url(request)
+            self._api.submit(
+                await request.read(),
+                now=self._clock(),
+                storage_url=storage_url,
+                organization_id=request.headers.get("X-Organization-ID"),
+                find_rejection=lambda payload: self._find_missing_upload(payload, storage_url),
             )
         )
 
-    def _find_missing_upload(self, request: web.Request, payload: Mapping[str, Any]) -> str | None:
+    def _find_missing_upload(self, payload: Mapping[str, Any], storage_url: str) -> str | None:
         """The error of the service if the payload has an upload URL without an uploaded file, or None."""
-        uploads = f"{self._storage_url(request)}/{BUCKET}/uploads/"
+        uploads = f"{storage_url}/{BUCKET}/uploads/"
         is_missing = any(
             isinstance(value, str)
             and value.startswith(uploads)
@@ -165,42 +148,28 @@ class Service:
         return "Failed to download media" if is_missing else None
 
     async def _get_job(self, request: web.Request) -> web.Response:
-        job = self._queue.find(request.match_info["request_id"])
-        if job is None:
-            raise RefusedError(404, "Request not found")
         return web.json_response(
-            make_record(
-                job, now=self._clock(), response_format=self._format, storage_url=self._storage_url(request)
+            self._api.get_job(
+                request.match_info["request_id"], now=self._clock(), storage_url=self._storage_url(request)
             )
         )
 
     async def _list_jobs(self, request: web.Request) -> web.Response:
-        model = request.query.get("model_id")
-        if model is None and self._format.list_needs_model:
-            raise RefusedError(400, "model_id is required")
-        page = make_page(
-            self._queue.of_model(model),
-            now=self._clock(),
-            limit=_row_count(request, "limit"),
-            offset=_row_count(request, "offset") or 0,
-            delay=self._format.list_delay / self._settings.time_scale,
-            response_format=self._format,
-            storage_url=self._storage_url(request),
+        return web.json_response(
+            self._api.list_jobs(request.query, now=self._clock(), storage_url=self._storage_url(request))
         )
-        return web.json_response(page)
 
     async def _list_models(self, _request: web.Request) -> web.Response:
-        return web.json_response({"model_ids": list(MODELS)})
+        return web.json_response(self._api.list_models())
 
     async def _get_model(self, request: web.Request) -> web.Response:
-        model_id = request.match_info["model_id"]
-        if model_id not in MODELS:
-            raise RefusedError(404, f"model {model_id} does not exist")
-        organization = request.headers.get("X-Organization-ID") or self._settings.organization_id
-        return web.json_response(MODELS[model_id].describe() | {"org_id": organization})
+        organization = request.headers.get("X-Organization-ID")
+        return web.json_response(
+            self._api.get_model(request.match_info["model_id"], organization_id=organization)
+        )
 
     async def _create_upload_url(self, request: web.Request) -> web.Response:
-        file_type = (await _read_json_object(request)).get("file_type")
+        file_type = read_json_object(await request.read()).get("file_type")
         if not isinstance(file_type, str) or file_type not in UPLOAD_TYPES:
             raise RefusedError(400, f"file_type must be one of {', '.join(UPLOAD_TYPES)}")
         path, query = self._uploads.sign(file_type, now=self._service_time())
@@ -259,31 +228,6 @@ class Service:
 
     def _service_time(self) -> float:
         return self._clock() * self._settings.time_scale
-
-
-async def _read_json_object(request: web.Request) -> dict[str, Any]:
-    """The body of the call, which must be one JSON object without NaN and infinity."""
-    try:
-        body = json.loads(await request.read(), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        raise RefusedError(400, "request body is not valid JSON") from None
-    if not isinstance(body, dict):
-        raise RefusedError(400, "request body must be a JSON object")
-    return body
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not valid JSON")
-
-
-def _row_count(request: web.Request, name: str) -> int | None:
-    """A query parameter that counts rows, or None if it is absent."""
-    text = request.query.get(name)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
-        raise RefusedError(400, f"{name} must be a number of rows, not {text[:_MAX_DIGITS]!r}")
-    return int(text)
 
 
 def _walk(value: Any) -> Iterator[Any]:

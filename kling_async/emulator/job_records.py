@@ -34,7 +34,7 @@ def make_record(job: Job, *, now: float, response_format: ResponseFormat, storag
         "model": job.model,
         "status": _CASES[response_format.status_case](status.value),
         "is_public": False,
-        "payload": job.payload if response_format.payload_echo else {},
+        "payload": job.payload if response_format.payload_echo and job.payload_echo else {},
         "outcome": _make_outcome(job, status, response_format=response_format, storage_url=storage_url)
         if status in FINAL
         else None,
@@ -65,7 +65,6 @@ def make_page(
     now: float,
     limit: int | None,
     offset: int,
-    delay: float,
     response_format: ResponseFormat,
     storage_url: str,
 ) -> dict[str, Any]:
@@ -76,11 +75,10 @@ def make_page(
         now: Unix seconds.
         limit: the requested number of rows; None means as many as the service gives.
         offset: the number of rows to skip.
-        delay: real seconds before the list has a new job.
         response_format: how replies are written.
         storage_url: scheme and host of media URLs.
     """
-    listed = _select_listed(jobs, now=now, delay=delay, response_format=response_format)
+    listed = _select_listed(jobs, now=now, response_format=response_format)
     rows = response_format.list_rows if limit is None else min(limit, response_format.list_rows)
     chosen = listed[offset : offset + rows]
     page: dict[str, Any] = {
@@ -101,13 +99,8 @@ def video_path(job: Job) -> str:
     return f"/{BUCKET}/user-assests/{job.organization_id}/{quote(job.request_id, safe='')}.mp4"
 
 
-def _select_listed(
-    jobs: Sequence[Job], *, now: float, delay: float, response_format: ResponseFormat
-) -> Sequence[Job]:
-    if delay:
-        jobs = [job for job in jobs if job.accepted_at + delay <= now]
-    if response_format.unlisted_rate:
-        jobs = [job for job in jobs if job.is_listed]
+def _select_listed(jobs: Sequence[Job], *, now: float, response_format: ResponseFormat) -> Sequence[Job]:
+    jobs = [job for job in jobs if job.shows_at <= now < job.vanishes_at]
     if response_format.list_order == "random":
         return sorted(jobs, key=lambda job: job.request_id)
     return jobs[::-1] if response_format.list_order == "newest" else jobs

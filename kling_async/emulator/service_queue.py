@@ -87,8 +87,12 @@ class Job:
     status_times: tuple[float, ...]
     """When each of the statuses begins, in Unix seconds. The first is the time of the submit."""
     error: str | Mapping[str, Any] | None = None
-    is_listed: bool = True
-    """False: the list never has the job."""
+    shows_at: float = -math.inf
+    """When the list first has the job, in Unix seconds; infinite if never."""
+    vanishes_at: float = math.inf
+    """When the service forgets the job, in Unix seconds; infinite if never."""
+    payload_echo: bool = True
+    """False: `payload` is `{}` in the records of the job."""
 
     @property
     def accepted_at(self) -> float:
@@ -114,6 +118,7 @@ class ServiceQueue:
         self._jobs: list[Job] = []
         self._by_id: dict[str, Job] = {}
         self._by_model: dict[str, list[Job]] = {}
+        self._submits = 0
         self._workers_free_at = [-math.inf] * (settings.workers or 0)
         self._ends: list[float] = []
         self._max_jobs_in_flight = 0
@@ -154,12 +159,13 @@ class ServiceQueue:
         `rejection` is the error of an invalid payload: the service accepts such a job and fails it a moment later.
         """
         rejection = self._check_limits(now) or rejection
-        number = len(self._jobs) + 1
+        self._submits = number = self._submits + 1
         rng = Random(f"{self._settings.seed}/{number}")
         uuid = UUID(int=rng.getrandbits(128), version=4)
         is_listed = rng.random() >= self._settings.response_format.unlisted_rate
         script = self._make_script(rng, number, payload)
         statuses, durations = self._plan_statuses(script, now=now, is_rejected=rejection is not None)
+        delay = self._settings.response_format.list_delay if script.list_delay is None else script.list_delay
         job = Job(
             number=number,
             request_id=script.request_id or str(uuid),
@@ -169,10 +175,32 @@ class ServiceQueue:
             statuses=statuses,
             status_times=tuple(accumulate(durations[: len(statuses) - 1], initial=now)),
             error=(rejection or script.error) if statuses[-1] is Status.FAILED else None,
-            is_listed=is_listed,
+            shows_at=now + delay / self._settings.time_scale if is_listed else math.inf,
+            vanishes_at=now + script.lifetime / self._settings.time_scale,
+            payload_echo=script.payload_echo,
         )
-        self._add_job(job)
+        self._add(job)
+        self._max_jobs_in_flight = max(self._max_jobs_in_flight, len(self._ends))
         return job
+
+    def put(self, job: Job) -> None:
+        """Add a job that was not submitted here, or replace the job with its id and model."""
+        old = self._by_id.get(job.request_id)
+        if old is None:
+            self._add(job)
+            return
+        self._by_id[job.request_id] = job
+        for jobs in (self._jobs, self._by_model[old.model]):
+            jobs[next(place for place, other in enumerate(jobs) if other is old)] = job
+        self._ends = [other.final_at for other in self._jobs if other.final_at > other.accepted_at]
+        heapq.heapify(self._ends)
+
+    def _add(self, job: Job) -> None:
+        self._jobs.append(job)
+        self._by_id[job.request_id] = job
+        self._by_model.setdefault(job.model, []).append(job)
+        if job.final_at > job.accepted_at:
+            heapq.heappush(self._ends, job.final_at)
 
     def _check_limits(self, now: float) -> str | None:
         """The error of a job that is throttled by failing it, or None.
@@ -181,7 +209,7 @@ class ServiceQueue:
             RefusedError: the account has no credits, or too many jobs are in flight.
         """
         settings = self._settings
-        if settings.credits is not None and len(self._jobs) >= settings.credits:
+        if settings.credits is not None and self._submits >= settings.credits:
             raise RefusedError(402, "Insufficient credits. Please add more credits to your account.")
         self._forget_final(now)
         if settings.max_jobs_in_flight is None or len(self._ends) < settings.max_jobs_in_flight:
@@ -190,14 +218,6 @@ class ServiceQueue:
             return RATE_LIMITED
         headers = {} if settings.retry_after is None else {"Retry-After": f"{settings.retry_after:g}"}
         raise RefusedError(429, "Rate limit exceeded. Please try again later.", headers)
-
-    def _add_job(self, job: Job) -> None:
-        self._jobs.append(job)
-        self._by_id[job.request_id] = job
-        self._by_model.setdefault(job.model, []).append(job)
-        if job.final_at > job.accepted_at:
-            heapq.heappush(self._ends, job.final_at)
-            self._max_jobs_in_flight = max(self._max_jobs_in_flight, len(self._ends))
 
     def _forget_final(self, now: float) -> None:
         """Remove the ends of final jobs, so that the remaining ends are those of jobs in flight."""
@@ -216,12 +236,11 @@ class ServiceQueue:
         run_time = (settings.image_run_time if _has_image(payload) else settings.run_time).sample(rng)
         chosen = settings.script(number, payload) if settings.script else None
         chosen = chosen or JobScript(ending=ending)
-        return JobScript(
-            ending=chosen.ending,
+        return attrs.evolve(
+            chosen,
             queue_time=queue_time if chosen.queue_time is None else chosen.queue_time,
             run_time=run_time if chosen.run_time is None else chosen.run_time,
             error=error if chosen.error is None else chosen.error,
-            request_id=chosen.request_id,
         )
 
     def _choose_ending(self, number: float) -> Ending:

@@ -56,6 +56,12 @@ class JobScript:
     """`outcome.error` of a failed job, as text or as an object."""
     request_id: str | None = None
     """The id of the job, in any characters. None means a random UUID."""
+    list_delay: float | None = None
+    """Service seconds before the list has the job; infinity means never."""
+    lifetime: float = math.inf
+    """Service seconds after which a call by the id gets a 404 and the list has the job no longer."""
+    payload_echo: bool = True
+    """False: `payload` is `{}` in the records of the job."""
 
 
 ScriptFactory = Callable[[int, Mapping[str, Any]], JobScript | None]

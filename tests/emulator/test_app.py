@@ -135,6 +135,16 @@ async def test_an_unknown_id_gets_a_404(bench):
     assert await bench.get("/requests/some-id") == (404, {"error": "Request not found"})
 
 
+async def test_a_vanished_job_gets_a_404(open_bench):
+    bench = await open_bench(time_scale=1.0, script=lambda _number, _payload: JobScript(lifetime=30.0))
+    reply = await bench.submit()
+
+    bench.clock.now += 29.0
+    assert (await bench.get(f"/requests/{reply['request_id']}"))[0] == 200
+    bench.clock.now += 1.0
+    assert await bench.get(f"/requests/{reply['request_id']}") == (404, {"error": "Request not found"})
+
+
 async def test_the_payload_of_a_record_has_the_exact_prompt(bench):
     prompt = "</script> \x00 \u202e \N{GRINNING FACE} \ud800 雨"
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from kling_async.emulator.job_records import make_page, make_record, make_submit_reply, video_path
@@ -15,11 +17,13 @@ FULL = [
 ]  # fmt: skip
 
 
-def jobs(count=1, *, model="kling-v2-6", ending="success", error=None, **settings):
+def jobs(count=1, *, model="kling-v2-6", ending="success", error=None, scripts=(), **settings):
     times = {name: LogNormal(10.0) for name in ("queue_time", "run_time")}
     chosen = EmulatorSettings(
         time_scale=1.0,
-        script=lambda _number, _payload: JobScript(ending=ending, error=error),
+        script=lambda number, _payload: JobScript(
+            ending=ending, error=error, **dict(scripts).get(number - 1, {})
+        ),
         **(times | settings),
     )
     queue = ServiceQueue(chosen)
@@ -32,13 +36,12 @@ def record_of(job, *, now=NOON + 1000, **response_format):
     return make_record(job, now=now, response_format=ResponseFormat(**response_format), storage_url=HOST)
 
 
-def page_of(jobs, *, now=NOON + 1000, limit=None, offset=0, delay=0.0, **response_format):
+def page_of(jobs, *, now=NOON + 1000, limit=None, offset=0, **response_format):
     return make_page(
         jobs,
         now=now,
         limit=limit,
         offset=offset,
-        delay=delay,
         response_format=ResponseFormat(**response_format),
         storage_url=HOST,
     )
@@ -161,6 +164,7 @@ def test_a_record_has_the_payload_or_an_empty_one():
 
     assert record_of(job)["payload"] == {"prompt": "rain 0"}
     assert record_of(job, payload_echo=False)["payload"] == {}
+    assert record_of(jobs(scripts={0: {"payload_echo": False}})[0])["payload"] == {}
 
 
 @pytest.mark.parametrize(
@@ -216,17 +220,20 @@ def test_pages_together_have_each_job_once(order):
     assert (flat == list(range(19, -1, -1))) == (order == "newest")
 
 
-def test_the_list_can_have_a_new_job_late():
-    many = jobs(3)
+def test_the_list_has_a_job_from_when_it_shows_until_it_vanishes():
+    times = {0: {"list_delay": 4.0, "lifetime": 10.0}, 1: {"list_delay": 4.0}, 2: {"list_delay": math.inf}}
+    many = jobs(3, scripts=times)
 
-    assert prompts(page_of(many, now=NOON + 5, delay=4.0)) == [1, 0]
+    assert prompts(page_of(many, now=NOON + 3.9)) == []
+    assert prompts(page_of(many, now=NOON + 4.0)) == [0]
+    assert prompts(page_of(many, now=NOON + 9.9)) == [1, 0]
+    assert prompts(page_of(many, now=NOON + 10.0)) == [1]
 
 
 def test_total_does_not_count_unlisted_jobs():
-    many = jobs(40, response_format=ResponseFormat(unlisted_rate=0.5))
-    page = page_of(many, unlisted_rate=0.5)
+    page = page_of(jobs(4, scripts={2: {"list_delay": math.inf}}))
 
-    assert page["total"] == len(page["requests"]) == sum(job.is_listed for job in many) < 40
+    assert (page["total"], prompts(page)) == (3, [3, 1, 0])
 
 
 def test_a_video_path_has_the_organization():

@@ -263,4 +263,45 @@ def test_a_job_has_the_organization_of_its_submit():
 def test_a_share_of_jobs_is_never_listed():
     jobs = queue(response_format=ResponseFormat(unlisted_rate=0.5))
 
-    assert {submit(jobs).is_listed for _ in range(50)} == {True, False}
+    assert {submit(jobs).shows_at for _ in range(50)} == {NOON, math.inf}
+
+
+@pytest.mark.parametrize("scale, script, shows, vanishes", [
+    (1.0, {}, 5.0, math.inf),
+    (10.0, {}, 0.5, math.inf),
+    (10.0, {"list_delay": 20.0, "lifetime": 30.0}, 2.0, 3.0),
+    (1.0, {"list_delay": math.inf}, math.inf, math.inf),
+])  # fmt: skip
+def test_a_script_says_when_a_job_shows_and_vanishes(scale, script, shows, vanishes):
+    jobs = queue(
+        time_scale=scale,
+        response_format=ResponseFormat(list_delay=5.0),
+        script=lambda _number, _payload: JobScript(**script),
+    )
+    job = submit(jobs)
+
+    assert (job.shows_at, job.vanishes_at) == (NOON + shows, NOON + vanishes)
+
+
+def test_a_job_can_be_put_into_the_queue_and_replaced_there():
+    jobs = queue(run_time=LogNormal(60.0))
+    first, second = submit(jobs), submit(jobs)
+    stranger = attrs.evolve(
+        first, request_id="stranger", status_times=(NOON - 9, NOON - 8, NOON - 7, NOON - 6)
+    )
+    jobs.put(stranger)
+    ended = attrs.evolve(second, statuses=(Status.FAILED,), status_times=(NOON,), error="no")
+    jobs.put(ended)
+
+    assert list(jobs.jobs) == list(jobs.of_model(first.model)) == [first, ended, stranger]
+    assert (jobs.find("stranger"), jobs.find(second.request_id)) == (stranger, ended)
+    assert (jobs.count_in_flight(now=NOON), jobs.max_jobs_in_flight) == (1, 2)
+    assert submit(jobs).number == 3
+
+
+def test_jobs_with_one_id_are_all_accepted():
+    jobs = queue(script=lambda _number, _payload: JobScript(request_id="same"))
+    first, second = submit(jobs), submit(jobs)
+
+    assert list(jobs.jobs) == [first, second]
+    assert jobs.find("same") is second
