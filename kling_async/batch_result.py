@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import attrs
 
+from kling_async._calls import public_call
 from kling_async.errors import KlingError
 from kling_async.results import Result
 
@@ -86,6 +87,7 @@ class BatchResult(Sequence[Result]):
         """
         return [result.to_dict() for result in self.results]
 
+    @public_call
     def write_report(self, path: str | os.PathLike[str]) -> Path:
         """Write one HTML page about this batch, with its videos, its figures and a time line, and return its path.
 

@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Never, Self, Unpack, overload
 
 import attrs
 
+from kling_async._calls import check_options, public_call
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import Limits
 from kling_async._policy.retry import RetryPolicy
 from kling_async.batch_result import BatchResult
 from kling_async.catalog import DEFAULT_MODEL, ModelInfo
 from kling_async.config import Settings, __version__, check_timeout, read_settings
-from kling_async.errors import BatchInterruptedError
+from kling_async.errors import BatchInterruptedError, KlingError
 from kling_async.items import request_from
 from kling_async.jobs import Job
-from kling_async.requests import VideoOptions, check_options
+from kling_async.requests import VideoOptions
 from kling_async.results import Result
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class KlingClient:
         ConfigurationError: The key is missing, or a value makes no sense.
     """
 
+    @public_call
     def __init__(
         self,
         api_key: str | None = None,
@@ -114,12 +116,14 @@ class KlingClient:
     ) -> None:
         await self.aclose()
 
+    @public_call
     async def aclose(self) -> None:
         """Close the connections of this event loop. Jobs at the service continue, and the next call opens new connections."""
         opened = self._sessions.pop(asyncio.get_running_loop(), None)
         if opened is not None:
             await opened.lifetime.aclose()
 
+    @public_call
     def with_options(self, **options: Unpack[ClientOptions]) -> KlingClient:
         """Another view of this client, with the same connections, limits and knowledge of run times.
 
@@ -145,6 +149,7 @@ class KlingClient:
         view._on_event = options.get("on_event", self._on_event)
         return view
 
+    @public_call
     async def submit(self, request: RequestLike, **options: Unpack[VideoOptions]) -> Job:
         """The job of a request that this call submits: one paid POST.
 
@@ -166,6 +171,7 @@ class KlingClient:
         check_options(options, VideoOptions.__annotations__, call="submit")
         return await self._session().submit(request_from(request, options), self._notifier())
 
+    @public_call
     async def get_job(self, request_id: str) -> Job:
         """The current record of a job.
 
@@ -175,6 +181,7 @@ class KlingClient:
         """
         return await self._session().get_job(request_id, self._notifier())
 
+    @public_call
     async def list_jobs(self, model: str = DEFAULT_MODEL, *, page_size: int = 100) -> AsyncIterator[Job]:
         """Every job of a model that the service shows to this key, each job once, in the service's order.
 
@@ -189,6 +196,7 @@ class KlingClient:
             for job in page:
                 yield job
 
+    @public_call
     async def wait(self, job: Job | str, **options: Unpack[WaitOptions]) -> Job:
         """The final record of a job that succeeded.
 
@@ -211,6 +219,7 @@ class KlingClient:
         check_options(options, WaitOptions.__annotations__, call="wait")
         return await self._session().wait(job, self._notifier(), polling=self._polling_with(options))
 
+    @public_call
     async def generate(self, request: RequestLike, **options: Unpack[GenerateOptions]) -> Job:
         """The final record of one video: `submit` and then `wait`, with the arguments and errors of both."""
         from kling_async.types import GenerateOptions, WaitOptions
@@ -231,6 +240,7 @@ class KlingClient:
     async def generate_many(
         self, requests: Requests, *, raise_on_failure: bool = False, **options: Unpack[BatchOptions]
     ) -> BatchResult: ...
+    @public_call
     async def generate_many(
         self, requests: Requests, *, raise_on_failure: bool = False, **options: Unpack[BatchOptions]
     ) -> BatchResult:
@@ -260,7 +270,7 @@ class KlingClient:
         results: list[Result] = []
         recorder = HistoryRecorder()
         options["on_event"] = Notifier(recorder, options.get("on_event"))
-        async with self._open_batch(requests, options) as stream:
+        async with self._open_batch(requests, options, call="generate_many") as stream:
             try:
                 async for result in stream:
                     results.append(result)  # noqa: PERF401 - kept when the input raises half-way
@@ -281,6 +291,7 @@ class KlingClient:
     def stream_many(
         self, requests: Requests, **options: Unpack[BatchOptions]
     ) -> AbstractAsyncContextManager[AsyncIterator[Result]]: ...
+    @public_call
     def stream_many(
         self, requests: Requests, **options: Unpack[BatchOptions]
     ) -> AbstractAsyncContextManager[AsyncIterator[Result]]:
@@ -301,10 +312,10 @@ class KlingClient:
         from kling_async.types import BatchOptions
 
         check_options(options, BatchOptions.__annotations__, call="stream_many")
-        return self._open_batch(requests, options)
+        return self._open_batch(requests, options, call="stream_many")
 
     def _open_batch(
-        self, requests: Requests, options: BatchOptions
+        self, requests: Requests, options: BatchOptions, *, call: str
     ) -> AbstractAsyncContextManager[AsyncIterator[Result]]:
         from kling_async._display.progress import make_display
         from kling_async._engine.batch.batch import BatchSettings, open_batch
@@ -321,8 +332,9 @@ class KlingClient:
         )
         notify = self._notifier(on_event, listener)
         batch = open_batch(self._session, requests, options=shared, settings=settings, notify=notify)
-        return _within(display, batch)
+        return _within(display, batch, call=call)
 
+    @public_call
     async def download(
         self, job: Job | str, destination: str | os.PathLike[str], *, ascii_names: bool = False
     ) -> Path:
@@ -344,6 +356,7 @@ class KlingClient:
         """
         return await self._session().download(job, destination, self._notifier(), ascii_names=ascii_names)
 
+    @public_call
     async def upload(self, path: str | os.PathLike[str]) -> str:
         """The public URL of a local file, which this call uploads, for `image=`. Anyone who has the URL can read the file.
 
@@ -356,10 +369,12 @@ class KlingClient:
         """
         return await self._session().upload(path, self._notifier())
 
+    @public_call
     async def list_models(self) -> list[str]:
         """The ids of all models of the service, also of those that make no videos."""
         return await self._session().list_models(self._notifier())
 
+    @public_call
     async def get_model(self, model_id: str) -> ModelInfo:
         """The service's description of a model: its parameters and its price, if they are published.
 
@@ -446,11 +461,18 @@ class _Opened(NamedTuple):
 
 @asynccontextmanager
 async def _within(
-    drawing: AbstractContextManager[None], batch: AbstractAsyncContextManager[AsyncIterator[Result]]
+    drawing: AbstractContextManager[None],
+    batch: AbstractAsyncContextManager[AsyncIterator[Result]],
+    *,
+    call: str,
 ) -> AsyncIterator[AsyncIterator[Result]]:
-    with drawing:
-        async with batch as results:
-            yield results
+    try:
+        with drawing:
+            async with batch as results:
+                yield results
+    except KlingError as error:
+        error.call = error.call or call
+        raise
 
 
 def _in_order(results: list[Result], history: BatchHistory | None) -> BatchResult:

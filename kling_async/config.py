@@ -111,8 +111,8 @@ def _parse_proxy(name: str, address: object) -> Proxy:
         return parse_proxy(address.strip())
     except ValueError as error:
         raise ConfigurationError(
-            f"{name} is not the URL of an HTTP proxy, such as http://proxy.example:3128 ({error}); "
-            'KlingClient(proxy="") uses no proxy.'
+            f"{name} is not the URL of an HTTP proxy, such as http://proxy.example:3128 ({error}).",
+            advice='KlingClient(proxy="") uses no proxy.',
         ) from None
 
 

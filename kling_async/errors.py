@@ -1,7 +1,7 @@
 """Every error this package raises: one tree under `KlingError`.
 
-Use the fields of an error instead of parsing its message. The message names the call and the next step. Every error
-can be pickled, and no error holds the API key.
+Use the fields of an error instead of parsing its text. `str()` of an error names the call, says what happened, and
+gives the next step. Every error can be pickled, and no error holds the API key.
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ class KlingError(Exception):
     """The root of all errors of this package.
 
     Args:
-        message: What happened and what to do next, in one sentence.
+        message: What happened, in one sentence that is true in Python and on the command line.
         request_id: The service's id of the job concerned.
         status_code: The HTTP status of the reply.
         body: The body of the reply, cut to a few hundred characters.
         retry_after: Seconds that the service asked the client to wait.
         job: The last known record of the job concerned.
+        advice: The next step in Python; `str()` of the error appends the advice to the message.
     """
+
+    call: str | None
+    """The call that raised the error, such as `generate`; None for an error that no call raised, as in a `Result`."""
 
     def __init__(
         self,
@@ -33,9 +37,12 @@ class KlingError(Exception):
         body: str | None = None,
         retry_after: float | None = None,
         job: Job | None = None,
+        advice: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
+        self.advice = advice
+        self.call = None
         self.request_id = request_id
         self.status_code = status_code
         self.body = body
@@ -43,7 +50,9 @@ class KlingError(Exception):
         self.job = job
 
     def __str__(self) -> str:
-        return self.message
+        is_named = self.call is None or f"{self.call}(" in self.message
+        message = self.message if is_named else f"{self.call}(): {self.message}"
+        return f"{message} {self.advice}" if self.advice else message
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.message,), self.__dict__
@@ -55,10 +64,11 @@ class ConfigurationError(KlingError):
     Args:
         message: What is wrong and what to do next, in one sentence.
         missing: The argument that has no value, neither in the call nor in the environment, such as `api_key`.
+        advice: See `KlingError`.
     """
 
-    def __init__(self, message: str, *, missing: str | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, missing: str | None = None, advice: str | None = None) -> None:
+        super().__init__(message, advice=advice)
         self.missing = missing
 
 

@@ -8,6 +8,7 @@ from typing import Unpack, cast
 
 import attrs
 
+from kling_async._calls import check_options, public_call
 from kling_async._policy.budget import Budget, Prices
 from kling_async._policy.list_prices import LIST_PRICES
 from kling_async.errors import InvalidRequestError
@@ -16,7 +17,6 @@ from kling_async.requests import (
     RequestLike,
     VideoOptions,
     VideoRequest,
-    check_options,
     model_of,
 )
 
@@ -59,6 +59,7 @@ class Estimate:
         return tuple(dict.fromkeys(item.source for item in self.items if item.source is not None))
 
 
+@public_call
 def estimate(
     requests: RequestLike | Iterable[RequestLike],
     *,

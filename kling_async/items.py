@@ -12,10 +12,11 @@ from typing import Any
 import attrs
 
 from kling_async import catalog
+from kling_async._calls import suggest_name
 from kling_async._cells import is_missing, to_plain
 from kling_async._tables import row_of, rows_of
 from kling_async.errors import InvalidRequestError
-from kling_async.requests import FIELDS, RequestLike, VideoRequest, suggest_name
+from kling_async.requests import FIELDS, RequestLike, VideoRequest
 
 _UNNAMED = re.compile(r"(unnamed:_\d+(_level_\d+)?|__index_level_\d+__|_duplicated_\d+)?", re.ASCII)
 """The normal form of no name, and of the names that pandas, PyArrow and Polars give to columns without one."""

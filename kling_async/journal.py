@@ -13,6 +13,7 @@ import anyio
 import anyio.to_thread
 import attrs
 
+from kling_async._calls import check_options, public_call
 from kling_async._engine.batch.batch_input import InputReader
 from kling_async._engine.batch.resume import NextStep, next_step, saved_file
 from kling_async._engine.submit.item_identifier import ItemIdentifier
@@ -21,7 +22,7 @@ from kling_async._journal import journal as write_ahead
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._wire.codec import payload_of
 from kling_async.errors import InvalidRequestError, JournalError
-from kling_async.requests import RequestLike, VideoOptions, VideoRequest, check_options, model_of
+from kling_async.requests import RequestLike, VideoOptions, VideoRequest, model_of
 from kling_async.types import Table
 
 __all__ = ["Entry", "EntryState", "Identity", "Journal", "NextStep", "RegisteredBatch"]
@@ -47,6 +48,7 @@ class Journal:
         path: The file; `~` is the home folder.
     """
 
+    @public_call
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path: str = os.path.expanduser(os.fspath(path))  # noqa: PTH111 - stays a text, as it was given
         """The file."""
@@ -57,6 +59,7 @@ class Journal:
     def __repr__(self) -> str:
         return f"<Journal {self.path!r}>"
 
+    @public_call
     def entries(self) -> Iterator[Entry]:
         """All entries in the order in which they were first written, also while a batch writes the journal.
 
@@ -67,6 +70,7 @@ class Journal:
         """
         return write_ahead.WriteAheadJournal.read(self.path)
 
+    @public_call
     async def register(
         self,
         requests: Iterable[RequestLike] | AsyncIterable[RequestLike] | Table,
@@ -100,6 +104,7 @@ class Journal:
                 await anyio.to_thread.run_sync(log.close)
         return registered
 
+    @public_call
     async def preview(
         self,
         requests: Iterable[RequestLike] | AsyncIterable[RequestLike] | Table,
@@ -137,6 +142,7 @@ class Journal:
         return {entry.identity: entry for entry in self.entries()}
 
     @staticmethod
+    @public_call
     def next_step(
         entry: Entry, *, retry_failed: bool = False, output: str | os.PathLike[str] | None = None
     ) -> NextStep:
@@ -161,7 +167,7 @@ async def _identify(
     call: str,
 ) -> list[tuple[Identity, VideoRequest]]:
     """Each request with its identity, in input order."""
-    check_options(options, VideoOptions.__annotations__, call=call)
+    check_options(options, {*VideoOptions.__annotations__, "skip_invalid"}, call=call)
     reader, identifier = InputReader(requests, options, skip_invalid), ItemIdentifier()
     items = []
     while (item := await reader.next_item()) is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+from kling_async._calls import public_call
 from kling_async._display.progress import draw_counts
 from kling_async._display.progress_counts import ProgressCounts
 from kling_async.types import Progress
@@ -12,10 +13,10 @@ from kling_async.types import Progress
 __all__ = ["ProgressCounts", "show_progress"]
 
 
-@contextmanager
+@public_call
 def show_progress(
     *, total: int | None = None, saves: bool = False, progress: Progress = "auto"
-) -> Iterator[ProgressCounts]:
+) -> AbstractContextManager[ProgressCounts]:
     """Counts to pass as `on_event`, drawn below a notebook's cell or on stderr for as long as the block lasts.
 
     `generate_many` and `stream_many` draw their own progress: give them `progress=False` inside the block.
@@ -29,5 +30,10 @@ def show_progress(
         ConfigurationError: `progress` is no such value, or is True outside a notebook and rich is not installed.
     """
     counts = ProgressCounts(total=total, saves=saves)
-    with draw_counts(counts, progress) or nullcontext():
+    return _show(counts, draw_counts(counts, progress) or nullcontext())
+
+
+@contextmanager
+def _show(counts: ProgressCounts, drawing: AbstractContextManager[None]) -> Iterator[ProgressCounts]:
+    with drawing:
         yield counts

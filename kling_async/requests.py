@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any, Required, TypeAlias, TypedDict
 
 import attrs
 
 from kling_async import catalog
+from kling_async._calls import check_keywords
 from kling_async._cells import (
     to_bool,
     to_json_value,
@@ -23,9 +23,6 @@ from kling_async._cells import (
     to_word,
 )
 from kling_async.errors import InvalidRequestError
-
-_NEAREST = 0.75
-"""How alike two names are, by difflib's ratio, before one is offered for the other: `seconds` is not `sound`."""
 
 
 def _as_extra(value: object) -> Any:
@@ -85,6 +82,7 @@ class RequestRow(TypedDict, total=False):
     key: str | None
 
 
+@check_keywords
 @attrs.frozen(kw_only=True)
 class VideoRequest:
     """One video to make. Fields left `None` are not sent: the service's own defaults apply.
@@ -176,28 +174,3 @@ def parameters_of(request: VideoRequest) -> dict[str, Any]:
     """The request's model parameters by field name, without those that were not given."""
     values = zip(PARAMETERS, _read_parameters(request), strict=True)
     return {name: value for name, value in values if value is not None}
-
-
-def check_options(options: Iterable[str], known: Collection[str], *, call: str) -> None:
-    """Refuse an option that a call does not have, as Python refuses an unknown argument.
-
-    Args:
-        options: The names that the caller gave.
-        known: The names that the call takes.
-        call: The method that was called.
-
-    Raises:
-        TypeError: An option is unknown. The message lists the call's options and offers the nearest one.
-    """
-    for name in options:
-        if name not in known:
-            raise TypeError(
-                f"{call}() has no option {name!r}{suggest_name(name, known)}; "
-                f"its options are {', '.join(sorted(known))}."
-            )
-
-
-def suggest_name(name: object, known: Collection[str]) -> str:
-    """The end of a sentence that suggests the known name nearest to a wrong one; empty if none is near."""
-    matches = get_close_matches(str(name), known, n=1, cutoff=_NEAREST)
-    return f"; did you mean {matches[0]!r}?" if matches else ""

@@ -119,6 +119,6 @@ class Result:
             "updated_at": job.get("updated_at"),
             "path": None if self.path is None else str(self.path),
             "cost_usd": None if self.cost_usd is None else float(self.cost_usd),
-            "error": None if error is None else str(error),
+            "error": None if error is None else error.message,
             "error_type": None if error is None else type(error).__name__,
         }

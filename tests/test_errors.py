@@ -72,7 +72,14 @@ JOB = Job(
     outcome=Outcome(media=(Media("https://host/a.mp4"),), error="rejected", raw={"error": "rejected"}),
     raw={"status": "failed"},
 )
-FIELDS = {"request_id": "id", "status_code": 429, "body": "slow down", "retry_after": 2.5, "job": JOB}
+FIELDS = {
+    "request_id": "id",
+    "status_code": 429,
+    "body": "slow down",
+    "retry_after": 2.5,
+    "job": JOB,
+    "advice": "wait",
+}
 
 
 @pytest.mark.parametrize("kind", TREE)
@@ -103,7 +110,8 @@ def test_each_error_survives_pickle_and_copy_with_all_its_fields(kind, remake):
     made = remake(error)
     assert type(made) is kind
     assert vars(made) == vars(error)
-    assert str(made) == made.message == "submit: what happened."
+    assert str(made) == "submit: what happened. wait"
+    assert made.message == "submit: what happened."
     assert made.__notes__ == ["seen in a batch"]
 
 
@@ -124,6 +132,16 @@ def test_an_error_carries_what_is_known_and_none_for_the_rest(name):
 def test_a_lost_connection_counts_as_sent_unless_it_is_known_not_to_be():
     assert APIConnectionError("reset").was_sent is True
     assert APITimeoutError("refused", was_sent=False).was_sent is False
+
+
+def test_the_text_names_the_call_once_and_ends_with_the_advice():
+    error = KlingError("Job a failed.", advice="Try again.")
+    assert str(error) == "Job a failed. Try again."
+    error.call = "wait"
+    assert str(error) == "wait(): Job a failed. Try again."
+    named = KlingError("wait() was interrupted.")
+    named.call = "wait"
+    assert str(named) == "wait() was interrupted."
 
 
 def test_the_repr_names_the_error_and_its_message():

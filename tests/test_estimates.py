@@ -37,7 +37,9 @@ def test_own_prices_name_themselves_as_the_source():
 
 
 def test_an_invalid_request_is_named_by_its_place():
-    with pytest.raises(InvalidRequestError, match=r"^item 1: kling-v2-6: duration must be 5 or 10"):
+    with pytest.raises(
+        InvalidRequestError, match=r"^estimate\(\): item 1: kling-v2-6: duration must be 5 or 10"
+    ):
         estimate(["a", {"prompt": "b", "duration": 7}])
 
 

@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 from kling_async import catalog
+from kling_async._calls import check_options
 from kling_async.batch_result import BatchResult
 from kling_async.catalog import ModelInfo
 from kling_async.errors import (
@@ -21,7 +22,7 @@ from kling_async.errors import (
     KlingError,
 )
 from kling_async.jobs import Job, JobStatus, Media, Outcome
-from kling_async.requests import VideoOptions, VideoRequest, check_options
+from kling_async.requests import VideoOptions, VideoRequest
 from kling_async.results import Result, ResultState
 
 TOMORROW = "a-model-of-tomorrow"

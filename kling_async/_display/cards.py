@@ -93,7 +93,7 @@ def _error(result: Result) -> Markup:
     if result.error is None:
         return Markup()
     reason = result.job.failure_reason if result.job else None
-    return Markup('<p class="error">{}</p>').format(isolate(reason or result.error))
+    return Markup('<p class="error">{}</p>').format(isolate(reason or result.error.message))
 
 
 def _times(row: Row) -> Markup:

@@ -122,20 +122,20 @@ class ApiCaller:
             APIStatusError: The answer is no success.
             APIResponseError: The answer is not of the promised shape, or is about another job.
         """
-        call = f"{endpoint.name} {id}" if id else endpoint.name
+        about = endpoint.subject.replace("{id}", id)
         if _FIRST_SUCCESS <= reply.status <= _LAST_SUCCESS:
-            value = decode(reply.body, structure, call=call, status=reply.status, secret=self.secret)
+            value = decode(reply.body, structure, about=about, status=reply.status, secret=self.secret)
             if id and isinstance(value, Job) and value.request_id.lower() != id.lower():
                 raise APIResponseError(
-                    f"{call}: the service answered about another job, {value.request_id!r}.",
+                    f"{about}: the service answered about another job, {value.request_id!r}.",
                     status_code=reply.status,
                 )
             return value
-        raise self.error_for(reply.status, reply.headers, reply.body, call=call)
+        raise self.error_for(reply.status, reply.headers, reply.body, about=about)
 
-    def error_for(self, status: int, headers: Mapping[str, str], body: bytes, *, call: str) -> KlingError:
+    def error_for(self, status: int, headers: Mapping[str, str], body: bytes, *, about: str) -> KlingError:
         """The error that an answer stands for which is no success."""
-        return error_for(status, headers, body, call=call, secret=self.secret, now=self.service_time())
+        return error_for(status, headers, body, about=about, secret=self.secret, now=self.service_time())
 
     async def send_with_retries(
         self,

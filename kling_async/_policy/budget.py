@@ -111,8 +111,8 @@ class Budget:
             return
         if self.cap is not None and (total := self.spent + self._reserved + price) > self.cap:
             raise BudgetExceededError(
-                f"One more video would bring the spend to ${total}, above max_cost_usd=${self.cap}; it was not "
-                "sent. Raise the cap to submit more."
+                f"One more video would bring the spend to ${total}, above the cap of ${self.cap}; it was not sent.",
+                advice="Raise max_cost_usd to submit more.",
             )
         self._reserved += price
 

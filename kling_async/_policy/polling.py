@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias, get_args
 
 import attrs
 
+from kling_async._calls import public_class
 from kling_async._policy.validators import at_least
 from kling_async.errors import ConfigurationError
 
@@ -16,14 +17,13 @@ UseLists: TypeAlias = Literal["auto", "never", "always"]
 """Replace status calls by list calls if that saves calls, never, or always."""
 
 
-def _check_use_lists(instance: object, attribute: attrs.Attribute[UseLists], value: object) -> None:
+def _check_use_lists(_: object, attribute: attrs.Attribute[UseLists], value: object) -> None:
     words = get_args(UseLists)
     if value not in words:
-        raise ConfigurationError(
-            f"{type(instance).__name__}.{attribute.name} must be one of {', '.join(words)}, not {value!r}."
-        )
+        raise ConfigurationError(f"{attribute.name} must be one of {', '.join(words)}, not {value!r}.")
 
 
+@public_class
 @attrs.frozen(kw_only=True)
 class PollingPolicy:
     """How often jobs are polled, and how long a wait for one can last.

@@ -6,9 +6,11 @@ import math
 
 import attrs
 
+from kling_async._calls import public_class
 from kling_async._policy.validators import at_least
 
 
+@public_class
 @attrs.frozen(kw_only=True)
 class Limits:
     """The most that one client does at the same time, over all its calls, batches and views.

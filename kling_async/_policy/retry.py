@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from kling_async._calls import public_class
 from kling_async._policy.validators import at_least
 from kling_async.errors import (
     APIConnectionError,
@@ -19,6 +20,7 @@ from kling_async.errors import (
 _TRANSIENT_STATUSES = {*range(300, 400), 408, 425}
 
 
+@public_class
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
     """How often and how soon a call that is safe to repeat is sent again.

@@ -25,13 +25,13 @@ def at_least(
         above: `minimum` itself is not valid.
     """
 
-    def check(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    def check(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         if (value is None and optional) or _fits(value, minimum, whole=whole, above=above):
             return
         noun = "a whole number" if whole else "a number"
         rule = f"above {minimum:g}" if above else f"of at least {minimum:g}"
         raise ConfigurationError(
-            f"{type(instance).__name__}.{attribute.name} must be {noun} {rule}"
+            f"{attribute.name} must be {noun} {rule}"
             f"{' or None' if optional else ''}, not {quote_value(value)}."
         )
 

@@ -23,19 +23,21 @@ class Endpoint:
     """One call of the service."""
 
     name: str
-    """The name in errors and events."""
+    """The name in events."""
     method: str
     path: str
     is_repeatable: bool
     """Whether sending the call twice has no more effect than sending it once."""
+    subject: str
+    """What an error is about. Not the name of a call: many calls of users read a status, for example."""
 
 
-SUBMIT = Endpoint("submit", "POST", "/requests", is_repeatable=False)
-STATUS = Endpoint("status", "GET", "/requests/{id}", is_repeatable=True)
-LIST = Endpoint("list", "GET", "/requests", is_repeatable=True)
-MODELS = Endpoint("models", "GET", "/models", is_repeatable=True)
-MODEL = Endpoint("model", "GET", "/models/{id}", is_repeatable=True)
-UPLOAD_URL = Endpoint("upload", "POST", "/upload-url", is_repeatable=True)
+SUBMIT = Endpoint("submit", "POST", "/requests", is_repeatable=False, subject="the submit")
+STATUS = Endpoint("status", "GET", "/requests/{id}", is_repeatable=True, subject="job {id}")
+LIST = Endpoint("list", "GET", "/requests", is_repeatable=True, subject="the list of jobs")
+MODELS = Endpoint("models", "GET", "/models", is_repeatable=True, subject="the list of models")
+MODEL = Endpoint("model", "GET", "/models/{id}", is_repeatable=True, subject="model {id}")
+UPLOAD_URL = Endpoint("upload", "POST", "/upload-url", is_repeatable=True, subject="the upload")
 
 
 def queue_url(base_url: str) -> str:
@@ -45,23 +47,18 @@ def queue_url(base_url: str) -> str:
         ConfigurationError: It is not an http or https URL, holds a password, or is the URL of the chat service.
     """
     if not isinstance(base_url, str):
-        raise ConfigurationError(f"base_url must be text such as {DEFAULT_BASE_URL!r}, not {base_url!r}.")
+        raise _unusable(f"must be text such as {DEFAULT_BASE_URL!r}, not {base_url!r}")
     try:
         url = _add_scheme(base_url.strip()).rstrip("/").removesuffix(SUBMIT.path)
         parts = parse_url(url)
     except ValueError as error:
-        raise ConfigurationError(f"base_url={base_url!r} is not a URL: {error}.") from error
+        raise _unusable(f"{base_url!r} is not a URL: {error}") from error
     if parts.has_credentials:
-        raise ConfigurationError("base_url must hold no user name or password; the key is api_key=.")
+        raise _unusable("must hold no user name or password")
     if not parts.is_web or parts.query or parts.fragment:
-        raise ConfigurationError(
-            f"base_url={base_url!r} is not the URL of a service; write it like {DEFAULT_BASE_URL!r}."
-        )
+        raise _unusable(f"{base_url!r} is not the URL of a service; write it like {DEFAULT_BASE_URL!r}")
     if parts.host == "api.gmi-serving.com" or parts.path == "/v1" or parts.path.endswith("/chat/completions"):
-        raise ConfigurationError(
-            f"base_url={base_url!r} is the chat endpoint, which makes no videos; "
-            f"use {DEFAULT_BASE_URL!r} or leave base_url out."
-        )
+        raise _unusable(f"{base_url!r} is the chat endpoint, which makes no videos; use {DEFAULT_BASE_URL!r}")
     return url if parts.path.endswith(QUEUE_PATH) else url + QUEUE_PATH
 
 
@@ -81,6 +78,12 @@ def _add_scheme(address: str) -> str:
     return f"https://{address}" if "." in server or ":" in server else address
 
 
+def _unusable(reason: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"The base URL {reason}.", advice="It is base_url=, or else GMI_BASE_URL; without both, the vendor's."
+    )
+
+
 def url_for(
     queue: str,
     endpoint: Endpoint,
@@ -97,7 +100,8 @@ def url_for(
     if "{id}" in path:
         if not isinstance(id, str) or not id.strip().strip("."):
             raise InvalidRequestError(
-                f"{endpoint.name}: {id!r} cannot be an id of the service; use one from submit or list_jobs."
+                f"{id!r} cannot be an id of the service.",
+                advice="`client.list_jobs()` shows the ids of jobs, and `client.list_models()` those of models.",
             )
         path = path.replace("{id}", quote(id, safe="", errors="replace"))
     return f"{queue}{path}?{urlencode(query, errors='replace')}" if query else f"{queue}{path}"

@@ -37,13 +37,13 @@ _BY_STATUS: Mapping[int, tuple[type[APIStatusError], str]] = {
 }
 
 
-def decode(reply_body: bytes, structure: Callable[[Any], T], *, call: str, status: int, secret: str) -> T:
+def decode(reply_body: bytes, structure: Callable[[Any], T], *, about: str, status: int, secret: str) -> T:
     """The value of a successful reply.
 
     Args:
         reply_body: The body of the reply.
         structure: Turns JSON into the value, raising `ShapeError`.
-        call: The name of the call in errors.
+        about: What the call is about, such as `job 412767a6`; the error begins with it.
         status: The HTTP status.
         secret: The API key; errors show `***` for it.
 
@@ -55,14 +55,14 @@ def decode(reply_body: bytes, structure: Callable[[Any], T], *, call: str, statu
     except ShapeError as error:
         body = excerpt(reply_body, secret=secret)
         raise APIResponseError(
-            f"{call}: the reply of the service breaks its contract: {error}. It begins {body[:80]!r}.",
+            f"{about}: the reply of the service breaks its contract: {error}. It begins {body[:80]!r}.",
             status_code=status,
             body=body,
         ) from error
 
 
 def error_for(
-    status: int, headers: Mapping[str, str], body: bytes, *, call: str, secret: str, now: float
+    status: int, headers: Mapping[str, str], body: bytes, *, about: str, secret: str, now: float
 ) -> APIStatusError:
     """The error for a reply that is not a success.
 
@@ -70,7 +70,7 @@ def error_for(
         status: The HTTP status, outside 200 to 299.
         headers: The headers, with keys in lower case.
         body: Any bytes: JSON, HTML, XML, nothing.
-        call: The name of the call in the error.
+        about: See `decode`.
         secret: The API key; the error shows `***` for it.
         now: Unix seconds, to which a date in Retry-After is compared.
     """
@@ -88,7 +88,7 @@ def error_for(
         kind, meaning = APIStatusError, "the service answered with an unexpected status"
     request_id = value.get("request_id") if isinstance(value, dict) else None
     return kind(
-        f"{one_line(call)}: {meaning} (HTTP {status}{': ' + said if said else ''}).",
+        f"{one_line(about)}: {meaning} (HTTP {status}{': ' + said if said else ''}).",
         status_code=status,
         body=text,
         retry_after=retry_after(headers, value, now=now),

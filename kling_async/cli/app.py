@@ -18,7 +18,7 @@ from kling_async.cli.download import download
 from kling_async.cli.emulator import emulator
 from kling_async.cli.generate import generate
 from kling_async.cli.jobs import list_jobs, models
-from kling_async.cli.output import print_error, print_line
+from kling_async.cli.output import name_command, print_error, print_line
 from kling_async.cli.resume import resume
 from kling_async.cli.status import status
 from kling_async.config import __version__
@@ -86,24 +86,28 @@ def run(tokens: Sequence[str]) -> int:
     Args:
         tokens: The arguments after `kling-async`.
     """
-    try:
-        command, bound, _ = _app().parse_args(list(tokens))
-        work = command(*bound.args, **bound.kwargs)
-        return asyncio.run(_run_until_terminated(work)) if inspect.iscoroutine(work) else 0
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except asyncio.CancelledError:
-        return TERMINATED
-    except CycloptsError as error:
-        print_error(f"{error} `kling-async --help` lists everything.")
-    except (ConfigurationError, InvalidRequestError, ModuleNotFoundError) as error:
-        print_error(str(error))
-    except (KlingError, OSError) as error:
-        if not isinstance(error, BrokenPipeError):
+    is_command = bool(tokens) and tokens[0] in {*_COMMANDS, "completion"}
+    with name_command(tokens[0] if is_command else None) as program:
+        try:
+            command, bound, _ = _app().parse_args(list(tokens))
+            work = command(*bound.args, **bound.kwargs)
+            return asyncio.run(_run_until_terminated(work)) if inspect.iscoroutine(work) else 0
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        except asyncio.CancelledError:
+            return TERMINATED
+        except CycloptsError as error:
+            print_error(f"{error} `{program} --help` lists all {'options' if is_command else 'commands'}.")
+        except (ConfigurationError, InvalidRequestError) as error:
+            print_error(error.message)
+        except ModuleNotFoundError as error:
             print_error(str(error))
-        _discard_stdout()
-        return FAILED
-    return UNUSABLE
+        except (KlingError, OSError) as error:
+            if not isinstance(error, BrokenPipeError):
+                print_error(error.message if isinstance(error, KlingError) else str(error))
+            _discard_stdout()
+            return FAILED
+        return UNUSABLE
 
 
 async def _run_until_terminated(work: Coroutine[Any, Any, int]) -> int:

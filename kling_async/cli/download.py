@@ -63,7 +63,7 @@ async def download(
     for request_id in ids:
         end = ends[request_id]
         if isinstance(end, KlingError):
-            print_error(str(end))
+            print_error(end.message)
         elif not json:
             print_line(str(end))
     return 0 if counts.saved == len(ids) else FAILED
@@ -101,6 +101,6 @@ def _json_record(request_id: str, end: Path | KlingError) -> dict[str, str | Non
     return {
         "request_id": request_id,
         "path": None if isinstance(end, KlingError) else str(end),
-        "error": str(error) if error else None,
+        "error": error.message if error else None,
         "error_type": type(error).__name__ if error else None,
     }

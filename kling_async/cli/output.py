@@ -8,7 +8,9 @@ import stat
 import sys
 import time
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -35,6 +37,8 @@ _STYLES: Mapping[str, str] = {
 }
 _AGES = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_program: ContextVar[str] = ContextVar("program", default="kling-async")
+"""The program with the command that runs, which each error names."""
 
 
 def one_line(text: str) -> str:
@@ -97,10 +101,25 @@ def print_text(line: str | Text, console: Console) -> None:
     console.print(line if isinstance(line, Text) else Text(line), soft_wrap=True)
 
 
+@contextmanager
+def name_command(command: str | None) -> Iterator[str]:
+    """A block whose errors name a command; its value is how the command is called, such as `kling-async list`.
+
+    Args:
+        command: The name of the command; None if there is no such command.
+    """
+    program = f"kling-async {command}" if command else "kling-async"
+    token = _program.set(program)
+    try:
+        yield program
+    finally:
+        _program.reset(token)
+
+
 def print_error(sentence: str, *details: str) -> None:
     """Print one sentence on stderr after the command's name, and each detail on its own line."""
     console = stderr()
-    print_text(Text.assemble(("kling-async: ", "bold red"), one_line(sentence)), console)
+    print_text(Text.assemble((f"{_program.get()}: ", "bold red"), one_line(sentence)), console)
     for detail in details:
         print_text(f"  {one_line(detail)}", console)
 

@@ -73,9 +73,9 @@ async def _show_jobs(ids: Sequence[str], service: Service, *, is_json: bool) -> 
                 has_failed = True
                 if is_json:
                     print_json(
-                        {"request_id": request_id, "error": str(error), "error_type": type(error).__name__}
+                        {"request_id": request_id, "error": error.message, "error_type": type(error).__name__}
                     )
-                print_error(str(error))
+                print_error(error.message)
                 continue
             if is_json:
                 print_json(job.to_dict())

@@ -58,6 +58,8 @@ def print_summary(
         )
         for why, command in (*_model_advice(results, config), *steps):
             _print_advice(why, command)
+        if any(isinstance(result.error, BudgetExceededError) for result in results):
+            print_text("To submit more, raise --max-cost.", stderr())
     return 0 if saved == len(results) else FAILED
 
 
@@ -166,12 +168,17 @@ def failure_lines(results: Iterable[Result]) -> list[str]:
         if not is_saved(result):
             alike.setdefault((result.label, result.failure_reason or "no reason given"), []).append(result)
     lines = [
-        f"{_item_names(group)}: {state}: {(group[0].error or reason) if len(group) == 1 else reason}"
+        f"{_item_names(group)}: {state}: {_reason_of(group[0]) if len(group) == 1 else reason}"
         for (state, reason), group in alike.items()
     ]
     if len(lines) <= _MAX_NAMED + 1:
         return lines
     return [*lines[:_MAX_NAMED], f"and {len(lines) - _MAX_NAMED:,} more reasons"]
+
+
+def _reason_of(result: Result) -> str:
+    """Why one result has no file, with the id of its job."""
+    return result.error.message if result.error else result.failure_reason or "no reason given"
 
 
 def is_saved(result: Result) -> bool:

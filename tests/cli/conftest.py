@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -35,7 +36,7 @@ class CommandResult:
     def error_line(self) -> str:
         """The one sentence on stderr."""
         (line,) = self.err.splitlines()
-        assert line.startswith("kling-async: ")
+        assert re.match("kling-async( [a-z]+)?: ", line)
         return line
 
     @property

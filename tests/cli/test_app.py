@@ -116,7 +116,7 @@ def test_a_full_disk_behind_stdout_is_one_sentence(serve, home, capfd):
         patch.setattr("sys.stdout", full)
         status = run(["models"])
     assert status == 1
-    assert capfd.readouterr().err == "kling-async: [Errno 28] No space left on device\n"
+    assert capfd.readouterr().err == "kling-async models: [Errno 28] No space left on device\n"
 
 
 def test_a_closed_stdout_prints_no_error(serve, start_process):

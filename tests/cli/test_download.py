@@ -82,5 +82,5 @@ def test_ctrl_c_prints_the_command_for_videos_that_are_not_saved(serve, interrup
     )
     assert done.status == 130
     headline, _, command = done.err.splitlines()
-    assert headline == "kling-async: interrupted: 0 saved, 0 failed, 1 in flight, 0 not sent."
+    assert headline == "kling-async download: interrupted: 0 saved, 0 failed, 1 in flight, 0 not sent."
     assert command == f"  kling-async download {job.request_id} --out videos --base-url {emulator.url}"

@@ -72,7 +72,7 @@ def test_json_is_one_object_a_result_and_nothing_else_on_stdout(cli, serve, home
     assert made["prompt"] == "a cat"
     assert (home / made["path"]).read_bytes()[4:8] == b"ftyp"
     assert done.err.splitlines()[0].startswith("2 of 3 videos saved in videos/")
-    assert done.err.splitlines()[1] == "kling-async: 1 of 3 videos were not saved:"
+    assert done.err.splitlines()[1] == "kling-async generate: 1 of 3 videos were not saved:"
     assert "#1 “a dog”: failed: " in done.err
     assert "policy" in done.err
 
@@ -218,7 +218,7 @@ def test_a_refusal_of_all_items_is_printed_once(cli, serve, settings, options, r
     assert done.status == 1
     assert done.out.startswith("0 of 2 videos saved")
     error_line, line, why, command = done.err.splitlines()
-    assert error_line == "kling-async: 2 of 2 videos were not saved:"
+    assert error_line == "kling-async generate: 2 of 2 videos were not saved:"
     assert line.startswith("  #0, #1: not submitted: ")
     assert reason in line
     assert why == "To resume what can still finish:"
@@ -266,7 +266,7 @@ def test_without_a_journal_ctrl_c_prints_the_ids_of_jobs_in_flight(serve, interr
     )
     assert done.status == 130
     headline, why, command = done.err.splitlines()
-    assert headline == "kling-async: interrupted: 0 saved, 0 failed, 3 in flight, 17 not sent."
+    assert headline == "kling-async generate: interrupted: 0 saved, 0 failed, 3 in flight, 17 not sent."
     assert why.endswith("To save them:")
     words = command.split()
     assert words[:2] == ["kling-async", "download"]
@@ -287,7 +287,7 @@ def test_the_command_that_an_interruption_prints_makes_the_rest_and_buys_nothing
     process.send_signal(number)
     assert process.wait(20) == status
     headline, ids, why, command = process.stderr.read().splitlines()
-    assert headline == "kling-async: interrupted: 0 saved, 0 failed, 3 in flight, 6 not sent."
+    assert headline == "kling-async generate: interrupted: 0 saved, 0 failed, 3 in flight, 6 not sent."
     told, _, listed = ids.partition(": ")
     assert told == "The jobs in flight continue at the service and are charged"
     assert set(listed.split(", ")) == {job.request_id for job in emulator.stats.accepted}
@@ -349,7 +349,7 @@ def test_a_second_ctrl_c_waits_for_nothing_and_says_what_is_unknown(serve, start
     said = process.stderr.read()
     assert "the event loop ended before the answer came; the service may have accepted the request" in said
     assert said.endswith(
-        "kling-async: interrupted: 0 saved, 0 failed, 0 in flight, 1 without a reply, 0 not sent or without a reply.\n"
+        "kling-async generate: interrupted: 0 saved, 0 failed, 0 in flight, 1 without a reply, 0 not sent or without a reply.\n"
         "To resume:\n  kling-async resume videos/run.db\n"
     )
 
@@ -363,6 +363,6 @@ def test_a_closed_stdout_stops_the_batch_and_jobs_in_flight_are_printed(serve, s
     process.stdout = None
     assert process.wait(30) == 1
     headline, ids, *_ = process.stderr.read().splitlines()
-    assert headline == "kling-async: interrupted: 1 saved, 0 failed, 1 in flight, 0 not sent."
+    assert headline == "kling-async generate: interrupted: 1 saved, 0 failed, 1 in flight, 0 not sent."
     assert emulator.stats.accepted[1].request_id in ids
     assert emulator.stats.accepted[0].request_id not in ids

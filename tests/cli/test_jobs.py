@@ -29,7 +29,7 @@ def test_a_call_that_is_tried_again_says_so(cli, serve):
     done = cli("models")
     assert done.status == 0
     assert "kling-v2-6" in done.out.splitlines()
-    assert done.err.startswith("models: the service failed (HTTP 502")
+    assert done.err.startswith("the list of models: the service failed (HTTP 502")
     assert "; trying again in " in done.err
 
 

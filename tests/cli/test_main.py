@@ -59,4 +59,4 @@ def test_a_prompt_that_the_terminals_encoding_lacks_is_no_error(start_process, m
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     process = start_process("generate", "一只猫", "--duration", "7", "--image", "猫.png")
     assert process.wait(20) == 2
-    assert process.stderr.read().startswith("kling-async: the command line, prompt 1: ")
+    assert process.stderr.read().startswith("kling-async generate: the command line, prompt 1: ")

@@ -95,4 +95,4 @@ def test_what_cannot_be_used_is_left_out_and_counted(cli, home):
     (home / "p.jsonl").write_text('"a cat"\nnonsense\n')
     done = cli("generate", "--from", "p.jsonl", "--skip-invalid", "--dry-run")
     assert done.out == 'kling-v2-6 {"prompt": "a cat"}\n'
-    assert done.err.splitlines()[0] == "kling-async: 1 of 2 prompts cannot be used and are left out."
+    assert done.err.splitlines()[0] == "kling-async generate: 1 of 2 prompts cannot be used and are left out."

@@ -87,9 +87,10 @@ def test_a_spent_cap_offers_no_command_that_would_end_in_the_same(serve, cli):
     serve()
     done = cli("generate", "a cat", "a dog", "--max-cost", "0.5", "--price", "0.35", "--max-concurrency", "1")
     assert done.status == 1
-    error_line, reason = done.err.splitlines()
-    assert error_line == "kling-async: 1 of 2 videos were not saved:"
-    assert "above max_cost_usd=$0.5; it was not sent. Raise the cap to submit more." in reason
+    error_line, reason, advice = done.err.splitlines()
+    assert error_line == "kling-async generate: 1 of 2 videos were not saved:"
+    assert reason.endswith("above the cap of $0.5; it was not sent.")
+    assert advice == "To submit more, raise --max-cost."
 
 
 def test_a_later_command_drops_the_unsent_items_of_an_earlier_one(serve, cli):

@@ -188,7 +188,10 @@ TWICE = [
         (result(0, ResultState.FAILED, "policy", job=FAILED), AGAIN),
         (result(0, ResultState.AMBIGUOUS, "lost"), GO_ON + TWICE),
         (attrs.evolve(result(0, ResultState.NOT_SUBMITTED), error=InvalidRequestError("no")), []),
-        (attrs.evolve(result(0, ResultState.NOT_SUBMITTED), error=BudgetExceededError("no")), []),
+        (
+            attrs.evolve(result(0, ResultState.NOT_SUBMITTED), error=BudgetExceededError("no")),
+            ["To submit more, raise --max-cost."],
+        ),
     ],
 )
 def test_a_missing_video_has_a_command_that_may_get_it(capfd, missing, advice):

@@ -69,7 +69,7 @@ async def test_the_error_names_the_other_job_if_every_answer_is_about_it():
     job, session = await job_and_session(
         Service(before=[on("status", *[other_job] * 3)]), retry=RetryPolicy(max_retries=2)
     )
-    with pytest.raises(APIResponseError, match=r"status job-0: .* another job, 'job-7'"):
+    with pytest.raises(APIResponseError, match=r"job job-0: .* another job, 'job-7'"):
         await session.get_job(job.request_id, Notifier())
 
 

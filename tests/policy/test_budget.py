@@ -80,7 +80,9 @@ def test_the_spend_can_reach_the_cap_and_not_pass_it():
     budget = Budget(PRICES, Decimal("0.70"))
     for _ in range(2):
         budget.reserve(Decimal("0.35"))
-    with pytest.raises(BudgetExceededError, match=r"\$1\.05.*max_cost_usd=\$0\.70"):
+    with pytest.raises(
+        BudgetExceededError, match=r"\$1\.05, above the cap of \$0\.70; .* Raise max_cost_usd"
+    ):
         budget.reserve(Decimal("0.35"))
     budget.release(Decimal("0.35"))
     budget.reserve(Decimal("0.35"))

@@ -11,7 +11,7 @@ from kling_async.errors import ConfigurationError
 @pytest.mark.parametrize("name", ["wait_timeout", "stall_timeout", "poll_interval", "max_poll_interval"])
 @pytest.mark.parametrize("value", [-1, math.nan, "5", True])
 def test_the_error_of_a_setting_out_of_range_names_setting_and_rule(name, value):
-    with pytest.raises(ConfigurationError, match=rf"PollingPolicy\.{name} must be a number .*{value!r}"):
+    with pytest.raises(ConfigurationError, match=rf"^PollingPolicy\(\): {name} must be a number .*{value!r}"):
         PollingPolicy(**{name: value})
 
 

@@ -41,19 +41,19 @@ def test_a_setting_within_its_bounds_is_valid(fields):
 @pytest.mark.parametrize(
     "fields, sentence",
     [
-        ({"plain": -1}, "Setting.plain must be a number of at least 0, not -1."),
-        ({"plain": math.nan}, "Setting.plain must be a number of at least 0, not nan."),
-        ({"plain": None}, "Setting.plain must be a number of at least 0, not None."),
-        ({"plain": "5"}, "Setting.plain must be a number of at least 0, not '5'."),
-        ({"plain": True}, "Setting.plain must be a number of at least 0, not True."),
+        ({"plain": -1}, "plain must be a number of at least 0, not -1."),
+        ({"plain": math.nan}, "plain must be a number of at least 0, not nan."),
+        ({"plain": None}, "plain must be a number of at least 0, not None."),
+        ({"plain": "5"}, "plain must be a number of at least 0, not '5'."),
+        ({"plain": True}, "plain must be a number of at least 0, not True."),
         (
             {"plain": -(10**5000)},
-            "Setting.plain must be a number of at least 0, not <int that cannot be shown>.",
+            "plain must be a number of at least 0, not <int that cannot be shown>.",
         ),
-        ({"above": 0}, "Setting.above must be a number above 0, not 0."),
-        ({"whole": 0}, "Setting.whole must be a whole number of at least 1, not 0."),
-        ({"whole": 1.0}, "Setting.whole must be a whole number of at least 1, not 1.0."),
-        ({"optional": 0.5}, "Setting.optional must be a number above 0.5 or None, not 0.5."),
+        ({"above": 0}, "above must be a number above 0, not 0."),
+        ({"whole": 0}, "whole must be a whole number of at least 1, not 0."),
+        ({"whole": 1.0}, "whole must be a whole number of at least 1, not 1.0."),
+        ({"optional": 0.5}, "optional must be a number above 0.5 or None, not 0.5."),
     ],
     ids=quote_value,
 )
@@ -81,6 +81,6 @@ def test_the_error_of_a_setting_out_of_bounds_is_one_sentence_that_names_it(fiel
 )
 def test_invalid_settings_raise_an_error_at_construction(settings_class, fields):
     with pytest.raises(
-        ConfigurationError, match=rf"{settings_class.__name__}\.{next(iter(fields))} must be a"
+        ConfigurationError, match=rf"^{settings_class.__name__}\(\): {next(iter(fields))} must be a"
     ):
         settings_class(**fields)

@@ -232,10 +232,10 @@ STRUCTURES = [
 def test_a_reply_is_a_value_or_an_error_of_this_package(answer):
     for structure in STRUCTURES:
         try:
-            decode(answer.body, structure, call="call", status=answer.status, secret=KEY)
+            decode(answer.body, structure, about="the submit", status=answer.status, secret=KEY)
         except APIResponseError as error:
             check_error(error)
-    error = error_for(answer.status, answer.headers, answer.body, call="call", secret=KEY, now=0.0)
+    error = error_for(answer.status, answer.headers, answer.body, about="the submit", secret=KEY, now=0.0)
     check_error(error)
     if (said := named_id(answer.body)) is not None:
         assert error.request_id == said.replace(KEY, "***")

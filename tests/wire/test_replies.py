@@ -51,12 +51,12 @@ ERRORS = {
 }
 
 
-def error(status=500, headers=None, body=b"", *, call="submit", secret=KEY):
-    return error_for(status, headers or {}, body, call=call, secret=secret, now=NOON.timestamp())
+def error(status=500, headers=None, body=b"", *, about="the upload", secret=KEY):
+    return error_for(status, headers or {}, body, about=about, secret=secret, now=NOON.timestamp())
 
 
 def decode_body(body, structure=structure_job, *, secret=KEY):
-    return decode(body, structure, call="status", status=200, secret=secret)
+    return decode(body, structure, about="job a", status=200, secret=secret)
 
 
 # Successes
@@ -73,7 +73,7 @@ def test_a_successful_reply_is_its_value():
 )
 def test_a_reply_that_breaks_the_contract_is_a_response_error_that_shows_it(body):
     with pytest.raises(
-        APIResponseError, match=r"status: the reply of the service breaks its contract"
+        APIResponseError, match=r"^job a: the reply of the service breaks its contract"
     ) as caught:
         decode_body(body)
     assert caught.value.status_code == 200
@@ -125,14 +125,14 @@ def test_each_recorded_error_is_the_right_one_and_says_what_the_service_said(nam
     body = (REPLIES / name).read_bytes()
     made = error(status, body=body)
     assert type(made) is kind
-    assert made.message.startswith("submit: ")
+    assert made.message.startswith("the upload: ")
     assert said in made.message
     assert (made.status_code, made.body) == (status, body.decode()[:500])
 
 
 def test_an_id_of_two_lines_makes_an_error_of_one():
-    error = error_for(404, {}, b"", call="status x\ny", secret=KEY, now=0.0)
-    assert str(error).startswith("status x y: the service has no such job or model (HTTP 404).")
+    error = error_for(404, {}, b"", about="job x\ny", secret=KEY, now=0.0)
+    assert str(error).startswith("job x y: the service has no such job or model (HTTP 404).")
 
 
 def test_an_id_in_an_error_is_kept():

@@ -190,7 +190,8 @@ def _not_saved(
 ) -> DownloadError:
     return DownloadError(
         f"The video of job {job.request_id} was not saved to {os.fspath(path)!r}: {_reason(error)}. "
-        f"It is still at the service: `await client.download({job.request_id!r}, ...)` tries again.",
+        "It is still at the service.",
+        advice=f"`await client.download({job.request_id!r}, ...)` tries again.",
         request_id=job.request_id,
         status_code=getattr(error, "status_code", None),
         job=job,

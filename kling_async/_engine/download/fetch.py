@@ -138,4 +138,4 @@ async def _read_error(caller: ApiCaller, reply: StreamedReply) -> KlingError:
         return len(body) <= _MAX_ERROR_BYTES
 
     await reply.pipe_to(take)
-    return caller.error_for(reply.status, reply.headers, bytes(body), call="download")
+    return caller.error_for(reply.status, reply.headers, bytes(body), about="the storage")

@@ -94,8 +94,8 @@ class TrackedJob:
             )
         self.end_with(
             WaitTimeoutError(
-                f"Job {self.request_id} {so_far}; it may yet finish: "
-                f"`await client.wait({self.request_id!r})` picks it up again.",
+                f"Job {self.request_id} {so_far}; it may yet finish.",
+                advice=f"`await client.wait({self.request_id!r})` picks it up again.",
                 request_id=self.request_id,
             )
         )

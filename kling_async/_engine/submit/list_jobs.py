@@ -98,7 +98,7 @@ async def read_since(
         page = await read(offset)
         yield page.jobs
     raise APIResponseError(
-        f"list {model}: the list has more than {_MAX_PAGES:,} pages, too many to search for one job."
+        f"the list of the jobs of {model} has more than {_MAX_PAGES:,} pages, too many to search for one job."
     )
 
 

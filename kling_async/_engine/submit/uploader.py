@@ -109,7 +109,7 @@ async def upload(caller: ApiCaller, path: str | os.PathLike[str], emit: Emitter)
         UPLOAD_URL, structure_upload, body=upload_body(file_type), emit=emit
     )
     if reason := reason_to_refuse(ticket.upload_url):
-        raise InvalidRequestError(f"upload: the service gave an upload URL that is not safe: {reason}.")
+        raise InvalidRequestError(f"The service gave an upload URL that is not safe: {reason}.")
     await _put(caller, ticket.upload_url, content, content_type, emit)
     return ticket.public_url
 
@@ -123,6 +123,6 @@ async def _put(caller: ApiCaller, url: str, content: bytes, content_type: str, e
             reply = await caller.transport.send(request)
             if reply.status in _OK:
                 return
-            raise caller.error_for(reply.status, reply.headers, reply.body, call="upload")
+            raise caller.error_for(reply.status, reply.headers, reply.body, about="the upload")
         except KlingError as error:
             await retries.wait_or_raise(error)

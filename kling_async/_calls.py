@@ -1,0 +1,132 @@
+"""The calls of the public API: each refuses an unknown keyword, and each of its errors says which call was made."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable
+from contextlib import aclosing
+from difflib import get_close_matches
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+from kling_async.errors import KlingError
+
+F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C", bound=type)
+
+_NEAREST = 0.75
+"""How alike two names are, by difflib's ratio, before one is offered for the other: `seconds` is not `sound`."""
+
+
+def check_options(options: Iterable[str], known: Collection[str], *, call: str) -> None:
+    """Refuse an option that a call does not have, as Python refuses an unknown argument.
+
+    Args:
+        options: The names that the caller gave.
+        known: The names that the call takes.
+        call: The method that was called.
+
+    Raises:
+        TypeError: An option is unknown. The message lists the call's options and offers the nearest one.
+    """
+    for name in options:
+        if name not in known:
+            names = f"its options are {', '.join(sorted(known))}" if known else "it takes no options"
+            raise TypeError(f"{call}() has no option {name!r}{suggest_name(name, known)}; {names}.")
+
+
+def suggest_name(name: object, known: Collection[str]) -> str:
+    """The end of a sentence that offers the known name nearest to a wrong one; empty if none is near."""
+    matches = get_close_matches(str(name), known, n=1, cutoff=_NEAREST)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def public_call(function: F) -> F:
+    """The function as a call of the public API: it checks its keywords, and its errors have its name in `call`.
+
+    Of nested calls the outermost counts: that is the one that the user made. A function that ends in `**options`
+    checks its keywords itself.
+    """
+    name = _name_of(function)
+    check = _keyword_check(function, name)
+    call: Callable[..., Any]
+    if inspect.iscoroutinefunction(function):
+
+        @wraps(function)
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            check(kwargs)
+            try:
+                return await function(*args, **kwargs)
+            except KlingError as error:
+                error.call = name
+                raise
+
+    elif inspect.isasyncgenfunction(function):
+
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            check(kwargs)
+            return _name_errors(function(*args, **kwargs), name)
+
+    else:
+
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            check(kwargs)
+            try:
+                return function(*args, **kwargs)
+            except KlingError as error:
+                error.call = name
+                raise
+
+    return cast("F", call)
+
+
+def public_class(kind: C) -> C:
+    """The class, whose constructor is a call of the public API."""
+    kind.__init__ = public_call(vars(kind)["__init__"])  # type: ignore[misc]
+    return kind
+
+
+def check_keywords(kind: C) -> C:
+    """The class, whose constructor checks its keywords; its errors name no call, for a batch makes such values too."""
+    init = vars(kind)["__init__"]
+    check = _keyword_check(init, kind.__name__)
+
+    @wraps(init)
+    def call(*args: Any, **kwargs: Any) -> None:
+        check(kwargs)
+        init(*args, **kwargs)
+
+    kind.__init__ = call  # type: ignore[misc]
+    return kind
+
+
+async def _name_errors(items: AsyncGenerator[Any, None], name: str) -> AsyncGenerator[Any, None]:
+    async with aclosing(items):
+        try:
+            async for item in items:
+                yield item
+        except KlingError as error:
+            error.call = name
+            raise
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    """The name as a user writes it: that of the class for its constructor."""
+    kind, _, name = function.__qualname__.rpartition(".")
+    return kind if name == "__init__" else name
+
+
+def _keyword_check(function: Callable[..., Any], name: str) -> Callable[[dict[str, Any]], None]:
+    """Raises the `TypeError` for an unknown keyword; a check against a set, for a batch makes many requests."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return lambda _: None
+    known = {parameter.name for parameter in parameters if parameter.name != "self"}
+
+    def check(keywords: dict[str, Any]) -> None:
+        if not keywords.keys() <= known:
+            check_options(keywords, known, call=name)
+
+    return check
