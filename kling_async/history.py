@@ -53,9 +53,14 @@ class ItemTimes:
     saved: float | None = None
     """When its video was complete on disk."""
     submits: int = 0
-    """How many jobs the service accepted for it; more than one if jobs failed because of a rate limit."""
+    """How many jobs the service accepted for it in this run; more than one if jobs failed because of a rate limit."""
     failed_polls: int = 0
     """How many status calls for it failed."""
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether its job is of an earlier run, and this run waited for the end: no time here is that of the whole job."""
+        return self.submitted is not None and self.submits == 0
 
 
 @attrs.frozen(kw_only=True)
@@ -162,7 +167,9 @@ class HistoryRecorder:
     def _record_rare(self, event: Event, row: int) -> None:
         match event:
             case Resumed() if event.job is not None and not event.job.is_final:
-                self._record_submit(row, event.at, event.job)
+                self._rows[row + _SUBMITTED] = event.at
+                if event.job.status is JobStatus.PROCESSING:
+                    self._rows[row + _RUNNING] = event.at
             case Downloaded():
                 self._rows[row + _SAVED] = event.at
                 self._saved_bytes += event.size_bytes

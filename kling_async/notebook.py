@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from kling_async._display.cell import running_shell
 from kling_async._display.markup import join_facts
-from kling_async._display.page import duration_text, is_inlined, money_text
+from kling_async._display.page import count_earlier, duration_text, is_inlined, money_text
 from kling_async._display.tiles import (
     ALONE,
     FAINT,
@@ -124,10 +124,15 @@ class Gallery:
         facts = (
             *(f"{count:,} {label}" for label, count in labels.items()),
             money_text(sum(costs, Decimal(0))) if costs else "",
-            duration_text(history.ended - history.started) if history else "",
+            self._time_text(history) if history else "",
         )
         headline = Markup("<strong>{:,} of {:,} videos made</strong>").format(made, len(self.items))
         return join_facts([headline, *map(faint, facts)])
+
+    def _time_text(self, history: BatchHistory) -> str:
+        results = [item for item in self.items if isinstance(item, Result)]
+        which = " in the last run" if count_earlier(results, history) else ""
+        return f"{duration_text(history.ended - history.started)}{which}"
 
     def _tiles(self) -> Iterator[Tile]:
         beside, left, history = Path.cwd(), _INLINE_BYTES_IN_ALL, self._history
@@ -151,6 +156,6 @@ def _item_label(item: Result | Job) -> str:
 
 
 def _run_seconds(times: ItemTimes) -> float | None:
-    if times.submitted is None or times.finished is None:
+    if times.submitted is None or times.finished is None or times.is_resumed:
         return None
     return times.finished - times.submitted

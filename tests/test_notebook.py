@@ -16,7 +16,7 @@ from kling_async._display.progress_counts import ProgressCounts
 from kling_async._display.progress_view import BatchPhase, ProgressView
 from kling_async._policy.outcome import error_of
 from kling_async.errors import AmbiguousSubmitError
-from kling_async.events import Finished, Submitted
+from kling_async.events import Finished, Resumed, Submitted
 from kling_async.history import HistoryRecorder
 from kling_async.notebook import Gallery, register_formatters, render_html
 
@@ -134,6 +134,16 @@ def test_with_a_history_the_times_are_those_that_the_client_measured():
     text = page_of(batch_of(2, history=recorder.build())).text
     assert text.startswith("2 of 2 videos made · 1 min 00 s")
     assert text.count("42 s") == 1
+
+
+def test_the_time_of_a_resumed_job_is_the_services_and_that_of_the_batch_is_of_the_last_run():
+    recorder = HistoryRecorder()
+    job = job_of(0, status=JobStatus.PROCESSING, outcome=None)
+    recorder(Resumed(at=100.0, index=0, request_id="job-0", job=job, path=None))
+    recorder(Finished(at=160.0, index=0, state=ResultState.SUCCEEDED))
+    text = page_of(batch_of(1, history=recorder.build())).text
+    assert text.startswith("1 of 1 videos made · 1 min 00 s in the last run")
+    assert text.count("1 min 00 s") == 1
 
 
 def test_a_gallery_of_a_thousand_shows_the_first_36_and_says_so():

@@ -97,8 +97,9 @@ def _error(result: Result) -> Markup:
 
 
 def _times(row: Row) -> Markup:
-    return Markup('<div class="times">{}<p>{}</p></div>').format(
-        mini_picture(row), ", ".join(map(_segment_text, row.segments))
+    since = ", since this run resumed it" if row.is_resumed else ""
+    return Markup('<div class="times">{}<p>{}{}</p></div>').format(
+        mini_picture(row), ", ".join(map(_segment_text, row.segments)), since
     )
 
 

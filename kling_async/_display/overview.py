@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from kling_async._display.colors import STATE_COLORS, state_class
 from kling_async._display.markup import isolate, join_facts
-from kling_async._display.page import duration_text, money_text, size_text
+from kling_async._display.page import count_earlier, duration_text, money_text, size_text
 from kling_async._display.timeline import PHASES, WORDS, TimeLine, most_at_once
 from kling_async._display.timeline_svg import area_picture, axis_picture, rows_picture
 from kling_async.history import BatchHistory, ItemTimes, TimeSpan
@@ -26,11 +26,12 @@ _SECONDS_IN_DAY = 86_400.0
 
 
 def when_html(results: Sequence[Result], history: BatchHistory | None) -> Markup:
-    """The line under the headline: when the batch ran, and with which models."""
+    """The line under the headline: when the batch ran, or its last run, and with which models."""
     models = sorted({model_of(result.request) for result in results if result.request is not None})
     parts = []
     if history is not None:
-        parts.append(escape(_period_text(history.started, history.ended)))
+        last = "Last run: " if count_earlier(results, history) else ""
+        parts.append(escape(last + _period_text(history.started, history.ended)))
     if models:
         parts.append(isolate(", ".join(models)))
     return join_facts(parts)
@@ -55,23 +56,27 @@ def interrupted_html(missing: int) -> Markup:
 
 
 def figures_html(results: Sequence[Result], history: BatchHistory | None, *, missing: int = 0) -> Markup:
-    """The figures, each as a term and its value; the number of all videos includes the missing ones."""
+    """The figures, each as a term and its value; the number of all videos includes the missing ones.
+
+    A history tells of one run. If some jobs are of earlier runs, the terms say which figures are of the last one.
+    """
     made = [result for result in results if result.ok]
     figures: list[tuple[str, str]] = [
         ("Videos", Markup("{:,} <small>of {:,}</small>").format(len(made), len(results) + missing)),
         ("Spend", _spend(results)),
     ]
     if history is not None:
+        of_run = " of the last run" if count_earlier(results, history) else ""
         seconds = history.ended - history.started
-        figures.append(("Time", duration_text(seconds)))
+        figures.append((f"Time{of_run}", duration_text(seconds)))
         times = [history.times_of(result.index) for result in made]
-        here = sum(one.submitted is not None for one in times)
+        here = sum(one.submits > 0 for one in times)
         if here and seconds > 0:
-            figures.append(("Pace", _pace(here / seconds)))
+            figures.append((f"Pace{of_run}", _pace(here / seconds)))
         if runs := _run_times(times):
             figures.append(("Usual run", duration_text(median(runs))))
         if history.saved_bytes:
-            figures.append(("Saved", size_text(history.saved_bytes)))
+            figures.append(("Saved by the last run" if of_run else "Saved", size_text(history.saved_bytes)))
     return Markup().join(Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(*figure) for figure in figures)
 
 
@@ -86,16 +91,22 @@ def _spend(results: Sequence[Result]) -> Markup:
 
 
 def _pace(per_second: float) -> Markup:
-    for unit, seconds in (("a s", 1.0), ("a min", _SECONDS_IN_MINUTE), ("an h", _SECONDS_IN_HOUR)):
+    for unit, seconds in (
+        ("a second", 1.0),
+        ("a minute", _SECONDS_IN_MINUTE),
+        ("an hour", _SECONDS_IN_HOUR),
+    ):
         if per_second * seconds >= 1:
             return Markup("{:.3g} <small>{}</small>").format(per_second * seconds, unit)
     return Markup("{:.2g} <small>a day</small>").format(per_second * _SECONDS_IN_DAY)
 
 
 def _run_times(times: Iterable[ItemTimes]) -> list[float]:
-    """Seconds from the first poll that saw the job running to its end, for all jobs that have both times."""
+    """Seconds from the first poll that saw the job running to its end, for all jobs of this run that have both times."""
     return [
-        one.finished - one.running for one in times if one.running is not None and one.finished is not None
+        one.finished - one.running
+        for one in times
+        if one.running is not None and one.finished is not None and not one.is_resumed
     ]
 
 
@@ -109,7 +120,8 @@ def failures_html(results: Iterable[Result]) -> Markup:
         return Markup()
     rows = Markup().join(
         Markup(
-            '<tr><td class="count">{:,}</td><td><span class="state {}">{}</span></td><td>{}</td><td>{}</td></tr>'
+            '<tr><td class="count">{:,}</td><td><span class="state {}">{}</span></td>'
+            '<td class="reason">{}</td><td class="which">{}</td></tr>'
         ).format(len(group), state_class(group[0]), label, isolate(reason), links_to(group))
         for (label, reason), group in sorted(groups.items(), key=lambda item: -len(item[1]))
     )
@@ -180,18 +192,22 @@ def _notes(line: TimeLine, history: BatchHistory) -> list[str]:
     """The pictures in words."""
     seconds = line.whole.ended - line.whole.began
     notes: list[str] = [
-        f"{len(line.rows):,} jobs over {duration_text(seconds)}, at most {most_at_once(line):,} at once."
+        f"{_jobs(len(line.rows))} over {duration_text(seconds)}, at most {most_at_once(line):,} at once."
     ]
+    resumed = sum(row.is_resumed for row in line.rows)
+    if resumed:
+        notes.append(
+            f"An earlier run submitted {_jobs(resumed)} of these: the bar begins where this run resumed the job."
+        )
     if not line.has_row_each:
         notes.append("A line holds one job after the other: each goes to the first line that is free.")
     if slow := line.slow_rows():
         assert line.usual_seconds is not None
-        jobs = "1 job" if len(slow) == 1 else f"{len(slow):,} jobs"
         usual = duration_text(line.usual_seconds)
         slowest = links_to([row.result for row in slow])
         notes.append(
             Markup("{} took more than three times the usual {}, the slowest first: {}.").format(
-                jobs, usual, slowest
+                _jobs(len(slow)), usual, slowest
             )
         )
     if history.throttles:
@@ -205,6 +221,10 @@ def _notes(line: TimeLine, history: BatchHistory) -> list[str]:
             f"Status calls failed {_times(history.failed_polls)}, over {failing} in all; the jobs went on."
         )
     return notes
+
+
+def _jobs(count: int) -> str:
+    return "1 job" if count == 1 else f"{count:,} jobs"
 
 
 def _times(count: int) -> str:

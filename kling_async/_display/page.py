@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from kling_async._policy.safe_urls import reason_to_refuse
+from kling_async.history import BatchHistory
 from kling_async.jobs import Job
 from kling_async.results import Result
 
@@ -54,6 +56,11 @@ def size_text(size_bytes: float) -> str:
         size_bytes, unit = size_bytes / _THOUSAND, bigger
     digits = 0 if unit == "B" or size_bytes >= _SHORT - 0.05 else 1
     return f"{size_bytes:,.{digits}f} {unit}"
+
+
+def count_earlier(results: Iterable[Result], history: BatchHistory) -> int:
+    """How many results have a job that this run did not submit: a history tells only of one run."""
+    return sum(result.job is not None and not history.times_of(result.index).submits for result in results)
 
 
 def media_source(result: Result, *, beside: Path | None, inline_bytes: int = 0) -> str | None:

@@ -169,20 +169,23 @@ def _count_html(count: int, word: str, color: str | None) -> Markup:
 
 
 def _bar(counts: ProgressCounts) -> Markup:
-    """The shares of all items, side by side; empty if the number of all items is not known."""
+    """The shares of all items, side by side; empty if the number of all items is not known.
+
+    Heights tell them apart for a reader who sees no difference between the colours.
+    """
     if not counts.total:
         return Markup()
     shares = (
-        (counts.succeeded, TEAL.any_ground),
-        (counts.failed, RED.any_ground),
-        (counts.running, _PALE_TEAL),
-        (counts.queued, _PALE_GREY),
+        (counts.succeeded, TEAL.any_ground, 8),
+        (counts.failed, RED.any_ground, 6),
+        (counts.running, _PALE_TEAL, 4),
+        (counts.queued, _PALE_GREY, 2),
     )
     pieces = Markup().join(
-        Markup('<span style="display:inline-block;height:8px;width:{:.3f}%;background:{}"></span>').format(
-            100 * count / counts.total, color
-        )
-        for count, color in shares
+        Markup(
+            '<span style="display:inline-block;vertical-align:bottom;height:{}px;width:{:.3f}%;background:{}"></span>'
+        ).format(height, 100 * count / counts.total, color)
+        for count, color, height in shares
         if count
     )
     return Markup(

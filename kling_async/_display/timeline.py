@@ -44,6 +44,8 @@ class Row:
     segments: tuple[Segment, ...]
     lane: int = 0
     """The lane of its bar, from 0 at the top."""
+    is_resumed: bool = False
+    """Whether an earlier run submitted the job: its bar begins when this run resumed it."""
 
     @property
     def began(self) -> float:
@@ -89,8 +91,8 @@ class TimeLine:
 
     @cached_property
     def usual_seconds(self) -> float | None:
-        """The median of the jobs' `seconds`; None if there are too few jobs."""
-        times = [row.seconds for row in self.rows]
+        """The median of the `seconds` of jobs that this run submitted; None if there are too few."""
+        times = [row.seconds for row in self.rows if not row.is_resumed]
         return median(times) if len(times) >= _MIN_JOBS_FOR_USUAL else None
 
     def slow_rows(self) -> list[Row]:
@@ -135,7 +137,8 @@ def _row(result: Result, history: BatchHistory) -> Row | None:
     segments = []
     last = RUNNING if result.ok else str(result.state)
     if times.running is not None:
-        segments.append(Segment(QUEUED, TimeSpan(times.submitted, times.running)))
+        if times.running > times.submitted:  # else this run resumed a job that was running
+            segments.append(Segment(QUEUED, TimeSpan(times.submitted, times.running)))
         segments.append(Segment(last, TimeSpan(times.running, finished)))
     else:
         segments.append(Segment(UNSEEN if result.ok else last, TimeSpan(times.submitted, finished)))
@@ -143,7 +146,7 @@ def _row(result: Result, history: BatchHistory) -> Row | None:
         segments.append(Segment(SAVING, TimeSpan(finished, times.saved)))
     elif result.is_unsaved:
         segments.append(Segment(UNSAVED, TimeSpan(finished, finished)))
-    return Row(result, tuple(segments))
+    return Row(result, tuple(segments), is_resumed=times.is_resumed)
 
 
 def _assign_lanes(rows: Sequence[Row]) -> list[Row]:
@@ -163,8 +166,9 @@ def _assign_lanes(rows: Sequence[Row]) -> list[Row]:
 
 
 def most_at_once(line: TimeLine) -> int:
-    """The largest number of jobs at the same time, with those whose video is being downloaded."""
-    changes = sorted(change for row in line.rows for change in ((row.began, 1), (row.ended, -1)))
+    """The largest number of jobs in flight at the same time; a job whose video is being saved has ended."""
+    spans = [(row.began, row.began + row.seconds) for row in line.rows]
+    changes = sorted(change for began, ended in spans for change in ((began, 1), (ended, -1)))
     return max(1, *accumulate(change for _, change in changes))
 
 
@@ -172,7 +176,7 @@ WORDS: Mapping[str, str] = {
     QUEUED: "queued",
     RUNNING: "running",
     UNSEEN: "queued or running",
-    SAVING: "downloading",
+    SAVING: "until saved",
     UNSAVED: "not saved",
     ResultState.FAILED: "to its failure",
     ResultState.CANCELLED: "to its end",

@@ -24,11 +24,13 @@ _HEADROOM = 24
 _PADDING = 6
 _MAX_TICKS = 6
 _TICKS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400)
-_LAST_MIDDLE = 97
-"""Per cent of the width; up to there, a word has room on both sides."""
+_FIRST_MIDDLE, _LAST_MIDDLE = 8, 92
+"""Per cent of the width; from the one to the other, a word has room on both sides, also on a phone."""
 _MAX_BANDS = 300
-_AREAS = (RUNNING, QUEUED, SAVING)
+_AREAS = (RUNNING, QUEUED)
 """The areas, from the bottom to the top."""
+_LABEL_ROOM = 0.15
+"""The share of the width that a number needs beside its bar, on the narrowest phone."""
 
 
 def rows_picture(line: TimeLine) -> Markup:
@@ -58,12 +60,16 @@ def _path(kind: str, commands: str) -> Markup:
 
 
 def _row_labels(line: TimeLine) -> Markup:
-    """The number of each job beside its bar, on the side that has room."""
+    """The number of each job beside its bar, on the side that has room; on the bar if neither has."""
     labels = []
     for row in line.rows:
         begin, end = line.units(row.began), line.units(row.ended)
         y = _PADDING + (row.lane + 0.5) * line.pitch
-        x, anchor, shift = (end, "start", 6) if end < WIDTH * 0.92 else (begin, "end", -6)
+        x, anchor, shift = begin, "start", 6
+        if end <= WIDTH * (1 - _LABEL_ROOM):
+            x = end
+        elif begin >= WIDTH * _LABEL_ROOM:
+            anchor, shift = "end", -6
         labels.append(
             Markup('<text x="{:g}%" y="{:g}" dx="{}" dy=".34em" text-anchor="{}">#{}</text>').format(
                 x / 100, y, shift, anchor, row.result.index
@@ -73,7 +79,7 @@ def _row_labels(line: TimeLine) -> Markup:
 
 
 def area_picture(line: TimeLine) -> Markup:
-    """An SVG of how many jobs were queued, running and being saved at each moment."""
+    """An SVG of how many jobs were queued and running at each moment."""
     counts = _counts(line)
     most = most_at_once(line)
     height = _AREA_HEIGHT + _HEADROOM
@@ -93,6 +99,8 @@ def _counts(line: TimeLine) -> Mapping[str, list[int]]:
     changes = {kind: [0] * (_STEPS + 1) for kind in _AREAS}
     for row in line.rows:
         for segment in row.segments:
+            if segment.kind == SAVING:
+                continue
             column = changes[segment.kind if segment.kind in changes else RUNNING]
             column[_step(line, segment.span.began)] += 1
             column[_step(line, segment.span.ended)] -= 1
@@ -163,7 +171,7 @@ def axis_picture(line: TimeLine) -> Markup:
 
 def _anchor(x: float) -> str:
     """The end of a word that stands at its position, so that no word leaves the picture."""
-    if x == 0:
+    if x < _FIRST_MIDDLE:
         return "start"
     return "middle" if x < _LAST_MIDDLE else "end"
 

@@ -320,6 +320,34 @@ def test_a_bar_of_the_time_line_names_its_job_and_links_to_it(page, thousand):
     until(page, "document.querySelector('.pointed').textContent === ''")
 
 
+PLACES = """
+[...document.querySelectorAll('figure text, .which a')].map(element => {
+  const {left, right} = element.getBoundingClientRect();
+  return [element.textContent, left, right];
+})
+"""
+
+
+@attrs.define(kw_only=True)
+class AllTheTime(Maker):
+    """Jobs of which each takes nearly the whole time of the batch, or begins or ends at its edge."""
+
+    def _hear(self, index, state, submitted, running, ended):
+        begin, end = [(0, 300), (0, 290), (20, 300), (250, 300), (10, 200)][index % 5]
+        super()._hear(index, state, BEGAN + begin, BEGAN + begin + 1, BEGAN + end)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("maker", [Maker, AllTheTime])
+def test_no_number_is_cut_off_at_an_edge(new_page, tmp_path, maker, width):
+    batch = maker(folder=tmp_path, prompts=[f"number {index} " * 20 for index in range(30)]).batch()
+    page = new_page(width=width)
+    page.goto(batch.write_report(tmp_path / "report.html").as_uri())
+    places = page.evaluate(PLACES)
+    assert len(places) > 30
+    assert [place for place in places if place[1] < 0 or place[2] > width] == []
+
+
 def test_a_narrow_page_does_not_scroll_sideways(new_page, report):
     page = new_page(width=320)
     page.goto(report)

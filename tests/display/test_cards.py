@@ -114,9 +114,15 @@ def test_a_card_has_its_times_in_words_and_its_row_of_the_time_line(tmp_path):
         Segment("saving", TimeSpan(170.0, 170.5)),
     )
     _, item = card_of(tmp_path, row=Row(result_of(), segments, lane=3))
-    assert item.one("div", class_="times").text == "8.0 s queued, 1 min 02 s running, 0.5 s downloading"
+    assert item.one("div", class_="times").text == "8.0 s queued, 1 min 02 s running, 0.5 s until saved"
     assert item.attributes["data-bar"] == "3 100.000 170.500"
     assert item.attributes["data-seconds"] == "70.000"
+
+
+def test_a_card_says_that_its_times_begin_where_a_run_resumed_the_job(tmp_path):
+    segments = (Segment("running", TimeSpan(100.0, 108.0)),)
+    _, item = card_of(tmp_path, row=Row(result_of(), segments, is_resumed=True))
+    assert item.one("div", class_="times").text == "8.0 s running, since this run resumed it"
 
 
 def test_a_card_of_an_unsaved_video_says_so_without_a_duration(tmp_path):

@@ -15,7 +15,7 @@ from kling_async._display.overview import (
     time_line_html,
     when_html,
 )
-from kling_async._display.timeline import time_line
+from kling_async._display.timeline import TimeLine, time_line
 from kling_async._policy.outcome import error_of
 from kling_async.batch_result import BatchResult
 from kling_async.errors import (
@@ -25,7 +25,7 @@ from kling_async.errors import (
     RateLimitError,
     WaitTimeoutError,
 )
-from kling_async.events import Downloaded, Finished, PollFailed, StatusChanged, Submitted, Throttled
+from kling_async.events import Downloaded, Finished, PollFailed, Resumed, StatusChanged, Submitted, Throttled
 from kling_async.history import BatchHistory, HistoryRecorder
 from kling_async.jobs import Job, JobStatus, Outcome
 from kling_async.requests import VideoRequest
@@ -91,15 +91,50 @@ def test_a_batch_with_a_history_has_its_time_and_pace():
         "Videos": "120 of 120",
         "Spend": "not known",
         "Time": "1 min 00 s",
-        "Pace": "2 a s",
+        "Pace": "2 a second",
         "Usual run": "50 s",
         "Saved": "120 MB",
     }
 
 
-def test_videos_of_an_earlier_run_do_not_count_for_the_pace():
-    batch = BatchResult(tuple(map(result_of, range(600))), history=history_of(120))
-    assert figures(batch)["Pace"] == "2 a s"
+def test_the_figures_of_a_resumed_batch_say_which_are_of_the_last_run():
+    batch = BatchResult(tuple(map(result_of, range(600))), history=history_of(120, size=1_000_000))
+    assert figures(batch) == {
+        "Videos": "600 of 600",
+        "Spend": "not known",
+        "Time of the last run": "1 min 00 s",
+        "Pace of the last run": "2 a second",
+        "Usual run": "50 s",
+        "Saved by the last run": "120 MB",
+    }
+    assert read(when_html(batch, batch.history)).text.startswith("Last run: 15 January 2027, 08:00:00 to ")
+
+
+def resumed_history(*, seconds=9.2, status=JobStatus.PROCESSING):
+    """A run that only waits for the end of a job of an earlier run."""
+    recorder = HistoryRecorder()
+    job = Job(request_id="a", status=status)
+    recorder(Resumed(at=BEGAN, index=0, request_id="a", job=job, path=None))
+    recorder(Finished(at=BEGAN + seconds, index=0, state=ResultState.SUCCEEDED))
+    return recorder.build()
+
+
+def test_the_end_of_a_job_of_an_earlier_run_is_neither_a_pace_nor_a_usual_run():
+    batch = BatchResult((result_of(),), history=resumed_history())
+    assert set(figures(batch)) == {"Videos", "Spend", "Time of the last run"}
+
+
+def test_a_job_of_an_earlier_run_is_marked_on_the_time_line_and_never_the_usual_time():
+    history = resumed_history()
+    line = time_line([result_of()], history)
+    assert line.rows[0].is_resumed
+    assert [segment.kind for segment in line.rows[0].segments] == ["running"]
+    notes = read(time_line_html(line, history)).one("ul", class_="notes").all("li")
+    assert [note.text for note in notes] == [
+        "1 job over 9.2 s, at most 1 at once.",
+        "An earlier run submitted 1 job of these: the bar begins where this run resumed the job.",
+    ]
+    assert TimeLine(whole=line.whole, rows=line.rows * 9).usual_seconds is None
 
 
 def test_a_batch_that_made_nothing_has_no_pace():
@@ -109,7 +144,7 @@ def test_a_batch_that_made_nothing_has_no_pace():
 
 @pytest.mark.parametrize(
     "jobs, seconds, pace",
-    [(1, 30, "2 a min"), (1, 1_800, "2 an h"), (1, 43_200, "2 a day"), (240, 60, "4 a s")],
+    [(1, 30, "2 a minute"), (1, 1_800, "2 an hour"), (1, 43_200, "2 a day"), (240, 60, "4 a second")],
 )
 def test_the_unit_of_the_pace_makes_it_at_least_one(jobs, seconds, pace):
     batch = BatchResult(tuple(map(result_of, range(jobs))), history=history_of(jobs, seconds=seconds))

@@ -74,6 +74,18 @@ def test_the_bar_has_the_shares_of_the_total():
     assert len(widths) == 1
 
 
+def test_the_heights_of_the_bar_tell_done_from_open_without_colour():
+    counts = count_events(succeeded=5, failed=1, running=2, queued=2)
+    page = Page(ProgressView(counts=counts, seconds=1.0).html())
+    pieces = [style for style in page.values_of("style") if "vertical-align:bottom" in style]
+    assert [piece.partition("height:")[2].partition(";")[0] for piece in pieces] == [
+        "8px",
+        "6px",
+        "4px",
+        "2px",
+    ]
+
+
 @pytest.mark.parametrize("total", [None, 0])
 def test_without_a_total_there_is_no_bar(total):
     page = Page(ProgressView(counts=count_events(total=total, succeeded=5), seconds=1.0).html())

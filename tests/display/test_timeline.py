@@ -126,6 +126,13 @@ def test_the_number_of_a_job_stands_on_the_side_that_has_room():
     assert (late.attributes["x"], late.attributes["text-anchor"]) == ("80%", "end")
 
 
+def test_the_number_of_a_job_that_ran_all_the_time_stands_on_its_bar():
+    line = line_of({"submitted": 10, "finished": 96}, {"submitted": 0, "finished": 100})
+    whole, longest = read(rows_picture(line)).all("text")
+    assert {text.attributes["text-anchor"] for text in (whole, longest)} == {"start"}
+    assert [text.attributes["x"] for text in (whole, longest)] == ["0%", "10%"]
+
+
 def test_many_jobs_share_lanes():
     line = line_of(*many(200, at_once=20))
     assert line.lanes == 20
@@ -193,13 +200,13 @@ def test_the_areas_count_the_jobs_of_each_moment():
     assert len(heights) == 2
 
 
-def test_the_areas_show_queued_jobs_and_downloads():
-    line = line_of({"submitted": 0, "running": 30, "finished": 60, "saved": 90})
-    assert [path.attributes["class"] for path in read(area_picture(line)).all("path")] == [
-        "running",
-        "queued",
-        "saving",
-    ]
+def test_the_areas_show_queued_and_running_jobs_and_no_job_whose_video_is_being_saved():
+    life_with_save = {"submitted": 0, "running": 30, "finished": 60, "saved": 90}
+    line = line_of(life_with_save, {"submitted": 60, "running": 70, "finished": 90})
+    picture = read(area_picture(line))
+    assert [path.attributes["class"] for path in picture.all("path")] == ["running", "queued"]
+    assert most_at_once(line) == 1
+    assert picture.one("text").text == "1 at once"
 
 
 def test_pauses_and_outages_cross_every_picture():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-from itertools import count
 from pathlib import Path
 
 import attrs
@@ -30,11 +29,11 @@ def open_locked(path: Path) -> LockedFile:
     Raises:
         OSError: The folder takes no file of that name.
     """
-    for number in count(1):
+    locked_file, number = None, 0
+    while locked_file is None:
+        number += 1
         locked_file = _try_open_locked(path.with_name(partial_name(path.name, number)))
-        if locked_file is not None:
-            return locked_file
-    raise AssertionError  # the count has no end
+    return locked_file
 
 
 def _try_open_locked(path: Path) -> LockedFile | None:
