@@ -130,12 +130,13 @@ def simulation(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check the style of the code, the imports of each room, and the words."""
+    """Check the style of the code, the imports of each room, the words, and the page of the package."""
     session.install(".", *group("lint"))
     session.run("ruff", "check", *CODE)
     session.run("ruff", "format", "--check", *CODE)
     session.run("lint-imports", "--no-cache")
     session.run("python", "tests/check_words.py")
+    session.run("python", "tests/check_package_page.py")
 
 
 @nox.session
