@@ -13,8 +13,14 @@ class Clock:
     """The event loop's clock for waits, and the machine's clock for recorded times."""
 
     def __init__(self) -> None:
-        self.now = asyncio.get_running_loop().time
-        """Seconds of a monotonic clock; only differences have a meaning."""
+        self._loop = asyncio.get_running_loop()
+
+    def now(self) -> float:
+        """Seconds of a monotonic clock; only differences have a meaning.
+
+        Each call asks the loop for the time: a test that freezes the time can change how the loop tells it.
+        """
+        return self._loop.time()
 
     def wall(self) -> float:
         """Unix seconds by the clock of this machine, which can differ from the service's clock."""
