@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import PurePath, PurePosixPath
@@ -23,6 +24,10 @@ from kling_async._urls import parse_url
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _IMAGE_DATA = re.compile(r"data:image/(png|jpe?g);base64,[A-Z0-9+/=\s]+\Z", re.IGNORECASE | re.ASCII)
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zs", "Zl", "Zp", "Mn", "Me"})
+"""The Unicode categories of controls, separators, and marks that need a letter to stand on."""
+_BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+"""Letters and a symbol without ink: the fillers of Hangul, and the empty pattern of Braille."""
 _NUMBERS = frozenset({"duration", "cfg_scale"})
 _PICTURES = frozenset({"image", "image_tail"})
 
@@ -116,6 +121,17 @@ def broken_rules(model: str | None, values: Mapping[str, object]) -> list[str]:
     return broken
 
 
+def _blank_faults(field: str, value: str) -> list[str]:
+    """That a text has no visible character, in one sentence; empty if it has one, or is empty."""
+    if not value or any(map(_is_visible, value)):
+        return []
+    return [f"{field} has no visible character (got {quote_value(value)})"]
+
+
+def _is_visible(character: str) -> bool:
+    return unicodedata.category(character) not in _INVISIBLE and character not in _BLANKS
+
+
 def text_faults(field: str, value: object) -> list[str]:
     """Why a value is not valid text, in one sentence; empty if it is."""
     if not isinstance(value, str):
@@ -163,7 +179,7 @@ def _check_unknown_model(values: Mapping[str, object]) -> list[str]:
         if value is None and field != "prompt":
             continue
         if field == "prompt":
-            broken += text_faults(field, value)
+            broken += text_faults(field, value) or _blank_faults(field, str(value))
         elif field == "sound" and not isinstance(value, bool):
             broken.append(f"sound must be True or False, not {quote_value(value)}")
         elif field in _NUMBERS and (isinstance(value, bool) or not isinstance(value, int | float)):
@@ -180,6 +196,8 @@ def _check_text(field: str, value: object, rule: Parameter) -> list[str]:
         return text_faults(field, value)
     if rule.required and not value.strip():
         return [f"{field} must not be empty (got {quote_value(value)})"]
+    if rule.required and (blank := _blank_faults(field, value)):
+        return blank
     if rule.max_length is not None and len(value) > rule.max_length:
         return [f"{field} must be at most {rule.max_length:,} characters, not {len(value):,}"]
     return []

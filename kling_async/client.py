@@ -22,7 +22,7 @@ from kling_async.batch_result import BatchResult
 from kling_async.catalog import DEFAULT_MODEL, ModelInfo
 from kling_async.config import Settings, __version__, check_timeout, read_settings
 from kling_async.errors import BatchInterruptedError, KlingError
-from kling_async.items import request_from
+from kling_async.items import read_one
 from kling_async.jobs import Job
 from kling_async.requests import VideoOptions
 from kling_async.results import Result
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         ClientOptions,
         GenerateOptions,
         Requests,
+        SubmitOptions,
         Transport,
         WaitOptions,
     )
@@ -150,7 +151,7 @@ class KlingClient:
         return view
 
     @public_call
-    async def submit(self, request: RequestLike, **options: Unpack[VideoOptions]) -> Job:
+    async def submit(self, request: RequestLike, **options: Unpack[SubmitOptions]) -> Job:
         """The job of a request that this call submits: one paid POST.
 
         The client sends the POST a second time only if the first one provably never arrived. If you cancel the call
@@ -159,17 +160,20 @@ class KlingClient:
 
         Args:
             request: A prompt, a `VideoRequest`, or a mapping of its fields.
-            **options: Fields of `VideoRequest`. They fill the fields that the request leaves open.
+            **options: See `SubmitOptions`: fields of `VideoRequest`, which fill the fields that the request leaves open.
 
         Raises:
-            InvalidRequestError: The request breaks the model's rules; nothing was sent.
+            InvalidRequestError: The request breaks the model's rules, or its prompt looks like a mistake; nothing was
+                sent.
             AmbiguousSubmitError: The POST was sent, and whether the service accepted it is unknown.
             APIStatusError: The service refused the request.
             APIConnectionError: No connection could be made.
             TypeError: There is no such option.
         """
-        check_options(options, VideoOptions.__annotations__, call="submit")
-        return await self._session().submit(request_from(request, options), self._notifier())
+        from kling_async.types import SubmitOptions
+
+        check_options(options, SubmitOptions.__annotations__, call="submit")
+        return await self._session().submit(read_one(request, options), self._notifier())
 
     @public_call
     async def get_job(self, request_id: str) -> Job:
@@ -229,7 +233,7 @@ class KlingClient:
         wait_options = {name: fields.pop(name) for name in WaitOptions.__annotations__ if name in fields}
         # Made before the submit: a wrong value must be known before anything is paid for.
         polling = self._polling_with(wait_options)
-        job = await self._session().submit(request_from(request, fields), self._notifier())
+        job = await self._session().submit(read_one(request, fields), self._notifier())
         return await self._session().wait(job, self._notifier(), polling=polling)
 
     @overload

@@ -17,6 +17,7 @@ from kling_async._cells import is_missing, to_plain
 from kling_async._tables import row_of, rows_of
 from kling_async.errors import InvalidRequestError
 from kling_async.requests import FIELDS, RequestLike, VideoRequest
+from kling_async.slips import Slip, could_be_path, find_slip
 
 _UNNAMED = re.compile(r"(unnamed:_\d+(_level_\d+)?|__index_level_\d+__|_duplicated_\d+)?", re.ASCII)
 """The normal form of no name, and of the names that pandas, PyArrow and Polars give to columns without one."""
@@ -94,6 +95,24 @@ def request_from(item: RequestLike | Mapping[str, Any], options: Mapping[str, An
     return VideoRequest(**{**options, **fields, **_merged_extra(options, fields)})
 
 
+def read_one(item: RequestLike | Mapping[str, Any], options: Mapping[str, Any]) -> VideoRequest:
+    """The request of a call for one video; see `request_from`.
+
+    Args:
+        item: A prompt, a request, or a mapping of `VideoRequest`'s fields.
+        options: Fields of `SubmitOptions`.
+
+    Raises:
+        InvalidRequestError: See `request_from` and `check_meant`.
+    """
+    fields = {**options}
+    is_meant = fields.pop("allow_suspicious", False)
+    request = request_from(item, fields)
+    if not is_meant:
+        check_meant(request)
+    return request
+
+
 @attrs.frozen
 class Columns:
     """The columns of a table, or the keys of a row, by what they hold."""
@@ -164,6 +183,28 @@ def _is_gap(value: object) -> bool:
     if isinstance(value, list | tuple):
         return all(is_missing(cell) for cell in value)
     return is_missing(value)
+
+
+def find_request_slip(request: VideoRequest) -> Slip | None:
+    """Why the prompt of a request looks like a mistake; None if it does not. `extra` can stand for an empty prompt."""
+    return None if not request.prompt and request.extra else find_prompt_slip(request.prompt)
+
+
+def find_prompt_slip(prompt: str) -> Slip | None:
+    """Why a prompt looks like a mistake; None if it does not. This looks for a file of its name."""
+    is_path = could_be_path(prompt) and os.path.exists(prompt.strip())  # noqa: PTH110 - never raises
+    return find_slip(prompt, is_path=is_path)
+
+
+def check_meant(request: VideoRequest) -> None:
+    """Refuse a request whose prompt looks like a mistake.
+
+    Raises:
+        InvalidRequestError: The prompt looks like a mistake.
+    """
+    slip = find_request_slip(request)
+    if slip is not None:
+        raise InvalidRequestError(f"{slip.reason}: {slip.call}, or say allow_suspicious=True if it is meant.")
 
 
 def find_missing_picture(request: VideoRequest) -> str | None:

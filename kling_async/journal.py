@@ -76,6 +76,7 @@ class Journal:
         requests: Iterable[RequestLike] | AsyncIterable[RequestLike] | Table,
         *,
         skip_invalid: bool = False,
+        allow_suspicious: bool = False,
         **options: Unpack[VideoOptions],
     ) -> RegisteredBatch:
         """Write down a whole batch before anything is sent, so that `entries()` alone can finish the batch later.
@@ -87,13 +88,16 @@ class Journal:
         Args:
             requests: The items of the batch, as `generate_many` takes them.
             skip_invalid: Leave out invalid requests, and those whose local picture cannot be read.
+            allow_suspicious: Register prompts that look like a mistake, as for `generate_many`.
             **options: The fields that all requests share.
 
         Raises:
             InvalidRequestError: A request is invalid, or its local picture cannot be read; nothing was written.
             JournalError: The journal is in use, is no journal, or cannot be written.
         """
-        items = await _identify(requests, options, skip_invalid=skip_invalid, call="register")
+        items = await _identify(
+            requests, options, skip_invalid=skip_invalid, allow_suspicious=allow_suspicious, call="register"
+        )
         log = await anyio.to_thread.run_sync(write_ahead.WriteAheadJournal, self.path)
         try:
             registered = _register(log, items, at=time.time())
@@ -110,6 +114,7 @@ class Journal:
         requests: Iterable[RequestLike] | AsyncIterable[RequestLike] | Table,
         *,
         skip_invalid: bool = False,
+        allow_suspicious: bool = False,
         **options: Unpack[VideoOptions],
     ) -> tuple[Entry, ...]:
         """The entry that each request has, or would get, in input order; nothing is written or sent.
@@ -121,7 +126,9 @@ class Journal:
             InvalidRequestError: A request is invalid, or its local picture cannot be read.
             JournalError: The journal cannot be read.
         """
-        items = await _identify(requests, options, skip_invalid=skip_invalid, call="preview")
+        items = await _identify(
+            requests, options, skip_invalid=skip_invalid, allow_suspicious=allow_suspicious, call="preview"
+        )
         known = await anyio.to_thread.run_sync(self._entries_by_identity)
         return tuple(
             known.get(identity)
@@ -164,11 +171,13 @@ async def _identify(
     options: Mapping[str, Any],
     *,
     skip_invalid: bool,
+    allow_suspicious: bool,
     call: str,
 ) -> list[tuple[Identity, VideoRequest]]:
     """Each request with its identity, in input order."""
-    check_options(options, {*VideoOptions.__annotations__, "skip_invalid"}, call=call)
-    reader, identifier = InputReader(requests, options, skip_invalid), ItemIdentifier()
+    check_options(options, {*VideoOptions.__annotations__, "skip_invalid", "allow_suspicious"}, call=call)
+    reader = InputReader(requests, options, skip_invalid, allow_suspicious=allow_suspicious)
+    identifier = ItemIdentifier()
     items = []
     while (item := await reader.next_item()) is not None:
         if item.request is None:

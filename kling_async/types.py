@@ -30,6 +30,7 @@ __all__ = [
     "Requests",
     "Sink",
     "StreamedReply",
+    "SubmitOptions",
     "Table",
     "Transport",
     "UseLists",
@@ -66,7 +67,18 @@ class WaitOptions(TypedDict, total=False):
     """
 
 
-class GenerateOptions(VideoOptions, WaitOptions, total=False):
+class SubmitOptions(VideoOptions, total=False):
+    """The options of `KlingClient.submit`: the fields that the request leaves open, and what may be sent."""
+
+    allow_suspicious: bool
+    """Send a prompt that looks like a mistake.
+
+    Without this option a call refuses a prompt that is the name of a file or of a field, a comment, a URL, JSON, or
+    a word for no value such as `nan`: the service would make a video of it, and charge for it.
+    """
+
+
+class GenerateOptions(SubmitOptions, WaitOptions, total=False):
     """The options of `KlingClient.generate`: those of a submit and those of a wait."""
 
 
@@ -120,6 +132,8 @@ class BatchOptions(VideoOptions, total=False):
     By default an invalid request in a collection means that the batch sends nothing, and an invalid request from
     an iterator that the batch sends nothing more.
     """
+    allow_suspicious: bool
+    """Send prompts that look like a mistake; see `SubmitOptions`. By default such an item is invalid."""
     progress: Progress
     """Whether to draw counts and a bar: below a notebook's cell, else on stderr.
 

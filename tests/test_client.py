@@ -74,6 +74,22 @@ async def test_one_video_from_prompt_to_file(tmp_path):
     assert service.stats.credentials_at_storage == 0
 
 
+async def test_a_prompt_that_looks_like_a_mistake_is_sent_only_if_it_is_meant():
+    async with emulator() as service, client_of(service) as client:
+        for call in (client.submit, client.generate):
+            with pytest.raises(
+                InvalidRequestError, match=r"'a\.txt' is the name of a file: .*allow_suspicious=True"
+            ):
+                await call("a.txt")
+        with pytest.raises(InvalidRequestError, match=r"'a\.txt' is the name of a file"):
+            await client.generate_many(["a comet", "a.txt"])
+        assert not service.stats.accepted
+        await client.submit("a.txt", allow_suspicious=True)
+        await client.generate("a.txt", allow_suspicious=True)
+        await client.generate_many(["a.txt"], allow_suspicious=True)
+        assert len(service.stats.accepted) == 3
+
+
 async def test_many_videos_are_saved_in_input_order(tmp_path):
     events = []
     prompts = [f"prompt {number}" for number in range(6)]

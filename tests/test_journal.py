@@ -64,6 +64,14 @@ async def test_a_new_item_is_registered_as_not_submitted_and_costs_nothing(journ
     }
 
 
+async def test_a_prompt_that_looks_like_a_mistake_is_registered_only_if_it_is_meant(journal):
+    for call in (journal.register, journal.preview):
+        with pytest.raises(InvalidRequestError, match="looks like a comment"):
+            await call(["# a comment"])
+    assert len(await journal.preview(["# a comment"], allow_suspicious=True)) == 1
+    assert len((await journal.register(["# a comment"], allow_suspicious=True)).entries) == 1
+
+
 async def test_an_item_that_the_journal_has_is_left_as_it_is(journal):
     await journal.register(requests("a"))
     send(journal, 1, request_id="r1")

@@ -16,7 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 from kling_async.cli.demo import demo
 from kling_async.cli.download import download
 from kling_async.cli.emulator import emulator
-from kling_async.cli.generate import generate
+from kling_async.cli.generate import generate, spell_out_sound
 from kling_async.cli.jobs import list_jobs, models
 from kling_async.cli.output import name_command, print_error, print_line
 from kling_async.cli.resume import resume
@@ -89,8 +89,10 @@ def run(tokens: Sequence[str]) -> int:
     is_command = bool(tokens) and tokens[0] in {*_COMMANDS, "completion"}
     with name_command(tokens[0] if is_command else None) as program:
         try:
-            command, bound, _ = _app().parse_args(list(tokens))
-            work = command(*bound.args, **bound.kwargs)
+            given = spell_out_sound(tokens)
+            command, bound, unparsed = _app().parse_args(given)
+            unparsed = {"tokens": tuple(given)} if "tokens" in unparsed else {}
+            work = command(*bound.args, **bound.kwargs, **unparsed)
             return asyncio.run(_run_until_terminated(work)) if inspect.iscoroutine(work) else 0
         except KeyboardInterrupt:
             return INTERRUPTED

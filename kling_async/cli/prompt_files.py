@@ -33,8 +33,18 @@ class Row:
     """Why the line is neither."""
 
 
-def read_rows(source: str) -> list[Row]:
-    """What a file holds, blank lines left out.
+@attrs.frozen
+class PromptFile:
+    """The content of a file of prompts."""
+
+    rows: Sequence[Row]
+    """The items, without blank lines."""
+    notes: Sequence[str] = ()
+    """What was left out, a sentence each."""
+
+
+def read_file(source: str) -> PromptFile:
+    """The items of a file, and what was left out.
 
     Args:
         source: The file's name, which says what it is by its ending, or `-` for a text on stdin.
@@ -49,13 +59,13 @@ def read_rows(source: str) -> list[Row]:
         raise ConfigurationError(
             f"{source}: prompts are read from .txt (one a line), .csv and .jsonl files; rename it or convert it."
         )
-    rows = list(_READERS[suffix](_text(source), source))
-    if not rows:
+    file = _READERS[suffix](_text(source), source)
+    if not file.rows:
         name = "stdin" if source == STDIN else source
         raise ConfigurationError(
             f"{name} is empty: there is no prompt in it; write one, or name another file."
         )
-    return rows
+    return file
 
 
 def _text(source: str) -> str:
@@ -76,16 +86,24 @@ def _text(source: str) -> str:
         ) from error
 
 
-def _plain_rows(text: str, _source: str) -> Iterator[Row]:
-    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
-        if prompt := line.strip():
-            yield Row(number, prompt)
+def _read_text(text: str, source: str) -> PromptFile:
+    """A prompt a line. A line that begins with `#` and a space is a comment; `#1 of 3` can be a prompt."""
+    lines = _lines(text)
+    rows = [Row(number, line) for number, line in lines if line.split(maxsplit=1)[0].strip("#")]
+    comments = len(lines) - len(rows)
+    noun = "1 comment is" if comments == 1 else f"{comments:,} comments are"
+    name = "stdin" if source == STDIN else source
+    return PromptFile(rows, [f"{name}: {noun} left out (# and a space)."] if comments else [])
 
 
-def _json_rows(text: str, _source: str) -> Iterator[Row]:
-    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
-        if line.strip():
-            yield _json_row(number, line.strip())
+def _read_json(text: str, _source: str) -> PromptFile:
+    return PromptFile([_json_row(number, line) for number, line in _lines(text)])
+
+
+def _lines(text: str) -> list[tuple[int, str]]:
+    """The lines with their numbers, without those that are blank."""
+    lines = enumerate(io.StringIO(text, newline=None), start=1)
+    return [(number, stripped) for number, line in lines if (stripped := line.strip())]
 
 
 def _json_row(number: int, line: str) -> Row:
@@ -102,6 +120,10 @@ def _json_row(number: int, line: str) -> Row:
         return Row(number, None, f"neither an object nor a string: {quote_value(line)}")
     unknown_names = [_unknown_name(name, "key") for name in value if name not in FIELDS]
     return Row(number, value, "; ".join(unknown_names) or None)
+
+
+def _read_csv(text: str, source: str) -> PromptFile:
+    return PromptFile(list(_csv_rows(text, source)))
 
 
 def _csv_rows(text: str, source: str) -> Iterator[Row]:
@@ -163,9 +185,9 @@ def _unknown_name(name: str, noun: str) -> str:
     return f"there is no {noun} {quote_value(name)} ({advice})"
 
 
-_READERS: Mapping[str, Callable[[str, str], Iterator[Row]]] = {
-    ".txt": _plain_rows,
-    ".csv": _csv_rows,
-    ".jsonl": _json_rows,
-    ".ndjson": _json_rows,
+_READERS: Mapping[str, Callable[[str, str], PromptFile]] = {
+    ".txt": _read_text,
+    ".csv": _read_csv,
+    ".jsonl": _read_json,
+    ".ndjson": _read_json,
 }

@@ -7,10 +7,11 @@ from typing import Any, cast
 
 import attrs
 
-from kling_async.cli.prompt_files import STDIN, Row, read_rows
+from kling_async.cli.prompt_files import STDIN, Row, read_file
 from kling_async.errors import ConfigurationError, InvalidRequestError
-from kling_async.items import find_missing_picture, request_from
+from kling_async.items import find_missing_picture, find_prompt_slip, find_request_slip, request_from
 from kling_async.requests import RequestLike, RequestRow, VideoRequest
+from kling_async.slips import Slip, find_shell_slip
 
 _MAX_SHOWN = 10
 
@@ -33,6 +34,8 @@ class PromptList:
     """All requests of a command, and the problems of those that are invalid, in input order."""
 
     requests: tuple[VideoRequest | Problem, ...]
+    notes: tuple[str, ...] = ()
+    """What the file has and the list has not, a sentence each."""
 
     def __len__(self) -> int:
         return len(self.requests)
@@ -58,51 +61,83 @@ class PromptList:
         return InvalidRequestError(str(item)) if isinstance(item, Problem) else None
 
 
-def read_prompts(prompts: Sequence[str], source: str | None, options: Mapping[str, Any]) -> PromptList:
+def read_prompts(
+    prompts: Sequence[str],
+    source: str | None,
+    options: Mapping[str, Any],
+    *,
+    has_options: bool = False,
+    is_meant: bool = False,
+) -> PromptList:
     """The prompts of the command line and of a file.
 
     Args:
         prompts: From the command line.
         source: A file's name, `-` for stdin, or None.
         options: Fill what the items leave open.
+        has_options: Whether the command line has options beside the prompts.
+        is_meant: Whether prompts that look like a mistake are meant.
 
     Raises:
-        ConfigurationError: There is nothing to make, the file cannot be read, or the words of one prompt came as
-            prompts of their own.
+        ConfigurationError: There is nothing to make, the file cannot be read, or a prompt of the command line looks like
+            a mistake.
     """
-    if len(prompts) > 1 and all(prompt.isascii() and prompt.isalnum() for prompt in prompts):
-        raise ConfigurationError(
-            f"{len(prompts)} prompts of one word each would be {len(prompts)} videos: put the words of one prompt "
-            f'into quotes ("{" ".join(prompts[:2])} …"), or list one-word prompts in a file for --from.'
-        )
-    given = [
-        _check_row(Row(at, prompt), "the command line", "prompt", options)
-        for at, prompt in enumerate(prompts, 1)
-    ]
+    if not is_meant:
+        _refuse_slips(prompts, has_options=has_options)
+    checker = _RowChecker("the command line", "prompt", options, is_meant=True)
+    notes: list[str] = []
+    given = [checker.check(Row(at, prompt)) for at, prompt in enumerate(prompts, 1)]
     if source is not None:
         name = "stdin" if source == STDIN else source
-        given += [_check_row(row, name, "line", options) for row in read_rows(source)]
+        checker = _RowChecker(name, "line", options, is_meant=is_meant)
+        file = read_file(source)
+        given += map(checker.check, file.rows)
+        notes += file.notes
     if not given:
         raise ConfigurationError(
             "Nothing to make: give a prompt in quotes, or --from FILE with one prompt a line or a row."
         )
-    return PromptList(tuple(given))
+    return PromptList(tuple(given), tuple(notes))
 
 
-def _check_row(row: Row, source: str, unit: str, options: Mapping[str, Any]) -> VideoRequest | Problem:
-    text = row.problem
-    if text is None:
+def _refuse_slips(prompts: Sequence[str], *, has_options: bool) -> None:
+    """Raise an error for the first prompt of the command line that looks like a mistake."""
+    slips = filter(None, map(find_prompt_slip, prompts))
+    slip = next(slips, None) or find_shell_slip(prompts, has_options=has_options)
+    if slip is not None:
+        raise ConfigurationError(f"{_describe(slip)}.")
+
+
+def _describe(slip: Slip) -> str:
+    return f"{slip.reason}: {slip.command}, or add --yes if it is meant"
+
+
+@attrs.frozen
+class _RowChecker:
+    """Checks the items of one source."""
+
+    source: str
+    unit: str
+    """What the source numbers, such as `line`."""
+    options: Mapping[str, Any]
+    is_meant: bool
+
+    def check(self, row: Row) -> VideoRequest | Problem:
+        """The request of a row, or its problem."""
+        if row.problem is not None:
+            return self._problem(row, row.problem)
         try:
             assert row.item is not None
-            request = request_from(row.item, options)
+            request = request_from(row.item, self.options)
         except InvalidRequestError as error:
-            text = error.message
-        else:
-            missing = find_missing_picture(request)
-            if missing is None:
-                return request
-            text = f"there is no file {missing!r}"
-    return Problem(source, unit, row.line, text.rstrip("."))
+            return self._problem(row, error.message)
+        if not self.is_meant and (slip := find_request_slip(request)) is not None:
+            return self._problem(row, _describe(slip))
+        missing = find_missing_picture(request)
+        return request if missing is None else self._problem(row, f"there is no file {missing!r}")
+
+    def _problem(self, row: Row, text: str) -> Problem:
+        return Problem(self.source, self.unit, row.line, text.rstrip("."))
 
 
 def explain_problems(prompt_list: PromptList) -> list[str]:

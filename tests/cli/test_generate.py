@@ -50,6 +50,75 @@ def test_options_are_sent_for_every_prompt(cli, serve):
     }
 
 
+@pytest.mark.parametrize(
+    "tokens, sound",
+    [
+        (["a cat", "--sound", "off"], "off"),
+        (["a cat", "--sound", "No"], "off"),
+        (["a cat", "--sound=FALSE"], "off"),
+        (["a cat", "--no-sound"], "off"),
+        (["a cat", "--sound"], "on"),
+        (["--sound", "a cat"], "on"),
+        (["--sound", "yes", "a cat"], "on"),
+        (["--sound", "--", "a cat"], "on"),
+        (["--sound", "true", "--", "a cat"], "on"),
+    ],
+)
+def test_sound_takes_a_word_or_none(cli, serve, tokens, sound):
+    emulator = serve()
+    assert cli("generate", "--quiet", *tokens).status == 0
+    assert [job.payload for job in emulator.stats.accepted] == [{"prompt": "a cat", "sound": sound}]
+
+
+def test_two_words_about_the_sound_are_one_too_many(cli, serve):
+    done = cli("generate", "a cat", "--sound", "on", "--no-sound")
+    assert done.status == 2
+    assert "--sound on and --no-sound are one too many" in done.error_line
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        ["a cat", "--sound", "of"],
+        ["a cat", "--duration", "5", "10"],
+        ["cat", "--duration", "5"],
+        ["p.txt"],
+        ["lost.csv"],
+        ["a", "black", "cat"],
+        ["a cat", "–sound", "off"],  # noqa: RUF001 - the dash of a word processor
+        ["help"],
+    ],
+    ids=" ".join,
+)
+def test_a_slip_buys_nothing_until_it_is_meant(cli, serve, tokens):
+    emulator = serve()
+    Path("p.txt").write_text("a cat\n")
+    for options in ([], ["--emulate"], ["--dry-run"]):
+        done = cli("generate", *tokens, *options)
+        assert done.status == 2
+        assert done.error_line.endswith("or add --yes if it is meant.")
+    assert not emulator.stats.requests
+    assert cli("generate", *tokens, "--yes", "--quiet").status == 0
+    assert emulator.stats.accepted
+
+
+def test_one_word_can_be_tried_and_made(cli, serve):
+    emulator = serve()
+    assert "would be submitted" in cli("generate", "cat", "--dry-run").err
+    assert cli("generate", "cat", "--emulate").status == 0
+    assert cli("generate", "cat").status == 0
+    assert len(emulator.stats.accepted) == 1
+
+
+def test_a_comment_of_a_text_is_left_out_with_a_word(cli, serve):
+    emulator = serve()
+    Path("p.txt").write_text("# animals\na cat\n")
+    done = cli("generate", "--from", "p.txt")
+    assert (done.status, done.err) == (0, "p.txt: 1 comment is left out (# and a space).\n")
+    assert [job.payload["prompt"] for job in emulator.stats.accepted] == ["a cat"]
+    assert cli("generate", "--from", "p.txt", "--quiet").err == ""
+
+
 def test_a_picture_is_uploaded(cli, serve, home):
     (home / "cat.png").write_bytes(b"\x89PNG")
     emulator = serve()

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from kling_async.cli.prompt_files import Row, read_rows
+from kling_async.cli.prompt_files import Row, read_file
 from kling_async.errors import ConfigurationError
 
 
@@ -15,7 +15,7 @@ def rows(home):
     def rows(name: str, content: bytes | str) -> list[Row]:
         data = content if isinstance(content, bytes) else content.encode()
         (home / name).write_bytes(data)
-        return read_rows(name)
+        return read_file(name).rows
 
     return rows
 
@@ -33,24 +33,33 @@ def test_a_text_has_a_prompt_a_line_and_blank_lines_count_but_are_left_out(rows,
     assert rows("p.txt", content) == [Row(1, "a cat"), Row(4, "一只狗")]
 
 
+def test_a_line_with_a_hash_and_a_space_is_a_comment_and_is_counted(home):
+    (home / "p.txt").write_text("# my prompts\na cat\n#\n  ## more\n#1 of 3\n#cats\n")
+    file = read_file("p.txt")
+    assert file.rows == [Row(2, "a cat"), Row(5, "#1 of 3"), Row(6, "#cats")]
+    assert file.notes == ["p.txt: 3 comments are left out (# and a space)."]
+    (home / "p.txt").write_text("a cat\n# a dog\n")
+    assert read_file("p.txt").notes == ["p.txt: 1 comment is left out (# and a space)."]
+
+
 def test_only_line_ends_end_a_prompt(rows):
     assert rows("p.TXT", "a\u2028b\x0cc\x85d\n") == [Row(1, "a\u2028b\x0cc\x85d")]
 
 
 def test_stdin_is_read_as_a_text(home, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("一只猫\n".encode()), encoding="ascii"))
-    assert read_rows("-") == [Row(1, "一只猫")]
+    assert read_file("-").rows == [Row(1, "一只猫")]
 
 
 def test_a_stdin_without_a_prompt_is_called_so(home, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
     with pytest.raises(ConfigurationError, match=r"^stdin is empty: "):
-        read_rows("-")
+        read_file("-")
 
 
 def test_a_folder_of_prompts_is_no_file_of_them(home):
     with pytest.raises(ConfigurationError, match=r"^\. is a folder; name a file in it for --from\.$"):
-        read_rows(".")
+        read_file(".")
 
 
 @pytest.mark.parametrize("name", ["p.jsonl", "p.ndjson"])
@@ -183,5 +192,5 @@ def test_a_file_that_is_no_list_of_prompts_is_refused(rows, name, content, sente
 def test_a_file_that_cannot_be_read_is_refused_with_the_reason(home, name, reason):
     (home / "folder.txt").mkdir()
     with pytest.raises(ConfigurationError) as refused:
-        read_rows(name)
+        read_file(name)
     assert str(refused.value) == f"{name} cannot be read: {reason}; check the name given to --from."

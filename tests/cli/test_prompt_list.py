@@ -32,7 +32,7 @@ def test_words_of_one_prompt_are_not_bought_one_by_one():
         read_prompts(["a", "black", "cat"], None, {})
 
 
-@pytest.mark.parametrize("prompts", [["cat"], ["a cat", "dog"], ["一只猫", "一只狗"]])
+@pytest.mark.parametrize("prompts", [["cat"], ["a cat", "a dog"], ["一只猫", "一只狗"]])
 def test_short_prompts_are_accepted_if_they_are_meant(prompts):
     assert len(read_prompts(prompts, None, {})) == len(prompts)
 
@@ -87,3 +87,28 @@ def test_problems_are_listed_up_to_ten_kinds(home):
     assert headline.startswith("12 of 13 prompts cannot be used. Nothing was sent;")
     assert lines[0] == "p.jsonl, line 2: neither an object nor a string: '[0]'"
     assert lines[10:] == ["and 2 more"]
+
+
+def test_a_slip_of_the_command_line_is_refused_until_it_is_meant(home):
+    (home / "p.txt").write_text("a cat\n")
+    for prompts, words in ((["p.txt"], "--from p.txt"), (["a cat", "off"], "--sound off")):
+        with pytest.raises(ConfigurationError, match=rf"{words}, or add --yes if it is meant\.$"):
+            read_prompts(prompts, None, {})
+        assert len(read_prompts(prompts, None, {}, is_meant=True)) == len(prompts)
+    with pytest.raises(ConfigurationError, match="one word beside options"):
+        read_prompts(["cat"], None, {}, has_options=True)
+
+
+def test_a_slip_in_a_file_is_a_problem_of_its_line_until_it_is_meant(home):
+    (home / "p.jsonl").write_text('"a cat"\n"nan"\n"#dogs"\n')
+    prompt_list = read_prompts([], "p.jsonl", {})
+    assert list(map(str, prompt_list.problems)) == [
+        "p.jsonl, line 2: 'nan' is a word for no value: leave it out, or add --yes if it is meant",
+        "p.jsonl, line 3: '#dogs' looks like a comment: leave the line out, or add --yes if it is meant",
+    ]
+    assert read_prompts([], "p.jsonl", {}, is_meant=True).problems == ()
+
+
+def test_a_list_says_what_its_file_has_and_it_has_not(home):
+    (home / "p.txt").write_text("# mine\na cat\n")
+    assert read_prompts([], "p.txt", {}).notes == ("p.txt: 1 comment is left out (# and a space).",)

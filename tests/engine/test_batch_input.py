@@ -74,3 +74,15 @@ async def test_the_error_shows_at_most_ten_invalid_items():
     with pytest.raises(InvalidRequestError, match=r"12 of 12 .* and 2 more") as caught:
         InputReader([""] * 12, {}, skip_invalid=False)
     assert str(caught.value).count("item ") == 10
+
+
+async def test_a_prompt_that_looks_like_a_mistake_is_invalid_until_it_is_meant():
+    with pytest.raises(
+        InvalidRequestError, match=r"1 of 2 .* item 1: 'nan' is a word for no value: .*allow_suspicious"
+    ):
+        InputReader(["A comet", "nan"], {}, skip_invalid=False)
+    kept, left_out = await read_all(InputReader(["A comet", "nan"], {}, skip_invalid=True))
+    assert kept == "A comet"
+    assert isinstance(left_out, InvalidRequestError)
+    reader = InputReader(["A comet", "nan"], {}, skip_invalid=False, allow_suspicious=True)
+    assert await read_all(reader) == ["A comet", "nan"]

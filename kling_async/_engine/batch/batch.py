@@ -136,6 +136,7 @@ class BatchSettings:
     on_ambiguous: OnAmbiguous = "report"
     retry_failed: bool = False
     skip_invalid: bool = False
+    allow_suspicious: bool = False
 
     def __attrs_post_init__(self) -> None:
         most = self.max_concurrency
@@ -168,7 +169,9 @@ def open_batch(
     """
     budget = Budget(settings.prices, settings.max_cost_usd)
     check = budget.price if budget.cap is not None else None
-    reader = InputReader(requests, options, settings.skip_invalid, check=check)
+    reader = InputReader(
+        requests, options, settings.skip_invalid, allow_suspicious=settings.allow_suspicious, check=check
+    )
 
     @asynccontextmanager
     async def run() -> AsyncIterator[AsyncIterator[Result]]:

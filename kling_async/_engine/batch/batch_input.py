@@ -18,7 +18,7 @@ import attrs
 
 from kling_async._journal.entry import Entry
 from kling_async.errors import ConfigurationError, InvalidRequestError
-from kling_async.items import find_missing_picture, read_many, request_from
+from kling_async.items import check_meant, find_missing_picture, read_many, request_from
 from kling_async.requests import RequestLike, VideoRequest
 from kling_async.types import Requests
 
@@ -46,6 +46,7 @@ class InputReader:
         requests: The input.
         options: Fill the fields that the items leave open.
         skip_invalid: Return invalid items with their error, instead of raising the error.
+        allow_suspicious: Return requests whose prompt looks like a mistake.
         check: Called with each request before its item is returned; its errors are raised.
 
     Raises:
@@ -59,6 +60,7 @@ class InputReader:
         options: Mapping[str, Any],
         skip_invalid: bool,  # noqa: FBT001 - internal
         *,
+        allow_suspicious: bool = False,
         check: Callable[[VideoRequest], object] | None = None,
     ) -> None:
         items = read_many(requests)
@@ -66,6 +68,7 @@ class InputReader:
         """Whether no further item will be returned."""
         self._options = options
         self._skip_invalid = skip_invalid
+        self._allow_suspicious = allow_suspicious
         self._check = check
         self._index = 0
         self._async_items: AsyncIterator[RequestLike | Entry] | None = None
@@ -127,6 +130,8 @@ class InputReader:
 
     def _make_request(self, item: RequestLike) -> VideoRequest:
         request = request_from(item, self._options)
+        if not self._allow_suspicious:
+            check_meant(request)
         missing = find_missing_picture(request)
         if missing is not None:
             raise InvalidRequestError(f"There is no file {missing!r} to upload.")

@@ -1,0 +1,177 @@
+"""Slips: prompts that look like a mistake, and would cost money.
+
+All of this is pure: the caller says whether there is a file of a name. A call or a command refuses a slip, and says how to
+send it if it is meant.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import unicodedata
+from collections.abc import Sequence
+from pathlib import PurePath
+
+import attrs
+
+from kling_async.catalog import MODELS, quote_value
+from kling_async.requests import FIELDS
+
+_PROMPT_FILES = frozenset({".txt", ".csv", ".jsonl", ".ndjson"})
+_TABLE_FILES = frozenset({".json", ".md", ".tsv", ".xls", ".xlsx", ".ods", ".parquet", ".yaml", ".yml"})
+_PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif"})
+_OTHER_FILES = frozenset({".db", ".py", ".ipynb", ".html", ".mp4"})
+_FILES = _PROMPT_FILES | _TABLE_FILES | _PICTURES | _OTHER_FILES
+_GAPS = frozenset({"nan", "none", "null", "nat", "na", "<na>", "n/a", "undefined"})
+"""The words for no value that programs write into texts."""
+_SWITCH_WORDS = frozenset({"on", "off", "yes", "no", "true", "false"})
+_QUALITIES = frozenset({"std", "pro"})
+_NUMBER = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?s?", re.ASCII)
+_RATIO = re.compile(r"[0-9]+:[0-9]+", re.ASCII)
+_RESOLUTION = re.compile(r"[0-9]+p|[0-9]k", re.ASCII)
+_DASHES = ("-", "\u2010", "\u2011", "\u2012", "\u2013", "\u2014", "\u2015", "\u2212")
+"""Word processors write a long dash for the two hyphens of an option."""
+
+
+@attrs.frozen
+class Slip:
+    """Why a prompt looks like a mistake, and what to do instead."""
+
+    reason: str
+    """Such as `'a.txt' is the name of a file`."""
+    call: str
+    """What to do in Python."""
+    command: str
+    """What to do on the command line."""
+
+
+def could_be_path(prompt: str) -> bool:
+    """Whether it makes sense to look for a file of this name: it has no white space, or ends as a file does."""
+    return _is_token(prompt) or PurePath(prompt).suffix.lower() in _FILES
+
+
+def find_slip(prompt: str, *, is_path: bool) -> Slip | None:
+    """Why a prompt looks like a mistake, wherever it comes from; None if it does not.
+
+    Args:
+        prompt: The prompt.
+        is_path: Whether there is a file or a folder of this name.
+    """
+    text = prompt.strip()
+    if not prompt:
+        return Slip("the prompt is empty", "describe the video", "describe the video")
+    if "://" in text and _is_token(text):
+        advice = "describe the video, and give a picture as"
+        return Slip(f"{quote_value(text)} is a URL", f"{advice} image=...", f"{advice} --image URL")
+    if is_path or (_is_token(text) and PurePath(text).suffix.lower() in _FILES):
+        return _file_slip(text)
+    return _text_slip(text)
+
+
+def _text_slip(text: str) -> Slip | None:
+    """Why a text is data instead of the content of a video; None if it can be the content."""
+    word, quoted = text.casefold(), quote_value(text)
+    if text.startswith("#"):
+        return Slip(f"{quoted} looks like a comment", "leave the item out", "leave the line out")
+    if all(name.strip() in FIELDS for name in re.split("[,;\t]", word)):
+        reason = f"{quoted} is the name of a field"
+        return Slip(reason, "give the rows of a table, not its columns", "give a table as a .csv file")
+    if word in _GAPS:
+        return Slip(f"{quoted} is a word for no value", "leave the item out", "leave it out")
+    if text.startswith("{") and _is_json(text):
+        return Slip(f"{quoted} is JSON", "give the mapping: json.loads(...)", "give JSON as a .jsonl file")
+    return None
+
+
+def find_shell_slip(prompts: Sequence[str], *, has_options: bool) -> Slip | None:
+    """Why one of the prompts of a command line looks like a mistake; None if none does.
+
+    A shell parts words at each space, and a value that its option does not take becomes a prompt. So a single word is
+    a slip beside other prompts or options.
+
+    Args:
+        prompts: The prompts of the command line, in their order.
+        has_options: Whether the command has options too.
+    """
+    words = [prompt for prompt in prompts if _is_word(prompt)]
+    for word in words:
+        if (slip := _option_slip(word)) is not None:
+            return slip
+    if not words or (len(prompts) == 1 and not has_options):
+        return None
+    if len(words) == len(prompts) > 1:
+        start = " ".join(prompts[:2])
+        return Slip(
+            f"{len(prompts)} prompts of one word each would be {len(prompts)} videos",
+            "",
+            f'put the words of one prompt into quotes ("{start} …")',
+        )
+    return Slip(
+        f"{quote_value(words[0])} is a prompt of one word beside {'other prompts' if len(prompts) > 1 else 'options'}",
+        "",
+        "put all words of one prompt into one pair of quotes, and the value of an option right after the option",
+    )
+
+
+def _option_slip(word: str) -> Slip | None:
+    """Why a word looks like an option, or like the value of one; None if it does not."""
+    value, quoted = word.casefold(), quote_value(word)
+    if value.startswith(_DASHES):
+        name = value.strip("".join(_DASHES))
+        return Slip(
+            f"{quoted} looks like an option", "", f"write --{name} with two plain hyphens, and before any --"
+        )
+    if value == "help":
+        return Slip("'help' would be a video", "", "ask with kling-async generate --help")
+    option = None
+    if value in _SWITCH_WORDS:
+        option = "--sound"
+    elif value in _QUALITIES:
+        option = "--mode"
+    elif _RATIO.fullmatch(value):
+        option = "--aspect-ratio"
+    elif _RESOLUTION.fullmatch(value):
+        option = "--resolution"
+    elif _NUMBER.fullmatch(value):
+        option, word = "--duration", word.rstrip("s")
+    elif value in MODELS:
+        option = "--model"
+    if option is None:
+        return None
+    return Slip(
+        f"{quoted} looks like the value of an option", "", f"put it after its option, such as {option} {word}"
+    )
+
+
+def _file_slip(name: str) -> Slip:
+    suffix, quoted, shown = PurePath(name).suffix.lower(), quote_value(name), shlex.quote(name)
+    reason = f"{quoted} is the name of a file"
+    if suffix in _PROMPT_FILES:
+        return Slip(
+            reason, "give the prompts in it, such as open(...).read().splitlines()", f"use --from {name}"
+        )
+    if suffix in _PICTURES:
+        return Slip(
+            reason, f"describe the video, and give image={quoted}", f"describe it, and use --image {name}"
+        )
+    if suffix == ".db":
+        return Slip(reason, "give it as journal=...", f"use kling-async resume {shown}")
+    return Slip(reason, "describe the video", "describe the video, or give a file of prompts with --from")
+
+
+def _is_token(text: str) -> bool:
+    return bool(text) and not any(map(str.isspace, text))
+
+
+def _is_word(prompt: str) -> bool:
+    """Whether the prompt is one word. A script without upper and lower case can write a sentence without a space."""
+    return _is_token(prompt) and not any(unicodedata.category(character) == "Lo" for character in prompt)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
