@@ -1,9 +1,8 @@
-"""An event loop whose clock jumps to the next timer, and a model of the service that uses this clock."""
+"""An event loop whose clock jumps to the next timer, and the emulator's queue on this clock, without sockets."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import random
 import selectors
@@ -13,7 +12,7 @@ from contextlib import asynccontextmanager
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import anyio
 import attrs
@@ -36,10 +35,17 @@ from kling_async._policy.rate_limit import Limits
 from kling_async._policy.retry import RetryPolicy
 from kling_async._transport.base import Reply, Request, Sink
 from kling_async._wire.endpoints import QUEUE_PATH
+from kling_async.emulator.queue_api import QueueApi
+from kling_async.emulator.service_queue import FINAL, Job, RefusedError, ServiceQueue
+from kling_async.emulator.settings import EmulatorSettings, JobScript, ResponseFormat
 from kling_async.events import Notifier
 
 EPOCH = 1_800_000_000.0
 KEY = "key-of-the-tests"
+STORAGE = "https://storage.example"
+VIDEOS = f"{STORAGE}/gmi-video-assests-prod/user-assests/org"
+"""The folder of all videos on the storage."""
+FAILED = JobScript(ending="failed", error="Generation rejected")
 
 
 class _JumpingSelector(selectors.DefaultSelector):
@@ -75,45 +81,6 @@ class VirtualClock(Clock):
         return EPOCH + anyio.current_time()
 
 
-@attrs.define
-class ServiceJob:
-    request_id: str
-    model: str
-    payload: dict[str, Any]
-    created: float
-    begins: float
-    ends: float
-    final: str = "success"
-    error: str | None = None
-    final_shown_at: float | None = None
-    """When an answer first showed the final status; None before."""
-
-    def status(self, now: float) -> str:
-        if now >= self.ends:
-            return self.final
-        return "processing" if now >= self.begins else "queued"
-
-    def record(self, now: float, *, ahead: float = 0.0) -> dict[str, Any]:
-        status = self.status(now)
-        outcome = None
-        if status == "success":
-            outcome = {"media_urls": [{"id": "0", "url": f"https://storage.example/{self.request_id}.mp4"}]}
-        elif status in {"failed", "cancelled"}:
-            outcome = {"error": self.error or "Generation rejected"}
-        changed = max(at for at in (self.created, self.begins, self.ends) if at <= now)
-        return {
-            "request_id": self.request_id,
-            "org_id": "org",
-            "model": self.model,
-            "status": status,
-            "payload": self.payload,
-            "outcome": outcome,
-            "created_at": int(EPOCH + ahead + self.created),
-            "updated_at": int(EPOCH + ahead + changed),
-            "queued_at": int(EPOCH + ahead + self.created),
-        }
-
-
 Answer = Reply | Exception
 Script = Callable[[Request, "Service"], "Answer | None"]
 
@@ -123,9 +90,23 @@ def reply(status: int, value: Any = None, headers: Mapping[str, str] | None = No
     return Reply(status, headers or {}, body)
 
 
+class _Jobs(ServiceQueue):
+    """The jobs of a service whose list can leave some out, and can have a new order each time that it grows."""
+
+    def __init__(self, settings: EmulatorSettings, service: Service) -> None:
+        super().__init__(settings)
+        self._service = service
+
+    def of_model(self, model: str | None) -> list[Job]:
+        listed = [job for job in super().of_model(model) if self._service.shows(job)]
+        if self._service.order == "random":
+            random.Random(len(listed)).shuffle(listed)  # noqa: S311
+        return listed
+
+
 @attrs.define(eq=False)
 class Service:
-    """A transport to a model of the service: jobs run by the loop's clock, and scripts change the answers.
+    """A transport to the emulator's own queue: jobs run by the loop's clock, and scripts change the answers.
 
     A script gets each request first. A `Reply` that it returns is the answer, an exception is raised, and None leaves
     the answer to the service. The scripts in `after` run after the service has processed the request, as for a lost
@@ -133,21 +114,20 @@ class Service:
     """
 
     run_time: float | Callable[[int], float] = 60.0
+    """Seconds; or a function of the job's number from 0."""
     queue_time: float = 0.0
     latency: float = 0.0
     rows: int = 100
     order: str = "newest"
-    shows: Callable[[ServiceJob], bool] = lambda _: True
+    script: Callable[[int], JobScript] = lambda _: JobScript()
+    """What happens to a job, given its number from 0."""
+    shows: Callable[[Job], bool] = lambda _: True
     before: list[Script] = attrs.field(factory=list)
     after: list[Script] = attrs.field(factory=list)
-    jobs: dict[str, ServiceJob] = attrs.field(factory=dict)
     calls: Counter[str] = attrs.field(factory=Counter)
     media: dict[str, Any] = attrs.field(factory=dict)
     requests: list[Request] = attrs.field(factory=list)
-    most_in_flight: int = 0
     most_concurrent: Counter[str] = attrs.field(factory=Counter)
-    _concurrent: Counter[str] = attrs.field(factory=Counter)
-    _numbers: itertools.count[int] = attrs.field(factory=itertools.count)
     has_total: bool = True
     has_more: bool = True
     """Whether the list says if there are further pages; see `denies_more`."""
@@ -156,17 +136,60 @@ class Service:
     closed: int = 0
     ahead: float | None = None
     """Seconds that the service's clock is ahead of the client's; None for a service that does not tell its time."""
+    queue: ServiceQueue = attrs.field(init=False)
+    api: QueueApi = attrs.field(init=False)
+    _concurrent: Counter[str] = attrs.field(factory=Counter)
+    _final_shown: dict[str, float] = attrs.field(factory=dict)
+    """By job, when an answer first showed its final status."""
+
+    def __attrs_post_init__(self) -> None:
+        settings = EmulatorSettings(
+            time_scale=1.0,
+            workers=None,
+            dispatch_time=0.0,
+            script=self._make_script,
+            organization_id="org",
+            response_format=ResponseFormat(
+                outcome="media_urls",
+                thumbnail="none",
+                submit_reply="full",
+                # The time of the queue is that of the loop, which begins at 0.
+                clock_ahead=EPOCH + (self.ahead or 0.0),
+                list_order="newest" if self.order == "newest" else "oldest",
+                list_rows=self.rows,
+                list_total=self.has_total,
+                list_has_more=self.has_more,
+            ),
+        )
+        self.queue = _Jobs(settings, self)
+        self.api = QueueApi(settings, self.queue)
+
+    def _make_script(self, number: int, _payload: Mapping[str, Any]) -> JobScript:
+        index = number - 1
+        run_time = self.run_time(index) if callable(self.run_time) else self.run_time
+        script = self.script(index)
+        return attrs.evolve(
+            script,
+            request_id=script.request_id or f"job-{index}",
+            queue_time=self.queue_time if script.queue_time is None else script.queue_time,
+            run_time=run_time if script.run_time is None else script.run_time,
+        )
 
     @property
     def now(self) -> float:
-        return anyio.current_time()
+        return asyncio.get_running_loop().time()
+
+    @property
+    def jobs(self) -> dict[str, Job]:
+        return {job.request_id: job for job in self.queue.jobs}
 
     @property
     def posts(self) -> int:
         return self.calls["submit"]
 
-    def count_in_flight(self) -> int:
-        return sum(1 for job in self.jobs.values() if job.ends > self.now)
+    @property
+    def most_in_flight(self) -> int:
+        return self.queue.max_jobs_in_flight
 
     async def send(self, request: Request) -> Reply:
         kind = self.kind(request)
@@ -216,48 +239,41 @@ class Service:
         return "status" if path.startswith("/requests/") else path.split("/")[1]
 
     def answer(self, kind: str, request: Request) -> Reply:
-        if kind == "submit":
-            return self._accept(json.loads(request.body or b""))
-        if kind == "status":
-            job = self.jobs.get(unquote(urlsplit(request.url).path.rpartition("/")[2]))
-            return reply(200, self._show(job)) if job else reply(404, {"error": "Request not found"})
-        if kind == "list":
-            return self._list(parse_qs(urlsplit(request.url).query))
-        return reply(404, {"error": "no such call"})
+        """The answer of the service without a fault; a submit creates its job."""
+        url, place = urlsplit(request.url), {"now": self.now, "storage_url": STORAGE}
+        if kind not in {"submit", "status", "list"}:
+            return reply(404, {"error": "no such call"})
+        try:
+            if kind == "submit":
+                value = self.api.submit(request.body or b"", **place)
+            elif kind == "status":
+                value = self.api.get_job(unquote(url.path.rpartition("/")[2]), **place)
+            else:
+                value = self.api.list_jobs(dict(parse_qsl(url.query)), **place)
+        except RefusedError as refusal:
+            return reply(refusal.status, {"error": refusal.error}, refusal.headers)
+        self._note_final(value)
+        if self.denies_more and kind == "list":
+            value["has_more"] = False
+        return reply(200, value)
 
-    def _accept(self, body: dict[str, Any]) -> Reply:
-        number = next(self._numbers)
-        run = self.run_time(number) if callable(self.run_time) else self.run_time
-        begins = self.now + self.queue_time
-        job = ServiceJob(f"job-{number}", body["model"], body["payload"], self.now, begins, begins + run)
-        self.jobs[job.request_id] = job
-        self.most_in_flight = max(self.most_in_flight, self.count_in_flight())
-        return reply(200, self._show(job))
+    def accept(self, payload: Mapping[str, Any], *, model: str = "kling-v2-6") -> Job:
+        """A new job of somebody else."""
+        return self.queue.submit(model, payload, now=self.now)
 
-    def _show(self, job: ServiceJob) -> dict[str, Any]:
-        if job.final_shown_at is None and job.ends <= self.now:
-            job.final_shown_at = self.now
-        return job.record(self.now, ahead=self.ahead or 0.0)
+    def record(self, job: Job, *, at: float | None = None) -> dict[str, Any]:
+        """The record of a job, as it is or as it was at a time."""
+        now = self.now if at is None else at
+        return self.api.make_record(job, now=now, storage_url=STORAGE)
 
-    def _list(self, query: dict[str, list[str]]) -> Reply:
-        model = query.get("model_id", [None])[0]
-        listed = [job for job in self.jobs.values() if job.model == model and self.shows(job)]
-        if self.order == "newest":
-            listed.reverse()
-        elif self.order == "random":
-            random.Random(len(listed)).shuffle(listed)  # noqa: S311
-        offset = int(query.get("offset", ["0"])[0])
-        limit = min(int(query.get("limit", ["10"])[0]), self.rows)
-        page = listed[offset : offset + limit]
-        envelope: dict[str, Any] = {"requests": [self._show(job) for job in page]}
-        if self.has_total:
-            envelope["total"] = len(listed)
-        if self.has_more:
-            envelope["has_more"] = not self.denies_more and offset + limit < len(listed)
-        return reply(200, envelope)
+    def _note_final(self, value: Mapping[str, Any]) -> None:
+        for row in value.get("requests", [value]):
+            if row["status"] in FINAL:
+                self._final_shown.setdefault(row["request_id"], self.now)
 
     def lags(self) -> list[float]:
-        return [job.final_shown_at - job.ends for job in self.jobs.values() if job.final_shown_at is not None]
+        jobs = self.jobs
+        return [shown - jobs[request_id].final_at for request_id, shown in self._final_shown.items()]
 
 
 @attrs.frozen

@@ -17,6 +17,7 @@ from kling_async import (
     ResultState,
     VideoRequest,
 )
+from kling_async.emulator import JobScript
 from kling_async.events import Finished, StatusChanged, Submitted, Throttled
 
 
@@ -65,14 +66,7 @@ async def test_a_refused_item_does_not_affect_the_others():
 
 
 async def test_a_failed_job_is_a_result_with_the_services_reason():
-    service = Service()
-
-    def fail(request, service):
-        for job in service.jobs.values():
-            job.final = "failed"
-            job.error = "prompt rejected"
-
-    service.after.append(fail)
+    service = Service(script=lambda _: JobScript(ending="failed", error="prompt rejected"))
     [result] = await run(service, ["x"])
     assert result.state is ResultState.FAILED
     assert isinstance(result.error, JobFailedError)
@@ -265,18 +259,13 @@ async def test_a_picture_that_cannot_be_uploaded_fails_only_its_item(tmp_path):
 
 def fail_first(times, reason="Video generation failed: rate limit exceeded(RPM)"):
     """Lets the first jobs fail at once, as by a service that reports a rate limit as a failed job."""
-
-    def script(request, service):
-        for job in service.jobs.values():
-            if int(job.request_id.removeprefix("job-")) < times:
-                job.final, job.error, job.begins, job.ends = "failed", reason, job.created, job.created
-
-    return script
+    failed = JobScript(ending="failed", error=reason, run_time=0.0)
+    return lambda number: failed if number < times else JobScript()
 
 
 async def test_an_item_whose_job_failed_for_a_rate_limit_is_submitted_again_after_a_pause():
     events = []
-    service = Service(run_time=10.0, after=[fail_first(2)])
+    service = Service(run_time=10.0, script=fail_first(2))
     results = await run(service, prompts(3), at_once=3, notify=events.append)
     assert all(result.ok for result in results)
     assert service.posts == 5
@@ -288,14 +277,14 @@ async def test_an_item_whose_job_failed_for_a_rate_limit_is_submitted_again_afte
 
 
 async def test_an_item_whose_jobs_always_fail_for_a_rate_limit_fails_after_five_resubmits():
-    service = Service(run_time=10.0, after=[fail_first(1000)])
+    service = Service(run_time=10.0, script=fail_first(1000))
     [result] = await run(service, ["x"])
     assert result.state is ResultState.FAILED
     assert service.posts == 6
 
 
 async def test_an_item_whose_job_failed_for_another_reason_is_not_submitted_again():
-    service = Service(run_time=10.0, after=[fail_first(1, "Generation rejected")])
+    service = Service(run_time=10.0, script=fail_first(1, "Generation rejected"))
     [result] = await run(service, ["x"])
     assert result.state is ResultState.FAILED
     assert service.posts == 1

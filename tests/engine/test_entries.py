@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from virtual_service import EPOCH, Service, prompts, run
+from virtual_service import EPOCH, FAILED, Service, prompts, run
 
 from kling_async import ConfigurationError, ResultState, VideoRequest
 from kling_async._engine.batch.batch_input import InputReader
 from kling_async._journal.entry import EntryState, Identity
 from kling_async._policy.budget import Budget
+from kling_async.emulator import JobScript
 from kling_async.journal import Journal
 from tests.engine.test_resume import journal_at, leave_after, run_with, states
 
@@ -38,11 +39,7 @@ async def test_entries_resume_without_their_prompts_and_keep_their_identities(pa
 
 
 async def test_failed_entries_are_retried_only_on_request_and_only_those_given(path):
-    def fail(request, service):
-        for job in list(service.jobs.values())[:2]:
-            job.final, job.error = "failed", "Generation rejected"
-
-    service = Service(run_time=10.0, after=[fail])
+    service = Service(run_time=10.0, script=lambda number: FAILED if number < 2 else JobScript())
     await run_with(path, service, prompts(3))
     [reported, _, _] = sorted(await run_with(path, service, entries(path)), key=lambda result: result.index)
     assert (reported.state, service.posts) == (ResultState.FAILED, 3)

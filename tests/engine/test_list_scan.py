@@ -8,9 +8,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import anyio
 import pytest
-from virtual_service import Service, ServiceJob, always, prompts, reply, run
+from virtual_service import Service, always, prompts, reply, run
 
 from kling_async import APIConnectionError, Limits, PollingPolicy, VideoRequest
+from kling_async.emulator import Job as EmulatedJob
+from kling_async.emulator import Status
 
 AT_ONCE = Limits(max_concurrent_submits=100, max_polls_per_second=50)
 
@@ -31,8 +33,17 @@ async def run_batch_of(service, number=150, *, use_lists="auto", poll_interval=N
 
 def add_strangers_jobs(service, number, *, model="kling-v2-6"):
     for index in range(number):
-        job_id = f"stranger-{index}"
-        service.jobs[job_id] = ServiceJob(job_id, model, {"prompt": "x"}, -9000.0, -9000.0, -8000.0)
+        service.queue.put(
+            EmulatedJob(
+                number=0,
+                request_id=f"stranger-{index}",
+                model=model,
+                payload={"prompt": "x"},
+                organization_id="org",
+                statuses=(Status.QUEUED, Status.SUCCESS),
+                status_times=(-9000.0, -8000.0),
+            )
+        )
 
 
 async def test_one_list_call_replaces_many_status_calls():
@@ -101,7 +112,7 @@ async def test_a_list_that_repeats_its_rows_is_left_after_two_pages(grows):
     def repeat_first_page(request, service):
         if service.kind(request) != "list":
             return None
-        rows = [job.record(service.now) for job in list(service.jobs.values())[:100]]
+        rows = [service.record(job) for job in list(service.jobs.values())[:100]]
         total = 1000 + grows * service.calls["list"]
         return reply(200, {"requests": rows, "has_more": True, "total": total})
 
@@ -181,9 +192,7 @@ async def test_a_list_that_shows_old_states_is_not_trusted():
     def show_queued(request, service):
         if service.kind(request) != "list":
             return None
-        rows = [
-            {**job.record(service.now), "status": "queued", "outcome": None} for job in service.jobs.values()
-        ]
+        rows = [{**service.record(job), "status": "queued", "outcome": None} for job in service.jobs.values()]
         return reply(200, {"requests": rows, "has_more": False})
 
     service = Service(run_time=run_time_of, before=[show_queued])
@@ -205,7 +214,7 @@ async def test_a_success_in_the_list_without_its_video_is_polled_by_a_status_cal
     def bare(request, service):
         if service.kind(request) != "list":
             return None
-        rows = [{**job.record(service.now), "outcome": None} for job in service.jobs.values()]
+        rows = [{**service.record(job), "outcome": None} for job in service.jobs.values()]
         return reply(200, {"requests": rows, "has_more": False})
 
     results = await run_batch_of(Service(run_time=run_time_of, before=[bare]))
@@ -234,8 +243,7 @@ async def test_a_list_with_large_rows_costs_few_calls():
         if service.kind(request) != "list":
             return None
         rows = [
-            {**job.record(service.now), "payload": {"image": picture}}
-            for job in list(service.jobs.values())[:40]
+            {**service.record(job), "payload": {"image": picture}} for job in list(service.jobs.values())[:40]
         ]
         return reply(200, {"requests": rows, "has_more": False})
 
@@ -278,7 +286,7 @@ async def test_the_list_does_not_delay_the_status_call_for_a_video():
             return None
         if service.kind(request) == "status" and service.calls["status"] > 2:
             return APIConnectionError("reset") if service.now < 90 else None
-        rows = [{**job.record(service.now), "outcome": None} for job in service.jobs.values()]
+        rows = [{**service.record(job), "outcome": None} for job in service.jobs.values()]
         return reply(200, {"requests": rows, "has_more": False}) if service.kind(request) == "list" else None
 
     results = await run_batch_of(Service(run_time=run_time_of, before=[without_outcome]), use_lists="always")
@@ -323,7 +331,7 @@ async def test_lists_are_as_good_after_a_queue_and_where_no_start_is_shown(rows)
 
 def from_newest(service, count=300):
     """The records of the last jobs, newest first."""
-    return [job.record(service.now) for job in itertools.islice(reversed(service.jobs.values()), count)]
+    return [service.record(job) for job in itertools.islice(reversed(service.jobs.values()), count)]
 
 
 def refuse(_rows, _service):
@@ -357,7 +365,10 @@ def huge(rows, _service):
 
 
 def stale(_rows, service):
-    rows = [job.record(job.created) for job in itertools.islice(reversed(service.jobs.values()), 300)]
+    rows = [
+        service.record(job, at=job.accepted_at)
+        for job in itertools.islice(reversed(service.jobs.values()), 300)
+    ]
     return reply(200, {"requests": rows, "has_more": False})
 
 

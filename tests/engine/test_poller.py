@@ -4,7 +4,7 @@ import asyncio
 
 import anyio
 import pytest
-from virtual_service import Service, always, on, reply, session_for
+from virtual_service import VIDEOS, Service, always, on, reply, session_for
 
 from kling_async import (
     APIConnectionError,
@@ -42,7 +42,7 @@ def final(status, **more):
 
 async def test_a_wait_ends_with_the_final_record():
     job = await generate(Service(run_time=60.0))
-    assert job.video_url == "https://storage.example/job-0.mp4"
+    assert job.video_url == f"{VIDEOS}/job-0.mp4"
     assert anyio.current_time() == pytest.approx(60.0, abs=1.1)
 
 

@@ -17,6 +17,7 @@ from kling_async import (
 )
 from kling_async._engine.submit import reconciler
 from kling_async._wire.codec import payload_of
+from kling_async.emulator import JobScript
 from kling_async.events import Finished, Notifier, SubmitAmbiguous, SubmitReconciled, Submitted
 
 LOST = APIConnectionError("the connection was lost")
@@ -95,11 +96,7 @@ async def test_a_job_with_an_owner_in_this_client_is_not_matched():
 
 
 async def test_a_row_without_the_payload_is_not_matched():
-    def forget(request, service):
-        for job in service.jobs.values():
-            job.payload = {}
-
-    service = Service(after=[forget, on("submit", LOST)])
+    service = Service(script=lambda _: JobScript(payload_echo=False), after=[on("submit", LOST)])
     with pytest.raises(AmbiguousSubmitError):
         await session_for(service).submit(REQUEST, Notifier())
 
@@ -107,7 +104,7 @@ async def test_a_row_without_the_payload_is_not_matched():
 async def test_a_row_that_the_list_skips_in_a_later_scan_still_counts():
     service = Service(after=[on("submit", LOST)])
     service.shows = lambda job: job.request_id == "job-0" or anyio.current_time() < 3
-    service._accept({"model": REQUEST.model, "payload": payload_of(REQUEST)})
+    service.accept(payload_of(REQUEST))
     with pytest.raises(AmbiguousSubmitError, match="more than one"):
         await session_for(service).submit(REQUEST, Notifier())
     assert service.calls["list"] > 3
@@ -115,13 +112,13 @@ async def test_a_row_that_the_list_skips_in_a_later_scan_still_counts():
 
 async def test_a_row_that_the_list_skips_in_a_later_reconciliation_still_counts():
     service = Service(after=[on("submit", LOST)])
-    session, stranger = session_for(service), {"model": REQUEST.model, "payload": payload_of(REQUEST)}
-    service._accept(stranger)
+    session, stranger = session_for(service), payload_of(REQUEST)
+    service.accept(stranger)
     with pytest.raises(AmbiguousSubmitError, match="more than one"):
         await session.submit(REQUEST, Notifier())
     service.shows = lambda job: job.request_id != "job-0"
     service.before.append(on("submit", LOST))
-    service._accept(stranger)
+    service.accept(stranger)
     with pytest.raises(AmbiguousSubmitError, match="more than one"):
         await session.submit(REQUEST, Notifier())
     assert service.posts == 2
@@ -132,7 +129,7 @@ async def test_a_row_of_a_scan_that_failed_later_counts():
     service = Service(rows=1, before=[on("list", None, down)], after=[on("submit", LOST)])
     service.shows = lambda job: (job.request_id != "job-2") is (service.calls["list"] == 1)
     for prompt in ("filler", REQUEST.prompt):
-        service._accept({"model": REQUEST.model, "payload": payload_of(REQUEST) | {"prompt": prompt}})
+        service.accept(payload_of(REQUEST) | {"prompt": prompt})
     with pytest.raises(AmbiguousSubmitError, match="more than one"):
         await session_for(service).submit(REQUEST, Notifier())
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from virtual_service import EPOCH, Service, Stream, always, batch_of, on, prompts, reply, run
+from virtual_service import EPOCH, FAILED, VIDEOS, Service, Stream, always, batch_of, on, prompts, reply, run
 
 from kling_async import (
     AmbiguousSubmitError,
@@ -24,6 +24,7 @@ from kling_async._journal.entry import EntryState, Identity, fingerprint
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.over_sqlite import SqliteStore
 from kling_async._policy.budget import Budget
+from kling_async.emulator import JobScript
 from kling_async.events import Finished, Resumed, Spent, SubmitReconciled, Submitted
 
 LOST = APIConnectionError("the connection was lost")
@@ -133,11 +134,7 @@ async def test_a_local_picture_is_identified_by_its_content(path, tmp_path):
 
 
 async def test_failed_items_are_retried_only_on_request(path):
-    def fail(request, service):
-        for job in list(service.jobs.values())[:2]:
-            job.final, job.error = "failed", "Generation rejected"
-
-    service = Service(run_time=10.0, after=[fail])
+    service = Service(run_time=10.0, script=lambda number: FAILED if number < 2 else JobScript())
     await run_with(path, service, prompts(3))
     again = await run_with(path, service, prompts(3))
     assert service.posts == 3
@@ -185,7 +182,7 @@ async def test_the_next_run_reconciles_an_intent_without_an_answer(path):
     with journal_at(path) as journal:
         number = _record_intent(journal)
         assert number == 1
-    service._accept({"model": "kling-v2-6", "payload": {"prompt": "x"}})
+    service.accept({"prompt": "x"})
     events = []
     [result] = await run_with(path, service, ["x"], notify=events.append)
     assert result.ok
@@ -268,11 +265,12 @@ async def test_leaving_during_a_pause_before_the_second_post_leaves_the_first_am
 async def test_a_throttled_job_that_cannot_be_submitted_again_ends_as_failed_and_is_sent_by_the_next_run(
     path, status
 ):
-    def throttle(request, service):
-        for job in list(service.jobs.values())[:1]:
-            job.final, job.error = "failed", "rate limit exceeded(RPM)"
-
-    service = Service(run_time=10.0, after=[throttle], before=[on("submit", None, reply(status, {}))])
+    throttled = JobScript(ending="failed", error="rate limit exceeded(RPM)")
+    service = Service(
+        run_time=10.0,
+        script=lambda number: throttled if number == 0 else JobScript(),
+        before=[on("submit", None, reply(status, {}))],
+    )
     [result] = await run_with(path, service, ["x"])
     assert (result.state, result.job.request_id) == (ResultState.FAILED, "job-0")
     assert isinstance(result.error, JobFailedError)
@@ -282,11 +280,7 @@ async def test_a_throttled_job_that_cannot_be_submitted_again_ends_as_failed_and
 
 
 async def test_a_failed_item_that_cannot_be_sent_again_stays_failed(path):
-    def fail(request, service):
-        for job in service.jobs.values():
-            job.final, job.error = "failed", "Generation rejected"
-
-    service = Service(run_time=10.0, after=[fail])
+    service = Service(run_time=10.0, script=lambda _: FAILED)
     await run_with(path, service, ["x"])
     service.before.append(on("submit", reply(400, {"error": "no"})))
     for again in (True, False):
@@ -302,7 +296,7 @@ async def test_a_job_is_left_to_the_intent_with_more_parameters(path, at_once):
         for payload in ({"prompt": "x"}, {"prompt": "x", "duration": "10"}):
             identity = Identity(None, fingerprint("kling-v2-6", payload), 0)
             journal.record_intent(identity, model="kling-v2-6", payload=payload, at=_wall(), cost_usd=None)
-    service._accept({"model": "kling-v2-6", "payload": {"prompt": "x", "duration": "10"}})
+    service.accept({"prompt": "x", "duration": "10"})
     requests = [VideoRequest("x"), VideoRequest("x", duration=10)]
     results = await run_with(path, service, requests, at_once=at_once)
     assert {result.index: result.state for result in results} == {
@@ -321,7 +315,7 @@ async def test_equal_intents_of_an_earlier_run_are_matched_by_count_under_any_co
         for occurrence in range(3):
             _record_intent(journal, occurrence=occurrence)
     for _ in range(3):
-        service._accept({"model": "kling-v2-6", "payload": {"prompt": "x"}})
+        service.accept({"prompt": "x"})
     results = await run_with(path, service, ["x"] * 3, at_once=at_once)
     assert all(result.ok for result in results)
     assert len({result.job.request_id for result in results}) == 3
@@ -334,10 +328,10 @@ async def test_one_strangers_job_among_the_jobs_of_equal_intents_leaves_all_unma
         for occurrence in range(4):
             await anyio.sleep(70 if occurrence == 3 else 0)
             _record_intent(journal, occurrence=occurrence)
-            service._accept({"model": "kling-v2-6", "payload": {"prompt": "x"}})
+            service.accept({"prompt": "x"})
             if occurrence == 2:
                 await anyio.sleep(30)
-                service._accept({"model": "kling-v2-6", "payload": {"prompt": "x"}})
+                service.accept({"prompt": "x"})
     results = await run_with(path, service, ["x"] * 4, at_once=1)
     assert {result.state for result in results} == {ResultState.AMBIGUOUS}
 
@@ -380,7 +374,7 @@ async def test_a_video_goes_to_the_folder_of_this_call(path, tmp_path):
 
 
 async def test_a_success_whose_download_failed_is_saved_by_the_next_run(path, tmp_path):
-    url = "https://storage.example/job-0.mp4"
+    url = f"{VIDEOS}/job-0.mp4"
     service = Service(run_time=10.0, media={url: Stream(403, [b"expired"])})
     [result] = await run_with(path, service, ["x"], folder=tmp_path)
     assert result.ok
@@ -542,7 +536,7 @@ async def test_a_saved_file_is_found_from_another_working_directory(path, tmp_pa
 
 async def test_a_later_run_waits_for_a_job_whose_first_poll_was_refused(path):
     service = Service(run_time=10.0, before=[always("status", reply(403, {"error": "not yours"}))])
-    service._accept({"model": "kling-v2-6", "payload": {"prompt": "x"}})
+    service.accept({"prompt": "x"})
     with journal_at(path) as journal:
         number = _record_intent(journal)
         journal.record_accepted(number, request_id="job-0", record={})

@@ -14,6 +14,7 @@ from kling_async import APIConnectionError, ConfigurationError, InvalidRequestEr
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.over_sqlite import SqliteStore
 from kling_async._journal.schema import MIGRATIONS
+from kling_async.emulator import JobScript
 from kling_async.journal import EntryState, Journal
 
 VERSION_1 = Path(__file__).parents[1] / "journal" / "version_1.sql"
@@ -90,10 +91,9 @@ async def test_equal_items_of_version_1_are_counted(old):
 
 
 async def test_a_lost_submit_of_version_1_is_matched_by_what_was_sent(old):
-    service = Service()
-    service._accept({"model": "kling-v2-6", "payload": {"prompt": "lost\r\n"}})
-    job = service.jobs["a job that the journal does not have"] = service.jobs.pop("job-0")
-    job.request_id = "a job that the journal does not have"
+    job = JobScript(request_id="a job that the journal does not have")
+    service = Service(script=lambda _: job)
+    service.accept({"prompt": "lost\r\n"})
     [result] = await run_with(old, service, ["lost"])
     assert result.ok
     assert (result.job.request_id, service.posts) == (job.request_id, 0)

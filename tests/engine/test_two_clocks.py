@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from email.utils import formatdate
 
+import attrs
 import pytest
 from virtual_service import EPOCH, Service, always, on, reply, run, session_for
 
@@ -30,7 +31,7 @@ async def test_a_lost_submit_is_reconciled_though_the_clocks_differ(ahead, order
 async def test_the_first_call_of_a_client_can_be_the_lost_submit(ahead):
     service = Service(ahead=ahead, rows=3, after=[on("submit", LOST)])
     for number in range(10):  # so that the list has more than one page
-        service._accept({"model": "kling-v2-6", "payload": {"prompt": f"filler {number}"}})
+        service.accept({"prompt": f"filler {number}"})
     job = await session_for(service).submit(VideoRequest("an eagle"), Notifier())
     assert job.payload["prompt"] == "an eagle"
 
@@ -53,8 +54,8 @@ async def test_a_lost_submit_of_an_earlier_process_is_reconciled_though_the_cloc
 @pytest.mark.parametrize("ahead", [-600.0, 600.0])
 async def test_an_old_job_of_the_same_request_is_not_matched_because_the_clocks_differ(ahead):
     service = Service(ahead=ahead, before=[on("submit", LOST)])
-    service._accept({"model": "kling-v2-6", "payload": {"prompt": "an eagle"}})
-    service.jobs["job-0"].created = -abs(ahead)
+    job = service.accept({"prompt": "an eagle"})
+    service.queue.put(attrs.evolve(job, status_times=(-abs(ahead), *job.status_times[1:])))
     with pytest.raises(AmbiguousSubmitError, match=r"the list does not show it.*not sent again"):
         await session_for(service).submit(VideoRequest("an eagle"), Notifier())
 
