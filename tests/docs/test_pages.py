@@ -100,7 +100,27 @@ def test_a_notebook_is_kept_without_what_it_put_out(path):
 def test_no_python_hides_behind_another_label(page):
     labels = {label.split()[0] for label in FENCE.findall(page.read_text()) if label}
 
-    assert labels <= {"python", "console", "text", "json", "{eval-rst}", "{toctree}", "{literalinclude}"}
+    assert labels <= {"python", "console", "text", "json", "{eval-rst}", "{toctree}"}
+
+
+def test_no_page_that_the_readme_links_shows_directives_where_the_repository_is_read():
+    readme = ROOT / "README.md"
+    linked = {readme.parent / target for target in LINK.findall(readme.read_text()) if target.endswith(".md")}
+    shown = {
+        page: re.findall(r"^(?:```\{.*|% .*|:::.*)$", page.read_text(), re.MULTILINE)
+        for page in linked | {readme}
+    }
+    assert {page: lines for page, lines in shown.items() if lines} == {}
+    assert len(shown) > 10
+
+
+@pytest.mark.parametrize(
+    "page, example", [("testing", "test_with_the_emulator"), ("web-service", "web_handler")]
+)
+def test_an_example_on_a_page_is_the_file(page, example, notebook):
+    blocks = blocks_of(ROOT / "docs" / "how-to" / f"{page}.md", notebook).examples()
+    file = (ROOT / "docs" / "examples" / f"{example}.py").read_text()
+    assert [block for block in blocks if len(block.parsed) > 1000 and file.startswith(block.parsed)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
