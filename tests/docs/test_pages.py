@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import codeop
 import inspect
 import json
 import re
@@ -101,6 +102,22 @@ def test_no_python_hides_behind_another_label(page):
     labels = {label.split()[0] for label in FENCE.findall(page.read_text()) if label}
 
     assert labels <= {"python", "console", "text", "json", "{eval-rst}", "{toctree}"}
+
+
+def test_the_quick_start_can_be_pasted_at_a_prompt(notebook):
+    """A prompt takes line by line, and ends a block of a loop only at an empty line."""
+    page = ROOT / "docs" / "tutorial" / "quick-start.md"
+    commands = codeop.CommandCompiler()
+    commands.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    for block in blocks_of(page, notebook).examples():
+        if "async with" in block.parsed:  # a program
+            continue
+        waiting: list[str] = []
+        for line in [*block.parsed.splitlines(), ""]:
+            waiting.append(line)
+            if commands("\n".join(waiting)) is not None:
+                waiting = []
+        assert waiting == []
 
 
 def test_no_page_that_the_readme_links_shows_directives_where_the_repository_is_read():
