@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 
 import pytest
 from freezegun import freeze_time
@@ -39,7 +39,7 @@ async def make_videos(url, folder):
             ["One", "Two"], output=folder / "videos", journal=folder / "run.db"
         )
         batch.raise_for_failures()
-        assert datetime.datetime.now(datetime.UTC).year == 2024
+        assert dt.datetime.now(dt.UTC).year == 2024
         return batch
 
 
