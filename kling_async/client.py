@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sized
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sized
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, suppress
 from operator import attrgetter
 from pathlib import Path
@@ -19,9 +19,9 @@ from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import Limits
 from kling_async._policy.retry import RetryPolicy
 from kling_async.batch_result import BatchResult
-from kling_async.catalog import DEFAULT_MODEL, ModelInfo
+from kling_async.catalog import DEFAULT_MODEL, ModelInfo, quote_value
 from kling_async.config import Settings, __version__, check_timeout, read_settings
-from kling_async.errors import BatchInterruptedError, KlingError
+from kling_async.errors import BatchInterruptedError, InvalidRequestError, KlingError
 from kling_async.items import read_one
 from kling_async.jobs import Job
 from kling_async.requests import VideoOptions
@@ -37,9 +37,11 @@ if TYPE_CHECKING:
         BatchOptions,
         ClientOptions,
         GenerateOptions,
+        Progress,
         Requests,
         SubmitOptions,
         Transport,
+        WaitManyOptions,
         WaitOptions,
     )
 
@@ -224,17 +226,65 @@ class KlingClient:
         return await self._session().wait(job, self._notifier(), polling=self._polling_with(options))
 
     @public_call
+    async def wait_many(self, jobs: Iterable[Job | str], **options: Unpack[WaitManyOptions]) -> BatchResult:
+        """How each of many jobs ended, in the order given. A job that ends without a video leaves the others alone.
+
+        An id that the service does not know has a result with `NotFoundError`. Cancelling the call does not change the
+        jobs.
+
+        Args:
+            jobs: Jobs, or the ids of jobs, also from an earlier process.
+            **options: See `WaitManyOptions`: `wait_timeout`, in seconds, for each job, and `progress`.
+
+        Raises:
+            InvalidRequestError: `jobs` is not an iterable of jobs and ids.
+            ConfigurationError: A value makes no sense.
+            TypeError: There is no such option.
+        """
+        from kling_async.history import HistoryRecorder
+        from kling_async.types import WaitManyOptions
+
+        check_options(options, WaitManyOptions.__annotations__, call="wait_many")
+        given = _as_jobs(jobs)
+        wait_options: dict[str, Any] = {**options}
+        progress = wait_options.pop("progress", "auto")
+        polling = self._polling_with(wait_options)
+        recorder = HistoryRecorder()
+        notify, display = self._display(progress, recorder, total=len(given))
+        with display:
+            results = await self._session().wait_many(given, notify, polling=polling)
+        return _in_order(results, recorder.build())
+
+    @public_call
     async def generate(self, request: RequestLike, **options: Unpack[GenerateOptions]) -> Job:
-        """The final record of one video: `submit` and then `wait`, with the arguments and errors of both."""
+        """The final record of one video: `submit`, then `wait`, and with `output` also `download`.
+
+        Args:
+            request: See `submit`.
+            **options: See `GenerateOptions`: the options of `submit` and `wait`, `output` and `progress`.
+
+        Raises:
+            ConfigurationError: A value makes no sense, or nothing can be saved to `output`; nothing was sent.
+            DownloadError: The video was made and could not be saved; the error's `job` is its record.
+            KlingError: See `submit` and `wait`.
+        """
         from kling_async.types import GenerateOptions, WaitOptions
 
         check_options(options, GenerateOptions.__annotations__, call="generate")
         fields: dict[str, Any] = {**options}
         wait_options = {name: fields.pop(name) for name in WaitOptions.__annotations__ if name in fields}
-        # Made before the submit: a wrong value must be known before anything is paid for.
-        polling = self._polling_with(wait_options)
-        job = await self._session().submit(read_one(request, fields), self._notifier())
-        return await self._session().wait(job, self._notifier(), polling=polling)
+        # All before the submit: a wrong value must be known before anything is paid for.
+        polling, output = self._polling_with(wait_options), fields.pop("output", None)
+        notify, display = self._display(fields.pop("progress", "auto"), total=1, saves=output is not None)
+        session, wanted = self._session(), read_one(request, fields)
+        if output is not None:
+            await session.check_output(output)
+        with display:
+            job = await session.submit(wanted, notify)
+            job = await session.wait(job, notify, polling=polling)
+            if output is not None:
+                await session.download(job, output, notify)
+        return job
 
     @overload
     async def generate_many(
@@ -387,6 +437,15 @@ class KlingClient:
         """
         return await self._session().get_model(model_id, self._notifier())
 
+    def _display(
+        self, progress: Progress, *listeners: Listener, total: int, saves: bool = False
+    ) -> tuple[Notifier, AbstractContextManager[None]]:
+        """A notifier, and the context manager that shows what it counts."""
+        from kling_async._display.progress import make_display
+
+        counts, display = make_display(progress, total=total, saves=saves)
+        return self._notifier(*listeners, counts), display
+
     def _polling_with(self, options: Mapping[str, Any]) -> PollingPolicy:
         return attrs.evolve(self._polling, **options) if options else self._polling
 
@@ -477,6 +536,18 @@ async def _within(
     except KlingError as error:
         error.call = error.call or call
         raise
+
+
+def _as_jobs(jobs: object) -> list[Job | str]:
+    if isinstance(jobs, str | Job) or not isinstance(jobs, Iterable):
+        raise InvalidRequestError(
+            f"Many jobs are wanted, not one {type(jobs).__name__}; put it into a list, or use wait() for one job."
+        )
+    given = list(jobs)
+    for index, job in enumerate(given):
+        if not isinstance(job, str | Job):
+            raise InvalidRequestError(f"Item {index} is a job or the id of one, not {quote_value(job)}.")
+    return given
 
 
 def _in_order(results: list[Result], history: BatchHistory | None) -> BatchResult:

@@ -34,6 +34,7 @@ class JobStatus(StrEnum):
         return self in _FINAL
 
 
+_LONGEST_LINE = 60
 # Tuples, for the hash of an Enum is computed in Python, and every record passes here.
 _UNHAPPY = (JobStatus.FAILED, JobStatus.CANCELLED)
 _FINAL = (JobStatus.SUCCESS, *_UNHAPPY)
@@ -63,7 +64,7 @@ class Outcome:
     """The outcome as the service answered it."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Job:
     """One record of the service's queue, as it was at the time of the call."""
 
@@ -74,7 +75,7 @@ class Job:
     model: str | None = None
     """The model's id as the service echoes it. It is not always the id that was sent."""
     payload: Mapping[str, Any] = attrs.field(factory=dict, repr=False, hash=False)
-    """The parameters as the service echoes them; sometimes empty."""
+    """The parameters as the service echoes them, or else as this client sent them; empty if neither is known."""
     outcome: Outcome | None = None
     """None until the job is final."""
     created_at: datetime | None = None
@@ -89,6 +90,17 @@ class Job:
     """The user who submitted the job."""
     raw: Mapping[str, Any] = attrs.field(factory=dict, repr=False, hash=False)
     """The whole record as the service answered it, unknown keys included."""
+
+    def __repr__(self) -> str:
+        request_id = self.request_id if self.request_id.isprintable() else repr(self.request_id)
+        prompt = f" {quote_line(self.prompt)}" if self.prompt is not None else ""
+        return f"<Job {request_id} {self.status.value}{prompt}>"
+
+    @property
+    def prompt(self) -> str | None:
+        """The prompt of the job's parameters; None if they have none."""
+        prompt = self.payload.get("prompt")
+        return prompt if isinstance(prompt, str) else None
 
     @property
     def is_final(self) -> bool:
@@ -121,12 +133,11 @@ class Job:
         The keys are `request_id`, `model`, `status`, `prompt`, `video_url`, `thumbnail_url`, `failure_reason`, and the
         ISO 8601 times `created_at`, `queued_at` and `updated_at`. The whole answer of the service is in `raw`.
         """
-        prompt = self.payload.get("prompt")
         return {
             "request_id": self.request_id,
             "model": self.model,
             "status": self.status.value,
-            "prompt": prompt if isinstance(prompt, str) else None,
+            "prompt": self.prompt,
             "video_url": self.video_url,
             "thumbnail_url": self.thumbnail_url,
             "failure_reason": self.failure_reason,
@@ -134,6 +145,12 @@ class Job:
             "queued_at": _iso(self.queued_at),
             "updated_at": _iso(self.updated_at),
         }
+
+
+def quote_line(text: str) -> str:
+    """The text in quotes, on one line of at most 60 characters, its control characters escaped."""
+    line = " ".join(text.split())
+    return repr(line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE - 1].rstrip()}…")
 
 
 def _iso(at: datetime | None) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from kling_async.errors import DownloadError, KlingError
-from kling_async.jobs import Job
+from kling_async.jobs import Job, quote_line
 from kling_async.requests import VideoRequest
 
 
@@ -34,14 +34,17 @@ class ResultState(StrEnum):
         return self.replace("_", " ")
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Result:
     """How one item of a batch ended."""
 
     index: int
     """The item's place in the input, from 0."""
     request: VideoRequest | None
-    """The request, filled with the options of the call. None for an item that is no valid request."""
+    """The request, filled with the options of the call.
+
+    None for an item that is no valid request, and for a job of `wait_many`.
+    """
     state: ResultState
     job: Job | None = None
     """The last known record of the job; None if there is none."""
@@ -51,6 +54,18 @@ class Result:
     """The file of the video; None if no file was saved."""
     cost_usd: Decimal | None = None
     """US dollars for the item, if its price is known. None is unknown, not free."""
+
+    def __repr__(self) -> str:
+        words = [f"{self.index}", self.label, *([] if self.prompt is None else [quote_line(self.prompt)])]
+        words += [repr(str(self.path))] if self.path is not None else []
+        return f"<Result {' '.join(words)}{f': {self.error.message}' if self.error else ''}>"
+
+    @property
+    def prompt(self) -> str | None:
+        """The prompt of the request, or else of the job; None if neither is known."""
+        if self.request is not None:
+            return self.request.prompt
+        return self.job.prompt if self.job is not None else None
 
     @property
     def ok(self) -> bool:
@@ -107,7 +122,7 @@ class Result:
         return {
             "index": self.index,
             "key": request.key if request else None,
-            "prompt": request.prompt if request else None,
+            "prompt": self.prompt,
             "model": request.model if request else None,
             "duration": request.duration if request else None,
             "sound": request.sound if request else None,

@@ -35,6 +35,7 @@ __all__ = [
     "Transport",
     "UseLists",
     "VideoOptions",
+    "WaitManyOptions",
     "WaitOptions",
 ]
 
@@ -78,8 +79,18 @@ class SubmitOptions(VideoOptions, total=False):
     """
 
 
-class GenerateOptions(SubmitOptions, WaitOptions, total=False):
-    """The options of `KlingClient.generate`: those of a submit and those of a wait."""
+class WaitManyOptions(WaitOptions, total=False):
+    """The options of `KlingClient.wait_many`."""
+
+    progress: Progress
+    """Whether to draw counts and a bar, as in `BatchOptions`."""
+
+
+class GenerateOptions(SubmitOptions, WaitManyOptions, total=False):
+    """The options of `KlingClient.generate`: those of a submit and of a wait, and the place of the video."""
+
+    output: str | os.PathLike[str] | None
+    """The file or the folder in which the video is saved, as for `KlingClient.download`. None saves nothing."""
 
 
 class ClientOptions(TypedDict, total=False):

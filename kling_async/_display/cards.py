@@ -51,7 +51,7 @@ def make_cards(results: Iterable[Result], *, beside: Path, rows: Mapping[int, Ro
 def card_html(card: Card) -> Markup:
     """The card as an item of a list."""
     result, row = card.result, card.row
-    prompt = result.request.prompt if result.request else "This item could not be read as a request."
+    prompt = result.prompt or "This item could not be read as a request."
     times = (
         Markup(' data-bar="{} {:.3f} {:.3f}" data-seconds="{:.3f}"').format(
             row.lane, row.began, row.ended, row.seconds

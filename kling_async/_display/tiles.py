@@ -78,7 +78,7 @@ def make_tile(result: Result, *, beside: Path, inline_bytes: int = 0, seconds: f
     took = seconds if seconds is not None else job_seconds(job)
     return Tile(
         name=f"#{result.index}",
-        prompt=result.request.prompt if result.request else echoed_prompt(job),
+        prompt=result.prompt,
         state=result.label,
         color=STATE_COLORS[state_class(result)].any_ground,
         facts=(
@@ -99,7 +99,7 @@ def make_job_tile(job: Job) -> Tile:
     word = job.raw.get("status") if job.status is JobStatus.UNKNOWN else None
     return Tile(
         name=job.request_id,
-        prompt=echoed_prompt(job),
+        prompt=job.prompt,
         state=str(word or job.status),
         color=STATE_COLORS.get(job.status.value, SLATE).any_ground,
         facts=(duration_text(took),) if took is not None else (),
@@ -108,12 +108,6 @@ def make_job_tile(job: Job) -> Tile:
         path=None,
         picture=picture_source(job),
     )
-
-
-def echoed_prompt(job: Job | None) -> str | None:
-    """The prompt in the service's record; None if the record has none."""
-    prompt = job.payload.get("prompt") if job else None
-    return prompt if isinstance(prompt, str) else None
 
 
 def job_seconds(job: Job | None) -> float | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from copy import copy
 from functools import lru_cache
 from os import PathLike
@@ -13,6 +14,8 @@ import attrs
 
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.download.downloader import Downloader
+from kling_async._engine.download.output_folder import check_destination
+from kling_async._engine.emitter import Emitter
 from kling_async._engine.poll.poller import JobPoller
 from kling_async._engine.shared_state import SharedState
 from kling_async._engine.submit.ledger import BatchItem, Ledger
@@ -28,10 +31,13 @@ from kling_async._wire.codec import structure_job, structure_model, structure_mo
 from kling_async._wire.endpoints import MODEL, MODELS, STATUS
 from kling_async.catalog import ModelInfo
 from kling_async.errors import KlingError
-from kling_async.events import Finished, Notifier, SubmitReconciled
+from kling_async.events import Downloaded, Finished, Notifier, Resumed, SubmitReconciled
 from kling_async.jobs import Job, JobStatus
 from kling_async.requests import VideoRequest
+from kling_async.results import Result
 
+_STARTED_IN_A_ROW = 1000
+"""So many waits start before other tasks get a turn."""
 _PICTURES = {"image", "image_url", "first_frame"}
 
 
@@ -81,10 +87,10 @@ class LoopSession:
                 payload, item, ledger=Ledger(emit=emit), max_throttles=self.caller.retry.max_retries
             )
             if isinstance(submitted, Job):
-                return submitted
+                return _with_payload(submitted, payload)
             job = await self.reconciler.reconcile(submitted)
             emit(SubmitReconciled, request_id=job.request_id, job=job)
-            return job
+            return _with_payload(job, payload)
         finally:
             if item.reconciliation is not None:
                 self.reconciler.end(item.reconciliation)
@@ -114,34 +120,48 @@ class LoopSession:
             WaitTimeoutError: The deadline came first.
             APIStatusError: The service does not know the job, or does not show it to this key.
         """
-        known = job if isinstance(job, Job) else Job(request_id=job, status=JobStatus.UNKNOWN)
-        outcome = await self._poll_to_end(known, notify, polling)
-        error = outcome if isinstance(outcome, KlingError) else error_of(outcome)
-        self.caller.emitter(notify)(
-            Finished,
-            request_id=known.request_id,
-            state=state_of(outcome),
-            job=outcome if isinstance(outcome, Job) else outcome.job,
-            error=error,
-        )
-        if error is not None:
-            raise error
-        assert isinstance(outcome, Job)
-        return outcome
+        end = await self._wait_to_end(job, self.caller.emitter(notify), polling or self.polling)
+        if end.error is not None:
+            raise end.error
+        assert end.job is not None
+        return end.job
 
-    async def _poll_to_end(
-        self, job: Job, notify: Notifier, polling: PollingPolicy | None
-    ) -> Job | KlingError:
+    async def wait_many(
+        self, jobs: Sequence[Job | str], notify: Notifier, *, polling: PollingPolicy
+    ) -> list[Result]:
+        """How each of the jobs ended, in their order. A job that ends without a video leaves the others alone.
+
+        Cancelling it leaves the jobs as they are.
+        """
+        emit = self.caller.emitter(notify)
+        async with asyncio.TaskGroup() as tasks:
+            waits = []
+            for index, job in enumerate(jobs):
+                waits.append(tasks.create_task(self._wait_to_end(job, emit, polling, index=index)))
+                if index % _STARTED_IN_A_ROW == 0:
+                    await asyncio.sleep(0)
+        return [wait.result() for wait in waits]
+
+    async def _wait_to_end(
+        self, job: Job | str, emit: Emitter, polling: PollingPolicy, *, index: int | None = None
+    ) -> Result:
+        """How a job ended; its index is 0 outside `wait_many`."""
+        known = job if isinstance(job, Job) else Job(request_id=job, status=JobStatus.UNKNOWN)
+        if index is not None:
+            emit(Resumed, index=index, request_id=known.request_id, job=known)
+        kind = job_kind(known.model, known.payload)
+        final: Job | None
+        error: KlingError | None
         try:
-            return await self.poller.wait(
-                job,
-                kind=job_kind(job.model, job.payload),
-                policy=polling or self.polling,
-                caller=self.caller,
-                emit=self.caller.emitter(notify),
+            ended = await self.poller.wait(
+                known, kind=kind, policy=polling, caller=self.caller, emit=emit, index=index
             )
-        except KlingError as error:
-            return error
+            final, state, error = _with_payload(ended, known.payload), state_of(ended), error_of(ended)
+        except KlingError as failure:
+            final = failure.job = failure.job and _with_payload(failure.job, known.payload)
+            state, error = state_of(failure), failure
+        emit(Finished, index=index, request_id=known.request_id, state=state, job=final, error=error)
+        return Result(index=index or 0, request=None, state=state, job=final, error=error)
 
     async def download(
         self, job: Job | str, destination: str | PathLike[str], notify: Notifier, *, ascii_names: bool = False
@@ -149,7 +169,13 @@ class LoopSession:
         """The path of a job's video, saved whole; see `Downloader.download_to`."""
         known = job if isinstance(job, Job) else await self.get_job(job, notify)
         emit = self.caller.emitter(notify)
-        return await self.downloader.download_to(known, destination, emit=emit, ascii_names=ascii_names)
+        saved = await self.downloader.download_to(known, destination, emit=emit, ascii_names=ascii_names)
+        emit(Downloaded, request_id=known.request_id, path=saved.path, size_bytes=saved.size_bytes)
+        return saved.path
+
+    async def check_output(self, output: str | PathLike[str]) -> None:
+        """Do nothing if a video can be saved to this file or into this folder; see `check_destination`."""
+        await check_destination(output)
 
     async def upload(self, path: str | PathLike[str], notify: Notifier) -> str:
         """The public URL of a local file."""
@@ -168,6 +194,11 @@ class LoopSession:
 
         emit = self.caller.emitter(notify)
         return await self.caller.send_with_retries(MODEL, structure, id=model_id, emit=emit)
+
+
+def _with_payload(job: Job, payload: Mapping[str, Any]) -> Job:
+    """The job with the parameters that were sent, if the service does not echo them: its display shows the prompt."""
+    return job if job.payload else attrs.evolve(job, payload=payload)
 
 
 def job_kind(model: str | None, payload: Mapping[str, Any]) -> JobKind:

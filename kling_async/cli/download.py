@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import ExitStack, aclosing
 from pathlib import Path
@@ -17,7 +16,6 @@ from kling_async.cli.service import Service, open_client
 from kling_async.cli.summary import print_interrupted
 from kling_async.client import KlingClient
 from kling_async.errors import KlingError
-from kling_async.events import Downloaded
 from kling_async.progress import ProgressCounts, show_progress
 
 FAILED = 1
@@ -81,8 +79,6 @@ async def _download_each(
             path = await client.download(job, config.folder, ascii_names=config.ascii_names)
         except KlingError as error:
             return request_id, error
-        size = path.stat().st_size
-        counts(Downloaded(at=time.time(), request_id=request_id, path=path, size_bytes=size))
         return request_id, path
 
     # Not a task group: an error of the code that reads this generator must come out as it is.

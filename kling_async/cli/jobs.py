@@ -90,7 +90,7 @@ def jobs_table(jobs: list[Job]) -> Table:
 
 
 def _prompt(job: Job) -> str:
-    return truncate(str(job.payload.get("prompt") or ""), 200)
+    return truncate(job.prompt or "", 200)
 
 
 def job_age(job: Job) -> str:

@@ -91,7 +91,7 @@ def _show_job(job: Job) -> None:
         console,
     )
     for name, value in (
-        ("prompt", job.payload.get("prompt")),
+        ("prompt", job.prompt),
         ("video", job.video_url),
         ("reason", job.failure_reason),
     ):

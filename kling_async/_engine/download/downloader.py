@@ -67,8 +67,8 @@ class Downloader:
 
     async def download_to(
         self, job: Job, destination: str | os.PathLike[str], *, emit: Emitter, ascii_names: bool = False
-    ) -> Path:
-        """Download a job's video to the file or into the folder that the caller names; returns its path.
+    ) -> SavedFile:
+        """Download a job's video to the file or into the folder that the caller names.
 
         Another file of the same name stays as it is: the video gets a name with the job's tag beside it.
 
@@ -84,7 +84,7 @@ class Downloader:
             _log.warning(
                 "%r is another file and is kept: the video is in %r", str(chosen.path), str(saved.path)
             )
-        return saved.path
+        return saved
 
     async def download(
         self,

@@ -58,9 +58,7 @@ class OutputFolder:
             prompt: The prompt; None for that of the job's record.
             index: The item's index in its batch; None outside a batch.
         """
-        if prompt is None:
-            recorded = job.payload.get("prompt")
-            prompt = recorded if isinstance(recorded, str) else ""
+        prompt = (job.prompt or "") if prompt is None else prompt
         name = file_name(job.request_id, prompt=prompt, index=index, is_ascii=self.has_ascii_names)
         return self.path / name
 
@@ -121,12 +119,28 @@ async def choose_destination(
         OSError: The folder cannot be made, or takes no file.
         ValueError: No folder can have this name.
     """
-    text = local_path(given, name="destination")
-    path = Path(text)
-    if not text.endswith(("/", os.sep)) and not await anyio.to_thread.run_sync(_is_folder, path):
+    path, is_folder = await _read_destination(given, name="destination")
+    if not is_folder:
         return Destination(path, path.with_name(name_beside(path.name, job.request_id)))
     folder = await _make_in_thread(path, ascii_names=ascii_names)
     return Destination(folder.path_for(job))
+
+
+async def check_destination(given: str | os.PathLike[str]) -> None:
+    """Do nothing if a video can be saved to this file or into this folder; called before the POST.
+
+    Raises:
+        ConfigurationError: It is no path on this machine, or no video can be saved there.
+    """
+    path, is_folder = await _read_destination(given, name="output")
+    await open_folder(path if is_folder else path.parent)
+
+
+async def _read_destination(given: str | os.PathLike[str], *, name: str) -> tuple[Path, bool]:
+    """The path that the caller names, and whether it is that of a folder."""
+    text = local_path(given, name=name)
+    path = Path(text)
+    return path, text.endswith(("/", os.sep)) or await anyio.to_thread.run_sync(_is_folder, path)
 
 
 def _is_folder(path: Path) -> bool:
