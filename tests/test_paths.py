@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kling_async import ConfigurationError
-from kling_async._paths import local_path
+from kling_async.paths import local_path
 
 
 @pytest.mark.parametrize("given", ["videos", "videos/", "/a/b.mp4", "C:\\videos", "C:/videos", "a:b", "2:/x"])

@@ -26,11 +26,11 @@ from kling_async._engine.submit.ledger import Ledger
 from kling_async._engine.submit.uploader import Uploader
 from kling_async._engine.tasks import run_cancellable
 from kling_async._journal.journal import WriteAheadJournal
-from kling_async._paths import local_path
 from kling_async._policy.budget import Budget, Prices
 from kling_async._policy.concurrency_limit import ConcurrencyLimit
 from kling_async.errors import ConfigurationError, JournalError
 from kling_async.events import Notifier
+from kling_async.paths import local_path
 from kling_async.results import Result
 from kling_async.types import OnAmbiguous, Requests
 

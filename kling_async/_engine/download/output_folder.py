@@ -12,10 +12,10 @@ import anyio.to_thread
 import attrs
 
 from kling_async._engine.descriptors import retry_for_descriptor
-from kling_async._paths import local_path
 from kling_async._policy.file_names import file_name, longest_name, name_beside
 from kling_async.errors import ConfigurationError
 from kling_async.jobs import Job
+from kling_async.paths import local_path
 
 _TEMPORARY_CHARACTERS = 8
 """Characters that `tempfile` adds to the beginning of a name."""
