@@ -186,9 +186,25 @@ def _check_unknown_model(values: Mapping[str, object]) -> list[str]:
             broken.append(f"{field} must be a number, not {quote_value(value)}")
         elif field in _PICTURES and not isinstance(value, str | os.PathLike):
             broken.append(f"{field} must be a URL, a data URI or a path, not {quote_value(value)}")
-        elif not isinstance(value, os.PathLike):
+        elif field in _PICTURES:
+            broken += _address_faults(field, value)
+        else:
             broken += json_faults(field, value)
     return broken
+
+
+def _address_faults(field: str, value: object) -> list[str]:
+    """Why the service cannot fetch a picture from its URL, in one sentence; empty if it can, and for any other picture."""
+    if isinstance(value, os.PathLike):
+        return []
+    text = str(value)
+    if text_faults(field, text) or is_local_picture(text) or text[:5].lower() == "data:":
+        return text_faults(field, text)
+    try:
+        is_web = parse_url(text).is_web
+    except ValueError:
+        is_web = False
+    return [] if is_web else [f"{field} must be an http or https URL with a host, not {quote_value(text)}"]
 
 
 def _check_text(field: str, value: object, rule: Parameter) -> list[str]:

@@ -70,6 +70,7 @@ class KlingClient:
 
     Raises:
         ConfigurationError: The key is missing, or a value makes no sense.
+        TypeError: `on_event` is not a plain function.
     """
 
     @public_call
@@ -97,7 +98,7 @@ class KlingClient:
         self._limits = limits
         self._polling = polling
         self._retry = retry
-        self._on_event = on_event
+        self._on_event = _check_listener(on_event)
         self._transport = transport
         self._shared: SharedState | None = None
         self._sessions: dict[asyncio.AbstractEventLoop, _Opened] = {}
@@ -149,7 +150,7 @@ class KlingClient:
             view._settings = attrs.evolve(self._settings, timeout=check_timeout(options["timeout"]))
         view._polling = options.get("polling", self._polling)
         view._retry = options.get("retry", self._retry)
-        view._on_event = options.get("on_event", self._on_event)
+        view._on_event = _check_listener(options.get("on_event", self._on_event))
         return view
 
     @public_call
@@ -552,6 +553,15 @@ def _as_jobs(jobs: object) -> list[Job | str]:
 
 def _in_order(results: list[Result], history: BatchHistory | None) -> BatchResult:
     return BatchResult(tuple(sorted(results, key=attrgetter("index"))), history=history)
+
+
+def _check_listener(listener: Listener | None) -> Listener | None:
+    """The listener, if it can be called with each event."""
+    if listener is not None:
+        from kling_async.events import check_listener
+
+        check_listener(listener)
+    return listener
 
 
 def _start(lifetime: AsyncGenerator[None, None]) -> None:

@@ -6,6 +6,7 @@ logged and the batch continues.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
 from decimal import Decimal
@@ -14,6 +15,7 @@ from typing import TypeAlias
 
 import attrs
 
+from kling_async.catalog import quote_value
 from kling_async.errors import KlingError
 from kling_async.jobs import Job, JobStatus
 from kling_async.results import ResultState
@@ -183,6 +185,24 @@ Listener: TypeAlias = Callable[[Event], object]
 """The type of `on_event`."""
 
 
+def check_listener(listener: object) -> None:
+    """Do nothing if a value can be called with each event; call this before anything is paid for.
+
+    Raises:
+        TypeError: It is not callable, or is a coroutine function, which would never run.
+    """
+    if not callable(listener):
+        raise TypeError(
+            f"on_event={quote_value(listener)} is not callable: give a function that takes one event."
+        )
+    for function in (listener, type(listener).__call__):
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(
+                f"on_event={quote_value(listener)} is async, and events are not awaited: give a plain function, which can put "
+                "the event into an asyncio.Queue for a task that awaits."
+            )
+
+
 class Notifier:
     """Calls every listener with each event; false if there are no listeners, so that no event need be made."""
 
@@ -193,6 +213,7 @@ class Notifier:
             if isinstance(listener, Notifier):
                 self.listeners += listener.listeners
             elif listener is not None:
+                check_listener(listener)
                 self.listeners += (listener,)
 
     def __bool__(self) -> bool:
@@ -202,6 +223,9 @@ class Notifier:
         """Call all listeners; an error of one is logged, and the others are still called."""
         for listener in self.listeners:
             try:
-                listener(event)
+                answer = listener(event)
+                if inspect.iscoroutine(answer):
+                    answer.close()
+                    raise TypeError("on_event returned a coroutine, and events are not awaited")  # noqa: TRY301
             except Exception:  # noqa: BLE001 - a broken listener must not hurt the batch
                 _log.exception("on_event raised for %s; the batch continues", type(event).__name__)

@@ -22,6 +22,7 @@ from kling_async._journal import journal as write_ahead
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._wire.codec import payload_of
 from kling_async.errors import InvalidRequestError, JournalError
+from kling_async.paths import local_path
 from kling_async.requests import RequestLike, VideoOptions, VideoRequest, model_of
 from kling_async.types import Table
 
@@ -46,11 +47,14 @@ class Journal:
 
     Args:
         path: The file; `~` is the home folder.
+
+    Raises:
+        ConfigurationError: It is not the path of a file on this machine.
     """
 
     @public_call
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path: str = os.path.expanduser(os.fspath(path))  # noqa: PTH111 - stays a text, as it was given
+        self.path: str = local_path(path, name="path")
         """The file."""
 
     def __fspath__(self) -> str:
@@ -161,8 +165,9 @@ class Journal:
             output: The folder for the videos, as for `generate_many`.
         """
         step = next_step(entry, retry_failed=retry_failed)
-        if step is NextStep.REPORT and entry.state is EntryState.SUCCEEDED and output is not None:
-            return step if saved_file(entry, Path(output).expanduser()) else NextStep.DOWNLOAD
+        folder = None if output is None else Path(local_path(output, name="output"))
+        if step is NextStep.REPORT and entry.state is EntryState.SUCCEEDED and folder is not None:
+            return step if saved_file(entry, folder) else NextStep.DOWNLOAD
         return step
 
 

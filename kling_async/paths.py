@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Any
 
 from kling_async.errors import ConfigurationError
 
@@ -22,12 +23,22 @@ def local_path(given: object, *, name: str) -> str:
         ConfigurationError: It is no path, or a URL such as that of an object store.
     """
     path = os.fspath(given) if isinstance(given, str | os.PathLike) else None
-    if not isinstance(path, str) or not path or path == ":memory:":
-        raise ConfigurationError(
-            f"{name}={given!r} is not the path of a file or folder: give one, or leave {name} out."
-        )
+    if not isinstance(path, str) or not path.strip() or path == ":memory:":
+        raise ConfigurationError(f"{name}={given!r} is not the path of a file or folder on this machine.")
     if _ADDRESS.match(path):
         raise ConfigurationError(
             f"{name}={path!r} is a URL: give the path of a file or folder on this machine."
         )
-    return os.path.expanduser(path)  # noqa: PTH111 - keeps a slash at the end
+    expanded = os.path.expanduser(path)  # noqa: PTH111 - keeps a slash at the end
+    if path.startswith("~") and expanded == path:
+        raise ConfigurationError(
+            f"{name}={path!r} names a home folder that is not known; ./{path} is a file or folder of this name."
+        )
+    return expanded
+
+
+def expand_home(path: Any) -> Any:
+    """The path of a picture with `~` expanded; any other value as it is."""
+    if isinstance(path, str | os.PathLike) and os.fspath(path)[:1] == "~":
+        return os.path.expanduser(path)  # noqa: PTH111 - keeps a text a text
+    return path

@@ -30,6 +30,7 @@ from kling_async._display.timeline import time_line
 from kling_async._durable import move_into_place
 from kling_async.errors import ConfigurationError, KlingError
 from kling_async.history import BatchHistory
+from kling_async.paths import local_path
 from kling_async.results import Result
 
 MAX_CARDS = 5_000
@@ -55,7 +56,7 @@ def write_report(
     Raises:
         KlingError: The file cannot be written; a former file is left as it was.
     """
-    target = Path(path)
+    target = Path(local_path(path, name="path"))
     try:
         with _temporary_file(target) as new:
             page = report_html(results, beside=target.parent, history=history, missing=missing)
@@ -72,7 +73,7 @@ def check_target(path: str | os.PathLike[str]) -> None:
     Raises:
         ConfigurationError: No report can be written there.
     """
-    target = Path(path)
+    target = Path(local_path(path, name="path"))
     try:
         with _temporary_file(target) as new:
             new.touch()

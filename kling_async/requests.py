@@ -23,6 +23,7 @@ from kling_async._cells import (
     to_word,
 )
 from kling_async.errors import InvalidRequestError
+from kling_async.paths import expand_home
 
 
 def _as_extra(value: object) -> Any:
@@ -43,6 +44,10 @@ def _to_json_mapping(value: Mapping[Any, Any]) -> dict[Any, Any]:
         return {name: to_json_value(inner) for name, inner in value.items()}
     except RecursionError:  # the check of the field says so
         return dict(value)
+
+
+def _as_picture(value: object) -> Any:
+    return expand_home(to_option(value))
 
 
 class VideoOptions(TypedDict, total=False):
@@ -102,9 +107,11 @@ class VideoRequest:
     """The content of the video. For kling-v2-6 at most 2,500 characters."""
     model: str | None = attrs.field(default=None, converter=to_word)
     """The model's id, case-sensitive. A call fills None with its own `model`, or else with `kling-v2-6`."""
-    image: str | os.PathLike[str] | None = attrs.field(default=None, converter=to_option)
-    """The first picture: a URL, a data URI, or a local path, which the client uploads before the submit."""
-    image_tail: str | os.PathLike[str] | None = attrs.field(default=None, converter=to_option)
+    image: str | os.PathLike[str] | None = attrs.field(default=None, converter=_as_picture)
+    """The first picture: a URL, a data URI, or a local path, which the client uploads before the submit.
+
+    `~` is the home folder."""
+    image_tail: str | os.PathLike[str] | None = attrs.field(default=None, converter=_as_picture)
     """The last picture, for models that take one, in the same forms as `image`."""
     negative_prompt: str | None = attrs.field(default=None, converter=to_option)
     """The content that the video must not show, for models that take it."""

@@ -192,3 +192,22 @@ def test_a_field_has_its_own_name_unless_the_catalog_has_another():
 def test_every_model_names_the_source_of_its_rules(rules):
     assert rules.source.startswith("docs.gmicloud.ai/")
     assert rules.parameters["prompt"].wire_name == "prompt"
+
+
+@pytest.mark.parametrize("picture", ["s3://bucket/a.png", "file:///a.png", "https://", "http://[::1/a.png"])
+def test_a_picture_at_a_url_that_no_service_can_fetch_is_refused_for_every_model(picture):
+    for model in (MODEL, "a-model-of-tomorrow"):
+        (rule,) = catalog.broken_rules(model, {"prompt": "x", "image": picture})
+        assert rule.startswith("image must be ")
+
+
+@pytest.mark.parametrize(
+    "picture", ["a.webp", "https://example.com/a.webp", "data:image/webp;base64,AA==", Path("a")]
+)
+def test_a_picture_of_any_format_passes_for_an_unknown_model(picture):
+    assert catalog.broken_rules("a-model-of-tomorrow", {"prompt": "x", "image_tail": picture}) == []
+
+
+def test_a_picture_is_valid_unicode():
+    (rule,) = catalog.broken_rules("a-model-of-tomorrow", {"prompt": "x", "image": "\ud800.png"})
+    assert rule.startswith("image is not valid Unicode")

@@ -3,11 +3,12 @@ from __future__ import annotations
 import inspect
 import logging
 import pickle
+from functools import partial
 
 import attrs
 import pytest
 
-from kling_async import events
+from kling_async import KlingClient, events
 from kling_async.errors import KlingError
 from kling_async.events import Event, Finished, Notifier, Retrying, StatusChanged
 from kling_async.jobs import JobStatus
@@ -79,6 +80,49 @@ def test_a_listener_that_raises_is_logged_and_the_others_are_called(caplog):
     (entry,) = caplog.records
     assert entry.getMessage() == "on_event raised for StatusChanged; the batch continues"
     assert "a broken bar" in str(entry.exc_info[1])
+
+
+async def hear_later(event):
+    raise NotImplementedError
+
+
+async def hear_in_steps(event):
+    yield event
+
+
+class HearsLater:
+    async def __call__(self, event):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    "listener, reason",
+    [
+        (5, "on_event=5 is not callable"),
+        ("print", "on_event='print' is not callable"),
+        (hear_later, "is async, and events are not awaited: give a plain function"),
+        (partial(hear_later), "is async"),
+        (HearsLater(), "is async"),
+        (hear_in_steps, "is async"),
+    ],
+    ids=["number", "text", "function", "partial", "object", "generator"],
+)
+def test_a_listener_that_cannot_be_called_with_an_event_is_refused_when_given(listener, reason):
+    client = KlingClient("any-key")
+    for call in (
+        lambda: Notifier(listener),
+        lambda: KlingClient("any-key", on_event=listener),
+        lambda: client.with_options(on_event=listener),
+        lambda: client.stream_many(["a comet"], on_event=listener),
+    ):
+        with pytest.raises(TypeError, match=reason):
+            call()
+
+
+def test_a_listener_that_returns_a_coroutine_is_logged_as_one_that_raises(caplog):
+    Notifier(lambda event, hear=hear_later: hear(event))(CHANGED)
+    assert "on_event raised for StatusChanged; the batch continues" in caplog.text
+    assert "on_event returned a coroutine, and events are not awaited" in caplog.text
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])

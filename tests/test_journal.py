@@ -6,7 +6,7 @@ from sqlite3 import connect
 import pytest
 
 import kling_async
-from kling_async import InvalidRequestError, JournalError, VideoRequest
+from kling_async import ConfigurationError, InvalidRequestError, JournalError, VideoRequest
 from kling_async._engine.submit.item_identifier import ItemIdentifier
 from kling_async._journal import journal as write_ahead
 from kling_async.journal import EntryState, Journal, NextStep, RegisteredBatch
@@ -52,6 +52,20 @@ def test_a_journal_stands_for_its_path_and_opens_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(JournalError, match="There is no journal"):
         journal.entries()
+
+
+@pytest.mark.parametrize(
+    "place", ["s3://bucket/run.db", ":memory:", 5, b"run.db", "", "~no-such-user/run.db"], ids=repr
+)
+def test_a_journal_is_a_file_on_this_machine(place):
+    with pytest.raises(ConfigurationError, match=r"^Journal\(\): path="):
+        Journal(place)
+
+
+async def test_the_folder_of_a_next_step_is_on_this_machine(journal):
+    (entry,) = (await journal.register(["a comet"])).entries
+    with pytest.raises(ConfigurationError, match=r"^next_step\(\): output="):
+        Journal.next_step(entry, output="s3://bucket/videos")
 
 
 async def test_a_new_item_is_registered_as_not_submitted_and_costs_nothing(journal):

@@ -98,7 +98,6 @@ def test_the_folder_is_made_and_a_former_report_replaced(tmp_path):
     [
         ("taken/r.html", "File exists|Not a directory"),
         ("folder", "Is a directory"),
-        ("", "Is a directory|empty"),
         ("a\x00b", "null"),
         ("x" * 300, "File name too long"),
     ],
@@ -180,3 +179,10 @@ def test_a_path_of_any_kind_is_taken(tmp_path):
             return os.fspath(tmp_path / "r.html")
 
     assert BatchResult(()).write_report(Elsewhere()) == Path(tmp_path, "r.html")
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/report.html", 5, ""], ids=repr)
+def test_a_report_is_a_file_on_this_machine(place):
+    for call in (room.check_target, lambda place: write_report([], place)):
+        with pytest.raises(room.ConfigurationError, match="path="):
+            call(place)

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kling_async.cli.output import is_terminal, one_line, print_text, state_text, stdout
-from kling_async.cli.run_config import RunConfig
+from kling_async.cli.run_config import RunConfig, read_path
 from kling_async.cli.service import Service, open_emulated_client
 from kling_async.cli.summary import print_summary
 from kling_async.events import Downloaded, Event, Finished, StatusChanged, Submitted
@@ -125,7 +125,9 @@ class Board:
         return self._spinner if status == JobStatus.PROCESSING else state_text(status)
 
 
-async def demo(*, out: Annotated[Path, Parameter(metavar="DIR")] = Path("kling-demo")) -> int:
+async def demo(
+    *, out: Annotated[Path, Parameter(metavar="DIR", converter=read_path)] = Path("kling-demo")
+) -> int:
     """Make six videos without a key and without cost: an emulator in this process makes stand-in pictures.
 
     Args:

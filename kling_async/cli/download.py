@@ -11,7 +11,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from kling_async.cli.output import choose_progress, make_folder, print_error, print_json, print_line
-from kling_async.cli.run_config import DEFAULT_FOLDER, RunConfig
+from kling_async.cli.run_config import DEFAULT_FOLDER, RunConfig, read_path
 from kling_async.cli.service import Service, open_client
 from kling_async.cli.summary import print_interrupted
 from kling_async.client import KlingClient
@@ -25,7 +25,7 @@ async def download(
     request_ids: Annotated[list[str], Parameter(name="ID")],
     /,
     *,
-    out: Annotated[Path, Parameter(metavar="DIR")] = DEFAULT_FOLDER,
+    out: Annotated[Path, Parameter(metavar="DIR", converter=read_path)] = DEFAULT_FOLDER,
     ascii_names: bool = False,
     json: bool = False,
     service: Service = Service(),  # noqa: B008 - a frozen value

@@ -17,7 +17,7 @@ from kling_async.cli.journals import NAME, describe_resume, refuse_unusable_jour
 from kling_async.cli.output import make_folder, one_line, print_error, print_text, stderr
 from kling_async.cli.preview import Preview
 from kling_async.cli.prompt_list import PromptList, explain_problems, read_prompts
-from kling_async.cli.run_config import DEFAULT_CONCURRENCY, DEFAULT_FOLDER, RunConfig
+from kling_async.cli.run_config import DEFAULT_CONCURRENCY, DEFAULT_FOLDER, RunConfig, read_path
 from kling_async.cli.service import Service, open_client, open_emulated_client
 from kling_async.errors import ConfigurationError
 from kling_async.journal import EntryState, Journal, RegisteredBatch
@@ -93,13 +93,13 @@ def spell_out_sound(tokens: Sequence[str]) -> list[str]:
 async def generate(
     *prompts: str,
     source: Annotated[
-        Path | None, Parameter(name="--from", metavar="FILE", allow_leading_hyphen=True)
+        Path | None, Parameter(name="--from", metavar="FILE", allow_leading_hyphen=True, converter=read_path)
     ] = None,
-    out: Annotated[Path, Parameter(metavar="DIR")] = DEFAULT_FOLDER,
+    out: Annotated[Path, Parameter(metavar="DIR", converter=read_path)] = DEFAULT_FOLDER,
     ascii_names: bool = False,
-    journal: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    journal: Annotated[Path | None, Parameter(metavar="FILE", converter=read_path)] = None,
     no_journal: bool = False,
-    report: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    report: Annotated[Path | None, Parameter(metavar="FILE", converter=read_path)] = None,
     max_concurrency: Annotated[
         int, Parameter(metavar="N", validator=validators.Number(gte=1))
     ] = DEFAULT_CONCURRENCY,

@@ -22,7 +22,7 @@ from kling_async.cli.journals import (
 )
 from kling_async.cli.output import make_folder, print_text, stderr
 from kling_async.cli.preview import Preview
-from kling_async.cli.run_config import DEFAULT_CONCURRENCY, RunConfig
+from kling_async.cli.run_config import DEFAULT_CONCURRENCY, RunConfig, read_path
 from kling_async.cli.service import Service, open_client
 from kling_async.journal import Entry, EntryState, NextStep
 from kling_async.results import Result
@@ -31,12 +31,12 @@ FAILED = 1
 
 
 async def resume(
-    journal: Annotated[Path, Parameter(name="JOURNAL")],
+    journal: Annotated[Path, Parameter(name="JOURNAL", converter=read_path)],
     /,
     *,
-    out: Annotated[Path | None, Parameter(metavar="DIR")] = None,
+    out: Annotated[Path | None, Parameter(metavar="DIR", converter=read_path)] = None,
     ascii_names: bool = False,
-    report: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    report: Annotated[Path | None, Parameter(metavar="FILE", converter=read_path)] = None,
     max_concurrency: Annotated[
         int, Parameter(metavar="N", validator=validators.Number(gte=1))
     ] = DEFAULT_CONCURRENCY,

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 
 import attrs
+from cyclopts import Token
 
 from kling_async.cli.budget_options import BudgetOptions
 from kling_async.cli.service import Service
+from kling_async.paths import local_path
 
 DEFAULT_FOLDER = Path("videos")
 """Where videos go to, unless the command says otherwise."""
 DEFAULT_CONCURRENCY = 20
 """Jobs in flight at the service, unless the command says otherwise."""
+
+
+def read_path(_: object, tokens: Sequence[Token]) -> Path:
+    """The path of an option; a converter of cyclopts.
+
+    Raises:
+        ConfigurationError: It is a URL, or no path.
+    """
+    (token,) = tokens
+    return Path(local_path(token.value, name=token.keyword or "JOURNAL"))
 
 
 @attrs.frozen(kw_only=True)

@@ -32,6 +32,7 @@ from kling_async.cli.service import Service, open_client
 from kling_async.errors import KlingError
 from kling_async.jobs import Job
 from kling_async.journal import Entry
+from kling_async.paths import local_path
 
 FAILED = 1
 _WIDE = 120
@@ -55,7 +56,7 @@ async def status(
         json: Print one JSON object a line.
         service: See `Service`.
     """
-    names = list(dict.fromkeys(names))
+    names = list(dict.fromkeys(local_path(name, name="ID or JOURNAL") for name in names))
     journals = [name for name in names if Path(name).exists() or name.endswith(".db")]  # noqa: ASYNC240 - nothing else runs
     for path in [find_journal(Path(name)) for name in journals]:
         _show_journal(path, is_json=json)

@@ -252,7 +252,7 @@ def test_what_was_not_made_is_in_the_report_too(cli, serve, home):
     assert "policy" in (home / "report.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("path", ["taken/r.html", "folder", "folder/", "/proc/r.html", ""])
+@pytest.mark.parametrize("path", ["taken/r.html", "folder", "folder/", "/proc/r.html"])
 def test_a_report_that_cannot_be_written_is_one_sentence_and_nothing_is_sent(cli, serve, home, path):
     (home / "taken").write_text("a file")
     (home / "folder").mkdir()
@@ -262,6 +262,33 @@ def test_a_report_that_cannot_be_written_is_one_sentence_and_nothing_is_sent(cli
     assert f"The report cannot be written to {str(Path(path))!r}: " in done.error_line
     assert not emulator.stats.requests
     assert list((home / "folder").iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--out", "--journal", "--report", "--from"])
+@pytest.mark.parametrize(
+    "place", ["s3://bucket/videos/", "file:///videos", ":memory:", "~no-such-user/v", ""]
+)
+def test_a_path_that_is_not_on_this_machine_is_one_sentence_and_nothing_is_sent(
+    cli, serve, home, option, place
+):
+    emulator = serve()
+    done = cli("generate", "a cat", f"{option}={place}")
+    assert done.status == 2
+    assert f"generate: {option}='{place}' " in done.error_line
+    assert not emulator.stats.requests
+    assert list(home.iterdir()) == []
+
+
+def test_the_home_folder_is_expanded_in_each_path(cli, serve, home, monkeypatch):
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    serve()
+    (home / "p.txt").write_text("a cat\n")
+    options = ("--from=~/p.txt", "--out=~/v", "--journal=~/j.db", "--report=~/r.html")
+    assert cli("generate", *options).status == 0
+    assert {path.name for path in home.iterdir()} >= {"p.txt", "v", "j.db", "r.html"}
+    assert "1 succeeded" in cli("status", "~/j.db").err
+    assert "Nothing to do" in cli("resume", "~/j.db", "--out", "~/v").err
 
 
 @pytest.mark.parametrize("out", ["taken/v", "taken", "/proc/v"])

@@ -76,6 +76,24 @@ async def test_an_upload_url_that_is_not_https_is_not_used(picture):
     assert service.calls["put"] == 0
 
 
+@pytest.mark.parametrize("place", ["https://example.com/a.png", 5, b"a.png", ""], ids=repr)
+async def test_only_a_file_on_this_machine_is_uploaded(place):
+    service = service_with_storage()
+    with pytest.raises(InvalidRequestError, match="path="):
+        await upload_to(service, place)
+    assert not service.requests
+
+
+async def test_a_picture_in_the_home_folder_is_uploaded(picture, monkeypatch):
+    monkeypatch.setenv("HOME", str(picture.parent))
+    monkeypatch.setenv("USERPROFILE", str(picture.parent))
+    service = service_with_storage()
+    assert await upload_to(service, "~/start.jpg") == "https://storage.example/a"
+    request = VideoRequest("x", image="~/start.jpg")
+    again = uploader_for(service_with_storage())
+    assert (await again.payload(request))["image"] == "https://storage.example/a"
+
+
 async def test_each_picture_is_uploaded_once_for_all_requests(picture):
     service = service_with_storage()
     uploader = uploader_for(service)

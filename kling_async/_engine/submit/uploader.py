@@ -20,7 +20,8 @@ from kling_async._transport.base import Request
 from kling_async._wire.codec import payload_of, structure_upload, upload_body
 from kling_async._wire.endpoints import UPLOAD_URL
 from kling_async.catalog import is_local_picture, wire_name
-from kling_async.errors import InvalidRequestError, KlingError
+from kling_async.errors import ConfigurationError, InvalidRequestError, KlingError
+from kling_async.paths import local_path
 from kling_async.requests import VideoRequest, model_of
 
 CONTENT_TYPES: Mapping[str, tuple[str, str]] = {
@@ -91,6 +92,13 @@ async def content_of(path: str | os.PathLike[str]) -> bytes:
         raise InvalidRequestError(f"{os.fspath(path)!r} cannot be read: {reason}.") from error
 
 
+def _picture_path(path: object) -> str:
+    try:
+        return local_path(path, name="path")
+    except ConfigurationError as error:
+        raise InvalidRequestError(error.message) from error
+
+
 async def upload(caller: ApiCaller, path: str | os.PathLike[str], emit: Emitter) -> str:
     """Upload a file; returns its public URL, which needs no key.
 
@@ -98,10 +106,11 @@ async def upload(caller: ApiCaller, path: str | os.PathLike[str], emit: Emitter)
         InvalidRequestError: The file cannot be read, or the service does not take its suffix.
         KlingError: The file cannot be uploaded.
     """
+    path = _picture_path(path)
     suffix = Path(path).suffix.lower()
     if suffix not in CONTENT_TYPES:
         raise InvalidRequestError(
-            f"{os.fspath(path)!r} cannot be uploaded: the service takes {', '.join(CONTENT_TYPES)}."
+            f"{path!r} cannot be uploaded: the service takes {', '.join(CONTENT_TYPES)}."
         )
     content = await content_of(path)
     file_type, content_type = CONTENT_TYPES[suffix]
