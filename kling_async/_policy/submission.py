@@ -11,6 +11,7 @@ from kling_async.errors import (
     AuthenticationError,
     BudgetExceededError,
     CertificateError,
+    ConfigurationError,
     InsufficientCreditsError,
     JournalError,
     KlingError,
@@ -50,6 +51,8 @@ def classify(error: KlingError) -> SubmitFailure:
     """
     if isinstance(error, RateLimitError):
         return SubmitFailure.THROTTLED
+    if isinstance(error, ConfigurationError):
+        return SubmitFailure.NOT_SENT
     if isinstance(error, APIConnectionError):
         return SubmitFailure.UNKNOWN if error.was_sent else SubmitFailure.NOT_SENT
     if isinstance(error, APIStatusError):
@@ -68,7 +71,7 @@ def is_throttled(job: Job) -> bool:
 
 
 def stops_the_batch(error: KlingError) -> bool:
-    """Whether every further submit would fail too: key, credits, rights, model, certificate, proxy, budget or journal."""
+    """Whether every further submit would fail too: key, credits, rights, model, setting, certificate, proxy, budget or journal."""
     at_the_service = AuthenticationError | InsufficientCreditsError | PermissionDeniedError | NotFoundError
-    on_the_way = CertificateError | ProxyError
+    on_the_way = ConfigurationError | CertificateError | ProxyError
     return isinstance(error, at_the_service | on_the_way | BudgetExceededError | JournalError)

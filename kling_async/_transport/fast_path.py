@@ -15,8 +15,6 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from pathlib import Path
-from types import FunctionType
 
 import aiohttp
 import attrs
@@ -26,6 +24,7 @@ from aiohttp.http import RawResponseMessage
 from aiohttp.http_exceptions import HttpProcessingError
 
 from kling_async._transport.base import Reply, Request, Sink, StreamedReply
+from kling_async._transport.interception import find_interceptor
 from kling_async._transport.network import Network
 from kling_async._transport.over_aiohttp import (
     HELD_SHARE,
@@ -48,8 +47,8 @@ _REPEATABLE = frozenset({"GET", "PUT"})
 def reason_against(network: Network) -> str | None:
     """Why this path cannot be used; None if it can.
 
-    Signatures and names are compared with those that this module uses, and the session with the one that aiohttp
-    defines: a mock, a recorder or a tracer that replaces its methods has to see every request.
+    Signatures and names are compared with those that this module uses, and a mock, a recorder or a tracer that replaces
+    parts of the session has to see every request.
     """
     if network.proxies:
         return "a proxy is set"
@@ -63,8 +62,8 @@ def reason_against(network: Network) -> str | None:
             inspect.signature(function).bind(*given[0], **given[1])
         except (TypeError, ValueError) as error:
             return f"aiohttp's {function.__qualname__} takes other arguments: {error}"
-    patched = [function for function in _session_functions() if not _is_aiohttps(function)]
-    return f"{getattr(patched[0], '__qualname__', patched[0])} is replaced" if patched else None
+    interceptor = find_interceptor()
+    return f"{interceptor} is replaced" if interceptor else None
 
 
 _ATTRIBUTES: Mapping[type, tuple[str, ...]] = {
@@ -80,18 +79,6 @@ _CALLS: Mapping[Callable[..., object], tuple[tuple[object, ...], dict[str, objec
 }
 
 
-def _session_functions() -> list[object]:
-    session, connector = aiohttp.ClientSession, aiohttp.TCPConnector
-    owners = {session: ("__init__", "request", "_request"), connector: ("connect", "_create_connection")}
-    return [inspect.getattr_static(owner, name, owner) for owner, names in owners.items() for name in names]
-
-
-def _is_aiohttps(function: object) -> bool:
-    """Whether aiohttp itself defines a function; the names of a wrapper can be copied, its code cannot."""
-    folder = Path(aiohttp.__file__).parent
-    return isinstance(function, FunctionType) and folder in Path(function.__code__.co_filename).parents
-
-
 class FastTransport(AiohttpTransport):
     """An `AiohttpTransport` that writes requests itself, and reads long bodies into one buffer."""
 
@@ -99,14 +86,14 @@ class FastTransport(AiohttpTransport):
         super().__init__(network, longest_silence=longest_silence)
         assert self._session.connector is not None
         self._sender = Http1Sender(self._session.connector, hold_for=longest_silence * HELD_SHARE)
-        self._request_method = aiohttp.ClientSession._request  # noqa: SLF001
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
 
     async def send(self, request: Request) -> Reply:
         """See `Transport.send`."""
-        if self._session_for(request) is self._fresh_session or self._is_replaced():
+        if self._session_for(request) is self._fresh_session or find_interceptor():
             return await super().send(request)
         self._check_open(request)
+        self._check_blind_spot(request)
         with translate_errors(request), self._timeouts.limit(request.timeout):
             started = self._loop.time()
             response = await self._sender.send(request)
@@ -124,17 +111,14 @@ class FastTransport(AiohttpTransport):
                 self._sender.keep(response)
             return Reply(response.message.code, response.message.headers, body)
 
-    def _is_replaced(self) -> bool:
-        """Whether a mock or a recorder came after the client was opened."""
-        return aiohttp.ClientSession._request is not self._request_method  # noqa: SLF001
-
     async def aclose(self) -> None:
         """See `Transport.aclose`."""
         self._sender.release_held()
         await super().aclose()
 
     def _make_streamed_reply(self, response: aiohttp.ClientResponse, request: Request) -> StreamedReply:
-        if response.content_length is None or "transfer-encoding" in response.headers:
+        is_measured = response.content_length is not None and "transfer-encoding" not in response.headers
+        if not is_measured or find_interceptor():
             return super()._make_streamed_reply(response, request)
         return _MeasuredReply(response, request, self._buffer, self._note_reply)
 

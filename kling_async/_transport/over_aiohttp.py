@@ -16,6 +16,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from kling_async._transport.base import Reply, Request, Sink, StreamedReply
+from kling_async._transport.interception import find_blind_spot, find_interceptor
 from kling_async._transport.network import Network
 from kling_async._transport.shared_timeouts import SharedTimeouts
 from kling_async._transport.translate_errors import (
@@ -25,7 +26,7 @@ from kling_async._transport.translate_errors import (
     proxy_error,
     translate_errors,
 )
-from kling_async.errors import APIConnectionError
+from kling_async.errors import APIConnectionError, ConfigurationError
 
 LARGEST_REPLY_BYTES = 64 * 1024 * 1024
 LONGEST_SILENCE = 15.0
@@ -107,7 +108,10 @@ class AiohttpTransport:
             response = await self._request(request, phase, timeout=_connect_timeout(request.timeout / 2))
             self._being_read.add(response.close)
             try:
-                body = await read_body(response.content, request)
+                if response.content.at_eof():  # empty, or a recorder has read the body already
+                    body = await response.read()
+                else:
+                    body = await read_body(response.content, request)
             except BaseException:
                 response.close()
                 raise
@@ -148,6 +152,7 @@ class AiohttpTransport:
         Raises:
             APIConnectionError: The proxy answered instead of the server.
         """
+        self._check_blind_spot(request)
         phase.proxy = self._network.proxy_for(request.url)
         response = await self._session_for(request).request(
             request.method,
@@ -170,8 +175,23 @@ class AiohttpTransport:
         if self._session.closed:
             raise APIConnectionError(f"{describe_call(request)}: the client is closed.", was_sent=False)
 
+    def _check_blind_spot(self, request: Request) -> None:
+        """Let no POST pass a mock that cannot see it.
+
+        Raises:
+            ConfigurationError: A part of aiohttp is replaced that this session does not use.
+        """
+        if request.method == "POST" and (replaced := find_blind_spot(self._session)) is not None:
+            raise ConfigurationError(
+                f"{describe_call(request)} is not sent: {replaced} is replaced in this process, as a mock does, and the "
+                "client would pass the replacement by. In a test use the emulator or KlingClient(transport=...)."
+            )
+
     def _session_for(self, request: Request) -> aiohttp.ClientSession:
-        is_fresh = request.method == "POST" and self._loop.time() < self._fresh_until
+        """The session for a request. A POST has a connection of its own where one of the pool may be the wrong one."""
+        is_fresh = request.method == "POST" and (
+            self._loop.time() < self._fresh_until or find_interceptor() is not None
+        )
         return self._fresh_session if is_fresh else self._session
 
     def _note_reply(self, started: float) -> None:
@@ -207,6 +227,7 @@ class _StreamedReply:
         self, response: aiohttp.ClientResponse, request: Request, note_reply: Callable[[float], None]
     ) -> None:
         self._response = response
+        self._content = response.content
         self._request = request
         self._note_reply = note_reply
         self.headers: Mapping[str, str] = join_headers(response)
@@ -218,7 +239,7 @@ class _StreamedReply:
     async def pipe_to(self, sink: Sink) -> bool:
         """See `StreamedReply.pipe_to`."""
         with translate_errors(self._request):
-            content = self._response.content
+            content = self._content
             loop = asyncio.get_running_loop()
             while not content.at_eof():
                 started = loop.time()
