@@ -84,21 +84,21 @@ def _text_slip(text: str) -> Slip | None:
     return None
 
 
-def find_shell_slip(prompts: Sequence[str], *, has_options: bool) -> Slip | None:
+def find_shell_slip(prompts: Sequence[str], *, has_file: bool) -> Slip | None:
     """Why one of the prompts of a command line looks like a mistake; None if none does.
 
     A shell parts words at each space, and a value that its option does not take becomes a prompt. So a single word is
-    a slip beside other prompts or options.
+    a slip beside other prompts. One word alone is a prompt.
 
     Args:
         prompts: The prompts of the command line, in their order.
-        has_options: Whether the command has options too.
+        has_file: Whether the command reads prompts from a file too.
     """
     words = [prompt for prompt in prompts if _is_word(prompt)]
     for word in words:
         if (slip := _option_slip(word)) is not None:
             return slip
-    if not words or (len(prompts) == 1 and not has_options):
+    if not words or (len(prompts) == 1 and not has_file):
         return None
     if len(words) == len(prompts) > 1:
         start = " ".join(prompts[:2])
@@ -108,7 +108,7 @@ def find_shell_slip(prompts: Sequence[str], *, has_options: bool) -> Slip | None
             f'put the words of one prompt into quotes ("{start} …")',
         )
     return Slip(
-        f"{quote_value(words[0])} is a prompt of one word beside {'other prompts' if len(prompts) > 1 else 'options'}",
+        f"{quote_value(words[0])} is a prompt of one word beside other prompts",
         "",
         "put all words of one prompt into one pair of quotes, and the value of an option right after the option",
     )

@@ -105,7 +105,7 @@ def test_only_what_looks_like_a_name_is_looked_for(prompt, is_path):
     ],
 )
 def test_a_word_of_a_command_line_is_a_slip_beside_others(prompts, reason, command):
-    slip = find_shell_slip(prompts, has_options=False)
+    slip = find_shell_slip(prompts, has_file=False)
     assert slip is not None
     assert reason in slip.reason
     assert command in slip.command
@@ -115,15 +115,15 @@ def test_a_word_of_a_command_line_is_a_slip_beside_others(prompts, reason, comma
     "prompts", [["cat"], ["A cat", "A dog"], ["一只猫", "一只狗"], ["A cat", "一只狗"], []]
 )
 def test_whole_prompts_of_a_command_line_are_no_slips(prompts):
-    assert find_shell_slip(prompts, has_options=False) is None
+    assert find_shell_slip(prompts, has_file=False) is None
 
 
-def test_one_word_is_a_slip_beside_options():
-    slip = find_shell_slip(["cat"], has_options=True)
+def test_one_word_is_a_slip_beside_a_file_of_prompts():
+    slip = find_shell_slip(["videos"], has_file=True)
     assert slip is not None
-    assert slip.reason == "'cat' is a prompt of one word beside options"
-    assert find_shell_slip(["A cat"], has_options=True) is None
-    assert find_shell_slip(["一只猫"], has_options=True) is None
+    assert slip.reason == "'videos' is a prompt of one word beside other prompts"
+    assert find_shell_slip(["A cat"], has_file=True) is None
+    assert find_shell_slip(["一只猫"], has_file=True) is None
 
 
 def test_a_file_is_looked_for(tmp_path, monkeypatch):

@@ -89,10 +89,8 @@ def run(tokens: Sequence[str]) -> int:
     is_command = bool(tokens) and tokens[0] in {*_COMMANDS, "completion"}
     with name_command(tokens[0] if is_command else None) as program:
         try:
-            given = spell_out_sound(tokens)
-            command, bound, unparsed = _app().parse_args(given)
-            unparsed = {"tokens": tuple(given)} if "tokens" in unparsed else {}
-            work = command(*bound.args, **bound.kwargs, **unparsed)
+            command, bound, _ = _app().parse_args(spell_out_sound(tokens))
+            work = command(*bound.args, **bound.kwargs)
             return asyncio.run(_run_until_terminated(work)) if inspect.iscoroutine(work) else 0
         except KeyboardInterrupt:
             return INTERRUPTED

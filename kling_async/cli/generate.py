@@ -26,8 +26,6 @@ from kling_async.results import Result
 
 UNUSABLE = 2
 _SoundWord: TypeAlias = Literal["on", "off", "yes", "no", "true", "false"]
-_FREE = frozenset({"--dry-run", "--emulate"})
-"""The options without which the same command costs money: they do not decide what is a mistake."""
 _SOUND = "--sound"
 _SOUND_WORDS = frozenset(get_args(_SoundWord))
 
@@ -112,7 +110,6 @@ async def generate(
     video: Video = Video(),
     budget: BudgetOptions = BudgetOptions(),  # noqa: B008 - a frozen value
     service: Service = Service(),  # noqa: B008 - a frozen value
-    tokens: Annotated[tuple[str, ...], Parameter(parse=False)] = (),
 ) -> int:
     """Make videos from prompts and save each as soon as it is finished.
 
@@ -134,7 +131,7 @@ async def generate(
         report: Write an HTML report of the batch to this file: videos, figures, and a time line of every job.
         max_concurrency: How many jobs may be in flight at the service.
         skip_invalid: Leave out prompts that cannot be used; they count as not made.
-        yes: Make prompts that look like a mistake, such as the name of a file, or one word beside options.
+        yes: Make prompts that look like a mistake, such as the name of a file, or one word beside other prompts.
         dry_run: Show what would be sent and what it would cost; send nothing and write nothing.
         emulate: Use an emulator on this machine instead of the service: no key, no cost, stand-in pictures, and no
             journal unless you name one.
@@ -143,7 +140,6 @@ async def generate(
         video: See `Video`.
         budget: See `BudgetOptions`.
         service: See `Service`.
-        tokens: The whole command line.
     """
     if emulate and service.base_url is not None:
         raise ConfigurationError("--emulate brings its own service: leave out --base-url, or --emulate.")
@@ -153,7 +149,6 @@ async def generate(
         prompts,
         None if source is None else str(source),
         video.options(),
-        has_options=any(token.startswith("-") and token not in _FREE for token in tokens),
         is_meant=yes,
     )
     if not quiet:

@@ -66,7 +66,6 @@ def read_prompts(
     source: str | None,
     options: Mapping[str, Any],
     *,
-    has_options: bool = False,
     is_meant: bool = False,
 ) -> PromptList:
     """The prompts of the command line and of a file.
@@ -75,7 +74,6 @@ def read_prompts(
         prompts: From the command line.
         source: A file's name, `-` for stdin, or None.
         options: Fill what the items leave open.
-        has_options: Whether the command line has options beside the prompts.
         is_meant: Whether prompts that look like a mistake are meant.
 
     Raises:
@@ -83,7 +81,7 @@ def read_prompts(
             a mistake.
     """
     if not is_meant:
-        _refuse_slips(prompts, has_options=has_options)
+        _refuse_slips(prompts, has_file=source is not None)
     checker = _RowChecker("the command line", "prompt", options, is_meant=True)
     notes: list[str] = []
     given = [checker.check(Row(at, prompt)) for at, prompt in enumerate(prompts, 1)]
@@ -100,10 +98,10 @@ def read_prompts(
     return PromptList(tuple(given), tuple(notes))
 
 
-def _refuse_slips(prompts: Sequence[str], *, has_options: bool) -> None:
+def _refuse_slips(prompts: Sequence[str], *, has_file: bool) -> None:
     """Raise an error for the first prompt of the command line that looks like a mistake."""
     slips = filter(None, map(find_prompt_slip, prompts))
-    slip = next(slips, None) or find_shell_slip(prompts, has_options=has_options)
+    slip = next(slips, None) or find_shell_slip(prompts, has_file=has_file)
     if slip is not None:
         raise ConfigurationError(f"{_describe(slip)}.")
 

@@ -81,7 +81,7 @@ def test_two_words_about_the_sound_are_one_too_many(cli, serve):
     [
         ["a cat", "--sound", "of"],
         ["a cat", "--duration", "5", "10"],
-        ["cat", "--duration", "5"],
+        ["videos", "--from", "p.txt"],
         ["p.txt"],
         ["lost.csv"],
         ["a", "black", "cat"],

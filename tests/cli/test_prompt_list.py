@@ -95,8 +95,9 @@ def test_a_slip_of_the_command_line_is_refused_until_it_is_meant(home):
         with pytest.raises(ConfigurationError, match=rf"{words}, or add --yes if it is meant\.$"):
             read_prompts(prompts, None, {})
         assert len(read_prompts(prompts, None, {}, is_meant=True)) == len(prompts)
-    with pytest.raises(ConfigurationError, match="one word beside options"):
-        read_prompts(["cat"], None, {}, has_options=True)
+    with pytest.raises(ConfigurationError, match="one word beside other prompts"):
+        read_prompts(["cat"], "p.txt", {})
+    assert len(read_prompts(["cat"], None, {})) == 1
 
 
 def test_a_slip_in_a_file_is_a_problem_of_its_line_until_it_is_meant(home):
