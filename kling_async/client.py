@@ -53,7 +53,7 @@ class KlingClient:
     opens the connections, and `aclose()` closes them. In a second event loop the client opens connections of its own.
 
     Args:
-        api_key: The API key. By default the environment variable `GMI_API_KEY`, `GMI_CLOUD_API_KEY` or
+        api_key: The API key alone, without `Bearer`. By default the environment variable `GMI_API_KEY`, `GMI_CLOUD_API_KEY` or
             `GMI_CLOUD_APIKEY`.
         organization_id: By default `GMI_ORG_ID`. Only accounts with several organizations need it.
         base_url: By default `GMI_BASE_URL`, or else the vendor's address. A bare host gets
@@ -107,6 +107,13 @@ class KlingClient:
 
     def __repr__(self) -> str:
         return f"<KlingClient {self._settings.queue.partition('/api/')[0]} api_key=***>"
+
+    def __reduce__(self) -> Never:
+        # A copy and a pickle both come here.
+        raise TypeError(
+            "A KlingClient cannot be pickled or copied, because it holds the API key and connections: make a "
+            "KlingClient() in each process, or use with_options() for a second view of this one."
+        )
 
     async def __aenter__(self) -> Self:
         self._session()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,9 @@ KEY_VARIABLES = ("GMI_API_KEY", "GMI_CLOUD_API_KEY", "GMI_CLOUD_APIKEY")
 
 Source: the last one is the spelling of the vendor's npm package `@gmicloud/ai-sdk-provider` 0.1.1.
 """
+_QUOTES = "\"'`"
+_PLACEHOLDER = re.compile(r"\$\{.*\}|\$\(.*\)|\$\w+|%\w+%|\{\{.*\}\}|<.*>", re.ASCII)
+"""A variable or a template that a shell, a container or a CI system has not filled, or the gap of an example."""
 _MAX_TIMEOUT = 24 * 3600.0
 
 
@@ -50,21 +54,14 @@ def read_settings(
     """The settings, each from its argument or else from the environment.
 
     Raises:
-        ConfigurationError: The key is missing or cannot be sent in a header, `base_url` is not the URL of a service,
+        ConfigurationError: The key is missing, is not a key alone, or cannot be sent in a header, `base_url` is not the URL of a service,
             the timeout is not a positive number of seconds, the proxy is not the URL of an HTTP proxy, or SSL_CERT_FILE
             names no file.
     """
     env = os.environ if environ is None else environ
-    key = api_key if api_key is not None else _first_set(env, KEY_VARIABLES)
-    if key is None or (isinstance(key, str) and not key.strip()):
-        raise ConfigurationError(
-            "No API key: pass KlingClient(api_key=...) or set the environment variable GMI_API_KEY "
-            f"(or {' or '.join(KEY_VARIABLES[1:])}).",
-            missing="api_key",
-        )
     organization = organization_id if organization_id is not None else env.get("GMI_ORG_ID") or None
     return Settings(
-        api_key=_clean_header("api_key", key),
+        api_key=_read_key(api_key, env),
         organization_id=_clean_header("organization_id", organization or "") or None,
         queue=queue_url(base_url if base_url is not None else env.get("GMI_BASE_URL") or DEFAULT_BASE_URL),
         timeout=check_timeout(timeout),
@@ -140,8 +137,36 @@ def check_timeout(timeout: float) -> float:
     return float(timeout)
 
 
-def _first_set(env: Mapping[str, str], names: Sequence[str]) -> str | None:
-    return next((env[name] for name in names if env.get(name)), None)
+def _read_key(given: object, env: Mapping[str, str]) -> str:
+    """The API key: the argument, or else the first variable that is not blank."""
+    candidates = (
+        {"api_key": given} if given is not None else {name: env.get(name, "") for name in KEY_VARIABLES}
+    )
+    for name, value in candidates.items():
+        key = _clean_header(name, value)
+        if key:
+            _check_key(name, key)
+            return key
+    raise ConfigurationError(
+        "No API key: pass KlingClient(api_key=...) or set the environment variable GMI_API_KEY "
+        f"(or {' or '.join(KEY_VARIABLES[1:])}).",
+        missing="api_key",
+    )
+
+
+def _check_key(name: str, key: str) -> None:
+    """Refuse a text that is not a key alone; the error never quotes the text, because it may hold the key."""
+    if key.lower().startswith("bearer "):
+        reason = "begins with 'Bearer ': give the key alone"
+    elif _PLACEHOLDER.fullmatch(key):
+        reason = "is a placeholder such as ${GMI_API_KEY}, which nothing has replaced: give the key itself"
+    elif key.startswith(tuple(f"{variable}=" for variable in KEY_VARIABLES)):
+        reason = "begins with the name of a variable: give the part after the '='"
+    elif any(character.isspace() or character in _QUOTES for character in key):
+        reason = "has white space or a quote within it: copy the key again from the console"
+    else:
+        return
+    raise ConfigurationError(f"{name} {reason}.")
 
 
 def _number_or_zero(value: object) -> float:
@@ -149,10 +174,12 @@ def _number_or_zero(value: object) -> float:
 
 
 def _clean_header(name: str, value: object) -> str:
-    """The value without outer white space; errors never quote it, because it may be a secret."""
+    """The value without outer white space and one pair of quotes; errors never quote it, because it may be a secret."""
     if not isinstance(value, str):
         raise ConfigurationError(f"{name} must be text, not {type(value).__name__}.")
     text = value.strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES:
+        text = text[1:-1].strip()
     if not text.isascii() or not text.isprintable():
         raise ConfigurationError(
             f"{name} holds characters that no HTTP header can carry; copy it again from the console."

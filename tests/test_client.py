@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
+import pickle
 
 import pytest
 from virtual_service import Service
@@ -88,6 +90,17 @@ async def test_a_prompt_that_looks_like_a_mistake_is_sent_only_if_it_is_meant():
         await client.generate("a.txt", allow_suspicious=True)
         await client.generate_many(["a.txt"], allow_suspicious=True)
         assert len(service.stats.accepted) == 3
+
+
+@pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy])
+async def test_a_client_is_neither_pickled_nor_copied(duplicate):
+    client = KlingClient(KEY)
+    for view in (client, client.with_options(timeout=5)):
+        with pytest.raises(
+            TypeError, match=r"^A KlingClient cannot be pickled or copied.* with_options\(\)"
+        ) as caught:
+            duplicate(view)
+        assert KEY not in str(caught.value)
 
 
 async def test_many_videos_are_saved_in_input_order(tmp_path):

@@ -72,6 +72,52 @@ def test_a_missing_key_names_the_argument_and_the_variable(given):
         read(environ, **given)
 
 
+@pytest.mark.parametrize("written", ['"key"', "'key'", " 'key' \n", '" key "', "`key`", "key"])
+def test_white_space_and_one_pair_of_quotes_around_a_key_are_taken_off(written):
+    assert read(api_key=written).api_key == "key"
+    assert read({"GMI_API_KEY": written}).api_key == "key"
+    assert read(api_key="k", organization_id=written).organization_id == "key"
+
+
+@pytest.mark.parametrize("blank", ["", " ", '""', "' '"])
+def test_a_blank_variable_is_as_one_that_is_not_set(blank):
+    assert read({"GMI_API_KEY": blank, "GMI_CLOUD_APIKEY": "k"}).api_key == "k"
+    with pytest.raises(ConfigurationError, match="No API key"):
+        read({"GMI_API_KEY": blank})
+
+
+@pytest.mark.parametrize(
+    "key, reason",
+    [
+        ("Bearer secret", "begins with 'Bearer '"),
+        ("bearer  secret", "begins with 'Bearer '"),
+        ('"Bearer secret"', "begins with 'Bearer '"),
+        ("${GMI_API_KEY}", "is a placeholder"),
+        ("$SECRET", "is a placeholder"),
+        ("$(pass secret)", "is a placeholder"),
+        ("%GMI_API_KEY%", "is a placeholder"),
+        ("{{ secret }}", "is a placeholder"),
+        ("<your secret>", "is a placeholder"),
+        ("GMI_API_KEY=secret", "begins with the name of a variable"),
+        ("Authorization: Bearer secret", "has white space or a quote within it"),
+        ("sec ret", "has white space or a quote within it"),
+        ('"secret', "has white space or a quote within it"),
+        ("secret'", "has white space or a quote within it"),
+    ],
+)
+@pytest.mark.parametrize("name", ["api_key", "GMI_API_KEY", "GMI_CLOUD_APIKEY"])
+def test_what_is_no_key_alone_is_refused_and_not_shown(name, key, reason):
+    given, environ = ({"api_key": key}, {}) if name == "api_key" else ({}, {name: key})
+    with pytest.raises(ConfigurationError, match=f"^{name} {reason}") as caught:
+        read(environ, **given)
+    assert "secret" not in str(caught.value).lower()
+
+
+def test_a_key_can_hold_any_sign_that_a_header_carries():
+    key = "eyJhbGciOiJIUzI1NiJ9.eyJpZCI6IjEifQ.a-b_c~d+e/f=="
+    assert read(api_key=key).api_key == key
+
+
 @pytest.mark.parametrize("name", ["api_key", "organization_id"])
 @pytest.mark.parametrize(
     "value", ["secret\u2026", "secret\r\nX-Other: 1", "sec\x00ret", b"secret", 7], ids=repr
