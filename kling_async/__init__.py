@@ -7,6 +7,10 @@ Everything a user needs is imported from here; besides it only `kling_async.erro
 from __future__ import annotations
 
 import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 - pip refuses such a Python, but a copied folder does not
+    raise ImportError(f"kling_async needs Python 3.11 or newer; this is Python {sys.version.split()[0]}.")
+
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -108,6 +112,7 @@ __all__ = [
 ]
 
 
+_PUBLIC_MODULES = ("emulator", "errors", "events", "journal", "notebook", "types")
 _IMPORTED_LATER = {
     "Estimate": "kling_async.estimates",
     "ItemEstimate": "kling_async.estimates",
@@ -124,9 +129,15 @@ _IMPORTED_LATER = {
 
 
 def __getattr__(name: str) -> object:
+    if name in _PUBLIC_MODULES:
+        return import_module(f"{__name__}.{name}")
     if name in _IMPORTED_LATER:
         return getattr(import_module(_IMPORTED_LATER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted((*__all__, *_PUBLIC_MODULES))
 
 
 if "IPython" in sys.modules:  # other programs do not wait for the import of the pages

@@ -8,7 +8,9 @@ from __future__ import annotations
 import ast
 import difflib
 import enum
+import importlib
 import inspect
+import sys
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -137,6 +139,20 @@ def test_the_top_has_what_is_promised_and_nothing_else():
     assert set(kling_async.__all__) == PROMISED
     assert len(kling_async.__all__) == len(PROMISED)
     assert all(hasattr(kling_async, name) for name in PROMISED)
+
+
+def test_dir_shows_what_is_public_and_no_import():
+    modules = {"emulator", "errors", "events", "journal", "notebook", "types"}
+    assert set(dir(kling_async)) == PROMISED | modules
+    assert all(inspect.ismodule(getattr(kling_async, name)) for name in modules)
+    with pytest.raises(AttributeError, match="has no attribute 'asyncio'"):
+        _ = kling_async.asyncio
+
+
+def test_a_python_that_is_too_old_is_told_which_one_is_needed(monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 10, 13))
+    with pytest.raises(ImportError, match=r"^kling_async needs Python 3\.11 or newer; this is Python "):
+        importlib.reload(kling_async)
 
 
 def test_every_signature_is_as_recorded():

@@ -16,7 +16,7 @@ from kling_async._policy.descriptors import descriptor_pause, lacks_descriptors
 from kling_async._policy.retry import RetryPolicy, next_delay
 from kling_async._policy.service_clock import ServiceClock
 from kling_async._transport.base import Reply, Request, Transport
-from kling_async._wire.endpoints import Endpoint, url_for
+from kling_async._wire.endpoints import Endpoint, suggest_id, url_for
 from kling_async._wire.replies import decode, error_for
 from kling_async.errors import APIResponseError, KlingError
 from kling_async.events import Notifier, Retrying
@@ -131,11 +131,15 @@ class ApiCaller:
                     status_code=reply.status,
                 )
             return value
-        raise self.error_for(reply.status, reply.headers, reply.body, about=about)
+        near = suggest_id(endpoint, id)
+        raise self.error_for(reply.status, reply.headers, reply.body, about=about, near=near)
 
-    def error_for(self, status: int, headers: Mapping[str, str], body: bytes, *, about: str) -> KlingError:
+    def error_for(
+        self, status: int, headers: Mapping[str, str], body: bytes, *, about: str, near: str | None = None
+    ) -> KlingError:
         """The error that an answer stands for which is no success."""
-        return error_for(status, headers, body, about=about, secret=self.secret, now=self.service_time())
+        now = self.service_time()
+        return error_for(status, headers, body, about=about, near=near, secret=self.secret, now=now)
 
     async def send_with_retries(
         self,

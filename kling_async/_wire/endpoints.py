@@ -7,10 +7,12 @@ documented there, but the service answers them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from urllib.parse import quote, urlencode
 
 import attrs
 
+from kling_async._policy.list_prices import LIST_PRICES
 from kling_async._urls import parse_url
 from kling_async.errors import ConfigurationError, InvalidRequestError
 
@@ -105,6 +107,16 @@ def url_for(
             )
         path = path.replace("{id}", quote(id, safe="", errors="replace"))
     return f"{queue}{path}?{urlencode(query, errors='replace')}" if query else f"{queue}{path}"
+
+
+def suggest_id(endpoint: Endpoint, given: str) -> str | None:
+    """The id that was probably meant; None if no other is likely. Ids of jobs are in lower case, those of models as listed."""
+    if endpoint is STATUS:
+        near = given.strip().lower()
+        return None if near == given else near
+    models = {model.lower(): model for model in LIST_PRICES}
+    matches = get_close_matches(given.strip().lower(), models, n=1)
+    return models[matches[0]] if endpoint is MODEL and matches else None
 
 
 def headers_for(*, api_key: str, organization_id: str | None, user_agent: str) -> dict[str, str]:

@@ -62,7 +62,14 @@ def decode(reply_body: bytes, structure: Callable[[Any], T], *, about: str, stat
 
 
 def error_for(
-    status: int, headers: Mapping[str, str], body: bytes, *, about: str, secret: str, now: float
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    about: str,
+    near: str | None = None,
+    secret: str,
+    now: float,
 ) -> APIStatusError:
     """The error for a reply that is not a success.
 
@@ -71,6 +78,7 @@ def error_for(
         headers: The headers, with keys in lower case.
         body: Any bytes: JSON, HTML, XML, nothing.
         about: See `decode`.
+        near: An id that was perhaps meant, for a 404.
         secret: The API key; the error shows `***` for it.
         now: Unix seconds, to which a date in Retry-After is compared.
     """
@@ -87,8 +95,9 @@ def error_for(
     else:
         kind, meaning = APIStatusError, "the service answered with an unexpected status"
     request_id = value.get("request_id") if isinstance(value, dict) else None
+    end = f"; did you mean {near!r}?" if near is not None and kind is NotFoundError else "."
     return kind(
-        f"{one_line(about)}: {meaning} (HTTP {status}{': ' + said if said else ''}).",
+        f"{one_line(about)}: {meaning} (HTTP {status}{': ' + said if said else ''}){end}",
         status_code=status,
         body=text,
         retry_after=retry_after(headers, value, now=now),

@@ -42,9 +42,11 @@ _COMMANDS: Mapping[str, Callable[..., Coroutine[Any, Any, int]]] = {
 _HELP = """
 Make Kling videos through GMI Cloud's request queue, one or thousands at a time. Try it without a key: kling-async demo
 """
-_EPILOGUE = """
+_NEED_NO_KEY = ("demo", "emulator", "completion")
+_KEY = """
 The API key comes from the environment alone (GMI_API_KEY): as an option it would stay in the shell's history.
-
+"""
+_STATUSES = """
 Exit status: 0 all done, 1 some of it not done, 2 nothing started (wrong usage, input or settings), 130 interrupted, 143 terminated.
 """
 
@@ -56,7 +58,7 @@ def _app() -> App:
     app = App(
         "kling-async",
         help=_HELP,
-        help_epilogue=_EPILOGUE,
+        help_epilogue=_KEY + _STATUSES,
         help_format="markdown",
         version=__version__,
         default_parameter=Parameter(negative=(), show_default=format_default),
@@ -64,7 +66,8 @@ def _app() -> App:
         exit_on_error=False,
     )
     for position, (name, command) in enumerate({**_COMMANDS, "completion": completion}.items()):
-        app.command(command, name=name, sort_key=position)
+        epilogue = _STATUSES if name in _NEED_NO_KEY else _KEY + _STATUSES
+        app.command(command, name=name, sort_key=position, help_epilogue=epilogue)
     return app
 
 

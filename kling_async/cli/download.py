@@ -10,6 +10,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from kling_async.cli.jobs import describe_error
 from kling_async.cli.output import choose_progress, make_folder, print_error, print_json, print_line
 from kling_async.cli.run_config import DEFAULT_FOLDER, RunConfig, read_path
 from kling_async.cli.service import Service, open_client
@@ -61,7 +62,7 @@ async def download(
     for request_id in ids:
         end = ends[request_id]
         if isinstance(end, KlingError):
-            print_error(end.message)
+            print_error(describe_error(end))
         elif not json:
             print_line(str(end))
     return 0 if counts.saved == len(ids) else FAILED

@@ -19,6 +19,7 @@ from kling_async.cli.output import (
     truncate,
 )
 from kling_async.cli.service import Service, open_client
+from kling_async.errors import InvalidRequestError, KlingError, NotFoundError
 from kling_async.jobs import Job
 
 
@@ -91,6 +92,12 @@ def jobs_table(jobs: list[Job]) -> Table:
 
 def _prompt(job: Job) -> str:
     return truncate(job.prompt or "", 200)
+
+
+def describe_error(error: KlingError) -> str:
+    """Why a job cannot be shown or saved, and where the ids of jobs are if the service does not know this one."""
+    is_unknown = isinstance(error, NotFoundError | InvalidRequestError)
+    return f"{error.message} `kling-async list` shows the ids of jobs." if is_unknown else error.message
 
 
 def job_age(job: Job) -> str:

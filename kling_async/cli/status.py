@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
-from kling_async.cli.jobs import job_age
+from kling_async.cli.jobs import describe_error, job_age
 from kling_async.cli.journals import find_journal, read_entries
 from kling_async.cli.json_records import entry_record, sent_at
 from kling_async.cli.output import (
@@ -76,7 +76,7 @@ async def _show_jobs(ids: Sequence[str], service: Service, *, is_json: bool) -> 
                     print_json(
                         {"request_id": request_id, "error": error.message, "error_type": type(error).__name__}
                     )
-                print_error(error.message)
+                print_error(describe_error(error))
                 continue
             if is_json:
                 print_json(job.to_dict())

@@ -139,6 +139,13 @@ def test_ctrl_c_before_anything_runs_is_quiet(cli, monkeypatch):
     assert (done.status, done.out, done.err) == (130, "", "")
 
 
+@pytest.mark.parametrize("command", ["demo", "emulator", "completion", "list", "generate"])
+def test_the_help_of_a_command_speaks_of_the_key_only_if_the_command_needs_one(cli, command):
+    text = cli(command, "--help").out
+    assert ("GMI_API_KEY" in text) is (command in {"list", "generate"})
+    assert "Exit status: 0 all done" in text
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_knows_every_command_and_option(cli, shell):
     script = cli("completion", shell).out

@@ -35,6 +35,13 @@ def test_status_as_json_has_an_object_for_each_id_also_for_one_that_is_not_known
     assert "nonsense" in done.error_line
 
 
+@pytest.mark.parametrize("command", ["status", "download"])
+def test_an_id_in_the_wrong_case_gets_the_right_one(cli, ids, command):
+    line = cli(command, ids[0].upper()).error_line
+    assert line.startswith(f"kling-async {command}: job {ids[0].upper()}: the service has no such job")
+    assert f"; did you mean {ids[0]!r}? `kling-async list` shows the ids" in line
+
+
 def test_an_unknown_id_is_one_sentence(cli, serve):
     serve()
     done = cli("status", "../models")

@@ -17,6 +17,7 @@ from kling_async._wire.endpoints import (
     Endpoint,
     headers_for,
     queue_url,
+    suggest_id,
     url_for,
 )
 from kling_async.errors import ConfigurationError, InvalidRequestError
@@ -134,6 +135,22 @@ def test_an_id_with_dots_and_slashes_stays_one_segment():
 def test_an_impossible_id_is_refused_before_anything_is_sent(id_):
     with pytest.raises(InvalidRequestError, match="cannot be an id"):
         url_for(QUEUE, STATUS, id=id_)
+
+
+@pytest.mark.parametrize(
+    "endpoint, given, near",
+    [
+        (STATUS, "412767A6-5A1C", "412767a6-5a1c"),
+        (STATUS, " 412767a6", "412767a6"),
+        (STATUS, "412767a6", None),
+        (MODEL, "Kling-V2-6", "kling-v2-6"),
+        (MODEL, "kling-v2.6", "kling-v2-6"),
+        (MODEL, "wan", None),
+        (LIST, "", None),
+    ],
+)
+def test_an_id_that_is_not_known_has_the_one_that_was_probably_meant(endpoint, given, near):
+    assert suggest_id(endpoint, given) == near
 
 
 def test_only_the_paid_call_is_not_safe_to_repeat():

@@ -135,6 +135,14 @@ def test_an_id_of_two_lines_makes_an_error_of_one():
     assert str(error).startswith("job x y: the service has no such job or model (HTTP 404).")
 
 
+def test_only_a_404_suggests_another_id():
+    missing, refused = (
+        error_for(status, {}, b"", about="job A", near="a", secret=KEY, now=0.0) for status in (404, 403)
+    )
+    assert missing.message == "job A: the service has no such job or model (HTTP 404); did you mean 'a'?"
+    assert refused.message == "job A: this key may not do that (HTTP 403)."
+
+
 def test_an_id_in_an_error_is_kept():
     assert error(400, body=(REPLIES / "error-400-with-id.json").read_bytes()).request_id == ID
     assert error(400, body=b'{"request_id": 7}').request_id is None
