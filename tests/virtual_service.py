@@ -240,22 +240,26 @@ class Service:
 
     def answer(self, kind: str, request: Request) -> Reply:
         """The answer of the service without a fault; a submit creates its job."""
-        url, place = urlsplit(request.url), {"now": self.now, "storage_url": STORAGE}
         if kind not in {"submit", "status", "list"}:
             return reply(404, {"error": "no such call"})
         try:
-            if kind == "submit":
-                value = self.api.submit(request.body or b"", **place)
-            elif kind == "status":
-                value = self.api.get_job(unquote(url.path.rpartition("/")[2]), **place)
-            else:
-                value = self.api.list_jobs(dict(parse_qsl(url.query)), **place)
+            return reply(200, self.call(kind, request))
         except RefusedError as refusal:
             return reply(refusal.status, {"error": refusal.error}, refusal.headers)
+
+    def call(self, kind: str, request: Request) -> dict[str, Any]:
+        """The JSON of the answer, or a `RefusedError`."""
+        url, place = urlsplit(request.url), {"now": self.now, "storage_url": STORAGE}
+        if kind == "submit":
+            value = self.api.submit(request.body or b"", **place)
+        elif kind == "status":
+            value = self.api.get_job(unquote(url.path.rpartition("/")[2]), **place)
+        else:
+            value = self.api.list_jobs(dict(parse_qsl(url.query)), **place)
+            if self.denies_more:
+                value["has_more"] = False
         self._note_final(value)
-        if self.denies_more and kind == "list":
-            value["has_more"] = False
-        return reply(200, value)
+        return value
 
     def accept(self, payload: Mapping[str, Any], *, model: str = "kling-v2-6") -> Job:
         """A new job of somebody else."""

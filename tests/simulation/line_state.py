@@ -15,7 +15,7 @@ from kling_async._wire.codec import payload_of
 from kling_async.requests import model_of
 
 from .scenario import Run
-from .service import RATE_LIMIT, Job, Post, request_text
+from .service import Job, Post, request_text
 
 PRICE = Decimal("0.35")
 UNRESOLVED = frozenset({EntryState.INTENDED, EntryState.AMBIGUOUS})
@@ -76,7 +76,7 @@ class LineState:
         """How many POSTs of a request the caller has allowed until now."""
         self._apply_settings(run, request)
         items = sum(1 for item in self.items if item[1] == request)
-        throttled = sum(1 for job in self.jobs_of(request) if job.error == RATE_LIMIT)
+        throttled = sum(1 for job in self.jobs_of(request) if job.is_throttled)
         return items + throttled + self.resends[request] + self.retries[request]
 
     def _apply_settings(self, run: Run, request: str) -> None:
@@ -91,7 +91,7 @@ class LineState:
                 self.resends[request], sum(1 for is_known in has_fate if not is_known)
             )
         if run.retry_failed:
-            failures = (job.final != "success" and job.error is None for job in self.jobs_of(request))
+            failures = (job.has_failed for job in self.jobs_of(request))
             self.retries[request] = max(self.retries[request], sum(failures))
 
     def jobs_of(self, request: str) -> list[Job]:
@@ -145,7 +145,7 @@ class LineState:
             if job.post
             and job.post.request == request
             and job.id not in kept
-            and job.has_echo
+            and job.emulated.payload_echo
             and not job.is_late
         ]
 

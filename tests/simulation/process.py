@@ -31,7 +31,7 @@ from kling_async.events import Event, Notifier
 from .line_state import PRICE
 from .rules import Inspector
 from .scenario import Run
-from .service import Post, Service, request_text
+from .service import FaultyService, Post, request_text
 
 _MAX_RUN_TIME = 200_000.0
 """Seconds after which a run that has not ended counts as endless."""
@@ -64,7 +64,7 @@ class Process:
 
     name: str
     run: Run
-    service: Service
+    service: FaultyService
     inspector: Inspector
     rng: random.Random
     """A generator of its own: the steps of other processes do not change its numbers."""

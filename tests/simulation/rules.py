@@ -142,7 +142,7 @@ class Inspector:
         own = [
             one.id
             for one in line_state.find_unowned(request)
-            if one.id in self._shown and one.id not in self._named and one.vanishes > self.now
+            if one.id in self._shown and one.id not in self._named and one.emulated.vanishes_at > self.now
         ]
         if lost < 1 + len(own) - replaced:
             self.fail(
@@ -204,7 +204,9 @@ class Inspector:
             self.fail(f"mistaken: {id_} of {job.post.request} is the result of {request}")
         is_final = result.job is not None and result.job.is_final
         if is_final and (job.ends > self.now or _ENDS[job.final] is not result.state):
-            self.fail(f"untrue: result {result.index} is {result.state}, and {id_} {job.status(self.now)}")
+            self.fail(
+                f"untrue: result {result.index} is {result.state}, and {id_} {job.emulated.status_at(now=self.now)[0]}"
+            )
 
     # Its end
 

@@ -169,7 +169,7 @@ def _conditions(rng: random.Random) -> Conditions:
         rates=rates,
         outages=_periods(rng),
         refusals=_periods(rng),
-        skew=rng.choice((0.0, 0.0, rng.uniform(-30, 30))) * (30 if has_date else 1),
+        skew=rng.uniform(-900, 900) if has_date else rng.choice((0.0, 0.0, rng.uniform(-30, 30))),
         has_date=has_date,
         order=rng.choice(("newest", "newest", "oldest", "mixed")),
         rows=rng.choice((3, 10, 100)),

@@ -1,26 +1,27 @@
-"""A model of the service: its effects, and its answers after a delay."""
+"""The emulated queue as a world has it: behind faults, and with its answers after a delay."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import urlsplit
 
 import attrs
-from virtual_service import EPOCH, reply
+from virtual_service import Service, reply
 
 from kling_async import APIConnectionError, APITimeoutError
 from kling_async._transport.base import Reply, Request
 from kling_async._wire.endpoints import QUEUE_PATH
+from kling_async.emulator import RATE_LIMITED, JobScript, Status
+from kling_async.emulator import Job as EmulatedJob
 
 from .scenario import CALL_FAULTS, JOB_FAULTS, POST_FAULTS, STATUS_FAULTS, Conditions
 
 Answer: TypeAlias = Reply | Exception
-RATE_LIMIT = "rate limit exceeded(RPM)"
+_OK = 200
 _NEVER = float("inf")
 _GARBAGE = (reply(200, b'{"request_id": "half'), reply(200, b"<html>ok</html>"), reply(302, b""))
 _FAILURES = (reply(500, {"error": "Backend error"}), reply(502, b"<html>"), reply(408, b""), *_GARBAGE)
@@ -46,54 +47,49 @@ class Post:
 
 @attrs.define(eq=False, kw_only=True)
 class Job:
-    """One accepted job."""
+    """One job of the emulated queue, and the POST that made it."""
 
-    id: str
-    post: Post | None
+    emulated: EmulatedJob
+    post: Post | None = None
     """None for an old job of others."""
-    payload: dict[str, Any]
-    created: float
-    begins: float
-    ends: float
-    final: str = "success"
-    error: str | None = None
-    shows: float = 0.0
-    """The time from which the list shows it."""
-    vanishes: float = _NEVER
-    has_echo: bool = True
     is_late: bool = False
     """Whether it was accepted after its process had stopped waiting."""
+
+    @property
+    def id(self) -> str:
+        return self.emulated.request_id
+
+    @property
+    def ends(self) -> float:
+        return self.emulated.final_at
+
+    @property
+    def final(self) -> str:
+        """The last status; that of a job that never ends is not final."""
+        return self.emulated.statuses[-1].value
+
+    @property
+    def is_throttled(self) -> bool:
+        """Whether it fails for a rate limit."""
+        return self.emulated.error == RATE_LIMITED
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it ends without a video, and not for a rate limit."""
+        return self.final in {"failed", "cancelled"} and not self.is_throttled
+
+    def is_listed(self, now: float) -> bool:
+        return self.emulated.shows_at <= now < self.emulated.vanishes_at
 
     def could_match(self, request: str) -> bool:
         """Whether it has all parameters of a request, and perhaps more."""
         _, payload = json.loads(request)
-        return bool(payload.items() <= strip_prompt(self.payload).items())
-
-    def status(self, now: float) -> str:
-        if now >= self.ends:
-            return self.final
-        return "processing" if now >= self.begins else "queued"
-
-    def record(self, now: float, *, skew: float) -> dict[str, Any]:
-        status = self.status(now)
-        outcome = None
-        if status == "success":
-            outcome = {"media_urls": [{"id": "0", "url": f"https://storage.example/{self.id}.mp4"}]}
-        elif status in {"failed", "cancelled"}:
-            outcome = {"error": self.error or "Generation rejected"}
-        return {
-            "request_id": self.id,
-            "model": "kling-v2-6",
-            "status": status,
-            "payload": {**self.payload, "cfg_scale": 0.5} if self.has_echo else {},
-            "outcome": outcome,
-            "created_at": int(EPOCH + self.created + skew),
-        }
+        return bool(payload.items() <= self.emulated.payload.items())
 
 
 @attrs.define(eq=False)
-class Service:
-    """Answers by timers, so it processes a call even after its sender was killed."""
+class FaultyService:
+    """The emulated queue behind faults. It answers by timers, so it processes a call even after its sender was killed."""
 
     conditions: Conditions
     rng: random.Random
@@ -101,19 +97,39 @@ class Service:
     jobs: dict[str, Job] = attrs.field(factory=dict)
     quiet_after: float = 0.0
     """The time from which no sent POST is still to arrive, and no row is still to appear."""
+    _emulated: Service = attrs.field(init=False)
     _last_answers: dict[str, Reply] = attrs.field(factory=dict)
     """By process, the last answer to a POST."""
-    _numbers: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
     _loop: asyncio.AbstractEventLoop = attrs.field(factory=asyncio.get_running_loop)
 
     def __attrs_post_init__(self) -> None:
-        for number in range(self.conditions.strangers):
-            prompt = {"prompt": "a cat" if number % 3 else f"stranger {number}"}
-            created = self.now - 400 - 10 * number
-            job = Job(
-                id=f"old-{number}", post=None, payload=prompt, created=created, begins=created, ends=created
+        conditions = self.conditions
+        self._emulated = Service(
+            script=self._make_script,
+            rows=conditions.rows,
+            order="random" if conditions.order == "mixed" else conditions.order,
+            has_total=conditions.has_total,
+            has_more=conditions.has_more,
+            ahead=conditions.skew,
+        )
+        for number in reversed(range(conditions.strangers)):
+            self._put(
+                EmulatedJob(
+                    number=0,
+                    request_id=f"old-{number}",
+                    model="kling-v2-6",
+                    payload={"prompt": "a cat" if number % 3 else f"stranger {number}"},
+                    organization_id="org",
+                    statuses=(Status.SUCCESS,),
+                    status_times=(self.now - 400 - 10 * number,),
+                )
             )
-            self.jobs[job.id] = job
+
+    def _put(self, job: EmulatedJob) -> None:
+        """Add a job of others, or change the future of a job."""
+        self._emulated.queue.put(job)
+        known = self.jobs.setdefault(job.request_id, Job(emulated=job))
+        known.emulated = job
 
     @property
     def now(self) -> float:
@@ -122,9 +138,15 @@ class Service:
     def end_faults(self) -> None:
         """End all faults, also of jobs that never end."""
         self.conditions = attrs.evolve(self.conditions, rates={}, outages=(), refusals=())
-        for job in self.jobs.values():
-            if job.ends == _NEVER:
-                job.ends = self.now + 10
+        for job in [job.emulated for job in self.jobs.values() if job.ends == _NEVER]:
+            end = max(self.now, job.status_times[-1]) + 10
+            self._put(
+                attrs.evolve(
+                    job,
+                    statuses=(*job.statuses, Status.SUCCESS),
+                    status_times=(*job.status_times, end),
+                )
+            )
 
     def receive(
         self,
@@ -149,9 +171,9 @@ class Service:
         elif delay >= request.timeout:
             self._loop.call_later(request.timeout, _resolve, future, APITimeoutError("no answer"))
         elif path == "/requests":
-            self._loop.call_later(delay, self._list, future, parse_qs(url.query), on_shown)
+            self._loop.call_later(delay, self._list, future, request, on_shown)
         else:
-            self._loop.call_later(delay, self._status, future, unquote(path.rpartition("/")[2]))
+            self._loop.call_later(delay, self._status, future, request)
         return future
 
     def _is_out(self) -> bool:
@@ -194,7 +216,7 @@ class Service:
     ) -> None:
         if answer is None:
             assert post.job is not None
-            record = post.job.record(self.now, skew=self.conditions.skew)
+            record = self._emulated.record(post.job.emulated)
             answer = reply(200, {"request_id": post.job.id} if fault == "odd" else record)
             if fault == "doubled" and post.process in self._last_answers:
                 answer, post.verdict = self._last_answers[post.process], "unknown"
@@ -202,29 +224,31 @@ class Service:
         _resolve(future, answer)
 
     def _accept(self, post: Post, is_late: bool) -> None:
-        fault = self.conditions.pick_fault("job", JOB_FAULTS, self.rng)
-        now, rng = self.now, self.rng
-        begins = now + rng.choice((0.0, rng.uniform(0, 20)))
-        ends = begins + rng.choice((0.0, rng.uniform(1, 20), rng.lognormvariate(3.5, 0.5)))
-        job = Job(
-            id=f"job-{next(self._numbers)}",
-            post=post,
-            payload=post.payload,
-            created=now,
-            begins=begins,
-            ends=_NEVER if fault == "sticks" else ends,
-            final={"fails": "failed", "is throttled": "failed", "is cancelled": "cancelled"}.get(
-                fault or "", "success"
-            ),
-            error=RATE_LIMIT if fault == "is throttled" else None,
-            shows={"shows late": now + rng.choice((3, 25, 100)), "never shows": _NEVER}.get(fault or "", now),
-            vanishes=now + rng.uniform(1, 60) if fault == "vanishes" else _NEVER,
-            has_echo=fault != "has no echo",
-            is_late=is_late,
-        )
+        # The service adds its defaults to the payload.
+        emulated = self._emulated.accept({**post.payload, "cfg_scale": 0.5})
+        job = Job(emulated=emulated, post=post, is_late=is_late)
         post.job = self.jobs[job.id] = job
-        self.quiet_after = max(self.quiet_after, job.shows if job.shows < _NEVER else 0.0)
+        if emulated.shows_at < _NEVER:
+            self.quiet_after = max(self.quiet_after, emulated.shows_at)
         self.on_accepted(job)
+
+    def _make_script(self, number: int) -> JobScript:
+        """What happens to the job with this number, from 0."""
+        fault, rng = self.conditions.pick_fault("job", JOB_FAULTS, self.rng), self.rng
+        queue_time = rng.choice((0.0, rng.uniform(0, 20)))
+        run_time = rng.choice((0.0, rng.uniform(1, 20), rng.lognormvariate(3.5, 0.5)))
+        changes: Mapping[str, Mapping[str, Any]] = {
+            "fails": {"ending": "failed"},
+            "is throttled": {"ending": "failed", "error": RATE_LIMITED},
+            "is cancelled": {"ending": "cancelled", "queue_time": queue_time + run_time},
+            "sticks": {"ending": "stuck_processing"},
+            "vanishes": {"lifetime": rng.uniform(1, 60)},
+            "shows late": {"list_delay": rng.choice((3.0, 25.0, 100.0))},
+            "never shows": {"list_delay": _NEVER},
+            "has no echo": {"payload_echo": False},
+        }
+        script = JobScript(request_id=f"job-{number + 1}", queue_time=queue_time, run_time=run_time)
+        return attrs.evolve(script, **changes[fault]) if fault else script
 
     def _throttle(self) -> Reply:
         headers = self.rng.choice(({}, {"retry-after": "3"}, {"retry-after": "20"}))
@@ -245,48 +269,36 @@ class Service:
             _resolve(future, self._throttle())
         return fault
 
-    def _status(self, future: asyncio.Future[Answer], id_: str) -> None:
+    def _status(self, future: asyncio.Future[Answer], request: Request) -> None:
         fault = self._fail_call("status", STATUS_FAULTS, future)
         if future.done():
             return
-        job, now = self.jobs.get(id_), self.now
-        if job is None or now >= job.vanishes or fault == "unseen":
+        if fault == "unseen":
             _resolve(future, reply(404, {"error": "Request not found"}))
             return
-        seen = max(job.created, now - self.rng.uniform(0, 20)) if fault == "stale" else now
-        record = job.record(seen, skew=self.conditions.skew)
-        if fault == "unknown status" and seen < job.ends:
-            record["status"] = "rendering"
-        _resolve(future, reply(200, record))
+        answer = self._emulated.answer("status", request)
+        if answer.status == _OK and fault in {"stale", "unknown status"}:
+            job = self.jobs[json.loads(answer.body)["request_id"]].emulated
+            seen = max(job.accepted_at, self.now - self.rng.uniform(0, 20)) if fault == "stale" else self.now
+            record = self._emulated.record(job, at=seen)
+            if fault == "unknown status" and seen < job.final_at:
+                record["status"] = "rendering"
+            answer = reply(_OK, record)
+        _resolve(future, answer)
 
     def _list(
-        self,
-        future: asyncio.Future[Answer],
-        query: dict[str, list[str]],
-        on_shown: Callable[[Job], None],
+        self, future: asyncio.Future[Answer], request: Request, on_shown: Callable[[Job], None]
     ) -> None:
         self._fail_call("list", CALL_FAULTS, future)
         if future.done():
             return
-        now, conditions = self.now, self.conditions
-        if any(begin <= now < end for begin, end in conditions.refusals):
+        if any(begin <= self.now < end for begin, end in self.conditions.refusals):
             _resolve(future, reply(self.rng.choice((403, 404, 500)), {"error": "no list"}))
             return
-        listed = [job for job in self.jobs.values() if job.shows <= now < job.vanishes]
-        listed.sort(key=lambda job: job.created, reverse=conditions.order == "newest")
-        if conditions.order == "mixed":
-            random.Random(len(listed)).shuffle(listed)  # noqa: S311
-        offset = int(query["offset"][0])
-        limit = min(int(query["limit"][0]), conditions.rows)
-        page = listed[offset : offset + limit]
-        envelope: dict[str, Any] = {"requests": [job.record(now, skew=conditions.skew) for job in page]}
-        if conditions.has_total:
-            envelope["total"] = len(listed)
-        if conditions.has_more:
-            envelope["has_more"] = offset + limit < len(listed)
-        for job in page:
-            on_shown(job)
-        _resolve(future, reply(200, envelope))
+        page = self._emulated.call("list", request)
+        for row in page["requests"]:
+            on_shown(self.jobs[row["request_id"]])
+        _resolve(future, reply(_OK, page))
 
 
 def request_text(model: str, payload: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from .loop import WorldLoop
 from .process import Killed, Process
 from .rules import Inspector
 from .scenario import Line, Run, Scenario, make_scenario
-from .service import Service
+from .service import FaultyService
 
 _MAX_RERUNS = 3
 _UNCERTAIN = {ResultState.TIMED_OUT, ResultState.AMBIGUOUS}
@@ -70,13 +70,13 @@ class _World:
     violations: list[str] = attrs.field(factory=list)
     counts: Counter[str] = attrs.field(factory=Counter)
     trace: list[tuple[Any, ...]] = attrs.field(factory=list)
-    _service: Service = attrs.field(init=False)
+    _service: FaultyService = attrs.field(init=False)
     _line_states: list[LineState] = attrs.field(factory=list)
     _running: list[Process] = attrs.field(factory=list)
 
     async def run(self) -> None:
         asyncio.get_running_loop().set_exception_handler(self._handle)
-        self._service = Service(self.scenario.conditions, self._rng("service"), self._note_accepted)
+        self._service = FaultyService(self.scenario.conditions, self._rng("service"), self._note_accepted)
         for number, line in enumerate(self.scenario.lines):
             disk = MemoryStore() if line.has_journal else None
             self._line_states.append(
@@ -127,7 +127,7 @@ class _World:
             process.kill()
 
     def _note_accepted(self, job: Any) -> None:
-        self._note("S")("accepts", job.id, job.payload, job.final)
+        self._note("S")("accepts", job.id, job.emulated.payload, job.final)
         self._line_states[job.post.line].add_job(job)
 
     async def _run_process(self, line_state: LineState, run: Run) -> dict[int, Result]:
@@ -193,14 +193,16 @@ class _World:
         for what, number in ambiguous_items.items():
             alike = [job for job in line_state.jobs if job.could_match(what)]
             find_unowned = [job for job in alike if job.id not in kept]
-            listed = [job for job in line_state.find_unowned(what) if job.shows <= now < job.vanishes]
+            listed = [job for job in line_state.find_unowned(what) if job.is_listed(now)]
             is_sure = len(listed) == len(find_unowned) and not any(job.is_late for job in alike)
             if is_sure and 0 < len(listed) <= number:
                 self._fail(f"overlooked: {listed[0].id} of a lost submit is listed, and was not found")
 
     def _find_unfinished(self, line_state: LineState, results: dict[int, Result]) -> list[Item]:
         """The items without a final state, except those whose job has vanished."""
-        vanished = {id_ for id_, job in self._service.jobs.items() if job.vanishes <= self._service.now}
+        vanished = {
+            id_ for id_, job in self._service.jobs.items() if job.emulated.vanishes_at <= self._service.now
+        }
         return [
             item
             for index, item in enumerate(line_state.items)
