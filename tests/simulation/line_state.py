@@ -14,8 +14,8 @@ from kling_async._journal.entry import Entry, EntryState
 from kling_async._wire.codec import payload_of
 from kling_async.requests import model_of
 
+from .jobs import Job, Post, request_text
 from .scenario import Run
-from .service import Job, Post, request_text
 
 PRICE = Decimal("0.35")
 UNRESOLVED = frozenset({EntryState.INTENDED, EntryState.AMBIGUOUS})

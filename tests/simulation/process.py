@@ -28,10 +28,11 @@ from kling_async._transport.base import Reply, Request, StreamedReply
 from kling_async._wire.endpoints import QUEUE_PATH
 from kling_async.events import Event, Notifier
 
+from .jobs import Post, request_text
 from .line_state import PRICE
 from .rules import Inspector
 from .scenario import Run
-from .service import FaultyService, Post, request_text
+from .service import FaultyService
 
 _MAX_RUN_TIME = 200_000.0
 """Seconds after which a run that has not ended counts as endless."""

@@ -11,9 +11,9 @@ from kling_async import JournalError, Result, ResultState
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async.events import Event, Finished, Resumed, SubmitAmbiguous, SubmitReconciled, Submitted
 
+from .jobs import Job, Post, request_text
 from .line_state import UNRESOLVED, Item, LineState
 from .scenario import Run
-from .service import Job, Post, request_text
 
 _ENDS = {"success": ResultState.SUCCEEDED, "failed": ResultState.FAILED, "cancelled": ResultState.CANCELLED}
 _GRACE = 10.0

@@ -18,6 +18,7 @@ from kling_async._wire.endpoints import QUEUE_PATH
 from kling_async.emulator import RATE_LIMITED, JobScript, Status
 from kling_async.emulator import Job as EmulatedJob
 
+from .jobs import Job, Post
 from .scenario import CALL_FAULTS, JOB_FAULTS, POST_FAULTS, STATUS_FAULTS, Conditions
 
 Answer: TypeAlias = Reply | Exception
@@ -25,66 +26,6 @@ _OK = 200
 _NEVER = float("inf")
 _GARBAGE = (reply(200, b'{"request_id": "half'), reply(200, b"<html>ok</html>"), reply(302, b""))
 _FAILURES = (reply(500, {"error": "Backend error"}), reply(502, b"<html>"), reply(408, b""), *_GARBAGE)
-
-
-@attrs.define(eq=False, kw_only=True)
-class Post:
-    """One paid POST that left a process."""
-
-    line: int
-    """The number of the line that sent it."""
-    process: str
-    payload: dict[str, Any]
-    request: str
-    """Model and payload as text; equal for equal requests."""
-    sent: float
-    fate: str = "in flight"
-    """in flight, refused (not accepted), answered (the process has the id) or unknown."""
-    verdict: str = "unknown"
-    """The fate after the process has the answer."""
-    job: Job | None = None
-
-
-@attrs.define(eq=False, kw_only=True)
-class Job:
-    """One job of the emulated queue, and the POST that made it."""
-
-    emulated: EmulatedJob
-    post: Post | None = None
-    """None for an old job of others."""
-    is_late: bool = False
-    """Whether it was accepted after its process had stopped waiting."""
-
-    @property
-    def id(self) -> str:
-        return self.emulated.request_id
-
-    @property
-    def ends(self) -> float:
-        return self.emulated.final_at
-
-    @property
-    def final(self) -> str:
-        """The last status; that of a job that never ends is not final."""
-        return self.emulated.statuses[-1].value
-
-    @property
-    def is_throttled(self) -> bool:
-        """Whether it fails for a rate limit."""
-        return self.emulated.error == RATE_LIMITED
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether it ends without a video, and not for a rate limit."""
-        return self.final in {"failed", "cancelled"} and not self.is_throttled
-
-    def is_listed(self, now: float) -> bool:
-        return self.emulated.shows_at <= now < self.emulated.vanishes_at
-
-    def could_match(self, request: str) -> bool:
-        """Whether it has all parameters of a request, and perhaps more."""
-        _, payload = json.loads(request)
-        return bool(payload.items() <= self.emulated.payload.items())
 
 
 @attrs.define(eq=False)
@@ -299,16 +240,6 @@ class FaultyService:
         for row in page["requests"]:
             on_shown(self.jobs[row["request_id"]])
         _resolve(future, reply(_OK, page))
-
-
-def request_text(model: str, payload: dict[str, Any]) -> str:
-    """Model and payload as text; equal for equal requests, also in another spelling."""
-    return json.dumps([model, strip_prompt(payload)], sort_keys=True)
-
-
-def strip_prompt(payload: dict[str, Any]) -> dict[str, Any]:
-    """The payload with the prompt as a reader sees it."""
-    return {**payload, "prompt": payload["prompt"].strip()}
 
 
 def _resolve(future: asyncio.Future[Answer], answer: Answer) -> None:
