@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from email.utils import formatdate
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -74,6 +75,7 @@ class Service:
         """A new application with all routes of the service."""
         middleware = make_middleware(self._settings.host_names)
         app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[middleware])
+        app.on_response_prepare.append(self._add_date)
         routes: tuple[tuple[str, str, Operation, Handler], ...] = (
             ("POST", f"{PREFIX}/requests", "submit", self._submit),
             ("GET", f"{PREFIX}/requests", "list", self._list_jobs),
@@ -222,6 +224,10 @@ class Service:
             return web.Response(body=file.content, headers=headers)
         headers["Content-Range"] = f"bytes {wanted.start}-{wanted.stop - 1}/{size}"
         return web.Response(status=206, body=file.content[wanted], headers=headers)
+
+    async def _add_date(self, _request: web.Request, response: web.StreamResponse) -> None:
+        """Let the response tell the time of the service, by the same clock as its records."""
+        response.headers["Date"] = formatdate(self._clock() + self._format.clock_ahead, usegmt=True)
 
     def _storage_url(self, request: web.Request) -> str:
         return self._settings.storage_url or f"{request.scheme}://{request.host}"

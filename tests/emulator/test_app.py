@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
 import aiohttp
@@ -121,6 +122,15 @@ async def test_a_throttled_submit_has_a_retry_after_header(open_bench):
     bench = await open_bench(max_jobs_in_flight=0, retry_after=3)
     async with bench.session.post(f"{PREFIX}/requests", json=GOOD) as response:
         assert (response.status, response.headers["Retry-After"]) == (429, "3")
+
+
+@pytest.mark.parametrize("ahead", [0.0, 600.0, -600.0])
+async def test_the_date_header_has_the_time_of_the_records(open_bench, ahead):
+    bench = await open_bench(response_format=ResponseFormat(clock_ahead=ahead))
+    async with bench.session.post(f"{PREFIX}/requests", json=GOOD) as response:
+        created, date = (await response.json())["created_at"], response.headers.getall("Date")
+
+    assert [parsedate_to_datetime(text).timestamp() for text in date] == [created]
 
 
 async def test_replies_have_the_organization_of_the_call(bench):

@@ -118,6 +118,16 @@ async def test_the_log_names_a_fault_only_with_the_call_that_it_hits(bench, capl
     assert ["fault Drop" in line for line in caplog.messages] == [False, True, False, False]
 
 
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "key-alone"}])
+async def test_the_log_has_calls_without_a_valid_key(bench, caplog, headers):
+    caplog.set_level(logging.INFO, logger="kling_async.emulator")
+    await bench.fetch(f"{bench.emulator.url}{PREFIX}/models", headers=headers)
+
+    (line,) = caplog.messages
+    assert f"GET {PREFIX}/models 401 " in line
+    assert line.endswith('{"error": "missing or malformed Authorization header"}')
+
+
 @pytest.mark.parametrize("key", ["secret-key", "secret+key/==", 'secret"key', "s" * 600])
 async def test_the_log_never_has_the_key(bench, caplog, key):
     caplog.set_level(logging.DEBUG)
