@@ -134,18 +134,19 @@ class Journal:
             requests, options, skip_invalid=skip_invalid, allow_suspicious=allow_suspicious, call="preview"
         )
         known = await anyio.to_thread.run_sync(self._entries_by_identity)
-        return tuple(
-            known.get(identity)
-            or known.get(identity.former)
-            or Entry(
-                number=0,
-                identity=identity,
-                model=model_of(request),
-                payload=payload_of(request),
-                state=EntryState.NOT_SUBMITTED,
-            )
-            for identity, request in items
-        )
+        entries = []
+        for index, identity, request in items:
+            entry = known.get(identity) or known.get(identity.former)
+            if entry is None:
+                entry = Entry(
+                    number=0,
+                    identity=identity,
+                    model=model_of(request),
+                    payload=payload_of(request),
+                    state=EntryState.NOT_SUBMITTED,
+                )
+            entries.append(attrs.evolve(entry, index=index))
+        return tuple(entries)
 
     def _entries_by_identity(self) -> dict[Identity | None, Entry]:
         if not os.path.exists(self.path):  # noqa: PTH110 - never raises
@@ -178,8 +179,8 @@ async def _identify(
     skip_invalid: bool,
     allow_suspicious: bool,
     call: str,
-) -> list[tuple[Identity, VideoRequest]]:
-    """Each request with its identity, in input order."""
+) -> list[tuple[int, Identity, VideoRequest]]:
+    """Each request with its index and its identity, in input order."""
     check_options(options, {*VideoOptions.__annotations__, "skip_invalid", "allow_suspicious"}, call=call)
     reader = InputReader(requests, options, skip_invalid, allow_suspicious=allow_suspicious)
     identifier = ItemIdentifier()
@@ -188,7 +189,7 @@ async def _identify(
         if item.request is None:
             continue
         try:
-            items.append((await identifier.for_request(item.request), item.request))
+            items.append((item.index, await identifier.for_request(item.request), item.request))
         except InvalidRequestError:
             if not skip_invalid:
                 raise
@@ -196,19 +197,21 @@ async def _identify(
 
 
 def _register(
-    log: write_ahead.WriteAheadJournal, items: Sequence[tuple[Identity, VideoRequest]], *, at: float
+    log: write_ahead.WriteAheadJournal, items: Sequence[tuple[int, Identity, VideoRequest]], *, at: float
 ) -> RegisteredBatch:
     """Write the entries of a batch and drop those of earlier batches, all in the journal's next group of writes."""
     numbers = []
-    for identity, request in items:
+    for index, identity, request in items:
         known = log.find(identity)
         if known is None:
             payload = _with_absolute_paths(request)
             number = log.record_intent(
-                identity, model=model_of(request), payload=payload, at=at, cost_usd=None
+                identity, model=model_of(request), payload=payload, at=at, cost_usd=None, index=index
             )
         else:
             number = known.number
+            if known.index != index:
+                log.record_index(number, index)
         if known is None or known.state is EntryState.DROPPED:
             log.record_rejected(number, error="")
         numbers.append(number)

@@ -39,7 +39,10 @@ class Result:
     """How one item of a batch ended."""
 
     index: int
-    """The item's place in the input, from 0."""
+    """The item's place in the input, from 0. File names, reports, `status` and the journal show the same number.
+
+    An entry of a journal that is an item again keeps its index.
+    """
     request: VideoRequest | None
     """The request, filled with the options of the call.
 

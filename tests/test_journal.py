@@ -179,7 +179,7 @@ async def test_another_picture_by_the_same_name_is_not_sent_for_the_old_one(jour
     await journal.register(requests("it moves", image=str(picture)))
     picture.write_bytes(b"dog")
     (entry,) = journal.entries()
-    with pytest.raises(InvalidRequestError, match=r"a\.png' has changed since entry 1"):
+    with pytest.raises(InvalidRequestError, match=r"a\.png' has changed since item 0"):
         await ItemIdentifier().for_entry(entry)
 
 
@@ -238,3 +238,15 @@ async def test_a_request_without_a_model_is_the_item_that_an_earlier_release_wro
     explicit = await ItemIdentifier().for_request(VideoRequest("rain", model="kling-v2-6", duration=5))
     assert implicit == explicit
     assert implicit.fingerprint == "7f3f375513539c284367b7e3224a9d1c"
+
+
+async def test_a_registered_item_has_the_index_of_its_last_batch(journal):
+    async def indices(*given, call=journal.register):
+        found = await call(given, skip_invalid=True)
+        return [entry.index for entry in (found.entries if call == journal.register else found)]
+
+    assert await indices("a", {}, "b", call=journal.preview) == [0, 2]
+    assert await indices("a", {}, "b") == [0, 2]
+    assert await indices("b", "a") == [0, 1]
+    assert await indices("a", "b", "c", call=journal.preview) == [0, 1, 2]
+    assert {entry.payload["prompt"]: entry.index for entry in journal.entries()} == {"a": 1, "b": 0}

@@ -103,7 +103,7 @@ class Entry:
     """One item in the journal."""
 
     number: int
-    """The place among all entries, from 1, in the order in which they were first written."""
+    """The place among all entries, from 1, in the order in which they were first written. No other view shows it."""
     identity: Identity
     """Matches the item across runs."""
     model: str
@@ -134,6 +134,8 @@ class Entry:
     """US dollars for the last of them."""
     attempts: int = 0
     """How many POSTs were, or may have been, accepted."""
+    index: int = 0
+    """The item's index in the last batch that had it, from 0: the number in `Result.index`, file names and reports."""
 
     @property
     def job(self) -> Job | None:

@@ -193,6 +193,7 @@ class WriteAheadJournal:
         at: float,
         has_service_time: bool = False,
         cost_usd: Decimal | None,
+        index: int | None = None,
     ) -> int:
         """Record that a paid POST for an item is about to be sent; the number of its entry.
 
@@ -206,6 +207,7 @@ class WriteAheadJournal:
             at: Unix seconds.
             has_service_time: Whether they are by the service's clock.
             cost_usd: What the POST will cost; None is unknown.
+            index: The item's index in its batch; None for its place in the journal.
 
         Raises:
             JournalError: The item has succeeded already.
@@ -225,6 +227,7 @@ class WriteAheadJournal:
         change = begin_attempt(
             before,
             number=number,
+            index=number - 1 if index is None else index,
             identity=identity,
             model=model,
             payload=payload,
@@ -234,6 +237,10 @@ class WriteAheadJournal:
         )
         self._write(number, state, change)
         return number
+
+    def record_index(self, number: int, index: int) -> None:
+        """Record the index that the item of an entry has in the present batch."""
+        self._write(number, self._state_of(number), {"index": index})
 
     def record_rejected(self, number: int, *, error: str) -> None:
         """Record that a POST was provably not accepted, or never sent: it is no attempt, and its cost is taken back.

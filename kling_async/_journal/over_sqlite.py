@@ -79,10 +79,16 @@ _COLUMNS: Mapping[str, Callable[[Any], Any]] = {
     "cost_usd": _encode_money,
     "attempt_cost_usd": _encode_money,
     "attempts": _pass_through,
+    "index": _pass_through,
 }
 """By column, how a field of an entry is stored. The number and the identity come before these columns."""
 
-_NAMES = ", ".join(["number", "key", "fingerprint", "occurrence", *_COLUMNS])
+
+def _quote(name: str) -> str:
+    return f'"{name}"'  # INDEX is a word of SQL
+
+
+_NAMES = ", ".join(["number", "key", "fingerprint", "occurrence", *map(_quote, _COLUMNS)])
 # Writing a row twice leaves one row.
 _INSERT = f"INSERT OR REPLACE INTO entries ({_NAMES}) VALUES ({', '.join('?' * (4 + len(_COLUMNS)))})"  # noqa: S608 - our own names
 _SELECT = f"SELECT {_NAMES} FROM entries"  # noqa: S608 - our own names
@@ -98,7 +104,7 @@ _EARLIER_COLUMNS = {
     "attempts": "was.attempt",
 }
 _SELECT_UNKNOWN_ATTEMPTS = (
-    f"SELECT number, key, fingerprint, occurrence, {', '.join(_EARLIER_COLUMNS.get(name, f'entries.{name}') for name in _COLUMNS)}"  # noqa: S608 - our own names
+    f"SELECT number, key, fingerprint, occurrence, {', '.join(_EARLIER_COLUMNS.get(name, f'entries.{_quote(name)}') for name in _COLUMNS)}"  # noqa: S608 - our own names
     " FROM earlier_attempts AS was JOIN entries USING (number) WHERE was.request_id IS NULL"
     f" AND was.state IN {_IN_UNKNOWN_STATES} AND was.attempt < attempts"
 )
@@ -121,9 +127,11 @@ def _build_entry(row: Sequence[Any]) -> Entry:
         cost_usd,
         attempt_cost_usd,
         attempts,
+        index,
     ) = rest
     return Entry(
         number=number,
+        index=index,
         identity=Identity(decode_text(key), fingerprint, occurrence),
         model=str(decode_text(model)),
         payload=json.loads(payload),
@@ -197,7 +205,7 @@ class SqliteStore:
         if inserts:
             execute_many(_INSERT, inserts)
         for names, rows in updates.items():
-            fields = ", ".join(f"{name} = ?" for name in names)
+            fields = ", ".join(f"{_quote(name)} = ?" for name in names)
             execute_many(f"UPDATE entries SET {fields} WHERE number = ?", rows)  # noqa: S608 - names of our fields
 
     def find(self, identity: Identity) -> Entry | None:

@@ -16,6 +16,37 @@ Migration: TypeAlias = Callable[[Connection], None]
 APPLICATION_ID = 0x4B4C4E47
 """Marks a SQLite file as a journal of this package: the letters KLNG."""
 
+_JOBS_VIEW = """
+CREATE VIEW jobs AS
+WITH readable AS (
+    -- SQLite reads JSON up to a depth of 1,000, and a service may answer anything.
+    SELECT *, iif(json_valid(payload), payload, '{}') AS sent, iif(json_valid(record), record, '{}') AS said
+    FROM entries
+)
+SELECT
+    number,
+    json_extract(sent, '$.prompt') AS prompt,
+    state,
+    request_id,
+    coalesce(
+        json_extract(said, '$.outcome.media_urls[0].url'),
+        iif(json_type(said, '$.outcome.media_urls[0]') = 'text',
+            json_extract(said, '$.outcome.media_urls[0]'), NULL),
+        json_extract(said, '$.outcome.video_url')
+    ) AS video_url,
+    path,
+    error,
+    cost_usd,
+    attempts,
+    datetime(sent_at, 'unixepoch') AS sent_utc,
+    datetime(json_extract(said, '$.created_at'), 'unixepoch') AS created_utc,
+    datetime(json_extract(said, '$.updated_at'), 'unixepoch') AS updated_utc,
+    key,
+    model
+FROM readable
+ORDER BY number
+"""
+
 _VERSION_1 = (
     """
     CREATE TABLE entries (
@@ -54,36 +85,7 @@ _VERSION_1 = (
     ) WITHOUT ROWID
     """,
     "CREATE INDEX earlier_by_request_id ON earlier_attempts (request_id) WHERE request_id IS NOT NULL",
-    """
-    CREATE VIEW jobs AS
-    WITH readable AS (
-        -- SQLite reads JSON up to a depth of 1,000, and a service may answer anything.
-        SELECT *, iif(json_valid(payload), payload, '{}') AS sent, iif(json_valid(record), record, '{}') AS said
-        FROM entries
-    )
-    SELECT
-        number,
-        json_extract(sent, '$.prompt') AS prompt,
-        state,
-        request_id,
-        coalesce(
-            json_extract(said, '$.outcome.media_urls[0].url'),
-            iif(json_type(said, '$.outcome.media_urls[0]') = 'text',
-                json_extract(said, '$.outcome.media_urls[0]'), NULL),
-            json_extract(said, '$.outcome.video_url')
-        ) AS video_url,
-        path,
-        error,
-        cost_usd,
-        attempts,
-        datetime(sent_at, 'unixepoch') AS sent_utc,
-        datetime(json_extract(said, '$.created_at'), 'unixepoch') AS created_utc,
-        datetime(json_extract(said, '$.updated_at'), 'unixepoch') AS updated_utc,
-        key,
-        model
-    FROM readable
-    ORDER BY number
-    """,
+    _JOBS_VIEW,
 )
 
 
@@ -146,7 +148,20 @@ def _identify_by_visible_text(connection: Connection) -> None:
             connection.execute("UPDATE entries SET occurrence = ? WHERE number = ?", (occurrence, number))
 
 
-MIGRATIONS: Sequence[Migration] = (_create_tables, _keep_more_of_each_attempt, _identify_by_visible_text)
+def _add_index(connection: Connection) -> None:
+    """Add the index of each item in its batch; until now an entry had only its place in the journal, counted from 1."""
+    connection.execute('ALTER TABLE entries ADD COLUMN "index" INTEGER NOT NULL DEFAULT 0')
+    connection.execute('UPDATE entries SET "index" = number - 1')
+    connection.execute("DROP VIEW jobs")
+    connection.execute(_JOBS_VIEW.replace("    number,", '    "index" AS item_index,', 1))
+
+
+MIGRATIONS: Sequence[Migration] = (
+    _create_tables,
+    _keep_more_of_each_attempt,
+    _identify_by_visible_text,
+    _add_index,
+)
 """Item n brings version n to n + 1; a new journal takes all of them."""
 
 

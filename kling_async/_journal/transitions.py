@@ -120,6 +120,7 @@ def begin_attempt(
     before: Entry | None,
     *,
     number: int,
+    index: int,
     identity: Identity,
     model: str,
     payload: Mapping[str, Any],
@@ -132,6 +133,7 @@ def begin_attempt(
     Args:
         before: The entry as it is; None if there is none yet.
         number: Its number.
+        index: The item's index in its batch.
         identity: What matches the item across runs.
         model: The model's id.
         payload: The parameters as they are sent.
@@ -144,6 +146,7 @@ def begin_attempt(
         total = before.cost_usd + (cost_usd or 0)
     return {
         "number": number,
+        "index": index,
         "identity": identity,
         "model": model,
         "payload": payload,

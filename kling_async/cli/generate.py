@@ -176,7 +176,7 @@ async def generate(
             print_error(
                 f"{len(prompt_list.problems):,} of {len(prompt_list):,} prompts cannot be used and are left out."
             )
-        return (await Preview.of_requests(prompt_list.valid, config.journal)).show(config, is_json=json)
+        return (await Preview.of_requests(prompt_list.items(), config.journal)).show(config, is_json=json)
     command = BatchCommand(
         config=config,
         total=len(prompt_list),
@@ -203,7 +203,7 @@ async def _batch(
         if config.journal is not None:
             with refuse_unusable_journal():
                 registered = await Journal(config.journal).register(
-                    prompt_list.valid, skip_invalid=skip_invalid, allow_suspicious=True
+                    prompt_list.items(), skip_invalid=skip_invalid, allow_suspicious=True
                 )
             _print_registered(registered, command)
         async with command.open_batch(client, prompt_list.items(), skip_invalid=skip_invalid) as stream:

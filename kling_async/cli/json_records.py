@@ -12,7 +12,7 @@ def entry_record(entry: Entry) -> dict[str, Any]:
     """What a journal knows of one item."""
     job = entry.job
     return {
-        "number": entry.number,
+        "index": entry.index,
         "key": entry.identity.key,
         "prompt": entry.payload.get("prompt"),
         "model": entry.model,

@@ -17,7 +17,7 @@ from kling_async.cli.journals import NAME, count_states, read_entries, refuse_un
 from kling_async.cli.output import money_text, print_json, print_line, print_text, stderr, truncate
 from kling_async.cli.run_config import RunConfig
 from kling_async.journal import Entry, Journal, NextStep
-from kling_async.requests import VideoRequest
+from kling_async.requests import RequestLike
 
 _MAX_SHOWN = 5
 _MAX_CHARACTERS = 500
@@ -37,15 +37,17 @@ class Preview:
         return cls(entries, _total_cost(entries))
 
     @classmethod
-    async def of_requests(cls, requests: Iterable[VideoRequest], journal: Path | None) -> Preview:
-        """The preview of requests, each as the journal has it, if there is a journal.
+    async def of_requests(cls, requests: Iterable[RequestLike], journal: Path | None) -> Preview:
+        """The preview of the valid requests, each as the journal has it, if there is a journal.
 
         Raises:
             ConfigurationError: The journal cannot be read.
             InvalidRequestError: A picture cannot be read.
         """
         with TemporaryDirectory() as empty, refuse_unusable_journal():
-            entries = await Journal(journal or Path(empty, NAME)).preview(requests, allow_suspicious=True)
+            entries = await Journal(journal or Path(empty, NAME)).preview(
+                requests, skip_invalid=True, allow_suspicious=True
+            )
         spent = _total_cost(read_entries(journal)) if journal is not None and journal.exists() else Decimal(0)  # noqa: ASYNC240 - nothing else runs
         return cls(entries, spent)
 
@@ -59,8 +61,8 @@ class Preview:
         steps = [step_of(entry, config) for entry in self.entries]
         sent = [entry for entry, step in zip(self.entries, steps, strict=True) if step is NextStep.SUBMIT]
         if is_json:
-            for index, (entry, step) in enumerate(zip(self.entries, steps, strict=True)):
-                print_json(_record(index, entry, step, config))
+            for entry, step in zip(self.entries, steps, strict=True):
+                print_json(_record(entry, step, config))
         else:
             for entry in sent[:_MAX_SHOWN]:
                 print_line(truncate(f"{entry.model} {_text(entry.payload)}", _MAX_CHARACTERS))
@@ -88,10 +90,10 @@ def _text(payload: Mapping[str, Any]) -> str:
     return json.dumps(payload, ensure_ascii=False, default=os.fspath)
 
 
-def _record(index: int, entry: Entry, step: NextStep, config: RunConfig) -> dict[str, Any]:
+def _record(entry: Entry, step: NextStep, config: RunConfig) -> dict[str, Any]:
     price = (config.prices or {}).get(entry.model) if step is NextStep.SUBMIT else None
     return {
-        "index": index,
+        "index": entry.index,
         "key": entry.identity.key,
         "next": step,
         "model": entry.model,

@@ -48,7 +48,7 @@ async def status(
 ) -> int:
     """Show jobs as they are now, or what a journal holds, also while a batch writes it.
 
-    A journal gives a line for each video; elsewhere than on a terminal with tabs between number, state, id, age,
+    A journal gives a line for each video; elsewhere than on a terminal with tabs between index, state, id, age,
     prompt, file and reason. The number of videos in each state goes to stderr.
 
     Args:
@@ -127,13 +127,13 @@ def entry_line(entry: Entry, console: Console) -> Text:
     told = Text(error, "red") if error else Text(prompt)
     file = Text(f"{Path(path).name}  ", "dim") if path else Text()
     shown_id = f"{request_id:36}  " if console.width >= _WIDE else ""
-    return Text.assemble(f"{entry.number:>5}  ", name, f"{age:>6}  ", shown_id, file, told)
+    return Text.assemble(f"{entry.index:>5}  ", name, f"{age:>6}  ", shown_id, file, told)
 
 
 def _cells(entry: Entry) -> tuple[str, ...]:
     at = sent_at(entry)
     return (
-        str(entry.number),
+        str(entry.index),
         entry.state,
         entry.request_id or "",
         age_text(at.timestamp()) if at else "",

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 
 import pytest
 
 from kling_async._journal.entry import EntryState, Identity
 from kling_async._journal.journal import WriteAheadJournal
-from kling_async.emulator import Fault, JobScript
+from kling_async.emulator import Fault, JobScript, Reply
 from tests.cli.conftest import FAILING
 
 
@@ -194,3 +196,24 @@ def test_a_journal_in_use_is_one_sentence_and_nothing_is_sent(cli, serve, home):
             assert done.status == 2
             assert "is in use by another process" in done.error_line
     assert not emulator.stats.accepted
+
+
+def test_an_item_has_one_number_in_every_view(serve, cli, home):
+    """In file names, in JSON, in the journal and in the report, for a run and for the run that resumes it."""
+    serve(faults=(Fault("submit", Reply(400, {"error": "not now"}), nth=3),))
+    (home / "prompts.csv").write_text("prompt,duration\na cat,5\na dog,7\na cow,5\na fox,5\n")
+    first = cli(
+        *("generate", "--from", "prompts.csv", "--skip-invalid", "--max-concurrency", "1", "--json"),
+        *("--report", "first.html"),
+    )
+    assert first.records, first
+    again = cli("resume", "videos", "--json", "--report", "again.html")
+    status = cli("status", "videos", "--json").records
+    numbers = {"a cat": 0, "a cow": 2, "a fox": 3}
+    assert {record["prompt"]: record["index"] for record in status} == numbers
+    for done, left_out in ((first, {None: 1}), (again, {})):
+        assert {record["prompt"]: record["index"] for record in done.records} == numbers | left_out
+    files = sorted(path.name for path in (home / "videos").glob("*.mp4"))
+    assert [name[:5] for name in files] == ["00000", "00002", "00003"]
+    assert [Path(record["path"]).name for record in again.records] == files
+    assert re.findall(r'id="job-(\d)"', (home / "again.html").read_text()) == ["0", "2", "3"]

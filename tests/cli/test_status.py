@@ -68,17 +68,17 @@ def test_a_journal_is_a_line_for_each_video_and_its_counts_on_stderr(cli, ids, h
     done = cli("status", name)
     assert done.status == 0
     made, failed = (line.split("\t") for line in done.out.splitlines())
-    assert made[:3] == ["1", "succeeded", ids[0]]
+    assert made[:3] == ["0", "succeeded", ids[0]]
     assert made[4] == "a black cat"
     assert made[5].startswith(str(home / "videos"))
-    assert failed[:3] == ["2", "failed", ids[1]]
+    assert failed[:3] == ["1", "failed", ids[1]]
     assert "policy" in failed[6]
     assert done.err == "videos/run.db: 1 succeeded, 1 failed; $0.70 spent\n"
 
 
 def test_a_journal_as_json_is_an_object_for_each_video(cli, ids):
     made, failed = cli("status", "videos", "--json").records
-    assert (made["number"], made["state"], made["request_id"]) == (1, "succeeded", ids[0])
+    assert (made["index"], made["state"], made["request_id"]) == (0, "succeeded", ids[0])
     assert made["video_url"].endswith(".mp4")
     assert (made["prompt"], made["cost_usd"], made["attempts"], made["error"]) == (
         "a black cat",
@@ -123,7 +123,7 @@ def test_a_line_of_a_journal_fits_the_terminal(ids, width):
     for entry in WriteAheadJournal.read("videos/run.db"):
         console.print(entry_line(entry, console), no_wrap=True, overflow="ellipsis", crop=True)
     made, failed = file.getvalue().splitlines()
-    assert made.startswith("    1  succeeded")
+    assert made.startswith("    0  succeeded")
     assert "00000-a-black-cat-" in made
     assert (ids[0] in made) is (width > 100)
     assert "policy" in failed or failed.endswith("…")

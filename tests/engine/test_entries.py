@@ -74,7 +74,7 @@ async def test_an_entry_without_its_journal_is_not_submitted_as_a_new_item(path,
         [result] = await run_with(tmp_path / "other.db", service, entries(path))
     assert service.posts == 1
     assert result.state is ResultState.NOT_SUBMITTED
-    assert str(result.error).startswith("Entry 1 is not in the journal of this batch")
+    assert str(result.error).startswith("Item 0 is not in the journal of this batch")
 
 
 @pytest.mark.parametrize("order", [[0, 0], [0, "x"], ["x", 0]])
@@ -132,3 +132,34 @@ async def test_a_saved_video_is_found_after_its_folder_was_renamed(path, tmp_pat
     assert result.path == after / saved.path.name
     assert service.calls["media"] == 1
     assert events[0].path == result.path
+
+
+async def test_entries_keep_their_indices_in_file_names_and_results(path, tmp_path):
+    service = Service(run_time=10.0)
+    await run_with(path, service, ["a", "b", "c", "d"])
+    left = [entry for entry in entries(path) if entry.payload["prompt"] in {"b", "d"}]
+    results = await run_with(path, service, left, folder=tmp_path)
+    assert sorted((result.index, result.path.name[:8]) for result in results) == [
+        (1, "00001-b-"),
+        (3, "00003-d-"),
+    ]
+    assert [entry.index for entry in entries(path)] == [0, 1, 2, 3]
+
+
+async def test_entries_of_two_batches_get_the_places_of_the_input(path, tmp_path):
+    service = Service(run_time=10.0)
+    await run_with(path, service, ["a", "b"])
+    await run_with(path, service, ["c"])
+    assert [entry.index for entry in entries(path)] == [0, 1, 0]
+    results = await run_with(path, service, entries(path), folder=tmp_path)
+    assert sorted(result.index for result in results) == [0, 1, 2]
+    assert [entry.index for entry in entries(path)] == [0, 1, 2]
+
+
+async def test_an_item_in_another_place_gets_its_new_index_and_is_not_paid_for_again(path):
+    service = Service(run_time=10.0)
+    await run_with(path, service, ["a", "b"])
+    results = await run_with(path, service, ["new", "b", "a"])
+    assert {result.request.prompt: result.index for result in results} == {"new": 0, "b": 1, "a": 2}
+    assert {entry.payload["prompt"]: entry.index for entry in entries(path)} == {"a": 2, "b": 1, "new": 0}
+    assert service.posts == 3

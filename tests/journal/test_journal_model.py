@@ -56,8 +56,8 @@ class AgainstADictionary(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.journal = WriteAheadJournal(f"{self.folder.name}/run.db")
 
-    @rule(identity=IDENTITIES, cost=COSTS, at=st.floats(0, 2e9))
-    def record_intent(self, identity, cost, at):
+    @rule(identity=IDENTITIES, cost=COSTS, at=st.floats(0, 2e9), index=st.integers(0, 99))
+    def record_intent(self, identity, cost, at, index):
         before = self.entries.get(identity)
         assume(before is None or before.state is not EntryState.SUCCEEDED)
         total, attempts = cost, 1
@@ -67,9 +67,12 @@ class AgainstADictionary(RuleBasedStateMachine):
             attempts = before.attempts + 1
             if before.cost_usd is not None:
                 total = before.cost_usd + (cost or 0)
-        number = self.journal.record_intent(identity, model="m", payload=WRITTEN, at=at, cost_usd=cost)
+        number = self.journal.record_intent(
+            identity, model="m", payload=WRITTEN, at=at, cost_usd=cost, index=index
+        )
         self.entries[identity] = Entry(
             number=before.number if before else len(self.entries) + 1,
+            index=index,
             identity=identity,
             model="m",
             payload=WRITTEN,
@@ -87,6 +90,12 @@ class AgainstADictionary(RuleBasedStateMachine):
     def change(self, identity, **fields):
         self.entries[identity] = attrs.evolve(self.entries[identity], **fields)
         return self.entries[identity].number
+
+    @precondition(lambda self: self.entries)
+    @rule(data=st.data(), index=st.integers(0, 99))
+    def record_index(self, data, index):
+        identity = data.draw(st.sampled_from(sorted(self.entries, key=repr)))
+        self.journal.record_index(self.change(identity, index=index), index)
 
     @precondition(lambda self: self.in_states(WITHDRAWABLE))
     @rule(data=st.data(), error=st.text(max_size=3), by_end=st.booleans())

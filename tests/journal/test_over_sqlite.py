@@ -155,7 +155,7 @@ def test_any_program_can_read_it_with_sqlite(path):
         connection.row_factory = sqlite3.Row
         (row,) = connection.execute("SELECT * FROM jobs")
     assert dict(row) == {
-        "number": 1,
+        "item_index": 0,
         "prompt": "雨",
         "state": "succeeded",
         "request_id": "r-1",

@@ -69,3 +69,21 @@ def test_a_migrated_journal_is_too_new_for_older_versions(old):
 
     with pytest.raises(JournalError, match="newer version"):
         SqliteStore(old)
+
+
+def test_the_entries_of_an_older_journal_are_numbered_from_0_in_their_order(tmp_path):
+    path = tmp_path / "run.db"
+    former = MIGRATIONS[:3]
+    SqliteStore(path, migrations=former).close()
+    with closing(connect(path)) as connection:
+        for prompt in ("rain", "snow"):
+            connection.execute(
+                "INSERT INTO entries (fingerprint, occurrence, model, payload, state, attempts)"
+                " VALUES (?, 0, 'm', '{}', 'submitted', 1)",
+                (prompt,),
+            )
+    store = SqliteStore(path)
+    assert [(entry.number, entry.index) for entry in store.page(0)] == [(1, 0), (2, 1)]
+    store.close()
+    with closing(connect(path)) as connection:
+        assert connection.execute("SELECT item_index FROM jobs").fetchall() == [(0,), (1,)]

@@ -123,6 +123,7 @@ def begun(before, *, cost_usd):
     return begin_attempt(
         before,
         number=3,
+        index=8,
         identity=IDENTITY,
         model="m",
         payload={"x": 1},

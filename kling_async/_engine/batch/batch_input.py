@@ -9,6 +9,7 @@ from collections.abc import (
     Callable,
     Collection,
     Generator,
+    Iterable,
     Iterator,
     Mapping,
 )
@@ -142,7 +143,7 @@ class InputReader:
     def _check_all(self, items: Collection[RequestLike | Entry]) -> list[InputItem]:
         checked = []
         broken = []
-        for index, item in enumerate(items):
+        for index, item in zip(_indices(items), items, strict=True):
             try:
                 checked.append(self._make_item(index, item))
             except InvalidRequestError as error:
@@ -154,3 +155,9 @@ class InputReader:
                 f"(skip_invalid=True leaves them out): {' '.join(broken[:_MAX_ERRORS_SHOWN])}{more}"
             )
         return checked
+
+
+def _indices(items: Collection[RequestLike | Entry]) -> Iterable[int]:
+    """The place of each item; entries keep the indices of their batch, unless two have the same one."""
+    kept = [item.index for item in items if isinstance(item, Entry)]
+    return kept if len(set(kept)) == len(items) else range(len(items))

@@ -297,6 +297,6 @@ async def _save(parts: BatchParts, item: BatchItem, result: Result, folder: Outp
 
 def _cannot_be_made(item: BatchItem) -> InvalidRequestError:
     return InvalidRequestError(
-        f"Entry {item.number} of the journal holds a payload that no valid request makes, so it cannot be submitted: "
+        f"Item {item.index} of the journal holds a payload that no valid request makes, so it cannot be submitted: "
         "give its request again."
     )

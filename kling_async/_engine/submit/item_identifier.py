@@ -48,7 +48,7 @@ class ItemIdentifier:
         counted = self._occurrences[identity.key, identity.fingerprint]
         if identity in self._identities_of_entries or identity.occurrence < counted:
             raise ConfigurationError(
-                f"Entry {entry.number} of the journal is in this batch already: give each entry once."
+                f"Item {entry.index} of the journal is in this batch already: give each entry once."
             )
         self._identities_of_entries.add(identity)
         request = entry.request
@@ -56,7 +56,7 @@ class ItemIdentifier:
         if request is not None and pictures and identity.fingerprint not in await self._fingerprints(request):
             names = " or ".join(repr(path) for _, path in pictures)
             raise InvalidRequestError(
-                f"{names} has changed since entry {entry.number} of the journal was written: restore the old picture, "
+                f"{names} has changed since item {entry.index} of the journal was written: restore the old picture, "
                 "or submit the new one in a request of its own."
             )
         return identity

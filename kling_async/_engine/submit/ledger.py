@@ -82,9 +82,11 @@ class Ledger:
             entry = self.journal.find(item.identity)
         if entry is not None:
             item.number, item.cost = entry.number, entry.cost_usd
+            if self.journal is not None and item.index is not None and entry.index != item.index:
+                self.journal.record_index(entry.number, item.index)
         elif given is not None:
             raise ConfigurationError(
-                f"Entry {given.number} is not in the journal of this batch: give the batch the journal that it is from."
+                f"Item {given.index} is not in the journal of this batch: give the batch the journal that the entry is from."
             )
         return entry
 
@@ -115,6 +117,7 @@ class Ledger:
                 at=clock.time(self.emit.clock.wall()),
                 has_service_time=clock.offset is not None,
                 cost_usd=item.price,
+                index=item.index,
             )
             await self.journal.wait_durable()
         except BaseException as error:
