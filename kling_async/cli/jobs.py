@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Annotated
 
 from cyclopts import Parameter, validators
@@ -12,6 +13,7 @@ from kling_async.cli.output import (
     age_text,
     is_terminal,
     one_line,
+    print_error,
     print_json,
     print_line,
     state_text,
@@ -19,8 +21,11 @@ from kling_async.cli.output import (
     truncate,
 )
 from kling_async.cli.service import Service, open_client
+from kling_async.client import KlingClient
 from kling_async.errors import InvalidRequestError, KlingError, NotFoundError
 from kling_async.jobs import Job
+
+FAILED = 1
 
 
 async def list_jobs(
@@ -30,7 +35,7 @@ async def list_jobs(
     json: bool = False,
     service: Service = Service(),  # noqa: B008 - a frozen value
 ) -> int:
-    """List jobs of a model, in the service's own order.
+    """List jobs of a model, in the service's own order; a model that the service does not name is an error.
 
     On a terminal a table; elsewhere one line a job, with tabs between id, status, age, prompt and address.
 
@@ -48,6 +53,9 @@ async def list_jobs(
                 print_json(job.to_dict())
             if len(jobs) == limit:
                 break
+        if not jobs and (sentence := await _describe_unknown_model(client, model)):
+            print_error(sentence)
+            return FAILED
     if json:
         return 0
     console = stdout()
@@ -60,6 +68,20 @@ async def list_jobs(
         cells = (job.request_id, job.status, job_age(job), _prompt(job), job.video_url or "")
         print_line("\t".join(map(one_line, cells)))
     return 0
+
+
+async def _describe_unknown_model(client: KlingClient, model: str) -> str | None:
+    """What is wrong with a model's id, with the nearest one; None if the service names the model."""
+    try:
+        known = await client.list_models()
+    except KlingError:  # an empty list of jobs is true all the same
+        return None
+    if model in known:
+        return None
+    by_lower_case = {name.lower(): name for name in known}
+    nearest = get_close_matches(model.lower(), by_lower_case, n=1, cutoff=0.0)
+    hint = f"the nearest name is {by_lower_case[nearest[0]]}; " if nearest else ""
+    return f"The service has no model {one_line(model)!r}: {hint}`kling-async models` lists all."
 
 
 async def models(*, json: bool = False, service: Service = Service()) -> int:  # noqa: B008 - a frozen value

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from kling_async.cli.jobs import job_age, jobs_table
-from kling_async.emulator import BAD_GATEWAY, Fault, JobScript
+from kling_async.emulator import BAD_GATEWAY, Fault, JobScript, Reply
 from kling_async.jobs import Job, JobStatus, Outcome
 from tests.cli.conftest import FAILING
 
@@ -48,6 +48,35 @@ def test_list_gives_lines_with_tabs_to_the_next_program(cli, ids):
 def test_list_stops_at_its_limit_and_lists_by_model(cli, ids):
     assert len(cli("list", "--limit", "1", "--json").records) == 1
     assert cli("list", "--model", "kling-v3-omni").out == ""
+
+
+@pytest.mark.parametrize(
+    "name, nearest", [("nope", None), ("kling-v26", "kling-v2-6"), ("KLING-V2-6", "kling-v2-6")]
+)
+def test_a_list_of_a_model_that_does_not_exist_says_so_with_the_nearest(cli, ids, name, nearest):
+    done = cli("list", "--model", name)
+    assert (done.status, done.out) == (1, "")
+    assert done.error_line.startswith(
+        f"kling-async list: The service has no model {name!r}: the nearest name is "
+    )
+    assert done.error_line.endswith("; `kling-async models` lists all.")
+    assert nearest is None or f" {nearest};" in done.error_line
+
+
+def test_a_list_without_jobs_stays_empty_if_the_names_of_models_are_refused(cli, serve):
+    serve(faults=(Fault("models", Reply(403, {"error": "not for you"})),))
+    done = cli("list", "--model", "nope")
+    assert (done.status, done.out, done.err) == (0, "", "")
+
+
+def test_a_service_without_models_has_no_nearest_one(cli, serve):
+    serve(faults=(Fault("models", Reply(200, {"model_ids": []})),))
+    done = cli("list", "--model", "nope")
+    assert done.status == 1
+    assert (
+        done.error_line
+        == "kling-async list: The service has no model 'nope': `kling-async models` lists all."
+    )
 
 
 def test_list_as_json_has_an_object_a_job(cli, ids):
