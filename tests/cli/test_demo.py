@@ -23,7 +23,7 @@ async def test_the_demo_makes_playable_videos_and_says_what_they_are(home):
     files = sorted((home / "d").iterdir())
     assert len(files) == len(PROMPTS) == 6
     for file, request in zip(files, PROMPTS, strict=True):
-        assert file.name[:30] in told
+        assert file.name[:20] in told  # a letter of Chinese takes two columns
         with av.open(file) as video:
             assert video.streams.video[0].codec_context.name == "h264"
             assert video.duration / av.time_base == pytest.approx(request.duration or 5, abs=0.2)
