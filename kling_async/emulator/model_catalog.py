@@ -146,7 +146,9 @@ _MODELS = (
             Parameter(
                 name="reference_type", type="enum", is_required=True, options=("image_refer", "video_refer")
             ),
-            Parameter(name="frontal_image", type="image", is_required=True, unless=("refer_video",)),
+            Parameter(
+                name="frontal_image", type="image", is_required=True, unless=("reference_type=video_refer",)
+            ),
             Parameter(name="refer_images", type="images", maximum=3),
             Parameter(name="refer_video", type="video"),
             Parameter(name="tag_list", type="list"),

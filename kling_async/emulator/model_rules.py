@@ -23,7 +23,7 @@ class Parameter:
     type: ParameterType = "string"
     is_required: bool = False
     unless: tuple[str, ...] = ()
-    """Other keys that together make this one needless."""
+    """Other keys that together make this one needless, as `key` or as `key=value`."""
     default: str | float = ""
     options: tuple[str, ...] = ()
     minimum: float | None = None
@@ -113,8 +113,10 @@ class Model:
     def missing_keys(self, payload: Mapping[str, Any]) -> list[str]:
         """Names of required keys that are absent or empty."""
 
-        def is_given(name: str) -> bool:
-            return payload.get(name) not in (None, "", [], False)
+        def is_given(condition: str) -> bool:
+            name, _, value = condition.partition("=")
+            given = payload.get(name)
+            return given == value if value else given not in (None, "", [], False)
 
         return [
             parameter.name

@@ -41,6 +41,7 @@ FRONT = {
             | {"reference_type": "video_refer", "refer_video": "https://example.com/cat.mp4"},
             [],
         ),
+        ("kling-create-element", FRONT | {"frontal_image": ""}, ["frontal_image"]),
         ("kling-3-motion-control", {}, ["image_url", "video_url", "character_orientation", "mode"]),
     ],
 )
