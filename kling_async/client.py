@@ -21,7 +21,7 @@ from kling_async._policy.retry import RetryPolicy
 from kling_async.batch_result import BatchResult
 from kling_async.catalog import DEFAULT_MODEL, ModelInfo, quote_value
 from kling_async.config import Settings, __version__, check_timeout, read_settings
-from kling_async.errors import BatchInterruptedError, InvalidRequestError, KlingError
+from kling_async.errors import BatchInterruptedError, ConfigurationError, InvalidRequestError, KlingError
 from kling_async.items import read_one
 from kling_async.jobs import Job
 from kling_async.requests import VideoOptions
@@ -130,7 +130,7 @@ class KlingClient:
     @public_call
     async def aclose(self) -> None:
         """Close the connections of this event loop. Jobs at the service continue, and the next call opens new connections."""
-        opened = self._sessions.pop(asyncio.get_running_loop(), None)
+        opened = self._sessions.pop(_running_loop(), None)
         if opened is not None:
             await opened.lifetime.aclose()
 
@@ -472,7 +472,7 @@ class KlingClient:
 
     def _open_session(self) -> LoopSession:
         """The session of the running event loop, made when it is first needed there."""
-        loop = asyncio.get_running_loop()
+        loop = _running_loop()
         opened = self._sessions.get(loop)
         if opened is None:
             for closed in [other for other in self._sessions if other.is_closed()]:
@@ -537,6 +537,7 @@ async def _within(
     *,
     call: str,
 ) -> AsyncIterator[AsyncIterator[Result]]:
+    _running_loop()  # before a journal is made
     try:
         with drawing:
             async with batch as results:
@@ -569,6 +570,21 @@ def _check_listener(listener: Listener | None) -> Listener | None:
 
         check_listener(listener)
     return listener
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    """The event loop that the call runs in.
+
+    Raises:
+        ConfigurationError: It runs in none, or in one that is not asyncio's.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigurationError(
+            "KlingClient works in an event loop of asyncio, and none runs here: start the program with "
+            "asyncio.run(...). Under trio the client does not work."
+        ) from None
 
 
 def _start(lifetime: AsyncGenerator[None, None]) -> None:

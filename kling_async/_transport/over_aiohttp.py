@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import re
 import warnings
 import weakref
@@ -83,6 +84,7 @@ class AiohttpTransport:
         self._timeouts = SharedTimeouts()
         self._keep_for = longest_silence * KEPT_SHARE
         self._slow_after = longest_silence * SLOW_SHARE
+        self._is_closed = False
         self._fresh_until = -1.0
         """Until then, by the clock of the event loop, a connection of the pool may be silent for too long."""
         self._being_read: set[Callable[[], None]] = set()
@@ -90,6 +92,7 @@ class AiohttpTransport:
         self._session = self._open_session(keepalive_timeout=self._keep_for)
         self._fresh_session = self._open_session(force_close=True)
         weakref.finalize(self, _close_without_loop, self._loop, self._session, self._fresh_session)
+        _transports.add(self)
 
     def _open_session(self, **options: Any) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -140,11 +143,21 @@ class AiohttpTransport:
 
     async def aclose(self) -> None:
         """See `Transport.aclose`."""
+        self._is_closed = True
         self._timeouts.close()
         for end in tuple(self._being_read):
             end()
         await self._session.close()
         await self._fresh_session.close()
+
+    def close_at_exit(self) -> None:
+        """Close all connections of a loop that the program leaves open, as a terminal of IPython does.
+
+        The loop runs once more for that, and a task that is left in the loop cannot send any more.
+        """
+        if not (self._loop.is_closed() or self._loop.is_running()):
+            self._is_closed = True
+            self._loop.run_until_complete(self.aclose())
 
     async def _request(self, request: Request, phase: ProxyPhase, **options: Any) -> aiohttp.ClientResponse:
         """The response to a request, with its body unread.
@@ -172,7 +185,7 @@ class AiohttpTransport:
         return _StreamedReply(response, request, self._note_reply)
 
     def _check_open(self, request: Request) -> None:
-        if self._session.closed:
+        if self._is_closed:
             raise APIConnectionError(f"{describe_call(request)}: the client is closed.", was_sent=False)
 
     def _check_blind_spot(self, request: Request) -> None:
@@ -338,6 +351,15 @@ def _trace_proxies() -> aiohttp.TraceConfig:
     trace.on_connection_create_start.append(start)
     trace.on_connection_create_end.append(end)
     return trace
+
+
+_transports: weakref.WeakSet[AiohttpTransport] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all_at_exit() -> None:
+    for transport in tuple(_transports):
+        transport.close_at_exit()
 
 
 def _close_without_loop(loop: asyncio.AbstractEventLoop, *sessions: aiohttp.ClientSession) -> None:

@@ -176,7 +176,6 @@ async def test_no_post_leaves_over_a_session_that_is_a_mock_itself():
     with patch("aiohttp.ClientSession", MagicMock()):
         transport = AiohttpTransport()
         with pytest.raises(ConfigurationError, match=r"aiohttp\.ClientSession is replaced"):
-            transport._session.closed = False
             await transport.send(Request("POST", "http://127.0.0.1:9/", {}, b"{}"))
 
 

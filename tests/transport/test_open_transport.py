@@ -5,13 +5,11 @@ import functools
 import gc
 import importlib
 import logging
-import os
-import subprocess
 import sys
-import textwrap
 
 import aiohttp
 import pytest
+from anyio.from_thread import start_blocking_portal
 from loopback_proxy import http_server
 
 from kling_async._transport import fast_path
@@ -20,6 +18,7 @@ from kling_async._transport.fast_path import FastTransport
 from kling_async._transport.network import Network, Proxy
 from kling_async._transport.open_transport import open_transport
 from kling_async._transport.over_aiohttp import AiohttpTransport
+from kling_async.errors import APIConnectionError
 
 
 async def open_and_close(path="fast", network=None):
@@ -115,44 +114,6 @@ async def test_a_mock_that_comes_after_the_client_answers(monkeypatch):
 # A loop that ends
 
 
-@pytest.mark.parametrize("path", ["public", "fast"])
-def test_a_loop_that_ends_without_closing_leaves_no_complaint(path):
-    program = """
-        import asyncio, gc, logging, threading, http.server
-        from kling_async import KlingClient
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            def do_GET(self):
-                self.send_response(200)
-                self.send_header("Content-Length", "17")
-                self.end_headers()
-                self.wfile.write(b'{"model_ids": []}')
-            def log_message(self, *args):
-                pass
-
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        client = KlingClient("key", base_url=f"http://127.0.0.1:{server.server_port}", proxy="")
-        for _ in range(3):
-            loop = asyncio.new_event_loop()
-            print(loop.run_until_complete(client.list_models()))
-            loop.close()
-            gc.collect()
-    """
-    done = subprocess.run(  # noqa: S603 - a program of our own
-        [sys.executable, "-c", textwrap.dedent(program)],
-        env={**os.environ, "KLING_ASYNC_TRANSPORT": path},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.stdout, done.returncode) == ("[]\n" * 3, 0)
-    assert done.stderr == ""
-
-
 async def test_a_transport_that_is_dropped_in_a_running_loop_is_aiohttps_to_complain_about(caplog):
     transport = AiohttpTransport()
     sessions = (transport._session, transport._fresh_session)
@@ -161,6 +122,41 @@ async def test_a_transport_that_is_dropped_in_a_running_loop_is_aiohttps_to_comp
     assert [session.closed for session in sessions] == [False, False]
     for session in sessions:
         await session.close()
+
+
+@pytest.fixture
+def stopped_loop():
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+
+
+def test_at_the_end_of_the_program_the_connections_of_a_stopped_loop_are_closed(path, stopped_loop):
+    async def make_and_use(port):
+        transport = path()
+        await transport.send(Request("GET", f"http://127.0.0.1:{port}/", {}))
+        return transport
+
+    with (
+        start_blocking_portal("asyncio") as portal,
+        portal.wrap_async_context_manager(http_server()) as server,
+    ):
+        transport = stopped_loop.run_until_complete(make_and_use(server.port))
+        post = Request("POST", f"http://127.0.0.1:{server.port}/", {}, b"{}")
+        late = stopped_loop.create_task(transport.send(post))
+        transport.close_at_exit()
+        assert transport._session.closed
+        with pytest.raises(APIConnectionError, match="the client is closed") as caught:
+            stopped_loop.run_until_complete(late)
+        assert caught.value.was_sent is False
+        transport.close_at_exit()
+    assert server.requests == ["GET / HTTP/1.1"]
+
+
+async def test_at_the_end_of_the_program_a_running_loop_is_left_alone(transport):
+    transport.close_at_exit()
+    assert not transport._session.closed
 
 
 def test_a_transport_that_is_dropped_after_its_loop_is_closed_in_silence():
@@ -174,6 +170,8 @@ def test_a_transport_that_is_dropped_after_its_loop_is_closed_in_silence():
     loop.run_until_complete(closed_by_itself.close())
     session = transport._session
     loop.close()
+    transport.close_at_exit()
+    assert not session.closed
     del transport
     gc.collect()
     assert session.closed
