@@ -15,7 +15,7 @@ from sphinx.ext.napoleon import Config
 from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 import kling_async
-from kling_async import batch_result, client, emulator, errors, events, jobs, journal, notebook
+from kling_async import _calls, batch_result, client, emulator, errors, events, jobs, journal, notebook
 from kling_async.requests import RequestLike
 from kling_async.types import OnAmbiguous, Prices, Progress, Requests, Transport
 
@@ -31,6 +31,8 @@ vars(client).update(
     OnAmbiguous=OnAmbiguous,
     Prices=Prices,
 )
+# autodoc looks up the names of an overload where the function was decorated.
+vars(_calls).update(vars(client) | vars(_calls))
 vars(errors).update(Job=jobs.Job)
 vars(batch_result).update(BatchHistory=kling_async.BatchHistory)
 

@@ -59,7 +59,7 @@ class ItemTimes:
 
     @property
     def is_resumed(self) -> bool:
-        """Whether its job is of an earlier run, and this run waited for the end: no time here is that of the whole job."""
+        """Whether this run only waited for the end of an earlier run's job, so that no time here is that of the whole job."""
         return self.submitted is not None and self.submits == 0
 
 

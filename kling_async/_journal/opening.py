@@ -188,7 +188,8 @@ def _check_kind(path: Path, *, application: int, version: int, newest: int) -> N
 def _damaged_error(path: Path, damage: str) -> JournalError:
     return JournalError(
         f"The journal {str(path)!r} is damaged or cut short ({damage}). It was left as it is: put back a copy, or "
-        "save what can be read with the sqlite3 shell's .recover; client.list_jobs() shows what the service has."
+        "save what can be read with the sqlite3 shell's .recover.",
+        advice="`client.list_jobs()` shows what the service has.",
     )
 
 

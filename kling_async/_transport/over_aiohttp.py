@@ -197,7 +197,8 @@ class AiohttpTransport:
         if request.method == "POST" and (replaced := find_blind_spot(self._session)) is not None:
             raise ConfigurationError(
                 f"{describe_call(request)} is not sent: {replaced} is replaced in this process, as a mock does, and the "
-                "client would pass the replacement by. In a test use the emulator or KlingClient(transport=...)."
+                "client would pass the replacement by.",
+                advice="In a test use the emulator or KlingClient(transport=...).",
             )
 
     def _session_for(self, request: Request) -> aiohttp.ClientSession:

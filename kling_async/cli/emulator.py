@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,7 +61,9 @@ async def emulator(
             allowed_hosts=allowed_host,
         )
     except ValueError as error:
-        raise ConfigurationError(f"{error.args[0]}; see `kling-async emulator --help`.") from error
+        raise ConfigurationError(
+            f"{_name_option(error.args[0])}; see `kling-async emulator --help`."
+        ) from error
     with TemporaryDirectory(prefix="kling-emulator-") as folder, _print_calls(is_wanted=verbose):
 
         def print_address(running: Emulator) -> None:
@@ -80,6 +83,11 @@ async def emulator(
                 f"{host}:{port} cannot be used ({reason}); choose another --host or --port."
             ) from error
     return 0
+
+
+def _name_option(fault: str) -> str:
+    """What is wrong with a setting, by the name of its option: `--time-scale` for `'time_scale'`."""
+    return re.sub(r"^'(\w+)'", lambda name: f"--{name[1].replace('_', '-')}", fault)
 
 
 def _print_address(url: str, certificate: Path | None, *, as_json: bool) -> None:

@@ -48,7 +48,7 @@ async def open_client(service: Service, *, on_event: Listener | None = None) -> 
             raise
         raise ConfigurationError(
             "No API key: set the environment variable GMI_API_KEY; "
-            "`kling-async demo` and `generate --emulate` work without one."
+            "`kling-async demo` and `kling-async generate --emulate` work without one."
         ) from error
     async with client:
         yield client

@@ -43,7 +43,7 @@ def test_a_port_that_is_taken_is_one_sentence(cli):
 
 def test_a_wrong_number_is_refused(home, capfd):
     assert run(["emulator", "--time-scale", "nan"]) == 2
-    assert "'time_scale' must be > 0.0: nan" in capfd.readouterr().err
+    assert "--time-scale must be > 0.0: nan" in capfd.readouterr().err
 
 
 def test_with_tls_the_output_names_the_certificate_to_trust(start_process, monkeypatch, cli):

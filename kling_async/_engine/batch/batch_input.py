@@ -151,8 +151,9 @@ class InputReader:
         if broken:
             more = f" and {len(broken) - _MAX_ERRORS_SHOWN:,} more" if len(broken) > _MAX_ERRORS_SHOWN else ""
             raise InvalidRequestError(
-                f"{len(broken):,} of {len(items):,} requests are invalid, so none was sent "
-                f"(skip_invalid=True leaves them out): {' '.join(broken[:_MAX_ERRORS_SHOWN])}{more}"
+                f"{len(broken):,} of {len(items):,} requests are invalid, so none was sent: "
+                f"{' '.join(broken[:_MAX_ERRORS_SHOWN])}{more}",
+                advice="skip_invalid=True leaves them out.",
             )
         return checked
 

@@ -1,0 +1,254 @@
+"""Every message is true where it appears: an error names the call that was made, and options that this call has."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from virtual_service import Service, always, reply
+
+import kling_async
+from kling_async import (
+    Journal,
+    KlingClient,
+    KlingError,
+    Limits,
+    PollingPolicy,
+    RetryPolicy,
+    VideoRequest,
+    errors,
+    estimate,
+    show_progress,
+)
+from kling_async._transport.base import Reply
+from kling_async.batch_result import BatchResult
+from kling_async.emulator import JobScript
+from kling_async.types import (
+    BatchOptions,
+    ClientOptions,
+    GenerateOptions,
+    SubmitOptions,
+    WaitManyOptions,
+    WaitOptions,
+)
+
+ROOT = Path(kling_async.__file__).parent
+KINDS = {
+    name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, KlingError)
+}
+PYTHON = re.compile(r"\bclient\.|\bawait\b|\w+\(\)|\b[a-z_]+=(?!\d)")
+"""A call, an attribute or a keyword of Python."""
+ONLY_PYTHON = {
+    "client.py",
+    "estimates.py",
+    "items.py",  # the command line reads its own input, and says that a prompt is meant
+    "config.py",  # the command line gives no key and no timeout, and words the missing key itself
+    "_tables.py",
+    "_policy/budget.py",  # the command line checks prices and the cap itself
+    "_display/progress.py",  # the command line never says progress=True
+    "_engine/submit/reconciler.py",
+}
+"""The files whose messages no command prints."""
+OPTIONS = {
+    "submit": SubmitOptions,
+    "generate": GenerateOptions,
+    "generate_many": BatchOptions,
+    "stream_many": BatchOptions,
+    "wait": WaitOptions,
+    "wait_many": WaitManyOptions,
+    "with_options": ClientOptions,
+}
+CALLS = {
+    **{name: call for name, call in vars(KlingClient).items() if callable(call) and not name.startswith("_")},
+    **{
+        kind.__name__: kind
+        for kind in (KlingClient, Limits, PollingPolicy, RetryPolicy, VideoRequest, Journal)
+    },
+    "estimate": estimate,
+    "show_progress": show_progress,
+    "write_report": BatchResult.write_report,
+    **{name: getattr(Journal, name) for name in ("register", "preview", "entries")},
+}
+
+
+def keywords_of(name):
+    """The keywords that a call takes."""
+    known = set(inspect.signature(CALLS[name]).parameters) - {"self", "options"}
+    if name in {"register", "preview", "estimate"}:
+        return known | set(SubmitOptions.__annotations__)
+    return known | set(getattr(OPTIONS.get(name), "__annotations__", ()))
+
+
+def text_of(node):
+    """The text of a message in the source; `…` stands for a value."""
+    match node:
+        case ast.Constant(value=str() as text):
+            return text
+        case ast.JoinedStr(values=values):
+            return "".join(value.value if isinstance(value, ast.Constant) else "…" for value in values)
+        case ast.BinOp(left=left, right=right):
+            return text_of(left) + text_of(right)
+        case ast.IfExp(body=body, orelse=orelse):
+            return f"{text_of(body)} {text_of(orelse)}"
+    return "…"
+
+
+def messages():
+    """The file, the text and the advice of each error that the package makes."""
+    for file in sorted(ROOT.rglob("*.py")):
+        name = file.relative_to(ROOT).as_posix()
+        if name.startswith(("emulator/", "cli/")):
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in KINDS and node.args:
+                advice = [text_of(one.value) for one in node.keywords if one.arg == "advice"]
+                yield name, text_of(node.args[0]), *(advice or [""])
+
+
+def test_a_message_that_a_command_can_print_names_no_call_and_no_keyword_of_python():
+    found = [(file, text) for file, text, _ in messages() if file not in ONLY_PYTHON and PYTHON.search(text)]
+    assert len(list(messages())) > 80
+    assert found == []
+
+
+def test_an_advice_names_calls_and_keywords_that_exist():
+    advices = [advice for _, _, advice in messages() if advice]
+    assert len(advices) > 5
+    every_keyword = set().union(*map(keywords_of, CALLS))
+    for advice in advices:
+        assert set(re.findall(r"client\.(\w+)\(", advice)) <= set(CALLS), advice
+        assert set(re.findall(r"\b([a-z_]+)=", advice)) <= every_keyword, advice
+
+
+def refuse(kind, status):
+    return {"before": [always(kind, reply(status, {"error": "no"}))]}
+
+
+def break_reply(kind):
+    return {"before": [always(kind, Reply(200, {}, b"<html>"))]}
+
+
+FAILED = {"run_time": 0.0, "script": lambda _: JobScript(ending="failed", error="policy")}
+MANY = {"generate_many", "stream_many"}
+DOORS = [
+    # the service, the call, its arguments, its options, what the message says
+    ({}, "KlingClient", ["k"], {"base_url": "ftp://x"}, "The base URL 'ftp://x'"),
+    ({}, "KlingClient", ["k"], {"timeout": 0}, "timeout=0"),
+    ({}, "KlingClient", ["k"], {"proxy": "::"}, 'KlingClient(proxy="")'),
+    ({}, "KlingClient", ["a b"], {}, "api_key"),
+    ({}, "Limits", [], {"max_concurrent_submits": 0}, "max_concurrent_submits must be"),
+    ({}, "RetryPolicy", [], {"max_retries": -1}, "max_retries must be"),
+    ({}, "PollingPolicy", [], {"poll_interval": "x"}, "poll_interval must be"),
+    ({}, "with_options", [], {"timeout": "x"}, "timeout='x'"),
+    *(
+        (refuse("submit", status), call, [["a"]] if call in MANY else ["a"], options, said)
+        for call, options in (("submit", {}), ("generate", {"progress": False}))
+        for status, said in (
+            (400, "refused"),
+            (401, "GMI_API_KEY"),
+            (402, "no credits"),
+            (404, "no such"),
+            (429, "429"),
+        )
+    ),
+    *(
+        ({}, call, ["a"], {"duration": 7}, "duration must be 5 or 10")
+        for call in ("submit", "generate", "estimate")
+    ),
+    *(({}, call, ["a"], {"image": "lost.png"}, "lost.png") for call in ("submit", "generate")),
+    *(({}, call, [["a"]], {"duration": 7}, "skip_invalid=True") for call in MANY),
+    *(({}, call, [["a"]], {"max_cost_usd": 1}, "prices=") for call in MANY),
+    *(({}, call, [["a"]], {"prices": 5, "max_cost_usd": 1}, "prices must be") for call in MANY),
+    *(({}, call, [["a"]], {"max_cost_usd": "x"}, "max_cost_usd must be") for call in MANY),
+    *(({}, call, [["a"]], {"max_concurrency": 0}, "max_concurrency must be") for call in MANY),
+    *(({}, call, [["a"]], {"on_ambiguous": "no"}, "on_ambiguous must be") for call in MANY),
+    *(({}, call, [["a"]], {"output": "s3://a"}, "output=") for call in MANY),
+    *(({}, call, [["a"]], {"output": "/dev/null/a"}, "Choose another folder") for call in MANY),
+    *(({}, call, [["a"]], {"journal": "/dev/null/a.db"}, "no folder") for call in MANY),
+    *(({}, call, [["a"]], {"progress": "no"}, "progress must be") for call in MANY),
+    *(({}, call, [5], {}, "must be an iterable") for call in MANY),
+    ({}, "generate", ["a"], {"output": "/dev/null/a/"}, "Choose another folder"),
+    ({}, "generate", ["a"], {"wait_timeout": -1}, "wait_timeout must be"),
+    (FAILED, "generate", ["a"], {"progress": False}, "failed at the service: policy"),
+    ({}, "wait", ["nope"], {}, "job nope"),
+    ({}, "wait", [" "], {}, "client.list_jobs()"),
+    ({}, "wait_many", ["nope"], {}, "use wait()"),
+    ({}, "wait_many", [[]], {"progress": "no"}, "progress must be"),
+    ({}, "get_job", ["nope"], {}, "job nope"),
+    ({}, "get_job", [".."], {}, "client.list_jobs()"),
+    (break_reply("status"), "get_job", ["nope"], {}, "breaks its contract"),
+    (refuse("status", 403), "get_job", ["nope"], {}, "this key may not"),
+    ({}, "download", ["nope", "a.mp4"], {}, "job nope"),
+    ({}, "download", ["nope", "s3://a"], {}, ""),
+    (refuse("list", 404), "list_jobs", [], {}, "the list of jobs"),
+    (refuse("models", 401), "list_models", [], {}, "GMI_API_KEY"),
+    ({}, "get_model", ["Kling-V2-6"], {}, "did you mean 'kling-v2-6'?"),
+    ({}, "upload", ["a.txt"], {}, "cannot be uploaded"),
+    ({}, "upload", ["lost.png"], {}, "cannot be read"),
+    ({}, "estimate", ["a"], {"prices": "list"}, "prices must be"),
+    ({}, "show_progress", [], {"progress": "no"}, "progress must be"),
+    ({}, "register", [["a"]], {"duration": 7}, "skip_invalid=True"),
+    ({}, "preview", [["a"]], {"duration": 7}, "skip_invalid=True"),
+    ({}, "entries", [], {}, "There is no journal"),
+    ({}, "write_report", ["/dev/null/a.html"], {}, "Choose another file"),
+]
+
+
+async def make(name, service, arguments, options):
+    """Make a call up to its first result."""
+    if name in {"register", "preview", "entries"}:
+        call = getattr(Journal("lost.db"), name)
+    elif name == "write_report":
+        call = BatchResult(()).write_report
+    elif inspect.isclass(CALLS[name]) or name in {"estimate", "show_progress"}:
+        call = CALLS[name]
+    else:
+        client = KlingClient("key", transport=service, retry=RetryPolicy(max_retries=0))
+        call = getattr(client, name)
+    made = call(*arguments, **options)
+    if inspect.isawaitable(made):
+        await made
+    elif isinstance(made, AsyncIterator):
+        await anext(made)
+    elif name == "stream_many":
+        async with made as results:
+            await anext(results)
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: f"{door[1]}-{door[-1]}")
+async def test_an_error_names_its_call_and_only_keywords_of_the_calls_it_names(door, tmp_path, monkeypatch):
+    settings, name, arguments, options, said = door
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KlingError) as caught:
+        await make(name, Service(**settings), arguments, options)
+    text = str(caught.value)
+    named = set(re.findall(r"\b([A-Za-z_]+)\(", text)) & set(CALLS)
+    assert caught.value.call == name
+    assert said in text
+    assert name in named
+    assert set(re.findall(r"(?<![\w./?&-])([a-z_]+)=", text)) <= set().union(*map(keywords_of, named))
+
+
+def test_the_table_has_every_call_that_can_raise():
+    silent = {"aclose", "VideoRequest", "Journal"}
+    assert {name for _, name, *_ in DOORS} == set(CALLS) - silent
+
+
+async def test_the_advice_of_a_cap_is_the_option_of_the_call():
+    client = KlingClient("key", transport=Service(run_time=0.0), polling=PollingPolicy(poll_interval=0.0))
+    batch = await client.generate_many(
+        ["a", "b"],
+        prices={"kling-v2-6": Decimal("0.35")},
+        max_cost_usd=0.5,
+        max_concurrency=1,
+        progress=False,
+    )
+    assert str(batch[1].error) == (
+        "One more video would bring the spend to $0.70, above the cap of $0.5; it was not sent. "
+        "Raise max_cost_usd to submit more."
+    )
