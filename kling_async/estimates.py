@@ -64,6 +64,7 @@ def estimate(
     requests: RequestLike | Iterable[RequestLike],
     *,
     prices: Prices = "catalog",
+    keep_labels: bool = False,
     **options: Unpack[VideoOptions],
 ) -> Estimate:
     """What some requests would cost as a batch. Nothing is sent.
@@ -72,6 +73,7 @@ def estimate(
         requests: A prompt, a `VideoRequest` or a mapping, or an iterable of these.
         prices: `"catalog"` for the list prices that this release knows, each with its source; some are estimates. Or
             your own prices, as for `generate_many`.
+        keep_labels: As for `generate_many`.
         **options: Fill the fields that the requests leave open, as for `generate_many`.
 
     Raises:
@@ -79,19 +81,26 @@ def estimate(
         ConfigurationError: A price makes no sense.
         TypeError: There is no such option.
     """
-    check_options(options, {*VideoOptions.__annotations__, "prices"}, call="estimate")
+    check_options(options, {*VideoOptions.__annotations__, "prices", "keep_labels"}, call="estimate")
     budget = Budget(prices)
     if isinstance(requests, str | VideoRequest | Mapping):
         requests = [cast("RequestLike", requests)]
     items = read_many(requests)
     if not isinstance(items, Iterable):
         raise InvalidRequestError("estimate() reads no async iterable: give a list of the requests.")
-    return Estimate(tuple(_estimate_item(index, item, options, budget) for index, item in enumerate(items)))
+    return Estimate(
+        tuple(
+            _estimate_item(index, item, options, budget, keep_labels=keep_labels)
+            for index, item in enumerate(items)
+        )
+    )
 
 
-def _estimate_item(index: int, item: RequestLike, options: VideoOptions, budget: Budget) -> ItemEstimate:
+def _estimate_item(
+    index: int, item: RequestLike, options: VideoOptions, budget: Budget, *, keep_labels: bool
+) -> ItemEstimate:
     try:
-        request = request_from(item, options)
+        request = request_from(item, options, keep_labels=keep_labels)
     except InvalidRequestError as error:
         raise InvalidRequestError(f"item {index}: {error.message}") from error
     cost = budget.price(request)

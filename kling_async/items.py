@@ -13,7 +13,7 @@ import attrs
 
 from kling_async import catalog
 from kling_async._calls import suggest_name
-from kling_async._cells import is_missing, to_plain
+from kling_async._cells import is_missing, to_json_value, to_plain
 from kling_async._tables import row_of, rows_of
 from kling_async.errors import InvalidRequestError
 from kling_async.requests import FIELDS, RequestLike, VideoRequest
@@ -69,12 +69,15 @@ def _refuse_row(row: Mapping[Any, Any], kind: str) -> str:
     )
 
 
-def request_from(item: RequestLike | Mapping[str, Any], options: Mapping[str, Any]) -> VideoRequest:
+def request_from(
+    item: RequestLike | Mapping[str, Any], options: Mapping[str, Any], *, keep_labels: bool = False
+) -> VideoRequest:
     """The request of an item, with a model. The options fill fields that the item leaves open and overwrite none.
 
     Args:
         item: A prompt, a request, or a mapping of `VideoRequest`'s fields, such as a row of a table.
         options: Fields of `VideoOptions`, checked by `check_options`.
+        keep_labels: Keep the values of a row that are no fields of a request as its labels.
 
     Raises:
         InvalidRequestError: The item is of another type, has an unknown field, or breaks the model's rules.
@@ -91,7 +94,7 @@ def request_from(item: RequestLike | Mapping[str, Any], options: Mapping[str, An
         raise InvalidRequestError(
             f"A request is a prompt, a VideoRequest or a mapping of its fields, not {catalog.quote_value(item)}."
         )
-    fields = _fields_of(row)
+    fields = _fields_of(row, keep_labels=keep_labels)
     return VideoRequest(**{**options, **fields, **_merged_extra(options, fields)})
 
 
@@ -107,7 +110,7 @@ def read_one(item: RequestLike | Mapping[str, Any], options: Mapping[str, Any]) 
     """
     fields = {**options}
     is_meant = fields.pop("allow_suspicious", False)
-    request = request_from(item, fields)
+    request = request_from(item, fields, keep_labels=fields.pop("keep_labels", False))
     if not is_meant:
         check_meant(request)
     return request
@@ -151,7 +154,7 @@ def _normalize(name: Hashable) -> str:
     return str(name).removeprefix("\ufeff").strip().lower().replace(" ", "_").replace("-", "_")
 
 
-def _fields_of(row: Mapping[Any, Any]) -> dict[str, Any]:
+def _fields_of(row: Mapping[Any, Any], *, keep_labels: bool) -> dict[str, Any]:
     """The given fields of a row by their names; what a table means by "nothing" is left out."""
     given = {name: plain for name, value in row.items() if not _is_gap(plain := to_plain(value))}
     columns = read_columns(tuple(row))
@@ -163,10 +166,12 @@ def _fields_of(row: Mapping[Any, Any]) -> dict[str, Any]:
         if field in fields:
             raise InvalidRequestError(f"A request has two values for {field}: leave one out.")
         fields[field] = value
-    if unknown := [name for name in columns.further if name in given]:
+    further = {name: given[name] for name in columns.further if name in given}
+    if further and not keep_labels:
+        names = ", ".join(map(repr, further))
         raise InvalidRequestError(
-            f"A request has no field {', '.join(map(repr, unknown))}{suggest_name(unknown[0], FIELDS)}; "
-            f"put parameters that are not among {', '.join(sorted(FIELDS))} into 'extra'."
+            f"A request has no field {names}{suggest_name(next(iter(further)), FIELDS)}; put parameters that are not "
+            f"among {', '.join(sorted(FIELDS))} into 'extra', or keep your own values with keep_labels=True."
         )
     if stray := [given[name] for name in columns.unnamed if name in given]:
         raise InvalidRequestError(
@@ -175,7 +180,17 @@ def _fields_of(row: Mapping[Any, Any]) -> dict[str, Any]:
         )
     if "prompt" not in fields:
         raise InvalidRequestError(f"A request needs a prompt; {catalog.quote_value(dict(row))} has none.")
+    if further:
+        own = fields.get("labels")
+        labels = {str(name): _to_label(value) for name, value in further.items()}
+        fields["labels"] = {**labels, **own} if isinstance(own, Mapping) else own or labels
     return fields
+
+
+def _to_label(value: object) -> Any:
+    """The value, or its text if JSON has no such value, as of a time."""
+    value = to_json_value(value)
+    return value if not catalog.json_faults("labels", value) else str(value)
 
 
 def _is_gap(value: object) -> bool:

@@ -81,6 +81,7 @@ class Journal:
         *,
         skip_invalid: bool = False,
         allow_suspicious: bool = False,
+        keep_labels: bool = False,
         **options: Unpack[VideoOptions],
     ) -> RegisteredBatch:
         """Write down a whole batch before anything is sent, so that `entries()` alone can finish the batch later.
@@ -93,6 +94,7 @@ class Journal:
             requests: The items of the batch, as `generate_many` takes them.
             skip_invalid: Leave out invalid requests, and those whose local picture cannot be read.
             allow_suspicious: Register prompts that look like a mistake, as for `generate_many`.
+            keep_labels: Take rows with further values, as for `generate_many`; the journal does not keep these.
             **options: The fields that all requests share.
 
         Raises:
@@ -100,7 +102,12 @@ class Journal:
             JournalError: The journal is in use, is no journal, or cannot be written.
         """
         items = await _identify(
-            requests, options, skip_invalid=skip_invalid, allow_suspicious=allow_suspicious, call="register"
+            requests,
+            options,
+            skip_invalid=skip_invalid,
+            allow_suspicious=allow_suspicious,
+            keep_labels=keep_labels,
+            call="register",
         )
         log = await anyio.to_thread.run_sync(write_ahead.WriteAheadJournal, self.path)
         try:
@@ -119,6 +126,7 @@ class Journal:
         *,
         skip_invalid: bool = False,
         allow_suspicious: bool = False,
+        keep_labels: bool = False,
         **options: Unpack[VideoOptions],
     ) -> tuple[Entry, ...]:
         """The entry that each request has, or would get, in input order; nothing is written or sent.
@@ -131,7 +139,12 @@ class Journal:
             JournalError: The journal cannot be read.
         """
         items = await _identify(
-            requests, options, skip_invalid=skip_invalid, allow_suspicious=allow_suspicious, call="preview"
+            requests,
+            options,
+            skip_invalid=skip_invalid,
+            allow_suspicious=allow_suspicious,
+            keep_labels=keep_labels,
+            call="preview",
         )
         known = await anyio.to_thread.run_sync(self._entries_by_identity)
         entries = []
@@ -178,11 +191,16 @@ async def _identify(
     *,
     skip_invalid: bool,
     allow_suspicious: bool,
+    keep_labels: bool,
     call: str,
 ) -> list[tuple[int, Identity, VideoRequest]]:
     """Each request with its index and its identity, in input order."""
-    check_options(options, {*VideoOptions.__annotations__, "skip_invalid", "allow_suspicious"}, call=call)
-    reader = InputReader(requests, options, skip_invalid, allow_suspicious=allow_suspicious)
+    check_options(
+        options, {*VideoOptions.__annotations__, "skip_invalid", "allow_suspicious", "keep_labels"}, call=call
+    )
+    reader = InputReader(
+        requests, options, skip_invalid, allow_suspicious=allow_suspicious, keep_labels=keep_labels
+    )
     identifier = ItemIdentifier()
     items = []
     while (item := await reader.next_item()) is not None:

@@ -26,7 +26,7 @@ from kling_async.errors import InvalidRequestError
 from kling_async.paths import expand_home
 
 
-def _as_extra(value: object) -> Any:
+def _as_mapping(value: object) -> Any:
     """The mapping, also from its text in JSON, with plain Python values; empty if nothing was given."""
     if isinstance(value, Mapping):
         return _to_json_mapping(value) if value else {}
@@ -85,6 +85,7 @@ class RequestRow(TypedDict, total=False):
     resolution: str | None
     extra: Mapping[str, Any] | None
     key: str | None
+    labels: Mapping[str, Any] | None
 
 
 @check_keywords
@@ -127,12 +128,15 @@ class VideoRequest:
     """Such as `16:9`, for models that take it."""
     resolution: str | None = attrs.field(default=None, converter=to_word)
     """Such as `1080p`, for models that take it."""
-    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=_as_extra, hash=False)
+    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=_as_mapping, hash=False)
     """Further keys of the payload. The client sends them as they are, and in place of an equal key of a field above.
 
     It can be given as the text of its JSON."""
     key: str | None = attrs.field(default=None, converter=to_name)
     """Your own name for this item, by which a later run with the same journal recognizes it. It is never sent."""
+    labels: Mapping[str, Any] = attrs.field(factory=dict, converter=_as_mapping, hash=False)
+    """Your own values for this item, such as further columns of a table. The client never sends them, and a journal
+    does not keep them; the result has them."""
 
     def __attrs_post_init__(self) -> None:
         broken = self._broken_shape()
@@ -146,21 +150,26 @@ class VideoRequest:
         """What is wrong with the fields that are no parameters of a model."""
         broken = [] if self.model is None else catalog.text_faults("model", self.model)
         if self.extra != {}:
-            broken += self._broken_extra()
+            broken += self._broken_mapping("extra")
+        if self.labels != {}:
+            broken += self._broken_mapping("labels")
         if self.key is not None:
             broken += catalog.text_faults("key", self.key)
         return broken
 
-    def _broken_extra(self) -> list[str]:
-        if isinstance(self.extra, str):
-            return [f"extra is not JSON: {catalog.quote_value(self.extra)}"]
-        if not isinstance(self.extra, dict) or not all(isinstance(key, str) for key in self.extra):
-            return [f"extra must be a mapping with text keys, not {catalog.quote_value(self.extra)}"]
-        return catalog.json_faults("extra", self.extra)
+    def _broken_mapping(self, field: str) -> list[str]:
+        value = getattr(self, field)
+        if isinstance(value, str):
+            return [f"{field} is not JSON: {catalog.quote_value(value)}"]
+        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+            return [f"{field} must be a mapping with text keys, not {catalog.quote_value(value)}"]
+        return catalog.json_faults(field, value)
 
 
 PARAMETERS = tuple(
-    field.name for field in attrs.fields(VideoRequest) if field.name not in {"model", "extra", "key"}
+    field.name
+    for field in attrs.fields(VideoRequest)
+    if field.name not in {"model", "extra", "key", "labels"}
 )
 """The names of the fields that are parameters of a model."""
 _read_parameters = attrgetter(*PARAMETERS)

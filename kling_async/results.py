@@ -118,7 +118,8 @@ class Result:
 
         The keys are `index`, `key`, `prompt`, `model`, `duration` (seconds), `sound`, `state`, `request_id`,
         `video_url`, `thumbnail_url`, the ISO 8601 times `created_at` and `updated_at` of the job, `path`, `cost_usd`
-        (a number; None is unknown, not free), `error` (its message) and `error_type` (its class).
+        (a number; None is unknown, not free), `error` (its message), `error_type` (its class), and
+        `label_` with the name of each label of the request.
         """
         request, error = self.request, self.error
         job = {} if self.job is None else self.job.to_dict()
@@ -139,4 +140,5 @@ class Result:
             "cost_usd": None if self.cost_usd is None else float(self.cost_usd),
             "error": None if error is None else error.message,
             "error_type": None if error is None else type(error).__name__,
+            **{f"label_{name}": value for name, value in (request.labels if request else {}).items()},
         }

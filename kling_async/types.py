@@ -77,6 +77,11 @@ class SubmitOptions(VideoOptions, total=False):
     Without this option a call refuses a prompt that is the name of a file or of a field, a comment, a URL, JSON, or
     a word for no value such as `nan`: the service would make a video of it, and charge for it.
     """
+    keep_labels: bool
+    """Keep the values of a row that are no fields of a request as its `labels`.
+
+    Without this option a call refuses such a row: the name of a field can be misspelt.
+    """
 
 
 class WaitManyOptions(WaitOptions, total=False):
@@ -106,8 +111,8 @@ class ClientOptions(TypedDict, total=False):
     """Called with every event of the view, in place of the client's own; None calls nothing."""
 
 
-class BatchOptions(VideoOptions, total=False):
-    """The options of a batch, and those of `VideoOptions` for all its requests."""
+class BatchOptions(SubmitOptions, total=False):
+    """The options of a batch, and those of `SubmitOptions` for all its requests."""
 
     max_concurrency: int
     """How many jobs can be in flight at the service at once; 20 by default."""
@@ -143,8 +148,6 @@ class BatchOptions(VideoOptions, total=False):
     By default an invalid request in a collection means that the batch sends nothing, and an invalid request from
     an iterator that the batch sends nothing more.
     """
-    allow_suspicious: bool
-    """Send prompts that look like a mistake; see `SubmitOptions`. By default such an item is invalid."""
     progress: Progress
     """Whether to draw counts and a bar: below a notebook's cell, else on stderr.
 

@@ -4,6 +4,7 @@ import csv
 import io
 import sqlite3
 from collections import UserDict
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_async import InvalidRequestError, VideoRequest, catalog, estimate
-from kling_async.items import read_columns, read_many, request_from
+from kling_async.items import read_columns, read_many, read_one, request_from
 from kling_async.requests import FIELDS
 
 TOMORROW = "a-model-of-tomorrow"
@@ -219,6 +220,10 @@ def test_a_value_that_cannot_be_compared_is_given():
         ({"prompt": float("nan"), "duration": 5}, "A request needs a prompt"),
         ({"prompt": " "}, "A request needs a prompt"),
         ({"prompt": 7}, "prompt must be text, not 7"),
+        (
+            {"prompt": "A moon", "concept": "sky"},
+            "no field 'concept'; .* keep your own values with keep_labels=True",
+        ),
     ],
 )
 def test_a_row_that_may_mean_another_video_is_refused(row, rule):
@@ -332,3 +337,20 @@ def test_an_estimate_reads_no_async_iterable():
 
     with pytest.raises(InvalidRequestError, match=r"estimate\(\) reads no async iterable"):
         estimate(endless())
+
+
+def test_further_values_of_a_row_are_its_labels_if_they_are_asked_for():
+    day = datetime(2026, 11, 26, tzinfo=UTC)
+    row = {"prompt": "A moon", "concept": "sky", 3: np.int64(3), "gap": float("nan"), "day": day}
+    labels = {"concept": "sky", "3": 3, "day": str(day)}
+    assert request_from(row, {}, keep_labels=True).labels == labels
+    own = {**row, "labels": {"concept": "mine", "more": True}}
+    assert request_from(own, {}, keep_labels=True).labels == {**labels, "concept": "mine", "more": True}
+    with pytest.raises(InvalidRequestError, match="labels must be a mapping with text keys"):
+        request_from({**row, "labels": 5}, {}, keep_labels=True)
+
+
+def test_labels_are_kept_by_every_call_that_reads_rows():
+    table = pd.DataFrame({"prompt": ["A moon"], "concept": ["sky"]})
+    assert estimate(table, keep_labels=True).items[0].request.labels == {"concept": "sky"}
+    assert read_one(next(iter(table.to_dict("records"))), {"keep_labels": True}).labels == {"concept": "sky"}

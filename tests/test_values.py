@@ -207,9 +207,9 @@ def test_everything_but_the_prompt_goes_by_name():
         VideoRequest("x", "kling-v2-6")
 
 
-def test_every_field_but_prompt_and_key_is_an_option():
+def test_every_field_but_those_of_one_item_is_an_option():
     fields = {field.name for field in attrs.fields(VideoRequest)}
-    assert set(VideoOptions.__annotations__) == fields - {"prompt", "key"}
+    assert set(VideoOptions.__annotations__) == fields - {"prompt", "key", "labels"}
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_known_options_pass():
     check_options({"duration": 5, "sound": None, "extra": {}}, VideoOptions.__annotations__, call="submit")
 
 
-@pytest.mark.parametrize("name", ["prompt", "key"])
+@pytest.mark.parametrize("name", ["prompt", "key", "labels"])
 def test_what_is_said_once_for_an_item_is_no_option(name):
     with pytest.raises(TypeError):
         check_options({name: "x"}, VideoOptions.__annotations__, call="generate")
@@ -382,6 +382,16 @@ def test_a_result_is_a_flat_record_of_its_request_job_and_error():
         "error": "disk full",
         "error_type": "DownloadError",
     }
+
+
+def test_a_result_as_a_record_has_the_labels_of_its_request():
+    request = VideoRequest("x", labels={"concept": "sky", "state": "mine"})
+    record = Result(index=0, request=request, state=ResultState.NOT_SUBMITTED).to_dict()
+    assert (record["label_concept"], record["label_state"], record["state"]) == (
+        "sky",
+        "mine",
+        "not_submitted",
+    )
 
 
 def test_a_result_without_a_job_has_the_id_that_its_error_knows():

@@ -93,6 +93,8 @@ async def generate(
     source: Annotated[
         Path | None, Parameter(name="--from", metavar="FILE", allow_leading_hyphen=True, converter=read_path)
     ] = None,
+    labels: bool = False,
+    encoding: Annotated[str | None, Parameter(metavar="NAME")] = None,
     out: Annotated[Path, Parameter(metavar="DIR", converter=read_path)] = DEFAULT_FOLDER,
     ascii_names: bool = False,
     journal: Annotated[Path | None, Parameter(metavar="FILE", converter=read_path)] = None,
@@ -124,6 +126,8 @@ async def generate(
         prompts: What the videos show; one in quotes for each video.
         source: A file of prompts: .txt (one a line), .csv (a header with a column prompt, others named like the
             options) or .jsonl (an object or a string a line); - reads lines from stdin.
+        labels: Keep further columns or keys of the file as labels of each video, for --json.
+        encoding: The encoding of the file, such as cp1252, if it is neither UTF-8 nor UTF-16.
         out: The folder for the videos; made if it is missing.
         ascii_names: Name the files with ASCII letters and digits only.
         journal: Another journal than run.db beside the videos.
@@ -150,6 +154,8 @@ async def generate(
         None if source is None else str(source),
         video.options(),
         is_meant=yes,
+        keep_labels=labels,
+        encoding=encoding,
     )
     if not quiet:
         for note in prompt_list.notes:

@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import attrs
 
-from kling_async.cli.prompt_files import STDIN, Row, read_file
+from kling_async.cli.prompt_files import STDIN, read_file
+from kling_async.cli.prompt_rows import Row
 from kling_async.errors import ConfigurationError, InvalidRequestError
 from kling_async.items import find_missing_picture, find_prompt_slip, find_request_slip, request_from
 from kling_async.requests import RequestLike, RequestRow, VideoRequest
@@ -67,6 +68,8 @@ def read_prompts(
     options: Mapping[str, Any],
     *,
     is_meant: bool = False,
+    keep_labels: bool = False,
+    encoding: str | None = None,
 ) -> PromptList:
     """The prompts of the command line and of a file.
 
@@ -75,6 +78,8 @@ def read_prompts(
         source: A file's name, `-` for stdin, or None.
         options: Fill what the items leave open.
         is_meant: Whether prompts that look like a mistake are meant.
+        keep_labels: Keep what the file has beside fields of requests as labels.
+        encoding: The encoding of the file, if it is neither UTF-8 nor UTF-16.
 
     Raises:
         ConfigurationError: There is nothing to make, the file cannot be read, or a prompt of the command line looks like
@@ -87,8 +92,8 @@ def read_prompts(
     given = [checker.check(Row(at, prompt)) for at, prompt in enumerate(prompts, 1)]
     if source is not None:
         name = "stdin" if source == STDIN else source
-        checker = _RowChecker(name, "line", options, is_meant=is_meant)
-        file = read_file(source)
+        checker = _RowChecker(name, "line", options, is_meant=is_meant, keep_labels=keep_labels)
+        file = read_file(source, keep_labels=keep_labels, encoding=encoding)
         given += map(checker.check, file.rows)
         notes += file.notes
     if not given:
@@ -119,6 +124,7 @@ class _RowChecker:
     """What the source numbers, such as `line`."""
     options: Mapping[str, Any]
     is_meant: bool
+    keep_labels: bool = False
 
     def check(self, row: Row) -> VideoRequest | Problem:
         """The request of a row, or its problem."""
@@ -126,7 +132,7 @@ class _RowChecker:
             return self._problem(row, row.problem)
         try:
             assert row.item is not None
-            request = request_from(row.item, self.options)
+            request = request_from(row.item, self.options, keep_labels=self.keep_labels)
         except InvalidRequestError as error:
             return self._problem(row, error.message)
         if not self.is_meant and (slip := find_request_slip(request)) is not None:

@@ -110,6 +110,18 @@ def test_one_word_can_be_tried_and_made(cli, serve):
     assert len(emulator.stats.accepted) == 1
 
 
+def test_labels_are_in_the_results_and_are_not_sent(cli, serve):
+    emulator = serve()
+    Path("p.csv").write_text("prompt,concept\na cat,animal\n")
+    done = cli("generate", "--from", "p.csv")
+    assert done.status == 2
+    assert "--labels keeps further columns as labels" in done.error_line
+    done = cli("generate", "--from", "p.csv", "--labels", "--json")
+    assert done.err.startswith("p.csv: kept as labels: concept.\n")
+    assert done.records[0]["label_concept"] == "animal"
+    assert [job.payload for job in emulator.stats.accepted] == [{"prompt": "a cat"}]
+
+
 def test_a_comment_of_a_text_is_left_out_with_a_word(cli, serve):
     emulator = serve()
     Path("p.txt").write_text("# animals\na cat\n")

@@ -4,7 +4,8 @@ import io
 
 import pytest
 
-from kling_async.cli.prompt_files import Row, read_file
+from kling_async.cli.prompt_files import read_file
+from kling_async.cli.prompt_rows import Row
 from kling_async.errors import ConfigurationError
 
 
@@ -12,10 +13,10 @@ from kling_async.errors import ConfigurationError
 def rows(home):
     """The rows of a file with these bytes."""
 
-    def rows(name: str, content: bytes | str) -> list[Row]:
+    def rows(name: str, content: bytes | str, **options: object) -> list[Row]:
         data = content if isinstance(content, bytes) else content.encode()
         (home / name).write_bytes(data)
-        return read_file(name).rows
+        return read_file(name, **options).rows
 
     return rows
 
@@ -104,7 +105,7 @@ def test_csv_rows_take_their_names_from_the_header(rows):
         ",5,,\r\n"
     )
     assert rows("p.csv", content) == [
-        Row(2, {"prompt": "a cat, asleep", "duration": "10", "sound": "on", "extra": {"seed": 7}}),
+        Row(2, {"prompt": "a cat, asleep", "duration": "10", "sound": "on", "extra": '{"seed": 7}'}),
         Row(4, {"prompt": "two\nlines"}),
         Row(6, {"prompt": "short"}),
         Row(7, {"duration": "5"}),
@@ -116,7 +117,7 @@ def test_csv_rows_take_their_names_from_the_header(rows):
     [
         (
             "a cat, asleep,5",
-            "3 cells under 2 columns, '5' is too many; a cell that holds a comma needs quotes",
+            "3 cells under 2 columns, '5' is too many; put quotes around a cell that holds the separator",
         ),
         ('"a" cat,5', "not CSV ("),
         ('"a cat,5', "not CSV ("),
@@ -129,25 +130,22 @@ def test_a_broken_csv_row_is_named_by_its_number(rows, line, problem):
     assert bad.problem.startswith(problem)
 
 
-def test_extra_in_a_csv_is_json(rows):
-    (bad,) = rows("p.csv", "prompt,extra\na,{seed\n")
-    assert bad.problem is not None
-    assert bad.problem.startswith("extra is not JSON (")
-    assert "'{seed'" in bad.problem
-
-
 @pytest.mark.parametrize(
     "header, sentence",
     [
-        ("prompt,Durations", "p.csv, line 1: there is no column 'Durations' (did you mean 'duration')."),
+        (
+            "prompt,Durations",
+            "p.csv, line 1: there is no column 'Durations' (did you mean 'duration'); --labels keeps further columns as",
+        ),
+        (
+            "prompt,zz,durations,yy",
+            "p.csv, line 1: there is no column 'durations' (did you mean 'duration'), 'zz', 'yy' (the",
+        ),
+        ("prompt,Prompt", "p.csv, line 1: a column is named twice (got 'prompt, Prompt')"),
+        ("prompt,negative prompt,Negative-Prompt", "p.csv, line 1: a column is named twice"),
         ("prompt,zz", "p.csv, line 1: there is no column 'zz' (the columns are prompt, model,"),
         ("duration,sound", "p.csv, line 1: a column 'prompt' is missing (got 'duration, sound')"),
         ("prompt,prompt", "p.csv, line 1: a column is named twice (got 'prompt, prompt')"),
-        (
-            "\n\nprompt;duration",
-            "p.csv, line 3: the columns are separated by semicolons; save the file with commas.",
-        ),
-        ("prompt\tduration", "p.csv, line 1: the columns are separated by tabs; save the file with commas."),
         ("zz", "p.csv, line 1: there is no column 'zz'"),
     ],
 )
@@ -165,12 +163,12 @@ def test_a_wrong_header_is_refused(rows, header, sentence):
         ("p.jsonl", b"\n", "p.jsonl is empty: "),
         ("p.csv", b"", "p.csv is empty: "),
         ("p.csv", b"prompt,duration\n", "p.csv is empty: "),
-        ("p.txt", b"a cat\n\xe9t\xe9\n", "p.txt, line 2: not UTF-8 (byte 0xe9); save the file as UTF-8."),
         (
-            "p.csv",
-            "prompt\n".encode("utf-16"),
-            "p.csv, line 1: not UTF-8 (it looks like UTF-16); save the file",
+            "p.txt",
+            b"a cat\n\xe9t\xe9\n",
+            "p.txt, line 2: not UTF-8 (byte 0xe9); save the file as UTF-8, or name its encoding, such as --encoding cp1252.",
         ),
+        ("p.csv", b"\xff\xfep\0r", "p.csv, line 1: not UTF-16 (byte 0x72); save the file as UTF-8"),
         ("p.md", b"a cat\n", "p.md: prompts are read from .txt (one a line), .csv and .jsonl files;"),
     ],
 )
@@ -194,3 +192,77 @@ def test_a_file_that_cannot_be_read_is_refused_with_the_reason(home, name, reaso
     with pytest.raises(ConfigurationError) as refused:
         read_file(name)
     assert str(refused.value) == f"{name} cannot be read: {reason}; check the name given to --from."
+
+
+TABLE = [Row(2, {"Prompt": "A moon; rising, slowly", "duration": "5"}), Row(3, {"Prompt": "Ein Café"})]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'Prompt,duration\n"A moon; rising, slowly",5\nEin Café,\n',
+        'Prompt;duration\r\n"A moon; rising, slowly";5\r\nEin Café;\r\n',
+        "Prompt\tduration\rA moon; rising, slowly\t5\rEin Café\t\r",
+        "Prompt|duration\nA moon; rising, slowly|5\nEin Café|\n",
+        'Prompt;duration;;\n"A moon; rising, slowly";5;;\nEin Café;;;;;;\n',
+        ',Prompt,duration,\n0,"A moon; rising, slowly",5,\n1,Ein Café,,\n',
+        'Unnamed: 0,Prompt,duration\n0,"A moon; rising, slowly",5\n1,Ein Café,\n',
+    ],
+    ids=["commas", "semicolons", "tabs", "bars", "empty columns", "an index", "a named index"],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_a_csv_is_read_as_a_spreadsheet_or_a_data_frame_saves_it(rows, content, encoding):
+    chosen = "cp1252" if encoding == "cp1252" else None
+    assert rows("p.csv", content.encode(encoding), encoding=chosen) == TABLE
+
+
+@pytest.mark.parametrize("first", ["sep=;\r\n", '"sep=;"\n', "SEP=;\r"])
+def test_a_first_line_can_name_the_separator(rows, first):
+    content = f'{first}Prompt;duration\n"A moon; rising, slowly";5\nEin Café;\n'
+    lines = rows("p.csv", content.encode("utf-16"))
+    assert lines == [Row(row.line + 1, row.item) for row in TABLE]
+
+
+def test_a_text_saved_as_utf_16_is_read(rows):
+    assert rows("p.txt", "a cat\r\n一只狗\r\n".encode("utf-16")) == [Row(1, "a cat"), Row(2, "一只狗")]
+
+
+def test_an_encoding_that_does_not_exist_is_refused(rows):
+    with pytest.raises(ConfigurationError, match="--encoding latin-99 is not the name of an encoding"):
+        rows("p.txt", "a cat", encoding="latin-99")
+
+
+def test_what_is_left_out_or_kept_apart_is_said(home):
+    (home / "p.csv").write_text(",prompt,concept,motion level,\n0,A moon,sky,3,\n1,A sun,,,\n")
+    file = read_file("p.csv", keep_labels=True)
+    assert file.rows == [
+        Row(2, {"prompt": "A moon", "concept": "sky", "motion level": "3"}),
+        Row(3, {"prompt": "A sun"}),
+    ]
+    assert file.notes == [
+        "p.csv: 2 columns without a name are left out.",
+        "p.csv: kept as labels: concept, motion level.",
+    ]
+    (home / "p.csv").write_text("prompt,\nA moon,\n")
+    assert read_file("p.csv").notes == ["p.csv: 1 column without a name is left out."]
+
+
+def test_a_cell_in_a_column_without_a_name_may_be_a_part_of_the_prompt(rows):
+    (bad,) = rows("p.csv", "prompt,,\nA moon, rising,\n")
+    assert bad.problem == (
+        "'rising' stands in a column without a name; name the column, or put quotes around a cell that holds the separator"
+    )
+
+
+def test_a_csv_that_is_broken_in_its_first_line_has_no_columns(rows):
+    (bad,) = rows("p.csv", '"prompt\n')
+    assert bad.problem is not None
+    assert bad.problem.startswith("not CSV (")
+
+
+def test_keys_of_json_are_read_in_any_case_and_kept_as_labels_on_request(rows):
+    line = '{"Prompt": "a", "concept": "sky"}'
+    (bad,) = rows("p.jsonl", line)
+    assert bad.problem is not None
+    assert bad.problem.startswith("there is no key 'concept' (the keys are prompt,")
+    assert rows("p.jsonl", line, keep_labels=True) == [Row(1, {"Prompt": "a", "concept": "sky"})]

@@ -113,3 +113,16 @@ def test_a_slip_in_a_file_is_a_problem_of_its_line_until_it_is_meant(home):
 def test_a_list_says_what_its_file_has_and_it_has_not(home):
     (home / "p.txt").write_text("# mine\na cat\n")
     assert read_prompts([], "p.txt", {}).notes == ("p.txt: 1 comment is left out (# and a space).",)
+
+
+def test_extra_in_a_csv_is_json(home):
+    (home / "p.csv").write_text('prompt,extra\na cat,"{""seed"": 7}"\na dog,{seed\n')
+    first, second = read_prompts([], "p.csv", {}).requests
+    assert first.extra == {"seed": 7}
+    assert str(second) == "p.csv, line 3: kling-v2-6: extra is not JSON: '{seed'"
+
+
+def test_labels_and_the_encoding_are_those_of_the_file(home):
+    (home / "p.csv").write_bytes("prompt;concept\nEin Café;Küche\n".encode("cp1252"))
+    (request,) = read_prompts([], "p.csv", {}, keep_labels=True, encoding="cp1252").valid
+    assert request == VideoRequest("Ein Café", model="kling-v2-6", labels={"concept": "Küche"})

@@ -137,6 +137,7 @@ class BatchSettings:
     retry_failed: bool = False
     skip_invalid: bool = False
     allow_suspicious: bool = False
+    keep_labels: bool = False
 
     def __attrs_post_init__(self) -> None:
         most = self.max_concurrency
@@ -170,7 +171,12 @@ def open_batch(
     budget = Budget(settings.prices, settings.max_cost_usd)
     check = budget.price if budget.cap is not None else None
     reader = InputReader(
-        requests, options, settings.skip_invalid, allow_suspicious=settings.allow_suspicious, check=check
+        requests,
+        options,
+        settings.skip_invalid,
+        allow_suspicious=settings.allow_suspicious,
+        keep_labels=settings.keep_labels,
+        check=check,
     )
 
     @asynccontextmanager

@@ -48,6 +48,7 @@ class InputReader:
         options: Fill the fields that the items leave open.
         skip_invalid: Return invalid items with their error, instead of raising the error.
         allow_suspicious: Return requests whose prompt looks like a mistake.
+        keep_labels: Keep further values of a row as the labels of its request.
         check: Called with each request before its item is returned; its errors are raised.
 
     Raises:
@@ -62,6 +63,7 @@ class InputReader:
         skip_invalid: bool,  # noqa: FBT001 - internal
         *,
         allow_suspicious: bool = False,
+        keep_labels: bool = False,
         check: Callable[[VideoRequest], object] | None = None,
     ) -> None:
         items = read_many(requests)
@@ -70,6 +72,7 @@ class InputReader:
         self._options = options
         self._skip_invalid = skip_invalid
         self._allow_suspicious = allow_suspicious
+        self._keep_labels = keep_labels
         self._check = check
         self._index = 0
         self._async_items: AsyncIterator[RequestLike | Entry] | None = None
@@ -130,7 +133,7 @@ class InputReader:
         return InputItem(index, request, entry=item)
 
     def _make_request(self, item: RequestLike) -> VideoRequest:
-        request = request_from(item, self._options)
+        request = request_from(item, self._options, keep_labels=self._keep_labels)
         if not self._allow_suspicious:
             check_meant(request)
         missing = find_missing_picture(request)
