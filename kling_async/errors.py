@@ -158,7 +158,26 @@ class AmbiguousSubmitError(KlingError):
     """A paid POST was sent, and whether the service has a job is unknown: the job may run and may be charged.
 
     The POST was not sent again. `client.list_jobs()` shows whether the service has the job.
+
+    Args:
+        message: See `KlingError`.
+        absent: Whether the service's list proves that the service has no such job, so that a new POST is safe.
+        request_id: See `KlingError`.
+        status_code: See `KlingError`.
+        body: See `KlingError`.
     """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        absent: bool = False,
+        request_id: str | None = None,
+        status_code: int | None = None,
+        body: str | None = None,
+    ) -> None:
+        super().__init__(message, request_id=request_id, status_code=status_code, body=body)
+        self.absent = absent
 
 
 class JobError(KlingError):

@@ -51,8 +51,9 @@ class Table(Protocol):
 Requests: TypeAlias = Iterable[RequestLike | Entry] | AsyncIterable[RequestLike | Entry] | Table
 """The requests of a batch, a table of them, or entries of its journal, which continue from where they stand."""
 
-OnAmbiguous: TypeAlias = Literal["report", "resend"]
-"""Report a paid POST that cannot be reconciled as `AMBIGUOUS`, or send it again at the risk of paying twice."""
+OnAmbiguous: TypeAlias = Literal["report", "resend_absent", "resend"]
+"""What to do with a paid POST that cannot be reconciled: report it as `AMBIGUOUS`; send it again if the service's list
+proves that it never arrived; or send it again in any case, at the risk of paying twice."""
 
 Progress: TypeAlias = bool | Literal["auto"]
 """Draw, do not draw, or draw in a notebook and where stderr is a terminal."""
@@ -138,8 +139,12 @@ class BatchOptions(SubmitOptions, total=False):
     `"catalog"` takes the list prices that this release knows. Some of them are estimates: see `estimate`.
     """
     on_ambiguous: OnAmbiguous
-    """What to do with a paid POST that cannot be reconciled with the service's list: `"report"` it as `AMBIGUOUS`,
-    which is the default, or `"resend"` it once, at the risk of paying twice."""
+    """What to do with a paid POST that cannot be reconciled with the service's list.
+
+    `"report"`, the default, reports the item as `AMBIGUOUS`. `"resend_absent"` sends the item again if the list proves
+    that the service has no such job; the batch waits some two minutes for the proof. `"resend"` sends the item again in
+    any case, at the risk of paying twice. An item is sent again once.
+    """
     retry_failed: bool
     """Submit again each item that failed in an earlier run of the journal. It is paid for again."""
     skip_invalid: bool

@@ -6,6 +6,7 @@ import re
 from enum import Enum, auto
 
 from kling_async.errors import (
+    AmbiguousSubmitError,
     APIConnectionError,
     APIStatusError,
     AuthenticationError,
@@ -68,6 +69,11 @@ def is_throttled(job: Job) -> bool:
     has "parallel task over resource pack limit".
     """
     return job.status is JobStatus.FAILED and _THROTTLE.search(job.failure_reason or "") is not None
+
+
+def allows_resend(on_ambiguous: str, error: AmbiguousSubmitError) -> bool:
+    """Whether the caller's option allows another POST for a lost submit."""
+    return on_ambiguous == "resend" or (on_ambiguous == "resend_absent" and error.absent)
 
 
 def stops_the_batch(error: KlingError) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Literal
+from typing import Annotated
 
 import attrs
 from cyclopts import Group, Parameter
 
 from kling_async.catalog import quote_value
 from kling_async.errors import ConfigurationError
+from kling_async.types import OnAmbiguous
 
 
 @Parameter(name="*", group=Group("Money", sort_key=2))
@@ -24,8 +25,8 @@ class BudgetOptions:
     """Send nothing that would bring the spend above this, earlier runs of the journal included; needs --price."""
     retry_failed: bool = False
     """Submit again, and pay again for, what an earlier run saw fail."""
-    on_ambiguous: Literal["report", "resend"] = "report"
-    """A submit whose reply was lost and whose job the service does not show: report it, or send it again at the risk of paying twice."""
+    on_ambiguous: OnAmbiguous = "report"
+    """A submit whose reply was lost and whose job the service does not show: report it, send it again if the service's list proves that it is absent, or send it again in any case at the risk of paying twice."""
 
     @property
     def cap(self) -> Decimal | None:

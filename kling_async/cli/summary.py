@@ -11,7 +11,12 @@ from rich.console import Console
 from kling_async.catalog import MODELS
 from kling_async.cli.output import clock_text, money_text, print_error, print_text, stderr, truncate
 from kling_async.cli.run_config import RunConfig
-from kling_async.errors import BudgetExceededError, InvalidRequestError, NotFoundError
+from kling_async.errors import (
+    AmbiguousSubmitError,
+    BudgetExceededError,
+    InvalidRequestError,
+    NotFoundError,
+)
 from kling_async.progress import ProgressCounts
 from kling_async.results import Result, ResultState
 
@@ -95,6 +100,10 @@ def _is_unknown(result: Result) -> bool:
     return result.state is ResultState.NOT_SUBMITTED and isinstance(result.error, NotFoundError)
 
 
+def _is_absent(result: Result) -> bool:
+    return isinstance(result.error, AmbiguousSubmitError) and result.error.absent
+
+
 def _journal_advice(results: Sequence[Result], config: RunConfig) -> Iterator[tuple[str, str]]:
     """The commands that may get the missing videos, each with its reason."""
     missing = [result for result in results if not is_saved(result)]
@@ -105,8 +114,14 @@ def _journal_advice(results: Sequence[Result], config: RunConfig) -> Iterator[tu
         yield "To resume what can still finish", config.resume_command()
     if final:
         yield "To submit again what failed, and pay for it again", config.resume_command("--retry-failed")
-    if ambiguous and config.budget.on_ambiguous == "report":
-        why = f"To send again the {len(ambiguous):,} that the service may have accepted, and perhaps pay for them twice"
+    if config.budget.on_ambiguous != "report":
+        return
+    absent = [result for result in ambiguous if _is_absent(result)]
+    if absent:
+        why = f"To send again the {len(absent):,} that the service does not have"
+        yield why, config.resume_command("--on-ambiguous", "resend_absent")
+    if unknown := len(ambiguous) - len(absent):
+        why = f"To send again the {unknown:,} that the service may have accepted, and perhaps pay for them twice"
         yield why, config.resume_command("--on-ambiguous", "resend")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kling_async._journal.entry import EntryState, Identity
+from kling_async._journal.entry import EntryState, Identity, fingerprint
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async.emulator import Fault, JobScript, Reply
 from tests.cli.conftest import FAILING
@@ -138,6 +138,28 @@ def test_a_submit_without_a_reply_is_reconciled_and_not_sent_again(serve, cli, h
     assert prompts_of(emulator) == ["a cat"]
     (entry,) = WriteAheadJournal.read(home / "run.db")
     assert (entry.identity, entry.state) == (identity, EntryState.SUCCEEDED)
+
+
+def test_a_submit_that_never_arrived_is_absent_and_sent_again_if_that_is_allowed(serve, cli, home):
+    emulator = serve()
+    with WriteAheadJournal(home / "run.db") as journal:
+        for prompt in ("a cat", "a dog"):
+            identity = Identity(
+                key=None, fingerprint=fingerprint("kling-v2-6", {"prompt": prompt}), occurrence=0
+            )
+            journal.record_intent(
+                identity, model="kling-v2-6", payload={"prompt": prompt}, at=1.0, cost_usd=None
+            )
+        journal.record_rejected(2, error="not yet")
+    done = cli("resume", "run.db")
+    assert prompts_of(emulator) == ["a dog"]  # the later job
+    assert "absent" in done.err
+    assert done.err.splitlines()[-2:] == [
+        "To send again the 1 that the service does not have:",
+        "  kling-async resume run.db --on-ambiguous resend_absent",
+    ]
+    assert cli("resume", "run.db", "--on-ambiguous", "resend_absent").status == 0
+    assert prompts_of(emulator) == ["a dog", "a cat"]
 
 
 def test_every_result_is_printed_beside_a_report(left, cli, home):

@@ -177,6 +177,10 @@ TWICE = [
     "To send again the 1 that the service may have accepted, and perhaps pay for them twice:",
     f"{RESUME} --on-ambiguous resend",
 ]
+ABSENT = [
+    "To send again the 1 that the service does not have:",
+    f"{RESUME} --on-ambiguous resend_absent",
+]
 
 
 @pytest.mark.parametrize(
@@ -187,6 +191,10 @@ TWICE = [
         (result(0, ResultState.FAILED, "cannot be asked about"), GO_ON),
         (result(0, ResultState.FAILED, "policy", job=FAILED), AGAIN),
         (result(0, ResultState.AMBIGUOUS, "lost"), GO_ON + TWICE),
+        (
+            attrs.evolve(result(0, ResultState.AMBIGUOUS), error=AmbiguousSubmitError("lost", absent=True)),
+            GO_ON + ABSENT,
+        ),
         (attrs.evolve(result(0, ResultState.NOT_SUBMITTED), error=InvalidRequestError("no")), []),
         (
             attrs.evolve(result(0, ResultState.NOT_SUBMITTED), error=BudgetExceededError("no")),

@@ -575,5 +575,5 @@ async def test_an_unknown_price_in_an_iterator_ends_the_reading_of_input():
 
 
 def test_the_error_of_an_invalid_setting_names_it():
-    with pytest.raises(ConfigurationError, match="'report' or 'resend', not 'maybe'"):
+    with pytest.raises(ConfigurationError, match="'report', 'resend_absent' or 'resend', not 'maybe'"):
         BatchSettings(on_ambiguous="maybe")

@@ -5,11 +5,20 @@ from datetime import UTC, datetime
 import pytest
 
 from kling_async import Job, JobStatus
-from kling_async._policy.list_evidence import explain_unmatched
+from kling_async._policy.list_evidence import (
+    ROW_DELAY,
+    ListReading,
+    closes_at,
+    explain_unmatched,
+    is_absent,
+    proof_delays,
+)
 from kling_async._policy.matching import LostSubmit
 
 CAT = {"prompt": "a cat"}
+DOG = {"prompt": "a dog"}
 LOST = LostSubmit(payload=CAT, since=40.0, until=160.0)
+CLOSED = 160.0 + ROW_DELAY
 
 
 def row(request_id, at=100.0, payload=CAT):
@@ -21,6 +30,155 @@ def row(request_id, at=100.0, payload=CAT):
     )
 
 
+LATER = row("mine", at=200.0, payload=DOG)
+"""A job of ours that was accepted after the lost one could be."""
+
+
+def read(*pages, began_at=CLOSED, total=None, since=40.0):
+    """A reading of these pages and of the empty page after them."""
+    reading = ListReading(began_at, since=since)
+    for page in (*pages, ()):
+        reading.add(page, rows=len(page), total=total)
+    return reading
+
+
+def absent(*rows, lost=LOST, **settings):
+    reading = read([LATER, *rows], **settings)
+    return is_absent(lost, reading, has_owner=lambda id_: id_.startswith("mine"))
+
+
+def test_a_whole_list_that_shows_a_later_job_of_ours_and_no_other_proves_absence():
+    assert absent()
+    assert absent(row("mine too"), row("old", at=39), row("b", payload=DOG))
+
+
+def test_a_reading_before_the_row_must_have_appeared_proves_nothing():
+    assert closes_at(LOST) == CLOSED
+    assert not absent(began_at=CLOSED - 0.1)
+
+
+def test_without_the_service_clock_nothing_is_proven():
+    assert not absent(began_at=None)
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        row("mine", at=160.0, payload=DOG),
+        row("a stranger's", at=200.0, payload=DOG),
+        row("mine", at=None, payload=DOG),
+    ],
+    ids=["within the window", "not ours", "without a time"],
+)
+def test_without_a_later_job_of_ours_nothing_is_proven(later):
+    assert not is_absent(LOST, read([later]), has_owner=lambda id_: id_ == "mine")
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        row("equal"),
+        row("later", at=10_000.0),
+        row("without a time", at=None),
+        row("without an echo", payload={}),
+        row("trimmed", payload={"prompt": " a cat\r\n"}),
+        row("cut short", payload={"prompt": "a c"}),
+        row("longer", payload={"prompt": "a cat, in the best quality"}),
+        row("with more", payload={**CAT, "duration": "5"}),
+        row("of another type", payload={"prompt": ["a cat"]}),
+    ],
+    ids=lambda job: job.request_id,
+)
+def test_a_job_without_an_owner_that_could_be_the_lost_one_prevents_the_proof(job):
+    assert not absent(job)
+
+
+@pytest.mark.parametrize(
+    "sent, echo, differs",
+    [
+        ({"image": "https://a.example/1.png"}, {"image": "https://b.example/2.png"}, False),
+        ({"image": "data:image/png;base64,AAAA"}, {"image": "https://b.example/2.png"}, False),
+        ({"duration": "10"}, {"duration": "5"}, True),
+        ({"duration": "10"}, {"duration": 10}, False),
+        ({"cfg_scale": 0.5}, {"cfg_scale": 0.7}, True),
+        ({"cfg_scale": 0.5}, {"cfg_scale": 0.5}, False),
+    ],
+)
+def test_a_difference_counts_only_if_no_service_makes_it(sent, echo, differs):
+    lost = LostSubmit(payload={**CAT, **sent}, since=40.0, until=160.0)
+    assert absent(row("a", payload={**CAT, **echo}), lost=lost) is differs
+
+
+# Whether a list was read whole
+
+
+OLD = [row(f"old {number}", at=10.0 * number) for number in range(10)]
+
+
+def test_a_list_is_whole_if_all_rows_of_its_total_were_read():
+    assert read(OLD[:5], OLD[5:], total=10).is_whole
+    assert not read(OLD[:5], total=10).is_whole
+    assert not read(OLD[:5], OLD[6:], total=10).is_whole
+
+
+def test_a_list_without_a_total_is_whole_on_one_page_only():
+    assert read(OLD).is_whole
+    assert read().is_whole
+    assert not read(OLD[:5], OLD[5:]).is_whole
+
+
+def test_a_list_is_not_whole_before_its_end():
+    reading = ListReading(CLOSED)
+    reading.add(OLD, rows=10, total=None)
+    assert not reading.is_over
+    assert not reading.is_whole
+
+
+def test_a_service_that_repeats_a_page_ends_the_reading():
+    reading = ListReading(CLOSED)
+    for _ in range(2):
+        reading.add(OLD[:5], rows=5, total=10)
+    assert reading.is_over
+    assert not reading.is_whole
+
+
+def test_a_row_that_cannot_be_read_could_be_any_job():
+    reading = ListReading(CLOSED)
+    reading.add(OLD, rows=11, total=None)
+    reading.add([], rows=0, total=None)
+    assert not reading.is_whole
+
+
+def test_rows_that_appear_during_the_reading_do_not_stand_for_rows_that_were_missed():
+    new = [row("new 1", at=CLOSED + 1), row("new 2", at=CLOSED + 2)]
+    assert read(OLD[:5], [*OLD[4:], *new], total=10).is_whole
+    assert not read(OLD[:5], [*OLD[7:], *new], total=10).is_whole
+
+
+def test_only_recent_rows_and_rows_without_a_time_are_kept():
+    assert [job.request_id for job in read([*OLD, row("x", at=None)], since=80.0).recent] == [
+        "old 8",
+        "old 9",
+        "x",
+    ]
+
+
+# When the whole list is read
+
+
+def test_the_list_is_read_once_for_a_proof_if_the_window_has_closed():
+    assert list(proof_delays(LOST, now=CLOSED, may_wait=False)) == [0.0]
+    assert list(proof_delays(LOST, now=CLOSED - 1, may_wait=False)) == []
+
+
+def test_a_caller_that_wants_the_proof_waits_until_the_window_closes_and_for_a_later_job():
+    assert list(proof_delays(LOST, now=CLOSED - 30, may_wait=True)) == [30.0, 20.0, 40.0]
+    assert list(proof_delays(LOST, now=CLOSED + 30, may_wait=True)) == [0.0, 20.0, 40.0]
+
+
+# What the error says
+
+
 def explain(*rows, owned=(), is_clock_known=True):
     return explain_unmatched(LOST, rows, has_owner=lambda id_: id_ in owned, is_clock_known=is_clock_known)
 
@@ -29,7 +187,7 @@ def explain(*rows, owned=(), is_clock_known=True):
     "rows, says",
     [
         ([], "does not show it"),
-        ([row("a", payload={"prompt": "a dog"}), row("b", at=161), row("c", at=None)], "does not show it"),
+        ([row("a", payload=DOG), row("b", at=161), row("c", at=None)], "does not show it"),
         ([row("mine")], "does not show it"),
         ([row("mine"), row("a")], "shows a job that could match, and may be that of another submit"),
         ([row("a"), row("b")], "shows more than one job that could match"),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
+import attrs
 import pytest
 
 from kling_async import InternalServerError
@@ -15,6 +16,9 @@ from kling_async._engine.submit import item_identifier, reconciler, submitter
 from kling_async._engine.submit.ledger import Ledger
 from kling_async._journal.entry import former_fingerprint
 from kling_async._journal.journal import WriteAheadJournal
+from kling_async._policy import list_evidence
+from kling_async._policy.list_evidence import ROW_DELAY, ListReading
+from kling_async._policy.matching import LostSubmit
 from kling_async._policy.service_clock import ServiceClock
 from kling_async._policy.submission import SubmitFailure
 
@@ -91,6 +95,34 @@ def ignore_the_service_clock(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ServiceClock, "learn", lambda self, date, **times: None)
 
 
+def prove_by_a_part_of_the_list(patch: pytest.MonkeyPatch) -> None:
+    """A job counts as absent if the first page of the list does not show it."""
+    add = ListReading.add
+
+    def add_last(self: ListReading, *page: Any, **counts: Any) -> None:
+        add(self, *page, **counts)
+        self.is_over = True
+
+    patch.setattr(ListReading, "add", add_last)
+    patch.setattr(ListReading, "is_whole", True)
+
+
+def prove_before_the_window_closes(patch: pytest.MonkeyPatch) -> None:
+    """A job counts as absent though the service can still accept it, or not list it yet."""
+    proves = reconciler.is_absent
+
+    def hasty(lost: LostSubmit, reading: ListReading, **settings: Any) -> bool:
+        return proves(attrs.evolve(lost, until=lost.since - ROW_DELAY), reading, **settings)
+
+    patch.setattr(reconciler, "is_absent", hasty)
+    patch.setattr(reconciler, "proof_delays", lambda lost, **settings: (0.0,))
+
+
+def prove_by_strangers(patch: pytest.MonkeyPatch) -> None:
+    """A job counts as absent though the list shows one that could match."""
+    patch.setattr(list_evidence, "_surely_differs", lambda sent, echo: True)
+
+
 def _change_match_jobs(patch: pytest.MonkeyPatch, **changed: Any) -> None:
     match_jobs = reconciler.match_jobs
 
@@ -111,5 +143,8 @@ BUGS: Mapping[str, Bug] = {
         resubmit_after_a_crash,
         identify_by_each_character,
         ignore_the_service_clock,
+        prove_by_a_part_of_the_list,
+        prove_before_the_window_closes,
+        prove_by_strangers,
     )
 }

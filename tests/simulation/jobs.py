@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import attrs
@@ -65,10 +66,15 @@ class Job:
     def is_listed(self, now: float) -> bool:
         return self.emulated.shows_at <= now < self.emulated.vanishes_at
 
+    @property
+    def is_hidden(self) -> bool:
+        """Whether the list stops showing it, or never shows it."""
+        return math.isinf(self.emulated.shows_at) or not math.isinf(self.emulated.vanishes_at)
+
     def could_match(self, request: str) -> bool:
         """Whether it has all parameters of a request, and perhaps more."""
         _, payload = json.loads(request)
-        return bool(payload.items() <= self.emulated.payload.items())
+        return bool(payload.items() <= strip_prompt(self.emulated.payload).items())
 
 
 def request_text(model: str, payload: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
@@ -18,6 +19,8 @@ from .jobs import Job, Post, request_text
 from .scenario import Run
 
 PRICE = Decimal("0.35")
+_LONGEST_WAY = 60.0
+"""Seconds after which a POST that is not accepted yet was lost, unless the job is late."""
 UNRESOLVED = frozenset({EntryState.INTENDED, EntryState.AMBIGUOUS})
 
 Item = tuple[str | None, str, int]
@@ -81,6 +84,8 @@ class LineState:
 
     def _apply_settings(self, run: Run, request: str) -> None:
         """Count the POSTs that `on_ambiguous` and `retry_failed` of a run allow."""
+        if run.on_ambiguous == "resend_absent":
+            self.resends[request] = max(self.resends[request], self._count_absent(request))
         if run.on_ambiguous == "resend":
             kept = self.recorded_ids()
             has_fate = (
@@ -93,6 +98,16 @@ class LineState:
         if run.retry_failed:
             failures = (job.has_failed for job in self.jobs_of(request))
             self.retries[request] = max(self.retries[request], sum(failures))
+
+    def _count_absent(self, request: str) -> int:
+        """How many POSTs of a request left no job that the list would show by now."""
+        now = asyncio.get_running_loop().time()
+        return sum(
+            1
+            for post in self.paid_posts(request)
+            if (post.job is None and now > post.sent + _LONGEST_WAY)
+            or (post.job is not None and (post.job.is_late or post.job.is_hidden))
+        )
 
     def jobs_of(self, request: str) -> list[Job]:
         """The jobs of a request, including jobs of others that were matched to it."""

@@ -128,8 +128,8 @@ class Line:
     has_journal: bool = True
     has_price: bool = False
     runs: Sequence[Run] = ()
-    resends: bool = False
-    """Whether the last run resends ambiguous submits."""
+    on_ambiguous: str = "report"
+    """What the last run does with ambiguous submits."""
 
 
 @attrs.frozen(kw_only=True)
@@ -151,7 +151,30 @@ def make_scenario(seed: int) -> Scenario:
     conditions = _conditions(rng)
     if rng.random() < 0.3:
         lines = [_with_one_prompt(line) for line in lines]
+    elif rng.random() < 0.3:
+        conditions, lines = _with_lost_submits(conditions), [_with_long_runs(line, rng) for line in lines]
     return Scenario(seed=seed, conditions=conditions, lines=lines)
+
+
+def _with_lost_submits(conditions: Conditions) -> Conditions:
+    """The conditions with many POSTs that are lost, and many rows that are hard to recognise."""
+    rates = {"post lost": 0.2, "post unheard": 0.3, "job shows late": 0.5, "job has no echo": 0.2}
+    return attrs.evolve(conditions, rates=rates, has_date=True, has_total=True)
+
+
+def _with_long_runs(line: Line, rng: random.Random) -> Line:
+    """The line with runs that submit for minutes, so that the list shows later jobs than the lost ones."""
+    runs = [
+        attrs.evolve(
+            run,
+            requests=[VideoRequest(f"take {number}") for number in range(10)],
+            source="list",
+            max_concurrency=rng.choice((2, 3)),
+            on_ambiguous="resend_absent",
+        )
+        for run in line.runs
+    ]
+    return attrs.evolve(line, runs=runs, on_ambiguous="resend_absent")
 
 
 def _conditions(rng: random.Random) -> Conditions:
@@ -203,7 +226,7 @@ def _make_line(rng: random.Random, pool: Sequence[VideoRequest]) -> Line:
         has_journal=has_journal,
         has_price=has_price,
         runs=runs,
-        resends=rng.random() < 0.5,
+        on_ambiguous=rng.choice(("report", "resend", "resend_absent", "resend_absent")),
     )
 
 
@@ -256,7 +279,7 @@ def _make_run(
         stall_timeout=rng.choice((None, None, 120.0)),
         poll_interval=rng.choice((2.0, 5.0, 5.0, 5.0, 15.0, 15.0, 15.0, None)),
         use_lists=rng.choice(("always", "always", "never", "auto")),
-        on_ambiguous="resend" if rng.random() < 0.15 else "report",
+        on_ambiguous=rng.choice((*["report"] * 5, "resend", "resend_absent", "resend_absent")),
         retry_failed=rng.random() < 0.15,
         cap=rng.randint(0, 9) if has_price and rng.random() < 0.5 else None,
         full_disk=(full, full + rng.randint(0, 3)) if full else (0, 0),

@@ -171,12 +171,14 @@ class _World:
         for item in self._find_unfinished(line_state, results):
             self._fail(f"unfinished: {item} has no end after {_MAX_RERUNS} runs without faults")
         self.counts["ambiguous"] += sum(1 for one in results.values() if one.state is ResultState.AMBIGUOUS)
-        if line.resends:
-            results = await self._run_process(line_state, attrs.evolve(faultless, on_ambiguous="resend"))
-            if any(result.state is ResultState.AMBIGUOUS for result in results.values()):
-                self._fail("unfinished: an item is ambiguous though it was sent again")
-        elif len(self.scenario.lines) == 1 and not any(run.on_ambiguous == "resend" for run in line.runs):
+        if len(self.scenario.lines) == 1 and all(run.on_ambiguous != "resend" for run in line.runs):
             self._check_found(line_state, results)
+        if line.on_ambiguous != "report":
+            last = attrs.evolve(faultless, on_ambiguous=line.on_ambiguous)
+            results = await self._run_process(line_state, last)
+            is_left = any(result.state is ResultState.AMBIGUOUS for result in results.values())
+            if is_left and line.on_ambiguous == "resend":
+                self._fail("unfinished: an item is ambiguous though it was sent again")
         if not self.violations:
             await self._check_same(line_state, faultless, results)
             line_state.check_spent()

@@ -144,7 +144,9 @@ class BatchSettings:
         if not isinstance(most, int) or isinstance(most, bool) or most < 1:
             raise ConfigurationError(f"max_concurrency must be a whole number of at least 1, not {most!r}.")
         if self.on_ambiguous not in get_args(OnAmbiguous):
-            raise ConfigurationError(f"on_ambiguous must be 'report' or 'resend', not {self.on_ambiguous!r}.")
+            raise ConfigurationError(
+                f"on_ambiguous must be 'report', 'resend_absent' or 'resend', not {self.on_ambiguous!r}."
+            )
 
 
 def open_batch(

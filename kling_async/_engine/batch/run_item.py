@@ -20,7 +20,7 @@ from kling_async._journal.entry import Entry
 from kling_async._policy.circuit_breaker import CircuitBreaker
 from kling_async._policy.outcome import error_of, state_of
 from kling_async._policy.pace import JobKind
-from kling_async._policy.submission import is_throttled
+from kling_async._policy.submission import allows_resend, is_throttled
 from kling_async.errors import AmbiguousSubmitError, DownloadError, InvalidRequestError, KlingError
 from kling_async.events import Downloaded, Finished, NotSubmitted, Resumed, SubmitReconciled
 from kling_async.jobs import Job
@@ -189,10 +189,10 @@ async def _reconcile(
         AmbiguousSubmitError: The list does not tell which job it is, and it is not to be sent again.
     """
     try:
-        job = await parts.session.reconciler.reconcile(reconciliation)
+        job = await parts.session.reconciler.reconcile(reconciliation, on_ambiguous=parts.on_ambiguous)
     except AmbiguousSubmitError as error:
-        parts.breaker.record_failure(error)
-        if parts.on_ambiguous != "resend" or item.is_resent:
+        if item.is_resent or not allows_resend(parts.on_ambiguous, error):
+            parts.breaker.record_failure(error)
             raise
         item.is_resent, item.fallback_outcome = True, error
         return None

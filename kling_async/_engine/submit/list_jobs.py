@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Iterable
 
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.emitter import Emitter
+from kling_async._policy.list_evidence import ListReading
 from kling_async._policy.rate_limit import TokenBucket
 from kling_async._wire.codec import JobPage, structure_page
 from kling_async._wire.endpoints import LIST
@@ -100,6 +101,30 @@ async def read_since(
     raise APIResponseError(
         f"the list of the jobs of {model} has more than {_MAX_PAGES:,} pages, too many to search for one job."
     )
+
+
+async def read_whole(caller: ApiCaller, model: str, *, since: float, polls: TokenBucket) -> ListReading:
+    """A reading of a model's list to its end, whatever its order; `ListReading.is_whole` says whether that succeeded.
+
+    Args:
+        caller: Sends the calls, each once.
+        model: The model's id.
+        since: Unix seconds; older rows are counted and not kept.
+        polls: The rate limit of the calls.
+
+    Raises:
+        KlingError: A page cannot be read.
+    """
+    began_at = caller.service_time() if caller.service_clock.offset is not None else None
+    reading = ListReading(began_at, since=since)
+    offset = pages = 0
+    while not reading.is_over and pages < _MAX_PAGES:
+        await caller.clock.sleep(polls.take(caller.clock.now()))
+        query = {"model_id": model, "limit": _PAGE_ROWS, "offset": offset}
+        page = await caller.send(LIST, structure_page, query=query)
+        reading.add(page.jobs, rows=page.rows, total=page.total)
+        offset, pages = offset + page.rows, pages + 1
+    return reading
 
 
 def _is_oldest_first(page: JobPage, since: float) -> bool:

@@ -12,10 +12,10 @@ import attrs
 
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.shared_state import SharedState
-from kling_async._engine.submit.list_jobs import read_since
+from kling_async._engine.submit.list_jobs import read_since, read_whole
 from kling_async._journal.entry import Entry
 from kling_async._journal.journal import WriteAheadJournal
-from kling_async._policy.list_evidence import explain_unmatched
+from kling_async._policy.list_evidence import ListReading, explain_unmatched, is_absent, proof_delays
 from kling_async._policy.matching import (
     CLOCK_SKEW,
     LostSubmit,
@@ -29,6 +29,7 @@ from kling_async._policy.matching import (
 from kling_async._policy.retry import backoff, is_transient
 from kling_async.errors import AmbiguousSubmitError, KlingError
 from kling_async.jobs import Job
+from kling_async.types import OnAmbiguous
 
 _MAX_ROWS = 10_000
 """Rows of a model's list that are remembered while nothing is reconciled."""
@@ -50,6 +51,10 @@ class Reconciliation:
     """The job, once it is found."""
     scanned_at: float = float("-inf")
     """When the last scan that served it began, by the engine's clock."""
+    read_whole_at: float = float("-inf")
+    """The same, of the scans that read the whole list."""
+    is_absent: bool = False
+    """Whether the list proves that the service has no job of the submit."""
     is_found: anyio.Event = attrs.field(factory=anyio.Event)
 
 
@@ -155,7 +160,7 @@ class Reconciler:
         reconciliation = Reconciliation(
             model=entry.model,
             lost=self._lost_submit(entry),
-            error=KlingError(entry.error or "the process ended before the answer came"),
+            error=KlingError("an earlier run got no answer"),
             journal=journal,
             number=entry.number,
         )
@@ -172,21 +177,28 @@ class Reconciler:
             is_service_time=entry.has_service_time,
         )
 
-    async def reconcile(self, reconciliation: Reconciliation) -> Job:
+    async def reconcile(
+        self, reconciliation: Reconciliation, *, on_ambiguous: OnAmbiguous | None = None
+    ) -> Job:
         """The job of a lost submit.
 
         Cancelling it leaves the submit ambiguous, as it was.
+
+        Args:
+            reconciliation: The lost submit.
+            on_ambiguous: The option of the batch: `resend_absent` waits until the list can prove that there is no job.
+                None outside a batch.
 
         Raises:
             AmbiguousSubmitError: The list does not show the job, or shows more than one that could match.
         """
         try:
-            reason = await self._search(reconciliation)
+            reason = await self._search(reconciliation, may_wait=on_ambiguous == "resend_absent")
         finally:
             self.end(reconciliation)
         if reconciliation.job is not None:
             return reconciliation.job
-        raise _ambiguous(reconciliation, reason)
+        raise _ambiguous(reconciliation, reason, in_batch=on_ambiguous is not None)
 
     def end(self, reconciliation: Reconciliation) -> None:
         """End a reconciliation, whether or not it found a job: look-alikes may leave again. A second end does nothing."""
@@ -201,29 +213,47 @@ class Reconciler:
                     del rows[request_id]
         self._signal()
 
-    async def _search(self, reconciliation: Reconciliation) -> str:
-        """Scan the list again and again until the job is found; else the reason why it is not."""
-        clock, retry = self.caller.clock, self.caller.retry
-        wait_timeout = self._shared.polling.wait_timeout
-        failures, began = 0, clock.now()
+    async def _search(self, reconciliation: Reconciliation, *, may_wait: bool) -> str:
+        """Scan the list again and again until the job is found or proven absent; else the reason why it is neither."""
+        began, service_clock = self.caller.clock.now(), self.caller.service_clock
         age = self.caller.service_time() - CLOCK_SKEW - reconciliation.lost.since
-        delays = list(scan_delays(max(0.0, age)))
-        while delays and reconciliation.job is None:
-            with anyio.move_on_after(delays[0]):
+        try:
+            for delay in scan_delays(max(0.0, age)):
+                await self._scan_after(delay, reconciliation, began=began)
+            if service_clock.offset is None:
+                return self._explain(reconciliation)
+            lost = reconciliation.lost.by_service_clock(service_clock.offset)
+            for delay in proof_delays(lost, now=self.caller.service_time(), may_wait=may_wait):
+                if not reconciliation.is_absent:
+                    await self._scan_after(delay, reconciliation, began=began, whole=True)
+        except KlingError as error:
+            return f"the list cannot be read: {error.message.rstrip('.')}"
+        return self._explain(reconciliation)
+
+    async def _scan_after(
+        self, delay: float, reconciliation: Reconciliation, *, began: float, whole: bool = False
+    ) -> None:
+        """Wait, then scan the list, again and again during an outage, unless the job is found meanwhile.
+
+        Raises:
+            KlingError: The list cannot be read, and the error does not go away within the `wait_timeout` of the client.
+        """
+        clock, wait_timeout, failures = self.caller.clock, self._shared.polling.wait_timeout, 0
+        while reconciliation.job is None:
+            with anyio.move_on_after(delay):
                 await reconciliation.is_found.wait()
             while not self._is_quiet(reconciliation):
                 await self._changed.wait()
             try:
-                await self._scan(reconciliation)
+                await self._scan(reconciliation, whole=whole)
             except KlingError as error:
                 waited = clock.now() - began
                 if not is_transient(error) or (wait_timeout is not None and waited > wait_timeout):
-                    return f"the list cannot be read: {error.message.rstrip('.')}"
-                delays[0] = backoff(retry, attempt=failures, jitter=self.caller.rng.random())
+                    raise
+                delay = backoff(self.caller.retry, attempt=failures, jitter=self.caller.rng.random())
                 failures += 1
             else:
-                delays.pop(0)
-        return self._explain(reconciliation)
+                return
 
     def _explain(self, reconciliation: Reconciliation) -> str:
         offset, journal = self.caller.service_clock.offset, reconciliation.journal
@@ -241,18 +271,19 @@ class Reconciler:
             for post in self._posts
         )
 
-    async def _scan(self, reconciliation: Reconciliation) -> None:
+    async def _scan(self, reconciliation: Reconciliation, *, whole: bool) -> None:
         """Scan the model's list, for every open reconciliation of the model; one scan serves all that wait for one."""
         clock, model = self.caller.clock, reconciliation.model
         wanted = clock.now()
         async with self._scanning:
-            if reconciliation.scanned_at >= wanted or reconciliation.job is not None:
+            served_at = reconciliation.read_whole_at if whole else reconciliation.scanned_at
+            if served_at >= wanted or reconciliation.job is not None:
                 return
             began = clock.now()
             unfound = [one for one in self._open if one.model == model and one.job is None]
             quiet = [one for one in unfound if self._is_quiet(one)]  # and so they stay
-            lost, others = await self._read_rows(
-                model, [one.lost for one in quiet], self._other_lost_submits(unfound)
+            lost, others, reading = await self._read_rows(
+                model, [one.lost for one in quiet], self._other_lost_submits(unfound), whole=whole
             )
             rows = self._rows[model]
             journals = {one.journal for one in unfound if one.journal is not None}
@@ -265,25 +296,37 @@ class Reconciler:
                     one.job = found[index]
                     self.claim(one.job.request_id)
                     one.is_found.set()
+            if reading is not None:
+                for one, submit in zip(quiet, lost, strict=True):
+                    one.read_whole_at = began
+                    one.is_absent = one.job is None and is_absent(
+                        submit, reading, has_owner=lambda request_id: self._has_owner(request_id, journals)
+                    )
 
     async def _read_rows(
-        self, model: str, lost: list[LostSubmit], others: list[LostSubmit]
-    ) -> tuple[list[LostSubmit], list[LostSubmit]]:
+        self, model: str, lost: list[LostSubmit], others: list[LostSubmit], *, whole: bool
+    ) -> tuple[list[LostSubmit], list[LostSubmit], ListReading | None]:
         """Read the recent rows of a model's list; returns the submits with times by the service's clock.
 
         The first answer of the service can be a page of this list. Its `Date` then changes which rows are recent, so
         they are read again.
         """
-        rows, service_clock = self._rows[model], self.caller.service_clock
+        rows, service_clock, reading = self._rows[model], self.caller.service_clock, None
         while True:
             offset = service_clock.offset
             dated = [one.by_service_clock(offset) for one in lost]
             dated_others = [one.by_service_clock(offset) for one in others]
-            since = earliest_creation(dated, dated_others)
-            async for page in read_since(self.caller, model, since=since, polls=self._shared.poll_rate):
-                rows.update((job.request_id, job) for job in select_recent([*dated, *dated_others], page))
+            since, rate = earliest_creation(dated, dated_others), self._shared.poll_rate
+            if whole:
+                reading = await read_whole(self.caller, model, since=since, polls=rate)
+                rows.update(
+                    (job.request_id, job) for job in select_recent([*dated, *dated_others], reading.recent)
+                )
+            else:
+                async for page in read_since(self.caller, model, since=since, polls=rate):
+                    rows.update((job.request_id, job) for job in select_recent([*dated, *dated_others], page))
             if offset is not None or service_clock.offset is None:
-                return dated, dated_others
+                return dated, dated_others, reading
 
     def _other_lost_submits(self, unfound: list[Reconciliation]) -> list[LostSubmit]:
         """The further lost submits of a model: those that cannot be reconciled now, or are reconciled by no caller."""
@@ -316,12 +359,25 @@ class Reconciler:
         self._changed = anyio.Event()
 
 
-def _ambiguous(reconciliation: Reconciliation, reason: str) -> AmbiguousSubmitError:
-    error, model = reconciliation.error, reconciliation.model
+def _ambiguous(reconciliation: Reconciliation, reason: str, *, in_batch: bool) -> AmbiguousSubmitError:
+    error, model, absent = reconciliation.error, reconciliation.model, reconciliation.is_absent
+    lost = error.message.rstrip(".")
+    if absent:
+        said = f"the service does not have this request ({lost}): it is absent from the whole list, which shows a later job"
+        advice = (
+            "say on_ambiguous='resend_absent' to send it again" if in_batch else "you can submit it again"
+        )
+    else:
+        said = f"the service may have taken this request ({lost}), and {reason}"
+        advice = f"look for it with client.list_jobs({model!r}) before you submit it again"
+        if in_batch:
+            advice = (
+                f"look for it with client.list_jobs({model!r}); on_ambiguous='resend_absent' sends it again once the list "
+                "proves that it is absent, and 'resend' at once, at the risk of paying twice"
+            )
     return AmbiguousSubmitError(
-        f"submit: the service may have taken this request ({error.message.rstrip('.')}), and {reason}. It was "
-        f"not sent again; look for it with client.list_jobs({model!r}) before you do, or say "
-        "on_ambiguous='resend'.",
+        f"submit: {said}. It was not sent again; {advice}.",
+        absent=absent,
         status_code=error.status_code,
         body=error.body,
         request_id=error.request_id,
