@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
+from typing import TextIO
 from urllib.parse import urlsplit
 
 from markupsafe import Markup
@@ -28,6 +29,7 @@ from kling_async._display.overview import (
 )
 from kling_async._display.timeline import time_line
 from kling_async._durable import move_into_place
+from kling_async._policy.file_names import partial_name
 from kling_async.errors import ConfigurationError, KlingError
 from kling_async.history import BatchHistory
 from kling_async.paths import local_path
@@ -35,6 +37,7 @@ from kling_async.results import Result
 
 MAX_CARDS = 5_000
 """How many results get a card: many machines cannot open a page with more."""
+_MAX_NAMES = 1000
 _PLAIN_HOST = re.compile(r"[a-z0-9.-]+(:[0-9]+)?", re.ASCII)
 
 
@@ -59,9 +62,9 @@ def write_report(
     target = Path(local_path(path, name="path"))
     try:
         with _temporary_file(target) as new:
-            page = report_html(results, beside=target.parent, history=history, missing=missing)
-            new.write_text(page, encoding="utf-8", newline="\n")
-            move_into_place(new, target)
+            new.write(report_html(results, beside=target.parent, history=history, missing=missing))
+            new.close()
+            move_into_place(Path(new.name), target)
     except (OSError, ValueError) as error:
         raise KlingError(_refusal(path, error)) from error
     return target
@@ -75,8 +78,8 @@ def check_target(path: str | os.PathLike[str]) -> None:
     """
     target = Path(local_path(path, name="path"))
     try:
-        with _temporary_file(target) as new:
-            new.touch()
+        with _temporary_file(target):
+            pass
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     except (OSError, ValueError) as error:
@@ -84,14 +87,32 @@ def check_target(path: str | os.PathLike[str]) -> None:
 
 
 @contextmanager
-def _temporary_file(target: Path) -> Iterator[Path]:
-    """The path of a new file beside the target; a file that is there at the end of the block is removed."""
-    new = target.with_name(f"{target.name}.part") if target.name else target
+def _temporary_file(target: Path) -> Iterator[TextIO]:
+    """A new file beside the target; if it is there at the end of the block, it is removed.
+
+    Its name is predictable, and another user may have put a link or a pipe there. So the file is made under the first
+    name that is free: then no link is followed.
+    """
+    if not target.name:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     target.parent.mkdir(parents=True, exist_ok=True)
+    names = (partial_name(target.name, number) for number in range(1, _MAX_NAMES))
+    new = next(filter(None, map(_open_new, map(target.with_name, names))), None)
+    if new is None:
+        raise FileExistsError(errno.EEXIST, "all names for its partial file are taken")
     try:
-        yield new
+        with new:
+            yield new
     finally:
-        new.unlink(missing_ok=True)
+        Path(new.name).unlink(missing_ok=True)
+
+
+def _open_new(path: Path) -> TextIO | None:
+    """The file, open for writing; None if the name is taken."""
+    try:
+        return path.open("x", encoding="utf-8", newline="\n")
+    except FileExistsError:
+        return None
 
 
 def _refusal(path: str | os.PathLike[str], error: Exception) -> str:

@@ -22,7 +22,8 @@ from kling_async import (
     ResultState,
 )
 from kling_async import report as room
-from kling_async.report import report_html, write_report
+from kling_async._policy.file_names import partial_name
+from kling_async.report import check_target, report_html, write_report
 from kling_async.requests import VideoRequest
 
 VIDEO, STILL = "https://storage.example/a.mp4", "https://pictures.example:8443/a.jpg"
@@ -186,3 +187,34 @@ def test_a_report_is_a_file_on_this_machine(place):
     for call in (room.check_target, lambda place: write_report([], place)):
         with pytest.raises(room.ConfigurationError, match="path="):
             call(place)
+
+
+@pytest.fixture(params=["symbolic link", "hard link", "pipe", "folder"])
+def trap(request, tmp_path):
+    """What another user puts where the partial file of a report is expected, and the file that is to be overwritten."""
+    victim, trap = tmp_path / "victim", tmp_path / "r.html.part"
+    victim.write_text("precious")
+    match request.param:
+        case "symbolic link":
+            trap.symlink_to(victim)
+        case "hard link":
+            trap.hardlink_to(victim)
+        case "pipe":
+            os.mkfifo(trap)
+        case "folder":
+            trap.mkdir()
+    return victim
+
+
+def test_a_trap_at_the_partial_file_is_passed_by(trap, tmp_path):
+    check_target(tmp_path / "r.html")
+    assert write_report(BatchResult(()), tmp_path / "r.html").read_text().startswith("<!doctype html>")
+    assert trap.read_text() == "precious"
+    assert names_in(tmp_path) == ["r.html", "r.html.part", "victim"]
+
+
+def test_a_thousand_traps_are_an_error(tmp_path):
+    for number in range(1_000):
+        (tmp_path / partial_name("r.html", number + 1)).touch()
+    with pytest.raises(KlingError, match="all names for its partial file are taken"):
+        write_report(BatchResult(()), tmp_path / "r.html")

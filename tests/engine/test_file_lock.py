@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import io
 import os
 import sys
 
@@ -82,14 +81,14 @@ def test_a_file_that_another_download_finishes_meanwhile_is_left_alone(path, mon
 
 def test_a_file_that_vanishes_before_it_is_opened_is_skipped(path, monkeypatch):
     (partial_file := path.with_name("a.mp4.part")).touch()
-    true_open = io.open
+    true_open = os.open
 
-    def open_late(file, mode="r", *rest):
-        if mode == "r+b":
+    def open_late(file, flags, *rest):
+        if file == partial_file and not flags & os.O_CREAT:
             partial_file.unlink()
-        return true_open(file, mode, *rest)
+        return true_open(file, flags, *rest)
 
-    monkeypatch.setattr(io, "open", open_late)
+    monkeypatch.setattr(os, "open", open_late)
     with open_locked(path).file:
         assert names(path) == ["a.mp4.2.part"]
 

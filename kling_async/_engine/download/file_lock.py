@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from pathlib import Path
 
 import attrs
 
+from kling_async._engine.download.own_files import create, open_own
 from kling_async._policy.file_names import partial_name
+
+_MAX_NAMES = 1000
 
 
 @attrs.frozen
@@ -22,33 +26,30 @@ class LockedFile:
 
 
 def open_locked(path: Path) -> LockedFile:
-    """Open and lock the first of `NAME.part`, `NAME.2.part` and so on that is not locked; a missing file is made.
+    """Open and lock the first of `NAME.part`, `NAME.2.part` and so on that is free or ours; a missing file is made.
 
-    See `partial_name`.
+    See `partial_name` and `own_files`.
 
     Raises:
         OSError: The folder takes no file of that name.
     """
-    locked_file, number = None, 0
-    while locked_file is None:
-        number += 1
+    for number in range(1, _MAX_NAMES):
         locked_file = _try_open_locked(path.with_name(partial_name(path.name, number)))
-    return locked_file
+        if locked_file is not None:
+            return locked_file
+    raise FileExistsError(errno.EEXIST, "all names for its partial file are taken", os.fspath(path))
 
 
 def _try_open_locked(path: Path) -> LockedFile | None:
-    """The file, open and locked; None if another download uses the file or has just finished it."""
-    is_new = True
-    try:
-        file = path.open("x+b", buffering=0)
-    except FileExistsError:
-        is_new = False
-        try:
-            file = path.open("r+b", buffering=0)
-        except FileNotFoundError:  # another download has just finished it
-            return None
+    """The file, open and locked; None if another download uses or has just finished it, or if it is not ours."""
+    descriptor, is_new = create(path), True
+    if descriptor is None:
+        descriptor, is_new = open_own(path), False
+    if descriptor is None:
+        return None
+    file = io.FileIO(descriptor, "r+b")
     is_locked = _lock(file)
-    if (is_locked and _is_same_file(file, path)) or (is_locked is None and is_new):
+    if (is_locked and is_at(file, path)) or (is_locked is None and is_new):
         return LockedFile(file, path, bool(is_locked))
     file.close()
     return None
@@ -67,9 +68,9 @@ def _lock(file: io.FileIO) -> bool | None:
     return True
 
 
-def _is_same_file(file: io.FileIO, path: Path) -> bool:
-    """Whether the path still leads to the file: the former owner of the lock may have renamed it."""
+def is_at(file: io.FileIO, path: Path) -> bool:
+    """Whether the path still names the file: the former owner of the lock, or another user, may have renamed it."""
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+        return os.path.samestat(os.fstat(file.fileno()), path.lstat())
     except FileNotFoundError:
         return False

@@ -20,7 +20,8 @@ import attrs
 
 from kling_async._durable import rename_if_free, rename_into_place
 from kling_async._engine.clock import Clock
-from kling_async._engine.download.file_lock import LockedFile, open_locked
+from kling_async._engine.download.file_lock import LockedFile, is_at, open_locked
+from kling_async._engine.download.own_files import create, open_own
 from kling_async._policy.descriptors import lacks_descriptors
 from kling_async._policy.http_ranges import FileVersion, dump, load
 from kling_async._transport.base import Sink
@@ -37,6 +38,7 @@ _MAX_WRITE = 0.02
 """Seconds that a write can block the event loop; half a MiB takes some hundred microseconds to copy."""
 _SLOW_FOR = 60.0
 """Seconds for which threads write after a write that took longer."""
+_MAX_NOTE_CHARACTERS = 16 * 1024
 _REPORT_INTERVAL = 0.5
 """Seconds between two reports of a file's size."""
 
@@ -132,10 +134,7 @@ class PartialFile:
         size = locked_file.file.seek(0, io.SEEK_END)
         if not locked_file.is_locked or size == 0:
             return
-        try:
-            version = load(_note_path(locked_file).read_text())
-        except (OSError, ValueError):
-            return
+        version = _read_note(locked_file)
         if (
             version is not None
             and version.request_id == self.request_id
@@ -223,10 +222,16 @@ class PartialFile:
 
     def _write_note(self, locked_file: LockedFile) -> None:
         """Write the note with which a later process resumes; the file is empty, so a lost or broken note does no harm."""
-        if locked_file.is_locked and self.version is not None and self.version.validator is not None:
-            _note_path(locked_file).write_text(dump(self.version))
-        else:
-            _note_path(locked_file).unlink(missing_ok=True)
+        path = _note_path(locked_file)
+        with suppress(
+            OSError
+        ):  # a note that is not ours is not read; without a note the next run begins again
+            path.unlink(missing_ok=True)
+            if locked_file.is_locked and self.version is not None and self.version.validator is not None:
+                descriptor = create(path)
+                if descriptor is not None:
+                    with os.fdopen(descriptor, "w") as note:
+                        note.write(dump(self.version))
 
     def md5(self) -> str:
         """The digest of the bytes saved so far, in base64."""
@@ -248,8 +253,11 @@ class PartialFile:
             assert locked_file is not None
             os.fsync(locked_file.file.fileno())
             sha256 = _digest(locked_file.file, "sha256").hex() if digest else None
+            if not is_at(locked_file.file, locked_file.path):
+                raise OSError(errno.ESTALE, "another program has replaced its partial file")
             _close_if_unlocked(locked_file)
-            _note_path(locked_file).unlink(missing_ok=True)
+            with suppress(OSError):  # another user's file of this name
+                _note_path(locked_file).unlink(missing_ok=True)
             if self._fallback is None:
                 rename_into_place(locked_file.path, self.path)
             elif not rename_if_free(locked_file.path, self.path):
@@ -320,6 +328,18 @@ def sha256_of(path: Path) -> str:
     """The digest of a file, in hex."""
     with path.open("rb", buffering=0) as file:
         return _digest(file, "sha256").hex()
+
+
+def _read_note(locked_file: LockedFile) -> FileVersion | None:
+    """The version that the note describes; None if there is no note of ours, or it cannot be read."""
+    try:
+        descriptor = open_own(_note_path(locked_file))
+        if descriptor is None:
+            return None
+        with os.fdopen(descriptor) as note:
+            return load(note.read(_MAX_NOTE_CHARACTERS))
+    except (OSError, ValueError):
+        return None
 
 
 def _note_path(locked_file: LockedFile) -> Path:

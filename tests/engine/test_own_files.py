@@ -1,0 +1,154 @@
+"""What another user puts into a shared folder is neither followed, nor overwritten, nor waited for."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+import pytest
+from virtual_service import VirtualLoop, session_for
+from virtual_storage import Storage, job_with, video
+
+from kling_async import RetryPolicy
+from kling_async._engine.download import own_files
+from kling_async._engine.download.downloader import DownloadError
+from kling_async._engine.download.file_lock import open_locked
+from kling_async._engine.download.output_folder import Destination
+from kling_async._engine.download.own_files import create, open_own
+from kling_async.events import Notifier
+
+VIDEO = video(10_000)
+TRAPS = ["symbolic link", "broken link", "hard link", "pipe", "folder", "socket"]
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio", {"loop_factory": VirtualLoop}
+
+
+@pytest.fixture
+def victim(tmp_path):
+    """A file of ours, in another folder, which an attacker wants to be overwritten."""
+    (tmp_path / "home").mkdir()
+    path = tmp_path / "home" / "precious"
+    path.write_text("precious")
+    return path
+
+
+@pytest.fixture
+def shared(tmp_path, monkeypatch):
+    """A folder that others can write, and the working folder."""
+    (tmp_path / "shared").mkdir()
+    monkeypatch.chdir(tmp_path / "shared")
+    return tmp_path / "shared"
+
+
+def put(trap, path, victim):
+    match trap:
+        case "symbolic link":
+            path.symlink_to(victim)
+        case "broken link":
+            path.symlink_to(victim.with_name("not-there"))
+        case "hard link":
+            path.hardlink_to(victim)
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(path.name)
+
+
+async def save(path, storage, *, max_retries=0):
+    session = session_for(storage.service(), retry=RetryPolicy(max_retries=max_retries))
+    emit = session.caller.emitter(Notifier(None))
+    return await session.downloader.download(job_with(), Destination(path), emit=emit)
+
+
+@pytest.mark.parametrize("name", ["a.mp4.part", "a.mp4.part.json", "a.mp4.2.part"])
+@pytest.mark.parametrize("trap", TRAPS)
+async def test_a_trap_at_a_helper_file_is_passed_by(shared, victim, trap, name):
+    put(trap, shared / name, victim)
+    before = (shared / name).lstat()
+    await save(shared / "a.mp4", Storage(VIDEO))
+    assert (shared / "a.mp4").read_bytes() == VIDEO
+    assert victim.read_text() == "precious"
+    assert list(victim.parent.iterdir()) == [victim]
+    if not name.endswith(".json"):
+        assert os.path.samestat((shared / name).lstat(), before)
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+async def test_a_trap_at_the_note_is_not_read_by_the_next_run(shared, victim, trap):
+    storage = Storage(VIDEO, cuts=[6000])
+    with pytest.raises(DownloadError):
+        await save(shared / "a.mp4", storage)
+    (shared / "a.mp4.part.json").unlink()
+    put(trap, shared / "a.mp4.part.json", victim)
+    await save(shared / "a.mp4", storage)
+    assert (shared / "a.mp4").read_bytes() == VIDEO
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("trap", ["symbolic link", "broken link", "hard link", "pipe"])
+async def test_a_trap_at_the_name_of_the_video_is_replaced_and_not_followed(shared, victim, trap):
+    put(trap, shared / "a.mp4", victim)
+    await save(shared / "a.mp4", Storage(VIDEO))
+    assert (shared / "a.mp4").read_bytes() == VIDEO
+    assert not (shared / "a.mp4").is_symlink()
+    assert victim.read_text() == "precious"
+
+
+async def test_a_partial_file_that_is_replaced_while_it_is_written_is_not_taken_for_the_video(shared, victim):
+    storage = Storage(VIDEO, cuts=[6000])
+    session = session_for(storage.service(), retry=RetryPolicy(max_retries=3))
+
+    def replace(_event):
+        if (shared / "a.mp4.part").exists():
+            (shared / "a.mp4.part").unlink()
+            (shared / "a.mp4.part").symlink_to(victim)
+
+    emit = session.caller.emitter(Notifier(replace))
+    with pytest.raises(DownloadError, match="another program has replaced its partial file"):
+        await session.downloader.download(job_with(), Destination(shared / "a.mp4"), emit=emit)
+    assert "a.mp4" not in {path.name for path in shared.iterdir()}
+    assert victim.read_text() == "precious"
+
+
+def test_a_file_of_another_user_is_passed_by(shared, monkeypatch):
+    (shared / "theirs").touch()
+    monkeypatch.setattr(own_files.os, "geteuid", lambda: os.getuid() + 1)
+    assert open_own(shared / "theirs") is None
+
+
+def test_a_system_without_users_trusts_a_file_with_one_name(shared, monkeypatch):
+    (shared / "ours").touch()
+    monkeypatch.delattr(own_files.os, "geteuid")
+    descriptor = open_own(shared / "ours")
+    assert descriptor is not None
+    os.close(descriptor)
+
+
+def test_any_other_error_is_raised(shared, monkeypatch):
+    def refuse(*_arguments):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(own_files.os, "open", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        open_own(shared / "a")
+
+
+def test_a_new_file_is_made_only_under_a_free_name(shared):
+    descriptor = create(shared / "a")
+    assert descriptor is not None
+    os.close(descriptor)
+    assert create(shared / "a") is None
+
+
+def test_a_thousand_traps_are_an_error(shared):
+    for number in range(1_000):
+        (shared / ("a.mp4.part" if number == 0 else f"a.mp4.{number + 1}.part")).mkdir()
+    with pytest.raises(FileExistsError, match="all names for its partial file are taken"):
+        open_locked(shared / "a.mp4")
