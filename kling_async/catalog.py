@@ -141,6 +141,16 @@ def text_faults(field: str, value: object) -> list[str]:
     return []
 
 
+def model_faults(model: object) -> list[str]:
+    """Why a value is not the id of a model, in one sentence; empty if it can be one.
+
+    The service has models that this release does not know, but none whose id differs from a known one in its case alone.
+    """
+    if isinstance(model, str) and model not in MODELS and model.lower() in MODELS:
+        return [f"model must be {model.lower()!r} in this case of its letters, not {model!r}"]
+    return text_faults("model", model)
+
+
 def json_faults(field: str, value: object) -> list[str]:
     """Why a value cannot be sent as JSON, in one sentence; empty if it can."""
     try:

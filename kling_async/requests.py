@@ -148,7 +148,7 @@ class VideoRequest:
 
     def _broken_shape(self) -> list[str]:
         """What is wrong with the fields that are no parameters of a model."""
-        broken = [] if self.model is None else catalog.text_faults("model", self.model)
+        broken = [] if self.model is None else catalog.model_faults(self.model)
         if self.extra != {}:
             broken += self._broken_mapping("extra")
         if self.labels != {}:

@@ -114,6 +114,7 @@ def test_every_broken_rule_stands_in_one_error_that_is_a_value_error_too():
         ({"model": 5}, "model must be text, not 5"),
         ({"model": ["kling-v2-6"]}, "model must be text, not"),
         ({"model": "\ud800"}, "model is not valid Unicode"),
+        ({"model": "Kling-V2-6"}, "model must be 'kling-v2-6' in this case of its letters, not 'Kling-V2-6'"),
         ({"key": b"7"}, "key must be text, not b'7'"),
         ({"key": "\ud800"}, "key is not valid Unicode"),
         ({"extra": [1]}, r"extra must be a mapping with text keys, not \[1\]"),

@@ -37,7 +37,7 @@ class Video:
 
     model: str | None = None
     """The model's id, case-sensitive [default: kling-v2-6]."""
-    duration: int | None = None
+    duration: Annotated[str | None, Parameter(metavar="SECONDS")] = None
     """Seconds of video: 5 or 10."""
     sound: _SoundWord | None = None
     """Whether it has sound; --sound alone means on."""
@@ -45,7 +45,7 @@ class Video:
     """The same as --sound off."""
     mode: str | None = None
     """The quality mode: pro."""
-    cfg_scale: float | None = None
+    cfg_scale: Annotated[str | None, Parameter(metavar="NUMBER")] = None
     """How closely it follows the prompt, from 0 (freely) to 1."""
     image: str | None = None
     """The first picture: a URL, or a file, which is uploaded."""

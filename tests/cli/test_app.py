@@ -54,7 +54,7 @@ def test_the_version_is_that_of_the_package(cli):
     [
         (["genrate"], 'Unknown command "genrate". Did you mean "generate"?'),
         (["generate", "a cat", "--durations", "5"], "Unknown option: --durations. Did you mean --duration?"),
-        (["generate", "a cat", "--duration", "five"], 'unable to convert "five" into int'),
+        (["generate", "a cat", "--max-concurrency", "five"], 'unable to convert "five" into int'),
         (["generate", "a cat", "--max-concurrency", "0"], '"0" for --max-concurrency'),
         (["list", "--limit", "0"], '"0" for --limit'),
         (["status"], 'Command "status" parameter ID|JOURNAL requires an argument.'),

@@ -131,6 +131,12 @@ def test_a_comment_of_a_text_is_left_out_with_a_word(cli, serve):
     assert cli("generate", "--from", "p.txt", "--quiet").err == ""
 
 
+def test_numbers_are_read_as_a_file_has_them(cli, serve):
+    emulator = serve()
+    assert cli("generate", "a cat", "--duration", "5.0", "--cfg-scale", "0,5", "--quiet").status == 0
+    assert emulator.stats.accepted[0].payload == {"prompt": "a cat", "duration": "5", "cfg_scale": 0.5}
+
+
 def test_a_picture_is_uploaded(cli, serve, home):
     (home / "cat.png").write_bytes(b"\x89PNG")
     emulator = serve()
@@ -213,7 +219,10 @@ def test_a_file_that_cannot_be_used_is_one_sentence_and_nothing_is_sent(cli, ser
     "options, sentence",
     [
         (["--duration", "7"], "duration must be 5 or 10, not 7"),
+        (["--duration", "ten"], "duration must be 5 or 10, not 'ten'"),
         (["--cfg-scale", "1.5"], "cfg_scale must be from 0 to 1, not 1.5"),
+        (["--cfg-scale", "low"], "cfg_scale must be a number from 0 to 1, not 'low'"),
+        (["--model", "Kling-V2-6"], "model must be 'kling-v2-6' in this case of its letters"),
         (["--aspect-ratio", "16:9"], "takes no aspect_ratio (got '16:9')"),
         (["--image", "lost.png"], "there is no file 'lost.png'"),
     ],
