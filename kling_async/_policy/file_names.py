@@ -109,6 +109,13 @@ def longest_name(*, is_ascii: bool) -> str:
     return file_name("", prompt=letter * _SLUG_CHARACTERS, index=10**9, is_ascii=is_ascii) + _LONGEST_ENDING
 
 
+def longest_name_of(name: str) -> str:
+    """The longest name that saving to a file of this name writes: that of a helper file, or its own."""
+    return max(
+        partial_name(name, 99) + ".json", name, key=lambda one: len(one.encode(errors="surrogatepass"))
+    )
+
+
 def name_beside(name: str, request_id: str) -> str:
     """The name of a job's video if another file has the name that it was to get, such as `eagle-550e8400.mp4`."""
     suffix = PurePath(name).suffix

@@ -11,6 +11,7 @@ from kling_async import ConfigurationError, Job, JobStatus
 from kling_async._engine.download.output_folder import (
     Destination,
     OutputFolder,
+    check_destination,
     choose_destination,
     open_folder,
 )
@@ -99,6 +100,36 @@ async def test_any_other_destination_is_a_file_with_a_name_to_fall_back_on(tmp_p
     for name, beside in [("clips", "clips-550e8400"), ("a.mp4", "a-550e8400.mp4")]:
         chosen = await choose_destination(tmp_path / name, job_named())
         assert chosen == Destination(tmp_path / name, tmp_path / beside)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "x" * 251 + ".mp4", "clips/", "clips", "deep/a.mp4"])
+async def test_a_destination_is_tried_and_left_empty(tmp_path, name):
+    await check_destination(f"{tmp_path}/{name}")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    "name, sentence",
+    [
+        (
+            "x" * 252 + ".mp4",
+            r"The video cannot be saved to '.+': File name too long\. Choose a file with a shorter",
+        ),
+        ("file/a.mp4", r"The video cannot be saved to '.+file/a\.mp4': .+\. Choose another file"),
+        ("file/", r"Videos cannot be saved in '.+file': .+\. Choose another folder"),
+    ],
+)
+async def test_a_destination_that_takes_no_video_is_an_error_before_it_is_needed(tmp_path, name, sentence):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match=sentence):
+        await check_destination(f"{tmp_path}/{name}")
+
+
+async def test_a_short_name_fits_where_the_longest_does_not(tmp_path):
+    folder = folder_of_length(tmp_path, LONGEST_PATH - len("/a.mp4.99.part.json"))
+    await check_destination(folder / "a.mp4")
+    with pytest.raises(ConfigurationError, match="shorter path"):
+        await check_destination(folder / "ab.mp4")
 
 
 async def test_a_name_in_a_folder_is_ascii_if_the_caller_wants_that(tmp_path):

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import math
+import os
 import sys
 import threading
 
@@ -398,3 +399,11 @@ async def test_an_os_error_while_writing_a_piece_is_raised(path, monkeypatch):
         async with open_partial(path, request_id="job-1") as partial_file:
             await partial_file.write(in_pieces(b"12345"), V1, offset=0, max_bytes=10)
     assert names(path) == []
+
+
+async def test_a_lack_of_descriptors_leaves_the_bytes_for_the_next_try(path):
+    with pytest.raises(OSError, match="Too many open files"):
+        async with open_partial(path, request_id="job-1") as partial_file:
+            await partial_file.write(in_pieces(b"half"), V1, offset=0, max_bytes=10)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    assert names(path) == ["a.mp4.part", "a.mp4.part.json"]

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from kling_async._policy.file_names import file_name, longest_name, name_beside, partial_name, slug, tag
+from kling_async._policy.file_names import (
+    file_name,
+    longest_name,
+    longest_name_of,
+    name_beside,
+    partial_name,
+    slug,
+    tag,
+)
 
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
 SAFE = re.compile(r"[a-z0-9][a-z0-9-]*[a-z0-9]\.mp4", re.ASCII)
@@ -156,6 +164,14 @@ def test_the_partial_file_of_a_long_name_has_a_name_that_file_systems_take(name)
     assert len(f"{partial_name(name, 99)}.json".encode()) <= 255
     assert partial_name(name) != partial_name(name[:-1])
     assert partial_name(name).startswith(name[:70])
+
+
+@pytest.mark.parametrize("size", [1, 242, 243, 250, 255, 256, 300])
+def test_the_longest_name_of_a_file_is_no_shorter_than_any_name_that_saving_writes(size):
+    name = "x" * size
+    written = [name, partial_name(name), f"{partial_name(name)}.json", name_beside(name, "job")]
+    assert all(len(longest_name_of(name)) >= len(one) or len(one) <= 255 for one in written)
+    assert (len(longest_name_of(name)) > 255) == (size > 255)
 
 
 def test_a_name_that_no_file_system_takes_is_not_shortened():

@@ -5,17 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Literal, TypeVar
 
 import anyio.to_thread
 import attrs
 
 from kling_async._engine.descriptors import retry_for_descriptor
-from kling_async._policy.file_names import file_name, longest_name, name_beside
+from kling_async._policy.file_names import file_name, longest_name, longest_name_of, name_beside
 from kling_async.errors import ConfigurationError
 from kling_async.jobs import Job
 from kling_async.paths import local_path
+
+T = TypeVar("T")
 
 _TEMPORARY_CHARACTERS = 8
 """Characters that `tempfile` adds to the beginning of a name."""
@@ -42,12 +46,12 @@ class OutputFolder:
         path.mkdir(parents=True, exist_ok=True)
         if not ascii_names:
             try:
-                _try_longest_name(path, is_ascii=False)
+                _try_name(path, longest_name(is_ascii=False))
             except (OSError, UnicodeEncodeError):
                 ascii_names = True
             else:
                 return cls(path, has_ascii_names=False)
-        _try_longest_name(path, is_ascii=True)
+        _try_name(path, longest_name(is_ascii=True))
         return cls(path, has_ascii_names=True)
 
     def path_for(self, job: Job, *, prompt: str | None = None, index: int | None = None) -> Path:
@@ -63,9 +67,9 @@ class OutputFolder:
         return self.path / name
 
 
-def _try_longest_name(folder: Path, *, is_ascii: bool) -> None:
-    beginning = longest_name(is_ascii=is_ascii)[:-_TEMPORARY_CHARACTERS]
-    descriptor, trial = tempfile.mkstemp(prefix=beginning, dir=folder)
+def _try_name(folder: Path, name: str) -> None:
+    """Write and remove a trial file with a name of the same length."""
+    descriptor, trial = tempfile.mkstemp(prefix=name[:-_TEMPORARY_CHARACTERS], dir=folder)
     try:
         os.write(descriptor, bytes(_TRIAL_BYTES))
     finally:
@@ -82,20 +86,24 @@ async def open_folder(path: Path, *, ascii_names: bool = False) -> OutputFolder:
     try:
         return await _make_in_thread(path, ascii_names=ascii_names)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        kind = (
-            "a folder with a shorter path"
-            if getattr(error, "errno", None) == errno.ENAMETOOLONG
-            else "another folder"
-        )
-        raise ConfigurationError(
-            f"Videos cannot be saved in {os.fspath(path)!r}: {reason}. Choose {kind}."
-        ) from error
+        raise _refusal("Videos cannot be saved in", path, error, noun="folder") from error
+
+
+def _refusal(
+    sentence: str, path: Path, error: OSError | ValueError, *, noun: Literal["file", "folder"]
+) -> ConfigurationError:
+    reason = getattr(error, "strerror", None) or str(error)
+    is_too_long = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
+    choice = f"a {noun} with a shorter path" if is_too_long else f"another {noun}"
+    return ConfigurationError(f"{sentence} {os.fspath(path)!r}: {reason}. Choose {choice}.")
 
 
 async def _make_in_thread(path: Path, *, ascii_names: bool) -> OutputFolder:
-    make = partial(OutputFolder.make, path, ascii_names=ascii_names)
-    return await retry_for_descriptor(partial(anyio.to_thread.run_sync, make))
+    return await _run_in_thread(partial(OutputFolder.make, path, ascii_names=ascii_names))
+
+
+async def _run_in_thread(work: Callable[[], T]) -> T:
+    return await retry_for_descriptor(partial(anyio.to_thread.run_sync, work))
 
 
 @attrs.frozen
@@ -133,7 +141,18 @@ async def check_destination(given: str | os.PathLike[str]) -> None:
         ConfigurationError: It is no path on this machine, or no video can be saved there.
     """
     path, is_folder = await _read_destination(given, name="output")
-    await open_folder(path if is_folder else path.parent)
+    if is_folder:
+        await open_folder(path)
+        return
+    try:
+        await _run_in_thread(partial(_try_file, path))
+    except (OSError, ValueError) as error:
+        raise _refusal("The video cannot be saved to", path, error, noun="file") from error
+
+
+def _try_file(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _try_name(path.parent, longest_name_of(path.name))
 
 
 async def _read_destination(given: str | os.PathLike[str], *, name: str) -> tuple[Path, bool]:
@@ -144,4 +163,5 @@ async def _read_destination(given: str | os.PathLike[str], *, name: str) -> tupl
 
 
 def _is_folder(path: Path) -> bool:
-    return path.is_dir() or (not path.suffix and not os.path.lexists(path))
+    # `Path.is_dir` raises an error for a name that is too long.
+    return os.path.isdir(path) or (not path.suffix and not os.path.lexists(path))  # noqa: PTH112

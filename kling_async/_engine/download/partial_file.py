@@ -21,7 +21,7 @@ import attrs
 from kling_async._durable import rename_if_free, rename_into_place
 from kling_async._engine.clock import Clock
 from kling_async._engine.download.file_lock import LockedFile, is_at, open_locked
-from kling_async._engine.download.own_files import create, open_own
+from kling_async._engine.download.own_files import open_own
 from kling_async._policy.descriptors import lacks_descriptors
 from kling_async._policy.http_ranges import FileVersion, dump, load
 from kling_async._transport.base import Sink
@@ -223,15 +223,12 @@ class PartialFile:
     def _write_note(self, locked_file: LockedFile) -> None:
         """Write the note with which a later process resumes; the file is empty, so a lost or broken note does no harm."""
         path = _note_path(locked_file)
-        with suppress(
-            OSError
-        ):  # a note that is not ours is not read; without a note the next run begins again
+        # A note that is not ours is not read; without a note the next run begins again.
+        with suppress(OSError):
             path.unlink(missing_ok=True)
             if locked_file.is_locked and self.version is not None and self.version.validator is not None:
-                descriptor = create(path)
-                if descriptor is not None:
-                    with os.fdopen(descriptor, "w") as note:
-                        note.write(dump(self.version))
+                with path.open("x") as note:
+                    note.write(dump(self.version))
 
     def md5(self) -> str:
         """The digest of the bytes saved so far, in base64."""
