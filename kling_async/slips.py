@@ -18,8 +18,8 @@ import attrs
 from kling_async.catalog import MODELS, quote_value
 from kling_async.requests import FIELDS
 
-_PROMPT_FILES = frozenset({".txt", ".csv", ".jsonl", ".ndjson"})
-_TABLE_FILES = frozenset({".json", ".md", ".tsv", ".xls", ".xlsx", ".ods", ".parquet", ".yaml", ".yml"})
+_PROMPT_FILES = frozenset({".txt", ".csv", ".tsv", ".jsonl", ".ndjson"})
+_TABLE_FILES = frozenset({".json", ".md", ".xls", ".xlsx", ".ods", ".parquet", ".yaml", ".yml"})
 _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif"})
 _OTHER_FILES = frozenset({".db", ".py", ".ipynb", ".html", ".mp4"})
 _FILES = _PROMPT_FILES | _TABLE_FILES | _PICTURES | _OTHER_FILES
@@ -30,6 +30,7 @@ _QUALITIES = frozenset({"std", "pro"})
 _NUMBER = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?s?", re.ASCII)
 _RATIO = re.compile(r"[0-9]+:[0-9]+", re.ASCII)
 _RESOLUTION = re.compile(r"[0-9]+p|[0-9]k", re.ASCII)
+_OPTION = re.compile(r"\s--([a-z][a-z-]*)", re.ASCII)
 _DASHES = ("-", "\u2010", "\u2011", "\u2012", "\u2013", "\u2014", "\u2015", "\u2212")
 """Word processors write a long dash for the two hyphens of an option."""
 
@@ -95,9 +96,9 @@ def find_shell_slip(prompts: Sequence[str], *, has_file: bool) -> Slip | None:
         has_file: Whether the command reads prompts from a file too.
     """
     words = [prompt for prompt in prompts if _is_word(prompt)]
-    for word in words:
-        if (slip := _option_slip(word)) is not None:
-            return slip
+    slips = [*filter(None, map(_option_slip, words)), *filter(None, map(_quotes_slip, prompts))]
+    if slips:
+        return slips[0]
     if not words or (len(prompts) == 1 and not has_file):
         return None
     if len(words) == len(prompts) > 1:
@@ -112,6 +113,15 @@ def find_shell_slip(prompts: Sequence[str], *, has_file: bool) -> Slip | None:
         "",
         "put all words of one prompt into one pair of quotes, and the value of an option right after the option",
     )
+
+
+def _quotes_slip(prompt: str) -> Slip | None:
+    """Why an option stands within the quotes of a prompt; None if none does."""
+    for name in _OPTION.findall(prompt):
+        if name.replace("-", "_") in {*FIELDS, "no_sound"}:
+            reason = f"{quote_value(prompt)} has the option --{name} within its quotes"
+            return Slip(reason, "", "end the quotes before the option")
+    return None
 
 
 def _option_slip(word: str) -> Slip | None:

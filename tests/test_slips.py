@@ -102,6 +102,13 @@ def test_only_what_looks_like_a_name_is_looked_for(prompt, is_path):
         (["a", "black", "cat"], "3 prompts of one word each would be 3 videos", '("a black …")'),
         (["off"], "looks like the value", "--sound off"),
         (["help"], "'help' would be a video", "generate --help"),
+        (
+            ["A moon --sound off"],
+            "has the option --sound within its quotes",
+            "end the quotes before the option",
+        ),
+        (["A sun", "A moon --aspect-ratio 16:9"], "has the option --aspect-ratio", "end the quotes"),
+        (["A moon\n--no-sound"], "has the option --no-sound", "end the quotes"),
     ],
 )
 def test_a_word_of_a_command_line_is_a_slip_beside_others(prompts, reason, command):
@@ -112,7 +119,15 @@ def test_a_word_of_a_command_line_is_a_slip_beside_others(prompts, reason, comma
 
 
 @pytest.mark.parametrize(
-    "prompts", [["cat"], ["A cat", "A dog"], ["一只猫", "一只狗"], ["A cat", "一只狗"], []]
+    "prompts",
+    [
+        ["cat"],
+        ["A cat", "A dog"],
+        ["A cat -- asleep", "A dog --fast", "A b--sound"],
+        ["一只猫", "一只狗"],
+        ["A cat", "一只狗"],
+        [],
+    ],
 )
 def test_whole_prompts_of_a_command_line_are_no_slips(prompts):
     assert find_shell_slip(prompts, has_file=False) is None

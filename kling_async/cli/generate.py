@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias
 
 import attrs
 from cyclopts import Group, Parameter, validators
@@ -27,7 +27,6 @@ from kling_async.results import Result
 UNUSABLE = 2
 _SoundWord: TypeAlias = Literal["on", "off", "yes", "no", "true", "false"]
 _SOUND = "--sound"
-_SOUND_WORDS = frozenset(get_args(_SoundWord))
 
 
 @Parameter(name="*", group=Group("Video", sort_key=1))
@@ -75,7 +74,8 @@ class Video:
 def spell_out_sound(tokens: Sequence[str]) -> list[str]:
     """The tokens with a value after each `--sound`: `--sound "A moon"` turns the sound on for the prompt.
 
-    An option of the parser takes a value always or never.
+    A single word after `--sound` is always its value: it is more often a misspelt one than a prompt. The parser of the
+    options would take a value always or never.
     """
     end = tokens.index("--") if "--" in tokens else len(tokens)
     rest, spelled = deque(tokens[:end]), list[str]()
@@ -83,7 +83,7 @@ def spell_out_sound(tokens: Sequence[str]) -> list[str]:
         token = rest.popleft()
         spelled.append(token.lower() if token.startswith("--sound=") else token)
         if token == _SOUND:
-            has_value = bool(rest) and rest[0].lower() in _SOUND_WORDS
+            has_value = bool(rest) and not rest[0].startswith("-") and not any(map(str.isspace, rest[0]))
             spelled.append(rest.popleft().lower() if has_value else "on")
     return [*spelled, *tokens[end:]]
 
@@ -149,6 +149,8 @@ async def generate(
         raise ConfigurationError("--emulate brings its own service: leave out --base-url, or --emulate.")
     if no_journal and journal is not None:
         raise ConfigurationError("--journal and --no-journal are one too many: leave one out.")
+    if source is None and (labels or encoding is not None):
+        raise ConfigurationError(f"{'--labels' if labels else '--encoding'} needs a file: add --from FILE.")
     prompt_list = read_prompts(
         prompts,
         None if source is None else str(source),

@@ -14,6 +14,7 @@ _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _READERS: Mapping[str, Callable[..., PromptFile]] = {
     ".txt": read_text,
     ".csv": read_csv,
+    ".tsv": read_csv,
     ".jsonl": read_json,
     ".ndjson": read_json,
 }

@@ -70,6 +70,24 @@ def test_sound_takes_a_word_or_none(cli, serve, tokens, sound):
     assert [job.payload for job in emulator.stats.accepted] == [{"prompt": "a cat", "sound": sound}]
 
 
+@pytest.mark.parametrize("word", ["of", "cat", "loud"])
+def test_a_single_word_after_sound_is_its_value(cli, serve, word):
+    emulator = serve()
+    done = cli("generate", "--sound", word)
+    assert done.status == 2
+    assert f'Invalid value "{word}" for --sound. Choose from: "on", "off"' in done.error_line
+    assert not emulator.stats.requests
+
+
+@pytest.mark.parametrize("tokens", [["--labels"], ["--encoding", "cp1252"]], ids=" ".join)
+def test_an_option_of_a_file_needs_one(cli, serve, tokens):
+    emulator = serve()
+    done = cli("generate", "concept", *tokens)
+    assert done.status == 2
+    assert done.error_line.endswith(f"{tokens[0]} needs a file: add --from FILE.")
+    assert not emulator.stats.requests
+
+
 def test_two_words_about_the_sound_are_one_too_many(cli, serve):
     done = cli("generate", "a cat", "--sound", "on", "--no-sound")
     assert done.status == 2
@@ -79,7 +97,7 @@ def test_two_words_about_the_sound_are_one_too_many(cli, serve):
 @pytest.mark.parametrize(
     "tokens",
     [
-        ["a cat", "--sound", "of"],
+        ["a cat --sound off"],
         ["a cat", "--duration", "5", "10"],
         ["videos", "--from", "p.txt"],
         ["p.txt"],

@@ -223,6 +223,10 @@ def test_a_first_line_can_name_the_separator(rows, first):
     assert lines == [Row(row.line + 1, row.item) for row in TABLE]
 
 
+def test_a_tsv_is_read_as_a_csv(rows):
+    assert rows("p.tsv", "Prompt\tduration\nA moon; rising, slowly\t5\nEin Café\t\n") == TABLE
+
+
 def test_a_text_saved_as_utf_16_is_read(rows):
     assert rows("p.txt", "a cat\r\n一只狗\r\n".encode("utf-16")) == [Row(1, "a cat"), Row(2, "一只狗")]
 
