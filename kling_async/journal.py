@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -111,7 +112,9 @@ class Journal:
         )
         log = await anyio.to_thread.run_sync(write_ahead.WriteAheadJournal, self.path)
         try:
-            registered = _register(log, items, at=time.time())
+            # In a thread: 50,000 items take some seconds, and nothing else writes this journal.
+            register = partial(_register, log, items, at=time.time())
+            registered = await anyio.to_thread.run_sync(register)
             await log.flush()
         finally:
             # What could not be written, `flush` has raised.

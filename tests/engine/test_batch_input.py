@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import asyncio
+from itertools import groupby
+
 import anyio
 import pytest
 
@@ -66,13 +69,14 @@ async def test_an_async_iterator_without_aclose_is_left_as_it_is():
 @pytest.mark.parametrize("name", ["gone.png", "x" * 5000 + ".png", "folder.png"])
 async def test_a_picture_that_is_no_file_is_an_error_before_the_first_post(tmp_path, name):
     (tmp_path / "folder.png").mkdir()
+    reader = InputReader([VideoRequest("x", image=str(tmp_path / name))], {}, skip_invalid=False)
     with pytest.raises(InvalidRequestError, match="There is no file"):
-        InputReader([VideoRequest("x", image=str(tmp_path / name))], {}, skip_invalid=False)
+        await reader.next_item()
 
 
 async def test_the_error_shows_at_most_ten_invalid_items():
     with pytest.raises(InvalidRequestError, match=r"12 of 12 .* and 2 more") as caught:
-        InputReader([""] * 12, {}, skip_invalid=False)
+        await InputReader([""] * 12, {}, skip_invalid=False).check()
     assert str(caught.value).count("item ") == 10
 
 
@@ -80,9 +84,55 @@ async def test_a_prompt_that_looks_like_a_mistake_is_invalid_until_it_is_meant()
     with pytest.raises(
         InvalidRequestError, match=r"1 of 2 .* item 1: 'nan' is a word for no value: .*allow_suspicious"
     ):
-        InputReader(["A comet", "nan"], {}, skip_invalid=False)
+        await InputReader(["A comet", "nan"], {}, skip_invalid=False).check()
     kept, left_out = await read_all(InputReader(["A comet", "nan"], {}, skip_invalid=True))
     assert kept == "A comet"
     assert isinstance(left_out, InvalidRequestError)
     reader = InputReader(["A comet", "nan"], {}, skip_invalid=False, allow_suspicious=True)
     assert await read_all(reader) == ["A comet", "nan"]
+
+
+@pytest.mark.parametrize(
+    "requests, skip_invalid",
+    [(["A comet"] * 500, False), ([""] * 500, True), (iter(["A comet"] * 500), False)],
+    ids=["a list", "a list with invalid items", "an iterator"],
+)
+async def test_other_tasks_have_their_turn_while_a_long_input_is_read(requests, skip_invalid):
+    turns = 0
+
+    async def count_turns():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(count_turns())
+    reader = InputReader(requests, {}, skip_invalid=skip_invalid)
+    read = await read_all(reader)
+    other.cancel()
+    assert len(read) == 500
+    assert turns >= 500 // 32
+
+
+async def test_a_second_check_changes_nothing():
+    reader = InputReader(["A comet", "A cat"], {}, skip_invalid=False)
+    await reader.check()
+    await reader.check()
+    assert await read_all(reader) == ["A comet", "A cat"]
+
+
+async def test_other_tasks_have_their_turn_while_a_collection_is_checked():
+    seen = []
+
+    async def count_turns():
+        while True:
+            seen.append("turn")
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(count_turns())
+    reader = InputReader(["A comet"] * 500, {}, skip_invalid=False, check=lambda request: seen.append("item"))
+    await reader.check()
+    other.cancel()
+    in_a_row = [len(list(group)) for kind, group in groupby(seen) if kind == "item"]
+    assert sum(in_a_row) == 500
+    assert max(in_a_row) <= 32

@@ -60,8 +60,9 @@ async def test_no_option_changes_an_entry(path):
 
 async def test_a_cap_needs_the_prices_of_entries_too(path):
     await Journal(path).register([VideoRequest("x")])
+    reader = InputReader(entries(path), {}, skip_invalid=False, check=Budget({}, 1).price)
     with pytest.raises(ConfigurationError, match="price of 'kling-v2-6' is not known"):
-        InputReader(entries(path), {}, skip_invalid=False, check=Budget({}, 1).price)
+        await reader.check()
 
 
 @pytest.mark.parametrize("without_journal", [True, False])

@@ -36,9 +36,6 @@ from kling_async.types import OnAmbiguous, Requests
 
 _log = logging.getLogger("kling_async")
 
-_READ_IN_A_ROW = 32
-"""So many items are read before other tasks get a turn: reading a list never waits."""
-
 
 class Batch:
     """A running batch: it reads items from the input, at most the concurrency limit in flight, and runs each to its result."""
@@ -69,12 +66,8 @@ class Batch:
         """
         async with asyncio.TaskGroup() as items:
             try:
-                count = 0
                 while (item := await self._read_item()) is not None:
                     items.create_task(run_item(self.parts, item, self.results), name="item")
-                    count += 1
-                    if count % _READ_IN_A_ROW == 0:
-                        await asyncio.sleep(0)
             except Exception as error:  # noqa: BLE001 - the caller's iterator may raise anything
                 return error
         return None
@@ -157,7 +150,7 @@ def open_batch(
     settings: BatchSettings,
     notify: Notifier,
 ) -> AbstractAsyncContextManager[AsyncIterator[Result]]:
-    """A batch that runs for as long as its block lasts; what can be checked before is checked at once.
+    """A batch that runs for as long as its block lasts; the settings are checked at once, the items in the block.
 
     Args:
         session: Gives the session of the event loop in which the block is entered.
@@ -168,7 +161,7 @@ def open_batch(
 
     Raises:
         InvalidRequestError: See `InputReader`.
-        ConfigurationError: A price or the cap makes no sense, or a price is missing under a cap.
+        ConfigurationError: A price or the cap makes no sense.
     """
     budget = Budget(settings.prices, settings.max_cost_usd)
     check = budget.price if budget.cap is not None else None
@@ -183,6 +176,7 @@ def open_batch(
 
     @asynccontextmanager
     async def run() -> AsyncIterator[AsyncIterator[Result]]:
+        await reader.check()  # before a folder or a journal is made
         # First the folder: the journal can be a file in it.
         folder = None
         if settings.output is not None:

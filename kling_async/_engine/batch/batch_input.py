@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -24,6 +25,8 @@ from kling_async.requests import RequestLike, VideoRequest
 from kling_async.types import Requests
 
 _MAX_ERRORS_SHOWN = 10
+_READ_IN_A_ROW = 32
+"""So many items are read before other tasks get a turn: to read a list never waits."""
 
 
 @attrs.frozen
@@ -52,8 +55,7 @@ class InputReader:
         check: Called with each request before its item is returned; its errors are raised.
 
     Raises:
-        InvalidRequestError: A collection has an invalid item and `skip_invalid` is False, or the input
-            is a single request.
+        InvalidRequestError: The input is a single request, or iterating over it does not give requests.
     """
 
     def __init__(
@@ -74,15 +76,46 @@ class InputReader:
         self._allow_suspicious = allow_suspicious
         self._keep_labels = keep_labels
         self._check = check
-        self._index = 0
+        self._index = self._turns = 0
         self._async_items: AsyncIterator[RequestLike | Entry] | None = None
         self._items: Iterator[RequestLike | Entry | InputItem] = iter(())
+        self._unchecked: Collection[RequestLike | Entry] | None = None
         if isinstance(items, AsyncIterable):
             self._async_items = aiter(items)
         elif isinstance(items, Collection) and not skip_invalid:
-            self._items = iter(self._check_all(items))
+            self._unchecked = items
         else:
             self._items = iter(items)
+
+    async def check(self) -> None:
+        """Check all items of a collection before the first one is returned; other tasks run meanwhile.
+
+        A second call does nothing.
+
+        Raises:
+            InvalidRequestError: An item is invalid.
+            ConfigurationError: An item has no price, and there is a cap.
+        """
+        if self._unchecked is None:
+            return
+        items, self._unchecked = tuple(self._unchecked), None
+        checked = []
+        broken = []
+        for index, item in zip(_indices(items), items, strict=True):
+            try:
+                checked.append(self._make_item(index, item))
+            except InvalidRequestError as error:
+                broken.append(f"item {index}: {error.message}")
+            if (len(checked) + len(broken)) % _READ_IN_A_ROW == 0:
+                await asyncio.sleep(0)
+        if broken:
+            more = f" and {len(broken) - _MAX_ERRORS_SHOWN:,} more" if len(broken) > _MAX_ERRORS_SHOWN else ""
+            raise InvalidRequestError(
+                f"{len(broken):,} of {len(items):,} requests are invalid, so none was sent: "
+                f"{' '.join(broken[:_MAX_ERRORS_SHOWN])}{more}",
+                advice="skip_invalid=True leaves them out.",
+            )
+        self._items = iter(checked)
 
     async def next_item(self) -> InputItem | None:
         """The next item; None at the end of the input.
@@ -93,6 +126,10 @@ class InputReader:
         """
         if self.is_over:
             return None
+        await self.check()
+        self._turns += 1
+        if self._turns % _READ_IN_A_ROW == 0:
+            await asyncio.sleep(0)
         try:
             item = next(self._items) if self._async_items is None else await anext(self._async_items)
         except (StopIteration, StopAsyncIteration):
@@ -142,23 +179,6 @@ class InputReader:
         if self._check is not None:
             self._check(request)
         return request
-
-    def _check_all(self, items: Collection[RequestLike | Entry]) -> list[InputItem]:
-        checked = []
-        broken = []
-        for index, item in zip(_indices(items), items, strict=True):
-            try:
-                checked.append(self._make_item(index, item))
-            except InvalidRequestError as error:
-                broken.append(f"item {index}: {error.message}")
-        if broken:
-            more = f" and {len(broken) - _MAX_ERRORS_SHOWN:,} more" if len(broken) > _MAX_ERRORS_SHOWN else ""
-            raise InvalidRequestError(
-                f"{len(broken):,} of {len(items):,} requests are invalid, so none was sent: "
-                f"{' '.join(broken[:_MAX_ERRORS_SHOWN])}{more}",
-                advice="skip_invalid=True leaves them out.",
-            )
-        return checked
 
 
 def _indices(items: Collection[RequestLike | Entry]) -> Iterable[int]:
