@@ -62,6 +62,7 @@ def row_of(item: Any) -> Mapping[Any, Any] | None:
     """
     if isinstance(item, Mapping):
         return item
-    if not hasattr(item, "keys") or not hasattr(item, "__getitem__") or hasattr(item, "columns"):
+    has_names = callable(getattr(item, "keys", None)) and hasattr(item, "__getitem__")
+    if not has_names or hasattr(item, "columns"):
         return None
     return dict(item)

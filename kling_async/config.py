@@ -14,6 +14,7 @@ from kling_async._transport.network import Network, Proxy, parse_proxy
 from kling_async._wire.endpoints import DEFAULT_BASE_URL, queue_url
 from kling_async.catalog import quote_value
 from kling_async.errors import ConfigurationError
+from kling_async.paths import expand_home
 
 __version__ = "0.1.0"
 
@@ -76,7 +77,7 @@ def read_network(proxy: str | None, env: Mapping[str, str]) -> Network:
     Raises:
         ConfigurationError: A proxy is not the URL of an HTTP proxy, or SSL_CERT_FILE names no file.
     """
-    ca_file = env.get("SSL_CERT_FILE") or None
+    ca_file = expand_home(env.get("SSL_CERT_FILE") or None)
     if ca_file is not None and not Path(ca_file).is_file():
         raise ConfigurationError(f"SSL_CERT_FILE={ca_file!r} is not a file.")
     if proxy is not None:

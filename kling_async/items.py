@@ -29,6 +29,7 @@ def read_many(requests: object) -> Iterable[Any] | AsyncIterable[Any]:
     Raises:
         InvalidRequestError: Iterating over the input would not give its items.
     """
+    requests = to_plain(requests)
     if isinstance(requests, VideoRequest | str | bytes | bytearray | memoryview):
         raise InvalidRequestError(
             f"Many requests are wanted, not one {type(requests).__name__}; put it into a list, "

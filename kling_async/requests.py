@@ -28,8 +28,10 @@ from kling_async.paths import expand_home
 
 def _as_mapping(value: object) -> Any:
     """The mapping, also from its text in JSON, with plain Python values; empty if nothing was given."""
+    if type(value) is dict and not value:
+        return {}
     if isinstance(value, Mapping):
-        return _to_json_mapping(value) if value else {}
+        return _to_json_mapping(value)
     value = to_option(value)
     if isinstance(value, str):
         try:
@@ -47,7 +49,7 @@ def _to_json_mapping(value: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def _as_picture(value: object) -> Any:
-    return expand_home(to_option(value))
+    return None if value is None else expand_home(to_option(value))
 
 
 class VideoOptions(TypedDict, total=False):

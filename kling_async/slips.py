@@ -11,7 +11,6 @@ import re
 import shlex
 import unicodedata
 from collections.abc import Sequence
-from pathlib import PurePath
 
 import attrs
 
@@ -23,6 +22,11 @@ _TABLE_FILES = frozenset({".json", ".md", ".xls", ".xlsx", ".ods", ".parquet", "
 _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif"})
 _OTHER_FILES = frozenset({".db", ".py", ".ipynb", ".html", ".mp4"})
 _FILES = _PROMPT_FILES | _TABLE_FILES | _PICTURES | _OTHER_FILES
+_LONGEST_SUFFIX = max(map(len, _FILES)) + 1
+_FIELDS = frozenset(FIELDS)
+_SEPARATOR = re.compile("[,;\t]")
+_LONGEST_HEADER = 2 * sum(map(len, FIELDS))
+"""A longer text is neither the names of fields nor a word."""
 _GAPS = frozenset({"nan", "none", "null", "nat", "na", "<na>", "n/a", "undefined"})
 """The words for no value that programs write into texts."""
 _SWITCH_WORDS = frozenset({"on", "off", "yes", "no", "true", "false"})
@@ -49,7 +53,7 @@ class Slip:
 
 def could_be_path(prompt: str) -> bool:
     """Whether it makes sense to look for a file of this name: it has no white space, or ends as a file does."""
-    return _is_token(prompt) or PurePath(prompt).suffix.lower() in _FILES
+    return _is_token(prompt) or _suffix(prompt) in _FILES
 
 
 def find_slip(prompt: str, *, is_path: bool) -> Slip | None:
@@ -65,23 +69,27 @@ def find_slip(prompt: str, *, is_path: bool) -> Slip | None:
     if "://" in text and _is_token(text):
         advice = "describe the video, and give a picture as"
         return Slip(f"{quote_value(text)} is a URL", f"{advice} image=...", f"{advice} --image URL")
-    if is_path or (_is_token(text) and PurePath(text).suffix.lower() in _FILES):
+    if is_path or (_is_token(text) and _suffix(text) in _FILES):
         return _file_slip(text)
     return _text_slip(text)
 
 
 def _text_slip(text: str) -> Slip | None:
     """Why a text is data instead of the content of a video; None if it can be the content."""
-    word, quoted = text.casefold(), quote_value(text)
     if text.startswith("#"):
-        return Slip(f"{quoted} looks like a comment", "leave the item out", "leave the line out")
-    if all(name.strip() in FIELDS for name in re.split("[,;\t]", word)):
-        reason = f"{quoted} is the name of a field"
+        return Slip(f"{quote_value(text)} looks like a comment", "leave the item out", "leave the line out")
+    if text.startswith("{") and _is_json(text):
+        return Slip(
+            f"{quote_value(text)} is JSON", "give the mapping: json.loads(...)", "give JSON as a .jsonl file"
+        )
+    if len(text) > _LONGEST_HEADER:
+        return None
+    word = text.casefold()
+    if all(name.strip() in _FIELDS for name in _SEPARATOR.split(word)):
+        reason = f"{quote_value(text)} is the name of a field"
         return Slip(reason, "give the rows of a table, not its columns", "give a table as a .csv file")
     if word in _GAPS:
-        return Slip(f"{quoted} is a word for no value", "leave the item out", "leave it out")
-    if text.startswith("{") and _is_json(text):
-        return Slip(f"{quoted} is JSON", "give the mapping: json.loads(...)", "give JSON as a .jsonl file")
+        return Slip(f"{quote_value(text)} is a word for no value", "leave the item out", "leave it out")
     return None
 
 
@@ -118,7 +126,7 @@ def find_shell_slip(prompts: Sequence[str], *, has_file: bool) -> Slip | None:
 def _quotes_slip(prompt: str) -> Slip | None:
     """Why an option stands within the quotes of a prompt; None if none does."""
     for name in _OPTION.findall(prompt):
-        if name.replace("-", "_") in {*FIELDS, "no_sound"}:
+        if name.replace("-", "_") in {*_FIELDS, "no_sound"}:
             reason = f"{quote_value(prompt)} has the option --{name} within its quotes"
             return Slip(reason, "", "end the quotes before the option")
     return None
@@ -155,7 +163,7 @@ def _option_slip(word: str) -> Slip | None:
 
 
 def _file_slip(name: str) -> Slip:
-    suffix, quoted, shown = PurePath(name).suffix.lower(), quote_value(name), shlex.quote(name)
+    suffix, quoted, shown = _suffix(name), quote_value(name), shlex.quote(name)
     reason = f"{quoted} is the name of a file"
     if suffix in _PROMPT_FILES:
         return Slip(
@@ -168,6 +176,12 @@ def _file_slip(name: str) -> Slip:
     if suffix == ".db":
         return Slip(reason, "give it as journal=...", f"use kling-async resume {shown}")
     return Slip(reason, "describe the video", "describe the video, or give a file of prompts with --from")
+
+
+def _suffix(text: str) -> str:
+    """The suffix of a name in lower case, such as `.txt`; not by `PurePath`, because a batch has many prompts."""
+    _, dot, ending = text[-_LONGEST_SUFFIX:].rpartition(".")
+    return f".{ending.strip().lower()}" if dot else ""
 
 
 def _is_token(text: str) -> bool:

@@ -190,10 +190,13 @@ def test_an_error_names_the_variable_whose_proxy_cannot_be_used():
         read({"ALL_PROXY": "socks5://h:1"}, api_key="k")
 
 
-def test_certificates_come_from_the_file_that_the_environment_names(tmp_path):
+def test_certificates_come_from_the_file_that_the_environment_names(tmp_path, monkeypatch):
     file = tmp_path / "ca.pem"
     file.touch()
     assert read({"SSL_CERT_FILE": str(file)}, api_key="k").network.ca_file == str(file)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert read({"SSL_CERT_FILE": "~/ca.pem"}, api_key="k").network.ca_file == str(file)
     with pytest.raises(ConfigurationError, match=r"SSL_CERT_FILE=.* is not a file"):
         read({"SSL_CERT_FILE": str(tmp_path)}, api_key="k")
 

@@ -318,6 +318,8 @@ class Interchangeable:
         (io.StringIO("a cat\n"), r"An open file .* csv.DictReader\(file\)"),
         (Path("prompts.txt"), r"read_text\(\).splitlines\(\)"),
         (5, "must be an iterable or an async iterable, not int."),
+        (np.array("a prompt"), "not one str; put it into a list"),
+        (np.str_("a prompt"), "not one str; put it into a list"),
     ],
 )
 def test_what_iterates_over_something_else_than_its_items_is_refused_with_the_right_call(requests, advice):
@@ -329,6 +331,12 @@ def test_what_iterates_over_something_else_than_its_items_is_refused_with_the_ri
 def test_an_item_that_is_a_table_or_a_tuple_is_refused(item):
     with pytest.raises(InvalidRequestError, match="A request is a prompt"):
         request_from(item, {})
+
+
+def test_groups_of_a_table_are_no_items():
+    (group, *_) = read_many(pd.DataFrame(ROWS).groupby("prompt"))
+    with pytest.raises(InvalidRequestError, match="A request is a prompt"):
+        request_from(group, {})
 
 
 def test_an_estimate_reads_no_async_iterable():
