@@ -6,15 +6,18 @@ import asyncio
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from kling_async.cli.output import print_json, print_text, stdout
 from kling_async.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from kling_async.emulator import Emulator, EmulatorSettings
 
 
 async def emulator(
@@ -46,7 +49,7 @@ async def emulator(
         verbose: Print each call to stderr, without its key.
         json: Print the address as one JSON object.
     """
-    from kling_async.emulator import Emulator, EmulatorSettings, ResponseFormat, serve
+    from kling_async.emulator import EmulatorSettings, ResponseFormat
 
     try:
         settings = EmulatorSettings(
@@ -64,14 +67,22 @@ async def emulator(
         raise ConfigurationError(
             f"{_name_option(error.args[0])}; see `kling-async emulator --help`."
         ) from error
-    with TemporaryDirectory(prefix="kling-emulator-") as folder, _print_calls(is_wanted=verbose):
+    with _print_calls(is_wanted=verbose):
+        await _serve(settings, as_json=json)
+    return 0
+
+
+async def _serve(settings: EmulatorSettings, *, as_json: bool) -> None:
+    from kling_async.emulator import serve
+
+    with TemporaryDirectory(prefix="kling-emulator-") if settings.tls else nullcontext("") as folder:
 
         def print_address(running: Emulator) -> None:
             certificate = None
-            if tls:
+            if settings.tls:
                 certificate = Path(folder, "certificate.pem")
                 certificate.write_text(running.certificate, encoding="ascii")
-            _print_address(running.url, certificate, as_json=json)
+            _print_address(running.url, certificate, as_json=as_json)
 
         try:
             await serve(settings, on_start=print_address)
@@ -80,9 +91,8 @@ async def emulator(
         except OSError as error:
             reason = error.strerror or error
             raise ConfigurationError(
-                f"{host}:{port} cannot be used ({reason}); choose another --host or --port."
+                f"{settings.host}:{settings.port} cannot be used ({reason}); choose another --host or --port."
             ) from error
-    return 0
 
 
 def _name_option(fault: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
@@ -21,6 +22,7 @@ fault_name: ContextVar[str | None] = ContextVar("fault_name")
 _log = logging.getLogger("kling_async.emulator")
 _LOGGED_PARAMETERS = ("model_id", "limit", "offset")
 _MAX_LINE = 500
+_SECRET_CHARACTERS = 8
 
 
 def make_middleware(hosts: Iterable[str]) -> Middleware:
@@ -92,7 +94,13 @@ def _describe_call(request: web.Request, response: web.StreamResponse, duration:
     if response.status >= 400 and isinstance(response, web.Response) and isinstance(response.body, bytes):  # noqa: PLR2004 - the first status of an error
         line += f": {response.body.decode(errors='replace')}"
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-    if secret := key.strip() or scheme:
-        # Before the cut, which would otherwise keep a part of the key; JSON has some characters in another form.
-        line = line.replace(json.dumps(secret)[1:-1], "***").replace(secret, "***")
+    line = _mask(line, key.strip() or scheme)
     return "".join(character if " " <= character <= "~" else "?" for character in line[:_MAX_LINE])
+
+
+def _mask(line: str, key: str) -> str:
+    """The line without the key, in its own form and in that of JSON. A key such as `key` is masked only as a whole word."""
+    for form in {key, json.dumps(key)[1:-1]} - {""}:
+        pattern = re.escape(form) if len(form) >= _SECRET_CHARACTERS else rf"(?<!\w){re.escape(form)}(?!\w)"
+        line = re.sub(pattern, "***", line)
+    return line

@@ -137,5 +137,6 @@ def _read_row_count(query: Mapping[str, str], name: str) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
-        raise RefusedError(400, f"{name} must be a number of rows, not {text[:_MAX_DIGITS]!r}")
+        given = repr(text) if len(text) <= _MAX_DIGITS else f"a text of {len(text):,} characters"
+        raise RefusedError(400, f"{name} must be a number of rows, not {given}")
     return int(text)

@@ -67,9 +67,13 @@ def test_with_tls_the_output_names_the_certificate_to_trust(start_process, monke
 def test_as_json_the_output_names_the_certificate_too(start_process):
     process = start_process("emulator", "--port", "0", "--tls", "--json")
     address = json.loads(process.stdout.readline())
+    certificate = Path(address["certificate"]).read_text()
+    process.send_signal(signal.SIGTERM)
 
     assert set(address) == {"url", "certificate"}
-    assert Path(address["certificate"]).read_text().startswith("-----BEGIN CERTIFICATE-----")
+    assert certificate.startswith("-----BEGIN CERTIFICATE-----")
+    assert process.wait(20) == 0
+    assert not Path(address["certificate"]).exists()
 
 
 def test_without_its_library_tls_is_one_sentence(cli, monkeypatch):

@@ -136,10 +136,18 @@ async def test_the_log_never_has_the_key(bench, caplog, key):
     await bench.post("/requests", json={"model": key, "payload": {}}, headers=headers)
     await bench.get("/requests", params={"model_id": key, "key": key}, headers=headers)
     await bench.get(f"/models/{key}", headers=headers)
+    await bench.get("/requests", params={"limit": key}, headers=headers)
 
-    assert len([record for record in caplog.records if record.name == "kling_async.emulator"]) == 4
+    assert len([record for record in caplog.records if record.name == "kling_async.emulator"]) == 5
     assert key[:10] not in caplog.text
     assert "model *** does not exist" in caplog.text
+
+
+async def test_a_short_key_is_masked_as_a_whole_word(bench, caplog):
+    caplog.set_level(logging.INFO, logger="kling_async.emulator")
+    await bench.get("/models/key", headers={"Authorization": "Bearer key"})
+
+    assert caplog.messages[0].startswith(f"GET {PREFIX}/models/*** 404 ")
 
 
 async def test_nothing_is_logged_unless_asked_for(bench, caplog):
