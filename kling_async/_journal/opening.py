@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+from kling_async._descriptors import find_lack_of_descriptors
 from kling_async._durable import move_into_place
 from kling_async._journal.schema import APPLICATION_ID, MIGRATIONS, Migration, migrate
 from kling_async.errors import JournalError
@@ -34,13 +35,7 @@ def _real_cause(error: Exception) -> Exception:
     """The lack of file descriptors, which SQLite does not name, if that is why a file could not be opened."""
     if _primary_code(error) != sqlite3.SQLITE_CANTOPEN:
         return error
-    with ExitStack() as opened:
-        try:
-            for _ in _FILE_SUFFIXES:
-                opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
-        except OSError as lack:
-            return lack
-    return error
+    return find_lack_of_descriptors() or error
 
 
 def connect(path: Path, *, mode: str = "mode=rw", busy_timeout: float = _BUSY_TIMEOUT) -> sqlite3.Connection:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from types import TracebackType
 
 import aiohttp
 import attrs
 
+from kling_async._descriptors import find_lack_of_descriptors
 from kling_async._transport.base import Request
 from kling_async._transport.network import Proxy
 from kling_async.errors import APIConnectionError, APITimeoutError, CertificateError, ProxyError
@@ -52,7 +54,14 @@ class translate_errors:  # noqa: N801 - used like a function
             return
         translated = _translate(error, self._request, self._phase or ProxyPhase())
         if translated is not None:
-            raise translated from error
+            raise translated from _real_cause(error)
+
+
+def _real_cause(error: BaseException) -> BaseException:
+    """The lack of file descriptors, if that is why the name of a host could not be looked up: the lookup says "not known"."""
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, socket.gaierror):
+        return find_lack_of_descriptors() or error
+    return error
 
 
 def _translate(error: BaseException, request: Request, phase: ProxyPhase) -> APIConnectionError | None:

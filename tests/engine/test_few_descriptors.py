@@ -6,16 +6,20 @@ import asyncio
 import errno
 import os
 import resource
+import socket
 import sqlite3
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 
 import pytest
 
-from kling_async import JournalError, KlingClient, Limits, RetryPolicy
+from kling_async import APIConnectionError, JournalError, KlingClient, Limits, RetryPolicy
 from kling_async._engine import descriptors
 from kling_async._engine.descriptors import fit_to_process, retry_for_descriptor
 from kling_async._journal.opening import journal_errors
+from kling_async._policy.descriptors import lacks_descriptors
+from kling_async._transport.base import Request
+from kling_async._transport.over_aiohttp import AiohttpTransport
 from kling_async.emulator import EmulatorSettings
 from kling_async.events import Retrying, Submitted
 
@@ -186,3 +190,18 @@ async def test_a_batch_with_wide_limits_fits_into_a_process_with_few_files(kling
     assert [result.error for result in batch] == [None] * 100
     assert len(set(batch.paths)) == 100
     assert kling_emulator.stats.requests["submit"] == 100
+
+
+async def test_a_host_that_cannot_be_looked_up_for_lack_of_descriptors_is_not_an_unknown_host(monkeypatch):
+    def refuse(*_arguments, **_options):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    transport = AiohttpTransport()
+    request = Request("GET", "http://service.example/", {})
+    for context, is_lack in ((descriptors_used_up(), True), (nullcontext(), False)):
+        with context, pytest.raises(APIConnectionError, match="no connection") as caught:
+            await transport.send(request)
+        assert lacks_descriptors(caught.value) is is_lack
+        assert not caught.value.was_sent
+    await transport.aclose()
