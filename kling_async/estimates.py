@@ -12,7 +12,7 @@ from kling_async._calls import check_options, public_call
 from kling_async._policy.budget import Budget, Prices
 from kling_async._policy.list_prices import LIST_PRICES
 from kling_async.errors import InvalidRequestError
-from kling_async.items import read_many, request_from
+from kling_async.items import Table, read_many, request_from
 from kling_async.requests import (
     RequestLike,
     VideoOptions,
@@ -61,7 +61,7 @@ class Estimate:
 
 @public_call
 def estimate(
-    requests: RequestLike | Iterable[RequestLike],
+    requests: RequestLike | Iterable[RequestLike] | Table,
     *,
     prices: Prices = "catalog",
     keep_labels: bool = False,
@@ -70,7 +70,7 @@ def estimate(
     """What some requests would cost as a batch. Nothing is sent.
 
     Args:
-        requests: A prompt, a `VideoRequest` or a mapping, or an iterable of these.
+        requests: A prompt, a `VideoRequest` or a mapping, an iterable of these, or a table of them.
         prices: `"catalog"` for the list prices that this release knows, each with its source; some are estimates. Or
             your own prices, as for `generate_many`.
         keep_labels: As for `generate_many`.

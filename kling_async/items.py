@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterable, Hashable, Iterable, Mapping
 from functools import lru_cache
 from io import IOBase
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
@@ -21,6 +21,14 @@ from kling_async.slips import Slip, could_be_path, find_slip
 
 _UNNAMED = re.compile(r"(unnamed:_\d+(_level_\d+)?|__index_level_\d+__|_duplicated_\d+)?", re.ASCII)
 """The normal form of no name, and of the names that pandas, PyArrow and Polars give to columns without one."""
+
+
+class Table(Protocol):
+    """A table of pandas, Polars or PyArrow. Its rows are the requests, and its columns are fields of `VideoRequest`."""
+
+    @property
+    def columns(self) -> Any:
+        """The columns, or their names."""
 
 
 def read_many(requests: object) -> Iterable[Any] | AsyncIterable[Any]:

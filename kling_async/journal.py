@@ -23,9 +23,9 @@ from kling_async._journal import journal as write_ahead
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._wire.codec import payload_of
 from kling_async.errors import InvalidRequestError, JournalError
+from kling_async.items import Table
 from kling_async.paths import local_path
 from kling_async.requests import RequestLike, VideoOptions, VideoRequest, model_of
-from kling_async.types import Table
 
 __all__ = ["Entry", "EntryState", "Identity", "Journal", "NextStep", "RegisteredBatch"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterable, Iterable
 from decimal import Decimal
-from typing import Any, Literal, Protocol, TypeAlias, TypedDict
+from typing import Literal, TypeAlias, TypedDict
 
 from kling_async._journal.entry import Entry
 from kling_async._policy.budget import Prices
@@ -13,6 +13,7 @@ from kling_async._policy.polling import PollingPolicy, UseLists
 from kling_async._policy.retry import RetryPolicy
 from kling_async._transport.base import Reply, Request, Sink, StreamedReply, Transport
 from kling_async.events import Listener
+from kling_async.items import Table
 from kling_async.requests import RequestLike, RequestRow, VideoOptions
 
 __all__ = [
@@ -38,15 +39,6 @@ __all__ = [
     "WaitManyOptions",
     "WaitOptions",
 ]
-
-
-class Table(Protocol):
-    """A table of pandas, Polars or PyArrow. Its rows are the requests, and its columns are fields of `VideoRequest`."""
-
-    @property
-    def columns(self) -> Any:
-        """The columns, or their names."""
-
 
 Requests: TypeAlias = Iterable[RequestLike | Entry] | AsyncIterable[RequestLike | Entry] | Table
 """The requests of a batch, a table of them, or entries of its journal, which continue from where they stand."""

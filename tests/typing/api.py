@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from decimal import Decimal
@@ -78,6 +78,22 @@ async def rows(client: KlingClient) -> None:
     await client.submit({"promt": "x"})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await client.generate_many([{"prompt": "x", "seconds": 5}])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     await client.generate_many([{"prompt": "x", "duration": [5]}])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+
+
+class Frame:
+    """A table of another library, whose iterator gives something else than rows."""
+
+    columns: list[str]
+
+    def __iter__(self) -> Iterator[object]:
+        raise NotImplementedError
+
+
+async def tables(client: KlingClient, table: Frame) -> None:
+    assert_type(await client.generate_many(table, keep_labels=True, allow_suspicious=True), BatchResult)
+    assert_type(estimate(table, keep_labels=True), Estimate)
+    await client.submit({"prompt": "x", "labels": {"concept": "sky"}}, allow_suspicious=True)
+    await client.generate("x", allow_suspicious=True, wait_timeout=5)
 
 
 async def batch_options(client: KlingClient, options: BatchOptions) -> None:
