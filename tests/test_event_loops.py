@@ -45,7 +45,9 @@ def test_a_program_that_ends_without_aclose_leaves_no_complaint(
     done = subprocess.run(  # noqa: S603 - a program of our own
         [sys.executable, *tokens, "-c", start + textwrap.dedent(program)],
         env={
-            **os.environ,
+            **{
+                name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"
+            },  # of which IPython warns
             "GMI_API_KEY": "any-key",
             "GMI_BASE_URL": kling_emulator.url,
             "NO_PROXY": "*",

@@ -31,7 +31,7 @@ _read_called, _read_not_called = attrgetter(*_CALLED), attrgetter(*_NOT_CALLED)
 
 def find_interceptor() -> str | None:
     """The first replaced function that sees each request through the session, by its name in aiohttp."""
-    return _find_replaced(_CALLED, _read_called(aiohttp))
+    return _find_replaced(_CALLED, _read(_CALLED, _read_called))
 
 
 def find_blind_spot(session: aiohttp.ClientSession) -> str | None:
@@ -39,7 +39,16 @@ def find_blind_spot(session: aiohttp.ClientSession) -> str | None:
     for module in (aiohttp, aiohttp.client):
         if module.ClientSession is not type(session):
             return f"{module.__name__}.ClientSession"
-    return _find_replaced(_NOT_CALLED, _read_not_called(aiohttp))
+    return _find_replaced(_NOT_CALLED, _read(_NOT_CALLED, _read_not_called))
+
+
+def _read(names: Sequence[str], read_all: attrgetter[tuple[object, ...]]) -> tuple[object, ...]:
+    """The functions of these names. A later aiohttp, or somebody's class in the place of one, may not have them all."""
+    try:
+        return read_all(aiohttp)
+    except AttributeError:
+        pairs = [name.split(".") for name in names]
+        return tuple(getattr(getattr(aiohttp, owner), function, None) for owner, function in pairs)
 
 
 @lru_cache(maxsize=8)
@@ -50,6 +59,8 @@ def _find_replaced(names: Sequence[str], functions: tuple[object, ...]) -> str |
 
 
 def _is_aiohttps(function: object) -> bool:
-    """Whether aiohttp itself defines a function; a wrapper can copy the name, but not the code."""
+    """Whether aiohttp itself defines a function, or has none; a wrapper can copy the name, but not the code."""
     folder = Path(aiohttp.__file__).parent
-    return isinstance(function, FunctionType) and folder in Path(function.__code__.co_filename).parents
+    return function is None or (
+        isinstance(function, FunctionType) and folder in Path(function.__code__.co_filename).parents
+    )

@@ -179,6 +179,21 @@ async def test_no_post_leaves_over_a_session_that_is_a_mock_itself():
             await transport.send(Request("POST", "http://127.0.0.1:9/", {}, b"{}"))
 
 
+async def test_no_post_leaves_where_a_class_of_the_test_takes_the_place_of_the_session(path):
+    class Fake:
+        async def post(self, url):
+            raise NotImplementedError
+
+    told, sent = await post_with(path, lambda: patch("aiohttp.ClientSession", Fake), is_open_before=True)
+    assert isinstance(told, ConfigurationError)
+    assert sent == []
+
+
+def test_a_function_that_a_later_aiohttp_does_not_have_is_not_replaced(monkeypatch):
+    monkeypatch.delattr("aiohttp.TCPConnector._resolve_host")
+    assert find_interceptor() is None
+
+
 async def test_a_get_goes_on_where_a_patch_would_not_see_it(path):
     async with http_server() as server:
         transport = path()
