@@ -34,7 +34,7 @@ ERRORS = {
         ["generate", "a cat", "--durations", "5"],
         "Did you mean --duration?",
     ),
-    "generate: no number": ({}, ["generate", "a cat", "--duration", "long"], "--duration"),
+    "generate: no number": ({}, ["generate", "a cat", "--duration", "long"], "duration must be"),
     "generate: a wrong number": ({}, ["generate", "a cat", "--max-concurrency", "0"], "--max-concurrency"),
     "generate: a wrong choice": ({}, ["generate", "a cat", "--on-ambiguous", "no"], "--on-ambiguous"),
     "generate: a rule of the model": (
