@@ -28,6 +28,7 @@ from kling_async.requests import VideoOptions
 from kling_async.results import Result
 
 if TYPE_CHECKING:
+    from kling_async._engine.batch.result_stream import ResultStream
     from kling_async._engine.session import LoopSession
     from kling_async._engine.shared_state import SharedState
     from kling_async.events import Listener, Notifier
@@ -102,6 +103,7 @@ class KlingClient:
         self._transport = transport
         self._shared: SharedState | None = None
         self._sessions: dict[asyncio.AbstractEventLoop, _Opened] = {}
+        self._last_batch: BatchResult | None = None
         self._root: KlingClient | None = None
         """The client that this one is a view of."""
 
@@ -133,6 +135,19 @@ class KlingClient:
         opened = self._sessions.pop(_running_loop(), None)
         if opened is not None:
             await opened.lifetime.aclose()
+
+    @property
+    def last_batch(self) -> BatchResult | None:
+        """The results of the last `generate_many`, also if the call was interrupted; None before the first one.
+
+        After an interruption, such as Ctrl-C or a timeout, a job in flight is a result in the state `TIMED_OUT`, and a
+        submit without an answer one in the state `AMBIGUOUS`. Items that were not sent have no result. The views of
+        `with_options` share this.
+        """
+        return (self._root or self)._last_batch  # noqa: SLF001 - an object of this class
+
+    def _set_last_batch(self, batch: BatchResult | None) -> None:
+        (self._root or self)._last_batch = batch  # noqa: SLF001 - an object of this class
 
     @public_call
     def with_options(self, **options: Unpack[ClientOptions]) -> KlingClient:
@@ -276,6 +291,7 @@ class KlingClient:
             DownloadError: The video was made and could not be saved; the error's `job` is its record.
             KlingError: See `submit` and `wait`.
         """
+        from kling_async._engine.interrupted import describe_job, warn_if_cancelled
         from kling_async.types import GenerateOptions, WaitOptions
 
         check_options(options, GenerateOptions.__annotations__, call="generate")
@@ -288,10 +304,11 @@ class KlingClient:
         if output is not None:
             await session.check_output(output)
         with display:
-            job = await session.submit(wanted, notify)
-            job = await session.wait(job, notify, polling=polling)
-            if output is not None:
-                await session.download(job, output, notify)
+            job = await session.submit(wanted, notify, call="generate")
+            with warn_if_cancelled(lambda: describe_job(job.request_id, call="generate")):
+                job = await session.wait(job, notify, polling=polling)
+                if output is not None:
+                    await session.download(job, output, notify)
         return job
 
     @overload
@@ -330,19 +347,30 @@ class KlingClient:
 
         check_options(options, {*BatchOptions.__annotations__, "raise_on_failure"}, call="generate_many")
         results: list[Result] = []
-        recorder = HistoryRecorder()
+        recorder, stream = HistoryRecorder(), None
         options["on_event"] = Notifier(recorder, options.get("on_event"))
-        async with self._open_batch(requests, options, call="generate_many") as stream:
-            try:
-                async for result in stream:
-                    results.append(result)  # noqa: PERF401 - kept when the input raises half-way
-            except Exception as error:
-                raise BatchInterruptedError(
-                    f"generate_many() was interrupted by {type(error).__name__}: {str(error).rstrip('.')}. Nothing "
-                    f"further was sent. The results so far ({len(results):,}) are in this error's `batch`.",
-                    batch=_in_order(results, recorder.build()),
-                ) from error
+        self._set_last_batch(None)
+        try:
+            async with self._open_batch(requests, options, call="generate_many") as stream:
+                try:
+                    async for result in stream:
+                        results.append(result)  # noqa: PERF401 - kept when the input raises half-way
+                except Exception as error:
+                    so_far = _in_order(results, recorder.build())
+                    self._set_last_batch(so_far)
+                    raise BatchInterruptedError(
+                        f"generate_many() was interrupted by {type(error).__name__}: {str(error).rstrip('.')}. Nothing "
+                        f"further was sent. The results so far ({len(results):,}) are in this error's `batch`.",
+                        batch=so_far,
+                    ) from error
+        except asyncio.CancelledError as error:
+            results += [] if stream is None else stream.rest
+            self._set_last_batch(_in_order(results, recorder.build()))
+            error.add_note(f"The {len(results):,} results so far are in `client.last_batch`.")
+            # The frames of the batch say nothing about the interruption, and would fill a notebook.
+            raise error.with_traceback(None) from None
         batch = _in_order(results, recorder.build())
+        self._set_last_batch(batch)
         if raise_on_failure:
             batch.raise_for_failures()
         return batch
@@ -378,7 +406,7 @@ class KlingClient:
 
     def _open_batch(
         self, requests: Requests, options: BatchOptions, *, call: str
-    ) -> AbstractAsyncContextManager[AsyncIterator[Result]]:
+    ) -> AbstractAsyncContextManager[ResultStream]:
         from kling_async._display.progress import make_display
         from kling_async._engine.batch.batch import BatchSettings, open_batch
 
@@ -533,10 +561,10 @@ class _Opened(NamedTuple):
 @asynccontextmanager
 async def _within(
     drawing: AbstractContextManager[None],
-    batch: AbstractAsyncContextManager[AsyncIterator[Result]],
+    batch: AbstractAsyncContextManager[ResultStream],
     *,
     call: str,
-) -> AsyncIterator[AsyncIterator[Result]]:
+) -> AsyncIterator[ResultStream]:
     _running_loop()  # before a journal is made
     try:
         with drawing:

@@ -165,6 +165,7 @@ class AmbiguousSubmitError(KlingError):
         request_id: See `KlingError`.
         status_code: See `KlingError`.
         body: See `KlingError`.
+        advice: See `KlingError`.
     """
 
     def __init__(
@@ -175,8 +176,9 @@ class AmbiguousSubmitError(KlingError):
         request_id: str | None = None,
         status_code: int | None = None,
         body: str | None = None,
+        advice: str | None = None,
     ) -> None:
-        super().__init__(message, request_id=request_id, status_code=status_code, body=body)
+        super().__init__(message, request_id=request_id, status_code=status_code, body=body, advice=advice)
         self.absent = absent
 
 

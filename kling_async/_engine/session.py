@@ -16,6 +16,7 @@ from kling_async._engine.api import ApiCaller
 from kling_async._engine.download.downloader import Downloader
 from kling_async._engine.download.output_folder import check_destination
 from kling_async._engine.emitter import Emitter
+from kling_async._engine.interrupted import describe_job, describe_lost, warn_if_cancelled
 from kling_async._engine.poll.poller import JobPoller
 from kling_async._engine.shared_state import SharedState
 from kling_async._engine.submit.ledger import BatchItem, Ledger
@@ -77,18 +78,25 @@ class LoopSession:
         self.shared.cover_timeout(timeout)
         return view
 
-    async def submit(self, request: VideoRequest, notify: Notifier) -> Job:
-        """Submit one request on its own, and reconcile the submit if its answer is lost; see `Submitter.submit`."""
+    async def submit(self, request: VideoRequest, notify: Notifier, *, call: str = "submit") -> Job:
+        """Submit one request on its own, and reconcile the submit if its answer is lost; see `Submitter.submit`.
+
+        Args:
+            request: The request.
+            notify: Hears of every step.
+            call: The call of the user, for the text about a job that a cancellation leaves behind.
+        """
         emit = self.caller.emitter(notify)
         payload = await Uploader(self.caller, emit).payload(request)
         item = BatchItem(request=request)
         try:
-            submitted = await self.submitter.submit(
-                payload, item, ledger=Ledger(emit=emit), max_throttles=self.caller.retry.max_retries
-            )
-            if isinstance(submitted, Job):
-                return _with_payload(submitted, payload)
-            job = await self.reconciler.reconcile(submitted)
+            with warn_if_cancelled(lambda: _describe_left(item, call=call)):
+                submitted = await self.submitter.submit(
+                    payload, item, ledger=Ledger(emit=emit), max_throttles=self.caller.retry.max_retries
+                )
+                if isinstance(submitted, Job):
+                    return _with_payload(submitted, payload)
+                job = await self.reconciler.reconcile(submitted)
             emit(SubmitReconciled, request_id=job.request_id, job=job)
             return _with_payload(job, payload)
         finally:
@@ -194,6 +202,13 @@ class LoopSession:
 
         emit = self.caller.emitter(notify)
         return await self.caller.send_with_retries(MODEL, structure, id=model_id, emit=emit)
+
+
+def _describe_left(item: BatchItem, *, call: str) -> str | None:
+    """What a cancelled submit leaves; None if no POST of it can have been accepted."""
+    if item.job_id is not None:
+        return describe_job(item.job_id, call=call)
+    return None if item.reconciliation is None else describe_lost(item.reconciliation.model, call=call)
 
 
 def _with_payload(job: Job, payload: Mapping[str, Any]) -> Job:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from operator import attrgetter
 
 import attrs
@@ -120,7 +121,10 @@ class BatchCommand:
         started = time.monotonic()
         progress = choose_progress(is_json=self.is_json, is_quiet=self.is_quiet)
         try:
-            with show_progress(total=self.total, saves=True, progress=progress) as self._counts:
+            with (
+                show_progress(total=self.total, saves=True, progress=progress) as self._counts,
+                _without_python_advice(),
+            ):
                 async with batch as stream:
                     await self._collect(stream)
         except (asyncio.CancelledError, OSError):
@@ -174,6 +178,17 @@ class BatchCommand:
         if console is not None:
             print_text(f"Report: {page}", console)
         return True
+
+
+@contextmanager
+def _without_python_advice() -> Iterator[None]:
+    """A block in which the client does not log what an interruption leaves: the command prints that in its own words."""
+    log = logging.getLogger("kling_async.interrupted")
+    log.disabled = True
+    try:
+        yield
+    finally:
+        log.disabled = False
 
 
 def _is_forced_exit() -> bool:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from operator import attrgetter
 from os import PathLike
 from pathlib import Path
 from typing import Any, get_args
@@ -21,6 +22,7 @@ from kling_async._engine.batch.run_item import BatchParts, run_item
 from kling_async._engine.batch.slots import Slots
 from kling_async._engine.descriptors import retry_for_descriptor
 from kling_async._engine.download.output_folder import open_folder
+from kling_async._engine.interrupted import describe_batch, warn_interrupted
 from kling_async._engine.session import LoopSession
 from kling_async._engine.submit.ledger import Ledger
 from kling_async._engine.submit.uploader import Uploader
@@ -31,7 +33,7 @@ from kling_async._policy.concurrency_limit import ConcurrencyLimit
 from kling_async.errors import ConfigurationError, JournalError
 from kling_async.events import Notifier
 from kling_async.paths import local_path
-from kling_async.results import Result
+from kling_async.results import ResultState
 from kling_async.types import OnAmbiguous, Requests
 
 _log = logging.getLogger("kling_async")
@@ -84,6 +86,16 @@ class Batch:
             if item is None:
                 slots.free()
         return item
+
+    def warn_if_interrupted(self, error: BaseException | None) -> None:
+        """Say which paid jobs the caller has heard nothing of, if the batch ended before all results were taken."""
+        left = sorted(self.results.rest, key=attrgetter("index"))
+        job_ids = [result.job.request_id for result in left if result.job is not None]
+        unanswered = sum(result.state is ResultState.AMBIGUOUS for result in left)
+        journal = self.parts.ledger.journal
+        if job_ids or unanswered:
+            path = None if journal is None else str(journal.path)
+            warn_interrupted(describe_batch(job_ids, unanswered=unanswered, journal=path), error)
 
     async def _close(self) -> Exception | None:
         """Let the input clean up and write the rest of the journal; the first error of both."""
@@ -149,7 +161,7 @@ def open_batch(
     options: Mapping[str, Any],
     settings: BatchSettings,
     notify: Notifier,
-) -> AbstractAsyncContextManager[AsyncIterator[Result]]:
+) -> AbstractAsyncContextManager[ResultStream]:
     """A batch that runs for as long as its block lasts; the settings are checked at once, the items in the block.
 
     Args:
@@ -175,7 +187,7 @@ def open_batch(
     )
 
     @asynccontextmanager
-    async def run() -> AsyncIterator[AsyncIterator[Result]]:
+    async def run() -> AsyncIterator[ResultStream]:
         await reader.check()  # before a folder or a journal is made
         # First the folder: the journal can be a file in it.
         folder = None
@@ -241,14 +253,19 @@ async def run_batch(batch: Batch) -> AsyncIterator[ResultStream]:
     What the block raises comes out as it is, not wrapped into a group.
     """
     failure: BaseException | None = None
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(batch.run)
-        try:
-            yield batch.results
-        except anyio.get_cancelled_exc_class():
-            raise
-        except BaseException as error:  # noqa: BLE001 - raised again outside the group
-            failure = error
-        tasks.cancel_scope.cancel()
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(batch.run)
+            try:
+                yield batch.results
+            except anyio.get_cancelled_exc_class():
+                raise
+            except BaseException as error:  # noqa: BLE001 - raised again outside the group
+                failure = error
+            tasks.cancel_scope.cancel()
+    except asyncio.CancelledError as error:
+        batch.warn_if_interrupted(error)
+        raise
+    batch.warn_if_interrupted(failure)
     if failure is not None:
         raise failure

@@ -17,6 +17,7 @@ class ResultStream(AsyncIterator[Result]):
 
     read_ahead: anyio.Semaphore
     """One permit for each item that is read and whose result the caller has not taken; each result taken frees one."""
+    _interrupted: list[Result] = attrs.field(init=False, factory=list)
     _ready: deque[Result] = attrs.field(init=False, factory=deque)
     _changed: anyio.Event = attrs.field(init=False, factory=anyio.Event)
     _is_complete: bool = attrs.field(init=False, default=False)
@@ -26,6 +27,15 @@ class ResultStream(AsyncIterator[Result]):
         """Add one result."""
         self._ready.append(result)
         self._changed.set()
+
+    def put_interrupted(self, result: Result) -> None:
+        """Add the result of an item that the end of the batch interrupts."""
+        self._interrupted.append(result)
+
+    @property
+    def rest(self) -> list[Result]:
+        """The results that the caller has not taken, those of interrupted items last."""
+        return [*self._ready, *self._interrupted]
 
     def complete(self, error: BaseException | None = None) -> None:
         """End the stream: after the last result the caller meets the error, if there is one."""

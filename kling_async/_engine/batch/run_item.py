@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 
 import attrs
@@ -21,9 +22,15 @@ from kling_async._policy.circuit_breaker import CircuitBreaker
 from kling_async._policy.outcome import error_of, state_of
 from kling_async._policy.pace import JobKind
 from kling_async._policy.submission import allows_resend, is_throttled
-from kling_async.errors import AmbiguousSubmitError, DownloadError, InvalidRequestError, KlingError
+from kling_async.errors import (
+    AmbiguousSubmitError,
+    DownloadError,
+    InvalidRequestError,
+    KlingError,
+    WaitTimeoutError,
+)
 from kling_async.events import Downloaded, Finished, NotSubmitted, Resumed, SubmitReconciled
-from kling_async.jobs import Job
+from kling_async.jobs import Job, JobStatus
 from kling_async.requests import model_of
 from kling_async.results import Result, ResultState
 from kling_async.types import OnAmbiguous
@@ -81,6 +88,10 @@ async def run_item(parts: BatchParts, given: InputItem, results: ResultStream) -
     except _UnsentError as error:
         results.put(_report_unsent(parts, item, error.reason))
         return
+    except asyncio.CancelledError:
+        if (left := _interrupted_result(item)) is not None:
+            results.put_interrupted(left)
+        raise
     finally:
         parts.slots.free()
         if item.reconciliation is not None:
@@ -93,7 +104,11 @@ async def run_item(parts: BatchParts, given: InputItem, results: ResultStream) -
         parts.ledger.record_end(item, result)
         _emit_finished(parts, result)
         if result.ok and parts.folder is not None:
-            result = await _save(parts, item, result, parts.folder)
+            try:
+                result = await _save(parts, item, result, parts.folder)
+            except asyncio.CancelledError:
+                results.put_interrupted(result)
+                raise
     results.put(result)
 
 
@@ -140,6 +155,7 @@ def _resume(
         item.reconciliation = parts.session.reconciler.begin_for_entry(entry, parts.ledger.journal)
         return item.reconciliation
     parts.session.reconciler.claim(job.request_id)
+    item.job_id = job.request_id
     if step is NextStep.REPORT:
         item.saved_path = path
         return job
@@ -227,7 +243,7 @@ def _pause_submits(parts: BatchParts, item: BatchItem, job: Job) -> None:
     """Hold back all submits: a job that failed for a rate limit made no video, and is submitted again."""
     error = error_of(job)
     assert error is not None
-    item.throttled_jobs, item.fallback_outcome = item.throttled_jobs + 1, job
+    item.throttled_jobs, item.fallback_outcome, item.job_id = item.throttled_jobs + 1, job, None
     throttles = item.throttled_jobs + _THROTTLES_OF_A_FAILED_JOB
     parts.session.submitter.pause(error, parts.emit, limit=parts.slots.limit, throttles_before=throttles)
 
@@ -258,6 +274,27 @@ def _make_result(item: BatchItem, outcome: Job | KlingError) -> Result:
         error=error,
         cost_usd=item.cost,
     )
+
+
+def _interrupted_result(item: BatchItem) -> Result | None:
+    """The result of an item whose batch ends before the item does; None if nothing of the item was accepted."""
+    outcome: KlingError
+    if item.job_id is not None:
+        outcome = WaitTimeoutError(
+            f"The batch ended early, and job {item.job_id} continues at the service.",
+            advice=f"`await client.wait({item.job_id!r})` waits for it.",
+            request_id=item.job_id,
+            job=Job(request_id=item.job_id, status=JobStatus.UNKNOWN),
+        )
+    elif item.reconciliation is not None:
+        model = item.reconciliation.model
+        outcome = AmbiguousSubmitError(
+            "submit: the batch ended early, and the service may have taken this request.",
+            advice=f"Look for it with `client.list_jobs({model!r})` before you submit it again.",
+        )
+    else:
+        return None
+    return _make_result(item, outcome)
 
 
 def _index(item: BatchItem) -> int:

@@ -48,6 +48,8 @@ class BatchItem:
     """The outcome to report if the item cannot be resubmitted: the failed job or the ambiguous error of an earlier POST."""
     reconciliation: Reconciliation | None = None
     """The search for the job of its lost submit; the code that runs the item ends it."""
+    job_id: str | None = None
+    """The id of its last job, as soon as that is known."""
     saved_path: Path | None = None
     """Where an earlier run saved its video, if it is there whole."""
 
@@ -151,6 +153,7 @@ class Ledger:
 
     def record_job(self, item: BatchItem, job: Job) -> None:
         """The job belongs to the item: its id goes to the disk with the next commit."""
+        item.job_id = job.request_id
         if self.journal is not None and item.number is not None:
             self.journal.record_accepted(item.number, request_id=job.request_id, record=job.raw)
 

@@ -360,25 +360,26 @@ class Reconciler:
 
 
 def _ambiguous(reconciliation: Reconciliation, reason: str, *, in_batch: bool) -> AmbiguousSubmitError:
-    error, model, absent = reconciliation.error, reconciliation.model, reconciliation.is_absent
+    error, model = reconciliation.error, reconciliation.model
     lost = error.message.rstrip(".")
-    if absent:
+    if reconciliation.is_absent:
         said = f"the service does not have this request ({lost}): it is absent from the whole list, which shows a later job"
         advice = (
-            "say on_ambiguous='resend_absent' to send it again" if in_batch else "you can submit it again"
+            "Say on_ambiguous='resend_absent' to send it again." if in_batch else "You can submit it again."
         )
     else:
         said = f"the service may have taken this request ({lost}), and {reason}"
-        advice = f"look for it with client.list_jobs({model!r}) before you submit it again"
+        advice = f"Look for it with `client.list_jobs({model!r})` before you submit it again."
         if in_batch:
-            advice = (
-                f"look for it with client.list_jobs({model!r}); on_ambiguous='resend_absent' sends it again once the list "
-                "proves that it is absent, and 'resend' at once, at the risk of paying twice"
+            advice += (
+                " on_ambiguous='resend_absent' sends it again once the list proves that it is absent, and 'resend' "
+                "at once, at the risk of paying twice."
             )
     return AmbiguousSubmitError(
-        f"submit: {said}. It was not sent again; {advice}.",
-        absent=absent,
+        f"submit: {said}. It was not sent again.",
+        absent=reconciliation.is_absent,
         status_code=error.status_code,
         body=error.body,
         request_id=error.request_id,
+        advice=advice,
     )
