@@ -51,7 +51,6 @@ ONLY_PYTHON = {
     "_tables.py",
     "_policy/budget.py",  # the command line checks prices and the cap itself
     "_display/progress.py",  # the command line never says progress=True
-    "_engine/submit/reconciler.py",
 }
 """The files whose messages no command prints."""
 OPTIONS = {

@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 
 from kling_async.cli.app import run
-from kling_async.emulator import Fault, JobScript, Reply
+from kling_async.emulator import Drop, Fault, JobScript, Reply
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 PRINTED_COMMAND = re.compile(r"kling-async ([a-z]+)([^`\n;]*)")
@@ -84,6 +84,11 @@ ERRORS = {
         fault("media", refusal(404), times=None),
         ["generate", "a cat"],
         "not saved",
+    ),
+    "generate: a lost submit": (
+        {"faults": (Fault("submit", Drop(accepted=False)), Fault("list", refusal(403), times=None))},
+        ["generate", "a cat"],
+        "--on-ambiguous",
     ),
     "resume: no journal": ({}, ["resume"], "JOURNAL"),
     "resume: a lost journal": ({}, ["resume", "lost.db"], "There is no journal 'lost.db'"),
@@ -172,6 +177,15 @@ def test_a_missing_key_is_a_message_without_python(cli, home, monkeypatch):
         done = cli(command, *(["a cat"] if command == "generate" else ["x"] if command[0] in "sd" else []))
         assert done.error_line.startswith(f"kling-async {command}: No API key: set the environment variable")
         check(done.err, command)
+
+
+def test_the_reason_that_a_journal_holds_has_no_word_of_python(serve, cli):
+    settings, tokens, _ = ERRORS["generate: a lost submit"]
+    serve(**settings)
+    cli(*tokens)
+    done = cli("status", "videos")
+    assert "the service may have taken this request" in done.out
+    check(done.out, "status")
 
 
 def test_every_command_has_a_message_in_the_table():

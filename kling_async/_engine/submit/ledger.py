@@ -204,4 +204,6 @@ class Ledger:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    """Why it failed, without the advice for Python: the command line shows what the journal holds."""
+    text = error.message if isinstance(error, KlingError) else str(error)
+    return " ".join(text.split()) or type(error).__name__
