@@ -30,10 +30,15 @@ _LONGEST_HEADER = 2 * sum(map(len, FIELDS))
 _GAPS = frozenset({"nan", "none", "null", "nat", "na", "<na>", "n/a", "undefined"})
 """The words for no value that programs write into texts."""
 _SWITCH_WORDS = frozenset({"on", "off", "yes", "no", "true", "false"})
-_QUALITIES = frozenset({"std", "pro"})
+_QUALITY = re.compile("std|pro", re.ASCII)
 _NUMBER = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?s?", re.ASCII)
 _RATIO = re.compile(r"[0-9]+:[0-9]+", re.ASCII)
 _RESOLUTION = re.compile(r"[0-9]+p|[0-9]k", re.ASCII)
+_COMMANDS = frozenset(
+    {"completion", "demo", "download", "emulator", "generate", "list", "models", "resume", "status"}
+)
+_PATH = re.compile(r"[~/.]*/\S*|\S*/")
+"""A name that begins or ends as a path does."""
 _OPTION = re.compile(r"\s--([a-z][a-z-]*)", re.ASCII)
 _DASHES = ("-", "\u2010", "\u2011", "\u2012", "\u2013", "\u2014", "\u2015", "\u2212")
 """Word processors write a long dash for the two hyphens of an option."""
@@ -69,7 +74,7 @@ def find_slip(prompt: str, *, is_path: bool) -> Slip | None:
     if "://" in text and _is_token(text):
         advice = "describe the video, and give a picture as"
         return Slip(f"{quote_value(text)} is a URL", f"{advice} image=...", f"{advice} --image URL")
-    if is_path or (_is_token(text) and _suffix(text) in _FILES):
+    if is_path or _PATH.fullmatch(text) or (_is_token(text) and _suffix(text) in _FILES):
         return _file_slip(text)
     return _text_slip(text)
 
@@ -142,24 +147,27 @@ def _option_slip(word: str) -> Slip | None:
         )
     if value == "help":
         return Slip("'help' would be a video", "", "ask with kling-async generate --help")
-    option = None
-    if value in _SWITCH_WORDS:
-        option = "--sound"
-    elif value in _QUALITIES:
-        option = "--mode"
-    elif _RATIO.fullmatch(value):
-        option = "--aspect-ratio"
-    elif _RESOLUTION.fullmatch(value):
-        option = "--resolution"
-    elif _NUMBER.fullmatch(value):
-        option, word = "--duration", word.rstrip("s")
-    elif value in MODELS:
-        option = "--model"
+    if value in _COMMANDS:
+        return Slip(f"{quoted} is the name of a command", "", f"ask with kling-async {value} --help")
+    option = _option_of(value)
     if option is None:
         return None
+    shown = word.rstrip("s") if option == "--duration" else word
     return Slip(
-        f"{quoted} looks like the value of an option", "", f"put it after its option, such as {option} {word}"
+        f"{quoted} looks like the value of an option",
+        "",
+        f"put it after its option, such as {option} {shown}",
     )
+
+
+def _option_of(value: str) -> str | None:
+    """The option that takes a value; None if no option does."""
+    if value in _SWITCH_WORDS:
+        return "--sound"
+    if value in MODELS:
+        return "--model"
+    forms = {"--duration": _NUMBER, "--aspect-ratio": _RATIO, "--resolution": _RESOLUTION, "--mode": _QUALITY}
+    return next((option for option, form in forms.items() if form.fullmatch(value)), None)
 
 
 def _file_slip(name: str) -> Slip:

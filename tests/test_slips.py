@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from kling_async import slips
+from kling_async.cli import app
 from kling_async.errors import InvalidRequestError
 from kling_async.items import check_meant, find_prompt_slip, find_request_slip, read_one
 from kling_async.requests import FIELDS, VideoRequest
@@ -16,6 +18,10 @@ from kling_async.slips import could_be_path, find_shell_slip, find_slip
         ("my-prompts/all.jsonl", "is the name of a file", "read()", "--from my-prompts/all.jsonl"),
         ("cat.png", "is the name of a file", "image='cat.png'", "--image cat.png"),
         ("videos/run.db", "is the name of a file", "journal=", "resume videos/run.db"),
+        ("videos/", "is the name of a file", "describe the video", "--from"),
+        ("~/prompts", "is the name of a file", "describe the video", "--from"),
+        ("../prompts", "is the name of a file", "describe the video", "--from"),
+        ("/imagine", "is the name of a file", "describe the video", "--from"),
         ("notes.xlsx", "is the name of a file", "describe the video", "--from"),
         ("# a comment", "'# a comment' looks like a comment", "leave the item out", "leave the line out"),
         ("#cats", "looks like a comment", "leave", "leave"),
@@ -57,6 +63,9 @@ def test_the_name_of_a_field_is_a_slip(field):
         "A model, in duration",
         "{a set of cats}",
         "see https://example.com",
+        "A cat / a dog",
+        "/ and then a cat",
+        "1/2",
         "A cat naps. Then it wakes.",
         "e.g",
     ],
@@ -101,6 +110,7 @@ def test_only_what_looks_like_a_name_is_looked_for(prompt, is_path):
         (["A moon", "Восход"], "'Восход' is a prompt of one word", "one pair of quotes"),
         (["a", "black", "cat"], "3 prompts of one word each would be 3 videos", '("a black …")'),
         (["off"], "looks like the value", "--sound off"),
+        (["status"], "'status' is the name of a command", "kling-async status --help"),
         (["help"], "'help' would be a video", "generate --help"),
         (
             ["A moon --sound off"],
@@ -178,3 +188,7 @@ def test_a_prompt_without_a_visible_character_is_refused_whatever_is_meant(promp
 @pytest.mark.parametrize("prompt", ["\u200bx", "👩\u200d🚀", "é", "\U0001fae9"])
 def test_one_visible_character_is_enough(prompt):
     assert read_one(prompt, {}).prompt == prompt
+
+
+def test_the_names_of_all_commands_are_known():
+    assert {*app._COMMANDS, "completion"} <= slips._COMMANDS

@@ -36,7 +36,7 @@ def read_file(source: str, *, keep_labels: bool = False, encoding: str | None = 
         raise ConfigurationError(f"{source} is a folder; name a file in it for --from.")
     if suffix not in _READERS:
         raise ConfigurationError(
-            f"{source}: prompts are read from .txt (one a line), .csv and .jsonl files; rename it or convert it."
+            f"{source}: prompts are read from .txt (one a line), .csv, .tsv and .jsonl files; convert it into one of them."
         )
     name = "stdin" if source == STDIN else source
     text = _decode(_read_bytes(source), name, encoding)

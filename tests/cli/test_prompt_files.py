@@ -169,7 +169,7 @@ def test_a_wrong_header_is_refused(rows, header, sentence):
             "p.txt, line 2: not UTF-8 (byte 0xe9); save the file as UTF-8, or name its encoding, such as --encoding cp1252.",
         ),
         ("p.csv", b"\xff\xfep\0r", "p.csv, line 1: not UTF-16 (byte 0x72); save the file as UTF-8"),
-        ("p.md", b"a cat\n", "p.md: prompts are read from .txt (one a line), .csv and .jsonl files;"),
+        ("p.md", b"a cat\n", "p.md: prompts are read from .txt (one a line), .csv, .tsv and .jsonl files;"),
     ],
 )
 def test_a_file_that_is_no_list_of_prompts_is_refused(rows, name, content, sentence):
