@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 class KlingError(Exception):
     """The root of all errors of this package.
 
+    `str()` of an error is its message, after the call that raised it (the field `call`, such as `generate`; None in a
+    `Result`) and before the advice.
+
     Args:
         message: What happened, in one sentence that is true in Python and on the command line.
         request_id: The service's id of the job concerned.
@@ -22,11 +25,10 @@ class KlingError(Exception):
         body: The body of the reply, cut to a few hundred characters.
         retry_after: Seconds that the service asked the client to wait.
         job: The last known record of the job concerned.
-        advice: The next step in Python; `str()` of the error appends the advice to the message.
+        advice: The next step in Python.
     """
 
     call: str | None
-    """The call that raised the error, such as `generate`; None for an error that no call raised, as in a `Result`."""
 
     def __init__(
         self,

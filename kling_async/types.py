@@ -44,8 +44,8 @@ Requests: TypeAlias = Iterable[RequestLike | Entry] | AsyncIterable[RequestLike 
 """The requests of a batch, a table of them, or entries of its journal, which continue from where they stand."""
 
 OnAmbiguous: TypeAlias = Literal["report", "resend_absent", "resend"]
-"""What to do with a paid POST that cannot be reconciled: report it as `AMBIGUOUS`; send it again if the service's list
-proves that it never arrived; or send it again in any case, at the risk of paying twice."""
+"""Report a paid POST that cannot be reconciled as `AMBIGUOUS`, send it again if the service's list proves that it never
+arrived, or send it again in any case, at the risk of paying twice."""
 
 Progress: TypeAlias = bool | Literal["auto"]
 """Draw, do not draw, or draw in a notebook and where stderr is a terminal."""
