@@ -18,6 +18,7 @@ from kling_async._calls import check_options, public_call
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import Limits
 from kling_async._policy.retry import RetryPolicy
+from kling_async._policy.validators import check_kind
 from kling_async.batch_result import BatchResult
 from kling_async.catalog import DEFAULT_MODEL, ModelInfo, quote_value
 from kling_async.config import Settings, __version__, check_timeout, read_settings
@@ -96,10 +97,14 @@ class KlingClient:
             timeout=timeout,
             proxy=proxy,
         )
-        self._limits = limits
-        self._polling = polling
-        self._retry = retry
+        self._limits = check_kind("limits", limits, Limits)
+        self._polling = check_kind("polling", polling, PollingPolicy)
+        self._retry = check_kind("retry", retry, RetryPolicy)
         self._on_event = _check_listener(on_event)
+        if transport is not None and not callable(getattr(transport, "send", None)):
+            raise ConfigurationError(
+                f"transport must be a kling_async.types.Transport, not {quote_value(transport)}."
+            )
         self._transport = transport
         self._shared: SharedState | None = None
         self._sessions: dict[asyncio.AbstractEventLoop, _Opened] = {}
@@ -170,8 +175,8 @@ class KlingClient:
         view._root = self._root or self
         if "timeout" in options:
             view._settings = attrs.evolve(self._settings, timeout=check_timeout(options["timeout"]))
-        view._polling = options.get("polling", self._polling)
-        view._retry = options.get("retry", self._retry)
+        view._polling = check_kind("polling", options.get("polling", self._polling), PollingPolicy)
+        view._retry = check_kind("retry", options.get("retry", self._retry), RetryPolicy)
         view._on_event = _check_listener(options.get("on_event", self._on_event))
         return view
 

@@ -92,6 +92,16 @@ async def test_a_prompt_that_looks_like_a_mistake_is_sent_only_if_it_is_meant():
         assert len(service.stats.accepted) == 3
 
 
+@pytest.mark.parametrize("name", ["limits", "polling", "retry", "transport"])
+@pytest.mark.parametrize("value", [5, "fast", {"max_retries": 5}], ids=repr)
+def test_a_setting_of_another_kind_is_refused_when_given(name, value):
+    with pytest.raises(ConfigurationError, match=rf"^KlingClient\(\): {name} must be .*, not "):
+        KlingClient(KEY, **{name: value})
+    if name in ("polling", "retry"):
+        with pytest.raises(ConfigurationError, match=rf"^with_options\(\): {name} must be .*, not "):
+            KlingClient(KEY).with_options(**{name: value})
+
+
 @pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy])
 async def test_a_client_is_neither_pickled_nor_copied(duplicate):
     client = KlingClient(KEY)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import attrs
 
 from kling_async.catalog import quote_value
 from kling_async.errors import ConfigurationError
+
+T = TypeVar("T")
 
 Validator: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
@@ -36,6 +38,17 @@ def at_least(
         )
 
     return check
+
+
+def check_kind(name: str, value: T, kind: type[T]) -> T:
+    """The value of a setting, if it is of its kind.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if not isinstance(value, kind):
+        raise ConfigurationError(f"{name} must be {kind.__name__}(...), not {quote_value(value)}.")
+    return value
 
 
 def _fits(value: object, minimum: float, *, whole: bool, above: bool) -> bool:
