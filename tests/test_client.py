@@ -31,6 +31,7 @@ from kling_async.emulator import (
     Emulator,
     EmulatorSettings,
     Fault,
+    Flood,
     JobScript,
     LogNormal,
     Reply,
@@ -383,6 +384,17 @@ def test_one_client_serves_two_event_loops():
     assert first.is_success
     assert second.is_success
     assert box["client"]._sessions == {}
+
+
+async def test_a_flood_in_place_of_a_status_is_left_at_the_limit_of_that_call():
+    flood = Fault("status", Flood(17 * 2**20, is_compressed=True), times=None)
+    async with (
+        emulator(faults=[flood]) as service,
+        client_of(service, retry=RetryPolicy(max_retries=0)) as client,
+    ):
+        job = await client.submit("A comet")
+        with pytest.raises(APIConnectionError, match="the reply is larger than 16,777,216 bytes"):
+            await client.get_job(job.request_id)
 
 
 async def test_bare_use_opens_by_itself_and_closes_when_told():

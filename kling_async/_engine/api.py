@@ -106,7 +106,7 @@ class ApiCaller:
     ) -> Request:
         url = url_for(self.queue, endpoint, id=id_, query=query)
         timeout = self.timeout if within >= self.timeout else max(within, _MIN_TIMEOUT)
-        return Request(endpoint.method, url, self.headers, body, timeout)
+        return Request(endpoint.method, url, self.headers, body, timeout, endpoint.max_reply_bytes)
 
     def read(
         self,

@@ -26,7 +26,8 @@ class RetryPolicy:
     """How often and how soon a call that is safe to repeat is sent again.
 
     Retry n, from 0, waits `initial_delay * 2**n` seconds, at most `max_delay`, less a random part of up to a half,
-    so that many clients do not retry at the same time. A time that the service names (Retry-After) replaces this wait.
+    so that many clients do not retry at the same time. A time that the service names (Retry-After) replaces this wait,
+    up to `max_retry_after`.
 
     Raises:
         ConfigurationError: A value is negative or not a number.
@@ -38,6 +39,9 @@ class RetryPolicy:
     """Seconds before the first retry."""
     max_delay: float = attrs.field(default=30.0, validator=at_least(0))
     """The longest wait in seconds, unless the service names a time."""
+    max_retry_after: float = attrs.field(default=600.0, validator=at_least(0))
+    """The longest wait in seconds where the service names a time. A longer time is not waited out: the client then asks
+    again, and a service that still refuses names another time."""
 
 
 def is_transient(error: KlingError) -> bool:
@@ -59,6 +63,11 @@ def backoff(policy: RetryPolicy, *, attempt: int, jitter: float) -> float:
     return longest * (1.0 - jitter / 2)
 
 
+def named_delay(policy: RetryPolicy, error: KlingError) -> float | None:
+    """Seconds to wait because the service named a time, within the caller's limit; None if it named none."""
+    return None if error.retry_after is None else min(error.retry_after, policy.max_retry_after)
+
+
 def next_delay(policy: RetryPolicy, *, attempt: int, error: KlingError, jitter: float) -> float | None:
     """Seconds to wait before a safe call is sent again; None if the caller gets the error instead.
 
@@ -70,6 +79,5 @@ def next_delay(policy: RetryPolicy, *, attempt: int, error: KlingError, jitter: 
     """
     if attempt >= policy.max_retries or not is_transient(error):
         return None
-    if error.retry_after is not None:
-        return error.retry_after
-    return backoff(policy, attempt=attempt, jitter=jitter)
+    named = named_delay(policy, error)
+    return named if named is not None else backoff(policy, attempt=attempt, jitter=jitter)

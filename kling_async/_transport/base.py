@@ -24,6 +24,8 @@ class Request:
     body: bytes | None = attrs.field(default=None, repr=False)
     timeout: float = 60.0
     """Seconds for the whole request; for a stream, seconds between two pieces of the reply."""
+    max_reply_bytes: int = 64 * 1024 * 1024
+    """The longest body that `Transport.send` reads, after decompression; a longer one is an `APIConnectionError`."""
 
 
 @attrs.frozen
@@ -70,7 +72,7 @@ class Transport(Protocol):
     """Sends requests to the service. Pass your own as `KlingClient(transport=...)` to test or to instrument."""
 
     async def send(self, request: Request) -> Reply:
-        """The reply to a request, with a body of at most 64 MiB.
+        """The reply to a request, with a body of at most `Request.max_reply_bytes`.
 
         Raises:
             APIConnectionError: No complete reply came.

@@ -29,7 +29,6 @@ from kling_async._transport.translate_errors import (
 )
 from kling_async.errors import APIConnectionError, ConfigurationError
 
-LARGEST_REPLY_BYTES = 64 * 1024 * 1024
 LONGEST_SILENCE = 15.0
 """Seconds for which servers and gateways keep a connection that carries nothing."""
 KEPT_SHARE, SLOW_SHARE, HELD_SHARE = 0.6, 0.3, 0.1
@@ -283,12 +282,12 @@ async def read_body(content: aiohttp.StreamReader, request: Request) -> bytes:
     body = await content.readany()
     if not content.at_eof():
         gathered = bytearray(body)
-        while len(gathered) <= LARGEST_REPLY_BYTES and (piece := await content.readany()):
+        while len(gathered) <= request.max_reply_bytes and (piece := await content.readany()):
             gathered += piece
         body = bytes(gathered)
-    if len(body) > LARGEST_REPLY_BYTES:
+    if len(body) > request.max_reply_bytes:
         raise APIConnectionError(
-            f"{describe_call(request)}: the reply is larger than {LARGEST_REPLY_BYTES:,} bytes."
+            f"{describe_call(request)}: the reply is larger than {request.max_reply_bytes:,} bytes."
         )
     return body
 

@@ -32,11 +32,23 @@ class Endpoint:
     """Whether sending the call twice has no more effect than sending it once."""
     subject: str
     """What an error is about. Not the name of a call: many calls of users read a status, for example."""
+    max_reply_bytes: int = 4 * 1024 * 1024
+    """The longest reply that is read."""
 
 
-SUBMIT = Endpoint("submit", "POST", "/requests", is_repeatable=False, subject="the submit")
-STATUS = Endpoint("status", "GET", "/requests/{id}", is_repeatable=True, subject="job {id}")
-LIST = Endpoint("list", "GET", "/requests", is_repeatable=True, subject="the list of jobs")
+_JOB_BYTES = 16 * 1024 * 1024
+"""The record of a job repeats its payload: a picture of 10 MB, as text, is 13.4 MB."""
+_LIST_BYTES = 64 * 1024 * 1024
+
+SUBMIT = Endpoint(
+    "submit", "POST", "/requests", is_repeatable=False, subject="the submit", max_reply_bytes=_JOB_BYTES
+)
+STATUS = Endpoint(
+    "status", "GET", "/requests/{id}", is_repeatable=True, subject="job {id}", max_reply_bytes=_JOB_BYTES
+)
+LIST = Endpoint(
+    "list", "GET", "/requests", is_repeatable=True, subject="the list of jobs", max_reply_bytes=_LIST_BYTES
+)
 MODELS = Endpoint("models", "GET", "/models", is_repeatable=True, subject="the list of models")
 MODEL = Endpoint("model", "GET", "/models/{id}", is_repeatable=True, subject="model {id}")
 UPLOAD_URL = Endpoint("upload", "POST", "/upload-url", is_repeatable=True, subject="the upload")

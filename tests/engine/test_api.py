@@ -37,6 +37,15 @@ async def test_a_safe_call_is_retried_until_it_succeeds():
     assert anyio.current_time() > 0
 
 
+async def test_no_call_obeys_the_service_for_longer_than_the_setting_allows():
+    late = reply(503, b"", {"retry-after": "86400"})
+    job, session = await job_and_session(
+        Service(before=[on("status", late)]), retry=RetryPolicy(max_retry_after=60)
+    )
+    await session.get_job(job.request_id, Notifier())
+    assert anyio.current_time() == pytest.approx(60.0)
+
+
 async def test_retries_need_no_listener():
     job, session = await job_and_session(Service(before=[on("status", BUSY)]))
     assert (await session.get_job(job.request_id, Notifier())).request_id == job.request_id

@@ -17,6 +17,7 @@ from kling_async import (
     KlingError,
     NotFoundError,
     PollingPolicy,
+    RetryPolicy,
     VideoRequest,
     WaitTimeoutError,
 )
@@ -25,8 +26,8 @@ from kling_async.events import Finished, Notifier, PollFailed
 PACE = PollingPolicy(poll_interval=1.0)
 
 
-async def generate(service, notify=None, polling=PACE):
-    session = session_for(service, polling=polling)
+async def generate(service, notify=None, polling=PACE, **settings):
+    session = session_for(service, polling=polling, **settings)
     job = await session.submit(VideoRequest("x"), Notifier())
     return await session.wait(job, Notifier(notify))
 
@@ -68,6 +69,15 @@ async def test_no_failed_poll_ends_a_wait(failure):
     assert len(failed) == 12
     assert all(event.delay <= 30.0 for event in failed)
     assert isinstance(events[-1], Finished)
+
+
+async def test_no_poll_is_put_off_for_longer_than_the_setting_allows():
+    events = []
+    refused = reply(503, b"", {"retry-after": "86400"})
+    service = Service(run_time=60.0, before=[on("status", refused)])
+    assert (await generate(service, events.append, retry=RetryPolicy(max_retry_after=90.0))).is_success
+    [failed] = [event for event in events if isinstance(event, PollFailed)]
+    assert failed.delay == 90.0
 
 
 async def test_an_unknown_status_does_not_end_a_wait():

@@ -112,6 +112,12 @@ async def test_the_pause_after_a_429_is_the_time_that_the_service_names():
     assert [type(event) for event in events] == [Throttled, Submitted]
 
 
+async def test_the_pause_after_a_429_is_never_longer_than_the_setting_allows():
+    service = Service(before=[on("submit", reply(429, b"", {"retry-after": "86400"}))])
+    await submit(service, retry=RetryPolicy(max_retry_after=60))
+    assert anyio.current_time() == pytest.approx(60.0)
+
+
 async def test_a_429_without_a_time_pauses_longer_each_time_and_is_raised_in_the_end():
     events = []
     service = Service(before=[always("submit", reply(429, b""))])

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_async import errors
-from kling_async._policy.retry import RetryPolicy, backoff, is_transient, next_delay
+from kling_async._policy.retry import RetryPolicy, backoff, is_transient, named_delay, next_delay
 from kling_async.errors import (
     APIConnectionError,
     APIResponseError,
@@ -18,7 +18,13 @@ from kling_async.errors import (
 
 JITTERS = st.floats(0, 1)
 DELAYS = st.floats(0, 1e6)
-POLICIES = st.builds(RetryPolicy, max_retries=st.integers(0, 200), initial_delay=DELAYS, max_delay=DELAYS)
+POLICIES = st.builds(
+    RetryPolicy,
+    max_retries=st.integers(0, 200),
+    initial_delay=DELAYS,
+    max_delay=DELAYS,
+    max_retry_after=DELAYS,
+)
 TRANSIENT = {APIConnectionError, APITimeoutError, APIResponseError, RateLimitError, InternalServerError}
 ERROR_CLASSES = [
     error_class
@@ -47,10 +53,18 @@ def test_a_backoff_doubles_up_to_its_bound():
 
 
 @given(policy=POLICIES, retry_after=st.floats(0, 1e5), jitter=JITTERS)
-def test_retry_after_replaces_the_backoff(policy, retry_after, jitter):
+def test_retry_after_replaces_the_backoff_up_to_its_limit(policy, retry_after, jitter):
     error = RateLimitError("slow down", status_code=429, retry_after=retry_after)
     delay = next_delay(policy, attempt=0, error=error, jitter=jitter)
-    assert delay == (retry_after if policy.max_retries else None)
+    assert delay == (min(retry_after, policy.max_retry_after) if policy.max_retries else None)
+
+
+@pytest.mark.parametrize("limit, delay", [(600.0, 600.0), (86400.0, 3600.0), (0.0, 0.0)])
+def test_a_setting_limits_the_time_that_the_service_can_name(limit, delay):
+    error = RateLimitError("slow down", status_code=429, retry_after=3600.0)
+    policy = RetryPolicy(max_retry_after=limit)
+    assert named_delay(policy, error) == delay
+    assert next_delay(policy, attempt=0, error=error, jitter=0.5) == delay
 
 
 def test_without_retry_after_the_backoff_applies():

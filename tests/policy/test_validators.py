@@ -76,6 +76,7 @@ def test_the_error_of_a_setting_out_of_bounds_is_one_sentence_that_names_it(fiel
         (RetryPolicy, {"max_retries": None}),
         (RetryPolicy, {"initial_delay": -0.1}),
         (RetryPolicy, {"max_delay": math.nan}),
+        (RetryPolicy, {"max_retry_after": -1}),
     ],
     ids=quote_value,
 )

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kling_async._transport import over_aiohttp
 from kling_async._transport.base import Reply, Request
 from kling_async._transport.fast_path import FastTransport, protocol_and_transport
 from kling_async._transport.over_aiohttp import AiohttpTransport
@@ -648,11 +647,10 @@ async def test_a_reply_that_cannot_be_decompressed_is_a_lost_connection(transpor
     ],
     ids=["with its length", "without its length", "in chunks", "unpacked"],
 )
-async def test_a_reply_beyond_the_size_limit_is_refused(transport, monkeypatch, answer):
-    monkeypatch.setattr(over_aiohttp, "LARGEST_REPLY_BYTES", CEILING)
+async def test_a_reply_beyond_the_size_limit_is_refused(transport, answer):
     async with run_server(answer) as server:
         with pytest.raises(APIConnectionError, match=r"the reply is larger than 100,000 bytes") as caught:
-            await transport.send(post(server.url))
+            await transport.send(attrs.evolve(post(server.url), max_reply_bytes=CEILING))
     assert caught.value.was_sent is True
 
 
@@ -665,14 +663,10 @@ async def test_a_reply_beyond_the_size_limit_is_refused(transport, monkeypatch, 
     ],
     ids=["with its length", "without its length", "unpacked"],
 )
-async def test_a_reply_up_to_the_size_limit_is_read(transport, monkeypatch, answer):
-    monkeypatch.setattr(over_aiohttp, "LARGEST_REPLY_BYTES", CEILING)
+async def test_a_reply_up_to_the_size_limit_is_read(transport, answer):
     async with run_server(answer) as server:
-        assert (await transport.send(post(server.url))).body == b"x" * CEILING
-
-
-def test_the_size_limit_is_the_one_that_the_protocol_promises():
-    assert over_aiohttp.LARGEST_REPLY_BYTES == 64 * 1024 * 1024
+        request = attrs.evolve(post(server.url), max_reply_bytes=CEILING)
+        assert (await transport.send(request)).body == b"x" * CEILING
 
 
 # A POST goes on the wire once

@@ -11,9 +11,11 @@ from kling_async._wire.endpoints import (
     DEFAULT_BASE_URL,
     LIST,
     MODEL,
+    MODELS,
     QUEUE_PATH,
     STATUS,
     SUBMIT,
+    UPLOAD_URL,
     Endpoint,
     headers_for,
     queue_url,
@@ -106,6 +108,13 @@ def test_the_chat_endpoint_is_refused_with_the_right_url(base_url):
         ConfigurationError, match=r"is the chat endpoint, .* use 'https://console.gmicloud.ai'"
     ):
         queue_url(base_url)
+
+
+def test_a_reply_about_one_thing_is_shorter_than_a_list():
+    longest = {
+        call.name: call.max_reply_bytes // 2**20 for call in (SUBMIT, STATUS, LIST, MODELS, MODEL, UPLOAD_URL)
+    }
+    assert longest == {"submit": 16, "status": 16, "list": 64, "models": 4, "model": 4, "upload": 4}
 
 
 def test_a_call_has_its_path_and_query():

@@ -19,7 +19,7 @@ from kling_async._engine.poll.tracked_job import TrackedJob
 from kling_async._policy.pace import JobKind, Pace
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import TokenBucket
-from kling_async._policy.retry import backoff
+from kling_async._policy.retry import backoff, named_delay
 from kling_async._wire.codec import structure_job
 from kling_async._wire.endpoints import STATUS
 from kling_async.errors import (
@@ -351,7 +351,7 @@ class JobPoller:
             return
         jitter = self._caller.rng.random()
         delay = backoff(tracked.caller.retry, attempt=tracked.failed_polls - 1, jitter=jitter)
-        delay = max(delay, error.retry_after or 0.0)
+        delay = max(delay, named_delay(tracked.caller.retry, error) or 0.0)
         tracked.emit(PollFailed, index=tracked.index, request_id=tracked.request_id, delay=delay, error=error)
         self._schedule(tracked, self._caller.clock.now() + delay)
 

@@ -16,7 +16,7 @@ from kling_async._engine.submit.ledger import BatchItem, Ledger
 from kling_async._engine.submit.reconciler import PostInFlight, Reconciler, Reconciliation
 from kling_async._engine.tasks import raise_if_cancelled, run_to_end
 from kling_async._policy.concurrency_limit import ConcurrencyLimit
-from kling_async._policy.retry import backoff
+from kling_async._policy.retry import backoff, named_delay
 from kling_async._policy.submission import SubmitFailure, classify
 from kling_async._wire.codec import ShapeError, structure_job, submit_body
 from kling_async._wire.endpoints import SUBMIT
@@ -172,7 +172,7 @@ class Submitter:
             throttles_before: How many such signs there were in a row; the pause grows with them.
         """
         clock, caller = self.caller.clock, self.caller
-        delay = error.retry_after
+        delay = named_delay(caller.retry, error)
         if delay is None:
             jitter = caller.rng.random()
             delay = max(_MIN_PAUSE, backoff(caller.retry, attempt=throttles_before + 1, jitter=jitter))

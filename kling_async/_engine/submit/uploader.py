@@ -125,7 +125,8 @@ async def upload(caller: ApiCaller, path: str | os.PathLike[str], emit: Emitter)
 
 async def _put(caller: ApiCaller, url: str, content: bytes, content_type: str, emit: Emitter) -> None:
     """Put the bytes at a signed URL, without the API key: the storage is another host."""
-    request = Request("PUT", url, {"Content-Type": content_type}, content, caller.timeout)
+    headers = {"Content-Type": content_type}
+    request = Request("PUT", url, headers, content, caller.timeout, UPLOAD_URL.max_reply_bytes)
     retries = caller.retries("upload", emit)
     while True:
         try:
