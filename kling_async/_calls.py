@@ -49,37 +49,33 @@ def public_call(function: F) -> F:
     """
     name = _name_of(function)
     check = _keyword_check(function, name)
-    call: Callable[..., Any]
+
+    @wraps(function)
+    async def await_call(*args: Any, **kwargs: Any) -> Any:
+        check(kwargs)
+        try:
+            return await function(*args, **kwargs)
+        except KlingError as error:
+            error.call = name
+            raise
+
+    @wraps(function)
+    def iterate(*args: Any, **kwargs: Any) -> Any:
+        check(kwargs)
+        return _name_errors(function(*args, **kwargs), name)
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        check(kwargs)
+        try:
+            return function(*args, **kwargs)
+        except KlingError as error:
+            error.call = name
+            raise
+
     if inspect.iscoroutinefunction(function):
-
-        @wraps(function)
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            check(kwargs)
-            try:
-                return await function(*args, **kwargs)
-            except KlingError as error:
-                error.call = name
-                raise
-
-    elif inspect.isasyncgenfunction(function):
-
-        @wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            check(kwargs)
-            return _name_errors(function(*args, **kwargs), name)
-
-    else:
-
-        @wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            check(kwargs)
-            try:
-                return function(*args, **kwargs)
-            except KlingError as error:
-                error.call = name
-                raise
-
-    return cast("F", call)
+        return cast("F", await_call)
+    return cast("F", iterate if inspect.isasyncgenfunction(function) else call)
 
 
 def public_class(kind: C) -> C:
