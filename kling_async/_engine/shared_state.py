@@ -6,11 +6,11 @@ from collections import deque
 
 import attrs
 
+from kling_async._policy.job_owners import JobOwners
 from kling_async._policy.matching import CLOCK_SKEW, LostSubmit
 from kling_async._policy.pace import Pace
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import Limits, TokenBucket
-from kling_async._policy.recent_job_ids import RecentJobIds
 
 _MAX_UNRESOLVED = 1000
 
@@ -47,7 +47,7 @@ class SharedState:
         """The knowledge of run times."""
         self.longest_timeout = 0.0
         """Seconds that a POST can be in flight."""
-        self.job_ids = RecentJobIds(span=0.0)
+        self.job_owners = JobOwners()
         """The jobs that have an owner."""
         self.unresolved: deque[tuple[str, LostSubmit]] = deque(maxlen=_MAX_UNRESOLVED)
         """By model, the lost submits that no journal remembers, so that no later one takes their jobs."""
@@ -55,4 +55,4 @@ class SharedState:
     def cover_timeout(self, timeout: float) -> None:
         """From now on a POST can be in flight for so many seconds: remember the owners of jobs for as long."""
         self.longest_timeout = max(self.longest_timeout, timeout)
-        self.job_ids.span = self.longest_timeout + 2 * CLOCK_SKEW
+        self.job_owners.span = self.longest_timeout + 2 * CLOCK_SKEW

@@ -46,6 +46,10 @@ class RecentJobIds:
         self._buckets[-1][1].add(digest)
         return True
 
+    def is_expired(self, now: float) -> bool:
+        """Whether all ids are older than `span`."""
+        return self._last_bucket_ends_at + self.span < now
+
     def __contains__(self, request_id: str) -> bool:
         """Whether an id is remembered."""
         return self._has(_digest(request_id))

@@ -53,7 +53,7 @@ async def test_a_view_with_a_longer_timeout_makes_the_session_remember_job_ids_f
     session = session_for(Service())
     view_of(session, timeout=300.0)
     view_of(session, timeout=10.0)
-    assert session.shared.job_ids.span == 300.0 + 2 * CLOCK_SKEW
+    assert session.shared.job_owners.span == 300.0 + 2 * CLOCK_SKEW
 
 
 async def test_views_with_other_deadlines_share_the_poller():

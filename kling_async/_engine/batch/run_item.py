@@ -154,7 +154,7 @@ def _resume(
         assert parts.ledger.journal is not None
         item.reconciliation = parts.session.reconciler.begin_for_entry(entry, parts.ledger.journal)
         return item.reconciliation
-    parts.session.reconciler.claim(job.request_id)
+    parts.session.reconciler.claim(job.request_id, parts.ledger.journal)
     item.job_id = job.request_id
     if step is NextStep.REPORT:
         item.saved_path = path

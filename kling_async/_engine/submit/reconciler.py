@@ -15,6 +15,7 @@ from kling_async._engine.shared_state import SharedState
 from kling_async._engine.submit.list_jobs import read_since, read_whole
 from kling_async._journal.entry import Entry
 from kling_async._journal.journal import WriteAheadJournal
+from kling_async._policy.job_owners import JobOwner
 from kling_async._policy.list_evidence import ListReading, explain_unmatched, is_absent, proof_delays
 from kling_async._policy.matching import (
     CLOCK_SKEW,
@@ -123,9 +124,12 @@ class Reconciler:
         self._scanning = anyio.Lock()
         self._changed = anyio.Event()
 
-    def claim(self, request_id: str) -> bool:
-        """Give a job its owner; False if it has one."""
-        return self._shared.job_ids.add(request_id, now=self.caller.clock.now(), keep=bool(self._open))
+    def claim(self, request_id: str, journal: WriteAheadJournal | None) -> bool:
+        """Give a job its owner, an item of this journal; False if another item has the job, also one of an earlier run."""
+        owners, owner = self._shared.job_owners, JobOwner() if journal is None else journal.owner
+        is_free = request_id not in owners
+        owners.add(request_id, owner, now=self.caller.clock.now(), keep=bool(self._open))
+        return is_free
 
     def start_post(self, model: str, payload: Mapping[str, Any]) -> PostInFlight | None:
         """Register a POST that is about to leave; None if its job could match a submit that is reconciled now."""
@@ -294,7 +298,7 @@ class Reconciler:
                 one.scanned_at = began
                 if index in found and one in self._open:
                     one.job = found[index]
-                    self.claim(one.job.request_id)
+                    self.claim(one.job.request_id, one.journal)
                     one.is_found.set()
             if reading is not None:
                 for one, submit in zip(quiet, lost, strict=True):
@@ -352,7 +356,10 @@ class Reconciler:
 
     def _has_owner(self, request_id: str, journals: Iterable[WriteAheadJournal]) -> bool:
         """Whether a job belongs to an item of this client, or of one of the journals."""
-        return request_id in self._shared.job_ids or any(journal.has_job(request_id) for journal in journals)
+        present = {journal.owner.journal: journal.owner for journal in journals}
+        return self._shared.job_owners.has_owner(request_id, present) or any(
+            journal.has_job(request_id) for journal in journals
+        )
 
     def _signal(self) -> None:
         self._changed.set()

@@ -141,7 +141,7 @@ class Submitter:
             item.reconciliation = post.open_reconciliation(error, journal=ledger.journal, number=item.number)
             ledger.record_unknown(item, error)
             raise
-        if job is not None and not self.reconciler.claim(job.request_id):
+        if job is not None and not self.reconciler.claim(job.request_id, ledger.journal):
             # As where a proxy answers one call twice: the job of this POST has another id.
             error = APIResponseError(
                 f"submit: the service answered with {job.request_id!r}, another submit's job"

@@ -1,0 +1,66 @@
+"""Remembers which jobs have an owner, so that no lost submit takes the job of another item."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+import attrs
+
+from kling_async._policy.recent_job_ids import RecentJobIds
+
+
+@attrs.frozen
+class JobOwner:
+    """The owner of jobs: one run of a journal, or all submits without a journal together."""
+
+    journal: str | None = None
+    """The journal's file, the same in each of its runs; None without a journal."""
+    run: Hashable = None
+    """Distinguishes the runs of a journal."""
+
+
+@attrs.define
+class JobOwners:
+    """The jobs that have an owner.
+
+    A job of an earlier run counts as owned, but not for the present run of the same journal: that journal knows its own
+    jobs. If an earlier run could not write an id, as on a full disk, the item is still a lost submit there, and its job
+    has to be found again.
+    """
+
+    span: float = 0.0
+    """Seconds for which a job is remembered, at least."""
+    _ids: dict[JobOwner, RecentJobIds] = attrs.field(init=False, factory=dict)
+
+    def add(self, request_id: str, owner: JobOwner, *, now: float, keep: bool) -> None:
+        """Remember the owner of a job.
+
+        Args:
+            request_id: The job's id.
+            owner: Its owner.
+            now: Seconds of a monotonic clock.
+            keep: Whether to keep all ids; else the ids older than `span` are forgotten.
+        """
+        if owner not in self._ids:
+            if not keep:
+                self._ids = {one: ids for one, ids in self._ids.items() if not ids.is_expired(now)}
+            self._ids[owner] = RecentJobIds(self.span)
+        ids = self._ids[owner]
+        ids.span = self.span
+        ids.add(request_id, now=now, keep=keep)
+
+    def __contains__(self, request_id: str) -> bool:
+        """Whether a job has an owner."""
+        return any(request_id in ids for ids in self._ids.values())
+
+    def has_owner(self, request_id: str, present: Mapping[str | None, JobOwner]) -> bool:
+        """Whether a job has an owner; that of an earlier run of these journals does not count.
+
+        Args:
+            request_id: The job's id.
+            present: By journal, its present run.
+        """
+        return any(
+            request_id in ids and present.get(owner.journal, owner) == owner
+            for owner, ids in self._ids.items()
+        )

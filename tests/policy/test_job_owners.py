@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from kling_async._policy.job_owners import JobOwner, JobOwners
+
+NO_JOURNAL = JobOwner()
+FIRST, SECOND = JobOwner("run.db", 1), JobOwner("run.db", 2)
+OTHER = JobOwner("other.db", 1)
+
+
+def owners_of(*jobs, span=80.0):
+    owners = JobOwners(span)
+    for second, (request_id, owner) in enumerate(jobs):
+        owners.add(request_id, owner, now=float(second), keep=False)
+    return owners
+
+
+def test_a_job_has_an_owner_once_it_was_added():
+    owners = owners_of(("a", FIRST), ("b", NO_JOURNAL))
+    assert [request_id in owners for request_id in "abc"] == [True, True, False]
+
+
+def test_the_job_of_an_earlier_run_is_not_owned_for_the_present_run_of_its_journal():
+    owners = owners_of(("a", FIRST))
+    assert owners.has_owner("a", {})
+    assert owners.has_owner("a", {"other.db": OTHER})
+    assert owners.has_owner("a", {"run.db": FIRST})
+    assert not owners.has_owner("a", {"run.db": SECOND})
+    assert not owners.has_owner("b", {})
+
+
+def test_a_job_that_the_present_run_has_taken_too_is_owned():
+    assert owners_of(("a", FIRST), ("a", SECOND)).has_owner("a", {"run.db": SECOND})
+
+
+def test_a_job_without_a_journal_is_owned_for_every_journal():
+    assert owners_of(("a", NO_JOURNAL)).has_owner("a", {"run.db": SECOND})
+
+
+def test_jobs_are_forgotten_after_the_span_and_not_before():
+    owners = owners_of(("a", FIRST))
+    owners.add("b", OTHER, now=70.0, keep=False)
+    assert "a" in owners
+    owners.add("c", SECOND, now=200.0, keep=True)
+    assert "a" in owners
+    owners.add("d", NO_JOURNAL, now=250.0, keep=False)
+    assert [request_id in owners for request_id in "abcd"] == [False, False, True, True]
+
+
+def test_a_longer_span_holds_for_the_jobs_that_come_later():
+    owners = owners_of(("a", FIRST))
+    owners.span = 1000.0
+    owners.add("b", FIRST, now=1.0, keep=False)
+    owners.add("c", FIRST, now=500.0, keep=False)
+    owners.add("d", OTHER, now=500.0, keep=False)
+    assert "a" in owners
