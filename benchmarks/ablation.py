@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from kling_async._policy import pace
+from kling_async._policy.pace import PacedJob
 from kling_async._policy.run_times import RunTimes
 
 PARTS = (
     "nothing left out",
-    "no scouts",
+    "no scout",
     "no wide first jitter",
+    "only the first end reschedules all",
     "nothing learned from unfinished jobs",
     "nothing learned at all",
 )
@@ -23,8 +25,9 @@ def leave_out(part: str) -> Iterator[None]:
     """Run the pace without one of its parts."""
     changes: dict[str, Sequence[tuple[Any, str, Any]]] = {
         "nothing left out": (),
-        "no scouts": [(pace, "_SCOUTS", 0)],
+        "no scout": [(PacedJob, "is_scout", False)],
         "no wide first jitter": [(pace, "_FIRST_JITTER", pace._JITTER)],  # noqa: SLF001
+        "only the first end reschedules all": [(pace, "_FIRST_ENDS", 1)],
         "nothing learned from unfinished jobs": [(RunTimes, "fit", _fit_ends_alone(RunTimes.fit))],
         "nothing learned at all": [(RunTimes, "fit", _fit_nothing(RunTimes.fit))],
     }

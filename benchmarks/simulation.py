@@ -109,7 +109,6 @@ class Adaptive:
     _pace: Pace = attrs.field(init=False, factory=Pace)
     _heap: list[tuple[float, int, _Asked]] = attrs.field(init=False, factory=list)
     _entries: Iterator[int] = attrs.field(init=False, factory=itertools.count)
-    _revision: int = attrs.field(init=False, default=0)
 
     def run(self) -> Report:
         """Poll until every job is done or given up."""
@@ -125,11 +124,9 @@ class Adaptive:
                 continue
             turn = now + 1 / self.budget
             report.calls += 1
-            if not self._ask(job, now, report):
-                continue
-            for life in itertools.islice(todo, 1):
-                self._begin(life, now)
-            self._replan(now)
+            if self._ask(job, now, report):
+                for life in itertools.islice(todo, 1):
+                    self._begin(life, now)
         return report
 
     def _begin(self, life: Life, now: float) -> None:
@@ -142,7 +139,7 @@ class Adaptive:
 
     def _is_time(self, job: _Asked, now: float) -> bool:
         due = self._due(job, now)
-        if due - now <= _EARLY_ENOUGH * (due - job.age.seen):
+        if due - now <= _EARLY_ENOUGH * (due - job.age.seen_at):
             return True
         heapq.heappush(self._heap, (due, next(self._entries), job))
         return False
@@ -151,7 +148,8 @@ class Adaptive:
         """Poll a job; whether that was the last time."""
         if now >= job.ends:
             report.lags.append(now - job.ends)
-            self._pace.record_end(job.age, now=now, success=job.life.success)
+            if self._pace.record_end(job.age, now=now, success=job.life.success):
+                self._replan(now)
             return True
         if now >= job.began + DEADLINE:
             self._pace.forget(job.age)
@@ -164,9 +162,6 @@ class Adaptive:
         heapq.heappush(self._heap, (max(now, self._due(job, now)), next(self._entries), job))
 
     def _replan(self, now: float) -> None:
-        if self._revision == self._pace.revision:
-            return
-        self._revision = self._pace.revision
         jobs = [job for _, _, job in self._heap]
         self._heap.clear()
         for job in jobs:
@@ -181,7 +176,7 @@ def scan_lists(lives: Sequence[Life], *, rows_per_call: int) -> Report:
     calls = math.ceil(len(jobs) / rows_per_call)
     now = 0.0
     while jobs:
-        now += pace.scan_interval(_KIND.model, now=now)
+        now += pace.scan_interval(_KIND.model, _POLICY, cost=calls, now=now)
         report.calls += calls
         left = []
         for job in jobs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Callable
 
 import anyio
 
@@ -29,6 +30,10 @@ class Clock:
     async def sleep(self, seconds: float) -> None:
         """Wait; zero and less only let other tasks run."""
         await anyio.sleep(max(seconds, 0.0))
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        """A handle that cancels the call of a function at a time of `now`."""
+        return asyncio.get_running_loop().call_at(when, callback)
 
     async def wait(self, event: anyio.Event, seconds: float) -> None:
         """Wait until an event is set; after so many seconds this call sets the event itself.

@@ -10,11 +10,10 @@ from kling_async._engine.poll.due_queue import DueQueue
 
 
 class Entry:
-    """As much of a job in flight as the queue knows."""
+    """As much of a job in flight, or of a list, as the queue knows."""
 
-    def __init__(self, name, ends_at=math.inf):
+    def __init__(self, name):
         self.name = name
-        self.ends_at = ends_at
         self.queue_entry = 0
 
     def __repr__(self):
@@ -26,9 +25,9 @@ def queue():
     return DueQueue()
 
 
-def take_all(queue, now=math.inf, slack=0.0):
+def take_all(queue, now=math.inf):
     taken = []
-    while (job := queue.take(now=now, slack=slack)) is not None:
+    while (job := queue.take(now)) is not None:
         taken.append(job.name)
     return taken
 
@@ -47,7 +46,7 @@ def test_jobs_that_are_due_together_come_in_the_order_in_which_they_were_queued(
 
 
 def test_an_empty_queue_has_nothing_due(queue):
-    assert queue.take(now=1e9, slack=0.0) is None
+    assert queue.take(1e9) is None
     assert queue.first_at == math.inf
 
 
@@ -55,7 +54,7 @@ def test_a_job_has_one_entry_the_last(queue):
     job = Entry("a")
     queue.put(job, 1.0)
     queue.put(job, 5.0)
-    assert queue.take(now=4.0, slack=0.0) is None
+    assert queue.take(4.0) is None
     queue.put(job, 2.0)
     assert take_all(queue) == ["a"]
 
@@ -75,29 +74,15 @@ def test_a_job_that_is_dropped_does_not_come(queue):
     assert take_all(queue) == ["b"]
 
 
-def test_one_wake_up_serves_jobs_that_are_due_within_the_slack(queue):
-    queue.put(Entry("a"), 1.0)
-    queue.put(Entry("b"), 1.015)
-    queue.put(Entry("c"), 1.03)
-    assert take_all(queue, now=1.0, slack=0.02) == ["a", "b"]
-
-
-def test_a_deadline_comes_before_the_time_of_the_poll_and_is_never_early(queue):
-    queue.put(Entry("a", ends_at=3.0), 10.0)
-    assert queue.first_at == 3.0
-    assert queue.take(now=2.99, slack=0.02) is None
-    assert take_all(queue, now=3.0) == ["a"]
-
-
-def test_all_jobs_can_be_rescheduled_or_left_where_they_are(queue):
-    jobs = [Entry("a"), Entry("b"), Entry("c", ends_at=4.0), Entry("gone")]
-    for job in jobs:
-        queue.put(job, 10.0)
-    queue.drop(jobs[3])
-    queue.reschedule({jobs[0]: 3.0, jobs[1]: None, jobs[2]: 9.0}.get)
-    assert queue.first_at == 3.0
-    assert take_all(queue, now=5.0) == ["a", "c"]
-    assert take_all(queue) == ["b"]
+def test_all_entries_can_be_brought_forward_but_none_is_put_off(queue):
+    jobs = [Entry("a"), Entry("b"), Entry("gone")]
+    for job, due in zip(jobs, [1.0, 10.0, 10.0], strict=True):
+        queue.put(job, due)
+    queue.drop(jobs[2])
+    queue.bring_forward(5.0)
+    assert queue.first_at == 1.0
+    assert take_all(queue, now=5.0) == ["a", "b"]
+    assert queue.take(1e9) is None
 
 
 def test_the_queue_stays_small_though_each_scan_queues_every_job_again(queue):
@@ -116,15 +101,15 @@ def test_the_queue_stays_small_though_each_scan_queues_every_job_again(queue):
     )
 )
 def test_the_queue_is_what_a_sorted_list_would_be(steps):
-    queue, jobs, due = DueQueue(), [Entry(str(number), ends_at=80.0) for number in range(10)], {}
+    queue, jobs, due = DueQueue(), [Entry(str(number)) for number in range(10)], {}
     for number, action, at in steps:
         if action == "put":
             queue.put(jobs[number], at)
-            due[number] = min(at, 80.0)
+            due[number] = at
         elif action == "drop":
             queue.drop(jobs[number])
             due.pop(number, None)
-        elif (job := queue.take(now=at, slack=0.0)) is None:
+        elif (job := queue.take(at)) is None:
             assert all(moment > at for moment in due.values())
         else:
             assert due[int(job.name)] == min(due.values()) <= at

@@ -1,16 +1,14 @@
 from __future__ import annotations
 
-import itertools
-import math
-import random
 from statistics import fmean
 from urllib.parse import parse_qs, urlsplit
 
 import anyio
 import pytest
-from virtual_service import Service, always, prompts, reply, run
+from virtual_service import FAILED, Service, always, prompts, reply, run
 
-from kling_async import APIConnectionError, Limits, PollingPolicy, VideoRequest
+from benchmarks.lists import LISTS, minutes, run_day, run_jobs
+from kling_async import APIConnectionError, JobStatus, Limits, PollingPolicy, ResultState, VideoRequest
 from kling_async.emulator import Job as EmulatedJob
 from kling_async.emulator import Status
 
@@ -129,6 +127,28 @@ async def test_jobs_that_the_list_does_not_show_are_polled_by_status_calls():
     await run_batch_of(service)
     assert service.calls["list"] > 0
     assert max(service.lags()) < 35
+
+
+async def test_a_list_that_does_not_show_our_only_job_is_no_reason_to_test_it():
+    service = Service(run_time=30.0, shows=lambda _: False)
+    await run_batch_of(service, 1, use_lists="always", at_once=1)
+    assert service.calls["list"] > 0
+    assert max(service.lags()) < 10
+
+
+async def test_a_start_that_a_list_shows_while_a_status_call_hangs_is_taken_in():
+    class SlowStatus(Service):
+        async def send(self, request):
+            if self.kind(request) == "status":
+                await anyio.sleep(25.0)
+            return await super().send(request)
+
+    service = SlowStatus(run_time=40.0, queue_time=10.0)
+    events = []
+    await run_batch_of(service, 10, use_lists="always", poll_interval=2.0, at_once=10, notify=events.append)
+    started = [event.at for event in events if getattr(event, "status", None) is JobStatus.PROCESSING]
+    assert len(started) == 10
+    assert max(service.lags()) < 5
 
 
 @pytest.mark.parametrize(
@@ -296,11 +316,6 @@ async def test_the_list_does_not_delay_the_status_call_for_a_video():
 # Calls and lags in worlds with a name
 
 
-def minutes(number):
-    """Run times with a median of a minute, sigma 0.35, the same ones each time."""
-    return 60.0 * math.exp(random.Random(number).gauss(0, 0.35))  # noqa: S311 - samples, no secret
-
-
 def calls_per_job(service):
     return sum(service.calls.values()) / len(service.jobs)
 
@@ -329,93 +344,63 @@ async def test_lists_are_as_good_after_a_queue_and_where_no_start_is_shown(rows)
     assert mean_lag(unshown) <= 3.6
 
 
-def from_newest(service, count=300):
-    """The records of the last jobs, newest first."""
-    return [service.record(job) for job in itertools.islice(reversed(service.jobs.values()), count)]
+async def test_a_service_that_fails_all_jobs_in_a_second_is_noticed_at_the_next_scan():
+    service = Service(run_time=1.0, script=lambda _: FAILED)
+    results = await run(service, prompts(200), at_once=50, limits=AT_ONCE)
+    assert {result.state for result in results} == {ResultState.FAILED}
+    assert calls_per_job(service) <= 2.5
+    assert mean_lag(service) <= 0.3
 
 
-def refuse(_rows, _service):
-    return reply(404, {"error": "no such call"})
+async def test_a_crowd_that_comes_while_scans_are_rare_is_not_kept_waiting_for_the_next():
+    async def few_then_many():
+        for number in range(5):
+            yield f"slow {number}"
+        await anyio.sleep(2005)
+        for number in range(100):
+            yield f"quick {number}"
+
+    service = Service(run_time=lambda number: 3000.0 + number if number < 5 else 20.0)
+    polling = PollingPolicy(wait_timeout=None)
+    await run(service, few_then_many(), at_once=200, limits=AT_ONCE, polling=polling)
+    assert max(service.lags()[:100]) <= 12.0
+    assert calls_per_job(service) <= 12.0
 
 
-def fail(_rows, _service):
-    return reply(500, b"<html>")
-
-
-def garble(_rows, _service):
-    return reply(200, b"garbage")
-
-
-def honest(rows, _service):
-    return reply(200, {"requests": rows, "has_more": False})
-
-
-def partial(rows, _service):
-    return reply(200, {"requests": rows[::3], "has_more": False})
-
-
-def lie(rows, _service):
-    return reply(
-        200, {"requests": [{**row, "status": "queued", "outcome": None} for row in rows], "has_more": False}
-    )
-
-
-def huge(rows, _service):
-    return reply(200, {"requests": rows[:100], "has_more": True, "total": 10**9})
-
-
-def stale(_rows, service):
-    rows = [
-        service.record(job, at=job.accepted_at)
-        for job in itertools.islice(reversed(service.jobs.values()), 300)
-    ]
-    return reply(200, {"requests": rows, "has_more": False})
+async def test_run_times_that_triple_half_way_are_followed_by_the_scans():
+    service = Service(run_time=lambda number: minutes(number) * (1 if number < 200 else 3))
+    await run_batch_of(service, 400, at_once=100)
+    assert calls_per_job(service) <= 8.0
+    assert mean_lag(service) <= 1.5
 
 
 @pytest.mark.parametrize(
-    "answer, most_calls, most_lag",
+    "name, most_calls, most_lag, longest_lag",
     [
-        (refuse, 12.0, 4.0),
-        (fail, 12.0, 4.0),
-        (garble, 12.0, 4.0),
-        (partial, 12.0, 4.0),
-        (lie, 12.0, 4.0),
-        (huge, 12.0, 4.0),
-        (stale, 12.0, 40.0),
+        ("honest", 2.8, 0.65, 4.0),
+        ("refused", 11.0, 3.0, 16.0),
+        ("fails", 11.0, 3.0, 16.0),
+        ("garbage", 11.0, 3.0, 16.0),
+        ("partial", 10.0, 2.5, 15.0),
+        ("huge", 9.0, 2.5, 15.0),
+        ("all queued", 11.0, 3.0, 16.0),
+        ("stale from the beginning", 8.0, 8.0, 35.0),
+        ("stale after 45 s", 7.0, 4.0, 25.0),
+        ("fresh once a minute", 8.0, 8.0, 35.0),
     ],
 )
-async def test_a_list_that_misbehaves_costs_little_more_than_none(answer, most_calls, most_lag):
-    def script(request, service):
-        return answer(from_newest(service), service) if service.kind(request) == "list" else None
-
-    service = Service(run_time=minutes, before=[script])
-    await run_batch_of(service, 200, at_once=200)
-    assert calls_per_job(service) <= most_calls
-    assert mean_lag(service) <= most_lag
+def test_a_list_that_misbehaves_costs_little_more_than_none(name, most_calls, most_lag, longest_lag):
+    report = run_jobs(LISTS[name], jobs=200, at_once=200)
+    assert report.requests <= most_calls
+    assert fmean(report.lags) <= most_lag
+    assert max(report.lags) <= longest_lag
 
 
 @pytest.mark.slow
-async def test_every_job_ends_in_hours_of_lists_that_misbehave():
-    """The list behaves otherwise every twenty minutes."""
-    answers = [honest, refuse, fail, partial, lie, huge, stale, garble]
-
-    def script(request, service):
-        if service.kind(request) != "list":
-            return None
-        answer = answers[int(service.now // 1200) % len(answers)]
-        return answer(from_newest(service, 150), service)
-
-    service = Service(run_time=lambda number: 14.0 * minutes(number), before=[script])
-    results = await run(
-        service,
-        prompts(1_000),
-        at_once=100,
-        limits=Limits(max_concurrent_submits=100, max_polls_per_second=10),
-        polling=PollingPolicy(wait_timeout=None),
-    )
-    assert len(results) == 1_000
-    assert all(result.ok for result in results)
-    assert service.now > 8_000
-    assert calls_per_job(service) <= 40
-    assert mean_lag(service) <= 40
-    assert max(service.lags()) <= 900
+def test_every_job_ends_in_hours_of_lists_that_misbehave():
+    report = run_day(400)
+    assert len(report.lags) == 400
+    assert report.hours > 1
+    assert report.requests <= 25
+    assert fmean(report.lags) <= 20
+    assert max(report.lags) <= 120

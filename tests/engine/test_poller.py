@@ -252,6 +252,15 @@ async def test_an_answer_after_the_deadline_changes_nothing():
     assert [type(event) for event in events] == [Finished]
 
 
+async def test_a_wait_that_is_cancelled_at_its_deadline_ends_cancelled():
+    session = session_for(Service(run_time=1e6), polling=PollingPolicy(wait_timeout=10))
+    job = await session.submit(VideoRequest("x"), Notifier())
+    wait = asyncio.create_task(session.wait(job, Notifier()))
+    asyncio.get_running_loop().call_at(10.0 - 1e-10, wait.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await wait
+
+
 async def test_two_waits_for_one_job_both_end():
     service = Service(run_time=60.0)
     session = session_for(service)
@@ -268,10 +277,9 @@ async def test_two_waits_for_one_job_both_end():
     assert ended == [True, True]
 
 
-async def test_an_error_of_the_poller_ends_every_wait(monkeypatch, caplog):
-    session = session_for(Service(run_time=60.0))
+async def test_an_error_of_the_poller_ends_every_wait(caplog):
+    session = session_for(Service(run_time=60.0, before=[always("status", LookupError("no such thing"))]))
     jobs = [await session.submit(VideoRequest(f"prompt {number}"), Notifier()) for number in range(3)]
-    monkeypatch.setattr(session.poller, "_handle_due_job", lambda *_: 1 / 0)
     errors = []
 
     async def wait(job):
@@ -322,19 +330,20 @@ async def test_one_cold_job_of_four_minutes_costs_at_most_sixty_calls():
     assert sum(service.lags()) <= 10
 
 
-async def test_an_error_of_the_polls_after_the_last_wait_is_logged(monkeypatch, caplog):
-    session = session_for(Service(run_time=60.0))
-    serve = session.poller._serve
+async def test_an_error_of_the_polls_after_the_last_wait_is_logged(caplog):
+    class FailsLate(Service):
+        async def send(self, request):
+            try:
+                return await super().send(request)
+            except asyncio.CancelledError:
+                raise LookupError("too late") from None
 
-    async def fail_at_the_end(tasks):
-        try:
-            await serve(tasks)
-        finally:
-            raise LookupError("too late")
-
-    monkeypatch.setattr(session.poller, "_serve", fail_at_the_end)
+    service = FailsLate(latency=0.0, run_time=60.0)
+    session = session_for(service, polling=PollingPolicy(wait_timeout=10, poll_interval=1))
     job = await session.submit(VideoRequest("x"), Notifier())
-    assert (await session.wait(job, Notifier())).is_success
+    service.latency = 100.0
+    with anyio.move_on_after(5):
+        await session.wait(job, Notifier())
     assert "the polls ended by an error after the last wait" in caplog.text
 
 
@@ -344,11 +353,6 @@ async def test_a_call_that_hangs_holds_no_wait_without_a_deadline_up():
     job = await session.submit(VideoRequest("x"), Notifier())
     service.latency = 40.0
     assert (await session.wait(job, Notifier())).is_success
-
-
-async def test_a_list_without_jobs_in_flight_has_a_scan_interval():
-    poller = session_for(Service()).poller
-    assert 0 < poller._scan_interval(poller._scanner("kling-v2-6"), PollingPolicy(), 0.0) <= 30.0
 
 
 async def test_the_scans_of_a_list_end_with_the_last_wait_for_its_model():
@@ -368,8 +372,8 @@ async def test_the_scans_of_a_list_end_with_the_last_wait_for_its_model():
     assert 2 <= len(first) <= 4
 
 
-async def test_an_error_of_the_poller_leaves_a_wait_that_has_just_ended_its_job(monkeypatch, caplog):
-    session = session_for(Service(run_time=60.0))
+async def test_an_error_of_the_poller_leaves_a_wait_that_has_just_ended_its_job(caplog):
+    session = session_for(Service(run_time=60.0, before=[always("status", LookupError("no such thing"))]))
     jobs = [await session.submit(VideoRequest(f"prompt {number}"), Notifier()) for number in range(2)]
     done = Job(request_id="job-0", status=JobStatus.SUCCESS)
     results = {}
@@ -385,19 +389,23 @@ async def test_an_error_of_the_poller_leaves_a_wait_that_has_just_ended_its_job(
         except ExceptionGroup as error:
             results[job.request_id] = error
 
-    monkeypatch.setattr(session.poller, "_handle_due_job", lambda *_: 1 / 0)
     caplog.handler.addFilter(end_one_wait)
     async with anyio.create_task_group() as tasks:
         for job in jobs:
             tasks.start_soon(wait, job)
     caplog.handler.removeFilter(end_one_wait)
-    assert results["job-0"] is done
+    assert results["job-0"].is_success
     assert isinstance(results["job-1"], ExceptionGroup)
 
 
-async def test_calls_that_hang_past_the_deadlines_of_their_jobs_change_nothing():
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_calls_that_hang_past_the_deadlines_of_their_jobs_change_nothing(is_lost):
+    def lose(request, service):
+        is_early = service.kind(request) == "status" and service.now < 100
+        return APIConnectionError("reset") if is_lost and is_early else None
+
     brief = PollingPolicy(wait_timeout=20, poll_interval=1, use_lists="never")
-    service = Service(run_time=300.0)
+    service = Service(run_time=300.0, before=[lose])
     session = session_for(service, polling=PollingPolicy(poll_interval=1, use_lists="never"))
     jobs = [await session.submit(VideoRequest(f"prompt {number}"), Notifier()) for number in range(200)]
     service.latency = 45.0

@@ -1,63 +1,74 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kling_async._policy.list_state import ListState, PageFacts, page_cost
+from kling_async._policy.list_state import ListState, page_cost
 
 
-def page(rows, hits=0, *, new_rows=None, repeated_rows=0, last_hit=None, has_more=None, total=None, cost=1.0):
-    return PageFacts(
-        rows=rows,
-        new_rows=rows - repeated_rows if new_rows is None else new_rows,
-        repeated_rows=repeated_rows,
-        hits=hits,
-        last_hit=hits if last_hit is None else last_hit,
-        has_more=has_more,
-        total=total,
-        cost=cost,
-    )
+def page(rows, hits=0, *, new_rows=None, has_more=None, total=None, cost=1.0, ends=0, is_stale=False):
+    """What a page tells a scan."""
+    new_rows = rows if new_rows is None else new_rows
+    facts = {
+        "rows": rows,
+        "new_rows": new_rows,
+        "hits": hits,
+        "has_more": has_more,
+        "total": total,
+        "cost": cost,
+    }
+    return facts, ends, is_stale
 
 
 def state_at_work():
     state = ListState()
-    state.is_on = True
+    state.plan_scan(0.0, interval=0.0)
     return state
 
 
 def scan(state, in_flight, *pages, now=0.0):
     """The offsets that a scan of these pages asks for."""
     one, offsets = state.begin_scan(in_flight), []
-    for facts in pages:
+    for facts, ends, is_stale in pages:
         if one.next_offset is None:
             break
         offsets.append(one.next_offset)
-        state.add_page(one, facts)
-    state.end_scan(one, now=now)
+        one.ends += ends
+        one.is_stale |= is_stale
+        state.add_page(one, **facts)
+    state.end_scan(one, now)
     return offsets
+
+
+def rest_after(state, now=0.0):
+    """For how many seconds the list is left alone."""
+    state.plan_scan(now, interval=0.0)
+    return state.page_at - now
 
 
 @pytest.mark.parametrize("in_flight, rows", [(1, 100), (100, 100), (101, 200), (750, 800), (9000, 1000)])
 def test_a_page_is_as_large_as_what_is_in_flight_in_whole_hundreds(in_flight, rows):
     state = ListState()
-    state.fit_page(in_flight)
-    assert state.limit == rows
+    state.begin_scan(in_flight)
+    assert state.rows == rows
 
 
-def test_a_page_stays_as_large_as_the_rows_that_our_last_jobs_stand_among():
+def test_a_page_stays_as_large_as_it_was_as_jobs_end():
     state = state_at_work()
-    scan(state, 400, page(400, hits=380, last_hit=400, has_more=False))
-    state.fit_page(20)
-    assert state.limit == 400
+    scan(state, 400, page(400, hits=380, has_more=False))
+    state.begin_scan(20)
+    assert state.rows == 400
 
 
-def test_a_list_that_was_never_read_costs_its_pages_and_their_rows():
+def test_a_list_pays_with_several_jobs_for_each_call():
     state = ListState()
-    state.fit_page(2000)
-    assert 2 < state.cost < 20
+    assert not state.pays(3)
+    assert state.pays(4)
+    assert state.pays(5000)
+    scan(state, 500, page(500, hits=500, cost=50.0))
+    assert not state.pays(100)
+    assert state.pays(200)
 
 
 def test_one_page_that_shows_all_jobs_is_the_whole_scan():
@@ -94,145 +105,120 @@ def test_a_scan_reads_as_far_as_the_last_one_found_our_jobs():
     assert scan(state, 140, page(100, hits=0), page(100, hits=100)) == [0, 100]
 
 
-def test_rows_that_repeat_as_the_list_grows_are_jumped_over_by_half_of_the_growth():
+def test_rows_that_repeat_as_the_list_grows_are_jumped_over_by_half_of_them():
     state = state_at_work()
-    pages = [
-        page(1000, hits=1000, total=3000),
-        page(1000, hits=900, repeated_rows=100, total=3100),
-        page(1000),
-    ]
+    pages = [page(1000, hits=1000), page(1000, hits=900, new_rows=900), page(1000)]
     assert scan(state, 3000, *pages) == [0, 1000, 2050]
 
 
-def test_a_page_of_nothing_but_old_rows_is_passed_once_if_the_list_grows():
-    repeated = page(100, hits=0, repeated_rows=100, total=300)
-    pages = [page(100, hits=100, total=200), repeated, page(100, repeated_rows=100, total=400), page(100)]
+def test_a_page_of_nothing_but_old_rows_is_passed_once():
+    pages = [page(100, hits=100), page(100, new_rows=0), page(100, new_rows=0), page(100)]
     assert scan(state_at_work(), 300, *pages) == [0, 100, 250]
-
-
-def test_a_page_of_nothing_but_old_rows_ends_the_scan_of_a_list_that_does_not_grow():
-    pages = [page(100, hits=100, total=200), page(100, repeated_rows=100, total=200), page(100)]
-    assert scan(state_at_work(), 300, *pages) == [0, 100]
 
 
 def test_a_job_that_two_scans_do_not_show_is_polled_on_its_own():
     state = state_at_work()
-    assert state.covers(state.number)
     for _ in range(2):
+        state.plan_scan(0.0, interval=5.0)
+        assert state.shows_until(state.number) == 6.0
         scan(state, 100, page(100, hits=99))
-    assert not state.covers(0)
-    assert state.covers(1)
+    assert state.shows_until(0) < 0
+    assert state.shows_until(1) == 6.0
 
 
 def test_no_job_waits_for_a_list_that_is_not_scanned():
-    assert not ListState().covers(0)
+    assert ListState().shows_until(0) < 0
 
 
 def test_a_scan_that_shows_nothing_leaves_the_list_alone_longer_each_time():
-    state, now = state_at_work(), 0.0
-    rests = []
+    state, rests = ListState(), []
     for _ in range(7):
-        scan(state, 100, page(100), now=now)
-        assert not state.may_begin(now)
-        rest = next(rest for rest in range(1, 10_000) if state.may_begin(now + rest))
-        rests.append(rest)
-        now += rest
-        state.is_on = True
+        scan(state, 100, page(100))
+        rests.append(rest_after(state))
+        assert not state.is_on
     assert rests == sorted(rests)
     assert rests[0] <= 30
     assert rests[-1] == 600
 
 
 def test_a_scan_that_helped_makes_the_next_rest_short_again():
-    state = state_at_work()
+    state = ListState()
     for _ in range(5):
         scan(state, 100, page(100))
     scan(state, 100, page(100, hits=100), now=5000.0)
-    state.is_on = True
     scan(state, 100, page(100), now=5000.0)
-    assert state.may_begin(5030.0)
+    assert rest_after(state, 5000.0) == 30.0
 
 
 def test_a_scan_that_shows_little_because_little_is_in_flight_is_no_fault_of_the_list():
     state = state_at_work()
     scan(state, 1, page(100, cost=1.5))
-    assert state.is_on
-
-
-def test_a_list_at_work_cannot_begin():
-    assert not state_at_work().may_begin(1e9)
+    assert rest_after(state) == 0.0
 
 
 def test_a_large_page_that_is_refused_is_asked_for_in_small_pages_from_then_on():
     state = state_at_work()
-    state.fit_page(500)
-    state.record_refusal(0.0)
-    assert state.is_on
-    state.fit_page(5000)
-    assert state.limit == 100
+    state.begin_scan(500)
+    state.record_failure(0.0, is_refusal=True)
+    assert rest_after(state) == 0.0
+    state.begin_scan(5000)
+    assert state.rows == 100
 
 
-def test_a_small_page_that_is_refused_means_that_there_is_no_such_list():
+@pytest.mark.parametrize("is_refusal", [True, False])
+def test_a_list_that_cannot_be_read_in_small_pages_is_left_alone(is_refusal):
     state = state_at_work()
-    state.record_refusal(0.0)
-    assert not state.is_on
-    assert not state.may_begin(599.0)
-    assert state.may_begin(600.0)
+    state.record_failure(0.0, is_refusal=is_refusal)
+    assert rest_after(state) == 30.0
 
 
-def test_one_proof_of_a_stale_list_is_enough():
+def test_a_failure_says_nothing_of_the_size_of_pages():
     state = state_at_work()
-    state.report_stale(0.0, is_proof=True)
-    assert not state.may_begin(599.0)
+    state.begin_scan(500)
+    state.record_failure(0.0, is_refusal=False)
+    state.begin_scan(500)
+    assert state.rows == 500
 
 
-def test_three_rows_of_the_past_are_as_good_as_a_proof():
+def test_one_proof_of_a_stale_list_leaves_it_alone_for_the_longest_time():
     state = state_at_work()
-    state.report_stale(0.0)
-    state.report_stale(0.0)
-    assert state.is_on
-    state.report_stale(0.0)
-    assert not state.is_on
+    state.suspect = "job-1"
+    assert state.begin_scan(100).suspect == "job-1"
+    assert scan(state, 100, page(100, hits=60, is_stale=True), page(100)) == [0]
+    assert state.is_stale
+    assert rest_after(state) == 600.0
+    assert not state.wants_spot_check(1000.0)
+    state.begin_scan(100)
+    assert not state.is_stale
 
 
-def test_a_list_is_tested_often_at_first_and_seldom_later_but_every_half_a_minute():
-    quick, slow = state_at_work(), state_at_work()
-    checks = []
-    for number in range(400):
-        scan(quick, 100, page(100, hits=100))
-        if quick.spot_check_due(1.0 + number * 0.01):
-            checks.append(number)
-    assert 4 <= len(checks) <= 16
-    assert checks[0] < 3
-    assert slow.spot_check_due(0.0)
-    scan(slow, 100, page(100, hits=100))
-    assert not slow.spot_check_due(29.0)
-    assert slow.spot_check_due(30.0)
+def test_a_list_that_shows_no_ends_is_tested_every_other_second():
+    state, checks = state_at_work(), 0
+    for number in range(40):
+        scan(state, 100, page(100, hits=100))
+        checks += state.wants_spot_check(number / 4)
+    assert checks == 5
+    scan(state, 100, page(100, hits=100, ends=1))
+    assert not state.wants_spot_check(1000.0)
 
 
 @pytest.mark.parametrize(
     "facts, least, most",
     [
-        ({"rows": 0, "size_bytes": 2, "seconds": 0.1}, 1.0, 1.01),
-        ({"rows": 100, "size_bytes": 200_000, "seconds": 0.1}, 1.1, 2.0),
-        ({"rows": 40, "size_bytes": 12_000_000, "seconds": 0.1}, 100.0, 400.0),
-        ({"rows": 100, "size_bytes": 200_000, "seconds": 5.1}, 6.0, 7.0),
+        ({"size_bytes": 2, "seconds": 0.1}, 1.0, 1.2),
+        ({"size_bytes": 200_000, "seconds": 0.1}, 1.1, 2.0),
+        ({"size_bytes": 12_000_000, "seconds": 0.1}, 40.0, 400.0),
+        ({"size_bytes": 200_000, "seconds": 5.1}, 6.0, 7.0),
     ],
     ids=["empty", "usual", "pictures", "slow"],
 )
-def test_a_page_costs_its_call_its_rows_its_bytes_and_its_time(facts, least, most):
-    assert least <= page_cost(**facts, status_seconds=0.1) <= most
+def test_a_page_costs_its_call_its_bytes_and_its_time(facts, least, most):
+    assert least <= page_cost(**facts) <= most
 
 
 pages = st.builds(
-    lambda rows, hits, repeated, has_more, total, cost: page(
-        rows,
-        min(hits, rows),
-        repeated_rows=min(repeated, rows),
-        last_hit=rows if hits else 0,
-        has_more=has_more,
-        total=total,
-        cost=cost,
+    lambda rows, hits, new_rows, has_more, total, cost: page(
+        rows, min(hits, rows), new_rows=min(new_rows, rows), has_more=has_more, total=total, cost=cost
     ),
     st.integers(0, 1000),
     st.integers(0, 1000),
@@ -245,13 +231,11 @@ pages = st.builds(
 
 @given(st.lists(st.lists(pages, min_size=1, max_size=20), max_size=6), st.integers(1, 5000))
 def test_whatever_a_list_shows_offsets_grow_and_pages_keep_their_bounds(scans, in_flight):
-    state, now = state_at_work(), 0.0
+    state, now = ListState(), 0.0
     for shown in scans:
-        state.is_on = True
         offsets = scan(state, in_flight, *shown, now=now)
         assert offsets == sorted(offsets)
         assert offsets[0] >= 0
-        assert 100 <= state.limit <= 1000
-        assert math.isfinite(state.cost)
-        assert state.may_begin(now + 600.0) or state.is_on
+        assert 100 <= state.rows <= 1000
+        assert 0.0 <= rest_after(state, now) <= 600.0
         now += 10.0

@@ -79,7 +79,7 @@ def test_one_cold_job_of_four_minutes_costs_at_most_sixty_calls_and_is_five_seco
         ("60 s, never shown running", 11.0, 3.0, 0.8),
         ("60 s, 1 % never ends", 12.0, 3.5, 0.75),
         ("60 s, 5 % refused at once", 14.5, 4.5, 1.2),
-        ("30 s or 180 s", 18.0, 4.0, 1.1),
+        ("30 s or 180 s", 15.0, 5.2, 1.15),
         ("2 s, sigma 0.35", 3.2, 1.0, 0.9),
     ],
 )
@@ -178,76 +178,90 @@ def test_a_random_number_spreads_jobs_of_one_age_a_little():
     assert 0.7 * most < least < 0.95 * most
 
 
-def test_until_a_job_has_ended_one_job_is_polled_early():
-    pace, policy = Pace(), PollingPolicy()
-    jobs = [pace.track(KIND, now=0.0, running=True, jitter=0.0) for _ in range(50)]
+def first_jobs(count, *, seen=10.0):
+    """A pace that has seen no job end, and jobs of one age."""
+    pace = Pace()
+    jobs = [pace.track(KIND, now=0.0, running=True, jitter=0.0) for _ in range(count)]
     for job in jobs:
-        pace.record_sighting(job, now=10.0, running=True, jitter=0.0)
-    first, second, *_ = sorted(pace.next_poll(job, policy, now=10.0) for job in jobs)
-    assert first <= 15.0
-    assert second > 20.0
+        pace.record_sighting(job, now=seen, running=True, jitter=0.0)
+    return pace, jobs
+
+
+def test_until_a_job_has_ended_one_job_is_polled_early():
+    pace, jobs = first_jobs(50)
+    first, second, *_ = sorted(pace.next_poll(job, PollingPolicy(), now=10.0) for job in jobs)
+    assert first <= 20.0
+    assert second > 25.0
 
 
 def test_another_job_is_polled_early_in_place_of_one_that_is_forgotten():
-    pace, policy = Pace(), PollingPolicy()
-    jobs = [pace.track(KIND, now=0.0, running=True, jitter=0.0) for _ in range(5)]
-    for job in jobs:
-        pace.record_sighting(job, now=10.0, running=True, jitter=0.0)
-    assert pace.next_poll(jobs[0], policy, now=10.0) <= 15.0
+    pace, jobs = first_jobs(5)
+    assert pace.next_poll(jobs[0], PollingPolicy(), now=10.0) <= 20.0
     pace.forget(jobs[0])
-    assert min(pace.next_poll(job, policy, now=10.0) for job in jobs[1:]) <= 15.0
+    assert min(pace.next_poll(job, PollingPolicy(), now=10.0) for job in jobs[1:]) <= 20.0
 
 
-def test_the_first_end_brings_the_polls_of_all_jobs_forward():
-    pace, policy = Pace(), PollingPolicy()
-    ages = [pace.track(KIND, now=0.0, running=True, jitter=0.0) for _ in range(20)]
-    before, revision = [pace.next_poll(age, policy, now=0.0) for age in ages], pace.revision
-    pace.record_sighting(ages[0], now=9.0, running=True, jitter=0.0)
-    pace.record_end(ages[0], now=10.0, success=True)
-    after = [pace.next_poll(age, policy, now=10.0) for age in ages[1:]]
-    assert pace.revision > revision
-    assert max(after) < min(before[2:])
-
-
-def test_a_kind_that_was_never_met_is_expected_to_run_as_long_as_another_of_its_model():
-    known = Known()
-    medians = [
-        known.begin(kind=kind).times.median
-        for kind in (LONGER, JobKind("kling-v2-6", has_image=True), JobKind("other"))
-    ]
-    assert medians == pytest.approx([60.0, 120.0, 200.0], rel=0.1)
+def test_each_of_the_first_ends_brings_the_polls_of_all_jobs_forward():
+    pace, jobs = first_jobs(20, seen=9.0)
+    due = max(pace.next_poll(job, PollingPolicy(), now=9.0) for job in jobs[3:])
+    for ended, job in enumerate(jobs[:3]):
+        assert pace.record_end(job, now=10.0 + ended, success=True)
+    assert max(pace.next_poll(job, PollingPolicy(), now=12.0) for job in jobs[3:]) < due
+    assert not pace.record_end(jobs[3], now=13.0, success=True)
 
 
 def test_the_start_of_a_job_that_waits_is_not_looked_for_in_haste():
     pace, policy = Pace(), PollingPolicy()
-    scout, other = (pace.track(KIND, now=0.0, running=False, jitter=0.0) for _ in range(2))
-    pace.next_poll(scout, policy, now=0.0)
-    assert pace.next_poll(other, policy, now=0.0) >= 15.0
+    started, waits = (pace.track(KIND, now=0.0, running=False, jitter=0.0) for _ in range(2))
+    pace.record_sighting(started, now=1.0, running=True, jitter=0.0)
+    pace.record_sighting(waits, now=190.0, running=False, jitter=0.0)
+    assert pace.next_poll(waits, policy, now=190.0) >= 190.0 + 15.0
 
 
 def test_jobs_that_are_forgotten_leave_no_trace():
-    pace = Pace()
-    ages = [pace.track(KIND, now=0.0, running=True, jitter=0.0) for _ in range(5)]
-    for age in ages:
-        pace.forget(age)
-        pace.forget(age)
-    assert pace.polls_per_second(KIND.model, PollingPolicy(), now=1.0) == 0.0
+    pace, jobs = first_jobs(5)
+    for job in jobs:
+        pace.forget(job)
+        pace.forget(job)
+    assert scan_interval(pace, now=1.0) == 0.2
 
 
 # Lists
+
+
+def scan_interval(pace, *, now, cost=1.0, policy=PollingPolicy()):  # noqa: B008
+    return pace.scan_interval(KIND.model, policy, cost=cost, now=now)
+
+
+def test_a_job_that_a_list_will_show_waits_for_the_list():
+    pace, (job,) = first_jobs(1)
+    assert pace.next_poll(job, PollingPolicy(), now=10.0, listed_until=70.0) == 70.0
+    assert pace.next_poll(job, PollingPolicy(poll_interval=1.0), now=10.0, listed_until=70.0) == 70.0
+
+
+def test_a_job_that_only_a_stale_list_has_shown_is_polled_as_if_it_had_not():
+    known = Known()
+    job = known.begin(since=known.now - 90.0, jitter=0.5)
+    other = known.begin(since=known.now - 90.0, jitter=0.5, kind=JobKind("other"))
+    for one in (job, other):
+        known.pace.record_sighting(one, now=known.now, running=True, jitter=0.5, by_list=True)
+    assert known.pace.next_poll(job, known.policy, now=known.now) > known.now
+    known.pace.forget_lists(KIND.model)
+    assert known.pace.next_poll(job, known.policy, now=known.now) < known.now
+    assert known.pace.next_poll(other, known.policy, now=known.now) > known.now
 
 
 def test_a_list_is_scanned_at_a_share_of_the_usual_run_time():
     known = Known()
     for age in (10.0, 50.0, 60.0, 70.0):
         known.begin(since=known.now - age)
-    assert 0.5 < known.pace.scan_interval(KIND.model, now=known.now) < 1.5
+    assert 0.5 < scan_interval(known.pace, now=known.now, cost=0.0) < 1.5
 
 
 def test_before_anything_ended_scans_follow_the_oldest_job():
     pace = Pace()
     pace.track(KIND, now=0.0, running=True, jitter=0.0)
-    intervals = [pace.scan_interval(KIND.model, now=now) for now in (0.0, 10.0, 100.0)]
+    intervals = [scan_interval(pace, now=now) for now in (0.0, 10.0, 100.0)]
     assert intervals == sorted(intervals)
     assert intervals[0] == pytest.approx(0.2)
     assert 2.0 < intervals[2] < 12.0
@@ -256,25 +270,25 @@ def test_before_anything_ended_scans_follow_the_oldest_job():
 def test_a_list_is_scanned_for_the_quickest_kind_of_its_model():
     known = Known()
     known.begin(since=known.now - 60.0)
-    alone = known.pace.scan_interval(KIND.model, now=known.now)
+    alone = scan_interval(known.pace, now=known.now)
     known.begin(since=known.now - 600.0, kind=LONGER)
     known.begin(since=known.now - 600.0, kind=JobKind("other"))
-    assert known.pace.scan_interval(KIND.model, now=known.now) == pytest.approx(alone)
+    assert scan_interval(known.pace, now=known.now) == pytest.approx(alone)
 
 
-def test_a_list_without_jobs_is_due_at_once():
-    assert Pace().scan_interval("kling-v2-6", now=0.0) == pytest.approx(0.2)
-
-
-def test_status_calls_grow_with_the_jobs_in_flight():
+def test_scans_of_a_list_with_few_jobs_are_as_rare_as_status_calls_would_be():
     known = Known()
-    rates = []
-    for count in (10, 190, 1800):
+    intervals = []
+    for count in (2, 18, 180):
         for _ in range(count):
             known.begin(since=known.now - 60.0)
-        rates.append(known.pace.polls_per_second(KIND.model, known.policy, now=known.now))
-    assert rates[1] == pytest.approx(20 * rates[0], rel=0.5)
-    assert rates[2] == pytest.approx(10 * rates[1], rel=0.5)
+        intervals.append(scan_interval(known.pace, now=known.now, cost=4.0))
+    assert intervals == sorted(intervals, reverse=True)
+    assert intervals[0] == pytest.approx(10 * intervals[1], rel=0.5)
+
+
+def test_a_fixed_poll_interval_is_the_interval_of_scans_too():
+    assert scan_interval(Known().pace, now=0.0, policy=PollingPolicy(poll_interval=7.0)) == 7.0
 
 
 # Whatever happens
@@ -312,8 +326,7 @@ def test_no_poll_is_too_soon_nor_too_late_whatever_happened_before(history, jitt
         due = pace.next_poll(probe, policy, now=now)
         slack = 1e-9 * (1 + now)
         assert min(0.2, longest) - slack <= due - now <= longest + slack
-        assert 0.2 <= pace.scan_interval(KIND.model, now=now) < math.inf
-        assert math.isfinite(pace.polls_per_second(KIND.model, policy, now=now))
+        assert 0.2 <= scan_interval(pace, now=now, policy=policy) <= max(longest, 0.2)
 
 
 @settings(max_examples=30)

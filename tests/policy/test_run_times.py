@@ -33,11 +33,11 @@ def spread_over(times):
 def test_before_any_job_ended_the_expected_run_time_stands_and_is_uncertain(expected):
     times = RunTimes(expected)
     assert times.median == pytest.approx(expected)
-    assert spread_over(times) > 1.7
+    assert spread_over(times) > 1.6
 
 
-def test_one_end_tells_more_than_the_expectation():
-    assert learn_from(20.0, expected=200.0).median < 40.0
+def test_one_end_tells_as_much_as_the_expectation():
+    assert learn_from(20.0, expected=200.0).median == pytest.approx(math.sqrt(20.0 * 200.0))
 
 
 @pytest.mark.parametrize("median, sigma", [(120.0, 0.2), (60.0, 0.35), (90.0, 0.6)])
@@ -64,8 +64,8 @@ def test_young_jobs_say_nothing():
 def test_the_first_ends_of_a_crowd_are_known_to_be_its_quickest():
     runs = sorted(draws(200))
     seen, at = runs[:4], runs[3]
-    assert learn_from(*seen).median < 35.0
-    assert 40.0 < learn_from(*seen, unfinished=[(at, 196.0)]).median < 120.0
+    assert learn_from(*seen).median < 40.0
+    assert 45.0 < learn_from(*seen, unfinished=[(at, 196.0)]).median < 120.0
 
 
 def test_a_job_that_never_ends_does_not_move_what_a_hundred_ends_told():
@@ -98,7 +98,7 @@ def test_the_unit_of_time_does_not_matter():
 def test_any_ages_and_ends_give_a_distribution(expected, runs, unfinished):
     times = learn_from(*runs, expected=expected, unfinished=unfinished)
     assert math.isfinite(times.normal.mean)
-    assert 0.05 < times.normal.stdev < 10
+    assert 0.05 < times.normal.stdev < 50
     assert 0 < times.median < math.inf
 
 

@@ -2,111 +2,116 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from http import HTTPStatus
 from typing import Any
 
 import attrs
 
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.poll.tracked_job import TrackedJob
-from kling_async._policy.list_state import ListState, PageFacts, Scan, page_cost
-from kling_async._wire.codec import RowPage, ShapeError, parse_status, structure_job, structure_rows
+from kling_async._policy.list_state import ListState, Scan, page_cost
+from kling_async._policy.polling import PollingPolicy
+from kling_async._policy.rate_limit import TokenBucket
+from kling_async._wire.codec import ShapeError, parse_status, structure_job, structure_rows
 from kling_async._wire.endpoints import LIST
 from kling_async.errors import APIStatusError, KlingError, RateLimitError
 from kling_async.jobs import Job, JobStatus
 
-_SERVER_ERROR = 500
-
 
 @attrs.define(eq=False)
-class ListScanner:
+class ModelList:
     """One model's list: read by scans, and left alone where it is of no use."""
 
-    caller: ApiCaller
     model: str | None
+    policy: PollingPolicy = attrs.field(factory=PollingPolicy)
+    """What the caller set for the job that began the scans."""
     state: ListState = attrs.field(factory=ListState)
-    next_at: float = -math.inf
-    """When the next scan is due, by the engine's clock."""
-    considered_at: float = -math.inf
-    """When it was last considered whether scans would pay."""
+    in_flight: int = 0
+    """How many jobs of the model are in flight."""
+    queue_entry: int = 0
+    """The number of its entry in the queue; 0 while it has none."""
+    is_scanned: bool = False
+    """Whether a scan is under way."""
 
-    async def read_page(self, scan: Scan, *, status_seconds: float) -> tuple[RowPage, float]:
-        """The next page of a scan, and its cost in status calls.
+    @property
+    def pays(self) -> bool:
+        """Whether scans of the list are worth their cost now."""
+        is_always_used = self.policy.use_lists == "always"
+        return self.in_flight > 0 and (is_always_used or self.state.pays(self.in_flight))
 
-        Raises:
-            KlingError: The page cannot be read.
+    @property
+    def wants_plan(self) -> bool:
+        """Whether to plan the next scan when a job is added: if none is planned, and when the jobs have doubled."""
+        has_doubled = self.in_flight & (self.in_flight - 1) == 0
+        return not self.is_scanned and (has_doubled or not self.queue_entry)
+
+    async def scan(
+        self, caller: ApiCaller, rate: TokenBucket, jobs: Mapping[str, TrackedJob]
+    ) -> AsyncGenerator[tuple[TrackedJob, Job | None], None]:
+        """One scan of the list: each job in flight that its pages tell news of, with the job's record.
+
+        The record is None for a job that is shown in the status that it had. A list that cannot be read is left alone.
         """
-        began = self.caller.clock.now()
-        query = {"model_id": self.model, "limit": self.state.limit, "offset": scan.next_offset}
-        reply = await self.caller.fetch(LIST, query=query)
-        page = self.caller.read(reply, LIST, structure_rows)
-        seconds = self.caller.clock.now() - began
-        cost = page_cost(
-            rows=len(page.rows), size_bytes=len(reply.body), seconds=seconds, status_seconds=status_seconds
-        )
-        return page, cost
+        clock, state = caller.clock, self.state
+        scan = state.begin_scan(self.in_flight)
+        while scan.next_offset is not None:
+            state.page_at = sent_at = clock.now() + rate.take(clock.now())
+            await clock.sleep(sent_at - clock.now())
+            query = {"model_id": self.model, "limit": state.rows, "offset": scan.next_offset}
+            try:
+                reply = await caller.fetch(LIST, query=query)
+                page = caller.read(reply, LIST, structure_rows)
+            except KlingError as error:
+                state.record_failure(clock.now(), is_refusal=_is_refusal(error))
+                return
+            known, hits = len(scan.ids), 0
+            for row in page.rows:
+                tracked, job = self._find_news(scan, row, jobs)
+                if tracked is not None:
+                    hits += 1
+                    yield tracked, job
+            state.add_page(
+                scan,
+                rows=len(page.rows),
+                new_rows=len(scan.ids) - known,
+                hits=hits,
+                has_more=page.has_more,
+                total=page.total,
+                cost=page_cost(size_bytes=len(reply.body), seconds=clock.now() - sent_at),
+            )
+        state.end_scan(scan, clock.now())
 
-    def find_jobs(
-        self, page: RowPage, scan: Scan, jobs: Mapping[str, TrackedJob]
-    ) -> Iterator[tuple[int, TrackedJob, Job | None]]:
-        """The rows of a page that are news of jobs in flight: how many rows up to it, the job, its record.
-
-        The record is None for a job that is shown in the status that it had.
-        """
-        for place, row in enumerate(page.rows, start=1):
-            request_id = row.get("request_id") if isinstance(row, dict) else None
-            if not isinstance(request_id, str) or request_id in scan.seen:
-                continue
-            scan.seen.add(request_id)
-            tracked = jobs.get(request_id)
-            if tracked is not None:
-                if tracked.asked_for_media or row.get("status") == tracked.status.value:
-                    yield place, tracked, None
-                elif (job := self._fresh_record(row, tracked)) is not None:
-                    yield place, tracked, job
-            elif request_id == self.state.suspect and not _is_final(row):
-                self.state.report_stale(self.caller.clock.now(), is_proof=True)
-
-    def _fresh_record(self, row: Mapping[str, Any], tracked: TrackedJob) -> Job | None:
-        """The record of a row; None for a row that cannot be read, or shows the job as it was before."""
-        try:
-            job = structure_job(row)
-        except ShapeError:
-            return None
-        if tracked.status is JobStatus.PROCESSING and not job.is_final:
-            self.state.report_stale(self.caller.clock.now())
-            return None
-        return job
-
-    def handle_failure(self, error: KlingError) -> None:
-        """A list that cannot be read is left alone; the jobs are polled one by one meanwhile."""
-        now = self.caller.clock.now()
-        is_refusal = isinstance(error, APIStatusError) and (error.status_code or 0) < _SERVER_ERROR
-        if is_refusal and not isinstance(error, RateLimitError):
-            self.state.record_refusal(now)
-        else:
-            self.state.back_off(now)
-
-
-def page_facts(
-    page: RowPage, cost: float, *, known_before: int, scan: Scan, hits: int, last_hit: int
-) -> PageFacts:
-    """What a page tells the scan once its rows are taken in."""
-    new_rows = len(scan.seen) - known_before
-    readable = sum(1 for row in page.rows if isinstance(row, dict) and isinstance(row.get("request_id"), str))
-    return PageFacts(
-        rows=len(page.rows),
-        new_rows=new_rows,
-        repeated_rows=readable - new_rows,
-        hits=hits,
-        last_hit=last_hit,
-        has_more=page.has_more,
-        total=page.total,
-        cost=cost,
-    )
+    def _find_news(
+        self, scan: Scan, row: Any, jobs: Mapping[str, TrackedJob]
+    ) -> tuple[TrackedJob | None, Job | None]:
+        """The job in flight that a row tells news of, and its record; None for a row that tells none."""
+        request_id = row.get("request_id") if isinstance(row, dict) else None
+        if not isinstance(request_id, str) or request_id in scan.ids:
+            return None, None
+        scan.ids.add(request_id)
+        tracked, job = jobs.get(request_id), None
+        if tracked is None:
+            scan.is_stale |= request_id == scan.suspect and not _is_final(row)
+            return None, None
+        if not tracked.asked_for_media and row.get("status") != tracked.status.value:
+            try:
+                job = structure_job(row)
+            except ShapeError:
+                return None, None
+            if tracked.status is JobStatus.PROCESSING and not job.is_final:
+                return None, None  # the row shows the job as it was before
+            scan.ends += job.is_final
+        tracked.scan_number = self.state.number + 1
+        return tracked, job
 
 
 def _is_final(row: Mapping[str, Any]) -> bool:
     word = row.get("status")
     return isinstance(word, str) and parse_status(word).is_final
+
+
+def _is_refusal(error: KlingError) -> bool:
+    """Whether the service refuses the call, and will refuse it again."""
+    is_status = isinstance(error, APIStatusError) and not isinstance(error, RateLimitError)
+    return is_status and (error.status_code or 0) < HTTPStatus.INTERNAL_SERVER_ERROR

@@ -8,6 +8,7 @@ import math
 import attrs
 
 from kling_async._engine.api import ApiCaller
+from kling_async._engine.clock import Clock
 from kling_async._engine.emitter import Emitter
 from kling_async._policy.pace import PacedJob
 from kling_async._policy.polling import PollingPolicy
@@ -31,27 +32,31 @@ class TrackedJob:
     final: asyncio.Future[Job]
     """Set to the final record, or to the error that ends the wait."""
     paced: PacedJob
-    since: float
+    waits_since: float
     """When the wait began, by the engine's clock."""
     status: JobStatus
     is_known: bool
     """Whether the service has ever shown this job to this key."""
-    scan_number: int
+    scan_number: int = 0
     """The number of the last list scan that showed it, or before which it was added."""
     ends_at: float = math.inf
     """When the wait times out: at its deadline, or because the status has not changed for too long."""
+    alarm: asyncio.TimerHandle | None = None
+    """Ends the wait then."""
     queue_entry: int = 0
     """The number of its entry in the queue; 0 while it has none."""
     failed_polls: int = 0
     """Status calls that failed since the last one that did not."""
     last_error: KlingError | None = None
     """The error of the last one that failed."""
+    retry_at: float = -math.inf
+    """When it is polled while there is a special reason to poll it."""
     asked_for_media: bool = False
     """Whether a success without a video was polled once more."""
-    is_polled: bool = False
-    """Whether a status call for it is due or under way."""
     is_spot_check: bool = False
     """Whether it is polled to test the list."""
+    is_polled: bool = False
+    """Whether a status call for it is under way."""
 
     @property
     def is_over(self) -> bool:
@@ -61,21 +66,34 @@ class TrackedJob:
     @property
     def is_on_schedule(self) -> bool:
         """Whether the pace says when to poll it; not while there is a special reason to poll."""
-        has_reason = self.asked_for_media or self.is_spot_check or self.failed_polls
-        return self.is_known and not (has_reason or self.is_polled)
+        return self.is_known and not (self.asked_for_media or self.failed_polls or self.is_spot_check)
+
+    @property
+    def uses_lists(self) -> bool:
+        """Whether list scans can replace its status calls."""
+        return self.policy.use_lists != "never" and self.model is not None
 
     @property
     def job(self) -> Job:
         """The job without its record."""
         return Job(request_id=self.request_id, model=self.model, status=self.status)
 
-    def move_deadline(self, now: float) -> None:
-        """Set when the wait times out, after a change of the status at this moment or at its begin."""
+    def move_deadline(self, clock: Clock) -> None:
+        """Set when the wait times out, at its begin or after a change of the status."""
         wait, stall = (
             math.inf if seconds is None else seconds
             for seconds in (self.policy.wait_timeout, self.policy.stall_timeout)
         )
-        self.ends_at = min(self.since + wait, now + stall)
+        self.ends_at = min(self.waits_since + wait, clock.now() + stall)
+        self.drop_deadline()
+        if self.ends_at < math.inf:
+            self.alarm = clock.call_at(self.ends_at, self.time_out)
+
+    def drop_deadline(self) -> None:
+        """The wait is over, or times out at another time."""
+        if self.alarm is not None:
+            self.alarm.cancel()
+            self.alarm = None
 
     def end_with(self, error: KlingError) -> None:
         """End the wait with an error."""
@@ -83,9 +101,11 @@ class TrackedJob:
         self.final.set_exception(error)
         self.final.exception()  # counts as retrieved: a caller that is cancelled at this moment never does it
 
-    def time_out(self, now: float) -> None:
+    def time_out(self) -> None:
         """End the wait at its deadline."""
-        waited = now - self.since
+        if self.is_over:
+            return
+        waited = self.ends_at - self.waits_since
         so_far = f"is still {self.status} after {waited:.0f} s"
         if self.last_error is not None and self.failed_polls:
             so_far = (
