@@ -25,7 +25,10 @@ ROOMS_OF_PYTHON = (
     "wire",
     "test_client.py",
     "test_config.py",
+    "test_event_loops.py",
+    "test_frozen_clocks.py",
     "test_journal.py",
+    "test_networks.py",
 )
 """The tests of what can differ between two versions of Python: its event loop, its sqlite3, its warnings."""
 WHOLE = ".[cli,emulator,notebook]"
