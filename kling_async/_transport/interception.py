@@ -29,9 +29,14 @@ _NOT_CALLED = ("ClientSession.get", "ClientSession.post", "ClientSession.put")
 _read_called, _read_not_called = attrgetter(*_CALLED), attrgetter(*_NOT_CALLED)
 
 
+def read_called() -> tuple[object, ...]:
+    """The functions that a request through the session calls, as they are now."""
+    return _read(_CALLED, _read_called)
+
+
 def find_interceptor() -> str | None:
     """The first replaced function that sees each request through the session, by its name in aiohttp."""
-    return _find_replaced(_CALLED, _read(_CALLED, _read_called))
+    return _find_replaced(_CALLED, read_called())
 
 
 def find_blind_spot(session: aiohttp.ClientSession) -> str | None:

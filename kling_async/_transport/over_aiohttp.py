@@ -17,7 +17,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from kling_async._transport.base import Reply, Request, Sink, StreamedReply
-from kling_async._transport.interception import find_blind_spot, find_interceptor
+from kling_async._transport.interception import find_blind_spot, read_called
 from kling_async._transport.network import Network
 from kling_async._transport.shared_timeouts import SharedTimeouts
 from kling_async._transport.translate_errors import (
@@ -84,6 +84,7 @@ class AiohttpTransport:
         self._keep_for = longest_silence * KEPT_SHARE
         self._slow_after = longest_silence * SLOW_SHARE
         self._is_closed = False
+        self._opened_with = read_called()
         self._fresh_until = -1.0
         """Until then, by the clock of the event loop, a connection of the pool may be silent for too long."""
         self._being_read: set[Callable[[], None]] = set()
@@ -201,9 +202,12 @@ class AiohttpTransport:
             )
 
     def _session_for(self, request: Request) -> aiohttp.ClientSession:
-        """The session for a request. A POST has a connection of its own where one of the pool may be the wrong one."""
+        """The session for a request. A POST has a connection of its own where one of the pool may be the wrong one.
+
+        That is so after a slow reply, and where a mock replaced a part of aiohttp after the pool was opened.
+        """
         is_fresh = request.method == "POST" and (
-            self._loop.time() < self._fresh_until or find_interceptor() is not None
+            self._loop.time() < self._fresh_until or read_called() != self._opened_with
         )
         return self._fresh_session if is_fresh else self._session
 

@@ -229,6 +229,21 @@ async def test_a_post_makes_a_connection_of_its_own_where_the_connector_is_repla
     assert [line.partition(" ")[0] for line in mocked.requests] == ["POST"]
 
 
+async def test_a_tracer_that_was_there_before_the_client_leaves_it_the_connections_of_its_pool(path):
+    request = aiohttp.ClientSession._request
+
+    async def trace(self, *args, **options):
+        return await request(self, *args, **options)
+
+    with patch("aiohttp.ClientSession._request", trace):
+        async with http_server() as server:
+            transport = path()
+            for _ in range(3):
+                await transport.send(Request("POST", f"http://127.0.0.1:{server.port}/", {}, b"{}"))
+            await transport.aclose()
+    assert (len(server.requests), server.connections) == (3, 1)
+
+
 async def test_a_batch_under_a_patch_that_sees_nothing_ends_at_once_and_submits_nothing():
     async with Emulator(EmulatorSettings()) as emulator, client_of(emulator) as client:
         with patch("aiohttp.ClientSession.post", MagicMock()):
