@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import TypeVar
 
+import anyio.to_thread
+
 from kling_async._engine.clock import Clock
 from kling_async._policy.descriptors import descriptor_pause, fit_limits, lacks_descriptors
 from kling_async._policy.rate_limit import Limits
@@ -30,6 +32,15 @@ async def retry_for_descriptor(work: Callable[[], Awaitable[T]]) -> T:
         jitter = random.random()  # noqa: S311 - spreads retries, keeps no secret
         await Clock().sleep(descriptor_pause(attempt=attempt, jitter=jitter))
         attempt += 1
+
+
+async def run_in_thread(work: Callable[[], T]) -> T:
+    """The result of blocking work that can be repeated; see `retry_for_descriptor`."""
+
+    async def run() -> T:
+        return await anyio.to_thread.run_sync(work)
+
+    return await retry_for_descriptor(run)
 
 
 @cache

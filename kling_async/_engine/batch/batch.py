@@ -20,7 +20,7 @@ from kling_async._engine.batch.batch_input import InputItem, InputReader
 from kling_async._engine.batch.result_stream import ResultStream
 from kling_async._engine.batch.run_item import BatchParts, run_item
 from kling_async._engine.batch.slots import Slots
-from kling_async._engine.descriptors import retry_for_descriptor
+from kling_async._engine.descriptors import run_in_thread
 from kling_async._engine.download.output_folder import open_folder
 from kling_async._engine.interrupted import describe_batch, warn_interrupted
 from kling_async._engine.session import LoopSession
@@ -229,8 +229,7 @@ async def use_journal(
         with journal.exclusive():
             yield journal
     else:
-        open_journal = partial(anyio.to_thread.run_sync, WriteAheadJournal, journal)
-        mine = await retry_for_descriptor(open_journal)
+        mine = await run_in_thread(partial(WriteAheadJournal, journal))
         try:
             with mine.exclusive():
                 yield mine

@@ -5,21 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import anyio.to_thread
 import attrs
 
-from kling_async._engine.descriptors import retry_for_descriptor
+from kling_async._engine.descriptors import run_in_thread
 from kling_async._policy.file_names import file_name, longest_name, longest_name_of, name_beside
 from kling_async.errors import ConfigurationError
 from kling_async.jobs import Job
 from kling_async.paths import local_path
-
-T = TypeVar("T")
 
 _TEMPORARY_CHARACTERS = 8
 """Characters that `tempfile` adds to the beginning of a name."""
@@ -99,11 +96,7 @@ def _refusal(
 
 
 async def _make_in_thread(path: Path, *, ascii_names: bool) -> OutputFolder:
-    return await _run_in_thread(partial(OutputFolder.make, path, ascii_names=ascii_names))
-
-
-async def _run_in_thread(work: Callable[[], T]) -> T:
-    return await retry_for_descriptor(partial(anyio.to_thread.run_sync, work))
+    return await run_in_thread(partial(OutputFolder.make, path, ascii_names=ascii_names))
 
 
 @attrs.frozen
@@ -145,7 +138,7 @@ async def check_destination(given: str | os.PathLike[str]) -> None:
         await open_folder(path)
         return
     try:
-        await _run_in_thread(partial(_try_file, path))
+        await run_in_thread(partial(_try_file, path))
     except (OSError, ValueError) as error:
         raise _refusal("The video cannot be saved to", path, error, noun="file") from error
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import anyio.to_thread
 import attrs
 
 from kling_async._engine.api import ApiCaller
-from kling_async._engine.descriptors import retry_for_descriptor
+from kling_async._engine.descriptors import run_in_thread
 from kling_async._engine.emitter import Emitter
 from kling_async._policy.safe_urls import reason_to_refuse
 from kling_async._transport.base import Request
@@ -86,7 +85,7 @@ async def content_of(path: str | os.PathLike[str]) -> bytes:
         InvalidRequestError: It cannot be read.
     """
     try:
-        return await retry_for_descriptor(partial(anyio.to_thread.run_sync, Path(path).read_bytes))
+        return await run_in_thread(Path(path).read_bytes)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InvalidRequestError(f"{os.fspath(path)!r} cannot be read: {reason}.") from error
