@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kling_async.lines import one_line
+
 if TYPE_CHECKING:
     from kling_async.jobs import Job
 
@@ -41,9 +43,10 @@ class KlingError(Exception):
         job: Job | None = None,
         advice: str | None = None,
     ) -> None:
+        message = one_line(message)
         super().__init__(message)
         self.message = message
-        self.advice = advice
+        self.advice = None if advice is None else one_line(advice)
         self.call = None
         self.request_id = request_id
         self.status_code = status_code

@@ -12,6 +12,7 @@ import attrs
 
 from kling_async.errors import DownloadError, KlingError
 from kling_async.jobs import Job, quote_line
+from kling_async.lines import one_line
 from kling_async.requests import VideoRequest
 
 
@@ -101,7 +102,7 @@ class Result:
             return cause.message if isinstance(cause, KlingError) else cause.strerror or type(cause).__name__
         if not error.request_id:
             return error.message
-        return re.sub(rf"(?<!\w){re.escape(error.request_id)}(?!\w)", "…", error.message)
+        return re.sub(rf"(?<!\w){re.escape(one_line(error.request_id))}(?!\w)", "…", error.message)
 
     def job_or_raise(self) -> Job:
         """The finished job.

@@ -7,11 +7,14 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from kling_async.lines import one_line
+
 _log = logging.getLogger("kling_async.interrupted")
 
 
 def warn_interrupted(text: str, error: BaseException | None) -> None:
     """Log at level WARNING what was left, and add the text to the exception that ends the call, if there is one."""
+    text = one_line(text)
     _log.warning("%s", text)
     if error is not None:
         error.add_note(text)

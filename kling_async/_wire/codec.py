@@ -20,6 +20,7 @@ from cattrs import Converter
 
 from kling_async.catalog import ModelInfo, wire_name
 from kling_async.jobs import Job, JobStatus, Media, Outcome
+from kling_async.lines import one_line
 from kling_async.requests import VideoRequest, model_of, parameters_of
 
 T = TypeVar("T")
@@ -39,7 +40,6 @@ _STATUSES: dict[str, JobStatus] = {
 _converter = Converter(detailed_validation=False)
 
 _MAX_NESTED_ERRORS = 5
-_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 class ShapeError(ValueError):
@@ -312,15 +312,15 @@ def _read_media(outcome: Mapping[str, Any]) -> tuple[Media, ...]:
     return tuple(found)
 
 
-def one_line(text: str) -> str:
-    """The text without line breaks and control characters, safe to log and to print."""
-    return " ".join(_CONTROL_CHARACTERS.sub(" ", text).split())
+def shorten_spaces(text: str) -> str:
+    """The text on one line, with one space for each run of white space."""
+    return " ".join(one_line(text).split())
 
 
 def failure_text(value: object, *, depth: int = _MAX_NESTED_ERRORS) -> str | None:
     """The text of an error in one line: a text, an object with `message`, or such an object inside `error`."""
     if isinstance(value, str):
-        return one_line(value) or None
+        return shorten_spaces(value) or None
     if isinstance(value, dict) and depth > 0:
         for key in ("message", "error", "detail", "details", "reason", "code"):
             if text := failure_text(value.get(key), depth=depth - 1):

@@ -8,7 +8,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
-from kling_async._wire.codec import ShapeError, failure_text, load_json, one_line
+from kling_async._wire.codec import ShapeError, failure_text, load_json, shorten_spaces
 from kling_async.errors import (
     APIResponseError,
     APIStatusError,
@@ -87,7 +87,7 @@ def error_for(
     except ShapeError as error:
         value = error.value
     text = excerpt(body, secret=secret)
-    said = hide_secret(failure_text(value) or one_line(_MARKUP.sub(" ", text)), secret)[:300]
+    said = hide_secret(failure_text(value) or shorten_spaces(_MARKUP.sub(" ", text)), secret)[:300]
     if status in _BY_STATUS:
         kind, meaning = _BY_STATUS[status]
     elif status >= 500:  # noqa: PLR2004 - the HTTP class
@@ -97,7 +97,7 @@ def error_for(
     request_id = value.get("request_id") if isinstance(value, dict) else None
     end = f"; did you mean {near!r}?" if near is not None and kind is NotFoundError else "."
     return kind(
-        f"{one_line(about)}: {meaning} (HTTP {status}{': ' + said if said else ''}){end}",
+        f"{about}: {meaning} (HTTP {status}{': ' + said if said else ''}){end}",
         status_code=status,
         body=text,
         retry_after=retry_after(headers, value, now=now),

@@ -7,7 +7,6 @@ import os
 import stat
 import sys
 import time
-import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,11 +18,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from kling_async import lines
 from kling_async.errors import ConfigurationError
 from kling_async.types import Progress
 
-_DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Marks that turn the direction of writing: one of them in a cell would mix up the rest of the line."""
 _STYLES: Mapping[str, str] = {
     "success": "green",
     "succeeded": "green",
@@ -36,19 +34,13 @@ _STYLES: Mapping[str, str] = {
     "timed_out": "yellow",
 }
 _AGES = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _program: ContextVar[str] = ContextVar("program", default="kling-async")
 """The program with the command that runs, which each error names."""
 
 
 def one_line(text: str) -> str:
     """The text on one line, without the characters that would steer the terminal."""
-    return "".join(
-        _REPLACEMENT
-        if character in _DIRECTION_MARKS or unicodedata.category(character) in {"Cc", "Cs"}
-        else character
-        for character in " ".join(text.split())
-    )
+    return lines.one_line(" ".join(text.split()))
 
 
 def truncate(text: str, length: int) -> str:
@@ -98,7 +90,9 @@ def stderr() -> Console:
 
 def print_text(line: str | Text, console: Console) -> None:
     """Print one line, never folded, so that it can be copied; brackets in it are no markup."""
-    console.print(line if isinstance(line, Text) else Text(line), soft_wrap=True)
+    text = line if isinstance(line, Text) else Text(line)
+    text.plain = lines.one_line(text.plain)
+    console.print(text, soft_wrap=True)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from cyclopts import Token
 
 from kling_async.cli.budget_options import BudgetOptions
 from kling_async.cli.service import Service
+from kling_async.lines import one_line, quote_unprintable
 from kling_async.paths import local_path
 
 DEFAULT_FOLDER = Path("videos")
@@ -51,27 +52,22 @@ class RunConfig:
 
     def download_command(self, request_ids: Iterable[str]) -> str:
         """The command that waits for jobs and saves their videos here."""
-        words = [
-            "kling-async",
-            "download",
-            *request_ids,
-            "--out",
-            str(self.folder),
-            *self._name_options(),
-            *self.service.arguments(),
-        ]
-        return shlex.join(words)
+        ids = list(request_ids)
+        options = ["--out", str(self.folder), *self._name_options(), *self.service.arguments()]
+        if any(request_id.startswith("-") for request_id in ids):
+            return _join(["kling-async", "download", *options, "--", *ids])
+        return _join(["kling-async", "download", *ids, *options])
 
     def list_command(self) -> str:
         """The command that shows what the service has."""
         words = (
             ["kling-async", "list", "--model", model, *self.service.arguments()] for model in self.models
         )
-        return "; ".join(map(shlex.join, words))
+        return "; ".join(map(_join, words))
 
     def models_command(self) -> str:
         """The command that names the service's models."""
-        return shlex.join(["kling-async", "models", *self.service.arguments()])
+        return _join(["kling-async", "models", *self.service.arguments()])
 
     def resume_command(self, *options: str) -> str:
         """The command that resumes the journal with the same configuration."""
@@ -85,7 +81,14 @@ class RunConfig:
             words += ["--report", str(self.report)]
         words += self._name_options()
         words += [*self.budget.arguments(self.prices), *self.service.arguments(), *options]
-        return shlex.join(words)
+        return _join(words)
 
     def _name_options(self) -> list[str]:
         return ["--ascii-names"] if self.ascii_names else []
+
+
+def _join(words: Iterable[str]) -> str:
+    """The words as a shell reads them, on one line, whatever the service put into an id."""
+    return " ".join(
+        shlex.quote(word) if word == one_line(word) else quote_unprintable(word) for word in words
+    )

@@ -313,7 +313,10 @@ def test_the_most_reliable_place_of_a_reason_wins():
 @pytest.mark.parametrize(
     "error, text",
     [
-        (" because\r\n\x1b[31m of\x00this ", "because [31m of this"),
+        (
+            " because\r\n\x1b[31m of\x00this ",
+            "because \N{REPLACEMENT CHARACTER}[31m of\N{REPLACEMENT CHARACTER}this",
+        ),
         ({"message": "", "code": "InvalidParameter"}, "InvalidParameter"),
         ({"error": {"error": {"detail": "deep"}}}, "deep"),
         ({"code": 1303}, None),

@@ -23,6 +23,7 @@ from kling_async._wire.endpoints import SUBMIT
 from kling_async.errors import APIConnectionError, APIResponseError, KlingError
 from kling_async.events import Throttled
 from kling_async.jobs import Job, JobStatus
+from kling_async.lines import one_line
 from kling_async.requests import model_of
 
 _log = logging.getLogger("kling_async")
@@ -149,7 +150,7 @@ class Submitter:
             job = None
         if job is not None:
             self._pauses.throttles_in_a_row = 0
-            _log.info("submitted job %s (%s)", job.request_id, post.model)
+            _log.info("submitted job %s (%s)", one_line(job.request_id), post.model)
             ledger.record_accepted(item, job)
             return job
         assert error is not None

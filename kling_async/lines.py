@@ -1,0 +1,38 @@
+"""Text as people see it: one line, without the characters that steer a terminal or the direction of writing.
+
+The service names jobs and says why they fail, and each such text can hold any character. `KlingError` and the command
+line show every text through `one_line`.
+"""
+
+from __future__ import annotations
+
+import re
+
+_LINE_ENDS = "\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029"
+_CONTROLS = (*range(0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000))
+_DIRECTION_MARKS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Marks that turn the direction of writing: one of them would mix up the rest of the line."""
+_TRANSLATION = {
+    **dict.fromkeys((*_CONTROLS, *map(ord, _DIRECTION_MARKS)), "\N{REPLACEMENT CHARACTER}"),
+    **dict.fromkeys(map(ord, _LINE_ENDS), " "),
+}
+_NOT_PLAIN = re.compile(r"[^!-&(-\[\]-~ ]")
+
+
+def one_line(text: str) -> str:
+    """The text with a space for each line end and a replacement character for each steering character.
+
+    Its length stays the same, and so do the spaces within it.
+    """
+    return text if text.isprintable() else text.translate(_TRANSLATION)
+
+
+def quote_unprintable(text: str) -> str:
+    """The text as a word of a POSIX shell in printable ASCII alone; the shell reads the same text from it.
+
+    Source: POSIX.1-2024, dollar-single-quotes; bash, zsh and ksh have them too.
+    """
+    octal = _NOT_PLAIN.sub(
+        lambda found: "".join(f"\\{byte:03o}" for byte in found[0].encode(errors="replace")), text
+    )
+    return f"$'{octal}'"

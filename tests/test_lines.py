@@ -1,0 +1,122 @@
+"""Text of the service as people see it: in errors, in the log, in a terminal, in a command to copy."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.text import Text
+from virtual_service import Service, VirtualLoop, always, reply
+
+from kling_async import KlingClient, KlingError, PollingPolicy
+from kling_async._engine.interrupted import describe_job, warn_interrupted
+from kling_async.cli.app import _app
+from kling_async.cli.output import print_text, stderr
+from kling_async.cli.run_config import RunConfig
+from kling_async.cli.service import Service as ServiceOptions
+from kling_async.lines import one_line, quote_unprintable
+
+STEERING = ["\x1b]0;title\x07", "a\r\nfake line", "\u202egnp.exe", "\x9b31m", "a\u2028b", "\u2066x\u061c"]
+KEY = "key-of-the-tests"
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio", {"loop_factory": VirtualLoop}
+
+
+def is_plain(text: str) -> bool:
+    return one_line(text) == text and len(text.splitlines()) <= 1
+
+
+@given(st.text(st.characters(exclude_categories=())))
+def test_any_text_becomes_one_line_of_the_same_length(text):
+    line = one_line(text)
+    assert is_plain(line)
+    assert len(line) == len(text)
+    assert one_line("two  spaces\u00a0and 猫") == "two  spaces\u00a0and 猫"
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), min_size=1))
+def test_a_quoted_word_is_printable_and_has_the_bytes_of_the_text(text):
+    word = quote_unprintable(text)
+    assert word.isascii()
+    assert word.isprintable()
+    quoted = word[2:-1].encode()
+    assert b"'" not in quoted
+    assert quoted.decode("unicode_escape").encode("latin-1") == text.encode()
+
+
+@pytest.mark.parametrize(
+    "name", [*STEERING, "-h", "--base-url=https://evil.example", "a b;c", "it's\x1b\\", "猫\x07"]
+)
+def test_the_command_that_is_printed_names_the_ids_and_nothing_else(name):
+    ids = ["plain-1", name]
+    service = ServiceOptions(base_url="https://service.example")
+    command = RunConfig(folder=Path("my videos"), service=service).download_command(ids)
+    assert is_plain(command)
+    read = subprocess.run(  # noqa: S603
+        ["/bin/bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, check=True
+    ).stdout.decode()
+    words = read.split("\0")[:-1]
+    assert words[:2] == ["kling-async", "download"]
+    _, bound, _ = _app().parse_args(words[1:], print_error=False, exit_on_error=False)
+    assert bound.arguments["request_ids"] == ids
+    assert bound.arguments["service"].base_url == service.base_url
+    assert bound.arguments["out"] == Path("my videos")
+
+
+def test_a_command_without_odd_ids_begins_with_the_ids():
+    command = RunConfig(folder=Path("v"), service=ServiceOptions()).download_command(["a", "b"])
+    assert shlex.split(command) == ["kling-async", "download", "a", "b", "--out", "v"]
+
+
+@pytest.mark.parametrize("name", STEERING)
+@pytest.mark.parametrize("status", ["failed", "cancelled", "queued", "success"])
+async def test_no_call_shows_the_characters_of_an_id_or_a_reason(name, status, caplog, tmp_path):
+    caplog.set_level(logging.DEBUG)
+    record = {"request_id": name, "status": status, "model": name, "error": name, "outcome": {"error": name}}
+    service = Service(before=[always("submit", reply(200, record)), always("status", reply(200, record))])
+    heard = []
+    client = KlingClient(
+        KEY, transport=service, polling=PollingPolicy(wait_timeout=30), on_event=heard.append
+    )
+    with pytest.raises(KlingError) as caught:
+        job = await client.generate("a cat")
+        await client.download(job, tmp_path)
+    shown = [str(caught.value), caught.value.message, repr(caught.value), repr(caught.value.job)]
+    shown += [str(pickle.loads(pickle.dumps(caught.value)))]  # noqa: S301
+    shown += [line.getMessage() for line in caplog.records if line.name.startswith("kling_async")]
+    shown += map(repr, heard)
+    assert all(map(is_plain, shown))
+    assert caught.value.job.request_id == name
+
+
+@pytest.mark.parametrize("name", STEERING)
+@pytest.mark.parametrize("code", [400, 404, 418, 500])
+async def test_a_refusal_about_any_id_is_one_line(name, code):
+    service = Service(before=[always("status", reply(code, {"error": name, "request_id": name}))])
+    with pytest.raises(KlingError) as caught:
+        await KlingClient(KEY, transport=service).get_job(name)
+    assert is_plain(str(caught.value))
+    assert caught.value.status_code == code
+
+
+def test_a_note_about_an_interrupted_call_is_one_line(caplog):
+    error = KlingError("it stopped")
+    warn_interrupted(describe_job("a\x1b\nb", call="generate"), error)
+    assert is_plain(caplog.records[-1].getMessage())
+    assert is_plain(error.__notes__[-1])
+
+
+@pytest.mark.parametrize("name", STEERING)
+@pytest.mark.parametrize("styled", [False, True])
+def test_no_line_for_people_steers_their_terminal(name, styled, capfd):
+    print_text(Text.assemble(("id ", "bold"), name) if styled else f"id {name}", stderr())
+    assert capfd.readouterr().err == f"id {one_line(name)}\n"
