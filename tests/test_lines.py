@@ -119,4 +119,7 @@ def test_a_note_about_an_interrupted_call_is_one_line(caplog):
 @pytest.mark.parametrize("styled", [False, True])
 def test_no_line_for_people_steers_their_terminal(name, styled, capfd):
     print_text(Text.assemble(("id ", "bold"), name) if styled else f"id {name}", stderr())
-    assert capfd.readouterr().err == f"id {one_line(name)}\n"
+    shown = capfd.readouterr().err
+    assert shown.startswith("id ")
+    assert shown.endswith("\n")
+    assert is_plain(shown[:-1])
