@@ -234,7 +234,7 @@ def _register(
             if known.index != index:
                 log.record_index(number, index)
         if known is None or known.state is EntryState.DROPPED:
-            log.record_rejected(number, error="")
+            log.record_not_accepted(number, error="")
         numbers.append(number)
     dropped, wanted = 0, set(numbers)
     entries = {}

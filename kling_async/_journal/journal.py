@@ -245,7 +245,7 @@ class WriteAheadJournal:
         """Record the index that the item of an entry has in the present batch."""
         self._write(number, self._state_of(number), {"index": index})
 
-    def record_rejected(self, number: int, *, error: str) -> None:
+    def record_not_accepted(self, number: int, *, error: str) -> None:
         """Record that a POST was provably not accepted, or never sent: it is no attempt, and its cost is taken back.
 
         If the fate of the POST before this one is unknown, the entry is ambiguous again, as it was.
@@ -296,7 +296,7 @@ class WriteAheadJournal:
         record: Mapping[str, Any] | None,
         error: str | None,
     ) -> None:
-        """Record how an entry ended. `NOT_SUBMITTED` is recorded as `record_rejected` does.
+        """Record how an entry ended. `NOT_SUBMITTED` is recorded as `record_not_accepted` does.
 
         Args:
             number: The number of the entry.
@@ -308,7 +308,7 @@ class WriteAheadJournal:
             JournalError: An entry without a job cannot end so, or one with a job cannot.
         """
         if state == ResultState.NOT_SUBMITTED:
-            self.record_rejected(number, error=error or "")
+            self.record_not_accepted(number, error=error or "")
             return
         after = next_state(self._state_of(number), JournalEvent(state.value), number=number)
         change: dict[str, Any] = {"error": error}

@@ -32,7 +32,7 @@ def journal(home):
                 identity, model="kling-v2-6", payload={"prompt": state}, at=5.0, cost_usd=None
             )
             if state in {EntryState.NOT_SUBMITTED, EntryState.DROPPED}:
-                journal.record_rejected(number, error="refused")
+                journal.record_not_accepted(number, error="refused")
             elif state not in {EntryState.INTENDED, EntryState.AMBIGUOUS}:
                 journal.record_accepted(number, request_id=state, record={"status": "queued"})
             if state not in {EntryState.INTENDED, EntryState.SUBMITTED, EntryState.NOT_SUBMITTED}:

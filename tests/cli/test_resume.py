@@ -150,7 +150,7 @@ def test_a_submit_that_never_arrived_is_absent_and_sent_again_if_that_is_allowed
             journal.record_intent(
                 identity, model="kling-v2-6", payload={"prompt": prompt}, at=1.0, cost_usd=None
             )
-        journal.record_rejected(2, error="not yet")
+        journal.record_not_accepted(2, error="not yet")
     done = cli("resume", "run.db")
     assert prompts_of(emulator) == ["a dog"]  # the later job
     assert "absent" in done.err

@@ -74,7 +74,7 @@ async def test_entries_of_a_journal_are_sent_again_in_the_same_way(path):
     intend(path, "a cat", "a dog")
     service = Service(ahead=0.0)
     with WriteAheadJournal(path) as journal:
-        journal.record_rejected(2, error="left early")
+        journal.record_not_accepted(2, error="left early")
     entries = list(Journal(path).entries())
     assert [entry.state for entry in entries] == [EntryState.INTENDED, EntryState.NOT_SUBMITTED]
     results = await run_with(path, service, entries, on_ambiguous="resend_absent")

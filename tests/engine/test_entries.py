@@ -100,7 +100,7 @@ def add_invalid_entry(path, state, request_id=None):
         if request_id is not None:
             journal.record_accepted(number, request_id=request_id, record={"status": "queued"})
         if state is EntryState.NOT_SUBMITTED:
-            journal.record_rejected(number, error="refused")
+            journal.record_not_accepted(number, error="refused")
 
 
 async def test_the_job_of_an_entry_without_a_valid_request_is_polled_and_saved(path, tmp_path):

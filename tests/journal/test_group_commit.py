@@ -182,7 +182,7 @@ async def test_a_failed_write_is_part_of_the_next_commit(journal, pen, store):
         with pytest.raises(JournalError):
             await journal.wait_durable()
         store.failure = None
-        journal.record_rejected(number, error="not written down")
+        journal.record_not_accepted(number, error="not written down")
         pen.record_intent("snow")
         await journal.wait_durable()
         tasks.cancel_scope.cancel()

@@ -110,7 +110,7 @@ async def test_a_rejected_post_costs_nothing_and_is_no_attempt(journal, pen, sto
     number = pen.record_intent("rain")
     await journal.flush()
 
-    journal.record_rejected(number, error="refused")
+    journal.record_not_accepted(number, error="refused")
 
     entry = pen.find("rain")
     assert (entry.state, entry.error) == (EntryState.NOT_SUBMITTED, "refused")
@@ -125,7 +125,7 @@ async def test_rejecting_twice_takes_the_cost_back_once(journal, pen):
     number = pen.record_intent("rain")
     pen.fail(number)
     pen.record_intent("rain")
-    journal.record_rejected(number, error="refused")
+    journal.record_not_accepted(number, error="refused")
     journal.record_end(number, state=ResultState.NOT_SUBMITTED, record=None, error="batch stopped")
 
     entry = pen.find("rain")
@@ -137,7 +137,7 @@ async def test_a_job_is_restored_after_a_rejected_resend(journal, pen):
     number = pen.record_intent("rain")
     pen.record_accepted(number, "r-1")
     pen.record_intent("rain")
-    journal.record_rejected(number, error="refused")
+    journal.record_not_accepted(number, error="refused")
 
     with pytest.raises(JournalError, match="cannot record 'accepted'"):
         pen.record_accepted(number, "r-2")
@@ -162,7 +162,7 @@ async def test_an_unknown_price_is_not_zero(journal, pen, first, second, total):
     pen.record_intent("rain", cost_usd=second)
     assert pen.find("rain").cost_usd == total
 
-    journal.record_rejected(number, error="refused")
+    journal.record_not_accepted(number, error="refused")
     assert pen.find("rain").cost_usd == (total if second is None else first)
 
 
@@ -178,7 +178,7 @@ async def test_posts_of_unknown_fate_are_listed_by_this_run_and_the_next(journal
         await journal.flush()
     assert [entry.number for entry in journal.find_unresolved()] == [1, 2, 3, 4, 5]
 
-    journal.record_rejected(1, error="refused")
+    journal.record_not_accepted(1, error="refused")
     pen.record_accepted(2, "r-2")
     journal.record_end(3, state=ResultState.AMBIGUOUS, record=None, error="lost")
     pen.fail(4)
@@ -197,7 +197,7 @@ async def test_an_earlier_post_of_unknown_fate_stays_unresolved_whatever_happens
     pen.record_intent("rain", at=2.0)
     assert unknown_attempts() == [(1, EntryState.AMBIGUOUS, 1.0), (2, EntryState.INTENDED, 2.0)]
 
-    journal.record_rejected(number, error="refused")
+    journal.record_not_accepted(number, error="refused")
     assert unknown_attempts() == [(1, EntryState.AMBIGUOUS, 1.0)]
     assert pen.find("rain").error == "lost"
 

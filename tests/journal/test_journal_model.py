@@ -99,7 +99,7 @@ class AgainstADictionary(RuleBasedStateMachine):
 
     @precondition(lambda self: self.in_states(WITHDRAWABLE))
     @rule(data=st.data(), error=st.text(max_size=3), by_end=st.booleans())
-    def record_rejected(self, data, error, by_end):
+    def record_not_accepted(self, data, error, by_end):
         identity = data.draw(st.sampled_from(self.in_states(WITHDRAWABLE)))
         before = self.entries[identity]
         taken_back: dict = {}
@@ -116,7 +116,7 @@ class AgainstADictionary(RuleBasedStateMachine):
         if by_end:
             self.journal.record_end(number, state=EntryState.NOT_SUBMITTED, record=None, error=error)
         else:
-            self.journal.record_rejected(number, error=error)
+            self.journal.record_not_accepted(number, error=error)
 
     @precondition(lambda self: self.in_states(ACCEPTABLE))
     @rule(data=st.data())
@@ -175,7 +175,7 @@ class AgainstADictionary(RuleBasedStateMachine):
         if entry.state not in ACCEPTABLE:
             actions.append(partial(self.journal.record_accepted, entry.number, request_id="other", record={}))
         if entry.state not in WITHDRAWABLE:
-            actions.append(partial(self.journal.record_rejected, entry.number, error="no"))
+            actions.append(partial(self.journal.record_not_accepted, entry.number, error="no"))
         if entry.state is EntryState.SUCCEEDED:
             again = {"model": "m", "payload": WRITTEN, "at": 1.0, "cost_usd": None}
             actions.append(partial(self.journal.record_intent, entry.identity, **again))

@@ -277,7 +277,7 @@ async def test_a_full_disk_is_an_error_and_loses_no_entry(path, pen_for):
         await journal.wait_durable()
 
     journal._store._writer.execute("PRAGMA max_page_count = 100000")
-    journal.record_rejected(number, error="not written down")
+    journal.record_not_accepted(number, error="not written down")
     await journal.wait_durable()
     journal.close()
     assert [entry.state for entry in read_again(path)] == [EntryState.INTENDED, EntryState.NOT_SUBMITTED]

@@ -53,7 +53,7 @@ class Batch:
         failure: Exception | None = None
         try:
             async with anyio.create_task_group() as background:
-                background.start_soon(self.parts.ledger.run)
+                background.start_soon(self.parts.ledger.run_commits)
                 failure = await run_cancellable(self._run_items())
                 background.cancel_scope.cancel()
         finally:

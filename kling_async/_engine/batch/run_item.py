@@ -15,7 +15,7 @@ from kling_async._engine.download.output_folder import Destination, OutputFolder
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.session import LoopSession, job_kind
 from kling_async._engine.submit.ledger import BatchItem, Ledger
-from kling_async._engine.submit.reconciler import Reconciliation
+from kling_async._engine.submit.reconciler import OpenReconciliation
 from kling_async._engine.submit.uploader import Uploader
 from kling_async._journal.entry import Entry
 from kling_async._policy.circuit_breaker import CircuitBreaker
@@ -125,7 +125,7 @@ async def _run_job(parts: BatchParts, item: BatchItem, given: InputItem) -> Job 
         while True:
             if current is None:
                 current = await _submit(parts, item)
-            if isinstance(current, Reconciliation):
+            if isinstance(current, OpenReconciliation):
                 current = await _reconcile(parts, item, current)
                 continue
             if isinstance(current, Job):
@@ -142,7 +142,7 @@ async def _run_job(parts: BatchParts, item: BatchItem, given: InputItem) -> Job 
 
 def _resume(
     parts: BatchParts, item: BatchItem, entry: Entry | None
-) -> Job | JobInFlight | Reconciliation | None:
+) -> Job | JobInFlight | OpenReconciliation | None:
     """Where the item stands by its journal entry: its final job, its job in flight, its lost submit, or None."""
     step = next_step(entry, retry_failed=parts.retry_failed)
     if entry is None or step is NextStep.SUBMIT:
@@ -173,7 +173,7 @@ async def _find_entry(parts: BatchParts, item: BatchItem, given: InputItem) -> E
         raise _UnsentError(error) from error
 
 
-async def _submit(parts: BatchParts, item: BatchItem) -> JobInFlight | Reconciliation:
+async def _submit(parts: BatchParts, item: BatchItem) -> JobInFlight | OpenReconciliation:
     """Submit the item: its job, or the reconciliation to go through with if the answer is lost."""
     request = item.request
     if request is None or parts.breaker.reason is not None:
@@ -189,7 +189,7 @@ async def _submit(parts: BatchParts, item: BatchItem) -> JobInFlight | Reconcili
     except KlingError as error:
         parts.breaker.record_failure(error)
         raise _UnsentError(error) from error
-    if isinstance(submitted, Reconciliation):
+    if isinstance(submitted, OpenReconciliation):
         return submitted
     parts.breaker.record_accepted()
     parts.slots.record_accepted()
@@ -197,7 +197,7 @@ async def _submit(parts: BatchParts, item: BatchItem) -> JobInFlight | Reconcili
 
 
 async def _reconcile(
-    parts: BatchParts, item: BatchItem, reconciliation: Reconciliation
+    parts: BatchParts, item: BatchItem, reconciliation: OpenReconciliation
 ) -> JobInFlight | None:
     """Find the job of a lost submit; None if the item is to be sent again, as the caller wants it.
 

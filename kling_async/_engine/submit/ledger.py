@@ -12,7 +12,7 @@ import attrs
 
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.submit.item_identifier import ItemIdentifier
-from kling_async._engine.submit.reconciler import Reconciliation
+from kling_async._engine.submit.reconciler import OpenReconciliation
 from kling_async._journal.entry import Entry, Identity
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._policy.budget import Budget
@@ -34,7 +34,7 @@ class BatchItem:
     """None for an entry of the journal whose payload no valid request makes."""
     identity: Identity | None = None
     """The name by which a later run recognises it; None without a journal."""
-    number: int | None = None
+    entry_number: int | None = None
     """The number of its journal entry, once it has one."""
     price: Decimal | None = None
     """US dollars for one POST of it, where that is known."""
@@ -46,7 +46,7 @@ class BatchItem:
     """Whether an ambiguous submit was sent again, as the caller asked."""
     fallback_outcome: Job | KlingError | None = None
     """The outcome to report if the item cannot be resubmitted: the failed job or the ambiguous error of an earlier POST."""
-    reconciliation: Reconciliation | None = None
+    reconciliation: OpenReconciliation | None = None
     """The search for the job of its lost submit; the code that runs the item ends it."""
     job_id: str | None = None
     """The id of its last job, as soon as that is known."""
@@ -83,7 +83,7 @@ class Ledger:
                 item.identity = await self._identifier.for_request(item.request)
             entry = self.journal.find(item.identity)
         if entry is not None:
-            item.number, item.cost = entry.number, entry.cost_usd
+            item.entry_number, item.cost = entry.number, entry.cost_usd
             if self.journal is not None and item.index is not None and entry.index != item.index:
                 self.journal.record_index(entry.number, item.index)
         elif given is not None:
@@ -112,7 +112,7 @@ class Ledger:
         assert item.identity is not None
         assert item.request is not None
         try:
-            item.number = self.journal.record_intent(
+            item.entry_number = self.journal.record_intent(
                 item.identity,
                 model=model_of(item.request),
                 payload=payload,
@@ -123,17 +123,17 @@ class Ledger:
             )
             await self.journal.wait_durable()
         except BaseException as error:
-            self.record_rejected(item, error)
+            self.record_not_accepted(item, error)
             raise
 
-    def record_rejected(self, item: BatchItem, error: BaseException) -> None:
+    def record_not_accepted(self, item: BatchItem, error: BaseException) -> None:
         """The POST was provably not accepted: the money is free again."""
         self.budget.release(item.price)
         if item.price is not None and item.cost is not None:
             item.cost = item.cost - item.price or None
-        if self.journal is None or item.number is None:
+        if self.journal is None or item.entry_number is None:
             return
-        self.journal.record_rejected(item.number, error=_one_line(error))
+        self.journal.record_not_accepted(item.entry_number, error=_one_line(error))
         if isinstance(item.fallback_outcome, Job):
             self.record_job(item, item.fallback_outcome)  # it is the item's last job again
 
@@ -154,17 +154,17 @@ class Ledger:
     def record_job(self, item: BatchItem, job: Job) -> None:
         """The job belongs to the item: its id goes to the disk with the next commit."""
         item.job_id = job.request_id
-        if self.journal is not None and item.number is not None:
-            self.journal.record_accepted(item.number, request_id=job.request_id, record=job.raw)
+        if self.journal is not None and item.entry_number is not None:
+            self.journal.record_accepted(item.entry_number, request_id=job.request_id, record=job.raw)
 
     def record_end(self, item: BatchItem, result: Result) -> None:
         """The item has its final state; a failed status call is no end, and a later run waits again."""
-        if self.journal is None or item.number is None:
+        if self.journal is None or item.entry_number is None:
             return
         if result.state is ResultState.FAILED and not (result.job and result.job.is_final):
             return
         self.journal.record_end(
-            item.number,
+            item.entry_number,
             state=result.state,
             record=(result.job.raw if result.job else None) or None,
             error=_one_line(result.error) if result.error else None,
@@ -172,12 +172,12 @@ class Ledger:
 
     def record_file(self, item: BatchItem, path: Path, *, size_bytes: int, sha256: str | None) -> None:
         """The item's video is on the disk, whole."""
-        if self.journal is not None and item.number is not None:
+        if self.journal is not None and item.entry_number is not None:
             self.journal.record_file(
-                item.number, path=os.fspath(path.absolute()), size_bytes=size_bytes, sha256=sha256
+                item.entry_number, path=os.fspath(path.absolute()), size_bytes=size_bytes, sha256=sha256
             )
 
-    async def run(self) -> None:
+    async def run_commits(self) -> None:
         """Write the journal to the disk until cancelled."""
         if self.journal is not None:
             await self.journal.run()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from types import TracebackType
 from typing import Any
 
 import anyio
@@ -37,7 +36,7 @@ _MAX_ROWS = 10_000
 
 
 @attrs.define(eq=False, kw_only=True)
-class Reconciliation:
+class OpenReconciliation:
     """The search for the job of one lost submit; open from the loss until `Reconciler.reconcile` returns."""
 
     model: str
@@ -46,7 +45,7 @@ class Reconciliation:
     """The error that the POST ended with."""
     journal: WriteAheadJournal | None
     """The journal that knows the submit."""
-    number: int | None
+    entry_number: int | None
     """The number of its journal entry."""
     job: Job | None = None
     """The job, once it is found."""
@@ -61,7 +60,7 @@ class Reconciliation:
 
 @attrs.define(eq=False)
 class PostInFlight:
-    """A POST from just before it leaves until its answer: a context manager that ends its registration."""
+    """A POST from just before it leaves until `Reconciler.end_post`."""
 
     reconciler: Reconciler
     model: str
@@ -70,11 +69,11 @@ class PostInFlight:
     """Unix seconds by the clock of this machine."""
 
     def open_reconciliation(
-        self, error: KlingError, *, journal: WriteAheadJournal | None, number: int | None
-    ) -> Reconciliation:
+        self, error: KlingError, *, journal: WriteAheadJournal | None, entry_number: int | None
+    ) -> OpenReconciliation:
         """Open the reconciliation of this POST: from now on no look-alike leaves."""
         caller = self.reconciler.caller
-        reconciliation = Reconciliation(
+        reconciliation = OpenReconciliation(
             model=self.model,
             lost=LostSubmit(
                 payload=self.payload,
@@ -84,21 +83,10 @@ class PostInFlight:
             ),
             error=error,
             journal=journal,
-            number=number,
+            entry_number=entry_number,
         )
         self.reconciler.begin(reconciliation)
         return reconciliation
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.reconciler.end_post(self)
 
 
 class Reconciler:
@@ -117,7 +105,7 @@ class Reconciler:
         self.caller = caller
         self._shared = shared
         shared.cover_timeout(caller.timeout)
-        self._open: list[Reconciliation] = []
+        self._open: list[OpenReconciliation] = []
         self._rows: defaultdict[str, dict[str, Job]] = defaultdict(dict)
         """By model, the rows of all scans, broken-off ones included: a list that changes may skip a row in the next scan."""
         self._posts: set[PostInFlight] = set()
@@ -131,7 +119,7 @@ class Reconciler:
         owners.add(request_id, owner, now=self.caller.clock.now(), keep=bool(self._open))
         return is_free
 
-    def start_post(self, model: str, payload: Mapping[str, Any]) -> PostInFlight | None:
+    def register_post(self, model: str, payload: Mapping[str, Any]) -> PostInFlight | None:
         """Register a POST that is about to leave; None if its job could match a submit that is reconciled now."""
         if self._is_blocked(model, payload):
             return None
@@ -155,18 +143,18 @@ class Reconciler:
         while self._is_blocked(model, payload):
             await self._changed.wait()
 
-    def begin(self, reconciliation: Reconciliation) -> None:
+    def begin(self, reconciliation: OpenReconciliation) -> None:
         """Begin a reconciliation; `reconcile` goes through with it, or `end` ends it."""
         self._open.append(reconciliation)
 
-    def begin_for_entry(self, entry: Entry, journal: WriteAheadJournal) -> Reconciliation:
+    def begin_for_entry(self, entry: Entry, journal: WriteAheadJournal) -> OpenReconciliation:
         """Begin the reconciliation for a POST that an earlier process sent and never got an answer to."""
-        reconciliation = Reconciliation(
+        reconciliation = OpenReconciliation(
             model=entry.model,
             lost=self._lost_submit(entry),
             error=KlingError("an earlier run got no answer"),
             journal=journal,
-            number=entry.number,
+            entry_number=entry.number,
         )
         self.begin(reconciliation)
         return reconciliation
@@ -182,7 +170,7 @@ class Reconciler:
         )
 
     async def reconcile(
-        self, reconciliation: Reconciliation, *, on_ambiguous: OnAmbiguous | None = None
+        self, reconciliation: OpenReconciliation, *, on_ambiguous: OnAmbiguous | None = None
     ) -> Job:
         """The job of a lost submit.
 
@@ -204,7 +192,7 @@ class Reconciler:
             return reconciliation.job
         raise _ambiguous(reconciliation, reason, in_batch=on_ambiguous is not None)
 
-    def end(self, reconciliation: Reconciliation) -> None:
+    def end(self, reconciliation: OpenReconciliation) -> None:
         """End a reconciliation, whether or not it found a job: look-alikes may leave again. A second end does nothing."""
         if reconciliation not in self._open:
             return
@@ -217,7 +205,7 @@ class Reconciler:
                     del rows[request_id]
         self._signal()
 
-    async def _search(self, reconciliation: Reconciliation, *, may_wait: bool) -> str:
+    async def _search(self, reconciliation: OpenReconciliation, *, may_wait: bool) -> str:
         """Scan the list again and again until the job is found or proven absent; else the reason why it is neither."""
         began, service_clock = self.caller.clock.now(), self.caller.service_clock
         age = self.caller.service_time() - CLOCK_SKEW - reconciliation.lost.since
@@ -235,7 +223,7 @@ class Reconciler:
         return self._explain(reconciliation)
 
     async def _scan_after(
-        self, delay: float, reconciliation: Reconciliation, *, began: float, whole: bool = False
+        self, delay: float, reconciliation: OpenReconciliation, *, began: float, whole: bool = False
     ) -> None:
         """Wait, then scan the list, again and again during an outage, unless the job is found meanwhile.
 
@@ -259,7 +247,7 @@ class Reconciler:
             else:
                 return
 
-    def _explain(self, reconciliation: Reconciliation) -> str:
+    def _explain(self, reconciliation: OpenReconciliation) -> str:
         offset, journal = self.caller.service_clock.offset, reconciliation.journal
         return explain_unmatched(
             reconciliation.lost.by_service_clock(offset),
@@ -268,14 +256,14 @@ class Reconciler:
             is_clock_known=offset is not None,
         )
 
-    def _is_quiet(self, reconciliation: Reconciliation) -> bool:
+    def _is_quiet(self, reconciliation: OpenReconciliation) -> bool:
         """Whether no POST is in flight whose job could match the lost one."""
         return not any(
             post.model == reconciliation.model and could_match(post.payload, reconciliation.lost.payload)
             for post in self._posts
         )
 
-    async def _scan(self, reconciliation: Reconciliation, *, whole: bool) -> None:
+    async def _scan(self, reconciliation: OpenReconciliation, *, whole: bool) -> None:
         """Scan the model's list, for every open reconciliation of the model; one scan serves all that wait for one."""
         clock, model = self.caller.clock, reconciliation.model
         wanted = clock.now()
@@ -332,7 +320,7 @@ class Reconciler:
             if offset is not None or service_clock.offset is None:
                 return dated, dated_others, reading
 
-    def _other_lost_submits(self, unfound: list[Reconciliation]) -> list[LostSubmit]:
+    def _other_lost_submits(self, unfound: list[OpenReconciliation]) -> list[LostSubmit]:
         """The further lost submits of a model: those that cannot be reconciled now, or are reconciled by no caller."""
         model = unfound[0].model
         unquiet = [one.lost for one in unfound if not self._is_quiet(one)]
@@ -344,7 +332,7 @@ class Reconciler:
 
     def _unresolved_in_journal(self, journal: WriteAheadJournal, model: str) -> list[LostSubmit]:
         """The lost submits of a journal that no open reconciliation is about."""
-        searched = {one.number for one in self._open if one.journal is journal}
+        searched = {one.entry_number for one in self._open if one.journal is journal}
         entries = [entry for entry in journal.find_unresolved() if entry.model == model]
         # An entry that was sent again comes twice, its earlier attempt first: only the last attempt is searched for.
         last = {entry.number: entry for entry in entries}
@@ -366,7 +354,7 @@ class Reconciler:
         self._changed = anyio.Event()
 
 
-def _ambiguous(reconciliation: Reconciliation, reason: str, *, in_batch: bool) -> AmbiguousSubmitError:
+def _ambiguous(reconciliation: OpenReconciliation, reason: str, *, in_batch: bool) -> AmbiguousSubmitError:
     error, model = reconciliation.error, reconciliation.model
     lost = error.message.rstrip(".")
     if reconciliation.is_absent:

@@ -13,7 +13,7 @@ from kling_async._engine.api import ApiCaller
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.shared_state import SharedState
 from kling_async._engine.submit.ledger import BatchItem, Ledger
-from kling_async._engine.submit.reconciler import PostInFlight, Reconciler, Reconciliation
+from kling_async._engine.submit.reconciler import OpenReconciliation, PostInFlight, Reconciler
 from kling_async._engine.tasks import raise_if_cancelled, run_to_end
 from kling_async._policy.concurrency_limit import ConcurrencyLimit
 from kling_async._policy.retry import backoff, named_delay
@@ -50,7 +50,7 @@ class Submitter:
         ledger: Ledger,
         limit: ConcurrencyLimit | None = None,
         max_throttles: int | None = None,
-    ) -> Job | Reconciliation:
+    ) -> Job | OpenReconciliation:
         """The job that the service made of a request, or the reconciliation to await where the answer was lost.
 
         Cancelled while the POST is in flight, it waits for the answer first, so that no id is lost; the job then goes
@@ -76,7 +76,7 @@ class Submitter:
         throttles = 0
         while True:
             outcome = await self._send(model, payload, body, item, ledger)
-            if isinstance(outcome, Job | Reconciliation):
+            if isinstance(outcome, Job | OpenReconciliation):
                 return outcome
             failure = classify(outcome)
             if failure is SubmitFailure.NOT_SENT:
@@ -92,7 +92,7 @@ class Submitter:
 
     async def _send(
         self, model: str, payload: Mapping[str, Any], body: bytes, item: BatchItem, ledger: Ledger
-    ) -> Job | Reconciliation | KlingError:
+    ) -> Job | OpenReconciliation | KlingError:
         """The fate of one POST, sent when its turn has come."""
         has_turn = False
         while True:
@@ -104,12 +104,14 @@ class Submitter:
                 await self._wait_out_pause()
                 await raise_if_cancelled()
                 # Nothing is awaited between the check for look-alikes and the registration: both are this call.
-                post = self.reconciler.start_post(model, payload)
+                post = self.reconciler.register_post(model, payload)
                 if post is None:
                     continue
-                with post:
+                try:
                     await ledger.record_intent(item, payload, self.caller.service_clock)
                     return await run_to_end(self._post(post, body, item, ledger))
+                finally:
+                    self.reconciler.end_post(post)
 
     async def _take_hourly_turn(self) -> None:
         """Wait until the hourly rate allows one more POST."""
@@ -125,7 +127,7 @@ class Submitter:
 
     async def _post(
         self, post: PostInFlight, body: bytes, item: BatchItem, ledger: Ledger
-    ) -> Job | Reconciliation | KlingError:
+    ) -> Job | OpenReconciliation | KlingError:
         """Send one POST and record its fate.
 
         From the answer to the record nothing is awaited and nothing raises.
@@ -139,7 +141,9 @@ class Submitter:
         except asyncio.CancelledError:  # the event loop ends: `asyncio.run` cancels every task that is left
             error = APIConnectionError("submit: the event loop ended before the answer came")
             _log.warning("%s; the service may have accepted the request (%s)", error, post.model)
-            item.reconciliation = post.open_reconciliation(error, journal=ledger.journal, number=item.number)
+            item.reconciliation = post.open_reconciliation(
+                error, journal=ledger.journal, entry_number=item.entry_number
+            )
             ledger.record_unknown(item, error)
             raise
         if job is not None and not self.reconciler.claim(job.request_id, ledger.journal):
@@ -155,10 +159,12 @@ class Submitter:
             return job
         assert error is not None
         if classify(error) is SubmitFailure.UNKNOWN:
-            item.reconciliation = post.open_reconciliation(error, journal=ledger.journal, number=item.number)
+            item.reconciliation = post.open_reconciliation(
+                error, journal=ledger.journal, entry_number=item.entry_number
+            )
             ledger.record_unknown(item, error)
             return item.reconciliation
-        ledger.record_rejected(item, error)
+        ledger.record_not_accepted(item, error)
         return error
 
     def pause(
