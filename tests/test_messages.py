@@ -177,6 +177,7 @@ DOORS = [
     *(({}, call, [["a"]], {"progress": "no"}, "progress must be") for call in MANY),
     *(({}, call, [5], {}, "must be an iterable") for call in MANY),
     ({}, "generate", ["a"], {"output": "/dev/null/a/"}, "Choose another folder"),
+    ({}, "generate", ["a"], {"progress": []}, "progress must be"),
     ({}, "generate", ["a"], {"wait_timeout": -1}, "wait_timeout must be"),
     (FAILED, "generate", ["a"], {"progress": False}, "failed at the service: policy"),
     ({}, "wait", ["nope"], {}, "job nope"),

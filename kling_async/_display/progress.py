@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 
@@ -46,10 +47,12 @@ def draw_counts(
     Raises:
         ConfigurationError: `progress` is no such value, or is True outside a notebook and rich is not installed.
     """
-    if progress not in {True, False, "auto"}:
+    if progress not in (True, False, "auto"):  # no set: a wrong value may have no hash
         raise ConfigurationError(f"progress must be True, False or 'auto', not {progress!r}.")
     if progress is not False and is_notebook():
         return live_cell(counts, has_journal=has_journal)
+    if progress == "auto" and not (sys.stderr and sys.stderr.isatty()):
+        return None  # before the import of rich, which takes longer than that of the client
     has_rich = find_spec("rich") is not None
     if progress is True and not has_rich:
         raise ConfigurationError('progress=True needs rich: pip install "kling_async[cli]", or leave it out.')
