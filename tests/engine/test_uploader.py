@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import anyio
 import pytest
 from virtual_service import KEY, Service, always, on, reply, session_for
@@ -122,3 +124,10 @@ async def test_a_picture_that_extra_replaces_is_not_uploaded(picture):
     payload = await uploader_for(service).payload(request)
     assert payload["image"] == "https://example.com/a.png"
     assert service.calls == {}
+
+
+async def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    pipe = tmp_path / "a.png"
+    os.mkfifo(pipe)
+    with pytest.raises(InvalidRequestError, match="it is not a regular file"):
+        await upload_to(Service(), pipe)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,7 @@ CONTENT_TYPES: Mapping[str, tuple[str, str]] = {
 A .jpg is requested as jpeg, because the service signs `jpg` as image/jpg. Source: probes by clients of the service.
 """
 _OK = range(200, 300)
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 @attrs.define(eq=False)
@@ -85,10 +89,22 @@ async def content_of(path: str | os.PathLike[str]) -> bytes:
         InvalidRequestError: It cannot be read.
     """
     try:
-        return await run_in_thread(Path(path).read_bytes)
+        return await run_in_thread(partial(_read, Path(path)))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InvalidRequestError(f"{os.fspath(path)!r} cannot be read: {reason}.") from error
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a regular file: a pipe would block the thread, and with it the end of the process."""
+    descriptor = os.open(path, os.O_RDONLY | _NO_WAIT)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
 
 
 def _picture_path(path: object) -> str:
