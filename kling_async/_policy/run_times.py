@@ -64,6 +64,7 @@ class RunTimes:
         expected, count = math.log(self.expected), 1 + self.ended
         total, squares = expected + self._sum, expected**2 + self._squares
         mean, spread = total / count, self._spread
+        hazards: list[tuple[float, float, float]] = []
         for _ in range(6):  # steps to the likeliest mean, by Newton's method
             hazards = [(weight, *_hazard((log - mean) / spread)) for log, weight in logs]
             pull = total - count * mean + spread * sum(weight * hazard for weight, _, hazard in hazards)

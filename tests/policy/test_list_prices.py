@@ -39,7 +39,7 @@ def test_a_list_price_follows_the_model_and_its_parameters(model, fields, usd):
     [
         ("a-model-of-tomorrow", {}),
         ("kling-v2-5-turbo", {}),
-        ("KLING-V2-6", {}),
+        ("KLING-V2-7", {}),
         ("kling-v2-6", {"extra": {"voice_list": []}}),
         ("kling-v2-6", {"extra": {"mode": "std"}}),
         ("kling-v2-6", {"extra": {"sound": [True]}}),

@@ -589,16 +589,15 @@ def test_extra_keys_overwrite_the_others():
 
 
 def test_values_of_an_unknown_model_are_sent_unchanged():
-    request = VideoRequest("x", model=TOMORROW, sound="loud", duration="auto")
-    assert payload_of(request) == {"prompt": "x", "sound": "loud", "duration": "auto"}
-    assert payload_of(VideoRequest("x", model=TOMORROW, duration=True)) == {"prompt": "x", "duration": True}
+    request = VideoRequest("x", model=TOMORROW, mode="loud", extra={"sound": 7, "duration": "auto"})
+    assert payload_of(request) == {"prompt": "x", "mode": "loud", "sound": 7, "duration": "auto"}
 
 
 def test_the_key_of_an_item_is_not_sent():
     assert payload_of(VideoRequest("x", key="mine")) == {"prompt": "x"}
 
 
-@given(prompt=st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip))
+@given(prompt=st.text(st.characters(exclude_categories=["Cs"]), min_size=1).map("x".__add__))
 def test_any_prompt_is_sent_unchanged(prompt):
     body = submit_body("kling-v2-6", payload_of(VideoRequest(prompt)))
     assert json.loads(body) == {"model": "kling-v2-6", "payload": {"prompt": prompt}}
