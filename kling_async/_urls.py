@@ -10,6 +10,8 @@ import attrs
 
 _FORBIDDEN = re.compile(r"[\s\x00-\x20\x7f\\\ud800-\udfff]")
 """White space, control characters, backslashes and lone surrogates: no URL that can be fetched has one."""
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
 
 
 @attrs.frozen
@@ -34,6 +36,17 @@ class Url:
         return self.scheme in {"http", "https"} and bool(self.host) and not self.has_forbidden_characters
 
     @property
+    def is_private(self) -> bool:
+        """Whether the host is, as written, this machine or an address that is not public.
+
+        A name of another host is not: only a lookup says where the name leads to.
+        """
+        name = self.host.rstrip(".")
+        if name == "localhost" or name.endswith(".localhost"):
+            return True
+        return _is_address(name) and not is_public_address(name)
+
+    @property
     def is_loopback(self) -> bool:
         """Whether the host is this machine: `localhost`, or a loopback address in its usual form."""
         if self.host == "localhost":
@@ -42,6 +55,32 @@ class Url:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+def is_public_address(text: str) -> bool:
+    """Whether a text is a public IP address in its usual form.
+
+    Private, shared, loopback, link-local, multicast and reserved addresses are not, also where an IPv6 address wraps one.
+    """
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address):
+        address = _wrapped_address(address) or address
+    return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+def _wrapped_address(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that a gateway makes of an IPv6 address. Source: RFC 4291, RFC 3056, RFC 6052."""
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour
+
+
+def _is_address(host: str) -> bool:
+    """Whether a system reads the host as an address: also `127.1` and `0x7f000001`. Source: the URL standard of WHATWG."""
+    return ":" in host or _NUMBER.fullmatch(host.rpartition(".")[2]) is not None
 
 
 def parse_url(text: str) -> Url:

@@ -550,6 +550,7 @@ class KlingClient:
             secret=settings.api_key,
             timeout=settings.timeout,
             retry=self._retry,
+            allow_private=settings.allow_private,
         )
         if self._shared is None:
             self._shared = SharedState(fit_to_process(self._limits), self._polling)

@@ -11,6 +11,7 @@ from typing import Literal
 import attrs
 
 from kling_async._transport.network import Network, Proxy, parse_proxy
+from kling_async._urls import parse_url
 from kling_async._wire.endpoints import DEFAULT_BASE_URL, queue_url
 from kling_async.catalog import quote_value
 from kling_async.errors import ConfigurationError
@@ -41,6 +42,13 @@ class Settings:
     network: Network = attrs.field(factory=Network)
     transport_path: Literal["fast", "public"] = "fast"
     """Which transport the client opens: see `open_transport`."""
+    trusts_network: bool = False
+    """Whether the service is in a private network that the user trusts."""
+
+    @property
+    def allow_private(self) -> bool:
+        """Whether the service may name URLs of this machine and of private networks."""
+        return self.trusts_network or parse_url(self.queue).is_loopback
 
 
 def read_settings(
@@ -55,19 +63,24 @@ def read_settings(
     """The settings, each from its argument or else from the environment.
 
     Raises:
-        ConfigurationError: The key is missing, is not a key alone, or cannot be sent in a header, `base_url` is not the URL of a service,
+        ConfigurationError: The key is missing, is not a key alone, or cannot be sent in a header, `base_url` is not the URL of a service or would send the key in plain http,
             the timeout is not a positive number of seconds, the proxy is not the URL of an HTTP proxy, or SSL_CERT_FILE
             names no file.
     """
     env = os.environ if environ is None else environ
+    trusts_network = _trusts_network(env)
     organization = organization_id if organization_id is not None else env.get("GMI_ORG_ID") or None
     return Settings(
         api_key=_read_key(api_key, env),
         organization_id=_clean_header("organization_id", organization or "") or None,
-        queue=queue_url(base_url if base_url is not None else env.get("GMI_BASE_URL") or DEFAULT_BASE_URL),
+        queue=_check_encrypted(
+            queue_url(base_url if base_url is not None else env.get("GMI_BASE_URL") or DEFAULT_BASE_URL),
+            trusts_network=trusts_network,
+        ),
         timeout=check_timeout(timeout),
         network=read_network(proxy, env),
         transport_path=_transport_path(env),
+        trusts_network=trusts_network,
     )
 
 
@@ -122,6 +135,24 @@ def _transport_path(env: Mapping[str, str]) -> Literal["fast", "public"]:
             raise ConfigurationError(
                 f"KLING_ASYNC_TRANSPORT={quote_value(other)} is neither public nor fast."
             )
+
+
+def _trusts_network(env: Mapping[str, str]) -> bool:
+    given = env.get("KLING_ASYNC_TRUST_NETWORK") or "0"
+    if given not in {"0", "1"}:
+        raise ConfigurationError(f"KLING_ASYNC_TRUST_NETWORK={quote_value(given)} is neither 1 nor 0.")
+    return given == "1"
+
+
+def _check_encrypted(queue: str, *, trusts_network: bool) -> str:
+    """The URL of the queue, if the key can be sent there: in plain http, every machine on the way reads the key."""
+    url = parse_url(queue)
+    if url.scheme == "http" and not (url.is_loopback or trusts_network):
+        raise ConfigurationError(
+            f"The base URL {queue.partition('/api/')[0]!r} would send the API key without encryption: write https://. If "
+            "the service is in a private network that you trust, set KLING_ASYNC_TRUST_NETWORK=1."
+        )
+    return queue
 
 
 def check_timeout(timeout: float) -> float:

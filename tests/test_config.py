@@ -206,3 +206,36 @@ def test_the_environment_picks_the_transport():
     assert read({"KLING_ASYNC_TRANSPORT": "public"}, api_key="k").transport_path == "public"
     with pytest.raises(ConfigurationError, match="KLING_ASYNC_TRANSPORT='slow' is neither public nor fast"):
         read({"KLING_ASYNC_TRANSPORT": "slow"}, api_key="k")
+
+
+@pytest.mark.parametrize(
+    "base_url", ["http://gmi.example.com", "http://10.0.0.5:8080", "HTTP://service", "http://[fd00::1]"]
+)
+def test_a_key_goes_to_another_host_encrypted_unless_the_network_is_trusted(base_url):
+    with pytest.raises(
+        ConfigurationError, match=r"without encryption: write https://.*KLING_ASYNC_TRUST_NETWORK=1"
+    ):
+        read(api_key="k", base_url=base_url)
+    with pytest.raises(ConfigurationError, match="without encryption"):
+        read({"GMI_BASE_URL": base_url, "KLING_ASYNC_TRUST_NETWORK": "0"}, api_key="k")
+    settings = read({"KLING_ASYNC_TRUST_NETWORK": "1"}, api_key="k", base_url=base_url)
+    assert settings.allow_private
+
+
+@pytest.mark.parametrize(
+    "base_url, allowed",
+    [
+        ("http://127.0.0.1:1", True),
+        ("http://localhost", True),
+        ("https://[::1]", True),
+        ("https://gmi.example", False),
+    ],
+)
+def test_a_service_on_this_machine_may_name_hosts_of_this_machine(base_url, allowed):
+    assert read(api_key="k", base_url=base_url).allow_private is allowed
+
+
+@pytest.mark.parametrize("value", ["yes", "true", "2", " 1"])
+def test_the_network_is_trusted_by_one_word_alone(value):
+    with pytest.raises(ConfigurationError, match=r"KLING_ASYNC_TRUST_NETWORK=.* is neither 1 nor 0"):
+        read({"KLING_ASYNC_TRUST_NETWORK": value}, api_key="k")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kling_async._urls import parse_url
+from kling_async._urls import is_public_address, parse_url
 
 
 @pytest.mark.parametrize(
@@ -82,3 +82,51 @@ def test_any_text_is_parsed_or_refused_by_a_value_error(text):
     except ValueError:
         return
     assert url.is_web <= bool(url.host)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8", "2002:808:808::1"],
+)
+def test_a_public_address_is_public_also_where_a_gateway_wraps_it(address):
+    assert is_public_address(address)
+    assert not parse_url(f"https://[{address}]/" if ":" in address else f"https://{address}/").is_private
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"],  # noqa: S104 - refused
+        *["224.0.0.1", "239.255.255.250", "240.0.0.1", "255.255.255.255", "192.0.0.1", "198.18.0.1"],
+        *["::", "::1", "fe80::1", "fe80::1%eth0", "fd00::1", "fc00::1", "ff02::1", "2001:db8::1"],
+        *["::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::1"],
+    ],
+)
+def test_an_address_of_this_machine_or_of_a_network_is_not_public(address):
+    assert not is_public_address(address)
+    assert parse_url(f"https://[{address}]/" if ":" in address else f"https://{address}/").is_private
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "LOCALHOST.",
+        "a.localhost",
+        "127.1",
+        "2130706433",
+        "0x7f000001",
+        "0177.0.0.1",
+        "10.0.0.1.",
+    ],
+)
+def test_another_spelling_of_such_an_address_is_private_too(host):
+    assert parse_url(f"https://{host}/").is_private
+
+
+@pytest.mark.parametrize(
+    "host", ["storage.example", "localhost.example", "1.example", "127.0.0.1.example", ""]
+)
+def test_a_name_is_private_only_after_its_lookup(host):
+    assert not parse_url(f"https://{host}/").is_private
+    assert not is_public_address(host)

@@ -99,7 +99,7 @@ def picture_source(job: Job | None) -> str | None:
 
 def web_source(url: str | None) -> str | None:
     """The address if a download would fetch it; None for any other address, such as a script."""
-    return url if url is not None and reason_to_refuse(url) is None else None
+    return url if url is not None and reason_to_refuse(url, allow_private=True) is None else None
 
 
 def _file_source(path: Path, beside: Path | None, inline_bytes: int) -> str:

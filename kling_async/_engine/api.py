@@ -41,6 +41,8 @@ class ApiCaller:
     secret: str = attrs.field(repr=False)
     timeout: float
     retry: RetryPolicy
+    allow_private: bool = False
+    """Whether URLs that the service names may lead to this machine or to a private network."""
     service_clock: ServiceClock = attrs.field(factory=ServiceClock)
     """Learned from the answers to all calls."""
 

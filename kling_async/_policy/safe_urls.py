@@ -11,11 +11,13 @@ LARGEST_VIDEO_BYTES = 4 * 1024**3
 _TEXT = re.compile(r"text/|application/([\w.-]+\+)?(json|xml)\b", re.IGNORECASE | re.ASCII)
 
 
-def reason_to_refuse(url: str, *, came_from: str | None = None) -> str | None:
+def reason_to_refuse(url: str, *, allow_private: bool, came_from: str | None = None) -> str | None:
     """The reason not to fetch a URL, or None. Only https is fetched, and plain http from this machine.
 
     Args:
         url: The URL.
+        allow_private: Whether this machine and private networks may be reached, as where the service runs on this
+            machine. Otherwise a service could have this machine send requests to hosts that the service cannot reach.
         came_from: The URL that redirected to it. Another host must not reach the services of this machine.
     """
     try:
@@ -31,7 +33,12 @@ def reason_to_refuse(url: str, *, came_from: str | None = None) -> str | None:
         return "it has a user name"
     if parts.is_loopback and is_from_elsewhere:
         return "another host redirected to this machine"
-    return None
+    leads_inside = parts.is_private and not allow_private
+    return (
+        "it leads to this machine or a private network, and the service is elsewhere"
+        if leads_inside
+        else None
+    )
 
 
 def is_text(content_type: str) -> bool:

@@ -26,6 +26,8 @@ class Request:
     """Seconds for the whole request; for a stream, seconds between two pieces of the reply."""
     max_reply_bytes: int = 64 * 1024 * 1024
     """The longest body that `Transport.send` reads, after decompression; a longer one is an `APIConnectionError`."""
+    is_public_only: bool = False
+    """Whether the request may be sent to public addresses only: a far service named its URL."""
 
 
 @attrs.frozen

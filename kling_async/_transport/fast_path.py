@@ -90,7 +90,7 @@ class FastTransport(AiohttpTransport):
 
     async def send(self, request: Request) -> Reply:
         """See `Transport.send`."""
-        if self._session_for(request) is self._fresh_session or find_interceptor():
+        if self._session_for(request) is not self._session or find_interceptor():
             return await super().send(request)
         self._check_open(request)
         self._check_blind_spot(request)

@@ -19,6 +19,7 @@ from yarl import URL
 from kling_async._transport.base import Reply, Request, Sink, StreamedReply
 from kling_async._transport.interception import find_blind_spot, read_called
 from kling_async._transport.network import Network
+from kling_async._transport.public_hosts import PublicResolver
 from kling_async._transport.shared_timeouts import SharedTimeouts
 from kling_async._transport.translate_errors import (
     PROXY_AUTHENTICATION_REQUIRED,
@@ -91,7 +92,9 @@ class AiohttpTransport:
         """Ends the read of each body that is not complete: a closed session does not."""
         self._session = self._open_session(keepalive_timeout=self._keep_for)
         self._fresh_session = self._open_session(force_close=True)
-        weakref.finalize(self, _close_without_loop, self._loop, self._session, self._fresh_session)
+        self._public_session = self._open_session(keepalive_timeout=self._keep_for, resolver=PublicResolver())
+        self._sessions = (self._session, self._fresh_session, self._public_session)
+        weakref.finalize(self, _close_without_loop, self._loop, *self._sessions)
         _transports.add(self)
 
     def _open_session(self, **options: Any) -> aiohttp.ClientSession:
@@ -147,8 +150,8 @@ class AiohttpTransport:
         self._timeouts.close()
         for end in tuple(self._being_read):
             end()
-        await self._session.close()
-        await self._fresh_session.close()
+        for session in self._sessions:
+            await session.close()
 
     def close_at_exit(self) -> None:
         """Close all connections of a loop that the program leaves open, as a terminal of IPython does.
@@ -205,7 +208,11 @@ class AiohttpTransport:
         """The session for a request. A POST has a connection of its own where one of the pool may be the wrong one.
 
         That is so after a slow reply, and where a mock replaced a part of aiohttp after the pool was opened.
+
+        Only a direct connection can be held to public addresses: a proxy looks up the host by itself.
         """
+        if request.is_public_only and self._network.proxy_for(request.url) is None:
+            return self._public_session
         is_fresh = request.method == "POST" and (
             self._loop.time() < self._fresh_until or read_called() != self._opened_with
         )

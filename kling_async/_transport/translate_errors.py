@@ -13,7 +13,15 @@ import attrs
 from kling_async._descriptors import find_lack_of_descriptors
 from kling_async._transport.base import Request
 from kling_async._transport.network import Proxy
-from kling_async.errors import APIConnectionError, APITimeoutError, CertificateError, ProxyError
+from kling_async._transport.public_hosts import PrivateAddressError
+from kling_async.errors import (
+    APIConnectionError,
+    APITimeoutError,
+    CertificateError,
+    ConfigurationError,
+    KlingError,
+    ProxyError,
+)
 
 PROXY_AUTHENTICATION_REQUIRED = 407
 _REFUSALS = set(range(400, 500)) - {408, 425, 429}
@@ -64,10 +72,10 @@ def _real_cause(error: BaseException) -> BaseException:
     return error
 
 
-def _translate(error: BaseException, request: Request, phase: ProxyPhase) -> APIConnectionError | None:
+def _translate(error: BaseException, request: Request, phase: ProxyPhase) -> KlingError | None:
     """The error of this package for an error of aiohttp; None for an error that passes unchanged."""
     name = describe_call(request)
-    translated: APIConnectionError | None = None
+    translated: KlingError | None = None
     match error:
         case aiohttp.ConnectionTimeoutError():
             translated = APITimeoutError(
@@ -80,6 +88,11 @@ def _translate(error: BaseException, request: Request, phase: ProxyPhase) -> API
                 f"{name}: no connection, because the server's certificate is not trusted "
                 f"({_certificate_reason(error.certificate_error)}). If a proxy or gateway of your network issues the "
                 "certificates, set SSL_CERT_FILE to a file that holds its root certificate."
+            )
+        case aiohttp.ClientConnectorError(os_error=PrivateAddressError() as refused):
+            translated = ConfigurationError(
+                f"{name} is not sent: {refused}, and the service is elsewhere. If the service is in a private network "
+                "that you trust, set KLING_ASYNC_TRUST_NETWORK=1."
             )
         case aiohttp.ClientConnectorError() | aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
             reason = error if isinstance(error, OSError) else "no address to connect to"

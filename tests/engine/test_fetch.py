@@ -230,13 +230,26 @@ async def test_redirects_are_followed_without_the_key_and_with_the_range(partial
 
 @pytest.mark.parametrize(
     "location",
-    ["http://other.example/x.mp4", "file:///etc/passwd", "https://[bad", "http://127.0.0.1:8000/admin"],
+    [
+        "http://other.example/x.mp4",
+        "file:///etc/passwd",
+        "https://[bad",
+        "http://127.0.0.1:8000/admin",
+        "https://10.0.0.1/",
+    ],
 )
 async def test_a_redirect_to_an_unsafe_url_is_refused(partial_file, location):
     service = Service(media={URL: Stream(302, [], {"location": location})})
     with pytest.raises(DownloadError, match="is not fetched"):
         await try_once(partial_file, service)
     assert service.calls["media"] == 1
+
+
+async def test_each_host_on_the_way_to_a_video_has_to_be_public_after_its_lookup_too(partial_file):
+    other = "https://other.example/b.mp4"
+    service = Service(media={URL: Stream(302, [], {"location": other}), other: Storage(VIDEO)})
+    await try_once(partial_file, service)
+    assert [request.is_public_only for request in service.requests] == [True, True]
 
 
 async def test_redirects_in_a_circle_are_an_error(partial_file):

@@ -78,6 +78,21 @@ async def test_an_upload_url_that_is_not_https_is_not_used(picture):
     assert service.calls["put"] == 0
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:9000", "10.0.0.1", "169.254.169.254", "localhost"])
+async def test_a_picture_goes_to_no_private_network_for_a_far_service(picture, host):
+    ticket = reply(200, {"upload_url": f"https://{host}/put", "public_url": "https://storage.example/a"})
+    service = service_with_storage(ticket=ticket)
+    with pytest.raises(InvalidRequestError, match="not safe: it leads to this machine or a private network"):
+        await upload_to(service, picture)
+    assert service.calls["put"] == 0
+
+
+async def test_the_host_of_an_upload_has_to_be_public_after_its_lookup_too(picture):
+    service = service_with_storage()
+    await upload_to(service, picture)
+    assert [request.is_public_only for request in service.requests] == [False, True]
+
+
 @pytest.mark.parametrize("place", ["https://example.com/a.png", 5, b"a.png", ""], ids=repr)
 async def test_only_a_file_on_this_machine_is_uploaded(place):
     service = service_with_storage()

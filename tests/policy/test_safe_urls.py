@@ -27,7 +27,7 @@ from kling_async.catalog import quote_value
     ],
 )
 def test_https_is_fetched_and_plain_http_from_this_machine_only(url):
-    assert reason_to_refuse(url) is None
+    assert reason_to_refuse(url, allow_private=True) is None
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_https_is_fetched_and_plain_http_from_this_machine_only(url):
     ids=quote_value,
 )
 def test_every_other_url_is_refused_with_the_reason(url, reason):
-    assert reason in reason_to_refuse(url)
+    assert reason in reason_to_refuse(url, allow_private=True)
 
 
 HERE = "http://127.0.0.1:8000/a.mp4"
@@ -85,14 +85,38 @@ HERE = "http://127.0.0.1:8000/a.mp4"
 
 @pytest.mark.parametrize("here", [HERE, "https://localhost/a.mp4", "http://[::1]/a.mp4"])
 def test_another_host_cannot_redirect_to_this_machine(here):
-    assert "redirected to this machine" in reason_to_refuse(here, came_from="https://storage.example/a.mp4")
-    assert reason_to_refuse(here, came_from=HERE) is None
-    assert reason_to_refuse("https://storage.example/a.mp4", came_from=HERE) is None
+    assert "redirected to this machine" in reason_to_refuse(
+        here, allow_private=True, came_from="https://storage.example/a.mp4"
+    )
+    assert reason_to_refuse(here, allow_private=True, came_from=HERE) is None
+    assert reason_to_refuse("https://storage.example/a.mp4", allow_private=True, came_from=HERE) is None
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "[::1]",
+        "localhost",
+        "10.0.0.5",
+        "192.168.1.1:8443",
+        "169.254.169.254",
+        "[fd00::1]",
+        "127.1",
+        "0.0.0.0",  # noqa: S104 - refused
+    ],
+)
+@pytest.mark.parametrize("came_from", [None, "https://storage.example/a.mp4"])
+def test_a_far_service_leads_into_no_private_network(host, came_from):
+    url = f"https://{host}/a.mp4"
+    assert reason_to_refuse(url, allow_private=False, came_from=came_from) is not None
+    assert reason_to_refuse("https://storage.example/a.mp4", allow_private=False, came_from=came_from) is None
+    assert reason_to_refuse(url, allow_private=True) is None
 
 
 @given(url=st.text() | st.from_regex(r"(https?|file|ftp):/{0,3}[a-z0-9.@:\\\[\]%#?/-]{0,30}", fullmatch=True))
 def test_an_accepted_url_has_a_safe_scheme_and_a_host(url):
-    if reason_to_refuse(url) is None:
+    if reason_to_refuse(url, allow_private=True) is None:
         parts = urlsplit(url)
         assert parts.hostname
         assert (

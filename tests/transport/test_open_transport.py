@@ -116,10 +116,10 @@ async def test_a_mock_that_comes_after_the_client_answers(monkeypatch):
 
 async def test_a_transport_that_is_dropped_in_a_running_loop_is_aiohttps_to_complain_about(caplog):
     transport = AiohttpTransport()
-    sessions = (transport._session, transport._fresh_session)
+    sessions = transport._sessions
     del transport
     gc.collect()
-    assert [session.closed for session in sessions] == [False, False]
+    assert [session.closed for session in sessions] == [False] * 3
     for session in sessions:
         await session.close()
 

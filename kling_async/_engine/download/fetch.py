@@ -48,9 +48,11 @@ async def _follow(caller: ApiCaller, url: str, partial_file: PartialFile, *, off
     headers = {**_HEADERS, **range_headers(partial_file.version, at=offset)}
     came_from = None
     for _ in range(_MAX_REDIRECTS + 1):
-        if reason := reason_to_refuse(url, came_from=came_from):
+        if reason := reason_to_refuse(url, allow_private=caller.allow_private, came_from=came_from):
             raise DownloadError(f"{url[:200]!r} is not fetched: {reason}")
-        request = Request("GET", url, headers, timeout=caller.timeout)
+        request = Request(
+            "GET", url, headers, timeout=caller.timeout, is_public_only=not caller.allow_private
+        )
         async with caller.transport.stream(request) as reply:
             if reply.status in _REDIRECTS and "location" in reply.headers:
                 came_from, url = url, _resolve_location(url, reply.headers["location"])

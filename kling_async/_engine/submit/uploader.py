@@ -132,7 +132,7 @@ async def upload(caller: ApiCaller, path: str | os.PathLike[str], emit: Emitter)
     ticket = await caller.send_with_retries(
         UPLOAD_URL, structure_upload, body=upload_body(file_type), emit=emit
     )
-    if reason := reason_to_refuse(ticket.upload_url):
+    if reason := reason_to_refuse(ticket.upload_url, allow_private=caller.allow_private):
         raise InvalidRequestError(f"The service gave an upload URL that is not safe: {reason}.")
     await _put(caller, ticket.upload_url, content, content_type, emit)
     return ticket.public_url
@@ -141,7 +141,15 @@ async def upload(caller: ApiCaller, path: str | os.PathLike[str], emit: Emitter)
 async def _put(caller: ApiCaller, url: str, content: bytes, content_type: str, emit: Emitter) -> None:
     """Put the bytes at a signed URL, without the API key: the storage is another host."""
     headers = {"Content-Type": content_type}
-    request = Request("PUT", url, headers, content, caller.timeout, UPLOAD_URL.max_reply_bytes)
+    request = Request(
+        "PUT",
+        url,
+        headers,
+        content,
+        caller.timeout,
+        UPLOAD_URL.max_reply_bytes,
+        is_public_only=not caller.allow_private,
+    )
     retries = caller.retries("upload", emit)
     while True:
         try:
