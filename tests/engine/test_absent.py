@@ -9,6 +9,7 @@ import pytest
 from virtual_service import EPOCH, Service, always, batch_of, on, run, session_for
 
 from kling_async import AmbiguousSubmitError, APIConnectionError, ResultState, VideoRequest
+from kling_async._engine.submit import reconciler
 from kling_async._journal.entry import Identity, fingerprint
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.over_sqlite import SqliteStore
@@ -119,6 +120,18 @@ async def test_a_long_list_is_read_to_its_end(path):
     service = Service(ahead=0.0, rows=3)
     for number in range(10):
         service.accept({"prompt": f"a stranger's {number}"})
+    results = await run_with(path, service, ["a cat", "a dog"], on_ambiguous="resend_absent")
+    assert results[0].ok
+
+
+async def test_the_default_reads_some_pages_and_the_option_reads_all(path, monkeypatch):
+    monkeypatch.setattr(reconciler, "_FEW_PAGES", 2)
+    intend(path, "a cat")
+    service = Service(ahead=0.0, rows=3)
+    for number in range(10):
+        service.accept({"prompt": f"a stranger's {number}"})
+    results = await run_with(path, service, ["a cat", "a dog"])
+    assert not results[0].error.absent
     results = await run_with(path, service, ["a cat", "a dog"], on_ambiguous="resend_absent")
     assert results[0].ok
 

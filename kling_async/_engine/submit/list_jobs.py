@@ -17,7 +17,7 @@ from kling_async.jobs import Job
 _PAGE_ROWS = 100
 _MAX_EMPTY_PAGES = 10
 """Pages in a row without a readable row after which reading ends."""
-_MAX_PAGES = 1000
+MAX_PAGES = 1000
 """Pages after which a list is too long to search it for one job."""
 
 
@@ -83,7 +83,7 @@ async def read_since(
             back *= 2
     seen: set[str] = set()
     newest, oldest, empty_pages = -math.inf, math.inf, 0
-    for _ in range(_MAX_PAGES):
+    for _ in range(MAX_PAGES):
         known = len(seen)
         seen.update(job.request_id for job in page.jobs)
         offset += page.rows
@@ -99,11 +99,13 @@ async def read_since(
         page = await read(offset)
         yield page.jobs
     raise APIResponseError(
-        f"the list of the jobs of {model} has more than {_MAX_PAGES:,} pages, too many to search for one job."
+        f"the list of the jobs of {model} has more than {MAX_PAGES:,} pages, too many to search for one job."
     )
 
 
-async def read_whole(caller: ApiCaller, model: str, *, since: float, polls: TokenBucket) -> ListReading:
+async def read_whole(
+    caller: ApiCaller, model: str, *, since: float, polls: TokenBucket, max_pages: int
+) -> ListReading:
     """A reading of a model's list to its end, whatever its order; `ListReading.is_whole` says whether that succeeded.
 
     Args:
@@ -111,6 +113,7 @@ async def read_whole(caller: ApiCaller, model: str, *, since: float, polls: Toke
         model: The model's id.
         since: Unix seconds; older rows are counted and not kept.
         polls: The rate limit of the calls.
+        max_pages: The pages after which reading ends; a longer list is then not whole.
 
     Raises:
         KlingError: A page cannot be read.
@@ -118,7 +121,7 @@ async def read_whole(caller: ApiCaller, model: str, *, since: float, polls: Toke
     began_at = caller.service_time() if caller.service_clock.offset is not None else None
     reading = ListReading(began_at, since=since)
     offset = pages = 0
-    while not reading.is_over and pages < _MAX_PAGES:
+    while not reading.is_over and pages < max_pages:
         await caller.clock.sleep(polls.take(caller.clock.now()))
         query = {"model_id": model, "limit": _PAGE_ROWS, "offset": offset}
         page = await caller.send(LIST, structure_page, query=query)

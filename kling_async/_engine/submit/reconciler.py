@@ -11,7 +11,7 @@ import attrs
 
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.shared_state import SharedState
-from kling_async._engine.submit.list_jobs import read_since, read_whole
+from kling_async._engine.submit.list_jobs import MAX_PAGES, read_since, read_whole
 from kling_async._journal.entry import Entry
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._policy.job_owners import JobOwner
@@ -31,6 +31,8 @@ from kling_async.errors import AmbiguousSubmitError, KlingError
 from kling_async.jobs import Job
 from kling_async.types import OnAmbiguous
 
+_FEW_PAGES = 20
+"""Pages of a list that are read for a proof which no caller has asked for."""
 _MAX_ROWS = 10_000
 """Rows of a model's list that are remembered while nothing is reconciled."""
 
@@ -208,6 +210,7 @@ class Reconciler:
     async def _search(self, reconciliation: OpenReconciliation, *, may_wait: bool) -> str:
         """Scan the list again and again until the job is found or proven absent; else the reason why it is neither."""
         began, service_clock = self.caller.clock.now(), self.caller.service_clock
+        max_pages = MAX_PAGES if may_wait else _FEW_PAGES
         age = self.caller.service_time() - CLOCK_SKEW - reconciliation.lost.since
         try:
             for delay in scan_delays(max(0.0, age)):
@@ -217,13 +220,13 @@ class Reconciler:
             lost = reconciliation.lost.by_service_clock(service_clock.offset)
             for delay in proof_delays(lost, now=self.caller.service_time(), may_wait=may_wait):
                 if not reconciliation.is_absent:
-                    await self._scan_after(delay, reconciliation, began=began, whole=True)
+                    await self._scan_after(delay, reconciliation, began=began, max_pages=max_pages)
         except KlingError as error:
             return f"the list cannot be read: {error.message.rstrip('.')}"
         return self._explain(reconciliation)
 
     async def _scan_after(
-        self, delay: float, reconciliation: OpenReconciliation, *, began: float, whole: bool = False
+        self, delay: float, reconciliation: OpenReconciliation, *, began: float, max_pages: int | None = None
     ) -> None:
         """Wait, then scan the list, again and again during an outage, unless the job is found meanwhile.
 
@@ -237,7 +240,7 @@ class Reconciler:
             while not self._is_quiet(reconciliation):
                 await self._changed.wait()
             try:
-                await self._scan(reconciliation, whole=whole)
+                await self._scan(reconciliation, max_pages=max_pages)
             except KlingError as error:
                 waited = clock.now() - began
                 if not is_transient(error) or (wait_timeout is not None and waited > wait_timeout):
@@ -263,19 +266,24 @@ class Reconciler:
             for post in self._posts
         )
 
-    async def _scan(self, reconciliation: OpenReconciliation, *, whole: bool) -> None:
-        """Scan the model's list, for every open reconciliation of the model; one scan serves all that wait for one."""
+    async def _scan(self, reconciliation: OpenReconciliation, *, max_pages: int | None) -> None:
+        """Scan the model's list, for every open reconciliation of the model; one scan serves all that wait for one.
+
+        Args:
+            reconciliation: The reconciliation that wants the scan.
+            max_pages: Read the whole list, if it has no more pages than these; None for the recent rows alone.
+        """
         clock, model = self.caller.clock, reconciliation.model
         wanted = clock.now()
         async with self._scanning:
-            served_at = reconciliation.read_whole_at if whole else reconciliation.scanned_at
+            served_at = reconciliation.scanned_at if max_pages is None else reconciliation.read_whole_at
             if served_at >= wanted or reconciliation.job is not None:
                 return
             began = clock.now()
             unfound = [one for one in self._open if one.model == model and one.job is None]
             quiet = [one for one in unfound if self._is_quiet(one)]  # and so they stay
             lost, others, reading = await self._read_rows(
-                model, [one.lost for one in quiet], self._other_lost_submits(unfound), whole=whole
+                model, [one.lost for one in quiet], self._other_lost_submits(unfound), max_pages=max_pages
             )
             rows = self._rows[model]
             journals = {one.journal for one in unfound if one.journal is not None}
@@ -296,7 +304,7 @@ class Reconciler:
                     )
 
     async def _read_rows(
-        self, model: str, lost: list[LostSubmit], others: list[LostSubmit], *, whole: bool
+        self, model: str, lost: list[LostSubmit], others: list[LostSubmit], *, max_pages: int | None
     ) -> tuple[list[LostSubmit], list[LostSubmit], ListReading | None]:
         """Read the recent rows of a model's list; returns the submits with times by the service's clock.
 
@@ -309,8 +317,8 @@ class Reconciler:
             dated = [one.by_service_clock(offset) for one in lost]
             dated_others = [one.by_service_clock(offset) for one in others]
             since, rate = earliest_creation(dated, dated_others), self._shared.poll_rate
-            if whole:
-                reading = await read_whole(self.caller, model, since=since, polls=rate)
+            if max_pages is not None:
+                reading = await read_whole(self.caller, model, since=since, polls=rate, max_pages=max_pages)
                 rows.update(
                     (job.request_id, job) for job in select_recent([*dated, *dated_others], reading.recent)
                 )
