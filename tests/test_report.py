@@ -12,6 +12,7 @@ from virtual_service import Service, VirtualLoop
 
 from kling_async import (
     BatchResult,
+    ConfigurationError,
     Job,
     JobStatus,
     KlingClient,
@@ -99,6 +100,7 @@ def test_the_folder_is_made_and_a_former_report_replaced(tmp_path):
     [
         ("taken/r.html", "File exists|Not a directory"),
         ("folder", "Is a directory"),
+        (".", "Is a directory"),
         ("a\x00b", "null"),
         ("x" * 300, "File name too long"),
     ],
@@ -211,6 +213,15 @@ def test_a_trap_at_the_partial_file_is_passed_by(trap, tmp_path):
     assert write_report(BatchResult(()), tmp_path / "r.html").read_text().startswith("<!doctype html>")
     assert trap.read_text() == "precious"
     assert names_in(tmp_path) == ["r.html", "r.html.part", "victim"]
+
+
+@pytest.mark.parametrize("name", [".", "folder", "x" * 300])
+def test_a_target_that_takes_no_report_is_known_before_anything_is_paid_for(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ConfigurationError, match=r"The report cannot be written to '.+Choose another file"):
+        check_target(name)
+    assert names_in(tmp_path) == ["folder"]
 
 
 def test_a_thousand_traps_are_an_error(tmp_path):
