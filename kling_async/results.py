@@ -42,7 +42,8 @@ class Result:
     index: int
     """The item's place in the input, from 0. File names, reports, `status` and the journal show the same number.
 
-    An entry of a journal that is an item again keeps its index.
+    An entry of a journal that is an item again keeps its index; of entries that are out of order or of two batches, a
+    later one gets the next free index.
     """
     request: VideoRequest | None
     """The request, filled with the options of the call.

@@ -147,6 +147,17 @@ async def test_entries_keep_their_indices_in_file_names_and_results(path, tmp_pa
     assert [entry.index for entry in entries(path)] == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("form", [list, iter])
+async def test_entries_in_any_iterable_keep_their_indices(path, form):
+    await Journal(path).register(["a", {}, "b", "c"], skip_invalid=True)
+    reader = InputReader(form(entries(path)), {}, skip_invalid=False)
+    assert [(await reader.next_item()).index for _ in range(3)] == [0, 2, 3]
+    reader = InputReader(form(entries(path)[::-1]), {}, skip_invalid=False)
+    assert [(await reader.next_item()).index for _ in range(3)] == [3, 4, 5]
+    mixed = InputReader(form([entries(path)[1], "new"]), {}, skip_invalid=False)
+    assert [(await mixed.next_item()).index for _ in range(2)] == [2, 3]
+
+
 async def test_entries_of_two_batches_get_the_places_of_the_input(path, tmp_path):
     service = Service(run_time=10.0)
     await run_with(path, service, ["a", "b"])

@@ -10,7 +10,6 @@ from collections.abc import (
     Callable,
     Collection,
     Generator,
-    Iterable,
     Iterator,
     Mapping,
 )
@@ -101,7 +100,8 @@ class InputReader:
         items, self._unchecked = tuple(self._unchecked), None
         checked = []
         broken = []
-        for index, item in zip(_indices(items), items, strict=True):
+        for item in items:
+            index = self._take_index(item)
             try:
                 checked.append(self._make_item(index, item))
             except InvalidRequestError as error:
@@ -140,7 +140,7 @@ class InputReader:
             raise
         if isinstance(item, InputItem):
             return item
-        index, self._index = self._index, self._index + 1
+        index = self._take_index(item)
         try:
             return self._make_item(index, item)
         except ConfigurationError:
@@ -159,6 +159,12 @@ class InputReader:
             await self._async_items.aclose()
         if isinstance(self._items, Generator):
             self._items.close()
+
+    def _take_index(self, item: RequestLike | Entry) -> int:
+        """The place of the next item; an entry keeps the index of its batch, unless that is not after those before."""
+        index = max(self._index, item.index) if isinstance(item, Entry) else self._index
+        self._index = index + 1
+        return index
 
     def _make_item(self, index: int, item: RequestLike | Entry) -> InputItem:
         if not isinstance(item, Entry):
@@ -179,9 +185,3 @@ class InputReader:
         if self._check is not None:
             self._check(request)
         return request
-
-
-def _indices(items: Collection[RequestLike | Entry]) -> Iterable[int]:
-    """The place of each item; entries keep the indices of their batch, unless two have the same one."""
-    kept = [item.index for item in items if isinstance(item, Entry)]
-    return kept if len(set(kept)) == len(items) else range(len(items))
