@@ -19,7 +19,8 @@ from kling_async._engine.emitter import Emitter
 from kling_async._engine.interrupted import describe_job, describe_lost, warn_if_cancelled
 from kling_async._engine.poll.poller import JobPoller
 from kling_async._engine.shared_state import SharedState
-from kling_async._engine.submit.ledger import BatchItem, Ledger
+from kling_async._engine.submit.batch_item import BatchItem
+from kling_async._engine.submit.ledger import Ledger
 from kling_async._engine.submit.list_jobs import list_pages
 from kling_async._engine.submit.reconciler import Reconciler
 from kling_async._engine.submit.submitter import Submitter

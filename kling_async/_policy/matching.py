@@ -98,7 +98,7 @@ def match_jobs(
     """The jobs of lost submits, by the submit's index in `lost`; a submit without a certain job is left out.
 
     Equal payloads make equal jobs, so the jobs are matched by count: each row without an owner needs a lost submit of
-    its own. If there are more rows than submits, some rows are jobs of strangers, and no row is matched. A row that
+    its own. If there are more rows than submits, some rows are jobs without an owner, and no row is matched. A row that
     fits several payloads goes only to the payload with the most keys, even if the row is too late for that submit.
 
     Args:

@@ -71,7 +71,7 @@ def test_the_way_back_names_functions_that_exist():
     way = HOUSE.partition("## The way back")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `([\w.]+)` \| `([\w/]+\.py)` \|", way, re.MULTILINE)
 
-    assert rows[-1] == HOPS[0]
+    assert HOPS[0] in rows
     for name, file in rows:
         assert find_function(name, file)
 

@@ -24,7 +24,8 @@ from kling_async import (
     RetryPolicy,
     VideoRequest,
 )
-from kling_async._engine.submit.ledger import BatchItem, Ledger
+from kling_async._engine.submit.batch_item import BatchItem
+from kling_async._engine.submit.ledger import Ledger
 from kling_async._journal.entry import EntryState, Identity
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._policy.budget import Budget

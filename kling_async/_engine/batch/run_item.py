@@ -14,7 +14,8 @@ from kling_async._engine.batch.slots import Slots
 from kling_async._engine.download.output_folder import Destination, OutputFolder
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.session import LoopSession, job_kind
-from kling_async._engine.submit.ledger import BatchItem, Ledger
+from kling_async._engine.submit.batch_item import BatchItem
+from kling_async._engine.submit.ledger import Ledger
 from kling_async._engine.submit.reconciler import OpenReconciliation
 from kling_async._engine.submit.uploader import Uploader
 from kling_async._journal.entry import Entry

@@ -4,54 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from kling_async._engine.emitter import Emitter
+from kling_async._engine.submit.batch_item import BatchItem
 from kling_async._engine.submit.item_identifier import ItemIdentifier
-from kling_async._engine.submit.reconciler import OpenReconciliation
-from kling_async._journal.entry import Entry, Identity
+from kling_async._journal.entry import Entry
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._policy.budget import Budget
 from kling_async._policy.service_clock import ServiceClock
 from kling_async.errors import ConfigurationError, JournalError, KlingError
 from kling_async.events import Spent, SubmitAmbiguous, Submitted
 from kling_async.jobs import Job
-from kling_async.requests import VideoRequest, model_of
+from kling_async.requests import model_of
 from kling_async.results import Result, ResultState
-
-
-@attrs.define(eq=False, kw_only=True)
-class BatchItem:
-    """One item between the input and its result: the money and the journal entry that belong to it."""
-
-    index: int | None = None
-    """Its place in the batch; None for a submit outside a batch."""
-    request: VideoRequest | None
-    """None for an entry of the journal whose payload no valid request makes."""
-    identity: Identity | None = None
-    """The name by which a later run recognises it; None without a journal."""
-    entry_number: int | None = None
-    """The number of its journal entry, once it has one."""
-    price: Decimal | None = None
-    """US dollars for one POST of it, where that is known."""
-    cost: Decimal | None = None
-    """US dollars for all POSTs that were, or may have been, accepted, where that is known."""
-    throttled_jobs: int = 0
-    """How many of its jobs failed for a rate limit."""
-    is_resent: bool = False
-    """Whether an ambiguous submit was sent again, as the caller asked."""
-    fallback_outcome: Job | KlingError | None = None
-    """The outcome to report if the item cannot be resubmitted: the failed job or the ambiguous error of an earlier POST."""
-    reconciliation: OpenReconciliation | None = None
-    """The search for the job of its lost submit; the code that runs the item ends it."""
-    job_id: str | None = None
-    """The id of its last job, as soon as that is known."""
-    saved_path: Path | None = None
-    """Where an earlier run saved its video, if it is there whole."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -140,7 +109,8 @@ class Ledger:
     def record_accepted(self, item: BatchItem, job: Job) -> None:
         """The service accepted the POST: the money is spent, and the id goes to the disk with the next commit.
 
-        It neither waits nor raises, for the id would be lost.
+        It neither waits nor raises, for the id would be lost: the journal only takes the change up for its next commit,
+        and a listener that raises is logged.
         """
         self._spend(item, job.request_id)
         self.record_job(item, job)

@@ -115,7 +115,7 @@ class Reconciler:
         self._changed = anyio.Event()
 
     def claim(self, request_id: str, journal: WriteAheadJournal | None) -> bool:
-        """Give a job its owner, an item of this journal; False if another item has the job, also one of an earlier run."""
+        """Note that an item of this journal has a job; False if another item has it too, also one of an earlier run."""
         owners, owner = self._shared.job_owners, JobOwner() if journal is None else journal.owner
         is_free = request_id not in owners
         owners.add(request_id, owner, now=self.caller.clock.now(), keep=bool(self._open))
@@ -130,7 +130,7 @@ class Reconciler:
         return post
 
     def end_post(self, post: PostInFlight) -> None:
-        """A registered POST has ended, however."""
+        """End the registration of a POST: it was answered, lost, or never sent."""
         self._posts.remove(post)
         if self._open:
             self._signal()
@@ -237,7 +237,7 @@ class Reconciler:
         while reconciliation.job is None:
             with anyio.move_on_after(delay):
                 await reconciliation.is_found.wait()
-            while not self._is_quiet(reconciliation):
+            while not self._has_no_look_alike(reconciliation):
                 await self._changed.wait()
             try:
                 await self._scan(reconciliation, max_pages=max_pages)
@@ -259,7 +259,7 @@ class Reconciler:
             is_clock_known=offset is not None,
         )
 
-    def _is_quiet(self, reconciliation: OpenReconciliation) -> bool:
+    def _has_no_look_alike(self, reconciliation: OpenReconciliation) -> bool:
         """Whether no POST is in flight whose job could match the lost one."""
         return not any(
             post.model == reconciliation.model and could_match(post.payload, reconciliation.lost.payload)
@@ -281,7 +281,7 @@ class Reconciler:
                 return
             began = clock.now()
             unfound = [one for one in self._open if one.model == model and one.job is None]
-            quiet = [one for one in unfound if self._is_quiet(one)]  # and so they stay
+            quiet = [one for one in unfound if self._has_no_look_alike(one)]  # and so they stay
             lost, others, reading = await self._read_rows(
                 model, [one.lost for one in quiet], self._other_lost_submits(unfound), max_pages=max_pages
             )
@@ -331,7 +331,7 @@ class Reconciler:
     def _other_lost_submits(self, unfound: list[OpenReconciliation]) -> list[LostSubmit]:
         """The further lost submits of a model: those that cannot be reconciled now, or are reconciled by no caller."""
         model = unfound[0].model
-        unquiet = [one.lost for one in unfound if not self._is_quiet(one)]
+        unquiet = [one.lost for one in unfound if not self._has_no_look_alike(one)]
         unresolved = [lost for about, lost in tuple(self._shared.unresolved) if about == model]
         journals = dict.fromkeys(one.journal for one in unfound if one.journal is not None)
         for journal in journals:

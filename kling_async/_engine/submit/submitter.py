@@ -12,7 +12,8 @@ import anyio
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.shared_state import SharedState
-from kling_async._engine.submit.ledger import BatchItem, Ledger
+from kling_async._engine.submit.batch_item import BatchItem
+from kling_async._engine.submit.ledger import Ledger
 from kling_async._engine.submit.reconciler import OpenReconciliation, PostInFlight, Reconciler
 from kling_async._engine.tasks import raise_if_cancelled, run_to_end
 from kling_async._policy.concurrency_limit import ConcurrencyLimit
@@ -130,7 +131,8 @@ class Submitter:
     ) -> Job | OpenReconciliation | KlingError:
         """Send one POST and record its fate.
 
-        From the answer to the record nothing is awaited and nothing raises.
+        From the answer to the record nothing is awaited and nothing raises: the ledger changes values in memory, the
+        journal commits them later, and an error of a listener is logged.
         """
         job: Job | None
         error: KlingError | None

@@ -1,0 +1,44 @@
+"""One item of a batch on its way from the input to its result."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import attrs
+
+from kling_async._engine.submit.reconciler import OpenReconciliation
+from kling_async._journal.entry import Identity
+from kling_async.errors import KlingError
+from kling_async.jobs import Job
+from kling_async.requests import VideoRequest
+
+
+@attrs.define(eq=False, kw_only=True)
+class BatchItem:
+    """What is known of an item; `run_item` changes it, except where a field names another writer."""
+
+    index: int | None = None
+    """Its place in the batch; None for a submit outside a batch."""
+    request: VideoRequest | None
+    """None for an entry of the journal whose payload no valid request makes."""
+    identity: Identity | None = None
+    """The name by which a later run recognises it; None without a journal. Set by `Ledger.find_entry`."""
+    entry_number: int | None = None
+    """The number of its journal entry, once it has one. Set by `Ledger.find_entry` or `Ledger.record_intent`."""
+    price: Decimal | None = None
+    """US dollars for one POST of it, where that is known."""
+    cost: Decimal | None = None
+    """US dollars for all POSTs that were, or may have been, accepted, where that is known. Set by the `Ledger`."""
+    throttled_jobs: int = 0
+    """How many of its jobs failed for a rate limit."""
+    is_resent: bool = False
+    """Whether an ambiguous submit was sent again, as the caller asked."""
+    fallback_outcome: Job | KlingError | None = None
+    """The outcome to report if the item cannot be resubmitted: the failed job or the ambiguous error of an earlier POST."""
+    reconciliation: OpenReconciliation | None = None
+    """The search for the job of its lost submit. Set by `Submitter` too; `run_item` or `LoopSession.submit` ends it."""
+    job_id: str | None = None
+    """The id of its last job, as soon as that is known. Set by `Ledger.record_job` too."""
+    saved_path: Path | None = None
+    """Where an earlier run saved its video, if it is there whole."""
