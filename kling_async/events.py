@@ -155,7 +155,7 @@ class SubmitReconciled(Event):
 
 @attrs.frozen(kw_only=True)
 class Resumed(Event):
-    """An item was found in the journal and continues where an earlier run stopped."""
+    """An item continues where an earlier run stopped: it was found in the journal, or its job was given to `wait_many`."""
 
     job: Job | None = None
     """The last known job; None for a submit whose reply the earlier run did not get."""
