@@ -541,7 +541,7 @@ class KlingClient:
             organization_id=settings.organization_id,
             user_agent=f"kling_async/{__version__}",
         )
-        caller = ApiCaller(
+        api = ApiCaller(
             transport=transport,
             clock=Clock(),
             rng=random.Random(),  # noqa: S311 - spreads retries, keeps no secret
@@ -554,7 +554,7 @@ class KlingClient:
         )
         if self._shared is None:
             self._shared = SharedState(fit_to_process(self._limits), self._polling)
-        return LoopSession.open(caller, self._shared)
+        return LoopSession.open(api, self._shared)
 
 
 class _Opened(NamedTuple):

@@ -238,7 +238,7 @@ async def test_a_view_keeps_what_it_is_not_told_to_change():
     view = client.with_options()
     assert view is not client
     assert repr(view) == repr(client)
-    assert view._session().caller.timeout == 7.0
+    assert view._session().api.timeout == 7.0
     await view.aclose()
 
 
@@ -413,7 +413,7 @@ async def test_calls_that_are_under_way_when_the_client_closes_end_with_an_error
         session = client._session()
         await client.aclose()
         with pytest.raises(APIConnectionError, match="the client is closed") as caught:
-            await session.caller.transport.send(Request("GET", service.url, {}))
+            await session.api.transport.send(Request("GET", service.url, {}))
         assert caught.value.was_sent is False
 
 

@@ -333,7 +333,7 @@ def session_for(
     retry: RetryPolicy = RetryPolicy(),  # noqa: B008
     seed: int = 0,
 ) -> LoopSession:
-    caller = ApiCaller(
+    api = ApiCaller(
         transport=service,
         clock=VirtualClock(),
         rng=random.Random(seed),  # noqa: S311
@@ -343,7 +343,7 @@ def session_for(
         timeout=60.0,
         retry=retry,
     )
-    return LoopSession.open(caller, SharedState(limits, polling))
+    return LoopSession.open(api, SharedState(limits, polling))
 
 
 def batch_of(
@@ -362,12 +362,12 @@ def batch_of(
     **settings,
 ):
     session, notifier = session or session_for(service, **settings), Notifier(notify)
-    emit, budget = session.caller.emitter(notifier), budget or Budget()
+    emit, budget = session.api.emitter(notifier), budget or Budget()
     parts = BatchParts(
         session=session,
         ledger=Ledger(emit=emit, budget=budget, journal=journal),
         slots=Slots(ConcurrencyLimit(at_once)),
-        uploader=Uploader(session.caller, emit),
+        uploader=Uploader(session.api, emit),
         emit=emit,
         folder=OutputFolder(Path(folder), has_ascii_names=False) if folder is not None else None,
         on_ambiguous=on_ambiguous,

@@ -47,7 +47,7 @@ class ApiCaller:
     """Learned from the answers to all calls."""
 
     def emitter(self, notify: Notifier) -> Emitter:
-        """An emitter of events by this caller's clock."""
+        """An emitter of events by this clock."""
         return Emitter(self.clock, notify)
 
     async def send(
@@ -176,7 +176,7 @@ class ApiCaller:
 class Retries:
     """Counts how often one call is sent again, and waits before each time."""
 
-    caller: ApiCaller
+    api: ApiCaller
     call: str
     """The call's name in events."""
     emit: Emitter
@@ -191,13 +191,13 @@ class Retries:
         Raises:
             KlingError: The error itself, if the policy allows no further retry after it.
         """
-        caller = self.caller
-        delay = self._delay(error, jitter=caller.rng.random())
+        api = self.api
+        delay = self._delay(error, jitter=api.rng.random())
         if delay is None:
             raise error
         tries = self.attempt + self._pauses
         self.emit(Retrying, call=self.call, attempt=tries, delay=delay, error=error)
-        await caller.clock.sleep(delay)
+        await api.clock.sleep(delay)
 
     def _delay(self, error: KlingError, *, jitter: float) -> float | None:
         """Count the pause or the retry; its seconds, or None if the policy allows no further retry."""
@@ -206,4 +206,4 @@ class Retries:
             self._pauses += 1
             return descriptor_pause(attempt=self._pauses - 1, jitter=jitter)
         self.attempt += 1
-        return next_delay(self.caller.retry, attempt=self.attempt - 1, error=error, jitter=jitter)
+        return next_delay(self.api.retry, attempt=self.attempt - 1, error=error, jitter=jitter)

@@ -47,7 +47,7 @@ _PICTURES = {"image", "image_url", "first_frame"}
 class LoopSession:
     """The parts that all batches of a client share in one event loop."""
 
-    caller: ApiCaller
+    api: ApiCaller
     polling: PollingPolicy
     shared: SharedState
     reconciler: Reconciler
@@ -56,26 +56,26 @@ class LoopSession:
     downloader: Downloader
 
     @classmethod
-    def open(cls, caller: ApiCaller, shared: SharedState) -> LoopSession:
+    def open(cls, api: ApiCaller, shared: SharedState) -> LoopSession:
         """A session made of its parts."""
-        reconciler = Reconciler(caller, shared)
+        reconciler = Reconciler(api, shared)
         return cls(
-            caller=caller,
+            api=api,
             polling=shared.polling,
             shared=shared,
             reconciler=reconciler,
-            submitter=Submitter(caller, shared, reconciler),
-            poller=JobPoller(caller, shared.pace, shared.poll_rate),
-            downloader=Downloader(caller, shared.limits.max_concurrent_downloads),
+            submitter=Submitter(api, shared, reconciler),
+            poller=JobPoller(api, shared.pace, shared.poll_rate),
+            downloader=Downloader(api, shared.limits.max_concurrent_downloads),
         )
 
     def with_options(self, *, timeout: float, retry: RetryPolicy, polling: PollingPolicy) -> LoopSession:
         """This session under other options. The limits, the pauses, and all that protects money are shared."""
         view = copy(self)
         view.polling = polling
-        view.caller = attrs.evolve(self.caller, timeout=timeout, retry=retry)
+        view.api = attrs.evolve(self.api, timeout=timeout, retry=retry)
         view.submitter, view.downloader = copy(self.submitter), copy(self.downloader)
-        view.submitter.caller = view.downloader.caller = view.caller
+        view.submitter.api = view.downloader.api = view.api
         self.shared.cover_timeout(timeout)
         return view
 
@@ -87,13 +87,13 @@ class LoopSession:
             notify: Hears of every step.
             call: The call of the user, for the text about a job that a cancellation leaves behind.
         """
-        emit = self.caller.emitter(notify)
-        payload = await Uploader(self.caller, emit).payload(request)
+        emit = self.api.emitter(notify)
+        payload = await Uploader(self.api, emit).payload(request)
         item = BatchItem(request=request)
         try:
             with warn_if_cancelled(lambda: _describe_left(item, call=call)):
                 submitted = await self.submitter.submit(
-                    payload, item, ledger=Ledger(emit=emit), max_throttles=self.caller.retry.max_retries
+                    payload, item, ledger=Ledger(emit=emit), max_throttles=self.api.retry.max_retries
                 )
                 if isinstance(submitted, Job):
                     return _with_payload(submitted, payload)
@@ -106,12 +106,12 @@ class LoopSession:
 
     async def get_job(self, request_id: str, notify: Notifier) -> Job:
         """The current record of a job."""
-        emit = self.caller.emitter(notify)
-        return await self.caller.send_with_retries(STATUS, structure_job, id=request_id, emit=emit)
+        emit = self.api.emitter(notify)
+        return await self.api.send_with_retries(STATUS, structure_job, id=request_id, emit=emit)
 
     def list_pages(self, model: str, page_size: int, notify: Notifier) -> AsyncGenerator[list[Job], None]:
         """The jobs of a model, page by page."""
-        return list_pages(self.caller, model, page_size=page_size, emit=self.caller.emitter(notify))
+        return list_pages(self.api, model, page_size=page_size, emit=self.api.emitter(notify))
 
     async def wait(self, job: Job | str, notify: Notifier, *, polling: PollingPolicy | None = None) -> Job:
         """Wait for one job's success.
@@ -129,7 +129,7 @@ class LoopSession:
             WaitTimeoutError: The deadline came first.
             APIStatusError: The service does not know the job, or does not show it to this key.
         """
-        end = await self._wait_to_end(job, self.caller.emitter(notify), polling or self.polling)
+        end = await self._wait_to_end(job, self.api.emitter(notify), polling or self.polling)
         if end.error is not None:
             raise end.error
         assert end.job is not None
@@ -142,7 +142,7 @@ class LoopSession:
 
         Cancelling it leaves the jobs as they are.
         """
-        emit = self.caller.emitter(notify)
+        emit = self.api.emitter(notify)
         async with asyncio.TaskGroup() as tasks:
             waits = []
             for index, job in enumerate(jobs):
@@ -163,7 +163,7 @@ class LoopSession:
         error: KlingError | None
         try:
             ended = await self.poller.wait(
-                known, kind=kind, policy=polling, caller=self.caller, emit=emit, index=index
+                known, kind=kind, policy=polling, api=self.api, emit=emit, index=index
             )
             final, state, error = _with_payload(ended, known.payload), state_of(ended), error_of(ended)
         except KlingError as failure:
@@ -177,7 +177,7 @@ class LoopSession:
     ) -> Path:
         """The path of a job's video, saved whole; see `Downloader.download_to`."""
         known = job if isinstance(job, Job) else await self.get_job(job, notify)
-        emit = self.caller.emitter(notify)
+        emit = self.api.emitter(notify)
         saved = await self.downloader.download_to(known, destination, emit=emit, ascii_names=ascii_names)
         emit(Downloaded, request_id=known.request_id, path=saved.path, size_bytes=saved.size_bytes)
         return saved.path
@@ -188,12 +188,12 @@ class LoopSession:
 
     async def upload(self, path: str | PathLike[str], notify: Notifier) -> str:
         """The public URL of a local file."""
-        return await upload(self.caller, path, self.caller.emitter(notify))
+        return await upload(self.api, path, self.api.emitter(notify))
 
     async def list_models(self, notify: Notifier) -> list[str]:
         """The ids of all models."""
-        emit = self.caller.emitter(notify)
-        return await self.caller.send_with_retries(MODELS, structure_model_ids, emit=emit)
+        emit = self.api.emitter(notify)
+        return await self.api.send_with_retries(MODELS, structure_model_ids, emit=emit)
 
     async def get_model(self, model_id: str, notify: Notifier) -> ModelInfo:
         """What the service says about a model."""
@@ -201,8 +201,8 @@ class LoopSession:
         def structure(value: object) -> ModelInfo:
             return structure_model(value, model_id=model_id)
 
-        emit = self.caller.emitter(notify)
-        return await self.caller.send_with_retries(MODEL, structure, id=model_id, emit=emit)
+        emit = self.api.emitter(notify)
+        return await self.api.send_with_retries(MODEL, structure, id=model_id, emit=emit)
 
 
 def _describe_left(item: BatchItem, *, call: str) -> str | None:

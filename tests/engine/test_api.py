@@ -84,8 +84,8 @@ async def test_the_error_names_the_other_job_if_every_answer_is_about_it():
 
 async def test_a_call_that_may_be_paid_for_is_never_repeated():
     service = Service(before=[on("submit", BUSY)])
-    caller = session_for(service).caller
+    api = session_for(service).api
     body = submit_body("kling-v2-6", {"prompt": "x"})
     with pytest.raises(InternalServerError):
-        await caller.send_with_retries(SUBMIT, structure_job, emit=caller.emitter(Notifier()), body=body)
+        await api.send_with_retries(SUBMIT, structure_job, emit=api.emitter(Notifier()), body=body)
     assert service.posts == 1

@@ -33,7 +33,7 @@ def commit_and_read(partial_file):
 
 async def try_once(partial_file, storage, *, url=URL):
     service = storage if isinstance(storage, Service) else Service(media={URL: storage})
-    await fetch(session_for(service).caller, url, partial_file)
+    await fetch(session_for(service).api, url, partial_file)
 
 
 async def cut_at(partial_file, size, storage):

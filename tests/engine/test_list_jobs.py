@@ -18,7 +18,7 @@ async def read_list(service):
 
 async def read_pages_since(service, *, since=0.0):
     session = session_for(service)
-    pages = read_since(session.caller, "m", since=since, polls=session.shared.poll_rate)
+    pages = read_since(session.api, "m", since=since, polls=session.shared.poll_rate)
     return [job async for page in pages for job in page]
 
 

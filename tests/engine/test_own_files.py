@@ -63,7 +63,7 @@ def put(trap, path, victim):
 
 async def save(path, storage, *, max_retries=0):
     session = session_for(storage.service(), retry=RetryPolicy(max_retries=max_retries))
-    emit = session.caller.emitter(Notifier(None))
+    emit = session.api.emitter(Notifier(None))
     return await session.downloader.download(job_with(), Destination(path), emit=emit)
 
 
@@ -110,7 +110,7 @@ async def test_a_partial_file_that_is_replaced_while_it_is_written_is_not_taken_
             (shared / "a.mp4.part").unlink()
             (shared / "a.mp4.part").symlink_to(victim)
 
-    emit = session.caller.emitter(Notifier(replace))
+    emit = session.api.emitter(Notifier(replace))
     with pytest.raises(DownloadError, match="another program has replaced its partial file"):
         await session.downloader.download(job_with(), Destination(shared / "a.mp4"), emit=emit)
     assert "a.mp4" not in {path.name for path in shared.iterdir()}

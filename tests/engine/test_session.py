@@ -20,22 +20,22 @@ def view_of(session, *, timeout=60.0, retry=RETRY, polling=POLLING):
 async def test_a_view_shares_the_pause_after_a_429():
     service = Service(before=[on("submit", reply(429, b"", {"retry-after": "30"}))])
     session = session_for(service)
-    began = session.caller.clock.now()
+    began = session.api.clock.now()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(view_of(session).submit, VideoRequest("a"), Notifier())
-        await session.caller.clock.sleep(1)
+        await session.api.clock.sleep(1)
         await session.submit(VideoRequest("b"), Notifier())
-    assert session.caller.clock.now() - began >= 30
+    assert session.api.clock.now() - began >= 30
 
 
 async def test_a_view_shares_the_slots_for_submits():
     service = Service(latency=5.0)
     session = session_for(service, limits=Limits(max_concurrent_submits=1, max_polls_per_second=1e6))
-    began = session.caller.clock.now()
+    began = session.api.clock.now()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(session.submit, VideoRequest("a"), Notifier())
         tasks.start_soon(view_of(session).submit, VideoRequest("b"), Notifier())
-    assert session.caller.clock.now() - began >= 10
+    assert session.api.clock.now() - began >= 10
 
 
 async def test_a_view_calls_with_its_own_timeout_and_retries():
@@ -45,8 +45,8 @@ async def test_a_view_calls_with_its_own_timeout_and_retries():
     view = view_of(session, timeout=3.0, retry=RetryPolicy(max_retries=3))
     assert (await view.get_job(job.request_id, Notifier())).request_id == job.request_id
     parts = (view, view.submitter, view.downloader)
-    assert {part.caller.timeout for part in parts} == {3.0}
-    assert session.caller.timeout == session.submitter.caller.timeout == 60.0
+    assert {part.api.timeout for part in parts} == {3.0}
+    assert session.api.timeout == session.submitter.api.timeout == 60.0
 
 
 async def test_a_view_with_a_longer_timeout_makes_the_session_remember_job_ids_for_longer():

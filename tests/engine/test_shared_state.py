@@ -19,7 +19,7 @@ REQUEST = VideoRequest("an eagle", model="kling-v2-6")
 
 def next_loop(session):
     """The session of the same client in its next event loop."""
-    return LoopSession.open(session.caller, session.shared)
+    return LoopSession.open(session.api, session.shared)
 
 
 async def test_the_hourly_rate_holds_over_event_loops():

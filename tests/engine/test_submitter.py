@@ -217,7 +217,7 @@ class BrokenJournal(MemoryJournal):
 
 async def submit_with(journal, session, notify=None):
     """Submit one request with a journal, as an item of a batch."""
-    emit = session.caller.emitter(Notifier(notify))
+    emit = session.api.emitter(Notifier(notify))
     budget = Budget({"kling-v2-6": Decimal("0.35")})
     ledger = Ledger(emit=emit, budget=budget, journal=journal)
     identity = Identity(key=None, fingerprint="f", occurrence=0)

@@ -63,7 +63,7 @@ async def test_an_old_job_of_the_same_request_is_not_matched_because_the_clocks_
 async def test_the_message_says_that_the_clock_is_unknown_if_no_answer_has_a_date():
     service = Service(after=[on("submit", LOST)])
     session = session_for(service)
-    session.caller.clock.wall = lambda: EPOCH - 600.0
+    session.api.clock.wall = lambda: EPOCH - 600.0
     with pytest.raises(AmbiguousSubmitError, match=r"by the clock of this machine.*no answer.*Date header"):
         await session.submit(VideoRequest("an eagle"), Notifier())
 

@@ -35,17 +35,17 @@ def picture(tmp_path):
 
 
 def caller_of(service):
-    return session_for(service, retry=RetryPolicy(max_retries=2, initial_delay=0.001)).caller
+    return session_for(service, retry=RetryPolicy(max_retries=2, initial_delay=0.001)).api
 
 
 async def upload_to(service, picture):
-    caller = caller_of(service)
-    return await upload(caller, picture, caller.emitter(Notifier()))
+    api = caller_of(service)
+    return await upload(api, picture, api.emitter(Notifier()))
 
 
 def uploader_for(service):
-    caller = caller_of(service)
-    return Uploader(caller, caller.emitter(Notifier()))
+    api = caller_of(service)
+    return Uploader(api, api.emitter(Notifier()))
 
 
 def service_with_storage(*answers, ticket=TICKET):

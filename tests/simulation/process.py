@@ -201,7 +201,7 @@ class Process:
             poll_interval=run.poll_interval,
             use_lists=run.use_lists,
         )
-        caller = ApiCaller(
+        api = ApiCaller(
             transport=self,
             clock=VirtualClock(),
             rng=self.rng,
@@ -211,7 +211,7 @@ class Process:
             timeout=run.timeout,
             retry=RetryPolicy(),
         )
-        return LoopSession.open(caller, SharedState(limits, polling))
+        return LoopSession.open(api, SharedState(limits, polling))
 
     def _listen(self, event: Event) -> None:
         if self.is_dead:

@@ -197,12 +197,12 @@ def open_batch(
             here = session()
             if journal is not None:
                 budget.spent = journal.spent_usd()
-            emit = here.caller.emitter(notify)
+            emit = here.api.emitter(notify)
             parts = BatchParts(
                 session=here,
                 ledger=Ledger(emit=emit, budget=budget, journal=journal),
                 slots=Slots(ConcurrencyLimit(settings.max_concurrency)),
-                uploader=Uploader(here.caller, emit),
+                uploader=Uploader(here.api, emit),
                 emit=emit,
                 folder=folder,
                 on_ambiguous=settings.on_ambiguous,

@@ -223,7 +223,7 @@ async def _reconcile(
 def _age(parts: BatchParts, job: Job, sent_at: float | None) -> float:
     """Seconds since the job was created, by the service's clock; since its POST if the record does not say when."""
     created_at = sent_at if job.created_at is None else job.created_at.timestamp()
-    return 0.0 if created_at is None else max(0.0, parts.session.caller.service_time() - created_at)
+    return 0.0 if created_at is None else max(0.0, parts.session.api.service_time() - created_at)
 
 
 def _wait(parts: BatchParts, item: BatchItem, in_flight: JobInFlight) -> Awaitable[Job]:
@@ -233,7 +233,7 @@ def _wait(parts: BatchParts, item: BatchItem, in_flight: JobInFlight) -> Awaitab
         in_flight.job,
         kind=in_flight.kind,
         policy=session.polling,
-        caller=session.caller,
+        api=session.api,
         emit=parts.emit,
         index=item.index,
         age=in_flight.age,

@@ -57,9 +57,9 @@ def is_whole(path: Path, *, size_bytes: int | None, sha256: str | None = None) -
 class Downloader:
     """Downloads videos, at most `max_concurrent` at once for all batches of the client."""
 
-    def __init__(self, caller: ApiCaller, max_concurrent: int) -> None:
-        self.caller = caller
-        self._writer = AdaptiveWriter(caller.clock)
+    def __init__(self, api: ApiCaller, max_concurrent: int) -> None:
+        self.api = api
+        self._writer = AdaptiveWriter(api.clock)
         self._fetch_slots = anyio.Semaphore(max_concurrent, fast_acquire=True)
         self._flush_slots = anyio.Semaphore(max_concurrent * _FLUSHES_PER_FETCH, fast_acquire=True)
         # The semaphore bounds the flushes already, so they take no worker threads from other calls.
@@ -162,15 +162,15 @@ class Downloader:
     async def _find_current_url(self, job: Job) -> str | None:
         """The URL that the service gives for the video now; None if it gives none."""
         with suppress(KlingError):  # the caller gets the error of the first URL
-            return (await self.caller.send(STATUS, structure_job, id=job.request_id)).video_url
+            return (await self.api.send(STATUS, structure_job, id=job.request_id)).video_url
         return None
 
     async def _fetch_until_whole(self, url: str, partial_file: PartialFile, emit: Emitter) -> None:
         """Fetch the missing bytes; a try that brings new bytes resets the count of retries."""
-        retries, furthest = self.caller.retries("download", emit), partial_file.size
+        retries, furthest = self.api.retries("download", emit), partial_file.size
         while True:
             try:
-                await fetch(self.caller, url, partial_file)
+                await fetch(self.api, url, partial_file)
             except KlingError as error:
                 if partial_file.size > furthest:
                     retries.attempt, furthest = 0, partial_file.size

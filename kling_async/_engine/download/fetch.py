@@ -29,7 +29,7 @@ _WHOLE, _PARTIAL, _RANGE_NOT_SATISFIABLE = 200, 206, 416
 _MAX_ERROR_BYTES = 64 * 1024
 
 
-async def fetch(caller: ApiCaller, url: str, partial_file: PartialFile) -> None:
+async def fetch(api: ApiCaller, url: str, partial_file: PartialFile) -> None:
     """Fetch the missing bytes of a video, or all bytes if the download cannot be resumed; the file is whole then.
 
     Raises:
@@ -38,22 +38,20 @@ async def fetch(caller: ApiCaller, url: str, partial_file: PartialFile) -> None:
         DownloadError: The URL is not safe, or the content there is not a video.
         OSError: The disk takes no more.
     """
-    if not await _follow(caller, url, partial_file, offset=partial_file.resume_offset):
+    if not await _follow(api, url, partial_file, offset=partial_file.resume_offset):
         await partial_file.truncate()
-        await _follow(caller, url, partial_file, offset=0)
+        await _follow(api, url, partial_file, offset=0)
 
 
-async def _follow(caller: ApiCaller, url: str, partial_file: PartialFile, *, offset: int) -> bool:
+async def _follow(api: ApiCaller, url: str, partial_file: PartialFile, *, offset: int) -> bool:
     """Follow a URL, and write the video from byte `offset` on; False if the download cannot be resumed there."""
     headers = {**_HEADERS, **range_headers(partial_file.version, at=offset)}
     came_from = None
     for _ in range(_MAX_REDIRECTS + 1):
-        if reason := reason_to_refuse(url, allow_private=caller.allow_private, came_from=came_from):
+        if reason := reason_to_refuse(url, allow_private=api.allow_private, came_from=came_from):
             raise DownloadError(f"{url[:200]!r} is not fetched: {reason}")
-        request = Request(
-            "GET", url, headers, timeout=caller.timeout, is_public_only=not caller.allow_private
-        )
-        async with caller.transport.stream(request) as reply:
+        request = Request("GET", url, headers, timeout=api.timeout, is_public_only=not api.allow_private)
+        async with api.transport.stream(request) as reply:
             if reply.status in _REDIRECTS and "location" in reply.headers:
                 came_from, url = url, _resolve_location(url, reply.headers["location"])
             elif reply.status == _WHOLE:
@@ -66,7 +64,7 @@ async def _follow(caller: ApiCaller, url: str, partial_file: PartialFile, *, off
             ):
                 return await _write_remaining(partial_file, partial_file.version, reply, offset=offset)
             else:
-                raise await _read_error(caller, reply)
+                raise await _read_error(api, reply)
     raise DownloadError(f"more than {_MAX_REDIRECTS} redirects")
 
 
@@ -132,7 +130,7 @@ def _too_large() -> DownloadError:
     return DownloadError(f"it is larger than {LARGEST_VIDEO_BYTES:,} bytes")
 
 
-async def _read_error(caller: ApiCaller, reply: StreamedReply) -> KlingError:
+async def _read_error(api: ApiCaller, reply: StreamedReply) -> KlingError:
     body = bytearray()
 
     def take(piece: bytes | memoryview) -> bool:
@@ -140,4 +138,4 @@ async def _read_error(caller: ApiCaller, reply: StreamedReply) -> KlingError:
         return len(body) <= _MAX_ERROR_BYTES
 
     await reply.pipe_to(take)
-    return caller.error_for(reply.status, reply.headers, bytes(body), about="the storage")
+    return api.error_for(reply.status, reply.headers, bytes(body), about="the storage")

@@ -47,21 +47,21 @@ class ModelList:
         return not self.is_scanned and (has_doubled or not self.queue_entry)
 
     async def scan(
-        self, caller: ApiCaller, rate: TokenBucket, jobs: Mapping[str, TrackedJob]
+        self, api: ApiCaller, rate: TokenBucket, jobs: Mapping[str, TrackedJob]
     ) -> AsyncGenerator[tuple[TrackedJob, Job | None], None]:
         """One scan of the list: each job in flight that its pages tell news of, with the job's record.
 
         The record is None for a job that is shown in the status that it had. A list that cannot be read is left alone.
         """
-        clock, state = caller.clock, self.state
+        clock, state = api.clock, self.state
         scan = state.begin_scan(self.in_flight)
         while scan.next_offset is not None:
             state.page_at = sent_at = clock.now() + rate.take(clock.now())
             await clock.sleep(sent_at - clock.now())
             query = {"model_id": self.model, "limit": state.rows, "offset": scan.next_offset}
             try:
-                reply = await caller.fetch(LIST, query=query)
-                page = caller.read(reply, LIST, structure_rows)
+                reply = await api.fetch(LIST, query=query)
+                page = api.read(reply, LIST, structure_rows)
             except KlingError as error:
                 state.record_failure(clock.now(), is_refusal=_is_refusal(error))
                 return

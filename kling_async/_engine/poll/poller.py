@@ -50,13 +50,13 @@ class JobPoller:
     """Polls every job that is waited for in one event loop.
 
     Args:
-        caller: Sends the list calls.
+        api: Sends the list calls.
         pace: The knowledge of run times, shared by all event loops of a client.
         rate: The rate of status and list calls, shared likewise.
     """
 
-    def __init__(self, caller: ApiCaller, pace: Pace, rate: TokenBucket) -> None:
-        self._caller = caller
+    def __init__(self, api: ApiCaller, pace: Pace, rate: TokenBucket) -> None:
+        self._api = api
         self._pace = pace
         self._rate = rate
         self._jobs: dict[str, TrackedJob] = {}
@@ -77,7 +77,7 @@ class JobPoller:
         *,
         kind: JobKind,
         policy: PollingPolicy,
-        caller: ApiCaller,
+        api: ApiCaller,
         emit: Emitter,
         index: int | None = None,
         age: float = 0.0,
@@ -90,7 +90,7 @@ class JobPoller:
             job: Its last known record.
             kind: What it is.
             policy: How often it is polled, and how long it is waited for.
-            caller: Sends its status calls.
+            api: Sends its status calls.
             emit: Tells of its changes.
             index: Its place in a batch.
             age: Seconds since that record.
@@ -99,12 +99,12 @@ class JobPoller:
             WaitTimeoutError: The deadline came first.
             KlingError: The service does not know the job, or does not show it to this key.
         """
-        now = self._caller.clock.now()
+        now = self._api.clock.now()
         tracked = TrackedJob(
             request_id=job.request_id,
             model=kind.model,
             index=index,
-            caller=caller,
+            api=api,
             emit=emit,
             policy=policy,
             final=asyncio.get_running_loop().create_future(),
@@ -112,7 +112,7 @@ class JobPoller:
                 kind,
                 now=now - age if age else now,  # one float for all: there may be a hundred thousand jobs
                 running=job.status is JobStatus.PROCESSING,
-                jitter=self._caller.rng.random(),
+                jitter=self._api.rng.random(),
             ),
             waits_since=now,
             status=job.status,
@@ -131,7 +131,7 @@ class JobPoller:
         """Queue a job, and the list that may show it."""
         now, model_list = tracked.waits_since, self._list_of(tracked.model)
         tracked.scan_number = model_list.state.number
-        tracked.move_deadline(self._caller.clock)
+        tracked.move_deadline(self._api.clock)
         self._jobs[tracked.request_id] = tracked
         model_list.in_flight += 1
         self._waits += 1
@@ -198,7 +198,7 @@ class JobPoller:
 
     async def _next_due(self) -> TrackedJob | ModelList:
         """The next job to poll or list to scan, when its time has come."""
-        clock, turns = self._caller.clock, 0
+        clock, turns = self._api.clock, 0
         while True:
             now = clock.now()
             one = self._queue.take(now)
@@ -233,7 +233,7 @@ class JobPoller:
         self._wake.set()
 
     async def _wait_for_rate(self) -> None:
-        clock = self._caller.clock
+        clock = self._api.clock
         await clock.sleep(self._rate.take(clock.now()))
 
     # Status calls
@@ -241,11 +241,11 @@ class JobPoller:
     async def _poll(self, tracked: TrackedJob) -> None:
         tracked.is_polled = True
         try:
-            job = await tracked.caller.send(
+            job = await tracked.api.send(
                 STATUS,
                 structure_job,
                 id=tracked.request_id,
-                within=tracked.ends_at - self._caller.clock.now(),
+                within=tracked.ends_at - self._api.clock.now(),
             )
         except KlingError as error:
             tracked.is_polled = False
@@ -261,7 +261,7 @@ class JobPoller:
         """Take in a record: end the wait, or schedule the next poll."""
         if tracked.is_over:
             return
-        now = self._caller.clock.now()
+        now = self._api.clock.now()
         tracked.failed_polls, tracked.is_known, tracked.is_spot_check = 0, True, False
         if job.status is not tracked.status:
             self._change_status(tracked, job)
@@ -280,7 +280,7 @@ class JobPoller:
 
     def _take_sighting(self, tracked: TrackedJob, now: float, *, by_list: bool) -> None:
         running = tracked.status is JobStatus.PROCESSING
-        jitter = self._caller.rng.random()
+        jitter = self._api.rng.random()
         self._pace.record_sighting(tracked.paced, now=now, running=running, jitter=jitter, by_list=by_list)
 
     def _change_status(self, tracked: TrackedJob, job: Job) -> None:
@@ -299,7 +299,7 @@ class JobPoller:
             previous=tracked.status,
         )
         tracked.status = job.status
-        tracked.move_deadline(self._caller.clock)
+        tracked.move_deadline(self._api.clock)
 
     def _take_failure(self, tracked: TrackedJob, error: KlingError) -> None:
         """A failed status call says nothing of the job: poll it again, later and later, until the deadline."""
@@ -310,11 +310,11 @@ class JobPoller:
         if not tracked.is_known and isinstance(error, _REFUSALS) and tracked.failed_polls >= grace:
             tracked.end_with(error)
             return
-        jitter = self._caller.rng.random()
-        delay = backoff(tracked.caller.retry, attempt=tracked.failed_polls - 1, jitter=jitter)
-        delay = max(delay, named_delay(tracked.caller.retry, error) or 0.0)
+        jitter = self._api.rng.random()
+        delay = backoff(tracked.api.retry, attempt=tracked.failed_polls - 1, jitter=jitter)
+        delay = max(delay, named_delay(tracked.api.retry, error) or 0.0)
         tracked.emit(PollFailed, index=tracked.index, request_id=tracked.request_id, delay=delay, error=error)
-        now = self._caller.clock.now()
+        now = self._api.clock.now()
         tracked.retry_at = now + delay
         self._schedule(tracked, now)
 
@@ -336,12 +336,12 @@ class JobPoller:
 
     async def _scan(self, model_list: ModelList) -> None:
         """Scan a list once, take in what its rows show of the jobs in flight, and plan the next scan."""
-        clock, state = self._caller.clock, model_list.state
+        clock, state = self._api.clock, model_list.state
         model_list.is_scanned = True
         try:
             if not model_list.pays:
                 return
-            async with aclosing(model_list.scan(self._caller, self._rate, self._jobs)) as news:
+            async with aclosing(model_list.scan(self._api, self._rate, self._jobs)) as news:
                 async for tracked, job in news:
                     if job is not None:
                         self._take_record(tracked, job, by_list=True)
@@ -368,4 +368,4 @@ class JobPoller:
         if shown:
             tracked = min(shown, key=lambda one: one.paced.polled_at)
             tracked.is_spot_check = True
-            self._schedule(tracked, self._caller.clock.now())
+            self._schedule(tracked, self._api.clock.now())

@@ -24,7 +24,7 @@ class TrackedJob:
     model: str | None
     index: int | None
     """Its place in a batch."""
-    caller: ApiCaller
+    api: ApiCaller
     """Sends its status calls."""
     emit: Emitter
     """Tells of its changes."""

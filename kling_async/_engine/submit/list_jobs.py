@@ -22,7 +22,7 @@ MAX_PAGES = 1000
 
 
 async def list_pages(
-    caller: ApiCaller, model: str, *, page_size: int, emit: Emitter
+    api: ApiCaller, model: str, *, page_size: int, emit: Emitter
 ) -> AsyncGenerator[list[Job], None]:
     """The jobs of a model, page by page, each job once.
 
@@ -35,7 +35,7 @@ async def list_pages(
     offset = empty_pages = 0
     while empty_pages < _MAX_EMPTY_PAGES:
         query = {"model_id": model, "limit": page_size, "offset": offset}
-        page = await caller.send_with_retries(LIST, structure_page, query=query, emit=emit)
+        page = await api.send_with_retries(LIST, structure_page, query=query, emit=emit)
         fresh = [job for job in page.jobs if job.request_id not in seen]
         seen.update(job.request_id for job in fresh)
         offset += page.rows
@@ -47,7 +47,7 @@ async def list_pages(
 
 
 async def read_since(
-    caller: ApiCaller, model: str, *, since: float, polls: TokenBucket
+    api: ApiCaller, model: str, *, since: float, polls: TokenBucket
 ) -> AsyncGenerator[tuple[Job, ...], None]:
     """The pages of a model's list with all jobs created since a time, and perhaps older jobs.
 
@@ -55,7 +55,7 @@ async def read_since(
     page. If a long list has its oldest jobs first, its end is read first.
 
     Args:
-        caller: Sends the calls, each once.
+        api: Sends the calls, each once.
         model: The model's id.
         since: Unix seconds.
         polls: The rate limit of the calls.
@@ -65,9 +65,9 @@ async def read_since(
     """
 
     async def read(offset: int) -> JobPage:
-        await caller.clock.sleep(polls.take(caller.clock.now()))
+        await api.clock.sleep(polls.take(api.clock.now()))
         query = {"model_id": model, "limit": _PAGE_ROWS, "offset": offset}
-        return await caller.send(LIST, structure_page, query=query)
+        return await api.send(LIST, structure_page, query=query)
 
     offset, page = 0, await read(0)
     yield page.jobs
@@ -104,12 +104,12 @@ async def read_since(
 
 
 async def read_whole(
-    caller: ApiCaller, model: str, *, since: float, polls: TokenBucket, max_pages: int
+    api: ApiCaller, model: str, *, since: float, polls: TokenBucket, max_pages: int
 ) -> ListReading:
     """A reading of a model's list to its end, whatever its order; `ListReading.is_whole` says whether that succeeded.
 
     Args:
-        caller: Sends the calls, each once.
+        api: Sends the calls, each once.
         model: The model's id.
         since: Unix seconds; older rows are counted and not kept.
         polls: The rate limit of the calls.
@@ -118,13 +118,13 @@ async def read_whole(
     Raises:
         KlingError: A page cannot be read.
     """
-    began_at = caller.service_time() if caller.service_clock.offset is not None else None
+    began_at = api.service_time() if api.service_clock.offset is not None else None
     reading = ListReading(began_at, since=since)
     offset = pages = 0
     while not reading.is_over and pages < max_pages:
-        await caller.clock.sleep(polls.take(caller.clock.now()))
+        await api.clock.sleep(polls.take(api.clock.now()))
         query = {"model_id": model, "limit": _PAGE_ROWS, "offset": offset}
-        page = await caller.send(LIST, structure_page, query=query)
+        page = await api.send(LIST, structure_page, query=query)
         reading.add(page.jobs, rows=page.rows, total=page.total)
         offset, pages = offset + page.rows, pages + 1
     return reading

@@ -74,14 +74,14 @@ class PostInFlight:
         self, error: KlingError, *, journal: WriteAheadJournal | None, entry_number: int | None
     ) -> OpenReconciliation:
         """Open the reconciliation of this POST: from now on no look-alike leaves."""
-        caller = self.reconciler.caller
+        api = self.reconciler.api
         reconciliation = OpenReconciliation(
             model=self.model,
             lost=LostSubmit(
                 payload=self.payload,
-                since=caller.service_clock.time(self.sent_at) - CLOCK_SKEW,
-                until=caller.service_time() + CLOCK_SKEW,
-                is_service_time=caller.service_clock.offset is not None,
+                since=api.service_clock.time(self.sent_at) - CLOCK_SKEW,
+                until=api.service_time() + CLOCK_SKEW,
+                is_service_time=api.service_clock.offset is not None,
             ),
             error=error,
             journal=journal,
@@ -98,15 +98,15 @@ class Reconciler:
     by their number.
 
     Args:
-        caller: Sends the list calls.
+        api: Sends the list calls.
         shared: The rate of list calls and the owners of jobs. An outage of the list ends a reconciliation after
             the `wait_timeout` of its `polling`.
     """
 
-    def __init__(self, caller: ApiCaller, shared: SharedState) -> None:
-        self.caller = caller
+    def __init__(self, api: ApiCaller, shared: SharedState) -> None:
+        self.api = api
         self._shared = shared
-        shared.cover_timeout(caller.timeout)
+        shared.cover_timeout(api.timeout)
         self._open: list[OpenReconciliation] = []
         self._rows: defaultdict[str, dict[str, Job]] = defaultdict(dict)
         """By model, the rows of all scans, broken-off ones included: a list that changes may skip a row in the next scan."""
@@ -118,14 +118,14 @@ class Reconciler:
         """Note that an item of this journal has a job; False if another item has it too, also one of an earlier run."""
         owners, owner = self._shared.job_owners, JobOwner() if journal is None else journal.owner
         is_free = request_id not in owners
-        owners.add(request_id, owner, now=self.caller.clock.now(), keep=bool(self._open))
+        owners.add(request_id, owner, now=self.api.clock.now(), keep=bool(self._open))
         return is_free
 
     def register_post(self, model: str, payload: Mapping[str, Any]) -> PostInFlight | None:
         """Register a POST that is about to leave; None if its job could match a submit that is reconciled now."""
         if self._is_blocked(model, payload):
             return None
-        post = PostInFlight(self, model, payload, sent_at=self.caller.clock.wall())
+        post = PostInFlight(self, model, payload, sent_at=self.api.clock.wall())
         self._posts.add(post)
         return post
 
@@ -162,7 +162,7 @@ class Reconciler:
         return reconciliation
 
     def _lost_submit(self, entry: Entry) -> LostSubmit:
-        sent_at = entry.sent_at if entry.sent_at is not None else self.caller.service_time()
+        sent_at = entry.sent_at if entry.sent_at is not None else self.api.service_time()
         until = sent_at + self._shared.longest_timeout + CLOCK_SKEW
         return LostSubmit(
             payload=entry.payload,
@@ -209,16 +209,16 @@ class Reconciler:
 
     async def _search(self, reconciliation: OpenReconciliation, *, may_wait: bool) -> str:
         """Scan the list again and again until the job is found or proven absent; else the reason why it is neither."""
-        began, service_clock = self.caller.clock.now(), self.caller.service_clock
+        began, service_clock = self.api.clock.now(), self.api.service_clock
         max_pages = MAX_PAGES if may_wait else _FEW_PAGES
-        age = self.caller.service_time() - CLOCK_SKEW - reconciliation.lost.since
+        age = self.api.service_time() - CLOCK_SKEW - reconciliation.lost.since
         try:
             for delay in scan_delays(max(0.0, age)):
                 await self._scan_after(delay, reconciliation, began=began)
             if service_clock.offset is None:
                 return self._explain(reconciliation)
             lost = reconciliation.lost.by_service_clock(service_clock.offset)
-            for delay in proof_delays(lost, now=self.caller.service_time(), may_wait=may_wait):
+            for delay in proof_delays(lost, now=self.api.service_time(), may_wait=may_wait):
                 if not reconciliation.is_absent:
                     await self._scan_after(delay, reconciliation, began=began, max_pages=max_pages)
         except KlingError as error:
@@ -233,7 +233,7 @@ class Reconciler:
         Raises:
             KlingError: The list cannot be read, and the error does not go away within the `wait_timeout` of the client.
         """
-        clock, wait_timeout, failures = self.caller.clock, self._shared.polling.wait_timeout, 0
+        clock, wait_timeout, failures = self.api.clock, self._shared.polling.wait_timeout, 0
         while reconciliation.job is None:
             with anyio.move_on_after(delay):
                 await reconciliation.is_found.wait()
@@ -245,13 +245,13 @@ class Reconciler:
                 waited = clock.now() - began
                 if not is_transient(error) or (wait_timeout is not None and waited > wait_timeout):
                     raise
-                delay = backoff(self.caller.retry, attempt=failures, jitter=self.caller.rng.random())
+                delay = backoff(self.api.retry, attempt=failures, jitter=self.api.rng.random())
                 failures += 1
             else:
                 return
 
     def _explain(self, reconciliation: OpenReconciliation) -> str:
-        offset, journal = self.caller.service_clock.offset, reconciliation.journal
+        offset, journal = self.api.service_clock.offset, reconciliation.journal
         return explain_unmatched(
             reconciliation.lost.by_service_clock(offset),
             self._rows[reconciliation.model].values(),
@@ -273,7 +273,7 @@ class Reconciler:
             reconciliation: The reconciliation that wants the scan.
             max_pages: Read the whole list, if it has no more pages than these; None for the recent rows alone.
         """
-        clock, model = self.caller.clock, reconciliation.model
+        clock, model = self.api.clock, reconciliation.model
         wanted = clock.now()
         async with self._scanning:
             served_at = reconciliation.scanned_at if max_pages is None else reconciliation.read_whole_at
@@ -311,19 +311,19 @@ class Reconciler:
         The first answer of the service can be a page of this list. Its `Date` then changes which rows are recent, so
         they are read again.
         """
-        rows, service_clock, reading = self._rows[model], self.caller.service_clock, None
+        rows, service_clock, reading = self._rows[model], self.api.service_clock, None
         while True:
             offset = service_clock.offset
             dated = [one.by_service_clock(offset) for one in lost]
             dated_others = [one.by_service_clock(offset) for one in others]
             since, rate = earliest_creation(dated, dated_others), self._shared.poll_rate
             if max_pages is not None:
-                reading = await read_whole(self.caller, model, since=since, polls=rate, max_pages=max_pages)
+                reading = await read_whole(self.api, model, since=since, polls=rate, max_pages=max_pages)
                 rows.update(
                     (job.request_id, job) for job in select_recent([*dated, *dated_others], reading.recent)
                 )
             else:
-                async for page in read_since(self.caller, model, since=since, polls=rate):
+                async for page in read_since(self.api, model, since=since, polls=rate):
                     rows.update((job.request_id, job) for job in select_recent([*dated, *dated_others], page))
             if offset is not None or service_clock.offset is None:
                 return dated, dated_others, reading

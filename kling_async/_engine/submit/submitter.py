@@ -36,8 +36,8 @@ _MIN_PAUSE = 1.0
 class Submitter:
     """The client's only way to spend money; all batches share its slots, its hourly rate and its pauses."""
 
-    def __init__(self, caller: ApiCaller, shared: SharedState, reconciler: Reconciler) -> None:
-        self.caller = caller
+    def __init__(self, api: ApiCaller, shared: SharedState, reconciler: Reconciler) -> None:
+        self.api = api
         self.reconciler = reconciler
         self._slots = anyio.Semaphore(shared.limits.max_concurrent_submits, fast_acquire=True)
         self._rate = shared.submit_rate
@@ -73,7 +73,7 @@ class Submitter:
         assert item.request is not None
         model = model_of(item.request)
         body = submit_body(model, payload)
-        retries = self.caller.retries(SUBMIT.name, ledger.emit)
+        retries = self.api.retries(SUBMIT.name, ledger.emit)
         throttles = 0
         while True:
             outcome = await self._send(model, payload, body, item, ledger)
@@ -109,20 +109,20 @@ class Submitter:
                 if post is None:
                     continue
                 try:
-                    await ledger.record_intent(item, payload, self.caller.service_clock)
+                    await ledger.record_intent(item, payload, self.api.service_clock)
                     return await run_to_end(self._post(post, body, item, ledger))
                 finally:
                     self.reconciler.end_post(post)
 
     async def _take_hourly_turn(self) -> None:
         """Wait until the hourly rate allows one more POST."""
-        clock = self.caller.clock
+        clock = self.api.clock
         if self._rate is not None and (rest := self._rate.take(clock.now())) > 0:
             await clock.sleep(rest)
 
     async def _wait_out_pause(self) -> None:
         """Wait until no pause is on."""
-        clock = self.caller.clock
+        clock = self.api.clock
         while (rest := self._pauses.until - clock.now()) > 0:
             await clock.sleep(rest)
 
@@ -137,7 +137,7 @@ class Submitter:
         job: Job | None
         error: KlingError | None
         try:
-            job, error = await self.caller.send(SUBMIT, structure_job, body=body), None
+            job, error = await self.api.send(SUBMIT, structure_job, body=body), None
         except KlingError as failure:
             job, error = _salvage_job(failure, post.model), failure
         except asyncio.CancelledError:  # the event loop ends: `asyncio.run` cancels every task that is left
@@ -180,11 +180,11 @@ class Submitter:
             limit: The concurrency limit of the batch; None outside a batch.
             throttles_before: How many such signs there were in a row; the pause grows with them.
         """
-        clock, caller = self.caller.clock, self.caller
-        delay = named_delay(caller.retry, error)
+        clock, api = self.api.clock, self.api
+        delay = named_delay(api.retry, error)
         if delay is None:
-            jitter = caller.rng.random()
-            delay = max(_MIN_PAUSE, backoff(caller.retry, attempt=throttles_before + 1, jitter=jitter))
+            jitter = api.rng.random()
+            delay = max(_MIN_PAUSE, backoff(api.retry, attempt=throttles_before + 1, jitter=jitter))
         self._pauses.until = max(self._pauses.until, clock.now() + delay)
         emit(Throttled, delay=delay, error=error)
         if limit is not None:

@@ -46,7 +46,7 @@ _NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 class Uploader:
     """Uploads each file once, even if many requests name it."""
 
-    caller: ApiCaller
+    api: ApiCaller
     emit: Emitter
     _urls: dict[str, str] = attrs.field(init=False, factory=dict)
     _lock: anyio.Lock = attrs.field(init=False, factory=anyio.Lock)
@@ -66,7 +66,7 @@ class Uploader:
     async def _url_of(self, path: str) -> str:
         async with self._lock:
             if path not in self._urls:
-                self._urls[path] = await upload(self.caller, path, self.emit)
+                self._urls[path] = await upload(self.api, path, self.emit)
             return self._urls[path]
 
 
@@ -114,7 +114,7 @@ def _picture_path(path: object) -> str:
         raise InvalidRequestError(error.message) from error
 
 
-async def upload(caller: ApiCaller, path: str | os.PathLike[str], emit: Emitter) -> str:
+async def upload(api: ApiCaller, path: str | os.PathLike[str], emit: Emitter) -> str:
     """Upload a file; returns its public URL, which needs no key.
 
     Raises:
@@ -129,16 +129,14 @@ async def upload(caller: ApiCaller, path: str | os.PathLike[str], emit: Emitter)
         )
     content = await content_of(path)
     file_type, content_type = CONTENT_TYPES[suffix]
-    ticket = await caller.send_with_retries(
-        UPLOAD_URL, structure_upload, body=upload_body(file_type), emit=emit
-    )
-    if reason := reason_to_refuse(ticket.upload_url, allow_private=caller.allow_private):
+    ticket = await api.send_with_retries(UPLOAD_URL, structure_upload, body=upload_body(file_type), emit=emit)
+    if reason := reason_to_refuse(ticket.upload_url, allow_private=api.allow_private):
         raise InvalidRequestError(f"The service gave an upload URL that is not safe: {reason}.")
-    await _put(caller, ticket.upload_url, content, content_type, emit)
+    await _put(api, ticket.upload_url, content, content_type, emit)
     return ticket.public_url
 
 
-async def _put(caller: ApiCaller, url: str, content: bytes, content_type: str, emit: Emitter) -> None:
+async def _put(api: ApiCaller, url: str, content: bytes, content_type: str, emit: Emitter) -> None:
     """Put the bytes at a signed URL, without the API key: the storage is another host."""
     headers = {"Content-Type": content_type}
     request = Request(
@@ -146,16 +144,16 @@ async def _put(caller: ApiCaller, url: str, content: bytes, content_type: str, e
         url,
         headers,
         content,
-        caller.timeout,
+        api.timeout,
         UPLOAD_URL.max_reply_bytes,
-        is_public_only=not caller.allow_private,
+        is_public_only=not api.allow_private,
     )
-    retries = caller.retries("upload", emit)
+    retries = api.retries("upload", emit)
     while True:
         try:
-            reply = await caller.transport.send(request)
+            reply = await api.transport.send(request)
             if reply.status in _OK:
                 return
-            raise caller.error_for(reply.status, reply.headers, reply.body, about="the upload")
+            raise api.error_for(reply.status, reply.headers, reply.body, about="the upload")
         except KlingError as error:
             await retries.wait_or_raise(error)
