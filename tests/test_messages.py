@@ -252,9 +252,11 @@ DOORS += [
     ({}, "KlingClient", [], {}, "KlingClient(api_key=...)"),
     ({}, "KlingClient", [5], {}, "api_key must be text"),
     ({}, "KlingClient", ["\N{SNOWMAN}"], {}, "api_key"),
+    ({}, "KlingClient", ["k"], {"base_url": "http://far.example"}, "KLING_ASYNC_TRUST_NETWORK=1"),
     ({}, "KlingClient", ["k"], {"proxy": 5}, "proxy must be text"),
     ({}, "KlingClient", ["k"], {"transport": 5}, "transport must be"),
     ({"environ": {"SSL_CERT_FILE": "lost.pem"}}, "KlingClient", ["k"], {}, "SSL_CERT_FILE='lost.pem'"),
+    ({"environ": {"KLING_ASYNC_TRUST_NETWORK": "2"}}, "KlingClient", ["k"], {}, "neither 1 nor 0"),
     ({"environ": {"KLING_ASYNC_TRANSPORT": "slow"}}, "KlingClient", ["k"], {}, "KLING_ASYNC_TRANSPORT"),
     # paths
     *(({}, call, [["a"]], {"output": "a\0b"}, "embedded null") for call in MANY),

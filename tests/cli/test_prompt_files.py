@@ -191,7 +191,8 @@ def test_a_file_that_cannot_be_read_is_refused_with_the_reason(home, name, reaso
     (home / "folder.txt").mkdir()
     with pytest.raises(ConfigurationError) as refused:
         read_file(name)
-    assert str(refused.value) == f"{name} cannot be read: {reason}; check the name given to --from."
+    shown = name.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    assert str(refused.value) == f"{shown} cannot be read: {reason}; check the name given to --from."
 
 
 TABLE = [Row(2, {"Prompt": "A moon; rising, slowly", "duration": "5"}), Row(3, {"Prompt": "Ein Café"})]
