@@ -175,14 +175,20 @@ def _file_slip(name: str) -> Slip:
     reason = f"{quoted} is the name of a file"
     if suffix in _PROMPT_FILES:
         return Slip(
-            reason, "give the prompts in it, such as open(...).read().splitlines()", f"use --from {name}"
+            reason,
+            "make a batch of its prompts, such as generate_many(open(...).read().splitlines())",
+            f"use --from {name}",
         )
     if suffix in _PICTURES:
         return Slip(
             reason, f"describe the video, and give image={quoted}", f"describe it, and use --image {name}"
         )
     if suffix == ".db":
-        return Slip(reason, "give it as journal=...", f"use kling-async resume {shown}")
+        return Slip(
+            reason,
+            "make a batch with it, as generate_many(..., journal=...)",
+            f"use kling-async resume {shown}",
+        )
     return Slip(reason, "describe the video", "describe the video, or give a file of prompts with --from")
 
 

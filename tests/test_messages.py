@@ -222,7 +222,20 @@ DOORS += [
     *(({}, call, [{"prompt": "a", "": 5}], {}, "without a name") for call in ONE),
     *(({}, call, [{}], {}, "needs a prompt") for call in ONE),
     *(({}, call, [5], {}, "") for call in ONE),
-    *(({}, call, ["nan"], {}, "allow_suspicious=True") for call in ("submit", "generate")),
+    *(
+        ({}, call, [prompt], {}, said)
+        for call in ("submit", "generate")
+        for prompt, said in (
+            ("nan", "allow_suspicious=True"),
+            ("a.txt", "generate_many(open("),
+            ("run.db", "journal="),
+            ("a.png", "image="),
+            ("https://a.b/c", "image="),
+            ("prompt,duration", ""),
+            ('{"prompt": "a"}', ""),
+            ("# a comment", ""),
+        )
+    ),
     *(
         ({}, call, [[{"prompt": "a", "mood": "b"}]], {}, "keep_labels=True")
         for call in (*MANY, "register", "preview")
