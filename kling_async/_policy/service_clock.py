@@ -11,6 +11,8 @@ import attrs
 _SUCCESSES = range(200, 300)
 _RELEARN_INTERVAL = 10.0
 """Seconds for which an offset is taken as it is: to parse a header takes as long as to read a small answer."""
+_MAX_OFFSET = 100 * 365 * 86_400.0
+"""Seconds beyond which a date is no time of a clock: a machine without a battery begins in 1970."""
 
 
 @attrs.define
@@ -54,7 +56,7 @@ class ServiceClock:
         Source: RFC 9110 section 6.6.1: the date at which the message was originated.
         """
         moment = _parse_date(date)
-        if moment is None:
+        if moment is None or abs(moment - received_at) > _MAX_OFFSET:
             return
         earliest, latest = moment - received_at, moment + 1.0 - sent_at
         if max(earliest, self._earliest) < min(latest, self._latest):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from kling_async._policy.service_clock import ServiceClock
 
 NOON = 1_800_000_000.0
+FAR = "Fri, 31 Dec 9999 23:59:59 GMT"
 
 
 def learn(clock, at, *, ahead, latency=0.2):
@@ -45,7 +46,7 @@ def test_a_clock_that_was_set_is_learned_again(ahead):
     assert clock.offset == pytest.approx(ahead, abs=1.2)
 
 
-@pytest.mark.parametrize("date", [None, "", "yesterday", "Thu, 99 Nov 2026 00:00:00 GMT", "9" * 400])
+@pytest.mark.parametrize("date", [None, "", "yesterday", "Thu, 99 Nov 2026 00:00:00 GMT", "9" * 400, FAR])
 def test_a_date_that_cannot_be_read_changes_nothing(date):
     clock = ServiceClock()
     learn(clock, NOON, ahead=600.0)
