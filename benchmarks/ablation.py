@@ -14,7 +14,6 @@ PARTS = (
     "nothing left out",
     "no scout",
     "no wide first jitter",
-    "only the first end reschedules all",
     "nothing learned from unfinished jobs",
     "nothing learned at all",
 )
@@ -27,7 +26,6 @@ def leave_out(part: str) -> Iterator[None]:
         "nothing left out": (),
         "no scout": [(PacedJob, "is_scout", False)],
         "no wide first jitter": [(pace, "_FIRST_JITTER", pace._JITTER)],  # noqa: SLF001
-        "only the first end reschedules all": [(pace, "_FIRST_ENDS", 1)],
         "nothing learned from unfinished jobs": [(RunTimes, "fit", _fit_ends_alone(RunTimes.fit))],
         "nothing learned at all": [(RunTimes, "fit", _fit_nothing(RunTimes.fit))],
     }
