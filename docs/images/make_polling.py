@@ -25,7 +25,7 @@ Points = Sequence[tuple[str, float, float]]
 FOLDER = Path(__file__).parent
 PAGE = ROOT / "docs" / "explanation" / "performance.md"
 SEEDS = 6
-LAG_SHARES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
+LAG_SHARES = (0.0009, 0.0018, 0.0036, 0.0072, 0.0144, 0.0288)
 FIXED = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 400, 64, 20, 20, 52
 CROWDED = 13
@@ -54,7 +54,7 @@ def simulate_paces() -> tuple[Points, Points]:
     for share in LAG_SHARES:
         pace._LAG_SHARE = share  # noqa: SLF001
         reports = [_poll(lives, seed) for seed, lives in enumerate(draws)]
-        ours.append(_average(f"{share:.1%}" + (", as it is" if share == usual else ""), reports))
+        ours.append(_average(f"{share:.2%}" + (", as it is" if share == usual else ""), reports))
     pace._LAG_SHARE = usual  # noqa: SLF001
     return ours, fixed
 
