@@ -4,6 +4,7 @@ import asyncio
 import copy
 import logging
 import pickle
+import sys
 
 import pytest
 from virtual_service import Service
@@ -472,3 +473,23 @@ def test_a_loop_that_ended_without_a_word_is_forgotten():
     loop.close()
     asyncio.run(client.submit("y"))
     assert client._sessions == {}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a limit on the size of files is POSIX's")
+async def test_after_a_full_disk_the_same_call_with_the_same_client_finds_its_jobs(tmp_path):
+    import resource
+
+    prompts, path = [f"prompt {number}" for number in range(60)], tmp_path / "run.db"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with emulator() as service, client_of(service) as client:
+        await client.generate_many(prompts[:1], journal=path)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
+        try:
+            with pytest.raises(BatchInterruptedError, match="could not be written"):
+                await client.generate_many(prompts, journal=path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        before = len(service.stats.accepted)
+        batch = await client.generate_many(prompts, journal=path)
+        assert 1 < before < 60
+        assert len(batch.succeeded) == len(service.stats.accepted) == 60
