@@ -46,7 +46,7 @@ class KlingError(Exception):
         message = one_line(message)
         super().__init__(message)
         self.message = message
-        self.advice = None if advice is None else one_line(advice)
+        self.advice: str | None = None if advice is None else one_line(advice)
         self.call = None
         self.request_id = request_id
         self.status_code = status_code
