@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable
+from collections.abc import Set as AbstractSet
 from contextlib import aclosing
 from difflib import get_close_matches
 from functools import wraps
@@ -52,7 +53,7 @@ def public_call(function: F) -> F:
 
     @wraps(function)
     async def await_call(*args: Any, **kwargs: Any) -> Any:
-        check(kwargs)
+        check(kwargs.keys())
         try:
             return await function(*args, **kwargs)
         except KlingError as error:
@@ -61,17 +62,19 @@ def public_call(function: F) -> F:
 
     @wraps(function)
     def iterate(*args: Any, **kwargs: Any) -> Any:
-        check(kwargs)
+        check(kwargs.keys())
         return _name_errors(function(*args, **kwargs), name)
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        check(kwargs)
         try:
+            check(kwargs.keys())
             return function(*args, **kwargs)
         except KlingError as error:
             error.call = name
             raise
+        finally:
+            del args, kwargs  # one can be the API key, and a traceback shows the variables of this frame
 
     if inspect.iscoroutinefunction(function):
         return cast("F", await_call)
@@ -91,7 +94,7 @@ def check_keywords(kind: C) -> C:
 
     @wraps(init)
     def call(*args: Any, **kwargs: Any) -> None:
-        check(kwargs)
+        check(kwargs.keys())
         init(*args, **kwargs)
 
     kind.__init__ = call  # type: ignore[misc]
@@ -114,15 +117,15 @@ def _name_of(function: Callable[..., Any]) -> str:
     return kind if name == "__init__" else name
 
 
-def _keyword_check(function: Callable[..., Any], name: str) -> Callable[[dict[str, Any]], None]:
+def _keyword_check(function: Callable[..., Any], name: str) -> Callable[[AbstractSet[str]], None]:
     """Raises the `TypeError` for an unknown keyword; a check against a set, for a batch makes many requests."""
     parameters = inspect.signature(function).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return lambda _: None
     known = {parameter.name for parameter in parameters if parameter.name != "self"}
 
-    def check(keywords: dict[str, Any]) -> None:
-        if not keywords.keys() <= known:
+    def check(keywords: AbstractSet[str]) -> None:
+        if not keywords <= known:
             check_options(keywords, known, call=name)
 
     return check

@@ -19,6 +19,7 @@ from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import Limits
 from kling_async._policy.retry import RetryPolicy
 from kling_async._policy.validators import check_kind
+from kling_async._secrets import clear_locals
 from kling_async.batch_result import BatchResult
 from kling_async.catalog import DEFAULT_MODEL, ModelInfo, quote_value
 from kling_async.config import Settings, __version__, check_timeout, read_settings
@@ -90,13 +91,19 @@ class KlingClient:
         on_event: Listener | None = None,
         transport: Transport | None = None,
     ) -> None:
-        self._settings = read_settings(
-            api_key=api_key,
-            organization_id=organization_id,
-            base_url=base_url,
-            timeout=timeout,
-            proxy=proxy,
-        )
+        try:
+            self._settings = read_settings(
+                api_key=api_key,
+                organization_id=organization_id,
+                base_url=base_url,
+                timeout=timeout,
+                proxy=proxy,
+            )
+        except ConfigurationError as error:
+            clear_locals(error)
+            raise
+        finally:
+            del api_key, proxy  # a traceback shows the variables of this frame
         self._limits = check_kind("limits", limits, Limits)
         self._polling = check_kind("polling", polling, PollingPolicy)
         self._retry = check_kind("retry", retry, RetryPolicy)
@@ -113,6 +120,8 @@ class KlingClient:
         """The client that this one is a view of."""
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_settings"):  # shown by the traceback of a setting that is refused
+            return "<KlingClient without settings>"
         return f"<KlingClient {self._settings.queue.partition('/api/')[0]} api_key=***>"
 
     def __reduce__(self) -> Never:
@@ -536,17 +545,16 @@ class KlingClient:
         from kling_async._wire.endpoints import headers_for
 
         settings = self._settings
-        headers = headers_for(
-            api_key=settings.api_key,
-            organization_id=settings.organization_id,
-            user_agent=f"kling_async/{__version__}",
-        )
         api = ApiCaller(
             transport=transport,
             clock=Clock(),
             rng=random.Random(),  # noqa: S311 - spreads retries, keeps no secret
             queue=settings.queue,
-            headers=headers,
+            headers=headers_for(
+                api_key=settings.api_key,
+                organization_id=settings.organization_id,
+                user_agent=f"kling_async/{__version__}",
+            ),
             secret=settings.api_key,
             timeout=settings.timeout,
             retry=self._retry,

@@ -10,6 +10,7 @@ from typing import Literal
 
 import attrs
 
+from kling_async._secrets import Secret
 from kling_async._transport.network import Network, Proxy, parse_proxy
 from kling_async._urls import parse_url
 from kling_async._wire.endpoints import DEFAULT_BASE_URL, queue_url
@@ -34,7 +35,7 @@ _MAX_TIMEOUT = 24 * 3600.0
 class Settings:
     """The settings of a client: from its arguments, or else from the environment."""
 
-    api_key: str = attrs.field(repr=False)
+    api_key: Secret
     organization_id: str | None
     queue: str
     """The URL of the queue, such as `https://console.gmicloud.ai/api/v1/ie/requestqueue/apikey`."""
@@ -71,7 +72,7 @@ def read_settings(
     trusts_network = _trusts_network(env)
     organization = organization_id if organization_id is not None else env.get("GMI_ORG_ID") or None
     return Settings(
-        api_key=_read_key(api_key, env),
+        api_key=Secret(_read_key(api_key, env)),
         organization_id=_clean_header("organization_id", organization or "") or None,
         queue=_check_encrypted(
             queue_url(base_url if base_url is not None else env.get("GMI_BASE_URL") or DEFAULT_BASE_URL),

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from kling_async import config
+from kling_async._secrets import Secret
 from kling_async.catalog import quote_value
 from kling_async.config import Settings, read_settings
 from kling_async.errors import ConfigurationError
@@ -23,7 +24,7 @@ def test_an_argument_overrides_the_environment():
         environ, api_key="mine", organization_id="my-org", base_url="https://my.example", timeout=5
     )
     assert settings == Settings(
-        api_key="mine",
+        api_key=Secret("mine"),
         organization_id="my-org",
         queue="https://my.example/api/v1/ie/requestqueue/apikey",
         timeout=5.0,
@@ -33,7 +34,7 @@ def test_an_argument_overrides_the_environment():
 def test_a_missing_argument_comes_from_the_environment():
     environ = {"GMI_API_KEY": " theirs\n", "GMI_ORG_ID": " org ", "GMI_BASE_URL": "http://127.0.0.1:8080"}
     settings = read(environ)
-    assert (settings.api_key, settings.organization_id) == ("theirs", "org")
+    assert (settings.api_key.reveal(), settings.organization_id) == ("theirs", "org")
     assert settings.queue == "http://127.0.0.1:8080/api/v1/ie/requestqueue/apikey"
 
 
@@ -48,7 +49,7 @@ def test_a_missing_argument_comes_from_the_environment():
 )
 def test_the_key_has_three_variables_and_the_rest_a_default(environ):
     settings = read({**environ, "GMI_ORG_ID": "", "GMI_BASE_URL": ""})
-    assert settings == Settings(api_key="k", organization_id=None, queue=QUEUE, timeout=60.0)
+    assert settings == Settings(api_key=Secret("k"), organization_id=None, queue=QUEUE, timeout=60.0)
 
 
 @pytest.mark.parametrize("organization_id", ["", "  "], ids=repr)
@@ -59,7 +60,7 @@ def test_an_empty_organization_is_none(organization_id):
 def test_the_environment_of_the_process_is_the_default(monkeypatch):
     monkeypatch.setenv("GMI_API_KEY", "from-the-shell")
     settings = read_settings(api_key=None, organization_id=None, base_url="https://my.example", timeout=1.0)
-    assert settings.api_key == "from-the-shell"
+    assert settings.api_key.reveal() == "from-the-shell"
 
 
 @pytest.mark.parametrize("given", [{}, {"api_key": ""}, {"api_key": "  "}], ids=repr)
@@ -74,14 +75,14 @@ def test_a_missing_key_names_the_argument_and_the_variable(given):
 
 @pytest.mark.parametrize("written", ['"key"', "'key'", " 'key' \n", '" key "', "`key`", "key"])
 def test_white_space_and_one_pair_of_quotes_around_a_key_are_taken_off(written):
-    assert read(api_key=written).api_key == "key"
-    assert read({"GMI_API_KEY": written}).api_key == "key"
+    assert read(api_key=written).api_key.reveal() == "key"
+    assert read({"GMI_API_KEY": written}).api_key.reveal() == "key"
     assert read(api_key="k", organization_id=written).organization_id == "key"
 
 
 @pytest.mark.parametrize("blank", ["", " ", '""', "' '"])
 def test_a_blank_variable_is_as_one_that_is_not_set(blank):
-    assert read({"GMI_API_KEY": blank, "GMI_CLOUD_APIKEY": "k"}).api_key == "k"
+    assert read({"GMI_API_KEY": blank, "GMI_CLOUD_APIKEY": "k"}).api_key.reveal() == "k"
     with pytest.raises(ConfigurationError, match="No API key"):
         read({"GMI_API_KEY": blank})
 
@@ -115,7 +116,7 @@ def test_what_is_no_key_alone_is_refused_and_not_shown(name, key, reason):
 
 def test_a_key_can_hold_any_sign_that_a_header_carries():
     key = "eyJhbGciOiJIUzI1NiJ9.eyJpZCI6IjEifQ.a-b_c~d+e/f=="
-    assert read(api_key=key).api_key == key
+    assert read(api_key=key).api_key.reveal() == key
 
 
 @pytest.mark.parametrize("name", ["api_key", "organization_id"])

@@ -33,6 +33,7 @@ from kling_async._policy.concurrency_limit import ConcurrencyLimit
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import Limits
 from kling_async._policy.retry import RetryPolicy
+from kling_async._secrets import Secret
 from kling_async._transport.base import Reply, Request, Sink
 from kling_async._wire.endpoints import QUEUE_PATH
 from kling_async.emulator.queue_api import QueueApi
@@ -339,7 +340,7 @@ def session_for(
         rng=random.Random(seed),  # noqa: S311
         queue=f"https://service.example{QUEUE_PATH}",
         headers={"Authorization": f"Bearer {KEY}"},
-        secret=KEY,
+        secret=Secret(KEY),
         timeout=60.0,
         retry=retry,
     )

@@ -15,6 +15,7 @@ from kling_async._engine.emitter import Emitter
 from kling_async._policy.descriptors import descriptor_pause, lacks_descriptors
 from kling_async._policy.retry import RetryPolicy, next_delay
 from kling_async._policy.service_clock import ServiceClock
+from kling_async._secrets import Secret
 from kling_async._transport.base import Reply, Request, Transport
 from kling_async._wire.endpoints import Endpoint, suggest_id, url_for
 from kling_async._wire.replies import decode, error_for
@@ -38,7 +39,7 @@ class ApiCaller:
     rng: random.Random
     queue: str
     headers: Mapping[str, str] = attrs.field(repr=False)
-    secret: str = attrs.field(repr=False)
+    secret: Secret
     timeout: float
     retry: RetryPolicy
     allow_private: bool = False

@@ -12,15 +12,23 @@ from typing import Protocol
 
 import attrs
 
+_SECRET_HEADERS = frozenset({"authorization", "proxy-authorization"})
+
+
+def _hide_values(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers with `***` for the values that are secret."""
+    return {name: "***" if name.lower() in _SECRET_HEADERS else value for name, value in headers.items()}
+
 
 @attrs.frozen
 class Request:
-    """One HTTP request."""
+    """One HTTP request. Its repr and its pickle do not hold the API key."""
 
     method: str
     url: str
     """Absolute and percent-encoded."""
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = attrs.field(repr=lambda headers: repr(_hide_values(headers)))
+    """With the API key, if the request goes to the service."""
     body: bytes | None = attrs.field(default=None, repr=False)
     timeout: float = 60.0
     """Seconds for the whole request; for a stream, seconds between two pieces of the reply."""
@@ -29,15 +37,19 @@ class Request:
     is_public_only: bool = False
     """Whether the request may be sent to public addresses only: a far service named its URL."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        fields = attrs.asdict(self, recurse=False)
+        return Request, tuple({**fields, "headers": _hide_values(self.headers)}.values())
+
 
 @attrs.frozen
 class Reply:
     """One HTTP reply with its whole body."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = attrs.field(repr=False)
     """Keys are looked up in lower case."""
-    body: bytes
+    body: bytes = attrs.field(repr=False)
 
 
 Sink = Callable[[bytes | memoryview], bool]

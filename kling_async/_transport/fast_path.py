@@ -95,21 +95,25 @@ class FastTransport(AiohttpTransport):
         self._check_open(request)
         self._check_blind_spot(request)
         with translate_errors(request), self._timeouts.limit(request.timeout):
-            started = self._loop.time()
-            response = await self._sender.send(request)
-            self._being_read.add(response.end)
-            try:
-                body = await read_body(response.content, request)
-            except BaseException:
-                response.connection.close()
-                raise
-            finally:
-                self._being_read.discard(response.end)
-            if self._loop.time() - started > self._slow_after:
-                response.connection.close()
-            else:
-                self._sender.keep(response)
-            return Reply(response.message.code, response.message.headers, body)
+            return await self._exchange_fast(request)
+
+    async def _exchange_fast(self, request: Request) -> Reply:
+        """The reply to a request. An error makes this frame forget its variables: they hold the key and the reply."""
+        started = self._loop.time()
+        response = await self._sender.send(request)
+        self._being_read.add(response.end)
+        try:
+            body = await read_body(response.content, request)
+        except BaseException:
+            response.connection.close()
+            raise
+        finally:
+            self._being_read.discard(response.end)
+        if self._loop.time() - started > self._slow_after:
+            response.connection.close()
+        else:
+            self._sender.keep(response)
+        return Reply(response.message.code, response.message.headers, body)
 
     async def aclose(self) -> None:
         """See `Transport.aclose`."""

@@ -110,21 +110,25 @@ class AiohttpTransport:
         self._check_open(request)
         phase = ProxyPhase()
         with translate_errors(request, phase), self._timeouts.limit(request.timeout):
-            started = self._loop.time()
-            response = await self._request(request, phase, timeout=_connect_timeout(request.timeout / 2))
-            self._being_read.add(response.close)
-            try:
-                if response.content.at_eof():  # empty, or a recorder has read the body already
-                    body = await response.read()
-                else:
-                    body = await read_body(response.content, request)
-            except BaseException:
-                response.close()
-                raise
-            finally:
-                self._being_read.discard(response.close)
-            self._note_reply(started)
-            return Reply(response.status, response.headers, body)
+            return await self._exchange(request, phase)
+
+    async def _exchange(self, request: Request, phase: ProxyPhase) -> Reply:
+        """The reply to a request. An error makes this frame forget its variables: they hold the key and the reply."""
+        started = self._loop.time()
+        response = await self._request(request, phase, timeout=_connect_timeout(request.timeout / 2))
+        self._being_read.add(response.close)
+        try:
+            if response.content.at_eof():  # empty, or a recorder has read the body already
+                body = await response.read()
+            else:
+                body = await read_body(response.content, request)
+        except BaseException:
+            response.close()
+            raise
+        finally:
+            self._being_read.discard(response.close)
+        self._note_reply(started)
+        return Reply(response.status, response.headers, body)
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[StreamedReply]:

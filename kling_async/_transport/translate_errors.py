@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import sys
 from types import TracebackType
 
 import aiohttp
 import attrs
 
 from kling_async._descriptors import find_lack_of_descriptors
+from kling_async._secrets import Secret, clear_locals
 from kling_async._transport.base import Request
 from kling_async._transport.network import Proxy
 from kling_async._transport.public_hosts import PrivateAddressError
@@ -46,26 +48,42 @@ class ProxyPhase:
 class translate_errors:  # noqa: N801 - used like a function
     """Translates an error of aiohttp that the block raises to one of this package."""
 
-    __slots__ = ("_phase", "_request")
+    __slots__ = ("_outer", "_phase", "_request")
 
     def __init__(self, request: Request, phase: ProxyPhase | None = None) -> None:
         self._request = request
         self._phase = phase
 
     def __enter__(self) -> None:
-        pass
+        self._outer = sys.exception()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is None:
             return
-        translated = _translate(error, self._request, self._phase or ProxyPhase())
-        if translated is not None:
-            raise translated from _real_cause(error)
+        clear_locals(error, outer=self._outer)
+        phase = self._phase or ProxyPhase()
+        translated = _translate(error, self._request, phase)
+        if translated is None:
+            return
+        cause = _real_cause(error)
+        if any(secret.is_shown_by(error) for secret in _secrets_of(self._request, phase)):
+            cause = None
+        del error, traceback  # no frame of this error may hold the header, as an error of aiohttp does
+        try:
+            raise translated from cause
+        finally:
+            translated.__context__ = cause
 
 
-def _real_cause(error: BaseException) -> BaseException:
+def _secrets_of(request: Request, phase: ProxyPhase) -> list[Secret]:
+    """The key and the login of the proxy, which no error may show."""
+    values = [request.headers.get("Authorization"), phase.proxy.authorization if phase.proxy else None]
+    return [Secret(value.rpartition(" ")[2]) for value in values if value is not None]
+
+
+def _real_cause(error: BaseException) -> BaseException | None:
     """The lack of file descriptors, if that is why the name of a host could not be looked up: the lookup says "not known"."""
     if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, socket.gaierror):
         return find_lack_of_descriptors() or error
@@ -101,11 +119,13 @@ def _translate(error: BaseException, request: Request, phase: ProxyPhase) -> Kli
             translated = proxy_error(request, phase, error.status)
         case aiohttp.ClientError() | OSError() | ValueError() if phase.is_connecting:
             translated = APIConnectionError(
-                f"{name}: no connection (the proxy {phase.address} closed it: {_reason(error)}).",
+                f"{name}: no connection (the proxy {phase.address} closed it: {_reason(error, _secrets_of(request, phase))}).",
                 was_sent=False,
             )
         case aiohttp.ClientError() | OSError() | ValueError():
-            translated = APIConnectionError(f"{name}: the connection was lost ({_reason(error)}).")
+            translated = APIConnectionError(
+                f"{name}: the connection was lost ({_reason(error, _secrets_of(request, phase))})."
+            )
         case asyncio.CancelledError() if not _is_cancelled():
             # A closed session cancels its own DNS lookups.
             translated = APIConnectionError(f"{name}: the client was closed before the reply came.")
@@ -140,12 +160,16 @@ def _certificate_reason(error: Exception) -> str:
     return error.verify_message
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, secrets: list[Secret]) -> str:
     """The reason in one line, without the URL: its query may hold a signature."""
     # The cause has the reason; the error itself wraps the reason in brackets and quotes.
     said = error.__cause__ if isinstance(error, aiohttp.ClientPayloadError) else error
     text = getattr(said, "message", str(error))
-    return " ".join(text.split()).rstrip(".") if text and isinstance(text, str) else type(error).__name__
+    if not text or not isinstance(text, str):
+        return type(error).__name__
+    for secret in secrets:
+        text = secret.hide_in(text)
+    return " ".join(text.split()).rstrip(".")
 
 
 def describe_call(request: Request) -> str:

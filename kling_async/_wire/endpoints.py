@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 import attrs
 
 from kling_async._policy.list_prices import LIST_PRICES
+from kling_async._secrets import Secret
 from kling_async._urls import parse_url
 from kling_async.errors import ConfigurationError, InvalidRequestError
 
@@ -131,10 +132,10 @@ def suggest_id(endpoint: Endpoint, given: str) -> str | None:
     return models[matches[0]] if endpoint is MODEL and matches else None
 
 
-def headers_for(*, api_key: str, organization_id: str | None, user_agent: str) -> dict[str, str]:
+def headers_for(*, api_key: Secret, organization_id: str | None, user_agent: str) -> dict[str, str]:
     """The headers of every call of the service; no other host may receive them."""
     headers = {
-        "Authorization": f"Bearer {api_key}",
+        "Authorization": f"Bearer {api_key.reveal()}",
         "Content-Type": "application/json",
         "Accept": "application/json",
         "User-Agent": user_agent,

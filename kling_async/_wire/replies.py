@@ -8,6 +8,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
+from kling_async._secrets import Secret
 from kling_async._wire.codec import ShapeError, failure_text, load_json, shorten_spaces
 from kling_async.errors import (
     APIResponseError,
@@ -37,7 +38,7 @@ _BY_STATUS: Mapping[int, tuple[type[APIStatusError], str]] = {
 }
 
 
-def decode(reply_body: bytes, structure: Callable[[Any], T], *, about: str, status: int, secret: str) -> T:
+def decode(reply_body: bytes, structure: Callable[[Any], T], *, about: str, status: int, secret: Secret) -> T:
     """The value of a successful reply.
 
     Args:
@@ -50,6 +51,7 @@ def decode(reply_body: bytes, structure: Callable[[Any], T], *, about: str, stat
     Raises:
         APIResponseError: The body does not have the promised shape.
     """
+    reply_body = secret.hide_in_bytes(reply_body)
     try:
         return structure(load_json(reply_body))
     except ShapeError as error:
@@ -68,7 +70,7 @@ def error_for(
     *,
     about: str,
     near: str | None = None,
-    secret: str,
+    secret: Secret,
     now: float,
 ) -> APIStatusError:
     """The error for a reply that is not a success.
@@ -87,7 +89,7 @@ def error_for(
     except ShapeError as error:
         value = error.value
     text = excerpt(body, secret=secret)
-    said = hide_secret(failure_text(value) or shorten_spaces(_MARKUP.sub(" ", text)), secret)[:300]
+    said = secret.hide_in(failure_text(value) or shorten_spaces(_MARKUP.sub(" ", text)))[:300]
     if status in _BY_STATUS:
         kind, meaning = _BY_STATUS[status]
     elif status >= 500:  # noqa: PLR2004 - the HTTP class
@@ -101,7 +103,7 @@ def error_for(
         status_code=status,
         body=text,
         retry_after=retry_after(headers, value, now=now),
-        request_id=hide_secret(request_id, secret) if isinstance(request_id, str) else None,
+        request_id=secret.hide_in(request_id) if isinstance(request_id, str) else None,
     )
 
 
@@ -139,15 +141,10 @@ def _parse_retry_after(text: str, *, now: float) -> float | None:
         return None
 
 
-def excerpt(body: bytes, *, secret: str) -> str:
+def excerpt(body: bytes, *, secret: Secret) -> str:
     """The beginning of a body as text, without the key or any part of it."""
     window = body[: 4 * _BODY_CHARACTERS + len(secret)]
-    text = hide_secret(window.decode(errors="replace"), secret)
-    if len(window) < len(body) and secret:
+    text = secret.hide_in(window.decode(errors="replace"))
+    if len(window) < len(body) and len(secret):
         text = text[: -len(secret)]  # a key that is cut at the end was not recognised
     return text[:_BODY_CHARACTERS]
-
-
-def hide_secret(text: str, secret: str) -> str:
-    """The text with `***` for the key."""
-    return text.replace(secret, "***") if secret else text

@@ -24,6 +24,7 @@ from kling_async._engine.session import LoopSession
 from kling_async._engine.shared_state import SharedState
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.store import PendingWrites
+from kling_async._secrets import Secret
 from kling_async._transport.base import Reply, Request, StreamedReply
 from kling_async._wire.endpoints import QUEUE_PATH
 from kling_async.events import Event, Notifier
@@ -207,7 +208,7 @@ class Process:
             rng=self.rng,
             queue=f"https://service.example{QUEUE_PATH}",
             headers={},
-            secret="",
+            secret=Secret(""),
             timeout=run.timeout,
             retry=RetryPolicy(),
         )

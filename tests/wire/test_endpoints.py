@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kling_async._secrets import Secret
 from kling_async._wire import endpoints
 from kling_async._wire.endpoints import (
     DEFAULT_BASE_URL,
@@ -169,14 +170,14 @@ def test_only_the_paid_call_is_not_safe_to_repeat():
 
 
 def test_every_call_has_the_key_and_the_organization_if_there_is_one():
-    headers = headers_for(api_key="key", organization_id=None, user_agent="me/1")
+    headers = headers_for(api_key=Secret("key"), organization_id=None, user_agent="me/1")
     assert headers == {
         "Authorization": "Bearer key",
         "Content-Type": "application/json",
         "Accept": "application/json",
         "User-Agent": "me/1",
     }
-    assert headers_for(api_key="key", organization_id="org", user_agent="me/1") == {
+    assert headers_for(api_key=Secret("key"), organization_id="org", user_agent="me/1") == {
         **headers,
         "X-Organization-ID": "org",
     }

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from virtual_service import Service, Stream, VirtualLoop, prompts, run, session_for
 
 from kling_async import Job, KlingError, ModelInfo, PollingPolicy, RetryPolicy, VideoRequest
+from kling_async._secrets import Secret
 from kling_async._transport.base import Reply
 from kling_async._wire.codec import (
     structure_job,
@@ -232,10 +233,12 @@ STRUCTURES = [
 def test_a_reply_is_a_value_or_an_error_of_this_package(answer):
     for structure in STRUCTURES:
         try:
-            decode(answer.body, structure, about="the submit", status=answer.status, secret=KEY)
+            decode(answer.body, structure, about="the submit", status=answer.status, secret=Secret(KEY))
         except APIResponseError as error:
             check_error(error)
-    error = error_for(answer.status, answer.headers, answer.body, about="the submit", secret=KEY, now=0.0)
+    error = error_for(
+        answer.status, answer.headers, answer.body, about="the submit", secret=Secret(KEY), now=0.0
+    )
     check_error(error)
     if (said := named_id(answer.body)) is not None:
         assert error.request_id == said.replace(KEY, "***")

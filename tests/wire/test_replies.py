@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kling_async._secrets import Secret
 from kling_async._wire.codec import ShapeError, structure_job, structure_page
-from kling_async._wire.replies import decode, error_for, excerpt, hide_secret, retry_after
+from kling_async._wire.replies import decode, error_for, excerpt, retry_after
 from kling_async.catalog import quote_value
 from kling_async.errors import (
     APIResponseError,
@@ -50,12 +51,14 @@ ERRORS = {
     "error-503-empty.txt": (503, InternalServerError, "the service failed (HTTP 503)."),
 }
 
+KEY_OF_CLIENT = Secret(KEY)
 
-def error(status=500, headers=None, body=b"", *, about="the upload", secret=KEY):
+
+def error(status=500, headers=None, body=b"", *, about="the upload", secret=KEY_OF_CLIENT):
     return error_for(status, headers or {}, body, about=about, secret=secret, now=NOON.timestamp())
 
 
-def decode_body(body, structure=structure_job, *, secret=KEY):
+def decode_body(body, structure=structure_job, *, secret=KEY_OF_CLIENT):
     return decode(body, structure, about="job a", status=200, secret=secret)
 
 
@@ -131,13 +134,14 @@ def test_each_recorded_error_is_the_right_one_and_says_what_the_service_said(nam
 
 
 def test_an_id_of_two_lines_makes_an_error_of_one():
-    error = error_for(404, {}, b"", about="job x\ny", secret=KEY, now=0.0)
+    error = error_for(404, {}, b"", about="job x\ny", secret=Secret(KEY), now=0.0)
     assert str(error).startswith("job x y: the service has no such job or model (HTTP 404).")
 
 
 def test_only_a_404_suggests_another_id():
     missing, refused = (
-        error_for(status, {}, b"", about="job A", near="a", secret=KEY, now=0.0) for status in (404, 403)
+        error_for(status, {}, b"", about="job A", near="a", secret=Secret(KEY), now=0.0)
+        for status in (404, 403)
     )
     assert missing.message == "job A: the service has no such job or model (HTTP 404); did you mean 'a'?"
     assert refused.message == "job A: this key may not do that (HTTP 403)."
@@ -190,14 +194,14 @@ def test_every_reply_has_an_error_and_none_shows_the_key(status, headers, body, 
 @pytest.mark.parametrize("filler", ["x", "\N{GRINNING FACE}"])
 def test_a_cut_through_the_key_shows_no_part_of_it(filler):
     for before in range(2100):
-        beginning = excerpt(filler.encode() * before + KEY.encode() * 40, secret=KEY)
+        beginning = excerpt(filler.encode() * before + KEY.encode() * 40, secret=Secret(KEY))
         assert KEY[:8] not in beginning
         assert len(beginning) <= 500
 
 
 def test_without_a_key_nothing_is_hidden():
-    assert hide_secret("text", "") == "text"
-    assert excerpt(b"x" * 5000, secret="") == "x" * 500
+    assert Secret("").hide_in("text") == "text"
+    assert excerpt(b"x" * 5000, secret=Secret("")) == "x" * 500
 
 
 def test_the_key_is_hidden_in_an_answer_that_breaks_the_contract():

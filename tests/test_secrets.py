@@ -1,0 +1,273 @@
+"""The API key is in no repr, no pickle, no message, and in no local variable of a traceback."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import pickle
+import traceback
+from base64 import b64encode
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from kling_async import KlingClient, KlingError, RetryPolicy
+from kling_async._secrets import Secret, clear_locals
+from kling_async._transport.base import Reply, Request
+from kling_async._transport.network import Network
+from kling_async._transport.open_transport import open_transport
+from kling_async._wire.endpoints import headers_for
+from kling_async.emulator.tls import make_certificate
+
+KEY = "sk-4f1c0ffee5ec2e7-of-the-tests"
+PASSWORD = "pa55word-of-the-tests"
+HIDDEN = (KEY, PASSWORD, b64encode(f"user:{PASSWORD}".encode()).decode())
+
+
+def answer(status, body, *headers):
+    lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body.encode())}", *headers]
+    return "".join(f"{line}\r\n" for line in (*lines, "")).encode() + body.encode()
+
+
+RECORD = {
+    "request_id": KEY,
+    "status": "failed",
+    "outcome": {"error": f"Bearer {KEY}"},
+    "payload": {"prompt": KEY},
+}
+ANSWERS = {
+    "a refusal that echoes the key": answer(401, json.dumps({"error": f"bad key {KEY}", "request_id": KEY})),
+    "a page that echoes the key": answer(500, f"<p>{KEY}</p>" * 100, f"X-Echo: {KEY}"),
+    "a redirect that echoes the key": answer(302, "", f"Location: https://other.example/{KEY}"),
+    "a body that is no JSON": answer(200, f'{{"request_id": "{KEY}", "status": {KEY}'),
+    "a record without a status": answer(200, json.dumps({"request_id": KEY, "sent": KEY})),
+    "the record of another job": answer(200, json.dumps(RECORD)),
+    "a header that is malformed": f"HTTP/1.1 200 OK\r\nX\x01Echo: {KEY}\r\n\r\n".encode(),
+    "a status line that is malformed": f"HTTP/9.9 {KEY}\r\n\r\n".encode(),
+    "a body that is cut": answer(200, json.dumps(RECORD))[:-5],
+    "a body that is not compressed": answer(200, KEY, "Content-Encoding: gzip"),
+    "an unknown transfer coding": f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {KEY}\r\n\r\n{KEY}".encode(),
+    "a chunk without a size": f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{KEY}\r\n".encode(),
+    "a connection that is closed": b"",
+    "no answer": None,
+    "a proxy that wants another login": answer(407, KEY, f"Proxy-Authenticate: Basic realm={PASSWORD}"),
+}
+CALLS = {
+    "get_job": lambda client: client.get_job("job-1"),
+    "list_models": lambda client: client.list_models(),
+}
+
+
+def show(error):
+    """Everything that an error tracker, a log and a pickle can hold of an error."""
+    shown = [pickle.dumps(error).decode("latin-1")] if isinstance(error, KlingError) else []
+    told = traceback.TracebackException(type(error), error, error.__traceback__, capture_locals=True)
+    left = [error]
+    while left:
+        each = left.pop()
+        shown += [repr(each), str(each), repr(each.args), repr(vars(each))]
+        left += [one for one in (each.__cause__, each.__context__) if one is not None]
+    return "\n".join([*shown, *told.format()])
+
+
+def assert_hidden(error):
+    shown = show(error)
+    assert "test_secrets" in shown
+    assert not [secret for secret in HIDDEN if secret in shown]
+
+
+@asynccontextmanager
+async def serve(name, *, tls=None):
+    async def handle(reader, writer):
+        with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            await reader.readuntil(b"\r\n\r\n")
+            if ANSWERS[name] is None:
+                await reader.read()
+            else:
+                writer.write(ANSWERS[name])
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+def client_of(base_url, *, proxy=""):
+    return KlingClient(KEY, base_url=base_url, timeout=0.3, retry=RetryPolicy(max_retries=0), proxy=proxy)
+
+
+@pytest.fixture(params=["fast", "public"], autouse=True)
+def transport_path(request, monkeypatch):
+    monkeypatch.setenv("KLING_ASYNC_TRANSPORT", request.param)
+    return request.param
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_no_error_of_a_call_shows_the_key(name, call):
+    async with serve(name) as server, client_of(f"http://{server}") as client:
+        with pytest.raises(KlingError) as caught:
+            await CALLS[call](client)
+    assert_hidden(caught.value)
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_no_error_of_a_connection_shows_the_key(call):
+    tls, _ = make_certificate(["127.0.0.1"])
+    async with serve("no answer", tls=tls) as untrusted, serve("a connection that is closed") as plain:
+        for url in ("http://127.0.0.1:9", f"https://{untrusted}", f"https://{plain}", "https://host.invalid"):
+            async with client_of(url) as client:
+                with pytest.raises(KlingError) as caught:
+                    await CALLS[call](client)
+            assert_hidden(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_no_error_of_a_proxy_shows_the_key_or_the_login(name, scheme, monkeypatch):
+    monkeypatch.setenv("KLING_ASYNC_TRUST_NETWORK", "1")
+    async with serve(name) as server:
+        proxy = "http://user:" + PASSWORD + "@" + server
+        client = client_of(f"{scheme}://service.example", proxy=proxy)
+        del proxy
+        async with client:
+            with pytest.raises(KlingError) as caught:
+                await client.get_job("job-1")
+    assert_hidden(caught.value)
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_no_cancellation_shows_the_key(call):
+    async with serve("no answer") as server, client_of(f"http://{server}") as client:
+        with pytest.raises(TimeoutError) as caught:
+            async with asyncio.timeout(0.1):
+                await CALLS[call](client)
+    assert_hidden(caught.value)
+
+
+async def test_no_result_of_a_batch_shows_the_key():
+    async with serve("a refusal that echoes the key") as server, client_of(f"http://{server}") as client:
+        batch = await client.generate_many(["a", "b"], progress=False)
+    for result in batch:
+        assert result.error is not None
+        try:
+            raise result.error
+        except KlingError as error:
+            assert_hidden(error)
+        assert KEY not in repr(result)
+
+
+@pytest.mark.parametrize("name", ["a header that is malformed", "a body that is cut", "no answer"])
+async def test_no_error_of_a_post_shows_the_key(name, transport_path):
+    headers = headers_for(api_key=Secret(KEY), organization_id=None, user_agent="test")
+    transport = open_transport(Network(), transport_path)
+    async with serve(name) as server:
+        request = Request("POST", f"http://{server}/", headers, b"{}", 0.3)
+        del headers
+        with pytest.raises(KlingError) as caught:
+            await transport.send(request)
+    await transport.aclose()
+    assert_hidden(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"base_url": "no url"},
+        {"base_url": "http://far.example"},
+        {"timeout": -1},
+        {"proxy": "socks5://user:" + PASSWORD + "@host"},
+        {"organization_id": 5},
+        {"bogus": 1},
+        {"on_event": 5},
+        {"transport": 5},
+        {"api_key": "Bearer " + KEY},
+        {"api_key": KEY + "\N{SNOWMAN}"},
+        {"api_key": KEY.encode()},
+    ],
+    ids=[
+        "no URL",
+        "plain http",
+        "timeout",
+        "proxy",
+        "type",
+        "option",
+        "listener",
+        "transport",
+        "bearer",
+        "snowman",
+        "bytes",
+    ],
+)
+@pytest.mark.parametrize("from_environment", [False, True])
+def test_no_error_of_the_settings_shows_the_key(options, from_environment, monkeypatch):
+    monkeypatch.setenv("GMI_API_KEY", KEY)
+    given = {**({} if from_environment else {"api_key": KEY}), **options}
+
+    error = None
+    try:
+        KlingClient(**given)
+    except (KlingError, TypeError) as caught:
+        error = caught
+    del options, given
+    error.__traceback__ = error.__traceback__.tb_next  # this frame is the user's
+    shown = show(error)
+    assert not [secret for secret in HIDDEN if secret in shown]
+
+
+def test_a_request_shows_and_pickles_no_credential():
+    headers = {"Authorization": f"Bearer {KEY}", "proxy-authorization": KEY, "Accept": "*/*"}
+    request = Request("POST", "https://service.example/", headers, b"{}", 5.0, is_public_only=True)
+    assert repr(request) == repr(
+        Request(
+            "POST",
+            "https://service.example/",
+            {**headers, "Authorization": "***", "proxy-authorization": "***"},
+            b"{}",
+            5.0,
+            is_public_only=True,
+        )
+    )
+    assert KEY not in repr(request)
+    assert KEY.encode() not in pickle.dumps(request)
+    copied = pickle.loads(pickle.dumps(request))  # noqa: S301
+    assert copied.headers == {"Authorization": "***", "proxy-authorization": "***", "Accept": "*/*"}
+    assert (copied.method, copied.url, copied.body, copied.timeout) == ("POST", request.url, b"{}", 5.0)
+    assert copied.is_public_only
+    assert KEY not in repr(Reply(200, {"X-Echo": KEY}, KEY.encode()))
+
+
+def test_a_secret_shows_itself_to_reveal_alone():
+    secret = Secret(KEY)
+    assert secret.reveal() == KEY
+    assert {repr(secret), str(secret), f"{secret}", repr([secret])} == {"***", "[***]"}
+    assert pickle.loads(pickle.dumps(secret)).reveal() == "***"  # noqa: S301
+    assert copy.deepcopy(secret).reveal() == "***"
+    assert (secret == Secret(KEY), secret == Secret("other"), secret == KEY) == (True, False, False)
+    assert len({secret, Secret(KEY)}) == 1
+    assert (secret.hide_in(f"a {KEY}"), secret.hide_in_bytes(KEY.encode())) == ("a ***", b"***")
+    assert (Secret("").hide_in("a"), Secret("").hide_in_bytes(b"a")) == ("a", b"a")
+    assert not Secret("").is_shown_by(ValueError(""))
+
+
+def test_frames_of_an_error_that_was_handled_before_keep_their_variables():
+    def fail(value):
+        raise ValueError("it failed") if value else KeyError("it was empty")
+
+    def locals_of(error):
+        return [frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__)][1:]
+
+    with pytest.raises(ValueError, match="it failed") as caught:
+        fail("outer")
+    outer = caught.value
+    inner = ValueError("later")
+    with pytest.raises(KeyError) as caught:
+        fail("")
+    inner.__cause__, inner.__context__ = caught.value, outer
+    clear_locals(ExceptionGroup("two", [inner]), outer=outer)
+    assert locals_of(caught.value) == [{}]
+    assert locals_of(outer) == [{"value": "outer"}]
