@@ -40,6 +40,9 @@ _STATUSES: dict[str, JobStatus] = {
 _converter = Converter(detailed_validation=False)
 
 _MAX_NESTED_ERRORS = 5
+_LARGEST_TOTAL = 10**9
+"""More rows than a queue has. A search of the end of a list doubles its steps up to the total, so a larger one, such as
+one of 4,000 digits, would cost thousands of calls."""
 
 
 class ShapeError(ValueError):
@@ -207,7 +210,7 @@ def structure_rows(value: object) -> RowPage:
     return RowPage(
         rows=rows,
         has_more=has_more if isinstance(has_more, bool) else None,
-        total=total if isinstance(total, int) and not isinstance(total, bool) else None,
+        total=total if type(total) is int and 0 <= total <= _LARGEST_TOTAL else None,
     )
 
 

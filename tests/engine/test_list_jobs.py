@@ -54,3 +54,11 @@ async def test_only_the_end_is_read_of_a_long_list_with_the_oldest_rows_first():
     found = await read_pages_since(service, since=EPOCH + 4650)
     assert {f"job-{number}" for number in range(4650, 5000)} <= {job.request_id for job in found}
     assert service.calls["list"] < 10
+
+
+@pytest.mark.parametrize("total", [10**9, 10**12, 10**4000], ids=["most", "more", "4,000 digits"])
+async def test_a_total_of_any_size_costs_few_calls(total):
+    rows = [{"request_id": f"job-{n}", "status": "success", "created_at": EPOCH + n} for n in range(2)]
+    service = Service(before=[always("list", reply(200, {"requests": rows, "total": total}))])
+    assert await read_pages_since(service, since=EPOCH + 10)
+    assert service.calls["list"] < 40

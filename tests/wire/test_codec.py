@@ -605,3 +605,21 @@ def test_any_prompt_is_sent_unchanged(prompt):
 
 def test_an_upload_asks_for_its_type():
     assert json.loads(upload_body("png")) == {"file_type": "png"}
+
+
+@pytest.mark.parametrize(
+    "total, read",
+    [
+        (0, 0),
+        (7, 7),
+        (10**9, 10**9),
+        (10**9 + 1, None),
+        (10**4000, None),
+        (-1, None),
+        (True, None),
+        ("7", None),
+    ],
+    ids=["0", "7", "most", "more", "4,000 digits", "negative", "bool", "text"],
+)
+def test_a_number_of_rows_that_no_queue_has_is_not_known(total, read):
+    assert structure_page({"requests": [], "total": total}).total == read
