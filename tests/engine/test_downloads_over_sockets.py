@@ -136,7 +136,7 @@ async def test_a_wrong_content_length_is_a_broken_transfer(kling_emulator, tmp_p
 async def test_a_stalled_transfer_is_resumed(kling_emulator, tmp_path):
     kling_emulator.faults.add(Fault("media", Stall(5.0)))
     patient = RetryPolicy(max_retries=50, initial_delay=0.001, max_delay=0.01)
-    async with client_of(kling_emulator, timeout=0.1, retry=patient) as client:
+    async with client_of(kling_emulator, timeout=1.0, retry=patient) as client:
         job = await client.generate("rain")
         assert (await client.download(job, tmp_path / "a.mp4")).exists()
     assert kling_emulator.stats.requests["media"] >= 2
