@@ -181,5 +181,7 @@ WORDS: Mapping[str, str] = {
     ResultState.FAILED: "to its failure",
     ResultState.CANCELLED: "to its end",
     ResultState.TIMED_OUT: "to the end of the wait",
+    ResultState.AMBIGUOUS: "to the lost answer of a further submit",
+    ResultState.NOT_SUBMITTED: "to its end",
 }
-"""What a job does during a segment of each kind."""
+"""What a job does during a segment of each kind: a phase, or any state but success."""

@@ -36,10 +36,11 @@ class GroupCommit:
     in_commit: PendingWrites = attrs.field(init=False, factory=PendingWrites)
     """Writes of the commit that runs now."""
     _writes: int = attrs.field(init=False, default=0)
-    """How many writes there have been. The next three count how many of them were tried, committed and made durable."""
-    _tried: int = attrs.field(init=False, default=0)
-    _sent: int = attrs.field(init=False, default=0)
+    """How many writes there have been."""
+    _taken: int = attrs.field(init=False, default=0)
+    """How many of them a commit has taken; a commit that fails gives its writes to the next one."""
     _durable: int = attrs.field(init=False, default=0)
+    """How many of them are on the disk."""
     _current: _Commit | None = attrs.field(init=False, default=None)
     _next: _Commit | None = attrs.field(init=False, default=None)
     """A commit that a task waits for and that has not started."""
@@ -69,7 +70,7 @@ class GroupCommit:
                 await self.flush()
                 continue
             commit = self._current
-            if commit is None or self._sent < wanted:
+            if commit is None or self._taken < wanted:
                 commit = self._next = self._next or _Commit()
                 self._wake()
             await commit.is_done.wait()
@@ -104,7 +105,7 @@ class GroupCommit:
 
     async def _wait_for_writes(self) -> None:
         """Wait for a write, and a little longer for others to share its commit."""
-        while self._next is None and self._tried == self._writes:
+        while self._next is None and self._taken == self._writes:
             self._write_added = _renew(self._write_added)
             await self._write_added.wait()
         if self._next is None:
@@ -131,10 +132,10 @@ class GroupCommit:
         changes, self.pending = self.pending, PendingWrites()
         commit, self._next = self._next or _Commit(), None
         self.in_commit, self._current = changes, commit
-        self._sent = self._tried = self._writes
+        self._taken = self._writes
         try:
             await self.write(changes)
-            self._durable = self._sent
+            self._durable = self._taken
         except BaseException as error:
             self.pending = changes.merge(self.pending)
             commit.error = error if isinstance(error, JournalError) else None

@@ -27,7 +27,7 @@ from kling_async._journal.transitions import (
     next_state,
     take_back_attempt,
 )
-from kling_async._policy.job_owners import JobOwner
+from kling_async._policy.job_owners import JournalRun
 from kling_async.errors import JournalError
 from kling_async.results import ResultState
 
@@ -62,7 +62,7 @@ class WriteAheadJournal:
     def _set_up(self, store: Store, run_sync: RunSync) -> None:
         self.path: Path = store.path
         """The file."""
-        self.owner = JobOwner(os.path.realpath(store.path), object())
+        self.owner = JournalRun(os.path.realpath(store.path), object())
         """Owns the jobs of this run of the journal."""
         self._store = store
         self._last_number = store.last_number

@@ -10,7 +10,7 @@ from kling_async._policy.recent_job_ids import RecentJobIds
 
 
 @attrs.frozen
-class JobOwner:
+class JournalRun:
     """The owner of jobs: one run of a journal, or all submits without a journal together."""
 
     journal: str | None = None
@@ -30,9 +30,9 @@ class JobOwners:
 
     span: float = 0.0
     """Seconds for which a job is remembered, at least."""
-    _ids: dict[JobOwner, RecentJobIds] = attrs.field(init=False, factory=dict)
+    _ids: dict[JournalRun, RecentJobIds] = attrs.field(init=False, factory=dict)
 
-    def add(self, request_id: str, owner: JobOwner, *, now: float, keep: bool) -> None:
+    def add(self, request_id: str, owner: JournalRun, *, now: float, keep: bool) -> None:
         """Remember the owner of a job.
 
         Args:
@@ -53,7 +53,7 @@ class JobOwners:
         """Whether a job has an owner."""
         return any(request_id in ids for ids in self._ids.values())
 
-    def has_owner(self, request_id: str, present: Mapping[str | None, JobOwner]) -> bool:
+    def has_owner(self, request_id: str, present: Mapping[str | None, JournalRun]) -> bool:
         """Whether a job has an owner; that of an earlier run of these journals does not count.
 
         Args:

@@ -21,7 +21,7 @@ _SHORT_REST, _LONG_REST = 30.0, 600.0
 _CHECK_INTERVAL = 2.0
 """After a scan that shows no end, a status call for one job tests the list, if so many seconds have passed since the last.
 Measured: with 1 s and 3 s the calls for a good list are 2 % more and 1 % fewer, and the lag of a stale one is about equal."""
-_PATIENCE = 1.0
+_PAGE_DELAY = 1.0
 """Seconds for which a job waits for a page of the list that is due."""
 
 
@@ -69,12 +69,11 @@ class ListState:
         self.is_on = now >= self._rests_until
         self.page_at = now + interval if self.is_on else self._rests_until
 
-    def shows_until(self, scan_number: int) -> float:
+    def next_shown_at(self, scan_number: int) -> float:
         """When the next scan will have shown a job that this scan showed, or that was added after it."""
-        is_shown = (
-            self.is_on and self.number - scan_number <= 1
-        )  # the scan before may still have been under way
-        return self.page_at + _PATIENCE if is_shown else -math.inf
+        # The scan before may still have been under way.
+        is_shown = self.is_on and self.number - scan_number <= 1
+        return self.page_at + _PAGE_DELAY if is_shown else -math.inf
 
     def begin_scan(self, in_flight: int) -> Scan:
         """A scan from where the last one found the first job of ours, in pages of as many rows as there are jobs."""

@@ -27,9 +27,9 @@ expected. Measured: 0.0044 instead of 0.0036 saves a tenth of the calls for a te
 _MIN_INTERVAL = 0.2
 """Seconds between two polls of one job, and between two scans of a list, at the least."""
 _FINE, _COARSE = 0.014, 0.1
-"""Shares of a time in which no more can happen than is worth a look. Fine: where ends are likely, so for list scans (half of
-the share is their mean lag), for fits, and for late jobs, which can be very late. Coarse: before ends are likely, so for
-jobs that wait for a worker, and for the first scans."""
+"""Intervals between two looks, as shares of the usual run time or of a job's age. The fine share is for times at which ends
+are likely: list scans (half of the share is their mean lag), fits, and late jobs. The coarse share is for times before: jobs
+that wait for a worker, and the first scans."""
 _JITTER, _FIRST_JITTER = 0.15, 1.0
 """The share of an interval that a random number can take off, so that jobs of one age are not polled together; the second
 for the first poll before any job has ended, for a few early polls tell something of all jobs."""
@@ -55,7 +55,7 @@ class KindPace:
     run_times: RunTimes
     """From the last change of state that was seen before the end, to the end."""
     starts: int = 0
-    """How many jobs were seen to start; less one for each that ended and was not."""
+    """How many jobs were seen to start, less those that ended without having been seen to start."""
     has_successes: bool = False
     fit_at: float = -math.inf
     """When the next fit is due."""
@@ -166,7 +166,7 @@ class Pace:
                 job.seen_at = job.polled_at
 
     def next_poll(
-        self, job: PacedJob, policy: PollingPolicy, *, now: float, listed_until: float = -math.inf
+        self, job: PacedJob, policy: PollingPolicy, *, now: float, next_shown_at: float = -math.inf
     ) -> float:
         """When to poll a job next.
 
@@ -174,13 +174,13 @@ class Pace:
             job: The job.
             policy: What the caller set.
             now: The present.
-            listed_until: When the next list scan will have shown the job.
+            next_shown_at: When the next list scan will have shown the job.
         """
         interval = policy.poll_interval
         if interval is None:
             interval = self._poll_interval(job, job.seen_at - job.began_at, now)
             interval = min(max(interval, _MIN_INTERVAL), policy.max_poll_interval)
-        return max(job.seen_at + interval, listed_until)
+        return max(job.seen_at + interval, next_shown_at)
 
     def _poll_interval(self, job: PacedJob, age: float, now: float) -> float:
         """Seconds to the next poll of a job that was seen in flight at an age."""

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from page_reader import read
 
 from kling_async._display.cards import Card, card_html, make_cards
-from kling_async._display.timeline import Row, Segment
+from kling_async._display.colors import STATE_COLORS, state_class
+from kling_async._display.timeline import WORDS, Row, Segment
 from kling_async._policy.outcome import error_of
 from kling_async.errors import AmbiguousSubmitError, DownloadError, InvalidRequestError
 from kling_async.history import TimeSpan
@@ -193,3 +194,13 @@ def _within(element):
         if not isinstance(part, str):
             yield part
             yield from _within(part)
+
+
+@pytest.mark.parametrize("state", sorted(set(ResultState) - {ResultState.SUCCEEDED}))
+def test_each_state_in_which_a_job_can_end_has_words_and_a_colour(state):
+    """A submit can also be lost after a job of the item failed, so that the item has both times and no answer."""
+    result = result_of(state=state, job=FAILED, error=error_of(FAILED))
+    row = Row(result, (Segment(str(state), TimeSpan(0, 10)),))
+    page = card_html(Card(result=result, source=None, picture=None, row=row))
+    assert f"10 s {WORDS[state]}" in page
+    assert state_class(result) in STATE_COLORS

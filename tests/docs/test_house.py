@@ -76,6 +76,15 @@ def test_the_way_back_names_functions_that_exist():
         assert find_function(name, file)
 
 
+def test_the_page_on_polls_names_functions_that_exist():
+    polls = HOUSE.partition("## When a job is polled")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([\w.]+)` \| `([\w/]+\.py)` \|", polls, re.MULTILINE)
+
+    assert rows
+    for name, file in rows:
+        assert find_function(name, file)
+
+
 def test_the_life_of_an_item_names_functions_that_exist():
     life = HOUSE.partition("## The life of an item")[2].partition("\n## ")[0]
     sources = [path.read_text() for path in (ROOT / "kling_async" / "_engine").rglob("*.py")]

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from kling_async._policy.job_owners import JobOwner, JobOwners
+from kling_async._policy.job_owners import JobOwners, JournalRun
 
-NO_JOURNAL = JobOwner()
-FIRST, SECOND = JobOwner("run.db", 1), JobOwner("run.db", 2)
-OTHER = JobOwner("other.db", 1)
+NO_JOURNAL = JournalRun()
+FIRST, SECOND = JournalRun("run.db", 1), JournalRun("run.db", 2)
+OTHER = JournalRun("other.db", 1)
 
 
 def owners_of(*jobs, span=80.0):

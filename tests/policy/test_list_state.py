@@ -120,14 +120,14 @@ def test_a_job_that_two_scans_do_not_show_is_polled_on_its_own():
     state = state_at_work()
     for _ in range(2):
         state.plan_scan(0.0, interval=5.0)
-        assert state.shows_until(state.number) == 6.0
+        assert state.next_shown_at(state.number) == 6.0
         scan(state, 100, page(100, hits=99))
-    assert state.shows_until(0) < 0
-    assert state.shows_until(1) == 6.0
+    assert state.next_shown_at(0) < 0
+    assert state.next_shown_at(1) == 6.0
 
 
 def test_no_job_waits_for_a_list_that_is_not_scanned():
-    assert ListState().shows_until(0) < 0
+    assert ListState().next_shown_at(0) < 0
 
 
 def test_a_scan_that_shows_nothing_leaves_the_list_alone_longer_each_time():

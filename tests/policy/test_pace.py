@@ -234,8 +234,8 @@ def scan_interval(pace, *, now, cost=1.0, policy=PollingPolicy()):  # noqa: B008
 
 def test_a_job_that_a_list_will_show_waits_for_the_list():
     pace, (job,) = first_jobs(1)
-    assert pace.next_poll(job, PollingPolicy(), now=10.0, listed_until=70.0) == 70.0
-    assert pace.next_poll(job, PollingPolicy(poll_interval=1.0), now=10.0, listed_until=70.0) == 70.0
+    assert pace.next_poll(job, PollingPolicy(), now=10.0, next_shown_at=70.0) == 70.0
+    assert pace.next_poll(job, PollingPolicy(poll_interval=1.0), now=10.0, next_shown_at=70.0) == 70.0
 
 
 def test_a_job_that_only_a_stale_list_has_shown_is_polled_as_if_it_had_not():

@@ -19,9 +19,9 @@ class NextStep(StrEnum):
     WAIT = "wait"
     """Wait for the job, which has no final status yet."""
     DOWNLOAD = "download"
-    """Save the video, which is made and not in the folder."""
+    """Save the video, which is made and not in the folder. `Journal.next_step` returns it, for it knows the folder."""
     REPORT = "report"
-    """Report the final state: no other step is left."""
+    """Report the final state. A run also saves the video if it is not in the folder."""
 
 
 _UNSENT = frozenset({EntryState.NOT_SUBMITTED, EntryState.DROPPED})

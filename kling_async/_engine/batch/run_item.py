@@ -66,7 +66,7 @@ class JobInFlight:
     """Its last known record."""
     kind: JobKind
     age: float = 0.0
-    """Seconds since that record."""
+    """Seconds since the service made the job; 0 if that is not known."""
 
 
 class _UnsentError(Exception):

@@ -31,7 +31,7 @@ class ModelList:
     """How many jobs of the model are in flight."""
     queue_entry: int = 0
     """The number of its entry in the queue; 0 while it has none."""
-    is_scanned: bool = False
+    has_scan_in_flight: bool = False
     """Whether a scan is under way."""
 
     @property
@@ -44,7 +44,7 @@ class ModelList:
     def wants_plan(self) -> bool:
         """Whether to plan the next scan when a job is added: if none is planned, and when the jobs have doubled."""
         has_doubled = self.in_flight & (self.in_flight - 1) == 0
-        return not self.is_scanned and (has_doubled or not self.queue_entry)
+        return not self.has_scan_in_flight and (has_doubled or not self.queue_entry)
 
     async def scan(
         self, api: ApiCaller, rate: TokenBucket, jobs: Mapping[str, TrackedJob]

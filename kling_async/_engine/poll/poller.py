@@ -93,7 +93,7 @@ class JobPoller:
             api: Sends its status calls.
             emit: Tells of its changes.
             index: Its place in a batch.
-            age: Seconds since that record.
+            age: Seconds since the service made the job; 0 if that is not known.
 
         Raises:
             WaitTimeoutError: The deadline came first.
@@ -193,7 +193,7 @@ class JobPoller:
                 tasks.start_soon(self._work, tasks)
             if isinstance(one, ModelList):
                 await self._scan(one)
-            elif not (one.is_over or one.is_polled):
+            elif not (one.is_over or one.has_call_in_flight):
                 await self._poll(one)
 
     async def _next_due(self) -> TrackedJob | ModelList:
@@ -220,8 +220,8 @@ class JobPoller:
         if not one.is_on_schedule:
             return one.retry_at
         state = self._list_of(one.model).state
-        until = state.shows_until(one.scan_number) if one.uses_lists else -math.inf
-        return self._pace.next_poll(one.paced, one.policy, now=now, listed_until=until)
+        until = state.next_shown_at(one.scan_number) if one.uses_lists else -math.inf
+        return self._pace.next_poll(one.paced, one.policy, now=now, next_shown_at=until)
 
     def _schedule(self, one: TrackedJob | ModelList, now: float) -> None:
         if self._queue.put(one, self._due(one, now)):
@@ -239,7 +239,7 @@ class JobPoller:
     # Status calls
 
     async def _poll(self, tracked: TrackedJob) -> None:
-        tracked.is_polled = True
+        tracked.has_call_in_flight = True
         try:
             job = await tracked.api.send(
                 STATUS,
@@ -248,10 +248,10 @@ class JobPoller:
                 within=tracked.ends_at - self._api.clock.now(),
             )
         except KlingError as error:
-            tracked.is_polled = False
+            tracked.has_call_in_flight = False
             self._take_failure(tracked, error)
             return
-        tracked.is_polled = False
+        tracked.has_call_in_flight = False
         state = self._list_of(tracked.model).state
         if job.is_final and state.is_on and tracked.scan_number == state.number > 0:
             state.suspect = tracked.request_id  # the last scan showed it in flight: a later one must not
@@ -275,7 +275,7 @@ class JobPoller:
         else:
             # Source: the service documents answers of success that carry their outcome only on the next call.
             tracked.asked_for_media = True
-        if not tracked.is_polled:
+        if not tracked.has_call_in_flight:
             self._schedule(tracked, now)
 
     def _take_sighting(self, tracked: TrackedJob, now: float, *, by_list: bool) -> None:
@@ -337,7 +337,7 @@ class JobPoller:
     async def _scan(self, model_list: ModelList) -> None:
         """Scan a list once, take in what its rows show of the jobs in flight, and plan the next scan."""
         clock, state = self._api.clock, model_list.state
-        model_list.is_scanned = True
+        model_list.has_scan_in_flight = True
         try:
             if not model_list.pays:
                 return
@@ -353,7 +353,7 @@ class JobPoller:
             elif state.wants_spot_check(clock.now()):
                 self._spot_check(model_list)
         finally:
-            model_list.is_scanned = False
+            model_list.has_scan_in_flight = False
             self._plan_scan(model_list, clock.now())
 
     def _spot_check(self, model_list: ModelList) -> None:

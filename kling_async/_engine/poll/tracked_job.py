@@ -38,7 +38,7 @@ class TrackedJob:
     is_known: bool
     """Whether the service has ever shown this job to this key."""
     scan_number: int = 0
-    """The number of the last list scan that showed it, or before which it was added."""
+    """The number of the last list scan that showed the job; before that, of the last scan before the job was added."""
     ends_at: float = math.inf
     """When the wait times out: at its deadline, or because the status has not changed for too long."""
     alarm: asyncio.TimerHandle | None = None
@@ -55,7 +55,7 @@ class TrackedJob:
     """Whether a success without a video was polled once more."""
     is_spot_check: bool = False
     """Whether it is polled to test the list."""
-    is_polled: bool = False
+    has_call_in_flight: bool = False
     """Whether a status call for it is under way."""
 
     @property

@@ -14,7 +14,7 @@ from kling_async._engine.shared_state import SharedState
 from kling_async._engine.submit.list_jobs import MAX_PAGES, read_since, read_whole
 from kling_async._journal.entry import Entry
 from kling_async._journal.journal import WriteAheadJournal
-from kling_async._policy.job_owners import JobOwner
+from kling_async._policy.job_owners import JournalRun
 from kling_async._policy.list_evidence import ListReading, explain_unmatched, is_absent, proof_delays
 from kling_async._policy.matching import (
     CLOCK_SKEW,
@@ -116,7 +116,7 @@ class Reconciler:
 
     def claim(self, request_id: str, journal: WriteAheadJournal | None) -> bool:
         """Note that an item of this journal has a job; False if another item has it too, also one of an earlier run."""
-        owners, owner = self._shared.job_owners, JobOwner() if journal is None else journal.owner
+        owners, owner = self._shared.job_owners, JournalRun() if journal is None else journal.owner
         is_free = request_id not in owners
         owners.add(request_id, owner, now=self.api.clock.now(), keep=bool(self._open))
         return is_free
@@ -281,23 +281,24 @@ class Reconciler:
                 return
             began = clock.now()
             unfound = [one for one in self._open if one.model == model and one.job is None]
-            quiet = [one for one in unfound if self._has_no_look_alike(one)]  # and so they stay
+            # While they are reconciled, no look-alike of them is sent, so this holds to the end of the scan.
+            alone = [one for one in unfound if self._has_no_look_alike(one)]
             lost, others, reading = await self._read_rows(
-                model, [one.lost for one in quiet], self._other_lost_submits(unfound), max_pages=max_pages
+                model, [one.lost for one in alone], self._other_lost_submits(unfound), max_pages=max_pages
             )
             rows = self._rows[model]
             journals = {one.journal for one in unfound if one.journal is not None}
             candidates = select_candidates(lost, rows.values(), others=others)
             owned = {request_id for request_id in candidates if self._has_owner(request_id, journals)}
             found = match_jobs(lost, rows.values(), others=others, owned=owned)
-            for index, one in enumerate(quiet):
+            for index, one in enumerate(alone):
                 one.scanned_at = began
                 if index in found and one in self._open:
                     one.job = found[index]
                     self.claim(one.job.request_id, one.journal)
                     one.is_found.set()
             if reading is not None:
-                for one, submit in zip(quiet, lost, strict=True):
+                for one, submit in zip(alone, lost, strict=True):
                     one.read_whole_at = began
                     one.is_absent = one.job is None and is_absent(
                         submit, reading, has_owner=lambda request_id: self._has_owner(request_id, journals)
@@ -331,12 +332,12 @@ class Reconciler:
     def _other_lost_submits(self, unfound: list[OpenReconciliation]) -> list[LostSubmit]:
         """The further lost submits of a model: those that cannot be reconciled now, or are reconciled by no caller."""
         model = unfound[0].model
-        unquiet = [one.lost for one in unfound if not self._has_no_look_alike(one)]
+        with_look_alikes = [one.lost for one in unfound if not self._has_no_look_alike(one)]
         unresolved = [lost for about, lost in tuple(self._shared.unresolved) if about == model]
         journals = dict.fromkeys(one.journal for one in unfound if one.journal is not None)
         for journal in journals:
             unresolved += self._unresolved_in_journal(journal, model)
-        return [*unquiet, *unresolved]
+        return [*with_look_alikes, *unresolved]
 
     def _unresolved_in_journal(self, journal: WriteAheadJournal, model: str) -> list[LostSubmit]:
         """The lost submits of a journal that no open reconciliation is about."""
