@@ -32,7 +32,7 @@ __all__ = [
     "Retrying",
     "Spent",
     "StatusChanged",
-    "SubmitAmbiguous",
+    "SubmitLost",
     "SubmitReconciled",
     "Submitted",
     "Throttled",
@@ -138,7 +138,7 @@ class PollFailed(Event):
 
 
 @attrs.frozen(kw_only=True)
-class SubmitAmbiguous(Event):
+class SubmitLost(Event):
     """A paid POST was sent, and whether the service has a job is unknown."""
 
     error: KlingError
@@ -147,7 +147,7 @@ class SubmitAmbiguous(Event):
 
 @attrs.frozen(kw_only=True)
 class SubmitReconciled(Event):
-    """The job of an ambiguous submit was found at the service; the item continues with it."""
+    """The job of a lost submit was found at the service; the item continues with it."""
 
     job: Job
     """The job that was found."""

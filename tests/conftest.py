@@ -1,7 +1,13 @@
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, settings
+
+# The benchmarks are not part of the wheel: they are found at the end of the path, after what is installed.
+sys.path.append(str(Path(__file__).parents[1]))
 
 # `pytest --hypothesis-profile=long` looks much longer for what these rules do not hold for, and `nox -s fuzz` longest.
 # `nox -s pythons` asks only whether the rules hold at all.

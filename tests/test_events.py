@@ -24,7 +24,7 @@ NAMES = {
     "Retrying",
     "Throttled",
     "PollFailed",
-    "SubmitAmbiguous",
+    "SubmitLost",
     "SubmitReconciled",
     "NotSubmitted",
     "Resumed",

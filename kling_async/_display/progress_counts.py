@@ -18,7 +18,7 @@ from kling_async.events import (
     Retrying,
     Spent,
     StatusChanged,
-    SubmitAmbiguous,
+    SubmitLost,
     SubmitReconciled,
     Submitted,
     Throttled,
@@ -126,7 +126,7 @@ class ProgressCounts:
                 self._move(job.request_id, job.status)
             case Resumed(job=Job() as job, path=path):
                 self._resume(job, is_saved_before=path is not None)
-            case SubmitAmbiguous() | Resumed():
+            case SubmitLost() | Resumed():
                 self._unanswered.add(event.index)
             case StatusChanged(request_id=request_id, status=JobStatus.FAILED | JobStatus.CANCELLED):
                 # A job that failed because of a rate limit gets no `Finished`: its item is submitted again.

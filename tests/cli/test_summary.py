@@ -22,7 +22,7 @@ from kling_async.errors import (
     KlingError,
     NotFoundError,
 )
-from kling_async.events import Finished, Resumed, Spent, SubmitAmbiguous, Submitted
+from kling_async.events import Finished, Resumed, Spent, SubmitLost, Submitted
 from kling_async.jobs import Job, JobStatus, Outcome
 from kling_async.requests import VideoRequest
 from kling_async.results import Result, ResultState
@@ -239,7 +239,7 @@ def test_without_a_journal_a_list_command_shows_the_ambiguous_jobs(capfd):
 
 def lost_submit() -> ProgressCounts:
     counts = ProgressCounts(total=2, saves=True)
-    counts(SubmitAmbiguous(at=0.0, index=0, error=APIConnectionError("reset")))
+    counts(SubmitLost(at=0.0, index=0, error=APIConnectionError("reset")))
     return counts
 
 

@@ -17,7 +17,7 @@ from kling_async.events import (
     Retrying,
     Spent,
     StatusChanged,
-    SubmitAmbiguous,
+    SubmitLost,
     SubmitReconciled,
     Submitted,
     Throttled,
@@ -192,7 +192,7 @@ def test_a_video_that_an_earlier_run_saved_is_neither_pending_nor_unsaved():
 
 
 @pytest.mark.parametrize(
-    "lost", [SubmitAmbiguous(at=0.0, index=3, error=LOST), Resumed(at=0.0, index=3)], ids=["now", "before"]
+    "lost", [SubmitLost(at=0.0, index=3, error=LOST), Resumed(at=0.0, index=3)], ids=["now", "before"]
 )
 @pytest.mark.parametrize(
     "end, expected",

@@ -18,7 +18,7 @@ from kling_async import (
 from kling_async._engine.submit import reconciler
 from kling_async._wire.codec import payload_of
 from kling_async.emulator import JobScript
-from kling_async.events import Finished, Notifier, SubmitAmbiguous, SubmitReconciled, Submitted
+from kling_async.events import Finished, Notifier, SubmitLost, SubmitReconciled, Submitted
 
 LOST = APIConnectionError("the connection was lost")
 OOPS = reply(500, {"error": "Backend error (400). Please try again."})
@@ -48,7 +48,7 @@ async def test_the_job_of_a_lost_submit_is_found_in_the_list(lost):
     job = await session_for(service).submit(REQUEST, Notifier(events.append))
     assert job.request_id == "job-0"
     assert service.posts == 1
-    assert [type(event) for event in events] == [SubmitAmbiguous, SubmitReconciled]
+    assert [type(event) for event in events] == [SubmitLost, SubmitReconciled]
 
 
 async def test_the_other_items_of_a_batch_are_submitted_during_a_reconciliation():
@@ -58,7 +58,7 @@ async def test_the_other_items_of_a_batch_are_submitted_during_a_reconciliation(
     assert all(result.ok for result in results)
     assert service.posts == len(service.jobs) == 30
     types = [type(event) for event in events if event.index == 0]
-    assert types[:2] == [SubmitAmbiguous, SubmitReconciled]
+    assert types[:2] == [SubmitLost, SubmitReconciled]
     assert types[-1] is Finished
     assert Submitted not in types
 

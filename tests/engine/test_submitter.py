@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import ast
 import asyncio
+import inspect
 import logging
+import re
 import signal
+import textwrap
 from decimal import Decimal
 from functools import partial
 
@@ -26,12 +30,13 @@ from kling_async import (
 )
 from kling_async._engine.submit.batch_item import BatchItem
 from kling_async._engine.submit.ledger import Ledger
+from kling_async._engine.submit.submitter import Submitter
 from kling_async._journal.entry import EntryState, Identity
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._policy.budget import Budget
 from kling_async._policy.matching import could_match
 from kling_async._wire.codec import payload_of
-from kling_async.events import Notifier, Retrying, Spent, SubmitAmbiguous, Submitted, Throttled
+from kling_async.events import Notifier, Retrying, Spent, SubmitLost, Submitted, Throttled
 
 REQUEST = VideoRequest("an eagle", model="kling-v2-6", duration=10, sound=True)
 
@@ -277,7 +282,7 @@ def test_a_post_that_the_end_of_the_loop_cancels_is_reported_as_ambiguous(caplog
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(main())
-    assert [type(event) for event in events] == [Spent, SubmitAmbiguous]
+    assert [type(event) for event in events] == [Spent, SubmitLost]
     assert [entry.state for entry in journal.entries()] == [EntryState.INTENDED]
     assert "may have accepted the request (kling-v2-6)" in caplog.text
 
@@ -343,3 +348,17 @@ async def test_a_submit_that_is_cancelled_before_its_post_sends_nothing():
         await submit(service)
     assert service.posts == 1
     assert service.jobs == {}
+
+
+def test_a_post_awaits_its_answer_alone():
+    """Whatever else it awaits could be cancelled between the answer and its record, and the id of a paid job be lost."""
+    (post,) = ast.parse(textwrap.dedent(inspect.getsource(Submitter._post))).body
+    awaited = [ast.unparse(node.value.func) for node in ast.walk(post) if isinstance(node, ast.Await)]
+    assert awaited == ["self.api.send"]
+
+
+def test_a_registered_post_awaits_its_intent_and_nothing_else_before_it_leaves():
+    (send,) = ast.parse(textwrap.dedent(inspect.getsource(Submitter._send))).body
+    source = ast.unparse(send)
+    registered = source.partition("register_post(")[2].partition("run_to_end(")[0]
+    assert re.findall(r"await ([\w.]+)", registered + "run_to_end") == ["ledger.record_intent", "run_to_end"]

@@ -9,7 +9,7 @@ import attrs
 
 from kling_async import JournalError, Result, ResultState
 from kling_async._journal.journal import WriteAheadJournal
-from kling_async.events import Event, Finished, Resumed, SubmitAmbiguous, SubmitReconciled, Submitted
+from kling_async.events import Event, Finished, Resumed, SubmitLost, SubmitReconciled, Submitted
 
 from .jobs import Job, Post, request_text
 from .line_state import UNRESOLVED, Item, LineState
@@ -131,11 +131,7 @@ class Inspector:
         ]  # as many of our own jobs can be listed now without a submit to match
         line_state.strangers[request] += 1
         if line_state.disk is None:
-            lost = (
-                self._count_events(SubmitAmbiguous)[request]
-                - self._count_events(SubmitReconciled)[request]
-                + 1
-            )
+            lost = self._count_events(SubmitLost)[request] - self._count_events(SubmitReconciled)[request] + 1
         else:
             fresh = [id_ for id_, whose in self._matched.items() if whose == request and id_ not in kept]
             lost = line_state.count_open_intents(request) - len(fresh)
@@ -219,7 +215,7 @@ class Inspector:
             self.fail(f"only {len(self.results)} of {len(self._items)} results came")
         if (late := self.now - self._began - ending.at) > self.run.timeout + _GRACE:
             self.fail(f"leaving took {late:.0f} s")
-        for fate, kind in (("in flight", None), ("answered", Submitted), ("unknown", SubmitAmbiguous)):
+        for fate, kind in (("in flight", None), ("answered", Submitted), ("unknown", SubmitLost)):
             sent = Counter(post.request for post in self.posts if post.fate == fate)
             if sent != (output := self._count_events(kind) if kind else Counter()):
                 self.fail(

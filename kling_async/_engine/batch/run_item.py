@@ -69,7 +69,7 @@ class JobInFlight:
     """Seconds since the service made the job; 0 if that is not known."""
 
 
-class _UnsentError(Exception):
+class _NotAcceptedError(Exception):
     """An item cannot be sent, or cannot be sent again."""
 
     def __init__(self, reason: KlingError) -> None:
@@ -86,7 +86,7 @@ async def run_item(parts: BatchParts, given: InputItem, results: ResultStream) -
     item = BatchItem(index=given.index, request=given.request)
     try:
         outcome = await _run_job(parts, item, given)
-    except _UnsentError as error:
+    except _NotAcceptedError as error:
         results.put(_report_unsent(parts, item, error.reason))
         return
     except asyncio.CancelledError:
@@ -166,30 +166,30 @@ def _resume(
 async def _find_entry(parts: BatchParts, item: BatchItem, given: InputItem) -> Entry | None:
     """The journal's entry of the item, whose price is known after this."""
     if given.error is not None:
-        raise _UnsentError(given.error)
+        raise _NotAcceptedError(given.error)
     try:
         item.price = parts.ledger.budget.price(item.request) if item.request is not None else None
         return await parts.ledger.find_entry(item, given.entry)
     except KlingError as error:
-        raise _UnsentError(error) from error
+        raise _NotAcceptedError(error) from error
 
 
 async def _submit(parts: BatchParts, item: BatchItem) -> JobInFlight | OpenReconciliation:
     """Submit the item: its job, or the reconciliation to go through with if the answer is lost."""
     request = item.request
     if request is None or parts.breaker.reason is not None:
-        raise _UnsentError(parts.breaker.reason or _cannot_be_made(item))
+        raise _NotAcceptedError(parts.breaker.reason or _cannot_be_made(item))
     try:
         payload = await parts.uploader.payload(request)
     except KlingError as error:
-        raise _UnsentError(error) from error
+        raise _NotAcceptedError(error) from error
     try:
         submitted = await parts.session.submitter.submit(
             payload, item, ledger=parts.ledger, limit=parts.slots.limit
         )
     except KlingError as error:
         parts.breaker.record_failure(error)
-        raise _UnsentError(error) from error
+        raise _NotAcceptedError(error) from error
     if isinstance(submitted, OpenReconciliation):
         return submitted
     parts.breaker.record_accepted()

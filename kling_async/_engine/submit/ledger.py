@@ -17,7 +17,7 @@ from kling_async._journal.journal import WriteAheadJournal
 from kling_async._policy.budget import Budget
 from kling_async._policy.service_clock import ServiceClock
 from kling_async.errors import ConfigurationError, JournalError, KlingError
-from kling_async.events import Spent, SubmitAmbiguous, Submitted
+from kling_async.events import Spent, SubmitLost, Submitted
 from kling_async.jobs import Job
 from kling_async.requests import model_of
 from kling_async.results import Result, ResultState
@@ -119,7 +119,7 @@ class Ledger:
     def record_unknown(self, item: BatchItem, error: KlingError) -> None:
         """The service may have accepted the POST: the money counts as spent, and the intent stays in the journal."""
         self._spend(item, None)
-        self.emit(SubmitAmbiguous, index=item.index, error=error)
+        self.emit(SubmitLost, index=item.index, error=error)
 
     def record_job(self, item: BatchItem, job: Job) -> None:
         """The job belongs to the item: its id goes to the disk with the next commit."""

@@ -39,7 +39,7 @@ class Submitter:
     def __init__(self, api: ApiCaller, shared: SharedState, reconciler: Reconciler) -> None:
         self.api = api
         self.reconciler = reconciler
-        self._slots = anyio.Semaphore(shared.limits.max_concurrent_submits, fast_acquire=True)
+        self._submit_slots = anyio.Semaphore(shared.limits.max_concurrent_submits, fast_acquire=True)
         self._rate = shared.submit_rate
         self._pauses = shared.pauses
 
@@ -98,7 +98,7 @@ class Submitter:
         has_turn = False
         while True:
             await self.reconciler.wait_unblocked(model, payload)
-            async with self._slots:
+            async with self._submit_slots:
                 if not has_turn:
                     await self._take_hourly_turn()
                     has_turn = True
