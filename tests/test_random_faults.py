@@ -44,7 +44,7 @@ def client_of(emulator, *, wait_timeout=120.0, use_lists="auto"):
     return KlingClient(
         "any-key",
         base_url=emulator.url,
-        timeout=2.0,
+        timeout=1.0,
         limits=Limits(max_polls_per_second=2000.0),
         retry=RetryPolicy(max_retries=8, initial_delay=0.001, max_delay=0.02),
         polling=PollingPolicy(poll_interval=0.05, wait_timeout=wait_timeout, use_lists=use_lists),
