@@ -143,10 +143,7 @@ class Submitter:
         except asyncio.CancelledError:  # the event loop ends: `asyncio.run` cancels every task that is left
             error = APIConnectionError("submit: the event loop ended before the answer came")
             _log.warning("%s; the service may have accepted the request (%s)", error, post.model)
-            item.reconciliation = post.open_reconciliation(
-                error, journal=ledger.journal, entry_number=item.entry_number
-            )
-            ledger.record_unknown(item, error)
+            _record_lost(post, error, item, ledger)
             raise
         if job is not None and not self.reconciler.claim(job.request_id, ledger.journal):
             # As where a proxy answers one call twice: the job of this POST has another id.
@@ -161,11 +158,7 @@ class Submitter:
             return job
         assert error is not None
         if classify(error) is SubmitFailure.UNKNOWN:
-            item.reconciliation = post.open_reconciliation(
-                error, journal=ledger.journal, entry_number=item.entry_number
-            )
-            ledger.record_unknown(item, error)
-            return item.reconciliation
+            return _record_lost(post, error, item, ledger)
         ledger.record_not_accepted(item, error)
         return error
 
@@ -189,6 +182,17 @@ class Submitter:
         emit(Throttled, delay=delay, error=error)
         if limit is not None:
             limit.shrink(now=clock.now(), pause=delay)
+
+
+def _record_lost(
+    post: PostInFlight, error: KlingError, item: BatchItem, ledger: Ledger
+) -> OpenReconciliation:
+    """Open the reconciliation of a POST whose answer is lost; its money counts as spent."""
+    item.reconciliation = post.open_reconciliation(
+        error, journal=ledger.journal, entry_number=item.entry_number
+    )
+    ledger.record_unknown(item, error)
+    return item.reconciliation
 
 
 def _salvage_job(error: KlingError, model: str) -> Job | None:
