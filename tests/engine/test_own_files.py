@@ -10,12 +10,11 @@ import pytest
 from virtual_service import VirtualLoop, session_for
 from virtual_storage import Storage, job_with, video
 
-from kling_async import RetryPolicy
-from kling_async._engine.download import own_files
+from kling_async import RetryPolicy, _own_files
 from kling_async._engine.download.downloader import DownloadError
 from kling_async._engine.download.file_lock import open_locked
 from kling_async._engine.download.output_folder import Destination
-from kling_async._engine.download.own_files import create, open_own
+from kling_async._own_files import create, open_own
 from kling_async.events import Notifier
 
 VIDEO = video(10_000)
@@ -119,13 +118,13 @@ async def test_a_partial_file_that_is_replaced_while_it_is_written_is_not_taken_
 
 def test_a_file_of_another_user_is_passed_by(shared, monkeypatch):
     (shared / "theirs").touch()
-    monkeypatch.setattr(own_files.os, "geteuid", lambda: os.getuid() + 1)
+    monkeypatch.setattr(_own_files.os, "geteuid", lambda: os.getuid() + 1)
     assert open_own(shared / "theirs") is None
 
 
 def test_a_system_without_users_trusts_a_file_with_one_name(shared, monkeypatch):
     (shared / "ours").touch()
-    monkeypatch.delattr(own_files.os, "geteuid")
+    monkeypatch.delattr(_own_files.os, "geteuid")
     descriptor = open_own(shared / "ours")
     assert descriptor is not None
     os.close(descriptor)
@@ -135,7 +134,7 @@ def test_any_other_error_is_raised(shared, monkeypatch):
     def refuse(*_arguments):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr(own_files.os, "open", refuse)
+    monkeypatch.setattr(_own_files.os, "open", refuse)
     with pytest.raises(OSError, match="Too many open files"):
         open_own(shared / "a")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import attrs
 
-from kling_async._engine.download.own_files import create, open_own
+from kling_async._own_files import create, open_own
 from kling_async._policy.file_names import partial_name
 
 _MAX_NAMES = 1000
@@ -28,7 +28,7 @@ class LockedFile:
 def open_locked(path: Path) -> LockedFile:
     """Open and lock the first of `NAME.part`, `NAME.2.part` and so on that is free or ours; a missing file is made.
 
-    See `partial_name` and `own_files`.
+    See `partial_name` and `_own_files`.
 
     Raises:
         OSError: The folder takes no file of that name.

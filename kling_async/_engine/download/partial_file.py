@@ -21,7 +21,7 @@ import attrs
 from kling_async._durable import rename_if_free, rename_into_place
 from kling_async._engine.clock import Clock
 from kling_async._engine.download.file_lock import LockedFile, is_at, open_locked
-from kling_async._engine.download.own_files import open_own
+from kling_async._own_files import open_own
 from kling_async._policy.descriptors import lacks_descriptors
 from kling_async._policy.http_ranges import FileVersion, dump, load
 from kling_async._transport.base import Sink
