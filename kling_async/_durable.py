@@ -19,7 +19,7 @@ def move_into_place(new: Path, path: Path) -> None:
     Raises:
         OSError: The file cannot be flushed or renamed; the former file is left as it was.
     """
-    descriptor = os.open(new, os.O_RDWR)
+    descriptor = os.open(new, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
     try:
         os.fsync(descriptor)
     finally:

@@ -1,7 +1,7 @@
-"""Opens helper files of predictable names, in folders that other users can write.
+"""Opens and makes files for this user alone, in folders that other users can write.
 
-Another user can put a link or a pipe in the place of such a file. No link is followed, and no open waits: a file is used
-only if this call made it, or if it is a regular file of this user with one name.
+Another user can put a link or a pipe in the place of a file with a predictable name. No link is followed, and no open
+waits: a file is used only if this call made it, or if it is a regular file of this user with one name.
 """
 
 from __future__ import annotations
@@ -9,24 +9,43 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from pathlib import Path
 
 _SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
+_OWNER_ONLY = 0o600
+_ADMINISTRATOR = 0
 _NOT_OURS = frozenset({errno.ELOOP, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENOENT})
 """A link, a folder, another user's file, a socket; or a file that has just been removed."""
+_making = threading.Lock()
 
 
 def create(path: Path) -> int | None:
-    """A descriptor of a new file, open for reading and writing; None if the name is taken.
+    """A descriptor of a new file, open for reading and writing, that this user alone can open; None if the name is taken.
 
     Raises:
         OSError: The folder takes no file of that name.
     """
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _SAFE | _BINARY, 0o666)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _SAFE | _BINARY, _OWNER_ONLY)
     except FileExistsError:
         return None
+
+
+def create_if_missing(path: Path) -> None:
+    """Make an empty file that this user alone can open, if there is none.
+
+    A file that is there is not opened: closing it would end the locks that SQLite has on it in this process.
+    Source: https://www.sqlite.org/howtocorrupt.html#posix_close_bug
+
+    Raises:
+        OSError: The folder takes no file of that name.
+    """
+    with _making:  # no other thread locks the new file before it is closed here
+        descriptor = create(path)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def open_own(path: Path) -> int | None:
@@ -41,12 +60,37 @@ def open_own(path: Path) -> int | None:
         if error.errno in _NOT_OURS:
             return None
         raise
-    if _is_own(os.fstat(descriptor)):
+    if describe_foreign(os.fstat(descriptor)) is None:
         return descriptor
     os.close(descriptor)
     return None
 
 
-def _is_own(status: os.stat_result) -> bool:
-    user = os.geteuid() if hasattr(os, "geteuid") else status.st_uid
-    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid == user
+def describe_foreign(status: os.stat_result, *, owner: int | None = None) -> str | None:
+    """What makes a file none of ours alone, as for "it is ..."; None for a regular file of ours with one name.
+
+    Args:
+        status: The status of the file itself, not of the file that a link leads to.
+        owner: The user who has to own the file; None for the user of this process.
+    """
+    if stat.S_ISLNK(status.st_mode):
+        return "a symbolic link"
+    if not stat.S_ISREG(status.st_mode):
+        return "not a regular file"
+    if status.st_nlink != 1:
+        return "a file with a second name (a hard link)"
+    return None if status.st_uid == (_user(status) if owner is None else owner) else "a file of another user"
+
+
+def is_link_of_another(path: Path) -> bool:
+    """Whether the path is a symbolic link that neither this user nor the administrator has made."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISLNK(status.st_mode) and status.st_uid not in {_user(status), _ADMINISTRATOR}
+
+
+def _user(status: os.stat_result) -> int:
+    """The user of this process; on a system without user numbers, the owner of the file."""
+    return os.geteuid() if hasattr(os, "geteuid") else status.st_uid

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from kling_async._descriptors import find_lack_of_descriptors
 from kling_async._durable import move_into_place
+from kling_async._journal.journal_files import check_files, check_link, lock_of
 from kling_async._journal.schema import APPLICATION_ID, MIGRATIONS, Migration, migrate
+from kling_async._own_files import create_if_missing
 from kling_async.errors import JournalError
 
 _BUSY_TIMEOUT = 5.0
@@ -53,7 +55,7 @@ def resolve_path(path: str | os.PathLike[str]) -> Path:
     """The real path of the file, with links followed.
 
     Raises:
-        JournalError: The path is a folder, or its folder does not exist.
+        JournalError: The path is a folder, its folder does not exist, or it is a link of another user.
     """
     given = Path(path)
     with journal_errors(given, "opened", "give the path of a file"):
@@ -66,6 +68,7 @@ def resolve_path(path: str | os.PathLike[str]) -> Path:
             raise JournalError(
                 f"The journal {str(given)!r} cannot be made: there is no folder {str(real.parent)!r}. Make it first."
             )
+        check_link(given)
         return real
 
 
@@ -76,11 +79,13 @@ def acquire_lock(path: Path) -> sqlite3.Connection:
     lock.
 
     Raises:
-        JournalError: Another process has the lock, or the folder cannot be written.
+        JournalError: Another process has the lock, the folder cannot be written, or a file of the journal is not ours.
     """
     advice = f"check that the folder {str(path.parent)!r} exists and can be written"
     with journal_errors(path, "opened", advice):
-        lock = connect(path.with_name(path.name + "-lock"), mode="mode=rwc", busy_timeout=0.0)
+        create_if_missing(lock_of(path))
+        check_files(path)
+        lock = connect(lock_of(path), busy_timeout=0.0)
         try:
             lock.execute("PRAGMA journal_mode = MEMORY")  # nothing is written to it
             lock.execute("BEGIN EXCLUSIVE")
@@ -100,7 +105,7 @@ def _primary_code(error: Exception) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-def create_if_missing(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> bool:
+def make_if_missing(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> bool:
     """Make an empty journal if the file is missing; True if it did. Call it only under the lock.
 
     The file is made under another name and renamed when it is complete.
@@ -119,7 +124,9 @@ def create_if_missing(path: Path, migrations: Sequence[Migration] = MIGRATIONS) 
     with journal_errors(path, "made", "check that its folder can be written and its disk is not full"):
         for end in _FILE_SUFFIXES:
             Path(str(new) + end).unlink(missing_ok=True)
-        with closing(connect(new, mode="mode=rwc")) as connection:
+        create_if_missing(new)
+        check_files(new)
+        with closing(connect(new)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             migrate(connection, version=0, migrations=migrations)

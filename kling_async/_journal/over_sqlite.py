@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from kling_async._journal.entry import Entry, EntryState, Identity
+from kling_async._journal.journal_files import check_files, check_readable, lock_of
 from kling_async._journal.opening import (
     acquire_lock,
     check_file,
     connect,
-    create_if_missing,
     has_leftovers,
     journal_errors,
+    make_if_missing,
     resolve_path,
 )
 from kling_async._journal.schema import MIGRATIONS, Migration, decode_text, encode_text, migrate, roll_back
 from kling_async._journal.store import PendingWrites
 from kling_async._journal.transitions import UNKNOWN_STATES
-from kling_async.errors import JournalError
 
 _PAGE_ROWS = 500
 _to_json = json.JSONEncoder(separators=(",", ":"), default=str).encode
@@ -164,13 +164,14 @@ class SqliteStore:
     def __init__(self, path: str | os.PathLike[str], *, migrations: Sequence[Migration] = MIGRATIONS) -> None:
         self.path = Path(path)
         real_path = resolve_path(path)
-        if not real_path.with_name(real_path.name + "-lock").exists() and real_path.exists():
+        check_files(real_path)
+        if not lock_of(real_path).exists() and real_path.exists():
             # Before the lock is made: a foreign file gets none beside it.
             check_file(real_path, newest=len(migrations), whole=False)
         self._lock = threading.Lock()
         with ExitStack() as resources:
             resources.enter_context(closing(acquire_lock(real_path)))
-            is_new = create_if_missing(real_path, migrations)
+            is_new = make_if_missing(real_path, migrations)
             version = len(migrations) if is_new else check_file(real_path, newest=len(migrations))
             with journal_errors(self.path, "opened", _WRITE_ADVICE):
                 self._writer = resources.enter_context(closing(connect(real_path)))
@@ -178,6 +179,7 @@ class SqliteStore:
                 migrate(self._writer, version=version, migrations=migrations)
                 self._reader = resources.enter_context(closing(connect(real_path)))
                 ((self.last_number,),) = self._query("SELECT coalesce(max(number), 0) FROM entries")
+                check_files(real_path)  # SQLite has made the missing ones
             self._resources = resources.pop_all()
 
     def commit(self, changes: PendingWrites) -> None:
@@ -296,8 +298,7 @@ def read_entries(
         JournalError: There is no journal, it cannot be read, or it is of an older version and in use.
     """
     given, real_path = Path(path), resolve_path(path)
-    if not real_path.exists():
-        raise JournalError(f"There is no journal {str(given)!r}.")
+    check_readable(real_path)
     if check_file(real_path, newest=len(migrations), whole=False) < len(migrations):
         SqliteStore(path, migrations=migrations).close()
     return _iterate_entries(given, real_path)

@@ -11,7 +11,7 @@ import pytest
 
 from kling_async import JournalError
 from kling_async._journal.journal import WriteAheadJournal
-from kling_async._journal.opening import check_file, create_if_missing
+from kling_async._journal.opening import check_file, make_if_missing
 from kling_async._journal.schema import MIGRATIONS
 
 
@@ -241,7 +241,7 @@ def test_a_new_journal_is_complete_or_absent(tmp_path, monkeypatch):
 def test_an_existing_journal_is_not_replaced(run_db):
     before = run_db.read_bytes()
 
-    assert create_if_missing(run_db) is False
+    assert make_if_missing(run_db) is False
     assert run_db.read_bytes() == before
 
 

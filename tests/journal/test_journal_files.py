@@ -1,0 +1,218 @@
+"""The files of a journal: for their owner alone, and no trap of another user in a shared folder is followed."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from kling_async import JournalError, _own_files
+from kling_async._journal.journal import WriteAheadJournal
+
+TRAPS = ["symbolic link", "broken link", "hard link", "pipe", "folder", "socket"]
+SIDE_FILES = ["run.db-lock", "run.db-wal", "run.db-shm", "run.db-journal"]
+
+
+@pytest.fixture
+def victim(tmp_path):
+    """A file of ours, in another folder, which an attacker wants to be overwritten."""
+    (tmp_path / "home").mkdir()
+    path = tmp_path / "home" / "precious"
+    path.write_text("precious")
+    return path
+
+
+@pytest.fixture
+def shared(tmp_path, monkeypatch):
+    """A folder that others can write, and the working folder."""
+    (tmp_path / "shared").mkdir()
+    monkeypatch.chdir(tmp_path / "shared")
+    return tmp_path / "shared"
+
+
+@pytest.fixture
+def run_db(shared, pen_for):
+    """A journal with an entry, closed."""
+    with WriteAheadJournal(shared / "run.db") as journal:
+        pen_for(journal).record_intent("rain")
+    return shared / "run.db"
+
+
+def put(trap, path, victim):
+    match trap:
+        case "symbolic link":
+            path.symlink_to(victim)
+        case "broken link":
+            path.symlink_to(victim.with_name("not-there"))
+        case "hard link":
+            path.hardlink_to(victim)
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(path.name)
+
+
+def is_unharmed(victim):
+    return victim.read_text() == "precious" and list(victim.parent.iterdir()) == [victim]
+
+
+@pytest.mark.parametrize("name", SIDE_FILES)
+@pytest.mark.parametrize("trap", TRAPS)
+def test_a_trap_beside_a_journal_is_refused_and_not_followed(run_db, victim, trap, name):
+    trapped = run_db.with_name(name)
+    trapped.unlink(missing_ok=True)
+    put(trap, trapped, victim)
+    before = trapped.lstat()
+
+    with pytest.raises(
+        JournalError, match=rf"{name}' is (a symbolic link|not a regular|a file with a second)"
+    ):
+        WriteAheadJournal(run_db)
+
+    assert os.path.samestat(trapped.lstat(), before)
+    assert is_unharmed(victim)
+
+
+@pytest.mark.parametrize("name", [name for name in SIDE_FILES if name != "run.db-lock"])
+@pytest.mark.parametrize("trap", TRAPS)
+def test_a_trap_beside_a_journal_is_not_read(run_db, victim, trap, name):
+    put(trap, run_db.with_name(name), victim)
+
+    with pytest.raises(JournalError, match=rf"{name}' is "):
+        WriteAheadJournal.read(run_db)
+
+    assert is_unharmed(victim)
+
+
+@pytest.mark.parametrize("trap", ["hard link", "pipe", "socket"])
+@pytest.mark.parametrize("use", [WriteAheadJournal, WriteAheadJournal.read], ids=["write", "read"])
+def test_a_trap_at_the_name_of_a_journal_is_refused_and_not_waited_for(shared, victim, trap, use):
+    put(trap, shared / "run.db", victim)
+
+    with pytest.raises(JournalError, match=r"run.db' is (not a regular|a file with a second)"):
+        use(shared / "run.db")
+
+    assert is_unharmed(victim)
+    assert [file.name for file in shared.iterdir()] == ["run.db"]
+
+
+@pytest.mark.parametrize("name", ["run.db-new", "run.db-new-wal", "run.db-new-shm", "run.db-new-journal"])
+@pytest.mark.parametrize("trap", ["symbolic link", "broken link", "hard link", "pipe", "socket"])
+def test_a_trap_at_a_journal_in_the_making_is_removed_and_not_followed(shared, victim, trap, name):
+    put(trap, shared / name, victim)
+
+    WriteAheadJournal(shared / "run.db").close()
+
+    assert is_unharmed(victim)
+    assert not (shared / name).exists()
+    assert (shared / "run.db").lstat().st_nlink == 1
+
+
+def test_a_trap_that_is_put_at_a_journal_in_the_making_meanwhile_is_refused(shared, victim, monkeypatch):
+    unlink = Path.unlink
+
+    def unlink_and_put(path, *, missing_ok=False):
+        unlink(path, missing_ok=missing_ok)
+        if path.name == "run.db-new-journal":
+            put("hard link", shared / "run.db-new", victim)
+
+    monkeypatch.setattr(Path, "unlink", unlink_and_put)
+    with pytest.raises(JournalError, match=r"run\.db-new. is a file with a second name"):
+        WriteAheadJournal(shared / "run.db")
+
+    assert is_unharmed(victim)
+
+
+@pytest.mark.parametrize("name", ["run.db", *SIDE_FILES])
+def test_a_file_of_another_user_is_not_written(run_db, monkeypatch, name):
+    run_db.with_name(name).touch()
+    lstat, other = Path.lstat, os.geteuid() + 1
+
+    def lstat_of_another(path):
+        status = lstat(path)
+        return os.stat_result([*status[:4], other, *status[5:]]) if path.name == name else status
+
+    monkeypatch.setattr(Path, "lstat", lstat_of_another)
+    with pytest.raises(JournalError, match=rf"{name}' is a file of another user"):
+        WriteAheadJournal(run_db)
+
+
+def test_a_journal_of_another_user_is_read_if_all_its_files_are_of_that_user(run_db, monkeypatch):
+    monkeypatch.setattr(_own_files.os, "geteuid", lambda: os.getuid() + 1)
+    assert len(list(WriteAheadJournal.read(run_db))) == 1
+
+    monkeypatch.undo()
+    run_db.with_name("run.db-wal").touch()
+    lstat, other = Path.lstat, os.geteuid() + 1
+
+    def lstat_of_another(path):
+        status = lstat(path)
+        return os.stat_result([*status[:4], other, *status[5:]]) if path.name == "run.db-wal" else status
+
+    monkeypatch.setattr(Path, "lstat", lstat_of_another)
+    with pytest.raises(JournalError, match=r"run\.db-wal. is a file of another user"):
+        WriteAheadJournal.read(run_db)
+
+
+# Links at the name of a journal
+
+
+def test_a_link_of_this_user_is_followed_to_a_journal_of_this_user(run_db, tmp_path):
+    (tmp_path / "link.db").symlink_to(run_db)
+    with WriteAheadJournal(tmp_path / "link.db") as journal:
+        assert len(list(journal.entries())) == 1
+    assert len(list(WriteAheadJournal.read(tmp_path / "link.db"))) == 1
+
+
+def test_a_link_of_another_user_is_not_followed(run_db, tmp_path, monkeypatch):
+    (tmp_path / "link.db").symlink_to(run_db)
+    monkeypatch.setattr(_own_files, "_ADMINISTRATOR", -1)
+    monkeypatch.setattr(_own_files.os, "geteuid", lambda: os.getuid() + 1)
+    for use in (WriteAheadJournal, WriteAheadJournal.read):
+        with pytest.raises(JournalError, match="a symbolic link of another user"):
+            use(tmp_path / "link.db")
+
+
+# Modes
+
+
+@pytest.fixture(params=[0o022, 0o000, 0o077], ids=oct)
+def umask(request):
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def modes(folder):
+    return {file.name: stat.S_IMODE(file.lstat().st_mode) for file in folder.iterdir()}
+
+
+def test_every_file_of_a_journal_is_for_its_owner_alone(umask, shared, pen_for, monkeypatch):
+    making = []
+    system_replace = Path.replace
+
+    def replace(path, target):
+        making.append(modes(shared))
+        return system_replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with WriteAheadJournal(shared / "run.db") as journal:
+        pen_for(journal).record_intent("rain")
+        names = {"run.db", "run.db-lock", "run.db-wal", "run.db-shm"}
+        assert modes(shared) == dict.fromkeys(names, 0o600)
+    assert making == [dict.fromkeys(["run.db-lock", "run.db-new"], 0o600)]
+
+
+def test_a_journal_keeps_the_mode_that_its_user_gave_to_it(umask, run_db, pen_for):
+    run_db.chmod(0o640)
+    with WriteAheadJournal(run_db) as journal:
+        pen_for(journal).record_intent("snow")
+        found = modes(run_db.parent)
+        assert {found[name] for name in ("run.db", "run.db-wal", "run.db-shm")} == {0o640}
+    assert modes(run_db.parent) == {"run.db": 0o640, "run.db-lock": 0o600}
