@@ -42,6 +42,11 @@ class RetryPolicy:
     max_retry_after: float = attrs.field(default=600.0, validator=at_least(0))
     """The longest wait in seconds where the service names a time. A longer time is not waited out: the client then asks
     again, and a service that still refuses names another time."""
+    download_timeout: float | None = attrs.field(
+        default=6 * 3600.0, validator=at_least(0, above=True, optional=True)
+    )
+    """Seconds after which a download ends with all its retries; None is no limit. The bytes stay in the partial file,
+    and the next download of the job continues there."""
 
 
 def is_transient(error: KlingError) -> bool:

@@ -31,7 +31,8 @@ class Request:
     """With the API key, if the request goes to the service."""
     body: bytes | None = attrs.field(default=None, repr=False)
     timeout: float = 60.0
-    """Seconds for the whole request; for a stream, seconds between two pieces of the reply."""
+    """Seconds for the whole request; for a stream, seconds for the head of the reply, and then between two pieces of its
+    body."""
     max_reply_bytes: int = 64 * 1024 * 1024
     """The longest body that `Transport.send` reads, after decompression; a longer one is an `APIConnectionError`."""
     is_public_only: bool = False

@@ -137,7 +137,8 @@ class AiohttpTransport:
         phase = ProxyPhase()
         timeout = aiohttp.ClientTimeout(connect=request.timeout / 2, sock_read=request.timeout)
         options = {"auto_decompress": False, "read_bufsize": _READ_BYTES, "timeout": timeout}
-        with translate_errors(request, phase):
+        # aiohttp's own timeouts begin again with each byte of the head.
+        with translate_errors(request, phase), self._timeouts.limit(request.timeout):
             response = await self._request(request, phase, **options)
         self._being_read.add(response.close)
         try:

@@ -20,7 +20,7 @@ async def decompress(compressed, *, piece_bytes=1000, at_a_time=10**9):
         for start in range(0, len(compressed), piece_bytes):
             yield compressed[start : start + piece_bytes]
 
-    body, received = DecompressedBody(Streamed(pieces())), []
+    body, received = DecompressedBody(Streamed(pieces()).pipe_to), []
 
     def take(piece):
         received.append(piece)

@@ -89,11 +89,85 @@ async def test_the_size_is_emitted_at_the_start_and_then_twice_a_second(tmp_path
     assert {(event.index, event.request_id) for event in downloading} == {(4, "job-7")}
 
 
-async def test_every_try_that_brings_bytes_resets_the_retries(tmp_path):
-    storage = Storage(VIDEO, cuts=[100] * 99)
+async def test_tries_that_bring_a_twentieth_of_the_video_reset_the_retries(tmp_path):
+    storage = Storage(VIDEO, cuts=[500] * 19)
     await fetch(tmp_path / "a.mp4", storage, max_retries=1)
     assert (tmp_path / "a.mp4").read_bytes() == VIDEO
-    assert len(storage.requests) == 100
+    assert len(storage.requests) == 20
+
+
+async def test_tries_that_bring_a_twentieth_together_reset_the_retries(tmp_path):
+    storage = Storage(VIDEO, cuts=[250] * 39)
+    await fetch(tmp_path / "a.mp4", storage, max_retries=2)
+    assert (tmp_path / "a.mp4").read_bytes() == VIDEO
+    assert len(storage.requests) == 40
+
+
+async def test_a_storage_that_cuts_each_answer_after_a_byte_uses_up_the_retries(tmp_path):
+    path, storage = tmp_path / "a.mp4", Storage(VIDEO, cuts=[1] * 10_000)
+    with pytest.raises(DownloadError, match="cut") as caught:
+        await fetch(path, storage, max_retries=5)
+    assert caught.value.advice == "`await client.download('job-1', ...)` tries again."
+    assert len(storage.requests) == 6
+    storage.cuts.clear()
+    await fetch(path, storage, max_retries=0)
+    assert path.read_bytes() == VIDEO
+    assert storage.requested_ranges[-1] == "bytes=6-"
+
+
+@attrs.define
+class Drip(Stream):
+    """A body that brings one byte after each pause."""
+
+    pause: float = 1.0
+
+    async def body(self):
+        for piece in self.pieces:
+            await anyio.sleep(self.pause)
+            yield piece
+
+
+def drip(*, size_bytes=1, pause=1.0):
+    pieces = [VIDEO[start : start + size_bytes] for start in range(0, len(VIDEO), size_bytes)]
+    return Drip(200, pieces, {"content-length": str(len(VIDEO)), "etag": '"v1"'}, pause)
+
+
+async def test_a_body_that_drips_is_given_up_after_the_retries_and_resumed_by_the_next_run(tmp_path):
+    path, service = tmp_path / "a.mp4", Service(media={URL: drip()})
+    message = r"only 60 bytes came in 60 s, and a download needs 1,024 bytes a second\. It is paid for"
+    with pytest.raises(DownloadError, match=message):
+        await fetch(path, service)
+    assert anyio.current_time() < 6 * 60
+    assert service.calls == {"media": 4}
+    assert path.with_name("a.mp4.part").stat().st_size == 60
+    await fetch(path, storage := Storage(VIDEO))
+    assert storage.requested_ranges == ["bytes=60-"]
+    assert path.read_bytes() == VIDEO
+
+
+async def test_a_slow_line_that_keeps_the_floor_is_waited_for(tmp_path):
+    await fetch(tmp_path / "a.mp4", Service(media={URL: drip(size_bytes=100, pause=0.09)}), max_retries=0)
+    assert (tmp_path / "a.mp4").read_bytes() == VIDEO
+
+
+async def test_without_a_download_timeout_a_download_goes_on_to_its_end(tmp_path):
+    service = Service(media={URL: drip(size_bytes=100, pause=0.09)})
+    session = session_for(service, retry=RetryPolicy(download_timeout=None))
+    emit = session.api.emitter(Notifier(None))
+    await session.downloader.download(job_with(), Destination(tmp_path / "a.mp4"), emit=emit)
+    assert anyio.current_time() > 8
+
+
+@pytest.mark.parametrize(
+    "answer", [drip(size_bytes=50, pause=0.04), Stream(503, [b"busy"])], ids=["slow", "busy"]
+)
+async def test_a_download_ends_after_its_timeout_with_all_its_retries(tmp_path, answer):
+    retry = RetryPolicy(download_timeout=5, max_retries=10**6)
+    session = session_for(Service(media={URL: answer}), retry=retry)
+    emit = session.api.emitter(Notifier(None))
+    with pytest.raises(DownloadError, match=r"not complete after 5 s|HTTP 503"):
+        await session.downloader.download(job_with(), Destination(tmp_path / "a.mp4"), emit=emit)
+    assert 5 <= anyio.current_time() < 5 + retry.max_delay
 
 
 async def test_tries_that_bring_no_bytes_use_up_the_retries(tmp_path):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gzip
 
+import anyio
 import pytest
 from virtual_service import KEY, Service, Stream, session_for
-from virtual_storage import URL, Storage, google_md5, video
+from virtual_storage import CUT, URL, Storage, google_md5, video
 
 from kling_async import APIConnectionError, APIStatusError, DownloadError, NotFoundError
 from kling_async._engine.clock import Clock
@@ -207,6 +208,24 @@ async def test_an_endless_error_page_is_not_read_to_its_end(partial_file):
     with pytest.raises(NotFoundError):
         await try_once(partial_file, lambda _: Endless(404, []))
     assert len(read) < 100
+
+
+async def test_of_an_error_page_that_drips_only_the_beginning_is_read(partial_file):
+    class Dripping(Stream):
+        async def body(self):
+            yield b"<Code>NoSuchKey</Code>"
+            while True:
+                await anyio.sleep(1.0)
+                yield b"x"
+
+    with pytest.raises(NotFoundError, match="NoSuchKey x"):
+        await try_once(partial_file, lambda _: Dripping(404, []))
+    assert anyio.current_time() == 60.0
+
+
+async def test_an_error_page_that_is_cut_is_the_same_error(partial_file):
+    with pytest.raises(NotFoundError, match="NoSuchKey"):
+        await try_once(partial_file, lambda _: Stream(404, [b"<Code>NoSuchKey</Code>", CUT]))
 
 
 async def test_redirects_are_followed_without_the_key_and_with_the_range(partial_file):

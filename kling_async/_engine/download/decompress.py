@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zlib
 
-from kling_async._transport.base import Sink, StreamedReply
+from kling_async._engine.download.partial_file import BodyReader
+from kling_async._transport.base import Sink
 from kling_async.errors import APIConnectionError
 
 CONTENT_CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
@@ -16,8 +17,8 @@ _PIECE_BYTES = 256 * 1024
 class DecompressedBody:
     """The decompressed body of a response; the sink can be slow."""
 
-    def __init__(self, reply: StreamedReply) -> None:
-        self._reply = reply
+    def __init__(self, read_body: BodyReader) -> None:
+        self._read_body = read_body
         self._decompressor = zlib.decompressobj(_ZLIB_OR_GZIP)
         self._compressed = b""
         self._has_more_output = False
@@ -35,7 +36,7 @@ class DecompressedBody:
                     return False
             if self._is_read:
                 break
-            self._is_read = await self._reply.pipe_to(self._store_piece)
+            self._is_read = await self._read_body(self._store_piece)
         if not self._decompressor.eof:
             raise APIConnectionError("the compressed body was cut short")
         return True

@@ -19,6 +19,7 @@ from kling_async._engine.download.fetch import fetch
 from kling_async._engine.download.output_folder import Destination, choose_destination
 from kling_async._engine.download.partial_file import AdaptiveWriter, PartialFile, open_partial, sha256_of
 from kling_async._engine.emitter import Emitter
+from kling_async._policy.transfer_limits import is_progress
 from kling_async._wire.codec import structure_job
 from kling_async._wire.endpoints import STATUS
 from kling_async.errors import APIStatusError, DownloadError, KlingError
@@ -151,13 +152,15 @@ class Downloader:
         self, job: Job, url: str, partial_file: PartialFile, emit: Emitter
     ) -> None:
         """Fetch the video; if its URL is no longer valid, ask the service once for the current URL."""
+        timeout = self.api.retry.download_timeout
+        ends_at = math.inf if timeout is None else self.api.clock.now() + timeout
         try:
-            await self._fetch_until_whole(url, partial_file, emit)
+            await self._fetch_until_whole(url, partial_file, emit, ends_at=ends_at)
         except APIStatusError as error:
             fresh = await self._find_current_url(job) if error.status_code in _GONE else None
             if fresh is None or fresh == url:
                 raise
-            await self._fetch_until_whole(fresh, partial_file, emit)
+            await self._fetch_until_whole(fresh, partial_file, emit, ends_at=ends_at)
 
     async def _find_current_url(self, job: Job) -> str | None:
         """The URL that the service gives for the video now; None if it gives none."""
@@ -165,15 +168,24 @@ class Downloader:
             return (await self.api.send(STATUS, structure_job, id=job.request_id)).video_url
         return None
 
-    async def _fetch_until_whole(self, url: str, partial_file: PartialFile, emit: Emitter) -> None:
-        """Fetch the missing bytes; a try that brings new bytes resets the count of retries."""
+    async def _fetch_until_whole(
+        self, url: str, partial_file: PartialFile, emit: Emitter, *, ends_at: float
+    ) -> None:
+        """Fetch the missing bytes; tries that bring a good part of them reset the count of retries.
+
+        By the clock's time `ends_at` no try goes on, and none begins after it.
+        """
         retries, furthest = self.api.retries("download", emit), partial_file.size
         while True:
             try:
-                await fetch(self.api, url, partial_file)
+                await fetch(self.api, url, partial_file, ends_at=ends_at)
             except KlingError as error:
-                if partial_file.size > furthest:
+                version = partial_file.version
+                total = version.size_bytes if version is not None else None
+                if is_progress(partial_file.size - furthest, size_bytes=total):
                     retries.attempt, furthest = 0, partial_file.size
+                if self.api.clock.now() >= ends_at:
+                    raise
                 await retries.wait_or_raise(error)
             else:
                 return
@@ -190,7 +202,7 @@ def _not_saved(
 ) -> DownloadError:
     return DownloadError(
         f"The video of job {job.request_id} was not saved to {os.fspath(path)!r}: {_reason(error)}. "
-        "It is still at the service.",
+        "It is paid for and still at the service.",
         advice=f"`await client.download({job.request_id!r}, ...)` tries again.",
         request_id=job.request_id,
         status_code=getattr(error, "status_code", None),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from contextlib import suppress
 from urllib.parse import urljoin
 
+import anyio
 import anyio.to_thread
 
 from kling_async._engine.api import ApiCaller
@@ -18,8 +21,9 @@ from kling_async._policy.http_ranges import (
     range_headers,
 )
 from kling_async._policy.safe_urls import LARGEST_VIDEO_BYTES, is_text, reason_to_refuse
-from kling_async._transport.base import Request, StreamedReply
-from kling_async.errors import APIConnectionError, DownloadError, KlingError
+from kling_async._policy.transfer_limits import MIN_BYTES_PER_SECOND, BodyRate
+from kling_async._transport.base import Request, Sink, StreamedReply
+from kling_async.errors import APIConnectionError, APITimeoutError, DownloadError, KlingError
 
 _HEADERS: Mapping[str, str] = {"Accept": "*/*", "Accept-Encoding": "identity"}
 """No credential: the storage is another host, and its URLs are public."""
@@ -29,21 +33,29 @@ _WHOLE, _PARTIAL, _RANGE_NOT_SATISFIABLE = 200, 206, 416
 _MAX_ERROR_BYTES = 64 * 1024
 
 
-async def fetch(api: ApiCaller, url: str, partial_file: PartialFile) -> None:
+async def fetch(api: ApiCaller, url: str, partial_file: PartialFile, *, ends_at: float = math.inf) -> None:
     """Fetch the missing bytes of a video, or all bytes if the download cannot be resumed; the file is whole then.
 
+    Args:
+        api: Sends the requests.
+        url: The URL of the video.
+        partial_file: Receives the bytes.
+        ends_at: The clock's time at which the download ends, whole or not.
+
     Raises:
-        APIConnectionError: The body was cut short, or is not as long as the response head says.
+        APIConnectionError: The body was cut short, came too slowly, or is not as long as the response head says.
         APIStatusError: The storage refused.
         DownloadError: The URL is not safe, or the content there is not a video.
         OSError: The disk takes no more.
     """
-    if not await _follow(api, url, partial_file, offset=partial_file.resume_offset):
+    if not await _follow(api, url, partial_file, offset=partial_file.resume_offset, ends_at=ends_at):
         await partial_file.truncate()
-        await _follow(api, url, partial_file, offset=0)
+        await _follow(api, url, partial_file, offset=0, ends_at=ends_at)
 
 
-async def _follow(api: ApiCaller, url: str, partial_file: PartialFile, *, offset: int) -> bool:
+async def _follow(
+    api: ApiCaller, url: str, partial_file: PartialFile, *, offset: int, ends_at: float
+) -> bool:
     """Follow a URL, and write the video from byte `offset` on; False if the download cannot be resumed there."""
     headers = {**_HEADERS, **range_headers(partial_file.version, at=offset)}
     came_from = None
@@ -55,14 +67,16 @@ async def _follow(api: ApiCaller, url: str, partial_file: PartialFile, *, offset
             if reply.status in _REDIRECTS and "location" in reply.headers:
                 came_from, url = url, _resolve_location(url, reply.headers["location"])
             elif reply.status == _WHOLE:
-                await _write_whole(partial_file, reply)
+                await _write_whole(partial_file, reply, _TimedBody(reply, api, ends_at))
                 return True
             elif (
                 offset
                 and partial_file.version is not None
                 and reply.status in {_PARTIAL, _RANGE_NOT_SATISFIABLE}
             ):
-                return await _write_remaining(partial_file, partial_file.version, reply, offset=offset)
+                return await _write_remaining(
+                    partial_file, partial_file.version, reply, _TimedBody(reply, api, ends_at), offset=offset
+                )
             else:
                 raise await _read_error(api, reply)
     raise DownloadError(f"more than {_MAX_REDIRECTS} redirects")
@@ -76,7 +90,47 @@ def _resolve_location(url: str, location: str) -> str:
         return location
 
 
-async def _write_whole(partial_file: PartialFile, reply: StreamedReply) -> None:
+class _TimedBody:
+    """The body of a response, which ends with an error if it comes too slowly or too late.
+
+    The transport ends a body that stands still. A byte now and then is not still.
+    """
+
+    def __init__(self, reply: StreamedReply, api: ApiCaller, ends_at: float) -> None:
+        self._reply = reply
+        self._api = api
+        self._now = api.clock.now
+        self._rate = BodyRate(api.timeout, left=ends_at - self._now())
+
+    async def pipe_to(self, sink: Sink) -> bool:
+        """Give the body to a sink; see `StreamedReply.pipe_to`.
+
+        Raises:
+            APITimeoutError: The body came too slowly or too late, or no piece came within the request's timeout.
+        """
+        rate, since = self._rate, self._now()
+
+        def take(piece: bytes | memoryview) -> bool:
+            nonlocal since
+            rate.add(len(piece), waited=self._now() - since)
+            wants_more = sink(piece)
+            since = self._now()
+            return wants_more and not (rate.is_too_slow or rate.is_over)
+
+        is_all = await self._reply.pipe_to(take)
+        if is_all:
+            return True
+        if rate.is_over:
+            raise APITimeoutError(f"it was not complete after {self._api.retry.download_timeout:,g} s")
+        if rate.is_too_slow:
+            raise APITimeoutError(
+                f"only {rate.size_bytes:,} bytes came in {rate.waited:.3g} s, and a download needs "
+                f"{MIN_BYTES_PER_SECOND:,} bytes a second"
+            )
+        return False
+
+
+async def _write_whole(partial_file: PartialFile, reply: StreamedReply, body: _TimedBody) -> None:
     """Write a response that has the whole video."""
     content_type = reply.headers.get("content-type", "")
     if is_text(content_type):
@@ -88,12 +142,17 @@ async def _write_whole(partial_file: PartialFile, reply: StreamedReply) -> None:
     if version.size_bytes is not None and version.size_bytes > LARGEST_VIDEO_BYTES:
         raise _too_large()
     await _write(
-        partial_file, DecompressedBody(reply).pipe_to if coding else reply.pipe_to, version, offset=0
+        partial_file, DecompressedBody(body.pipe_to).pipe_to if coding else body.pipe_to, version, offset=0
     )
 
 
 async def _write_remaining(
-    partial_file: PartialFile, version: FileVersion, reply: StreamedReply, *, offset: int
+    partial_file: PartialFile,
+    version: FileVersion,
+    reply: StreamedReply,
+    body: _TimedBody,
+    *,
+    offset: int,
 ) -> bool:
     """Write a response that has the remaining bytes; False if it has others.
 
@@ -102,7 +161,7 @@ async def _write_remaining(
     """
     if reply.status != _PARTIAL or not is_remaining_range(reply.headers, version, at=offset):
         return False
-    await _write(partial_file, reply.pipe_to, version, offset=offset)
+    await _write(partial_file, body.pipe_to, version, offset=offset)
     if version.md5 is not None and await anyio.to_thread.run_sync(partial_file.md5) != version.md5:
         await partial_file.truncate()
         raise APIConnectionError("its parts do not fit together")
@@ -131,11 +190,13 @@ def _too_large() -> DownloadError:
 
 
 async def _read_error(api: ApiCaller, reply: StreamedReply) -> KlingError:
+    """The error of a refusal, with as much of its page as comes within the timeout: the status alone says enough."""
     body = bytearray()
 
     def take(piece: bytes | memoryview) -> bool:
         body.extend(piece)
         return len(body) <= _MAX_ERROR_BYTES
 
-    await reply.pipe_to(take)
+    with anyio.move_on_after(api.timeout), suppress(APIConnectionError):
+        await reply.pipe_to(take)
     return api.error_for(reply.status, reply.headers, bytes(body), about="the storage")
