@@ -18,7 +18,7 @@ from kling_async._calls import check_options, public_call
 from kling_async._engine.batch.batch_input import InputReader
 from kling_async._engine.batch.resume import NextStep, next_step, saved_file
 from kling_async._engine.submit.item_identifier import ItemIdentifier
-from kling_async._engine.submit.uploader import local_pictures
+from kling_async._engine.submit.uploader import payload_with_absolute_paths
 from kling_async._journal import journal as write_ahead
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._wire.codec import payload_of
@@ -225,7 +225,7 @@ def _register(
     for index, identity, request in items:
         known = log.find(identity)
         if known is None:
-            payload = _with_absolute_paths(request)
+            payload = payload_with_absolute_paths(request)
             number = log.record_intent(
                 identity, model=model_of(request), payload=payload, at=at, cost_usd=None, index=index
             )
@@ -245,9 +245,3 @@ def _register(
             log.record_end(entry.number, state=EntryState.DROPPED, record=None, error=entry.error)
             dropped += 1
     return RegisteredBatch(entries=tuple(entries[number] for number in numbers), dropped=dropped)
-
-
-def _with_absolute_paths(request: VideoRequest) -> dict[str, Any]:
-    """The payload, in which the path of a local picture holds in any working folder."""
-    payload = payload_of(request)
-    return payload | {key: os.path.abspath(path) for key, path in local_pictures(request, payload)}  # noqa: PTH100 - keeps links

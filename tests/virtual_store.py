@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from pathlib import Path
 
 import attrs
 
@@ -15,7 +14,7 @@ from kling_async._journal.store import PendingWrites, apply_change
 class MemoryStore:
     """Holds what was committed and nothing else: a journal opened over it again is one after a crash."""
 
-    path: Path = Path("memory.db")
+    name: str = "memory.db"
     kept: dict[int, Entry] = attrs.field(factory=dict)
     earlier: dict[tuple[int, int], Entry] = attrs.field(factory=dict)
     commits: list[int] = attrs.field(factory=list)
@@ -23,6 +22,10 @@ class MemoryStore:
     failure: Exception | None = None
     """What the next commits raise."""
     is_closed: bool = False
+
+    @property
+    def location(self) -> str:
+        return self.name
 
     @property
     def last_number(self) -> int:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from functools import partial
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeVar
 
 import anyio.to_thread
 
 from kling_async._journal.bloom_filter import BloomFilter
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.group_commit import GroupCommit
-from kling_async._journal.store import PendingWrites, Store, apply_change
+from kling_async._journal.sharing import RunSync, Sharing
+from kling_async._journal.store import (
+    Activity,
+    Claim,
+    SharedStore,
+    Store,
+    WantedItem,
+    apply_change,
+)
 from kling_async._journal.transitions import (
     OPEN_STATES,
     UNKNOWN_STATES,
@@ -31,8 +38,7 @@ from kling_async._policy.job_owners import JournalRun
 from kling_async.errors import JournalError
 from kling_async.results import ResultState
 
-RunSync: TypeAlias = Callable[[Callable[[PendingWrites], None], PendingWrites], Awaitable[None]]
-"""Calls a blocking function with its argument, without blocking the event loop."""
+T = TypeVar("T")
 
 
 class WriteAheadJournal:
@@ -59,10 +65,19 @@ class WriteAheadJournal:
         journal._set_up(store, run_sync or _run_in_thread)  # noqa: SLF001 - itself
         return journal
 
+    @classmethod
+    def over_shared(cls, store: SharedStore, *, run_sync: RunSync | None = None) -> WriteAheadJournal:
+        """A journal over a store that other processes write too. `run_sync` calls all that blocks."""
+        journal = cls.over(store, run_sync=run_sync)
+        journal._share(store, run_sync or _run_in_thread)  # noqa: SLF001 - itself
+        return journal
+
     def _set_up(self, store: Store, run_sync: RunSync) -> None:
-        self.path: Path = store.path
-        """The file."""
-        self.owner = JournalRun(os.path.realpath(store.path), object())
+        self.name: str = store.name
+        """The journal in messages: its path, or its URL without the password."""
+        self.sharing: Sharing | None = None
+        """The agreements with other processes; None for a journal of one process."""
+        self.owner = JournalRun(store.location, object())
         """Owns the jobs of this run of the journal."""
         self._store = store
         self._last_number = store.last_number
@@ -71,9 +86,15 @@ class WriteAheadJournal:
         """By number, the state of each entry with a POST of unknown fate, or with a job that this process waits for."""
         self._unknown_attempts = {(entry.number, entry.attempts): entry for entry in store.unknown_attempts()}
         # A journal that was empty holds only writes of this process, so most lookups need no disk.
-        self._written_here = BloomFilter() if store.last_number == 0 else None
+        self._written_here: BloomFilter | None = BloomFilter() if store.last_number == 0 else None
         self._writes = GroupCommit(partial(run_sync, store.commit))
         self._is_closed = self._is_exclusive = False
+
+    def _share(self, store: SharedStore, run_sync: RunSync) -> None:
+        self._written_here = None  # other processes write too
+        self.sharing = Sharing(
+            store, run_sync, self.release, lambda number: self.end_activity(number, Activity.POST)
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -84,7 +105,7 @@ class WriteAheadJournal:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<WriteAheadJournal {str(self.path)!r}>"
+        return f"<WriteAheadJournal {self.name!r}>"
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -95,7 +116,7 @@ class WriteAheadJournal:
         """
         if self._is_exclusive:
             raise JournalError(
-                f"The journal {str(self.path)!r} is in use by another batch of this process: wait until that ends, "
+                f"The journal {self.name!r} is in use by another batch of this process: wait until that ends, "
                 "or give this one a journal of its own."
             )
         self._is_exclusive = True
@@ -114,10 +135,61 @@ class WriteAheadJournal:
             return
         self._is_closed = True
         try:
-            if (unwritten := self._writes.collect_unwritten()).fields:
+            if unwritten := self._writes.collect_unwritten():
                 self._store.commit(unwritten)
         finally:
             self._store.close()
+
+    # Sharing: each of these is at once, and does nothing, in a journal of one process
+
+    async def claim(self, item: WantedItem) -> Claim:
+        """The entry of an item that this process holds from now on, unless another live process holds the item.
+
+        Raises:
+            JournalError: The store cannot be reached.
+        """
+        if self.sharing is None:
+            return Claim(entry=self.find(item.identity))
+        claim = await self.sharing.claim(item)
+        if claim.entry is not None:
+            self._open_states.pop(claim.entry.number, None)
+        for entry in claim.unknown_attempts:
+            self._unknown_attempts[entry.number, entry.attempts] = entry
+        return claim
+
+    def release(self, number: int) -> None:
+        """Hold an entry no longer, as soon as all its writes are in the store."""
+        if self.sharing is not None:
+            self._open_states.pop(number, None)
+            self._writes.pending.released.add(number)
+            self._writes.mark_added()
+
+    def end_activity(self, number: int, activity: Activity) -> None:
+        """Tell the other processes that an activity has ended, as soon as what is recorded of it is in the store."""
+        if self.sharing is not None:
+            self._writes.pending.ended.add((number, activity))
+            self._writes.mark_added()
+
+    async def find_jobs(self, request_ids: Collection[str]) -> set[str]:
+        """Those of the ids whose job an entry has, or had in an earlier attempt."""
+        if self.sharing is None:
+            return set(filter(self.has_job, request_ids))
+        unwritten = set(filter(self.has_job, request_ids))
+        return unwritten | await self.sharing.find_jobs(request_ids)
+
+    async def read_unresolved(self, model: str) -> Sequence[Entry]:
+        """The attempts of unknown fate of a model, by number and attempt, those of all processes."""
+        if self.sharing is None:
+            return [entry for entry in self.find_unresolved() if entry.model == model]
+        entries = await self.sharing.find_all_unresolved(model)
+        return [entry for entry in entries if self._is_still_unknown(entry)]
+
+    def _is_still_unknown(self, entry: Entry) -> bool:
+        """Whether no write that may not be in the store yet says what became of an attempt."""
+        held = self._store.entry(entry.number)
+        if held is None or held.attempts != entry.attempts:
+            return True
+        return is_unknown(self._apply_pending(entry.number, held))
 
     # Reading
 
@@ -370,8 +442,8 @@ class WriteAheadJournal:
         await self._writes.flush()
 
 
-async def _run_in_thread(function: Callable[[PendingWrites], None], changes: PendingWrites) -> None:
-    await anyio.to_thread.run_sync(function, changes)
+async def _run_in_thread(function: Callable[..., T], /, *arguments: Any) -> T:
+    return await anyio.to_thread.run_sync(function, *arguments)
 
 
 def _drop_payload(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -163,7 +163,9 @@ class SqliteStore:
 
     def __init__(self, path: str | os.PathLike[str], *, migrations: Sequence[Migration] = MIGRATIONS) -> None:
         self.path = Path(path)
+        self.name = str(self.path)
         real_path = resolve_path(path)
+        self.location = str(real_path)
         check_files(real_path)
         if not lock_of(real_path).exists() and real_path.exists():
             # Before the lock is made: a foreign file gets none beside it.

@@ -1,15 +1,24 @@
-"""The protocol of a store: read an entry, write a group of changes."""
+"""The protocol of a store: read an entry, write a group of changes; and of a store that several processes share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
-from pathlib import Path
+from enum import Enum, StrEnum, auto
 from typing import Any, Protocol
 
 import attrs
 
 from kling_async._journal.entry import Entry, EntryState, Identity
+
+
+class Activity(StrEnum):
+    """What a process does with an entry of a shared store, and other processes have to know."""
+
+    POST = "post"
+    """A paid POST of the entry is in flight, or about to leave."""
+    RECONCILIATION = "reconciliation"
+    """A lost submit of the entry is reconciled."""
 
 
 @attrs.define(eq=False)
@@ -22,6 +31,10 @@ class PendingWrites:
     """The numbers of the entries with a new attempt."""
     earlier: list[Entry] = attrs.field(factory=list)
     """Entries as they were before a new attempt."""
+    ended: set[tuple[int, Activity]] = attrs.field(factory=set)
+    """By number, what this process does no longer with an entry of a shared store."""
+    released: set[int] = attrs.field(factory=set)
+    """The numbers of entries that this process holds no longer, in a shared store."""
 
     def add(self, number: int, change: dict[str, Any]) -> None:
         """Add a change of one entry; a change of all fields replaces what was pending."""
@@ -35,7 +48,17 @@ class PendingWrites:
         fields = {number: {**change} for number, change in self.fields.items()}
         for number, change in later.fields.items():
             fields[number] = {**fields.get(number, {}), **change}
-        return PendingWrites(fields, {**self.numbers, **later.numbers}, [*self.earlier, *later.earlier])
+        return PendingWrites(
+            fields,
+            {**self.numbers, **later.numbers},
+            [*self.earlier, *later.earlier],
+            self.ended | later.ended,
+            self.released | later.released,
+        )
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self.fields or self.ended or self.released)
 
 
 def apply_change(entry: Entry | None, change: Mapping[str, Any]) -> Entry:
@@ -55,8 +78,13 @@ class Store(Protocol):
     """
 
     @property
-    def path(self) -> Path:
-        """The file."""
+    def name(self) -> str:
+        """The journal in messages: the path, or the URL without its password."""
+        ...
+
+    @property
+    def location(self) -> str:
+        """Equal for every store over the same entries, and for no other."""
         ...
 
     @property
@@ -98,4 +126,139 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Unlock the file. A second call does nothing."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class WantedItem:
+    """An item that a process wants to hold, with the fields of its entry if there is none yet."""
+
+    identity: Identity
+    model: str = ""
+    payload: Mapping[str, Any] = attrs.field(factory=dict)
+    index: int = 0
+    is_known: bool = False
+    """Whether the item has to have an entry, so that none is made."""
+
+
+@attrs.frozen(kw_only=True)
+class Claim:
+    """The answer to the wish to hold an item."""
+
+    entry: Entry | None = None
+    """The entry as it is, held by this process from now on; None if another process holds it, or there is none."""
+    is_held_elsewhere: bool = False
+    """Whether another live process holds the item."""
+    is_changed_elsewhere: bool = False
+    """Whether another process has written the entry since this one opened the store."""
+    unknown_attempts: Sequence[Entry] = ()
+    """The entry as it was before new attempts, where the fate of the earlier POST is still unknown."""
+
+
+@attrs.frozen(kw_only=True)
+class PlannedPost:
+    """A paid POST that is about to be sent, as the other processes have to know it."""
+
+    number: int
+    """The number of the entry."""
+    model: str
+    look_alikes: str | None
+    """See `look_alike_group`."""
+    price_usd: Decimal | None = None
+    cap_usd: Decimal | None = None
+    """The most that all entries together may cost; None is no limit."""
+
+
+class PostDecision(Enum):
+    """Whether a planned POST may be sent."""
+
+    ALLOWED = auto()
+    BLOCKED = auto()
+    """Another process reconciles a look-alike: it may be allowed later."""
+    OVER_CAP = auto()
+    TAKEN_OVER = auto()
+    """Another process holds the item."""
+
+
+@attrs.frozen
+class PostPermit:
+    """The answer to a planned POST."""
+
+    decision: PostDecision
+    total_usd: Decimal = Decimal(0)
+    """US dollars for all entries, and for the allowed POSTs of all processes."""
+
+
+class SharedStore(Store, Protocol):
+    """Stores entries that several processes write, each entry by one process at a time: its holder.
+
+    The methods of `Store` see the entries that this process holds, in memory, except `page`, `spent_usd` and `commit`. The
+    further methods block, and are called in worker threads. `commit` writes the held entries alone.
+
+    A process holds its entries until it releases them, or until its session with the store is gone. A session is never
+    ended by a clock of another process, so a process that stands still keeps its entries.
+    """
+
+    def claim(self, items: Sequence[WantedItem]) -> Sequence[Claim]:
+        """Hold each item that no other live process holds; the answers are in the order of the items."""
+        ...
+
+    def find_claimable(self, identities: Collection[Identity]) -> set[Identity]:
+        """The identities of the items that no live process holds."""
+        ...
+
+    def is_lost(self, number: int) -> bool:
+        """Whether another process has taken over an entry that this one held; known from memory."""
+        ...
+
+    def confirm(self) -> None:
+        """Return when the store has said that the session of this process lives, so that no process took its entries."""
+        ...
+
+    def confirmed_at(self) -> float:
+        """The monotonic time before the last question that the store answered so; known from memory."""
+        ...
+
+    def plan_posts(self, posts: Sequence[PlannedPost]) -> Sequence[PostPermit]:
+        """Register the POSTs that may be sent, until `PendingWrites.ended` has them; the answers are in their order.
+
+        One is blocked while another process reconciles a look-alike. The money counts from now on, for all processes.
+        """
+        ...
+
+    def take_turns(self, count: int, *, rate: float, burst: float) -> Sequence[float]:
+        """Take turns of the rate that all processes share; returns the seconds until each can be used.
+
+        Args:
+            count: How many.
+            rate: Turns per second.
+            burst: How many turns a full bucket gives without a wait.
+        """
+        ...
+
+    def begin_reconciliation(self, number: int, *, model: str, look_alikes: str | None) -> None:
+        """Block look-alikes of all other processes from now on, until `PendingWrites.ended` has the reconciliation."""
+        ...
+
+    def find_searchable(self, numbers: Collection[int]) -> set[int]:
+        """The numbers of the begun reconciliations for which no look-alike of another process is in flight.
+
+        The job of a look-alike that was accepted before is in the store by then.
+        """
+        ...
+
+    def match_job(self, number: int, request_id: str) -> bool:
+        """Give a job to the lost submit of an entry; False if another entry has the job, or another process the entry."""
+        ...
+
+    def find_jobs(self, request_ids: Collection[str]) -> set[str]:
+        """Those of the ids whose job an entry of any process has, or had in an earlier attempt."""
+        ...
+
+    def find_all_unresolved(self, model: str) -> Sequence[Entry]:
+        """The attempts of unknown fate of a model, of all processes, by number and attempt."""
+        ...
+
+    def subscribe(self, notify: Callable[[], None]) -> None:
+        """Call a function, from any thread, soon after another process released entries or ended an activity."""
         ...

@@ -101,20 +101,32 @@ class Budget:
             )
         return price
 
-    def reserve(self, price: Decimal | None) -> None:
+    def reserve(self, price: Decimal | None, *, is_allowed: bool = False) -> None:
         """Reserve the money for one POST.
+
+        Args:
+            price: US dollars; None is unknown.
+            is_allowed: Whether the cap is checked already, over the spend of all processes of a shared journal.
 
         Raises:
             BudgetExceededError: The spend would pass the cap; nothing was reserved.
         """
         if price is None:
             return
-        if self.cap is not None and (total := self.spent + self._reserved + price) > self.cap:
-            raise BudgetExceededError(
-                f"One more video would bring the spend to ${total}, above the cap of ${self.cap}; it was not sent.",
-                advice="Raise max_cost_usd to submit more.",
-            )
+        if (
+            not is_allowed
+            and self.cap is not None
+            and (total := self.spent + self._reserved + price) > self.cap
+        ):
+            raise self.refuse(total)
         self._reserved += price
+
+    def refuse(self, total: Decimal) -> BudgetExceededError:
+        """The error for one more video that would bring the spend to this total."""
+        return BudgetExceededError(
+            f"One more video would bring the spend to ${total}, above the cap of ${self.cap}; it was not sent.",
+            advice="Raise max_cost_usd to submit more.",
+        )
 
     def release(self, price: Decimal | None) -> None:
         """Free the money of a POST that provably was not accepted."""

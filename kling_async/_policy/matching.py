@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections import defaultdict, deque
@@ -86,6 +87,18 @@ def could_match(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     The service may fill the keys that were not sent with defaults.
     """
     return all(other[key] == value for key, value in one.items() if key in other)
+
+
+def look_alike_group(payload: Mapping[str, Any]) -> str | None:
+    """A text that two payloads of one model share if `could_match` holds for them; None shares with each.
+
+    A store can compare these texts. Payloads that differ in another key than the prompt share a text too, so a look-alike
+    may wait in vain for a while.
+    """
+    prompt = payload.get("prompt")
+    if not isinstance(prompt, str):
+        return None
+    return hashlib.sha256(prompt.encode(errors="surrogatepass")).hexdigest()
 
 
 def match_jobs(

@@ -194,14 +194,14 @@ class AgainstADictionary(RuleBasedStateMachine):
     def open_again(self):
         unknown_attempts = list(map(attempt, self.journal.find_unresolved()))
         self.journal.close()
-        self.journal = WriteAheadJournal(self.journal.path)
+        self.journal = WriteAheadJournal(self.journal.name)
         assert list(map(attempt, self.journal.find_unresolved())) == unknown_attempts
 
     @rule()
     def kill_and_open_again(self):
         asyncio.run(self.journal.flush())
         self.journal._store.close()
-        self.journal = WriteAheadJournal(self.journal.path)
+        self.journal = WriteAheadJournal(self.journal.name)
 
     @invariant()
     def it_reads_as_the_dictionary(self):

@@ -94,8 +94,8 @@ class Batch:
         unanswered = sum(result.state is ResultState.AMBIGUOUS for result in left)
         journal = self.parts.ledger.journal
         if job_ids or unanswered:
-            path = None if journal is None else str(journal.path)
-            warn_interrupted(describe_batch(job_ids, unanswered=unanswered, journal=path), error)
+            name = None if journal is None else journal.name
+            warn_interrupted(describe_batch(job_ids, unanswered=unanswered, journal=name), error)
 
     async def _close(self) -> Exception | None:
         """Let the input clean up and write the rest of the journal; the first error of both."""

@@ -15,7 +15,7 @@ from kling_async._engine.download.output_folder import Destination, OutputFolder
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.session import LoopSession, job_kind
 from kling_async._engine.submit.batch_item import BatchItem
-from kling_async._engine.submit.ledger import Ledger
+from kling_async._engine.submit.ledger import Ledger, TakenOverError
 from kling_async._engine.submit.reconciler import OpenReconciliation
 from kling_async._engine.submit.uploader import Uploader
 from kling_async._journal.entry import Entry
@@ -85,35 +85,47 @@ async def run_item(parts: BatchParts, given: InputItem, results: ResultStream) -
     """
     item = BatchItem(index=given.index, request=given.request)
     try:
-        outcome = await _run_job(parts, item, given)
+        try:
+            outcome = await _run_job(parts, item, given, results)
+        except asyncio.CancelledError:
+            if (left := _interrupted_result(item)) is not None:
+                results.put_interrupted(left)
+            raise
+        finally:
+            if item.has_slot:
+                parts.slots.free()
+            if item.reconciliation is not None:
+                parts.session.reconciler.end(item.reconciliation)
+        results.put(await _finish(parts, item, outcome, results))
     except _NotAcceptedError as error:
         results.put(_report_unsent(parts, item, error.reason))
-        return
-    except asyncio.CancelledError:
-        if (left := _interrupted_result(item)) is not None:
-            results.put_interrupted(left)
-        raise
     finally:
-        parts.slots.free()
-        if item.reconciliation is not None:
-            parts.session.reconciler.end(item.reconciliation)
+        parts.ledger.release(item)
+
+
+async def _finish(
+    parts: BatchParts, item: BatchItem, outcome: Job | KlingError, results: ResultStream
+) -> Result:
+    """The result of an item whose job has ended, with its video saved."""
     result = _make_result(item, outcome)
     if item.saved_path is not None and result.ok:
         result = attrs.evolve(result, path=item.saved_path)
         _emit_finished(parts, result)
-    else:
-        parts.ledger.record_end(item, result)
-        _emit_finished(parts, result)
-        if result.ok and parts.folder is not None:
-            try:
-                result = await _save(parts, item, result, parts.folder)
-            except asyncio.CancelledError:
-                results.put_interrupted(result)
-                raise
-    results.put(result)
+        return result
+    parts.ledger.record_end(item, result)
+    _emit_finished(parts, result)
+    if not result.ok or parts.folder is None or item.is_saved_elsewhere:
+        return result
+    try:
+        return await _save(parts, item, result, parts.folder)
+    except asyncio.CancelledError:
+        results.put_interrupted(result)
+        raise
 
 
-async def _run_job(parts: BatchParts, item: BatchItem, given: InputItem) -> Job | KlingError:
+async def _run_job(
+    parts: BatchParts, item: BatchItem, given: InputItem, results: ResultStream
+) -> Job | KlingError:
     """Resume or submit, reconcile, wait: the final record of the item's job, or the error that ended it.
 
     `current` says where the item stands, and so what comes next: None is to be submitted, a reconciliation to be gone
@@ -121,9 +133,9 @@ async def _run_job(parts: BatchParts, item: BatchItem, given: InputItem) -> Job 
 
     The record of a job in flight is not kept here: for a hundred thousand jobs it would be most of the memory.
     """
-    current = _resume(parts, item, await _find_entry(parts, item, given))
-    try:
-        while True:
+    current = _resume(parts, item, await _find_entry(parts, item, given, results))
+    while True:
+        try:
             if current is None:
                 current = await _submit(parts, item)
             if isinstance(current, OpenReconciliation):
@@ -137,15 +149,21 @@ async def _run_job(parts: BatchParts, item: BatchItem, given: InputItem) -> Job 
                 return job
             _pause_submits(parts, item, job)
             del job
-    except KlingError as error:
-        return error
+        except KlingError as error:
+            return error
+        except TakenOverError:
+            item.forget()
+            current = _resume(parts, item, await _find_entry(parts, item, given, results))
 
 
 def _resume(
     parts: BatchParts, item: BatchItem, entry: Entry | None
 ) -> Job | JobInFlight | OpenReconciliation | None:
     """Where the item stands by its journal entry: its final job, its job in flight, its lost submit, or None."""
-    step = next_step(entry, retry_failed=parts.retry_failed)
+    # What another process has just tried is no earlier run: neither a failure nor an ambiguous submit is sent again.
+    is_first_try = not item.is_changed_elsewhere
+    item.is_resent = item.is_resent or not is_first_try
+    step = next_step(entry, retry_failed=parts.retry_failed and is_first_try)
     if entry is None or step is NextStep.SUBMIT:
         item.fallback_outcome = entry.job if entry is not None else None
         return None
@@ -159,19 +177,35 @@ def _resume(
     item.job_id = job.request_id
     if step is NextStep.REPORT:
         item.saved_path = path
+        item.is_saved_elsewhere = item.is_changed_elsewhere and entry.path is not None
         return job
     return JobInFlight(job, job_kind(entry.model, entry.payload), _age(parts, job, entry.sent_at))
 
 
-async def _find_entry(parts: BatchParts, item: BatchItem, given: InputItem) -> Entry | None:
-    """The journal's entry of the item, whose price is known after this."""
+async def _find_entry(
+    parts: BatchParts, item: BatchItem, given: InputItem, results: ResultStream
+) -> Entry | None:
+    """The journal's entry of the item, whose price is known after this, once no other process holds the item."""
     if given.error is not None:
         raise _NotAcceptedError(given.error)
     try:
         item.price = parts.ledger.budget.price(item.request) if item.request is not None else None
-        return await parts.ledger.find_entry(item, given.entry)
+        while (claim := await parts.ledger.find_entry(item, given.entry)).is_held_elsewhere:
+            await _put_aside(parts, item, results)
     except KlingError as error:
         raise _NotAcceptedError(error) from error
+    return claim.entry
+
+
+async def _put_aside(parts: BatchParts, item: BatchItem, results: ResultStream) -> None:
+    """Wait while another process holds the item; meanwhile the batch goes on with others."""
+    parts.slots.free()
+    item.has_slot = False
+    results.read_ahead.release()
+    await parts.ledger.wait_claimable(item)
+    await results.read_ahead.acquire()
+    await parts.slots.take()
+    item.has_slot = True
 
 
 async def _submit(parts: BatchParts, item: BatchItem) -> JobInFlight | OpenReconciliation:

@@ -10,7 +10,7 @@ from kling_async._policy.concurrency_limit import ConcurrencyLimit
 
 @attrs.define(eq=False)
 class Slots:
-    """Hands out the slots of a concurrency limit, to one reader of the input."""
+    """Hands out the slots of a concurrency limit: to the reader of the input, and to items that were put aside."""
 
     limit: ConcurrencyLimit
     _changed: anyio.Event = attrs.field(init=False, factory=anyio.Event)
@@ -18,7 +18,8 @@ class Slots:
     async def take(self) -> None:
         """Wait for a free slot and take it."""
         while not self.limit.has_slot:
-            self._changed = anyio.Event()
+            if self._changed.is_set():
+                self._changed = anyio.Event()
             await self._changed.wait()
         self.limit.in_flight += 1
 

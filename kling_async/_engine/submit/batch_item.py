@@ -18,6 +18,8 @@ from kling_async.requests import VideoRequest
 class BatchItem:
     """What is known of an item; `run_item` changes it, except where a field names another writer."""
 
+    has_slot: bool = True
+    """Whether it has a slot of the concurrency limit. Of no meaning outside a batch."""
     index: int | None = None
     """Its place in the batch; None for a submit outside a batch."""
     request: VideoRequest | None
@@ -32,6 +34,8 @@ class BatchItem:
     """US dollars for all POSTs that were, or may have been, accepted, where that is known. Set by the `Ledger`."""
     throttled_jobs: int = 0
     """How many of its jobs failed for a rate limit."""
+    is_changed_elsewhere: bool = False
+    """Whether another process of a shared journal has worked on it since this batch began."""
     is_resent: bool = False
     """Whether an ambiguous submit was sent again, as the caller asked."""
     fallback_outcome: Job | KlingError | None = None
@@ -40,5 +44,11 @@ class BatchItem:
     """The search for the job of its lost submit. Set by `Submitter` too; `run_item` or `LoopSession.submit` ends it."""
     job_id: str | None = None
     """The id of its last job, as soon as that is known. Set by `Ledger.record_job` too."""
+    is_saved_elsewhere: bool = False
+    """Whether another process of a shared journal has saved its video since this batch began."""
     saved_path: Path | None = None
     """Where an earlier run saved its video, if it is there whole."""
+
+    def forget(self) -> None:
+        """Forget what this process did with the item: another process has taken the item over."""
+        self.fallback_outcome = self.reconciliation = self.job_id = self.saved_path = None

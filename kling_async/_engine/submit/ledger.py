@@ -12,15 +12,24 @@ import attrs
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.submit.batch_item import BatchItem
 from kling_async._engine.submit.item_identifier import ItemIdentifier
+from kling_async._engine.submit.uploader import payload_with_absolute_paths
 from kling_async._journal.entry import Entry
 from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.sharing import Sharing
+from kling_async._journal.store import Activity, Claim, PlannedPost, PostDecision, WantedItem
 from kling_async._policy.budget import Budget
+from kling_async._policy.matching import look_alike_group
+from kling_async._policy.rate_limit import TokenBucket
 from kling_async._policy.service_clock import ServiceClock
 from kling_async.errors import ConfigurationError, JournalError, KlingError
 from kling_async.events import Spent, SubmitLost, Submitted
 from kling_async.jobs import Job
 from kling_async.requests import model_of
 from kling_async.results import Result, ResultState
+
+
+class TakenOverError(Exception):
+    """Another process has taken over an item of a shared journal: this one sends nothing more for it."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -32,8 +41,8 @@ class Ledger:
     journal: WriteAheadJournal | None = None
     _identifier: ItemIdentifier = attrs.field(init=False, factory=ItemIdentifier)
 
-    async def find_entry(self, item: BatchItem, given: Entry | None = None) -> Entry | None:
-        """The journal's entry of an item; sets the item's identity, number and cost.
+    async def find_entry(self, item: BatchItem, given: Entry | None = None) -> Claim:
+        """The claim of an item, with its entry in the journal; sets the item's identity, number and cost.
 
         Args:
             item: The item.
@@ -42,24 +51,86 @@ class Ledger:
         Raises:
             ConfigurationError: The journal does not have the given entry, or the batch has it twice.
             InvalidRequestError: A local picture cannot be read, or is another than that of the given entry.
+            JournalError: A shared journal cannot be reached.
         """
-        entry = None
-        if self.journal is not None:
+        claim = Claim() if self.journal is None else await self._claim(self.journal, item, given)
+        entry = claim.entry
+        if entry is not None:
+            item.entry_number, item.cost = entry.number, entry.cost_usd
+            if self.journal is not None and item.index is not None and entry.index != item.index:
+                self.journal.record_index(entry.number, item.index)
+        elif given is not None and not claim.is_held_elsewhere:
+            raise ConfigurationError(
+                f"Item {given.index} is not in the journal of this batch: give the batch the journal that the entry is from."
+            )
+        item.is_changed_elsewhere = claim.is_changed_elsewhere
+        return claim
+
+    async def _claim(self, journal: WriteAheadJournal, item: BatchItem, given: Entry | None) -> Claim:
+        """The claim of an item; sets the item's identity."""
+        if item.identity is None:
             if given is not None:
                 item.identity = await self._identifier.for_entry(given)
             else:
                 assert item.request is not None
                 item.identity = await self._identifier.for_request(item.request)
-            entry = self.journal.find(item.identity)
-        if entry is not None:
-            item.entry_number, item.cost = entry.number, entry.cost_usd
-            if self.journal is not None and item.index is not None and entry.index != item.index:
-                self.journal.record_index(entry.number, item.index)
-        elif given is not None:
-            raise ConfigurationError(
-                f"Item {given.index} is not in the journal of this batch: give the batch the journal that the entry is from."
+        if journal.sharing is None:
+            return Claim(entry=journal.find(item.identity))
+        return await journal.claim(_describe_item(item, given))
+
+    async def wait_claimable(self, item: BatchItem) -> None:
+        """Return when no live process holds an item that another process held."""
+        if self.journal is not None and self.journal.sharing is not None and item.identity is not None:
+            await self.journal.sharing.wait_claimable(item.identity)
+
+    def release(self, item: BatchItem) -> None:
+        """Let other processes hold the item, as soon as its writes are in a shared journal."""
+        if self.journal is not None and item.entry_number is not None:
+            self.journal.release(item.entry_number)
+
+    async def take_turn(self, bucket: TokenBucket) -> float:
+        """Take a turn of a rate that all processes of a shared journal keep together; the seconds until it can be used."""
+        if self.journal is None or self.journal.sharing is None:
+            return 0.0
+        return await self.journal.sharing.take_turn(rate=bucket.rate, burst=bucket.burst)
+
+    async def plan_post(self, item: BatchItem, payload: Mapping[str, Any]) -> bool:
+        """Whether a POST may be sent now, for all that the other processes of a shared journal do.
+
+        If it may, they know of it until `end_post`.
+
+        Raises:
+            BudgetExceededError: The spend of all processes would pass the cap.
+            TakenOverError: Another process holds the item.
+        """
+        if self.journal is None or self.journal.sharing is None:
+            return True
+        assert item.request is not None
+        assert item.entry_number is not None
+        permit = await self.journal.sharing.plan_post(
+            PlannedPost(
+                number=item.entry_number,
+                model=model_of(item.request),
+                look_alikes=look_alike_group(payload),
+                price_usd=item.price,
+                cap_usd=self.budget.cap,
             )
-        return entry
+        )
+        if permit.decision is PostDecision.OVER_CAP:
+            raise self.budget.refuse(permit.total_usd)
+        if permit.decision is PostDecision.TAKEN_OVER:
+            raise TakenOverError
+        return permit.decision is PostDecision.ALLOWED
+
+    def end_post(self, item: BatchItem) -> None:
+        """Tell the other processes that no POST of the item is in flight any more."""
+        if self.journal is not None and item.entry_number is not None:
+            self.journal.end_activity(item.entry_number, Activity.POST)
+
+    async def wait_changed(self) -> None:
+        """Wait until another process may have ended what blocks a POST."""
+        if self.journal is not None and self.journal.sharing is not None:
+            await self.journal.sharing.wait_changed()
 
     async def record_intent(self, item: BatchItem, payload: Mapping[str, Any], clock: ServiceClock) -> None:
         """Reserve the money and bring the intent to the disk; if either fails, neither holds.
@@ -72,8 +143,10 @@ class Ledger:
         Raises:
             BudgetExceededError: The money does not suffice.
             JournalError: The intent could not be written to the disk.
+            TakenOverError: Another process of a shared journal holds the item.
         """
-        self.budget.reserve(item.price)
+        sharing = self.journal.sharing if self.journal is not None else None
+        self.budget.reserve(item.price, is_allowed=sharing is not None)
         if item.price is not None:
             item.cost = (item.cost or 0) + item.price
         if self.journal is None:
@@ -91,6 +164,8 @@ class Ledger:
                 index=item.index,
             )
             await self.journal.wait_durable()
+            if sharing is not None:
+                await _confirm(sharing, item.entry_number)
         except BaseException as error:
             self.record_not_accepted(item, error)
             raise
@@ -171,6 +246,24 @@ class Ledger:
                 cost_usd=item.price,
                 total_usd=self.budget.spent,
             )
+
+
+async def _confirm(sharing: Sharing, number: int) -> None:
+    if not await sharing.confirm(number):
+        raise TakenOverError
+
+
+def _describe_item(item: BatchItem, given: Entry | None) -> WantedItem:
+    """The item as a shared journal wants to know it, to make its entry if there is none."""
+    assert item.identity is not None
+    if given is not None or item.request is None:
+        return WantedItem(identity=item.identity, is_known=True)
+    return WantedItem(
+        identity=item.identity,
+        model=model_of(item.request),
+        payload=payload_with_absolute_paths(item.request),
+        index=item.index or 0,
+    )
 
 
 def _one_line(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from kling_async._engine.shared_state import SharedState
 from kling_async._engine.submit.list_jobs import MAX_PAGES, read_since, read_whole
 from kling_async._journal.entry import Entry
 from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.store import Activity
 from kling_async._policy.job_owners import JournalRun
 from kling_async._policy.list_evidence import ListReading, explain_unmatched, is_absent, proof_delays
 from kling_async._policy.matching import (
@@ -21,6 +22,7 @@ from kling_async._policy.matching import (
     LostSubmit,
     could_match,
     earliest_creation,
+    look_alike_group,
     match_jobs,
     scan_delays,
     select_candidates,
@@ -187,6 +189,7 @@ class Reconciler:
             AmbiguousSubmitError: The list does not show the job, or shows more than one that could match.
         """
         try:
+            await _tell_other_processes(reconciliation)
             reason = await self._search(reconciliation, may_wait=on_ambiguous == "resend_absent")
         finally:
             self.end(reconciliation)
@@ -199,6 +202,8 @@ class Reconciler:
         if reconciliation not in self._open:
             return
         self._open.remove(reconciliation)
+        if reconciliation.journal is not None and reconciliation.entry_number is not None:
+            reconciliation.journal.end_activity(reconciliation.entry_number, Activity.RECONCILIATION)
         if reconciliation.job is None and reconciliation.journal is None:
             self._shared.unresolved.append((reconciliation.model, reconciliation.lost))
         if not self._open:
@@ -216,14 +221,14 @@ class Reconciler:
             for delay in scan_delays(max(0.0, age)):
                 await self._scan_after(delay, reconciliation, began=began)
             if service_clock.offset is None:
-                return self._explain(reconciliation)
+                return await self._explain(reconciliation)
             lost = reconciliation.lost.by_service_clock(service_clock.offset)
             for delay in proof_delays(lost, now=self.api.service_time(), may_wait=may_wait):
                 if not reconciliation.is_absent:
                     await self._scan_after(delay, reconciliation, began=began, max_pages=max_pages)
         except KlingError as error:
             return f"the list cannot be read: {error.message.rstrip('.')}"
-        return self._explain(reconciliation)
+        return await self._explain(reconciliation)
 
     async def _scan_after(
         self, delay: float, reconciliation: OpenReconciliation, *, began: float, max_pages: int | None = None
@@ -237,8 +242,7 @@ class Reconciler:
         while reconciliation.job is None:
             with anyio.move_on_after(delay):
                 await reconciliation.is_found.wait()
-            while not self._has_no_look_alike(reconciliation):
-                await self._changed.wait()
+            await self._wait_for_look_alikes(reconciliation)
             try:
                 await self._scan(reconciliation, max_pages=max_pages)
             except KlingError as error:
@@ -250,21 +254,48 @@ class Reconciler:
             else:
                 return
 
-    def _explain(self, reconciliation: OpenReconciliation) -> str:
+    async def _explain(self, reconciliation: OpenReconciliation) -> str:
         offset, journal = self.api.service_clock.offset, reconciliation.journal
+        rows = list(self._rows[reconciliation.model].values())
+        owned = await self._find_owned(
+            (row.request_id for row in rows), dict.fromkeys([journal] if journal else [])
+        )
         return explain_unmatched(
             reconciliation.lost.by_service_clock(offset),
-            self._rows[reconciliation.model].values(),
-            has_owner=lambda request_id: self._has_owner(request_id, [journal] if journal else []),
+            rows,
+            has_owner=owned.__contains__,
             is_clock_known=offset is not None,
         )
 
     def _has_no_look_alike(self, reconciliation: OpenReconciliation) -> bool:
-        """Whether no POST is in flight whose job could match the lost one."""
+        """Whether no POST of this client is in flight whose job could match the lost one."""
         return not any(
             post.model == reconciliation.model and could_match(post.payload, reconciliation.lost.payload)
             for post in self._posts
         )
+
+    async def _select_alone(self, open_ones: list[OpenReconciliation]) -> list[OpenReconciliation]:
+        """Those for which no look-alike is in flight, in this client or in another process of a shared journal."""
+        shared = [one for one in open_ones if one.journal is not None and one.journal.sharing is not None]
+        unclear: set[OpenReconciliation] = set()
+        for journal in dict.fromkeys(one.journal for one in shared):
+            assert journal is not None
+            assert journal.sharing is not None
+            here = {one.entry_number: one for one in shared if one.journal is journal}
+            numbers = [number for number in here if number is not None]
+            searchable = await journal.sharing.find_searchable(numbers)
+            unclear.update(one for number, one in here.items() if number not in searchable)
+        return [one for one in open_ones if one not in unclear and self._has_no_look_alike(one)]
+
+    async def _wait_for_look_alikes(self, reconciliation: OpenReconciliation) -> None:
+        """Wait while a look-alike is in flight, so that the jobs in the list can be told apart."""
+        while True:
+            while not self._has_no_look_alike(reconciliation):
+                await self._changed.wait()
+            journal = reconciliation.journal
+            if journal is None or journal.sharing is None or await self._select_alone([reconciliation]):
+                return
+            await journal.sharing.wait_changed()
 
     async def _scan(self, reconciliation: OpenReconciliation, *, max_pages: int | None) -> None:
         """Scan the model's list, for every open reconciliation of the model; one scan serves all that wait for one.
@@ -282,26 +313,33 @@ class Reconciler:
             began = clock.now()
             unfound = [one for one in self._open if one.model == model and one.job is None]
             # While they are reconciled, no look-alike of them is sent, so this holds to the end of the scan.
-            alone = [one for one in unfound if self._has_no_look_alike(one)]
+            alone = await self._select_alone(unfound)
+            if reconciliation not in alone:  # a look-alike of another process left meanwhile
+                return
             lost, others, reading = await self._read_rows(
-                model, [one.lost for one in alone], self._other_lost_submits(unfound), max_pages=max_pages
+                model,
+                [one.lost for one in alone],
+                await self._other_lost_submits(unfound),
+                max_pages=max_pages,
             )
             rows = self._rows[model]
-            journals = {one.journal for one in unfound if one.journal is not None}
+            journals = dict.fromkeys(one.journal for one in unfound if one.journal is not None)
             candidates = select_candidates(lost, rows.values(), others=others)
-            owned = {request_id for request_id in candidates if self._has_owner(request_id, journals)}
+            recent = {job.request_id for job in reading.recent} if reading is not None else set()
+            owned = await self._find_owned(candidates | recent, journals)
             found = match_jobs(lost, rows.values(), others=others, owned=owned)
             for index, one in enumerate(alone):
                 one.scanned_at = began
-                if index in found and one in self._open:
+                if index in found and one in self._open and await _match_in_journal(one, found[index]):
                     one.job = found[index]
                     self.claim(one.job.request_id, one.journal)
                     one.is_found.set()
+                    owned.add(one.job.request_id)
             if reading is not None:
                 for one, submit in zip(alone, lost, strict=True):
                     one.read_whole_at = began
                     one.is_absent = one.job is None and is_absent(
-                        submit, reading, has_owner=lambda request_id: self._has_owner(request_id, journals)
+                        submit, reading, has_owner=owned.__contains__
                     )
 
     async def _read_rows(
@@ -329,20 +367,20 @@ class Reconciler:
             if offset is not None or service_clock.offset is None:
                 return dated, dated_others, reading
 
-    def _other_lost_submits(self, unfound: list[OpenReconciliation]) -> list[LostSubmit]:
+    async def _other_lost_submits(self, unfound: list[OpenReconciliation]) -> list[LostSubmit]:
         """The further lost submits of a model: those that cannot be reconciled now, or are reconciled by no caller."""
         model = unfound[0].model
         with_look_alikes = [one.lost for one in unfound if not self._has_no_look_alike(one)]
         unresolved = [lost for about, lost in tuple(self._shared.unresolved) if about == model]
         journals = dict.fromkeys(one.journal for one in unfound if one.journal is not None)
         for journal in journals:
-            unresolved += self._unresolved_in_journal(journal, model)
+            unresolved += await self._unresolved_in_journal(journal, model)
         return [*with_look_alikes, *unresolved]
 
-    def _unresolved_in_journal(self, journal: WriteAheadJournal, model: str) -> list[LostSubmit]:
-        """The lost submits of a journal that no open reconciliation is about."""
+    async def _unresolved_in_journal(self, journal: WriteAheadJournal, model: str) -> list[LostSubmit]:
+        """The lost submits of a journal that no open reconciliation of this client is about."""
+        entries = await journal.read_unresolved(model)
         searched = {one.entry_number for one in self._open if one.journal is journal}
-        entries = [entry for entry in journal.find_unresolved() if entry.model == model]
         # An entry that was sent again comes twice, its earlier attempt first: only the last attempt is searched for.
         last = {entry.number: entry for entry in entries}
         return [
@@ -351,16 +389,37 @@ class Reconciler:
             if entry.number not in searched or entry is not last[entry.number]
         ]
 
-    def _has_owner(self, request_id: str, journals: Iterable[WriteAheadJournal]) -> bool:
-        """Whether a job belongs to an item of this client, or of one of the journals."""
+    async def _find_owned(
+        self, request_ids: Iterable[str], journals: Iterable[WriteAheadJournal]
+    ) -> set[str]:
+        """Those of the ids whose job belongs to an item of this client, or of one of the journals."""
+        wanted = set(request_ids)
         present = {journal.owner.journal: journal.owner for journal in journals}
-        return self._shared.job_owners.has_owner(request_id, present) or any(
-            journal.has_job(request_id) for journal in journals
-        )
+        owners = self._shared.job_owners
+        owned = {request_id for request_id in wanted if owners.has_owner(request_id, present)}
+        for journal in journals:
+            owned |= await journal.find_jobs(wanted - owned)
+        return owned
 
     def _signal(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
+
+
+async def _tell_other_processes(reconciliation: OpenReconciliation) -> None:
+    """Have no look-alike of another process sent while a submit of a shared journal is reconciled."""
+    journal, number = reconciliation.journal, reconciliation.entry_number
+    if journal is not None and journal.sharing is not None and number is not None:
+        group = look_alike_group(reconciliation.lost.payload)
+        await journal.sharing.begin_reconciliation(number, model=reconciliation.model, look_alikes=group)
+
+
+async def _match_in_journal(reconciliation: OpenReconciliation, job: Job) -> bool:
+    """Give a job to a lost submit of a shared journal; False if another process has given it to another one."""
+    journal, number = reconciliation.journal, reconciliation.entry_number
+    if journal is None or journal.sharing is None or number is None:
+        return True
+    return await journal.sharing.match_job(number, job.request_id)
 
 
 def _ambiguous(reconciliation: OpenReconciliation, reason: str, *, in_batch: bool) -> AmbiguousSubmitError:

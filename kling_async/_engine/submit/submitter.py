@@ -69,6 +69,7 @@ class Submitter:
             APIConnectionError: No connection could be made.
             BudgetExceededError: The POST would pass the cap.
             JournalError: The intent could not be written to the disk.
+            TakenOverError: Another process of a shared journal holds the item.
         """
         assert item.request is not None
         model = model_of(item.request)
@@ -100,7 +101,7 @@ class Submitter:
             await self.reconciler.wait_unblocked(model, payload)
             async with self._submit_slots:
                 if not has_turn:
-                    await self._take_hourly_turn()
+                    await self._take_hourly_turn(ledger)
                     has_turn = True
                 await self._wait_out_pause()
                 await raise_if_cancelled()
@@ -109,15 +110,22 @@ class Submitter:
                 if post is None:
                     continue
                 try:
-                    await ledger.record_intent(item, payload, self.api.service_clock)
-                    return await run_to_end(self._post(post, body, item, ledger))
+                    if await ledger.plan_post(item, payload):
+                        await ledger.record_intent(item, payload, self.api.service_clock)
+                        return await run_to_end(self._post(post, body, item, ledger))
                 finally:
                     self.reconciler.end_post(post)
+                    ledger.end_post(item)
+            await ledger.wait_changed()
 
-    async def _take_hourly_turn(self) -> None:
-        """Wait until the hourly rate allows one more POST."""
+    async def _take_hourly_turn(self, ledger: Ledger) -> None:
+        """Wait until the hourly rate allows one more POST: that of the client, and that of a shared journal."""
         clock = self.api.clock
-        if self._rate is not None and (rest := self._rate.take(clock.now())) > 0:
+        if self._rate is None:
+            return
+        if (rest := self._rate.take(clock.now())) > 0:
+            await clock.sleep(rest)
+        if (rest := await ledger.take_turn(self._rate)) > 0:
             await clock.sleep(rest)
 
     async def _wait_out_pause(self) -> None:

@@ -82,6 +82,12 @@ def local_pictures(request: VideoRequest, payload: Mapping[str, Any]) -> list[tu
     return found
 
 
+def payload_with_absolute_paths(request: VideoRequest) -> dict[str, Any]:
+    """The payload, in which the path of a local picture holds in any working folder."""
+    payload = payload_of(request)
+    return payload | {key: os.path.abspath(path) for key, path in local_pictures(request, payload)}  # noqa: PTH100 - keeps links
+
+
 async def content_of(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a file.
 

@@ -1,0 +1,167 @@
+"""What a process agrees on with the others that share its journal: who holds an item, and which POSTs may be sent."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar
+
+import anyio
+import attrs
+
+from kling_async._journal.entry import Entry, Identity
+from kling_async._journal.group_call import GroupCall
+from kling_async._journal.store import (
+    Claim,
+    PlannedPost,
+    PostDecision,
+    PostPermit,
+    SharedStore,
+    WantedItem,
+)
+
+T = TypeVar("T")
+
+MAX_CONFIRMATION_AGE = 10.0
+"""Seconds after the last proof that this process holds its items in which a POST may leave.
+
+A store gives the items of a process that it cannot reach to others after a longer time.
+"""
+_POLL_INTERVAL = 2.0
+"""Seconds between two looks at what others hold, where no notice of a change comes."""
+
+
+class RunSync(Protocol):
+    """Calls a blocking function with its arguments, without blocking the event loop."""
+
+    def __call__(self, function: Callable[..., T], /, *arguments: Any) -> Awaitable[T]:
+        """The result of the function."""
+        ...
+
+
+def read_monotonic_clock() -> float:
+    """Seconds of a clock that is not set, and that counts the time in which the machine sleeps, where there is one."""
+    boot_time = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boot_time is None else time.clock_gettime(boot_time)
+
+
+@attrs.define(eq=False)
+class Sharing:
+    """The agreements of one process over a shared store; use it in one event loop at a time."""
+
+    _store: SharedStore
+    _run_sync: RunSync
+    _release: Callable[[int], None]
+    """Releases an entry by its number, with the journal's next commit."""
+    _end_post: Callable[[int], None]
+    """Ends the planned POST of an entry, with the journal's next commit."""
+    _clock: Callable[[], float] = read_monotonic_clock
+    """The clock of the store's `confirmed_at`."""
+    _changed: anyio.Event = attrs.field(init=False, factory=anyio.Event)
+    _loop: asyncio.AbstractEventLoop | None = attrs.field(init=False, default=None)
+    _claims: GroupCall[WantedItem, Claim] = attrs.field(init=False)
+    _looks: GroupCall[Identity, bool] = attrs.field(init=False)
+    _plans: GroupCall[PlannedPost, PostPermit] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._claims = GroupCall(self._claim_all, self._give_back)
+        self._looks = GroupCall(self._look_at_all)
+        self._plans = GroupCall(self._plan_all, self._end_unused)
+        self._store.subscribe(self._signal_from_any_thread)
+
+    # Items
+
+    async def claim(self, item: WantedItem) -> Claim:
+        """Hold an item, unless another live process holds it."""
+        return await self._claims.ask(item)
+
+    async def wait_claimable(self, identity: Identity) -> None:
+        """Return when no live process holds an item, so that it can be claimed."""
+        while not await self._looks.ask(identity):
+            await self.wait_changed()
+
+    async def wait_changed(self) -> None:
+        """Return soon after another process has released or ended something, and after a few seconds in any case."""
+        self._loop = asyncio.get_running_loop()
+        with anyio.move_on_after(_POLL_INTERVAL):
+            await self._changed.wait()
+
+    # POSTs
+
+    async def plan_post(self, post: PlannedPost) -> PostPermit:
+        """Whether a paid POST may be sent. If it may, every other process knows of the POST until it ends."""
+        return await self._plans.ask(post)
+
+    async def confirm(self, number: int) -> bool:
+        """Whether this process holds an entry for sure at this moment.
+
+        A process that stood still, or was cut off from the store, asks the store again.
+        """
+        while self._clock() - self._store.confirmed_at() > MAX_CONFIRMATION_AGE:
+            await self._run_sync(self._store.confirm)
+        return not self._store.is_lost(number)
+
+    async def take_turn(self, *, rate: float, burst: float) -> float:
+        """Take one turn of the rate that all processes share; returns the seconds until it can be used."""
+
+        def take() -> float:
+            return self._store.take_turns(1, rate=rate, burst=burst)[0]
+
+        return await self._run_sync(take)
+
+    # Reconciliations
+
+    async def begin_reconciliation(self, number: int, *, model: str, look_alikes: str | None) -> None:
+        """Block the look-alikes of all other processes, until the reconciliation ends."""
+
+        def begin() -> None:
+            self._store.begin_reconciliation(number, model=model, look_alikes=look_alikes)
+
+        await self._run_sync(begin)
+
+    async def find_searchable(self, numbers: Collection[int]) -> set[int]:
+        """The begun reconciliations for which no look-alike of another process is in flight."""
+        return await self._run_sync(self._store.find_searchable, numbers)
+
+    async def match_job(self, number: int, request_id: str) -> bool:
+        """Give a job to the lost submit of an entry; False if it is taken."""
+        return await self._run_sync(self._store.match_job, number, request_id)
+
+    async def find_jobs(self, request_ids: Collection[str]) -> set[str]:
+        """Those of the ids whose job an entry of any process has, or had."""
+        return await self._run_sync(self._store.find_jobs, request_ids)
+
+    async def find_all_unresolved(self, model: str) -> Sequence[Entry]:
+        """The attempts of unknown fate of a model, of all processes."""
+        return await self._run_sync(self._store.find_all_unresolved, model)
+
+    # Inside
+
+    async def _claim_all(self, items: Sequence[WantedItem]) -> Sequence[Claim]:
+        return await self._run_sync(self._store.claim, items)
+
+    async def _look_at_all(self, identities: Sequence[Identity]) -> Sequence[bool]:
+        claimable = await self._run_sync(self._store.find_claimable, identities)
+        return [identity in claimable for identity in identities]
+
+    async def _plan_all(self, posts: Sequence[PlannedPost]) -> Sequence[PostPermit]:
+        return await self._run_sync(self._store.plan_posts, posts)
+
+    def _give_back(self, _: WantedItem, claim: Claim) -> None:
+        if claim.entry is not None:
+            self._release(claim.entry.number)
+
+    def _end_unused(self, post: PlannedPost, permit: PostPermit) -> None:
+        if permit.decision is PostDecision.ALLOWED:
+            self._end_post(post.number)
+
+    def _signal_from_any_thread(self) -> None:
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed: no task waits there
+                self._loop.call_soon_threadsafe(self._signal)
+
+    def _signal(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
