@@ -222,7 +222,9 @@ class Service:
             answer = answer(request)
         if isinstance(answer, Exception):
             raise answer
-        yield Streamed(answer.body(), answer.status, answer.headers)
+        is_chunked = answer.has_end and "content-length" not in answer.headers
+        framing = {"transfer-encoding": "chunked"} if is_chunked else {}
+        yield Streamed(answer.body(), answer.status, {**framing, **answer.headers})
 
     async def aclose(self) -> None:
         self.closed += 1
@@ -286,6 +288,8 @@ class _Stream:
     status: int
     pieces: list[bytes | Exception]
     headers: Mapping[str, str] = attrs.field(factory=dict)
+    has_end: bool = attrs.field(default=True, kw_only=True)
+    """Whether the end of a body without a length is a last chunk, and not the end of its connection."""
 
     async def body(self) -> AsyncIterator[bytes]:
         for piece in self.pieces:

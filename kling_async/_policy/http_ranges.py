@@ -1,7 +1,12 @@
-"""Decides whether a download can be resumed: only if the missing bytes are of the same version of the file."""
+"""Decides whether a download can be resumed, and whether it is whole.
+
+It is resumed only if the missing bytes are of the same version of the file. It is whole if its end is known, or if the
+storage names a digest that agrees.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Mapping
@@ -11,8 +16,11 @@ from attrs.validators import ge, instance_of, optional
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})", re.IGNORECASE)
 _LENGTH = re.compile(r"[0-9]{1,19}")
-_GOOGLE_MD5 = re.compile(r"\bmd5=([A-Za-z0-9+/]{22}==)")
-_MD5 = re.compile(r"[A-Za-z0-9+/]{22}==")
+_DIGEST_FIELDS = ("repr-digest", "content-digest", "digest", "x-goog-hash")
+_DIGEST = re.compile(r"\b(md5|sha-256|sha-512)=:?([a-z0-9+/]+=*)", re.ASCII | re.IGNORECASE)
+_BASE64_CHARACTERS = {"sha-512": 88, "sha-256": 44, "md5": 24}
+"""The length of each digest, the strongest first."""
+_ETAG_MD5 = re.compile(r'"([0-9a-f]{32})"')
 
 
 @attrs.frozen(kw_only=True)
@@ -25,8 +33,8 @@ class FileVersion:
     """The size of the whole file; None if the server did not say. Such a download cannot be resumed."""
     validator: str | None = attrs.field(validator=optional(instance_of(str)))
     """The value for `If-Range`; None if the storage sent none."""
-    md5: str | None = attrs.field(validator=optional(instance_of(str)))
-    """The digest of the whole file, in base64; None if the storage sent none."""
+    digest: str | None = attrs.field(validator=optional(instance_of(str)))
+    """The digest of the whole file, such as `md5=` and base64; None if the storage sent none."""
 
 
 def file_version(headers: Mapping[str, str], *, request_id: str) -> FileVersion:
@@ -44,8 +52,37 @@ def file_version(headers: Mapping[str, str], *, request_id: str) -> FileVersion:
         request_id=request_id,
         size_bytes=int(length) if is_known else None,
         validator=etag if etag.startswith('"') else headers.get("last-modified") or None,
-        md5=_read_md5(headers) if is_known else None,
+        digest=next(iter(_named_digests(headers)), None),
     )
+
+
+def has_known_end(headers: Mapping[str, str]) -> bool:
+    """Whether the client can tell the end of a body from a cut: by a length, or by a last chunk.
+
+    Without both, the body ends where the connection does, and so does a body that was cut.
+
+    Source: RFC 9112 sections 6.3 and 8.
+    """
+    codings = headers.get("transfer-encoding")
+    if codings is not None:
+        return codings.lower().rpartition(",")[2].strip() == "chunked"
+    return _LENGTH.fullmatch(headers.get("content-length", "")) is not None
+
+
+def proofs(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """The digests one of which has to agree with a body whose end is not known; see `FileVersion.digest`.
+
+    An ETag can be the MD5 of the file, and looks like one in other cases too. So it proves that a file is whole, and
+    never that a file is not.
+
+    Source: Amazon S3, "Checking object integrity": the ETag is no MD5 after a multipart upload or with keys of KMS;
+    Google Cloud Storage, "Hashes and ETags": in the XML API it is the MD5 of an object that is not composite.
+    """
+    etag = _ETAG_MD5.fullmatch(headers.get("etag", ""))
+    digests = _named_digests(headers)
+    if etag is not None and not content_coding(headers):
+        digests.append(f"md5={base64.b64encode(bytes.fromhex(etag[1])).decode()}")
+    return tuple(digests)
 
 
 def content_coding(headers: Mapping[str, str]) -> str:
@@ -88,9 +125,22 @@ def load(text: str) -> FileVersion | None:
         return None
 
 
-def _read_md5(headers: Mapping[str, str]) -> str | None:
-    """Source: Google Cloud Storage, XML API, `x-goog-hash`; RFC 1864 for `Content-MD5`."""
-    if match := _GOOGLE_MD5.search(headers.get("x-goog-hash", "")):
-        return match[1]
-    plain = headers.get("content-md5", "")
-    return plain if _MD5.fullmatch(plain) else None
+def _named_digests(headers: Mapping[str, str]) -> list[str]:
+    """The digests of the whole file that a response with the whole file names, the strongest first.
+
+    Those of a compressed body are of its compressed bytes, which are not kept. `x-amz-checksum-sha256` is left out: the
+    storage sends it only on request, and after a multipart upload it is a digest of digests.
+
+    Source: RFC 9530 sections 2 and 3 for `Content-Digest` and `Repr-Digest`; RFC 3230 for `Digest`; RFC 1864 for
+    `Content-MD5`; Google Cloud Storage, XML API, for `x-goog-hash`.
+    """
+    if content_coding(headers):
+        return []
+    fields = ", ".join(headers.get(field, "") for field in _DIGEST_FIELDS)
+    found = {match[1].lower(): match[2] for match in _DIGEST.finditer(fields)}
+    found.setdefault("md5", headers.get("content-md5", ""))
+    return [
+        f"{name.replace('-', '')}={found[name]}"
+        for name, characters in _BASE64_CHARACTERS.items()
+        if len(found.get(name, "")) == characters
+    ]

@@ -68,7 +68,10 @@ class StreamedReply(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Keys are looked up in lower case."""
+        """Keys are looked up in lower case.
+
+        Without `content-length`, and without `chunked` in `transfer-encoding`, a video is saved only if a digest agrees.
+        """
         ...
 
     async def pipe_to(self, sink: Sink) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import hashlib
 
 import anyio
 import pytest
@@ -281,6 +283,64 @@ async def test_redirects_in_a_circle_are_an_error(partial_file):
 async def test_a_redirect_without_a_location_is_an_error(partial_file):
     with pytest.raises(APIStatusError, match="HTTP 302"):
         await try_once(partial_file, lambda _: Stream(302, [b""]))
+
+
+def digests(content, **names):
+    return {
+        field.replace("_", "-"): text.format(
+            md5=base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode(),
+            hex=hashlib.md5(content, usedforsecurity=False).hexdigest(),
+            sha256=base64.b64encode(hashlib.sha256(content).digest()).decode(),
+        )
+        for field, text in names.items()
+    }
+
+
+PROOFS = pytest.mark.parametrize(
+    "names",
+    [
+        {"content_md5": "{md5}"},
+        {"x_goog_hash": "crc32c=AAAAAA==, md5={md5}"},
+        {"repr_digest": "sha-256=:{sha256}:"},
+        {"digest": "SHA-256={sha256}"},
+        {"etag": '"{hex}"'},
+        {"etag": '"0123456789abcdef0123456789abcdef"', "content_md5": "{md5}"},
+        {"etag": '"{hex}"', "digest": "md5=AAAAAAAAAAAAAAAAAAAAAA=="},
+    ],
+    ids=str,
+)
+
+
+@PROOFS
+async def test_a_body_that_ends_with_its_connection_is_whole_if_a_digest_agrees(partial_file, names):
+    await try_once(partial_file, lambda _: Stream(200, [VIDEO], digests(VIDEO, **names), has_end=False))
+    assert commit_and_read(partial_file) == VIDEO
+
+
+@PROOFS
+async def test_a_body_that_ends_with_its_connection_is_not_whole_if_no_digest_agrees(partial_file, names):
+    cut = Stream(200, [VIDEO[:-1]], digests(VIDEO, **names), has_end=False)
+    with pytest.raises(APIConnectionError, match="its digest is not that of the 9,999 bytes that came"):
+        await try_once(partial_file, lambda _: cut)
+    assert partial_file.size == 0
+
+
+@pytest.mark.parametrize(
+    "headers, pieces",
+    [
+        ({}, [VIDEO]),
+        ({"transfer-encoding": "gzip"}, [VIDEO]),
+        ({"etag": '"v1"'}, [VIDEO]),
+        ({"content-encoding": "gzip"}, [gzip.compress(VIDEO)]),
+        ({"content-encoding": "gzip", **google_md5(VIDEO)}, [gzip.compress(VIDEO)]),
+        ({"content-encoding": "gzip", **google_md5(gzip.compress(VIDEO))}, [gzip.compress(VIDEO)]),
+    ],
+    ids=["nothing", "a coding", "an ETag", "gzip", "gzip and digest", "gzip and its digest"],
+)
+async def test_a_body_without_an_end_and_without_a_digest_is_not_read(partial_file, headers, pieces):
+    with pytest.raises(APIConnectionError, match="without a length and without a digest, so it can be cut"):
+        await try_once(partial_file, lambda _: Stream(200, pieces, headers, has_end=False))
+    assert partial_file.size == 0
 
 
 async def test_a_compressed_body_of_unknown_length_that_was_cut_is_an_error(partial_file):

@@ -19,7 +19,7 @@ from kling_async._engine.download import partial_file as module
 from kling_async._engine.download.partial_file import AdaptiveWriter, PartialFile, sha256_of
 from kling_async._policy.http_ranges import FileVersion
 
-V1 = FileVersion(request_id="job-1", size_bytes=10, validator='"v1"', md5=None)
+V1 = FileVersion(request_id="job-1", size_bytes=10, validator='"v1"', digest=None)
 
 
 @pytest.fixture
@@ -52,14 +52,16 @@ async def test_a_file_is_written_from_any_offset_and_gets_its_name_when_it_is_co
         assert partial_file.resume_offset == 8
         assert await partial_file.write(in_pieces(b"and ", b"done"), V1, offset=5, max_bytes=13)
         assert partial_file.size == 13
-        assert await anyio.to_thread.run_sync(partial_file.md5) == _md5(b"begunand done")
+        assert partial_file.has_digest(_digest("md5", b"begunand done"))
+        assert partial_file.has_digest(_digest("sha512", b"begunand done"))
+        assert not partial_file.has_digest(_digest("sha512", b"begunand don"))
         partial_file.commit(digest=False)
     assert names(path) == ["a.mp4"]
     assert path.read_bytes() == b"begunand done"
 
 
-def _md5(content):
-    return base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
+def _digest(name, content):
+    return f"{name}={base64.b64encode(hashlib.new(name, content).digest()).decode()}"
 
 
 async def test_the_digest_is_of_the_whole_file(path):
@@ -128,7 +130,7 @@ async def test_bytes_that_are_not_provably_of_this_video_are_not_restored(path, 
 
 
 async def test_the_note_is_of_the_version_that_was_written_last(path):
-    v2 = FileVersion(request_id="job-1", size_bytes=20, validator='"v2"', md5=None)
+    v2 = FileVersion(request_id="job-1", size_bytes=20, validator='"v2"', digest=None)
     async with open_partial(path, request_id="job-1") as partial_file:
         await partial_file.write(in_pieces(b"begin"), V1, offset=0, max_bytes=10)
         await partial_file.write(in_pieces(b"other"), v2, offset=0, max_bytes=20)
@@ -139,8 +141,8 @@ async def test_the_note_is_of_the_version_that_was_written_last(path):
 @pytest.mark.parametrize(
     "version",
     [
-        FileVersion(request_id="job-1", size_bytes=10, validator=None, md5=None),
-        FileVersion(request_id="job-1", size_bytes=None, validator=None, md5=None),
+        FileVersion(request_id="job-1", size_bytes=10, validator=None, digest=None),
+        FileVersion(request_id="job-1", size_bytes=None, validator=None, digest=None),
     ],
     ids=["no validator", "nothing known"],
 )
@@ -164,7 +166,7 @@ async def test_truncating_removes_bytes_and_note_at_once(path):
 
 
 async def test_the_note_of_an_earlier_version_is_removed_with_its_bytes(path):
-    unsure = FileVersion(request_id="job-1", size_bytes=10, validator=None, md5=None)
+    unsure = FileVersion(request_id="job-1", size_bytes=10, validator=None, digest=None)
     async with open_partial(path, request_id="job-1") as partial_file:
         await partial_file.write(in_pieces(b"begin"), V1, offset=0, max_bytes=10)
         await partial_file.write(in_pieces(b"other"), unsure, offset=0, max_bytes=10)

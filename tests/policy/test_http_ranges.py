@@ -9,14 +9,19 @@ from kling_async._policy.http_ranges import (
     content_coding,
     dump,
     file_version,
+    has_known_end,
     is_remaining_range,
     load,
+    proofs,
     range_headers,
 )
 
-KNOWN = FileVersion(request_id="job-1", size_bytes=100, validator='"v1"', md5=None)
+KNOWN = FileVersion(request_id="job-1", size_bytes=100, validator='"v1"', digest=None)
 DATE = "Sat, 21 Nov 2026 10:00:00 GMT"
 MD5 = "XUFAKrxLKna5cZ2REBfFkg=="
+MD5_HEX = "5d41402abc4b2a76b9719d911017c592"
+SHA256 = "LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ="
+SHA512 = "m3HSJL1i83hdltRq0+o9czGb+8KJDKra4t/3JRlnPKcjI8PZm6XBHXx6zG4UuMXaDEZjR1wuXDre9G9zvN7AQw=="
 
 
 def version_of(**headers):
@@ -60,22 +65,64 @@ def test_the_size_is_known_if_the_response_names_that_of_the_file_itself(headers
 
 
 @pytest.mark.parametrize(
-    "headers, md5",
+    "headers, digest",
     [
-        ({"x_goog_hash": f"crc32c=n03x6A==,md5={MD5}"}, MD5),
-        ({"x_goog_hash": f"md5={MD5}"}, MD5),
+        ({"x_goog_hash": f"crc32c=n03x6A==,md5={MD5}"}, f"md5={MD5}"),
+        ({"x_goog_hash": f"md5={MD5}"}, f"md5={MD5}"),
         ({"x_goog_hash": "crc32c=n03x6A=="}, None),
-        ({"content_md5": MD5}, MD5),
+        ({"content_md5": MD5}, f"md5={MD5}"),
         ({"content_md5": "short"}, None),
+        ({"repr_digest": f"sha-256=:{SHA256}:"}, f"sha256={SHA256}"),
+        ({"content_digest": f"sha-512=:{SHA512}:, sha-256=:{SHA256}:"}, f"sha512={SHA512}"),
+        ({"digest": f"MD5={MD5},SHA-256={SHA256}"}, f"sha256={SHA256}"),
+        ({"digest": "unixsum=30637"}, None),
+        ({"repr_digest": f"sha-256=:{MD5}:"}, None),
+        ({"repr_digest": f"sha-256=:{SHA256}:", "content_md5": MD5}, f"sha256={SHA256}"),
+        ({"x_amz_checksum_sha256": f"{SHA256}-3"}, None),
+        ({"etag": f'"{MD5_HEX}"'}, None),
         ({"x_goog_hash": f"md5={MD5}", "content_encoding": "gzip"}, None),
+        ({}, None),
     ],
 )
-def test_the_digest_comes_from_either_header_and_never_from_a_compressed_body(headers, md5):
-    assert version_of(content_length="100", **headers).md5 == md5
+def test_the_digest_is_the_strongest_that_is_named_and_never_that_of_a_compressed_body(headers, digest):
+    assert version_of(content_length="100", **headers).digest == version_of(**headers).digest == digest
 
 
-def test_a_response_without_a_length_has_no_digest_of_the_file():
-    assert version_of(content_md5=MD5).md5 is None
+@pytest.mark.parametrize(
+    "headers, expected",
+    [
+        ({"etag": f'"{MD5_HEX}"'}, (f"md5={MD5}",)),
+        ({"etag": f'"{MD5_HEX}"', "repr-digest": f"sha-256=:{SHA256}:"}, (f"sha256={SHA256}", f"md5={MD5}")),
+        ({"etag": f'W/"{MD5_HEX}"'}, ()),
+        ({"etag": f'"{MD5_HEX}-4"'}, ()),
+        ({"etag": f'"{MD5_HEX}"', "content-encoding": "gzip"}, ()),
+        ({"etag": '"v1"'}, ()),
+        ({}, ()),
+    ],
+)
+def test_a_strong_etag_that_looks_like_an_md5_can_prove_that_a_file_is_whole(headers, expected):
+    assert proofs(headers) == expected
+
+
+@pytest.mark.parametrize(
+    "headers, is_known",
+    [
+        ({"content-length": "100"}, True),
+        ({"content-length": "100", "content-encoding": "gzip"}, True),
+        ({"transfer-encoding": "chunked"}, True),
+        ({"transfer-encoding": "gzip, Chunked "}, True),
+        ({"transfer-encoding": "chunked", "content-encoding": "gzip"}, True),
+        ({"transfer-encoding": "gzip"}, False),
+        ({"transfer-encoding": "chunked, gzip"}, False),
+        ({"transfer-encoding": "gzip", "content-length": "100"}, False),
+        ({"content-length": "many"}, False),
+        ({"content-encoding": "gzip"}, False),
+        ({}, False),
+    ],
+    ids=str,
+)
+def test_the_end_of_a_body_is_known_by_a_length_or_by_a_last_chunk(headers, is_known):
+    assert has_known_end(headers) is is_known
 
 
 def test_a_content_coding_is_in_lower_case():
@@ -85,7 +132,7 @@ def test_a_content_coding_is_in_lower_case():
 
 def test_the_headers_ask_for_the_remaining_bytes_unless_the_version_has_changed():
     assert range_headers(KNOWN, at=40) == {"Range": "bytes=40-", "If-Range": '"v1"'}
-    without = FileVersion(request_id="job-1", size_bytes=100, validator=None, md5=None)
+    without = FileVersion(request_id="job-1", size_bytes=100, validator=None, digest=None)
     assert range_headers(without, at=40) == {"Range": "bytes=40-"}
     assert range_headers(KNOWN, at=0) == range_headers(None, at=40) == {}
 
@@ -132,10 +179,10 @@ def test_any_other_range_is_not_used(headers):
     request_id=st.text(),
     size_bytes=st.none() | st.integers(min_value=1),
     validator=st.none() | st.text(),
-    md5=st.none() | st.text(),
+    digest=st.none() | st.text(),
 )
-def test_a_version_is_read_as_it_was_written(request_id, size_bytes, validator, md5):
-    version = FileVersion(request_id=request_id, size_bytes=size_bytes, validator=validator, md5=md5)
+def test_a_version_is_read_as_it_was_written(request_id, size_bytes, validator, digest):
+    version = FileVersion(request_id=request_id, size_bytes=size_bytes, validator=validator, digest=digest)
     assert load(dump(version)) == version
 
 
@@ -147,12 +194,12 @@ def test_a_version_is_read_as_it_was_written(request_id, size_bytes, validator, 
         "[]",
         "7",
         "{}",
-        '{"request_id": 7, "size_bytes": 1, "validator": null, "md5": null}',
-        '{"request_id": "x", "size_bytes": "1", "validator": null, "md5": null}',
-        '{"request_id": "x", "size_bytes": 0, "validator": null, "md5": null}',
-        '{"request_id": "x", "size_bytes": 1, "validator": [], "md5": null}',
-        '{"request_id": "x", "size_bytes": 1, "validator": null, "md5": 1}',
-        '{"request_id": "x", "size_bytes": 1, "validator": null, "md5": null, "more": 1}',
+        '{"request_id": 7, "size_bytes": 1, "validator": null, "digest": null}',
+        '{"request_id": "x", "size_bytes": "1", "validator": null, "digest": null}',
+        '{"request_id": "x", "size_bytes": 0, "validator": null, "digest": null}',
+        '{"request_id": "x", "size_bytes": 1, "validator": [], "digest": null}',
+        '{"request_id": "x", "size_bytes": 1, "validator": null, "digest": 1}',
+        '{"request_id": "x", "size_bytes": 1, "validator": null, "digest": null, "more": 1}',
         "[" * 100_000,
     ],
     ids=lambda text: text[-60:],

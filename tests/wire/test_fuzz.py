@@ -360,11 +360,14 @@ def streams(draw):
             "retry-after": NUMBERS,
             "content-md5": ["", "eA==", "x"],
             "x-goog-hash": ["md5=eA==", "crc32c=x,md5=", "="],
+            "repr-digest": ["sha-256=:eA==:", "sha-512=", ":", f"sha-256=:{'A' * 43}=:"],
+            "transfer-encoding": ["chunked", "gzip", "", ","],
         }.items()
         if draw(st.booleans())
     }  # fmt: skip
     pieces = draw(st.lists(st.sampled_from([b"video", b" of it", b"", b"\0" * 70_000]), max_size=3))
-    return Stream(draw(st.sampled_from([*STATUSES, 200, 206, 206, 301, 307, 416])), pieces, headers)
+    status = draw(st.sampled_from([*STATUSES, 200, 206, 206, 301, 307, 416]))
+    return Stream(status, pieces, headers, has_end=draw(st.booleans()))
 
 
 @given(answers=st.lists(streams(), min_size=1, max_size=3), url=st.sampled_from(ADDRESSES))

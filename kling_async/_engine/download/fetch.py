@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from urllib.parse import urljoin
 
@@ -17,7 +17,9 @@ from kling_async._policy.http_ranges import (
     FileVersion,
     content_coding,
     file_version,
+    has_known_end,
     is_remaining_range,
+    proofs,
     range_headers,
 )
 from kling_async._policy.safe_urls import LARGEST_VIDEO_BYTES, is_text, reason_to_refuse
@@ -131,7 +133,11 @@ class _TimedBody:
 
 
 async def _write_whole(partial_file: PartialFile, reply: StreamedReply, body: _TimedBody) -> None:
-    """Write a response that has the whole video."""
+    """Write a response that has the whole video.
+
+    If the connection ends the body, a digest has to agree: the connection can have cut the body. Other signs prove too
+    little: the boxes of an mp4 can end where a cut is, and a gzip can have several members.
+    """
     content_type = reply.headers.get("content-type", "")
     if is_text(content_type):
         raise APIConnectionError(f"{content_type[:40]!r} came, which is no video")
@@ -141,8 +147,26 @@ async def _write_whole(partial_file: PartialFile, reply: StreamedReply, body: _T
     version = file_version(reply.headers, request_id=partial_file.request_id)
     if version.size_bytes is not None and version.size_bytes > LARGEST_VIDEO_BYTES:
         raise _too_large()
+    digests = proofs(reply.headers)
+    is_end_known = has_known_end(reply.headers)
+    if not (is_end_known or digests):
+        raise APIConnectionError("it came without a length and without a digest, so it can be cut")
     await _write(
         partial_file, DecompressedBody(body.pipe_to).pipe_to if coding else body.pipe_to, version, offset=0
+    )
+    if not is_end_known:
+        await _check_whole(partial_file, digests)
+
+
+async def _check_whole(partial_file: PartialFile, digests: Sequence[str]) -> None:
+    """Check that one of the digests is that of the bytes saved so far."""
+    for digest in digests:
+        if await anyio.to_thread.run_sync(partial_file.has_digest, digest):
+            return
+    size_bytes = partial_file.size
+    await partial_file.truncate()
+    raise APIConnectionError(
+        f"it came without a length, and its digest is not that of the {size_bytes:,} bytes that came"
     )
 
 
@@ -162,7 +186,8 @@ async def _write_remaining(
     if reply.status != _PARTIAL or not is_remaining_range(reply.headers, version, at=offset):
         return False
     await _write(partial_file, body.pipe_to, version, offset=offset)
-    if version.md5 is not None and await anyio.to_thread.run_sync(partial_file.md5) != version.md5:
+    digest = version.digest
+    if digest is not None and not await anyio.to_thread.run_sync(partial_file.has_digest, digest):
         await partial_file.truncate()
         raise APIConnectionError("its parts do not fit together")
     return True

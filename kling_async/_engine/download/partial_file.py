@@ -230,11 +230,12 @@ class PartialFile:
                 with path.open("x") as note:
                     note.write(dump(self.version))
 
-    def md5(self) -> str:
-        """The digest of the bytes saved so far, in base64."""
+    def has_digest(self, digest: str) -> bool:
+        """Whether the bytes saved so far have a digest, written as in `FileVersion.digest`."""
+        name, _, value = digest.partition("=")
         with self._io_lock:
             assert self._locked_file is not None
-            return base64.b64encode(_digest(self._locked_file.file, "md5")).decode()
+            return base64.b64encode(_digest(self._locked_file.file, name)).decode() == value
 
     def commit(self, *, digest: bool) -> str | None:
         """Flush the whole file to the disk and rename it to the destination.
