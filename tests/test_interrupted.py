@@ -217,3 +217,20 @@ async def test_the_last_batch_is_that_of_the_last_call_and_of_all_views():
     with pytest.raises(BatchInterruptedError) as caught:
         await client.generate_many(fail_midway(), progress=False)
     assert client.last_batch is caught.value.batch
+
+
+async def test_a_batch_whose_journal_is_deleted_has_its_results_within_reach(tmp_path, warnings):
+    path, service = tmp_path / "run.db", Service(run_time=40.0)
+
+    def delete(request, service):
+        if service.kind(request) == "submit" and service.posts >= 2:
+            path.unlink(missing_ok=True)
+
+    service.before.append(delete)
+    client = client_of(service)
+    with pytest.raises(BatchInterruptedError, match="run.db' was moved or deleted") as caught:
+        await client.generate_many(["a", "b", "c", "d", "e"], max_concurrency=1, journal=path, progress=False)
+    assert client.last_batch is caught.value.batch
+    ids = [result.job.request_id for result in client.last_batch if result.job is not None]
+    assert len(ids) == service.posts == 2
+    assert ids[-1] in "".join(warnings())

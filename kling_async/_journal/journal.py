@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from kling_async._journal.sharing import RunSync, Sharing
 from kling_async._journal.store import (
     Activity,
     Claim,
+    PendingWrites,
     SharedStore,
     Store,
     WantedItem,
@@ -36,9 +38,12 @@ from kling_async._journal.transitions import (
 )
 from kling_async._policy.job_owners import JournalRun
 from kling_async.errors import JournalError
+from kling_async.lines import one_line
 from kling_async.results import ResultState
 
 T = TypeVar("T")
+
+_log = logging.getLogger("kling_async")
 
 
 class WriteAheadJournal:
@@ -134,9 +139,13 @@ class WriteAheadJournal:
         if self._is_closed:
             return
         self._is_closed = True
+        unwritten = self._writes.collect_unwritten()
         try:
-            if unwritten := self._writes.collect_unwritten():
+            if unwritten:
                 self._store.commit(unwritten)
+        except JournalError:
+            _warn_unwritten(self.name, unwritten)
+            raise
         finally:
             self._store.close()
 
@@ -444,6 +453,14 @@ class WriteAheadJournal:
 
 async def _run_in_thread(function: Callable[..., T], /, *arguments: Any) -> T:
     return await anyio.to_thread.run_sync(function, *arguments)
+
+
+def _warn_unwritten(name: str, unwritten: PendingWrites) -> None:
+    """Log at level WARNING the jobs that are paid for and did not reach the journal."""
+    ids = [change.get("request_id") for change in unwritten.fields.values()]
+    jobs = ", ".join(one_line(request_id) for request_id in ids if request_id is not None)
+    if jobs:
+        _log.warning("These jobs were accepted, and the journal %r does not have them: %s", name, jobs)
 
 
 def _drop_payload(record: Mapping[str, Any]) -> dict[str, Any]:

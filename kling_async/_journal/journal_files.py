@@ -1,4 +1,4 @@
-"""The files of a journal, and whether each of them is of this user alone."""
+"""The files of a journal: of this user alone when they are opened, and still the same files at each commit."""
 
 from __future__ import annotations
 
@@ -9,17 +9,24 @@ from pathlib import Path
 from kling_async._own_files import describe_foreign, is_link_of_another
 from kling_async.errors import JournalError
 
-_LOCK = "-lock"
-_SQLITE_FILES = ("", "-wal", "-shm", "-journal")
+_MAIN, _WRITES, _INDEX, _LOCK, _COPY = "", "-wal", "-shm", "-lock", "-saved"
+_SQLITE_FILES = (_MAIN, _WRITES, _INDEX, "-journal")
 """What SQLite opens. SQLite brings the content of a `-wal` or `-journal` that lies there into the main file.
 
 Source: https://www.sqlite.org/tempfiles.html
 """
+_SHOWS_WRITES = os.name == "posix"
+"""Whether the time of a file changes at once with its content. Windows can wait until the file is closed."""
 
 
 def lock_of(path: Path) -> Path:
     """The lock file of a journal."""
     return _beside(path, _LOCK)
+
+
+def copy_of(path: Path, number: int = 1) -> Path:
+    """The path of a copy that was made when a file of the journal was lost."""
+    return _beside(path, _COPY if number == 1 else f"{_COPY}-{number}")
 
 
 def _beside(path: Path, suffix: str) -> Path:
@@ -83,3 +90,80 @@ def _refuse_foreign(path: Path, file: Path, reason: str | None) -> None:
         f"The journal {str(path)!r} cannot be used, because {str(file)!r} is {reason}: {advice}, and keep the journal in "
         "a folder that no other user can write."
     )
+
+
+def describe_loss(path: Path, what: str, *, copy: Path | None) -> str:
+    """The message about a journal that lost a file while it was in use.
+
+    Args:
+        path: The journal.
+        what: See `OpenFiles.find_loss`.
+        copy: The file that has all that the journal had; None if there is none.
+    """
+    if copy is not None:
+        advice = f"A copy with all jobs was saved: run the same call again with {str(copy)!r} as its journal."
+    else:
+        advice = (
+            "Put the journal back before you run the same call again, or that call pays for the same items again; the "
+            "log of this run names the jobs."
+        )
+    return f"The journal {str(path)!r} {what} while it was in use, so nothing more is sent. {advice}"
+
+
+class OpenFiles:
+    """The files of an open journal, which SQLite goes on using after they were moved, deleted or replaced.
+
+    Source: https://www.sqlite.org/howtocorrupt.html#unlink
+
+    Args:
+        path: The journal, with links followed; its connections are open, and have read from it.
+
+    Raises:
+        JournalError: One of the files is a link, a pipe or another user's.
+    """
+
+    def __init__(self, path: Path) -> None:
+        check_files(path)
+        self.path = path
+        self._opened = self._find()
+        self._written = self._opened[path]
+
+    def _find(self) -> dict[Path, os.stat_result]:
+        return dict(_find_files(self.path, (_MAIN, _WRITES, _INDEX, _LOCK)))
+
+    def mark_written(self) -> None:
+        """Take note that this process may just have written to the main file."""
+        self._written = self._find().get(self.path, self._written)
+
+    def find_loss(self) -> str | None:
+        """What happened to one of the files since it was opened, as the end of a sentence; None if nothing did."""
+        now = self._find()
+        for file, opened in self._opened.items():
+            if file in now and os.path.samestat(now[file], opened):
+                continue
+            action = "replaced by another file" if file in now else "moved or deleted"
+            return f"was {action}" if file == self.path else f"lost {file.name!r}, which was {action}"
+        return "was overwritten by another program" if self.is_overwritten() else None
+
+    def is_overwritten(self) -> bool:
+        """Whether another program has written to the main file since this process did."""
+        now = self._find().get(self.path)
+        if now is None or not os.path.samestat(now, self._written):
+            return False
+        return _SHOWS_WRITES and _content_of(now) != _content_of(self._written)
+
+    def remove_orphans(self) -> None:
+        """Remove the writes of this journal if its main file is elsewhere; call it when a copy has them all.
+
+        SQLite would bring them into the next file of that name, which may be another journal, or the copy.
+        """
+        now = self._find()
+        if self.path in now and os.path.samestat(now[self.path], self._opened[self.path]):
+            return
+        for file in (_beside(self.path, suffix) for suffix in (_WRITES, _INDEX)):
+            if file in now and os.path.samestat(now[file], self._opened[file]):
+                file.unlink()
+
+
+def _content_of(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns

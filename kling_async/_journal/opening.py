@@ -10,9 +10,9 @@ from pathlib import Path
 
 from kling_async._descriptors import find_lack_of_descriptors
 from kling_async._durable import move_into_place
-from kling_async._journal.journal_files import check_files, check_link, lock_of
+from kling_async._journal.journal_files import check_files, check_link, copy_of, lock_of
 from kling_async._journal.schema import APPLICATION_ID, MIGRATIONS, Migration, migrate
-from kling_async._own_files import create_if_missing
+from kling_async._own_files import create, create_if_missing
 from kling_async.errors import JournalError
 
 _BUSY_TIMEOUT = 5.0
@@ -120,6 +120,11 @@ def make_if_missing(path: Path, migrations: Sequence[Migration] = MIGRATIONS) ->
             f"There is no journal {str(path)!r}, but '{path}-wal', which may hold paid jobs of one that was moved "
             "or deleted: put the journal back beside it, or choose another path."
         )
+    if os.path.lexists(copy_of(path)):
+        raise JournalError(
+            f"There is no journal {str(path)!r}, but '{copy_of(path)}', which has the paid jobs of one that was moved or "
+            "deleted during a run: rename the copy to the name of the journal, or choose another path."
+        )
     new = path.with_name(path.name + "-new")
     with journal_errors(path, "made", "check that its folder can be written and its disk is not full"):
         for end in _FILE_SUFFIXES:
@@ -132,6 +137,26 @@ def make_if_missing(path: Path, migrations: Sequence[Migration] = MIGRATIONS) ->
             migrate(connection, version=0, migrations=migrations)
         move_into_place(new, path)
     return True
+
+
+def make_copy(connection: sqlite3.Connection, path: Path) -> Path:
+    """The path of a new file beside the journal, with all that the connection reads, also from a file that was deleted.
+
+    Raises:
+        OSError: The folder takes no file.
+        sqlite3.Error: The content cannot be read, or the copy cannot be written.
+    """
+    number = 1
+    while (descriptor := create(copy := copy_of(path, number))) is None:
+        number += 1
+    os.close(descriptor)
+    try:
+        with closing(connect(copy)) as target:
+            connection.backup(target)
+    except BaseException:
+        copy.unlink()
+        raise
+    return copy
 
 
 def check_file(path: Path, *, newest: int = len(MIGRATIONS), whole: bool = True) -> int:

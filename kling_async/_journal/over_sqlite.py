@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import sqlite3
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from kling_async._journal.entry import Entry, EntryState, Identity
-from kling_async._journal.journal_files import check_files, check_readable, lock_of
+from kling_async._journal.journal_files import OpenFiles, check_files, check_readable, describe_loss, lock_of
 from kling_async._journal.opening import (
     acquire_lock,
     check_file,
     connect,
     has_leftovers,
     journal_errors,
+    make_copy,
     make_if_missing,
     resolve_path,
 )
 from kling_async._journal.schema import MIGRATIONS, Migration, decode_text, encode_text, migrate, roll_back
 from kling_async._journal.store import PendingWrites
 from kling_async._journal.transitions import UNKNOWN_STATES
+from kling_async.errors import JournalError
+from kling_async.lines import one_line
 
+_log = logging.getLogger("kling_async")
 _PAGE_ROWS = 500
 _to_json = json.JSONEncoder(separators=(",", ":"), default=str).encode
 """Escapes all that is not ASCII, so that any text survives."""
@@ -171,6 +177,11 @@ class SqliteStore:
             # Before the lock is made: a foreign file gets none beside it.
             check_file(real_path, newest=len(migrations), whole=False)
         self._lock = threading.Lock()
+        self._loss: str | None = None
+        """Why nothing is written to the file any more."""
+        self._copy: Path | None = None
+        """Where everything is written since then; None if there is no copy."""
+        self._is_closed = False
         with ExitStack() as resources:
             resources.enter_context(closing(acquire_lock(real_path)))
             is_new = make_if_missing(real_path, migrations)
@@ -181,19 +192,66 @@ class SqliteStore:
                 migrate(self._writer, version=version, migrations=migrations)
                 self._reader = resources.enter_context(closing(connect(real_path)))
                 ((self.last_number,),) = self._query("SELECT coalesce(max(number), 0) FROM entries")
-                check_files(real_path)  # SQLite has made the missing ones
+                self._files = OpenFiles(real_path)
             self._resources = resources.pop_all()
 
     def commit(self, changes: PendingWrites) -> None:
-        """Write the changes as one; see `Store`."""
+        """Write the changes as one; see `Store`.
+
+        The files are compared before, so that nothing is written into another journal, and after, so that no POST relies
+        on an intent that no later run will find.
+
+        Raises:
+            JournalError: Also if a file of the journal is lost. The changes are in the copy then.
+        """
         with self._lock, journal_errors(self.path, "written", _WRITE_ADVICE):
+            self._note_loss()
+            if self._loss is None or self._copy is not None:
+                self._write_as_one(changes)
+                self._note_loss()
+            if self._loss is not None:
+                raise JournalError(self._loss)
+
+    def _write_as_one(self, changes: PendingWrites) -> None:
+        try:
             self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                self._write(changes)
-                self._writer.execute("COMMIT")
-            except BaseException:
-                roll_back(self._writer)
-                raise
+            self._write(changes)
+            self._writer.execute("COMMIT")
+        except BaseException:
+            roll_back(self._writer)
+            raise
+        finally:
+            self._files.mark_written()
+
+    def _note_loss(self) -> None:
+        """Note whether a file of the journal is lost; if so, all that the connections still have is saved in a copy."""
+        if self._is_closed or self._loss is not None or (what := self._files.find_loss()) is None:
+            return
+        jobs = self._list_jobs()
+        with suppress(JournalError, OSError, sqlite3.Error):  # the message says that there is no copy
+            if not self._files.is_overwritten():
+                self._copy = self._start_copy()
+                self._files.remove_orphans()
+        self._loss = describe_loss(self.path, what, copy=self._copy)
+        if self._copy is None:
+            _log.warning("%s These jobs were in the journal: %s", self._loss, ", ".join(jobs) or "none")
+
+    def _start_copy(self) -> Path:
+        """Write to a copy from now on; its path."""
+        path = make_copy(self._writer, self._files.path)
+        self._writer = self._resources.enter_context(closing(connect(path)))
+        self._writer.execute("PRAGMA synchronous = FULL")
+        return path
+
+    def _list_jobs(self) -> list[str]:
+        """The ids of all jobs in the journal, as far as they can be read."""
+        try:
+            rows = self._writer.execute(
+                "SELECT request_id FROM entries WHERE request_id IS NOT NULL"
+            ).fetchall()
+        except sqlite3.Error:
+            return []
+        return [one_line(str(decode_text(request_id))) for (request_id,) in rows]
 
     def _write(self, changes: PendingWrites) -> None:
         execute_many = self._writer.executemany
@@ -256,9 +314,20 @@ class SqliteStore:
             return self._reader.execute(statement, values).fetchall()
 
     def close(self) -> None:
-        """Unlock the file; see `Store`."""
+        """Unlock the file; see `Store`.
+
+        Raises:
+            JournalError: A file of the journal was lost since the last commit. The file is unlocked all the same.
+        """
         with self._lock:
-            self._resources.close()
+            known_loss = self._loss
+            try:
+                self._note_loss()
+            finally:
+                self._is_closed = True
+                self._resources.close()
+            if self._loss != known_loss:
+                raise JournalError(self._loss or "")
 
 
 def _build_row(change: Mapping[str, Any]) -> list[Any]:
