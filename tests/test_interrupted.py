@@ -228,7 +228,7 @@ async def test_a_batch_whose_journal_is_deleted_has_its_results_within_reach(tmp
 
     service.before.append(delete)
     client = client_of(service)
-    with pytest.raises(BatchInterruptedError, match="run.db' was moved or deleted") as caught:
+    with pytest.raises(BatchInterruptedError, match=r"run\.db' was moved or deleted") as caught:
         await client.generate_many(["a", "b", "c", "d", "e"], max_concurrency=1, journal=path, progress=False)
     assert client.last_batch is caught.value.batch
     ids = [result.job.request_id for result in client.last_batch if result.job is not None]
