@@ -12,6 +12,7 @@ import attrs
 
 from kling_async._calls import public_call
 from kling_async.errors import KlingError
+from kling_async.paths import ObjectUrl
 from kling_async.results import Result
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ class BatchResult(Sequence[Result]):
         return tuple(result for result in self.results if not result.ok)
 
     @property
-    def paths(self) -> tuple[Path, ...]:
-        """The saved files, in input order, without the results that have no file."""
+    def paths(self) -> tuple[Path | ObjectUrl, ...]:
+        """The saved files, or their URLs in an object store, in input order, without the results that have none."""
         return tuple(result.path for result in self.results if result.path is not None)
 
     @property

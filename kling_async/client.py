@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from kling_async._engine.shared_state import SharedState
     from kling_async.events import Listener, Notifier
     from kling_async.history import BatchHistory
+    from kling_async.paths import ObjectUrl
     from kling_async.requests import RequestLike, RequestRow
     from kling_async.types import (
         BatchOptions,
@@ -438,25 +439,35 @@ class KlingClient:
         batch = open_batch(self._session, requests, options=shared, settings=settings, notify=notify)
         return _within(display, batch, call=call)
 
+    @overload
+    async def download(
+        self, job: Job | str, destination: os.PathLike[str], *, ascii_names: bool = False
+    ) -> Path: ...
+    @overload
+    async def download(
+        self, job: Job | str, destination: str, *, ascii_names: bool = False
+    ) -> Path | ObjectUrl: ...
     @public_call
     async def download(
         self, job: Job | str, destination: str | os.PathLike[str], *, ascii_names: bool = False
-    ) -> Path:
-        """The path of a job's video, which this call saves.
+    ) -> Path | ObjectUrl:
+        """The path of a job's video, which this call saves; the URL of its object, if the destination is in an object store.
 
         The call writes a partial file, checks it, and then renames it: a file with the destination's name is complete.
-        The call never replaces another file. If one has the destination's name, the video gets a name beside it, such
-        as `eagle-550e8400.mp4`, and a warning is logged.
+        An object appears in its store when its last byte is stored. The call never replaces another file or object. If
+        one has the destination's name, the video gets a name beside it, such as `eagle-550e8400.mp4`, and a warning is
+        logged.
 
         Args:
             job: A finished job, or the id of one.
             destination: A file, or a folder: one that exists, or a missing path that ends in a slash or has no suffix.
-                In a folder the file gets a name made from the prompt and the id.
+                In a folder the file gets a name made from the prompt and the id. Or a URL such as
+                `s3://bucket/videos/`, which means the same in an object store, and needs the extra `stores`.
             ascii_names: Whether that name has ASCII letters and digits only.
 
         Raises:
             DownloadError: The job has no video yet, or the video could not be fetched or written.
-            ConfigurationError: The destination is not a path on this machine.
+            ConfigurationError: The destination is neither a path on this machine nor the URL of an object store.
         """
         return await self._session().download(job, destination, self._notifier(), ascii_names=ascii_names)
 

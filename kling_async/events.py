@@ -18,6 +18,7 @@ import attrs
 from kling_async.catalog import quote_value
 from kling_async.errors import KlingError
 from kling_async.jobs import Job, JobStatus
+from kling_async.paths import ObjectUrl
 from kling_async.results import ResultState
 
 __all__ = [
@@ -97,8 +98,8 @@ class Downloading(Event):
 class Downloaded(Event):
     """A finished video was saved completely."""
 
-    path: Path
-    """The file."""
+    path: Path | ObjectUrl
+    """The file, or the URL of the object."""
     size_bytes: int
     """Its size in bytes."""
 
@@ -159,8 +160,8 @@ class Resumed(Event):
 
     job: Job | None = None
     """The last known job; None for a submit whose reply the earlier run did not get."""
-    path: Path | None = None
-    """The saved video; None if it must still be made or downloaded."""
+    path: Path | ObjectUrl | None = None
+    """The saved video, or its URL in an object store; None if it must still be made or downloaded."""
 
 
 @attrs.frozen(kw_only=True)

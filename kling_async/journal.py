@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Unpack
 
 import anyio
@@ -16,7 +16,8 @@ import attrs
 
 from kling_async._calls import check_options, public_call
 from kling_async._engine.batch.batch_input import InputReader
-from kling_async._engine.batch.resume import NextStep, next_step, saved_file
+from kling_async._engine.batch.resume import NextStep, next_step
+from kling_async._engine.download.output_folder import saved_file
 from kling_async._engine.submit.item_identifier import ItemIdentifier
 from kling_async._engine.submit.uploader import payload_with_absolute_paths
 from kling_async._journal import journal as write_ahead
@@ -24,7 +25,7 @@ from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._wire.codec import payload_of
 from kling_async.errors import InvalidRequestError, JournalError
 from kling_async.items import Table
-from kling_async.paths import local_path
+from kling_async.paths import ObjectUrl, local_path, output_path
 from kling_async.requests import RequestLike, VideoOptions, VideoRequest, model_of
 
 __all__ = ["Entry", "EntryState", "Identity", "Journal", "NextStep", "RegisteredBatch"]
@@ -176,16 +177,22 @@ class Journal:
     ) -> NextStep:
         """What a batch with these options does first with an entry; it looks at the saved file, and changes nothing.
 
+        About a video in an object store it takes the entry's word; a batch itself asks the store.
+
         Args:
             entry: From `entries`, `preview` or `register`.
             retry_failed: As for `generate_many`.
-            output: The folder for the videos, as for `generate_many`.
+            output: The folder or the prefix for the videos, as for `generate_many`.
         """
         step = next_step(entry, retry_failed=retry_failed)
-        folder = None if output is None else Path(local_path(output, name="output"))
-        if step is NextStep.REPORT and entry.state is EntryState.SUCCEEDED and folder is not None:
-            return step if saved_file(entry, folder) else NextStep.DOWNLOAD
-        return step
+        place = None if output is None else output_path(output, name="output")
+        if place is None or step is not NextStep.REPORT or entry.state is not EntryState.SUCCEEDED:
+            return step
+        if isinstance(place, ObjectUrl):
+            is_saved = entry.path is not None and entry.path == place.child(PurePath(entry.path).name)
+        else:
+            is_saved = saved_file(entry, Path(place)) is not None
+        return step if is_saved else NextStep.DOWNLOAD
 
 
 async def _identify(

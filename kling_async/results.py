@@ -13,6 +13,7 @@ import attrs
 from kling_async.errors import DownloadError, KlingError
 from kling_async.jobs import Job, quote_line
 from kling_async.lines import one_line
+from kling_async.paths import ObjectUrl
 from kling_async.requests import VideoRequest
 
 
@@ -55,8 +56,11 @@ class Result:
     """The last known record of the job; None if there is none."""
     error: KlingError | None = None
     """The reason of a result that is not a success. For a success, the reason why its file could not be saved."""
-    path: Path | None = None
-    """The file of the video; None if no file was saved."""
+    path: Path | ObjectUrl | None = None
+    """The file of the video, or its URL in an object store; None if the video was not saved.
+
+    Both have a `name`, and `str()` of both is the whole place.
+    """
     cost_usd: Decimal | None = None
     """US dollars for the item, if its price is known. None is unknown, not free."""
 

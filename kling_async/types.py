@@ -14,6 +14,7 @@ from kling_async._policy.retry import RetryPolicy
 from kling_async._transport.base import Reply, Request, Sink, StreamedReply, Transport
 from kling_async.events import Listener
 from kling_async.items import Table
+from kling_async.paths import ObjectUrl
 from kling_async.requests import RequestLike, RequestRow, VideoOptions
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "ClientOptions",
     "GenerateOptions",
     "Listener",
+    "ObjectUrl",
     "OnAmbiguous",
     "Prices",
     "Progress",
@@ -88,7 +90,8 @@ class GenerateOptions(SubmitOptions, WaitManyOptions, total=False):
     """The options of `KlingClient.generate`: those of a submit and of a wait, and the place of the video."""
 
     output: str | os.PathLike[str] | None
-    """The file or the folder in which the video is saved, as for `KlingClient.download`. None saves nothing."""
+    """The file or the folder in which the video is saved, or the URL of an object store such as `s3://bucket/eagle.mp4`, as for
+    `KlingClient.download`. None saves nothing."""
 
 
 class ClientOptions(TypedDict, total=False):
@@ -110,7 +113,11 @@ class BatchOptions(SubmitOptions, total=False):
     max_concurrency: int
     """How many jobs can be in flight at the service at once; 20 by default."""
     output: str | os.PathLike[str] | None
-    """The folder in which the batch saves each video as soon as the video is finished. None saves nothing."""
+    """The folder in which the batch saves each video as soon as the video is finished. None saves nothing.
+
+    Or the URL of a prefix in an object store, such as `s3://bucket/videos`, `gs://bucket/videos` or
+    `az://container/videos`; it needs the extra `stores`, and takes its credentials from the environment.
+    """
     ascii_names: bool
     """Whether the names of videos have ASCII letters and digits only. By default they show the words of a prompt in any script."""
     journal: str | os.PathLike[str] | None

@@ -62,10 +62,10 @@ def test_a_journal_is_a_file_on_this_machine(place):
         Journal(place)
 
 
-async def test_the_folder_of_a_next_step_is_on_this_machine(journal):
+async def test_the_place_of_a_next_step_is_read_as_that_of_a_batch(journal):
     (entry,) = (await journal.register(["a comet"])).entries
     with pytest.raises(ConfigurationError, match=r"^next_step\(\): output="):
-        Journal.next_step(entry, output="s3://bucket/videos")
+        Journal.next_step(entry, output="https://bucket.example/videos")
 
 
 async def test_a_new_item_is_registered_as_not_submitted_and_costs_nothing(journal):

@@ -374,7 +374,7 @@ def batch_of(
         slots=Slots(ConcurrencyLimit(at_once)),
         uploader=Uploader(session.api, emit),
         emit=emit,
-        folder=OutputFolder(Path(folder), has_ascii_names=False) if folder is not None else None,
+        output=OutputFolder(Path(folder), has_ascii_names=False) if folder is not None else None,
         on_ambiguous=on_ambiguous,
         retry_failed=retry_failed,
     )

@@ -71,7 +71,7 @@ def media_source(result: Result, *, beside: Path | None, inline_bytes: int = 0) 
         beside: The folder of the page: a file is named relative to it. None names it absolutely.
         inline_bytes: A file of at most this size becomes part of the page.
     """
-    if result.path is not None and os.path.isfile(result.path):  # noqa: PTH113 - False, not an error, for any name
+    if isinstance(result.path, Path) and os.path.isfile(result.path):  # noqa: PTH113 - False, not an error, for any name
         return _file_source(result.path, beside, inline_bytes)
     return web_source(result.job.video_url if result.job else None)
 

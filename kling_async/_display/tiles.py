@@ -87,7 +87,7 @@ def make_tile(result: Result, *, beside: Path, inline_bytes: int = 0, seconds: f
         ),
         trouble=failure_text(result),
         source=source,
-        path=result.path if is_local else None,
+        path=result.path if is_local and isinstance(result.path, Path) else None,
         picture=picture,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import attrs
@@ -185,6 +185,18 @@ class Retries:
     """How many retries there were; set to 0 to allow all of them again."""
     _pauses: int = attrs.field(init=False, default=0)
     """How often the call waited for a free file descriptor. Such a pause is no retry: nothing was sent."""
+
+    async def run(self, work: Callable[[], Awaitable[T]]) -> T:
+        """The result of work that is safe to repeat, after as many tries as the policy allows.
+
+        Raises:
+            KlingError: The error of the last try.
+        """
+        while True:
+            try:
+                return await work()
+            except KlingError as error:
+                await self.wait_or_raise(error)
 
     async def wait_or_raise(self, error: KlingError) -> None:
         """Wait until the call may be sent again.

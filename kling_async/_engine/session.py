@@ -14,7 +14,6 @@ import attrs
 
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.download.downloader import Downloader
-from kling_async._engine.download.output_folder import check_destination
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.interrupted import describe_job, describe_lost, warn_if_cancelled
 from kling_async._engine.poll.poller import JobPoller
@@ -35,6 +34,7 @@ from kling_async.catalog import ModelInfo
 from kling_async.errors import KlingError
 from kling_async.events import Downloaded, Finished, Notifier, Resumed, SubmitReconciled
 from kling_async.jobs import Job, JobStatus
+from kling_async.paths import ObjectUrl
 from kling_async.requests import VideoRequest
 from kling_async.results import Result
 
@@ -174,8 +174,8 @@ class LoopSession:
 
     async def download(
         self, job: Job | str, destination: str | PathLike[str], notify: Notifier, *, ascii_names: bool = False
-    ) -> Path:
-        """The path of a job's video, saved whole; see `Downloader.download_to`."""
+    ) -> Path | ObjectUrl:
+        """The path or the URL of a job's video, saved whole; see `Downloader.download_to`."""
         known = job if isinstance(job, Job) else await self.get_job(job, notify)
         emit = self.api.emitter(notify)
         saved = await self.downloader.download_to(known, destination, emit=emit, ascii_names=ascii_names)
@@ -183,8 +183,8 @@ class LoopSession:
         return saved.path
 
     async def check_output(self, output: str | PathLike[str]) -> None:
-        """Do nothing if a video can be saved to this file or into this folder; see `check_destination`."""
-        await check_destination(output)
+        """Do nothing if a video can be saved there; see `Outputs.check`."""
+        await self.downloader.outputs.check(output)
 
     async def upload(self, path: str | PathLike[str], notify: Notifier) -> str:
         """The public URL of a local file."""

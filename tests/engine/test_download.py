@@ -17,8 +17,7 @@ from virtual_service import Service, Stream, VirtualLoop, always, on, reply, ses
 from virtual_storage import CUT, URL, Storage, job_with, video
 
 from kling_async import APIConnectionError, DownloadError, RetryPolicy
-from kling_async._engine.download.downloader import is_whole
-from kling_async._engine.download.output_folder import Destination
+from kling_async._engine.download.output_folder import FileDestination, is_whole
 from kling_async.events import Downloading, Notifier, Retrying
 
 VIDEO = video(10_000)
@@ -29,7 +28,7 @@ async def fetch(path, service, *, job=None, notify=None, max_retries=3, digest=F
     service = service.service() if isinstance(service, Storage) else service
     session = session_for(service, retry=RetryPolicy(max_retries=max_retries))
     return await session.downloader.download(
-        job or job_with(), Destination(path), emit=session.api.emitter(Notifier(notify)), digest=digest
+        job or job_with(), FileDestination(path), emit=session.api.emitter(Notifier(notify)), digest=digest
     )
 
 
@@ -78,7 +77,7 @@ async def test_the_size_is_emitted_at_the_start_and_then_twice_a_second(tmp_path
     session = session_for(storage.service(), retry=RetryPolicy(initial_delay=1.0, max_retries=3))
     job = job_with(request_id="job-7")
     await session.downloader.download(
-        job, Destination(tmp_path / "a.mp4"), emit=session.api.emitter(Notifier(events.append)), index=4
+        job, FileDestination(tmp_path / "a.mp4"), emit=session.api.emitter(Notifier(events.append)), index=4
     )
     downloading = [event for event in events if isinstance(event, Downloading)]
     assert [(event.size_bytes, event.total_bytes) for event in downloading] == [
@@ -154,7 +153,7 @@ async def test_without_a_download_timeout_a_download_goes_on_to_its_end(tmp_path
     service = Service(media={URL: drip(size_bytes=100, pause=0.09)})
     session = session_for(service, retry=RetryPolicy(download_timeout=None))
     emit = session.api.emitter(Notifier(None))
-    await session.downloader.download(job_with(), Destination(tmp_path / "a.mp4"), emit=emit)
+    await session.downloader.download(job_with(), FileDestination(tmp_path / "a.mp4"), emit=emit)
     assert anyio.current_time() > 8
 
 
@@ -166,7 +165,7 @@ async def test_a_download_ends_after_its_timeout_with_all_its_retries(tmp_path, 
     session = session_for(Service(media={URL: answer}), retry=retry)
     emit = session.api.emitter(Notifier(None))
     with pytest.raises(DownloadError, match=r"not complete after 5 s|HTTP 503"):
-        await session.downloader.download(job_with(), Destination(tmp_path / "a.mp4"), emit=emit)
+        await session.downloader.download(job_with(), FileDestination(tmp_path / "a.mp4"), emit=emit)
     assert 5 <= anyio.current_time() < 5 + retry.max_delay
 
 
@@ -240,10 +239,12 @@ async def test_a_cancelled_download_leaves_its_partial_file_and_its_slot_to_the_
         with anyio.CancelScope() as scope:
             leave = lambda event, scope=scope: isinstance(event, Retrying) and scope.cancel()  # noqa: E731
             await session.downloader.download(
-                job_with(), Destination(path), emit=session.api.emitter(Notifier(leave))
+                job_with(), FileDestination(path), emit=session.api.emitter(Notifier(leave))
             )
         assert scope.cancelled_caught
-    await session.downloader.download(job_with(), Destination(path), emit=session.api.emitter(Notifier(None)))
+    await session.downloader.download(
+        job_with(), FileDestination(path), emit=session.api.emitter(Notifier(None))
+    )
     assert path.read_bytes() == VIDEO
     assert storage.sent_bytes == 10_000
 
@@ -257,7 +258,7 @@ async def test_two_downloads_to_one_path_are_each_whole(tmp_path):
     async def save(request_id, url):
         job = job_with(url, request_id=request_id)
         saved = await session.downloader.download(
-            job, Destination(tmp_path / "a.mp4"), emit=session.api.emitter(Notifier(None))
+            job, FileDestination(tmp_path / "a.mp4"), emit=session.api.emitter(Notifier(None))
         )
         sizes.append(saved.size_bytes)
 
@@ -288,7 +289,7 @@ async def test_at_most_max_concurrent_downloads_run_at_once(tmp_path):
 
     async def save(number):
         await session.downloader.download(
-            job_with(), Destination(tmp_path / f"{number}.mp4"), emit=session.api.emitter(Notifier(None))
+            job_with(), FileDestination(tmp_path / f"{number}.mp4"), emit=session.api.emitter(Notifier(None))
         )
 
     async with anyio.create_task_group() as tasks:

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from kling_async._engine.batch.resume import NextStep, next_step, saved_file
+from kling_async._engine.batch.resume import NextStep, next_step
+from kling_async._engine.download.output_folder import saved_file
 from kling_async._journal.entry import Entry, EntryState, Identity
 
 

@@ -9,12 +9,11 @@ import pytest
 
 from kling_async import ConfigurationError, Job, JobStatus
 from kling_async._engine.download.output_folder import (
-    Destination,
+    FileDestination,
     OutputFolder,
-    check_destination,
-    choose_destination,
     open_folder,
 )
+from kling_async._engine.download.outputs import Outputs
 from kling_async._policy.file_names import longest_name
 
 LONGEST_PATH = 4095
@@ -87,7 +86,7 @@ def test_a_name_in_a_folder_shows_the_prompt_that_was_given_or_recorded(tmp_path
 
 @pytest.mark.parametrize("given", ["{}/clips/", "{}/clips", "{}", "{}/"])
 async def test_a_folder_or_a_missing_path_without_a_suffix_is_a_folder(tmp_path, given):
-    chosen = await choose_destination(given.format(tmp_path), job_named("../../x"))
+    chosen = await Outputs().choose(given.format(tmp_path), job_named("../../x"))
     folder = Path(given.format(tmp_path))
     assert chosen.path.parent == folder
     assert chosen.path.name.startswith("kling-a-cat-dog-")
@@ -98,13 +97,13 @@ async def test_a_folder_or_a_missing_path_without_a_suffix_is_a_folder(tmp_path,
 async def test_any_other_destination_is_a_file_with_a_name_to_fall_back_on(tmp_path):
     (tmp_path / "clips").touch()
     for name, beside in [("clips", "clips-550e8400"), ("a.mp4", "a-550e8400.mp4")]:
-        chosen = await choose_destination(tmp_path / name, job_named())
-        assert chosen == Destination(tmp_path / name, tmp_path / beside)
+        chosen = await Outputs().choose(tmp_path / name, job_named())
+        assert chosen == FileDestination(tmp_path / name, tmp_path / beside)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "x" * 251 + ".mp4", "clips/", "clips", "deep/a.mp4"])
 async def test_a_destination_is_tried_and_left_empty(tmp_path, name):
-    await check_destination(f"{tmp_path}/{name}")
+    await Outputs().check(f"{tmp_path}/{name}")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
@@ -122,24 +121,24 @@ async def test_a_destination_is_tried_and_left_empty(tmp_path, name):
 async def test_a_destination_that_takes_no_video_is_an_error_before_it_is_needed(tmp_path, name, sentence):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match=sentence):
-        await check_destination(f"{tmp_path}/{name}")
+        await Outputs().check(f"{tmp_path}/{name}")
 
 
 async def test_a_short_name_fits_where_the_longest_does_not(tmp_path):
     folder = folder_of_length(tmp_path, LONGEST_PATH - len("/a.mp4.99.part.json"))
-    await check_destination(folder / "a.mp4")
+    await Outputs().check(folder / "a.mp4")
     with pytest.raises(ConfigurationError, match="shorter path"):
-        await check_destination(folder / "ab.mp4")
+        await Outputs().check(folder / "ab.mp4")
 
 
 async def test_a_name_in_a_folder_is_ascii_if_the_caller_wants_that(tmp_path):
-    chosen = await choose_destination(tmp_path, job_named(prompt="雨 rain"), ascii_names=True)
+    chosen = await Outputs().choose(tmp_path, job_named(prompt="雨 rain"), ascii_names=True)
     assert chosen.path.name == "kling-rain-550e8400.mp4"
 
 
-async def test_the_home_folder_is_expanded_and_a_url_is_refused(tmp_path, monkeypatch):
+async def test_the_home_folder_is_expanded_and_a_url_of_the_web_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    assert (await choose_destination("~/a.mp4", job_named())).path == tmp_path / "a.mp4"
-    with pytest.raises(ConfigurationError, match=r"destination='s3://bucket/a\.mp4' is a URL"):
-        await choose_destination("s3://bucket/a.mp4", job_named())
+    assert (await Outputs().choose("~/a.mp4", job_named())).path == tmp_path / "a.mp4"
+    with pytest.raises(ConfigurationError, match=r"destination='https://host/a\.mp4' is neither"):
+        await Outputs().choose("https://host/a.mp4", job_named())

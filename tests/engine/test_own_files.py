@@ -13,7 +13,7 @@ from virtual_storage import Storage, job_with, video
 from kling_async import RetryPolicy, _own_files
 from kling_async._engine.download.downloader import DownloadError
 from kling_async._engine.download.file_lock import open_locked
-from kling_async._engine.download.output_folder import Destination
+from kling_async._engine.download.output_folder import FileDestination
 from kling_async._own_files import create, open_own
 from kling_async.events import Notifier
 
@@ -63,7 +63,7 @@ def put(trap, path, victim):
 async def save(path, storage, *, max_retries=0):
     session = session_for(storage.service(), retry=RetryPolicy(max_retries=max_retries))
     emit = session.api.emitter(Notifier(None))
-    return await session.downloader.download(job_with(), Destination(path), emit=emit)
+    return await session.downloader.download(job_with(), FileDestination(path), emit=emit)
 
 
 @pytest.mark.parametrize("name", ["a.mp4.part", "a.mp4.part.json", "a.mp4.2.part"])
@@ -111,7 +111,7 @@ async def test_a_partial_file_that_is_replaced_while_it_is_written_is_not_taken_
 
     emit = session.api.emitter(Notifier(replace))
     with pytest.raises(DownloadError, match="another program has replaced its partial file"):
-        await session.downloader.download(job_with(), Destination(shared / "a.mp4"), emit=emit)
+        await session.downloader.download(job_with(), FileDestination(shared / "a.mp4"), emit=emit)
     assert "a.mp4" not in {path.name for path in shared.iterdir()}
     assert victim.read_text() == "precious"
 

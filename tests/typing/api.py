@@ -33,13 +33,13 @@ from kling_async import (
     estimate,
 )
 from kling_async.events import Downloaded, Event, Finished, StatusChanged
-from kling_async.types import BatchOptions, RequestRow
+from kling_async.types import BatchOptions, ObjectUrl, RequestRow
 
 
 async def one_video(client: KlingClient) -> None:
     job = await client.generate("A majestic eagle at sunset", duration=10, sound=True)
     assert_type(job, Job)
-    assert_type(await client.download(job, "eagle.mp4"), Path)
+    assert_type(await client.download(job, "eagle.mp4"), Path | ObjectUrl)
     assert_type(await client.download(job.request_id, Path("videos")), Path)
     assert_type(await client.submit(VideoRequest("x"), cfg_scale=0.5), Job)
     assert_type(await client.submit({"prompt": "x", "duration": 5}), Job)
@@ -59,7 +59,7 @@ async def many_videos(client: KlingClient, prompts: list[str], endless: AsyncIte
     assert_type(batch[0], Result)
     assert_type(batch[1:], tuple[Result, ...])
     assert_type(batch.succeeded, tuple[Result, ...])
-    assert_type(batch.paths, tuple[Path, ...])
+    assert_type(batch.paths, tuple[Path | ObjectUrl, ...])
     assert_type(batch.cost_usd, Decimal | None)
     for each in batch:
         assert_type(each, Result)
@@ -182,6 +182,7 @@ def values(job: Job, request: VideoRequest, result: Result, info: ModelInfo) -> 
     assert_type(request.cfg_scale, float | None)
     assert_type(request.extra, Mapping[str, Any])
     assert_type(result.error, KlingError | None)
+    assert_type(result.path, Path | ObjectUrl | None)
     assert_type(result.request, VideoRequest | None)
     assert_type(info.price, Decimal | None)
     if job.outcome is not None:

@@ -21,7 +21,6 @@ from kling_async._engine.batch.result_stream import ResultStream
 from kling_async._engine.batch.run_item import BatchParts, run_item
 from kling_async._engine.batch.slots import Slots
 from kling_async._engine.descriptors import run_in_thread
-from kling_async._engine.download.output_folder import open_folder
 from kling_async._engine.interrupted import describe_batch, warn_interrupted
 from kling_async._engine.session import LoopSession
 from kling_async._engine.submit.ledger import Ledger
@@ -32,7 +31,7 @@ from kling_async._policy.budget import Budget, Prices
 from kling_async._policy.concurrency_limit import ConcurrencyLimit
 from kling_async.errors import ConfigurationError, JournalError
 from kling_async.events import Notifier
-from kling_async.paths import local_path
+from kling_async.paths import ObjectUrl, local_path, output_path
 from kling_async.results import ResultState
 from kling_async.types import OnAmbiguous, Requests
 
@@ -110,8 +109,11 @@ class Batch:
         return failure
 
 
-def _read_output(given: Any) -> Path | None:
-    return None if given is None else Path(local_path(given, name="output"))
+def _read_output(given: Any) -> Path | ObjectUrl | None:
+    if given is None:
+        return None
+    place = output_path(given, name="output")
+    return place if isinstance(place, ObjectUrl) else Path(place)
 
 
 def _read_journal(given: Any) -> Path | WriteAheadJournal | None:
@@ -130,8 +132,8 @@ class BatchSettings:
 
     max_concurrency: int = 20
     """How many jobs can be in flight at the service."""
-    output: Path | None = attrs.field(default=None, converter=_read_output)
-    """The folder in which videos are saved."""
+    output: Path | ObjectUrl | None = attrs.field(default=None, converter=_read_output)
+    """The folder in which videos are saved, or the prefix below which they are stored."""
     ascii_names: bool = False
     """Whether file names have ASCII letters and digits only."""
     journal: Path | WriteAheadJournal | None = attrs.field(default=None, converter=_read_journal)
@@ -189,12 +191,13 @@ def open_batch(
     @asynccontextmanager
     async def run() -> AsyncIterator[ResultStream]:
         await reader.check()  # before a folder or a journal is made
+        here = session()
         # First the folder: the journal can be a file in it.
-        folder = None
+        output = None
         if settings.output is not None:
-            folder = await open_folder(settings.output, ascii_names=settings.ascii_names)
+            outputs = here.downloader.outputs
+            output = await outputs.open(settings.output, ascii_names=settings.ascii_names)
         async with use_journal(settings.journal) as journal:
-            here = session()
             if journal is not None:
                 budget.spent = journal.spent_usd()
             emit = here.api.emitter(notify)
@@ -204,7 +207,7 @@ def open_batch(
                 slots=Slots(ConcurrencyLimit(settings.max_concurrency)),
                 uploader=Uploader(here.api, emit),
                 emit=emit,
-                folder=folder,
+                output=output,
                 on_ambiguous=settings.on_ambiguous,
                 retry_failed=settings.retry_failed,
             )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 
-from kling_async._engine.download.downloader import is_whole
 from kling_async._journal.entry import Entry, EntryState
 
 
@@ -39,13 +37,3 @@ def next_step(entry: Entry | None, *, retry_failed: bool) -> NextStep:
     if job is None:
         return NextStep.RECONCILE
     return NextStep.REPORT if entry.state in _ENDS and job.is_final else NextStep.WAIT
-
-
-def saved_file(entry: Entry, folder: Path | None) -> Path | None:
-    """The path of the video that an earlier run saved, if the file is whole: in `folder` if given, else where it was saved."""
-    if entry.path is None:
-        return None
-    path = Path(entry.path)
-    if folder is not None:
-        path = folder / path.name  # the folder may have moved; the name belongs to the job alone
-    return path if is_whole(path, size_bytes=entry.size_bytes) else None

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from pathlib import Path
 
 import attrs
 
 from kling_async._engine.batch.batch_input import InputItem
 from kling_async._engine.batch.result_stream import ResultStream
-from kling_async._engine.batch.resume import NextStep, next_step, saved_file
+from kling_async._engine.batch.resume import NextStep, next_step
 from kling_async._engine.batch.slots import Slots
-from kling_async._engine.download.output_folder import Destination, OutputFolder
+from kling_async._engine.download.destination import Output
+from kling_async._engine.download.output_folder import saved_file
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.session import LoopSession, job_kind
 from kling_async._engine.submit.batch_item import BatchItem
@@ -32,6 +34,7 @@ from kling_async.errors import (
 )
 from kling_async.events import Downloaded, Finished, NotSubmitted, Resumed, SubmitReconciled
 from kling_async.jobs import Job, JobStatus
+from kling_async.paths import ObjectUrl, is_object_url
 from kling_async.requests import model_of
 from kling_async.results import Result, ResultState
 from kling_async.types import OnAmbiguous
@@ -50,7 +53,7 @@ class BatchParts:
     ledger: Ledger
     slots: Slots
     emit: Emitter
-    folder: OutputFolder | None
+    output: Output | None
     """Where each finished video is saved; None saves none."""
     on_ambiguous: OnAmbiguous = "report"
     retry_failed: bool = False
@@ -114,10 +117,10 @@ async def _finish(
         return result
     parts.ledger.record_end(item, result)
     _emit_finished(parts, result)
-    if not result.ok or parts.folder is None or item.is_saved_elsewhere:
+    if not result.ok or parts.output is None or item.is_saved_elsewhere:
         return result
     try:
-        return await _save(parts, item, result, parts.folder)
+        return await _save(parts, item, result, parts.output)
     except asyncio.CancelledError:
         results.put_interrupted(result)
         raise
@@ -133,7 +136,7 @@ async def _run_job(
 
     The record of a job in flight is not kept here: for a hundred thousand jobs it would be most of the memory.
     """
-    current = _resume(parts, item, await _find_entry(parts, item, given, results))
+    current = await _resume(parts, item, await _find_entry(parts, item, given, results))
     while True:
         try:
             if current is None:
@@ -153,10 +156,10 @@ async def _run_job(
             return error
         except TakenOverError:
             item.forget()
-            current = _resume(parts, item, await _find_entry(parts, item, given, results))
+            current = await _resume(parts, item, await _find_entry(parts, item, given, results))
 
 
-def _resume(
+async def _resume(
     parts: BatchParts, item: BatchItem, entry: Entry | None
 ) -> Job | JobInFlight | OpenReconciliation | None:
     """Where the item stands by its journal entry: its final job, its job in flight, its lost submit, or None."""
@@ -167,19 +170,29 @@ def _resume(
     if entry is None or step is NextStep.SUBMIT:
         item.fallback_outcome = entry.job if entry is not None else None
         return None
-    job, path = entry.job, saved_file(entry, parts.folder.path if parts.folder is not None else None)
-    parts.emit(Resumed, index=item.index, request_id=entry.request_id, job=job, path=path)
+    job = entry.job
     if job is None:
+        parts.emit(Resumed, index=item.index, request_id=entry.request_id)
         assert parts.ledger.journal is not None
         item.reconciliation = parts.session.reconciler.begin_for_entry(entry, parts.ledger.journal)
         return item.reconciliation
+    # First the claim: to look into an object store takes time, and the job is not to be matched to another submit meanwhile.
     parts.session.reconciler.claim(job.request_id, parts.ledger.journal)
+    path = await (parts.output.find_saved(entry) if parts.output else _find_saved(entry))
+    parts.emit(Resumed, index=item.index, request_id=entry.request_id, job=job, path=path)
     item.job_id = job.request_id
     if step is NextStep.REPORT:
         item.saved_path = path
         item.is_saved_elsewhere = item.is_changed_elsewhere and entry.path is not None
         return job
     return JobInFlight(job, job_kind(entry.model, entry.payload), _age(parts, job, entry.sent_at))
+
+
+async def _find_saved(entry: Entry) -> Path | ObjectUrl | None:
+    """The video where the entry says; a batch without an output takes the entry's word about an object store."""
+    if entry.path is not None and is_object_url(entry.path):
+        return ObjectUrl(entry.path)
+    return saved_file(entry, None)
 
 
 async def _find_entry(
@@ -348,18 +361,19 @@ def _emit_finished(parts: BatchParts, result: Result) -> None:
     )
 
 
-async def _save(parts: BatchParts, item: BatchItem, result: Result, folder: OutputFolder) -> Result:
+async def _save(parts: BatchParts, item: BatchItem, result: Result, output: Output) -> Result:
     """The result with the path of its video, or with the error for which the video is not saved."""
     job = result.job
     assert job is not None
     prompt = item.request.prompt if item.request is not None else ""
-    path = folder.path_for(job, prompt=prompt, index=_index(item))
+    destination = output.destination_for(job, prompt=prompt, index=_index(item))
     try:
         saved = await parts.session.downloader.download(
-            job, Destination(path), emit=parts.emit, index=item.index, digest=parts.ledger.journal is not None
+            job, destination, emit=parts.emit, index=item.index, digest=parts.ledger.journal is not None
         )
     except DownloadError as error:
         return attrs.evolve(result, error=error)
+    path = saved.path
     parts.ledger.record_file(item, path, size_bytes=saved.size_bytes, sha256=saved.sha256)
     parts.emit(
         Downloaded, index=item.index, request_id=job.request_id, path=path, size_bytes=saved.size_bytes

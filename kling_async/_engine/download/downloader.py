@@ -7,17 +7,16 @@ import math
 import os
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
 import anyio
 import anyio.to_thread
-import attrs
 
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.descriptors import retry_for_descriptor
+from kling_async._engine.download.destination import Destination, SavedFile
 from kling_async._engine.download.fetch import fetch
-from kling_async._engine.download.output_folder import Destination, choose_destination
-from kling_async._engine.download.partial_file import AdaptiveWriter, PartialFile, open_partial, sha256_of
+from kling_async._engine.download.outputs import Outputs
+from kling_async._engine.download.partial_file import AdaptiveWriter, PartialFile
 from kling_async._engine.emitter import Emitter
 from kling_async._policy.transfer_limits import is_progress
 from kling_async._wire.codec import structure_job
@@ -34,27 +33,6 @@ _FLUSHES_PER_FETCH = 4
 """The network does not wait for the disk: to flush many files at once takes little longer than to flush one."""
 
 
-@attrs.frozen
-class SavedFile:
-    """A whole video on the disk."""
-
-    path: Path
-    size_bytes: int
-    sha256: str | None = None
-    """In hex; None unless the caller wants it."""
-
-
-def is_whole(path: Path, *, size_bytes: int | None, sha256: str | None = None) -> bool:
-    """Whether a file exists with this size, and with this digest if one is given.
-
-    It blocks; with a digest, for as long as it takes to read the file.
-    """
-    try:
-        return path.stat().st_size == size_bytes and (sha256 is None or sha256_of(path) == sha256)
-    except OSError:
-        return False
-
-
 class Downloader:
     """Downloads videos, at most `max_concurrent` at once for all batches of the client."""
 
@@ -63,13 +41,15 @@ class Downloader:
         self._writer = AdaptiveWriter(api.clock)
         self._fetch_slots = anyio.Semaphore(max_concurrent, fast_acquire=True)
         self._flush_slots = anyio.Semaphore(max_concurrent * _FLUSHES_PER_FETCH, fast_acquire=True)
+        self._upload_slots = anyio.Semaphore(max_concurrent, fast_acquire=True)
+        self.outputs = Outputs()
         # The semaphore bounds the flushes already, so they take no worker threads from other calls.
         self._threads = anyio.CapacityLimiter(math.inf)
 
     async def download_to(
         self, job: Job, destination: str | os.PathLike[str], *, emit: Emitter, ascii_names: bool = False
     ) -> SavedFile:
-        """Download a job's video to the file or into the folder that the caller names.
+        """Download a job's video to the place that the caller names; see `Outputs.choose`.
 
         Another file of the same name stays as it is: the video gets a name with the job's tag beside it.
 
@@ -77,7 +57,7 @@ class Downloader:
             DownloadError: See `download`.
         """
         try:
-            chosen = await choose_destination(destination, job, ascii_names=ascii_names)
+            chosen = await self.outputs.choose(destination, job, ascii_names=ascii_names)
         except (OSError, ValueError) as error:
             raise _not_saved(job, destination, error) from error
         saved = await self.download(job, chosen, emit=emit)
@@ -126,25 +106,27 @@ class Downloader:
     async def _save(
         self, job: Job, url: str, destination: Destination, emit: Emitter, *, index: int | None, digest: bool
     ) -> SavedFile:
-        """Fetch the video with a fetch slot, then flush it with a flush slot: a fetch does not wait for the disk."""
+        """Fetch the video with a fetch slot, then flush it with a flush slot: a fetch does not wait for the disk.
+
+        A video for an object store is uploaded with an upload slot, and a fetch waits for that: so there are at most
+        twice as many partial files as fetch slots, and the uploads have a limit to their memory.
+        """
         slot = self._fetch_slots
         await slot.acquire()
         try:
             report = partial(_emit_size, emit, index, job.request_id) if emit else None
-            async with open_partial(
-                destination.path,
-                fallback=destination.fallback,
-                request_id=job.request_id,
-                writer=self._writer,
-                report=report,
-            ) as partial_file:
+            if (found := await destination.find(job, retries=self.api.retries("store", emit))) is not None:
+                return found
+            async with destination.open_partial(job, writer=self._writer, report=report) as partial_file:
                 await self._fetch_from_current_url(job, url, partial_file, emit)
-                await self._flush_slots.acquire()
+                publish_slots = self._upload_slots if destination.is_remote else self._flush_slots
+                await publish_slots.acquire()
                 slot.release()
-                slot = self._flush_slots
-                commit = partial(partial_file.commit, digest=digest)
-                sha256 = await anyio.to_thread.run_sync(commit, limiter=self._threads)
-                return SavedFile(partial_file.path, partial_file.size, sha256)
+                slot = publish_slots
+                retries = self.api.retries("store", emit)
+                return await destination.publish(
+                    job, partial_file, digest=digest, retries=retries, limiter=self._threads
+                )
         finally:
             slot.release()
 

@@ -5,18 +5,29 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import anyio
 import anyio.to_thread
 import attrs
 
+from kling_async._engine.api import Retries
 from kling_async._engine.descriptors import run_in_thread
+from kling_async._engine.download.destination import SavedFile
+from kling_async._engine.download.partial_file import (
+    AdaptiveWriter,
+    PartialFile,
+    Report,
+    open_partial,
+    sha256_of,
+)
+from kling_async._journal.entry import Entry
 from kling_async._policy.file_names import file_name, longest_name, longest_name_of, name_beside
 from kling_async.errors import ConfigurationError
 from kling_async.jobs import Job
-from kling_async.paths import local_path
 
 _TEMPORARY_CHARACTERS = 8
 """Characters that `tempfile` adds to the beginning of a name."""
@@ -43,12 +54,12 @@ class OutputFolder:
         path.mkdir(parents=True, exist_ok=True)
         if not ascii_names:
             try:
-                _try_name(path, longest_name(is_ascii=False))
+                try_name(path, longest_name(is_ascii=False))
             except (OSError, UnicodeEncodeError):
                 ascii_names = True
             else:
                 return cls(path, has_ascii_names=False)
-        _try_name(path, longest_name(is_ascii=True))
+        try_name(path, longest_name(is_ascii=True))
         return cls(path, has_ascii_names=True)
 
     def path_for(self, job: Job, *, prompt: str | None = None, index: int | None = None) -> Path:
@@ -63,9 +74,45 @@ class OutputFolder:
         name = file_name(job.request_id, prompt=prompt, index=index, is_ascii=self.has_ascii_names)
         return self.path / name
 
+    def destination_for(self, job: Job, *, prompt: str, index: int) -> FileDestination:
+        """The file of an item, whose name belongs to the job."""
+        return FileDestination(self.path_for(job, prompt=prompt, index=index))
 
-def _try_name(folder: Path, name: str) -> None:
-    """Write and remove a trial file with a name of the same length."""
+    async def find_saved(self, entry: Entry) -> Path | None:
+        """The file that an earlier run saved, if it is whole."""
+        return saved_file(entry, self.path)
+
+
+def saved_file(entry: Entry, folder: Path | None) -> Path | None:
+    """The path of the video that an earlier run saved, if the file is whole: in `folder` if given, else where it was saved.
+
+    It blocks for one look at the file.
+    """
+    if entry.path is None:
+        return None
+    path = Path(entry.path)
+    if folder is not None:
+        path = folder / path.name  # the folder may have moved; the name belongs to the job alone
+    return path if is_whole(path, size_bytes=entry.size_bytes) else None
+
+
+def is_whole(path: Path, *, size_bytes: int | None, sha256: str | None = None) -> bool:
+    """Whether a file exists with this size, and with this digest if one is given.
+
+    It blocks; with a digest, for as long as it takes to read the file.
+    """
+    try:
+        return path.stat().st_size == size_bytes and (sha256 is None or sha256_of(path) == sha256)
+    except OSError:
+        return False
+
+
+def try_name(folder: Path, name: str) -> None:
+    """Write and remove a trial file with a name of the same length; it blocks.
+
+    Raises:
+        OSError: The folder takes no such file.
+    """
     descriptor, trial = tempfile.mkstemp(prefix=name[:-_TEMPORARY_CHARACTERS], dir=folder)
     try:
         os.write(descriptor, bytes(_TRIAL_BYTES))
@@ -100,43 +147,61 @@ async def _make_in_thread(path: Path, *, ascii_names: bool) -> OutputFolder:
 
 
 @attrs.frozen
-class Destination:
-    """Where one video is saved."""
+class FileDestination:
+    """The file of one video."""
 
     path: Path
     fallback: Path | None = None
     """Where it is saved if another file has that path; None if the path belongs to the job."""
 
+    is_remote: bool = attrs.field(default=False, init=False)
 
-async def choose_destination(
-    given: str | os.PathLike[str], job: Job, *, ascii_names: bool = False
-) -> Destination:
-    """The path that the caller names, or a path in the folder that the caller names.
+    async def find(self, job: Job, *, retries: Retries) -> SavedFile | None:  # noqa: ARG002 - see `Destination`
+        """None: a file of this name can be another version of the video."""
+        return None
 
-    An existing folder is a folder, and so is a missing path that ends in a slash or has no suffix.
+    def open_partial(
+        self, job: Job, *, writer: AdaptiveWriter, report: Report | None
+    ) -> AbstractAsyncContextManager[PartialFile]:
+        """The partial file beside the destination."""
+        return open_partial(
+            self.path, fallback=self.fallback, request_id=job.request_id, writer=writer, report=report
+        )
+
+    async def publish(
+        self,
+        job: Job,  # noqa: ARG002 - see `Destination`
+        partial_file: PartialFile,
+        *,
+        digest: bool,
+        retries: Retries,  # noqa: ARG002 - see `Destination`
+        limiter: anyio.CapacityLimiter,
+    ) -> SavedFile:
+        """Flush the file to the disk, and rename it."""
+        commit = partial(partial_file.commit, digest=digest)
+        sha256 = await anyio.to_thread.run_sync(commit, limiter=limiter)
+        return SavedFile(partial_file.path, partial_file.size, sha256)
+
+
+async def choose_file(path: Path, *, is_folder: bool, job: Job, ascii_names: bool) -> FileDestination:
+    """The file that the caller names, or a file in the folder that the caller names.
 
     Raises:
-        ConfigurationError: It is no path on this machine.
         OSError: The folder cannot be made, or takes no file.
         ValueError: No folder can have this name.
     """
-    path, is_folder = await _read_destination(given, name="destination")
     if not is_folder:
-        return Destination(path, path.with_name(name_beside(path.name, job.request_id)))
+        return FileDestination(path, path.with_name(name_beside(path.name, job.request_id)))
     folder = await _make_in_thread(path, ascii_names=ascii_names)
-    return Destination(folder.path_for(job))
+    return FileDestination(folder.path_for(job))
 
 
-async def check_destination(given: str | os.PathLike[str]) -> None:
-    """Do nothing if a video can be saved to this file or into this folder; called before the POST.
+async def check_file(path: Path) -> None:
+    """Do nothing if a video can be saved to this file.
 
     Raises:
-        ConfigurationError: It is no path on this machine, or no video can be saved there.
+        ConfigurationError: None can.
     """
-    path, is_folder = await _read_destination(given, name="output")
-    if is_folder:
-        await open_folder(path)
-        return
     try:
         await run_in_thread(partial(_try_file, path))
     except (OSError, ValueError) as error:
@@ -145,16 +210,4 @@ async def check_destination(given: str | os.PathLike[str]) -> None:
 
 def _try_file(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    _try_name(path.parent, longest_name_of(path.name))
-
-
-async def _read_destination(given: str | os.PathLike[str], *, name: str) -> tuple[Path, bool]:
-    """The path that the caller names, and whether it is that of a folder."""
-    text = local_path(given, name=name)
-    path = Path(text)
-    return path, text.endswith(("/", os.sep)) or await anyio.to_thread.run_sync(_is_folder, path)
-
-
-def _is_folder(path: Path) -> bool:
-    # `Path.is_dir` raises an error for a name that is too long.
-    return os.path.isdir(path) or (not path.suffix and not os.path.lexists(path))  # noqa: PTH112
+    try_name(path.parent, longest_name_of(path.name))

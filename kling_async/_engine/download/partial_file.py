@@ -237,6 +237,18 @@ class PartialFile:
             assert self._locked_file is not None
             return base64.b64encode(_digest(self._locked_file.file, name)).decode() == value
 
+    def sha256(self) -> str:
+        """The digest of the bytes saved so far, in hex."""
+        with self._io_lock:
+            assert self._locked_file is not None
+            return _digest(self._locked_file.file, "sha256").hex()
+
+    @property
+    def file_path(self) -> Path:
+        """The path of the partial file itself, which is open."""
+        assert self._locked_file is not None
+        return self._locked_file.path
+
     def commit(self, *, digest: bool) -> str | None:
         """Flush the whole file to the disk and rename it to the destination.
 

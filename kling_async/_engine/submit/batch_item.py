@@ -11,6 +11,7 @@ from kling_async._engine.submit.reconciler import OpenReconciliation
 from kling_async._journal.entry import Identity
 from kling_async.errors import KlingError
 from kling_async.jobs import Job
+from kling_async.paths import ObjectUrl
 from kling_async.requests import VideoRequest
 
 
@@ -46,7 +47,7 @@ class BatchItem:
     """The id of its last job, as soon as that is known. Set by `Ledger.record_job` too."""
     is_saved_elsewhere: bool = False
     """Whether another process of a shared journal has saved its video since this batch began."""
-    saved_path: Path | None = None
+    saved_path: Path | ObjectUrl | None = None
     """Where an earlier run saved its video, if it is there whole."""
 
     def forget(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from kling_async._policy.service_clock import ServiceClock
 from kling_async.errors import ConfigurationError, JournalError, KlingError
 from kling_async.events import Spent, SubmitLost, Submitted
 from kling_async.jobs import Job
+from kling_async.paths import ObjectUrl
 from kling_async.requests import model_of
 from kling_async.results import Result, ResultState
 
@@ -215,12 +215,13 @@ class Ledger:
             error=_one_line(result.error) if result.error else None,
         )
 
-    def record_file(self, item: BatchItem, path: Path, *, size_bytes: int, sha256: str | None) -> None:
-        """The item's video is on the disk, whole."""
+    def record_file(
+        self, item: BatchItem, path: Path | ObjectUrl, *, size_bytes: int, sha256: str | None
+    ) -> None:
+        """The item's video is on the disk or in an object store, whole."""
         if self.journal is not None and item.entry_number is not None:
-            self.journal.record_file(
-                item.entry_number, path=os.fspath(path.absolute()), size_bytes=size_bytes, sha256=sha256
-            )
+            place = str(path.absolute() if isinstance(path, Path) else path)
+            self.journal.record_file(item.entry_number, path=place, size_bytes=size_bytes, sha256=sha256)
 
     async def run_commits(self) -> None:
         """Write the journal to the disk until cancelled."""

@@ -1,0 +1,89 @@
+"""Opens the place that a caller names for videos: a folder or a file of this machine, or an object store."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import anyio.to_thread
+
+from kling_async._engine.download.destination import Destination, Output
+from kling_async._engine.download.output_folder import check_file, choose_file, open_folder
+from kling_async._engine.download.output_store import ObjectDestination, ObjectPrefix, check_store
+from kling_async._stores import Bucket, open_store
+from kling_async.jobs import Job
+from kling_async.paths import ObjectUrl, output_path
+
+
+class Outputs:
+    """Opens places, and keeps one connection pool for each bucket."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[tuple[str, str], Bucket] = {}
+
+    async def open(self, given: Path | ObjectUrl, *, ascii_names: bool = False) -> Output:
+        """The place for the videos of a batch; called before the first POST.
+
+        Raises:
+            ConfigurationError: Videos cannot be saved there.
+        """
+        if isinstance(given, Path):
+            return await open_folder(given, ascii_names=ascii_names)
+        bucket = self._bucket(given)
+        await check_store(bucket, given)
+        return ObjectPrefix(bucket, given, has_ascii_names=ascii_names)
+
+    async def choose(
+        self, given: str | os.PathLike[str], job: Job, *, ascii_names: bool = False
+    ) -> Destination:
+        """The file or object that the caller names, or one in the folder or below the prefix that the caller names.
+
+        An existing folder is a folder, and so is a missing path that ends in a slash or has no suffix. A URL of an
+        object store is a prefix if it ends in a slash or has no suffix.
+
+        Raises:
+            ConfigurationError: It is neither a path on this machine nor the URL of an object store.
+            OSError: The folder cannot be made, or takes no file.
+            ValueError: No folder can have this name.
+        """
+        text = output_path(given, name="destination")
+        if not isinstance(text, ObjectUrl):
+            path, is_folder = await _read_path(text)
+            return await choose_file(path, is_folder=is_folder, job=job, ascii_names=ascii_names)
+        bucket = self._bucket(text)
+        if text.is_prefix:
+            return ObjectPrefix(bucket, text, has_ascii_names=ascii_names).destination_for(job)
+        return ObjectDestination(bucket, text)
+
+    async def check(self, given: str | os.PathLike[str]) -> None:
+        """Do nothing if a video can be saved to this file or object, or in this folder; called before the POST.
+
+        Raises:
+            ConfigurationError: It is no such place, or no video can be saved there.
+        """
+        text = output_path(given, name="output")
+        if isinstance(text, ObjectUrl):
+            await check_store(self._bucket(text), text if text.is_prefix else text.with_name(""))
+            return
+        path, is_folder = await _read_path(text)
+        if is_folder:
+            await open_folder(path)
+        else:
+            await check_file(path)
+
+    def _bucket(self, url: ObjectUrl) -> Bucket:
+        name = url.scheme, url.bucket
+        if name not in self._buckets:
+            self._buckets[name] = open_store(url)
+        return self._buckets[name]
+
+
+async def _read_path(text: str) -> tuple[Path, bool]:
+    """The path, and whether it is that of a folder."""
+    path = Path(text)
+    return path, text.endswith(("/", os.sep)) or await anyio.to_thread.run_sync(_is_folder, path)
+
+
+def _is_folder(path: Path) -> bool:
+    # `Path.is_dir` raises an error for a name that is too long.
+    return os.path.isdir(path) or (not path.suffix and not os.path.lexists(path))  # noqa: PTH112

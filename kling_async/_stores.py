@@ -1,0 +1,168 @@
+"""Object stores, through obstore; the only module that imports it.
+
+The credentials and the options of a store come from its own environment variables, which obstore reads. They are in no value
+of this package. Neither is the text of an error of obstore, which can quote them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from kling_async._policy.object_stores import (
+    LARGEST_SINGLE_PUT_BYTES,
+    PART_BYTES,
+    PARTS_AT_ONCE,
+    Step,
+    StoredObject,
+    StoreFailure,
+    explain_failure,
+)
+from kling_async.errors import APIConnectionError, ConfigurationError, DownloadError, KlingError
+from kling_async.paths import ObjectUrl
+
+if TYPE_CHECKING:
+    from obstore import PutMode
+    from obstore.store import AzureStore, ClientConfig, GCSStore, ObjectStore, RetryConfig, S3Store
+
+_CLIENT_OPTIONS: ClientConfig = {
+    "allow_http": True,  # whether to encrypt is what the user's endpoint says
+    "connect_timeout": timedelta(seconds=10),
+    "timeout": timedelta(minutes=5),  # of one request, which sends up to 32 MiB
+}
+_RETRIES: RetryConfig = {"max_retries": 2, "retry_timeout": timedelta(seconds=30)}
+"""Few: the engine tries again by the caller's own policy, and emits events."""
+_OWNER, _SHA256 = "klingjob", "klingsha256"
+"""Names of metadata. Azure takes letters, digits and underscores; some proxies drop headers with underscores."""
+
+
+def open_store(url: ObjectUrl) -> Bucket:
+    """The bucket of a URL; no request is made.
+
+    Raises:
+        ConfigurationError: The extra `stores` is not installed, or the environment has a wrong or missing setting.
+    """
+    try:
+        from obstore.exceptions import BaseError
+        from obstore.store import AzureStore, GCSStore, S3Store
+    except ImportError as error:
+        raise ConfigurationError(
+            f"{str(url)!r} needs obstore: pip install 'kling_async[stores]', or choose a folder on this machine."
+        ) from error
+    kinds: dict[str, type[S3Store | GCSStore | AzureStore]] = {
+        "s3": S3Store,
+        "gs": GCSStore,
+        "az": AzureStore,
+    }
+    try:
+        store = kinds[url.scheme](url.bucket, client_options=_CLIENT_OPTIONS, retry_config=_RETRIES)
+    except (BaseError, ValueError) as error:
+        failure = explain_failure(type(error).__name__, str(error), scheme=url.scheme, step="write to")
+        raise ConfigurationError(f"Videos cannot be stored in {str(url)!r}: {failure.reason}.") from None
+    return Bucket(store, url.scheme)
+
+
+@attrs.frozen(eq=False)
+class Bucket:
+    """The objects of one bucket.
+
+    All methods raise `APIConnectionError` if a later try can succeed, and `DownloadError` if not.
+    """
+
+    store: ObjectStore = attrs.field(repr=False)
+    scheme: str
+
+    async def find(self, key: str) -> StoredObject | None:
+        """The object of this name; None if there is none."""
+        import obstore
+
+        with self._translate("read from"):
+            try:
+                found = await obstore.get_async(self.store, key, options={"head": True})
+            except FileNotFoundError:
+                return None
+            return StoredObject(
+                found.meta["size"],
+                owner=found.attributes.get(_OWNER),
+                sha256=found.attributes.get(_SHA256),
+            )
+
+    async def put(
+        self, key: str, content: Path | bytes, *, size_bytes: int, owner: str = "", sha256: str = ""
+    ) -> bool:
+        """Store a whole object; False if the name is taken.
+
+        Cancelling it, or killing the process, leaves no object or a whole one. Of a large object, parts that no reader sees
+        can be left in the store.
+
+        Args:
+            key: The name.
+            content: A file, or a few bytes.
+            size_bytes: The size of the content.
+            owner: The mark of the job.
+            sha256: The digest of the content.
+        """
+        from obstore.exceptions import AlreadyExistsError
+
+        marks: dict[Any, str] = {"Content-Type": "video/mp4", _OWNER: owner, _SHA256: sha256} if owner else {}
+        is_single = size_bytes <= LARGEST_SINGLE_PUT_BYTES
+        mode: PutMode | None = "create" if is_single else None
+        put = partial(self._put, key, content, marks, is_single=is_single)
+        with self._translate("write to"):
+            try:
+                await put(mode=mode)
+            except AlreadyExistsError:
+                return False
+            except NotImplementedError:  # AWS_CONDITIONAL_PUT=disabled: the user knows that the store cannot
+                await put(mode=None)
+        return True
+
+    async def _put(
+        self,
+        key: str,
+        content: Path | bytes,
+        marks: dict[Any, str],
+        *,
+        is_single: bool,
+        mode: PutMode | None,
+    ) -> None:
+        import obstore
+
+        await obstore.put_async(
+            self.store,
+            key,
+            content,
+            attributes=marks,
+            mode=mode,
+            use_multipart=not is_single,
+            chunk_size=PART_BYTES,
+            max_concurrency=PARTS_AT_ONCE,
+        )
+
+    async def delete(self, key: str) -> None:
+        """Remove an object."""
+        import obstore
+
+        with self._translate("delete from"):
+            await obstore.delete_async(self.store, key)
+
+    @contextlib.contextmanager
+    def _translate(self, step: Step) -> Iterator[None]:
+        from obstore.exceptions import BaseError
+
+        try:
+            yield
+        except (BaseError, OSError, ValueError, NotImplementedError) as error:
+            raise _error_for(
+                explain_failure(type(error).__name__, str(error), scheme=self.scheme, step=step)
+            ) from None
+
+
+def _error_for(failure: StoreFailure) -> KlingError:
+    return APIConnectionError(failure.reason) if failure.is_transient else DownloadError(failure.reason)
