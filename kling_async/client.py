@@ -26,6 +26,7 @@ from kling_async.config import Settings, __version__, check_timeout, read_settin
 from kling_async.errors import BatchInterruptedError, ConfigurationError, InvalidRequestError, KlingError
 from kling_async.items import read_one
 from kling_async.jobs import Job
+from kling_async.lines import error_text
 from kling_async.requests import VideoOptions
 from kling_async.results import Result
 
@@ -374,7 +375,7 @@ class KlingClient:
                     so_far = _in_order(results, recorder.build())
                     self._set_last_batch(so_far)
                     raise BatchInterruptedError(
-                        f"generate_many() was interrupted by {type(error).__name__}: {str(error).rstrip('.')}. Nothing "
+                        f"generate_many() was interrupted by {error_text(error)}. Nothing "
                         f"further was sent. The results so far ({len(results):,}) are in this error's `batch`.",
                         batch=so_far,
                     ) from error
@@ -617,12 +618,12 @@ def _in_order(results: list[Result], history: BatchHistory | None) -> BatchResul
 
 
 def _check_listener(listener: Listener | None) -> Listener | None:
-    """The listener, if it can be called with each event."""
-    if listener is not None:
-        from kling_async.events import check_listener
+    """The listener as all calls of a client share it, if it can be called with each event."""
+    if listener is None:
+        return None
+    from kling_async.events import Notifier
 
-        check_listener(listener)
-    return listener
+    return Notifier(listener)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:

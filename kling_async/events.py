@@ -1,20 +1,22 @@
 """The events of a client and of a batch, as frozen values: for progress bars, tables, logs and telemetry.
 
 Pass a plain function as `on_event`. It runs in the event loop, so it must return quickly. If it raises, the error is
-logged and the batch continues.
+logged and the batch continues. Only a `KeyboardInterrupt` or a `SystemExit` ends the program, and the function is then
+not called again.
 """
 
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 import attrs
 
+from kling_async._callbacks import SafeLogger, call_safely
 from kling_async.catalog import quote_value
 from kling_async.errors import KlingError
 from kling_async.jobs import Job, JobStatus
@@ -39,7 +41,7 @@ __all__ = [
     "Throttled",
 ]
 
-_log = logging.getLogger("kling_async")
+_log = SafeLogger("kling_async")
 
 
 @attrs.frozen(kw_only=True)
@@ -204,6 +206,34 @@ def check_listener(listener: object) -> None:
             )
 
 
+@attrs.define(eq=False)
+class _SafeListener:
+    """A listener of the caller that neither raises nor cancels anything: its errors are logged, each kind of error once."""
+
+    listener: Listener
+    _logged: set[tuple[type, type]] = attrs.field(init=False, factory=set)
+    _has_left: bool = attrs.field(init=False, default=False)
+    """Whether it has ended the program. A second `SystemExit` would interrupt the end, and with it the journal's last write."""
+
+    def __call__(self, event: Event) -> None:
+        if self._has_left:
+            return
+        error = call_safely(partial(self._call, event))
+        if error is not None and (type(event), type(error)) not in self._logged:
+            self._logged.add((type(event), type(error)))
+            _log.error("on_event raised for %s; the batch continues", type(event).__name__, exc_info=error)
+
+    def _call(self, event: Event) -> None:
+        try:
+            answer = self.listener(event)
+        except (KeyboardInterrupt, SystemExit):
+            self._has_left = True
+            raise
+        if inspect.iscoroutine(answer):
+            answer.close()
+            raise TypeError("on_event returned a coroutine, and events are not awaited")
+
+
 class Notifier:
     """Calls every listener with each event; false if there are no listeners, so that no event need be made."""
 
@@ -215,7 +245,7 @@ class Notifier:
                 self.listeners += listener.listeners
             elif listener is not None:
                 check_listener(listener)
-                self.listeners += (listener,)
+                self.listeners += (_SafeListener(listener),)
 
     def __bool__(self) -> bool:
         return bool(self.listeners)
@@ -223,10 +253,4 @@ class Notifier:
     def __call__(self, event: Event) -> None:
         """Call all listeners; an error of one is logged, and the others are still called."""
         for listener in self.listeners:
-            try:
-                answer = listener(event)
-                if inspect.iscoroutine(answer):
-                    answer.close()
-                    raise TypeError("on_event returned a coroutine, and events are not awaited")  # noqa: TRY301
-            except Exception:  # noqa: BLE001 - a broken listener must not hurt the batch
-                _log.exception("on_event raised for %s; the batch continues", type(event).__name__)
+            listener(event)

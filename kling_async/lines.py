@@ -27,6 +27,16 @@ def one_line(text: str) -> str:
     return text if text.isprintable() else text.translate(_TRANSLATION)
 
 
+def error_text(error: BaseException) -> str:
+    """The type of an error, and its text if it has one; the `__str__` of an error of the caller may raise anything."""
+    name = type(error).__name__
+    try:
+        text = str(error).rstrip(".")
+    except Exception:  # noqa: BLE001 - see above
+        text = ""
+    return f"{name}: {text}" if text else name
+
+
 def quote_unprintable(text: str) -> str:
     """The text as a word of a POSIX shell in printable ASCII alone; the shell reads the same text from it.
 

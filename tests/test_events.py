@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import pickle
@@ -125,10 +126,32 @@ def test_a_listener_that_returns_a_coroutine_is_logged_as_one_that_raises(caplog
     assert "on_event returned a coroutine, and events are not awaited" in caplog.text
 
 
+def test_each_kind_of_error_of_a_listener_is_logged_once(caplog):
+    def fail(event):
+        raise (RuntimeError if event.index else asyncio.CancelledError)
+
+    notify = Notifier(fail)
+    for index in (0, 1, 0, 1):
+        notify(attrs.evolve(CHANGED, index=index))
+    notify(Finished(at=2.0, index=1, state=ResultState.SUCCEEDED))
+    assert [(record.args, record.exc_info[0]) for record in caplog.records] == [
+        (("StatusChanged",), asyncio.CancelledError),
+        (("StatusChanged",), RuntimeError),
+        (("Finished",), RuntimeError),
+    ]
+
+
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-def test_a_keyboard_interrupt_in_a_listener_is_raised(kind):
+def test_a_listener_that_ends_the_program_is_not_called_again(kind):
+    heard = []
+
     def leave(event):
+        heard.append(event)
         raise kind
 
+    notify = Notifier(leave)
     with pytest.raises(kind):
-        Notifier(leave)(CHANGED)
+        notify(CHANGED)
+    notify(CHANGED)
+    Notifier(notify)(CHANGED)
+    assert heard == [CHANGED]

@@ -20,7 +20,7 @@ from kling_async.cli.app import _app
 from kling_async.cli.output import print_text, stderr
 from kling_async.cli.run_config import RunConfig
 from kling_async.cli.service import Service as ServiceOptions
-from kling_async.lines import one_line, quote_unprintable
+from kling_async.lines import error_text, one_line, quote_unprintable
 
 STEERING = ["\x1b]0;title\x07", "a\r\nfake line", "\u202egnp.exe", "\x9b31m", "a\u2028b", "\u2066x\u061c"]
 KEY = "key-of-the-tests"
@@ -106,6 +106,17 @@ async def test_a_refusal_about_any_id_is_one_line(name, code):
         await KlingClient(KEY, transport=service).get_job(name)
     assert is_plain(str(caught.value))
     assert caught.value.status_code == code
+
+
+class UnspeakableError(Exception):
+    def __str__(self):
+        raise ValueError
+
+
+def test_the_text_of_an_error_of_the_caller():
+    assert error_text(ValueError("no number.")) == "ValueError: no number"
+    assert error_text(TimeoutError()) == "TimeoutError"
+    assert error_text(UnspeakableError("x")) == "UnspeakableError"
 
 
 def test_a_note_about_an_interrupted_call_is_one_line(caplog):

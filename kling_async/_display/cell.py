@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,12 +11,13 @@ from typing import Any, Protocol
 
 import attrs
 
+from kling_async._callbacks import SafeLogger
 from kling_async._display.progress_counts import ProgressCounts
 from kling_async._display.progress_view import BatchPhase, ProgressView
 
 PERIOD = 0.25
 """Seconds between two updates; an update that changes nothing is not sent."""
-_log = logging.getLogger("kling_async")
+_log = SafeLogger("kling_async")
 
 
 class Handle(Protocol):

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
+from types import TracebackType
 
+import attrs
+
+from kling_async._callbacks import SafeLogger
 from kling_async._display.cell import is_notebook, live_cell
 from kling_async._display.progress_counts import ProgressCounts
 from kling_async.errors import ConfigurationError
 from kling_async.events import Listener
+from kling_async.lines import error_text
 from kling_async.types import Progress
+
+_log = SafeLogger("kling_async")
 
 
 def make_display(
@@ -63,4 +71,34 @@ def draw_counts(
     from kling_async._display.terminal import Bar, is_drawable, live_bar
 
     console = Console(stderr=True, highlight=False)
-    return live_bar(Bar(counts), console=console) if is_drawable(console) else None
+    return _SafeDrawing(live_bar(Bar(counts), console=console)) if is_drawable(console) else None
+
+
+@attrs.define(eq=False)
+class _SafeDrawing(AbstractContextManager[None]):
+    """A drawing whose own errors are logged: a terminal that has gone away must not lose the results of a batch."""
+
+    drawing: AbstractContextManager[None]
+    _has_failed: bool = attrs.field(init=False, default=False)
+
+    def __enter__(self) -> None:
+        with self._log_errors():
+            self.drawing.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self._has_failed:
+            with self._log_errors():
+                self.drawing.__exit__(kind, error, trace)
+
+    @contextmanager
+    def _log_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (Exception, SystemExit) as failure:  # noqa: BLE001 - any stream; rich ends the process for a broken pipe
+            self._has_failed = True
+            _log.warning("the progress cannot be drawn, and the work goes on: %s", error_text(failure))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Awaitable, Callable
 from functools import cache
@@ -10,13 +9,14 @@ from typing import TypeVar
 
 import anyio.to_thread
 
+from kling_async._callbacks import SafeLogger
 from kling_async._engine.clock import Clock
 from kling_async._policy.descriptors import descriptor_pause, fit_limits, lacks_descriptors
 from kling_async._policy.rate_limit import Limits
 
 T = TypeVar("T")
 
-_log = logging.getLogger("kling_async")
+_log = SafeLogger("kling_async")
 
 
 async def retry_for_descriptor(work: Callable[[], Awaitable[T]]) -> T:

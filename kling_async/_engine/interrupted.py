@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from kling_async._callbacks import SafeLogger
 from kling_async.lines import one_line
 
-_log = logging.getLogger("kling_async.interrupted")
+_log = SafeLogger("kling_async.interrupted")
 
 
 def warn_interrupted(text: str, error: BaseException | None) -> None:

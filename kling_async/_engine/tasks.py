@@ -38,10 +38,15 @@ async def raise_if_cancelled() -> None:
     the batch.
     """
     await anyio.lowlevel.checkpoint_if_cancelled()
+    if is_cancelled():
+        await asyncio.sleep(0)
+
+
+def is_cancelled() -> bool:
+    """Whether a cancellation of the running task was requested, so that a `CancelledError` in it is no other code's."""
     task = asyncio.current_task()
     assert task is not None
-    if task.cancelling():
-        await asyncio.sleep(0)
+    return task.cancelling() > 0
 
 
 async def _join(task: asyncio.Task[T], *, cancels: bool) -> T:

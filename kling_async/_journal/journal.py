@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any, Self, TypeVar
 
 import anyio.to_thread
 
+from kling_async._callbacks import SafeLogger
 from kling_async._journal.bloom_filter import BloomFilter
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.group_commit import GroupCommit
@@ -43,7 +43,7 @@ from kling_async.results import ResultState
 
 T = TypeVar("T")
 
-_log = logging.getLogger("kling_async")
+_log = SafeLogger("kling_async")
 
 
 class WriteAheadJournal:

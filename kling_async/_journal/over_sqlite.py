@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sqlite3
 import threading
@@ -14,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from kling_async._callbacks import SafeLogger
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.journal_files import OpenFiles, check_files, check_readable, describe_loss, lock_of
 from kling_async._journal.opening import (
@@ -32,7 +32,7 @@ from kling_async._journal.transitions import UNKNOWN_STATES
 from kling_async.errors import JournalError
 from kling_async.lines import one_line
 
-_log = logging.getLogger("kling_async")
+_log = SafeLogger("kling_async")
 _PAGE_ROWS = 500
 _to_json = json.JSONEncoder(separators=(",", ":"), default=str).encode
 """Escapes all that is not ASCII, so that any text survives."""

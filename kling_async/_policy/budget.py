@@ -11,6 +11,7 @@ import attrs
 from kling_async._policy.list_prices import list_price
 from kling_async.catalog import quote_value
 from kling_async.errors import BudgetExceededError, ConfigurationError
+from kling_async.lines import error_text
 from kling_async.requests import VideoRequest, model_of
 
 Prices: TypeAlias = Mapping[str, Decimal] | Callable[[VideoRequest], Decimal | None] | Literal["catalog"]
@@ -90,9 +91,11 @@ class Budget:
         else:
             try:
                 price = self.prices(request)
-            except Exception as error:
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # a CancelledError would end the item without a result
                 raise ConfigurationError(
-                    f"prices() raised {type(error).__name__} for {quote_value(request.prompt)}: {error}."
+                    f"prices() raised an error for {quote_value(request.prompt)}: {error_text(error)}."
                 ) from error
             price = None if price is None else dollars(price, name="the price that prices() returned")
         if price is None and self.cap is not None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Literal
 
+from kling_async._callbacks import SafeLogger
 from kling_async._transport.base import Transport
 from kling_async._transport.network import Network
 from kling_async._transport.over_aiohttp import AiohttpTransport
 
 TransportPath = Literal["fast", "public"]
 
-_log = logging.getLogger("kling_async")
+_log = SafeLogger("kling_async")
 
 
 def open_transport(network: Network, path: TransportPath) -> Transport:

@@ -31,6 +31,31 @@ def terminal_of(monkeypatch):
     return sys.stderr
 
 
+class GoneTerminal(Terminal):
+    """A terminal that goes away after so many writes, as with a closed session."""
+
+    def __init__(self, writes, error):
+        super().__init__()
+        self.left, self.error = writes, error
+
+    def write(self, text):
+        self.left -= 1
+        if self.left < 0:
+            raise self.error
+        return len(text)
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), KeyError("of the caller"), SystemExit(1)], ids=repr)
+@pytest.mark.parametrize("writes", [0, 1, 2])
+async def test_a_terminal_that_goes_away_loses_no_result(writes, error, monkeypatch, caplog):
+    service = Service()
+    terminal_of(monkeypatch)
+    monkeypatch.setattr(sys, "stderr", GoneTerminal(writes, error))
+    batch = await KlingClient("any-key", transport=service).generate_many(["a", "b"], progress=True)
+    assert [result.ok for result in batch] == [True, True]
+    assert "the progress cannot be drawn, and the work goes on: " in caplog.text
+
+
 @pytest.mark.parametrize("progress", [True, "auto"])
 def test_a_terminal_shows_the_events_of_its_listener(monkeypatch, progress):
     terminal = terminal_of(monkeypatch)

@@ -72,7 +72,7 @@ def test_the_error_of_a_price_function_names_its_request():
     def fail(request):
         raise LookupError("no tariff")
 
-    with pytest.raises(ConfigurationError, match=r"LookupError for 'x': no tariff"):
+    with pytest.raises(ConfigurationError, match=r"error for 'x': LookupError: no tariff\."):
         Budget(fail).price(REQUEST)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -16,6 +15,7 @@ import anyio
 import anyio.to_thread
 import attrs
 
+from kling_async._callbacks import SafeLogger, raise_from_loop
 from kling_async._engine.batch.batch_input import InputItem, InputReader
 from kling_async._engine.batch.result_stream import ResultStream
 from kling_async._engine.batch.run_item import BatchParts, run_item
@@ -25,17 +25,17 @@ from kling_async._engine.interrupted import describe_batch, warn_interrupted
 from kling_async._engine.session import LoopSession
 from kling_async._engine.submit.ledger import Ledger
 from kling_async._engine.submit.uploader import Uploader
-from kling_async._engine.tasks import run_cancellable
+from kling_async._engine.tasks import is_cancelled, run_cancellable
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._policy.budget import Budget, Prices
 from kling_async._policy.concurrency_limit import ConcurrencyLimit
-from kling_async.errors import ConfigurationError, JournalError
+from kling_async.errors import ConfigurationError, JournalError, KlingError
 from kling_async.events import Notifier
 from kling_async.paths import ObjectUrl, local_path, output_path
 from kling_async.results import ResultState
 from kling_async.types import OnAmbiguous, Requests
 
-_log = logging.getLogger("kling_async")
+_log = SafeLogger("kling_async")
 
 
 class Batch:
@@ -69,8 +69,10 @@ class Batch:
             try:
                 while (item := await self._read_item()) is not None:
                     items.create_task(run_item(self.parts, item, self.results), name="item")
-            except Exception as error:  # noqa: BLE001 - the caller's iterator may raise anything
-                return error
+            except BaseException as error:
+                if is_cancelled():
+                    raise
+                return _as_failure(error)
         return None
 
     async def _read_item(self) -> InputItem | None:
@@ -97,16 +99,29 @@ class Batch:
             warn_interrupted(describe_batch(job_ids, unanswered=unanswered, journal=name), error)
 
     async def _close(self) -> Exception | None:
-        """Let the input clean up and write the rest of the journal; the first error of both."""
-        failure: Exception | None = None
+        """Write the rest of the journal and let the input clean up; the first error of both."""
+        failure: Exception | None = await self.parts.ledger.close()
+        if failure is not None:
+            _log.error("%s", failure)
         try:
             await self.reader.close()
-        except Exception as error:  # noqa: BLE001 - the caller's own cleanup may raise anything
-            failure = error
-        if (lost := await self.parts.ledger.close()) is not None:
-            _log.error("%s", lost)
-            failure = failure or lost
+        except BaseException as error:  # noqa: BLE001 - the caller's own cleanup may raise anything
+            failure = failure or _as_failure(error)
         return failure
+
+
+def _as_failure(error: BaseException) -> Exception:
+    """The failure of a batch whose input raises an error.
+
+    An error such as a `CancelledError` of a generator would end our own tasks instead of the call.
+    """
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        raise_from_loop(error)
+    if isinstance(error, Exception):
+        return error
+    failure = KlingError(f"The iterable of requests raised {type(error).__name__}.")
+    failure.__cause__ = error
+    return failure
 
 
 def _read_output(given: Any) -> Path | ObjectUrl | None:

@@ -38,7 +38,12 @@ class ResultStream(AsyncIterator[Result]):
         return [*self._ready, *self._interrupted]
 
     def complete(self, error: BaseException | None = None) -> None:
-        """End the stream: after the last result the caller meets the error, if there is one."""
+        """End the stream: after the last result the caller meets the error, if there is one.
+
+        An item whose task was cancelled alone, and not with the batch, has its result too.
+        """
+        self._ready.extend(self._interrupted)
+        self._interrupted.clear()
         self._is_complete = True
         self._error = error
         self._changed.set()

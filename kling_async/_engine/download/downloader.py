@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from contextlib import suppress
@@ -11,6 +10,7 @@ from functools import partial
 import anyio
 import anyio.to_thread
 
+from kling_async._callbacks import SafeLogger
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.descriptors import retry_for_descriptor
 from kling_async._engine.download.destination import Destination, SavedFile
@@ -25,7 +25,7 @@ from kling_async.errors import APIStatusError, DownloadError, KlingError
 from kling_async.events import Downloading
 from kling_async.jobs import Job
 
-_log = logging.getLogger("kling_async")
+_log = SafeLogger("kling_async")
 
 _GONE = frozenset({403, 404, 410})
 """The statuses with which a storage answers at a URL that is no longer valid."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import stat
@@ -15,6 +14,7 @@ import anyio
 import anyio.to_thread
 import attrs
 
+from kling_async._callbacks import SafeLogger
 from kling_async._engine.api import Retries
 from kling_async._engine.descriptors import run_in_thread
 from kling_async._engine.download.destination import SavedFile
@@ -28,7 +28,7 @@ from kling_async.errors import APIConnectionError, ConfigurationError, DownloadE
 from kling_async.jobs import Job
 from kling_async.paths import ObjectUrl
 
-_log = logging.getLogger("kling_async")
+_log = SafeLogger("kling_async")
 
 _OWNER_ONLY = 0o700
 _PROBE = b"kling_async tests whether it may write here; you can delete this object"

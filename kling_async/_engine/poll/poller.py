@@ -7,13 +7,13 @@ queue, makes the calls, and gives the answers to the policies.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from contextlib import aclosing
 
 import anyio
 from anyio.abc import TaskGroup
 
+from kling_async._callbacks import SafeLogger
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.poll.due_queue import DueQueue
@@ -36,7 +36,7 @@ from kling_async.errors import (
 from kling_async.events import PollFailed, StatusChanged
 from kling_async.jobs import Job, JobStatus
 
-_log = logging.getLogger("kling_async")
+_log = SafeLogger("kling_async")
 
 _MAX_WORKERS = 64
 _REFUSALS = (BadRequestError, AuthenticationError, PermissionDeniedError, NotFoundError, InvalidRequestError)

@@ -184,16 +184,18 @@ class Ledger:
     def record_accepted(self, item: BatchItem, job: Job) -> None:
         """The service accepted the POST: the money is spent, and the id goes to the disk with the next commit.
 
-        It neither waits nor raises, for the id would be lost: the journal only takes the change up for its next commit,
-        and a listener that raises is logged.
+        It neither waits nor raises, for the id would be lost: the journal only takes the change up for its next commit.
+        Code of the caller, such as a listener, comes after the record.
         """
-        self._spend(item, job.request_id)
+        self.budget.spend(item.price)
         self.record_job(item, job)
+        self._emit_spent(item, job.request_id)
         self.emit(Submitted, index=item.index, request_id=job.request_id, job=job)
 
     def record_unknown(self, item: BatchItem, error: KlingError) -> None:
         """The service may have accepted the POST: the money counts as spent, and the intent stays in the journal."""
-        self._spend(item, None)
+        self.budget.spend(item.price)
+        self._emit_spent(item, None)
         self.emit(SubmitLost, index=item.index, error=error)
 
     def record_job(self, item: BatchItem, job: Job) -> None:
@@ -237,8 +239,7 @@ class Ledger:
                 return error
         return None
 
-    def _spend(self, item: BatchItem, request_id: str | None) -> None:
-        self.budget.spend(item.price)
+    def _emit_spent(self, item: BatchItem, request_id: str | None) -> None:
         if item.price is not None:
             self.emit(
                 Spent,

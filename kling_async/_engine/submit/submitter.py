@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Mapping
 from typing import Any
 
 import anyio
 
+from kling_async._callbacks import SafeLogger, raise_from_loop
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.shared_state import SharedState
 from kling_async._engine.submit.batch_item import BatchItem
 from kling_async._engine.submit.ledger import Ledger
 from kling_async._engine.submit.reconciler import OpenReconciliation, PostInFlight, Reconciler
-from kling_async._engine.tasks import raise_if_cancelled, run_to_end
+from kling_async._engine.tasks import is_cancelled, raise_if_cancelled, run_to_end
 from kling_async._policy.concurrency_limit import ConcurrencyLimit
 from kling_async._policy.retry import backoff, named_delay
 from kling_async._policy.submission import SubmitFailure, classify
@@ -27,7 +26,7 @@ from kling_async.jobs import Job, JobStatus
 from kling_async.lines import one_line
 from kling_async.requests import model_of
 
-_log = logging.getLogger("kling_async")
+_log = SafeLogger("kling_async")
 
 _MIN_PAUSE = 1.0
 """Seconds for which nothing is submitted after a 429 that names no time."""
@@ -139,8 +138,8 @@ class Submitter:
     ) -> Job | OpenReconciliation | KlingError:
         """Send one POST and record its fate.
 
-        From the answer to the record nothing is awaited and nothing raises: the ledger changes values in memory, the
-        journal commits them later, and an error of a listener is logged.
+        From the answer to the record nothing is awaited and no code of the caller runs: the ledger changes values in
+        memory, and the journal commits them later. Listeners and the log come after the record.
         """
         job: Job | None
         error: KlingError | None
@@ -148,11 +147,18 @@ class Submitter:
             job, error = await self.api.send(SUBMIT, structure_job, body=body), None
         except KlingError as failure:
             job, error = _salvage_job(failure, post.model), failure
-        except asyncio.CancelledError:  # the event loop ends: `asyncio.run` cancels every task that is left
-            error = APIConnectionError("submit: the event loop ended before the answer came")
-            _log.warning("%s; the service may have accepted the request (%s)", error, post.model)
-            _record_lost(post, error, item, ledger)
-            raise
+        except BaseException as failure:
+            # The event loop ends, for `asyncio.run` cancels every task that is left; or a transport of the caller raises.
+            has_ended = is_cancelled()
+            what = "the event loop ended" if has_ended else f"the transport raised {type(failure).__name__}"
+            job, error = None, APIConnectionError(f"submit: {what} before the answer came")
+            error.__cause__ = failure
+            if isinstance(failure, KeyboardInterrupt | SystemExit):
+                raise_from_loop(failure)
+            if has_ended:
+                _record_lost(post, error, item, ledger)
+                _log.warning("%s; the service may have accepted the request (%s)", error, post.model)
+                raise
         if job is not None and not self.reconciler.claim(job.request_id, ledger.journal):
             # As where a proxy answers one call twice: the job of this POST has another id.
             error = APIResponseError(
@@ -161,8 +167,10 @@ class Submitter:
             job = None
         if job is not None:
             self._pauses.throttles_in_a_row = 0
-            _log.info("submitted job %s (%s)", one_line(job.request_id), post.model)
-            ledger.record_accepted(item, job)
+            try:
+                ledger.record_accepted(item, job)
+            finally:  # also if the journal cannot take the id
+                _log.info("submitted job %s (%s)", one_line(job.request_id), post.model)
             return job
         assert error is not None
         if classify(error) is SubmitFailure.UNKNOWN:

@@ -1,0 +1,273 @@
+"""Listeners, log handlers, iterables, prices and transports of the caller raise and cancel; no paid job is lost by it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import contextmanager
+
+import attrs
+import pytest
+from virtual_service import KEY, Service, VirtualLoop, prompts
+
+from kling_async import BatchInterruptedError, ConfigurationError, KlingClient, KlingError, ResultState
+from kling_async._journal.journal import WriteAheadJournal
+from kling_async.events import Spent, Submitted
+
+
+class OfTheCallerError(BaseException):
+    """Neither an `Exception` nor one of Python's own."""
+
+
+HARMLESS = [
+    ValueError,
+    asyncio.CancelledError,
+    TimeoutError,
+    GeneratorExit,
+    StopIteration,
+    StopAsyncIteration,
+    RecursionError,
+    MemoryError,
+    OfTheCallerError,
+]
+FINAL = [KeyboardInterrupt, SystemExit]
+
+
+def client_of(service, **options):
+    return KlingClient(KEY, transport=service, **options)
+
+
+def make(client, requests, **options):
+    return client.generate_many(requests, progress=False, **options)
+
+
+def raiser(kind):
+    def fail(*_):
+        raise kind("of the caller")
+
+    return fail
+
+
+def cancel_current_task(_event):
+    asyncio.current_task().cancel()
+
+
+LISTENERS = {
+    **{kind.__name__: raiser(kind) for kind in HARMLESS},
+    "cancels the current task": cancel_current_task,
+    "runs an event loop": lambda _: asyncio.get_running_loop().run_forever(),
+}
+
+
+@contextmanager
+def log_filter(handle):
+    log = logging.getLogger("kling_async")
+    former = log.level
+    log.setLevel(logging.DEBUG)
+    log.addFilter(handle)  # a filter, for `logging` lets the errors of a filter through
+    try:
+        yield
+    finally:
+        log.removeFilter(handle)
+        log.setLevel(former)
+
+
+@pytest.mark.parametrize("listener", LISTENERS.values(), ids=LISTENERS)
+@pytest.mark.parametrize("place", ["listener", "log"])
+async def test_no_paid_result_is_lost_by_a_listener_or_a_log_filter(listener, place):
+    service = Service(queue_time=5.0)
+    client = client_of(service, on_event=listener if place == "listener" else None)
+    with log_filter(listener if place == "log" else lambda _: True):
+        assert (await client.submit("an eagle")).request_id == "job-0"
+        assert (await client.generate("an eagle")).request_id == "job-1"
+        batch = await make(client, prompts(3))
+    assert [result.ok for result in batch] == [True, True, True]
+    assert service.posts == 5
+
+
+async def test_a_listener_can_call_back_into_the_client():
+    service, seen, tasks = Service(), [], []
+
+    def hear(event):
+        if isinstance(event, Submitted) and len(tasks) < 2:
+            tasks.append(asyncio.get_running_loop().create_task(client.wait(event.job)))
+            tasks.append(asyncio.get_running_loop().create_task(client.submit("another")))
+        seen.append(client.with_options(timeout=5.0))
+
+    client = client_of(service, on_event=hear)
+    batch = await make(client, prompts(2))
+    first, another = await asyncio.gather(*tasks)
+    assert [result.ok for result in batch] == [True, True]
+    assert first.is_success
+    assert another.request_id in service.jobs
+    assert service.posts == 3
+
+
+async def test_an_item_whose_task_alone_is_cancelled_has_a_result():
+    def cancel_items(event):
+        if isinstance(event, Submitted):
+            for task in asyncio.all_tasks():
+                if task.get_name() == "item":
+                    task.cancel()
+
+    batch = await make(client_of(Service()), ["a", "b"], on_event=cancel_items)
+    assert [result.state for result in batch] == [ResultState.TIMED_OUT] * 2
+    assert [result.job.request_id for result in batch] == ["job-0", "job-1"]
+
+
+async def test_listeners_and_log_filters_come_after_the_record_of_the_job(tmp_path):
+    steps = []
+    with WriteAheadJournal(tmp_path / "run.db") as journal:
+
+        def note(step):
+            entries = [entry.request_id for entry in journal.entries()]
+            steps.append((step.msg if isinstance(step, logging.LogRecord) else type(step), entries))
+
+        with log_filter(note):
+            await make(
+                client_of(Service(), on_event=note),
+                ["a"],
+                journal=journal,
+                prices={"kling-v2-6": 1},
+            )
+    after_post = [entries for step, entries in steps if step in {Spent, Submitted, "submitted job %s (%s)"}]
+    assert after_post == [["job-0"]] * 3
+
+
+@pytest.mark.parametrize("kind", FINAL)
+@pytest.mark.parametrize("place", ["listener", "log", "input", "transport"])
+def test_code_that_ends_the_program_leaves_each_id_in_the_journal(kind, place, tmp_path):
+    @attrs.define(eq=False)
+    class Leaving(Service):
+        async def send(self, request):
+            answer = await super().send(request)
+            if place == "transport" and self.kind(request) == "submit":
+                raise left.pop()
+            return answer
+
+    def leave_late():
+        yield from prompts(3)
+        if place == "input":
+            raise kind
+
+    left = [kind]
+
+    def leave_once(_):
+        if left:
+            raise left.pop()
+        return True
+
+    service = Leaving(latency=5.0)
+    client = client_of(service, on_event=raiser(kind) if place == "listener" else None)
+    with (
+        log_filter(leave_once if place == "log" else lambda _: True),
+        pytest.raises(kind),
+        asyncio.Runner(loop_factory=VirtualLoop) as runner,
+    ):
+        runner.run(make(client, leave_late(), journal=tmp_path / "run.db"))
+    with WriteAheadJournal(tmp_path / "run.db") as journal:
+        entries = list(journal.entries())
+    recorded = {entry.request_id for entry in entries if entry.request_id}
+    unknown = [entry for entry in entries if entry.request_id is None]
+    assert len(entries) == 3
+    assert recorded <= set(service.jobs)
+    assert len(service.jobs) <= len(recorded) + len(unknown)
+    assert recorded or place in {"input", "transport"}
+
+
+async def stop_late(kind):
+    for prompt in prompts(2):
+        yield prompt
+        await asyncio.sleep(1)
+    raise kind("of the caller")
+
+
+class Stopping:
+    def __init__(self, kind, left=2):
+        self.kind, self.left = kind, left
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.left -= 1
+        if self.left < 0:
+            raise self.kind("of the caller")
+        return f"prompt {self.left}"
+
+
+@pytest.mark.parametrize(
+    "kind", [each for each in HARMLESS if not issubclass(each, StopIteration | StopAsyncIteration)]
+)
+@pytest.mark.parametrize("source", [Stopping, stop_late], ids=["iterator", "generator"])
+async def test_an_input_that_raises_anything_ends_the_batch_with_all_results(kind, source):
+    service = Service()
+    with pytest.raises(BatchInterruptedError, match=kind.__name__) as caught:
+        await make(client_of(service), source(kind))
+    assert [result.ok for result in caught.value.batch] == [True, True]
+    cause = caught.value.__cause__
+    assert type(cause) is kind or type(cause.__cause__) is kind
+    assert isinstance(cause, Exception)
+
+
+async def test_the_cleanup_of_an_input_that_raises_anything_leaves_the_results():
+    def cleanup():
+        try:
+            yield from prompts(100)
+        finally:
+            raise asyncio.CancelledError
+
+    seen = []
+    async with client_of(Service()).stream_many(cleanup(), max_concurrency=2, progress=False) as results:
+        async for result in results:
+            seen.append(result.ok)
+            if len(seen) == 2:
+                break
+    assert seen == [True, True]
+
+
+class UnspeakableError(Exception):
+    def __str__(self):
+        raise TimeoutError
+
+
+async def test_an_error_without_a_text_ends_the_batch_with_all_results():
+    with pytest.raises(BatchInterruptedError, match=r"by UnspeakableError\. Nothing") as caught:
+        await make(client_of(Service()), Stopping(UnspeakableError))
+    assert len(caught.value.batch) == 2
+
+
+@pytest.mark.parametrize("kind", [*HARMLESS, UnspeakableError])
+async def test_prices_that_raise_leave_the_item_unsent_and_the_others_alone(kind):
+    def price(request):
+        if request.prompt == "prompt 1":
+            raise kind("of the caller")
+        return 1
+
+    service = Service()
+    batch = await make(client_of(service), iter(prompts(3)), prices=price)
+    assert [result.state.value for result in batch] == ["succeeded", "not_submitted", "succeeded"]
+    assert isinstance(batch[1].error, ConfigurationError)
+    assert kind.__name__ in str(batch[1].error)
+    assert service.posts == 2
+
+
+@pytest.mark.parametrize("kind", [each for each in HARMLESS if each is not StopIteration])
+async def test_a_transport_that_raises_anything_after_a_post_leaves_a_lost_submit(kind):
+    @attrs.define(eq=False)
+    class Raising(Service):
+        async def send(self, request):
+            answer = await super().send(request)
+            if self.kind(request) == "submit":
+                raise kind("of the caller")
+            return answer
+
+    service = Raising(ahead=0.0)
+    batch = await make(client_of(service), ["a", "b"])
+    assert [(result.ok, result.job.request_id) for result in batch] == [(True, "job-0"), (True, "job-1")]
+    assert service.posts == 2
+
+    service = Raising(shows=lambda _: False)
+    with pytest.raises(KlingError, match=f"the transport raised {kind.__name__} before the answer came"):
+        await client_of(service).submit("a")
+    assert service.posts == 1
