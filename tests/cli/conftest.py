@@ -46,15 +46,7 @@ class CommandResult:
 
 
 @pytest.fixture
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C is heard, also where the tests run in the background of a shell."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch, _interruptible, tiny_films) -> Path:
+def home(tmp_path, monkeypatch, interruptible, tiny_films) -> Path:
     """An empty working folder, in an environment that says nothing of any service."""
     for name in [name for name in os.environ if name.startswith("GMI_")]:
         monkeypatch.delenv(name)

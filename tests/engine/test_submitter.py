@@ -256,7 +256,7 @@ async def test_a_submit_that_is_cancelled_during_its_post_records_the_id(cancel,
 
 
 @pytest.mark.parametrize("in_a_task", [False, True], ids=["main task", "task of the main task"])
-def test_an_interrupted_program_records_the_id_before_its_loop_closes(in_a_task, caplog):
+def test_an_interrupted_program_records_the_id_before_its_loop_closes(in_a_task, caplog, interruptible):
     caplog.set_level(logging.INFO, "kling_async")
     journal = MemoryJournal()
 
