@@ -8,6 +8,7 @@ from collections import Counter
 import aiohttp
 import attrs
 import pytest
+from quick_loop import SPEED, QuickLoop
 
 from kling_async import KlingClient, KlingError, Limits, PollingPolicy, ResultState, RetryPolicy
 from kling_async.emulator import (
@@ -40,11 +41,11 @@ WITHOUT_JOB = {ResultState.AMBIGUOUS, ResultState.NOT_SUBMITTED, ResultState.FAI
 """States of an item without an accepted job, or with a throttled one."""
 
 
-def client_of(emulator, *, wait_timeout=120.0, use_lists="auto"):
+def client_of(emulator, *, timeout=1.0, wait_timeout=120.0, use_lists="auto"):
     return KlingClient(
         "any-key",
         base_url=emulator.url,
-        timeout=1.0,
+        timeout=timeout,
         limits=Limits(max_polls_per_second=2000.0),
         retry=RetryPolicy(max_retries=8, initial_delay=0.001, max_delay=0.02),
         polling=PollingPolicy(poll_interval=0.05, wait_timeout=wait_timeout, use_lists=use_lists),
@@ -82,7 +83,7 @@ async def run_with_random_faults(seed):
     prompts = [f"seed {seed}, prompt {number}" for number in range(30)]
     async with (
         Emulator(random_faults(seed, settings=FAST)) as emulator,
-        client_of(emulator, wait_timeout=3.0) as client,
+        client_of(emulator, timeout=SPEED, wait_timeout=3 * SPEED) as client,
     ):
         batch = await client.generate_many(prompts, max_concurrency=10, progress=False)
     assert [result.request.prompt for result in batch] == prompts
@@ -90,6 +91,7 @@ async def run_with_random_faults(seed):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"loop_factory": QuickLoop})], ids=["quick"])
 async def test_under_random_faults_a_batch_ends_and_buys_no_prompt_twice():
     for batch, accepted in await asyncio.gather(*map(run_with_random_faults, range(6))):
         bought = Counter(job.payload["prompt"] for job in accepted if job.error != RATE_LIMITED)

@@ -10,11 +10,17 @@ from collections import Counter
 import pytest
 from crash.kill_batches import control, start_service
 from independent_service import video_bytes
+from quick_loop import SPEED, QuickLoop
 
 from kling_async import JournalError, KlingClient, Limits, PollingPolicy, RetryPolicy
 
 FAST_RETRY = RetryPolicy(initial_delay=0.001, max_delay=0.01)
 LOST_REPLIES = "drop", "500", "502", "503", "408", "half", "stall"
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio", {"loop_factory": QuickLoop}
 
 
 @pytest.fixture
@@ -26,9 +32,9 @@ def service_url(tmp_path):
 
 
 def client_of(url, **settings):
-    polling = PollingPolicy(poll_interval=0.02, wait_timeout=30.0)
-    limits = Limits(max_polls_per_second=1000.0)
-    settings = {"timeout": 1.0, "polling": polling, "limits": limits, "retry": FAST_RETRY} | settings
+    polling = PollingPolicy(poll_interval=0.2, wait_timeout=30.0 * SPEED)
+    limits = Limits(max_polls_per_second=100.0)
+    settings = {"timeout": SPEED, "polling": polling, "limits": limits, "retry": FAST_RETRY} | settings
     return KlingClient("any-key", base_url=url, **settings)
 
 
