@@ -14,7 +14,6 @@ from typing import Any
 
 import attrs
 import pytest
-from quick_loop import QuickLoop
 from sybil import Document, Example, Sybil
 from sybil.evaluators.python import pad
 from sybil.parsers.myst import CodeBlockParser
@@ -67,7 +66,7 @@ def name_of(page: Path) -> str:
 
 @pytest.fixture
 def notebook() -> Iterator[Notebook]:
-    with asyncio.Runner(loop_factory=QuickLoop) as loop:
+    with asyncio.Runner() as loop:
         yield Notebook(loop)
 
 
