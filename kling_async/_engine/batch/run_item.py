@@ -182,7 +182,7 @@ async def _resume(
     parts.emit(Resumed, index=item.index, request_id=entry.request_id, job=job, path=path)
     item.job_id = job.request_id
     if step is NextStep.REPORT:
-        item.saved_path = path
+        item.saved_path, item.recorded_end = path, entry.state.value
         item.is_saved_elsewhere = item.is_changed_elsewhere and entry.path is not None
         return job
     return JobInFlight(job, job_kind(entry.model, entry.payload), _age(parts, job, entry.sent_at))

@@ -49,6 +49,8 @@ class BatchItem:
     """Whether another process of a shared journal has saved its video since this batch began."""
     saved_path: Path | ObjectUrl | None = None
     """Where an earlier run saved its video, if it is there whole."""
+    recorded_end: str | None = None
+    """The final state that an earlier run has recorded in the journal; None if this run has to record it."""
 
     def forget(self) -> None:
         """Forget what this process did with the item: another process has taken the item over."""

@@ -206,7 +206,7 @@ class Ledger:
 
     def record_end(self, item: BatchItem, result: Result) -> None:
         """The item has its final state; a failed status call is no end, and a later run waits again."""
-        if self.journal is None or item.entry_number is None:
+        if self.journal is None or item.entry_number is None or result.state.value == item.recorded_end:
             return
         if result.state is ResultState.FAILED and not (result.job and result.job.is_final):
             return
