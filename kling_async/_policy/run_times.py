@@ -12,7 +12,7 @@ from statistics import NormalDist
 
 import attrs
 
-STANDARD = NormalDist()
+_STANDARD = NormalDist()
 MAX_Z = 3.0
 """A job further from the mean than so many deviations is stuck, and pulls no harder."""
 _EXPECTED_SPREAD = 0.35
@@ -82,4 +82,4 @@ class RunTimes:
 def _hazard(z: float) -> tuple[float, float]:
     """At how many deviations a job counts as in flight, and how strongly it pulls the mean from there."""
     z = min(z, MAX_Z)
-    return z, STANDARD.pdf(z) / STANDARD.cdf(-z)
+    return z, _STANDARD.pdf(z) / _STANDARD.cdf(-z)
