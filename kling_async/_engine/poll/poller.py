@@ -299,7 +299,8 @@ class JobPoller:
             previous=tracked.status,
         )
         tracked.status = job.status
-        tracked.move_deadline(self._api.clock)
+        if tracked.policy.stall_timeout is not None:
+            tracked.move_deadline(self._api.clock)
 
     def _take_failure(self, tracked: TrackedJob, error: KlingError) -> None:
         """A failed status call says nothing of the job: poll it again, later and later, until the deadline."""

@@ -80,11 +80,11 @@ class TrackedJob:
 
     def move_deadline(self, clock: Clock) -> None:
         """Set when the wait times out, at its begin or after a change of the status."""
-        wait, stall = (
-            math.inf if seconds is None else seconds
-            for seconds in (self.policy.wait_timeout, self.policy.stall_timeout)
+        wait, stall = self.policy.wait_timeout, self.policy.stall_timeout
+        self.ends_at = min(
+            math.inf if wait is None else self.waits_since + wait,
+            math.inf if stall is None else clock.now() + stall,
         )
-        self.ends_at = min(self.waits_since + wait, clock.now() + stall)
         self.drop_deadline()
         if self.ends_at < math.inf:
             self.alarm = clock.call_at(self.ends_at, self.time_out)
