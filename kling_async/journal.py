@@ -5,25 +5,24 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, Unpack
 
 import anyio
-import anyio.to_thread
 import attrs
 
 from kling_async._calls import check_options, public_call
 from kling_async._engine.batch.batch_input import InputReader
 from kling_async._engine.batch.resume import NextStep, next_step
+from kling_async._engine.descriptors import run_in_thread
 from kling_async._engine.download.output_folder import saved_file
 from kling_async._engine.submit.item_identifier import ItemIdentifier
 from kling_async._engine.submit.uploader import payload_with_absolute_paths
 from kling_async._journal import journal as write_ahead
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._wire.codec import payload_of
-from kling_async.errors import InvalidRequestError, JournalError
+from kling_async.errors import InvalidRequestError
 from kling_async.items import Table
 from kling_async.paths import ObjectUrl, local_path, output_path
 from kling_async.requests import RequestLike, VideoOptions, VideoRequest, model_of
@@ -111,16 +110,14 @@ class Journal:
             keep_labels=keep_labels,
             call="register",
         )
-        log = await anyio.to_thread.run_sync(write_ahead.WriteAheadJournal, self.path)
+        log = await run_in_thread(partial(write_ahead.WriteAheadJournal, self.path))
         try:
             # In a thread: 50,000 items take some seconds, and nothing else writes this journal.
-            register = partial(_register, log, items, at=time.time())
-            registered = await anyio.to_thread.run_sync(register)
+            registered = await run_in_thread(partial(_register, log, items, at=time.time()))
             await log.flush()
         finally:
-            # What could not be written, `flush` has raised.
-            with anyio.CancelScope(shield=True), suppress(JournalError):
-                await anyio.to_thread.run_sync(log.close)
+            with anyio.CancelScope(shield=True):
+                await run_in_thread(log.close)
         return registered
 
     @public_call
@@ -150,7 +147,10 @@ class Journal:
             keep_labels=keep_labels,
             call="preview",
         )
-        known = await anyio.to_thread.run_sync(self._entries_by_identity)
+        return await run_in_thread(partial(self._preview, items))
+
+    def _preview(self, items: Sequence[tuple[int, Identity, VideoRequest]]) -> tuple[Entry, ...]:
+        known = self._entries_by_identity()
         entries = []
         for index, identity, request in items:
             entry = known.get(identity) or known.get(identity.former)

@@ -40,6 +40,14 @@ class EntryState(StrEnum):
     AMBIGUOUS = "ambiguous"
     NOT_SUBMITTED = "not_submitted"
 
+    @property
+    def is_failure(self) -> bool:
+        """Whether the job ended without a video at the service, so that `retry_failed` submits the item again."""
+        return self in _FAILURES
+
+
+_FAILURES = frozenset({EntryState.FAILED, EntryState.CANCELLED})
+
 
 def _visible_key(key: str | None) -> str | None:
     return None if key is None else visible_text(key)

@@ -14,8 +14,6 @@ from kling_async.journal import Entry, EntryState, Journal, NextStep
 
 NAME = "run.db"
 """The name of the journal that `generate` writes beside the videos."""
-FAILURES = frozenset({EntryState.FAILED, EntryState.CANCELLED})
-"""The states that `--retry-failed` submits again."""
 
 
 def find_journal(path: Path) -> Path:
@@ -83,6 +81,6 @@ def _state_words(entry: Entry) -> str:
         return ""
     if entry.state is EntryState.SUCCEEDED:
         return "made before"
-    if entry.state in FAILURES:
+    if entry.state.is_failure:
         return "failed before"
     return "in flight" if entry.request_id is not None else "without a reply"

@@ -13,7 +13,6 @@ from cyclopts import Parameter, validators
 from kling_async.cli.batch_command import BatchCommand
 from kling_async.cli.budget_options import BudgetOptions
 from kling_async.cli.journals import (
-    FAILURES,
     count_states,
     describe_resume,
     find_journal,
@@ -90,7 +89,7 @@ def _with_prices(config: RunConfig, entries: Sequence[Entry]) -> RunConfig:
 
 
 def _print_nothing_to_do(entries: Sequence[Entry], path: Path, *, is_quiet: bool) -> int:
-    has_failed = any(entry.state in FAILURES for entry in entries)
+    has_failed = any(entry.state.is_failure for entry in entries)
     if not is_quiet:
         advice = "; --retry-failed submits again what failed" if has_failed else ""
         print_text(f"Nothing to do: {path} holds {count_states(entries) or 'no videos'}{advice}.", stderr())

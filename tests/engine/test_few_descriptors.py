@@ -22,6 +22,7 @@ from kling_async._transport.base import Request
 from kling_async._transport.over_aiohttp import AiohttpTransport
 from kling_async.emulator import EmulatorSettings
 from kling_async.events import Retrying, Submitted
+from kling_async.journal import Journal
 
 RELEASE_AFTER = 0.3
 ONCE = RetryPolicy(max_retries=0)
@@ -146,6 +147,19 @@ async def test_another_error_of_the_work_is_raised_at_once():
     with pytest.raises(OSError, match="full"):
         await retry_for_descriptor(work)
     assert len(tries) == 1
+
+
+async def test_register_and_preview_wait_for_descriptors(tmp_path, caplog):
+    journal = Journal(tmp_path / "run.db")
+    with descriptors_used_up() as release:
+        asyncio.get_running_loop().call_later(RELEASE_AFTER, release)
+        registered = await journal.register(["a cat"])
+    descriptors.warn_once.cache_clear()
+    with descriptors_used_up() as release:
+        asyncio.get_running_loop().call_later(RELEASE_AFTER, release)
+        [entry] = await journal.preview(["a cat"])
+    assert [entry] == [*registered.entries]
+    assert caplog.text.count("has no free file descriptor") == 2
 
 
 def test_a_journal_says_that_there_is_no_free_descriptor(tmp_path):

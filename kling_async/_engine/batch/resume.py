@@ -23,17 +23,16 @@ class NextStep(StrEnum):
 
 
 _UNSENT = frozenset({EntryState.NOT_SUBMITTED, EntryState.DROPPED})
-FAILURES = frozenset({EntryState.FAILED, EntryState.CANCELLED})
-_ENDS = FAILURES | {EntryState.SUCCEEDED}
 
 
 def next_step(entry: Entry | None, *, retry_failed: bool) -> NextStep:
     """The first step with the item of an entry, or with an item that has no entry."""
     if entry is None or entry.state in _UNSENT:
         return NextStep.SUBMIT
-    if entry.state in FAILURES and retry_failed:
+    if entry.state.is_failure and retry_failed:
         return NextStep.SUBMIT
     job = entry.job
     if job is None:
         return NextStep.RECONCILE
-    return NextStep.REPORT if entry.state in _ENDS and job.is_final else NextStep.WAIT
+    has_ended = entry.state is EntryState.SUCCEEDED or entry.state.is_failure
+    return NextStep.REPORT if has_ended and job.is_final else NextStep.WAIT
