@@ -245,7 +245,9 @@ class Notifier:
                 self.listeners += listener.listeners
             elif listener is not None:
                 check_listener(listener)
-                self.listeners += (_SafeListener(listener),)
+                # One of this package cancels nothing, and a batch calls it four times for each item.
+                is_own = getattr(listener, "_is_own", False)
+                self.listeners += (listener if is_own else _SafeListener(listener),)
 
     def __bool__(self) -> bool:
         return bool(self.listeners)
@@ -253,4 +255,7 @@ class Notifier:
     def __call__(self, event: Event) -> None:
         """Call all listeners; an error of one is logged, and the others are still called."""
         for listener in self.listeners:
-            listener(event)
+            try:
+                listener(event)
+            except Exception:  # noqa: BLE001 - of this package's own: it must not hurt a batch
+                _log.exception("a count of %s failed; the batch continues", type(event).__name__)

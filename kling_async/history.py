@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from struct import Struct
+from typing import ClassVar
 
 import attrs
 
@@ -114,6 +115,7 @@ class HistoryRecorder:
     It keeps 48 bytes an item, because a batch may have a hundred thousand.
     """
 
+    _is_own: ClassVar[bool] = True  # see `Notifier`
     _started: float | None = attrs.field(init=False, default=None)
     _ended: float = attrs.field(init=False, default=0.0)
     _saved_bytes: int = attrs.field(init=False, default=0)

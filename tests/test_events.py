@@ -141,6 +141,19 @@ def test_each_kind_of_error_of_a_listener_is_logged_once(caplog):
     ]
 
 
+def test_a_listener_of_the_package_that_fails_is_logged(caplog):
+    class Broken:
+        _is_own = True
+
+        def __call__(self, event):
+            raise RuntimeError("a broken count")
+
+    heard = []
+    Notifier(Broken(), heard.append)(CHANGED)
+    assert heard == [CHANGED]
+    assert "a count of StatusChanged failed; the batch continues" in caplog.text
+
+
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_a_listener_that_ends_the_program_is_not_called_again(kind):
     heard = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import ClassVar
 
 import attrs
 
@@ -31,6 +32,7 @@ from kling_async.results import ResultState
 class ProgressCounts:
     """The counts of a running batch; pass it as `on_event`. Another thread may read them at any time."""
 
+    _is_own: ClassVar[bool] = True  # see `Notifier`
     total: int | None = None
     """How many items there are; None if that is not known."""
     saves: bool = False
