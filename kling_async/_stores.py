@@ -6,12 +6,13 @@ of this package. Neither is the text of an error of obstore, which can quote the
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
@@ -30,6 +31,8 @@ from kling_async.paths import ObjectUrl
 if TYPE_CHECKING:
     from obstore import PutMode
     from obstore.store import AzureStore, ClientConfig, GCSStore, ObjectStore, RetryConfig, S3Store
+
+T = TypeVar("T")
 
 _CLIENT_OPTIONS: ClientConfig = {
     "allow_http": True,  # whether to encrypt is what the user's endpoint says
@@ -84,7 +87,7 @@ class Bucket:
 
         with self._translate("read from"):
             try:
-                found = await obstore.get_async(self.store, key, options={"head": True})
+                found = await _finish(obstore.get_async(self.store, key, options={"head": True}))
             except FileNotFoundError:
                 return None
             return StoredObject(
@@ -134,7 +137,7 @@ class Bucket:
     ) -> None:
         import obstore
 
-        await obstore.put_async(
+        put = obstore.put_async(
             self.store,
             key,
             content,
@@ -144,13 +147,14 @@ class Bucket:
             chunk_size=PART_BYTES,
             max_concurrency=PARTS_AT_ONCE,
         )
+        await _finish(put)
 
     async def delete(self, key: str) -> None:
         """Remove an object."""
         import obstore
 
         with self._translate("delete from"):
-            await obstore.delete_async(self.store, key)
+            await _finish(obstore.delete_async(self.store, key))
 
     @contextlib.contextmanager
     def _translate(self, step: Step) -> Iterator[None]:
@@ -162,6 +166,20 @@ class Bucket:
             raise _error_for(
                 explain_failure(type(error).__name__, str(error), scheme=self.scheme, step=step)
             ) from None
+
+
+async def _finish(call: Awaitable[T]) -> T:
+    """The result of a call of obstore, which a cancellation cancels.
+
+    An error is raised here, and is not thrown into the coroutine by the event loop: a Python 3.11 that traces, as for a
+    debugger or for coverage, loses the callers of a coroutine that an error is thrown into.
+    """
+    future = asyncio.ensure_future(call)
+    try:
+        await asyncio.wait({future})
+    finally:
+        future.cancel()  # does nothing to one that is done
+    return future.result()
 
 
 def _error_for(failure: StoreFailure) -> KlingError:

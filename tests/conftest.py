@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,25 @@ def tiny_films(monkeypatch):
     """The emulator makes videos of 64 pixels, because to encode 640 is what costs most in a test that saves some."""
     sizes = {"16:9": (64, 36), "9:16": (36, 64), "1:1": (48, 48)}
     monkeypatch.setattr("kling_async.emulator.media.SIZES", sizes)
+
+
+@pytest.fixture
+def temporary(tmp_path_factory, monkeypatch):
+    """An empty folder for temporary files."""
+    folder = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def store(monkeypatch, temporary):
+    """An object store on this machine, which the environment names."""
+    from independent_store import IndependentStore, run_store  # most tests need none
+
+    for name in [name for name in os.environ if name.startswith(("AWS_", "AZURE_", "GOOGLE_"))]:
+        monkeypatch.delenv(name)
+    with run_store(IndependentStore()) as store:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", store.endpoint)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key-of-the-store")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-store")
+        yield store

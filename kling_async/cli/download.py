@@ -12,12 +12,13 @@ from cyclopts import Parameter
 
 from kling_async.cli.jobs import describe_error
 from kling_async.cli.output import choose_progress, make_folder, print_error, print_json, print_line
-from kling_async.cli.run_config import DEFAULT_FOLDER, RunConfig, read_path
+from kling_async.cli.run_config import DEFAULT_FOLDER, RunConfig, read_place
 from kling_async.cli.service import Service, open_client
 from kling_async.cli.summary import print_interrupted
 from kling_async.client import KlingClient
 from kling_async.errors import KlingError
 from kling_async.progress import ProgressCounts, show_progress
+from kling_async.types import ObjectUrl
 
 FAILED = 1
 
@@ -26,7 +27,7 @@ async def download(
     request_ids: Annotated[list[str], Parameter(name="ID")],
     /,
     *,
-    out: Annotated[Path, Parameter(metavar="DIR", converter=read_path)] = DEFAULT_FOLDER,
+    out: Annotated[Path | ObjectUrl, Parameter(metavar="DIR", converter=read_place)] = DEFAULT_FOLDER,
     ascii_names: bool = False,
     json: bool = False,
     service: Service = Service(),  # noqa: B008 - a frozen value
@@ -35,14 +36,14 @@ async def download(
 
     Args:
         request_ids: The ids that the service gave.
-        out: The folder for the videos; made if it is missing.
+        out: The folder for the videos, made if it is missing; or the URL of an object store, such as s3://bucket/videos.
         ascii_names: Name the files with ASCII letters and digits only.
         json: Print one JSON object a line for each job, as it ends.
         service: See `Service`.
     """
     ids = list(dict.fromkeys(request_ids))
     config = RunConfig(folder=out, service=service, ascii_names=ascii_names)
-    ends: dict[str, Path | KlingError] = {}
+    ends: dict[str, Path | ObjectUrl | KlingError] = {}
     bar = ExitStack()
     counts = bar.enter_context(
         show_progress(total=len(ids), saves=True, progress=choose_progress(is_json=json))
@@ -70,10 +71,10 @@ async def download(
 
 async def _download_each(
     client: KlingClient, ids: Sequence[str], config: RunConfig, counts: ProgressCounts
-) -> AsyncGenerator[tuple[str, Path | KlingError], None]:
+) -> AsyncGenerator[tuple[str, Path | ObjectUrl | KlingError], None]:
     """The file of each job, or its error, as soon as the job ends."""
 
-    async def fetch(request_id: str) -> tuple[str, Path | KlingError]:
+    async def fetch(request_id: str) -> tuple[str, Path | ObjectUrl | KlingError]:
         counts.follow(request_id)
         try:
             job = await client.wait(request_id)
@@ -93,7 +94,7 @@ async def _download_each(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _json_record(request_id: str, end: Path | KlingError) -> dict[str, str | None]:
+def _json_record(request_id: str, end: Path | ObjectUrl | KlingError) -> dict[str, str | None]:
     error = end if isinstance(end, KlingError) else None
     return {
         "request_id": request_id,

@@ -17,12 +17,13 @@ from kling_async.cli.journals import NAME, describe_resume, refuse_unusable_jour
 from kling_async.cli.output import make_folder, one_line, print_error, print_text, stderr
 from kling_async.cli.preview import Preview
 from kling_async.cli.prompt_list import PromptList, explain_problems, read_prompts
-from kling_async.cli.run_config import DEFAULT_CONCURRENCY, DEFAULT_FOLDER, RunConfig, read_path
+from kling_async.cli.run_config import DEFAULT_CONCURRENCY, DEFAULT_FOLDER, RunConfig, read_path, read_place
 from kling_async.cli.service import Service, open_client, open_emulated_client
 from kling_async.errors import ConfigurationError
 from kling_async.journal import EntryState, Journal, RegisteredBatch
 from kling_async.requests import model_of
 from kling_async.results import Result
+from kling_async.types import ObjectUrl
 
 UNUSABLE = 2
 _SoundWord: TypeAlias = Literal["on", "off", "yes", "no", "true", "false"]
@@ -95,7 +96,7 @@ async def generate(
     ] = None,
     labels: bool = False,
     encoding: Annotated[str | None, Parameter(metavar="NAME")] = None,
-    out: Annotated[Path, Parameter(metavar="DIR", converter=read_path)] = DEFAULT_FOLDER,
+    out: Annotated[Path | ObjectUrl, Parameter(metavar="DIR", converter=read_place)] = DEFAULT_FOLDER,
     ascii_names: bool = False,
     journal: Annotated[Path | None, Parameter(metavar="FILE", converter=read_path)] = None,
     no_journal: bool = False,
@@ -128,9 +129,9 @@ async def generate(
             options) or .jsonl (an object or a string a line); - reads lines from stdin.
         labels: Keep further columns or keys of the file as labels of each video, for --json.
         encoding: The encoding of the file, such as cp1252, if it is neither UTF-8 nor UTF-16.
-        out: The folder for the videos; made if it is missing.
+        out: The folder for the videos, made if it is missing; or the URL of an object store, such as s3://bucket/videos.
         ascii_names: Name the files with ASCII letters and digits only.
-        journal: Another journal than run.db beside the videos.
+        journal: Another journal than run.db beside the videos; in the working folder, if they go to an object store.
         no_journal: Keep no journal: the same command again pays again.
         report: Write an HTML report of the batch to this file: videos, figures, and a time line of every job.
         max_concurrency: How many jobs may be in flight at the service.
@@ -170,7 +171,7 @@ async def generate(
     config = RunConfig(
         folder=out,
         service=service,
-        journal=out / NAME if journal is None and is_kept else journal,
+        journal=_journal_for(out) if journal is None and is_kept else journal,
         budget=budget,
         prices=budget.prices(models),
         models=models,
@@ -193,6 +194,11 @@ async def generate(
         problem_at=prompt_list.problem_at,
     )
     return await command.run(_batch(prompt_list, command, skip_invalid=skip_invalid))
+
+
+def _journal_for(out: Path | ObjectUrl) -> Path:
+    """The journal beside the videos; in the working folder, if the videos are not on this machine."""
+    return out / NAME if isinstance(out, Path) else Path(NAME)
 
 
 @asynccontextmanager

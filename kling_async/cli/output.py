@@ -20,7 +20,7 @@ from rich.text import Text
 
 from kling_async import lines
 from kling_async.errors import ConfigurationError
-from kling_async.types import Progress
+from kling_async.types import ObjectUrl, Progress
 
 _STYLES: Mapping[str, str] = {
     "success": "green",
@@ -129,12 +129,14 @@ def choose_progress(*, is_json: bool, is_quiet: bool = False) -> Progress:
     return False if is_quiet or is_shared else "auto"
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder if it is missing, and show that videos can be saved in it.
+def make_folder(folder: Path | ObjectUrl) -> None:
+    """Make a folder if it is missing, and show that videos can be saved in it; a batch itself tries an object store.
 
     Raises:
         ConfigurationError: The folder cannot be made or written.
     """
+    if isinstance(folder, ObjectUrl):
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=folder).close()

@@ -21,10 +21,12 @@ from kling_async.cli.journals import (
 )
 from kling_async.cli.output import make_folder, print_text, stderr
 from kling_async.cli.preview import Preview
-from kling_async.cli.run_config import DEFAULT_CONCURRENCY, RunConfig, read_path
+from kling_async.cli.run_config import DEFAULT_CONCURRENCY, RunConfig, read_path, read_place
 from kling_async.cli.service import Service, open_client
 from kling_async.journal import Entry, EntryState, NextStep
+from kling_async.paths import is_object_url
 from kling_async.results import Result
+from kling_async.types import ObjectUrl
 
 FAILED = 1
 
@@ -33,7 +35,7 @@ async def resume(
     journal: Annotated[Path, Parameter(name="JOURNAL", converter=read_path)],
     /,
     *,
-    out: Annotated[Path | None, Parameter(metavar="DIR", converter=read_path)] = None,
+    out: Annotated[Path | ObjectUrl | None, Parameter(metavar="DIR", converter=read_place)] = None,
     ascii_names: bool = False,
     report: Annotated[Path | None, Parameter(metavar="FILE", converter=read_path)] = None,
     max_concurrency: Annotated[
@@ -52,7 +54,8 @@ async def resume(
 
     Args:
         journal: The file, or a folder with a run.db in it.
-        out: The folder for the videos; made if it is missing [default: the journal's own].
+        out: The folder for the videos, made if it is missing; or the URL of an object store [default: where the last
+            video of the journal was stored, or the journal's own folder].
         ascii_names: Name the files with ASCII letters and digits only.
         report: Write an HTML report of the batch to this file: videos, figures, and a time line of every job.
         max_concurrency: How many jobs may be in flight at the service.
@@ -63,8 +66,9 @@ async def resume(
         service: See `Service`.
     """
     path = find_journal(journal)
+    entries = [entry for entry in read_entries(path) if entry.state is not EntryState.DROPPED]
     config = RunConfig(
-        folder=path.parent if out is None else out,
+        folder=_place_of(entries, path) if out is None else out,
         service=service,
         journal=path,
         budget=budget,
@@ -72,15 +76,23 @@ async def resume(
         report=report,
         ascii_names=ascii_names,
     )
-    entries = [entry for entry in read_entries(path) if entry.state is not EntryState.DROPPED]
     if dry_run:
         return Preview.of_journal(entries).show(_with_prices(config, entries), is_json=json)
-    if all(step_of(entry, config) is NextStep.REPORT for entry in entries):
+    # About an object store the journal can be wrong: the batch itself asks the store.
+    if isinstance(config.folder, Path) and all(
+        step_of(entry, config) is NextStep.REPORT for entry in entries
+    ):
         return _print_nothing_to_do(entries, path, is_quiet=quiet)
     command = BatchCommand(
         config=_with_prices(config, entries), total=len(entries), is_json=json, is_quiet=quiet
     )
     return await command.run(_batch(entries, command))
+
+
+def _place_of(entries: Sequence[Entry], journal: Path) -> Path | ObjectUrl:
+    """Where the videos of a journal go: to the object store that has its last one, or beside the journal."""
+    paths = [entry.path for entry in entries if entry.path is not None and is_object_url(entry.path)]
+    return ObjectUrl(paths[-1]).with_name("") if paths else journal.parent
 
 
 def _with_prices(config: RunConfig, entries: Sequence[Entry]) -> RunConfig:

@@ -13,7 +13,7 @@ from cyclopts import Token
 from kling_async.cli.budget_options import BudgetOptions
 from kling_async.cli.service import Service
 from kling_async.lines import one_line, quote_unprintable
-from kling_async.paths import local_path
+from kling_async.paths import ObjectUrl, local_path, output_path
 
 DEFAULT_FOLDER = Path("videos")
 """Where videos go to, unless the command says otherwise."""
@@ -31,11 +31,22 @@ def read_path(_: object, tokens: Sequence[Token]) -> Path:
     return Path(local_path(token.value, name=token.keyword or "JOURNAL"))
 
 
+def read_place(_: object, tokens: Sequence[Token]) -> Path | ObjectUrl:
+    """The place for videos that an option names; a converter of cyclopts.
+
+    Raises:
+        ConfigurationError: It is neither a path nor the URL of an object store.
+    """
+    (token,) = tokens
+    place = output_path(token.value, name=token.keyword or "--out")
+    return place if isinstance(place, ObjectUrl) else Path(place)
+
+
 @attrs.frozen(kw_only=True)
 class RunConfig:
     """Where the videos of a run come from and go to, and what they may cost."""
 
-    folder: Path
+    folder: Path | ObjectUrl
     service: Service
     journal: Path | None = None
     budget: BudgetOptions = attrs.field(factory=BudgetOptions)
@@ -73,7 +84,8 @@ class RunConfig:
         """The command that resumes the journal with the same configuration."""
         assert self.journal is not None
         words = ["kling-async", "resume", str(self.journal)]
-        if self.folder.resolve() != self.journal.parent.resolve():
+        is_beside = isinstance(self.folder, Path) and self.folder.resolve() == self.journal.parent.resolve()
+        if not is_beside:
             words += ["--out", str(self.folder)]
         if self.max_concurrency != DEFAULT_CONCURRENCY:
             words += ["--max-concurrency", str(self.max_concurrency)]

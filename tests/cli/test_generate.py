@@ -303,9 +303,20 @@ def test_a_report_that_cannot_be_written_is_one_sentence_and_nothing_is_sent(cli
     assert list((home / "folder").iterdir()) == []
 
 
-@pytest.mark.parametrize("option", ["--out", "--journal", "--report", "--from"])
 @pytest.mark.parametrize(
-    "place", ["s3://bucket/videos/", "file:///videos", ":memory:", "~no-such-user/v", ""]
+    "option, place",
+    [
+        *(
+            (option, place)
+            for option in ("--out", "--journal", "--report", "--from")
+            for place in ("https://bucket.example/v", ":memory:", "~no-such-user/v", "")
+        ),
+        *(
+            (option, place)
+            for option in ("--journal", "--report", "--from")
+            for place in ("s3://b/v", "file:///v")
+        ),
+    ],
 )
 def test_a_path_that_is_not_on_this_machine_is_one_sentence_and_nothing_is_sent(
     cli, serve, home, option, place

@@ -76,7 +76,7 @@ ERRORS = {
         ["generate", "a cat", "--out", "prompts.txt/a"],
         "Choose another",
     ),
-    "generate: a folder of a store": ({}, ["generate", "a cat", "--out", "s3://clips"], "--out="),
+    "generate: a folder of a store": ({}, ["generate", "a cat", "--out", "https://clips"], "--out="),
     "generate: a cap without a price": (
         {},
         ["generate", "a cat", "--max-cost", "1"],

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-from independent_store import IndependentStore, run_store
 
 from kling_async.emulator import EmulatorSettings
 
@@ -12,13 +11,9 @@ def kling_emulator_settings():
 
 
 @pytest.fixture
-def reader(kling_emulator, tiny_films, monkeypatch, tmp_path):
+def reader(kling_emulator, store, tiny_films, monkeypatch, tmp_path):
     """The folder of someone who follows the documentation: their environment leads to an emulator and a store."""
     monkeypatch.setenv("GMI_API_KEY", "any-key")
     monkeypatch.setenv("GMI_BASE_URL", kling_emulator.url)
     monkeypatch.chdir(tmp_path)
-    with run_store(IndependentStore()) as store:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", store.endpoint)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any-key")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any-secret")
-        yield tmp_path
+    return tmp_path

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -89,6 +90,15 @@ async def test_one_video_goes_to_a_prefix_or_to_a_named_object(store):
         assert saved.key in store.videos
         await client.generate("a comet", output=PLACE)
         assert len(emulator.stats.accepted) == 2
+
+
+async def test_a_missing_extra_is_an_error_before_anything_is_paid(store, monkeypatch):
+    monkeypatch.setitem(sys.modules, "obstore.exceptions", None)
+    async with service() as (client, emulator):
+        for call in (client.generate("a comet", output=PLACE), client.generate_many(["a"], output=PLACE)):
+            with pytest.raises(ConfigurationError, match=r"pip install 'kling_async\[stores\]'"):
+                await call
+        assert len(emulator.stats.accepted) == 0
 
 
 async def test_a_file_url_is_a_folder_of_this_machine(tmp_path):

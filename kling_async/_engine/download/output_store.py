@@ -84,9 +84,8 @@ class ObjectDestination:
             owner=owner_of(job.request_id),
             sha256=sha256,
         )
-        if (
-            not is_stored
-        ):  # another program took the name meanwhile, or an earlier try succeeded without an answer
+        if not is_stored:
+            # Another program has taken it meanwhile, or an earlier try succeeded and its answer was lost.
             raise APIConnectionError(f"another object has just taken the name {str(place)!r}")
         return SavedFile(place, partial_file.size, sha256)
 
@@ -94,12 +93,11 @@ class ObjectDestination:
         """The stored video of the job, or the free name for it."""
         for url in (self.path, self.path.with_name(name_beside(self.path.name, job.request_id))):
             found = await self.bucket.find(url.key)
-            match judge_name(found, owner=owner_of(job.request_id)):
-                case Name.FREE:
-                    return url
-                case Name.OURS:
-                    assert found is not None
-                    return SavedFile(url, found.size_bytes, found.sha256)
+            name = judge_name(found, owner=owner_of(job.request_id))
+            if name is Name.FREE:
+                return url
+            if found is not None and name is Name.OURS:
+                return SavedFile(url, found.size_bytes, found.sha256)
         raise DownloadError(f"other objects have that name and {url.name!r}")
 
 
