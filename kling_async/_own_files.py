@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 _SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -64,6 +65,43 @@ def open_own(path: Path) -> int | None:
         return descriptor
     os.close(descriptor)
     return None
+
+
+def for_owner_alone(path: str, flags: int) -> int:
+    """The `opener` of `open` for a new file that this user alone can open."""
+    return os.open(path, flags | _SAFE, _OWNER_ONLY)
+
+
+def give_usual_mode(descriptor: int) -> None:
+    """Give a finished file the mode that a new file of a program usually has, by the umask."""
+    _set_mode(descriptor, 0o666 & ~_read_umask())
+
+
+def keep_mode(descriptor: int, former: Path) -> None:
+    """Give a file that is to replace another one of this user the mode of that file."""
+    with suppress(FileNotFoundError):
+        status = former.lstat()
+        if describe_foreign(status) is None:
+            _set_mode(descriptor, stat.S_IMODE(status.st_mode))
+
+
+def _set_mode(descriptor: int, mode: int) -> None:
+    if not hasattr(os, "fchmod") or stat.S_IMODE(os.fstat(descriptor).st_mode) == mode:
+        return
+    with suppress(PermissionError):  # a file system that has no modes
+        os.fchmod(descriptor, mode)
+
+
+def _read_umask() -> int:
+    """The umask of the process. On Linux it can be read; elsewhere it has to be set, for a moment, to a stricter one."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("Umask:"):
+                return int(line.removeprefix("Umask:"), 8)
+    with _making:
+        umask = os.umask(0o777 & ~_OWNER_ONLY)
+        os.umask(umask)
+    return umask
 
 
 def describe_foreign(status: os.stat_result, *, owner: int | None = None) -> str | None:

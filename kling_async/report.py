@@ -29,6 +29,7 @@ from kling_async._display.overview import (
 )
 from kling_async._display.timeline import time_line
 from kling_async._durable import move_into_place
+from kling_async._own_files import for_owner_alone, keep_mode
 from kling_async._policy.file_names import partial_name
 from kling_async.errors import ConfigurationError, KlingError
 from kling_async.history import BatchHistory
@@ -63,6 +64,7 @@ def write_report(
     try:
         with _temporary_file(target) as new:
             new.write(report_html(results, beside=target.parent, history=history, missing=missing))
+            keep_mode(new.fileno(), target)
             new.close()
             move_into_place(Path(new.name), target)
     except (OSError, ValueError) as error:
@@ -108,9 +110,9 @@ def _temporary_file(target: Path) -> Iterator[TextIO]:
 
 
 def _open_new(path: Path) -> TextIO | None:
-    """The file, open for writing; None if the name is taken."""
+    """The file, open for writing, for its owner alone: prompts can be secrets. None if the name is taken."""
     try:
-        return path.open("x", encoding="utf-8", newline="\n")
+        return open(path, "x", encoding="utf-8", newline="\n", opener=for_owner_alone)
     except FileExistsError:
         return None
 

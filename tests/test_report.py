@@ -4,6 +4,7 @@ import base64
 import hashlib
 import os
 import re
+import stat
 from pathlib import Path
 
 import pytest
@@ -229,3 +230,23 @@ def test_a_thousand_traps_are_an_error(tmp_path):
         (tmp_path / partial_name("r.html", number + 1)).touch()
     with pytest.raises(KlingError, match="all names for its partial file are taken"):
         write_report(BatchResult(()), tmp_path / "r.html")
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o000], ids=oct)
+def test_a_report_is_for_its_owner_alone_until_that_user_gives_it_another_mode(tmp_path, umask):
+    before, path = os.umask(umask), tmp_path / "report.html"
+    try:
+        write_report([result_of()], path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        path.chmod(0o644)
+        write_report([result_of()], path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    finally:
+        os.umask(before)
+
+
+def test_a_report_gets_no_mode_of_a_link_that_it_replaces(tmp_path):
+    (tmp_path / "theirs").touch(mode=0o644)
+    (tmp_path / "report.html").symlink_to(tmp_path / "theirs")
+    write_report([result_of()], tmp_path / "report.html")
+    assert stat.S_IMODE((tmp_path / "report.html").lstat().st_mode) == 0o600

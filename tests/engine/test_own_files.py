@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
+from pathlib import Path
 
 import pytest
 from virtual_service import VirtualLoop, session_for
@@ -151,3 +153,56 @@ def test_a_thousand_traps_are_an_error(shared):
         (shared / ("a.mp4.part" if number == 0 else f"a.mp4.{number + 1}.part")).mkdir()
     with pytest.raises(FileExistsError, match="all names for its partial file are taken"):
         open_locked(shared / "a.mp4")
+
+
+# Modes
+
+
+@pytest.fixture(params=[0o022, 0o000, 0o077, 0o027], ids=oct)
+def umask(request):
+    before = os.umask(request.param)
+    yield request.param
+    assert os.umask(before) == request.param
+
+
+def mode_of(path):
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+async def test_a_partial_file_is_for_its_owner_alone_and_a_video_follows_the_umask(umask, shared):
+    storage = Storage(VIDEO, cuts=[6000])
+    with pytest.raises(DownloadError):
+        await save(shared / "a.mp4", storage)
+    assert {path.name: mode_of(path) for path in shared.iterdir()} == {
+        "a.mp4.part": 0o600,
+        "a.mp4.part.json": 0o600,
+    }
+    await save(shared / "a.mp4", storage)
+    assert {path.name: mode_of(path) for path in shared.iterdir()} == {"a.mp4": 0o666 & ~umask}
+
+
+@pytest.mark.parametrize("content", [None, "Name:\tpython\n"], ids=["no file", "an older system"])
+def test_a_umask_that_cannot_be_read_is_found_all_the_same(umask, shared, monkeypatch, content):
+    def read_text(*_arguments, **_options):
+        if content is None:
+            raise FileNotFoundError
+        return content
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    descriptor = create(shared / "a")
+    _own_files.give_usual_mode(descriptor)
+    os.close(descriptor)
+    assert mode_of(shared / "a") == 0o666 & ~umask
+
+
+def test_a_file_system_without_modes_takes_a_video_all_the_same(shared, monkeypatch):
+    def refuse(_descriptor, _mode):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    descriptor = create(shared / "a")
+    monkeypatch.setattr(os, "fchmod", refuse)
+    _own_files.give_usual_mode(descriptor)
+    monkeypatch.delattr(os, "fchmod")  # a system without modes
+    _own_files.give_usual_mode(descriptor)
+    os.close(descriptor)
+    assert mode_of(shared / "a") == 0o600

@@ -21,7 +21,7 @@ import attrs
 from kling_async._durable import rename_if_free, rename_into_place
 from kling_async._engine.clock import Clock
 from kling_async._engine.download.file_lock import LockedFile, is_at, open_locked
-from kling_async._own_files import open_own
+from kling_async._own_files import for_owner_alone, give_usual_mode, open_own
 from kling_async._policy.descriptors import lacks_descriptors
 from kling_async._policy.http_ranges import FileVersion, dump, load
 from kling_async._transport.base import Sink
@@ -227,7 +227,7 @@ class PartialFile:
         with suppress(OSError):
             path.unlink(missing_ok=True)
             if locked_file.is_locked and self.version is not None and self.version.validator is not None:
-                with path.open("x") as note:
+                with open(path, "x", opener=for_owner_alone) as note:
                     note.write(dump(self.version))
 
     def has_digest(self, digest: str) -> bool:
@@ -265,6 +265,7 @@ class PartialFile:
             sha256 = _digest(locked_file.file, "sha256").hex() if digest else None
             if not is_at(locked_file.file, locked_file.path):
                 raise OSError(errno.ESTALE, "another program has replaced its partial file")
+            give_usual_mode(locked_file.file.fileno())
             _close_if_unlocked(locked_file)
             with suppress(OSError):  # another user's file of this name
                 _note_path(locked_file).unlink(missing_ok=True)
