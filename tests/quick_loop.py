@@ -1,4 +1,4 @@
-"""An event loop with real sockets in which ten seconds pass in one: for tests that wait until the engine asks again."""
+"""Event loops with real sockets and another clock, for tests that would wait for the clock of the machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import selectors
 
 SPEED = 10.0
-"""Seconds of the loop's clock in a second."""
+"""Seconds of the clock of a `QuickLoop` in a second."""
 
 
 class _QuickSelector(selectors.DefaultSelector):
@@ -24,3 +24,15 @@ class QuickLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return super().time() * SPEED
+
+
+class AdjustableLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock a test can put forward, so that a timeout is over at once however long it is."""
+
+    ahead = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead
+
+    def put_forward(self, seconds: float) -> None:
+        self.ahead += seconds
