@@ -31,7 +31,7 @@ ROOMS_OF_PYTHON = (
     "test_networks.py",
 )
 """The tests of what can differ between two versions of Python: its event loop, its sqlite3, its warnings."""
-WHOLE = ".[cli,emulator,notebook,stores]"
+WHOLE = ".[cli,emulator,notebook,postgres,stores]"
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PARALLEL = ("-n", "logical", "--dist", "worksteal")
 """Run all tests in one process for each core. A few chosen tests are over before those processes have started."""

@@ -61,3 +61,28 @@ def store(monkeypatch, temporary):
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key-of-the-store")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-store")
         yield store
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """A PostgreSQL server of our own, for all tests of this process."""
+    pytest.importorskip("psycopg")
+    from postgres_server import find_programs, run_server  # most tests need none
+
+    programs = find_programs()
+    if programs is None:
+        reason = (
+            "no PostgreSQL server: install Debian's postgresql, or name the folder of initdb in POSTGRES_BIN"
+        )
+        if os.environ.get("NEEDS_POSTGRES"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with run_server(programs) as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres_server):
+    """The URL of an empty database."""
+    with postgres_server.make_database() as url:
+        yield url

@@ -16,6 +16,12 @@ from kling_async._callbacks import SafeLogger
 from kling_async._journal.bloom_filter import BloomFilter
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.group_commit import GroupCommit
+from kling_async._journal.location import (
+    DatabaseUrl,
+    JournalReference,
+    journal_location,
+    require_driver,
+)
 from kling_async._journal.sharing import RunSync, Sharing
 from kling_async._journal.store import (
     Activity,
@@ -47,21 +53,33 @@ _log = SafeLogger("kling_async")
 
 
 class WriteAheadJournal:
-    """A write-ahead journal in one SQLite file that survives `kill -9` and a power cut.
+    """A write-ahead journal that survives `kill -9` and a power cut: one SQLite file, or the tables of a database.
 
-    Opening it makes the file if it is missing, and locks the file until `close()`. Use it in one event loop at a time.
+    Opening it makes the file or the tables if they are missing. The file is locked until `close()`; a database is shared
+    with other processes. Use it in one event loop at a time.
 
     Args:
-        path: The file.
+        path: The file, or the URL of a PostgreSQL database.
 
     Raises:
-        JournalError: The file is in use, not a journal, damaged, of a newer version, or cannot be made.
+        ConfigurationError: It is neither.
+        JournalError: The file is in use, not a journal, damaged, of a newer version, or cannot be made; or the database
+            cannot be used.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        from kling_async._journal.over_sqlite import SqliteStore
+    def __init__(self, path: str | os.PathLike[str] | DatabaseUrl | JournalReference) -> None:
+        location = journal_location(path, name="path")
+        if isinstance(location, DatabaseUrl):
+            require_driver(location)
+            from kling_async._journal.postgres.store import PostgresStore
 
-        self._set_up(SqliteStore(path), _run_in_thread)
+            store = PostgresStore(location)
+            self._set_up(store, _run_in_thread)
+            self._share(store, _run_in_thread)
+        else:
+            from kling_async._journal.over_sqlite import SqliteStore
+
+            self._set_up(SqliteStore(location), _run_in_thread)
 
     @classmethod
     def over(cls, store: Store, *, run_sync: RunSync | None = None) -> WriteAheadJournal:
@@ -97,9 +115,7 @@ class WriteAheadJournal:
 
     def _share(self, store: SharedStore, run_sync: RunSync) -> None:
         self._written_here = None  # other processes write too
-        self.sharing = Sharing(
-            store, run_sync, self.release, lambda number: self.end_activity(number, Activity.POST)
-        )
+        self.sharing = Sharing(store, run_sync, self._writes)
 
     def __enter__(self) -> Self:
         return self
@@ -159,7 +175,10 @@ class WriteAheadJournal:
         """
         if self.sharing is None:
             return Claim(entry=self.find(item.identity))
-        claim = await self.sharing.claim(item)
+        return self._note_claim(await self.sharing.claim(item))
+
+    def _note_claim(self, claim: Claim) -> Claim:
+        """The claim, after what this process remembered of the entry is replaced."""
         if claim.entry is not None:
             self._open_states.pop(claim.entry.number, None)
         for entry in claim.unknown_attempts:
@@ -170,14 +189,12 @@ class WriteAheadJournal:
         """Hold an entry no longer, as soon as all its writes are in the store."""
         if self.sharing is not None:
             self._open_states.pop(number, None)
-            self._writes.pending.released.add(number)
-            self._writes.mark_added()
+            self.sharing.release(number)
 
     def end_activity(self, number: int, activity: Activity) -> None:
         """Tell the other processes that an activity has ended, as soon as what is recorded of it is in the store."""
         if self.sharing is not None:
-            self._writes.pending.ended.add((number, activity))
-            self._writes.mark_added()
+            self.sharing.end(number, activity)
 
     async def find_jobs(self, request_ids: Collection[str]) -> set[str]:
         """Those of the ids whose job an entry has, or had in an earlier attempt."""
@@ -203,15 +220,21 @@ class WriteAheadJournal:
     # Reading
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> Iterator[Entry]:
+    def read(cls, path: str | os.PathLike[str] | DatabaseUrl | JournalReference) -> Iterator[Entry]:
         """The entries of a journal, in order, also while another process writes it; it is not locked or changed.
 
         Raises:
             JournalError: There is no journal at the path, or it cannot be read.
         """
+        location = journal_location(path, name="path")
+        if isinstance(location, DatabaseUrl):
+            require_driver(location)
+            from kling_async._journal.postgres import store
+
+            return store.read_entries(location)
         from kling_async._journal.over_sqlite import read_entries
 
-        return read_entries(path)
+        return read_entries(location)
 
     def find(self, identity: Identity) -> Entry | None:
         """The entry of an item; None if no run has written one."""
@@ -247,7 +270,7 @@ class WriteAheadJournal:
             for entry in entries:
                 yield self._apply_pending(entry.number, entry)
             last = entries[-1].number
-        while last < self._last_number:  # not on the disk yet
+        while self.sharing is None and last < self._last_number:  # not on the disk yet
             last += 1
             yield self._load(last)
 

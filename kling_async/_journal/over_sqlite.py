@@ -16,6 +16,7 @@ from typing import Any
 from kling_async._callbacks import SafeLogger
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.journal_files import OpenFiles, check_files, check_readable, describe_loss, lock_of
+from kling_async._journal.json_text import decode_record, encode_record, to_json
 from kling_async._journal.opening import (
     acquire_lock,
     check_file,
@@ -34,28 +35,10 @@ from kling_async.lines import one_line
 
 _log = SafeLogger("kling_async")
 _PAGE_ROWS = 500
-_to_json = json.JSONEncoder(separators=(",", ":"), default=str).encode
-"""Escapes all that is not ASCII, so that any text survives."""
 _WRITE_ADVICE = (
     "free some disk space or fix the folder, then run the same call again; what the journal holds is safe"
 )
 _READ_ADVICE = "check the disk; the journal was left as it is"
-
-
-def _encode_record(record: Mapping[str, Any] | None) -> str | None:
-    """The record as JSON; None if it is nested too deep."""
-    try:
-        return None if record is None else _to_json(record)
-    except (RecursionError, ValueError):
-        return None
-
-
-def _decode_record(stored: str | None) -> dict[str, Any] | None:
-    try:
-        record = json.loads(stored or "null")
-    except (RecursionError, ValueError):
-        return None
-    return record if isinstance(record, dict) else None
 
 
 def _encode_money(amount: Decimal | None) -> str | None:
@@ -72,12 +55,12 @@ def _pass_through(value: Any) -> Any:
 
 _COLUMNS: Mapping[str, Callable[[Any], Any]] = {
     "model": encode_text,
-    "payload": _to_json,
+    "payload": to_json,
     "state": str,
     "sent_at": _pass_through,
     "has_service_time": _pass_through,
     "request_id": encode_text,
-    "record": _encode_record,
+    "record": encode_record,
     "error": encode_text,
     "path": encode_text,
     "size_bytes": _pass_through,
@@ -145,7 +128,7 @@ def _build_entry(row: Sequence[Any]) -> Entry:
         sent_at=sent_at,
         has_service_time=bool(has_service_time),
         request_id=decode_text(request_id),
-        record=_decode_record(record),
+        record=decode_record(record),
         error=decode_text(error),
         path=decode_text(path),
         size_bytes=size_bytes,
@@ -343,10 +326,10 @@ def _build_earlier_row(entry: Entry) -> tuple[Any, ...]:
         str(entry.state),
         entry.sent_at,
         encode_text(entry.request_id),
-        _encode_record(entry.record),
+        encode_record(entry.record),
         encode_text(entry.error),
         _encode_money(entry.attempt_cost_usd),
-        _to_json(entry.payload),
+        to_json(entry.payload),
         entry.has_service_time,
     )
 

@@ -13,7 +13,9 @@ import attrs
 
 from kling_async._journal.entry import Entry, Identity
 from kling_async._journal.group_call import GroupCall
+from kling_async._journal.group_commit import GroupCommit
 from kling_async._journal.store import (
+    Activity,
     Claim,
     PlannedPost,
     PostDecision,
@@ -53,10 +55,8 @@ class Sharing:
 
     _store: SharedStore
     _run_sync: RunSync
-    _release: Callable[[int], None]
-    """Releases an entry by its number, with the journal's next commit."""
-    _end_post: Callable[[int], None]
-    """Ends the planned POST of an entry, with the journal's next commit."""
+    _writes: GroupCommit
+    """The journal's commits: what ends goes to the store with them, after what was recorded before."""
     _clock: Callable[[], float] = read_monotonic_clock
     """The clock of the store's `confirmed_at`."""
     _changed: anyio.Event = attrs.field(init=False, factory=anyio.Event)
@@ -77,6 +77,11 @@ class Sharing:
         """Hold an item, unless another live process holds it."""
         return await self._claims.ask(item)
 
+    def release(self, number: int) -> None:
+        """Hold an entry no longer, as soon as all its writes are in the store."""
+        self._writes.pending.released.add(number)
+        self._writes.mark_added()
+
     async def wait_claimable(self, identity: Identity) -> None:
         """Return when no live process holds an item, so that it can be claimed."""
         while not await self._looks.ask(identity):
@@ -92,6 +97,7 @@ class Sharing:
 
     async def plan_post(self, post: PlannedPost) -> PostPermit:
         """Whether a paid POST may be sent. If it may, every other process knows of the POST until it ends."""
+        await self._wait_ended(post.number, Activity.POST)
         return await self._plans.ask(post)
 
     async def confirm(self, number: int) -> bool:
@@ -111,6 +117,17 @@ class Sharing:
 
         return await self._run_sync(take)
 
+    def end(self, number: int, activity: Activity) -> None:
+        """Tell the other processes that an activity has ended, as soon as what is recorded of it is in the store."""
+        self._writes.pending.ended.add((number, activity))
+        self._writes.mark_added()
+
+    async def _wait_ended(self, number: int, activity: Activity) -> None:
+        """Wait until the end of an entry's former activity is in the store: it would end the next one too."""
+        former = (number, activity)
+        if former in self._writes.pending.ended or former in self._writes.in_commit.ended:
+            await self._writes.wait_durable()
+
     # Reconciliations
 
     async def begin_reconciliation(self, number: int, *, model: str, look_alikes: str | None) -> None:
@@ -119,6 +136,7 @@ class Sharing:
         def begin() -> None:
             self._store.begin_reconciliation(number, model=model, look_alikes=look_alikes)
 
+        await self._wait_ended(number, Activity.RECONCILIATION)
         await self._run_sync(begin)
 
     async def find_searchable(self, numbers: Collection[int]) -> set[int]:
@@ -151,11 +169,11 @@ class Sharing:
 
     def _give_back(self, _: WantedItem, claim: Claim) -> None:
         if claim.entry is not None:
-            self._release(claim.entry.number)
+            self.release(claim.entry.number)
 
     def _end_unused(self, post: PlannedPost, permit: PostPermit) -> None:
         if permit.decision is PostDecision.ALLOWED:
-            self._end_post(post.number)
+            self.end(post.number, Activity.POST)
 
     def _signal_from_any_thread(self) -> None:
         if self._loop is not None:

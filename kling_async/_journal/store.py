@@ -203,6 +203,10 @@ class SharedStore(Store, Protocol):
         """Hold each item that no other live process holds; the answers are in the order of the items."""
         ...
 
+    def register(self, items: Sequence[WantedItem]) -> Sequence[Entry]:
+        """The entries of the items, made if they are missing, in their order. This process does not hold them."""
+        ...
+
     def find_claimable(self, identities: Collection[Identity]) -> set[Identity]:
         """The identities of the items that no live process holds."""
         ...

@@ -138,12 +138,11 @@ def test_writes_that_a_kill_left_in_a_side_file_are_read(killed):
     "place, says",
     [
         (".", "is a folder: give the path of a file"),
-        ("", "is a folder: give the path of a file"),
         ("missing/run.db", "there is no folder .*missing.*Make it first"),
         ("file/run.db", "there is no folder .*file"),
         ("a\0b", "null"),
     ],
-    ids=["folder", "nothing", "no-folder", "in-a-file", "nul"],
+    ids=["folder", "no-folder", "in-a-file", "nul"],
 )
 def test_an_impossible_path_is_refused_with_the_reason(tmp_path, monkeypatch, place, says):
     monkeypatch.chdir(tmp_path)

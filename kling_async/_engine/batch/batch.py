@@ -27,11 +27,12 @@ from kling_async._engine.submit.ledger import Ledger
 from kling_async._engine.submit.uploader import Uploader
 from kling_async._engine.tasks import is_cancelled, run_cancellable
 from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.location import DatabaseUrl, journal_location
 from kling_async._policy.budget import Budget, Prices
 from kling_async._policy.concurrency_limit import ConcurrencyLimit
 from kling_async.errors import ConfigurationError, JournalError, KlingError
 from kling_async.events import Notifier
-from kling_async.paths import ObjectUrl, local_path, output_path
+from kling_async.paths import ObjectUrl, output_path
 from kling_async.results import ResultState
 from kling_async.types import OnAmbiguous, Requests
 
@@ -131,10 +132,10 @@ def _read_output(given: Any) -> Path | ObjectUrl | None:
     return place if isinstance(place, ObjectUrl) else Path(place)
 
 
-def _read_journal(given: Any) -> Path | WriteAheadJournal | None:
+def _read_journal(given: Any) -> str | DatabaseUrl | WriteAheadJournal | None:
     if given is None or isinstance(given, WriteAheadJournal):
         return given
-    return Path(local_path(given, name="journal"))
+    return journal_location(given, name="journal")
 
 
 @attrs.frozen(kw_only=True)
@@ -151,7 +152,7 @@ class BatchSettings:
     """The folder in which videos are saved, or the prefix below which they are stored."""
     ascii_names: bool = False
     """Whether file names have ASCII letters and digits only."""
-    journal: Path | WriteAheadJournal | None = attrs.field(default=None, converter=_read_journal)
+    journal: str | DatabaseUrl | WriteAheadJournal | None = attrs.field(default=None, converter=_read_journal)
     """Where it is written down what is sent, for a later run to go on."""
     max_cost_usd: Any = None
     prices: Prices | None = None
@@ -234,7 +235,7 @@ def open_batch(
 
 @asynccontextmanager
 async def use_journal(
-    journal: str | PathLike[str] | WriteAheadJournal | None,
+    journal: str | PathLike[str] | DatabaseUrl | WriteAheadJournal | None,
 ) -> AsyncIterator[WriteAheadJournal | None]:
     """The journal of a batch: opened and closed here where only its path is given.
 

@@ -1,0 +1,84 @@
+"""Reads the value that names a journal: a file on this machine, or the URL of a PostgreSQL database."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+import attrs
+
+from kling_async._secrets import Secret
+from kling_async.errors import ConfigurationError
+from kling_async.paths import local_path
+
+_POSTGRES = re.compile(r"postgres(?:ql)?:/", re.IGNORECASE)
+
+
+@attrs.frozen
+class DatabaseUrl:
+    """The URL of a database. Its repr and its text do not show the password."""
+
+    secret: Secret
+    """The URL as the driver takes it."""
+    name: str
+    """The URL with the user, the host and the database alone."""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class JournalReference:
+    """An object that names a journal, as a path of a file does."""
+
+    location: str | DatabaseUrl
+    """The file, or the database."""
+
+
+def journal_location(given: Any, *, name: str) -> str | DatabaseUrl:
+    """The place of a journal: a path with `~` expanded, or a database.
+
+    Args:
+        given: What the caller gave.
+        name: The argument, for the error.
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
+    if isinstance(given, DatabaseUrl):
+        return given
+    if isinstance(given, JournalReference):
+        return given.location
+    text = os.fspath(given) if isinstance(given, str | os.PathLike) else None
+    if not isinstance(text, str) or not _POSTGRES.match(text):
+        return local_path(given, name=name)
+    if not isinstance(given, str) or "://" not in text:
+        raise ConfigurationError(
+            f"{name} is the URL of a database in a Path, which takes one of its slashes: give the URL as text."
+        )
+    return DatabaseUrl(Secret(text), _without_secrets(text))
+
+
+def _without_secrets(url: str) -> str:
+    """The URL without its password and its options; without all but the scheme where it is not sure what is what."""
+    scheme, _, rest = url.partition("://")
+    place, _, options = rest.partition("?")
+    if "@" in options and "@" not in place:  # a password with a question mark, or an option
+        return f"{scheme}://***"
+    login, at, host = place.rpartition("@")
+    user = login.partition(":")[0].partition("@")[0]
+    return f"{scheme}://{user}{at}{host}"
+
+
+def require_driver(url: DatabaseUrl) -> None:
+    """Do nothing if the driver of the database is installed.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    try:
+        import psycopg  # noqa: F401 - it also needs a library of the system, or its own
+    except ImportError as error:
+        raise ConfigurationError(
+            f'The journal {url.name!r} needs psycopg: python -m pip install "kling_async[postgres]".'
+        ) from error

@@ -1,0 +1,140 @@
+"""Connections to the database of a journal, and its errors as one sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+from urllib.parse import unquote
+
+import psycopg
+from psycopg import errors as pg
+from psycopg.conninfo import conninfo_to_dict
+
+from kling_async._journal.location import DatabaseUrl
+from kling_async._secrets import Secret, clear_locals
+from kling_async.errors import JournalError
+from kling_async.lines import one_line
+
+Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+
+LOST_AFTER = 30
+"""Seconds after which the server ends the session of a process that it cannot reach, and this side its connection.
+
+It is longer than `MAX_CONFIRMATION_AGE`: the items go to other processes only after the last POST has left.
+"""
+_OPTIONS: dict[str, str | int] = {
+    "application_name": "kling_async",
+    "connect_timeout": 10,
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": LOST_AFTER * 1000,
+}
+_SETTINGS = (
+    "SET tcp_keepalives_idle = 10",
+    "SET tcp_keepalives_interval = 5",
+    "SET tcp_keepalives_count = 4",
+    f"SET tcp_user_timeout = {LOST_AFTER * 1000}",
+    "SET synchronous_commit = on",
+    "SET default_transaction_read_only = off",
+    "SET client_min_messages = warning",
+    # A process that stands still within a transaction holds up the others no longer than this.
+    "SET idle_in_transaction_session_timeout = '5s'",
+    "SET lock_timeout = '20s'",
+    "SET statement_timeout = '60s'",
+)
+_TRANSIENT = (
+    pg.AdminShutdown,
+    pg.CannotConnectNow,
+    pg.ConnectionException,
+    pg.CrashShutdown,
+    pg.DeadlockDetected,
+    pg.IdleInTransactionSessionTimeout,
+    pg.LockNotAvailable,
+    pg.QueryCanceled,
+    pg.ReadOnlySqlTransaction,
+    pg.SerializationFailure,
+    pg.TooManyConnections,
+)
+_LACKS_TABLE = (pg.UndefinedTable, pg.UndefinedColumn, pg.UndefinedFunction)
+
+
+def connect(url: DatabaseUrl) -> Connection:
+    """A connection without automatic transactions, whose server notices that this machine cannot be reached.
+
+    Raises:
+        psycopg.Error: It cannot be made.
+        JournalError: The text is no URL of a database.
+    """
+    try:
+        options: dict[str, Any] = {**_OPTIONS, **conninfo_to_dict(url.secret.reveal())}
+    except psycopg.Error as error:
+        clear_locals(error)
+        raise JournalError(
+            f"{url.name!r} is not the URL of a database: write postgresql://user:password@host:5432/database, with "
+            "%40 for an @ in the password."
+        ) from None
+    try:
+        connection: Connection = psycopg.connect(**options, autocommit=True)
+    except psycopg.Error as error:
+        clear_locals(error)  # they hold the password
+        raise
+    try:
+        for setting in _SETTINGS:
+            connection.execute(setting)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def is_transient(error: psycopg.Error) -> bool:
+    """Whether the same statements can succeed over a new connection: the server restarts, or the network was cut."""
+    return isinstance(error, _TRANSIENT) or (
+        isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+    )
+
+
+@contextmanager
+def journal_errors(url: DatabaseUrl, action: str, advice: str) -> Iterator[None]:
+    """Translate errors of the database to a `JournalError` of one sentence, which does not show the password."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translate(url, error, action, advice) from hide(error, url)
+
+
+def translate(url: DatabaseUrl, error: psycopg.Error, action: str, advice: str) -> JournalError:
+    """The sentence about an error of the database."""
+    if isinstance(error, _LACKS_TABLE):
+        return JournalError(
+            f"The database {url.name!r} has tables named kling_async_* that are not those of a journal "
+            f"({_reason(url, error)}): choose another database or schema."
+        )
+    return JournalError(f"The journal {url.name!r} could not be {action} ({_reason(url, error)}): {advice}.")
+
+
+def hide(error: psycopg.Error, url: DatabaseUrl) -> psycopg.Error | None:
+    """The error, unless it shows the password."""
+    clear_locals(error)
+    return None if any(secret.is_shown_by(error) for secret in _secrets(url)) else error
+
+
+def _secrets(url: DatabaseUrl) -> Iterator[Secret]:
+    text = url.secret.reveal()
+    login = text.partition("://")[2].rpartition("@")[0]
+    password = login.partition(":")[2]
+    for secret in (text, password, unquote(password)):
+        if secret:
+            yield Secret(secret)
+
+
+def _reason(url: DatabaseUrl, error: psycopg.Error) -> str:
+    """Why, in the server's words, without the address, which the sentence names, and without the password."""
+    text = error.diag.message_primary or next(iter(str(error).splitlines()), "") or type(error).__name__
+    reason = one_line(text.rpartition("failed: ")[2] or text).removeprefix("FATAL:").strip().rstrip(".")
+    for secret in _secrets(url):
+        reason = secret.hide_in(reason)
+    return reason

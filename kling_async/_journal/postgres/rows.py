@@ -1,0 +1,96 @@
+"""Entries as rows of a table: any text survives, also text that PostgreSQL refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from kling_async._journal.entry import Entry, EntryState, Identity
+from kling_async._journal.json_text import decode_record, encode_record, to_json
+
+
+def encode_text(text: str | None) -> str | None:
+    """The text; as JSON if it has a NUL or a lone surrogate, which PostgreSQL refuses, or begins as JSON does."""
+    if text is None or (not text.startswith('"') and "\0" not in text and _is_utf8(text)):
+        return text
+    return json.dumps(text)
+
+
+def decode_text(stored: str | None) -> str | None:
+    """The text that was encoded."""
+    if stored is None or not stored.startswith('"'):
+        return stored
+    return str(json.loads(stored))
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _pass_through(value: Any) -> Any:
+    return value
+
+
+class _Column(NamedTuple):
+    type: str
+    """In PostgreSQL."""
+    encode: Callable[[Any], Any] = _pass_through
+    decode: Callable[[Any], Any] = _pass_through
+
+
+COLUMNS: Mapping[str, _Column] = {
+    "model": _Column("text", encode_text, decode_text),
+    "payload": _Column("text", to_json, json.loads),
+    "state": _Column("text", str, EntryState),
+    "sent_at": _Column("double precision"),
+    "has_service_time": _Column("boolean"),
+    "request_id": _Column("text", encode_text, decode_text),
+    "record": _Column("text", encode_record, decode_record),
+    "error": _Column("text", encode_text, decode_text),
+    "path": _Column("text", encode_text, decode_text),
+    "size_bytes": _Column("bigint"),
+    "sha256": _Column("text"),
+    "cost_usd": _Column("numeric"),
+    "attempt_cost_usd": _Column("numeric"),
+    "attempts": _Column("integer"),
+    "index": _Column("bigint"),
+}
+"""By field of an entry, its column. The number and the identity have columns of their own."""
+
+
+def quote_name(name: str) -> str:
+    """The name of a column in a statement."""
+    return f'"{name}"'
+
+
+NAMES = ", ".join(map(quote_name, COLUMNS))
+IDENTITY = "number, key, fingerprint, occurrence"
+
+
+def identity_text(identity: Identity) -> str:
+    """The identity as one text, by which the table finds an entry."""
+    return to_json([identity.key, identity.fingerprint, identity.occurrence])
+
+
+def build_row(entry: Entry) -> list[Any]:
+    """The values of `COLUMNS`."""
+    return [column.encode(getattr(entry, name)) for name, column in COLUMNS.items()]
+
+
+def build_entry(row: Sequence[Any]) -> Entry:
+    """The entry of a row with the columns of `IDENTITY` and `COLUMNS`."""
+    number, key, fingerprint, occurrence, *values = row
+    fields = {
+        name: column.decode(value) for (name, column), value in zip(COLUMNS.items(), values, strict=True)
+    }
+    return Entry(number=number, identity=Identity(decode_text(key), fingerprint, occurrence), **fields)
+
+
+def columns_of(rows: Sequence[Sequence[Any]], *, width: int) -> list[list[Any]]:
+    """Rows as columns, which a statement takes as arrays."""
+    return [[row[place] for row in rows] for place in range(width)]

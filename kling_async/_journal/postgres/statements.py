@@ -1,0 +1,215 @@
+"""The statements of a shared journal. Each decides and writes at once, so that a process that stops leaves nothing half done."""
+
+from __future__ import annotations
+
+from kling_async._journal.postgres.rows import COLUMNS, IDENTITY, NAMES, quote_name
+from kling_async._journal.postgres.session import CHANNEL, LIVE_HOLDERS
+from kling_async._journal.transitions import UNKNOWN_STATES
+
+# All names in these statements are our own; all values are parameters.
+# ruff: noqa: S608
+
+_E_NAMES = ", ".join(f"e.{quote_name(name)}" for name in COLUMNS)
+_E_IDENTITY = ", ".join(f"e.{name}" for name in IDENTITY.split(", "))
+_ARRAYS = ", ".join(f"%s::{column.type}[]" for column in COLUMNS.values())
+_UNKNOWN = "(" + ", ".join(f"'{state}'" for state in sorted(UNKNOWN_STATES)) + ")"
+ENTRY = f"{IDENTITY}, {NAMES}"
+
+PAGE = f"SELECT {ENTRY} FROM kling_async_entries WHERE number > %s ORDER BY number LIMIT %s"
+FIND = f"SELECT {ENTRY} FROM kling_async_entries WHERE identity = ANY(%s::text[])"
+TOTAL = "SELECT spent_usd FROM kling_async_journal"
+NOW = "SELECT clock_timestamp()"
+
+LOCK_INTENTS = "SELECT pg_advisory_xact_lock('kling_async_entries'::regclass::oid::bigint << 32)"
+"""While one process plans POSTs or begins a reconciliation, no other does. No process has the number 0."""
+
+CLAIM = f"""
+    WITH live AS MATERIALIZED ({LIVE_HOLDERS}),
+    seen AS MATERIALIZED (
+        SELECT number, epoch FROM kling_async_entries
+        WHERE identity = ANY(%(identities)s::text[])
+            -- Its own, too: the answer to the claim can have been lost.
+            AND (holder IS NULL OR holder = %(holder)s OR holder NOT IN (SELECT holder FROM live))
+    ),
+    free AS (  -- a row that another process has taken meanwhile has another epoch
+        SELECT e.number, e.writer, e.written_at FROM kling_async_entries e JOIN seen USING (number)
+        WHERE e.epoch = seen.epoch FOR UPDATE OF e SKIP LOCKED
+    )
+    UPDATE kling_async_entries e SET holder = %(holder)s, epoch = e.epoch + 1
+    FROM free WHERE e.number = free.number
+    RETURNING e.epoch, e.writer, e.written_at, {_E_IDENTITY}, {_E_NAMES}
+"""
+MAKE = f"""
+    INSERT INTO kling_async_entries AS e
+        (identity, key, fingerprint, occurrence, model, payload, "index", holder, epoch, state)
+    SELECT w.*, %s::integer, 1, 'not_submitted'
+    FROM unnest(%s::text[], %s::text[], %s::text[], %s::integer[], %s::text[], %s::text[], %s::bigint[]) AS w(identity)
+    WHERE NOT EXISTS (SELECT FROM kling_async_entries o WHERE o.identity = w.identity)
+    ORDER BY w.identity
+    ON CONFLICT (identity) DO NOTHING
+    RETURNING e.epoch, e.writer, e.written_at, {_E_IDENTITY}, {_E_NAMES}
+"""
+SET_INDEX = """
+    UPDATE kling_async_entries e SET "index" = w.index
+    FROM unnest(%s::text[], %s::bigint[]) AS w(identity, index)
+    WHERE e.identity = w.identity AND e."index" <> w.index AND e.holder IS NULL
+"""
+FIND_CLAIMABLE = f"""
+    SELECT identity FROM kling_async_entries
+    WHERE identity = ANY(%s::text[]) AND (holder IS NULL OR holder = %s OR holder NOT IN ({LIVE_HOLDERS}))
+"""
+UNKNOWN_ATTEMPTS = f"""
+    SELECT {_E_IDENTITY}, e.model, a.payload, a.state, a.sent_at, a.has_service_time, a.request_id, a.record, a.error,
+        e.path, e.size_bytes, e.sha256, e.cost_usd, a.cost_usd, a.attempt, e."index"
+    FROM kling_async_earlier_attempts a JOIN kling_async_entries e USING (number)
+    WHERE a.request_id IS NULL AND a.state IN {_UNKNOWN} AND a.attempt < e.attempts AND
+"""
+UNKNOWN_ATTEMPTS_OF_ENTRIES = f"{UNKNOWN_ATTEMPTS} a.number = ANY(%s::bigint[])"
+UNKNOWN_ATTEMPTS_OF_MODEL = f"{UNKNOWN_ATTEMPTS} e.model = %s"
+UNRESOLVED = f"""
+    SELECT {ENTRY} FROM kling_async_entries WHERE request_id IS NULL AND state IN {_UNKNOWN} AND model = %s
+"""
+
+WRITE_EARLIER = """
+    WITH done AS (INSERT INTO kling_async_earlier_attempts AS a
+        (number, attempt, state, sent_at, has_service_time, request_id, record, error, cost_usd, payload)
+    SELECT w.number, w.attempt, w.state, w.sent_at, w.has_service_time, w.request_id, w.record, w.error, w.cost_usd,
+        w.payload
+    FROM unnest(%s::bigint[], %s::bigint[], %s::integer[], %s::text[], %s::double precision[], %s::boolean[],
+        %s::text[], %s::text[], %s::text[], %s::numeric[], %s::text[])
+        AS w(number, epoch, attempt, state, sent_at, has_service_time, request_id, record, error, cost_usd, payload)
+    JOIN kling_async_entries e ON e.number = w.number AND e.holder = %s AND e.epoch = w.epoch
+    ON CONFLICT (number, attempt) DO UPDATE SET state = excluded.state, sent_at = excluded.sent_at,
+        has_service_time = excluded.has_service_time, request_id = excluded.request_id, record = excluded.record,
+        error = excluded.error, cost_usd = excluded.cost_usd, payload = excluded.payload
+    RETURNING a.number, a.request_id)
+    INSERT INTO kling_async_jobs (request_id, number)
+    SELECT request_id, number FROM done WHERE request_id IS NOT NULL ON CONFLICT DO NOTHING
+"""
+WRITE = f"""
+    WITH new AS (
+        SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::boolean[], {_ARRAYS})
+            AS w(number, epoch, is_intent, {NAMES})
+    ),
+    old AS (SELECT e.number, e.cost_usd FROM kling_async_entries e JOIN new USING (number)),
+    done AS (
+        UPDATE kling_async_entries e
+        SET {", ".join(f"{quote_name(name)} = new.{quote_name(name)}" for name in COLUMNS)},
+            writer = %s, written_at = clock_timestamp()
+        FROM new, old
+        WHERE e.number = new.number AND e.number = old.number AND e.holder = %s AND e.epoch = new.epoch
+        RETURNING e.number, e.request_id, new.is_intent, coalesce(e.cost_usd, 0) - coalesce(old.cost_usd, 0) AS more_usd
+    ),
+    spent AS (
+        UPDATE kling_async_journal SET spent_usd = spent_usd + d.more_usd
+        FROM (SELECT sum(more_usd) AS more_usd FROM done) d WHERE d.more_usd <> 0
+    ),
+    jobs AS (
+        INSERT INTO kling_async_jobs (request_id, number)
+        SELECT request_id, number FROM done WHERE request_id IS NOT NULL ON CONFLICT DO NOTHING
+    ),
+    reserved AS (  -- the money is in the entry from now on
+        UPDATE kling_async_activities a SET price_usd = 0 FROM done
+        WHERE a.number = done.number AND a.kind = 'post' AND done.is_intent
+    )
+    SELECT number FROM done
+"""
+END_ACTIVITIES = """
+    DELETE FROM kling_async_activities a USING unnest(%s::bigint[], %s::text[]) AS w(number, kind)
+    WHERE a.number = w.number AND a.kind = w.kind AND a.holder = %s
+"""
+RELEASE = """
+    UPDATE kling_async_entries e SET holder = NULL FROM unnest(%s::bigint[], %s::bigint[]) AS w(number, epoch)
+    WHERE e.number = w.number AND e.epoch = w.epoch AND e.holder = %s
+"""
+NOTIFY = f"SELECT pg_notify(({CHANNEL}), '')"
+MOVE_ENTRIES = """
+    UPDATE kling_async_entries SET holder = %s, epoch = epoch + 1 WHERE holder = %s RETURNING number, epoch
+"""
+MOVE_ACTIVITIES = "UPDATE kling_async_activities SET holder = %s WHERE holder = %s"
+
+_IS_LOOK_ALIKE = "{0}.model = {1}.model AND coalesce({0}.look_alikes = {1}.look_alikes, true)"
+PLAN_POSTS = f"""
+    WITH live AS MATERIALIZED ({LIVE_HOLDERS}),
+    wanted AS (
+        SELECT * FROM unnest(%(numbers)s::bigint[], %(epochs)s::bigint[], %(models)s::text[], %(look_alikes)s::text[],
+            %(prices)s::numeric[], %(caps)s::numeric[])
+            WITH ORDINALITY AS w(number, epoch, model, look_alikes, price_usd, cap_usd, place)
+    ),
+    held AS (
+        SELECT w.* FROM wanted w JOIN kling_async_entries e ON e.number = w.number
+        WHERE e.holder = %(holder)s AND e.epoch = w.epoch AND %(holder)s IN (SELECT holder FROM live)
+    ),
+    unblocked AS (
+        SELECT h.* FROM held h WHERE NOT EXISTS (
+            SELECT FROM kling_async_activities a
+            WHERE a.kind = 'reconciliation' AND a.holder <> %(holder)s AND a.holder IN (SELECT holder FROM live)
+                AND {_IS_LOOK_ALIKE.format("a", "h")}
+        )
+    ),
+    before AS (
+        SELECT spent_usd + (
+            SELECT coalesce(sum(price_usd), 0) FROM kling_async_activities
+            WHERE kind = 'post' AND holder IN (SELECT holder FROM live)
+                AND number NOT IN (SELECT number FROM wanted)
+        ) AS total_usd FROM kling_async_journal
+    ),
+    priced AS (
+        SELECT u.*, b.total_usd + sum(u.price_usd) OVER (ORDER BY u.place) AS total_usd FROM unblocked u, before b
+    ),
+    allowed AS (
+        INSERT INTO kling_async_activities AS a (number, kind, holder, model, look_alikes, price_usd)
+        SELECT number, 'post', %(holder)s, model, look_alikes, price_usd FROM priced
+        WHERE cap_usd IS NULL OR total_usd <= cap_usd
+        ON CONFLICT (number, kind) DO UPDATE SET holder = excluded.holder, model = excluded.model,
+            look_alikes = excluded.look_alikes, price_usd = excluded.price_usd
+        RETURNING a.number
+    )
+    SELECT %(holder)s IN (SELECT holder FROM live), w.number IN (SELECT number FROM held),
+        w.number IN (SELECT number FROM unblocked), w.number IN (SELECT number FROM allowed),
+        coalesce((SELECT total_usd FROM priced p WHERE p.number = w.number), 0)
+    FROM wanted w ORDER BY w.place
+"""
+BEGIN_RECONCILIATION = """
+    INSERT INTO kling_async_activities (number, kind, holder, model, look_alikes, price_usd)
+    VALUES (%s, 'reconciliation', %s, %s, %s, 0)
+    ON CONFLICT (number, kind) DO UPDATE SET holder = excluded.holder, model = excluded.model,
+        look_alikes = excluded.look_alikes
+"""
+FIND_SEARCHABLE = f"""
+    WITH live AS MATERIALIZED ({LIVE_HOLDERS})
+    SELECT r.number FROM kling_async_activities r
+    WHERE r.number = ANY(%(numbers)s::bigint[]) AND r.kind = 'reconciliation' AND r.holder = %(holder)s
+        AND r.holder IN (SELECT holder FROM live)
+        AND NOT EXISTS (
+            SELECT FROM kling_async_activities p
+            WHERE p.kind = 'post' AND p.holder <> %(holder)s AND p.holder IN (SELECT holder FROM live)
+                AND {_IS_LOOK_ALIKE.format("p", "r")}
+        )
+"""
+MATCH_JOB = """
+    WITH mine AS (
+        SELECT number FROM kling_async_entries
+        WHERE number = %(number)s AND holder = %(holder)s AND epoch = %(epoch)s
+            AND coalesce(request_id = %(request_id)s, true) FOR UPDATE
+    ),
+    won AS (  -- asked again after the answer was lost, it is the same entry's job
+        INSERT INTO kling_async_jobs AS j (request_id, number) SELECT %(request_id)s, number FROM mine
+        ON CONFLICT (request_id) DO UPDATE SET number = excluded.number WHERE j.number = excluded.number
+        RETURNING j.number
+    )
+    UPDATE kling_async_entries e SET request_id = %(request_id)s, state = 'submitted', writer = %(holder)s,
+        written_at = clock_timestamp()
+    FROM won WHERE e.number = won.number RETURNING e.number
+"""
+FIND_JOBS = "SELECT request_id FROM kling_async_jobs WHERE request_id = ANY(%s::text[])"
+TAKE_TURNS = """
+    WITH turn AS (
+        SELECT greatest(coalesce(next_turn_at, '-infinity'), clock_timestamp() - %(burst)s * %(interval)s) AS first
+        FROM kling_async_journal FOR UPDATE
+    )
+    UPDATE kling_async_journal SET next_turn_at = turn.first + %(count)s * %(interval)s FROM turn
+    RETURNING extract(epoch FROM turn.first - clock_timestamp())
+"""
+"""The first of `count` turns in a row; `burst` is one less than the turns of a full bucket."""
+IS_LIVE = f"SELECT %s IN ({LIVE_HOLDERS})"

@@ -1,0 +1,535 @@
+"""The store over PostgreSQL: one connection for the work, and the session that says that this process lives."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any, TypeVar
+
+import attrs
+import psycopg
+
+from kling_async._journal.entry import Entry, EntryState, Identity
+from kling_async._journal.json_text import encode_record, to_json
+from kling_async._journal.location import DatabaseUrl
+from kling_async._journal.postgres import statements as sql
+from kling_async._journal.postgres.connection import (
+    Connection,
+    connect,
+    hide,
+    is_transient,
+    journal_errors,
+    translate,
+)
+from kling_async._journal.postgres.rows import (
+    COLUMNS,
+    build_entry,
+    build_row,
+    columns_of,
+    encode_text,
+    identity_text,
+)
+from kling_async._journal.postgres.schema import check_tables, make_if_missing
+from kling_async._journal.postgres.session import Session
+from kling_async._journal.sharing import read_monotonic_clock
+from kling_async._journal.store import (
+    Claim,
+    PendingWrites,
+    PlannedPost,
+    PostDecision,
+    PostPermit,
+    WantedItem,
+    apply_change,
+)
+from kling_async.errors import JournalError
+
+T = TypeVar("T")
+
+_MAX_OUTAGE = 60.0
+"""Seconds for which the store waits for a server that restarts, or a network that is cut."""
+_RETRY_DELAY = 0.25
+_PAGE_ROWS = 500
+_OPEN_ADVICE = "check the URL, that the server runs, and that this user may connect and make tables"
+_WORK_ADVICE = "when the server is back, run the same call again; what the journal holds is safe"
+
+
+@attrs.define
+class _Held:
+    """An entry that this process holds."""
+
+    entry: Entry
+    """As the database has it."""
+    epoch: int
+    is_lost: bool = False
+    """Whether another process has taken it over."""
+
+
+class PostgresStore:
+    """The entries in the tables of one database, written by several processes; see `SharedStore`.
+
+    Args:
+        url: The database; the tables are made if they are missing.
+        max_outage: Seconds to wait for a server that cannot be reached.
+
+    Raises:
+        JournalError: The database cannot be used.
+    """
+
+    def __init__(self, url: DatabaseUrl, *, max_outage: float = _MAX_OUTAGE) -> None:
+        self.name = self.location = url.name
+        self.last_number = 0
+        self._url = url
+        self._max_outage = max_outage
+        self._outage_began: float | None = None
+        self._lock = threading.RLock()
+        """Held while the connection is used, and while the entries move to another session."""
+        self._held: dict[int, _Held] = {}
+        self._numbers: dict[Identity, int] = {}
+        self._own_jobs: dict[str, int] = {}
+        """By id, the number of the held entry that has, or had, the job."""
+        self._listeners: list[Callable[[], None]] = []
+        self._holders: set[int] = set()
+        """All numbers that the session of this process has had."""
+        self._closing = threading.Event()
+        with journal_errors(url, "opened", _OPEN_ADVICE), ExitStack() as opened:
+            work = opened.enter_context(closing(connect(url)))
+            make_if_missing(work, url)
+            self._opened_at = _one(work.execute(sql.NOW))
+            self._session = Session(url, moved=self._move, notify=self._notify)
+            opened.pop_all()
+        self._work: Connection | None = work
+        self._holders.add(self._session.holder)
+
+    def close(self) -> None:
+        """End the session, so that other processes can take what this one holds. A second call does nothing."""
+        self._closing.set()
+        self._session.close()
+        with self._lock:
+            if self._work is not None:
+                self._work.close()
+
+    # The methods of every store
+
+    def find(self, identity: Identity) -> Entry | None:
+        """The held entry of this identity."""
+        number = self._numbers.get(identity)
+        return None if number is None else self._held[number].entry
+
+    def entry(self, number: int) -> Entry | None:
+        """The held entry of this number."""
+        held = self._held.get(number)
+        return None if held is None else held.entry
+
+    def page(self, after: int) -> Sequence[Entry]:
+        """The next entries by number, of all processes."""
+        return self._call(lambda work: _read_page(work, after))
+
+    def has_job(self, request_id: str) -> bool:
+        """Whether a held entry has, or had, this job."""
+        return request_id in self._own_jobs
+
+    def find_unresolved(self) -> Mapping[int, EntryState]:
+        """Nothing: those of all processes are in `find_all_unresolved`."""
+        return {}
+
+    def unknown_attempts(self) -> Sequence[Entry]:
+        """Nothing: those of a held entry come with its claim."""
+        return []
+
+    def spent_usd(self) -> Decimal:
+        """US dollars for the entries of all processes."""
+        return Decimal(self._call(lambda work: _one(work.execute(sql.TOTAL))))
+
+    def commit(self, changes: PendingWrites) -> None:
+        """Write the changes of held entries as one; then release, and tell the others."""
+        self._call(lambda work: self._write(work, changes))
+
+    def _write(self, work: Connection, changes: PendingWrites) -> None:
+        held, holder = self._held, self._session.holder
+        after = {
+            number: apply_change(held[number].entry, change)
+            for number, change in changes.fields.items()
+            if number in held
+        }
+        earlier = [
+            [entry.number, held[entry.number].epoch, *_build_earlier_row(entry)]
+            for entry in changes.earlier
+            if entry.number in held
+        ]
+        released = [(number, held[number].epoch) for number in changes.released if number in held]
+        done = None
+        with work.pipeline(), work.transaction():
+            if earlier:
+                work.execute(sql.WRITE_EARLIER, [*columns_of(earlier, width=11), holder])
+            if after:
+                done = work.execute(sql.WRITE, [*self._columns_of_entries(after, changes), holder, holder])
+            if changes.ended:
+                work.execute(sql.END_ACTIVITIES, [*columns_of(sorted(changes.ended), width=2), holder])
+            if released:
+                work.execute(sql.RELEASE, [*columns_of(released, width=2), holder])
+            if released or changes.ended:
+                work.execute(sql.NOTIFY)
+        written = {number for (number,) in done.fetchall()} if done is not None else set()
+        for number, entry in after.items():
+            if number in written:
+                self._keep(number, entry, held[number].epoch)
+            else:
+                held[number].is_lost = True
+        for number in changes.released:
+            self._forget(number)
+
+    def _columns_of_entries(self, entries: Mapping[int, Entry], changes: PendingWrites) -> list[list[Any]]:
+        """The columns of `WRITE`."""
+        rows = [
+            [number, self._held[number].epoch, "identity" in changes.fields[number], *build_row(entry)]
+            for number, entry in entries.items()
+        ]
+        return columns_of(rows, width=3 + len(COLUMNS))
+
+    # Items
+
+    def claim(self, items: Sequence[WantedItem]) -> Sequence[Claim]:
+        """Hold each item that no other live process holds."""
+        return self._call(lambda work: self._claim(work, items))
+
+    def _claim(self, work: Connection, items: Sequence[WantedItem]) -> list[Claim]:
+        wanted = {identity_text(item.identity): item for item in items}
+        holder = self._session.holder
+        parameters = {"identities": list(wanted), "holder": holder}
+        rows = work.execute(sql.CLAIM, parameters).fetchall()
+        new = [item for item in wanted.values() if not item.is_known]
+        if len(rows) < len(wanted) and new:
+            rows += work.execute(sql.MAKE, [holder, *_columns_of_items(new)]).fetchall()
+        claimed: dict[Identity, Claim] = {}
+        for epoch, writer, written_at, *row in rows:
+            entry = build_entry(row)
+            self._keep(entry.number, entry, epoch)
+            is_changed = (
+                written_at is not None and written_at > self._opened_at and writer not in self._holders
+            )
+            claimed[entry.identity] = Claim(entry=entry, is_changed_elsewhere=is_changed)
+        self._add_unknown_attempts(work, claimed)
+        left = [text for text, item in wanted.items() if item.identity not in claimed]
+        existing = set()
+        if left:
+            existing = {build_entry(row).identity for row in work.execute(sql.FIND, [left]).fetchall()}
+        return [
+            claimed.get(item.identity) or Claim(is_held_elsewhere=item.identity in existing) for item in items
+        ]
+
+    @staticmethod
+    def _add_unknown_attempts(work: Connection, claimed: dict[Identity, Claim]) -> None:
+        numbers = [
+            claim.entry.number
+            for claim in claimed.values()
+            if claim.entry is not None and claim.entry.attempts
+        ]
+        if not numbers:
+            return
+        for row in work.execute(sql.UNKNOWN_ATTEMPTS_OF_ENTRIES, [numbers]).fetchall():
+            attempt = build_entry(row)
+            claim = claimed[attempt.identity]
+            claimed[attempt.identity] = attrs.evolve(
+                claim, unknown_attempts=[*claim.unknown_attempts, attempt]
+            )
+
+    def register(self, items: Sequence[WantedItem]) -> Sequence[Entry]:
+        """The entries of the items, made if they are missing, without a holder."""
+        found: dict[Identity, Entry] = {}
+        for start in range(0, len(items), _PAGE_ROWS):
+            some = items[start : start + _PAGE_ROWS]
+            found |= self._call(lambda work, some=some: _register(work, some))  # type: ignore[misc]
+        return [found[item.identity] for item in items]
+
+    def find_claimable(self, identities: Collection[Identity]) -> set[Identity]:
+        """The identities of the items that no live process holds."""
+        texts = {identity_text(identity): identity for identity in identities}
+        rows = self._call(
+            lambda work: work.execute(sql.FIND_CLAIMABLE, [list(texts), self._session.holder]).fetchall()
+        )
+        return {texts[text] for (text,) in rows}
+
+    def is_lost(self, number: int) -> bool:
+        """Whether another process has taken over an entry."""
+        held = self._held.get(number)
+        return held is None or held.is_lost
+
+    def _keep(self, number: int, entry: Entry, epoch: int) -> None:
+        self._held[number] = _Held(entry, epoch)
+        self._numbers[entry.identity] = number
+        if entry.request_id is not None:
+            self._own_jobs[entry.request_id] = number
+
+    def _forget(self, number: int) -> None:
+        held = self._held.pop(number, None)
+        if held is not None:
+            self._numbers.pop(held.entry.identity, None)
+            for request_id in [one for one, owner in self._own_jobs.items() if owner == number]:
+                del self._own_jobs[request_id]
+
+    # POSTs
+
+    def confirmed_at(self) -> float:
+        """When the session was last known to live."""
+        return self._session.confirmed_at
+
+    def confirm(self) -> None:
+        """Return when the session is known to live."""
+        self._call(self._check_session)
+
+    def _check_session(self, work: Connection) -> None:
+        asked_at = read_monotonic_clock()
+        if not _one(work.execute(sql.IS_LIVE, [self._session.holder])):
+            raise _NoSessionError
+        self._session.confirm(asked_at)
+
+    def plan_posts(self, posts: Sequence[PlannedPost]) -> Sequence[PostPermit]:
+        """Register the POSTs that may be sent."""
+        return self._call(lambda work: self._plan_posts(work, posts))
+
+    def _plan_posts(self, work: Connection, posts: Sequence[PlannedPost]) -> list[PostPermit]:
+        parameters = {
+            "numbers": [post.number for post in posts],
+            "epochs": [self._held[post.number].epoch if post.number in self._held else -1 for post in posts],
+            "models": [encode_text(post.model) for post in posts],
+            "look_alikes": [post.look_alikes for post in posts],
+            "prices": [post.price_usd or Decimal(0) for post in posts],
+            "caps": [post.cap_usd for post in posts],
+            "holder": self._session.holder,
+        }
+        asked_at = read_monotonic_clock()
+        with work.pipeline(), work.transaction():
+            work.execute(sql.LOCK_INTENTS)
+            answers = work.execute(sql.PLAN_POSTS, parameters)
+        permits = []
+        for post, (is_live, is_held, is_unblocked, is_allowed, total_usd) in zip(
+            posts, answers.fetchall(), strict=True
+        ):
+            if not is_live:
+                raise _NoSessionError
+            if not is_held:
+                self._mark_lost(post.number)
+            permits.append(
+                PostPermit(
+                    _decide(is_held=is_held, is_unblocked=is_unblocked, is_allowed=is_allowed), total_usd
+                )
+            )
+        self._session.confirm(asked_at)
+        return permits
+
+    def _mark_lost(self, number: int) -> None:
+        if (held := self._held.get(number)) is not None:
+            held.is_lost = True
+
+    def take_turns(self, count: int, *, rate: float, burst: float) -> Sequence[float]:
+        """Take turns of the rate that all processes share."""
+        parameters = {"count": count, "burst": burst - 1, "interval": timedelta(seconds=1 / rate)}
+        first = float(self._call(lambda work: _one(work.execute(sql.TAKE_TURNS, parameters))))
+        return [max(0.0, first + place / rate) for place in range(count)]
+
+    # Reconciliations
+
+    def begin_reconciliation(self, number: int, *, model: str, look_alikes: str | None) -> None:
+        """Block look-alikes of all other processes."""
+
+        def begin(work: Connection) -> None:
+            values = [number, self._session.holder, encode_text(model), look_alikes]
+            with work.pipeline(), work.transaction():
+                work.execute(sql.LOCK_INTENTS)
+                work.execute(sql.BEGIN_RECONCILIATION, values)
+
+        self._call(begin)
+
+    def find_searchable(self, numbers: Collection[int]) -> set[int]:
+        """The begun reconciliations for which no look-alike of another process is in flight."""
+
+        def find(work: Connection) -> set[int]:
+            parameters = {"numbers": list(numbers), "holder": self._session.holder}
+            return {number for (number,) in work.execute(sql.FIND_SEARCHABLE, parameters).fetchall()}
+
+        return self._call(find)
+
+    def match_job(self, number: int, request_id: str) -> bool:
+        """Give a job to the lost submit of an entry."""
+        return self._call(lambda work: self._match_job(work, number, request_id))
+
+    def _match_job(self, work: Connection, number: int, request_id: str) -> bool:
+        held = self._held.get(number)
+        if held is None:
+            return False
+        parameters = {
+            "number": number,
+            "holder": self._session.holder,
+            "epoch": held.epoch,
+            "request_id": encode_text(request_id),
+        }
+        if work.execute(sql.MATCH_JOB, parameters).fetchone() is None:
+            return False
+        matched = attrs.evolve(held.entry, request_id=request_id, state=EntryState.SUBMITTED)
+        self._keep(number, matched, held.epoch)
+        return True
+
+    def find_jobs(self, request_ids: Collection[str]) -> set[str]:
+        """Those of the ids whose job an entry of any process has, or had."""
+        texts = {encode_text(request_id): request_id for request_id in request_ids}
+        rows = self._call(lambda work: work.execute(sql.FIND_JOBS, [list(texts)]).fetchall())
+        return {texts[text] for (text,) in rows}
+
+    def find_all_unresolved(self, model: str) -> Sequence[Entry]:
+        """The attempts of unknown fate of a model, of all processes."""
+
+        def find(work: Connection) -> list[Entry]:
+            rows = work.execute(sql.UNRESOLVED, [encode_text(model)]).fetchall()
+            rows += work.execute(sql.UNKNOWN_ATTEMPTS_OF_MODEL, [encode_text(model)]).fetchall()
+            return sorted(map(build_entry, rows), key=lambda entry: (entry.number, entry.attempts))
+
+        return self._call(find)
+
+    # The session
+
+    def subscribe(self, notify: Callable[[], None]) -> None:
+        """Call a function after notices of other processes."""
+        self._listeners.append(notify)
+
+    def _notify(self) -> None:
+        for notify in self._listeners:
+            notify()
+
+    def _move(self, connection: Connection, before: int, after: int) -> None:
+        """Move what no other process has taken from a session that is gone to a new one."""
+        with self._lock:
+            epochs: dict[int, int] = dict(connection.execute(sql.MOVE_ENTRIES, [after, before]).fetchall())
+            connection.execute(sql.MOVE_ACTIVITIES, [after, before])
+            for number, held in self._held.items():
+                held.epoch = epochs.get(number, held.epoch)
+                held.is_lost = number not in epochs
+            self._holders.add(after)
+
+    def _call(self, work: Callable[[Connection], T]) -> T:
+        """The result of work over the connection, done again over another one while the server restarts.
+
+        Raises:
+            JournalError: The server refuses the work, or cannot be reached for too long.
+        """
+        while True:
+            try:
+                with self._lock:
+                    result = work(self._connect_again())
+            except psycopg.Error as error:
+                self._disconnect()
+                if not is_transient(error) or self._closing.is_set() or self._is_out_for_long():
+                    raise translate(self._url, error, "reached", _WORK_ADVICE) from hide(error, self._url)
+            except _NoSessionError:
+                if self._closing.is_set() or self._is_out_for_long():
+                    raise JournalError(
+                        f"The journal {self.name!r} could not be reached (its session cannot be opened again): "
+                        f"{_WORK_ADVICE}."
+                    ) from None
+            else:
+                self._outage_began = None
+                return result
+            time.sleep(_RETRY_DELAY)
+
+    def _connect_again(self) -> Connection:
+        if self._work is None:
+            self._work = connect(self._url)
+        return self._work
+
+    def _disconnect(self) -> None:
+        """Close the connection: after an error it is not known what the server has of it."""
+        with self._lock:
+            if self._work is not None:
+                with suppress(psycopg.Error):
+                    self._work.close()
+            self._work = None
+
+    def _is_out_for_long(self) -> bool:
+        now = time.monotonic()
+        self._outage_began = self._outage_began or now
+        return now - self._outage_began > self._max_outage
+
+
+class _NoSessionError(Exception):
+    """The server does not know the session of this process: another one is being opened."""
+
+
+def _decide(*, is_held: bool, is_unblocked: bool, is_allowed: bool) -> PostDecision:
+    if not is_held:
+        return PostDecision.TAKEN_OVER
+    if not is_unblocked:
+        return PostDecision.BLOCKED
+    return PostDecision.ALLOWED if is_allowed else PostDecision.OVER_CAP
+
+
+def _one(cursor: psycopg.Cursor[tuple[Any, ...]]) -> Any:
+    row = cursor.fetchone()
+    assert row is not None
+    return row[0]
+
+
+def _read_page(work: Connection, after: int) -> list[Entry]:
+    return [build_entry(row) for row in work.execute(sql.PAGE, [after, _PAGE_ROWS]).fetchall()]
+
+
+def _columns_of_items(items: Sequence[WantedItem]) -> list[list[Any]]:
+    """The columns of `MAKE`."""
+    rows = [
+        [
+            identity_text(item.identity),
+            encode_text(item.identity.key),
+            item.identity.fingerprint,
+            item.identity.occurrence,
+            encode_text(item.model),
+            to_json(item.payload),
+            item.index,
+        ]
+        for item in items
+    ]
+    return columns_of(rows, width=7)
+
+
+def _build_earlier_row(entry: Entry) -> list[Any]:
+    """The columns of `WRITE_EARLIER` after the number and the epoch."""
+    return [
+        entry.attempts,
+        str(entry.state),
+        entry.sent_at,
+        entry.has_service_time,
+        encode_text(entry.request_id),
+        encode_record(entry.record),
+        encode_text(entry.error),
+        entry.attempt_cost_usd,
+        to_json(entry.payload),
+    ]
+
+
+def _register(work: Connection, items: Sequence[WantedItem]) -> dict[Identity, Entry]:
+    texts = [identity_text(item.identity) for item in items]
+    with work.transaction():
+        work.execute(sql.MAKE, [None, *_columns_of_items(items)])
+        work.execute(sql.SET_INDEX, [texts, [item.index for item in items]])
+        entries = map(build_entry, work.execute(sql.FIND, [texts]).fetchall())
+    return {entry.identity: entry for entry in entries}
+
+
+def read_entries(url: DatabaseUrl) -> Iterator[Entry]:
+    """All entries of a journal that other processes may be writing.
+
+    Raises:
+        JournalError: There is no journal, or it cannot be read.
+    """
+    with journal_errors(url, "read", _OPEN_ADVICE), connect(url) as connection:
+        check_tables(connection, url)
+    return _iterate_entries(url)
+
+
+def _iterate_entries(url: DatabaseUrl) -> Iterator[Entry]:
+    with journal_errors(url, "read", _OPEN_ADVICE), connect(url) as connection:
+        last = 0
+        while entries := _read_page(connection, last):
+            yield from entries
+            last = entries[-1].number

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kling_async import ConfigurationError
+from kling_async._engine.batch.batch import BatchSettings
+from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.location import DatabaseUrl, journal_location
+
+
+def test_a_path_is_a_file():
+    assert journal_location(Path("run.db"), name="journal") == "run.db"
+
+
+@pytest.mark.parametrize(
+    "url, name",
+    [
+        ("postgresql://me:pw1@db.example:5433/videos", "postgresql://me@db.example:5433/videos"),
+        ("postgres://db.example/videos", "postgres://db.example/videos"),
+        ("POSTGRESQL://me@db.example/videos?sslpassword=pw1", "POSTGRESQL://me@db.example/videos"),
+        ("postgresql://me:pw1@a.example,b.example/videos", "postgresql://me@a.example,b.example/videos"),
+        ("postgresql://me:p@pw1@db.example/videos", "postgresql://me@db.example/videos"),
+        ("postgresql://me:pw1?x@db.example/videos", "postgresql://***"),
+        ("postgresql:///videos?host=/run&password=pw1", "postgresql:///videos"),
+    ],
+)
+def test_a_url_is_a_database_and_shows_neither_password_nor_options(url, name):
+    location = journal_location(url, name="journal")
+
+    assert isinstance(location, DatabaseUrl)
+    assert (location.name, str(location), location.secret.reveal()) == (name, name, url)
+    assert "pw1" not in repr(location)
+    assert "pw1" not in repr(pickle.dumps(location))
+    assert journal_location(location, name="journal") is location
+
+
+@pytest.mark.parametrize("given", ["", 5, None, "mysql://me@db.example/videos", "s3://bucket/run.db"])
+def test_what_is_neither_is_refused(given):
+    with pytest.raises(ConfigurationError, match=r"^journal="):
+        journal_location(given, name="journal")
+
+
+def test_a_database_in_a_path_is_refused_without_its_password():
+    with pytest.raises(ConfigurationError, match="give the URL as text") as refusal:
+        journal_location(Path("postgresql://me:pw1@db.example/videos"), name="journal")
+    assert "pw1" not in str(refusal.value)
+
+
+def test_the_settings_of_a_batch_do_not_show_the_password():
+    assert "pw1" not in repr(BatchSettings(journal="postgresql://me:pw1@db.example/videos"))
+
+
+@pytest.mark.parametrize("open_journal", [WriteAheadJournal, WriteAheadJournal.read])
+def test_a_database_without_its_driver_says_how_to_get_it(monkeypatch, open_journal):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+
+    with pytest.raises(
+        ConfigurationError, match=r'postgresql://me@.* needs psycopg: python -m pip install "kl'
+    ) as no:
+        open_journal("postgresql://me:pw1@db.example/videos")
+    assert "pw1" not in str(no.value)
+
+
+def test_the_driver_is_not_imported_until_a_database_is_opened():
+    code = "import sys; sys.modules['psycopg'] = None; import kling_async, kling_async._engine.batch.batch"
+    subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603 - our own code

@@ -1,0 +1,138 @@
+"""A PostgreSQL server of our own on this machine, for one run of the tests."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+import psycopg
+
+USER, PASSWORD = "tester", "s3cret-of-the-database"
+_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "fsync": "off",  # kills of the server process lose nothing: the system has the writes
+    "shared_buffers": "16MB",
+    "max_connections": "60",
+    "autovacuum_naptime": "10s",
+    "log_min_messages": "warning",
+}
+
+
+def find_programs() -> Path | None:
+    """The folder of the server's programs: that in `POSTGRES_BIN`, on the path, or where Debian puts them."""
+    if (given := os.environ.get("POSTGRES_BIN")) is not None:
+        return Path(given)
+    on_path = shutil.which("initdb")
+    if on_path is not None and shutil.which("postgres") is not None:
+        return Path(on_path).parent
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+    return found[-1].parent if found else None
+
+
+@attrs.define
+class Server:
+    """A server in a folder of its own; it can be stopped, killed and started again at the same port."""
+
+    programs: Path
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    def url(self, database: str = "postgres", *, user: str = USER, password: str = PASSWORD) -> str:
+        return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{database}"
+
+    def start(self) -> None:
+        options = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
+        place = ["-D", self.folder / "data", "-k", self.folder, "-p", str(self.port)]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: S603 - our own
+                [self.programs / "postgres", *place, *options], stdout=log, stderr=log, **_as_other_user()
+            )
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                psycopg.connect(self.url(), connect_timeout=5).close()
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline or self.process.poll() is not None:
+                    raise RuntimeError((self.folder / "log").read_text()) from None
+                time.sleep(0.05)
+            else:
+                return
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """End the server: SIGINT closes all connections, SIGQUIT ends it as a crash does."""
+        if self.process is not None:
+            self.process.send_signal(how)
+            self.process.wait()
+            self.process = None
+
+    def execute(self, statement: str, database: str = "postgres") -> None:
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            connection.execute(statement)
+
+    @contextmanager
+    def make_database(self) -> Iterator[str]:
+        """The URL of a new database, which is gone after the block."""
+        name = f"test_{time.monotonic_ns()}"
+        self.execute(f"CREATE DATABASE {name}")
+        try:
+            yield self.url(name)
+        finally:
+            self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def run_server(programs: Path) -> Iterator[Server]:
+    """A server that runs for the block."""
+    with tempfile.TemporaryDirectory() as name, socket.socket() as probe:
+        folder = Path(name)
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        (folder / "password").write_text(PASSWORD)
+        (folder / "data").mkdir()
+        user = _as_other_user()
+        if user:
+            for path in (folder, folder / "data", folder / "password"):
+                shutil.chown(path, user["user"], user["group"])
+        subprocess.run(  # noqa: S603 - our own
+            [
+                programs / "initdb",
+                "-D",
+                folder / "data",
+                "-U",
+                USER,
+                "--auth=scram-sha-256",
+                f"--pwfile={folder / 'password'}",
+                "--no-sync",
+                "--encoding=UTF8",
+                "--locale=C",
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            **user,
+        )
+        server = Server(programs, folder, port)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop(signal.SIGQUIT)
+
+
+def _as_other_user() -> dict:
+    """The user who runs the server, if this one is root, which the server refuses."""
+    if os.geteuid() != 0:
+        return {}
+    user = pwd.getpwnam("postgres")  # the package of the server makes it
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": "/"}
