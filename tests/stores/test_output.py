@@ -169,6 +169,16 @@ async def test_a_video_that_was_stored_before_the_journal_knew_is_found(store, t
     assert store.count("PUT", "mp4") == 1
 
 
+async def test_the_partial_file_of_a_video_that_is_stored_already_is_removed(store, temporary):
+    async with service() as (client, _):
+        job = await client.generate("a comet")
+        left = partial_folder() / f"kling-{job.request_id[:8]}.mp4.part"
+        left.write_bytes(b"as after a kill")
+        store.objects["a.mp4"] = Stored(b"whole", {"x-amz-meta-klingjob": owner_of(job.request_id)})
+        assert await client.download(job, "s3://videos/a.mp4") == "s3://videos/a.mp4"
+    assert list(partial_folder().iterdir()) == []
+
+
 async def test_the_object_of_another_job_is_never_replaced(store):
     async with service() as (client, _):
         job = await client.generate("a comet")

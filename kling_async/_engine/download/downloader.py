@@ -116,6 +116,9 @@ class Downloader:
         try:
             report = partial(_emit_size, emit, index, job.request_id) if emit else None
             if (found := await destination.find(job, retries=self.api.retries("store", emit))) is not None:
+                # The run that saved it was killed before it removed its partial file.
+                async with destination.open_partial(job, writer=self._writer, report=None) as partial_file:
+                    await partial_file.truncate()
                 return found
             async with destination.open_partial(job, writer=self._writer, report=report) as partial_file:
                 await self._fetch_from_current_url(job, url, partial_file, emit)
