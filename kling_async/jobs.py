@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -35,6 +36,7 @@ class JobStatus(StrEnum):
 
 
 _LONGEST_LINE = 60
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # Tuples, for the hash of an Enum is computed in Python, and every record passes here.
 _UNHAPPY = (JobStatus.FAILED, JobStatus.CANCELLED)
 _FINAL = (JobStatus.SUCCESS, *_UNHAPPY)
@@ -145,6 +147,23 @@ class Job:
             "queued_at": _iso(self.queued_at),
             "updated_at": _iso(self.updated_at),
         }
+
+
+def canonical_id(id_: str) -> str:
+    """The form in which ids are compared: two ids that are equal so are one id.
+
+    A UUID is one in upper case and in lower case. Of any other id each character counts.
+
+    Source: RFC 9562, section 4.
+    """
+    lowered = id_.lower()
+    return lowered if lowered == id_ or _UUID.fullmatch(lowered) else id_
+
+
+def spellings(id_: str) -> set[str]:
+    """The usual spellings of one id: those of a UUID are its lower case and its upper case."""
+    canonical = canonical_id(id_)
+    return {id_, canonical, canonical.upper()} if _UUID.fullmatch(canonical) else {id_}
 
 
 def quote_line(text: str) -> str:

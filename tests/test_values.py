@@ -21,10 +21,11 @@ from kling_async.errors import (
     JobFailedError,
     KlingError,
 )
-from kling_async.jobs import Job, JobStatus, Media, Outcome
+from kling_async.jobs import Job, JobStatus, Media, Outcome, canonical_id, spellings
 from kling_async.requests import VideoOptions, VideoRequest
 from kling_async.results import Result, ResultState
 
+UUID = "550e8400-e29b-41d4-a716-446655440000"
 TOMORROW = "a-model-of-tomorrow"
 MODEL = catalog.DEFAULT_MODEL
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -258,6 +259,14 @@ def test_only_success_failed_and_cancelled_are_final(status):
     job = Job(request_id="id", status=status)
     assert (status.is_final, job.is_final) == (is_final, is_final)
     assert job.is_success is (status is JobStatus.SUCCESS)
+
+
+def test_ids_are_compared_exactly_unless_they_are_uuids():
+    assert canonical_id(UUID.upper()) == canonical_id(UUID.title()) == UUID
+    for other in ("JOB-A", "Ünit", UUID.upper() + "0", UUID.upper().replace("-", "")):
+        assert canonical_id(other) == other
+    assert spellings(UUID.title()) == {UUID, UUID.upper(), UUID.title()}
+    assert spellings("JOB-A") == {"JOB-A"}
 
 
 def test_a_job_shows_the_addresses_of_its_outcome():

@@ -264,9 +264,11 @@ class Service:
         self._note_final(value)
         return value
 
-    def accept(self, payload: Mapping[str, Any], *, model: str = "kling-v2-6") -> Job:
-        """A new job of somebody else."""
-        return self.queue.submit(model, payload, now=self.now)
+    def accept(
+        self, payload: Mapping[str, Any], *, model: str = "kling-v2-6", organization_id: str | None = None
+    ) -> Job:
+        """A new job of somebody else, by default of the same organization."""
+        return self.queue.submit(model, payload, now=self.now, organization_id=organization_id)
 
     def record(self, job: Job, *, at: float | None = None) -> dict[str, Any]:
         """The record of a job, as it is or as it was at a time."""

@@ -21,7 +21,7 @@ from kling_async._wire.endpoints import Endpoint, suggest_id, url_for
 from kling_async._wire.replies import decode, error_for
 from kling_async.errors import APIResponseError, KlingError
 from kling_async.events import Notifier, Retrying
-from kling_async.jobs import Job
+from kling_async.jobs import Job, canonical_id
 
 T = TypeVar("T")
 
@@ -128,7 +128,7 @@ class ApiCaller:
         about = endpoint.subject.replace("{id}", id)
         if _FIRST_SUCCESS <= reply.status <= _LAST_SUCCESS:
             value = decode(reply.body, structure, about=about, status=reply.status, secret=self.secret)
-            if id and isinstance(value, Job) and value.request_id.lower() != id.lower():
+            if id and isinstance(value, Job) and canonical_id(value.request_id) != canonical_id(id):
                 raise APIResponseError(
                     f"{about}: the service answered about another job, {value.request_id!r}.",
                     status_code=reply.status,

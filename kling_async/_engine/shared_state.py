@@ -8,9 +8,11 @@ import attrs
 
 from kling_async._policy.job_owners import JobOwners
 from kling_async._policy.matching import CLOCK_SKEW, LostSubmit
+from kling_async._policy.own_user import OwnUser
 from kling_async._policy.pace import Pace
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import Limits, TokenBucket
+from kling_async._policy.recent_job_ids import RecentJobIds
 
 _MAX_UNRESOLVED = 1000
 
@@ -49,10 +51,14 @@ class SharedState:
         """Seconds that a POST can be in flight."""
         self.job_owners = JobOwners()
         """The jobs that have an owner."""
+        self.own_user = OwnUser()
+        """The organization and the user of the key."""
+        self.answered = RecentJobIds(0.0)
+        """The jobs of answered POSTs: their rows in a list name the user of the key, while that is not known."""
         self.unresolved: deque[tuple[str, LostSubmit]] = deque(maxlen=_MAX_UNRESOLVED)
         """By model, the lost submits that no journal remembers, so that no later one takes their jobs."""
 
     def cover_timeout(self, timeout: float) -> None:
         """From now on a POST can be in flight for so many seconds: remember the owners of jobs for as long."""
         self.longest_timeout = max(self.longest_timeout, timeout)
-        self.job_owners.span = self.longest_timeout + 2 * CLOCK_SKEW
+        self.answered.span = self.job_owners.span = self.longest_timeout + 2 * CLOCK_SKEW

@@ -7,6 +7,8 @@ import re
 import unicodedata
 from pathlib import PurePath
 
+from kling_async.jobs import canonical_id
+
 _SLUG_CHARACTERS = 48
 _SLUG_BYTES = 96
 """In UTF-8, of which a letter takes up to four bytes.
@@ -17,9 +19,7 @@ encrypted home folder takes. Source: the documentation of eCryptfs.
 _NAME_BYTES = 255
 """The longest name that usual file systems take. Source: `NAME_MAX` of Linux and macOS; NTFS counts 255 UTF-16 units."""
 _LONGEST_ENDING = ".99.part.json"
-_RANDOM_UUID = re.compile(
-    r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z", re.IGNORECASE | re.ASCII
-)
+_RANDOM_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
@@ -74,9 +74,8 @@ def tag(request_id: str) -> str:
 
     A UUID of another version can begin with the time, and then has the same beginning as all jobs of a minute.
     """
-    if _RANDOM_UUID.match(request_id):
-        return request_id[:8].lower()
-    return _digest(request_id)
+    canonical = canonical_id(request_id)
+    return canonical[:8] if _RANDOM_UUID.match(canonical) else _digest(canonical)
 
 
 def _digest(text: str) -> str:

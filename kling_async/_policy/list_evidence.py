@@ -8,8 +8,9 @@ from typing import Any
 import attrs
 
 from kling_async._policy.matching import LostSubmit, select_candidates
+from kling_async._policy.own_user import OwnUser
 from kling_async._policy.visible_text import visible_text
-from kling_async.jobs import Job
+from kling_async.jobs import Job, canonical_id
 
 ROW_DELAY = 60.0
 """Seconds that the row of a new job can take to appear in the list, at the most."""
@@ -48,13 +49,14 @@ class ListReading:
             rows: Their number, unreadable ones included.
             total: The number of rows on all pages, if the service says it.
         """
-        fresh = [job for job in jobs if job.request_id not in self._seen]
+        by_id = {canonical_id(job.request_id): job for job in jobs}
+        fresh = [job for id_, job in by_id.items() if id_ not in self._seen]
+        self._seen.update(by_id)
         self.is_over = not fresh
         self._is_readable = self._is_readable and len(jobs) == rows
         if self._pages == 0:
             self._total = total
         for job in fresh:
-            self._seen.add(job.request_id)
             created_at = _created_at(job)
             # While the pages are read, new rows can move others from one page to the next, or back.
             self._old_rows += self._pages == 0 or created_at < int(self.began_at or 0.0)
@@ -79,26 +81,36 @@ def closes_at(lost: LostSubmit) -> float:
     return lost.until + ROW_DELAY
 
 
-def is_absent(lost: LostSubmit, reading: ListReading, *, has_owner: Callable[[str], bool]) -> bool:
+def is_absent(
+    lost: LostSubmit, reading: ListReading, *, has_owner: Callable[[str], bool], own: OwnUser
+) -> bool:
     """Whether a reading of the list proves that the service has no job of a lost submit.
 
     The reading has to be whole and to begin after the time in which the job can appear. It has to show a job of ours that
     was accepted later, so it is no old copy and no list of another account. And it must show no job without an owner
-    that could be the lost one's: a row without parameters could be any job.
+    that could be the lost one's: a row without parameters could be any job. A job of another user is not, if the submit
+    was sent with the present key.
 
     Args:
         lost: The lost submit, with times by the service's clock.
         reading: With all rows since `lost.since`.
         has_owner: Whether a job belongs to an item of ours.
+        own: The user of the key.
     """
     if reading.began_at is None or reading.began_at < closes_at(lost) or not reading.is_whole:
         return False
     for job in reading.recent:
         is_in_time = _created_at(job) >= lost.since
-        if is_in_time and not _surely_differs(lost.payload, job.payload) and not has_owner(job.request_id):
+        is_other = lost.has_present_key and own.is_other(job)
+        if is_in_time and not (
+            is_other or _surely_differs(lost.payload, job.payload) or has_owner(job.request_id)
+        ):
             return False
     return any(
-        job.created_at is not None and _created_at(job) > lost.until and has_owner(job.request_id)
+        job.created_at is not None
+        and _created_at(job) > lost.until
+        and has_owner(job.request_id)
+        and not own.is_other(job)
         for job in reading.recent
     )
 
@@ -118,7 +130,12 @@ def proof_delays(lost: LostSubmit, *, now: float, may_wait: bool) -> Iterable[fl
 
 
 def explain_unmatched(
-    lost: LostSubmit, rows: Iterable[Job], *, has_owner: Callable[[str], bool], is_clock_known: bool
+    lost: LostSubmit,
+    rows: Iterable[Job],
+    *,
+    has_owner: Callable[[str], bool],
+    own: OwnUser,
+    is_clock_known: bool,
 ) -> str:
     """Why no row was matched to a lost submit, as the end of a sentence.
 
@@ -126,14 +143,21 @@ def explain_unmatched(
         lost: The lost submit, with times by the service's clock if that is known.
         rows: The rows of the list since `lost.since`, at least.
         has_owner: Whether a job belongs to another item.
+        own: The user of the key.
         is_clock_known: Whether the service's clock is known.
     """
     in_time = [row for row in rows if row.created_at is not None and _created_at(row) <= lost.until]
-    candidates = sum(not has_owner(id_) for id_ in select_candidates([lost], in_time, others=[]))
-    if candidates > 1:
+    candidates = select_candidates([lost], in_time, others=[])
+    left = {id_ for id_ in candidates if not has_owner(id_)}
+    ours = [row for row in in_time if canonical_id(row.request_id) in left and not own.is_other(row)]
+    if own.may_be_mixed(ours):
+        return "the list shows jobs of several users that could match"
+    if len(ours) > 1:
         return "the list shows more than one job that could match"
-    if candidates == 1:
+    if ours:
         return "the list shows a job that could match, and may be that of another submit"
+    if left:
+        return "the only job in the list that could match is of another user"
     return "the list does not show it" if is_clock_known else _WRONG_CLOCK
 
 

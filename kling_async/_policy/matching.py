@@ -13,7 +13,8 @@ from typing import Any
 
 import attrs
 
-from kling_async.jobs import Job
+from kling_async._policy.own_user import OwnUser
+from kling_async.jobs import Job, canonical_id
 
 CLOCK_SKEW = 60.0
 """Seconds by which a recorded time can be wrong, also by the service's clock: a service can have several clocks."""
@@ -33,6 +34,8 @@ class LostSubmit:
     """Unix seconds; a job that was created earlier belongs to another submit."""
     until: float
     """Unix seconds; a job that was created later belongs to another submit."""
+    has_present_key: bool = True
+    """Whether it was sent with the key of this client, and not by an earlier run, which can have had another one."""
     is_service_time: bool = True
     """Whether both times are by the service's clock; else they are by the clock of this machine."""
     payload_json: str = attrs.field(
@@ -107,6 +110,7 @@ def match_jobs(
     *,
     others: Sequence[LostSubmit],
     owned: AbstractSet[str],
+    own: OwnUser,
 ) -> dict[int, Job]:
     """The jobs of lost submits, by the submit's index in `lost`; a submit without a certain job is left out.
 
@@ -114,25 +118,30 @@ def match_jobs(
     its own. If there are more rows than submits, some rows are jobs without an owner, and no row is matched. A row that
     fits several payloads goes only to the payload with the most keys, even if the row is too late for that submit.
 
+    A row of another user is the job of no submit. Where the user of the key is not known, rows of several users match
+    none.
+
     Args:
         lost: The lost submits.
         rows: The rows of the list, at least those created since `earliest_creation`.
         others: Further lost submits, which are not reconciled now but can be the owners of rows.
-        owned: The ids of the jobs that belong to other items; those of `select_candidates` are enough.
+        owned: The canonical ids of the jobs that belong to other items; those of `select_candidates` are enough.
+        own: The user of the key.
     """
     found: dict[int, Job] = {}
     known = [*lost, *others]
-    candidates = _find_candidates(known, rows)
+    candidates = _find_candidates(known, (row for row in rows if not own.is_other(row)))
     for indexes in _group_equal(lost, others):
         one, until = known[indexes[0]], max(known[index].until for index in indexes)
         fitting = [
             candidate
             for candidate in candidates[one.payload_json]
             if one.since <= candidate.created_at <= until
-            and candidate.row.request_id not in owned
+            and canonical_id(candidate.row.request_id) not in owned
             and not candidate.fits_another_better(one.payload)
         ]
-        if len(_pair_by_time(indexes, known, fitting)) == len(fitting):
+        is_mixed = own.may_be_mixed(candidate.row for candidate in fitting)
+        if not is_mixed and len(_pair_by_time(indexes, known, fitting)) == len(fitting):
             found.update(_pair_by_time([index for index in indexes if index < len(lost)], known, fitting))
     return found
 
@@ -140,9 +149,9 @@ def match_jobs(
 def select_candidates(
     lost: Sequence[LostSubmit], rows: Iterable[Job], *, others: Sequence[LostSubmit]
 ) -> set[str]:
-    """The ids of the rows that `match_jobs` can give to a lost submit, unless the job has an owner."""
+    """The canonical ids of the rows that `match_jobs` can give to a lost submit, unless the job has an owner."""
     candidates = _find_candidates([*lost, *others], rows)
-    return {candidate.row.request_id for group in candidates.values() for candidate in group}
+    return {canonical_id(candidate.row.request_id) for group in candidates.values() for candidate in group}
 
 
 def earliest_creation(lost: Sequence[LostSubmit], others: Sequence[LostSubmit]) -> float:

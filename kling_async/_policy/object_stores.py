@@ -9,6 +9,8 @@ from typing import Literal
 
 import attrs
 
+from kling_async.jobs import canonical_id
+
 LARGEST_SINGLE_PUT_BYTES = 32 * 1024**2
 """A video up to this size is sent in one request, which creates the object or fails if the name is taken.
 
@@ -46,7 +48,8 @@ class Name(Enum):
 
 def owner_of(request_id: str) -> str:
     """The mark of a job: ASCII, and of one length, whatever the id is."""
-    return hashlib.blake2s(request_id.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+    text = canonical_id(request_id).encode(errors="surrogatepass")
+    return hashlib.blake2s(text, digest_size=16).hexdigest()
 
 
 def judge_name(found: StoredObject | None, *, owner: str) -> Name:

@@ -8,6 +8,8 @@ from collections import defaultdict, deque
 
 import attrs
 
+from kling_async.jobs import canonical_id
+
 _BUCKETS = 8
 _DIGEST_BYTES = 8
 """Two of a million ids share a digest of this length with a probability of 1 in 37 million; the second job is then
@@ -87,4 +89,5 @@ def _group_of(digest: bytes) -> int:
 
 
 def _digest(request_id: str) -> bytes:
-    return hashlib.blake2b(request_id.encode(errors="surrogatepass"), digest_size=_DIGEST_BYTES).digest()
+    text = canonical_id(request_id).encode(errors="surrogatepass")
+    return hashlib.blake2b(text, digest_size=_DIGEST_BYTES).digest()

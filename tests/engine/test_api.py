@@ -14,6 +14,7 @@ from kling_async import (
 )
 from kling_async._wire.codec import structure_job, submit_body
 from kling_async._wire.endpoints import SUBMIT
+from kling_async.emulator import JobScript
 from kling_async.events import Notifier, Retrying
 
 BUSY = reply(503, b"<html>busy</html>")
@@ -22,6 +23,9 @@ BUSY = reply(503, b"<html>busy</html>")
 async def job_and_session(service, **settings):
     session = session_for(service, **settings)
     return await session.submit(VideoRequest("x"), Notifier()), session
+
+
+UUID = "550e8400-e29b-41d4-a716-446655440000"
 
 
 async def test_a_safe_call_is_retried_until_it_succeeds():
@@ -70,7 +74,15 @@ async def test_a_call_is_retried_after_an_answer_about_another_job():
     other_job = reply(200, {"request_id": "job-7", "status": "success"})
     upper_case = reply(200, {"request_id": "JOB-0", "status": "queued"})
     job, session = await job_and_session(Service(before=[on("status", other_job, upper_case)]))
-    assert (await session.get_job(job.request_id, Notifier())).request_id == "JOB-0"
+    assert (await session.get_job(job.request_id, Notifier())).request_id == "job-0"
+
+
+async def test_a_uuid_in_upper_case_is_the_same_job():
+    upper_case = reply(200, {"request_id": UUID.upper(), "status": "queued"})
+    service = Service(script=lambda _: JobScript(request_id=UUID), before=[on("status", upper_case)])
+    _, session = await job_and_session(service)
+    assert (await session.get_job(UUID, Notifier())).request_id == UUID.upper()
+    assert service.calls["status"] == 1
 
 
 async def test_the_error_names_the_other_job_if_every_answer_is_about_it():

@@ -22,6 +22,13 @@ async def read_pages_since(service, *, since=0.0):
     return [job async for page in pages for job in page]
 
 
+async def test_each_job_is_listed_once_however_it_is_spelled():
+    uuid = "550e8400-e29b-41d4-a716-446655440000"
+    rows = [{"request_id": id_, "status": "success"} for id_ in ("a", "A", uuid, uuid.upper(), "a")]
+    listed = await read_list(Service(before=[always("list", reply(200, {"requests": rows}))]))
+    assert [job.request_id.lower() for job in listed] == ["a", "a", uuid]
+
+
 @pytest.mark.parametrize("read", [read_list, read_pages_since])
 async def test_reading_ends_after_ten_pages_without_a_readable_row(read):
     service = Service(before=[always("list", UNREADABLE)])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from statistics import fmean
 from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
 
 import anyio
 import pytest
@@ -10,7 +11,7 @@ from virtual_service import FAILED, Service, always, prompts, reply, run
 from benchmarks.lists import LISTS, minutes, run_day, run_jobs
 from kling_async import APIConnectionError, JobStatus, Limits, PollingPolicy, ResultState, VideoRequest
 from kling_async.emulator import Job as EmulatedJob
-from kling_async.emulator import Status
+from kling_async.emulator import JobScript, Status
 
 AT_ONCE = Limits(max_concurrent_submits=100, max_polls_per_second=50)
 
@@ -42,6 +43,24 @@ def add_strangers_jobs(service, number, *, model="kling-v2-6"):
                 status_times=(-9000.0, -8000.0),
             )
         )
+
+
+async def test_a_list_that_spells_uuids_otherwise_shows_the_same_jobs():
+    def spell_in_upper_case(request, service):
+        if service.kind(request) != "list":
+            return None
+        page = service.call("list", request)
+        rows = [{**row, "request_id": row["request_id"].upper()} for row in page["requests"]]
+        return reply(200, {**page, "requests": rows})
+
+    def uuid_of(number):
+        return JobScript(request_id=str(UUID(int=0xABC << 112 | number)))
+
+    service = Service(run_time=run_time_of, script=uuid_of, before=[spell_in_upper_case])
+    await run_batch_of(service)
+    by_status = Service(run_time=run_time_of)
+    await run_batch_of(by_status, use_lists="never")
+    assert service.calls["list"] + service.calls["status"] < 0.6 * by_status.calls["status"]
 
 
 async def test_one_list_call_replaces_many_status_calls():

@@ -3,8 +3,10 @@ from __future__ import annotations
 import random
 
 import anyio
+import attrs
 import pytest
 from virtual_service import Service, always, batch_of, on, prompts, reply, run, session_for
+from virtual_store import MemoryStore
 
 from kling_async import (
     AmbiguousSubmitError,
@@ -16,6 +18,7 @@ from kling_async import (
     VideoRequest,
 )
 from kling_async._engine.submit import reconciler
+from kling_async._journal.journal import WriteAheadJournal
 from kling_async._wire.codec import payload_of
 from kling_async.emulator import JobScript
 from kling_async.events import Finished, Notifier, SubmitLost, SubmitReconciled, Submitted
@@ -87,6 +90,94 @@ async def test_no_job_is_matched_if_a_strangers_job_of_the_same_request_is_liste
     with pytest.raises(AmbiguousSubmitError):
         await session_for(service).submit(REQUEST, Notifier())
     assert service.posts == 2
+
+
+def rows_of_others(organization_id, *, number=1):
+    """Has others submit the same request just before each lost one."""
+
+    def script(request, service):
+        if service.kind(request) == "submit":
+            for _ in range(number):
+                service.accept(payload_of(REQUEST), organization_id=organization_id)
+
+    return script
+
+
+async def test_the_job_of_another_organization_is_not_matched_once_the_own_one_is_known():
+    service = Service(before=[rows_of_others("org of others"), on("submit", None, LOST)])
+    session = session_for(service)
+    await session.submit(VideoRequest("first"), Notifier())
+    with pytest.raises(
+        AmbiguousSubmitError, match="only job in the list that could match is of another user"
+    ):
+        await session.submit(REQUEST, Notifier())
+    assert service.posts == 2
+
+
+async def test_the_own_job_is_found_among_equal_jobs_of_another_organization():
+    service = Service(before=[rows_of_others("org of others", number=3)])
+    session = session_for(service)
+    await session.submit(VideoRequest("first"), Notifier())
+    service.after = [on("submit", LOST)]
+    job = await session.submit(REQUEST, Notifier())
+    assert service.jobs[job.request_id].organization_id == "org"
+
+
+def short_answers(request, service):
+    """Answers each POST with the id and the status alone."""
+    if service.kind(request) != "submit":
+        return None
+    job = service.queue.jobs[-1]
+    return reply(200, {"request_id": job.request_id, "status": "queued"})
+
+
+async def test_the_row_of_an_answered_job_names_the_own_organization_where_the_answer_does_not():
+    service = Service(before=[rows_of_others("org of others")], after=[short_answers])
+    session = session_for(service)
+    await session.submit(VideoRequest("first"), Notifier())
+    service.after = [on("submit", LOST)]
+    job = await session.submit(REQUEST, Notifier())
+    assert service.jobs[job.request_id].organization_id == "org"
+    assert session.shared.own_user.organizations == {"org"}
+
+
+async def test_equal_jobs_of_several_organizations_are_ambiguous_while_the_own_one_is_unknown():
+    service = Service(before=[rows_of_others("org of others")], after=[on("submit", LOST)])
+    session = session_for(service)
+    with pytest.raises(AmbiguousSubmitError, match="the list shows jobs of several users that could match"):
+        await session.submit(REQUEST, Notifier())
+    assert service.posts == 1
+
+
+async def test_two_spellings_of_one_uuid_are_one_job():
+    uuid = "550e8400-e29b-41d4-a716-446655440000"
+    first = reply(200, {"request_id": uuid, "status": "queued"})
+    again = reply(200, {"request_id": uuid.upper(), "status": "queued"})
+    service = Service(before=[on("submit", first, again)])
+    session = session_for(service)
+    assert (await session.submit(REQUEST, Notifier())).request_id == uuid
+    with pytest.raises(AmbiguousSubmitError, match="another submit's job"):
+        await session.submit(VideoRequest("a"), Notifier())
+
+
+async def test_a_job_of_the_journal_has_its_owner_however_the_list_spells_it():
+    uuid = "550e8400-e29b-41d4-a716-446655440000"
+    in_upper_case = reply(200, {"request_id": uuid.upper(), "status": "queued"})
+    service = Service(script=lambda _: JobScript(request_id=uuid), after=[on("submit", in_upper_case)])
+    journal = WriteAheadJournal.over(MemoryStore())
+    request = VideoRequest("an eagle", key="one")
+    [first] = await run(service, [request], journal=journal)
+    assert first.job.request_id == uuid.upper()
+    service.before = [on("submit", LOST)]
+    [second] = await run(service, [attrs.evolve(request, key="two")], journal=journal)
+    assert second.state is ResultState.AMBIGUOUS
+
+
+async def test_two_ids_that_differ_in_case_are_two_jobs():
+    names = iter(["job-a", "JOB-A"])
+    results = await run(Service(script=lambda _: JobScript(request_id=next(names))), ["a", "b"])
+    assert sorted(result.job.request_id for result in results) == ["JOB-A", "job-a"]
+    assert all(result.ok for result in results)
 
 
 async def test_a_job_with_an_owner_in_this_client_is_not_matched():

@@ -17,6 +17,7 @@ from kling_async._policy.file_names import (
     slug,
     tag,
 )
+from kling_async._policy.object_stores import owner_of
 
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
 SAFE = re.compile(r"[a-z0-9][a-z0-9-]*[a-z0-9]\.mp4", re.ASCII)
@@ -72,6 +73,14 @@ def test_ids_that_differ_only_in_case_have_names_that_differ_in_more():
 )
 def test_the_tag_of_a_random_uuid_is_its_beginning(request_id):
     assert tag(request_id) == "550e8400"
+
+
+@pytest.mark.parametrize("version", [1, 4, 7])
+def test_two_spellings_of_one_uuid_have_one_name(version):
+    request_id = str(uuid.UUID(int=0xABCDEF << 90, version=4)).replace("-4", f"-{version}")
+    assert request_id != request_id.upper()
+    assert file_name(request_id) == file_name(request_id.upper())
+    assert owner_of(request_id) == owner_of(request_id.upper())
 
 
 def test_the_tag_of_a_uuid_that_begins_with_the_time_is_a_digest():

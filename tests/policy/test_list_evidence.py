@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import attrs
 import pytest
 
 from kling_async import Job, JobStatus
@@ -14,6 +15,7 @@ from kling_async._policy.list_evidence import (
     proof_delays,
 )
 from kling_async._policy.matching import LostSubmit
+from kling_async._policy.own_user import OwnUser
 
 CAT = {"prompt": "a cat"}
 DOG = {"prompt": "a dog"}
@@ -21,8 +23,9 @@ LOST = LostSubmit(payload=CAT, since=40.0, until=160.0)
 CLOSED = 160.0 + ROW_DELAY
 
 
-def row(request_id, at=100.0, payload=CAT):
+def row(request_id, at=100.0, payload=CAT, user_id=None):
     return Job(
+        user_id=user_id,
         request_id=request_id,
         status=JobStatus.QUEUED,
         payload=payload,
@@ -42,9 +45,9 @@ def read(*pages, began_at=CLOSED, total=None, since=40.0):
     return reading
 
 
-def absent(*rows, lost=LOST, **settings):
-    reading = read([LATER, *rows], **settings)
-    return is_absent(lost, reading, has_owner=lambda id_: id_.startswith("mine"))
+def absent(*rows, lost=LOST, later=LATER, own=OwnUser(), **settings):  # noqa: B008 - it learns nothing here
+    reading = read([later, *rows], **settings)
+    return is_absent(lost, reading, has_owner=lambda id_: id_.startswith("mine"), own=own)
 
 
 def test_a_whole_list_that_shows_a_later_job_of_ours_and_no_other_proves_absence():
@@ -71,7 +74,7 @@ def test_without_the_service_clock_nothing_is_proven():
     ids=["within the window", "not ours", "without a time"],
 )
 def test_without_a_later_job_of_ours_nothing_is_proven(later):
-    assert not is_absent(LOST, read([later]), has_owner=lambda id_: id_ == "mine")
+    assert not is_absent(LOST, read([later]), has_owner=lambda id_: id_ == "mine", own=OwnUser())
 
 
 @pytest.mark.parametrize(
@@ -107,6 +110,25 @@ def test_a_job_without_an_owner_that_could_be_the_lost_one_prevents_the_proof(jo
 def test_a_difference_counts_only_if_no_service_makes_it(sent, echo, differs):
     lost = LostSubmit(payload={**CAT, **sent}, since=40.0, until=160.0)
     assert absent(row("a", payload={**CAT, **echo}), lost=lost) is differs
+
+
+def test_a_job_of_another_user_disproves_nothing_and_proves_nothing():
+    own, other = OwnUser(users={"me"}), row("b", user_id="other")
+    assert absent(other, own=own)
+    assert not absent(other)
+    assert not absent(row("a", user_id="me"), own=own)
+    assert not absent(later=attrs.evolve(LATER, user_id="other"), own=own)
+    assert absent(later=attrs.evolve(LATER, user_id="me"), own=own)
+
+
+def test_the_submit_of_an_earlier_run_can_have_been_sent_with_another_key():
+    lost = attrs.evolve(LOST, has_present_key=False)
+    assert not absent(row("b", user_id="other"), lost=lost, own=OwnUser(users={"me"}))
+
+
+def test_two_spellings_of_one_uuid_are_one_row():
+    uuid = "550e8400-e29b-41d4-a716-446655440000"
+    assert len(read([row(uuid), row(uuid.upper()), row("a"), row("A")]).recent) == 3
 
 
 # Whether a list was read whole
@@ -179,8 +201,19 @@ def test_a_caller_that_wants_the_proof_waits_until_the_window_closes_and_for_a_l
 # What the error says
 
 
-def explain(*rows, owned=(), is_clock_known=True):
-    return explain_unmatched(LOST, rows, has_owner=lambda id_: id_ in owned, is_clock_known=is_clock_known)
+def explain(*rows, owned=(), own=OwnUser(), is_clock_known=True):  # noqa: B008 - it learns nothing here
+    return explain_unmatched(
+        LOST, rows, has_owner=lambda id_: id_ in owned, own=own, is_clock_known=is_clock_known
+    )
+
+
+def test_the_reason_says_that_jobs_are_of_other_users():
+    mine, other = row("a", user_id="me"), row("b", user_id="other")
+    assert explain(other, own=OwnUser(users={"me"})) == (
+        "the only job in the list that could match is of another user"
+    )
+    assert explain(mine, other) == "the list shows jobs of several users that could match"
+    assert explain(mine, other, own=OwnUser(users={"me"})).endswith("may be that of another submit")
 
 
 @pytest.mark.parametrize(

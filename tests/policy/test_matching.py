@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from itertools import pairwise
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,21 +18,22 @@ from kling_async._policy.matching import (
     select_candidates,
     select_recent,
 )
+from kling_async._policy.own_user import OwnUser
 
 CAT = {"prompt": "a cat"}
 
 
-def row(request_id, at=100.0, payload=CAT):
+def row(request_id, at=100.0, payload=CAT, **ids):
     created = None if at is None else datetime.fromtimestamp(at, UTC)
-    return Job(request_id=request_id, status=JobStatus.QUEUED, payload=payload, created_at=created)
+    return Job(request_id=request_id, status=JobStatus.QUEUED, payload=payload, created_at=created, **ids)
 
 
 def lost_submit(payload=CAT, since=40.0, until=160.0):
     return LostSubmit(payload=payload, since=since, until=until)
 
 
-def find(submits, rows, *, others=(), owned=()):
-    found = match_jobs(submits, rows, others=others, owned=set(owned))
+def find(submits, rows, *, others=(), owned=(), own=OwnUser()):  # noqa: B008 - it learns nothing here
+    found = match_jobs(submits, rows, others=others, owned=set(owned), own=own)
     return {index: job.request_id for index, job in found.items()}
 
 
@@ -53,6 +55,42 @@ def find(submits, rows, *, others=(), owned=()):
 )
 def test_a_row_matches_if_it_has_all_that_was_sent_and_was_created_in_time(candidate, fits):
     assert find([lost_submit()], [candidate]) == ({0: "a"} if fits else {})
+
+
+ME = OwnUser(organizations={"org"}, users={"me"})
+
+
+@pytest.mark.parametrize(
+    "ids, fits",
+    [
+        ({}, True),
+        ({"organization_id": "org"}, True),
+        ({"organization_id": "org", "user_id": "me"}, True),
+        ({"organization_id": "org", "user_id": "other"}, False),
+        ({"organization_id": "other", "user_id": "me"}, False),
+        ({"user_id": "other"}, False),
+    ],
+)
+def test_a_row_of_another_user_matches_no_submit(ids, fits):
+    assert find([lost_submit()], [row("a", **ids)], own=ME) == ({0: "a"} if fits else {})
+
+
+def test_rows_of_others_do_not_count_as_jobs_without_an_owner():
+    rows = [row("a", user_id="other"), row("b", user_id="me"), row("c", user_id="third")]
+    assert find([lost_submit()], rows, own=ME) == {0: "b"}
+
+
+def test_rows_of_several_users_match_no_submit_while_the_own_user_is_unknown():
+    rows = [row("a", user_id="one"), row("b", user_id="two")]
+    assert find([lost_submit(), lost_submit()], rows) == {}
+    assert find([lost_submit(), lost_submit()], [rows[0], row("b", user_id="one")]) == {0: "a", 1: "b"}
+    assert find([lost_submit()], [rows[0], attrs.evolve(rows[1], payload={"prompt": "a dog"})]) == {0: "a"}
+
+
+def test_another_spelling_of_a_uuid_with_an_owner_has_the_owner():
+    uuid = "550e8400-e29b-41d4-a716-446655440000"
+    assert find([lost_submit()], [row(uuid.upper())], owned=[uuid]) == {}
+    assert find([lost_submit()], [row("JOB")], owned=["job"]) == {0: "JOB"}
 
 
 def test_an_empty_payload_matches_no_row():
@@ -226,7 +264,7 @@ jobs_at = st.lists(st.tuples(st.sampled_from([CAT, {"prompt": "dog"}]), st.integ
 def test_no_job_is_matched_twice_and_none_that_does_not_fit(losses, rows, owned):
     submits = [lost_submit(payload, since=at, until=at + 60) for payload, at in losses]
     jobs = [row(str(number), at=at, payload=payload) for number, (payload, at) in enumerate(rows)]
-    found = match_jobs(submits, jobs, others=[], owned=set(map(str, owned)))
+    found = match_jobs(submits, jobs, others=[], owned=set(map(str, owned)), own=OwnUser())
     ids = [job.request_id for job in found.values()]
     assert len(set(ids)) == len(ids)
     for index, job in found.items():

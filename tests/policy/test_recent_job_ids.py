@@ -24,6 +24,14 @@ def test_a_remembered_id_cannot_be_added_again():
     assert not job_ids.add("100", now=100.0, keep=False)
 
 
+def test_a_uuid_is_one_id_in_any_case():
+    job_ids, uuid = RecentJobIds(span=80.0), "550e8400-e29b-41d4-a716-446655440000"
+    assert job_ids.add(uuid, now=0.0, keep=False)
+    assert not job_ids.add(uuid.upper(), now=0.0, keep=False)
+    assert job_ids.add("job-a", now=0.0, keep=False)
+    assert job_ids.add("JOB-A", now=0.0, keep=False)
+
+
 def test_the_last_id_is_remembered_until_another_follows():
     job_ids = RecentJobIds(span=80.0)
     assert job_ids.add("only", now=0.0, keep=False)

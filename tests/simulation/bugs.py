@@ -19,6 +19,7 @@ from kling_async._journal.journal import WriteAheadJournal
 from kling_async._policy import list_evidence
 from kling_async._policy.list_evidence import ROW_DELAY, ListReading
 from kling_async._policy.matching import LostSubmit
+from kling_async._policy.own_user import OwnUser
 from kling_async._policy.service_clock import ServiceClock
 from kling_async._policy.submission import SubmitFailure
 
@@ -47,6 +48,11 @@ def send_again_after_500(patch: pytest.MonkeyPatch) -> None:
 def match_owned_job(patch: pytest.MonkeyPatch) -> None:
     """The reconciler does not check whether a job has an owner."""
     _change_match_jobs(patch, owned=frozenset())
+
+
+def ignore_the_organization(patch: pytest.MonkeyPatch) -> None:
+    """The reconciler does not look at whose job a row says it is."""
+    patch.setattr(OwnUser, "is_other", lambda self, job: False)
 
 
 def match_one_of_too_many(patch: pytest.MonkeyPatch) -> None:
@@ -138,6 +144,7 @@ BUGS: Mapping[str, Bug] = {
         write_after_the_post,
         send_again_after_500,
         match_owned_job,
+        ignore_the_organization,
         match_one_of_too_many,
         keep_no_id,
         resubmit_after_a_crash,

@@ -19,6 +19,7 @@ class Post:
     line: int
     """The number of the line that sent it."""
     process: str
+    organization: str
     payload: dict[str, Any]
     request: str
     """Model and payload as text; equal for equal requests."""
@@ -28,6 +29,8 @@ class Post:
     verdict: str = "unknown"
     """The fate after the process has the answer."""
     job: Job | None = None
+    told_organization_at: float = math.inf
+    """When its answer named the organization to its process."""
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -46,6 +46,8 @@ class LineState:
     disk: MemoryStore | None
     """The journal's disk; None without a journal."""
     has_price: bool
+    organization: str
+    """The organization of its key."""
     fail: Callable[[str], None]
     all_jobs: Mapping[str, Job]
     """The jobs of all lines, by id."""

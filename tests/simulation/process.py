@@ -267,6 +267,7 @@ class Process:
         post = Post(
             line=self.inspector.line_state.number,
             process=self.name,
+            organization=self.inspector.line_state.organization,
             payload=body["payload"],
             request=request_text(body["model"], body["payload"]),
             sent=asyncio.get_running_loop().time(),
@@ -278,6 +279,8 @@ class Process:
         answer = await self._wait(future)
         self._step("answered")
         post.fate = post.verdict
+        if post.fate == "answered" and isinstance(answer, Reply) and b'"org_id"' in answer.body:
+            post.told_organization_at = asyncio.get_running_loop().time()
         self.note("answer", post.fate, answer)
         return answer
 

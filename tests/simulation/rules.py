@@ -126,6 +126,9 @@ class Inspector:
     def _check_stranger(self, job: Job, request: str) -> None:
         """A stranger's job is matched only in place of a job that the list does not show."""
         line_state, kept = self.line_state, self.line_state.recorded_ids()
+        knows_organization = any(post.told_organization_at < self.now for post in self.posts)
+        if knows_organization and job.emulated.organization_id != line_state.organization:
+            self.fail(f"stolen: {job.id} of another organization is matched")
         replaced = line_state.strangers[
             request
         ]  # as many of our own jobs can be listed now without a submit to match

@@ -127,6 +127,8 @@ class Line:
     begins: float = 0.0
     has_journal: bool = True
     has_price: bool = False
+    organization: str = "org"
+    """The organization of its key. All organizations are in one list."""
     runs: Sequence[Run] = ()
     on_ambiguous: str = "report"
     """What the last run does with ambiguous submits."""
@@ -153,6 +155,8 @@ def make_scenario(seed: int) -> Scenario:
         lines = [_with_one_prompt(line) for line in lines]
     elif rng.random() < 0.3:
         conditions, lines = _with_lost_submits(conditions), [_with_long_runs(line, rng) for line in lines]
+    if seed % 2:
+        lines[1:] = [attrs.evolve(line, organization="org of others") for line in lines[1:]]
     return Scenario(seed=seed, conditions=conditions, lines=lines)
 
 

@@ -166,7 +166,8 @@ class FaultyService:
 
     def _accept(self, post: Post, is_late: bool) -> None:
         # The service adds its defaults to the payload.
-        emulated = self._emulated.accept({**post.payload, "cfg_scale": 0.5})
+        payload = {**post.payload, "cfg_scale": 0.5}
+        emulated = self._emulated.accept(payload, organization_id=post.organization)
         job = Job(emulated=emulated, post=post, is_late=is_late)
         post.job = self.jobs[job.id] = job
         if emulated.shows_at < _NEVER:

@@ -84,6 +84,7 @@ class _World:
                     number=number,
                     disk=disk,
                     has_price=line.has_price,
+                    organization=line.organization,
                     fail=self._fail,
                     all_jobs=self._service.jobs,
                 )

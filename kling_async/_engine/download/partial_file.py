@@ -25,6 +25,7 @@ from kling_async._own_files import for_owner_alone, give_usual_mode, open_own
 from kling_async._policy.descriptors import lacks_descriptors
 from kling_async._policy.http_ranges import FileVersion, dump, load
 from kling_async._transport.base import Sink
+from kling_async.jobs import canonical_id
 
 BodyReader = Callable[[Sink], Awaitable[bool]]
 """Gives a body to a sink until the sink wants no more; returns whether the body is complete."""
@@ -137,7 +138,7 @@ class PartialFile:
         version = _read_note(locked_file)
         if (
             version is not None
-            and version.request_id == self.request_id
+            and canonical_id(version.request_id) == canonical_id(self.request_id)
             and version.validator is not None
             and version.size_bytes is not None
             and size <= version.size_bytes

@@ -16,7 +16,7 @@ from kling_async._policy.rate_limit import TokenBucket
 from kling_async._wire.codec import ShapeError, parse_status, structure_job, structure_rows
 from kling_async._wire.endpoints import LIST
 from kling_async.errors import APIStatusError, KlingError, RateLimitError
-from kling_async.jobs import Job, JobStatus
+from kling_async.jobs import Job, JobStatus, canonical_id
 
 
 @attrs.define(eq=False)
@@ -87,12 +87,12 @@ class ModelList:
     ) -> tuple[TrackedJob | None, Job | None]:
         """The job in flight that a row tells news of, and its record; None for a row that tells none."""
         request_id = row.get("request_id") if isinstance(row, dict) else None
-        if not isinstance(request_id, str) or request_id in scan.ids:
+        if not isinstance(request_id, str) or (id_ := canonical_id(request_id)) in scan.ids:
             return None, None
-        scan.ids.add(request_id)
-        tracked, job = jobs.get(request_id), None
+        scan.ids.add(id_)
+        tracked, job = jobs.get(id_), None
         if tracked is None:
-            scan.is_stale |= request_id == scan.suspect and not _is_final(row)
+            scan.is_stale |= id_ == scan.suspect and not _is_final(row)
             return None, None
         if not tracked.asked_for_media and row.get("status") != tracked.status.value:
             try:

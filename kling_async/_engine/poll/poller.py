@@ -34,7 +34,7 @@ from kling_async.errors import (
     PermissionDeniedError,
 )
 from kling_async.events import PollFailed, StatusChanged
-from kling_async.jobs import Job, JobStatus
+from kling_async.jobs import Job, JobStatus, canonical_id
 
 _log = SafeLogger("kling_async")
 
@@ -60,7 +60,7 @@ class JobPoller:
         self._pace = pace
         self._rate = rate
         self._jobs: dict[str, TrackedJob] = {}
-        """The jobs in flight by their ids; the last wait for a job, if there are several."""
+        """The jobs in flight by their canonical ids; the last wait for a job, if there are several."""
         self._waits = 0
         self._lists: dict[str | None, ModelList] = {}
         self._queue = DueQueue[TrackedJob | ModelList]()
@@ -132,7 +132,7 @@ class JobPoller:
         now, model_list = tracked.waits_since, self._list_of(tracked.model)
         tracked.scan_number = model_list.state.number
         tracked.move_deadline(self._api.clock)
-        self._jobs[tracked.request_id] = tracked
+        self._jobs[canonical_id(tracked.request_id)] = tracked
         model_list.in_flight += 1
         self._waits += 1
         if job.is_final and tracked.is_known:
@@ -151,8 +151,8 @@ class JobPoller:
         self._pace.forget(tracked.paced)
         self._list_of(tracked.model).in_flight -= 1
         self._waits -= 1
-        if self._jobs.get(tracked.request_id) is tracked:
-            del self._jobs[tracked.request_id]
+        if self._jobs.get(id_ := canonical_id(tracked.request_id)) is tracked:
+            del self._jobs[id_]
 
     async def _stop(self) -> None:
         """End the polls with the last wait, so that no task is left when the event loop ends then."""
@@ -254,7 +254,9 @@ class JobPoller:
         tracked.has_call_in_flight = False
         state = self._list_of(tracked.model).state
         if job.is_final and state.is_on and tracked.scan_number == state.number > 0:
-            state.suspect = tracked.request_id  # the last scan showed it in flight: a later one must not
+            state.suspect = canonical_id(
+                tracked.request_id
+            )  # the last scan showed it in flight: a later one must not
         self._take_record(tracked, job)
 
     def _take_record(self, tracked: TrackedJob, job: Job, *, by_list: bool = False) -> None:

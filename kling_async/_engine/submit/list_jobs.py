@@ -12,7 +12,7 @@ from kling_async._policy.rate_limit import TokenBucket
 from kling_async._wire.codec import JobPage, structure_page
 from kling_async._wire.endpoints import LIST
 from kling_async.errors import APIResponseError
-from kling_async.jobs import Job
+from kling_async.jobs import Job, canonical_id
 
 _PAGE_ROWS = 100
 _MAX_EMPTY_PAGES = 10
@@ -36,8 +36,9 @@ async def list_pages(
     while empty_pages < _MAX_EMPTY_PAGES:
         query = {"model_id": model, "limit": page_size, "offset": offset}
         page = await api.send_with_retries(LIST, structure_page, query=query, emit=emit)
-        fresh = [job for job in page.jobs if job.request_id not in seen]
-        seen.update(job.request_id for job in fresh)
+        by_id = {canonical_id(job.request_id): job for job in page.jobs}
+        fresh = [job for id_, job in by_id.items() if id_ not in seen]
+        seen.update(by_id)
         offset += page.rows
         empty_pages = 0 if fresh else empty_pages + 1
         if fresh:
@@ -85,7 +86,7 @@ async def read_since(
     newest, oldest, empty_pages = -math.inf, math.inf, 0
     for _ in range(MAX_PAGES):
         known = len(seen)
-        seen.update(job.request_id for job in page.jobs)
+        seen.update(canonical_id(job.request_id) for job in page.jobs)
         offset += page.rows
         times = _created_times(page.jobs)
         if times and times[0] <= oldest and times == sorted(times, reverse=True):

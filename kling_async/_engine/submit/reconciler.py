@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -30,7 +30,7 @@ from kling_async._policy.matching import (
 )
 from kling_async._policy.retry import backoff, is_transient
 from kling_async.errors import AmbiguousSubmitError, KlingError
-from kling_async.jobs import Job
+from kling_async.jobs import Job, canonical_id, spellings
 from kling_async.types import OnAmbiguous
 
 _FEW_PAGES = 20
@@ -111,7 +111,7 @@ class Reconciler:
         shared.cover_timeout(api.timeout)
         self._open: list[OpenReconciliation] = []
         self._rows: defaultdict[str, dict[str, Job]] = defaultdict(dict)
-        """By model, the rows of all scans, broken-off ones included: a list that changes may skip a row in the next scan."""
+        """By model and canonical id, the rows of all scans, broken-off ones included: a list that changes may skip a row in the next scan."""
         self._posts: set[PostInFlight] = set()
         self._scanning = anyio.Lock()
         self._changed = anyio.Event()
@@ -122,6 +122,21 @@ class Reconciler:
         is_free = request_id not in owners
         owners.add(request_id, owner, now=self.api.clock.now(), keep=bool(self._open))
         return is_free
+
+    def claim_answered(self, job: Job, journal: WriteAheadJournal | None) -> bool:
+        """The same for the job that the answer to a POST names: its record is that of a job of this client's user."""
+        is_free, shared = self.claim(job.request_id, journal), self._shared
+        if is_free and not shared.own_user.is_known:
+            shared.own_user.learn(job)
+            shared.answered.add(job.request_id, now=self.api.clock.now(), keep=bool(self._open))
+        return is_free
+
+    def _learn_user(self, rows: Iterable[Job]) -> None:
+        """Learn the user of the key from the rows of jobs that are certainly this client's."""
+        if not self._shared.own_user.is_known:
+            for row in rows:
+                if row.request_id in self._shared.answered:
+                    self._shared.own_user.learn(row)
 
     def register_post(self, model: str, payload: Mapping[str, Any]) -> PostInFlight | None:
         """Register a POST that is about to leave; None if its job could match a submit that is reconciled now."""
@@ -170,6 +185,7 @@ class Reconciler:
             payload=entry.payload,
             since=sent_at - CLOCK_SKEW,
             until=until,
+            has_present_key=False,
             is_service_time=entry.has_service_time,
         )
 
@@ -263,7 +279,8 @@ class Reconciler:
         return explain_unmatched(
             reconciliation.lost.by_service_clock(offset),
             rows,
-            has_owner=owned.__contains__,
+            has_owner=lambda request_id: canonical_id(request_id) in owned,
+            own=self._shared.own_user,
             is_clock_known=offset is not None,
         )
 
@@ -326,20 +343,23 @@ class Reconciler:
             journals = dict.fromkeys(one.journal for one in unfound if one.journal is not None)
             candidates = select_candidates(lost, rows.values(), others=others)
             recent = {job.request_id for job in reading.recent} if reading is not None else set()
-            owned = await self._find_owned(candidates | recent, journals)
-            found = match_jobs(lost, rows.values(), others=others, owned=owned)
+            owned, own = await self._find_owned(candidates | recent, journals), self._shared.own_user
+            found = match_jobs(lost, rows.values(), others=others, owned=owned, own=own)
             for index, one in enumerate(alone):
                 one.scanned_at = began
                 if index in found and one in self._open and await _match_in_journal(one, found[index]):
                     one.job = found[index]
                     self.claim(one.job.request_id, one.journal)
                     one.is_found.set()
-                    owned.add(one.job.request_id)
+                    owned.add(canonical_id(one.job.request_id))
             if reading is not None:
                 for one, submit in zip(alone, lost, strict=True):
                     one.read_whole_at = began
                     one.is_absent = one.job is None and is_absent(
-                        submit, reading, has_owner=owned.__contains__
+                        submit,
+                        reading,
+                        has_owner=lambda request_id: canonical_id(request_id) in owned,
+                        own=own,
                     )
 
     async def _read_rows(
@@ -358,14 +378,17 @@ class Reconciler:
             since, rate = earliest_creation(dated, dated_others), self._shared.poll_rate
             if max_pages is not None:
                 reading = await read_whole(self.api, model, since=since, polls=rate, max_pages=max_pages)
-                rows.update(
-                    (job.request_id, job) for job in select_recent([*dated, *dated_others], reading.recent)
-                )
+                self._keep_rows(rows, reading.recent, [*dated, *dated_others])
             else:
                 async for page in read_since(self.api, model, since=since, polls=rate):
-                    rows.update((job.request_id, job) for job in select_recent([*dated, *dated_others], page))
+                    self._keep_rows(rows, page, [*dated, *dated_others])
             if offset is not None or service_clock.offset is None:
                 return dated, dated_others, reading
+
+    def _keep_rows(self, rows: dict[str, Job], read: Sequence[Job], lost: Sequence[LostSubmit]) -> None:
+        """Add those rows of a page that can be the job of a lost submit."""
+        self._learn_user(read)
+        rows.update((canonical_id(job.request_id), job) for job in select_recent(lost, read))
 
     async def _other_lost_submits(self, unfound: list[OpenReconciliation]) -> list[LostSubmit]:
         """The further lost submits of a model: those that cannot be reconciled now, or are reconciled by no caller."""
@@ -392,13 +415,15 @@ class Reconciler:
     async def _find_owned(
         self, request_ids: Iterable[str], journals: Iterable[WriteAheadJournal]
     ) -> set[str]:
-        """Those of the ids whose job belongs to an item of this client, or of one of the journals."""
-        wanted = set(request_ids)
+        """The canonical ids of those jobs that belong to an item of this client, or of one of the journals."""
+        wanted = {canonical_id(request_id): request_id for request_id in request_ids}
         present = {journal.owner.journal: journal.owner for journal in journals}
         owners = self._shared.job_owners
         owned = {request_id for request_id in wanted if owners.has_owner(request_id, present)}
         for journal in journals:
-            owned |= await journal.find_jobs(wanted - owned)
+            # A journal has each id as the service wrote it.
+            spelled = {one for id_ in wanted.keys() - owned for one in spellings(wanted[id_])}
+            owned |= set(map(canonical_id, await journal.find_jobs(spelled)))
         return owned
 
     def _signal(self) -> None:
