@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import clients, downloads, faults, imports, overhead, scale, sixty
+from benchmarks import clients, downloads, faults, imports, loop, overhead, scale, sixty
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +131,12 @@ def test_the_command_refuses_an_unknown_measure(capsys):
     with pytest.raises(SystemExit):
         command.main(["nonsense"])
     assert "no such measure: nonsense" in capsys.readouterr().err
+
+
+def test_loop_measures_the_longest_turn_of_each_case():
+    result = loop.measure(quick=True)
+    rows = {row["case"]: row for row in result["rows"]}
+    assert list(rows) == list(loop.CASES)
+    assert all(row["longest"] > 0.0 < row["longest_cpu"] for row in rows.values())
+    assert rows["resume"]["succeeded"] == rows["resume"]["items"] == 100
+    assert "resume entries" in loop.table(result)
