@@ -15,7 +15,7 @@ from kling_async._engine.emitter import Emitter
 from kling_async._policy.descriptors import descriptor_pause, lacks_descriptors
 from kling_async._policy.retry import RetryPolicy, next_delay
 from kling_async._policy.service_clock import ServiceClock
-from kling_async._secrets import Secret
+from kling_async._secrets import Secret, clear_locals
 from kling_async._transport.base import Reply, Request, Transport
 from kling_async._wire.endpoints import Endpoint, suggest_id, url_for
 from kling_async._wire.replies import decode, error_for
@@ -79,7 +79,12 @@ class ApiCaller:
         sent_at = self.clock.wall()
         reply = await self.transport.send(self._request(endpoint, id, query, body, within))
         self._learn_time(reply, sent_at)
-        return self.read(reply, endpoint, structure, id=id)
+        try:
+            return self.read(reply, endpoint, structure, id=id)
+        except KlingError as error:
+            clear_locals(error)  # who keeps the error does not keep the reply, which can be long
+            del reply
+            raise
 
     async def fetch(
         self, endpoint: Endpoint, *, query: Mapping[str, object] | None = None, within: float = math.inf
@@ -127,7 +132,14 @@ class ApiCaller:
         """
         about = endpoint.subject.replace("{id}", id)
         if _FIRST_SUCCESS <= reply.status <= _LAST_SUCCESS:
-            value = decode(reply.body, structure, about=about, status=reply.status, secret=self.secret)
+            value = decode(
+                reply.body,
+                structure,
+                about=about,
+                status=reply.status,
+                secret=self.secret,
+                max_values=endpoint.max_values,
+            )
             if id and isinstance(value, Job) and canonical_id(value.request_id) != canonical_id(id):
                 raise APIResponseError(
                     f"{about}: the service answered about another job, {value.request_id!r}.",

@@ -103,7 +103,7 @@ class FastTransport(AiohttpTransport):
         response = await self._sender.send(request)
         self._being_read.add(response.end)
         try:
-            body = await read_body(response.content, request)
+            body = await read_body(response.content, request, self._large_bodies)
         except BaseException:
             response.connection.close()
             raise

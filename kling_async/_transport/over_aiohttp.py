@@ -8,7 +8,7 @@ import re
 import warnings
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import lru_cache
 from typing import Any
 
@@ -38,7 +38,9 @@ the fast path can hold it back from the pool. Together they are the longest sile
 
 _ADDRESS = re.compile(r"(https?://[^/?#@\s]+)(/[!-~]*)?", re.ASCII | re.IGNORECASE)
 _READ_BYTES = 256 * 1024
-_LARGE_BODY_BYTES = 2**20
+LARGE_BODY_BYTES = 2**20
+"""Longer than most replies and most requests: only those with pictures in their text are longer."""
+_MAX_LARGE_BODIES = 4
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -82,6 +84,7 @@ class AiohttpTransport:
         self._network = network
         self._loop = asyncio.get_running_loop()
         self._timeouts = SharedTimeouts()
+        self._large_bodies = asyncio.Semaphore(_MAX_LARGE_BODIES)
         self._keep_for = longest_silence * KEPT_SHARE
         self._slow_after = longest_silence * SLOW_SHARE
         self._is_closed = False
@@ -121,7 +124,7 @@ class AiohttpTransport:
             if response.content.at_eof():  # empty, or a recorder has read the body already
                 body = await response.read()
             else:
-                body = await read_body(response.content, request)
+                body = await read_body(response.content, request, self._large_bodies)
         except BaseException:
             response.close()
             raise
@@ -289,23 +292,33 @@ def join_headers(response: aiohttp.ClientResponse) -> Mapping[str, str]:
     return CIMultiDict({name: ", ".join(found.getall(name)) for name in found})
 
 
-async def read_body(content: aiohttp.StreamReader, request: Request) -> bytes:
+async def read_body(content: aiohttp.StreamReader, request: Request, large: asyncio.Semaphore) -> bytes:
     """The whole body, decompressed.
+
+    Args:
+        content: The body.
+        request: Says how long the body may be.
+        large: Lets a few bodies at a time be longer than `LARGE_BODY_BYTES`, which bounds the memory of all. The answer
+            to a paid POST does not wait for the others: it would be lost if the timeout ended meanwhile.
 
     Raises:
         APIConnectionError: The body is larger than any correct reply.
     """
     body = await content.readany()
-    if not content.at_eof():
-        gathered = bytearray(body)
-        while len(gathered) <= request.max_reply_bytes and (piece := await content.readany()):
-            gathered += piece
-        body = bytes(gathered)
-    if len(body) > request.max_reply_bytes:
-        raise APIConnectionError(
-            f"{describe_call(request)}: the reply is larger than {request.max_reply_bytes:,} bytes."
-        )
-    return body
+    longest = request.max_reply_bytes
+    if content.at_eof() and len(body) <= longest:
+        return body
+    gathered = bytearray(body)
+    while len(gathered) <= min(longest, LARGE_BODY_BYTES) and (piece := await content.readany()):
+        gathered += piece
+    if len(gathered) <= longest and not content.at_eof():
+        async with large if request.method != "POST" else nullcontext():
+            while len(gathered) <= longest and (piece := await content.readany()):
+                gathered += piece
+                await asyncio.sleep(0)  # a compressed body comes without a pause
+    if len(gathered) > longest:
+        raise APIConnectionError(f"{describe_call(request)}: the reply is larger than {longest:,} bytes.")
+    return bytes(gathered)
 
 
 def split_address(url: str) -> tuple[str, str]:
@@ -343,7 +356,7 @@ def _connect_timeout(seconds: float) -> aiohttp.ClientTimeout:
 
 def _payload(body: bytes | None) -> bytes | aiohttp.BytesPayload | None:
     """A body as aiohttp takes it; for a large one it warns that writing it takes long, which an upload expects."""
-    if body is None or len(body) <= _LARGE_BODY_BYTES:
+    if body is None or len(body) <= LARGE_BODY_BYTES:
         return body
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)

@@ -132,20 +132,31 @@ _decoder = json.JSONDecoder(parse_float=_parse_finite, parse_constant=lambda _: 
 _patient_decoder = json.JSONDecoder(
     parse_float=_parse_finite, parse_int=_parse_int, parse_constant=lambda _: None
 )
+MAX_VALUES = 25_000
+"""More values than the record of a job has, or a reply about one thing."""
+_MARKS = (b",", b":", b"[", b"{")
+_COUNTED_BYTES = 256 * 1024
+_ID_BYTES = 1024
 _LEADING_ID = re.compile(r'\s*\{\s*"request_id"\s*:\s*"([^"\\]+)"')
 """Every recorded reply about a job begins with its id, so the id is known even if the rest is broken."""
 
 
-def load_json(body: bytes) -> Any:
+def load_json(body: bytes, *, max_values: int = MAX_VALUES) -> Any:
     """The JSON value of a body, in UTF-8 with or without a byte order mark.
+
+    A body of more values than `max_values`, roughly counted, is not read: to make a million values of a body blocks the
+    event loop for most of a second.
 
     NaN, infinities, and numbers beyond a float or with more digits than Python reads become null. Broken bytes and lone
     surrogates become a replacement character.
 
     Raises:
-        ShapeError: The body is not JSON, or is nested too deep. Its `value` has the `request_id` if the body begins
-            with one.
+        ShapeError: The body is not JSON, is nested too deep, or has too many values. Its `value` has the `request_id` if
+            the body begins with one.
     """
+    if _has_more_values(body, max_values):
+        begins = body[:_ID_BYTES].decode(errors="replace")
+        raise ShapeError(f"the body has more than {max_values:,} values", _read_leading_id(begins))
     text = body.decode(errors="replace").removeprefix("\ufeff")
     try:
         value = _decode(text)
@@ -154,10 +165,26 @@ def load_json(body: bytes) -> Any:
             repaired = json.dumps(value, ensure_ascii=False).encode(errors="replace")
             value = _decode(repaired.decode())
     except (ValueError, RecursionError) as error:
-        found = _LEADING_ID.match(text)
-        left = {"request_id": found[1]} if found else None
-        raise ShapeError(f"the body is not readable JSON ({type(error).__name__})", left) from error
+        kind = type(error).__name__
+        raise ShapeError(f"the body is not readable JSON ({kind})", _read_leading_id(text)) from error
     return value
+
+
+def _read_leading_id(text: str) -> dict[str, str] | None:
+    found = _LEADING_ID.match(text)
+    return {"request_id": found[1]} if found else None
+
+
+def _has_more_values(body: bytes, limit: int) -> bool:
+    """Whether a body has more of the marks that go with each value of JSON; those in its texts count too."""
+    if len(body) <= limit:
+        return False
+    count = 0
+    for start in range(0, len(body), _COUNTED_BYTES):
+        count += sum(body.count(mark, start, start + _COUNTED_BYTES) for mark in _MARKS)
+        if count > limit:
+            return True
+    return False
 
 
 def _decode(text: str) -> Any:

@@ -15,6 +15,7 @@ import attrs
 from kling_async._policy.list_prices import LIST_PRICES
 from kling_async._secrets import Secret
 from kling_async._urls import parse_url
+from kling_async._wire.codec import MAX_VALUES
 from kling_async.errors import ConfigurationError, InvalidRequestError
 
 DEFAULT_BASE_URL = "https://console.gmicloud.ai"
@@ -35,11 +36,15 @@ class Endpoint:
     """What an error is about. Not the name of a call: many calls of users read a status, for example."""
     max_reply_bytes: int = 4 * 1024 * 1024
     """The longest reply that is read."""
+    max_values: int = MAX_VALUES
+    """The most values that a reply may have; see `load_json`."""
 
 
 _JOB_BYTES = 16 * 1024 * 1024
 """The record of a job repeats its payload: a picture of 10 MB, as text, is 13.4 MB."""
 _LIST_BYTES = 64 * 1024 * 1024
+_LIST_VALUES = 250_000
+"""Enough for a page of 1,000 jobs with 40 fields each, and prompts and URLs with as many commas and colons."""
 
 SUBMIT = Endpoint(
     "submit", "POST", "/requests", is_repeatable=False, subject="the submit", max_reply_bytes=_JOB_BYTES
@@ -48,7 +53,13 @@ STATUS = Endpoint(
     "status", "GET", "/requests/{id}", is_repeatable=True, subject="job {id}", max_reply_bytes=_JOB_BYTES
 )
 LIST = Endpoint(
-    "list", "GET", "/requests", is_repeatable=True, subject="the list of jobs", max_reply_bytes=_LIST_BYTES
+    "list",
+    "GET",
+    "/requests",
+    is_repeatable=True,
+    subject="the list of jobs",
+    max_reply_bytes=_LIST_BYTES,
+    max_values=_LIST_VALUES,
 )
 MODELS = Endpoint("models", "GET", "/models", is_repeatable=True, subject="the list of models")
 MODEL = Endpoint("model", "GET", "/models/{id}", is_repeatable=True, subject="model {id}")

@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from kling_async._secrets import Secret
-from kling_async._wire.codec import ShapeError, failure_text, load_json, shorten_spaces
+from kling_async._wire.codec import MAX_VALUES, ShapeError, failure_text, load_json, shorten_spaces
 from kling_async.errors import (
     APIResponseError,
     APIStatusError,
@@ -38,7 +38,15 @@ _BY_STATUS: Mapping[int, tuple[type[APIStatusError], str]] = {
 }
 
 
-def decode(reply_body: bytes, structure: Callable[[Any], T], *, about: str, status: int, secret: Secret) -> T:
+def decode(
+    reply_body: bytes,
+    structure: Callable[[Any], T],
+    *,
+    about: str,
+    status: int,
+    secret: Secret,
+    max_values: int = MAX_VALUES,
+) -> T:
     """The value of a successful reply.
 
     Args:
@@ -47,13 +55,14 @@ def decode(reply_body: bytes, structure: Callable[[Any], T], *, about: str, stat
         about: What the call is about, such as `job 412767a6`; the error begins with it.
         status: The HTTP status.
         secret: The API key; errors show `***` for it.
+        max_values: See `load_json`.
 
     Raises:
         APIResponseError: The body does not have the promised shape.
     """
     reply_body = secret.hide_in_bytes(reply_body)
     try:
-        return structure(load_json(reply_body))
+        return structure(load_json(reply_body, max_values=max_values))
     except ShapeError as error:
         body = excerpt(reply_body, secret=secret)
         raise APIResponseError(

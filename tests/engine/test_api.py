@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import gc
+import weakref
+from traceback import TracebackException
+
 import anyio
 import pytest
 from virtual_service import Service, on, reply, session_for
@@ -48,6 +52,25 @@ async def test_no_call_obeys_the_service_for_longer_than_the_setting_allows():
     )
     await session.get_job(job.request_id, Notifier())
     assert anyio.current_time() == pytest.approx(60.0)
+
+
+async def test_who_keeps_the_error_of_a_reply_does_not_keep_the_reply():
+    replies = []
+
+    def answer(request, service):
+        if service.kind(request) == "status":
+            garbage = reply(200, b"[" + b"x" * 10**6)
+            replies.append(weakref.ref(garbage))
+            return garbage
+        return None
+
+    _, session = await job_and_session(Service(before=[answer]), retry=RetryPolicy(max_retries=0))
+    with pytest.raises(APIResponseError) as caught:
+        await session.get_job("job-0", Notifier())
+    gc.collect()
+    assert [found() for found in replies] == [None]
+    frames = TracebackException.from_exception(caught.value, capture_locals=True)
+    assert "x" * 1000 not in "".join(frames.format())
 
 
 async def test_retries_need_no_listener():

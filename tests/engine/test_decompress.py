@@ -3,6 +3,8 @@ from __future__ import annotations
 import gzip
 import zlib
 
+import anyio
+import anyio.lowlevel
 import pytest
 from virtual_service import Streamed
 
@@ -57,3 +59,19 @@ async def test_a_body_that_ends_too_soon_is_an_error(left):
 async def test_a_body_that_is_not_compressed_is_an_error():
     with pytest.raises(APIConnectionError, match="broken"):
         await decompress(BODY)
+
+
+async def test_other_tasks_run_between_the_pieces_of_a_highly_compressed_body():
+    turns = 0
+
+    async def count_turns():
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(count_turns)
+        pieces = await decompress(gzip.compress(bytes(100 * module._PIECE_BYTES)), piece_bytes=10**9)
+        tasks.cancel_scope.cancel()
+    assert turns >= len(pieces) - 1 >= 99

@@ -299,6 +299,12 @@ async def test_at_most_max_concurrent_downloads_run_at_once(tmp_path):
     assert len(names(tmp_path)) == 30
 
 
+async def test_no_download_obeys_a_storage_for_longer_than_the_setting_allows(tmp_path):
+    answers = [Stream(503, [b"busy"], {"retry-after": "86400"}), Stream(200, [VIDEO])]
+    await fetch(tmp_path / "a.mp4", Service(media={URL: lambda _: answers.pop(0)}))
+    assert anyio.current_time() == pytest.approx(600.0)
+
+
 async def test_a_refusal_is_not_retried(tmp_path):
     service = Service(media={URL: Stream(400, [b"<Error><Code>InvalidArgument</Code></Error>"])})
     with pytest.raises(DownloadError, match="InvalidArgument") as caught:

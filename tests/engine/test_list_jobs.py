@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from urllib.parse import parse_qs, urlsplit
 
+import anyio
+import anyio.lowlevel
 import pytest
 from virtual_service import EPOCH, Service, always, reply, session_for
 
@@ -69,3 +71,29 @@ async def test_a_total_of_any_size_costs_few_calls(total):
     service = Service(before=[always("list", reply(200, {"requests": rows, "total": total}))])
     assert await read_pages_since(service, since=EPOCH + 10)
     assert service.calls["list"] < 40
+
+
+@pytest.mark.parametrize("read", [read_list, read_pages_since])
+async def test_other_tasks_run_while_the_rows_of_a_long_page_are_read(read):
+    rows = [{"request_id": f"job-{number}", "status": "success"} for number in range(20_000)]
+    service = Service(before=[always("list", reply(200, {"requests": rows, "has_more": False}))])
+    turns = 0
+
+    async def count_turns():
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(count_turns)
+        assert len(await read(service)) == 20_000
+        tasks.cancel_scope.cancel()
+    assert turns >= 19
+
+
+async def test_a_list_of_800_000_rows_is_an_error():
+    rows = b'{"requests":[' + b",".join([b'{"request_id":"a","status":"success"}'] * 800_000) + b"]}"
+    service = Service(before=[always("list", reply(200, rows))])
+    with pytest.raises(APIResponseError, match="more than 250,000 values"):
+        await read_list(service)

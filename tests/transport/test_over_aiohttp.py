@@ -10,13 +10,14 @@ from contextlib import asynccontextmanager
 import aiohttp
 import attrs
 import pytest
+from aiohttp.base_protocol import BaseProtocol
 from hypothesis import given
 from hypothesis import strategies as st
 from quick_loop import AdjustableLoop
 
 from kling_async._transport.base import Reply, Request
 from kling_async._transport.fast_path import FastTransport, protocol_and_transport
-from kling_async._transport.over_aiohttp import AiohttpTransport
+from kling_async._transport.over_aiohttp import LARGE_BODY_BYTES, AiohttpTransport, read_body
 from kling_async.errors import APIConnectionError, APITimeoutError
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -692,6 +693,49 @@ async def test_a_reply_up_to_the_size_limit_is_read(transport, answer):
     async with run_server(answer) as server:
         request = attrs.evolve(post(server.url), max_reply_bytes=CEILING)
         assert (await transport.send(request)).body == b"x" * CEILING
+
+
+@pytest.mark.parametrize("make", [get, post], ids=["GET", "POST"])
+async def test_a_reply_of_megabytes_is_read_up_to_its_limit(transport, make):
+    size = 3 * 2**20
+    answer = CHUNKED + b"%x\r\n" % size + b"x" * size + b"\r\n0\r\n\r\n"
+    async with run_server(answer) as server:
+        assert (await transport.send(make(server.url))).body == b"x" * size
+    async with run_server(answer) as server:
+        with pytest.raises(APIConnectionError, match="larger than 3,145,727 bytes"):
+            await transport.send(attrs.evolve(make(server.url), max_reply_bytes=size - 1))
+
+
+async def test_only_a_few_replies_at_a_time_are_longer_than_a_mebibyte_unless_they_are_paid_for():
+    loop, large = asyncio.get_running_loop(), asyncio.Semaphore(2)
+    requests = [get("http://a"), get("http://a"), get("http://a"), post("http://a")]
+    protocol = BaseProtocol(loop)
+    protocol.connection_made(asyncio.Transport())
+    contents = [aiohttp.StreamReader(protocol, 2**30, loop=loop) for _ in requests]
+    async with asyncio.TaskGroup() as tasks:
+        reads = [
+            tasks.create_task(read_body(content, request, large))
+            for content, request in zip(contents, requests, strict=True)
+        ]
+        for content in contents:
+            content.feed_data(b"x" * (LARGE_BODY_BYTES + 1))
+        await let_tasks_run()
+        for content in contents[2:]:
+            content.feed_data(b"y")
+            content.feed_eof()
+        await let_tasks_run()
+        assert [read.done() for read in reads] == [False, False, False, True]
+        contents[0].feed_eof()
+        await let_tasks_run()
+        assert [read.done() for read in reads] == [True, False, True, True]
+        contents[1].feed_eof()
+    assert [len(read.result()) - LARGE_BODY_BYTES for read in reads] == [1, 1, 2, 2]
+
+
+async def let_tasks_run():
+    """Let all tasks run until they wait for something."""
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 # A POST goes on the wire once

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import math
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from kling_async._wire.codec import (
     submit_body,
     upload_body,
 )
+from kling_async._wire.endpoints import LIST
 from kling_async.catalog import ModelInfo, quote_value
 from kling_async.jobs import Job, JobStatus, Media, Outcome
 from kling_async.requests import VideoRequest
@@ -431,7 +433,7 @@ def test_json_values_that_python_cannot_hold_are_replaced(body, value):
 )
 def test_a_body_that_is_not_json_is_a_shape_error(body):
     with pytest.raises(ShapeError, match="not readable JSON"):
-        load_json(body)
+        load_json(body, max_values=10**6)
 
 
 @pytest.mark.parametrize(
@@ -623,3 +625,27 @@ def test_an_upload_asks_for_its_type():
 )
 def test_a_number_of_rows_that_no_queue_has_is_not_known(total, read):
     assert structure_page({"requests": [], "total": total}).total == read
+
+
+def test_a_body_with_more_values_than_any_record_is_not_read():
+    for many in ["[]", "1", '{"a":1}', '"a"', "[[[]]]"]:
+        body = '{"request_id":"job-1","status":"success","more":[' + ",".join([many] * 30_000) + "]}"
+        with pytest.raises(ShapeError, match="the body has more than 25,000 values") as caught:
+            load_json(body.encode())
+        assert caught.value.value == {"request_id": "job-1"}
+        assert load_json(body.encode(), max_values=10**6)["request_id"] == "job-1"
+
+
+def test_values_that_stand_behind_a_long_text_are_counted_too():
+    body = b'["' + b"a" * 10**6 + b'"' + b",[]" * 30_000 + b"]"
+    with pytest.raises(ShapeError, match="more than 25,000 values") as caught:
+        load_json(body)
+    assert caught.value.value is None
+
+
+def test_a_record_with_a_picture_and_a_page_of_long_rows_are_read():
+    picture = base64.b64encode(bytes(10 * 1024 * 1024)).decode()
+    assert load_json(json.dumps({"request_id": "a", "image": picture}).encode())["image"] == picture
+    row = {"request_id": "a", "payload": {"prompt": "a, b: " * 40, **dict.fromkeys(map(str, range(30)), 1)}}
+    page = json.dumps({"requests": [row] * 1000}).encode()
+    assert len(load_json(page, max_values=LIST.max_values)["requests"]) == 1000

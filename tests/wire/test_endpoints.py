@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from kling_async._secrets import Secret
 from kling_async._wire import endpoints
+from kling_async._wire.codec import MAX_VALUES
 from kling_async._wire.endpoints import (
     DEFAULT_BASE_URL,
     LIST,
@@ -181,3 +182,8 @@ def test_every_call_has_the_key_and_the_organization_if_there_is_one():
         **headers,
         "X-Organization-ID": "org",
     }
+
+
+def test_only_a_list_has_more_values_than_a_record():
+    calls = (SUBMIT, STATUS, LIST, MODELS, MODEL, UPLOAD_URL)
+    assert {call.name for call in calls if call.max_values > MAX_VALUES} == {"list"}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import zlib
 
+import anyio
+import anyio.lowlevel
+
 from kling_async._engine.download.partial_file import BodyReader
 from kling_async._transport.base import Sink
 from kling_async.errors import APIConnectionError
@@ -15,7 +18,7 @@ _PIECE_BYTES = 256 * 1024
 
 
 class DecompressedBody:
-    """The decompressed body of a response; the sink can be slow."""
+    """The decompressed body of a response; the sink can be slow, and other tasks run between two pieces."""
 
     def __init__(self, read_body: BodyReader) -> None:
         self._read_body = read_body
@@ -34,6 +37,7 @@ class DecompressedBody:
             while self._compressed or self._has_more_output:
                 if not sink(self._decompress()):
                     return False
+                await anyio.lowlevel.checkpoint()
             if self._is_read:
                 break
             self._is_read = await self._read_body(self._store_piece)

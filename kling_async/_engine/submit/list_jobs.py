@@ -9,12 +9,13 @@ from kling_async._engine.api import ApiCaller
 from kling_async._engine.emitter import Emitter
 from kling_async._policy.list_evidence import ListReading
 from kling_async._policy.rate_limit import TokenBucket
-from kling_async._wire.codec import JobPage, structure_page
+from kling_async._wire.codec import JobPage, RowPage, structure_page, structure_rows
 from kling_async._wire.endpoints import LIST
 from kling_async.errors import APIResponseError
 from kling_async.jobs import Job, canonical_id
 
 _PAGE_ROWS = 100
+_ROWS_AT_ONCE = 1000
 _MAX_EMPTY_PAGES = 10
 """Pages in a row without a readable row after which reading ends."""
 MAX_PAGES = 1000
@@ -35,7 +36,9 @@ async def list_pages(
     offset = empty_pages = 0
     while empty_pages < _MAX_EMPTY_PAGES:
         query = {"model_id": model, "limit": page_size, "offset": offset}
-        page = await api.send_with_retries(LIST, structure_page, query=query, emit=emit)
+        page = await _structure_in_slices(
+            api, await api.send_with_retries(LIST, structure_rows, query=query, emit=emit)
+        )
         by_id = {canonical_id(job.request_id): job for job in page.jobs}
         fresh = [job for id_, job in by_id.items() if id_ not in seen]
         seen.update(by_id)
@@ -68,7 +71,7 @@ async def read_since(
     async def read(offset: int) -> JobPage:
         await api.clock.sleep(polls.take(api.clock.now()))
         query = {"model_id": model, "limit": _PAGE_ROWS, "offset": offset}
-        return await api.send(LIST, structure_page, query=query)
+        return await _structure_in_slices(api, await api.send(LIST, structure_rows, query=query))
 
     offset, page = 0, await read(0)
     yield page.jobs
@@ -125,10 +128,20 @@ async def read_whole(
     while not reading.is_over and pages < max_pages:
         await api.clock.sleep(polls.take(api.clock.now()))
         query = {"model_id": model, "limit": _PAGE_ROWS, "offset": offset}
-        page = await api.send(LIST, structure_page, query=query)
+        page = await _structure_in_slices(api, await api.send(LIST, structure_rows, query=query))
         reading.add(page.jobs, rows=page.rows, total=page.total)
         offset, pages = offset + page.rows, pages + 1
     return reading
+
+
+async def _structure_in_slices(api: ApiCaller, page: RowPage) -> JobPage:
+    """The jobs of a page; a long one, of a service that ignores `limit`, does not block the event loop."""
+    jobs: list[Job] = []
+    for start in range(0, len(page.rows), _ROWS_AT_ONCE):
+        if start:
+            await api.clock.sleep(0)
+        jobs += structure_page(page.rows[start : start + _ROWS_AT_ONCE]).jobs
+    return JobPage(jobs=tuple(jobs), rows=len(page.rows), has_more=page.has_more, total=page.total)
 
 
 def _is_oldest_first(page: JobPage, since: float) -> bool:
