@@ -4,7 +4,7 @@ import asyncio
 import socket
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import aiohttp
 import attrs
@@ -17,6 +17,8 @@ from kling_async._transport.over_aiohttp import HELD_SHARE, KEPT_SHARE, SLOW_SHA
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 SILENCE = 0.5
+LONGER_SILENCE = 5.0
+"""For tests that a busy machine could otherwise keep waiting for longer than the silence."""
 
 
 @attrs.define
@@ -31,25 +33,25 @@ class Gateway:
 
 
 @contextmanager
-def gateway():
-    """A gateway that resets each connection that has been silent for a little longer than `SILENCE`."""
+def gateway(silence=SILENCE):
+    """A gateway that resets each connection that has been silent for a little longer than `silence`."""
     seen = Gateway()
     with socket.create_server(("127.0.0.1", 0), backlog=32) as listener:
         seen.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        accepting = threading.Thread(target=accept, args=(listener, seen))
+        accepting = threading.Thread(target=accept, args=(listener, seen, silence))
         accepting.start()
         yield seen
         listener.shutdown(socket.SHUT_RDWR)
         accepting.join()
 
 
-def accept(listener, seen):
+def accept(listener, seen, silence):
     threads = []
     with suppress(OSError):
         while True:
             connection, _ = listener.accept()
             seen.connections += 1
-            threads.append(threading.Thread(target=serve, args=(connection, seen)))
+            threads.append(threading.Thread(target=serve, args=(connection, seen, silence)))
             threads[-1].start()
     for thread in threads:
         thread.join()
@@ -66,9 +68,9 @@ def read_request(connection):
     return received
 
 
-def serve(connection, seen):
+def serve(connection, seen, silence):
     with connection:
-        connection.settimeout(SILENCE * 1.1)
+        connection.settimeout(silence * 1.1)
         try:
             while read_request(connection):
                 seen.requests += 1
@@ -84,6 +86,17 @@ async def transport(path):
     transport = path(longest_silence=SILENCE)
     yield transport
     await transport.aclose()
+
+
+@asynccontextmanager
+async def behind_gateway(path):
+    """A transport and its gateway that keep a connection for `LONGER_SILENCE`."""
+    with gateway(LONGER_SILENCE) as seen:
+        transport = path(longest_silence=LONGER_SILENCE)
+        try:
+            yield transport, seen
+        finally:
+            await transport.aclose()
 
 
 def request(url, method="POST"):
@@ -108,20 +121,20 @@ async def test_no_post_leaves_on_a_connection_whose_reply_waited_while_the_loop_
     assert (seen.requests, seen.connections) == (2, 2)
 
 
-async def test_a_connection_is_used_again_within_the_silence(transport):
-    with gateway() as seen:
+async def test_a_connection_is_used_again_within_the_silence(path):
+    async with behind_gateway(path) as (transport, seen):
         for _ in range(3):
             await transport.send(request(seen.url))
-        await asyncio.sleep(SILENCE * 0.2)
+        await asyncio.sleep(LONGER_SILENCE * 0.2)
         await transport.send(request(seen.url))
     assert (seen.requests, seen.connections) == (4, 1)
 
 
-async def test_after_a_stream_whose_last_byte_was_slow_a_post_has_a_connection_of_its_own(transport):
-    with gateway() as seen:
+async def test_after_a_stream_whose_last_byte_was_slow_a_post_has_a_connection_of_its_own(path):
+    async with behind_gateway(path) as (transport, seen):
         async with transport.stream(request(seen.url, "GET")) as reply:
             assert await reply.pipe_to(lambda piece: True)
-        transport._note_reply(transport._loop.time() - SILENCE)
+        transport._note_reply(transport._loop.time() - LONGER_SILENCE)
         for method in ("POST", "POST", "GET"):
             if method == "POST" and isinstance(transport, FastTransport):
                 transport._sender.release_held()
@@ -138,15 +151,13 @@ def test_the_times_that_a_connection_can_be_silent_add_up_to_the_longest_silence
 @pytest.mark.skipif(not aiohttp.__version__.startswith("3."), reason="the fast path is for aiohttp 3")
 @pytest.mark.parametrize("is_stale", [False, True])
 async def test_held_connections_go_back_to_the_pool_unless_they_are_stale(is_stale):
-    transport = FastTransport(longest_silence=SILENCE)
-    connector = transport._session.connector
-    with gateway() as seen:
+    async with behind_gateway(FastTransport) as (transport, seen):
+        connector = transport._session.connector
         await transport.send(request(seen.url))
         assert connector._acquired
         if is_stale:
-            time.sleep(SILENCE * HELD_SHARE * 1.2)  # noqa: ASYNC251 - the loop stands still
-        await asyncio.sleep(SILENCE * HELD_SHARE)
+            time.sleep(LONGER_SILENCE * HELD_SHARE * 1.2)  # noqa: ASYNC251 - the loop stands still
+        await asyncio.sleep(LONGER_SILENCE * HELD_SHARE)
         assert not connector._acquired
         await transport.send(request(seen.url))
-        await transport.aclose()
     assert seen.connections == (2 if is_stale else 1)
