@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import threading
@@ -16,7 +15,6 @@ from typing import Any
 from kling_async._callbacks import SafeLogger
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.journal_files import OpenFiles, check_files, check_readable, describe_loss, lock_of
-from kling_async._journal.json_text import decode_record, encode_record, to_json
 from kling_async._journal.opening import (
     acquire_lock,
     check_file,
@@ -28,8 +26,20 @@ from kling_async._journal.opening import (
     resolve_path,
 )
 from kling_async._journal.schema import MIGRATIONS, Migration, decode_text, encode_text, migrate, roll_back
+from kling_async._journal.sqlite_rows import (
+    COLUMNS,
+    HAS_JOB,
+    IN_UNKNOWN_STATES,
+    INSERT,
+    INSERT_EARLIER,
+    SELECT,
+    SELECT_UNKNOWN_ATTEMPTS,
+    build_earlier_row,
+    build_entry,
+    build_row,
+    quote,
+)
 from kling_async._journal.store import PendingWrites
-from kling_async._journal.transitions import UNKNOWN_STATES
 from kling_async.errors import JournalError
 from kling_async.lines import one_line
 
@@ -39,104 +49,6 @@ _WRITE_ADVICE = (
     "free some disk space or fix the folder, then run the same call again; what the journal holds is safe"
 )
 _READ_ADVICE = "check the disk; the journal was left as it is"
-
-
-def _encode_money(amount: Decimal | None) -> str | None:
-    return None if amount is None else str(amount)
-
-
-def _decode_money(stored: str | None) -> Decimal | None:
-    return None if stored is None else Decimal(stored)
-
-
-def _pass_through(value: Any) -> Any:
-    return value
-
-
-_COLUMNS: Mapping[str, Callable[[Any], Any]] = {
-    "model": encode_text,
-    "payload": to_json,
-    "state": str,
-    "sent_at": _pass_through,
-    "has_service_time": _pass_through,
-    "request_id": encode_text,
-    "record": encode_record,
-    "error": encode_text,
-    "path": encode_text,
-    "size_bytes": _pass_through,
-    "sha256": _pass_through,
-    "cost_usd": _encode_money,
-    "attempt_cost_usd": _encode_money,
-    "attempts": _pass_through,
-    "index": _pass_through,
-}
-"""By column, how a field of an entry is stored. The number and the identity come before these columns."""
-
-
-def _quote(name: str) -> str:
-    return f'"{name}"'  # INDEX is a word of SQL
-
-
-_NAMES = ", ".join(["number", "key", "fingerprint", "occurrence", *map(_quote, _COLUMNS)])
-# Writing a row twice leaves one row.
-_INSERT = f"INSERT OR REPLACE INTO entries ({_NAMES}) VALUES ({', '.join('?' * (4 + len(_COLUMNS)))})"  # noqa: S608 - our own names
-_SELECT = f"SELECT {_NAMES} FROM entries"  # noqa: S608 - our own names
-_INSERT_EARLIER = "INSERT OR REPLACE INTO earlier_attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_IN_UNKNOWN_STATES = "(" + ", ".join(f"'{state}'" for state in sorted(UNKNOWN_STATES)) + ")"
-_EARLIER_COLUMNS = {
-    **{
-        name: f"was.{name}"
-        for name in ("state", "sent_at", "has_service_time", "request_id", "record", "error")
-    },
-    "payload": "coalesce(was.payload, entries.payload)",
-    "attempt_cost_usd": "was.cost_usd",
-    "attempts": "was.attempt",
-}
-_SELECT_UNKNOWN_ATTEMPTS = (
-    f"SELECT number, key, fingerprint, occurrence, {', '.join(_EARLIER_COLUMNS.get(name, f'entries.{_quote(name)}') for name in _COLUMNS)}"  # noqa: S608 - our own names
-    " FROM earlier_attempts AS was JOIN entries USING (number) WHERE was.request_id IS NULL"
-    f" AND was.state IN {_IN_UNKNOWN_STATES} AND was.attempt < attempts"
-)
-_HAS_JOB = (
-    "SELECT EXISTS (SELECT 1 FROM entries WHERE request_id = ?)"
-    " OR EXISTS (SELECT 1 FROM earlier_attempts WHERE request_id = ?)"
-)
-
-
-def _build_entry(row: Sequence[Any]) -> Entry:
-    number, key, fingerprint, occurrence, model, payload, state, sent_at, *rest = row
-    (
-        has_service_time,
-        request_id,
-        record,
-        error,
-        path,
-        size_bytes,
-        sha256,
-        cost_usd,
-        attempt_cost_usd,
-        attempts,
-        index,
-    ) = rest
-    return Entry(
-        number=number,
-        index=index,
-        identity=Identity(decode_text(key), fingerprint, occurrence),
-        model=str(decode_text(model)),
-        payload=json.loads(payload),
-        state=EntryState(state),
-        sent_at=sent_at,
-        has_service_time=bool(has_service_time),
-        request_id=decode_text(request_id),
-        record=decode_record(record),
-        error=decode_text(error),
-        path=decode_text(path),
-        size_bytes=size_bytes,
-        sha256=sha256,
-        cost_usd=_decode_money(cost_usd),
-        attempt_cost_usd=_decode_money(attempt_cost_usd),
-        attempts=attempts,
-    )
 
 
 class SqliteStore:
@@ -239,32 +151,32 @@ class SqliteStore:
     def _write(self, changes: PendingWrites) -> None:
         execute_many = self._writer.executemany
         if changes.earlier:
-            execute_many(_INSERT_EARLIER, map(_build_earlier_row, changes.earlier))
+            execute_many(INSERT_EARLIER, map(build_earlier_row, changes.earlier))
         inserts = []
         updates: defaultdict[tuple[str, ...], list[list[Any]]] = defaultdict(list)
         for number, change in changes.fields.items():
             if "identity" in change:
-                inserts.append(_build_row(change))
+                inserts.append(build_row(change))
             else:
-                updates[tuple(change)].append([*(_COLUMNS[name](change[name]) for name in change), number])
+                updates[tuple(change)].append([*(COLUMNS[name](change[name]) for name in change), number])
         if inserts:
-            execute_many(_INSERT, inserts)
+            execute_many(INSERT, inserts)
         for names, rows in updates.items():
-            fields = ", ".join(f"{_quote(name)} = ?" for name in names)
+            fields = ", ".join(f"{quote(name)} = ?" for name in names)
             execute_many(f"UPDATE entries SET {fields} WHERE number = ?", rows)  # noqa: S608 - names of our fields
 
     def find(self, identity: Identity) -> Entry | None:
         """The entry of this identity; see `Store`."""
         where = "WHERE fingerprint = ? AND occurrence = ? AND key IS ?"
         rows = self._query(
-            f"{_SELECT} {where}", identity.fingerprint, identity.occurrence, encode_text(identity.key)
+            f"{SELECT} {where}", identity.fingerprint, identity.occurrence, encode_text(identity.key)
         )
-        return _build_entry(rows[0]) if rows else None
+        return build_entry(rows[0]) if rows else None
 
     def entry(self, number: int) -> Entry | None:
         """The entry of this number; see `Store`."""
-        rows = self._query(f"{_SELECT} WHERE number = ?", number)
-        return _build_entry(rows[0]) if rows else None
+        rows = self._query(f"{SELECT} WHERE number = ?", number)
+        return build_entry(rows[0]) if rows else None
 
     def page(self, after: int) -> Sequence[Entry]:
         """The next entries by number; see `Store`."""
@@ -273,17 +185,17 @@ class SqliteStore:
     def has_job(self, request_id: str) -> bool:
         """Whether an entry has, or had, this id; see `Store`."""
         wanted = encode_text(request_id)
-        return bool(self._query(_HAS_JOB, wanted, wanted)[0][0])
+        return bool(self._query(HAS_JOB, wanted, wanted)[0][0])
 
     def find_unresolved(self) -> Mapping[int, EntryState]:
         """The states of the entries with a POST whose fate is unknown; see `Store`."""
-        where = f"WHERE request_id IS NULL AND state IN {_IN_UNKNOWN_STATES}"
+        where = f"WHERE request_id IS NULL AND state IN {IN_UNKNOWN_STATES}"
         rows = self._query(f"SELECT number, state FROM entries {where}")  # noqa: S608 - our own names
         return {number: EntryState(state) for number, state in rows}
 
     def unknown_attempts(self) -> Sequence[Entry]:
         """Entries as they were where that POST's fate is unknown; see `Store`."""
-        return [_build_entry(row) for row in self._query(_SELECT_UNKNOWN_ATTEMPTS)]
+        return [build_entry(row) for row in self._query(SELECT_UNKNOWN_ATTEMPTS)]
 
     def spent_usd(self) -> Decimal:
         """The sum of what all entries cost; see `Store`."""
@@ -313,30 +225,9 @@ class SqliteStore:
                 raise JournalError(self._loss or "")
 
 
-def _build_row(change: Mapping[str, Any]) -> list[Any]:
-    identity: Identity = change["identity"]
-    values = [encode(change[name]) for name, encode in _COLUMNS.items()]
-    return [change["number"], encode_text(identity.key), identity.fingerprint, identity.occurrence, *values]
-
-
-def _build_earlier_row(entry: Entry) -> tuple[Any, ...]:
-    return (
-        entry.number,
-        entry.attempts,
-        str(entry.state),
-        entry.sent_at,
-        encode_text(entry.request_id),
-        encode_record(entry.record),
-        encode_text(entry.error),
-        _encode_money(entry.attempt_cost_usd),
-        to_json(entry.payload),
-        entry.has_service_time,
-    )
-
-
 def _read_page(query: Callable[..., list[tuple[Any, ...]]], after: int) -> list[Entry]:
-    rows = query(f"{_SELECT} WHERE number > ? ORDER BY number LIMIT ?", after, _PAGE_ROWS)
-    return [_build_entry(row) for row in rows]
+    rows = query(f"{SELECT} WHERE number > ? ORDER BY number LIMIT ?", after, _PAGE_ROWS)
+    return [build_entry(row) for row in rows]
 
 
 def read_entries(
