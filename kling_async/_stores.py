@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import attrs
 
 from kling_async._policy.object_stores import (
     LARGEST_SINGLE_PUT_BYTES,
+    LONGEST_SIGNATURE,
     PART_BYTES,
     PARTS_AT_ONCE,
     Step,
@@ -25,6 +26,7 @@ from kling_async._policy.object_stores import (
     StoreFailure,
     explain_failure,
 )
+from kling_async.catalog import quote_value
 from kling_async.errors import APIConnectionError, ConfigurationError, DownloadError, KlingError
 from kling_async.paths import ObjectUrl
 
@@ -166,6 +168,48 @@ class Bucket:
             raise _error_for(
                 explain_failure(type(error).__name__, str(error), scheme=self.scheme, step=step)
             ) from None
+
+
+def sign_urls(urls: Iterable[ObjectUrl], *, seconds: float) -> dict[str, str]:
+    """The signed URL of each object: who has it can read the object for so long, without credentials.
+
+    It blocks; where the environment has no key but an address for one, for as long as that takes to answer.
+
+    Raises:
+        ConfigurationError: It is no such number of seconds, or the store cannot sign.
+    """
+    keys: dict[tuple[str, str], list[ObjectUrl]] = {}
+    for url in urls:
+        keys.setdefault((url.scheme, url.bucket), []).append(url)
+    signed: dict[str, str] = {}
+    for ours in keys.values():
+        bucket = open_store(ours[0])
+        import obstore
+        from obstore.exceptions import BaseError
+
+        store = cast("S3Store | GCSStore | AzureStore", bucket.store)
+        try:
+            found = obstore.sign(store, "GET", [url.key for url in ours], timedelta(seconds=seconds))
+        except (BaseError, ValueError) as error:
+            failure = explain_failure(
+                type(error).__name__, str(error), scheme=bucket.scheme, step="read from"
+            )
+            raise ConfigurationError(f"{str(ours[0])!r} cannot be signed: {failure.reason}.") from None
+        signed.update(zip(map(str, ours), found, strict=True))
+    return signed
+
+
+def check_signed_for(seconds: float) -> None:
+    """Do nothing if a signature can hold for so many seconds.
+
+    Raises:
+        ConfigurationError: It cannot.
+    """
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not is_number or not 1 <= seconds <= LONGEST_SIGNATURE:
+        raise ConfigurationError(
+            f"A signed URL holds for 1 to {LONGEST_SIGNATURE:,} seconds, which are seven days, not for {quote_value(seconds)}."
+        )
 
 
 async def _finish(call: Awaitable[T]) -> T:

@@ -89,17 +89,21 @@ class BatchResult(Sequence[Result]):
         return [result.to_dict() for result in self.results]
 
     @public_call
-    def write_report(self, path: str | os.PathLike[str]) -> Path:
+    def write_report(self, path: str | os.PathLike[str], *, signed_for: float | None = None) -> Path:
         """Write one HTML page about this batch, with its videos, its figures and a time line, and return its path.
 
         The page needs no server. It loads nothing but the videos, which it names relative to itself.
 
         Args:
             path: The file, best beside the videos; a missing folder is made.
+            signed_for: Seconds, at most seven days, for which the page plays videos in an object store. The page then
+                holds signed URLs: who has the page can read the videos for so long. Without this option the page plays
+                such a video from the service, for as long as the service keeps the video.
 
         Raises:
+            ConfigurationError: The store cannot sign.
             KlingError: The file cannot be written; a former file is left as it was.
         """
         from kling_async.report import write_report
 
-        return write_report(self.results, path, history=self.history)
+        return write_report(self.results, path, history=self.history, signed_for=signed_for)

@@ -21,6 +21,7 @@ from markupsafe import Markup
 from kling_async._display.cell import running_shell
 from kling_async._display.markup import join_facts
 from kling_async._display.page import count_earlier, duration_text, is_inlined, money_text
+from kling_async._display.signed_sources import sign_sources
 from kling_async._display.tiles import (
     ALONE,
     FAINT,
@@ -31,6 +32,7 @@ from kling_async._display.tiles import (
     render_tile,
     wrap,
 )
+from kling_async._stores import check_signed_for
 from kling_async.history import BatchHistory, ItemTimes
 from kling_async.jobs import Job, JobStatus
 from kling_async.results import Result, ResultState
@@ -74,18 +76,26 @@ def _as_sequence(items: Iterable[Result | Job]) -> Sequence[Result | Job]:
     return items if isinstance(items, Sequence) and hasattr(items, "history") else tuple(items)
 
 
+def _check_signed_for(_gallery: object, _field: object, seconds: float | None) -> None:
+    if seconds is not None:
+        check_signed_for(seconds)
+
+
 @attrs.frozen
 class Gallery:
     """Videos to look at: a player, or the reason why there is no video, for each of the first few dozen items.
 
     A saved video that is small becomes part of the notebook. A larger one is played from its file, whose address is
-    relative to the working directory. A video that was not saved is played from the service.
+    relative to the working directory. A video that was not saved, or is in an object store, is played from the service.
     """
 
     items: Sequence[Result | Job] = attrs.field(converter=_as_sequence)
     """Results, jobs, or both."""
     limit: int = attrs.field(default=_FEW_DOZEN, kw_only=True, validator=attrs.validators.ge(1))
     """How many items the gallery shows; a line below them says how many more there are."""
+    signed_for: float | None = attrs.field(default=None, kw_only=True, validator=_check_signed_for)
+    """Seconds, at most seven days, for which the gallery plays videos from an object store. The notebook then holds signed
+    URLs: who has the notebook can read the videos for so long."""
 
     def __repr__(self) -> str:
         return f"<Gallery: {self._extent()}>"
@@ -136,6 +146,7 @@ class Gallery:
 
     def _tiles(self) -> Iterator[Tile]:
         beside, left, history = Path.cwd(), _INLINE_BYTES_IN_ALL, self._history
+        signed = sign_sources(self.items[: self.limit], self.signed_for)
         for item in self.items[: self.limit]:
             if isinstance(item, Job):
                 yield make_job_tile(item)
@@ -145,6 +156,7 @@ class Gallery:
                 beside=beside,
                 inline_bytes=min(left, _INLINE_BYTES),
                 seconds=_run_seconds(history.times_of(item.index)) if history else None,
+                signed=signed,
             )
             if tile.source and is_inlined(tile.source):
                 left -= len(tile.source) * 3 // 4

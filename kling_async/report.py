@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -27,6 +27,8 @@ from kling_async._display.overview import (
     time_line_html,
     when_html,
 )
+from kling_async._display.page import NOTHING_SIGNED
+from kling_async._display.signed_sources import sign_sources
 from kling_async._display.timeline import time_line
 from kling_async._durable import move_into_place
 from kling_async._own_files import for_owner_alone, keep_mode
@@ -48,6 +50,7 @@ def write_report(
     *,
     history: BatchHistory | None = None,
     missing: int = 0,
+    signed_for: float | None = None,
 ) -> Path:
     """Write the page, whole or not at all, and return its path.
 
@@ -56,14 +59,18 @@ def write_report(
         path: The file; a missing folder is made. The page names videos relative to itself.
         history: Draws the time line; None leaves it out.
         missing: How many items had not ended when the batch was interrupted.
+        signed_for: See `BatchResult.write_report`.
 
     Raises:
+        ConfigurationError: A store cannot sign the URLs of its objects.
         KlingError: The file cannot be written; a former file is left as it was.
     """
     target = Path(local_path(path, name="path"))
+    signed = sign_sources(results[:MAX_CARDS], signed_for)
     try:
         with _temporary_file(target) as new:
-            new.write(report_html(results, beside=target.parent, history=history, missing=missing))
+            page = report_html(results, beside=target.parent, history=history, missing=missing, signed=signed)
+            new.write(page)
             keep_mode(new.fileno(), target)
             new.close()
             move_into_place(Path(new.name), target)
@@ -123,7 +130,12 @@ def _refusal(path: str | os.PathLike[str], error: Exception) -> str:
 
 
 def report_html(
-    results: Sequence[Result], *, beside: Path, history: BatchHistory | None = None, missing: int = 0
+    results: Sequence[Result],
+    *,
+    beside: Path,
+    history: BatchHistory | None = None,
+    missing: int = 0,
+    signed: Mapping[str, str] = NOTHING_SIGNED,
 ) -> Markup:
     """The page, for a file in the folder `beside`.
 
@@ -132,10 +144,11 @@ def report_html(
         beside: The folder of the page, which addresses of videos are relative to.
         history: Draws the time line; None leaves it out.
         missing: How many items had not ended when the batch was interrupted.
+        signed: The signed URLs of objects, which the page then holds.
     """
     line = time_line(results, history) if history else None
     rows = {row.result.index: row for row in line.rows} if line else {}
-    cards = make_cards(results[:MAX_CARDS], beside=beside, rows=rows)
+    cards = make_cards(results[:MAX_CARDS], beside=beside, rows=rows, signed=signed)
     style, script = color_rules() + _read("report.css"), _read("report.js")
     page = _read("report.html").format(
         policy=_content_policy(cards, style=style, script=script),

@@ -10,9 +10,17 @@ from markupsafe import Markup
 
 from kling_async._display.colors import UNSAVED, state_class
 from kling_async._display.markup import isolate
-from kling_async._display.page import duration_text, is_remote, media_source, money_text, picture_source
+from kling_async._display.page import (
+    NOTHING_SIGNED,
+    duration_text,
+    is_remote,
+    media_source,
+    money_text,
+    picture_source,
+)
 from kling_async._display.timeline import WORDS, Row, Segment
 from kling_async._display.timeline_svg import mini_picture
+from kling_async.paths import ObjectUrl
 from kling_async.results import Result
 
 _LONG = 220
@@ -30,21 +38,38 @@ class Card:
     """The address of a still, for a video that is not saved here."""
     row: Row | None
     """The job's row on the time line; None if the card has no times."""
+    is_signed: bool = False
+    """Whether the address is the signed one of an object."""
 
 
-def make_cards(results: Iterable[Result], *, beside: Path, rows: Mapping[int, Row]) -> list[Card]:
+def make_cards(
+    results: Iterable[Result],
+    *,
+    beside: Path,
+    rows: Mapping[int, Row],
+    signed: Mapping[str, str] = NOTHING_SIGNED,
+) -> list[Card]:
     """A card for each result.
 
     Args:
         results: The results, in the order of the page.
         beside: The folder of the page.
         rows: The rows of the time line, by the indices of the results.
+        signed: The signed URLs of objects.
     """
     cards = []
     for result in results:
-        source = media_source(result, beside=beside)
+        source = media_source(result, beside=beside, signed=signed)
         picture = picture_source(result.job) if source is not None and is_remote(source) else None
-        cards.append(Card(result=result, source=source, picture=picture, row=rows.get(result.index)))
+        cards.append(
+            Card(
+                result=result,
+                source=source,
+                picture=picture,
+                row=rows.get(result.index),
+                is_signed=result.path in signed,
+            )
+        )
     return cards
 
 
@@ -115,11 +140,20 @@ def _facts(card: Card) -> Markup:
     result = card.result
     facts = []
     if card.source is not None:
-        name = result.path.name if result.path is not None else "at the service"
-        facts.append(Markup('<a href="{}">{}</a>').format(card.source, isolate(name)))
+        facts.append(Markup('<a href="{}">{}</a>').format(card.source, isolate(_source_name(card))))
+    if isinstance(result.path, ObjectUrl) and not card.is_signed:
+        facts.append(Markup("<code>{}</code>").format(str(result.path)))
     if result.cost_usd is not None:
         facts.append(Markup('<span class="cost">{}</span>').format(money_text(result.cost_usd)))
     request_id = result.job.request_id if result.job else result.error.request_id if result.error else None
     if request_id:
         facts.append(Markup("<code>{}</code>").format(request_id))
     return Markup('<p class="facts">{}</p>').format(Markup().join(facts)) if facts else Markup()
+
+
+def _source_name(card: Card) -> str:
+    """The name of the place that the video is played from."""
+    path = card.result.path
+    if isinstance(path, ObjectUrl):
+        return str(path) if card.is_signed else "at the service"
+    return path.name if path is not None else "at the service"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import quote, urlsplit
 
 from kling_async._policy.safe_urls import reason_to_refuse
 from kling_async.history import BatchHistory
 from kling_async.jobs import Job
+from kling_async.paths import ObjectUrl
 from kling_async.results import Result
 
 _SHORT = 10.0
@@ -19,6 +21,8 @@ _SECONDS_IN_MINUTE = 60
 _MINUTES_IN_HOUR = 60
 _THOUSAND = 1000
 _CENT = Decimal("0.01")
+NOTHING_SIGNED: Mapping[str, str] = MappingProxyType({})
+"""No signed URLs: the default of what makes a page."""
 
 
 def duration_text(seconds: float) -> str:
@@ -63,14 +67,23 @@ def count_earlier(results: Iterable[Result], history: BatchHistory) -> int:
     return sum(result.job is not None and not history.times_of(result.index).submits for result in results)
 
 
-def media_source(result: Result, *, beside: Path | None, inline_bytes: int = 0) -> str | None:
+def media_source(
+    result: Result,
+    *,
+    beside: Path | None,
+    inline_bytes: int = 0,
+    signed: Mapping[str, str] = NOTHING_SIGNED,
+) -> str | None:
     """The address of a result's video, for a page; None if there is no video.
 
     Args:
-        result: Its file is used if it is still there, else its job's address.
+        result: Its file is used if it is still there, or the signed URL of its object, else its job's address.
         beside: The folder of the page: a file is named relative to it. None names it absolutely.
         inline_bytes: A file of at most this size becomes part of the page.
+        signed: The signed URLs of objects.
     """
+    if isinstance(result.path, ObjectUrl) and result.path in signed:
+        return signed[result.path]
     if isinstance(result.path, Path) and os.path.isfile(result.path):  # noqa: PTH113 - False, not an error, for any name
         return _file_source(result.path, beside, inline_bytes)
     return web_source(result.job.video_url if result.job else None)

@@ -7,6 +7,7 @@ half transparent, and colours are used only for dots and bars that stand out fro
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
@@ -15,6 +16,7 @@ from markupsafe import Markup
 from kling_async._display.colors import SLATE, STATE_COLORS, state_class
 from kling_async._display.markup import isolate, join_facts, replace_unprintable
 from kling_async._display.page import (
+    NOTHING_SIGNED,
     duration_text,
     is_inlined,
     is_remote,
@@ -24,6 +26,7 @@ from kling_async._display.page import (
     web_source,
 )
 from kling_async.jobs import Job, JobStatus
+from kling_async.paths import ObjectUrl
 from kling_async.results import Result
 
 WIDTH = 256
@@ -58,7 +61,14 @@ class Tile:
     picture: str | None
 
 
-def make_tile(result: Result, *, beside: Path, inline_bytes: int = 0, seconds: float | None = None) -> Tile:
+def make_tile(
+    result: Result,
+    *,
+    beside: Path,
+    inline_bytes: int = 0,
+    seconds: float | None = None,
+    signed: Mapping[str, str] = NOTHING_SIGNED,
+) -> Tile:
     """The tile of one item of a batch.
 
     Args:
@@ -66,9 +76,10 @@ def make_tile(result: Result, *, beside: Path, inline_bytes: int = 0, seconds: f
         beside: Relative addresses start from this folder.
         inline_bytes: A local file of at most this size becomes part of the page.
         seconds: How long the job took, if the client measured it; None uses the times in the job's record.
+        signed: The signed URLs of objects.
     """
     job = result.job
-    source = media_source(result, beside=beside, inline_bytes=inline_bytes)
+    source = media_source(result, beside=beside, inline_bytes=inline_bytes, signed=signed)
     is_local = source is not None and not is_remote(source)
     picture = picture_source(job)
     if is_local and picture is not None and picture.startswith("http:"):
@@ -84,6 +95,7 @@ def make_tile(result: Result, *, beside: Path, inline_bytes: int = 0, seconds: f
         facts=(
             *([duration_text(took)] if took is not None else []),
             *([money_text(result.cost_usd)] if result.cost_usd is not None else []),
+            *([str(result.path)] if isinstance(result.path, ObjectUrl) else []),
         ),
         trouble=failure_text(result),
         source=source,

@@ -20,6 +20,8 @@ PART_BYTES = 8 * 1024**2
 """S3 wants at least 5 MiB a part, and takes 10,000 parts."""
 PARTS_AT_ONCE = 4
 """A video in parts takes no more memory than one in a single request."""
+LONGEST_SIGNATURE = 7 * 24 * 3600
+"""Seconds for which a signed URL can hold. Source: Amazon S3 and Google Cloud Storage."""
 
 Step = Literal["write to", "read from", "delete from"]
 """What was tried in a store, for an error."""

@@ -170,7 +170,11 @@ class BatchCommand:
         results = self._ordered_results()
         try:
             page = write_report(
-                results, report, history=self._history.build(), missing=self.total - len(results)
+                results,
+                report,
+                history=self._history.build(),
+                missing=self.total - len(results),
+                signed_for=self.config.sign_report,
             )
         except KlingError as error:
             print_error(error.message)

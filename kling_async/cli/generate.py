@@ -17,7 +17,14 @@ from kling_async.cli.journals import NAME, describe_resume, refuse_unusable_jour
 from kling_async.cli.output import make_folder, one_line, print_error, print_text, stderr
 from kling_async.cli.preview import Preview
 from kling_async.cli.prompt_list import PromptList, explain_problems, read_prompts
-from kling_async.cli.run_config import DEFAULT_CONCURRENCY, DEFAULT_FOLDER, RunConfig, read_path, read_place
+from kling_async.cli.run_config import (
+    DEFAULT_CONCURRENCY,
+    DEFAULT_FOLDER,
+    RunConfig,
+    SignReport,
+    read_path,
+    read_place,
+)
 from kling_async.cli.service import Service, open_client, open_emulated_client
 from kling_async.errors import ConfigurationError
 from kling_async.journal import EntryState, Journal, RegisteredBatch
@@ -101,6 +108,7 @@ async def generate(
     journal: Annotated[Path | None, Parameter(metavar="FILE", converter=read_path)] = None,
     no_journal: bool = False,
     report: Annotated[Path | None, Parameter(metavar="FILE", converter=read_path)] = None,
+    sign_report: SignReport = None,
     max_concurrency: Annotated[
         int, Parameter(metavar="N", validator=validators.Number(gte=1))
     ] = DEFAULT_CONCURRENCY,
@@ -134,6 +142,8 @@ async def generate(
         journal: Another journal than run.db beside the videos; in the working folder, if they go to an object store.
         no_journal: Keep no journal: the same command again pays again.
         report: Write an HTML report of the batch to this file: videos, figures, and a time line of every job.
+        sign_report: Let the report play videos from an object store for so many seconds. It then holds signed URLs: who has
+            the report can read the videos.
         max_concurrency: How many jobs may be in flight at the service.
         skip_invalid: Leave out prompts that cannot be used; they count as not made.
         yes: Make prompts that look like a mistake, such as the name of a file, or one word beside other prompts.
@@ -177,6 +187,7 @@ async def generate(
         models=models,
         max_concurrency=max_concurrency,
         report=report,
+        sign_report=sign_report,
         is_emulated=emulate,
         ascii_names=ascii_names,
     )

@@ -21,7 +21,7 @@ from kling_async.cli.journals import (
 )
 from kling_async.cli.output import make_folder, print_text, stderr
 from kling_async.cli.preview import Preview
-from kling_async.cli.run_config import DEFAULT_CONCURRENCY, RunConfig, read_path, read_place
+from kling_async.cli.run_config import DEFAULT_CONCURRENCY, RunConfig, SignReport, read_path, read_place
 from kling_async.cli.service import Service, open_client
 from kling_async.journal import Entry, EntryState, NextStep
 from kling_async.paths import is_object_url
@@ -38,6 +38,7 @@ async def resume(
     out: Annotated[Path | ObjectUrl | None, Parameter(metavar="DIR", converter=read_place)] = None,
     ascii_names: bool = False,
     report: Annotated[Path | None, Parameter(metavar="FILE", converter=read_path)] = None,
+    sign_report: SignReport = None,
     max_concurrency: Annotated[
         int, Parameter(metavar="N", validator=validators.Number(gte=1))
     ] = DEFAULT_CONCURRENCY,
@@ -58,6 +59,8 @@ async def resume(
             video of the journal was stored, or the journal's own folder].
         ascii_names: Name the files with ASCII letters and digits only.
         report: Write an HTML report of the batch to this file: videos, figures, and a time line of every job.
+        sign_report: Let the report play videos from an object store for so many seconds. It then holds signed URLs: who has
+            the report can read the videos.
         max_concurrency: How many jobs may be in flight at the service.
         dry_run: Show what would be sent and what it would cost; send nothing and write nothing.
         json: Print one line of JSON for each result as soon as it ends, and nothing else on stdout.
@@ -74,6 +77,7 @@ async def resume(
         budget=budget,
         max_concurrency=max_concurrency,
         report=report,
+        sign_report=sign_report,
         ascii_names=ascii_names,
     )
     if dry_run:

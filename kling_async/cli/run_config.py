@@ -6,9 +6,10 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
 import attrs
-from cyclopts import Token
+from cyclopts import Parameter, Token, validators
 
 from kling_async.cli.budget_options import BudgetOptions
 from kling_async.cli.service import Service
@@ -42,6 +43,12 @@ def read_place(_: object, tokens: Sequence[Token]) -> Path | ObjectUrl:
     return place if isinstance(place, ObjectUrl) else Path(place)
 
 
+SignReport: TypeAlias = Annotated[
+    float | None, Parameter(metavar="SECONDS", validator=validators.Number(gte=1, lte=7 * 24 * 3600))
+]
+"""The option of a report with signed URLs: at most seven days."""
+
+
 @attrs.frozen(kw_only=True)
 class RunConfig:
     """Where the videos of a run come from and go to, and what they may cost."""
@@ -57,6 +64,8 @@ class RunConfig:
     max_concurrency: int = DEFAULT_CONCURRENCY
     report: Path | None = None
     """The file of the HTML report."""
+    sign_report: float | None = None
+    """Seconds for which the report plays videos from an object store."""
     is_emulated: bool = False
     ascii_names: bool = False
     """Whether file names have ASCII letters and digits only."""
@@ -91,6 +100,8 @@ class RunConfig:
             words += ["--max-concurrency", str(self.max_concurrency)]
         if self.report is not None:
             words += ["--report", str(self.report)]
+        if self.sign_report is not None:
+            words += ["--sign-report", f"{self.sign_report:g}"]
         words += self._name_options()
         words += [*self.budget.arguments(self.prices), *self.service.arguments(), *options]
         return _join(words)

@@ -67,3 +67,16 @@ def test_a_file_url_is_a_folder(cli, serve, home):
     serve()
     assert cli("generate", "a cat", "--out", (home / "clips").as_uri()).status == 0
     assert {path.suffix for path in (home / "clips").iterdir()} >= {".db", ".mp4"}
+
+
+def test_a_report_plays_the_objects_for_as_long_as_it_is_signed(cli, serve, home, store):
+    serve()
+    options = ("--out", "s3://videos", "--report", "r.html", "--sign-report", "600")
+    assert cli("generate", "a cat", *options).status == 0
+    assert "X-Amz-Expires=600&amp;" in (home / "r.html").read_text()
+    assert b"X-Amz" not in (home / "run.db").read_bytes()
+    store.objects.clear()
+    store.faults.append(lambda request: error(403, "AccessDenied") if "cat" in request.path else None)
+    done = cli("resume", "run.db", "--report", "r.html", "--sign-report", "600")
+    assert "--report r.html --sign-report 600" in done.err
+    assert "--sign-report" in cli("generate", "a cat", "--sign-report", "0").error_line

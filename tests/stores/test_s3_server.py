@@ -18,7 +18,7 @@ from stores.store_batch import PROMPTS
 
 from kling_async import ConfigurationError, KlingClient, Limits, RetryPolicy
 from kling_async._policy.object_stores import LARGEST_SINGLE_PUT_BYTES, StoredObject
-from kling_async._stores import open_store
+from kling_async._stores import open_store, sign_urls
 from kling_async.emulator import Emulator, EmulatorSettings, LogNormal
 from kling_async.errors import APIConnectionError, DownloadError
 from kling_async.types import ObjectUrl
@@ -93,6 +93,13 @@ async def test_a_large_video_of_which_a_part_fails_is_not_there_and_leaves_no_pa
     log_in()
     assert names(prefix) == []
     assert s3_server.open_uploads() == []
+
+
+async def test_a_signed_url_shows_the_object_without_credentials(prefix):
+    url = prefix.child("a é.mp4")
+    await open_store(url).put(url.key, b"123", size_bytes=3)
+    signed = sign_urls([url], seconds=60)
+    assert await anyio.to_thread.run_sync(read_url, signed[url]) == b"123"
 
 
 @pytest.mark.parametrize("fault", ["cut", BUSY], ids=["cut", "busy"])
@@ -222,7 +229,7 @@ async def wait_for(event, process):
 PUT_LARGE = """
 import asyncio, sys
 from pathlib import Path
-from kling_async._stores import open_store
+from kling_async._stores import open_store, sign_urls
 from kling_async.types import ObjectUrl
 url, path = ObjectUrl(sys.argv[1]), Path(sys.argv[2])
 asyncio.run(open_store(url).put(url.key, path, size_bytes=path.stat().st_size))
