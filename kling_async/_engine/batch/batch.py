@@ -102,8 +102,6 @@ class Batch:
     async def _close(self) -> Exception | None:
         """Write the rest of the journal and let the input clean up; the first error of both."""
         failure: Exception | None = await self.parts.ledger.close()
-        if failure is not None:
-            _log.error("%s", failure)
         try:
             await self.reader.close()
         except BaseException as error:  # noqa: BLE001 - the caller's own cleanup may raise anything
@@ -260,7 +258,7 @@ async def use_journal(
 def _close(journal: WriteAheadJournal) -> None:
     try:
         journal.close()
-    except JournalError as error:  # the batch has told it with its results
+    except JournalError as error:  # the batch has raised it too, unless its caller left early
         _log.error("%s", error)
 
 
