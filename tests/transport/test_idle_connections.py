@@ -29,6 +29,7 @@ class Gateway:
     requests: int = 0
     connections: int = 0
     is_asked: threading.Event = attrs.field(factory=threading.Event)
+    may_answer: threading.Event = attrs.field(factory=threading.Event)
     resets: threading.Semaphore = attrs.field(factory=lambda: threading.Semaphore(0))
 
 
@@ -36,6 +37,7 @@ class Gateway:
 def gateway(silence=SILENCE):
     """A gateway that resets each connection that has been silent for a little longer than `silence`."""
     seen = Gateway()
+    seen.may_answer.set()
     with socket.create_server(("127.0.0.1", 0), backlog=32) as listener:
         seen.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         accepting = threading.Thread(target=accept, args=(listener, seen, silence))
@@ -75,6 +77,7 @@ def serve(connection, seen, silence):
             while read_request(connection):
                 seen.requests += 1
                 seen.is_asked.set()
+                seen.may_answer.wait()
                 connection.sendall(OK)
         except TimeoutError:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
@@ -113,8 +116,10 @@ async def test_no_post_leaves_on_a_connection_that_a_gateway_reset_while_the_loo
 
 async def test_no_post_leaves_on_a_connection_whose_reply_waited_while_the_loop_stood_still(transport):
     with gateway() as seen:
+        seen.may_answer.clear()
         first = asyncio.create_task(transport.send(request(seen.url)))
         await asyncio.to_thread(seen.is_asked.wait)
+        seen.may_answer.set()
         seen.resets.acquire()  # the loop stands still
         assert (await first).body == b"{}"
         assert (await transport.send(request(seen.url))).body == b"{}"
