@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from coverage import Coverage
 from hypothesis import HealthCheck, settings
 
 # The benchmarks are not part of the wheel: they are found at the end of the path, after what is installed.
@@ -19,6 +20,27 @@ for profile, examples in (("few", 20), ("short", 200), ("long", 5_000), ("fuzz",
         profile, max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
 settings.load_profile("short")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Do not measure a test that is marked `unmeasured`, nor the processes that it starts: to measure doubles its time."""
+    measured = Coverage.current() if item.get_closest_marker("unmeasured") else None
+    if measured is None:
+        return (yield)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # coverage sets it for each Python that starts
+        measured.stop()
+        try:
+            return (yield)
+        finally:
+            measured.start()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Run the slow tests first: one that begins last would keep the other processes waiting."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks import clients, downloads, faults, imports, loop, overhead, scale, sixty
 
+pytestmark = pytest.mark.unmeasured
+
 
 @pytest.fixture(scope="module")
 def overhead_result():

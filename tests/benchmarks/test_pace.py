@@ -8,6 +8,8 @@ import pytest
 from benchmarks import ablation, pace, simulation
 from benchmarks.simulation import Adaptive, Life, log_normal
 
+pytestmark = pytest.mark.unmeasured
+
 
 def lives_of(count, seed=1):
     rng = random.Random(seed)  # noqa: S311 - samples, no secret

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.unmeasured
+
 LATE_KILLS = 516
 """A seed whose first three kills come after more than two seconds."""
 PROGRAM = Path(__file__).with_name("kill_batches.py")

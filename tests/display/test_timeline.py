@@ -140,6 +140,7 @@ def test_many_jobs_share_lanes():
     assert read(rows_picture(line)).all("text") == []
 
 
+@pytest.mark.unmeasured
 @given(
     st.lists(
         st.tuples(st.floats(0, 100), st.floats(0, 100)).map(sorted).map(lambda pair: TimeSpan(*pair)),

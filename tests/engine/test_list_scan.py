@@ -73,6 +73,7 @@ async def test_one_list_call_replaces_many_status_calls():
     assert service.calls["list"] + service.calls["status"] < 0.6 * by_status.calls["status"]
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("order", ["newest", "oldest", "random"])
 @pytest.mark.parametrize("rows", [7, 100, 1000])
 @pytest.mark.parametrize("tells", ["everything", "nothing", "no more"])
@@ -105,6 +106,7 @@ async def test_a_page_covers_our_first_to_last_job_even_if_most_have_ended():
     assert sum(offset > 0 for offset in offsets) <= 2
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("order", ["newest", "oldest", "random"])
 async def test_a_list_with_many_other_jobs_costs_few_calls(order):
     service = Service(run_time=run_time_of, order=order)
@@ -170,6 +172,7 @@ async def test_a_start_that_a_list_shows_while_a_status_call_hangs_is_taken_in()
     assert max(service.lags()) < 5
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     "answer",
     [
@@ -343,6 +346,7 @@ def mean_lag(service):
     return fmean(service.lags())
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("rows, most", [(100, 2.8), (1000, 2.2)])
 async def test_two_hundred_jobs_of_a_minute_cost_two_requests_and_a_half_each(rows, most):
     service = Service(run_time=minutes, rows=rows)
@@ -351,6 +355,7 @@ async def test_two_hundred_jobs_of_a_minute_cost_two_requests_and_a_half_each(ro
     assert mean_lag(service) <= 0.65
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("rows", [100, 1000])
 async def test_lists_are_as_good_after_a_queue_and_where_no_start_is_shown(rows):
     queued = Service(run_time=minutes, rows=rows, queue_time=10.0)
@@ -386,6 +391,7 @@ async def test_a_crowd_that_comes_while_scans_are_rare_is_not_kept_waiting_for_t
     assert calls_per_job(service) <= 12.0
 
 
+@pytest.mark.unmeasured
 async def test_run_times_that_triple_half_way_are_followed_by_the_scans():
     service = Service(run_time=lambda number: minutes(number) * (1 if number < 200 else 3))
     await run_batch_of(service, 400, at_once=100)
@@ -393,6 +399,7 @@ async def test_run_times_that_triple_half_way_are_followed_by_the_scans():
     assert mean_lag(service) <= 1.5
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     "name, most_calls, most_lag, longest_lag",
     [
@@ -415,6 +422,7 @@ def test_a_list_that_misbehaves_costs_little_more_than_none(name, most_calls, mo
     assert max(report.lags) <= longest_lag
 
 
+@pytest.mark.unmeasured
 @pytest.mark.slow
 def test_every_job_ends_in_hours_of_lists_that_misbehave():
     report = run_day(400)

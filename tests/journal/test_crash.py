@@ -13,6 +13,7 @@ KILLS = 40
 WRITER = Path(__file__).with_name("killed_writer.py")
 
 
+@pytest.mark.unmeasured
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
 def test_nothing_durable_is_lost_by_a_kill(tmp_path):
     done = subprocess.run(  # noqa: S603 - our own code

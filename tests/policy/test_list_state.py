@@ -229,6 +229,7 @@ pages = st.builds(
 )
 
 
+@pytest.mark.unmeasured
 @given(st.lists(st.lists(pages, min_size=1, max_size=20), max_size=6), st.integers(1, 5000))
 def test_whatever_a_list_shows_offsets_grow_and_pages_keep_their_bounds(scans, in_flight):
     state, now = ListState(), 0.0

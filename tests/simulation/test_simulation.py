@@ -4,6 +4,8 @@ import pytest
 
 from .world import simulate
 
+pytestmark = pytest.mark.unmeasured
+
 CHUNK = 25
 
 

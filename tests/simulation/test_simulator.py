@@ -17,6 +17,8 @@ from .bugs import BUGS
 from .scenario import CALL_FAULTS, JOB_FAULTS, POINTS, POST_FAULTS, STATUS_FAULTS, make_scenario
 from .world import simulate
 
+pytestmark = pytest.mark.unmeasured
+
 TESTS = Path(__file__).parents[1]
 
 
