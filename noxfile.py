@@ -33,8 +33,12 @@ ROOMS_OF_PYTHON = (
 """The tests of what can differ between two versions of Python: its event loop, its sqlite3, its warnings."""
 WHOLE = ".[cli,emulator,notebook,postgres,stores]"
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PARALLEL = ("-n", "logical", "--dist", "worksteal")
-"""Run all tests in one process for each core. A few chosen tests are over before those processes have started."""
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+PARALLEL = ("-n", str(CORES + 1), "--dist", "worksteal")
+"""Run all tests in one process more than there are cores, because tests wait too.
+
+A few chosen tests are over before those processes have started.
+"""
 CODE = ("kling_async", "tests", "benchmarks", "docs", "noxfile.py", "README.md", "CONTRIBUTING.md")
 
 
@@ -67,6 +71,8 @@ def offer_pyenv_versions() -> None:
 
 
 offer_pyenv_versions()
+# Where this variable is set, each Python that a test starts would compile every package that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @nox.session(python=PYTHONS)
