@@ -99,15 +99,21 @@ def make_if_missing(connection: Connection, url: DatabaseUrl) -> None:
         JournalError: Tables of these names are not those of a journal, or those of another version.
     """
     if not _has_tables(connection, url):
-        with connection.transaction():
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", [_SCHEMA_LOCK])
+        # A lock of the session: only a new transaction sees for sure the tables that another process has just made.
+        connection.execute("SELECT pg_advisory_lock(%s)", [_SCHEMA_LOCK])
+        try:
             if not _has_tables(connection, url):
-                for statement in _TABLES:
-                    connection.execute(statement)
-                connection.execute(
-                    "INSERT INTO kling_async_journal (version, spent_usd) VALUES (%s, 0)", [VERSION]
-                )
+                _make_tables(connection)
+        finally:
+            connection.execute("SELECT pg_advisory_unlock(%s)", [_SCHEMA_LOCK])
     check_version(connection, url)
+
+
+def _make_tables(connection: Connection) -> None:
+    with connection.transaction():
+        for statement in _TABLES:
+            connection.execute(statement)
+        connection.execute("INSERT INTO kling_async_journal (version, spent_usd) VALUES (%s, 0)", [VERSION])
 
 
 def check_tables(connection: Connection, url: DatabaseUrl) -> None:

@@ -6,6 +6,7 @@ import select
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -41,15 +42,15 @@ class Session:
 
     Args:
         url: The database.
-        moved: Called with the number before and the new one, before the new one is used.
+        move: Called with the connection of another session and its number, before that is used.
         notify: Called after notices of other processes, and after a change of the session.
     """
 
     def __init__(
-        self, url: DatabaseUrl, *, moved: Callable[[Connection, int, int], None], notify: Callable[[], None]
+        self, url: DatabaseUrl, *, move: Callable[[Connection, int], None], notify: Callable[[], None]
     ) -> None:
         self._url = url
-        self._moved = moved
+        self._move = move
         self._notify = notify
         self._connection, self.holder, self.confirmed_at = self._open()
         self._closing = threading.Event()
@@ -63,6 +64,8 @@ class Session:
             self._closing.set()
             self._wake.send(b"x")
             self._thread.join()
+            with suppress(psycopg.Error):  # a connection that is broken has no lock
+                self._connection.execute("SELECT pg_advisory_unlock_all()")
             self._connection.close()
             self._waker.close()
             self._wake.close()
@@ -125,7 +128,7 @@ class Session:
             try:
                 connection, holder, asked_at = self._open()
                 try:
-                    self._moved(connection, self.holder, holder)
+                    self._move(connection, holder)
                 except BaseException:
                     connection.close()
                     raise

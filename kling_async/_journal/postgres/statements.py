@@ -124,9 +124,9 @@ RELEASE = """
 """
 NOTIFY = f"SELECT pg_notify(({CHANNEL}), '')"
 MOVE_ENTRIES = """
-    UPDATE kling_async_entries SET holder = %s, epoch = epoch + 1 WHERE holder = %s RETURNING number, epoch
+    UPDATE kling_async_entries SET holder = %s, epoch = epoch + 1 WHERE holder = ANY(%s) RETURNING number, epoch
 """
-MOVE_ACTIVITIES = "UPDATE kling_async_activities SET holder = %s WHERE holder = %s"
+MOVE_ACTIVITIES = "UPDATE kling_async_activities SET holder = %s WHERE holder = ANY(%s)"
 
 _IS_LOOK_ALIKE = "{0}.model = {1}.model AND coalesce({0}.look_alikes = {1}.look_alikes, true)"
 PLAN_POSTS = f"""

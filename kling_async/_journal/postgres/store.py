@@ -64,6 +64,8 @@ class _Held:
     entry: Entry
     """As the database has it."""
     epoch: int
+    jobs: set[str] = attrs.field(factory=set)
+    """The ids of the jobs that it has, or had."""
     is_lost: bool = False
     """Whether another process has taken it over."""
 
@@ -89,8 +91,8 @@ class PostgresStore:
         """Held while the connection is used, and while the entries move to another session."""
         self._held: dict[int, _Held] = {}
         self._numbers: dict[Identity, int] = {}
-        self._own_jobs: dict[str, int] = {}
-        """By id, the number of the held entry that has, or had, the job."""
+        self._own_jobs: set[str] = set()
+        """The ids of the jobs that the held entries have, or had."""
         self._listeners: list[Callable[[], None]] = []
         self._holders: set[int] = set()
         """All numbers that the session of this process has had."""
@@ -99,7 +101,7 @@ class PostgresStore:
             work = opened.enter_context(closing(connect(url)))
             make_if_missing(work, url)
             self._opened_at = _one(work.execute(sql.NOW))
-            self._session = Session(url, moved=self._move, notify=self._notify)
+            self._session = Session(url, move=self._move, notify=self._notify)
             opened.pop_all()
         self._work: Connection | None = work
         self._holders.add(self._session.holder)
@@ -259,17 +261,18 @@ class PostgresStore:
         return held is None or held.is_lost
 
     def _keep(self, number: int, entry: Entry, epoch: int) -> None:
-        self._held[number] = _Held(entry, epoch)
+        before = self._held.get(number)
+        held = self._held[number] = _Held(entry, epoch, before.jobs if before is not None else set())
         self._numbers[entry.identity] = number
         if entry.request_id is not None:
-            self._own_jobs[entry.request_id] = number
+            held.jobs.add(entry.request_id)
+            self._own_jobs.add(entry.request_id)
 
     def _forget(self, number: int) -> None:
         held = self._held.pop(number, None)
         if held is not None:
             self._numbers.pop(held.entry.identity, None)
-            for request_id in [one for one, owner in self._own_jobs.items() if owner == number]:
-                del self._own_jobs[request_id]
+            self._own_jobs -= held.jobs
 
     # POSTs
 
@@ -399,15 +402,18 @@ class PostgresStore:
         for notify in self._listeners:
             notify()
 
-    def _move(self, connection: Connection, before: int, after: int) -> None:
-        """Move what no other process has taken from a session that is gone to a new one."""
+    def _move(self, connection: Connection, holder: int) -> None:
+        """Move what no other process has taken from the sessions that are gone to a new one."""
         with self._lock:
-            epochs: dict[int, int] = dict(connection.execute(sql.MOVE_ENTRIES, [after, before]).fetchall())
-            connection.execute(sql.MOVE_ACTIVITIES, [after, before])
+            self._holders.add(holder)  # first: the answer of a move can be lost
+            former = list(self._holders)
+            with connection.transaction():
+                moved = connection.execute(sql.MOVE_ENTRIES, [holder, former]).fetchall()
+                connection.execute(sql.MOVE_ACTIVITIES, [holder, former])
+            epochs: dict[int, int] = dict(moved)
             for number, held in self._held.items():
                 held.epoch = epochs.get(number, held.epoch)
                 held.is_lost = number not in epochs
-            self._holders.add(after)
 
     def _call(self, work: Callable[[Connection], T]) -> T:
         """The result of work over the connection, done again over another one while the server restarts.

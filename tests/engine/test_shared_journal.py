@@ -1,0 +1,319 @@
+"""Two processes on one shared journal, as two clients with a store each: what one holds, the other leaves alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import ExitStack, closing
+from decimal import Decimal
+
+import anyio
+import psycopg
+import pytest
+from virtual_service import Service, always, on, prompts, reply, run, session_for
+
+from kling_async import (
+    AmbiguousSubmitError,
+    APIConnectionError,
+    BudgetExceededError,
+    JournalError,
+    Limits,
+    ResultState,
+)
+from kling_async._journal.entry import EntryState
+from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.location import journal_location
+from kling_async._policy.budget import Budget
+from kling_async.events import Resumed, Submitted
+
+PRICE = Decimal("0.35")
+LOST = APIConnectionError("submit: the answer was lost", was_sent=True)
+
+
+async def at_once(function, *arguments):
+    return function(*arguments)
+
+
+@pytest.fixture
+def open_journal(database):
+    """Opens the journal once more, as another process does."""
+    from kling_async._journal.postgres.store import PostgresStore
+
+    with ExitStack() as stack:
+
+        def open_one(run_sync=at_once):
+            store = PostgresStore(journal_location(database, name="journal"))
+            journal = WriteAheadJournal.over_shared(store, run_sync=run_sync)
+            stack.enter_context(closing(journal))
+            return journal
+
+        yield open_one
+
+
+async def run_in_processes(service, requests, journals, **settings):
+    """The results of the same batch in each of the processes."""
+    runs = [run(service, requests, journal=journal, **settings) for journal in journals]
+    return await asyncio.gather(*runs)
+
+
+def ids_by_index(results):
+    return {result.index: result.job and result.job.request_id for result in results}
+
+
+async def test_the_same_batch_in_three_processes_buys_each_item_once_and_each_has_all_results(open_journal):
+    service = Service(run_time=30.0)
+    journals = [open_journal() for _ in range(3)]
+
+    every = await run_in_processes(service, prompts(40), journals, at_once=5)
+
+    assert service.posts == 40
+    assert [len(results) for results in every] == [40, 40, 40]
+    assert all(result.ok for results in every for result in results)
+    assert ids_by_index(every[0]) == ids_by_index(every[1]) == ids_by_index(every[2])
+    assert service.most_in_flight == 15
+
+
+async def test_an_item_of_another_process_has_no_slot(open_journal):
+    service = Service(run_time=1_000.0)
+    first, second = open_journal(), open_journal()
+    submitted = []
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: run(service, prompts(8), journal=first, at_once=8))
+        await anyio.sleep(10)
+        notify = lambda event: submitted.append(event) if isinstance(event, Submitted) else None  # noqa: E731
+        others = [*prompts(8), "mine"]
+        tasks.start_soon(lambda: run(service, others, journal=second, at_once=1, notify=notify))
+        await anyio.sleep(10)
+        assert [event.index for event in submitted] == [8]
+
+    assert service.posts == 9
+
+
+async def test_the_items_of_a_process_that_is_gone_are_taken_over(open_journal):
+    service = Service(run_time=100.0)
+    first, second = open_journal(), open_journal()
+    events = []
+
+    async def run_until_it_is_gone():
+        with pytest.raises(JournalError, match="could not be reached"):
+            await run(service, prompts(5), journal=first)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run_until_it_is_gone)
+        await anyio.sleep(20)
+
+        async def go_on():
+            results = await run(service, prompts(5), journal=second, notify=events.append)
+            assert [result.state for result in results] == [ResultState.SUCCEEDED] * 5
+
+        tasks.start_soon(go_on)
+        await anyio.sleep(20)
+        first._store.close()  # as if the process were killed
+        await anyio.sleep(20)
+        assert sum(isinstance(event, Resumed) for event in events) == 5
+
+    assert service.posts == 5
+
+
+async def test_a_process_that_lost_its_items_sends_nothing_more_for_them(open_journal, database):
+    service = Service(run_time=10.0)
+    service.before.append(on("submit", reply(429, b"", {"retry-after": "60"})))
+    first, second = open_journal(), open_journal()
+
+    async with anyio.create_task_group() as tasks:
+        results = []
+
+        async def run_first():
+            results.extend(await run(service, ["rain"], journal=first))
+
+        tasks.start_soon(run_first)
+        await anyio.sleep(20)  # between the 429 and the next POST
+        assert service.posts == 1
+        first._store._held[1].epoch = 0  # another process has taken the entry, and is gone since
+        [mine] = await run(service, ["snow"], journal=second)
+        assert mine.ok
+
+    assert [result.ok for result in results] == [True]
+    assert service.posts == 3
+
+
+async def test_an_intent_of_a_lost_item_is_not_sent(open_journal, database):
+    service = Service(run_time=10.0)
+    takers = [1]
+
+    async def take_before_the_intent(function, *arguments):
+        if function.__name__ == "commit" and takers and arguments[0].fields:
+            entries = takers.pop()
+            with psycopg.connect(database) as connection:
+                connection.execute(
+                    "UPDATE kling_async_entries SET holder = NULL, epoch = epoch + %s", [entries]
+                )
+        return function(*arguments)
+
+    [result] = await run(service, ["rain"], journal=open_journal(take_before_the_intent))
+
+    assert (result.ok, takers) == (True, [])
+    assert service.posts == 1
+
+
+async def test_the_answer_is_recorded_before_others_may_send_a_look_alike(open_journal):
+    service = Service(run_time=30.0)
+    service.after.append(on("submit", LOST, LOST))
+    journals = [open_journal(), open_journal()]
+    requests = [{"prompt": "rain", "key": key} for key in "ab"]
+
+    every = await asyncio.gather(
+        run(service, requests[:1], journal=journals[0]),
+        run(service, requests[1:], journal=journals[1]),
+    )
+
+    jobs = [result.job.request_id for results in every for result in results]
+    assert sorted(jobs) == ["job-0", "job-1"]
+    assert service.posts == 2
+
+
+async def test_equal_prompts_with_lost_answers_in_two_processes_have_a_job_each(open_journal):
+    service = Service(run_time=30.0, latency=0.5)
+    service.after.append(always("submit", LOST))
+    requests = [{"prompt": f"rain {number % 2}", "key": str(number)} for number in range(12)]
+
+    every = await run_in_processes(service, requests, [open_journal(), open_journal()])
+
+    assert service.posts == 12
+    assert Counter(result.job.request_id for result in every[0] if result.job).most_common(1)[0][1] == 1
+    assert ids_by_index(every[0]) == ids_by_index(every[1])
+    assert all(result.ok for result in every[0])
+
+
+async def test_a_look_alike_waits_while_another_process_reconciles(open_journal):
+    service = Service(run_time=30.0)
+    service.after.append(on("submit", LOST))
+    first, second = open_journal(), open_journal()
+    service.shows = lambda job: service.now > 9 or job.request_id != "job-0"
+
+    async def run_second():
+        await anyio.sleep(3)
+        assert service.posts == 1
+        return await run(service, [{"prompt": "rain", "key": "b"}], journal=second)
+
+    [one], [other] = await asyncio.gather(
+        run(service, [{"prompt": "rain", "key": "a"}], journal=first), run_second()
+    )
+
+    assert (one.job.request_id, other.job.request_id) == ("job-0", "job-1")
+    assert service.jobs["job-1"].status_times[0] > 9
+
+
+async def test_the_cap_holds_for_all_processes_together(open_journal):
+    service = Service(run_time=30.0)
+    journals = [open_journal(), open_journal()]
+    budgets = [Budget({"kling-v2-6": PRICE}, PRICE * 7) for _ in journals]
+
+    every = await asyncio.gather(
+        *(
+            run(service, prompts(20), journal=journal, budget=budget, at_once=3)
+            for journal, budget in zip(journals, budgets, strict=True)
+        )
+    )
+
+    assert service.posts == 7
+    assert journals[0]._store.spent_usd() == PRICE * 7
+    unsent = [result for result in every[0] if not result.ok]
+    assert unsent
+    assert all(isinstance(result.error, BudgetExceededError) for result in unsent)
+    assert "above the cap of $2.45" in str(unsent[0].error)
+
+
+async def test_the_hourly_rate_holds_for_all_processes_together(open_journal):
+    service = Service(run_time=10.0)
+    limits = Limits(max_submits_per_hour=3600 * 50, max_concurrent_submits=1, max_polls_per_second=1e6)
+
+    began = asyncio.get_running_loop().time()
+    every = await asyncio.gather(
+        *(
+            run(service, prompts(20), journal=open_journal(), session=session_for(service, limits=limits))
+            for _ in range(2)
+        )
+    )
+
+    # The turns are by the clock of the database, the waits by the virtual one.
+    assert all(result.ok for results in every for result in results)
+    assert asyncio.get_running_loop().time() - began > 10.0
+
+
+@pytest.mark.parametrize("retry_failed", [True, False])
+async def test_a_failure_of_another_process_is_not_retried_in_the_same_run(open_journal, retry_failed):
+    from virtual_service import FAILED
+
+    service = Service(run_time=30.0, script=lambda _: FAILED)
+    first, second = open_journal(), open_journal()
+
+    async def run_later():
+        await anyio.sleep(5)
+        return await run(service, ["rain"], journal=second, retry_failed=retry_failed)
+
+    every = await asyncio.gather(
+        run(service, ["rain"], journal=first, retry_failed=retry_failed), run_later()
+    )
+
+    assert service.posts == 1
+    assert [result.state for results in every for result in results] == [ResultState.FAILED] * 2
+
+
+async def test_a_video_that_another_process_saved_is_not_downloaded_again(open_journal, tmp_path):
+    service = Service(run_time=30.0)
+    first, second = open_journal(), open_journal()
+
+    async def run_later():
+        await anyio.sleep(5)
+        return await run(service, ["rain"], journal=second, folder=tmp_path / "b")
+
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+    [one], [other] = await asyncio.gather(
+        run(service, ["rain"], journal=first, folder=tmp_path / "a"), run_later()
+    )
+    assert one.path.parent.name == "a"
+    assert (other.ok, other.path) == (True, None)
+    assert service.calls["media"] == 1
+
+    [later] = await run(service, ["rain"], journal=open_journal(), folder=tmp_path / "b")
+    assert later.path.parent.name == "b"
+
+
+async def test_an_ambiguous_submit_of_another_process_is_not_sent_again_in_the_same_run(open_journal):
+    service = Service(run_time=30.0, shows=lambda _: False)
+    service.after.append(always("submit", LOST))
+
+    every = await run_in_processes(service, ["rain"], [open_journal(), open_journal()], on_ambiguous="resend")
+
+    assert service.posts == 2
+    assert [type(result.error) for results in every for result in results] == [AmbiguousSubmitError] * 2
+
+
+async def test_what_a_batch_began_is_finished_by_its_entries(open_journal, database):
+    service = Service(run_time=30.0)
+    first = open_journal()
+    with anyio.move_on_after(10):
+        await run(service, prompts(3), journal=first)
+    first.close()
+    entries = list(WriteAheadJournal.read(database))
+    assert [entry.state for entry in entries] == [EntryState.SUBMITTED] * 3
+
+    results = await run(service, entries, journal=open_journal())
+
+    assert [result.ok for result in results] == [True] * 3
+    assert service.posts == 3
+
+
+async def test_an_entry_of_another_journal_is_not_made(open_journal, tmp_path):
+    service = Service(run_time=30.0)
+    with WriteAheadJournal(tmp_path / "run.db") as other:
+        await run(service, ["rain"], journal=other)
+        (entry,) = other.entries()
+
+    [result] = await run(service, [entry], journal=open_journal())
+
+    assert result.state is ResultState.NOT_SUBMITTED
+    assert "is not in the journal of this batch" in str(result.error)

@@ -1,0 +1,505 @@
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from contextlib import ExitStack, closing
+from decimal import Decimal
+from itertools import chain
+
+import anyio
+import psycopg
+import pytest
+from fake_pooler import run_pooler
+from postgres_server import PASSWORD
+
+from kling_async import JournalError
+from kling_async._journal.entry import EntryState, Identity
+from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.location import journal_location
+from kling_async._journal.postgres.store import PostgresStore
+from kling_async._journal.sharing import read_monotonic_clock
+from kling_async._journal.store import Activity, PendingWrites, PlannedPost, PostDecision, WantedItem
+
+RAIN, SNOW, WIND = (Identity(None, name, 0) for name in ("rain", "snow", "wind"))
+ALLOWED, BLOCKED, OVER_CAP, TAKEN_OVER = PostDecision
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+def open_store(url, **options):
+    return PostgresStore(journal_location(url, name="journal"), **options)
+
+
+@pytest.fixture
+def stores(database):
+    """Opens the store once more, as another process does."""
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(closing(open_store(database, **options)))
+
+
+def hold(store, *identities):
+    return [
+        claim.entry and claim.entry.number
+        for claim in store.claim([WantedItem(identity=identity, model="m") for identity in identities])
+    ]
+
+
+def change(number, identity, **fields):
+    whole = {
+        "number": number,
+        "identity": identity,
+        "model": "m",
+        "payload": {},
+        "state": EntryState.INTENDED,
+        "attempts": 1,
+    }
+    return PendingWrites({number: {**whole, **fields}}, {identity: number})
+
+
+def plan(store, number, *, look_alikes="rain", price="1", cap=None):
+    post = PlannedPost(
+        number=number,
+        model="m",
+        look_alikes=look_alikes,
+        price_usd=Decimal(price),
+        cap_usd=cap and Decimal(cap),
+    )
+    (permit,) = store.plan_posts([post])
+    return permit.decision
+
+
+def end_session(store):
+    """Cut the connection that holds the lock of a store, as the server does with one that it cannot reach."""
+    with psycopg.connect(store._url.secret.reveal(), autocommit=True) as connection:
+        connection.execute("SELECT pg_terminate_backend(%s)", [store._session._connection.info.backend_pid])
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# Items
+
+
+def test_an_item_is_held_by_one_process_at_a_time(stores):
+    first, second = stores(), stores()
+    (number,) = hold(first, RAIN)
+
+    (refused,) = second.claim([WantedItem(identity=RAIN)])
+    assert (refused.entry, refused.is_held_elsewhere) == (None, True)
+    assert second.find_claimable([RAIN]) == set()
+    assert hold(second, RAIN, SNOW) == [None, number + 1]
+
+    first.commit(PendingWrites(released={number}))
+    assert second.find_claimable([RAIN]) == {RAIN}
+    assert hold(second, RAIN) == [number]
+    assert first.find(RAIN) is None
+    assert hold(first, RAIN) == [None]
+
+
+def test_a_process_finds_what_it_holds_after_the_answer_was_lost(stores):
+    store = stores()
+    assert hold(store, RAIN) == hold(store, RAIN) == [1]
+    assert store.find_claimable([RAIN]) == {RAIN}
+
+
+def test_many_processes_that_claim_at_once_share_the_items(stores):
+    identities = [Identity(None, f"item {number}", 0) for number in range(200)]
+    opened = [stores() for _ in range(4)]
+    held = {}
+
+    def run(store):
+        held[store] = [number for number in hold(store, *identities) if number is not None]
+
+    threads = [threading.Thread(target=run, args=[store]) for store in opened]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(chain.from_iterable(held.values())) == sorted(
+        {number for numbers in held.values() for number in numbers}
+    )
+    assert sum(map(len, held.values())) == 200
+
+
+def test_the_items_of_a_closed_store_can_be_claimed(stores):
+    first, second = stores(), stores()
+    hold(first, RAIN)
+    first.close()
+    first.close()
+
+    assert hold(second, RAIN) == [1]
+
+
+def test_a_known_item_is_not_made(stores):
+    store = stores()
+    (claim,) = store.claim([WantedItem(identity=RAIN, is_known=True)])
+    assert (claim.entry, claim.is_held_elsewhere) == (None, False)
+    assert store.page(0) == []
+
+
+def test_registered_items_are_held_by_no_process(stores):
+    first, second = stores(), stores()
+    hold(first, RAIN)
+    wanted = [
+        WantedItem(identity=identity, model="m", payload={"prompt": "x"}, index=index)
+        for index, identity in enumerate([SNOW, RAIN, WIND], 5)
+    ]
+
+    entries = second.register(wanted)
+    again = second.register(list(reversed(wanted)))
+
+    assert [entry.identity for entry in entries] == [SNOW, RAIN, WIND]
+    assert [entry.index for entry in entries] == [5, 0, 7]  # an entry that is held is left alone
+    assert [entry.number for entry in again] == [entry.number for entry in reversed(entries)]
+    assert second.find_claimable([RAIN, SNOW, WIND]) == {SNOW, WIND}
+
+
+def test_a_store_knows_what_another_process_wrote_since_it_was_opened(stores):
+    first = stores()
+    (number,) = hold(first, RAIN)
+    first.commit(change(number, RAIN, state=EntryState.FAILED))
+    second = stores()
+    hold(first, SNOW)
+    first.commit(change(number + 1, SNOW))
+    first.close()
+
+    claims = second.claim([WantedItem(identity=RAIN), WantedItem(identity=SNOW), WantedItem(identity=WIND)])
+
+    assert [claim.is_changed_elsewhere for claim in claims] == [False, True, False]
+
+
+# Writes
+
+
+def test_a_write_of_a_lost_item_is_refused_and_known(stores):
+    first, second = stores(), stores()
+    (number,) = hold(first, RAIN)
+    end_session(first)
+    wait_until(lambda: hold(second, RAIN) == [number])
+
+    first.commit(change(number, RAIN))
+
+    assert first.is_lost(number)
+    assert first.is_lost(99)
+    assert second.page(0)[0].state is EntryState.NOT_SUBMITTED
+    assert plan(first, number) is TAKEN_OVER
+    first.commit(PendingWrites(released={number}))
+    assert second.find_claimable([RAIN]) == {RAIN}
+
+
+def test_a_change_of_an_entry_that_is_not_held_is_left_out(stores):
+    store = stores()
+    store.commit(change(5, RAIN))
+    assert store.page(0) == []
+    assert not store.match_job(5, "r-1")
+    assert plan(store, 5) is TAKEN_OVER
+
+
+def test_a_commit_that_is_written_twice_costs_once(stores):
+    store = stores()
+    (number,) = hold(store, RAIN)
+    for _ in range(2):
+        store.commit(change(number, RAIN, cost_usd=Decimal("0.35")))
+
+    assert store.spent_usd() == Decimal("0.35")
+
+
+def test_a_session_that_is_gone_is_opened_again_and_keeps_what_no_other_process_took(stores):
+    store, notices = stores(), []
+    store.subscribe(lambda: notices.append(1))
+    (number,) = hold(store, RAIN)
+    before = store._session.holder
+    end_session(store)
+
+    assert plan(store, number) is ALLOWED  # waits for the session
+
+    assert store._session.holder != before
+    assert notices
+    assert not store.is_lost(number)
+    store.commit(change(number, RAIN))
+    (entry,) = store.page(0)
+    assert entry.state is EntryState.INTENDED
+
+
+# POSTs
+
+
+def test_a_post_is_confirmed_by_the_server(stores):
+    store = stores()
+    before = read_monotonic_clock()
+    store.confirm()
+    assert store.confirmed_at() >= before
+
+
+def test_a_store_proves_again_and_again_that_its_session_lives(stores, monkeypatch):
+    monkeypatch.setattr("kling_async._journal.postgres.session._PING_INTERVAL", 0.01)
+    store = stores()
+    before = read_monotonic_clock()
+    wait_until(lambda: store.confirmed_at() > before)
+
+
+def test_look_alikes_wait_while_another_process_reconciles(stores):
+    first, second = stores(), stores()
+    rain, snow = hold(first, RAIN, SNOW)
+    (wind,) = hold(second, WIND)
+    first.commit(change(rain, RAIN))
+    first.begin_reconciliation(rain, model="m", look_alikes="rain")
+
+    assert plan(second, wind) is BLOCKED
+    assert plan(second, wind, look_alikes=None) is BLOCKED
+    assert plan(second, wind, look_alikes="wind") is ALLOWED
+    assert plan(first, snow) is ALLOWED  # the own client takes care of its own
+
+    first.commit(PendingWrites(ended={(rain, Activity.RECONCILIATION)}))
+    assert plan(second, wind) is ALLOWED
+    first.begin_reconciliation(rain, model="m", look_alikes="rain")
+    first.close()
+    assert plan(second, wind) is ALLOWED
+
+
+def test_a_reconciliation_waits_while_a_look_alike_of_another_process_is_in_flight(stores):
+    first, second = stores(), stores()
+    (rain,), (snow,) = hold(first, RAIN), hold(second, SNOW)
+    assert plan(second, snow) is ALLOWED
+    assert first.find_searchable([rain]) == set()  # not begun
+
+    first.begin_reconciliation(rain, model="m", look_alikes="rain")
+
+    assert first.find_searchable([rain]) == set()
+    accepted = change(snow, SNOW, request_id="r-2", state=EntryState.SUBMITTED)
+    accepted.ended.add((snow, Activity.POST))
+    second.commit(accepted)
+    assert first.find_searchable([rain]) == {rain}
+    assert first.find_jobs(["r-2", "r-3"]) == {"r-2"}
+
+
+def test_a_job_is_matched_to_one_entry_of_all_processes(stores):
+    first, second = stores(), stores()
+    (rain,), (snow,) = hold(first, RAIN), hold(second, SNOW)
+    first.commit(change(rain, RAIN))
+    second.commit(change(snow, SNOW))
+
+    assert first.match_job(rain, "r-1")
+    assert first.match_job(rain, "r-1")
+    assert not second.match_job(snow, "r-1")
+    assert second.match_job(snow, "r-2")
+    assert not second.match_job(snow, "r-3")
+
+    assert [(entry.request_id, entry.state) for entry in first.page(0)] == [
+        ("r-1", EntryState.SUBMITTED),
+        ("r-2", EntryState.SUBMITTED),
+    ]
+    assert first.find(RAIN).request_id == "r-1"
+    assert first.find_all_unresolved("m") == []
+
+
+def test_the_money_is_reserved_for_all_processes_until_the_intent_has_it(stores):
+    first, second = stores(), stores()
+    (rain,), (snow, wind) = hold(first, RAIN), hold(second, SNOW, WIND)
+    assert plan(first, rain, cap="2") is ALLOWED
+    assert plan(first, rain, cap="2") is ALLOWED  # the same POST once more
+    assert plan(second, snow, cap="2") is ALLOWED
+    assert plan(second, wind, cap="2") is OVER_CAP
+
+    first.commit(change(rain, RAIN, cost_usd=Decimal(1)))
+    assert plan(second, wind, cap="2") is OVER_CAP
+    assert plan(second, wind, cap="3") is ALLOWED
+    second.close()
+    first.commit(change(rain, RAIN, cost_usd=None, state=EntryState.NOT_SUBMITTED))
+    assert first.spent_usd() == 0
+    assert plan(first, rain, cap="1") is ALLOWED  # what a process that is gone has planned was never sent
+
+
+def test_turns_of_one_rate_are_shared(stores):
+    first, second = stores(), stores()
+    waits = [*first.take_turns(2, rate=0.001, burst=2), *second.take_turns(2, rate=0.001, burst=2)]
+    assert waits == [0.0, 0.0, pytest.approx(1000, abs=60), pytest.approx(2000, abs=60)]
+
+
+async def test_another_process_hears_of_a_release(database):
+    with WriteAheadJournal(database) as first, WriteAheadJournal(database) as second:
+        claim = await first.claim(WantedItem(identity=RAIN, model="m"))
+        first.release(claim.entry.number)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(second.sharing.wait_claimable, RAIN)
+            await anyio.sleep(0.01)
+            await first.flush()
+
+
+# Servers that are away
+
+
+def test_a_restart_of_the_server_is_ridden_out(postgres_server, stores):
+    store = stores()
+    (number,) = hold(store, RAIN)
+    for how in (signal.SIGINT, signal.SIGQUIT):
+        postgres_server.stop(how)
+        starting = threading.Thread(target=postgres_server.start)
+        starting.start()
+        store.commit(change(number, RAIN))
+        starting.join()
+        assert plan(store, number) is ALLOWED
+
+    assert not store.is_lost(number)
+    assert [entry.state for entry in store.page(0)] == [EntryState.INTENDED]
+
+
+def test_a_server_that_stays_away_is_one_clear_error(postgres_server, stores):
+    store = stores(max_outage=0.5)
+    (number,) = hold(store, RAIN)
+    postgres_server.stop()
+    try:
+        for call in (store.confirm, lambda: store.commit(change(number, RAIN))):
+            with pytest.raises(
+                JournalError, match=r"could not be reached \(.*refused.*\): when the server is back, run"
+            ):
+                call()
+    finally:
+        postgres_server.start()
+    store.commit(change(number, RAIN))
+
+
+def test_a_session_that_cannot_be_opened_again_is_one_clear_error(stores, monkeypatch):
+    store = stores(max_outage=0.5)
+    (number,) = hold(store, RAIN)
+    monkeypatch.setattr("kling_async._journal.postgres.session._LOCK", "SELECT 1 / 0, %s")
+    end_session(store)
+
+    with pytest.raises(JournalError, match="its session cannot be opened again"):
+        plan(store, number)
+
+
+def test_a_move_that_fails_is_tried_again(stores, monkeypatch):
+    store = stores()
+    (number,) = hold(store, RAIN)
+    monkeypatch.setattr(
+        "kling_async._journal.postgres.statements.MOVE_ACTIVITIES", "SELECT 1 / 0, %s, %s::int[]"
+    )
+    end_session(store)
+    time.sleep(1)
+    monkeypatch.undo()
+
+    assert plan(store, number) is ALLOWED
+
+
+# Databases that cannot be used
+
+
+def refuse(url):
+    """The error of opening a journal, which shows no password."""
+    with pytest.raises(JournalError) as refusal:
+        WriteAheadJournal(url)
+    shown = str(refusal.value) + repr(refusal.value.__cause__) + repr(refusal.value.__context__)
+    assert "s3cret" not in shown
+    assert "\n" not in refusal.value.message
+    return refusal.value.message
+
+
+def test_a_url_that_the_driver_cannot_read_says_how_to_write_it():
+    assert "is not the URL of a database: write postgresql://user" in refuse(
+        "postgresql://me:s3cret@db.example:port/videos?wrong=1"
+    )
+
+
+def test_a_wrong_password_says_so(database):
+    message = refuse(database.replace(PASSWORD, "s3cret-and-wrong"))
+    assert 'could not be opened (password authentication failed for user "tester")' in message
+
+
+def test_no_server_says_so():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    message = refuse(f"postgresql://me:s3cret@127.0.0.1:{port}/videos")
+    assert "could not be opened (Connection refused" in message
+    assert "check the URL, that the server runs" in message
+
+
+def test_no_database_says_so(postgres_server):
+    assert 'database "missing" does not exist' in refuse(postgres_server.url("missing"))
+
+
+def test_a_user_who_may_make_no_tables_is_told_so(postgres_server, database):
+    name = database.rpartition("/")[2]
+    postgres_server.execute("DROP ROLE IF EXISTS guest")
+    postgres_server.execute("CREATE ROLE guest LOGIN PASSWORD 's3cret'")
+    postgres_server.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC", name)
+
+    assert "permission denied for schema public" in refuse(
+        postgres_server.url(name, user="guest", password="s3cret")
+    )
+
+
+@pytest.mark.parametrize("table", ["kling_async_entries (x int)", "kling_async_journal (x int)"])
+def test_foreign_tables_are_left_alone(postgres_server, database, table):
+    postgres_server.execute(f"CREATE TABLE {table}", database.rpartition("/")[2])
+
+    assert "has tables named kling_async_* that are not those of a journal" in refuse(database)
+
+
+def test_a_journal_of_another_version_is_left_alone(postgres_server, stores, database):
+    stores()
+    postgres_server.execute("UPDATE kling_async_journal SET version = 9", database.rpartition("/")[2])
+
+    assert "has the format 9, and this version of kling_async knows the format 1" in refuse(database)
+    with pytest.raises(JournalError, match="has the format 9"):
+        WriteAheadJournal.read(database)
+
+
+def test_a_journal_without_its_row_is_left_alone(postgres_server, stores, database):
+    stores()
+    postgres_server.execute("DELETE FROM kling_async_journal", database.rpartition("/")[2])
+    assert "has the format None" in refuse(database)
+
+
+def test_reading_a_missing_journal_says_so(database):
+    with pytest.raises(JournalError, match="There is no journal in 'postgresql://tester@"):
+        WriteAheadJournal.read(database)
+
+
+def test_reading_without_a_server_says_so():
+    with pytest.raises(JournalError, match="could not be read"):
+        WriteAheadJournal.read("postgresql://me@127.0.0.1:1/videos")
+
+
+def test_a_journal_that_breaks_while_it_is_read_says_so(postgres_server, stores, database):
+    hold(stores(), RAIN)
+    entries = WriteAheadJournal.read(database)
+    postgres_server.execute("ALTER TABLE kling_async_entries RENAME TO gone", database.rpartition("/")[2])
+    with pytest.raises(JournalError, match="has tables named"):
+        next(entries)
+
+
+def test_two_processes_that_make_the_journal_at_once_make_one(database):
+    opened = []
+    threads = [threading.Thread(target=lambda: opened.append(open_store(database))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [hold(store, Identity(None, str(index), 0)) for index, store in enumerate(opened)] == [
+        [1],
+        [2],
+        [3],
+        [4],
+    ]
+    for store in opened:
+        store.close()
+
+
+def test_a_pooler_is_refused(postgres_server, database):
+    with run_pooler(postgres_server.port) as port:
+        assert "is a pooler such as PgBouncer" in refuse(
+            database.replace(f":{postgres_server.port}/", f":{port}/")
+        )
