@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kling_async._own_files import describe_foreign, is_link_of_another
+from kling_async._own_files import create_if_missing, describe_foreign, is_link_of_another
 from kling_async.errors import JournalError
 
 _MAIN, _WRITES, _INDEX, _LOCK, _COPY = "", "-wal", "-shm", "-lock", "-saved"
@@ -57,6 +57,17 @@ def check_readable(path: Path) -> None:
         raise JournalError(f"There is no journal {str(path)!r}.")
     for file, status in files.items():
         _refuse_foreign(path, file, describe_foreign(status, owner=files[path].st_uid))
+
+
+def reserve_writes(path: Path) -> None:
+    """Make the file of the newest writes, so that no other user makes it first: SQLite would take over what it holds.
+
+    Raises:
+        JournalError: See `check_files`.
+        OSError: The folder takes no file.
+    """
+    create_if_missing(_beside(path, _WRITES))
+    check_files(path)
 
 
 def check_link(path: Path) -> None:

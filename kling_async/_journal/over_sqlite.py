@@ -14,7 +14,14 @@ from typing import Any
 
 from kling_async._callbacks import SafeLogger
 from kling_async._journal.entry import Entry, EntryState, Identity
-from kling_async._journal.journal_files import OpenFiles, check_files, check_readable, describe_loss, lock_of
+from kling_async._journal.journal_files import (
+    OpenFiles,
+    check_files,
+    check_readable,
+    describe_loss,
+    lock_of,
+    reserve_writes,
+)
 from kling_async._journal.opening import (
     acquire_lock,
     check_file,
@@ -82,6 +89,7 @@ class SqliteStore:
             is_new = make_if_missing(real_path, migrations)
             version = len(migrations) if is_new else check_file(real_path, newest=len(migrations))
             with journal_errors(self.path, "opened", _WRITE_ADVICE):
+                reserve_writes(real_path)
                 self._writer = resources.enter_context(closing(connect(real_path)))
                 self._writer.execute("PRAGMA synchronous = FULL")
                 migrate(self._writer, version=version, migrations=migrations)

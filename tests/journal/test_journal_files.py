@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kling_async import JournalError, _own_files
+from kling_async._journal import over_sqlite
 from kling_async._journal.journal import WriteAheadJournal
 
 TRAPS = ["symbolic link", "broken link", "hard link", "pipe", "folder", "socket"]
@@ -127,6 +128,33 @@ def test_a_trap_that_is_put_at_a_journal_in_the_making_meanwhile_is_refused(shar
         WriteAheadJournal(shared / "run.db")
 
     assert is_unharmed(victim)
+
+
+@pytest.mark.parametrize("name", ["run.db-wal", "run.db-shm"])
+def test_a_trap_that_is_put_while_a_journal_is_opened_is_refused(run_db, victim, monkeypatch, name):
+    reserve = over_sqlite.reserve_writes
+
+    def reserve_and_put(path):
+        put("hard link", path.with_name(name), victim)
+        reserve(path)
+
+    monkeypatch.setattr(over_sqlite, "reserve_writes", reserve_and_put)
+    with pytest.raises(JournalError, match=rf"{name}' is a file with a second name"):
+        WriteAheadJournal(run_db)
+    assert is_unharmed(victim)
+
+
+def test_writes_that_another_user_puts_beside_a_journal_meanwhile_are_not_taken_over(run_db, monkeypatch):
+    """SQLite opens what lies there, and makes the file only if it is missing."""
+    made = []
+    connect = over_sqlite.connect
+    monkeypatch.setattr(
+        over_sqlite,
+        "connect",
+        lambda path: made.append(path.with_name("run.db-wal").exists()) or connect(path),
+    )
+    WriteAheadJournal(run_db).close()
+    assert made == [True, True]
 
 
 @pytest.mark.parametrize("name", ["run.db", *SIDE_FILES])
