@@ -10,7 +10,7 @@ import asyncio
 import logging
 import sys
 import traceback
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Never
@@ -60,10 +60,6 @@ class SafeLogger(logging.LoggerAdapter[logging.Logger]):
 
     def __init__(self, name: str) -> None:
         super().__init__(logging.getLogger(name), {})
-
-    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        """The message and its arguments as they are."""
-        return msg, kwargs
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """Log a message."""

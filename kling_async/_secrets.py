@@ -6,16 +6,26 @@ written, and the frames that had the header in a variable forget their variables
 
 from __future__ import annotations
 
+import re
 import traceback
+from base64 import b64encode
+
+_SHORTEST_DISGUISED = 8
+"""Characters of the shortest secret that is recognised in a disguise: a shorter one would hide innocent text."""
+_ESCAPE = re.compile(rb"\\(?:u00([2-7][0-9a-f])|.)", re.DOTALL | re.IGNORECASE)
+_ESCAPE_OF_A_KEY = re.compile(rb"\\u00(?:2[b-fB-F]|3[0-9dD]|[46][1-9a-fA-F]|[57][0-9aAfFeE])")
+"""An escape of a character that keys have. A service escapes others, such as `&` in each URL, and accents."""
+_PLAIN_IN_JSON = re.compile(rb"[^\x00-\x1f\x7f\"\\]")
 
 
 class Secret:
     """A text that only `reveal` shows: not its repr, not a log, not a pickle or a copy."""
 
-    __slots__ = ("_text",)
+    __slots__ = ("_disguises", "_text")
 
     def __init__(self, text: str) -> None:
         self._text = text
+        self._disguises: re.Pattern[str] | None = None
 
     def __repr__(self) -> str:
         return "***"
@@ -37,20 +47,67 @@ class Secret:
         return self._text
 
     def hide_in(self, text: str) -> str:
-        """The text with `***` for each place where the secret stands."""
-        return text.replace(self._text, "***") if self._text else text
+        """The text with `***` for each place where the secret stands, as it is or in a disguise.
 
-    def hide_in_bytes(self, body: bytes) -> bytes:
-        """The bytes with `***` for each place where the secret stands."""
-        return body.replace(self._text.encode(), b"***") if self._text else body
+        Disguises are: another case, white space in it, characters as escapes of JSON, of a URL or of HTML, and base64. Use
+        this for texts of a few thousand characters.
+        """
+        if not self._text:
+            return text
+        text = text.replace(self._text, "***")
+        if len(self._text) < _SHORTEST_DISGUISED:
+            return text
+        if self._disguises is None:
+            self._disguises = _disguises_of(self._text)
+        return self._disguises.sub("***", text)
+
+    def hide_in_json(self, body: bytes) -> bytes:
+        """The JSON with `***` for each place where the secret stands, as it is or with characters as escapes.
+
+        It is read for each reply, so other disguises are not looked for.
+        """
+        if not self._text:
+            return body
+        secret = self._text.encode()
+        body = body.replace(secret, b"***")
+        if b"\\u00" not in body:
+            return body
+        if _ESCAPE_OF_A_KEY.search(body) is None:
+            return body
+        plain = _ESCAPE.sub(_unescape, body)
+        return plain.replace(secret, b"***") if secret in plain else body
 
     def is_shown_by(self, error: BaseException) -> bool:
         """Whether the text, the arguments or an attribute of an error, or of one that led to it, shows the secret."""
-        return bool(self._text) and any(
-            self._text in shown
+        return any(
+            self.hide_in(shown) != shown
             for each in _chain(error)
             for shown in (str(each), repr(each), repr(each.args), repr(vars(each)))
         )
+
+
+def _disguises_of(secret: str) -> re.Pattern[str]:
+    """Matches a secret in any of its disguises."""
+    letters = (
+        rf"(?:{re.escape(letter)}|%{code:02x}|\\u00{code:02x}|\\x{code:02x}|&\#0*{code};|&\#x0*{code:x};)"
+        for letter, code in ((letter, ord(letter)) for letter in secret)
+    )
+    in_base64 = {text for lead in range(3) for text in _base64_of(secret, lead=lead)}
+    split = r"(?:\s|\\[nrt]|\\(?=\\))*+"  # possessive: a text that nearly matches costs no time
+    return re.compile("|".join([split.join(letters), *map(re.escape, in_base64)]), re.IGNORECASE)
+
+
+def _base64_of(secret: str, *, lead: int) -> tuple[str, str]:
+    """The secret in base64 behind so many other bytes, without the characters that depend on its neighbours."""
+    whole = b64encode(bytes(lead) + secret.encode()).decode().rstrip("=")
+    cut = whole[-(-lead * 8 // 6) :][: len(secret) * 8 // 6 - 1]
+    return cut, cut.replace("+", "-").replace("/", "_")
+
+
+def _unescape(escape: re.Match[bytes]) -> bytes:
+    """The character of a JSON escape, if it can stand in a JSON text without one."""
+    character = bytes.fromhex(escape[1].decode()) if escape[1] else b"/" if escape[0] == b"\\/" else b""
+    return character if _PLAIN_IN_JSON.fullmatch(character) else escape[0]
 
 
 def clear_locals(error: BaseException, *, outer: BaseException | None = None) -> None:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import logging
 import pickle
 import traceback
-from base64 import b64encode
+from base64 import b64encode, urlsafe_b64encode
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from kling_async import KlingClient, KlingError, RetryPolicy
+from kling_async import KlingClient, KlingError, PollingPolicy, RetryPolicy
 from kling_async._secrets import Secret, clear_locals
 from kling_async._transport.base import Reply, Request
 from kling_async._transport.network import Network
 from kling_async._transport.open_transport import open_transport
+from kling_async._wire.codec import structure_job
 from kling_async._wire.endpoints import headers_for
+from kling_async._wire.replies import decode, error_for
 from kling_async.emulator.tls import make_certificate
 
 KEY = "sk-4f1c0ffee5ec2e7-of-the-tests"
@@ -96,8 +101,9 @@ async def serve(name, *, tls=None):
         server.close()
 
 
-def client_of(base_url, *, proxy=""):
-    return KlingClient(KEY, base_url=base_url, timeout=0.3, retry=RetryPolicy(max_retries=0), proxy=proxy)
+def client_of(base_url, *, proxy="", **options):
+    retry = RetryPolicy(max_retries=0)
+    return KlingClient(KEY, base_url=base_url, timeout=0.3, retry=retry, proxy=proxy, **options)
 
 
 @pytest.fixture(params=["fast", "public"], autouse=True)
@@ -113,6 +119,100 @@ async def test_no_error_of_a_call_shows_the_key(name, call):
         with pytest.raises(KlingError) as caught:
             await CALLS[call](client)
     assert_hidden(caught.value)
+
+
+async def submit_to(name):
+    """The answers, the errors and the log of a POST and of the calls that look for its job."""
+    async with serve(name) as server:
+        client = client_of(f"http://{server}", polling=PollingPolicy(wait_timeout=0))
+        async with client:
+            try:
+                return repr(await client.submit("an eagle"))
+            except KlingError as error:
+                assert_hidden(error)
+                return show(error)
+
+
+async def test_no_error_of_a_submit_shows_the_key(caplog):
+    caplog.set_level(logging.DEBUG)
+    shown = await asyncio.gather(*map(submit_to, ANSWERS))
+    assert len(shown) == len(ANSWERS)
+    assert KEY not in "\n".join([*shown, caplog.text])
+
+
+def escape_in_json(text):
+    return "".join(f"\\u{ord(letter):04x}" for letter in text)
+
+
+DISGUISES = {
+    "as it is": KEY,
+    "with its scheme": f"Bearer {KEY}",
+    "in upper case": KEY.upper(),
+    "in lower case": KEY.title().swapcase(),
+    "split by spaces": " ".join(KEY),
+    "split by lines": KEY[:9] + "\r\n\t" + KEY[9:],
+    "in a URL": "".join(f"%{ord(letter):02X}" for letter in KEY),
+    "partly in a URL": KEY.replace("-", "%2D"),
+    "in decimal HTML": "".join(f"&#{ord(letter)};" for letter in KEY),
+    "in hexadecimal HTML": "".join(f"&#x{ord(letter):x};" for letter in KEY),
+    "in JSON twice": escape_in_json(KEY),
+    "in a Python repr": "".join(f"\\x{ord(letter):02x}" for letter in KEY),
+    "in base64": b64encode(KEY.encode()).decode(),
+    "in base64 with its scheme": b64encode(f"Bearer {KEY}".encode()).decode(),
+    "in base64 with a colon": b64encode(f"user:{KEY}:".encode()).decode(),
+    "in base64 for URLs": urlsafe_b64encode(f"?{KEY}?".encode()).decode(),
+}
+
+
+@pytest.mark.parametrize("status", [200, 401, 404, 418, 500])
+@pytest.mark.parametrize("disguise", DISGUISES.values(), ids=DISGUISES)
+def test_no_error_about_a_reply_shows_the_key_in_a_disguise(disguise, status):
+    secret, harmless = Secret(KEY), "harmless"
+    shown = {}
+    for text in (disguise, harmless):
+        record = json.dumps({"error": {"message": text}, "request_id": text, "echo": [text]})
+        for body in (record, f"<p>{text}</p>", json.dumps(text)):
+            if status == 200:
+                with pytest.raises(KlingError) as caught:
+                    decode(body.encode(), structure_job, about="job x", status=status, secret=secret)
+                error = caught.value
+            else:
+                error = error_for(status, {}, body.encode(), about="job x", secret=secret, now=0.0)
+            shown.setdefault(text, []).append(f"{error} {error.body} {error.request_id}")
+    assert all(harmless in one for one in shown[harmless])
+    for one, plain in zip(shown[disguise], shown[harmless], strict=True):
+        assert "***" in one
+        assert len(one) <= len(plain) + 12 * one.count("***")
+
+
+@pytest.mark.parametrize("escape", [escape_in_json, lambda text: text.replace("-", "\\u002D"), str])
+def test_no_record_shows_the_key_as_it_is_or_in_escapes(escape):
+    body = '{"request_id": "a\\u00e9 \\\\u0073", "status": "queued", "payload": {"p": "%s"}, "x\\/%s": 1}'
+    body %= (escape(KEY), escape(f"Bearer {KEY}"))
+    job = decode(body.encode(), structure_job, about="job x", status=200, secret=Secret(KEY))
+    assert job.request_id == "a\u00e9 \\u0073"
+    assert job.raw["payload"] == {"p": "***"}
+    assert job.raw["x/Bearer ***"] == 1
+
+
+@given(
+    st.text(st.sampled_from("abcXYZ019-._~+/="), min_size=8, max_size=300),
+    st.binary(max_size=6),
+    st.binary(max_size=6),
+)
+def test_base64_of_any_key_among_any_bytes_is_hidden(key, before, after):
+    whole = b64encode(before + key.encode() + after).decode()
+    hidden = Secret(key).hide_in(whole)
+    assert "***" in hidden
+    assert len(hidden) <= len(b64encode(before)) + len(b64encode(after)) + 3 + 8  # the ends of it, at most
+
+
+@given(
+    st.recursive(st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+)
+def test_json_without_the_key_stays_as_it_is(value):
+    for body in (json.dumps(value).encode(), json.dumps(value).replace("a", "\\u0061").encode()):
+        assert Secret(KEY).hide_in_json(body) == body
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -249,8 +349,9 @@ def test_a_secret_shows_itself_to_reveal_alone():
     assert copy.deepcopy(secret).reveal() == "***"
     assert (secret == Secret(KEY), secret == Secret("other"), secret == KEY) == (True, False, False)
     assert len({secret, Secret(KEY)}) == 1
-    assert (secret.hide_in(f"a {KEY}"), secret.hide_in_bytes(KEY.encode())) == ("a ***", b"***")
-    assert (Secret("").hide_in("a"), Secret("").hide_in_bytes(b"a")) == ("a", b"a")
+    assert (secret.hide_in(f"a {KEY}"), secret.hide_in_json(KEY.encode())) == ("a ***", b"***")
+    assert (Secret("").hide_in("a"), Secret("").hide_in_json(b"a")) == ("a", b"a")
+    assert Secret("short").hide_in("short SHORT") == "*** SHORT"
     assert not Secret("").is_shown_by(ValueError(""))
 
 

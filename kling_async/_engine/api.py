@@ -142,7 +142,7 @@ class ApiCaller:
             )
             if id and isinstance(value, Job) and canonical_id(value.request_id) != canonical_id(id):
                 raise APIResponseError(
-                    f"{about}: the service answered about another job, {value.request_id!r}.",
+                    f"{about}: the service answered about another job, {self.secret.hide_in(value.request_id)!r}.",
                     status_code=reply.status,
                 )
             return value

@@ -60,7 +60,7 @@ def decode(
     Raises:
         APIResponseError: The body does not have the promised shape.
     """
-    reply_body = secret.hide_in_bytes(reply_body)
+    reply_body = secret.hide_in_json(reply_body)
     try:
         return structure(load_json(reply_body, max_values=max_values))
     except ShapeError as error:
