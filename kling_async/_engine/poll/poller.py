@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 from kling_async._callbacks import SafeLogger
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.emitter import Emitter
+from kling_async._engine.poll.deadlines import Deadlines
 from kling_async._engine.poll.due_queue import DueQueue
 from kling_async._engine.poll.list_scan import ModelList
 from kling_async._engine.poll.tracked_job import TrackedJob
@@ -64,6 +65,7 @@ class JobPoller:
         self._waits = 0
         self._lists: dict[str | None, ModelList] = {}
         self._queue = DueQueue[TrackedJob | ModelList]()
+        self._deadlines = Deadlines(api.clock)
         self._wake = anyio.Event()
         self._turn = anyio.Lock()
         """Held by the worker that waits for what is due next."""
@@ -99,8 +101,29 @@ class JobPoller:
             WaitTimeoutError: The deadline came first.
             KlingError: The service does not know the job, or does not show it to this key.
         """
+        tracked = self._track(job, kind=kind, policy=policy, api=api, emit=emit, index=index, age=age)
+        self._begin(tracked, job)
+        del job  # of a hundred thousand jobs in flight the records would be most of the memory
+        try:
+            return await tracked.final
+        finally:
+            self._forget(tracked)
+            if not self._waits:
+                await self._stop()
+
+    def _track(
+        self,
+        job: Job,
+        *,
+        kind: JobKind,
+        policy: PollingPolicy,
+        api: ApiCaller,
+        emit: Emitter,
+        index: int | None,
+        age: float,
+    ) -> TrackedJob:
         now = self._api.clock.now()
-        tracked = TrackedJob(
+        return TrackedJob(
             request_id=job.request_id,
             model=kind.model,
             index=index,
@@ -118,20 +141,12 @@ class JobPoller:
             status=job.status,
             is_known=bool(job.raw),
         )
-        self._begin(tracked, job)
-        del job  # of a hundred thousand jobs in flight the records would be most of the memory
-        try:
-            return await tracked.final
-        finally:
-            self._forget(tracked)
-            if not self._waits:
-                await self._stop()
 
     def _begin(self, tracked: TrackedJob, job: Job) -> None:
         """Queue a job, and the list that may show it."""
         now, model_list = tracked.waits_since, self._list_of(tracked.model)
         tracked.scan_number = model_list.state.number
-        tracked.move_deadline(self._api.clock)
+        self._deadlines.move(tracked)
         self._jobs[canonical_id(tracked.request_id)] = tracked
         model_list.in_flight += 1
         self._waits += 1
@@ -146,7 +161,7 @@ class JobPoller:
             self._task = asyncio.create_task(self._run())
 
     def _forget(self, tracked: TrackedJob) -> None:
-        tracked.drop_deadline()
+        self._deadlines.drop(tracked)
         self._queue.drop(tracked)
         self._pace.forget(tracked.paced)
         self._list_of(tracked.model).in_flight -= 1
@@ -302,7 +317,7 @@ class JobPoller:
         )
         tracked.status = job.status
         if tracked.policy.stall_timeout is not None:
-            tracked.move_deadline(self._api.clock)
+            self._deadlines.move(tracked)
 
     def _take_failure(self, tracked: TrackedJob, error: KlingError) -> None:
         """A failed status call says nothing of the job: poll it again, later and later, until the deadline."""

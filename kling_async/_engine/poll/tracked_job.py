@@ -8,7 +8,6 @@ import math
 import attrs
 
 from kling_async._engine.api import ApiCaller
-from kling_async._engine.clock import Clock
 from kling_async._engine.emitter import Emitter
 from kling_async._policy.pace import PacedJob
 from kling_async._policy.polling import PollingPolicy
@@ -41,8 +40,6 @@ class TrackedJob:
     """The number of the last list scan that showed the job; before that, of the last scan before the job was added."""
     ends_at: float = math.inf
     """When the wait times out: at its deadline, or because the status has not changed for too long."""
-    alarm: asyncio.TimerHandle | None = None
-    """Ends the wait then."""
     queue_entry: int = 0
     """The number of its entry in the queue; 0 while it has none."""
     failed_polls: int = 0
@@ -77,23 +74,6 @@ class TrackedJob:
     def job(self) -> Job:
         """The job without its record."""
         return Job(request_id=self.request_id, model=self.model, status=self.status)
-
-    def move_deadline(self, clock: Clock) -> None:
-        """Set when the wait times out, at its begin or after a change of the status."""
-        wait, stall = self.policy.wait_timeout, self.policy.stall_timeout
-        self.ends_at = min(
-            math.inf if wait is None else self.waits_since + wait,
-            math.inf if stall is None else clock.now() + stall,
-        )
-        self.drop_deadline()
-        if self.ends_at < math.inf:
-            self.alarm = clock.call_at(self.ends_at, self.time_out)
-
-    def drop_deadline(self) -> None:
-        """The wait is over, or times out at another time."""
-        if self.alarm is not None:
-            self.alarm.cancel()
-            self.alarm = None
 
     def end_with(self, error: KlingError) -> None:
         """End the wait with an error."""
