@@ -18,10 +18,13 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import figures, machine
 from benchmarks.jobs import Workload, prompts
+
+if TYPE_CHECKING:
+    from kling_async import KlingClient
 
 MARK_MS = 50
 NEW_ITEMS, FINISHED_ITEMS = 50_000, 30_000
@@ -56,35 +59,37 @@ def main() -> None:
 
 
 async def _run(service: str, new: int, finished: int, journal: Path) -> list[dict[str, Any]]:
-    from kling_async import Journal, KlingClient, Limits
+    from kling_async import Journal
+
+    rows: list[dict[str, Any]] = []
+    made, crowd = list(prompts(finished)), list(prompts(new))
+    async with _open_client(service) as client:  # makes the journal, and imports all modules
+        await client.generate_many(made, max_concurrency=1_000, journal=journal, progress=False)
+    async with _open_client(service) as client, _measure("prompts", new, rows):
+        await client.generate_many(crowd, max_concurrency=1_000, progress=False)
+    async with _open_client(service) as client, _measure("resume", finished, rows):
+        batch = await client.generate_many(made, max_concurrency=finished, journal=journal, progress=False)
+    rows[-1]["succeeded"] = len(batch.succeeded)
+    entries = await asyncio.to_thread(lambda: list(Journal(journal).entries()))
+    async with _open_client(service) as client, _measure("resume entries", finished, rows):
+        await client.generate_many(entries, max_concurrency=finished, journal=journal, progress=False)
+    del batch, entries
+    async with _measure("register", finished, rows):
+        await Journal(journal).register(made)
+    async with _measure("preview", finished, rows):
+        await Journal(journal).preview(made)
+    async with _measure("entries", finished, rows):
+        for _ in Journal(journal).entries():
+            await asyncio.sleep(0)
+    return rows
+
+
+def _open_client(service: str) -> KlingClient:
+    """A client of its own for each case: a client keeps its last batch, and to free that takes a while."""
+    from kling_async import KlingClient, Limits
 
     limits = Limits(max_concurrent_submits=100, max_polls_per_second=math.inf)
-    rows: list[dict[str, Any]] = []
-    async with KlingClient("key", base_url=service, limits=limits) as client:
-        made = list(prompts(finished))
-        # This makes the journal, and imports all modules.
-        await client.generate_many(made, max_concurrency=1_000, journal=journal, progress=False)
-        crowd = list(prompts(new))
-        async with _measure("prompts", new, rows):
-            await client.generate_many(crowd, max_concurrency=1_000, progress=False)
-        async with _measure("resume", finished, rows):
-            batch = await client.generate_many(
-                made, max_concurrency=finished, journal=journal, progress=False
-            )
-        rows[-1]["succeeded"] = len(batch.succeeded)
-        del batch
-        entries = await asyncio.to_thread(lambda: list(Journal(journal).entries()))
-        async with _measure("resume entries", finished, rows):
-            await client.generate_many(entries, max_concurrency=finished, journal=journal, progress=False)
-        del entries
-        async with _measure("register", finished, rows):
-            await Journal(journal).register(made)
-        async with _measure("preview", finished, rows):
-            await Journal(journal).preview(made)
-        async with _measure("entries", finished, rows):
-            for _ in Journal(journal).entries():
-                await asyncio.sleep(0)
-    return rows
+    return KlingClient("key", base_url=service, limits=limits)
 
 
 @asynccontextmanager
