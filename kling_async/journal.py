@@ -21,10 +21,12 @@ from kling_async._engine.submit.item_identifier import ItemIdentifier
 from kling_async._engine.submit.uploader import payload_with_absolute_paths
 from kling_async._journal import journal as write_ahead
 from kling_async._journal.entry import Entry, EntryState, Identity
+from kling_async._journal.location import DatabaseUrl, JournalReference, journal_location
+from kling_async._journal.store import WantedItem
 from kling_async._wire.codec import payload_of
-from kling_async.errors import InvalidRequestError
+from kling_async.errors import ConfigurationError, InvalidRequestError
 from kling_async.items import Table
-from kling_async.paths import ObjectUrl, local_path, output_path
+from kling_async.paths import ObjectUrl, output_path
 from kling_async.requests import RequestLike, VideoOptions, VideoRequest, model_of
 
 __all__ = ["Entry", "EntryState", "Identity", "Journal", "NextStep", "RegisteredBatch"]
@@ -40,29 +42,50 @@ class RegisteredBatch:
     """How many entries of earlier batches were never sent, are not in this batch, and were dropped."""
 
 
-class Journal:
-    """The journal at a path: it names the file, and opens the file only for the time of each call.
+class Journal(JournalReference):
+    """The journal at a path or in a database: it names the place, and opens it only for the time of each call.
 
-    Give it, or its path alone, as `journal=` to `generate_many` and `stream_many`: the batch locks the file until
-    the batch ends, and makes the file if it is missing.
+    Give it, or its path or URL alone, as `journal=` to `generate_many` and `stream_many`. The batch makes what is missing.
+    It locks a file until the batch ends; a database is shared with the batches of other processes.
 
     Args:
-        path: The file; `~` is the home folder.
+        path: The file, in which `~` is the home folder; or the URL of a PostgreSQL database, such as
+            `postgresql://user:password@host/database`.
 
     Raises:
-        ConfigurationError: It is not the path of a file on this machine.
+        ConfigurationError: It is neither the path of a file on this machine nor the URL of such a database.
     """
 
     @public_call
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path: str = local_path(path, name="path")
-        """The file."""
+        self.location = journal_location(path, name="path")
+        self.path: str = str(self.location)
+        """The file; or the URL of the database, without its password."""
 
     def __fspath__(self) -> str:
+        if self.is_database:
+            raise ConfigurationError(f"The journal {self.path!r} is a database, and no file.")
+        return self.path
+
+    def __str__(self) -> str:
         return self.path
 
     def __repr__(self) -> str:
         return f"<Journal {self.path!r}>"
+
+    @property
+    def is_database(self) -> bool:
+        """Whether the journal is in a database, which several processes can share."""
+        return isinstance(self.location, DatabaseUrl)
+
+    @public_call
+    def exists(self) -> bool:
+        """Whether there is a journal, or another file in its place.
+
+        Raises:
+            JournalError: The database cannot be read.
+        """
+        return write_ahead.WriteAheadJournal.exists(self.location)
 
     @public_call
     def entries(self) -> Iterator[Entry]:
@@ -73,7 +96,7 @@ class Journal:
         Raises:
             JournalError: There is no journal at the path, or it cannot be read.
         """
-        return write_ahead.WriteAheadJournal.read(self.path)
+        return write_ahead.WriteAheadJournal.read(self.location)
 
     @public_call
     async def register(
@@ -88,7 +111,8 @@ class Journal:
         """Write down a whole batch before anything is sent, so that `entries()` alone can finish the batch later.
 
         A new item becomes an entry in the state `NOT_SUBMITTED`. An entry of an earlier batch that is still
-        `NOT_SUBMITTED` and not in this batch becomes `DROPPED`: it may have been a mistake, and would cost money.
+        `NOT_SUBMITTED` and not in this batch becomes `DROPPED`: it may have been a mistake, and would cost money. In a
+        database no entry is dropped, because it can be of a batch of another process.
         Nothing is sent and nothing is paid for. Give the same options as to `generate_many`.
 
         Args:
@@ -110,7 +134,7 @@ class Journal:
             keep_labels=keep_labels,
             call="register",
         )
-        log = await run_in_thread(partial(write_ahead.WriteAheadJournal, self.path))
+        log = await run_in_thread(partial(write_ahead.WriteAheadJournal, self.location))
         try:
             # In a thread: 50,000 items take some seconds, and nothing else writes this journal.
             registered = await run_in_thread(partial(_register, log, items, at=time.time()))
@@ -166,7 +190,7 @@ class Journal:
         return tuple(entries)
 
     def _entries_by_identity(self) -> dict[Identity | None, Entry]:
-        if not os.path.exists(self.path):  # noqa: PTH110 - never raises
+        if not self.exists():
             return {}
         return {entry.identity: entry for entry in self.entries()}
 
@@ -228,6 +252,17 @@ def _register(
     log: write_ahead.WriteAheadJournal, items: Sequence[tuple[int, Identity, VideoRequest]], *, at: float
 ) -> RegisteredBatch:
     """Write the entries of a batch and drop those of earlier batches, all in the journal's next group of writes."""
+    if log.sharing is not None:
+        shared = [
+            WantedItem(
+                identity=identity,
+                model=model_of(request),
+                payload=payload_with_absolute_paths(request),
+                index=index,
+            )
+            for index, identity, request in items
+        ]
+        return RegisteredBatch(entries=tuple(log.sharing.register(shared)), dropped=0)
     numbers = []
     for index, identity, request in items:
         known = log.find(identity)

@@ -11,6 +11,7 @@ from kling_async.errors import ConfigurationError
 
 STORE_SCHEMES = ("s3", "gs", "az")
 """Object stores: S3 and what speaks its protocol, Google Cloud Storage, Azure Blob Storage."""
+_DATABASE = re.compile(r"postgres(?:ql)?://", re.IGNORECASE)
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 """The beginning of a URL. `Path` makes one slash of two; one letter before the colon is a drive of Windows."""
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]*", re.IGNORECASE | re.ASCII)
@@ -160,6 +161,11 @@ def local_path(given: object, *, name: str) -> str:
             f"{name}={path!r} names a home folder that is not known; ./{path} is a file or folder of this name."
         )
     return expanded
+
+
+def is_database_url(text: str) -> bool:
+    """Whether a text is the URL of a PostgreSQL database."""
+    return _DATABASE.match(text) is not None
 
 
 def expand_home(path: Any) -> Any:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from sqlite3 import connect
 
@@ -250,3 +251,31 @@ async def test_a_registered_item_has_the_index_of_its_last_batch(journal):
     assert await indices("b", "a") == [0, 1]
     assert await indices("a", "b", "c", call=journal.preview) == [0, 1, 2]
     assert {entry.payload["prompt"]: entry.index for entry in journal.entries()} == {"a": 1, "b": 0}
+
+
+async def test_a_journal_in_a_database_is_a_journal(database):
+    journal = Journal(database)
+    name = database.replace(":s3cret-of-the-database@", "@")
+    assert (journal.path, str(journal), repr(journal)) == (name, name, f"<Journal {name!r}>")
+    assert journal.is_database
+    assert not journal.exists()
+    assert [entry.number for entry in await journal.preview(["a cat"])] == [0]
+
+    registered = await journal.register(["a cat", "a dog"])
+
+    assert journal.exists()
+    assert registered.dropped == 0
+    assert list(journal.entries()) == list(registered.entries)
+    again = await journal.register(["a dog", "a fox"])
+    assert again.dropped == 0
+    assert again.entries[0].number == registered.entries[1].number
+    assert len(list(journal.entries())) == 3
+    with pytest.raises(ConfigurationError, match="is a database, and no file"):
+        os.fspath(journal)
+
+
+def test_a_journal_can_be_named_by_another(tmp_path):
+    journal = Journal(tmp_path / "run.db")
+    assert Journal(journal).path == journal.path
+    assert not journal.is_database
+    assert not journal.exists()

@@ -220,6 +220,21 @@ class WriteAheadJournal:
     # Reading
 
     @classmethod
+    def exists(cls, path: str | os.PathLike[str] | DatabaseUrl | JournalReference) -> bool:
+        """Whether there is a journal, or another file in its place.
+
+        Raises:
+            JournalError: The database cannot be read.
+        """
+        location = journal_location(path, name="path")
+        if isinstance(location, DatabaseUrl):
+            require_driver(location)
+            from kling_async._journal.postgres.store import has_journal
+
+            return has_journal(location)
+        return os.path.exists(location)  # noqa: PTH110 - never raises
+
+    @classmethod
     def read(cls, path: str | os.PathLike[str] | DatabaseUrl | JournalReference) -> Iterator[Entry]:
         """The entries of a journal, in order, also while another process writes it; it is not locked or changed.
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import re
+from pathlib import PurePath
 from typing import Any
 
 import attrs
 
 from kling_async._secrets import Secret
 from kling_async.errors import ConfigurationError
-from kling_async.paths import local_path
-
-_POSTGRES = re.compile(r"postgres(?:ql)?:/", re.IGNORECASE)
+from kling_async.paths import is_database_url, local_path
 
 
 @attrs.frozen
@@ -49,14 +46,13 @@ def journal_location(given: Any, *, name: str) -> str | DatabaseUrl:
         return given
     if isinstance(given, JournalReference):
         return given.location
-    text = os.fspath(given) if isinstance(given, str | os.PathLike) else None
-    if not isinstance(text, str) or not _POSTGRES.match(text):
-        return local_path(given, name=name)
-    if not isinstance(given, str) or "://" not in text:
+    if isinstance(given, str) and is_database_url(given):
+        return DatabaseUrl(Secret(given), _without_secrets(given))
+    if isinstance(given, PurePath) and is_database_url(str(given).replace(":/", "://", 1)):
         raise ConfigurationError(
             f"{name} is the URL of a database in a Path, which takes one of its slashes: give the URL as text."
         )
-    return DatabaseUrl(Secret(text), _without_secrets(text))
+    return local_path(given, name=name)
 
 
 def _without_secrets(url: str) -> str:

@@ -77,6 +77,10 @@ class Sharing:
         """Hold an item, unless another live process holds it."""
         return await self._claims.ask(item)
 
+    def register(self, items: Sequence[WantedItem]) -> Sequence[Entry]:
+        """The entries of items, made if they are missing; no process holds those that are new. It blocks."""
+        return self._store.register(items)
+
     def release(self, number: int) -> None:
         """Hold an entry no longer, as soon as all its writes are in the store."""
         self._writes.pending.released.add(number)

@@ -22,6 +22,7 @@ from kling_async.cli.run_config import (
     DEFAULT_FOLDER,
     RunConfig,
     SignReport,
+    read_journal,
     read_path,
     read_place,
 )
@@ -105,7 +106,7 @@ async def generate(
     encoding: Annotated[str | None, Parameter(metavar="NAME")] = None,
     out: Annotated[Path | ObjectUrl, Parameter(metavar="DIR", converter=read_place)] = DEFAULT_FOLDER,
     ascii_names: bool = False,
-    journal: Annotated[Path | None, Parameter(metavar="FILE", converter=read_path)] = None,
+    journal: Annotated[Path | None, Parameter(metavar="FILE", converter=read_journal)] = None,
     no_journal: bool = False,
     report: Annotated[Path | None, Parameter(metavar="FILE", converter=read_path)] = None,
     sign_report: SignReport = None,
@@ -139,7 +140,8 @@ async def generate(
         encoding: The encoding of the file, such as cp1252, if it is neither UTF-8 nor UTF-16.
         out: The folder for the videos, made if it is missing; or the URL of an object store, such as s3://bucket/videos.
         ascii_names: Name the files with ASCII letters and digits only.
-        journal: Another journal than run.db beside the videos; in the working folder, if they go to an object store.
+        journal: Another journal than run.db beside the videos, or in the working folder if they go to an object store;
+            a postgresql:// URL is a journal that several machines share.
         no_journal: Keep no journal: the same command again pays again.
         report: Write an HTML report of the batch to this file: videos, figures, and a time line of every job.
         sign_report: Let the report play videos from an object store for so many seconds. It then holds signed URLs: who has

@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
-from pathlib import Path
 
-from kling_async.cli.run_config import RunConfig
+from kling_async.cli.run_config import JournalPlace, RunConfig
 from kling_async.errors import ConfigurationError, JournalError
 from kling_async.journal import Entry, EntryState, Journal, NextStep
 
@@ -16,13 +15,13 @@ NAME = "run.db"
 """The name of the journal that `generate` writes beside the videos."""
 
 
-def find_journal(path: Path) -> Path:
-    """The journal at a path, or in the folder there.
+def find_journal(path: JournalPlace) -> JournalPlace:
+    """The journal at a path, or in the folder there; a database is asked when it is read.
 
     Raises:
         ConfigurationError: There is none.
     """
-    if path.is_file():
+    if isinstance(path, Journal) or path.is_file():
         return path
     if (path / NAME).is_file():
         return path / NAME
@@ -44,11 +43,11 @@ def refuse_unusable_journal() -> Iterator[None]:
         raise ConfigurationError(error.message) from error
 
 
-def read_entries(path: Path) -> Iterator[Entry]:
+def read_entries(path: JournalPlace) -> Iterator[Entry]:
     """The entries of a journal, also while another process writes it.
 
     Raises:
-        ConfigurationError: The file is no journal, or cannot be read.
+        ConfigurationError: It is no journal, or cannot be read.
     """
     with refuse_unusable_journal():
         yield from Journal(path).entries()

@@ -13,9 +13,9 @@ from typing import Any
 
 import attrs
 
-from kling_async.cli.journals import NAME, count_states, read_entries, refuse_unusable_journal, step_of
+from kling_async.cli.journals import NAME, count_states, refuse_unusable_journal, step_of
 from kling_async.cli.output import money_text, print_json, print_line, print_text, stderr, truncate
-from kling_async.cli.run_config import RunConfig
+from kling_async.cli.run_config import JournalPlace, RunConfig
 from kling_async.journal import Entry, Journal, NextStep
 from kling_async.requests import RequestLike
 
@@ -37,7 +37,7 @@ class Preview:
         return cls(entries, _total_cost(entries))
 
     @classmethod
-    async def of_requests(cls, requests: Iterable[RequestLike], journal: Path | None) -> Preview:
+    async def of_requests(cls, requests: Iterable[RequestLike], journal: JournalPlace | None) -> Preview:
         """The preview of the valid requests, each as the journal has it, if there is a journal.
 
         Raises:
@@ -45,10 +45,9 @@ class Preview:
             InvalidRequestError: A picture cannot be read.
         """
         with TemporaryDirectory() as empty, refuse_unusable_journal():
-            entries = await Journal(journal or Path(empty, NAME)).preview(
-                requests, skip_invalid=True, allow_suspicious=True
-            )
-        spent = _total_cost(read_entries(journal)) if journal is not None and journal.exists() else Decimal(0)  # noqa: ASYNC240 - nothing else runs
+            kept = Journal(journal or Path(empty, NAME))
+            entries = await kept.preview(requests, skip_invalid=True, allow_suspicious=True)
+            spent = _total_cost(kept.entries()) if kept.exists() else Decimal(0)
         return cls(entries, spent)
 
     def show(self, config: RunConfig, *, is_json: bool) -> int:

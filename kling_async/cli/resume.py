@@ -21,9 +21,18 @@ from kling_async.cli.journals import (
 )
 from kling_async.cli.output import make_folder, print_text, stderr
 from kling_async.cli.preview import Preview
-from kling_async.cli.run_config import DEFAULT_CONCURRENCY, RunConfig, SignReport, read_path, read_place
+from kling_async.cli.run_config import (
+    DEFAULT_CONCURRENCY,
+    DEFAULT_FOLDER,
+    JournalPlace,
+    RunConfig,
+    SignReport,
+    read_journal,
+    read_path,
+    read_place,
+)
 from kling_async.cli.service import Service, open_client
-from kling_async.journal import Entry, EntryState, NextStep
+from kling_async.journal import Entry, EntryState, Journal, NextStep
 from kling_async.paths import is_object_url
 from kling_async.results import Result
 from kling_async.types import ObjectUrl
@@ -32,7 +41,7 @@ FAILED = 1
 
 
 async def resume(
-    journal: Annotated[Path, Parameter(name="JOURNAL", converter=read_path)],
+    journal: Annotated[Path, Parameter(name="JOURNAL", converter=read_journal)],
     /,
     *,
     out: Annotated[Path | ObjectUrl | None, Parameter(metavar="DIR", converter=read_place)] = None,
@@ -54,9 +63,9 @@ async def resume(
     Nothing is paid for twice.
 
     Args:
-        journal: The file, or a folder with a run.db in it.
+        journal: The file, or a folder with a run.db in it; or the postgresql:// URL of a database.
         out: The folder for the videos, made if it is missing; or the URL of an object store [default: where the last
-            video of the journal was stored, or the journal's own folder].
+            video of the journal was stored, or the journal's own folder, or videos for a database].
         ascii_names: Name the files with ASCII letters and digits only.
         report: Write an HTML report of the batch to this file: videos, figures, and a time line of every job.
         sign_report: Let the report play videos from an object store for so many seconds. It then holds signed URLs: who has
@@ -93,10 +102,12 @@ async def resume(
     return await command.run(_batch(entries, command))
 
 
-def _place_of(entries: Sequence[Entry], journal: Path) -> Path | ObjectUrl:
+def _place_of(entries: Sequence[Entry], journal: JournalPlace) -> Path | ObjectUrl:
     """Where the videos of a journal go: to the object store that has its last one, or beside the journal."""
     paths = [entry.path for entry in entries if entry.path is not None and is_object_url(entry.path)]
-    return ObjectUrl(paths[-1]).with_name("") if paths else journal.parent
+    if paths:
+        return ObjectUrl(paths[-1]).with_name("")
+    return DEFAULT_FOLDER if isinstance(journal, Journal) else journal.parent
 
 
 def _with_prices(config: RunConfig, entries: Sequence[Entry]) -> RunConfig:
@@ -104,7 +115,7 @@ def _with_prices(config: RunConfig, entries: Sequence[Entry]) -> RunConfig:
     return attrs.evolve(config, models=models, prices=config.budget.prices(models))
 
 
-def _print_nothing_to_do(entries: Sequence[Entry], path: Path, *, is_quiet: bool) -> int:
+def _print_nothing_to_do(entries: Sequence[Entry], path: JournalPlace, *, is_quiet: bool) -> int:
     has_failed = any(entry.state.is_failure for entry in entries)
     if not is_quiet:
         advice = "; --retry-failed submits again what failed" if has_failed else ""

@@ -13,8 +13,9 @@ from cyclopts import Parameter, Token, validators
 
 from kling_async.cli.budget_options import BudgetOptions
 from kling_async.cli.service import Service
+from kling_async.journal import Journal
 from kling_async.lines import one_line, quote_unprintable
-from kling_async.paths import ObjectUrl, local_path, output_path
+from kling_async.paths import ObjectUrl, is_database_url, local_path, output_path
 
 DEFAULT_FOLDER = Path("videos")
 """Where videos go to, unless the command says otherwise."""
@@ -30,6 +31,20 @@ def read_path(_: object, tokens: Sequence[Token]) -> Path:
     """
     (token,) = tokens
     return Path(local_path(token.value, name=token.keyword or "JOURNAL"))
+
+
+JournalPlace: TypeAlias = Path | Journal
+"""Where a journal is: the path of a file, or a journal in a database."""
+
+
+def read_journal(_: object, tokens: Sequence[Token]) -> JournalPlace:
+    """The journal that an option names; a converter of cyclopts, which would itself make a `Journal` of any path.
+
+    Raises:
+        ConfigurationError: It is neither a path nor the URL of a PostgreSQL database.
+    """
+    (token,) = tokens
+    return Journal(token.value) if is_database_url(token.value) else read_path(_, tokens)
 
 
 def read_place(_: object, tokens: Sequence[Token]) -> Path | ObjectUrl:
@@ -55,7 +70,7 @@ class RunConfig:
 
     folder: Path | ObjectUrl
     service: Service
-    journal: Path | None = None
+    journal: JournalPlace | None = None
     budget: BudgetOptions = attrs.field(factory=BudgetOptions)
     prices: Mapping[str, Decimal] | None = None
     """The price of one video of each model."""
@@ -93,7 +108,8 @@ class RunConfig:
         """The command that resumes the journal with the same configuration."""
         assert self.journal is not None
         words = ["kling-async", "resume", str(self.journal)]
-        is_beside = isinstance(self.folder, Path) and self.folder.resolve() == self.journal.parent.resolve()
+        beside = DEFAULT_FOLDER if isinstance(self.journal, Journal) else self.journal.parent
+        is_beside = isinstance(self.folder, Path) and self.folder.resolve() == beside.resolve()
         if not is_beside:
             words += ["--out", str(self.folder)]
         if self.max_concurrency != DEFAULT_CONCURRENCY:

@@ -28,11 +28,12 @@ from kling_async.cli.output import (
     stderr,
     stdout,
 )
+from kling_async.cli.run_config import JournalPlace
 from kling_async.cli.service import Service, open_client
 from kling_async.errors import KlingError
 from kling_async.jobs import Job
-from kling_async.journal import Entry
-from kling_async.paths import local_path
+from kling_async.journal import Entry, Journal
+from kling_async.paths import is_database_url, local_path
 
 FAILED = 1
 _WIDE = 120
@@ -52,16 +53,24 @@ async def status(
     prompt, file and reason. The number of videos in each state goes to stderr.
 
     Args:
-        names: Ids that the service gave; or journals: files, or folders with a run.db in them.
+        names: Ids that the service gave; or journals: files, folders with a run.db in them, or postgresql:// URLs.
         json: Print one JSON object a line.
         service: See `Service`.
     """
-    names = list(dict.fromkeys(local_path(name, name="ID or JOURNAL") for name in names))
-    journals = [name for name in names if Path(name).exists() or name.endswith(".db")]  # noqa: ASYNC240 - nothing else runs
-    for path in [find_journal(Path(name)) for name in journals]:
-        _show_journal(path, is_json=json)
+    names = list(dict.fromkeys(map(_read_name, names)))
+    journals = list(filter(_is_journal, names))
+    for place in [find_journal(Journal(name) if is_database_url(name) else Path(name)) for name in journals]:
+        _show_journal(place, is_json=json)
     ids = [name for name in names if name not in journals]
     return await _show_jobs(ids, service, is_json=json) if ids else 0
+
+
+def _read_name(name: str) -> str:
+    return name if is_database_url(name) else local_path(name, name="ID or JOURNAL")
+
+
+def _is_journal(name: str) -> bool:
+    return is_database_url(name) or Path(name).exists() or name.endswith(".db")
 
 
 async def _show_jobs(ids: Sequence[str], service: Service, *, is_json: bool) -> int:
@@ -100,7 +109,7 @@ def _show_job(job: Job) -> None:
             print_text(Text.assemble((f"  {name:7}", "dim"), one_line(str(value))), console)
 
 
-def _show_journal(path: Path, *, is_json: bool) -> None:
+def _show_journal(path: JournalPlace, *, is_json: bool) -> None:
     """Entry by entry, for there may be many, then how many there are."""
     console = stdout()
     states: Counter[str] = Counter()

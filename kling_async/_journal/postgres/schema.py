@@ -98,11 +98,11 @@ def make_if_missing(connection: Connection, url: DatabaseUrl) -> None:
     Raises:
         JournalError: Tables of these names are not those of a journal, or those of another version.
     """
-    if not _has_tables(connection, url):
+    if not has_tables(connection, url):
         # A lock of the session: only a new transaction sees for sure the tables that another process has just made.
         connection.execute("SELECT pg_advisory_lock(%s)", [_SCHEMA_LOCK])
         try:
-            if not _has_tables(connection, url):
+            if not has_tables(connection, url):
                 _make_tables(connection)
         finally:
             connection.execute("SELECT pg_advisory_unlock(%s)", [_SCHEMA_LOCK])
@@ -122,7 +122,7 @@ def check_tables(connection: Connection, url: DatabaseUrl) -> None:
     Raises:
         JournalError: It has none, or one of another version.
     """
-    if not _has_tables(connection, url):
+    if not has_tables(connection, url):
         raise JournalError(f"There is no journal in {url.name!r}: a batch with this journal makes it.")
     check_version(connection, url)
 
@@ -142,7 +142,12 @@ def check_version(connection: Connection, url: DatabaseUrl) -> None:
         )
 
 
-def _has_tables(connection: Connection, url: DatabaseUrl) -> bool:
+def has_tables(connection: Connection, url: DatabaseUrl) -> bool:
+    """Whether the database has the tables of a journal.
+
+    Raises:
+        JournalError: It has tables of these names that are not those of a journal.
+    """
     row = connection.execute(_FIND_TABLES).fetchone()
     assert row is not None
     is_journal, has_other = row

@@ -42,10 +42,11 @@ CLAIM = f"""
 MAKE = f"""
     INSERT INTO kling_async_entries AS e
         (identity, key, fingerprint, occurrence, model, payload, "index", holder, epoch, state)
-    SELECT w.*, %s::integer, 1, 'not_submitted'
-    FROM unnest(%s::text[], %s::text[], %s::text[], %s::integer[], %s::text[], %s::text[], %s::bigint[]) AS w(identity)
+    SELECT w.identity, w.key, w.fingerprint, w.occurrence, w.model, w.payload, w.index, %s::integer, 1, 'not_submitted'
+    FROM unnest(%s::text[], %s::text[], %s::text[], %s::integer[], %s::text[], %s::text[], %s::bigint[])
+        WITH ORDINALITY AS w(identity, key, fingerprint, occurrence, model, payload, index, place)
     WHERE NOT EXISTS (SELECT FROM kling_async_entries o WHERE o.identity = w.identity)
-    ORDER BY w.identity
+    ORDER BY w.place
     ON CONFLICT (identity) DO NOTHING
     RETURNING e.epoch, e.writer, e.written_at, {_E_IDENTITY}, {_E_NAMES}
 """

@@ -33,7 +33,7 @@ from kling_async._journal.postgres.rows import (
     encode_text,
     identity_text,
 )
-from kling_async._journal.postgres.schema import check_tables, make_if_missing
+from kling_async._journal.postgres.schema import check_tables, has_tables, make_if_missing
 from kling_async._journal.postgres.session import Session
 from kling_async._journal.sharing import read_monotonic_clock
 from kling_async._journal.store import (
@@ -520,6 +520,16 @@ def _register(work: Connection, items: Sequence[WantedItem]) -> dict[Identity, E
         work.execute(sql.SET_INDEX, [texts, [item.index for item in items]])
         entries = map(build_entry, work.execute(sql.FIND, [texts]).fetchall())
     return {entry.identity: entry for entry in entries}
+
+
+def has_journal(url: DatabaseUrl) -> bool:
+    """Whether a database has the tables of a journal.
+
+    Raises:
+        JournalError: The database cannot be read, or the tables are not those of a journal.
+    """
+    with journal_errors(url, "read", _OPEN_ADVICE), connect(url) as connection:
+        return has_tables(connection, url)
 
 
 def read_entries(url: DatabaseUrl) -> Iterator[Entry]:
