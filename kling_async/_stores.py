@@ -31,7 +31,7 @@ from kling_async.errors import APIConnectionError, ConfigurationError, DownloadE
 from kling_async.paths import ObjectUrl
 
 if TYPE_CHECKING:
-    from obstore import PutMode
+    from obstore import AsyncWritableFile, PutMode
     from obstore.store import AzureStore, ClientConfig, GCSStore, ObjectStore, RetryConfig, S3Store
 
 T = TypeVar("T")
@@ -87,7 +87,7 @@ class Bucket:
         """The object of this name; None if there is none."""
         import obstore
 
-        with self._translate("read from"):
+        with self.translate("read from"):
             try:
                 found = await _finish(obstore.get_async(self.store, key, options={"head": True}))
             except FileNotFoundError:
@@ -119,7 +119,7 @@ class Bucket:
         is_single = size_bytes <= LARGEST_SINGLE_PUT_BYTES
         mode: PutMode | None = "create" if is_single else None
         put = partial(self._put, key, content, marks, is_single=is_single)
-        with self._translate("write to"):
+        with self.translate("write to"):
             try:
                 await put(mode=mode)
             except AlreadyExistsError:
@@ -151,15 +151,29 @@ class Bucket:
         )
         await _finish(put)
 
+    def open_writer(self, key: str, *, owner: str) -> ObjectWriter:
+        """An upload in parts; the name is not checked."""
+        import obstore
+
+        writer = obstore.open_writer_async(
+            self.store,
+            key,
+            attributes={"Content-Type": "video/mp4", _OWNER: owner},
+            buffer_size=PART_BYTES,
+            max_concurrency=PARTS_AT_ONCE,
+        )
+        return ObjectWriter(self, key, writer)
+
     async def delete(self, key: str) -> None:
         """Remove an object."""
         import obstore
 
-        with self._translate("delete from"):
+        with self.translate("delete from"):
             await _finish(obstore.delete_async(self.store, key))
 
     @contextlib.contextmanager
-    def _translate(self, step: Step) -> Iterator[None]:
+    def translate(self, step: Step) -> Iterator[None]:
+        """A block in which the errors of obstore are raised as ours."""
         from obstore.exceptions import BaseError
 
         try:
@@ -168,6 +182,35 @@ class Bucket:
             raise _error_for(
                 explain_failure(type(error).__name__, str(error), scheme=self.scheme, step=step)
             ) from None
+
+
+class _AbortedError(Exception):
+    """Tells a writer of obstore that its upload is to be aborted."""
+
+
+@attrs.frozen(eq=False)
+class ObjectWriter:
+    """An upload in parts, of which no reader sees anything before it is complete."""
+
+    bucket: Bucket
+    key: str
+    writer: AsyncWritableFile
+
+    async def write(self, piece: bytes) -> None:
+        """Send some bytes; waits while several parts are on their way."""
+        with self.bucket.translate("write to"):
+            await _finish(self.writer.write(piece))
+
+    async def complete(self) -> None:
+        """Make the object of all parts; it replaces another object of that name."""
+        with self.bucket.translate("write to"):
+            await _finish(self.writer.close())
+
+    async def abort(self) -> None:
+        """Remove the parts from the store."""
+        with contextlib.suppress(KlingError), self.bucket.translate("delete from"):
+            # As in an `async with` block that an error ends. The error that ended the upload is raised already.
+            await _finish(self.writer.__aexit__(_AbortedError, _AbortedError(), None))
 
 
 def sign_urls(urls: Iterable[ObjectUrl], *, seconds: float) -> dict[str, str]:

@@ -120,6 +120,9 @@ class BatchOptions(SubmitOptions, total=False):
     """
     ascii_names: bool
     """Whether the names of videos have ASCII letters and digits only. By default they show the words of a prompt in any script."""
+    direct_upload: bool
+    """Send each video to the object store while it comes, without a file on this machine. A cut download continues within
+    the batch; after a crash it begins again."""
     journal: str | os.PathLike[str] | None
     """The file, or the `kling_async.journal.Journal`, in which the batch records each submit before the submit is sent, and its outcome afterwards.
 

@@ -191,9 +191,11 @@ class Line:
             answers.cancel()
             await asyncio.gather(answers, return_exceptions=True)
             to_there.transport.abort()
-            with suppress(OSError):
+            with suppress(OSError, TimeoutError):
                 await asyncio.wait_for(writer.drain(), 1)
             writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
 
 
 @contextmanager
@@ -210,6 +212,7 @@ def run_line(target: str) -> Iterator[Line]:
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        await asyncio.sleep(0)  # the transports close their sockets
 
     stop = asyncio.Event()
     thread = Thread(target=loop.run_until_complete, args=(serve(),))

@@ -27,7 +27,7 @@ from kling_async.cli.output import (
 from kling_async.cli.run_config import RunConfig
 from kling_async.cli.summary import FAILED, print_interrupted, print_summary
 from kling_async.client import KlingClient
-from kling_async.errors import JournalError, KlingError
+from kling_async.errors import ConfigurationError, JournalError, KlingError
 from kling_async.events import Event
 from kling_async.history import HistoryRecorder
 from kling_async.journal import Entry
@@ -35,6 +35,7 @@ from kling_async.progress import ProgressCounts, show_progress
 from kling_async.report import check_target, write_report
 from kling_async.requests import RequestLike
 from kling_async.results import Result
+from kling_async.types import ObjectUrl
 
 _STOPPING = "stopping; Ctrl-C again leaves at once (waiting for the answers to what was just sent)"
 """The important words come first: a narrow terminal cuts the end."""
@@ -45,7 +46,7 @@ class BatchCommand:
     """Runs one batch and prints it; pass it as `on_event`.
 
     Raises:
-        ConfigurationError: The report cannot be written.
+        ConfigurationError: The report cannot be written, or videos are to be uploaded to a folder.
     """
 
     config: RunConfig
@@ -62,6 +63,10 @@ class BatchCommand:
     """Why the journal could not be written until the end."""
 
     def __attrs_post_init__(self) -> None:
+        if self.config.direct_upload and not isinstance(self.config.folder, ObjectUrl):
+            raise ConfigurationError(
+                "--direct-upload needs the URL of an object store: add --out s3://bucket/prefix."
+            )
         report = self.config.report
         if report is not None:
             check_target(report)
@@ -98,6 +103,7 @@ class BatchCommand:
             max_concurrency=config.max_concurrency,
             output=config.folder,
             ascii_names=config.ascii_names,
+            direct_upload=config.direct_upload,
             journal=config.journal,
             max_cost_usd=config.budget.cap,
             prices=config.prices,

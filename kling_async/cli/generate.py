@@ -106,6 +106,7 @@ async def generate(
     encoding: Annotated[str | None, Parameter(metavar="NAME")] = None,
     out: Annotated[Path | ObjectUrl, Parameter(metavar="DIR", converter=read_place)] = DEFAULT_FOLDER,
     ascii_names: bool = False,
+    direct_upload: bool = False,
     journal: Annotated[Path | None, Parameter(metavar="FILE", converter=read_journal)] = None,
     no_journal: bool = False,
     report: Annotated[Path | None, Parameter(metavar="FILE", converter=read_path)] = None,
@@ -140,6 +141,7 @@ async def generate(
         encoding: The encoding of the file, such as cp1252, if it is neither UTF-8 nor UTF-16.
         out: The folder for the videos, made if it is missing; or the URL of an object store, such as s3://bucket/videos.
         ascii_names: Name the files with ASCII letters and digits only.
+        direct_upload: Send each video to the object store while it comes, without a file on this machine.
         journal: Another journal than run.db beside the videos, or in the working folder if they go to an object store;
             a postgresql:// URL is a journal that several machines share.
         no_journal: Keep no journal: the same command again pays again.
@@ -192,6 +194,7 @@ async def generate(
         sign_report=sign_report,
         is_emulated=emulate,
         ascii_names=ascii_names,
+        direct_upload=direct_upload,
     )
     if dry_run:
         if prompt_list.problems:

@@ -46,6 +46,7 @@ async def resume(
     *,
     out: Annotated[Path | ObjectUrl | None, Parameter(metavar="DIR", converter=read_place)] = None,
     ascii_names: bool = False,
+    direct_upload: bool = False,
     report: Annotated[Path | None, Parameter(metavar="FILE", converter=read_path)] = None,
     sign_report: SignReport = None,
     max_concurrency: Annotated[
@@ -67,6 +68,7 @@ async def resume(
         out: The folder for the videos, made if it is missing; or the URL of an object store [default: where the last
             video of the journal was stored, or the journal's own folder, or videos for a database].
         ascii_names: Name the files with ASCII letters and digits only.
+        direct_upload: Send each video to the object store while it comes, without a file on this machine.
         report: Write an HTML report of the batch to this file: videos, figures, and a time line of every job.
         sign_report: Let the report play videos from an object store for so many seconds. It then holds signed URLs: who has
             the report can read the videos.
@@ -88,6 +90,7 @@ async def resume(
         report=report,
         sign_report=sign_report,
         ascii_names=ascii_names,
+        direct_upload=direct_upload,
     )
     if dry_run:
         return Preview.of_journal(entries).show(_with_prices(config, entries), is_json=json)

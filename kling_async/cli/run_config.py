@@ -84,6 +84,8 @@ class RunConfig:
     is_emulated: bool = False
     ascii_names: bool = False
     """Whether file names have ASCII letters and digits only."""
+    direct_upload: bool = False
+    """Whether videos go to an object store without a file on this machine."""
 
     def download_command(self, request_ids: Iterable[str]) -> str:
         """The command that waits for jobs and saves their videos here."""
@@ -119,6 +121,8 @@ class RunConfig:
         if self.sign_report is not None:
             words += ["--sign-report", f"{self.sign_report:g}"]
         words += self._name_options()
+        if self.direct_upload:
+            words.append("--direct-upload")
         words += [*self.budget.arguments(self.prices), *self.service.arguments(), *options]
         return _join(words)
 

@@ -80,3 +80,15 @@ def test_a_report_plays_the_objects_for_as_long_as_it_is_signed(cli, serve, home
     done = cli("resume", "run.db", "--report", "r.html", "--sign-report", "600")
     assert "--report r.html --sign-report 600" in done.err
     assert "--sign-report" in cli("generate", "a cat", "--sign-report", "0").error_line
+
+
+def test_a_direct_upload_needs_a_store_and_is_kept_for_the_resumption(cli, serve, home, store):
+    emulator = serve()
+    assert "--direct-upload needs the URL" in cli("generate", "a cat", "--direct-upload").error_line
+    assert not emulator.stats.accepted
+    store.faults.append(lambda request: error(403, "AccessDenied") if "cat" in request.path else None)
+    done = cli("generate", "a cat", "--out", "s3://videos", "--direct-upload")
+    assert "kling-async resume run.db --out s3://videos --direct-upload" in done.err
+    store.faults.clear()
+    assert cli("resume", "run.db", "--out", "s3://videos", "--direct-upload").status == 0
+    assert len(store.videos) == 1

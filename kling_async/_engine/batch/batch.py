@@ -150,6 +150,8 @@ class BatchSettings:
     """The folder in which videos are saved, or the prefix below which they are stored."""
     ascii_names: bool = False
     """Whether file names have ASCII letters and digits only."""
+    direct_upload: bool = False
+    """Whether videos go to an object store without a file on this machine."""
     journal: str | DatabaseUrl | WriteAheadJournal | None = attrs.field(default=None, converter=_read_journal)
     """Where it is written down what is sent, for a later run to go on."""
     max_cost_usd: Any = None
@@ -164,6 +166,11 @@ class BatchSettings:
         most = self.max_concurrency
         if not isinstance(most, int) or isinstance(most, bool) or most < 1:
             raise ConfigurationError(f"max_concurrency must be a whole number of at least 1, not {most!r}.")
+        if self.direct_upload and not isinstance(self.output, ObjectUrl):
+            raise ConfigurationError(
+                "A direct upload needs the URL of an object store.",
+                advice="Give output='s3://bucket/prefix', or leave out direct_upload=True.",
+            )
         if self.on_ambiguous not in get_args(OnAmbiguous):
             raise ConfigurationError(
                 f"on_ambiguous must be 'report', 'resend_absent' or 'resend', not {self.on_ambiguous!r}."
@@ -210,7 +217,9 @@ def open_batch(
         output = None
         if settings.output is not None:
             outputs = here.downloader.outputs
-            output = await outputs.open(settings.output, ascii_names=settings.ascii_names)
+            output = await outputs.open(
+                settings.output, ascii_names=settings.ascii_names, is_streamed=settings.direct_upload
+            )
         async with use_journal(settings.journal) as journal:
             if journal is not None:
                 budget.spent = journal.spent_usd()

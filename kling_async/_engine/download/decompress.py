@@ -7,7 +7,7 @@ import zlib
 import anyio
 import anyio.lowlevel
 
-from kling_async._engine.download.partial_file import BodyReader
+from kling_async._engine.download.partial_video import BodyReader
 from kling_async._transport.base import Sink
 from kling_async.errors import APIConnectionError
 

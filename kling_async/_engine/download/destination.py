@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import anyio
 import attrs
 
 from kling_async._engine.api import Retries
-from kling_async._engine.download.partial_file import AdaptiveWriter, PartialFile, Report
+from kling_async._engine.download.partial_file import AdaptiveWriter
+from kling_async._engine.download.partial_video import PartialVideo, Report
 from kling_async._journal.entry import Entry
 from kling_async.jobs import Job
 from kling_async.paths import ObjectUrl
@@ -26,7 +27,10 @@ class SavedFile:
     """In hex; None unless the caller wants it."""
 
 
-class Destination(Protocol):
+P = TypeVar("P", bound=PartialVideo)
+
+
+class Destination(Protocol[P]):
     """Where one video is saved."""
 
     @property
@@ -42,13 +46,13 @@ class Destination(Protocol):
 
     def open_partial(
         self, job: Job, *, writer: AdaptiveWriter, report: Report | None
-    ) -> AbstractAsyncContextManager[PartialFile]:
-        """The partial file of the download; see `partial_file.open_partial`."""
+    ) -> AbstractAsyncContextManager[P]:
+        """What the download fills."""
 
     async def publish(
         self,
         job: Job,
-        partial_file: PartialFile,
+        partial_video: P,
         *,
         digest: bool,
         retries: Retries,
@@ -58,7 +62,7 @@ class Destination(Protocol):
 
         Args:
             job: The job.
-            partial_file: The whole video.
+            partial_video: The whole video.
             digest: Whether to compute the SHA-256.
             retries: The tries of a destination that can fail and recover.
             limiter: Bounds the threads that wait for the disk.
@@ -68,7 +72,7 @@ class Destination(Protocol):
 class Output(Protocol):
     """The place for the videos of a batch, which was tried before anything is paid for."""
 
-    def destination_for(self, job: Job, *, prompt: str, index: int) -> Destination:
+    def destination_for(self, job: Job, *, prompt: str, index: int) -> Destination[Any]:
         """The destination of the video of an item."""
 
     async def find_saved(self, entry: Entry) -> Path | ObjectUrl | None:

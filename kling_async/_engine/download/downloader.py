@@ -6,6 +6,7 @@ import math
 import os
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -16,7 +17,8 @@ from kling_async._engine.descriptors import retry_for_descriptor
 from kling_async._engine.download.destination import Destination, SavedFile
 from kling_async._engine.download.fetch import fetch
 from kling_async._engine.download.outputs import Outputs
-from kling_async._engine.download.partial_file import AdaptiveWriter, PartialFile
+from kling_async._engine.download.partial_file import AdaptiveWriter
+from kling_async._engine.download.partial_video import PartialVideo
 from kling_async._engine.emitter import Emitter
 from kling_async._policy.transfer_limits import is_progress
 from kling_async._wire.codec import structure_job
@@ -70,7 +72,7 @@ class Downloader:
     async def download(
         self,
         job: Job,
-        destination: Destination,
+        destination: Destination[Any],
         *,
         emit: Emitter,
         index: int | None = None,
@@ -104,7 +106,14 @@ class Downloader:
             raise _not_saved(job, destination.path, error) from error
 
     async def _save(
-        self, job: Job, url: str, destination: Destination, emit: Emitter, *, index: int | None, digest: bool
+        self,
+        job: Job,
+        url: str,
+        destination: Destination[Any],
+        emit: Emitter,
+        *,
+        index: int | None,
+        digest: bool,
     ) -> SavedFile:
         """Fetch the video with a fetch slot, then flush it with a flush slot: a fetch does not wait for the disk.
 
@@ -117,35 +126,42 @@ class Downloader:
             report = partial(_emit_size, emit, index, job.request_id) if emit else None
             if (found := await destination.find(job, retries=self.api.retries("store", emit))) is not None:
                 # The run that saved it was killed before it removed its partial file.
-                async with destination.open_partial(job, writer=self._writer, report=None) as partial_file:
-                    await partial_file.truncate()
+                async with destination.open_partial(job, writer=self._writer, report=None) as partial_video:
+                    await partial_video.truncate()
                 return found
-            async with destination.open_partial(job, writer=self._writer, report=report) as partial_file:
-                await self._fetch_from_current_url(job, url, partial_file, emit)
-                publish_slots = self._upload_slots if destination.is_remote else self._flush_slots
-                await publish_slots.acquire()
-                slot.release()
-                slot = publish_slots
+            async with destination.open_partial(job, writer=self._writer, report=report) as partial_video:
                 retries = self.api.retries("store", emit)
-                return await destination.publish(
-                    job, partial_file, digest=digest, retries=retries, limiter=self._threads
-                )
+                while True:
+                    await self._fetch_from_current_url(job, url, partial_video, emit)
+                    if slot is self._fetch_slots:
+                        publish_slots = self._upload_slots if destination.is_remote else self._flush_slots
+                        await publish_slots.acquire()
+                        slot.release()
+                        slot = publish_slots
+                    try:
+                        return await destination.publish(
+                            job, partial_video, digest=digest, retries=retries, limiter=self._threads
+                        )
+                    except KlingError as error:
+                        if partial_video.size:
+                            raise
+                        await retries.wait_or_raise(error)  # the bytes are gone, and come again
         finally:
             slot.release()
 
     async def _fetch_from_current_url(
-        self, job: Job, url: str, partial_file: PartialFile, emit: Emitter
+        self, job: Job, url: str, partial_video: PartialVideo, emit: Emitter
     ) -> None:
         """Fetch the video; if its URL is no longer valid, ask the service once for the current URL."""
         timeout = self.api.retry.download_timeout
         ends_at = math.inf if timeout is None else self.api.clock.now() + timeout
         try:
-            await self._fetch_until_whole(url, partial_file, emit, ends_at=ends_at)
+            await self._fetch_until_whole(url, partial_video, emit, ends_at=ends_at)
         except APIStatusError as error:
             fresh = await self._find_current_url(job) if error.status_code in _GONE else None
             if fresh is None or fresh == url:
                 raise
-            await self._fetch_until_whole(fresh, partial_file, emit, ends_at=ends_at)
+            await self._fetch_until_whole(fresh, partial_video, emit, ends_at=ends_at)
 
     async def _find_current_url(self, job: Job) -> str | None:
         """The URL that the service gives for the video now; None if it gives none."""
@@ -154,21 +170,21 @@ class Downloader:
         return None
 
     async def _fetch_until_whole(
-        self, url: str, partial_file: PartialFile, emit: Emitter, *, ends_at: float
+        self, url: str, partial_video: PartialVideo, emit: Emitter, *, ends_at: float
     ) -> None:
         """Fetch the missing bytes; tries that bring a good part of them reset the count of retries.
 
         By the clock's time `ends_at` no try goes on, and none begins after it.
         """
-        retries, furthest = self.api.retries("download", emit), partial_file.size
+        retries, furthest = self.api.retries("download", emit), partial_video.size
         while True:
             try:
-                await fetch(self.api, url, partial_file, ends_at=ends_at)
+                await fetch(self.api, url, partial_video, ends_at=ends_at)
             except KlingError as error:
-                version = partial_file.version
+                version = partial_video.version
                 total = version.size_bytes if version is not None else None
-                if is_progress(partial_file.size - furthest, size_bytes=total):
-                    retries.attempt, furthest = 0, partial_file.size
+                if is_progress(partial_video.size - furthest, size_bytes=total):
+                    retries.attempt, furthest = 0, partial_video.size
                 if self.api.clock.now() >= ends_at:
                     raise
                 await retries.wait_or_raise(error)

@@ -12,7 +12,7 @@ import anyio.to_thread
 
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.download.decompress import CONTENT_CODINGS, DecompressedBody
-from kling_async._engine.download.partial_file import BodyReader, PartialFile
+from kling_async._engine.download.partial_video import BodyReader, PartialVideo
 from kling_async._policy.http_ranges import (
     FileVersion,
     content_coding,
@@ -35,13 +35,13 @@ _WHOLE, _PARTIAL, _RANGE_NOT_SATISFIABLE = 200, 206, 416
 _MAX_ERROR_BYTES = 64 * 1024
 
 
-async def fetch(api: ApiCaller, url: str, partial_file: PartialFile, *, ends_at: float = math.inf) -> None:
+async def fetch(api: ApiCaller, url: str, partial_video: PartialVideo, *, ends_at: float = math.inf) -> None:
     """Fetch the missing bytes of a video, or all bytes if the download cannot be resumed; the file is whole then.
 
     Args:
         api: Sends the requests.
         url: The URL of the video.
-        partial_file: Receives the bytes.
+        partial_video: Receives the bytes.
         ends_at: The clock's time at which the download ends, whole or not.
 
     Raises:
@@ -50,16 +50,16 @@ async def fetch(api: ApiCaller, url: str, partial_file: PartialFile, *, ends_at:
         DownloadError: The URL is not safe, or the content there is not a video.
         OSError: The disk takes no more.
     """
-    if not await _follow(api, url, partial_file, offset=partial_file.resume_offset, ends_at=ends_at):
-        await partial_file.truncate()
-        await _follow(api, url, partial_file, offset=0, ends_at=ends_at)
+    if not await _follow(api, url, partial_video, offset=partial_video.resume_offset, ends_at=ends_at):
+        await partial_video.truncate()
+        await _follow(api, url, partial_video, offset=0, ends_at=ends_at)
 
 
 async def _follow(
-    api: ApiCaller, url: str, partial_file: PartialFile, *, offset: int, ends_at: float
+    api: ApiCaller, url: str, partial_video: PartialVideo, *, offset: int, ends_at: float
 ) -> bool:
     """Follow a URL, and write the video from byte `offset` on; False if the download cannot be resumed there."""
-    headers = {**_HEADERS, **range_headers(partial_file.version, at=offset)}
+    headers = {**_HEADERS, **range_headers(partial_video.version, at=offset)}
     came_from = None
     for _ in range(_MAX_REDIRECTS + 1):
         if reason := reason_to_refuse(url, allow_private=api.allow_private, came_from=came_from):
@@ -69,15 +69,19 @@ async def _follow(
             if reply.status in _REDIRECTS and "location" in reply.headers:
                 came_from, url = url, _resolve_location(url, reply.headers["location"])
             elif reply.status == _WHOLE:
-                await _write_whole(partial_file, reply, _TimedBody(reply, api, ends_at))
+                await _write_whole(partial_video, reply, _TimedBody(reply, api, ends_at))
                 return True
             elif (
                 offset
-                and partial_file.version is not None
+                and partial_video.version is not None
                 and reply.status in {_PARTIAL, _RANGE_NOT_SATISFIABLE}
             ):
                 return await _write_remaining(
-                    partial_file, partial_file.version, reply, _TimedBody(reply, api, ends_at), offset=offset
+                    partial_video,
+                    partial_video.version,
+                    reply,
+                    _TimedBody(reply, api, ends_at),
+                    offset=offset,
                 )
             else:
                 raise await _read_error(api, reply)
@@ -132,7 +136,7 @@ class _TimedBody:
         return False
 
 
-async def _write_whole(partial_file: PartialFile, reply: StreamedReply, body: _TimedBody) -> None:
+async def _write_whole(partial_video: PartialVideo, reply: StreamedReply, body: _TimedBody) -> None:
     """Write a response that has the whole video.
 
     If the connection ends the body, a digest has to agree: the connection can have cut the body. Other signs prove too
@@ -144,7 +148,7 @@ async def _write_whole(partial_file: PartialFile, reply: StreamedReply, body: _T
     coding = content_coding(reply.headers)
     if coding and coding not in CONTENT_CODINGS:
         raise DownloadError(f"it comes compressed as {coding[:40]!r}, which was not asked for")
-    version = file_version(reply.headers, request_id=partial_file.request_id)
+    version = file_version(reply.headers, request_id=partial_video.request_id)
     if version.size_bytes is not None and version.size_bytes > LARGEST_VIDEO_BYTES:
         raise _too_large()
     digests = proofs(reply.headers)
@@ -152,26 +156,26 @@ async def _write_whole(partial_file: PartialFile, reply: StreamedReply, body: _T
     if not (is_end_known or digests):
         raise APIConnectionError("it came without a length and without a digest, so it can be cut")
     await _write(
-        partial_file, DecompressedBody(body.pipe_to).pipe_to if coding else body.pipe_to, version, offset=0
+        partial_video, DecompressedBody(body.pipe_to).pipe_to if coding else body.pipe_to, version, offset=0
     )
     if not is_end_known:
-        await _check_whole(partial_file, digests)
+        await _check_whole(partial_video, digests)
 
 
-async def _check_whole(partial_file: PartialFile, digests: Sequence[str]) -> None:
+async def _check_whole(partial_video: PartialVideo, digests: Sequence[str]) -> None:
     """Check that one of the digests is that of the bytes saved so far."""
     for digest in digests:
-        if await anyio.to_thread.run_sync(partial_file.has_digest, digest):
+        if await anyio.to_thread.run_sync(partial_video.has_digest, digest):
             return
-    size_bytes = partial_file.size
-    await partial_file.truncate()
+    size_bytes = partial_video.size
+    await partial_video.truncate()
     raise APIConnectionError(
         f"it came without a length, and its digest is not that of the {size_bytes:,} bytes that came"
     )
 
 
 async def _write_remaining(
-    partial_file: PartialFile,
+    partial_video: PartialVideo,
     version: FileVersion,
     reply: StreamedReply,
     body: _TimedBody,
@@ -185,29 +189,29 @@ async def _write_remaining(
     """
     if reply.status != _PARTIAL or not is_remaining_range(reply.headers, version, at=offset):
         return False
-    await _write(partial_file, body.pipe_to, version, offset=offset)
+    await _write(partial_video, body.pipe_to, version, offset=offset)
     digest = version.digest
-    if digest is not None and not await anyio.to_thread.run_sync(partial_file.has_digest, digest):
-        await partial_file.truncate()
+    if digest is not None and not await anyio.to_thread.run_sync(partial_video.has_digest, digest):
+        await partial_video.truncate()
         raise APIConnectionError("its parts do not fit together")
     return True
 
 
 async def _write(
-    partial_file: PartialFile, read_body: BodyReader, version: FileVersion, *, offset: int
+    partial_video: PartialVideo, read_body: BodyReader, version: FileVersion, *, offset: int
 ) -> None:
     expected = version.size_bytes
-    if not await partial_file.write(
+    if not await partial_video.write(
         read_body, version, offset=offset, max_bytes=expected or LARGEST_VIDEO_BYTES
     ):
-        await partial_file.truncate()
+        await partial_video.truncate()
         if expected is None:
             raise _too_large()
         raise APIConnectionError(f"more came than the {expected:,} bytes expected")
-    if partial_file.size == 0:
+    if partial_video.size == 0:
         raise APIConnectionError("no bytes came")
-    if expected is not None and partial_file.size != expected:
-        raise APIConnectionError(f"{partial_file.size:,} bytes came of {expected:,}")
+    if expected is not None and partial_video.size != expected:
+        raise APIConnectionError(f"{partial_video.size:,} bytes came of {expected:,}")
 
 
 def _too_large() -> DownloadError:

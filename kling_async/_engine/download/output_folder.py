@@ -20,10 +20,10 @@ from kling_async._engine.download.destination import SavedFile
 from kling_async._engine.download.partial_file import (
     AdaptiveWriter,
     PartialFile,
-    Report,
     open_partial,
     sha256_of,
 )
+from kling_async._engine.download.partial_video import Report
 from kling_async._journal.entry import Entry
 from kling_async._policy.file_names import file_name, longest_name, longest_name_of, name_beside
 from kling_async.errors import ConfigurationError
@@ -171,16 +171,16 @@ class FileDestination:
     async def publish(
         self,
         job: Job,  # noqa: ARG002 - see `Destination`
-        partial_file: PartialFile,
+        partial_video: PartialFile,
         *,
         digest: bool,
         retries: Retries,  # noqa: ARG002 - see `Destination`
         limiter: anyio.CapacityLimiter,
     ) -> SavedFile:
         """Flush the file to the disk, and rename it."""
-        commit = partial(partial_file.commit, digest=digest)
+        commit = partial(partial_video.commit, digest=digest)
         sha256 = await anyio.to_thread.run_sync(commit, limiter=limiter)
-        return SavedFile(partial_file.path, partial_file.size, sha256)
+        return SavedFile(partial_video.path, partial_video.size, sha256)
 
 
 async def choose_file(path: Path, *, is_folder: bool, job: Job, ascii_names: bool) -> FileDestination:

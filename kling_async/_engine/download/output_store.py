@@ -19,11 +19,13 @@ from kling_async._engine.api import Retries
 from kling_async._engine.descriptors import run_in_thread
 from kling_async._engine.download.destination import SavedFile
 from kling_async._engine.download.output_folder import try_name
-from kling_async._engine.download.partial_file import AdaptiveWriter, PartialFile, Report, open_partial
+from kling_async._engine.download.partial_file import AdaptiveWriter, PartialFile, open_partial
+from kling_async._engine.download.partial_video import Report
+from kling_async._engine.download.streamed_video import StreamedVideo, open_streamed
 from kling_async._journal.entry import Entry
 from kling_async._policy.file_names import file_name, longest_name, name_beside
 from kling_async._policy.object_stores import Name, judge_name, owner_of
-from kling_async._stores import Bucket
+from kling_async._stores import Bucket, ObjectWriter
 from kling_async.errors import APIConnectionError, ConfigurationError, DownloadError, KlingError
 from kling_async.jobs import Job
 from kling_async.paths import ObjectUrl
@@ -48,7 +50,7 @@ class ObjectDestination:
         Raises:
             KlingError: The store does not answer, or other objects have the names.
         """
-        place = await retries.run(partial(self._choose, job))
+        place = await retries.run(partial(_choose, self.bucket, self.path, job))
         return place if isinstance(place, SavedFile) else None
 
     def open_partial(
@@ -61,44 +63,100 @@ class ObjectDestination:
     async def publish(
         self,
         job: Job,
-        partial_file: PartialFile,
+        partial_video: PartialFile,
         *,
         digest: bool,  # noqa: ARG002 - the store keeps it in any case
         retries: Retries,
         limiter: anyio.CapacityLimiter,
     ) -> SavedFile:
         """Store the whole video, and remove the file."""
-        sha256 = await anyio.to_thread.run_sync(partial_file.sha256, limiter=limiter)
-        saved = await retries.run(partial(self._put, job, partial_file, sha256))
-        await partial_file.truncate()  # an empty partial file is removed when it is closed
+        sha256 = await anyio.to_thread.run_sync(partial_video.sha256, limiter=limiter)
+        content, size_bytes = partial_video.file_path, partial_video.size
+        put = partial(_put, self.bucket, self.path, job, content, size_bytes=size_bytes, sha256=sha256)
+        saved = await retries.run(put)
+        await partial_video.truncate()  # an empty partial file is removed when it is closed
         return saved
 
-    async def _put(self, job: Job, partial_file: PartialFile, sha256: str) -> SavedFile:
-        place = await self._choose(job)
-        if isinstance(place, SavedFile):
-            return place
-        is_stored = await self.bucket.put(
-            place.key,
-            partial_file.file_path,
-            size_bytes=partial_file.size,
-            owner=owner_of(job.request_id),
-            sha256=sha256,
-        )
-        if not is_stored:
-            # Another program has taken it meanwhile, or an earlier try succeeded and its answer was lost.
-            raise APIConnectionError(f"another object has just taken the name {str(place)!r}")
-        return SavedFile(place, partial_file.size, sha256)
 
-    async def _choose(self, job: Job) -> SavedFile | ObjectUrl:
-        """The stored video of the job, or the free name for it."""
-        for url in (self.path, self.path.with_name(name_beside(self.path.name, job.request_id))):
-            found = await self.bucket.find(url.key)
-            name = judge_name(found, owner=owner_of(job.request_id))
-            if name is Name.FREE:
-                return url
-            if found is not None and name is Name.OURS:
-                return SavedFile(url, found.size_bytes, found.sha256)
-        raise DownloadError(f"other objects have that name and {url.name!r}")
+@attrs.frozen
+class StreamedDestination:
+    """The object of one video, which is sent while it comes."""
+
+    bucket: Bucket
+    path: ObjectUrl
+    is_remote: bool = attrs.field(default=True, init=False)
+
+    async def find(self, job: Job, *, retries: Retries) -> SavedFile | None:
+        """The video, as `ObjectDestination.find` finds it."""
+        return await ObjectDestination(self.bucket, self.path).find(job, retries=retries)
+
+    def open_partial(
+        self,
+        job: Job,
+        *,
+        writer: AdaptiveWriter,  # noqa: ARG002 - see `Destination`
+        report: Report | None,
+    ) -> AbstractAsyncContextManager[StreamedVideo]:
+        """The video in memory, and in the parts of an upload."""
+        return open_streamed(job.request_id, open_writer=partial(self._open_writer, job), report=report)
+
+    async def _open_writer(self, job: Job) -> ObjectWriter:
+        place = await _choose(self.bucket, self.path, job)
+        if isinstance(place, SavedFile):
+            raise _make_conflict(place.path)
+        return self.bucket.open_writer(place.key, owner=owner_of(job.request_id))
+
+    async def publish(
+        self,
+        job: Job,
+        partial_video: StreamedVideo,
+        *,
+        digest: bool,  # noqa: ARG002 - the store keeps it in any case
+        retries: Retries,
+        limiter: anyio.CapacityLimiter,
+    ) -> SavedFile:
+        """Store the whole video; a large one is there but for its end."""
+        sha256 = await anyio.to_thread.run_sync(partial_video.sha256, limiter=limiter)
+        size_bytes = partial_video.size
+        if partial_video.writer is None:
+            content = partial_video.content
+            put = partial(_put, self.bucket, self.path, job, content, size_bytes=size_bytes, sha256=sha256)
+            return await retries.run(put)
+        place = await retries.run(partial(_choose, self.bucket, self.path, job))
+        if isinstance(place, SavedFile) or place.key != partial_video.writer.key:
+            raise _make_conflict(self.path)
+        await partial_video.complete()
+        return SavedFile(place, size_bytes, sha256)
+
+
+async def _put(
+    bucket: Bucket, path: ObjectUrl, job: Job, content: Path | bytes, *, size_bytes: int, sha256: str
+) -> SavedFile:
+    """Store a whole video under the name for it."""
+    place = await _choose(bucket, path, job)
+    if isinstance(place, SavedFile):
+        return place
+    owner = owner_of(job.request_id)
+    if not await bucket.put(place.key, content, size_bytes=size_bytes, owner=owner, sha256=sha256):
+        # Another program has taken it meanwhile, or an earlier try succeeded and its answer was lost.
+        raise _make_conflict(place)
+    return SavedFile(place, size_bytes, sha256)
+
+
+async def _choose(bucket: Bucket, path: ObjectUrl, job: Job) -> SavedFile | ObjectUrl:
+    """The stored video of the job, or the free name for it."""
+    for url in (path, path.with_name(name_beside(path.name, job.request_id))):
+        found = await bucket.find(url.key)
+        name = judge_name(found, owner=owner_of(job.request_id))
+        if name is Name.FREE:
+            return url
+        if found is not None and name is Name.OURS:
+            return SavedFile(url, found.size_bytes, found.sha256)
+    raise DownloadError(f"other objects have that name and {url.name!r}")
+
+
+def _make_conflict(place: Path | ObjectUrl) -> APIConnectionError:
+    return APIConnectionError(f"another object has just taken the name {str(place)!r}")
 
 
 @attrs.frozen
@@ -108,14 +166,21 @@ class ObjectPrefix:
     bucket: Bucket
     url: ObjectUrl
     has_ascii_names: bool = False
+    is_streamed: bool = False
+    """Whether videos are sent while they come."""
 
     def destination_for(
         self, job: Job, *, prompt: str | None = None, index: int | None = None
-    ) -> ObjectDestination:
+    ) -> ObjectDestination | StreamedDestination:
         """The object of a job's video; see `OutputFolder.path_for`."""
         prompt = (job.prompt or "") if prompt is None else prompt
         name = file_name(job.request_id, prompt=prompt, index=index, is_ascii=self.has_ascii_names)
-        return ObjectDestination(self.bucket, self.url.child(name))
+        return self.object_at(self.url.child(name))
+
+    def object_at(self, url: ObjectUrl) -> ObjectDestination | StreamedDestination:
+        """The destination at a URL of the bucket."""
+        kind = StreamedDestination if self.is_streamed else ObjectDestination
+        return kind(self.bucket, url)
 
     async def find_saved(self, entry: Entry) -> ObjectUrl | None:
         """The object that an earlier run stored, if it is there with its size; None if the store does not answer."""
@@ -129,14 +194,15 @@ class ObjectPrefix:
         return None
 
 
-async def check_store(bucket: Bucket, url: ObjectUrl) -> None:
-    """Do nothing if objects can be made, read and removed below a prefix, and partial files on this machine.
+async def check_store(bucket: Bucket, url: ObjectUrl, *, uses_disk: bool = True) -> None:
+    """Do nothing if objects can be made, read and removed below a prefix, and partial files on this machine if they are used.
 
     Raises:
         ConfigurationError: They cannot.
     """
     try:
-        await run_in_thread(partial(_try_partial_folder))
+        if uses_disk:
+            await run_in_thread(_try_partial_folder)
     except OSError as error:
         raise ConfigurationError(
             f"Videos for {str(url)!r} cannot pass through {tempfile.gettempdir()!r}: {error.strerror or error}. "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import anyio.to_thread
 
@@ -21,8 +22,15 @@ class Outputs:
     def __init__(self) -> None:
         self._buckets: dict[tuple[str, str], Bucket] = {}
 
-    async def open(self, given: Path | ObjectUrl, *, ascii_names: bool = False) -> Output:
+    async def open(
+        self, given: Path | ObjectUrl, *, ascii_names: bool = False, is_streamed: bool = False
+    ) -> Output:
         """The place for the videos of a batch; called before the first POST.
+
+        Args:
+            given: The folder, or the prefix in an object store.
+            ascii_names: Whether names have ASCII letters and digits only.
+            is_streamed: Whether videos go to an object store without a file on this machine.
 
         Raises:
             ConfigurationError: Videos cannot be saved there.
@@ -30,12 +38,12 @@ class Outputs:
         if isinstance(given, Path):
             return await open_folder(given, ascii_names=ascii_names)
         bucket = self._bucket(given)
-        await check_store(bucket, given)
-        return ObjectPrefix(bucket, given, has_ascii_names=ascii_names)
+        await check_store(bucket, given, uses_disk=not is_streamed)
+        return ObjectPrefix(bucket, given, has_ascii_names=ascii_names, is_streamed=is_streamed)
 
     async def choose(
         self, given: str | os.PathLike[str], job: Job, *, ascii_names: bool = False
-    ) -> Destination:
+    ) -> Destination[Any]:
         """The file or object that the caller names, or one in the folder or below the prefix that the caller names.
 
         An existing folder is a folder, and so is a missing path that ends in a slash or has no suffix. A URL of an

@@ -9,7 +9,7 @@ import io
 import math
 import os
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -21,17 +21,11 @@ import attrs
 from kling_async._durable import rename_if_free, rename_into_place
 from kling_async._engine.clock import Clock
 from kling_async._engine.download.file_lock import LockedFile, is_at, open_locked
+from kling_async._engine.download.partial_video import BodyReader, Report
 from kling_async._own_files import for_owner_alone, give_usual_mode, open_own
 from kling_async._policy.descriptors import lacks_descriptors
 from kling_async._policy.http_ranges import FileVersion, dump, load
-from kling_async._transport.base import Sink
 from kling_async.jobs import canonical_id
-
-BodyReader = Callable[[Sink], Awaitable[bool]]
-"""Gives a body to a sink until the sink wants no more; returns whether the body is complete."""
-
-Report = Callable[[int, int | None], None]
-"""Gets the bytes saved so far, and the size of the whole video; None if the size is unknown."""
 
 _EARLY_FLUSH_BYTES = 2 * 1024 * 1024
 """The system begins to write to the disk after so many bytes."""

@@ -1,0 +1,156 @@
+"""Videos that go to an object store without a file on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+
+import anyio
+import pytest
+from independent_store import Stored, error
+from virtual_service import session_for
+from virtual_storage import Storage, google_md5, job_with, video
+
+from kling_async import ConfigurationError, DownloadError, KlingClient, RetryPolicy
+from kling_async._engine.download.output_store import StreamedDestination
+from kling_async._policy.object_stores import LARGEST_SINGLE_PUT_BYTES, owner_of
+from kling_async._stores import open_store
+from kling_async.emulator import Emulator, EmulatorSettings, LogNormal
+from kling_async.events import Downloading, Notifier
+from kling_async.types import ObjectUrl
+
+MIB = 1024**2
+URL = ObjectUrl("s3://videos/batch/a.mp4")
+SMALL, LARGE = video(10_000), video(LARGEST_SINGLE_PUT_BYTES + 18 * MIB)
+
+
+def storage_of(content, **settings):
+    return Storage(content, piece_bytes=1000 if content is SMALL else MIB, **settings)
+
+
+async def download(storage, *, notify=None, max_retries=3):
+    session = session_for(storage.service(), retry=RetryPolicy(initial_delay=0.001, max_retries=max_retries))
+    destination = StreamedDestination(open_store(URL), URL)
+    return await session.downloader.download(
+        job_with(), destination, emit=session.api.emitter(Notifier(notify))
+    )
+
+
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
+async def test_a_video_is_stored_whole_without_a_file(store, temporary, content):
+    events = []
+    saved = await download(storage_of(content), notify=events.append)
+    assert (saved.path, saved.size_bytes) == (URL, len(content))
+    assert saved.sha256 == hashlib.sha256(content).hexdigest()
+    assert store.videos == {URL.key: content}
+    assert store.objects[URL.key].headers["x-amz-meta-klingjob"] == owner_of("job-1")
+    assert store.uploads == {}
+    assert list(temporary.iterdir()) == []
+    assert [event.size_bytes for event in events if isinstance(event, Downloading)][-1] == len(content)
+    assert (await download(storage_of(content))).path == URL  # it is there already
+    assert store.count("PUT", "a.mp4") == (1 if content is SMALL else 7)
+
+
+@pytest.mark.parametrize(
+    "content, cuts",
+    [(SMALL, [3000, 2000]), (SMALL, [10_000]), (LARGE, [34 * MIB, 2 * MIB]), (LARGE, [len(LARGE)])],
+    ids=["small", "small, after its last byte", "large", "large, after its last byte"],
+)
+async def test_after_a_cut_the_missing_bytes_alone_come(store, content, cuts):
+    storage = storage_of(content, cuts=list(cuts))
+    assert (await download(storage)).size_bytes == len(content)
+    assert store.videos == {URL.key: content}
+    assert storage.sent_bytes - len(content) in {0, 1}
+
+
+@pytest.mark.parametrize("content, cut", [(SMALL, 3000), (LARGE, 35 * MIB)], ids=["small", "large"])
+async def test_a_storage_that_cannot_continue_begins_again_and_no_part_is_left(store, content, cut):
+    assert (await download(storage_of(content, cuts=[cut], ranges=False))).size_bytes == len(content)
+    assert store.videos == {URL.key: content}
+    assert store.uploads == {}
+
+
+@pytest.mark.parametrize("content, cut", [(SMALL, 3000), (LARGE, 35 * MIB)], ids=["small", "large"])
+async def test_a_video_whose_parts_do_not_fit_together_is_not_stored(store, content, cut):
+    true, wrong = google_md5(content), google_md5(b"other")
+    storage = storage_of(content, cuts=[cut], headers=wrong)
+    with pytest.raises(DownloadError, match="do not fit together"):
+        await download(storage, max_retries=1)
+    assert store.videos == store.uploads == {}
+    assert (await download(storage_of(content, cuts=[cut], headers=true))).size_bytes == len(content)
+
+
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
+async def test_a_video_that_is_longer_than_said_is_not_stored(store, content):
+    with pytest.raises(DownloadError, match="more came than"):
+        await download(storage_of(content, headers={"content-length": str(len(content) - 5)}), max_retries=0)
+    assert store.videos == store.uploads == {}
+
+
+async def test_a_part_that_fails_is_sent_again_from_the_beginning(store):
+    left = [3]  # one call of obstore tries three times
+
+    def fail(request):
+        if request.query.get("partNumber") == "2" and left[0]:
+            left[0] -= 1
+            return error(503, "SlowDown")
+        return None
+
+    store.faults.append(fail)
+    assert (await download(storage_of(LARGE))).size_bytes == len(LARGE)
+    assert store.videos == {URL.key: LARGE}
+    assert store.uploads == {}
+
+
+async def test_parts_that_the_store_refuses_leave_nothing(store):
+    store.faults.append(lambda request: error(403, "AccessDenied") if "partNumber" in request.query else None)
+    with pytest.raises(DownloadError, match="may not write to it"):
+        await download(storage_of(LARGE))
+    assert store.videos == store.uploads == {}
+
+
+async def test_a_cancelled_upload_leaves_nothing(store):
+    with anyio.CancelScope() as scope:
+
+        def cancel(event):
+            if isinstance(event, Downloading) and event.size_bytes > LARGEST_SINGLE_PUT_BYTES + 2 * MIB:
+                scope.cancel()
+
+        await download(storage_of(LARGE, cuts=[len(LARGE) - 1]), notify=cancel)
+    assert scope.cancelled_caught
+    assert store.videos == store.uploads == {}
+
+
+@pytest.mark.parametrize("owner", ["another", owner_of("job-1")])
+@pytest.mark.parametrize("before", [True, False], ids=["before the first part", "before the end"])
+async def test_a_name_that_is_taken_meanwhile_is_not_replaced(store, owner, before):
+    heads = []
+
+    def take(request):
+        heads.extend(["HEAD"] if request.method == "HEAD" else [])
+        if len(heads) == 2 if before else "uploads" in request.query:
+            store.objects.setdefault(URL.key, Stored(b"other", {"x-amz-meta-klingjob": owner}))
+
+    store.faults.append(take)
+    ended = download(storage_of(LARGE), max_retries=0)
+    if before and owner == "another":
+        assert (await ended).path.name.startswith("a-")
+    else:
+        with pytest.raises(DownloadError, match="has just taken the name"):
+            await ended
+    assert store.videos[URL.key] == b"other"
+    assert store.uploads == {}
+
+
+@pytest.mark.usefixtures("tiny_films")
+async def test_a_batch_can_be_uploaded_directly(store, temporary, tmp_path):
+    fast = EmulatorSettings(
+        queue_time=LogNormal(0.1), dispatch_time=0.1, run_time=LogNormal(0.5, 0.1), time_scale=100.0
+    )
+    async with Emulator(fast) as emulator, KlingClient("key", base_url=emulator.url) as client:
+        batch = await client.generate_many(["a comet", "the sea"], output="s3://videos", direct_upload=True)
+        assert [result.path.key for result in batch] == sorted(store.videos)
+        assert list(temporary.iterdir()) == []
+        for output in (tmp_path, None):
+            with pytest.raises(ConfigurationError, match="A direct upload needs the URL of an object store"):
+                await client.generate_many(["a comet"], output=output, direct_upload=True)
+        assert len(emulator.stats.accepted) == 2
