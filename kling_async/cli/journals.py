@@ -21,12 +21,14 @@ def find_journal(path: JournalPlace) -> JournalPlace:
     Raises:
         ConfigurationError: There is none.
     """
-    if isinstance(path, Journal) or path.is_file():
+    if isinstance(path, Journal):
         return path
-    if (path / NAME).is_file():
-        return path / NAME
-    near = get_close_matches(path.name, [file.name for file in path.parent.glob("*.db")], n=1)
-    advice = f"did you mean {str(path.with_name(near[0]))!r}?" if near else "check its name."
+    wanted = path / NAME if path.is_dir() else path
+    if wanted.is_file():
+        return wanted
+    journals = [file.name for pattern in ("*.db", "*.db-saved") for file in wanted.parent.glob(pattern)]
+    near = get_close_matches(wanted.name, journals, n=1)
+    advice = f"did you mean {str(wanted.with_name(near[0]))!r}?" if near else "check its name."
     raise ConfigurationError(f"There is no journal {str(path)!r}: {advice}")
 
 

@@ -16,7 +16,7 @@ from kling_async.cli.journals import (
 )
 from kling_async.cli.run_config import RunConfig
 from kling_async.cli.service import Service
-from kling_async.errors import ConfigurationError
+from kling_async.errors import ConfigurationError, JournalError
 from kling_async.journal import NextStep
 
 DONE = {"status": "success", "outcome": {"media_urls": [{"url": "https://storage.example/v.mp4"}]}}
@@ -98,6 +98,15 @@ def test_a_journal_is_found_by_its_folder_and_a_near_name_is_offered(home):
         with pytest.raises(ConfigurationError) as caught:
             find_journal(Path(name))
         assert str(caught.value) == f"There is no journal {name!r}: {advice}"
+
+
+@pytest.mark.parametrize("name", ["v", "v/run.db"])
+def test_the_copy_of_a_journal_that_was_lost_is_offered(home, name):
+    (home / "v").mkdir()
+    with pytest.raises(JournalError), WriteAheadJournal(home / "v" / "run.db"):
+        (home / "v" / "run.db").unlink()
+    with pytest.raises(ConfigurationError, match=r"did you mean 'v/run\.db-saved'\?"):
+        find_journal(Path(name))
 
 
 def test_what_is_no_journal_cannot_be_read(home):
