@@ -37,7 +37,7 @@ from kling_async._transport.over_aiohttp import (
 )
 from kling_async._transport.translate_errors import translate_errors
 
-BUFFER_BYTES = 256 * 1024
+BUFFER_BYTES = 1024 * 1024
 
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _REPEATABLE = frozenset({"GET", "PUT"})
