@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -138,6 +139,7 @@ class OpenFiles:
         self.path = path
         self._opened = self._find()
         self._written = self._opened[path]
+        self._written_at = time.time_ns()
 
     def _find(self) -> dict[Path, os.stat_result]:
         return dict(_find_files(self.path, (_MAIN, _WRITES, _INDEX, _LOCK)))
@@ -145,6 +147,7 @@ class OpenFiles:
     def mark_written(self) -> None:
         """Take note that this process may just have written to the main file."""
         self._written = self._find().get(self.path, self._written)
+        self._written_at = time.time_ns()
 
     def find_loss(self) -> str | None:
         """What happened to one of the files since it was opened, as the end of a sentence; None if nothing did."""
@@ -157,11 +160,19 @@ class OpenFiles:
         return "was overwritten by another program" if self.is_overwritten() else None
 
     def is_overwritten(self) -> bool:
-        """Whether another program has written to the main file since this process did."""
+        """Whether another program has written to the main file since this process did.
+
+        Some file systems show the time of a write late. A time between the one that was seen and the end of the last write
+        is of that write.
+        """
         now = self._find().get(self.path)
-        if now is None or not os.path.samestat(now, self._written):
+        if (
+            now is None
+            or not os.path.samestat(now, self._written)
+            or _content_of(now) == _content_of(self._written)
+        ):
             return False
-        return _SHOWS_WRITES and _content_of(now) != _content_of(self._written)
+        return _SHOWS_WRITES and not self._written.st_mtime_ns <= now.st_mtime_ns <= self._written_at
 
     def remove_orphans(self) -> None:
         """Remove the writes of this journal if its main file is elsewhere; call it when a copy has them all.

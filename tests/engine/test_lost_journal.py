@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from contextlib import contextmanager
 
@@ -281,3 +282,26 @@ async def test_writes_of_this_process_to_the_main_file_are_no_loss(path):
             )
             await journal.flush()
         assert path.stat().st_size > before.st_size
+
+
+async def test_a_file_system_that_shows_a_write_late_loses_no_journal(path):
+    with journal_at(path) as journal:
+        record_one(journal)
+        await journal.flush()
+        written = path.stat().st_mtime_ns
+        os.utime(path, ns=(written, written + 1))
+        record_one(journal)
+        await journal.flush()
+
+
+async def test_an_overwritten_journal_with_an_older_time_is_noticed(path):
+    with pytest.raises(JournalError, match="was overwritten by another program"), journal_at(path) as journal:
+        written = path.stat().st_mtime_ns
+        os.utime(path, ns=(written, written - 1))
+        record_one(journal)
+        await journal.flush()
+
+
+def record_one(journal):
+    number = len(list(journal.entries()))
+    journal.record_intent(Identity(None, "f", number), model="m", payload={}, at=1.0, cost_usd=None)
