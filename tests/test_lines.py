@@ -21,6 +21,7 @@ from kling_async.cli.output import print_text, stderr
 from kling_async.cli.run_config import RunConfig
 from kling_async.cli.service import Service as ServiceOptions
 from kling_async.lines import error_text, one_line, quote_unprintable
+from kling_async.notebook import Gallery
 
 STEERING = ["\x1b]0;title\x07", "a\r\nfake line", "\u202egnp.exe", "\x9b31m", "a\u2028b", "\u2066x\u061c"]
 KEY = "key-of-the-tests"
@@ -96,6 +97,37 @@ async def test_no_call_shows_the_characters_of_an_id_or_a_reason(name, status, c
     shown += map(repr, heard)
     assert all(map(is_plain, shown))
     assert caught.value.job.request_id == name
+
+
+@pytest.mark.parametrize("name", STEERING)
+@pytest.mark.parametrize("status", ["failed", "cancelled", "queued", "success", "strange"])
+async def test_no_page_shows_the_characters_of_an_id_a_state_or_a_reason(name, status, tmp_path):
+    word = name if status == "strange" else status
+    url = f"https://storage.example/{name}.mp4"
+    record = {
+        "request_id": name,
+        "status": word,
+        "model": name,
+        "org_id": name,
+        "error": name,
+        "outcome": {"error": name, "media_urls": [{"id": name, "url": url}], "thumbnail_image_url": url},
+    }
+    page = {"requests": [record]}
+    answers = {"submit": record, "status": record, "list": page}
+    service = Service(before=[always(kind, reply(200, answer)) for kind, answer in answers.items()])
+    client = KlingClient(KEY, transport=service, polling=PollingPolicy(wait_timeout=30))
+    batch = await client.generate_many(["a cat"], output=tmp_path, progress=False)
+    jobs = [job async for job in client.list_jobs()]
+    batch.write_report(tmp_path / "report.html")
+    pages = [
+        (tmp_path / "report.html").read_text(encoding="utf-8"),
+        *(Gallery(items)._repr_html_() for items in (batch, jobs)),
+        *(repr(shown) for shown in (batch, *batch, *jobs)),
+    ]
+    assert jobs[0].request_id == name
+    for text in pages:
+        assert all(map(is_plain, text.split("\n")))
+        assert name not in text
 
 
 @pytest.mark.parametrize("name", STEERING)

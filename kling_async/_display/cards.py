@@ -20,6 +20,7 @@ from kling_async._display.page import (
 )
 from kling_async._display.timeline import WORDS, Row, Segment
 from kling_async._display.timeline_svg import mini_picture
+from kling_async.lines import one_line
 from kling_async.paths import ObjectUrl
 from kling_async.results import Result
 
@@ -147,7 +148,7 @@ def _facts(card: Card) -> Markup:
         facts.append(Markup('<span class="cost">{}</span>').format(money_text(result.cost_usd)))
     request_id = result.job.request_id if result.job else result.error.request_id if result.error else None
     if request_id:
-        facts.append(Markup("<code>{}</code>").format(request_id))
+        facts.append(Markup("<code>{}</code>").format(one_line(request_id)))
     return Markup('<p class="facts">{}</p>').format(Markup().join(facts)) if facts else Markup()
 
 

@@ -16,6 +16,8 @@ from kling_async.jobs import Job
 from kling_async.paths import ObjectUrl
 from kling_async.results import Result
 
+_OF_URLS = "%:/?#[]@!$&'()*+,;="
+"""The characters that a URL keeps. Source: RFC 3986, section 2."""
 _SHORT = 10.0
 _SECONDS_IN_MINUTE = 60
 _MINUTES_IN_HOUR = 60
@@ -105,14 +107,21 @@ def picture_source(job: Job | None) -> str | None:
     Some models give the address of the video as its picture; that is none.
     """
     url = web_source(job.thumbnail_url) if job else None
-    if job is None or url is None or url == job.video_url or urlsplit(url).path.lower().endswith(".mp4"):
+    if (
+        job is None
+        or url is None
+        or job.thumbnail_url == job.video_url
+        or urlsplit(url).path.lower().endswith(".mp4")
+    ):
         return None
     return url
 
 
 def web_source(url: str | None) -> str | None:
-    """The address if a download would fetch it; None for any other address, such as a script."""
-    return url if url is not None and reason_to_refuse(url, allow_private=True) is None else None
+    """The address, in ASCII, if a download would fetch it; None for any other address, such as a script."""
+    if url is None or reason_to_refuse(url, allow_private=True) is not None:
+        return None
+    return quote(url, safe=_OF_URLS, errors="replace")
 
 
 def _file_source(path: Path, beside: Path | None, inline_bytes: int) -> str:

@@ -26,6 +26,7 @@ from kling_async._display.page import (
     web_source,
 )
 from kling_async.jobs import Job, JobStatus
+from kling_async.lines import one_line
 from kling_async.paths import ObjectUrl
 from kling_async.results import Result
 
@@ -37,6 +38,7 @@ FONT = "font-family:system-ui,-apple-system,'Segoe UI',Roboto,sans-serif;font-si
 FAINT = "opacity:.72"
 GROUND = "background:rgba(128,128,128,.14)"
 
+_LONGEST_STATE = 50
 _SHORT_TEXT = 110
 _LONG_TEXT = 280
 
@@ -110,9 +112,9 @@ def make_job_tile(job: Job) -> Tile:
     source = web_source(job.video_url)
     word = job.raw.get("status") if job.status is JobStatus.UNKNOWN else None
     return Tile(
-        name=job.request_id,
+        name=one_line(job.request_id),
         prompt=job.prompt,
-        state=str(word or job.status),
+        state=one_line(str(word or job.status))[:_LONGEST_STATE],
         color=STATE_COLORS.get(job.status.value, SLATE).any_ground,
         facts=(duration_text(took),) if took is not None else (),
         trouble=job.failure_reason,
