@@ -15,9 +15,9 @@ from sphinx.ext.napoleon import Config
 from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 import kling_async
-from kling_async import _calls, batch_result, client, emulator, errors, events, jobs, journal, notebook
+from kling_async import _calls, batch_result, client, emulator, errors, events, jobs, journal, notebook, types
 from kling_async.requests import RequestLike
-from kling_async.types import OnAmbiguous, Prices, Progress, Requests, Transport
+from kling_async.types import ObjectUrl, OnAmbiguous, Prices, Progress, Requests, Transport
 
 # The client imports these for the type checker alone, to be quick to import; the reference shows them.
 vars(client).update(
@@ -28,6 +28,7 @@ vars(client).update(
     Listener=events.Listener,
     Decimal=Decimal,
     Journal=journal.Journal,
+    ObjectUrl=ObjectUrl,
     OnAmbiguous=OnAmbiguous,
     Prices=Prices,
 )
@@ -88,7 +89,7 @@ def _public_names() -> dict[str, str]:
     """The name that the reference uses, by the place where a thing is defined."""
     return {
         f"{value.__module__}.{value.__qualname__}": f"{module.__name__}.{name}"
-        for module in (emulator, events, errors, journal, notebook, kling_async)
+        for module in (types, emulator, events, errors, journal, notebook, kling_async)
         for name, value in vars(module).items()
         if hasattr(value, "__qualname__") and not name.startswith("_")
     }

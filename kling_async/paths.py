@@ -31,12 +31,12 @@ class ObjectUrl(str):
 
     @property
     def scheme(self) -> str:
-        """The kind of the store: `s3`, `gs` or `az`."""
+        """The kind of the store, which is `s3`, `gs` or `az`."""
         return self.partition("://")[0]
 
     @property
     def bucket(self) -> str:
-        """The bucket; for Azure the container."""
+        """The bucket, or the container of Azure."""
         return self.partition("://")[2].partition("/")[0]
 
     @property
@@ -46,7 +46,7 @@ class ObjectUrl(str):
 
     @property
     def is_prefix(self) -> bool:
-        """Whether objects are to be stored below it: it ends in a slash, or its name has no suffix."""
+        """Whether objects are to be stored below it, because it ends in a slash or its name has no suffix."""
         return self.endswith("/") or not PurePosixPath(self.key).suffix
 
     def child(self, name: str) -> ObjectUrl:

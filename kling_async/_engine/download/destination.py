@@ -36,18 +36,22 @@ class Destination(Protocol[P]):
     @property
     def path(self) -> Path | ObjectUrl:
         """The place that the video gets, unless another video has it."""
+        ...
 
     @property
     def is_remote(self) -> bool:
         """Whether to publish takes time on the network, and memory."""
+        ...
 
     async def find(self, job: Job, *, retries: Retries) -> SavedFile | None:
         """The whole video, if the destination knows without a download that it has it."""
+        ...
 
     def open_partial(
         self, job: Job, *, writer: AdaptiveWriter, report: Report | None
     ) -> AbstractAsyncContextManager[P]:
         """What the download fills."""
+        ...
 
     async def publish(
         self,
@@ -67,6 +71,7 @@ class Destination(Protocol[P]):
             retries: The tries of a destination that can fail and recover.
             limiter: Bounds the threads that wait for the disk.
         """
+        ...
 
 
 class Output(Protocol):
@@ -74,6 +79,8 @@ class Output(Protocol):
 
     def destination_for(self, job: Job, *, prompt: str, index: int) -> Destination[Any]:
         """The destination of the video of an item."""
+        ...
 
     async def find_saved(self, entry: Entry) -> Path | ObjectUrl | None:
         """The video that an earlier run saved there, if it is whole."""
+        ...

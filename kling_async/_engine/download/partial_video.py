@@ -21,26 +21,33 @@ class PartialVideo(Protocol):
     @property
     def request_id(self) -> str:
         """The job."""
+        ...
 
     @property
     def size(self) -> int:
         """How many bytes have come."""
+        ...
 
     @property
     def version(self) -> FileVersion | None:
         """The version of the video that the bytes are of; None while there are none."""
+        ...
 
     @property
     def resume_offset(self) -> int:
         """The offset at which the download resumes; 0 if it cannot."""
+        ...
 
     async def write(
         self, read_body: BodyReader, version: FileVersion, *, offset: int, max_bytes: int
     ) -> bool:
         """Write a body from byte `offset` on; False if the video would pass `max_bytes`."""
+        ...
 
     async def truncate(self) -> None:
         """Remove all bytes: the download begins again."""
+        ...
 
     def has_digest(self, digest: str) -> bool:
         """Whether the bytes have a digest, written as in `FileVersion.digest`; it blocks."""
+        ...
