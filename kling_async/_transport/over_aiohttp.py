@@ -140,7 +140,7 @@ class AiohttpTransport:
         phase = ProxyPhase()
         timeout = aiohttp.ClientTimeout(connect=request.timeout / 2, sock_read=request.timeout)
         options = {"auto_decompress": False, "read_bufsize": _READ_BYTES, "timeout": timeout}
-        # aiohttp's own timeouts begin again with each byte of the head.
+        # aiohttp's own timeout begins again with each byte of the head.
         with translate_errors(request, phase), self._timeouts.limit(request.timeout):
             response = await self._request(request, phase, **options)
         self._being_read.add(response.close)
@@ -193,7 +193,7 @@ class AiohttpTransport:
         return response
 
     def _make_streamed_reply(self, response: aiohttp.ClientResponse, request: Request) -> StreamedReply:
-        return _StreamedReply(response, request, self._note_reply)
+        return _StreamedReply(response, request, self._timeouts, self._note_reply)
 
     def _check_open(self, request: Request) -> None:
         if self._is_closed:
@@ -256,11 +256,16 @@ class _StreamedReply:
     """A `StreamedReply` over aiohttp."""
 
     def __init__(
-        self, response: aiohttp.ClientResponse, request: Request, note_reply: Callable[[float], None]
+        self,
+        response: aiohttp.ClientResponse,
+        request: Request,
+        timeouts: SharedTimeouts,
+        note_reply: Callable[[float], None],
     ) -> None:
         self._response = response
         self._content = response.content
         self._request = request
+        self._timeouts = timeouts
         self._note_reply = note_reply
         self.headers: Mapping[str, str] = join_headers(response)
 
@@ -275,7 +280,9 @@ class _StreamedReply:
             loop = asyncio.get_running_loop()
             while not content.at_eof():
                 started = loop.time()
-                piece = await content.readany()
+                # For aiohttp each byte of the head of a chunk, or of a trailer, is a sign of life.
+                with self._timeouts.limit(self._request.timeout):
+                    piece = await content.readany()
                 if content.at_eof():
                     self._note_reply(started)
                 if piece and not sink(piece):

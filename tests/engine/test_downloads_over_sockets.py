@@ -19,7 +19,7 @@ import pytest
 from virtual_storage import job_with, video
 
 from kling_async import DownloadError, KlingClient, RetryPolicy
-from kling_async.emulator import EmulatorSettings, Fault, Stall, TruncatedReply, WrongLength
+from kling_async.emulator import EmulatorSettings, Fault, SlowReply, Stall, TruncatedReply, WrongLength
 from kling_async.emulator.settings import ResponseFormat
 from kling_async.events import Submitted
 
@@ -367,3 +367,22 @@ async def test_a_batch_into_a_full_disk_is_saved_elsewhere_by_the_same_call(klin
         again = await client.generate_many(["rain"] * 3, output=tmp_path / "b", journal=journal)
     assert len(set(again.paths)) == 3
     assert kling_emulator.stats.requests["submit"] == 3
+
+
+async def test_a_batch_does_not_wait_for_a_storage_that_drips_and_the_next_run_continues(
+    kling_emulator, tmp_path
+):
+    journal, output = tmp_path / "run.db", tmp_path / "videos"
+    kling_emulator.faults.add(Fault("media", SlowReply(delay=0.05, pieces=10_000), times=2))
+    async with asyncio.timeout(60), client_of(kling_emulator, retry=ONCE, timeout=2.0) as client:
+        first = await client.generate_many(["rain", "snow"], output=output, journal=journal)
+        assert [result.is_unsaved for result in first] == [True, True]
+        assert all("and a download needs 1,024 bytes a second" in str(result.error) for result in first)
+        assert all("It is paid for and still at the service" in str(result.error) for result in first)
+        kept = sorted(path.stat().st_size for path in output.glob("*.part"))
+        assert len(kept) == 2
+        assert kept[0] > 0
+        again = await client.generate_many(["rain", "snow"], output=output, journal=journal)
+    assert [result.error for result in again] == [None, None]
+    assert sorted(path.name for path in output.iterdir()) == sorted(path.name for path in again.paths)
+    assert kling_emulator.stats.requests["submit"] == 2
