@@ -43,7 +43,7 @@ _CLIENT_OPTIONS: ClientConfig = {
 }
 _RETRIES: RetryConfig = {"max_retries": 2, "retry_timeout": timedelta(seconds=30)}
 """Few: the engine tries again by the caller's own policy, and emits events."""
-_OWNER, _SHA256 = "klingjob", "klingsha256"
+_MARK, _SHA256 = "klingjob", "klingsha256"
 """Names of metadata. Azure takes letters, digits and underscores; some proxies drop headers with underscores."""
 
 
@@ -94,12 +94,12 @@ class Bucket:
                 return None
             return StoredObject(
                 found.meta["size"],
-                owner=found.attributes.get(_OWNER),
+                mark=found.attributes.get(_MARK),
                 sha256=found.attributes.get(_SHA256),
             )
 
     async def put(
-        self, key: str, content: Path | bytes, *, size_bytes: int, owner: str = "", sha256: str = ""
+        self, key: str, content: Path | bytes, *, size_bytes: int, mark: str = "", sha256: str = ""
     ) -> bool:
         """Store a whole object; False if the name is taken.
 
@@ -110,12 +110,12 @@ class Bucket:
             key: The name.
             content: A file, or a few bytes.
             size_bytes: The size of the content.
-            owner: The mark of the job.
+            mark: The mark of the job.
             sha256: The digest of the content.
         """
         from obstore.exceptions import AlreadyExistsError
 
-        marks: dict[Any, str] = {"Content-Type": "video/mp4", _OWNER: owner, _SHA256: sha256} if owner else {}
+        marks: dict[Any, str] = {"Content-Type": "video/mp4", _MARK: mark, _SHA256: sha256} if mark else {}
         is_single = size_bytes <= LARGEST_SINGLE_PUT_BYTES
         mode: PutMode | None = "create" if is_single else None
         put = partial(self._put, key, content, marks, is_single=is_single)
@@ -151,14 +151,14 @@ class Bucket:
         )
         await _finish(put)
 
-    def open_writer(self, key: str, *, owner: str) -> ObjectWriter:
+    def open_writer(self, key: str, *, mark: str) -> ObjectWriter:
         """An upload in parts; the name is not checked."""
         import obstore
 
         writer = obstore.open_writer_async(
             self.store,
             key,
-            attributes={"Content-Type": "video/mp4", _OWNER: owner},
+            attributes={"Content-Type": "video/mp4", _MARK: mark},
             buffer_size=PART_BYTES,
             max_concurrency=PARTS_AT_ONCE,
         )

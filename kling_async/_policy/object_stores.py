@@ -32,7 +32,7 @@ class StoredObject:
     """An object that a store has."""
 
     size_bytes: int
-    owner: str | None = None
+    mark: str | None = None
     """The mark of the job whose video it is; None if kling_async did not store it."""
     sha256: str | None = None
     """The digest of its content, in hex; None if kling_async did not store it."""
@@ -48,22 +48,22 @@ class Name(Enum):
     """It has something else, which stays as it is."""
 
 
-def owner_of(request_id: str) -> str:
+def job_mark(request_id: str) -> str:
     """The mark of a job: ASCII, and of one length, whatever the id is."""
     text = canonical_id(request_id).encode(errors="surrogatepass")
     return hashlib.blake2s(text, digest_size=16).hexdigest()
 
 
-def judge_name(found: StoredObject | None, *, owner: str) -> Name:
+def judge_name(found: StoredObject | None, *, mark: str) -> Name:
     """What a name is to the job with this mark.
 
     Args:
         found: The object of that name; None if there is none.
-        owner: See `owner_of`.
+        mark: See `job_mark`.
     """
     if found is None:
         return Name.FREE
-    return Name.OURS if found.owner == owner and found.size_bytes > 0 else Name.TAKEN
+    return Name.OURS if found.mark == mark and found.size_bytes > 0 else Name.TAKEN
 
 
 @attrs.frozen

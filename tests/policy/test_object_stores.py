@@ -7,36 +7,36 @@ from kling_async._policy.object_stores import (
     StoredObject,
     StoreFailure,
     explain_failure,
+    job_mark,
     judge_name,
-    owner_of,
 )
 
 ANSWER = "Error performing PUT http://store/videos/a in 1ms - Server returned non-2xx status code: {}: {}"
-OWNER = owner_of("job-1")
+MARK = job_mark("job-1")
 
 
 @pytest.mark.parametrize(
     "found, name",
     [
         (None, Name.FREE),
-        (StoredObject(10, owner=OWNER, sha256="ab"), Name.OURS),
-        (StoredObject(0, owner=OWNER, sha256="ab"), Name.TAKEN),
-        (StoredObject(10, owner=owner_of("job-2"), sha256="ab"), Name.TAKEN),
+        (StoredObject(10, mark=MARK, sha256="ab"), Name.OURS),
+        (StoredObject(0, mark=MARK, sha256="ab"), Name.TAKEN),
+        (StoredObject(10, mark=job_mark("job-2"), sha256="ab"), Name.TAKEN),
         (StoredObject(10), Name.TAKEN),
     ],
 )
 def test_a_name_is_ours_only_with_the_mark_of_the_job(found, name):
-    assert judge_name(found, owner=OWNER) is name
+    assert judge_name(found, mark=MARK) is name
 
 
 @pytest.mark.parametrize("request_id", ["", "job-1", "é" * 5000, "\ud800", "a\r\nx: y"])
 def test_the_mark_of_any_job_fits_into_a_header(request_id):
-    assert len(owner_of(request_id)) == 32
-    assert owner_of(request_id).isalnum()
+    assert len(job_mark(request_id)) == 32
+    assert job_mark(request_id).isalnum()
 
 
 def test_two_jobs_have_two_marks():
-    assert owner_of("job-1") != owner_of("job-2")
+    assert job_mark("job-1") != job_mark("job-2")
 
 
 def explain(kind, text, *, scheme="s3", step="write to"):

@@ -21,10 +21,10 @@ async def put(bucket, key, content=b"123", **marks):
 async def test_an_object_comes_back_with_its_size_and_its_marks(store):
     bucket = open_store(URL)
     assert await bucket.find("é b/a.mp4") is None
-    assert await put(bucket, "é b/a.mp4", owner="mark", sha256="digest")
+    assert await put(bucket, "é b/a.mp4", mark="mark", sha256="digest")
     assert store.videos == {"é b/a.mp4": b"123"}
     assert store.objects["é b/a.mp4"].headers["Content-Type"] == "video/mp4"
-    assert await bucket.find("é b/a.mp4") == StoredObject(3, owner="mark", sha256="digest")
+    assert await bucket.find("é b/a.mp4") == StoredObject(3, mark="mark", sha256="digest")
     await bucket.delete("é b/a.mp4")
     assert store.videos == {}
 
@@ -51,11 +51,11 @@ async def test_a_store_without_conditional_writes_is_used_as_the_environment_say
 async def test_a_large_video_is_sent_in_parts(store, tmp_path, more, requests):
     video = bytes(LARGEST_SINGLE_PUT_BYTES) + b"x" * more
     (tmp_path / "a.mp4").write_bytes(video)
-    assert await open_store(URL).put("a.mp4", tmp_path / "a.mp4", size_bytes=len(video), owner="mark")
+    assert await open_store(URL).put("a.mp4", tmp_path / "a.mp4", size_bytes=len(video), mark="mark")
     assert store.videos == {"a.mp4": video}
     assert store.uploads == {}
     assert len(store.requests) == requests
-    assert (await open_store(URL).find("a.mp4")).owner == "mark"
+    assert (await open_store(URL).find("a.mp4")).mark == "mark"
 
 
 async def test_parts_of_which_one_fails_are_removed_and_show_nothing(store, tmp_path):

@@ -12,7 +12,7 @@ from virtual_storage import Storage, google_md5, job_with, video
 
 from kling_async import ConfigurationError, DownloadError, KlingClient, RetryPolicy
 from kling_async._engine.download.output_store import StreamedDestination
-from kling_async._policy.object_stores import LARGEST_SINGLE_PUT_BYTES, owner_of
+from kling_async._policy.object_stores import LARGEST_SINGLE_PUT_BYTES, job_mark
 from kling_async._stores import open_store
 from kling_async.emulator import Emulator, EmulatorSettings, LogNormal
 from kling_async.events import Downloading, Notifier
@@ -42,7 +42,7 @@ async def test_a_video_is_stored_whole_without_a_file(store, temporary, content)
     assert (saved.path, saved.size_bytes) == (URL, len(content))
     assert saved.sha256 == hashlib.sha256(content).hexdigest()
     assert store.videos == {URL.key: content}
-    assert store.objects[URL.key].headers["x-amz-meta-klingjob"] == owner_of("job-1")
+    assert store.objects[URL.key].headers["x-amz-meta-klingjob"] == job_mark("job-1")
     assert store.uploads == {}
     assert list(temporary.iterdir()) == []
     assert [event.size_bytes for event in events if isinstance(event, Downloading)][-1] == len(content)
@@ -120,19 +120,19 @@ async def test_a_cancelled_upload_leaves_nothing(store):
     assert store.videos == store.uploads == {}
 
 
-@pytest.mark.parametrize("owner", ["another", owner_of("job-1")])
+@pytest.mark.parametrize("mark", ["another", job_mark("job-1")])
 @pytest.mark.parametrize("before", [True, False], ids=["before the first part", "before the end"])
-async def test_a_name_that_is_taken_meanwhile_is_not_replaced(store, owner, before):
+async def test_a_name_that_is_taken_meanwhile_is_not_replaced(store, mark, before):
     heads = []
 
     def take(request):
         heads.extend(["HEAD"] if request.method == "HEAD" else [])
         if len(heads) == 2 if before else "uploads" in request.query:
-            store.objects.setdefault(URL.key, Stored(b"other", {"x-amz-meta-klingjob": owner}))
+            store.objects.setdefault(URL.key, Stored(b"other", {"x-amz-meta-klingjob": mark}))
 
     store.faults.append(take)
     ended = download(storage_of(LARGE), max_retries=0)
-    if before and owner == "another":
+    if before and mark == "another":
         assert (await ended).path.name.startswith("a-")
     else:
         with pytest.raises(DownloadError, match="has just taken the name"):

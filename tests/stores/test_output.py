@@ -12,7 +12,7 @@ from independent_store import Stored, error
 
 from kling_async import ConfigurationError, DownloadError, KlingClient, Limits, RetryPolicy
 from kling_async._engine.download.output_store import partial_folder
-from kling_async._policy.object_stores import owner_of
+from kling_async._policy.object_stores import job_mark
 from kling_async.emulator import Emulator, EmulatorSettings, LogNormal
 from kling_async.events import Downloaded, Resumed, Retrying
 from kling_async.journal import Journal, NextStep
@@ -174,7 +174,7 @@ async def test_the_partial_file_of_a_video_that_is_stored_already_is_removed(sto
         job = await client.generate("a comet")
         left = partial_folder() / f"kling-{job.request_id[:8]}.mp4.part"
         left.write_bytes(b"as after a kill")
-        store.objects["a.mp4"] = Stored(b"whole", {"x-amz-meta-klingjob": owner_of(job.request_id)})
+        store.objects["a.mp4"] = Stored(b"whole", {"x-amz-meta-klingjob": job_mark(job.request_id)})
         assert await client.download(job, "s3://videos/a.mp4") == "s3://videos/a.mp4"
     assert list(partial_folder().iterdir()) == []
 
@@ -182,7 +182,7 @@ async def test_the_partial_file_of_a_video_that_is_stored_already_is_removed(sto
 async def test_the_object_of_another_job_is_never_replaced(store):
     async with service() as (client, _):
         job = await client.generate("a comet")
-        store.objects["eagle.mp4"] = Stored(b"another", {"x-amz-meta-klingjob": owner_of("other")})
+        store.objects["eagle.mp4"] = Stored(b"another", {"x-amz-meta-klingjob": job_mark("other")})
         beside = await client.download(job, "s3://videos/eagle.mp4")
         assert beside == f"s3://videos/eagle-{job.request_id[:8]}.mp4"
         assert await client.download(job, "s3://videos/eagle.mp4") == beside
@@ -223,7 +223,7 @@ async def test_a_put_whose_answer_is_lost_is_recognised(store):
 
         def lose(request):
             if request.method == "PUT" and "eagle.mp4" not in store.objects:
-                marks = {"x-amz-meta-klingjob": owner_of(job.request_id)}
+                marks = {"x-amz-meta-klingjob": job_mark(job.request_id)}
                 store.objects["eagle.mp4"] = Stored(b"whole", marks)
                 return error(500, "InternalError")
             return None

@@ -57,9 +57,9 @@ def large_file(folder):
 async def test_an_object_is_created_once_and_keeps_its_marks(prefix):
     bucket, key = open_store(prefix), prefix.child("a é.mp4").key
     assert await bucket.find(key) is None
-    assert await bucket.put(key, b"123", size_bytes=3, owner="mark", sha256="digest")
+    assert await bucket.put(key, b"123", size_bytes=3, mark="mark", sha256="digest")
     assert not await bucket.put(key, b"other", size_bytes=5)
-    assert await bucket.find(key) == StoredObject(3, owner="mark", sha256="digest")
+    assert await bucket.find(key) == StoredObject(3, mark="mark", sha256="digest")
     await bucket.delete(key)
     assert names(prefix) == []
 
@@ -74,8 +74,8 @@ async def test_a_batch_is_stored_and_resumed(prefix, tmp_path):
 
 async def test_a_large_video_is_stored_in_parts_with_its_marks(prefix, tmp_path, s3_server):
     path, bucket, key = large_file(tmp_path), open_store(prefix), prefix.child("large.mp4").key
-    assert await bucket.put(key, path, size_bytes=path.stat().st_size, owner="mark", sha256="digest")
-    assert await bucket.find(key) == StoredObject(path.stat().st_size, owner="mark", sha256="digest")
+    assert await bucket.put(key, path, size_bytes=path.stat().st_size, mark="mark", sha256="digest")
+    assert await bucket.find(key) == StoredObject(path.stat().st_size, mark="mark", sha256="digest")
     content = await (await obstore.get_async(bucket.store, key)).bytes_async()
     assert bytes(content) == path.read_bytes()
     assert s3_server.open_uploads() == []

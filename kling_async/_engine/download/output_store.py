@@ -24,7 +24,7 @@ from kling_async._engine.download.partial_video import Report
 from kling_async._engine.download.streamed_video import StreamedVideo, open_streamed
 from kling_async._journal.entry import Entry
 from kling_async._policy.file_names import file_name, longest_name, name_beside
-from kling_async._policy.object_stores import Name, judge_name, owner_of
+from kling_async._policy.object_stores import Name, job_mark, judge_name
 from kling_async._stores import Bucket, ObjectWriter
 from kling_async.errors import APIConnectionError, ConfigurationError, DownloadError, KlingError
 from kling_async.jobs import Job
@@ -104,7 +104,7 @@ class StreamedDestination:
         place = await _choose(self.bucket, self.path, job)
         if isinstance(place, SavedFile):
             raise _make_conflict(place.path)
-        return self.bucket.open_writer(place.key, owner=owner_of(job.request_id))
+        return self.bucket.open_writer(place.key, mark=job_mark(job.request_id))
 
     async def publish(
         self,
@@ -136,8 +136,8 @@ async def _put(
     place = await _choose(bucket, path, job)
     if isinstance(place, SavedFile):
         return place
-    owner = owner_of(job.request_id)
-    if not await bucket.put(place.key, content, size_bytes=size_bytes, owner=owner, sha256=sha256):
+    mark = job_mark(job.request_id)
+    if not await bucket.put(place.key, content, size_bytes=size_bytes, mark=mark, sha256=sha256):
         # Another program has taken it meanwhile, or an earlier try succeeded and its answer was lost.
         raise _make_conflict(place)
     return SavedFile(place, size_bytes, sha256)
@@ -147,7 +147,7 @@ async def _choose(bucket: Bucket, path: ObjectUrl, job: Job) -> SavedFile | Obje
     """The stored video of the job, or the free name for it."""
     for url in (path, path.with_name(name_beside(path.name, job.request_id))):
         found = await bucket.find(url.key)
-        name = judge_name(found, owner=owner_of(job.request_id))
+        name = judge_name(found, mark=job_mark(job.request_id))
         if name is Name.FREE:
             return url
         if found is not None and name is Name.OURS:
