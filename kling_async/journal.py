@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any, Unpack
 
 import anyio
+import anyio.to_thread
 import attrs
 
 from kling_async._calls import check_options, public_call
@@ -29,7 +32,10 @@ from kling_async.items import Table
 from kling_async.paths import ObjectUrl, output_path
 from kling_async.requests import RequestLike, VideoOptions, VideoRequest, model_of
 
-__all__ = ["Entry", "EntryState", "Identity", "Journal", "NextStep", "RegisteredBatch"]
+__all__ = ["Entries", "Entry", "EntryState", "Identity", "Journal", "NextStep", "RegisteredBatch"]
+
+_ENTRIES_AT_ONCE = 500
+"""So many entries are read in one turn of a thread."""
 
 
 @attrs.frozen(kw_only=True)
@@ -40,6 +46,38 @@ class RegisteredBatch:
     """The entry of each item, in input order; an item of an earlier run keeps the state that run left."""
     dropped: int
     """How many entries of earlier batches were never sent, are not in this batch, and were dropped."""
+
+
+class Entries(Iterator[Entry], AsyncIterator[Entry]):
+    """The entries of a journal, once: with `for`, or with `async for`, which reads them in a thread.
+
+    Raises:
+        JournalError: The journal cannot be read any more.
+    """
+
+    def __init__(self, entries: Iterator[Entry]) -> None:
+        self._entries = entries
+        self._read: deque[Entry] = deque()
+
+    def __iter__(self) -> Entries:
+        return self
+
+    def __next__(self) -> Entry:
+        return self._read.popleft() if self._read else next(self._entries)
+
+    def __aiter__(self) -> Entries:
+        return self
+
+    async def __anext__(self) -> Entry:
+        if not self._read:
+            # Not repeated after an error: an iterator that has raised is at its end, which would hide the rest.
+            self._read.extend(await anyio.to_thread.run_sync(self._take))
+        if not self._read:
+            raise StopAsyncIteration
+        return self._read.popleft()
+
+    def _take(self) -> tuple[Entry, ...]:
+        return tuple(islice(self._entries, _ENTRIES_AT_ONCE))
 
 
 class Journal(JournalReference):
@@ -88,15 +126,15 @@ class Journal(JournalReference):
         return write_ahead.WriteAheadJournal.exists(self.location)
 
     @public_call
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Entries:
         """All entries in the order in which they were first written, also while a batch writes the journal.
 
-        The file is not locked. Only a journal of an older version is changed: it is brought up to date.
+        Take them with `for`; or with `async for`, which leaves other tasks of the event loop their turn. The file is not locked. Only a journal of an older version is changed: it is brought up to date.
 
         Raises:
             JournalError: There is no journal at the path, or it cannot be read.
         """
-        return write_ahead.WriteAheadJournal.read(self.location)
+        return Entries(write_ahead.WriteAheadJournal.read(self.location))
 
     @public_call
     async def register(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 from contextlib import closing
 from sqlite3 import connect
@@ -279,3 +280,42 @@ def test_a_journal_can_be_named_by_another(tmp_path):
     assert Journal(journal).path == journal.path
     assert not journal.is_database
     assert not journal.exists()
+
+
+async def test_entries_are_read_with_for_and_with_async_for(journal):
+    await journal.register([f"prompt {number}" for number in range(1_200)])
+    numbers = list(range(1, 1_201))
+    assert [entry.number for entry in journal.entries()] == numbers
+    assert [entry.number async for entry in journal.entries()] == numbers
+
+
+async def test_entries_can_be_taken_in_both_ways_one_after_the_other(journal):
+    await journal.register(["a", "b", "c", "d"])
+    entries = journal.entries()
+    taken = [next(entries), await anext(entries), next(entries), *entries]
+    assert [entry.number for entry in taken] == [1, 2, 3, 4]
+    assert [entry async for entry in entries] == []
+
+
+async def test_other_tasks_have_their_turn_while_entries_are_read(journal):
+    await journal.register([f"prompt {number}" for number in range(1_200)])
+    turns = []
+
+    async def count():
+        while True:
+            turns.append(None)
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(count())
+    async for _ in journal.entries():
+        pass
+    task.cancel()
+    assert len(turns) >= 3
+
+
+async def test_an_error_ends_the_entries_and_is_no_end_of_the_journal(path, journal):
+    await journal.register(["a", "b"])
+    entries = journal.entries()
+    path.unlink()
+    with pytest.raises(JournalError, match="could not be read"):
+        await anext(entries)
