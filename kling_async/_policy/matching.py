@@ -76,12 +76,19 @@ class _Candidate:
         return any(len(one.payload) >= len(payload) and one.payload != payload for one in self.possible_posts)
 
 
-def scan_delays(age: float) -> Sequence[float]:
-    """Seconds to wait before each list scan, for a submit that was lost `age` seconds ago."""
+def scan_delays(age: float, *, last_age: float = 0.0) -> Sequence[float]:
+    """Seconds to wait before each list scan, for a submit that was lost `age` seconds ago.
+
+    Args:
+        age: Seconds since the POST.
+        last_age: The age before which the search does not end: another process may still wait for the answer.
+    """
     ages = [scan_age for scan_age in _SCAN_AGES if scan_age > age]
-    if len(ages) < len(_LATE_DELAYS):
-        return _LATE_DELAYS
-    return [later - earlier for earlier, later in zip([age, *ages[:-1]], ages, strict=True)]
+    delays: list[float] = list(_LATE_DELAYS)
+    if len(ages) >= len(_LATE_DELAYS):
+        delays = [later - earlier for earlier, later in zip([age, *ages[:-1]], ages, strict=True)]
+    left = last_age - age - sum(delays)
+    return [*delays, left] if left > 0 else delays
 
 
 def could_match(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, suppress
 from decimal import Decimal
 
 import anyio
@@ -34,6 +34,11 @@ async def at_once(function, *arguments):
     return function(*arguments)
 
 
+def close(journal):
+    with suppress(JournalError):  # a test has cut it off
+        journal.close()
+
+
 @pytest.fixture
 def open_journal(database):
     """Opens the journal once more, as another process does."""
@@ -44,7 +49,7 @@ def open_journal(database):
         def open_one(run_sync=at_once):
             store = PostgresStore(journal_location(database, name="journal"))
             journal = WriteAheadJournal.over_shared(store, run_sync=run_sync)
-            stack.enter_context(closing(journal))
+            stack.callback(close, journal)
             return journal
 
         yield open_one
@@ -96,7 +101,7 @@ async def test_the_items_of_a_process_that_is_gone_are_taken_over(open_journal):
     events = []
 
     async def run_until_it_is_gone():
-        with pytest.raises(JournalError, match="could not be reached"):
+        with pytest.raises(JournalError, match="is closed"):
             await run(service, prompts(5), journal=first)
 
     async with anyio.create_task_group() as tasks:
@@ -114,6 +119,26 @@ async def test_the_items_of_a_process_that_is_gone_are_taken_over(open_journal):
         assert sum(isinstance(event, Resumed) for event in events) == 5
 
     assert service.posts == 5
+
+
+async def test_what_a_process_that_is_cut_off_has_sent_is_searched_for_until_its_answer_is_due(open_journal):
+    service = Service(run_time=10.0, shows=lambda _: service.now > 50)
+    first, second = open_journal(), open_journal()
+    service.latency = 55.0  # the answer comes later than the take-over
+
+    async def run_until_it_is_cut_off():
+        with pytest.raises(JournalError):
+            await run(service, ["rain"], journal=first)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run_until_it_is_cut_off)
+        await anyio.sleep(5)
+        service.latency = 0.0
+        first._store.close()
+        [result] = await run(service, ["rain"], journal=second)
+
+    assert (result.ok, result.job.request_id) == (True, "job-0")
+    assert service.posts == 1
 
 
 async def test_a_process_that_lost_its_items_sends_nothing_more_for_them(open_journal, database):

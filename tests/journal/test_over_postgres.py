@@ -299,7 +299,9 @@ def test_a_job_is_matched_to_one_entry_of_all_processes(stores):
         ("r-1", EntryState.SUBMITTED),
         ("r-2", EntryState.SUBMITTED),
     ]
-    assert first.find(RAIN).request_id == "r-1"
+    assert (first.find(RAIN).request_id, first.find(RAIN).state) == ("r-1", EntryState.INTENDED)
+    first.commit(PendingWrites({rain: {"index": 7, "state": EntryState.INTENDED}}))
+    assert first.page(0)[0].request_id == "r-1"
     assert first.find_all_unresolved("m") == []
 
 

@@ -13,6 +13,7 @@ from kling_async._policy.matching import (
     LostSubmit,
     could_match,
     earliest_creation,
+    look_alike_group,
     match_jobs,
     scan_delays,
     select_candidates,
@@ -255,6 +256,20 @@ def test_the_scans_for_a_fresh_lost_submit_grow_rarer_over_half_a_minute():
     delays = scan_delays(0)
     assert sum(delays) == 30
     assert all(before <= after for before, after in pairwise(delays[1:]))
+
+
+@given(st.floats(min_value=0, max_value=100), st.floats(min_value=0, max_value=100))
+def test_the_scans_last_until_another_process_waits_no_longer_for_the_answer(age, last_age):
+    delays = scan_delays(age, last_age=last_age)
+    assert age + sum(delays) >= last_age - 1e-6
+    assert delays[: len(scan_delays(age))] == list(scan_delays(age))
+
+
+def test_payloads_that_could_match_share_a_group():
+    assert look_alike_group({"prompt": "a", "x": 1}) == look_alike_group({"prompt": "a"}) is not None
+    assert look_alike_group({"prompt": "a"}) != look_alike_group({"prompt": "b"})
+    assert look_alike_group({"x": 1}) is look_alike_group({"prompt": 5}) is None
+    assert look_alike_group({"prompt": "\ud800"})
 
 
 jobs_at = st.lists(st.tuples(st.sampled_from([CAT, {"prompt": "dog"}]), st.integers(0, 300)), max_size=6)

@@ -57,6 +57,8 @@ class OpenReconciliation:
     """When the last scan that served it began, by the engine's clock."""
     read_whole_at: float = float("-inf")
     """The same, of the scans that read the whole list."""
+    last_age: float = 0.0
+    """Seconds since the POST before which the search does not end."""
     is_absent: bool = False
     """Whether the list proves that the service has no job of the submit."""
     is_found: anyio.Event = attrs.field(factory=anyio.Event)
@@ -174,6 +176,8 @@ class Reconciler:
             error=KlingError("an earlier run got no answer"),
             journal=journal,
             entry_number=entry.number,
+            # A process that was cut off from a shared journal, and not from the service, may still get the answer.
+            last_age=0.0 if journal.sharing is None else self._shared.longest_timeout + 1.0,
         )
         self.begin(reconciliation)
         return reconciliation
@@ -234,7 +238,7 @@ class Reconciler:
         max_pages = MAX_PAGES if may_wait else _FEW_PAGES
         age = self.api.service_time() - CLOCK_SKEW - reconciliation.lost.since
         try:
-            for delay in scan_delays(max(0.0, age)):
+            for delay in scan_delays(max(0.0, age), last_age=reconciliation.last_age):
                 await self._scan_after(delay, reconciliation, began=began)
             if service_clock.offset is None:
                 return await self._explain(reconciliation)

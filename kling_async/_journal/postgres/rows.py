@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -72,9 +73,10 @@ NAMES = ", ".join(map(quote_name, COLUMNS))
 IDENTITY = "number, key, fingerprint, occurrence"
 
 
-def identity_text(identity: Identity) -> str:
-    """The identity as one text, by which the table finds an entry."""
-    return to_json([identity.key, identity.fingerprint, identity.occurrence])
+def identity_digest(identity: Identity) -> str:
+    """The digest by which the table finds an entry: an index takes no text as long as a key can be."""
+    text = to_json([identity.key, identity.fingerprint, identity.occurrence])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def build_row(entry: Entry) -> list[Any]:

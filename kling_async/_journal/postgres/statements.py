@@ -13,6 +13,8 @@ _E_NAMES = ", ".join(f"e.{quote_name(name)}" for name in COLUMNS)
 _E_IDENTITY = ", ".join(f"e.{name}" for name in IDENTITY.split(", "))
 _ARRAYS = ", ".join(f"%s::{column.type}[]" for column in COLUMNS.values())
 _UNKNOWN = "(" + ", ".join(f"'{state}'" for state in sorted(UNKNOWN_STATES)) + ")"
+_DIGEST = "encode(sha256(convert_to({0}, 'UTF8')), 'hex')"
+"""An index takes no text as long as an id of a job can be."""
 ENTRY = f"{IDENTITY}, {NAMES}"
 
 PAGE = f"SELECT {ENTRY} FROM kling_async_entries WHERE number > %s ORDER BY number LIMIT %s"
@@ -71,7 +73,7 @@ UNRESOLVED = f"""
     SELECT {ENTRY} FROM kling_async_entries WHERE request_id IS NULL AND state IN {_UNKNOWN} AND model = %s
 """
 
-WRITE_EARLIER = """
+WRITE_EARLIER = f"""
     WITH done AS (INSERT INTO kling_async_earlier_attempts AS a
         (number, attempt, state, sent_at, has_service_time, request_id, record, error, cost_usd, payload)
     SELECT w.number, w.attempt, w.state, w.sent_at, w.has_service_time, w.request_id, w.record, w.error, w.cost_usd,
@@ -84,8 +86,8 @@ WRITE_EARLIER = """
         has_service_time = excluded.has_service_time, request_id = excluded.request_id, record = excluded.record,
         error = excluded.error, cost_usd = excluded.cost_usd, payload = excluded.payload
     RETURNING a.number, a.request_id)
-    INSERT INTO kling_async_jobs (request_id, number)
-    SELECT request_id, number FROM done WHERE request_id IS NOT NULL ON CONFLICT DO NOTHING
+    INSERT INTO kling_async_jobs (id_digest, number)
+    SELECT {_DIGEST.format("request_id")}, number FROM done WHERE request_id IS NOT NULL ON CONFLICT DO NOTHING
 """
 WRITE = f"""
     WITH new AS (
@@ -106,8 +108,8 @@ WRITE = f"""
         FROM (SELECT sum(more_usd) AS more_usd FROM done) d WHERE d.more_usd <> 0
     ),
     jobs AS (
-        INSERT INTO kling_async_jobs (request_id, number)
-        SELECT request_id, number FROM done WHERE request_id IS NOT NULL ON CONFLICT DO NOTHING
+        INSERT INTO kling_async_jobs (id_digest, number)
+        SELECT {_DIGEST.format("request_id")}, number FROM done WHERE request_id IS NOT NULL ON CONFLICT DO NOTHING
     ),
     reserved AS (  -- the money is in the entry from now on
         UPDATE kling_async_activities a SET price_usd = 0 FROM done
@@ -188,22 +190,25 @@ FIND_SEARCHABLE = f"""
                 AND {_IS_LOOK_ALIKE.format("p", "r")}
         )
 """
-MATCH_JOB = """
+MATCH_JOB = f"""
     WITH mine AS (
         SELECT number FROM kling_async_entries
         WHERE number = %(number)s AND holder = %(holder)s AND epoch = %(epoch)s
             AND coalesce(request_id = %(request_id)s, true) FOR UPDATE
     ),
     won AS (  -- asked again after the answer was lost, it is the same entry's job
-        INSERT INTO kling_async_jobs AS j (request_id, number) SELECT %(request_id)s, number FROM mine
-        ON CONFLICT (request_id) DO UPDATE SET number = excluded.number WHERE j.number = excluded.number
+        INSERT INTO kling_async_jobs AS j (id_digest, number)
+        SELECT {_DIGEST.format("%(request_id)s::text")}, number FROM mine
+        ON CONFLICT (id_digest) DO UPDATE SET number = excluded.number WHERE j.number = excluded.number
         RETURNING j.number
     )
     UPDATE kling_async_entries e SET request_id = %(request_id)s, state = 'submitted', writer = %(holder)s,
         written_at = clock_timestamp()
     FROM won WHERE e.number = won.number RETURNING e.number
 """
-FIND_JOBS = "SELECT request_id FROM kling_async_jobs WHERE request_id = ANY(%s::text[])"
+FIND_JOBS = f"""
+    SELECT w.id FROM unnest(%s::text[]) AS w(id) JOIN kling_async_jobs ON id_digest = {_DIGEST.format("w.id")}
+"""
 TAKE_TURNS = """
     WITH turn AS (
         SELECT greatest(coalesce(next_turn_at, '-infinity'), clock_timestamp() - %(burst)s * %(interval)s) AS first

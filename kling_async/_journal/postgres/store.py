@@ -31,7 +31,7 @@ from kling_async._journal.postgres.rows import (
     build_row,
     columns_of,
     encode_text,
-    identity_text,
+    identity_digest,
 )
 from kling_async._journal.postgres.schema import check_tables, has_tables, make_if_missing
 from kling_async._journal.postgres.session import Session
@@ -199,7 +199,7 @@ class PostgresStore:
         return self._call(lambda work: self._claim(work, items))
 
     def _claim(self, work: Connection, items: Sequence[WantedItem]) -> list[Claim]:
-        wanted = {identity_text(item.identity): item for item in items}
+        wanted = {identity_digest(item.identity): item for item in items}
         holder = self._session.holder
         parameters = {"identities": list(wanted), "holder": holder}
         rows = work.execute(sql.CLAIM, parameters).fetchall()
@@ -249,7 +249,7 @@ class PostgresStore:
 
     def find_claimable(self, identities: Collection[Identity]) -> set[Identity]:
         """The identities of the items that no live process holds."""
-        texts = {identity_text(identity): identity for identity in identities}
+        texts = {identity_digest(identity): identity for identity in identities}
         rows = self._call(
             lambda work: work.execute(sql.FIND_CLAIMABLE, [list(texts), self._session.holder]).fetchall()
         )
@@ -372,8 +372,8 @@ class PostgresStore:
         }
         if work.execute(sql.MATCH_JOB, parameters).fetchone() is None:
             return False
-        matched = attrs.evolve(held.entry, request_id=request_id, state=EntryState.SUBMITTED)
-        self._keep(number, matched, held.epoch)
+        # The journal records the state. If the batch ends before that, no later write takes the job away again.
+        self._keep(number, attrs.evolve(held.entry, request_id=request_id), held.epoch)
         return True
 
     def find_jobs(self, request_ids: Collection[str]) -> set[str]:
@@ -422,15 +422,17 @@ class PostgresStore:
             JournalError: The server refuses the work, or cannot be reached for too long.
         """
         while True:
+            if self._closing.is_set():
+                raise JournalError(f"The journal {self.name!r} is closed.")
             try:
                 with self._lock:
                     result = work(self._connect_again())
             except psycopg.Error as error:
                 self._disconnect()
-                if not is_transient(error) or self._closing.is_set() or self._is_out_for_long():
+                if not is_transient(error) or self._is_out_for_long():
                     raise translate(self._url, error, "reached", _WORK_ADVICE) from hide(error, self._url)
             except _NoSessionError:
-                if self._closing.is_set() or self._is_out_for_long():
+                if self._is_out_for_long():
                     raise JournalError(
                         f"The journal {self.name!r} could not be reached (its session cannot be opened again): "
                         f"{_WORK_ADVICE}."
@@ -485,7 +487,7 @@ def _columns_of_items(items: Sequence[WantedItem]) -> list[list[Any]]:
     """The columns of `MAKE`."""
     rows = [
         [
-            identity_text(item.identity),
+            identity_digest(item.identity),
             encode_text(item.identity.key),
             item.identity.fingerprint,
             item.identity.occurrence,
@@ -514,7 +516,7 @@ def _build_earlier_row(entry: Entry) -> list[Any]:
 
 
 def _register(work: Connection, items: Sequence[WantedItem]) -> dict[Identity, Entry]:
-    texts = [identity_text(item.identity) for item in items]
+    texts = [identity_digest(item.identity) for item in items]
     with work.transaction():
         work.execute(sql.MAKE, [None, *_columns_of_items(items)])
         work.execute(sql.SET_INDEX, [texts, [item.index for item in items]])
