@@ -26,6 +26,7 @@ from kling_async.requests import VideoRequest, model_of, parameters_of
 T = TypeVar("T")
 
 _NUMBERS = (int, float)
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 _encode = json.JSONEncoder(allow_nan=False).encode
 # Compared by identity: the hash of an Enum is computed in Python, and every record is read here.
 _FAILED, _CANCELLED = JobStatus.FAILED, JobStatus.CANCELLED
@@ -104,6 +105,17 @@ def payload_of(request: VideoRequest) -> dict[str, Any]:
             value = str(value)  # noqa: PLW2901 - the service's form
         payload[wire_name(model_of(request), field)] = value
     return {**payload, **request.extra}
+
+
+def to_plain(payload: dict[str, Any]) -> dict[str, Any]:
+    """The payload with values of plain types alone.
+
+    The caller's values can be of classes that override `==` or `str()`, and after a POST nothing of the caller may raise.
+    """
+    if all(type(value) in _PLAIN for value in payload.values()):
+        return payload
+    plain: dict[str, Any] = json.loads(_encode(payload))
+    return plain
 
 
 def submit_body(model: str, payload: Mapping[str, Any]) -> bytes:

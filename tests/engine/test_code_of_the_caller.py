@@ -8,9 +8,17 @@ from contextlib import contextmanager
 
 import attrs
 import pytest
-from virtual_service import KEY, Service, VirtualLoop, prompts
+from virtual_service import KEY, Service, VirtualLoop, on, prompts
 
-from kling_async import BatchInterruptedError, ConfigurationError, KlingClient, KlingError, ResultState
+from kling_async import (
+    APIConnectionError,
+    BatchInterruptedError,
+    ConfigurationError,
+    KlingClient,
+    KlingError,
+    ResultState,
+    VideoRequest,
+)
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async.events import Spent, Submitted
 
@@ -224,6 +232,40 @@ async def test_the_cleanup_of_an_input_that_raises_anything_leaves_the_results()
             if len(seen) == 2:
                 break
     assert seen == [True, True]
+
+
+def fail(*_):
+    raise ZeroDivisionError
+
+
+class Unspeakable(str):
+    """A text of a class of the caller, none of whose methods works."""
+
+    __slots__ = ()
+    __str__ = __repr__ = __format__ = __eq__ = fail
+    __hash__ = str.__hash__
+
+
+@pytest.mark.parametrize(
+    "request_of_the_caller",
+    [
+        Unspeakable("an eagle"),
+        {"prompt": Unspeakable("an eagle"), "duration": Unspeakable("5"), "model": Unspeakable("kling-v2-6")},
+        VideoRequest("an eagle", key=Unspeakable("one"), extra={"style": Unspeakable("noir")}),
+        VideoRequest(
+            "an eagle", extra={"duration": Unspeakable("5"), "deep": [{"sound": Unspeakable("on")}]}
+        ),
+    ],
+    ids=["prompt", "row", "extra", "deep"],
+)
+@pytest.mark.parametrize("is_lost", [False, True], ids=["answered", "lost"])
+async def test_values_of_the_callers_classes_are_sent_as_plain_json(request_of_the_caller, is_lost, tmp_path):
+    lost = APIConnectionError("the connection was lost")
+    service = Service(ahead=0.0, after=[on("submit", lost, lost)] if is_lost else [])
+    items = iter(["a dog", request_of_the_caller, "a cat"])
+    batch = await make(client_of(service), items, journal=tmp_path / "run.db", output=tmp_path)
+    assert [result.state.value for result in batch] == ["succeeded"] * 3
+    assert service.posts == 3
 
 
 class UnspeakableError(Exception):

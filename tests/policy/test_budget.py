@@ -68,6 +68,15 @@ def test_prices_of_another_type_are_refused():
         Budget(0.35)
 
 
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_a_price_function_can_end_the_program(kind):
+    def leave(request):
+        raise kind
+
+    with pytest.raises(kind):
+        Budget(leave).price(VideoRequest("x"))
+
+
 def test_the_error_of_a_price_function_names_its_request():
     def fail(request):
         raise LookupError("no tariff")

@@ -19,7 +19,7 @@ from kling_async._engine.descriptors import run_in_thread
 from kling_async._engine.emitter import Emitter
 from kling_async._policy.safe_urls import reason_to_refuse
 from kling_async._transport.base import Request
-from kling_async._wire.codec import payload_of, structure_upload, upload_body
+from kling_async._wire.codec import payload_of, structure_upload, to_plain, upload_body
 from kling_async._wire.endpoints import UPLOAD_URL
 from kling_async.catalog import is_local_picture, wire_name
 from kling_async.errors import ConfigurationError, InvalidRequestError, KlingError
@@ -61,7 +61,7 @@ class Uploader:
         payload = payload_of(request)
         for key, path in local_pictures(request, payload):
             payload[key] = await self._url_of(path)
-        return payload
+        return to_plain(payload)
 
     async def _url_of(self, path: str) -> str:
         async with self._lock:
