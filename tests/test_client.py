@@ -4,6 +4,7 @@ import asyncio
 import copy
 import logging
 import pickle
+import subprocess
 import sys
 
 import pytest
@@ -493,3 +494,8 @@ async def test_after_a_full_disk_the_same_call_with_the_same_client_finds_its_jo
         batch = await client.generate_many(prompts, journal=path)
         assert 1 < before < 60
         assert len(batch.succeeded) == len(service.stats.accepted) == 60
+
+
+def test_the_package_is_imported_without_the_libraries_that_only_a_client_needs():
+    code = "import sys, kling_async; assert not {'aiohttp', 'anyio', 'cattrs'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603 - this interpreter

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar
 import attrs
 from cattrs import Converter
 
+from kling_async._wire.endpoints import MAX_VALUES
 from kling_async.catalog import ModelInfo, wire_name
 from kling_async.jobs import Job, JobStatus, Media, Outcome
 from kling_async.lines import one_line
@@ -144,8 +145,6 @@ _decoder = json.JSONDecoder(parse_float=_parse_finite, parse_constant=lambda _: 
 _patient_decoder = json.JSONDecoder(
     parse_float=_parse_finite, parse_int=_parse_int, parse_constant=lambda _: None
 )
-MAX_VALUES = 25_000
-"""More values than the record of a job has, or a reply about one thing."""
 _MARKS = (b",", b":", b"[", b"{")
 _COUNTED_BYTES = 256 * 1024
 _ID_BYTES = 1024

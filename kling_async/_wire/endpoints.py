@@ -15,11 +15,12 @@ import attrs
 from kling_async._policy.list_prices import LIST_PRICES
 from kling_async._secrets import Secret
 from kling_async._urls import parse_url
-from kling_async._wire.codec import MAX_VALUES
 from kling_async.errors import ConfigurationError, InvalidRequestError
 
 DEFAULT_BASE_URL = "https://console.gmicloud.ai"
 QUEUE_PATH = "/api/v1/ie/requestqueue/apikey"
+MAX_VALUES = 25_000
+"""More values than the record of a job has, or a reply about one thing."""
 
 
 @attrs.frozen

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from kling_async._secrets import Secret
 from kling_async._wire import endpoints
-from kling_async._wire.codec import MAX_VALUES
 from kling_async._wire.endpoints import (
     DEFAULT_BASE_URL,
     LIST,
+    MAX_VALUES,
     MODEL,
     MODELS,
     QUEUE_PATH,
