@@ -328,8 +328,9 @@ async def read_body(content: aiohttp.StreamReader, request: Request, large: asyn
     return bytes(gathered)
 
 
+@lru_cache(maxsize=16)
 def split_address(url: str) -> tuple[str, str]:
-    """The server of a URL, as `https://host:port`, and the path with its query.
+    """The server of a URL, as `https://host:port`, and the path with its query. All POSTs of a batch go to one URL.
 
     Raises:
         aiohttp.InvalidURL: It is not an absolute, percent-encoded URL without a user.
@@ -340,6 +341,7 @@ def split_address(url: str) -> tuple[str, str]:
     return address[1], address[2] or "/"
 
 
+@lru_cache(maxsize=16)
 def to_yarl(url: str) -> URL:
     """A URL in the form that aiohttp takes.
 
