@@ -126,7 +126,8 @@ def make_if_missing(path: Path, migrations: Sequence[Migration] = MIGRATIONS) ->
             "deleted during a run: rename the copy to the name of the journal, or choose another path."
         )
     new = path.with_name(path.name + "-new")
-    with journal_errors(path, "made", "check that its folder can be written and its disk is not full"):
+    advice = f"remove {str(new)!r} if it is there, and check that the folder can be written and the disk is not full"
+    with journal_errors(path, "made", advice):
         for end in _FILE_SUFFIXES:
             Path(str(new) + end).unlink(missing_ok=True)
         create_if_missing(new)

@@ -130,6 +130,19 @@ def test_a_trap_that_is_put_at_a_journal_in_the_making_meanwhile_is_refused(shar
     assert is_unharmed(victim)
 
 
+def test_a_file_in_the_making_that_cannot_be_removed_is_named(shared, monkeypatch):
+    """In a folder such as /tmp nobody can remove the file of another user."""
+
+    def refuse(path, *, missing_ok):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(
+        JournalError, match=r"could not be made .*not permitted.*: remove '.*/run\.db-new' if it is there"
+    ):
+        WriteAheadJournal(shared / "run.db")
+
+
 @pytest.mark.parametrize("name", ["run.db-wal", "run.db-shm"])
 def test_a_trap_that_is_put_while_a_journal_is_opened_is_refused(run_db, victim, monkeypatch, name):
     reserve = over_sqlite.reserve_writes
