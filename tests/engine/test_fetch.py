@@ -180,8 +180,9 @@ async def test_an_unknown_content_coding_is_an_error_that_names_it(partial_file)
         ({"content-length": "11"}, []),
         ({}, [b"x" * 11]),
         ({"content-encoding": "gzip"}, [gzip.compress(bytes(10**6))]),
+        ({"content-encoding": "gzip"}, [gzip.compress(b"")[:10], *[b"\0\0\0\xff\xff"] * 10]),
     ],
-    ids=["in the head", "in the body", "after decompression"],
+    ids=["in the head", "in the body", "after decompression", "of nothing"],
 )
 async def test_a_file_above_the_size_limit_is_refused(partial_file, monkeypatch, headers, pieces):
     monkeypatch.setattr(module, "LARGEST_VIDEO_BYTES", 10)

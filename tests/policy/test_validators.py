@@ -77,6 +77,7 @@ def test_the_error_of_a_setting_out_of_bounds_is_one_sentence_that_names_it(fiel
         (RetryPolicy, {"initial_delay": -0.1}),
         (RetryPolicy, {"max_delay": math.nan}),
         (RetryPolicy, {"max_retry_after": -1}),
+        (RetryPolicy, {"download_timeout": 0}),
     ],
     ids=quote_value,
 )

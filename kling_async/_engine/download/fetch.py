@@ -97,9 +97,10 @@ def _resolve_location(url: str, location: str) -> str:
 
 
 class _TimedBody:
-    """The body of a response, which ends with an error if it comes too slowly or too late.
+    """The body of a response, which ends with an error if it comes too slowly, too late or without an end.
 
-    The transport ends a body that stands still. A byte now and then is not still.
+    The transport ends a body that stands still. A byte now and then is not still. A compressed body can be endless and
+    decompress to nothing.
     """
 
     def __init__(self, reply: StreamedReply, api: ApiCaller, ends_at: float) -> None:
@@ -107,25 +108,30 @@ class _TimedBody:
         self._api = api
         self._now = api.clock.now
         self._rate = BodyRate(api.timeout, left=ends_at - self._now())
+        self._left_bytes = LARGEST_VIDEO_BYTES
 
     async def pipe_to(self, sink: Sink) -> bool:
         """Give the body to a sink; see `StreamedReply.pipe_to`.
 
         Raises:
             APITimeoutError: The body came too slowly or too late, or no piece came within the request's timeout.
+            DownloadError: The body is larger than any video.
         """
         rate, since = self._rate, self._now()
 
         def take(piece: bytes | memoryview) -> bool:
             nonlocal since
             rate.add(len(piece), waited=self._now() - since)
+            self._left_bytes -= len(piece)
             wants_more = sink(piece)
             since = self._now()
-            return wants_more and not (rate.is_too_slow or rate.is_over)
+            return wants_more and self._left_bytes >= 0 and not (rate.is_too_slow or rate.is_over)
 
         is_all = await self._reply.pipe_to(take)
         if is_all:
             return True
+        if self._left_bytes < 0:
+            raise _too_large()
         if rate.is_over:
             raise APITimeoutError(f"it was not complete after {self._api.retry.download_timeout:,g} s")
         if rate.is_too_slow:
