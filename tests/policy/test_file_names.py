@@ -17,7 +17,7 @@ from kling_async._policy.file_names import (
     slug,
     tag,
 )
-from kling_async._policy.object_stores import owner_of
+from kling_async._policy.object_stores import job_mark
 
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
 SAFE = re.compile(r"[a-z0-9][a-z0-9-]*[a-z0-9]\.mp4", re.ASCII)
@@ -80,7 +80,7 @@ def test_two_spellings_of_one_uuid_have_one_name(version):
     request_id = str(uuid.UUID(int=0xABCDEF << 90, version=4)).replace("-4", f"-{version}")
     assert request_id != request_id.upper()
     assert file_name(request_id) == file_name(request_id.upper())
-    assert owner_of(request_id) == owner_of(request_id.upper())
+    assert job_mark(request_id) == job_mark(request_id.upper())
 
 
 def test_the_tag_of_a_uuid_that_begins_with_the_time_is_a_digest():
