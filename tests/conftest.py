@@ -38,6 +38,13 @@ def pytest_runtest_protocol(item):
 
 
 @pytest.hookimpl(trylast=True)
+def pytest_sessionfinish():
+    """Save what was measured: pytest-xdist kills a process that takes more than ten seconds to end after this."""
+    if (measured := Coverage.current()) is not None:
+        measured.save()
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
     """Run the slow tests first: one that begins last would keep the other processes waiting."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
