@@ -60,6 +60,20 @@ def check_readable(path: Path) -> None:
         _refuse_foreign(path, file, describe_foreign(status, owner=files[path].st_uid))
 
 
+def check_for_copy(path: Path) -> None:
+    """Do nothing unless a run has lost this journal and saved a copy: then the user decides which of both is right.
+
+    Raises:
+        JournalError: There is a copy.
+    """
+    copy = copy_of(path)
+    if os.path.lexists(copy):
+        raise JournalError(
+            f"The journal {str(path)!r} was lost during a run, and {str(copy)!r} has the paid jobs of that run: rename "
+            f"the copy to {path.name!r}, or give the copy as the journal; remove it only if you do not need these jobs."
+        )
+
+
 def reserve_writes(path: Path) -> None:
     """Make the file of the newest writes, so that no other user makes it first: SQLite would take over what it holds.
 

@@ -120,11 +120,6 @@ def make_if_missing(path: Path, migrations: Sequence[Migration] = MIGRATIONS) ->
             f"There is no journal {str(path)!r}, but '{path}-wal', which may hold paid jobs of one that was moved "
             "or deleted: put the journal back beside it, or choose another path."
         )
-    if os.path.lexists(copy_of(path)):
-        raise JournalError(
-            f"There is no journal {str(path)!r}, but '{copy_of(path)}', which has the paid jobs of one that was moved or "
-            "deleted during a run: rename the copy to the name of the journal, or choose another path."
-        )
     new = path.with_name(path.name + "-new")
     advice = f"remove {str(new)!r} if it is there, and check that the folder can be written and the disk is not full"
     with journal_errors(path, "made", advice):

@@ -17,6 +17,7 @@ from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.journal_files import (
     OpenFiles,
     check_files,
+    check_for_copy,
     check_readable,
     describe_loss,
     lock_of,
@@ -75,6 +76,7 @@ class SqliteStore:
         real_path = resolve_path(path)
         self.location = str(real_path)
         check_files(real_path)
+        check_for_copy(real_path)
         if not lock_of(real_path).exists() and real_path.exists():
             # Before the lock is made: a foreign file gets none beside it.
             check_file(real_path, newest=len(migrations), whole=False)

@@ -197,12 +197,12 @@ async def test_nothing_is_written_into_the_journal_that_took_the_place(path, los
     assert list(WriteAheadJournal.read(path)) == []
 
 
-@pytest.mark.parametrize("lose", [delete, delete_all, move], ids=name_of)
-async def test_the_same_call_again_is_refused_while_the_journal_is_missing(path, lose):
+@pytest.mark.parametrize("lose", LOSSES, ids=name_of)
+async def test_the_same_call_again_is_refused_until_the_copy_has_the_name_of_the_journal(path, lose):
     service = Service(run_time=40.0)
     await lose_during_a_batch(lose, path, service, at_once=4)
     with pytest.raises(
-        JournalError, match=r"no journal .*/run\.db', but .*/run\.db-saved', which has the paid jobs"
+        JournalError, match=r"run\.db' was lost during a run, and .*/run\.db-saved' has the paid jobs"
     ):
         SqliteStore(path)
     path.with_name("run.db-saved").rename(path)

@@ -131,7 +131,7 @@ def test_a_trap_that_is_put_at_a_journal_in_the_making_meanwhile_is_refused(shar
 
 
 def test_a_file_in_the_making_that_cannot_be_removed_is_named(shared, monkeypatch):
-    """In a folder such as /tmp nobody can remove the file of another user."""
+    """In a folder such as /tmp a user cannot remove the file of another user."""
 
     def refuse(path, *, missing_ok):
         raise PermissionError(1, "Operation not permitted")
