@@ -124,11 +124,11 @@ class BatchOptions(SubmitOptions, total=False):
     """Send each video to the object store while it comes, without a file on this machine. A cut download continues within
     the batch; after a crash it begins again."""
     journal: str | os.PathLike[str] | None
-    """The file, or the `kling_async.journal.Journal`, in which the batch records each submit before the submit is sent, and its outcome afterwards.
+    """The file, the URL of a PostgreSQL database, or the `kling_async.journal.Journal`, in which the batch records each submit before the submit is sent, and its outcome afterwards.
 
     Run the same call with the same journal again, also after the process was killed: the batch continues from
     where it stopped, and pays for nothing twice. A changed request is a new one. Give equal requests a
-    `VideoRequest.key` each to tell them apart.
+    `VideoRequest.key` each to tell them apart. Batches of several processes can share a database.
     """
     max_cost_usd: Decimal | float | None
     """The most that the batch may spend, in US dollars, earlier runs of its journal included. Needs `prices`.

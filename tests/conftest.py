@@ -103,7 +103,7 @@ def postgres_server():
         reason = (
             "no PostgreSQL server: install Debian's postgresql, or name the folder of initdb in POSTGRES_BIN"
         )
-        if os.environ.get("NEEDS_POSTGRES"):
+        if os.environ.get("SERVERS") == "required":
             pytest.fail(reason)
         pytest.skip(reason)
     with run_server(programs) as server:

@@ -94,7 +94,8 @@ class Server:
 @contextmanager
 def run_server(programs: Path) -> Iterator[Server]:
     """A server that runs for the block."""
-    with tempfile.TemporaryDirectory() as name, socket.socket() as probe:
+    # Not in a folder of pytest: the user who runs the server could not enter it.
+    with tempfile.TemporaryDirectory(dir="/tmp") as name, socket.socket() as probe:
         folder = Path(name)
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -19,6 +19,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -117,6 +118,7 @@ class Child:
             if os.waitstatus_to_exitcode(status) == JOURNAL_FAILED:
                 self.run()
             elif status:
+                self.is_over = True
                 raise RuntimeError(f"{self.name} ended with {status}")
             else:
                 self.is_over = True
@@ -137,8 +139,8 @@ def fork(work) -> int:
         except (JournalError, BatchInterruptedError) as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
             status = JOURNAL_FAILED
-        except BaseException as error:  # noqa: BLE001 - a forked child cannot raise to a caller
-            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        except BaseException:  # noqa: BLE001 - a forked child cannot raise to a caller
+            traceback.print_exc()
         finally:
             os._exit(status)
     work.close()

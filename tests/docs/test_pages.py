@@ -72,8 +72,10 @@ def notebook() -> Iterator[Notebook]:
 
 
 @pytest.mark.parametrize("page", PROGRAMS, ids=name_of)
-def test_every_python_block_runs(page, notebook, reader):
+def test_every_python_block_runs(page, notebook, reader, request, monkeypatch):
     document = blocks_of(page, notebook)
+    if "VIDEOS_JOURNAL" in page.read_text():
+        monkeypatch.setenv("VIDEOS_JOURNAL", request.getfixturevalue("database"))
     client = KlingClient()
     document.namespace |= {"client": client, "__name__": "__main__"}
 

@@ -76,7 +76,9 @@ def plan(store, number, *, look_alikes="rain", price="1", cap=None):
 def end_session(store):
     """Cut the connection that holds the lock of a store, as the server does with one that it cannot reach."""
     with psycopg.connect(store._url.secret.reveal(), autocommit=True) as connection:
-        connection.execute("SELECT pg_terminate_backend(%s)", [store._session._connection.info.backend_pid])
+        connection.execute(
+            "SELECT pg_terminate_backend(%s, 10000)", [store._session._connection.info.backend_pid]
+        )
 
 
 def wait_until(condition):
