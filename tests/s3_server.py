@@ -154,8 +154,21 @@ class Line:
     endpoint: str = ""
     is_held: Event = attrs.field(factory=Event)
     """Set when a piece is held, or the answer to a muted one has come."""
+    _writers: list[asyncio.StreamWriter] = attrs.field(init=False, factory=list)
+    _tasks: list[asyncio.Task[None]] = attrs.field(init=False, factory=list)
 
-    async def connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Begin a connection; a task that is cancelled before it begins would leave its socket open."""
+        self._writers.append(writer)
+        self._tasks.append(asyncio.create_task(self._connect(reader, writer)))
+
+    async def close(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+        if open_tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(open_tasks, timeout=10)
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         host, _, port = self.target.removeprefix("http://").partition(":")
         there, to_there = await asyncio.open_connection(host, int(port))
         muted = asyncio.Event()
@@ -185,14 +198,12 @@ class Line:
                         muted.set()
                 to_there.write(piece)
                 await to_there.drain()
-        except (OSError, asyncio.CancelledError):
+        except OSError:
             pass
         finally:
             answers.cancel()
             await asyncio.gather(answers, return_exceptions=True)
             to_there.transport.abort()
-            with suppress(OSError, TimeoutError):
-                await asyncio.wait_for(writer.drain(), 1)
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
@@ -204,14 +215,12 @@ def run_line(target: str) -> Iterator[Line]:
     line, started, loop = Line(target), Event(), asyncio.new_event_loop()
 
     async def serve() -> None:
-        server = await asyncio.start_server(line.connect, "127.0.0.1", 0)
+        server = await asyncio.start_server(line.accept, "127.0.0.1", 0)
         line.endpoint = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         started.set()
         await stop.wait()
         server.close()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await line.close()
         await asyncio.sleep(0)  # the transports close their sockets
 
     stop = asyncio.Event()
