@@ -2,7 +2,7 @@
 
 Pass a plain function as `on_event`. It runs in the event loop, so it must return quickly. If it raises, the error is
 logged and the batch continues. Only a `KeyboardInterrupt` or a `SystemExit` ends the program, and the function is then
-not called again.
+not called again. In the function `asyncio.current_task()` is None; it can start a task, or put the event into a queue.
 """
 
 from __future__ import annotations

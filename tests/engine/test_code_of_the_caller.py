@@ -6,6 +6,7 @@ import asyncio
 import logging
 from contextlib import contextmanager
 
+import anyio
 import attrs
 import pytest
 from virtual_service import KEY, Service, VirtualLoop, on, prompts
@@ -20,7 +21,7 @@ from kling_async import (
     VideoRequest,
 )
 from kling_async._journal.journal import WriteAheadJournal
-from kling_async.events import Spent, Submitted
+from kling_async.events import Finished, Spent, Submitted
 
 
 class OfTheCallerError(BaseException):
@@ -109,6 +110,33 @@ async def test_a_listener_can_call_back_into_the_client():
     assert first.is_success
     assert another.request_id in service.jobs
     assert service.posts == 3
+
+
+async def test_a_listener_can_hand_events_to_tasks_of_the_caller():
+    queue, heard = asyncio.Queue(), []
+    send, receive = anyio.create_memory_object_stream(100)
+    finished = anyio.Event()
+
+    def hear(event):
+        queue.put_nowait(event)
+        send.send_nowait(event)
+        if isinstance(event, Finished):
+            finished.set()
+            send.close()
+
+    async def receive_all():
+        async with receive:
+            async for event in receive:
+                heard.append(event)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(receive_all())
+        waiter = tasks.create_task(finished.wait())
+        await asyncio.sleep(0)
+        await client_of(Service(), on_event=hear).generate("an eagle")
+    assert waiter.done()
+    assert [type(event) for event in heard] == [type(queue.get_nowait()) for _ in heard]
+    assert heard
 
 
 async def test_an_item_whose_task_alone_is_cancelled_has_a_result():
