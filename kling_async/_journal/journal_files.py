@@ -196,8 +196,10 @@ class OpenFiles:
         now = self._find()
         if self.path in now and os.path.samestat(now[self.path], self._opened[self.path]):
             return
-        for file in (_beside(self.path, suffix) for suffix in (_WRITES, _INDEX)):
-            if file in now and os.path.samestat(now[file], self._opened[file]):
+        for file in (
+            {_beside(self.path, suffix) for suffix in (_WRITES, _INDEX)} & now.keys() & self._opened.keys()
+        ):
+            if os.path.samestat(now[file], self._opened[file]):
                 file.unlink()
 
 
