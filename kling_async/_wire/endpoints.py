@@ -44,8 +44,11 @@ class Endpoint:
 _JOB_BYTES = 16 * 1024 * 1024
 """The record of a job repeats its payload: a picture of 10 MB, as text, is 13.4 MB."""
 _LIST_BYTES = 64 * 1024 * 1024
-_LIST_VALUES = 250_000
-"""Enough for a page of 1,000 jobs with 40 fields each, and prompts and URLs with as many commas and colons."""
+_LIST_VALUES = 1_000_000
+"""Enough for all 10,000 jobs of an account at once, with 40 fields each, and prompts and URLs with commas and colons.
+
+`limit` is not documented, so a service may ignore it, and a lost submit is found in the list alone.
+"""
 
 SUBMIT = Endpoint(
     "submit", "POST", "/requests", is_repeatable=False, subject="the submit", max_reply_bytes=_JOB_BYTES

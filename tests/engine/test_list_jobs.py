@@ -95,5 +95,5 @@ async def test_other_tasks_run_while_the_rows_of_a_long_page_are_read(read):
 async def test_a_list_of_800_000_rows_is_an_error():
     rows = b'{"requests":[' + b",".join([b'{"request_id":"a","status":"success"}'] * 800_000) + b"]}"
     service = Service(before=[always("list", reply(200, rows))])
-    with pytest.raises(APIResponseError, match="more than 250,000 values"):
+    with pytest.raises(APIResponseError, match="more than 1,000,000 values"):
         await read_list(service)
