@@ -287,6 +287,7 @@ ELSEWHERE = {
     "_display/progress.py": "without rich: tests/display",
     "_stores.py": "without obstore, or settings of a store: tests/stores",
     "_tables.py": "tables of other libraries: tests/test_tables.py",
+    "distributed.py": "without a database: tests/distributed",
     "client.py": "without an event loop of asyncio: tests/test_client.py",
     "batch_result.py": "no call: an item without an error in a group",
     "results.py": "no call: a result without a job",

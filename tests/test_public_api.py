@@ -20,7 +20,7 @@ import attrs
 import pytest
 
 import kling_async
-from kling_async import errors, events, journal, notebook, types
+from kling_async import distributed, errors, events, journal, notebook, types
 
 RECORD = Path(__file__).parent / "public_api.txt"
 PROMISED = {
@@ -127,6 +127,7 @@ def public_api() -> str:
         *described_module(
             journal, {name: getattr(journal, name) for name in journal.__all__ if name not in top}
         ),
+        *described_module(distributed, {name: getattr(distributed, name) for name in distributed.__all__}),
         *described_module(notebook, shown),
         *described_module(
             types, {name: getattr(types, name) for name in types.__all__ if name not in {*top, "Listener"}}
@@ -163,7 +164,7 @@ def test_every_signature_is_as_recorded():
     )
 
 
-@pytest.mark.parametrize("module", [kling_async, errors, events, journal, notebook, types])
+@pytest.mark.parametrize("module", [kling_async, distributed, errors, events, journal, notebook, types])
 def test_everything_public_says_what_it_is(module):
     assert module.__doc__
     names = (
@@ -238,7 +239,7 @@ def defined_by_the_package() -> set[str]:
 
 
 def test_no_public_signature_names_anything_private():
-    modules = (kling_async, errors, events, journal, notebook, types)
+    modules = (kling_async, distributed, errors, events, journal, notebook, types)
     public = {}
     for module in modules:
         listed = getattr(module, "__all__", None)

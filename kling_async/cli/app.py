@@ -21,6 +21,7 @@ from kling_async.cli.jobs import list_jobs, models
 from kling_async.cli.output import name_command, print_error, print_line
 from kling_async.cli.resume import resume
 from kling_async.cli.status import status
+from kling_async.cli.worker import worker
 from kling_async.config import __version__
 from kling_async.errors import ConfigurationError, InvalidRequestError, KlingError
 
@@ -38,6 +39,7 @@ _COMMANDS: Mapping[str, Callable[..., Coroutine[Any, Any, int]]] = {
     "list": list_jobs,
     "models": models,
     "emulator": emulator,
+    "worker": worker,
 }
 _HELP = """
 Make Kling videos through GMI Cloud's request queue, one or thousands at a time. Try it without a key: kling-async demo

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from kling_async.emulator import EmulatorSettings
@@ -17,3 +20,20 @@ def reader(kling_emulator, store, tiny_films, monkeypatch, tmp_path):
     monkeypatch.setenv("GMI_BASE_URL", kling_emulator.url)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def machines(reader, postgres_server, monkeypatch):
+    """The database of the page about many machines, at the address of the page, and a worker over it."""
+    for statement in ("CREATE ROLE kling LOGIN PASSWORD 'kling'", "CREATE DATABASE kling OWNER kling"):
+        postgres_server.execute(statement)
+    monkeypatch.setenv("PGHOSTADDR", "127.0.0.1")
+    monkeypatch.setenv("PGPORT", str(postgres_server.port))
+    monkeypatch.setenv("PGPASSWORD", "kling")
+    command = ["-m", "kling_async", "worker", "--journal", "postgresql://kling@db.example/kling", "--quiet"]
+    worker = subprocess.Popen([sys.executable, *command])  # noqa: S603 - our own program
+    yield
+    worker.kill()
+    worker.wait()
+    for statement in ("DROP DATABASE kling WITH (FORCE)", "DROP ROLE kling"):
+        postgres_server.execute(statement)

@@ -27,6 +27,7 @@ PAGES = [
     *sorted(page for page in (ROOT / "docs").rglob("*.md") if "_build" not in page.parts),
 ]
 PROGRAMS = [page for page in PAGES if "```python" in page.read_text()]
+WORKERS = ROOT / "docs" / "how-to" / "workers.md"
 NOTEBOOKS = sorted((ROOT / "docs" / "examples").glob("*.ipynb"))
 FENCE = re.compile(r"^```(.*)$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
@@ -71,11 +72,8 @@ def notebook() -> Iterator[Notebook]:
         yield Notebook(loop)
 
 
-@pytest.mark.parametrize("page", PROGRAMS, ids=name_of)
-def test_every_python_block_runs(page, notebook, reader, request, monkeypatch):
+def run_blocks(page: Path, notebook: Notebook) -> None:
     document = blocks_of(page, notebook)
-    if "VIDEOS_JOURNAL" in page.read_text():
-        monkeypatch.setenv("VIDEOS_JOURNAL", request.getfixturevalue("database"))
     client = KlingClient()
     document.namespace |= {"client": client, "__name__": "__main__"}
 
@@ -83,6 +81,17 @@ def test_every_python_block_runs(page, notebook, reader, request, monkeypatch):
         example.evaluate()
 
     notebook.loop.run(client.aclose())
+
+
+@pytest.mark.parametrize("page", [page for page in PROGRAMS if page != WORKERS], ids=name_of)
+def test_every_python_block_runs(page, notebook, reader, request, monkeypatch):
+    if "VIDEOS_JOURNAL" in page.read_text():
+        monkeypatch.setenv("VIDEOS_JOURNAL", request.getfixturevalue("database"))
+    run_blocks(page, notebook)
+
+
+def test_every_python_block_about_workers_runs(notebook, machines):
+    run_blocks(WORKERS, notebook)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)

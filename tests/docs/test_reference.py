@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 import kling_async
-from kling_async import emulator, errors, events, journal, notebook, types
+from kling_async import distributed, emulator, errors, events, journal, notebook, types
 
 PAGES = Path(__file__).parents[2] / "docs" / "reference"
 DIRECTIVE = re.compile(r"\.\. (currentmodule|auto(?:class|exception|function|data)|py:data):: ([\w.]+)")
@@ -39,7 +39,9 @@ def public(module: ModuleType) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", [kling_async, emulator, events, journal, notebook, types], ids=lambda module: module.__name__
+    "module",
+    [kling_async, distributed, emulator, events, journal, notebook, types],
+    ids=lambda module: module.__name__,
 )
 def test_every_public_name_has_an_entry(module):
     elsewhere = set() if module is kling_async else public(kling_async)
@@ -55,7 +57,8 @@ def test_every_error_has_an_entry_under_the_name_at_the_top():
 
 def test_every_entry_is_public():
     modules = {
-        module.__name__: module for module in (kling_async, emulator, events, journal, notebook, types)
+        module.__name__: module
+        for module in (kling_async, distributed, emulator, events, journal, notebook, types)
     }
     for entry in read_entries():
         module, _, name = entry.rpartition(".")

@@ -1,0 +1,294 @@
+"""The call of a batch over many machines: registers its items, gives them out as shards, and waits for their outcomes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from hashlib import sha256
+from typing import Any
+
+import anyio
+import attrs
+from procrastinate import App
+
+from kling_async._distributed.database import Database, is_outage
+from kling_async._distributed.engine import QUEUE, TASK, WORKERS_LOCK, translate_engine_errors
+from kling_async._distributed.outcomes import (
+    is_in_journal,
+    load_error,
+    result_of_entry,
+    result_of_outcome,
+    saved_place,
+)
+from kling_async._distributed.shards import VERSION, ShardItem, collect_numbers, dump_shard, split_into_shards
+from kling_async._journal.entry import Entry
+from kling_async.errors import JournalError, KlingError
+from kling_async.events import Downloaded, Event, Finished
+from kling_async.requests import VideoRequest
+from kling_async.results import Result, ResultState
+
+_POLL_INTERVAL = 1.0
+"""Seconds between two reads of new outcomes."""
+_COVER_INTERVAL = 15.0
+"""Seconds between two looks whether a shard covers each item that has not ended."""
+_MAX_OUTAGE = 600.0
+"""Seconds after which a call ends whose database cannot be reached."""
+_MAX_SHARDS_OF_AN_ITEM = 5
+"""How often an item is given out again whose shard has gone without an outcome."""
+_ENQUEUE_LOCK = "kling_async enqueue"
+_log = logging.getLogger("kling_async")
+
+
+@attrs.define(eq=False, kw_only=True)
+class WantedItem:
+    """One item of the call that a worker has to end."""
+
+    item: ShardItem
+    request: VideoRequest | None
+    is_finished: bool = False
+    """Whether the caller has heard of its end."""
+    is_saved: bool = False
+    """Whether the caller has heard that its video is saved."""
+    shards: int = 0
+    """In how many shards this call has given it out."""
+
+
+@attrs.define(eq=False, kw_only=True)
+class DistributedBatch:
+    """A batch that workers run, as its caller sees it."""
+
+    app: App
+    database: Database
+    number: int
+    """The number of the batch: that of all calls with the same options."""
+    wanted: Mapping[int, WantedItem]
+    """By the number of its entry, each item that a worker has to end."""
+    shard_size: int
+    notify: Callable[[Event], object]
+    outcomes: dict[int, dict[str, Any]] = attrs.field(init=False, factory=dict)
+    """By number, how the items ended."""
+    given_up: dict[int, KlingError] = attrs.field(init=False, factory=dict)
+    """By number, why the call waits no longer for an item."""
+    _sequence: int = attrs.field(init=False, default=0)
+    _last_refusal: int = attrs.field(init=False, default=0)
+    _indexes: Mapping[int, WantedItem] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._indexes = {wanted.item.index: wanted for wanted in self.wanted.values()}
+
+    @property
+    def unfinished(self) -> set[int]:
+        """The numbers of the items that the call still waits for."""
+        return self.wanted.keys() - self.outcomes.keys() - self.given_up.keys()
+
+    async def begin(self) -> None:
+        """Give out what no shard covers.
+
+        Raises:
+            JournalError: The database cannot be reached.
+        """
+        ((self._last_refusal,),) = await self.database.query(
+            "SELECT coalesce(max(id), 0) FROM kling_async_refusals WHERE batch = %s", self.number
+        )
+        await self._enqueue(self.wanted.keys())
+        await self._read_outcomes(self.unfinished)
+
+    async def wait(self) -> None:
+        """Return when each item has an outcome, or no worker is left that could run it.
+
+        Raises:
+            JournalError: The database could not be reached for several minutes.
+        """
+        reachable_at = covered_at = time.monotonic()
+        while self.unfinished:
+            await anyio.sleep(_POLL_INTERVAL)
+            try:
+                await self._read_outcomes(None)
+                await self._read_refusals()
+                if time.monotonic() - covered_at > _COVER_INTERVAL:
+                    await self.cover()
+                    covered_at = time.monotonic()
+                reachable_at = time.monotonic()
+            except JournalError as error:
+                if not is_outage(error) or time.monotonic() - reachable_at > _MAX_OUTAGE:
+                    raise
+                _log.warning("%s The workers go on; this call tries again.", error.message)
+
+    def hear(self, event: Event) -> None:
+        """Pass on an event of a worker, unless the caller has heard of the same end."""
+        wanted = self._indexes.get(event.index) if event.index is not None else None
+        if wanted is not None and isinstance(event, Finished):
+            if wanted.is_finished:
+                return
+            wanted.is_finished = True
+        if wanted is not None and isinstance(event, Downloaded):
+            if wanted.is_saved:
+                return
+            wanted.is_saved = True
+        self.notify(event)
+
+    async def withdraw(self) -> None:
+        """Take back what is not submitted yet: shards that no worker has begun, and the rest of those that run."""
+        with suppress(JournalError), translate_engine_errors(self.database):
+            for job_id, numbers in await self._find_shards():
+                if numbers & self.wanted.keys():
+                    await self.app.job_manager.cancel_job_by_id_async(job_id, abort=True)
+
+    async def collect(self) -> list[Result]:
+        """Wait for the end of each item; the results of all, in no order.
+
+        Raises:
+            JournalError: The database could not be reached for several minutes.
+        """
+        while True:
+            await self.wait()
+            entries = await self.database.read_entries(self.wanted)
+            early = [
+                number
+                for number, outcome in self.outcomes.items()
+                if not is_in_journal(outcome, entries[number])
+            ]
+            if not early:
+                return self._make_results(entries)
+            for number in early:  # its worker died before the journal had the end
+                del self.outcomes[number]
+            await self._enqueue(early)
+
+    def results_so_far(self) -> list[Result]:
+        """The results of the items that have an outcome, without their jobs: the journal cannot be read."""
+        return [
+            result_of_outcome(
+                outcome, None, index=self.wanted[number].item.index, request=self.wanted[number].request
+            )
+            for number, outcome in self.outcomes.items()
+        ]
+
+    def _make_results(self, entries: Mapping[int, Entry]) -> list[Result]:
+        results = []
+        for number, wanted in self.wanted.items():
+            entry, index, request = entries[number], wanted.item.index, wanted.request
+            outcome = self.outcomes.get(number)
+            if outcome is not None:
+                results.append(result_of_outcome(outcome, entry, index=index, request=request))
+            else:
+                reason = self.given_up.get(number) or KlingError(
+                    "the call ended before a worker ended the item."
+                )
+                results.append(result_of_entry(entry, index=index, request=request, reason=reason))
+        return results
+
+    # Outcomes
+
+    async def _read_outcomes(self, numbers: Collection[int] | None) -> None:
+        """Read the outcomes of these items, or all that came after the last read."""
+        if numbers is None:
+            rows = await self.database.query(
+                "SELECT number, outcome, sequence FROM kling_async_outcomes WHERE batch = %s AND sequence > %s",
+                self.number,
+                self._sequence,
+            )
+        else:
+            rows = await self.database.query(
+                "SELECT number, outcome, sequence FROM kling_async_outcomes WHERE batch = %s AND number = ANY(%s)",
+                self.number,
+                list(numbers),
+            )
+        for number, outcome, sequence in rows:
+            self._sequence = max(self._sequence, sequence)
+            wanted = self.wanted.get(number)
+            if wanted is not None and number not in self.outcomes:
+                self.outcomes[number] = json.loads(outcome)
+                self._tell(wanted, self.outcomes[number])
+
+    def _tell(self, wanted: WantedItem, outcome: Mapping[str, Any]) -> None:
+        """Tell the caller of an end whose event did not come."""
+        at, index, request_id = time.time(), wanted.item.index, outcome["request_id"]
+        error = None if outcome["error"] is None else load_error(outcome["error"])
+        state = ResultState(outcome["state"])
+        self.hear(Finished(at, index=index, request_id=request_id, state=state, error=error))
+        if outcome["path"] is not None:
+            self.hear(
+                Downloaded(
+                    at, index=index, request_id=request_id, path=saved_place(outcome["path"]), size_bytes=0
+                )
+            )
+
+    async def _read_refusals(self) -> None:
+        """Say which workers have ended because they cannot run the batch; give up if no worker is left."""
+        rows = await self.database.query(
+            "SELECT id, worker, error FROM kling_async_refusals WHERE batch = %s AND id > %s ORDER BY id",
+            self.number,
+            self._last_refusal,
+        )
+        for number, worker, text in rows:
+            error = load_error(json.loads(text))
+            self._last_refusal = number
+            _log.warning("The worker %s has ended: %s", worker, error.message)
+            if not await self.database.is_locked(WORKERS_LOCK):
+                await self._give_up(error)
+
+    async def _give_up(self, error: KlingError) -> None:
+        await self._read_outcomes(self.unfinished)
+        await self.withdraw()
+        self.given_up.update(dict.fromkeys(self.unfinished, error))
+
+    # Shards
+
+    async def cover(self) -> None:
+        """Give out again each item that no shard covers and that has no outcome."""
+        covered = {number for _, numbers in await self._find_shards() for number in numbers}
+        left = self.unfinished - covered
+        if not left:
+            return
+        await self._read_outcomes(left)
+        left &= self.unfinished
+        for number in [number for number in left if self.wanted[number].shards >= _MAX_SHARDS_OF_AN_ITEM]:
+            self.given_up[number] = KlingError(
+                f"{_MAX_SHARDS_OF_AN_ITEM} shards with this item ended without its outcome; the log of the workers says why."
+            )
+        await self._enqueue(left & self.unfinished)
+
+    async def _enqueue(self, numbers: Collection[int]) -> None:
+        """Give out the items that no shard covers, in one transaction; two calls that begin together do it once."""
+        async with self.database.transaction() as connection:
+            await connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (_ENQUEUE_LOCK,))
+            covered = {number for _, shard in await self._find_shards() for number in shard}
+            left = [number for number in numbers if number not in covered]
+            await connection.execute(
+                "DELETE FROM kling_async_outcomes WHERE batch = %s AND number = ANY(%s)", (self.number, left)
+            )
+            items = [self.wanted[number].item for number in left]
+            shards = split_into_shards(items, size=self.shard_size)
+            if shards:
+                deferrer = self.app.configure_task(TASK, queue=QUEUE, connection=connection)
+                with translate_engine_errors(self.database):
+                    await deferrer.batch_defer_async(*(dump_shard(self.number, shard) for shard in shards))
+        for number in left:
+            self.wanted[number].shards += 1
+
+    async def _find_shards(self) -> list[tuple[int, set[int]]]:
+        """Each shard of the batch that waits or runs: the engine's job, and the numbers of its items."""
+        with translate_engine_errors(self.database):
+            jobs = await self.app.job_manager.list_jobs_async(task=TASK)
+        return [
+            (job.id, collect_numbers([job.task_kwargs], self.number))
+            for job in jobs
+            if job.id is not None and job.status in {"todo", "doing"}
+        ]
+
+
+async def find_batch(database: Database, options: Mapping[str, Any]) -> int:
+    """The number of the batch with these options, which is made if it is missing."""
+    text = json.dumps(options, sort_keys=True)
+    digest = sha256(text.encode()).hexdigest()
+    await database.query(
+        "INSERT INTO kling_async_batches (digest, options, version) VALUES (%s, %s, %s) ON CONFLICT (digest) DO NOTHING",
+        digest,
+        text,
+        VERSION,
+    )
+    ((number,),) = await database.query("SELECT id FROM kling_async_batches WHERE digest = %s", digest)
+    return int(number)

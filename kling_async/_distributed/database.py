@@ -1,0 +1,177 @@
+"""The database that callers and workers share, through one connection that is made again when it breaks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any, LiteralString
+
+import attrs
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from kling_async._journal.entry import Entry
+from kling_async._journal.location import DatabaseUrl, journal_location
+from kling_async._journal.postgres.connection import is_transient, journal_errors
+from kling_async._journal.postgres.rows import build_entry
+from kling_async._journal.postgres.statements import ENTRY
+from kling_async.catalog import quote_value
+from kling_async.errors import ConfigurationError, JournalError
+
+CONNECTION_OPTIONS: Mapping[str, Any] = {
+    "application_name": "kling_async",
+    "connect_timeout": 10,
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,  # milliseconds
+}
+"""A connection over a cut network ends after some 20 seconds, on both sides."""
+_PAGE_ROWS = 500
+_READ_ENTRIES = f"SELECT {ENTRY} FROM kling_async_entries WHERE number = ANY(%s::bigint[])"  # noqa: S608 - names of columns
+
+
+def connection_text(url: DatabaseUrl) -> str:
+    """The URL with our options, as psycopg and the engine take it; what the URL says itself is kept."""
+    return make_conninfo(**{**CONNECTION_OPTIONS, **conninfo_to_dict(url.secret.reveal())})
+
+
+@contextmanager
+def translate_errors(url: DatabaseUrl) -> Iterator[None]:
+    """A block whose errors of the database are raised as a `JournalError`.
+
+    Raises:
+        JournalError: The database cannot be reached, or refuses.
+    """
+    with journal_errors(
+        url, "reached", "check the URL and that the server runs, and run the same call again"
+    ):
+        yield
+
+
+def is_outage(error: JournalError) -> bool:
+    """Whether the same statement can succeed later: the server restarts, or the network is cut."""
+    cause = error.__cause__
+    return not isinstance(cause, psycopg.Error) or is_transient(cause)
+
+
+@attrs.define(eq=False)
+class Database:
+    """One connection, made when it is first needed and again after it broke; it holds its locks again then."""
+
+    url: DatabaseUrl
+    _connection: psycopg.AsyncConnection[Any] | None = attrs.field(init=False, default=None)
+    _in_use: asyncio.Lock = attrs.field(init=False, factory=asyncio.Lock)
+    _locks: dict[str, str] = attrs.field(init=False, factory=dict)
+    """By name, the function that takes each lock of this session."""
+
+    @classmethod
+    def at(cls, journal: object) -> Database:
+        """The database of a journal.
+
+        Raises:
+            ConfigurationError: The journal is no PostgreSQL database.
+        """
+        url = journal_location(journal, name="journal")
+        if not isinstance(url, DatabaseUrl):
+            raise ConfigurationError(
+                f"The journal {quote_value(journal)} is a file of this machine, and workers share a PostgreSQL database: give a "
+                "URL such as 'postgresql://user@host/database'."
+            )
+        return cls(url)
+
+    @property
+    def name(self) -> str:
+        """The URL without its password, for messages."""
+        return self.url.name
+
+    async def query(self, text: LiteralString, *values: Any) -> list[tuple[Any, ...]]:
+        """The rows of one statement, which is committed.
+
+        Raises:
+            JournalError: The database cannot be reached, or refuses.
+        """
+        async with self._in_use:
+            with translate_errors(self.url):
+                connection = await self._connect()
+                cursor = await connection.execute(text, values or None)
+                return await cursor.fetchall() if cursor.description else []
+
+    async def read_entries(self, numbers: Collection[int]) -> dict[int, Entry]:
+        """The entries of the journal with these numbers, by number.
+
+        Raises:
+            JournalError: The database cannot be reached, or refuses.
+        """
+        wanted, entries = sorted(numbers), {}
+        for start in range(0, len(wanted), _PAGE_ROWS):
+            for row in await self.query(_READ_ENTRIES, wanted[start : start + _PAGE_ROWS]):
+                entry = build_entry(row)
+                entries[entry.number] = entry
+        return entries
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """A block whose statements are committed together, or not at all.
+
+        Raises:
+            JournalError: The database cannot be reached, or refuses.
+        """
+        async with self._in_use:
+            with translate_errors(self.url):
+                connection = await self._connect()
+                async with connection.transaction():
+                    yield connection
+
+    async def lock(self, name: str) -> bool:
+        """Whether this session has the lock from now on; False if another session has it.
+
+        The lock goes with the session: when the process ends, or its network is cut, the lock is free.
+        """
+        return await self._take(name, "pg_try_advisory_lock")
+
+    async def share_lock(self, name: str) -> bool:
+        """Hold a lock that other sessions can share, and that `is_locked` sees."""
+        return await self._take(name, "pg_try_advisory_lock_shared")
+
+    async def _take(self, name: str, function: LiteralString) -> bool:
+        self._locks[name] = function
+        ((is_mine,),) = await self.query(_call(function), name)
+        if not is_mine:
+            del self._locks[name]
+        return bool(is_mine)
+
+    async def unlock(self, name: str) -> None:
+        """Free a lock of this session; if the database cannot be reached, the session is gone and the lock with it."""
+        self._locks.pop(name, None)
+        with suppress(JournalError):
+            await self.query(_call("pg_advisory_unlock"), name)
+
+    async def is_locked(self, name: str) -> bool:
+        """Whether another session has the lock, or shares it."""
+        if not await self.lock(name):
+            return True
+        await self.unlock(name)
+        return False
+
+    async def close(self) -> None:
+        """Close the connection, and free its locks."""
+        self._locks.clear()
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+    async def _connect(self) -> psycopg.AsyncConnection[Any]:
+        if self._connection is not None and not self._connection.closed:
+            return self._connection
+        self._connection = await psycopg.AsyncConnection.connect(connection_text(self.url), autocommit=True)
+        for name, function in self._locks.items():
+            await self._connection.execute(_call(function), (name,))
+        return self._connection
+
+
+def _call(function: LiteralString) -> LiteralString:
+    """A call of a lock's function. The key has the schema in it, for one database can hold several journals."""
+    return "SELECT " + function + "(hashtextextended('kling_async ' || current_schema() || ' ' || %s, 0))"

@@ -1,0 +1,153 @@
+"""The engine: Procrastinate, which gives each shard to one worker. Only its documented names are used here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import psycopg
+from procrastinate import App, BaseRetryStrategy, JobContext, PsycopgConnector, RetryDecision
+from procrastinate.exceptions import ConnectorException
+from procrastinate.jobs import Job
+
+from kling_async._distributed.database import Database, connection_text, translate_errors
+from kling_async._journal.location import DatabaseUrl
+from kling_async.errors import ConfigurationError
+
+TASK = "kling_async.run_shard"
+QUEUE = "kling_async"
+SHARD_LOCK = "shard "
+"""The lock of a shard that a worker runs, before the number of the engine's job."""
+WORKERS_LOCK = "workers"
+"""The lock that all workers share."""
+_SCHEMA_LOCK = "schema"
+_TABLES_VERSION = 1
+_TABLES = """
+CREATE TABLE IF NOT EXISTS kling_async_tables (version integer NOT NULL);
+INSERT INTO kling_async_tables SELECT 1 WHERE NOT EXISTS (SELECT FROM kling_async_tables);
+CREATE TABLE IF NOT EXISTS kling_async_batches (
+    id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    digest text NOT NULL UNIQUE,
+    options text NOT NULL,
+    version integer NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE TABLE IF NOT EXISTS kling_async_outcomes (
+    batch bigint NOT NULL REFERENCES kling_async_batches ON DELETE CASCADE,
+    number bigint NOT NULL,
+    outcome text NOT NULL,
+    sequence bigserial,
+    PRIMARY KEY (batch, number)
+);
+CREATE INDEX IF NOT EXISTS kling_async_outcome_sequence ON kling_async_outcomes (batch, sequence);
+CREATE TABLE IF NOT EXISTS kling_async_refusals (
+    id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    batch bigint NOT NULL REFERENCES kling_async_batches ON DELETE CASCADE,
+    worker text NOT NULL,
+    error text NOT NULL
+);
+"""
+
+
+class ShardGivenBackError(Exception):
+    """The shard is not at its end, and another worker may run it.
+
+    Args:
+        delay: Seconds before which no worker takes the shard.
+    """
+
+    def __init__(self, delay: float) -> None:
+        super().__init__(f"given back; another worker can run the shard in {delay:g} s")
+        self.delay = delay
+
+
+class GiveBack(BaseRetryStrategy):
+    """Makes a shard that is given back available again, and no other."""
+
+    def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
+        """When the shard is available again."""
+        del job
+        if isinstance(exception, ShardGivenBackError):
+            return RetryDecision(retry_in={"milliseconds": round(exception.delay * 1000)})
+        return None
+
+
+def make_app(url: DatabaseUrl, run_shard: Callable[..., Awaitable[None]] | None = None) -> App:
+    """The engine over the database of a journal.
+
+    Args:
+        url: The database.
+        run_shard: Runs a shard, where the process is a worker. Its arguments are the job's context and `dump_shard`.
+    """
+    app = App(connector=PsycopgConnector(conninfo=connection_text(url), min_size=1, max_size=4))
+    if run_shard is not None:
+        run = run_shard
+
+        async def run_job(context: JobContext, /, **arguments: Any) -> None:
+            await run(context, **arguments)
+
+        app.task(name=TASK, queue=QUEUE, pass_context=True, retry=GiveBack())(run_job)
+    return app
+
+
+@contextmanager
+def translate_engine_errors(database: Database) -> Iterator[None]:
+    """A block whose errors of the engine are raised as a `JournalError`.
+
+    Raises:
+        JournalError: The database cannot be reached, or refuses.
+    """
+    try:
+        yield
+    except ConnectorException as error:
+        with translate_errors(database.url):
+            raise (error.__cause__ or psycopg.OperationalError(str(error))) from None
+
+
+@asynccontextmanager
+async def open_engine(
+    database: Database, run_shard: Callable[..., Awaitable[None]] | None = None
+) -> AsyncIterator[App]:
+    """The engine over a database, whose tables are there; see `make_app`.
+
+    Raises:
+        ConfigurationError: The tables are of another version.
+        JournalError: The database cannot be reached, or refuses.
+    """
+    app = make_app(database.url, run_shard)
+    await database.query("SELECT 1")  # before the engine's pool, which tries for half a minute
+    with translate_errors(database.url):
+        await app.open_async()
+    try:
+        await prepare_tables(app, database)
+        yield app
+    finally:
+        await app.close_async()
+
+
+async def prepare_tables(app: App, database: Database) -> None:
+    """Make the engine's tables and ours if they are missing; two processes that begin together do it once.
+
+    Raises:
+        ConfigurationError: The tables are of another version.
+        JournalError: The database cannot be reached, or refuses.
+    """
+    await database.query(
+        "SELECT pg_advisory_lock(hashtext('kling_async ' || current_schema() || %s))", _SCHEMA_LOCK
+    )
+    try:
+        with translate_engine_errors(database):
+            if not await app.check_connection_async():
+                await app.schema_manager.apply_schema_async()
+        await database.query(_TABLES)
+        ((version,),) = await database.query("SELECT version FROM kling_async_tables")
+    finally:
+        await database.query(
+            "SELECT pg_advisory_unlock(hashtext('kling_async ' || current_schema() || %s))", _SCHEMA_LOCK
+        )
+    if version > _TABLES_VERSION:
+        raise ConfigurationError(
+            f"The tables in {database.name!r} are of version {version}, and this release of kling_async reads "
+            f"{_TABLES_VERSION}: update kling_async here."
+        )

@@ -1,0 +1,145 @@
+"""The input of a distributed batch: read and checked as `generate_many` does, and registered in the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import PurePath
+from typing import Any
+
+import attrs
+
+from kling_async._distributed.call import WantedItem
+from kling_async._distributed.database import Database
+from kling_async._distributed.outcomes import result_of_end
+from kling_async._distributed.shards import ShardItem
+from kling_async._engine.batch.batch import BatchSettings
+from kling_async._engine.batch.batch_input import InputItem, InputReader
+from kling_async._engine.batch.resume import NextStep, next_step
+from kling_async._engine.descriptors import run_in_thread
+from kling_async._engine.submit.item_identifier import ItemIdentifier
+from kling_async._engine.submit.uploader import payload_with_absolute_paths
+from kling_async._journal.entry import Entry
+from kling_async._journal.location import DatabaseUrl
+from kling_async._journal.postgres.store import PostgresStore
+from kling_async._journal.store import WantedItem as WantedEntry
+from kling_async._policy.budget import Budget
+from kling_async.errors import ConfigurationError
+from kling_async.requests import VideoOptions, model_of
+from kling_async.results import Result, ResultState
+from kling_async.types import Requests
+
+
+@attrs.define(eq=False)
+class BatchInput:
+    """The items of a call, by what is to be done with them."""
+
+    wanted: dict[int, WantedItem] = attrs.field(factory=dict)
+    """By the number of its entry, each item that a worker has to end."""
+    numbers: set[int] = attrs.field(factory=set)
+    """Those of the entries of all items."""
+    ended: list[Result] = attrs.field(factory=list)
+    """The results of items that an earlier run has ended, and of items that are invalid."""
+
+
+async def read_items(requests: Requests, options: Mapping[str, Any]) -> list[InputItem]:
+    """All items of the input, checked before anything is written.
+
+    Raises:
+        InvalidRequestError: An item is invalid, and they are not to be skipped.
+        ConfigurationError: An option makes no sense, or an item has no price under a cap.
+    """
+    given = {name: value for name, value in options.items() if name not in {"progress", "on_event"}}
+    fields = {name: given.pop(name) for name in VideoOptions.__annotations__ if name in given}
+    settings = BatchSettings(**given)
+    budget = Budget(settings.prices, settings.max_cost_usd)
+    reader = InputReader(
+        requests,
+        fields,
+        settings.skip_invalid,
+        allow_suspicious=settings.allow_suspicious,
+        keep_labels=settings.keep_labels,
+        check=budget.price if budget.cap is not None else None,
+    )
+    items = []
+    try:
+        while (item := await reader.next_item()) is not None:
+            items.append(item)
+    finally:
+        await reader.close()
+    return items
+
+
+async def register_items(
+    database: Database, items: Sequence[InputItem], *, output: str | None, retry_failed: bool
+) -> BatchInput:
+    """Register the items, and divide them into those that a worker has to end and those that have ended.
+
+    Raises:
+        ConfigurationError: An item is an entry that the journal does not have, or that the batch has twice.
+        InvalidRequestError: A local picture cannot be read.
+        JournalError: The journal cannot be used.
+    """
+    identifier, new = ItemIdentifier(), {}
+    for item in items:
+        if item.entry is None and item.request is not None:
+            new[item.index] = WantedEntry(
+                identity=await identifier.for_request(item.request),
+                model=model_of(item.request),
+                payload=payload_with_absolute_paths(item.request),
+                index=item.index,
+            )
+    # Also without new items: this makes the journal if it is missing.
+    registered = await run_in_thread(partial(_register, database.url, list(new.values())))
+    entries = dict(zip(new, registered, strict=True))
+    given = {item.index: item.entry for item in items if item.entry is not None}
+    known = await database.read_entries({entry.number for entry in given.values()})
+    entries |= {index: _find(entry, known) for index, entry in given.items()}
+    batch = BatchInput()
+    for item in items:
+        _add(batch, item, entries.get(item.index), output, retry_failed=retry_failed)
+    return batch
+
+
+def _register(url: DatabaseUrl, items: Sequence[WantedEntry]) -> Sequence[Entry]:
+    store = PostgresStore(url)
+    try:
+        return store.register(items)
+    finally:
+        store.close()
+
+
+def _find(entry: Entry, known: Mapping[int, Entry]) -> Entry:
+    found = known.get(entry.number)
+    if found is None or found.identity != entry.identity:
+        raise ConfigurationError(
+            f"Item {entry.index} is not in the journal of this batch: give the batch the journal that the entry is from."
+        )
+    return found
+
+
+def is_saved_in(output: str, entry: Entry) -> bool:
+    """Whether the journal says that the video is there. The file can be on the disk of another machine, so this trusts it."""
+    return entry.path is not None and entry.path == f"{output.rstrip('/')}/{PurePath(entry.path).name}"
+
+
+def _add(
+    batch: BatchInput, item: InputItem, entry: Entry | None, output: str | None, *, retry_failed: bool
+) -> None:
+    if entry is None:
+        state = ResultState.NOT_SUBMITTED
+        batch.ended.append(Result(index=item.index, request=item.request, state=state, error=item.error))
+        return
+    if entry.number in batch.numbers:
+        raise ConfigurationError(
+            f"Item {entry.index} of the journal is in this batch already: give each entry once."
+        )
+    batch.numbers.add(entry.number)
+    is_saved = output is None or is_saved_in(output, entry)
+    step = next_step(entry, retry_failed=retry_failed)
+    if step is NextStep.REPORT and (is_saved or not (entry.job and entry.job.is_success)):
+        batch.ended.append(result_of_end(entry, index=item.index, request=item.request))
+        return
+    again = entry.state.is_failure and step is NextStep.SUBMIT
+    shard_item = ShardItem(entry.number, item.index, entry.attempts if again else None)
+    batch.wanted[entry.number] = WantedItem(item=shard_item, request=item.request)

@@ -1,0 +1,125 @@
+"""How an item of a shard ended, as a plain JSON value, and the result that the caller makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kling_async import errors
+from kling_async._journal.entry import Entry, EntryState
+from kling_async._policy.outcome import error_of, state_of
+from kling_async.errors import AmbiguousSubmitError, KlingError, WaitTimeoutError
+from kling_async.paths import ObjectUrl, is_object_url
+from kling_async.requests import VideoRequest
+from kling_async.results import Result, ResultState
+
+_PLAIN = (str, int, float, bool)
+_ENDS_OF_A_JOB = frozenset({ResultState.SUCCEEDED, ResultState.FAILED, ResultState.CANCELLED})
+
+
+def dump_outcome(result: Result) -> dict[str, Any]:
+    """What the journal does not hold of a result, and what a display shows of it."""
+    return {
+        "state": result.state.value,
+        "request_id": None if result.job is None else result.job.request_id,
+        "path": None if result.path is None else str(result.path),
+        "error": None if result.error is None else dump_error(result.error),
+    }
+
+
+def saved_place(text: str) -> Path | ObjectUrl:
+    """The place of a saved video: a file, or an object."""
+    return ObjectUrl(text) if is_object_url(text) else Path(text)
+
+
+def dump_error(error: KlingError) -> dict[str, Any]:
+    """An error as its class, its message and its plain fields."""
+    fields = {
+        name: value for name, value in vars(error).items() if isinstance(value, _PLAIN) and name != "message"
+    }
+    return {"type": type(error).__name__, "message": error.message, **fields}
+
+
+def load_error(value: Mapping[str, Any]) -> KlingError:
+    """The error; a plain `KlingError` if this release has no such class."""
+    fields = dict(value)
+    kind = getattr(errors, fields.pop("type"), KlingError)
+    error: KlingError = kind(fields.pop("message"))
+    vars(error).update(fields)
+    return error
+
+
+def is_in_journal(outcome: Mapping[str, Any], entry: Entry) -> bool:
+    """Whether the journal knows the end of the job, too: a worker can die between its two writes."""
+    state = ResultState(outcome["state"])
+    return state not in _ENDS_OF_A_JOB or (entry.state == state.value and entry.job is not None)
+
+
+def result_of_outcome(
+    outcome: Mapping[str, Any], entry: Entry | None, *, index: int, request: VideoRequest | None
+) -> Result:
+    """The result of an item that a worker has ended.
+
+    Args:
+        outcome: What the worker wrote down.
+        entry: The entry of the item; None if the journal cannot be read, and then the result has no job.
+        index: The index of the item in the batch of the caller.
+        request: Its request.
+    """
+    job = None if entry is None else entry.job
+    error = None if outcome["error"] is None else load_error(outcome["error"])
+    if error is not None and error.request_id is not None:
+        error.job = job
+    return Result(
+        index=index,
+        request=request,
+        state=ResultState(outcome["state"]),
+        job=job,
+        error=error,
+        path=None if outcome["path"] is None else saved_place(outcome["path"]),
+        cost_usd=None if entry is None else entry.cost_usd,
+    )
+
+
+def result_of_entry(entry: Entry, *, index: int, request: VideoRequest | None, reason: KlingError) -> Result:
+    """The result of an item that no worker has ended, as its entry stands.
+
+    Args:
+        entry: The entry.
+        index: The index of the item in the batch of the caller.
+        request: Its request.
+        reason: Why no worker ends the item.
+    """
+    job, state, error = entry.job, ResultState.NOT_SUBMITTED, reason
+    if job is not None and not job.is_final:
+        state = ResultState.TIMED_OUT
+        error = WaitTimeoutError(
+            f"Job {job.request_id} continues at the service, and no worker waits for it: {reason.message}",
+            request_id=job.request_id,
+            job=job,
+        )
+    elif job is not None:
+        state = ResultState(entry.state.value)
+    elif entry.state in {EntryState.INTENDED, EntryState.AMBIGUOUS}:
+        state = ResultState.AMBIGUOUS
+        error = AmbiguousSubmitError(
+            f"The service may have taken this request, and no worker has looked for its job: {reason.message}"
+        )
+    return Result(index=index, request=request, state=state, job=job, error=error, cost_usd=entry.cost_usd)
+
+
+def result_of_end(entry: Entry, *, index: int, request: VideoRequest | None) -> Result:
+    """The result of an item that an earlier run has ended, so that no worker need look at it."""
+    job = entry.job
+    assert job is not None, "an item that is to be reported has a job"
+    path = None if entry.path is None else saved_place(entry.path)
+    return Result(
+        index=index,
+        request=request,
+        state=state_of(job),
+        job=job,
+        error=error_of(job),
+        path=path,
+        cost_usd=entry.cost_usd,
+    )

@@ -1,0 +1,127 @@
+"""What a worker sends to the callers: the outcomes of items as rows, and events as notices that can get lost."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import deque
+from collections.abc import Callable
+
+import anyio
+import attrs
+import psycopg
+from psycopg.sql import SQL, Identifier
+
+from kling_async._distributed.database import Database, connection_text
+from kling_async._distributed.outcomes import dump_error, dump_outcome
+from kling_async._distributed.relay import dump_event, pack_events, unpack_events
+from kling_async.errors import JournalError, KlingError
+from kling_async.events import Event
+from kling_async.results import Result
+
+_INTERVAL = 0.25
+"""Seconds between two writes: many outcomes and events share one statement."""
+_MAX_EVENTS = 20_000
+"""Events that are kept while the database cannot be reached; older ones are dropped."""
+_RECONNECT_DELAY = 2.0
+"""Seconds before a connection for notices is made again."""
+_log = logging.getLogger("kling_async")
+
+
+def channel_of(batch: int) -> str:
+    """The channel of the notices of a batch."""
+    return f"kling_async_batch_{batch}"
+
+
+@attrs.define(eq=False)
+class Reporter:
+    """Writes down how the items of one shard end, and relays events; pass `relay` as `on_event`."""
+
+    database: Database
+    batch: int
+    ended: int = attrs.field(init=False, default=0)
+    """How many items have an outcome."""
+    _outcomes: dict[int, str] = attrs.field(init=False, factory=dict)
+    """By number, outcomes that are not written yet."""
+    _events: deque[str] = attrs.field(init=False, factory=lambda: deque(maxlen=_MAX_EVENTS))
+
+    def relay(self, event: Event) -> None:
+        """Send an event with the next notice."""
+        self._events.append(dump_event(event))
+
+    def add_outcome(self, number: int, result: Result) -> None:
+        """Write the outcome of an item with the next statement."""
+        self.ended += 1
+        self._outcomes[number] = json.dumps(dump_outcome(result))
+
+    async def run(self) -> None:
+        """Write outcomes and send events until cancelled; what cannot be written now is written later."""
+        while True:
+            await anyio.sleep(_INTERVAL)
+            try:
+                await self.flush()
+            except JournalError as error:
+                _log.warning("%s The outcomes are written later.", error.message)
+
+    async def flush(self) -> None:
+        """Write all outcomes now, and send all events.
+
+        Raises:
+            JournalError: The database cannot be reached; a later call writes the same outcomes.
+        """
+        # First the events: a caller that reads the last outcome has heard them.
+        events = list(self._events)
+        self._events.clear()
+        if packs := list(pack_events(events)):
+            await self.database.query(
+                "SELECT pg_notify(%s, payload) FROM unnest(%s::text[]) AS payload",
+                channel_of(self.batch),
+                packs,
+            )
+        if outcomes := dict(self._outcomes):
+            await self.database.query(
+                "INSERT INTO kling_async_outcomes (batch, number, outcome) "
+                "SELECT %s, * FROM unnest(%s::bigint[], %s::text[]) ON CONFLICT (batch, number) DO UPDATE "
+                "SET outcome = excluded.outcome, sequence = excluded.sequence",
+                self.batch,
+                list(outcomes),
+                list(outcomes.values()),
+            )
+            for number, outcome in outcomes.items():
+                if self._outcomes.get(number) is outcome:
+                    del self._outcomes[number]
+
+    async def refuse(self, worker: str, error: KlingError) -> None:
+        """Tell the callers that a worker ends because it cannot run the batch."""
+        await self.database.query(
+            "INSERT INTO kling_async_refusals (batch, worker, error) VALUES (%s, %s, %s)",
+            self.batch,
+            worker,
+            json.dumps(dump_error(error)),
+        )
+
+
+async def listen(
+    database: Database, batch: int, hear: Callable[[Event], object], *, is_ready: anyio.Event
+) -> None:
+    """Pass on the events of a batch until cancelled; without a connection none come, and outcomes tell the ends.
+
+    Args:
+        database: The database.
+        batch: The number of the batch.
+        hear: Called with each event.
+        is_ready: Set when the first connection listens.
+    """
+    while True:
+        try:
+            async with await psycopg.AsyncConnection.connect(
+                connection_text(database.url), autocommit=True
+            ) as connection:
+                await connection.execute(SQL("LISTEN {}").format(Identifier(channel_of(batch))))
+                is_ready.set()
+                async for notice in connection.notifies():
+                    for event in unpack_events(notice.payload):
+                        hear(event)
+        except psycopg.Error as error:
+            _log.debug("No events of batch %s: %s", batch, error)
+        await anyio.sleep(_RECONNECT_DELAY)

@@ -1,0 +1,158 @@
+"""One shard on a worker: its entries through `stream_many`, with the options of its batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from enum import Enum, auto
+from typing import Any
+
+import attrs
+
+from kling_async._distributed.database import Database
+from kling_async._distributed.reports import Reporter
+from kling_async._distributed.shards import ShardItem, check_version
+from kling_async._journal.entry import Entry
+from kling_async.client import KlingClient
+from kling_async.errors import (
+    APIConnectionError,
+    AuthenticationError,
+    CertificateError,
+    ConfigurationError,
+    InsufficientCreditsError,
+    JournalError,
+    KlingError,
+    PermissionDeniedError,
+    ProxyError,
+)
+from kling_async.results import Result, ResultState
+
+
+class WorkerRefusedError(Exception):
+    """This worker cannot run the shard, and another one may be able to.
+
+    Args:
+        error: Why.
+    """
+
+    def __init__(self, error: KlingError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+@attrs.frozen(kw_only=True)
+class ShardRun:
+    """The parts of the run of a shard."""
+
+    client: KlingClient
+    database: Database
+    reporter: Reporter
+    is_stopping: Callable[[], bool]
+    """Whether the worker submits nothing more."""
+    is_last_try: bool = False
+    """Whether an item that cannot be submitted for a transient trouble ends with it, instead of being given back."""
+
+    async def run(self, items: Sequence[ShardItem]) -> int:
+        """Run the items of the shard, and write down how each ended; how many are left for another run.
+
+        Raises:
+            WorkerRefusedError: The service refuses this worker, or the worker cannot obey the options.
+            KlingError: The journal cannot be used.
+        """
+        options = await self._read_options()
+        entries = await self.database.read_entries({item.number for item in items})
+        again, others = divide(items, entries)
+        ended = 0
+        for part, retry_failed in ((again, True), (others, False)):
+            if part:
+                ended += await self._run_part(part, {**options, "retry_failed": retry_failed})
+        await self.reporter.flush()
+        return len(again) + len(others) - ended
+
+    async def _run_part(self, part: Sequence[tuple[ShardItem, Entry]], options: Mapping[str, Any]) -> int:
+        numbers = {item.index: item.number for item, _ in part}
+        ended = 0
+        troubles: dict[Trouble, KlingError | None] = {}
+        given = [attrs.evolve(entry, index=item.index) for item, entry in part]
+        try:
+            stream = self.client.stream_many(
+                self._feed(given),
+                journal=self.database.url.secret.reveal(),
+                progress=False,
+                on_event=self.reporter.relay,
+                **options,
+            )
+            async with stream as results:
+                async for result in results:
+                    trouble = find_trouble(result)
+                    if trouble is not None and not (trouble is Trouble.TRANSIENT and self.is_last_try):
+                        troubles.setdefault(trouble, result.error)
+                        continue
+                    self.reporter.add_outcome(numbers[result.index], result)
+                    ended += 1
+        except (ConfigurationError, TypeError) as error:
+            raise WorkerRefusedError(_as_kling_error(error)) from error
+        if (reason := troubles.get(Trouble.REFUSED)) is not None:
+            await self.reporter.flush()
+            raise WorkerRefusedError(reason)
+        return ended
+
+    async def _feed(self, entries: Sequence[Entry]) -> AsyncIterator[Entry]:
+        """The entries one by one, until the worker stops: those in flight then still end."""
+        for entry in entries:
+            if self.is_stopping():
+                return
+            yield entry
+
+    async def _read_options(self) -> dict[str, Any]:
+        ((version, options),) = await self.database.query(
+            "SELECT version, options FROM kling_async_batches WHERE id = %s", self.reporter.batch
+        )
+        try:
+            check_version(version)
+        except ConfigurationError as error:
+            raise WorkerRefusedError(error) from error
+        read: dict[str, Any] = json.loads(options)
+        return read
+
+
+def divide(
+    items: Sequence[ShardItem], entries: Mapping[int, Entry]
+) -> tuple[list[tuple[ShardItem, Entry]], list[tuple[ShardItem, Entry]]]:
+    """The items that are to be tried again although they failed, and the others; each by index."""
+    again: list[tuple[ShardItem, Entry]] = []
+    others: list[tuple[ShardItem, Entry]] = []
+    for item in sorted(items, key=lambda item: item.index):
+        entry = entries[item.number]
+        (again if item.retry_attempts == entry.attempts else others).append((item, entry))
+    return again, others
+
+
+class Trouble(Enum):
+    """Why a worker does not end an item, although the item has a result."""
+
+    REFUSED = auto()
+    """The service refuses this worker, or the worker cannot obey the options: another worker may be able to."""
+    TRANSIENT = auto()
+    """The service or the journal could not be reached: later any worker may be able to."""
+
+
+def find_trouble(result: Result) -> Trouble | None:
+    """Whether an item that was not submitted is to be given back, for the fault is not the item's.
+
+    Without this, one worker with a wrong key would end all items of a batch within seconds, while the others still make
+    their first videos.
+    """
+    if result.state is not ResultState.NOT_SUBMITTED:
+        return None
+    of_the_account = AuthenticationError | InsufficientCreditsError | PermissionDeniedError
+    of_the_machine = ConfigurationError | CertificateError | ProxyError
+    if isinstance(result.error, of_the_account | of_the_machine):
+        return Trouble.REFUSED
+    return Trouble.TRANSIENT if isinstance(result.error, APIConnectionError | JournalError) else None
+
+
+def _as_kling_error(error: Exception) -> KlingError:
+    if isinstance(error, KlingError):
+        return error
+    return ConfigurationError(f"This release of kling_async cannot obey the options of the batch: {error}")

@@ -1,0 +1,284 @@
+"""A worker: takes shards from the engine and runs them, until it is stopped, has nothing to do, or is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Never
+
+import anyio
+import attrs
+from procrastinate import App, JobContext
+from procrastinate.exceptions import ConnectorException
+
+from kling_async._distributed.database import Database
+from kling_async._distributed.engine import (
+    QUEUE,
+    SHARD_LOCK,
+    TASK,
+    WORKERS_LOCK,
+    ShardGivenBackError,
+    open_engine,
+)
+from kling_async._distributed.reports import Reporter
+from kling_async._distributed.run_shard import ShardRun, WorkerRefusedError
+from kling_async._distributed.shards import ShardItem, load_items
+from kling_async.client import KlingClient
+from kling_async.errors import ConfigurationError, JournalError, KlingError
+
+_LOOK_INTERVAL = 5.0
+"""Seconds between two looks for the shards of dead workers."""
+_POLL_INTERVAL = 2.0
+"""Seconds between two questions for a shard, where no notice of one comes."""
+_TRANSIENT_DELAY = 15.0
+"""Seconds before a shard is taken again that the service or the journal could not be reached for."""
+_MAX_TRANSIENT_TRIES = 5
+"""How often a shard is given back because the service or the journal cannot be reached."""
+_LOCK_TRIES, _LOCK_DELAY = 10, 0.2
+"""Another worker that looks for dead ones holds the lock of a shard for some milliseconds."""
+_log = logging.getLogger("kling_async")
+
+
+@attrs.frozen(kw_only=True)
+class WorkerReport:
+    """What a worker did, and what it left."""
+
+    shards: int
+    """How many shards it ran to their end."""
+    items: int
+    """How many items of them ended."""
+    shards_given_back: int
+    """How many shards it gave back before their end; other workers run them."""
+    refusal: KlingError | None = None
+    """Why the worker ended by itself: the service refuses its key, or it cannot obey the options of a batch."""
+
+
+@attrs.define(eq=False)
+class Worker:
+    """One worker of a journal."""
+
+    client: KlingClient
+    database: Database
+    concurrency: int
+    grace: float
+    until_idle: bool
+    name: str = attrs.field(factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
+    _stop: anyio.Event = attrs.field(init=False, factory=anyio.Event)
+    _is_urgent: anyio.Event = attrs.field(init=False, factory=anyio.Event)
+    _running: set[int] = attrs.field(init=False, factory=set)
+    """The engine's jobs that this worker runs."""
+    _unlocked: frozenset[int] = attrs.field(init=False, default=frozenset())
+    """The engine's jobs that ran at the last look and that no worker had locked."""
+    _shards: int = attrs.field(init=False, default=0)
+    _items: int = attrs.field(init=False, default=0)
+    _given_back: int = attrs.field(init=False, default=0)
+    _refusal: KlingError | None = attrs.field(init=False, default=None)
+
+    async def run(self) -> WorkerReport:
+        """Run shards; what the worker did, once it has ended.
+
+        Cancelling stops the worker without the grace time, and raises after the shards are given back.
+        """
+        try:
+            async with open_engine(self.database, self.run_job) as app:
+                await self.database.share_lock(WORKERS_LOCK)
+                async with self._look_regularly(app):
+                    await self.take_shards(app)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self.database.close()
+        return self.report()
+
+    def report(self) -> WorkerReport:
+        """What the worker has done so far."""
+        return WorkerReport(
+            shards=self._shards,
+            items=self._items,
+            shards_given_back=self._given_back,
+            refusal=self._refusal,
+        )
+
+    def stop(self) -> None:
+        """Take no shard any more, submit nothing, and give the shards back after the grace time."""
+        self._stop.set()
+
+    async def take_shards(self, app: App) -> None:
+        """Run the engine's worker, and again after its connection broke."""
+        stop = asyncio.create_task(self._stop.wait(), name="stop")
+        try:
+            while not self._stop.is_set():
+                engine = asyncio.create_task(self._run_engine(app), name="engine")
+                try:
+                    await asyncio.wait({engine, stop}, return_when=asyncio.FIRST_COMPLETED)
+                except asyncio.CancelledError:
+                    self._stop_at_once()
+                    await self._end(engine)
+                    raise
+                if self._stop.is_set():
+                    await self._end(engine)
+                if not engine.cancelled() and engine.result():
+                    return
+                await asyncio.wait({stop}, timeout=_POLL_INTERVAL)
+        finally:
+            stop.cancel()
+
+    async def _end(self, engine: asyncio.Task[bool]) -> None:
+        """Let the engine's worker wait for its shards, which end within the grace time."""
+        engine.cancel()
+        is_cancelled = False
+        while not engine.done():
+            try:
+                await asyncio.wait({engine})
+            except asyncio.CancelledError:
+                is_cancelled = True
+                self._stop_at_once()
+        if is_cancelled:
+            raise asyncio.CancelledError
+
+    def _stop_at_once(self) -> None:
+        self._is_urgent.set()
+        self.stop()
+
+    async def _run_engine(self, app: App) -> bool:
+        """Whether no shard is left, and the worker is to end then."""
+        try:
+            await app.run_worker_async(
+                queues=[QUEUE],
+                name=self.name,
+                concurrency=self.concurrency,
+                wait=not self.until_idle,
+                fetch_job_polling_interval=_POLL_INTERVAL,
+                install_signal_handlers=False,
+                delete_jobs="successful",
+            )
+            jobs = await app.job_manager.list_jobs_async(task=TASK)
+        except ConnectorException as error:
+            _log.warning(
+                "The journal cannot be reached: %s. The worker tries again.", error.__cause__ or error
+            )
+            return False
+        return self.until_idle and not any(job.status in {"todo", "doing"} for job in jobs)
+
+    async def run_job(self, context: JobContext, **arguments: Any) -> None:
+        """Run one shard, which no other live worker runs."""
+        assert context.job.id is not None
+        lock = f"{SHARD_LOCK}{context.job.id}"
+        self._running.add(context.job.id)
+        try:
+            if not await self._lock(lock):
+                raise ShardGivenBackError(_TRANSIENT_DELAY)  # noqa: TRY301 - counted below
+            await self._run_shard(arguments, attempts=context.job.attempts)
+        except JournalError as error:
+            _log.warning("%s The shard is given back.", error.message)
+            self._given_back += 1
+            raise ShardGivenBackError(_TRANSIENT_DELAY) from error
+        except ShardGivenBackError:
+            self._given_back += 1
+            raise
+        finally:
+            self._running.remove(context.job.id)
+            with anyio.CancelScope(shield=True):
+                await self.database.unlock(lock)
+
+    async def _lock(self, name: str) -> bool:
+        for _ in range(_LOCK_TRIES):
+            if await self.database.lock(name):
+                return True
+            await anyio.sleep(_LOCK_DELAY)
+        return False
+
+    async def _run_shard(self, arguments: Mapping[str, Any], *, attempts: int) -> None:
+        reporter = Reporter(self.database, arguments["batch"])
+        try:
+            items = load_items(arguments)
+        except ConfigurationError as error:
+            await self._refuse(reporter, error)
+        shard = ShardRun(
+            client=self.client,
+            database=self.database,
+            reporter=reporter,
+            is_stopping=self._stop.is_set,
+            is_last_try=attempts >= _MAX_TRANSIENT_TRIES,
+        )
+        try:
+            left = await self._run_within_grace(shard, items)
+        except WorkerRefusedError as error:
+            await self._refuse(reporter, error.error)
+        finally:
+            self._items += reporter.ended
+        if left:
+            raise ShardGivenBackError(0.0 if self._stop.is_set() else _TRANSIENT_DELAY)
+        self._shards += 1
+
+    async def _run_within_grace(self, shard: ShardRun, items: Sequence[ShardItem]) -> int:
+        """How many items of a shard are left; a worker that stops waits for those in flight for the grace time."""
+        helpers = [
+            asyncio.create_task(shard.reporter.run(), name="reports"),
+            asyncio.create_task(self._cancel_after_grace(scope := anyio.CancelScope()), name="grace"),
+        ]
+        left = len(items)
+        try:
+            with scope:
+                left = await shard.run(items)
+        finally:
+            for helper in helpers:
+                helper.cancel()
+            with anyio.CancelScope(shield=True), suppress(JournalError):
+                await shard.reporter.flush()
+        return left
+
+    async def _cancel_after_grace(self, scope: anyio.CancelScope) -> None:
+        await self._stop.wait()
+        with anyio.move_on_after(self.grace):
+            await self._is_urgent.wait()
+        scope.cancel()
+
+    async def _refuse(self, reporter: Reporter, error: KlingError) -> Never:
+        """Give the shard back, tell the callers why, and end this worker."""
+        self._refusal = self._refusal or error
+        self.stop()
+        with suppress(JournalError):
+            await reporter.refuse(self.name, error)
+        raise ShardGivenBackError(0.0) from error
+
+    @asynccontextmanager
+    async def _look_regularly(self, app: App) -> AsyncIterator[None]:
+        look = asyncio.create_task(self.look_for_dead_workers(app), name="look for dead workers")
+        try:
+            yield
+        finally:
+            look.cancel()
+
+    async def look_for_dead_workers(self, app: App) -> None:
+        while True:
+            try:
+                await self.give_back_dead_shards(app)
+            except (ConnectorException, JournalError) as error:
+                _log.debug("No look for dead workers: %s", error)
+            await anyio.sleep(_LOOK_INTERVAL)
+
+    async def give_back_dead_shards(self, app: App) -> None:
+        """Make available each shard that the engine calls running, and that no worker had locked at two looks.
+
+        The lock goes with the session of the worker that runs the shard. A worker that stands still keeps it. Two looks,
+        because a worker locks a shard a moment after it has taken it.
+        """
+        jobs = await app.job_manager.list_jobs_async(task=TASK, status="doing")
+        unlocked = set()
+        for job in jobs:
+            assert job.id is not None
+            lock = f"{SHARD_LOCK}{job.id}"
+            if job.id in self._running or not await self.database.lock(lock):
+                continue
+            try:
+                if job.id in self._unlocked:
+                    await app.job_manager.retry_job(job)
+                else:
+                    unlocked.add(job.id)
+            finally:
+                await self.database.unlock(lock)
+        self._unlocked = frozenset(unlocked)

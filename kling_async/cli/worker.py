@@ -1,0 +1,99 @@
+"""`kling-async worker`: works on the batches of a shared journal until it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter, validators
+
+from kling_async.cli.journals import refuse_unusable_journal
+from kling_async.cli.output import one_line, print_error, print_json, print_text, stderr
+from kling_async.cli.service import Service, TroublePrinter, open_client
+from kling_async.events import Event
+
+if TYPE_CHECKING:
+    from kling_async.distributed import WorkerReport
+
+FAILED = 1
+
+
+async def worker(
+    *,
+    journal: Annotated[str, Parameter(metavar="URL")],
+    concurrency: Annotated[int, Parameter(metavar="N", validator=validators.Number(gte=1))] = 1,
+    grace: Annotated[float, Parameter(metavar="SECONDS", validator=validators.Number(gte=0))] = 20.0,
+    until_idle: bool = False,
+    json: bool = False,
+    quiet: bool = False,
+    service: Service = Service(),  # noqa: B008 - a frozen value
+) -> int:
+    """Make the videos of the batches that `generate_many_on` gives to a shared journal, on this machine.
+
+    Start as many workers as you want, on any machines, at any time. If one dies, the others take over its part of a
+    batch, and nothing is paid for twice.
+
+    Ctrl-C and SIGTERM stop it: it submits nothing more, waits for the jobs in flight and their downloads for the grace
+    time, and gives the rest back to the other workers. A second Ctrl-C or SIGTERM ends it at once; then, too, no job is
+    lost.
+
+    Exit status: 0 stopped, or nothing left to do with --until-idle; 1 ended by itself, because the service refuses its
+    key or it cannot obey the options of a batch; 2 nothing started.
+
+    Args:
+        journal: The PostgreSQL database of the journal, such as postgresql://user@host/database. Put the password into
+            ~/.pgpass or PGPASSWORD: the shell would remember it.
+        concurrency: How many shards it runs at the same time; a shard is a part of a batch.
+        grace: How long jobs in flight and downloads may last after it is stopped.
+        until_idle: End when no shard is left.
+        json: Print what it did as one JSON object.
+        quiet: Print errors only.
+        service: See `Service`.
+    """
+    from kling_async.distributed import run_worker
+
+    stop = asyncio.Event()
+    printer = TroublePrinter()
+
+    def print_trouble(event: Event) -> None:
+        if not quiet:
+            printer(event)
+
+    async with open_client(service, on_event=print_trouble) as client:
+        work = run_worker(
+            journal, client, concurrency=concurrency, grace=grace, until_idle=until_idle, stop=stop
+        )
+        running = asyncio.create_task(work, name="worker")
+        if not quiet:
+            print_text("The worker waits for shards (Ctrl-C stops it)", stderr())
+        try:
+            with refuse_unusable_journal():
+                report = await asyncio.shield(running)
+        except asyncio.CancelledError:
+            stop.set()
+            if not quiet:
+                print_text(
+                    f"stopping; Ctrl-C again leaves at once (waiting up to {grace:g} s for jobs in flight)",
+                    stderr(),
+                )
+            report = await running
+    return _print_report(report, is_json=json, is_quiet=quiet)
+
+
+def _print_report(report: WorkerReport, *, is_json: bool, is_quiet: bool) -> int:
+    if is_json:
+        print_json(
+            {
+                "shards": report.shards,
+                "items": report.items,
+                "shards_given_back": report.shards_given_back,
+                "refusal": None if report.refusal is None else report.refusal.message,
+            }
+        )
+    elif not is_quiet:
+        left = f"; {report.shards_given_back:,} given back" if report.shards_given_back else ""
+        print_text(f"{report.items:,} items ended, {report.shards:,} shards done{left}", stderr())
+    if report.refusal is None:
+        return 0
+    print_error(one_line(report.refusal.message))
+    return FAILED

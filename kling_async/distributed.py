@@ -1,0 +1,275 @@
+"""A batch over many machines: the call of `generate_many`, with the work done by as many workers as you start.
+
+It needs the extra `distributed`, and a PostgreSQL database as the journal. Procrastinate gives the shards of a batch to
+workers, and the journal decides what is bought: a shard that runs twice buys nothing twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
+from typing import Any, Never, Unpack, overload
+
+import anyio
+
+from kling_async._calls import check_options, public_call
+from kling_async._display.progress import make_display
+from kling_async._policy.validators import check_kind
+from kling_async.batch_result import BatchResult
+from kling_async.catalog import quote_value
+from kling_async.client import KlingClient
+from kling_async.errors import BatchInterruptedError, ConfigurationError, JournalError
+from kling_async.events import Finished, Notifier, Resumed
+from kling_async.history import HistoryRecorder
+from kling_async.requests import RequestRow, VideoOptions
+from kling_async.results import Result
+from kling_async.types import BatchOptions, Requests
+
+try:
+    from kling_async._distributed.call import DistributedBatch, find_batch
+    from kling_async._distributed.database import Database
+    from kling_async._distributed.engine import open_engine
+    from kling_async._distributed.input import read_items, register_items
+    from kling_async._distributed.reports import listen
+    from kling_async._distributed.shards import choose_shard_size, dump_options
+    from kling_async._distributed.worker import Worker, WorkerReport
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f'Work on many machines needs {error.name}: pip install "kling_async[distributed]".', name=error.name
+    ) from error
+
+_LISTEN_TIME = 3.0
+"""Seconds that a call waits for the connection over which events come, before anything is given out."""
+
+__all__ = ["WorkerReport", "generate_many_on", "run_worker"]
+
+
+@overload
+async def generate_many_on(
+    url: str,
+    requests: str | RequestRow,
+    *,
+    raise_on_failure: bool = False,
+    shard_size: int | None = None,
+    detach: bool = False,
+    **options: Unpack[BatchOptions],
+) -> Never: ...
+@overload
+async def generate_many_on(
+    url: str,
+    requests: Requests,
+    *,
+    raise_on_failure: bool = False,
+    shard_size: int | None = None,
+    detach: bool = False,
+    **options: Unpack[BatchOptions],
+) -> BatchResult: ...
+@public_call
+async def generate_many_on(
+    url: str,
+    requests: Requests,
+    *,
+    raise_on_failure: bool = False,
+    shard_size: int | None = None,
+    detach: bool = False,
+    **options: Unpack[BatchOptions],
+) -> BatchResult:
+    """The results of many requests, in input order, made by the workers of a journal on any number of machines.
+
+    The call needs no API key: each worker has its own. It registers all requests in the journal, gives them to the
+    workers in shards, and waits. If the call is killed, the workers continue; make the same call again to wait for the
+    rest. If the call is cancelled, the workers submit nothing more of it, unless `detach` is set.
+
+    Args:
+        url: The PostgreSQL database that is the journal, such as `postgresql://user@host/database`.
+        requests: See `KlingClient.generate_many`. The input is read to its end before anything is sent.
+        raise_on_failure: Raise an `ExceptionGroup` at the end if a video was not made.
+        shard_size: How many requests a worker takes at once. By default a few times `max_concurrency`.
+        detach: Let the workers continue if this call is cancelled.
+        **options: See `BatchOptions`, without `journal`. `max_concurrency` is for each shard that runs: two workers have
+            twice as many jobs in flight. `output` is best an object store or a folder that all machines share; else each
+            file is on the disk of the worker that made it. `prices` is a mapping or `"catalog"`.
+
+    Raises:
+        InvalidRequestError: A request is invalid; nothing was written or sent.
+        ConfigurationError: An option makes no sense, or cannot be sent to another machine; nothing was sent.
+        JournalError: The database cannot be used; nothing was sent.
+        BatchInterruptedError: The database could not be reached any more. The results so far are in the error's `batch`.
+        ExceptionGroup: Only with `raise_on_failure`.
+        TypeError: There is no such option.
+    """
+    known = {*BatchOptions.__annotations__, "raise_on_failure", "shard_size", "detach"} - {"journal"}
+    check_options(options, known, call="generate_many_on")
+    if shard_size is not None and (not isinstance(shard_size, int) or shard_size < 1):
+        raise ConfigurationError(
+            f"shard_size must be a whole number of at least 1, not {quote_value(shard_size)}."
+        )
+    database = Database.at(url)
+    given: dict[str, Any] = {**options}
+    shared = dump_options(given, video_fields=VideoOptions.__annotations__)
+    try:
+        batch = await _run_batch(database, requests, given, shared, shard_size=shard_size, detach=detach)
+    finally:
+        await database.close()
+    if raise_on_failure:
+        batch.raise_for_failures()
+    return batch
+
+
+async def _run_batch(
+    database: Database,
+    requests: Requests,
+    options: Mapping[str, Any],
+    shared: Mapping[str, Any],
+    *,
+    shard_size: int | None,
+    detach: bool,
+) -> BatchResult:
+    """Check the input, register it, and wait for the workers."""
+    items = await read_items(requests, options)
+    recorder = HistoryRecorder()
+    listener, display = make_display(
+        options.get("progress", "auto"),
+        total=len(items),
+        saves=options.get("output") is not None,
+        has_journal=True,
+    )
+    notify = Notifier(recorder, options.get("on_event"), listener)
+    async with open_engine(database) as app:
+        given = await register_items(
+            database,
+            items,
+            output=shared.get("output"),
+            retry_failed=bool(options.get("retry_failed")),
+        )
+        for result in given.ended:
+            _tell_end(result, notify)
+        batch = DistributedBatch(
+            app=app,
+            database=database,
+            number=await find_batch(database, shared),
+            wanted=given.wanted,
+            shard_size=shard_size
+            or choose_shard_size(len(given.wanted), max_concurrency=shared.get("max_concurrency", 20)),
+            notify=notify,
+        )
+        with display:
+            results = await _wait(batch, given.ended, detach=detach)
+    return _in_order([*given.ended, *results], recorder)
+
+
+async def _wait(batch: DistributedBatch, ended: Sequence[Result], *, detach: bool) -> list[Result]:
+    """The results of the workers.
+
+    Raises:
+        BatchInterruptedError: The database could not be reached any more.
+    """
+    is_ready = anyio.Event()
+    events = asyncio.create_task(
+        listen(batch.database, batch.number, batch.hear, is_ready=is_ready), name="events of workers"
+    )
+    try:
+        with anyio.move_on_after(_LISTEN_TIME):
+            await is_ready.wait()
+        await batch.begin()
+        return await batch.collect()
+    except asyncio.CancelledError as error:
+        if not detach:
+            with anyio.CancelScope(shield=True):
+                await batch.withdraw()
+        left = len(batch.unfinished)
+        error.add_note(
+            f"{left:,} items have no result yet, and the workers {'continue' if detach else 'submit no more of them'}: make "
+            "the same call again for the results of all."
+        )
+        raise
+    except JournalError as error:
+        so_far = _in_order([*ended, *batch.results_so_far()], None)
+        raise BatchInterruptedError(
+            f"The batch was interrupted: {error.message} The workers continue when they reach the journal, and the same "
+            f"call gives all results then.",
+            batch=so_far,
+        ) from error
+    finally:
+        events.cancel()
+
+
+def _tell_end(result: Result, notify: Notifier) -> None:
+    """Tell the caller of an item that needs no worker."""
+    at = time.time()
+    request_id = result.job.request_id if result.job else None
+    if result.job is not None:
+        notify(Resumed(at, index=result.index, request_id=request_id, job=result.job, path=result.path))
+    notify(
+        Finished(
+            at,
+            index=result.index,
+            request_id=request_id,
+            state=result.state,
+            job=result.job,
+            error=result.error,
+        )
+    )
+
+
+def _in_order(results: Iterable[Result], recorder: HistoryRecorder | None) -> BatchResult:
+    history = recorder.build() if recorder is not None else None
+    return BatchResult(tuple(sorted(results, key=attrgetter("index"))), history=history)
+
+
+@public_call
+async def run_worker(
+    url: str,
+    client: KlingClient,
+    *,
+    concurrency: int = 1,
+    grace: float = 20.0,
+    until_idle: bool = False,
+    stop: asyncio.Event | None = None,
+) -> WorkerReport:
+    """Work on the batches of a journal until stopped: one process of as many as you start, on any number of machines.
+
+    If this process dies, other workers take its shards over within half a minute. Nothing is bought twice.
+
+    Args:
+        url: The PostgreSQL database that is the journal, as for `generate_many_on`.
+        client: Sends the requests, with the API key of this machine.
+        concurrency: How many shards run at the same time.
+        grace: Seconds that jobs in flight and downloads get after `stop`. The rest is given back to other workers.
+        until_idle: Return when no shard is left, instead of waiting for more.
+        stop: Set this event to stop: the worker then takes no shard and submits nothing. Cancelling the call stops too,
+            without the grace time; in both cases the id of a submit that was sent is recorded first.
+
+    Raises:
+        ConfigurationError: A value makes no sense.
+        JournalError: The database cannot be used.
+    """
+    check_kind("client", client, KlingClient)
+    if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
+        raise ConfigurationError(
+            f"concurrency must be a whole number of at least 1, not {quote_value(concurrency)}."
+        )
+    if not isinstance(grace, int | float) or not grace >= 0:
+        raise ConfigurationError(
+            f"grace must be a number of seconds of at least 0, not {quote_value(grace)}."
+        )
+    worker = Worker(
+        client=client,
+        database=Database.at(url),
+        concurrency=concurrency,
+        grace=grace,
+        until_idle=until_idle,
+    )
+    stopper = asyncio.create_task(_stop_at(stop, worker), name="stop the worker")
+    try:
+        return await worker.run()
+    finally:
+        stopper.cancel()
+
+
+async def _stop_at(stop: asyncio.Event | None, worker: Worker) -> None:
+    if stop is not None:
+        await stop.wait()
+        worker.stop()

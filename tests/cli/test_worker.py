@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import pytest
+from shared_batches import change, end, shards, until
+
+from kling_async.distributed import generate_many_on
+from kling_async.emulator import Fault, Reply
+
+pytestmark = pytest.mark.usefixtures("tiny_films")
+PROMPTS = ["A comet over a hill", "A moon over a lake", "A star over a house"]
+
+
+@pytest.fixture
+def give_out(database):
+    """Leaves shards for workers, as a caller does that was killed."""
+
+    async def call():
+        running = asyncio.create_task(generate_many_on(database, PROMPTS, detach=True))
+        await until(lambda: shards(database))
+        await end(running)
+
+    def give_out():
+        asyncio.run(call())
+
+    return give_out
+
+
+def test_a_worker_makes_what_was_given_out_and_ends_when_idle(cli, serve, database, give_out):
+    emulator = serve()
+    give_out()
+
+    done = cli("worker", "--journal", database, "--until-idle")
+
+    assert (done.status, done.out) == (0, "")
+    assert done.err.splitlines() == [
+        "The worker waits for shards (Ctrl-C stops it)",
+        "3 items ended, 1 shards done",
+    ]
+    assert len(emulator.stats.accepted) == 3
+
+
+def test_a_worker_with_json_prints_what_it_did(cli, serve, database, give_out):
+    serve()
+    give_out()
+
+    done = cli("worker", "--journal", database, "--until-idle", "--json", "--quiet")
+
+    assert done.err == ""
+    assert done.records == [{"shards": 1, "items": 3, "shards_given_back": 0, "refusal": None}]
+
+
+def test_a_worker_that_is_refused_gives_its_shard_back_and_fails(cli, serve, database, give_out):
+    emulator = serve()
+    emulator.faults.add(Fault("submit", Reply(401, {"error": "invalid key"}), times=None))
+    give_out()
+
+    done = cli("worker", "--journal", database)
+
+    assert done.status == 1
+    assert done.err.splitlines()[1:] == [
+        "0 items ended, 0 shards done; 1 given back",
+        "kling-async worker: the submit: the API key was not accepted; check GMI_API_KEY (HTTP 401: invalid key).",
+    ]
+    assert shards(database) == [("todo", 1)]
+
+
+def test_a_worker_shows_trouble_unless_it_is_quiet(cli, serve, database, give_out):
+    emulator = serve(instant_rate=0.0)
+    emulator.faults.add(Fault("status", Reply(503, {"error": "busy"}), times=3))
+    give_out()
+
+    shown = cli("worker", "--journal", database, "--until-idle")
+
+    assert "asking again" in shown.err
+
+
+def test_ctrl_c_stops_a_worker_which_says_what_it_gives_back(interrupt, serve, database, give_out):
+    emulator = serve(instant_rate=0.0, time_scale=1.0)
+    give_out()
+
+    done = interrupt(
+        lambda: len(emulator.stats.accepted) == 3, "worker", "--journal", database, "--grace", "0.1"
+    )
+
+    assert done.status == 0
+    assert "stopping; Ctrl-C again leaves at once (waiting up to 0.1 s for jobs in flight)" in done.err
+    assert "0 items ended, 0 shards done; 1 given back" in done.err
+    assert shards(database) == [("todo", 1)]
+
+
+def test_sigterm_stops_a_quiet_worker(start_process, serve, database):
+    serve()
+    process = start_process("worker", "--journal", database, "--quiet")
+    query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock'"
+    asyncio.run(until(lambda: is_made(database) and change(database, query).fetchone()[0]))
+
+    process.send_signal(signal.SIGTERM)
+
+    assert process.communicate(timeout=20) == ("", "")
+    assert process.returncode == 0
+
+
+def is_made(database):
+    return change(database, "SELECT to_regclass('procrastinate_jobs') IS NOT NULL").fetchone()[0]
+
+
+@pytest.mark.parametrize(
+    "tokens, sentence",
+    [
+        (["--journal", "run.db"], "is a file of this machine, and workers share a PostgreSQL database"),
+        (["--journal", "postgresql://me:secret@127.0.0.1:1/kling"], "could not be reached"),
+        (["--journal", "postgresql://x/y", "--concurrency", "0"], "--concurrency"),
+        (["--journal", "postgresql://x/y", "--grace", "-1"], "--grace"),
+        ([], "--journal"),
+    ],
+)
+def test_a_worker_that_cannot_start_says_why_in_one_sentence(cli, serve, tokens, sentence):
+    serve()
+
+    done = cli("worker", *tokens, "--quiet")
+
+    assert done.status == 2
+    assert sentence in done.error_line
+    assert "secret" not in done.err

@@ -1,0 +1,230 @@
+"""The caller of a distributed batch, where shards, outcomes, events or the database go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+
+import anyio
+import psycopg
+import pytest
+from shared_batches import shards, until
+
+from kling_async import BatchInterruptedError, KlingError, ResultState
+from kling_async._distributed.call import DistributedBatch, find_batch
+from kling_async._distributed.database import Database
+from kling_async._distributed.engine import TASK, open_engine
+from kling_async._distributed.input import read_items, register_items
+from kling_async._distributed.reports import Reporter, channel_of, listen
+from kling_async.distributed import generate_many_on
+from kling_async.events import Downloaded, Finished, Throttled
+
+PROMPTS = [f"A comet over hill number {number}" for number in range(4)]
+MADE = {"state": "succeeded", "request_id": "j1", "path": "/v/a.mp4", "error": None}
+
+
+@asynccontextmanager
+async def open_batch(url, prompts=PROMPTS, notify=lambda _: None):
+    """A batch as `generate_many_on` makes it, before anything is given out."""
+    database = Database.at(url)
+    try:
+        async with open_engine(database) as app:
+            items = await read_items(prompts, {})
+            given = await register_items(database, items, output=None, retry_failed=False)
+            yield DistributedBatch(
+                app=app,
+                database=database,
+                number=await find_batch(database, {}),
+                wanted=given.wanted,
+                shard_size=2,
+                notify=notify,
+            )
+    finally:
+        await database.close()
+
+
+async def shards_of(batch, *states):
+    jobs = await batch.app.job_manager.list_jobs_async(task=TASK)
+    return [job.id for job in jobs if job.status in (states or {"todo"})]
+
+
+async def lose_shards(batch):
+    for number in await shards_of(batch):
+        await batch.app.job_manager.cancel_job_by_id_async(number)
+
+
+async def write_outcome(batch, number, outcome):
+    await batch.database.query(
+        "INSERT INTO kling_async_outcomes (batch, number, outcome) VALUES (%s, %s, %s)",
+        batch.number,
+        number,
+        json.dumps(outcome),
+    )
+
+
+async def test_two_calls_with_the_same_items_give_them_out_once(journal):
+    async with open_batch(journal) as first, open_batch(journal) as second:
+        await first.begin()
+        await second.begin()
+
+        assert first.number == second.number
+        assert len(await shards_of(first)) == 2
+
+
+async def test_calls_with_other_options_are_batches_of_their_own(journal):
+    async with open_batch(journal) as batch:
+        assert await find_batch(batch.database, {"max_concurrency": 3}) != batch.number
+
+
+async def test_an_item_whose_shard_has_gone_is_given_out_again_a_few_times(journal):
+    async with open_batch(journal) as batch:
+        await batch.begin()
+        for _ in range(4):
+            await lose_shards(batch)
+            await batch.cover()
+            assert len(await shards_of(batch)) == 2
+        await lose_shards(batch)
+        await write_outcome(batch, min(batch.wanted), MADE)
+
+        await batch.cover()
+
+        assert await shards_of(batch) == []
+        assert batch.outcomes.keys() == {min(batch.wanted)}
+        assert len(batch.given_up) == 3
+        batch.outcomes.clear()
+        batch.given_up |= dict.fromkeys(batch.wanted, KlingError("given up"))
+        assert {result.state for result in await batch.collect()} == {ResultState.NOT_SUBMITTED}
+
+
+async def test_a_call_withdraws_its_own_items_and_no_others(journal):
+    async with open_batch(journal) as batch, open_batch(journal, PROMPTS[:1]) as other:
+        other.number = await find_batch(other.database, {"max_concurrency": 3})
+        await batch.begin()
+        await other.begin()
+
+        await batch.withdraw()
+
+        assert len(await shards_of(batch)) == 1
+        assert len(await shards_of(batch, "cancelled")) == 2
+
+
+async def test_nothing_is_given_out_again_that_a_shard_covers(journal):
+    async with open_batch(journal) as batch:
+        await batch.begin()
+        await batch.cover()
+
+        assert len(await shards_of(batch)) == 2
+
+
+async def test_an_end_that_the_journal_does_not_have_is_no_end(journal, kling_emulator, workers):
+    async with open_batch(journal, PROMPTS[:1]) as batch:
+        await batch.begin()
+        await lose_shards(batch)
+        await write_outcome(batch, min(batch.wanted), MADE)
+        async with workers(), asyncio.timeout(40):
+            (result,) = await batch.collect()
+
+    (job,) = kling_emulator.stats.accepted
+    assert (result.state, result.job.request_id) == (ResultState.SUCCEEDED, job.request_id)
+
+
+async def test_an_end_whose_event_does_not_come_is_told_all_the_same_and_once(journal):
+    heard = []
+    async with open_batch(journal, PROMPTS[:2], heard.append) as batch:
+        await batch.begin()
+        first, second = sorted(batch.wanted)
+        await write_outcome(batch, first, MADE)
+        failed = {"type": "JobFailedError", "message": "no"}
+        await write_outcome(
+            batch, second, {"state": "failed", "request_id": "j2", "path": None, "error": failed}
+        )
+        async with asyncio.timeout(10):
+            await batch.wait()
+
+        assert [type(event) for event in heard] == [Finished, Downloaded, Finished]
+        assert (heard[0].index, heard[0].request_id, heard[0].state) == (0, "j1", ResultState.SUCCEEDED)
+        assert heard[2].error.message == "no"
+        for late in tuple(heard):
+            batch.hear(late)
+        batch.hear(Throttled(1.0, delay=1.0, error=KlingError("slow")))
+        assert [type(event) for event in heard[3:]] == [Throttled]
+        assert [result.path and str(result.path) for result in batch.results_so_far()] == ["/v/a.mp4", None]
+
+
+async def test_events_come_again_after_the_connection_for_them_broke(journal, postgres_server):
+    heard = []
+    async with open_batch(journal) as batch:
+        listener = asyncio.create_task(
+            listen(batch.database, batch.number, heard.append, is_ready=anyio.Event())
+        )
+        reporter = Reporter(batch.database, batch.number)
+
+        async def send_until(count):
+            async with asyncio.timeout(20):
+                while len(heard) < count:
+                    reporter.relay(Throttled(1.0, delay=1.0, error=KlingError("slow")))
+                    await reporter.flush()
+                    await asyncio.sleep(0.1)
+
+        await send_until(1)
+        ended = await batch.database.query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+        )
+        assert ended
+        await send_until(len(heard) + 1)
+        listener.cancel()
+    assert channel_of(7) == "kling_async_batch_7"
+
+
+async def test_a_database_that_breaks_a_connection_is_ridden_out(journal, caplog):
+    async with open_batch(journal, PROMPTS[:1]) as batch:
+        await batch.begin()
+        with psycopg.connect(journal, autocommit=True) as other:
+            other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        await write_later(journal, batch)
+        async with asyncio.timeout(20):
+            await batch.wait()
+
+    assert "this call tries again" in caplog.text
+
+
+async def write_later(journal, batch):
+    with psycopg.connect(journal, autocommit=True) as other:
+        other.execute(
+            "INSERT INTO kling_async_outcomes (batch, number, outcome) VALUES (%s, %s, %s)",
+            (batch.number, min(batch.wanted), json.dumps(MADE)),
+        )
+
+
+async def test_a_database_that_refuses_interrupts_the_call_with_the_results_so_far(journal):
+    call = asyncio.create_task(generate_many_on(journal, [*PROMPTS[:1], {"prompt": ""}], skip_invalid=True))
+    with psycopg.connect(journal, autocommit=True) as other:
+        await until(lambda: shards(journal))
+        other.execute("DROP TABLE kling_async_outcomes")
+
+    with pytest.raises(BatchInterruptedError, match="the same call gives all results then") as caught:
+        await call
+
+    assert [result.index for result in caught.value.batch] == [1]
+
+
+async def test_an_engine_that_refuses_is_one_sentence(journal):
+    async with open_batch(journal) as batch:
+        with psycopg.connect(journal, autocommit=True) as other:
+            other.execute("ALTER TABLE procrastinate_jobs RENAME TO procrastinate_jobs_of_others")
+
+        with pytest.raises(KlingError, match="procrastinate_jobs"):
+            await batch.begin()
+
+
+async def test_a_user_who_may_make_no_tables_is_told_so(journal, postgres_server):
+    postgres_server.execute("DROP ROLE IF EXISTS guest")
+    postgres_server.execute("CREATE ROLE guest LOGIN PASSWORD 'guest'")
+    name = journal.rpartition("/")[2]
+
+    with pytest.raises(KlingError, match="permission denied for schema public"):
+        await generate_many_on(postgres_server.url(name, user="guest", password="guest"), PROMPTS)

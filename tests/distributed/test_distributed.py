@@ -1,0 +1,408 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from decimal import Decimal
+
+import pytest
+from shared_batches import change, end, shards, until
+
+from kling_async import (
+    AuthenticationError,
+    ConfigurationError,
+    InvalidRequestError,
+    JobFailedError,
+    Journal,
+    JournalError,
+    KlingError,
+    ResultState,
+    VideoRequest,
+)
+from kling_async._journal.journal import WriteAheadJournal
+from kling_async.distributed import generate_many_on, run_worker
+from kling_async.emulator import EmulatorSettings, Fault, JobScript, LogNormal, Reply
+from kling_async.events import Downloaded, Finished, Resumed, Submitted
+
+PROMPTS = [f"A comet over hill number {number}" for number in range(12)]
+FIRST_FAILS = EmulatorSettings(
+    time_scale=100.0,
+    run_time=LogNormal(2.0),
+    script=lambda number, _: JobScript(ending="failed", error="policy") if number == 1 else None,
+)
+SLOW = EmulatorSettings(
+    time_scale=1.0, queue_time=LogNormal(0.0), dispatch_time=0.0, run_time=LogNormal(60.0)
+)
+
+
+def posts(emulator):
+    """By prompt, the accepted POSTs."""
+    return Counter(job.payload["prompt"] for job in emulator.stats.accepted)
+
+
+def tables(journal):
+    return change(journal, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone()[0]
+
+
+async def test_workers_make_a_batch_and_the_caller_gets_its_results_in_input_order(
+    journal, kling_emulator, workers, tmp_path
+):
+    events = []
+
+    async with workers(2) as reports:
+        batch = await generate_many_on(
+            journal,
+            [*PROMPTS, {"prompt": "A key", "key": "k", "duration": 10}, VideoRequest("A moon")],
+            duration=5,
+            max_concurrency=3,
+            output=tmp_path,
+            on_event=events.append,
+        )
+
+    assert [result.prompt for result in batch] == [*PROMPTS, "A key", "A moon"]
+    assert [result.index for result in batch] == list(range(14))
+    assert [result.request.duration for result in batch] == [5] * 12 + [10, 5]
+    assert all(result.path.parent == tmp_path and result.path.exists() for result in batch)
+    assert {job.request_id for job in kling_emulator.stats.accepted} == {
+        result.job.request_id for result in batch
+    }
+    counts = Counter(map(type, events))
+    assert (counts[Submitted], counts[Finished], counts[Downloaded]) == (14, 14, 14)
+    assert batch.history.times_of(13).submits == 1
+    assert sum(report.items for report in reports) == 14
+    assert sum(report.shards for report in reports) == 5
+    assert {report.refusal for report in reports} == {None}
+
+
+async def test_the_same_call_again_needs_no_worker_and_pays_for_nothing(
+    journal, kling_emulator, workers, tmp_path
+):
+    async with workers():
+        first = await generate_many_on(journal, PROMPTS[:3], output=tmp_path)
+    events = []
+
+    again = await generate_many_on(journal, PROMPTS[:3], output=tmp_path, on_event=events.append)
+
+    assert [result.job.request_id for result in again] == [result.job.request_id for result in first]
+    assert again.paths == first.paths
+    assert [type(event) for event in events] == [Resumed, Finished] * 3
+    assert len(kling_emulator.stats.accepted) == 3
+
+
+async def test_a_call_with_more_prompts_sends_the_new_ones_alone(journal, kling_emulator, workers):
+    async with workers():
+        await generate_many_on(journal, PROMPTS[:2])
+        batch = await generate_many_on(journal, [PROMPTS[2], *PROMPTS[:2]])
+
+    assert posts(kling_emulator) == dict.fromkeys(PROMPTS[:3], 1)
+    assert [result.prompt for result in batch] == [PROMPTS[2], *PROMPTS[:2]]
+
+
+async def test_entries_of_the_journal_are_items_too(journal, kling_emulator, workers):
+    call = asyncio.create_task(generate_many_on(journal, PROMPTS[:2]))
+    await until(lambda: shards(journal))
+    await end(call)
+    entries = list(WriteAheadJournal.read(journal))
+
+    async with workers():
+        batch = await generate_many_on(journal, [entries[1], entries[0], PROMPTS[2]])
+
+    assert [result.prompt for result in batch] == [PROMPTS[1], PROMPTS[0], PROMPTS[2]]
+    assert sum(posts(kling_emulator).values()) == 3
+    with pytest.raises(ConfigurationError, match="in this batch already"):
+        await generate_many_on(journal, [entries[0], entries[0]])
+
+
+async def test_an_entry_of_another_journal_is_refused(journal, workers, tmp_path):
+    other = await Journal(tmp_path / "other.db").register(PROMPTS[:1])
+
+    with pytest.raises(ConfigurationError, match="is not in the journal of this batch"):
+        await generate_many_on(journal, other.entries)
+
+
+@pytest.mark.parametrize("kling_emulator_settings", [FIRST_FAILS], ids=["first fails"])
+async def test_a_failed_job_is_reported_and_tried_again_once_where_that_is_asked_for(
+    journal, kling_emulator, workers
+):
+    async with workers():
+        batch = await generate_many_on(journal, PROMPTS[:1])
+        reported = await generate_many_on(journal, PROMPTS[:1])
+        again = await generate_many_on(journal, PROMPTS[:1], retry_failed=True)
+
+    for result in (batch[0], reported[0]):
+        assert (result.state, type(result.error)) == (ResultState.FAILED, JobFailedError)
+    assert again[0].state is ResultState.SUCCEEDED
+    assert posts(kling_emulator) == {PROMPTS[0]: 2}
+
+
+async def test_invalid_items_are_found_before_anything_is_written(journal):
+    before = tables(journal)
+
+    with pytest.raises(InvalidRequestError, match="1 of 2 requests are invalid") as caught:
+        await generate_many_on(journal, [PROMPTS[0], {"prompt": "A", "duration": 7}])
+
+    assert caught.value.call == "generate_many_on"
+    assert tables(journal) == before
+
+
+async def test_invalid_items_that_are_skipped_are_results(journal, workers):
+    async with workers():
+        batch = await generate_many_on(
+            journal, [{"prompt": "A", "duration": 7}, PROMPTS[0]], skip_invalid=True
+        )
+
+    assert [result.state for result in batch] == [ResultState.NOT_SUBMITTED, ResultState.SUCCEEDED]
+    assert isinstance(batch[0].error, InvalidRequestError)
+
+
+async def test_a_cap_holds_for_all_workers_together(journal, kling_emulator, workers):
+    async with workers(2):
+        batch = await generate_many_on(
+            journal,
+            PROMPTS,
+            max_concurrency=2,
+            max_cost_usd=Decimal("1.75"),
+            prices={"kling-v2-6": Decimal("0.35")},
+        )
+
+    states = Counter(result.state for result in batch)
+    assert states == {ResultState.SUCCEEDED: 5, ResultState.NOT_SUBMITTED: 7}
+    assert batch.cost_usd == Decimal("1.75")
+    assert "above the cap" in batch.failed[0].error.message
+
+
+@pytest.mark.parametrize("kling_emulator_settings", [FIRST_FAILS], ids=["first fails"])
+async def test_failures_are_raised_where_that_is_asked_for(journal, kling_emulator, workers):
+    async with workers():
+        with pytest.raises(ExceptionGroup, match="1 of 1 videos were not made"):
+            await generate_many_on(journal, PROMPTS[:1], raise_on_failure=True)
+
+
+async def test_a_worker_with_a_wrong_key_ends_and_the_others_make_the_batch(
+    journal, kling_emulator, workers, caplog
+):
+    kling_emulator.faults.add(Fault("submit", Reply(401, {"error": "invalid key"})))
+
+    async with workers(2) as reports:
+        batch = await generate_many_on(journal, PROMPTS[:4], max_concurrency=1, shard_size=1)
+
+    (refused,) = [report for report in reports if report.refusal is not None]
+    assert isinstance(refused.refusal, AuthenticationError)
+    assert refused.shards_given_back == 1
+    assert [result.state for result in batch] == [ResultState.SUCCEEDED] * 4
+    assert posts(kling_emulator) == dict.fromkeys(PROMPTS[:4], 1)
+
+
+async def test_a_batch_whose_last_worker_is_refused_ends_with_the_reason(
+    journal, kling_emulator, workers, caplog
+):
+    kling_emulator.faults.add(Fault("submit", Reply(401, {"error": "invalid key"}), times=None))
+
+    async with workers() as reports:
+        batch = await generate_many_on(journal, PROMPTS[:3])
+
+    assert [result.state for result in batch] == [ResultState.NOT_SUBMITTED] * 3
+    assert {type(result.error) for result in batch} == {AuthenticationError}
+    assert isinstance(reports[0].refusal, AuthenticationError)
+    assert "has ended" in caplog.text
+    assert not kling_emulator.stats.accepted
+
+
+async def test_a_worker_that_stops_lets_jobs_end_and_gives_the_rest_to_others(
+    journal, kling_emulator, workers
+):
+    call = asyncio.create_task(generate_many_on(journal, PROMPTS, max_concurrency=2, shard_size=12))
+    async with workers() as reports:
+        await until(lambda: len(kling_emulator.stats.accepted) >= 3)
+    (first,) = reports
+    begun = len(kling_emulator.stats.accepted)
+    async with workers():
+        batch = await call
+
+    assert (first.shards, first.shards_given_back) == (0, 1)
+    assert first.items == begun < 12
+    assert {result.state for result in batch} == {ResultState.SUCCEEDED}
+    assert posts(kling_emulator) == dict.fromkeys(PROMPTS, 1)
+
+
+@pytest.mark.parametrize("kling_emulator_settings", [SLOW], ids=["slow"])
+async def test_a_worker_waits_no_longer_than_the_grace_time(journal, kling_emulator, workers):
+    call = asyncio.create_task(generate_many_on(journal, PROMPTS[:3], max_concurrency=2, shard_size=3))
+    async with asyncio.timeout(10), workers(grace=0.1) as reports:
+        await until(lambda: len(kling_emulator.stats.accepted) == 2)
+    call.cancel()
+    await asyncio.wait({call})
+
+    assert (reports[0].items, reports[0].shards_given_back) == (0, 1)
+    states = Counter(entry.state for entry in WriteAheadJournal.read(journal))
+    assert states == {"submitted": 2, "not_submitted": 1}
+
+
+@pytest.mark.parametrize("kling_emulator_settings", [SLOW], ids=["slow"])
+async def test_a_cancelled_worker_gives_its_shard_back_at_once(journal, kling_emulator, make_client):
+    call = asyncio.create_task(generate_many_on(journal, PROMPTS[:2]))
+    async with make_client() as client:
+        worker = asyncio.create_task(run_worker(journal, client))
+        await until(lambda: len(kling_emulator.stats.accepted) == 2)
+        worker.cancel()
+        async with asyncio.timeout(10):
+            await asyncio.wait({worker})
+    assert worker.cancelled()
+    call.cancel()
+    await asyncio.wait({call})
+    assert shards(journal) == [("cancelled", 1)]
+
+
+@pytest.mark.parametrize("kling_emulator_settings", [SLOW], ids=["slow"])
+async def test_a_cancelled_call_takes_back_what_is_not_submitted(journal, kling_emulator, workers):
+    async with workers(grace=0.0) as reports:
+        call = asyncio.create_task(generate_many_on(journal, PROMPTS, max_concurrency=2, shard_size=4))
+        await until(lambda: len(kling_emulator.stats.accepted) == 2)
+        assert "make the same call again" in await end(call)
+        await until(lambda: {state for state, _ in shards(journal)} == {"aborted", "cancelled"})
+
+    assert len(kling_emulator.stats.accepted) == 2
+    assert (reports[0].shards, reports[0].items) == (0, 0)
+
+
+async def test_a_detached_call_leaves_its_shards_to_the_workers(journal, kling_emulator, workers):
+    call = asyncio.create_task(generate_many_on(journal, PROMPTS[:3], detach=True))
+    await until(lambda: shards(journal))
+    assert "the workers continue" in await end(call)
+
+    async with workers():
+        batch = await generate_many_on(journal, PROMPTS[:3])
+
+    assert len(batch.succeeded) == 3
+    assert posts(kling_emulator) == dict.fromkeys(PROMPTS[:3], 1)
+
+
+async def test_a_worker_that_is_to_end_when_idle_ends(journal, make_client):
+    async with make_client() as client, asyncio.timeout(10):
+        report = await run_worker(journal, client, until_idle=True)
+
+    assert (report.shards, report.items) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        ({"shard_size": 0}, "shard_size must be a whole number of at least 1, not 0"),
+        ({"shard_size": "5"}, "shard_size must be"),
+        ({"max_concurrency": 0}, "max_concurrency must be"),
+        ({"prices": lambda _: Decimal(1)}, "cannot be sent to the workers"),
+        ({"max_cost_usd": 1}, "needs the price of a video"),
+        ({"progress": "yes"}, "progress must be"),
+        ({"output": "ftp://host/videos"}, "output="),
+    ],
+)
+async def test_an_option_that_makes_no_sense_is_refused_before_anything_is_written(
+    journal, options, sentence
+):
+    before = tables(journal)
+
+    with pytest.raises(ConfigurationError, match=sentence):
+        await generate_many_on(journal, PROMPTS[:1], **options)
+
+    assert tables(journal) == before
+
+
+@pytest.mark.parametrize("name", ["journal", "promts"])
+async def test_an_unknown_option_is_a_type_error(journal, name):
+    with pytest.raises(
+        TypeError, match=rf"generate_many_on\(\) (has no option '{name}'|got multiple values)"
+    ):
+        await generate_many_on(journal, PROMPTS, **{name: "run.db"})
+
+
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        ({"concurrency": 0}, "concurrency must be a whole number of at least 1"),
+        ({"concurrency": True}, "concurrency must be"),
+        ({"grace": -1}, "grace must be a number of seconds"),
+        ({"grace": "long"}, "grace must be"),
+    ],
+)
+async def test_a_worker_option_that_makes_no_sense_is_refused(journal, make_client, options, sentence):
+    async with make_client() as client:
+        with pytest.raises(ConfigurationError, match=sentence):
+            await run_worker(journal, client, **options)
+    with pytest.raises(ConfigurationError, match="client"):
+        await run_worker(journal, "client")
+
+
+@pytest.mark.parametrize("given", ["run.db", "postgres:/host/database"])
+async def test_a_journal_that_is_no_database_is_refused(given, make_client):
+    with pytest.raises(ConfigurationError) as caught:
+        await generate_many_on(given, PROMPTS)
+    assert "postgresql://" in caught.value.message or "URL" in caught.value.message
+    async with make_client() as client:
+        with pytest.raises(ConfigurationError):
+            await run_worker(given, client)
+
+
+async def test_a_database_that_cannot_be_reached_is_one_sentence(make_client):
+    url = "postgresql://me:secret@127.0.0.1:1/kling"
+
+    with pytest.raises(JournalError) as caught:
+        await generate_many_on(url, PROMPTS)
+    async with make_client() as client:
+        with pytest.raises(JournalError) as worker:
+            await run_worker(url, client)
+
+    for error in (caught.value, worker.value):
+        assert "could not be reached" in error.message
+        assert "secret" not in str(error)
+
+
+async def test_tables_of_a_newer_release_are_refused(journal, workers):
+    await generate_many_on(journal, [])
+    change(journal, "UPDATE kling_async_tables SET version = 99")
+
+    with pytest.raises(ConfigurationError, match="are of version 99"):
+        await generate_many_on(journal, PROMPTS)
+
+
+async def test_a_batch_of_a_newer_release_ends_this_worker(journal, kling_emulator, workers, caplog):
+    async with workers() as reports:
+        call = asyncio.create_task(generate_many_on(journal, PROMPTS[:1], detach=True))
+        await until(lambda: kling_emulator.stats.accepted)
+        await call
+        change(journal, "UPDATE kling_async_batches SET version = 99")
+        batch = await generate_many_on(journal, PROMPTS[1:2])
+
+    assert "newer release" in batch[0].error.message
+    assert "newer release" in reports[0].refusal.message
+
+
+async def test_an_option_that_this_release_does_not_have_ends_the_worker(journal, kling_emulator, workers):
+    await generate_many_on(journal, [])
+    change(journal, "UPDATE kling_async_batches SET options = '{\"new_option\": 1}'")
+
+    async with workers() as reports:
+        batch = await generate_many_on(journal, PROMPTS[:1])
+
+    assert "new_option" in reports[0].refusal.message
+    assert isinstance(batch[0].error, KlingError)
+    assert not kling_emulator.stats.accepted
+
+
+async def test_a_folder_that_cannot_be_written_ends_the_worker(journal, workers, tmp_path, caplog):
+    (tmp_path / "file").touch()
+
+    async with workers() as reports:
+        batch = await generate_many_on(journal, PROMPTS[:1], output=tmp_path / "file" / "videos")
+
+    assert isinstance(reports[0].refusal, ConfigurationError)
+    assert batch[0].state is ResultState.NOT_SUBMITTED
+
+
+async def test_the_log_of_a_worker_has_no_key(journal, workers, caplog):
+    caplog.set_level(logging.DEBUG)
+
+    async with workers():
+        await generate_many_on(journal, PROMPTS[:1])
+
+    assert "any-key" not in caplog.text
+    assert "s3cret-of-the-database" not in caplog.text

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import attrs
+import pytest
+
+from kling_async._distributed.outcomes import (
+    dump_error,
+    dump_outcome,
+    is_in_journal,
+    load_error,
+    result_of_end,
+    result_of_entry,
+    result_of_outcome,
+)
+from kling_async.errors import (
+    AmbiguousSubmitError,
+    AuthenticationError,
+    DownloadError,
+    JobFailedError,
+    KlingError,
+    WaitTimeoutError,
+)
+from kling_async.jobs import Job, JobStatus
+from kling_async.journal import Entry, EntryState, Identity
+from kling_async.requests import VideoRequest
+from kling_async.results import Result, ResultState
+
+REQUEST = VideoRequest("A comet")
+UNSENT = Entry(
+    number=1,
+    identity=Identity(None, "f", 0),
+    model="kling-v2-6",
+    payload={"prompt": "A comet"},
+    state=EntryState.NOT_SUBMITTED,
+)
+SUBMITTED = attrs.evolve(
+    UNSENT, state=EntryState.SUBMITTED, request_id="j1", record={"status": "processing"}, attempts=1
+)
+MADE = attrs.evolve(
+    SUBMITTED,
+    state=EntryState.SUCCEEDED,
+    record={"status": "success", "outcome": {"video_url": "https://x.example/v.mp4"}},
+    cost_usd=Decimal("0.35"),
+)
+BROKEN = attrs.evolve(
+    SUBMITTED, state=EntryState.FAILED, record={"status": "failed", "outcome": {"error": "policy"}}
+)
+REASON = AuthenticationError("401: the key is wrong.", status_code=401)
+
+
+def relay(result, entry):
+    outcome = json.loads(json.dumps(dump_outcome(result)))
+    return result_of_outcome(outcome, entry, index=result.index, request=result.request)
+
+
+def test_a_success_comes_back_with_its_job_its_file_and_its_cost():
+    result = Result(
+        index=4,
+        request=REQUEST,
+        state=ResultState.SUCCEEDED,
+        job=MADE.job,
+        path=Path("/v/a.mp4"),
+        cost_usd=Decimal("0.35"),
+    )
+
+    assert relay(result, MADE) == result
+
+
+@pytest.mark.parametrize(
+    "error, state, entry",
+    [
+        (REASON, ResultState.NOT_SUBMITTED, UNSENT),
+        (AmbiguousSubmitError("Unknown.", absent=True), ResultState.AMBIGUOUS, UNSENT),
+        (JobFailedError("Failed.", request_id="j1", job=BROKEN.job), ResultState.FAILED, BROKEN),
+        (WaitTimeoutError("Late.", request_id="j1", job=SUBMITTED.job), ResultState.TIMED_OUT, SUBMITTED),
+        (DownloadError("No disk.", request_id="j1", job=MADE.job), ResultState.SUCCEEDED, MADE),
+    ],
+)
+def test_an_error_comes_back_as_the_same_class_with_its_fields(error, state, entry):
+    result = relay(Result(index=0, request=REQUEST, state=state, job=entry.job, error=error), entry)
+
+    assert type(result.error) is type(error)
+    assert vars(result.error) == vars(error)
+    assert (result.state, result.job) == (state, entry.job)
+
+
+def test_an_error_of_a_newer_release_is_a_plain_one():
+    error = load_error({**dump_error(REASON), "type": "NewError"})
+
+    assert (type(error), error.message, error.status_code) == (KlingError, REASON.message, 401)
+
+
+@pytest.mark.parametrize(
+    "state, entry, is_known",
+    [
+        ("succeeded", MADE, True),
+        ("succeeded", SUBMITTED, False),
+        ("failed", BROKEN, True),
+        ("failed", MADE, False),
+        ("not_submitted", UNSENT, True),
+        ("ambiguous", UNSENT, True),
+        ("timed_out", SUBMITTED, True),
+    ],
+)
+def test_an_end_counts_only_if_the_journal_has_it_too(state, entry, is_known):
+    assert is_in_journal({"state": state}, entry) is is_known
+
+
+@pytest.mark.parametrize(
+    "entry, state, kind",
+    [
+        (UNSENT, ResultState.NOT_SUBMITTED, AuthenticationError),
+        (attrs.evolve(UNSENT, state=EntryState.DROPPED), ResultState.NOT_SUBMITTED, AuthenticationError),
+        (attrs.evolve(UNSENT, state=EntryState.INTENDED), ResultState.AMBIGUOUS, AmbiguousSubmitError),
+        (SUBMITTED, ResultState.TIMED_OUT, WaitTimeoutError),
+        (BROKEN, ResultState.FAILED, AuthenticationError),
+    ],
+)
+def test_an_item_that_no_worker_ended_is_reported_as_its_entry_stands(entry, state, kind):
+    result = result_of_entry(entry, index=2, request=REQUEST, reason=REASON)
+
+    assert (result.index, result.state, type(result.error)) == (2, state, kind)
+    assert "the key is wrong" in result.error.message
+    assert result.job == entry.job
+
+
+def test_an_item_that_an_earlier_run_ended_needs_no_worker():
+    made = result_of_end(attrs.evolve(MADE, path="/v/a.mp4"), index=1, request=REQUEST)
+    failed = result_of_end(BROKEN, index=2, request=None)
+
+    assert (made.state, made.path, made.cost_usd) == (
+        ResultState.SUCCEEDED,
+        Path("/v/a.mp4"),
+        Decimal("0.35"),
+    )
+    assert isinstance(made.job, Job)
+    assert made.job.status is JobStatus.SUCCESS
+    assert (failed.state, failed.path) == (ResultState.FAILED, None)
+    assert isinstance(failed.error, JobFailedError)

@@ -1,0 +1,303 @@
+"""A worker, where shards, other workers or the database go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+
+import pytest
+from shared_batches import change, end, shards, until
+
+from kling_async import (
+    APIConnectionError,
+    AuthenticationError,
+    BudgetExceededError,
+    CertificateError,
+    ConfigurationError,
+    InvalidRequestError,
+    JournalError,
+    Result,
+    ResultState,
+)
+from kling_async._distributed.database import Database
+from kling_async._distributed.engine import SHARD_LOCK, TASK, WORKERS_LOCK, open_engine
+from kling_async._distributed.run_shard import Trouble, divide, find_trouble
+from kling_async._distributed.shards import ShardItem
+from kling_async._distributed.worker import Worker
+from kling_async.distributed import generate_many_on, run_worker
+from kling_async.emulator import EmulatorSettings, Fault, JobScript, LogNormal, Reply
+from kling_async.journal import Entry, EntryState, Identity
+
+PROMPTS = [f"A comet over hill number {number}" for number in range(4)]
+ONE_IS_INSTANT = EmulatorSettings(
+    time_scale=1.0,
+    queue_time=LogNormal(0.0),
+    dispatch_time=0.0,
+    run_time=LogNormal(2.0),
+    script=lambda number, _: JobScript(ending="instant") if number == 1 else None,
+)
+SLOW = EmulatorSettings(
+    time_scale=1.0, queue_time=LogNormal(0.0), dispatch_time=0.0, run_time=LogNormal(60.0)
+)
+
+
+async def give_out(journal, prompts=PROMPTS, **options):
+    """Leave shards for workers, as a caller does that was killed."""
+    call = asyncio.create_task(generate_many_on(journal, prompts, detach=True, **options))
+    await until(lambda: shards(journal))
+    await end(call)
+
+
+@asynccontextmanager
+async def open_worker(journal, client):
+    """A worker that takes no shards by itself."""
+    database = Database.at(journal)
+    worker = Worker(client=client, database=database, concurrency=1, grace=0.0, until_idle=False)
+    try:
+        async with open_engine(database, worker.run_job) as app:
+            yield worker, app
+    finally:
+        await database.close()
+
+
+async def take_shard(app):
+    """Take a shard as a worker does that dies at once."""
+    number = await app.job_manager.register_worker()
+    return await app.job_manager.fetch_job(queues=None, worker_id=number)
+
+
+async def test_the_shard_of_a_dead_worker_is_available_again_after_two_looks(journal, make_client):
+    await give_out(journal)
+    async with make_client() as client, open_worker(journal, client) as (worker, app):
+        await take_shard(app)
+
+        await worker.give_back_dead_shards(app)
+        assert shards(journal) == [("doing", 0)]
+        await worker.give_back_dead_shards(app)
+        assert shards(journal) == [("todo", 1)]
+
+
+async def test_the_shard_of_a_worker_that_stands_still_is_left_alone(journal, make_client):
+    await give_out(journal)
+    other = Database.at(journal)
+    async with make_client() as client, open_worker(journal, client) as (worker, app):
+        job = await take_shard(app)
+        assert await other.lock(f"{SHARD_LOCK}{job.id}")
+
+        for _ in range(3):
+            await worker.give_back_dead_shards(app)
+        assert shards(journal) == [("doing", 0)]
+
+        await other.close()
+        for _ in range(2):
+            await worker.give_back_dead_shards(app)
+        assert shards(journal) == [("todo", 1)]
+
+
+async def test_a_shard_that_another_worker_has_locked_is_given_back(journal, make_client):
+    await give_out(journal)
+    other = Database.at(journal)
+    assert await other.lock(f"{SHARD_LOCK}1")
+    async with make_client() as client:
+        worker = asyncio.create_task(run_worker(journal, client))
+        await until(lambda: shards(journal) == [("todo", 1)])
+        worker.cancel()
+        await asyncio.wait({worker})
+    await other.close()
+
+
+@pytest.mark.parametrize("kling_emulator_settings", [SLOW], ids=["slow"])
+async def test_a_worker_looks_for_dead_ones_and_leaves_its_own_shards_alone(
+    journal, kling_emulator, make_client
+):
+    await give_out(journal)
+    async with make_client() as client, open_worker(journal, client) as (worker, app):
+        taking = asyncio.create_task(worker.take_shards(app))
+        await until(lambda: kling_emulator.stats.accepted)
+        for _ in range(3):
+            await worker.give_back_dead_shards(app)
+        assert shards(journal) == [("doing", 0)]
+        worker.stop()
+        await taking
+    assert shards(journal) == [("todo", 1)]
+
+
+@pytest.mark.parametrize("kling_emulator_settings", [SLOW], ids=["slow"])
+async def test_a_worker_that_stops_and_is_cancelled_ends_at_once(journal, kling_emulator, make_client):
+    await give_out(journal)
+    stop = asyncio.Event()
+    async with make_client() as client, asyncio.timeout(15):
+        worker = asyncio.create_task(run_worker(journal, client, grace=60.0, stop=stop))
+        await until(lambda: kling_emulator.stats.accepted)
+        stop.set()
+        await asyncio.sleep(0.1)
+        worker.cancel()
+        await asyncio.wait({worker})
+
+    assert worker.cancelled()
+    assert shards(journal) == [("todo", 1)]
+
+
+async def test_a_worker_rides_out_an_engine_that_does_not_answer(journal, kling_emulator, workers, caplog):
+    async with workers():
+        change(journal, "ALTER TABLE procrastinate_jobs RENAME TO hidden")
+        await until(lambda: "The worker tries again" in caplog.text)
+        change(journal, "ALTER TABLE hidden RENAME TO procrastinate_jobs")
+        batch = await generate_many_on(journal, PROMPTS[:1])
+
+    assert batch[0].ok
+
+
+async def test_a_worker_looks_again_after_a_look_that_failed(journal, make_client, caplog):
+    caplog.set_level("DEBUG", "kling_async")
+    async with make_client() as client, open_worker(journal, client) as (worker, app):
+        change(journal, "ALTER TABLE procrastinate_jobs RENAME TO hidden")
+        looking = asyncio.create_task(worker.look_for_dead_workers(app))
+        await until(lambda: "No look for dead workers" in caplog.text)
+        looking.cancel()
+
+
+async def test_a_shard_whose_journal_refuses_is_given_back_for_later(
+    journal, kling_emulator, workers, caplog
+):
+    await give_out(journal)
+    change(journal, "ALTER TABLE kling_async_batches RENAME COLUMN options TO hidden")
+    async with workers() as reports:
+        await until(lambda: shards(journal) == [("todo", 1)])
+
+    assert reports[0].shards_given_back == 1
+    assert "The shard is given back" in caplog.text
+    assert not kling_emulator.stats.accepted
+
+
+async def test_a_shard_of_a_newer_release_ends_the_worker(journal, workers):
+    await give_out(journal)
+    change(journal, "UPDATE procrastinate_jobs SET args = jsonb_set(args, '{version}', '99')")
+
+    async with workers() as reports:
+        await until(lambda: shards(journal) == [("todo", 1)])
+
+    assert "newer release" in reports[0].refusal.message
+
+
+@pytest.mark.parametrize("kling_emulator_settings", [ONE_IS_INSTANT], ids=["one is instant"])
+async def test_outcomes_that_cannot_be_written_are_written_later(journal, kling_emulator, workers, caplog):
+    await give_out(journal, PROMPTS[:2])
+    change(journal, "ALTER TABLE kling_async_outcomes RENAME COLUMN outcome TO hidden")
+    async with workers():
+        await until(lambda: "The outcomes are written later" in caplog.text)
+        change(journal, "ALTER TABLE kling_async_outcomes RENAME COLUMN hidden TO outcome")
+        await until(lambda: change(journal, "SELECT count(*) FROM kling_async_outcomes").fetchone() == (2,))
+
+
+async def test_an_outage_of_the_service_gives_the_shard_back_and_the_last_try_ends_it(
+    journal, kling_emulator, workers, make_client
+):
+    await give_out(journal, PROMPTS[:1])
+    async with make_client(base_url="http://127.0.0.1:1") as client:
+        async with workers(client=client) as reports:
+            await until(lambda: shards(journal) == [("todo", 1)])
+        assert reports[0].refusal is None
+        change(journal, "UPDATE procrastinate_jobs SET attempts = 5, scheduled_at = NULL")
+        async with workers(client=client):
+            batch = await generate_many_on(journal, PROMPTS[:1])
+
+    assert batch[0].state is ResultState.NOT_SUBMITTED
+    assert isinstance(batch[0].error, APIConnectionError)
+
+
+async def test_a_lock_is_held_again_after_the_connection_broke(journal):
+    first, second = Database.at(journal), Database.at(journal)
+    async with open_engine(first):
+        assert await first.share_lock(WORKERS_LOCK)
+        assert not await second.lock(WORKERS_LOCK)
+        change(
+            journal,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        )
+        with pytest.raises(JournalError):
+            await first.query("SELECT 1")
+        await first.query("SELECT 1")
+        with pytest.raises(JournalError):
+            await second.query("SELECT 1")
+
+        assert await second.is_locked(WORKERS_LOCK)
+    await first.close()
+    async with asyncio.timeout(20):
+        while await second.is_locked(WORKERS_LOCK):  # noqa: ASYNC110 - the server sees the end of a session later
+            await asyncio.sleep(0.05)
+    await second.close()
+    await second.unlock("a lock that nothing has")
+    await second.close()
+
+
+@pytest.mark.parametrize(
+    "state, error, trouble",
+    [
+        (ResultState.NOT_SUBMITTED, AuthenticationError("401"), Trouble.REFUSED),
+        (ResultState.NOT_SUBMITTED, CertificateError("untrusted"), Trouble.REFUSED),
+        (ResultState.NOT_SUBMITTED, ConfigurationError("no folder"), Trouble.REFUSED),
+        (ResultState.NOT_SUBMITTED, APIConnectionError("refused"), Trouble.TRANSIENT),
+        (ResultState.NOT_SUBMITTED, JournalError("gone"), Trouble.TRANSIENT),
+        (ResultState.NOT_SUBMITTED, BudgetExceededError("above the cap"), None),
+        (ResultState.NOT_SUBMITTED, InvalidRequestError("no picture"), None),
+        (ResultState.AMBIGUOUS, APIConnectionError("reset"), None),
+        (ResultState.SUCCEEDED, None, None),
+    ],
+)
+def test_an_item_is_given_back_where_the_fault_is_not_its_own(state, error, trouble):
+    assert find_trouble(Result(index=0, request=None, state=state, error=error)) is trouble
+
+
+def test_an_item_is_retried_only_if_no_attempt_came_after_the_call():
+    def entry(number, attempts):
+        identity = Identity(None, f"f{number}", 0)
+        return Entry(
+            number=number,
+            identity=identity,
+            model="m",
+            payload={},
+            state=EntryState.FAILED,
+            attempts=attempts,
+        )
+
+    items = [ShardItem(1, 2, retry_attempts=1), ShardItem(2, 1, retry_attempts=1), ShardItem(3, 0)]
+    entries = {1: entry(1, 1), 2: entry(2, 2), 3: entry(3, 1)}
+
+    again, others = divide(items, entries)
+
+    assert [item.number for item, _ in again] == [1]
+    assert [item.number for item, _ in others] == [3, 2]
+
+
+async def test_a_throttled_service_is_no_reason_to_end(journal, kling_emulator, workers):
+    kling_emulator.faults.add(Fault("submit", Reply(429, {"error": "slow"}, headers={"Retry-After": "0"})))
+
+    async with workers():
+        batch = await generate_many_on(journal, PROMPTS[:2])
+
+    assert len(batch.succeeded) == 2
+
+
+def test_without_the_engine_the_extra_is_named():
+    program = "import sys; sys.modules['procrastinate'] = None; import kling_async.distributed"
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)  # noqa: S603
+
+    assert 'needs procrastinate: pip install "kling_async[distributed]"' in done.stderr.splitlines()[-1]
+
+
+def test_the_package_imports_nothing_of_the_engine():
+    program = "import sys, kling_async; print([n for n in sys.modules if n.startswith(('procrastinate', 'psycopg'))])"
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)  # noqa: S603
+
+    assert done.stdout == "[]\n"
+
+
+def test_the_task_has_a_name_that_does_not_change():
+    """A worker of one release takes the shards of another."""
+    assert TASK == "kling_async.run_shard"

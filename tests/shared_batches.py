@@ -1,0 +1,38 @@
+"""What tests of many machines look at: the shards in the database, and conditions that another task makes true."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import psycopg
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Return when a condition holds that another task, thread or process makes true."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+def change(url: str, statement: str) -> psycopg.Cursor:
+    """The result of a statement over a connection of its own."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        return connection.execute(statement)
+
+
+def shards(url: str) -> list[tuple[str, int]]:
+    """The state and the attempts of each shard."""
+    if not change(url, "SELECT to_regclass('procrastinate_jobs') IS NOT NULL").fetchone()[0]:
+        return []
+    return change(url, "SELECT status, attempts FROM procrastinate_jobs ORDER BY id").fetchall()
+
+
+async def end(call: asyncio.Task) -> str:
+    """Cancel a call; its note."""
+    call.cancel()
+    try:
+        await call
+    except asyncio.CancelledError as error:
+        return error.__notes__[0]
+    raise AssertionError("the call was not cancelled")
