@@ -31,7 +31,7 @@ ROOMS_OF_PYTHON = (
     "test_networks.py",
 )
 """The tests of what can differ between two versions of Python: its event loop, its sqlite3, its warnings."""
-WHOLE = ".[cli,emulator,notebook,postgres,stores]"
+WHOLE = ".[cli,distributed,emulator,notebook,postgres,stores]"
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 PARALLEL = ("-n", str(CORES + 1), "--dist", "worksteal")
@@ -45,6 +45,8 @@ SHARED = (
     "tests/engine/test_shared_journal.py",
     "tests/cli/test_shared_journal.py",
     "tests/crash/test_kill_processes.py",
+    "tests/distributed",
+    "tests/cli/test_worker.py",
 )
 """The tests that need a PostgreSQL server."""
 CODE = ("kling_async", "tests", "benchmarks", "docs", "noxfile.py", "README.md", "CONTRIBUTING.md")
@@ -163,6 +165,25 @@ def crash_shared(session: nox.Session) -> None:
     session.env["PYTHONSAFEPATH"] = "1"
     install_postgres(session)
     session.run("python", "tests/crash/kill_processes.py", *(session.posargs or ["--restarts", "5"]))
+
+
+@nox.session
+def workers(session: nox.Session) -> None:
+    """Kill and stop workers over a shared journal while the database, the caller and the network are hit, too.
+
+    Each run counts at the service. The last one needs root: it drops the packets of one worker. Extra arguments go to a
+    single run.
+    """
+    session.install(".[cli,distributed]")
+    session.env["PYTHONSAFEPATH"] = "1"
+    install_postgres(session)
+    program = ("python", "tests/distributed/kill_workers.py")
+    some = ("--prompts", "500", "--kills", "10", "--stops", "10")
+    runs = [("--kills", "60", "--stops", "60"), (*some, "--restarts", "4"), (*some, "--caller-kills", "5")]
+    if os.geteuid() == 0:
+        runs.append((*some, "--cuts", "2"))
+    for run in [tuple(session.posargs)] if session.posargs else runs:
+        session.run(*program, *run)
 
 
 @nox.session

@@ -344,10 +344,10 @@ async def send_slowly(writer: asyncio.StreamWriter, reply: Reply, seconds: float
     return True
 
 
-async def serve(port_file: Path) -> None:
+async def serve(port_file: Path, host: str) -> None:
     service = Service()
     server = await asyncio.start_server(
-        lambda reader, writer: serve_connection(service, reader, writer), "127.0.0.1", 0, backlog=1024
+        lambda reader, writer: serve_connection(service, reader, writer), host, 0, backlog=1024
     )
     temporary = port_file.with_name(port_file.name + ".new")
     temporary.write_text(str(server.sockets[0].getsockname()[1]))
@@ -360,4 +360,6 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--port-file", type=Path, required=True)
-    asyncio.run(serve(parser.parse_args().port_file))
+    parser.add_argument("--host", default="127.0.0.1")
+    arguments = parser.parse_args()
+    asyncio.run(serve(arguments.port_file, arguments.host))
