@@ -174,11 +174,9 @@ class Bucket:
     @contextlib.contextmanager
     def translate(self, step: Step) -> Iterator[None]:
         """A block in which the errors of obstore are raised as ours."""
-        from obstore.exceptions import BaseError
-
         try:
             yield
-        except (BaseError, OSError, ValueError, NotImplementedError) as error:
+        except Exception as error:  # noqa: BLE001 - no module exports what a panic of obstore raises
             raise _error_for(
                 explain_failure(type(error).__name__, str(error), scheme=self.scheme, step=step)
             ) from None

@@ -95,6 +95,8 @@ _WRONG_REGION = frozenset(
 )
 _REFUSALS = frozenset({"PermissionDeniedError", "UnauthenticatedError"})
 _NOT_IMPLEMENTED = 501
+_PANICS = frozenset({"RustPanic"})
+"""What obstore raises where it stumbles over a setting, such as an endpoint that is no URL."""
 _REDIRECTS = frozenset({301, 307})
 _REGIONS = {"s3": "AWS_REGION", "gs": "its endpoint", "az": "its endpoint"}
 _WRONG_CLOCK = "RequestTimeTooSkewed"
@@ -105,7 +107,13 @@ _CREDENTIALS = {
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
-_HAS_NO_CREDENTIALS = ("169.254.169.254", "metadata.google.internal", "must be specified", "Missing")
+_HAS_NO_CREDENTIALS = (
+    "169.254.169.254",
+    "metadata.google.internal",
+    "Account must be specified",
+    "Missing AccessKeyId",
+    "Missing SecretAccessKey",
+)
 """Addresses that are asked for credentials where the environment has none, and what a store says without an account."""
 
 
@@ -133,6 +141,10 @@ def explain_failure(kind: str, text: str, *, scheme: str, step: Step) -> StoreFa
         (
             code in _NO_BUCKET or (kind == "FileNotFoundError" and step == "write to"),
             "there is no bucket of this name, or it is in another region or account",
+        ),
+        (
+            kind in _PANICS or "Unable to parse url" in text,
+            "a setting of the store in the environment is not usable, such as its endpoint",
         ),
         (code == _WRONG_CLOCK, "the clock of this machine is wrong, so the store refuses its signatures"),
         (

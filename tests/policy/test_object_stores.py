@@ -107,6 +107,7 @@ def test_a_failure_that_goes_away_is_transient(text):
             "Error performing GET http://metadata.google.internal/token",
             "GOOGLE_APPLICATION_CREDENTIALS",
         ),
+        ("s3", "Generic S3 error: Missing SecretAccessKey", "AWS_SECRET_ACCESS_KEY"),
         ("az", "Generic MicrosoftAzure error: Account must be specified", "AZURE_STORAGE_ACCOUNT_NAME"),
     ],
 )
@@ -124,3 +125,11 @@ def test_no_address_and_no_answer_of_a_store_is_quoted():
 def test_a_refusal_names_the_right_that_is_missing(step):
     text = ANSWER.format("403 Forbidden", "<Error><Code>AccessDenied</Code></Error>")
     assert f"may not {step} it" in explain("PermissionDeniedError", text, step=step).reason
+
+
+@pytest.mark.parametrize(
+    "kind, text",
+    [("RustPanic", "rust future panicked"), ("GenericError", "Unable to parse url user:secret@host/a")],
+)
+def test_an_endpoint_that_is_no_url_is_not_quoted(kind, text):
+    assert "is not usable, such as its endpoint" in explain(kind, text).reason

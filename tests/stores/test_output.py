@@ -302,6 +302,16 @@ async def test_no_server_is_an_error_before_anything_is_paid(store, monkeypatch)
         assert len(emulator.stats.accepted) == 0
 
 
+async def test_an_endpoint_that_is_no_url_is_an_error_before_anything_is_paid(store, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "not a URL")
+    async with service() as (client, emulator):
+        with pytest.raises(
+            ConfigurationError, match="a setting of the store in the environment is not usable"
+        ):
+            await client.generate("a comet", output=PLACE)
+        assert len(emulator.stats.accepted) == 0
+
+
 async def test_the_probe_is_removed_or_named(store, caplog):
     async with service() as (client, _):
         await client.generate_many(["a comet"], output=PLACE)

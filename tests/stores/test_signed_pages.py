@@ -76,3 +76,9 @@ def test_a_store_without_credentials_cannot_sign(store, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ConfigurationError, match="cannot be signed: "):
         batch_of(URL).write_report(tmp_path / "r.html", signed_for=60)
+
+
+def test_an_endpoint_that_is_no_url_cannot_sign(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "not a URL")
+    with pytest.raises(ConfigurationError, match="cannot be signed: a setting of the store"):
+        batch_of(URL).write_report(tmp_path / "r.html", signed_for=60)
