@@ -61,15 +61,22 @@ class GroupCall(Generic[Q, A]):
     async def _answer(self, group: Sequence[tuple[Q, asyncio.Future[A]]]) -> None:
         try:
             answers = await self.answer_all([question for question, _ in group])
-        except JournalError as error:
+        except Exception as error:  # noqa: BLE001 - each task that waits raises it
             for _, answer in group:
                 if not answer.done():
-                    failure = JournalError(error.message)
-                    failure.__cause__ = error
-                    answer.set_exception(failure)
+                    answer.set_exception(_copy_of(error))
             return
         for (question, answer), value in zip(group, answers, strict=True):
             if answer.done():
                 self.give_back(question, value)
             else:
                 answer.set_result(value)
+
+
+def _copy_of(error: Exception) -> Exception:
+    """The error for one of several tasks: each adds a traceback of its own to a `JournalError`, which users see."""
+    if not isinstance(error, JournalError):
+        return error
+    failure = JournalError(error.message)
+    failure.__cause__ = error
+    return failure

@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 # A child is a fork of this process: modules imported here need no import in each child.
+import kling_async._engine.batch.batch
 import kling_async._journal.postgres.store
 import kling_async._transport.over_aiohttp  # noqa: F401
 from kling_async import BatchInterruptedError, JournalError, KlingClient, Limits, PollingPolicy

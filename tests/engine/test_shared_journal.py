@@ -20,9 +20,10 @@ from kling_async import (
     Limits,
     ResultState,
 )
-from kling_async._journal.entry import EntryState
+from kling_async._journal.entry import EntryState, Identity
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.location import journal_location
+from kling_async._journal.store import PlannedPost, WantedItem
 from kling_async._policy.budget import Budget
 from kling_async.events import Resumed, Submitted
 
@@ -342,3 +343,65 @@ async def test_an_entry_of_another_journal_is_not_made(open_journal, tmp_path):
 
     assert result.state is ResultState.NOT_SUBMITTED
     assert "is not in the journal of this batch" in str(result.error)
+
+
+async def run_slowly(function, *arguments):
+    await anyio.sleep(1)
+    return function(*arguments)
+
+
+async def test_what_a_cancelled_task_has_claimed_or_planned_is_given_back(open_journal):
+    journal, other = open_journal(run_slowly), open_journal()
+    rain, snow = (WantedItem(identity=Identity(None, name, 0), model="m") for name in ("rain", "snow"))
+    with anyio.move_on_after(0.5):
+        await journal.claim(rain)
+    claim = await journal.claim(snow)
+    post = PlannedPost(number=claim.entry.number, model="m", look_alikes="a")
+    with anyio.move_on_after(0.5):
+        await journal.sharing.plan_post(post)
+    await anyio.sleep(5)
+    await journal.flush()
+
+    assert other._store.find_claimable([rain.identity, snow.identity]) == {rain.identity}
+    [number] = [claim.entry.number for claim in other._store.claim([rain]) if claim.entry is not None]
+    other._store.begin_reconciliation(number, model="m", look_alikes="a")
+    assert other._store.find_searchable([number]) == {number}
+
+
+async def test_a_claim_of_an_item_that_is_held_elsewhere_gives_nothing_back(open_journal):
+    journal, other = open_journal(run_slowly), open_journal()
+    rain, snow = (WantedItem(identity=Identity(None, name, 0), model="m") for name in ("rain", "snow"))
+    other._store.claim([rain, snow])
+    other._store.begin_reconciliation(2, model="m", look_alikes="a")
+    with anyio.move_on_after(0.5):
+        await journal.claim(rain)
+    with anyio.move_on_after(0.5):
+        await journal.sharing.plan_post(PlannedPost(number=1, model="m", look_alikes="a"))
+    await anyio.sleep(5)
+    assert not journal._writes.pending
+
+
+async def test_a_post_waits_for_the_end_of_the_one_before(open_journal):
+    service = Service(run_time=10.0)
+    service.before.append(on("submit", reply(429, b"", {"retry-after": "0"})))
+
+    [result] = await run(service, ["rain"], journal=open_journal(run_slowly))
+
+    assert (result.ok, service.posts) == (True, 2)
+
+
+async def test_a_process_that_was_stopped_asks_before_it_sends(open_journal):
+    service, journal = Service(run_time=10.0), open_journal()
+    asked = []
+    journal.sharing._clock = lambda: journal._store.confirmed_at() + (20.0 if not asked else 0.0)
+    confirm = journal._store.confirm
+
+    def count():
+        asked.append(1)
+        confirm()
+
+    journal._store.confirm = count
+
+    [result] = await run(service, ["rain"], journal=journal)
+
+    assert (result.ok, asked) == (True, [1])
