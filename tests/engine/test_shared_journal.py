@@ -405,3 +405,53 @@ async def test_a_process_that_was_stopped_asks_before_it_sends(open_journal):
     [result] = await run(service, ["rain"], journal=journal)
 
     assert (result.ok, asked) == (True, [1])
+
+
+async def test_a_reconciliation_waits_for_a_look_alike_of_another_process(open_journal):
+    service = Service(run_time=60.0, latency=0.5)
+    service.after.append(on("submit", LOST))
+    first, second = open_journal(), open_journal()
+
+    async def run_second():
+        await anyio.sleep(0.2)
+        service.latency = 10.0  # of what is sent from now on
+        return await run(service, [{"prompt": "rain", "key": "b"}], journal=second)
+
+    async def calm_down():
+        await anyio.sleep(5)
+        assert service.calls["list"] == 0
+        service.latency = 0.1
+
+    every = await asyncio.gather(
+        run(service, [{"prompt": "rain", "key": "a"}], journal=first), run_second(), calm_down()
+    )
+
+    assert [results[0].job.request_id for results in every[:2]] == ["job-0", "job-1"]
+
+
+async def test_a_scan_that_a_look_alike_overtakes_is_left_out(open_journal):
+    service = Service(run_time=60.0)
+    service.after.append(on("submit", LOST))
+    looks = []
+
+    async def overtake(function, *arguments):
+        looks.extend([1] if function.__name__ == "find_searchable" else [])
+        return set() if len(looks) == 2 else function(*arguments)
+
+    [result] = await run(service, ["rain"], journal=open_journal(overtake))
+
+    assert (result.ok, result.job.request_id) == (True, "job-0")
+    assert len(looks) > 3
+
+
+async def test_an_item_that_is_put_aside_can_be_cancelled(open_journal):
+    service = Service(run_time=1_000.0)
+    first, second = open_journal(), open_journal()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: run(service, ["rain"], journal=first))
+        await anyio.sleep(5)
+        with anyio.move_on_after(20) as scope:
+            await run(service, ["rain"], journal=second)
+        assert scope.cancelled_caught
+
+    assert service.posts == 1

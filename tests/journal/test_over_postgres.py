@@ -202,6 +202,7 @@ def test_a_write_of_a_lost_item_is_refused_and_known(stores):
 def test_a_change_of_an_entry_that_is_not_held_is_left_out(stores):
     store = stores()
     store.commit(change(5, RAIN))
+    store.commit(PendingWrites(released={5}))
     assert store.page(0) == []
     assert not store.match_job(5, "r-1")
     assert plan(store, 5) is TAKEN_OVER
@@ -224,6 +225,8 @@ def test_a_session_that_is_gone_is_opened_again_and_keeps_what_no_other_process_
     end_session(store)
 
     assert plan(store, number) is ALLOWED  # waits for the session
+    end_session(store)
+    store.confirm()  # so does this
 
     assert store._session.holder != before
     assert notices

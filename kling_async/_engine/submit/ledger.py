@@ -80,8 +80,8 @@ class Ledger:
 
     async def wait_claimable(self, item: BatchItem) -> None:
         """Return when no live process holds an item that another process held."""
-        if self.journal is not None and self.journal.sharing is not None and item.identity is not None:
-            await self.journal.sharing.wait_claimable(item.identity)
+        assert item.identity is not None
+        await self._require_sharing().wait_claimable(item.identity)
 
     def release(self, item: BatchItem) -> None:
         """Let other processes hold the item, as soon as its writes are in a shared journal."""
@@ -129,8 +129,12 @@ class Ledger:
 
     async def wait_changed(self) -> None:
         """Wait until another process may have ended what blocks a POST."""
-        if self.journal is not None and self.journal.sharing is not None:
-            await self.journal.sharing.wait_changed()
+        await self._require_sharing().wait_changed()
+
+    def _require_sharing(self) -> Sharing:
+        assert self.journal is not None, "no other process holds or blocks anything without a journal"
+        assert self.journal.sharing is not None, "nor with a journal of one process"
+        return self.journal.sharing
 
     async def record_intent(self, item: BatchItem, payload: Mapping[str, Any], clock: ServiceClock) -> None:
         """Reserve the money and bring the intent to the disk; if either fails, neither holds.

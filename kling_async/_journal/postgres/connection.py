@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
@@ -81,12 +81,10 @@ def connect(url: DatabaseUrl) -> Connection:
     except psycopg.Error as error:
         clear_locals(error)  # they hold the password
         raise
-    try:
-        for setting in _SETTINGS:
-            connection.execute(setting)
-    except BaseException:
-        connection.close()
-        raise
+    with ExitStack() as opened:
+        opened.enter_context(closing(connection))
+        connection.execute("; ".join(_SETTINGS))
+        opened.pop_all()
     return connection
 
 

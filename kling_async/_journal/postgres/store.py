@@ -110,9 +110,7 @@ class PostgresStore:
         """End the session, so that other processes can take what this one holds. A second call does nothing."""
         self._closing.set()
         self._session.close()
-        with self._lock:
-            if self._work is not None:
-                self._work.close()
+        self._disconnect()
 
     # The methods of every store
 
