@@ -77,6 +77,11 @@ ERRORS = {
         "Choose another",
     ),
     "generate: a folder of a store": ({}, ["generate", "a cat", "--out", "https://clips"], "--out="),
+    "generate: a direct upload to a folder": (
+        {},
+        ["generate", "a cat", "--direct-upload"],
+        "--direct-upload needs the URL",
+    ),
     "generate: a cap without a price": (
         {},
         ["generate", "a cat", "--max-cost", "1"],
