@@ -49,6 +49,10 @@ def read_monotonic_clock() -> float:
     return time.monotonic() if boot_time is None else time.clock_gettime(boot_time)
 
 
+class TakenOverError(Exception):
+    """Another process has taken over an item of a shared journal: this one sends nothing more for it."""
+
+
 @attrs.define(eq=False)
 class Sharing:
     """The agreements of one process over a shared store; use it in one event loop at a time."""
@@ -104,14 +108,17 @@ class Sharing:
         await self._wait_ended(post.number, Activity.POST)
         return await self._plans.ask(post)
 
-    async def confirm(self, number: int) -> bool:
-        """Whether this process holds an entry for sure at this moment.
+    async def confirm(self, number: int) -> None:
+        """Return if this process holds an entry for sure at this moment.
 
         A process that stood still, or was cut off from the store, asks the store again.
+
+        Raises:
+            TakenOverError: Another process holds the item.
         """
         while self._clock() - self._store.confirmed_at() > MAX_CONFIRMATION_AGE:
             await self._run_sync(self._store.confirm)
-        return not self._store.is_lost(number)
+        self.check_held(number)
 
     async def take_turn(self, *, rate: float, burst: float) -> float:
         """Take one turn of the rate that all processes share; returns the seconds until it can be used."""
@@ -135,13 +142,27 @@ class Sharing:
     # Reconciliations
 
     async def begin_reconciliation(self, number: int, *, model: str, look_alikes: str | None) -> None:
-        """Block the look-alikes of all other processes, until the reconciliation ends."""
+        """Block the look-alikes of all other processes, until the reconciliation ends.
 
-        def begin() -> None:
-            self._store.begin_reconciliation(number, model=model, look_alikes=look_alikes)
+        Raises:
+            TakenOverError: Another process holds the item.
+        """
+
+        def begin() -> bool:
+            return self._store.begin_reconciliation(number, model=model, look_alikes=look_alikes)
 
         await self._wait_ended(number, Activity.RECONCILIATION)
-        await self._run_sync(begin)
+        if not await self._run_sync(begin):
+            raise TakenOverError
+
+    def check_held(self, number: int) -> None:
+        """Do nothing if this process still holds an entry, as far as it knows.
+
+        Raises:
+            TakenOverError: Another process holds the item.
+        """
+        if self._store.is_lost(number):
+            raise TakenOverError
 
     async def find_searchable(self, numbers: Collection[int]) -> set[int]:
         """The begun reconciliations for which no look-alike of another process is in flight."""

@@ -240,8 +240,11 @@ class SharedStore(Store, Protocol):
         """
         ...
 
-    def begin_reconciliation(self, number: int, *, model: str, look_alikes: str | None) -> None:
-        """Block look-alikes of all other processes from now on, until `PendingWrites.ended` has the reconciliation."""
+    def begin_reconciliation(self, number: int, *, model: str, look_alikes: str | None) -> bool:
+        """Block look-alikes of all other processes from now on, until `PendingWrites.ended` has the reconciliation.
+
+        False, and nothing is blocked, if another process has taken over the entry: it reconciles the submit, too.
+        """
         ...
 
     def find_searchable(self, numbers: Collection[int]) -> set[int]:

@@ -455,3 +455,30 @@ async def test_an_item_that_is_put_aside_can_be_cancelled(open_journal):
         assert scope.cancelled_caught
 
     assert service.posts == 1
+
+
+@pytest.mark.parametrize("moment", ["begin_reconciliation", "find_searchable"])
+async def test_the_reconciliation_of_an_item_that_is_lost_ends_and_its_holder_reconciles(
+    open_journal, database, moment
+):
+    service = Service(run_time=60.0)
+    service.after.append(on("submit", LOST))
+    takers = [1]
+
+    async def take(function, *arguments):
+        name = function.__name__ if function.__name__ != "begin" else "begin_reconciliation"
+        if name != moment or not takers:
+            return function(*arguments)
+        entries = takers.pop()
+        with psycopg.connect(database) as connection:
+            connection.execute("UPDATE kling_async_entries SET holder = NULL, epoch = epoch + %s", [entries])
+        if moment == "begin_reconciliation":
+            return function(*arguments)
+        journal._store._mark_lost(1)  # as a session does that is opened again
+        return set()
+
+    journal = open_journal(take)
+    [result] = await run(service, ["rain"], journal=journal)
+
+    assert (result.ok, result.job.request_id, takers) == (True, "job-0", [])
+    assert service.posts == 1

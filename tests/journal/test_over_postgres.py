@@ -195,6 +195,8 @@ def test_a_write_of_a_lost_item_is_refused_and_known(stores):
     assert first.is_lost(99)
     assert second.page(0)[0].state is EntryState.NOT_SUBMITTED
     assert plan(first, number) is TAKEN_OVER
+    assert not first.begin_reconciliation(number, model="m", look_alikes=None)
+    assert not first.begin_reconciliation(99, model="m", look_alikes=None)
     first.commit(PendingWrites(released={number}))
     assert second.find_claimable([RAIN]) == {RAIN}
 
@@ -258,7 +260,7 @@ def test_look_alikes_wait_while_another_process_reconciles(stores):
     rain, snow = hold(first, RAIN, SNOW)
     (wind,) = hold(second, WIND)
     first.commit(change(rain, RAIN))
-    first.begin_reconciliation(rain, model="m", look_alikes="rain")
+    assert first.begin_reconciliation(rain, model="m", look_alikes="rain")
 
     assert plan(second, wind) is BLOCKED
     assert plan(second, wind, look_alikes=None) is BLOCKED

@@ -17,10 +17,11 @@ from kling_async._engine.download.output_folder import saved_file
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.session import LoopSession, job_kind
 from kling_async._engine.submit.batch_item import BatchItem
-from kling_async._engine.submit.ledger import Ledger, TakenOverError
+from kling_async._engine.submit.ledger import Ledger
 from kling_async._engine.submit.reconciler import OpenReconciliation
 from kling_async._engine.submit.uploader import Uploader
 from kling_async._journal.entry import Entry
+from kling_async._journal.sharing import TakenOverError
 from kling_async._policy.circuit_breaker import CircuitBreaker
 from kling_async._policy.outcome import error_of, state_of
 from kling_async._policy.pace import JobKind

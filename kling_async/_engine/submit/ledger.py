@@ -14,7 +14,7 @@ from kling_async._engine.submit.item_identifier import ItemIdentifier
 from kling_async._engine.submit.uploader import payload_with_absolute_paths
 from kling_async._journal.entry import Entry
 from kling_async._journal.journal import WriteAheadJournal
-from kling_async._journal.sharing import Sharing
+from kling_async._journal.sharing import Sharing, TakenOverError
 from kling_async._journal.store import Activity, Claim, PlannedPost, PostDecision, WantedItem
 from kling_async._policy.budget import Budget
 from kling_async._policy.matching import look_alike_group
@@ -26,10 +26,6 @@ from kling_async.jobs import Job
 from kling_async.paths import ObjectUrl
 from kling_async.requests import model_of
 from kling_async.results import Result, ResultState
-
-
-class TakenOverError(Exception):
-    """Another process has taken over an item of a shared journal: this one sends nothing more for it."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -169,7 +165,7 @@ class Ledger:
             )
             await self.journal.wait_durable()
             if sharing is not None:
-                await _confirm(sharing, item.entry_number)
+                await sharing.confirm(item.entry_number)
         except BaseException as error:
             self.record_not_accepted(item, error)
             raise
@@ -252,11 +248,6 @@ class Ledger:
                 cost_usd=item.price,
                 total_usd=self.budget.spent,
             )
-
-
-async def _confirm(sharing: Sharing, number: int) -> None:
-    if not await sharing.confirm(number):
-        raise TakenOverError
 
 
 def _describe_item(item: BatchItem, given: Entry | None) -> WantedItem:

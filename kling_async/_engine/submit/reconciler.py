@@ -14,6 +14,7 @@ from kling_async._engine.shared_state import SharedState
 from kling_async._engine.submit.list_jobs import MAX_PAGES, read_since, read_whole
 from kling_async._journal.entry import Entry
 from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.sharing import MAX_CONFIRMATION_AGE
 from kling_async._journal.store import Activity
 from kling_async._policy.job_owners import JournalRun
 from kling_async._policy.list_evidence import ListReading, explain_unmatched, is_absent, proof_delays
@@ -177,7 +178,9 @@ class Reconciler:
             journal=journal,
             entry_number=entry.number,
             # A process that was cut off from a shared journal, and not from the service, may still get the answer.
-            last_age=0.0 if journal.sharing is None else self._shared.longest_timeout + 1.0,
+            last_age=0.0
+            if journal.sharing is None
+            else MAX_CONFIRMATION_AGE + self._shared.longest_timeout + 1.0,
         )
         self.begin(reconciliation)
         return reconciliation
@@ -207,6 +210,7 @@ class Reconciler:
 
         Raises:
             AmbiguousSubmitError: The list does not show the job, or shows more than one that could match.
+            TakenOverError: Another process of a shared journal holds the item, and reconciles it.
         """
         try:
             await _tell_other_processes(reconciliation)
@@ -316,6 +320,8 @@ class Reconciler:
             journal = reconciliation.journal
             if journal is None or journal.sharing is None or await self._select_alone([reconciliation]):
                 return
+            assert reconciliation.entry_number is not None
+            journal.sharing.check_held(reconciliation.entry_number)
             await journal.sharing.wait_changed()
 
     async def _scan(self, reconciliation: OpenReconciliation, *, max_pages: int | None) -> None:

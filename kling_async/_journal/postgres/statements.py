@@ -175,9 +175,11 @@ PLAN_POSTS = f"""
 """
 BEGIN_RECONCILIATION = """
     INSERT INTO kling_async_activities (number, kind, holder, model, look_alikes, price_usd)
-    VALUES (%s, 'reconciliation', %s, %s, %s, 0)
+    SELECT number, 'reconciliation', holder, %(model)s, %(look_alikes)s, 0 FROM kling_async_entries
+    WHERE number = %(number)s AND holder = %(holder)s AND epoch = %(epoch)s
     ON CONFLICT (number, kind) DO UPDATE SET holder = excluded.holder, model = excluded.model,
         look_alikes = excluded.look_alikes
+    RETURNING number
 """
 FIND_SEARCHABLE = f"""
     WITH live AS MATERIALIZED ({LIVE_HOLDERS})

@@ -295,7 +295,7 @@ class PostgresStore:
     def _plan_posts(self, work: Connection, posts: Sequence[PlannedPost]) -> list[PostPermit]:
         parameters = {
             "numbers": [post.number for post in posts],
-            "epochs": [self._held[post.number].epoch if post.number in self._held else -1 for post in posts],
+            "epochs": [self._epoch_of(post.number) for post in posts],
             "models": [encode_text(post.model) for post in posts],
             "look_alikes": [post.look_alikes for post in posts],
             "prices": [post.price_usd or Decimal(0) for post in posts],
@@ -322,9 +322,15 @@ class PostgresStore:
         self._session.confirm(asked_at)
         return permits
 
-    def _mark_lost(self, number: int) -> None:
+    def _mark_lost(self, number: int) -> bool:
+        """False; another process has taken over the entry."""
         if (held := self._held.get(number)) is not None:
             held.is_lost = True
+        return False
+
+    def _epoch_of(self, number: int) -> int:
+        """The epoch of a held entry; one that no entry has if it is not held."""
+        return self._held[number].epoch if number in self._held else -1
 
     def take_turns(self, count: int, *, rate: float, burst: float) -> Sequence[float]:
         """Take turns of the rate that all processes share."""
@@ -334,16 +340,23 @@ class PostgresStore:
 
     # Reconciliations
 
-    def begin_reconciliation(self, number: int, *, model: str, look_alikes: str | None) -> None:
-        """Block look-alikes of all other processes."""
+    def begin_reconciliation(self, number: int, *, model: str, look_alikes: str | None) -> bool:
+        """Block look-alikes of all other processes; False if another process has taken over the entry."""
 
-        def begin(work: Connection) -> None:
-            values = [number, self._session.holder, encode_text(model), look_alikes]
+        def begin(work: Connection) -> bool:
+            parameters = {
+                "number": number,
+                "holder": self._session.holder,
+                "epoch": self._epoch_of(number),
+                "model": encode_text(model),
+                "look_alikes": look_alikes,
+            }
             with work.pipeline(), work.transaction():
                 work.execute(sql.LOCK_INTENTS)
-                work.execute(sql.BEGIN_RECONCILIATION, values)
+                begun = work.execute(sql.BEGIN_RECONCILIATION, parameters)
+            return begun.fetchone() is not None or self._mark_lost(number)
 
-        self._call(begin)
+        return self._call(begin)
 
     def find_searchable(self, numbers: Collection[int]) -> set[int]:
         """The begun reconciliations for which no look-alike of another process is in flight."""
