@@ -35,10 +35,11 @@ try:
     from kling_async._distributed.reports import listen
     from kling_async._distributed.shards import choose_shard_size, dump_options
     from kling_async._distributed.worker import Worker, WorkerReport
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _missing:
     raise ModuleNotFoundError(
-        f'Work on many machines needs {error.name}: pip install "kling_async[distributed]".', name=error.name
-    ) from error
+        f'Work on many machines needs {_missing.name}: pip install "kling_async[distributed]".',
+        name=_missing.name,
+    ) from _missing
 
 _LISTEN_TIME = 3.0
 """Seconds that a call waits for the connection over which events come, before anything is given out."""

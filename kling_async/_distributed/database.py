@@ -30,7 +30,7 @@ CONNECTION_OPTIONS: Mapping[str, Any] = {
 }
 """A connection over a cut network ends after some 20 seconds, on both sides."""
 _PAGE_ROWS = 500
-_READ_ENTRIES = f"SELECT {ENTRY} FROM kling_async_entries WHERE number = ANY(%s::bigint[])"  # noqa: S608 - names of columns
+_READ_ENTRIES = f"SELECT {ENTRY} FROM kling_async_entries WHERE number = ANY(%s::bigint[])".encode()  # noqa: S608 - names of columns
 
 
 def connection_text(url: DatabaseUrl) -> str:
@@ -64,7 +64,7 @@ class Database:
     url: DatabaseUrl
     _connection: psycopg.AsyncConnection[Any] | None = attrs.field(init=False, default=None)
     _in_use: asyncio.Lock = attrs.field(init=False, factory=asyncio.Lock)
-    _locks: dict[str, str] = attrs.field(init=False, factory=dict)
+    _locks: dict[str, LiteralString] = attrs.field(init=False, factory=dict)
     """By name, the function that takes each lock of this session."""
 
     @classmethod
@@ -87,7 +87,7 @@ class Database:
         """The URL without its password, for messages."""
         return self.url.name
 
-    async def query(self, text: LiteralString, *values: Any) -> list[tuple[Any, ...]]:
+    async def query(self, text: LiteralString | bytes, *values: Any) -> list[tuple[Any, ...]]:
         """The rows of one statement, which is committed.
 
         Raises:

@@ -32,6 +32,7 @@ from kling_async import (
     VideoRequest,
     estimate,
 )
+from kling_async.distributed import WorkerReport, generate_many_on, run_worker
 from kling_async.events import Downloaded, Event, Finished, StatusChanged
 from kling_async.types import BatchOptions, ObjectUrl, RequestRow
 
@@ -51,6 +52,13 @@ async def one_video(client: KlingClient) -> None:
     assert_type(await client.get_model("kling-v2-6"), ModelInfo)
     async for listed in client.list_jobs(page_size=10):
         assert_type(listed, Job)
+
+
+async def many_machines(client: KlingClient, prompts: list[str]) -> None:
+    url = "postgresql://kling@db.example/kling"
+    batch = await generate_many_on(url, prompts, duration=5, shard_size=100, detach=True, output="s3://b/v")
+    assert_type(batch, BatchResult)
+    assert_type(await run_worker(url, client, until_idle=True), WorkerReport)
 
 
 async def many_videos(client: KlingClient, prompts: list[str], endless: AsyncIterator[str]) -> None:
