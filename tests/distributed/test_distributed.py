@@ -398,17 +398,17 @@ async def test_a_folder_that_cannot_be_written_ends_the_worker(journal, workers,
     assert batch[0].state is ResultState.NOT_SUBMITTED
 
 
-async def test_neither_the_database_nor_a_log_has_the_key(journal, workers, caplog):
+async def test_neither_the_database_nor_a_log_has_the_key(journal, workers, caplog, tmp_path):
     caplog.set_level(logging.DEBUG)
 
     async with workers():
-        await generate_many_on(journal, PROMPTS[:1], output="videos")
+        await generate_many_on(journal, PROMPTS[:1], output=tmp_path)
 
     names = [
         name for (name,) in change(journal, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     ]
     rows = [row for name in names for row in change(journal, f"SELECT t::text FROM {name} t")]  # noqa: S608
-    assert "videos" in str(rows)
+    assert str(tmp_path) in str(rows)
     for text in (caplog.text, str(rows)):
         assert "any-key" not in text
         assert "s3cret-of-the-database" not in text
