@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any, TypeAlias
 from urllib.parse import unquote
@@ -83,9 +83,16 @@ def connect(url: DatabaseUrl) -> Connection:
         raise
     with ExitStack() as opened:
         opened.enter_context(closing(connection))
-        connection.execute("; ".join(_SETTINGS))
+        execute(connection, "; ".join(_SETTINGS))
         opened.pop_all()
     return connection
+
+
+def execute(
+    connection: Connection, statement: str, values: Sequence[Any] | Mapping[str, Any] | None = None
+) -> psycopg.Cursor[tuple[Any, ...]]:
+    """The cursor of a statement of our own: as bytes, for the driver's types take no text that is put together."""
+    return connection.execute(statement.encode(), values)
 
 
 def is_transient(error: psycopg.Error) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kling_async._journal.location import DatabaseUrl
-from kling_async._journal.postgres.connection import Connection
+from kling_async._journal.postgres.connection import Connection, execute
 from kling_async.errors import JournalError
 
 VERSION = 1
@@ -100,20 +100,20 @@ def make_if_missing(connection: Connection, url: DatabaseUrl) -> None:
     """
     if not has_tables(connection, url):
         # A lock of the session: only a new transaction sees for sure the tables that another process has just made.
-        connection.execute("SELECT pg_advisory_lock(%s)", [_SCHEMA_LOCK])
+        execute(connection, "SELECT pg_advisory_lock(%s)", [_SCHEMA_LOCK])
         try:
             if not has_tables(connection, url):
                 _make_tables(connection)
         finally:
-            connection.execute("SELECT pg_advisory_unlock(%s)", [_SCHEMA_LOCK])
+            execute(connection, "SELECT pg_advisory_unlock(%s)", [_SCHEMA_LOCK])
     check_version(connection, url)
 
 
 def _make_tables(connection: Connection) -> None:
     with connection.transaction():
         for statement in _TABLES:
-            connection.execute(statement)
-        connection.execute("INSERT INTO kling_async_journal (version, spent_usd) VALUES (%s, 0)", [VERSION])
+            execute(connection, statement)
+        execute(connection, "INSERT INTO kling_async_journal (version, spent_usd) VALUES (%s, 0)", [VERSION])
 
 
 def check_tables(connection: Connection, url: DatabaseUrl) -> None:
@@ -133,7 +133,7 @@ def check_version(connection: Connection, url: DatabaseUrl) -> None:
     Raises:
         JournalError: It is of another one.
     """
-    row = connection.execute("SELECT version FROM kling_async_journal").fetchone()
+    row = execute(connection, "SELECT version FROM kling_async_journal").fetchone()
     version = row[0] if row else None
     if version != VERSION:
         raise JournalError(
@@ -148,7 +148,7 @@ def has_tables(connection: Connection, url: DatabaseUrl) -> bool:
     Raises:
         JournalError: It has tables of these names that are not those of a journal.
     """
-    row = connection.execute(_FIND_TABLES).fetchone()
+    row = execute(connection, _FIND_TABLES).fetchone()
     assert row is not None
     is_journal, has_other = row
     if has_other and not is_journal:

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 
 from kling_async._journal.location import DatabaseUrl
-from kling_async._journal.postgres.connection import LOST_AFTER, Connection, connect
+from kling_async._journal.postgres.connection import LOST_AFTER, Connection, connect, execute
 from kling_async._journal.sharing import read_monotonic_clock
 from kling_async.errors import JournalError
 
@@ -65,7 +65,7 @@ class Session:
             self._wake.send(b"x")
             self._thread.join()
             with suppress(psycopg.Error):  # a connection that is broken has no lock
-                self._connection.execute("SELECT pg_advisory_unlock_all()")
+                execute(self._connection, "SELECT pg_advisory_unlock_all()")
             self._connection.close()
             self._waker.close()
             self._wake.close()
@@ -86,8 +86,8 @@ class Session:
             _refuse_pooler(connection, self._url)
             asked_at = read_monotonic_clock()
             holder = _fetch(connection, "SELECT nextval('kling_async_holders')")
-            connection.execute(_LOCK, [holder])
-            connection.execute(f'LISTEN "{_fetch(connection, CHANNEL)}"')
+            execute(connection, _LOCK, [holder])
+            execute(connection, f'LISTEN "{_fetch(connection, CHANNEL)}"')
         except BaseException:
             connection.close()
             raise
@@ -115,7 +115,7 @@ class Session:
         notices: list[psycopg.Notify] = []
         self._connection.add_notify_handler(notices.append)
         try:
-            self._connection.execute("SELECT 1")
+            execute(self._connection, "SELECT 1")
         finally:
             self._connection.remove_notify_handler(notices.append)
         self.confirm(asked_at)
@@ -140,7 +140,7 @@ class Session:
 
 
 def _fetch(connection: Connection, statement: str) -> Any:
-    row = connection.execute(statement).fetchone()
+    row = execute(connection, statement).fetchone()
     assert row is not None
     return row[0]
 

@@ -20,6 +20,7 @@ from kling_async._journal.postgres import statements as sql
 from kling_async._journal.postgres.connection import (
     Connection,
     connect,
+    execute,
     hide,
     is_transient,
     journal_errors,
@@ -100,7 +101,7 @@ class PostgresStore:
         with journal_errors(url, "opened", _OPEN_ADVICE), ExitStack() as opened:
             work = opened.enter_context(closing(connect(url)))
             make_if_missing(work, url)
-            self._opened_at = _one(work.execute(sql.NOW))
+            self._opened_at = _one(execute(work, sql.NOW))
             self._session = Session(url, move=self._move, notify=self._notify)
             opened.pop_all()
         self._work: Connection | None = work
@@ -142,7 +143,7 @@ class PostgresStore:
 
     def spent_usd(self) -> Decimal:
         """US dollars for the entries of all processes."""
-        return Decimal(self._call(lambda work: _one(work.execute(sql.TOTAL))))
+        return Decimal(self._call(lambda work: _one(execute(work, sql.TOTAL))))
 
     def commit(self, changes: PendingWrites) -> None:
         """Write the changes of held entries as one; then release, and tell the others."""
@@ -164,15 +165,15 @@ class PostgresStore:
         done = None
         with work.pipeline(), work.transaction():
             if earlier:
-                work.execute(sql.WRITE_EARLIER, [*columns_of(earlier, width=11), holder])
+                execute(work, sql.WRITE_EARLIER, [*columns_of(earlier, width=11), holder])
             if after:
-                done = work.execute(sql.WRITE, [*self._columns_of_entries(after, changes), holder, holder])
+                done = execute(work, sql.WRITE, [*self._columns_of_entries(after, changes), holder, holder])
             if changes.ended:
-                work.execute(sql.END_ACTIVITIES, [*columns_of(sorted(changes.ended), width=2), holder])
+                execute(work, sql.END_ACTIVITIES, [*columns_of(sorted(changes.ended), width=2), holder])
             if released:
-                work.execute(sql.RELEASE, [*columns_of(released, width=2), holder])
+                execute(work, sql.RELEASE, [*columns_of(released, width=2), holder])
             if released or changes.ended:
-                work.execute(sql.NOTIFY)
+                execute(work, sql.NOTIFY)
         written = {number for (number,) in done.fetchall()} if done is not None else set()
         for number, entry in after.items():
             if number in written:
@@ -200,10 +201,10 @@ class PostgresStore:
         wanted = {identity_digest(item.identity): item for item in items}
         holder = self._session.holder
         parameters = {"identities": list(wanted), "holder": holder}
-        rows = work.execute(sql.CLAIM, parameters).fetchall()
+        rows = execute(work, sql.CLAIM, parameters).fetchall()
         new = [item for item in wanted.values() if not item.is_known]
         if len(rows) < len(wanted) and new:
-            rows += work.execute(sql.MAKE, [holder, *_columns_of_items(new)]).fetchall()
+            rows += execute(work, sql.MAKE, [holder, *_columns_of_items(new)]).fetchall()
         claimed: dict[Identity, Claim] = {}
         for epoch, writer, written_at, *row in rows:
             entry = build_entry(row)
@@ -216,7 +217,7 @@ class PostgresStore:
         left = [text for text, item in wanted.items() if item.identity not in claimed]
         existing = set()
         if left:
-            existing = {build_entry(row).identity for row in work.execute(sql.FIND, [left]).fetchall()}
+            existing = {build_entry(row).identity for row in execute(work, sql.FIND, [left]).fetchall()}
         return [
             claimed.get(item.identity) or Claim(is_held_elsewhere=item.identity in existing) for item in items
         ]
@@ -230,7 +231,7 @@ class PostgresStore:
         ]
         if not numbers:
             return
-        for row in work.execute(sql.UNKNOWN_ATTEMPTS_OF_ENTRIES, [numbers]).fetchall():
+        for row in execute(work, sql.UNKNOWN_ATTEMPTS_OF_ENTRIES, [numbers]).fetchall():
             attempt = build_entry(row)
             claim = claimed[attempt.identity]
             claimed[attempt.identity] = attrs.evolve(
@@ -249,7 +250,7 @@ class PostgresStore:
         """The identities of the items that no live process holds."""
         texts = {identity_digest(identity): identity for identity in identities}
         rows = self._call(
-            lambda work: work.execute(sql.FIND_CLAIMABLE, [list(texts), self._session.holder]).fetchall()
+            lambda work: execute(work, sql.FIND_CLAIMABLE, [list(texts), self._session.holder]).fetchall()
         )
         return {texts[text] for (text,) in rows}
 
@@ -284,7 +285,7 @@ class PostgresStore:
 
     def _check_session(self, work: Connection) -> None:
         asked_at = read_monotonic_clock()
-        if not _one(work.execute(sql.IS_LIVE, [self._session.holder])):
+        if not _one(execute(work, sql.IS_LIVE, [self._session.holder])):
             raise _NoSessionError
         self._session.confirm(asked_at)
 
@@ -304,8 +305,8 @@ class PostgresStore:
         }
         asked_at = read_monotonic_clock()
         with work.pipeline(), work.transaction():
-            work.execute(sql.LOCK_INTENTS)
-            answers = work.execute(sql.PLAN_POSTS, parameters)
+            execute(work, sql.LOCK_INTENTS)
+            answers = execute(work, sql.PLAN_POSTS, parameters)
         permits = []
         for post, (is_live, is_held, is_unblocked, is_allowed, total_usd) in zip(
             posts, answers.fetchall(), strict=True
@@ -335,7 +336,7 @@ class PostgresStore:
     def take_turns(self, count: int, *, rate: float, burst: float) -> Sequence[float]:
         """Take turns of the rate that all processes share."""
         parameters = {"count": count, "burst": burst - 1, "interval": timedelta(seconds=1 / rate)}
-        first = float(self._call(lambda work: _one(work.execute(sql.TAKE_TURNS, parameters))))
+        first = float(self._call(lambda work: _one(execute(work, sql.TAKE_TURNS, parameters))))
         return [max(0.0, first + place / rate) for place in range(count)]
 
     # Reconciliations
@@ -352,8 +353,8 @@ class PostgresStore:
                 "look_alikes": look_alikes,
             }
             with work.pipeline(), work.transaction():
-                work.execute(sql.LOCK_INTENTS)
-                begun = work.execute(sql.BEGIN_RECONCILIATION, parameters)
+                execute(work, sql.LOCK_INTENTS)
+                begun = execute(work, sql.BEGIN_RECONCILIATION, parameters)
             return begun.fetchone() is not None or self._mark_lost(number)
 
         return self._call(begin)
@@ -363,7 +364,7 @@ class PostgresStore:
 
         def find(work: Connection) -> set[int]:
             parameters = {"numbers": list(numbers), "holder": self._session.holder}
-            return {number for (number,) in work.execute(sql.FIND_SEARCHABLE, parameters).fetchall()}
+            return {number for (number,) in execute(work, sql.FIND_SEARCHABLE, parameters).fetchall()}
 
         return self._call(find)
 
@@ -381,7 +382,7 @@ class PostgresStore:
             "epoch": held.epoch,
             "request_id": encode_text(request_id),
         }
-        if work.execute(sql.MATCH_JOB, parameters).fetchone() is None:
+        if execute(work, sql.MATCH_JOB, parameters).fetchone() is None:
             return False
         # The journal records the state. If the batch ends before that, no later write takes the job away again.
         self._keep(number, attrs.evolve(held.entry, request_id=request_id), held.epoch)
@@ -390,15 +391,15 @@ class PostgresStore:
     def find_jobs(self, request_ids: Collection[str]) -> set[str]:
         """Those of the ids whose job an entry of any process has, or had."""
         texts = {encode_text(request_id): request_id for request_id in request_ids}
-        rows = self._call(lambda work: work.execute(sql.FIND_JOBS, [list(texts)]).fetchall())
+        rows = self._call(lambda work: execute(work, sql.FIND_JOBS, [list(texts)]).fetchall())
         return {texts[text] for (text,) in rows}
 
     def find_all_unresolved(self, model: str) -> Sequence[Entry]:
         """The attempts of unknown fate of a model, of all processes."""
 
         def find(work: Connection) -> list[Entry]:
-            rows = work.execute(sql.UNRESOLVED, [encode_text(model)]).fetchall()
-            rows += work.execute(sql.UNKNOWN_ATTEMPTS_OF_MODEL, [encode_text(model)]).fetchall()
+            rows = execute(work, sql.UNRESOLVED, [encode_text(model)]).fetchall()
+            rows += execute(work, sql.UNKNOWN_ATTEMPTS_OF_MODEL, [encode_text(model)]).fetchall()
             return sorted(map(build_entry, rows), key=lambda entry: (entry.number, entry.attempts))
 
         return self._call(find)
@@ -419,8 +420,8 @@ class PostgresStore:
             self._holders.add(holder)  # first: the answer of a move can be lost
             former = list(self._holders)
             with connection.transaction():
-                moved = connection.execute(sql.MOVE_ENTRIES, [holder, former]).fetchall()
-                connection.execute(sql.MOVE_ACTIVITIES, [holder, former])
+                moved = execute(connection, sql.MOVE_ENTRIES, [holder, former]).fetchall()
+                execute(connection, sql.MOVE_ACTIVITIES, [holder, former])
             epochs: dict[int, int] = dict(moved)
             for number, held in self._held.items():
                 held.epoch = epochs.get(number, held.epoch)
@@ -491,7 +492,7 @@ def _one(cursor: psycopg.Cursor[tuple[Any, ...]]) -> Any:
 
 
 def _read_page(work: Connection, after: int) -> list[Entry]:
-    return [build_entry(row) for row in work.execute(sql.PAGE, [after, _PAGE_ROWS]).fetchall()]
+    return [build_entry(row) for row in execute(work, sql.PAGE, [after, _PAGE_ROWS]).fetchall()]
 
 
 def _columns_of_items(items: Sequence[WantedItem]) -> list[list[Any]]:
@@ -529,9 +530,9 @@ def _build_earlier_row(entry: Entry) -> list[Any]:
 def _register(work: Connection, items: Sequence[WantedItem]) -> dict[Identity, Entry]:
     texts = [identity_digest(item.identity) for item in items]
     with work.transaction():
-        work.execute(sql.MAKE, [None, *_columns_of_items(items)])
-        work.execute(sql.SET_INDEX, [texts, [item.index for item in items]])
-        entries = map(build_entry, work.execute(sql.FIND, [texts]).fetchall())
+        execute(work, sql.MAKE, [None, *_columns_of_items(items)])
+        execute(work, sql.SET_INDEX, [texts, [item.index for item in items]])
+        entries = map(build_entry, execute(work, sql.FIND, [texts]).fetchall())
     return {entry.identity: entry for entry in entries}
 
 
