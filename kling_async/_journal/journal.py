@@ -229,7 +229,7 @@ class WriteAheadJournal:
         location = journal_location(path, name="path")
         if isinstance(location, DatabaseUrl):
             require_driver(location)
-            from kling_async._journal.postgres.store import has_journal
+            from kling_async._journal.postgres.reading import has_journal
 
             return has_journal(location)
         return os.path.exists(location)  # noqa: PTH110 - never raises
@@ -244,9 +244,9 @@ class WriteAheadJournal:
         location = journal_location(path, name="path")
         if isinstance(location, DatabaseUrl):
             require_driver(location)
-            from kling_async._journal.postgres import store
+            from kling_async._journal.postgres import reading
 
-            return store.read_entries(location)
+            return reading.read_entries(location)
         from kling_async._journal.over_sqlite import read_entries
 
         return read_entries(location)

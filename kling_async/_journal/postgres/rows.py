@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.json_text import decode_record, encode_record, to_json
+from kling_async._journal.store import WantedItem
 
 
 def encode_text(text: str | None) -> str | None:
@@ -96,3 +97,35 @@ def build_entry(row: Sequence[Any]) -> Entry:
 def columns_of(rows: Sequence[Sequence[Any]], *, width: int) -> list[list[Any]]:
     """Rows as columns, which a statement takes as arrays."""
     return [[row[place] for row in rows] for place in range(width)]
+
+
+def columns_of_items(items: Sequence[WantedItem]) -> list[list[Any]]:
+    """The columns of `MAKE`."""
+    rows = [
+        [
+            identity_digest(item.identity),
+            encode_text(item.identity.key),
+            item.identity.fingerprint,
+            item.identity.occurrence,
+            encode_text(item.model),
+            to_json(item.payload),
+            item.index,
+        ]
+        for item in items
+    ]
+    return columns_of(rows, width=7)
+
+
+def build_earlier_row(entry: Entry) -> list[Any]:
+    """The columns of `WRITE_EARLIER` after the number and the epoch."""
+    return [
+        entry.attempts,
+        str(entry.state),
+        entry.sent_at,
+        entry.has_service_time,
+        encode_text(entry.request_id),
+        encode_record(entry.record),
+        encode_text(entry.error),
+        entry.attempt_cost_usd,
+        to_json(entry.payload),
+    ]

@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack, closing
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
-import psycopg
 
 from kling_async._journal.entry import Entry, EntryState, Identity
-from kling_async._journal.json_text import encode_record, to_json
 from kling_async._journal.location import DatabaseUrl
 from kling_async._journal.postgres import statements as sql
 from kling_async._journal.postgres.connection import (
     Connection,
     connect,
     execute,
-    hide,
-    is_transient,
     journal_errors,
-    translate,
+)
+from kling_async._journal.postgres.database import Database, NoSessionError
+from kling_async._journal.postgres.reading import (
+    OPEN_ADVICE,
+    PAGE_ROWS,
+    fetch_value,
+    read_page,
+    register_items,
 )
 from kling_async._journal.postgres.rows import (
     COLUMNS,
+    build_earlier_row,
     build_entry,
     build_row,
     columns_of,
+    columns_of_items,
     encode_text,
     identity_digest,
 )
-from kling_async._journal.postgres.schema import check_tables, has_tables, make_if_missing
+from kling_async._journal.postgres.schema import make_if_missing
 from kling_async._journal.postgres.session import Session
 from kling_async._journal.sharing import read_monotonic_clock
 from kling_async._journal.store import (
@@ -46,16 +49,9 @@ from kling_async._journal.store import (
     WantedItem,
     apply_change,
 )
-from kling_async.errors import JournalError
-
-T = TypeVar("T")
 
 _MAX_OUTAGE = 60.0
 """Seconds for which the store waits for a server that restarts, or a network that is cut."""
-_RETRY_DELAY = 0.25
-_PAGE_ROWS = 500
-_OPEN_ADVICE = "check the URL, that the server runs, and that this user may connect and make tables"
-_WORK_ADVICE = "when the server is back, run the same call again; what the journal holds is safe"
 
 
 @attrs.define
@@ -86,10 +82,6 @@ class PostgresStore:
         self.name = self.location = url.name
         self.last_number = 0
         self._url = url
-        self._max_outage = max_outage
-        self._outage_began: float | None = None
-        self._lock = threading.RLock()
-        """Held while the connection is used, and while the entries move to another session."""
         self._held: dict[int, _Held] = {}
         self._numbers: dict[Identity, int] = {}
         self._own_jobs: set[str] = set()
@@ -97,21 +89,19 @@ class PostgresStore:
         self._listeners: list[Callable[[], None]] = []
         self._holders: set[int] = set()
         """All numbers that the session of this process has had."""
-        self._closing = threading.Event()
-        with journal_errors(url, "opened", _OPEN_ADVICE), ExitStack() as opened:
+        with journal_errors(url, "opened", OPEN_ADVICE), ExitStack() as opened:
             work = opened.enter_context(closing(connect(url)))
+            self._database = Database(url, work, max_outage)
             make_if_missing(work, url)
-            self._opened_at = _one(execute(work, sql.NOW))
+            self._opened_at = fetch_value(execute(work, sql.NOW))
             self._session = Session(url, move=self._move, notify=self._notify)
             opened.pop_all()
-        self._work: Connection | None = work
         self._holders.add(self._session.holder)
 
     def close(self) -> None:
         """End the session, so that other processes can take what this one holds. A second call does nothing."""
-        self._closing.set()
         self._session.close()
-        self._disconnect()
+        self._database.close()
 
     # The methods of every store
 
@@ -127,7 +117,7 @@ class PostgresStore:
 
     def page(self, after: int) -> Sequence[Entry]:
         """The next entries by number, of all processes."""
-        return self._call(lambda work: _read_page(work, after))
+        return self._database.call(lambda work: read_page(work, after))
 
     def has_job(self, request_id: str) -> bool:
         """Whether a held entry has, or had, this job."""
@@ -143,11 +133,11 @@ class PostgresStore:
 
     def spent_usd(self) -> Decimal:
         """US dollars for the entries of all processes."""
-        return Decimal(self._call(lambda work: _one(execute(work, sql.TOTAL))))
+        return Decimal(self._database.call(lambda work: fetch_value(execute(work, sql.TOTAL))))
 
     def commit(self, changes: PendingWrites) -> None:
         """Write the changes of held entries as one; then release, and tell the others."""
-        self._call(lambda work: self._write(work, changes))
+        self._database.call(lambda work: self._write(work, changes))
 
     def _write(self, work: Connection, changes: PendingWrites) -> None:
         held, holder = self._held, self._session.holder
@@ -157,7 +147,7 @@ class PostgresStore:
             if number in held
         }
         earlier = [
-            [entry.number, held[entry.number].epoch, *_build_earlier_row(entry)]
+            [entry.number, held[entry.number].epoch, *build_earlier_row(entry)]
             for entry in changes.earlier
             if entry.number in held
         ]
@@ -195,7 +185,7 @@ class PostgresStore:
 
     def claim(self, items: Sequence[WantedItem]) -> Sequence[Claim]:
         """Hold each item that no other live process holds."""
-        return self._call(lambda work: self._claim(work, items))
+        return self._database.call(lambda work: self._claim(work, items))
 
     def _claim(self, work: Connection, items: Sequence[WantedItem]) -> list[Claim]:
         wanted = {identity_digest(item.identity): item for item in items}
@@ -204,7 +194,7 @@ class PostgresStore:
         rows = execute(work, sql.CLAIM, parameters).fetchall()
         new = [item for item in wanted.values() if not item.is_known]
         if len(rows) < len(wanted) and new:
-            rows += execute(work, sql.MAKE, [holder, *_columns_of_items(new)]).fetchall()
+            rows += execute(work, sql.MAKE, [holder, *columns_of_items(new)]).fetchall()
         claimed: dict[Identity, Claim] = {}
         for epoch, writer, written_at, *row in rows:
             entry = build_entry(row)
@@ -241,15 +231,15 @@ class PostgresStore:
     def register(self, items: Sequence[WantedItem]) -> Sequence[Entry]:
         """The entries of the items, made if they are missing, without a holder."""
         found: dict[Identity, Entry] = {}
-        for start in range(0, len(items), _PAGE_ROWS):
-            some = items[start : start + _PAGE_ROWS]
-            found |= self._call(lambda work, some=some: _register(work, some))  # type: ignore[misc]
+        for start in range(0, len(items), PAGE_ROWS):
+            some = items[start : start + PAGE_ROWS]
+            found |= self._database.call(lambda work, some=some: register_items(work, some))  # type: ignore[misc]
         return [found[item.identity] for item in items]
 
     def find_claimable(self, identities: Collection[Identity]) -> set[Identity]:
         """The identities of the items that no live process holds."""
         texts = {identity_digest(identity): identity for identity in identities}
-        rows = self._call(
+        rows = self._database.call(
             lambda work: execute(work, sql.FIND_CLAIMABLE, [list(texts), self._session.holder]).fetchall()
         )
         return {texts[text] for (text,) in rows}
@@ -281,17 +271,17 @@ class PostgresStore:
 
     def confirm(self) -> None:
         """Return when the session is known to live."""
-        self._call(self._check_session)
+        self._database.call(self._check_session)
 
     def _check_session(self, work: Connection) -> None:
         asked_at = read_monotonic_clock()
-        if not _one(execute(work, sql.IS_LIVE, [self._session.holder])):
-            raise _NoSessionError
+        if not fetch_value(execute(work, sql.IS_LIVE, [self._session.holder])):
+            raise NoSessionError
         self._session.confirm(asked_at)
 
     def plan_posts(self, posts: Sequence[PlannedPost]) -> Sequence[PostPermit]:
         """Register the POSTs that may be sent."""
-        return self._call(lambda work: self._plan_posts(work, posts))
+        return self._database.call(lambda work: self._plan_posts(work, posts))
 
     def _plan_posts(self, work: Connection, posts: Sequence[PlannedPost]) -> list[PostPermit]:
         parameters = {
@@ -312,7 +302,7 @@ class PostgresStore:
             posts, answers.fetchall(), strict=True
         ):
             if not is_live:
-                raise _NoSessionError
+                raise NoSessionError
             if not is_held:
                 self._mark_lost(post.number)
             permits.append(
@@ -336,7 +326,9 @@ class PostgresStore:
     def take_turns(self, count: int, *, rate: float, burst: float) -> Sequence[float]:
         """Take turns of the rate that all processes share."""
         parameters = {"count": count, "burst": burst - 1, "interval": timedelta(seconds=1 / rate)}
-        first = float(self._call(lambda work: _one(execute(work, sql.TAKE_TURNS, parameters))))
+        first = float(
+            self._database.call(lambda work: fetch_value(execute(work, sql.TAKE_TURNS, parameters)))
+        )
         return [max(0.0, first + place / rate) for place in range(count)]
 
     # Reconciliations
@@ -357,7 +349,7 @@ class PostgresStore:
                 begun = execute(work, sql.BEGIN_RECONCILIATION, parameters)
             return begun.fetchone() is not None or self._mark_lost(number)
 
-        return self._call(begin)
+        return self._database.call(begin)
 
     def find_searchable(self, numbers: Collection[int]) -> set[int]:
         """The begun reconciliations for which no look-alike of another process is in flight."""
@@ -366,11 +358,11 @@ class PostgresStore:
             parameters = {"numbers": list(numbers), "holder": self._session.holder}
             return {number for (number,) in execute(work, sql.FIND_SEARCHABLE, parameters).fetchall()}
 
-        return self._call(find)
+        return self._database.call(find)
 
     def match_job(self, number: int, request_id: str) -> bool:
         """Give a job to the lost submit of an entry."""
-        return self._call(lambda work: self._match_job(work, number, request_id))
+        return self._database.call(lambda work: self._match_job(work, number, request_id))
 
     def _match_job(self, work: Connection, number: int, request_id: str) -> bool:
         held = self._held.get(number)
@@ -391,7 +383,7 @@ class PostgresStore:
     def find_jobs(self, request_ids: Collection[str]) -> set[str]:
         """Those of the ids whose job an entry of any process has, or had."""
         texts = {encode_text(request_id): request_id for request_id in request_ids}
-        rows = self._call(lambda work: execute(work, sql.FIND_JOBS, [list(texts)]).fetchall())
+        rows = self._database.call(lambda work: execute(work, sql.FIND_JOBS, [list(texts)]).fetchall())
         return {texts[text] for (text,) in rows}
 
     def find_all_unresolved(self, model: str) -> Sequence[Entry]:
@@ -402,7 +394,7 @@ class PostgresStore:
             rows += execute(work, sql.UNKNOWN_ATTEMPTS_OF_MODEL, [encode_text(model)]).fetchall()
             return sorted(map(build_entry, rows), key=lambda entry: (entry.number, entry.attempts))
 
-        return self._call(find)
+        return self._database.call(find)
 
     # The session
 
@@ -416,7 +408,7 @@ class PostgresStore:
 
     def _move(self, connection: Connection, holder: int) -> None:
         """Move what no other process has taken from the sessions that are gone to a new one."""
-        with self._lock:
+        with self._database.lock:
             self._holders.add(holder)  # first: the answer of a move can be lost
             former = list(self._holders)
             with connection.transaction():
@@ -427,55 +419,6 @@ class PostgresStore:
                 held.epoch = epochs.get(number, held.epoch)
                 held.is_lost = number not in epochs
 
-    def _call(self, work: Callable[[Connection], T]) -> T:
-        """The result of work over the connection, done again over another one while the server restarts.
-
-        Raises:
-            JournalError: The server refuses the work, or cannot be reached for too long.
-        """
-        while True:
-            if self._closing.is_set():
-                raise JournalError(f"The journal {self.name!r} is closed.")
-            try:
-                with self._lock:
-                    result = work(self._connect_again())
-            except psycopg.Error as error:
-                self._disconnect()
-                if not is_transient(error) or self._is_out_for_long():
-                    raise translate(self._url, error, "reached", _WORK_ADVICE) from hide(error, self._url)
-            except _NoSessionError:
-                if self._is_out_for_long():
-                    raise JournalError(
-                        f"The journal {self.name!r} could not be reached (its session cannot be opened again): "
-                        f"{_WORK_ADVICE}."
-                    ) from None
-            else:
-                self._outage_began = None
-                return result
-            time.sleep(_RETRY_DELAY)
-
-    def _connect_again(self) -> Connection:
-        if self._work is None:
-            self._work = connect(self._url)
-        return self._work
-
-    def _disconnect(self) -> None:
-        """Close the connection: after an error it is not known what the server has of it."""
-        with self._lock:
-            if self._work is not None:
-                with suppress(psycopg.Error):
-                    self._work.close()
-            self._work = None
-
-    def _is_out_for_long(self) -> bool:
-        now = time.monotonic()
-        self._outage_began = self._outage_began or now
-        return now - self._outage_began > self._max_outage
-
-
-class _NoSessionError(Exception):
-    """The server does not know the session of this process: another one is being opened."""
-
 
 def _decide(*, is_held: bool, is_unblocked: bool, is_allowed: bool) -> PostDecision:
     if not is_held:
@@ -483,83 +426,3 @@ def _decide(*, is_held: bool, is_unblocked: bool, is_allowed: bool) -> PostDecis
     if not is_unblocked:
         return PostDecision.BLOCKED
     return PostDecision.ALLOWED if is_allowed else PostDecision.OVER_CAP
-
-
-def _one(cursor: psycopg.Cursor[tuple[Any, ...]]) -> Any:
-    row = cursor.fetchone()
-    assert row is not None
-    return row[0]
-
-
-def _read_page(work: Connection, after: int) -> list[Entry]:
-    return [build_entry(row) for row in execute(work, sql.PAGE, [after, _PAGE_ROWS]).fetchall()]
-
-
-def _columns_of_items(items: Sequence[WantedItem]) -> list[list[Any]]:
-    """The columns of `MAKE`."""
-    rows = [
-        [
-            identity_digest(item.identity),
-            encode_text(item.identity.key),
-            item.identity.fingerprint,
-            item.identity.occurrence,
-            encode_text(item.model),
-            to_json(item.payload),
-            item.index,
-        ]
-        for item in items
-    ]
-    return columns_of(rows, width=7)
-
-
-def _build_earlier_row(entry: Entry) -> list[Any]:
-    """The columns of `WRITE_EARLIER` after the number and the epoch."""
-    return [
-        entry.attempts,
-        str(entry.state),
-        entry.sent_at,
-        entry.has_service_time,
-        encode_text(entry.request_id),
-        encode_record(entry.record),
-        encode_text(entry.error),
-        entry.attempt_cost_usd,
-        to_json(entry.payload),
-    ]
-
-
-def _register(work: Connection, items: Sequence[WantedItem]) -> dict[Identity, Entry]:
-    texts = [identity_digest(item.identity) for item in items]
-    with work.transaction():
-        execute(work, sql.MAKE, [None, *_columns_of_items(items)])
-        execute(work, sql.SET_INDEX, [texts, [item.index for item in items]])
-        entries = map(build_entry, execute(work, sql.FIND, [texts]).fetchall())
-    return {entry.identity: entry for entry in entries}
-
-
-def has_journal(url: DatabaseUrl) -> bool:
-    """Whether a database has the tables of a journal.
-
-    Raises:
-        JournalError: The database cannot be read, or the tables are not those of a journal.
-    """
-    with journal_errors(url, "read", _OPEN_ADVICE), connect(url) as connection:
-        return has_tables(connection, url)
-
-
-def read_entries(url: DatabaseUrl) -> Iterator[Entry]:
-    """All entries of a journal that other processes may be writing.
-
-    Raises:
-        JournalError: There is no journal, or it cannot be read.
-    """
-    with journal_errors(url, "read", _OPEN_ADVICE), connect(url) as connection:
-        check_tables(connection, url)
-    return _iterate_entries(url)
-
-
-def _iterate_entries(url: DatabaseUrl) -> Iterator[Entry]:
-    with journal_errors(url, "read", _OPEN_ADVICE), connect(url) as connection:
-        last = 0
-        while entries := _read_page(connection, last):
-            yield from entries
-            last = entries[-1].number

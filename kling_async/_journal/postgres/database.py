@@ -1,0 +1,89 @@
+"""The connection for the work of a store, which is opened again while the server restarts."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import attrs
+import psycopg
+
+from kling_async._journal.location import DatabaseUrl
+from kling_async._journal.postgres.connection import Connection, connect, hide, is_transient, translate
+from kling_async.errors import JournalError
+
+T = TypeVar("T")
+
+_RETRY_DELAY = 0.25
+_ADVICE = "when the server is back, run the same call again; what the journal holds is safe"
+
+
+class NoSessionError(Exception):
+    """The server does not know the session of this process: another one is being opened."""
+
+
+@attrs.define(eq=False)
+class Database:
+    """Does work over one connection, by one thread at a time."""
+
+    _url: DatabaseUrl
+    _connection: Connection | None
+    _max_outage: float
+    """Seconds to wait for a server that cannot be reached."""
+    lock: threading.RLock = attrs.field(init=False, factory=threading.RLock)
+    """Held while the connection is used, and while the entries move to another session."""
+    _outage_began: float | None = attrs.field(init=False, default=None)
+    _is_closed: bool = attrs.field(init=False, default=False)
+
+    def call(self, work: Callable[[Connection], T]) -> T:
+        """The result of work over the connection, done again over another one while the server restarts.
+
+        Raises:
+            JournalError: The server refuses the work, or cannot be reached for too long.
+        """
+        while True:
+            if self._is_closed:
+                raise JournalError(f"The journal {self._url.name!r} is closed.")
+            try:
+                with self.lock:
+                    result = work(self._connect_again())
+            except psycopg.Error as error:
+                self._disconnect()
+                if not is_transient(error) or self._is_out_for_long():
+                    raise translate(self._url, error, "reached", _ADVICE) from hide(error, self._url)
+            except NoSessionError:
+                if self._is_out_for_long():
+                    raise JournalError(
+                        f"The journal {self._url.name!r} could not be reached (its session cannot be opened again): "
+                        f"{_ADVICE}."
+                    ) from None
+            else:
+                self._outage_began = None
+                return result
+            time.sleep(_RETRY_DELAY)
+
+    def close(self) -> None:
+        """Close the connection. A second call does nothing."""
+        self._is_closed = True
+        self._disconnect()
+
+    def _connect_again(self) -> Connection:
+        if self._connection is None:
+            self._connection = connect(self._url)
+        return self._connection
+
+    def _disconnect(self) -> None:
+        """Close the connection: after an error it is not known what the server has of it."""
+        with self.lock:
+            if self._connection is not None:
+                with suppress(psycopg.Error):
+                    self._connection.close()
+            self._connection = None
+
+    def _is_out_for_long(self) -> bool:
+        now = time.monotonic()
+        self._outage_began = self._outage_began or now
+        return now - self._outage_began > self._max_outage
