@@ -30,7 +30,7 @@ import kling_async._transport.over_aiohttp  # noqa: F401
 from kling_async import BatchInterruptedError, JournalError, KlingClient, Limits, PollingPolicy
 
 sys.path.append(str(Path(__file__).parents[1]))
-from kill_batches import (
+from crash.kill_batches import (
     FAULT_PROBABILITIES,
     SPEED,
     KillReport,
