@@ -177,16 +177,16 @@ async def test_an_unknown_content_coding_is_an_error_that_names_it(partial_file)
 @pytest.mark.parametrize(
     "headers, pieces",
     [
-        ({"content-length": "11"}, []),
-        ({}, [b"x" * 11]),
+        ({"content-length": "2001"}, []),
+        ({}, [b"x" * 2001]),
         ({"content-encoding": "gzip"}, [gzip.compress(bytes(10**6))]),
-        ({"content-encoding": "gzip"}, [gzip.compress(b"")[:10], *[b"\0\0\0\xff\xff"] * 10]),
+        ({"content-encoding": "gzip"}, [gzip.compress(b"")[:10], *[b"\0\0\0\xff\xff"] * 400]),
     ],
     ids=["in the head", "in the body", "after decompression", "of nothing"],
 )
 async def test_a_file_above_the_size_limit_is_refused(partial_file, monkeypatch, headers, pieces):
-    monkeypatch.setattr(module, "LARGEST_VIDEO_BYTES", 10)
-    with pytest.raises(DownloadError, match="larger than 10 bytes"):
+    monkeypatch.setattr(module, "LARGEST_VIDEO_BYTES", 2000)
+    with pytest.raises(DownloadError, match="larger than 2,000 bytes"):
         await try_once(partial_file, lambda _: Stream(200, pieces, headers))
     assert partial_file.size == 0
 
