@@ -32,8 +32,6 @@ from kling_async.results import Result, ResultState
 
 _POLL_INTERVAL = 1.0
 """Seconds between two reads of new outcomes."""
-_COVER_INTERVAL = 15.0
-"""Seconds between two looks whether a shard covers each item that has not ended."""
 _MAX_OUTAGE = 600.0
 """Seconds after which a call ends whose database cannot be reached."""
 _MAX_SHARDS_OF_AN_ITEM = 5
@@ -68,6 +66,8 @@ class DistributedBatch:
     """By the number of its entry, each item that a worker has to end."""
     shard_size: int
     notify: Callable[[Event], object]
+    cover_interval: float = 15.0
+    """Seconds between two looks whether a shard covers each item that has not ended."""
     outcomes: dict[int, dict[str, Any]] = attrs.field(init=False, factory=dict)
     """By number, how the items ended."""
     given_up: dict[int, KlingError] = attrs.field(init=False, factory=dict)
@@ -108,7 +108,7 @@ class DistributedBatch:
             try:
                 await self._read_outcomes(None)
                 await self._read_refusals()
-                if time.monotonic() - covered_at > _COVER_INTERVAL:
+                if time.monotonic() - covered_at > self.cover_interval:
                     await self.cover()
                     covered_at = time.monotonic()
                 reachable_at = time.monotonic()

@@ -43,6 +43,7 @@ class Reporter:
     """How many items have an outcome."""
     _outcomes: dict[int, str] = attrs.field(init=False, factory=dict)
     """By number, outcomes that are not written yet."""
+    _flushing: anyio.Lock = attrs.field(init=False, factory=anyio.Lock)
     _events: deque[str] = attrs.field(init=False, factory=lambda: deque(maxlen=_MAX_EVENTS))
 
     def relay(self, event: Event) -> None:
@@ -64,11 +65,15 @@ class Reporter:
                 _log.warning("%s The outcomes are written later.", error.message)
 
     async def flush(self) -> None:
-        """Write all outcomes now, and send all events.
+        """Send all events, and return when all outcomes are written.
 
         Raises:
             JournalError: The database cannot be reached; a later call writes the same outcomes.
         """
+        async with self._flushing:  # an outcome that another call writes now is not written yet
+            await self._flush()
+
+    async def _flush(self) -> None:
         # First the events: a caller that reads the last outcome has heard them.
         events = list(self._events)
         self._events.clear()
@@ -78,7 +83,10 @@ class Reporter:
                 channel_of(self.batch),
                 packs,
             )
-        if outcomes := dict(self._outcomes):
+        outcomes, self._outcomes = self._outcomes, {}
+        if not outcomes:
+            return
+        try:
             await self.database.query(
                 "INSERT INTO kling_async_outcomes (batch, number, outcome) "
                 "SELECT %s, * FROM unnest(%s::bigint[], %s::text[]) ON CONFLICT (batch, number) DO UPDATE "
@@ -87,9 +95,9 @@ class Reporter:
                 list(outcomes),
                 list(outcomes.values()),
             )
-            for number, outcome in outcomes.items():
-                if self._outcomes.get(number) is outcome:
-                    del self._outcomes[number]
+        except BaseException:  # also a cancellation: to write an outcome twice does no harm
+            self._outcomes = {**outcomes, **self._outcomes}
+            raise
 
     async def refuse(self, worker: str, error: KlingError) -> None:
         """Tell the callers that a worker ends because it cannot run the batch."""

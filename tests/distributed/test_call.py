@@ -97,6 +97,18 @@ async def test_an_item_whose_shard_has_gone_is_given_out_again_a_few_times(journ
         assert {result.state for result in await batch.collect()} == {ResultState.NOT_SUBMITTED}
 
 
+async def test_a_call_whose_shards_have_gone_is_finished_all_the_same(journal, kling_emulator, workers):
+    async with open_batch(journal) as batch:
+        batch.cover_interval = 0.0
+        await batch.begin()
+        await lose_shards(batch)
+        async with workers(), asyncio.timeout(40):
+            results = await batch.collect()
+
+    assert [result.state for result in results] == [ResultState.SUCCEEDED] * 4
+    assert len(kling_emulator.stats.accepted) == 4
+
+
 async def test_a_call_withdraws_its_own_items_and_no_others(journal):
     async with open_batch(journal) as batch, open_batch(journal, PROMPTS[:1]) as other:
         other.number = await find_batch(other.database, {"max_concurrency": 3})
