@@ -290,6 +290,7 @@ ELSEWHERE = {
     "distributed.py": "without a database: tests/distributed",
     "client.py": "without an event loop of asyncio: tests/test_client.py",
     "batch_result.py": "no call: an item without an error in a group",
+    "journal.py": "a database where a path is wanted: tests/test_journal.py",
     "results.py": "no call: a result without a job",
 }
 """The files of the top with one message that this table does not make, and where it is made."""
