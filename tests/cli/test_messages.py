@@ -126,6 +126,11 @@ ERRORS = {
         ["generate", "a cat"],
         "--on-ambiguous",
     ),
+    "worker: a file as the journal": (
+        {},
+        ["worker", "--journal", "lost.db", "--quiet"],
+        "workers share a PostgreSQL database",
+    ),
     "resume: no journal": ({}, ["resume"], "JOURNAL"),
     "resume: a lost journal": ({}, ["resume", "lost.db"], "There is no journal 'lost.db'"),
     "resume: a foreign journal": ({}, ["resume", "prompts.txt"], "not a journal"),
