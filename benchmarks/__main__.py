@@ -11,7 +11,18 @@ from typing import Any
 
 from benchmarks import clients, figures, machine
 
-MEASURES = ("imports", "pace", "lists", "faults", "overhead", "loop", "downloads", "scale", "sixty")
+MEASURES = (
+    "imports",
+    "pace",
+    "lists",
+    "faults",
+    "overhead",
+    "loop",
+    "downloads",
+    "scale",
+    "workers",
+    "sixty",
+)
 """Every measure, the quickest first."""
 RESULTS = machine.HERE / "results"
 

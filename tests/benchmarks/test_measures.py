@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import clients, downloads, faults, imports, loop, overhead, scale, sixty
+from benchmarks import clients, downloads, faults, imports, loop, overhead, scale, sixty, workers
 
 pytestmark = pytest.mark.unmeasured
 
@@ -48,6 +48,17 @@ def test_scale_finishes_every_job_of_every_run():
     assert all(row["requests_per_job"] > 1.0 for row in rows)
     assert len(result["lazy"]["readings_bytes"]) == scale.LAZY_READINGS
     assert "flight" in scale.table(result)
+
+
+def test_workers_make_every_job_and_journals_write_every_row(postgres_server):
+    result = workers.measure(quick=True)
+
+    assert [(row["workers"], row["succeeded"]) for row in result["workers"]] == [(1, 20), (2, 40)]
+    assert [row["journal"] for row in result["rows"]] == ["SQLite", "PostgreSQL"]
+    assert all(row["rows_per_second"] > 0 for row in result["rows"])
+    shown = workers.table(result)
+    assert "of linear" in shown
+    assert "of linear" not in workers.table({**result, "workers": []})
 
 
 def test_sixty_knows_how_late_each_client_heard():
