@@ -482,3 +482,55 @@ async def test_the_reconciliation_of_an_item_that_is_lost_ends_and_its_holder_re
 
     assert (result.ok, result.job.request_id, takers) == (True, "job-0", [])
     assert service.posts == 1
+
+
+async def test_what_was_recorded_of_a_lost_item_is_not_written_into_the_entry_of_its_holder(
+    open_journal, database
+):
+    service = Service(run_time=10.0)
+    endings = ["succeeded"]
+
+    async def end_before_the_intent(function, *arguments):
+        if function.__name__ == "commit" and endings and arguments[0].fields:
+            with psycopg.connect(database) as connection:
+                connection.execute(
+                    "UPDATE kling_async_entries SET holder = NULL, epoch = epoch + 1, state = %s, request_id = 'job-9',"
+                    """ attempts = 1, record = '{"status": "success"}'""",
+                    [endings.pop()],
+                )
+        return function(*arguments)
+
+    [result] = await run(service, ["rain"], journal=open_journal(end_before_the_intent))
+
+    assert (result.ok, result.job.request_id, service.posts) == (True, "job-9", 0)
+    [entry] = WriteAheadJournal.read(database)
+    assert (entry.state, entry.attempts) == (EntryState.SUCCEEDED, 1)
+
+
+async def test_the_end_of_a_job_whose_item_is_lost_meanwhile_is_reported(open_journal, database):
+    service = Service(run_time=60.0)
+    journal = open_journal()
+
+    async def lose():
+        await anyio.sleep(30)
+        with psycopg.connect(database) as connection:
+            connection.execute("UPDATE kling_async_entries SET holder = NULL, epoch = epoch + 1")
+
+    [result], _ = await asyncio.gather(run(service, ["rain"], journal=journal), lose())
+
+    assert (result.ok, result.job.request_id) == (True, "job-0")
+    [entry] = WriteAheadJournal.read(database)
+    assert entry.state is EntryState.SUBMITTED
+
+
+async def test_an_item_that_is_lost_between_its_submit_and_its_record_is_reported(open_journal, database):
+    service = Service(run_time=60.0, latency=5.0)
+
+    async def lose():
+        await anyio.sleep(3)
+        with psycopg.connect(database) as connection:
+            connection.execute("UPDATE kling_async_entries SET holder = NULL, epoch = epoch + 1")
+
+    [result], _ = await asyncio.gather(run(service, ["rain"], journal=open_journal()), lose())
+
+    assert (result.ok, result.job.request_id, service.posts) == (True, "job-0", 1)

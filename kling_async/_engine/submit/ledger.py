@@ -72,6 +72,9 @@ class Ledger:
                 item.identity = await self._identifier.for_request(item.request)
         if journal.sharing is None:
             return Claim(entry=journal.find(item.identity))
+        if item.entry_number is not None:
+            # The item was lost: what was recorded of it is not to be written into the entry as it is now.
+            await journal.wait_durable()
         return await journal.claim(_describe_item(item, given))
 
     async def wait_claimable(self, item: BatchItem) -> None:

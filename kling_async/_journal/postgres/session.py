@@ -42,7 +42,7 @@ class Session:
 
     Args:
         url: The database.
-        move: Called with the connection of another session and its number, before that is used.
+        move: Called with the connection of another session and its number; sets `holder` to that.
         notify: Called after notices of other processes, and after a change of the session.
     """
 
@@ -134,7 +134,7 @@ class Session:
                     raise
             except (psycopg.Error, JournalError):
                 continue  # what waits for the session gives up by itself
-            self._connection, self.holder, self.confirmed_at = connection, holder, asked_at
+            self._connection, self.confirmed_at = connection, asked_at
             self._notify()
             return
 

@@ -166,10 +166,8 @@ class PostgresStore:
                 execute(work, sql.NOTIFY)
         written = {number for (number,) in done.fetchall()} if done is not None else set()
         for number, entry in after.items():
-            if number in written:
-                self._keep(number, entry, held[number].epoch)
-            else:
-                held[number].is_lost = True
+            # Also of a lost entry: what this process records next follows from what it has recorded.
+            self._keep(number, entry, held[number].epoch, is_lost=number not in written)
         for number in changes.released:
             self._forget(number)
 
@@ -249,9 +247,10 @@ class PostgresStore:
         held = self._held.get(number)
         return held is None or held.is_lost
 
-    def _keep(self, number: int, entry: Entry, epoch: int) -> None:
+    def _keep(self, number: int, entry: Entry, epoch: int, *, is_lost: bool = False) -> None:
         before = self._held.get(number)
-        held = self._held[number] = _Held(entry, epoch, before.jobs if before is not None else set())
+        jobs = before.jobs if before is not None else set()
+        held = self._held[number] = _Held(entry, epoch, jobs, is_lost)
         self._numbers[entry.identity] = number
         if entry.request_id is not None:
             held.jobs.add(entry.request_id)
@@ -418,6 +417,8 @@ class PostgresStore:
             for number, held in self._held.items():
                 held.epoch = epochs.get(number, held.epoch)
                 held.is_lost = number not in epochs
+            # Under the lock: a write under the former number would find none of its entries.
+            self._session.holder = holder
 
 
 def _decide(*, is_held: bool, is_unblocked: bool, is_allowed: bool) -> PostDecision:
