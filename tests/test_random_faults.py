@@ -8,7 +8,7 @@ from collections import Counter
 import aiohttp
 import attrs
 import pytest
-from quick_loop import SPEED, QuickLoop
+from quick_loop import SPEED, AdjustableLoop, QuickLoop
 
 from kling_async import KlingClient, KlingError, Limits, PollingPolicy, ResultState, RetryPolicy
 from kling_async.emulator import (
@@ -22,6 +22,7 @@ from kling_async.emulator import (
     Redirect,
     random_faults,
 )
+from kling_async.events import Finished
 
 FAST = EmulatorSettings(time_scale=10_000.0, workers=None)
 EVERYTHING = {**ACTIONS, **WRONG_TYPES}
@@ -41,7 +42,7 @@ WITHOUT_JOB = {ResultState.AMBIGUOUS, ResultState.NOT_SUBMITTED, ResultState.FAI
 """States of an item without an accepted job, or with a throttled one."""
 
 
-def client_of(emulator, *, timeout=1.0, wait_timeout=120.0, use_lists="auto"):
+def client_of(emulator, *, timeout=1.0, wait_timeout=120.0, use_lists="auto", on_event=None):
     return KlingClient(
         "any-key",
         base_url=emulator.url,
@@ -49,12 +50,13 @@ def client_of(emulator, *, timeout=1.0, wait_timeout=120.0, use_lists="auto"):
         limits=Limits(max_polls_per_second=2000.0),
         retry=RetryPolicy(max_retries=8, initial_delay=0.001, max_delay=0.02),
         polling=PollingPolicy(poll_interval=0.05, wait_timeout=wait_timeout, use_lists=use_lists),
+        on_event=on_event,
     )
 
 
-async def batch_of(emulator, names, *, wait_timeout=120.0, use_lists="auto", **options):
+async def batch_of(emulator, names, *, call_timeout=1.0, use_lists="auto", on_event=None, **options):
     """A batch with one job for each fault, all in flight at once."""
-    async with client_of(emulator, wait_timeout=wait_timeout, use_lists=use_lists) as client:
+    async with client_of(emulator, timeout=call_timeout, use_lists=use_lists, on_event=on_event) as client:
         return await client.generate_many(names, max_concurrency=len(names), progress=False, **options)
 
 
@@ -68,10 +70,19 @@ async def test_no_reply_to_a_status_call_ends_a_wait():
     assert emulator.stats.requests["status"] > len(batch), "every job's status call met its fault"
 
 
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"loop_factory": AdjustableLoop})], ids=["adjustable"])
 async def test_every_job_with_a_faulty_submit_reply_is_matched_to_its_item():
+    finished = []
+
+    def end_other_waits(event):
+        """Once every job that the service has is finished, the waits for the others time out."""
+        finished.append(isinstance(event, Finished))
+        if sum(finished) == len(ACCEPTING) - len(WRONG_IDS) and finished[-1]:
+            asyncio.get_running_loop().put_forward(120.0)
+
     faults = [Fault("submit", action, nth=number) for number, action in enumerate(ACCEPTING.values(), 1)]
     async with Emulator(attrs.evolve(FAST, faults=faults)) as emulator:
-        batch = await batch_of(emulator, list(ACCEPTING), wait_timeout=5.0)
+        batch = await batch_of(emulator, list(ACCEPTING), call_timeout=5.0, on_event=end_other_waits)
 
     assert {result.job.request_id for result in batch if not result.ok} == WRONG_IDS
     assert all(result.job.payload["prompt"] == result.request.prompt for result in batch if result.ok)
