@@ -42,6 +42,23 @@ def test_a_worker_makes_what_was_given_out_and_ends_when_idle(cli, serve, databa
     assert len(emulator.stats.accepted) == 3
 
 
+def test_status_and_resume_work_on_a_batch_of_workers_and_its_shards_buy_nothing_more(
+    cli, serve, database, give_out, home
+):
+    emulator = serve()
+    give_out()
+
+    before = cli("status", database)
+    resumed = cli("resume", database, "--out", "videos", "--quiet")
+    late = cli("worker", "--journal", database, "--until-idle")
+    batch = asyncio.run(generate_many_on(database, PROMPTS))
+
+    assert "3 not submitted" in before.err
+    assert resumed.status == 0
+    assert "3 items ended, 1 shards done" in late.err
+    assert len(batch.succeeded) == len(emulator.stats.accepted) == 3
+
+
 def test_a_worker_with_json_prints_what_it_did(cli, serve, database, give_out):
     serve()
     give_out()
