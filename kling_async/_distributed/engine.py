@@ -24,24 +24,24 @@ WORKERS_LOCK = "workers"
 _SCHEMA_LOCK = "schema"
 _TABLES_VERSION = 1
 _TABLES = """
-CREATE TABLE IF NOT EXISTS kling_async_tables (version integer NOT NULL);
-INSERT INTO kling_async_tables SELECT 1 WHERE NOT EXISTS (SELECT FROM kling_async_tables);
-CREATE TABLE IF NOT EXISTS kling_async_batches (
+CREATE TABLE kling_async_tables (version integer NOT NULL);
+INSERT INTO kling_async_tables VALUES (1);
+CREATE TABLE kling_async_batches (
     id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     digest text NOT NULL UNIQUE,
     options text NOT NULL,
     version integer NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now()
 );
-CREATE TABLE IF NOT EXISTS kling_async_outcomes (
+CREATE TABLE kling_async_outcomes (
     batch bigint NOT NULL REFERENCES kling_async_batches ON DELETE CASCADE,
     number bigint NOT NULL,
     outcome text NOT NULL,
     sequence bigserial,
     PRIMARY KEY (batch, number)
 );
-CREATE INDEX IF NOT EXISTS kling_async_outcome_sequence ON kling_async_outcomes (batch, sequence);
-CREATE TABLE IF NOT EXISTS kling_async_refusals (
+CREATE INDEX kling_async_outcome_sequence ON kling_async_outcomes (batch, sequence);
+CREATE TABLE kling_async_refusals (
     id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     batch bigint NOT NULL REFERENCES kling_async_batches ON DELETE CASCADE,
     worker text NOT NULL,
@@ -140,7 +140,11 @@ async def prepare_tables(app: App, database: Database) -> None:
         with translate_engine_errors(database):
             if not await app.check_connection_async():
                 await app.schema_manager.apply_schema_async()
-        await database.query(_TABLES)
+            await _check_engine(app, database)
+        # Asked first: a user who may make no tables can work with those that are there.
+        ((is_made,),) = await database.query("SELECT to_regclass('kling_async_tables') IS NOT NULL")
+        if not is_made:
+            await database.query(_TABLES)
         ((version,),) = await database.query("SELECT version FROM kling_async_tables")
     finally:
         await database.query(
@@ -151,3 +155,20 @@ async def prepare_tables(app: App, database: Database) -> None:
             f"The tables in {database.name!r} are of version {version}, and this release of kling_async reads "
             f"{_TABLES_VERSION}: update kling_async here."
         )
+
+
+async def _check_engine(app: App, database: Database) -> None:
+    """Ask for a shard that no queue has, which older tables of the engine cannot answer.
+
+    Raises:
+        ConfigurationError: The tables are of another version.
+    """
+    try:
+        await app.job_manager.fetch_job(queues=[f"{QUEUE} has no such queue"], worker_id=0)
+    except ConnectorException as error:
+        if not isinstance(error.__cause__, psycopg.errors.UndefinedFunction):
+            raise
+        raise ConfigurationError(
+            f"The tables of Procrastinate in {database.name!r} are of another version than the package here: bring them up to "
+            "date with its migrations, or give the journal a database of its own."
+        ) from error

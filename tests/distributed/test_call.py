@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from shared_batches import shards, until
 
-from kling_async import BatchInterruptedError, KlingError, ResultState
+from kling_async import BatchInterruptedError, ConfigurationError, KlingError, ResultState
 from kling_async._distributed.call import DistributedBatch, find_batch
 from kling_async._distributed.database import Database
 from kling_async._distributed.engine import TASK, open_engine
@@ -231,6 +231,27 @@ async def test_an_engine_that_refuses_is_one_sentence(journal):
 
         with pytest.raises(KlingError, match="procrastinate_jobs"):
             await batch.begin()
+
+
+async def test_tables_of_another_engine_are_one_sentence(journal):
+    await generate_many_on(journal, [])
+    with psycopg.connect(journal, autocommit=True) as other:
+        other.execute("DROP FUNCTION procrastinate_fetch_job_v2")
+
+    with pytest.raises(ConfigurationError, match=r"Procrastinate in .* are of another version"):
+        await generate_many_on(journal, PROMPTS)
+
+
+async def test_a_user_who_may_make_no_tables_can_use_those_that_are_there(journal, postgres_server):
+    await generate_many_on(journal, [])
+    postgres_server.execute("DROP ROLE IF EXISTS worker")
+    postgres_server.execute("CREATE ROLE worker LOGIN PASSWORD 'worker'")
+    name = journal.rpartition("/")[2]
+    with psycopg.connect(journal, autocommit=True) as other:
+        for kind in ("TABLES", "SEQUENCES"):
+            other.execute(f"GRANT ALL ON ALL {kind} IN SCHEMA public TO worker")
+
+    assert len(await generate_many_on(postgres_server.url(name, user="worker", password="worker"), [])) == 0
 
 
 async def test_a_user_who_may_make_no_tables_is_told_so(journal, postgres_server):
