@@ -11,6 +11,19 @@ import attrs
 _FORBIDDEN = re.compile(r"[\s\x00-\x20\x7f\\\ud800-\udfff]")
 """White space, control characters, backslashes and lone surrogates: no URL that can be fetched has one."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+"""The IPv6 addresses of hosts of the internet; site-local and reserved ones are elsewhere. Source: IANA, IPv6 address space."""
+_SPECIAL = tuple(
+    map(
+        ipaddress.ip_network,
+        ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2001:db8::/32", "3fff::/20"),
+    )
+)
+"""Networks of protocols and of documentation that `is_global` of some Python versions takes for public.
+
+Source: IANA, special-purpose address registries of IPv4 and IPv6. The few anycast addresses of protocols in them, such as
+192.0.0.9, are no storage either.
+"""
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
 
 
@@ -60,7 +73,8 @@ class Url:
 def is_public_address(text: str) -> bool:
     """Whether a text is a public IP address in its usual form.
 
-    Private, shared, loopback, link-local, multicast and reserved addresses are not, also where an IPv6 address wraps one.
+    Private, shared, loopback, link-local, site-local, multicast, reserved and documentation addresses are not, also where
+    an IPv6 address wraps one.
     """
     try:
         address = ipaddress.ip_address(text)
@@ -68,6 +82,10 @@ def is_public_address(text: str) -> bool:
         return False
     if isinstance(address, ipaddress.IPv6Address):
         address = _wrapped_address(address) or address
+    if address.version == 6 and address not in _GLOBAL_UNICAST:  # noqa: PLR2004 - the version's number
+        return False
+    if any(address in network for network in _SPECIAL):
+        return False
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from ipaddress import IPv6Address, ip_network
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,6 +107,52 @@ def test_a_public_address_is_public_also_where_a_gateway_wraps_it(address):
 def test_an_address_of_this_machine_or_of_a_network_is_not_public(address):
     assert not is_public_address(address)
     assert parse_url(f"https://[{address}]/" if ":" in address else f"https://{address}/").is_private
+
+
+NOT_GLOBAL = [
+    *["0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"],
+    *["192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15"],
+    *["198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"],
+    *[
+        "::1/128",
+        "::/128",
+        "::/96",
+        "64:ff9b:1::/48",
+        "100::/64",
+        "100:0:0:1::/64",
+        "2001::/32",
+        "2001:2::/48",
+    ],
+    *["2001:10::/28", "2001:20::/28", "2001:db8::/32", "3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10"],
+    *["fec0::/10", "ff00::/8", "4000::/3", "::ffff:0:0:0/96"],
+]
+"""Source: IANA, special-purpose address registries of IPv4 and IPv6, and the address space of IPv6."""
+
+
+@pytest.mark.parametrize("network", NOT_GLOBAL)
+def test_no_address_of_a_special_network_is_public(network):
+    network = ip_network(network)
+    for address in (network[0], network[-1], network[network.num_addresses // 2]):
+        assert not is_public_address(str(address))
+        if address.version == 4:
+            assert not is_public_address(f"::ffff:{address}")
+            assert not is_public_address(str(IPv6Address(int(IPv6Address("64:ff9b::")) + int(address))))
+
+
+@pytest.mark.parametrize("network", NOT_GLOBAL)
+def test_the_neighbours_of_a_special_network_are_public_unless_they_are_special_too(network):
+    network = ip_network(network)
+    for number in (int(network[0]) - 1, int(network[-1]) + 1):
+        try:
+            address = type(network[0])(number)
+        except ValueError:  # no address is below the first or above the last
+            continue
+        is_special = any(
+            address in other for other in map(ip_network, NOT_GLOBAL) if other.version == address.version
+        )
+        is_elsewhere = address.version == 6 and address not in ip_network("2000::/3")
+        is_of_a_protocol = address.version == 6 and address in ip_network("2001::/23")
+        assert is_public_address(str(address)) is not (is_special or is_elsewhere or is_of_a_protocol)
 
 
 @pytest.mark.parametrize(
