@@ -448,6 +448,32 @@ async def test_leaving_while_an_intent_is_written_sends_nothing_and_rejects_the_
     assert states(path) == [EntryState.NOT_SUBMITTED]
 
 
+@pytest.mark.parametrize("earlier", [None, FAILED])
+async def test_an_intent_that_took_too_long_is_written_again_with_the_time_of_the_post(earlier, path):
+    service = Service(run_time=10.0, script=lambda number: earlier or JobScript())
+    if earlier is not None:
+        await run_with(path, service, ["x"])
+        service.script = lambda _: JobScript()
+    delays = [0.001, 600.0]
+
+    async def slow(write, changes):
+        if any("identity" in change for change in changes.fields.values()):
+            await anyio.sleep(delays.pop() if delays else 0.001)
+        write(changes)
+
+    journal = WriteAheadJournal.over(SqliteStore(path), run_sync=slow)
+    budget = Budget({"kling-v2-6": PRICE}, PRICE)
+    posts = service.posts
+    [result] = await run(service, ["x"], journal=journal, budget=budget, retry_failed=True)
+    [entry] = journal.entries()
+    journal.close()
+
+    assert (result.ok, service.posts - posts, budget.spent) == (True, 1, PRICE)
+    assert entry.sent_at == pytest.approx(result.job.created_at.timestamp(), abs=1.0)
+    assert entry.attempts == service.posts
+    assert not delays
+
+
 async def test_money_is_reserved_before_each_post_and_emitted(path):
     events = []
     budget = Budget({"kling-v2-6": PRICE}, Decimal("1.05"))

@@ -27,6 +27,13 @@ from kling_async.paths import ObjectUrl
 from kling_async.requests import model_of
 from kling_async.results import Result, ResultState
 
+_MAX_INTENT_AGE = 5.0
+"""Seconds after the recorded time in which a POST may leave.
+
+A process can stand still, and a disk or a database can be slow. A later run searches for the job around this time, and
+takes an empty list for the proof that there is none.
+"""
+
 
 @attrs.define(eq=False, kw_only=True)
 class Ledger:
@@ -148,20 +155,28 @@ class Ledger:
             JournalError: The intent could not be written to the disk.
             TakenOverError: Another process of a shared journal holds the item.
         """
+        while not await self._record_intent_once(item, payload, clock):
+            pass
+
+    async def _record_intent_once(
+        self, item: BatchItem, payload: Mapping[str, Any], clock: ServiceClock
+    ) -> bool:
+        """Whether the intent was on the disk so soon that its time is that of the POST; if not, it is taken back."""
         sharing = self.journal.sharing if self.journal is not None else None
         self.budget.reserve(item.price, is_allowed=sharing is not None)
         if item.price is not None:
             item.cost = (item.cost or 0) + item.price
         if self.journal is None:
-            return
+            return True
         assert item.identity is not None
         assert item.request is not None
+        intended_at = self.emit.clock.wall()
         try:
             item.entry_number = self.journal.record_intent(
                 item.identity,
                 model=model_of(item.request),
                 payload=payload,
-                at=clock.time(self.emit.clock.wall()),
+                at=clock.time(intended_at),
                 has_service_time=clock.offset is not None,
                 cost_usd=item.price,
                 index=item.index,
@@ -169,9 +184,17 @@ class Ledger:
             await self.journal.wait_durable()
             if sharing is not None:
                 await sharing.confirm(item.entry_number)
+        except TakenOverError:
+            # The entry is the other process's. If this one claims it again, no write from before may change it.
+            self.budget.release(item.price)
+            raise
         except BaseException as error:
             self.record_not_accepted(item, error)
             raise
+        if abs(self.emit.clock.wall() - intended_at) <= _MAX_INTENT_AGE:
+            return True
+        self.record_not_accepted(item, KlingError("the intent was too old for a POST"))
+        return False
 
     def record_not_accepted(self, item: BatchItem, error: BaseException) -> None:
         """The POST was provably not accepted: the money is free again."""
