@@ -188,11 +188,17 @@ def workers(session: nox.Session) -> None:
 
 @nox.session
 def simulation(session: nox.Session) -> None:
-    """Run whole batches in simulated worlds; `-- --seeds 100000` runs many, `-- --from 17 --trace` shows one."""
+    """Run whole batches in simulated worlds; `-- --seeds 100000` runs many, `-- --from 17 --trace` shows one.
+
+    With `--shared` processes share one journal.
+    """
     session.install(WHOLE, *group("tests"))
     session.env["PYTHONSAFEPATH"] = "1"
     session.env["PYTHONPATH"] = "tests"
-    session.run("python", "-m", "simulation", *(session.posargs or ["--seeds", "1000"]))
+    for options in (
+        [session.posargs] if session.posargs else [["--seeds", "1000"], ["--shared", "--seeds", "300"]]
+    ):
+        session.run("python", "-m", "simulation", *options)
 
 
 @nox.session

@@ -21,11 +21,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--from", type=int, default=0, metavar="SEED", dest="first", help="the first seed (0)"
     )
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that share them (2)")
+    parser.add_argument(
+        "--shared", action="store_true", help="worlds in which processes share one journal at the same time"
+    )
     parser.add_argument("--trace", action="store_true", help="print every step")
     options = parser.parse_args(arguments)
     seeds = range(options.first, options.first + options.seeds)
     began, counts, broken = time.perf_counter(), Counter[str](), 0
-    for verdict in simulate_all(seeds, workers=1 if options.trace else options.workers):
+    workers = 1 if options.trace else options.workers
+    for verdict in simulate_all(seeds, workers=workers, is_shared=options.shared):
         counts += verdict.counts
         broken += bool(verdict.violations)
         if options.trace:

@@ -23,6 +23,8 @@ from kling_async._policy.own_user import OwnUser
 from kling_async._policy.service_clock import ServiceClock
 from kling_async._policy.submission import SubmitFailure
 
+from .shared_database import LOST_AFTER, SharedDatabase
+
 Bug = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -129,6 +131,23 @@ def prove_by_strangers(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(list_evidence, "_surely_differs", lambda sent, echo: True)
 
 
+def own_by_clock_leases(patch: pytest.MonkeyPatch) -> None:
+    """A session ends if its process was not heard for some time, also if the process only stands still."""
+    is_live = SharedDatabase.is_live
+
+    def is_renewed(self: SharedDatabase, holder: int | None) -> bool:
+        if holder in self.sessions and self.clock() - self.heard_at[holder] > LOST_AFTER:
+            self.end_session(holder)
+        return is_live(self, holder)
+
+    patch.setattr(SharedDatabase, "is_live", is_renewed)
+
+
+def ignore_look_alikes_of_others(patch: pytest.MonkeyPatch) -> None:
+    """A process waits neither for the POSTs nor for the reconciliations of other processes."""
+    patch.setattr(SharedDatabase, "find_others", lambda self, kind, holder: [])
+
+
 def _change_match_jobs(patch: pytest.MonkeyPatch, **changed: Any) -> None:
     match_jobs = reconciler.match_jobs
 
@@ -155,3 +174,9 @@ BUGS: Mapping[str, Bug] = {
         prove_by_strangers,
     )
 }
+"""Those that a process alone shows."""
+
+SHARED_BUGS: Mapping[str, Bug] = {
+    bug.__name__: bug for bug in (own_by_clock_leases, ignore_look_alikes_of_others)
+}
+"""Those that only processes with a shared journal show."""

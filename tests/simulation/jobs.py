@@ -28,6 +28,8 @@ class Post:
     """in flight, refused (not accepted), answered (the process has the id) or unknown."""
     verdict: str = "unknown"
     """The fate after the process has the answer."""
+    is_belated: bool = False
+    """Whether its process stood still between its last check and this POST, which no client can notice."""
     job: Job | None = None
     told_organization_at: float = math.inf
     """When its answer named the organization to its process."""
@@ -41,7 +43,7 @@ class Job:
     post: Post | None = None
     """None for an old job of others."""
     is_late: bool = False
-    """Whether it was accepted after its process had stopped waiting."""
+    """Whether it was accepted after its process had stopped waiting, or long after the intent was written."""
 
     @property
     def id(self) -> str:

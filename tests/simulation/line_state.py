@@ -17,6 +17,7 @@ from kling_async.requests import model_of
 
 from .jobs import Job, Post, request_text
 from .scenario import Run
+from .shared_database import SharedDatabase
 
 PRICE = Decimal("0.35")
 _LONGEST_WAY = 60.0
@@ -43,7 +44,7 @@ class LineState:
     """The POSTs and jobs of all processes of a line."""
 
     number: int
-    disk: MemoryStore | None
+    disk: MemoryStore | SharedDatabase | None
     """The journal's disk; None without a journal."""
     has_price: bool
     organization: str
@@ -62,8 +63,17 @@ class LineState:
     """Jobs of this line that were matched to another request, because a stranger's job was matched to their own."""
     resends: Counter[str] = attrs.field(factory=Counter)
     """By request, how many ambiguous POSTs the caller allowed to send again."""
+    stops: int = 0
+    """How often a process of it stood still."""
+    cuts: int = 0
+    """How often a process of it was cut off from its journal."""
     retries: Counter[str] = attrs.field(factory=Counter)
     """By request, how many failed jobs the caller allowed to submit again."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several processes write the journal at the same time."""
+        return isinstance(self.disk, SharedDatabase)
 
     def start_run(self, run: Run) -> list[Item]:
         """Note that the next run begins; returns the identities of its items."""

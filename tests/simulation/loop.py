@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+from contextvars import copy_context
 
 from virtual_service import VirtualLoop
+
+from .gate import GATE, Turn
 
 _MAX_TURNS = 400_000
 
@@ -52,3 +55,27 @@ class WorldLoop(VirtualLoop):
     def _make(self, loop, coroutine, **settings):
         self._tasks_made += 1
         return _Task(coroutine, loop=loop, number=self._tasks_made, **settings)
+
+    # A callback of a process passes the gate of that process. The context of the callback tells which process that is.
+
+    def call_soon(self, callback, *args, context=None):
+        turn = self._make_turn(callback, args, context)
+        if turn is None:
+            return super().call_soon(callback, *args, context=context)
+        turn.handle = super().call_soon(turn, context=turn.context)
+        return turn.handle
+
+    def call_at(self, when, callback, *args, context=None):
+        turn = self._make_turn(callback, args, context)
+        if turn is None:
+            return super().call_at(when, callback, *args, context=context)
+        turn.handle = super().call_at(when, turn, context=turn.context)
+        return turn.handle
+
+    def call_soon_threadsafe(self, callback, *args, context=None):
+        return self.call_soon(callback, *args, context=context)  # a world has one thread
+
+    @staticmethod
+    def _make_turn(callback, args, context):
+        gate = GATE.get() if context is None else context.get(GATE)
+        return None if gate is None else Turn(gate, callback, args, context or copy_context())

@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, suppress
+from contextvars import Context
 from email.utils import formatdate
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,6 +30,7 @@ from kling_async._transport.base import Reply, Request, StreamedReply
 from kling_async._wire.endpoints import QUEUE_PATH
 from kling_async.events import Event, Notifier
 
+from .gate import outside
 from .jobs import Post, request_text
 from .line_state import PRICE
 from .rules import Inspector
@@ -37,6 +39,10 @@ from .service import FaultyService
 
 _MAX_RUN_TIME = 200_000.0
 """Seconds after which a run that has not ended counts as endless."""
+
+
+_BELATED = 5.0
+"""Seconds after the last step of a process before a POST from which the recorded time is not that of the POST."""
 
 
 class Killed(BaseException):
@@ -77,11 +83,13 @@ class Process:
     _waits: dict[asyncio.Future[Any], None] = attrs.field(init=False, factory=dict)
     """The futures that it waits for, in order."""
     _task: asyncio.Task[None] = attrs.field(init=False)
+    _context: Context | None = attrs.field(init=False, default=None)
+    """The context in which its code runs; None for a copy of that of the world."""
 
     async def execute(self) -> None:
         """Run until the end that the scenario has for the run."""
         loop, ending = asyncio.get_running_loop(), self.run.ending
-        self._task = loop.create_task(self._main())
+        self._task = loop.create_task(self._main(), context=self._context)
         alarms = []
         if ending.how in {"kill", "cancel"} and not ending.point:
             end = self.kill if ending.how == "kill" else self._task.cancel
@@ -126,6 +134,10 @@ class Process:
             self.kill()
             raise Killed
 
+    async def _reach(self, point: str) -> None:
+        """Take a step at which the process can also stand still."""
+        self._step(point)
+
     async def _wait(self, future: asyncio.Future[Any]) -> Any:
         self._waits[future] = None
         try:
@@ -138,12 +150,8 @@ class Process:
     # The batch
 
     async def _main(self) -> None:
-        run, disk, journal = self.run, self.inspector.line_state.disk, None
-        if disk is not None:
-            store = _ProcessDisk(
-                kept=disk.kept, earlier=disk.earlier, before=self._before_commit, after=self._after_commit
-            )
-            journal = self.inspector.journal = WriteAheadJournal.over(store, run_sync=self._write)
+        run, journal = self.run, self._open_journal()
+        self.inspector.journal = journal
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(run.ending.at if run.ending.how == "timeout" else None):
@@ -151,6 +159,15 @@ class Process:
         finally:
             if journal is not None:
                 journal.close()
+
+    def _open_journal(self) -> WriteAheadJournal | None:
+        disk = self.inspector.line_state.disk
+        if disk is None:
+            return None
+        store = _ProcessDisk(
+            kept=disk.kept, earlier=disk.earlier, before=self._before_commit, after=self._after_commit
+        )
+        return WriteAheadJournal.over(store, run_sync=self._write)
 
     async def _consume(self, batch: AbstractAsyncContextManager[AsyncIterator[Any]]) -> None:
         ending = self.run.ending
@@ -194,7 +211,9 @@ class Process:
     def _session(self) -> LoopSession:
         run = self.run
         limits = Limits(
-            max_concurrent_submits=run.max_concurrent_submits, max_polls_per_second=run.max_polls_per_second
+            max_concurrent_submits=run.max_concurrent_submits,
+            max_submits_per_hour=run.max_submits_per_hour,
+            max_polls_per_second=run.max_polls_per_second,
         )
         polling = PollingPolicy(
             wait_timeout=run.wait_timeout,
@@ -262,7 +281,8 @@ class Process:
         return answer
 
     async def _send_post(self, request: Request) -> Reply | Exception:
-        self._step("post")
+        ready_at = asyncio.get_running_loop().time()
+        await self._reach("post")
         body = json.loads(request.body or b"")
         post = Post(
             line=self.inspector.line_state.number,
@@ -271,13 +291,14 @@ class Process:
             payload=body["payload"],
             request=request_text(body["model"], body["payload"]),
             sent=asyncio.get_running_loop().time(),
+            is_belated=asyncio.get_running_loop().time() - ready_at > _BELATED,
         )
         self.note("POST", body["payload"])
         self.inspector.check_post(post)
-        future = self.service.receive(request, post=post)
-        self._step("posted")
+        future = outside().run(self.service.receive, request, post=post)
+        await self._reach("posted")
         answer = await self._wait(future)
-        self._step("answered")
+        await self._reach("answered")
         post.fate = post.verdict
         if post.fate == "answered" and isinstance(answer, Reply) and b'"org_id"' in answer.body:
             post.told_organization_at = asyncio.get_running_loop().time()
@@ -287,12 +308,12 @@ class Process:
     async def _send_get(self, request: Request) -> Reply | Exception:
         is_list = urlsplit(request.url).path.endswith("/requests")
         if is_list:
-            self._step("list")
+            await self._reach("list")
         self.inspector.check_poll()
-        future = self.service.receive(request, on_shown=self.inspector.note_shown)
+        future = outside().run(self.service.receive, request, on_shown=self.inspector.note_shown)
         answer = await self._wait(future)
         if is_list:
-            self._step("listed")
+            await self._reach("listed")
         self.note("list" if is_list else "status", request.url.rpartition("/")[2], answer)
         return answer
 

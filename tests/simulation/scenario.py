@@ -94,6 +94,19 @@ class Ending:
 
 
 @attrs.frozen(kw_only=True)
+class Pause:
+    """A time in which a process stands still: none of its code runs, and what it has sent goes on."""
+
+    seconds: float
+    at: float = float("inf")
+    """Seconds after the beginning of its run."""
+    point: str = ""
+    """The kind of step at which it begins instead."""
+    count: int = 0
+    """The number of that step, from 1."""
+
+
+@attrs.frozen(kw_only=True)
 class Run:
     """One process: a batch over some prompts."""
 
@@ -102,6 +115,7 @@ class Run:
     """list, iterator or slow."""
     max_concurrency: int = 20
     max_concurrent_submits: int = 16
+    max_submits_per_hour: float | None = None
     max_polls_per_second: float = 10.0
     timeout: float = 60.0
     wait_timeout: float = 600.0
@@ -118,6 +132,12 @@ class Run:
     ending: Ending = Ending()
     rest: float = 0.0
     """Seconds until the next run begins."""
+    pauses: Sequence[Pause] = ()
+    """The times at which it stands still."""
+    cuts: Sequence[tuple[float, float]] = ()
+    """Times after its beginning, and for how many seconds from then on it cannot reach the shared journal."""
+    lost_answers: float = 0.0
+    """The probability that an answer of the shared journal is lost, so that the process asks again."""
 
 
 @attrs.frozen(kw_only=True)
@@ -146,11 +166,11 @@ class Scenario:
 def make_scenario(seed: int) -> Scenario:
     """The scenario of a seed."""
     rng = random.Random(f"plan {seed}")  # noqa: S311
-    pool = _make_pool(rng)
+    pool = make_pool(rng)
     lines = [_make_line(rng, pool)]
     if rng.random() < 0.25:
-        lines.append(_make_line(rng, pool if rng.random() < 0.7 else _make_pool(rng)))
-    conditions = _conditions(rng)
+        lines.append(_make_line(rng, pool if rng.random() < 0.7 else make_pool(rng)))
+    conditions = make_conditions(rng)
     if rng.random() < 0.3:
         lines = [_with_one_prompt(line) for line in lines]
     elif rng.random() < 0.3:
@@ -181,7 +201,7 @@ def _with_long_runs(line: Line, rng: random.Random) -> Line:
     return attrs.evolve(line, runs=runs, on_ambiguous="resend_absent")
 
 
-def _conditions(rng: random.Random) -> Conditions:
+def make_conditions(rng: random.Random) -> Conditions:
     """Some faults at some rates: a few frequent faults find more than all faults at a low rate."""
     kinds = {"post": POST_FAULTS, "status": STATUS_FAULTS, "list": CALL_FAULTS, "job": JOB_FAULTS}
     share = rng.choice((0.1, 0.25, 0.5))
@@ -214,7 +234,7 @@ def _periods(rng: random.Random) -> list[tuple[float, float]]:
     return periods
 
 
-def _make_pool(rng: random.Random) -> list[VideoRequest]:
+def make_pool(rng: random.Random) -> list[VideoRequest]:
     return [_make_request(rng) for _ in range(rng.choice((1, 2, 3, 6, 10)))]
 
 
@@ -224,7 +244,7 @@ def _make_line(rng: random.Random, pool: Sequence[VideoRequest]) -> Line:
     has_price, runs = rng.random() < 0.3, []
     for _ in range(rng.choice((1, 2, 2, 3)) if has_journal else 1):
         runs.append(_make_run(rng, requests, has_journal=has_journal, has_price=has_price))
-        requests = _edit(rng, requests, pool)
+        requests = edit_requests(rng, requests, pool)
     return Line(
         begins=rng.choice((0.0, rng.uniform(0, 40))),
         has_journal=has_journal,
@@ -252,7 +272,7 @@ def _make_request(rng: random.Random) -> VideoRequest:
     )
 
 
-def _edit(
+def edit_requests(
     rng: random.Random, requests: Sequence[VideoRequest], pool: Sequence[VideoRequest]
 ) -> list[VideoRequest]:
     """The requests of the next run: perhaps in another order, spelt in another way, with one more or one fewer."""

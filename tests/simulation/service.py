@@ -168,7 +168,7 @@ class FaultyService:
         # The service adds its defaults to the payload.
         payload = {**post.payload, "cfg_scale": 0.5}
         emulated = self._emulated.accept(payload, organization_id=post.organization)
-        job = Job(emulated=emulated, post=post, is_late=is_late)
+        job = Job(emulated=emulated, post=post, is_late=is_late or post.is_belated)
         post.job = self.jobs[job.id] = job
         if emulated.shows_at < _NEVER:
             self.quiet_after = max(self.quiet_after, emulated.shows_at)

@@ -13,13 +13,18 @@ import pytest
 
 from . import loop
 from .__main__ import main
-from .bugs import BUGS
+from .bugs import BUGS, SHARED_BUGS
 from .scenario import CALL_FAULTS, JOB_FAULTS, POINTS, POST_FAULTS, STATUS_FAULTS, make_scenario
+from .shared_database import LOST_AFTER
+from .shared_scenario import make_shared_scenario
+from .shared_world import simulate_shared
 from .world import simulate
 
 pytestmark = pytest.mark.unmeasured
 
 TESTS = Path(__file__).parents[1]
+WITHOUT_A_TURN = {"goes on", "is killed", "commits", "is cut off", "is connected again"}
+"""What happens around a process that stands still: what it had sent to its journal still arrives there."""
 
 
 @pytest.mark.parametrize("bug", BUGS)
@@ -31,6 +36,48 @@ def test_a_planted_bug_is_found_within_a_hundred_seeds_and_its_world_holds_witho
         found = next(seed for seed in range(100) if simulate(seed).violations)
 
     assert simulate(found).violations == []
+
+
+@pytest.mark.parametrize("bug", SHARED_BUGS)
+def test_a_planted_bug_between_processes_is_found_within_a_hundred_seeds(bug, monkeypatch, silent_logs):
+    with monkeypatch.context() as patch:
+        SHARED_BUGS[bug](patch)
+        found = next(seed for seed in range(100) if simulate_shared(seed).violations)
+
+    assert simulate_shared(found).violations == []
+
+
+def test_a_world_with_a_shared_journal_is_the_same_each_time(silent_logs):
+    seeds = range(6)
+
+    assert [simulate_shared(seed).lines() for seed in seeds] == [
+        simulate_shared(seed).lines() for seed in seeds
+    ]
+
+
+def test_a_thousand_shared_scenarios_have_every_trouble():
+    scenarios = [make_shared_scenario(seed) for seed in range(1000)]
+    runs = [run for scenario in scenarios for member in scenario.members for run in member.runs]
+    pauses = [pause for run in runs for pause in run.pauses]
+
+    assert {len(scenario.members) for scenario in scenarios} == {2, 3}
+    assert {pause.point for pause in pauses} == {"", "asked", "post", "posted", "answered", "list", "listed"}
+    assert any(pause.seconds < 10 for pause in pauses)
+    assert any(pause.seconds > 3000 for pause in pauses)
+    assert any(seconds < LOST_AFTER for run in runs for _, seconds in run.cuts)
+    assert any(seconds > LOST_AFTER for run in runs for _, seconds in run.cuts)
+    assert {run.lost_answers > 0 for run in runs} == {True, False}
+    assert any(run.max_submits_per_hour for run in runs)
+    assert any(run.cap is not None for run in runs)
+
+
+def test_a_process_that_stands_still_takes_no_step(silent_logs):
+    for seed in range(12):
+        still = set()
+        for _, who, *what in simulate_shared(seed).trace:
+            if who in still:
+                assert what[0] in WITHOUT_A_TURN
+            still = still | {who} if what[0] == "stands still" else still - {who}
 
 
 def test_a_world_is_the_same_each_time_and_in_every_process(silent_logs):
@@ -93,6 +140,15 @@ def test_the_command_says_how_to_run_a_broken_world_again(monkeypatch, capsys, s
 
     assert main(["--from", seed[1], "--trace"]) == 1
     assert "begins" in capsys.readouterr().out
+
+
+def test_the_command_runs_worlds_with_a_shared_journal_again(monkeypatch, capsys, silent_logs):
+    SHARED_BUGS["ignore_look_alikes_of_others"](monkeypatch)
+    status = main(["--shared", "--seeds", "30", "--workers", "1"])
+    output = capsys.readouterr().out
+
+    assert status == 1
+    assert re.search(r"; again: nox -s simulation -- --shared --from \d+ --trace$", output, re.MULTILINE)
 
 
 def test_the_command_shares_many_worlds_among_processes(monkeypatch, capsys, silent_logs):

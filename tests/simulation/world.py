@@ -20,6 +20,7 @@ from .process import Killed, Process
 from .rules import Inspector
 from .scenario import Line, Run, Scenario, make_scenario
 from .service import FaultyService
+from .shared_database import SharedDatabase
 
 _MAX_RERUNS = 3
 _UNCERTAIN = {ResultState.TIMED_OUT, ResultState.AMBIGUOUS}
@@ -36,12 +37,12 @@ class Verdict:
     counts: Counter[str]
     trace: list[tuple[Any, ...]] = attrs.field(repr=False)
     """Each step: the time, the process, and what happened."""
+    option: str = ""
+    """The option of the command that runs worlds of this kind."""
 
     def summary(self) -> str:
         """The first broken rule, and the command that shows it."""
-        return (
-            f"seed {self.seed}: {self.violations[0]}; again: nox -s simulation -- --from {self.seed} --trace"
-        )
+        return f"seed {self.seed}: {self.violations[0]}; again: nox -s simulation -- {self.option}--from {self.seed} --trace"
 
     def lines(self) -> list[str]:
         """The trace as text."""
@@ -54,18 +55,25 @@ class Verdict:
 
 def simulate(seed: int) -> Verdict:
     """Run the world of a seed."""
-    loop, world = WorldLoop(), _World(make_scenario(seed))
+    return run_world(World(make_scenario(seed)))
+
+
+def run_world(world: World) -> Verdict:
+    """Run a world to its end."""
+    loop = WorldLoop()
     try:
         loop.run_until_complete(world.run())
     except RuntimeError as error:  # as for a loop without an end
         world.violations.append(f"broken: {error}")
     finally:
         loop.close()
-    return Verdict(seed, world.violations, world.counts, world.trace)
+    return Verdict(world.scenario.seed, world.violations, world.counts, world.trace)
 
 
 @attrs.define(eq=False)
-class _World:
+class World:
+    """A world that runs once."""
+
     scenario: Scenario
     violations: list[str] = attrs.field(factory=list)
     counts: Counter[str] = attrs.field(factory=Counter)
@@ -78,11 +86,10 @@ class _World:
         asyncio.get_running_loop().set_exception_handler(self._handle)
         self._service = FaultyService(self.scenario.conditions, self._rng("service"), self._note_accepted)
         for number, line in enumerate(self.scenario.lines):
-            disk = MemoryStore() if line.has_journal else None
             self._line_states.append(
                 LineState(
                     number=number,
-                    disk=disk,
+                    disk=self._make_disk(line),
                     has_price=line.has_price,
                     organization=line.organization,
                     fail=self._fail,
@@ -105,6 +112,8 @@ class _World:
     def _handle(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Fail for an error that no task handles, unless only the kill of a process raised it."""
         error = context.get("exception")
+        if isinstance(error, Killed):
+            return
         if isinstance(error, BaseExceptionGroup):
             _, error = error.split(Killed)
         if error is not None or "exception" not in context:
@@ -131,11 +140,17 @@ class _World:
         self._note("S")("accepts", job.id, job.emulated.payload, job.final)
         self._line_states[job.post.line].add_job(job)
 
+    def _make_process(self, **fields: Any) -> Process:
+        return Process(**fields)
+
+    def _make_disk(self, line: Line) -> MemoryStore | SharedDatabase | None:
+        return MemoryStore() if line.has_journal else None
+
     async def _run_process(self, line_state: LineState, run: Run) -> dict[int, Result]:
         """Run one process to its end; returns its results."""
         self.counts["runs"] += 1
         who = f"{line_state.number}.{self.counts['runs']}"
-        process = Process(
+        process = self._make_process(
             name=who,
             run=run,
             service=self._service,
@@ -232,6 +247,9 @@ class _World:
                 self._fail(f"untrue: result {index} was {outcomes[0]}, and is {outcomes[1]} the next time")
 
     def _count(self, line_state: LineState) -> None:
+        if line_state.is_shared:
+            self.counts["stops"] += line_state.stops
+            self.counts["cuts"] += line_state.cuts
         self.counts["posts"] += len(line_state.posts)
         self.counts["jobs"] += len(line_state.jobs)
         self.counts["lost answers"] += sum(1 for post in line_state.posts if post.fate == "unknown")
