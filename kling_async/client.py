@@ -105,7 +105,7 @@ class KlingClient:
             clear_locals(error)
             raise
         finally:
-            del api_key, proxy  # a traceback shows the variables of this frame
+            del api_key, base_url, proxy  # a traceback shows the variables of this frame
         self._limits = check_kind("limits", limits, Limits)
         self._polling = check_kind("polling", polling, PollingPolicy)
         self._retry = check_kind("retry", retry, RetryPolicy)

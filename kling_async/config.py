@@ -71,11 +71,13 @@ def read_settings(
     env = os.environ if environ is None else environ
     trusts_network = _trusts_network(env)
     organization = organization_id if organization_id is not None else env.get("GMI_ORG_ID") or None
+    secret = Secret(_read_key(api_key, env))
     return Settings(
-        api_key=Secret(_read_key(api_key, env)),
+        api_key=secret,
         organization_id=_clean_header("organization_id", organization or "") or None,
-        queue=_check_encrypted(
-            queue_url(base_url if base_url is not None else env.get("GMI_BASE_URL") or DEFAULT_BASE_URL),
+        queue=_read_queue(
+            base_url if base_url is not None else env.get("GMI_BASE_URL") or DEFAULT_BASE_URL,
+            secret=secret,
             trusts_network=trusts_network,
         ),
         timeout=check_timeout(timeout),
@@ -143,6 +145,16 @@ def _trusts_network(env: Mapping[str, str]) -> bool:
     if given not in {"0", "1"}:
         raise ConfigurationError(f"KLING_ASYNC_TRUST_NETWORK={quote_value(given)} is neither 1 nor 0.")
     return given == "1"
+
+
+def _read_queue(base_url: str, *, secret: Secret, trusts_network: bool) -> str:
+    """The URL of the queue; a refusal shows `***` where the key was pasted into the base URL."""
+    try:
+        return _check_encrypted(queue_url(base_url), trusts_network=trusts_network)
+    except ConfigurationError as error:
+        refusal = ConfigurationError(secret.hide_in(error.message), advice=error.advice)
+    del base_url  # a traceback shows the variables of this frame
+    raise refusal
 
 
 def _check_encrypted(queue: str, *, trusts_network: bool) -> str:

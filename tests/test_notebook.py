@@ -15,6 +15,7 @@ from kling_async import BatchResult, Job, JobStatus, Media, Outcome, Result, Res
 from kling_async._display.progress_counts import ProgressCounts
 from kling_async._display.progress_view import BatchPhase, ProgressView
 from kling_async._policy.outcome import error_of
+from kling_async._secrets import Secret
 from kling_async.errors import AmbiguousSubmitError
 from kling_async.events import Finished, Resumed, Submitted
 from kling_async.history import HistoryRecorder
@@ -230,7 +231,9 @@ def test_every_fact_is_left_where_scripts_styles_and_players_are_removed(show):
                 result_of(
                     0, request=VideoRequest("first " * 60), job=job_of(0, payload={"prompt": "first " * 60})
                 ),
-                result_of(1, state=ResultState.FAILED, job=broken, error=error_of(broken)),
+                result_of(
+                    1, state=ResultState.FAILED, job=broken, error=error_of(broken, secret=Secret("key"))
+                ),
                 result_of(2, state=ResultState.AMBIGUOUS, job=None, error=lost),
             )
         )._repr_html_()

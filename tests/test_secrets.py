@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_async import KlingClient, KlingError, PollingPolicy, RetryPolicy
+from kling_async._policy.outcome import error_of
 from kling_async._secrets import Secret, clear_locals
 from kling_async._transport.base import Reply, Request
 from kling_async._transport.network import Network
@@ -24,6 +25,8 @@ from kling_async._wire.codec import structure_job
 from kling_async._wire.endpoints import headers_for
 from kling_async._wire.replies import decode, error_for
 from kling_async.emulator.tls import make_certificate
+from kling_async.jobs import Job, JobStatus, Outcome
+from kling_async.journal import Journal
 
 KEY = "sk-4f1c0ffee5ec2e7-of-the-tests"
 PASSWORD = "pa55word-of-the-tests"
@@ -185,6 +188,36 @@ def test_no_error_about_a_reply_shows_the_key_in_a_disguise(disguise, status):
         assert len(one) <= len(plain) + 12 * one.count("***")
 
 
+@pytest.mark.parametrize("disguise", DISGUISES.values(), ids=DISGUISES)
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+async def test_no_error_of_a_job_that_ended_shows_the_key_in_a_disguise(disguise, status, tmp_path):
+    shown = {}
+    for text in (disguise, "harmless"):
+        record = {"request_id": "job-1", "status": status, "error": f"x {text} y"}
+        ANSWERS["a job that ended"] = answer(200, json.dumps(record))
+        journal = tmp_path / f"{len(shown)}.db"
+        async with serve("a job that ended") as server, client_of(f"http://{server}") as client:
+            with pytest.raises(KlingError) as caught:
+                await client.wait("job-1")
+            batch = await client.generate_many(["an eagle"], journal=journal, progress=False)
+            again = await client.generate_many(["an eagle"], journal=journal, progress=False)
+        (entry,) = Journal(journal).entries()
+        shown[text] = [caught.value.message, batch[0].error.message, again[0].error.message, entry.error]
+    assert all("harmless" in one for one in shown["harmless"])
+    assert shown[disguise] == [shown["harmless"][0].replace("harmless", shown_as(disguise))] * 4
+
+
+def shown_as(disguise):
+    """A disguise on one line, with the key hidden."""
+    return Secret(KEY).hide_in(" ".join(disguise.split()))
+
+
+@pytest.mark.parametrize("cut", range(480, 520, 8))
+def test_a_key_at_the_end_of_a_long_reason_is_hidden(cut):
+    job = Job(request_id="job-1", status=JobStatus.FAILED, outcome=Outcome(error="x" * cut + KEY.upper()))
+    assert "SK-4F" not in error_of(job, secret=Secret(KEY)).message
+
+
 @pytest.mark.parametrize("escape", [escape_in_json, lambda text: text.replace("-", "\\u002D"), str])
 def test_no_record_shows_the_key_as_it_is_or_in_escapes(escape):
     body = '{"request_id": "a\\u00e9 \\\\u0073", "status": "queued", "payload": {"p": "%s"}, "x\\/%s": 1}'
@@ -279,6 +312,11 @@ async def test_no_error_of_a_post_shows_the_key(name, transport_path):
     [
         {"base_url": "no url"},
         {"base_url": "http://far.example"},
+        {"base_url": "http://far.example/" + KEY},
+        {"base_url": KEY},
+        {"base_url": "https://h.example/?key=" + KEY.upper()},
+        {"base_url": "http://[" + KEY},
+        {"base_url": KEY.encode()},
         {"timeout": -1},
         {"proxy": "socks5://user:" + PASSWORD + "@host"},
         {"organization_id": 5},
@@ -292,6 +330,11 @@ async def test_no_error_of_a_post_shows_the_key(name, transport_path):
     ids=[
         "no URL",
         "plain http",
+        "the key in plain http",
+        "the key for a URL",
+        "the key in a query",
+        "the key in brackets",
+        "the key in bytes",
         "timeout",
         "proxy",
         "type",

@@ -9,6 +9,7 @@ from typing import Any
 from kling_async import errors
 from kling_async._journal.entry import Entry, EntryState
 from kling_async._policy.outcome import error_of, state_of
+from kling_async._secrets import Secret
 from kling_async.errors import AmbiguousSubmitError, KlingError, WaitTimeoutError
 from kling_async.paths import ObjectUrl, is_object_url
 from kling_async.requests import VideoRequest
@@ -114,12 +115,15 @@ def result_of_end(entry: Entry, *, index: int, request: VideoRequest | None) -> 
     job = entry.job
     assert job is not None, "an item that is to be reported has a job"
     path = None if entry.path is None else saved_place(entry.path)
+    error = error_of(job, secret=Secret(""))
+    if error is not None and entry.error is not None:  # which hides the key of the run that wrote the entry
+        error = type(error)(entry.error, request_id=job.request_id, job=job)
     return Result(
         index=index,
         request=request,
         state=state_of(job),
         job=job,
-        error=error_of(job),
+        error=error,
         path=path,
         cost_usd=entry.cost_usd,
     )

@@ -165,7 +165,11 @@ class LoopSession:
             ended = await self.poller.wait(
                 known, kind=kind, policy=polling, api=self.api, emit=emit, index=index
             )
-            final, state, error = _with_payload(ended, known.payload), state_of(ended), error_of(ended)
+            final, state, error = (
+                _with_payload(ended, known.payload),
+                state_of(ended),
+                error_of(ended, secret=self.api.secret),
+            )
         except KlingError as failure:
             final = failure.job = failure.job and _with_payload(failure.job, known.payload)
             state, error = state_of(failure), failure

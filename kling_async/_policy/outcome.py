@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kling_async._secrets import Secret
 from kling_async.errors import (
     AmbiguousSubmitError,
     JobCancelledError,
@@ -13,19 +14,23 @@ from kling_async.errors import (
 from kling_async.jobs import Job, JobStatus
 from kling_async.results import ResultState
 
+_HIDDEN_IN, _SHOWN = 4000, 500
+"""Characters of a reason in which the key is looked for, and that are shown after that: a key that is cut is not found."""
 
-def error_of(job: Job) -> JobError | None:
-    """The error for a final job; None for a success."""
+
+def error_of(job: Job, *, secret: Secret) -> JobError | None:
+    """The error for a final job, with `***` for each place where the service echoes the key; None for a success."""
     if job.is_success:
         return None
-    reason = job.failure_reason or "no reason given"
+    request_id = secret.hide_in(job.request_id)
+    reason = secret.hide_in((job.failure_reason or "no reason given")[:_HIDDEN_IN])[:_SHOWN]
     error_class, verb = (
         (JobCancelledError, "was cancelled")
         if job.status is JobStatus.CANCELLED
         else (JobFailedError, "failed")
     )
     return error_class(
-        f"Job {job.request_id} {verb} at the service: {reason.rstrip('.')[:500]}. It may have been charged.",
+        f"Job {request_id} {verb} at the service: {reason.rstrip('.')}. It may have been charged.",
         request_id=job.request_id,
         job=job,
     )

@@ -15,6 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
 from kling_async._policy.outcome import error_of
+from kling_async._secrets import Secret
 from kling_async.batch_result import BatchResult
 from kling_async.emulator.media import Clip, encode_video
 from kling_async.errors import APIConnectionError, DownloadError, RateLimitError, WaitTimeoutError
@@ -81,7 +82,7 @@ class Maker:
         elif state is not ResultState.SUCCEEDED:
             status = JobStatus.FAILED if state is ResultState.FAILED else JobStatus.CANCELLED
             job = Job(request_id=request_id, status=status, outcome=Outcome(error=prompt[:300]))
-            error = error_of(job)
+            error = error_of(job, secret=Secret("key"))
         else:
             return self._save(index, request, request_id, times[-1] + 1)
         return Result(

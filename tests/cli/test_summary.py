@@ -8,6 +8,7 @@ import pytest
 
 from kling_async._display.progress_counts import ProgressCounts
 from kling_async._policy.outcome import error_of
+from kling_async._secrets import Secret
 from kling_async.cli.budget_options import BudgetOptions
 from kling_async.cli.output import stdout
 from kling_async.cli.run_config import RunConfig
@@ -72,7 +73,9 @@ def test_results_with_the_same_reason_share_a_line():
 def test_jobs_that_failed_for_the_same_reason_share_a_line_whatever_their_ids():
     def unlucky(index: int) -> Result:
         job = Job(request_id=f"r{index}", status=JobStatus.FAILED, outcome=Outcome(error="policy"))
-        return attrs.evolve(result(index, ResultState.FAILED), job=job, error=error_of(job))
+        return attrs.evolve(
+            result(index, ResultState.FAILED), job=job, error=error_of(job, secret=Secret("key"))
+        )
 
     assert failure_lines([unlucky(0), unlucky(1)]) == ["#0, #1: failed: policy"]
     (alone,) = failure_lines([unlucky(0)])

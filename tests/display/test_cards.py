@@ -11,6 +11,7 @@ from kling_async._display.cards import Card, card_html, make_cards
 from kling_async._display.colors import STATE_COLORS, state_class
 from kling_async._display.timeline import WORDS, Row, Segment
 from kling_async._policy.outcome import error_of
+from kling_async._secrets import Secret
 from kling_async.errors import AmbiguousSubmitError, DownloadError, InvalidRequestError
 from kling_async.history import TimeSpan
 from kling_async.jobs import Job, JobStatus, Media, Outcome
@@ -69,9 +70,17 @@ def test_a_card_shows_the_prompt_the_state_and_the_cost(tmp_path):
 @pytest.mark.parametrize(
     "fields, state, reason",
     [
-        ({"state": ResultState.FAILED, "job": FAILED, "error": error_of(FAILED)}, "failed", "policy"),
         (
-            {"state": ResultState.CANCELLED, "job": CANCELLED, "error": error_of(CANCELLED)},
+            {"state": ResultState.FAILED, "job": FAILED, "error": error_of(FAILED, secret=Secret("key"))},
+            "failed",
+            "policy",
+        ),
+        (
+            {
+                "state": ResultState.CANCELLED,
+                "job": CANCELLED,
+                "error": error_of(CANCELLED, secret=Secret("key")),
+            },
             "cancelled",
             "Job job-a was cancelled at the service: no reason given. It may have been charged.",
         ),
@@ -95,7 +104,9 @@ def test_a_card_shows_why_its_job_failed(tmp_path, fields, state, reason):
 
 
 def test_a_card_without_a_video_has_no_link(tmp_path):
-    card, item = card_of(tmp_path, state=ResultState.FAILED, job=FAILED, error=error_of(FAILED))
+    card, item = card_of(
+        tmp_path, state=ResultState.FAILED, job=FAILED, error=error_of(FAILED, secret=Secret("key"))
+    )
     assert item.all("a") == []
     assert item.one("div", class_="empty").text == "no video"
     assert (card.source, card.picture) == (None, None)
@@ -178,7 +189,9 @@ def test_text_from_outside_stays_text_on_a_card(prompt, reason, request_id, url)
     )
     request = VideoRequest("a cat", model="other")
     object.__setattr__(request, "prompt", prompt)
-    result = Result(index=0, request=request, state=ResultState.FAILED, job=job, error=error_of(job))
+    result = Result(
+        index=0, request=request, state=ResultState.FAILED, job=job, error=error_of(job, secret=Secret("key"))
+    )
     card = Card(result=result, source=f"https://storage.example/{url}", picture=url, row=None)
     item = read(card_html(card)).one("li")
     allowed = {"div", "h3", "span", "p", "bdi", "a", "code", "details", "summary"}
@@ -199,7 +212,7 @@ def _within(element):
 @pytest.mark.parametrize("state", sorted(set(ResultState) - {ResultState.SUCCEEDED}))
 def test_each_state_in_which_a_job_can_end_has_words_and_a_colour(state):
     """A submit can also be lost after a job of the item failed, so that the item has both times and no answer."""
-    result = result_of(state=state, job=FAILED, error=error_of(FAILED))
+    result = result_of(state=state, job=FAILED, error=error_of(FAILED, secret=Secret("key")))
     row = Row(result, (Segment(str(state), TimeSpan(0, 10)),))
     page = card_html(Card(result=result, source=None, picture=None, row=row))
     assert f"10 s {WORDS[state]}" in page

@@ -17,6 +17,7 @@ from kling_async._display.overview import (
 )
 from kling_async._display.timeline import TimeLine, time_line
 from kling_async._policy.outcome import error_of
+from kling_async._secrets import Secret
 from kling_async.batch_result import BatchResult
 from kling_async.errors import (
     APIConnectionError,
@@ -51,7 +52,7 @@ def result_of(index=0, state=ResultState.SUCCEEDED, *, job=JOB, prompt="x", **fi
 def failed_result(index: int, reason: str | None, status=JobStatus.FAILED) -> Result:
     job = Job(request_id=f"job-{index}", status=status, outcome=Outcome(error=reason))
     state = ResultState.FAILED if status is JobStatus.FAILED else ResultState.CANCELLED
-    return result_of(index, state, job=job, error=error_of(job))
+    return result_of(index, state, job=job, error=error_of(job, secret=Secret("key")))
 
 
 def history_of(jobs: int, *, seconds: float = 60.0, size: int = 0, extra=()) -> BatchHistory:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from kling_async._policy.outcome import error_of, state_of
+from kling_async._secrets import Secret
 from kling_async.errors import (
     AmbiguousSubmitError,
     APIConnectionError,
@@ -14,13 +15,15 @@ from kling_async.errors import (
 from kling_async.jobs import Job, JobStatus, Outcome
 from kling_async.results import ResultState
 
+SECRET = Secret("key-of-the-tests")
+
 
 def job(status, error=None):
     return Job(request_id="id-1", status=status, outcome=Outcome(error=error))
 
 
 def test_a_success_has_no_error():
-    assert error_of(job(JobStatus.SUCCESS, "a warning")) is None
+    assert error_of(job(JobStatus.SUCCESS, "a warning"), secret=SECRET) is None
 
 
 @pytest.mark.parametrize(
@@ -29,15 +32,15 @@ def test_a_success_has_no_error():
 )
 def test_the_error_of_a_job_carries_the_services_reason_and_the_job(status, error_class, verb):
     ended = job(status, "Generation rejected.")
-    error = error_of(ended)
+    error = error_of(ended, secret=SECRET)
     assert type(error) is error_class
     assert error.message == f"Job id-1 {verb} at the service: Generation rejected. It may have been charged."
     assert (error.request_id, error.job) == ("id-1", ended)
 
 
 def test_the_error_says_that_no_reason_was_given_and_cuts_a_long_one():
-    assert "no reason given" in error_of(job(JobStatus.FAILED)).message
-    assert len(error_of(job(JobStatus.FAILED, "x" * 2**20)).message) < 600
+    assert "no reason given" in error_of(job(JobStatus.FAILED), secret=SECRET).message
+    assert len(error_of(job(JobStatus.FAILED, "x" * 2**20), secret=SECRET).message) < 600
 
 
 @pytest.mark.parametrize(

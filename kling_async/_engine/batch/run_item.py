@@ -92,7 +92,7 @@ async def run_item(parts: BatchParts, given: InputItem, results: ResultStream) -
         try:
             outcome = await _run_job(parts, item, given, results)
         except asyncio.CancelledError:
-            if (left := _interrupted_result(item)) is not None:
+            if (left := _interrupted_result(parts, item)) is not None:
                 results.put_interrupted(left)
             raise
         finally:
@@ -111,7 +111,7 @@ async def _finish(
     parts: BatchParts, item: BatchItem, outcome: Job | KlingError, results: ResultStream
 ) -> Result:
     """The result of an item whose job has ended, with its video saved."""
-    result = _make_result(item, outcome)
+    result = _make_result(parts, item, outcome)
     if item.saved_path is not None and result.ok:
         result = attrs.evolve(result, path=item.saved_path)
         _emit_finished(parts, result)
@@ -290,7 +290,7 @@ def _wait(parts: BatchParts, item: BatchItem, in_flight: JobInFlight) -> Awaitab
 
 def _pause_submits(parts: BatchParts, item: BatchItem, job: Job) -> None:
     """Hold back all submits: a job that failed for a rate limit made no video, and is submitted again."""
-    error = error_of(job)
+    error = error_of(job, secret=parts.session.api.secret)
     assert error is not None
     item.throttled_jobs, item.fallback_outcome, item.job_id = item.throttled_jobs + 1, job, None
     throttles = item.throttled_jobs + _THROTTLES_OF_A_FAILED_JOB
@@ -305,16 +305,20 @@ def _report_unsent(parts: BatchParts, item: BatchItem, reason: KlingError) -> Re
         state = ResultState.NOT_SUBMITTED
         result = Result(index=_index(item), request=item.request, state=state, error=reason)
     else:
-        result = _make_result(item, outcome)
+        result = _make_result(parts, item, outcome)
         if not isinstance(outcome, Job):  # a failed job stays open in the journal: a later run tries again
             parts.ledger.record_end(item, result)
     _emit_finished(parts, result)
     return result
 
 
-def _make_result(item: BatchItem, outcome: Job | KlingError) -> Result:
+def _make_result(parts: BatchParts, item: BatchItem, outcome: Job | KlingError) -> Result:
     """The result of an item that was sent, before its video is saved."""
-    job, error = (outcome, error_of(outcome)) if isinstance(outcome, Job) else (outcome.job, outcome)
+    error: KlingError | None
+    if isinstance(outcome, KlingError):
+        job, error = outcome.job, outcome
+    else:
+        job, error = outcome, error_of(outcome, secret=parts.session.api.secret)
     return Result(
         index=_index(item),
         request=item.request,
@@ -325,7 +329,7 @@ def _make_result(item: BatchItem, outcome: Job | KlingError) -> Result:
     )
 
 
-def _interrupted_result(item: BatchItem) -> Result | None:
+def _interrupted_result(parts: BatchParts, item: BatchItem) -> Result | None:
     """The result of an item whose batch ends before the item does; None if nothing of the item was accepted."""
     outcome: KlingError
     if item.job_id is not None:
@@ -343,7 +347,7 @@ def _interrupted_result(item: BatchItem) -> Result | None:
         )
     else:
         return None
-    return _make_result(item, outcome)
+    return _make_result(parts, item, outcome)
 
 
 def _index(item: BatchItem) -> int:

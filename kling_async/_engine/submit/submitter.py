@@ -162,7 +162,7 @@ class Submitter:
         if job is not None and not self.reconciler.claim_answered(job, ledger.journal):
             # As where a proxy answers one call twice: the job of this POST has another id.
             error = APIResponseError(
-                f"submit: the service answered with {job.request_id!r}, another submit's job"
+                f"submit: the service answered with {self.api.secret.hide_in(job.request_id)!r}, another submit's job"
             )
             job = None
         if job is not None:
