@@ -11,6 +11,8 @@ import attrs
 _SUCCESSES = range(200, 300)
 _RELEARN_INTERVAL = 10.0
 """Seconds for which an offset is taken as it is: to parse a header takes as long as to read a small answer."""
+_MAX_ROUND_TRIP = 20.0
+"""Seconds of a call beyond which its answer shows no clock: the process may have stood still before it was sent or read."""
 _MAX_OFFSET = 100 * 365 * 86_400.0
 """Seconds beyond which a date is no time of a clock: a machine without a battery begins in 1970."""
 
@@ -46,7 +48,7 @@ class ServiceClock:
         return status in _SUCCESSES and abs(wall - self._learned_at) >= _RELEARN_INTERVAL
 
     def learn(self, date: str | None, *, sent_at: float, received_at: float) -> None:
-        """Learn from one answer; a header that is missing or unreadable changes nothing.
+        """Learn from one answer; a header that is missing or unreadable, and a slow answer, change nothing.
 
         Args:
             date: The `Date` header.
@@ -56,7 +58,8 @@ class ServiceClock:
         Source: RFC 9110 section 6.6.1: the date at which the message was originated.
         """
         moment = _parse_date(date)
-        if moment is None or abs(moment - received_at) > _MAX_OFFSET:
+        is_slow = received_at - sent_at > _MAX_ROUND_TRIP
+        if moment is None or is_slow or abs(moment - received_at) > _MAX_OFFSET:
             return
         earliest, latest = moment - received_at, moment + 1.0 - sent_at
         if max(earliest, self._earliest) < min(latest, self._latest):

@@ -55,6 +55,18 @@ def test_a_date_that_cannot_be_read_changes_nothing(date):
     assert clock.offset == before
 
 
+@pytest.mark.parametrize("latency", [21.0, 968.0])
+def test_an_answer_of_a_call_in_which_the_process_may_have_stood_still_shows_no_clock(latency):
+    clock = ServiceClock()
+    learn(clock, NOON, ahead=600.0, latency=latency)
+    assert clock.offset is None
+
+    learn(clock, NOON + 2 * latency, ahead=600.0)
+    before = clock.offset
+    learn(clock, NOON + 3 * latency, ahead=900.0, latency=latency)
+    assert clock.offset == before == pytest.approx(600.0, abs=1.2)
+
+
 def test_a_date_without_a_zone_is_one_in_utc():
     clock = ServiceClock()
     clock.learn("Thu, 26 Nov 2026 12:00:00", sent_at=1795694400.0, received_at=1795694400.0)
