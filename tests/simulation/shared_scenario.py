@@ -49,7 +49,7 @@ def make_shared_scenario(seed: int) -> SharedScenario:
     if rng.random() < 0.5:  # a few faults, so that what the processes do to one another can be seen
         conditions = attrs.evolve(conditions, rates=_few_faults(rng), outages=(), refusals=())
     has_price, hourly = rng.random() < 0.4, rng.choice((None, None, None, 30.0, 240.0))
-    at_once = rng.choice((1, 2, 4, 16))
+    at_once, timeout = rng.choice((1, 2, 4, 16)), rng.choice((10.0, 60.0))
     pool = make_pool(rng)
     requests = [rng.choice(pool) for _ in range(rng.choice((1, 2, 3, 4, 6, 8)))]
     has_look_alikes = rng.random() < 0.3
@@ -64,7 +64,7 @@ def make_shared_scenario(seed: int) -> SharedScenario:
             ]
         runs = []
         for _ in range(rng.choice((1, 2, 2, 3))):
-            run = _make_run(rng, requests, cap=cap)
+            run = _make_run(rng, requests, cap=cap, timeout=timeout)
             runs.append(attrs.evolve(run, max_submits_per_hour=hourly, max_concurrent_submits=at_once))
         members.append(Member(begins=rng.choice((0.0, 0.0, rng.uniform(0, 40))), runs=runs))
         requests = edit_requests(rng, requests, pool)
@@ -81,7 +81,9 @@ def _few_faults(rng: random.Random) -> dict[str, float]:
     return {fault: rng.choice((0.05, 0.2)) for fault in faults if rng.random() < 0.4}
 
 
-def _make_run(rng: random.Random, requests: Sequence[VideoRequest], *, cap: int | None) -> Run:
+def _make_run(
+    rng: random.Random, requests: Sequence[VideoRequest], *, cap: int | None, timeout: float
+) -> Run:
     trouble = rng.choice(("stops", "stops", "stops", "cuts", "none"))
     ending, pauses = _make_ending(rng, is_calm=trouble == "none"), []
     if trouble != "none":
@@ -94,7 +96,7 @@ def _make_run(rng: random.Random, requests: Sequence[VideoRequest], *, cap: int 
         source=rng.choice(("list", "list", "iterator", "slow")),
         max_concurrency=rng.choice((1, 2, 5, 20)),
         max_polls_per_second=rng.choice((2.0, 10.0)),
-        timeout=rng.choice((10.0, 60.0)),
+        timeout=timeout,
         wait_timeout=rng.choice((300.0, 900.0)),
         poll_interval=rng.choice((5.0, 5.0, 15.0, None)),
         use_lists=rng.choice(("always", "never", "auto")),
