@@ -19,7 +19,7 @@ from kling_async._secrets import Secret, clear_locals
 from kling_async._transport.base import Reply, Request, Transport
 from kling_async._wire.endpoints import Endpoint, suggest_id, url_for
 from kling_async._wire.replies import decode, error_for
-from kling_async.errors import APIResponseError, KlingError
+from kling_async.errors import APIResponseError, DownloadError, KlingError
 from kling_async.events import Notifier, Retrying
 from kling_async.jobs import Job, canonical_id
 
@@ -113,8 +113,12 @@ class ApiCaller:
         within: float,
     ) -> Request:
         url = url_for(self.queue, endpoint, id=id_, query=query)
-        timeout = self.timeout if within >= self.timeout else max(within, _MIN_TIMEOUT)
+        timeout = self.timeout_within(within)
         return Request(endpoint.method, url, self.headers, body, timeout, endpoint.max_reply_bytes)
+
+    def timeout_within(self, left: float) -> float:
+        """The timeout of a request that has so many seconds left."""
+        return self.timeout if left >= self.timeout else max(left, _MIN_TIMEOUT)
 
     def read(
         self,
@@ -180,9 +184,9 @@ class ApiCaller:
                     raise
                 await retries.wait_or_raise(error)
 
-    def retries(self, call: str, emit: Emitter) -> Retries:
-        """The retries of one call, none of which is used yet."""
-        return Retries(self, call, emit)
+    def retries(self, call: str, emit: Emitter, *, ends_at: float = math.inf) -> Retries:
+        """The retries of one call, none of which is used yet; see `Retries.ends_at`."""
+        return Retries(self, call, emit, ends_at)
 
 
 @attrs.define(eq=False)
@@ -193,6 +197,8 @@ class Retries:
     call: str
     """The call's name in events."""
     emit: Emitter
+    ends_at: float = math.inf
+    """The clock's time at which the download ends that the call is a part of: no wait goes beyond it."""
     attempt: int = 0
     """How many retries there were; set to 0 to allow all of them again."""
     _pauses: int = attrs.field(init=False, default=0)
@@ -215,11 +221,18 @@ class Retries:
 
         Raises:
             KlingError: The error itself, if the policy allows no further retry after it.
+            DownloadError: The wait would go beyond the end of the download.
         """
         api = self.api
         delay = self._delay(error, jitter=api.rng.random())
         if delay is None:
             raise error
+        if api.clock.now() + delay > self.ends_at:
+            raise DownloadError(
+                f"{error.message.rstrip('.')}; the next try would begin after {delay:,.3g} s, and by then the "
+                f"download has ended (download_timeout={api.retry.download_timeout:,g})",
+                status_code=error.status_code,
+            ) from error
         tries = self.attempt + self._pauses
         self.emit(Retrying, call=self.call, attempt=tries, delay=delay, error=error)
         await api.clock.sleep(delay)

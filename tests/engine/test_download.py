@@ -166,7 +166,40 @@ async def test_a_download_ends_after_its_timeout_with_all_its_retries(tmp_path, 
     emit = session.api.emitter(Notifier(None))
     with pytest.raises(DownloadError, match=r"not complete after 5 s|HTTP 503"):
         await session.downloader.download(job_with(), FileDestination(tmp_path / "a.mp4"), emit=emit)
-    assert 5 <= anyio.current_time() < 5 + retry.max_delay
+    assert anyio.current_time() <= 5.1
+
+
+@pytest.mark.parametrize("wait", ["30", "86400", "9" * 300, "Fri, 31 Dec 9999 23:59:59 GMT"], ids=len)
+@pytest.mark.parametrize("status", [429, 503])
+async def test_no_wait_of_a_download_goes_beyond_its_timeout(tmp_path, status, wait):
+    retry = RetryPolicy(download_timeout=4)
+    session = session_for(Service(media={URL: Stream(status, [b"busy"], {"retry-after": wait})}), retry=retry)
+    message = rf"HTTP {status}.*next try would begin after [0-9.e+]+ s.*download_timeout=4\)\. It is paid for"
+    with pytest.raises(DownloadError, match=message) as caught:
+        emit = session.api.emitter(Notifier(None))
+        await session.downloader.download(job_with(), FileDestination(tmp_path / "a.mp4"), emit=emit)
+    assert caught.value.status_code == status
+    assert anyio.current_time() == 0
+
+
+async def test_a_wait_that_ends_within_the_timeout_of_a_download_is_waited_out(tmp_path):
+    answers = [Stream(503, [b"busy"], {"retry-after": "3"}), Stream(200, [VIDEO])]
+    session = session_for(
+        Service(media={URL: lambda _: answers.pop(0)}), retry=RetryPolicy(download_timeout=4)
+    )
+    emit = session.api.emitter(Notifier(None))
+    await session.downloader.download(job_with(), FileDestination(tmp_path / "a.mp4"), emit=emit)
+    assert anyio.current_time() == pytest.approx(3)
+
+
+async def test_the_requests_of_a_download_have_no_more_time_than_the_download(tmp_path):
+    answers = [Stream(503, [b"busy"], {"retry-after": "3"}), Stream(403, [b"expired"])]
+    service = Service(media={URL: lambda _: answers.pop(0)}, before=[at_other_address(URL)])
+    session = session_for(service, retry=RetryPolicy(download_timeout=4))
+    emit = session.api.emitter(Notifier(None))
+    with pytest.raises(DownloadError, match="HTTP 403"):
+        await session.downloader.download(job_with(), FileDestination(tmp_path / "a.mp4"), emit=emit)
+    assert [request.timeout for request in service.requests] == [4, pytest.approx(1), pytest.approx(1)]
 
 
 async def test_tries_that_bring_no_bytes_use_up_the_retries(tmp_path):

@@ -27,8 +27,9 @@ def storage_of(content, **settings):
     return Storage(content, piece_bytes=1000 if content is SMALL else MIB, **settings)
 
 
-async def download(storage, *, notify=None, max_retries=3):
-    session = session_for(storage.service(), retry=RetryPolicy(initial_delay=0.001, max_retries=max_retries))
+async def download(storage, *, notify=None, max_retries=3, **settings):
+    retry = RetryPolicy(**{"initial_delay": 0.001, "max_retries": max_retries} | settings)
+    session = session_for(storage.service(), retry=retry)
     destination = StreamedDestination(open_store(URL), URL)
     return await session.downloader.download(
         job_with(), destination, emit=session.api.emitter(Notifier(notify))
@@ -99,6 +100,18 @@ async def test_a_part_that_fails_is_sent_again_from_the_beginning(store):
     assert (await download(storage_of(LARGE))).size_bytes == len(LARGE)
     assert store.videos == {URL.key: LARGE}
     assert store.uploads == {}
+
+
+@pytest.mark.parametrize("method", ["HEAD", "PUT"])
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
+async def test_no_wait_for_a_store_goes_beyond_the_timeout_of_the_download(store, method, content):
+    def fail(request):
+        return error(503, "SlowDown") if request.method == method and "a.mp4" in request.path else None
+
+    store.faults.append(fail)
+    with pytest.raises(DownloadError, match=r"download has ended \(download_timeout=3,600\)"):
+        await download(storage_of(content), initial_delay=10_000, max_delay=10_000, download_timeout=3600)
+    assert store.videos == store.uploads == {}
 
 
 async def test_parts_that_the_store_refuses_leave_nothing(store):

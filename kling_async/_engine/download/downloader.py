@@ -123,16 +123,20 @@ class Downloader:
         slot = self._fetch_slots
         await slot.acquire()
         try:
+            # The wait for a slot does not count: a batch can be longer than the time that one download gets.
+            timeout = self.api.retry.download_timeout
+            ends_at = math.inf if timeout is None else self.api.clock.now() + timeout
             report = partial(_emit_size, emit, index, job.request_id) if emit else None
-            if (found := await destination.find(job, retries=self.api.retries("store", emit))) is not None:
+            retries = self.api.retries("store", emit, ends_at=ends_at)
+            if (found := await destination.find(job, retries=retries)) is not None:
                 # The run that saved it was killed before it removed its partial file.
                 async with destination.open_partial(job, writer=self._writer, report=None) as partial_video:
                     await partial_video.truncate()
                 return found
             async with destination.open_partial(job, writer=self._writer, report=report) as partial_video:
-                retries = self.api.retries("store", emit)
+                retries = self.api.retries("store", emit, ends_at=ends_at)
                 while True:
-                    await self._fetch_from_current_url(job, url, partial_video, emit)
+                    await self._fetch_from_current_url(job, url, partial_video, emit, ends_at=ends_at)
                     if slot is self._fetch_slots:
                         publish_slots = self._upload_slots if destination.is_remote else self._flush_slots
                         await publish_slots.acquire()
@@ -150,23 +154,22 @@ class Downloader:
             slot.release()
 
     async def _fetch_from_current_url(
-        self, job: Job, url: str, partial_video: PartialVideo, emit: Emitter
+        self, job: Job, url: str, partial_video: PartialVideo, emit: Emitter, *, ends_at: float
     ) -> None:
         """Fetch the video; if its URL is no longer valid, ask the service once for the current URL."""
-        timeout = self.api.retry.download_timeout
-        ends_at = math.inf if timeout is None else self.api.clock.now() + timeout
         try:
             await self._fetch_until_whole(url, partial_video, emit, ends_at=ends_at)
         except APIStatusError as error:
-            fresh = await self._find_current_url(job) if error.status_code in _GONE else None
+            fresh = await self._find_current_url(job, ends_at) if error.status_code in _GONE else None
             if fresh is None or fresh == url:
                 raise
             await self._fetch_until_whole(fresh, partial_video, emit, ends_at=ends_at)
 
-    async def _find_current_url(self, job: Job) -> str | None:
+    async def _find_current_url(self, job: Job, ends_at: float) -> str | None:
         """The URL that the service gives for the video now; None if it gives none."""
+        within = ends_at - self.api.clock.now()
         with suppress(KlingError):  # the caller gets the error of the first URL
-            return (await self.api.send(STATUS, structure_job, id=job.request_id)).video_url
+            return (await self.api.send(STATUS, structure_job, id=job.request_id, within=within)).video_url
         return None
 
     async def _fetch_until_whole(
@@ -174,9 +177,10 @@ class Downloader:
     ) -> None:
         """Fetch the missing bytes; tries that bring a good part of them reset the count of retries.
 
-        By the clock's time `ends_at` no try goes on, and none begins after it.
+        After the clock's time `ends_at` no try goes on, and none is waited for.
         """
-        retries, furthest = self.api.retries("download", emit), partial_video.size
+        retries = self.api.retries("download", emit, ends_at=ends_at)
+        furthest = partial_video.size
         while True:
             try:
                 await fetch(self.api, url, partial_video, ends_at=ends_at)

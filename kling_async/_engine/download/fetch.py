@@ -64,7 +64,8 @@ async def _follow(
     for _ in range(_MAX_REDIRECTS + 1):
         if reason := reason_to_refuse(url, allow_private=api.allow_private, came_from=came_from):
             raise DownloadError(f"{url[:200]!r} is not fetched: {reason}")
-        request = Request("GET", url, headers, timeout=api.timeout, is_public_only=not api.allow_private)
+        timeout = api.timeout_within(ends_at - api.clock.now())
+        request = Request("GET", url, headers, timeout=timeout, is_public_only=not api.allow_private)
         async with api.transport.stream(request) as reply:
             if reply.status in _REDIRECTS and "location" in reply.headers:
                 came_from, url = url, _resolve_location(url, reply.headers["location"])
@@ -84,7 +85,7 @@ async def _follow(
                     offset=offset,
                 )
             else:
-                raise await _read_error(api, reply)
+                raise await _read_error(api, reply, within=timeout)
     raise DownloadError(f"more than {_MAX_REDIRECTS} redirects")
 
 
@@ -224,14 +225,14 @@ def _too_large() -> DownloadError:
     return DownloadError(f"it is larger than {LARGEST_VIDEO_BYTES:,} bytes")
 
 
-async def _read_error(api: ApiCaller, reply: StreamedReply) -> KlingError:
-    """The error of a refusal, with as much of its page as comes within the timeout: the status alone says enough."""
+async def _read_error(api: ApiCaller, reply: StreamedReply, *, within: float) -> KlingError:
+    """The error of a refusal, with as much of its page as comes within so many seconds: the status alone says enough."""
     body = bytearray()
 
     def take(piece: bytes | memoryview) -> bool:
         body.extend(piece)
         return len(body) <= _MAX_ERROR_BYTES
 
-    with anyio.move_on_after(api.timeout), suppress(APIConnectionError):
+    with anyio.move_on_after(within), suppress(APIConnectionError):
         await reply.pipe_to(take)
     return api.error_for(reply.status, reply.headers, bytes(body), about="the storage")
