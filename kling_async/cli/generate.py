@@ -20,6 +20,7 @@ from kling_async.cli.prompt_list import PromptList, explain_problems, read_promp
 from kling_async.cli.run_config import (
     DEFAULT_CONCURRENCY,
     DEFAULT_FOLDER,
+    JournalPlace,
     RunConfig,
     SignReport,
     read_journal,
@@ -107,7 +108,9 @@ async def generate(
     out: Annotated[Path | ObjectUrl, Parameter(metavar="DIR", converter=read_place)] = DEFAULT_FOLDER,
     ascii_names: bool = False,
     direct_upload: bool = False,
-    journal: Annotated[Path | None, Parameter(metavar="FILE", converter=read_journal)] = None,
+    journal: Annotated[
+        JournalPlace | None, Parameter(metavar="FILE", converter=read_journal, accepts_keys=False)
+    ] = None,
     no_journal: bool = False,
     report: Annotated[Path | None, Parameter(metavar="FILE", converter=read_path)] = None,
     sign_report: SignReport = None,

@@ -41,7 +41,7 @@ FAILED = 1
 
 
 async def resume(
-    journal: Annotated[Path, Parameter(name="JOURNAL", converter=read_journal)],
+    journal: Annotated[JournalPlace, Parameter(name="JOURNAL", converter=read_journal, accepts_keys=False)],
     /,
     *,
     out: Annotated[Path | ObjectUrl | None, Parameter(metavar="DIR", converter=read_place)] = None,

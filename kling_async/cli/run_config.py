@@ -38,7 +38,7 @@ JournalPlace: TypeAlias = Path | Journal
 
 
 def read_journal(_: object, tokens: Sequence[Token]) -> JournalPlace:
-    """The journal that an option names; a converter of cyclopts, which would itself make a `Journal` of any path.
+    """The journal that an option names; a converter of cyclopts.
 
     Raises:
         ConfigurationError: It is neither a path nor the URL of a PostgreSQL database.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from postgres_server import PASSWORD
 
+pytest.importorskip("pydantic")  # where it is imported, cyclopts checks each value with it
+
 
 @pytest.fixture
 def shared(database, cli):
