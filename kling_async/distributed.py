@@ -29,7 +29,7 @@ from kling_async.types import BatchOptions, Requests
 
 try:
     from kling_async._distributed.call import DistributedBatch, find_batch
-    from kling_async._distributed.database import Database
+    from kling_async._distributed.database import Database, end_tasks
     from kling_async._distributed.engine import open_engine
     from kling_async._distributed.input import read_items, register_items
     from kling_async._distributed.reports import listen
@@ -194,7 +194,7 @@ async def _wait(batch: DistributedBatch, ended: Sequence[Result], *, detach: boo
             batch=so_far,
         ) from error
     finally:
-        events.cancel()
+        await end_tasks(events)
 
 
 def _tell_end(result: Result, notify: Notifier) -> None:

@@ -10,7 +10,7 @@ import psycopg
 
 async def until(condition: Callable[[], object]) -> None:
     """Return when a condition holds that another task, thread or process makes true."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 

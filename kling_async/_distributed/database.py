@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, LiteralString
 
+import anyio
 import attrs
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -175,3 +176,14 @@ class Database:
 def _call(function: LiteralString) -> LiteralString:
     """A call of a lock's function. The key has the schema in it, for one database can hold several journals."""
     return "SELECT " + function + "(hashtextextended('kling_async ' || current_schema() || ' ' || %s, 0))"
+
+
+async def end_tasks(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks that use a connection, and return when they have ended.
+
+    A second cancellation, such as the one at the end of the event loop, would interrupt the cancellation of a statement.
+    """
+    for task in tasks:
+        task.cancel()
+    with anyio.CancelScope(shield=True):
+        await asyncio.wait(tasks)

@@ -15,7 +15,7 @@ import attrs
 from procrastinate import App, JobContext
 from procrastinate.exceptions import ConnectorException
 
-from kling_async._distributed.database import Database
+from kling_async._distributed.database import Database, end_tasks
 from kling_async._distributed.engine import (
     QUEUE,
     SHARD_LOCK,
@@ -227,8 +227,7 @@ class Worker:
             with scope:
                 left = await shard.run(items)
         finally:
-            for helper in helpers:
-                helper.cancel()
+            await end_tasks(*helpers)
             with anyio.CancelScope(shield=True), suppress(JournalError):
                 await shard.reporter.flush()
         return left
@@ -253,7 +252,7 @@ class Worker:
         try:
             yield
         finally:
-            look.cancel()
+            await end_tasks(look)
 
     async def look_for_dead_workers(self, app: App) -> None:
         while True:
