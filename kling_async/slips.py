@@ -35,7 +35,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?s?", re.ASCII)
 _RATIO = re.compile(r"[0-9]+:[0-9]+", re.ASCII)
 _RESOLUTION = re.compile(r"[0-9]+p|[0-9]k", re.ASCII)
 _COMMANDS = frozenset(
-    {"completion", "demo", "download", "emulator", "generate", "list", "models", "resume", "status"}
+    {"completion", "demo", "download", "emulator", "generate", "list", "models", "resume", "status", "worker"}
 )
 _PATH = re.compile(r"[~/.]*/\S*|\S*/")
 """A name that begins or ends as a path does."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -14,6 +13,7 @@ import anyio
 import attrs
 from procrastinate import App
 
+from kling_async._callbacks import SafeLogger
 from kling_async._distributed.database import Database, is_outage
 from kling_async._distributed.engine import QUEUE, TASK, WORKERS_LOCK, translate_engine_errors
 from kling_async._distributed.outcomes import (
@@ -37,7 +37,7 @@ _MAX_OUTAGE = 600.0
 _MAX_SHARDS_OF_AN_ITEM = 5
 """How often an item is given out again whose shard has gone without an outcome."""
 _ENQUEUE_LOCK = "kling_async enqueue"
-_log = logging.getLogger("kling_async")
+_log = SafeLogger("kling_async")
 
 
 @attrs.define(eq=False, kw_only=True)

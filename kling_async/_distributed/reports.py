@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections import deque
 from collections.abc import Callable
 
@@ -12,6 +11,7 @@ import attrs
 import psycopg
 from psycopg.sql import SQL, Identifier
 
+from kling_async._callbacks import SafeLogger
 from kling_async._distributed.database import Database, connection_text
 from kling_async._distributed.outcomes import dump_error, dump_outcome
 from kling_async._distributed.relay import dump_event, pack_events, unpack_events
@@ -25,7 +25,7 @@ _MAX_EVENTS = 20_000
 """Events that are kept while the database cannot be reached; older ones are dropped."""
 _RECONNECT_DELAY = 2.0
 """Seconds before a connection for notices is made again."""
-_log = logging.getLogger("kling_async")
+_log = SafeLogger("kling_async")
 
 
 def channel_of(batch: int) -> str:

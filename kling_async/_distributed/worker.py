@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -15,6 +14,7 @@ import attrs
 from procrastinate import App, JobContext
 from procrastinate.exceptions import ConnectorException
 
+from kling_async._callbacks import SafeLogger
 from kling_async._distributed.database import Database, end_tasks
 from kling_async._distributed.engine import (
     QUEUE,
@@ -40,7 +40,7 @@ _MAX_TRANSIENT_TRIES = 5
 """How often a shard is given back because the service or the journal cannot be reached."""
 _LOCK_TRIES, _LOCK_DELAY = 10, 0.2
 """Another worker that looks for dead ones holds the lock of a shard for some milliseconds."""
-_log = logging.getLogger("kling_async")
+_log = SafeLogger("kling_async")
 
 
 @attrs.frozen(kw_only=True)
