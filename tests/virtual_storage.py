@@ -37,7 +37,7 @@ class Storage:
     obeys_if_range: bool = True
     cuts: list[int | None] = attrs.field(factory=list)
     headers: dict[str, str] = attrs.field(factory=dict)
-    """Headers that replace the true ones."""
+    """Headers that replace the true ones; `content-range` does so where the answer is a range."""
     piece_bytes: int = 1000
     requests: list[Request] = attrs.field(factory=list)
     sent_bytes: int = 0
@@ -56,7 +56,10 @@ class Storage:
             headers["content-range"] = f"bytes {offset}-{len(self.content) - 1}/{len(self.content)}"
         body = self.content[offset:]
         headers["content-length"] = str(len(body))
-        return Stream(status, self._pieces(body), headers | self.headers)
+        other = {
+            name: text for name, text in self.headers.items() if status == 206 or name != "content-range"
+        }
+        return Stream(status, self._pieces(body), headers | other)
 
     def _pieces(self, body: bytes) -> list[bytes | Exception]:
         cut = self.cuts.pop(0) if self.cuts else None

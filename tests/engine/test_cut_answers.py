@@ -50,7 +50,13 @@ KNOWN = {
     "digest": head(MD5) + VIDEO,
     "digest in 1.0": head(MD5, version=b"1.0") + VIDEO,
 }
+WHOLE_SHA256 = b"sha-256=" + base64.b64encode(hashlib.sha256(VIDEO).digest())
+CUT = VIDEO[:3000]
+CUT_MD5 = base64.b64encode(hashlib.md5(CUT, usedforsecurity=False).digest())
 UNKNOWN = {
+    "a stronger digest of the whole": head(b"Digest: " + WHOLE_SHA256 + b", md5=" + CUT_MD5 + b"\r\n") + CUT,
+    "a cut that ends with a last chunk": head(CHUNKS, b"Digest: " + WHOLE_SHA256 + b"\r\n") + in_chunks(CUT),
+    "a cut that has its own length": head(LENGTH % 3000, MD5) + CUT,
     "nothing": head() + VIDEO,
     "1.0": head(version=b"1.0") + VIDEO,
     "gzip": head(GZIP) + TWO_MEMBERS,
@@ -102,8 +108,25 @@ async def test_an_answer_is_saved_only_if_it_came_to_its_end(tmp_path, answer, p
 @pytest.mark.parametrize("answer", UNKNOWN.values(), ids=UNKNOWN)
 async def test_an_answer_that_only_its_connection_ends_is_tried_again_and_not_saved(tmp_path, answer, path):
     requests = []
-    with pytest.raises(DownloadError, match=r"came without a length.*It is paid for and still") as caught:
+    with pytest.raises(
+        DownloadError, match=r"(came without a length|its digest is not).*It is paid for and still"
+    ) as caught:
         await save(answer, tmp_path / "a.mp4", max_retries=2, requests=requests)
     assert len(requests) == 3
     assert caught.value.advice == "`await client.download('job-1', ...)` tries again."
+    assert list(tmp_path.iterdir()) == []
+
+
+REFUSED = {
+    "gzip in chunks": head(b"Transfer-Encoding: gzip, chunked\r\n") + in_chunks(gzip.compress(VIDEO)),
+    "gzip and chunks": head(b"Transfer-Encoding: gzip\r\n", CHUNKS) + in_chunks(gzip.compress(VIDEO)),
+    "a part": head(LENGTH % 3000, b"Content-Range: bytes 0-2999/5000\r\n") + CUT,
+}
+
+
+@PATHS
+@pytest.mark.parametrize("answer", REFUSED.values(), ids=REFUSED)
+async def test_an_answer_that_says_that_it_is_not_the_video_is_not_saved(tmp_path, answer, path):
+    with pytest.raises(DownloadError, match="It is paid for and still"):
+        await save(answer, tmp_path / "a.mp4")
     assert list(tmp_path.iterdir()) == []

@@ -12,8 +12,10 @@ from kling_async._policy.http_ranges import (
     has_known_end,
     is_remaining_range,
     load,
-    proofs,
+    named_part,
+    proof,
     range_headers,
+    transfer_coding,
 )
 
 KNOWN = FileVersion(request_id="job-1", size_bytes=100, validator='"v1"', digest=None)
@@ -81,6 +83,14 @@ def test_the_size_is_known_if_the_response_names_that_of_the_file_itself(headers
         ({"x_amz_checksum_sha256": f"{SHA256}-3"}, None),
         ({"etag": f'"{MD5_HEX}"'}, None),
         ({"x_goog_hash": f"md5={MD5}", "content_encoding": "gzip"}, None),
+        ({"x_goog_hash": f"md5={MD5}", "x_goog_stored_content_encoding": "gzip"}, None),
+        ({"x_goog_hash": f"md5={MD5}", "x_goog_stored_content_encoding": "identity"}, f"md5={MD5}"),
+        ({"x_goog_hash": f"md5={MD5}", "content_md5": MD5}, f"md5={MD5}"),
+        ({"x_goog_hash": f"md5={MD5}", "content_md5": "B" + MD5[1:]}, f"md5=B{MD5[1:]}, {MD5}"),
+        (
+            {"repr_digest": f"sha-256=:{SHA256}:", "digest": f"sha-256=A{SHA256[1:]}"},
+            f"sha256=A{SHA256[1:]}, {SHA256}",
+        ),
         ({}, None),
     ],
 )
@@ -91,17 +101,19 @@ def test_the_digest_is_the_strongest_that_is_named_and_never_that_of_a_compresse
 @pytest.mark.parametrize(
     "headers, expected",
     [
-        ({"etag": f'"{MD5_HEX}"'}, (f"md5={MD5}",)),
-        ({"etag": f'"{MD5_HEX}"', "repr-digest": f"sha-256=:{SHA256}:"}, (f"sha256={SHA256}", f"md5={MD5}")),
-        ({"etag": f'W/"{MD5_HEX}"'}, ()),
-        ({"etag": f'"{MD5_HEX}-4"'}, ()),
-        ({"etag": f'"{MD5_HEX}"', "content-encoding": "gzip"}, ()),
-        ({"etag": '"v1"'}, ()),
-        ({}, ()),
+        ({"etag": f'"{MD5_HEX}"'}, f"md5={MD5}"),
+        ({"etag": f'"{MD5_HEX}"', "repr-digest": f"sha-256=:{SHA256}:"}, f"sha256={SHA256}"),
+        ({"etag": f'W/"{MD5_HEX}"'}, None),
+        ({"etag": f'"{MD5_HEX}-4"'}, None),
+        ({"etag": f'"{MD5_HEX}"', "content-encoding": "gzip"}, None),
+        ({"etag": '"v1"'}, None),
+        ({}, None),
     ],
 )
-def test_a_strong_etag_that_looks_like_an_md5_can_prove_that_a_file_is_whole(headers, expected):
-    assert proofs(headers) == expected
+def test_a_strong_etag_that_looks_like_an_md5_can_prove_that_a_file_is_whole_where_no_digest_is_named(
+    headers, expected
+):
+    assert proof(headers) == expected
 
 
 @pytest.mark.parametrize(
@@ -110,7 +122,8 @@ def test_a_strong_etag_that_looks_like_an_md5_can_prove_that_a_file_is_whole(hea
         ({"content-length": "100"}, True),
         ({"content-length": "100", "content-encoding": "gzip"}, True),
         ({"transfer-encoding": "chunked"}, True),
-        ({"transfer-encoding": "gzip, Chunked "}, True),
+        ({"transfer-encoding": " Chunked "}, True),
+        ({"transfer-encoding": "gzip, chunked"}, False),
         ({"transfer-encoding": "chunked", "content-encoding": "gzip"}, True),
         ({"transfer-encoding": "gzip"}, False),
         ({"transfer-encoding": "chunked, gzip"}, False),
@@ -123,6 +136,31 @@ def test_a_strong_etag_that_looks_like_an_md5_can_prove_that_a_file_is_whole(hea
 )
 def test_the_end_of_a_body_is_known_by_a_length_or_by_a_last_chunk(headers, is_known):
     assert has_known_end(headers) is is_known
+
+
+@pytest.mark.parametrize(
+    "codings",
+    ["gzip", "gzip, chunked", "chunked, gzip", "chunked, chunked", "identity", "xchunked", "chunked;q=1", ""],
+)
+def test_only_chunks_are_read(codings):
+    assert transfer_coding({"transfer-encoding": codings})
+    part = {"content-range": "bytes 60-99/100", "transfer-encoding": codings}
+    assert not is_remaining_range(part, KNOWN, at=60)
+    assert is_remaining_range({**part, "transfer-encoding": "Chunked"}, KNOWN, at=60)
+
+
+@pytest.mark.parametrize(
+    "field", ["bytes 0-89/100", "bytes 10-99/100", "bytes 0-89/*", "bytes=0-89/100", "BYTES 0 - 89 / 100"]
+)
+def test_a_whole_answer_that_names_a_part_is_a_part(field):
+    assert named_part({"content-range": field}) == field
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, *({"content-range": text} for text in ["bytes 0-99/100", "bytes */100", ""])]
+)
+def test_a_whole_answer_that_names_no_part_is_whole(headers):
+    assert named_part(headers) is None
 
 
 def test_a_content_coding_is_in_lower_case():

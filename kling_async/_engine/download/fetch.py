@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from urllib.parse import urljoin
 
@@ -19,8 +19,10 @@ from kling_async._policy.http_ranges import (
     file_version,
     has_known_end,
     is_remaining_range,
-    proofs,
+    named_part,
+    proof,
     range_headers,
+    transfer_coding,
 )
 from kling_async._policy.safe_urls import LARGEST_VIDEO_BYTES, is_text, reason_to_refuse
 from kling_async._policy.transfer_limits import MIN_BYTES_PER_SECOND, BodyRate
@@ -147,38 +149,45 @@ async def _write_whole(partial_video: PartialVideo, reply: StreamedReply, body: 
     """Write a response that has the whole video.
 
     If the connection ends the body, a digest has to agree: the connection can have cut the body. Other signs prove too
-    little: the boxes of an mp4 can end where a cut is, and a gzip can have several members.
+    little: the boxes of an mp4 can end where a cut is, and a gzip can have several members. A digest that the storage
+    names has to agree in any case: what stands between can cut a body and send the last chunk of the cut one.
     """
     content_type = reply.headers.get("content-type", "")
     if is_text(content_type):
         raise APIConnectionError(f"{content_type[:40]!r} came, which is no video")
-    coding = content_coding(reply.headers)
-    if coding and coding not in CONTENT_CODINGS:
-        raise DownloadError(f"it comes compressed as {coding[:40]!r}, which was not asked for")
+    if (part := named_part(reply.headers)) is not None:
+        raise APIConnectionError(f"only a part of it came: {part[:80]!r}")
+    coding, transferred = content_coding(reply.headers), transfer_coding(reply.headers)
+    if transferred or (coding and coding not in CONTENT_CODINGS):
+        raise DownloadError(
+            f"it comes compressed as {(transferred or coding)[:40]!r}, which was not asked for"
+        )
     version = file_version(reply.headers, request_id=partial_video.request_id)
     if version.size_bytes is not None and version.size_bytes > LARGEST_VIDEO_BYTES:
         raise _too_large()
-    digests = proofs(reply.headers)
     is_end_known = has_known_end(reply.headers)
-    if not (is_end_known or digests):
+    digest = version.digest if is_end_known else proof(reply.headers)
+    if not is_end_known and digest is None:
         raise APIConnectionError("it came without a length and without a digest, so it can be cut")
     await _write(
         partial_video, DecompressedBody(body.pipe_to).pipe_to if coding else body.pipe_to, version, offset=0
     )
-    if not is_end_known:
-        await _check_whole(partial_video, digests)
+    if digest is not None:
+        size_bytes = partial_video.size
+        await _check_digest(
+            partial_video, digest, f"its digest is not that of the {size_bytes:,} bytes that came"
+        )
 
 
-async def _check_whole(partial_video: PartialVideo, digests: Sequence[str]) -> None:
-    """Check that one of the digests is that of the bytes saved so far."""
-    for digest in digests:
-        if await anyio.to_thread.run_sync(partial_video.has_digest, digest):
-            return
-    size_bytes = partial_video.size
-    await partial_video.truncate()
-    raise APIConnectionError(
-        f"it came without a length, and its digest is not that of the {size_bytes:,} bytes that came"
-    )
+async def _check_digest(partial_video: PartialVideo, digest: str, reason: str) -> None:
+    """Remove the bytes saved so far unless they have a digest.
+
+    Raises:
+        APIConnectionError: They do not have it.
+    """
+    if not await anyio.to_thread.run_sync(partial_video.has_digest, digest):
+        await partial_video.truncate()
+        raise APIConnectionError(reason)
 
 
 async def _write_remaining(
@@ -191,16 +200,13 @@ async def _write_remaining(
 ) -> bool:
     """Write a response that has the remaining bytes; False if it has others.
 
-    A video from several responses is checked against the storage's digest, if the storage sent one. A video from one
-    response is not: TLS protects its bytes, their number is checked, and a digest is the most expensive step.
+    The whole video is checked against the storage's digest, if the storage sent one.
     """
     if reply.status != _PARTIAL or not is_remaining_range(reply.headers, version, at=offset):
         return False
     await _write(partial_video, body.pipe_to, version, offset=offset)
-    digest = version.digest
-    if digest is not None and not await anyio.to_thread.run_sync(partial_video.has_digest, digest):
-        await partial_video.truncate()
-        raise APIConnectionError("its parts do not fit together")
+    if version.digest is not None:
+        await _check_digest(partial_video, version.digest, "its parts do not fit together")
     return True
 
 
