@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from kling_async._own_files import create_if_missing, describe_foreign, is_link_of_another
 from kling_async.errors import JournalError
 
-_MAIN, _WRITES, _INDEX, _LOCK, _COPY = "", "-wal", "-shm", "-lock", "-saved"
-_SQLITE_FILES = (_MAIN, _WRITES, _INDEX, "-journal")
+_MAIN, _WRITES, _INDEX, _ROLLBACK, _LOCK, _COPY = "", "-wal", "-shm", "-journal", "-lock", "-saved"
+_SQLITE_FILES = (_MAIN, _WRITES, _INDEX, _ROLLBACK)
 """What SQLite opens. SQLite brings the content of a `-wal` or `-journal` that lies there into the main file.
 
 Source: https://www.sqlite.org/tempfiles.html
 """
+_HAS_MODES = os.name == "posix"
+"""Whether the mode of a folder says who can write it. Windows shows 0o777 for every folder."""
 _SHOWS_WRITES = os.name == "posix"
 """Whether the time of a file changes at once with its content. Windows can wait until the file is closed."""
 
@@ -74,14 +78,69 @@ def check_for_copy(path: Path) -> None:
         )
 
 
+def check_folder(path: Path) -> None:
+    """Do nothing unless every user can replace files in the folder of the journal: it has mode 0777, and no sticky bit.
+
+    Raises:
+        JournalError: Every user can.
+    """
+    mode = _mode_of_folder(path)
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        raise JournalError(
+            f"The journal {str(path)!r} cannot be used, because every user can replace files in the folder "
+            f"{str(path.parent)!r}: keep the journal in a folder that no other user can write, or take that right away "
+            "with `chmod o-w`."
+        )
+
+
+def is_in_shared_folder(path: Path) -> bool:
+    """Whether other users can make files beside the journal, as in `/tmp`.
+
+    Users of the group of a folder without the sticky bit do not count: such a folder belongs to the group.
+    """
+    return bool(_mode_of_folder(path) & (stat.S_IWOTH | stat.S_ISVTX))
+
+
+def is_own(path: Path) -> bool:
+    """Whether the journal is a file of this user."""
+    return describe_foreign(path.lstat()) is None
+
+
+def _mode_of_folder(path: Path) -> int:
+    return path.parent.stat().st_mode if _HAS_MODES else 0
+
+
+@contextmanager
+def reserve_files(path: Path) -> Iterator[None]:
+    """Have a file of ours at each name from which SQLite reads, for as long as the block lasts; call it under the lock.
+
+    SQLite would bring the content of another user's file into the journal. In a folder with the sticky bit no other user
+    can replace or remove a file of ours. SQLite ignores an empty rollback journal, and neither removes it nor writes to it
+    while the journal is in the WAL mode.
+    Source: hasHotJournal in https://www.sqlite.org/src/file/src/pager.c, unixAccess in src/os_unix.c
+
+    Raises:
+        JournalError: See `check_files`.
+        OSError: The folder takes no file.
+    """
+    rollback = _beside(path, _ROLLBACK)
+    create_if_missing(rollback)
+    reserve_writes(path)
+    try:
+        yield
+    finally:
+        rollback.unlink(missing_ok=True)
+
+
 def reserve_writes(path: Path) -> None:
-    """Make the file of the newest writes, so that no other user makes it first: SQLite would take over what it holds.
+    """Make the file of the newest writes and its index, so that no other user makes them first.
 
     Raises:
         JournalError: See `check_files`.
         OSError: The folder takes no file.
     """
     create_if_missing(_beside(path, _WRITES))
+    create_if_missing(_beside(path, _INDEX))
     check_files(path)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kling_async._descriptors import find_lack_of_descriptors
 from kling_async._durable import move_into_place
-from kling_async._journal.journal_files import check_files, check_link, copy_of, lock_of
+from kling_async._journal.journal_files import check_files, check_link, copy_of, lock_of, reserve_files
 from kling_async._journal.schema import APPLICATION_ID, MIGRATIONS, Migration, migrate
 from kling_async._own_files import create, create_if_missing
 from kling_async.errors import JournalError
@@ -126,8 +126,10 @@ def make_if_missing(path: Path, migrations: Sequence[Migration] = MIGRATIONS) ->
         for end in _FILE_SUFFIXES:
             Path(str(new) + end).unlink(missing_ok=True)
         create_if_missing(new)
-        check_files(new)
-        with closing(connect(new)) as connection:
+        with reserve_files(new), closing(connect(new)) as connection:
+            connection.execute(
+                "PRAGMA journal_mode = OFF"
+            )  # else the way to WAL would use the reserved file, and remove it
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             migrate(connection, version=0, migrations=migrations)
@@ -148,6 +150,9 @@ def make_copy(connection: sqlite3.Connection, path: Path) -> Path:
     os.close(descriptor)
     try:
         with closing(connect(copy)) as target:
+            target.execute(
+                "PRAGMA journal_mode = OFF"
+            )  # a failed copy is removed: it needs no rollback journal
             connection.backup(target)
     except BaseException:
         copy.unlink()

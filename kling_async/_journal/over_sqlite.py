@@ -17,10 +17,14 @@ from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.journal_files import (
     OpenFiles,
     check_files,
+    check_folder,
     check_for_copy,
     check_readable,
     describe_loss,
+    is_in_shared_folder,
+    is_own,
     lock_of,
+    reserve_files,
     reserve_writes,
 )
 from kling_async._journal.opening import (
@@ -75,6 +79,7 @@ class SqliteStore:
         self.name = str(self.path)
         real_path = resolve_path(path)
         self.location = str(real_path)
+        check_folder(real_path)
         check_files(real_path)
         check_for_copy(real_path)
         if not lock_of(real_path).exists() and real_path.exists():
@@ -91,9 +96,9 @@ class SqliteStore:
             is_new = make_if_missing(real_path, migrations)
             version = len(migrations) if is_new else check_file(real_path, newest=len(migrations))
             with journal_errors(self.path, "opened", _WRITE_ADVICE):
-                reserve_writes(real_path)
+                resources.enter_context(reserve_files(real_path))
                 self._writer = resources.enter_context(closing(connect(real_path)))
-                self._writer.execute("PRAGMA synchronous = FULL")
+                _prepare(self._writer)
                 migrate(self._writer, version=version, migrations=migrations)
                 self._reader = resources.enter_context(closing(connect(real_path)))
                 ((self.last_number,),) = self._query("SELECT coalesce(max(number), 0) FROM entries")
@@ -144,8 +149,9 @@ class SqliteStore:
     def _start_copy(self) -> Path:
         """Write to a copy from now on; its path."""
         path = make_copy(self._writer, self._files.path)
+        self._resources.enter_context(reserve_files(path))
         self._writer = self._resources.enter_context(closing(connect(path)))
-        self._writer.execute("PRAGMA synchronous = FULL")
+        _prepare(self._writer)
         return path
 
     def _list_jobs(self) -> list[str]:
@@ -235,6 +241,15 @@ class SqliteStore:
                 raise JournalError(self._loss or "")
 
 
+def _prepare(writer: sqlite3.Connection) -> None:
+    """Make each commit last, and bring a file without a write-ahead log, such as one that was recovered, to the WAL mode."""
+    writer.execute("PRAGMA synchronous = FULL")
+    if writer.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+        # SQLite would use the reserved rollback journal for the one sector that it writes now, and remove it then.
+        writer.execute("PRAGMA journal_mode = OFF")
+        writer.execute("PRAGMA journal_mode = WAL")
+
+
 def _read_page(query: Callable[..., list[tuple[Any, ...]]], after: int) -> list[Entry]:
     rows = query(f"{SELECT} WHERE number > ? ORDER BY number LIMIT ?", after, _PAGE_ROWS)
     return [build_entry(row) for row in rows]
@@ -260,12 +275,23 @@ def read_entries(
 
 
 def _iterate_entries(given: Path, real_path: Path) -> Iterator[Entry]:
-    # A read-write connection removes its side files when it closes; a read-only one leaves those of a killed process.
-    mode = "mode=ro" if has_leftovers(real_path) else "mode=rw"
-    with journal_errors(given, "read", _READ_ADVICE), closing(connect(real_path, mode=mode)) as connection:
+    with journal_errors(given, "read", _READ_ADVICE), closing(_connect_to_read(real_path)) as connection:
         last = 0
         while entries := _read_page(
             lambda statement, *values: connection.execute(statement, values).fetchall(), last
         ):
             yield from entries
             last = entries[-1].number
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    """A connection that brings no file of another user into the journal.
+
+    A read-write connection removes its side files when it closes; a read-only one leaves those of a killed process, and
+    writes nothing that it finds beside the journal into the journal.
+    """
+    if is_in_shared_folder(path):
+        if is_own(path):
+            reserve_writes(path)
+        return connect(path, mode="mode=ro")
+    return connect(path, mode="mode=ro" if has_leftovers(path) else "mode=rw")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+import sqlite3
 import stat
+import struct
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from kling_async import JournalError, _own_files
-from kling_async._journal import over_sqlite
+from kling_async._journal import journal_files, opening, over_sqlite
 from kling_async._journal.journal import WriteAheadJournal
 
 TRAPS = ["symbolic link", "broken link", "hard link", "pipe", "folder", "socket"]
@@ -28,8 +32,9 @@ def victim(tmp_path):
 
 @pytest.fixture
 def shared(tmp_path, monkeypatch):
-    """A folder that others can write, and the working folder."""
+    """A folder that others of the group can write, and the working folder."""
     (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o775)  # whatever the umask
     monkeypatch.chdir(tmp_path / "shared")
     return tmp_path / "shared"
 
@@ -143,31 +148,144 @@ def test_a_file_in_the_making_that_cannot_be_removed_is_named(shared, monkeypatc
         WriteAheadJournal(shared / "run.db")
 
 
-@pytest.mark.parametrize("name", ["run.db-wal", "run.db-shm"])
+@pytest.mark.parametrize("name", ["run.db-wal", "run.db-shm", "run.db-journal"])
 def test_a_trap_that_is_put_while_a_journal_is_opened_is_refused(run_db, victim, monkeypatch, name):
-    reserve = over_sqlite.reserve_writes
+    reserve = over_sqlite.reserve_files
 
     def reserve_and_put(path):
         put("hard link", path.with_name(name), victim)
-        reserve(path)
+        return reserve(path)
 
-    monkeypatch.setattr(over_sqlite, "reserve_writes", reserve_and_put)
+    monkeypatch.setattr(over_sqlite, "reserve_files", reserve_and_put)
     with pytest.raises(JournalError, match=rf"{name}' is a file with a second name"):
         WriteAheadJournal(run_db)
     assert is_unharmed(victim)
 
 
-def test_writes_that_another_user_puts_beside_a_journal_meanwhile_are_not_taken_over(run_db, monkeypatch):
-    """SQLite opens what lies there, and makes the file only if it is missing."""
+RESERVED = ["-wal", "-shm", "-journal"]
+
+
+@pytest.fixture
+def connections(monkeypatch):
+    """The names of the files that a connection in a mode was made to, and what lay beside them at that moment."""
     made = []
+    for room in (over_sqlite, opening):
+
+        def connect(path, connect=room.connect, **options):
+            made.append((path.name, options.get("mode", "mode=rw"), own_files_beside(path)))
+            return connect(path, **options)
+
+        monkeypatch.setattr(room, "connect", connect)
+    return made
+
+
+def own_files_beside(path):
+    files = {end: path.with_name(path.name + end) for end in RESERVED}
+    return {end: file.stat().st_ino for end, file in files.items() if is_reserved(file)}
+
+
+def is_reserved(path):
+    if not path.exists():
+        return False
+    status = path.lstat()
+    return (status.st_uid, stat.S_IMODE(status.st_mode), status.st_nlink) == (os.geteuid(), 0o600, 1)
+
+
+def test_each_name_from_which_sqlite_reads_is_taken_before_a_file_is_opened_to_write(shared, connections):
+    """In a sticky folder another user can then put nothing there."""
+    for _ in "new", "again":
+        WriteAheadJournal(shared / "run.db").close()
+
+    written = [
+        (name, set(beside))
+        for name, mode, beside in connections
+        if mode == "mode=rw" and name != "run.db-lock"
+    ]
+    assert [name for name, _ in written] == ["run.db-new", *["run.db"] * 4]
+    assert all(beside == set(RESERVED) for _, beside in written)
+    assert sorted(file.name for file in shared.iterdir()) == ["run.db", "run.db-lock"]
+
+
+def test_the_names_beside_a_journal_are_taken_for_as_long_as_it_is_open(run_db, connections, pen_for):
+    with WriteAheadJournal(run_db) as journal:
+        taken = connections[-1][2]
+        for prompt in ("sun", "snow"):
+            pen_for(journal).record_intent(prompt)
+            asyncio.run(journal.flush())
+            assert own_files_beside(run_db) == taken
+        assert list(WriteAheadJournal.read(run_db))
+        assert own_files_beside(run_db) == taken
+    assert own_files_beside(run_db) == {}
+
+
+def test_a_rollback_journal_of_another_user_is_not_played_back(run_db, monkeypatch, hot_journal):
+    """It comes at the last moment, where nothing of ours is there to stop it: a read-only connection plays nothing."""
+    content = run_db.read_bytes()
+    run_db.parent.chmod(0o1777)
     connect = over_sqlite.connect
-    monkeypatch.setattr(
-        over_sqlite,
-        "connect",
-        lambda path: made.append(path.with_name("run.db-wal").exists()) or connect(path),
-    )
-    WriteAheadJournal(run_db).close()
-    assert made == [True, True]
+
+    def plant_and_connect(path, **options):
+        path.with_name("run.db-journal").write_bytes(hot_journal)
+        return connect(path, **options)
+
+    monkeypatch.setattr(over_sqlite, "connect", plant_and_connect)
+    with pytest.raises(JournalError, match="could not be read"):
+        list(WriteAheadJournal.read(run_db))
+    assert run_db.read_bytes() == content
+
+
+@pytest.fixture
+def hot_journal():
+    """A rollback journal that empties a file to one page.
+
+    Source: https://www.sqlite.org/fileformat2.html#the_rollback_journal
+    """
+    magic = bytes.fromhex("d9d505f920a163d7")
+    return (magic + struct.pack(">IIIII", 0, 0, 1, 512, 4096)).ljust(512, b"\0")
+
+
+def test_a_journal_in_a_shared_folder_is_read_and_written_as_elsewhere(run_db, pen_for, connections):
+    run_db.parent.chmod(0o1777)
+    assert len(list(WriteAheadJournal.read(run_db))) == 1
+    assert {mode for _, mode, _ in connections} == {"mode=ro", "mode=ro&immutable=1"}
+    with WriteAheadJournal(run_db) as journal:
+        pen_for(journal).record_intent("sun")
+        assert len(list(WriteAheadJournal.read(run_db))) == 1
+        asyncio.run(journal.flush())
+        assert len(list(WriteAheadJournal.read(run_db))) == 2
+    assert sorted(file.name for file in run_db.parent.iterdir()) == ["run.db", "run.db-lock"]
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o707])
+def test_a_journal_in_a_folder_where_every_user_replaces_files_is_refused(shared, mode):
+    shared.chmod(mode)
+    with pytest.raises(JournalError, match=r"every user can replace files in the folder .*chmod o-w"):
+        WriteAheadJournal(shared / "run.db")
+    assert list(shared.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o2775, 0o1777, 0o1775, 0o700])
+def test_a_journal_in_a_folder_of_a_group_or_with_the_sticky_bit_is_used(shared, mode):
+    shared.chmod(mode)
+    WriteAheadJournal(shared / "run.db").close()
+    assert list(WriteAheadJournal.read(shared / "run.db")) == []
+
+
+def test_a_system_without_modes_shows_each_folder_as_writable(shared, monkeypatch):
+    shared.chmod(0o777)
+    monkeypatch.setattr(journal_files, "_HAS_MODES", False)
+    WriteAheadJournal(shared / "run.db").close()
+
+
+def test_a_journal_without_a_write_ahead_log_gets_one(run_db, shared):
+    """Such as a file that the `sqlite3` shell has recovered: SQLite would remove the reserved file at each commit."""
+    with closing(sqlite3.connect(run_db)) as connection:
+        assert connection.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)
+    with WriteAheadJournal(run_db):
+        assert set(own_files_beside(run_db)) == set(RESERVED)
+    with closing(sqlite3.connect(run_db)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert len(list(WriteAheadJournal.read(run_db))) == 1
 
 
 @pytest.mark.parametrize("name", ["run.db", *SIDE_FILES])
@@ -184,7 +302,9 @@ def test_a_file_of_another_user_is_not_written(run_db, monkeypatch, name):
         WriteAheadJournal(run_db)
 
 
-def test_a_journal_of_another_user_is_read_if_all_its_files_are_of_that_user(run_db, monkeypatch):
+@pytest.mark.parametrize("mode", [0o775, 0o1777])
+def test_a_journal_of_another_user_is_read_if_all_its_files_are_of_that_user(run_db, monkeypatch, mode):
+    run_db.parent.chmod(mode)
     monkeypatch.setattr(_own_files.os, "geteuid", lambda: os.getuid() + 1)
     assert len(list(WriteAheadJournal.read(run_db))) == 1
 
@@ -245,7 +365,7 @@ def test_every_file_of_a_journal_is_for_its_owner_alone(umask, shared, pen_for, 
     monkeypatch.setattr(Path, "replace", replace)
     with WriteAheadJournal(shared / "run.db") as journal:
         pen_for(journal).record_intent("rain")
-        names = {"run.db", "run.db-lock", "run.db-wal", "run.db-shm"}
+        names = {"run.db", *SIDE_FILES}
         assert modes(shared) == dict.fromkeys(names, 0o600)
     assert making == [dict.fromkeys(["run.db-lock", "run.db-new"], 0o600)]
 
