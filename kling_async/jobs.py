@@ -35,8 +35,14 @@ class JobStatus(StrEnum):
         return self in _FINAL
 
 
+NO_OWNER_ID = "?"
+"""Stands for the id of a user or of an organization that is neither a text nor a whole number."""
 _LONGEST_LINE = 60
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_SPELLED_UUID = re.compile(
+    r"\s*(?:urn:uuid:)?\{?([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})\}?\s*",
+    re.IGNORECASE,
+)
 # Tuples, for the hash of an Enum is computed in Python, and every record passes here.
 _UNHAPPY = (JobStatus.FAILED, JobStatus.CANCELLED)
 _FINAL = (JobStatus.SUCCESS, *_UNHAPPY)
@@ -152,18 +158,24 @@ class Job:
 def canonical_id(id_: str) -> str:
     """The form in which ids are compared: two ids that are equal so are one id.
 
-    A UUID is one in upper case and in lower case. Of any other id each character counts.
+    A UUID is one id in upper and in lower case, without dashes, in braces, as a URN, and with white space around it. Of any
+    other id each character counts.
 
-    Source: RFC 9562, section 4.
+    Source: RFC 9562, section 4, and the spellings that `uuid.UUID` reads.
     """
-    lowered = id_.lower()
-    return lowered if lowered != id_ and _UUID.fullmatch(lowered) else id_
+    if _UUID.fullmatch(id_):  # as the service writes its ids
+        return id_
+    spelled = _SPELLED_UUID.fullmatch(id_)
+    return "-".join(spelled.groups()).lower() if spelled else id_
 
 
 def spellings(id_: str) -> set[str]:
-    """The usual spellings of one id: those of a UUID are its lower case and its upper case."""
+    """The usual spellings of one id: those of a UUID have dashes, none, or braces, in lower and in upper case."""
     canonical = canonical_id(id_)
-    return {id_, canonical, canonical.upper()} if _UUID.fullmatch(canonical) else {id_}
+    if not _UUID.fullmatch(canonical):
+        return {id_}
+    lowered = {canonical, canonical.replace("-", ""), f"{{{canonical}}}"}
+    return {id_, *lowered, *(one.upper() for one in lowered)}
 
 
 def quote_line(text: str) -> str:

@@ -263,9 +263,21 @@ def test_only_success_failed_and_cancelled_are_final(status):
 
 def test_ids_are_compared_exactly_unless_they_are_uuids():
     assert canonical_id(UUID.upper()) == canonical_id(UUID.title()) == UUID
-    for other in ("JOB-A", "Ünit", UUID.upper() + "0", UUID.upper().replace("-", "")):
+    for other in ("JOB-A", "Ünit", UUID.upper() + "0", UUID[1:], "JOB A ", "{job}"):
         assert canonical_id(other) == other
-    assert spellings(UUID.title()) == {UUID, UUID.upper(), UUID.title()}
+
+
+@pytest.mark.parametrize("form", ["{}", "{{{}}}", "urn:uuid:{}", " {}\n", "\u00a0{}"])
+@pytest.mark.parametrize("change", [str.lower, str.upper, str.title])
+def test_each_spelling_of_a_uuid_is_one_id(form, change):
+    assert canonical_id(form.format(change(UUID))) == UUID
+    assert canonical_id(form.format(change(UUID.replace("-", "")))) == UUID
+
+
+def test_the_usual_spellings_of_a_uuid_are_looked_for():
+    plain = UUID.replace("-", "")
+    usual = {UUID, plain, f"{{{UUID}}}"}
+    assert spellings(UUID.title()) == {UUID.title(), *usual, *map(str.upper, usual)}
     assert spellings("JOB-A") == {"JOB-A"}
 
 

@@ -1,7 +1,7 @@
 """Reads records and lists of the service, and makes the payloads that are sent.
 
 A record needs an id and a status word. Every other field may be missing, null, 0 or of another type, and then reads as
-absent; the whole record stays in `raw`. A paid job must not be lost because its `user_id` is a number.
+absent; the whole record stays in `raw`. A paid job must not be lost because its `created_at` is a text.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cattrs import Converter
 
 from kling_async._wire.endpoints import MAX_VALUES
 from kling_async.catalog import ModelInfo, wire_name
-from kling_async.jobs import Job, JobStatus, Media, Outcome
+from kling_async.jobs import NO_OWNER_ID, Job, JobStatus, Media, Outcome
 from kling_async.lines import one_line
 from kling_async.requests import VideoRequest, model_of, parameters_of
 
@@ -321,6 +321,16 @@ def _text_or_none(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def _read_owner(value: object) -> str | None:
+    """The id of a user or of an organization as text: a whole number is the id that it writes.
+
+    A value that is no id is `NO_OWNER_ID`, and not absent: the job may be of another user.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    return str(value) if type(value) is int else NO_OWNER_ID
+
+
 def _mapping_or_empty(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
@@ -422,7 +432,7 @@ def _read_job(value: object, _: object) -> Job:
         created_at=_read_time(value.get("created_at")),
         queued_at=_read_time(value.get("queued_at")),
         updated_at=_read_time(value.get("updated_at")),
-        organization_id=_text_or_none(value.get("org_id")),
-        user_id=_text_or_none(value.get("user_id")),
+        organization_id=_read_owner(value.get("org_id")),
+        user_id=_read_owner(value.get("user_id")),
         raw=value,
     )

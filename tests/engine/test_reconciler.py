@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 
 import anyio
@@ -149,10 +150,64 @@ async def test_equal_jobs_of_several_organizations_are_ambiguous_while_the_own_o
     assert service.posts == 1
 
 
-async def test_two_spellings_of_one_uuid_are_one_job():
+REFUSED = reply(404, {"error": "Request not found"})
+
+
+@pytest.mark.parametrize("status", [400, 403, 404])
+async def test_a_job_that_the_status_call_does_not_show_is_not_matched_while_the_own_user_is_unknown(status):
+    refusal = reply(status, {"error": "Request not found"})
+    service = Service(before=[always("status", refusal)], after=[on("submit", LOST)])
+    with pytest.raises(AmbiguousSubmitError, match="the list shows a job that could match"):
+        await session_for(service).submit(REQUEST, Notifier())
+    assert service.posts == 1
+    assert service.calls["status"] == service.calls["list"] == 6
+
+
+async def test_a_job_that_the_status_call_shows_late_is_matched_then():
+    service = Service(before=[on("status", REFUSED, OOPS, LOST)], after=[on("submit", LOST)])
+    job = await session_for(service).submit(REQUEST, Notifier())
+    assert job.request_id == "job-0"
+    assert service.calls["status"] == 4
+
+
+async def test_no_status_call_is_made_for_a_match_once_the_own_user_is_known():
+    service = Service(after=[on("submit", None, LOST)])
+    session = session_for(service)
+    await session.submit(VideoRequest("first"), Notifier())
+    await session.submit(REQUEST, Notifier())
+    assert service.calls["status"] == 0
+
+
+@pytest.mark.parametrize(
+    "ids", [{"user_id": 2}, {"user_id": ["me"]}, {"org_id": {"id": "org"}}, {"org_id": 0}]
+)
+async def test_a_row_that_names_another_user_by_a_value_of_another_type_matches_no_submit(ids):
+    def change(request, service):
+        if service.kind(request) != "list":
+            return None
+        rows = json.loads(service.answer("list", request).body)["requests"]
+        return reply(200, {"requests": [{**row, **ids} for row in rows]})
+
+    service = Service(after=[on("submit", None, LOST), change])
+    session = session_for(service)
+    await session.submit(VideoRequest("first"), Notifier())
+    with pytest.raises(AmbiguousSubmitError, match="is of another user"):
+        await session.submit(REQUEST, Notifier())
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        "550E8400-E29B-41D4-A716-446655440000",
+        "550e8400e29b41d4a716446655440000",
+        "{550e8400-e29b-41d4-a716-446655440000}",
+        " 550e8400-e29b-41d4-a716-446655440000 ",
+    ],
+)
+async def test_two_spellings_of_one_uuid_are_one_job(spelled):
     uuid = "550e8400-e29b-41d4-a716-446655440000"
     first = reply(200, {"request_id": uuid, "status": "queued"})
-    again = reply(200, {"request_id": uuid.upper(), "status": "queued"})
+    again = reply(200, {"request_id": spelled, "status": "queued"})
     service = Service(before=[on("submit", first, again)])
     session = session_for(service)
     assert (await session.submit(REQUEST, Notifier())).request_id == uuid

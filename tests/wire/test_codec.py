@@ -250,8 +250,6 @@ def test_the_error_of_a_refused_record_holds_the_record_so_that_its_id_can_be_sa
 
 def test_any_other_field_of_a_wrong_type_reads_as_absent():
     odd = {
-        "user_id": 7,
-        "org_id": [],
         "model": {},
         "payload": "x",
         "created_at": "now",
@@ -259,6 +257,28 @@ def test_any_other_field_of_a_wrong_type_reads_as_absent():
         "updated_at": [],
     }
     assert structure_job(record(**odd)) == Job(request_id=ID, status=JobStatus.QUEUED, raw=record(**odd))
+
+
+@pytest.mark.parametrize(
+    "value, read",
+    [
+        (None, None),
+        ("", ""),
+        ("7", "7"),
+        (7, "7"),
+        (7.0, "?"),
+        (0, "0"),
+        (10**30, str(10**30)),
+        (True, "?"),
+        ([], "?"),
+        (["u2"], "?"),
+        ({"id": "u2"}, "?"),
+    ],
+    ids=quote_value,
+)
+def test_a_user_who_is_named_by_a_value_of_any_type_is_named(value, read):
+    job = structure_job(record(user_id=value, org_id=value))
+    assert (job.user_id, job.organization_id) == (read, read)
 
 
 @pytest.mark.parametrize(

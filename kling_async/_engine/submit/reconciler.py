@@ -30,6 +30,8 @@ from kling_async._policy.matching import (
     select_recent,
 )
 from kling_async._policy.retry import backoff, is_transient
+from kling_async._wire.codec import structure_job
+from kling_async._wire.endpoints import STATUS
 from kling_async.errors import AmbiguousSubmitError, KlingError
 from kling_async.jobs import Job, canonical_id, spellings
 from kling_async.types import OnAmbiguous
@@ -136,10 +138,9 @@ class Reconciler:
 
     def _learn_user(self, rows: Iterable[Job]) -> None:
         """Learn the user of the key from the rows of jobs that are certainly this client's."""
-        if not self._shared.own_user.is_known:
-            for row in rows:
-                if row.request_id in self._shared.answered:
-                    self._shared.own_user.learn(row)
+        for row in rows:
+            if row.request_id in self._shared.answered:
+                self._shared.own_user.learn(row)
 
     def register_post(self, model: str, payload: Mapping[str, Any]) -> PostInFlight | None:
         """Register a POST that is about to leave; None if its job could match a submit that is reconciled now."""
@@ -357,11 +358,14 @@ class Reconciler:
             found = match_jobs(lost, rows.values(), others=others, owned=owned, own=own)
             for index, one in enumerate(alone):
                 one.scanned_at = began
-                if index in found and one in self._open and await _match_in_journal(one, found[index]):
-                    one.job = found[index]
-                    self.claim(one.job.request_id, one.journal)
+                job = found.get(index)
+                if job is None or not await self._is_shown_to_key(job):
+                    continue
+                if one in self._open and await _match_in_journal(one, job):
+                    one.job = job
+                    self.claim(job.request_id, one.journal)
                     one.is_found.set()
-                    owned.add(canonical_id(one.job.request_id))
+                    owned.add(canonical_id(job.request_id))
             if reading is not None:
                 for one, submit in zip(alone, lost, strict=True):
                     one.read_whole_at = began
@@ -371,6 +375,27 @@ class Reconciler:
                         has_owner=lambda request_id: canonical_id(request_id) in owned,
                         own=own,
                     )
+
+    async def _is_shown_to_key(self, job: Job) -> bool:
+        """Whether a status call shows a row's job to this key; asked only while the user of the key is unknown.
+
+        The list has jobs that the status call does not show, such as those of the web console. A key that is not shown
+        the job has not made the job.
+
+        Raises:
+            KlingError: The status call has no answer, and the same call can succeed later.
+        """
+        if self._shared.own_user.is_known:
+            return True
+        clock = self.api.clock
+        await clock.sleep(self._shared.poll_rate.take(clock.now()))
+        try:
+            await self.api.send(STATUS, structure_job, id=job.request_id)
+        except KlingError as error:
+            if is_transient(error):
+                raise
+            return False
+        return True
 
     async def _read_rows(
         self, model: str, lost: list[LostSubmit], others: list[LostSubmit], *, max_pages: int | None
