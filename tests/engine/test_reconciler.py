@@ -186,7 +186,7 @@ async def test_a_row_that_names_another_user_by_a_value_of_another_type_matches_
         if service.kind(request) != "list":
             return None
         rows = json.loads(service.answer("list", request).body)["requests"]
-        return reply(200, {"requests": [{**row, **ids} for row in rows]})
+        return reply(200, {"requests": [{**row, **ids} for row in rows if row["request_id"] == "job-1"]})
 
     service = Service(after=[on("submit", None, LOST), change])
     session = session_for(service)
