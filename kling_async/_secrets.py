@@ -12,10 +12,8 @@ from base64 import b64encode
 
 _SHORTEST_DISGUISED = 8
 """Characters of the shortest secret that is recognised in a disguise: a shorter one would hide innocent text."""
-_ESCAPE = re.compile(rb"\\(?:u00([2-7][0-9a-f])|.)", re.DOTALL | re.IGNORECASE)
 _ESCAPE_OF_A_KEY = re.compile(rb"\\u00(?:2[b-fB-F]|3[0-9dD]|[46][1-9a-fA-F]|[57][0-9aAfFeE])")
 """An escape of a character that keys have. A service escapes others, such as `&` in each URL, and accents."""
-_PLAIN_IN_JSON = re.compile(rb"[^\x00-\x1f\x7f\"\\]")
 
 
 class Secret:
@@ -62,20 +60,15 @@ class Secret:
         return self._disguises.sub("***", text)
 
     def hide_in_json(self, body: bytes) -> bytes:
-        """The JSON with `***` for each place where the secret stands, as it is or with characters as escapes.
+        """The JSON with `***` for each place where the secret stands as it is; see `may_be_escaped_in`."""
+        return body.replace(self._text.encode(), b"***") if self._text else body
 
-        It is read for each reply, so other disguises are not looked for.
+    def may_be_escaped_in(self, body: bytes) -> bool:
+        """Whether JSON has an escape that can be a character of the secret: decode it, and hide the secret in its texts.
+
+        It is asked for each reply, so other disguises are not looked for.
         """
-        if not self._text:
-            return body
-        secret = self._text.encode()
-        body = body.replace(secret, b"***")
-        if b"\\u00" not in body:
-            return body
-        if _ESCAPE_OF_A_KEY.search(body) is None:
-            return body
-        plain = _ESCAPE.sub(_unescape, body)
-        return plain.replace(secret, b"***") if secret in plain else body
+        return bool(self._text) and b"\\u00" in body and _ESCAPE_OF_A_KEY.search(body) is not None
 
     def is_shown_by(self, error: BaseException) -> bool:
         """Whether the text, the arguments or an attribute of an error, or of one that led to it, shows the secret."""
@@ -102,12 +95,6 @@ def _base64_of(secret: str, *, lead: int) -> tuple[str, str]:
     whole = b64encode(bytes(lead) + secret.encode()).decode().rstrip("=")
     cut = whole[-(-lead * 8 // 6) :][: len(secret) * 8 // 6 - 1]
     return cut, cut.replace("+", "-").replace("/", "_")
-
-
-def _unescape(escape: re.Match[bytes]) -> bytes:
-    """The character of a JSON escape, if it can stand in a JSON text without one."""
-    character = bytes.fromhex(escape[1].decode()) if escape[1] else b"/" if escape[0] == b"\\/" else b""
-    return character if _PLAIN_IN_JSON.fullmatch(character) else escape[0]
 
 
 def clear_locals(error: BaseException, *, outer: BaseException | None = None) -> None:

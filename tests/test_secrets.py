@@ -7,6 +7,7 @@ import copy
 import json
 import logging
 import pickle
+import sys
 import traceback
 from base64 import b64encode, urlsafe_b64encode
 from contextlib import asynccontextmanager, suppress
@@ -21,7 +22,7 @@ from kling_async._secrets import Secret, clear_locals
 from kling_async._transport.base import Reply, Request
 from kling_async._transport.network import Network
 from kling_async._transport.open_transport import open_transport
-from kling_async._wire.codec import structure_job
+from kling_async._wire.codec import load_json, structure_job
 from kling_async._wire.endpoints import headers_for
 from kling_async._wire.replies import decode, error_for
 from kling_async.emulator.tls import make_certificate
@@ -228,6 +229,20 @@ def test_no_record_shows_the_key_as_it_is_or_in_escapes(escape):
     assert job.raw["x/Bearer ***"] == 1
 
 
+@pytest.mark.parametrize(
+    "escape", ["\\u006b", "\\u0026", "\\u006B", "\\/", "\\\\", "\\ud83d\\ude00", "\\ud83d"]
+)
+def test_escapes_of_a_reply_cost_no_call_each(escape):
+    calls = []
+    body = f'{{"request_id": "a", "status": "queued", "x": "{escape * 50_000}"}}'.encode()
+    sys.setprofile(lambda *event: calls.append(event[1]))
+    try:
+        decode(body, structure_job, about="job x", status=200, secret=Secret(KEY))
+    finally:
+        sys.setprofile(None)
+    assert len(calls) < 1000
+
+
 @given(
     st.text(st.sampled_from("abcXYZ019-._~+/="), min_size=8, max_size=300),
     st.binary(max_size=6),
@@ -246,6 +261,8 @@ def test_base64_of_any_key_among_any_bytes_is_hidden(key, before, after):
 def test_json_without_the_key_stays_as_it_is(value):
     for body in (json.dumps(value).encode(), json.dumps(value).replace("a", "\\u0061").encode()):
         assert Secret(KEY).hide_in_json(body) == body
+        if json.dumps(value).count("\\u") == 0:
+            assert load_json(body, secret=Secret(KEY)) == load_json(body) == value
 
 
 @pytest.mark.parametrize("call", CALLS)

@@ -229,8 +229,8 @@ class Retries:
             raise error
         if api.clock.now() + delay > self.ends_at:
             raise DownloadError(
-                f"{error.message.rstrip('.')}; the next try would begin after {delay:,.3g} s, and by then the "
-                f"download has ended (download_timeout={api.retry.download_timeout:,g})",
+                f"{error.message.rstrip('.')}; the next try would begin after {delay:,.3g} s, and the download "
+                f"ends before that by its download_timeout of {api.retry.download_timeout:,g} s",
                 status_code=error.status_code,
             ) from error
         tries = self.attempt + self._pauses

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar
 import attrs
 from cattrs import Converter
 
+from kling_async._secrets import Secret
 from kling_async._wire.endpoints import MAX_VALUES
 from kling_async.catalog import ModelInfo, wire_name
 from kling_async.jobs import NO_OWNER_ID, Job, JobStatus, Media, Outcome
@@ -42,6 +43,8 @@ _STATUSES: dict[str, JobStatus] = {
 _converter = Converter(detailed_validation=False)
 
 _MAX_NESTED_ERRORS = 5
+_LONGEST_TEXT = 5000
+"""Characters of a text of the service that are shown, at the most. The record keeps the whole text."""
 _LARGEST_TOTAL = 10**9
 """More rows than a queue has. A search of the end of a list doubles its steps up to the total, so a larger one, such as
 one of 4,000 digits, would cost thousands of calls."""
@@ -152,7 +155,7 @@ _LEADING_ID = re.compile(r'\s*\{\s*"request_id"\s*:\s*"([^"\\]+)"')
 """Every recorded reply about a job begins with its id, so the id is known even if the rest is broken."""
 
 
-def load_json(body: bytes, *, max_values: int = MAX_VALUES) -> Any:
+def load_json(body: bytes, *, max_values: int = MAX_VALUES, secret: Secret | None = None) -> Any:
     """The JSON value of a body, in UTF-8 with or without a byte order mark.
 
     A body of more values than `max_values`, roughly counted, is not read: to make a million values of a body blocks the
@@ -160,6 +163,11 @@ def load_json(body: bytes, *, max_values: int = MAX_VALUES) -> Any:
 
     NaN, infinities, and numbers beyond a float or with more digits than Python reads become null. Broken bytes and lone
     surrogates become a replacement character.
+
+    Args:
+        body: The body.
+        max_values: The most values that it may have.
+        secret: The API key; `***` replaces it where it stands with characters as escapes.
 
     Raises:
         ShapeError: The body is not JSON, is nested too deep, or has too many values. Its `value` has the `request_id` if
@@ -175,6 +183,11 @@ def load_json(body: bytes, *, max_values: int = MAX_VALUES) -> Any:
             # A lone surrogate cannot be printed, stored or sent.
             repaired = json.dumps(value, ensure_ascii=False).encode(errors="replace")
             value = _decode(repaired.decode())
+        if secret is not None and secret.may_be_escaped_in(body):
+            # The decoder and the encoder read escapes a hundred times as fast as Python code could.
+            plain = json.dumps(value, ensure_ascii=False).encode()
+            hidden = secret.hide_in_json(plain)
+            value = value if hidden == plain else _decode(hidden.decode())
     except (ValueError, RecursionError) as error:
         kind = type(error).__name__
         raise ShapeError(f"the body is not readable JSON ({kind})", _read_leading_id(text)) from error
@@ -364,8 +377,13 @@ def _read_media(outcome: Mapping[str, Any]) -> tuple[Media, ...]:
 
 
 def shorten_spaces(text: str) -> str:
-    """The text on one line, with one space for each run of white space."""
-    return " ".join(one_line(text).split())
+    """The text on one line, with one space for each run of white space; of a long text its beginning.
+
+    It is cut before it is read: a reason of millions of characters would keep the event loop.
+    """
+    text = text.lstrip()
+    shown = " ".join(one_line(text[:_LONGEST_TEXT]).split())
+    return shown if len(text) <= _LONGEST_TEXT else f"{shown}…"
 
 
 def failure_text(value: object, *, depth: int = _MAX_NESTED_ERRORS) -> str | None:

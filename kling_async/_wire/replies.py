@@ -63,7 +63,7 @@ def decode(
     """
     reply_body = secret.hide_in_json(reply_body)
     try:
-        return structure(load_json(reply_body, max_values=max_values))
+        return structure(load_json(reply_body, max_values=max_values, secret=secret))
     except ShapeError as error:
         body = excerpt(reply_body, secret=secret)
         raise APIResponseError(

@@ -485,10 +485,18 @@ def test_a_body_of_any_depth_is_read_or_refused(depth):
         assert "not readable JSON" in str(error)  # noqa: PT017 - either end is right, nothing else is
 
 
-def test_a_megabyte_of_text_is_read():
-    assert (
-        structure_job(record(outcome={"error": "x" * 2**20}, status="failed")).failure_reason == "x" * 2**20
-    )
+@pytest.mark.parametrize("text", ["x" * 2**20, "\u202e" * 2**20, "\n x" * 2**20], ids=ascii)
+@pytest.mark.parametrize("place", ["error", "message"])
+def test_of_a_reason_of_a_megabyte_the_beginning_is_shown_and_the_record_keeps_all(text, place):
+    job = structure_job(record(outcome={place: text}, status="failed"))
+    assert len(job.failure_reason) <= 5001
+    assert job.failure_reason.endswith("…")
+    assert job.outcome.raw[place] == text
+
+
+def test_a_reason_is_shown_to_its_end_if_that_is_near_and_behind_any_white_space():
+    for text in ("x" * 5000, "\n" * 10_000 + "x" * 5000):
+        assert structure_job(record(outcome={"error": text}, status="failed")).failure_reason == "x" * 5000
 
 
 KEYS = [
