@@ -147,7 +147,11 @@ class KlingClient:
 
     @public_call
     async def aclose(self) -> None:
-        """Close the connections of this event loop. Jobs at the service continue, and the next call opens new connections."""
+        """Close the connections of this event loop. Jobs at the service continue, and the next call opens new connections.
+
+        A wait that is under way ends with `WaitTimeoutError` at its next poll, and a batch ends: its jobs in flight are
+        results in the state `TIMED_OUT`, a warning in the log names them, and the next run with the same journal continues.
+        """
         opened = self._sessions.pop(_running_loop(), None)
         if opened is not None:
             await opened.lifetime.aclose()

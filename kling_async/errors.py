@@ -102,6 +102,13 @@ class APITimeoutError(APIConnectionError):
     """One HTTP call took longer than the client's `timeout`."""
 
 
+class ClientClosedError(APIConnectionError):
+    """The client was closed while the call was under way, so nothing was sent. The client does not repeat the call."""
+
+    def __init__(self, message: str, *, was_sent: bool = False, request_id: str | None = None) -> None:
+        super().__init__(message, was_sent=was_sent, request_id=request_id)
+
+
 class CertificateError(APIConnectionError):
     """The certificate of the server or the proxy is not trusted, so nothing was sent.
 

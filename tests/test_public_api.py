@@ -35,6 +35,7 @@ PROMISED = {
         "APIConnectionError",
         "APITimeoutError",
         "CertificateError",
+        "ClientClosedError",
         "ProxyError",
         "APIResponseError",
         "APIStatusError",

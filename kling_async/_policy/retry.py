@@ -11,6 +11,7 @@ from kling_async.errors import (
     APIResponseError,
     APIStatusError,
     CertificateError,
+    ClientClosedError,
     InternalServerError,
     KlingError,
     ProxyError,
@@ -53,9 +54,9 @@ def is_transient(error: KlingError) -> bool:
     """Whether the same call can succeed later: no answer, 3xx, 408, 425, 429, 5xx, or an unreadable answer.
 
     The service sends no redirects, but a busy gateway or a network with a log-in page can. A certificate that is not
-    trusted stays so until the settings change, and a proxy that refuses the client too.
+    trusted stays so until the settings change, and a proxy that refuses the client too. A closed client stays closed.
     """
-    if isinstance(error, CertificateError | ProxyError):
+    if isinstance(error, CertificateError | ProxyError | ClientClosedError):
         return False
     if isinstance(error, APIConnectionError | APIResponseError | RateLimitError | InternalServerError):
         return True

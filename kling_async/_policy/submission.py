@@ -12,6 +12,7 @@ from kling_async.errors import (
     AuthenticationError,
     BudgetExceededError,
     CertificateError,
+    ClientClosedError,
     ConfigurationError,
     InsufficientCreditsError,
     JournalError,
@@ -77,7 +78,7 @@ def allows_resend(on_ambiguous: str, error: AmbiguousSubmitError) -> bool:
 
 
 def stops_the_batch(error: KlingError) -> bool:
-    """Whether every further submit would fail too: key, credits, rights, model, setting, certificate, proxy, budget or journal."""
+    """Whether every further submit would fail too: key, credits, rights, model, setting, certificate, proxy, closed client, budget or journal."""
     at_the_service = AuthenticationError | InsufficientCreditsError | PermissionDeniedError | NotFoundError
-    on_the_way = ConfigurationError | CertificateError | ProxyError
+    on_the_way = ConfigurationError | CertificateError | ProxyError | ClientClosedError
     return isinstance(error, at_the_service | on_the_way | BudgetExceededError | JournalError)

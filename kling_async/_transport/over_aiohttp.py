@@ -28,7 +28,7 @@ from kling_async._transport.translate_errors import (
     proxy_error,
     translate_errors,
 )
-from kling_async.errors import APIConnectionError, ConfigurationError
+from kling_async.errors import APIConnectionError, ClientClosedError, ConfigurationError
 
 LONGEST_SILENCE = 15.0
 """Seconds for which servers and gateways keep a connection that carries nothing."""
@@ -197,7 +197,7 @@ class AiohttpTransport:
 
     def _check_open(self, request: Request) -> None:
         if self._is_closed:
-            raise APIConnectionError(f"{describe_call(request)}: the client is closed.", was_sent=False)
+            raise ClientClosedError(f"{describe_call(request)}: the client is closed.")
 
     def _check_blind_spot(self, request: Request) -> None:
         """Let no POST pass a mock that cannot see it.

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import anyio
 import pytest
-from virtual_service import VIDEOS, Service, always, on, reply, session_for
+from virtual_service import VIDEOS, Service, always, on, reply, run, session_for
+from virtual_store import MemoryStore
 
 from kling_async import (
+    AmbiguousSubmitError,
     APIConnectionError,
     AuthenticationError,
+    ClientClosedError,
     InvalidRequestError,
     Job,
     JobCancelledError,
@@ -17,10 +21,12 @@ from kling_async import (
     KlingError,
     NotFoundError,
     PollingPolicy,
+    ResultState,
     RetryPolicy,
     VideoRequest,
     WaitTimeoutError,
 )
+from kling_async._journal.journal import WriteAheadJournal
 from kling_async.events import Finished, Notifier, PollFailed
 
 PACE = PollingPolicy(poll_interval=1.0)
@@ -69,6 +75,51 @@ async def test_no_failed_poll_ends_a_wait(failure):
     assert len(failed) == 12
     assert all(event.delay <= 30.0 for event in failed)
     assert isinstance(events[-1], Finished)
+
+
+CLOSED = ClientClosedError("GET x: the client is closed.")
+
+
+@pytest.mark.parametrize("kind, use_lists", [("status", "never"), ("list", "always")])
+async def test_a_closed_client_ends_all_waits_and_the_log_names_the_jobs(kind, use_lists, caplog):
+    service = Service(run_time=1e6)
+
+    def close(request, service):
+        return CLOSED if service.kind(request) == kind and anyio.current_time() > 100 else None
+
+    service.before = [close]
+    polling = PollingPolicy(use_lists=use_lists, wait_timeout=None)
+    results = await run(service, ["a", "b", "c", "d", "e"], polling=polling, at_once=5)
+    assert [result.state for result in results] == [ResultState.TIMED_OUT] * 5
+    assert all("the client was closed" in result.error.message for result in results)
+    assert all(isinstance(result.error.__cause__, ClientClosedError) for result in results)
+    assert anyio.current_time() < 400
+    [warning] = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+    assert all(result.job.request_id in warning for result in results)
+
+
+async def test_a_closed_client_sends_nothing_more_and_the_next_run_continues():
+    service, journal = Service(run_time=200.0), WriteAheadJournal.over(MemoryStore())
+
+    def close(request, service):
+        return CLOSED if anyio.current_time() > 30 else None
+
+    service.before = [close]
+    first = await run(service, ["a", "b", "c"], at_once=2, journal=journal)
+    states = sorted(result.state for result in first)
+    assert states == [ResultState.NOT_SUBMITTED, ResultState.TIMED_OUT, ResultState.TIMED_OUT]
+    service.before = []
+    second = await run(service, ["a", "b", "c"], at_once=2, journal=journal)
+    assert all(result.ok for result in second)
+    assert len(service.jobs) == 3
+
+
+async def test_a_lost_submit_of_a_closed_client_stays_ambiguous():
+    service = Service(before=[always("list", CLOSED)], after=[on("submit", APIConnectionError("lost"))])
+    with pytest.raises(AmbiguousSubmitError, match="the client is closed"):
+        await session_for(service).submit(VideoRequest("x"), Notifier())
+    assert service.posts == 1
+    assert anyio.current_time() < 5
 
 
 async def test_no_poll_is_put_off_for_longer_than_the_setting_allows():

@@ -15,7 +15,7 @@ from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import TokenBucket
 from kling_async._wire.codec import ShapeError, parse_status, structure_job, structure_rows
 from kling_async._wire.endpoints import LIST
-from kling_async.errors import APIStatusError, KlingError, RateLimitError
+from kling_async.errors import APIStatusError, ClientClosedError, KlingError, RateLimitError
 from kling_async.jobs import Job, JobStatus, canonical_id
 
 
@@ -62,6 +62,8 @@ class ModelList:
             try:
                 reply = await api.fetch(LIST, query=query)
                 page = api.read(reply, LIST, structure_rows)
+            except ClientClosedError:
+                raise
             except KlingError as error:
                 state.record_failure(clock.now(), is_refusal=_is_refusal(error))
                 return

@@ -29,6 +29,7 @@ from kling_async._wire.endpoints import STATUS
 from kling_async.errors import (
     AuthenticationError,
     BadRequestError,
+    ClientClosedError,
     InvalidRequestError,
     KlingError,
     NotFoundError,
@@ -36,6 +37,7 @@ from kling_async.errors import (
 )
 from kling_async.events import PollFailed, StatusChanged
 from kling_async.jobs import Job, JobStatus, canonical_id
+from kling_async.lines import one_line
 
 _log = SafeLogger("kling_async")
 
@@ -323,6 +325,9 @@ class JobPoller:
         """A failed status call says nothing of the job: poll it again, later and later, until the deadline."""
         if tracked.is_over:
             return
+        if isinstance(error, ClientClosedError):
+            self._interrupt_waits(error)
+            return
         tracked.failed_polls, tracked.last_error = tracked.failed_polls + 1, error
         grace = _UNSEEN_GRACE if isinstance(error, NotFoundError) else 1
         if not tracked.is_known and isinstance(error, _REFUSALS) and tracked.failed_polls >= grace:
@@ -335,6 +340,14 @@ class JobPoller:
         now = self._api.clock.now()
         tracked.retry_at = now + delay
         self._schedule(tracked, now)
+
+    def _interrupt_waits(self, error: ClientClosedError) -> None:
+        """End all waits of a closed client, and say which jobs continue."""
+        left = [tracked for tracked in self._jobs.values() if not tracked.is_over]
+        ids = one_line(", ".join(tracked.request_id for tracked in left))
+        _log.warning("the client was closed, and %d jobs continue at the service: %s", len(left), ids)
+        for tracked in left:
+            tracked.interrupt(error)
 
     # List scans
 
@@ -365,6 +378,9 @@ class JobPoller:
                         self._take_record(tracked, job, by_list=True)
                     elif not tracked.asked_for_media:
                         self._take_sighting(tracked, clock.now(), by_list=True)
+        except ClientClosedError as error:
+            self._interrupt_waits(error)
+        else:
             if state.is_stale:
                 self._pace.forget_lists(model_list.model)
                 self._bring_forward(clock.now())

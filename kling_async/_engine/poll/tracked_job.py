@@ -81,6 +81,16 @@ class TrackedJob:
         self.final.set_exception(error)
         self.final.exception()  # counts as retrieved: a caller that is cancelled at this moment never does it
 
+    def interrupt(self, error: KlingError) -> None:
+        """End the wait early because of an error that no later poll changes; the job continues."""
+        interrupted = WaitTimeoutError(
+            f"Job {self.request_id} continues at the service, and the wait for it ended: the client was closed.",
+            advice=f"`await client.wait({self.request_id!r})` of an open client waits for it.",
+            request_id=self.request_id,
+        )
+        interrupted.__cause__ = error
+        self.end_with(interrupted)
+
     def time_out(self) -> None:
         """End the wait at its deadline."""
         if self.is_over:
