@@ -152,6 +152,8 @@ def _read_queue(base_url: str, *, secret: Secret, trusts_network: bool) -> str:
     try:
         return _check_encrypted(queue_url(base_url), trusts_network=trusts_network)
     except ConfigurationError as error:
+        if secret.hide_in(str(base_url)) == str(base_url):
+            raise
         refusal = ConfigurationError(secret.hide_in(error.message), advice=error.advice)
     del base_url  # a traceback shows the variables of this frame
     raise refusal
