@@ -11,14 +11,13 @@ from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any, Unpack
 
-import anyio
 import anyio.to_thread
 import attrs
 
 from kling_async._calls import check_options, public_call
 from kling_async._engine.batch.batch_input import InputReader
 from kling_async._engine.batch.resume import NextStep, next_step
-from kling_async._engine.descriptors import run_in_thread
+from kling_async._engine.descriptors import open_in_thread, run_in_thread
 from kling_async._engine.download.output_folder import saved_file
 from kling_async._engine.submit.item_identifier import ItemIdentifier
 from kling_async._engine.submit.uploader import payload_with_absolute_paths
@@ -172,14 +171,11 @@ class Journal(JournalReference):
             keep_labels=keep_labels,
             call="register",
         )
-        log = await run_in_thread(partial(write_ahead.WriteAheadJournal, self.location))
-        try:
+        open_journal = partial(write_ahead.WriteAheadJournal, self.location)
+        async with open_in_thread(open_journal, write_ahead.WriteAheadJournal.close) as log:
             # In a thread: 50,000 items take some seconds, and nothing else writes this journal.
             registered = await run_in_thread(partial(_register, log, items, at=time.time()))
             await log.flush()
-        finally:
-            with anyio.CancelScope(shield=True):
-                await run_in_thread(log.close)
         return registered
 
     @public_call

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import anyio
-import anyio.to_thread
 import attrs
 
 from kling_async._callbacks import SafeLogger, raise_from_loop
@@ -20,7 +19,7 @@ from kling_async._engine.batch.batch_input import InputItem, InputReader
 from kling_async._engine.batch.result_stream import ResultStream
 from kling_async._engine.batch.run_item import BatchParts, run_item
 from kling_async._engine.batch.slots import Slots
-from kling_async._engine.descriptors import run_in_thread
+from kling_async._engine.descriptors import open_in_thread
 from kling_async._engine.interrupted import describe_batch, warn_interrupted
 from kling_async._engine.session import LoopSession
 from kling_async._engine.submit.ledger import Ledger
@@ -255,13 +254,9 @@ async def use_journal(
         with journal.exclusive():
             yield journal
     else:
-        mine = await run_in_thread(partial(WriteAheadJournal, journal))
-        try:
+        async with open_in_thread(partial(WriteAheadJournal, journal), _close) as mine:
             with mine.exclusive():
                 yield mine
-        finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(_close, mine)
 
 
 def _close(journal: WriteAheadJournal) -> None:

@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-import anyio
 import anyio.to_thread
 import attrs
 
@@ -22,6 +21,7 @@ from kling_async._durable import rename_if_free, rename_into_place
 from kling_async._engine.clock import Clock
 from kling_async._engine.download.file_lock import LockedFile, is_at, open_locked
 from kling_async._engine.download.partial_video import BodyReader, Report
+from kling_async._engine.tasks import run_to_end
 from kling_async._own_files import for_owner_alone, give_usual_mode, open_own
 from kling_async._policy.descriptors import lacks_descriptors
 from kling_async._policy.http_ranges import FileVersion, dump, load
@@ -318,7 +318,7 @@ async def open_partial(
     """
     partial_file = PartialFile(path, request_id=request_id, writer=writer, report=report, fallback=fallback)
     try:
-        await anyio.to_thread.run_sync(partial_file.open)
+        await run_to_end(anyio.to_thread.run_sync(partial_file.open))
         partial_file.report_size()
         yield partial_file
     except OSError as error:
@@ -326,8 +326,7 @@ async def open_partial(
             partial_file.size = 0
         raise
     finally:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(partial_file.close)
+        await run_to_end(anyio.to_thread.run_sync(partial_file.close))
 
 
 def sha256_of(path: Path) -> str:

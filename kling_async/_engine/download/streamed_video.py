@@ -7,10 +7,10 @@ import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-import anyio
 import anyio.to_thread
 
 from kling_async._engine.download.partial_video import BodyReader, Report
+from kling_async._engine.tasks import run_to_end
 from kling_async._policy.http_ranges import FileVersion
 from kling_async._policy.object_stores import LARGEST_SINGLE_PUT_BYTES, PART_BYTES
 from kling_async._stores import ObjectWriter
@@ -92,8 +92,7 @@ class StreamedVideo:
                 self.writer = await self._open_writer()
             await self.writer.write(piece)
         except BaseException:
-            with anyio.CancelScope(shield=True):
-                await self.truncate()  # no later byte can follow
+            await run_to_end(self.truncate())  # no later byte can follow
             raise
 
     def _take_buffer(self) -> bytes:
@@ -157,5 +156,4 @@ async def open_streamed(
     try:
         yield video
     finally:
-        with anyio.CancelScope(shield=True):
-            await video.truncate()
+        await run_to_end(video.truncate())
