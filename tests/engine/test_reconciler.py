@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 
 import anyio
 import attrs
@@ -53,6 +54,26 @@ async def test_the_job_of_a_lost_submit_is_found_in_the_list(lost):
     assert job.request_id == "job-0"
     assert service.posts == 1
     assert [type(event) for event in events] == [SubmitLost, SubmitReconciled]
+
+
+async def test_many_rows_are_weighed_while_other_tasks_run():
+    has_turn = threading.Event()
+
+    async def take_turn():
+        has_turn.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(take_turn)
+        assert await reconciler._weigh(range(1001), lambda: has_turn.wait(60))
+    assert await reconciler._weigh(range(1000), threading.get_ident) == threading.get_ident()
+
+
+@pytest.mark.parametrize("rows_at_once", [0, 1000])
+async def test_the_job_is_found_among_few_rows_and_among_many(monkeypatch, rows_at_once):
+    monkeypatch.setattr(reconciler, "_ROWS_AT_ONCE", rows_at_once)
+    service = Service(after=[on("submit", LOST)])
+    assert (await session_for(service).submit(REQUEST, Notifier())).request_id == "job-0"
+    assert service.posts == 1
 
 
 async def test_the_other_items_of_a_batch_are_submitted_during_a_reconciliation():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from functools import partial
+from typing import Any, TypeVar
 
 import anyio
+import anyio.to_thread
 import attrs
 
 from kling_async._engine.api import ApiCaller
@@ -36,6 +38,10 @@ from kling_async.errors import AmbiguousSubmitError, KlingError
 from kling_async.jobs import Job, canonical_id, spellings
 from kling_async.types import OnAmbiguous
 
+T = TypeVar("T")
+
+_ROWS_AT_ONCE = 1000
+"""Rows that are weighed at once on the event loop."""
 _FEW_PAGES = 20
 """Pages of a list that are read for a proof which no caller has asked for."""
 _MAX_ROWS = 10_000
@@ -285,13 +291,15 @@ class Reconciler:
         owned = await self._find_owned(
             (row.request_id for row in rows), dict.fromkeys([journal] if journal else [])
         )
-        return explain_unmatched(
+        explain = partial(
+            explain_unmatched,
             reconciliation.lost.by_service_clock(offset),
             rows,
             has_owner=lambda request_id: canonical_id(request_id) in owned,
             own=self._shared.own_user,
             is_clock_known=offset is not None,
         )
+        return await _weigh(rows, explain)
 
     def _has_no_look_alike(self, reconciliation: OpenReconciliation) -> bool:
         """Whether no POST of this client is in flight whose job could match the lost one."""
@@ -350,12 +358,13 @@ class Reconciler:
                 await self._other_lost_submits(unfound),
                 max_pages=max_pages,
             )
-            rows = self._rows[model]
+            rows = list(self._rows[model].values())
             journals = dict.fromkeys(one.journal for one in unfound if one.journal is not None)
-            candidates = select_candidates(lost, rows.values(), others=others)
+            candidates = await _weigh(rows, partial(select_candidates, lost, rows, others=others))
             recent = {job.request_id for job in reading.recent} if reading is not None else set()
             owned, own = await self._find_owned(candidates | recent, journals), self._shared.own_user
-            found = match_jobs(lost, rows.values(), others=others, owned=owned, own=own)
+            match = partial(match_jobs, lost, rows, others=others, owned=owned, own=own)
+            found = await _weigh(rows, match)
             for index, one in enumerate(alone):
                 one.scanned_at = began
                 job = found.get(index)
@@ -369,12 +378,14 @@ class Reconciler:
             if reading is not None:
                 for one, submit in zip(alone, lost, strict=True):
                     one.read_whole_at = began
-                    one.is_absent = one.job is None and is_absent(
+                    prove = partial(
+                        is_absent,
                         submit,
                         reading,
                         has_owner=lambda request_id: canonical_id(request_id) in owned,
                         own=own,
                     )
+                    one.is_absent = one.job is None and await _weigh(reading.recent, prove)
 
     async def _is_shown_to_key(self, job: Job) -> bool:
         """Whether a status call shows a row's job to this key; asked only while the user of the key is unknown.
@@ -464,6 +475,11 @@ class Reconciler:
     def _signal(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
+
+
+async def _weigh(rows: Sized, work: Callable[[], T]) -> T:
+    """The result of work on rows of a list; on many rows it runs in a thread, so that other tasks have their turns."""
+    return work() if len(rows) <= _ROWS_AT_ONCE else await anyio.to_thread.run_sync(work)
 
 
 async def _tell_other_processes(reconciliation: OpenReconciliation) -> None:
