@@ -7,6 +7,7 @@ line show every text through `one_line`.
 from __future__ import annotations
 
 import re
+import unicodedata
 
 _LINE_ENDS = "\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029"
 _CONTROLS = (*range(0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000))
@@ -16,6 +17,10 @@ _TRANSLATION = {
     **dict.fromkeys((*_CONTROLS, *map(ord, _DIRECTION_MARKS)), "\N{REPLACEMENT CHARACTER}"),
     **dict.fromkeys(map(ord, _LINE_ENDS), " "),
 }
+_BLANK = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
+)
+"""Letters and marks without a shape. Source: Default_Ignorable_Code_Point of Unicode, and the empty Braille pattern."""
 _NOT_PLAIN = re.compile(r"[^!-&(-\[\]-~ ]")
 
 
@@ -25,6 +30,21 @@ def one_line(text: str) -> str:
     Its length stays the same, and so do the spaces within it.
     """
     return text if text.isprintable() else text.translate(_TRANSLATION)
+
+
+def id_line(id_: str) -> str:
+    """An id on one line, with an escape for each character that shows nothing: two ids do not look the same by it."""
+    shown = "".join(
+        ascii(letter)[1:-1] if _is_blank(letter) and letter not in _DIRECTION_MARKS else letter
+        for letter in id_
+    )
+    return one_line(shown)
+
+
+def _is_blank(letter: str) -> bool:
+    if letter.isascii():
+        return False
+    return unicodedata.category(letter) in {"Cf", "Zs"} or _BLANK.fullmatch(letter) is not None
 
 
 def error_text(error: BaseException) -> str:

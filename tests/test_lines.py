@@ -17,10 +17,12 @@ from virtual_service import Service, VirtualLoop, always, reply
 from kling_async import KlingClient, KlingError, PollingPolicy
 from kling_async._engine.interrupted import describe_job, warn_interrupted
 from kling_async.cli.app import _app
+from kling_async.cli.jobs import jobs_table
 from kling_async.cli.output import print_text, stderr
 from kling_async.cli.run_config import RunConfig
 from kling_async.cli.service import Service as ServiceOptions
-from kling_async.lines import error_text, one_line, quote_unprintable
+from kling_async.jobs import Job, JobStatus
+from kling_async.lines import error_text, id_line, one_line, quote_unprintable
 from kling_async.notebook import Gallery
 
 STEERING = ["\x1b]0;title\x07", "a\r\nfake line", "\u202egnp.exe", "\x9b31m", "a\u2028b", "\u2066x\u061c"]
@@ -42,6 +44,20 @@ def test_any_text_becomes_one_line_of_the_same_length(text):
     assert is_plain(line)
     assert len(line) == len(text)
     assert one_line("two  spaces\u00a0and 猫") == "two  spaces\u00a0and 猫"
+
+
+@pytest.mark.parametrize(
+    "blank", [0x200B, 0xAD, 0xFEFF, 0x3164, 0xE0041, 0xA0, 0x2003, 0x180E, 0xFE0F, 0x2800]
+)
+def test_an_id_shows_each_character_that_has_no_shape(blank):
+    assert id_line(f"job{chr(blank)}-1").isascii()
+    assert id_line(f"job{chr(blank)}-1") != id_line("job-1") == "job-1"
+    assert id_line("a b\u732b\x1b\u202e") == "a b\u732b\ufffd\ufffd"
+
+
+def test_a_table_of_jobs_tells_apart_two_ids_that_differ_in_a_character_without_a_shape():
+    jobs = [Job(request_id=id_, status=JobStatus.QUEUED) for id_ in ("job-1", "job\u200b-1")]
+    assert [cell.plain for cell in jobs_table(jobs).columns[0].cells] == ["job-1", "job\\u200b-1"]
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), min_size=1))

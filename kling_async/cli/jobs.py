@@ -24,6 +24,7 @@ from kling_async.cli.service import Service, open_client
 from kling_async.client import KlingClient
 from kling_async.errors import InvalidRequestError, KlingError, NotFoundError
 from kling_async.jobs import Job
+from kling_async.lines import id_line
 
 FAILED = 1
 
@@ -65,7 +66,7 @@ async def list_jobs(
         )
         return 0
     for job in jobs:
-        cells = (job.request_id, job.status, job_age(job), _prompt(job), job.video_url or "")
+        cells = (id_line(job.request_id), job.status, job_age(job), _prompt(job), job.video_url or "")
         print_line("\t".join(map(one_line, cells)))
     return 0
 
@@ -108,7 +109,7 @@ def jobs_table(jobs: list[Job]) -> Table:
     table.add_column("prompt, or why it failed", no_wrap=True, overflow="ellipsis", ratio=1)
     for job in jobs:
         told = Text(one_line(job.failure_reason), "red") if job.failure_reason else Text(_prompt(job))
-        table.add_row(Text(one_line(job.request_id)), state_text(job.status), job_age(job), told)
+        table.add_row(Text(id_line(job.request_id)), state_text(job.status), job_age(job), told)
     return table
 
 

@@ -33,6 +33,7 @@ from kling_async.cli.service import Service, open_client
 from kling_async.errors import KlingError
 from kling_async.jobs import Job
 from kling_async.journal import Entry, Journal
+from kling_async.lines import id_line
 from kling_async.paths import is_database_url, local_path
 
 FAILED = 1
@@ -97,7 +98,7 @@ async def _show_jobs(ids: Sequence[str], service: Service, *, is_json: bool) -> 
 def _show_job(job: Job) -> None:
     console = stdout()
     print_text(
-        Text.assemble((one_line(job.request_id), "bold"), "  ", state_text(job.status), f"  {job_age(job)}"),
+        Text.assemble((id_line(job.request_id), "bold"), "  ", state_text(job.status), f"  {job_age(job)}"),
         console,
     )
     for name, value in (
@@ -144,7 +145,7 @@ def _cells(entry: Entry) -> tuple[str, ...]:
     return (
         str(entry.index),
         entry.state,
-        entry.request_id or "",
+        id_line(entry.request_id or ""),
         age_text(at.timestamp()) if at else "",
         str(entry.payload.get("prompt") or ""),
         entry.path or "",
