@@ -54,6 +54,10 @@ class GroupCommit:
         if self._write_added is not None:
             self._write_added.set()
 
+    def is_unwritten(self, number: int) -> bool:
+        """Whether a change of an entry may not be on the disk yet."""
+        return number in self.pending.fields or number in self.in_commit.fields
+
     def collect_unwritten(self) -> PendingWrites:
         """All writes that may not be on the disk yet."""
         return self.in_commit.merge(self.pending)

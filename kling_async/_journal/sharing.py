@@ -78,7 +78,13 @@ class Sharing:
     # Items
 
     async def claim(self, item: WantedItem) -> Claim:
-        """Hold an item, unless another live process holds it."""
+        """Hold an item, unless another live process holds it.
+
+        What was recorded of its entry before goes to the store first: it is not to change the entry as it is now.
+        """
+        before = self._store.find(item.identity)
+        if before is not None and self._writes.is_unwritten(before.number):
+            await self._writes.wait_durable()
         return await self._claims.ask(item)
 
     def register(self, items: Sequence[WantedItem]) -> Sequence[Entry]:
@@ -104,9 +110,25 @@ class Sharing:
     # POSTs
 
     async def plan_post(self, post: PlannedPost) -> PostPermit:
-        """Whether a paid POST may be sent. If it may, every other process knows of the POST until it ends."""
+        """Whether a paid POST may be sent. If it may, every other process knows of the POST until it ends.
+
+        Raises:
+            TakenOverError: The job of the POST before belongs to another entry.
+        """
         await self._wait_ended(post.number, Activity.POST)
+        if self._store.is_job_taken(post.number):
+            raise TakenOverError
         return await self._plans.ask(post)
+
+    async def is_job_taken(self, number: int) -> bool:
+        """Whether another process has matched the job that this one recorded for an entry, before the store had the id.
+
+        Raises:
+            JournalError: The store cannot be reached.
+        """
+        if self._writes.is_unwritten(number):
+            await self._writes.wait_durable()
+        return self._store.is_job_taken(number)
 
     async def confirm(self, number: int) -> None:
         """Return if this process holds an entry for sure at this moment.

@@ -215,6 +215,13 @@ class SharedStore(Store, Protocol):
         """Whether another process has taken over an entry that this one held; known from memory."""
         ...
 
+    def is_job_taken(self, number: int) -> bool:
+        """Whether the job that this process wrote for a held entry belongs to another entry; known from memory.
+
+        A job belongs to one entry. Such a write is refused: the entry is a lost submit, as the store has it.
+        """
+        ...
+
     def confirm(self) -> None:
         """Return when the store has said that the session of this process lives, so that no process took its entries."""
         ...

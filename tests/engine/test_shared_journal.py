@@ -507,6 +507,26 @@ async def test_what_was_recorded_of_a_lost_item_is_not_written_into_the_entry_of
     assert (entry.state, entry.attempts) == (EntryState.SUCCEEDED, 1)
 
 
+async def test_a_job_that_another_item_has_before_it_is_recorded_is_no_result(open_journal, database):
+    service = Service(run_time=10.0)
+    takers = ["job-0"]
+
+    async def take_the_job(function, *arguments):
+        if function.__name__ == "commit" and any("request_id" in one for one in arguments[0].fields.values()):
+            with psycopg.connect(database) as connection:
+                connection.execute(
+                    "INSERT INTO kling_async_jobs SELECT encode(sha256(%s::bytea), 'hex'), 99 ON CONFLICT DO NOTHING",
+                    [takers[0].encode()],
+                )
+        return function(*arguments)
+
+    [result] = await run(service, ["rain"], journal=open_journal(take_the_job))
+
+    assert (result.state, result.job, service.posts) == (ResultState.AMBIGUOUS, None, 1)
+    [entry] = WriteAheadJournal.read(database)
+    assert (entry.state, entry.request_id) == (EntryState.AMBIGUOUS, None)
+
+
 async def test_the_end_of_a_job_whose_item_is_lost_meanwhile_is_reported(open_journal, database):
     service = Service(run_time=60.0)
     journal = open_journal()

@@ -19,7 +19,7 @@ from kling_async._journal.entry import EntryState, Identity
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.location import journal_location
 from kling_async._journal.postgres.store import PostgresStore
-from kling_async._journal.sharing import read_monotonic_clock
+from kling_async._journal.sharing import TakenOverError, read_monotonic_clock
 from kling_async._journal.store import Activity, PendingWrites, PlannedPost, PostDecision, WantedItem
 
 RAIN, SNOW, WIND = (Identity(None, name, 0) for name in ("rain", "snow", "wind"))
@@ -189,8 +189,13 @@ def test_a_write_of_a_lost_item_is_refused_and_known(stores):
     end_session(first)
     wait_until(lambda: hold(second, RAIN) == [number])
 
+    (other,) = hold(second, SNOW)
+    second.commit(change(other, SNOW, request_id="r-1"))
+    first.commit(change(number, RAIN, request_id="r-1"))
+    assert first.is_job_taken(number)
     first.commit(change(number, RAIN))
 
+    assert not first.is_job_taken(number)
     assert first.is_lost(number)
     assert first.is_lost(99)
     assert second.page(0)[0].state is EntryState.NOT_SUBMITTED
@@ -310,6 +315,108 @@ def test_a_job_is_matched_to_one_entry_of_all_processes(stores):
     first.commit(PendingWrites({rain: {"index": 7, "state": EntryState.INTENDED}}))
     assert first.page(0)[0].request_id == "r-1"
     assert first.find_all_unresolved("m") == []
+
+
+def test_an_accepted_job_that_another_entry_has_is_not_written(stores):
+    first, second = stores(), stores()
+    (rain, wind), (snow,) = hold(first, RAIN, WIND), hold(second, SNOW)
+    first.commit(change(rain, RAIN).merge(change(wind, WIND)))
+    second.commit(change(snow, SNOW))
+    assert second.match_job(snow, "r-1")
+
+    accepted = {"request_id": "r-1", "state": EntryState.SUBMITTED}
+    for _ in range(2):
+        first.commit(
+            PendingWrites({rain: dict(accepted), wind: {"request_id": "r-2", "state": EntryState.SUBMITTED}})
+        )
+    second.commit(PendingWrites({snow: dict(accepted)}))
+
+    assert [(entry.request_id, entry.state) for entry in first.page(0)] == [
+        (None, EntryState.INTENDED),
+        ("r-2", EntryState.SUBMITTED),
+        ("r-1", EntryState.SUBMITTED),
+    ]
+    assert [first.is_job_taken(number) for number in (rain, wind, 99)] == [True, False, False]
+    assert [first.is_lost(number) for number in (rain, wind)] == [True, False]
+    assert not second.is_job_taken(snow)
+    end_session(first)
+    first.confirm()
+    assert first.is_lost(rain)
+    assert hold(first, RAIN) == [rain]
+    assert not first.is_lost(rain)
+    assert not first.is_job_taken(rain)
+    assert first.match_job(rain, "r-3")
+
+
+def test_one_of_two_entries_that_are_written_together_with_one_job_has_it(stores):
+    store = stores()
+    rain, snow = hold(store, RAIN, SNOW)
+    both = [change(number, one, request_id="r-1") for number, one in ((rain, RAIN), (snow, SNOW))]
+
+    store.commit(both[0].merge(both[1]))
+
+    assert [entry.request_id for entry in store.page(0)] == ["r-1", None]
+    assert [store.is_job_taken(number) for number in (rain, snow)] == [False, True]
+
+
+def test_processes_that_write_the_same_jobs_at_once_share_them(stores):
+    opened = {stores(): [Identity(None, f"{name} {index}", 0) for index in range(50)] for name in "abc"}
+
+    def run(store, identities):
+        changes = PendingWrites()
+        numbers = hold(store, *identities)
+        for index, (number, identity) in enumerate(zip(numbers, identities, strict=True)):
+            changes = changes.merge(change(number, identity, request_id=f"r-{index}"))
+        barrier.wait()
+        store.commit(changes)
+
+    barrier = threading.Barrier(3)
+    threads = [threading.Thread(target=run, args=pair) for pair in opened.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    ids = [entry.request_id for entry in next(iter(opened)).page(0) if entry.request_id is not None]
+    assert sorted(ids) == sorted(f"r-{index}" for index in range(50))
+
+
+async def test_a_process_whose_accepted_job_another_entry_has_starts_again(database):
+    with WriteAheadJournal(database) as first, closing(open_store(database)) as second:
+        claim = await first.claim(WantedItem(identity=RAIN, model="m"))
+        rain = first.record_intent(RAIN, model="m", payload={}, at=1.0, cost_usd=None)
+        assert rain == claim.entry.number
+        await first.flush()
+        (snow,) = hold(second, SNOW)
+        second.commit(change(snow, SNOW))
+        assert second.match_job(snow, "r-1")
+        assert not await first.sharing.is_job_taken(rain)
+
+        first.record_accepted(rain, request_id="r-1", record={})
+        assert await first.sharing.is_job_taken(rain)
+        with pytest.raises(TakenOverError):
+            await first.sharing.plan_post(PlannedPost(number=rain, model="m", look_alikes=None))
+        claim = await first.claim(WantedItem(identity=RAIN))
+
+    assert (claim.entry.state, claim.entry.request_id) == (EntryState.INTENDED, None)
+
+
+async def test_a_write_from_before_a_take_over_does_not_change_the_entry_that_is_claimed_again(database):
+    with WriteAheadJournal(database) as first, closing(open_store(database)) as second:
+        await first.claim(WantedItem(identity=RAIN, model="m"))
+        number = first.record_intent(RAIN, model="m", payload={}, at=1.0, cost_usd=None)
+        await first.flush()
+        first.record_not_accepted(number, error="too many")
+        end_session(first._store)
+        wait_until(lambda: hold(second, RAIN) == [number])
+        second.commit(change(number, RAIN, request_id="r-1", state=EntryState.SUBMITTED))
+        second.commit(PendingWrites(released={number}))
+
+        claim = await first.claim(WantedItem(identity=RAIN))
+        await first.flush()
+
+        assert (claim.entry.request_id, claim.entry.state) == ("r-1", EntryState.SUBMITTED)
+        assert second.page(0) == [claim.entry]
 
 
 def test_the_money_is_reserved_for_all_processes_until_the_intent_has_it(stores):

@@ -146,19 +146,25 @@ class SharedDatabase:
         earlier: Sequence[tuple[int, Entry]],
         ended: Collection[tuple[int, Activity]],
         released: Mapping[int, int],
-    ) -> set[int]:
-        """Write entries, by number with their epoch and whether they are intents; the numbers of those still held."""
+    ) -> dict[int, tuple[bool, bool]]:
+        """Write entries, by number with their epoch and whether they are intents.
+
+        The answer says whether each is written, and whether its job belongs to another entry.
+        """
         for epoch, attempt in earlier:
             if self._is_held(attempt.number, holder, epoch):
                 self.earlier[attempt.number, attempt.attempts] = attempt
                 self._own(attempt)
-        written = {number for number, (epoch, *_) in entries.items() if self._is_held(number, holder, epoch)}
+        written = {
+            number
+            for number, (epoch, entry, _) in entries.items()
+            if self._is_held(number, holder, epoch) and self._own(entry)
+        }
         for number in written:
             _, entry, is_intent = entries[number]
             row = self.rows[number]
             self.total_usd += (entry.cost_usd or 0) - (row.entry.cost_usd or 0)
             row.entry, row.writer, row.written_at = entry, holder, self.clock()
-            self._own(entry)
             post = self.activities.get((number, Activity.POST))
             if is_intent and post is not None:
                 post.price_usd = Decimal(0)
@@ -171,15 +177,20 @@ class SharedDatabase:
                 self.rows[number].holder = None
         if ended or released:
             self.notify()
-        return written
+        return {
+            number: (number in written, self.jobs.get(entry.request_id or "", number) != number)
+            for number, (_, entry, _) in entries.items()
+        }
 
     def _is_held(self, number: int, holder: int, epoch: int) -> bool:
         row = self.rows[number]
         return row.holder == holder and row.epoch == epoch
 
-    def _own(self, entry: Entry) -> None:
-        if entry.request_id is not None:
-            self.jobs.setdefault(entry.request_id, entry.number)
+    def _own(self, entry: Entry) -> bool:
+        """Whether the job of an entry, if it has one, belongs to it from now on."""
+        return (
+            entry.request_id is None or self.jobs.setdefault(entry.request_id, entry.number) == entry.number
+        )
 
     # POSTs
 

@@ -34,6 +34,7 @@ class _Held:
     epoch: int
     jobs: set[str]
     is_lost: bool = False
+    is_job_taken: bool = False
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -91,7 +92,7 @@ class SharedMemoryStore:
         epochs = self.database.move(self.holder, self._former)
         for number, held in self._held.items():
             held.epoch = epochs.get(number, held.epoch)
-            held.is_lost = number not in epochs
+            held.is_lost = held.is_lost or number not in epochs
 
     def look_after_session(self, asked_at: float, *, is_broken: bool) -> None:
         """Prove that the session lives, or open another one."""
@@ -160,10 +161,11 @@ class SharedMemoryStore:
         released = {number: held[number].epoch for number in changes.released if number in held}
         written = self._ask(lambda: self.database.write(self.holder, after, earlier, changes.ended, released))
         for number, (epoch, entry, _) in after.items():
-            if number in written:
+            is_written, is_job_taken = written[number]
+            if is_written:
                 self._keep(entry, epoch)
             else:
-                held[number].is_lost = True
+                held[number].is_lost, held[number].is_job_taken = True, is_job_taken
         for number in changes.released:
             held.pop(number, None)
         self.after_commit()
@@ -210,6 +212,10 @@ class SharedMemoryStore:
     def is_lost(self, number: int) -> bool:
         held = self._held.get(number)
         return held is None or held.is_lost
+
+    def is_job_taken(self, number: int) -> bool:
+        held = self._held.get(number)
+        return held is not None and held.is_job_taken
 
     # POSTs
 

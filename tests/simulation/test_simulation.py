@@ -22,3 +22,8 @@ def test_every_rule_holds_where_processes_share_a_journal(first, silent_logs):
     verdicts = [simulate_shared(seed) for seed in range(first, first + 15)]
 
     assert [verdict.summary() for verdict in verdicts if verdict.violations] == []
+
+
+@pytest.mark.parametrize("seed", [930, 959])
+def test_a_job_that_another_process_took_before_its_id_was_recorded_has_one_owner(seed, silent_logs):
+    assert simulate_shared(seed).violations == []

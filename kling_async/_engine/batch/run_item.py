@@ -90,7 +90,12 @@ async def run_item(parts: BatchParts, given: InputItem, results: ResultStream) -
     item = BatchItem(index=given.index, request=given.request)
     try:
         try:
-            outcome = await _run_job(parts, item, given, results)
+            outcome = None
+            while outcome is None or await parts.ledger.is_job_taken(item):
+                item.forget()
+                current = await _resume(parts, item, await _find_entry(parts, item, given, results))
+                wait, current = _run_job(parts, item, current), None
+                outcome = await wait
         except asyncio.CancelledError:
             if (left := _interrupted_result(parts, item)) is not None:
                 results.put_interrupted(left)
@@ -128,16 +133,15 @@ async def _finish(
 
 
 async def _run_job(
-    parts: BatchParts, item: BatchItem, given: InputItem, results: ResultStream
-) -> Job | KlingError:
-    """Resume or submit, reconcile, wait: the final record of the item's job, or the error that ended it.
+    parts: BatchParts, item: BatchItem, current: Job | JobInFlight | OpenReconciliation | None
+) -> Job | KlingError | None:
+    """Submit, reconcile, wait: the final record of the item's job, or the error that ended it; None if it is taken over.
 
     `current` says where the item stands, and so what comes next: None is to be submitted, a reconciliation to be gone
     through, a job in flight to be waited for; a job has ended.
 
     The record of a job in flight is not kept here: for a hundred thousand jobs it would be most of the memory.
     """
-    current = await _resume(parts, item, await _find_entry(parts, item, given, results))
     while True:
         try:
             if current is None:
@@ -156,8 +160,7 @@ async def _run_job(
         except KlingError as error:
             return error
         except TakenOverError:
-            item.forget()
-            current = await _resume(parts, item, await _find_entry(parts, item, given, results))
+            return None
 
 
 async def _resume(

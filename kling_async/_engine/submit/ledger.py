@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,6 @@ class Ledger:
                 item.identity = await self._identifier.for_request(item.request)
         if journal.sharing is None:
             return Claim(entry=journal.find(item.identity))
-        if item.entry_number is not None:
-            # The item was lost: what was recorded of it is not to be written into the entry as it is now.
-            await journal.wait_durable()
         return await journal.claim(_describe_item(item, given))
 
     async def wait_claimable(self, item: BatchItem) -> None:
@@ -127,6 +125,13 @@ class Ledger:
         if permit.decision is PostDecision.TAKEN_OVER:
             raise TakenOverError
         return permit.decision is PostDecision.ALLOWED
+
+    async def is_job_taken(self, item: BatchItem) -> bool:
+        """Whether another process of a shared journal has matched the item's job to its own lost submit."""
+        if self.journal is not None and self.journal.sharing is not None and item.entry_number is not None:
+            with suppress(JournalError):  # the batch ends with it; what is paid for is delivered
+                return await self.journal.sharing.is_job_taken(item.entry_number)
+        return False
 
     def end_post(self, item: BatchItem) -> None:
         """Tell the other processes that no POST of the item is in flight any more."""

@@ -94,29 +94,50 @@ WRITE = f"""
         SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::boolean[], {_ARRAYS})
             AS w(number, epoch, is_intent, {NAMES})
     ),
-    old AS (SELECT e.number, e.cost_usd FROM kling_async_entries e JOIN new USING (number)),
+    held AS MATERIALIZED (
+        SELECT e.number, e.cost_usd FROM kling_async_entries e JOIN new USING (number)
+        WHERE e.holder = %s AND e.epoch = new.epoch FOR UPDATE OF e
+    ),
+    wanted AS (  -- sorted, so that two processes wait for each other's jobs in the same order
+        SELECT DISTINCT ON (id_digest) id_digest, number
+        FROM (SELECT {_DIGEST.format("new.request_id")} AS id_digest, number FROM new JOIN held USING (number)) d
+        WHERE id_digest IS NOT NULL ORDER BY id_digest, number
+    ),
+    owned AS (SELECT number FROM wanted JOIN kling_async_jobs USING (id_digest, number)),
+    won AS (  -- nothing for a job that belongs to another entry, also to one that another process writes meanwhile
+        INSERT INTO kling_async_jobs AS j (id_digest, number)
+        SELECT id_digest, number FROM wanted WHERE number NOT IN (SELECT number FROM owned) ORDER BY id_digest
+        ON CONFLICT (id_digest) DO UPDATE SET number = excluded.number WHERE j.number = excluded.number
+        RETURNING j.number
+    ),
     done AS (
         UPDATE kling_async_entries e
         SET {", ".join(f"{quote_name(name)} = new.{quote_name(name)}" for name in COLUMNS)},
             writer = %s, written_at = clock_timestamp()
-        FROM new, old
-        WHERE e.number = new.number AND e.number = old.number AND e.holder = %s AND e.epoch = new.epoch
-        RETURNING e.number, e.request_id, new.is_intent, coalesce(e.cost_usd, 0) - coalesce(old.cost_usd, 0) AS more_usd
+        FROM new, held
+        WHERE e.number = new.number AND e.number = held.number AND (
+            new.request_id IS NULL
+            OR e.number IN (SELECT number FROM owned UNION ALL SELECT number FROM won)
+        )
+        RETURNING e.number, new.is_intent, coalesce(e.cost_usd, 0) - coalesce(held.cost_usd, 0) AS more_usd
     ),
     spent AS (
         UPDATE kling_async_journal SET spent_usd = spent_usd + d.more_usd
         FROM (SELECT sum(more_usd) AS more_usd FROM done) d WHERE d.more_usd <> 0
     ),
-    jobs AS (
-        INSERT INTO kling_async_jobs (id_digest, number)
-        SELECT {_DIGEST.format("request_id")}, number FROM done WHERE request_id IS NOT NULL ON CONFLICT DO NOTHING
-    ),
     reserved AS (  -- the money is in the entry from now on
         UPDATE kling_async_activities a SET price_usd = 0 FROM done
         WHERE a.number = done.number AND a.kind = 'post' AND done.is_intent
     )
-    SELECT number FROM done
+    SELECT new.number, new.number IN (SELECT number FROM done), new.number NOT IN (SELECT number FROM done) AND (
+        new.number IN (SELECT number FROM held) OR EXISTS (
+            SELECT FROM kling_async_jobs j
+            WHERE j.id_digest = {_DIGEST.format("new.request_id")} AND j.number <> new.number
+        )
+    )
+    FROM new
 """
+"""Whether each entry is written, and whether its job belongs to another entry: with such a job none is written."""
 END_ACTIVITIES = """
     DELETE FROM kling_async_activities a USING unnest(%s::bigint[], %s::text[]) AS w(number, kind)
     WHERE a.number = w.number AND a.kind = w.kind AND a.holder = %s

@@ -65,6 +65,8 @@ class _Held:
     """The ids of the jobs that it has, or had."""
     is_lost: bool = False
     """Whether another process has taken it over."""
+    is_job_taken: bool = False
+    """Whether the job that this process wrote for it belongs to another entry."""
 
 
 class PostgresStore:
@@ -164,10 +166,10 @@ class PostgresStore:
                 execute(work, sql.RELEASE, [*columns_of(released, width=2), holder])
             if released or changes.ended:
                 execute(work, sql.NOTIFY)
-        written = {number for (number,) in done.fetchall()} if done is not None else set()
-        for number, entry in after.items():
+        for number, is_written, is_job_taken in done.fetchall() if done is not None else ():
             # Also of a lost entry: what this process records next follows from what it has recorded.
-            self._keep(number, entry, held[number].epoch, is_lost=number not in written)
+            self._keep(number, after[number], held[number].epoch, is_lost=not is_written)
+            held[number].is_job_taken = is_job_taken
         for number in changes.released:
             self._forget(number)
 
@@ -246,6 +248,11 @@ class PostgresStore:
         """Whether another process has taken over an entry."""
         held = self._held.get(number)
         return held is None or held.is_lost
+
+    def is_job_taken(self, number: int) -> bool:
+        """Whether the job that this process wrote for an entry belongs to another entry."""
+        held = self._held.get(number)
+        return held is not None and held.is_job_taken
 
     def _keep(self, number: int, entry: Entry, epoch: int, *, is_lost: bool = False) -> None:
         before = self._held.get(number)
@@ -416,7 +423,7 @@ class PostgresStore:
             epochs: dict[int, int] = dict(moved)
             for number, held in self._held.items():
                 held.epoch = epochs.get(number, held.epoch)
-                held.is_lost = number not in epochs
+                held.is_lost = held.is_lost or number not in epochs
             # Under the lock: a write under the former number would find none of its entries.
             self._session.holder = holder
 
