@@ -236,7 +236,7 @@ class OpenFiles:
         """Whether another program has written to the main file since this process did.
 
         Some file systems show the time of a write late. A time between the one that was seen and the end of the last write
-        is of that write.
+        is of that write, unless the file is shorter: SQLite shortens no journal.
         """
         now = self._find().get(self.path)
         if (
@@ -245,6 +245,8 @@ class OpenFiles:
             or _content_of(now) == _content_of(self._written)
         ):
             return False
+        if now.st_size < self._written.st_size:
+            return True
         return _SHOWS_WRITES and not self._written.st_mtime_ns <= now.st_mtime_ns <= self._written_at
 
     def remove_orphans(self) -> None:
