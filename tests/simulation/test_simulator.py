@@ -144,7 +144,7 @@ def test_the_command_says_how_to_run_a_broken_world_again(monkeypatch, capsys, s
 
 def test_the_command_runs_worlds_with_a_shared_journal_again(monkeypatch, capsys, silent_logs):
     SHARED_BUGS["ignore_look_alikes_of_others"](monkeypatch)
-    status = main(["--shared", "--seeds", "30", "--workers", "1"])
+    status = main(["--shared", "--from", "60", "--seeds", "5", "--workers", "1"])
     output = capsys.readouterr().out
 
     assert status == 1
