@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from shared_batches import shards, until
 
-from kling_async import BatchInterruptedError, ConfigurationError, KlingError, ResultState
+from kling_async import BatchInterruptedError, ConfigurationError, JournalError, KlingError, ResultState
 from kling_async._distributed.call import DistributedBatch, find_batch
 from kling_async._distributed.database import Database
 from kling_async._distributed.engine import TASK, open_engine
@@ -222,6 +222,25 @@ async def test_a_database_that_refuses_interrupts_the_call_with_the_results_so_f
         await call
 
     assert [result.index for result in caught.value.batch] == [1]
+
+
+async def test_a_database_that_refuses_ends_the_wait_for_workers(journal):
+    async with open_batch(journal, PROMPTS[:1]) as batch:
+        await batch.begin()
+        with psycopg.connect(journal, autocommit=True) as other:
+            other.execute("DROP TABLE kling_async_outcomes")
+
+        with pytest.raises(JournalError, match="kling_async_outcomes"):
+            await batch.wait()
+
+
+async def test_an_engine_with_other_columns_is_one_sentence(journal):
+    await generate_many_on(journal, [])
+    with psycopg.connect(journal, autocommit=True) as other:
+        other.execute("ALTER TABLE procrastinate_jobs RENAME COLUMN queue_name TO queue")
+
+    with pytest.raises(KlingError, match="queue_name"):
+        await generate_many_on(journal, PROMPTS)
 
 
 async def test_an_engine_that_refuses_is_one_sentence(journal):

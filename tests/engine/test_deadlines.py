@@ -102,3 +102,12 @@ async def test_jobs_that_come_and_go_leave_nothing_behind():
         deadlines.drop(job)
     assert not deadlines._heap
     assert deadlines._timer is None
+
+
+async def test_a_wait_that_is_over_at_its_deadline_keeps_its_record():
+    clock = Clock()
+    job = begin(clock, wait_timeout=30)
+    Deadlines(clock).move(job)
+    job.final.set_result("the record")
+    await anyio.sleep(40)
+    assert job.final.result() == "the record"
