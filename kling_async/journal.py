@@ -95,7 +95,7 @@ class Journal(JournalReference):
 
     @public_call
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.location = journal_location(path, name="path")
+        self.location: str | DatabaseUrl = journal_location(path, name="path")
         self.path: str = str(self.location)
         """The file; or the URL of the database, without its password."""
 
