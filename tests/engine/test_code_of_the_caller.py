@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import anyio
 import attrs
@@ -61,10 +61,16 @@ def cancel_current_task(_event):
     asyncio.current_task().cancel()
 
 
+def run_an_event_loop(_):
+    work = asyncio.sleep(0)
+    with closing(work):
+        asyncio.run(work)
+
+
 LISTENERS = {
     **{kind.__name__: raiser(kind) for kind in HARMLESS},
     "cancels the current task": cancel_current_task,
-    "runs an event loop": lambda _: asyncio.get_running_loop().run_forever(),
+    "runs an event loop": run_an_event_loop,
 }
 
 

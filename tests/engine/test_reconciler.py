@@ -14,6 +14,8 @@ from kling_async import (
     AmbiguousSubmitError,
     APIConnectionError,
     APITimeoutError,
+    Job,
+    JobStatus,
     Limits,
     PollingPolicy,
     ResultState,
@@ -189,6 +191,19 @@ async def test_a_job_that_the_status_call_shows_late_is_matched_then():
     job = await session_for(service).submit(REQUEST, Notifier())
     assert job.request_id == "job-0"
     assert service.calls["status"] == 4
+
+
+async def test_an_answer_that_names_the_own_organization_during_the_status_call_prevents_a_match():
+    def learn(request, service):
+        if service.kind(request) == "status":
+            session.shared.own_user.learn(
+                Job(request_id="own", model="m", status=JobStatus.QUEUED, organization_id="org")
+            )
+
+    service = Service(before=[rows_of_others("org of others"), on("submit", LOST), learn])
+    session = session_for(service)
+    with pytest.raises(AmbiguousSubmitError, match="is of another user"):
+        await session.submit(REQUEST, Notifier())
 
 
 async def test_no_status_call_is_made_for_a_match_once_the_own_user_is_known():

@@ -370,6 +370,8 @@ class Reconciler:
                 job = found.get(index)
                 if job is None or not await self._is_shown_to_key(job):
                     continue
+                if own.is_other(job):  # an answer has named the user of the key meanwhile
+                    continue
                 if one in self._open and await _match_in_journal(one, job):
                     one.job = job
                     self.claim(job.request_id, one.journal)
