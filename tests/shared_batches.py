@@ -7,6 +7,13 @@ from collections.abc import Callable
 
 import psycopg
 
+from kling_async.emulator import EmulatorSettings, LogNormal
+
+SLOW = EmulatorSettings(
+    time_scale=1.0, queue_time=LogNormal(0.0), dispatch_time=0.0, run_time=LogNormal(60.0)
+)
+"""A service whose jobs run for a minute."""
+
 
 async def until(condition: Callable[[], object]) -> None:
     """Return when a condition holds that another task, thread or process makes true."""

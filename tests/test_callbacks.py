@@ -9,34 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from errors_of_the_caller import FINAL, HARMLESS, raiser
 
 import kling_async
 from kling_async._callbacks import SafeLogger, call_safely
-
-
-class OfTheCallerError(BaseException):
-    """Neither an `Exception` nor one of Python's own."""
-
-
-HARMLESS = [
-    ValueError,
-    asyncio.CancelledError,
-    TimeoutError,
-    GeneratorExit,
-    StopIteration,
-    StopAsyncIteration,
-    RecursionError,
-    MemoryError,
-    OfTheCallerError,
-]
-FINAL = [KeyboardInterrupt, SystemExit]
-
-
-def raiser(kind):
-    def fail(*_):
-        raise kind("of the caller")
-
-    return fail
 
 
 @pytest.mark.parametrize("kind", HARMLESS)

@@ -6,7 +6,7 @@ from collections import Counter
 from decimal import Decimal
 
 import pytest
-from shared_batches import change, end, shards, until
+from shared_batches import SLOW, change, end, shards, until
 
 from kling_async import (
     AuthenticationError,
@@ -29,9 +29,6 @@ FIRST_FAILS = EmulatorSettings(
     time_scale=100.0,
     run_time=LogNormal(2.0),
     script=lambda number, _: JobScript(ending="failed", error="policy") if number == 1 else None,
-)
-SLOW = EmulatorSettings(
-    time_scale=1.0, queue_time=LogNormal(0.0), dispatch_time=0.0, run_time=LogNormal(60.0)
 )
 
 

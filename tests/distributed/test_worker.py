@@ -8,7 +8,7 @@ import sys
 from contextlib import asynccontextmanager
 
 import pytest
-from shared_batches import change, end, shards, until
+from shared_batches import SLOW, change, end, shards, until
 
 from kling_async import (
     APIConnectionError,
@@ -37,9 +37,6 @@ ONE_IS_INSTANT = EmulatorSettings(
     dispatch_time=0.0,
     run_time=LogNormal(2.0),
     script=lambda number, _: JobScript(ending="instant") if number == 1 else None,
-)
-SLOW = EmulatorSettings(
-    time_scale=1.0, queue_time=LogNormal(0.0), dispatch_time=0.0, run_time=LogNormal(60.0)
 )
 
 

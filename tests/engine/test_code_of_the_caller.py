@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 import anyio
 import attrs
 import pytest
+from errors_of_the_caller import FINAL, HARMLESS, raiser
 from virtual_service import KEY, Service, VirtualLoop, on, prompts
 
 from kling_async import (
@@ -24,37 +25,12 @@ from kling_async._journal.journal import WriteAheadJournal
 from kling_async.events import Finished, Spent, Submitted
 
 
-class OfTheCallerError(BaseException):
-    """Neither an `Exception` nor one of Python's own."""
-
-
-HARMLESS = [
-    ValueError,
-    asyncio.CancelledError,
-    TimeoutError,
-    GeneratorExit,
-    StopIteration,
-    StopAsyncIteration,
-    RecursionError,
-    MemoryError,
-    OfTheCallerError,
-]
-FINAL = [KeyboardInterrupt, SystemExit]
-
-
 def client_of(service, **options):
     return KlingClient(KEY, transport=service, **options)
 
 
 def make(client, requests, **options):
     return client.generate_many(requests, progress=False, **options)
-
-
-def raiser(kind):
-    def fail(*_):
-        raise kind("of the caller")
-
-    return fail
 
 
 def cancel_current_task(_event):

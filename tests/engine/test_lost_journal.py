@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from contextlib import contextmanager
 
-import anyio
 import pytest
+from virtual_journal import journal_at
 from virtual_service import Service, VirtualLoop, batch_of, prompts, run
 
 from kling_async import JournalError, ResultState
@@ -30,21 +29,6 @@ def anyio_backend():
 def path(tmp_path):
     (tmp_path / "folder").mkdir()
     return tmp_path / "folder" / "run.db"
-
-
-@contextmanager
-def journal_at(path):
-    """A journal whose commits take no real time from the virtual clock."""
-
-    async def at_once(write, changes):
-        await anyio.sleep(0.001)
-        write(changes)
-
-    journal = WriteAheadJournal.over(SqliteStore(path), run_sync=at_once)
-    try:
-        yield journal
-    finally:
-        journal.close()
 
 
 def make_other(path):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import stat
 from pathlib import Path
 
 import pytest
+from traps import TRAPS, put
 from virtual_service import VirtualLoop, session_for
 from virtual_storage import Storage, job_with, video
 
@@ -20,7 +20,6 @@ from kling_async._own_files import create, open_own
 from kling_async.events import Notifier
 
 VIDEO = video(10_000)
-TRAPS = ["symbolic link", "broken link", "hard link", "pipe", "folder", "socket"]
 
 
 @pytest.fixture
@@ -43,23 +42,6 @@ def shared(tmp_path, monkeypatch):
     (tmp_path / "shared").mkdir()
     monkeypatch.chdir(tmp_path / "shared")
     return tmp_path / "shared"
-
-
-def put(trap, path, victim):
-    match trap:
-        case "symbolic link":
-            path.symlink_to(victim)
-        case "broken link":
-            path.symlink_to(victim.with_name("not-there"))
-        case "hard link":
-            path.hardlink_to(victim)
-        case "pipe":
-            os.mkfifo(path)
-        case "folder":
-            path.mkdir()
-        case "socket":
-            with socket.socket(socket.AF_UNIX) as server:
-                server.bind(path.name)
 
 
 async def save(path, storage, *, max_retries=0):

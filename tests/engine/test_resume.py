@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 
 import anyio
 import pytest
+from virtual_journal import journal_at
 from virtual_service import EPOCH, FAILED, VIDEOS, Service, Stream, always, batch_of, on, prompts, reply, run
 
 from kling_async import (
@@ -29,21 +29,6 @@ from kling_async.events import Finished, Resumed, Spent, SubmitReconciled, Submi
 
 LOST = APIConnectionError("the connection was lost")
 PRICE = Decimal("0.35")
-
-
-@contextmanager
-def journal_at(path):
-    """A journal whose commits take no real time from the virtual clock."""
-
-    async def at_once(write, changes):
-        await anyio.sleep(0.001)
-        write(changes)
-
-    journal = WriteAheadJournal.over(SqliteStore(path), run_sync=at_once)
-    try:
-        yield journal
-    finally:
-        journal.close()
 
 
 async def run_with(path, service, requests, **settings):

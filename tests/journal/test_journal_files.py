@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sqlite3
 import stat
 import struct
@@ -12,12 +11,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from traps import TRAPS, put
 
 from kling_async import JournalError, _own_files
 from kling_async._journal import journal_files, opening, over_sqlite
 from kling_async._journal.journal import WriteAheadJournal
 
-TRAPS = ["symbolic link", "broken link", "hard link", "pipe", "folder", "socket"]
 SIDE_FILES = ["run.db-lock", "run.db-wal", "run.db-shm", "run.db-journal"]
 
 
@@ -45,23 +44,6 @@ def run_db(shared, pen_for):
     with WriteAheadJournal(shared / "run.db") as journal:
         pen_for(journal).record_intent("rain")
     return shared / "run.db"
-
-
-def put(trap, path, victim):
-    match trap:
-        case "symbolic link":
-            path.symlink_to(victim)
-        case "broken link":
-            path.symlink_to(victim.with_name("not-there"))
-        case "hard link":
-            path.hardlink_to(victim)
-        case "pipe":
-            os.mkfifo(path)
-        case "folder":
-            path.mkdir()
-        case "socket":
-            with socket.socket(socket.AF_UNIX) as server:
-                server.bind(path.name)
 
 
 def is_unharmed(victim):

@@ -1,0 +1,25 @@
+"""A journal on the disk for tests on the virtual clock."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import anyio
+
+from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.over_sqlite import SqliteStore
+
+
+@contextmanager
+def journal_at(path):
+    """A journal whose commits take no real time from the virtual clock."""
+
+    async def at_once(write, changes):
+        await anyio.sleep(0.001)
+        write(changes)
+
+    journal = WriteAheadJournal.over(SqliteStore(path), run_sync=at_once)
+    try:
+        yield journal
+    finally:
+        journal.close()
