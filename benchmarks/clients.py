@@ -10,7 +10,6 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from importlib.util import find_spec
-from inspect import signature
 from typing import Any, Literal
 
 QUEUE_PATH = "/api/v1/ie/requestqueue/apikey"
@@ -196,13 +195,6 @@ async def ours(
             options["journal"] = journal
         batch = await client.generate_many(prompts, **options)
     return len(batch.succeeded)
-
-
-def keeps_journal() -> bool:
-    """Whether `generate_many` can write its journal yet."""
-    from kling_async import KlingClient
-
-    return "journal" in signature(KlingClient.generate_many).parameters
 
 
 PEERS: dict[str, tuple[Client, str]] = {

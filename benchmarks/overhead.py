@@ -29,9 +29,7 @@ def measure(quick: bool, *, subjects: Sequence[str] = ()) -> dict[str, Any]:  # 
     """CPU of each subject and its ratio to the floor; `subjects` names some of ours and of the peers."""
     sizes, rounds = ([40], 1) if quick else ([PEER_JOBS, MARKED_JOBS], 7)
     chosen = clients.choose(subjects, OURS) if subjects or not quick else list(OURS)
-    ours = [
-        name for name in chosen if name in OURS and ("journal" not in OURS[name] or clients.keeps_journal())
-    ]
+    ours = [name for name in chosen if name in OURS]
     peers = [name for name in chosen if name not in OURS]
     rows = []
     with machine.service() as service:
