@@ -32,7 +32,7 @@ class JobOwners:
     """Seconds for which a job is remembered, at least."""
     _ids: dict[JournalRun, RecentJobIds] = attrs.field(init=False, factory=dict)
 
-    def add(self, request_id: str, owner: JournalRun, *, now: float, keep: bool) -> None:
+    def add(self, request_id: str, owner: JournalRun, *, now: float, keep: bool) -> bool:
         """Remember the owner of a job.
 
         Args:
@@ -40,6 +40,9 @@ class JobOwners:
             owner: Its owner.
             now: Seconds of a monotonic clock.
             keep: Whether to keep all ids; else the ids older than `span` are forgotten.
+
+        Returns:
+            False if the job had an owner before, this one or another.
         """
         if owner not in self._ids:
             if not keep:
@@ -47,11 +50,8 @@ class JobOwners:
             self._ids[owner] = RecentJobIds(self.span)
         ids = self._ids[owner]
         ids.span = self.span
-        ids.add(request_id, now=now, keep=keep)
-
-    def __contains__(self, request_id: str) -> bool:
-        """Whether a job has an owner."""
-        return any(request_id in ids for ids in self._ids.values())
+        is_new = ids.add(request_id, now=now, keep=keep)
+        return is_new and not any(request_id in others for others in self._ids.values() if others is not ids)
 
     def has_owner(self, request_id: str, present: Mapping[str | None, JournalRun]) -> bool:
         """Whether a job has an owner; that of an earlier run of these journals does not count.

@@ -349,8 +349,8 @@ async def test_a_reconciliation_that_is_cancelled_during_a_scan_claims_no_job():
         with anyio.move_on_after(2.5):
             await session.submit(REQUEST, Notifier())
     prompts = {job.payload["prompt"]: job.request_id for job in service.jobs.values()}
-    assert prompts["one that waits"] in session.shared.job_owners
-    assert prompts[REQUEST.prompt] not in session.shared.job_owners
+    assert session.shared.job_owners.has_owner(prompts["one that waits"], {})
+    assert not session.shared.job_owners.has_owner(prompts[REQUEST.prompt], {})
 
 
 async def test_an_old_job_of_the_same_request_is_not_matched():

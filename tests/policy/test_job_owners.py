@@ -16,7 +16,15 @@ def owners_of(*jobs, span=80.0):
 
 def test_a_job_has_an_owner_once_it_was_added():
     owners = owners_of(("a", FIRST), ("b", NO_JOURNAL))
-    assert [request_id in owners for request_id in "abc"] == [True, True, False]
+    assert [owners.has_owner(request_id, {}) for request_id in "abc"] == [True, True, False]
+
+
+def test_a_job_is_new_where_neither_this_owner_nor_another_has_it():
+    owners = owners_of(("a", FIRST))
+    assert owners.add("b", SECOND, now=1.0, keep=False)
+    assert not owners.add("b", SECOND, now=1.0, keep=False)
+    assert not owners.add("a", SECOND, now=1.0, keep=False)
+    assert owners.has_owner("a", {"run.db": SECOND})  # all the same
 
 
 def test_the_job_of_an_earlier_run_is_not_owned_for_the_present_run_of_its_journal():
@@ -39,11 +47,11 @@ def test_a_job_without_a_journal_is_owned_for_every_journal():
 def test_jobs_are_forgotten_after_the_span_and_not_before():
     owners = owners_of(("a", FIRST))
     owners.add("b", OTHER, now=70.0, keep=False)
-    assert "a" in owners
+    assert owners.has_owner("a", {})
     owners.add("c", SECOND, now=200.0, keep=True)
-    assert "a" in owners
+    assert owners.has_owner("a", {})
     owners.add("d", NO_JOURNAL, now=250.0, keep=False)
-    assert [request_id in owners for request_id in "abcd"] == [False, False, True, True]
+    assert [owners.has_owner(request_id, {}) for request_id in "abcd"] == [False, False, True, True]
 
 
 def test_a_longer_span_holds_for_the_jobs_that_come_later():
@@ -52,4 +60,4 @@ def test_a_longer_span_holds_for_the_jobs_that_come_later():
     owners.add("b", FIRST, now=1.0, keep=False)
     owners.add("c", FIRST, now=500.0, keep=False)
     owners.add("d", OTHER, now=500.0, keep=False)
-    assert "a" in owners
+    assert owners.has_owner("a", {})

@@ -129,10 +129,8 @@ class Reconciler:
 
     def claim(self, request_id: str, journal: WriteAheadJournal | None) -> bool:
         """Note that an item of this journal has a job; False if another item has it too, also one of an earlier run."""
-        owners, owner = self._shared.job_owners, JournalRun() if journal is None else journal.owner
-        is_free = request_id not in owners
-        owners.add(request_id, owner, now=self.api.clock.now(), keep=bool(self._open))
-        return is_free
+        owner = JournalRun() if journal is None else journal.owner
+        return self._shared.job_owners.add(request_id, owner, now=self.api.clock.now(), keep=bool(self._open))
 
     def claim_answered(self, job: Job, journal: WriteAheadJournal | None) -> bool:
         """The same for the job that the answer to a POST names: its record is that of a job of this client's user."""
