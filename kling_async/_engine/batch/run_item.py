@@ -93,7 +93,7 @@ async def run_item(parts: BatchParts, given: InputItem, results: ResultStream) -
             outcome = None
             while outcome is None or await parts.ledger.is_job_taken(item):
                 item.forget()
-                current = await _resume(parts, item, await _find_entry(parts, item, given, results))
+                current = await _resume(parts, item, await _claim_entry(parts, item, given, results))
                 wait, current = _run_job(parts, item, current), None
                 outcome = await wait
         except asyncio.CancelledError:
@@ -199,15 +199,15 @@ async def _find_saved(entry: Entry) -> Path | ObjectUrl | None:
     return saved_file(entry, None)
 
 
-async def _find_entry(
+async def _claim_entry(
     parts: BatchParts, item: BatchItem, given: InputItem, results: ResultStream
 ) -> Entry | None:
-    """The journal's entry of the item, whose price is known after this, once no other process holds the item."""
+    """The journal's entry of the item, which this process holds then; waits while another process holds it. Sets the price."""
     if given.error is not None:
         raise _NotAcceptedError(given.error)
     try:
         item.price = parts.ledger.budget.price(item.request) if item.request is not None else None
-        while (claim := await parts.ledger.find_entry(item, given.entry)).is_held_elsewhere:
+        while (claim := await parts.ledger.claim_entry(item, given.entry)).is_held_elsewhere:
             await _put_aside(parts, item, results)
     except KlingError as error:
         raise _NotAcceptedError(error) from error

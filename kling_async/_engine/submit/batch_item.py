@@ -26,9 +26,9 @@ class BatchItem:
     request: VideoRequest | None
     """None for an entry of the journal whose payload no valid request makes."""
     identity: Identity | None = None
-    """The name by which a later run recognises it; None without a journal. Set by `Ledger.find_entry`."""
+    """The name by which a later run recognises it; None without a journal. Set by `Ledger.claim_entry`."""
     entry_number: int | None = None
-    """The number of its journal entry, once it has one. Set by `Ledger.find_entry` or `Ledger.record_intent`."""
+    """The number of its journal entry, once it has one. Set by `Ledger.claim_entry` or `Ledger.record_intent`."""
     price: Decimal | None = None
     """US dollars for one POST of it, where that is known."""
     cost: Decimal | None = None

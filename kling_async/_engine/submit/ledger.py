@@ -45,8 +45,11 @@ class Ledger:
     journal: WriteAheadJournal | None = None
     _identifier: ItemIdentifier = attrs.field(init=False, factory=ItemIdentifier)
 
-    async def find_entry(self, item: BatchItem, given: Entry | None = None) -> Claim:
+    async def claim_entry(self, item: BatchItem, given: Entry | None = None) -> Claim:
         """The claim of an item, with its entry in the journal; sets the item's identity, number and cost.
+
+        In a shared journal this process holds the item from now on, and the entry is made if it is missing, unless another
+        live process holds the item. In a journal of one process this only looks for the entry.
 
         Args:
             item: The item.
