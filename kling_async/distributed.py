@@ -29,7 +29,7 @@ from kling_async.types import BatchOptions, Requests
 
 try:
     from kling_async._distributed.call import DistributedBatch, find_batch
-    from kling_async._distributed.database import Database, end_tasks
+    from kling_async._distributed.database import WorkersDatabase, end_tasks
     from kling_async._distributed.engine import open_engine
     from kling_async._distributed.input import read_items, register_items
     from kling_async._distributed.reports import listen
@@ -107,7 +107,7 @@ async def generate_many_on(
         raise ConfigurationError(
             f"shard_size must be a whole number of at least 1, not {quote_value(shard_size)}."
         )
-    database = Database.at(url)
+    database = WorkersDatabase.at(url)
     given: dict[str, Any] = {**options}
     shared = dump_options(given, video_fields=VideoOptions.__annotations__)
     try:
@@ -120,7 +120,7 @@ async def generate_many_on(
 
 
 async def _run_batch(
-    database: Database,
+    database: WorkersDatabase,
     requests: Requests,
     options: Mapping[str, Any],
     shared: Mapping[str, Any],
@@ -258,7 +258,7 @@ async def run_worker(
         )
     worker = Worker(
         client=client,
-        database=Database.at(url),
+        database=WorkersDatabase.at(url),
         concurrency=concurrency,
         grace=grace,
         until_idle=until_idle,

@@ -14,7 +14,7 @@ import attrs
 from procrastinate import App
 
 from kling_async._callbacks import SafeLogger
-from kling_async._distributed.database import Database, is_outage
+from kling_async._distributed.database import WorkersDatabase, is_outage
 from kling_async._distributed.engine import QUEUE, TASK, WORKERS_LOCK, translate_engine_errors
 from kling_async._distributed.outcomes import (
     is_in_journal,
@@ -59,7 +59,7 @@ class DistributedBatch:
     """A batch that workers run, as its caller sees it."""
 
     app: App
-    database: Database
+    database: WorkersDatabase
     number: int
     """The number of the batch: that of all calls with the same options."""
     wanted: Mapping[int, WantedItem]
@@ -280,7 +280,7 @@ class DistributedBatch:
         ]
 
 
-async def find_batch(database: Database, options: Mapping[str, Any]) -> int:
+async def find_batch(database: WorkersDatabase, options: Mapping[str, Any]) -> int:
     """The number of the batch with these options, which is made if it is missing."""
     text = json.dumps(options, sort_keys=True)
     digest = sha256(text.encode()).hexdigest()

@@ -40,7 +40,7 @@ def connection_text(url: DatabaseUrl) -> str:
 
 
 @contextmanager
-def translate_errors(url: DatabaseUrl) -> Iterator[None]:
+def translate_database_errors(url: DatabaseUrl) -> Iterator[None]:
     """A block whose errors of the database are raised as a `JournalError`.
 
     Raises:
@@ -59,7 +59,7 @@ def is_outage(error: JournalError) -> bool:
 
 
 @attrs.define(eq=False)
-class Database:
+class WorkersDatabase:
     """One connection, made when it is first needed and again after it broke; it holds its locks again then."""
 
     url: DatabaseUrl
@@ -69,7 +69,7 @@ class Database:
     """By name, the function that takes each lock of this session."""
 
     @classmethod
-    def at(cls, journal: object) -> Database:
+    def at(cls, journal: object) -> WorkersDatabase:
         """The database of a journal.
 
         Raises:
@@ -95,7 +95,7 @@ class Database:
             JournalError: The database cannot be reached, or refuses.
         """
         async with self._in_use:
-            with translate_errors(self.url):
+            with translate_database_errors(self.url):
                 connection = await self._connect()
                 cursor = await connection.execute(text, values or None)
                 return await cursor.fetchall() if cursor.description else []
@@ -121,7 +121,7 @@ class Database:
             JournalError: The database cannot be reached, or refuses.
         """
         async with self._in_use:
-            with translate_errors(self.url):
+            with translate_database_errors(self.url):
                 connection = await self._connect()
                 async with connection.transaction():
                     yield connection

@@ -11,7 +11,7 @@ from procrastinate import App, BaseRetryStrategy, JobContext, PsycopgConnector, 
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job
 
-from kling_async._distributed.database import Database, connection_text, translate_errors
+from kling_async._distributed.database import WorkersDatabase, connection_text, translate_database_errors
 from kling_async._journal.location import DatabaseUrl
 from kling_async.errors import ConfigurationError
 
@@ -92,7 +92,7 @@ def make_app(url: DatabaseUrl, run_shard: Callable[..., Awaitable[None]] | None 
 
 
 @contextmanager
-def translate_engine_errors(database: Database) -> Iterator[None]:
+def translate_engine_errors(database: WorkersDatabase) -> Iterator[None]:
     """A block whose errors of the engine are raised as a `JournalError`.
 
     Raises:
@@ -101,13 +101,13 @@ def translate_engine_errors(database: Database) -> Iterator[None]:
     try:
         yield
     except ConnectorException as error:
-        with translate_errors(database.url):
+        with translate_database_errors(database.url):
             raise (error.__cause__ or psycopg.OperationalError(str(error))) from None
 
 
 @asynccontextmanager
 async def open_engine(
-    database: Database, run_shard: Callable[..., Awaitable[None]] | None = None
+    database: WorkersDatabase, run_shard: Callable[..., Awaitable[None]] | None = None
 ) -> AsyncIterator[App]:
     """The engine over a database, whose tables are there; see `make_app`.
 
@@ -117,7 +117,7 @@ async def open_engine(
     """
     app = make_app(database.url, run_shard)
     await database.query("SELECT 1")  # before the engine's pool, which tries for half a minute
-    with translate_errors(database.url):
+    with translate_database_errors(database.url):
         await app.open_async()
     try:
         await prepare_tables(app, database)
@@ -126,7 +126,7 @@ async def open_engine(
         await app.close_async()
 
 
-async def prepare_tables(app: App, database: Database) -> None:
+async def prepare_tables(app: App, database: WorkersDatabase) -> None:
     """Make the engine's tables and ours if they are missing; two processes that begin together do it once.
 
     Raises:
@@ -157,7 +157,7 @@ async def prepare_tables(app: App, database: Database) -> None:
         )
 
 
-async def _check_engine(app: App, database: Database) -> None:
+async def _check_engine(app: App, database: WorkersDatabase) -> None:
     """Ask for a shard that no queue has, which older tables of the engine cannot answer.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from kling_async._distributed.call import WantedItem
-from kling_async._distributed.database import Database
+from kling_async._distributed.database import WorkersDatabase
 from kling_async._distributed.outcomes import result_of_end
 from kling_async._distributed.shards import ShardItem
 from kling_async._engine.batch.batch import BatchSettings
@@ -71,7 +71,7 @@ async def read_items(requests: Requests, options: Mapping[str, Any]) -> list[Inp
 
 
 async def register_items(
-    database: Database, items: Sequence[InputItem], *, output: str | None, retry_failed: bool
+    database: WorkersDatabase, items: Sequence[InputItem], *, output: str | None, retry_failed: bool
 ) -> BatchInput:
     """Register the items, and divide them into those that a worker has to end and those that have ended.
 

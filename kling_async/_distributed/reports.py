@@ -12,7 +12,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from kling_async._callbacks import SafeLogger
-from kling_async._distributed.database import Database, connection_text
+from kling_async._distributed.database import WorkersDatabase, connection_text
 from kling_async._distributed.outcomes import dump_error, dump_outcome
 from kling_async._distributed.relay import dump_event, pack_events, unpack_events
 from kling_async.errors import JournalError, KlingError
@@ -37,7 +37,7 @@ def channel_of(batch: int) -> str:
 class Reporter:
     """Writes down how the items of one shard end, and relays events; pass `relay` as `on_event`."""
 
-    database: Database
+    database: WorkersDatabase
     batch: int
     ended: int = attrs.field(init=False, default=0)
     """How many items have an outcome."""
@@ -110,7 +110,7 @@ class Reporter:
 
 
 async def listen(
-    database: Database, batch: int, hear: Callable[[Event], object], *, is_ready: anyio.Event
+    database: WorkersDatabase, batch: int, hear: Callable[[Event], object], *, is_ready: anyio.Event
 ) -> None:
     """Pass on the events of a batch until cancelled; without a connection none come, and outcomes tell the ends.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from kling_async._distributed.database import Database
+from kling_async._distributed.database import WorkersDatabase
 from kling_async._distributed.reports import Reporter
 from kling_async._distributed.shards import ShardItem, check_version
 from kling_async._journal.entry import Entry
@@ -45,7 +45,7 @@ class ShardRun:
     """The parts of the run of a shard."""
 
     client: KlingClient
-    database: Database
+    database: WorkersDatabase
     reporter: Reporter
     is_stopping: Callable[[], bool]
     """Whether the worker submits nothing more."""

@@ -15,7 +15,7 @@ from procrastinate import App, JobContext
 from procrastinate.exceptions import ConnectorException
 
 from kling_async._callbacks import SafeLogger
-from kling_async._distributed.database import Database, end_tasks
+from kling_async._distributed.database import WorkersDatabase, end_tasks
 from kling_async._distributed.engine import (
     QUEUE,
     SHARD_LOCK,
@@ -62,7 +62,7 @@ class Worker:
     """One worker of a journal."""
 
     client: KlingClient
-    database: Database
+    database: WorkersDatabase
     concurrency: int
     grace: float
     until_idle: bool

@@ -13,7 +13,7 @@ from shared_batches import shards, until
 
 from kling_async import BatchInterruptedError, ConfigurationError, JournalError, KlingError, ResultState
 from kling_async._distributed.call import DistributedBatch, find_batch
-from kling_async._distributed.database import Database
+from kling_async._distributed.database import WorkersDatabase
 from kling_async._distributed.engine import TASK, open_engine
 from kling_async._distributed.input import read_items, register_items
 from kling_async._distributed.reports import Reporter, channel_of, listen
@@ -27,7 +27,7 @@ MADE = {"state": "succeeded", "request_id": "j1", "path": "/v/a.mp4", "error": N
 @asynccontextmanager
 async def open_batch(url, prompts=PROMPTS, notify=lambda _: None):
     """A batch as `generate_many_on` makes it, before anything is given out."""
-    database = Database.at(url)
+    database = WorkersDatabase.at(url)
     try:
         async with open_engine(database) as app:
             items = await read_items(prompts, {})

@@ -21,7 +21,7 @@ from kling_async import (
     Result,
     ResultState,
 )
-from kling_async._distributed.database import Database
+from kling_async._distributed.database import WorkersDatabase
 from kling_async._distributed.engine import SHARD_LOCK, TASK, WORKERS_LOCK, open_engine
 from kling_async._distributed.run_shard import Trouble, divide, find_trouble
 from kling_async._distributed.shards import ShardItem
@@ -50,7 +50,7 @@ async def give_out(journal, prompts=PROMPTS, **options):
 @asynccontextmanager
 async def open_worker(journal, client):
     """A worker that takes no shards by itself."""
-    database = Database.at(journal)
+    database = WorkersDatabase.at(journal)
     worker = Worker(client=client, database=database, concurrency=1, grace=0.0, until_idle=False)
     try:
         async with open_engine(database, worker.run_job) as app:
@@ -78,7 +78,7 @@ async def test_the_shard_of_a_dead_worker_is_available_again_after_two_looks(jou
 
 async def test_the_shard_of_a_worker_that_stands_still_is_left_alone(journal, make_client):
     await give_out(journal)
-    other = Database.at(journal)
+    other = WorkersDatabase.at(journal)
     async with make_client() as client, open_worker(journal, client) as (worker, app):
         job = await take_shard(app)
         assert await other.lock(f"{SHARD_LOCK}{job.id}")
@@ -94,7 +94,7 @@ async def test_the_shard_of_a_worker_that_stands_still_is_left_alone(journal, ma
 
 
 async def test_a_worker_waits_until_a_caller_has_looked_for_workers(journal, make_client):
-    caller = Database.at(journal)
+    caller = WorkersDatabase.at(journal)
     async with open_engine(caller), make_client() as client, asyncio.timeout(20):
         assert await caller.lock(WORKERS_LOCK)
         worker = asyncio.create_task(run_worker(journal, client, until_idle=True))
@@ -108,7 +108,7 @@ async def test_a_worker_waits_until_a_caller_has_looked_for_workers(journal, mak
 
 async def test_a_shard_that_another_worker_has_locked_is_given_back(journal, make_client):
     await give_out(journal)
-    other = Database.at(journal)
+    other = WorkersDatabase.at(journal)
     assert await other.lock(f"{SHARD_LOCK}1")
     async with make_client() as client:
         worker = asyncio.create_task(run_worker(journal, client))
@@ -219,7 +219,7 @@ async def test_an_outage_of_the_service_gives_the_shard_back_and_the_last_try_en
 
 
 async def test_a_lock_is_held_again_after_the_connection_broke(journal):
-    first, second = Database.at(journal), Database.at(journal)
+    first, second = WorkersDatabase.at(journal), WorkersDatabase.at(journal)
     async with open_engine(first):
         assert await first.share_lock(WORKERS_LOCK)
         assert not await second.lock(WORKERS_LOCK)
