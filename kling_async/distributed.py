@@ -151,9 +151,9 @@ async def _run_batch(
             app=app,
             database=database,
             number=await find_batch(database, shared),
-            wanted=given.wanted,
+            awaited=given.awaited,
             shard_size=shard_size
-            or choose_shard_size(len(given.wanted), max_concurrency=shared.get("max_concurrency", 20)),
+            or choose_shard_size(len(given.awaited), max_concurrency=shared.get("max_concurrency", 20)),
             notify=notify,
         )
         with display:

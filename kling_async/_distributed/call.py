@@ -41,8 +41,8 @@ _log = SafeLogger("kling_async")
 
 
 @attrs.define(eq=False, kw_only=True)
-class WantedItem:
-    """One item of the call that a worker has to end."""
+class AwaitedItem:
+    """One item of the call whose end the call awaits from a worker."""
 
     item: ShardItem
     request: VideoRequest | None
@@ -62,7 +62,7 @@ class DistributedBatch:
     database: WorkersDatabase
     number: int
     """The number of the batch: that of all calls with the same options."""
-    wanted: Mapping[int, WantedItem]
+    awaited: Mapping[int, AwaitedItem]
     """By the number of its entry, each item that a worker has to end."""
     shard_size: int
     notify: Callable[[Event], object]
@@ -74,15 +74,15 @@ class DistributedBatch:
     """By number, why the call waits no longer for an item."""
     _sequence: int = attrs.field(init=False, default=0)
     _last_refusal: int = attrs.field(init=False, default=0)
-    _indexes: Mapping[int, WantedItem] = attrs.field(init=False)
+    _indexes: Mapping[int, AwaitedItem] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._indexes = {wanted.item.index: wanted for wanted in self.wanted.values()}
+        self._indexes = {awaited.item.index: awaited for awaited in self.awaited.values()}
 
     @property
     def unfinished(self) -> set[int]:
         """The numbers of the items that the call still waits for."""
-        return self.wanted.keys() - self.outcomes.keys() - self.given_up.keys()
+        return self.awaited.keys() - self.outcomes.keys() - self.given_up.keys()
 
     async def begin(self) -> None:
         """Give out what no shard covers.
@@ -93,7 +93,7 @@ class DistributedBatch:
         ((self._last_refusal,),) = await self.database.query(
             "SELECT coalesce(max(id), 0) FROM kling_async_refusals WHERE batch = %s", self.number
         )
-        await self._enqueue(self.wanted.keys())
+        await self._enqueue(self.awaited.keys())
         await self._read_outcomes(self.unfinished)
 
     async def wait(self) -> None:
@@ -119,22 +119,22 @@ class DistributedBatch:
 
     def hear(self, event: Event) -> None:
         """Pass on an event of a worker, unless the caller has heard of the same end."""
-        wanted = self._indexes.get(event.index) if event.index is not None else None
-        if wanted is not None and isinstance(event, Finished):
-            if wanted.is_finished:
+        awaited = self._indexes.get(event.index) if event.index is not None else None
+        if awaited is not None and isinstance(event, Finished):
+            if awaited.is_finished:
                 return
-            wanted.is_finished = True
-        if wanted is not None and isinstance(event, Downloaded):
-            if wanted.is_saved:
+            awaited.is_finished = True
+        if awaited is not None and isinstance(event, Downloaded):
+            if awaited.is_saved:
                 return
-            wanted.is_saved = True
+            awaited.is_saved = True
         self.notify(event)
 
     async def withdraw(self) -> None:
         """Take back what is not submitted yet: shards that no worker has begun, and the rest of those that run."""
         with suppress(JournalError), translate_engine_errors(self.database):
             for job_id, numbers in await self._find_shards():
-                if numbers & self.wanted.keys():
+                if numbers & self.awaited.keys():
                     await self.app.job_manager.cancel_job_by_id_async(job_id, abort=True)
 
     async def collect(self) -> list[Result]:
@@ -145,7 +145,7 @@ class DistributedBatch:
         """
         while True:
             await self.wait()
-            entries = await self.database.read_entries(self.wanted)
+            entries = await self.database.read_entries(self.awaited)
             early = [
                 number
                 for number, outcome in self.outcomes.items()
@@ -161,15 +161,15 @@ class DistributedBatch:
         """The results of the items that have an outcome, without their jobs: the journal cannot be read."""
         return [
             result_of_outcome(
-                outcome, None, index=self.wanted[number].item.index, request=self.wanted[number].request
+                outcome, None, index=self.awaited[number].item.index, request=self.awaited[number].request
             )
             for number, outcome in self.outcomes.items()
         ]
 
     def _make_results(self, entries: Mapping[int, Entry]) -> list[Result]:
         results = []
-        for number, wanted in self.wanted.items():
-            entry, index, request = entries[number], wanted.item.index, wanted.request
+        for number, awaited in self.awaited.items():
+            entry, index, request = entries[number], awaited.item.index, awaited.request
             outcome = self.outcomes.get(number)
             if outcome is not None:
                 results.append(result_of_outcome(outcome, entry, index=index, request=request))
@@ -198,14 +198,14 @@ class DistributedBatch:
             )
         for number, outcome, sequence in rows:
             self._sequence = max(self._sequence, sequence)
-            wanted = self.wanted.get(number)
-            if wanted is not None and number not in self.outcomes:
+            awaited = self.awaited.get(number)
+            if awaited is not None and number not in self.outcomes:
                 self.outcomes[number] = json.loads(outcome)
-                self._tell(wanted, self.outcomes[number])
+                self._tell(awaited, self.outcomes[number])
 
-    def _tell(self, wanted: WantedItem, outcome: Mapping[str, Any]) -> None:
+    def _tell(self, awaited: AwaitedItem, outcome: Mapping[str, Any]) -> None:
         """Tell the caller of an end whose event did not come."""
-        at, index, request_id = time.time(), wanted.item.index, outcome["request_id"]
+        at, index, request_id = time.time(), awaited.item.index, outcome["request_id"]
         error = None if outcome["error"] is None else load_error(outcome["error"])
         state = ResultState(outcome["state"])
         self.hear(Finished(at, index=index, request_id=request_id, state=state, error=error))
@@ -245,7 +245,7 @@ class DistributedBatch:
             return
         await self._read_outcomes(left)
         left &= self.unfinished
-        for number in [number for number in left if self.wanted[number].shards >= _MAX_SHARDS_OF_AN_ITEM]:
+        for number in [number for number in left if self.awaited[number].shards >= _MAX_SHARDS_OF_AN_ITEM]:
             self.given_up[number] = KlingError(
                 f"{_MAX_SHARDS_OF_AN_ITEM} shards with this item ended without its outcome; the log of the workers says why."
             )
@@ -260,14 +260,14 @@ class DistributedBatch:
             await connection.execute(
                 "DELETE FROM kling_async_outcomes WHERE batch = %s AND number = ANY(%s)", (self.number, left)
             )
-            items = [self.wanted[number].item for number in left]
+            items = [self.awaited[number].item for number in left]
             shards = split_into_shards(items, size=self.shard_size)
             if shards:
                 deferrer = self.app.configure_task(TASK, queue=QUEUE, connection=connection)
                 with translate_engine_errors(self.database):
                     await deferrer.batch_defer_async(*(dump_shard(self.number, shard) for shard in shards))
         for number in left:
-            self.wanted[number].shards += 1
+            self.awaited[number].shards += 1
 
     async def _find_shards(self) -> list[tuple[int, set[int]]]:
         """Each shard of the batch that waits or runs: the engine's job, and the numbers of its items."""

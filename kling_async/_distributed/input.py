@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from kling_async._distributed.call import WantedItem
+from kling_async._distributed.call import AwaitedItem
 from kling_async._distributed.database import WorkersDatabase
 from kling_async._distributed.outcomes import result_of_end
 from kling_async._distributed.shards import ShardItem
@@ -22,7 +22,7 @@ from kling_async._engine.submit.uploader import payload_with_absolute_paths
 from kling_async._journal.entry import Entry
 from kling_async._journal.location import DatabaseUrl
 from kling_async._journal.postgres.store import PostgresStore
-from kling_async._journal.store import WantedItem as WantedEntry
+from kling_async._journal.store import WantedItem
 from kling_async._policy.budget import Budget
 from kling_async.errors import ConfigurationError
 from kling_async.requests import VideoOptions, model_of
@@ -34,7 +34,7 @@ from kling_async.types import Requests
 class BatchInput:
     """The items of a call, by what is to be done with them."""
 
-    wanted: dict[int, WantedItem] = attrs.field(factory=dict)
+    awaited: dict[int, AwaitedItem] = attrs.field(factory=dict)
     """By the number of its entry, each item that a worker has to end."""
     numbers: set[int] = attrs.field(factory=set)
     """Those of the entries of all items."""
@@ -83,7 +83,7 @@ async def register_items(
     identifier, new = ItemIdentifier(), {}
     for item in items:
         if item.entry is None and item.request is not None:
-            new[item.index] = WantedEntry(
+            new[item.index] = WantedItem(
                 identity=await identifier.for_request(item.request),
                 model=model_of(item.request),
                 payload=payload_with_absolute_paths(item.request),
@@ -101,7 +101,7 @@ async def register_items(
     return batch
 
 
-def _register(url: DatabaseUrl, items: Sequence[WantedEntry]) -> Sequence[Entry]:
+def _register(url: DatabaseUrl, items: Sequence[WantedItem]) -> Sequence[Entry]:
     store = PostgresStore(url)
     try:
         return store.register(items)
@@ -142,4 +142,4 @@ def _add(
         return
     again = entry.state.is_failure and step is NextStep.SUBMIT
     shard_item = ShardItem(entry.number, item.index, entry.attempts if again else None)
-    batch.wanted[entry.number] = WantedItem(item=shard_item, request=item.request)
+    batch.awaited[entry.number] = AwaitedItem(item=shard_item, request=item.request)

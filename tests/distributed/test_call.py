@@ -36,7 +36,7 @@ async def open_batch(url, prompts=PROMPTS, notify=lambda _: None):
                 app=app,
                 database=database,
                 number=await find_batch(database, {}),
-                wanted=given.wanted,
+                awaited=given.awaited,
                 shard_size=2,
                 notify=notify,
             )
@@ -85,15 +85,15 @@ async def test_an_item_whose_shard_has_gone_is_given_out_again_a_few_times(journ
             await batch.cover()
             assert len(await shards_of(batch)) == 2
         await lose_shards(batch)
-        await write_outcome(batch, min(batch.wanted), MADE)
+        await write_outcome(batch, min(batch.awaited), MADE)
 
         await batch.cover()
 
         assert await shards_of(batch) == []
-        assert batch.outcomes.keys() == {min(batch.wanted)}
+        assert batch.outcomes.keys() == {min(batch.awaited)}
         assert len(batch.given_up) == 3
         batch.outcomes.clear()
-        batch.given_up |= dict.fromkeys(batch.wanted, KlingError("given up"))
+        batch.given_up |= dict.fromkeys(batch.awaited, KlingError("given up"))
         assert {result.state for result in await batch.collect()} == {ResultState.NOT_SUBMITTED}
 
 
@@ -133,7 +133,7 @@ async def test_an_end_that_the_journal_does_not_have_is_no_end(journal, kling_em
     async with open_batch(journal, PROMPTS[:1]) as batch:
         await batch.begin()
         await lose_shards(batch)
-        await write_outcome(batch, min(batch.wanted), MADE)
+        await write_outcome(batch, min(batch.awaited), MADE)
         async with workers(), asyncio.timeout(40):
             (result,) = await batch.collect()
 
@@ -145,7 +145,7 @@ async def test_an_end_whose_event_does_not_come_is_told_all_the_same_and_once(jo
     heard = []
     async with open_batch(journal, PROMPTS[:2], heard.append) as batch:
         await batch.begin()
-        first, second = sorted(batch.wanted)
+        first, second = sorted(batch.awaited)
         await write_outcome(batch, first, MADE)
         failed = {"type": "JobFailedError", "message": "no"}
         await write_outcome(
@@ -208,7 +208,7 @@ async def write_later(journal, batch):
     with psycopg.connect(journal, autocommit=True) as other:
         other.execute(
             "INSERT INTO kling_async_outcomes (batch, number, outcome) VALUES (%s, %s, %s)",
-            (batch.number, min(batch.wanted), json.dumps(MADE)),
+            (batch.number, min(batch.awaited), json.dumps(MADE)),
         )
 
 
