@@ -31,7 +31,7 @@ def read_page(work: Connection, after: int) -> list[Entry]:
     return [build_entry(row) for row in execute(work, sql.PAGE, [after, PAGE_ROWS]).fetchall()]
 
 
-def register_items(work: Connection, items: Sequence[WantedItem]) -> dict[Identity, Entry]:
+def make_missing_entries(work: Connection, items: Sequence[WantedItem]) -> dict[Identity, Entry]:
     """The entries of items, made if they are missing, by identity."""
     texts = [identity_digest(item.identity) for item in items]
     with work.transaction():

@@ -24,8 +24,8 @@ from kling_async._journal.postgres.reading import (
     OPEN_ADVICE,
     PAGE_ROWS,
     fetch_value,
+    make_missing_entries,
     read_page,
-    register_items,
 )
 from kling_async._journal.postgres.rows import (
     COLUMNS,
@@ -233,7 +233,7 @@ class PostgresStore:
         found: dict[Identity, Entry] = {}
         for start in range(0, len(items), PAGE_ROWS):
             some = items[start : start + PAGE_ROWS]
-            found |= self._database.call(lambda work, some=some: register_items(work, some))  # type: ignore[misc]
+            found |= self._database.call(lambda work, some=some: make_missing_entries(work, some))  # type: ignore[misc]
         return [found[item.identity] for item in items]
 
     def find_claimable(self, identities: Collection[Identity]) -> set[Identity]:
