@@ -67,12 +67,12 @@ class Sharing:
     _loop: asyncio.AbstractEventLoop | None = attrs.field(init=False, default=None)
     _claims: GroupCall[WantedItem, Claim] = attrs.field(init=False)
     _looks: GroupCall[Identity, bool] = attrs.field(init=False)
-    _plans: GroupCall[PlannedPost, PostPermit] = attrs.field(init=False)
+    _reservations: GroupCall[PlannedPost, PostPermit] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._claims = GroupCall(self._claim_all, self._give_back)
         self._looks = GroupCall(self._look_at_all)
-        self._plans = GroupCall(self._plan_all, self._end_unused)
+        self._reservations = GroupCall(self._reserve_all, self._end_unused)
         self._store.subscribe(self._signal_from_any_thread)
 
     # Items
@@ -109,8 +109,10 @@ class Sharing:
 
     # POSTs
 
-    async def plan_post(self, post: PlannedPost) -> PostPermit:
-        """Whether a paid POST may be sent. If it may, every other process knows of the POST until it ends.
+    async def reserve_post(self, post: PlannedPost) -> PostPermit:
+        """Reserve the money of a paid POST and register the POST, if it may be sent; the answer says whether it may.
+
+        Every other process then counts the money and knows of the POST, until `end`.
 
         Raises:
             TakenOverError: The job of the POST before belongs to another entry.
@@ -118,7 +120,7 @@ class Sharing:
         await self._wait_ended(post.number, Activity.POST)
         if self._store.is_job_taken(post.number):
             raise TakenOverError
-        return await self._plans.ask(post)
+        return await self._reservations.ask(post)
 
     async def is_job_taken(self, number: int) -> bool:
         """Whether another process has matched the job that this one recorded for an entry, before the store had the id.
@@ -211,8 +213,8 @@ class Sharing:
         claimable = await self._run_sync(self._store.find_claimable, identities)
         return [identity in claimable for identity in identities]
 
-    async def _plan_all(self, posts: Sequence[PlannedPost]) -> Sequence[PostPermit]:
-        return await self._run_sync(self._store.plan_posts, posts)
+    async def _reserve_all(self, posts: Sequence[PlannedPost]) -> Sequence[PostPermit]:
+        return await self._run_sync(self._store.reserve_posts, posts)
 
     def _give_back(self, _: WantedItem, claim: Claim) -> None:
         if claim.entry is not None:

@@ -230,10 +230,11 @@ class SharedStore(Store, Protocol):
         """The monotonic time before the last question that the store answered so; known from memory."""
         ...
 
-    def plan_posts(self, posts: Sequence[PlannedPost]) -> Sequence[PostPermit]:
-        """Register the POSTs that may be sent, until `PendingWrites.ended` has them; the answers are in their order.
+    def reserve_posts(self, posts: Sequence[PlannedPost]) -> Sequence[PostPermit]:
+        """Register the POSTs that may be sent, and reserve their money; the answers are in the order of the POSTs.
 
-        One is blocked while another process reconciles a look-alike. The money counts from now on, for all processes.
+        A POST is blocked while another process reconciles a look-alike. For all processes, the money counts from now on, and
+        the POST is registered until `PendingWrites.ended` has it.
         """
         ...
 

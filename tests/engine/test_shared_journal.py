@@ -358,7 +358,7 @@ async def test_what_a_cancelled_task_has_claimed_or_planned_is_given_back(open_j
     claim = await journal.claim(snow)
     post = PlannedPost(number=claim.entry.number, model="m", look_alikes="a")
     with anyio.move_on_after(0.5):
-        await journal.sharing.plan_post(post)
+        await journal.sharing.reserve_post(post)
     await anyio.sleep(5)
     await journal.flush()
 
@@ -376,7 +376,7 @@ async def test_a_claim_of_an_item_that_is_held_elsewhere_gives_nothing_back(open
     with anyio.move_on_after(0.5):
         await journal.claim(rain)
     with anyio.move_on_after(0.5):
-        await journal.sharing.plan_post(PlannedPost(number=1, model="m", look_alikes="a"))
+        await journal.sharing.reserve_post(PlannedPost(number=1, model="m", look_alikes="a"))
     await anyio.sleep(5)
     assert not journal._writes.pending
 

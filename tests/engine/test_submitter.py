@@ -357,12 +357,12 @@ def test_a_post_awaits_its_answer_alone():
     assert awaited == ["self.api.send"]
 
 
-def test_a_registered_post_awaits_its_plan_and_its_intent_and_nothing_else_before_it_leaves():
+def test_a_registered_post_awaits_its_reservation_and_its_intent_and_nothing_else_before_it_leaves():
     (send,) = ast.parse(textwrap.dedent(inspect.getsource(Submitter._send))).body
     source = ast.unparse(send)
     registered = source.partition("register_post(")[2].partition("run_to_end(")[0]
     assert re.findall(r"await ([\w.]+)", registered + "run_to_end") == [
-        "ledger.plan_post",
+        "ledger.reserve_post",
         "ledger.record_intent",
         "run_to_end",
     ]

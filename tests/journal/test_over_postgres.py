@@ -61,7 +61,7 @@ def change(number, identity, **fields):
     return PendingWrites({number: {**whole, **fields}}, {identity: number})
 
 
-def plan(store, number, *, look_alikes="rain", price="1", cap=None):
+def reserve(store, number, *, look_alikes="rain", price="1", cap=None):
     post = PlannedPost(
         number=number,
         model="m",
@@ -69,7 +69,7 @@ def plan(store, number, *, look_alikes="rain", price="1", cap=None):
         price_usd=Decimal(price),
         cap_usd=cap and Decimal(cap),
     )
-    (permit,) = store.plan_posts([post])
+    (permit,) = store.reserve_posts([post])
     return permit.decision
 
 
@@ -199,7 +199,7 @@ def test_a_write_of_a_lost_item_is_refused_and_known(stores):
     assert first.is_lost(number)
     assert first.is_lost(99)
     assert second.page(0)[0].state is EntryState.NOT_SUBMITTED
-    assert plan(first, number) is TAKEN_OVER
+    assert reserve(first, number) is TAKEN_OVER
     assert not first.begin_reconciliation(number, model="m", look_alikes=None)
     assert not first.begin_reconciliation(99, model="m", look_alikes=None)
     first.commit(PendingWrites(released={number}))
@@ -212,7 +212,7 @@ def test_a_change_of_an_entry_that_is_not_held_is_left_out(stores):
     store.commit(PendingWrites(released={5}))
     assert store.page(0) == []
     assert not store.match_job(5, "r-1")
-    assert plan(store, 5) is TAKEN_OVER
+    assert reserve(store, 5) is TAKEN_OVER
 
 
 def test_a_commit_that_is_written_twice_costs_once(stores):
@@ -231,7 +231,7 @@ def test_a_session_that_is_gone_is_opened_again_and_keeps_what_no_other_process_
     before = store._session.holder
     end_session(store)
 
-    assert plan(store, number) is ALLOWED  # waits for the session
+    assert reserve(store, number) is ALLOWED  # waits for the session
     end_session(store)
     store.confirm()  # so does this
 
@@ -267,22 +267,22 @@ def test_look_alikes_wait_while_another_process_reconciles(stores):
     first.commit(change(rain, RAIN))
     assert first.begin_reconciliation(rain, model="m", look_alikes="rain")
 
-    assert plan(second, wind) is BLOCKED
-    assert plan(second, wind, look_alikes=None) is BLOCKED
-    assert plan(second, wind, look_alikes="wind") is ALLOWED
-    assert plan(first, snow) is ALLOWED  # the own client takes care of its own
+    assert reserve(second, wind) is BLOCKED
+    assert reserve(second, wind, look_alikes=None) is BLOCKED
+    assert reserve(second, wind, look_alikes="wind") is ALLOWED
+    assert reserve(first, snow) is ALLOWED  # the own client takes care of its own
 
     first.commit(PendingWrites(ended={(rain, Activity.RECONCILIATION)}))
-    assert plan(second, wind) is ALLOWED
+    assert reserve(second, wind) is ALLOWED
     first.begin_reconciliation(rain, model="m", look_alikes="rain")
     first.close()
-    assert plan(second, wind) is ALLOWED
+    assert reserve(second, wind) is ALLOWED
 
 
 def test_a_reconciliation_waits_while_a_look_alike_of_another_process_is_in_flight(stores):
     first, second = stores(), stores()
     (rain,), (snow,) = hold(first, RAIN), hold(second, SNOW)
-    assert plan(second, snow) is ALLOWED
+    assert reserve(second, snow) is ALLOWED
     assert first.find_searchable([rain]) == set()  # not begun
 
     first.begin_reconciliation(rain, model="m", look_alikes="rain")
@@ -395,7 +395,7 @@ async def test_a_process_whose_accepted_job_another_entry_has_starts_again(datab
         first.record_accepted(rain, request_id="r-1", record={})
         assert await first.sharing.is_job_taken(rain)
         with pytest.raises(TakenOverError):
-            await first.sharing.plan_post(PlannedPost(number=rain, model="m", look_alikes=None))
+            await first.sharing.reserve_post(PlannedPost(number=rain, model="m", look_alikes=None))
         claim = await first.claim(WantedItem(identity=RAIN))
 
     assert (claim.entry.state, claim.entry.request_id) == (EntryState.INTENDED, None)
@@ -422,18 +422,18 @@ async def test_a_write_from_before_a_take_over_does_not_change_the_entry_that_is
 def test_the_money_is_reserved_for_all_processes_until_the_intent_has_it(stores):
     first, second = stores(), stores()
     (rain,), (snow, wind) = hold(first, RAIN), hold(second, SNOW, WIND)
-    assert plan(first, rain, cap="2") is ALLOWED
-    assert plan(first, rain, cap="2") is ALLOWED  # the same POST once more
-    assert plan(second, snow, cap="2") is ALLOWED
-    assert plan(second, wind, cap="2") is OVER_CAP
+    assert reserve(first, rain, cap="2") is ALLOWED
+    assert reserve(first, rain, cap="2") is ALLOWED  # the same POST once more
+    assert reserve(second, snow, cap="2") is ALLOWED
+    assert reserve(second, wind, cap="2") is OVER_CAP
 
     first.commit(change(rain, RAIN, cost_usd=Decimal(1)))
-    assert plan(second, wind, cap="2") is OVER_CAP
-    assert plan(second, wind, cap="3") is ALLOWED
+    assert reserve(second, wind, cap="2") is OVER_CAP
+    assert reserve(second, wind, cap="3") is ALLOWED
     second.close()
     first.commit(change(rain, RAIN, cost_usd=None, state=EntryState.NOT_SUBMITTED))
     assert first.spent_usd() == 0
-    assert plan(first, rain, cap="1") is ALLOWED  # what a process that is gone has planned was never sent
+    assert reserve(first, rain, cap="1") is ALLOWED  # what a process that is gone has reserved was never sent
 
 
 def test_turns_of_one_rate_are_shared(stores):
@@ -464,7 +464,7 @@ def test_a_restart_of_the_server_is_ridden_out(postgres_server, stores):
         starting.start()
         store.commit(change(number, RAIN))
         starting.join()
-        assert plan(store, number) is ALLOWED
+        assert reserve(store, number) is ALLOWED
 
     assert not store.is_lost(number)
     assert [entry.state for entry in store.page(0)] == [EntryState.INTENDED]
@@ -494,7 +494,7 @@ def test_a_session_that_cannot_be_opened_again_is_one_clear_error(stores, monkey
     end_session(store)
 
     with pytest.raises(JournalError, match="its session cannot be opened again"):
-        plan(store, number)
+        reserve(store, number)
 
 
 def test_a_move_that_fails_is_tried_again(stores, monkeypatch):
@@ -507,7 +507,7 @@ def test_a_move_that_fails_is_tried_again(stores, monkeypatch):
     time.sleep(1)
     monkeypatch.undo()
 
-    assert plan(store, number) is ALLOWED
+    assert reserve(store, number) is ALLOWED
 
 
 # Databases that cannot be used

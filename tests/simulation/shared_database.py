@@ -194,7 +194,7 @@ class SharedDatabase:
 
     # POSTs
 
-    def plan(self, holder: int, posts: Sequence[tuple[int, PlannedPost]]) -> list[PostPermit]:
+    def reserve(self, holder: int, posts: Sequence[tuple[int, PlannedPost]]) -> list[PostPermit]:
         """Register the POSTs, each with its epoch, that may be sent."""
         wanted = {post.number for _, post in posts}
         total = self.total_usd + sum(

@@ -219,14 +219,14 @@ class SharedMemoryStore:
 
     # POSTs
 
-    def plan_posts(self, posts: Sequence[PlannedPost]) -> list[PostPermit]:
+    def reserve_posts(self, posts: Sequence[PlannedPost]) -> list[PostPermit]:
         held = self._held
         planned = [(self._epoch_of(post.number), post) for post in posts]
 
-        def plan() -> list[PostPermit] | None:
-            return self.database.plan(self.holder, planned) if self.database.is_live(self.holder) else None
+        def reserve() -> list[PostPermit] | None:
+            return self.database.reserve(self.holder, planned) if self.database.is_live(self.holder) else None
 
-        permits = self._ask(plan)
+        permits = self._ask(reserve)
         if permits is None:
             raise UnreachableError
         for post, permit in zip(posts, permits, strict=True):

@@ -101,10 +101,11 @@ class Ledger:
             return 0.0
         return await self.journal.sharing.take_turn(rate=bucket.rate, burst=bucket.burst)
 
-    async def plan_post(self, item: BatchItem, payload: Mapping[str, Any]) -> bool:
-        """Whether a POST may be sent now, for all that the other processes of a shared journal do.
+    async def reserve_post(self, item: BatchItem, payload: Mapping[str, Any]) -> bool:
+        """Reserve the money of a POST and register the POST in a shared journal; False if it cannot be sent now.
 
-        If it may, they know of it until `end_post`.
+        The other processes then count the money and know of the POST, until `end_post`. It is False while another process
+        reconciles a look-alike: await `wait_changed`, then ask again. In a journal of one process it does nothing.
 
         Raises:
             BudgetExceededError: The spend of all processes would pass the cap.
@@ -114,7 +115,7 @@ class Ledger:
             return True
         assert item.request is not None
         assert item.entry_number is not None
-        permit = await self.journal.sharing.plan_post(
+        permit = await self.journal.sharing.reserve_post(
             PlannedPost(
                 number=item.entry_number,
                 model=model_of(item.request),

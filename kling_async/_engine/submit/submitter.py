@@ -109,7 +109,7 @@ class Submitter:
                 if post is None:
                     continue
                 try:
-                    if await ledger.plan_post(item, payload):
+                    if await ledger.reserve_post(item, payload):
                         await ledger.record_intent(item, payload, self.api.service_clock)
                         return await run_to_end(self._post(post, body, item, ledger))
                 finally:

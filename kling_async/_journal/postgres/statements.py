@@ -23,7 +23,7 @@ TOTAL = "SELECT spent_usd FROM kling_async_journal"
 NOW = "SELECT clock_timestamp()"
 
 LOCK_INTENTS = "SELECT pg_advisory_xact_lock('kling_async_entries'::regclass::oid::bigint << 32)"
-"""While one process plans POSTs or begins a reconciliation, no other does. No process has the number 0."""
+"""While one process reserves POSTs or begins a reconciliation, no other does. No process has the number 0."""
 
 CLAIM = f"""
     WITH live AS MATERIALIZED ({LIVE_HOLDERS}),
@@ -153,7 +153,7 @@ MOVE_ENTRIES = """
 MOVE_ACTIVITIES = "UPDATE kling_async_activities SET holder = %s WHERE holder = ANY(%s)"
 
 _IS_LOOK_ALIKE = "{0}.model = {1}.model AND coalesce({0}.look_alikes = {1}.look_alikes, true)"
-PLAN_POSTS = f"""
+RESERVE_POSTS = f"""
     WITH live AS MATERIALIZED ({LIVE_HOLDERS}),
     wanted AS (
         SELECT * FROM unnest(%(numbers)s::bigint[], %(epochs)s::bigint[], %(models)s::text[], %(look_alikes)s::text[],

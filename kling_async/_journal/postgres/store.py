@@ -285,11 +285,11 @@ class PostgresStore:
             raise NoSessionError
         self._session.confirm(asked_at)
 
-    def plan_posts(self, posts: Sequence[PlannedPost]) -> Sequence[PostPermit]:
-        """Register the POSTs that may be sent."""
-        return self._database.call(lambda work: self._plan_posts(work, posts))
+    def reserve_posts(self, posts: Sequence[PlannedPost]) -> Sequence[PostPermit]:
+        """Register the POSTs that may be sent, and reserve their money."""
+        return self._database.call(lambda work: self._reserve_posts(work, posts))
 
-    def _plan_posts(self, work: Connection, posts: Sequence[PlannedPost]) -> list[PostPermit]:
+    def _reserve_posts(self, work: Connection, posts: Sequence[PlannedPost]) -> list[PostPermit]:
         parameters = {
             "numbers": [post.number for post in posts],
             "epochs": [self._epoch_of(post.number) for post in posts],
@@ -302,7 +302,7 @@ class PostgresStore:
         asked_at = read_monotonic_clock()
         with work.pipeline(), work.transaction():
             execute(work, sql.LOCK_INTENTS)
-            answers = execute(work, sql.PLAN_POSTS, parameters)
+            answers = execute(work, sql.RESERVE_POSTS, parameters)
         permits = []
         for post, (is_live, is_held, is_unblocked, is_allowed, total_usd) in zip(
             posts, answers.fetchall(), strict=True
