@@ -132,8 +132,13 @@ class Sharing:
             await self._writes.wait_durable()
         return self._store.is_job_taken(number)
 
-    async def confirm(self, number: int) -> None:
-        """Return if this process holds an entry for sure at this moment.
+    async def require_held(self, number: int) -> None:
+        """Return if this process holds an entry for sure at this moment, and its intent is in the store: the POST may leave.
+
+        Call this after the commit of the intent, and as the last step before the POST. The commit writes an entry only
+        under the epoch with which this process claimed it, and the last line here reads whether it did. Before the commit,
+        this would miss a takeover between the two; without the epoch, the commit would write into an entry that another
+        process has worked on meanwhile. In both cases two processes pay for one item.
 
         A process that stood still, or was cut off from the store, asks the store again.
 
