@@ -168,9 +168,8 @@ async def _resume(
 ) -> Job | JobInFlight | OpenReconciliation | None:
     """Where the item stands by its journal entry: its final job, its job in flight, its lost submit, or None."""
     # What another process has just tried is no earlier run: neither a failure nor an ambiguous submit is sent again.
-    is_first_try = not item.is_changed_elsewhere
-    item.is_resent = item.is_resent or not is_first_try
-    step = next_step(entry, retry_failed=parts.retry_failed and is_first_try)
+    item.can_resend = item.can_resend and not item.is_changed_elsewhere
+    step = next_step(entry, retry_failed=parts.retry_failed and not item.is_changed_elsewhere)
     if entry is None or step is NextStep.SUBMIT:
         item.fallback_outcome = entry.job if entry is not None else None
         return None
@@ -259,10 +258,10 @@ async def _reconcile(
     try:
         job = await parts.session.reconciler.reconcile(reconciliation, on_ambiguous=parts.on_ambiguous)
     except AmbiguousSubmitError as error:
-        if item.is_resent or not allows_resend(parts.on_ambiguous, error):
+        if not item.can_resend or not allows_resend(parts.on_ambiguous, error):
             parts.breaker.record_failure(error)
             raise
-        item.is_resent, item.fallback_outcome = True, error
+        item.can_resend, item.fallback_outcome = False, error
         return None
     parts.breaker.record_accepted()
     parts.ledger.record_job(item, job)

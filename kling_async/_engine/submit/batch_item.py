@@ -37,8 +37,12 @@ class BatchItem:
     """How many of its jobs failed for a rate limit."""
     is_changed_elsewhere: bool = False
     """Whether another process of a shared journal has worked on it since this batch began."""
-    is_resent: bool = False
-    """Whether an ambiguous submit was sent again, as the caller asked."""
+    can_resend: bool = True
+    """Whether an ambiguous submit may be sent again, where the caller asks for it.
+
+    Not a second time, and not if another process of a shared journal has worked on the item since this batch began: what
+    that process has just tried is no earlier run.
+    """
     fallback_outcome: Job | KlingError | None = None
     """The outcome to report if the item cannot be resubmitted: the failed job or the ambiguous error of an earlier POST."""
     reconciliation: OpenReconciliation | None = None
