@@ -14,7 +14,7 @@ class JournalRun:
     """The owner of jobs: one run of a journal, or all submits without a journal together."""
 
     journal: str | None = None
-    """The journal's file, the same in each of its runs; None without a journal."""
+    """The journal's location, the same in each of its runs; None without a journal."""
     run: Hashable = None
     """Distinguishes the runs of a journal."""
 

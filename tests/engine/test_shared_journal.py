@@ -47,8 +47,9 @@ def open_journal(database):
 
     with ExitStack() as stack:
 
-        def open_one(run_sync=at_once):
-            store = PostgresStore(journal_location(database, name="journal"))
+        def open_one(run_sync=at_once, *, schema=None):
+            url = database if schema is None else f"{database}?options=-csearch_path%3D{schema}"
+            store = PostgresStore(journal_location(url, name="journal"))
             journal = WriteAheadJournal.over_shared(store, run_sync=run_sync)
             stack.callback(close, journal)
             return journal
@@ -210,6 +211,28 @@ async def test_equal_prompts_with_lost_answers_in_two_processes_have_a_job_each(
     assert Counter(result.job.request_id for result in every[0] if result.job).most_common(1)[0][1] == 1
     assert ids_by_index(every[0]) == ids_by_index(every[1])
     assert all(result.ok for result in every[0])
+
+
+async def test_a_lost_submit_takes_no_job_of_the_journal_in_another_schema_of_the_same_database(
+    open_journal, database
+):
+    with psycopg.connect(database) as connection:
+        connection.execute("CREATE SCHEMA other")
+    service = Service(run_time=30.0)
+    session = session_for(service)
+    journals = [open_journal(), open_journal(schema="other")]
+
+    async def run_one(index):
+        await anyio.sleep(index)
+        if index == 1:  # the POST of the second journal does not arrive
+            service.before.append(on("submit", LOST))
+        return await run(service, ["rain"], journal=journals[index], session=session)
+
+    [[mine], [other]] = await asyncio.gather(run_one(0), run_one(1))
+
+    assert (mine.ok, mine.job.request_id) == (True, "job-0")
+    assert isinstance(other.error, AmbiguousSubmitError)
+    assert other.job is None
 
 
 async def test_a_look_alike_waits_while_another_process_reconciles(open_journal):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import threading
@@ -178,6 +179,36 @@ def test_a_store_knows_what_another_process_wrote_since_it_was_opened(stores):
     claims = second.claim([WantedItem(identity=RAIN), WantedItem(identity=SNOW), WantedItem(identity=WIND)])
 
     assert [claim.is_changed_elsewhere for claim in claims] == [False, True, False]
+
+
+# The location
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "postgres://{user}:{password}@localhost:{port}/{name}",
+        "postgresql://{user}@{host}:{port}/{name}",
+        "postgresql://{user}:{password}@{host}/{name}?port={port}&sslmode=prefer",
+        "postgresql://{user}:{password}@{host}/{name}?sslmode=prefer&port={port}",
+        "postgresql:///{name}?user={user}&password={password}&host={host}&port={port}",
+        "postgresql://{user}:{password}@{host}:{port}/{name}?options=-csearch_path%3Dpublic",
+    ],
+)
+def test_each_spelling_of_the_url_of_a_journal_is_one_location(stores, database, form, monkeypatch):
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    parts = re.fullmatch(
+        r"\w+://(?P<user>\w+):(?P<password>[^@]+)@(?P<host>[\d.]+):(?P<port>\d+)/(?P<name>\w+)", database
+    )
+    with closing(open_store(form.format(**parts.groupdict()))) as other:
+        assert other.location == stores().location
+
+
+def test_each_schema_of_a_database_is_a_location_of_its_own(postgres_server, stores, database):
+    postgres_server.execute("CREATE SCHEMA other", database.rpartition("/")[2])
+    with closing(open_store(f"{database}?options=-csearch_path%3Dother")) as other:
+        assert other.location != stores().location
+        assert hold(other, RAIN) == hold(stores(), RAIN) == [1]
 
 
 # Writes
@@ -565,19 +596,33 @@ def test_foreign_tables_are_left_alone(postgres_server, database, table):
     assert "has tables named kling_async_* that are not those of a journal" in refuse(database)
 
 
-def test_a_journal_of_another_version_is_left_alone(postgres_server, stores, database):
+@pytest.mark.parametrize(
+    "version, sentence",
+    [
+        (
+            9,
+            r"was made by a newer version of kling_async \(format 9, this one knows format 1\).*: update kling_async, or",
+        ),
+        (
+            0,
+            r"was made by an older version of kling_async \(format 0, this one knows format 1\).*: use that version, or",
+        ),
+    ],
+)
+def test_a_journal_of_another_version_is_left_alone(postgres_server, stores, database, version, sentence):
     stores()
-    postgres_server.execute("UPDATE kling_async_journal SET version = 9", database.rpartition("/")[2])
+    with psycopg.connect(database) as connection:
+        connection.execute("UPDATE kling_async_journal SET version = %s", [version])
 
-    assert "has the format 9, and this version of kling_async knows the format 1" in refuse(database)
-    with pytest.raises(JournalError, match="has the format 9"):
+    assert re.search(sentence, refuse(database))
+    with pytest.raises(JournalError, match=sentence):
         WriteAheadJournal.read(database)
 
 
 def test_a_journal_without_its_row_is_left_alone(postgres_server, stores, database):
     stores()
     postgres_server.execute("DELETE FROM kling_async_journal", database.rpartition("/")[2])
-    assert "has the format None" in refuse(database)
+    assert "is damaged: its table kling_async_journal is empty" in refuse(database)
 
 
 def test_reading_a_missing_journal_says_so(database):

@@ -7,12 +7,14 @@ from kling_async._journal.postgres.connection import Connection, execute
 from kling_async.errors import JournalError
 
 VERSION = 1
+"""The first format. There is none before it, so an older number is refused; the next one needs a migration of these tables."""
 
 _TABLES = (
     """
     CREATE TABLE kling_async_journal (        -- one row
         is_only      boolean PRIMARY KEY DEFAULT true CHECK (is_only),
         version      integer NOT NULL,
+        id           uuid NOT NULL DEFAULT gen_random_uuid(), -- of this journal, whatever its URL is
         spent_usd    numeric NOT NULL,        -- for all entries together
         next_turn_at timestamptz              -- when the next POST may be sent, under an hourly limit
     )
@@ -131,15 +133,30 @@ def check_version(connection: Connection, url: DatabaseUrl) -> None:
     """Do nothing if the journal is of this version.
 
     Raises:
-        JournalError: It is of another one.
+        JournalError: It is of another one, or of none.
     """
     row = execute(connection, "SELECT version FROM kling_async_journal").fetchone()
-    version = row[0] if row else None
-    if version != VERSION:
+    if row is None:
         raise JournalError(
-            f"The journal {url.name!r} has the format {version}, and this version of kling_async knows the format "
-            f"{VERSION}. It was left as it is: update kling_async, or choose another database or schema."
+            f"The journal {url.name!r} is damaged: its table kling_async_journal is empty. It was left as it is: restore a "
+            "backup, or choose another database or schema."
         )
+    if (version := row[0]) == VERSION:
+        return
+    made_by, advice = (
+        ("a newer", "update kling_async") if version > VERSION else ("an older", "use that version")
+    )
+    raise JournalError(
+        f"The journal {url.name!r} was made by {made_by} version of kling_async (format {version}, this one knows format "
+        f"{VERSION}). It was left as it is: {advice}, or choose another database or schema."
+    )
+
+
+def read_id(connection: Connection) -> str:
+    """The id of the journal: equal for all URLs of one journal, and another one for each schema of a database."""
+    row = execute(connection, "SELECT id::text FROM kling_async_journal").fetchone()
+    assert row is not None, "the version was read from this row"
+    return str(row[0])
 
 
 def has_tables(connection: Connection, url: DatabaseUrl) -> bool:

@@ -37,7 +37,7 @@ from kling_async._journal.postgres.rows import (
     encode_text,
     identity_digest,
 )
-from kling_async._journal.postgres.schema import make_if_missing
+from kling_async._journal.postgres.schema import make_if_missing, read_id
 from kling_async._journal.postgres.session import Session
 from kling_async._journal.sharing import read_monotonic_clock
 from kling_async._journal.store import (
@@ -81,7 +81,7 @@ class PostgresStore:
     """
 
     def __init__(self, url: DatabaseUrl, *, max_outage: float = _MAX_OUTAGE) -> None:
-        self.name = self.location = url.name
+        self.name = url.name
         self.last_number = 0
         self._url = url
         self._held: dict[int, _Held] = {}
@@ -95,6 +95,7 @@ class PostgresStore:
             work = opened.enter_context(closing(connect(url)))
             self._database = Database(url, work, max_outage)
             make_if_missing(work, url)
+            self.location = read_id(work)
             self._opened_at = fetch_value(execute(work, sql.NOW))
             self._session = Session(url, move=self._move, notify=self._notify)
             opened.pop_all()
