@@ -497,7 +497,7 @@ async def test_the_reconciliation_of_an_item_that_is_lost_ends_and_its_holder_re
             connection.execute("UPDATE kling_async_entries SET holder = NULL, epoch = epoch + %s", [entries])
         if moment == "begin_reconciliation":
             return function(*arguments)
-        journal._store._mark_lost(1)  # as a session does that is opened again
+        journal._store._held.mark_lost(1)  # as a session does that is opened again
         return set()
 
     journal = open_journal(take)

@@ -20,6 +20,7 @@ from kling_async._journal.postgres.connection import (
     journal_errors,
 )
 from kling_async._journal.postgres.database import Database, NoSessionError
+from kling_async._journal.postgres.held_entries import HeldEntries
 from kling_async._journal.postgres.reading import (
     OPEN_ADVICE,
     PAGE_ROWS,
@@ -54,21 +55,6 @@ _MAX_OUTAGE = 60.0
 """Seconds for which the store waits for a server that restarts, or a network that is cut."""
 
 
-@attrs.define
-class _Held:
-    """An entry that this process holds."""
-
-    entry: Entry
-    """As the database has it."""
-    epoch: int
-    jobs: set[str] = attrs.field(factory=set)
-    """The ids of the jobs that it has, or had."""
-    is_lost: bool = False
-    """Whether another process has taken it over."""
-    is_job_taken: bool = False
-    """Whether the job that this process wrote for it belongs to another entry."""
-
-
 class PostgresStore:
     """The entries in the tables of one database, written by several processes; see `SharedStore`.
 
@@ -84,10 +70,7 @@ class PostgresStore:
         self.name = url.name
         self.last_number = 0
         self._url = url
-        self._held: dict[int, _Held] = {}
-        self._numbers: dict[Identity, int] = {}
-        self._own_jobs: set[str] = set()
-        """The ids of the jobs that the held entries have, or had."""
+        self._held = HeldEntries()
         self._listeners: list[Callable[[], None]] = []
         self._holders: set[int] = set()
         """All numbers that the session of this process has had."""
@@ -110,8 +93,8 @@ class PostgresStore:
 
     def find(self, identity: Identity) -> Entry | None:
         """The held entry of this identity."""
-        number = self._numbers.get(identity)
-        return None if number is None else self._held[number].entry
+        held = self._held.find(identity)
+        return None if held is None else held.entry
 
     def entry(self, number: int) -> Entry | None:
         """The held entry of this number."""
@@ -124,7 +107,7 @@ class PostgresStore:
 
     def has_job(self, request_id: str) -> bool:
         """Whether a held entry has, or had, this job."""
-        return request_id in self._own_jobs
+        return self._held.has_job(request_id)
 
     def find_unresolved(self) -> Mapping[int, EntryState]:
         """Nothing: those of all processes are in `find_all_unresolved`."""
@@ -169,10 +152,8 @@ class PostgresStore:
                 execute(work, sql.NOTIFY)
         for number, is_written, is_job_taken in done.fetchall() if done is not None else ():
             # Also of a lost entry: what this process records next follows from what it has recorded.
-            self._keep(number, after[number], held[number].epoch, is_lost=not is_written)
-            held[number].is_job_taken = is_job_taken
-        for number in changes.released:
-            self._forget(number)
+            held.keep(after[number], held[number].epoch, is_lost=not is_written, is_job_taken=is_job_taken)
+        held.forget(changes.released)
 
     def _columns_of_entries(self, entries: Mapping[int, Entry], changes: PendingWrites) -> list[list[Any]]:
         """The columns of `WRITE`."""
@@ -199,7 +180,7 @@ class PostgresStore:
         claimed: dict[Identity, Claim] = {}
         for epoch, writer, written_at, *row in rows:
             entry = build_entry(row)
-            self._keep(entry.number, entry, epoch)
+            self._held.keep(entry, epoch)
             is_changed = (
                 written_at is not None and written_at > self._opened_at and writer not in self._holders
             )
@@ -247,28 +228,12 @@ class PostgresStore:
 
     def is_lost(self, number: int) -> bool:
         """Whether another process has taken over an entry."""
-        held = self._held.get(number)
-        return held is None or held.is_lost
+        return self._held.is_lost(number)
 
     def is_job_taken(self, number: int) -> bool:
         """Whether the job that this process wrote for an entry belongs to another entry."""
         held = self._held.get(number)
         return held is not None and held.is_job_taken
-
-    def _keep(self, number: int, entry: Entry, epoch: int, *, is_lost: bool = False) -> None:
-        before = self._held.get(number)
-        jobs = before.jobs if before is not None else set()
-        held = self._held[number] = _Held(entry, epoch, jobs, is_lost)
-        self._numbers[entry.identity] = number
-        if entry.request_id is not None:
-            held.jobs.add(entry.request_id)
-            self._own_jobs.add(entry.request_id)
-
-    def _forget(self, number: int) -> None:
-        held = self._held.pop(number, None)
-        if held is not None:
-            self._numbers.pop(held.entry.identity, None)
-            self._own_jobs -= held.jobs
 
     # POSTs
 
@@ -293,7 +258,7 @@ class PostgresStore:
     def _reserve_posts(self, work: Connection, posts: Sequence[PlannedPost]) -> list[PostPermit]:
         parameters = {
             "numbers": [post.number for post in posts],
-            "epochs": [self._epoch_of(post.number) for post in posts],
+            "epochs": [self._held.epoch_of(post.number) for post in posts],
             "models": [encode_text(post.model) for post in posts],
             "look_alikes": [post.look_alikes for post in posts],
             "prices": [post.price_usd or Decimal(0) for post in posts],
@@ -311,7 +276,7 @@ class PostgresStore:
             if not is_live:
                 raise NoSessionError
             if not is_held:
-                self._mark_lost(post.number)
+                self._held.mark_lost(post.number)
             permits.append(
                 PostPermit(
                     _decide(is_held=is_held, is_unblocked=is_unblocked, is_allowed=is_allowed), total_usd
@@ -319,16 +284,6 @@ class PostgresStore:
             )
         self._session.confirm(asked_at)
         return permits
-
-    def _mark_lost(self, number: int) -> bool:
-        """False; another process has taken over the entry."""
-        if (held := self._held.get(number)) is not None:
-            held.is_lost = True
-        return False
-
-    def _epoch_of(self, number: int) -> int:
-        """The epoch of a held entry; one that no entry has if it is not held."""
-        return self._held[number].epoch if number in self._held else -1
 
     def take_turns(self, count: int, *, rate: float, burst: float) -> Sequence[float]:
         """Take turns of the rate that all processes share."""
@@ -347,14 +302,17 @@ class PostgresStore:
             parameters = {
                 "number": number,
                 "holder": self._session.holder,
-                "epoch": self._epoch_of(number),
+                "epoch": self._held.epoch_of(number),
                 "model": encode_text(model),
                 "look_alikes": look_alikes,
             }
             with work.pipeline(), work.transaction():
                 execute(work, sql.LOCK_INTENTS)
                 begun = execute(work, sql.BEGIN_RECONCILIATION, parameters)
-            return begun.fetchone() is not None or self._mark_lost(number)
+            is_begun = begun.fetchone() is not None
+            if not is_begun:
+                self._held.mark_lost(number)
+            return is_begun
 
         return self._database.call(begin)
 
@@ -384,7 +342,7 @@ class PostgresStore:
         if execute(work, sql.MATCH_JOB, parameters).fetchone() is None:
             return False
         # The journal records the state. If the batch ends before that, no later write takes the job away again.
-        self._keep(number, attrs.evolve(held.entry, request_id=request_id), held.epoch)
+        self._held.keep(attrs.evolve(held.entry, request_id=request_id), held.epoch)
         return True
 
     def find_jobs(self, request_ids: Collection[str]) -> set[str]:
@@ -421,10 +379,7 @@ class PostgresStore:
             with connection.transaction():
                 moved = execute(connection, sql.MOVE_ENTRIES, [holder, former]).fetchall()
                 execute(connection, sql.MOVE_ACTIVITIES, [holder, former])
-            epochs: dict[int, int] = dict(moved)
-            for number, held in self._held.items():
-                held.epoch = epochs.get(number, held.epoch)
-                held.is_lost = held.is_lost or number not in epochs
+            self._held.move(dict(moved))
             # Under the lock: a write under the former number would find none of its entries.
             self._session.holder = holder
 

@@ -1,0 +1,93 @@
+"""What a process remembers of the entries that it holds. Nothing here asks the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import attrs
+
+from kling_async._journal.entry import Entry, Identity
+
+
+@attrs.define
+class HeldEntry:
+    """An entry that this process holds."""
+
+    entry: Entry
+    """As the database has it."""
+    epoch: int
+    jobs: set[str] = attrs.field(factory=set)
+    """The ids of the jobs that it has, or had."""
+    is_lost: bool = False
+    """Whether another process has taken it over."""
+    is_job_taken: bool = False
+    """Whether the job that this process wrote for it belongs to another entry."""
+
+
+@attrs.define
+class HeldEntries:
+    """The entries that this process holds, by number, by identity and by job."""
+
+    _entries: dict[int, HeldEntry] = attrs.field(init=False, factory=dict)
+    _numbers: dict[Identity, int] = attrs.field(init=False, factory=dict)
+    _jobs: set[str] = attrs.field(init=False, factory=set)
+    """The ids of the jobs that the entries have, or had."""
+
+    def __contains__(self, number: int) -> bool:
+        """Whether this process holds an entry, or held it and has not released it."""
+        return number in self._entries
+
+    def __getitem__(self, number: int) -> HeldEntry:
+        """The held entry of this number."""
+        return self._entries[number]
+
+    def get(self, number: int) -> HeldEntry | None:
+        """The held entry of this number, if this process holds it."""
+        return self._entries.get(number)
+
+    def find(self, identity: Identity) -> HeldEntry | None:
+        """The held entry of this identity, if this process holds it."""
+        number = self._numbers.get(identity)
+        return None if number is None else self._entries[number]
+
+    def has_job(self, request_id: str) -> bool:
+        """Whether a held entry has, or had, this job."""
+        return request_id in self._jobs
+
+    def is_lost(self, number: int) -> bool:
+        """Whether this process does not hold an entry, or another one has taken it over."""
+        held = self._entries.get(number)
+        return held is None or held.is_lost
+
+    def epoch_of(self, number: int) -> int:
+        """The epoch of a held entry; one that no entry has if it is not held."""
+        return self._entries[number].epoch if number in self._entries else -1
+
+    def keep(self, entry: Entry, epoch: int, *, is_lost: bool = False, is_job_taken: bool = False) -> None:
+        """Remember an entry as the database has it, or as this process has written it."""
+        before = self._entries.get(entry.number)
+        jobs = before.jobs if before is not None else set()
+        self._entries[entry.number] = HeldEntry(entry, epoch, jobs, is_lost, is_job_taken)
+        self._numbers[entry.identity] = entry.number
+        if entry.request_id is not None:
+            jobs.add(entry.request_id)
+            self._jobs.add(entry.request_id)
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """Remember entries no longer: this process has released them."""
+        for number in numbers:
+            held = self._entries.pop(number, None)
+            if held is not None:
+                self._numbers.pop(held.entry.identity, None)
+                self._jobs -= held.jobs
+
+    def mark_lost(self, number: int) -> None:
+        """Remember that another process has taken over an entry."""
+        if (held := self._entries.get(number)) is not None:
+            held.is_lost = True
+
+    def move(self, epochs: Mapping[int, int]) -> None:
+        """Remember the entries that another session of this process holds now, with their epochs; the others are lost."""
+        for number, held in self._entries.items():
+            held.epoch = epochs.get(number, held.epoch)
+            held.is_lost = held.is_lost or number not in epochs
