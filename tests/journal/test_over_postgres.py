@@ -269,6 +269,7 @@ def test_a_session_that_is_gone_is_opened_again_and_keeps_what_no_other_process_
     assert store._session.holder != before
     assert notices
     assert not store.is_lost(number)
+    assert reserve(store, number) is ALLOWED
     store.commit(change(number, RAIN))
     (entry,) = store.page(0)
     assert entry.state is EntryState.INTENDED
@@ -465,6 +466,33 @@ def test_the_money_is_reserved_for_all_processes_until_the_intent_has_it(stores)
     first.commit(change(rain, RAIN, cost_usd=None, state=EntryState.NOT_SUBMITTED))
     assert first.spent_usd() == 0
     assert reserve(first, rain, cap="1") is ALLOWED  # what a process that is gone has reserved was never sent
+
+
+def test_a_planned_post_whose_session_has_gone_needs_another_permit(stores, monkeypatch):
+    first, second = stores(), stores()
+    (rain, wind), (snow,) = hold(first, RAIN, WIND), hold(second, SNOW)
+    assert reserve(first, rain, cap="2") is ALLOWED
+    assert reserve(first, wind, cap="2", look_alikes="wind") is ALLOWED
+    first.commit(change(wind, WIND, cost_usd=Decimal(1)))
+    before = first._session.holder
+    monkeypatch.setattr("kling_async._journal.postgres.session._RECONNECT_DELAY", 1.0)
+    end_session(first)
+    assert (
+        reserve(second, snow, cap="2") is ALLOWED
+    )  # for no session says any more that the money is reserved
+    second.commit(change(snow, SNOW, cost_usd=Decimal(1)))
+    wait_until(lambda: first._session.holder != before)
+
+    first.commit(PendingWrites({rain: {"index": 7}}))
+    first.commit(change(rain, RAIN, cost_usd=Decimal(1)))
+
+    assert (first.is_lost(rain), first.is_lost(wind)) == (True, False)
+    assert first.spent_usd() == 2
+    assert hold(first, RAIN) == [rain]
+    assert reserve(first, rain, cap="2") is OVER_CAP
+    assert reserve(first, rain, cap="3") is ALLOWED
+    first.commit(change(rain, RAIN, cost_usd=Decimal(1)))
+    assert (first.is_lost(rain), first.spent_usd()) == (False, 3)
 
 
 def test_turns_of_one_rate_are_shared(stores):

@@ -104,6 +104,15 @@ class SharedDatabase:
                 activity.holder = holder
         return {number: row.epoch for number, row in moved.items()}
 
+    def end_reservations(self, former: Collection[int]) -> set[int]:
+        """End the planned POSTs of a process whose money is reserved and not in an entry; their numbers."""
+        ended = {
+            number for (number, _), row in self.activities.items() if row.holder in former and row.price_usd
+        }
+        for number in ended:
+            del self.activities[number, Activity.POST]
+        return ended
+
     # Items
 
     def find(self, identity: Identity) -> Row | None:

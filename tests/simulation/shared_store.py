@@ -34,6 +34,7 @@ class _Held:
     epoch: int
     jobs: set[str]
     is_lost: bool = False
+    lacks_permit: bool = False
     is_job_taken: bool = False
 
 
@@ -89,8 +90,10 @@ class SharedMemoryStore:
         """Open a session, and move to it what no other process has taken from the one before."""
         self.holder = self.database.open_session(lambda: self.wake(self.notify))
         self._former.add(self.holder)
+        ended = self.database.end_reservations(self._former)
         epochs = self.database.move(self.holder, self._former)
         for number, held in self._held.items():
+            held.lacks_permit = held.lacks_permit or number in ended
             held.epoch = epochs.get(number, held.epoch)
             held.is_lost = held.is_lost or number not in epochs
 
@@ -155,8 +158,10 @@ class SharedMemoryStore:
                 "identity" in change,
             )
             for number, change in changes.fields.items()
-            if number in held
+            if number in held and not (held[number].lacks_permit and "identity" in change)
         }
+        for number in held.keys() & changes.fields.keys() - after.keys():
+            held[number].is_lost = True
         earlier = [(held[one.number].epoch, one) for one in changes.earlier if one.number in held]
         released = {number: held[number].epoch for number in changes.released if number in held}
         written = self._ask(lambda: self.database.write(self.holder, after, earlier, changes.ended, released))
@@ -175,7 +180,8 @@ class SharedMemoryStore:
         jobs = set() if before is None else before.jobs
         if entry.request_id is not None:
             jobs.add(entry.request_id)
-        self._held[entry.number] = _Held(entry, epoch, jobs)
+        lacks_permit = before is not None and before.lacks_permit
+        self._held[entry.number] = _Held(entry, epoch, jobs, lacks_permit=lacks_permit)
 
     # Items
 
@@ -232,6 +238,8 @@ class SharedMemoryStore:
         for post, permit in zip(posts, permits, strict=True):
             if permit.decision is PostDecision.TAKEN_OVER and post.number in held:
                 held[post.number].is_lost = True
+            elif permit.decision is PostDecision.ALLOWED:
+                held[post.number].lacks_permit = False
         self.confirmed = max(self.confirmed, self.asked_at)
         return permits
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import attrs
 
 from kling_async._journal.entry import Entry, Identity
+from kling_async._journal.store import PendingWrites, apply_change
 
 
 @attrs.define
@@ -22,6 +23,10 @@ class HeldEntry:
     """Whether another process has taken it over."""
     is_job_taken: bool = False
     """Whether the job that this process wrote for it belongs to another entry."""
+    is_reserved: bool = False
+    """Whether the database has reserved the money of its planned POST, and the entry does not have it yet."""
+    lacks_permit: bool = False
+    """Whether that reservation ended without an intent: the POST needs another permit."""
 
 
 @attrs.define
@@ -67,7 +72,9 @@ class HeldEntries:
         """Remember an entry as the database has it, or as this process has written it."""
         before = self._entries.get(entry.number)
         jobs = before.jobs if before is not None else set()
-        self._entries[entry.number] = HeldEntry(entry, epoch, jobs, is_lost, is_job_taken)
+        after = self._entries[entry.number] = HeldEntry(entry, epoch, jobs, is_lost, is_job_taken)
+        if before is not None:
+            after.is_reserved, after.lacks_permit = before.is_reserved, before.lacks_permit
         self._numbers[entry.identity] = entry.number
         if entry.request_id is not None:
             jobs.add(entry.request_id)
@@ -81,13 +88,43 @@ class HeldEntries:
                 self._numbers.pop(held.entry.identity, None)
                 self._jobs -= held.jobs
 
+    def mark_allowed(self, number: int, *, is_reserved: bool) -> None:
+        """Remember that the POST of an entry has a permit."""
+        held = self._entries[number]
+        held.is_reserved, held.lacks_permit = is_reserved, False
+
+    def mark_intended(self, number: int) -> None:
+        """Remember that the intent of an entry, with its money, is in the database."""
+        self._entries[number].is_reserved = False
+
+    def apply(self, changes: PendingWrites) -> dict[int, Entry]:
+        """By number, the held entries after the changes, without the intents whose POST has no permit any more."""
+        after = {}
+        for number, change in changes.fields.items():
+            held = self._entries.get(number)
+            if held is None:
+                continue
+            if held.lacks_permit and "identity" in change:
+                held.is_lost = True  # the item is claimed and planned again, and nothing is sent before
+            else:
+                after[number] = apply_change(held.entry, change)
+        return after
+
     def mark_lost(self, number: int) -> None:
         """Remember that another process has taken over an entry."""
         if (held := self._entries.get(number)) is not None:
             held.is_lost = True
 
-    def move(self, epochs: Mapping[int, int]) -> None:
-        """Remember the entries that another session of this process holds now, with their epochs; the others are lost."""
+    def move(self, epochs: Mapping[int, int], *, posts: Collection[int]) -> None:
+        """Remember what another session of this process holds now.
+
+        Args:
+            epochs: By number, the epoch of each entry that it holds; the others are lost.
+            posts: The entries with a planned POST. No money is reserved any more: while no session was there, other
+                processes could plan with it.
+        """
         for number, held in self._entries.items():
             held.epoch = epochs.get(number, held.epoch)
             held.is_lost = held.is_lost or number not in epochs
+            held.lacks_permit = held.lacks_permit or (held.is_reserved and number not in posts)
+            held.is_reserved = False

@@ -150,7 +150,16 @@ NOTIFY = f"SELECT pg_notify(({CHANNEL}), '')"
 MOVE_ENTRIES = """
     UPDATE kling_async_entries SET holder = %s, epoch = epoch + 1 WHERE holder = ANY(%s) RETURNING number, epoch
 """
-MOVE_ACTIVITIES = "UPDATE kling_async_activities SET holder = %s WHERE holder = ANY(%s)"
+END_RESERVATIONS = (
+    "DELETE FROM kling_async_activities WHERE holder = ANY(%s) AND kind = 'post' AND price_usd > 0"
+)
+"""See `HeldEntries.move`."""
+MOVE_ACTIVITIES = """
+    WITH moved AS (
+        UPDATE kling_async_activities SET holder = %s WHERE holder = ANY(%s) RETURNING number, kind
+    )
+    SELECT number FROM moved WHERE kind = 'post'
+"""
 
 _IS_LOOK_ALIKE = "{0}.model = {1}.model AND coalesce({0}.look_alikes = {1}.look_alikes, true)"
 RESERVE_POSTS = f"""

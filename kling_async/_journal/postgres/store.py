@@ -48,7 +48,6 @@ from kling_async._journal.store import (
     PostDecision,
     PostPermit,
     WantedItem,
-    apply_change,
 )
 
 _MAX_OUTAGE = 60.0
@@ -127,11 +126,7 @@ class PostgresStore:
 
     def _write(self, work: Connection, changes: PendingWrites) -> None:
         held, holder = self._held, self._session.holder
-        after = {
-            number: apply_change(held[number].entry, change)
-            for number, change in changes.fields.items()
-            if number in held
-        }
+        after = held.apply(changes)
         earlier = [
             [entry.number, held[entry.number].epoch, *build_earlier_row(entry)]
             for entry in changes.earlier
@@ -153,6 +148,8 @@ class PostgresStore:
         for number, is_written, is_job_taken in done.fetchall() if done is not None else ():
             # Also of a lost entry: what this process records next follows from what it has recorded.
             held.keep(after[number], held[number].epoch, is_lost=not is_written, is_job_taken=is_job_taken)
+            if is_written and "identity" in changes.fields[number]:
+                held.mark_intended(number)
         held.forget(changes.released)
 
     def _columns_of_entries(self, entries: Mapping[int, Entry], changes: PendingWrites) -> list[list[Any]]:
@@ -275,7 +272,9 @@ class PostgresStore:
         ):
             if not is_live:
                 raise NoSessionError
-            if not is_held:
+            if is_allowed:
+                self._held.mark_allowed(post.number, is_reserved=bool(post.price_usd))
+            elif not is_held:
                 self._held.mark_lost(post.number)
             permits.append(
                 PostPermit(
@@ -378,8 +377,9 @@ class PostgresStore:
             former = list(self._holders)
             with connection.transaction():
                 moved = execute(connection, sql.MOVE_ENTRIES, [holder, former]).fetchall()
-                execute(connection, sql.MOVE_ACTIVITIES, [holder, former])
-            self._held.move(dict(moved))
+                execute(connection, sql.END_RESERVATIONS, [former])
+                posts = execute(connection, sql.MOVE_ACTIVITIES, [holder, former]).fetchall()
+            self._held.move(dict(moved), posts={number for (number,) in posts})
             # Under the lock: a write under the former number would find none of its entries.
             self._session.holder = holder
 
