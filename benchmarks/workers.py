@@ -101,7 +101,7 @@ async def _write(path: str, items: int) -> dict[str, Any]:
                 identity, model="kling-v2-6", payload=payload, at=time.time(), cost_usd=None, index=number
             )
             await journal.wait_durable()
-            journal.record_accepted(entry, request_id=f"job-{number}", record={"status": "dispatched"})
+            journal.record_job(entry, request_id=f"job-{number}", record={"status": "dispatched"})
             record = {"status": "success", "outcome": {"video_url": f"https://x.example/{number}.mp4"}}
             journal.record_end(entry, state=ResultState.SUCCEEDED, record=record, error=None)
             await journal.wait_durable()

@@ -34,7 +34,7 @@ def send(journal, number, *, request_id=None, **ending):
     with write_ahead.WriteAheadJournal(journal.path) as log:
         log.record_intent(entry.identity, model=entry.model, payload=entry.payload, at=6.0, cost_usd=None)
         if request_id is not None:
-            log.record_accepted(number, request_id=request_id, record={"status": "success"})
+            log.record_job(number, request_id=request_id, record={"status": "success"})
         if ending:
             log.record_end(number, record=None, error=None, state=ending["state"])
         if "file" in ending:

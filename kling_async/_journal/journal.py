@@ -390,7 +390,7 @@ class WriteAheadJournal:
         event = JournalEvent.REJECTED if unknown is None else JournalEvent.RESEND_REJECTED
         self._write(number, next_state(state, event, number=number), change)
 
-    def record_accepted(self, number: int, *, request_id: str, record: Mapping[str, Any]) -> None:
+    def record_job(self, number: int, *, request_id: str, record: Mapping[str, Any]) -> None:
         """Record that the service has a job for the entry: a new one, or after a rejected resend the one before.
 
         Args:

@@ -34,7 +34,7 @@ def journal(home):
             if state in {EntryState.NOT_SUBMITTED, EntryState.DROPPED}:
                 journal.record_not_accepted(number, error="refused")
             elif state not in {EntryState.INTENDED, EntryState.AMBIGUOUS}:
-                journal.record_accepted(number, request_id=state, record={"status": "queued"})
+                journal.record_job(number, request_id=state, record={"status": "queued"})
             if state not in {EntryState.INTENDED, EntryState.SUBMITTED, EntryState.NOT_SUBMITTED}:
                 record = DONE if state is EntryState.SUCCEEDED else {"status": state}
                 journal.record_end(number, state=state, record=record, error=None)

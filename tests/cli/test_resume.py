@@ -211,7 +211,7 @@ def test_a_journal_in_use_is_one_sentence_and_nothing_is_sent(cli, serve, home):
     with WriteAheadJournal(home / "run.db") as journal:
         identity = Identity(key=None, fingerprint="f", occurrence=0)
         journal.record_intent(identity, model="kling-v2-6", payload={"prompt": "x"}, at=1.0, cost_usd=None)
-        journal.record_accepted(1, request_id="r1", record={"status": "queued"})
+        journal.record_job(1, request_id="r1", record={"status": "queued"})
         asyncio.run(journal.flush())
         for tokens in (["resume", "run.db"], ["generate", "a cat", "--journal", "run.db"]):
             done = cli(*tokens)

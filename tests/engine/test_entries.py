@@ -98,7 +98,7 @@ def add_invalid_entry(path, state, request_id=None):
         payload = {"text": "x"}
         number = journal.record_intent(identity, model="kling-v2-6", payload=payload, at=EPOCH, cost_usd=None)
         if request_id is not None:
-            journal.record_accepted(number, request_id=request_id, record={"status": "queued"})
+            journal.record_job(number, request_id=request_id, record={"status": "queued"})
         if state is EntryState.NOT_SUBMITTED:
             journal.record_not_accepted(number, error="refused")
 

@@ -550,7 +550,7 @@ async def test_a_later_run_waits_for_a_job_whose_first_poll_was_refused(path):
     service.accept({"prompt": "x"})
     with journal_at(path) as journal:
         number = _record_intent(journal)
-        journal.record_accepted(number, request_id="job-0", record={})
+        journal.record_job(number, request_id="job-0", record={})
     [result] = await run_with(path, service, ["x"], polling=PollingPolicy(use_lists="never"))
     assert result.state is ResultState.FAILED
     assert states(path) == [EntryState.SUBMITTED]

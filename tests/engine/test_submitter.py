@@ -216,7 +216,7 @@ async def run_at_once(function, changes):
 class BrokenJournal(MemoryJournal):
     """A journal that cannot record an accepted job."""
 
-    def record_accepted(self, number, *, request_id, record):
+    def record_job(self, number, *, request_id, record):
         raise JournalError("the disk is gone")
 
 

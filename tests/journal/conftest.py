@@ -35,12 +35,12 @@ class Pen:
             identity, model=MODEL, payload={"prompt": prompt}, at=at, cost_usd=cost_usd
         )
 
-    def record_accepted(self, number: int, request_id: str) -> None:
+    def record_job(self, number: int, request_id: str) -> None:
         record = {"request_id": request_id, "status": "queued", "payload": {"prompt": "echo"}}
-        self.journal.record_accepted(number, request_id=request_id, record=record)
+        self.journal.record_job(number, request_id=request_id, record=record)
 
     def fail(self, number: int, error: str = "no") -> None:
-        self.record_accepted(number, f"failed-{number}")
+        self.record_job(number, f"failed-{number}")
         self.journal.record_end(number, state=EntryState.FAILED, record=None, error=error)
 
     def find(self, prompt: str):

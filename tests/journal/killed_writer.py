@@ -30,7 +30,7 @@ async def write(path: str, life: int, pipe: int) -> None:
                 )
                 await journal.wait_durable()
                 os.write(pipe, f"{number} intended\n".encode())
-                journal.record_accepted(number, request_id=f"r-{number}", record={"status": "queued"})
+                journal.record_job(number, request_id=f"r-{number}", record={"status": "queued"})
                 await journal.wait_durable()
                 os.write(pipe, f"{number} submitted\n".encode())
 

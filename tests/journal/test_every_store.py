@@ -62,7 +62,7 @@ def test_any_text_survives(journals, text):
     identity = Identity(text, "f", 0)
     with journals.open() as journal:
         number = journals.record_intent(journal, identity, model=text, payload={"prompt": text}, at=1.5)
-        journal.record_accepted(number, request_id=text, record={"status": text})
+        journal.record_job(number, request_id=text, record={"status": text})
         journal.record_end(number, state=EntryState.SUCCEEDED, record=None, error=None)
         journal.record_file(number, path=text, size_bytes=1 << 40, sha256=None)
         journal.record_end(number, state=EntryState.FAILED, record=None, error=text)
@@ -86,7 +86,7 @@ def test_any_generated_text_survives_in_a_database(postgres_server, text, payloa
     with postgres_server.make_database() as url:
         with WriteAheadJournal(url) as journal:
             number = Journals.record_intent(journal, Identity(text, "f", 0), payload=payload)
-            journal.record_accepted(number, request_id="r-1", record=payload)
+            journal.record_job(number, request_id="r-1", record=payload)
         (entry,) = WriteAheadJournal.read(url)
     assert (entry.identity.key, entry.payload, entry.record) == (visible_text(text), payload, payload)
 
@@ -106,7 +106,7 @@ def test_a_record_too_deep_for_json_keeps_its_id(journals):
         deep = {"x": deep}
     with journals.open() as journal:
         number = journals.record_intent(journal, Identity(None, "f", 0))
-        journal.record_accepted(number, request_id="r-1", record={"status": "queued", "outcome": deep})
+        journal.record_job(number, request_id="r-1", record={"status": "queued", "outcome": deep})
 
     (entry,) = journals.read()
     assert (entry.record, entry.job.request_id, entry.job.status) == (None, "r-1", JobStatus.UNKNOWN)
@@ -151,10 +151,10 @@ async def test_the_job_of_an_earlier_attempt_is_no_job_without_an_owner(journals
     identity = Identity(None, "f", 0)
     with journals.open() as journal:
         number = journals.record_intent(journal, identity)
-        journal.record_accepted(number, request_id="r-1", record={})
+        journal.record_job(number, request_id="r-1", record={})
         journal.record_end(number, state=EntryState.FAILED, record=None, error="no")
         journals.record_intent(journal, identity)
-        journal.record_accepted(number, request_id="r-2", record={})
+        journal.record_job(number, request_id="r-2", record={})
 
     with journals.open() as journal:
         assert await journal.find_jobs({"r-1", "r-2", "r-3"}) == {"r-1", "r-2"}
@@ -167,7 +167,7 @@ async def test_attempts_of_unknown_fate_are_read_by_model_and_not_once_they_are_
         journals.record_intent(journal, Identity(None, "other", 0), model="other")
         journals.record_intent(journal, Identity(None, "f2", 0))
         await journal.flush()
-        journal.record_accepted(1, request_id="r-1", record={})
+        journal.record_job(1, request_id="r-1", record={})
 
         unresolved = await journal.read_unresolved("m")
 

@@ -129,7 +129,7 @@ async def test_a_cancelled_commit_is_repeated(journal, pen, store, slow_disk):
     with anyio.move_on_after(slow_disk / 2):
         await journal.flush()
     assert store.kept == {}
-    pen.record_accepted(number, "r-1")
+    pen.record_job(number, "r-1")
 
     await journal.flush()
 

@@ -29,7 +29,7 @@ async def test_a_write_is_found_during_its_commit(journal, pen, store, slow_disk
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.flush)
         await anyio.sleep(slow_disk / 2)
-        pen.record_accepted(number, "r-1")
+        pen.record_job(number, "r-1")
 
         assert store.kept == {}
         assert pen.find("rain").request_id == "r-1"
@@ -60,7 +60,7 @@ async def test_entries_come_in_the_order_of_their_first_intent(journal, pen):
 
 async def test_an_entry_shows_the_job_its_end_and_its_file(journal, pen):
     number = pen.record_intent("rain")
-    pen.record_accepted(number, "r-1")
+    pen.record_job(number, "r-1")
     assert pen.find("rain").record == {"request_id": "r-1", "status": "queued"}
 
     record = {"request_id": "r-1", "status": "success", "payload": {"prompt": "rain"}}
@@ -75,7 +75,7 @@ async def test_an_entry_shows_the_job_its_end_and_its_file(journal, pen):
 
 async def test_an_end_without_a_record_leaves_the_one_before(journal, pen):
     number = pen.record_intent("rain")
-    pen.record_accepted(number, "r-1")
+    pen.record_job(number, "r-1")
     journal.record_end(number, state=ResultState.TIMED_OUT, record=None, error="too slow")
 
     entry = pen.find("rain")
@@ -89,7 +89,7 @@ async def test_an_end_without_a_record_leaves_the_one_before(journal, pen):
 @pytest.mark.parametrize("state", [EntryState.FAILED, EntryState.CANCELLED, EntryState.TIMED_OUT, None])
 async def test_another_attempt_keeps_the_id_and_the_cost_of_the_one_before(journal, pen, store, state):
     number = pen.record_intent("rain")
-    pen.record_accepted(number, "r-1")
+    pen.record_job(number, "r-1")
     if state is not None:
         journal.record_end(number, state=state, record=None, error="no")
 
@@ -135,13 +135,13 @@ async def test_rejecting_twice_takes_the_cost_back_once(journal, pen):
 
 async def test_a_job_is_restored_after_a_rejected_resend(journal, pen):
     number = pen.record_intent("rain")
-    pen.record_accepted(number, "r-1")
+    pen.record_job(number, "r-1")
     pen.record_intent("rain")
     journal.record_not_accepted(number, error="refused")
 
     with pytest.raises(JournalError, match="cannot record 'accepted'"):
-        pen.record_accepted(number, "r-2")
-    pen.record_accepted(number, "r-1")
+        pen.record_job(number, "r-2")
+    pen.record_job(number, "r-1")
 
     entry = pen.find("rain")
     assert (entry.state, entry.request_id, entry.attempts) == (EntryState.SUBMITTED, "r-1", 1)
@@ -179,7 +179,7 @@ async def test_posts_of_unknown_fate_are_listed_by_this_run_and_the_next(journal
     assert [entry.number for entry in journal.find_unresolved()] == [1, 2, 3, 4, 5]
 
     journal.record_not_accepted(1, error="refused")
-    pen.record_accepted(2, "r-2")
+    pen.record_job(2, "r-2")
     journal.record_end(3, state=ResultState.AMBIGUOUS, record=None, error="lost")
     pen.fail(4)
 
@@ -202,7 +202,7 @@ async def test_an_earlier_post_of_unknown_fate_stays_unresolved_whatever_happens
     assert pen.find("rain").error == "lost"
 
     pen.record_intent("rain", at=3.0)
-    pen.record_accepted(number, "r-1")
+    pen.record_job(number, "r-1")
     await journal.flush()
     unresolved = unknown_attempts()
     assert [attempt for attempt, *_ in unresolved] == [1]
@@ -222,7 +222,7 @@ async def test_one_batch_at_a_time_uses_a_journal(journal):
 
 
 async def test_a_journal_continues_after_a_kill(journal, pen, store):
-    pen.record_accepted(pen.record_intent("rain"), "r-1")
+    pen.record_job(pen.record_intent("rain"), "r-1")
     await journal.flush()
     pen.record_intent("never durable")
 

@@ -120,7 +120,7 @@ class AgainstADictionary(RuleBasedStateMachine):
 
     @precondition(lambda self: self.in_states(ACCEPTABLE))
     @rule(data=st.data())
-    def record_accepted(self, data):
+    def record_job(self, data):
         identity = data.draw(st.sampled_from(self.in_states(ACCEPTABLE)))
         request_id = f"r-{len(self.ids)}"
         self.ids.add(request_id)
@@ -141,7 +141,7 @@ class AgainstADictionary(RuleBasedStateMachine):
         record = {"request_id": request_id, "status": "queued"}
         state = EntryState.SUBMITTED
         number = self.change(identity, state=state, request_id=request_id, record=record, error=None)
-        self.journal.record_accepted(
+        self.journal.record_job(
             number, request_id=request_id, record={**record, "payload": {"prompt": "echo"}}
         )
 
@@ -173,7 +173,7 @@ class AgainstADictionary(RuleBasedStateMachine):
             for state in refused
         ]
         if entry.state not in ACCEPTABLE:
-            actions.append(partial(self.journal.record_accepted, entry.number, request_id="other", record={}))
+            actions.append(partial(self.journal.record_job, entry.number, request_id="other", record={}))
         if entry.state not in WITHDRAWABLE:
             actions.append(partial(self.journal.record_not_accepted, entry.number, error="no"))
         if entry.state is EntryState.SUCCEEDED:

@@ -424,7 +424,7 @@ async def test_a_process_whose_accepted_job_another_entry_has_starts_again(datab
         assert second.match_job(snow, "r-1")
         assert not await first.sharing.is_job_taken(rain)
 
-        first.record_accepted(rain, request_id="r-1", record={})
+        first.record_job(rain, request_id="r-1", record={})
         assert await first.sharing.is_job_taken(rain)
         with pytest.raises(TakenOverError):
             await first.sharing.reserve_post(PlannedPost(number=rain, model="m", look_alikes=None))

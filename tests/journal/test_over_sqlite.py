@@ -49,7 +49,7 @@ def test_any_text_survives(path, text):
     identity = Identity(text, "f", 0)
     with WriteAheadJournal(path) as journal:
         number = journal.record_intent(identity, model=text, payload={"prompt": text}, at=1.5, cost_usd=None)
-        journal.record_accepted(number, request_id=text, record={"status": text})
+        journal.record_job(number, request_id=text, record={"status": text})
         journal.record_end(number, state=EntryState.SUCCEEDED, record=None, error=None)
         journal.record_file(number, path=text, size_bytes=1 << 40, sha256=None)
         journal.record_end(number, state=EntryState.FAILED, record=None, error=text)
@@ -71,7 +71,7 @@ def test_any_generated_text_survives(tmp_path_factory, text, payload):
         number = journal.record_intent(
             Identity(text, "f", 0), model="m", payload=payload, at=1.0, cost_usd=None
         )
-        journal.record_accepted(number, request_id="r-1", record={})
+        journal.record_job(number, request_id="r-1", record={})
         journal.record_end(number, state=EntryState.FAILED, record=payload, error=text)
 
     (entry,) = read_again(path)
@@ -93,7 +93,7 @@ def test_a_record_too_deep_for_json_keeps_its_id(path, pen_for):
         deep = {"x": deep}
     with WriteAheadJournal(path) as journal:
         number = pen_for(journal).record_intent("rain")
-        journal.record_accepted(number, request_id="r-1", record={"status": "queued", "outcome": deep})
+        journal.record_job(number, request_id="r-1", record={"status": "queued", "outcome": deep})
 
     (entry,) = read_again(path)
     assert (entry.record, entry.job.request_id, entry.job.status) == (None, "r-1", JobStatus.UNKNOWN)
@@ -102,7 +102,7 @@ def test_a_record_too_deep_for_json_keeps_its_id(path, pen_for):
 @pytest.mark.parametrize("stored", ["[1]", "{", "[" * 100_000], ids=["list", "cut", "deep"])
 def test_a_broken_record_keeps_its_id(path, pen_for, stored):
     with WriteAheadJournal(path) as journal:
-        pen_for(journal).record_accepted(pen_for(journal).record_intent("rain"), "r-1")
+        pen_for(journal).record_job(pen_for(journal).record_intent("rain"), "r-1")
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE entries SET record = ?", [stored])
 
@@ -112,7 +112,7 @@ def test_a_broken_record_keeps_its_id(path, pen_for, stored):
 
 def test_the_payload_is_stored_once(path, pen_for):
     with WriteAheadJournal(path) as journal:
-        pen_for(journal).record_accepted(pen_for(journal).record_intent("rain"), "r-1")
+        pen_for(journal).record_job(pen_for(journal).record_intent("rain"), "r-1")
 
     assert b"echo" not in path.read_bytes()
 
@@ -123,7 +123,7 @@ def test_posts_without_an_answer_are_counted_after_a_restart(path, pen_for):
         for occurrence in range(3):
             identity = pen.identity("rain", occurrence)
             journal.record_intent(identity, model="m", payload={}, at=1.0, cost_usd=None)
-        pen.record_accepted(2, "r-2")
+        pen.record_job(2, "r-2")
 
     with WriteAheadJournal(path) as journal:
         assert [entry.number for entry in journal.find_unresolved()] == [1, 3]
@@ -147,7 +147,7 @@ def test_any_program_can_read_it_with_sqlite(path):
             "created_at": 1_800_000_001,
             "outcome": {"media_urls": [{"id": "0", "url": "https://storage.example/r-1.mp4"}]},
         }
-        journal.record_accepted(number, request_id="r-1", record=record)
+        journal.record_job(number, request_id="r-1", record=record)
         journal.record_end(number, state=EntryState.SUCCEEDED, record=None, error=None)
         journal.record_file(number, path="videos/r-1.mp4", size_bytes=5, sha256="ab")
 
@@ -187,7 +187,7 @@ def test_the_view_finds_the_video_in_each_shape_of_outcome(path, pen_for, outcom
     with WriteAheadJournal(path) as journal:
         pen = pen_for(journal)
         number = pen.record_intent("rain")
-        pen.record_accepted(number, "r-1")
+        pen.record_job(number, "r-1")
         journal.record_end(number, state=EntryState.SUCCEEDED, record={"outcome": outcome}, error=None)
     if isinstance(outcome, str):
         with closing(sqlite3.connect(path)) as connection, connection:
@@ -204,7 +204,7 @@ async def test_it_can_be_read_while_it_is_written(path, pen_for):
         others = WriteAheadJournal.read(path)
         assert [(entry.number, entry.state) for entry in others] == [(1, EntryState.INTENDED)]
 
-        pen_for(journal).record_accepted(number, "r-1")
+        pen_for(journal).record_job(number, "r-1")
         await journal.wait_durable()
         assert [entry.request_id for entry in WriteAheadJournal.read(path)] == ["r-1"]
 

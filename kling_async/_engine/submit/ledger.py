@@ -218,27 +218,34 @@ class Ledger:
             self.record_job(item, item.fallback_outcome)  # it is the item's last job again
 
     def record_accepted(self, item: BatchItem, job: Job) -> None:
-        """The service accepted the POST: the money is spent, and the id goes to the disk with the next commit.
+        """The service accepted the POST: the money is spent, and the job is the item's; see `record_job`.
 
-        It neither waits nor raises, for the id would be lost: the journal only takes the change up for its next commit.
-        Code of the caller, such as a listener, comes after the record.
+        This awaits nothing: a cancellation would lose the id. Code of the caller, such as a listener, comes after the
+        record.
+
+        Raises:
+            JournalError: See `record_job`. The money counts as spent all the same.
         """
         self.budget.spend(item.price)
         self.record_job(item, job)
         self._emit_spent(item, job.request_id)
         self.emit(Submitted, index=item.index, request_id=job.request_id, job=job)
 
-    def record_unknown(self, item: BatchItem, error: KlingError) -> None:
-        """The service may have accepted the POST: the money counts as spent, and the intent stays in the journal."""
+    def count_lost_submit(self, item: BatchItem, error: KlingError) -> None:
+        """The service may have accepted the POST: the money counts as spent. The journal keeps the intent, as it is."""
         self.budget.spend(item.price)
         self._emit_spent(item, None)
         self.emit(SubmitLost, index=item.index, error=error)
 
     def record_job(self, item: BatchItem, job: Job) -> None:
-        """The job belongs to the item: its id goes to the disk with the next commit."""
+        """The job belongs to the item: the journal takes its id up, and brings the id to the disk with the next commit.
+
+        Raises:
+            JournalError: The entry cannot have this job, by a mistake of ours. `BatchItem.job_id` has the id all the same.
+        """
         item.job_id = job.request_id
         if self.journal is not None and item.entry_number is not None:
-            self.journal.record_accepted(item.entry_number, request_id=job.request_id, record=job.raw)
+            self.journal.record_job(item.entry_number, request_id=job.request_id, record=job.raw)
 
     def record_end(self, item: BatchItem, result: Result) -> None:
         """The item has its final state; a failed status call is no end, and a later run waits again."""

@@ -169,7 +169,7 @@ class Submitter:
             self._pauses.throttles_in_a_row = 0
             try:
                 ledger.record_accepted(item, job)
-            finally:  # also if the journal cannot take the id
+            finally:  # also if the journal refuses the job: the log keeps the id
                 _log.info("submitted job %s (%s)", one_line(job.request_id), post.model)
             return job
         assert error is not None
@@ -207,7 +207,7 @@ def _record_lost(
     item.reconciliation = post.open_reconciliation(
         error, journal=ledger.journal, entry_number=item.entry_number
     )
-    ledger.record_unknown(item, error)
+    ledger.count_lost_submit(item, error)
     return item.reconciliation
 
 
