@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from functools import wraps
 from typing import Any, TypeVar, cast
 
+from kling_async._secrets import forget_arguments
 from kling_async.errors import KlingError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -53,12 +54,14 @@ def public_call(function: F) -> F:
 
     @wraps(function)
     async def await_call(*args: Any, **kwargs: Any) -> Any:
-        check(kwargs.keys())
         try:
+            check(kwargs.keys())
             return await function(*args, **kwargs)
-        except KlingError as error:
-            error.call = name
+        except BaseException as error:
+            leave(error)
             raise
+        finally:
+            del args, kwargs
 
     @wraps(function)
     def iterate(*args: Any, **kwargs: Any) -> Any:
@@ -70,11 +73,17 @@ def public_call(function: F) -> F:
         try:
             check(kwargs.keys())
             return function(*args, **kwargs)
-        except KlingError as error:
-            error.call = name
+        except BaseException as error:
+            leave(error)
             raise
         finally:
-            del args, kwargs  # one can be the API key, and a traceback shows the variables of this frame
+            del args, kwargs
+
+    def leave(error: BaseException) -> None:
+        """Name the call, and forget its arguments: one can be a password, and a traceback shows the variables of frames."""
+        if isinstance(error, KlingError):
+            error.call = name
+        forget_arguments(error)
 
     if inspect.iscoroutinefunction(function):
         return cast("F", await_call)

@@ -9,7 +9,13 @@ from __future__ import annotations
 import re
 import traceback
 from base64 import b64encode
+from contextlib import suppress
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
+from types import FrameType
 
+_PACKAGE = __name__.partition(".")[0]
+_CAN_CONTINUE = CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR
+"""The flags of code whose frame can handle an error, wait, and continue later."""
 _SHORTEST_DISGUISED = 8
 """Characters of the shortest secret that is recognised in a disguise: a shorter one would hide innocent text."""
 _ESCAPE_OF_A_KEY = re.compile(rb"\\u00(?:2[b-fB-F]|3[0-9dD]|[46][1-9a-fA-F]|[57][0-9aAfFeE])")
@@ -106,6 +112,31 @@ def clear_locals(error: BaseException, *, outer: BaseException | None = None) ->
     """
     for each in _chain(error, outer=outer):
         traceback.clear_frames(each.__traceback__)
+
+
+def forget_arguments(error: BaseException) -> None:
+    """Have an error that leaves a call of the public API forget what the call was given, which can be a password.
+
+    Call it in the function that called the function of the error. The frames of the caller's own functions keep their
+    variables. So do those of inner coroutines: one that handled the error can continue, and to clear its frame would end
+    it.
+    """
+    called = error.__traceback__ and error.__traceback__.tb_next
+    for each in _chain(error):
+        for frame, _ in traceback.walk_tb(each.__traceback__):
+            if (called and frame is called.tb_frame) or _is_plain_of_package(frame):
+                with suppress(RuntimeError):  # it still runs
+                    frame.clear()
+        if each.__suppress_context__ and type(each).__module__.partition(".")[0] == _PACKAGE:
+            each.__context__ = None  # it is not to be shown
+
+
+def _is_plain_of_package(frame: FrameType) -> bool:
+    """Whether a frame is of a function of this package that cannot continue; attrs writes the code of constructors."""
+    if frame.f_code.co_flags & _CAN_CONTINUE:
+        return False
+    module = str(frame.f_globals.get("__name__", ""))
+    return module.partition(".")[0] == _PACKAGE or f"methods {_PACKAGE}." in frame.f_code.co_filename
 
 
 def _chain(error: BaseException, *, outer: BaseException | None = None) -> list[BaseException]:

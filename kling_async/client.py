@@ -19,7 +19,7 @@ from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import Limits
 from kling_async._policy.retry import RetryPolicy
 from kling_async._policy.validators import check_kind
-from kling_async._secrets import clear_locals
+from kling_async._secrets import clear_locals, forget_arguments
 from kling_async.batch_result import BatchResult
 from kling_async.catalog import DEFAULT_MODEL, ModelInfo, quote_value
 from kling_async.config import Settings, __version__, check_timeout, read_settings
@@ -27,6 +27,7 @@ from kling_async.errors import BatchInterruptedError, ConfigurationError, Invali
 from kling_async.items import read_one
 from kling_async.jobs import Job
 from kling_async.lines import error_text
+from kling_async.paths import output_path
 from kling_async.requests import VideoOptions
 from kling_async.results import Result
 
@@ -322,6 +323,7 @@ class KlingClient:
         notify, display = self._display(fields.pop("progress", "auto"), total=1, saves=output is not None)
         session, wanted = self._session(), read_one(request, fields)
         if output is not None:
+            output = output_path(output, name="output")
             await session.check_output(output)
         with display:
             job = await session.submit(wanted, notify, call="generate")
@@ -474,7 +476,8 @@ class KlingClient:
             DownloadError: The job has no video yet, or the video could not be fetched or written.
             ConfigurationError: The destination is neither a path on this machine nor the URL of an object store.
         """
-        return await self._session().download(job, destination, self._notifier(), ascii_names=ascii_names)
+        place = output_path(destination, name="destination")
+        return await self._session().download(job, place, self._notifier(), ascii_names=ascii_names)
 
     @public_call
     async def upload(self, path: str | os.PathLike[str]) -> str:
@@ -602,6 +605,7 @@ async def _within(
                 yield results
     except KlingError as error:
         error.call = error.call or call
+        forget_arguments(error)
         raise
 
 

@@ -10,11 +10,11 @@ from typing import Any, LiteralString
 import anyio
 import attrs
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 
 from kling_async._journal.entry import Entry
 from kling_async._journal.location import DatabaseUrl, journal_location
-from kling_async._journal.postgres.connection import is_transient, journal_errors
+from kling_async._journal.postgres.connection import is_transient, journal_errors, parse_options
 from kling_async._journal.postgres.rows import build_entry
 from kling_async._journal.postgres.statements import ENTRY
 from kling_async.catalog import quote_value
@@ -36,7 +36,7 @@ _READ_ENTRIES = f"SELECT {ENTRY} FROM kling_async_entries WHERE number = ANY(%s:
 
 def connection_text(url: DatabaseUrl) -> str:
     """The URL with our options, as psycopg and the engine take it; what the URL says itself is kept."""
-    return make_conninfo(**{**CONNECTION_OPTIONS, **conninfo_to_dict(url.secret.reveal())})
+    return make_conninfo(**{**CONNECTION_OPTIONS, **parse_options(url)})
 
 
 @contextmanager

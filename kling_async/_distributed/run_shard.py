@@ -25,6 +25,7 @@ from kling_async.errors import (
     PermissionDeniedError,
     ProxyError,
 )
+from kling_async.journal import Journal
 from kling_async.results import Result, ResultState
 
 
@@ -77,7 +78,7 @@ class ShardRun:
         try:
             stream = self.client.stream_many(
                 self._feed(given),
-                journal=self.database.url.secret.reveal(),
+                journal=Journal(self.database.url.secret.reveal()),
                 progress=False,
                 on_event=self.reporter.relay,
                 **options,

@@ -177,7 +177,7 @@ class LoopSession:
         return Result(index=index or 0, request=None, state=state, job=final, error=error)
 
     async def download(
-        self, job: Job | str, destination: str | PathLike[str], notify: Notifier, *, ascii_names: bool = False
+        self, job: Job | str, destination: str | ObjectUrl, notify: Notifier, *, ascii_names: bool = False
     ) -> Path | ObjectUrl:
         """The path or the URL of a job's video, saved whole; see `Downloader.download_to`."""
         known = job if isinstance(job, Job) else await self.get_job(job, notify)
@@ -186,7 +186,7 @@ class LoopSession:
         emit(Downloaded, request_id=known.request_id, path=saved.path, size_bytes=saved.size_bytes)
         return saved.path
 
-    async def check_output(self, output: str | PathLike[str]) -> None:
+    async def check_output(self, output: str | ObjectUrl) -> None:
         """Do nothing if a video can be saved there; see `Outputs.check`."""
         await self.downloader.outputs.check(output)
 

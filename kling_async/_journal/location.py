@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePath
 from typing import Any
 
@@ -10,6 +11,9 @@ import attrs
 from kling_async._secrets import Secret
 from kling_async.errors import ConfigurationError
 from kling_async.paths import is_database_url, local_path
+
+_CONNECTION_STRING = re.compile(r"^\s*(?:host|hostaddr|dbname|service)\s*=|\bpassword\s*=")
+"""The beginning of a connection string as libpq reads it, or a password in it. Source: libpq, keyword/value strings."""
 
 
 @attrs.frozen
@@ -52,7 +56,13 @@ def journal_location(given: Any, *, name: str) -> str | DatabaseUrl:
         raise ConfigurationError(
             f"{name} is the URL of a database in a Path, which takes one of its slashes: give the URL as text."
         )
-    return local_path(given, name=name)
+    path = local_path(given, name=name)
+    if _CONNECTION_STRING.search(path):
+        raise ConfigurationError(
+            f"{name} is the connection string of a database, which would be the name of a file: give the URL, such as "
+            "'postgresql://user@host/database'."
+        )
+    return path
 
 
 def _without_secrets(url: str) -> str:

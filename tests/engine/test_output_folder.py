@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kling_async import ConfigurationError, Job, JobStatus
+from kling_async import ConfigurationError, DownloadError, Job, JobStatus, KlingClient
 from kling_async._engine.download.output_folder import (
     FileDestination,
     OutputFolder,
@@ -97,7 +97,7 @@ async def test_a_folder_or_a_missing_path_without_a_suffix_is_a_folder(tmp_path,
 async def test_any_other_destination_is_a_file_with_a_name_to_fall_back_on(tmp_path):
     (tmp_path / "clips").touch()
     for name, beside in [("clips", "clips-550e8400"), ("a.mp4", "a-550e8400.mp4")]:
-        chosen = await Outputs().choose(tmp_path / name, job_named())
+        chosen = await Outputs().choose(str(tmp_path / name), job_named())
         assert chosen == FileDestination(tmp_path / name, tmp_path / beside)
 
 
@@ -126,19 +126,23 @@ async def test_a_destination_that_takes_no_video_is_an_error_before_it_is_needed
 
 async def test_a_short_name_fits_where_the_longest_does_not(tmp_path):
     folder = folder_of_length(tmp_path, LONGEST_PATH - len("/a.mp4.99.part.json"))
-    await Outputs().check(folder / "a.mp4")
+    await Outputs().check(f"{folder}/a.mp4")
     with pytest.raises(ConfigurationError, match="shorter path"):
-        await Outputs().check(folder / "ab.mp4")
+        await Outputs().check(f"{folder}/ab.mp4")
 
 
 async def test_a_name_in_a_folder_is_ascii_if_the_caller_wants_that(tmp_path):
-    chosen = await Outputs().choose(tmp_path, job_named(prompt="雨 rain"), ascii_names=True)
+    chosen = await Outputs().choose(str(tmp_path), job_named(prompt="雨 rain"), ascii_names=True)
     assert chosen.path.name == "kling-rain-550e8400.mp4"
 
 
 async def test_the_home_folder_is_expanded_and_a_url_of_the_web_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    assert (await Outputs().choose("~/a.mp4", job_named())).path == tmp_path / "a.mp4"
-    with pytest.raises(ConfigurationError, match=r"destination='https://host/a\.mp4' is neither"):
-        await Outputs().choose("https://host/a.mp4", job_named())
+    without_video = job_named()
+    async with KlingClient("a-key-of-the-tests") as client:
+        with pytest.raises(DownloadError):
+            await client.download(without_video, "~/new/")
+        with pytest.raises(ConfigurationError, match=r"destination='https://host/a\.mp4' is neither"):
+            await client.download(without_video, "https://host/a.mp4")
+    assert (tmp_path / "new").is_dir()

@@ -51,6 +51,26 @@ def test_a_database_in_a_path_is_refused_without_its_password():
     assert "pw1" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "host=db.example password=pw1",
+        "password = 'pw1' host=db.example",
+        " dbname=videos",
+        "user=me password=pw1",
+    ],
+)
+def test_a_connection_string_is_refused_and_names_no_file(text):
+    with pytest.raises(ConfigurationError, match="give the URL, such as 'postgresql://") as refusal:
+        journal_location(text, name="journal")
+    assert "pw1" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("text", ["passwords.db", "host.db", "runs/a=b.db", "the password.db"])
+def test_a_file_with_a_name_that_looks_a_little_like_one_is_a_file(text):
+    assert journal_location(text, name="journal") == text
+
+
 def test_the_settings_of_a_batch_do_not_show_the_password():
     assert "pw1" not in repr(BatchSettings(journal="postgresql://me:pw1@db.example/videos"))
 

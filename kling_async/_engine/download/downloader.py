@@ -26,6 +26,7 @@ from kling_async._wire.endpoints import STATUS
 from kling_async.errors import APIStatusError, DownloadError, KlingError
 from kling_async.events import Downloading
 from kling_async.jobs import Job
+from kling_async.paths import ObjectUrl
 
 _log = SafeLogger("kling_async")
 
@@ -49,7 +50,7 @@ class Downloader:
         self._threads = anyio.CapacityLimiter(math.inf)
 
     async def download_to(
-        self, job: Job, destination: str | os.PathLike[str], *, emit: Emitter, ascii_names: bool = False
+        self, job: Job, destination: str | ObjectUrl, *, emit: Emitter, ascii_names: bool = False
     ) -> SavedFile:
         """Download a job's video to the place that the caller names; see `Outputs.choose`.
 

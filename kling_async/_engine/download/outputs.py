@@ -13,7 +13,7 @@ from kling_async._engine.download.output_folder import check_file, choose_file, 
 from kling_async._engine.download.output_store import ObjectDestination, ObjectPrefix, check_store
 from kling_async._stores import Bucket, open_store
 from kling_async.jobs import Job
-from kling_async.paths import ObjectUrl, output_path
+from kling_async.paths import ObjectUrl
 
 
 class Outputs:
@@ -42,7 +42,7 @@ class Outputs:
         return ObjectPrefix(bucket, given, has_ascii_names=ascii_names, is_streamed=is_streamed)
 
     async def choose(
-        self, given: str | os.PathLike[str], job: Job, *, ascii_names: bool = False
+        self, given: str | ObjectUrl, job: Job, *, ascii_names: bool = False
     ) -> Destination[Any]:
         """The file or object that the caller names, or one in the folder or below the prefix that the caller names.
 
@@ -50,30 +50,28 @@ class Outputs:
         object store is a prefix if it ends in a slash or has no suffix.
 
         Raises:
-            ConfigurationError: It is neither a path on this machine nor the URL of an object store.
+            ConfigurationError: The store cannot be used.
             OSError: The folder cannot be made, or takes no file.
             ValueError: No folder can have this name.
         """
-        text = output_path(given, name="destination")
-        if not isinstance(text, ObjectUrl):
-            path, is_folder = await _read_path(text)
+        if not isinstance(given, ObjectUrl):
+            path, is_folder = await _read_path(given)
             return await choose_file(path, is_folder=is_folder, job=job, ascii_names=ascii_names)
-        bucket = self._bucket(text)
-        if text.is_prefix:
-            return ObjectPrefix(bucket, text, has_ascii_names=ascii_names).destination_for(job)
-        return ObjectDestination(bucket, text)
+        bucket = self._bucket(given)
+        if given.is_prefix:
+            return ObjectPrefix(bucket, given, has_ascii_names=ascii_names).destination_for(job)
+        return ObjectDestination(bucket, given)
 
-    async def check(self, given: str | os.PathLike[str]) -> None:
+    async def check(self, given: str | ObjectUrl) -> None:
         """Do nothing if a video can be saved to this file or object, or in this folder; called before the POST.
 
         Raises:
-            ConfigurationError: It is no such place, or no video can be saved there.
+            ConfigurationError: No video can be saved there.
         """
-        text = output_path(given, name="output")
-        if isinstance(text, ObjectUrl):
-            await check_store(self._bucket(text), text if text.is_prefix else text.with_name(""))
+        if isinstance(given, ObjectUrl):
+            await check_store(self._bucket(given), given if given.is_prefix else given.with_name(""))
             return
-        path, is_folder = await _read_path(text)
+        path, is_folder = await _read_path(given)
         if is_folder:
             await open_folder(path)
         else:

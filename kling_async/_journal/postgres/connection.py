@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any, TypeAlias
@@ -58,6 +59,7 @@ _TRANSIENT = (
     pg.SerializationFailure,
     pg.TooManyConnections,
 )
+_PASSWORD_OPTION = re.compile(r"[?&](?:ssl)?password=([^&]*)")
 _LACKS_TABLE = (pg.UndefinedTable, pg.UndefinedColumn, pg.UndefinedFunction)
 
 
@@ -69,15 +71,7 @@ def connect(url: DatabaseUrl) -> Connection:
         JournalError: The text is no URL of a database.
     """
     try:
-        options: dict[str, Any] = {**_OPTIONS, **conninfo_to_dict(url.secret.reveal())}
-    except psycopg.Error as error:
-        clear_locals(error)
-        raise JournalError(
-            f"{url.name!r} is not the URL of a database: write postgresql://user:password@host:5432/database, with "
-            "%40 for an @ in the password."
-        ) from None
-    try:
-        connection: Connection = psycopg.connect(**options, autocommit=True)
+        connection: Connection = psycopg.connect(**{**_OPTIONS, **parse_options(url)}, autocommit=True)
     except psycopg.Error as error:
         clear_locals(error)  # they hold the password
         raise
@@ -86,6 +80,23 @@ def connect(url: DatabaseUrl) -> Connection:
         execute(connection, "; ".join(_SETTINGS))
         opened.pop_all()
     return connection
+
+
+def parse_options(url: DatabaseUrl) -> dict[str, Any]:
+    """The options of a connection that a URL names.
+
+    Raises:
+        JournalError: The text is no URL of a database.
+    """
+    try:
+        return conninfo_to_dict(url.secret.reveal())
+    except (psycopg.Error, ValueError) as error:
+        clear_locals(error)
+    # Raised here, so that the error of the driver, which quotes the password, is not its context.
+    raise JournalError(
+        f"{url.name!r} is not the URL of a database: write postgresql://user:password@host:5432/database, with %40 for "
+        "an @ in the password."
+    )
 
 
 def execute(
@@ -122,16 +133,21 @@ def translate(url: DatabaseUrl, error: psycopg.Error, action: str, advice: str) 
 
 
 def hide(error: psycopg.Error, url: DatabaseUrl) -> psycopg.Error | None:
-    """The error, unless it shows the password."""
+    """The error, unless it shows the password: that of a connection also has one from the environment or a file."""
     clear_locals(error)
-    return None if any(secret.is_shown_by(error) for secret in _secrets(url)) else error
+    return (
+        None
+        if error.pgconn is not None or any(secret.is_shown_by(error) for secret in _secrets(url))
+        else error
+    )
 
 
 def _secrets(url: DatabaseUrl) -> Iterator[Secret]:
+    """All that no error shows: the URL, and each password in it, as it is written and as it is meant."""
     text = url.secret.reveal()
     login = text.partition("://")[2].rpartition("@")[0]
-    password = login.partition(":")[2]
-    for secret in (text, password, unquote(password)):
+    passwords = [login.partition(":")[2], *_PASSWORD_OPTION.findall(text)]
+    for secret in (text, *passwords, *map(unquote, passwords)):
         if secret:
             yield Secret(secret)
 

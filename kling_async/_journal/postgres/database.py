@@ -47,22 +47,27 @@ class Database:
         while True:
             if self._is_closed:
                 raise JournalError(f"The journal {self._url.name!r} is closed.")
+            failure = cause = None
             try:
                 with self.lock:
                     result = work(self._connect_again())
             except psycopg.Error as error:
                 self._disconnect()
                 if not is_transient(error) or self._is_out_for_long():
-                    raise translate(self._url, error, "reached", _ADVICE) from hide(error, self._url)
+                    failure, cause = translate(self._url, error, "reached", _ADVICE), hide(error, self._url)
             except NoSessionError:
                 if self._is_out_for_long():
-                    raise JournalError(
+                    failure = JournalError(
                         f"The journal {self._url.name!r} could not be reached (its session cannot be opened again): "
                         f"{_ADVICE}."
-                    ) from None
+                    )
             else:
                 self._outage_began = None
                 return result
+            if (
+                failure is not None
+            ):  # raised here, so that an error that shows the password is not its context
+                raise failure from cause
             time.sleep(_RETRY_DELAY)
 
     def close(self) -> None:
