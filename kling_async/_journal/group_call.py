@@ -30,7 +30,7 @@ class GroupCall(Generic[Q, A]):
     give_back: Callable[[Q, A], None] = lambda _question, _answer: None
     """Called with an answer that its task no longer waits for."""
     _waiting: deque[tuple[Q, asyncio.Future[A]]] = attrs.field(init=False, factory=deque)
-    _worker: asyncio.Task[None] | None = attrs.field(init=False, default=None)
+    _task: asyncio.Task[None] | None = attrs.field(init=False, default=None)
 
     async def ask(self, question: Q) -> A:
         """The answer to one question.
@@ -40,8 +40,8 @@ class GroupCall(Generic[Q, A]):
         """
         answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, answer))
-        if self._worker is None:
-            self._worker = asyncio.ensure_future(self._run())
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._run())
         return await answer
 
     async def _run(self) -> None:
@@ -53,7 +53,7 @@ class GroupCall(Generic[Q, A]):
                 group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MAX_QUESTIONS))]
                 await self._answer(group)
         finally:
-            self._worker = None
+            self._task = None
             for _, answer in (*group, *self._waiting):
                 answer.cancel()  # the event loop ends; an answer that is there stays
             self._waiting.clear()

@@ -30,7 +30,7 @@ _MIN_INTERVAL = 0.2
 _FINE, _COARSE = 0.014, 0.1
 """Intervals between two looks, as shares of the usual run time or of a job's age. The fine share is for times at which ends
 are likely: list scans (half of the share is their mean lag), fits, and late jobs. The coarse share is for times before: jobs
-that wait for a worker, and the first scans."""
+that wait in the service's queue, and the first scans."""
 _JITTER, _FIRST_JITTER = 0.15, 1.0
 """The share of an interval that a random number can take off, so that jobs of one age are not polled together; the second
 for the first poll before any job has ended, for a few early polls tell something of all jobs."""
@@ -91,7 +91,7 @@ class PacedJob:
 
     kind: KindPace
     is_running: bool
-    """Whether the service shows it running; else it waits for a worker."""
+    """Whether the service shows it running; else it waits in the queue."""
     began_at: float
     """When it entered that state, by a monotonic clock."""
     seen_at: float
@@ -116,7 +116,7 @@ class Pace:
         self._kinds: dict[JobKind, KindPace] = {}
 
     def track(self, kind: JobKind, *, now: float, running: bool, jitter: float) -> PacedJob:
-        """Follow a job that entered its state now, running or waiting for a worker."""
+        """Follow a job that entered its state now, running or waiting in the queue."""
         pace = self._kinds.get(kind)
         if pace is None:
             pace = self._kinds[kind] = KindPace(RunTimes(_EXPECTED_RUN))

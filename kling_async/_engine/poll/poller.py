@@ -41,7 +41,8 @@ from kling_async.lines import one_line
 
 _log = SafeLogger("kling_async")
 
-_MAX_WORKERS = 64
+_MAX_CALL_TASKS = 64
+"""Tasks that make calls at the same time."""
 _REFUSALS = (BadRequestError, AuthenticationError, PermissionDeniedError, NotFoundError, InvalidRequestError)
 _UNSEEN_GRACE = 3
 """How often a job that was never seen can be answered 404 before that is believed: a new id may show late."""
@@ -70,9 +71,9 @@ class JobPoller:
         self._deadlines = Deadlines(api.clock)
         self._wake = anyio.Event()
         self._turn = anyio.Lock()
-        """Held by the worker that waits for what is due next."""
+        """Held by the task that waits for what is due next."""
         self._task: asyncio.Task[None] | None = None
-        self._workers = self._idle_workers = 0
+        self._call_tasks = self._idle_tasks = 0
         self._unknown_words: set[str] = set()
 
     async def wait(
@@ -184,9 +185,9 @@ class JobPoller:
     async def _run(self) -> None:
         """Poll until the last wait has ended; an error of this ends all waits."""
         try:
-            self._workers, self._idle_workers = 1, 0
+            self._call_tasks, self._idle_tasks = 1, 0
             async with anyio.create_task_group() as tasks:
-                await self._work(tasks)
+                await self._make_calls(tasks)
         except BaseException as error:
             if self._task is not asyncio.current_task():
                 raise  # the last wait has ended
@@ -196,18 +197,18 @@ class JobPoller:
                 if not tracked.is_over:
                     tracked.final.set_exception(error)
 
-    async def _work(self, tasks: TaskGroup) -> None:
+    async def _make_calls(self, tasks: TaskGroup) -> None:
         """Make one call after the other; a task for each call would cost as much as the call."""
         while True:
-            self._idle_workers += 1
+            self._idle_tasks += 1
             async with self._turn:
                 one = await self._next_due()
                 if isinstance(one, TrackedJob):
                     await self._wait_for_rate()
-            self._idle_workers -= 1
-            if not self._idle_workers and self._workers < _MAX_WORKERS:
-                self._workers += 1
-                tasks.start_soon(self._work, tasks)
+            self._idle_tasks -= 1
+            if not self._idle_tasks and self._call_tasks < _MAX_CALL_TASKS:
+                self._call_tasks += 1
+                tasks.start_soon(self._make_calls, tasks)
             if isinstance(one, ModelList):
                 await self._scan(one)
             elif not (one.is_over or one.has_call_in_flight):
