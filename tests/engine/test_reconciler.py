@@ -58,7 +58,7 @@ async def test_the_job_of_a_lost_submit_is_found_in_the_list(lost):
     assert [type(event) for event in events] == [SubmitLost, SubmitReconciled]
 
 
-async def test_many_rows_are_weighed_while_other_tasks_run():
+async def test_many_rows_are_compared_while_other_tasks_run():
     has_turn = threading.Event()
 
     async def take_turn():
@@ -66,8 +66,8 @@ async def test_many_rows_are_weighed_while_other_tasks_run():
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(take_turn)
-        assert await reconciler._weigh(range(1001), lambda: has_turn.wait(60))
-    assert await reconciler._weigh(range(1000), threading.get_ident) == threading.get_ident()
+        assert await reconciler._decide_on_rows(range(1001), lambda: has_turn.wait(60))
+    assert await reconciler._decide_on_rows(range(1000), threading.get_ident) == threading.get_ident()
 
 
 @pytest.mark.parametrize("rows_at_once", [0, 1000])
@@ -340,7 +340,7 @@ async def test_without_a_journal_the_job_of_an_unresolved_submit_is_not_matched_
     assert len(service.jobs) == 1
 
 
-async def test_a_reconciliation_that_is_cancelled_during_a_scan_claims_no_job():
+async def test_a_reconciliation_that_is_cancelled_during_a_scan_takes_no_job():
     service = Service(latency=1.0, after=[on("submit", LOST, LOST)])
     session = session_for(service)
     async with anyio.create_task_group() as tasks:

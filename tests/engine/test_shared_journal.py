@@ -373,7 +373,7 @@ async def run_slowly(function, *arguments):
     return function(*arguments)
 
 
-async def test_what_a_cancelled_task_has_claimed_or_planned_is_given_back(open_journal):
+async def test_what_a_cancelled_task_has_claimed_or_reserved_is_given_back(open_journal):
     journal, other = open_journal(run_slowly), open_journal()
     rain, snow = (WantedItem(identity=Identity(None, name, 0), model="m") for name in ("rain", "snow"))
     with anyio.move_on_after(0.5):

@@ -179,8 +179,8 @@ async def _resume(
         assert parts.ledger.journal is not None
         item.reconciliation = parts.session.reconciler.begin_for_entry(entry, parts.ledger.journal)
         return item.reconciliation
-    # First the claim: to look into an object store takes time, and the job is not to be matched to another submit meanwhile.
-    parts.session.reconciler.claim(job.request_id, parts.ledger.journal)
+    # First of all, the job is this item's: to look into an object store takes time, in which no lost submit is to take the job.
+    parts.session.reconciler.assign_job(job.request_id, parts.ledger.journal)
     path = await (parts.output.find_saved(entry) if parts.output else _find_saved(entry))
     parts.emit(Resumed, index=item.index, request_id=entry.request_id, job=job, path=path)
     item.job_id = job.request_id

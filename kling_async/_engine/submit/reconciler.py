@@ -41,7 +41,7 @@ from kling_async.types import OnAmbiguous
 T = TypeVar("T")
 
 _ROWS_AT_ONCE = 1000
-"""Rows that are weighed at once on the event loop."""
+"""Rows on which a policy decides on the event loop; on more rows it decides in a thread."""
 _FEW_PAGES = 20
 """Pages of a list that are read for a proof which no caller has asked for."""
 _MAX_ROWS = 10_000
@@ -127,14 +127,14 @@ class Reconciler:
         self._scanning = anyio.Lock()
         self._changed = anyio.Event()
 
-    def claim(self, request_id: str, journal: WriteAheadJournal | None) -> bool:
-        """Note that an item of this journal has a job; False if another item has it too, also one of an earlier run."""
+    def assign_job(self, request_id: str, journal: WriteAheadJournal | None) -> bool:
+        """Note that a job belongs to an item of this journal; False if it belongs to another item, also one of an earlier run."""
         owner = JournalRun() if journal is None else journal.owner
         return self._shared.job_owners.add(request_id, owner, now=self.api.clock.now(), keep=bool(self._open))
 
-    def claim_answered(self, job: Job, journal: WriteAheadJournal | None) -> bool:
+    def assign_answered_job(self, job: Job, journal: WriteAheadJournal | None) -> bool:
         """The same for the job that the answer to a POST names: its record is that of a job of this client's user."""
-        is_free, shared = self.claim(job.request_id, journal), self._shared
+        is_free, shared = self.assign_job(job.request_id, journal), self._shared
         if is_free and not shared.own_user.is_known:
             shared.own_user.learn(job)
             shared.answered.add(job.request_id, now=self.api.clock.now(), keep=bool(self._open))
@@ -297,7 +297,7 @@ class Reconciler:
             own=self._shared.own_user,
             is_clock_known=offset is not None,
         )
-        return await _weigh(rows, explain)
+        return await _decide_on_rows(rows, explain)
 
     def _has_no_look_alike(self, reconciliation: OpenReconciliation) -> bool:
         """Whether no POST of this client is in flight whose job could match the lost one."""
@@ -306,7 +306,7 @@ class Reconciler:
             for post in self._posts
         )
 
-    async def _select_alone(self, open_ones: list[OpenReconciliation]) -> list[OpenReconciliation]:
+    async def _select_searchable(self, open_ones: list[OpenReconciliation]) -> list[OpenReconciliation]:
         """Those for which no look-alike is in flight, in this client or in another process of a shared journal."""
         shared = [one for one in open_ones if one.journal is not None and one.journal.sharing is not None]
         unclear: set[OpenReconciliation] = set()
@@ -325,7 +325,7 @@ class Reconciler:
             while not self._has_no_look_alike(reconciliation):
                 await self._changed.wait()
             journal = reconciliation.journal
-            if journal is None or journal.sharing is None or await self._select_alone([reconciliation]):
+            if journal is None or journal.sharing is None or await self._select_searchable([reconciliation]):
                 return
             assert reconciliation.entry_number is not None
             journal.sharing.check_held(reconciliation.entry_number)
@@ -347,23 +347,23 @@ class Reconciler:
             began = clock.now()
             unfound = [one for one in self._open if one.model == model and one.job is None]
             # While they are reconciled, no look-alike of them is sent, so this holds to the end of the scan.
-            alone = await self._select_alone(unfound)
-            if reconciliation not in alone:  # a look-alike of another process left meanwhile
+            searchable = await self._select_searchable(unfound)
+            if reconciliation not in searchable:  # a look-alike of another process left meanwhile
                 return
             lost, others, reading = await self._read_rows(
                 model,
-                [one.lost for one in alone],
+                [one.lost for one in searchable],
                 await self._other_lost_submits(unfound),
                 max_pages=max_pages,
             )
             rows = list(self._rows[model].values())
             journals = dict.fromkeys(one.journal for one in unfound if one.journal is not None)
-            candidates = await _weigh(rows, partial(select_candidates, lost, rows, others=others))
+            candidates = await _decide_on_rows(rows, partial(select_candidates, lost, rows, others=others))
             recent = {job.request_id for job in reading.recent} if reading is not None else set()
             owned, own = await self._find_owned(candidates | recent, journals), self._shared.own_user
             match = partial(match_jobs, lost, rows, others=others, owned=owned, own=own)
-            found = await _weigh(rows, match)
-            for index, one in enumerate(alone):
+            found = await _decide_on_rows(rows, match)
+            for index, one in enumerate(searchable):
                 one.scanned_at = began
                 job = found.get(index)
                 if job is None or not await self._is_shown_to_key(job):
@@ -372,11 +372,11 @@ class Reconciler:
                     continue
                 if one in self._open and await _match_in_journal(one, job):
                     one.job = job
-                    self.claim(job.request_id, one.journal)
+                    self.assign_job(job.request_id, one.journal)
                     one.is_found.set()
                     owned.add(canonical_id(job.request_id))
             if reading is not None:
-                for one, submit in zip(alone, lost, strict=True):
+                for one, submit in zip(searchable, lost, strict=True):
                     one.read_whole_at = began
                     prove = partial(
                         is_absent,
@@ -385,7 +385,7 @@ class Reconciler:
                         has_owner=lambda request_id: canonical_id(request_id) in owned,
                         own=own,
                     )
-                    one.is_absent = one.job is None and await _weigh(reading.recent, prove)
+                    one.is_absent = one.job is None and await _decide_on_rows(reading.recent, prove)
 
     async def _is_shown_to_key(self, job: Job) -> bool:
         """Whether a status call shows a row's job to this key; asked only while the user of the key is unknown.
@@ -477,9 +477,9 @@ class Reconciler:
         self._changed = anyio.Event()
 
 
-async def _weigh(rows: Sized, work: Callable[[], T]) -> T:
-    """The result of work on rows of a list; on many rows it runs in a thread, so that other tasks have their turns."""
-    return work() if len(rows) <= _ROWS_AT_ONCE else await anyio.to_thread.run_sync(work)
+async def _decide_on_rows(rows: Sized, decide: Callable[[], T]) -> T:
+    """The decision of a policy on rows of a list; on many rows it runs in a thread, so that other tasks have their turns."""
+    return decide() if len(rows) <= _ROWS_AT_ONCE else await anyio.to_thread.run_sync(decide)
 
 
 async def _tell_other_processes(reconciliation: OpenReconciliation) -> None:

@@ -159,7 +159,7 @@ class Submitter:
                 _record_lost(post, error, item, ledger)
                 _log.warning("%s; the service may have accepted the request (%s)", error, post.model)
                 raise
-        if job is not None and not self.reconciler.claim_answered(job, ledger.journal):
+        if job is not None and not self.reconciler.assign_answered_job(job, ledger.journal):
             # As where a proxy answers one call twice: the job of this POST has another id.
             error = APIResponseError(
                 f"submit: the service answered with {self.api.secret.hide_in(job.request_id)!r}, another submit's job"
