@@ -209,7 +209,7 @@ def open_batch(
     )
 
     @asynccontextmanager
-    async def run() -> AsyncIterator[ResultStream]:
+    async def open_parts_and_run() -> AsyncIterator[ResultStream]:
         await reader.check()  # before a folder or a journal is made
         here = session()
         # First the folder: the journal can be a file in it.
@@ -236,7 +236,7 @@ def open_batch(
             async with run_batch(Batch(reader, parts)) as results:
                 yield results
 
-    return run()
+    return open_parts_and_run()
 
 
 @asynccontextmanager
