@@ -82,13 +82,20 @@ KLING_V2_6 = ModelRules(
 )
 
 DEFAULT_MODEL = "kling-v2-6"
-"""The model of a request for which neither the request nor the call names one."""
+"""The model of a request for which neither the request nor the call names one.
+
+It is part of the identity of paid items, as `wire_name` is: with another default model, the same call buys everything again.
+"""
 MODELS: Mapping[str, ModelRules] = {"kling-v2-6": KLING_V2_6}
 """The models with known rules, by their case-sensitive id."""
 
 
 def wire_name(model: str, field: str) -> str:
-    """The payload key under which a model takes a field of `VideoRequest`."""
+    """The payload key under which a model takes a field of `VideoRequest`.
+
+    The key is part of the identity of paid items: if it changes for a model, also because rules of the model are added, a
+    later run with the same journal buys the model's finished items again. See `payload_of`.
+    """
     rules = MODELS.get(model)
     parameter = rules.parameters.get(field) if rules else None
     return parameter.wire_name if parameter else field

@@ -98,6 +98,10 @@ class UploadTicket:
 def payload_of(request: VideoRequest) -> dict[str, Any]:
     """The payload of a request: fields that the caller left out are left out, and `extra` overwrites the others.
 
+    The payload is the identity of a paid item: a later run recognises the item in its journal by the fingerprint of this
+    value. If the form of a value changes here, every finished item is a new one, and the same call buys it again. A
+    test pins the fingerprints (`tests/engine/test_identity_of_paid_items.py`).
+
     Sound is sent as on/off, duration as text, cfg_scale as a number.
     Source: docs.gmicloud.ai/model-quickstarts/video/kling-v2-6, read as `docs/explanation/wire.md` argues.
     """
