@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 from contextlib import ExitStack, closing
 from decimal import Decimal
 from itertools import chain
+from pathlib import Path
 
 import anyio
 import psycopg
@@ -554,6 +557,25 @@ def test_a_session_that_cannot_be_opened_again_is_one_clear_error(stores, monkey
 
     with pytest.raises(JournalError, match="its session cannot be opened again"):
         reserve(store, number)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows numbers its sockets otherwise")
+def test_a_process_with_more_open_files_than_a_select_takes_keeps_its_items(stores):
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    with ExitStack() as files:
+        files.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1100):
+            files.enter_context(Path(os.devnull).open())
+        store = stores()
+        (number,) = hold(store, RAIN)
+        end_session(store)
+
+        assert reserve(store, number) is ALLOWED
+        assert store._session._connection.fileno() > 1024
+        store.close()
 
 
 def test_a_move_that_fails_is_tried_again(stores, monkeypatch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import select
+import selectors
 import socket
 import threading
 from collections.abc import Callable
@@ -104,8 +104,10 @@ class Session:
 
     def _wait(self) -> bool:
         """Wait for a notice, a ping's time or the end; False for the end."""
-        sockets = [self._connection.fileno(), self._waker.fileno()]
-        ready, _, _ = select.select(sockets, [], [], _PING_INTERVAL)
+        with selectors.DefaultSelector() as selector:  # select.select takes no descriptor above 1023
+            for source in (self._connection, self._waker):
+                selector.register(source.fileno(), selectors.EVENT_READ)
+            ready = selector.select(_PING_INTERVAL)
         if ready:
             self._closing.wait(_NOTICE_DELAY)
         return not self._closing.is_set()
