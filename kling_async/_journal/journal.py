@@ -12,7 +12,6 @@ from typing import Any, Self, TypeVar
 
 import anyio.to_thread
 
-from kling_async._callbacks import SafeLogger
 from kling_async._journal.bloom_filter import BloomFilter
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.group_commit import GroupCommit
@@ -31,6 +30,7 @@ from kling_async._journal.store import (
     Store,
     WantedItem,
     apply_change,
+    warn_lost_jobs,
 )
 from kling_async._journal.transitions import (
     OPEN_STATES,
@@ -44,12 +44,9 @@ from kling_async._journal.transitions import (
 )
 from kling_async._policy.job_owners import JournalRun
 from kling_async.errors import JournalError
-from kling_async.lines import one_line
 from kling_async.results import ResultState
 
 T = TypeVar("T")
-
-_log = SafeLogger("kling_async")
 
 
 class WriteAheadJournal:
@@ -494,11 +491,9 @@ async def _run_in_thread(function: Callable[..., T], /, *arguments: Any) -> T:
 
 
 def _warn_unwritten(name: str, unwritten: PendingWrites) -> None:
-    """Log at level WARNING the jobs that are paid for and did not reach the journal."""
+    """Log the jobs that are paid for and did not reach the journal."""
     ids = [change.get("request_id") for change in unwritten.fields.values()]
-    jobs = ", ".join(one_line(request_id) for request_id in ids if request_id is not None)
-    if jobs:
-        _log.warning("These jobs were accepted, and the journal %r does not have them: %s", name, jobs)
+    warn_lost_jobs(name, [request_id for request_id in ids if request_id is not None])
 
 
 def _drop_payload(record: Mapping[str, Any]) -> dict[str, Any]:

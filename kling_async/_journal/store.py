@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from enum import Enum, StrEnum, auto
 from typing import Any, Protocol
 
 import attrs
 
+from kling_async._callbacks import SafeLogger
 from kling_async._journal.entry import Entry, EntryState, Identity
+from kling_async.lines import one_line
+
+_log = SafeLogger("kling_async")
 
 
 class Activity(StrEnum):
@@ -69,6 +73,12 @@ def apply_change(entry: Entry | None, change: Mapping[str, Any]) -> Entry:
 def _require_entry(entry: Entry | None) -> Entry:
     assert entry is not None, "the first change of an entry is its intent"
     return entry
+
+
+def warn_lost_jobs(name: str, request_ids: Iterable[str]) -> None:
+    """Log at level WARNING the jobs that are paid for and that a journal does not have."""
+    if jobs := ", ".join(one_line(request_id) for request_id in request_ids):
+        _log.warning("These jobs were accepted, and the journal %r does not have them: %s", name, jobs)
 
 
 class Store(Protocol):

@@ -10,7 +10,7 @@ from decimal import Decimal
 import anyio
 import psycopg
 import pytest
-from virtual_service import Service, always, on, prompts, reply, run, session_for
+from virtual_service import Service, always, batch_of, on, prompts, reply, run, session_for
 
 from kling_async import (
     AmbiguousSubmitError,
@@ -577,3 +577,95 @@ async def test_an_item_that_is_lost_between_its_submit_and_its_record_is_reporte
     [result], _ = await asyncio.gather(run(service, ["rain"], journal=open_journal()), lose())
 
     assert (result.ok, result.job.request_id, service.posts) == (True, "job-0", 1)
+
+
+async def run_until_an_error(service, requests, journal, **settings):
+    """The results before the error that ends a batch, and that error."""
+    results = []
+    with pytest.raises(JournalError) as failure:
+        async with batch_of(service, requests, journal=journal, **settings) as stream:
+            async for result in stream:
+                results.append(result)
+    return results, failure.value
+
+
+DELETE = "DELETE FROM kling_async_entries"
+OLDER = "UPDATE kling_async_entries SET epoch = 0, holder = NULL, state = 'not_submitted', request_id = NULL, attempts = 0"
+
+
+@pytest.mark.parametrize("change", [DELETE, OLDER, "TRUNCATE kling_async_entries RESTART IDENTITY CASCADE"])
+async def test_entries_that_are_gone_end_the_batch_and_the_log_has_the_jobs(
+    open_journal, database, change, caplog
+):
+    service = Service(run_time=30.0)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(execute_at, 10.0, database, change)
+        journal = open_journal()
+        results, error = await run_until_an_error(service, prompts(3), journal)
+
+    assert service.posts == 3
+    assert sorted(result.job.request_id for result in results) == ["job-0", "job-1", "job-2"]
+    assert "has lost entries that it had before: rows were deleted" in error.message
+    with pytest.raises(JournalError, match="has lost entries"):
+        journal.close()
+    assert all(f"job-{number}" in caplog.text for number in range(3))
+
+
+@pytest.mark.parametrize("change", [DELETE, OLDER])
+async def test_a_lost_submit_whose_entry_is_gone_is_not_sent_again(open_journal, database, change):
+    service = Service(run_time=30.0, shows=lambda _: False)
+    service.after.append(on("submit", LOST))
+    service.latency = 5.0
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(execute_at, 3.0, database, change)
+        [result], _ = await run_until_an_error(service, ["rain"], open_journal())
+
+    assert (service.posts, result.state) == (1, ResultState.AMBIGUOUS)
+
+
+async def test_an_item_that_waits_for_another_process_is_not_sent_if_its_entry_is_gone(
+    open_journal, database
+):
+    service = Service(run_time=1_000.0)
+    first, second = open_journal(), open_journal()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: run_until_an_error(service, ["rain"], first))
+        await anyio.sleep(10)
+        tasks.start_soon(execute_at, 10.0, database, DELETE)
+        [result] = await run(service, ["rain"], journal=second)
+
+    assert (service.posts, result.state) == (1, ResultState.NOT_SUBMITTED)
+    assert "has lost entries" in result.error.message
+
+
+@pytest.mark.parametrize("options", [{}, {"budget": Budget({"kling-v2-6": 1}, 5)}])
+async def test_a_journal_whose_own_row_is_gone_sends_nothing(open_journal, database, options):
+    service = Service()
+    journal = open_journal()
+    execute(database, "DELETE FROM kling_async_journal")
+
+    [result], error = await run_until_an_error(service, ["rain"], journal, **options)
+
+    assert (service.posts, result.state) == (0, ResultState.NOT_SUBMITTED)
+    assert "has lost entries" in error.message
+
+
+async def test_a_journal_whose_own_row_is_gone_gives_no_turn(open_journal, database):
+    journal = open_journal()
+    execute(database, "DELETE FROM kling_async_journal")
+
+    with pytest.raises(JournalError, match="has lost entries"):
+        await journal.sharing.take_turn(rate=1.0, burst=1.0)
+
+
+def execute(database, statement):
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(statement)
+
+
+async def execute_at(seconds, database, statement):
+    await anyio.sleep(seconds)
+    execute(database, statement)

@@ -30,6 +30,7 @@ from kling_async.errors import (
     AmbiguousSubmitError,
     DownloadError,
     InvalidRequestError,
+    JournalError,
     KlingError,
     WaitTimeoutError,
 )
@@ -88,16 +89,18 @@ async def run_item(parts: BatchParts, given: InputItem, results: ResultStream) -
     ended and before its video is saved.
     """
     item = BatchItem(index=given.index, request=given.request)
+    sent: Result | None = None
     try:
         try:
             outcome = None
             while outcome is None or await parts.ledger.is_job_taken(item):
+                sent = _interrupted_result(parts, item)
                 item.forget()
                 current = await _resume(parts, item, await _claim_entry(parts, item, given, results))
                 wait, current = _run_job(parts, item, current), None
                 outcome = await wait
         except asyncio.CancelledError:
-            if (left := _interrupted_result(parts, item)) is not None:
+            if (left := _interrupted_result(parts, item) or sent) is not None:
                 results.put_interrupted(left)
             raise
         finally:
@@ -107,7 +110,11 @@ async def run_item(parts: BatchParts, given: InputItem, results: ResultStream) -
                 parts.session.reconciler.end(item.reconciliation)
         results.put(await _finish(parts, item, outcome, results))
     except _NotAcceptedError as error:
-        results.put(_report_unsent(parts, item, error.reason))
+        if sent is not None and isinstance(error.reason, JournalError):
+            results.put(sent)  # the journal does not say what became of what this process has sent
+            _emit_finished(parts, sent)
+        else:
+            results.put(_report_unsent(parts, item, error.reason))
     finally:
         parts.ledger.release(item)
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Never, TypeVar
 
 import attrs
 import psycopg
@@ -37,6 +37,8 @@ class Database:
     """Held while the connection is used, and while the entries move to another session."""
     _outage_began: float | None = attrs.field(init=False, default=None)
     _is_closed: bool = attrs.field(init=False, default=False)
+    _failure: str | None = attrs.field(init=False, default=None)
+    """Why nothing is read or written any more."""
 
     def call(self, work: Callable[[Connection], T]) -> T:
         """The result of work over the connection, done again over another one while the server restarts.
@@ -47,6 +49,8 @@ class Database:
         while True:
             if self._is_closed:
                 raise JournalError(f"The journal {self._url.name!r} is closed.")
+            if self._failure is not None:
+                raise JournalError(self._failure)
             failure = cause = None
             try:
                 with self.lock:
@@ -69,6 +73,15 @@ class Database:
             ):  # raised here, so that an error that shows the password is not its context
                 raise failure from cause
             time.sleep(_RETRY_DELAY)
+
+    def fail(self, message: str) -> Never:
+        """Read and write nothing any more.
+
+        Raises:
+            JournalError: With this message; each further call raises it, too.
+        """
+        self._failure = message
+        raise JournalError(message)
 
     def close(self) -> None:
         """Close the connection. A second call does nothing."""

@@ -55,6 +55,11 @@ class HeldEntries:
         number = self._numbers.get(identity)
         return None if number is None else self._entries[number]
 
+    @property
+    def jobs(self) -> Collection[str]:
+        """The ids of the jobs that the entries have, or had."""
+        return self._jobs
+
     def has_job(self, request_id: str) -> bool:
         """Whether a held entry has, or had, this job."""
         return request_id in self._jobs

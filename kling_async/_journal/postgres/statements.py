@@ -57,10 +57,12 @@ SET_INDEX = """
     FROM unnest(%s::text[], %s::bigint[]) AS w(identity, index)
     WHERE e.identity = w.identity AND e."index" <> w.index AND e.holder IS NULL
 """
+EPOCHS = "SELECT number, epoch FROM kling_async_entries WHERE number = ANY(%s)"
 FIND_CLAIMABLE = f"""
-    SELECT identity FROM kling_async_entries
-    WHERE identity = ANY(%s::text[]) AND (holder IS NULL OR holder = %s OR holder NOT IN ({LIVE_HOLDERS}))
+    SELECT identity, holder IS NULL OR holder = %s OR holder NOT IN ({LIVE_HOLDERS}) FROM kling_async_entries
+    WHERE identity = ANY(%s::text[])
 """
+"""Whether each entry can be claimed, of those that are there."""
 UNKNOWN_ATTEMPTS = f"""
     SELECT {_E_IDENTITY}, e.model, a.payload, a.state, a.sent_at, a.has_service_time, a.request_id, a.record, a.error,
         e.path, e.size_bytes, e.sha256, e.cost_usd, a.cost_usd, a.attempt, e."index"
@@ -134,10 +136,13 @@ WRITE = f"""
             SELECT FROM kling_async_jobs j
             WHERE j.id_digest = {_DIGEST.format("new.request_id")} AND j.number <> new.number
         )
-    )
+    ), NOT EXISTS (SELECT FROM kling_async_entries e WHERE e.number = new.number AND e.epoch >= new.epoch)
     FROM new
 """
-"""Whether each entry is written, and whether its job belongs to another entry: with such a job none is written."""
+"""Whether each entry is written, whether its job belongs to another entry, and whether it is gone.
+
+An entry with such a job is not written. An entry is gone if it was deleted, or has an epoch of the past.
+"""
 END_ACTIVITIES = """
     DELETE FROM kling_async_activities a USING unnest(%s::bigint[], %s::text[]) AS w(number, kind)
     WHERE a.number = w.number AND a.kind = w.kind AND a.holder = %s

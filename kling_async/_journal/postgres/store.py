@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Never
 
 import attrs
 
@@ -48,6 +48,7 @@ from kling_async._journal.store import (
     PostDecision,
     PostPermit,
     WantedItem,
+    warn_lost_jobs,
 )
 
 _MAX_OUTAGE = 60.0
@@ -145,11 +146,15 @@ class PostgresStore:
                 execute(work, sql.RELEASE, [*columns_of(released, width=2), holder])
             if released or changes.ended:
                 execute(work, sql.NOTIFY)
-        for number, is_written, is_job_taken in done.fetchall() if done is not None else ():
+        gone = []
+        for number, is_written, is_job_taken, is_gone in done.fetchall() if done is not None else ():
             # Also of a lost entry: what this process records next follows from what it has recorded.
             held.keep(after[number], held[number].epoch, is_lost=not is_written, is_job_taken=is_job_taken)
             if is_written and "identity" in changes.fields[number]:
                 held.mark_intended(number)
+            if is_gone:
+                gone.append(number)
+        self._refuse_gone(gone)
         held.forget(changes.released)
 
     def _columns_of_entries(self, entries: Mapping[int, Entry], changes: PendingWrites) -> list[list[Any]]:
@@ -170,6 +175,7 @@ class PostgresStore:
         wanted = {identity_digest(item.identity): item for item in items}
         holder = self._session.holder
         parameters = {"identities": list(wanted), "holder": holder}
+        self._check_known(work, [item.identity for item in items])
         rows = execute(work, sql.CLAIM, parameters).fetchall()
         new = [item for item in wanted.values() if not item.is_known]
         if len(rows) < len(wanted) and new:
@@ -190,6 +196,33 @@ class PostgresStore:
         return [
             claimed.get(item.identity) or Claim(is_held_elsewhere=item.identity in existing) for item in items
         ]
+
+    def _check_known(self, work: Connection, identities: Collection[Identity]) -> None:
+        """Do nothing if the database has each entry that this process has held, as late as this process knows it.
+
+        Raises:
+            JournalError: It has lost one: the item would look as if it had never been bought.
+        """
+        known = [held for identity in identities if (held := self._held.find(identity)) is not None]
+        if known:
+            numbers = [held.entry.number for held in known]
+            epochs: dict[int, int] = dict(execute(work, sql.EPOCHS, [numbers]).fetchall())
+            self._refuse_gone(
+                [held.entry.number for held in known if epochs.get(held.entry.number, -1) < held.epoch]
+            )
+
+    def _refuse_gone(self, numbers: Collection[int]) -> None:
+        """Do nothing if no entries are gone; else log the jobs of all held entries, and use the database no more."""
+        if numbers:
+            warn_lost_jobs(self.name, self._held.jobs)
+            self._fail()
+
+    def _fail(self) -> Never:
+        self._database.fail(
+            f"The journal {self.name!r} has lost entries that it had before: rows were deleted, or an older copy of the "
+            "database took over. Nothing more is sent. Restore the rows before you run the same call again: it would buy "
+            "the lost items again."
+        )
 
     @staticmethod
     def _add_unknown_attempts(work: Connection, claimed: dict[Identity, Claim]) -> None:
@@ -216,12 +249,14 @@ class PostgresStore:
         return [found[item.identity] for item in items]
 
     def find_claimable(self, identities: Collection[Identity]) -> set[Identity]:
-        """The identities of the items that no live process holds."""
+        """The identities of the items that no live process holds; each of them has an entry."""
         texts = {identity_digest(identity): identity for identity in identities}
         rows = self._database.call(
-            lambda work: execute(work, sql.FIND_CLAIMABLE, [list(texts), self._session.holder]).fetchall()
+            lambda work: execute(work, sql.FIND_CLAIMABLE, [self._session.holder, list(texts)]).fetchall()
         )
-        return {texts[text] for (text,) in rows}
+        if len(rows) < len(texts):
+            self._fail()
+        return {texts[text] for text, is_claimable in rows if is_claimable}
 
     def is_lost(self, number: int) -> bool:
         """Whether another process has taken over an entry."""
@@ -272,6 +307,8 @@ class PostgresStore:
         ):
             if not is_live:
                 raise NoSessionError
+            if is_unblocked and not is_allowed and (post.cap_usd is None or total_usd <= post.cap_usd):
+                self._fail()  # the row with the total is gone
             if is_allowed:
                 self._held.mark_allowed(post.number, is_reserved=bool(post.price_usd))
             elif not is_held:
@@ -287,9 +324,10 @@ class PostgresStore:
     def take_turns(self, count: int, *, rate: float, burst: float) -> Sequence[float]:
         """Take turns of the rate that all processes share."""
         parameters = {"count": count, "burst": burst - 1, "interval": timedelta(seconds=1 / rate)}
-        first = float(
-            self._database.call(lambda work: fetch_value(execute(work, sql.TAKE_TURNS, parameters)))
-        )
+        row = self._database.call(lambda work: execute(work, sql.TAKE_TURNS, parameters).fetchone())
+        if row is None:
+            self._fail()
+        first = float(row[0])
         return [max(0.0, first + place / rate) for place in range(count)]
 
     # Reconciliations
