@@ -144,8 +144,8 @@ class BatchOptions(SubmitOptions, total=False):
     """What to do with a paid POST that cannot be reconciled with the service's list.
 
     `"report"`, the default, reports the item as `AMBIGUOUS`. `"resend_absent"` sends the item again if the list proves
-    that the service has no such job; the batch waits some two minutes for the proof. `"resend"` sends the item again in
-    any case, at the risk of paying twice. An item is sent again once.
+    that the service has no such job; the batch waits for the proof until some three minutes after the answer was given
+    up. `"resend"` sends the item again in any case, at the risk of paying twice. An item is sent again once.
     """
     retry_failed: bool
     """Submit again each item that failed in an earlier run of the journal. It is paid for again."""

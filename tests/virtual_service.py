@@ -339,6 +339,7 @@ def session_for(
     polling: PollingPolicy = PollingPolicy(),  # noqa: B008
     retry: RetryPolicy = RetryPolicy(),  # noqa: B008
     seed: int = 0,
+    timeout: float = 60.0,
 ) -> LoopSession:
     api = ApiCaller(
         transport=service,
@@ -347,7 +348,7 @@ def session_for(
         queue=f"https://service.example{QUEUE_PATH}",
         headers={"Authorization": f"Bearer {KEY}"},
         secret=Secret(KEY),
-        timeout=60.0,
+        timeout=timeout,
         retry=retry,
     )
     return LoopSession.open(api, SharedState(limits, polling))

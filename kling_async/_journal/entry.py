@@ -124,6 +124,8 @@ class Entry:
     """Unix seconds, just before the last POST."""
     has_service_time: bool = False
     """Whether `sent_at` is by the service's clock; else it is by the clock of the machine that sent the POST."""
+    timeout: float | None = None
+    """Seconds after which the sender gave up the answer to the last POST; None if an older version sent it."""
     request_id: str | None = None
     """The service's id of the last job; None if there is none yet."""
     record: Mapping[str, Any] | None = attrs.field(default=None, repr=False)

@@ -311,6 +311,7 @@ class WriteAheadJournal:
         payload: Mapping[str, Any],
         at: float,
         has_service_time: bool = False,
+        timeout: float | None = None,
         cost_usd: Decimal | None,
         index: int | None = None,
     ) -> int:
@@ -325,6 +326,7 @@ class WriteAheadJournal:
             payload: The parameters as they are sent.
             at: Unix seconds.
             has_service_time: Whether they are by the service's clock.
+            timeout: Seconds after which the answer is given up; None is unknown.
             cost_usd: What the POST will cost; None is unknown.
             index: The item's index in its batch; None for its place in the journal.
 
@@ -352,6 +354,7 @@ class WriteAheadJournal:
             payload=payload,
             at=at,
             has_service_time=has_service_time,
+            timeout=timeout,
             cost_usd=cost_usd,
         )
         self._write(number, state, change)

@@ -156,11 +156,18 @@ def _add_index(connection: Connection) -> None:
     connection.execute(_JOBS_VIEW.replace("    number,", '    "index" AS item_index,', 1))
 
 
+def _add_timeout(connection: Connection) -> None:
+    """Add the timeout of each POST; that of the POSTs until now is unknown."""
+    for table in ("entries", "earlier_attempts"):
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN timeout REAL")
+
+
 MIGRATIONS: Sequence[Migration] = (
     _create_tables,
     _keep_more_of_each_attempt,
     _identify_by_visible_text,
     _add_index,
+    _add_timeout,
 )
 """Item n brings version n to n + 1; a new journal takes all of them."""
 

@@ -31,6 +31,7 @@ COLUMNS: Mapping[str, Callable[[Any], Any]] = {
     "state": str,
     "sent_at": _pass_through,
     "has_service_time": _pass_through,
+    "timeout": _pass_through,
     "request_id": encode_text,
     "record": encode_record,
     "error": encode_text,
@@ -54,12 +55,12 @@ _NAMES = ", ".join(["number", "key", "fingerprint", "occurrence", *map(quote, CO
 # Writing a row twice leaves one row.
 INSERT = f"INSERT OR REPLACE INTO entries ({_NAMES}) VALUES ({', '.join('?' * (4 + len(COLUMNS)))})"  # noqa: S608 - our own names
 SELECT = f"SELECT {_NAMES} FROM entries"  # noqa: S608 - our own names
-INSERT_EARLIER = "INSERT OR REPLACE INTO earlier_attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_EARLIER = "INSERT OR REPLACE INTO earlier_attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 IN_UNKNOWN_STATES = "(" + ", ".join(f"'{state}'" for state in sorted(UNKNOWN_STATES)) + ")"
 _EARLIER_COLUMNS = {
     **{
         name: f"was.{name}"
-        for name in ("state", "sent_at", "has_service_time", "request_id", "record", "error")
+        for name in ("state", "sent_at", "has_service_time", "timeout", "request_id", "record", "error")
     },
     "payload": "coalesce(was.payload, entries.payload)",
     "attempt_cost_usd": "was.cost_usd",
@@ -81,6 +82,7 @@ def build_entry(row: Sequence[Any]) -> Entry:
     number, key, fingerprint, occurrence, model, payload, state, sent_at, *rest = row
     (
         has_service_time,
+        timeout,
         request_id,
         record,
         error,
@@ -101,6 +103,7 @@ def build_entry(row: Sequence[Any]) -> Entry:
         state=EntryState(state),
         sent_at=sent_at,
         has_service_time=bool(has_service_time),
+        timeout=timeout,
         request_id=decode_text(request_id),
         record=decode_record(record),
         error=decode_text(error),
@@ -133,4 +136,5 @@ def build_earlier_row(entry: Entry) -> tuple[Any, ...]:
         _encode_money(entry.attempt_cost_usd),
         to_json(entry.payload),
         entry.has_service_time,
+        entry.timeout,
     )

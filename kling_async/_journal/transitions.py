@@ -126,6 +126,7 @@ def begin_attempt(
     payload: Mapping[str, Any],
     at: float,
     has_service_time: bool,
+    timeout: float | None,
     cost_usd: Decimal | None,
 ) -> dict[str, Any]:
     """All fields of an entry but its state, at an intent: no job yet, one attempt more, and its cost added.
@@ -139,6 +140,7 @@ def begin_attempt(
         payload: The parameters as they are sent.
         at: Unix seconds.
         has_service_time: Whether they are by the service's clock.
+        timeout: Seconds after which the answer is given up; None is unknown.
         cost_usd: What the POST will cost; None is unknown.
     """
     total = cost_usd
@@ -152,6 +154,7 @@ def begin_attempt(
         "payload": payload,
         "sent_at": at,
         "has_service_time": has_service_time,
+        "timeout": timeout,
         "request_id": None,
         "record": None,
         "error": None,
@@ -180,6 +183,7 @@ def take_back_attempt(entry: Entry, *, error: str, unknown: Entry | None) -> dic
         change.update(
             sent_at=unknown.sent_at,
             has_service_time=unknown.has_service_time,
+            timeout=unknown.timeout,
             error=unknown.error or error,
         )
     return change

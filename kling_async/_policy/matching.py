@@ -18,8 +18,16 @@ from kling_async.jobs import Job, canonical_id
 
 CLOCK_SKEW = 60.0
 """Seconds by which a recorded time can be wrong, also by the service's clock: a service can have several clocks."""
+MAX_INTENT_AGE = 5.0
+"""Seconds after its recorded time in which a POST can begin.
+
+A process can stand still, and a disk or a database can be slow. A later run searches for the job around this time, and
+takes an empty list for the proof that there is none.
+"""
 _SCAN_AGES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Ages of a lost submit, in seconds, at which the list is scanned: a new job may appear in it late."""
+_ANSWER_DELAY = 6.0
+"""Seconds for the record of an answer that comes at the last moment."""
 _LATE_DELAYS = (0.0, 2.0)
 """The delays before the scans for a submit that is older than all but one of these ages."""
 
@@ -54,6 +62,35 @@ class LostSubmit:
         if self.is_service_time or not offset:
             return self
         return attrs.evolve(self, since=self.since + offset, until=self.until + offset, is_service_time=True)
+
+
+def recorded_submit(
+    payload: Mapping[str, Any], *, sent_at: float, timeout: float, is_service_time: bool
+) -> LostSubmit:
+    """A POST of which an earlier process has recorded the intent and no answer.
+
+    Args:
+        payload: The payload that was sent.
+        sent_at: Unix seconds; the POST began at most `MAX_INTENT_AGE` later.
+        timeout: Seconds after which its sender gave the answer up.
+        is_service_time: Whether `sent_at` is by the service's clock.
+    """
+    return LostSubmit(
+        payload=payload,
+        since=sent_at - CLOCK_SKEW,
+        until=sent_at + MAX_INTENT_AGE + timeout + CLOCK_SKEW,
+        has_present_key=False,
+        is_service_time=is_service_time,
+    )
+
+
+def last_answer_age(timeout: float) -> float:
+    """Seconds after the recorded time of a POST after which no process waits for its answer any more.
+
+    Args:
+        timeout: Seconds after which its sender gives the answer up.
+    """
+    return MAX_INTENT_AGE + timeout + _ANSWER_DELAY
 
 
 @attrs.define(eq=False)

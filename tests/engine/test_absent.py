@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 
+import anyio
 import attrs
 import pytest
 from virtual_service import EPOCH, Service, always, batch_of, on, run, session_for
@@ -35,12 +36,14 @@ async def run_with(path, service, requests, **settings):
         return {one.index: one for one in await run(service, requests, journal=journal, **settings)}
 
 
-def intend(path, *prompts, at=EPOCH - 1000.0):
+def intend(path, *prompts, at=EPOCH - 1000.0, timeout=60.0):
     """Leave the journal as a kill between the intent and the POST leaves it."""
     with WriteAheadJournal(path) as journal:
         for prompt in prompts:
             identity = Identity(None, fingerprint(MODEL, {"prompt": prompt}), 0)
-            journal.record_intent(identity, model=MODEL, payload={"prompt": prompt}, at=at, cost_usd=None)
+            journal.record_intent(
+                identity, model=MODEL, payload={"prompt": prompt}, at=at, timeout=timeout, cost_usd=None
+            )
 
 
 def prompts_of(service):
@@ -92,6 +95,47 @@ async def test_without_a_later_job_of_ours_nothing_is_sent_again(path):
     assert not results[0].error.absent
     assert "'resend_absent' sends it again once the list proves that it is absent" in str(results[0].error)
     assert service.posts == 0
+
+
+async def test_the_proof_waits_until_the_answer_was_given_up_by_the_process_that_sent_the_submit(path):
+    intend(path, "a cat", at=EPOCH - 100.0, timeout=300.0)
+    service = Service(ahead=0.0)
+
+    async def accept_late():
+        await anyio.sleep(150)
+        service.accept({"prompt": "a cat"})
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(accept_late)
+        session = session_for(service, timeout=10.0)
+        results = await run_with(
+            path, service, ["a cat", "a dog"], session=session, on_ambiguous="resend_absent"
+        )
+
+    assert all(result.ok for result in results.values())
+    assert prompts_of(service) == ["a dog", "a cat"]
+    assert service.posts == 1
+
+
+@pytest.mark.parametrize("recorded", [10.0, None], ids=["known", "unknown"])
+async def test_a_job_that_was_made_after_the_sender_gave_up_is_a_strangers(path, recorded):
+    intend(path, "a cat", at=EPOCH - 100.0, timeout=recorded)
+    service = Service(ahead=0.0)
+    job = service.accept({"prompt": "a cat"})
+    later = (-20.0, *job.status_times[1:])  # 80 seconds after the submit
+    service.queue.put(attrs.evolve(job, status_times=later))
+
+    results = await run_with(path, service, ["a cat"], session=session_for(service, timeout=300.0))
+
+    expected = ResultState.AMBIGUOUS if recorded is not None else ResultState.SUCCEEDED
+    assert (results[0].state, service.posts) == (expected, 0)
+
+
+async def test_the_timeout_of_the_client_that_sends_is_in_the_journal(path):
+    service = Service(ahead=0.0)
+    await run_with(path, service, ["a cat"], session=session_for(service, timeout=45.0))
+    (entry,) = Journal(path).entries()
+    assert entry.timeout == 45.0
 
 
 @pytest.mark.parametrize(

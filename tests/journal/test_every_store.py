@@ -61,7 +61,9 @@ def journals(request, tmp_path):
 def test_any_text_survives(journals, text):
     identity = Identity(text, "f", 0)
     with journals.open() as journal:
-        number = journals.record_intent(journal, identity, model=text, payload={"prompt": text}, at=1.5)
+        number = journals.record_intent(
+            journal, identity, model=text, payload={"prompt": text}, at=1.5, timeout=2.5
+        )
         journal.record_job(number, request_id=text, record={"status": text})
         journal.record_end(number, state=EntryState.SUCCEEDED, record=None, error=None)
         journal.record_file(number, path=text, size_bytes=1 << 40, sha256=None)
@@ -74,7 +76,7 @@ def test_any_text_survives(journals, text):
     assert entry.identity == identity
     assert (entry.model, entry.payload, entry.request_id) == (text, {"prompt": text}, text)
     assert (entry.path, entry.error, entry.record) == (text, text, {"status": text})
-    assert (entry.sent_at, entry.size_bytes) == (1.5, 1 << 40)
+    assert (entry.sent_at, entry.timeout, entry.size_bytes) == (1.5, 2.5, 1 << 40)
 
 
 @settings(max_examples=20)
@@ -137,14 +139,15 @@ def test_all_entries_come_in_the_order_of_their_numbers(journals):
 def test_an_earlier_attempt_of_unknown_fate_is_known_after_a_restart(journals):
     identity = Identity(None, "f", 0)
     with journals.open() as journal:
-        number = journals.record_intent(journal, identity, payload={"prompt": "one"}, at=1.0)
-        journals.record_intent(journal, identity, payload={"prompt": "two"}, at=2.0)
+        number = journals.record_intent(journal, identity, payload={"prompt": "one"}, at=1.0, timeout=300.0)
+        journals.record_intent(journal, identity, payload={"prompt": "two"}, at=2.0, timeout=10.0)
 
     with journals.open() as journal:
         journals.find(journal, identity)
         journal.record_not_accepted(number, error="refused")
         entry = journal.find(identity)
-        assert (entry.state, entry.attempts, entry.sent_at) == (EntryState.AMBIGUOUS, 1, 1.0)
+        assert (entry.state, entry.attempts) == (EntryState.AMBIGUOUS, 1)
+        assert (entry.sent_at, entry.timeout) == (1.0, 300.0)
 
 
 async def test_the_job_of_an_earlier_attempt_is_no_job_without_an_owner(journals):

@@ -84,6 +84,7 @@ def test_the_entries_of_an_older_journal_are_numbered_from_0_in_their_order(tmp_
             )
     store = SqliteStore(path)
     assert [(entry.number, entry.index) for entry in store.page(0)] == [(1, 0), (2, 1)]
+    assert [entry.timeout for entry in store.page(0)] == [None, None]
     store.close()
     with closing(connect(path)) as connection:
         assert connection.execute("SELECT item_index FROM jobs").fetchall() == [(0,), (1,)]

@@ -129,6 +129,7 @@ def begun(before, *, cost_usd):
         payload={"x": 1},
         at=9.0,
         has_service_time=True,
+        timeout=60.0,
         cost_usd=cost_usd,
     )
 
@@ -176,10 +177,10 @@ def test_a_rejected_attempt_leaves_what_was_there_before_it(before, cost):
 
 @pytest.mark.parametrize("error, shown", [("lost", "lost"), (None, "refused")])
 def test_a_rejected_resend_shows_the_unknown_post_before_it(error, shown):
-    unknown = entry(EntryState.AMBIGUOUS, sent_at=5.0, error=error, attempts=1)
+    unknown = entry(EntryState.AMBIGUOUS, sent_at=5.0, timeout=300.0, error=error, attempts=1)
     second = Entry(**begun(unknown, cost_usd=None), state=EntryState.INTENDED)
 
     change = take_back_attempt(second, error="refused", unknown=unknown)
 
     assert (change["sent_at"], change["error"], change["attempts"]) == (5.0, shown, 1)
-    assert change["has_service_time"] is False
+    assert (change["has_service_time"], change["timeout"]) == (False, 300.0)

@@ -13,8 +13,10 @@ from kling_async._policy.matching import (
     LostSubmit,
     could_match,
     earliest_creation,
+    last_answer_age,
     look_alike_group,
     match_jobs,
+    recorded_submit,
     scan_delays,
     select_candidates,
     select_recent,
@@ -36,6 +38,16 @@ def lost_submit(payload=CAT, since=40.0, until=160.0):
 def find(submits, rows, *, others=(), owned=(), own=OwnUser()):  # noqa: B008 - it learns nothing here
     found = match_jobs(submits, rows, others=others, owned=set(owned), own=own)
     return {index: job.request_id for index, job in found.items()}
+
+
+@pytest.mark.parametrize("timeout, last", [(10.0, 175.0), (60.0, 225.0), (300.0, 465.0)])
+def test_the_window_of_a_recorded_submit_ends_with_the_timeout_of_its_sender(timeout, last):
+    recorded = recorded_submit(CAT, sent_at=100.0, timeout=timeout, is_service_time=True)
+    for at, fits in ((39.0, False), (40.0, True), (last, True), (last + 1, False)):
+        assert find([recorded], [row("a", at=at)]) == ({0: "a"} if fits else {})
+    # It covers an answer that comes at the last moment, and is searched for until then.
+    assert last_answer_age(timeout) < recorded.until - 100.0
+    assert sum(scan_delays(0.0, last_age=last_answer_age(timeout))) >= timeout + 5.0
 
 
 @pytest.mark.parametrize(

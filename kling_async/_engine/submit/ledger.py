@@ -18,7 +18,7 @@ from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.sharing import Sharing, TakenOverError
 from kling_async._journal.store import Activity, Claim, PlannedPost, PostDecision, WantedItem
 from kling_async._policy.budget import Budget
-from kling_async._policy.matching import look_alike_group
+from kling_async._policy.matching import MAX_INTENT_AGE, look_alike_group
 from kling_async._policy.rate_limit import TokenBucket
 from kling_async._policy.service_clock import ServiceClock
 from kling_async.errors import ConfigurationError, JournalError, KlingError
@@ -27,13 +27,6 @@ from kling_async.jobs import Job
 from kling_async.paths import ObjectUrl
 from kling_async.requests import model_of
 from kling_async.results import Result, ResultState
-
-_MAX_INTENT_AGE = 5.0
-"""Seconds after the recorded time in which a POST may leave.
-
-A process can stand still, and a disk or a database can be slow. A later run searches for the job around this time, and
-takes an empty list for the proof that there is none.
-"""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -151,24 +144,27 @@ class Ledger:
         assert self.journal.sharing is not None, "nor with a journal of one process"
         return self.journal.sharing
 
-    async def record_intent(self, item: BatchItem, payload: Mapping[str, Any], clock: ServiceClock) -> None:
+    async def record_intent(
+        self, item: BatchItem, payload: Mapping[str, Any], clock: ServiceClock, *, given_up_after: float
+    ) -> None:
         """Reserve the money and bring the intent to the disk; if either fails, neither holds.
 
         Args:
             item: The item that is about to be sent.
             payload: The parameters as they are sent.
             clock: The service's clock, by which the time is recorded if it is known.
+            given_up_after: Seconds after which the answer is given up: the timeout of the POST.
 
         Raises:
             BudgetExceededError: The money does not suffice.
             JournalError: The intent could not be written to the disk.
             TakenOverError: Another process of a shared journal holds the item.
         """
-        while not await self._record_intent_once(item, payload, clock):
+        while not await self._record_intent_once(item, payload, clock, given_up_after):
             pass
 
     async def _record_intent_once(
-        self, item: BatchItem, payload: Mapping[str, Any], clock: ServiceClock
+        self, item: BatchItem, payload: Mapping[str, Any], clock: ServiceClock, given_up_after: float
     ) -> bool:
         """Whether the intent was on the disk so soon that its time is that of the POST; if not, it is taken back."""
         sharing = self.journal.sharing if self.journal is not None else None
@@ -187,6 +183,7 @@ class Ledger:
                 payload=payload,
                 at=clock.time(intended_at),
                 has_service_time=clock.offset is not None,
+                timeout=given_up_after,
                 cost_usd=item.price,
                 index=item.index,
             )
@@ -201,7 +198,7 @@ class Ledger:
         except BaseException as error:
             self.record_not_accepted(item, error)
             raise
-        if abs(self.emit.clock.wall() - intended_at) <= _MAX_INTENT_AGE:
+        if abs(self.emit.clock.wall() - intended_at) <= MAX_INTENT_AGE:
             return True
         self.record_not_accepted(item, KlingError("the intent was too old for a POST"))
         return False

@@ -16,7 +16,6 @@ from kling_async._engine.shared_state import SharedState
 from kling_async._engine.submit.list_jobs import MAX_PAGES, read_since, read_whole
 from kling_async._journal.entry import Entry
 from kling_async._journal.journal import WriteAheadJournal
-from kling_async._journal.sharing import MAX_CONFIRMATION_AGE
 from kling_async._journal.store import Activity
 from kling_async._policy.job_owners import JournalRun
 from kling_async._policy.list_evidence import ListReading, explain_unmatched, is_absent, proof_delays
@@ -25,8 +24,10 @@ from kling_async._policy.matching import (
     LostSubmit,
     could_match,
     earliest_creation,
+    last_answer_age,
     look_alike_group,
     match_jobs,
+    recorded_submit,
     scan_delays,
     select_candidates,
     select_recent,
@@ -183,23 +184,22 @@ class Reconciler:
             journal=journal,
             entry_number=entry.number,
             # A process that was cut off from a shared journal, and not from the service, may still get the answer.
-            last_age=0.0
-            if journal.sharing is None
-            else MAX_CONFIRMATION_AGE + self._shared.longest_timeout + 1.0,
+            last_age=0.0 if journal.sharing is None else last_answer_age(self._timeout_of(entry)),
         )
         self.begin(reconciliation)
         return reconciliation
 
     def _lost_submit(self, entry: Entry) -> LostSubmit:
-        sent_at = entry.sent_at if entry.sent_at is not None else self.api.service_time()
-        until = sent_at + self._shared.longest_timeout + CLOCK_SKEW
-        return LostSubmit(
-            payload=entry.payload,
-            since=sent_at - CLOCK_SKEW,
-            until=until,
-            has_present_key=False,
+        return recorded_submit(
+            entry.payload,
+            sent_at=entry.sent_at if entry.sent_at is not None else self.api.service_time(),
+            timeout=self._timeout_of(entry),
             is_service_time=entry.has_service_time,
         )
+
+    def _timeout_of(self, entry: Entry) -> float:
+        """Seconds after which the sender of an entry's last POST gave the answer up; an older journal does not say it."""
+        return self._shared.longest_timeout if entry.timeout is None else entry.timeout
 
     async def reconcile(
         self, reconciliation: OpenReconciliation, *, on_ambiguous: OnAmbiguous | None = None

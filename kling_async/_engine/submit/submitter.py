@@ -110,7 +110,8 @@ class Submitter:
                     continue
                 try:
                     if await ledger.reserve_post(item, payload):
-                        await ledger.record_intent(item, payload, self.api.service_clock)
+                        clock, timeout = self.api.service_clock, self.api.timeout
+                        await ledger.record_intent(item, payload, clock, given_up_after=timeout)
                         return await run_to_end(self._post(post, body, item, ledger))
                 finally:
                     self.reconciler.end_post(post)

@@ -31,6 +31,7 @@ _TABLES = (
         state            text NOT NULL,           -- not_submitted, intended, submitted, or how it ended
         sent_at          double precision,        -- Unix seconds, before the last POST
         has_service_time boolean NOT NULL DEFAULT false,
+        timeout          double precision,        -- seconds after which the sender gave up the answer
         request_id       text,                    -- the service's id of the last job
         record           text,                    -- JSON, as the service last answered it, without the payload
         error            text,
@@ -59,6 +60,7 @@ _TABLES = (
         state            text NOT NULL,
         sent_at          double precision,
         has_service_time boolean NOT NULL,
+        timeout          double precision,
         request_id       text,
         record           text,
         error            text,

@@ -64,7 +64,8 @@ FIND_CLAIMABLE = f"""
 """
 """Whether each entry can be claimed, of those that are there."""
 UNKNOWN_ATTEMPTS = f"""
-    SELECT {_E_IDENTITY}, e.model, a.payload, a.state, a.sent_at, a.has_service_time, a.request_id, a.record, a.error,
+    SELECT {_E_IDENTITY}, e.model, a.payload, a.state, a.sent_at, a.has_service_time, a.timeout, a.request_id, a.record,
+        a.error,
         e.path, e.size_bytes, e.sha256, e.cost_usd, a.cost_usd, a.attempt, e."index"
     FROM kling_async_earlier_attempts a JOIN kling_async_entries e USING (number)
     WHERE a.request_id IS NULL AND a.state IN {_UNKNOWN} AND a.attempt < e.attempts AND
@@ -77,16 +78,17 @@ UNRESOLVED = f"""
 
 WRITE_EARLIER = f"""
     WITH done AS (INSERT INTO kling_async_earlier_attempts AS a
-        (number, attempt, state, sent_at, has_service_time, request_id, record, error, cost_usd, payload)
-    SELECT w.number, w.attempt, w.state, w.sent_at, w.has_service_time, w.request_id, w.record, w.error, w.cost_usd,
-        w.payload
+        (number, attempt, state, sent_at, has_service_time, timeout, request_id, record, error, cost_usd, payload)
+    SELECT w.number, w.attempt, w.state, w.sent_at, w.has_service_time, w.timeout, w.request_id, w.record, w.error,
+        w.cost_usd, w.payload
     FROM unnest(%s::bigint[], %s::bigint[], %s::integer[], %s::text[], %s::double precision[], %s::boolean[],
-        %s::text[], %s::text[], %s::text[], %s::numeric[], %s::text[])
-        AS w(number, epoch, attempt, state, sent_at, has_service_time, request_id, record, error, cost_usd, payload)
+        %s::double precision[], %s::text[], %s::text[], %s::text[], %s::numeric[], %s::text[])
+        AS w(number, epoch, attempt, state, sent_at, has_service_time, timeout, request_id, record, error, cost_usd,
+            payload)
     JOIN kling_async_entries e ON e.number = w.number AND e.holder = %s AND e.epoch = w.epoch
     ON CONFLICT (number, attempt) DO UPDATE SET state = excluded.state, sent_at = excluded.sent_at,
-        has_service_time = excluded.has_service_time, request_id = excluded.request_id, record = excluded.record,
-        error = excluded.error, cost_usd = excluded.cost_usd, payload = excluded.payload
+        has_service_time = excluded.has_service_time, timeout = excluded.timeout, request_id = excluded.request_id,
+        record = excluded.record, error = excluded.error, cost_usd = excluded.cost_usd, payload = excluded.payload
     RETURNING a.number, a.request_id)
     INSERT INTO kling_async_jobs (id_digest, number)
     SELECT {_DIGEST.format("request_id")}, number FROM done WHERE request_id IS NOT NULL ON CONFLICT DO NOTHING

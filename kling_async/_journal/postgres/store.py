@@ -137,7 +137,7 @@ class PostgresStore:
         done = None
         with work.pipeline(), work.transaction():
             if earlier:
-                execute(work, sql.WRITE_EARLIER, [*columns_of(earlier, width=11), holder])
+                execute(work, sql.WRITE_EARLIER, [*columns_of(earlier, width=12), holder])
             if after:
                 done = execute(work, sql.WRITE, [*self._columns_of_entries(after, changes), holder, holder])
             if changes.ended:
