@@ -1,4 +1,4 @@
-"""The call of a batch over many machines: registers its items, gives them out as shards, and waits for their outcomes."""
+"""The call of a batch over many machines: gives its registered items out as shards, and waits for their outcomes."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class Sharing:
     async def claim(self, item: WantedItem) -> Claim:
         """Hold an item, unless another live process holds it.
 
-        What was recorded of its entry before goes to the store first: it is not to change the entry as it is now.
+        First, the former writes of this process to the entry go to the store: after the claim they would change it again.
         """
         before = self._store.find(item.identity)
         if before is not None and self._writes.is_unwritten(before.number):
@@ -163,7 +163,7 @@ class Sharing:
         self._writes.mark_added()
 
     async def _wait_ended(self, number: int, activity: Activity) -> None:
-        """Wait until the end of an entry's former activity is in the store: it would end the next one too."""
+        """Return when the store has the end of the entry's former activity, which after this would end the next one."""
         former = (number, activity)
         if former in self._writes.pending.ended or former in self._writes.in_commit.ended:
             await self._writes.wait_durable()

@@ -127,7 +127,7 @@ class ListState:
             scan.next_offset = end + (rows - new_rows) // 2
 
     def end_scan(self, scan: Scan, now: float) -> None:
-        """A scan is over: go on only if it replaced more status calls than it cost."""
+        """Record the end of a scan. Further scans are planned only if this one replaced more status calls than it cost."""
         self._start, self._reach = scan.first or 0, scan.reach
         self.number += 1
         self.cost = scan.cost

@@ -29,7 +29,7 @@ _SCAN_AGES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 _ANSWER_DELAY = 6.0
 """Seconds for the record of an answer that comes at the last moment."""
 _LATE_DELAYS = (0.0, 2.0)
-"""The delays before the scans for a submit that is older than all but one of these ages."""
+"""The delays before the scans for a submit that is so old that at most one of these ages is left."""
 
 
 @attrs.frozen(kw_only=True)
@@ -118,7 +118,7 @@ def scan_delays(age: float, *, last_age: float = 0.0) -> Sequence[float]:
 
     Args:
         age: Seconds since the POST.
-        last_age: The age before which the search does not end: another process may still wait for the answer.
+        last_age: The age that the last scan waits for, at least: until then another process may still get the answer.
     """
     ages = [scan_age for scan_age in _SCAN_AGES if scan_age > age]
     delays: list[float] = list(_LATE_DELAYS)

@@ -58,7 +58,7 @@ class KindPace:
     run_times: RunTimes
     """From the last change of state that was seen before the end, to the end."""
     starts: int = 0
-    """How many jobs were seen to start, less those that ended without having been seen to start."""
+    """The jobs that were seen to start, minus those that succeeded and were never seen to run."""
     has_successes: bool = False
     fit_at: float = -math.inf
     """When the next fit is due."""
@@ -137,7 +137,9 @@ class Pace:
             job.polled_at = now
 
     def record_end(self, job: PacedJob, *, now: float, success: bool) -> bool:
-        """Take in that a job was seen final, and forget it; whether it is the first, which changes when all are polled.
+        """Record that a job was seen final, and forget the job.
+
+        Returns whether it is the first end of its kind that counts: then all jobs of the kind may be polled at other times.
 
         Jobs that fail end sooner than those that succeed: their run times count only until one has succeeded.
         """

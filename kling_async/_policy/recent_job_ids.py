@@ -1,4 +1,4 @@
-"""Remembers which jobs have an owner, for as long as a lost submit could match one of them."""
+"""A set of job ids that forgets the old ones, in little memory: the jobs that have an owner, and those of answered POSTs."""
 
 from __future__ import annotations
 

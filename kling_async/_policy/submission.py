@@ -78,7 +78,11 @@ def allows_resend(on_ambiguous: str, error: AmbiguousSubmitError) -> bool:
 
 
 def stops_the_batch(error: KlingError) -> bool:
-    """Whether every further submit would fail too: key, credits, rights, model, setting, certificate, proxy, closed client, budget or journal."""
+    """Whether a batch sends nothing more after this error of one submit, because every further submit would fail too.
+
+    The reason is at the service (key, credits, rights, model), on the way there (setting, certificate, proxy, closed client),
+    or here (cap, journal). A cheaper item might still be below the cap: it is not sent either.
+    """
     at_the_service = AuthenticationError | InsufficientCreditsError | PermissionDeniedError | NotFoundError
     on_the_way = ConfigurationError | CertificateError | ProxyError | ClientClosedError
     return isinstance(error, at_the_service | on_the_way | BudgetExceededError | JournalError)

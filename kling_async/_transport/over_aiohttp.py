@@ -208,7 +208,7 @@ class AiohttpTransport:
         if request.method == "POST" and (replaced := find_blind_spot(self._session)) is not None:
             raise ConfigurationError(
                 f"{describe_call(request)} is not sent: {replaced} is replaced in this process, as a mock does, and the "
-                "client would pass the replacement by.",
+                "request would not go through the replacement.",
                 advice="In a test use the emulator or KlingClient(transport=...).",
             )
 

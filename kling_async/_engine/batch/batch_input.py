@@ -161,7 +161,7 @@ class InputReader:
             self._items.close()
 
     def _take_index(self, item: RequestLike | Entry) -> int:
-        """The place of the next item; an entry keeps the index of its batch, unless that is not after those before."""
+        """The index of the next item: the next free one. An entry keeps the index that it has, if that is higher."""
         index = max(self._index, item.index) if isinstance(item, Entry) else self._index
         self._index = index + 1
         return index

@@ -144,8 +144,8 @@ async def _run_job(
 ) -> Job | KlingError | None:
     """Submit, reconcile, wait: the final record of the item's job, or the error that ended it; None if it is taken over.
 
-    `current` says where the item stands, and so what comes next: None is to be submitted, a reconciliation to be gone
-    through, a job in flight to be waited for; a job has ended.
+    `current` says where the item stands. None: submit it. A reconciliation: await that. A job in flight: wait for its end. A
+    job: it has ended, and is the result.
 
     The record of a job in flight is not kept here: for a hundred thousand jobs it would be most of the memory.
     """

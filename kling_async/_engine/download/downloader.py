@@ -1,4 +1,4 @@
-"""Downloads videos: to a partial file, resumed after a cut, checked, flushed to the disk, renamed into place."""
+"""Downloads videos into a partial video, resumed after a cut and checked, and lets the destination publish the whole one."""
 
 from __future__ import annotations
 
@@ -81,12 +81,13 @@ class Downloader:
     ) -> SavedFile:
         """Download a job's video.
 
-        Only a whole video gets the name of the destination. A cancelled download leaves at most a `.part` file and its
-        note; the next download of the job to the same path resumes from them.
+        Only a whole video gets the name of the destination, which is a file or an object of a store. The bytes come into a
+        partial file, or for a direct upload into memory. A cancelled download leaves at most a `.part` file and its note;
+        the next download of the job to the same destination resumes from them.
 
         Args:
             job: The job, with the URL of its video.
-            destination: The path of the file.
+            destination: The place of the video.
             emit: Emits an event for each retry, and for the bytes saved so far.
             index: The job's index in a batch.
             digest: Whether to compute the SHA-256, which takes about a millisecond per MiB, in a thread.

@@ -1,4 +1,4 @@
-"""One try to fetch the missing bytes of a video: follows redirects, and writes the body to the partial file."""
+"""One try to fetch the missing bytes of a video: follows redirects, and gives the body to the partial video."""
 
 from __future__ import annotations
 

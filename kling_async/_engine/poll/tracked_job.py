@@ -37,7 +37,7 @@ class TrackedJob:
     is_known: bool
     """Whether the service has ever shown this job to this key."""
     scan_number: int = 0
-    """The number of the last list scan that showed the job; before that, of the last scan before the job was added."""
+    """The number of the last list scan that showed the job. While none has: that of the scan before the job was added."""
     ends_at: float = math.inf
     """When the wait times out: at its deadline, or because the status has not changed for too long."""
     queue_entry: int = 0
@@ -47,7 +47,11 @@ class TrackedJob:
     last_error: KlingError | None = None
     """The error of the last one that failed."""
     retry_at: float = -math.inf
-    """When it is polled while there is a special reason to poll it."""
+    """When it may be polled again after a call that failed. Before any failure this is long ago.
+
+    With another special reason to poll it, such as a missing video, it is polled at this time too: at once, unless a call
+    failed just before.
+    """
     asked_for_media: bool = False
     """Whether a success without a video was polled once more."""
     is_spot_check: bool = False

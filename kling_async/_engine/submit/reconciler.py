@@ -68,7 +68,7 @@ class OpenReconciliation:
     read_whole_at: float = float("-inf")
     """The same, of the scans that read the whole list."""
     last_age: float = 0.0
-    """Seconds since the POST before which the search does not end."""
+    """The search goes on until the POST is so many seconds old."""
     is_absent: bool = False
     """Whether the list proves that the service has no job of the submit."""
     is_found: anyio.Event = attrs.field(factory=anyio.Event)
@@ -242,7 +242,10 @@ class Reconciler:
         self._signal()
 
     async def _search(self, reconciliation: OpenReconciliation, *, may_wait: bool) -> str:
-        """Scan the list again and again until the job is found or proven absent; else the reason why it is neither."""
+        """Scan the list again and again, until the job is found, is proven absent, or no scan is left.
+
+        Returns the reason for which the job was not found.
+        """
         began, service_clock = self.api.clock.now(), self.api.service_clock
         max_pages = MAX_PAGES if may_wait else _FEW_PAGES
         age = self.api.service_time() - CLOCK_SKEW - reconciliation.lost.since
@@ -348,7 +351,7 @@ class Reconciler:
             unfound = [one for one in self._open if one.model == model and one.job is None]
             # While they are reconciled, no look-alike of them is sent, so this holds to the end of the scan.
             searchable = await self._select_searchable(unfound)
-            if reconciliation not in searchable:  # a look-alike of another process left meanwhile
+            if reconciliation not in searchable:  # another process has begun to send a look-alike meanwhile
                 return
             lost, others, reading = await self._read_rows(
                 model,

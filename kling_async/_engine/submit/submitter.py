@@ -139,8 +139,8 @@ class Submitter:
     ) -> Job | OpenReconciliation | KlingError:
         """Send one POST and record its fate.
 
-        From the answer to the record nothing is awaited and no code of the caller runs: the ledger changes values in
-        memory, and the journal commits them later. Listeners and the log come after the record.
+        Between the answer and its record, nothing is awaited and no code of the caller runs: the ledger changes values in
+        memory, and the journal commits them later. Listeners and the log hear of the job after the record.
         """
         job: Job | None
         error: KlingError | None

@@ -148,7 +148,7 @@ class PostgresStore:
                 execute(work, sql.NOTIFY)
         gone = []
         for number, is_written, is_job_taken, is_gone in done.fetchall() if done is not None else ():
-            # Also of a lost entry: what this process records next follows from what it has recorded.
+            # A lost entry, too, is kept as this process wrote it: what this process records next builds on that.
             held.keep(after[number], held[number].epoch, is_lost=not is_written, is_job_taken=is_job_taken)
             if is_written and "identity" in changes.fields[number]:
                 held.mark_intended(number)
@@ -378,7 +378,7 @@ class PostgresStore:
         }
         if execute(work, sql.MATCH_JOB, parameters).fetchone() is None:
             return False
-        # The journal records the state. If the batch ends before that, no later write takes the job away again.
+        # The journal records the new state next. Until then, no other write of the entry takes the job away again.
         self._held.keep(attrs.evolve(held.entry, request_id=request_id), held.epoch)
         return True
 
