@@ -41,7 +41,6 @@ from kling_async._journal.schema import MIGRATIONS, Migration, decode_text, enco
 from kling_async._journal.sqlite_rows import (
     COLUMNS,
     HAS_JOB,
-    IN_UNKNOWN_STATES,
     INSERT,
     INSERT_EARLIER,
     SELECT,
@@ -52,6 +51,7 @@ from kling_async._journal.sqlite_rows import (
     quote,
 )
 from kling_async._journal.store import PendingWrites
+from kling_async._journal.transitions import UNKNOWN_STATES_IN_SQL
 from kling_async.errors import JournalError
 from kling_async.lines import one_line
 
@@ -205,7 +205,7 @@ class SqliteStore:
 
     def find_unresolved(self) -> Mapping[int, EntryState]:
         """The states of the entries with a POST whose fate is unknown; see `Store`."""
-        where = f"WHERE request_id IS NULL AND state IN {IN_UNKNOWN_STATES}"
+        where = f"WHERE request_id IS NULL AND state IN {UNKNOWN_STATES_IN_SQL}"
         rows = self._query(f"SELECT number, state FROM entries {where}")  # noqa: S608 - our own names
         return {number: EntryState(state) for number, state in rows}
 

@@ -10,7 +10,7 @@ from typing import Any
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.json_text import decode_record, encode_record, to_json
 from kling_async._journal.schema import decode_text, encode_text
-from kling_async._journal.transitions import UNKNOWN_STATES
+from kling_async._journal.transitions import UNKNOWN_STATES_IN_SQL
 
 
 def _encode_money(amount: Decimal | None) -> str | None:
@@ -56,7 +56,6 @@ _NAMES = ", ".join(["number", "key", "fingerprint", "occurrence", *map(quote, CO
 INSERT = f"INSERT OR REPLACE INTO entries ({_NAMES}) VALUES ({', '.join('?' * (4 + len(COLUMNS)))})"  # noqa: S608 - our own names
 SELECT = f"SELECT {_NAMES} FROM entries"  # noqa: S608 - our own names
 INSERT_EARLIER = "INSERT OR REPLACE INTO earlier_attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-IN_UNKNOWN_STATES = "(" + ", ".join(f"'{state}'" for state in sorted(UNKNOWN_STATES)) + ")"
 _EARLIER_COLUMNS = {
     **{
         name: f"was.{name}"
@@ -69,7 +68,7 @@ _EARLIER_COLUMNS = {
 SELECT_UNKNOWN_ATTEMPTS = (
     f"SELECT number, key, fingerprint, occurrence, {', '.join(_EARLIER_COLUMNS.get(name, f'entries.{quote(name)}') for name in COLUMNS)}"  # noqa: S608 - our own names
     " FROM earlier_attempts AS was JOIN entries USING (number) WHERE was.request_id IS NULL"
-    f" AND was.state IN {IN_UNKNOWN_STATES} AND was.attempt < attempts"
+    f" AND was.state IN {UNKNOWN_STATES_IN_SQL} AND was.attempt < attempts"
 )
 HAS_JOB = (
     "SELECT EXISTS (SELECT 1 FROM entries WHERE request_id = ?)"

@@ -1,7 +1,9 @@
 """The life of an entry as a table: which event leads from which state to which, and what an attempt costs.
 
 Pure: no disk, no clock. `WriteAheadJournal` writes down only what this module allows, so that a mistake of the engine cannot
-turn a paid job into an item that looks unpaid.
+turn a paid job into an item that looks unpaid. A shared store sets two states by itself, each in the statement that decides:
+`not_submitted` for an entry that it makes, and `submitted` for a lost submit that gets a job (`MAKE` and `MATCH_JOB` in
+`_journal/postgres/statements.py`).
 """
 
 from __future__ import annotations
@@ -81,6 +83,7 @@ intent, which keeps the old one among the earlier attempts.
 
 UNKNOWN_STATES = frozenset({EntryState.INTENDED, EntryState.AMBIGUOUS})
 """A POST may have been accepted, and the entry has no job."""
+UNKNOWN_STATES_IN_SQL = "(" + ", ".join(f"'{state}'" for state in sorted(UNKNOWN_STATES)) + ")"
 OPEN_STATES = UNKNOWN_STATES | {EntryState.SUBMITTED}
 """The states that an entry has while something of it is under way."""
 _UNSENT_STATES = frozenset({EntryState.NOT_SUBMITTED, EntryState.DROPPED})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kling_async._journal.location import DatabaseUrl
 from kling_async._journal.postgres.connection import Connection, execute
+from kling_async._journal.transitions import UNKNOWN_STATES_IN_SQL
 from kling_async.errors import JournalError
 
 VERSION = 1
@@ -48,9 +49,9 @@ _TABLES = (
         written_at       timestamptz
     )
     """,
-    """
+    f"""
     CREATE INDEX kling_async_entries_unresolved ON kling_async_entries (model)
-    WHERE request_id IS NULL AND state IN ('intended', 'ambiguous')
+    WHERE request_id IS NULL AND state IN {UNKNOWN_STATES_IN_SQL}
     """,
     "CREATE INDEX kling_async_entries_held ON kling_async_entries (holder) WHERE holder IS NOT NULL",
     """

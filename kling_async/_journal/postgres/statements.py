@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from kling_async._journal.entry import EntryState
 from kling_async._journal.postgres.rows import COLUMNS, IDENTITY, NAMES, quote_name
 from kling_async._journal.postgres.session import CHANNEL, LIVE_HOLDERS
-from kling_async._journal.transitions import UNKNOWN_STATES
+from kling_async._journal.store import Activity
+from kling_async._journal.transitions import UNKNOWN_STATES_IN_SQL
 
 # All names in these statements are our own; all values are parameters.
 # ruff: noqa: S608
@@ -12,7 +14,6 @@ from kling_async._journal.transitions import UNKNOWN_STATES
 _E_NAMES = ", ".join(f"e.{quote_name(name)}" for name in COLUMNS)
 _E_IDENTITY = ", ".join(f"e.{name}" for name in IDENTITY.split(", "))
 _ARRAYS = ", ".join(f"%s::{column.type}[]" for column in COLUMNS.values())
-_UNKNOWN = "(" + ", ".join(f"'{state}'" for state in sorted(UNKNOWN_STATES)) + ")"
 _DIGEST = "encode(sha256(convert_to({0}, 'UTF8')), 'hex')"
 """An index takes no text as long as an id of a job can be."""
 ENTRY = f"{IDENTITY}, {NAMES}"
@@ -44,7 +45,7 @@ CLAIM = f"""
 MAKE = f"""
     INSERT INTO kling_async_entries AS e
         (identity, key, fingerprint, occurrence, model, payload, "index", holder, epoch, state)
-    SELECT w.identity, w.key, w.fingerprint, w.occurrence, w.model, w.payload, w.index, %s::integer, 1, 'not_submitted'
+    SELECT w.identity, w.key, w.fingerprint, w.occurrence, w.model, w.payload, w.index, %s::integer, 1, '{EntryState.NOT_SUBMITTED}'
     FROM unnest(%s::text[], %s::text[], %s::text[], %s::integer[], %s::text[], %s::text[], %s::bigint[])
         WITH ORDINALITY AS w(identity, key, fingerprint, occurrence, model, payload, index, place)
     WHERE NOT EXISTS (SELECT FROM kling_async_entries o WHERE o.identity = w.identity)
@@ -68,12 +69,12 @@ UNKNOWN_ATTEMPTS = f"""
         a.error,
         e.path, e.size_bytes, e.sha256, e.cost_usd, a.cost_usd, a.attempt, e."index"
     FROM kling_async_earlier_attempts a JOIN kling_async_entries e USING (number)
-    WHERE a.request_id IS NULL AND a.state IN {_UNKNOWN} AND a.attempt < e.attempts AND
+    WHERE a.request_id IS NULL AND a.state IN {UNKNOWN_STATES_IN_SQL} AND a.attempt < e.attempts AND
 """
 UNKNOWN_ATTEMPTS_OF_ENTRIES = f"{UNKNOWN_ATTEMPTS} a.number = ANY(%s::bigint[])"
 UNKNOWN_ATTEMPTS_OF_MODEL = f"{UNKNOWN_ATTEMPTS} e.model = %s"
 UNRESOLVED = f"""
-    SELECT {ENTRY} FROM kling_async_entries WHERE request_id IS NULL AND state IN {_UNKNOWN} AND model = %s
+    SELECT {ENTRY} FROM kling_async_entries WHERE request_id IS NULL AND state IN {UNKNOWN_STATES_IN_SQL} AND model = %s
 """
 
 WRITE_EARLIER = f"""
@@ -131,7 +132,7 @@ WRITE = f"""
     ),
     reserved AS (  -- the money is in the entry from now on
         UPDATE kling_async_activities a SET price_usd = 0 FROM done
-        WHERE a.number = done.number AND a.kind = 'post' AND done.is_intent
+        WHERE a.number = done.number AND a.kind = '{Activity.POST}' AND done.is_intent
     )
     SELECT new.number, new.number IN (SELECT number FROM done), new.number NOT IN (SELECT number FROM done) AND (
         new.number IN (SELECT number FROM held) OR EXISTS (
@@ -157,15 +158,13 @@ NOTIFY = f"SELECT pg_notify(({CHANNEL}), '')"
 MOVE_ENTRIES = """
     UPDATE kling_async_entries SET holder = %s, epoch = epoch + 1 WHERE holder = ANY(%s) RETURNING number, epoch
 """
-END_RESERVATIONS = (
-    "DELETE FROM kling_async_activities WHERE holder = ANY(%s) AND kind = 'post' AND price_usd > 0"
-)
+END_RESERVATIONS = f"DELETE FROM kling_async_activities WHERE holder = ANY(%s) AND kind = '{Activity.POST}' AND price_usd > 0"
 """See `HeldEntries.move`."""
-MOVE_ACTIVITIES = """
+MOVE_ACTIVITIES = f"""
     WITH moved AS (
         UPDATE kling_async_activities SET holder = %s WHERE holder = ANY(%s) RETURNING number, kind
     )
-    SELECT number FROM moved WHERE kind = 'post'
+    SELECT number FROM moved WHERE kind = '{Activity.POST}'
 """
 
 _IS_LOOK_ALIKE = "{0}.model = {1}.model AND coalesce({0}.look_alikes = {1}.look_alikes, true)"
@@ -183,14 +182,14 @@ RESERVE_POSTS = f"""
     unblocked AS (
         SELECT h.* FROM held h WHERE NOT EXISTS (
             SELECT FROM kling_async_activities a
-            WHERE a.kind = 'reconciliation' AND a.holder <> %(holder)s AND a.holder IN (SELECT holder FROM live)
+            WHERE a.kind = '{Activity.RECONCILIATION}' AND a.holder <> %(holder)s AND a.holder IN (SELECT holder FROM live)
                 AND {_IS_LOOK_ALIKE.format("a", "h")}
         )
     ),
     before AS (
         SELECT spent_usd + (
             SELECT coalesce(sum(price_usd), 0) FROM kling_async_activities
-            WHERE kind = 'post' AND holder IN (SELECT holder FROM live)
+            WHERE kind = '{Activity.POST}' AND holder IN (SELECT holder FROM live)
                 AND number NOT IN (SELECT number FROM wanted)
         ) AS total_usd FROM kling_async_journal
     ),
@@ -199,7 +198,7 @@ RESERVE_POSTS = f"""
     ),
     allowed AS (
         INSERT INTO kling_async_activities AS a (number, kind, holder, model, look_alikes, price_usd)
-        SELECT number, 'post', %(holder)s, model, look_alikes, price_usd FROM priced
+        SELECT number, '{Activity.POST}', %(holder)s, model, look_alikes, price_usd FROM priced
         WHERE cap_usd IS NULL OR total_usd <= cap_usd
         ON CONFLICT (number, kind) DO UPDATE SET holder = excluded.holder, model = excluded.model,
             look_alikes = excluded.look_alikes, price_usd = excluded.price_usd
@@ -210,9 +209,9 @@ RESERVE_POSTS = f"""
         coalesce((SELECT total_usd FROM priced p WHERE p.number = w.number), 0)
     FROM wanted w ORDER BY w.place
 """
-BEGIN_RECONCILIATION = """
+BEGIN_RECONCILIATION = f"""
     INSERT INTO kling_async_activities (number, kind, holder, model, look_alikes, price_usd)
-    SELECT number, 'reconciliation', holder, %(model)s, %(look_alikes)s, 0 FROM kling_async_entries
+    SELECT number, '{Activity.RECONCILIATION}', holder, %(model)s, %(look_alikes)s, 0 FROM kling_async_entries
     WHERE number = %(number)s AND holder = %(holder)s AND epoch = %(epoch)s
     ON CONFLICT (number, kind) DO UPDATE SET holder = excluded.holder, model = excluded.model,
         look_alikes = excluded.look_alikes
@@ -221,11 +220,11 @@ BEGIN_RECONCILIATION = """
 FIND_SEARCHABLE = f"""
     WITH live AS MATERIALIZED ({LIVE_HOLDERS})
     SELECT r.number FROM kling_async_activities r
-    WHERE r.number = ANY(%(numbers)s::bigint[]) AND r.kind = 'reconciliation' AND r.holder = %(holder)s
+    WHERE r.number = ANY(%(numbers)s::bigint[]) AND r.kind = '{Activity.RECONCILIATION}' AND r.holder = %(holder)s
         AND r.holder IN (SELECT holder FROM live)
         AND NOT EXISTS (
             SELECT FROM kling_async_activities p
-            WHERE p.kind = 'post' AND p.holder <> %(holder)s AND p.holder IN (SELECT holder FROM live)
+            WHERE p.kind = '{Activity.POST}' AND p.holder <> %(holder)s AND p.holder IN (SELECT holder FROM live)
                 AND {_IS_LOOK_ALIKE.format("p", "r")}
         )
 """
@@ -241,7 +240,7 @@ MATCH_JOB = f"""
         ON CONFLICT (id_digest) DO UPDATE SET number = excluded.number WHERE j.number = excluded.number
         RETURNING j.number
     )
-    UPDATE kling_async_entries e SET request_id = %(request_id)s, state = 'submitted', writer = %(holder)s,
+    UPDATE kling_async_entries e SET request_id = %(request_id)s, state = '{EntryState.SUBMITTED}', writer = %(holder)s,
         written_at = clock_timestamp()
     FROM won WHERE e.number = won.number RETURNING e.number
 """
