@@ -97,6 +97,8 @@ def is_absent(
         has_owner: Whether a job belongs to an item of ours.
         own: The user of the key.
     """
+    if lost.may_have_other_clock:
+        return False
     if reading.began_at is None or reading.began_at < closes_at(lost) or not reading.is_whole:
         return False
     for job in reading.recent:
@@ -123,6 +125,8 @@ def proof_delays(lost: LostSubmit, *, now: float, may_wait: bool) -> Iterable[fl
         now: Unix seconds by the service's clock.
         may_wait: Whether the caller wants the proof so much that it waits for it.
     """
+    if lost.may_have_other_clock:
+        return ()
     left = closes_at(lost) - now
     if may_wait:
         return (max(0.0, left) + _PROOF_DELAYS[0], *_PROOF_DELAYS[1:])

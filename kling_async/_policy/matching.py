@@ -45,7 +45,9 @@ class LostSubmit:
     has_present_key: bool = True
     """Whether it was sent with the key of this client, and not by an earlier run, which can have had another one."""
     is_service_time: bool = True
-    """Whether both times are by the service's clock; else they are by the clock of this machine."""
+    """Whether both times are by the service's clock; else they are by the clock of a machine."""
+    may_have_other_clock: bool = False
+    """Whether that machine may have been another one: then the times prove nothing."""
     payload_json: str = attrs.field(
         init=False,
         repr=False,
@@ -65,7 +67,12 @@ class LostSubmit:
 
 
 def recorded_submit(
-    payload: Mapping[str, Any], *, sent_at: float, timeout: float, is_service_time: bool
+    payload: Mapping[str, Any],
+    *,
+    sent_at: float,
+    timeout: float,
+    is_service_time: bool,
+    is_shared: bool = False,
 ) -> LostSubmit:
     """A POST of which an earlier process has recorded the intent and no answer.
 
@@ -74,6 +81,7 @@ def recorded_submit(
         sent_at: Unix seconds; the POST began at most `MAX_INTENT_AGE` later.
         timeout: Seconds after which its sender gave the answer up.
         is_service_time: Whether `sent_at` is by the service's clock.
+        is_shared: Whether several machines write the journal.
     """
     return LostSubmit(
         payload=payload,
@@ -81,6 +89,7 @@ def recorded_submit(
         until=sent_at + MAX_INTENT_AGE + timeout + CLOCK_SKEW,
         has_present_key=False,
         is_service_time=is_service_time,
+        may_have_other_clock=is_shared and not is_service_time,
     )
 
 

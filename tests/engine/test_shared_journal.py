@@ -25,6 +25,7 @@ from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.location import journal_location
 from kling_async._journal.store import PlannedPost, WantedItem
 from kling_async._policy.budget import Budget
+from kling_async._wire.endpoints import LIST
 from kling_async.events import Resumed, Submitted
 
 PRICE = Decimal("0.35")
@@ -55,6 +56,12 @@ def open_journal(database):
             return journal
 
         yield open_one
+
+
+async def session_that_knows_the_time(service):
+    session = session_for(service)
+    await session.api.fetch(LIST)
+    return session
 
 
 async def run_in_processes(service, requests, journals, **settings):
@@ -431,22 +438,24 @@ async def test_a_process_that_was_stopped_asks_before_it_sends(open_journal):
 
 
 async def test_a_reconciliation_waits_for_a_look_alike_of_another_process(open_journal):
-    service = Service(run_time=60.0, latency=0.5)
+    service = Service(run_time=60.0, latency=0.5, ahead=0.0)
     service.after.append(on("submit", LOST))
     first, second = open_journal(), open_journal()
+    one, other = [await session_that_knows_the_time(service) for _ in range(2)]
+    lists = service.calls["list"]
 
     async def run_second():
         await anyio.sleep(0.2)
         service.latency = 10.0  # of what is sent from now on
-        return await run(service, [{"prompt": "rain", "key": "b"}], journal=second)
+        return await run(service, [{"prompt": "rain", "key": "b"}], journal=second, session=other)
 
     async def calm_down():
         await anyio.sleep(5)
-        assert service.calls["list"] == 0
+        assert service.calls["list"] == lists
         service.latency = 0.1
 
     every = await asyncio.gather(
-        run(service, [{"prompt": "rain", "key": "a"}], journal=first), run_second(), calm_down()
+        run(service, [{"prompt": "rain", "key": "a"}], journal=first, session=one), run_second(), calm_down()
     )
 
     assert [results[0].job.request_id for results in every[:2]] == ["job-0", "job-1"]
@@ -579,11 +588,11 @@ async def test_an_item_that_is_lost_between_its_submit_and_its_record_is_reporte
     assert (result.ok, result.job.request_id, service.posts) == (True, "job-0", 1)
 
 
-async def run_until_an_error(service, requests, journal, **settings):
+async def run_until_an_error(service, requests, journal, session=None, **settings):
     """The results before the error that ends a batch, and that error."""
     results = []
     with pytest.raises(JournalError) as failure:
-        async with batch_of(service, requests, journal=journal, **settings) as stream:
+        async with batch_of(service, requests, journal=journal, session=session, **settings) as stream:
             async for result in stream:
                 results.append(result)
     return results, failure.value
@@ -619,7 +628,7 @@ async def test_a_lost_submit_whose_entry_is_gone_is_not_sent_again(open_journal,
     service.latency = 5.0
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(execute_at, 3.0, database, change)
+        tasks.start_soon(execute_at, 8.0, database, change)
         [result], _ = await run_until_an_error(service, ["rain"], open_journal())
 
     assert (service.posts, result.state) == (1, ResultState.AMBIGUOUS)
@@ -669,3 +678,44 @@ def execute(database, statement):
 async def execute_at(seconds, database, statement):
     await anyio.sleep(seconds)
     execute(database, statement)
+
+
+@pytest.mark.parametrize("ahead", [-600.0, 600.0])
+async def test_the_first_submit_of_a_machine_with_a_wrong_clock_is_found_by_another_machine(
+    open_journal, ahead
+):
+    service = Service(run_time=10.0, ahead=0.0)
+    service.after.append(on("submit", LOST))
+    await run_on_a_machine_that_is_gone(service, open_journal(), clock_ahead=ahead)
+
+    results = await run(service, ["rain", "snow"], journal=open_journal(), on_ambiguous="resend_absent")
+
+    assert ([result.ok for result in results], service.posts) == ([True, True], 2)
+
+
+@pytest.mark.parametrize("ahead", [-600.0, 600.0])
+async def test_a_submit_by_the_clock_of_another_machine_alone_is_not_proven_absent(open_journal, ahead):
+    service = Service(run_time=10.0, ahead=0.0)
+    service.after.append(on("submit", LOST))
+    refused = on("list", APIConnectionError("list: no route"))
+    service.before.append(refused)
+    await run_on_a_machine_that_is_gone(service, open_journal(), clock_ahead=ahead)
+
+    results = await run(service, ["rain", "snow"], journal=open_journal(), on_ambiguous="resend_absent")
+
+    states = {result.index: (result.state, result.error and result.error.absent) for result in results}
+    assert states == {0: (ResultState.AMBIGUOUS, False), 1: (ResultState.SUCCEEDED, None)}
+    assert service.posts == 2
+
+
+async def run_on_a_machine_that_is_gone(service, journal, *, clock_ahead):
+    """Lose the answer to a submit on a machine whose clock is wrong; then the process of that machine is gone."""
+    session = session_for(service)
+    by_the_service = session.api.clock.wall
+    session.api.clock.wall = lambda: by_the_service() + clock_ahead
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run_until_an_error, service, ["rain"], journal, session)
+        await anyio.sleep(0.5)
+        assert service.posts == 1
+        journal._store.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -19,7 +20,7 @@ from kling_async._policy.concurrency_limit import ConcurrencyLimit
 from kling_async._policy.retry import backoff, named_delay
 from kling_async._policy.submission import SubmitFailure, classify
 from kling_async._wire.codec import ShapeError, structure_job, submit_body
-from kling_async._wire.endpoints import SUBMIT
+from kling_async._wire.endpoints import LIST, SUBMIT
 from kling_async.errors import APIConnectionError, APIResponseError, KlingError
 from kling_async.events import Throttled
 from kling_async.jobs import Job, JobStatus
@@ -40,6 +41,9 @@ class Submitter:
         self.reconciler = reconciler
         self._submit_slots = anyio.Semaphore(shared.limits.max_concurrent_submits, fast_acquire=True)
         self._rate = shared.submit_rate
+        self._poll_rate = shared.poll_rate
+        self._clock_lock = anyio.Lock()
+        self._has_asked_time = False
         self._pauses = shared.pauses
 
     async def submit(
@@ -99,6 +103,8 @@ class Submitter:
         while True:
             await self.reconciler.wait_unblocked(model, payload)
             async with self._submit_slots:
+                if ledger.is_shared:
+                    await self._ask_time(model)
                 if not has_turn:
                     await self._take_hourly_turn(ledger)
                     has_turn = True
@@ -117,6 +123,20 @@ class Submitter:
                     self.reconciler.end_post(post)
                     ledger.end_post(item)
             await ledger.wait_changed()
+
+    async def _ask_time(self, model: str) -> None:
+        """Learn the service's clock before the first intent, if a cheap call can: another machine has another clock.
+
+        A process on that machine may have to find the job by the time of the intent.
+        """
+        async with self._clock_lock:
+            if self._has_asked_time or self.api.service_clock.offset is not None:
+                return
+            clock = self.api.clock
+            await clock.sleep(self._poll_rate.take(clock.now()))
+            with suppress(KlingError):  # if the service is away, so is the submit
+                await self.api.fetch(LIST, query={"model_id": model, "limit": 1})
+            self._has_asked_time = True
 
     async def _take_hourly_turn(self, ledger: Ledger) -> None:
         """Wait until the hourly rate allows one more POST: that of the client, and that of a shared journal."""
