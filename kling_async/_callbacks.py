@@ -15,6 +15,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Never
 
+from kling_async._interrupts import cancel_calls
+
 
 def call_safely(function: Callable[[], object]) -> BaseException | None:
     """Call a function of the caller, and return the error that it raises; None if it raises none.
@@ -46,6 +48,8 @@ def raise_from_loop(error: BaseException) -> None:
     """Raise an error from the running event loop itself, or at once outside an event loop."""
 
     def leave() -> Never:
+        with suppress(RuntimeError):  # outside an event loop
+            cancel_calls(asyncio.get_running_loop())
         raise error
 
     try:

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from functools import wraps
 from typing import Any, TypeVar, cast
 
+from kling_async._interrupts import interruptible
 from kling_async._secrets import forget_arguments
 from kling_async.errors import KlingError
 
@@ -56,7 +57,8 @@ def public_call(function: F) -> F:
     async def await_call(*args: Any, **kwargs: Any) -> Any:
         try:
             check(kwargs.keys())
-            return await function(*args, **kwargs)
+            with interruptible():
+                return await function(*args, **kwargs)
         except BaseException as error:
             leave(error)
             raise

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Never, Self, Unpack, overload
 import attrs
 
 from kling_async._calls import check_options, public_call
+from kling_async._interrupts import interruptible, wait_for_interrupted
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import Limits
 from kling_async._policy.retry import RetryPolicy
@@ -599,8 +600,9 @@ async def _within(
     call: str,
 ) -> AsyncIterator[ResultStream]:
     _running_loop()  # before a journal is made
+    await wait_for_interrupted()
     try:
-        with drawing:
+        with drawing, interruptible():
             async with batch as results:
                 yield results
     except KlingError as error:
