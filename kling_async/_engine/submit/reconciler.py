@@ -361,35 +361,68 @@ class Reconciler:
                 max_pages=max_pages,
             )
             rows = list(self._rows[model].values())
-            journals = dict.fromkeys(one.journal for one in unfound if one.journal is not None)
             candidates = await _decide_on_rows(rows, partial(select_candidates, lost, rows, others=others))
             recent = {job.request_id for job in reading.recent} if reading is not None else set()
-            owned, own = await self._find_owned(candidates | recent, journals), self._shared.own_user
-            match = partial(match_jobs, lost, rows, others=others, owned=owned, own=own)
+            journals = dict.fromkeys(one.journal for one in unfound if one.journal is not None)
+            owned = await self._find_owned(candidates | recent, journals)
+            match = partial(match_jobs, lost, rows, others=others, owned=owned, own=self._shared.own_user)
             found = await _decide_on_rows(rows, match)
-            for index, one in enumerate(searchable):
-                one.scanned_at = began
-                job = found.get(index)
-                if job is None or not await self._is_shown_to_key(job):
-                    continue
-                if own.is_other(job):  # an answer has named the user of the key meanwhile
-                    continue
-                if one in self._open and await _match_in_journal(one, job):
-                    one.job = job
-                    self.assign_job(job.request_id, one.journal)
-                    one.is_found.set()
-                    owned.add(canonical_id(job.request_id))
+            await self._assign_found(searchable, found, owned, began=began)
             if reading is not None:
-                for one, submit in zip(searchable, lost, strict=True):
-                    one.read_whole_at = began
-                    prove = partial(
-                        is_absent,
-                        submit,
-                        reading,
-                        has_owner=lambda request_id: canonical_id(request_id) in owned,
-                        own=own,
-                    )
-                    one.is_absent = one.job is None and await _decide_on_rows(reading.recent, prove)
+                await self._prove_absent(searchable, lost, reading, owned, began=began)
+
+    async def _assign_found(
+        self, searched: list[OpenReconciliation], found: Mapping[int, Job], owned: set[str], *, began: float
+    ) -> None:
+        """Give the jobs that a scan found to their reconciliations, and add the jobs to those that have an owner.
+
+        Args:
+            searched: The reconciliations that the scan served.
+            found: Their jobs, by index.
+            owned: The canonical ids of the jobs that have an owner.
+            began: When the scan began.
+        """
+        for index, one in enumerate(searched):
+            one.scanned_at = began
+            job = found.get(index)
+            if job is None or not await self._is_shown_to_key(job):
+                continue
+            if self._shared.own_user.is_other(job):  # an answer has named the user of the key meanwhile
+                continue
+            if one in self._open and await _match_in_journal(one, job):
+                one.job = job
+                self.assign_job(job.request_id, one.journal)
+                one.is_found.set()
+                owned.add(canonical_id(job.request_id))
+
+    async def _prove_absent(
+        self,
+        searched: list[OpenReconciliation],
+        lost: list[LostSubmit],
+        reading: ListReading,
+        owned: set[str],
+        *,
+        began: float,
+    ) -> None:
+        """Say of each reconciliation without a job whether a reading of the whole list proves that there is none.
+
+        Args:
+            searched: The reconciliations that the scan served.
+            lost: Their lost submits, with times by the service's clock.
+            reading: What the scan read.
+            owned: The canonical ids of the jobs that have an owner.
+            began: When the scan began.
+        """
+        for one, submit in zip(searched, lost, strict=True):
+            one.read_whole_at = began
+            prove = partial(
+                is_absent,
+                submit,
+                reading,
+                has_owner=lambda request_id: canonical_id(request_id) in owned,
+                own=self._shared.own_user,
+            )
+            one.is_absent = one.job is None and await _decide_on_rows(reading.recent, prove)
 
     async def _is_shown_to_key(self, job: Job) -> bool:
         """Whether a status call shows a row's job to this key; asked only while the user of the key is unknown.
