@@ -174,7 +174,8 @@ class SqliteStore:
             if "identity" in change:
                 inserts.append(build_row(change))
             else:
-                updates[tuple(change)].append([*(COLUMNS[name](change[name]) for name in change), number])
+                values = (COLUMNS[name].encode(value) for name, value in change.items())
+                updates[tuple(change)].append([*values, number])
         if inserts:
             execute_many(INSERT, inserts)
         for names, rows in updates.items():

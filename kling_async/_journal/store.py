@@ -25,6 +25,29 @@ class Activity(StrEnum):
     """A lost submit of the entry is reconciled."""
 
 
+EARLIER_COLUMNS: Mapping[str, str] = {
+    "attempts": "attempt",
+    **{
+        name: name
+        for name in (
+            "state",
+            "sent_at",
+            "has_service_time",
+            "timeout",
+            "request_id",
+            "record",
+            "error",
+            "payload",
+        )
+    },
+    "attempt_cost_usd": "cost_usd",
+}
+"""By field of an entry, its column in the table of earlier attempts of every store, after the number of the entry.
+
+An earlier attempt is the entry as it was before a new intent. Its other fields are those of the entry.
+"""
+
+
 @attrs.define(eq=False)
 class PendingWrites:
     """Changes that are not on the disk yet: the last value of each field, so that writing them twice does no harm."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.json_text import decode_record, encode_record, to_json
-from kling_async._journal.store import WantedItem
+from kling_async._journal.store import EARLIER_COLUMNS, WantedItem
 
 
 def encode_text(text: str | None) -> str | None:
@@ -118,16 +118,5 @@ def columns_of_items(items: Sequence[WantedItem]) -> list[list[Any]]:
 
 
 def build_earlier_row(entry: Entry) -> list[Any]:
-    """The columns of `WRITE_EARLIER` after the number and the epoch."""
-    return [
-        entry.attempts,
-        str(entry.state),
-        entry.sent_at,
-        entry.has_service_time,
-        entry.timeout,
-        encode_text(entry.request_id),
-        encode_record(entry.record),
-        encode_text(entry.error),
-        entry.attempt_cost_usd,
-        to_json(entry.payload),
-    ]
+    """The values of `EARLIER_COLUMNS`."""
+    return [COLUMNS[field].encode(getattr(entry, field)) for field in EARLIER_COLUMNS]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kling_async._journal.entry import EntryState
 from kling_async._journal.postgres.rows import COLUMNS, IDENTITY, NAMES, quote_name
 from kling_async._journal.postgres.session import CHANNEL, LIVE_HOLDERS
-from kling_async._journal.store import Activity
+from kling_async._journal.store import EARLIER_COLUMNS, Activity
 from kling_async._journal.transitions import UNKNOWN_STATES_IN_SQL
 
 # All names in these statements are our own; all values are parameters.
@@ -16,6 +16,12 @@ _E_IDENTITY = ", ".join(f"e.{name}" for name in IDENTITY.split(", "))
 _ARRAYS = ", ".join(f"%s::{column.type}[]" for column in COLUMNS.values())
 _DIGEST = "encode(sha256(convert_to({0}, 'UTF8')), 'hex')"
 """An index takes no text as long as an id of a job can be."""
+_EARLIER_NAMES = ", ".join(EARLIER_COLUMNS.values())
+_EARLIER_ARRAYS = ", ".join(f"%s::{COLUMNS[field].type}[]" for field in EARLIER_COLUMNS)
+_EARLIER_OR_E_NAMES = ", ".join(
+    f"a.{EARLIER_COLUMNS[name]}" if name in EARLIER_COLUMNS else f"e.{quote_name(name)}" for name in COLUMNS
+)
+"""The columns of `COLUMNS` as they were in an earlier attempt `a` of an entry `e`."""
 ENTRY = f"{IDENTITY}, {NAMES}"
 
 PAGE = f"SELECT {ENTRY} FROM kling_async_entries WHERE number > %s ORDER BY number LIMIT %s"
@@ -65,9 +71,7 @@ FIND_CLAIMABLE = f"""
 """
 """Whether each entry can be claimed, of those that are there."""
 UNKNOWN_ATTEMPTS = f"""
-    SELECT {_E_IDENTITY}, e.model, a.payload, a.state, a.sent_at, a.has_service_time, a.timeout, a.request_id, a.record,
-        a.error,
-        e.path, e.size_bytes, e.sha256, e.cost_usd, a.cost_usd, a.attempt, e."index"
+    SELECT {_E_IDENTITY}, {_EARLIER_OR_E_NAMES}
     FROM kling_async_earlier_attempts a JOIN kling_async_entries e USING (number)
     WHERE a.request_id IS NULL AND a.state IN {UNKNOWN_STATES_IN_SQL} AND a.attempt < e.attempts AND
 """
@@ -78,18 +82,12 @@ UNRESOLVED = f"""
 """
 
 WRITE_EARLIER = f"""
-    WITH done AS (INSERT INTO kling_async_earlier_attempts AS a
-        (number, attempt, state, sent_at, has_service_time, timeout, request_id, record, error, cost_usd, payload)
-    SELECT w.number, w.attempt, w.state, w.sent_at, w.has_service_time, w.timeout, w.request_id, w.record, w.error,
-        w.cost_usd, w.payload
-    FROM unnest(%s::bigint[], %s::bigint[], %s::integer[], %s::text[], %s::double precision[], %s::boolean[],
-        %s::double precision[], %s::text[], %s::text[], %s::text[], %s::numeric[], %s::text[])
-        AS w(number, epoch, attempt, state, sent_at, has_service_time, timeout, request_id, record, error, cost_usd,
-            payload)
+    WITH done AS (INSERT INTO kling_async_earlier_attempts AS a (number, {_EARLIER_NAMES})
+    SELECT w.number, {", ".join(f"w.{name}" for name in EARLIER_COLUMNS.values())}
+    FROM unnest(%s::bigint[], %s::bigint[], {_EARLIER_ARRAYS}) AS w(number, epoch, {_EARLIER_NAMES})
     JOIN kling_async_entries e ON e.number = w.number AND e.holder = %s AND e.epoch = w.epoch
-    ON CONFLICT (number, attempt) DO UPDATE SET state = excluded.state, sent_at = excluded.sent_at,
-        has_service_time = excluded.has_service_time, timeout = excluded.timeout, request_id = excluded.request_id,
-        record = excluded.record, error = excluded.error, cost_usd = excluded.cost_usd, payload = excluded.payload
+    ON CONFLICT (number, attempt) DO UPDATE
+        SET {", ".join(f"{name} = excluded.{name}" for name in EARLIER_COLUMNS.values())}
     RETURNING a.number, a.request_id)
     INSERT INTO kling_async_jobs (id_digest, number)
     SELECT {_DIGEST.format("request_id")}, number FROM done WHERE request_id IS NOT NULL ON CONFLICT DO NOTHING

@@ -42,6 +42,7 @@ from kling_async._journal.postgres.schema import make_if_missing, read_id
 from kling_async._journal.postgres.session import Session
 from kling_async._journal.sharing import read_monotonic_clock
 from kling_async._journal.store import (
+    EARLIER_COLUMNS,
     Claim,
     PendingWrites,
     PlannedPost,
@@ -137,7 +138,9 @@ class PostgresStore:
         done = None
         with work.pipeline(), work.transaction():
             if earlier:
-                execute(work, sql.WRITE_EARLIER, [*columns_of(earlier, width=12), holder])
+                execute(
+                    work, sql.WRITE_EARLIER, [*columns_of(earlier, width=2 + len(EARLIER_COLUMNS)), holder]
+                )
             if after:
                 done = execute(work, sql.WRITE, [*self._columns_of_entries(after, changes), holder, holder])
             if changes.ended:
