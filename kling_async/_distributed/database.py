@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any, LiteralString
 
 import anyio
@@ -14,7 +14,13 @@ from psycopg.conninfo import make_conninfo
 
 from kling_async._journal.entry import Entry
 from kling_async._journal.location import DatabaseUrl, journal_location
-from kling_async._journal.postgres.connection import is_transient, journal_errors, parse_options
+from kling_async._journal.postgres.connection import (
+    SERVER_PROCESS,
+    is_transient,
+    journal_errors,
+    parse_options,
+    refuse_pooler,
+)
 from kling_async._journal.postgres.rows import build_entry
 from kling_async._journal.postgres.statements import ENTRY
 from kling_async.catalog import quote_value
@@ -167,10 +173,26 @@ class WorkersDatabase:
     async def _connect(self) -> psycopg.AsyncConnection[Any]:
         if self._connection is not None and not self._connection.closed:
             return self._connection
-        self._connection = await psycopg.AsyncConnection.connect(connection_text(self.url), autocommit=True)
+        self._connection = await connect(self.url)
         for name, function in self._locks.items():
             await self._connection.execute(_call(function), (name,))
         return self._connection
+
+
+async def connect(url: DatabaseUrl) -> psycopg.AsyncConnection[Any]:
+    """A connection without automatic transactions.
+
+    Raises:
+        psycopg.Error: It cannot be made.
+        JournalError: A pooler is between this process and the server.
+    """
+    connection = await psycopg.AsyncConnection.connect(connection_text(url), autocommit=True)
+    async with AsyncExitStack() as opened:
+        opened.push_async_callback(connection.close)
+        row = await (await connection.execute(SERVER_PROCESS)).fetchone()
+        refuse_pooler(url, told=connection.info.backend_pid, answer=row)
+        opened.pop_all()
+    return connection
 
 
 def _call(function: LiteralString) -> LiteralString:

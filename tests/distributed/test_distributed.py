@@ -6,6 +6,7 @@ from collections import Counter
 from decimal import Decimal
 
 import pytest
+from fake_pooler import run_pooler
 from shared_batches import SLOW, change, end, shards, until
 
 from kling_async import (
@@ -351,6 +352,18 @@ async def test_a_database_that_cannot_be_reached_is_one_sentence(make_client):
     for error in (caught.value, worker.value):
         assert "could not be reached" in error.message
         assert "secret" not in str(error)
+
+
+async def test_a_pooler_is_refused_before_anything_is_made_there(journal, postgres_server, make_client):
+    with run_pooler(postgres_server.port) as port:
+        url = journal.replace(f":{postgres_server.port}/", f":{port}/")
+        with pytest.raises(JournalError, match="is a pooler such as PgBouncer"):
+            await generate_many_on(url, PROMPTS)
+        async with make_client() as client:
+            with pytest.raises(JournalError, match="is a pooler such as PgBouncer"):
+                await run_worker(url, client)
+
+    assert change(journal, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
 
 
 async def test_tables_of_a_newer_release_are_refused(journal, workers):

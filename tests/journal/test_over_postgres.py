@@ -711,8 +711,11 @@ def test_two_processes_that_make_the_journal_at_once_make_one(database):
         store.close()
 
 
-def test_a_pooler_is_refused(postgres_server, database):
+def test_a_pooler_is_refused_before_anything_is_made_there(postgres_server, database):
     with run_pooler(postgres_server.port) as port:
-        assert "is a pooler such as PgBouncer" in refuse(
-            database.replace(f":{postgres_server.port}/", f":{port}/")
-        )
+        url = database.replace(f":{postgres_server.port}/", f":{port}/")
+        assert "is a pooler such as PgBouncer" in refuse(url)
+        with pytest.raises(JournalError, match="is a pooler"):
+            WriteAheadJournal.read(url)
+
+    assert not WriteAheadJournal.exists(database)

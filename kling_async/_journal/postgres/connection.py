@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from typing import Any, TypeAlias
+from typing import Any, LiteralString, TypeAlias
 from urllib.parse import unquote
 
 import psycopg
@@ -46,6 +46,7 @@ _SETTINGS = (
     "SET lock_timeout = '20s'",
     "SET statement_timeout = '60s'",
 )
+SERVER_PROCESS: LiteralString = "SELECT pg_backend_pid()"
 _TRANSIENT = (
     pg.AdminShutdown,
     pg.CannotConnectNow,
@@ -68,7 +69,7 @@ def connect(url: DatabaseUrl) -> Connection:
 
     Raises:
         psycopg.Error: It cannot be made.
-        JournalError: The text is no URL of a database.
+        JournalError: The text is no URL of a database, or a pooler is between this process and the server.
     """
     try:
         connection: Connection = psycopg.connect(**{**_OPTIONS, **parse_options(url)}, autocommit=True)
@@ -77,9 +78,32 @@ def connect(url: DatabaseUrl) -> Connection:
         raise
     with ExitStack() as opened:
         opened.enter_context(closing(connection))
+        row = execute(connection, SERVER_PROCESS).fetchone()
+        refuse_pooler(url, told=connection.info.backend_pid, answer=row)
         execute(connection, "; ".join(_SETTINGS))
         opened.pop_all()
     return connection
+
+
+def refuse_pooler(url: DatabaseUrl, *, told: int, answer: tuple[Any, ...] | None) -> None:
+    """Raise an error if the server process is another one than the one that accepted the connection.
+
+    Behind a pooler a lock and a setting belong to a server process that other clients use too, and the pooler answers
+    for a client that is gone. So this comes before any other statement.
+
+    Args:
+        url: The database.
+        told: The number of the server process that the server told when it accepted the connection.
+        answer: The row of `SERVER_PROCESS`.
+
+    Raises:
+        JournalError: A pooler is between this process and the server.
+    """
+    if answer != (told,):
+        raise JournalError(
+            f"{url.name!r} is a pooler such as PgBouncer, through which no process can hold its items: give the address "
+            "of the PostgreSQL server itself."
+        )
 
 
 def parse_options(url: DatabaseUrl) -> dict[str, Any]:

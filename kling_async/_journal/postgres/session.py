@@ -83,7 +83,6 @@ class Session:
         """
         connection = connect(self._url)
         try:
-            _refuse_pooler(connection, self._url)
             asked_at = read_monotonic_clock()
             holder = _fetch(connection, "SELECT nextval('kling_async_holders')")
             execute(connection, _LOCK, [holder])
@@ -145,16 +144,3 @@ def _fetch(connection: Connection, statement: str) -> Any:
     row = execute(connection, statement).fetchone()
     assert row is not None
     return row[0]
-
-
-def _refuse_pooler(connection: Connection, url: DatabaseUrl) -> None:
-    """Raise an error if the server process is another one than the one that accepted the connection.
-
-    Behind a pooler a lock belongs to a server process that other clients use too, and the pooler answers for a client
-    that is gone.
-    """
-    if connection.info.backend_pid != _fetch(connection, "SELECT pg_backend_pid()"):
-        raise JournalError(
-            f"{url.name!r} is a pooler such as PgBouncer, through which no process can hold its items: give the address "
-            "of the PostgreSQL server itself."
-        )
