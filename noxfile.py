@@ -171,7 +171,7 @@ def crash_shared(session: nox.Session) -> None:
 def workers(session: nox.Session) -> None:
     """Kill and stop workers over a shared journal while the database, the caller and the network are hit, too.
 
-    Each run counts at the service. The last one needs root: it drops the packets of one worker. Extra arguments go to a
+    Each run counts at the service. The last two need root: they drop the packets of one worker. Extra arguments go to a
     single run.
     """
     session.install(".[cli,distributed]")
@@ -181,7 +181,7 @@ def workers(session: nox.Session) -> None:
     some = ("--prompts", "500", "--kills", "10", "--stops", "10")
     runs = [("--kills", "60", "--stops", "60"), (*some, "--restarts", "4"), (*some, "--caller-kills", "5")]
     if os.geteuid() == 0:
-        runs.append((*some, "--cuts", "2"))
+        runs += [(*some, "--cuts", "2"), (*some, "--cuts", "1", "--cut-for-good")]
     for run in [tuple(session.posargs)] if session.posargs else runs:
         session.run(*program, *run)
 

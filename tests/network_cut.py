@@ -32,8 +32,8 @@ class Network:
     """Begins a command that runs inside."""
     _timers: list[threading.Timer] = attrs.field(init=False, factory=list)
 
-    def cut(self, seconds: float) -> None:
-        """Drop all packets to the database, without an error for anyone, for this time."""
+    def cut(self, seconds: float | None) -> None:
+        """Drop all packets to the database, without an error for anyone, for this time, or for good."""
         _ip(
             "-n",
             NAME,
@@ -47,6 +47,8 @@ class Network:
             "nud",
             "permanent",
         )
+        if seconds is None:
+            return
         timer = threading.Timer(seconds, self.join)
         timer.start()
         self._timers.append(timer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any, LiteralString
 
@@ -16,9 +16,10 @@ from kling_async._journal.entry import Entry
 from kling_async._journal.location import DatabaseUrl, journal_location
 from kling_async._journal.postgres.connection import (
     SERVER_PROCESS,
+    connection_options,
     is_transient,
     journal_errors,
-    parse_options,
+    keepalive_settings,
     refuse_pooler,
 )
 from kling_async._journal.postgres.rows import build_entry
@@ -26,23 +27,21 @@ from kling_async._journal.postgres.statements import ENTRY
 from kling_async.catalog import quote_value
 from kling_async.errors import ConfigurationError, JournalError
 
-CONNECTION_OPTIONS: Mapping[str, Any] = {
-    "application_name": "kling_async",
-    "connect_timeout": 10,
-    "keepalives": 1,
-    "keepalives_idle": 5,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 20_000,  # milliseconds
-}
-"""A connection over a cut network ends after some 20 seconds, on both sides."""
+_LOST_AFTER = 18
+"""Seconds after which each side ends a connection over a cut network. With two looks for dead workers, half a minute."""
 _PAGE_ROWS = 500
 _READ_ENTRIES = f"SELECT {ENTRY} FROM kling_async_entries WHERE number = ANY(%s::bigint[])".encode()  # noqa: S608 - names of columns
 
 
 def connection_text(url: DatabaseUrl) -> str:
     """The URL with our options, as psycopg and the engine take it; what the URL says itself is kept."""
-    return make_conninfo(**{**CONNECTION_OPTIONS, **parse_options(url)})
+    return make_conninfo(**connection_options(url, lost_after=_LOST_AFTER))
+
+
+async def set_keepalives(connection: psycopg.AsyncConnection[Any]) -> None:
+    """Have the server end the session of a connection, with its locks, when this process cannot be reached."""
+    await connection.execute(keepalive_settings(_LOST_AFTER).encode())
+    await connection.commit()
 
 
 @contextmanager
@@ -72,7 +71,9 @@ class WorkersDatabase:
     _connection: psycopg.AsyncConnection[Any] | None = attrs.field(init=False, default=None)
     _in_use: asyncio.Lock = attrs.field(init=False, factory=asyncio.Lock)
     _locks: dict[str, LiteralString] = attrs.field(init=False, factory=dict)
-    """By name, the function that takes each lock of this session."""
+    """By name, the function that takes each lock of this process."""
+    _missing: set[str] = attrs.field(init=False, factory=set)
+    """The names of those that another session had when the connection was made again."""
 
     @classmethod
     def at(cls, journal: object) -> WorkersDatabase:
@@ -144,17 +145,30 @@ class WorkersDatabase:
         return await self._take(name, "pg_try_advisory_lock_shared")
 
     async def _take(self, name: str, function: LiteralString) -> bool:
-        self._locks[name] = function
         ((is_mine,),) = await self.query(_call(function), name)
-        if not is_mine:
-            del self._locks[name]
+        if is_mine:
+            self._locks[name] = function
         return bool(is_mine)
 
     async def unlock(self, name: str) -> None:
         """Free a lock of this session; if the database cannot be reached, the session is gone and the lock with it."""
-        self._locks.pop(name, None)
+        async with self._in_use:  # no other task takes the lock again meanwhile
+            self._locks.pop(name, None)
+            self._missing.discard(name)
         with suppress(JournalError):
             await self.query(_call("pg_advisory_unlock"), name)
+
+    async def keep_locks(self) -> None:
+        """Make a broken connection again, and take its locks again; call it regularly.
+
+        Another session can have a lock then: the former session of this process, until the server ends it, or another
+        worker, which runs the shard already. So each call tries again. Meanwhile a shard can run twice, which buys nothing
+        twice, for the journal decides that.
+
+        Raises:
+            JournalError: The database cannot be reached.
+        """
+        await self.query("SELECT 1")
 
     async def is_locked(self, name: str) -> bool:
         """Whether another session has the lock, or shares it."""
@@ -171,16 +185,18 @@ class WorkersDatabase:
             self._connection = None
 
     async def _connect(self) -> psycopg.AsyncConnection[Any]:
-        if self._connection is not None and not self._connection.closed:
-            return self._connection
-        self._connection = await connect(self.url)
-        for name, function in self._locks.items():
-            await self._connection.execute(_call(function), (name,))
+        if self._connection is None or self._connection.closed:
+            self._connection = await connect(self.url)
+            self._missing = set(self._locks)
+        for name in sorted(self._missing):
+            cursor = await self._connection.execute(_call(self._locks[name]), (name,))
+            if await cursor.fetchone() == (True,):
+                self._missing.remove(name)
         return self._connection
 
 
 async def connect(url: DatabaseUrl) -> psycopg.AsyncConnection[Any]:
-    """A connection without automatic transactions.
+    """A connection without automatic transactions, which each side ends when it cannot reach the other.
 
     Raises:
         psycopg.Error: It cannot be made.
@@ -191,6 +207,7 @@ async def connect(url: DatabaseUrl) -> psycopg.AsyncConnection[Any]:
         opened.push_async_callback(connection.close)
         row = await (await connection.execute(SERVER_PROCESS)).fetchone()
         refuse_pooler(url, told=connection.info.backend_pid, answer=row)
+        await set_keepalives(connection)
         opened.pop_all()
     return connection
 

@@ -11,7 +11,12 @@ from procrastinate import App, BaseRetryStrategy, JobContext, PsycopgConnector, 
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job
 
-from kling_async._distributed.database import WorkersDatabase, connection_text, translate_database_errors
+from kling_async._distributed.database import (
+    WorkersDatabase,
+    connection_text,
+    set_keepalives,
+    translate_database_errors,
+)
 from kling_async._journal.location import DatabaseUrl
 from kling_async.errors import ConfigurationError
 
@@ -80,7 +85,8 @@ def make_app(url: DatabaseUrl, run_shard: Callable[..., Awaitable[None]] | None 
         url: The database.
         run_shard: Runs a shard, where the process is a worker. Its arguments are the job's context and `dump_shard`.
     """
-    app = App(connector=PsycopgConnector(conninfo=connection_text(url), min_size=1, max_size=4))
+    text = connection_text(url)
+    app = App(connector=PsycopgConnector(conninfo=text, configure=set_keepalives, min_size=1, max_size=4))
     if run_shard is not None:
         run = run_shard
 

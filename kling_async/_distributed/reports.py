@@ -12,7 +12,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from kling_async._callbacks import SafeLogger
-from kling_async._distributed.database import WorkersDatabase, connection_text
+from kling_async._distributed.database import WorkersDatabase, connect
 from kling_async._distributed.outcomes import dump_error, dump_outcome
 from kling_async._distributed.relay import dump_event, pack_events, unpack_events
 from kling_async.errors import JournalError, KlingError
@@ -122,9 +122,7 @@ async def listen(
     """
     while True:
         try:
-            async with await psycopg.AsyncConnection.connect(
-                connection_text(database.url), autocommit=True
-            ) as connection:
+            async with await connect(database.url) as connection:
                 await connection.execute(SQL("LISTEN {}").format(Identifier(channel_of(batch))))
                 is_ready.set()
                 async for notice in connection.notifies():

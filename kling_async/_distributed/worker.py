@@ -257,6 +257,7 @@ class Worker:
     async def look_for_dead_workers(self, app: App) -> None:
         while True:
             try:
+                await self.database.keep_locks()
                 await self.give_back_dead_shards(app)
             except (ConnectorException, JournalError) as error:
                 _log.debug("No look for dead workers: %s", error)

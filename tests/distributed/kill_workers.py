@@ -6,7 +6,7 @@ A caller and several workers run as processes over a PostgreSQL server of their 
 `tests/independent_service.py`. The program kills workers (SIGKILL) and starts new ones, and makes workers stand still
 (SIGSTOP) for seconds. With `--restarts` it also restarts PostgreSQL, with `--caller-kills` it kills the caller and makes the
 same call again, and with `--cuts` it drops all packets between one worker and the database for longer than a session
-lives; that needs root, and Linux. The exit status is 1 if a job was lost or bought twice.
+lives, or for good with `--cut-for-good`; that needs root, and Linux. The exit status is 1 if a job was lost or bought twice.
 """
 
 from __future__ import annotations
@@ -253,7 +253,7 @@ class Run:
             self.server.start()
             report.restarts += 1
         if self.network is not None and self._is_due(wanted.cuts, report.cuts):
-            self.network.cut(45.0)
+            self.network.cut(None if wanted.cut_for_good else 45.0)
             report.cuts += 1
         kinds = ["kill"] * (report.kills < wanted.kills) + ["stop"] * (report.stops < wanted.stops)
         match self.rng.choice(kinds) if kinds else None:
@@ -346,6 +346,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--restarts", type=int, default=0, help="of PostgreSQL")
     parser.add_argument("--caller-kills", type=int, default=0)
     parser.add_argument("--cuts", type=int, default=0, help="of the network between a worker and PostgreSQL")
+    parser.add_argument("--cut-for-good", action="store_true", help="the network is not joined again")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--calm", dest="faults", action="store_false", help="the service injects no faults")
     parser.add_argument("--max-concurrency", type=int, default=20)

@@ -21,11 +21,13 @@ from kling_async import (
     Result,
     ResultState,
 )
-from kling_async._distributed.database import WorkersDatabase
+from kling_async._distributed.database import WorkersDatabase, connect
 from kling_async._distributed.engine import SHARD_LOCK, TASK, WORKERS_LOCK, open_engine
 from kling_async._distributed.run_shard import Trouble, divide, find_trouble
 from kling_async._distributed.shards import ShardItem
 from kling_async._distributed.worker import Worker
+from kling_async._journal.location import journal_location
+from kling_async._journal.postgres.store import PostgresStore
 from kling_async.distributed import generate_many_on, run_worker
 from kling_async.emulator import EmulatorSettings, Fault, JobScript, LogNormal, Reply
 from kling_async.journal import Entry, EntryState, Identity
@@ -242,6 +244,92 @@ async def test_a_lock_is_held_again_after_the_connection_broke(journal):
     await second.close()
     await second.unlock("a lock that nothing has")
     await second.close()
+
+
+def break_connections(journal):
+    """End all sessions with the database, as a restart of the server does."""
+    change(
+        journal,
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+
+
+async def test_a_lock_that_another_session_has_after_the_connection_broke_is_held_again_as_soon_as_it_is_free(
+    journal,
+):
+    first = WorkersDatabase.at(journal)
+    assert await first.lock("shard 1")
+    assert await first.lock("shard 2")
+    break_connections(journal)
+    other = WorkersDatabase.at(journal)
+    assert await other.lock("shard 1")
+    assert await other.lock("shard 2")
+    with pytest.raises(JournalError):
+        await first.keep_locks()
+    await first.keep_locks()
+
+    await other.close()
+    third = WorkersDatabase.at(journal)
+    await first.unlock("shard 2")  # it is not wanted any more
+    async with asyncio.timeout(20):
+        while await third.lock("shard 1"):
+            await third.unlock("shard 1")
+            await first.keep_locks()
+    assert await third.lock("shard 2")
+
+    await first.unlock("shard 1")
+    assert await third.lock("shard 1")
+    await first.close()
+    await third.close()
+
+
+async def test_a_lock_that_is_taken_over_a_connection_that_is_made_again_is_freed_by_one_unlock(journal):
+    first, second = WorkersDatabase.at(journal), WorkersDatabase.at(journal)
+    assert await first.lock("shard 1")
+    break_connections(journal)
+    with pytest.raises(JournalError):
+        await first.query("SELECT 1")
+
+    assert await first.lock("shard 2")
+    await first.unlock("shard 2")
+
+    assert await second.lock("shard 2")
+    assert not await second.lock("shard 1")
+    await first.close()
+    await second.close()
+
+
+async def test_each_session_that_can_hold_a_lock_ends_on_both_sides_when_the_network_is_cut(journal):
+    names = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout")
+    store = PostgresStore(journal_location(journal, name="journal"))
+    database = WorkersDatabase.at(journal)
+    async with open_engine(database) as app:
+        engine = await app.connector.pool.getconn()
+        of_journal = [store._session._connection, store._database._connection]
+        of_workers = [await connect(database.url), await database._connect(), engine]
+        for connections, seconds in ((of_journal, 30), (of_workers, 18)):
+            for connection in connections:
+                shown = [connection.pgconn.exec_(f"SHOW {name}".encode()) for name in names]
+                settings = [int(answer.get_value(0, 0)) for answer in shown]
+                idle, interval = seconds // 3, seconds // 6
+                assert settings == [idle, interval, 4, seconds * 1000]
+                client = connection.info.get_parameters()
+                assert client["keepalives_idle"] == str(idle)
+                assert client["tcp_user_timeout"] == str(seconds * 1000)
+                assert idle + 4 * interval == seconds
+        await app.connector.pool.putconn(engine)
+        await of_workers[0].close()
+    await database.close()
+    store.close()
+
+
+async def test_a_connection_that_breaks_at_its_beginning_is_closed(journal, monkeypatch):
+    monkeypatch.setattr("kling_async._journal.postgres.connection._PROBES", -4)  # the server refuses that
+    with pytest.raises(JournalError, match="outside the valid range"):
+        await WorkersDatabase.at(f"{journal}?keepalives=0").query("SELECT 1")
+    count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'kling_async' AND datname = current_database()"
+    await until(lambda: change(journal, count).fetchone() == (0,))
 
 
 @pytest.mark.parametrize(

@@ -24,20 +24,9 @@ LOST_AFTER = 30
 
 It is longer than `MAX_CONFIRMATION_AGE`: the items go to other processes only after the last POST has left.
 """
-_OPTIONS: dict[str, str | int] = {
-    "application_name": "kling_async",
-    "connect_timeout": 10,
-    "keepalives": 1,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 4,
-    "tcp_user_timeout": LOST_AFTER * 1000,
-}
+_PROBES = 4
+"""Probes without an answer after which a connection ends."""
 _SETTINGS = (
-    "SET tcp_keepalives_idle = 10",
-    "SET tcp_keepalives_interval = 5",
-    "SET tcp_keepalives_count = 4",
-    f"SET tcp_user_timeout = {LOST_AFTER * 1000}",
     "SET synchronous_commit = on",
     "SET default_transaction_read_only = off",
     "SET client_min_messages = warning",
@@ -64,6 +53,43 @@ _PASSWORD_OPTION = re.compile(r"[?&](?:ssl)?password=([^&]*)")
 _LACKS_TABLE = (pg.UndefinedTable, pg.UndefinedColumn, pg.UndefinedFunction)
 
 
+def connection_options(url: DatabaseUrl, *, lost_after: int) -> dict[str, Any]:
+    """The options of a connection that this side ends if the server cannot be reached; what the URL says itself is kept.
+
+    Args:
+        url: The database.
+        lost_after: Seconds without an answer, see `keepalive_settings`.
+
+    Raises:
+        JournalError: The text is no URL of a database.
+    """
+    return {
+        "application_name": "kling_async",
+        "connect_timeout": 10,
+        "keepalives": 1,
+        "keepalives_idle": lost_after // 3,
+        "keepalives_interval": lost_after // (3 * _PROBES // 2),
+        "keepalives_count": _PROBES,
+        "tcp_user_timeout": lost_after * 1000,
+        **parse_options(url),
+    }
+
+
+def keepalive_settings(lost_after: int) -> str:
+    """The statements after which the server ends a session whose process cannot be reached.
+
+    Without them the session, and each lock that it holds, would stay for hours.
+
+    Args:
+        lost_after: Seconds without an answer after which the session ends.
+    """
+    idle, interval = lost_after // 3, lost_after // (3 * _PROBES // 2)
+    return (
+        f"SET tcp_keepalives_idle = {idle}; SET tcp_keepalives_interval = {interval}; "
+        f"SET tcp_keepalives_count = {_PROBES}; SET tcp_user_timeout = {lost_after * 1000}"
+    )
+
+
 def connect(url: DatabaseUrl) -> Connection:
     """A connection without automatic transactions, whose server notices that this machine cannot be reached.
 
@@ -72,7 +98,9 @@ def connect(url: DatabaseUrl) -> Connection:
         JournalError: The text is no URL of a database, or a pooler is between this process and the server.
     """
     try:
-        connection: Connection = psycopg.connect(**{**_OPTIONS, **parse_options(url)}, autocommit=True)
+        connection: Connection = psycopg.connect(
+            **connection_options(url, lost_after=LOST_AFTER), autocommit=True
+        )
     except psycopg.Error as error:
         clear_locals(error)  # they hold the password
         raise
@@ -80,7 +108,7 @@ def connect(url: DatabaseUrl) -> Connection:
         opened.enter_context(closing(connection))
         row = execute(connection, SERVER_PROCESS).fetchone()
         refuse_pooler(url, told=connection.info.backend_pid, answer=row)
-        execute(connection, "; ".join(_SETTINGS))
+        execute(connection, "; ".join([keepalive_settings(LOST_AFTER), *_SETTINGS]))
         opened.pop_all()
     return connection
 
