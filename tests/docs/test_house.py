@@ -14,6 +14,12 @@ ROOT = Path(__file__).parents[2]
 HOUSE = (ROOT / "docs" / "explanation" / "house.md").read_text()
 HOPS = re.findall(r"^\| \d+ \| `([\w.]+)` \| `([\w/]+\.py)` \|", HOUSE, re.MULTILINE)
 """Each function that a request goes through, with its file."""
+WAYS = (
+    "A POST under a shared journal",
+    "A batch over many machines",
+    "A video on its way to its place",
+)
+"""The sections whose rows are functions, each called from the file of a row above it in its table."""
 
 
 def find_function(name, file):
@@ -76,6 +82,40 @@ def test_the_way_back_names_functions_that_exist():
     assert HOPS[0] in rows
     for name, file in rows:
         assert find_function(name, file)
+
+
+def tables_in(section):
+    """The tables of a section, each as its rows of a function and a file."""
+    text = HOUSE.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    tables = [
+        re.findall(r"^\| `([\w.]+)` \| `([\w/]+\.py)` \|", part, re.MULTILINE) for part in text.split("\n\n")
+    ]
+    return [rows for rows in tables if rows]
+
+
+@pytest.mark.parametrize("section", WAYS)
+def test_each_function_of_a_way_is_called_from_a_file_of_a_row_above_it(section):
+    assert tables_in(section)
+    for rows in tables_in(section):
+        names = set()
+        for number, (name, file) in enumerate(rows):
+            assert find_function(name, file)
+            assert number == 0 or name.rpartition(".")[2] in names, name
+            names |= names_in(ast.parse((ROOT / "kling_async" / file).read_text()))
+
+
+@pytest.mark.parametrize("folder", ["_journal", "_distributed"])
+def test_every_file_of_the_journal_and_of_many_machines_has_a_line(folder):
+    (files,) = [
+        set(re.findall(r"^\| `([\w/]+\.py)` \|", part, re.MULTILINE))
+        for part in HOUSE.split("\n\n")
+        if part.startswith(f"| file of `{folder}` |")
+    ]
+    present = {
+        path.relative_to(ROOT / "kling_async") for path in (ROOT / "kling_async" / folder).rglob("*.py")
+    }
+
+    assert files == {path.as_posix() for path in present if path.name != "__init__.py"}
 
 
 def test_the_page_on_polls_names_functions_that_exist():
