@@ -29,7 +29,10 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zs", "Zl", "Zp", "Mn", "Me"})
 _BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 """Letters and a symbol without ink: the fillers of Hangul, and the empty pattern of Braille."""
 _NUMBERS = frozenset({"duration", "cfg_scale"})
-_PICTURES = frozenset({"image", "image_tail"})
+PICTURES = ("image", "image_tail")
+"""The fields of a request that hold a picture: a URL, a data URI or a local path, which is uploaded."""
+PICTURE_KEYS = frozenset({*PICTURES, "image_url", "first_frame"})
+"""The keys under which any model of the family takes a picture."""
 
 
 @attrs.frozen(kw_only=True)
@@ -201,9 +204,9 @@ def _check_unknown_model(values: Mapping[str, object]) -> list[str]:
             broken.append(f"sound must be True or False, not {quote_value(value)}")
         elif field in _NUMBERS and (isinstance(value, bool) or not isinstance(value, int | float)):
             broken.append(f"{field} must be a number, not {quote_value(value)}")
-        elif field in _PICTURES and not isinstance(value, str | os.PathLike):
+        elif field in PICTURES and not isinstance(value, str | os.PathLike):
             broken.append(f"{field} must be a URL, a data URI or a path, not {quote_value(value)}")
-        elif field in _PICTURES:
+        elif field in PICTURES:
             broken += _address_faults(field, value)
         else:
             broken += json_faults(field, value)

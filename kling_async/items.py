@@ -233,7 +233,7 @@ def check_meant(request: VideoRequest) -> None:
 
 def find_missing_picture(request: VideoRequest) -> str | None:
     """The first local picture of the request that is not on this machine; None if all are there."""
-    for picture in (request.image, request.image_tail):
+    for picture in (getattr(request, field) for field in catalog.PICTURES):
         # Not `Path.is_file`: that raises an error for a name that no file can have.
         if catalog.is_local_picture(picture) and not os.path.isfile(os.fspath(picture)):  # noqa: PTH113
             return os.fspath(picture)

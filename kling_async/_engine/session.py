@@ -30,7 +30,7 @@ from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.retry import RetryPolicy
 from kling_async._wire.codec import structure_job, structure_model, structure_model_ids
 from kling_async._wire.endpoints import MODEL, MODELS, STATUS
-from kling_async.catalog import ModelInfo
+from kling_async.catalog import PICTURE_KEYS, ModelInfo
 from kling_async.errors import KlingError
 from kling_async.events import Downloaded, Finished, Notifier, Resumed, SubmitReconciled
 from kling_async.jobs import Job, JobStatus
@@ -40,7 +40,6 @@ from kling_async.results import Result
 
 _STARTED_IN_A_ROW = 1000
 """So many waits start before other tasks get a turn."""
-_PICTURES = {"image", "image_url", "first_frame"}
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -222,9 +221,13 @@ def _with_payload(job: Job, payload: Mapping[str, Any]) -> Job:
 
 
 def job_kind(model: str | None, payload: Mapping[str, Any]) -> JobKind:
-    """The jobs that are expected to run as long as this one."""
+    """The jobs that are expected to run as long as this one.
+
+    It reads the payload, because a journal and the service know no request. A model that names these parameters
+    otherwise has one kind for all its jobs: their polls are then less well timed, and nothing else changes.
+    """
     duration, sound = str(payload.get("duration"))[:4], payload.get("sound") == "on"
-    return _job_kind(model, duration, sound=sound, has_image=not _PICTURES.isdisjoint(payload))
+    return _job_kind(model, duration, sound=sound, has_image=not PICTURE_KEYS.isdisjoint(payload))
 
 
 @lru_cache(maxsize=256)

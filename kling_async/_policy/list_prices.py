@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import attrs
 
+from kling_async.catalog import PICTURES
 from kling_async.requests import VideoRequest, model_of, parameters_of
 
 _DEFAULT_SECONDS = 5
@@ -18,7 +19,7 @@ _DEFAULT_SECONDS = 5
 _FREE_OF_CHARGE = frozenset(
     {
         *("prompt", "negative_prompt", "cfg_scale", "aspect_ratio"),
-        *("image", "image_tail", "first_frame"),
+        *(*PICTURES, "first_frame"),
     }
 )
 """Parameters that change no price below."""

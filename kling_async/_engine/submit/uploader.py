@@ -21,7 +21,7 @@ from kling_async._policy.safe_urls import reason_to_refuse
 from kling_async._transport.base import Request
 from kling_async._wire.codec import payload_of, structure_upload, to_plain, upload_body
 from kling_async._wire.endpoints import UPLOAD_URL
-from kling_async.catalog import is_local_picture, wire_name
+from kling_async.catalog import PICTURES, is_local_picture, wire_name
 from kling_async.errors import ConfigurationError, InvalidRequestError, KlingError
 from kling_async.paths import local_path
 from kling_async.requests import VideoRequest, model_of
@@ -73,7 +73,7 @@ class Uploader:
 def local_pictures(request: VideoRequest, payload: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The keys of the payload that name a file on this machine, each with its path."""
     found = []
-    for field in ("image", "image_tail"):
+    for field in PICTURES:
         picture = getattr(request, field)
         if picture is not None and is_local_picture(picture):
             key = wire_name(model_of(request), field)
