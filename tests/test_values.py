@@ -22,7 +22,7 @@ from kling_async.errors import (
     KlingError,
 )
 from kling_async.jobs import Job, JobStatus, Media, Outcome, canonical_id, spellings
-from kling_async.requests import VideoOptions, VideoRequest
+from kling_async.requests import RequestRow, VideoOptions, VideoRequest
 from kling_async.results import Result, ResultState
 
 UUID = "550e8400-e29b-41d4-a716-446655440000"
@@ -212,6 +212,10 @@ def test_everything_but_the_prompt_goes_by_name():
 def test_every_field_but_those_of_one_item_is_an_option():
     fields = {field.name for field in attrs.fields(VideoRequest)}
     assert set(VideoOptions.__annotations__) == fields - {"prompt", "key", "labels"}
+
+
+def test_a_row_has_every_field():
+    assert set(RequestRow.__annotations__) == {field.name for field in attrs.fields(VideoRequest)}
 
 
 @pytest.mark.parametrize(

@@ -47,17 +47,19 @@ class Video:
     model: str | None = None
     """The model's id, case-sensitive [default: kling-v2-6]."""
     duration: Annotated[str | None, Parameter(metavar="SECONDS")] = None
-    """Seconds of video: 5 or 10."""
+    """Seconds of video, such as 5 or 10."""
     sound: _SoundWord | None = None
     """Whether it has sound; --sound alone means on."""
     no_sound: bool = False
     """The same as --sound off."""
     mode: str | None = None
-    """The quality mode: pro."""
+    """The quality mode, such as pro."""
     cfg_scale: Annotated[str | None, Parameter(metavar="NUMBER")] = None
     """How closely it follows the prompt, from 0 (freely) to 1."""
     image: str | None = None
     """The first picture: a URL, or a file, which is uploaded."""
+    image_tail: str | None = None
+    """The last picture, for models that take one: a URL, or a file, which is uploaded."""
     negative_prompt: str | None = None
     """What the video must not show, for models that have this parameter."""
     aspect_ratio: str | None = None

@@ -7,8 +7,11 @@ import signal
 import time
 from pathlib import Path
 
+import attrs
 import pytest
 
+from kling_async import VideoOptions
+from kling_async.cli.generate import Video
 from kling_async.emulator import Fault, JobScript, Stall
 from tests.cli.conftest import FAILING, wait_until
 
@@ -161,6 +164,15 @@ def test_a_picture_is_uploaded(cli, serve, home):
     done = cli("generate", "it wakes up", "--image", "cat.png", "--quiet")
     assert done.status == 0
     assert emulator.stats.accepted[0].payload["image"].startswith(emulator.url)
+
+
+def test_every_option_of_a_video_can_be_given(cli):
+    options = {field.name for field in attrs.fields(Video)}
+    assert options - {"no_sound"} == VideoOptions.__annotations__.keys() - {"extra"}
+
+    named = ["--model", "kling-v9", "--image", "https://a.b/1.png", "--image-tail", "https://a.b/2.png"]
+    done = cli("generate", "it wakes up", *named, "--dry-run")
+    assert '"image_tail": "https://a.b/2.png"' in done.out
 
 
 def test_json_is_one_object_a_result_and_nothing_else_on_stdout(cli, serve, home):
