@@ -74,10 +74,6 @@ class DistributedBatch:
     """By number, why the call waits no longer for an item."""
     _sequence: int = attrs.field(init=False, default=0)
     _last_refusal: int = attrs.field(init=False, default=0)
-    _indexes: Mapping[int, AwaitedItem] = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._indexes = {awaited.item.index: awaited for awaited in self.awaited.values()}
 
     @property
     def unfinished(self) -> set[int]:
@@ -117,18 +113,26 @@ class DistributedBatch:
                     raise
                 _log.warning("%s The workers go on; this call tries again.", error.message)
 
-    def hear(self, event: Event) -> None:
-        """Pass on an event of a worker, unless the caller has heard of the same end."""
-        awaited = self._indexes.get(event.index) if event.index is not None else None
-        if awaited is not None and isinstance(event, Finished):
+    def hear(self, number: int, event: Event) -> None:
+        """Pass on an event about an item of this call, unless the caller has heard of the same end.
+
+        Another call with the same options hears the same events, and each call has indexes of its own.
+
+        Args:
+            number: The number of the item's entry.
+            event: What a worker says about the item.
+        """
+        if (awaited := self.awaited.get(number)) is None:
+            return
+        if isinstance(event, Finished):
             if awaited.is_finished:
                 return
             awaited.is_finished = True
-        if awaited is not None and isinstance(event, Downloaded):
+        if isinstance(event, Downloaded):
             if awaited.is_saved:
                 return
             awaited.is_saved = True
-        self.notify(event)
+        self.notify(event if event.index is None else attrs.evolve(event, index=awaited.item.index))
 
     async def withdraw(self) -> None:
         """Take back what is not submitted yet: shards that no worker has begun, and the rest of those that run."""
@@ -198,23 +202,18 @@ class DistributedBatch:
             )
         for number, outcome, sequence in rows:
             self._sequence = max(self._sequence, sequence)
-            awaited = self.awaited.get(number)
-            if awaited is not None and number not in self.outcomes:
+            if number in self.awaited and number not in self.outcomes:
                 self.outcomes[number] = json.loads(outcome)
-                self._tell(awaited, self.outcomes[number])
+                self._tell(number, self.outcomes[number])
 
-    def _tell(self, awaited: AwaitedItem, outcome: Mapping[str, Any]) -> None:
+    def _tell(self, number: int, outcome: Mapping[str, Any]) -> None:
         """Tell the caller of an end whose event did not come."""
-        at, index, request_id = time.time(), awaited.item.index, outcome["request_id"]
+        about = {"index": self.awaited[number].item.index, "request_id": outcome["request_id"]}
+        at, state = time.time(), ResultState(outcome["state"])
         error = None if outcome["error"] is None else load_error(outcome["error"])
-        state = ResultState(outcome["state"])
-        self.hear(Finished(at, index=index, request_id=request_id, state=state, error=error))
+        self.hear(number, Finished(at, **about, state=state, error=error))
         if outcome["path"] is not None:
-            self.hear(
-                Downloaded(
-                    at, index=index, request_id=request_id, path=saved_place(outcome["path"]), size_bytes=0
-                )
-            )
+            self.hear(number, Downloaded(at, **about, path=saved_place(outcome["path"]), size_bytes=0))
 
     async def _read_refusals(self) -> None:
         """Say which workers have ended because they cannot run the batch; give up if no worker is left."""

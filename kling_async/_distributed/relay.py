@@ -29,9 +29,14 @@ _KINDS: Mapping[str, type[Event]] = {
 }
 
 
-def dump_event(event: Event) -> str:
-    """The event as a JSON text without what is long: the payload and the raw record of a job."""
-    values: dict[str, Any] = {"kind": type(event).__name__}
+def dump_event(number: int, event: Event) -> str:
+    """The event as a JSON text without what is long: the payload and the raw record of a job.
+
+    Args:
+        number: The number of the entry that the event is about: an index has a meaning for one call alone.
+        event: The event.
+    """
+    values: dict[str, Any] = {"number": number, "kind": type(event).__name__}
     for field in attrs.fields(type(event)):
         value = getattr(event, field.name)
         if value is not None:
@@ -84,8 +89,8 @@ def pack_events(texts: Iterable[str]) -> Iterator[str]:
         yield f"[{','.join(pack)}]"
 
 
-def unpack_events(payload: str) -> list[Event]:
-    """The events of a payload, without those that this release cannot read."""
+def unpack_events(payload: str) -> list[tuple[int, Event]]:
+    """The events of a payload, each with the number of its entry, without those that this release cannot read."""
     try:
         values = json.loads(payload)
     except ValueError:
@@ -95,11 +100,12 @@ def unpack_events(payload: str) -> list[Event]:
     return [event for value in values if (event := _load_event(value)) is not None]
 
 
-def _load_event(value: Any) -> Event | None:
+def _load_event(value: Any) -> tuple[int, Event] | None:
     try:
         fields = dict(value)
+        number = int(fields.pop("number"))
         kind = _KINDS[fields.pop("kind")]
-        return kind(**{name: _LOADERS[name](part) for name, part in fields.items()})
+        return number, kind(**{name: _LOADERS[name](part) for name, part in fields.items()})
     except (KeyError, TypeError, ValueError, ArithmeticError):
         return None
 

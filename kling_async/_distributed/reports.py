@@ -35,7 +35,7 @@ def channel_of(batch: int) -> str:
 
 @attrs.define(eq=False)
 class Reporter:
-    """Writes down how the items of one shard end, and relays events; pass `relay` as `on_event`."""
+    """Writes down how the items of one shard end, and relays events."""
 
     database: WorkersDatabase
     batch: int
@@ -46,9 +46,9 @@ class Reporter:
     _flushing: anyio.Lock = attrs.field(init=False, factory=anyio.Lock)
     _events: deque[str] = attrs.field(init=False, factory=lambda: deque(maxlen=_MAX_EVENTS))
 
-    def relay(self, event: Event) -> None:
-        """Send an event with the next notice."""
-        self._events.append(dump_event(event))
+    def relay(self, number: int, event: Event) -> None:
+        """Send an event about the entry of this number with the next notice."""
+        self._events.append(dump_event(number, event))
 
     def add_outcome(self, number: int, result: Result) -> None:
         """Write the outcome of an item with the next statement."""
@@ -110,14 +110,14 @@ class Reporter:
 
 
 async def listen(
-    database: WorkersDatabase, batch: int, hear: Callable[[Event], object], *, is_ready: anyio.Event
+    database: WorkersDatabase, batch: int, hear: Callable[[int, Event], object], *, is_ready: anyio.Event
 ) -> None:
     """Pass on the events of a batch until cancelled; without a connection none come, and outcomes tell the ends.
 
     Args:
         database: The database.
         batch: The number of the batch.
-        hear: Called with each event.
+        hear: Called with the number of an entry and an event about it.
         is_ready: Set when the first connection listens.
     """
     while True:
@@ -126,8 +126,8 @@ async def listen(
                 await connection.execute(SQL("LISTEN {}").format(Identifier(channel_of(batch))))
                 is_ready.set()
                 async for notice in connection.notifies():
-                    for event in unpack_events(notice.payload):
-                        hear(event)
+                    for number, event in unpack_events(notice.payload):
+                        hear(number, event)
         except psycopg.Error as error:
             _log.debug("No events of batch %s: %s", batch, error)
         await anyio.sleep(_RECONNECT_DELAY)

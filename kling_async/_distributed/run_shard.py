@@ -25,6 +25,7 @@ from kling_async.errors import (
     PermissionDeniedError,
     ProxyError,
 )
+from kling_async.events import Event
 from kling_async.journal import Journal
 from kling_async.results import Result, ResultState
 
@@ -75,12 +76,18 @@ class ShardRun:
         ended = 0
         troubles: dict[Trouble, KlingError | None] = {}
         given = [attrs.evolve(entry, index=item.index) for item, entry in part]
+        first = part[0][0].number
+
+        def relay(event: Event) -> None:
+            # An event that is about no item goes to the calls that have the first one.
+            self.reporter.relay(first if event.index is None else numbers[event.index], event)
+
         try:
             stream = self.client.stream_many(
                 self._feed(given),
                 journal=Journal(self.database.url.secret.reveal()),
                 progress=False,
-                on_event=self.reporter.relay,
+                on_event=relay,
                 **options,
             )
             async with stream as results:

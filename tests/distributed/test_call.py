@@ -158,8 +158,8 @@ async def test_an_end_whose_event_does_not_come_is_told_all_the_same_and_once(jo
         assert (heard[0].index, heard[0].request_id, heard[0].state) == (0, "j1", ResultState.SUCCEEDED)
         assert heard[2].error.message == "no"
         for late in tuple(heard):
-            batch.hear(late)
-        batch.hear(Throttled(1.0, delay=1.0, error=KlingError("slow")))
+            batch.hear(first if late.index == 0 else second, late)
+        batch.hear(first, Throttled(1.0, delay=1.0, error=KlingError("slow")))
         assert [type(event) for event in heard[3:]] == [Throttled]
         assert [result.path and str(result.path) for result in batch.results_so_far()] == ["/v/a.mp4", None]
 
@@ -168,14 +168,14 @@ async def test_events_come_again_after_the_connection_for_them_broke(journal, po
     heard = []
     async with open_batch(journal) as batch:
         listener = asyncio.create_task(
-            listen(batch.database, batch.number, heard.append, is_ready=anyio.Event())
+            listen(batch.database, batch.number, lambda *about: heard.append(about), is_ready=anyio.Event())
         )
         reporter = Reporter(batch.database, batch.number)
 
         async def send_until(count):
             async with asyncio.timeout(20):
                 while len(heard) < count:
-                    reporter.relay(Throttled(1.0, delay=1.0, error=KlingError("slow")))
+                    reporter.relay(7, Throttled(1.0, delay=1.0, error=KlingError("slow")))
                     await reporter.flush()
                     await asyncio.sleep(0.1)
 
@@ -186,6 +186,7 @@ async def test_events_come_again_after_the_connection_for_them_broke(journal, po
         assert ended
         await send_until(len(heard) + 1)
         listener.cancel()
+    assert {number for number, _ in heard} == {7}
     assert channel_of(7) == "kling_async_batch_7"
 
 

@@ -24,6 +24,7 @@ from kling_async._journal.journal import WriteAheadJournal
 from kling_async.distributed import generate_many_on, run_worker
 from kling_async.emulator import EmulatorSettings, Fault, JobScript, LogNormal, Reply
 from kling_async.events import Downloaded, Finished, Resumed, Submitted
+from kling_async.history import ItemTimes
 
 PROMPTS = [f"A comet over hill number {number}" for number in range(12)]
 FIRST_FAILS = EmulatorSettings(
@@ -70,6 +71,32 @@ async def test_workers_make_a_batch_and_the_caller_gets_its_results_in_input_ord
     assert sum(report.items for report in reports) == 14
     assert sum(report.shards for report in reports) == 5
     assert {report.refusal for report in reports} == {None}
+
+
+async def test_two_calls_with_equal_options_at_the_same_time_hear_of_their_own_items_alone(
+    journal, kling_emulator, workers
+):
+    shared, heard = "A kettle begins to sing", ([], [])
+    given = ([*PROMPTS, shared], [shared, *(f"{prompt} at night" for prompt in PROMPTS[:3])])
+
+    async with workers(2), asyncio.timeout(60):
+        batches = await asyncio.gather(
+            *(
+                generate_many_on(journal, prompts, shard_size=2, on_event=events.append)
+                for prompts, events in zip(given, heard, strict=True)
+            )
+        )
+
+    assert len(posts(kling_emulator)) == len(PROMPTS) + 1 + 3
+    for prompts, events, batch in zip(given, heard, batches, strict=True):
+        assert [result.request.prompt for result in batch if result.ok] == prompts
+        ids = {result.index: result.job.request_id for result in batch}
+        finished = [event for event in events if isinstance(event, Finished)]
+        assert sorted(event.index for event in finished) == list(range(len(prompts)))
+        about = {(event.index, event.request_id) for event in events if event.request_id is not None}
+        assert about == set(ids.items())
+        assert batch.history.times_of(len(prompts)) == ItemTimes()
+        assert all(batch.history.times_of(index).finished is not None for index in ids)
 
 
 async def test_the_same_call_again_needs_no_worker_and_pays_for_nothing(

@@ -50,10 +50,11 @@ def plain(event):
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: f"{type(event).__name__} at {event.at:g}")
 def test_an_event_survives_the_way_to_the_caller(event):
-    (payload,) = pack_events([dump_event(event)])
+    (payload,) = pack_events([dump_event(7, event)])
 
-    (relayed,) = unpack_events(payload)
+    ((number, relayed),) = unpack_events(payload)
 
+    assert number == 7
     assert plain(relayed) == plain(event)
 
 
@@ -73,9 +74,8 @@ def test_what_is_long_stays_out_of_an_event():
     )
     error = RateLimitError("m" * 5_000, body="b" * 500)
 
-    (finished,) = unpack_events(
-        next(pack_events([dump_event(events.Finished(1.0, state=ResultState.FAILED, job=job, error=error))]))
-    )
+    event = events.Finished(1.0, state=ResultState.FAILED, job=job, error=error)
+    ((_, finished),) = unpack_events(next(pack_events([dump_event(7, event)])))
 
     assert finished.job == Job(request_id="j" * 500, status=JobStatus.SUCCESS)
     assert finished.error.message == "m" * 400
@@ -83,17 +83,18 @@ def test_what_is_long_stays_out_of_an_event():
 
 
 def test_payloads_are_short_enough_for_the_database_and_keep_the_order():
-    texts = [dump_event(events.NotSubmitted(float(n), index=n, error=ERROR)) for n in range(300)]
+    texts = [dump_event(n, events.NotSubmitted(float(n), index=n, error=ERROR)) for n in range(300)]
 
     packs = list(pack_events(texts))
 
     assert all(len(pack.encode()) <= MAX_PAYLOAD_BYTES for pack in packs)
     assert len(packs) < 20
-    assert [event.index for pack in packs for event in unpack_events(pack)] == list(range(300))
+    unpacked = [event for pack in packs for event in unpack_events(pack)]
+    assert [(number, event.index) for number, event in unpacked] == [(n, n) for n in range(300)]
 
 
 def test_an_event_that_is_too_long_is_left_out():
-    texts = ['{"kind":"' + "x" * MAX_PAYLOAD_BYTES + '"}', dump_event(EVENTS[0])]
+    texts = ['{"kind":"' + "x" * MAX_PAYLOAD_BYTES + '"}', dump_event(7, EVENTS[0])]
 
     assert [len(unpack_events(pack)) for pack in pack_events(texts)] == [1]
     assert list(pack_events([])) == []
@@ -107,12 +108,14 @@ def test_an_event_that_is_too_long_is_left_out():
         "{}",
         "7",
         "[7]",
-        json.dumps([{"kind": "Submitted"}]),
-        json.dumps([{"kind": "NoSuchEvent", "at": 1.0}]),
-        json.dumps([{"kind": "Finished", "at": 1.0, "state": "no such state"}]),
-        json.dumps([{"kind": "Spent", "at": 1.0, "cost_usd": "much", "total_usd": "1"}]),
-        json.dumps([{"kind": "Throttled", "at": 1.0, "delay": 1.0, "error": {}}]),
-        json.dumps([{"kind": "Throttled", "at": 1.0, "delay": 1.0, "new_field": 1}]),
+        json.dumps([{"kind": "Resumed", "at": 1.0}]),
+        json.dumps([{"number": None, "kind": "Resumed", "at": 1.0}]),
+        json.dumps([{"number": 7, "kind": "Submitted"}]),
+        json.dumps([{"number": 7, "kind": "NoSuchEvent", "at": 1.0}]),
+        json.dumps([{"number": 7, "kind": "Finished", "at": 1.0, "state": "no such state"}]),
+        json.dumps([{"number": 7, "kind": "Spent", "at": 1.0, "cost_usd": "much", "total_usd": "1"}]),
+        json.dumps([{"number": 7, "kind": "Throttled", "at": 1.0, "delay": 1.0, "error": {}}]),
+        json.dumps([{"number": 7, "kind": "Throttled", "at": 1.0, "delay": 1.0, "new_field": 1}]),
     ],
 )
 def test_what_this_release_cannot_read_is_no_event(payload):
