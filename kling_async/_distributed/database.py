@@ -15,12 +15,13 @@ from psycopg.conninfo import make_conninfo
 from kling_async._journal.entry import Entry
 from kling_async._journal.location import DatabaseUrl, journal_location
 from kling_async._journal.postgres.connection import (
+    COMMON_SETTINGS,
     SERVER_PROCESS,
+    check_server,
     connection_options,
     is_transient,
     journal_errors,
     keepalive_settings,
-    refuse_pooler,
 )
 from kling_async._journal.postgres.rows import build_entry
 from kling_async._journal.postgres.statements import ENTRY
@@ -38,9 +39,10 @@ def connection_text(url: DatabaseUrl) -> str:
     return make_conninfo(**connection_options(url, lost_after=_LOST_AFTER))
 
 
-async def set_keepalives(connection: psycopg.AsyncConnection[Any]) -> None:
+async def set_up(connection: psycopg.AsyncConnection[Any]) -> None:
     """Have the server end the session of a connection, with its locks, when this process cannot be reached."""
     await connection.execute(keepalive_settings(_LOST_AFTER).encode())
+    await connection.execute(COMMON_SETTINGS)
     await connection.commit()
 
 
@@ -200,14 +202,14 @@ async def connect(url: DatabaseUrl) -> psycopg.AsyncConnection[Any]:
 
     Raises:
         psycopg.Error: It cannot be made.
-        JournalError: A pooler is between this process and the server.
+        JournalError: The database is one that a journal cannot use.
     """
     connection = await psycopg.AsyncConnection.connect(connection_text(url), autocommit=True)
     async with AsyncExitStack() as opened:
         opened.push_async_callback(connection.close)
         row = await (await connection.execute(SERVER_PROCESS)).fetchone()
-        refuse_pooler(url, told=connection.info.backend_pid, answer=row)
-        await set_keepalives(connection)
+        check_server(url, connection.info, answer=row)
+        await set_up(connection)
         opened.pop_all()
     return connection
 

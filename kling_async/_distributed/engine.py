@@ -14,7 +14,7 @@ from procrastinate.jobs import Job
 from kling_async._distributed.database import (
     WorkersDatabase,
     connection_text,
-    set_keepalives,
+    set_up,
     translate_database_errors,
 )
 from kling_async._journal.location import DatabaseUrl
@@ -86,7 +86,7 @@ def make_app(url: DatabaseUrl, run_shard: Callable[..., Awaitable[None]] | None 
         run_shard: Runs a shard, where the process is a worker. Its arguments are the job's context and `dump_shard`.
     """
     text = connection_text(url)
-    app = App(connector=PsycopgConnector(conninfo=text, configure=set_keepalives, min_size=1, max_size=4))
+    app = App(connector=PsycopgConnector(conninfo=text, configure=set_up, min_size=1, max_size=4))
     if run_shard is not None:
         run = run_shard
 

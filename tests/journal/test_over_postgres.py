@@ -22,6 +22,7 @@ from kling_async import JournalError
 from kling_async._journal.entry import EntryState, Identity
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.location import journal_location
+from kling_async._journal.postgres import statements
 from kling_async._journal.postgres.store import PostgresStore
 from kling_async._journal.sharing import TakenOverError, read_monotonic_clock
 from kling_async._journal.store import Activity, PendingWrites, PlannedPost, PostDecision, WantedItem
@@ -498,6 +499,39 @@ def test_a_planned_post_whose_session_has_gone_needs_another_permit(stores, monk
     assert (first.is_lost(rain), first.spent_usd()) == (False, 3)
 
 
+def test_a_database_with_other_defaults_decides_about_money_as_any_other(postgres_server, database, stores):
+    name = database.rpartition("/")[2]
+    for default in (
+        "default_transaction_isolation = 'repeatable read'",
+        "DateStyle = 'German'",
+        "client_encoding = 'LATIN1'",
+    ):
+        postgres_server.execute(f"ALTER DATABASE {name} SET {default}")
+    first, second = stores(), stores()
+    (rain,), (snow,) = hold(first, RAIN), hold(second, SNOW)
+    first.commit(change(rain, RAIN, error="\N{SNOWFLAKE}"))
+    decisions = []
+    with psycopg.connect(database) as other:
+        # A process that reserves money at the same time: the second one waits, and then has to see what it did.
+        other.execute(statements.LOCK_INTENTS.encode())
+        waiting = threading.Thread(target=lambda: decisions.append(reserve(second, snow, cap="1")))
+        waiting.start()
+        with psycopg.connect(database, autocommit=True) as looker:
+            wait_until(
+                lambda: (
+                    looker.execute(
+                        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                    ).fetchone()
+                    == (1,)
+                )
+            )
+        other.execute("UPDATE kling_async_journal SET spent_usd = 1")
+    waiting.join()
+
+    assert decisions == [OVER_CAP]
+    assert [entry.error for entry in first.page(0)] == ["\N{SNOWFLAKE}", None]
+
+
 def test_turns_of_one_rate_are_shared(stores):
     first, second = stores(), stores()
     waits = [*first.take_turns(2, rate=0.001, burst=2), *second.take_turns(2, rate=0.001, burst=2)]
@@ -691,6 +725,18 @@ def test_a_journal_that_breaks_while_it_is_read_says_so(postgres_server, stores,
     postgres_server.execute("ALTER TABLE kling_async_entries RENAME TO gone", database.rpartition("/")[2])
     with pytest.raises(JournalError, match="has tables named"):
         next(entries)
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_cannot_hold_every_text_is_refused(postgres_server, encoding):
+    name = f"test_{encoding.lower()}"
+    postgres_server.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0")
+    try:
+        assert f"has the encoding {encoding}" in refuse(postgres_server.url(name))
+        with pytest.raises(JournalError, match=f"has the encoding {encoding}"):
+            WriteAheadJournal.exists(postgres_server.url(name))
+    finally:
+        postgres_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def test_two_processes_that_make_the_journal_at_once_make_one(database):

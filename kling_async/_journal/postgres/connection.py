@@ -26,7 +26,13 @@ It is longer than `MAX_CONFIRMATION_AGE`: the items go to other processes only a
 """
 _PROBES = 4
 """Probes without an answer after which a connection ends."""
+COMMON_SETTINGS: LiteralString = (
+    # In another isolation a decision would not see what was committed while it waited for its turn.
+    "SET default_transaction_isolation = 'read committed'; SET DateStyle = 'ISO'"
+)
+"""What our statements rely on, whatever the defaults of the server, of the database and of the user are."""
 _SETTINGS = (
+    COMMON_SETTINGS,
     "SET synchronous_commit = on",
     "SET default_transaction_read_only = off",
     "SET client_min_messages = warning",
@@ -49,12 +55,15 @@ _TRANSIENT = (
     pg.SerializationFailure,
     pg.TooManyConnections,
 )
+_ENCODING = "UTF8"
 _PASSWORD_OPTION = re.compile(r"[?&](?:ssl)?password=([^&]*)")
 _LACKS_TABLE = (pg.UndefinedTable, pg.UndefinedColumn, pg.UndefinedFunction)
 
 
 def connection_options(url: DatabaseUrl, *, lost_after: int) -> dict[str, Any]:
     """The options of a connection that this side ends if the server cannot be reached; what the URL says itself is kept.
+
+    The encoding is ours: a text that another one does not have could not be written.
 
     Args:
         url: The database.
@@ -72,6 +81,7 @@ def connection_options(url: DatabaseUrl, *, lost_after: int) -> dict[str, Any]:
         "keepalives_count": _PROBES,
         "tcp_user_timeout": lost_after * 1000,
         **parse_options(url),
+        "client_encoding": _ENCODING,
     }
 
 
@@ -95,7 +105,7 @@ def connect(url: DatabaseUrl) -> Connection:
 
     Raises:
         psycopg.Error: It cannot be made.
-        JournalError: The text is no URL of a database, or a pooler is between this process and the server.
+        JournalError: The text is no URL of a database, or that of one that a journal cannot use.
     """
     try:
         connection: Connection = psycopg.connect(
@@ -107,30 +117,35 @@ def connect(url: DatabaseUrl) -> Connection:
     with ExitStack() as opened:
         opened.enter_context(closing(connection))
         row = execute(connection, SERVER_PROCESS).fetchone()
-        refuse_pooler(url, told=connection.info.backend_pid, answer=row)
+        check_server(url, connection.info, answer=row)
         execute(connection, "; ".join([keepalive_settings(LOST_AFTER), *_SETTINGS]))
         opened.pop_all()
     return connection
 
 
-def refuse_pooler(url: DatabaseUrl, *, told: int, answer: tuple[Any, ...] | None) -> None:
-    """Raise an error if the server process is another one than the one that accepted the connection.
+def check_server(url: DatabaseUrl, info: psycopg.ConnectionInfo, *, answer: tuple[Any, ...] | None) -> None:
+    """Do nothing if this is a PostgreSQL server whose database can hold any text. It comes before any other statement.
 
     Behind a pooler a lock and a setting belong to a server process that other clients use too, and the pooler answers
-    for a client that is gone. So this comes before any other statement.
+    for a client that is gone. The process that accepted the connection is then another one than the one that answers.
 
     Args:
         url: The database.
-        told: The number of the server process that the server told when it accepted the connection.
+        info: The connection.
         answer: The row of `SERVER_PROCESS`.
 
     Raises:
-        JournalError: A pooler is between this process and the server.
+        JournalError: A pooler is between this process and the server, or the database has another encoding.
     """
-    if answer != (told,):
+    if answer != (info.backend_pid,):
         raise JournalError(
             f"{url.name!r} is a pooler such as PgBouncer, through which no process can hold its items: give the address "
             "of the PostgreSQL server itself."
+        )
+    if (encoding := info.parameter_status("server_encoding")) != _ENCODING:
+        raise JournalError(
+            f"The database {url.name!r} has the encoding {encoding}, and a journal needs {_ENCODING}, which holds any text: "
+            f"make another database with ENCODING '{_ENCODING}' TEMPLATE template0."
         )
 
 
