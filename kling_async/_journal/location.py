@@ -15,6 +15,9 @@ from kling_async.paths import is_database_url, local_path
 _CONNECTION_STRING = re.compile(r"^\s*(?:host|hostaddr|dbname|service)\s*=|\bpassword\s*=")
 """The beginning of a connection string as libpq reads it, or a password in it. Source: libpq, keyword/value strings."""
 
+_OTHER_URL = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.:-]+):/")
+"""The beginning of a URL, such as that of SQLAlchemy or JDBC, which can hold a password."""
+
 
 @attrs.frozen
 class DatabaseUrl:
@@ -50,8 +53,13 @@ def journal_location(given: Any, *, name: str) -> str | DatabaseUrl:
         return given
     if isinstance(given, JournalReference):
         return given.location
-    if isinstance(given, str) and is_database_url(given):
-        return DatabaseUrl(Secret(given), _without_secrets(given))
+    if isinstance(given, str) and is_database_url(text := given.strip()):
+        return DatabaseUrl(Secret(text), _without_secrets(text))
+    if isinstance(given, str) and (url := _OTHER_URL.match(given)):
+        raise ConfigurationError(
+            f"{name}='{url[1]}://…' is neither the path of a file on this machine nor the URL of a PostgreSQL database, such "
+            "as 'postgresql://user@host/database'."
+        )
     if isinstance(given, PurePath) and is_database_url(str(given).replace(":/", "://", 1)):
         raise ConfigurationError(
             f"{name} is the URL of a database in a Path, which takes one of its slashes: give the URL as text."

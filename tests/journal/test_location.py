@@ -39,6 +39,30 @@ def test_a_url_is_a_database_and_shows_neither_password_nor_options(url, name):
     assert journal_location(location, name="journal") is location
 
 
+def test_white_space_around_a_url_is_no_part_of_it():
+    location = journal_location(" postgresql://me:pw1@db.example/videos\n", name="journal")
+    assert (location.name, location.secret.reveal()) == (
+        "postgresql://me@db.example/videos",
+        "postgresql://me:pw1@db.example/videos",
+    )
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "mysql://me:pw1@db.example/videos",
+        " mysql://me:pw1@db.example/videos",
+        "postgresql+asyncpg://me:pw1@db.example/videos",
+        "jdbc:postgresql://db.example/videos?password=pw1",
+        "postgresql:/me:pw1@db.example/videos",
+    ],
+)
+def test_another_url_is_refused_without_its_password(given):
+    with pytest.raises(ConfigurationError, match=r"nor the URL of a PostgreSQL database, such as") as refusal:
+        journal_location(given, name="journal")
+    assert "pw1" not in str(refusal.value)
+
+
 @pytest.mark.parametrize("given", ["", 5, None, "mysql://me@db.example/videos", "s3://bucket/run.db"])
 def test_what_is_neither_is_refused(given):
     with pytest.raises(ConfigurationError, match=r"^journal="):
