@@ -19,12 +19,11 @@ from kling_async._engine.batch.batch_input import InputReader
 from kling_async._engine.batch.resume import NextStep, next_step
 from kling_async._engine.descriptors import open_in_thread, run_in_thread
 from kling_async._engine.download.output_folder import saved_file
-from kling_async._engine.submit.item_identifier import ItemIdentifier
+from kling_async._engine.submit.item_identifier import ItemIdentifier, wanted_item
 from kling_async._engine.submit.uploader import payload_with_absolute_paths
 from kling_async._journal import journal as write_ahead
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.location import DatabaseUrl, JournalReference, journal_location
-from kling_async._journal.store import WantedItem
 from kling_async._wire.codec import payload_of
 from kling_async.errors import ConfigurationError, InvalidRequestError
 from kling_async.items import Table
@@ -287,15 +286,7 @@ def _register(
 ) -> RegisteredBatch:
     """Write the entries of a batch and drop those of earlier batches, all in the journal's next group of writes."""
     if log.sharing is not None:
-        shared = [
-            WantedItem(
-                identity=identity,
-                model=model_of(request),
-                payload=payload_with_absolute_paths(request),
-                index=index,
-            )
-            for index, identity, request in items
-        ]
+        shared = [wanted_item(request, identity, index=index) for index, identity, request in items]
         return RegisteredBatch(entries=tuple(log.sharing.register(shared)), dropped=0)
     numbers = []
     for index, identity, request in items:

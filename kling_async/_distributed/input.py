@@ -17,15 +17,18 @@ from kling_async._engine.batch.batch import BatchSettings
 from kling_async._engine.batch.batch_input import InputItem, InputReader
 from kling_async._engine.batch.resume import NextStep, next_step
 from kling_async._engine.descriptors import run_in_thread
-from kling_async._engine.submit.item_identifier import ItemIdentifier
-from kling_async._engine.submit.uploader import payload_with_absolute_paths
+from kling_async._engine.submit.item_identifier import (
+    ItemIdentifier,
+    foreign_entry,
+    repeated_entry,
+    wanted_item,
+)
 from kling_async._journal.entry import Entry
 from kling_async._journal.location import DatabaseUrl
 from kling_async._journal.postgres.store import PostgresStore
 from kling_async._journal.store import WantedItem
 from kling_async._policy.budget import Budget
-from kling_async.errors import ConfigurationError
-from kling_async.requests import VideoOptions, model_of
+from kling_async.requests import VideoOptions
 from kling_async.results import Result, ResultState
 from kling_async.types import Requests
 
@@ -83,12 +86,8 @@ async def register_items(
     identifier, new = ItemIdentifier(), {}
     for item in items:
         if item.entry is None and item.request is not None:
-            new[item.index] = WantedItem(
-                identity=await identifier.for_request(item.request),
-                model=model_of(item.request),
-                payload=payload_with_absolute_paths(item.request),
-                index=item.index,
-            )
+            identity = await identifier.for_request(item.request)
+            new[item.index] = wanted_item(item.request, identity, index=item.index)
     # Also without new items: this makes the journal if it is missing.
     registered = await run_in_thread(partial(_register, database.url, list(new.values())))
     entries = dict(zip(new, registered, strict=True))
@@ -112,9 +111,7 @@ def _register(url: DatabaseUrl, items: Sequence[WantedItem]) -> Sequence[Entry]:
 def _find(entry: Entry, known: Mapping[int, Entry]) -> Entry:
     found = known.get(entry.number)
     if found is None or found.identity != entry.identity:
-        raise ConfigurationError(
-            f"Item {entry.index} is not in the journal of this batch: give the batch the journal that the entry is from."
-        )
+        raise foreign_entry(entry)
     return found
 
 
@@ -131,9 +128,7 @@ def _add(
         batch.ended.append(Result(index=item.index, request=item.request, state=state, error=item.error))
         return
     if entry.number in batch.numbers:
-        raise ConfigurationError(
-            f"Item {entry.index} of the journal is in this batch already: give each entry once."
-        )
+        raise repeated_entry(entry)
     batch.numbers.add(entry.number)
     is_saved = output is None or is_saved_in(output, entry)
     step = next_step(entry, retry_failed=retry_failed)

@@ -7,8 +7,9 @@ from collections import Counter
 
 import attrs
 
-from kling_async._engine.submit.uploader import content_of, local_pictures
+from kling_async._engine.submit.uploader import content_of, local_pictures, payload_with_absolute_paths
 from kling_async._journal.entry import Entry, Identity, fingerprint, former_fingerprint
+from kling_async._journal.store import WantedItem
 from kling_async._wire.codec import payload_of
 from kling_async.errors import ConfigurationError, InvalidRequestError
 from kling_async.requests import VideoRequest, model_of
@@ -47,9 +48,7 @@ class ItemIdentifier:
         identity = entry.identity
         counted = self._occurrences[identity.key, identity.fingerprint]
         if identity in self._identities_of_entries or identity.occurrence < counted:
-            raise ConfigurationError(
-                f"Item {entry.index} of the journal is in this batch already: give each entry once."
-            )
+            raise repeated_entry(entry)
         self._identities_of_entries.add(identity)
         request = entry.request
         pictures = local_pictures(request, payload_of(request)) if request is not None else []
@@ -76,3 +75,27 @@ class ItemIdentifier:
         now = fingerprint(model_of(request), payload)
         former = former_fingerprint(model_of(request), payload) if pictures else now
         return now, None if former == now else former
+
+
+def wanted_item(request: VideoRequest, identity: Identity, *, index: int) -> WantedItem:
+    """The item as a shared journal has to know it, to make its entry if that is missing."""
+    return WantedItem(
+        identity=identity,
+        model=model_of(request),
+        payload=payload_with_absolute_paths(request),
+        index=index,
+    )
+
+
+def repeated_entry(entry: Entry) -> ConfigurationError:
+    """The error of an entry that the batch has twice."""
+    return ConfigurationError(
+        f"Item {entry.index} of the journal is in this batch already: give each entry once."
+    )
+
+
+def foreign_entry(entry: Entry) -> ConfigurationError:
+    """The error of an entry that the journal of the batch does not have."""
+    return ConfigurationError(
+        f"Item {entry.index} is not in the journal of this batch: give the batch the journal that the entry is from."
+    )

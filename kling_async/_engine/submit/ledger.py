@@ -11,8 +11,7 @@ import attrs
 
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.submit.batch_item import BatchItem
-from kling_async._engine.submit.item_identifier import ItemIdentifier
-from kling_async._engine.submit.uploader import payload_with_absolute_paths
+from kling_async._engine.submit.item_identifier import ItemIdentifier, foreign_entry, wanted_item
 from kling_async._journal.entry import Entry
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.sharing import Sharing, TakenOverError
@@ -21,7 +20,7 @@ from kling_async._policy.budget import Budget
 from kling_async._policy.matching import MAX_INTENT_AGE, look_alike_group
 from kling_async._policy.rate_limit import TokenBucket
 from kling_async._policy.service_clock import ServiceClock
-from kling_async.errors import ConfigurationError, JournalError, KlingError
+from kling_async.errors import JournalError, KlingError
 from kling_async.events import Spent, SubmitLost, Submitted
 from kling_async.jobs import Job
 from kling_async.paths import ObjectUrl
@@ -60,9 +59,7 @@ class Ledger:
             if self.journal is not None and item.index is not None and entry.index != item.index:
                 self.journal.record_index(entry.number, item.index)
         elif given is not None and not claim.is_held_elsewhere:
-            raise ConfigurationError(
-                f"Item {given.index} is not in the journal of this batch: give the batch the journal that the entry is from."
-            )
+            raise foreign_entry(given)
         item.is_changed_elsewhere = claim.is_changed_elsewhere
         return claim
 
@@ -296,16 +293,11 @@ class Ledger:
 
 
 def _describe_item(item: BatchItem, given: Entry | None) -> WantedItem:
-    """The item as a shared journal wants to know it, to make its entry if there is none."""
+    """The item as a shared journal has to know it; for a given entry no new one is made."""
     assert item.identity is not None
     if given is not None or item.request is None:
         return WantedItem(identity=item.identity, is_known=True)
-    return WantedItem(
-        identity=item.identity,
-        model=model_of(item.request),
-        payload=payload_with_absolute_paths(item.request),
-        index=item.index or 0,
-    )
+    return wanted_item(item.request, item.identity, index=item.index or 0)
 
 
 def _one_line(error: BaseException) -> str:
