@@ -13,8 +13,8 @@ from kling_async._distributed.call import AwaitedItem
 from kling_async._distributed.database import WorkersDatabase
 from kling_async._distributed.outcomes import result_of_end
 from kling_async._distributed.shards import ShardItem
-from kling_async._engine.batch.batch import BatchSettings
-from kling_async._engine.batch.batch_input import InputItem, InputReader
+from kling_async._engine.batch.batch import BatchSettings, open_input
+from kling_async._engine.batch.batch_input import InputItem
 from kling_async._engine.batch.resume import NextStep, next_step
 from kling_async._engine.descriptors import run_in_thread
 from kling_async._engine.submit.item_identifier import (
@@ -55,15 +55,7 @@ async def read_items(requests: Requests, options: Mapping[str, Any]) -> list[Inp
     given = {name: value for name, value in options.items() if name not in {"progress", "on_event"}}
     fields = {name: given.pop(name) for name in VideoOptions.__annotations__ if name in given}
     settings = BatchSettings(**given)
-    budget = Budget(settings.prices, settings.max_cost_usd)
-    reader = InputReader(
-        requests,
-        fields,
-        settings.skip_invalid,
-        allow_suspicious=settings.allow_suspicious,
-        keep_labels=settings.keep_labels,
-        check=budget.price if budget.cap is not None else None,
-    )
+    reader = open_input(requests, fields, settings, Budget(settings.prices, settings.max_cost_usd))
     items = []
     try:
         while (item := await reader.next_item()) is not None:

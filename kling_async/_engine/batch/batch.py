@@ -176,6 +176,24 @@ class BatchSettings:
             )
 
 
+def open_input(
+    requests: Requests, options: Mapping[str, Any], settings: BatchSettings, budget: Budget
+) -> InputReader:
+    """The reader of a batch's input; under a cap it refuses an item without a price.
+
+    Raises:
+        InvalidRequestError: See `InputReader`.
+    """
+    return InputReader(
+        requests,
+        options,
+        settings.skip_invalid,
+        allow_suspicious=settings.allow_suspicious,
+        keep_labels=settings.keep_labels,
+        check=budget.price if budget.cap is not None else None,
+    )
+
+
 def open_batch(
     session: Callable[[], LoopSession],
     requests: Requests,
@@ -198,15 +216,7 @@ def open_batch(
         ConfigurationError: A price or the cap makes no sense.
     """
     budget = Budget(settings.prices, settings.max_cost_usd)
-    check = budget.price if budget.cap is not None else None
-    reader = InputReader(
-        requests,
-        options,
-        settings.skip_invalid,
-        allow_suspicious=settings.allow_suspicious,
-        keep_labels=settings.keep_labels,
-        check=check,
-    )
+    reader = open_input(requests, options, settings, budget)
 
     @asynccontextmanager
     async def open_parts_and_run() -> AsyncIterator[ResultStream]:
