@@ -13,17 +13,13 @@ from kling_async._distributed.database import WorkersDatabase
 from kling_async._distributed.reports import Reporter
 from kling_async._distributed.shards import ShardItem, check_version
 from kling_async._journal.entry import Entry
+from kling_async._policy.submission import OF_THE_ACCOUNT, OF_THE_MACHINE
 from kling_async.client import KlingClient
 from kling_async.errors import (
     APIConnectionError,
-    AuthenticationError,
-    CertificateError,
     ConfigurationError,
-    InsufficientCreditsError,
     JournalError,
     KlingError,
-    PermissionDeniedError,
-    ProxyError,
 )
 from kling_async.events import Event
 from kling_async.journal import Journal
@@ -153,9 +149,7 @@ def find_trouble(result: Result) -> Trouble | None:
     """
     if result.state is not ResultState.NOT_SUBMITTED:
         return None
-    of_the_account = AuthenticationError | InsufficientCreditsError | PermissionDeniedError
-    of_the_machine = ConfigurationError | CertificateError | ProxyError
-    if isinstance(result.error, of_the_account | of_the_machine):
+    if isinstance(result.error, OF_THE_ACCOUNT | OF_THE_MACHINE):
         return Trouble.REFUSED
     return Trouble.TRANSIENT if isinstance(result.error, APIConnectionError | JournalError) else None
 

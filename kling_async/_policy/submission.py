@@ -29,6 +29,11 @@ _REQUEST_TIMEOUT = 408
 
 _THROTTLE = re.compile(r"rate.?limit|too many requests|parallel task over", re.IGNORECASE)
 
+OF_THE_ACCOUNT = AuthenticationError | InsufficientCreditsError | PermissionDeniedError
+"""The errors with which the service refuses a key, whatever is submitted with it."""
+OF_THE_MACHINE = ConfigurationError | CertificateError | ProxyError
+"""The errors with which no request of this machine gets to the service."""
+
 
 class SubmitFailure(Enum):
     """Why a submit gave no id."""
@@ -83,6 +88,5 @@ def stops_the_batch(error: KlingError) -> bool:
     The reason is at the service (key, credits, rights, model), on the way there (setting, certificate, proxy, closed client),
     or here (cap, journal). A cheaper item might still be below the cap: it is not sent either.
     """
-    at_the_service = AuthenticationError | InsufficientCreditsError | PermissionDeniedError | NotFoundError
-    on_the_way = ConfigurationError | CertificateError | ProxyError | ClientClosedError
-    return isinstance(error, at_the_service | on_the_way | BudgetExceededError | JournalError)
+    of_this_run = NotFoundError | ClientClosedError | BudgetExceededError | JournalError
+    return isinstance(error, OF_THE_ACCOUNT | OF_THE_MACHINE | of_this_run)
