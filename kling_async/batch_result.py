@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -17,6 +18,11 @@ from kling_async.results import Result
 
 if TYPE_CHECKING:
     from kling_async.history import BatchHistory
+
+
+def in_input_order(results: Iterable[Result], history: BatchHistory | None) -> BatchResult:
+    """The results of a batch that came in any order."""
+    return BatchResult(tuple(sorted(results, key=attrgetter("index"))), history=history)
 
 
 @attrs.frozen

@@ -7,7 +7,6 @@ import os
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sized
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, suppress
-from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Never, Self, Unpack, overload
@@ -21,7 +20,7 @@ from kling_async._policy.rate_limit import Limits
 from kling_async._policy.retry import RetryPolicy
 from kling_async._policy.validators import check_kind
 from kling_async._secrets import clear_locals, forget_arguments
-from kling_async.batch_result import BatchResult
+from kling_async.batch_result import BatchResult, in_input_order
 from kling_async.catalog import DEFAULT_MODEL, ModelInfo, quote_value
 from kling_async.config import Settings, __version__, check_timeout, read_settings
 from kling_async.errors import BatchInterruptedError, ConfigurationError, InvalidRequestError, KlingError
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from kling_async._engine.session import LoopSession
     from kling_async._engine.shared_state import SharedState
     from kling_async.events import Listener, Notifier
-    from kling_async.history import BatchHistory
     from kling_async.paths import ObjectUrl
     from kling_async.requests import RequestLike, RequestRow
     from kling_async.types import (
@@ -298,7 +296,7 @@ class KlingClient:
         notify, display = self._display(progress, recorder, total=len(given))
         with display:
             results = await self._session().wait_many(given, notify, polling=polling)
-        return _in_order(results, recorder.build())
+        return in_input_order(results, recorder.build())
 
     @public_call
     async def generate(self, request: RequestLike, **options: Unpack[GenerateOptions]) -> Job:
@@ -379,7 +377,7 @@ class KlingClient:
                     async for result in stream:
                         results.append(result)  # noqa: PERF401 - kept when the input raises half-way
                 except Exception as error:
-                    so_far = _in_order(results, recorder.build())
+                    so_far = in_input_order(results, recorder.build())
                     self._set_last_batch(so_far)
                     raise BatchInterruptedError(
                         f"generate_many() was interrupted by {error_text(error)}. Nothing "
@@ -388,11 +386,11 @@ class KlingClient:
                     ) from error
         except asyncio.CancelledError as error:
             results += [] if stream is None else stream.rest
-            self._set_last_batch(_in_order(results, recorder.build()))
+            self._set_last_batch(in_input_order(results, recorder.build()))
             error.add_note(f"The {len(results):,} results so far are in `client.last_batch`.")
             # The frames of the batch say nothing about the interruption, and would fill a notebook.
             raise error.with_traceback(None) from None
-        batch = _in_order(results, recorder.build())
+        batch = in_input_order(results, recorder.build())
         self._set_last_batch(batch)
         if raise_on_failure:
             batch.raise_for_failures()
@@ -621,10 +619,6 @@ def _as_jobs(jobs: object) -> list[Job | str]:
         if not isinstance(job, str | Job):
             raise InvalidRequestError(f"Item {index} is a job or the id of one, not {quote_value(job)}.")
     return given
-
-
-def _in_order(results: list[Result], history: BatchHistory | None) -> BatchResult:
-    return BatchResult(tuple(sorted(results, key=attrgetter("index"))), history=history)
 
 
 def _check_listener(listener: Listener | None) -> Listener | None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Mapping, Sequence
 from typing import Any, Never, Unpack, overload
 
 import anyio
@@ -17,7 +16,7 @@ import anyio
 from kling_async._calls import check_options, public_call
 from kling_async._display.progress import make_display
 from kling_async._policy.validators import check_kind
-from kling_async.batch_result import BatchResult
+from kling_async.batch_result import BatchResult, in_input_order
 from kling_async.catalog import quote_value
 from kling_async.client import KlingClient
 from kling_async.errors import BatchInterruptedError, ConfigurationError, JournalError
@@ -158,7 +157,7 @@ async def _run_batch(
         )
         with display:
             results = await _wait(batch, given.ended, detach=detach)
-    return _in_order([*given.ended, *results], recorder)
+    return in_input_order([*given.ended, *results], recorder.build())
 
 
 async def _wait(batch: DistributedBatch, ended: Sequence[Result], *, detach: bool) -> list[Result]:
@@ -187,7 +186,7 @@ async def _wait(batch: DistributedBatch, ended: Sequence[Result], *, detach: boo
         )
         raise
     except JournalError as error:
-        so_far = _in_order([*ended, *batch.results_so_far()], None)
+        so_far = in_input_order([*ended, *batch.results_so_far()], None)
         raise BatchInterruptedError(
             f"The batch was interrupted: {error.message} The workers continue when they reach the journal, and the same "
             f"call gives all results then.",
@@ -213,11 +212,6 @@ def _tell_end(result: Result, notify: Notifier) -> None:
             error=result.error,
         )
     )
-
-
-def _in_order(results: Iterable[Result], recorder: HistoryRecorder | None) -> BatchResult:
-    history = recorder.build() if recorder is not None else None
-    return BatchResult(tuple(sorted(results, key=attrgetter("index"))), history=history)
 
 
 @public_call
