@@ -55,8 +55,11 @@ class GroupCommit:
             self._write_added.set()
 
     def is_unwritten(self, number: int) -> bool:
-        """Whether a change of an entry may not be on the disk yet."""
-        return number in self.pending.fields or number in self.in_commit.fields
+        """Whether a change of an entry, or its release, may not be in the store yet."""
+        return any(
+            number in changes.fields or number in changes.released
+            for changes in (self.pending, self.in_commit)
+        )
 
     def collect_unwritten(self) -> PendingWrites:
         """All writes that may not be on the disk yet."""

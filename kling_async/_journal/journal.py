@@ -30,6 +30,7 @@ from kling_async._journal.store import (
     Store,
     WantedItem,
     apply_change,
+    require_held_entry,
     warn_lost_jobs,
 )
 from kling_async._journal.transitions import (
@@ -331,9 +332,11 @@ class WriteAheadJournal:
             index: The item's index in its batch; None for its place in the journal.
 
         Raises:
-            JournalError: The item has succeeded already.
+            JournalError: The item has succeeded already; or this process does not hold the item in a shared journal.
         """
         before = self.find(identity)
+        if self.sharing is not None:
+            require_held_entry(before, f"the item {identity}")
         number = self._last_number + 1 if before is None else before.number
         state = next_state(None if before is None else before.state, JournalEvent.INTENT, number=number)
         if before is not None and is_attempt(before):

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from enum import Enum, StrEnum, auto
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import attrs
 
 from kling_async._callbacks import SafeLogger
 from kling_async._journal.entry import Entry, EntryState, Identity
+from kling_async.errors import JournalError
 from kling_async.lines import one_line
+
+H = TypeVar("H")
 
 _log = SafeLogger("kling_async")
 
@@ -102,6 +105,24 @@ def warn_lost_jobs(name: str, request_ids: Iterable[str]) -> None:
     """Log at level WARNING the jobs that are paid for and that a journal does not have."""
     if jobs := ", ".join(one_line(request_id) for request_id in request_ids):
         _log.warning("These jobs were accepted, and the journal %r does not have them: %s", name, jobs)
+
+
+def require_held_entry(held: H | None, name: str) -> H:
+    """What a process remembers of an entry that it holds, in a store that other processes write too.
+
+    Args:
+        held: What it remembers; None if it does not hold the entry.
+        name: The entry, for the error.
+
+    Raises:
+        JournalError: It does not hold the entry, so a change of the entry would be lost.
+    """
+    if held is None:
+        raise JournalError(
+            f"The journal cannot record a change of {name}, which this process does not hold. Nothing was written. "
+            "This is a mistake of kling_async: please report it with the log of this run."
+        )
+    return held
 
 
 class Store(Protocol):
@@ -226,7 +247,11 @@ class SharedStore(Store, Protocol):
     """Stores entries that several processes write, each entry by one process at a time: its holder.
 
     The methods of `Store` see the entries that this process holds, in memory, except `page`, `spent_usd` and `commit`. The
-    further methods block, and are called in worker threads. `commit` writes the held entries alone.
+    further methods block, and are called in worker threads.
+
+    `commit` writes the held entries alone. A change of an entry that this process does not hold is an error. A change of an
+    entry that another process has taken over changes nothing, and is no error, for the entry is the other process's:
+    `is_lost` says so afterwards. Ask it before anything relies on the change, as `Sharing.require_held` does.
 
     A process holds its entries until it releases them, or until its session with the store is gone. A session is never
     ended by a clock of another process, so a process that stands still keeps its entries.

@@ -411,6 +411,31 @@ async def test_a_claim_of_an_item_that_is_held_elsewhere_gives_nothing_back(open
     assert not journal._writes.pending
 
 
+async def test_an_intent_for_an_item_that_is_not_held_is_an_error(open_journal):
+    journal, other = open_journal(), open_journal()
+    rain = Identity(None, "rain", 0)
+    other._store.claim([WantedItem(identity=rain, model="m")])
+
+    with pytest.raises(JournalError, match=r"a change of the item .*which this process does not hold"):
+        journal.record_intent(rain, model="m", payload={}, at=1.0, cost_usd=None)
+    assert not journal._writes.pending
+
+
+async def test_an_item_that_is_claimed_again_before_its_release_is_written_stays_held(open_journal):
+    journal, other = open_journal(), open_journal()
+    rain = WantedItem(identity=Identity(None, "rain", 0), model="m")
+    first = await journal.claim(rain)
+    journal.release(first.entry.number)
+
+    again = await journal.claim(rain)
+    journal.record_intent(rain.identity, model="m", payload={}, at=1.0, cost_usd=None)
+    await journal.flush()
+
+    assert again.entry == first.entry
+    assert other._store.find_claimable([rain.identity]) == set()
+    assert [entry.state for entry in other.entries()] == [EntryState.INTENDED]
+
+
 async def test_a_post_waits_for_the_end_of_the_one_before(open_journal):
     service = Service(run_time=10.0)
     service.before.append(on("submit", reply(429, b"", {"retry-after": "0"})))

@@ -241,10 +241,20 @@ def test_a_write_of_a_lost_item_is_refused_and_known(stores):
     assert second.find_claimable([RAIN]) == {RAIN}
 
 
-def test_a_change_of_an_entry_that_is_not_held_is_left_out(stores):
+def test_a_change_of_an_entry_that_is_not_held_is_an_error_and_nothing_is_written(stores):
     store = stores()
-    store.commit(change(5, RAIN))
-    store.commit(PendingWrites(released={5}))
+    (number,) = hold(store, SNOW)
+    changes = change(5, RAIN).merge(change(number, SNOW))
+    with pytest.raises(
+        JournalError, match="cannot record a change of entry 5, which this process does not hold"
+    ):
+        store.commit(changes)
+    assert store.page(0)[0].state is EntryState.NOT_SUBMITTED
+
+
+def test_what_is_not_held_has_no_activity_and_nothing_to_release(stores):
+    store = stores()
+    store.commit(PendingWrites(released={5}, ended={(5, Activity.POST)}))
     assert store.page(0) == []
     assert not store.match_job(5, "r-1")
     assert reserve(store, 5) is TAKEN_OVER

@@ -17,6 +17,7 @@ from kling_async._journal.store import (
     PostPermit,
     WantedItem,
     apply_change,
+    require_held_entry,
 )
 
 from .shared_database import SharedDatabase, is_unknown
@@ -151,6 +152,8 @@ class SharedMemoryStore:
     def commit(self, changes: PendingWrites) -> None:
         self.before_commit()
         held = self._held
+        for number in changes.fields:
+            require_held_entry(held.get(number), f"entry {number}")
         after = {
             number: (
                 held[number].epoch,
@@ -158,11 +161,11 @@ class SharedMemoryStore:
                 "identity" in change,
             )
             for number, change in changes.fields.items()
-            if number in held and not (held[number].lacks_permit and "identity" in change)
+            if not (held[number].lacks_permit and "identity" in change)
         }
-        for number in held.keys() & changes.fields.keys() - after.keys():
+        for number in changes.fields.keys() - after.keys():
             held[number].is_lost = True
-        earlier = [(held[one.number].epoch, one) for one in changes.earlier if one.number in held]
+        earlier = [(held[one.number].epoch, one) for one in changes.earlier]
         released = {number: held[number].epoch for number in changes.released if number in held}
         written = self._ask(lambda: self.database.write(self.holder, after, earlier, changes.ended, released))
         for number, (epoch, entry, _) in after.items():

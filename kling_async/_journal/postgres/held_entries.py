@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 import attrs
 
 from kling_async._journal.entry import Entry, Identity
-from kling_async._journal.store import PendingWrites, apply_change
+from kling_async._journal.store import PendingWrites, apply_change, require_held_entry
 
 
 @attrs.define
@@ -103,12 +103,14 @@ class HeldEntries:
         self._entries[number].is_reserved = False
 
     def apply(self, changes: PendingWrites) -> dict[int, Entry]:
-        """By number, the held entries after the changes, without the intents whose POST has no permit any more."""
+        """By number, the held entries after the changes, without the intents whose POST has no permit any more.
+
+        Raises:
+            JournalError: This process holds no such entry.
+        """
         after = {}
         for number, change in changes.fields.items():
-            held = self._entries.get(number)
-            if held is None:
-                continue
+            held = require_held_entry(self._entries.get(number), f"entry {number}")
             if held.lacks_permit and "identity" in change:
                 held.is_lost = True  # the item is claimed and planned again, and nothing is sent before
             else:

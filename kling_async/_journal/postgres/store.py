@@ -130,9 +130,7 @@ class PostgresStore:
         held, holder = self._held, self._session.holder
         after = held.apply(changes)
         earlier = [
-            [entry.number, held[entry.number].epoch, *build_earlier_row(entry)]
-            for entry in changes.earlier
-            if entry.number in held
+            [entry.number, held[entry.number].epoch, *build_earlier_row(entry)] for entry in changes.earlier
         ]
         released = [(number, held[number].epoch) for number in changes.released if number in held]
         done = None
