@@ -15,7 +15,13 @@ from procrastinate import App
 
 from kling_async._callbacks import SafeLogger
 from kling_async._distributed.database import WorkersDatabase, is_outage
-from kling_async._distributed.engine import QUEUE, TASK, WORKERS_LOCK, translate_engine_errors
+from kling_async._distributed.engine import (
+    QUEUE,
+    TASK,
+    WORKERS_LOCK,
+    list_unfinished_shards,
+    translate_engine_errors,
+)
 from kling_async._distributed.outcomes import (
     is_in_journal,
     load_error,
@@ -271,11 +277,9 @@ class DistributedBatch:
     async def _find_shards(self) -> list[tuple[int, set[int]]]:
         """Each shard of the batch that waits or runs: the engine's job, and the numbers of its items."""
         with translate_engine_errors(self.database):
-            jobs = await self.app.job_manager.list_jobs_async(task=TASK)
+            jobs = await list_unfinished_shards(self.app)
         return [
-            (job.id, collect_numbers([job.task_kwargs], self.number))
-            for job in jobs
-            if job.id is not None and job.status in {"todo", "doing"}
+            (job.id, collect_numbers([job.task_kwargs], self.number)) for job in jobs if job.id is not None
         ]
 
 

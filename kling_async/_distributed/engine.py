@@ -111,6 +111,20 @@ def translate_engine_errors(database: WorkersDatabase) -> Iterator[None]:
             raise (error.__cause__ or psycopg.OperationalError(str(error))) from None
 
 
+async def list_unfinished_shards(app: App) -> list[Job]:
+    """The engine's jobs that wait or run: not those that have ended, which stay in its table.
+
+    Raises:
+        ConnectorException: The database cannot be reached, or refuses.
+    """
+    jobs: dict[int, Job] = {}
+    for status in ("todo", "doing", "todo"):  # again, for one that a worker gives back meanwhile
+        for job in await app.job_manager.list_jobs_async(task=TASK, status=status):
+            assert job.id is not None
+            jobs[job.id] = job
+    return list(jobs.values())
+
+
 @asynccontextmanager
 async def open_engine(
     database: WorkersDatabase, run_shard: Callable[..., Awaitable[None]] | None = None

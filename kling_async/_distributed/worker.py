@@ -22,6 +22,7 @@ from kling_async._distributed.engine import (
     TASK,
     WORKERS_LOCK,
     ShardGivenBackError,
+    list_unfinished_shards,
     open_engine,
 )
 from kling_async._distributed.reports import Reporter
@@ -157,13 +158,13 @@ class Worker:
                 install_signal_handlers=False,
                 delete_jobs="successful",
             )
-            jobs = await app.job_manager.list_jobs_async(task=TASK)
+            has_left = bool(await list_unfinished_shards(app))
         except ConnectorException as error:
             _log.warning(
                 "The journal cannot be reached: %s. The worker tries again.", error.__cause__ or error
             )
             return False
-        return self.until_idle and not any(job.status in {"todo", "doing"} for job in jobs)
+        return self.until_idle and not has_left
 
     async def run_job(self, context: JobContext, **arguments: Any) -> None:
         """Run one shard, which no other live worker runs."""

@@ -9,12 +9,13 @@ from contextlib import asynccontextmanager
 import anyio
 import psycopg
 import pytest
-from shared_batches import shards, until
+from procrastinate.jobs import Status
+from shared_batches import change, shards, until
 
 from kling_async import BatchInterruptedError, ConfigurationError, JournalError, KlingError, ResultState
 from kling_async._distributed.call import DistributedBatch, find_batch
 from kling_async._distributed.database import WorkersDatabase
-from kling_async._distributed.engine import TASK, open_engine
+from kling_async._distributed.engine import TASK, list_unfinished_shards, open_engine
 from kling_async._distributed.input import read_items, register_items
 from kling_async._distributed.reports import Reporter, channel_of, listen
 from kling_async.distributed import generate_many_on
@@ -119,6 +120,22 @@ async def test_a_call_withdraws_its_own_items_and_no_others(journal):
 
         assert len(await shards_of(batch)) == 1
         assert len(await shards_of(batch, "cancelled")) == 2
+
+
+async def test_shards_that_have_ended_are_not_read_again(journal):
+    async with open_batch(journal) as batch:
+        await batch.begin()
+        waiting = await shards_of(batch)
+        running = change(
+            journal,
+            "UPDATE procrastinate_jobs SET status = 'doing' WHERE id = (SELECT min(id) FROM procrastinate_jobs) RETURNING id",
+        ).fetchone()[0]
+        assert {job.id for job in await list_unfinished_shards(batch.app)} == set(waiting)
+        assert running in waiting
+
+        await batch.app.job_manager.finish_job_by_id_async(running, Status.FAILED, delete_job=False)
+        await lose_shards(batch)
+        assert await list_unfinished_shards(batch.app) == []
 
 
 async def test_nothing_is_given_out_again_that_a_shard_covers(journal):
