@@ -103,6 +103,7 @@ class SqliteStore:
                 self._reader = resources.enter_context(closing(connect(real_path)))
                 ((self.last_number,),) = self._query("SELECT coalesce(max(number), 0) FROM entries")
                 self._files = OpenFiles(real_path)
+                self._version = _read_version(self._writer)
             self._resources = resources.pop_all()
 
     def commit(self, changes: PendingWrites) -> None:
@@ -125,6 +126,7 @@ class SqliteStore:
     def _write_as_one(self, changes: PendingWrites) -> None:
         try:
             self._writer.execute("BEGIN IMMEDIATE")
+            self._check_version()
             self._write(changes)
             self._writer.execute("COMMIT")
         except BaseException:
@@ -132,6 +134,22 @@ class SqliteStore:
             raise
         finally:
             self._files.mark_written()
+
+    def _check_version(self) -> None:
+        """Do nothing unless another process has written to the file, which has to be locked against it.
+
+        Such a lock can get lost: where this process closes any other descriptor of the lock file, as to copy the folder
+        does, and on file systems without locks. Both processes would then submit the same items.
+        Source: https://www.sqlite.org/howtocorrupt.html#posix_close_bug
+
+        Raises:
+            JournalError: It has.
+        """
+        if _read_version(self._writer) != self._version:
+            raise JournalError(
+                f"The journal {self.name!r} was written by another process while it was in use, so nothing more is sent: "
+                "end one of the two, and run the same call again. It continues all items."
+            )
 
     def _note_loss(self) -> None:
         """Note whether a file of the journal is lost; if so, all that the connections still have is saved in a copy."""
@@ -152,6 +170,7 @@ class SqliteStore:
         self._resources.enter_context(reserve_files(path))
         self._writer = self._resources.enter_context(closing(connect(path)))
         _prepare(self._writer)
+        self._version = _read_version(self._writer)
         return path
 
     def _list_jobs(self) -> list[str]:
@@ -240,6 +259,12 @@ class SqliteStore:
                 self._resources.close()
             if self._loss != known_loss:
                 raise JournalError(self._loss or "")
+
+
+def _read_version(writer: sqlite3.Connection) -> int:
+    """A number that changes when another connection commits. Source: PRAGMA data_version in the documentation of SQLite."""
+    (version,) = writer.execute("PRAGMA data_version").fetchone()
+    return int(version)
 
 
 def _prepare(writer: sqlite3.Connection) -> None:

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from decimal import Decimal
 from pathlib import Path
 
@@ -343,3 +344,51 @@ async def test_one_transaction_in_another_thread_serves_all_waiting_tasks(path, 
 def test_sqlite_is_not_imported_until_a_journal_is_opened():
     code = "import sys; sys.modules['sqlite3'] = None; import kling_async, kling_async._journal.journal"
     subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603 - our own code
+
+
+# Another process
+
+
+def add_intent(journal, text):
+    journal.record_intent(Identity(None, text, 0), model="m", payload={"prompt": text}, at=1.0, cost_usd=None)
+
+
+async def test_a_process_stops_whose_journal_another_process_has_written(path):
+    journal = WriteAheadJournal(path)
+    add_intent(journal, "the first")
+    await journal.flush()
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("UPDATE entries SET error = 'of another process'")
+    add_intent(journal, "the second")
+    for _ in range(2):
+        with pytest.raises(JournalError, match=r"was written by another process .* nothing more is sent"):
+            await journal.flush()
+    with pytest.raises(JournalError, match="was written by another process"):
+        journal.close()
+    assert [entry.payload["prompt"] for entry in read_again(path)] == ["the first"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX has locks that end when any descriptor is closed")
+async def test_of_two_processes_one_stops_if_to_copy_the_folder_has_ended_the_lock(path):
+    program = (
+        "import sys; from kling_async._journal.journal import WriteAheadJournal\n"
+        "with WriteAheadJournal(sys.argv[1]) as journal: journal.record_index(1, 7)"
+    )
+    journal = WriteAheadJournal(path)
+    add_intent(journal, "the first")
+    await journal.flush()
+    shutil.copytree(path.parent, path.parent.with_name("copy"))
+    subprocess.run([sys.executable, "-c", program, path], check=True)  # noqa: S603 - this Python
+    add_intent(journal, "the second")
+    with pytest.raises(JournalError, match="nothing more is sent"):
+        await journal.flush()
+    with suppress(JournalError):  # its copy has what it could not write
+        journal.close()
+
+
+async def test_a_process_may_read_a_journal_while_another_writes_it(path):
+    with WriteAheadJournal(path) as journal:
+        for number in range(100):
+            add_intent(journal, str(number))
+            await journal.flush()
+            assert len(list(read_entries(path))) == number + 1
