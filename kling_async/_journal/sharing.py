@@ -27,9 +27,10 @@ from kling_async._journal.store import (
 T = TypeVar("T")
 
 MAX_CONFIRMATION_AGE = 10.0
-"""Seconds after the last proof that this process holds its items in which a POST may leave.
+"""Seconds after the last proof that this process holds its items in which a POST may begin.
 
-A store gives the items of a process that it cannot reach to others after a longer time.
+The POST leaves when it has a connection, at most `MAX_POST_CONNECT_TIME` later. A store gives the items of a process that
+it cannot reach to others after a longer time than both together.
 """
 _POLL_INTERVAL = 2.0
 """Seconds between two looks at what others hold, where no notice of a change comes."""

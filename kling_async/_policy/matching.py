@@ -19,7 +19,7 @@ from kling_async.jobs import Job, canonical_id
 CLOCK_SKEW = 60.0
 """Seconds by which a recorded time can be wrong, also by the service's clock: a service can have several clocks."""
 MAX_INTENT_AGE = 5.0
-"""Seconds after its recorded time in which a POST can begin.
+"""Seconds after its recorded time in which a POST can begin; connecting is a part of its timeout.
 
 A process can stand still, and a disk or a database can be slow. A later run searches for the job around this time, and
 takes an empty list for the proof that there is none.

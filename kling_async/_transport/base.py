@@ -12,6 +12,11 @@ from typing import Protocol
 
 import attrs
 
+MAX_POST_CONNECT_TIME = 15.0
+"""Seconds for which a POST can wait for its connection, and so leave after the last check of whether it may.
+
+A process that shares a journal asks before each POST whether it still holds the item: see `MAX_CONFIRMATION_AGE`.
+"""
 _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization"})
 
 
@@ -37,6 +42,12 @@ class Request:
     """The longest body that `Transport.send` reads, after decompression; a longer one is an `APIConnectionError`."""
     is_public_only: bool = False
     """Whether the request may be sent to public addresses only: a far service named its URL."""
+
+    @property
+    def connect_timeout(self) -> float:
+        """Seconds for making a connection: a slow one ends before the request does, and counts as not sent."""
+        half = self.timeout / 2
+        return min(half, MAX_POST_CONNECT_TIME) if self.method == "POST" else half
 
     def __reduce__(self) -> tuple[object, ...]:
         fields = attrs.asdict(self, recurse=False)

@@ -297,8 +297,7 @@ class Http1Sender:
     async def send(self, request: Request) -> ResponseHead:
         """Send a request and read the response up to its body.
 
-        Read the body next, then call `keep`; after an error, close the connection. Half of the timeout is for
-        connecting, so that a slow connect ends before the request does and counts as not sent.
+        Read the body next, then call `keep`; after an error, close the connection.
 
         Raises:
             aiohttp.ClientError: There is no connection, it was lost, or the response is not HTTP.
@@ -310,13 +309,13 @@ class Http1Sender:
         head = f"{request.method} {path} HTTP/1.1\r\n{origin.lines}{length}\r\n"
         message = head.encode() + (request.body or b"")
         try:
-            return await self._send_once(origin, message, request.timeout / 2)
+            return await self._send_once(origin, message, request.connect_timeout)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             raise
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
             if request.method not in _REPEATABLE:
                 raise
-            return await self._send_once(origin, message, request.timeout / 2)
+            return await self._send_once(origin, message, request.connect_timeout)
 
     def keep(self, response: ResponseHead) -> None:
         """Keep the connection of a response whose body was read completely, for the next request."""

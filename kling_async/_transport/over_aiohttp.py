@@ -118,7 +118,7 @@ class AiohttpTransport:
     async def _exchange(self, request: Request, phase: ProxyPhase) -> Reply:
         """The reply to a request. An error makes this frame forget its variables: they hold the key and the reply."""
         started = self._loop.time()
-        response = await self._request(request, phase, timeout=_connect_timeout(request.timeout / 2))
+        response = await self._request(request, phase, timeout=_timeout_to_connect(request.connect_timeout))
         self._being_read.add(response.close)
         try:
             if response.content.at_eof():  # empty, or a recorder has read the body already
@@ -138,7 +138,7 @@ class AiohttpTransport:
         """See `Transport.stream`."""
         self._check_open(request)
         phase = ProxyPhase()
-        timeout = aiohttp.ClientTimeout(connect=request.timeout / 2, sock_read=request.timeout)
+        timeout = aiohttp.ClientTimeout(connect=request.connect_timeout, sock_read=request.timeout)
         options = {"auto_decompress": False, "read_bufsize": _READ_BYTES, "timeout": timeout}
         # aiohttp's own timeout begins again with each byte of the head.
         with translate_errors(request, phase), self._timeouts.limit(request.timeout):
@@ -358,8 +358,7 @@ def to_yarl(url: str) -> URL:
 
 
 @lru_cache(maxsize=16)
-def _connect_timeout(seconds: float) -> aiohttp.ClientTimeout:
-    """Half of a timeout is for connecting: a slow connect ends before the request does, and counts as not sent."""
+def _timeout_to_connect(seconds: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(connect=seconds)
 
 

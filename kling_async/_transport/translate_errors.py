@@ -97,7 +97,7 @@ def _translate(error: BaseException, request: Request, phase: ProxyPhase) -> Kli
     match error:
         case aiohttp.ConnectionTimeoutError():
             translated = APITimeoutError(
-                f"{name}: no connection within {request.timeout / 2:g} s.", was_sent=False
+                f"{name}: no connection within {request.connect_timeout:g} s.", was_sent=False
             )
         case TimeoutError() | aiohttp.ServerTimeoutError():
             translated = APITimeoutError(f"{name}: no answer within {request.timeout:g} s.")

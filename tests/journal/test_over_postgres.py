@@ -23,9 +23,11 @@ from kling_async._journal.entry import EntryState, Identity
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.location import journal_location
 from kling_async._journal.postgres import statements
+from kling_async._journal.postgres.connection import LOST_AFTER
 from kling_async._journal.postgres.store import PostgresStore
-from kling_async._journal.sharing import TakenOverError, read_monotonic_clock
+from kling_async._journal.sharing import MAX_CONFIRMATION_AGE, TakenOverError, read_monotonic_clock
 from kling_async._journal.store import Activity, PendingWrites, PlannedPost, PostDecision, WantedItem
+from kling_async._transport.base import MAX_POST_CONNECT_TIME
 
 RAIN, SNOW, WIND = (Identity(None, name, 0) for name in ("rain", "snow", "wind"))
 ALLOWED, BLOCKED, OVER_CAP, TAKEN_OVER = PostDecision
@@ -290,6 +292,10 @@ def test_a_session_that_is_gone_is_opened_again_and_keeps_what_no_other_process_
 
 
 # POSTs
+
+
+def test_a_post_has_left_before_another_process_can_take_the_item_of_a_process_that_is_cut_off():
+    assert MAX_CONFIRMATION_AGE + MAX_POST_CONNECT_TIME < LOST_AFTER
 
 
 def test_a_post_is_confirmed_by_the_server(stores):

@@ -5,7 +5,7 @@ import gzip
 import socket
 import zlib
 from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 import aiohttp
 import attrs
@@ -559,16 +559,67 @@ async def test_tls_to_a_plain_port_was_not_sent(call):
     assert server.requests == 0
 
 
-async def test_a_connection_that_is_not_made_in_time_was_not_sent(call):
+@contextmanager
+def open_full_port():
+    """A port that accepts no connection, because others wait there already."""
     with socket.socket() as full, socket.socket() as one, socket.socket() as two:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
         for filler in (one, two):
             filler.setblocking(False)
             filler.connect_ex(full.getsockname())
-        with pytest.raises(APITimeoutError, match=r"no connection within 0\.05 s") as caught:
-            await call(post(f"http://127.0.0.1:{full.getsockname()[1]}", timeout=0.1))
+        yield full.getsockname()[1]
+
+
+async def test_a_connection_that_is_not_made_in_time_was_not_sent(call):
+    with (
+        open_full_port() as port,
+        pytest.raises(APITimeoutError, match=r"no connection within 0\.05 s") as caught,
+    ):
+        await call(post(f"http://127.0.0.1:{port}", timeout=0.1))
     assert caught.value.was_sent is False
+
+
+async def test_a_post_waits_for_its_connection_no_longer_than_the_items_of_a_shared_journal_allow(
+    call, monkeypatch
+):
+    monkeypatch.setattr("kling_async._transport.base.MAX_POST_CONNECT_TIME", 0.05)
+    with (
+        open_full_port() as port,
+        pytest.raises(APITimeoutError, match=r"no connection within 0\.05 s") as caught,
+    ):
+        await call(post(f"http://127.0.0.1:{port}", timeout=60.0))
+    assert caught.value.was_sent is False
+
+
+async def test_a_process_that_stood_still_while_it_connected_sends_no_post(call, monkeypatch):
+    loop = asyncio.get_running_loop()
+    true_connect = loop.sock_connect
+
+    async def connect(*arguments):
+        await true_connect(*arguments)
+        loop.put_forward(20.0)
+
+    monkeypatch.setattr(loop, "sock_connect", connect)
+    async with run_server(OK) as server:
+        with pytest.raises(APITimeoutError, match="no connection within 15 s") as caught:
+            await call(post(server.url, timeout=300.0))
+        assert caught.value.was_sent is False
+        assert server.requests == 0
+
+
+@pytest.mark.parametrize(
+    "method, timeout, expected",
+    [
+        ("POST", 10.0, 5.0),
+        ("POST", 60.0, 15.0),
+        ("POST", 3600.0, 15.0),
+        ("GET", 60.0, 30.0),
+        ("PUT", 60.0, 30.0),
+    ],
+)
+def test_half_of_a_timeout_is_for_connecting_and_a_bounded_time_for_a_post(method, timeout, expected):
+    assert Request(method, "https://host", {}, timeout=timeout).connect_timeout == expected
 
 
 @pytest.mark.parametrize(
