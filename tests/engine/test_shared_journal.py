@@ -130,21 +130,24 @@ async def test_the_items_of_a_process_that_is_gone_are_taken_over(open_journal):
     assert service.posts == 5
 
 
-async def test_what_a_process_that_is_cut_off_has_sent_is_searched_for_until_its_answer_is_due(open_journal):
-    service = Service(run_time=10.0, shows=lambda _: service.now > 50)
+@pytest.mark.parametrize("due", [60.0, 300.0])
+async def test_what_a_process_that_is_cut_off_has_sent_is_searched_for_until_its_answer_is_due(
+    open_journal, due
+):
+    service = Service(run_time=10.0, shows=lambda _: service.now > due - 10)
     first, second = open_journal(), open_journal()
-    service.latency = 55.0  # the answer comes later than the take-over
+    service.latency = due - 5  # the answer comes later than the take-over
 
     async def run_until_it_is_cut_off():
         with pytest.raises(JournalError):
-            await run(service, ["rain"], journal=first)
+            await run(service, ["rain"], journal=first, session=session_for(service, timeout=due))
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(run_until_it_is_cut_off)
         await anyio.sleep(5)
         service.latency = 0.0
         first._store.close()
-        [result] = await run(service, ["rain"], journal=second)
+        [result] = await run(service, ["rain"], journal=second, session=session_for(service, timeout=10.0))
 
     assert (result.ok, result.job.request_id) == (True, "job-0")
     assert service.posts == 1
