@@ -208,6 +208,32 @@ async def test_no_error_of_a_job_that_ended_shows_the_key_in_a_disguise(disguise
     assert shown[disguise] == [shown["harmless"][0].replace("harmless", shown_as(disguise))] * 4
 
 
+@pytest.mark.parametrize("disguise", DISGUISES.values(), ids=DISGUISES)
+async def test_no_reason_of_a_job_shows_the_key_in_a_disguise(disguise, tmp_path):
+    shown = {}
+    for text in (disguise, "harmless"):
+        record = {"request_id": "job-1", "status": "failed", "error": f"x {text} y"}
+        ANSWERS["a job that ended"] = answer(200, json.dumps({**record, "requests": [record]}))
+        async with serve("a job that ended") as server, client_of(f"http://{server}") as client:
+            batch = await client.generate_many(["an eagle"], journal=tmp_path / "run.db", progress=False)
+            again = await client.generate_many(["an eagle"], journal=tmp_path / "run.db", progress=False)
+            many = await client.wait_many(["job-1"], progress=False)
+            jobs = [
+                batch[0].job,
+                batch[0].error.job,
+                again[0].job,
+                many[0].job,
+                await client.get_job("job-1"),
+                *[job async for job in client.list_jobs()],
+            ]
+        page = batch.write_report(tmp_path / "run.html").read_text(encoding="utf-8")
+        shown[text] = [*(job.failure_reason for job in jobs), page.count(shown_as(text))]
+        (tmp_path / "run.db").unlink()
+    assert shown["harmless"] == ["x harmless y"] * 6 + [shown["harmless"][-1]]
+    assert shown[disguise] == [f"x {shown_as(disguise)} y"] * 6 + [shown[disguise][-1]]
+    assert shown[disguise][-1] >= shown["harmless"][-1] > 0
+
+
 def shown_as(disguise):
     """A disguise on one line, with the key hidden."""
     return Secret(KEY).hide_in(" ".join(disguise.split()))

@@ -24,7 +24,7 @@ from kling_async._engine.submit.list_jobs import list_pages
 from kling_async._engine.submit.reconciler import Reconciler
 from kling_async._engine.submit.submitter import Submitter
 from kling_async._engine.submit.uploader import Uploader, upload
-from kling_async._policy.outcome import error_of, state_of
+from kling_async._policy.outcome import error_of, hide_in_reason, state_of
 from kling_async._policy.pace import JobKind
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.retry import RetryPolicy
@@ -106,7 +106,8 @@ class LoopSession:
     async def get_job(self, request_id: str, notify: Notifier) -> Job:
         """The current record of a job."""
         emit = self.api.emitter(notify)
-        return await self.api.send_with_retries(STATUS, structure_job, id=request_id, emit=emit)
+        job = await self.api.send_with_retries(STATUS, structure_job, id=request_id, emit=emit)
+        return hide_in_reason(job, secret=self.api.secret)
 
     def list_pages(self, model: str, page_size: int, notify: Notifier) -> AsyncGenerator[list[Job], None]:
         """The jobs of a model, page by page."""
@@ -164,11 +165,8 @@ class LoopSession:
             ended = await self.poller.wait(
                 known, kind=kind, policy=polling, api=self.api, emit=emit, index=index
             )
-            final, state, error = (
-                _with_payload(ended, known.payload),
-                state_of(ended),
-                error_of(ended, secret=self.api.secret),
-            )
+            ended = hide_in_reason(_with_payload(ended, known.payload), secret=self.api.secret)
+            final, state, error = ended, state_of(ended), error_of(ended, secret=self.api.secret)
         except KlingError as failure:
             final = failure.job = failure.job and _with_payload(failure.job, known.payload)
             state, error = state_of(failure), failure

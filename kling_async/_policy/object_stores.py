@@ -77,8 +77,8 @@ class StoreFailure:
 
 _STATUS = re.compile(r"status code: (\d{3})", re.ASCII)
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>|\"code\": ?\"(\w{1,60})\"", re.ASCII)
-_ADDRESS = re.compile(r"\w+://\S+")
-_LONGEST_REASON = 200
+_ADDRESS = re.compile(r"\b\w+://\S+")
+_LONGEST_REASON, _LONGEST_TEXT = 200, 10_000
 _NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound"})
 _WRONG_CREDENTIALS = frozenset(
     {
@@ -128,6 +128,7 @@ def explain_failure(kind: str, text: str, *, scheme: str, step: Step) -> StoreFa
         scheme: The scheme of the store's URL.
         step: What was tried.
     """
+    text = text[:_LONGEST_TEXT]
     status_match, code_match = _STATUS.search(text), _CODE.search(text)
     status = int(status_match[1]) if status_match else None
     code = (code_match[1] or code_match[2]) if code_match else ""

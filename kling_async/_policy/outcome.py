@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from attrs import evolve
+
 from kling_async._secrets import Secret
 from kling_async.errors import (
     AmbiguousSubmitError,
@@ -14,16 +16,17 @@ from kling_async.errors import (
 from kling_async.jobs import Job, JobStatus
 from kling_async.results import ResultState
 
-_HIDDEN_IN, _SHOWN = 4000, 500
-"""Characters of a reason in which the key is looked for, and that are shown after that: a key that is cut is not found."""
+_SHOWN = 500
+"""Characters of a reason that an error shows. The key is hidden in all of it before: a key that is cut is not found."""
 
 
 def error_of(job: Job, *, secret: Secret) -> JobError | None:
     """The error for a final job, with `***` for each place where the service echoes the key; None for a success."""
     if job.is_success:
         return None
+    job = hide_in_reason(job, secret=secret)
     request_id = secret.hide_in(job.request_id)
-    reason = secret.hide_in((job.failure_reason or "no reason given")[:_HIDDEN_IN])[:_SHOWN]
+    reason = (job.failure_reason or "no reason given")[:_SHOWN]
     error_class, verb = (
         (JobCancelledError, "was cancelled")
         if job.status is JobStatus.CANCELLED
@@ -34,6 +37,14 @@ def error_of(job: Job, *, secret: Secret) -> JobError | None:
         request_id=job.request_id,
         job=job,
     )
+
+
+def hide_in_reason(job: Job, *, secret: Secret) -> Job:
+    """The job, with `***` for each place of its failure reason where the service echoes the key; `raw` stays as it is."""
+    if job.outcome is None or job.outcome.error is None:
+        return job
+    reason = secret.hide_in(job.outcome.error)
+    return job if reason == job.outcome.error else evolve(job, outcome=evolve(job.outcome, error=reason))
 
 
 def state_of(outcome: Job | KlingError) -> ResultState:

@@ -133,3 +133,10 @@ def test_a_refusal_names_the_right_that_is_missing(step):
 )
 def test_an_endpoint_that_is_no_url_is_not_quoted(kind, text):
     assert "is not usable, such as its endpoint" in explain(kind, text).reason
+
+
+@pytest.mark.parametrize("piece", ["a", "a:", "://", "<Code>", "status code: ", "\n", "http://a "])
+def test_a_text_of_millions_of_characters_is_read_in_no_time(piece):
+    """A search that begins again at each character of it would take an hour."""
+    failure = explain_failure("GenericError", piece * 1_000_000, scheme="s3", step="write to")
+    assert len(failure.reason) <= 200

@@ -327,7 +327,8 @@ def _make_result(parts: BatchParts, item: BatchItem, outcome: Job | KlingError) 
     if isinstance(outcome, KlingError):
         job, error = outcome.job, outcome
     else:
-        job, error = outcome, error_of(outcome, secret=parts.session.api.secret)
+        error = error_of(outcome, secret=parts.session.api.secret)
+        job = outcome if error is None else error.job
     return Result(
         index=_index(item),
         request=item.request,

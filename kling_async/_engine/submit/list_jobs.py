@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Iterable
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.emitter import Emitter
 from kling_async._policy.list_evidence import ListReading
+from kling_async._policy.outcome import hide_in_reason
 from kling_async._policy.rate_limit import TokenBucket
 from kling_async._wire.codec import JobPage, RowPage, structure_page, structure_rows
 from kling_async._wire.endpoints import LIST
@@ -15,7 +16,7 @@ from kling_async.errors import APIResponseError
 from kling_async.jobs import Job, canonical_id
 
 _PAGE_ROWS = 100
-_ROWS_AT_ONCE = 1000
+_ROWS_AT_ONCE = 200
 _MAX_EMPTY_PAGES = 10
 """Pages in a row without a readable row after which reading ends."""
 MAX_PAGES = 1000
@@ -140,7 +141,8 @@ async def _structure_in_slices(api: ApiCaller, page: RowPage) -> JobPage:
     for start in range(0, len(page.rows), _ROWS_AT_ONCE):
         if start:
             await api.clock.sleep(0)
-        jobs += structure_page(page.rows[start : start + _ROWS_AT_ONCE]).jobs
+        some = structure_page(page.rows[start : start + _ROWS_AT_ONCE]).jobs
+        jobs += (hide_in_reason(job, secret=api.secret) for job in some)
     return JobPage(jobs=tuple(jobs), rows=len(page.rows), has_more=page.has_more, total=page.total)
 
 
