@@ -25,6 +25,26 @@ pytestmark = pytest.mark.unmeasured
 TESTS = Path(__file__).parents[1]
 WITHOUT_A_TURN = {"goes on", "is killed", "commits", "is cut off", "is connected again"}
 """What happens around a process that stands still: what it had sent to its journal still arrives there."""
+SHOWN_BY = {
+    "send_again_after_500": 27,
+    "match_owned_job": 20,
+    "ignore_the_organization": 5,
+    "match_one_of_too_many": 21,
+    "identify_by_each_character": 10,
+    "ignore_the_service_clock": 6,
+    "prove_by_a_part_of_the_list": 32,
+    "prove_before_the_window_closes": 7,
+    "prove_by_strangers": 14,
+    "own_by_clock_leases": 64,
+    "ignore_look_alikes_of_others": 9,
+}
+"""By planted bug, a seed that shows it, which runs first of the hundred seeds."""
+
+
+def find_seed(bug, simulate_one):
+    """The first of a hundred seeds that shows a planted bug."""
+    seeds = sorted(range(100), key=lambda seed: seed != SHOWN_BY.get(bug))
+    return next(seed for seed in seeds if simulate_one(seed).violations)
 
 
 @pytest.mark.parametrize("bug", BUGS)
@@ -33,7 +53,7 @@ def test_a_planted_bug_is_found_within_a_hundred_seeds_and_its_world_holds_witho
 ):
     with monkeypatch.context() as patch:
         BUGS[bug](patch)
-        found = next(seed for seed in range(100) if simulate(seed).violations)
+        found = find_seed(bug, simulate)
 
     assert simulate(found).violations == []
 
@@ -42,7 +62,7 @@ def test_a_planted_bug_is_found_within_a_hundred_seeds_and_its_world_holds_witho
 def test_a_planted_bug_between_processes_is_found_within_a_hundred_seeds(bug, monkeypatch, silent_logs):
     with monkeypatch.context() as patch:
         SHARED_BUGS[bug](patch)
-        found = next(seed for seed in range(100) if simulate_shared(seed).violations)
+        found = find_seed(bug, simulate_shared)
 
     assert simulate_shared(found).violations == []
 
