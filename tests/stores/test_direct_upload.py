@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 
 import anyio
 import pytest
@@ -11,7 +12,7 @@ from virtual_service import session_for
 from virtual_storage import Storage, google_md5, job_with, video
 
 from kling_async import ConfigurationError, DownloadError, KlingClient, RetryPolicy
-from kling_async._engine.download.output_store import StreamedDestination
+from kling_async._engine.download.output_store import ObjectDestination, StreamedDestination
 from kling_async._policy.object_stores import LARGEST_SINGLE_PUT_BYTES, job_mark
 from kling_async._stores import open_store
 from kling_async.emulator import Emulator, EmulatorSettings, LogNormal
@@ -27,10 +28,10 @@ def storage_of(content, **settings):
     return Storage(content, piece_bytes=1000 if content is SMALL else MIB, **settings)
 
 
-async def download(storage, *, notify=None, max_retries=3, **settings):
+async def download(storage, *, notify=None, max_retries=3, is_streamed=True, **settings):
     retry = RetryPolicy(**{"initial_delay": 0.001, "max_retries": max_retries} | settings)
     session = session_for(storage.service(), retry=retry)
-    destination = StreamedDestination(open_store(URL), URL)
+    destination = (StreamedDestination if is_streamed else ObjectDestination)(open_store(URL), URL)
     return await session.downloader.download(
         job_with(), destination, emit=session.api.emitter(Notifier(notify))
     )
@@ -112,6 +113,26 @@ async def test_no_wait_for_a_store_goes_beyond_the_timeout_of_the_download(store
     with pytest.raises(DownloadError, match="download_timeout of 3,600 s"):
         await download(storage_of(content), initial_delay=10_000, max_delay=10_000, download_timeout=3600)
     assert store.videos == store.uploads == {}
+
+
+@pytest.mark.parametrize("method", ["HEAD", "PUT"])
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_a_store_that_does_not_answer_is_given_up_with_the_download(
+    store, temporary, method, is_streamed, monkeypatch
+):
+    monkeypatch.setattr("kling_async._engine.download.downloader._LAST_ANSWER", 0.0)
+    is_over = threading.Event()
+
+    def wait(request):
+        if request.method == method and "a.mp4" in request.path:
+            is_over.wait()
+
+    store.faults.append(wait)
+    try:
+        with pytest.raises(DownloadError, match=r"the store did not answer .* download_timeout of 0\.2 s"):
+            await download(storage_of(SMALL), is_streamed=is_streamed, download_timeout=0.2)
+    finally:
+        is_over.set()
 
 
 async def test_parts_that_the_store_refuses_leave_nothing(store):

@@ -32,6 +32,8 @@ _log = SafeLogger("kling_async")
 
 _GONE = frozenset({403, 404, 410})
 """The statuses with which a storage answers at a URL that is no longer valid."""
+_LAST_ANSWER = 1.0
+"""Seconds that a store gets after the end of a download: an answer until then says more than a timeout."""
 _FLUSHES_PER_FETCH = 4
 """The network does not wait for the disk: to flush many files at once takes little longer than to flush one."""
 
@@ -128,30 +130,38 @@ class Downloader:
             # The wait for a slot does not count: a batch can be longer than the time that one download gets.
             timeout = self.api.retry.download_timeout
             ends_at = math.inf if timeout is None else self.api.clock.now() + timeout
-            report = partial(_emit_size, emit, index, job.request_id) if emit else None
-            retries = self.api.retries("store", emit, ends_at=ends_at)
-            if (found := await destination.find(job, retries=retries)) is not None:
-                # The run that saved it was killed before it removed its partial file.
-                async with destination.open_partial(job, writer=self._writer, report=None) as partial_video:
-                    await partial_video.truncate()
-                return found
-            async with destination.open_partial(job, writer=self._writer, report=report) as partial_video:
+            with anyio.CancelScope() as scope:
+                if timeout is not None and destination.is_remote:
+                    scope.deadline = anyio.current_time() + timeout + _LAST_ANSWER
+                report = partial(_emit_size, emit, index, job.request_id) if emit else None
                 retries = self.api.retries("store", emit, ends_at=ends_at)
-                while True:
-                    await self._fetch_from_current_url(job, url, partial_video, emit, ends_at=ends_at)
-                    if slot is self._fetch_slots:
-                        publish_slots = self._upload_slots if destination.is_remote else self._flush_slots
-                        await publish_slots.acquire()
-                        slot.release()
-                        slot = publish_slots
-                    try:
-                        return await destination.publish(
-                            job, partial_video, digest=digest, retries=retries, limiter=self._threads
-                        )
-                    except KlingError as error:
-                        if partial_video.size:
-                            raise
-                        await retries.wait_or_raise(error)  # the bytes are gone, and come again
+                if (found := await destination.find(job, retries=retries)) is not None:
+                    # The run that saved it was killed before it removed its partial file.
+                    async with destination.open_partial(
+                        job, writer=self._writer, report=None
+                    ) as partial_video:
+                        await partial_video.truncate()
+                    return found
+                async with destination.open_partial(job, writer=self._writer, report=report) as partial_video:
+                    retries = self.api.retries("store", emit, ends_at=ends_at)
+                    while True:
+                        await self._fetch_from_current_url(job, url, partial_video, emit, ends_at=ends_at)
+                        if slot is self._fetch_slots:
+                            publish_slots = self._upload_slots if destination.is_remote else self._flush_slots
+                            await publish_slots.acquire()
+                            slot.release()
+                            slot = publish_slots
+                        try:
+                            return await destination.publish(
+                                job, partial_video, digest=digest, retries=retries, limiter=self._threads
+                            )
+                        except KlingError as error:
+                            if partial_video.size:
+                                raise
+                            await retries.wait_or_raise(error)  # the bytes are gone, and come again
+            raise DownloadError(
+                f"the store did not answer before the end of the download, by its download_timeout of {timeout:,g} s"
+            )
         finally:
             slot.release()
 
