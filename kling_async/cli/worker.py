@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
@@ -59,7 +62,7 @@ async def worker(
         if not quiet:
             printer(event)
 
-    async with open_client(service, on_event=print_trouble) as client:
+    async with open_client(service, on_event=print_trouble) as client, _cancel_at_ctrl_c():
         work = run_worker(
             journal, client, concurrency=concurrency, grace=grace, until_idle=until_idle, stop=stop
         )
@@ -78,6 +81,34 @@ async def worker(
                 )
             report = await running
     return _print_report(report, is_json=json, is_quiet=quiet)
+
+
+@asynccontextmanager
+async def _cancel_at_ctrl_c() -> AsyncIterator[None]:
+    """A block that each Ctrl-C cancels.
+
+    `asyncio.run` cancels at the first one only. It raises the second one in any code of the loop, and code that is
+    interrupted so can leave a task or a thread that never ends.
+    """
+    loop, task, is_pressed = asyncio.get_running_loop(), asyncio.current_task(), False
+
+    def cancel() -> None:
+        nonlocal is_pressed
+        is_pressed = True
+        assert task is not None
+        task.cancel()
+
+    with suppress(NotImplementedError):  # Windows
+        loop.add_signal_handler(signal.SIGINT, cancel)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if is_pressed:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        with suppress(NotImplementedError):
+            loop.remove_signal_handler(signal.SIGINT)
 
 
 def _print_report(report: WorkerReport, *, is_json: bool, is_quiet: bool) -> int:

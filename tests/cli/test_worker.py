@@ -108,6 +108,27 @@ def test_ctrl_c_stops_a_worker_which_says_what_it_gives_back(interrupt, serve, d
     assert shards(database) == [("todo", 1)]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_a_worker_at_once_and_its_shard_is_left_to_others(
+    start_process, serve, database, give_out, number
+):
+    emulator = serve(instant_rate=0.0, time_scale=1.0)
+    give_out()
+    process = start_process("worker", "--journal", database, "--grace", "600")
+    ids = "SELECT count(request_id) FROM kling_async_entries"
+    asyncio.run(until(lambda: change(database, ids).fetchone() == (3,)))
+
+    process.send_signal(number)
+    while "Ctrl-C again" not in process.stderr.readline():
+        pass
+    process.send_signal(number)
+
+    assert process.wait(timeout=20) == (130 if number == signal.SIGINT else -signal.SIGTERM)
+    query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+    asyncio.run(until(lambda: change(database, query).fetchone() == (0,)))
+    assert len(emulator.stats.accepted) == 3
+
+
 def test_sigterm_stops_a_quiet_worker(start_process, serve, database):
     serve()
     process = start_process("worker", "--journal", database, "--quiet")
