@@ -27,6 +27,8 @@ HASTE = RetryPolicy(initial_delay=0.001, max_delay=0.01)
 ONCE = RetryPolicy(max_retries=0)
 MIB = 1024 * 1024
 
+pytestmark = pytest.mark.usefixtures("tiny_films")
+
 
 @pytest.fixture
 def anyio_backend():

@@ -28,6 +28,8 @@ RELEASE_AFTER = 0.3
 ONCE = RetryPolicy(max_retries=0)
 TWO_PIXELS = b"\x89PNG\r\n\x1a\n"
 
+pytestmark = pytest.mark.usefixtures("tiny_films")
+
 
 @pytest.fixture
 def anyio_backend():
