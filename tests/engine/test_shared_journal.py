@@ -630,7 +630,15 @@ DELETE = "DELETE FROM kling_async_entries"
 OLDER = "UPDATE kling_async_entries SET epoch = 0, holder = NULL, state = 'not_submitted', request_id = NULL, attempts = 0"
 
 
-@pytest.mark.parametrize("change", [DELETE, OLDER, "TRUNCATE kling_async_entries RESTART IDENTITY CASCADE"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        DELETE,
+        OLDER,
+        "TRUNCATE kling_async_entries RESTART IDENTITY CASCADE",
+        "DROP TABLE kling_async_entries CASCADE",
+    ],
+)
 async def test_entries_that_are_gone_end_the_batch_and_the_log_has_the_jobs(
     open_journal, database, change, caplog
 ):
@@ -643,7 +651,7 @@ async def test_entries_that_are_gone_end_the_batch_and_the_log_has_the_jobs(
 
     assert service.posts == 3
     assert sorted(result.job.request_id for result in results) == ["job-0", "job-1", "job-2"]
-    assert "has lost entries that it had before: rows were deleted" in error.message
+    assert "has lost entries that it had before: rows or tables were deleted" in error.message
     with pytest.raises(JournalError, match="has lost entries"):
         journal.close()
     assert all(f"job-{number}" in caplog.text for number in range(3))

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any, Never
 
 import attrs
+import psycopg
 
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.location import DatabaseUrl
@@ -124,7 +125,14 @@ class PostgresStore:
 
     def commit(self, changes: PendingWrites) -> None:
         """Write the changes of held entries as one; then release, and tell the others."""
-        self._database.call(lambda work: self._write(work, changes))
+
+        def write(work: Connection) -> None:
+            try:
+                self._write(work, changes)
+            except psycopg.errors.UndefinedTable:
+                self._fail()
+
+        self._database.call(write)
 
     def _write(self, work: Connection, changes: PendingWrites) -> None:
         held, holder = self._held, self._session.holder
@@ -213,14 +221,15 @@ class PostgresStore:
             )
 
     def _refuse_gone(self, numbers: Collection[int]) -> None:
-        """Do nothing if no entries are gone; else log the jobs of all held entries, and use the database no more."""
+        """Do nothing if no entries are gone."""
         if numbers:
-            warn_lost_jobs(self.name, self._held.jobs)
             self._fail()
 
     def _fail(self) -> Never:
+        """Log the jobs of all held entries, and use the database no more."""
+        warn_lost_jobs(self.name, self._held.jobs)
         self._database.fail(
-            f"The journal {self.name!r} has lost entries that it had before: rows were deleted, or an older copy of the "
+            f"The journal {self.name!r} has lost entries that it had before: rows or tables were deleted, or an older copy of the "
             "database took over. Nothing more is sent. Restore the rows before you run the same call again: it would buy "
             "the lost items again."
         )
