@@ -158,9 +158,14 @@ def parse_options(url: DatabaseUrl) -> dict[str, Any]:
         JournalError: The text is no URL of a database.
     """
     try:
-        return conninfo_to_dict(url.secret.reveal())
+        options = conninfo_to_dict(url.secret.reveal())
+        for host in str(options.get("host", "")).split(","):
+            if not host.startswith(("/", "@")):  # else the folder of a socket
+                host.encode("idna")  # which the driver would do, and raise an error that is none of its own
     except (psycopg.Error, ValueError) as error:
         clear_locals(error)
+    else:
+        return options
     # Raised here, so that the error of the driver, which quotes the password, is not its context.
     raise JournalError(
         f"{url.name!r} is not the URL of a database: write postgresql://user:password@host:5432/database, with %40 for "
