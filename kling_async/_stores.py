@@ -68,7 +68,7 @@ def open_store(url: ObjectUrl) -> Bucket:
     try:
         store = kinds[url.scheme](url.bucket, client_options=_CLIENT_OPTIONS, retry_config=_RETRIES)
     except (BaseError, ValueError) as error:
-        failure = explain_failure(type(error).__name__, str(error), scheme=url.scheme, step="write to")
+        failure = _explain(error, scheme=url.scheme, step="write to")
         raise ConfigurationError(f"Videos cannot be stored in {str(url)!r}: {failure.reason}.") from None
     return Bucket(store, url.scheme)
 
@@ -177,9 +177,7 @@ class Bucket:
         try:
             yield
         except Exception as error:  # noqa: BLE001 - no module exports what a panic of obstore raises
-            raise _error_for(
-                explain_failure(type(error).__name__, str(error), scheme=self.scheme, step=step)
-            ) from None
+            raise _error_for(_explain(error, scheme=self.scheme, step=step)) from None
 
 
 class _AbortedError(Exception):
@@ -232,9 +230,7 @@ def sign_urls(urls: Iterable[ObjectUrl], *, seconds: float) -> dict[str, str]:
         try:
             found = obstore.sign(store, "GET", [url.key for url in ours], timedelta(seconds=seconds))
         except (BaseError, ValueError) as error:
-            failure = explain_failure(
-                type(error).__name__, str(error), scheme=bucket.scheme, step="read from"
-            )
+            failure = _explain(error, scheme=bucket.scheme, step="read from")
             raise ConfigurationError(f"{str(ours[0])!r} cannot be signed: {failure.reason}.") from None
         signed.update(zip(map(str, ours), found, strict=True))
     return signed
@@ -265,6 +261,13 @@ async def _finish(call: Awaitable[T]) -> T:
     finally:
         future.cancel()  # does nothing to one that is done
     return future.result()
+
+
+def _explain(error: Exception, *, scheme: str, step: Step) -> StoreFailure:
+    """Why a store did not do something. The error loses its text, for it stays the context of ours, which hides it."""
+    failure = explain_failure(type(error).__name__, str(error), scheme=scheme, step=step)
+    error.args = ()
+    return failure
 
 
 def _error_for(failure: StoreFailure) -> KlingError:

@@ -87,6 +87,7 @@ async def test_no_error_quotes_a_credential_or_an_answer(store):
         await put(open_store(URL), "a.mp4")
     assert raised.value.__cause__ is None
     assert raised.value.__suppress_context__
+    assert "Signature" not in f"{raised.value.__context__!r}{raised.value.__context__}"
     assert "secret-of-the-store" not in f"{open_store(URL)!r}{raised.value!r}"
     assert "<" not in str(raised.value)
 
