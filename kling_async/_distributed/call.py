@@ -155,7 +155,7 @@ class DistributedBatch:
         """
         while True:
             await self.wait()
-            entries = await self.database.read_entries(self.awaited)
+            entries = await self.database.require_entries(self.awaited)
             early = [
                 number
                 for number, outcome in self.outcomes.items()

@@ -19,6 +19,7 @@ from kling_async._journal.postgres.connection import (
     SERVER_PROCESS,
     check_server,
     connection_options,
+    describe_lost_entries,
     is_transient,
     journal_errors,
     keepalive_settings,
@@ -120,6 +121,17 @@ class WorkersDatabase:
             for row in await self.query(_READ_ENTRIES, wanted[start : start + _PAGE_ROWS]):
                 entry = build_entry(row)
                 entries[entry.number] = entry
+        return entries
+
+    async def require_entries(self, numbers: Collection[int]) -> dict[int, Entry]:
+        """The entries of the journal with these numbers, by number, each of which was there before.
+
+        Raises:
+            JournalError: The database cannot be reached, or refuses, or has lost one.
+        """
+        entries = await self.read_entries(numbers)
+        if len(entries) < len(set(numbers)):
+            raise JournalError(describe_lost_entries(self.url))
         return entries
 
     @asynccontextmanager

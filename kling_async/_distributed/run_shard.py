@@ -58,7 +58,7 @@ class ShardRun:
             KlingError: The journal cannot be used.
         """
         options = await self._read_options()
-        entries = await self.database.read_entries({item.number for item in items})
+        entries = await self.database.require_entries({item.number for item in items})
         again, others = divide(items, entries)
         ended = 0
         for part, retry_failed in ((again, True), (others, False)):

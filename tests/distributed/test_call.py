@@ -242,6 +242,19 @@ async def test_a_database_that_refuses_interrupts_the_call_with_the_results_so_f
     assert [result.index for result in caught.value.batch] == [1]
 
 
+async def test_entries_that_are_gone_interrupt_the_call(journal, kling_emulator, workers):
+    async with open_batch(journal) as batch, workers():
+        await batch.begin()
+        await batch.wait()
+        change(
+            journal,
+            "DELETE FROM kling_async_entries WHERE number = (SELECT min(number) FROM kling_async_entries)",
+        )
+
+        with pytest.raises(JournalError, match="has lost entries that it had before"):
+            await batch.collect()
+
+
 async def test_a_database_that_refuses_ends_the_wait_for_workers(journal):
     async with open_batch(journal, PROMPTS[:1]) as batch:
         await batch.begin()

@@ -206,6 +206,15 @@ def translate(url: DatabaseUrl, error: psycopg.Error, action: str, advice: str) 
     return JournalError(f"The journal {url.name!r} could not be {action} ({_reason(url, error)}): {advice}.")
 
 
+def describe_lost_entries(url: DatabaseUrl) -> str:
+    """The sentences about entries that were there before."""
+    return (
+        f"The journal {url.name!r} has lost entries that it had before: rows or tables were deleted, or an older copy of the "
+        "database took over. Nothing more is sent. Restore the rows before you run the same call again: it would buy the "
+        "lost items again."
+    )
+
+
 def hide(error: psycopg.Error, url: DatabaseUrl) -> psycopg.Error | None:
     """The error, unless it shows the password: that of a connection also has one from the environment or a file."""
     clear_locals(error)

@@ -17,6 +17,7 @@ from kling_async._journal.postgres import statements as sql
 from kling_async._journal.postgres.connection import (
     Connection,
     connect,
+    describe_lost_entries,
     execute,
     journal_errors,
 )
@@ -228,11 +229,7 @@ class PostgresStore:
     def _fail(self) -> Never:
         """Log the jobs of all held entries, and use the database no more."""
         warn_lost_jobs(self.name, self._held.jobs)
-        self._database.fail(
-            f"The journal {self.name!r} has lost entries that it had before: rows or tables were deleted, or an older copy of the "
-            "database took over. Nothing more is sent. Restore the rows before you run the same call again: it would buy "
-            "the lost items again."
-        )
+        self._database.fail(describe_lost_entries(self._url))
 
     @staticmethod
     def _add_unknown_attempts(work: Connection, claimed: dict[Identity, Claim]) -> None:
