@@ -81,4 +81,7 @@ def _handle_ctrl_c(number: int, frame: FrameType | None) -> None:
 def _replace_handler(former: object, new: signal.Handlers | object) -> None:
     """Replace the handler of Ctrl-C if it is the former one: that of a program, such as `asyncio.run`, stays."""
     if signal.getsignal(signal.SIGINT) is former:
-        signal.signal(signal.SIGINT, new)  # type: ignore[arg-type]
+        with suppress(
+            ValueError
+        ):  # another thread collects the block as garbage, or this is no main interpreter
+            signal.signal(signal.SIGINT, new)  # type: ignore[arg-type]

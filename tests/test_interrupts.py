@@ -172,3 +172,17 @@ def test_a_call_in_another_thread_is_not_interrupted(loop, service, client):
 def test_without_a_task_a_block_does_nothing():
     with interruptible():
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_block_that_ends_in_another_thread_does_no_harm(loop):
+    async def enter(block):
+        block.__enter__()
+
+    block = interruptible()
+    loop.run_until_complete(enter(block))
+    errors = []
+    leave = threading.Thread(target=lambda: errors.append(block.__exit__(None, None, None)))
+    leave.start()
+    leave.join()
+    assert errors == [False]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
