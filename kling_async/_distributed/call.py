@@ -29,6 +29,7 @@ from kling_async._distributed.outcomes import (
     result_of_outcome,
     saved_place,
 )
+from kling_async._distributed.refusals import Refusal, Refusals
 from kling_async._distributed.shards import VERSION, ShardItem, collect_numbers, dump_shard, split_into_shards
 from kling_async._journal.entry import Entry
 from kling_async.errors import JournalError, KlingError
@@ -79,6 +80,7 @@ class DistributedBatch:
     given_up: dict[int, KlingError] = attrs.field(init=False, factory=dict)
     """By number, why the call waits no longer for an item."""
     _sequence: int = attrs.field(init=False, default=0)
+    _refusals: Refusals = attrs.field(init=False, factory=Refusals)
     _last_refusal: int = attrs.field(init=False, default=0)
 
     @property
@@ -117,6 +119,7 @@ class DistributedBatch:
             except JournalError as error:
                 if not is_outage(error) or time.monotonic() - reachable_at > _MAX_OUTAGE:
                     raise
+                self._refusals.pause(now=time.monotonic())
                 _log.warning("%s The workers go on; this call tries again.", error.message)
 
     def hear(self, number: int, event: Event) -> None:
@@ -222,18 +225,22 @@ class DistributedBatch:
             self.hear(number, Downloaded(at, **about, path=saved_place(outcome["path"]), size_bytes=0))
 
     async def _read_refusals(self) -> None:
-        """Say which workers have ended because they cannot run the batch; give up if no worker is left."""
+        """Say which workers cannot run the batch; give up if no worker is left that can."""
         rows = await self.database.query(
-            "SELECT id, worker, error FROM kling_async_refusals WHERE batch = %s AND id > %s ORDER BY id",
+            "SELECT id, session, worker, error, is_end FROM kling_async_refusals"
+            " WHERE batch = %s AND id > %s ORDER BY id",
             self.number,
             self._last_refusal,
         )
-        for number, worker, text in rows:
-            error = load_error(json.loads(text))
+        for number, session, worker, text, is_end in rows:
+            refusal = Refusal(worker, load_error(json.loads(text)), is_end)
             self._last_refusal = number
-            _log.warning("The worker %s has ended: %s", worker, error.message)
-            if not await self.database.is_locked(WORKERS_LOCK):
-                await self._give_up(error)
+            self._refusals.add(session, refusal)
+            _log.warning("The worker %s has ended: %s", worker, refusal.error.message)
+        if self._refusals:
+            living = await self.database.list_sharers(WORKERS_LOCK)
+            if (reason := self._refusals.reason(living, now=time.monotonic())) is not None:
+                await self._give_up(reason)
 
     async def _give_up(self, error: KlingError) -> None:
         await self._read_outcomes(self.unfinished)

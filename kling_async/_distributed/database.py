@@ -33,6 +33,14 @@ _LOST_AFTER = 18
 """Seconds after which each side ends a connection over a cut network. With two looks for dead workers, half a minute."""
 _PAGE_ROWS = 500
 _READ_ENTRIES = f"SELECT {ENTRY} FROM kling_async_entries WHERE number = ANY(%s::bigint[])".encode()  # noqa: S608 - names of columns
+_KEY: LiteralString = "hashtextextended('kling_async ' || current_schema() || ' ' || %s, 0)"
+"""The key of a lock. It has the schema in it, for one database can hold several journals."""
+_LIST_SHARERS: LiteralString = (
+    "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock' AND granted AND objsubid = 1"  # noqa: S608 - our own text
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    " AND (classid::bigint << 32 | objid::bigint) = " + _KEY
+)
+"""Source: PostgreSQL's manual on `pg_locks`, which has the halves of the key of an advisory lock in two columns."""
 
 
 def connection_text(url: DatabaseUrl) -> str:
@@ -155,7 +163,7 @@ class WorkersDatabase:
         return await self._take(name, "pg_try_advisory_lock")
 
     async def share_lock(self, name: str) -> bool:
-        """Hold a lock that other sessions can share, and that `is_locked` sees."""
+        """Hold a lock that other sessions can share, and that `list_sharers` sees; False if another has it alone."""
         return await self._take(name, "pg_try_advisory_lock_shared")
 
     async def _take(self, name: str, function: LiteralString) -> bool:
@@ -184,12 +192,13 @@ class WorkersDatabase:
         """
         await self.query("SELECT 1")
 
-    async def is_locked(self, name: str) -> bool:
-        """Whether another session has the lock, or shares it."""
-        if not await self.lock(name):
-            return True
-        await self.unlock(name)
-        return False
+    async def list_sharers(self, name: str) -> set[int]:
+        """The sessions that share a lock, by the number of their process at the server.
+
+        Raises:
+            JournalError: The database cannot be reached, or refuses.
+        """
+        return {session for (session,) in await self.query(_LIST_SHARERS, name)}
 
     async def close(self) -> None:
         """Close the connection, and free its locks."""
@@ -227,8 +236,8 @@ async def connect(url: DatabaseUrl) -> psycopg.AsyncConnection[Any]:
 
 
 def _call(function: LiteralString) -> LiteralString:
-    """A call of a lock's function. The key has the schema in it, for one database can hold several journals."""
-    return "SELECT " + function + "(hashtextextended('kling_async ' || current_schema() || ' ' || %s, 0))"
+    """A call of a lock's function."""
+    return "SELECT " + function + "(" + _KEY + ")"
 
 
 async def end_tasks(*tasks: asyncio.Task[Any]) -> None:

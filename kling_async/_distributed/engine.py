@@ -49,8 +49,10 @@ CREATE INDEX kling_async_outcome_sequence ON kling_async_outcomes (batch, sequen
 CREATE TABLE kling_async_refusals (
     id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     batch bigint NOT NULL REFERENCES kling_async_batches ON DELETE CASCADE,
+    session integer NOT NULL DEFAULT pg_backend_pid(),
     worker text NOT NULL,
-    error text NOT NULL
+    error text NOT NULL,
+    is_end boolean NOT NULL
 );
 """
 

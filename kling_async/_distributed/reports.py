@@ -102,7 +102,7 @@ class Reporter:
     async def refuse(self, worker: str, error: KlingError) -> None:
         """Tell the callers that a worker ends because it cannot run the batch."""
         await self.database.query(
-            "INSERT INTO kling_async_refusals (batch, worker, error) VALUES (%s, %s, %s)",
+            "INSERT INTO kling_async_refusals (batch, worker, error, is_end) VALUES (%s, %s, %s, true)",
             self.batch,
             worker,
             json.dumps(dump_error(error)),

@@ -86,9 +86,8 @@ class Worker:
         """
         try:
             async with open_engine(self.database, self.run_job) as app:
-                # A caller that looks for workers holds the lock for a moment, without a notice of its end.
-                while not await self.database.share_lock(WORKERS_LOCK):  # noqa: ASYNC110
-                    await anyio.sleep(_LOCK_DELAY)
+                is_shared = await self.database.share_lock(WORKERS_LOCK)
+                assert is_shared, "all sessions that take this lock share it"
                 async with self._look_regularly(app):
                     await self.take_shards(app)
         finally:

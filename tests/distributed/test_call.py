@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
 import psycopg
@@ -12,10 +12,17 @@ import pytest
 from procrastinate.jobs import Status
 from shared_batches import change, shards, until
 
-from kling_async import BatchInterruptedError, ConfigurationError, JournalError, KlingError, ResultState
+from kling_async import (
+    AuthenticationError,
+    BatchInterruptedError,
+    ConfigurationError,
+    JournalError,
+    KlingError,
+    ResultState,
+)
 from kling_async._distributed.call import DistributedBatch, find_batch
 from kling_async._distributed.database import WorkersDatabase
-from kling_async._distributed.engine import TASK, list_unfinished_shards, open_engine
+from kling_async._distributed.engine import TASK, WORKERS_LOCK, list_unfinished_shards, open_engine
 from kling_async._distributed.input import read_items, register_items
 from kling_async._distributed.reports import Reporter, channel_of, listen
 from kling_async.distributed import generate_many_on
@@ -205,6 +212,31 @@ async def test_events_come_again_after_the_connection_for_them_broke(journal, po
         listener.cancel()
     assert {number for number, _ in heard} == {7}
     assert channel_of(7) == "kling_async_batch_7"
+
+
+@pytest.mark.parametrize("callers", [1, 2])
+async def test_a_refused_worker_that_still_waits_for_its_jobs_ends_the_call_as_soon_as_it_is_gone(
+    journal, callers
+):
+    worker = WorkersDatabase.at(journal)
+    async with AsyncExitStack() as stack, asyncio.timeout(30):
+        batches = [await stack.enter_async_context(open_batch(journal)) for _ in range(callers)]
+        assert await worker.share_lock(WORKERS_LOCK)
+        for batch in batches:
+            await batch.begin()
+        await Reporter(worker, batches[0].number).refuse("w", AuthenticationError("401"))
+        calls = [asyncio.create_task(batch.wait()) for batch in batches]
+        await until(lambda: all(batch._last_refusal for batch in batches))
+        for batch in batches:
+            await batch._read_refusals()
+            assert not batch.given_up
+
+        await worker.close()
+        await asyncio.gather(*calls)
+
+        for batch in batches:
+            assert {type(error) for error in batch.given_up.values()} == {AuthenticationError}
+            assert not batch.unfinished
 
 
 async def test_a_database_that_breaks_a_connection_is_ridden_out(journal, caplog):
