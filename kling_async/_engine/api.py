@@ -14,7 +14,7 @@ from kling_async._engine.descriptors import warn_once
 from kling_async._engine.emitter import Emitter
 from kling_async._policy.descriptors import descriptor_pause, lacks_descriptors
 from kling_async._policy.retry import RetryPolicy, next_delay
-from kling_async._policy.service_clock import ServiceClock
+from kling_async._policy.service_clock import Instant, ServiceClock
 from kling_async._secrets import Secret, clear_locals
 from kling_async._transport.base import Reply, Request, Transport
 from kling_async._wire.endpoints import Endpoint, suggest_id, url_for
@@ -97,12 +97,17 @@ class ApiCaller:
 
     def _learn_time(self, reply: Reply, sent_at: float) -> None:
         received_at = self.clock.wall()
+        self.service_clock.compare(wall=received_at, monotonic=self.clock.now())
         if self.service_clock.wants(reply.status, wall=received_at):
             self.service_clock.learn(reply.headers.get("date"), sent_at=sent_at, received_at=received_at)
 
+    def instant(self) -> Instant:
+        """The present instant."""
+        return self.service_clock.read(wall=self.clock.wall(), monotonic=self.clock.now())
+
     def service_time(self) -> float:
         """Unix seconds by the service's clock, or by the clock of this machine while the service's is unknown."""
-        return self.service_clock.time(self.clock.wall())
+        return self.instant().time
 
     def _request(
         self,

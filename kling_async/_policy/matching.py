@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 
 from kling_async._policy.own_user import OwnUser
+from kling_async._policy.service_clock import Instant
 from kling_async.jobs import Job, canonical_id
 
 CLOCK_SKEW = 60.0
@@ -64,6 +65,36 @@ class LostSubmit:
         if self.is_service_time or not offset:
             return self
         return attrs.evolve(self, since=self.since + offset, until=self.until + offset, is_service_time=True)
+
+
+def lost_submit(payload: Mapping[str, Any], *, sent: Instant, given_up: Instant) -> LostSubmit:
+    """A POST of this process whose answer was given up.
+
+    Where the clock of this machine was set meanwhile, or the machine slept, the times are found from what was known before
+    and from the monotonic clock. The search for the job needs them; a proof of absence needs a clock that was not set.
+
+    Args:
+        payload: The payload that was sent.
+        sent: Just before the POST.
+        given_up: When its answer was given up.
+    """
+    elapsed = given_up.monotonic - sent.monotonic
+    if sent.times_set == given_up.times_set:
+        sent_at, given_up_at = sent.wall + (given_up.offset or 0.0), given_up.time
+    elif sent.offset is not None:
+        sent_at = sent.time
+        given_up_at = sent_at + elapsed
+        if given_up.offset is not None:  # it was learned after the clock was set
+            given_up_at = max(given_up_at, given_up.time)
+    else:
+        given_up_at = given_up.time
+        sent_at = min(sent.wall + (given_up.offset or 0.0), given_up_at - elapsed)
+    return LostSubmit(
+        payload=payload,
+        since=sent_at - CLOCK_SKEW,
+        until=given_up_at + CLOCK_SKEW,
+        is_service_time=sent.offset is not None or given_up.offset is not None,
+    )
 
 
 def recorded_submit(

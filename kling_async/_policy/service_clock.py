@@ -15,6 +15,30 @@ _MAX_ROUND_TRIP = 20.0
 """Seconds of a call beyond which its answer shows no clock: the process may have stood still before it was sent or read."""
 _MAX_OFFSET = 100 * 365 * 86_400.0
 """Seconds beyond which a date is no time of a clock: a machine without a battery begins in 1970."""
+_MAX_DRIFT = 5.0
+"""Seconds by which the two clocks of a machine differ more or less than at the last reading, at the most.
+
+More is no drift: the clock that shows the time was set, or the machine slept, and the other clock with it.
+"""
+
+
+@attrs.frozen(kw_only=True)
+class Instant:
+    """One instant by the clocks of this machine and, where that is known, by the service's clock."""
+
+    wall: float
+    """Unix seconds by the clock of this machine."""
+    monotonic: float
+    """Seconds of a clock that no one sets; only differences have a meaning."""
+    offset: float | None
+    """Seconds that the service's clock is ahead of `wall`; None is unknown."""
+    times_set: int
+    """How often the clock of this machine was set, or the machine slept, as far as this process has seen it."""
+
+    @property
+    def time(self) -> float:
+        """Unix seconds by the service's clock where it is known, else by the clock of this machine."""
+        return self.wall + (self.offset or 0.0)
 
 
 @attrs.define
@@ -23,25 +47,40 @@ class ServiceClock:
 
     A `Date` has whole seconds, and the answer was on its way for some time, so each answer gives bounds. Answers that
     agree narrow the bounds. An answer that does not agree replaces them: one of the two clocks was set.
+
+    Once the clock of this machine was set, or the machine slept, the offset is unknown until the next answer.
     """
 
     _earliest: float = -math.inf
     """The least offset: seconds that the service's clock is ahead."""
     _latest: float = math.inf
     _learned_at: float = -math.inf
+    _gap: float | None = None
+    """Seconds that our clock was ahead of the monotonic clock at the last reading."""
+    _times_set: int = 0
 
     @property
     def offset(self) -> float | None:
         """Seconds that the service's clock is ahead of ours; None while no answer has shown it."""
         return None if self._earliest == -math.inf else (self._earliest + self._latest) / 2
 
-    def time(self, wall: float) -> float:
-        """Unix seconds by the service's clock where it is known, else by ours.
+    def read(self, *, wall: float, monotonic: float) -> Instant:
+        """The present instant.
 
         Args:
             wall: Unix seconds by our clock.
+            monotonic: Seconds of the monotonic clock.
         """
-        return wall + (self.offset or 0.0)
+        self.compare(wall=wall, monotonic=monotonic)
+        return Instant(wall=wall, monotonic=monotonic, offset=self.offset, times_set=self._times_set)
+
+    def compare(self, *, wall: float, monotonic: float) -> None:
+        """Forget the offset if the two clocks of this machine show that one of them was set, or stood still."""
+        gap = wall - monotonic
+        if self._gap is not None and abs(gap - self._gap) > _MAX_DRIFT:
+            self._earliest, self._latest, self._learned_at = -math.inf, math.inf, -math.inf
+            self._times_set += 1
+        self._gap = gap
 
     def wants(self, status: int, *, wall: float) -> bool:
         """Whether an answer is worth reading: a success, for a proxy can answer with an error and its own time."""

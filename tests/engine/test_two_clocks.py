@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from email.utils import formatdate
 
+import anyio
 import attrs
 import pytest
 from virtual_service import EPOCH, Service, always, on, reply, run, session_for
@@ -85,3 +86,45 @@ async def test_a_resumed_job_has_its_age_by_the_service_clock(tmp_path, ahead):
         results = await run(service, ["an eagle"], journal=journal)
     assert results[0].ok
     assert service.lags()[0] < 30
+
+
+class SlowLossService(Service):
+    """A service that accepts the third submit, whose answer is given up 40 seconds later."""
+
+    async def send(self, request):
+        answer = await super().send(request)
+        if self.kind(request) == "submit" and self.posts == 3:
+            await anyio.sleep(40)
+            raise LOST
+        return answer
+
+
+@pytest.mark.parametrize("step", [-300.0, 300.0])
+@pytest.mark.parametrize("moment", [2.0, 30.0, 43.0, 50.0, 70.0, 85.0, 87.0, 100.0, 150.0, 200.0])
+async def test_a_submit_in_flight_while_the_clock_of_the_machine_is_set_is_found_and_not_bought_again(
+    moment, step
+):
+    service = SlowLossService(ahead=0.0, run_time=40.0, latency=1.0)
+    session = session_for(service)
+    by_the_service = session.api.clock.wall
+    session.api.clock.wall = lambda: by_the_service() + (step if service.now > moment else 0.0)
+    requests = [f"{number:02} videos" for number in range(20)]
+
+    results = await run(service, requests, session=session, at_once=2, on_ambiguous="resend_absent")
+
+    assert all(result.ok for result in results)
+    assert service.posts == 20
+
+
+@pytest.mark.parametrize("step", [-300.0, 300.0])
+async def test_nothing_is_proven_absent_across_a_moment_in_which_the_clock_of_the_machine_was_set(step):
+    service = Service(ahead=0.0, run_time=40.0, before=[on("submit", None, LOST)])
+    session = session_for(service)
+    by_the_service = session.api.clock.wall
+    session.api.clock.wall = lambda: by_the_service() + (step if service.now > 60 else 0.0)
+    requests = [f"{number:02} videos" for number in range(12)]
+
+    results = await run(service, requests, session=session, at_once=2, on_ambiguous="resend_absent")
+
+    assert [(result.index, result.error.absent) for result in results if not result.ok] == [(1, False)]
+    assert service.posts == 12

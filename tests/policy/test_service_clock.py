@@ -19,8 +19,8 @@ def learn(clock, at, *, ahead, latency=0.2):
 
 
 def test_a_clock_that_no_answer_has_shown_is_unknown_and_taken_for_ours():
-    assert ServiceClock().offset is None
-    assert ServiceClock().time(NOON) == NOON
+    now = ServiceClock().read(wall=NOON, monotonic=0.0)
+    assert (now.offset, now.time) == (None, NOON)
 
 
 @given(st.floats(-1e6, 1e6), st.floats(0, 5), st.floats(0, 1))
@@ -28,7 +28,7 @@ def test_one_answer_shows_the_offset_to_the_second_and_its_latency(ahead, latenc
     clock = ServiceClock()
     learn(clock, NOON + fraction, ahead=ahead, latency=latency)
     assert clock.offset == pytest.approx(ahead, abs=1 + latency)
-    assert clock.time(NOON) == NOON + clock.offset
+    assert clock.read(wall=NOON, monotonic=0.0).time == NOON + clock.offset
 
 
 def test_answers_that_agree_narrow_the_offset():
@@ -85,3 +85,25 @@ def test_only_a_success_is_read_and_not_each_one():
     assert not any(clock.wants(status, wall=NOON) for status in (302, 404, 502))
     learn(clock, NOON, ahead=0.0)
     assert [clock.wants(200, wall=NOON + after) for after in (1, 11, -60)] == [False, True, True]
+
+
+@pytest.mark.parametrize("step", [-300.0, -5.1, 5.1, 300.0, 1e9])
+def test_the_offset_is_unknown_once_the_clock_of_the_machine_was_set_or_the_machine_slept(step):
+    clock = ServiceClock()
+    learn(clock, NOON, ahead=600.0)
+    before = clock.read(wall=NOON, monotonic=100.0)
+    after = clock.read(wall=NOON + 10.0 + step, monotonic=110.0)
+    assert (before.offset is None, after.offset, after.times_set) == (False, None, before.times_set + 1)
+    learn(clock, NOON + 10.0 + step, ahead=600.0 - step)
+    again = clock.read(wall=NOON + 20.0 + step, monotonic=120.0)
+    assert again.offset == pytest.approx(600.0 - step, abs=1.2)
+    assert again.times_set == after.times_set
+
+
+@pytest.mark.parametrize("step", [-5.0, 0.0, 5.0])
+def test_two_clocks_of_a_machine_drift_apart_by_a_little(step):
+    clock = ServiceClock()
+    learn(clock, NOON, ahead=600.0)
+    before = clock.read(wall=NOON, monotonic=100.0)
+    after = clock.read(wall=NOON + 1000.0 + step, monotonic=1100.0)
+    assert (after.offset, after.times_set) == (before.offset, before.times_set)

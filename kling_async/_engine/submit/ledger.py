@@ -177,14 +177,14 @@ class Ledger:
             return True
         assert item.identity is not None
         assert item.request is not None
-        intended_at = self.emit.clock.wall()
+        intended = clock.read(wall=self.emit.clock.wall(), monotonic=self.emit.clock.now())
         try:
             item.entry_number = self.journal.record_intent(
                 item.identity,
                 model=model_of(item.request),
                 payload=payload,
-                at=clock.time(intended_at),
-                has_service_time=clock.offset is not None,
+                at=intended.time,
+                has_service_time=intended.offset is not None,
                 timeout=given_up_after,
                 cost_usd=item.price,
                 index=item.index,
@@ -200,7 +200,7 @@ class Ledger:
         except BaseException as error:
             self.record_not_accepted(item, error)
             raise
-        if abs(self.emit.clock.wall() - intended_at) <= MAX_INTENT_AGE:
+        if abs(self.emit.clock.wall() - intended.wall) <= MAX_INTENT_AGE:
             return True
         self.record_not_accepted(item, KlingError("the intent was too old for a POST"))
         return False

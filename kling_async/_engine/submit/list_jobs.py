@@ -123,8 +123,8 @@ async def read_whole(
     Raises:
         KlingError: A page cannot be read.
     """
-    began_at = api.service_time() if api.service_clock.offset is not None else None
-    reading = ListReading(began_at, since=since)
+    began = api.instant()
+    reading = ListReading(None if began.offset is None else began.time, since=since)
     offset = pages = 0
     while not reading.is_over and pages < max_pages:
         await api.clock.sleep(polls.take(api.clock.now()))

@@ -26,6 +26,7 @@ from kling_async._policy.matching import (
     earliest_creation,
     last_answer_age,
     look_alike_group,
+    lost_submit,
     match_jobs,
     recorded_submit,
     scan_delays,
@@ -33,6 +34,7 @@ from kling_async._policy.matching import (
     select_recent,
 )
 from kling_async._policy.retry import backoff, is_transient
+from kling_async._policy.service_clock import Instant
 from kling_async._wire.codec import structure_job
 from kling_async._wire.endpoints import STATUS
 from kling_async.errors import AmbiguousSubmitError, KlingError
@@ -61,6 +63,8 @@ class OpenReconciliation:
     """The journal that knows the submit."""
     entry_number: int | None
     """The number of its journal entry."""
+    times_set: int
+    """How often the clock of this machine had been set before the POST, or before a recorded POST was read."""
     job: Job | None = None
     """The job, once it is found."""
     scanned_at: float = float("-inf")
@@ -81,22 +85,17 @@ class PostInFlight:
     reconciler: Reconciler
     model: str
     payload: Mapping[str, Any]
-    sent_at: float
-    """Unix seconds by the clock of this machine."""
+    sent: Instant
 
     def open_reconciliation(
         self, error: KlingError, *, journal: WriteAheadJournal | None, entry_number: int | None
     ) -> OpenReconciliation:
         """Open the reconciliation of this POST: from now on no look-alike leaves."""
-        api = self.reconciler.api
+        given_up = self.reconciler.api.instant()
         reconciliation = OpenReconciliation(
             model=self.model,
-            lost=LostSubmit(
-                payload=self.payload,
-                since=api.service_clock.time(self.sent_at) - CLOCK_SKEW,
-                until=api.service_time() + CLOCK_SKEW,
-                is_service_time=api.service_clock.offset is not None,
-            ),
+            lost=lost_submit(self.payload, sent=self.sent, given_up=given_up),
+            times_set=self.sent.times_set,
             error=error,
             journal=journal,
             entry_number=entry_number,
@@ -151,7 +150,7 @@ class Reconciler:
         """Register a POST that is about to leave; None if its job could match a submit that is reconciled now."""
         if self._is_blocked(model, payload):
             return None
-        post = PostInFlight(self, model, payload, sent_at=self.api.clock.wall())
+        post = PostInFlight(self, model, payload, sent=self.api.instant())
         self._posts.add(post)
         return post
 
@@ -180,6 +179,7 @@ class Reconciler:
         reconciliation = OpenReconciliation(
             model=entry.model,
             lost=self._lost_submit(entry, journal),
+            times_set=self.api.instant().times_set,
             error=KlingError("an earlier run got no answer"),
             journal=journal,
             entry_number=entry.number,
@@ -247,16 +247,17 @@ class Reconciler:
 
         Returns the reason for which the job was not found.
         """
-        began, service_clock = self.api.clock.now(), self.api.service_clock
+        began = self.api.clock.now()
         max_pages = MAX_PAGES if may_wait else _FEW_PAGES
         age = self.api.service_time() - CLOCK_SKEW - reconciliation.lost.since
         try:
             for delay in scan_delays(max(0.0, age), last_age=reconciliation.last_age):
                 await self._scan_after(delay, reconciliation, began=began)
-            if service_clock.offset is None:
+            now = self.api.instant()
+            if now.offset is None or now.times_set != reconciliation.times_set:
                 return await self._explain(reconciliation)
-            lost = reconciliation.lost.by_service_clock(service_clock.offset)
-            for delay in proof_delays(lost, now=self.api.service_time(), may_wait=may_wait):
+            lost = reconciliation.lost.by_service_clock(now.offset)
+            for delay in proof_delays(lost, now=now.time, may_wait=may_wait):
                 if not reconciliation.is_absent:
                     await self._scan_after(delay, reconciliation, began=began, max_pages=max_pages)
         except KlingError as error:
@@ -288,7 +289,7 @@ class Reconciler:
                 return
 
     async def _explain(self, reconciliation: OpenReconciliation) -> str:
-        offset, journal = self.api.service_clock.offset, reconciliation.journal
+        offset, journal = self.api.instant().offset, reconciliation.journal
         rows = list(self._rows[reconciliation.model].values())
         owned = await self._find_owned(
             (row.request_id for row in rows), dict.fromkeys([journal] if journal else [])
@@ -413,6 +414,7 @@ class Reconciler:
             owned: The canonical ids of the jobs that have an owner.
             began: When the scan began.
         """
+        times_set = self.api.instant().times_set
         for one, submit in zip(searched, lost, strict=True):
             one.read_whole_at = began
             prove = partial(
@@ -422,7 +424,9 @@ class Reconciler:
                 has_owner=lambda request_id: canonical_id(request_id) in owned,
                 own=self._shared.own_user,
             )
-            one.is_absent = one.job is None and await _decide_on_rows(reading.recent, prove)
+            # Times from before the clock of this machine was set cannot be compared with those from after.
+            is_sure = one.job is None and one.times_set == times_set
+            one.is_absent = is_sure and await _decide_on_rows(reading.recent, prove)
 
     async def _is_shown_to_key(self, job: Job) -> bool:
         """Whether a status call shows a row's job to this key; asked only while the user of the key is unknown.
@@ -453,9 +457,9 @@ class Reconciler:
         The first answer of the service can be a page of this list. Its `Date` then changes which rows are recent, so
         they are read again.
         """
-        rows, service_clock, reading = self._rows[model], self.api.service_clock, None
+        rows, reading = self._rows[model], None
         while True:
-            offset = service_clock.offset
+            offset = self.api.instant().offset
             dated = [one.by_service_clock(offset) for one in lost]
             dated_others = [one.by_service_clock(offset) for one in others]
             since, rate = earliest_creation(dated, dated_others), self._shared.poll_rate
@@ -465,7 +469,7 @@ class Reconciler:
             else:
                 async for page in read_since(self.api, model, since=since, polls=rate):
                     self._keep_rows(rows, page, [*dated, *dated_others])
-            if offset is not None or service_clock.offset is None:
+            if offset is not None or self.api.instant().offset is None:
                 return dated, dated_others, reading
 
     def _keep_rows(self, rows: dict[str, Job], read: Sequence[Job], lost: Sequence[LostSubmit]) -> None:

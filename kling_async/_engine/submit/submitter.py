@@ -130,7 +130,7 @@ class Submitter:
         A process on that machine may have to find the job by the time of the intent.
         """
         async with self._clock_lock:
-            if self._has_asked_time or self.api.service_clock.offset is not None:
+            if self._has_asked_time or self.api.instant().offset is not None:
                 return
             clock = self.api.clock
             await clock.sleep(self._poll_rate.take(clock.now()))
