@@ -10,6 +10,7 @@ import pytest
 
 from kling_async import KlingClient, KlingError, RetryPolicy
 from kling_async._calls import public_call
+from kling_async._journal.location import journal_location
 from kling_async.journal import Journal
 
 PASSWORD = "pa55word-of-the-tests"
@@ -106,6 +107,19 @@ async def test_no_error_of_a_call_shows_the_password_of_a_database(call, name, m
     shown = show(await error_of(lambda client: CALLS[call](client, DATABASES[name])))
     assert "frame " in shown
     assert "pa55word" not in shown
+
+
+def test_an_error_of_the_driver_that_shows_the_password_is_emptied():
+    psycopg = pytest.importorskip("psycopg")
+    from kling_async._journal.postgres.connection import journal_errors
+
+    url = journal_location(f"postgresql://user:{PASSWORD}@host/d", name="journal")
+    for text, is_kept in ((f"no {PASSWORD} here", False), ("no table here", True)):
+        with pytest.raises(KlingError) as caught, journal_errors(url, "read", "try again"):
+            raise psycopg.OperationalError(text)
+        assert (caught.value.__cause__ is not None) is is_kept
+        assert ("no table here" in show(caught.value.__context__)) is is_kept
+        assert "pa55word" not in show(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -216,13 +216,16 @@ def describe_lost_entries(url: DatabaseUrl) -> str:
 
 
 def hide(error: psycopg.Error, url: DatabaseUrl) -> psycopg.Error | None:
-    """The error, unless it shows the password: that of a connection also has one from the environment or a file."""
+    """The error; None, and an empty error, if it shows a password: that of a connection also has the environment's.
+
+    The error can stay the context of ours.
+    """
     clear_locals(error)
-    return (
-        None
-        if error.pgconn is not None or any(secret.is_shown_by(error) for secret in _secrets(url))
-        else error
-    )
+    if error.pgconn is None and not any(secret.is_shown_by(error) for secret in _secrets(url)):
+        return error
+    error.args = ()
+    vars(error).update(dict.fromkeys(vars(error)))
+    return None
 
 
 def _secrets(url: DatabaseUrl) -> Iterator[Secret]:
