@@ -15,6 +15,18 @@ from kling_async.paths import is_database_url, local_path
 _CONNECTION_STRING = re.compile(r"^\s*(?:host|hostaddr|dbname|service)\s*=|\bpassword\s*=")
 """The beginning of a connection string as libpq reads it, or a password in it. Source: libpq, keyword/value strings."""
 
+_SHOWN_OPTIONS = frozenset(
+    {
+        "application_name", "channel_binding", "client_encoding", "connect_timeout", "dbname", "gssencmode", "host", "hostaddr",
+        "load_balance_hosts", "options", "passfile", "port", "require_auth", "requirepeer", "service", "sslcert", "sslcrl",
+        "sslkey", "sslmode", "sslnegotiation", "sslrootcert", "target_session_attrs", "user",
+    }
+)  # fmt: skip
+"""The options of a URL that hold no secret. Some decide which journal it is: `options` can name a schema.
+
+Source: libpq, parameter key words.
+"""
+
 _OTHER_URL = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.:-]+):/")
 """The beginning of a URL, such as that of SQLAlchemy or JDBC, which can hold a password."""
 
@@ -26,7 +38,7 @@ class DatabaseUrl:
     secret: Secret
     """The URL as the driver takes it."""
     name: str
-    """The URL with the user, the host and the database alone."""
+    """The URL without its password: it names the same journal, in a message and in a command."""
 
     def __str__(self) -> str:
         return self.name
@@ -74,14 +86,22 @@ def journal_location(given: Any, *, name: str) -> str | DatabaseUrl:
 
 
 def _without_secrets(url: str) -> str:
-    """The URL without its password and its options; without all but the scheme where it is not sure what is what."""
+    """The URL without its password; without all but the scheme where it is not sure what is what."""
     scheme, _, rest = url.partition("://")
     place, _, options = rest.partition("?")
     if "@" in options and "@" not in place:  # a password with a question mark, or an option
         return f"{scheme}://***"
     login, at, host = place.rpartition("@")
     user = login.partition(":")[0].partition("@")[0]
-    return f"{scheme}://{user}{at}{host}"
+    return f"{scheme}://{user}{at}{host}{_without_secret_options(options)}"
+
+
+def _without_secret_options(options: str) -> str:
+    """The question mark and the options that hold no secret; none where an option could be the end of a password."""
+    if "@" in options:
+        return ""
+    shown = [option for option in options.split("&") if option.partition("=")[0] in _SHOWN_OPTIONS]
+    return "?" + "&".join(shown) if shown else ""
 
 
 def require_driver(url: DatabaseUrl) -> None:

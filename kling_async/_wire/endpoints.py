@@ -6,6 +6,7 @@ documented there, but the service answers them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from urllib.parse import quote, urlencode
@@ -21,6 +22,9 @@ DEFAULT_BASE_URL = "https://console.gmicloud.ai"
 QUEUE_PATH = "/api/v1/ie/requestqueue/apikey"
 MAX_VALUES = 25_000
 """More values than the record of a job has, or a reply about one thing."""
+
+_DATABASE = re.compile(r"^\s*postgres(?:ql)?:/|://[^/\s]*:[^/\s]*@|\bpassword\s*=", re.IGNORECASE)
+"""In what a caller gives for an id by mistake: the URL or the connection string of a database, with its password."""
 
 
 @attrs.frozen
@@ -124,10 +128,15 @@ def url_for(
     """The URL of a call, percent-encoded; an id stays one segment of the path.
 
     Raises:
-        InvalidRequestError: The id is empty, or is made of dots, which name another path.
+        InvalidRequestError: The id is empty, is made of dots, which name another path, or names a database.
     """
     path = endpoint.path
     if "{id}" in path:
+        if isinstance(id, str) and _DATABASE.search(id):
+            raise InvalidRequestError(
+                "What was given for an id is the address of a database. It was not sent, because it can hold a password.",
+                advice="`client.list_jobs()` shows the ids of jobs, and `client.list_models()` those of models.",
+            )
         if not isinstance(id, str) or not id.strip().strip("."):
             raise InvalidRequestError(
                 f"{id!r} cannot be an id of the service.",

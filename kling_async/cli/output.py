@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import sys
 import time
@@ -34,6 +35,8 @@ _STYLES: Mapping[str, str] = {
     "timed_out": "yellow",
 }
 _AGES = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+_PASSWORD_OF_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{1,3}[^\s:/@'\"]*:)(?!password@)[^\s'\"]*@")
+_PASSWORD_OF_STRING = re.compile(r"(\bpassword\s*=\s*)(?:'(?:[^'\\]|\\.)*'|[^\s'\"&]+)")
 _program: ContextVar[str] = ContextVar("program", default="kling-async")
 """The program with the command that runs, which each error names."""
 
@@ -113,9 +116,15 @@ def name_command(command: str | None) -> Iterator[str]:
 def print_error(sentence: str, *details: str) -> None:
     """Print one sentence on stderr after the command's name, and each detail on its own line."""
     console = stderr()
-    print_text(Text.assemble((f"{_program.get()}: ", "bold red"), one_line(sentence)), console)
+    said = one_line(hide_passwords(sentence))
+    print_text(Text.assemble((f"{_program.get()}: ", "bold red"), said), console)
     for detail in details:
-        print_text(f"  {one_line(detail)}", console)
+        print_text(f"  {one_line(hide_passwords(detail))}", console)
+
+
+def hide_passwords(text: str) -> str:
+    """The text without the passwords of URLs and of connection strings, which a person may have typed at a wrong place."""
+    return _PASSWORD_OF_STRING.sub(r"\1***", _PASSWORD_OF_URL.sub(r"\1***@", text))
 
 
 def is_terminal(console: Console) -> bool:

@@ -48,6 +48,23 @@ def test_an_error_is_one_line_on_stderr_after_the_commands_name(capfd):
     ]
 
 
+@pytest.mark.parametrize(
+    "typed, shown",
+    [
+        ("Unused: ['postgresql://me:pw1@db/k']", "Unused: ['postgresql://me:***@db/k']"),
+        ("'postgresql:/me:p@pw1@db/k' is no file", "'postgresql:/me:***@db/k' is no file"),
+        ("write postgresql://user:password@host/db", "write postgresql://user:password@host/db"),
+        ("no 'host=h password=pw1'", "no 'host=h password=***'"),
+        ("no \"password = 'pw1 pw1' host=h\"", 'no "password = *** host=h"'),
+        ("no ?password=pw1&sslmode=require", "no ?password=***&sslmode=require"),
+        ("no https://h:80/a b@c", "no https://h:80/a b@c"),
+    ],
+)
+def test_an_error_shows_no_password_that_was_typed_at_a_wrong_place(capfd, typed, shown):
+    print_error(typed, typed)
+    assert capfd.readouterr().err.splitlines() == [f"kling-async: {shown}", f"  {shown}"]
+
+
 def test_json_is_one_ascii_line_for_any_text(capfd):
     record = {"prompt": "一只猫\n\ud800", "path": None}
     print_json(record)

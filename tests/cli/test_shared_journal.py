@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 from postgres_server import PASSWORD
 
+from kling_async.emulator import Fault
+from tests.cli.conftest import FAILING
+
+psycopg = pytest.importorskip("psycopg")
 pytest.importorskip("pydantic")  # where it is imported, cyclopts checks each value with it
 
 
@@ -71,13 +77,24 @@ def test_a_dry_run_counts_what_the_database_has_and_makes_nothing(shared, serve,
 
 
 def test_a_failure_names_the_command_without_the_password(shared, serve, database):
-    from kling_async.emulator import Fault
-    from tests.cli.conftest import FAILING
-
     serve(faults=(Fault("submit", FAILING),))
     done = shared("generate", "a cat", "--journal", database)
     assert done.status == 1
     assert f"kling-async resume {name_of(database)}" in done.out + done.err
+
+
+def test_the_command_to_resume_names_the_schema_of_the_journal_too(shared, serve, database):
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA videos")
+    serve(faults=(Fault("submit", FAILING),))
+    url = f"{database}?options=-csearch_path%3Dvideos"
+
+    done = shared("generate", "a cat", "--journal", url)
+
+    command = next(line for line in (done.out + done.err).splitlines() if "kling-async resume" in line)
+    journal = shlex.split(command[command.index("kling-async resume") :])[2]
+    assert journal == name_of(url)
+    assert shared("status", url).err.startswith(f"{journal}: 1 failed")
 
 
 @pytest.mark.parametrize("command", [["resume"], ["status"], ["generate", "a cat", "--journal"]])

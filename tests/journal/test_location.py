@@ -26,10 +26,18 @@ def test_a_path_is_a_file():
         ("postgresql://me:pw1@a.example,b.example/videos", "postgresql://me@a.example,b.example/videos"),
         ("postgresql://me:p@pw1@db.example/videos", "postgresql://me@db.example/videos"),
         ("postgresql://me:pw1?x@db.example/videos", "postgresql://***"),
-        ("postgresql:///videos?host=/run&password=pw1", "postgresql:///videos"),
+        ("postgresql:///videos?host=/run&password=pw1", "postgresql:///videos?host=/run"),
+        ("postgresql:///videos?password=pw1", "postgresql:///videos"),
+        ("postgresql:///videos?pw1", "postgresql:///videos"),
+        ("postgresql:///videos?sslmod=pw1&sslmode=require", "postgresql:///videos?sslmode=require"),
+        ("postgresql://a@me:p?sslmode=pw1@db.example/videos", "postgresql://a@me:p"),
+        (
+            "postgresql://me:pw1@db.example/videos?sslmode=verify-full&options=-csearch_path%3Dvideos",
+            "postgresql://me@db.example/videos?sslmode=verify-full&options=-csearch_path%3Dvideos",
+        ),
     ],
 )
-def test_a_url_is_a_database_and_shows_neither_password_nor_options(url, name):
+def test_a_url_is_a_database_and_shows_its_options_and_no_password(url, name):
     location = journal_location(url, name="journal")
 
     assert isinstance(location, DatabaseUrl)

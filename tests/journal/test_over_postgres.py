@@ -660,6 +660,11 @@ def test_a_url_that_the_driver_cannot_read_says_how_to_write_it():
     )
 
 
+def test_an_at_sign_in_a_password_is_no_part_of_a_host():
+    message = refuse("postgresql://me:p@s3cret@127.0.0.1:1/videos")
+    assert "with %40 for an @ in the password" in message
+
+
 def test_a_wrong_password_says_so(database):
     message = refuse(database.replace(PASSWORD, "s3cret-and-wrong"))
     assert 'could not be opened (password authentication failed for user "tester")' in message

@@ -127,7 +127,11 @@ def test_a_call_has_its_path_and_query():
     assert url_for(QUEUE, LIST, query={"model_id": "\ud800"}) == f"{QUEUE}/requests?model_id=%3F"
 
 
-@given(any_id=st.text(st.characters(exclude_categories=["Cs"])).filter(lambda text: text.strip().strip(".")))
+@given(
+    any_id=st.text(st.characters(exclude_categories=["Cs"])).filter(
+        lambda text: text.strip().strip(".") and "://" not in text and "=" not in text
+    )
+)
 def test_an_id_stays_one_segment_of_the_path(any_id):
     url = url_for(QUEUE, MODEL, id=any_id)
     path = urlsplit(url).path
@@ -146,6 +150,26 @@ def test_an_id_with_dots_and_slashes_stays_one_segment():
 def test_an_impossible_id_is_refused_before_anything_is_sent(id_):
     with pytest.raises(InvalidRequestError, match="cannot be an id"):
         url_for(QUEUE, STATUS, id=id_)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "postgresql://me:pw1@db.example/videos",
+        " Postgres://me@db.example/videos",
+        "postgresql:/me:pw1@db.example/videos",
+        "mysql://me:pw1@db.example/videos",
+        "host=db.example password = pw1",
+    ],
+)
+def test_the_address_of_a_database_is_no_id_and_is_shown_nowhere(given):
+    with pytest.raises(InvalidRequestError, match="the address of a database") as refusal:
+        url_for(QUEUE, STATUS, id=given)
+    assert "pw1" not in str(refusal.value)
+
+
+def test_an_id_of_the_service_can_look_a_little_like_an_address():
+    assert url_for(QUEUE, STATUS, id="job://a=b") == f"{QUEUE}/requests/job%3A%2F%2Fa%3Db"
 
 
 @pytest.mark.parametrize(

@@ -160,8 +160,7 @@ def parse_options(url: DatabaseUrl) -> dict[str, Any]:
     try:
         options = conninfo_to_dict(url.secret.reveal())
         for host in str(options.get("host", "")).split(","):
-            if not host.startswith(("/", "@")):  # else the folder of a socket
-                host.encode("idna")  # which the driver would do, and raise an error that is none of its own
+            _check_host(host)
     except (psycopg.Error, ValueError) as error:
         clear_locals(error)
     else:
@@ -171,6 +170,15 @@ def parse_options(url: DatabaseUrl) -> dict[str, Any]:
         f"{url.name!r} is not the URL of a database: write postgresql://user:password@host:5432/database, with %40 for "
         "an @ in the password."
     )
+
+
+def _check_host(host: str) -> None:
+    """Raise a ValueError for a host that no server can have, before the driver shows it in an error of its own."""
+    if host.startswith(("/", "@")):  # the folder of a socket
+        return
+    if "@" in host:
+        raise ValueError("the end of a password")
+    host.encode("idna")
 
 
 def execute(
