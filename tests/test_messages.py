@@ -281,7 +281,8 @@ DOORS += [
     ({}, "generate_many", [["a"]], {"output": "s3://k:secret@b"}, "environment variables"),
     ({}, "generate_many", [["a"]], {"output": "s3://b/" + "v" * 801}, "is too long"),
     ({}, "generate_many", [["a"]], {"output": "file://host/v"}, "of another host"),
-    ({}, "generate_many", [["a"]], {"journal": "s3://b/run.db"}, "is a URL"),
+    ({}, "generate_many", [["a"]], {"journal": "s3://b/run.db"}, "nor the URL of a PostgreSQL database"),
+    ({}, "upload", ["s3://b/a.png"], {}, "is a URL: give the path"),
 ]
 ELSEWHERE = {
     "_display/progress.py": "without rich: tests/display",

@@ -377,7 +377,7 @@ def test_a_download_saves_a_whole_file_or_ends_with_its_error(folder, answers, u
     for address in ADDRESSES:
         service.media[address] = lambda _: left.pop(0) if len(left) > 1 else left[0]
     retry = RetryPolicy(max_retries=2)
-    outcome = outcome_of(service, lambda engine: engine.download(job, path, Notifier()), retry=retry)
+    outcome = outcome_of(service, lambda engine: engine.download(job, str(path), Notifier()), retry=retry)
 
     assert isinstance(outcome, DownloadError) != path.exists()
     strangers = [request for request in service.requests if QUEUE_PATH not in request.url]
