@@ -95,7 +95,7 @@ class DistributedBatch:
             JournalError: The database cannot be reached.
         """
         ((self._last_refusal,),) = await self.database.query(
-            "SELECT coalesce(max(id), 0) FROM kling_async_refusals WHERE batch = %s", self.number
+            "SELECT coalesce(max(id), 0) FROM kling_async_refusals"
         )
         await self._enqueue(self.awaited.keys())
         await self._read_outcomes(self.unfinished)
@@ -228,7 +228,7 @@ class DistributedBatch:
         """Say which workers cannot run the batch; give up if no worker is left that can."""
         rows = await self.database.query(
             "SELECT id, session, worker, error, is_end FROM kling_async_refusals"
-            " WHERE batch = %s AND id > %s ORDER BY id",
+            " WHERE (batch = %s OR is_end) AND id > %s ORDER BY id",
             self.number,
             self._last_refusal,
         )
@@ -236,7 +236,8 @@ class DistributedBatch:
             refusal = Refusal(worker, load_error(json.loads(text)), is_end)
             self._last_refusal = number
             self._refusals.add(session, refusal)
-            _log.warning("The worker %s has ended: %s", worker, refusal.error.message)
+            step = "ends" if is_end else "cannot run this batch"
+            _log.warning("The worker %s %s: %s", worker, step, refusal.error.message)
         if self._refusals:
             living = await self.database.list_sharers(WORKERS_LOCK)
             if (reason := self._refusals.reason(living, now=time.monotonic())) is not None:

@@ -21,7 +21,7 @@ class Refusal:
     error: KlingError
     """Why."""
     is_end: bool
-    """Whether the worker ends. If not, it goes on with other batches."""
+    """Whether the worker ends. If not, it continues with other batches."""
 
 
 @attrs.define

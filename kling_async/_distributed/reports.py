@@ -99,13 +99,22 @@ class Reporter:
             self._outcomes = {**outcomes, **self._outcomes}
             raise
 
-    async def refuse(self, worker: str, error: KlingError) -> None:
-        """Tell the callers that a worker ends because it cannot run the batch."""
+    async def refuse(self, worker: str, error: KlingError, *, is_end: bool) -> None:
+        """Tell the callers that a worker cannot run the batch; it replaces what the worker has said before.
+
+        Args:
+            worker: The name of the worker.
+            error: Why it cannot.
+            is_end: Whether the worker ends: then the callers of all batches hear of it.
+        """
         await self.database.query(
-            "INSERT INTO kling_async_refusals (batch, worker, error, is_end) VALUES (%s, %s, %s, true)",
+            "WITH former AS (DELETE FROM kling_async_refusals WHERE batch = %s AND session = pg_backend_pid())"
+            " INSERT INTO kling_async_refusals (batch, worker, error, is_end) VALUES (%s, %s, %s, %s)",
+            self.batch,
             self.batch,
             worker,
             json.dumps(dump_error(error)),
+            is_end,
         )
 
 

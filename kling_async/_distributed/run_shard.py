@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from enum import Enum, auto
 from typing import Any
 
 import attrs
 
+from kling_async._callbacks import SafeLogger
 from kling_async._distributed.database import WorkersDatabase
 from kling_async._distributed.reports import Reporter
 from kling_async._distributed.shards import ShardItem, check_version
 from kling_async._journal.entry import Entry
+from kling_async._policy.retry import is_transient
 from kling_async._policy.submission import OF_THE_ACCOUNT, OF_THE_MACHINE
 from kling_async.client import KlingClient
 from kling_async.errors import (
     APIConnectionError,
+    CertificateError,
     ConfigurationError,
     JournalError,
     KlingError,
+    ProxyError,
 )
 from kling_async.events import Event
 from kling_async.journal import Journal
 from kling_async.results import Result, ResultState
+
+_log = SafeLogger("kling_async")
 
 
 class WorkerRefusedError(Exception):
@@ -79,14 +86,7 @@ class ShardRun:
             self.reporter.relay(first if event.index is None else numbers[event.index], event)
 
         try:
-            stream = self.client.stream_many(
-                self._feed(given),
-                journal=Journal(self.database.url.secret.reveal()),
-                progress=False,
-                on_event=relay,
-                **options,
-            )
-            async with stream as results:
+            async with self._open_stream(given, relay, options) as results:
                 async for result in results:
                     trouble = find_trouble(result)
                     if trouble is not None and not (trouble is Trouble.TRANSIENT and self.is_last_try):
@@ -94,12 +94,30 @@ class ShardRun:
                         continue
                     self.reporter.add_outcome(numbers[result.index], result)
                     ended += 1
-        except (ConfigurationError, TypeError) as error:
-            raise WorkerRefusedError(_as_kling_error(error)) from error
+        except ConfigurationError as error:
+            if self.is_last_try or not is_outage_of_store(error):
+                raise WorkerRefusedError(error) from error
+            _log.warning("%s The shard is given back.", error.message)
         if (reason := troubles.get(Trouble.REFUSED)) is not None:
             await self.reporter.flush()
             raise WorkerRefusedError(reason)
         return ended
+
+    def _open_stream(
+        self, entries: Sequence[Entry], relay: Callable[[Event], None], options: Mapping[str, Any]
+    ) -> AbstractAsyncContextManager[AsyncIterator[Result]]:
+        try:
+            return self.client.stream_many(
+                self._feed(entries),
+                journal=Journal(self.database.url.secret.reveal()),
+                progress=False,
+                on_event=relay,
+                **options,
+            )
+        except TypeError as error:  # only of the call itself: one of the run is a mistake of ours
+            raise ConfigurationError(
+                f"This release of kling_async cannot obey the options of the batch: {error}"
+            ) from error
 
     async def _feed(self, entries: Sequence[Entry]) -> AsyncIterator[Entry]:
         """The entries one by one, until the worker stops: those in flight then still end."""
@@ -154,7 +172,11 @@ def find_trouble(result: Result) -> Trouble | None:
     return Trouble.TRANSIENT if isinstance(result.error, APIConnectionError | JournalError) else None
 
 
-def _as_kling_error(error: Exception) -> KlingError:
-    if isinstance(error, KlingError):
-        return error
-    return ConfigurationError(f"This release of kling_async cannot obey the options of the batch: {error}")
+def ends_worker(error: KlingError) -> bool:
+    """Whether a worker that was refused with this error can run no batch at all, and not only this one."""
+    return isinstance(error, OF_THE_ACCOUNT | CertificateError | ProxyError)
+
+
+def is_outage_of_store(error: ConfigurationError) -> bool:
+    """Whether the object store did not answer, so that the same options can be obeyed later."""
+    return isinstance(error.__cause__, KlingError) and is_transient(error.__cause__)

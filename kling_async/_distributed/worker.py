@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Never
@@ -26,7 +28,7 @@ from kling_async._distributed.engine import (
     open_engine,
 )
 from kling_async._distributed.reports import Reporter
-from kling_async._distributed.run_shard import ShardRun, WorkerRefusedError
+from kling_async._distributed.run_shard import ShardRun, WorkerRefusedError, ends_worker
 from kling_async._distributed.shards import ShardItem, load_items
 from kling_async.client import KlingClient
 from kling_async.errors import ConfigurationError, JournalError, KlingError
@@ -39,6 +41,8 @@ _TRANSIENT_DELAY = 15.0
 """Seconds before a shard is taken again that the service or the journal could not be reached for."""
 _MAX_TRANSIENT_TRIES = 5
 """How often a shard is given back because the service or the journal cannot be reached."""
+_REFUSAL_TIME = 60.0
+"""Seconds before a worker tries again whether it can obey the options of a batch."""
 _LOCK_TRIES, _LOCK_DELAY = 10, 0.2
 """Another worker that looks for dead ones holds the lock of a shard for some milliseconds."""
 _log = SafeLogger("kling_async")
@@ -55,7 +59,7 @@ class WorkerReport:
     shards_given_back: int
     """How many shards it gave back before their end; other workers run them."""
     refusal: KlingError | None = None
-    """Why the worker ended by itself: the service refuses its key, or it cannot obey the options of a batch."""
+    """Why the worker ended by itself: the service refuses it, or only batches are left whose options it cannot obey."""
 
 
 @attrs.define(eq=False)
@@ -74,6 +78,8 @@ class Worker:
     """The engine's jobs that this worker runs."""
     _unlocked: frozenset[int] = attrs.field(init=False, default=frozenset())
     """The engine's jobs that ran at the last look and that no worker had locked."""
+    _refused: dict[int, tuple[float, KlingError]] = attrs.field(init=False, factory=dict)
+    """By number, the batches that this worker cannot run: when it tried, and why."""
     _shards: int = attrs.field(init=False, default=0)
     _items: int = attrs.field(init=False, default=0)
     _given_back: int = attrs.field(init=False, default=0)
@@ -157,13 +163,22 @@ class Worker:
                 install_signal_handlers=False,
                 delete_jobs="successful",
             )
-            has_left = bool(await list_unfinished_shards(app))
+            left: set[Any] = {job.task_kwargs["batch"] for job in await list_unfinished_shards(app)}
         except ConnectorException as error:
             _log.warning(
                 "The journal cannot be reached: %s. The worker tries again.", error.__cause__ or error
             )
             return False
-        return self.until_idle and not has_left
+        if not self.until_idle or any(self._refusal_of(batch) is None for batch in left):
+            return False
+        if left:
+            self._refusal = self._refusal_of(min(left))
+        return True
+
+    def _refusal_of(self, batch: int) -> KlingError | None:
+        """Why this worker cannot run a batch; None if it may be able to by now."""
+        tried_at, error = self._refused.get(batch, (-math.inf, None))
+        return error if time.monotonic() - tried_at <= _REFUSAL_TIME else None
 
     async def run_job(self, context: JobContext, **arguments: Any) -> None:
         """Run one shard, which no other live worker runs."""
@@ -195,6 +210,8 @@ class Worker:
 
     async def _run_shard(self, arguments: Mapping[str, Any], *, attempts: int) -> None:
         reporter = Reporter(self.database, arguments["batch"])
+        if self._refusal_of(reporter.batch) is not None:
+            raise ShardGivenBackError(_TRANSIENT_DELAY)
         try:
             items = load_items(arguments)
         except ConfigurationError as error:
@@ -239,12 +256,17 @@ class Worker:
         scope.cancel()
 
     async def _refuse(self, reporter: Reporter, error: KlingError) -> Never:
-        """Give the shard back, tell the callers why, and end this worker."""
-        self._refusal = self._refusal or error
-        self.stop()
+        """Give the shard back and tell the callers why; end this worker if it can run no other batch either."""
+        is_end = ends_worker(error)
+        if is_end:
+            self._refusal = self._refusal or error
+            self.stop()
+        else:
+            self._refused[reporter.batch] = time.monotonic(), error
+            _log.warning("%s This worker gives the shards of batch %s back.", error.message, reporter.batch)
         with suppress(JournalError):
-            await reporter.refuse(self.name, error)
-        raise ShardGivenBackError(0.0) from error
+            await reporter.refuse(self.name, error, is_end=is_end)
+        raise ShardGivenBackError(0.0 if is_end else _TRANSIENT_DELAY) from error
 
     @asynccontextmanager
     async def _look_regularly(self, app: App) -> AsyncIterator[None]:

@@ -41,7 +41,7 @@ async def worker(
     lost.
 
     Exit status: 0 stopped, or nothing left to do with --until-idle; 1 ended by itself, because the service refuses its
-    key or it cannot obey the options of a batch; 2 nothing started.
+    key or, with --until-idle, it cannot obey the options of the batches that are left; 2 nothing started.
 
     Args:
         journal: The PostgreSQL database of the journal, such as postgresql://user@host/database. Put the password into

@@ -224,7 +224,7 @@ async def test_a_refused_worker_that_still_waits_for_its_jobs_ends_the_call_as_s
         assert await worker.share_lock(WORKERS_LOCK)
         for batch in batches:
             await batch.begin()
-        await Reporter(worker, batches[0].number).refuse("w", AuthenticationError("401"))
+        await Reporter(worker, batches[0].number).refuse("w", AuthenticationError("401"), is_end=True)
         calls = [asyncio.create_task(batch.wait()) for batch in batches]
         await until(lambda: all(batch._last_refusal for batch in batches))
         for batch in batches:

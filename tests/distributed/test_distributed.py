@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pytest
 from fake_pooler import run_pooler
+from independent_store import error as refuse
 from shared_batches import SLOW, change, end, shards, until
 
 from kling_async import (
@@ -16,7 +17,6 @@ from kling_async import (
     JobFailedError,
     Journal,
     JournalError,
-    KlingError,
     ResultState,
     VideoRequest,
 )
@@ -229,7 +229,7 @@ async def test_a_batch_whose_last_worker_is_refused_ends_with_the_reason(
     assert [result.state for result in batch] == [ResultState.NOT_SUBMITTED] * 3
     assert {type(result.error) for result in batch} == {AuthenticationError}
     assert isinstance(reports[0].refusal, AuthenticationError)
-    assert "has ended" in caplog.text
+    assert "ends: " in caplog.text
     assert not kling_emulator.stats.accepted
 
 
@@ -401,7 +401,7 @@ async def test_tables_of_a_newer_release_are_refused(journal, workers):
         await generate_many_on(journal, PROMPTS)
 
 
-async def test_a_batch_of_a_newer_release_ends_this_worker(journal, kling_emulator, workers, caplog):
+async def test_a_batch_of_a_newer_release_is_refused_by_this_worker(journal, kling_emulator, workers, caplog):
     async with workers() as reports:
         call = asyncio.create_task(generate_many_on(journal, PROMPTS[:1], detach=True))
         await until(lambda: kling_emulator.stats.accepted)
@@ -410,29 +410,89 @@ async def test_a_batch_of_a_newer_release_ends_this_worker(journal, kling_emulat
         batch = await generate_many_on(journal, PROMPTS[1:2])
 
     assert "newer release" in batch[0].error.message
-    assert "newer release" in reports[0].refusal.message
+    assert reports[0].refusal is None
 
 
-async def test_an_option_that_this_release_does_not_have_ends_the_worker(journal, kling_emulator, workers):
+async def test_an_option_that_this_release_does_not_have_is_refused_by_the_worker(
+    journal, kling_emulator, workers
+):
     await generate_many_on(journal, [])
     change(journal, "UPDATE kling_async_batches SET options = '{\"new_option\": 1}'")
 
     async with workers() as reports:
         batch = await generate_many_on(journal, PROMPTS[:1])
 
-    assert "new_option" in reports[0].refusal.message
-    assert isinstance(batch[0].error, KlingError)
+    assert reports[0].refusal is None
+    assert "new_option" in batch[0].error.message
+    assert isinstance(batch[0].error, ConfigurationError)
     assert not kling_emulator.stats.accepted
 
 
-async def test_a_folder_that_cannot_be_written_ends_the_worker(journal, workers, tmp_path, caplog):
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+async def test_a_place_that_takes_no_videos_ends_its_own_call_and_no_other(
+    journal, kling_emulator, workers, tmp_path, *, kind
+):
     (tmp_path / "file").touch()
+    place = tmp_path / "file" / "videos" if kind == "folder" else "s3://no-such-bucket/videos"
 
-    async with workers() as reports:
-        batch = await generate_many_on(journal, PROMPTS[:1], output=tmp_path / "file" / "videos")
+    async with workers() as reports, asyncio.timeout(50):
+        bad = await generate_many_on(journal, PROMPTS[:3], output=place, shard_size=1)
+        good = await generate_many_on(journal, PROMPTS[3:5], output=tmp_path)
 
-    assert isinstance(reports[0].refusal, ConfigurationError)
-    assert batch[0].state is ResultState.NOT_SUBMITTED
+    assert [result.state for result in bad] == [ResultState.NOT_SUBMITTED] * 3
+    assert {type(result.error) for result in bad} == {ConfigurationError}
+    assert len(good.succeeded) == 2
+    assert reports[0].refusal is None
+    assert posts(kling_emulator) == dict.fromkeys(PROMPTS[3:5], 1)
+
+
+async def test_a_store_that_does_not_answer_is_waited_for(journal, kling_emulator, workers, store):
+    store.faults.append(lambda _: refuse(503, "SlowDown"))
+    async with workers() as reports, asyncio.timeout(50):
+        call = asyncio.create_task(generate_many_on(journal, PROMPTS[:1], output="s3://videos/v"))
+        await until(lambda: shards(journal) == [("todo", 1)])
+        store.faults.clear()
+        change(journal, "UPDATE procrastinate_jobs SET scheduled_at = NULL")
+        batch = await call
+
+    assert len(batch.succeeded) == 1
+    assert reports[0].shards_given_back == 1
+    assert not change(journal, "SELECT id FROM kling_async_refusals").fetchall()
+
+
+async def test_a_worker_that_is_refused_in_one_batch_ends_the_calls_of_others(
+    journal, kling_emulator, workers
+):
+    kling_emulator.faults.add(Fault("submit", Reply(401, {"error": "invalid key"}), times=None))
+    calls = [
+        asyncio.create_task(generate_many_on(journal, PROMPTS[:1], max_concurrency=number))
+        for number in (1, 2)
+    ]
+    await until(lambda: len(shards(journal)) == 2)
+
+    async with workers() as reports, asyncio.timeout(50):
+        batches = await asyncio.gather(*calls)
+
+    assert {type(batch[0].error) for batch in batches} == {AuthenticationError}
+    assert reports[0].shards_given_back == 1
+
+
+async def test_a_worker_that_is_to_end_when_idle_ends_when_only_what_it_cannot_do_is_left(
+    journal, make_client, tmp_path
+):
+    (tmp_path / "file").touch()
+    call = asyncio.create_task(
+        generate_many_on(journal, PROMPTS[:1], output=tmp_path / "file" / "videos", detach=True)
+    )
+    await until(lambda: shards(journal))
+    await end(call)
+
+    async with make_client() as client, asyncio.timeout(20):
+        report = await run_worker(journal, client, until_idle=True)
+
+    assert isinstance(report.refusal, ConfigurationError)
+    assert (report.shards, report.shards_given_back) == (0, 1)
 
 
 async def test_neither_the_database_nor_a_log_has_the_key(journal, workers, caplog, tmp_path):

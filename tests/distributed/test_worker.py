@@ -16,14 +16,24 @@ from kling_async import (
     BudgetExceededError,
     CertificateError,
     ConfigurationError,
+    DownloadError,
+    InsufficientCreditsError,
     InvalidRequestError,
     JournalError,
+    PermissionDeniedError,
+    ProxyError,
     Result,
     ResultState,
 )
 from kling_async._distributed.database import WorkersDatabase, connect
 from kling_async._distributed.engine import SHARD_LOCK, TASK, WORKERS_LOCK, open_engine
-from kling_async._distributed.run_shard import Trouble, divide, find_trouble
+from kling_async._distributed.run_shard import (
+    Trouble,
+    divide,
+    ends_worker,
+    find_trouble,
+    is_outage_of_store,
+)
 from kling_async._distributed.shards import ShardItem
 from kling_async._distributed.worker import Worker
 from kling_async._journal.location import journal_location
@@ -171,14 +181,18 @@ async def test_a_shard_whose_journal_refuses_is_given_back_for_later(
     assert not kling_emulator.stats.accepted
 
 
-async def test_a_shard_of_a_newer_release_ends_the_worker(journal, workers):
+async def test_a_shard_of_a_newer_release_is_given_back(journal, workers):
     await give_out(journal)
     change(journal, "UPDATE procrastinate_jobs SET args = jsonb_set(args, '{version}', '99')")
 
     async with workers() as reports:
         await until(lambda: shards(journal) == [("todo", 1)])
 
-    assert "newer release" in reports[0].refusal.message
+    assert reports[0].refusal is None
+    assert reports[0].shards_given_back == 1
+    (refused,) = change(journal, "SELECT error, is_end FROM kling_async_refusals").fetchall()
+    assert "newer release" in refused[0]
+    assert not refused[1]
 
 
 @pytest.mark.parametrize("kling_emulator_settings", [ONE_IS_INSTANT], ids=["one is instant"])
@@ -335,6 +349,37 @@ async def test_a_connection_that_breaks_at_its_beginning_is_closed(journal, monk
 )
 def test_an_item_is_given_back_where_the_fault_is_not_its_own(state, error, trouble):
     assert find_trouble(Result(index=0, request=None, state=state, error=error)) is trouble
+
+
+@pytest.mark.parametrize(
+    "error, is_end",
+    [
+        (AuthenticationError("401"), True),
+        (InsufficientCreditsError("402"), True),
+        (PermissionDeniedError("403"), True),
+        (CertificateError("untrusted"), True),
+        (ProxyError("407"), True),
+        (ConfigurationError("no folder"), False),
+    ],
+)
+def test_a_worker_ends_only_if_it_can_run_no_batch(error, is_end):
+    assert ends_worker(error) is is_end
+
+
+@pytest.mark.parametrize(
+    "cause, is_outage",
+    [
+        (APIConnectionError("503 SlowDown"), True),
+        (DownloadError("there is no bucket of this name"), False),
+        (OSError("no space"), False),
+        (None, False),
+    ],
+)
+def test_a_store_that_does_not_answer_is_no_refusal(cause, is_outage):
+    error = ConfigurationError("Videos cannot be stored.")
+    error.__cause__ = cause
+
+    assert is_outage_of_store(error) is is_outage
 
 
 def test_an_item_is_retried_only_if_no_attempt_came_after_the_call():
