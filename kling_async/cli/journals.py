@@ -62,18 +62,24 @@ def step_of(entry: Entry, config: RunConfig) -> NextStep:
 
 def describe_resume(entries: Sequence[Entry], config: RunConfig) -> str:
     """What the command resumes, in a sentence; empty if nothing of it was ever sent."""
-    words = count_states(entries)
+    words = count_states(entries, is_shared=isinstance(config.journal, Journal))
     if not words:
         return ""
     unsent = sum(step_of(entry, config) is NextStep.SUBMIT for entry in entries)
     return f"Resuming {config.journal}: {words}, {unsent:,} of {len(entries):,} to submit."
 
 
-def count_states(entries: Iterable[Entry]) -> str:
-    """Such as `12 made before, 3 in flight, 1 failed before`; empty if nothing was ever sent."""
+def count_states(entries: Iterable[Entry], *, is_shared: bool = False) -> str:
+    """Such as `12 made before, 3 in flight, 1 failed before`; empty if nothing was ever sent.
+
+    Args:
+        entries: Of one journal.
+        is_shared: Other processes may use the journal now: a submit without a reply may be one that waits for the reply.
+    """
     counts = Counter(map(_state_words, entries))
     order = ("made before", "in flight", "without a reply", "failed before")
-    return ", ".join(f"{counts[words]:,} {words}" for words in order if counts[words])
+    shown = {"without a reply": "being sent or without a reply"} if is_shared else {}
+    return ", ".join(f"{counts[words]:,} {shown.get(words, words)}" for words in order if counts[words])
 
 
 def _state_words(entry: Entry) -> str:

@@ -72,7 +72,7 @@ class Preview:
         return 0
 
     def _sentences(self, sent: Sequence[Entry], config: RunConfig) -> Iterator[str]:
-        if words := count_states(self.entries):
+        if words := count_states(self.entries, is_shared=isinstance(config.journal, Journal)):
             yield f"{config.journal}: {words}."
         yield f"{len(sent):,} of {len(self.entries):,} would be submitted. Nothing was sent."
         if sent:

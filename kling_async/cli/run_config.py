@@ -106,6 +106,10 @@ class RunConfig:
         """The command that names the service's models."""
         return _join(["kling-async", "models", *self.service.arguments()])
 
+    def status_command(self) -> str:
+        """The command that shows the entries of the journal."""
+        return _join(["kling-async", "status", str(self.journal)])
+
     def resume_command(self, *options: str) -> str:
         """The command that resumes the journal with the same configuration."""
         assert self.journal is not None

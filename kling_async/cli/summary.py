@@ -17,6 +17,7 @@ from kling_async.errors import (
     InvalidRequestError,
     NotFoundError,
 )
+from kling_async.journal import Journal
 from kling_async.progress import ProgressCounts
 from kling_async.results import Result, ResultState
 
@@ -46,17 +47,19 @@ def print_summary(
         console: Where the number of videos is printed; None prints errors only.
 
     Returns:
-        The exit status: 0 if every video is here.
+        The exit status: 0 if every video is here, or saved by another process of the same journal.
     """
-    saved = sum(map(is_saved, results))
+    saved, elsewhere = sum(map(is_saved, results)), sum(map(is_saved_elsewhere, results))
+    missing = len(results) - saved - elsewhere
     if console is not None:
         folder = os.path.join(config.folder, "")  # noqa: PTH118 - keeps what the user wrote, with a slash
         notes = "; ".join(_notes(counts, seconds))
         print_text(f"{saved:,} of {len(results):,} videos saved in {folder} ({notes})", console)
-    if saved < len(results):
-        print_error(
-            f"{len(results) - saved:,} of {len(results):,} videos were not saved:", *failure_lines(results)
-        )
+        if elsewhere:
+            print_text(f"{elsewhere:,} of {len(results):,} videos were saved by another process.", console)
+            _print_advice("To save them here, too", config.resume_command())
+    if missing:
+        print_error(f"{missing:,} of {len(results):,} videos were not saved:", *failure_lines(results))
     if not config.is_emulated:
         steps = (
             _journal_advice(results, config) if config.journal else _download_advice(results, counts, config)
@@ -65,7 +68,7 @@ def print_summary(
             _print_advice(why, command)
         if any(isinstance(result.error, BudgetExceededError) for result in results):
             print_text("To submit more, raise --max-cost.", stderr())
-    return 0 if saved == len(results) else FAILED
+    return FAILED if missing else 0
 
 
 def _notes(counts: ProgressCounts, seconds: float) -> Iterator[str]:
@@ -106,7 +109,7 @@ def _is_absent(result: Result) -> bool:
 
 def _journal_advice(results: Sequence[Result], config: RunConfig) -> Iterator[tuple[str, str]]:
     """The commands that may get the missing videos, each with its reason."""
-    missing = [result for result in results if not is_saved(result)]
+    missing = [result for result in results if not (is_saved(result) or is_saved_elsewhere(result))]
     ambiguous = [result for result in missing if result.state is ResultState.AMBIGUOUS]
     final = [result for result in missing if not result.ok and result.job is not None and result.job.is_final]
     hopeless = sum(isinstance(result.error, _PERMANENT_ERRORS) or _is_unknown(result) for result in missing)
@@ -152,7 +155,9 @@ def print_interrupted(counts: ProgressCounts, config: RunConfig, *, is_forced: b
         parts.insert(1, f"{made:,} made and not saved")
     if unanswered:
         parts.append(f"{unanswered:,} without a reply")
-    parts.append(f"{unsent:,} not sent" + (" or without a reply" if is_forced else ""))
+    parts.append(
+        f"{unsent:,} not sent{_by_whom(config, unsent)}" + (" or without a reply" if is_forced else "")
+    )
     print_error(f"interrupted: {', '.join(parts)}.")
     if config.is_emulated:
         print_text("The emulator ended, and its jobs with it.", stderr())
@@ -163,11 +168,23 @@ def print_interrupted(counts: ProgressCounts, config: RunConfig, *, is_forced: b
         if unanswered or is_forced:
             _print_advice("To see what the service accepted", config.list_command())
     else:
-        if in_flight_ids:
-            listed = _join_names(in_flight_ids, most=_FEW)
-            print_text(f"The jobs in flight continue at the service and are charged: {listed}", stderr())
-        if pending_ids or unanswered or unsent:
-            _print_advice("To resume", config.resume_command())
+        _print_resume_advice(counts, config, unsent=unsent)
+
+
+def _print_resume_advice(counts: ProgressCounts, config: RunConfig, *, unsent: int) -> None:
+    """Print which jobs an interrupted run with a journal leaves, and the command that resumes it."""
+    if counts.in_flight_ids:
+        listed = _join_names(counts.in_flight_ids, most=_FEW)
+        print_text(f"The jobs in flight continue at the service and are charged: {listed}", stderr())
+    if _by_whom(config, unsent):
+        _print_advice("To see what other processes do", config.status_command())
+    if counts.pending_ids or counts.unanswered or unsent:
+        _print_advice("To resume", config.resume_command())
+
+
+def _by_whom(config: RunConfig, unsent: int) -> str:
+    """The words that limit a count of unsent items to this process: of other processes, only a shared journal knows."""
+    return " by this command" if isinstance(config.journal, Journal) and unsent else ""
 
 
 def _print_advice(why: str, command: str) -> None:
@@ -180,7 +197,7 @@ def failure_lines(results: Iterable[Result]) -> list[str]:
     """A line for each reason why results have no file; of many reasons the first ones."""
     alike: dict[tuple[str, str], list[Result]] = {}
     for result in results:
-        if not is_saved(result):
+        if not (is_saved(result) or is_saved_elsewhere(result)):
             alike.setdefault((result.label, result.failure_reason or "no reason given"), []).append(result)
     lines = [
         f"{_item_names(group)}: {state}: {_reason_of(group[0]) if len(group) == 1 else reason}"
@@ -199,6 +216,11 @@ def _reason_of(result: Result) -> str:
 def is_saved(result: Result) -> bool:
     """Whether the video was made and is here."""
     return result.ok and result.path is not None
+
+
+def is_saved_elsewhere(result: Result) -> bool:
+    """Whether another process of the same journal made and saved the video; a video that cannot be saved has an error."""
+    return result.ok and result.path is None and result.error is None
 
 
 def _item_names(group: Sequence[Result]) -> str:

@@ -76,6 +76,8 @@ def test_resumed_entries_are_counted_in_words(journal):
     entries = list(journal.entries())
     words = "1 made before, 2 in flight, 2 without a reply, 2 failed before"
     assert count_states(entries) == words
+    shared = words.replace("without a reply", "being sent or without a reply")
+    assert count_states(entries, is_shared=True) == shared
     assert describe_resume(entries, config()) == f"Resuming run.db: {words}, 2 of 9 to submit."
     assert describe_resume(entries, config(retry_failed=True)).endswith(", 4 of 9 to submit.")
     assert (

@@ -25,6 +25,7 @@ from kling_async.errors import (
 )
 from kling_async.events import Finished, Resumed, Spent, SubmitLost, Submitted
 from kling_async.jobs import Job, JobStatus, Outcome
+from kling_async.journal import Journal
 from kling_async.requests import VideoRequest
 from kling_async.results import Result, ResultState
 
@@ -104,6 +105,55 @@ def test_a_success_is_one_line_unless_the_command_is_quiet(capfd):
         == 0
     )
     assert capfd.readouterr() == ("", "")
+
+
+def shared_journal(**fields) -> RunConfig:
+    return RunConfig(
+        folder=Path("m2"),
+        service=Service(),
+        journal=Journal("postgresql://me@db.example/videos"),
+        models=("kling-v2-6",),
+        **fields,
+    )
+
+
+def test_videos_that_another_process_saved_are_no_failures_and_have_a_command_that_fetches_them(capfd):
+    results = [saved_result(0), result(1), result(2)]
+    assert print_summary(results, ProgressCounts(), shared_journal(), seconds=1, console=stdout()) == 0
+    out, err = capfd.readouterr()
+    assert out.splitlines() == [
+        "1 of 3 videos saved in m2/ (0:01)",
+        "2 of 3 videos were saved by another process.",
+    ]
+    assert err.splitlines() == [
+        "To save them here, too:",
+        "  kling-async resume postgresql://me@db.example/videos --out m2",
+    ]
+    assert print_summary(results, ProgressCounts(), shared_journal(), seconds=1, console=None) == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_failure_beside_videos_of_another_process_is_the_only_failure(capfd):
+    results = [result(0), result(1, ResultState.NOT_SUBMITTED, "bad key")]
+    assert print_summary(results, ProgressCounts(), shared_journal(), seconds=1, console=None) == 1
+    assert capfd.readouterr().err.splitlines()[:2] == [
+        "kling-async: 1 of 2 videos were not saved:",
+        "  #1 “prompt number 1 xxxxxxxxxxxxxxxxxxxxxxx…”: not submitted: bad key",
+    ]
+
+
+def test_an_interruption_of_a_shared_batch_says_that_only_this_command_did_not_send(capfd):
+    counts = ProgressCounts(total=5, saves=True)
+    counts.follow("r1")
+    print_interrupted(counts, shared_journal())
+    assert capfd.readouterr().err.splitlines() == [
+        "kling-async: interrupted: 0 saved, 0 failed, 1 in flight, 4 not sent by this command.",
+        "The jobs in flight continue at the service and are charged: r1",
+        "To see what other processes do:",
+        "  kling-async status postgresql://me@db.example/videos",
+        "To resume:",
+        "  kling-async resume postgresql://me@db.example/videos --out m2",
+    ]
 
 
 def test_jobs_that_may_still_finish_have_a_command_that_downloads_them(capfd):
