@@ -240,7 +240,10 @@ class PostPermit:
 
     decision: PostDecision
     total_usd: Decimal = Decimal(0)
-    """US dollars for all entries, and for the allowed POSTs of all processes."""
+    """US dollars for all entries, and for the allowed POSTs of all processes, this one included.
+
+    Of a refused POST: with the first refused one. Nothing after that one is sent, so the sum of refused ones says nothing.
+    """
 
 
 class SharedStore(Store, Protocol):

@@ -125,9 +125,9 @@ class Budget:
         self._reserved += price
 
     def refuse(self, total: Decimal) -> BudgetExceededError:
-        """The error for one more video that would bring the spend to this total."""
+        """The error for one more video that would bring the spend to this total, and for all videos after it."""
         return BudgetExceededError(
-            f"One more video would bring the spend to ${total}, above the cap of ${self.cap}; it was not sent.",
+            f"One more video would bring the spend to ${total}, above the cap of ${self.cap}; nothing more was sent.",
             advice="Raise max_cost_usd to submit more.",
         )
 

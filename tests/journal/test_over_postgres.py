@@ -488,6 +488,26 @@ def test_the_money_is_reserved_for_all_processes_until_the_intent_has_it(stores)
     assert reserve(first, rain, cap="1") is ALLOWED  # what a process that is gone has reserved was never sent
 
 
+@pytest.mark.parametrize("prices", [["0.35"] * 10, ["0.35", "0.35", "0.70", "0.10"]])
+def test_all_posts_above_the_cap_have_the_total_of_the_first_one(stores, prices):
+    store = stores()
+    identities = [Identity(key=str(place), fingerprint="f", occurrence=0) for place in range(len(prices))]
+    posts = [
+        PlannedPost(
+            number=number,
+            model="m",
+            look_alikes=str(number),
+            price_usd=Decimal(price),
+            cap_usd=Decimal("0.5"),
+        )
+        for number, price in zip(hold(store, *identities), prices, strict=True)
+    ]
+    for _ in range(2):  # asked once more, the allowed POST is the same one
+        first, *others = store.reserve_posts(posts)
+        assert (first.decision, first.total_usd) == (ALLOWED, Decimal("0.35"))
+        assert {(permit.decision, permit.total_usd) for permit in others} == {(OVER_CAP, Decimal("0.70"))}
+
+
 def test_a_planned_post_whose_session_has_gone_needs_another_permit(stores, monkeypatch):
     first, second = stores(), stores()
     (rain, wind), (snow,) = hold(first, RAIN, WIND), hold(second, SNOW)

@@ -214,7 +214,8 @@ class SharedDatabase:
             ),
             Decimal(0),
         )
-        permits = []
+        permits: list[PostPermit] = []
+        refused: dict[Decimal | None, Decimal] = {}
         for epoch, post in posts:
             if not self._is_held(post.number, holder, epoch):
                 permits.append(PostPermit(PostDecision.TAKEN_OVER))
@@ -226,7 +227,8 @@ class SharedDatabase:
                 if is_allowed:
                     self._begin(Activity.POST, holder, post, post.price_usd)
                 decision = PostDecision.ALLOWED if is_allowed else PostDecision.OVER_CAP
-                permits.append(PostPermit(decision, total))
+                told = total if is_allowed else refused.setdefault(post.cap_usd, total)
+                permits.append(PostPermit(decision, told))
         return permits
 
     def begin_reconciliation(

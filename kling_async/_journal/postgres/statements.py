@@ -204,7 +204,11 @@ RESERVE_POSTS = f"""
     )
     SELECT %(holder)s IN (SELECT holder FROM live), w.number IN (SELECT number FROM held),
         w.number IN (SELECT number FROM unblocked), w.number IN (SELECT number FROM allowed),
-        coalesce((SELECT total_usd FROM priced p WHERE p.number = w.number), 0)
+        coalesce((  -- of a refused POST, the total of the first refused one: nothing after that one is sent
+            SELECT least(p.total_usd, min(f.total_usd)) FROM priced p LEFT JOIN priced f
+                ON f.cap_usd = p.cap_usd AND f.total_usd > f.cap_usd
+            WHERE p.number = w.number GROUP BY p.total_usd
+        ), 0)
     FROM wanted w ORDER BY w.place
 """
 BEGIN_RECONCILIATION = f"""
