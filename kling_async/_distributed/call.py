@@ -292,11 +292,12 @@ class DistributedBatch:
 
 
 async def find_batch(database: WorkersDatabase, options: Mapping[str, Any]) -> int:
-    """The number of the batch with these options, which is made if it is missing."""
+    """The number of the batch with these options, which is made if it is missing. Who calls wants it tried again."""
     text = json.dumps(options, sort_keys=True)
     digest = sha256(text.encode()).hexdigest()
     await database.query(
-        "INSERT INTO kling_async_batches (digest, options, version) VALUES (%s, %s, %s) ON CONFLICT (digest) DO NOTHING",
+        "INSERT INTO kling_async_batches (digest, options, version) VALUES (%s, %s, %s)"
+        " ON CONFLICT (digest) DO UPDATE SET outage_began_at = NULL, outage_seen_at = NULL",
         digest,
         text,
         VERSION,

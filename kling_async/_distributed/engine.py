@@ -36,6 +36,8 @@ CREATE TABLE kling_async_batches (
     digest text NOT NULL UNIQUE,
     options text NOT NULL,
     version integer NOT NULL,
+    outage_began_at double precision,
+    outage_seen_at double precision,
     created_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE TABLE kling_async_outcomes (

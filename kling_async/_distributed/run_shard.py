@@ -12,6 +12,7 @@ import attrs
 
 from kling_async._callbacks import SafeLogger
 from kling_async._distributed.database import WorkersDatabase
+from kling_async._distributed.outage import Contact
 from kling_async._distributed.reports import Reporter
 from kling_async._distributed.shards import ShardItem, check_version
 from kling_async._journal.entry import Entry
@@ -19,6 +20,7 @@ from kling_async._policy.retry import is_transient
 from kling_async._policy.submission import OF_THE_ACCOUNT, OF_THE_MACHINE
 from kling_async.client import KlingClient
 from kling_async.errors import (
+    AmbiguousSubmitError,
     APIConnectionError,
     CertificateError,
     ConfigurationError,
@@ -54,6 +56,8 @@ class ShardRun:
     reporter: Reporter
     is_stopping: Callable[[], bool]
     """Whether the worker submits nothing more."""
+    contact: Contact = attrs.field(factory=Contact)
+    """What this run has seen of the service."""
     is_last_try: bool = False
     """Whether an item that cannot be submitted for a transient trouble ends with it, instead of being given back."""
 
@@ -76,6 +80,7 @@ class ShardRun:
 
     async def _run_part(self, part: Sequence[tuple[ShardItem, Entry]], options: Mapping[str, Any]) -> int:
         numbers = {item.index: item.number for item, _ in part}
+        ended_before = {item.index for item, entry in part if entry.job is not None and entry.job.is_final}
         ended = 0
         troubles: dict[Trouble, KlingError | None] = {}
         given = [attrs.evolve(entry, index=item.index) for item, entry in part]
@@ -89,6 +94,8 @@ class ShardRun:
             async with self._open_stream(given, relay, options) as results:
                 async for result in results:
                     trouble = find_trouble(result)
+                    self.contact.is_troubled |= trouble is Trouble.TRANSIENT
+                    self.contact.is_reached |= result.index not in ended_before and has_final_job(result)
                     if trouble is not None and not (trouble is Trouble.TRANSIENT and self.is_last_try):
                         troubles.setdefault(trouble, result.error)
                         continue
@@ -97,6 +104,7 @@ class ShardRun:
         except ConfigurationError as error:
             if self.is_last_try or not is_outage_of_store(error):
                 raise WorkerRefusedError(error) from error
+            self.contact.is_troubled = True
             _log.warning("%s The shard is given back.", error.message)
         if (reason := troubles.get(Trouble.REFUSED)) is not None:
             await self.reporter.flush()
@@ -169,7 +177,15 @@ def find_trouble(result: Result) -> Trouble | None:
         return None
     if isinstance(result.error, OF_THE_ACCOUNT | OF_THE_MACHINE):
         return Trouble.REFUSED
-    return Trouble.TRANSIENT if isinstance(result.error, APIConnectionError | JournalError) else None
+    # With an ambiguous submit of others a batch stops where the service takes requests and answers 5xx.
+    is_outage = isinstance(result.error, APIConnectionError | JournalError | AmbiguousSubmitError)
+    is_outage = is_outage or (result.error is not None and is_transient(result.error))
+    return Trouble.TRANSIENT if is_outage else None
+
+
+def has_final_job(result: Result) -> bool:
+    """Whether the service has said how the job of an item ended."""
+    return result.job is not None and result.job.is_final
 
 
 def ends_worker(error: KlingError) -> bool:

@@ -38,9 +38,7 @@ _LOOK_INTERVAL = 5.0
 _POLL_INTERVAL = 2.0
 """Seconds between two questions for a shard, where no notice of one comes."""
 _TRANSIENT_DELAY = 15.0
-"""Seconds before a shard is taken again that the service or the journal could not be reached for."""
-_MAX_TRANSIENT_TRIES = 5
-"""How often a shard is given back because the service or the journal cannot be reached."""
+"""Seconds before a shard is taken again for which the journal could not be reached, or which this worker refuses."""
 _REFUSAL_TIME = 60.0
 """Seconds before a worker tries again whether it can obey the options of a batch."""
 _LOCK_TRIES, _LOCK_DELAY = 10, 0.2
@@ -80,6 +78,8 @@ class Worker:
     """The engine's jobs that ran at the last look and that no worker had locked."""
     _refused: dict[int, tuple[float, KlingError]] = attrs.field(init=False, factory=dict)
     """By number, the batches that this worker cannot run: when it tried, and why."""
+    _pauses: dict[int, float] = attrs.field(init=False, factory=dict)
+    """By number, when this worker tries a batch again for which the service could not be reached."""
     _shards: int = attrs.field(init=False, default=0)
     _items: int = attrs.field(init=False, default=0)
     _given_back: int = attrs.field(init=False, default=0)
@@ -188,7 +188,7 @@ class Worker:
         try:
             if not await self._lock(lock):
                 raise ShardGivenBackError(_TRANSIENT_DELAY)  # noqa: TRY301 - counted below
-            await self._run_shard(arguments, attempts=context.job.attempts)
+            await self._run_shard(arguments)
         except JournalError as error:
             _log.warning("%s The shard is given back.", error.message)
             self._given_back += 1
@@ -208,7 +208,7 @@ class Worker:
             await anyio.sleep(_LOCK_DELAY)
         return False
 
-    async def _run_shard(self, arguments: Mapping[str, Any], *, attempts: int) -> None:
+    async def _run_shard(self, arguments: Mapping[str, Any]) -> None:
         reporter = Reporter(self.database, arguments["batch"])
         if self._refusal_of(reporter.batch) is not None:
             raise ShardGivenBackError(_TRANSIENT_DELAY)
@@ -216,12 +216,16 @@ class Worker:
             items = load_items(arguments)
         except ConfigurationError as error:
             await self._refuse(reporter, error)
+        pause = self._pauses.get(reporter.batch, -math.inf) - time.monotonic()
+        if pause > 0:
+            raise ShardGivenBackError(pause)
+        outage, now = await reporter.read_outage()
         shard = ShardRun(
             client=self.client,
             database=self.database,
             reporter=reporter,
             is_stopping=self._stop.is_set,
-            is_last_try=attempts >= _MAX_TRANSIENT_TRIES,
+            is_last_try=outage is not None and outage.is_too_long(now=now),
         )
         try:
             left = await self._run_within_grace(shard, items)
@@ -229,8 +233,12 @@ class Worker:
             await self._refuse(reporter, error.error)
         finally:
             self._items += reporter.ended
+        outage = await reporter.record_contact(shard.contact)
         if left:
-            raise ShardGivenBackError(0.0 if self._stop.is_set() else _TRANSIENT_DELAY)
+            if outage is None or self._stop.is_set():
+                raise ShardGivenBackError(0.0 if self._stop.is_set() else _TRANSIENT_DELAY)
+            self._pauses[reporter.batch] = time.monotonic() + outage.delay
+            raise ShardGivenBackError(outage.delay)
         self._shards += 1
 
     async def _run_within_grace(self, shard: ShardRun, items: Sequence[ShardItem]) -> int:

@@ -449,12 +449,14 @@ async def test_a_place_that_takes_no_videos_ends_its_own_call_and_no_other(
 
 async def test_a_store_that_does_not_answer_is_waited_for(journal, kling_emulator, workers, store):
     store.faults.append(lambda _: refuse(503, "SlowDown"))
-    async with workers() as reports, asyncio.timeout(50):
-        call = asyncio.create_task(generate_many_on(journal, PROMPTS[:1], output="s3://videos/v"))
-        await until(lambda: shards(journal) == [("todo", 1)])
+    call = asyncio.create_task(generate_many_on(journal, PROMPTS[:1], output="s3://videos/v"))
+    async with asyncio.timeout(50):
+        async with workers() as reports:
+            await until(lambda: shards(journal) == [("todo", 1)])
         store.faults.clear()
         change(journal, "UPDATE procrastinate_jobs SET scheduled_at = NULL")
-        batch = await call
+        async with workers():
+            batch = await call
 
     assert len(batch.succeeded) == 1
     assert reports[0].shards_given_back == 1

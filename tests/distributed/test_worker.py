@@ -11,6 +11,7 @@ import pytest
 from shared_batches import SLOW, change, end, shards, until
 
 from kling_async import (
+    AmbiguousSubmitError,
     APIConnectionError,
     AuthenticationError,
     BudgetExceededError,
@@ -18,10 +19,13 @@ from kling_async import (
     ConfigurationError,
     DownloadError,
     InsufficientCreditsError,
+    InternalServerError,
     InvalidRequestError,
     JournalError,
+    NotFoundError,
     PermissionDeniedError,
     ProxyError,
+    RateLimitError,
     Result,
     ResultState,
 )
@@ -205,20 +209,41 @@ async def test_outcomes_that_cannot_be_written_are_written_later(journal, kling_
         await until(lambda: change(journal, "SELECT count(*) FROM kling_async_outcomes").fetchone() == (2,))
 
 
-async def test_an_outage_of_the_service_gives_the_shard_back_and_the_last_try_ends_it(
-    journal, kling_emulator, workers, make_client
+async def test_an_outage_of_the_service_gives_shards_back_however_often_and_ends_items_after_a_long_time(
+    journal, workers, make_client
 ):
-    await give_out(journal, PROMPTS[:1])
+    call = asyncio.create_task(generate_many_on(journal, PROMPTS[:2], shard_size=1))
+    await until(lambda: shards(journal))
+    change(journal, "UPDATE procrastinate_jobs SET attempts = 50")
     async with make_client(base_url="http://127.0.0.1:1") as client:
         async with workers(client=client) as reports:
-            await until(lambda: shards(journal) == [("todo", 1)])
+            await until(lambda: shards(journal) == [("todo", 51)] * 2)
         assert reports[0].refusal is None
-        change(journal, "UPDATE procrastinate_jobs SET attempts = 5, scheduled_at = NULL")
-        async with workers(client=client):
-            batch = await generate_many_on(journal, PROMPTS[:1])
+        assert not change(journal, "SELECT number FROM kling_async_outcomes").fetchall()
+        waits = change(journal, "SELECT extract(epoch FROM scheduled_at - now()) FROM procrastinate_jobs")
+        assert all(5 < wait <= 15 for (wait,) in waits)
+        change(journal, "UPDATE kling_async_batches SET outage_began_at = outage_began_at - 3601")
+        change(journal, "UPDATE procrastinate_jobs SET scheduled_at = NULL")
+        async with workers(client=client), asyncio.timeout(40):
+            batch = await call
 
-    assert batch[0].state is ResultState.NOT_SUBMITTED
-    assert isinstance(batch[0].error, APIConnectionError)
+    assert {result.state for result in batch} == {ResultState.NOT_SUBMITTED}
+    assert {type(result.error) for result in batch} == {APIConnectionError}
+
+
+async def test_a_batch_that_workers_make_again_is_in_no_outage(journal, kling_emulator, workers):
+    call = asyncio.create_task(generate_many_on(journal, PROMPTS[:1]))
+    await until(lambda: shards(journal))
+    outage = "SELECT outage_began_at FROM kling_async_batches"
+    change(journal, "UPDATE kling_async_batches SET outage_began_at = 1, outage_seen_at = 2")
+    async with workers():
+        assert (await call)[0].ok
+        await until(lambda: not shards(journal))
+    assert change(journal, outage).fetchone() == (None,)
+
+    change(journal, "UPDATE kling_async_batches SET outage_began_at = 1, outage_seen_at = 2")
+    await generate_many_on(journal, PROMPTS[:1])
+    assert change(journal, outage).fetchone() == (None,)
 
 
 async def test_a_lock_is_held_again_after_the_connection_broke(journal):
@@ -341,6 +366,12 @@ async def test_a_connection_that_breaks_at_its_beginning_is_closed(journal, monk
         (ResultState.NOT_SUBMITTED, ConfigurationError("no folder"), Trouble.REFUSED),
         (ResultState.NOT_SUBMITTED, APIConnectionError("refused"), Trouble.TRANSIENT),
         (ResultState.NOT_SUBMITTED, JournalError("gone"), Trouble.TRANSIENT),
+        (ResultState.NOT_SUBMITTED, AmbiguousSubmitError("the batch stopped after ten"), Trouble.TRANSIENT),
+        (ResultState.NOT_SUBMITTED, InternalServerError("503"), Trouble.TRANSIENT),
+        (ResultState.NOT_SUBMITTED, RateLimitError("429"), Trouble.TRANSIENT),
+        (ResultState.NOT_SUBMITTED, NotFoundError("no such model"), None),
+        (ResultState.AMBIGUOUS, AmbiguousSubmitError("its own"), None),
+        (ResultState.NOT_SUBMITTED, None, None),
         (ResultState.NOT_SUBMITTED, BudgetExceededError("above the cap"), None),
         (ResultState.NOT_SUBMITTED, InvalidRequestError("no picture"), None),
         (ResultState.AMBIGUOUS, APIConnectionError("reset"), None),
