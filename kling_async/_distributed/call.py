@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from hashlib import sha256
+from shlex import quote
 from typing import Any
 
 import anyio
@@ -33,7 +34,8 @@ from kling_async._distributed.refusals import Refusal, Refusals
 from kling_async._distributed.shards import VERSION, ShardItem, collect_numbers, dump_shard, split_into_shards
 from kling_async._journal.entry import Entry
 from kling_async.errors import JournalError, KlingError
-from kling_async.events import Downloaded, Event, Finished
+from kling_async.events import Downloaded, Event, Finished, NotSubmitted, Resumed
+from kling_async.jobs import Job
 from kling_async.requests import VideoRequest
 from kling_async.results import Result, ResultState
 
@@ -53,6 +55,8 @@ class AwaitedItem:
 
     item: ShardItem
     request: VideoRequest | None
+    made: Job | None = None
+    """The job that made its video before this call; a worker looks whether the video is saved."""
     is_finished: bool = False
     """Whether the caller has heard of its end."""
     is_saved: bool = False
@@ -75,10 +79,13 @@ class DistributedBatch:
     notify: Callable[[Event], object]
     cover_interval: float = 15.0
     """Seconds between two looks whether a shard covers each item that has not ended."""
+    worker_wait: float = 3.0
+    """Seconds after which the call says that there is no worker."""
     outcomes: dict[int, dict[str, Any]] = attrs.field(init=False, factory=dict)
     """By number, how the items ended."""
     given_up: dict[int, KlingError] = attrs.field(init=False, factory=dict)
     """By number, why the call waits no longer for an item."""
+    _has_looked_for_workers: bool = attrs.field(init=False, default=False)
     _sequence: int = attrs.field(init=False, default=0)
     _refusals: Refusals = attrs.field(init=False, factory=Refusals)
     _last_refusal: int = attrs.field(init=False, default=0)
@@ -99,6 +106,9 @@ class DistributedBatch:
         )
         await self._enqueue(self.awaited.keys())
         await self._read_outcomes(self.unfinished)
+        for number, awaited in self.awaited.items():
+            if awaited.made is not None:
+                self._tell_made(number, awaited.made)
 
     async def wait(self) -> None:
         """Return when each item has an outcome, or no worker is left that could run it.
@@ -106,12 +116,14 @@ class DistributedBatch:
         Raises:
             JournalError: The database could not be reached for several minutes.
         """
-        reachable_at = covered_at = time.monotonic()
+        reachable_at = covered_at = begun_at = time.monotonic()
         while self.unfinished:
             await anyio.sleep(_POLL_INTERVAL)
             try:
                 await self._read_outcomes(None)
                 await self._read_refusals()
+                if time.monotonic() - begun_at > self.worker_wait:
+                    await self._warn_without_worker()
                 if time.monotonic() - covered_at > self.cover_interval:
                     await self.cover()
                     covered_at = time.monotonic()
@@ -141,6 +153,10 @@ class DistributedBatch:
             if awaited.is_saved:
                 return
             awaited.is_saved = True
+        if isinstance(event, Resumed):
+            if awaited.is_finished:
+                return
+            awaited.is_saved = awaited.is_saved or event.path is not None
         self.notify(event if event.index is None else attrs.evolve(event, index=awaited.item.index))
 
     async def withdraw(self) -> None:
@@ -220,9 +236,31 @@ class DistributedBatch:
         about = {"index": self.awaited[number].item.index, "request_id": outcome["request_id"]}
         at, state = time.time(), ResultState(outcome["state"])
         error = None if outcome["error"] is None else load_error(outcome["error"])
+        if state is ResultState.NOT_SUBMITTED and error is not None:
+            self.hear(number, NotSubmitted(at, **about, error=error))
         self.hear(number, Finished(at, **about, state=state, error=error))
         if outcome["path"] is not None:
             self.hear(number, Downloaded(at, **about, path=saved_place(outcome["path"]), size_bytes=0))
+
+    def _tell_made(self, number: int, job: Job) -> None:
+        """Tell the caller of a video that was made before this call, unless an outcome has said so."""
+        about: dict[str, Any] = {"index": self.awaited[number].item.index, "request_id": job.request_id}
+        at = time.time()
+        self.hear(number, Resumed(at, **about, job=job))
+        self.hear(number, Finished(at, **about, state=ResultState.SUCCEEDED, job=job))
+
+    async def _warn_without_worker(self) -> None:
+        """Say once if no worker is there; one that comes later runs the batch."""
+        if self._has_looked_for_workers:
+            return
+        if not await self.database.list_sharers(WORKERS_LOCK):
+            name = self.database.name
+            _log.warning(
+                "No worker is on the journal %r, and this call waits for one: start `kling-async worker --journal %s`.",
+                name,
+                quote(name),
+            )
+        self._has_looked_for_workers = True
 
     async def _read_refusals(self) -> None:
         """Say which workers cannot run the batch; give up if no worker is left that can."""

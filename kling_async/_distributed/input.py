@@ -129,4 +129,5 @@ def _add(
         return
     again = entry.state.is_failure and step is NextStep.SUBMIT
     shard_item = ShardItem(entry.number, item.index, entry.attempts if again else None)
-    batch.awaited[entry.number] = AwaitedItem(item=shard_item, request=item.request)
+    made = entry.job if step is NextStep.REPORT else None
+    batch.awaited[entry.number] = AwaitedItem(item=shard_item, request=item.request, made=made)

@@ -17,8 +17,8 @@ from kling_async._distributed.outage import Contact, Outage, next_outage
 from kling_async._distributed.outcomes import dump_error, dump_outcome
 from kling_async._distributed.relay import dump_event, pack_events, unpack_events
 from kling_async.errors import JournalError, KlingError
-from kling_async.events import Event
-from kling_async.results import Result
+from kling_async.events import Event, Finished, NotSubmitted
+from kling_async.results import Result, ResultState
 
 _INTERVAL = 0.25
 """Seconds between two writes: many outcomes and events share one statement."""
@@ -48,7 +48,14 @@ class Reporter:
     _events: deque[str] = attrs.field(init=False, factory=lambda: deque(maxlen=_MAX_EVENTS))
 
     def relay(self, number: int, event: Event) -> None:
-        """Send an event about the entry of this number with the next notice."""
+        """Send an event about the entry of this number with the next notice.
+
+        That an item was not submitted is left to its outcome: the item may be given back, and is not at its end then.
+        """
+        if isinstance(event, NotSubmitted) or (
+            isinstance(event, Finished) and event.state is ResultState.NOT_SUBMITTED
+        ):
+            return
         self._events.append(dump_event(number, event))
 
     def add_outcome(self, number: int, result: Result) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import anyio
 import psycopg
@@ -26,20 +27,22 @@ from kling_async._distributed.engine import TASK, WORKERS_LOCK, list_unfinished_
 from kling_async._distributed.input import read_items, register_items
 from kling_async._distributed.reports import Reporter, channel_of, listen
 from kling_async.distributed import generate_many_on
-from kling_async.events import Downloaded, Finished, Throttled
+from kling_async.events import Downloaded, Finished, NotSubmitted, Resumed, Throttled
+from kling_async.jobs import Job, JobStatus
+from kling_async.progress import ProgressCounts
 
 PROMPTS = [f"A comet over hill number {number}" for number in range(4)]
 MADE = {"state": "succeeded", "request_id": "j1", "path": "/v/a.mp4", "error": None}
 
 
 @asynccontextmanager
-async def open_batch(url, prompts=PROMPTS, notify=lambda _: None):
+async def open_batch(url, prompts=PROMPTS, notify=lambda _: None, output=None):
     """A batch as `generate_many_on` makes it, before anything is given out."""
     database = WorkersDatabase.at(url)
     try:
         async with open_engine(database) as app:
             items = await read_items(prompts, {})
-            given = await register_items(database, items, output=None, retry_failed=False)
+            given = await register_items(database, items, output=output, retry_failed=False)
             yield DistributedBatch(
                 app=app,
                 database=database,
@@ -186,6 +189,81 @@ async def test_an_end_whose_event_does_not_come_is_told_all_the_same_and_once(jo
         batch.hear(first, Throttled(1.0, delay=1.0, error=KlingError("slow")))
         assert [type(event) for event in heard[3:]] == [Throttled]
         assert [result.path and str(result.path) for result in batch.results_so_far()] == ["/v/a.mp4", None]
+
+
+async def test_an_item_that_is_given_back_has_not_ended_for_the_caller(journal):
+    heard = []
+    async with open_batch(journal, PROMPTS[:1], heard.append) as batch:
+        await batch.begin()
+        (number,) = batch.awaited
+        is_ready = anyio.Event()
+        listener = asyncio.create_task(listen(batch.database, batch.number, batch.hear, is_ready=is_ready))
+        await is_ready.wait()
+        reporter, refused = Reporter(batch.database, batch.number), KlingError("no way")
+        reporter.relay(number, NotSubmitted(1.0, index=0, error=refused))
+        reporter.relay(number, Finished(1.0, index=0, state=ResultState.NOT_SUBMITTED, error=refused))
+        reporter.relay(number, Throttled(1.0, delay=1.0, error=KlingError("slow")))
+        await reporter.flush()
+        await until(lambda: heard)
+        assert [type(event) for event in heard] == [Throttled]
+
+        # Only the outcome says that an item is never submitted.
+        error = {"type": "KlingError", "message": "no way"}
+        await write_outcome(
+            batch, number, {"state": "not_submitted", "request_id": None, "path": None, "error": error}
+        )
+        async with asyncio.timeout(10):
+            await batch.wait()
+        listener.cancel()
+    assert [type(event) for event in heard[1:]] == [NotSubmitted, Finished]
+
+
+async def test_a_video_that_a_worker_finds_saved_is_told_once(journal):
+    heard = []
+    async with open_batch(journal, PROMPTS[:1], heard.append) as batch:
+        await batch.begin()
+        (number,) = batch.awaited
+        job = Job(request_id="j1", status=JobStatus.SUCCESS)
+        batch.hear(number, Resumed(1.0, index=0, request_id="j1", job=job, path=Path("/v/a.mp4")))
+        await write_outcome(batch, number, MADE)
+        async with asyncio.timeout(10):
+            await batch.wait()
+        batch.hear(number, Resumed(1.0, index=0, request_id="j1", job=job))
+    assert [type(event) for event in heard] == [Resumed, Finished]
+
+
+async def test_a_second_call_counts_from_its_start_what_the_journal_has(journal, kling_emulator, workers):
+    async with workers():
+        await generate_many_on(journal, PROMPTS[:2])
+    counts = ProgressCounts(total=3, saves=True)
+    async with open_batch(journal, PROMPTS[:3], counts, output="/elsewhere") as batch:
+        await batch.begin()
+        assert (counts.ended, counts.succeeded, counts.waiting) == (2, 2, 1)
+        assert len(batch.unfinished) == 3  # a worker has to look whether the videos are saved
+
+
+async def test_a_call_without_a_worker_says_once_how_to_start_one(journal, caplog):
+    async with open_batch(journal, PROMPTS[:1]) as batch:
+        batch.worker_wait = 0.0
+        await batch.begin()
+        waiting = asyncio.create_task(batch.wait())
+        await until(lambda: "No worker is on" in caplog.text)
+        await asyncio.sleep(2.0)
+        await write_later(journal, batch)
+        await waiting
+    (line,) = [record.getMessage() for record in caplog.records if "No worker" in record.getMessage()]
+    name = batch.database.name
+    assert line.endswith(f"start `kling-async worker --journal {name}`.")
+    assert "s3cret" not in line
+
+
+async def test_a_call_with_a_worker_says_nothing_of_workers(journal, kling_emulator, workers, caplog):
+    async with open_batch(journal, PROMPTS[:1]) as batch, workers():
+        batch.worker_wait = 0.0
+        await batch.begin()
+        async with asyncio.timeout(20):
+            await batch.wait()
+    assert "No worker" not in caplog.text
 
 
 async def test_events_come_again_after_the_connection_for_them_broke(journal, postgres_server):
