@@ -102,10 +102,8 @@ async def _cancel_at_ctrl_c() -> AsyncIterator[None]:
         loop.add_signal_handler(signal.SIGINT, cancel)
     try:
         yield
-    except asyncio.CancelledError:
-        if is_pressed:
-            raise KeyboardInterrupt from None
-        raise
+    except asyncio.CancelledError as error:
+        raise KeyboardInterrupt if is_pressed else error from None
     finally:
         with suppress(NotImplementedError):
             loop.remove_signal_handler(signal.SIGINT)

@@ -6,7 +6,7 @@ import selectors
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from typing import Any
 
 import psycopg
@@ -81,15 +81,13 @@ class Session:
             psycopg.Error: The server cannot be reached.
             JournalError: A pooler is between this process and the server.
         """
-        connection = connect(self._url)
-        try:
+        with ExitStack() as opened:
+            connection = opened.enter_context(closing(connect(self._url)))
             asked_at = read_monotonic_clock()
             holder = _fetch(connection, "SELECT nextval('kling_async_holders')")
             execute(connection, _LOCK, [holder])
             execute(connection, f'LISTEN "{_fetch(connection, CHANNEL)}"')
-        except BaseException:
-            connection.close()
-            raise
+            opened.pop_all()
         return connection, holder, asked_at
 
     def _run(self) -> None:
