@@ -25,7 +25,7 @@ from kling_async._journal import journal as write_ahead
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.location import DatabaseUrl, JournalReference, journal_location
 from kling_async._wire.codec import payload_of
-from kling_async.errors import ConfigurationError, InvalidRequestError
+from kling_async.errors import ConfigurationError
 from kling_async.items import Table
 from kling_async.paths import ObjectUrl, output_path
 from kling_async.requests import RequestLike, VideoOptions, VideoRequest, model_of
@@ -271,13 +271,11 @@ async def _identify(
     identifier = ItemIdentifier()
     items = []
     while (item := await reader.next_item()) is not None:
-        if item.request is None:
-            continue
-        try:
-            items.append((item.index, await identifier.for_request(item.request), item.request))
-        except InvalidRequestError:
-            if not skip_invalid:
-                raise
+        if item.error is not None and not skip_invalid:
+            raise item.error
+        if item.request is not None and item.error is None:
+            identity = identifier.for_request(item.request, item.digests)
+            items.append((item.index, identity, item.request))
     return items
 
 

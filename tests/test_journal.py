@@ -10,6 +10,7 @@ import pytest
 import kling_async
 from kling_async import ConfigurationError, InvalidRequestError, JournalError, VideoRequest
 from kling_async._engine.submit.item_identifier import ItemIdentifier
+from kling_async._engine.submit.picture_digests import PictureDigests
 from kling_async._journal import journal as write_ahead
 from kling_async.journal import EntryState, Journal, NextStep, RegisteredBatch
 
@@ -152,7 +153,8 @@ async def test_a_local_picture_is_found_from_any_folder(journal, tmp_path, monke
     (entry,) = journal.entries()
     assert entry.payload["image"] == str(tmp_path / "a.png")
     monkeypatch.chdir("/")
-    assert await ItemIdentifier().for_entry(entry) == entry.identity
+    digests = await PictureDigests().read(entry.request)
+    assert ItemIdentifier().for_entry(entry, digests) == entry.identity
 
 
 @pytest.mark.parametrize("call", ["register", "preview"])
@@ -182,19 +184,7 @@ async def test_another_picture_by_the_same_name_is_not_sent_for_the_old_one(jour
     picture.write_bytes(b"dog")
     (entry,) = journal.entries()
     with pytest.raises(InvalidRequestError, match=r"a\.png' has changed since item 0"):
-        await ItemIdentifier().for_entry(entry)
-
-
-async def test_a_picture_of_many_requests_is_read_once(tmp_path):
-    picture = tmp_path / "a.png"
-    picture.write_bytes(b"cat")
-    identities = ItemIdentifier()
-    [request] = requests("it moves", image=str(picture))
-    first = await identities.for_request(request)
-    picture.unlink()
-    second = await identities.for_request(request)
-    assert first.fingerprint == second.fingerprint
-    assert (first.occurrence, second.occurrence) == (0, 1)
+        ItemIdentifier().for_entry(entry, await PictureDigests().read(entry.request))
 
 
 async def test_a_preview_shows_each_entry_and_writes_nothing(journal, path):
@@ -236,8 +226,8 @@ async def test_a_failed_entry_is_submitted_again_only_on_request(journal):
 
 
 async def test_a_request_without_a_model_is_the_item_that_an_earlier_release_wrote():
-    implicit = await ItemIdentifier().for_request(VideoRequest("rain", duration=5))
-    explicit = await ItemIdentifier().for_request(VideoRequest("rain", model="kling-v2-6", duration=5))
+    implicit = ItemIdentifier().for_request(VideoRequest("rain", duration=5), {})
+    explicit = ItemIdentifier().for_request(VideoRequest("rain", model="kling-v2-6", duration=5), {})
     assert implicit == explicit
     assert implicit.fingerprint == "7f3f375513539c284367b7e3224a9d1c"
 

@@ -21,6 +21,7 @@ from kling_async._engine.shared_state import SharedState
 from kling_async._engine.submit.batch_item import BatchItem
 from kling_async._engine.submit.ledger import Ledger
 from kling_async._engine.submit.list_jobs import list_pages
+from kling_async._engine.submit.picture_digests import PictureDigests
 from kling_async._engine.submit.reconciler import Reconciler
 from kling_async._engine.submit.submitter import Submitter
 from kling_async._engine.submit.uploader import Uploader, upload
@@ -87,7 +88,8 @@ class LoopSession:
             call: The call of the user, for the text about a job that a cancellation leaves behind.
         """
         emit = self.api.emitter(notify)
-        payload = await Uploader(self.api, emit).payload(request)
+        digests = await PictureDigests().read(request)
+        payload = await Uploader(self.api, emit).payload(request, digests)
         item = BatchItem(request=request)
         try:
             with warn_if_cancelled(lambda: _describe_left(item, call=call)):

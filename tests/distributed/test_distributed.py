@@ -170,6 +170,15 @@ async def test_invalid_items_are_found_before_anything_is_written(journal):
     assert tables(journal) == before
 
 
+async def test_a_picture_that_cannot_be_read_is_found_before_any_item_is_written(journal, tmp_path):
+    (tmp_path / "lost.png").symlink_to("/proc/self/mem")  # a file that is there and cannot be read
+
+    with pytest.raises(InvalidRequestError, match=r"lost\.png' cannot be read"):
+        await generate_many_on(journal, [PROMPTS[0], VideoRequest("A", image=tmp_path / "lost.png")])
+
+    assert not Journal(journal).exists()
+
+
 async def test_invalid_items_that_are_skipped_are_results(journal, workers):
     async with workers():
         batch = await generate_many_on(

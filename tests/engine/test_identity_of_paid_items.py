@@ -10,6 +10,7 @@ import pytest
 
 from kling_async import VideoRequest
 from kling_async._engine.submit.item_identifier import ItemIdentifier
+from kling_async._engine.submit.picture_digests import PictureDigests
 from kling_async._policy.list_prices import LIST_PRICES
 from kling_async.catalog import DEFAULT_MODEL, MODELS
 from kling_async.requests import PARAMETERS
@@ -61,7 +62,8 @@ def parameters_of_model(model):
 
 
 async def fingerprint_of(request):
-    identity = await ItemIdentifier().for_request(request)
+    digests = await PictureDigests().read(request)
+    identity = ItemIdentifier().for_request(request, digests)
     return identity.fingerprint
 
 

@@ -13,6 +13,7 @@ from kling_async import (
     RetryPolicy,
     VideoRequest,
 )
+from kling_async._engine.submit.picture_digests import PictureDigests
 from kling_async._engine.submit.uploader import Uploader, upload
 from kling_async.events import Notifier
 
@@ -46,6 +47,10 @@ async def upload_to(service, picture):
 def uploader_for(service):
     api = caller_of(service)
     return Uploader(api, api.emitter(Notifier()))
+
+
+async def payload_by(uploader, request):
+    return await uploader.payload(request, await PictureDigests().read(request))
 
 
 def service_with_storage(*answers, ticket=TICKET):
@@ -108,7 +113,7 @@ async def test_a_picture_in_the_home_folder_is_uploaded(picture, monkeypatch):
     assert await upload_to(service, "~/start.jpg") == "https://storage.example/a"
     request = VideoRequest("x", image="~/start.jpg")
     again = uploader_for(service_with_storage())
-    assert (await again.payload(request))["image"] == "https://storage.example/a"
+    assert (await payload_by(again, request))["image"] == "https://storage.example/a"
 
 
 async def test_each_picture_is_uploaded_once_for_all_requests(picture):
@@ -117,7 +122,7 @@ async def test_each_picture_is_uploaded_once_for_all_requests(picture):
     sent = []
 
     async def one(number):
-        sent.append(await uploader.payload(VideoRequest(f"prompt {number}", image=picture)))
+        sent.append(await payload_by(uploader, VideoRequest(f"prompt {number}", image=picture)))
 
     async with anyio.create_task_group() as tasks:
         for number in range(5):
@@ -128,7 +133,7 @@ async def test_each_picture_is_uploaded_once_for_all_requests(picture):
 
 async def test_a_picture_that_is_a_url_is_not_uploaded():
     service = Service()
-    payload = await uploader_for(service).payload(VideoRequest("x", image="https://example.com/a.png"))
+    payload = await payload_by(uploader_for(service), VideoRequest("x", image="https://example.com/a.png"))
     assert payload == {"prompt": "x", "image": "https://example.com/a.png"}
     assert service.calls == {}
 
@@ -136,7 +141,7 @@ async def test_a_picture_that_is_a_url_is_not_uploaded():
 async def test_a_picture_that_extra_replaces_is_not_uploaded(picture):
     service = Service()
     request = VideoRequest("x", image=picture, extra={"image": "https://example.com/a.png"})
-    payload = await uploader_for(service).payload(request)
+    payload = await payload_by(uploader_for(service), request)
     assert payload["image"] == "https://example.com/a.png"
     assert service.calls == {}
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import attrs
 
+from kling_async._engine.submit.picture_digests import NO_DIGESTS, PictureDigests
 from kling_async._journal.entry import Entry
 from kling_async.errors import ConfigurationError, InvalidRequestError
 from kling_async.items import check_meant, find_missing_picture, read_many, request_from
@@ -36,6 +37,9 @@ class InputItem:
     request: VideoRequest | None
     """None if the item is not a valid request."""
     error: InvalidRequestError | None = None
+    """Why it is not to be sent."""
+    digests: Mapping[str, str] = NO_DIGESTS
+    """The SHA-256 of each local picture of the request, by its path, as the files are when the item is read."""
     entry: Entry | None = None
     """The journal entry, if the input gives an entry instead of a request."""
 
@@ -75,6 +79,7 @@ class InputReader:
         self._allow_suspicious = allow_suspicious
         self._keep_labels = keep_labels
         self._check = check
+        self._digests = PictureDigests()
         self._index = self._turns = 0
         self._async_items: AsyncIterator[RequestLike | Entry] | None = None
         self._items: Iterator[RequestLike | Entry | InputItem] = iter(())
@@ -139,10 +144,10 @@ class InputReader:
             self.is_over = True
             raise
         if isinstance(item, InputItem):
-            return item
+            return await self._read_pictures(item)
         index = self._take_index(item)
         try:
-            return self._make_item(index, item)
+            return await self._read_pictures(self._make_item(index, item))
         except ConfigurationError:
             self.is_over = True
             raise
@@ -159,6 +164,19 @@ class InputReader:
             await self._async_items.aclose()
         if isinstance(self._items, Generator):
             self._items.close()
+
+    async def _read_pictures(self, item: InputItem) -> InputItem:
+        """The item with the digests of its local pictures, or with the error if one cannot be read.
+
+        The caller's generator goes on only after that, and can then write its next picture to the same file.
+        """
+        if item.request is None:
+            return item
+        try:
+            digests = await self._digests.read(item.request)
+        except InvalidRequestError as error:
+            return attrs.evolve(item, error=error)
+        return attrs.evolve(item, digests=digests) if digests else item
 
     def _take_index(self, item: RequestLike | Entry) -> int:
         """The index of the next item: the next free one. An entry keeps the index that it has, if that is higher."""

@@ -88,7 +88,7 @@ async def run_item(parts: BatchParts, given: InputItem, results: ResultStream) -
     The item holds a slot of the concurrency limit when this begins. The slot is freed here, once, when the job has
     ended and before its video is saved.
     """
-    item = BatchItem(index=given.index, request=given.request)
+    item = BatchItem(index=given.index, request=given.request, digests=given.digests)
     sent: Result | None = None
     try:
         try:
@@ -237,7 +237,7 @@ async def _submit(parts: BatchParts, item: BatchItem) -> JobInFlight | OpenRecon
     if request is None or parts.breaker.reason is not None:
         raise _NotAcceptedError(parts.breaker.reason or _cannot_be_made(item))
     try:
-        payload = await parts.uploader.payload(request)
+        payload = await parts.uploader.payload(request, item.digests)
     except KlingError as error:
         raise _NotAcceptedError(error) from error
     try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 
 import attrs
 
+from kling_async._engine.submit.picture_digests import NO_DIGESTS
 from kling_async._engine.submit.reconciler import OpenReconciliation
 from kling_async._journal.entry import Identity
 from kling_async.errors import KlingError
@@ -25,6 +27,8 @@ class BatchItem:
     """Its place in the batch; None for a submit outside a batch."""
     request: VideoRequest | None
     """None for an entry of the journal whose payload no valid request makes."""
+    digests: Mapping[str, str] = NO_DIGESTS
+    """The SHA-256 of each local picture, by its path."""
     identity: Identity | None = None
     """The name by which a later run recognises it; None without a journal. Set by `Ledger.claim_entry`."""
     entry_number: int | None = None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
+from collections.abc import Mapping
 
 import attrs
 
-from kling_async._engine.submit.uploader import content_of, local_pictures, payload_with_absolute_paths
+from kling_async._engine.submit.uploader import local_pictures, payload_with_absolute_paths
 from kling_async._journal.entry import Entry, Identity, fingerprint, former_fingerprint
 from kling_async._journal.store import WantedItem
 from kling_async._wire.codec import payload_of
@@ -22,15 +22,15 @@ class ItemIdentifier:
     _occurrences: Counter[tuple[str | None, str]] = attrs.field(init=False, factory=Counter)
     _identities_of_entries: set[Identity] = attrs.field(init=False, factory=set)
     """The identities of journal entries that the input gives as items."""
-    _digests: dict[str, str] = attrs.field(init=False, factory=dict)
 
-    async def for_request(self, request: VideoRequest) -> Identity:
+    def for_request(self, request: VideoRequest, digests: Mapping[str, str]) -> Identity:
         """The identity of the next item, given as a request.
 
-        Raises:
-            InvalidRequestError: A local picture cannot be read.
+        Args:
+            request: The request.
+            digests: The SHA-256 of each local picture, by its path.
         """
-        now, former = await self._fingerprints(request)
+        now, former = _fingerprints(request, digests)
         first = Identity(request.key, now, 0, former_fingerprint=former)
         while True:
             identity = attrs.evolve(first, occurrence=self._occurrences[first.key, now])
@@ -38,12 +38,16 @@ class ItemIdentifier:
             if identity not in self._identities_of_entries:
                 return identity
 
-    async def for_entry(self, entry: Entry) -> Identity:
+    def for_entry(self, entry: Entry, digests: Mapping[str, str]) -> Identity:
         """The identity of the next item, given as an entry of the journal.
+
+        Args:
+            entry: The entry.
+            digests: See `for_request`.
 
         Raises:
             ConfigurationError: The batch has the same item already.
-            InvalidRequestError: A local picture cannot be read, or has changed since the entry was written.
+            InvalidRequestError: A local picture has changed since the entry was written.
         """
         identity = entry.identity
         counted = self._occurrences[identity.key, identity.fingerprint]
@@ -51,30 +55,27 @@ class ItemIdentifier:
             raise repeated_entry(entry)
         self._identities_of_entries.add(identity)
         request = entry.request
-        pictures = local_pictures(request, payload_of(request)) if request is not None else []
-        if request is not None and pictures and identity.fingerprint not in await self._fingerprints(request):
-            names = " or ".join(repr(path) for _, path in pictures)
+        if request is not None and digests and identity.fingerprint not in _fingerprints(request, digests):
+            names = " or ".join(map(repr, digests))
             raise InvalidRequestError(
                 f"{names} has changed since item {entry.index} of the journal was written: restore the old picture, "
                 "or submit the new one in a request of its own."
             )
         return identity
 
-    async def _fingerprints(self, request: VideoRequest) -> tuple[str, str | None]:
-        """The fingerprint of the payload, and the one in journals of version 1 if that cannot be brought up to date.
 
-        Digests stand for local pictures, so neither depends on where the pictures are uploaded. For the same reason the
-        former fingerprint cannot be computed from a journal, which has only their URLs.
-        """
-        payload = payload_of(request)
-        pictures = local_pictures(request, payload)
-        for key, path in pictures:
-            if path not in self._digests:
-                self._digests[path] = hashlib.sha256(await content_of(path)).hexdigest()
-            payload[key] = {"sha256": self._digests[path]}
-        now = fingerprint(model_of(request), payload)
-        former = former_fingerprint(model_of(request), payload) if pictures else now
-        return now, None if former == now else former
+def _fingerprints(request: VideoRequest, digests: Mapping[str, str]) -> tuple[str, str | None]:
+    """The fingerprint of the payload, and the one in journals of version 1 if that cannot be brought up to date.
+
+    Digests stand for local pictures, so neither depends on where the pictures are uploaded. For the same reason the
+    former fingerprint cannot be computed from a journal, which has only their URLs.
+    """
+    payload = payload_of(request)
+    for key, path in local_pictures(request):
+        payload[key] = {"sha256": digests[path]}
+    now = fingerprint(model_of(request), payload)
+    former = former_fingerprint(model_of(request), payload) if digests else now
+    return now, None if former == now else former
 
 
 def wanted_item(request: VideoRequest, identity: Identity, *, index: int) -> WantedItem:

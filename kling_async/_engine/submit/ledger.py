@@ -49,7 +49,7 @@ class Ledger:
 
         Raises:
             ConfigurationError: The journal does not have the given entry, or the batch has it twice.
-            InvalidRequestError: A local picture cannot be read, or is another than that of the given entry.
+            InvalidRequestError: A local picture is another than that of the given entry.
             JournalError: A shared journal cannot be reached.
         """
         claim = Claim() if self.journal is None else await self._claim(self.journal, item, given)
@@ -67,10 +67,10 @@ class Ledger:
         """The claim of an item; sets the item's identity."""
         if item.identity is None:
             if given is not None:
-                item.identity = await self._identifier.for_entry(given)
+                item.identity = self._identifier.for_entry(given, item.digests)
             else:
                 assert item.request is not None
-                item.identity = await self._identifier.for_request(item.request)
+                item.identity = self._identifier.for_request(item.request, item.digests)
         if journal.sharing is None:
             return Claim(entry=journal.find(item.identity))
         return await journal.claim(_describe_item(item, given))

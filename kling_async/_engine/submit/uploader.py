@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -44,40 +47,46 @@ _NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 @attrs.define(eq=False)
 class Uploader:
-    """Uploads each file once, even if many requests name it."""
+    """Uploads each content once, even if many requests name its file."""
 
     api: ApiCaller
     emit: Emitter
-    _urls: dict[str, str] = attrs.field(init=False, factory=dict)
+    _urls: dict[tuple[str, str], str] = attrs.field(init=False, factory=dict)
+    """By the digest of a file and its suffix, which says the type."""
     _lock: anyio.Lock = attrs.field(init=False, factory=anyio.Lock)
 
-    async def payload(self, request: VideoRequest) -> dict[str, Any]:
+    async def payload(self, request: VideoRequest, digests: Mapping[str, str]) -> dict[str, Any]:
         """The payload of a request, with the public URL of each local picture.
 
+        Args:
+            request: The request.
+            digests: The SHA-256 of each local picture, by its path; see `PictureDigests.read`.
+
         Raises:
-            InvalidRequestError: A picture cannot be read.
+            InvalidRequestError: A picture cannot be read, or has another digest by now.
             KlingError: A picture cannot be uploaded; nothing was paid for.
         """
         payload = payload_of(request)
-        for key, path in local_pictures(request, payload):
-            payload[key] = await self._url_of(path)
+        for key, path in local_pictures(request):
+            payload[key] = await self._url_of(path, digests[path])
         return to_plain(payload)
 
-    async def _url_of(self, path: str) -> str:
+    async def _url_of(self, path: str, sha256: str) -> str:
+        name = sha256, _suffix_of(path)
         async with self._lock:
-            if path not in self._urls:
-                self._urls[path] = await upload(self.api, path, self.emit)
-            return self._urls[path]
+            if name not in self._urls:
+                self._urls[name] = await upload(self.api, path, self.emit, sha256=sha256)
+            return self._urls[name]
 
 
-def local_pictures(request: VideoRequest, payload: Mapping[str, Any]) -> list[tuple[str, str]]:
+def local_pictures(request: VideoRequest) -> list[tuple[str, str]]:
     """The keys of the payload that name a file on this machine, each with its path."""
     found = []
     for field in PICTURES:
         picture = getattr(request, field)
         if picture is not None and is_local_picture(picture):
             key = wire_name(model_of(request), field)
-            if payload[key] is picture:
+            if payload_of(request)[key] is picture:
                 found.append((key, os.fspath(picture)))
     return found
 
@@ -85,32 +94,42 @@ def local_pictures(request: VideoRequest, payload: Mapping[str, Any]) -> list[tu
 def payload_with_absolute_paths(request: VideoRequest) -> dict[str, Any]:
     """The payload, in which the path of a local picture holds in any working folder."""
     payload = payload_of(request)
-    return payload | {key: os.path.abspath(path) for key, path in local_pictures(request, payload)}  # noqa: PTH100 - keeps links
+    return payload | {key: os.path.abspath(path) for key, path in local_pictures(request)}  # noqa: PTH100 - keeps links
 
 
-async def content_of(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a file.
+def _suffix_of(path: str) -> str:
+    return Path(path).suffix.lower()
 
-    Raises:
-        InvalidRequestError: It cannot be read.
-    """
+
+@contextmanager
+def translate_read_errors(path: str) -> Iterator[None]:
+    """Turn an error of reading a file into an `InvalidRequestError` that names the file."""
     try:
-        return await run_in_thread(partial(_read, Path(path)))
+        yield
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InvalidRequestError(f"{os.fspath(path)!r} cannot be read: {reason}.") from error
+        raise InvalidRequestError(f"{path!r} cannot be read: {reason}.") from error
 
 
-def _read(path: Path) -> bytes:
-    """The bytes of a regular file: a pipe would block the thread, and with it the end of the process."""
+@contextmanager
+def open_picture(path: str) -> Iterator[BufferedReader]:
+    """A regular file, open to be read: a pipe would block the thread, and with it the end of the process."""
     descriptor = os.open(path, os.O_RDONLY | _NO_WAIT)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read()
+            yield file
     finally:
         os.close(descriptor)
+
+
+def _read(path: str, sha256: str | None) -> bytes | None:
+    """The bytes of a file; None if they have another digest than the expected one."""
+    with open_picture(path) as file:
+        content = file.read()
+    is_other = sha256 is not None and hashlib.sha256(content).hexdigest() != sha256
+    return None if is_other else content
 
 
 def _picture_path(path: object) -> str:
@@ -120,20 +139,34 @@ def _picture_path(path: object) -> str:
         raise InvalidRequestError(error.message) from error
 
 
-async def upload(api: ApiCaller, path: str | os.PathLike[str], emit: Emitter) -> str:
+async def upload(
+    api: ApiCaller, path: str | os.PathLike[str], emit: Emitter, *, sha256: str | None = None
+) -> str:
     """Upload a file; returns its public URL, which needs no key.
 
+    Args:
+        api: Sends the calls.
+        path: The file.
+        emit: Emits an event for each retry.
+        sha256: The digest that the file has to have, in hex; None for any.
+
     Raises:
-        InvalidRequestError: The file cannot be read, or the service does not take its suffix.
+        InvalidRequestError: The file cannot be read or has another digest, or the service does not take its suffix.
         KlingError: The file cannot be uploaded.
     """
     path = _picture_path(path)
-    suffix = Path(path).suffix.lower()
+    suffix = _suffix_of(path)
     if suffix not in CONTENT_TYPES:
         raise InvalidRequestError(
             f"{path!r} cannot be uploaded: the service takes {', '.join(CONTENT_TYPES)}."
         )
-    content = await content_of(path)
+    with translate_read_errors(path):
+        content = await run_in_thread(partial(_read, path, sha256))
+    if content is None:
+        raise InvalidRequestError(
+            f"{path!r} has changed since its request was read, so the request was not sent: give each picture a file of "
+            "its own, and do not change the file while the call runs."
+        )
     file_type, content_type = CONTENT_TYPES[suffix]
     ticket = await api.send_with_retries(UPLOAD_URL, structure_upload, body=upload_body(file_type), emit=emit)
     if reason := reason_to_refuse(ticket.upload_url, allow_private=api.allow_private):
