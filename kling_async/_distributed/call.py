@@ -45,6 +45,7 @@ _MAX_OUTAGE = 600.0
 """Seconds after which a call ends whose database cannot be reached."""
 _MAX_SHARDS_OF_AN_ITEM = 5
 """How often an item is given out again whose shard has gone without an outcome."""
+_WITHDRAWN = frozenset({"cancelled", "aborted"})
 _ENQUEUE_LOCK = "kling_async enqueue"
 _log = SafeLogger("kling_async")
 
@@ -61,8 +62,10 @@ class AwaitedItem:
     """Whether the caller has heard of its end."""
     is_saved: bool = False
     """Whether the caller has heard that its video is saved."""
-    shards: int = 0
-    """In how many shards this call has given it out."""
+    shard: int | None = None
+    """The engine's job that covers it, as the call has seen last."""
+    lost_shards: int = 0
+    """How many shards with it ended by themselves without its outcome."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -184,7 +187,7 @@ class DistributedBatch:
                 return self._make_results(entries)
             for number in early:  # its worker died before the journal had the end
                 del self.outcomes[number]
-            await self._enqueue(early)
+            await self._enqueue_again(early)
 
     def results_so_far(self) -> list[Result]:
         """The results of the items that have an outcome, without their jobs: the journal cannot be read."""
@@ -290,24 +293,40 @@ class DistributedBatch:
 
     async def cover(self) -> None:
         """Give out again each item that no shard covers and that has no outcome."""
-        covered = {number for _, numbers in await self._find_shards() for number in numbers}
-        left = self.unfinished - covered
+        left = self.unfinished - (await self._read_cover()).keys()
         if not left:
             return
         await self._read_outcomes(left)
-        left &= self.unfinished
-        for number in [number for number in left if self.awaited[number].shards >= _MAX_SHARDS_OF_AN_ITEM]:
-            self.given_up[number] = KlingError(
-                f"{_MAX_SHARDS_OF_AN_ITEM} shards with this item ended without its outcome; the log of the workers says why."
-            )
-        await self._enqueue(left & self.unfinished)
+        await self._enqueue_again(left & self.unfinished)
+
+    async def _enqueue_again(self, numbers: Collection[int]) -> None:
+        """Give out items whose shard has ended without their end, but not without limit.
+
+        A shard that another call with the same options has withdrawn does not count.
+        """
+        shards = {self.awaited[number].shard for number in numbers}
+        withdrawn = {shard for shard in shards if shard is not None and await self._is_withdrawn(shard)}
+        for number in numbers:
+            awaited = self.awaited[number]
+            awaited.lost_shards += awaited.shard not in withdrawn
+            if awaited.lost_shards >= _MAX_SHARDS_OF_AN_ITEM:
+                self.given_up[number] = KlingError(
+                    f"{_MAX_SHARDS_OF_AN_ITEM} shards with this item ended without its outcome; the log of the workers says why."
+                )
+        await self._enqueue([number for number in numbers if number not in self.given_up])
+
+    async def _is_withdrawn(self, shard: int) -> bool:
+        """Whether a call took a shard back. The engine calls one `failed` that its worker gave back at the same time."""
+        with translate_engine_errors(self.database):
+            jobs = await self.app.job_manager.list_jobs_async(id=shard)
+        return any(job.abort_requested or job.status in _WITHDRAWN for job in jobs)
 
     async def _enqueue(self, numbers: Collection[int]) -> None:
         """Give out the items that no shard covers, in one transaction; two calls that begin together do it once."""
         async with self.database.transaction() as connection:
             await connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (_ENQUEUE_LOCK,))
-            covered = {number for _, shard in await self._find_shards() for number in shard}
-            left = [number for number in numbers if number not in covered]
+            cover = await self._read_cover()
+            left = [number for number in numbers if number not in cover]
             await connection.execute(
                 "DELETE FROM kling_async_outcomes WHERE batch = %s AND number = ANY(%s)", (self.number, left)
             )
@@ -316,9 +335,19 @@ class DistributedBatch:
             if shards:
                 deferrer = self.app.configure_task(TASK, queue=QUEUE, connection=connection)
                 with translate_engine_errors(self.database):
-                    await deferrer.batch_defer_async(*(dump_shard(self.number, shard) for shard in shards))
-        for number in left:
-            self.awaited[number].shards += 1
+                    jobs = await deferrer.batch_defer_async(
+                        *(dump_shard(self.number, shard) for shard in shards)
+                    )
+                for job, shard in zip(jobs, shards, strict=True):
+                    for item in shard:
+                        self.awaited[item.number].shard = job
+
+    async def _read_cover(self) -> dict[int, int]:
+        """By number, the engine's job that covers each item of the batch; notes those of this call."""
+        cover = {number: job for job, numbers in await self._find_shards() for number in numbers}
+        for number in cover.keys() & self.awaited.keys():
+            self.awaited[number].shard = cover[number]
+        return cover
 
     async def _find_shards(self) -> list[tuple[int, set[int]]]:
         """Each shard of the batch that waits or runs: the engine's job, and the numbers of its items."""

@@ -61,8 +61,8 @@ async def shards_of(batch, *states):
 
 
 async def lose_shards(batch):
-    for number in await shards_of(batch):
-        await batch.app.job_manager.cancel_job_by_id_async(number)
+    """Let the shards end as a mistake of the worker does."""
+    await batch.database.query("UPDATE procrastinate_jobs SET status = 'failed' WHERE status = 'todo'")
 
 
 async def write_outcome(batch, number, outcome):
@@ -106,6 +106,51 @@ async def test_an_item_whose_shard_has_gone_is_given_out_again_a_few_times(journ
         batch.outcomes.clear()
         batch.given_up |= dict.fromkeys(batch.awaited, KlingError("given up"))
         assert {result.state for result in await batch.collect()} == {ResultState.NOT_SUBMITTED}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "UPDATE procrastinate_jobs SET status = 'cancelled'",
+        "UPDATE procrastinate_jobs SET status = 'aborted'",
+        "UPDATE procrastinate_jobs SET status = 'failed', abort_requested = true",
+    ],
+)
+async def test_a_shard_that_another_call_has_withdrawn_is_given_out_again_without_limit(journal, how):
+    async with open_batch(journal) as batch, open_batch(journal) as other:
+        await other.begin()
+        await batch.begin()
+        for _ in range(8):
+            change(journal, how)
+            await batch.cover()
+
+        assert not batch.given_up
+        assert len(await shards_of(batch)) == 2
+
+
+async def test_a_shard_that_is_gone_from_the_table_counts(journal):
+    async with open_batch(journal) as batch:
+        await batch.begin()
+        for _ in range(5):
+            change(journal, "DELETE FROM procrastinate_jobs")
+            await batch.cover()
+
+        assert batch.given_up.keys() == batch.awaited.keys()
+        assert await shards_of(batch) == []
+
+
+async def test_an_outcome_that_the_journal_never_has_is_not_given_out_without_limit(journal):
+    async with open_batch(journal, PROMPTS[:1]) as batch, asyncio.timeout(40):
+        await batch.begin()
+        call = asyncio.create_task(batch.collect())
+        for _ in range(5):
+            await until(lambda: ("todo", 0) in shards(journal))
+            change(journal, "UPDATE procrastinate_jobs SET status = 'failed'")
+            await write_later(journal, batch)
+        (result,) = await call
+
+    assert result.state is ResultState.NOT_SUBMITTED
+    assert "5 shards with this item" in result.error.message
 
 
 async def test_a_call_whose_shards_have_gone_is_finished_all_the_same(journal, kling_emulator, workers):
