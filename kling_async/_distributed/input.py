@@ -15,7 +15,7 @@ from kling_async._distributed.outcomes import result_of_end
 from kling_async._distributed.shards import ShardItem
 from kling_async._engine.batch.batch import BatchSettings, open_input
 from kling_async._engine.batch.batch_input import InputItem
-from kling_async._engine.batch.resume import NextStep, next_step
+from kling_async._engine.batch.resume import NextStep, next_step, plan_item
 from kling_async._engine.descriptors import run_in_thread
 from kling_async._engine.submit.item_identifier import (
     ItemIdentifier,
@@ -129,7 +129,7 @@ def _add(
     if step is NextStep.REPORT and (is_saved or not (entry.job and entry.job.is_success)):
         batch.ended.append(result_of_end(entry, index=item.index, request=item.request))
         return
-    again = entry.state.is_failure and step is NextStep.SUBMIT
-    shard_item = ShardItem(entry.number, item.index, entry.attempts if again else None)
+    plan = plan_item(entry, retry_failed=retry_failed)
+    shard_item = ShardItem(entry.number, item.index, plan.attempts, retry_failed=plan.retry_failed)
     made = entry.job if step is NextStep.REPORT else None
     batch.awaited[entry.number] = AwaitedItem(item=shard_item, request=item.request, made=made)

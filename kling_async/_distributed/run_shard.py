@@ -15,6 +15,7 @@ from kling_async._distributed.database import WorkersDatabase
 from kling_async._distributed.outage import Contact
 from kling_async._distributed.reports import Reporter
 from kling_async._distributed.shards import ShardItem, check_version
+from kling_async._engine.batch.batch_input import InputItem
 from kling_async._journal.entry import Entry
 from kling_async._policy.retry import is_transient
 from kling_async._policy.submission import OF_THE_ACCOUNT, OF_THE_MACHINE
@@ -70,28 +71,26 @@ class ShardRun:
         """
         options = await self._read_options()
         entries = await self.database.require_entries({item.number for item in items})
-        again, others = divide(items, entries)
-        ended = 0
-        for part, retry_failed in ((again, True), (others, False)):
-            if part:
-                ended += await self._run_part(part, {**options, "retry_failed": retry_failed})
+        ended = await self._run_items(sorted(items, key=lambda item: item.index), entries, options)
         await self.reporter.flush()
-        return len(again) + len(others) - ended
+        return len(items) - ended
 
-    async def _run_part(self, part: Sequence[tuple[ShardItem, Entry]], options: Mapping[str, Any]) -> int:
-        numbers = {item.index: item.number for item, _ in part}
-        ended_before = {item.index for item, entry in part if entry.job is not None and entry.job.is_final}
+    async def _run_items(
+        self, items: Sequence[ShardItem], entries: Mapping[int, Entry], options: Mapping[str, Any]
+    ) -> int:
+        """How many of the items ended."""
+        numbers = {item.index: item.number for item in items}
+        jobs = {item.index: entries[item.number].job for item in items}
+        ended_before = {index for index, job in jobs.items() if job is not None and job.is_final}
         ended = 0
         troubles: dict[Trouble, KlingError | None] = {}
-        given = [attrs.evolve(entry, index=item.index) for item, entry in part]
-        first = part[0][0].number
 
         def relay(event: Event) -> None:
             # An event that is about no item goes to the calls that have the first one.
-            self.reporter.relay(first if event.index is None else numbers[event.index], event)
+            self.reporter.relay(items[0].number if event.index is None else numbers[event.index], event)
 
         try:
-            async with self._open_stream(given, relay, options) as results:
+            async with self._open_stream(self._feed(items, entries), relay, options) as results:
                 async for result in results:
                     trouble = find_trouble(result)
                     self.contact.is_troubled |= trouble is Trouble.TRANSIENT
@@ -112,11 +111,11 @@ class ShardRun:
         return ended
 
     def _open_stream(
-        self, entries: Sequence[Entry], relay: Callable[[Event], None], options: Mapping[str, Any]
+        self, items: AsyncIterator[Any], relay: Callable[[Event], None], options: Mapping[str, Any]
     ) -> AbstractAsyncContextManager[AsyncIterator[Result]]:
         try:
             return self.client.stream_many(
-                self._feed(entries),
+                items,
                 journal=Journal(self.database.url.secret.reveal()),
                 progress=False,
                 on_event=relay,
@@ -127,12 +126,13 @@ class ShardRun:
                 f"This release of kling_async cannot obey the options of the batch: {error}"
             ) from error
 
-    async def _feed(self, entries: Sequence[Entry]) -> AsyncIterator[Entry]:
-        """The entries one by one, until the worker stops: those in flight then still end."""
-        for entry in entries:
+    async def _feed(self, items: Sequence[ShardItem], entries: Mapping[int, Entry]) -> AsyncIterator[Any]:
+        """The items as the engine reads them, until the worker stops: those in flight then still end."""
+        for item in items:
             if self.is_stopping():
                 return
-            yield entry
+            entry = entries[item.number]
+            yield InputItem(item.index, entry.request, entry=entry, plan=item.plan)
 
     async def _read_options(self) -> dict[str, Any]:
         ((version, options),) = await self.database.query(
@@ -144,18 +144,6 @@ class ShardRun:
             raise WorkerRefusedError(error) from error
         read: dict[str, Any] = json.loads(options)
         return read
-
-
-def divide(
-    items: Sequence[ShardItem], entries: Mapping[int, Entry]
-) -> tuple[list[tuple[ShardItem, Entry]], list[tuple[ShardItem, Entry]]]:
-    """The items that are to be tried again although they failed, and the others; each by index."""
-    again: list[tuple[ShardItem, Entry]] = []
-    others: list[tuple[ShardItem, Entry]] = []
-    for item in sorted(items, key=lambda item: item.index):
-        entry = entries[item.number]
-        (again if item.retry_attempts == entry.attempts else others).append((item, entry))
-    return again, others
 
 
 class Trouble(Enum):

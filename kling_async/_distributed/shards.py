@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from kling_async._engine.batch.resume import Plan
 from kling_async.catalog import quote_value
 from kling_async.errors import ConfigurationError
 from kling_async.paths import ObjectUrl, output_path
@@ -39,12 +40,15 @@ class ShardItem:
     """The number of its entry in the journal."""
     index: int
     """Its index in the batch of the caller."""
-    retry_attempts: int | None = None
-    """How many attempts the entry had when the caller asked to submit the failed item again; None if it did not.
+    attempts: int
+    """See `Plan.attempts`."""
+    retry_failed: bool = False
+    """See `Plan.retry_failed`."""
 
-    A shard that runs a second time must not retry what failed in its first run, because each retry is paid for. So a
-    worker retries the item only if no attempt came after this.
-    """
+    @property
+    def plan(self) -> Plan:
+        """What the call wants of the item. A shard that runs again must not buy what its earlier run has bought."""
+        return Plan(self.attempts, retry_failed=self.retry_failed)
 
 
 def choose_shard_size(count: int, *, max_concurrency: int) -> int:

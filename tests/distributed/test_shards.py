@@ -25,12 +25,12 @@ FIELDS = VideoOptions.__annotations__
 
 
 def make_items(count):
-    return [ShardItem(number, index=number - 1) for number in range(1, count + 1)]
+    return [ShardItem(number, index=number - 1, attempts=1) for number in range(1, count + 1)]
 
 
 @given(st.sets(st.integers(1, 10_000)), st.integers(1, 50))
 def test_shards_have_each_item_once_and_are_of_nearly_equal_size(numbers, size):
-    shards = split_into_shards([ShardItem(number, number) for number in numbers], size=size)
+    shards = split_into_shards([ShardItem(number, number, attempts=1) for number in numbers], size=size)
 
     assert [item.number for shard in shards for item in shard] == sorted(numbers)
     sizes = {len(shard) for shard in shards}
@@ -54,7 +54,7 @@ def test_a_shard_fills_the_concurrency_limit_and_leaves_some_for_other_workers(c
 
 
 def test_a_shard_survives_json():
-    items = (ShardItem(7, 0), ShardItem(9, 3, retry_attempts=2))
+    items = (ShardItem(7, 0, attempts=1), ShardItem(9, 3, attempts=2, retry_failed=True))
 
     assert load_items(json.loads(json.dumps(dump_shard(5, items)))) == items
 

@@ -33,18 +33,15 @@ from kling_async._distributed.database import WorkersDatabase, connect
 from kling_async._distributed.engine import SHARD_LOCK, TASK, WORKERS_LOCK, open_engine
 from kling_async._distributed.run_shard import (
     Trouble,
-    divide,
     ends_worker,
     find_trouble,
     is_outage_of_store,
 )
-from kling_async._distributed.shards import ShardItem
 from kling_async._distributed.worker import Worker
 from kling_async._journal.location import journal_location
 from kling_async._journal.postgres.store import PostgresStore
 from kling_async.distributed import generate_many_on, run_worker
 from kling_async.emulator import EmulatorSettings, Fault, JobScript, LogNormal, Reply
-from kling_async.journal import Entry, EntryState, Identity
 
 PROMPTS = [f"A comet over hill number {number}" for number in range(4)]
 ONE_IS_INSTANT = EmulatorSettings(
@@ -411,27 +408,6 @@ def test_a_store_that_does_not_answer_is_no_refusal(cause, is_outage):
     error.__cause__ = cause
 
     assert is_outage_of_store(error) is is_outage
-
-
-def test_an_item_is_retried_only_if_no_attempt_came_after_the_call():
-    def entry(number, attempts):
-        identity = Identity(None, f"f{number}", 0)
-        return Entry(
-            number=number,
-            identity=identity,
-            model="m",
-            payload={},
-            state=EntryState.FAILED,
-            attempts=attempts,
-        )
-
-    items = [ShardItem(1, 2, retry_attempts=1), ShardItem(2, 1, retry_attempts=1), ShardItem(3, 0)]
-    entries = {1: entry(1, 1), 2: entry(2, 2), 3: entry(3, 1)}
-
-    again, others = divide(items, entries)
-
-    assert [item.number for item, _ in again] == [1]
-    assert [item.number for item, _ in others] == [3, 2]
 
 
 async def test_a_throttled_service_is_no_reason_to_end(journal, kling_emulator, workers):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kling_async._engine.batch.resume import NextStep, next_step
+from kling_async._engine.batch.resume import NextStep, Plan, next_step, plan_item
 from kling_async._engine.download.output_folder import saved_file
 from kling_async._journal.entry import Entry, EntryState, Identity
 
@@ -34,6 +34,49 @@ def test_the_state_of_an_entry_decides_the_first_step(known, step):
     assert next_step(known, retry_failed=False) is step
     is_failed = known is not None and known.state in {EntryState.FAILED, EntryState.CANCELLED}
     assert next_step(known, retry_failed=True) is (NextStep.SUBMIT if is_failed else step)
+
+
+@pytest.mark.parametrize(
+    "known, plan, retrying",
+    [
+        (None, Plan(1), Plan(1)),
+        (entry(EntryState.NOT_SUBMITTED), Plan(1), Plan(1)),
+        (entry(EntryState.NOT_SUBMITTED, attempts=2), Plan(3), Plan(3)),
+        (entry(EntryState.AMBIGUOUS, attempts=2), Plan(2), Plan(2)),
+        (entry(EntryState.SUBMITTED, attempts=1, request_id="r"), Plan(1), Plan(1)),
+        (entry(EntryState.FAILED, attempts=1, request_id="r"), Plan(1), Plan(2, retry_failed=True)),
+        (entry(EntryState.CANCELLED, attempts=4, request_id="r"), Plan(4), Plan(5, retry_failed=True)),
+    ],
+)
+def test_a_call_plans_one_attempt_for_each_item_that_it_submits(known, plan, retrying):
+    assert plan_item(known, retry_failed=False) == plan
+    assert plan_item(known, retry_failed=True) == retrying
+
+
+@pytest.mark.parametrize(
+    "plan, attempts, repeats, can_retry",
+    [
+        (Plan(1), 0, 0, False),
+        (Plan(1), 1, 0, False),
+        (Plan(1), 2, 1, False),
+        (Plan(1), 6, 5, False),
+        (Plan(2, retry_failed=True), 1, 0, True),
+        (Plan(2, retry_failed=True), 2, 0, False),
+        (Plan(2, retry_failed=True), 3, 1, False),
+    ],
+)
+def test_the_attempts_of_an_entry_say_what_earlier_runs_of_the_call_have_sent(
+    plan, attempts, repeats, can_retry
+):
+    known = entry(EntryState.FAILED, attempts=attempts, request_id="r")
+
+    assert plan.count_repeats(known) == repeats
+    assert plan.can_retry(known) is can_retry
+
+
+def test_of_an_item_without_an_entry_nothing_was_sent():
+    assert Plan(1).count_repeats(None) == 0
+    assert not Plan(1, retry_failed=True).can_retry(None)
 
 
 def test_a_saved_video_is_searched_in_the_folder_of_the_run_or_else_where_it_was_saved(tmp_path):

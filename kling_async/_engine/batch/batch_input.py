@@ -17,6 +17,7 @@ from typing import Any
 
 import attrs
 
+from kling_async._engine.batch.resume import Plan
 from kling_async._engine.submit.picture_digests import NO_DIGESTS, PictureDigests
 from kling_async._journal.entry import Entry
 from kling_async.errors import ConfigurationError, InvalidRequestError
@@ -42,6 +43,8 @@ class InputItem:
     """The SHA-256 of each local picture of the request, by its path, as the files are when the item is read."""
     entry: Entry | None = None
     """The journal entry, if the input gives an entry instead of a request."""
+    plan: Plan | None = None
+    """What the call wants of the item, if this is one of several runs for it; None if this run is the call."""
 
 
 class InputReader:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+import attrs
+
 from kling_async._journal.entry import Entry, EntryState
 
 
@@ -23,6 +25,35 @@ class NextStep(StrEnum):
 
 
 _UNSENT = frozenset({EntryState.NOT_SUBMITTED, EntryState.DROPPED})
+
+
+@attrs.frozen
+class Plan:
+    """What a call wants of an item. All runs that work for the call share it, so that none buys what another has bought.
+
+    A worker can die, or give an item back, at any moment. So the count of the journal says what the call has sent already.
+    """
+
+    attempts: int
+    """How many attempts the entry has once the call has submitted the item. Each further one repeats a submit."""
+    retry_failed: bool = False
+    """Whether the call submits the item although its job failed."""
+
+    def count_repeats(self, entry: Entry | None) -> int:
+        """How often a submit of this call was repeated: for a lost answer, or for a job that failed for a rate limit."""
+        return 0 if entry is None else max(0, entry.attempts - self.attempts)
+
+    def can_retry(self, entry: Entry | None) -> bool:
+        """Whether the call has still to submit an item whose job failed."""
+        return self.retry_failed and entry is not None and entry.attempts < self.attempts
+
+
+def plan_item(entry: Entry | None, *, retry_failed: bool) -> Plan:
+    """The plan of a call that begins now, for an item with this entry."""
+    attempts = 0 if entry is None else entry.attempts
+    is_submitted = next_step(entry, retry_failed=retry_failed) is NextStep.SUBMIT
+    is_retried = retry_failed and entry is not None and entry.state.is_failure
+    return Plan(attempts + is_submitted, retry_failed=is_retried)
 
 
 def next_step(entry: Entry | None, *, retry_failed: bool) -> NextStep:

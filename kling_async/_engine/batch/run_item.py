@@ -10,7 +10,7 @@ import attrs
 
 from kling_async._engine.batch.batch_input import InputItem
 from kling_async._engine.batch.result_stream import ResultStream
-from kling_async._engine.batch.resume import NextStep, next_step
+from kling_async._engine.batch.resume import NextStep, Plan, next_step, plan_item
 from kling_async._engine.batch.slots import Slots
 from kling_async._engine.download.destination import Output
 from kling_async._engine.download.output_folder import saved_file
@@ -96,7 +96,9 @@ async def run_item(parts: BatchParts, given: InputItem, results: ResultStream) -
             while outcome is None or await parts.ledger.is_job_taken(item):
                 sent = _interrupted_result(parts, item)
                 item.forget()
-                current = await _resume(parts, item, await _claim_entry(parts, item, given, results))
+                entry = await _claim_entry(parts, item, given, results)
+                plan = given.plan or plan_item(entry, retry_failed=parts.retry_failed)
+                current = await _resume(parts, item, entry, plan)
                 wait, current = _run_job(parts, item, current), None
                 outcome = await wait
         except asyncio.CancelledError:
@@ -171,12 +173,14 @@ async def _run_job(
 
 
 async def _resume(
-    parts: BatchParts, item: BatchItem, entry: Entry | None
+    parts: BatchParts, item: BatchItem, entry: Entry | None, plan: Plan
 ) -> Job | JobInFlight | OpenReconciliation | None:
     """Where the item stands by its journal entry: its final job, its job in flight, its lost submit, or None."""
     # What another process has just tried is no earlier run: neither a failure nor an ambiguous submit is sent again.
-    item.can_resend = item.can_resend and not item.is_changed_elsewhere
-    step = next_step(entry, retry_failed=parts.retry_failed and not item.is_changed_elsewhere)
+    repeats = plan.count_repeats(entry)
+    item.can_resend = item.can_resend and not repeats and not item.is_changed_elsewhere
+    item.throttled_jobs = max(item.throttled_jobs, repeats)
+    step = next_step(entry, retry_failed=plan.can_retry(entry) and not item.is_changed_elsewhere)
     if entry is None or step is NextStep.SUBMIT:
         item.fallback_outcome = entry.job if entry is not None else None
         return None
