@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from shlex import quote
@@ -30,6 +30,7 @@ from kling_async._distributed.outcomes import (
     result_of_outcome,
     saved_place,
 )
+from kling_async._distributed.read_rows import ReadRows
 from kling_async._distributed.refusals import Refusal, Refusals
 from kling_async._distributed.shards import VERSION, ShardItem, collect_numbers, dump_shard, split_into_shards
 from kling_async._journal.entry import Entry
@@ -89,7 +90,8 @@ class DistributedBatch:
     given_up: dict[int, KlingError] = attrs.field(init=False, factory=dict)
     """By number, why the call waits no longer for an item."""
     _has_looked_for_workers: bool = attrs.field(init=False, default=False)
-    _sequence: int = attrs.field(init=False, default=0)
+    _read: ReadRows = attrs.field(init=False, factory=ReadRows)
+    """Which outcomes have been read, by their sequence numbers."""
     _refusals: Refusals = attrs.field(init=False, factory=Refusals)
     _last_refusal: int = attrs.field(init=False, default=0)
 
@@ -108,7 +110,7 @@ class DistributedBatch:
             "SELECT coalesce(max(id), 0) FROM kling_async_refusals"
         )
         await self._enqueue(self.awaited.keys())
-        await self._read_outcomes(self.unfinished)
+        self._read = ReadRows(await self._read_outcomes(self.unfinished))
         for number, awaited in self.awaited.items():
             if awaited.made is not None:
                 self._tell_made(number, awaited.made)
@@ -123,7 +125,7 @@ class DistributedBatch:
         while self.unfinished:
             await anyio.sleep(_POLL_INTERVAL)
             try:
-                await self._read_outcomes(None)
+                await self._read_new_outcomes()
                 await self._read_refusals()
                 if time.monotonic() - begun_at > self.worker_wait:
                     await self._warn_without_worker()
@@ -214,22 +216,33 @@ class DistributedBatch:
 
     # Outcomes
 
-    async def _read_outcomes(self, numbers: Collection[int] | None) -> None:
-        """Read the outcomes of these items, or all that came after the last read."""
-        if numbers is None:
-            rows = await self.database.query(
-                "SELECT number, outcome, sequence FROM kling_async_outcomes WHERE batch = %s AND sequence > %s",
-                self.number,
-                self._sequence,
-            )
-        else:
-            rows = await self.database.query(
-                "SELECT number, outcome, sequence FROM kling_async_outcomes WHERE batch = %s AND number = ANY(%s)",
-                self.number,
-                list(numbers),
-            )
-        for number, outcome, sequence in rows:
-            self._sequence = max(self._sequence, sequence)
+    async def _read_outcomes(self, numbers: Collection[int]) -> int:
+        """Read the outcomes of these items; the highest sequence number of those, or 0."""
+        rows = await self.database.query(
+            "SELECT number, outcome, sequence FROM kling_async_outcomes WHERE batch = %s AND number = ANY(%s)",
+            self.number,
+            list(numbers),
+        )
+        self._take_outcomes(rows)
+        return max((sequence for _, _, sequence in rows), default=0)
+
+    async def _read_new_outcomes(self) -> None:
+        """Read the outcomes that came after the last read.
+
+        A worker gets the sequence number before it commits. So an outcome can become visible after one with a higher number.
+        """
+        rows = await self.database.query(
+            "SELECT number, outcome, sequence FROM kling_async_outcomes"
+            " WHERE batch = %s AND sequence > %s AND sequence <> ALL(%s::bigint[])",
+            self.number,
+            self._read.floor,
+            self._read.above,
+        )
+        self._read.add((sequence for _, _, sequence in rows), now=time.monotonic())
+        self._take_outcomes(rows)
+
+    def _take_outcomes(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        for number, outcome, _ in rows:
             if number in self.awaited and number not in self.outcomes:
                 self.outcomes[number] = json.loads(outcome)
                 self._tell(number, self.outcomes[number])

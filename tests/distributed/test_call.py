@@ -311,6 +311,23 @@ async def test_a_call_with_a_worker_says_nothing_of_workers(journal, kling_emula
     assert "No worker" not in caplog.text
 
 
+async def test_an_outcome_that_is_committed_after_a_later_one_is_read_all_the_same(journal):
+    insert = "INSERT INTO kling_async_outcomes (batch, number, outcome) VALUES (%s, %s, %s)"
+    async with open_batch(journal, PROMPTS[:2]) as batch, asyncio.timeout(20):
+        await batch.begin()
+        first, second = sorted(batch.awaited)
+        with psycopg.connect(journal) as slow:
+            slow.execute(insert, (batch.number, first, json.dumps(MADE)))
+            await write_outcome(batch, second, MADE)
+            waiting = asyncio.create_task(batch.wait())
+            await until(lambda: second in batch.outcomes)
+            assert first not in batch.outcomes
+            slow.commit()
+        await waiting
+
+    assert batch.outcomes.keys() == {first, second}
+
+
 async def test_events_come_again_after_the_connection_for_them_broke(journal, postgres_server):
     heard = []
     async with open_batch(journal) as batch:
