@@ -223,6 +223,7 @@ async def run_worker(
     grace: float = 20.0,
     until_idle: bool = False,
     stop: asyncio.Event | None = None,
+    ready: asyncio.Event | None = None,
 ) -> WorkerReport:
     """Work on the batches of a journal until stopped: one process of as many as you start, on any number of machines.
 
@@ -236,6 +237,7 @@ async def run_worker(
         until_idle: Return when no shard is left, instead of waiting for more.
         stop: Set this event to stop: the worker then takes no shard and submits nothing. Cancelling the call stops too,
             without the grace time; in both cases the id of a submit that was sent is recorded first.
+        ready: Set when the journal is reached and the worker takes shards.
 
     Raises:
         ConfigurationError: A value makes no sense.
@@ -259,7 +261,7 @@ async def run_worker(
     )
     stopper = asyncio.create_task(_stop_at(stop, worker), name="stop the worker")
     try:
-        return await worker.run()
+        return await worker.run(ready or asyncio.Event())
     finally:
         stopper.cancel()
 

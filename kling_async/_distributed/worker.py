@@ -85,15 +85,19 @@ class Worker:
     _given_back: int = attrs.field(init=False, default=0)
     _refusal: KlingError | None = attrs.field(init=False, default=None)
 
-    async def run(self) -> WorkerReport:
+    async def run(self, ready: asyncio.Event) -> WorkerReport:
         """Run shards; what the worker did, once it has ended.
 
         Cancelling stops the worker without the grace time, and raises after the shards are given back.
+
+        Args:
+            ready: Set when the journal is reached.
         """
         try:
             async with open_engine(self.database, self.run_job) as app:
                 is_shared = await self.database.share_lock(WORKERS_LOCK)
                 assert is_shared, "all sessions that take this lock share it"
+                ready.set()
                 async with self._look_regularly(app):
                     await self.take_shards(app)
         finally:

@@ -51,6 +51,14 @@ The API key comes from the environment alone (GMI_API_KEY): as an option it woul
 _STATUSES = """
 Exit status: 0 all done, 1 some of it not done, 2 nothing started (wrong usage, input or settings), 130 interrupted, 143 terminated.
 """
+_OTHER_STATUSES = {
+    "worker": """
+Exit status: 0 stopped by Ctrl-C or SIGTERM, or nothing left to do with --until-idle; 1 ended by itself, because the service refuses its
+key or, with --until-idle, it cannot obey the options of the batches that are left; 2 nothing started; 130 a second Ctrl-C, 143 a second
+SIGTERM.
+"""
+}
+"""Of commands whose exit status means something else."""
 
 
 def _app() -> App:
@@ -68,7 +76,8 @@ def _app() -> App:
         exit_on_error=False,
     )
     for position, (name, command) in enumerate({**_COMMANDS, "completion": completion}.items()):
-        epilogue = _STATUSES if name in _NEED_NO_KEY else _KEY + _STATUSES
+        statuses = _OTHER_STATUSES.get(name, _STATUSES)
+        epilogue = statuses if name in _NEED_NO_KEY else _KEY + statuses
         app.command(command, name=name, sort_key=position, help_epilogue=epilogue)
     return app
 

@@ -129,7 +129,7 @@ class BatchCommand:
         try:
             with (
                 show_progress(total=self.total, saves=True, progress=progress) as self._counts,
-                _without_python_advice(),
+                without_python_advice(),
             ):
                 async with batch as stream:
                     await self._collect(stream)
@@ -191,7 +191,7 @@ class BatchCommand:
 
 
 @contextmanager
-def _without_python_advice() -> Iterator[None]:
+def without_python_advice() -> Iterator[None]:
     """A block in which the client does not log what an interruption leaves: the command prints that in its own words."""
     log = logging.getLogger("kling_async.interrupted")
     log.disabled = True

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
+from kling_async.cli.batch_command import without_python_advice
 from kling_async.cli.journals import refuse_unusable_journal
 from kling_async.cli.output import one_line, print_error, print_json, print_text, stderr
 from kling_async.cli.service import Service, TroublePrinter, open_client
@@ -40,9 +41,6 @@ async def worker(
     time, and gives the rest back to the other workers. A second Ctrl-C or SIGTERM ends it at once; then, too, no job is
     lost.
 
-    Exit status: 0 stopped, or nothing left to do with --until-idle; 1 ended by itself, because the service refuses its
-    key or, with --until-idle, it cannot obey the options of the batches that are left; 2 nothing started.
-
     Args:
         journal: The PostgreSQL database of the journal, such as postgresql://user@host/database. Put the password into
             ~/.pgpass or PGPASSWORD: the shell would remember it.
@@ -55,7 +53,7 @@ async def worker(
     """
     from kling_async.distributed import run_worker
 
-    stop = asyncio.Event()
+    stop, ready = asyncio.Event(), asyncio.Event()
     printer = TroublePrinter()
 
     def print_trouble(event: Event) -> None:
@@ -64,11 +62,16 @@ async def worker(
 
     async with open_client(service, on_event=print_trouble) as client, _cancel_at_ctrl_c():
         work = run_worker(
-            journal, client, concurrency=concurrency, grace=grace, until_idle=until_idle, stop=stop
+            journal,
+            client,
+            concurrency=concurrency,
+            grace=grace,
+            until_idle=until_idle,
+            stop=stop,
+            ready=ready,
         )
         running = asyncio.create_task(work, name="worker")
-        if not quiet:
-            print_text("The worker waits for shards (Ctrl-C stops it)", stderr())
+        saying = asyncio.create_task(_print_ready(ready, is_quiet=quiet), name="say that it is ready")
         try:
             with refuse_unusable_journal():
                 report = await asyncio.shield(running)
@@ -79,8 +82,29 @@ async def worker(
                     f"stopping; Ctrl-C again leaves at once (waiting up to {grace:g} s for jobs in flight)",
                     stderr(),
                 )
-            report = await running
+            report = await _end_urgently(running, is_quiet=quiet)
+        finally:
+            saying.cancel()
     return _print_report(report, is_json=json, is_quiet=quiet)
+
+
+async def _print_ready(ready: asyncio.Event, *, is_quiet: bool) -> None:
+    await ready.wait()
+    if not is_quiet:
+        print_text("The worker waits for shards (Ctrl-C stops it)", stderr())
+
+
+async def _end_urgently(running: asyncio.Task[WorkerReport], *, is_quiet: bool) -> WorkerReport:
+    """The report of a worker that stops; if a second Ctrl-C ends it, one line says what is left."""
+    try:
+        with without_python_advice():
+            return await running
+    except asyncio.CancelledError:
+        if not is_quiet:
+            print_error(
+                "left at once: its jobs continue, and other workers or `kling-async resume` save them."
+            )
+        raise
 
 
 @asynccontextmanager

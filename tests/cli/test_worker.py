@@ -123,10 +123,24 @@ def test_a_second_signal_ends_a_worker_at_once_and_its_shard_is_left_to_others(
         pass
     process.send_signal(number)
 
-    assert process.wait(timeout=20) == (130 if number == signal.SIGINT else -signal.SIGTERM)
+    _, rest = process.communicate(timeout=20)
+    assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGTERM)
+    left = "kling-async worker: left at once: its jobs continue, and other workers or `kling-async resume` save them.\n"
+    assert rest == (left if number == signal.SIGINT else "")
     query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
     asyncio.run(until(lambda: change(database, query).fetchone() == (0,)))
     assert len(emulator.stats.accepted) == 3
+
+
+def test_a_worker_that_cannot_reach_the_journal_does_not_say_that_it_waits(cli, serve):
+    serve()
+    assert "waits for shards" not in cli("worker", "--journal", "postgresql://me@127.0.0.1:1/kling").err
+
+
+def test_the_help_of_a_worker_has_one_text_about_the_exit_status(cli):
+    text = " ".join(cli("worker", "--help").out.split())
+    assert text.count("Exit status") == 1
+    assert "Exit status: 0 stopped by Ctrl-C" in text
 
 
 def test_sigterm_stops_a_quiet_worker(start_process, serve, database):
