@@ -1,4 +1,4 @@
-"""Names for finished videos: every file system takes them, and no two jobs share one."""
+"""Names for finished videos: every file system takes them, and no job takes the name that another one has."""
 
 from __future__ import annotations
 
@@ -70,20 +70,28 @@ def _cut(text: str, characters: int, size_bytes: int) -> str:
 
 
 def tag(request_id: str) -> str:
-    """Eight characters that identify a job: the first ones of its random UUID, or of a digest of any other id.
+    """Eight characters that tell a job from most others: the beginning of its random UUID, or a digest of any other id.
 
-    A UUID of another version can begin with the time, and then has the same beginning as all jobs of a minute.
+    Of 100,000 jobs two have the same tag more often than not. A UUID of another version can begin with the time, and then
+    has the same beginning as all jobs of a minute.
     """
     canonical = canonical_id(request_id)
     return canonical[:8] if _RANDOM_UUID.match(canonical) else _digest(canonical)
 
 
-def _digest(text: str) -> str:
-    return hashlib.blake2s(text.encode(errors="surrogatepass"), digest_size=4).hexdigest()
+def whole_tag(request_id: str) -> str:
+    """The 32 characters that tell a job from all others: a digest of its id."""
+    return _digest(canonical_id(request_id), size_bytes=16)
+
+
+def _digest(text: str, *, size_bytes: int = 4) -> str:
+    return hashlib.blake2s(text.encode(errors="surrogatepass"), digest_size=size_bytes).hexdigest()
 
 
 def file_name(request_id: str, *, prompt: str = "", index: int | None = None, is_ascii: bool = False) -> str:
-    """A name such as `00007-a-black-dog-550e8400.mp4`: it sorts in input order up to index 99,999 and belongs to one job.
+    """A name such as `00007-a-black-dog-550e8400.mp4`: it sorts in input order up to index 99,999 and shows the job.
+
+    Another job can have the same name, so it is given to a file only if it is free; see `names_beside`.
 
     It consists of letters, digits and hyphens, and begins with an ASCII letter or digit. So no id and no prompt can
     lead out of the folder, hide the file, or name a device of Windows.
@@ -110,17 +118,31 @@ def longest_name(*, is_ascii: bool) -> str:
 
 def longest_name_of(name: str) -> str:
     """The longest name that saving to a file of this name writes: that of a helper file, or its own."""
-    return max(
-        partial_name(name, 99) + ".json", name, key=lambda one: len(one.encode(errors="surrogatepass"))
-    )
+    return max(partial_name(name, 99) + ".json", name, key=_size_of)
 
 
-def name_beside(name: str, request_id: str) -> str:
-    """The name of a job's video if another file has the name that it was to get, such as `eagle-550e8400.mp4`."""
+def names_beside(name: str, request_id: str) -> tuple[str, str]:
+    """The names of a job's video if another file has the name that it was to get.
+
+    First a short one such as `eagle-550e8400.mp4`, and then one that no other job gets.
+    """
     suffix = PurePath(name).suffix
-    ending = f"-{tag(request_id)}{suffix}"
     stem = name.removesuffix(suffix)
-    return _cut(stem, len(stem), max(1, _NAME_BYTES - len(ending.encode(errors="surrogatepass")))) + ending
+    endings = [f"-{one}{suffix}" for one in (tag(request_id), whole_tag(request_id))]
+    short, whole = (
+        _cut(stem, len(stem), max(1, _NAME_BYTES - _size_of(ending))) + ending for ending in endings
+    )
+    return short, whole
+
+
+def unique_name(request_id: str, *, index: int | None = None) -> str:
+    """The name in a folder that no other job gets, for a job whose `file_name` another file has."""
+    _, name = names_beside(file_name(request_id, index=index), request_id)
+    return name
+
+
+def _size_of(name: str) -> int:
+    return len(name.encode(errors="surrogatepass"))
 
 
 def partial_name(name: str, number: int = 1) -> str:
@@ -128,7 +150,7 @@ def partial_name(name: str, number: int = 1) -> str:
 
     If the ending does not fit, a digest takes the place of the end of a long name.
     """
-    size_bytes = len(name.encode(errors="surrogatepass"))
+    size_bytes = _size_of(name)
     if _NAME_BYTES - len(_LONGEST_ENDING) < size_bytes <= _NAME_BYTES:
         digest = f"~{_digest(name)}"
         name = _cut(name, len(name), _NAME_BYTES - len(_LONGEST_ENDING) - len(digest)) + digest

@@ -9,7 +9,6 @@ import pytest
 
 from kling_async import ConfigurationError, DownloadError, Job, JobStatus, KlingClient
 from kling_async._engine.download.output_folder import (
-    FileDestination,
     OutputFolder,
     open_folder,
 )
@@ -90,7 +89,7 @@ async def test_a_folder_or_a_missing_path_without_a_suffix_is_a_folder(tmp_path,
     folder = Path(given.format(tmp_path))
     assert chosen.path.parent == folder
     assert chosen.path.name.startswith("kling-a-cat-dog-")
-    assert chosen.fallback is None
+    assert [path.parent for path in chosen.fallbacks] == [folder]
     assert os.listdir(folder) == []  # noqa: PTH208
 
 
@@ -98,7 +97,7 @@ async def test_any_other_destination_is_a_file_with_a_name_to_fall_back_on(tmp_p
     (tmp_path / "clips").touch()
     for name, beside in [("clips", "clips-550e8400"), ("a.mp4", "a-550e8400.mp4")]:
         chosen = await Outputs().choose(str(tmp_path / name), job_named())
-        assert chosen == FileDestination(tmp_path / name, tmp_path / beside)
+        assert (chosen.path, chosen.fallbacks[0]) == (tmp_path / name, tmp_path / beside)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "x" * 251 + ".mp4", "clips/", "clips", "deep/a.mp4"])

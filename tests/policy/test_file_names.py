@@ -12,12 +12,15 @@ from kling_async._policy.file_names import (
     file_name,
     longest_name,
     longest_name_of,
-    name_beside,
+    names_beside,
     partial_name,
     slug,
     tag,
+    unique_name,
+    whole_tag,
 )
 from kling_async._policy.object_stores import job_mark
+from kling_async.jobs import canonical_id
 
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
 SAFE = re.compile(r"[a-z0-9][a-z0-9-]*[a-z0-9]\.mp4", re.ASCII)
@@ -159,8 +162,18 @@ def test_names_sort_in_input_order():
     ],
 )
 def test_the_name_beside_another_file_shows_the_job(name, beside):
-    assert name_beside(name, "550e8400-e29b-41d4-a716-446655440000") == beside
-    assert len(beside.encode()) <= 255
+    request_id = "550e8400-e29b-41d4-a716-446655440000"
+    short, own = names_beside(name, request_id)
+    assert short == beside
+    assert whole_tag(request_id) in own
+    assert max(len(one.encode()) for one in (short, own)) <= 255
+
+
+@given(first=IDS, second=IDS, index=INDEXES)
+def test_no_two_jobs_have_one_unique_name(first, second, index):
+    names = {unique_name(request_id, index=index) for request_id in (first, second)}
+    assert len(names) == len({canonical_id(request_id) for request_id in (first, second)})
+    assert all(SAFE.fullmatch(name) and len(name) <= len(longest_name(is_ascii=True)) for name in names)
 
 
 def test_a_partial_file_is_named_after_its_destination():
@@ -178,7 +191,7 @@ def test_the_partial_file_of_a_long_name_has_a_name_that_file_systems_take(name)
 @pytest.mark.parametrize("size", [1, 242, 243, 250, 255, 256, 300])
 def test_the_longest_name_of_a_file_is_no_shorter_than_any_name_that_saving_writes(size):
     name = "x" * size
-    written = [name, partial_name(name), f"{partial_name(name)}.json", name_beside(name, "job")]
+    written = [name, partial_name(name), f"{partial_name(name)}.json", *names_beside(name, "job")]
     assert all(len(longest_name_of(name)) >= len(one) or len(one) <= 255 for one in written)
     assert (len(longest_name_of(name)) > 255) == (size > 255)
 

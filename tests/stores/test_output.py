@@ -12,6 +12,7 @@ from independent_store import Stored, error
 
 from kling_async import ConfigurationError, DownloadError, KlingClient, Limits, RetryPolicy
 from kling_async._engine.download.output_store import partial_folder
+from kling_async._policy.file_names import whole_tag
 from kling_async._policy.object_stores import job_mark
 from kling_async.emulator import Emulator, EmulatorSettings, LogNormal
 from kling_async.events import Downloaded, Resumed, Retrying
@@ -188,11 +189,15 @@ async def test_the_object_of_another_job_is_never_replaced(store):
         assert await client.download(job, "s3://videos/eagle.mp4") == beside
         assert store.videos["eagle.mp4"] == b"another"
         store.objects[beside.key] = Stored(b"another", {})
+        own = await client.download(job, "s3://videos/eagle.mp4")
+        assert own == f"s3://videos/eagle-{whole_tag(job.request_id)}.mp4"
+        assert store.videos[beside.key] == b"another"
+        store.objects[own.key] = Stored(b"another", {})
         with pytest.raises(
             DownloadError, match=r"was not saved to 's3://videos/eagle\.mp4': other objects have that"
         ):
             await client.download(job, "s3://videos/eagle.mp4")
-        assert store.count("PUT") == 1
+        assert store.count("PUT") == 2
 
 
 async def test_a_name_that_another_program_takes_meanwhile_is_not_replaced(store):

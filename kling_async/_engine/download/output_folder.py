@@ -25,7 +25,7 @@ from kling_async._engine.download.partial_file import (
 )
 from kling_async._engine.download.partial_video import Report
 from kling_async._journal.entry import Entry
-from kling_async._policy.file_names import file_name, longest_name, longest_name_of, name_beside
+from kling_async._policy.file_names import file_name, longest_name, longest_name_of, names_beside, unique_name
 from kling_async.errors import ConfigurationError
 from kling_async.jobs import Job
 
@@ -74,9 +74,12 @@ class OutputFolder:
         name = file_name(job.request_id, prompt=prompt, index=index, is_ascii=self.has_ascii_names)
         return self.path / name
 
-    def destination_for(self, job: Job, *, prompt: str, index: int) -> FileDestination:
-        """The file of an item, whose name belongs to the job."""
-        return FileDestination(self.path_for(job, prompt=prompt, index=index))
+    def destination_for(
+        self, job: Job, *, prompt: str | None = None, index: int | None = None
+    ) -> FileDestination:
+        """The file of a job's video; see `path_for`."""
+        own = self.path / unique_name(job.request_id, index=index)
+        return FileDestination(self.path_for(job, prompt=prompt, index=index), (own,))
 
     async def find_saved(self, entry: Entry) -> Path | None:
         """The file that an earlier run saved, if it is whole."""
@@ -92,7 +95,7 @@ def saved_file(entry: Entry, folder: Path | None) -> Path | None:
         return None
     path = Path(entry.path)
     if folder is not None:
-        path = folder / path.name  # the folder may have moved; the name belongs to the job alone
+        path = folder / path.name  # the folder may have moved
     return path if is_whole(path, size_bytes=entry.size_bytes) else None
 
 
@@ -151,8 +154,8 @@ class FileDestination:
     """The file of one video."""
 
     path: Path
-    fallback: Path | None = None
-    """Where it is saved if another file has that path; None if the path belongs to the job."""
+    fallbacks: tuple[Path, ...] = ()
+    """Where it is saved if other files have that path, and then the first of these; the last one belongs to the job."""
 
     is_remote: bool = attrs.field(default=False, init=False)
 
@@ -165,7 +168,7 @@ class FileDestination:
     ) -> AbstractAsyncContextManager[PartialFile]:
         """The partial file beside the destination."""
         return open_partial(
-            self.path, fallback=self.fallback, request_id=job.request_id, writer=writer, report=report
+            self.path, fallbacks=self.fallbacks, request_id=job.request_id, writer=writer, report=report
         )
 
     async def publish(
@@ -191,9 +194,10 @@ async def choose_file(path: Path, *, is_folder: bool, job: Job, ascii_names: boo
         ValueError: No folder can have this name.
     """
     if not is_folder:
-        return FileDestination(path, path.with_name(name_beside(path.name, job.request_id)))
+        beside = names_beside(path.name, job.request_id)
+        return FileDestination(path, tuple(path.with_name(name) for name in beside))
     folder = await _make_in_thread(path, ascii_names=ascii_names)
-    return FileDestination(folder.path_for(job))
+    return folder.destination_for(job)
 
 
 async def check_file(path: Path) -> None:

@@ -23,7 +23,7 @@ from kling_async._engine.download.partial_file import AdaptiveWriter, PartialFil
 from kling_async._engine.download.partial_video import Report
 from kling_async._engine.download.streamed_video import StreamedVideo, open_streamed
 from kling_async._journal.entry import Entry
-from kling_async._policy.file_names import file_name, longest_name, name_beside
+from kling_async._policy.file_names import file_name, longest_name, names_beside
 from kling_async._policy.object_stores import Name, job_mark, judge_name
 from kling_async._stores import Bucket, ObjectWriter
 from kling_async.errors import APIConnectionError, ConfigurationError, DownloadError, KlingError
@@ -145,7 +145,7 @@ async def _put(
 
 async def _choose(bucket: Bucket, path: ObjectUrl, job: Job) -> SavedFile | ObjectUrl:
     """The stored video of the job, or the free name for it."""
-    for url in (path, path.with_name(name_beside(path.name, job.request_id))):
+    for url in (path, *map(path.with_name, names_beside(path.name, job.request_id))):
         found = await bucket.find(url.key)
         name = judge_name(found, mark=job_mark(job.request_id))
         if name is Name.FREE:

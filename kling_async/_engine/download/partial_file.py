@@ -9,7 +9,7 @@ import io
 import math
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -70,7 +70,8 @@ class PartialFile:
         request_id: The job.
         writer: Shared by all files on the same disk.
         report: Called in the task that writes, at most twice a second, and once when `open_partial` has opened the file.
-        fallback: The destination if another file has `path` in the end; None replaces that file.
+        fallbacks: The destinations if other files have `path` in the end, and then the first of these. The last one is
+            the job's own, and replaces a file.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class PartialFile:
         request_id: str,
         writer: AdaptiveWriter,
         report: Report | None = None,
-        fallback: Path | None = None,
+        fallbacks: Sequence[Path] = (),
     ) -> None:
         self.path = path
         """The destination; after `commit` the path that the file got."""
@@ -91,7 +92,7 @@ class PartialFile:
         """The version of the video that the bytes are of; None while there are none."""
         self._writer = writer
         self._report = report
-        self._fallback = fallback
+        self._fallbacks = fallbacks
         self._report_at = -math.inf
         self._locked_file: LockedFile | None = None
         self._flush_begun_to = 0
@@ -264,11 +265,14 @@ class PartialFile:
             _close_if_unlocked(locked_file)
             with suppress(OSError):  # another user's file of this name
                 _note_path(locked_file).unlink(missing_ok=True)
-            if self._fallback is None:
-                rename_into_place(locked_file.path, self.path)
-            elif not rename_if_free(locked_file.path, self.path):
-                self.path = self._fallback
-                rename_into_place(locked_file.path, self.path)
+            *shared, own = self.path, *self._fallbacks
+            for path in shared:
+                if rename_if_free(locked_file.path, path):
+                    self.path = path
+                    break
+            else:
+                rename_into_place(locked_file.path, own)
+                self.path = own
             locked_file.file.close()
             self._locked_file = None
             return sha256
@@ -302,7 +306,7 @@ async def open_partial(
     request_id: str,
     writer: AdaptiveWriter,
     report: Report | None = None,
-    fallback: Path | None = None,
+    fallbacks: Sequence[Path] = (),
 ) -> AsyncGenerator[PartialFile, None]:
     """A partial file that is open until the block ends.
 
@@ -311,12 +315,12 @@ async def open_partial(
         request_id: The job.
         writer: Shared by all files on the same disk.
         report: See `PartialFile`.
-        fallback: See `PartialFile`.
+        fallbacks: See `PartialFile`.
 
     Raises:
         OSError: No file can be made at this path, or the disk takes no more; nothing is left behind.
     """
-    partial_file = PartialFile(path, request_id=request_id, writer=writer, report=report, fallback=fallback)
+    partial_file = PartialFile(path, request_id=request_id, writer=writer, report=report, fallbacks=fallbacks)
     try:
         await run_to_end(anyio.to_thread.run_sync(partial_file.open))
         partial_file.report_size()
