@@ -137,7 +137,7 @@ class DistributedBatch:
                 if not is_outage(error) or time.monotonic() - reachable_at > _MAX_OUTAGE:
                     raise
                 self._refusals.pause(now=time.monotonic())
-                _log.warning("%s The workers go on; this call tries again.", error.message)
+                self.database.report_trouble(error)
 
     def hear(self, number: int, event: Event) -> None:
         """Pass on an event about an item of this call, unless the caller has heard of the same end.

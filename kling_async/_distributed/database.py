@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any, LiteralString
@@ -12,6 +13,8 @@ import attrs
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from kling_async._callbacks import SafeLogger
+from kling_async._distributed.trouble_lines import TroubleLines
 from kling_async._journal.entry import Entry
 from kling_async._journal.location import DatabaseUrl, journal_location
 from kling_async._journal.postgres.connection import (
@@ -42,6 +45,8 @@ _LIST_SHARERS: LiteralString = (
 )
 """Source: PostgreSQL's manual on `pg_locks`, which has the halves of the key of an advisory lock in two columns."""
 
+_log = SafeLogger("kling_async")
+
 
 def connection_text(url: DatabaseUrl) -> str:
     """The URL with our options, as psycopg and the engine take it; what the URL says itself is kept."""
@@ -68,6 +73,14 @@ def translate_database_errors(url: DatabaseUrl) -> Iterator[None]:
         yield
 
 
+def describe_trouble(error: JournalError) -> str:
+    """The sentences about an error after which this process tries again."""
+    text, bracket, _ = error.message.rpartition("): ")
+    if bracket and is_outage(error):  # the advice is for a call that ends
+        return f"{text}): this process tries again."
+    return f"{error.message} This process tries again."
+
+
 def is_outage(error: JournalError) -> bool:
     """Whether the same statement can succeed later: the server restarts, or the network is cut."""
     cause = error.__cause__
@@ -83,6 +96,7 @@ class WorkersDatabase:
     _in_use: asyncio.Lock = attrs.field(init=False, factory=asyncio.Lock)
     _locks: dict[str, LiteralString] = attrs.field(init=False, factory=dict)
     """By name, the function that takes each lock of this process."""
+    _lines: TroubleLines = attrs.field(init=False, factory=TroubleLines)
     _missing: set[str] = attrs.field(init=False, factory=set)
     """The names of those that another session had when the connection was made again."""
 
@@ -116,7 +130,15 @@ class WorkersDatabase:
             with translate_database_errors(self.url):
                 connection = await self._connect()
                 cursor = await connection.execute(text, values or None)
-                return await cursor.fetchall() if cursor.description else []
+                rows = await cursor.fetchall() if cursor.description else []
+        if self._lines.end():
+            _log.warning("The journal %r can be reached again.", self.name)
+        return rows
+
+    def report_trouble(self, error: JournalError) -> None:
+        """Log an error after which this process tries again, unless the log has just had one."""
+        if self._lines.is_due(is_outage=is_outage(error), now=time.monotonic()):
+            _log.warning("%s", describe_trouble(error))
 
     async def read_entries(self, numbers: Collection[int]) -> dict[int, Entry]:
         """The entries of the journal with these numbers, by number.

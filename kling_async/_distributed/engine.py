@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -27,6 +28,7 @@ SHARD_LOCK = "shard "
 WORKERS_LOCK = "workers"
 """The lock that all workers share."""
 _SCHEMA_LOCK = "schema"
+_POOL = "kling_async engine"
 _TABLES_VERSION = 1
 _TABLES = """
 CREATE TABLE kling_async_tables (version integer NOT NULL);
@@ -90,7 +92,8 @@ def make_app(url: DatabaseUrl, run_shard: Callable[..., Awaitable[None]] | None 
         run_shard: Runs a shard, where the process is a worker. Its arguments are the job's context and `dump_shard`.
     """
     text = connection_text(url)
-    app = App(connector=PsycopgConnector(conninfo=text, configure=set_up, min_size=1, max_size=4))
+    connector = PsycopgConnector(conninfo=text, configure=set_up, min_size=1, max_size=4, name=_POOL)
+    app = App(connector=connector)
     if run_shard is not None:
         run = run_shard
 
@@ -99,6 +102,21 @@ def make_app(url: DatabaseUrl, run_shard: Callable[..., Awaitable[None]] | None 
 
         app.task(name=TASK, queue=QUEUE, pass_context=True, retry=GiveBack())(run_job)
     return app
+
+
+@contextmanager
+def _hide_pool_log() -> Iterator[None]:
+    """A block in which the pool of the engine logs nothing: several lines a second while the database is away."""
+
+    def is_of_others(record: logging.LogRecord) -> bool:
+        return not (isinstance(record.args, tuple) and _POOL in record.args)
+
+    log = logging.getLogger("psycopg.pool")
+    log.addFilter(is_of_others)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_of_others)
 
 
 @contextmanager
@@ -141,13 +159,14 @@ async def open_engine(
     """
     app = make_app(database.url, run_shard)
     await database.query("SELECT 1")  # before the engine's pool, which tries for half a minute
-    with translate_database_errors(database.url):
-        await app.open_async()
-    try:
-        await prepare_tables(app, database)
-        yield app
-    finally:
-        await app.close_async()
+    with _hide_pool_log():
+        with translate_database_errors(database.url):
+            await app.open_async()
+        try:
+            await prepare_tables(app, database)
+            yield app
+        finally:
+            await app.close_async()
 
 
 async def prepare_tables(app: App, database: WorkersDatabase) -> None:

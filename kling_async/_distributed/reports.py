@@ -70,7 +70,7 @@ class Reporter:
             try:
                 await self.flush()
             except JournalError as error:
-                _log.warning("%s The outcomes are written later.", error.message)
+                self.database.report_trouble(error)
 
     async def flush(self) -> None:
         """Send all events, and return when all outcomes are written.

@@ -17,7 +17,7 @@ from procrastinate import App, JobContext
 from procrastinate.exceptions import ConnectorException
 
 from kling_async._callbacks import SafeLogger
-from kling_async._distributed.database import WorkersDatabase, end_tasks
+from kling_async._distributed.database import WorkersDatabase, describe_trouble, end_tasks
 from kling_async._distributed.engine import (
     QUEUE,
     SHARD_LOCK,
@@ -26,6 +26,7 @@ from kling_async._distributed.engine import (
     ShardGivenBackError,
     list_unfinished_shards,
     open_engine,
+    translate_engine_errors,
 )
 from kling_async._distributed.reports import Reporter
 from kling_async._distributed.run_shard import ShardRun, WorkerRefusedError, ends_worker
@@ -158,20 +159,19 @@ class Worker:
     async def _run_engine(self, app: App) -> bool:
         """Whether no shard is left, and the worker is to end then."""
         try:
-            await app.run_worker_async(
-                queues=[QUEUE],
-                name=self.name,
-                concurrency=self.concurrency,
-                wait=not self.until_idle,
-                fetch_job_polling_interval=_POLL_INTERVAL,
-                install_signal_handlers=False,
-                delete_jobs="successful",
-            )
-            left: set[Any] = {job.task_kwargs["batch"] for job in await list_unfinished_shards(app)}
-        except ConnectorException as error:
-            _log.warning(
-                "The journal cannot be reached: %s. The worker tries again.", error.__cause__ or error
-            )
+            with translate_engine_errors(self.database):
+                await app.run_worker_async(
+                    queues=[QUEUE],
+                    name=self.name,
+                    concurrency=self.concurrency,
+                    wait=not self.until_idle,
+                    fetch_job_polling_interval=_POLL_INTERVAL,
+                    install_signal_handlers=False,
+                    delete_jobs="successful",
+                )
+                left: set[Any] = {job.task_kwargs["batch"] for job in await list_unfinished_shards(app)}
+        except JournalError as error:
+            self.database.report_trouble(error)
             return False
         if not self.until_idle or any(self._refusal_of(batch) is None for batch in left):
             return False
@@ -194,7 +194,7 @@ class Worker:
                 raise ShardGivenBackError(_TRANSIENT_DELAY)  # noqa: TRY301 - counted below
             await self._run_shard(arguments)
         except JournalError as error:
-            _log.warning("%s The shard is given back.", error.message)
+            _log.warning("%s The shard is given back.", describe_trouble(error))
             self._given_back += 1
             raise ShardGivenBackError(_TRANSIENT_DELAY) from error
         except ShardGivenBackError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -391,7 +392,27 @@ async def test_a_database_that_breaks_a_connection_is_ridden_out(journal, caplog
         async with asyncio.timeout(20):
             await batch.wait()
 
-    assert "this call tries again" in caplog.text
+    told = [record.getMessage() for record in caplog.records]
+    assert [line.rpartition(": ")[2] for line in told if "could not be reached" in line] == [
+        "this process tries again."
+    ]
+    assert len([line for line in told if "can be reached again" in line]) == 1
+    assert not [record for record in caplog.records if record.name.startswith("psycopg")]
+
+
+async def test_the_log_of_the_pool_of_the_engine_is_hidden_and_no_other(journal, caplog):
+    log = logging.getLogger("psycopg.pool")
+    async with open_batch(journal) as batch:
+        pool = batch.app.connector.pool.name
+        log.warning("error connecting in %r: %s", pool, "down")
+        log.warning("error connecting in %r: %s", "another pool", "down")
+        log.warning("words")
+    log.warning("error connecting in %r: %s", pool, "after the block")
+    assert [record.getMessage() for record in caplog.records if record.name == log.name] == [
+        "error connecting in 'another pool': down",
+        "words",
+        f"error connecting in {pool!r}: after the block",
+    ]
 
 
 async def write_later(journal, batch):

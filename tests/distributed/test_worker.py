@@ -154,7 +154,7 @@ async def test_a_worker_rides_out_an_engine_that_does_not_answer(journal, kling_
     async with workers():
         # In a thread: a worker of this loop can hold a lock of the table, and must go on to give it back.
         await asyncio.to_thread(change, journal, "ALTER TABLE procrastinate_jobs RENAME TO hidden")
-        await until(lambda: "The worker tries again" in caplog.text)
+        await until(lambda: "process tries again" in caplog.text)
         await asyncio.to_thread(change, journal, "ALTER TABLE hidden RENAME TO procrastinate_jobs")
         batch = await generate_many_on(journal, PROMPTS[:1])
 
@@ -202,7 +202,7 @@ async def test_outcomes_that_cannot_be_written_are_written_later(journal, kling_
     await give_out(journal, PROMPTS[:2])
     change(journal, "ALTER TABLE kling_async_outcomes RENAME COLUMN outcome TO hidden")
     async with workers():
-        await until(lambda: "The outcomes are written later" in caplog.text)
+        await until(lambda: "process tries again" in caplog.text)
         change(journal, "ALTER TABLE kling_async_outcomes RENAME COLUMN hidden TO outcome")
         await until(lambda: change(journal, "SELECT count(*) FROM kling_async_outcomes").fetchone() == (2,))
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -486,6 +487,14 @@ def test_the_money_is_reserved_for_all_processes_until_the_intent_has_it(stores)
     first.commit(change(rain, RAIN, cost_usd=None, state=EntryState.NOT_SUBMITTED))
     assert first.spent_usd() == 0
     assert reserve(first, rain, cap="1") is ALLOWED  # what a process that is gone has reserved was never sent
+
+
+def test_the_log_of_the_driver_is_hidden_in_our_calls_and_in_no_other(stores, caplog):
+    log = logging.getLogger("psycopg")
+    stores()._database.call(lambda _: log.warning("error ignored terminating"))
+    assert not caplog.records
+    log.warning("of another connection")
+    assert [record.getMessage() for record in caplog.records] == ["of another connection"]
 
 
 @pytest.mark.parametrize("prices", [["0.35"] * 10, ["0.35", "0.35", "0.70", "0.10"]])

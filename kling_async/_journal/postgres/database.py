@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Never, TypeVar
 
 import attrs
@@ -23,6 +25,26 @@ _ADVICE = "when the server is back, run the same call again; what the journal ho
 
 class NoSessionError(Exception):
     """The server does not know the session of this process: another one is being opened."""
+
+
+_hides_log: ContextVar[bool] = ContextVar("hides the log of the driver", default=False)
+
+
+def _is_shown(_: logging.LogRecord) -> bool:
+    return not _hides_log.get()
+
+
+logging.getLogger("psycopg").addFilter(_is_shown)
+
+
+@contextmanager
+def _hide_driver_log() -> Iterator[None]:
+    """A block in which the driver logs nothing in this thread: what matters is raised, and told once."""
+    token = _hides_log.set(True)
+    try:
+        yield
+    finally:
+        _hides_log.reset(token)
 
 
 @attrs.define(eq=False)
@@ -53,7 +75,7 @@ class Database:
                 raise JournalError(self._failure)
             failure = cause = None
             try:
-                with self.lock:
+                with self.lock, _hide_driver_log():
                     result = work(self._connect_again())
             except psycopg.Error as error:
                 self._disconnect()
