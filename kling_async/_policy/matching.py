@@ -48,7 +48,7 @@ class LostSubmit:
     is_service_time: bool = True
     """Whether both times are by the service's clock; else they are by the clock of a machine."""
     may_have_other_clock: bool = False
-    """Whether that machine may have been another one: then the times prove nothing."""
+    """Whether that clock may have been another one, or another process may have found it set: the times prove nothing then."""
     payload_json: str = attrs.field(
         init=False,
         repr=False,
@@ -103,7 +103,6 @@ def recorded_submit(
     sent_at: float,
     timeout: float,
     is_service_time: bool,
-    is_shared: bool = False,
 ) -> LostSubmit:
     """A POST of which an earlier process has recorded the intent and no answer.
 
@@ -111,8 +110,8 @@ def recorded_submit(
         payload: The payload that was sent.
         sent_at: Unix seconds; the POST began at most `MAX_INTENT_AGE` later.
         timeout: Seconds after which its sender gave the answer up.
-        is_service_time: Whether `sent_at` is by the service's clock.
-        is_shared: Whether several machines write the journal.
+        is_service_time: Whether `sent_at` is by the service's clock; else by that of a machine, which can have been set since
+            then, or be another machine's.
     """
     return LostSubmit(
         payload=payload,
@@ -120,7 +119,7 @@ def recorded_submit(
         until=sent_at + MAX_INTENT_AGE + timeout + CLOCK_SKEW,
         has_present_key=False,
         is_service_time=is_service_time,
-        may_have_other_clock=is_shared and not is_service_time,
+        may_have_other_clock=not is_service_time,
     )
 
 

@@ -148,7 +148,12 @@ def test_a_submit_that_never_arrived_is_absent_and_sent_again_if_that_is_allowed
                 key=None, fingerprint=fingerprint("kling-v2-6", {"prompt": prompt}), occurrence=0
             )
             journal.record_intent(
-                identity, model="kling-v2-6", payload={"prompt": prompt}, at=1.0, cost_usd=None
+                identity,
+                model="kling-v2-6",
+                payload={"prompt": prompt},
+                at=1.0,
+                has_service_time=True,
+                cost_usd=None,
             )
         journal.record_not_accepted(2, error="not yet")
     done = cli("resume", "run.db")

@@ -36,13 +36,19 @@ async def run_with(path, service, requests, **settings):
         return {one.index: one for one in await run(service, requests, journal=journal, **settings)}
 
 
-def intend(path, *prompts, at=EPOCH - 1000.0, timeout=60.0):
+def intend(path, *prompts, at=EPOCH - 1000.0, timeout=60.0, has_service_time=True):
     """Leave the journal as a kill between the intent and the POST leaves it."""
     with WriteAheadJournal(path) as journal:
         for prompt in prompts:
             identity = Identity(None, fingerprint(MODEL, {"prompt": prompt}), 0)
             journal.record_intent(
-                identity, model=MODEL, payload={"prompt": prompt}, at=at, timeout=timeout, cost_usd=None
+                identity,
+                model=MODEL,
+                payload={"prompt": prompt},
+                at=at,
+                has_service_time=has_service_time,
+                timeout=timeout,
+                cost_usd=None,
             )
 
 
@@ -72,6 +78,28 @@ async def test_the_default_reports_that_a_submit_is_absent_and_how_to_send_it_ag
     results = await run_with(path, service, ["a cat", "a dog"], on_ambiguous="resend_absent")
     assert results[0].ok
     assert service.posts == 2
+
+
+@pytest.mark.parametrize("ahead", [-300.0, 0.0, 300.0])
+async def test_a_submit_by_the_clock_of_an_earlier_process_alone_is_not_proven_absent(path, ahead):
+    intend(path, "a cat", at=EPOCH - 1000.0 + ahead, has_service_time=False)
+    service = Service(ahead=0.0)
+    job = service.accept({"prompt": "a cat"})
+    service.queue.put(attrs.evolve(job, status_times=(-999.0, *job.status_times[1:])))
+
+    results = await run_with(path, service, ["a cat", "a dog"], on_ambiguous="resend_absent")
+
+    assert prompts_of(service) == ["a cat", "a dog"]
+    assert results[0].ok is (ahead == 0.0)
+    assert ahead == 0.0 or not results[0].error.absent
+
+
+async def test_the_time_of_the_first_intent_is_by_the_service_clock(path):
+    service = Service(ahead=300.0)
+    await run_with(path, service, ["a cat"])
+    (entry,) = Journal(path).entries()
+    assert entry.has_service_time
+    assert entry.sent_at == pytest.approx(EPOCH + 300.0, abs=2.0)
 
 
 async def test_entries_of_a_journal_are_sent_again_in_the_same_way(path):

@@ -163,9 +163,11 @@ def test_code_that_ends_the_program_leaves_each_id_in_the_journal(kind, place, t
                 raise left.pop()
             return answer
 
-    def leave_late():
-        yield from prompts(3)
+    async def leave_late():
+        for prompt in prompts(3):
+            yield prompt
         if place == "input":
+            await asyncio.sleep(7)  # the first list call has ended, and the submits are in flight
             raise kind
 
     left = [kind]

@@ -170,7 +170,7 @@ async def test_two_spellings_in_one_batch_are_two_items_and_both_are_sent_as_the
 
 async def test_a_lost_submit_under_another_spelling_is_matched_by_what_was_sent(path):
     service = Service(after=[on("submit", LOST)])
-    service.before.append(on("list", *[reply(403, {"error": "no"})]))
+    service.before.append(on("list", None, reply(403, {"error": "no"})))
     [result] = await run_with(path, service, ["a cat\r\n"])
     assert result.state is ResultState.AMBIGUOUS
     [result] = await run_with(path, service, ["a cat"])

@@ -36,6 +36,7 @@ from kling_async._journal.journal import WriteAheadJournal
 from kling_async._policy.budget import Budget
 from kling_async._policy.matching import could_match
 from kling_async._wire.codec import payload_of
+from kling_async._wire.endpoints import LIST
 from kling_async.events import Notifier, Retrying, Spent, SubmitLost, Submitted, Throttled
 
 REQUEST = VideoRequest("an eagle", model="kling-v2-6", duration=10, sound=True)
@@ -233,6 +234,15 @@ async def submit_with(journal, session, notify=None):
         assert budget.spent == Decimal("0.35")
 
 
+async def slow_session(latency, *after):
+    """A session that knows the time, so that it first sends its POST."""
+    service = Service(ahead=0.0)
+    session = session_for(service)
+    await session.api.fetch(LIST)
+    service.latency, service.after[:] = latency, after
+    return session
+
+
 @pytest.mark.parametrize(
     "cancel",
     [
@@ -247,7 +257,7 @@ async def submit_with(journal, session, notify=None):
 async def test_a_submit_that_is_cancelled_during_its_post_records_the_id(cancel, caplog):
     caplog.set_level(logging.INFO, "kling_async")
     events, journal = [], MemoryJournal()
-    await cancel(submit_with(journal, session_for(Service(latency=5.0)), events.append))
+    await cancel(submit_with(journal, await slow_session(5.0), events.append))
     assert anyio.current_time() == pytest.approx(5.0)
     assert journal.has_job("job-0")
     assert [event.request_id for event in events] == ["job-0", "job-0"]
@@ -262,7 +272,7 @@ def test_an_interrupted_program_records_the_id_before_its_loop_closes(in_a_task,
 
     async def main():
         asyncio.get_running_loop().call_later(1.0, signal.raise_signal, signal.SIGINT)
-        call = submit_with(journal, session_for(Service(latency=5.0)))
+        call = submit_with(journal, await slow_session(5.0))
         await (asyncio.create_task(call) if in_a_task else call)
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner, pytest.raises(KeyboardInterrupt):
@@ -276,7 +286,7 @@ def test_a_post_that_the_end_of_the_loop_cancels_is_reported_as_ambiguous(caplog
     events, journal = [], MemoryJournal()
 
     async def main():
-        task = asyncio.create_task(submit_with(journal, session_for(Service(latency=5.0)), events.append))
+        task = asyncio.create_task(submit_with(journal, await slow_session(5.0), events.append))
         await anyio.sleep(1)
         assert not task.done()
 
@@ -304,7 +314,7 @@ async def test_no_other_task_runs_between_the_answer_and_the_record_of_the_id():
         loop = asyncio.get_running_loop()
         loop.call_soon(lambda: is_recorded.append(journal.has_job("job-0")))
 
-    await submit_with(journal, session_for(Service(latency=1.0, after=[answer])))
+    await submit_with(journal, await slow_session(1.0, answer))
     await anyio.sleep(1)
     assert is_recorded == [True]
 

@@ -178,7 +178,7 @@ class Reconciler:
         """Begin the reconciliation for a POST that an earlier process sent and never got an answer to."""
         reconciliation = OpenReconciliation(
             model=entry.model,
-            lost=self._lost_submit(entry, journal),
+            lost=self._lost_submit(entry),
             times_set=self.api.instant().times_set,
             error=KlingError("an earlier run got no answer"),
             journal=journal,
@@ -189,13 +189,12 @@ class Reconciler:
         self.begin(reconciliation)
         return reconciliation
 
-    def _lost_submit(self, entry: Entry, journal: WriteAheadJournal) -> LostSubmit:
+    def _lost_submit(self, entry: Entry) -> LostSubmit:
         return recorded_submit(
             entry.payload,
             sent_at=entry.sent_at if entry.sent_at is not None else self.api.service_time(),
             timeout=self._timeout_of(entry),
             is_service_time=entry.has_service_time,
-            is_shared=journal.sharing is not None,
         )
 
     def _timeout_of(self, entry: Entry) -> float:
@@ -494,7 +493,7 @@ class Reconciler:
         # An entry that was sent again comes twice, its earlier attempt first: only the last attempt is searched for.
         last = {entry.number: entry for entry in entries}
         return [
-            self._lost_submit(entry, journal)
+            self._lost_submit(entry)
             for entry in entries
             if entry.number not in searched or entry is not last[entry.number]
         ]

@@ -43,7 +43,8 @@ class Submitter:
         self._rate = shared.submit_rate
         self._poll_rate = shared.poll_rate
         self._clock_lock = anyio.Lock()
-        self._has_asked_time = False
+        self._times_asked = 0
+        """The number of the next setting of our clock after which the service's clock is asked for again."""
         self._pauses = shared.pauses
 
     async def submit(
@@ -103,7 +104,7 @@ class Submitter:
         while True:
             await self.reconciler.wait_unblocked(model, payload)
             async with self._submit_slots:
-                if ledger.is_shared:
+                if ledger.journal is not None:
                     await self._ask_time(model)
                 if not has_turn:
                     await self._take_hourly_turn(ledger)
@@ -125,18 +126,20 @@ class Submitter:
             await ledger.wait_changed()
 
     async def _ask_time(self, model: str) -> None:
-        """Learn the service's clock before the first intent, if a cheap call can: another machine has another clock.
+        """Learn the service's clock before the first intent, if a cheap call can, and again once our clock was set.
 
-        A process on that machine may have to find the job by the time of the intent.
+        A later process may have to find the job by the time of the intent, on another machine, or after the clock of this one
+        was set.
         """
         async with self._clock_lock:
-            if self._has_asked_time or self.api.instant().offset is not None:
+            now = self.api.instant()
+            if now.offset is not None or now.times_set < self._times_asked:
                 return
+            self._times_asked = now.times_set + 1
             clock = self.api.clock
             await clock.sleep(self._poll_rate.take(clock.now()))
             with suppress(KlingError):  # if the service is away, so is the submit
                 await self.api.fetch(LIST, query={"model_id": model, "limit": 1})
-            self._has_asked_time = True
 
     async def _take_hourly_turn(self, ledger: Ledger) -> None:
         """Wait until the hourly rate allows one more POST: that of the client, and that of a shared journal."""
