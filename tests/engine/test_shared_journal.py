@@ -245,6 +245,22 @@ async def test_a_lost_submit_takes_no_job_of_the_journal_in_another_schema_of_th
     assert other.job is None
 
 
+async def test_a_lost_submit_counts_once_though_two_batches_of_a_client_have_opened_its_journal(open_journal):
+    service = Service(run_time=30.0)
+    service.after.append(on("submit", LOST, LOST))
+    session = await session_that_knows_the_time(service)
+    service.accept({"prompt": "rain"})
+    journals = [open_journal(), open_journal()]
+
+    batches = zip(["rain", "snow"], journals, strict=True)
+    [[rain], [snow]] = await asyncio.gather(
+        *(run(service, [prompt], journal=journal, session=session) for prompt, journal in batches)
+    )
+
+    assert (rain.state, snow.state) == (ResultState.AMBIGUOUS, ResultState.SUCCEEDED)
+    assert "more than one job that could match" in rain.error.message
+
+
 async def test_a_look_alike_waits_while_another_process_reconciles(open_journal):
     service = Service(run_time=30.0)
     service.after.append(on("submit", LOST))

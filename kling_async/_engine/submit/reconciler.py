@@ -481,15 +481,21 @@ class Reconciler:
         model = unfound[0].model
         with_look_alikes = [one.lost for one in unfound if not self._has_no_look_alike(one)]
         unresolved = [lost for about, lost in tuple(self._shared.unresolved) if about == model]
-        journals = dict.fromkeys(one.journal for one in unfound if one.journal is not None)
-        for journal in journals:
+        # Several batches can have opened one journal: what it holds counts once.
+        journals = {one.journal.owner.journal: one.journal for one in unfound if one.journal is not None}
+        for journal in journals.values():
             unresolved += await self._unresolved_in_journal(journal, model)
         return [*with_look_alikes, *unresolved]
 
     async def _unresolved_in_journal(self, journal: WriteAheadJournal, model: str) -> list[LostSubmit]:
         """The lost submits of a journal that no open reconciliation of this client is about."""
         entries = await journal.read_unresolved(model)
-        searched = {one.entry_number for one in self._open if one.journal is journal}
+        place = journal.owner.journal
+        searched = {
+            one.entry_number
+            for one in self._open
+            if one.journal is not None and one.journal.owner.journal == place
+        }
         # An entry that was sent again comes twice, its earlier attempt first: only the last attempt is searched for.
         last = {entry.number: entry for entry in entries}
         return [
