@@ -26,6 +26,18 @@ class Pauses:
     throttles_in_a_row: int = 0
 
 
+@attrs.frozen(eq=False, kw_only=True)
+class UnresolvedSubmit:
+    """A lost submit whose reconciliation ended without a job."""
+
+    model: str
+    lost: LostSubmit
+    journal: str | None
+    """The location of the journal that knows the submit; None without a journal."""
+    entry_number: int | None
+    """The number of its journal entry."""
+
+
 class SharedState:
     """The rates, the pauses and the knowledge that a client keeps from one event loop to the next.
 
@@ -55,8 +67,15 @@ class SharedState:
         """The organization and the user of the key."""
         self.answered = RecentJobIds(0.0)
         """The jobs of answered POSTs: their rows in a list name the user of the key, while that is not known."""
-        self.unresolved: deque[tuple[str, LostSubmit]] = deque(maxlen=_MAX_UNRESOLVED)
-        """By model, the lost submits that no journal remembers, so that no later one takes their jobs."""
+        self.unresolved: deque[UnresolvedSubmit] = deque(maxlen=_MAX_UNRESOLVED)
+        """The lost submits without a job, so that no later one of another journal, or without a journal, takes their jobs."""
+
+    def forget_unresolved(self, journal: str | None, entry_number: int) -> None:
+        """Forget the last attempt of a journal entry, which is reconciled again."""
+        for one in reversed(tuple(self.unresolved)):
+            if (one.journal, one.entry_number) == (journal, entry_number):
+                self.unresolved.remove(one)
+                return
 
     def cover_timeout(self, timeout: float) -> None:
         """From now on a POST can be in flight for so many seconds: remember the owners of jobs for as long."""

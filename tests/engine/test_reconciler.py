@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 import random
 import threading
+from contextlib import nullcontext
 
 import anyio
 import attrs
 import pytest
+from virtual_journal import journal_at
 from virtual_service import Service, always, batch_of, on, prompts, reply, run, session_for
 from virtual_store import MemoryStore
 
@@ -338,6 +340,60 @@ async def test_without_a_journal_the_job_of_an_unresolved_submit_is_not_matched_
     with pytest.raises(AmbiguousSubmitError, match="may be that of another submit"):
         await session.submit(VideoRequest("an eagle"), Notifier())
     assert len(service.jobs) == 1
+
+
+@pytest.mark.parametrize("second", [None, "b.db"], ids=["without a journal", "another journal"])
+@pytest.mark.parametrize("has_arrived", [False, True])
+async def test_the_job_of_an_unresolved_submit_of_one_journal_is_not_matched_to_a_submit_of_another(
+    tmp_path, second, has_arrived
+):
+    service = Service(before=[always("list", reply(403, {"error": "no"}))], after=[on("submit", LOST)])
+    session = session_for(service)
+    longer = VideoRequest("an eagle", duration=10)
+    with journal_at(tmp_path / "a.db") as journal:
+        [first] = await run(service, [longer], session=session, journal=journal)
+    service.before[:] = [] if has_arrived else [on("submit", LOST)]
+    service.after[:] = [on("submit", LOST)]
+    with nullcontext() if second is None else journal_at(tmp_path / second) as journal:
+        [later] = await run(service, ["an eagle"], session=session, journal=journal)
+
+    assert first.state is ResultState.AMBIGUOUS
+    assert later.job is None if not has_arrived else later.job.request_id == "job-1"
+    with journal_at(tmp_path / "a.db") as journal:
+        [again] = await run(service, [longer], session=session, journal=journal)
+    assert (again.ok, again.job.request_id, service.posts) == (True, "job-0", 2)
+
+
+async def test_equal_submits_of_two_journals_are_matched_by_count(tmp_path):
+    service = Service(before=[always("list", reply(403, {"error": "no"}))], after=[on("submit", LOST, LOST)])
+    session = session_for(service)
+    with journal_at(tmp_path / "a.db") as journal:
+        await run(service, ["an eagle"], session=session, journal=journal)
+    service.before.clear()
+    with journal_at(tmp_path / "b.db") as journal:
+        [later] = await run(service, ["an eagle"], session=session, journal=journal)
+    with journal_at(tmp_path / "a.db") as journal:
+        [again] = await run(service, ["an eagle"], session=session, journal=journal)
+
+    assert {later.job.request_id, again.job.request_id} == {"job-0", "job-1"}
+    assert service.posts == 2
+
+
+async def test_an_unresolved_submit_of_a_journal_that_is_resolved_later_counts_no_more(tmp_path):
+    refused = always("list", reply(403, {"error": "no"}))
+    service = Service(before=[refused], after=[on("submit", LOST)])
+    session = session_for(service)
+    with journal_at(tmp_path / "a.db") as journal:
+        await run(service, ["an eagle"], session=session, journal=journal)
+        service.before[:] = []
+        [again] = await run(service, ["an eagle"], session=session, journal=journal)
+    service.accept({"prompt": "an eagle"})
+    service.after[:] = [on("submit", LOST)]
+
+    with pytest.raises(AmbiguousSubmitError, match="more than one job that could match"):
+        await session.submit(VideoRequest("an eagle"), Notifier())
+
+    assert again.ok
 
 
 async def test_a_reconciliation_that_is_cancelled_during_a_scan_takes_no_job():

@@ -12,7 +12,7 @@ import anyio.to_thread
 import attrs
 
 from kling_async._engine.api import ApiCaller
-from kling_async._engine.shared_state import SharedState
+from kling_async._engine.shared_state import SharedState, UnresolvedSubmit
 from kling_async._engine.submit.list_jobs import MAX_PAGES, read_since, read_whole
 from kling_async._journal.entry import Entry
 from kling_async._journal.journal import WriteAheadJournal
@@ -186,6 +186,7 @@ class Reconciler:
             # A process that was cut off from a shared journal, and not from the service, may still get the answer.
             last_age=0.0 if journal.sharing is None else last_answer_age(self._timeout_of(entry)),
         )
+        self._shared.forget_unresolved(_location(journal), entry.number)
         self.begin(reconciliation)
         return reconciliation
 
@@ -233,8 +234,15 @@ class Reconciler:
         self._open.remove(reconciliation)
         if reconciliation.journal is not None and reconciliation.entry_number is not None:
             reconciliation.journal.end_activity(reconciliation.entry_number, Activity.RECONCILIATION)
-        if reconciliation.job is None and reconciliation.journal is None:
-            self._shared.unresolved.append((reconciliation.model, reconciliation.lost))
+        if reconciliation.job is None:
+            self._shared.unresolved.append(
+                UnresolvedSubmit(
+                    model=reconciliation.model,
+                    lost=reconciliation.lost,
+                    journal=_location(reconciliation.journal),
+                    entry_number=reconciliation.entry_number,
+                )
+            )
         if not self._open:
             for rows in self._rows.values():
                 for request_id in list(rows)[:-_MAX_ROWS]:
@@ -480,9 +488,10 @@ class Reconciler:
         """The further lost submits of a model: those that cannot be reconciled now, or are reconciled by no caller."""
         model = unfound[0].model
         with_look_alikes = [one.lost for one in unfound if not self._has_no_look_alike(one)]
-        unresolved = [lost for about, lost in tuple(self._shared.unresolved) if about == model]
         # Several batches can have opened one journal: what it holds counts once.
-        journals = {one.journal.owner.journal: one.journal for one in unfound if one.journal is not None}
+        journals = {_location(one.journal): one.journal for one in unfound if one.journal is not None}
+        remembered = tuple(self._shared.unresolved)
+        unresolved = [one.lost for one in remembered if one.model == model and one.journal not in journals]
         for journal in journals.values():
             unresolved += await self._unresolved_in_journal(journal, model)
         return [*with_look_alikes, *unresolved]
@@ -490,12 +499,7 @@ class Reconciler:
     async def _unresolved_in_journal(self, journal: WriteAheadJournal, model: str) -> list[LostSubmit]:
         """The lost submits of a journal that no open reconciliation of this client is about."""
         entries = await journal.read_unresolved(model)
-        place = journal.owner.journal
-        searched = {
-            one.entry_number
-            for one in self._open
-            if one.journal is not None and one.journal.owner.journal == place
-        }
+        searched = {one.entry_number for one in self._open if _location(one.journal) == _location(journal)}
         # An entry that was sent again comes twice, its earlier attempt first: only the last attempt is searched for.
         last = {entry.number: entry for entry in entries}
         return [
@@ -521,6 +525,11 @@ class Reconciler:
     def _signal(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
+
+
+def _location(journal: WriteAheadJournal | None) -> str | None:
+    """The location of a journal, however often it is open; None without a journal."""
+    return None if journal is None else journal.owner.journal
 
 
 async def _decide_on_rows(rows: Sized, decide: Callable[[], T]) -> T:
