@@ -21,7 +21,7 @@ class JournalRun:
 
 @attrs.define
 class JobOwners:
-    """The jobs that have an owner.
+    """The jobs that have an owner; event loops in several threads can use it at the same time.
 
     A job of an earlier run counts as owned, but not for the present run of the same journal: that journal knows its own
     jobs. If an earlier run could not write an id, as on a full disk, the item is still a lost submit there, and its job
@@ -44,14 +44,15 @@ class JobOwners:
         Returns:
             False if the job had an owner before, this one or another.
         """
-        if owner not in self._ids:
-            if not keep:
-                self._ids = {one: ids for one, ids in self._ids.items() if not ids.is_expired(now)}
-            self._ids[owner] = RecentJobIds(self.span)
-        ids = self._ids[owner]
+        if owner not in self._ids and not keep:
+            for expired in [one for one, ids in tuple(self._ids.items()) if ids.is_expired(now)]:
+                self._ids.pop(expired, None)
+        ids = self._ids.get(owner) or self._ids.setdefault(owner, RecentJobIds(self.span))
         ids.span = self.span
         is_new = ids.add(request_id, now=now, keep=keep)
-        return is_new and not any(request_id in others for others in self._ids.values() if others is not ids)
+        return is_new and not any(
+            request_id in others for others in tuple(self._ids.values()) if others is not ids
+        )
 
     def has_owner(self, request_id: str, present: Mapping[str | None, JournalRun]) -> bool:
         """Whether a job has an owner; that of an earlier run of these journals does not count.
@@ -62,5 +63,5 @@ class JobOwners:
         """
         return any(
             request_id in ids and present.get(owner.journal, owner) == owner
-            for owner, ids in self._ids.items()
+            for owner, ids in tuple(self._ids.items())
         )

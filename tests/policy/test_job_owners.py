@@ -61,3 +61,19 @@ def test_a_longer_span_holds_for_the_jobs_that_come_later():
     owners.add("c", FIRST, now=500.0, keep=False)
     owners.add("d", OTHER, now=500.0, keep=False)
     assert owners.has_owner("a", {})
+
+
+def test_another_thread_can_add_an_owner_at_any_moment():
+    owners, runs = owners_of(("a", FIRST), ("b", OTHER)), iter(range(100))
+
+    class Interrupted(str):
+        """An id: whenever it is compared, another thread has its turn."""
+
+        __slots__ = ()
+
+        def encode(self, *args, **options):
+            owners.add("c", JournalRun("third.db", next(runs)), now=3.0, keep=True)
+            return super().encode(*args, **options)
+
+    assert owners.add(Interrupted("d"), FIRST, now=2.0, keep=True)
+    assert not owners.has_owner(Interrupted("e"), {})
