@@ -23,6 +23,12 @@ def entry(state: EntryState, **fields) -> Entry:
         (entry(EntryState.INTENDED), NextStep.RECONCILE),
         (entry(EntryState.AMBIGUOUS), NextStep.RECONCILE),
         (entry(EntryState.SUBMITTED, request_id="r"), NextStep.WAIT),
+        (entry(EntryState.SUBMITTED, request_id="r", record={"status": "failed"}), NextStep.WAIT),
+        (entry(EntryState.SUBMITTED, request_id="r", record={"status": "cancelled"}), NextStep.WAIT),
+        (entry(EntryState.SUBMITTED, request_id="r", record={"status": "success"}), NextStep.WAIT),
+        (entry(EntryState.TIMED_OUT, request_id="r", record={"status": "failed"}), NextStep.WAIT),
+        (entry(EntryState.SUCCEEDED, request_id="r", record={"status": "failed"}), NextStep.REPORT),
+        (entry(EntryState.FAILED), NextStep.RECONCILE),
         (entry(EntryState.TIMED_OUT, request_id="r", record={"status": "processing"}), NextStep.WAIT),
         (entry(EntryState.SUCCEEDED, request_id="r", record={"status": "success"}), NextStep.REPORT),
         (entry(EntryState.SUCCEEDED, request_id="r", record={"status": 5}), NextStep.WAIT),
@@ -32,7 +38,11 @@ def entry(state: EntryState, **fields) -> Entry:
 )
 def test_the_state_of_an_entry_decides_the_first_step(known, step):
     assert next_step(known, retry_failed=False) is step
-    is_failed = known is not None and known.state in {EntryState.FAILED, EntryState.CANCELLED}
+    is_failed = known is not None and (
+        known.state in {EntryState.FAILED, EntryState.CANCELLED}
+        or (known.record or {}).get("status") in {"failed", "cancelled"}
+    )
+    is_failed = is_failed and known.state is not EntryState.SUCCEEDED
     assert next_step(known, retry_failed=True) is (NextStep.SUBMIT if is_failed else step)
 
 

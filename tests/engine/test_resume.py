@@ -274,6 +274,15 @@ async def test_a_failed_item_that_cannot_be_sent_again_stays_failed(path):
     assert service.posts == 2
 
 
+async def test_each_run_retries_a_failed_item_that_the_run_before_could_not_send(path):
+    service = Service(run_time=10.0, script=lambda number: FAILED if number == 0 else JobScript())
+    await run_with(path, service, ["x"])
+    service.before.append(on("submit", reply(400, {"error": "no"}), reply(400, {"error": "no"})))
+    results = [(await run_with(path, service, ["x"], retry_failed=True))[0] for _ in range(3)]
+    assert [result.state for result in results] == [ResultState.FAILED] * 2 + [ResultState.SUCCEEDED]
+    assert service.posts == 4
+
+
 @pytest.mark.parametrize("at_once", [1, 2])
 async def test_a_job_is_left_to_the_intent_with_more_parameters(path, at_once):
     service = Service(run_time=10.0)

@@ -7,6 +7,7 @@ from enum import StrEnum
 import attrs
 
 from kling_async._journal.entry import Entry, EntryState
+from kling_async.jobs import Job
 
 
 class NextStep(StrEnum):
@@ -60,10 +61,19 @@ def next_step(entry: Entry | None, *, retry_failed: bool) -> NextStep:
     """The first step with the item of an entry, or with an item that has no entry."""
     if entry is None or entry.state in _UNSENT:
         return NextStep.SUBMIT
-    if entry.state.is_failure and retry_failed:
-        return NextStep.SUBMIT
     job = entry.job
+    if retry_failed and _has_failed(entry, job):
+        return NextStep.SUBMIT
     if job is None:
         return NextStep.RECONCILE
     has_ended = entry.state is EntryState.SUCCEEDED or entry.state.is_failure
     return NextStep.REPORT if has_ended and job.is_final else NextStep.WAIT
+
+
+def _has_failed(entry: Entry, job: Job | None) -> bool:
+    """Whether the last job of an entry ended without a video.
+
+    The record of the job can say so without the state: a retry that the service did not accept leaves the failed job before it.
+    """
+    is_failed_job = job is not None and job.is_final and not job.is_success
+    return entry.state.is_failure or (is_failed_job and entry.state is not EntryState.SUCCEEDED)
