@@ -24,7 +24,7 @@ class ResultState(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     TIMED_OUT = "timed_out"
-    """The deadline ended the wait; the job can still be running."""
+    """The wait ended before the job, by its deadline or by an error; the job can still be running."""
     AMBIGUOUS = "ambiguous"
     """The request was sent, and whether the service accepted it is unknown. The job can be running and charged."""
     NOT_SUBMITTED = "not_submitted"

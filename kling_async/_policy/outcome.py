@@ -47,8 +47,19 @@ def hide_in_reason(job: Job, *, secret: Secret) -> Job:
     return job if reason == job.outcome.error else evolve(job, outcome=evolve(job.outcome, error=reason))
 
 
+def state_without_end(*, has_job: bool) -> ResultState:
+    """The state of an item that was sent, where an error of any kind hides how its job ends.
+
+    Only the service's record of the job says that the job failed.
+
+    Args:
+        has_job: Whether the id of the job is known.
+    """
+    return ResultState.TIMED_OUT if has_job else ResultState.AMBIGUOUS
+
+
 def state_of(outcome: Job | KlingError) -> ResultState:
-    """The state of an accepted item that ended with this final job, or with this error."""
+    """The state of a wait that ended with this final job, or with this error."""
     if isinstance(outcome, Job):
         if outcome.is_success:
             return ResultState.SUCCEEDED

@@ -18,6 +18,7 @@ from kling_async import (
     APITimeoutError,
     Job,
     JobStatus,
+    JournalError,
     Limits,
     PollingPolicy,
     ResultState,
@@ -469,6 +470,29 @@ async def test_an_outage_of_the_list_ends_a_reconciliation_at_the_wait_timeout()
     with pytest.raises(AmbiguousSubmitError, match="list cannot be read"):
         await session_for(service, polling=PollingPolicy(wait_timeout=600)).submit(REQUEST, Notifier())
     assert 600 <= anyio.current_time() <= 700
+
+
+@pytest.mark.parametrize("on_ambiguous", ["report", "resend_absent", "resend"])
+async def test_a_journal_that_fails_during_a_reconciliation_leaves_the_submit_ambiguous(on_ambiguous):
+    class FailingJournal(WriteAheadJournal):
+        """A journal that cannot be read once the list was scanned for the last time."""
+
+        async def find_jobs(self, request_ids):
+            if service.now > 29:
+                raise JournalError("The journal cannot be read.")
+            return set()
+
+    async def write_at_once(write, changes):
+        write(changes)
+
+    service = Service(before=[on("submit", LOST)])
+    with FailingJournal.over(MemoryStore(), run_sync=write_at_once) as journal:
+        [result] = await run(service, ["x"], journal=journal, on_ambiguous=on_ambiguous)
+
+        assert result.state is ResultState.AMBIGUOUS
+        assert isinstance(result.error, AmbiguousSubmitError)
+        assert "The journal cannot be read" in result.error.message
+        assert service.posts == 1
 
 
 async def test_a_list_that_is_refused_leaves_the_submit_ambiguous():

@@ -15,6 +15,7 @@ from kling_async import (
     ConfigurationError,
     JobFailedError,
     JournalError,
+    PermissionDeniedError,
     PollingPolicy,
     ResultState,
     VideoRequest,
@@ -561,8 +562,9 @@ async def test_a_later_run_waits_for_a_job_whose_first_poll_was_refused(path):
         number = _record_intent(journal)
         journal.record_job(number, request_id="job-0", record={})
     [result] = await run_with(path, service, ["x"], polling=PollingPolicy(use_lists="never"))
-    assert result.state is ResultState.FAILED
-    assert states(path) == [EntryState.SUBMITTED]
+    assert result.state is ResultState.TIMED_OUT
+    assert isinstance(result.error, PermissionDeniedError)
+    assert states(path) == [EntryState.TIMED_OUT]
     service.before.clear()
     [result] = await run_with(path, service, ["x"])
     assert result.ok

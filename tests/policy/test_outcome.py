@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kling_async._policy.outcome import error_of, state_of
+from kling_async._policy.outcome import error_of, state_of, state_without_end
 from kling_async._secrets import Secret
 from kling_async.errors import (
     AmbiguousSubmitError,
@@ -58,3 +58,8 @@ def test_the_error_says_that_no_reason_was_given_and_cuts_a_long_one():
 )
 def test_each_outcome_has_its_state(end, state):
     assert state_of(end) is state
+
+
+def test_an_error_after_a_post_is_no_failure_of_the_job():
+    assert state_without_end(has_job=True) is ResultState.TIMED_OUT
+    assert state_without_end(has_job=False) is ResultState.AMBIGUOUS

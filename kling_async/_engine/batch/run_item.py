@@ -23,7 +23,7 @@ from kling_async._engine.submit.uploader import Uploader
 from kling_async._journal.entry import Entry
 from kling_async._journal.sharing import TakenOverError
 from kling_async._policy.circuit_breaker import CircuitBreaker
-from kling_async._policy.outcome import error_of, state_of
+from kling_async._policy.outcome import error_of, state_of, state_without_end
 from kling_async._policy.pace import JobKind
 from kling_async._policy.submission import allows_resend, is_throttled
 from kling_async.errors import (
@@ -274,6 +274,12 @@ async def _reconcile(
             raise
         item.can_resend, item.fallback_outcome = False, error
         return None
+    except JournalError as error:
+        # The list was not searched to its end, so not even `resend` sends it again in this run.
+        raise AmbiguousSubmitError(
+            f"submit: the service may have taken this request, and its job cannot be matched: {error.message}",
+            advice="The same call again with this journal looks for the job.",
+        ) from error
     parts.breaker.record_accepted()
     parts.ledger.record_job(item, job)
     parts.emit(SubmitReconciled, index=item.index, request_id=job.request_id, job=job)
@@ -329,14 +335,15 @@ def _make_result(parts: BatchParts, item: BatchItem, outcome: Job | KlingError) 
     """The result of an item that was sent, before its video is saved."""
     error: KlingError | None
     if isinstance(outcome, KlingError):
-        job, error = outcome.job, outcome
+        job, error, state = outcome.job, outcome, state_without_end(has_job=item.job_id is not None)
     else:
+        state = state_of(outcome)
         error = error_of(outcome, secret=parts.session.api.secret)
         job = outcome if error is None else error.job
     return Result(
         index=_index(item),
         request=item.request,
-        state=state_of(outcome),
+        state=state,
         job=job,
         error=error,
         cost_usd=item.cost,

@@ -25,7 +25,7 @@ from kling_async.events import Spent, SubmitLost, Submitted
 from kling_async.jobs import Job
 from kling_async.paths import ObjectUrl
 from kling_async.requests import model_of
-from kling_async.results import Result, ResultState
+from kling_async.results import Result
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -247,10 +247,8 @@ class Ledger:
             self.journal.record_job(item.entry_number, request_id=job.request_id, record=job.raw)
 
     def record_end(self, item: BatchItem, result: Result) -> None:
-        """The item has its final state; a failed status call is no end, and a later run waits again."""
+        """The item has its final state, or the last one of this run: a later run continues a wait that ended early."""
         if self.journal is None or item.entry_number is None or result.state.value == item.recorded_end:
-            return
-        if result.state is ResultState.FAILED and not (result.job and result.job.is_final):
             return
         self.journal.record_end(
             item.entry_number,

@@ -37,7 +37,7 @@ from kling_async._policy.retry import backoff, is_transient
 from kling_async._policy.service_clock import Instant
 from kling_async._wire.codec import structure_job
 from kling_async._wire.endpoints import STATUS
-from kling_async.errors import AmbiguousSubmitError, KlingError
+from kling_async.errors import AmbiguousSubmitError, JournalError, KlingError
 from kling_async.jobs import Job, canonical_id, spellings
 from kling_async.types import OnAmbiguous
 
@@ -216,6 +216,7 @@ class Reconciler:
 
         Raises:
             AmbiguousSubmitError: The list does not show the job, or shows more than one that could match.
+            JournalError: The journal cannot be read or written meanwhile.
             TakenOverError: Another process of a shared journal holds the item, and reconciles it.
         """
         try:
@@ -267,6 +268,8 @@ class Reconciler:
             for delay in proof_delays(lost, now=now.time, may_wait=may_wait):
                 if not reconciliation.is_absent:
                     await self._scan_after(delay, reconciliation, began=began, max_pages=max_pages)
+        except JournalError:
+            raise  # the list may show the job, and the journal does not say whose it is
         except KlingError as error:
             return f"the list cannot be read: {error.message.rstrip('.')}"
         return await self._explain(reconciliation)
