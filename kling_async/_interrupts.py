@@ -1,7 +1,9 @@
 """Interrupts of an event loop that continues later: the calls in the loop are cancelled, so that they submit nothing more.
 
-`asyncio.run` cancels its task at Ctrl-C. `run_until_complete`, which a terminal of IPython calls for each cell, raises the
-`KeyboardInterrupt` and leaves the task as it is: the task would continue at the next cell that awaits.
+`asyncio.run` cancels its task at the first Ctrl-C. `run_until_complete`, which a terminal of IPython calls for each cell,
+raises the `KeyboardInterrupt` and leaves the task as it is: the task would continue at the next cell that awaits, and the
+threads that it waits for would keep the program from ending. So the first Ctrl-C cancels the calls here too, and a second
+one raises the `KeyboardInterrupt`.
 """
 
 from __future__ import annotations
@@ -52,16 +54,15 @@ def interruptible() -> Iterator[None]:
             _replace_handler(_handle_ctrl_c, signal.default_int_handler)
 
 
-def cancel_calls(loop: asyncio.AbstractEventLoop) -> None:
-    """Cancel the calls in an event loop that an exception is about to end; the running task gets the exception itself."""
-    running = asyncio.current_task(loop)
-    tasks = set()
-    for call in list(_calls):
-        if call.task is not running and call.task.get_loop() is loop:
-            call.is_interrupted = True
-            tasks.add(call.task)
+def cancel_calls(loop: asyncio.AbstractEventLoop) -> bool:
+    """Cancel the calls in an event loop that no interrupt has cancelled before; False if there is none."""
+    calls = [call for call in list(_calls) if call.task.get_loop() is loop]
+    tasks = {call.task for call in calls if not call.is_interrupted}
+    for call in calls:
+        call.is_interrupted = True
     for task in tasks:
         task.cancel()
+    return bool(tasks)
 
 
 async def wait_for_interrupted() -> None:
@@ -73,9 +74,13 @@ async def wait_for_interrupted() -> None:
 
 
 def _handle_ctrl_c(number: int, frame: FrameType | None) -> None:
-    with suppress(RuntimeError):  # no event loop runs, so no call does
-        cancel_calls(asyncio.get_running_loop())
-    signal.default_int_handler(number, frame)
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:  # no event loop runs, so no call does
+        signal.default_int_handler(number, frame)
+    if not cancel_calls(loop):
+        signal.default_int_handler(number, frame)
+    loop.call_soon_threadsafe(lambda: None)  # wakes a loop that waits for its sockets
 
 
 def _replace_handler(former: object, new: signal.Handlers | object) -> None:

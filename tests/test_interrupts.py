@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from kling_async import KlingClient, KlingError, PollingPolicy
-from kling_async._interrupts import interruptible, wait_for_interrupted
+from kling_async._interrupts import interruptible
 from kling_async.types import Reply
 
 
@@ -52,17 +52,19 @@ def client(service):
     return KlingClient("a-key-of-the-tests", transport=service, polling=polling)
 
 
-async def press_ctrl_c(when):
-    while not when():  # noqa: ASYNC110 - of the service, which is not told
+async def press_ctrl_c(when, times):
+    # Of the service and of the handler, which tell nothing.
+    while not when() or signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # noqa: ASYNC110
         await asyncio.sleep(0)
-    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(times):
+        os.kill(os.getpid(), signal.SIGINT)
     await asyncio.Event().wait()
 
 
-def interrupt(loop, work, when):
-    """Run work in the loop, as a cell of a terminal, until Ctrl-C is pressed."""
-    pressing = loop.create_task(press_ctrl_c(when))
-    with pytest.raises(KeyboardInterrupt):
+def interrupt(loop, work, when, *, times=1):
+    """Run work in the loop, as a cell of a terminal, until Ctrl-C is pressed once, or twice in a row."""
+    pressing = loop.create_task(press_ctrl_c(when, times))
+    with pytest.raises(asyncio.CancelledError if times == 1 else KeyboardInterrupt):
         loop.run_until_complete(work)
     pressing.cancel()
     loop.run_until_complete(asyncio.wait({pressing}))
@@ -91,9 +93,11 @@ def test_a_batch_that_is_interrupted_sends_nothing_more_in_the_next_cell(call, l
     assert set(service.posts) <= {*PROMPTS[:2], "a comet"}
 
 
-def test_the_same_cell_continues_at_once_and_sends_each_item_once(loop, service, client, tmp_path):
+@pytest.mark.parametrize("times", [1, 2])
+def test_the_same_cell_continues_at_once_and_sends_each_item_once(loop, service, client, tmp_path, times):
     call = CALLS["generate_many"]
-    interrupt(loop, call(client, max_concurrency=2, journal=tmp_path / "run.db"), lambda: service.posts)
+    work = call(client, max_concurrency=2, journal=tmp_path / "run.db")
+    interrupt(loop, work, lambda: service.posts, times=times)
     service.status = "success"
 
     batch = loop.run_until_complete(call(client, journal=tmp_path / "run.db"))
@@ -128,16 +132,31 @@ def test_a_listener_that_raises_an_interrupt_cancels_the_calls_too(loop, service
     assert set(service.posts) <= {*PROMPTS[:2], "a comet"}
 
 
-def test_the_task_that_runs_gets_the_interrupt_and_no_cancellation(loop):
+def test_the_first_interrupt_cancels_the_task_that_runs_and_a_second_one_is_raised(loop):
+    heard = []
+
     async def work():
         with interruptible():
+            os.kill(os.getpid(), signal.SIGINT)
+            heard.append(asyncio.current_task().cancelling())
             try:
-                os.kill(os.getpid(), signal.SIGINT)
-            except KeyboardInterrupt:
-                await wait_for_interrupted()
-            return asyncio.current_task().cancelling()
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                heard.append("cancelled")
+            os.kill(os.getpid(), signal.SIGINT)
 
-    assert loop.run_until_complete(work()) == 0
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(work())
+    assert heard == [1, "cancelled"]
+
+
+def test_an_interrupt_wakes_a_loop_that_waits_for_its_sockets(loop, service, client):
+    pressing = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    pressing.start()
+    view = client.with_options(polling=PollingPolicy(poll_interval=60.0, use_lists="never"))
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(view.wait("job-1"))
+    pressing.join()
 
 
 def test_an_interrupt_while_no_loop_runs_leaves_the_calls_alone(loop, service, client):
