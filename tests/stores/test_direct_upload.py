@@ -135,6 +135,39 @@ async def test_a_store_that_does_not_answer_is_given_up_with_the_download(
         is_over.set()
 
 
+def lose_answer(store, *, seen_after):
+    """Let the store complete an upload and lose its answer, and show the object after so many questions."""
+    completed, heads = [], []
+
+    def fault(request):
+        if request.method == "HEAD" and completed:
+            heads.append(request)
+            return error(404, "NoSuchKey") if len(heads) <= seen_after else None
+        if request.method != "POST" or "uploadId" not in request.query:
+            return None
+        if not completed:
+            completed.append(request)
+            store._handle_parts(request, URL.key, b"")
+        return error(503, "SlowDown")
+
+    store.faults.append(fault)
+
+
+@pytest.mark.parametrize(
+    "seen_after, max_retries",
+    [(0, 0), (0, 3), (1, 3), (2, 3)],
+    ids=["at once, without a retry", "at once", "after a wait", "after another download"],
+)
+async def test_a_large_video_is_saved_whose_last_answer_was_lost(store, seen_after, max_retries):
+    lose_answer(store, seen_after=seen_after)
+    storage = storage_of(LARGE)
+    saved = await download(storage, max_retries=max_retries)
+    assert (saved.path, saved.size_bytes) == (URL, len(LARGE))
+    assert store.videos == {URL.key: LARGE}
+    assert store.uploads == {}
+    assert len(storage.requests) == (2 if seen_after == 2 else 1)
+
+
 async def test_parts_that_the_store_refuses_leave_nothing(store):
     store.faults.append(lambda request: error(403, "AccessDenied") if "partNumber" in request.query else None)
     with pytest.raises(DownloadError, match="may not write to it"):
@@ -166,7 +199,10 @@ async def test_a_name_that_is_taken_meanwhile_is_not_replaced(store, mark, befor
 
     store.faults.append(take)
     ended = download(storage_of(LARGE), max_retries=0)
-    if before and mark == "another":
+    if mark == job_mark("job-1"):
+        saved = await ended  # by another process that downloads the same job
+        assert (saved.path, saved.size_bytes) == (URL, len(b"other"))
+    elif before:
         assert (await ended).path.name.startswith("a-")
     else:
         with pytest.raises(DownloadError, match="has just taken the name"):

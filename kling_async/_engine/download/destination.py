@@ -27,6 +27,14 @@ class SavedFile:
     """In hex; None unless the caller wants it."""
 
 
+class AlreadySavedError(Exception):
+    """The destination has the whole video, which this download or another one of the job saved meanwhile."""
+
+    def __init__(self, saved: SavedFile) -> None:
+        super().__init__(saved)
+        self.saved = saved
+
+
 P = TypeVar("P", bound=PartialVideo)
 
 
@@ -50,7 +58,7 @@ class Destination(Protocol[P]):
     def open_partial(
         self, job: Job, *, writer: AdaptiveWriter, report: Report | None
     ) -> AbstractAsyncContextManager[P]:
-        """What the download fills."""
+        """What the download fills; to fill it raises `AlreadySavedError` if the destination has the video by then."""
         ...
 
     async def publish(

@@ -12,9 +12,9 @@ import anyio
 import anyio.to_thread
 
 from kling_async._callbacks import SafeLogger
-from kling_async._engine.api import ApiCaller
+from kling_async._engine.api import ApiCaller, Retries
 from kling_async._engine.descriptors import retry_for_descriptor
-from kling_async._engine.download.destination import Destination, SavedFile
+from kling_async._engine.download.destination import AlreadySavedError, Destination, SavedFile
 from kling_async._engine.download.fetch import fetch
 from kling_async._engine.download.outputs import Outputs
 from kling_async._engine.download.partial_file import AdaptiveWriter
@@ -106,6 +106,8 @@ class Downloader:
         save = partial(self._save, job, job.video_url, destination, emit, index=index, digest=digest)
         try:
             return await retry_for_descriptor(save)
+        except AlreadySavedError as found:
+            return found.saved
         except (KlingError, OSError) as error:
             raise _not_saved(job, destination.path, error) from error
 
@@ -158,7 +160,8 @@ class Downloader:
                         except KlingError as error:
                             if partial_video.size:
                                 raise
-                            await retries.wait_or_raise(error)  # the bytes are gone, and come again
+                            if (found := await _find_or_wait(job, destination, error, retries)) is not None:
+                                return found
             raise DownloadError(
                 f"the store did not answer before the end of the download, by its download_timeout of {timeout:,g} s"
             )
@@ -206,6 +209,20 @@ class Downloader:
                 await retries.wait_or_raise(error)
             else:
                 return
+
+
+async def _find_or_wait(
+    job: Job, destination: Destination[Any], error: KlingError, retries: Retries
+) -> SavedFile | None:
+    """The video, if the store has it and only its answer was lost; else None, when its bytes can be fetched again.
+
+    Raises:
+        KlingError: The store does not have it, and the policy allows no further try.
+    """
+    if (found := await destination.find(job, retries=retries)) is not None:
+        return found
+    await retries.wait_or_raise(error)
+    return await destination.find(job, retries=retries)
 
 
 def _emit_size(

@@ -17,7 +17,7 @@ import attrs
 from kling_async._callbacks import SafeLogger
 from kling_async._engine.api import Retries
 from kling_async._engine.descriptors import run_in_thread
-from kling_async._engine.download.destination import SavedFile
+from kling_async._engine.download.destination import AlreadySavedError, SavedFile
 from kling_async._engine.download.output_folder import try_name
 from kling_async._engine.download.partial_file import AdaptiveWriter, PartialFile, open_partial
 from kling_async._engine.download.partial_video import Report
@@ -103,7 +103,7 @@ class StreamedDestination:
     async def _open_writer(self, job: Job) -> ObjectWriter:
         place = await _choose(self.bucket, self.path, job)
         if isinstance(place, SavedFile):
-            raise _make_conflict(place.path)
+            raise AlreadySavedError(place)
         return self.bucket.open_writer(place.key, mark=job_mark(job.request_id))
 
     async def publish(
@@ -123,7 +123,9 @@ class StreamedDestination:
             put = partial(_put, self.bucket, self.path, job, content, size_bytes=size_bytes, sha256=sha256)
             return await retries.run(put)
         place = await retries.run(partial(_choose, self.bucket, self.path, job))
-        if isinstance(place, SavedFile) or place.key != partial_video.writer.key:
+        if isinstance(place, SavedFile):
+            return place
+        if place.key != partial_video.writer.key:
             raise _make_conflict(self.path)
         await partial_video.complete()
         return SavedFile(place, size_bytes, sha256)
@@ -155,7 +157,7 @@ async def _choose(bucket: Bucket, path: ObjectUrl, job: Job) -> SavedFile | Obje
     raise DownloadError(f"other objects have that name and {url.name!r}")
 
 
-def _make_conflict(place: Path | ObjectUrl) -> APIConnectionError:
+def _make_conflict(place: ObjectUrl) -> APIConnectionError:
     return APIConnectionError(f"another object has just taken the name {str(place)!r}")
 
 
