@@ -24,6 +24,7 @@ from kling_async._distributed.engine import (
     translate_engine_errors,
 )
 from kling_async._distributed.outcomes import (
+    is_end_of_job,
     is_in_journal,
     load_error,
     result_of_entry,
@@ -243,7 +244,8 @@ class DistributedBatch:
 
     def _take_outcomes(self, rows: Iterable[tuple[Any, ...]]) -> None:
         for number, outcome, _ in rows:
-            if number in self.awaited and number not in self.outcomes:
+            known = self.outcomes.get(number)
+            if number in self.awaited and (known is None or not is_end_of_job(known)):
                 self.outcomes[number] = json.loads(outcome)
                 self._tell(number, self.outcomes[number])
 

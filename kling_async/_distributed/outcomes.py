@@ -16,7 +16,7 @@ from kling_async.requests import VideoRequest
 from kling_async.results import Result, ResultState
 
 _PLAIN = (str, int, float, bool)
-_ENDS_OF_A_JOB = frozenset({ResultState.SUCCEEDED, ResultState.FAILED, ResultState.CANCELLED})
+_ENDS_WITHOUT_A_VIDEO = frozenset({"JobFailedError", "JobCancelledError"})
 
 
 def dump_outcome(result: Result) -> dict[str, Any]:
@@ -51,10 +51,17 @@ def load_error(value: Mapping[str, Any]) -> KlingError:
     return error
 
 
+def is_end_of_job(outcome: Mapping[str, Any]) -> bool:
+    """Whether the job of the item has ended at the service. Else a later run can find out more."""
+    error = outcome["error"]
+    return outcome["state"] == ResultState.SUCCEEDED or (
+        error is not None and error["type"] in _ENDS_WITHOUT_A_VIDEO
+    )
+
+
 def is_in_journal(outcome: Mapping[str, Any], entry: Entry) -> bool:
-    """Whether the journal knows the end of the job, too: a worker can die between its two writes."""
-    state = ResultState(outcome["state"])
-    return state not in _ENDS_OF_A_JOB or (entry.state == state.value and entry.job is not None)
+    """Whether the journal knows the end of the job too, if the outcome is one: a worker can die between its two writes."""
+    return not is_end_of_job(outcome) or (entry.state == outcome["state"] and entry.job is not None)
 
 
 def result_of_outcome(

@@ -33,6 +33,7 @@ from kling_async.events import Event
 from kling_async.journal import Journal
 from kling_async.results import Result, ResultState
 
+_REFUSALS = OF_THE_ACCOUNT | OF_THE_MACHINE
 _log = SafeLogger("kling_async")
 
 
@@ -96,7 +97,7 @@ class ShardRun:
                     self.contact.is_troubled |= trouble is Trouble.TRANSIENT
                     self.contact.is_reached |= result.index not in ended_before and has_final_job(result)
                     if trouble is not None and not (trouble is Trouble.TRANSIENT and self.is_last_try):
-                        troubles.setdefault(trouble, result.error)
+                        troubles.setdefault(trouble, find_fault(result))
                         continue
                     self.reporter.add_outcome(numbers[result.index], result)
                     ended += 1
@@ -156,19 +157,32 @@ class Trouble(Enum):
 
 
 def find_trouble(result: Result) -> Trouble | None:
-    """Whether an item that was not submitted is to be given back, for the fault is not the item's.
+    """Whether an item is to be given back, for the fault is not the item's.
 
     Without this, one worker with a wrong key would end all items of a batch within seconds, while the others still make
-    their first videos.
+    their first videos. An item that was sent has the fault as the cause of its error: why it was not sent again, or why its
+    job was not searched.
     """
-    if result.state is not ResultState.NOT_SUBMITTED:
-        return None
-    if isinstance(result.error, OF_THE_ACCOUNT | OF_THE_MACHINE):
+    fault = find_fault(result)
+    if isinstance(fault, _REFUSALS):
         return Trouble.REFUSED
     # With an ambiguous submit of others a batch stops where the service takes requests and answers 5xx.
-    is_outage = isinstance(result.error, APIConnectionError | JournalError | AmbiguousSubmitError)
-    is_outage = is_outage or (result.error is not None and is_transient(result.error))
-    return Trouble.TRANSIENT if is_outage else None
+    is_outage = isinstance(fault, APIConnectionError | JournalError | AmbiguousSubmitError)
+    return Trouble.TRANSIENT if is_outage or (fault is not None and is_transient(fault)) else None
+
+
+def find_fault(result: Result) -> KlingError | None:
+    """Why an item did not end as it was to; None if it did, or if only its own job, video or wait is the reason."""
+    error = result.error
+    if error is None or result.state is ResultState.SUCCEEDED:
+        return None
+    if result.state is ResultState.NOT_SUBMITTED or isinstance(error, _REFUSALS | JournalError):
+        return error
+    cause = error.__cause__ if isinstance(error.__cause__, KlingError) else None
+    has_waited = (
+        result.state is ResultState.TIMED_OUT
+    )  # as long as the caller wanted; but not with another key
+    return None if has_waited and not isinstance(cause, _REFUSALS) else cause
 
 
 def has_final_job(result: Result) -> bool:

@@ -214,6 +214,27 @@ async def test_an_end_that_the_journal_does_not_have_is_no_end(journal, kling_em
     assert (result.state, result.job.request_id) == (ResultState.SUCCEEDED, job.request_id)
 
 
+async def test_a_later_outcome_replaces_one_that_is_no_end_of_a_job(journal):
+    unclear = {"type": "AmbiguousSubmitError", "message": "Unknown."}
+    async with open_batch(journal, PROMPTS[:2]) as batch:
+        await batch.begin()
+        first, second = sorted(batch.awaited)
+
+        async def read(number, outcome):
+            await batch.database.query(
+                "DELETE FROM kling_async_outcomes WHERE batch = %s AND number = %s", batch.number, number
+            )
+            await write_outcome(batch, number, outcome)
+            await batch._read_new_outcomes()
+
+        await read(first, {"state": "ambiguous", "request_id": None, "path": None, "error": unclear})
+        await read(second, MADE)
+        await read(first, MADE)
+        await read(second, {"state": "ambiguous", "request_id": None, "path": None, "error": unclear})
+
+    assert [batch.outcomes[number] for number in (first, second)] == [MADE, MADE]
+
+
 async def test_an_end_whose_event_does_not_come_is_told_all_the_same_and_once(journal):
     heard = []
     async with open_batch(journal, PROMPTS[:2], heard.append) as batch:

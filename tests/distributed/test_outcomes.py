@@ -10,6 +10,7 @@ import pytest
 from kling_async._distributed.outcomes import (
     dump_error,
     dump_outcome,
+    is_end_of_job,
     is_in_journal,
     load_error,
     result_of_end,
@@ -20,8 +21,11 @@ from kling_async.errors import (
     AmbiguousSubmitError,
     AuthenticationError,
     DownloadError,
+    JobCancelledError,
     JobFailedError,
+    JournalError,
     KlingError,
+    NotFoundError,
     WaitTimeoutError,
 )
 from kling_async.jobs import Job, JobStatus
@@ -95,19 +99,32 @@ def test_an_error_of_a_newer_release_is_a_plain_one():
 
 
 @pytest.mark.parametrize(
-    "state, entry, is_known",
+    "state, error, entry, is_known",
     [
-        ("succeeded", MADE, True),
-        ("succeeded", SUBMITTED, False),
-        ("failed", BROKEN, True),
-        ("failed", MADE, False),
-        ("not_submitted", UNSENT, True),
-        ("ambiguous", UNSENT, True),
-        ("timed_out", SUBMITTED, True),
+        ("succeeded", None, MADE, True),
+        ("succeeded", DownloadError, MADE, True),
+        ("succeeded", None, SUBMITTED, False),
+        ("failed", JobFailedError, BROKEN, True),
+        ("failed", JobFailedError, MADE, False),
+        ("cancelled", JobCancelledError, SUBMITTED, False),
+        ("not_submitted", KlingError, UNSENT, True),
+        ("ambiguous", AmbiguousSubmitError, UNSENT, True),
+        ("timed_out", WaitTimeoutError, SUBMITTED, True),
     ],
 )
-def test_an_end_counts_only_if_the_journal_has_it_too(state, entry, is_known):
-    assert is_in_journal({"state": state}, entry) is is_known
+def test_an_end_counts_only_if_the_journal_has_it_too(state, error, entry, is_known):
+    assert is_in_journal(outcome_of(state, error), entry) is is_known
+
+
+@pytest.mark.parametrize("error", [NotFoundError, JournalError, AuthenticationError])
+@pytest.mark.parametrize("entry", [SUBMITTED, UNSENT])
+def test_a_wait_that_failed_is_no_end_of_a_job(error, entry):
+    assert not is_end_of_job(outcome_of("failed", error))
+    assert is_in_journal(outcome_of("failed", error), entry)
+
+
+def outcome_of(state, error):
+    return {"state": state, "error": error and dump_error(error("Why."))}
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,15 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
-from shared_batches import until
+from shared_batches import change, until
 
+from kling_async import PollingPolicy
 from kling_async._distributed.call import find_batch
 from kling_async._distributed.database import WorkersDatabase
 from kling_async._distributed.engine import open_engine
 from kling_async._distributed.input import read_items, register_items
 from kling_async._distributed.reports import Reporter
-from kling_async._distributed.run_shard import ShardRun
+from kling_async._distributed.run_shard import ShardRun, WorkerRefusedError
 from kling_async._distributed.shards import dump_options
 from kling_async.emulator import EmulatorSettings, Fault, JobScript, LogNormal, Reply
 from kling_async.requests import VideoOptions
@@ -75,7 +76,8 @@ async def test_a_lost_submit_of_an_earlier_run_of_the_shard_is_sent_again(
 ):
     kling_emulator.faults.add(NO_LIST, Fault("submit", LOST, nth=1), Fault("submit", Reply(401, {}), nth=2))
     async with make_client() as client, open_shard(journal, client, on_ambiguous="resend") as run_shard:
-        await run_shard()
+        with pytest.raises(WorkerRefusedError):
+            await run_shard()
         assert kling_emulator.stats.requests["submit"] == 2
         await run_shard()
 
@@ -112,3 +114,37 @@ async def test_a_failed_job_is_retried_once_in_all_runs_of_a_shard(journal, klin
                 for _ in range(3):
                     await run_shard()
                 assert len(kling_emulator.stats.accepted) == accepted
+
+
+def outcomes(journal):
+    return change(journal, "SELECT count(*) FROM kling_async_outcomes").fetchone()[0]
+
+
+@pytest.mark.parametrize("is_lost", [False, True], ids=["in flight", "lost"])
+async def test_a_wrong_key_ends_no_item_that_was_sent(journal, kling_emulator, make_client, is_lost):
+    refusal = Reply(401, {"error": "invalid key"})
+    kling_emulator.faults.add(*[Fault(operation, refusal, times=None) for operation in ("status", "list")])
+    kling_emulator.faults.add(*[Fault("submit", LOST)] * is_lost)
+    polling = PollingPolicy(poll_interval=0.05, wait_timeout=1.0)
+    async with make_client(polling=polling) as client, open_shard(journal, client) as run_shard:
+        with pytest.raises(WorkerRefusedError, match="invalid key"):
+            await run_shard()
+        assert outcomes(journal) == 0
+
+
+@pytest.mark.parametrize(
+    "kling_emulator_settings", [every_job(ending="failed", error="policy")], ids=["failed"]
+)
+async def test_a_wrong_key_leaves_the_retry_of_a_failed_job_to_another_worker(
+    journal, kling_emulator, make_client
+):
+    async with make_client() as client:
+        async with open_shard(journal, client) as run_shard:
+            await run_shard()
+        change(journal, "DELETE FROM kling_async_outcomes")
+        async with open_shard(journal, client, retry_failed=True) as run_shard:
+            kling_emulator.faults.add(Fault("submit", Reply(401, {"error": "invalid key"})))
+            with pytest.raises(WorkerRefusedError, match="invalid key"):
+                await run_shard()
+
+    assert outcomes(journal) == 0

@@ -21,6 +21,8 @@ from kling_async import (
     InsufficientCreditsError,
     InternalServerError,
     InvalidRequestError,
+    JobCancelledError,
+    JobFailedError,
     JournalError,
     NotFoundError,
     PermissionDeniedError,
@@ -28,6 +30,7 @@ from kling_async import (
     RateLimitError,
     Result,
     ResultState,
+    WaitTimeoutError,
 )
 from kling_async._distributed.database import WorkersDatabase, connect
 from kling_async._distributed.engine import SHARD_LOCK, TASK, WORKERS_LOCK, open_engine
@@ -378,6 +381,63 @@ async def test_a_connection_that_breaks_at_its_beginning_is_closed(journal, monk
 )
 def test_an_item_is_given_back_where_the_fault_is_not_its_own(state, error, trouble):
     assert find_trouble(Result(index=0, request=None, state=state, error=error)) is trouble
+
+
+@pytest.mark.parametrize(
+    "fault, trouble",
+    [
+        (AuthenticationError("401"), Trouble.REFUSED),
+        (InsufficientCreditsError("402"), Trouble.REFUSED),
+        (ProxyError("407"), Trouble.REFUSED),
+        (APIConnectionError("refused"), Trouble.TRANSIENT),
+        (InternalServerError("503"), Trouble.TRANSIENT),
+        (JournalError("gone"), Trouble.TRANSIENT),
+        (NotFoundError("no list"), None),
+        (BudgetExceededError("above the cap"), None),
+        (OSError("no such thing"), None),
+        (None, None),
+    ],
+)
+@pytest.mark.parametrize(
+    "state, error",
+    [
+        (ResultState.AMBIGUOUS, AmbiguousSubmitError),
+        (ResultState.FAILED, JobFailedError),
+        (ResultState.CANCELLED, JobCancelledError),
+    ],
+)
+def test_an_item_that_was_sent_has_the_fault_as_the_cause(state, error, fault, trouble):
+    failure = error("it was not sent again")
+    failure.__cause__ = fault
+
+    assert find_trouble(Result(index=0, request=None, state=state, error=failure)) is trouble
+
+
+@pytest.mark.parametrize(
+    "fault, trouble",
+    [
+        (AuthenticationError("401"), Trouble.REFUSED),
+        (JournalError("gone"), Trouble.TRANSIENT),
+        (NotFoundError("404"), None),
+    ],
+)
+def test_a_wait_that_the_service_refuses_is_no_end(fault, trouble):
+    assert find_trouble(Result(index=0, request=None, state=ResultState.FAILED, error=fault)) is trouble
+
+
+@pytest.mark.parametrize(
+    "state, error, fault, trouble",
+    [
+        (ResultState.SUCCEEDED, DownloadError, ProxyError("407"), None),
+        (ResultState.TIMED_OUT, WaitTimeoutError, InternalServerError("503"), None),
+        (ResultState.TIMED_OUT, WaitTimeoutError, AuthenticationError("401"), Trouble.REFUSED),
+    ],
+)
+def test_a_made_video_and_a_long_wait_are_ends_but_not_a_wait_with_a_wrong_key(state, error, fault, trouble):
+    failure = error("not here")
+    failure.__cause__ = fault
+
+    assert find_trouble(Result(index=0, request=None, state=state, error=failure)) is trouble
 
 
 @pytest.mark.parametrize(

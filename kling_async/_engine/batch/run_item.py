@@ -317,7 +317,10 @@ def _pause_submits(parts: BatchParts, item: BatchItem, job: Job) -> None:
 
 
 def _report_unsent(parts: BatchParts, item: BatchItem, reason: KlingError) -> Result:
-    """The result of an item that is not sent (again): `NOT_SUBMITTED`, or the outcome that an earlier POST left."""
+    """The result of an item that is not sent (again): `NOT_SUBMITTED`, or the outcome that an earlier POST left.
+
+    The reason is the `__cause__` of the error of that outcome.
+    """
     outcome = item.fallback_outcome
     if outcome is None:
         parts.emit(NotSubmitted, index=item.index, error=reason)
@@ -325,6 +328,8 @@ def _report_unsent(parts: BatchParts, item: BatchItem, reason: KlingError) -> Re
         result = Result(index=_index(item), request=item.request, state=state, error=reason)
     else:
         result = _make_result(parts, item, outcome)
+        assert result.error is not None, "only what has failed is sent again"
+        result.error.__cause__ = reason
         if not isinstance(outcome, Job):  # a failed job stays open in the journal: a later run tries again
             parts.ledger.record_end(item, result)
     _emit_finished(parts, result)

@@ -100,16 +100,17 @@ class TrackedJob:
         if self.is_over:
             return
         waited = self.ends_at - self.waits_since
-        so_far = f"is still {self.status} after {waited:.0f} s"
+        so_far, cause = f"is still {self.status} after {waited:.0f} s", None
         if self.last_error is not None and self.failed_polls:
+            cause = self.last_error
             so_far = (
                 f"was {self.status} when last seen, and calls for it fail after {waited:.0f} s "
                 f"({self.last_error.message.rstrip('.')})"
             )
-        self.end_with(
-            WaitTimeoutError(
-                f"Job {self.request_id} {so_far}; it may yet finish.",
-                advice=f"`await client.wait({self.request_id!r})` picks it up again.",
-                request_id=self.request_id,
-            )
+        timeout = WaitTimeoutError(
+            f"Job {self.request_id} {so_far}; it may yet finish.",
+            advice=f"`await client.wait({self.request_id!r})` picks it up again.",
+            request_id=self.request_id,
         )
+        timeout.__cause__ = cause
+        self.end_with(timeout)

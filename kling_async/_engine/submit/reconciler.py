@@ -75,6 +75,8 @@ class OpenReconciliation:
     """The search goes on until the POST is so many seconds old."""
     is_absent: bool = False
     """Whether the list proves that the service has no job of the submit."""
+    list_error: KlingError | None = None
+    """Why the list cannot be read, if that ended the search."""
     is_found: anyio.Event = attrs.field(factory=anyio.Event)
 
 
@@ -226,7 +228,8 @@ class Reconciler:
             self.end(reconciliation)
         if reconciliation.job is not None:
             return reconciliation.job
-        raise _ambiguous(reconciliation, reason, in_batch=on_ambiguous is not None)
+        ambiguous = _ambiguous(reconciliation, reason, in_batch=on_ambiguous is not None)
+        raise ambiguous from reconciliation.list_error
 
     def end(self, reconciliation: OpenReconciliation) -> None:
         """End a reconciliation, whether or not it found a job: look-alikes may leave again. A second end does nothing."""
@@ -271,6 +274,7 @@ class Reconciler:
         except JournalError:
             raise  # the list may show the job, and the journal does not say whose it is
         except KlingError as error:
+            reconciliation.list_error = error
             return f"the list cannot be read: {error.message.rstrip('.')}"
         return await self._explain(reconciliation)
 
