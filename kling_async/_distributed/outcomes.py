@@ -37,7 +37,10 @@ def saved_place(text: str) -> Path | ObjectUrl:
 def dump_error(error: KlingError) -> dict[str, Any]:
     """An error as its class, its message and its plain fields."""
     fields = {
-        name: value for name, value in vars(error).items() if isinstance(value, _PLAIN) and name != "message"
+        name: value
+        for name, value in vars(error).items()
+        if isinstance(value, _PLAIN)
+        and name not in {"message", "call"}  # a call of the worker, not of the user
     }
     return {"type": type(error).__name__, "message": error.message, **fields}
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from decimal import Decimal
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -139,12 +140,15 @@ def choose_progress(*, is_json: bool, is_quiet: bool = False) -> Progress:
 
 
 def make_folder(folder: Path | ObjectUrl) -> None:
-    """Make a folder if it is missing, and show that videos can be saved in it; a batch itself tries an object store.
+    """Make a folder if it is missing, and show that videos can be saved in it.
+
+    A batch itself tries an object store; this only looks for its client, before anything is made.
 
     Raises:
         ConfigurationError: The folder cannot be made or written.
     """
     if isinstance(folder, ObjectUrl):
+        _require_store_client(folder)
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -153,6 +157,15 @@ def make_folder(folder: Path | ObjectUrl) -> None:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigurationError(
             f"Videos cannot be saved in {str(folder)!r}: {reason}. Choose another folder."
+        ) from error
+
+
+def _require_store_client(url: ObjectUrl) -> None:
+    try:
+        import_module("obstore")
+    except ImportError as error:
+        raise ConfigurationError(
+            f"{str(url)!r} needs obstore: pip install 'kling_async[stores]', or choose a folder on this machine."
         ) from error
 
 

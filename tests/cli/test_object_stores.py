@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from independent_store import error
@@ -92,3 +93,10 @@ def test_a_direct_upload_needs_a_store_and_is_kept_for_the_resumption(cli, serve
     store.faults.clear()
     assert cli("resume", "run.db", "--out", "s3://videos", "--direct-upload").status == 0
     assert len(store.videos) == 1
+
+
+def test_without_the_client_of_stores_nothing_is_made(cli, serve, home, monkeypatch):
+    serve()
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    assert "needs obstore" in cli("generate", "a cat", "--out", "s3://videos/x").error_line
+    assert list(home.iterdir()) == []

@@ -158,3 +158,9 @@ def test_an_item_that_an_earlier_run_ended_needs_no_worker():
     assert made.job.status is JobStatus.SUCCESS
     assert (failed.state, failed.path) == (ResultState.FAILED, None)
     assert isinstance(failed.error, JobFailedError)
+
+
+def test_an_error_of_a_worker_names_no_call_of_the_worker():
+    error = KlingError("no room")
+    error.call = "stream_many"
+    assert str(load_error(dump_error(error))) == "no room"
