@@ -80,6 +80,7 @@ _CODE = re.compile(r"<Code>(\w{1,60})</Code>|\"code\": ?\"(\w{1,60})\"", re.ASCI
 _ADDRESS = re.compile(r"\b\w+://\S+")
 _LONGEST_REASON, _LONGEST_TEXT = 200, 10_000
 _NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound"})
+_NO_BUCKET_NAME = frozenset({"InvalidBucketName", "InvalidResourceName"})
 _WRONG_CREDENTIALS = frozenset(
     {
         "AuthenticationFailed",
@@ -144,6 +145,10 @@ def explain_failure(kind: str, text: str, *, scheme: str, step: Step) -> StoreFa
             "there is no bucket of this name, or it is in another region or account",
         ),
         (
+            code in _NO_BUCKET_NAME,
+            f"no bucket can have this name ({answer}): choose the name of a bucket that exists",
+        ),
+        (
             kind in _PANICS or "Unable to parse url" in text,
             "a setting of the store in the environment is not usable, such as its endpoint",
         ),
@@ -169,6 +174,9 @@ def explain_failure(kind: str, text: str, *, scheme: str, step: Step) -> StoreFa
         is_transient = status in _TRANSIENT_STATUSES or code in _TRANSIENT_CODES
         return StoreFailure(answer, is_transient=is_transient)
     if "HTTP error" in text:
-        return StoreFailure("no connection to it could be made, or the connection was cut", is_transient=True)
+        server = " (AWS_ENDPOINT_URL names the server)" if scheme == "s3" else ""
+        return StoreFailure(
+            f"no connection to it could be made, or the connection was cut{server}", is_transient=True
+        )
     first_line = _ADDRESS.sub("…", text.partition("\n")[0])[:_LONGEST_REASON]
     return StoreFailure(first_line.rstrip(". ") or kind)

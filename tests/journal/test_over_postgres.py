@@ -24,7 +24,7 @@ from kling_async._journal.entry import EntryState, Identity
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.location import journal_location
 from kling_async._journal.postgres import statements
-from kling_async._journal.postgres.connection import LOST_AFTER
+from kling_async._journal.postgres.connection import LOST_AFTER, translate
 from kling_async._journal.postgres.store import PostgresStore
 from kling_async._journal.sharing import MAX_CONFIRMATION_AGE, TakenOverError, read_monotonic_clock
 from kling_async._journal.store import Activity, PendingWrites, PlannedPost, PostDecision, WantedItem
@@ -718,9 +718,22 @@ def test_a_user_who_may_make_no_tables_is_told_so(postgres_server, database):
     postgres_server.execute("CREATE ROLE guest LOGIN PASSWORD 's3cret'")
     postgres_server.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC", name)
 
-    assert "permission denied for schema public" in refuse(
-        postgres_server.url(name, user="guest", password="s3cret")
-    )
+    message = refuse(postgres_server.url(name, user="guest", password="s3cret"))
+    assert "permission denied for schema public" in message
+    assert message.endswith("let this user make tables there, by GRANT USAGE, CREATE ON SCHEMA.")
+
+
+def test_a_missing_schema_names_the_statement_that_makes_it(database):
+    message = refuse(f"{database}?options=-csearch_path%3Dmissing")
+    assert message.endswith("make the schema that the URL names, by CREATE SCHEMA.")
+
+
+@pytest.mark.parametrize("reason", ["no password supplied", "password authentication failed for user"])
+def test_a_password_that_is_missing_or_wrong_names_where_it_goes(reason):
+    url = journal_location("postgresql://me@db.example/videos", name="journal")
+    error = psycopg.OperationalError(f'connection to server at "x" failed: FATAL:  {reason}')
+    message = translate(url, error, "opened", "check the URL").message
+    assert "): set PGPASSWORD, or put the password into ~/.pgpass" in message
 
 
 @pytest.mark.parametrize("table", ["kling_async_entries (x int)", "kling_async_journal (x int)"])

@@ -115,6 +115,24 @@ def test_missing_credentials_are_named_by_the_variables_of_the_store(scheme, tex
     assert words in explain("GenericError", text, scheme=scheme).reason
 
 
+@pytest.mark.parametrize("scheme, is_named", [("s3", True), ("gs", False), ("az", False)])
+def test_a_store_that_cannot_be_reached_names_the_variable_with_its_address(scheme, is_named):
+    failure = explain("GenericError", "HTTP error: connection refused", scheme=scheme)
+    assert failure.is_transient
+    assert ("AWS_ENDPOINT_URL" in failure.reason) is is_named
+
+
+@pytest.mark.parametrize("code", ["InvalidBucketName", "InvalidResourceName"])
+def test_a_name_that_no_bucket_can_have_says_what_to_choose(code):
+    reason = explain(
+        "GenericError", ANSWER.format("400 Bad Request", f"<Error><Code>{code}</Code></Error>")
+    ).reason
+    assert (
+        reason
+        == f"no bucket can have this name (it answered 400 {code}): choose the name of a bucket that exists"
+    )
+
+
 def test_no_address_and_no_answer_of_a_store_is_quoted():
     text = "Generic S3 error: bad URL http://user:password@store/a?signature=x, no more\nDebug source: secret"
     assert explain("GenericError", text) == StoreFailure("Generic S3 error: bad URL … no more")

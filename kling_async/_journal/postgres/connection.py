@@ -59,6 +59,14 @@ _TRANSIENT = (
 )
 _ENCODING = "UTF8"
 _PASSWORD_OPTION = re.compile(r"[?&](?:ssl)?password=([^&]*)")
+_STEP_OF_LOGIN = "set PGPASSWORD, or put the password into ~/.pgpass"
+_NEXT_STEPS: Mapping[str, str] = {
+    "no password supplied": _STEP_OF_LOGIN,
+    "password authentication failed": f"{_STEP_OF_LOGIN}, and check the name of the user",
+    "permission denied for schema": "let this user make tables there, by GRANT USAGE, CREATE ON SCHEMA",
+    "no schema has been selected": "make the schema that the URL names, by CREATE SCHEMA",
+}
+"""What to do, by words of the reason: an error of a connection has no code."""
 _LACKS_TABLE = (pg.UndefinedTable, pg.UndefinedColumn, pg.UndefinedFunction)
 
 
@@ -211,7 +219,9 @@ def translate(url: DatabaseUrl, error: psycopg.Error, action: str, advice: str) 
             f"The database {url.name!r} has tables named kling_async_* that are not those of a journal "
             f"({_reason(url, error)}): choose another database or schema."
         )
-    return JournalError(f"The journal {url.name!r} could not be {action} ({_reason(url, error)}): {advice}.")
+    reason = _reason(url, error)
+    step = next((step for sign, step in _NEXT_STEPS.items() if sign in reason), advice)
+    return JournalError(f"The journal {url.name!r} could not be {action} ({reason}): {step}.")
 
 
 def describe_lost_entries(url: DatabaseUrl) -> str:
