@@ -92,6 +92,20 @@ async def test_the_shard_of_a_dead_worker_is_available_again_after_two_looks(jou
         assert shards(journal) == [("todo", 1)]
 
 
+async def test_a_worker_that_is_to_end_when_idle_waits_for_shards_that_are_to_be_tried_later(
+    journal, kling_emulator, make_client
+):
+    await give_out(journal, PROMPTS[:1])
+    change(journal, "UPDATE procrastinate_jobs SET scheduled_at = now() + interval '1 hour'")
+    async with make_client() as client, open_worker(journal, client) as (worker, app):
+        worker.until_idle = True
+        assert not await worker._run_engine(app)
+
+        change(journal, "UPDATE procrastinate_jobs SET scheduled_at = NULL")
+        assert await worker._run_engine(app)
+    assert worker.report().items == 1
+
+
 async def test_the_shard_of_a_worker_that_stands_still_is_left_alone(journal, make_client):
     await give_out(journal)
     other = WorkersDatabase.at(journal)
