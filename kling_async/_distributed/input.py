@@ -28,6 +28,7 @@ from kling_async._journal.location import DatabaseUrl
 from kling_async._journal.postgres.store import PostgresStore
 from kling_async._journal.store import WantedItem
 from kling_async._policy.budget import Budget
+from kling_async.errors import ConfigurationError
 from kling_async.requests import VideoOptions
 from kling_async.results import Result, ResultState
 from kling_async.types import Requests
@@ -55,6 +56,10 @@ async def read_items(requests: Requests, options: Mapping[str, Any]) -> list[Inp
     given = {name: value for name, value in options.items() if name not in {"progress", "on_event"}}
     fields = {name: given.pop(name) for name in VideoOptions.__annotations__ if name in given}
     settings = BatchSettings(**given)
+    if settings.max_cost_usd is not None and settings.prices is None:
+        raise ConfigurationError(
+            "max_cost_usd needs the price of a video: give prices={'kling-v2-6': Decimal('0.35')}, or 'catalog'."
+        )
     reader = open_input(requests, fields, settings, Budget(settings.prices, settings.max_cost_usd))
     items = []
     try:

@@ -24,6 +24,7 @@ from kling_async.cli.status import status
 from kling_async.cli.worker import worker
 from kling_async.config import __version__
 from kling_async.errors import ConfigurationError, InvalidRequestError, KlingError
+from kling_async.paths import is_database_url
 
 FAILED = 1
 UNUSABLE = 2
@@ -111,7 +112,10 @@ def run(tokens: Sequence[str]) -> int:
         except asyncio.CancelledError:
             return TERMINATED
         except CycloptsError as error:
-            print_error(f"{error} `{program} --help` lists all {'options' if is_command else 'commands'}.")
+            hint = _hint(tokens)
+            print_error(
+                f"{error} {hint}`{program} --help` lists all {'options' if is_command else 'commands'}."
+            )
         except (ConfigurationError, InvalidRequestError) as error:
             print_error(error.message)
         except ModuleNotFoundError as error:
@@ -122,6 +126,16 @@ def run(tokens: Sequence[str]) -> int:
             _discard_stdout()
             return FAILED
         return UNUSABLE
+
+
+def _hint(tokens: Sequence[str]) -> str:
+    """How a journal is given to a command that takes it in another way; empty if that is not the mistake."""
+    match tokens:
+        case ["worker", *rest] if "--journal" not in rest and any(map(is_database_url, rest)):
+            return "Write `kling-async worker --journal URL`. "
+        case ["resume" | "status" as command, *rest] if "--journal" in rest:
+            return f"Write `kling-async {command} JOURNAL`, without --journal. "
+    return ""
 
 
 async def _run_until_terminated(work: Coroutine[Any, Any, int]) -> int:

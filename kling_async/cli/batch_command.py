@@ -125,6 +125,8 @@ class BatchCommand:
             batch: Opens to the results as they finish.
         """
         started = time.monotonic()
+        if self.config.sign_report is not None and not isinstance(self.config.folder, ObjectUrl):
+            self.print_note("--sign-report has no effect: the videos are on this machine.")
         progress = choose_progress(is_json=self.is_json, is_quiet=self.is_quiet)
         try:
             with (

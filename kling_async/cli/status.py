@@ -30,7 +30,7 @@ from kling_async.cli.output import (
 )
 from kling_async.cli.run_config import JournalPlace
 from kling_async.cli.service import Service, open_client
-from kling_async.errors import KlingError
+from kling_async.errors import KlingError, NotFoundError
 from kling_async.jobs import Job
 from kling_async.journal import Entry, Journal
 from kling_async.lines import id_line
@@ -86,13 +86,20 @@ async def _show_jobs(ids: Sequence[str], service: Service, *, is_json: bool) -> 
                     print_json(
                         {"request_id": request_id, "error": error.message, "error_type": type(error).__name__}
                     )
-                print_error(describe_error(error))
+                print_error(_add_no_journal(describe_error(error), error))
                 continue
             if is_json:
                 print_json(job.to_dict())
             else:
                 _show_job(job)
     return FAILED if has_failed else 0
+
+
+def _add_no_journal(sentence: str, error: KlingError) -> str:
+    """The sentence about a name that is no job, which could be meant as a folder or a journal."""
+    if not isinstance(error, NotFoundError):
+        return sentence
+    return f"{sentence.rstrip('.')}, and no folder or journal of this name is here."
 
 
 def _show_job(job: Job) -> None:

@@ -184,3 +184,21 @@ def test_commands_run_on_systems_without_sigterm(cli, serve, monkeypatch):
     monkeypatch.setattr("asyncio.unix_events._UnixSelectorEventLoop.add_signal_handler", fail)
     serve()
     assert cli("models").status == 0
+
+
+@pytest.mark.parametrize(
+    "tokens, form",
+    [
+        (["worker", "postgresql://me@db/videos"], "Write `kling-async worker --journal URL`."),
+        (["resume", "--journal", "run.db"], "Write `kling-async resume JOURNAL`, without --journal."),
+        (["status", "--journal", "run.db"], "Write `kling-async status JOURNAL`, without --journal."),
+    ],
+)
+def test_a_journal_in_the_wrong_place_gets_the_right_form(cli, tokens, form):
+    done = cli(*tokens)
+    assert done.status == 2
+    assert form in done.error_line
+
+
+def test_another_mistake_gets_no_form_of_a_journal(cli):
+    assert "Write `" not in cli("worker", "--nonsense").error_line

@@ -77,3 +77,13 @@ async def test_a_note_is_printed_unless_it_is_empty_or_the_command_is_quiet(capf
     BatchCommand(config=config, total=1).print_note("")
     BatchCommand(config=config, total=1, is_quiet=True).print_note("two")
     assert capfd.readouterr().err == "one\n"
+
+
+@pytest.mark.parametrize("is_quiet", [False, True])
+def test_a_report_with_signed_urls_of_local_videos_says_that_nothing_is_signed(cli, serve, is_quiet):
+    serve()
+    done = cli(
+        "generate", "a cat", "--report", "r.html", "--sign-report", "60", *(["--quiet"] if is_quiet else [])
+    )
+    assert done.status == 0
+    assert ("--sign-report has no effect: the videos are on this machine." in done.err) is not is_quiet

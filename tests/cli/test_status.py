@@ -47,6 +47,7 @@ def test_an_unknown_id_is_one_sentence(cli, serve):
     done = cli("status", "../models")
     assert done.status == 1
     assert "the service has no such job or model" in done.error_line
+    assert done.error_line.endswith(", and no folder or journal of this name is here.")
 
 
 @pytest.fixture
