@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from kling_async.cli.output import print_json, print_text, stdout
+from kling_async.cli.output import print_json, print_text, stderr, stdout
 from kling_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -75,9 +75,11 @@ async def emulator(
 async def _serve(settings: EmulatorSettings, *, as_json: bool) -> None:
     from kling_async.emulator import serve
 
+    started: list[Emulator] = []
     with TemporaryDirectory(prefix="kling-emulator-") if settings.tls else nullcontext("") as folder:
 
         def print_address(running: Emulator) -> None:
+            started.append(running)
             certificate = None
             if settings.tls:
                 certificate = Path(folder, "certificate.pem")
@@ -87,7 +89,9 @@ async def _serve(settings: EmulatorSettings, *, as_json: bool) -> None:
         try:
             await serve(settings, on_start=print_address)
         except asyncio.CancelledError:
-            pass  # Ctrl-C is how it ends
+            # Ctrl-C is how it ends.
+            for running in started:
+                print_text(f"{len(running.stats.accepted):,} jobs were accepted", stderr())
         except OSError as error:
             reason = error.strerror or error
             raise ConfigurationError(
