@@ -33,7 +33,7 @@ from kling_async._distributed.outcomes import (
 )
 from kling_async._distributed.read_rows import ReadRows
 from kling_async._distributed.refusals import Refusal, Refusals
-from kling_async._distributed.shards import VERSION, ShardItem, collect_numbers, dump_shard, split_into_shards
+from kling_async._distributed.shards import VERSION, ShardItem, collect_items, dump_shard, split_into_shards
 from kling_async._journal.entry import Entry
 from kling_async.errors import JournalError, KlingError
 from kling_async.events import Downloaded, Event, Finished, NotSubmitted, Resumed
@@ -168,8 +168,8 @@ class DistributedBatch:
     async def withdraw(self) -> None:
         """Take back what is not submitted yet: shards that no worker has begun, and the rest of those that run."""
         with suppress(JournalError), translate_engine_errors(self.database):
-            for job_id, numbers in await self._find_shards():
-                if numbers & self.awaited.keys():
+            for job_id, items in await self._find_shards():
+                if items.keys() & self.awaited.keys():
                     await self.app.job_manager.cancel_job_by_id_async(job_id, abort=True)
 
     async def collect(self) -> list[Result]:
@@ -244,10 +244,12 @@ class DistributedBatch:
 
     def _take_outcomes(self, rows: Iterable[tuple[Any, ...]]) -> None:
         for number, outcome, _ in rows:
-            known = self.outcomes.get(number)
-            if number in self.awaited and (known is None or not is_end_of_job(known)):
-                self.outcomes[number] = json.loads(outcome)
-                self._tell(number, self.outcomes[number])
+            known, new = self.outcomes.get(number), json.loads(outcome)
+            if number not in self.awaited or not self.awaited[number].item.is_met_by(new.get("retry")):
+                continue
+            if known is None or not is_end_of_job(known):
+                self.outcomes[number] = new
+                self._tell(number, new)
 
     def _tell(self, number: int, outcome: Mapping[str, Any]) -> None:
         """Tell the caller of an end whose event did not come."""
@@ -358,19 +360,19 @@ class DistributedBatch:
                         self.awaited[item.number].shard = job
 
     async def _read_cover(self) -> dict[int, int]:
-        """By number, the engine's job that covers each item of the batch; notes those of this call."""
-        cover = {number: job for job, numbers in await self._find_shards() for number in numbers}
-        for number in cover.keys() & self.awaited.keys():
-            self.awaited[number].shard = cover[number]
+        """By number, the engine's job that covers each item of this call; notes the jobs."""
+        cover = {}
+        for job, items in await self._find_shards():
+            for number in items.keys() & self.awaited.keys():
+                if self.awaited[number].item.is_met_by(items[number].retry):
+                    cover[number] = self.awaited[number].shard = job
         return cover
 
-    async def _find_shards(self) -> list[tuple[int, set[int]]]:
-        """Each shard of the batch that waits or runs: the engine's job, and the numbers of its items."""
+    async def _find_shards(self) -> list[tuple[int, dict[int, ShardItem]]]:
+        """Each shard of the batch that waits or runs: the engine's job, and its items by number."""
         with translate_engine_errors(self.database):
             jobs = await list_unfinished_shards(self.app)
-        return [
-            (job.id, collect_numbers([job.task_kwargs], self.number)) for job in jobs if job.id is not None
-        ]
+        return [(job.id, collect_items([job.task_kwargs], self.number)) for job in jobs if job.id is not None]
 
 
 async def find_batch(database: WorkersDatabase, options: Mapping[str, Any]) -> int:

@@ -16,6 +16,7 @@ from kling_async._distributed.database import WorkersDatabase, connect
 from kling_async._distributed.outage import Contact, Outage, next_outage
 from kling_async._distributed.outcomes import dump_error, dump_outcome
 from kling_async._distributed.relay import dump_event, pack_events, unpack_events
+from kling_async._distributed.shards import ShardItem
 from kling_async.errors import JournalError, KlingError
 from kling_async.events import Event, Finished, NotSubmitted
 from kling_async.results import Result, ResultState
@@ -58,10 +59,10 @@ class Reporter:
             return
         self._events.append(dump_event(number, event))
 
-    def add_outcome(self, number: int, result: Result) -> None:
+    def add_outcome(self, item: ShardItem, result: Result) -> None:
         """Write the outcome of an item with the next statement."""
         self.ended += 1
-        self._outcomes[number] = json.dumps(dump_outcome(result))
+        self._outcomes[item.number] = json.dumps({**dump_outcome(result), "retry": item.retry})
 
     async def run(self) -> None:
         """Write outcomes and send events until cancelled; what cannot be written now is written later."""

@@ -80,7 +80,7 @@ class ShardRun:
         self, items: Sequence[ShardItem], entries: Mapping[int, Entry], options: Mapping[str, Any]
     ) -> int:
         """How many of the items ended."""
-        numbers = {item.index: item.number for item in items}
+        by_index = {item.index: item for item in items}
         jobs = {item.index: entries[item.number].job for item in items}
         ended_before = {index for index, job in jobs.items() if job is not None and job.is_final}
         ended = 0
@@ -88,7 +88,8 @@ class ShardRun:
 
         def relay(event: Event) -> None:
             # An event that is about no item goes to the calls that have the first one.
-            self.reporter.relay(items[0].number if event.index is None else numbers[event.index], event)
+            item = items[0] if event.index is None else by_index[event.index]
+            self.reporter.relay(item.number, event)
 
         try:
             async with self._open_stream(self._feed(items, entries), relay, options) as results:
@@ -99,7 +100,7 @@ class ShardRun:
                     if trouble is not None and not (trouble is Trouble.TRANSIENT and self.is_last_try):
                         troubles.setdefault(trouble, find_fault(result))
                         continue
-                    self.reporter.add_outcome(numbers[result.index], result)
+                    self.reporter.add_outcome(by_index[result.index], result)
                     ended += 1
         except ConfigurationError as error:
             if self.is_last_try or not is_outage_of_store(error):

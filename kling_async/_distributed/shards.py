@@ -50,6 +50,18 @@ class ShardItem:
         """What the call wants of the item. A shard that runs again must not buy what its earlier run has bought."""
         return Plan(self.attempts, retry_failed=self.retry_failed)
 
+    @property
+    def retry(self) -> int | None:
+        """The number of the attempt that tries the failed item again; None if the call asks for no retry."""
+        return self.attempts if self.retry_failed else None
+
+    def is_met_by(self, retry: int | None) -> bool:
+        """Whether a shard with this retry of the same item does what this call wants of the item.
+
+        A shard of an earlier call can still run, with the end of the job that is to be tried again.
+        """
+        return self.retry is None or (retry is not None and retry >= self.retry)
+
 
 def choose_shard_size(count: int, *, max_concurrency: int) -> int:
     """How many of `count` items a shard has: enough to fill the concurrency limit, and few enough for several workers."""
@@ -80,16 +92,16 @@ def load_items(arguments: Mapping[str, Any]) -> tuple[ShardItem, ...]:
     return tuple(ShardItem(*fields) for fields in arguments["items"])
 
 
-def collect_numbers(shards: Iterable[Mapping[str, Any]], batch: int) -> set[int]:
-    """The numbers of all items that the shards of a batch cover, from the arguments of the engine's jobs.
+def collect_items(shards: Iterable[Mapping[str, Any]], batch: int) -> dict[int, ShardItem]:
+    """By number, all items that the shards of a batch cover, from the arguments of the engine's jobs.
 
     A shard of a newer release covers nothing: who cannot read it cannot know.
     """
     return {
-        number
+        item.number: item
         for arguments in shards
         if arguments.get("batch") == batch and arguments.get("version") == VERSION
-        for number, *_ in arguments["items"]
+        for item in load_items(arguments)
     }
 
 

@@ -520,3 +520,30 @@ async def test_neither_the_database_nor_a_log_has_the_key(journal, workers, capl
     for text in (caplog.text, str(rows)):
         assert "any-key" not in text
         assert "s3cret-of-the-database" not in text
+
+
+FIRST_FAILS_SECOND_IS_SLOW = EmulatorSettings(
+    time_scale=100.0,
+    run_time=LogNormal(2.0),
+    script=lambda number, _: (
+        JobScript(ending="failed", error="policy")
+        if number == 1
+        else JobScript(run_time=800.0 if number == 2 else 2.0)
+    ),
+)
+
+
+@pytest.mark.parametrize("kling_emulator_settings", [FIRST_FAILS_SECOND_IS_SLOW], ids=["first fails"])
+async def test_a_retry_does_not_wait_for_the_shard_of_an_earlier_call(journal, kling_emulator, workers):
+    options = {"max_concurrency": 1, "shard_size": 2}
+    async with workers(concurrency=2):
+        call = asyncio.create_task(generate_many_on(journal, PROMPTS[:2], detach=True, **options))
+        await until(lambda: len(kling_emulator.stats.accepted) == 2)
+        await until(lambda: change(journal, "SELECT count(*) FROM kling_async_outcomes").fetchone() == (1,))
+        await end(call)
+        assert shards(journal) == [("doing", 0)]
+
+        batch = await generate_many_on(journal, PROMPTS[:2], retry_failed=True, **options)
+
+    assert [result.state for result in batch] == [ResultState.SUCCEEDED] * 2
+    assert posts(kling_emulator) == {PROMPTS[0]: 2, PROMPTS[1]: 1}

@@ -12,7 +12,7 @@ from kling_async._distributed.shards import (
     ShardItem,
     check_version,
     choose_shard_size,
-    collect_numbers,
+    collect_items,
     dump_options,
     dump_shard,
     load_items,
@@ -62,9 +62,24 @@ def test_a_shard_survives_json():
 def test_the_shards_of_a_batch_cover_their_numbers_and_no_others():
     mine, others = dump_shard(1, make_items(2)), dump_shard(2, make_items(5))
 
-    assert collect_numbers([mine, others], 1) == {1, 2}
-    assert collect_numbers([{**mine, "version": VERSION + 1}], 1) == set()
-    assert collect_numbers([{}], 1) == set()
+    assert set(collect_items([mine, others], 1)) == {1, 2}
+    assert collect_items([{**mine, "version": VERSION + 1}], 1) == {}
+    assert collect_items([{}], 1) == {}
+
+
+@pytest.mark.parametrize(
+    "wanted, retry, is_met",
+    [
+        (ShardItem(1, 0, attempts=1), None, True),
+        (ShardItem(1, 0, attempts=1), 2, True),
+        (ShardItem(1, 0, attempts=2, retry_failed=True), None, False),
+        (ShardItem(1, 0, attempts=2, retry_failed=True), 2, True),
+        (ShardItem(1, 0, attempts=3, retry_failed=True), 2, False),
+        (ShardItem(1, 0, attempts=2, retry_failed=True), 3, True),
+    ],
+)
+def test_a_retry_is_met_by_a_shard_that_retries_as_late_an_attempt(wanted, retry, is_met):
+    assert wanted.is_met_by(retry) is is_met
 
 
 def test_a_newer_shard_is_refused():
