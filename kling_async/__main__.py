@@ -22,7 +22,7 @@ def main() -> int:
         if package not in {"cyclopts", "rich"}:
             raise
         sys.stderr.write(
-            f'kling-async: the command line needs {package}: python -m pip install "kling_async[cli]"\n'
+            f'kling-async: the command line needs {package}: python -m pip install ".[cli]" in a checkout\n'
         )
         return _UNUSABLE
     except KeyboardInterrupt:

@@ -58,7 +58,7 @@ def open_store(url: ObjectUrl) -> Bucket:
         from obstore.store import AzureStore, GCSStore, S3Store
     except ImportError as error:
         raise ConfigurationError(
-            f"{str(url)!r} needs obstore: pip install 'kling_async[stores]', or choose a folder on this machine."
+            f"{str(url)!r} needs obstore: pip install '.[stores]' in a checkout, or choose a folder on this machine."
         ) from error
     kinds: dict[str, type[S3Store | GCSStore | AzureStore]] = {
         "s3": S3Store,

@@ -36,7 +36,7 @@ try:
     from kling_async._distributed.worker import Worker, WorkerReport
 except ModuleNotFoundError as _missing:
     raise ModuleNotFoundError(
-        f'Work on many machines needs {_missing.name}: pip install "kling_async[distributed]".',
+        f'Work on many machines needs {_missing.name}: pip install ".[distributed]" in a checkout.',
         name=_missing.name,
     ) from _missing
 

@@ -63,7 +63,9 @@ def draw_counts(
         return None  # before the import of rich, which takes longer than that of the client
     has_rich = find_spec("rich") is not None
     if progress is True and not has_rich:
-        raise ConfigurationError('progress=True needs rich: pip install "kling_async[cli]", or leave it out.')
+        raise ConfigurationError(
+            'progress=True needs rich: pip install ".[cli]" in a checkout, or leave it out.'
+        )
     if progress is False or not has_rich:
         return None
     from rich.console import Console

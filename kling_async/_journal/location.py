@@ -114,5 +114,5 @@ def require_driver(url: DatabaseUrl) -> None:
         import psycopg  # noqa: F401 - it also needs a library of the system, or its own
     except ImportError as error:
         raise ConfigurationError(
-            f'The journal {url.name!r} needs psycopg: python -m pip install "kling_async[postgres]".'
+            f'The journal {url.name!r} needs psycopg: python -m pip install ".[postgres]" in a checkout.'
         ) from error

@@ -165,7 +165,7 @@ def _require_store_client(url: ObjectUrl) -> None:
         import_module("obstore")
     except ImportError as error:
         raise ConfigurationError(
-            f"{str(url)!r} needs obstore: pip install 'kling_async[stores]', or choose a folder on this machine."
+            f"{str(url)!r} needs obstore: pip install '.[stores]' in a checkout, or choose a folder on this machine."
         ) from error
 
 

@@ -195,7 +195,8 @@ def _name_missing_extra() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"The emulator needs {error.name}: python -m pip install 'kling_async[emulator]'", name=error.name
+            f"The emulator needs {error.name}: python -m pip install '.[emulator]' in a checkout",
+            name=error.name,
         ) from error
 
 

@@ -40,7 +40,7 @@ def test_without_the_extra_the_demo_says_what_to_install(cli, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     done = cli("demo")
     assert done.status == 2
-    assert "The emulator needs av: python -m pip install 'kling_async[emulator]'" in done.error_line
+    assert "The emulator needs av: python -m pip install '.[emulator]' in a checkout" in done.error_line
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(cli, home):

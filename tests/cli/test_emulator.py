@@ -81,7 +81,7 @@ def test_without_its_library_tls_is_one_sentence(cli, monkeypatch):
     done = cli("emulator", "--port", "0", "--tls")
 
     assert done.status == 2
-    assert "The emulator needs trustme: python -m pip install 'kling_async[emulator]'" in done.error_line
+    assert "The emulator needs trustme: python -m pip install '.[emulator]' in a checkout" in done.error_line
 
 
 def test_verbose_prints_each_call_without_its_key(start_process, monkeypatch, cli):

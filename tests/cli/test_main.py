@@ -18,7 +18,10 @@ def test_a_missing_extra_is_one_sentence_with_the_command_that_installs_it(monke
     monkeypatch.setitem(sys.modules, missing, None)
     assert main() == 2
     err = capfd.readouterr().err
-    assert err == f'kling-async: the command line needs {missing}: python -m pip install "kling_async[cli]"\n'
+    assert (
+        err
+        == f'kling-async: the command line needs {missing}: python -m pip install ".[cli]" in a checkout\n'
+    )
 
 
 def test_any_other_missing_module_is_not_taken_for_the_extra(monkeypatch):

@@ -83,7 +83,7 @@ def test_nothing_is_drawn_where_it_is_not_wanted():
 def test_without_rich_only_progress_true_is_an_error(monkeypatch):
     monkeypatch.setattr(room, "find_spec", lambda name: None)
     assert make_display("auto", total=None, saves=False)[0] is None
-    with pytest.raises(ConfigurationError, match=r"kling_async\[cli\]"):
+    with pytest.raises(ConfigurationError, match=r"\.\[cli\]. in a checkout"):
         make_display(True, total=None, saves=False)
 
 

@@ -499,7 +499,7 @@ def test_without_the_engine_the_extra_is_named():
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)  # noqa: S603
 
-    assert 'needs procrastinate: pip install "kling_async[distributed]"' in done.stderr.splitlines()[-1]
+    assert 'needs procrastinate: pip install ".[distributed]" in a checkout' in done.stderr.splitlines()[-1]
 
 
 def test_the_package_imports_nothing_of_the_engine():

@@ -153,7 +153,7 @@ async def test_the_error_names_the_missing_extra(monkeypatch):
     monkeypatch.delitem(sys.modules, "kling_async.emulator.media_cache", raising=False)
     monkeypatch.setitem(sys.modules, "av", None)
 
-    with pytest.raises(ModuleNotFoundError, match=r"kling_async\[emulator\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"\.\[emulator\]"):
         await Emulator().start()
 
 

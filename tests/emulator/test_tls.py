@@ -70,7 +70,7 @@ async def test_there_is_no_certificate_without_tls(bench):
 async def test_a_missing_library_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "trustme", None)
 
-    with pytest.raises(ModuleNotFoundError, match=r"needs trustme: .*kling_async\[emulator\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"needs trustme: .*\.\[emulator\]"):
         await Emulator(EmulatorSettings(tls=True)).start()
 
 

@@ -112,7 +112,7 @@ def test_a_database_without_its_driver_says_how_to_get_it(monkeypatch, open_jour
     monkeypatch.setitem(sys.modules, "psycopg", None)
 
     with pytest.raises(
-        ConfigurationError, match=r'postgresql://me@.* needs psycopg: python -m pip install "kl'
+        ConfigurationError, match=r'postgresql://me@.* needs psycopg: python -m pip install "\.\[postgres'
     ) as no:
         open_journal("postgresql://me:pw1@db.example/videos")
     assert "pw1" not in str(no.value)

@@ -110,7 +110,8 @@ def test_google_and_azure_are_opened_too(store, monkeypatch):
 def test_without_obstore_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "obstore.exceptions", None)
     with pytest.raises(
-        ConfigurationError, match=r"'s3://videos/batch' needs obstore: pip install 'kling_async\[stores\]'"
+        ConfigurationError,
+        match=r"'s3://videos/batch' needs obstore: pip install '\.\[stores\]' in a checkout",
     ):
         open_store(URL)
 

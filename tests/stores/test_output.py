@@ -97,7 +97,7 @@ async def test_a_missing_extra_is_an_error_before_anything_is_paid(store, monkey
     monkeypatch.setitem(sys.modules, "obstore.exceptions", None)
     async with service() as (client, emulator):
         for call in (client.generate("a comet", output=PLACE), client.generate_many(["a"], output=PLACE)):
-            with pytest.raises(ConfigurationError, match=r"pip install 'kling_async\[stores\]'"):
+            with pytest.raises(ConfigurationError, match=r"pip install '\.\[stores\]' in a checkout"):
                 await call
         assert len(emulator.stats.accepted) == 0
 
