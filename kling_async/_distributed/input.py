@@ -58,7 +58,8 @@ async def read_items(requests: Requests, options: Mapping[str, Any]) -> list[Inp
     settings = BatchSettings(**given)
     if settings.max_cost_usd is not None and settings.prices is None:
         raise ConfigurationError(
-            "max_cost_usd needs the price of a video: give prices={'kling-v2-6': Decimal('0.35')}, or 'catalog'."
+            "A cap needs the price of a video.",
+            advice="Give prices={'kling-v2-6': Decimal('0.35')}, or prices='catalog'.",
         )
     reader = open_input(requests, fields, settings, Budget(settings.prices, settings.max_cost_usd))
     items = []

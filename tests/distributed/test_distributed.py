@@ -325,7 +325,7 @@ async def test_a_worker_that_is_to_end_when_idle_ends(journal, make_client):
         ({"shard_size": "5"}, "shard_size must be"),
         ({"max_concurrency": 0}, "max_concurrency must be"),
         ({"prices": lambda _: Decimal(1)}, "cannot be sent to the workers"),
-        ({"max_cost_usd": 1}, r"needs the price of a video: give prices=.*\}, or 'catalog'\.$"),
+        ({"max_cost_usd": 1}, r"A cap needs the price of a video\. Give prices=.*\}, or prices='catalog'\.$"),
         ({"progress": "yes"}, "progress must be"),
         ({"output": "ftp://host/videos"}, "output="),
     ],
