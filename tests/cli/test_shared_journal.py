@@ -110,3 +110,14 @@ def test_a_url_with_one_slash_is_one_line(shared, serve):
     serve()
     line = shared("resume", f"postgresql:/me:{PASSWORD}@127.0.0.1/videos").error_line
     assert "is a URL: give the path of a file" in line
+
+
+def test_two_commands_with_the_same_prompts_both_succeed(start_process, serve, database, home):
+    emulator = serve(instant_rate=0.0, time_scale=200.0)
+    prompts = [f"a cat on wall number {number}" for number in range(6)]
+    command = ["generate", *prompts, "--journal", database, "--max-concurrency", "2", "--out"]
+    both = [start_process(*command, place) for place in ("m1", "m2")]
+    told = [process.communicate(timeout=60) for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert "not saved" not in "".join(text for pair in told for text in pair)
+    assert len(emulator.stats.accepted) == len([*home.glob("m?/*.mp4")]) == 6
