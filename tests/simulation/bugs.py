@@ -103,6 +103,25 @@ def ignore_the_service_clock(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ServiceClock, "learn", lambda self, date, **times: None)
 
 
+def trust_a_clock_that_was_set(patch: pytest.MonkeyPatch) -> None:
+    """The offset of the service's clock is kept though the clock of the machine was set."""
+    patch.setattr(ServiceClock, "compare", lambda self, **times: None)
+
+
+def trust_the_clock_of_an_earlier_process(patch: pytest.MonkeyPatch) -> None:
+    """A time by the clock of an earlier process counts as one by the clock of this machine, and such times are frequent."""
+    recorded_submit = reconciler.recorded_submit
+
+    def trust(*fields: Any, **times: Any) -> LostSubmit:
+        return attrs.evolve(recorded_submit(*fields, **times), may_have_other_clock=False)
+
+    async def ask_nothing(self: submitter.Submitter, model: str) -> None:
+        pass
+
+    patch.setattr(reconciler, "recorded_submit", trust)
+    patch.setattr(submitter.Submitter, "_ask_time", ask_nothing)
+
+
 def prove_by_a_part_of_the_list(patch: pytest.MonkeyPatch) -> None:
     """A job counts as absent if the first page of the list does not show it."""
     add = ListReading.add
@@ -173,6 +192,8 @@ BUGS: Mapping[str, Bug] = {
         resubmit_after_a_crash,
         identify_by_each_character,
         ignore_the_service_clock,
+        trust_a_clock_that_was_set,
+        trust_the_clock_of_an_earlier_process,
         prove_by_a_part_of_the_list,
         prove_before_the_window_closes,
         prove_by_strangers,

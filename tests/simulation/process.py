@@ -49,6 +49,23 @@ class Killed(BaseException):
     """Raised in a killed process at each step that other processes could see."""
 
 
+class _MachineClock(VirtualClock):
+    """The clock of the machine of a process: it can be wrong, and be set while the process runs."""
+
+    def __init__(self, ahead: float) -> None:
+        super().__init__()
+        self._ahead = ahead
+        self._steps: list[tuple[float, float]] = []
+
+    def wall(self) -> float:
+        now = self.now()
+        return super().wall() + self._ahead + sum(seconds for at, seconds in self._steps if at <= now)
+
+    def set_later(self, delay: float, seconds: float) -> None:
+        """Set the clock after some time."""
+        self._steps.append((self.now() + delay, seconds))
+
+
 @attrs.define(eq=False, kw_only=True)
 class _ProcessDisk(MemoryStore):
     """The disk as one process writes it; later processes read the same entries."""
@@ -83,6 +100,7 @@ class Process:
     _waits: dict[asyncio.Future[Any], None] = attrs.field(init=False, factory=dict)
     """The futures that it waits for, in order."""
     _task: asyncio.Task[None] = attrs.field(init=False)
+    _clock: _MachineClock = attrs.field(init=False)
     _context: Context | None = attrs.field(init=False, default=None)
     """The context in which its code runs; None for a copy of that of the world."""
 
@@ -210,6 +228,7 @@ class Process:
 
     def _session(self) -> LoopSession:
         run = self.run
+        self._clock = _MachineClock(run.clock_ahead)
         limits = Limits(
             max_concurrent_submits=run.max_concurrent_submits,
             max_submits_per_hour=run.max_submits_per_hour,
@@ -223,7 +242,7 @@ class Process:
         )
         api = ApiCaller(
             transport=self,
-            clock=VirtualClock(),
+            clock=self._clock,
             rng=self.rng,
             queue=f"https://service.example{QUEUE_PATH}",
             headers={},
@@ -295,6 +314,8 @@ class Process:
         )
         self.note("POST", body["payload"])
         self.inspector.check_post(post)
+        if step := self.run.clock_steps.get(self._steps["post"]):
+            self._clock.set_later(*step)
         future = outside().run(self.service.receive, request, post=post)
         await self._reach("posted")
         answer = await self._wait(future)

@@ -136,6 +136,10 @@ class Run:
     """The times at which it stands still."""
     cuts: Sequence[tuple[float, float]] = ()
     """Times after its beginning, and for how many seconds from then on it cannot reach the shared journal."""
+    clock_ahead: float = 0.0
+    """Seconds by which the clock of its machine is ahead when it begins."""
+    clock_steps: Mapping[int, tuple[float, float]] = attrs.field(factory=dict)
+    """By the number of a POST, from 1, the seconds after which that clock is set, and by how many seconds."""
     lost_answers: float = 0.0
     """The probability that an answer of the shared journal is lost, so that the process asks again."""
 
@@ -177,7 +181,29 @@ def make_scenario(seed: int) -> Scenario:
         conditions, lines = _with_lost_submits(conditions), [_with_long_runs(line, rng) for line in lines]
     if seed % 2:
         lines[1:] = [attrs.evolve(line, organization="org of others") for line in lines[1:]]
+    if (
+        conditions.has_date and seed % 4
+    ):  # nothing is proven absent where clocks are set: some worlds have right ones
+        clocks = random.Random(f"clocks {seed}")  # noqa: S311
+        lines = [_with_wrong_clocks(line, clocks) if clocks.random() < 0.9 else line for line in lines]
     return Scenario(seed=seed, conditions=conditions, lines=lines)
+
+
+def _with_wrong_clocks(line: Line, rng: random.Random) -> Line:
+    """The line with a clock of its own for each run, some of which are set while it runs."""
+    runs = [
+        attrs.evolve(
+            run,
+            clock_ahead=rng.choice((0.0, rng.uniform(-900, 900))),
+            clock_steps={
+                number: (rng.uniform(0, 8), rng.choice((-1, 1)) * rng.uniform(60, 900))
+                for number in range(1, 12)
+                if rng.random() < 0.4
+            },
+        )
+        for run in line.runs
+    ]
+    return attrs.evolve(line, runs=runs)
 
 
 def _with_lost_submits(conditions: Conditions) -> Conditions:

@@ -32,6 +32,8 @@ SHOWN_BY = {
     "match_one_of_too_many": 21,
     "identify_by_each_character": 10,
     "ignore_the_service_clock": 6,
+    "trust_a_clock_that_was_set": 7,
+    "trust_the_clock_of_an_earlier_process": 51,
     "prove_by_a_part_of_the_list": 125,
     "prove_before_the_window_closes": 7,
     "prove_by_strangers": 14,
