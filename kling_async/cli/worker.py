@@ -82,7 +82,7 @@ async def worker(
                     f"stopping; Ctrl-C again leaves at once (waiting up to {grace:g} s for jobs in flight)",
                     stderr(),
                 )
-            report = await _end_urgently(running, is_quiet=quiet)
+            report = await _end_urgently(running)
         finally:
             saying.cancel()
     return _print_report(report, is_json=json, is_quiet=quiet)
@@ -94,16 +94,13 @@ async def _print_ready(ready: asyncio.Event, *, is_quiet: bool) -> None:
         print_text("The worker waits for shards (Ctrl-C stops it)", stderr())
 
 
-async def _end_urgently(running: asyncio.Task[WorkerReport], *, is_quiet: bool) -> WorkerReport:
+async def _end_urgently(running: asyncio.Task[WorkerReport]) -> WorkerReport:
     """The report of a worker that stops; if a second Ctrl-C ends it, one line says what is left."""
     try:
         with without_python_advice():
             return await running
     except asyncio.CancelledError:
-        if not is_quiet:
-            print_error(
-                "left at once: its jobs continue, and other workers or `kling-async resume` save them."
-            )
+        print_error("left at once: its jobs continue, and other workers or `kling-async resume` save them.")
         raise
 
 
