@@ -297,9 +297,11 @@ async def test_a_job_gets_its_own_name_back_and_an_empty_file_is_filled(kling_em
         assert await client.download(job, tmp_path / "a.mp4") == tmp_path / "a.mp4"
         assert await client.download(job, tmp_path / "a.mp4") == tmp_path / "a.mp4"
         in_folder = await client.download(job, tmp_path)
-        in_folder.write_bytes(b"cut")
         assert await client.download(job, tmp_path) == in_folder
-        assert in_folder.read_bytes() == (tmp_path / "a.mp4").read_bytes()
+        in_folder.write_bytes(b"cut, or another job's")
+        beside = await client.download(job, tmp_path)
+        assert in_folder.read_bytes() == b"cut, or another job's"
+        assert beside.read_bytes() == (tmp_path / "a.mp4").read_bytes()
 
 
 @pytest.mark.parametrize("size_bytes", [243, 255])

@@ -53,7 +53,7 @@ def plan_item(entry: Entry | None, *, retry_failed: bool) -> Plan:
     """The plan of a call that begins now, for an item with this entry."""
     attempts = 0 if entry is None else entry.attempts
     is_submitted = next_step(entry, retry_failed=retry_failed) is NextStep.SUBMIT
-    is_retried = retry_failed and entry is not None and entry.state.is_failure
+    is_retried = retry_failed and entry is not None and _has_failed(entry, entry.job)
     return Plan(attempts + is_submitted, retry_failed=is_retried)
 
 
