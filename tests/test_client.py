@@ -439,6 +439,10 @@ def test_max_concurrency_is_a_positive_whole_number(value):
         KlingClient(KEY).stream_many(["x"], max_concurrency=value)
 
 
+def test_a_client_whose_settings_were_refused_has_a_repr():
+    assert repr(KlingClient.__new__(KlingClient)) == "<KlingClient without settings>"
+
+
 def test_the_key_is_not_in_the_repr():
     client = KlingClient(KEY, base_url="https://example.com")
     assert repr(client) == "<KlingClient https://example.com api_key=***>"

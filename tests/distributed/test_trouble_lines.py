@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import pytest
+
 from kling_async._distributed.trouble_lines import TroubleLines
+from kling_async.errors import JournalError
+
+
+def test_the_same_trouble_twice_is_one_line(caplog):
+    pytest.importorskip("procrastinate")
+    from kling_async._distributed.database import WorkersDatabase
+
+    database = WorkersDatabase.at("postgresql://me@127.0.0.1:1/videos")
+    for _ in range(2):
+        database.report_trouble(JournalError("The journal could not be reached (refused): check the URL."))
+    [record] = caplog.records
+    assert record.message == "The journal could not be reached (refused): this process tries again."
 
 
 def test_an_outage_is_one_line_at_its_begin_one_a_minute_and_one_at_its_end():

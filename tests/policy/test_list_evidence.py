@@ -64,6 +64,10 @@ def test_without_the_service_clock_nothing_is_proven():
     assert not absent(began_at=None)
 
 
+def test_a_submit_whose_time_another_clock_may_have_told_is_never_proven_absent():
+    assert not absent(lost=attrs.evolve(LOST, may_have_other_clock=True))
+
+
 @pytest.mark.parametrize(
     "later",
     [

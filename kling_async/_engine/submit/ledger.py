@@ -75,11 +75,6 @@ class Ledger:
             return Claim(entry=journal.find(item.identity))
         return await journal.claim(_describe_item(item, given))
 
-    @property
-    def is_shared(self) -> bool:
-        """Whether other processes use the same journal."""
-        return self.journal is not None and self.journal.sharing is not None
-
     async def wait_claimable(self, item: BatchItem) -> None:
         """Return when no live process holds an item that another process held."""
         assert item.identity is not None
