@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Never
+from typing import Any, Never, cast
 
 import anyio
 import attrs
@@ -169,7 +169,7 @@ class Worker:
                     install_signal_handlers=False,
                     delete_jobs="successful",
                 )
-                left: set[Any] = {job.task_kwargs["batch"] for job in await list_unfinished_shards(app)}
+                left = {cast(int, job.task_kwargs["batch"]) for job in await list_unfinished_shards(app)}
         except JournalError as error:
             self.database.report_trouble(error)
             return False

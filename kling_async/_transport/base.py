@@ -45,7 +45,7 @@ class Request:
 
     @property
     def connect_timeout(self) -> float:
-        """How long a connection may take, in seconds: a slow one ends before the request does, and counts as not sent."""
+        """How many seconds a connection may take. A slow one ends before the request does, and counts as not sent."""
         half = self.timeout / 2
         return min(half, MAX_POST_CONNECT_TIME) if self.method == "POST" else half
 

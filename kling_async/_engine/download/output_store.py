@@ -147,14 +147,15 @@ async def _put(
 
 async def _choose(bucket: Bucket, path: ObjectUrl, job: Job) -> SavedFile | ObjectUrl:
     """The stored video of the job, or the free name for it."""
-    for url in (path, *map(path.with_name, names_beside(path.name, job.request_id))):
+    urls = [path, *map(path.with_name, names_beside(path.name, job.request_id))]
+    for url in urls:
         found = await bucket.find(url.key)
         name = judge_name(found, mark=job_mark(job.request_id))
         if name is Name.FREE:
             return url
         if found is not None and name is Name.OURS:
             return SavedFile(url, found.size_bytes, found.sha256)
-    raise DownloadError(f"other objects have that name and {url.name!r}")
+    raise DownloadError(f"other objects have that name and {urls[-1].name!r}")
 
 
 def _make_conflict(place: ObjectUrl) -> APIConnectionError:
