@@ -7,6 +7,7 @@ namespace's own 127.0.0.1. So a service outside is on the same machine for what 
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -15,8 +16,10 @@ from contextlib import contextmanager, suppress
 
 import attrs
 
-NAME = "kling-async-test"
-_OUTSIDE, _INSIDE = "kling-out", "kling-in"
+NAME = f"kling-async-{os.getpid()}"
+"""Each process has a namespace, devices and addresses of its own."""
+_OUTSIDE, _INSIDE = f"kl-out-{os.getpid()}", f"kl-in-{os.getpid()}"
+_RANGE = f"10.213.{os.getpid() % 250}"
 _NO_MACHINE = "02:00:00:00:00:99"
 """A link address that no interface has: packets to it disappear without an error."""
 
@@ -25,9 +28,9 @@ _NO_MACHINE = "02:00:00:00:00:99"
 class Network:
     """The namespace, and the addresses of this machine as seen from there."""
 
-    database: str = "10.213.7.1"
-    service: str = "10.213.7.2"
-    range: str = "10.213.7.0/24"
+    database: str = f"{_RANGE}.1"
+    service: str = f"{_RANGE}.2"
+    range: str = f"{_RANGE}.0/24"
     prefix: tuple[str, ...] = ("ip", "netns", "exec", NAME)
     """Begins a command that runs inside."""
     _timers: list[threading.Timer] = attrs.field(init=False, factory=list)
@@ -75,7 +78,7 @@ def open_network() -> Iterator[Network]:
         for address in (network.database, network.service):
             _ip("addr", "add", f"{address}/24", "dev", _OUTSIDE)
         _ip("link", "set", _OUTSIDE, "up")
-        _ip("-n", NAME, "addr", "add", "10.213.7.9/24", "dev", _INSIDE)
+        _ip("-n", NAME, "addr", "add", f"{_RANGE}.9/24", "dev", _INSIDE)
         for device in (_INSIDE, "lo"):
             _ip("-n", NAME, "link", "set", device, "up")
         yield network
