@@ -163,6 +163,14 @@ class LineState:
             if entry.request_id is None and entry.state in UNRESOLVED and _entry_text(entry) == request
         )
 
+    def has_open_intent_by_machine_time(self, request: str) -> bool:
+        """Whether a POST without an answer was recorded by the clock of a machine: the service did not tell its time before."""
+        return any(
+            not entry.has_service_time
+            for entry in self.read_entries()
+            if entry.request_id is None and entry.state in UNRESOLVED and _entry_text(entry) == request
+        )
+
     def find_unowned(self, request: str) -> list[Job]:
         """The jobs of a request without an owner that a list scan can find now."""
         kept = self.recorded_ids()
