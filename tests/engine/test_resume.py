@@ -265,6 +265,14 @@ async def test_a_throttled_job_that_cannot_be_submitted_again_ends_as_failed_and
     assert len(service.jobs) == 2
 
 
+async def test_a_lost_submit_after_a_throttled_job_is_ambiguous_whatever_job_was_before(path):
+    throttled = JobScript(ending="failed", error="rate limit exceeded(RPM)")
+    refused = reply(429, {"error": "slow down"})
+    service = Service(run_time=10.0, script=lambda _: throttled, before=[on("submit", None, refused, LOST)])
+    [result] = await run_with(path, service, ["x"])
+    assert (result.state, len(service.jobs)) == (ResultState.AMBIGUOUS, 1)
+
+
 async def test_a_failed_item_that_cannot_be_sent_again_stays_failed(path):
     service = Service(run_time=10.0, script=lambda _: FAILED)
     await run_with(path, service, ["x"])

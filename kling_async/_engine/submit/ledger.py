@@ -168,6 +168,7 @@ class Ledger:
         self.budget.reserve(item.price, is_allowed=sharing is not None)
         if item.price is not None:
             item.cost = (item.cost or 0) + item.price
+        item.job_id = None  # that of an attempt before
         if self.journal is None:
             return True
         assert item.identity is not None

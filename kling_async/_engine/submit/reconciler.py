@@ -88,6 +88,7 @@ class PostInFlight:
     model: str
     payload: Mapping[str, Any]
     sent: Instant
+    """Just before the request goes to the transport; until then, when the POST was registered."""
 
     def open_reconciliation(
         self, error: KlingError, *, journal: WriteAheadJournal | None, entry_number: int | None

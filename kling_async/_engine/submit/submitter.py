@@ -167,6 +167,7 @@ class Submitter:
         """
         job: Job | None
         error: KlingError | None
+        post.sent = self.api.instant()  # the process may have stood still since the registration
         try:
             job, error = await self.api.send(SUBMIT, structure_job, body=body), None
         except KlingError as failure:
