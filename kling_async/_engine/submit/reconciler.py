@@ -87,18 +87,21 @@ class PostInFlight:
     reconciler: Reconciler
     model: str
     payload: Mapping[str, Any]
-    sent: Instant
-    """Just before the request goes to the transport; until then, when the POST was registered."""
 
     def open_reconciliation(
-        self, error: KlingError, *, journal: WriteAheadJournal | None, entry_number: int | None
+        self,
+        error: KlingError,
+        *,
+        sent: Instant,
+        journal: WriteAheadJournal | None,
+        entry_number: int | None,
     ) -> OpenReconciliation:
-        """Open the reconciliation of this POST: from now on no look-alike leaves."""
+        """Open the reconciliation of this POST, sent at this instant: from now on no look-alike leaves."""
         given_up = self.reconciler.api.instant()
         reconciliation = OpenReconciliation(
             model=self.model,
-            lost=lost_submit(self.payload, sent=self.sent, given_up=given_up),
-            times_set=self.sent.times_set,
+            lost=lost_submit(self.payload, sent=sent, given_up=given_up),
+            times_set=sent.times_set,
             error=error,
             journal=journal,
             entry_number=entry_number,
@@ -153,7 +156,7 @@ class Reconciler:
         """Register a POST that is about to leave; None if its job could match a submit that is reconciled now."""
         if self._is_blocked(model, payload):
             return None
-        post = PostInFlight(self, model, payload, sent=self.api.instant())
+        post = PostInFlight(self, model, payload)
         self._posts.add(post)
         return post
 

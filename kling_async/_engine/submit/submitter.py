@@ -18,6 +18,7 @@ from kling_async._engine.submit.reconciler import OpenReconciliation, PostInFlig
 from kling_async._engine.tasks import is_cancelled, raise_if_cancelled, run_to_end
 from kling_async._policy.concurrency_limit import ConcurrencyLimit
 from kling_async._policy.retry import backoff, named_delay
+from kling_async._policy.service_clock import Instant
 from kling_async._policy.submission import SubmitFailure, classify
 from kling_async._wire.codec import ShapeError, structure_job, submit_body
 from kling_async._wire.endpoints import LIST, SUBMIT
@@ -167,7 +168,7 @@ class Submitter:
         """
         job: Job | None
         error: KlingError | None
-        post.sent = self.api.instant()  # the process may have stood still since the registration
+        sent = self.api.instant()  # the process may have stood still since the registration
         try:
             job, error = await self.api.send(SUBMIT, structure_job, body=body), None
         except KlingError as failure:
@@ -181,7 +182,7 @@ class Submitter:
             if isinstance(failure, KeyboardInterrupt | SystemExit):
                 raise_from_loop(failure)
             if has_ended:
-                _record_lost(post, error, item, ledger)
+                _record_lost(post, error, item, ledger, sent=sent)
                 _log.warning("%s; the service may have accepted the request (%s)", error, post.model)
                 raise
         if job is not None and not self.reconciler.assign_answered_job(job, ledger.journal):
@@ -199,7 +200,7 @@ class Submitter:
             return job
         assert error is not None
         if classify(error) is SubmitFailure.UNKNOWN:
-            return _record_lost(post, error, item, ledger)
+            return _record_lost(post, error, item, ledger, sent=sent)
         ledger.record_not_accepted(item, error)
         return error
 
@@ -226,11 +227,11 @@ class Submitter:
 
 
 def _record_lost(
-    post: PostInFlight, error: KlingError, item: BatchItem, ledger: Ledger
+    post: PostInFlight, error: KlingError, item: BatchItem, ledger: Ledger, *, sent: Instant
 ) -> OpenReconciliation:
     """Open the reconciliation of a POST whose answer is lost; its money counts as spent."""
     item.reconciliation = post.open_reconciliation(
-        error, journal=ledger.journal, entry_number=item.entry_number
+        error, sent=sent, journal=ledger.journal, entry_number=item.entry_number
     )
     ledger.count_lost_submit(item, error)
     return item.reconciliation
