@@ -87,13 +87,11 @@ class TrackedJob:
 
     def interrupt(self, error: KlingError) -> None:
         """End the wait early because of an error that no later poll changes; the job continues."""
-        interrupted = WaitTimeoutError(
-            f"Job {self.request_id} continues at the service, and the wait for it ended: the client was closed.",
-            advice=f"`await client.wait({self.request_id!r})` of an open client waits for it.",
-            request_id=self.request_id,
+        self._end_early(
+            "continues at the service, and the wait for it ended: the client was closed.",
+            "of an open client waits for it.",
+            cause=error,
         )
-        interrupted.__cause__ = error
-        self.end_with(interrupted)
 
     def time_out(self) -> None:
         """End the wait at its deadline."""
@@ -107,10 +105,14 @@ class TrackedJob:
                 f"was {self.status} when last seen, and calls for it fail after {waited:.0f} s "
                 f"({self.last_error.message.rstrip('.')})"
             )
-        timeout = WaitTimeoutError(
-            f"Job {self.request_id} {so_far}; it may yet finish.",
-            advice=f"`await client.wait({self.request_id!r})` picks it up again.",
+        self._end_early(f"{so_far}; it may yet finish.", "picks it up again.", cause=cause)
+
+    def _end_early(self, said: str, advice: str, *, cause: KlingError | None) -> None:
+        """End the wait before the job ends; both texts have their subject before them."""
+        error = WaitTimeoutError(
+            f"Job {self.request_id} {said}",
+            advice=f"`await client.wait({self.request_id!r})` {advice}",
             request_id=self.request_id,
         )
-        timeout.__cause__ = cause
-        self.end_with(timeout)
+        error.__cause__ = cause
+        self.end_with(error)
