@@ -49,7 +49,8 @@ class EntryState(StrEnum):
 _FAILURES = frozenset({EntryState.FAILED, EntryState.CANCELLED})
 
 
-def _visible_key(key: str | None) -> str | None:
+def visible_key(key: str | None) -> str | None:
+    """The key without what no reader sees; None stays None."""
     return None if key is None else visible_text(key)
 
 
@@ -57,7 +58,7 @@ def _visible_key(key: str | None) -> str | None:
 class Identity:
     """The identity of an item across runs: its key, its fingerprint and its occurrence together."""
 
-    key: str | None = attrs.field(converter=_visible_key)
+    key: str | None = attrs.field(converter=visible_key)
     """The caller's own name for the item, without what no reader sees."""
     fingerprint: str
     """See `fingerprint`."""

@@ -52,6 +52,21 @@ async def test_a_lost_submit_of_an_earlier_process_is_reconciled_though_the_cloc
     assert service.posts == 2
 
 
+async def test_each_first_intent_waits_for_the_one_question_for_the_time(tmp_path):
+    async def films():
+        for number in range(5):
+            yield f"film {number}"
+            await anyio.sleep(0.1)
+
+    service = Service(ahead=600.0, latency=1.0)
+    with WriteAheadJournal(tmp_path / "run.db") as journal:
+        await run(service, films(), journal=journal)
+        entries = list(journal.entries())
+    assert len(entries) == 5
+    assert all(entry.has_service_time for entry in entries)
+    assert len({entry.sent_at for entry in entries}) == 1  # as soon as it was answered
+
+
 @pytest.mark.parametrize("ahead", [-600.0, 600.0])
 async def test_an_old_job_of_the_same_request_is_not_matched_because_the_clocks_differ(ahead):
     service = Service(ahead=ahead, before=[on("submit", LOST)])

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import attrs
 
 from kling_async._engine.submit.uploader import local_pictures, payload_with_absolute_paths
-from kling_async._journal.entry import Entry, Identity, fingerprint, former_fingerprint
+from kling_async._journal.entry import Entry, Identity, fingerprint, former_fingerprint, visible_key
 from kling_async._journal.store import WantedItem
 from kling_async._wire.codec import payload_of
 from kling_async.errors import ConfigurationError, InvalidRequestError
@@ -31,10 +31,10 @@ class ItemIdentifier:
             digests: The SHA-256 of each local picture, by its path.
         """
         now, former = _fingerprints(request, digests)
-        first = Identity(request.key, now, 0, former_fingerprint=former)
+        key = visible_key(request.key)
         while True:
-            identity = attrs.evolve(first, occurrence=self._occurrences[first.key, now])
-            self._occurrences[first.key, now] += 1
+            identity = Identity(key, now, self._occurrences[key, now], former_fingerprint=former)
+            self._occurrences[key, now] += 1
             if identity not in self._identities_of_entries:
                 return identity
 

@@ -132,15 +132,21 @@ class Submitter:
         A later process may have to find the job by the time of the intent, on another machine, or after the clock of this one
         was set.
         """
+        if not self._wants_time():
+            return
         async with self._clock_lock:
-            now = self.api.instant()
-            if now.offset is not None or now.times_set < self._times_asked:
+            if not self._wants_time():  # the task that had the lock has asked
                 return
-            self._times_asked = now.times_set + 1
-            clock = self.api.clock
+            clock, times_set = self.api.clock, self.api.instant().times_set
             await clock.sleep(self._poll_rate.take(clock.now()))
             with suppress(KlingError):  # if the service is away, so is the submit
                 await self.api.fetch(LIST, query={"model_id": model, "limit": 1})
+            self._times_asked = times_set + 1
+
+    def _wants_time(self) -> bool:
+        """Whether the service's clock is unknown, and was not asked for since our clock was set."""
+        now = self.api.instant()
+        return now.offset is None and now.times_set >= self._times_asked
 
     async def _take_hourly_turn(self, ledger: Ledger) -> None:
         """Wait until the hourly rate allows one more POST: that of the client, and that of a shared journal."""
