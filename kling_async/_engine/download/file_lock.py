@@ -5,24 +5,52 @@ from __future__ import annotations
 import errno
 import io
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
 
-from kling_async._own_files import create, open_own
+from kling_async._own_files import create, for_owner_alone, open_own
 from kling_async._policy.file_names import partial_name
+from kling_async._policy.http_ranges import FileVersion, dump, load
 
 _MAX_NAMES = 1000
+_MAX_NOTE_CHARACTERS = 16 * 1024
 
 
 @attrs.frozen
 class LockedFile:
-    """A partial file, open and locked for exclusive use."""
+    """A partial file, open and locked for exclusive use; its note beside it says of which version its bytes are."""
 
     file: io.FileIO
     path: Path
     is_locked: bool
     """False if the system has no locks: then only a file that this call made is safe to write."""
+
+    @property
+    def note_path(self) -> Path:
+        """The path of the note."""
+        return self.path.with_name(self.path.name + ".json")
+
+    def read_note(self) -> FileVersion | None:
+        """The version that the note describes; None if there is no note of ours, or it cannot be read."""
+        try:
+            descriptor = open_own(self.note_path)
+            if descriptor is None:
+                return None
+            with os.fdopen(descriptor) as note:
+                return load(note.read(_MAX_NOTE_CHARACTERS))
+        except (OSError, ValueError):
+            return None
+
+    def write_note(self, version: FileVersion | None) -> None:
+        """Write the note with which a later process resumes; the file is empty, so a lost or broken note does no harm."""
+        # A note that is not ours is not read; without a note the next run begins again.
+        with suppress(OSError):
+            self.note_path.unlink(missing_ok=True)
+            if self.is_locked and version is not None and version.validator is not None:
+                with open(self.note_path, "x", opener=for_owner_alone) as note:
+                    note.write(dump(version))
 
 
 def open_locked(path: Path) -> LockedFile:

@@ -22,9 +22,9 @@ from kling_async._engine.clock import Clock
 from kling_async._engine.download.file_lock import LockedFile, is_at, open_locked
 from kling_async._engine.download.partial_video import BodyReader, Report
 from kling_async._engine.tasks import run_to_end
-from kling_async._own_files import for_owner_alone, give_usual_mode, open_own
+from kling_async._own_files import give_usual_mode
 from kling_async._policy.descriptors import lacks_descriptors
-from kling_async._policy.http_ranges import FileVersion, dump, load
+from kling_async._policy.http_ranges import FileVersion
 from kling_async.jobs import canonical_id
 
 _EARLY_FLUSH_BYTES = 2 * 1024 * 1024
@@ -33,7 +33,6 @@ _MAX_WRITE = 0.02
 """Seconds that a write can block the event loop; half a MiB takes some hundred microseconds to copy."""
 _SLOW_FOR = 60.0
 """Seconds for which threads write after a write that took longer."""
-_MAX_NOTE_CHARACTERS = 16 * 1024
 _REPORT_INTERVAL = 0.5
 """Seconds between two reports of a file's size."""
 
@@ -130,7 +129,7 @@ class PartialFile:
         size = locked_file.file.seek(0, io.SEEK_END)
         if not locked_file.is_locked or size == 0:
             return
-        version = _read_note(locked_file)
+        version = locked_file.read_note()
         if (
             version is not None
             and canonical_id(version.request_id) == canonical_id(self.request_id)
@@ -196,7 +195,7 @@ class PartialFile:
             self._locked_file.file.seek(offset)
             self._flush_begun_to = offset
             if offset == 0:
-                self._write_note(self._locked_file)
+                self._locked_file.write_note(self.version)
 
     def _append(self, piece: bytes | memoryview) -> None:
         """Append a piece, and let the system begin to write every few MiB to the disk.
@@ -215,16 +214,6 @@ class PartialFile:
                 os.posix_fadvise(file.fileno(), self._flush_begun_to, length, os.POSIX_FADV_DONTNEED)
                 self._flush_begun_to += length
             self.size += len(piece)
-
-    def _write_note(self, locked_file: LockedFile) -> None:
-        """Write the note with which a later process resumes; the file is empty, so a lost or broken note does no harm."""
-        path = _note_path(locked_file)
-        # A note that is not ours is not read; without a note the next run begins again.
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
-            if locked_file.is_locked and self.version is not None and self.version.validator is not None:
-                with open(path, "x", opener=for_owner_alone) as note:
-                    note.write(dump(self.version))
 
     def has_digest(self, digest: str) -> bool:
         """Whether the bytes saved so far have a digest, written as in `FileVersion.digest`."""
@@ -264,7 +253,7 @@ class PartialFile:
             give_usual_mode(locked_file.file.fileno())
             _close_if_unlocked(locked_file)
             with suppress(OSError):  # another user's file of this name
-                _note_path(locked_file).unlink(missing_ok=True)
+                locked_file.note_path.unlink(missing_ok=True)
             *shared, own = self.path, *self._fallbacks
             for path in shared:
                 if rename_if_free(locked_file.path, path):
@@ -295,7 +284,7 @@ class PartialFile:
                 _close_if_unlocked(locked_file)
                 with suppress(OSError):  # the error that ended the download is raised already
                     locked_file.path.unlink()
-                    _note_path(locked_file).unlink(missing_ok=True)
+                    locked_file.note_path.unlink(missing_ok=True)
             locked_file.file.close()
 
 
@@ -337,22 +326,6 @@ def sha256_of(path: Path) -> str:
     """The digest of a file, in hex."""
     with path.open("rb", buffering=0) as file:
         return _digest(file, "sha256").hex()
-
-
-def _read_note(locked_file: LockedFile) -> FileVersion | None:
-    """The version that the note describes; None if there is no note of ours, or it cannot be read."""
-    try:
-        descriptor = open_own(_note_path(locked_file))
-        if descriptor is None:
-            return None
-        with os.fdopen(descriptor) as note:
-            return load(note.read(_MAX_NOTE_CHARACTERS))
-    except (OSError, ValueError):
-        return None
-
-
-def _note_path(locked_file: LockedFile) -> Path:
-    return locked_file.path.with_name(locked_file.path.name + ".json")
 
 
 def _digest(file: io.FileIO, name: str) -> bytes:
