@@ -180,6 +180,31 @@ async def test_the_partial_file_of_a_video_that_is_stored_already_is_removed(sto
     assert list(partial_folder().iterdir()) == []
 
 
+async def test_what_killed_processes_left_of_a_video_is_removed_when_the_store_has_it(
+    store, tmp_path, temporary
+):
+    def leave():
+        for end in ("2.part", "2.part.json", "3.part"):
+            (partial_folder() / f"kling-{job.request_id[:8]}.mp4.{end}").write_text("")
+
+    async with service() as (client, _):
+        journal = tmp_path / "run.db"
+        job = (await client.generate_many(["a comet"], journal=journal))[0].job
+        for _ in ("stores the video", "finds the video"):
+            leave()
+            await client.generate_many(["a comet"], output=PLACE, journal=journal)
+            assert list(partial_folder().iterdir()) == []
+        leave()
+        partial_folder().chmod(0o777)  # no folder of ours alone
+        batch = await client.generate_many(["a comet"], output=PLACE, journal=journal, direct_upload=True)
+        assert batch[0].path.key in store.videos
+        assert len(list(temporary.joinpath(partial_folder_name()).iterdir())) == 3
+
+
+def partial_folder_name():
+    return f"kling_async-{os.getuid()}"
+
+
 async def test_the_object_of_another_job_is_never_replaced(store):
     async with service() as (client, _):
         job = await client.generate("a comet")

@@ -138,11 +138,6 @@ class Downloader:
                 report = partial(_emit_size, emit, index, job.request_id) if emit else None
                 retries = self.api.retries("store", emit, ends_at=ends_at)
                 if (found := await destination.find(job, retries=retries)) is not None:
-                    # The run that saved it was killed before it removed its partial file.
-                    async with destination.open_partial(
-                        job, writer=self._writer, report=None
-                    ) as partial_video:
-                        await partial_video.truncate()
                     return found
                 async with destination.open_partial(job, writer=self._writer, report=report) as partial_video:
                     retries = self.api.retries("store", emit, ends_at=ends_at)

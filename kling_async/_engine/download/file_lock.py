@@ -1,4 +1,4 @@
-"""Opens a file beside the destination that only one download can write, and that a later process can continue."""
+"""Opens a file beside the destination that only one download can write, and that a later process can continue or remove."""
 
 from __future__ import annotations
 
@@ -13,8 +13,15 @@ import attrs
 from kling_async._own_files import create, for_owner_alone, open_own
 from kling_async._policy.file_names import partial_name
 from kling_async._policy.http_ranges import FileVersion, dump, load
+from kling_async.jobs import canonical_id
 
 _MAX_NAMES = 1000
+_FREE_NAMES = 3
+"""The search for all partial files of a video ends after so many names that no file has.
+
+A download takes the second name only while another one has the first, and so on: a gap is no longer than there were downloads
+of the video at the same time.
+"""
 _MAX_NOTE_CHARACTERS = 16 * 1024
 
 
@@ -52,6 +59,12 @@ class LockedFile:
                 with open(self.note_path, "x", opener=for_owner_alone) as note:
                     note.write(dump(version))
 
+    def remove(self) -> None:
+        """Remove the note and then the file: a kill between the two leaves a file without a note, which is of no use."""
+        for path in (self.note_path, self.path):
+            with suppress(OSError):  # another user's file of this name
+                path.unlink(missing_ok=True)
+
 
 def open_locked(path: Path) -> LockedFile:
     """Open and lock the first of `NAME.part`, `NAME.2.part` and so on that is free or ours; a missing file is made.
@@ -68,11 +81,47 @@ def open_locked(path: Path) -> LockedFile:
     raise FileExistsError(errno.EEXIST, "all names for its partial file are taken", os.fspath(path))
 
 
+def remove_partial_files(path: Path, *, request_id: str) -> None:
+    """Remove the partial files of a saved video that no process writes any more; it blocks.
+
+    The lock of a file says whether a process writes the file, also on another machine if the file system shares locks.
+    Without locks nothing is removed. A file whose note names another job can be of another video with the same name, and
+    stays. A file without a note stays for no job: a download that opens it begins again.
+
+    Args:
+        path: The destination, beside which the files lie.
+        request_id: The job.
+    """
+    number = free_names = 0
+    while free_names < _FREE_NAMES:
+        number += 1
+        partial_path = path.with_name(partial_name(path.name, number))
+        if not os.path.lexists(partial_path):
+            free_names += 1
+            continue
+        with suppress(OSError):  # the video is saved; a later run tries again
+            _remove_if_left(partial_path, request_id)
+
+
+def _remove_if_left(path: Path, request_id: str) -> None:
+    locked_file = _try_lock(path, open_own(path), is_new=False)
+    if locked_file is None:
+        return
+    note = locked_file.read_note()
+    if note is None or canonical_id(note.request_id) == canonical_id(request_id):
+        locked_file.remove()
+    locked_file.file.close()
+
+
 def _try_open_locked(path: Path) -> LockedFile | None:
     """The file, open and locked; None if another download uses or has just finished it, or if it is not ours."""
-    descriptor, is_new = create(path), True
-    if descriptor is None:
-        descriptor, is_new = open_own(path), False
+    descriptor = create(path)
+    if descriptor is not None:
+        return _try_lock(path, descriptor, is_new=True)
+    return _try_lock(path, open_own(path), is_new=False)
+
+
+def _try_lock(path: Path, descriptor: int | None, *, is_new: bool) -> LockedFile | None:
     if descriptor is None:
         return None
     file = io.FileIO(descriptor, "r+b")

@@ -17,6 +17,7 @@ import attrs
 from kling_async._engine.api import Retries
 from kling_async._engine.descriptors import run_in_thread
 from kling_async._engine.download.destination import SavedFile
+from kling_async._engine.download.file_lock import remove_partial_files
 from kling_async._engine.download.partial_file import (
     AdaptiveWriter,
     PartialFile,
@@ -82,8 +83,12 @@ class OutputFolder:
         return FileDestination(self.path_for(job, prompt=prompt, index=index), (own,))
 
     async def find_saved(self, entry: Entry) -> Path | None:
-        """The file that an earlier run saved, if it is whole."""
-        return saved_file(entry, self.path)
+        """The file that an earlier run saved, if it is whole; removes what dead processes left of its downloads."""
+        path = saved_file(entry, self.path)
+        if path is not None:
+            assert entry.request_id is not None, "only a job has a video"
+            remove_partial_files(path, request_id=entry.request_id)
+        return path
 
 
 def saved_file(entry: Entry, folder: Path | None) -> Path | None:
@@ -173,15 +178,20 @@ class FileDestination:
 
     async def publish(
         self,
-        job: Job,  # noqa: ARG002 - see `Destination`
+        job: Job,
         partial_video: PartialFile,
         *,
         digest: bool,
         retries: Retries,  # noqa: ARG002 - see `Destination`
         limiter: anyio.CapacityLimiter,
     ) -> SavedFile:
-        """Flush the file to the disk, and rename it."""
-        commit = partial(partial_video.commit, digest=digest)
+        """Flush the file to the disk, rename it, and remove what dead processes left of other downloads of the job."""
+
+        def commit() -> str | None:
+            sha256 = partial_video.commit(digest=digest)
+            remove_partial_files(self.path, request_id=job.request_id)
+            return sha256
+
         sha256 = await anyio.to_thread.run_sync(commit, limiter=limiter)
         return SavedFile(partial_video.path, partial_video.size, sha256)
 

@@ -18,6 +18,7 @@ from kling_async._callbacks import SafeLogger
 from kling_async._engine.api import Retries
 from kling_async._engine.descriptors import run_in_thread
 from kling_async._engine.download.destination import AlreadySavedError, SavedFile
+from kling_async._engine.download.file_lock import remove_partial_files
 from kling_async._engine.download.output_folder import try_name
 from kling_async._engine.download.partial_file import AdaptiveWriter, PartialFile, open_partial
 from kling_async._engine.download.partial_video import Report
@@ -51,14 +52,18 @@ class ObjectDestination:
             KlingError: The store does not answer, or other objects have the names.
         """
         place = await retries.run(partial(_choose, self.bucket, self.path, job))
-        return place if isinstance(place, SavedFile) else None
+        if not isinstance(place, SavedFile):
+            return None
+        _remove_partial_files(job.request_id)
+        return place
 
     def open_partial(
         self, job: Job, *, writer: AdaptiveWriter, report: Report | None
     ) -> AbstractAsyncContextManager[PartialFile]:
         """The partial file, in a folder of ours in the folder for temporary files."""
-        path = partial_folder() / file_name(job.request_id)
-        return open_partial(path, request_id=job.request_id, writer=writer, report=report)
+        return open_partial(
+            _partial_path(job.request_id), request_id=job.request_id, writer=writer, report=report
+        )
 
     async def publish(
         self,
@@ -69,12 +74,13 @@ class ObjectDestination:
         retries: Retries,
         limiter: anyio.CapacityLimiter,
     ) -> SavedFile:
-        """Store the whole video, and remove the file."""
+        """Store the whole video, and remove the file, also those that dead processes left of other downloads of the job."""
         sha256 = await anyio.to_thread.run_sync(partial_video.sha256, limiter=limiter)
         content, size_bytes = partial_video.file_path, partial_video.size
         put = partial(_put, self.bucket, self.path, job, content, size_bytes=size_bytes, sha256=sha256)
         saved = await retries.run(put)
         await partial_video.truncate()  # an empty partial file is removed when it is closed
+        _remove_partial_files(job.request_id)
         return saved
 
 
@@ -193,6 +199,8 @@ class ObjectPrefix:
         with suppress(KlingError):  # then the item is stored again, which names the reason if that fails too
             found = await self.bucket.find(url.key)
             if found is not None and found.size_bytes == entry.size_bytes:
+                assert entry.request_id is not None, "only a job has a video"
+                _remove_partial_files(entry.request_id)
                 return url
         return None
 
@@ -248,6 +256,16 @@ def partial_folder() -> Path:
     if not stat.S_ISDIR(status.st_mode) or not is_safe:
         raise PermissionError(1, f"{folder.name!r} in it is not a folder of this user alone")
     return folder
+
+
+def _partial_path(request_id: str) -> Path:
+    """The file of this machine beside which the partial files of a job's video lie."""
+    return partial_folder() / file_name(request_id)
+
+
+def _remove_partial_files(request_id: str) -> None:
+    with suppress(OSError):  # no folder of ours
+        remove_partial_files(_partial_path(request_id), request_id=request_id)
 
 
 def _try_partial_folder() -> None:

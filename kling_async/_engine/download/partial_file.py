@@ -282,9 +282,7 @@ class PartialFile:
                 locked_file.is_locked and self.size and self.version is not None and self.version.validator
             ):
                 _close_if_unlocked(locked_file)
-                with suppress(OSError):  # the error that ended the download is raised already
-                    locked_file.path.unlink()
-                    locked_file.note_path.unlink(missing_ok=True)
+                locked_file.remove()
             locked_file.file.close()
 
 

@@ -1,0 +1,182 @@
+"""Partial files that killed processes leave of a video that another process has saved meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+from virtual_service import VirtualLoop, session_for
+from virtual_storage import Storage, job_with, video
+
+from kling_async._engine.download.file_lock import open_locked, remove_partial_files
+from kling_async._engine.download.output_folder import FileDestination, OutputFolder
+from kling_async._journal.entry import Entry, EntryState, Identity
+from kling_async._policy.http_ranges import FileVersion, dump
+from kling_async.events import Notifier
+
+KILLED = Path(__file__).with_name("killed_downloads.py")
+VIDEO = video(10_000)
+JOB = job_with(request_id="6f1c52a0-5d0e-4f4b-9f53-b61ed3a7f90c")
+NOTE = dump(FileVersion(request_id=JOB.request_id, size_bytes=10_000, validator='"v1"', digest=None))
+OTHER = dump(FileVersion(request_id="another", size_bytes=10_000, validator='"v1"', digest=None))
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio", {"loop_factory": VirtualLoop}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "a.mp4"
+
+
+async def save(path):
+    """Save the video, as a process does that no other one disturbs."""
+    session = session_for(Storage(VIDEO).service())
+    emit = session.api.emitter(Notifier(None))
+    return await session.downloader.download(JOB, FileDestination(path), emit=emit)
+
+
+def find_saved(path):
+    """What a later run does with a video that the journal says to be saved."""
+    entry = Entry(
+        number=1,
+        identity=Identity(None, "f", 0),
+        model="kling-v2-6",
+        payload={"prompt": "p"},
+        state=EntryState.SUCCEEDED,
+        request_id=JOB.request_id,
+        path=str(path),
+        size_bytes=len(VIDEO),
+    )
+    return anyio.run(OutputFolder(path.parent, has_ascii_names=False).find_saved, entry)
+
+
+def leave(path, number=2, *, note=NOTE):
+    """Put a partial file and its note beside a destination; note=None for a file without one."""
+    partial = path.with_name(f"{path.name}.part" if number == 1 else f"{path.name}.{number}.part")
+    partial.write_bytes(VIDEO[:5_000])
+    if note is not None:
+        partial.with_name(f"{partial.name}.json").write_text(note)
+    return partial
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def kill_at_each_step(folder, ending):
+    """One folder for each step of a download before which its process was killed; the last one came to its end."""
+    command = [sys.executable, KILLED, folder, ending, JOB.request_id]
+    subprocess.run(command, check=True, timeout=120)  # noqa: S603 - our own
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("is_second", [False, True], ids=["NAME.part", "NAME.2.part"])
+@pytest.mark.parametrize("ending", ["whole", "given up", "cancelled"])
+async def test_whatever_step_a_process_is_killed_at_the_next_save_leaves_the_video_alone(
+    tmp_path, ending, is_second
+):
+    folders = kill_at_each_step(tmp_path, ending)
+    assert len(folders) > 5
+    for folder in folders:
+        for left in folder.glob("a.mp4.part*") if is_second else ():
+            left.rename(folder / left.name.replace("mp4.part", "mp4.2.part"))
+        await save(folder / "a.mp4")
+        assert names(folder) == ["a.mp4"], folder.name
+        assert (folder / "a.mp4").read_bytes() == VIDEO
+
+
+def test_whatever_step_a_process_is_killed_at_that_removes_them_a_later_run_removes_the_remaining_ones(
+    tmp_path,
+):
+    folders = kill_at_each_step(tmp_path, "removes")
+    assert (
+        len({tuple(names(folder)) for folder in folders}) == 5
+    )  # two files and two notes, one after the other
+    for folder in folders:
+        path = folder / "a.mp4"
+        path.write_bytes(VIDEO)
+        assert find_saved(path) == path
+        assert names(folder) == ["a.mp4"], folder.name
+
+
+async def test_a_file_that_a_live_process_writes_stays_and_a_later_run_removes_it_when_that_one_is_dead(path):
+    with open_locked(path).file as stopped:
+        stopped.write(b"begun")
+        assert (await save(path)).path == path
+        assert names(path.parent) == ["a.mp4", "a.mp4.part"]
+        await anyio.to_thread.run_sync(find_saved, path)
+        assert names(path.parent) == ["a.mp4", "a.mp4.part"]
+    await anyio.to_thread.run_sync(find_saved, path)
+    assert names(path.parent) == ["a.mp4"]
+
+
+@pytest.mark.parametrize("note", [NOTE, NOTE.replace(JOB.request_id, JOB.request_id.upper()), "", None])
+def test_each_file_of_the_job_or_of_no_job_is_removed(path, note):
+    path.write_bytes(VIDEO)
+    for number in (1, 2, 5):
+        leave(path, number, note=note)
+    find_saved(path)
+    assert names(path.parent) == ["a.mp4"]
+
+
+async def test_the_file_of_another_job_with_the_same_name_stays(path):
+    leave(path, note=OTHER)
+    await save(path)
+    assert await anyio.to_thread.run_sync(find_saved, path) == path
+    assert names(path.parent) == ["a.mp4", "a.mp4.2.part", "a.mp4.2.part.json"]
+
+
+def test_nothing_is_removed_for_a_video_that_is_not_whole(path):
+    path.write_bytes(VIDEO[:-1])
+    left = leave(path)
+    assert find_saved(path) is None
+    assert left.exists()
+
+
+@pytest.mark.parametrize("lacks", ["module", "file system"])
+def test_without_locks_nothing_is_removed(path, lacks, monkeypatch):
+    def fail(file, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    if lacks == "module":
+        monkeypatch.setitem(sys.modules, "fcntl", None)
+    else:
+        monkeypatch.setattr(fcntl, "flock", fail)
+    left = leave(path)
+    remove_partial_files(path, request_id=JOB.request_id)
+    assert left.exists()
+
+
+async def test_a_video_is_saved_also_if_an_old_file_cannot_be_opened(path, monkeypatch):
+    left = leave(path)
+    true_open = os.open
+
+    def open_few(file, *rest):
+        if file == left:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return true_open(file, *rest)
+
+    monkeypatch.setattr(os, "open", open_few)
+    assert (await save(path)).path == path
+    assert left.exists()
+
+
+async def test_a_saved_video_is_found_also_if_nothing_can_be_removed(path, monkeypatch):
+    path.write_bytes(VIDEO)
+    left = leave(path)
+
+    def refuse(file, **options):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    assert await anyio.to_thread.run_sync(find_saved, path) == path
+    assert left.exists()
