@@ -140,7 +140,7 @@ async def test_a_batch_that_cannot_be_written_is_an_error_and_unlocks_the_file(j
         raise JournalError("The disk is full.")
 
     with monkeypatch.context() as patch:
-        patch.setattr("kling_async._journal.over_sqlite.SqliteStore.commit", fail)
+        patch.setattr("kling_async._journal.sqlite.store.SqliteStore.commit", fail)
         with pytest.raises(JournalError, match="The disk is full"):
             await journal.register(requests("a"))
     assert len((await journal.register(requests("a"))).entries) == 1

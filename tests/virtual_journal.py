@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import anyio
 
 from kling_async._journal.journal import WriteAheadJournal
-from kling_async._journal.over_sqlite import SqliteStore
+from kling_async._journal.sqlite.store import SqliteStore
 
 
 @contextmanager

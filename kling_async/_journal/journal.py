@@ -75,7 +75,7 @@ class WriteAheadJournal:
             self._set_up(store, _run_in_thread)
             self._share(store, _run_in_thread)
         else:
-            from kling_async._journal.over_sqlite import SqliteStore
+            from kling_async._journal.sqlite.store import SqliteStore
 
             self._set_up(SqliteStore(location), _run_in_thread)
 
@@ -245,7 +245,7 @@ class WriteAheadJournal:
             from kling_async._journal.postgres import reading
 
             return reading.read_entries(location)
-        from kling_async._journal.over_sqlite import read_entries
+        from kling_async._journal.sqlite.store import read_entries
 
         return read_entries(location)
 

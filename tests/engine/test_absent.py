@@ -13,7 +13,7 @@ from kling_async import AmbiguousSubmitError, APIConnectionError, ResultState, V
 from kling_async._engine.submit import reconciler
 from kling_async._journal.entry import Identity, fingerprint
 from kling_async._journal.journal import WriteAheadJournal
-from kling_async._journal.over_sqlite import SqliteStore
+from kling_async._journal.sqlite.store import SqliteStore
 from kling_async.events import Notifier
 from kling_async.journal import EntryState, Journal
 

@@ -16,7 +16,7 @@ import pytest
 from kling_async import APIConnectionError, JournalError, KlingClient, Limits, RetryPolicy
 from kling_async._engine import descriptors
 from kling_async._engine.descriptors import fit_to_process, retry_for_descriptor
-from kling_async._journal.opening import journal_errors
+from kling_async._journal.sqlite.opening import journal_errors
 from kling_async._policy.descriptors import lacks_descriptors
 from kling_async._transport.base import Request
 from kling_async._transport.over_aiohttp import AiohttpTransport

@@ -14,7 +14,7 @@ from kling_async import JournalError, ResultState
 from kling_async._engine.batch.batch import use_journal
 from kling_async._journal.entry import Identity
 from kling_async._journal.journal import WriteAheadJournal
-from kling_async._journal.over_sqlite import SqliteStore
+from kling_async._journal.sqlite.store import SqliteStore
 from kling_async.journal import Journal
 
 FILES = ["run.db", "run.db-wal", "run.db-shm", "run.db-lock"]

@@ -23,7 +23,7 @@ from kling_async import (
 from kling_async._engine.batch.batch import BatchSettings, use_journal
 from kling_async._journal.entry import EntryState, Identity, fingerprint
 from kling_async._journal.journal import WriteAheadJournal
-from kling_async._journal.over_sqlite import SqliteStore
+from kling_async._journal.sqlite.store import SqliteStore
 from kling_async._policy.budget import Budget
 from kling_async.emulator import JobScript
 from kling_async.events import Finished, Resumed, Spent, SubmitReconciled, Submitted

@@ -12,8 +12,8 @@ from virtual_service import Service, always, on, reply, run
 
 from kling_async import APIConnectionError, ConfigurationError, InvalidRequestError, ResultState, VideoRequest
 from kling_async._journal.journal import WriteAheadJournal
-from kling_async._journal.over_sqlite import SqliteStore
-from kling_async._journal.schema import MIGRATIONS
+from kling_async._journal.sqlite.schema import MIGRATIONS
+from kling_async._journal.sqlite.store import SqliteStore
 from kling_async.emulator import JobScript
 from kling_async.journal import EntryState, Journal
 

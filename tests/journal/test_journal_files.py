@@ -14,8 +14,8 @@ import pytest
 from traps import TRAPS, put
 
 from kling_async import JournalError, _own_files
-from kling_async._journal import journal_files, opening, over_sqlite
 from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.sqlite import journal_files, opening, store
 
 SIDE_FILES = ["run.db-lock", "run.db-wal", "run.db-shm", "run.db-journal"]
 
@@ -132,13 +132,13 @@ def test_a_file_in_the_making_that_cannot_be_removed_is_named(shared, monkeypatc
 
 @pytest.mark.parametrize("name", ["run.db-wal", "run.db-shm", "run.db-journal"])
 def test_a_trap_that_is_put_while_a_journal_is_opened_is_refused(run_db, victim, monkeypatch, name):
-    reserve = over_sqlite.reserve_files
+    reserve = store.reserve_files
 
     def reserve_and_put(path):
         put("hard link", path.with_name(name), victim)
         return reserve(path)
 
-    monkeypatch.setattr(over_sqlite, "reserve_files", reserve_and_put)
+    monkeypatch.setattr(store, "reserve_files", reserve_and_put)
     with pytest.raises(JournalError, match=rf"{name}' is a file with a second name"):
         WriteAheadJournal(run_db)
     assert is_unharmed(victim)
@@ -151,7 +151,7 @@ RESERVED = ["-wal", "-shm", "-journal"]
 def connections(monkeypatch):
     """The names of the files that a connection in a mode was made to, and what lay beside them at that moment."""
     made = []
-    for room in (over_sqlite, opening):
+    for room in (store, opening):
 
         def connect(path, connect=room.connect, **options):
             made.append((path.name, options.get("mode", "mode=rw"), own_files_beside(path)))
@@ -204,13 +204,13 @@ def test_a_rollback_journal_of_another_user_is_not_played_back(run_db, monkeypat
     """It comes at the last moment, where nothing of ours is there to stop it: a read-only connection plays nothing."""
     content = run_db.read_bytes()
     run_db.parent.chmod(0o1777)
-    connect = over_sqlite.connect
+    connect = store.connect
 
     def plant_and_connect(path, **options):
         path.with_name("run.db-journal").write_bytes(hot_journal)
         return connect(path, **options)
 
-    monkeypatch.setattr(over_sqlite, "connect", plant_and_connect)
+    monkeypatch.setattr(store, "connect", plant_and_connect)
     with pytest.raises(JournalError, match="could not be read"):
         list(WriteAheadJournal.read(run_db))
     assert run_db.read_bytes() == content

@@ -11,8 +11,8 @@ import pytest
 
 from kling_async import JournalError
 from kling_async._journal.journal import WriteAheadJournal
-from kling_async._journal.opening import check_file, make_if_missing
-from kling_async._journal.schema import MIGRATIONS
+from kling_async._journal.sqlite.opening import check_file, make_if_missing
+from kling_async._journal.sqlite.schema import MIGRATIONS
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from kling_async import JobStatus, JournalError
 from kling_async._journal.entry import EntryState, Identity
 from kling_async._journal.journal import WriteAheadJournal
-from kling_async._journal.opening import check_file
-from kling_async._journal.over_sqlite import SqliteStore, read_entries
-from kling_async._journal.schema import MIGRATIONS
+from kling_async._journal.sqlite.opening import check_file
+from kling_async._journal.sqlite.schema import MIGRATIONS
+from kling_async._journal.sqlite.store import SqliteStore, read_entries
 from kling_async._policy.visible_text import visible_text
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=20)

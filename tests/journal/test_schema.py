@@ -7,9 +7,9 @@ import pytest
 
 from kling_async import JournalError
 from kling_async._journal.journal import WriteAheadJournal
-from kling_async._journal.opening import check_file, connect
-from kling_async._journal.over_sqlite import SqliteStore
-from kling_async._journal.schema import MIGRATIONS
+from kling_async._journal.sqlite.opening import check_file, connect
+from kling_async._journal.sqlite.schema import MIGRATIONS
+from kling_async._journal.sqlite.store import SqliteStore
 
 
 def add_note(connection: sqlite3.Connection) -> None:

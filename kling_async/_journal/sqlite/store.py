@@ -14,7 +14,7 @@ from typing import Any
 
 from kling_async._callbacks import SafeLogger
 from kling_async._journal.entry import Entry, EntryState, Identity
-from kling_async._journal.journal_files import (
+from kling_async._journal.sqlite.journal_files import (
     OpenFiles,
     check_files,
     check_folder,
@@ -27,7 +27,7 @@ from kling_async._journal.journal_files import (
     reserve_files,
     reserve_writes,
 )
-from kling_async._journal.opening import (
+from kling_async._journal.sqlite.opening import (
     acquire_lock,
     check_file,
     connect,
@@ -37,8 +37,7 @@ from kling_async._journal.opening import (
     make_if_missing,
     resolve_path,
 )
-from kling_async._journal.schema import MIGRATIONS, Migration, decode_text, encode_text, migrate, roll_back
-from kling_async._journal.sqlite_rows import (
+from kling_async._journal.sqlite.rows import (
     COLUMNS,
     HAS_JOB,
     INSERT,
@@ -49,6 +48,14 @@ from kling_async._journal.sqlite_rows import (
     build_entry,
     build_row,
     quote,
+)
+from kling_async._journal.sqlite.schema import (
+    MIGRATIONS,
+    Migration,
+    decode_text,
+    encode_text,
+    migrate,
+    roll_back,
 )
 from kling_async._journal.store import PendingWrites
 from kling_async._journal.transitions import UNKNOWN_STATES_IN_SQL

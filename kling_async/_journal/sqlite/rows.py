@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.json_text import decode_record, encode_record, to_json
-from kling_async._journal.schema import decode_text, encode_text
+from kling_async._journal.sqlite.schema import decode_text, encode_text
 from kling_async._journal.store import EARLIER_COLUMNS
 from kling_async._journal.transitions import UNKNOWN_STATES_IN_SQL
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from kling_async._descriptors import find_lack_of_descriptors
 from kling_async._durable import move_into_place
-from kling_async._journal.journal_files import check_files, check_link, copy_of, lock_of, reserve_files
-from kling_async._journal.schema import APPLICATION_ID, MIGRATIONS, Migration, migrate
+from kling_async._journal.sqlite.journal_files import check_files, check_link, copy_of, lock_of, reserve_files
+from kling_async._journal.sqlite.schema import APPLICATION_ID, MIGRATIONS, Migration, migrate
 from kling_async._own_files import create, create_if_missing
 from kling_async.errors import JournalError
 

@@ -1,0 +1,3 @@
+"""A journal in one file of SQLite, which one process writes."""
+
+from __future__ import annotations
