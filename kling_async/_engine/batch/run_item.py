@@ -16,7 +16,7 @@ from kling_async._engine.download.destination import Output
 from kling_async._engine.download.output_folder import saved_file
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.session import LoopSession, job_kind
-from kling_async._engine.submit.batch_item import BatchItem
+from kling_async._engine.submit.batch_item import BatchItem, EarlierEnd
 from kling_async._engine.submit.ledger import Ledger
 from kling_async._engine.submit.reconciler import OpenReconciliation
 from kling_async._engine.submit.uploader import Uploader
@@ -126,13 +126,14 @@ async def _finish(
 ) -> Result:
     """The result of an item whose job has ended, with its video saved."""
     result = _make_result(parts, item, outcome)
-    if item.saved_path is not None and result.ok:
-        result = attrs.evolve(result, path=item.saved_path)
-        _emit_finished(parts, result)
-        return result
-    parts.ledger.record_end(item, result)
+    earlier = item.earlier_end
+    if earlier is not None and earlier.path is not None and result.ok:
+        result = attrs.evolve(result, path=earlier.path)
+    else:
+        parts.ledger.record_end(item, result)
     _emit_finished(parts, result)
-    if not result.ok or parts.output is None or item.is_saved_elsewhere:
+    is_saved = result.path is not None or (earlier is not None and earlier.is_saved_elsewhere)
+    if not result.ok or is_saved or parts.output is None:
         return result
     try:
         return await _save(parts, item, result, parts.output)
@@ -162,7 +163,7 @@ async def _run_job(
                 return current
             wait, current = _wait(parts, item, current), None
             job = await wait
-            if not (is_throttled(job) and item.throttled_jobs < _MAX_RESUBMITS and not parts.breaker.reason):
+            if not (is_throttled(job) and item.resubmits < _MAX_RESUBMITS and not parts.breaker.reason):
                 return job
             _pause_submits(parts, item, job)
             del job
@@ -179,7 +180,7 @@ async def _resume(
     # What another process has just tried is no earlier run: neither a failure nor an ambiguous submit is sent again.
     repeats = plan.count_repeats(entry)
     item.can_resend = item.can_resend and not repeats and not item.is_changed_elsewhere
-    item.throttled_jobs = max(item.throttled_jobs, repeats)
+    item.resubmits = max(item.resubmits, repeats)
     step = next_step(entry, retry_failed=plan.can_retry(entry) and not item.is_changed_elsewhere)
     if entry is None or step is NextStep.SUBMIT:
         item.fallback_outcome = entry.job if entry is not None else None
@@ -196,8 +197,8 @@ async def _resume(
     parts.emit(Resumed, index=item.index, request_id=entry.request_id, job=job, path=path)
     item.job_id = job.request_id
     if step is NextStep.REPORT:
-        item.saved_path, item.recorded_end = path, entry.state.value
-        item.is_saved_elsewhere = item.is_changed_elsewhere and entry.path is not None
+        is_saved_elsewhere = item.is_changed_elsewhere and entry.path is not None
+        item.earlier_end = EarlierEnd(state=entry.state, path=path, is_saved_elsewhere=is_saved_elsewhere)
         return job
     return JobInFlight(job, job_kind(entry.model, entry.payload), _age(parts, job, entry.sent_at))
 
@@ -311,8 +312,8 @@ def _pause_submits(parts: BatchParts, item: BatchItem, job: Job) -> None:
     """Hold back all submits: a job that failed for a rate limit made no video, and is submitted again."""
     error = error_of(job, secret=parts.session.api.secret)
     assert error is not None
-    item.throttled_jobs, item.fallback_outcome, item.job_id = item.throttled_jobs + 1, job, None
-    throttles = item.throttled_jobs + _THROTTLES_OF_A_FAILED_JOB
+    item.resubmits, item.fallback_outcome, item.job_id = item.resubmits + 1, job, None
+    throttles = item.resubmits + _THROTTLES_OF_A_FAILED_JOB
     parts.session.submitter.pause(error, parts.emit, limit=parts.slots.limit, throttles_before=throttles)
 
 

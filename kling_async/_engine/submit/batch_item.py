@@ -1,4 +1,4 @@
-"""One item of a batch on its way from the input to its result."""
+"""One item on its way from the input to its result."""
 
 from __future__ import annotations
 
@@ -10,56 +10,65 @@ import attrs
 
 from kling_async._engine.submit.picture_digests import NO_DIGESTS
 from kling_async._engine.submit.reconciler import OpenReconciliation
-from kling_async._journal.entry import Identity
+from kling_async._journal.entry import EntryState, Identity
 from kling_async.errors import KlingError
 from kling_async.jobs import Job
 from kling_async.paths import ObjectUrl
 from kling_async.requests import VideoRequest
 
 
+@attrs.frozen(eq=False, kw_only=True)
+class EarlierEnd:
+    """The end of an item that its journal entry tells, and that this run only reports."""
+
+    state: EntryState
+    path: Path | ObjectUrl | None
+    """Where the video is, if it is there whole."""
+    is_saved_elsewhere: bool
+    """Whether another process of a shared journal has saved the video since this batch began."""
+
+
 @attrs.define(eq=False, kw_only=True)
 class BatchItem:
-    """What is known of an item; `run_item` changes it, except where a field names another writer."""
+    """What is known of an item, of a batch or submitted alone. Each field says who sets it after the item is made."""
 
-    has_slot: bool = True
-    """Whether it has a slot of the concurrency limit. Of no meaning outside a batch."""
     index: int | None = None
     """Its place in the batch; None for a submit outside a batch."""
     request: VideoRequest | None
     """None for an entry of the journal whose payload no valid request makes."""
     digests: Mapping[str, str] = NO_DIGESTS
     """The SHA-256 of each local picture, by its path."""
+    has_slot: bool = True
+    """Whether it has a slot of the concurrency limit; of no meaning outside a batch. Set by `run_item`."""
+    price: Decimal | None = None
+    """US dollars for one POST of it, where that is known. Set by `run_item`."""
     identity: Identity | None = None
     """The name by which a later run recognises it; None without a journal. Set by `Ledger.claim_entry`."""
     entry_number: int | None = None
-    """The number of its journal entry, once it has one. Set by `Ledger.claim_entry` or `Ledger.record_intent`."""
-    price: Decimal | None = None
-    """US dollars for one POST of it, where that is known."""
+    """The number of its journal entry, once it has one. Set by `Ledger.claim_entry` and `Ledger.record_intent`."""
+    is_changed_elsewhere: bool = False
+    """Whether another process of a shared journal has worked on it since this batch began. Set by `Ledger.claim_entry`."""
     cost: Decimal | None = None
     """US dollars for all POSTs that were, or may have been, accepted, where that is known. Set by the `Ledger`."""
-    throttled_jobs: int = 0
-    """How many of its jobs failed for a rate limit."""
-    is_changed_elsewhere: bool = False
-    """Whether another process of a shared journal has worked on it since this batch began."""
+    job_id: str | None = None
+    """The id of its last job, as soon as that is known. Set by `run_item`, and by the `Ledger` with each record."""
+    reconciliation: OpenReconciliation | None = None
+    """The search for the job of its lost submit; `run_item` or `LoopSession.submit` ends it. Set by `run_item` and `Submitter`."""
+    resubmits: int = 0
+    """How often it was submitted again: in this run because its job failed for a rate limit, in earlier runs of the same call
+    for any reason. Set by `run_item`."""
     can_resend: bool = True
-    """Whether an ambiguous submit may be sent again, where the caller asks for it.
+    """Whether an ambiguous submit may be sent again, where the caller asks for it. Set by `run_item`.
 
     Not a second time, and not if another process of a shared journal has worked on the item since this batch began: what
     that process has just tried is no earlier run.
     """
     fallback_outcome: Job | KlingError | None = None
-    """The outcome to report if the item cannot be resubmitted: the failed job or the ambiguous error of an earlier POST."""
-    reconciliation: OpenReconciliation | None = None
-    """The search for the job of its lost submit. Set by `Submitter` too; `run_item` or `LoopSession.submit` ends it."""
-    job_id: str | None = None
-    """The id of its last job, as soon as that is known. Set by `Ledger.record_job` too."""
-    is_saved_elsewhere: bool = False
-    """Whether another process of a shared journal has saved its video since this batch began."""
-    saved_path: Path | ObjectUrl | None = None
-    """Where an earlier run saved its video, if it is there whole."""
-    recorded_end: str | None = None
-    """The final state that an earlier run has recorded in the journal; None if this run has to record it."""
+    """The outcome to report if the item cannot be resubmitted: the failed job or the ambiguous error of an earlier POST. Set by
+    `run_item`."""
+    earlier_end: EarlierEnd | None = None
+    """Its end by the journal; None if this run brings the item to its end. Set by `run_item`."""
 
     def forget(self) -> None:
         """Forget what this process did with the item: another process has taken the item over."""
-        self.fallback_outcome = self.reconciliation = self.job_id = self.saved_path = None
+        self.fallback_outcome = self.reconciliation = self.job_id = self.earlier_end = None

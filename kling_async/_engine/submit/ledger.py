@@ -38,10 +38,11 @@ class Ledger:
     _identifier: ItemIdentifier = attrs.field(init=False, factory=ItemIdentifier)
 
     async def claim_entry(self, item: BatchItem, given: Entry | None = None) -> Claim:
-        """The claim of an item, with its entry in the journal; sets the item's identity, number and cost.
+        """The claim of an item, with its entry in the journal.
 
         In a shared journal this process holds the item from now on, and the entry is made if it is missing, unless another
-        live process holds the item. In a journal of one process this only looks for the entry.
+        live process holds the item. In a journal of one process this only looks for the entry. It sets the item's identity,
+        number, cost and `is_changed_elsewhere`, and writes the item's index into an entry that has another.
 
         Args:
             item: The item.
@@ -244,8 +245,10 @@ class Ledger:
 
     def record_end(self, item: BatchItem, result: Result) -> None:
         """The item has its final state, or the last one of this run: a later run continues a wait that ended early."""
-        if self.journal is None or item.entry_number is None or result.state.value == item.recorded_end:
+        if self.journal is None or item.entry_number is None:
             return
+        if item.earlier_end is not None and result.state.value == item.earlier_end.state.value:
+            return  # the journal has it
         self.journal.record_end(
             item.entry_number,
             state=result.state,
