@@ -6,8 +6,10 @@ import attrs
 
 MAX_OUTAGE = 3600.0
 """Seconds after which an item that cannot be submitted ends with the reason."""
-_FIRST_DELAY, _LONGEST_DELAY = 15.0, 600.0
-"""Seconds before a shard is tried again."""
+TRANSIENT_DELAY = 15.0
+"""Seconds before a shard is tried again that its worker cannot run now, and that another one may be able to run."""
+_LONGEST_DELAY = 600.0
+"""The most seconds before a shard is tried again in an outage."""
 _SAME_WITHIN = 1800.0
 """Seconds between two troubles that are one outage. After a longer time, in which no worker has tried, it is another one."""
 
@@ -32,7 +34,7 @@ class Outage:
         So there are about ten tries in an hour. Each can lose submits whose jobs may be charged, where the service takes
         requests and answers with an error.
         """
-        return min(max(self.seen_at - self.began_at, _FIRST_DELAY), _LONGEST_DELAY)
+        return min(max(self.seen_at - self.began_at, TRANSIENT_DELAY), _LONGEST_DELAY)
 
 
 @attrs.define
@@ -59,3 +61,31 @@ def next_outage(outage: Outage | None, contact: Contact, *, now: float) -> Outag
         return outage
     is_same = outage is not None and now - outage.seen_at <= _SAME_WITHIN
     return Outage(outage.began_at if outage is not None and is_same else now, now)
+
+
+def delay_of_shard(
+    *,
+    left: int | None = None,
+    is_stopping: bool = False,
+    is_refused: bool = False,
+    pause: float = 0.0,
+    outage: Outage | None = None,
+) -> float | None:
+    """Seconds before a shard that its worker gives back is tried again; None if the worker runs it, or has run it to its end.
+
+    Args:
+        left: How many items the run has left; None before the run.
+        is_stopping: Whether the worker stops. Then another worker can have the shard at once.
+        is_refused: Whether the worker cannot run the batch. Another one may be able to.
+        pause: Seconds for which the worker does not try the batch, after it could not be submitted.
+        outage: The outage that the run has seen.
+    """
+    if left == 0:
+        return None
+    if is_stopping:
+        return 0.0
+    if is_refused:
+        return TRANSIENT_DELAY
+    if left is None:
+        return pause if pause > 0 else None
+    return TRANSIENT_DELAY if outage is None else outage.delay

@@ -28,6 +28,7 @@ from kling_async._distributed.engine import (
     open_engine,
     translate_engine_errors,
 )
+from kling_async._distributed.outage import TRANSIENT_DELAY, delay_of_shard
 from kling_async._distributed.reports import Reporter
 from kling_async._distributed.run_shard import ShardRun, WorkerRefusedError, ends_worker
 from kling_async._distributed.shards import ShardItem, load_items
@@ -38,8 +39,6 @@ _LOOK_INTERVAL = 5.0
 """Seconds between two looks for the shards of dead workers."""
 _POLL_INTERVAL = 2.0
 """Seconds between two questions for a shard, where no notice of one comes."""
-_TRANSIENT_DELAY = 15.0
-"""Seconds before a shard is taken again for which the journal could not be reached, or which this worker refuses."""
 _REFUSAL_TIME = 60.0
 """Seconds before a worker tries again whether it can obey the options of a batch."""
 _LOCK_TRIES, _LOCK_DELAY = 10, 0.2
@@ -191,12 +190,12 @@ class Worker:
         self._running.add(context.job.id)
         try:
             if not await self._lock(lock):
-                raise ShardGivenBackError(_TRANSIENT_DELAY)  # noqa: TRY301 - counted below
+                raise ShardGivenBackError(TRANSIENT_DELAY)  # noqa: TRY301 - counted below
             await self._run_shard(arguments)
         except JournalError as error:
             _log.warning("%s The shard is given back.", describe_trouble(error))
             self._given_back += 1
-            raise ShardGivenBackError(_TRANSIENT_DELAY) from error
+            raise ShardGivenBackError(TRANSIENT_DELAY) from error
         except ShardGivenBackError:
             self._given_back += 1
             raise
@@ -214,15 +213,14 @@ class Worker:
 
     async def _run_shard(self, arguments: Mapping[str, Any]) -> None:
         reporter = Reporter(self.database, arguments["batch"])
-        if self._refusal_of(reporter.batch) is not None:
-            raise ShardGivenBackError(_TRANSIENT_DELAY)
+        pause = self._pauses.get(reporter.batch, -math.inf) - time.monotonic()
+        is_refused = self._refusal_of(reporter.batch) is not None
+        if (delay := delay_of_shard(is_refused=is_refused, pause=pause)) is not None:
+            raise ShardGivenBackError(delay)
         try:
             items = load_items(arguments)
         except ConfigurationError as error:
             await self._refuse(reporter, error)
-        pause = self._pauses.get(reporter.batch, -math.inf) - time.monotonic()
-        if pause > 0:
-            raise ShardGivenBackError(pause)
         outage, now = await reporter.read_outage()
         shard = ShardRun(
             client=self.client,
@@ -238,12 +236,13 @@ class Worker:
         finally:
             self._items += reporter.ended
         outage = await reporter.record_contact(shard.contact)
-        if left:
-            if outage is None or self._stop.is_set():
-                raise ShardGivenBackError(0.0 if self._stop.is_set() else _TRANSIENT_DELAY)
-            self._pauses[reporter.batch] = time.monotonic() + outage.delay
-            raise ShardGivenBackError(outage.delay)
-        self._shards += 1
+        delay = delay_of_shard(left=left, is_stopping=self._stop.is_set(), outage=outage)
+        if delay is None:
+            self._shards += 1
+            return
+        if outage is not None:
+            self._pauses[reporter.batch] = time.monotonic() + delay
+        raise ShardGivenBackError(delay)
 
     async def _run_within_grace(self, shard: ShardRun, items: Sequence[ShardItem]) -> int:
         """How many items of a shard are left; a worker that stops waits for those in flight for the grace time."""
@@ -278,7 +277,9 @@ class Worker:
             _log.warning("%s This worker gives the shards of batch %s back.", error.message, reporter.batch)
         with suppress(JournalError):
             await reporter.refuse(self.name, error, is_end=is_end)
-        raise ShardGivenBackError(0.0 if is_end else _TRANSIENT_DELAY) from error
+        delay = delay_of_shard(is_stopping=is_end, is_refused=True)
+        assert delay is not None, "a refused shard is always given back"
+        raise ShardGivenBackError(delay) from error
 
     @asynccontextmanager
     async def _look_regularly(self, app: App) -> AsyncIterator[None]:

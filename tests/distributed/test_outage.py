@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from kling_async._distributed.outage import MAX_OUTAGE, Contact, Outage, next_outage
+from kling_async._distributed.outage import (
+    MAX_OUTAGE,
+    TRANSIENT_DELAY,
+    Contact,
+    Outage,
+    delay_of_shard,
+    next_outage,
+)
 
 TROUBLED, REACHED, BOTH = Contact(is_troubled=True), Contact(is_reached=True), Contact(True, True)
 
@@ -49,3 +56,29 @@ def test_a_time_without_a_try_is_no_part_of_an_outage():
 
     assert not tried_in_the_morning.is_too_long(now=30_000.0)
     assert next_outage(tried_in_the_morning, TROUBLED, now=30_000.0) == Outage(30_000.0, 30_000.0)
+
+
+LONG = Outage(0.0, 120.0)
+
+
+@pytest.mark.parametrize(
+    "shard, delay",
+    [
+        ({}, None),
+        ({"pause": -5.0}, None),
+        ({"pause": 7.5}, 7.5),
+        ({"is_refused": True}, TRANSIENT_DELAY),
+        ({"is_refused": True, "pause": 300.0}, TRANSIENT_DELAY),
+        ({"is_refused": True, "is_stopping": True}, 0.0),
+        ({"pause": 7.5, "is_stopping": True}, 0.0),
+        ({"left": 0}, None),
+        ({"left": 0, "outage": LONG, "is_stopping": True}, None),
+        ({"left": 3}, TRANSIENT_DELAY),
+        ({"left": 3, "outage": Outage(0.0, 0.0)}, 15.0),
+        ({"left": 3, "outage": LONG}, 120.0),
+        ({"left": 3, "outage": Outage(0.0, 3000.0)}, 600.0),
+        ({"left": 3, "outage": LONG, "is_stopping": True}, 0.0),
+    ],
+)
+def test_a_shard_is_tried_again_after_what_keeps_its_worker_from_it(shard, delay):
+    assert delay_of_shard(**shard) == delay
