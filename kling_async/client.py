@@ -479,6 +479,21 @@ class KlingClient:
         return await self._session().download(job, place, self._notifier(), ascii_names=ascii_names)
 
     @public_call
+    async def check_output(self, destination: str | os.PathLike[str]) -> None:
+        """Do nothing if videos can be saved there; nothing is sent to the service.
+
+        A batch checks its `output` in the same way before anything is paid. A missing folder is made, and a trial file is
+        written and removed; in an object store that is a trial object.
+
+        Args:
+            destination: See `download`.
+
+        Raises:
+            ConfigurationError: No video can be saved there.
+        """
+        await self._session().check_output(output_path(destination, name="destination"))
+
+    @public_call
     async def upload(self, path: str | os.PathLike[str]) -> str:
         """The public URL of a local file, which this call uploads, for `image=`. Anyone who has the URL can read the file.
 

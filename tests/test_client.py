@@ -361,6 +361,23 @@ async def test_upload_repeats_what_the_store_refused_for_a_moment(tmp_path):
         assert service.stats.requests["store"] == 3
 
 
+async def test_a_place_for_videos_is_checked_before_anything_is_sent(tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    async with emulator() as service, client_of(service) as client:
+        await client.check_output(tmp_path / "new")
+        await client.check_output(tmp_path / "one.mp4")
+        await client.check_output(f"{tmp_path}/clips.v1/")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["clips.v1", "new", "taken"]
+        for place in (f"{tmp_path}/taken/", tmp_path / "taken" / "one.mp4"):
+            with pytest.raises(
+                ConfigurationError, match=r"cannot be saved (in|to) '.+taken.*': .+\. Choose another"
+            ):
+                await client.check_output(place)
+        with pytest.raises(ConfigurationError, match="https"):
+            await client.check_output("https://example.com/videos")
+        assert service.stats.requests == {}
+
+
 async def test_upload_says_what_the_store_refused(tmp_path):
     picture = tmp_path / "start.png"
     picture.write_bytes(b"png")

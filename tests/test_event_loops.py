@@ -86,6 +86,7 @@ def calls_of(client, folder):
         "generate_many": lambda: client.generate_many(["A comet"], journal=folder / "run.db", output=folder),
         "stream_many": lambda: consume(client.stream_many(["A comet"])),
         "download": lambda: client.download("r1", folder),
+        "check_output": lambda: client.check_output(folder / "v"),
         "upload": lambda: client.upload(folder / "a.png"),
         "list_models": client.list_models,
         "get_model": lambda: client.get_model("kling-v2-6"),

@@ -193,6 +193,8 @@ DOORS = [
     (refuse("list", 404), "list_jobs", [], {}, "the list of jobs"),
     (refuse("models", 401), "list_models", [], {}, "GMI_API_KEY"),
     ({}, "get_model", ["Kling-V2-6"], {}, "did you mean 'kling-v2-6'?"),
+    ({}, "check_output", ["https://a"], {}, "destination='https://a'"),
+    ({}, "check_output", ["/dev/null/v/"], {}, "Choose another folder"),
     ({}, "upload", ["a.txt"], {}, "cannot be uploaded"),
     ({}, "upload", ["lost.png"], {}, "cannot be read"),
     ({}, "estimate", ["a"], {"prices": "list"}, "prices must be"),

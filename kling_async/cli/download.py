@@ -11,7 +11,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from kling_async.cli.jobs import describe_error
-from kling_async.cli.output import choose_progress, make_folder, print_error, print_json, print_line
+from kling_async.cli.output import choose_progress, print_error, print_json, print_line
 from kling_async.cli.run_config import DEFAULT_FOLDER, RunConfig, read_place
 from kling_async.cli.service import Service, open_client
 from kling_async.cli.summary import print_interrupted
@@ -51,7 +51,7 @@ async def download(
     try:
         with bar:
             async with open_client(service, on_event=counts) as client:
-                make_folder(out)
+                await client.check_output(config.output_folder)
                 async with aclosing(_download_each(client, ids, config, counts)) as fetched:
                     async for request_id, end in fetched:
                         ends[request_id] = end

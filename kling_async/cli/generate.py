@@ -14,7 +14,7 @@ from cyclopts import Group, Parameter, validators
 from kling_async.cli.batch_command import BatchCommand
 from kling_async.cli.budget_options import BudgetOptions
 from kling_async.cli.journals import NAME, describe_resume, refuse_unusable_journal
-from kling_async.cli.output import make_folder, one_line, print_error, print_text, stderr
+from kling_async.cli.output import one_line, print_error, print_text, stderr
 from kling_async.cli.preview import Preview
 from kling_async.cli.prompt_list import PromptList, explain_problems, read_prompts
 from kling_async.cli.run_config import (
@@ -234,7 +234,7 @@ async def _batch(
         else open_client(config.service, on_event=command)
     )
     async with opened as client:
-        make_folder(config.folder)
+        await client.check_output(config.output_folder)
         if config.journal is not None:
             with refuse_unusable_journal():
                 registered = await Journal(config.journal).register(

@@ -12,17 +12,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from decimal import Decimal
-from importlib import import_module
-from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from kling_async import lines
-from kling_async.errors import ConfigurationError
-from kling_async.types import ObjectUrl, Progress
+from kling_async.types import Progress
 
 _STYLES: Mapping[str, str] = {
     "success": "green",
@@ -137,36 +133,6 @@ def choose_progress(*, is_json: bool, is_quiet: bool = False) -> Progress:
     """The progress to show on stderr: none beside lines of JSON that may go to the same terminal."""
     is_shared = is_json and not stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
     return False if is_quiet or is_shared else "auto"
-
-
-def make_folder(folder: Path | ObjectUrl) -> None:
-    """Make a folder if it is missing, and show that videos can be saved in it.
-
-    A batch itself tries an object store; this only looks for its client, before anything is made.
-
-    Raises:
-        ConfigurationError: The folder cannot be made or written.
-    """
-    if isinstance(folder, ObjectUrl):
-        _require_store_client(folder)
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=folder).close()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigurationError(
-            f"Videos cannot be saved in {str(folder)!r}: {reason}. Choose another folder."
-        ) from error
-
-
-def _require_store_client(url: ObjectUrl) -> None:
-    try:
-        import_module("obstore")
-    except ImportError as error:
-        raise ConfigurationError(
-            f"{str(url)!r} needs obstore: pip install '.[stores]' in a checkout, or choose a folder on this machine."
-        ) from error
 
 
 def print_line(line: str) -> None:

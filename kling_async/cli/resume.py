@@ -19,7 +19,7 @@ from kling_async.cli.journals import (
     read_entries,
     step_of,
 )
-from kling_async.cli.output import make_folder, print_text, stderr
+from kling_async.cli.output import print_text, stderr
 from kling_async.cli.preview import Preview
 from kling_async.cli.run_config import (
     DEFAULT_CONCURRENCY,
@@ -130,7 +130,7 @@ def _print_nothing_to_do(entries: Sequence[Entry], path: JournalPlace, *, is_qui
 async def _batch(entries: Sequence[Entry], command: BatchCommand) -> AsyncIterator[AsyncIterator[Result]]:
     """The results of all entries."""
     async with open_client(command.config.service, on_event=command) as client:
-        make_folder(command.config.folder)
+        await client.check_output(command.config.output_folder)
         async with command.open_batch(client, entries) as stream:
             command.print_note(describe_resume(entries, command.config))
             yield stream

@@ -87,6 +87,11 @@ class RunConfig:
     direct_upload: bool = False
     """Whether videos go to an object store without a file on this machine."""
 
+    @property
+    def output_folder(self) -> str:
+        """The place for the videos. A folder ends in a slash, so that a name with a suffix is no file."""
+        return self.folder if isinstance(self.folder, ObjectUrl) else f"{self.folder}/"
+
     def download_command(self, request_ids: Iterable[str]) -> str:
         """The command that waits for jobs and saves their videos here."""
         ids = list(request_ids)

@@ -237,7 +237,6 @@ ELSEWHERE = {
     "interrupted: ….": "tests/cli/test_generate.py",
     "interrupted before anything was done.": "tests/cli/test_summary.py",
     "left at once: its jobs continue, and other workers or `kling-async resume` save them.": "tests/cli/test_worker.py",
-    "… needs obstore: pip install '.[stores]' in a checkout, or choose a folder on this machine.": "tests/cli/test_object_stores.py",
     "… of … prompts cannot be used and are left out.": "tests/cli/test_preview.py: no error, the rest is shown",
     "No API key: set the environment variable GMI_API_KEY; `kling-async demo` and `kling-async generate --emulate` "
     "work without one.": "above",

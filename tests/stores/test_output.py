@@ -96,7 +96,11 @@ async def test_one_video_goes_to_a_prefix_or_to_a_named_object(store):
 async def test_a_missing_extra_is_an_error_before_anything_is_paid(store, monkeypatch):
     monkeypatch.setitem(sys.modules, "obstore.exceptions", None)
     async with service() as (client, emulator):
-        for call in (client.generate("a comet", output=PLACE), client.generate_many(["a"], output=PLACE)):
+        for call in (
+            client.generate("a comet", output=PLACE),
+            client.generate_many(["a"], output=PLACE),
+            client.check_output(PLACE),
+        ):
             with pytest.raises(ConfigurationError, match=r"pip install '\.\[stores\]' in a checkout"):
                 await call
         assert len(emulator.stats.accepted) == 0

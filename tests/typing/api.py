@@ -48,6 +48,7 @@ async def one_video(client: KlingClient) -> None:
     assert_type(await client.wait("id"), Job)
     assert_type(await client.get_job("id"), Job)
     assert_type(await client.upload(Path("a.png")), str)
+    await client.check_output("s3://bucket/videos/")
     assert_type(await client.list_models(), list[str])
     assert_type(await client.get_model("kling-v2-6"), ModelInfo)
     async for listed in client.list_jobs(page_size=10):
