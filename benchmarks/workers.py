@@ -84,7 +84,7 @@ async def _write(path: str, items: int) -> dict[str, Any]:
     """Two rows of each item, each on the disk before the next step, as a batch writes them: the intent and the end."""
     from kling_async._journal.entry import Identity
     from kling_async._journal.journal import WriteAheadJournal
-    from kling_async._journal.store import WantedItem
+    from kling_async._journal.shared_store import WantedItem
     from kling_async.results import ResultState
 
     numbers = iter(range(items))

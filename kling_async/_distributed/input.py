@@ -26,7 +26,7 @@ from kling_async._engine.submit.item_identifier import (
 from kling_async._journal.entry import Entry
 from kling_async._journal.location import DatabaseUrl
 from kling_async._journal.postgres.store import PostgresStore
-from kling_async._journal.store import WantedItem
+from kling_async._journal.shared_store import WantedItem
 from kling_async._policy.budget import Budget
 from kling_async.errors import ConfigurationError
 from kling_async.requests import VideoOptions

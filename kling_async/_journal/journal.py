@@ -21,14 +21,12 @@ from kling_async._journal.location import (
     journal_location,
     require_driver,
 )
+from kling_async._journal.shared_store import Claim, SharedStore, WantedItem
 from kling_async._journal.sharing import RunSync, Sharing
 from kling_async._journal.store import (
     Activity,
-    Claim,
     PendingWrites,
-    SharedStore,
     Store,
-    WantedItem,
     apply_change,
     require_held_entry,
     warn_lost_jobs,
@@ -245,7 +243,7 @@ class WriteAheadJournal:
             from kling_async._journal.postgres import reading
 
             return reading.read_entries(location)
-        from kling_async._journal.sqlite.store import read_entries
+        from kling_async._journal.sqlite.reading import read_entries
 
         return read_entries(location)
 

@@ -14,8 +14,7 @@ import attrs
 from kling_async._journal.entry import Entry, Identity
 from kling_async._journal.group_call import GroupCall
 from kling_async._journal.group_commit import GroupCommit
-from kling_async._journal.store import (
-    Activity,
+from kling_async._journal.shared_store import (
     Claim,
     PlannedPost,
     PostDecision,
@@ -23,6 +22,7 @@ from kling_async._journal.store import (
     SharedStore,
     WantedItem,
 )
+from kling_async._journal.store import Activity
 
 T = TypeVar("T")
 

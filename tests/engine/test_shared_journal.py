@@ -23,7 +23,7 @@ from kling_async import (
 from kling_async._journal.entry import EntryState, Identity
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.location import journal_location
-from kling_async._journal.store import PlannedPost, WantedItem
+from kling_async._journal.shared_store import PlannedPost, WantedItem
 from kling_async._policy.budget import Budget
 from kling_async._wire.endpoints import LIST
 from kling_async.events import Resumed, Submitted

@@ -10,7 +10,7 @@ from simulation.shared_store import SharedMemoryStore
 from virtual_service import Service, run
 
 from kling_async._journal.journal import WriteAheadJournal
-from kling_async._journal.store import WantedItem
+from kling_async._journal.shared_store import WantedItem
 from kling_async._policy.budget import Budget
 
 PRICE = Decimal("0.35")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kling_async import JobStatus
 from kling_async._journal.entry import EntryState, Identity
 from kling_async._journal.journal import WriteAheadJournal
-from kling_async._journal.store import WantedItem
+from kling_async._journal.shared_store import WantedItem
 from kling_async._policy.visible_text import visible_text
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=20)

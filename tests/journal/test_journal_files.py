@@ -15,7 +15,7 @@ from traps import TRAPS, put
 
 from kling_async import JournalError, _own_files
 from kling_async._journal.journal import WriteAheadJournal
-from kling_async._journal.sqlite import journal_files, opening, store
+from kling_async._journal.sqlite import journal_files, opening, reading, store
 
 SIDE_FILES = ["run.db-lock", "run.db-wal", "run.db-shm", "run.db-journal"]
 
@@ -151,7 +151,7 @@ RESERVED = ["-wal", "-shm", "-journal"]
 def connections(monkeypatch):
     """The names of the files that a connection in a mode was made to, and what lay beside them at that moment."""
     made = []
-    for room in (store, opening):
+    for room in (store, reading, opening):
 
         def connect(path, connect=room.connect, **options):
             made.append((path.name, options.get("mode", "mode=rw"), own_files_beside(path)))
@@ -204,13 +204,13 @@ def test_a_rollback_journal_of_another_user_is_not_played_back(run_db, monkeypat
     """It comes at the last moment, where nothing of ours is there to stop it: a read-only connection plays nothing."""
     content = run_db.read_bytes()
     run_db.parent.chmod(0o1777)
-    connect = store.connect
+    connect = reading.connect
 
     def plant_and_connect(path, **options):
         path.with_name("run.db-journal").write_bytes(hot_journal)
         return connect(path, **options)
 
-    monkeypatch.setattr(store, "connect", plant_and_connect)
+    monkeypatch.setattr(reading, "connect", plant_and_connect)
     with pytest.raises(JournalError, match="could not be read"):
         list(WriteAheadJournal.read(run_db))
     assert run_db.read_bytes() == content

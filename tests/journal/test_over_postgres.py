@@ -26,8 +26,9 @@ from kling_async._journal.location import journal_location
 from kling_async._journal.postgres import statements
 from kling_async._journal.postgres.connection import LOST_AFTER, translate
 from kling_async._journal.postgres.store import PostgresStore
+from kling_async._journal.shared_store import PlannedPost, PostDecision, WantedItem
 from kling_async._journal.sharing import MAX_CONFIRMATION_AGE, TakenOverError, read_monotonic_clock
-from kling_async._journal.store import Activity, PendingWrites, PlannedPost, PostDecision, WantedItem
+from kling_async._journal.store import Activity, PendingWrites
 from kling_async._transport.base import MAX_POST_CONNECT_TIME
 
 RAIN, SNOW, WIND = (Identity(None, name, 0) for name in ("rain", "snow", "wind"))

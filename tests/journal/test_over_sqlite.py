@@ -19,8 +19,9 @@ from kling_async import JobStatus, JournalError
 from kling_async._journal.entry import EntryState, Identity
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.sqlite.opening import check_file
+from kling_async._journal.sqlite.reading import read_entries
 from kling_async._journal.sqlite.schema import MIGRATIONS
-from kling_async._journal.sqlite.store import SqliteStore, read_entries
+from kling_async._journal.sqlite.store import SqliteStore
 from kling_async._policy.visible_text import visible_text
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=20)

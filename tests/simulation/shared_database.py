@@ -8,7 +8,8 @@ from decimal import Decimal
 import attrs
 
 from kling_async._journal.entry import Entry, EntryState, Identity
-from kling_async._journal.store import Activity, PlannedPost, PostDecision, PostPermit, WantedItem
+from kling_async._journal.shared_store import PlannedPost, PostDecision, PostPermit, WantedItem
+from kling_async._journal.store import Activity
 from kling_async._journal.transitions import UNKNOWN_STATES
 
 LOST_AFTER = 30.0

@@ -9,16 +9,8 @@ from typing import Any, TypeVar
 import attrs
 
 from kling_async._journal.entry import Entry, EntryState, Identity
-from kling_async._journal.store import (
-    Claim,
-    PendingWrites,
-    PlannedPost,
-    PostDecision,
-    PostPermit,
-    WantedItem,
-    apply_change,
-    require_held_entry,
-)
+from kling_async._journal.shared_store import Claim, PlannedPost, PostDecision, PostPermit, WantedItem
+from kling_async._journal.store import PendingWrites, apply_change, require_held_entry
 
 from .shared_database import SharedDatabase, is_unknown
 

@@ -14,8 +14,9 @@ from kling_async._engine.submit.batch_item import BatchItem
 from kling_async._engine.submit.item_identifier import ItemIdentifier, foreign_entry, wanted_item
 from kling_async._journal.entry import Entry
 from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.shared_store import Claim, PlannedPost, PostDecision, WantedItem
 from kling_async._journal.sharing import Sharing, TakenOverError
-from kling_async._journal.store import Activity, Claim, PlannedPost, PostDecision, WantedItem
+from kling_async._journal.store import Activity
 from kling_async._policy.budget import Budget
 from kling_async._policy.matching import MAX_INTENT_AGE, look_alike_group
 from kling_async._policy.rate_limit import TokenBucket

@@ -13,7 +13,7 @@ from kling_async._journal.postgres import statements as sql
 from kling_async._journal.postgres.connection import Connection, connect, execute, journal_errors
 from kling_async._journal.postgres.rows import build_entry, columns_of_items, identity_digest
 from kling_async._journal.postgres.schema import check_tables, has_tables
-from kling_async._journal.store import WantedItem
+from kling_async._journal.shared_store import WantedItem
 
 PAGE_ROWS = 500
 OPEN_ADVICE = "check the URL, that the server runs, and that this user may connect and make tables"

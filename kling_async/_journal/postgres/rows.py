@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.json_text import decode_record, encode_record, to_json
-from kling_async._journal.store import EARLIER_COLUMNS, WantedItem
+from kling_async._journal.shared_store import WantedItem
+from kling_async._journal.store import EARLIER_COLUMNS
 
 
 def encode_text(text: str | None) -> str | None:

@@ -42,17 +42,9 @@ from kling_async._journal.postgres.rows import (
 )
 from kling_async._journal.postgres.schema import make_if_missing, read_id
 from kling_async._journal.postgres.session import Session
+from kling_async._journal.shared_store import Claim, PlannedPost, PostDecision, PostPermit, WantedItem
 from kling_async._journal.sharing import read_monotonic_clock
-from kling_async._journal.store import (
-    EARLIER_COLUMNS,
-    Claim,
-    PendingWrites,
-    PlannedPost,
-    PostDecision,
-    PostPermit,
-    WantedItem,
-    warn_lost_jobs,
-)
+from kling_async._journal.store import EARLIER_COLUMNS, PendingWrites, warn_lost_jobs
 
 _MAX_OUTAGE = 60.0
 """Seconds for which the store waits for a server that restarts, or a network that is cut."""

@@ -13,6 +13,8 @@ from kling_async._journal.sqlite.schema import decode_text, encode_text
 from kling_async._journal.store import EARLIER_COLUMNS
 from kling_async._journal.transitions import UNKNOWN_STATES_IN_SQL
 
+_PAGE_ROWS = 500
+
 
 def _encode_money(amount: Decimal | None) -> str | None:
     return None if amount is None else str(amount)
@@ -87,6 +89,17 @@ def build_entry(row: Sequence[Any]) -> Entry:
     for name, decode in _DECODERS:
         fields[name] = decode(fields[name])
     return Entry(number=number, identity=Identity(decode_text(key), fingerprint, occurrence), **fields)
+
+
+def read_page(query: Callable[..., list[tuple[Any, ...]]], after: int) -> list[Entry]:
+    """The next entries by number; empty after the last.
+
+    Args:
+        query: Returns the rows of a statement with its values.
+        after: The number of the last entry before them.
+    """
+    rows = query(f"{SELECT} WHERE number > ? ORDER BY number LIMIT ?", after, _PAGE_ROWS)
+    return [build_entry(row) for row in rows]
 
 
 def build_row(change: Mapping[str, Any]) -> list[Any]:

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from decimal import Decimal
 from pathlib import Path
@@ -19,19 +19,14 @@ from kling_async._journal.sqlite.journal_files import (
     check_files,
     check_folder,
     check_for_copy,
-    check_readable,
     describe_loss,
-    is_in_shared_folder,
-    is_own,
     lock_of,
     reserve_files,
-    reserve_writes,
 )
 from kling_async._journal.sqlite.opening import (
     acquire_lock,
     check_file,
     connect,
-    has_leftovers,
     journal_errors,
     make_copy,
     make_if_missing,
@@ -48,6 +43,7 @@ from kling_async._journal.sqlite.rows import (
     build_entry,
     build_row,
     quote,
+    read_page,
 )
 from kling_async._journal.sqlite.schema import (
     MIGRATIONS,
@@ -63,11 +59,10 @@ from kling_async.errors import JournalError
 from kling_async.lines import one_line
 
 _log = SafeLogger("kling_async")
-_PAGE_ROWS = 500
 _WRITE_ADVICE = (
     "free some disk space or fix the folder, then run the same call again; what the journal holds is safe"
 )
-_READ_ADVICE = "check the disk; the journal was left as it is"
+READ_ADVICE = "check the disk; the journal was left as it is"
 
 
 class SqliteStore:
@@ -223,7 +218,7 @@ class SqliteStore:
 
     def page(self, after: int) -> Sequence[Entry]:
         """The next entries by number; see `Store`."""
-        return _read_page(self._query, after)
+        return read_page(self._query, after)
 
     def has_job(self, request_id: str) -> bool:
         """Whether an entry has, or had, this id; see `Store`."""
@@ -248,7 +243,7 @@ class SqliteStore:
         return sum((Decimal(cost) * count for cost, count in rows), Decimal(0))
 
     def _query(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        with journal_errors(self.path, "read", _READ_ADVICE):
+        with journal_errors(self.path, "read", READ_ADVICE):
             return self._reader.execute(statement, values).fetchall()
 
     def close(self) -> None:
@@ -281,50 +276,3 @@ def _prepare(writer: sqlite3.Connection) -> None:
         # SQLite would use the reserved rollback journal for the one sector that it writes now, and remove it then.
         writer.execute("PRAGMA journal_mode = OFF")
         writer.execute("PRAGMA journal_mode = WAL")
-
-
-def _read_page(query: Callable[..., list[tuple[Any, ...]]], after: int) -> list[Entry]:
-    rows = query(f"{SELECT} WHERE number > ? ORDER BY number LIMIT ?", after, _PAGE_ROWS)
-    return [build_entry(row) for row in rows]
-
-
-def read_entries(
-    path: str | os.PathLike[str], *, migrations: Sequence[Migration] = MIGRATIONS
-) -> Iterator[Entry]:
-    """All entries of a journal that another process may be writing; the file is not locked.
-
-    Args:
-        path: The file; it is changed only if it is of an older version, which is brought up to date first.
-        migrations: What brings older files to the present version.
-
-    Raises:
-        JournalError: There is no journal, it cannot be read, or it is of an older version and in use.
-    """
-    given, real_path = Path(path), resolve_path(path)
-    check_readable(real_path)
-    if check_file(real_path, newest=len(migrations), whole=False) < len(migrations):
-        SqliteStore(path, migrations=migrations).close()
-    return _iterate_entries(given, real_path)
-
-
-def _iterate_entries(given: Path, real_path: Path) -> Iterator[Entry]:
-    with journal_errors(given, "read", _READ_ADVICE), closing(_connect_to_read(real_path)) as connection:
-        last = 0
-        while entries := _read_page(
-            lambda statement, *values: connection.execute(statement, values).fetchall(), last
-        ):
-            yield from entries
-            last = entries[-1].number
-
-
-def _connect_to_read(path: Path) -> sqlite3.Connection:
-    """A connection that brings no file of another user into the journal.
-
-    A read-write connection removes its side files when it closes; a read-only one leaves those of a killed process, and
-    writes nothing that it finds beside the journal into the journal.
-    """
-    if is_in_shared_folder(path):
-        if is_own(path):
-            reserve_writes(path)
-        return connect(path, mode="mode=ro")
-    return connect(path, mode="mode=ro" if has_leftovers(path) else "mode=rw")
