@@ -24,7 +24,7 @@ from kling_async._engine.submit.uploader import payload_with_absolute_paths
 from kling_async._journal import journal as write_ahead
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.location import DatabaseUrl, JournalReference, journal_location
-from kling_async._wire.codec import payload_of
+from kling_async._wire.payloads import payload_of
 from kling_async.errors import ConfigurationError
 from kling_async.items import Table
 from kling_async.paths import ObjectUrl, output_path

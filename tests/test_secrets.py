@@ -22,8 +22,9 @@ from kling_async._secrets import Secret, clear_locals
 from kling_async._transport.base import Reply, Request
 from kling_async._transport.network import Network
 from kling_async._transport.open_transport import open_transport
-from kling_async._wire.codec import load_json, structure_job
+from kling_async._wire.codec import structure_job
 from kling_async._wire.endpoints import headers_for
+from kling_async._wire.json_reader import load_json
 from kling_async._wire.replies import decode, error_for
 from kling_async.emulator.tls import make_certificate
 from kling_async.jobs import Job, JobStatus, Outcome

@@ -13,7 +13,9 @@ from typing import Any
 import attrs
 
 from kling_async._policy.visible_text import visible_text, visible_value
-from kling_async._wire.codec import ShapeError, payload_of, structure_job
+from kling_async._wire.codec import structure_job
+from kling_async._wire.json_reader import ShapeError
+from kling_async._wire.payloads import payload_of
 from kling_async.catalog import wire_name
 from kling_async.errors import InvalidRequestError
 from kling_async.jobs import Job, JobStatus

@@ -1,4 +1,4 @@
-"""Reads records and lists of the service, and makes the payloads that are sent.
+"""Makes values of the decoded replies of the service: records, lists, models and upload tickets.
 
 A record needs an id and a status word. Every other field may be missing, null, 0 or of another type, and then reads as
 absent; the whole record stays in `raw`. A paid job must not be lost because its `created_at` is a text.
@@ -6,9 +6,6 @@ absent; the whole record stays in `raw`. A paid job must not be lost because its
 
 from __future__ import annotations
 
-import json
-import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -18,18 +15,14 @@ from typing import Any, NoReturn, TypeVar
 import attrs
 from cattrs import Converter
 
-from kling_async._secrets import Secret
-from kling_async._wire.endpoints import MAX_VALUES
-from kling_async.catalog import ModelInfo, wire_name
+from kling_async._wire.json_reader import ShapeError
+from kling_async.catalog import ModelInfo
 from kling_async.jobs import NO_OWNER_ID, Job, JobStatus, Media, Outcome
 from kling_async.lines import one_line
-from kling_async.requests import VideoRequest, model_of, parameters_of
 
 T = TypeVar("T")
 
 _NUMBERS = (int, float)
-_PLAIN = frozenset({str, int, float, bool, type(None)})
-_encode = json.JSONEncoder(allow_nan=False).encode
 # Compared by identity: the hash of an Enum is computed in Python, and every record is read here.
 _FAILED, _CANCELLED = JobStatus.FAILED, JobStatus.CANCELLED
 
@@ -48,19 +41,6 @@ _LONGEST_TEXT = 5000
 _LARGEST_TOTAL = 10**9
 """More rows than a queue has. A search of the end of a list doubles its steps up to the total, so a larger one, such as
 one of 4,000 digits, would cost thousands of calls."""
-
-
-class ShapeError(ValueError):
-    """A reply lacks something that the contract promises; `decode` makes an `APIResponseError` of it.
-
-    Args:
-        message: The missing part.
-        value: The reply, as far as it could be read.
-    """
-
-    def __init__(self, message: str, value: object = None) -> None:
-        super().__init__(message)
-        self.value = value
 
 
 @attrs.frozen
@@ -93,135 +73,6 @@ class UploadTicket:
 
     upload_url: str
     public_url: str
-
-
-def payload_of(request: VideoRequest) -> dict[str, Any]:
-    """The payload of a request: fields that the caller left out are left out, and `extra` overwrites the others.
-
-    The payload is the identity of a paid item: a later run recognises the item in its journal by the fingerprint of this
-    value. If the form of a value changes here, every finished item is a new one, and the same call buys it again. A
-    test pins the fingerprints (`tests/engine/test_identity_of_paid_items.py`).
-
-    Sound is sent as on/off, duration as text, cfg_scale as a number.
-    Source: docs.gmicloud.ai/model-quickstarts/video/kling-v2-6, read as `docs/explanation/wire.md` argues.
-    """
-    payload: dict[str, Any] = {}
-    for field, value in parameters_of(request).items():
-        if field == "sound" and isinstance(value, bool):
-            value = "on" if value else "off"  # noqa: PLW2901 - the service's word
-        elif field == "duration" and isinstance(value, int) and not isinstance(value, bool):
-            value = str(value)  # noqa: PLW2901 - the service's form
-        payload[wire_name(model_of(request), field)] = value
-    return {**payload, **request.extra}
-
-
-def to_plain(payload: dict[str, Any]) -> dict[str, Any]:
-    """The payload with values of plain types alone.
-
-    The caller's values can be of classes that override `==` or `str()`, and after a POST nothing of the caller may raise.
-    """
-    if all(type(value) in _PLAIN for value in payload.values()):
-        return payload
-    plain: dict[str, Any] = json.loads(_encode(payload))
-    return plain
-
-
-def submit_body(model: str, payload: Mapping[str, Any]) -> bytes:
-    """The body of a submit."""
-    return _encode({"model": model, "payload": payload}).encode()
-
-
-def upload_body(file_type: str) -> bytes:
-    """The body that asks for an upload URL; the file type is a suffix without its dot."""
-    return json.dumps({"file_type": file_type}).encode()
-
-
-def _parse_finite(text: str) -> float | None:
-    number = float(text)
-    return number if math.isfinite(number) else None
-
-
-def _parse_int(text: str) -> int | None:
-    try:
-        return int(text)
-    except ValueError:
-        return None
-
-
-_decoder = json.JSONDecoder(parse_float=_parse_finite, parse_constant=lambda _: None)
-_patient_decoder = json.JSONDecoder(
-    parse_float=_parse_finite, parse_int=_parse_int, parse_constant=lambda _: None
-)
-_MARKS = (b",", b":", b"[", b"{")
-_COUNTED_BYTES = 256 * 1024
-_ID_BYTES = 1024
-_LEADING_ID = re.compile(r'\s*\{\s*"request_id"\s*:\s*"([^"\\]+)"')
-"""Every recorded reply about a job begins with its id, so the id is known even if the rest is broken."""
-
-
-def load_json(body: bytes, *, max_values: int = MAX_VALUES, secret: Secret | None = None) -> Any:
-    """The JSON value of a body, in UTF-8 with or without a byte order mark.
-
-    A body of more values than `max_values`, roughly counted, is not read: to make a million values of a body blocks the
-    event loop for most of a second.
-
-    NaN, infinities, and numbers beyond a float or with more digits than Python reads become null. Broken bytes and lone
-    surrogates become a replacement character.
-
-    Args:
-        body: The body.
-        max_values: The most values that it may have.
-        secret: The API key; `***` replaces it where it stands with characters as escapes.
-
-    Raises:
-        ShapeError: The body is not JSON, is nested too deep, or has too many values. Its `value` has the `request_id` if
-            the body begins with one.
-    """
-    if _has_more_values(body, max_values):
-        begins = body[:_ID_BYTES].decode(errors="replace")
-        raise ShapeError(f"the body has more than {max_values:,} values", _read_leading_id(begins))
-    text = body.decode(errors="replace").removeprefix("\ufeff")
-    try:
-        value = _decode(text)
-        if "\\ud" in text or "\\uD" in text:
-            # A lone surrogate cannot be printed, stored or sent.
-            repaired = json.dumps(value, ensure_ascii=False).encode(errors="replace")
-            value = _decode(repaired.decode())
-        if secret is not None and secret.may_be_escaped_in(body):
-            # The decoder and the encoder read escapes a hundred times as fast as Python code could.
-            plain = json.dumps(value, ensure_ascii=False).encode()
-            hidden = secret.hide_in_json(plain)
-            value = value if hidden == plain else _decode(hidden.decode())
-    except (ValueError, RecursionError) as error:
-        kind = type(error).__name__
-        raise ShapeError(f"the body is not readable JSON ({kind})", _read_leading_id(text)) from error
-    return value
-
-
-def _read_leading_id(text: str) -> dict[str, str] | None:
-    found = _LEADING_ID.match(text)
-    return {"request_id": found[1]} if found else None
-
-
-def _has_more_values(body: bytes, limit: int) -> bool:
-    """Whether a body has more of the marks that go with each value of JSON; those in its texts count too."""
-    if len(body) <= limit:
-        return False
-    count = 0
-    for start in range(0, len(body), _COUNTED_BYTES):
-        count += sum(body.count(mark, start, start + _COUNTED_BYTES) for mark in _MARKS)
-        if count > limit:
-            return True
-    return False
-
-
-def _decode(text: str) -> Any:
-    try:
-        return _decoder.decode(text)
-    except json.JSONDecodeError:
-        raise
-    except ValueError:  # an integer with thousands of digits
-        return _patient_decoder.decode(text)
 
 
 def structure_job(value: object) -> Job:

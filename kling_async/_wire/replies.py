@@ -9,8 +9,9 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from kling_async._secrets import Secret
-from kling_async._wire.codec import ShapeError, failure_text, load_json, shorten_spaces
+from kling_async._wire.codec import failure_text, shorten_spaces
 from kling_async._wire.endpoints import MAX_VALUES
+from kling_async._wire.json_reader import ShapeError, load_json
 from kling_async.errors import (
     APIResponseError,
     APIStatusError,

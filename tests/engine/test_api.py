@@ -16,8 +16,9 @@ from kling_async import (
     RetryPolicy,
     VideoRequest,
 )
-from kling_async._wire.codec import structure_job, submit_body
+from kling_async._wire.codec import structure_job
 from kling_async._wire.endpoints import SUBMIT
+from kling_async._wire.payloads import submit_body
 from kling_async.emulator import JobScript
 from kling_async.events import Notifier, Retrying
 

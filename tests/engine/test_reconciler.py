@@ -26,7 +26,7 @@ from kling_async import (
 )
 from kling_async._engine.submit import reconciler
 from kling_async._journal.journal import WriteAheadJournal
-from kling_async._wire.codec import payload_of
+from kling_async._wire.payloads import payload_of
 from kling_async.emulator import JobScript
 from kling_async.events import Finished, Notifier, SubmitLost, SubmitReconciled, Submitted
 

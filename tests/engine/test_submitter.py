@@ -35,8 +35,8 @@ from kling_async._journal.entry import EntryState, Identity
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._policy.budget import Budget
 from kling_async._policy.matching import could_match
-from kling_async._wire.codec import payload_of
 from kling_async._wire.endpoints import LIST
+from kling_async._wire.payloads import payload_of
 from kling_async.events import Notifier, Retrying, Spent, SubmitLost, Submitted, Throttled
 
 REQUEST = VideoRequest("an eagle", model="kling-v2-6", duration=10, sound=True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kling_async import JobStatus, ResultState, VideoRequest
 from kling_async._journal.entry import Entry, EntryState, Identity, fingerprint
-from kling_async._wire.codec import payload_of
+from kling_async._wire.payloads import payload_of
 from kling_async.requests import model_of
 
 JSON = st.recursive(

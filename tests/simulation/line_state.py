@@ -12,7 +12,7 @@ from virtual_store import MemoryStore
 
 from kling_async import VideoRequest
 from kling_async._journal.entry import Entry, EntryState
-from kling_async._wire.codec import payload_of
+from kling_async._wire.payloads import payload_of
 from kling_async.requests import model_of
 
 from .jobs import Job, Post, request_text

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import base64
-import json
 import math
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -12,28 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_async._wire.codec import (
-    ShapeError,
     failure_text,
-    load_json,
-    payload_of,
     structure_job,
     structure_model,
     structure_model_ids,
     structure_page,
     structure_upload,
-    submit_body,
-    upload_body,
 )
-from kling_async._wire.endpoints import LIST
+from kling_async._wire.json_reader import ShapeError, load_json
 from kling_async.catalog import ModelInfo, quote_value
 from kling_async.jobs import Job, JobStatus, Media, Outcome
-from kling_async.requests import VideoRequest
 
 REPLIES = Path(__file__).parent / "replies"
 ID = "412767a6-5a1c-4c52-9f0a-2b7f3f0e6d11"
 STORAGE = "https://storage.googleapis.com/gmi-video-assests-prod/user-assets/org-1/"
 VIDEO, PICTURE = f"{STORAGE}eagle.mp4", f"{STORAGE}eagle.jpg"
-TOMORROW = "a-model-of-tomorrow"
 
 RECORDS = {
     # file: status, address of the video, of the thumbnail, reason
@@ -409,82 +400,6 @@ def test_an_upload_needs_both_addresses(value):
         structure_upload(value)
 
 
-# Bytes
-
-
-@pytest.mark.parametrize(
-    "body, value",
-    [
-        (b'\xef\xbb\xbf{"a": 1}', {"a": 1}),
-        (b" \r\n[1] ", [1]),
-        (b'{"a": NaN, "b": -Infinity, "c": 1e999, "d": 1e-999}', {"a": None, "b": None, "c": None, "d": 0.0}),
-        (b'{"a": "\\ud83d\\ude00"}', {"a": "\N{GRINNING FACE}"}),
-        (b'{"a": "x\\ud800", "\\uDFFF": 1}', {"a": "x?", "?": 1}),
-        (b'{"a": "\xff\xed\xa0\x80"}', {"a": "\N{REPLACEMENT CHARACTER}" * 4}),
-        (b'{"a": 1, "a": 2}', {"a": 2}),
-        (b'"\\u0000"', "\x00"),
-        (b"1" + b"0" * 1000, 10**1000),
-        (b'{"a": %b, "b": 2}' % (b"1" * 5000), {"a": None, "b": 2}),
-    ],
-    ids=quote_value,
-)
-def test_json_values_that_python_cannot_hold_are_replaced(body, value):
-    assert load_json(body) == value
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b" ",
-        b"{",
-        b"{} {}",
-        b"{'a': 1}",
-        b'{"a": 1,}',
-        b"<html>",
-        b'"\n"',
-        b"[" * 100_000,
-        b"[" * 100_000 + b"]" * 100_000,
-        b'{"a":' * 100_000,
-        '{"a": 1}'.encode("utf-16"),
-        '{"a": 1}'.encode("utf-32-le"),
-    ],
-    ids=lambda body: f"{body[:12]}{len(body)}",
-)
-def test_a_body_that_is_not_json_is_a_shape_error(body):
-    with pytest.raises(ShapeError, match="not readable JSON"):
-        load_json(body, max_values=10**6)
-
-
-@pytest.mark.parametrize(
-    "body, left",
-    [
-        (b'{"request_id": "a-1", "status": "que', {"request_id": "a-1"}),
-        (b' \n{ "request_id" : "a-1" , "payload": ' + b"[" * 100_000, {"request_id": "a-1"}),
-        (b'\xef\xbb\xbf{"request_id":"a-1"', {"request_id": "a-1"}),
-        (b'{"request_id": "a-', None),
-        (b'{"request_id": ""', None),
-        (b'{"request_id": "a\\u0031"', None),
-        (b'{"payload": {"request_id": "a-1"}', None),
-        (b'[{"request_id": "a-1"}', None),
-    ],
-)
-def test_a_broken_body_that_begins_with_its_id_keeps_the_id(body, left):
-    with pytest.raises(ShapeError) as caught:
-        load_json(body)
-    assert caught.value.value == left
-
-
-@pytest.mark.parametrize("depth", range(50, 1000, 50))
-def test_a_body_of_any_depth_is_read_or_refused(depth):
-    deep = b'{"error":' * depth + b'"x\\ud800"' + b"}" * depth
-    body = b'{"request_id": "a", "status": "failed", "outcome": ' + deep + b"}"
-    try:
-        assert structure_job(load_json(body)).request_id == "a"
-    except ShapeError as error:
-        assert "not readable JSON" in str(error)  # noqa: PT017 - either end is right, nothing else is
-
-
 @pytest.mark.parametrize("text", ["x" * 2**20, "\u202e" * 2**20, "\n x" * 2**20], ids=ascii)
 @pytest.mark.parametrize("place", ["error", "message"])
 def test_of_a_reason_of_a_megabyte_the_beginning_is_shown_and_the_record_keeps_all(text, place):
@@ -591,52 +506,6 @@ def test_any_value_whatever_it_is_nested_in_is_read_or_refused(value, key):
         read_or_refused(whole)
 
 
-# What is sent
-
-
-def test_only_given_fields_are_sent_in_the_words_of_the_service():
-    request = VideoRequest(
-        "x", sound=True, duration=10, cfg_scale=0.5, mode="pro", image="https://host/a.png"
-    )
-    payload = payload_of(request)
-    assert payload == {
-        "prompt": "x",
-        "image": "https://host/a.png",
-        "sound": "on",
-        "duration": "10",
-        "mode": "pro",
-        "cfg_scale": 0.5,
-    }
-    assert list(payload) == ["prompt", "image", "sound", "duration", "mode", "cfg_scale"]
-    assert payload_of(VideoRequest("x")) == {"prompt": "x"}
-    assert payload_of(VideoRequest("x", sound=False)) == {"prompt": "x", "sound": "off"}
-
-
-def test_extra_keys_overwrite_the_others():
-    request = VideoRequest("x", duration=5, extra={"seed": 7, "duration": 6})
-    assert payload_of(request) == {"prompt": "x", "duration": 6, "seed": 7}
-    assert list(payload_of(request)) == ["prompt", "duration", "seed"]
-
-
-def test_values_of_an_unknown_model_are_sent_unchanged():
-    request = VideoRequest("x", model=TOMORROW, mode="loud", extra={"sound": 7, "duration": "auto"})
-    assert payload_of(request) == {"prompt": "x", "mode": "loud", "sound": 7, "duration": "auto"}
-
-
-def test_the_key_of_an_item_is_not_sent():
-    assert payload_of(VideoRequest("x", key="mine")) == {"prompt": "x"}
-
-
-@given(prompt=st.text(st.characters(exclude_categories=["Cs"]), min_size=1).map("x".__add__))
-def test_any_prompt_is_sent_unchanged(prompt):
-    body = submit_body("kling-v2-6", payload_of(VideoRequest(prompt)))
-    assert json.loads(body) == {"model": "kling-v2-6", "payload": {"prompt": prompt}}
-
-
-def test_an_upload_asks_for_its_type():
-    assert json.loads(upload_body("png")) == {"file_type": "png"}
-
-
 @pytest.mark.parametrize(
     "total, read",
     [
@@ -653,27 +522,3 @@ def test_an_upload_asks_for_its_type():
 )
 def test_a_number_of_rows_that_no_queue_has_is_not_known(total, read):
     assert structure_page({"requests": [], "total": total}).total == read
-
-
-def test_a_body_with_more_values_than_any_record_is_not_read():
-    for many in ["[]", "1", '{"a":1}', '"a"', "[[[]]]"]:
-        body = '{"request_id":"job-1","status":"success","more":[' + ",".join([many] * 30_000) + "]}"
-        with pytest.raises(ShapeError, match="the body has more than 25,000 values") as caught:
-            load_json(body.encode())
-        assert caught.value.value == {"request_id": "job-1"}
-        assert load_json(body.encode(), max_values=10**6)["request_id"] == "job-1"
-
-
-def test_values_that_stand_behind_a_long_text_are_counted_too():
-    body = b'["' + b"a" * 10**6 + b'"' + b",[]" * 30_000 + b"]"
-    with pytest.raises(ShapeError, match="more than 25,000 values") as caught:
-        load_json(body)
-    assert caught.value.value is None
-
-
-def test_a_record_with_a_picture_and_a_page_of_long_rows_are_read():
-    picture = base64.b64encode(bytes(10 * 1024 * 1024)).decode()
-    assert load_json(json.dumps({"request_id": "a", "image": picture}).encode())["image"] == picture
-    row = {"request_id": "a", "payload": {"prompt": "a, b: " * 40, **dict.fromkeys(map(str, range(30)), 1)}}
-    page = json.dumps({"requests": [row] * 1000}).encode()
-    assert len(load_json(page, max_values=LIST.max_values)["requests"]) == 1000

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_async._secrets import Secret
-from kling_async._wire.codec import ShapeError, structure_job, structure_page
+from kling_async._wire.codec import structure_job, structure_page
+from kling_async._wire.json_reader import ShapeError
 from kling_async._wire.replies import decode, error_for, excerpt, retry_after
 from kling_async.catalog import quote_value
 from kling_async.errors import (

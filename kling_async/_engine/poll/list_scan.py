@@ -13,8 +13,9 @@ from kling_async._engine.poll.tracked_job import TrackedJob
 from kling_async._policy.list_state import ListState, Scan, page_cost
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import TokenBucket
-from kling_async._wire.codec import ShapeError, parse_status, structure_job, structure_rows
+from kling_async._wire.codec import parse_status, structure_job, structure_rows
 from kling_async._wire.endpoints import LIST
+from kling_async._wire.json_reader import ShapeError
 from kling_async.errors import APIStatusError, ClientClosedError, KlingError, RateLimitError
 from kling_async.jobs import Job, JobStatus, canonical_id
 

@@ -10,7 +10,7 @@ import attrs
 from kling_async._engine.submit.uploader import local_pictures, payload_with_absolute_paths
 from kling_async._journal.entry import Entry, Identity, fingerprint, former_fingerprint, visible_key
 from kling_async._journal.shared_store import WantedItem
-from kling_async._wire.codec import payload_of
+from kling_async._wire.payloads import payload_of
 from kling_async.errors import ConfigurationError, InvalidRequestError
 from kling_async.requests import VideoRequest, model_of
 

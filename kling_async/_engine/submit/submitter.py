@@ -20,8 +20,10 @@ from kling_async._policy.concurrency_limit import ConcurrencyLimit
 from kling_async._policy.retry import backoff, named_delay
 from kling_async._policy.service_clock import Instant
 from kling_async._policy.submission import SubmitFailure, classify
-from kling_async._wire.codec import ShapeError, structure_job, submit_body
+from kling_async._wire.codec import structure_job
 from kling_async._wire.endpoints import LIST, SUBMIT
+from kling_async._wire.json_reader import ShapeError
+from kling_async._wire.payloads import submit_body
 from kling_async.errors import APIConnectionError, APIResponseError, KlingError
 from kling_async.events import Throttled
 from kling_async.jobs import Job, JobStatus

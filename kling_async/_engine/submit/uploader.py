@@ -22,8 +22,9 @@ from kling_async._engine.descriptors import run_in_thread
 from kling_async._engine.emitter import Emitter
 from kling_async._policy.safe_urls import reason_to_refuse
 from kling_async._transport.base import Request
-from kling_async._wire.codec import payload_of, structure_upload, to_plain, upload_body
+from kling_async._wire.codec import structure_upload
 from kling_async._wire.endpoints import UPLOAD_URL
+from kling_async._wire.payloads import payload_of, to_plain, upload_body
 from kling_async.catalog import PICTURES, is_local_picture, wire_name
 from kling_async.errors import ConfigurationError, InvalidRequestError, KlingError
 from kling_async.paths import local_path
