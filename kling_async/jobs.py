@@ -35,7 +35,7 @@ class JobStatus(StrEnum):
         return self in _FINAL
 
 
-NO_OWNER_ID = "?"
+NO_ACCOUNT_ID = "?"
 """Stands for the id of a user or of an organization that is neither a text nor a whole number."""
 _LONGEST_LINE = 60
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

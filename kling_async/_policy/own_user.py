@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import attrs
 
-from kling_async.jobs import NO_OWNER_ID, Job, canonical_id
+from kling_async.jobs import NO_ACCOUNT_ID, Job, canonical_id
 
 
 @attrs.define
@@ -26,7 +26,7 @@ class OwnUser:
     def learn(self, job: Job) -> None:
         """Take in a record of a job that is certainly this client's."""
         for known, named in self._compare(job):
-            if named is not None and named != NO_OWNER_ID:
+            if named is not None and named != NO_ACCOUNT_ID:
                 known.add(named)
 
     @property

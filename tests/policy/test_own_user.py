@@ -4,7 +4,7 @@ import pytest
 
 from kling_async import Job, JobStatus
 from kling_async._policy.own_user import OwnUser
-from kling_async.jobs import NO_OWNER_ID
+from kling_async.jobs import NO_ACCOUNT_ID
 
 UUID = "550e8400-e29b-41d4-a716-446655440000"
 
@@ -27,8 +27,8 @@ def test_a_record_that_names_no_user_teaches_and_denies_nothing():
 
 
 def test_an_id_that_cannot_be_read_denies_a_record_and_teaches_nothing():
-    assert own_user(job(NO_OWNER_ID, NO_OWNER_ID)) == OwnUser()
-    assert own_user(job("org", "me")).is_other(job("org", NO_OWNER_ID))
+    assert own_user(job(NO_ACCOUNT_ID, NO_ACCOUNT_ID)) == OwnUser()
+    assert own_user(job("org", "me")).is_other(job("org", NO_ACCOUNT_ID))
 
 
 def test_what_own_records_name_is_known():
