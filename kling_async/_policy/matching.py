@@ -49,6 +49,8 @@ class LostSubmit:
     """Whether both times are by the service's clock; else they are by the clock of a machine."""
     may_have_other_clock: bool = False
     """Whether that clock may have been another one, or another process may have found it set: the times prove nothing then."""
+    times_set: int = 0
+    """`Instant.times_set` before the POST, or when a recorded POST was read."""
     payload_json: str = attrs.field(
         init=False,
         repr=False,
@@ -65,6 +67,18 @@ class LostSubmit:
         if self.is_service_time or not offset:
             return self
         return attrs.evolve(self, since=self.since + offset, until=self.until + offset, is_service_time=True)
+
+    def age(self, now: Instant) -> float | None:
+        """Seconds since the POST; None if the time of the POST and the present time are by two clocks.
+
+        A fresh submit that is taken for an old one is searched for too briefly.
+        """
+        if self.is_service_time:
+            is_known = now.offset is not None
+        else:
+            is_known = now.times_set == self.times_set and not self.may_have_other_clock
+        sent_at = self.by_service_clock(now.offset).since + CLOCK_SKEW
+        return max(0.0, now.time - sent_at) if is_known else None
 
 
 def lost_submit(payload: Mapping[str, Any], *, sent: Instant, given_up: Instant) -> LostSubmit:
@@ -94,6 +108,7 @@ def lost_submit(payload: Mapping[str, Any], *, sent: Instant, given_up: Instant)
         since=sent_at - CLOCK_SKEW,
         until=given_up_at + CLOCK_SKEW,
         is_service_time=sent.offset is not None or given_up.offset is not None,
+        times_set=sent.times_set,
     )
 
 
@@ -103,6 +118,7 @@ def recorded_submit(
     sent_at: float,
     timeout: float,
     is_service_time: bool,
+    times_set: int,
 ) -> LostSubmit:
     """A POST of which an earlier process has recorded the intent and no answer.
 
@@ -112,6 +128,7 @@ def recorded_submit(
         timeout: Seconds after which its sender gave the answer up.
         is_service_time: Whether `sent_at` is by the service's clock; else by that of a machine, which can have been set since
             then, or be another machine's.
+        times_set: `Instant.times_set` at present.
     """
     return LostSubmit(
         payload=payload,
@@ -120,6 +137,7 @@ def recorded_submit(
         has_present_key=False,
         is_service_time=is_service_time,
         may_have_other_clock=not is_service_time,
+        times_set=times_set,
     )
 
 

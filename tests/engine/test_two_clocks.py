@@ -7,10 +7,13 @@ from email.utils import formatdate
 import anyio
 import attrs
 import pytest
+from virtual_journal import journal_at
 from virtual_service import EPOCH, Service, always, on, reply, run, session_for
 
 from kling_async import AmbiguousSubmitError, APIConnectionError, ResultState, VideoRequest
+from kling_async._journal.entry import Identity, fingerprint
 from kling_async._journal.journal import WriteAheadJournal
+from kling_async._wire.endpoints import LIST
 from kling_async.events import Notifier
 
 LOST = APIConnectionError("the connection was lost")
@@ -50,6 +53,35 @@ async def test_a_lost_submit_of_an_earlier_process_is_reconciled_though_the_cloc
         results = await run(service, ["first", "an eagle"], journal=journal)
     assert all(result.ok for result in results)
     assert service.posts == 2
+
+
+@pytest.mark.parametrize(
+    "is_known", [False, True], ids=["the first answer shows the clock", "the clock is known"]
+)
+@pytest.mark.parametrize("has_service_time", [False, True])
+@pytest.mark.parametrize("ahead", OFFSETS)
+async def test_a_fresh_submit_of_an_earlier_process_is_not_taken_for_an_old_one_by_two_clocks(
+    tmp_path, ahead, has_service_time, is_known
+):
+    service = Service(ahead=ahead, shows=lambda _: service.now > 20)
+    service.accept({"prompt": "an eagle"})
+    with journal_at(tmp_path / "run.db") as journal:
+        journal.record_intent(
+            Identity(None, fingerprint("kling-v2-6", {"prompt": "an eagle"}), 0),
+            model="kling-v2-6",
+            payload={"prompt": "an eagle"},
+            at=EPOCH - 1.0 + (ahead if has_service_time else 0.0),
+            has_service_time=has_service_time,
+            timeout=60.0,
+            cost_usd=None,
+        )
+    session = session_for(service)
+    if is_known:
+        await session.api.fetch(LIST)
+    with journal_at(tmp_path / "run.db") as journal:
+        results = await run(service, ["an eagle"], journal=journal, session=session, on_ambiguous="resend")
+    assert service.posts == 0
+    assert results[0].ok
 
 
 async def test_each_first_intent_waits_for_the_one_question_for_the_time(tmp_path):

@@ -90,9 +90,35 @@ def test_the_window_of_a_submit_during_which_the_machine_slept_begins_before_the
     assert (lost.since, lost.until) == (40.0, 3_820.0)
 
 
+def instant(wall, *, offset=None, times_set=0):
+    return Instant(wall=wall, monotonic=0.0, offset=offset, times_set=times_set)
+
+
+@pytest.mark.parametrize(
+    "is_service_time, now, expected",
+    [
+        (True, instant(100.0, offset=600.0), 600.0),
+        (True, instant(130.0, offset=0.0, times_set=1), 30.0),
+        (True, instant(90.0, offset=0.0), 0.0),
+        (True, instant(700.0), None),
+        (False, instant(130.0), 30.0),
+        (False, instant(130.0, offset=600.0), 30.0),
+        (False, instant(730.0, times_set=1), None),
+    ],
+)
+def test_the_age_of_a_submit_is_by_one_clock_or_unknown(is_service_time, now, expected):
+    lost = LostSubmit(payload=CAT, since=40.0, until=160.0, is_service_time=is_service_time)
+    assert lost.age(now) == expected
+
+
+def test_the_age_of_a_submit_by_the_clock_of_an_earlier_process_is_unknown():
+    lost = recorded_submit(CAT, sent_at=100.0, timeout=60.0, is_service_time=False, times_set=0)
+    assert lost.age(instant(130.0, offset=600.0)) is None
+
+
 @pytest.mark.parametrize("timeout, last", [(10.0, 175.0), (60.0, 225.0), (300.0, 465.0)])
 def test_the_window_of_a_recorded_submit_ends_with_the_timeout_of_its_sender(timeout, last):
-    recorded = recorded_submit(CAT, sent_at=100.0, timeout=timeout, is_service_time=True)
+    recorded = recorded_submit(CAT, sent_at=100.0, timeout=timeout, is_service_time=True, times_set=0)
     for at, fits in ((39.0, False), (40.0, True), (last, True), (last + 1, False)):
         assert find([recorded], [row("a", at=at)]) == ({0: "a"} if fits else {})
     # It covers an answer that comes at the last moment, and is searched for until then.

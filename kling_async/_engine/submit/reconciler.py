@@ -20,7 +20,6 @@ from kling_async._journal.store import Activity
 from kling_async._policy.job_owners import JournalRun
 from kling_async._policy.list_evidence import ListReading, explain_unmatched, is_absent, proof_delays
 from kling_async._policy.matching import (
-    CLOCK_SKEW,
     LostSubmit,
     could_match,
     earliest_creation,
@@ -63,8 +62,6 @@ class OpenReconciliation:
     """The journal that knows the submit."""
     entry_number: int | None
     """The number of its journal entry."""
-    times_set: int
-    """How often the clock of this machine had been set before the POST, or before a recorded POST was read."""
     job: Job | None = None
     """The job, once it is found."""
     scanned_at: float = float("-inf")
@@ -101,7 +98,6 @@ class PostInFlight:
         reconciliation = OpenReconciliation(
             model=self.model,
             lost=lost_submit(self.payload, sent=sent, given_up=given_up),
-            times_set=sent.times_set,
             error=error,
             journal=journal,
             entry_number=entry_number,
@@ -185,7 +181,6 @@ class Reconciler:
         reconciliation = OpenReconciliation(
             model=entry.model,
             lost=self._lost_submit(entry),
-            times_set=self.api.instant().times_set,
             error=KlingError("an earlier run got no answer"),
             journal=journal,
             entry_number=entry.number,
@@ -202,6 +197,7 @@ class Reconciler:
             sent_at=entry.sent_at if entry.sent_at is not None else self.api.service_time(),
             timeout=self._timeout_of(entry),
             is_service_time=entry.has_service_time,
+            times_set=self.api.instant().times_set,
         )
 
     def _timeout_of(self, entry: Entry) -> float:
@@ -264,12 +260,16 @@ class Reconciler:
         """
         began = self.api.clock.now()
         max_pages = MAX_PAGES if may_wait else _FEW_PAGES
-        age = self.api.service_time() - CLOCK_SKEW - reconciliation.lost.since
         try:
-            for delay in scan_delays(max(0.0, age), last_age=reconciliation.last_age):
+            if reconciliation.lost.age(self.api.instant()) is None:
+                await self._scan_after(
+                    0.0, reconciliation, began=began
+                )  # its answer can show the service's clock
+            age = reconciliation.lost.age(self.api.instant()) or 0.0
+            for delay in scan_delays(age, last_age=reconciliation.last_age):
                 await self._scan_after(delay, reconciliation, began=began)
             now = self.api.instant()
-            if now.offset is None or now.times_set != reconciliation.times_set:
+            if now.offset is None or now.times_set != reconciliation.lost.times_set:
                 return await self._explain(reconciliation)
             lost = reconciliation.lost.by_service_clock(now.offset)
             for delay in proof_delays(lost, now=now.time, may_wait=may_wait):
@@ -443,7 +443,7 @@ class Reconciler:
                 own=self._shared.own_user,
             )
             # Times from before the clock of this machine was set cannot be compared with those from after.
-            is_sure = one.job is None and one.times_set == times_set
+            is_sure = one.job is None and one.lost.times_set == times_set
             one.is_absent = is_sure and await _decide_on_rows(reading.recent, prove)
 
     async def _is_shown_to_key(self, job: Job) -> bool:
