@@ -505,19 +505,21 @@ async def test_a_reconciliation_waits_for_a_look_alike_of_another_process(open_j
     assert [results[0].job.request_id for results in every[:2]] == ["job-0", "job-1"]
 
 
-async def test_a_scan_that_a_look_alike_overtakes_is_left_out(open_journal):
-    service = Service(run_time=60.0)
+@pytest.mark.parametrize("shows_at, overtaken", [(0, 2), (25, 12)], ids=["the first scan", "the last scan"])
+async def test_a_scan_that_a_look_alike_overtakes_is_made_after_it(open_journal, shows_at, overtaken):
+    service = Service(run_time=60.0, shows=lambda _: service.now > shows_at)
     service.after.append(on("submit", LOST))
     looks = []
 
     async def overtake(function, *arguments):
-        looks.extend([1] if function.__name__ == "find_searchable" else [])
-        return set() if len(looks) == 2 else function(*arguments)
+        is_look = function.__name__ == "find_searchable"
+        looks.extend([1] if is_look else [])
+        return set() if is_look and len(looks) == overtaken else function(*arguments)
 
     [result] = await run(service, ["rain"], journal=open_journal(overtake))
 
     assert (result.ok, result.job.request_id) == (True, "job-0")
-    assert len(looks) > 3
+    assert len(looks) == overtaken + 2
 
 
 async def test_an_item_that_is_put_aside_can_be_cancelled(open_journal):

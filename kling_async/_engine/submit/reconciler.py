@@ -262,9 +262,8 @@ class Reconciler:
         max_pages = MAX_PAGES if may_wait else _FEW_PAGES
         try:
             if reconciliation.lost.age(self.api.instant()) is None:
-                await self._scan_after(
-                    0.0, reconciliation, began=began
-                )  # its answer can show the service's clock
+                # Its answer can show the service's clock.
+                await self._scan_after(0.0, reconciliation, began=began)
             age = reconciliation.lost.age(self.api.instant()) or 0.0
             for delay in scan_delays(age, last_age=reconciliation.last_age):
                 await self._scan_after(delay, reconciliation, began=began)
@@ -285,7 +284,7 @@ class Reconciler:
     async def _scan_after(
         self, delay: float, reconciliation: OpenReconciliation, *, began: float, max_pages: int | None = None
     ) -> None:
-        """Wait, then scan the list, again and again during an outage, unless the job is found meanwhile.
+        """Wait, then scan the list once, unless the job is found meanwhile; an outage or a look-alike puts the scan off.
 
         Raises:
             KlingError: The list cannot be read, and the error does not go away within the `wait_timeout` of the client.
@@ -296,15 +295,15 @@ class Reconciler:
                 await reconciliation.is_found.wait()
             await self._wait_for_look_alikes(reconciliation)
             try:
-                await self._scan(reconciliation, max_pages=max_pages)
+                if await self._scan(reconciliation, max_pages=max_pages):
+                    return
+                delay = 0.0
             except KlingError as error:
                 waited = clock.now() - began
                 if not is_transient(error) or (wait_timeout is not None and waited > wait_timeout):
                     raise
                 delay = backoff(self.api.retry, attempt=failures, jitter=self.api.rng.random())
                 failures += 1
-            else:
-                return
 
     async def _explain(self, reconciliation: OpenReconciliation) -> str:
         offset, journal = self.api.instant().offset, reconciliation.journal
@@ -354,8 +353,10 @@ class Reconciler:
             journal.sharing.check_held(reconciliation.entry_number)
             await journal.sharing.wait_changed()
 
-    async def _scan(self, reconciliation: OpenReconciliation, *, max_pages: int | None) -> None:
+    async def _scan(self, reconciliation: OpenReconciliation, *, max_pages: int | None) -> bool:
         """Scan the model's list, for every open reconciliation of the model; one scan serves all that wait for one.
+
+        Returns False if the list was not read, because a look-alike of another process can be in flight.
 
         Args:
             reconciliation: The reconciliation that wants the scan.
@@ -366,13 +367,13 @@ class Reconciler:
         async with self._scanning:
             served_at = reconciliation.scanned_at if max_pages is None else reconciliation.read_whole_at
             if served_at >= wanted or reconciliation.job is not None:
-                return
+                return True
             began = clock.now()
             unfound = [one for one in self._open if one.model == model and one.job is None]
             # While they are reconciled, no look-alike of them is sent, so this holds to the end of the scan.
             searchable = await self._select_searchable(unfound)
-            if reconciliation not in searchable:  # another process has begun to send a look-alike meanwhile
-                return
+            if reconciliation not in searchable:  # since `_wait_for_look_alikes`, its session can have ended
+                return False
             lost, others, reading = await self._read_rows(
                 model,
                 [one.lost for one in searchable],
@@ -389,6 +390,7 @@ class Reconciler:
             await self._assign_found(searchable, found, owned, began=began)
             if reading is not None:
                 await self._prove_absent(searchable, lost, reading, owned, began=began)
+            return True
 
     async def _assign_found(
         self, searched: list[OpenReconciliation], found: Mapping[int, Job], owned: set[str], *, began: float
