@@ -15,6 +15,7 @@ import anyio
 
 from kling_async._calls import check_options, public_call
 from kling_async._display.progress import make_display
+from kling_async._engine.interrupted import describe_batch, warn_interrupted
 from kling_async._policy.validators import check_kind
 from kling_async.batch_result import BatchResult, in_input_order
 from kling_async.catalog import quote_value
@@ -28,7 +29,7 @@ from kling_async.types import BatchOptions, Requests
 
 try:
     from kling_async._distributed.call import DistributedBatch, find_batch
-    from kling_async._distributed.database import WorkersDatabase, end_tasks
+    from kling_async._distributed.database import LostEntriesError, WorkersDatabase, end_tasks
     from kling_async._distributed.engine import open_engine
     from kling_async._distributed.input import read_items, register_items
     from kling_async._distributed.reports import listen
@@ -96,7 +97,8 @@ async def generate_many_on(
         InvalidRequestError: A request is invalid; nothing was written or sent.
         ConfigurationError: An option makes no sense, or cannot be sent to another machine; nothing was sent.
         JournalError: The database cannot be used; nothing was sent.
-        BatchInterruptedError: The database could not be reached any more. The results so far are in the error's `batch`.
+        BatchInterruptedError: The database could not be reached any more, or has lost entries of the batch. The results so
+            far are in the error's `batch`.
         ExceptionGroup: Only with `raise_on_failure`.
         TypeError: There is no such option.
     """
@@ -164,7 +166,7 @@ async def _wait(batch: DistributedBatch, ended: Sequence[Result], *, detach: boo
     """The results of the workers.
 
     Raises:
-        BatchInterruptedError: The database could not be reached any more.
+        BatchInterruptedError: The database could not be reached any more, or has lost entries.
     """
     is_ready = anyio.Event()
     events = asyncio.create_task(
@@ -185,6 +187,9 @@ async def _wait(batch: DistributedBatch, ended: Sequence[Result], *, detach: boo
             "the same call again for the results of all."
         )
         raise
+    except LostEntriesError as error:
+        await batch.withdraw()
+        raise _describe_loss(error, batch, ended) from error
     except JournalError as error:
         so_far = in_input_order([*ended, *batch.results_so_far()], None)
         raise BatchInterruptedError(
@@ -194,6 +199,21 @@ async def _wait(batch: DistributedBatch, ended: Sequence[Result], *, detach: boo
         ) from error
     finally:
         await end_tasks(events)
+
+
+def _describe_loss(
+    error: LostEntriesError, batch: DistributedBatch, ended: Sequence[Result]
+) -> BatchInterruptedError:
+    """The error of a call whose journal has lost entries; the log and a note name the jobs that are paid for."""
+    so_far = in_input_order([*ended, *batch.results_so_far()], None)
+    job_ids = batch.job_ids
+    paid = f"{len(job_ids):,}, which the log names" if job_ids else "none that this call knows of"
+    interrupted = BatchInterruptedError(
+        f"The batch was interrupted: {error.message} Jobs of it that are charged: {paid}.", batch=so_far
+    )
+    if job_ids:
+        warn_interrupted(describe_batch(job_ids, unanswered=0, journal=None), interrupted)
+    return interrupted
 
 
 def _tell_end(result: Result, notify: Notifier) -> None:

@@ -64,6 +64,8 @@ class AwaitedItem:
     """Whether the caller has heard of its end."""
     is_saved: bool = False
     """Whether the caller has heard that its video is saved."""
+    job_id: str | None = None
+    """The last job of it that this call has heard of."""
     shard: int | None = None
     """The engine's job that covers it, as the call has seen last."""
     lost_shards: int = 0
@@ -101,6 +103,13 @@ class DistributedBatch:
         """The numbers of the items that the call still waits for."""
         return self.awaited.keys() - self.outcomes.keys() - self.given_up.keys()
 
+    @property
+    def job_ids(self) -> list[str]:
+        """The jobs that the call knows of, each of which may be charged."""
+        ended = {number: outcome["request_id"] for number, outcome in self.outcomes.items()}
+        known = (ended.get(number) or awaited.job_id for number, awaited in self.awaited.items())
+        return [job_id for job_id in known if job_id is not None]
+
     async def begin(self) -> None:
         """Give out what no shard covers.
 
@@ -120,6 +129,7 @@ class DistributedBatch:
         """Return when each item has an outcome, or no worker is left that could run it.
 
         Raises:
+            LostEntriesError: The journal has lost an entry of an item that has no outcome.
             JournalError: The database could not be reached for several minutes.
         """
         reachable_at = covered_at = begun_at = time.monotonic()
@@ -151,6 +161,7 @@ class DistributedBatch:
         """
         if (awaited := self.awaited.get(number)) is None:
             return
+        awaited.job_id = event.request_id or awaited.job_id
         if isinstance(event, Finished):
             if awaited.is_finished:
                 return
@@ -309,7 +320,13 @@ class DistributedBatch:
     # Shards
 
     async def cover(self) -> None:
-        """Give out again each item that no shard covers and that has no outcome."""
+        """Give out again each item that no shard covers and that has no outcome.
+
+        Raises:
+            LostEntriesError: The journal has lost an entry, so that each worker gives its shard back.
+            JournalError: The database cannot be reached, or refuses.
+        """
+        await self.database.check_entries(self.unfinished)
         left = self.unfinished - (await self._read_cover()).keys()
         if not left:
             return

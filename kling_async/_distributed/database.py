@@ -36,6 +36,10 @@ _LOST_AFTER = 18
 """Seconds after which each side ends a connection over a cut network. With two looks for dead workers, half a minute."""
 _PAGE_ROWS = 500
 _READ_ENTRIES = f"SELECT {ENTRY} FROM kling_async_entries WHERE number = ANY(%s::bigint[])".encode()  # noqa: S608 - names of columns
+_COUNT_LOST: LiteralString = (
+    "SELECT count(*) FROM unnest(%s::bigint[]) AS wanted (number)"
+    " WHERE NOT EXISTS (SELECT FROM kling_async_entries AS entry WHERE entry.number = wanted.number)"
+)
 _KEY: LiteralString = "hashtextextended('kling_async ' || current_schema() || ' ' || %s, 0)"
 """The key of a lock. It has the schema in it, for one database can hold several journals."""
 _LIST_SHARERS: LiteralString = (
@@ -81,8 +85,14 @@ def describe_trouble(error: JournalError) -> str:
     return f"{error.message} This process tries again."
 
 
+class LostEntriesError(JournalError):
+    """The journal has lost entries that it had before; to try again does not help."""
+
+
 def is_outage(error: JournalError) -> bool:
     """Whether the same statement can succeed later: the server restarts, or the network is cut."""
+    if isinstance(error, LostEntriesError):
+        return False
     cause = error.__cause__
     return not isinstance(cause, psycopg.Error) or is_transient(cause)
 
@@ -157,12 +167,24 @@ class WorkersDatabase:
         """The entries of the journal with these numbers, by number, each of which was there before.
 
         Raises:
-            JournalError: The database cannot be reached, or refuses, or has lost one.
+            LostEntriesError: The database has lost one.
+            JournalError: The database cannot be reached, or refuses.
         """
         entries = await self.read_entries(numbers)
         if len(entries) < len(set(numbers)):
-            raise JournalError(describe_lost_entries(self.url))
+            raise LostEntriesError(describe_lost_entries(self.url))
         return entries
+
+    async def check_entries(self, numbers: Collection[int]) -> None:
+        """Do nothing if the journal has the entries with these numbers, each of which was there before.
+
+        Raises:
+            LostEntriesError: The database has lost one.
+            JournalError: The database cannot be reached, or refuses.
+        """
+        ((lost,),) = await self.query(_COUNT_LOST, list(numbers))
+        if lost:
+            raise LostEntriesError(describe_lost_entries(self.url))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:

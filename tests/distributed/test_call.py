@@ -27,8 +27,8 @@ from kling_async._distributed.database import WorkersDatabase
 from kling_async._distributed.engine import TASK, WORKERS_LOCK, list_unfinished_shards, open_engine
 from kling_async._distributed.input import read_items, register_items
 from kling_async._distributed.reports import Reporter, channel_of, listen
-from kling_async.distributed import generate_many_on
-from kling_async.events import Downloaded, Finished, NotSubmitted, Resumed, Throttled
+from kling_async.distributed import _wait, generate_many_on
+from kling_async.events import Downloaded, Finished, NotSubmitted, Resumed, Submitted, Throttled
 from kling_async.jobs import Job, JobStatus
 from kling_async.progress import ProgressCounts
 
@@ -467,6 +467,56 @@ async def test_entries_that_are_gone_interrupt_the_call(journal, kling_emulator,
 
         with pytest.raises(JournalError, match="has lost entries that it had before"):
             await batch.collect()
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "DELETE FROM kling_async_entries WHERE number = (SELECT max(number) FROM kling_async_entries)",
+        "DELETE FROM kling_async_entries",
+        "TRUNCATE kling_async_entries CASCADE",
+    ],
+)
+async def test_a_call_whose_entries_are_deleted_while_no_worker_ends_anything_ends_and_names_its_jobs(
+    journal, loss, caplog
+):
+    async with open_batch(journal) as batch:
+        batch.cover_interval = 0.0
+        first, last = min(batch.awaited), max(batch.awaited)
+        call = asyncio.create_task(_wait(batch, [], detach=False))
+        await until(lambda: shards(journal))
+        await write_outcome(batch, first, MADE)
+        reporter = Reporter(batch.database, batch.number)
+        job = Job(request_id="j2", status=JobStatus.PROCESSING)
+        reporter.relay(last, Submitted(0.0, index=3, request_id="j2", job=job))
+        await reporter.flush()
+        await until(lambda: batch.job_ids == ["j1", "j2"])
+        change(journal, loss)
+
+        with pytest.raises(BatchInterruptedError, match="has lost entries that it had before") as caught:
+            await call
+
+        assert caught.value.message.endswith("Jobs of it that are charged: 2, which the log names.")
+        assert [(result.index, result.state) for result in caught.value.batch] == [(0, ResultState.SUCCEEDED)]
+        [note] = caught.value.__notes__
+        assert "2 jobs to run and to be charged (j1, j2): `await client.wait(...)`" in note
+        assert note in caplog.text
+        assert await shards_of(batch) == []
+
+
+async def test_a_call_that_loses_its_entries_before_anything_is_sent_says_that_nothing_is_charged(journal):
+    async with open_batch(journal) as batch:
+        batch.cover_interval = 0.0
+        call = asyncio.create_task(_wait(batch, [], detach=False))
+        await until(lambda: shards(journal))
+        change(journal, "DELETE FROM kling_async_entries")
+
+        with pytest.raises(
+            BatchInterruptedError, match="that are charged: none that this call knows of"
+        ) as caught:
+            await call
+
+        assert not hasattr(caught.value, "__notes__")
 
 
 async def test_a_database_that_refuses_ends_the_wait_for_workers(journal):
