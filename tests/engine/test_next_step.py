@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kling_async._engine.batch.resume import NextStep, Plan, next_step, plan_item
+from kling_async._engine.batch.resume import Decision, NextStep, Plan, next_step, plan_item
 from kling_async._engine.download.output_folder import saved_file
 from kling_async._journal.entry import Entry, EntryState, Identity
 
@@ -64,7 +64,7 @@ def test_a_call_plans_one_attempt_for_each_item_that_it_submits(known, plan, ret
 
 
 @pytest.mark.parametrize(
-    "plan, attempts, repeats, can_retry",
+    "plan, attempts, repeats, is_retried",
     [
         (Plan(1), 0, 0, False),
         (Plan(1), 1, 0, False),
@@ -76,17 +76,29 @@ def test_a_call_plans_one_attempt_for_each_item_that_it_submits(known, plan, ret
     ],
 )
 def test_the_attempts_of_an_entry_say_what_earlier_runs_of_the_call_have_sent(
-    plan, attempts, repeats, can_retry
+    plan, attempts, repeats, is_retried
 ):
-    known = entry(EntryState.FAILED, attempts=attempts, request_id="r")
+    decision = plan.decide(failed_entry(attempts), is_changed_elsewhere=False)
 
-    assert plan.count_repeats(known) == repeats
-    assert plan.can_retry(known) is can_retry
+    step = NextStep.SUBMIT if is_retried else NextStep.REPORT
+    assert decision == Decision(step=step, repeats=repeats, can_resend=not repeats)
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_what_another_process_has_just_tried_is_not_sent_again(attempts):
+    decision = Plan(2, retry_failed=True).decide(failed_entry(attempts), is_changed_elsewhere=True)
+
+    assert decision == Decision(step=NextStep.REPORT, repeats=0, can_resend=False)
 
 
 def test_of_an_item_without_an_entry_nothing_was_sent():
-    assert Plan(1).count_repeats(None) == 0
-    assert not Plan(1, retry_failed=True).can_retry(None)
+    decision = Plan(1, retry_failed=True).decide(None, is_changed_elsewhere=False)
+
+    assert decision == Decision(step=NextStep.SUBMIT, repeats=0, can_resend=True)
+
+
+def failed_entry(attempts: int) -> Entry:
+    return entry(EntryState.FAILED, attempts=attempts, request_id="r", record={"status": "failed"})
 
 
 def test_a_saved_video_is_searched_in_the_folder_of_the_run_or_else_where_it_was_saved(tmp_path):

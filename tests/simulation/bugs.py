@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from kling_async import InternalServerError
-from kling_async._engine.batch import run_item
+from kling_async._engine.batch import resume
 from kling_async._engine.batch.resume import NextStep
 from kling_async._engine.submit import item_identifier, reconciler, submitter
 from kling_async._engine.submit.ledger import Ledger
@@ -84,13 +84,13 @@ def keep_no_id(patch: pytest.MonkeyPatch) -> None:
 
 def resubmit_after_a_crash(patch: pytest.MonkeyPatch) -> None:
     """The next run sends an intent without an answer again, instead of reconciling it."""
-    next_step = run_item.next_step
+    next_step = resume.next_step
 
     def careless(entry: Any, **settings: Any) -> NextStep:
         step = next_step(entry, **settings)
         return NextStep.SUBMIT if step is NextStep.RECONCILE else step
 
-    patch.setattr(run_item, "next_step", careless)
+    patch.setattr(resume, "next_step", careless)
 
 
 def identify_by_each_character(patch: pytest.MonkeyPatch) -> None:

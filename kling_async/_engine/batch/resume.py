@@ -40,13 +40,36 @@ class Plan:
     retry_failed: bool = False
     """Whether the call submits the item although its job failed."""
 
-    def count_repeats(self, entry: Entry | None) -> int:
-        """How often a submit of this call was repeated: for a lost answer, or for a job that failed for a rate limit."""
-        return 0 if entry is None else max(0, entry.attempts - self.attempts)
+    def decide(self, entry: Entry | None, *, is_changed_elsewhere: bool) -> Decision:
+        """What a run of the call does with the item now.
 
-    def can_retry(self, entry: Entry | None) -> bool:
-        """Whether the call has still to submit an item whose job failed."""
-        return self.retry_failed and entry is not None and entry.attempts < self.attempts
+        Args:
+            entry: The journal entry of the item, as it is now.
+            is_changed_elsewhere: Whether another process of a shared journal has worked on it since the run began. What that
+                process has just tried is no earlier run, so neither a failure nor an ambiguous submit is sent again.
+        """
+        attempts = 0 if entry is None else entry.attempts
+        repeats = max(0, attempts - self.attempts)
+        can_retry = self.retry_failed and attempts < self.attempts and not is_changed_elsewhere
+        return Decision(
+            step=next_step(entry, retry_failed=can_retry),
+            repeats=repeats,
+            can_resend=not repeats and not is_changed_elsewhere,
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Decision:
+    """What a run does with an item, by the plan of its call and the entry of the item."""
+
+    step: NextStep
+    repeats: int
+    """How often earlier runs of the call repeated its submit: for a lost answer, or for a job that failed for a rate limit.
+
+    0 unless the plan is older than the run, as in a shard that another worker has begun.
+    """
+    can_resend: bool
+    """Whether an ambiguous submit may be sent again, where the caller asks for it."""
 
 
 def plan_item(entry: Entry | None, *, retry_failed: bool) -> Plan:

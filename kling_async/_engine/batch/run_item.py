@@ -10,7 +10,7 @@ import attrs
 
 from kling_async._engine.batch.batch_input import InputItem
 from kling_async._engine.batch.result_stream import ResultStream
-from kling_async._engine.batch.resume import NextStep, Plan, next_step, plan_item
+from kling_async._engine.batch.resume import NextStep, Plan, plan_item
 from kling_async._engine.batch.slots import Slots
 from kling_async._engine.download.destination import Output
 from kling_async._engine.download.output_folder import saved_file
@@ -177,12 +177,10 @@ async def _resume(
     parts: BatchParts, item: BatchItem, entry: Entry | None, plan: Plan
 ) -> Job | JobInFlight | OpenReconciliation | None:
     """Where the item stands by its journal entry: its final job, its job in flight, its lost submit, or None."""
-    # What another process has just tried is no earlier run: neither a failure nor an ambiguous submit is sent again.
-    repeats = plan.count_repeats(entry)
-    item.can_resend = item.can_resend and not repeats and not item.is_changed_elsewhere
-    item.resubmits = max(item.resubmits, repeats)
-    step = next_step(entry, retry_failed=plan.can_retry(entry) and not item.is_changed_elsewhere)
-    if entry is None or step is NextStep.SUBMIT:
+    decision = plan.decide(entry, is_changed_elsewhere=item.is_changed_elsewhere)
+    item.can_resend = item.can_resend and decision.can_resend
+    item.resubmits = max(item.resubmits, decision.repeats)
+    if entry is None or decision.step is NextStep.SUBMIT:
         item.fallback_outcome = entry.job if entry is not None else None
         return None
     job = entry.job
@@ -196,7 +194,7 @@ async def _resume(
     path = await (parts.output.find_saved(entry) if parts.output else _find_saved(entry))
     parts.emit(Resumed, index=item.index, request_id=entry.request_id, job=job, path=path)
     item.job_id = job.request_id
-    if step is NextStep.REPORT:
+    if decision.step is NextStep.REPORT:
         is_saved_elsewhere = item.is_changed_elsewhere and entry.path is not None
         item.earlier_end = EarlierEnd(state=entry.state, path=path, is_saved_elsewhere=is_saved_elsewhere)
         return job
