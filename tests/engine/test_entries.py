@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+
+import anyio
 import pytest
-from virtual_service import EPOCH, FAILED, Service, prompts, run
+from virtual_service import EPOCH, FAILED, Service, batch_of, prompts, run
 
 from kling_async import ConfigurationError, ResultState, VideoRequest
 from kling_async._engine.batch.batch_input import InputReader
-from kling_async._journal.entry import EntryState, Identity
+from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._policy.budget import Budget
 from kling_async.emulator import JobScript
 from kling_async.journal import Journal
@@ -36,6 +39,24 @@ async def test_entries_resume_without_their_prompts_and_keep_their_identities(pa
     await run_with(path, service, entries(path))
     await run_with(path, service, prompts(6))
     assert service.posts == 6
+
+
+def count_entries():
+    gc.collect()
+    return sum(isinstance(one, Entry) for one in gc.get_objects())
+
+
+@pytest.mark.parametrize("give", [entries, lambda path: prompts(6)], ids=["entries", "prompts"])
+async def test_no_entry_is_kept_in_memory_while_its_job_is_in_flight(path, give):
+    service = Service(run_time=100.0)
+    await leave_after(30, path, service, prompts(6))
+    before = count_entries()
+    items = give(path)
+    with journal_at(path) as journal:
+        async with batch_of(service, (items.pop(0) for _ in range(6)), journal=journal) as results:
+            await anyio.sleep(30)
+            assert count_entries() == before
+            assert [result.ok async for result in results] == [True] * 6
 
 
 async def test_failed_entries_are_retried_only_on_request_and_only_those_given(path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from pathlib import Path
+from typing import TypeAlias
 
 import attrs
 
@@ -74,7 +75,12 @@ class JobInFlight:
     """Seconds since the service made the job; 0 if that is not known."""
 
 
-class _NotAcceptedError(Exception):
+Standing: TypeAlias = Job | JobInFlight | OpenReconciliation | None
+"""Where an item stands. A job: it has ended. A job in flight: its end is awaited. A reconciliation: its answer is lost. None:
+it is to be submitted."""
+
+
+class _UnsentError(Exception):
     """An item cannot be sent, or cannot be sent again."""
 
     def __init__(self, reason: KlingError) -> None:
@@ -82,27 +88,32 @@ class _NotAcceptedError(Exception):
         self.reason = reason
 
 
-async def run_item(parts: BatchParts, given: InputItem, results: ResultStream) -> None:
+async def run_item(parts: BatchParts, input_item: InputItem, results: ResultStream) -> None:
     """Take one item from the input to its result, which goes to the result stream.
 
     The item holds a slot of the concurrency limit when this begins. The slot is freed here, once, when the job has
     ended and before its video is saved.
     """
-    item = BatchItem(index=given.index, request=given.request, digests=given.digests)
-    sent: Result | None = None
+    item = BatchItem(
+        index=input_item.index,
+        request=input_item.request,
+        digests=input_item.digests,
+        input_entry=input_item.entry,
+    )
+    plan, invalid = input_item.plan, input_item.error
+    del input_item  # with its entry: see `_run_job`
+    before_takeover: Result | None = None
     try:
         try:
-            outcome = None
-            while outcome is None or await parts.ledger.is_job_taken(item):
-                sent = _interrupted_result(parts, item)
+            end = None
+            while end is None or await parts.ledger.is_job_taken(item):
+                before_takeover = _interrupted_result(parts, item)
                 item.forget()
-                entry = await _claim_entry(parts, item, given, results)
-                plan = given.plan or plan_item(entry, retry_failed=parts.retry_failed)
-                current = await _resume(parts, item, entry, plan)
-                wait, current = _run_job(parts, item, current), None
-                outcome = await wait
+                if invalid is not None:
+                    raise _UnsentError(invalid)
+                end = await _run_job(parts, item, await _find_standing(parts, item, plan, results))
         except asyncio.CancelledError:
-            if (left := _interrupted_result(parts, item) or sent) is not None:
+            if (left := _interrupted_result(parts, item) or before_takeover) is not None:
                 results.put_interrupted(left)
             raise
         finally:
@@ -110,11 +121,11 @@ async def run_item(parts: BatchParts, given: InputItem, results: ResultStream) -
                 parts.slots.free()
             if item.reconciliation is not None:
                 parts.session.reconciler.end(item.reconciliation)
-        results.put(await _finish(parts, item, outcome, results))
-    except _NotAcceptedError as error:
-        if sent is not None and isinstance(error.reason, JournalError):
-            results.put(sent)  # the journal does not say what became of what this process has sent
-            _emit_finished(parts, sent)
+        results.put(await _finish(parts, item, end, results))
+    except _UnsentError as error:
+        if before_takeover is not None and isinstance(error.reason, JournalError):
+            results.put(before_takeover)  # the journal does not say what became of what this process has sent
+            _emit_finished(parts, before_takeover)
         else:
             results.put(_report_unsent(parts, item, error.reason))
     finally:
@@ -142,26 +153,27 @@ async def _finish(
         raise
 
 
-async def _run_job(
-    parts: BatchParts, item: BatchItem, current: Job | JobInFlight | OpenReconciliation | None
-) -> Job | KlingError | None:
-    """Submit, reconcile, wait: the final record of the item's job, or the error that ended it; None if it is taken over.
+async def _run_job(parts: BatchParts, item: BatchItem, standing: Standing) -> Job | KlingError | None:
+    """Submit, reconcile, wait: the final record of the item's job, or the error that ended it.
 
-    `current` says where the item stands. None: submit it. A reconciliation: await that. A job in flight: wait for its end. A
-    job: it has ended, and is the result.
+    No frame keeps the record of a job in flight: for a hundred thousand jobs the records would be most of the memory.
 
-    The record of a job in flight is not kept here: for a hundred thousand jobs it would be most of the memory.
+    Returns:
+        None if another process has taken the item over.
+
+    Raises:
+        _UnsentError: The item cannot be sent, or cannot be sent again.
     """
     while True:
         try:
-            if current is None:
-                current = await _submit(parts, item)
-            if isinstance(current, OpenReconciliation):
-                current = await _reconcile(parts, item, current)
+            if standing is None:
+                standing = await _submit(parts, item)
+            if isinstance(standing, OpenReconciliation):
+                standing = await _reconcile(parts, item, standing)
                 continue
-            if isinstance(current, Job):
-                return current
-            wait, current = _wait(parts, item, current), None
+            if isinstance(standing, Job):
+                return standing
+            wait, standing = _wait(parts, item, standing), None
             job = await wait
             if not (is_throttled(job) and item.resubmits < _MAX_RESUBMITS and not parts.breaker.reason):
                 return job
@@ -173,10 +185,37 @@ async def _run_job(
             return None
 
 
-async def _resume(
-    parts: BatchParts, item: BatchItem, entry: Entry | None, plan: Plan
-) -> Job | JobInFlight | OpenReconciliation | None:
-    """Where the item stands by its journal entry: its final job, its job in flight, its lost submit, or None."""
+async def _find_standing(
+    parts: BatchParts, item: BatchItem, plan: Plan | None, results: ResultStream
+) -> Standing:
+    """Where the item stands by its journal entry, which this process holds then. Sets the price.
+
+    Raises:
+        _UnsentError: The item has no price, or its entry cannot be had.
+    """
+    try:
+        item.price = parts.ledger.budget.price(item.request) if item.request is not None else None
+        while (claim := await parts.ledger.claim_entry(item)).is_held_elsewhere:
+            await _put_aside(parts, item, results)
+    except KlingError as error:
+        raise _UnsentError(error) from error
+    plan = plan or plan_item(claim.entry, retry_failed=parts.retry_failed)
+    return await _resume(parts, item, claim.entry, plan)
+
+
+async def _put_aside(parts: BatchParts, item: BatchItem, results: ResultStream) -> None:
+    """Wait while another process holds the item; meanwhile the batch goes on with others."""
+    parts.slots.free()
+    item.has_slot = False
+    results.read_ahead.release()
+    await parts.ledger.wait_claimable(item)
+    await results.read_ahead.acquire()
+    await parts.slots.take()
+    item.has_slot = True
+
+
+async def _resume(parts: BatchParts, item: BatchItem, entry: Entry | None, plan: Plan) -> Standing:
+    """What the run goes on from, as the plan decides: the final job, the job in flight, the lost submit, or None."""
     decision = plan.decide(entry, is_changed_elsewhere=item.is_changed_elsewhere)
     item.can_resend = item.can_resend and decision.can_resend
     item.resubmits = max(item.resubmits, decision.repeats)
@@ -208,48 +247,27 @@ async def _find_saved(entry: Entry) -> Path | ObjectUrl | None:
     return saved_file(entry, None)
 
 
-async def _claim_entry(
-    parts: BatchParts, item: BatchItem, given: InputItem, results: ResultStream
-) -> Entry | None:
-    """The journal's entry of the item, which this process holds then; waits while another process holds it. Sets the price."""
-    if given.error is not None:
-        raise _NotAcceptedError(given.error)
-    try:
-        item.price = parts.ledger.budget.price(item.request) if item.request is not None else None
-        while (claim := await parts.ledger.claim_entry(item, given.entry)).is_held_elsewhere:
-            await _put_aside(parts, item, results)
-    except KlingError as error:
-        raise _NotAcceptedError(error) from error
-    return claim.entry
-
-
-async def _put_aside(parts: BatchParts, item: BatchItem, results: ResultStream) -> None:
-    """Wait while another process holds the item; meanwhile the batch goes on with others."""
-    parts.slots.free()
-    item.has_slot = False
-    results.read_ahead.release()
-    await parts.ledger.wait_claimable(item)
-    await results.read_ahead.acquire()
-    await parts.slots.take()
-    item.has_slot = True
-
-
 async def _submit(parts: BatchParts, item: BatchItem) -> JobInFlight | OpenReconciliation:
-    """Submit the item: its job, or the reconciliation to go through with if the answer is lost."""
+    """Submit the item: its job, or the reconciliation to await if the answer is lost.
+
+    Raises:
+        _UnsentError: The item cannot be sent, or cannot be sent again.
+        TakenOverError: Another process of a shared journal holds the item.
+    """
     request = item.request
     if request is None or parts.breaker.reason is not None:
-        raise _NotAcceptedError(parts.breaker.reason or _cannot_be_made(item))
+        raise _UnsentError(parts.breaker.reason or _cannot_be_made(item))
     try:
         payload = await parts.uploader.payload(request, item.digests)
     except KlingError as error:
-        raise _NotAcceptedError(error) from error
+        raise _UnsentError(error) from error
     try:
         submitted = await parts.session.submitter.submit(
             payload, item, ledger=parts.ledger, limit=parts.slots.limit
         )
     except KlingError as error:
         parts.breaker.record_failure(error)
-        raise _NotAcceptedError(error) from error
+        raise _UnsentError(error) from error
     if isinstance(submitted, OpenReconciliation):
         return submitted
     parts.breaker.record_accepted()

@@ -10,7 +10,7 @@ import attrs
 
 from kling_async._engine.submit.picture_digests import NO_DIGESTS
 from kling_async._engine.submit.reconciler import OpenReconciliation
-from kling_async._journal.entry import EntryState, Identity
+from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async.errors import KlingError
 from kling_async.jobs import Job
 from kling_async.paths import ObjectUrl
@@ -38,6 +38,9 @@ class BatchItem:
     """None for an entry of the journal whose payload no valid request makes."""
     digests: Mapping[str, str] = NO_DIGESTS
     """The SHA-256 of each local picture, by its path."""
+    input_entry: Entry | None = None
+    """The journal entry that the input gives in place of a request. `Ledger.claim_entry` removes it once it has the entry: of a
+    hundred thousand items in flight the entries would be most of the memory."""
     has_slot: bool = True
     """Whether it has a slot of the concurrency limit; of no meaning outside a batch. Set by `run_item`."""
     price: Decimal | None = None

@@ -12,7 +12,6 @@ import attrs
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.submit.batch_item import BatchItem
 from kling_async._engine.submit.item_identifier import ItemIdentifier, foreign_entry, wanted_item
-from kling_async._journal.entry import Entry
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.shared_store import Claim, PlannedPost, PostDecision, WantedItem
 from kling_async._journal.sharing import Sharing, TakenOverError
@@ -38,44 +37,40 @@ class Ledger:
     journal: WriteAheadJournal | None = None
     _identifier: ItemIdentifier = attrs.field(init=False, factory=ItemIdentifier)
 
-    async def claim_entry(self, item: BatchItem, given: Entry | None = None) -> Claim:
+    async def claim_entry(self, item: BatchItem) -> Claim:
         """The claim of an item, with its entry in the journal.
 
         In a shared journal this process holds the item from now on, and the entry is made if it is missing, unless another
         live process holds the item. In a journal of one process this only looks for the entry. It sets the item's identity,
         number, cost and `is_changed_elsewhere`, and writes the item's index into an entry that has another.
 
-        Args:
-            item: The item.
-            given: The entry itself, where the input of the batch is an entry.
-
         Raises:
-            ConfigurationError: The journal does not have the given entry, or the batch has it twice.
-            InvalidRequestError: A local picture is another than that of the given entry.
+            ConfigurationError: The journal does not have the entry that the input gives, or the batch has it twice.
+            InvalidRequestError: A local picture is another than that of the entry that the input gives.
             JournalError: A shared journal cannot be reached.
         """
-        claim = Claim() if self.journal is None else await self._claim(self.journal, item, given)
+        claim = Claim() if self.journal is None else await self._claim(self.journal, item)
         entry = claim.entry
         if entry is not None:
-            item.entry_number, item.cost = entry.number, entry.cost_usd
+            item.entry_number, item.cost, item.input_entry = entry.number, entry.cost_usd, None
             if self.journal is not None and item.index is not None and entry.index != item.index:
                 self.journal.record_index(entry.number, item.index)
-        elif given is not None and not claim.is_held_elsewhere:
-            raise foreign_entry(given)
+        elif item.input_entry is not None and not claim.is_held_elsewhere:
+            raise foreign_entry(item.input_entry)
         item.is_changed_elsewhere = claim.is_changed_elsewhere
         return claim
 
-    async def _claim(self, journal: WriteAheadJournal, item: BatchItem, given: Entry | None) -> Claim:
+    async def _claim(self, journal: WriteAheadJournal, item: BatchItem) -> Claim:
         """The claim of an item; sets the item's identity."""
         if item.identity is None:
-            if given is not None:
-                item.identity = self._identifier.for_entry(given, item.digests)
+            if item.input_entry is not None:
+                item.identity = self._identifier.for_entry(item.input_entry, item.digests)
             else:
                 assert item.request is not None
                 item.identity = self._identifier.for_request(item.request, item.digests)
         if journal.sharing is None:
             return Claim(entry=journal.find(item.identity))
-        return await journal.claim(_describe_item(item, given))
+        return await journal.claim(_describe_item(item))
 
     async def wait_claimable(self, item: BatchItem) -> None:
         """Return when no live process holds an item that another process held."""
@@ -290,10 +285,10 @@ class Ledger:
             )
 
 
-def _describe_item(item: BatchItem, given: Entry | None) -> WantedItem:
-    """The item as a shared journal has to know it; for a given entry no new one is made."""
+def _describe_item(item: BatchItem) -> WantedItem:
+    """The item as a shared journal has to know it; no entry is made where the journal had one before."""
     assert item.identity is not None
-    if given is not None or item.request is None:
+    if item.input_entry is not None or item.entry_number is not None or item.request is None:
         return WantedItem(identity=item.identity, is_known=True)
     return wanted_item(item.request, item.identity, index=item.index or 0)
 
