@@ -7,7 +7,7 @@ from collections import deque
 import attrs
 
 from kling_async._policy.job_owners import JobOwners
-from kling_async._policy.matching import CLOCK_SKEW, LostSubmit
+from kling_async._policy.lost_submit import CLOCK_SKEW, LostSubmit
 from kling_async._policy.own_user import OwnUser
 from kling_async._policy.pace import Pace
 from kling_async._policy.polling import PollingPolicy

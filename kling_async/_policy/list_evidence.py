@@ -7,15 +7,14 @@ from typing import Any
 
 import attrs
 
-from kling_async._policy.matching import LostSubmit, select_candidates
+from kling_async._policy.lost_submit import LostSubmit
+from kling_async._policy.matching import select_candidates
 from kling_async._policy.own_user import OwnUser
 from kling_async._policy.visible_text import visible_text
 from kling_async.jobs import Job, canonical_id
 
 ROW_DELAY = 60.0
 """Seconds that the row of a new job can take to appear in the list, at the most."""
-_PROOF_DELAYS = (0.0, 20.0, 40.0)
-"""Seconds between the readings for a proof: a job of ours that was accepted later may not be listed yet."""
 _WRONG_CLOCK = (
     "the list does not show it at the time of the POST by the clock of this machine, which may differ from the "
     "service's: no answer of the service had a Date header"
@@ -115,22 +114,6 @@ def is_absent(
         and not own.is_other(job)
         for job in reading.recent
     )
-
-
-def proof_delays(lost: LostSubmit, *, now: float, may_wait: bool) -> Iterable[float]:
-    """Seconds to wait before each reading of the whole list; none if a reading can prove nothing.
-
-    Args:
-        lost: The lost submit, with times by the service's clock.
-        now: Unix seconds by the service's clock.
-        may_wait: Whether the caller wants the proof so much that it waits for it.
-    """
-    if lost.may_have_other_clock:
-        return ()
-    left = closes_at(lost) - now
-    if may_wait:
-        return (max(0.0, left) + _PROOF_DELAYS[0], *_PROOF_DELAYS[1:])
-    return () if left > 0 else _PROOF_DELAYS[:1]
 
 
 def explain_unmatched(

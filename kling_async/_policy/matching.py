@@ -1,9 +1,8 @@
-"""Reconciles lost submits: when to scan the service's list, and which of its rows is the job of which submit."""
+"""Decides which row of the service's list is the job of which lost submit."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,141 +12,9 @@ from typing import Any
 
 import attrs
 
+from kling_async._policy.lost_submit import LostSubmit
 from kling_async._policy.own_user import OwnUser
-from kling_async._policy.service_clock import Instant
 from kling_async.jobs import Job, canonical_id
-
-CLOCK_SKEW = 60.0
-"""Seconds by which a recorded time can be wrong, also by the service's clock: a service can have several clocks."""
-MAX_INTENT_AGE = 5.0
-"""Seconds after its recorded time in which a POST can begin; connecting is a part of its timeout.
-
-A process can stand still, and a disk or a database can be slow. A later run searches for the job around this time, and
-takes an empty list for the proof that there is none.
-"""
-_SCAN_AGES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-"""Ages of a lost submit, in seconds, at which the list is scanned: a new job may appear in it late."""
-_ANSWER_DELAY = 6.0
-"""Seconds for the record of an answer that comes at the last moment."""
-_LATE_DELAYS = (0.0, 2.0)
-"""The delays before the scans for a submit that is so old that at most one of these ages is left."""
-
-
-@attrs.frozen(kw_only=True)
-class LostSubmit:
-    """A paid POST whose answer never came, described by the facts that identify its job."""
-
-    payload: Mapping[str, Any]
-    """The payload that was sent."""
-    since: float
-    """Unix seconds; a job that was created earlier belongs to another submit."""
-    until: float
-    """Unix seconds; a job that was created later belongs to another submit."""
-    has_present_key: bool = True
-    """Whether it was sent with the key of this client, and not by an earlier run, which can have had another one."""
-    is_service_time: bool = True
-    """Whether both times are by the service's clock; else they are by the clock of a machine."""
-    may_have_other_clock: bool = False
-    """Whether that clock may have been another one, or another process may have found it set: the times prove nothing then."""
-    times_set: int = 0
-    """`Instant.times_set` before the POST, or when a recorded POST was read."""
-    payload_json: str = attrs.field(
-        init=False,
-        repr=False,
-        default=attrs.Factory(lambda self: json.dumps(self.payload, sort_keys=True), takes_self=True),
-    )
-    """The payload as JSON with sorted keys: equal payloads have equal texts."""
-
-    def by_service_clock(self, offset: float | None) -> LostSubmit:
-        """This submit with its times by the service's clock.
-
-        Args:
-            offset: Seconds that the service's clock is ahead of the clock of this machine; None is unknown.
-        """
-        if self.is_service_time or not offset:
-            return self
-        return attrs.evolve(self, since=self.since + offset, until=self.until + offset, is_service_time=True)
-
-    def age(self, now: Instant) -> float | None:
-        """Seconds since the POST; None if the time of the POST and the present time are by two clocks.
-
-        A fresh submit that is taken for an old one is searched for too briefly.
-        """
-        if self.is_service_time:
-            is_known = now.offset is not None
-        else:
-            is_known = now.times_set == self.times_set and not self.may_have_other_clock
-        sent_at = self.by_service_clock(now.offset).since + CLOCK_SKEW
-        return max(0.0, now.time - sent_at) if is_known else None
-
-
-def lost_submit(payload: Mapping[str, Any], *, sent: Instant, given_up: Instant) -> LostSubmit:
-    """A POST of this process whose answer was given up.
-
-    Where the clock of this machine was set meanwhile, or the machine slept, the times are found from what was known before
-    and from the monotonic clock. The search for the job needs them; a proof of absence needs a clock that was not set.
-
-    Args:
-        payload: The payload that was sent.
-        sent: Just before the POST.
-        given_up: When its answer was given up.
-    """
-    elapsed = given_up.monotonic - sent.monotonic
-    if sent.times_set == given_up.times_set:
-        sent_at, given_up_at = sent.wall + (given_up.offset or 0.0), given_up.time
-    elif sent.offset is not None:
-        sent_at = sent.time
-        given_up_at = sent_at + elapsed
-        if given_up.offset is not None:  # it was learned after the clock was set
-            given_up_at = max(given_up_at, given_up.time)
-    else:
-        given_up_at = given_up.time
-        sent_at = min(sent.wall + (given_up.offset or 0.0), given_up_at - elapsed)
-    return LostSubmit(
-        payload=payload,
-        since=sent_at - CLOCK_SKEW,
-        until=given_up_at + CLOCK_SKEW,
-        is_service_time=sent.offset is not None or given_up.offset is not None,
-        times_set=sent.times_set,
-    )
-
-
-def recorded_submit(
-    payload: Mapping[str, Any],
-    *,
-    sent_at: float,
-    timeout: float,
-    is_service_time: bool,
-    times_set: int,
-) -> LostSubmit:
-    """A POST of which an earlier process has recorded the intent and no answer.
-
-    Args:
-        payload: The payload that was sent.
-        sent_at: Unix seconds; the POST began at most `MAX_INTENT_AGE` later.
-        timeout: Seconds after which its sender gave the answer up.
-        is_service_time: Whether `sent_at` is by the service's clock; else by that of a machine, which can have been set since
-            then, or be another machine's.
-        times_set: `Instant.times_set` at present.
-    """
-    return LostSubmit(
-        payload=payload,
-        since=sent_at - CLOCK_SKEW,
-        until=sent_at + MAX_INTENT_AGE + timeout + CLOCK_SKEW,
-        has_present_key=False,
-        is_service_time=is_service_time,
-        may_have_other_clock=not is_service_time,
-        times_set=times_set,
-    )
-
-
-def last_answer_age(timeout: float) -> float:
-    """Seconds after the recorded time of a POST after which no process waits for its answer any more.
-
-    Args:
-        timeout: Seconds after which its sender gives the answer up.
-    """
-    return MAX_INTENT_AGE + timeout + _ANSWER_DELAY
 
 
 @attrs.define(eq=False)
@@ -168,21 +35,6 @@ class _Candidate:
     def fits_another_better(self, payload: Mapping[str, Any]) -> bool:
         """Whether it can belong to a submit with another payload of as many keys or more."""
         return any(len(one.payload) >= len(payload) and one.payload != payload for one in self.possible_posts)
-
-
-def scan_delays(age: float, *, last_age: float = 0.0) -> Sequence[float]:
-    """Seconds to wait before each list scan, for a submit that was lost `age` seconds ago.
-
-    Args:
-        age: Seconds since the POST.
-        last_age: The age that the last scan waits for, at least: until then another process may still get the answer.
-    """
-    ages = [scan_age for scan_age in _SCAN_AGES if scan_age > age]
-    delays: list[float] = list(_LATE_DELAYS)
-    if len(ages) >= len(_LATE_DELAYS):
-        delays = [later - earlier for earlier, later in zip([age, *ages[:-1]], ages, strict=True)]
-    left = last_age - age - sum(delays)
-    return [*delays, left] if left > 0 else delays
 
 
 def could_match(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

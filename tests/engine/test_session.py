@@ -7,7 +7,7 @@ import pytest
 from virtual_service import Service, on, reply, session_for
 
 from kling_async import Limits, PollingPolicy, RetryPolicy, VideoRequest, WaitTimeoutError
-from kling_async._policy.matching import CLOCK_SKEW
+from kling_async._policy.lost_submit import CLOCK_SKEW
 from kling_async.events import Notifier
 
 POLLING, RETRY = PollingPolicy(), RetryPolicy()

@@ -12,9 +12,8 @@ from kling_async._policy.list_evidence import (
     closes_at,
     explain_unmatched,
     is_absent,
-    proof_delays,
 )
-from kling_async._policy.matching import LostSubmit
+from kling_async._policy.lost_submit import LostSubmit
 from kling_async._policy.own_user import OwnUser
 
 CAT = {"prompt": "a cat"}
@@ -190,16 +189,6 @@ def test_only_recent_rows_and_rows_without_a_time_are_kept():
 
 
 # When the whole list is read
-
-
-def test_the_list_is_read_once_for_a_proof_if_the_window_has_closed():
-    assert list(proof_delays(LOST, now=CLOSED, may_wait=False)) == [0.0]
-    assert list(proof_delays(LOST, now=CLOSED - 1, may_wait=False)) == []
-
-
-def test_a_caller_that_wants_the_proof_waits_until_the_window_closes_and_for_a_later_job():
-    assert list(proof_delays(LOST, now=CLOSED - 30, may_wait=True)) == [30.0, 20.0, 40.0]
-    assert list(proof_delays(LOST, now=CLOSED + 30, may_wait=True)) == [0.0, 20.0, 40.0]
 
 
 # What the error says

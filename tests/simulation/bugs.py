@@ -18,7 +18,7 @@ from kling_async._journal.entry import former_fingerprint
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._policy import list_evidence
 from kling_async._policy.list_evidence import ROW_DELAY, ListReading
-from kling_async._policy.matching import LostSubmit
+from kling_async._policy.lost_submit import LostSubmit
 from kling_async._policy.own_user import OwnUser
 from kling_async._policy.service_clock import ServiceClock
 from kling_async._policy.submission import SubmitFailure

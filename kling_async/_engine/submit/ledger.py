@@ -17,7 +17,8 @@ from kling_async._journal.shared_store import Claim, PlannedPost, PostDecision, 
 from kling_async._journal.sharing import Sharing, TakenOverError
 from kling_async._journal.store import Activity
 from kling_async._policy.budget import Budget
-from kling_async._policy.matching import MAX_INTENT_AGE, look_alike_group
+from kling_async._policy.lost_submit import MAX_INTENT_AGE
+from kling_async._policy.matching import look_alike_group
 from kling_async._policy.rate_limit import TokenBucket
 from kling_async._policy.service_clock import ServiceClock
 from kling_async.errors import JournalError, KlingError

@@ -18,21 +18,18 @@ from kling_async._journal.entry import Entry
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.store import Activity
 from kling_async._policy.job_owners import JournalRun
-from kling_async._policy.list_evidence import ListReading, explain_unmatched, is_absent, proof_delays
+from kling_async._policy.list_evidence import ListReading, explain_unmatched, is_absent
+from kling_async._policy.lost_submit import LostSubmit, last_answer_age, lost_submit, recorded_submit
 from kling_async._policy.matching import (
-    LostSubmit,
     could_match,
     earliest_creation,
-    last_answer_age,
     look_alike_group,
-    lost_submit,
     match_jobs,
-    recorded_submit,
-    scan_delays,
     select_candidates,
     select_recent,
 )
 from kling_async._policy.retry import backoff, is_transient
+from kling_async._policy.scan_delays import proof_delays, scan_delays
 from kling_async._policy.service_clock import Instant
 from kling_async._wire.codec import structure_job
 from kling_async._wire.endpoints import STATUS
