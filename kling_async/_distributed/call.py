@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -177,11 +178,17 @@ class DistributedBatch:
         self.notify(event if event.index is None else attrs.evolve(event, index=awaited.item.index))
 
     async def withdraw(self) -> None:
-        """Take back what is not submitted yet: shards that no worker has begun, and the rest of those that run."""
+        """Take back what is not submitted yet: shards that no worker has begun, and the rest of those that run.
+
+        All in one transaction and one exchange with the server. If the database cannot be reached, nothing is taken back.
+        """
         with suppress(JournalError), translate_engine_errors(self.database):
-            for job_id, items in await self._find_shards():
-                if items.keys() & self.awaited.keys():
-                    await self.app.job_manager.cancel_job_by_id_async(job_id, abort=True)
+            shards = await self._find_shards()
+            # In one order, so that two calls that withdraw the same shards do not wait for each other.
+            mine = sorted(job for job, items in shards if items.keys() & self.awaited.keys())
+            cancel = self.app.job_manager.cancel_job_by_id_async
+            async with self.database.transaction() as connection, connection.pipeline():
+                await asyncio.gather(*(cancel(job, abort=True, connection=connection) for job in mine))
 
     async def collect(self) -> list[Result]:
         """Wait for the end of each item; the results of all, in no order.

@@ -178,6 +178,37 @@ async def test_a_call_withdraws_its_own_items_and_no_others(journal):
         assert len(await shards_of(batch, "cancelled")) == 2
 
 
+async def test_all_shards_of_a_call_are_withdrawn_in_one_transaction(journal):
+    async with open_batch(journal, [f"Comet {number}" for number in range(40)]) as batch:
+        await batch.begin()
+        running = (await shards_of(batch))[7:9]
+        await batch.database.query(
+            "UPDATE procrastinate_jobs SET status = 'doing' WHERE id = ANY(%s)", running
+        )
+
+        await batch.withdraw()
+
+        rows = change(
+            journal,
+            "SELECT count(DISTINCT xmin::text), count(*), bool_and(abort_requested) FROM procrastinate_jobs",
+        )
+        assert rows.fetchone() == (1, 20, True)
+        assert await shards_of(batch, "doing") == running
+
+
+@pytest.mark.parametrize(
+    "how", ["ALTER TABLE procrastinate_jobs RENAME TO away", "DROP FUNCTION procrastinate_cancel_job_v1"]
+)
+async def test_a_database_that_refuses_to_withdraw_a_shard_leaves_the_end_of_the_call_as_it_is(journal, how):
+    async with open_batch(journal) as batch:
+        await batch.begin()
+        change(journal, how)
+
+        await batch.withdraw()
+
+        assert not batch.given_up
+
+
 async def test_shards_that_have_ended_are_not_read_again(journal):
     async with open_batch(journal) as batch:
         await batch.begin()
