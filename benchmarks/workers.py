@@ -84,6 +84,7 @@ async def _write(path: str, items: int) -> dict[str, Any]:
     """Two rows of each item, each on the disk before the next step, as a batch writes them: the intent and the end."""
     from kling_async._journal.entry import Identity
     from kling_async._journal.journal import WriteAheadJournal
+    from kling_async._journal.open_journal import open_journal
     from kling_async._journal.shared_store import WantedItem
     from kling_async.results import ResultState
 
@@ -108,7 +109,7 @@ async def _write(path: str, items: int) -> dict[str, Any]:
             journal.release(entry)
 
     began = time.perf_counter()
-    with WriteAheadJournal(path) as journal:
+    with open_journal(path) as journal:
         commits = asyncio.create_task(journal.run())
         async with asyncio.TaskGroup() as tasks:
             for _ in range(ITEMS_AT_ONCE):

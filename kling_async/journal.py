@@ -21,9 +21,10 @@ from kling_async._engine.descriptors import open_in_thread, run_in_thread
 from kling_async._engine.download.output_folder import saved_file
 from kling_async._engine.submit.item_identifier import ItemIdentifier, wanted_item
 from kling_async._engine.submit.uploader import payload_with_absolute_paths
-from kling_async._journal import journal as write_ahead
 from kling_async._journal.entry import Entry, EntryState, Identity
+from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.location import DatabaseUrl, JournalReference, journal_location
+from kling_async._journal.open_journal import journal_exists, open_journal, read_journal
 from kling_async._wire.payloads import payload_of
 from kling_async.errors import ConfigurationError
 from kling_async.items import Table
@@ -121,7 +122,7 @@ class Journal(JournalReference):
         Raises:
             JournalError: The database cannot be read.
         """
-        return write_ahead.WriteAheadJournal.exists(self.location)
+        return journal_exists(self.location)
 
     @public_call
     def entries(self) -> Entries:
@@ -132,7 +133,7 @@ class Journal(JournalReference):
         Raises:
             JournalError: There is no journal at the path, or it cannot be read.
         """
-        return Entries(write_ahead.WriteAheadJournal.read(self.location))
+        return Entries(read_journal(self.location))
 
     @public_call
     async def register(
@@ -170,8 +171,7 @@ class Journal(JournalReference):
             keep_labels=keep_labels,
             call="register",
         )
-        open_journal = partial(write_ahead.WriteAheadJournal, self.location)
-        async with open_in_thread(open_journal, write_ahead.WriteAheadJournal.close) as log:
+        async with open_in_thread(partial(open_journal, self.location), WriteAheadJournal.close) as log:
             # In a thread: 50,000 items take some seconds, and nothing else writes this journal.
             registered = await run_in_thread(partial(_register, log, items, at=time.time()))
             await log.flush()
@@ -280,7 +280,7 @@ async def _identify(
 
 
 def _register(
-    log: write_ahead.WriteAheadJournal, items: Sequence[tuple[int, Identity, VideoRequest]], *, at: float
+    log: WriteAheadJournal, items: Sequence[tuple[int, Identity, VideoRequest]], *, at: float
 ) -> RegisteredBatch:
     """Write the entries of a batch and drop those of earlier batches, all in the journal's next group of writes."""
     if log.sharing is not None:

@@ -148,7 +148,7 @@ async def test_a_batch_whose_journal_cannot_be_opened_in_time_has_no_results(mon
 
 
 async def test_a_batch_with_a_journal_says_how_to_continue(warnings):
-    journal = WriteAheadJournal.over(MemoryStore(), run_sync=write_at_once)
+    journal = WriteAheadJournal(MemoryStore(), run_sync=write_at_once)
     async with batch_of(Service(), ["a"], journal=journal):
         await anyio.sleep(30)
     assert warnings()[0].endswith("make the same call with journal='memory.db' again to get their videos.")

@@ -11,7 +11,7 @@ import kling_async
 from kling_async import ConfigurationError, InvalidRequestError, JournalError, VideoRequest
 from kling_async._engine.submit.item_identifier import ItemIdentifier
 from kling_async._engine.submit.picture_digests import PictureDigests
-from kling_async._journal import journal as write_ahead
+from kling_async._journal.open_journal import open_journal
 from kling_async.journal import EntryState, Journal, NextStep, RegisteredBatch
 
 
@@ -32,7 +32,7 @@ def requests(*prompts, **options):
 def send(journal, number, *, request_id=None, **ending):
     """What a batch writes for the entry of this number: its submit, and what became of that."""
     entry = list(journal.entries())[number - 1]
-    with write_ahead.WriteAheadJournal(journal.path) as log:
+    with open_journal(journal.path) as log:
         log.record_intent(entry.identity, model=entry.model, payload=entry.payload, at=6.0, cost_usd=None)
         if request_id is not None:
             log.record_job(number, request_id=request_id, record={"status": "success"})
@@ -130,7 +130,7 @@ async def test_a_dropped_item_is_submitted_as_if_it_were_new(journal):
 
 
 async def test_a_journal_in_use_registers_nothing(journal):
-    with write_ahead.WriteAheadJournal(journal.path), pytest.raises(JournalError, match="is in use"):
+    with open_journal(journal.path), pytest.raises(JournalError, match="is in use"):
         await journal.register(requests("a"))
     assert list(journal.entries()) == []
 

@@ -18,7 +18,7 @@ def journal_at(path):
         await anyio.sleep(0.001)
         write(changes)
 
-    journal = WriteAheadJournal.over(SqliteStore(path), run_sync=at_once)
+    journal = WriteAheadJournal(SqliteStore(path), run_sync=at_once)
     try:
         yield journal
     finally:

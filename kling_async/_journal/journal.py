@@ -1,8 +1,7 @@
-"""The journal of one process: records money events at once, and commits them to the disk in groups."""
+"""The journal as one process sees it: records money events at once, and commits them to the disk in groups."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -15,12 +14,6 @@ import anyio.to_thread
 from kling_async._journal.bloom_filter import BloomFilter
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.group_commit import GroupCommit
-from kling_async._journal.location import (
-    DatabaseUrl,
-    JournalReference,
-    journal_location,
-    require_driver,
-)
 from kling_async._journal.shared_store import Claim, SharedStore, WantedItem
 from kling_async._journal.sharing import RunSync, Sharing
 from kling_async._journal.store import (
@@ -49,53 +42,21 @@ T = TypeVar("T")
 
 
 class WriteAheadJournal:
-    """A write-ahead journal that survives `kill -9` and a power cut: one SQLite file, or the tables of a database.
+    """A write-ahead journal that survives `kill -9` and a power cut. Use it in one event loop at a time.
 
-    Opening it makes the file or the tables if they are missing. The file is locked until `close()`; a database is shared
-    with other processes. Use it in one event loop at a time.
+    `open_journal` makes one over the store that a path or a URL names.
 
     Args:
-        path: The file, or the URL of a PostgreSQL database.
-
-    Raises:
-        ConfigurationError: It is neither.
-        JournalError: The file is in use, not a journal, damaged, of a newer version, or cannot be made; or the database
-            cannot be used.
+        store: Keeps the entries.
+        shared: The store once more, if other processes write it too; None for a store of this process alone.
+        run_sync: Calls what blocks; by default in a thread.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | DatabaseUrl | JournalReference) -> None:
-        location = journal_location(path, name="path")
-        if isinstance(location, DatabaseUrl):
-            require_driver(location)
-            from kling_async._journal.postgres.store import PostgresStore
-
-            store = PostgresStore(location)
-            self._set_up(store, _run_in_thread)
-            self._share(store, _run_in_thread)
-        else:
-            from kling_async._journal.sqlite.store import SqliteStore
-
-            self._set_up(SqliteStore(location), _run_in_thread)
-
-    @classmethod
-    def over(cls, store: Store, *, run_sync: RunSync | None = None) -> WriteAheadJournal:
-        """A journal over another store. `run_sync` calls the blocking commit; by default in a thread."""
-        journal = cls.__new__(cls)
-        journal._set_up(store, run_sync or _run_in_thread)  # noqa: SLF001 - itself
-        return journal
-
-    @classmethod
-    def over_shared(cls, store: SharedStore, *, run_sync: RunSync | None = None) -> WriteAheadJournal:
-        """A journal over a store that other processes write too. `run_sync` calls all that blocks."""
-        journal = cls.over(store, run_sync=run_sync)
-        journal._share(store, run_sync or _run_in_thread)  # noqa: SLF001 - itself
-        return journal
-
-    def _set_up(self, store: Store, run_sync: RunSync) -> None:
+    def __init__(
+        self, store: Store, *, shared: SharedStore | None = None, run_sync: RunSync | None = None
+    ) -> None:
         self.name: str = store.name
         """The journal in messages: its path, or its URL without the password."""
-        self.sharing: Sharing | None = None
-        """The agreements with other processes; None for a journal of one process."""
         self.owner = JournalRun(store.location, object())
         """Owns the jobs of this run of the journal."""
         self._store = store
@@ -104,14 +65,14 @@ class WriteAheadJournal:
         self._open_states = dict(store.find_unresolved())
         """By number, the state of each entry with a POST of unknown fate, or with a job that this process waits for."""
         self._unknown_attempts = {(entry.number, entry.attempts): entry for entry in store.unknown_attempts()}
-        # A journal that was empty holds only writes of this process, so most lookups need no disk.
-        self._written_here: BloomFilter | None = BloomFilter() if store.last_number == 0 else None
+        # A journal that was empty, and that no other process writes, holds only writes of this process: most lookups need no disk.
+        is_ours = shared is None and store.last_number == 0
+        self._written_here: BloomFilter | None = BloomFilter() if is_ours else None
+        run_sync = run_sync or _run_in_thread
         self._writes = GroupCommit(partial(run_sync, store.commit))
+        self.sharing: Sharing | None = None if shared is None else Sharing(shared, run_sync, self._writes)
+        """The agreements with other processes; None for a journal of one process."""
         self._is_closed = self._is_exclusive = False
-
-    def _share(self, store: SharedStore, run_sync: RunSync) -> None:
-        self._written_here = None  # other processes write too
-        self.sharing = Sharing(store, run_sync, self._writes)
 
     def __enter__(self) -> Self:
         return self
@@ -161,7 +122,7 @@ class WriteAheadJournal:
         finally:
             self._store.close()
 
-    # Sharing: each of these is at once, and does nothing, in a journal of one process
+    # Sharing: at once in a journal of one process; `release` and `end_activity` do nothing there
 
     async def claim(self, item: WantedItem) -> Claim:
         """The entry of an item that this process holds from now on, unless another live process holds the item.
@@ -214,38 +175,6 @@ class WriteAheadJournal:
         return is_unknown(self._apply_pending(entry.number, held))
 
     # Reading
-
-    @classmethod
-    def exists(cls, path: str | os.PathLike[str] | DatabaseUrl | JournalReference) -> bool:
-        """Whether there is a journal, or another file in its place.
-
-        Raises:
-            JournalError: The database cannot be read.
-        """
-        location = journal_location(path, name="path")
-        if isinstance(location, DatabaseUrl):
-            require_driver(location)
-            from kling_async._journal.postgres.reading import has_journal
-
-            return has_journal(location)
-        return os.path.exists(location)  # noqa: PTH110 - never raises
-
-    @classmethod
-    def read(cls, path: str | os.PathLike[str] | DatabaseUrl | JournalReference) -> Iterator[Entry]:
-        """The entries of a journal, in order, also while another process writes it; it is not locked or changed.
-
-        Raises:
-            JournalError: There is no journal at the path, or it cannot be read.
-        """
-        location = journal_location(path, name="path")
-        if isinstance(location, DatabaseUrl):
-            require_driver(location)
-            from kling_async._journal.postgres import reading
-
-            return reading.read_entries(location)
-        from kling_async._journal.sqlite.reading import read_entries
-
-        return read_entries(location)
 
     def find(self, identity: Identity) -> Entry | None:
         """The entry of an item; None if no run has written one."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kling_async._journal.entry import EntryState, Identity
-from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.open_journal import open_journal
 from kling_async.cli.budget_options import BudgetOptions
 from kling_async.cli.journals import (
     count_states,
@@ -25,7 +25,7 @@ DONE = {"status": "success", "outcome": {"media_urls": [{"url": "https://storage
 @pytest.fixture
 def journal(home):
     """A journal with an entry of each state, in the order of the states' names."""
-    with WriteAheadJournal(home / "run.db") as journal:
+    with open_journal(home / "run.db") as journal:
         for place, state in enumerate(sorted(EntryState)):
             identity = Identity(key=None, fingerprint="f", occurrence=place)
             number = journal.record_intent(
@@ -89,7 +89,7 @@ def test_resumed_entries_are_counted_in_words(journal):
 
 def test_a_journal_is_found_by_its_folder_and_a_near_name_is_offered(home):
     (home / "v").mkdir()
-    with WriteAheadJournal(home / "v" / "run.db"):
+    with open_journal(home / "v" / "run.db"):
         pass
     assert find_journal(Path("v")) == find_journal(Path("v/run.db")) == Path("v/run.db")
     for name, advice in [
@@ -105,7 +105,7 @@ def test_a_journal_is_found_by_its_folder_and_a_near_name_is_offered(home):
 @pytest.mark.parametrize("name", ["v", "v/run.db"])
 def test_the_copy_of_a_journal_that_was_lost_is_offered(home, name):
     (home / "v").mkdir()
-    with pytest.raises(JournalError), WriteAheadJournal(home / "v" / "run.db"):
+    with pytest.raises(JournalError), open_journal(home / "v" / "run.db"):
         (home / "v" / "run.db").unlink()
     with pytest.raises(ConfigurationError, match=r"did you mean 'v/run\.db-saved'\?"):
         find_journal(Path(name))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kling_async._journal.entry import EntryState, Identity, fingerprint
-from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.open_journal import open_journal, read_journal
 from kling_async.emulator import Fault, JobScript, Reply
 from tests.cli.conftest import FAILING
 
@@ -69,7 +69,7 @@ def test_nothing_to_do_is_one_sentence_and_needs_no_key(left, cli, monkeypatch):
 
 
 def test_an_empty_journal_is_nothing_to_do(cli, home):
-    WriteAheadJournal(home / "run.db").close()
+    open_journal(home / "run.db").close()
     assert cli("resume", "run.db").err == "Nothing to do: run.db holds no videos.\n"
 
 
@@ -120,7 +120,7 @@ def test_the_same_command_again_says_what_was_made_and_how_to_make_it_again(serv
 
 def test_a_submit_without_a_reply_is_reconciled_and_not_sent_again(serve, cli, home):
     emulator = serve()
-    with WriteAheadJournal(home / "run.db") as journal:
+    with open_journal(home / "run.db") as journal:
         identity = Identity(key="mine", fingerprint="f", occurrence=0)
         journal.record_intent(
             identity, model="kling-v2-6", payload={"prompt": "a cat"}, at=1.0, cost_usd=None
@@ -136,13 +136,13 @@ def test_a_submit_without_a_reply_is_reconciled_and_not_sent_again(serve, cli, h
     ]
     assert cli("resume", "run.db", "--on-ambiguous", "resend").status == 0
     assert prompts_of(emulator) == ["a cat"]
-    (entry,) = WriteAheadJournal.read(home / "run.db")
+    (entry,) = read_journal(home / "run.db")
     assert (entry.identity, entry.state) == (identity, EntryState.SUCCEEDED)
 
 
 def test_a_submit_that_never_arrived_is_absent_and_sent_again_if_that_is_allowed(serve, cli, home):
     emulator = serve()
-    with WriteAheadJournal(home / "run.db") as journal:
+    with open_journal(home / "run.db") as journal:
         for prompt in ("a cat", "a dog"):
             identity = Identity(
                 key=None, fingerprint=fingerprint("kling-v2-6", {"prompt": prompt}), occurrence=0
@@ -213,7 +213,7 @@ def test_a_command_that_cannot_start_is_one_sentence_and_sends_nothing(cli, serv
 
 def test_a_journal_in_use_is_one_sentence_and_nothing_is_sent(cli, serve, home):
     emulator = serve(script=lambda *_: JobScript(ending="stuck_processing"))
-    with WriteAheadJournal(home / "run.db") as journal:
+    with open_journal(home / "run.db") as journal:
         identity = Identity(key=None, fingerprint="f", occurrence=0)
         journal.record_intent(identity, model="kling-v2-6", payload={"prompt": "x"}, at=1.0, cost_usd=None)
         journal.record_job(1, request_id="r1", record={"status": "queued"})

@@ -7,7 +7,7 @@ import signal
 import pytest
 from rich.console import Console
 
-from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.open_journal import open_journal, read_journal
 from kling_async.cli.status import entry_line
 from kling_async.emulator import Fault, JobScript
 from tests.cli.conftest import FAILING, wait_until
@@ -101,7 +101,7 @@ def test_journals_and_ids_may_be_given_together(cli, ids):
 
 
 def test_an_empty_journal_is_one_sentence(cli, home):
-    WriteAheadJournal(home / "run.db").close()
+    open_journal(home / "run.db").close()
     assert cli("status", "run.db").err == "run.db: no videos\n"
 
 
@@ -121,7 +121,7 @@ def test_a_journal_is_read_while_a_batch_writes_it(serve, start_process, cli):
 def test_a_line_of_a_journal_fits_the_terminal(ids, width):
     file = io.StringIO()
     console = Console(file=file, width=width)
-    for entry in WriteAheadJournal.read("videos/run.db"):
+    for entry in read_journal("videos/run.db"):
         console.print(entry_line(entry, console), no_wrap=True, overflow="ellipsis", crop=True)
     made, failed = file.getvalue().splitlines()
     assert made.startswith("    0  succeeded")

@@ -20,7 +20,7 @@ from kling_async import (
     ResultState,
     VideoRequest,
 )
-from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.open_journal import read_journal
 from kling_async.distributed import generate_many_on, run_worker
 from kling_async.emulator import EmulatorSettings, Fault, JobScript, LogNormal, Reply
 from kling_async.events import Downloaded, Finished, Resumed, Submitted
@@ -127,7 +127,7 @@ async def test_entries_of_the_journal_are_items_too(journal, kling_emulator, wor
     call = asyncio.create_task(generate_many_on(journal, PROMPTS[:2]))
     await until(lambda: shards(journal))
     await end(call)
-    entries = list(WriteAheadJournal.read(journal))
+    entries = list(read_journal(journal))
 
     async with workers():
         batch = await generate_many_on(journal, [entries[1], entries[0], PROMPTS[2]])
@@ -268,7 +268,7 @@ async def test_a_worker_waits_no_longer_than_the_grace_time(journal, kling_emula
     await asyncio.wait({call})
 
     assert (reports[0].items, reports[0].shards_given_back) == (0, 1)
-    states = Counter(entry.state for entry in WriteAheadJournal.read(journal))
+    states = Counter(entry.state for entry in read_journal(journal))
     assert states == {"submitted": 2, "not_submitted": 1}
 
 

@@ -13,6 +13,7 @@ from kling_async import AmbiguousSubmitError, APIConnectionError, ResultState, V
 from kling_async._engine.submit import reconciler
 from kling_async._journal.entry import Identity, fingerprint
 from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.open_journal import open_journal
 from kling_async._journal.sqlite.store import SqliteStore
 from kling_async.events import Notifier
 from kling_async.journal import EntryState, Journal
@@ -32,13 +33,13 @@ async def write_at_once(write, changes):
 
 
 async def run_with(path, service, requests, **settings):
-    with WriteAheadJournal.over(SqliteStore(path), run_sync=write_at_once) as journal:
+    with WriteAheadJournal(SqliteStore(path), run_sync=write_at_once) as journal:
         return {one.index: one for one in await run(service, requests, journal=journal, **settings)}
 
 
 def intend(path, *prompts, at=EPOCH - 1000.0, timeout=60.0, has_service_time=True):
     """Leave the journal as a kill between the intent and the POST leaves it."""
-    with WriteAheadJournal(path) as journal:
+    with open_journal(path) as journal:
         for prompt in prompts:
             identity = Identity(None, fingerprint(MODEL, {"prompt": prompt}), 0)
             journal.record_intent(
@@ -105,7 +106,7 @@ async def test_the_time_of_the_first_intent_is_by_the_service_clock(path):
 async def test_entries_of_a_journal_are_sent_again_in_the_same_way(path):
     intend(path, "a cat", "a dog")
     service = Service(ahead=0.0)
-    with WriteAheadJournal(path) as journal:
+    with open_journal(path) as journal:
         journal.record_not_accepted(2, error="left early")
     entries = list(Journal(path).entries())
     assert [entry.state for entry in entries] == [EntryState.INTENDED, EntryState.NOT_SUBMITTED]

@@ -16,7 +16,7 @@ from kling_async._engine.clock import Clock
 from kling_async._engine.descriptors import open_in_thread
 from kling_async._engine.download.file_lock import open_locked
 from kling_async._engine.download.partial_file import AdaptiveWriter, open_partial
-from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.open_journal import open_journal
 from kling_async.journal import Journal
 
 pytestmark = pytest.mark.anyio
@@ -113,7 +113,7 @@ async def open_video(path):
 
 
 def open_journal_again(path):
-    WriteAheadJournal(path).close()
+    open_journal(path).close()
 
 
 def open_video_again(path):

@@ -17,6 +17,7 @@ from kling_async import InvalidRequestError, KlingClient, ResultState, VideoRequ
 from kling_async._engine.submit.picture_digests import PictureDigests
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.location import journal_location
+from kling_async._journal.open_journal import open_journal
 from kling_async.emulator import JobScript
 from kling_async.events import Submitted
 
@@ -60,24 +61,29 @@ def picture(tmp_path):
 
 
 @pytest.fixture(params=["no journal", "journal", "shared journal"])
-def open_journal(request, tmp_path):
+def open_one(request, tmp_path):
     """Opens the journal of a run; None if the batch has none."""
     if request.param == "no journal":
         return lambda: None
     if request.param == "journal":
-        return lambda: WriteAheadJournal(str(tmp_path / "run.db"))
+        return lambda: open_journal(str(tmp_path / "run.db"))
     from kling_async._journal.postgres.store import PostgresStore
 
     url = journal_location(request.getfixturevalue("database"), name="journal")
-    return lambda: WriteAheadJournal.over_shared(PostgresStore(url), run_sync=at_once)
+
+    def open_shared():
+        store = PostgresStore(url)
+        return WriteAheadJournal(store, shared=store, run_sync=at_once)
+
+    return open_shared
 
 
 async def at_once(function, *arguments):
     return function(*arguments)
 
 
-async def run_with(open_journal, storage, requests, **settings):
-    journal = open_journal()
+async def run_with(open_one, storage, requests, **settings):
+    journal = open_one()
     try:
         results = await run(storage.service, requests, journal=journal, **settings)
     finally:
@@ -123,13 +129,13 @@ def is_refused(result, reason="has changed since"):
 
 
 @pytest.mark.parametrize("limit", [1, 5])
-async def test_no_item_is_paid_for_with_the_picture_of_another(storage, picture, open_journal, write, limit):
+async def test_no_item_is_paid_for_with_the_picture_of_another(storage, picture, open_one, write, limit):
     def frames():
         for number in range(5):
             write(picture, b"frame %d" % number)
             yield VideoRequest(f"frame {number}", image=picture)
 
-    results = await run_with(open_journal, storage, frames(), at_once=limit)
+    results = await run_with(open_one, storage, frames(), at_once=limit)
     assert all(content == prompt.encode() for prompt, content in storage.paid)
     assert {result.state for result in results} <= {ResultState.SUCCEEDED, ResultState.NOT_SUBMITTED}
     assert results[4].ok
@@ -138,14 +144,14 @@ async def test_no_item_is_paid_for_with_the_picture_of_another(storage, picture,
 
 
 async def test_an_async_input_that_writes_each_picture_to_one_file_pays_for_no_wrong_one(
-    storage, picture, open_journal
+    storage, picture, open_one
 ):
     async def frames():
         for number in range(5):
             overwrite(picture, b"frame %d" % number)
             yield {"prompt": f"frame {number}", "image": str(picture)}
 
-    results = await run_with(open_journal, storage, frames(), at_once=5)
+    results = await run_with(open_one, storage, frames(), at_once=5)
     assert all(content == prompt.encode() for prompt, content in storage.paid)
     assert all(result.ok or is_refused(result) for result in results)
 
@@ -172,7 +178,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change, reason", CHANGES.values(), ids=CHANGES.keys())
 async def test_a_picture_that_changes_before_its_upload_is_not_paid_for(
-    storage, picture, open_journal, change, reason
+    storage, picture, open_one, change, reason
 ):
     picture.write_bytes(b"old")
 
@@ -180,25 +186,25 @@ async def test_a_picture_that_changes_before_its_upload_is_not_paid_for(
         yield VideoRequest("it moves", image=picture)
         change(picture)
 
-    [result] = await run_with(open_journal, storage, requests())
+    [result] = await run_with(open_one, storage, requests())
     assert is_refused(result, reason)
     assert storage.service.posts == 0
 
 
-async def test_the_next_run_sends_the_picture_that_was_refused(storage, picture, open_journal):
+async def test_the_next_run_sends_the_picture_that_was_refused(storage, picture, open_one):
     picture.write_bytes(b"old")
 
     def requests():
         yield VideoRequest("it moves", image=picture)
         picture.write_bytes(b"new")
 
-    await run_with(open_journal, storage, requests())
-    [result] = await run_with(open_journal, storage, [VideoRequest("it moves", image=picture)])
+    await run_with(open_one, storage, requests())
+    [result] = await run_with(open_one, storage, [VideoRequest("it moves", image=picture)])
     assert result.ok
     assert storage.paid == [("it moves", b"new")]
 
 
-async def test_an_item_that_is_sent_again_keeps_the_picture_that_was_uploaded(storage, picture, open_journal):
+async def test_an_item_that_is_sent_again_keeps_the_picture_that_was_uploaded(storage, picture, open_one):
     throttled = JobScript(ending="failed", error="rate limit exceeded")
     storage.service.script = lambda number: throttled if number == 0 else JobScript()
     picture.write_bytes(b"old")
@@ -210,7 +216,7 @@ async def test_an_item_that_is_sent_again_keeps_the_picture_that_was_uploaded(st
             picture.write_bytes(b"new")
 
     item = VideoRequest("it moves", image=picture)
-    [result] = await run_with(open_journal, storage, [item], notify=spoil)
+    [result] = await run_with(open_one, storage, [item], notify=spoil)
     assert result.ok
     assert storage.paid == [("it moves", b"old")] * 2
 

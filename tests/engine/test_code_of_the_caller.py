@@ -21,7 +21,7 @@ from kling_async import (
     ResultState,
     VideoRequest,
 )
-from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.open_journal import open_journal
 from kling_async.events import Finished, Spent, Submitted
 
 
@@ -135,7 +135,7 @@ async def test_an_item_whose_task_alone_is_cancelled_has_a_result():
 
 async def test_listeners_and_log_filters_come_after_the_record_of_the_job(tmp_path):
     steps = []
-    with WriteAheadJournal(tmp_path / "run.db") as journal:
+    with open_journal(tmp_path / "run.db") as journal:
 
         def note(step):
             entries = [entry.request_id for entry in journal.entries()]
@@ -185,7 +185,7 @@ def test_code_that_ends_the_program_leaves_each_id_in_the_journal(kind, place, t
         asyncio.Runner(loop_factory=VirtualLoop) as runner,
     ):
         runner.run(make(client, leave_late(), journal=tmp_path / "run.db"))
-    with WriteAheadJournal(tmp_path / "run.db") as journal:
+    with open_journal(tmp_path / "run.db") as journal:
         entries = list(journal.entries())
     recorded = {entry.request_id for entry in entries if entry.request_id}
     unknown = [entry for entry in entries if entry.request_id is None]

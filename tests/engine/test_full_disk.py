@@ -22,7 +22,7 @@ async def write_at_once(write, changes):
 async def run_with(disk, service, requests, *, session, **settings):
     """One run; each opens the journal again, over what the disk has kept."""
     store = MemoryStore(kept=disk.kept, earlier=disk.earlier)
-    store.failure, journal = disk.failure, WriteAheadJournal.over(store, run_sync=write_at_once)
+    store.failure, journal = disk.failure, WriteAheadJournal(store, run_sync=write_at_once)
     disk.open_store = store
     return await run(service, requests, journal=journal, session=session, **settings)
 

@@ -13,7 +13,7 @@ from virtual_service import Service, VirtualLoop, batch_of, prompts, run
 from kling_async import JournalError, ResultState
 from kling_async._engine.batch.batch import use_journal
 from kling_async._journal.entry import Identity
-from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.open_journal import open_journal, read_journal
 from kling_async._journal.sqlite.store import SqliteStore
 from kling_async.journal import Journal
 
@@ -34,7 +34,7 @@ def path(tmp_path):
 def make_other(path):
     """Another journal, closed, in another folder."""
     other = path.parent.parent / "other.db"
-    WriteAheadJournal(other).close()
+    open_journal(other).close()
     return other
 
 
@@ -49,7 +49,7 @@ def delete_all(path):
 
 def delete_and_make_again(path):
     delete_all(path)
-    WriteAheadJournal(path).close()
+    open_journal(path).close()
 
 
 def move(path):
@@ -178,7 +178,7 @@ async def test_where_no_copy_can_be_made_the_log_names_each_job(path, lose, what
 async def test_nothing_is_written_into_the_journal_that_took_the_place(path, lose):
     service = Service(run_time=40.0)
     await lose_during_a_batch(lose, path, service, at_once=4)
-    assert list(WriteAheadJournal.read(path)) == []
+    assert list(read_journal(path)) == []
 
 
 @pytest.mark.parametrize("lose", LOSSES, ids=name_of)
@@ -202,7 +202,7 @@ async def test_the_first_of_two_processes_stops_before_its_next_submit(path):
 
     def take_over(path):
         delete_all(path)
-        second.append(WriteAheadJournal(path))
+        second.append(open_journal(path))
 
     await lose_during_a_batch(take_over, path, service, at_once=1)
     assert service.posts == 6

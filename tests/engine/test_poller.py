@@ -99,7 +99,7 @@ async def test_a_closed_client_ends_all_waits_and_the_log_names_the_jobs(kind, u
 
 
 async def test_a_closed_client_sends_nothing_more_and_the_next_run_continues():
-    service, journal = Service(run_time=200.0), WriteAheadJournal.over(MemoryStore())
+    service, journal = Service(run_time=200.0), WriteAheadJournal(MemoryStore())
 
     def close(request, service):
         return CLOSED if anyio.current_time() > 30 else None

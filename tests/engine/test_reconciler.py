@@ -258,7 +258,7 @@ async def test_a_job_of_the_journal_has_its_owner_however_the_list_spells_it():
     uuid = "550e8400-e29b-41d4-a716-446655440000"
     in_upper_case = reply(200, {"request_id": uuid.upper(), "status": "queued"})
     service = Service(script=lambda _: JobScript(request_id=uuid), after=[on("submit", in_upper_case)])
-    journal = WriteAheadJournal.over(MemoryStore())
+    journal = WriteAheadJournal(MemoryStore())
     request = VideoRequest("an eagle", key="one")
     [first] = await run(service, [request], journal=journal)
     assert first.job.request_id == uuid.upper()
@@ -486,7 +486,7 @@ async def test_a_journal_that_fails_during_a_reconciliation_leaves_the_submit_am
         write(changes)
 
     service = Service(before=[on("submit", LOST)])
-    with FailingJournal.over(MemoryStore(), run_sync=write_at_once) as journal:
+    with FailingJournal(MemoryStore(), run_sync=write_at_once) as journal:
         [result] = await run(service, ["x"], journal=journal, on_ambiguous=on_ambiguous)
 
         assert result.state is ResultState.AMBIGUOUS

@@ -23,6 +23,7 @@ from kling_async import (
 from kling_async._engine.batch.batch import BatchSettings, use_journal
 from kling_async._journal.entry import EntryState, Identity, fingerprint
 from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.open_journal import open_journal, read_journal
 from kling_async._journal.sqlite.store import SqliteStore
 from kling_async._policy.budget import Budget
 from kling_async.emulator import JobScript
@@ -49,7 +50,7 @@ def path(tmp_path):
 
 
 def states(path):
-    return [entry.state for entry in WriteAheadJournal.read(path)]
+    return [entry.state for entry in read_journal(path)]
 
 
 async def test_the_same_call_again_submits_nothing_and_gives_the_same_results(path):
@@ -208,7 +209,7 @@ async def test_a_refused_second_post_leaves_the_first_ambiguous(path):
     [result] = await run_with(path, service, ["x"])
     assert result.state is ResultState.AMBIGUOUS
     assert service.posts == 2
-    assert [entry.attempts for entry in WriteAheadJournal.read(path)] == [1]
+    assert [entry.attempts for entry in read_journal(path)] == [1]
 
 
 async def test_the_job_of_a_first_post_is_found_though_the_second_was_refused_long_after(path):
@@ -395,7 +396,7 @@ async def test_the_journal_is_written_ahead_of_every_post(path):
 
     def count_intents(request, service):
         if service.kind(request) == "submit":
-            seen.append([entry.state for entry in WriteAheadJournal.read(path)].count(EntryState.INTENDED))
+            seen.append([entry.state for entry in read_journal(path)].count(EntryState.INTENDED))
 
     service = Service(run_time=10.0, before=[count_intents])
     await run_with(path, service, prompts(6), at_once=1)
@@ -420,7 +421,7 @@ async def test_a_full_disk_stops_the_submits_and_loses_no_job(path):
 
     store = _FullDisk(path)
     store.commits_left = 4
-    journal = WriteAheadJournal.over(store, run_sync=at_once)
+    journal = WriteAheadJournal(store, run_sync=at_once)
     service = Service(run_time=10.0)
     results = []
     with pytest.raises(JournalError, match="full"):
@@ -442,7 +443,7 @@ async def test_leaving_while_an_intent_is_written_sends_nothing_and_rejects_the_
         await anyio.sleep(5)
         write(changes)
 
-    journal = WriteAheadJournal.over(SqliteStore(path), run_sync=slow)
+    journal = WriteAheadJournal(SqliteStore(path), run_sync=slow)
     service = Service()
     async with batch_of(service, ["x"], journal=journal):
         await anyio.sleep(1)
@@ -464,7 +465,7 @@ async def test_an_intent_that_took_too_long_is_written_again_with_the_time_of_th
             await anyio.sleep(delays.pop() if delays else 0.001)
         write(changes)
 
-    journal = WriteAheadJournal.over(SqliteStore(path), run_sync=slow)
+    journal = WriteAheadJournal(SqliteStore(path), run_sync=slow)
     budget = Budget({"kling-v2-6": PRICE}, PRICE)
     posts = service.posts
     [result] = await run(service, ["x"], journal=journal, budget=budget, retry_failed=True)
@@ -542,7 +543,7 @@ def _wall():
 
 
 async def test_a_journal_serves_one_batch_at_a_time(path):
-    with WriteAheadJournal(path) as journal:
+    with open_journal(path) as journal:
         async with use_journal(journal):
             with pytest.raises(JournalError, match="another batch of this process"):
                 async with use_journal(journal):

@@ -11,7 +11,7 @@ import pytest
 from virtual_service import Service, always, on, reply, run
 
 from kling_async import APIConnectionError, ConfigurationError, InvalidRequestError, ResultState, VideoRequest
-from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.open_journal import open_journal
 from kling_async._journal.sqlite.schema import MIGRATIONS
 from kling_async._journal.sqlite.store import SqliteStore
 from kling_async.emulator import JobScript
@@ -43,7 +43,7 @@ def picture(tmp_path):
 
 
 async def run_with(path, service, requests, **settings):
-    with WriteAheadJournal(path) as journal:
+    with open_journal(path) as journal:
         return await run(service, requests, journal=journal, **settings)
 
 
@@ -203,5 +203,5 @@ async def test_each_attempt_of_an_item_keeps_what_it_sent(path):
     await run_with(path, service, ["a cat\n"])
     await run_with(path, service, ["a cat"], on_ambiguous="resend")
     assert bodies(service) == [{"prompt": "a cat\n"}, {"prompt": "a cat"}]
-    with WriteAheadJournal(path) as journal:
+    with open_journal(path) as journal:
         assert [entry.payload for entry in journal.find_unresolved()] == bodies(service)

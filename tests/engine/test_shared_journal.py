@@ -23,6 +23,7 @@ from kling_async import (
 from kling_async._journal.entry import EntryState, Identity
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.location import journal_location
+from kling_async._journal.open_journal import open_journal, read_journal
 from kling_async._journal.shared_store import PlannedPost, WantedItem
 from kling_async._policy.budget import Budget
 from kling_async._wire.endpoints import LIST
@@ -42,7 +43,7 @@ def close(journal):
 
 
 @pytest.fixture
-def open_journal(database):
+def open_shared(database):
     """Opens the journal once more, as another process does."""
     from kling_async._journal.postgres.store import PostgresStore
 
@@ -51,7 +52,7 @@ def open_journal(database):
         def open_one(run_sync=at_once, *, schema=None):
             url = database if schema is None else f"{database}?options=-csearch_path%3D{schema}"
             store = PostgresStore(journal_location(url, name="journal"))
-            journal = WriteAheadJournal.over_shared(store, run_sync=run_sync)
+            journal = WriteAheadJournal(store, shared=store, run_sync=run_sync)
             stack.callback(close, journal)
             return journal
 
@@ -74,9 +75,9 @@ def ids_by_index(results):
     return {result.index: result.job and result.job.request_id for result in results}
 
 
-async def test_the_same_batch_in_three_processes_buys_each_item_once_and_each_has_all_results(open_journal):
+async def test_the_same_batch_in_three_processes_buys_each_item_once_and_each_has_all_results(open_shared):
     service = Service(run_time=30.0)
-    journals = [open_journal() for _ in range(3)]
+    journals = [open_shared() for _ in range(3)]
 
     every = await run_in_processes(service, prompts(40), journals, at_once=5)
 
@@ -87,9 +88,9 @@ async def test_the_same_batch_in_three_processes_buys_each_item_once_and_each_ha
     assert service.most_in_flight == 15
 
 
-async def test_an_item_of_another_process_has_no_slot(open_journal):
+async def test_an_item_of_another_process_has_no_slot(open_shared):
     service = Service(run_time=1_000.0)
-    first, second = open_journal(), open_journal()
+    first, second = open_shared(), open_shared()
     submitted = []
 
     async with anyio.create_task_group() as tasks:
@@ -104,9 +105,9 @@ async def test_an_item_of_another_process_has_no_slot(open_journal):
     assert service.posts == 9
 
 
-async def test_the_items_of_a_process_that_is_gone_are_taken_over(open_journal):
+async def test_the_items_of_a_process_that_is_gone_are_taken_over(open_shared):
     service = Service(run_time=100.0)
-    first, second = open_journal(), open_journal()
+    first, second = open_shared(), open_shared()
     events = []
 
     async def run_until_it_is_gone():
@@ -132,10 +133,10 @@ async def test_the_items_of_a_process_that_is_gone_are_taken_over(open_journal):
 
 @pytest.mark.parametrize("due", [60.0, 300.0])
 async def test_what_a_process_that_is_cut_off_has_sent_is_searched_for_until_its_answer_is_due(
-    open_journal, due
+    open_shared, due
 ):
     service = Service(run_time=10.0, shows=lambda _: service.now > due - 10)
-    first, second = open_journal(), open_journal()
+    first, second = open_shared(), open_shared()
     service.latency = due - 5  # the answer comes later than the take-over
 
     async def run_until_it_is_cut_off():
@@ -153,10 +154,10 @@ async def test_what_a_process_that_is_cut_off_has_sent_is_searched_for_until_its
     assert service.posts == 1
 
 
-async def test_a_process_that_lost_its_items_sends_nothing_more_for_them(open_journal, database):
+async def test_a_process_that_lost_its_items_sends_nothing_more_for_them(open_shared, database):
     service = Service(run_time=10.0)
     service.before.append(on("submit", reply(429, b"", {"retry-after": "60"})))
-    first, second = open_journal(), open_journal()
+    first, second = open_shared(), open_shared()
 
     async with anyio.create_task_group() as tasks:
         results = []
@@ -175,7 +176,7 @@ async def test_a_process_that_lost_its_items_sends_nothing_more_for_them(open_jo
     assert service.posts == 3
 
 
-async def test_an_intent_of_a_lost_item_is_not_sent(open_journal, database):
+async def test_an_intent_of_a_lost_item_is_not_sent(open_shared, database):
     service = Service(run_time=10.0)
     takers = [1]
 
@@ -188,16 +189,16 @@ async def test_an_intent_of_a_lost_item_is_not_sent(open_journal, database):
                 )
         return function(*arguments)
 
-    [result] = await run(service, ["rain"], journal=open_journal(take_before_the_intent))
+    [result] = await run(service, ["rain"], journal=open_shared(take_before_the_intent))
 
     assert (result.ok, takers) == (True, [])
     assert service.posts == 1
 
 
-async def test_the_answer_is_recorded_before_others_may_send_a_look_alike(open_journal):
+async def test_the_answer_is_recorded_before_others_may_send_a_look_alike(open_shared):
     service = Service(run_time=30.0)
     service.after.append(on("submit", LOST, LOST))
-    journals = [open_journal(), open_journal()]
+    journals = [open_shared(), open_shared()]
     requests = [{"prompt": "rain", "key": key} for key in "ab"]
 
     every = await asyncio.gather(
@@ -210,12 +211,12 @@ async def test_the_answer_is_recorded_before_others_may_send_a_look_alike(open_j
     assert service.posts == 2
 
 
-async def test_equal_prompts_with_lost_answers_in_two_processes_have_a_job_each(open_journal):
+async def test_equal_prompts_with_lost_answers_in_two_processes_have_a_job_each(open_shared):
     service = Service(run_time=30.0, latency=0.5)
     service.after.append(always("submit", LOST))
     requests = [{"prompt": f"rain {number % 2}", "key": str(number)} for number in range(12)]
 
-    every = await run_in_processes(service, requests, [open_journal(), open_journal()])
+    every = await run_in_processes(service, requests, [open_shared(), open_shared()])
 
     assert service.posts == 12
     assert Counter(result.job.request_id for result in every[0] if result.job).most_common(1)[0][1] == 1
@@ -224,13 +225,13 @@ async def test_equal_prompts_with_lost_answers_in_two_processes_have_a_job_each(
 
 
 async def test_a_lost_submit_takes_no_job_of_the_journal_in_another_schema_of_the_same_database(
-    open_journal, database
+    open_shared, database
 ):
     with psycopg.connect(database) as connection:
         connection.execute("CREATE SCHEMA other")
     service = Service(run_time=30.0)
     session = session_for(service)
-    journals = [open_journal(), open_journal(schema="other")]
+    journals = [open_shared(), open_shared(schema="other")]
 
     async def run_one(index):
         await anyio.sleep(index)
@@ -245,12 +246,12 @@ async def test_a_lost_submit_takes_no_job_of_the_journal_in_another_schema_of_th
     assert other.job is None
 
 
-async def test_a_lost_submit_counts_once_though_two_batches_of_a_client_have_opened_its_journal(open_journal):
+async def test_a_lost_submit_counts_once_though_two_batches_of_a_client_have_opened_its_journal(open_shared):
     service = Service(run_time=30.0)
     service.after.append(on("submit", LOST, LOST))
     session = await session_that_knows_the_time(service)
     service.accept({"prompt": "rain"})
-    journals = [open_journal(), open_journal()]
+    journals = [open_shared(), open_shared()]
 
     batches = zip(["rain", "snow"], journals, strict=True)
     [[rain], [snow]] = await asyncio.gather(
@@ -261,10 +262,10 @@ async def test_a_lost_submit_counts_once_though_two_batches_of_a_client_have_ope
     assert "more than one job that could match" in rain.error.message
 
 
-async def test_a_look_alike_waits_while_another_process_reconciles(open_journal):
+async def test_a_look_alike_waits_while_another_process_reconciles(open_shared):
     service = Service(run_time=30.0)
     service.after.append(on("submit", LOST))
-    first, second = open_journal(), open_journal()
+    first, second = open_shared(), open_shared()
     service.shows = lambda job: service.now > 9 or job.request_id != "job-0"
 
     async def run_second():
@@ -280,9 +281,9 @@ async def test_a_look_alike_waits_while_another_process_reconciles(open_journal)
     assert service.jobs["job-1"].status_times[0] > 9
 
 
-async def test_the_cap_holds_for_all_processes_together(open_journal):
+async def test_the_cap_holds_for_all_processes_together(open_shared):
     service = Service(run_time=30.0)
-    journals = [open_journal(), open_journal()]
+    journals = [open_shared(), open_shared()]
     budgets = [Budget({"kling-v2-6": PRICE}, PRICE * 7) for _ in journals]
 
     every = await asyncio.gather(
@@ -300,14 +301,14 @@ async def test_the_cap_holds_for_all_processes_together(open_journal):
     assert "above the cap of $2.45" in str(unsent[0].error)
 
 
-async def test_the_hourly_rate_holds_for_all_processes_together(open_journal):
+async def test_the_hourly_rate_holds_for_all_processes_together(open_shared):
     service = Service(run_time=10.0)
     limits = Limits(max_submits_per_hour=3600 * 50, max_concurrent_submits=1, max_polls_per_second=1e6)
 
     began = asyncio.get_running_loop().time()
     every = await asyncio.gather(
         *(
-            run(service, prompts(20), journal=open_journal(), session=session_for(service, limits=limits))
+            run(service, prompts(20), journal=open_shared(), session=session_for(service, limits=limits))
             for _ in range(2)
         )
     )
@@ -318,11 +319,11 @@ async def test_the_hourly_rate_holds_for_all_processes_together(open_journal):
 
 
 @pytest.mark.parametrize("retry_failed", [True, False])
-async def test_a_failure_of_another_process_is_not_retried_in_the_same_run(open_journal, retry_failed):
+async def test_a_failure_of_another_process_is_not_retried_in_the_same_run(open_shared, retry_failed):
     from virtual_service import FAILED
 
     service = Service(run_time=30.0, script=lambda _: FAILED)
-    first, second = open_journal(), open_journal()
+    first, second = open_shared(), open_shared()
 
     async def run_later():
         await anyio.sleep(5)
@@ -336,9 +337,9 @@ async def test_a_failure_of_another_process_is_not_retried_in_the_same_run(open_
     assert [result.state for results in every for result in results] == [ResultState.FAILED] * 2
 
 
-async def test_a_video_that_another_process_saved_is_not_downloaded_again(open_journal, tmp_path):
+async def test_a_video_that_another_process_saved_is_not_downloaded_again(open_shared, tmp_path):
     service = Service(run_time=30.0)
-    first, second = open_journal(), open_journal()
+    first, second = open_shared(), open_shared()
 
     async def run_later():
         await anyio.sleep(5)
@@ -353,42 +354,42 @@ async def test_a_video_that_another_process_saved_is_not_downloaded_again(open_j
     assert (other.ok, other.path) == (True, None)
     assert service.calls["media"] == 1
 
-    [later] = await run(service, ["rain"], journal=open_journal(), folder=tmp_path / "b")
+    [later] = await run(service, ["rain"], journal=open_shared(), folder=tmp_path / "b")
     assert later.path.parent.name == "b"
 
 
-async def test_an_ambiguous_submit_of_another_process_is_not_sent_again_in_the_same_run(open_journal):
+async def test_an_ambiguous_submit_of_another_process_is_not_sent_again_in_the_same_run(open_shared):
     service = Service(run_time=30.0, shows=lambda _: False)
     service.after.append(always("submit", LOST))
 
-    every = await run_in_processes(service, ["rain"], [open_journal(), open_journal()], on_ambiguous="resend")
+    every = await run_in_processes(service, ["rain"], [open_shared(), open_shared()], on_ambiguous="resend")
 
     assert service.posts == 2
     assert [type(result.error) for results in every for result in results] == [AmbiguousSubmitError] * 2
 
 
-async def test_what_a_batch_began_is_finished_by_its_entries(open_journal, database):
+async def test_what_a_batch_began_is_finished_by_its_entries(open_shared, database):
     service = Service(run_time=30.0)
-    first = open_journal()
+    first = open_shared()
     with anyio.move_on_after(10):
         await run(service, prompts(3), journal=first)
     first.close()
-    entries = list(WriteAheadJournal.read(database))
+    entries = list(read_journal(database))
     assert [entry.state for entry in entries] == [EntryState.SUBMITTED] * 3
 
-    results = await run(service, entries, journal=open_journal())
+    results = await run(service, entries, journal=open_shared())
 
     assert [result.ok for result in results] == [True] * 3
     assert service.posts == 3
 
 
-async def test_an_entry_of_another_journal_is_not_made(open_journal, tmp_path):
+async def test_an_entry_of_another_journal_is_not_made(open_shared, tmp_path):
     service = Service(run_time=30.0)
-    with WriteAheadJournal(tmp_path / "run.db") as other:
+    with open_journal(tmp_path / "run.db") as other:
         await run(service, ["rain"], journal=other)
         (entry,) = other.entries()
 
-    [result] = await run(service, [entry], journal=open_journal())
+    [result] = await run(service, [entry], journal=open_shared())
 
     assert result.state is ResultState.NOT_SUBMITTED
     assert "is not in the journal of this batch" in str(result.error)
@@ -399,8 +400,8 @@ async def run_slowly(function, *arguments):
     return function(*arguments)
 
 
-async def test_what_a_cancelled_task_has_claimed_or_reserved_is_given_back(open_journal):
-    journal, other = open_journal(run_slowly), open_journal()
+async def test_what_a_cancelled_task_has_claimed_or_reserved_is_given_back(open_shared):
+    journal, other = open_shared(run_slowly), open_shared()
     rain, snow = (WantedItem(identity=Identity(None, name, 0), model="m") for name in ("rain", "snow"))
     with anyio.move_on_after(0.5):
         await journal.claim(rain)
@@ -417,8 +418,8 @@ async def test_what_a_cancelled_task_has_claimed_or_reserved_is_given_back(open_
     assert other._store.find_searchable([number]) == {number}
 
 
-async def test_a_claim_of_an_item_that_is_held_elsewhere_gives_nothing_back(open_journal):
-    journal, other = open_journal(run_slowly), open_journal()
+async def test_a_claim_of_an_item_that_is_held_elsewhere_gives_nothing_back(open_shared):
+    journal, other = open_shared(run_slowly), open_shared()
     rain, snow = (WantedItem(identity=Identity(None, name, 0), model="m") for name in ("rain", "snow"))
     other._store.claim([rain, snow])
     other._store.begin_reconciliation(2, model="m", look_alikes="a")
@@ -430,8 +431,8 @@ async def test_a_claim_of_an_item_that_is_held_elsewhere_gives_nothing_back(open
     assert not journal._writes.pending
 
 
-async def test_an_intent_for_an_item_that_is_not_held_is_an_error(open_journal):
-    journal, other = open_journal(), open_journal()
+async def test_an_intent_for_an_item_that_is_not_held_is_an_error(open_shared):
+    journal, other = open_shared(), open_shared()
     rain = Identity(None, "rain", 0)
     other._store.claim([WantedItem(identity=rain, model="m")])
 
@@ -440,8 +441,8 @@ async def test_an_intent_for_an_item_that_is_not_held_is_an_error(open_journal):
     assert not journal._writes.pending
 
 
-async def test_an_item_that_is_claimed_again_before_its_release_is_written_stays_held(open_journal):
-    journal, other = open_journal(), open_journal()
+async def test_an_item_that_is_claimed_again_before_its_release_is_written_stays_held(open_shared):
+    journal, other = open_shared(), open_shared()
     rain = WantedItem(identity=Identity(None, "rain", 0), model="m")
     first = await journal.claim(rain)
     journal.release(first.entry.number)
@@ -455,17 +456,17 @@ async def test_an_item_that_is_claimed_again_before_its_release_is_written_stays
     assert [entry.state for entry in other.entries()] == [EntryState.INTENDED]
 
 
-async def test_a_post_waits_for_the_end_of_the_one_before(open_journal):
+async def test_a_post_waits_for_the_end_of_the_one_before(open_shared):
     service = Service(run_time=10.0)
     service.before.append(on("submit", reply(429, b"", {"retry-after": "0"})))
 
-    [result] = await run(service, ["rain"], journal=open_journal(run_slowly))
+    [result] = await run(service, ["rain"], journal=open_shared(run_slowly))
 
     assert (result.ok, service.posts) == (True, 2)
 
 
-async def test_a_process_that_was_stopped_asks_before_it_sends(open_journal):
-    service, journal = Service(run_time=10.0), open_journal()
+async def test_a_process_that_was_stopped_asks_before_it_sends(open_shared):
+    service, journal = Service(run_time=10.0), open_shared()
     asked = []
     journal.sharing._clock = lambda: journal._store.confirmed_at() + (20.0 if not asked else 0.0)
     confirm = journal._store.confirm
@@ -481,10 +482,10 @@ async def test_a_process_that_was_stopped_asks_before_it_sends(open_journal):
     assert (result.ok, asked) == (True, [1])
 
 
-async def test_a_reconciliation_waits_for_a_look_alike_of_another_process(open_journal):
+async def test_a_reconciliation_waits_for_a_look_alike_of_another_process(open_shared):
     service = Service(run_time=60.0, latency=0.5, ahead=0.0)
     service.after.append(on("submit", LOST))
-    first, second = open_journal(), open_journal()
+    first, second = open_shared(), open_shared()
     one, other = [await session_that_knows_the_time(service) for _ in range(2)]
     lists = service.calls["list"]
 
@@ -506,7 +507,7 @@ async def test_a_reconciliation_waits_for_a_look_alike_of_another_process(open_j
 
 
 @pytest.mark.parametrize("shows_at, overtaken", [(0, 2), (25, 12)], ids=["the first scan", "the last scan"])
-async def test_a_scan_that_a_look_alike_overtakes_is_made_after_it(open_journal, shows_at, overtaken):
+async def test_a_scan_that_a_look_alike_overtakes_is_made_after_it(open_shared, shows_at, overtaken):
     service = Service(run_time=60.0, shows=lambda _: service.now > shows_at)
     service.after.append(on("submit", LOST))
     looks = []
@@ -516,15 +517,15 @@ async def test_a_scan_that_a_look_alike_overtakes_is_made_after_it(open_journal,
         looks.extend([1] if is_look else [])
         return set() if is_look and len(looks) == overtaken else function(*arguments)
 
-    [result] = await run(service, ["rain"], journal=open_journal(overtake))
+    [result] = await run(service, ["rain"], journal=open_shared(overtake))
 
     assert (result.ok, result.job.request_id) == (True, "job-0")
     assert len(looks) == overtaken + 2
 
 
-async def test_an_item_that_is_put_aside_can_be_cancelled(open_journal):
+async def test_an_item_that_is_put_aside_can_be_cancelled(open_shared):
     service = Service(run_time=1_000.0)
-    first, second = open_journal(), open_journal()
+    first, second = open_shared(), open_shared()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: run(service, ["rain"], journal=first))
         await anyio.sleep(5)
@@ -537,7 +538,7 @@ async def test_an_item_that_is_put_aside_can_be_cancelled(open_journal):
 
 @pytest.mark.parametrize("moment", ["begin_reconciliation", "find_searchable"])
 async def test_the_reconciliation_of_an_item_that_is_lost_ends_and_its_holder_reconciles(
-    open_journal, database, moment
+    open_shared, database, moment
 ):
     service = Service(run_time=60.0)
     service.after.append(on("submit", LOST))
@@ -555,7 +556,7 @@ async def test_the_reconciliation_of_an_item_that_is_lost_ends_and_its_holder_re
         journal._store._held.mark_lost(1)  # as a session does that is opened again
         return set()
 
-    journal = open_journal(take)
+    journal = open_shared(take)
     [result] = await run(service, ["rain"], journal=journal)
 
     assert (result.ok, result.job.request_id, takers) == (True, "job-0", [])
@@ -563,7 +564,7 @@ async def test_the_reconciliation_of_an_item_that_is_lost_ends_and_its_holder_re
 
 
 async def test_what_was_recorded_of_a_lost_item_is_not_written_into_the_entry_of_its_holder(
-    open_journal, database
+    open_shared, database
 ):
     service = Service(run_time=10.0)
     endings = ["succeeded"]
@@ -578,14 +579,14 @@ async def test_what_was_recorded_of_a_lost_item_is_not_written_into_the_entry_of
                 )
         return function(*arguments)
 
-    [result] = await run(service, ["rain"], journal=open_journal(end_before_the_intent))
+    [result] = await run(service, ["rain"], journal=open_shared(end_before_the_intent))
 
     assert (result.ok, result.job.request_id, service.posts) == (True, "job-9", 0)
-    [entry] = WriteAheadJournal.read(database)
+    [entry] = read_journal(database)
     assert (entry.state, entry.attempts) == (EntryState.SUCCEEDED, 1)
 
 
-async def test_a_job_that_another_item_has_before_it_is_recorded_is_no_result(open_journal, database):
+async def test_a_job_that_another_item_has_before_it_is_recorded_is_no_result(open_shared, database):
     service = Service(run_time=10.0)
     takers = ["job-0"]
 
@@ -598,16 +599,16 @@ async def test_a_job_that_another_item_has_before_it_is_recorded_is_no_result(op
                 )
         return function(*arguments)
 
-    [result] = await run(service, ["rain"], journal=open_journal(take_the_job))
+    [result] = await run(service, ["rain"], journal=open_shared(take_the_job))
 
     assert (result.state, result.job, service.posts) == (ResultState.AMBIGUOUS, None, 1)
-    [entry] = WriteAheadJournal.read(database)
+    [entry] = read_journal(database)
     assert (entry.state, entry.request_id) == (EntryState.AMBIGUOUS, None)
 
 
-async def test_the_end_of_a_job_whose_item_is_lost_meanwhile_is_reported(open_journal, database):
+async def test_the_end_of_a_job_whose_item_is_lost_meanwhile_is_reported(open_shared, database):
     service = Service(run_time=60.0)
-    journal = open_journal()
+    journal = open_shared()
 
     async def lose():
         await anyio.sleep(30)
@@ -617,11 +618,11 @@ async def test_the_end_of_a_job_whose_item_is_lost_meanwhile_is_reported(open_jo
     [result], _ = await asyncio.gather(run(service, ["rain"], journal=journal), lose())
 
     assert (result.ok, result.job.request_id) == (True, "job-0")
-    [entry] = WriteAheadJournal.read(database)
+    [entry] = read_journal(database)
     assert entry.state is EntryState.SUBMITTED
 
 
-async def test_an_item_that_is_lost_between_its_submit_and_its_record_is_reported(open_journal, database):
+async def test_an_item_that_is_lost_between_its_submit_and_its_record_is_reported(open_shared, database):
     service = Service(run_time=60.0, latency=5.0)
 
     async def lose():
@@ -629,7 +630,7 @@ async def test_an_item_that_is_lost_between_its_submit_and_its_record_is_reporte
         with psycopg.connect(database) as connection:
             connection.execute("UPDATE kling_async_entries SET holder = NULL, epoch = epoch + 1")
 
-    [result], _ = await asyncio.gather(run(service, ["rain"], journal=open_journal()), lose())
+    [result], _ = await asyncio.gather(run(service, ["rain"], journal=open_shared()), lose())
 
     assert (result.ok, result.job.request_id, service.posts) == (True, "job-0", 1)
 
@@ -658,13 +659,13 @@ OLDER = "UPDATE kling_async_entries SET epoch = 0, holder = NULL, state = 'not_s
     ],
 )
 async def test_entries_that_are_gone_end_the_batch_and_the_log_has_the_jobs(
-    open_journal, database, change, caplog
+    open_shared, database, change, caplog
 ):
     service = Service(run_time=30.0)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(execute_at, 10.0, database, change)
-        journal = open_journal()
+        journal = open_shared()
         results, error = await run_until_an_error(service, prompts(3), journal)
 
     assert service.posts == 3
@@ -676,23 +677,21 @@ async def test_entries_that_are_gone_end_the_batch_and_the_log_has_the_jobs(
 
 
 @pytest.mark.parametrize("change", [DELETE, OLDER])
-async def test_a_lost_submit_whose_entry_is_gone_is_not_sent_again(open_journal, database, change):
+async def test_a_lost_submit_whose_entry_is_gone_is_not_sent_again(open_shared, database, change):
     service = Service(run_time=30.0, shows=lambda _: False)
     service.after.append(on("submit", LOST))
     service.latency = 5.0
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(execute_at, 8.0, database, change)
-        [result], _ = await run_until_an_error(service, ["rain"], open_journal())
+        [result], _ = await run_until_an_error(service, ["rain"], open_shared())
 
     assert (service.posts, result.state) == (1, ResultState.AMBIGUOUS)
 
 
-async def test_an_item_that_waits_for_another_process_is_not_sent_if_its_entry_is_gone(
-    open_journal, database
-):
+async def test_an_item_that_waits_for_another_process_is_not_sent_if_its_entry_is_gone(open_shared, database):
     service = Service(run_time=1_000.0)
-    first, second = open_journal(), open_journal()
+    first, second = open_shared(), open_shared()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: run_until_an_error(service, ["rain"], first))
@@ -705,9 +704,9 @@ async def test_an_item_that_waits_for_another_process_is_not_sent_if_its_entry_i
 
 
 @pytest.mark.parametrize("options", [{}, {"budget": Budget({"kling-v2-6": 1}, 5)}])
-async def test_a_journal_whose_own_row_is_gone_sends_nothing(open_journal, database, options):
+async def test_a_journal_whose_own_row_is_gone_sends_nothing(open_shared, database, options):
     service = Service()
-    journal = open_journal()
+    journal = open_shared()
     execute(database, "DELETE FROM kling_async_journal")
 
     [result], error = await run_until_an_error(service, ["rain"], journal, **options)
@@ -716,8 +715,8 @@ async def test_a_journal_whose_own_row_is_gone_sends_nothing(open_journal, datab
     assert "has lost entries" in error.message
 
 
-async def test_a_journal_whose_own_row_is_gone_gives_no_turn(open_journal, database):
-    journal = open_journal()
+async def test_a_journal_whose_own_row_is_gone_gives_no_turn(open_shared, database):
+    journal = open_shared()
     execute(database, "DELETE FROM kling_async_journal")
 
     with pytest.raises(JournalError, match="has lost entries"):
@@ -736,26 +735,26 @@ async def execute_at(seconds, database, statement):
 
 @pytest.mark.parametrize("ahead", [-600.0, 600.0])
 async def test_the_first_submit_of_a_machine_with_a_wrong_clock_is_found_by_another_machine(
-    open_journal, ahead
+    open_shared, ahead
 ):
     service = Service(run_time=10.0, ahead=0.0)
     service.after.append(on("submit", LOST))
-    await run_on_a_machine_that_is_gone(service, open_journal(), clock_ahead=ahead)
+    await run_on_a_machine_that_is_gone(service, open_shared(), clock_ahead=ahead)
 
-    results = await run(service, ["rain", "snow"], journal=open_journal(), on_ambiguous="resend_absent")
+    results = await run(service, ["rain", "snow"], journal=open_shared(), on_ambiguous="resend_absent")
 
     assert ([result.ok for result in results], service.posts) == ([True, True], 2)
 
 
 @pytest.mark.parametrize("ahead", [-600.0, 600.0])
-async def test_a_submit_by_the_clock_of_another_machine_alone_is_not_proven_absent(open_journal, ahead):
+async def test_a_submit_by_the_clock_of_another_machine_alone_is_not_proven_absent(open_shared, ahead):
     service = Service(run_time=10.0, ahead=0.0)
     service.after.append(on("submit", LOST))
     refused = on("list", APIConnectionError("list: no route"))
     service.before.append(refused)
-    await run_on_a_machine_that_is_gone(service, open_journal(), clock_ahead=ahead)
+    await run_on_a_machine_that_is_gone(service, open_shared(), clock_ahead=ahead)
 
-    results = await run(service, ["rain", "snow"], journal=open_journal(), on_ambiguous="resend_absent")
+    results = await run(service, ["rain", "snow"], journal=open_shared(), on_ambiguous="resend_absent")
 
     states = {result.index: (result.state, result.error and result.error.absent) for result in results}
     assert states == {0: (ResultState.AMBIGUOUS, False), 1: (ResultState.SUCCEEDED, None)}

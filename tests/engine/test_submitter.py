@@ -204,7 +204,7 @@ class MemoryJournal(WriteAheadJournal):
     """A journal in memory that writes each intent by itself."""
 
     def __init__(self):
-        self._set_up(MemoryStore(), run_at_once)
+        super().__init__(MemoryStore(), run_sync=run_at_once)
 
     async def wait_durable(self):
         await self.flush()

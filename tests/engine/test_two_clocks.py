@@ -12,7 +12,7 @@ from virtual_service import EPOCH, Service, always, on, reply, run, session_for
 
 from kling_async import AmbiguousSubmitError, APIConnectionError, ResultState, VideoRequest
 from kling_async._journal.entry import Identity, fingerprint
-from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.open_journal import open_journal
 from kling_async._wire.endpoints import LIST
 from kling_async.events import Notifier
 
@@ -45,11 +45,11 @@ async def test_a_lost_submit_of_an_earlier_process_is_reconciled_though_the_cloc
     service = Service(ahead=ahead, after=[on("submit", None, LOST)])
     refused = always("list", reply(403, {"error": "no"}))
     service.before.append(refused)
-    with WriteAheadJournal(tmp_path / "run.db") as journal:
+    with open_journal(tmp_path / "run.db") as journal:
         results = await run(service, ["first", "an eagle"], at_once=1, journal=journal)
     assert results[1].state is ResultState.AMBIGUOUS
     service.before.remove(refused)
-    with WriteAheadJournal(tmp_path / "run.db") as journal:
+    with open_journal(tmp_path / "run.db") as journal:
         results = await run(service, ["first", "an eagle"], journal=journal)
     assert all(result.ok for result in results)
     assert service.posts == 2
@@ -91,7 +91,7 @@ async def test_each_first_intent_waits_for_the_one_question_for_the_time(tmp_pat
             await anyio.sleep(0.1)
 
     service = Service(ahead=600.0, latency=1.0)
-    with WriteAheadJournal(tmp_path / "run.db") as journal:
+    with open_journal(tmp_path / "run.db") as journal:
         await run(service, films(), journal=journal)
         entries = list(journal.entries())
     assert len(entries) == 5
@@ -129,7 +129,7 @@ async def test_retry_after_with_a_date_is_by_the_service_clock():
 @pytest.mark.parametrize("ahead", [-600.0, 600.0])
 async def test_a_resumed_job_has_its_age_by_the_service_clock(tmp_path, ahead):
     service = Service(ahead=ahead, run_time=1000.0)
-    with WriteAheadJournal(tmp_path / "run.db") as journal:
+    with open_journal(tmp_path / "run.db") as journal:
         results = await run(service, ["an eagle"], journal=journal)
     assert results[0].ok
     assert service.lags()[0] < 30

@@ -69,7 +69,7 @@ def store():
 @pytest.fixture
 def journal(store):
     """A journal in memory whose commits take `SLOW_DISK` seconds."""
-    return WriteAheadJournal.over(store, run_sync=commit_slowly)
+    return WriteAheadJournal(store, run_sync=commit_slowly)
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ import sys
 import time
 
 from kling_async._journal.entry import EntryState, Identity
-from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.open_journal import open_journal
 
 
 async def write(path: str, life: int, pipe: int) -> None:
     """Record intents and acceptances until killed; write each durable number and its state to the pipe."""
-    with WriteAheadJournal(path) as journal:
+    with open_journal(path) as journal:
         committer = asyncio.ensure_future(journal.run())
         turn = iter(range(sys.maxsize))
 
@@ -63,7 +63,7 @@ def main() -> None:
     missing = 0
     for life in range(kills):
         promised |= one_life(path, life)
-        with WriteAheadJournal(path) as journal:
+        with open_journal(path) as journal:
             states = {entry.number: entry.state for entry in journal.entries()}
             missing += sum(
                 number not in states

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kling_async import JobStatus
 from kling_async._journal.entry import EntryState, Identity
 from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.open_journal import open_journal, read_journal
 from kling_async._journal.shared_store import WantedItem
 from kling_async._policy.visible_text import visible_text
 
@@ -26,7 +27,7 @@ class Journals:
     place: str
 
     def open(self) -> WriteAheadJournal:
-        return WriteAheadJournal(self.place)
+        return open_journal(self.place)
 
     @staticmethod
     def record_intent(journal, identity, **fields) -> int:
@@ -42,7 +43,7 @@ class Journals:
         return journal.find(identity)
 
     def read(self):
-        return list(WriteAheadJournal.read(self.place))
+        return list(read_journal(self.place))
 
 
 @pytest.fixture
@@ -86,10 +87,10 @@ def test_any_generated_text_survives_in_a_database(postgres_server, text, payloa
 
     assert decode_text(encode_text(text)) == text
     with postgres_server.make_database() as url:
-        with WriteAheadJournal(url) as journal:
+        with open_journal(url) as journal:
             number = Journals.record_intent(journal, Identity(text, "f", 0), payload=payload)
             journal.record_job(number, request_id="r-1", record=payload)
-        (entry,) = WriteAheadJournal.read(url)
+        (entry,) = read_journal(url)
     assert (entry.identity.key, entry.payload, entry.record) == (visible_text(text), payload, payload)
 
 

@@ -198,7 +198,7 @@ async def test_a_failing_disk_is_not_tried_again_without_a_new_write(store, pen_
         tries.append(changes)
         raise JournalError("full")
 
-    journal = WriteAheadJournal.over(store, run_sync=failing_disk)
+    journal = WriteAheadJournal(store, run_sync=failing_disk)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.run)
         pen_for(journal).record_intent("rain")
@@ -228,7 +228,7 @@ async def at_once(function, *arguments):
 
 
 def test_a_journal_serves_one_event_loop_after_the_other(pen_for, store):
-    journal = WriteAheadJournal.over(store, run_sync=at_once)
+    journal = WriteAheadJournal(store, run_sync=at_once)
 
     async def write(prompt):
         async with anyio.create_task_group() as tasks:

@@ -185,7 +185,7 @@ async def test_posts_of_unknown_fate_are_listed_by_this_run_and_the_next(journal
 
     assert [entry.number for entry in journal.find_unresolved()] == [3, 5]
     await journal.flush()
-    assert [entry.number for entry in WriteAheadJournal.over(journal._store).find_unresolved()] == [3, 5]
+    assert [entry.number for entry in WriteAheadJournal(journal._store).find_unresolved()] == [3, 5]
 
 
 async def test_an_earlier_post_of_unknown_fate_stays_unresolved_whatever_happens_to_the_next(journal, pen):
@@ -206,7 +206,7 @@ async def test_an_earlier_post_of_unknown_fate_stays_unresolved_whatever_happens
     await journal.flush()
     unresolved = unknown_attempts()
     assert [attempt for attempt, *_ in unresolved] == [1]
-    journal = WriteAheadJournal.over(journal._store)
+    journal = WriteAheadJournal(journal._store)
     assert unknown_attempts() == unresolved
 
 
@@ -226,7 +226,7 @@ async def test_a_journal_continues_after_a_kill(journal, pen, store):
     await journal.flush()
     pen.record_intent("never durable")
 
-    again = WriteAheadJournal.over(store)
+    again = WriteAheadJournal(store)
 
     assert again.spent_usd() == Decimal("0.35")
     assert again.find(pen.identity("rain")).request_id == "r-1"

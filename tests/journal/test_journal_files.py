@@ -14,7 +14,7 @@ import pytest
 from traps import TRAPS, put
 
 from kling_async import JournalError, _own_files
-from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.open_journal import open_journal, read_journal
 from kling_async._journal.sqlite import journal_files, opening, reading, store
 
 SIDE_FILES = ["run.db-lock", "run.db-wal", "run.db-shm", "run.db-journal"]
@@ -41,7 +41,7 @@ def shared(tmp_path, monkeypatch):
 @pytest.fixture
 def run_db(shared, pen_for):
     """A journal with an entry, closed."""
-    with WriteAheadJournal(shared / "run.db") as journal:
+    with open_journal(shared / "run.db") as journal:
         pen_for(journal).record_intent("rain")
     return shared / "run.db"
 
@@ -61,7 +61,7 @@ def test_a_trap_beside_a_journal_is_refused_and_not_followed(run_db, victim, tra
     with pytest.raises(
         JournalError, match=rf"{name}' is (a symbolic link|not a regular|a file with a second)"
     ):
-        WriteAheadJournal(run_db)
+        open_journal(run_db)
 
     assert os.path.samestat(trapped.lstat(), before)
     assert is_unharmed(victim)
@@ -73,13 +73,13 @@ def test_a_trap_beside_a_journal_is_not_read(run_db, victim, trap, name):
     put(trap, run_db.with_name(name), victim)
 
     with pytest.raises(JournalError, match=rf"{name}' is "):
-        WriteAheadJournal.read(run_db)
+        read_journal(run_db)
 
     assert is_unharmed(victim)
 
 
 @pytest.mark.parametrize("trap", ["hard link", "pipe", "socket"])
-@pytest.mark.parametrize("use", [WriteAheadJournal, WriteAheadJournal.read], ids=["write", "read"])
+@pytest.mark.parametrize("use", [open_journal, read_journal], ids=["write", "read"])
 def test_a_trap_at_the_name_of_a_journal_is_refused_and_not_waited_for(shared, victim, trap, use):
     put(trap, shared / "run.db", victim)
 
@@ -95,7 +95,7 @@ def test_a_trap_at_the_name_of_a_journal_is_refused_and_not_waited_for(shared, v
 def test_a_trap_at_a_journal_in_the_making_is_removed_and_not_followed(shared, victim, trap, name):
     put(trap, shared / name, victim)
 
-    WriteAheadJournal(shared / "run.db").close()
+    open_journal(shared / "run.db").close()
 
     assert is_unharmed(victim)
     assert not (shared / name).exists()
@@ -112,7 +112,7 @@ def test_a_trap_that_is_put_at_a_journal_in_the_making_meanwhile_is_refused(shar
 
     monkeypatch.setattr(Path, "unlink", unlink_and_put)
     with pytest.raises(JournalError, match=r"run\.db-new. is a file with a second name"):
-        WriteAheadJournal(shared / "run.db")
+        open_journal(shared / "run.db")
 
     assert is_unharmed(victim)
 
@@ -127,7 +127,7 @@ def test_a_file_in_the_making_that_cannot_be_removed_is_named(shared, monkeypatc
     with pytest.raises(
         JournalError, match=r"could not be made .*not permitted.*: remove '.*/run\.db-new' if it is there"
     ):
-        WriteAheadJournal(shared / "run.db")
+        open_journal(shared / "run.db")
 
 
 @pytest.mark.parametrize("name", ["run.db-wal", "run.db-shm", "run.db-journal"])
@@ -140,7 +140,7 @@ def test_a_trap_that_is_put_while_a_journal_is_opened_is_refused(run_db, victim,
 
     monkeypatch.setattr(store, "reserve_files", reserve_and_put)
     with pytest.raises(JournalError, match=rf"{name}' is a file with a second name"):
-        WriteAheadJournal(run_db)
+        open_journal(run_db)
     assert is_unharmed(victim)
 
 
@@ -176,7 +176,7 @@ def is_reserved(path):
 def test_each_name_from_which_sqlite_reads_is_taken_before_a_file_is_opened_to_write(shared, connections):
     """In a sticky folder another user can then put nothing there."""
     for _ in "new", "again":
-        WriteAheadJournal(shared / "run.db").close()
+        open_journal(shared / "run.db").close()
 
     written = [
         (name, set(beside))
@@ -189,13 +189,13 @@ def test_each_name_from_which_sqlite_reads_is_taken_before_a_file_is_opened_to_w
 
 
 def test_the_names_beside_a_journal_are_taken_for_as_long_as_it_is_open(run_db, connections, pen_for):
-    with WriteAheadJournal(run_db) as journal:
+    with open_journal(run_db) as journal:
         taken = connections[-1][2]
         for prompt in ("sun", "snow"):
             pen_for(journal).record_intent(prompt)
             asyncio.run(journal.flush())
             assert own_files_beside(run_db) == taken
-        assert list(WriteAheadJournal.read(run_db))
+        assert list(read_journal(run_db))
         assert own_files_beside(run_db) == taken
     assert own_files_beside(run_db) == {}
 
@@ -212,7 +212,7 @@ def test_a_rollback_journal_of_another_user_is_not_played_back(run_db, monkeypat
 
     monkeypatch.setattr(reading, "connect", plant_and_connect)
     with pytest.raises(JournalError, match="could not be read"):
-        list(WriteAheadJournal.read(run_db))
+        list(read_journal(run_db))
     assert run_db.read_bytes() == content
 
 
@@ -228,13 +228,13 @@ def hot_journal():
 
 def test_a_journal_in_a_shared_folder_is_read_and_written_as_elsewhere(run_db, pen_for, connections):
     run_db.parent.chmod(0o1777)
-    assert len(list(WriteAheadJournal.read(run_db))) == 1
+    assert len(list(read_journal(run_db))) == 1
     assert {mode for _, mode, _ in connections} == {"mode=ro", "mode=ro&immutable=1"}
-    with WriteAheadJournal(run_db) as journal:
+    with open_journal(run_db) as journal:
         pen_for(journal).record_intent("sun")
-        assert len(list(WriteAheadJournal.read(run_db))) == 1
+        assert len(list(read_journal(run_db))) == 1
         asyncio.run(journal.flush())
-        assert len(list(WriteAheadJournal.read(run_db))) == 2
+        assert len(list(read_journal(run_db))) == 2
     assert sorted(file.name for file in run_db.parent.iterdir()) == ["run.db", "run.db-lock"]
 
 
@@ -242,32 +242,32 @@ def test_a_journal_in_a_shared_folder_is_read_and_written_as_elsewhere(run_db, p
 def test_a_journal_in_a_folder_where_every_user_replaces_files_is_refused(shared, mode):
     shared.chmod(mode)
     with pytest.raises(JournalError, match=r"every user can replace files in the folder .*chmod o-w"):
-        WriteAheadJournal(shared / "run.db")
+        open_journal(shared / "run.db")
     assert list(shared.iterdir()) == []
 
 
 @pytest.mark.parametrize("mode", [0o775, 0o2775, 0o1777, 0o1775, 0o700])
 def test_a_journal_in_a_folder_of_a_group_or_with_the_sticky_bit_is_used(shared, mode):
     shared.chmod(mode)
-    WriteAheadJournal(shared / "run.db").close()
-    assert list(WriteAheadJournal.read(shared / "run.db")) == []
+    open_journal(shared / "run.db").close()
+    assert list(read_journal(shared / "run.db")) == []
 
 
 def test_a_system_without_modes_shows_each_folder_as_writable(shared, monkeypatch):
     shared.chmod(0o777)
     monkeypatch.setattr(journal_files, "_HAS_MODES", False)
-    WriteAheadJournal(shared / "run.db").close()
+    open_journal(shared / "run.db").close()
 
 
 def test_a_journal_without_a_write_ahead_log_gets_one(run_db, shared):
     """Such as a file that the `sqlite3` shell has recovered: SQLite would remove the reserved file at each commit."""
     with closing(sqlite3.connect(run_db)) as connection:
         assert connection.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)
-    with WriteAheadJournal(run_db):
+    with open_journal(run_db):
         assert set(own_files_beside(run_db)) == set(RESERVED)
     with closing(sqlite3.connect(run_db)) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert len(list(WriteAheadJournal.read(run_db))) == 1
+    assert len(list(read_journal(run_db))) == 1
 
 
 @pytest.mark.parametrize("name", ["run.db", *SIDE_FILES])
@@ -281,14 +281,14 @@ def test_a_file_of_another_user_is_not_written(run_db, monkeypatch, name):
 
     monkeypatch.setattr(Path, "lstat", lstat_of_another)
     with pytest.raises(JournalError, match=rf"{name}' is a file of another user"):
-        WriteAheadJournal(run_db)
+        open_journal(run_db)
 
 
 @pytest.mark.parametrize("mode", [0o775, 0o1777])
 def test_a_journal_of_another_user_is_read_if_all_its_files_are_of_that_user(run_db, monkeypatch, mode):
     run_db.parent.chmod(mode)
     monkeypatch.setattr(_own_files.os, "geteuid", lambda: os.getuid() + 1)
-    assert len(list(WriteAheadJournal.read(run_db))) == 1
+    assert len(list(read_journal(run_db))) == 1
 
     monkeypatch.undo()
     run_db.with_name("run.db-wal").touch()
@@ -300,7 +300,7 @@ def test_a_journal_of_another_user_is_read_if_all_its_files_are_of_that_user(run
 
     monkeypatch.setattr(Path, "lstat", lstat_of_another)
     with pytest.raises(JournalError, match=r"run\.db-wal. is a file of another user"):
-        WriteAheadJournal.read(run_db)
+        read_journal(run_db)
 
 
 # Links at the name of a journal
@@ -308,16 +308,16 @@ def test_a_journal_of_another_user_is_read_if_all_its_files_are_of_that_user(run
 
 def test_a_link_of_this_user_is_followed_to_a_journal_of_this_user(run_db, tmp_path):
     (tmp_path / "link.db").symlink_to(run_db)
-    with WriteAheadJournal(tmp_path / "link.db") as journal:
+    with open_journal(tmp_path / "link.db") as journal:
         assert len(list(journal.entries())) == 1
-    assert len(list(WriteAheadJournal.read(tmp_path / "link.db"))) == 1
+    assert len(list(read_journal(tmp_path / "link.db"))) == 1
 
 
 def test_a_link_of_another_user_is_not_followed(run_db, tmp_path, monkeypatch):
     (tmp_path / "link.db").symlink_to(run_db)
     monkeypatch.setattr(_own_files, "_ADMINISTRATOR", -1)
     monkeypatch.setattr(_own_files.os, "geteuid", lambda: os.getuid() + 1)
-    for use in (WriteAheadJournal, WriteAheadJournal.read):
+    for use in (open_journal, read_journal):
         with pytest.raises(JournalError, match="a symbolic link of another user"):
             use(tmp_path / "link.db")
 
@@ -345,7 +345,7 @@ def test_every_file_of_a_journal_is_for_its_owner_alone(umask, shared, pen_for, 
         return system_replace(path, target)
 
     monkeypatch.setattr(Path, "replace", replace)
-    with WriteAheadJournal(shared / "run.db") as journal:
+    with open_journal(shared / "run.db") as journal:
         pen_for(journal).record_intent("rain")
         names = {"run.db", *SIDE_FILES}
         assert modes(shared) == dict.fromkeys(names, 0o600)
@@ -354,7 +354,7 @@ def test_every_file_of_a_journal_is_for_its_owner_alone(umask, shared, pen_for, 
 
 def test_a_journal_keeps_the_mode_that_its_user_gave_to_it(umask, run_db, pen_for):
     run_db.chmod(0o640)
-    with WriteAheadJournal(run_db) as journal:
+    with open_journal(run_db) as journal:
         pen_for(journal).record_intent("snow")
         found = modes(run_db.parent)
         assert {found[name] for name in ("run.db", "run.db-wal", "run.db-shm")} == {0o640}

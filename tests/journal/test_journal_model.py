@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from kling_async import JournalError
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.open_journal import open_journal
 
 IDENTITIES = st.builds(
     Identity, st.sampled_from([None, "a", "b"]), st.sampled_from(["f", "g"]), st.integers(0, 1)
@@ -54,7 +55,7 @@ class AgainstADictionary(RuleBasedStateMachine):
     @initialize()
     def begin(self):
         self.folder = tempfile.TemporaryDirectory()
-        self.journal = WriteAheadJournal(f"{self.folder.name}/run.db")
+        self.journal = open_journal(f"{self.folder.name}/run.db")
 
     @rule(identity=IDENTITIES, cost=COSTS, at=st.floats(0, 2e9), index=st.integers(0, 99))
     def record_intent(self, identity, cost, at, index):
@@ -194,14 +195,14 @@ class AgainstADictionary(RuleBasedStateMachine):
     def open_again(self):
         unknown_attempts = list(map(attempt, self.journal.find_unresolved()))
         self.journal.close()
-        self.journal = WriteAheadJournal(self.journal.name)
+        self.journal = open_journal(self.journal.name)
         assert list(map(attempt, self.journal.find_unresolved())) == unknown_attempts
 
     @rule()
     def kill_and_open_again(self):
         asyncio.run(self.journal.flush())
         self.journal._store.close()
-        self.journal = WriteAheadJournal(self.journal.name)
+        self.journal = open_journal(self.journal.name)
 
     @invariant()
     def it_reads_as_the_dictionary(self):

@@ -9,8 +9,8 @@ import pytest
 
 from kling_async import ConfigurationError
 from kling_async._engine.batch.batch import BatchSettings
-from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.location import DatabaseUrl, journal_location
+from kling_async._journal.open_journal import open_journal, read_journal
 
 
 def test_a_path_is_a_file():
@@ -107,14 +107,14 @@ def test_the_settings_of_a_batch_do_not_show_the_password():
     assert "pw1" not in repr(BatchSettings(journal="postgresql://me:pw1@db.example/videos"))
 
 
-@pytest.mark.parametrize("open_journal", [WriteAheadJournal, WriteAheadJournal.read])
-def test_a_database_without_its_driver_says_how_to_get_it(monkeypatch, open_journal):
+@pytest.mark.parametrize("use", [open_journal, read_journal])
+def test_a_database_without_its_driver_says_how_to_get_it(monkeypatch, use):
     monkeypatch.setitem(sys.modules, "psycopg", None)
 
     with pytest.raises(
         ConfigurationError, match=r'postgresql://me@.* needs psycopg: python -m pip install "\.\[postgres'
     ) as no:
-        open_journal("postgresql://me:pw1@db.example/videos")
+        use("postgresql://me:pw1@db.example/videos")
     assert "pw1" not in str(no.value)
 
 

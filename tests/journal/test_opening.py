@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kling_async import JournalError
-from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.open_journal import open_journal
 from kling_async._journal.sqlite.opening import check_file, make_if_missing
 from kling_async._journal.sqlite.schema import MIGRATIONS
 
@@ -19,7 +19,7 @@ from kling_async._journal.sqlite.schema import MIGRATIONS
 def run_db(tmp_path, pen_for):
     """A journal with ten entries, closed."""
     path = tmp_path / "run.db"
-    with WriteAheadJournal(path) as journal:
+    with open_journal(path) as journal:
         for number in range(10):
             pen_for(journal).record_intent(f"rain {number} " + "and more " * 100)
     return path
@@ -30,9 +30,9 @@ def killed(tmp_path):
     """A journal whose last writes lie beside it, as a kill leaves them."""
     code = (
         "import asyncio, os, sys\n"
-        "from kling_async._journal.journal import WriteAheadJournal\n"
+        "from kling_async._journal.open_journal import open_journal\n"
         "from kling_async._journal.entry import Identity\n"
-        "journal = WriteAheadJournal(sys.argv[1])\n"
+        "journal = open_journal(sys.argv[1])\n"
         "for number in range(10):\n"
         "    journal.record_intent(Identity(None, 'f', number), model='m', payload={'x': 'y' * 999}, at=1.0, cost_usd=None)\n"
         "asyncio.run(journal.flush())\n"
@@ -85,7 +85,7 @@ def test_an_unusable_file_is_refused_and_unchanged(run_db, spoil, says):
     before = files_in(run_db.parent)
 
     with pytest.raises(JournalError, match=says) as caught:
-        WriteAheadJournal(run_db)
+        open_journal(run_db)
 
     assert str(run_db) in caught.value.message
     assert files_in(run_db.parent) == before
@@ -96,7 +96,7 @@ def test_a_foreign_file_gets_no_lock_file(tmp_path):
     notes.write_text("my notes")
 
     with pytest.raises(JournalError):
-        WriteAheadJournal(notes)
+        open_journal(notes)
 
     assert list(tmp_path.iterdir()) == [notes]
 
@@ -110,7 +110,7 @@ def test_a_foreign_database_and_its_side_files_are_unchanged(tmp_path):
     before = files_in(tmp_path)
 
     with pytest.raises(JournalError, match="is not a journal"):
-        WriteAheadJournal(path)
+        open_journal(path)
 
     assert files_in(tmp_path) == before
 
@@ -122,13 +122,13 @@ def test_the_side_files_of_a_damaged_journal_are_unchanged(killed):
     before = files_in(killed.parent)
 
     with pytest.raises(JournalError, match="newer version"):
-        WriteAheadJournal(killed)
+        open_journal(killed)
 
     assert files_in(killed.parent) == before
 
 
 def test_writes_that_a_kill_left_in_a_side_file_are_read(killed):
-    with WriteAheadJournal(killed) as journal:
+    with open_journal(killed) as journal:
         assert [entry.number for entry in journal.entries()] == list(range(1, 11))
 
     assert not Path(f"{killed}-wal").exists()
@@ -149,20 +149,20 @@ def test_an_impossible_path_is_refused_with_the_reason(tmp_path, monkeypatch, pl
     Path("file").touch()
 
     with pytest.raises(JournalError, match=says):
-        WriteAheadJournal(place)
+        open_journal(place)
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder in which nothing can be written")
 def test_a_read_only_folder_is_refused_with_the_reason():
     with pytest.raises(JournalError, match="check that the folder '/proc' exists and can be written"):
-        WriteAheadJournal("/proc/run.db")
+        open_journal("/proc/run.db")
 
 
 def test_side_files_without_their_journal_are_not_added_to_a_new_one(tmp_path):
     Path(tmp_path, "run.db-wal").write_bytes(b"writes")
 
     with pytest.raises(JournalError, match="may hold paid jobs"):
-        WriteAheadJournal(tmp_path / "run.db")
+        open_journal(tmp_path / "run.db")
 
     assert Path(tmp_path, "run.db-wal").read_bytes() == b"writes"
     assert not Path(tmp_path, "run.db").exists()
@@ -178,17 +178,17 @@ def test_an_unreadable_journal_is_refused_with_the_reason(tmp_path):
 
 def test_a_second_journal_on_one_path_is_refused_as_in_use(run_db):
     with (
-        WriteAheadJournal(run_db),
+        open_journal(run_db),
         pytest.raises(JournalError, match="in use by another process, or by another Journal"),
     ):
-        WriteAheadJournal(run_db)
+        open_journal(run_db)
 
-    WriteAheadJournal(run_db).close()
+    open_journal(run_db).close()
 
 
 def test_a_second_process_is_refused_as_in_use(run_db):
-    code = "import sys; from kling_async._journal.journal import WriteAheadJournal; WriteAheadJournal(sys.argv[1])"
-    with WriteAheadJournal(run_db):
+    code = "import sys; from kling_async._journal.open_journal import open_journal; open_journal(sys.argv[1])"
+    with open_journal(run_db):
         second = subprocess.run(  # noqa: S603 - our own code
             [sys.executable, "-c", code, run_db], check=False, capture_output=True, text=True
         )
@@ -201,20 +201,20 @@ def test_a_link_leads_to_the_same_lock(run_db, tmp_path):
     link = tmp_path / "link.db"
     link.symlink_to(run_db)
 
-    with WriteAheadJournal(run_db), pytest.raises(JournalError, match="in use"):
-        WriteAheadJournal(link)
+    with open_journal(run_db), pytest.raises(JournalError, match="in use"):
+        open_journal(link)
 
 
 def test_a_lock_ends_with_its_process(killed):
     assert Path(f"{killed}-lock").exists()
-    WriteAheadJournal(killed).close()
+    open_journal(killed).close()
 
 
 def test_a_broken_lock_file_is_refused_with_the_reason(run_db):
     Path(f"{run_db}-lock").write_text("somebody's notes, long enough to be looked at\n" * 20)
 
     with pytest.raises(JournalError, match=r"could not be opened \(file is not a database\)"):
-        WriteAheadJournal(run_db)
+        open_journal(run_db)
 
 
 # A new one
@@ -226,12 +226,12 @@ def test_a_new_journal_is_complete_or_absent(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "replace", die)
     with pytest.raises(KeyboardInterrupt):
-        WriteAheadJournal(tmp_path / "run.db")
+        open_journal(tmp_path / "run.db")
     assert not Path(tmp_path, "run.db").exists()
     monkeypatch.undo()
 
     Path(tmp_path, "run.db-new").write_text("what a kill left")
-    WriteAheadJournal(tmp_path / "run.db").close()
+    open_journal(tmp_path / "run.db").close()
 
     assert sorted(file.name for file in tmp_path.iterdir()) == ["run.db", "run.db-lock"]
     assert check_file(tmp_path / "run.db") == len(MIGRATIONS)
@@ -246,7 +246,7 @@ def test_an_existing_journal_is_not_replaced(run_db):
 
 def test_any_file_name_of_the_system_works(tmp_path):
     name = "50% of ünï?#&.db"
-    with WriteAheadJournal(tmp_path / name):
+    with open_journal(tmp_path / name):
         pass
 
     assert sorted(file.name for file in tmp_path.iterdir()) == [name, f"{name}-lock"]
@@ -261,6 +261,6 @@ def test_a_system_that_cannot_open_folders_can_make_a_journal(tmp_path, monkeypa
         return system_open(path, flags, *rest, **named)
 
     monkeypatch.setattr(os, "open", open_)
-    WriteAheadJournal(tmp_path / "run.db").close()
+    open_journal(tmp_path / "run.db").close()
 
     assert check_file(tmp_path / "run.db") == len(MIGRATIONS)

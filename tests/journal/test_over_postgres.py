@@ -21,8 +21,8 @@ from postgres_server import PASSWORD
 
 from kling_async import JournalError
 from kling_async._journal.entry import EntryState, Identity
-from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.location import journal_location
+from kling_async._journal.open_journal import journal_exists, open_journal, read_journal
 from kling_async._journal.postgres import statements
 from kling_async._journal.postgres.connection import LOST_AFTER, translate
 from kling_async._journal.postgres.store import PostgresStore
@@ -436,7 +436,7 @@ def test_processes_that_write_the_same_jobs_at_once_share_them(stores):
 
 
 async def test_a_process_whose_accepted_job_another_entry_has_starts_again(database):
-    with WriteAheadJournal(database) as first, closing(open_store(database)) as second:
+    with open_journal(database) as first, closing(open_store(database)) as second:
         claim = await first.claim(WantedItem(identity=RAIN, model="m"))
         rain = first.record_intent(RAIN, model="m", payload={}, at=1.0, cost_usd=None)
         assert rain == claim.entry.number
@@ -456,7 +456,7 @@ async def test_a_process_whose_accepted_job_another_entry_has_starts_again(datab
 
 
 async def test_a_write_from_before_a_take_over_does_not_change_the_entry_that_is_claimed_again(database):
-    with WriteAheadJournal(database) as first, closing(open_store(database)) as second:
+    with open_journal(database) as first, closing(open_store(database)) as second:
         await first.claim(WantedItem(identity=RAIN, model="m"))
         number = first.record_intent(RAIN, model="m", payload={}, at=1.0, cost_usd=None)
         await first.flush()
@@ -585,7 +585,7 @@ def test_turns_of_one_rate_are_shared(stores):
 
 
 async def test_another_process_hears_of_a_release(database):
-    with WriteAheadJournal(database) as first, WriteAheadJournal(database) as second:
+    with open_journal(database) as first, open_journal(database) as second:
         claim = await first.claim(WantedItem(identity=RAIN, model="m"))
         first.release(claim.entry.number)
         async with anyio.create_task_group() as tasks:
@@ -677,7 +677,7 @@ def test_a_move_that_fails_is_tried_again(stores, monkeypatch):
 def refuse(url):
     """The error of opening a journal, which shows no password."""
     with pytest.raises(JournalError) as refusal:
-        WriteAheadJournal(url)
+        open_journal(url)
     shown = str(refusal.value) + repr(refusal.value.__cause__) + repr(refusal.value.__context__)
     assert "s3cret" not in shown
     assert "\n" not in refusal.value.message
@@ -764,7 +764,7 @@ def test_a_journal_of_another_version_is_left_alone(postgres_server, stores, dat
 
     assert re.search(sentence, refuse(database))
     with pytest.raises(JournalError, match=sentence):
-        WriteAheadJournal.read(database)
+        read_journal(database)
 
 
 def test_a_journal_without_its_row_is_left_alone(postgres_server, stores, database):
@@ -775,17 +775,17 @@ def test_a_journal_without_its_row_is_left_alone(postgres_server, stores, databa
 
 def test_reading_a_missing_journal_says_so(database):
     with pytest.raises(JournalError, match="There is no journal in 'postgresql://tester@"):
-        WriteAheadJournal.read(database)
+        read_journal(database)
 
 
 def test_reading_without_a_server_says_so():
     with pytest.raises(JournalError, match="could not be read"):
-        WriteAheadJournal.read("postgresql://me@127.0.0.1:1/videos")
+        read_journal("postgresql://me@127.0.0.1:1/videos")
 
 
 def test_a_journal_that_breaks_while_it_is_read_says_so(postgres_server, stores, database):
     hold(stores(), RAIN)
-    entries = WriteAheadJournal.read(database)
+    entries = read_journal(database)
     postgres_server.execute("ALTER TABLE kling_async_entries RENAME TO gone", database.rpartition("/")[2])
     with pytest.raises(JournalError, match="has tables named"):
         next(entries)
@@ -798,7 +798,7 @@ def test_a_database_that_cannot_hold_every_text_is_refused(postgres_server, enco
     try:
         assert f"has the encoding {encoding}" in refuse(postgres_server.url(name))
         with pytest.raises(JournalError, match=f"has the encoding {encoding}"):
-            WriteAheadJournal.exists(postgres_server.url(name))
+            journal_exists(postgres_server.url(name))
     finally:
         postgres_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -826,6 +826,6 @@ def test_a_pooler_is_refused_before_anything_is_made_there(postgres_server, data
         url = database.replace(f":{postgres_server.port}/", f":{port}/")
         assert "is a pooler such as PgBouncer" in refuse(url)
         with pytest.raises(JournalError, match="is a pooler"):
-            WriteAheadJournal.read(url)
+            read_journal(url)
 
-    assert not WriteAheadJournal.exists(database)
+    assert not journal_exists(database)

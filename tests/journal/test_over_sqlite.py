@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from kling_async import JobStatus, JournalError
 from kling_async._journal.entry import EntryState, Identity
-from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.open_journal import open_journal, read_journal
 from kling_async._journal.sqlite.opening import check_file
 from kling_async._journal.sqlite.reading import read_entries
 from kling_async._journal.sqlite.schema import MIGRATIONS
@@ -39,7 +39,7 @@ def path(tmp_path):
 
 
 def read_again(path):
-    with WriteAheadJournal(path) as journal:
+    with open_journal(path) as journal:
         return list(journal.entries())
 
 
@@ -49,14 +49,14 @@ def read_again(path):
 @pytest.mark.parametrize("text", ODD_TEXTS, ids=ascii)
 def test_any_text_survives(path, text):
     identity = Identity(text, "f", 0)
-    with WriteAheadJournal(path) as journal:
+    with open_journal(path) as journal:
         number = journal.record_intent(identity, model=text, payload={"prompt": text}, at=1.5, cost_usd=None)
         journal.record_job(number, request_id=text, record={"status": text})
         journal.record_end(number, state=EntryState.SUCCEEDED, record=None, error=None)
         journal.record_file(number, path=text, size_bytes=1 << 40, sha256=None)
         journal.record_end(number, state=EntryState.FAILED, record=None, error=text)
 
-    with WriteAheadJournal(path) as journal:
+    with open_journal(path) as journal:
         entry = journal.find(identity)
         assert journal.has_job(text)
     assert entry.identity == identity
@@ -69,7 +69,7 @@ def test_any_text_survives(path, text):
 @given(ANY_TEXT, st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=3))
 def test_any_generated_text_survives(tmp_path_factory, text, payload):
     path = tmp_path_factory.mktemp("journal") / "run.db"
-    with WriteAheadJournal(path) as journal:
+    with open_journal(path) as journal:
         number = journal.record_intent(
             Identity(text, "f", 0), model="m", payload=payload, at=1.0, cost_usd=None
         )
@@ -82,7 +82,7 @@ def test_any_generated_text_survives(tmp_path_factory, text, payload):
 
 @pytest.mark.parametrize("cost", [None, Decimal("0.350"), Decimal("1E-9"), Decimal(0)])
 def test_money_keeps_every_digit(path, cost):
-    with WriteAheadJournal(path) as journal:
+    with open_journal(path) as journal:
         journal.record_intent(Identity(None, "f", 0), model="m", payload={}, at=1.0, cost_usd=cost)
 
     (entry,) = read_again(path)
@@ -93,7 +93,7 @@ def test_a_record_too_deep_for_json_keeps_its_id(path, pen_for):
     deep: dict = {}
     for _ in range(200_000):  # deeper than any of its interpreters goes
         deep = {"x": deep}
-    with WriteAheadJournal(path) as journal:
+    with open_journal(path) as journal:
         number = pen_for(journal).record_intent("rain")
         journal.record_job(number, request_id="r-1", record={"status": "queued", "outcome": deep})
 
@@ -103,7 +103,7 @@ def test_a_record_too_deep_for_json_keeps_its_id(path, pen_for):
 
 @pytest.mark.parametrize("stored", ["[1]", "{", "[" * 100_000], ids=["list", "cut", "deep"])
 def test_a_broken_record_keeps_its_id(path, pen_for, stored):
-    with WriteAheadJournal(path) as journal:
+    with open_journal(path) as journal:
         pen_for(journal).record_job(pen_for(journal).record_intent("rain"), "r-1")
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE entries SET record = ?", [stored])
@@ -113,21 +113,21 @@ def test_a_broken_record_keeps_its_id(path, pen_for, stored):
 
 
 def test_the_payload_is_stored_once(path, pen_for):
-    with WriteAheadJournal(path) as journal:
+    with open_journal(path) as journal:
         pen_for(journal).record_job(pen_for(journal).record_intent("rain"), "r-1")
 
     assert b"echo" not in path.read_bytes()
 
 
 def test_posts_without_an_answer_are_counted_after_a_restart(path, pen_for):
-    with WriteAheadJournal(path) as journal:
+    with open_journal(path) as journal:
         pen = pen_for(journal)
         for occurrence in range(3):
             identity = pen.identity("rain", occurrence)
             journal.record_intent(identity, model="m", payload={}, at=1.0, cost_usd=None)
         pen.record_job(2, "r-2")
 
-    with WriteAheadJournal(path) as journal:
+    with open_journal(path) as journal:
         assert [entry.number for entry in journal.find_unresolved()] == [1, 3]
 
 
@@ -136,7 +136,7 @@ def test_posts_without_an_answer_are_counted_after_a_restart(path, pen_for):
 
 def test_any_program_can_read_it_with_sqlite(path):
     identity = Identity("eagle", "f", 0)
-    with WriteAheadJournal(path) as journal:
+    with open_journal(path) as journal:
         number = journal.record_intent(
             identity,
             model="kling-v2-6",
@@ -186,7 +186,7 @@ def test_any_program_can_read_it_with_sqlite(path):
     ids=["text", "older", "without", "none", "deep"],
 )
 def test_the_view_finds_the_video_in_each_shape_of_outcome(path, pen_for, outcome, url):
-    with WriteAheadJournal(path) as journal:
+    with open_journal(path) as journal:
         pen = pen_for(journal)
         number = pen.record_intent("rain")
         pen.record_job(number, "r-1")
@@ -200,24 +200,24 @@ def test_the_view_finds_the_video_in_each_shape_of_outcome(path, pen_for, outcom
 
 
 async def test_it_can_be_read_while_it_is_written(path, pen_for):
-    with WriteAheadJournal(path) as journal:
+    with open_journal(path) as journal:
         number = pen_for(journal).record_intent("rain")
         await journal.wait_durable()
-        others = WriteAheadJournal.read(path)
+        others = read_journal(path)
         assert [(entry.number, entry.state) for entry in others] == [(1, EntryState.INTENDED)]
 
         pen_for(journal).record_job(number, "r-1")
         await journal.wait_durable()
-        assert [entry.request_id for entry in WriteAheadJournal.read(path)] == ["r-1"]
+        assert [entry.request_id for entry in read_journal(path)] == ["r-1"]
 
 
 def test_reading_a_closed_journal_leaves_no_side_files(path, pen_for):
-    with WriteAheadJournal(path) as journal:
+    with open_journal(path) as journal:
         for number in range(1_200):
             pen_for(journal).record_intent(f"rain {number}")
     before = path.read_bytes()
 
-    assert [entry.number for entry in WriteAheadJournal.read(path)] == list(range(1, 1_201))
+    assert [entry.number for entry in read_journal(path)] == list(range(1, 1_201))
 
     assert path.read_bytes() == before
     assert sorted(file.name for file in path.parent.iterdir()) == ["run.db", "run.db-lock"]
@@ -225,14 +225,14 @@ def test_reading_a_closed_journal_leaves_no_side_files(path, pen_for):
 
 def test_reading_after_a_kill_keeps_the_writes_for_the_next_run(path, pen_for, tmp_path):
     copy, writes = tmp_path / "copy.db", tmp_path / "copy.db-wal"
-    with WriteAheadJournal(path) as journal:
+    with open_journal(path) as journal:
         pen_for(journal).record_intent("rain")
         asyncio.run(journal.flush())
         copy.write_bytes(path.read_bytes())
         writes.write_bytes(Path(f"{path}-wal").read_bytes())
     before = writes.read_bytes()
 
-    assert [entry.payload for entry in WriteAheadJournal.read(copy)] == [{"prompt": "rain"}]
+    assert [entry.payload for entry in read_journal(copy)] == [{"prompt": "rain"}]
 
     assert writes.read_bytes() == before
     assert [entry.payload for entry in read_again(copy)] == [{"prompt": "rain"}]
@@ -240,7 +240,7 @@ def test_reading_after_a_kill_keeps_the_writes_for_the_next_run(path, pen_for, t
 
 def test_reading_a_missing_journal_says_so(tmp_path):
     with pytest.raises(JournalError, match="There is no journal"):
-        WriteAheadJournal.read(tmp_path / "run.db")
+        read_journal(tmp_path / "run.db")
 
     assert list(tmp_path.iterdir()) == []
 
@@ -249,7 +249,7 @@ def test_reading_a_missing_journal_says_so(tmp_path):
 def test_reading_a_foreign_file_says_so(path, content):
     path.write_text(content)
     with pytest.raises(JournalError, match="is not a journal"):
-        WriteAheadJournal.read(path)
+        read_journal(path)
 
 
 def test_reading_an_older_journal_brings_it_up_to_date_unless_it_is_in_use(path):
@@ -257,7 +257,7 @@ def test_reading_an_older_journal_brings_it_up_to_date_unless_it_is_in_use(path)
         connection.execute("ALTER TABLE entries ADD COLUMN note TEXT")
 
     newest = (*MIGRATIONS, add_note)
-    with WriteAheadJournal(path), pytest.raises(JournalError, match="is in use by another process"):
+    with open_journal(path), pytest.raises(JournalError, match="is in use by another process"):
         read_entries(path, migrations=newest)
     assert check_file(path) == len(MIGRATIONS)
 
@@ -269,7 +269,7 @@ def test_reading_an_older_journal_brings_it_up_to_date_unless_it_is_in_use(path)
 
 
 async def test_a_full_disk_is_an_error_and_loses_no_entry(path, pen_for):
-    journal = WriteAheadJournal(path)
+    journal = open_journal(path)
     pen_for(journal).record_intent("rain")
     await journal.wait_durable()
     journal._store._writer.execute("PRAGMA max_page_count = 1")
@@ -286,7 +286,7 @@ async def test_a_full_disk_is_an_error_and_loses_no_entry(path, pen_for):
 
 
 def test_a_journal_that_cannot_write_at_the_end_is_still_unlocked(path, pen_for):
-    journal = WriteAheadJournal(path)
+    journal = open_journal(path)
     journal._store._writer.execute("PRAGMA query_only = ON")
     pen_for(journal).record_intent("rain")
 
@@ -298,7 +298,7 @@ def test_a_journal_that_cannot_write_at_the_end_is_still_unlocked(path, pen_for)
 
 
 async def test_a_closed_journal_says_that_it_is_closed(path, pen_for):
-    journal = WriteAheadJournal(path)
+    journal = open_journal(path)
     journal.close()
     pen_for(journal).record_intent("rain")
 
@@ -309,7 +309,7 @@ async def test_a_closed_journal_says_that_it_is_closed(path, pen_for):
 
 
 def test_a_disk_that_fails_during_opening_leaves_no_lock(path, monkeypatch):
-    WriteAheadJournal(path).close()
+    open_journal(path).close()
 
     def fail(connection):
         raise OSError(5, os.strerror(5))
@@ -317,12 +317,12 @@ def test_a_disk_that_fails_during_opening_leaves_no_lock(path, monkeypatch):
     with pytest.raises(JournalError, match=r"could not be opened .*Input/output error"):
         SqliteStore(path, migrations=(*MIGRATIONS, fail))
 
-    WriteAheadJournal(path).close()
+    open_journal(path).close()
 
 
 async def test_one_transaction_in_another_thread_serves_all_waiting_tasks(path, pen_for):
     commits = []
-    with WriteAheadJournal(path) as journal:
+    with open_journal(path) as journal:
         journal._store._writer.set_trace_callback(
             lambda text: commits.append(text) if text == "COMMIT" else None
         )
@@ -343,7 +343,7 @@ async def test_one_transaction_in_another_thread_serves_all_waiting_tasks(path, 
 
 
 def test_sqlite_is_not_imported_until_a_journal_is_opened():
-    code = "import sys; sys.modules['sqlite3'] = None; import kling_async, kling_async._journal.journal"
+    code = "import sys; sys.modules['sqlite3'] = None; import kling_async, kling_async._journal.open_journal"
     subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603 - our own code
 
 
@@ -355,7 +355,7 @@ def add_intent(journal, text):
 
 
 async def test_a_process_stops_whose_journal_another_process_has_written(path):
-    journal = WriteAheadJournal(path)
+    journal = open_journal(path)
     add_intent(journal, "the first")
     await journal.flush()
     with closing(sqlite3.connect(path)) as other, other:
@@ -372,10 +372,10 @@ async def test_a_process_stops_whose_journal_another_process_has_written(path):
 @pytest.mark.skipif(os.name != "posix", reason="only POSIX has locks that end when any descriptor is closed")
 async def test_of_two_processes_one_stops_if_to_copy_the_folder_has_ended_the_lock(path):
     program = (
-        "import sys; from kling_async._journal.journal import WriteAheadJournal\n"
-        "with WriteAheadJournal(sys.argv[1]) as journal: journal.record_index(1, 7)"
+        "import sys; from kling_async._journal.open_journal import open_journal\n"
+        "with open_journal(sys.argv[1]) as journal: journal.record_index(1, 7)"
     )
-    journal = WriteAheadJournal(path)
+    journal = open_journal(path)
     add_intent(journal, "the first")
     await journal.flush()
     shutil.copytree(path.parent, path.parent.with_name("copy"))
@@ -388,7 +388,7 @@ async def test_of_two_processes_one_stops_if_to_copy_the_folder_has_ended_the_lo
 
 
 async def test_a_process_may_read_a_journal_while_another_writes_it(path):
-    with WriteAheadJournal(path) as journal:
+    with open_journal(path) as journal:
         for number in range(100):
             add_intent(journal, str(number))
             await journal.flush()

@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 
 from kling_async import JournalError
-from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.open_journal import open_journal
 from kling_async._journal.sqlite.opening import check_file, connect
 from kling_async._journal.sqlite.schema import MIGRATIONS
 from kling_async._journal.sqlite.store import SqliteStore
@@ -30,7 +30,7 @@ def end_the_transaction(connection: sqlite3.Connection) -> None:
 @pytest.fixture
 def old(tmp_path, pen_for):
     """A journal of the present version, which is an old one to those who know more."""
-    with WriteAheadJournal(tmp_path / "run.db") as journal:
+    with open_journal(tmp_path / "run.db") as journal:
         pen_for(journal).record_intent("rain")
     return tmp_path / "run.db"
 

@@ -185,7 +185,7 @@ class Process:
         store = _ProcessDisk(
             kept=disk.kept, earlier=disk.earlier, before=self._before_commit, after=self._after_commit
         )
-        return WriteAheadJournal.over(store, run_sync=self._write)
+        return WriteAheadJournal(store, run_sync=self._write)
 
     async def _consume(self, batch: AbstractAsyncContextManager[AsyncIterator[Any]]) -> None:
         ending = self.run.ending

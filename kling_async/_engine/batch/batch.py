@@ -27,6 +27,7 @@ from kling_async._engine.submit.uploader import Uploader
 from kling_async._engine.tasks import is_cancelled, run_cancellable
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.location import DatabaseUrl, journal_location
+from kling_async._journal.open_journal import open_journal
 from kling_async._policy.budget import Budget, Prices
 from kling_async._policy.concurrency_limit import ConcurrencyLimit
 from kling_async.errors import ConfigurationError, JournalError, KlingError
@@ -264,7 +265,7 @@ async def use_journal(
         with journal.exclusive():
             yield journal
     else:
-        async with open_in_thread(partial(WriteAheadJournal, journal), _close) as mine:
+        async with open_in_thread(partial(open_journal, journal), _close) as mine:
             with mine.exclusive():
                 yield mine
 
