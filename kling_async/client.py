@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sized
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Mapping, Sized
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Never, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, Never, Self, Unpack, overload
 
 import attrs
 
 from kling_async._calls import check_options, public_call
 from kling_async._interrupts import interruptible, wait_for_interrupted
+from kling_async._loop_sessions import LoopSessions, running_loop
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import Limits
 from kling_async._policy.retry import RetryPolicy
@@ -22,9 +22,9 @@ from kling_async._policy.validators import check_kind
 from kling_async._secrets import clear_locals, forget_arguments
 from kling_async.batch_result import BatchResult, in_input_order
 from kling_async.catalog import DEFAULT_MODEL, ModelInfo, quote_value
-from kling_async.config import Settings, __version__, check_timeout, read_settings
-from kling_async.errors import BatchInterruptedError, ConfigurationError, InvalidRequestError, KlingError
-from kling_async.items import read_one
+from kling_async.config import check_timeout, read_settings
+from kling_async.errors import BatchInterruptedError, ConfigurationError, KlingError
+from kling_async.items import read_jobs, read_one
 from kling_async.jobs import Job
 from kling_async.lines import error_text
 from kling_async.paths import output_path
@@ -34,7 +34,6 @@ from kling_async.results import Result
 if TYPE_CHECKING:
     from kling_async._engine.batch.result_stream import ResultStream
     from kling_async._engine.session import LoopSession
-    from kling_async._engine.shared_state import SharedState
     from kling_async.events import Listener, Notifier
     from kling_async.paths import ObjectUrl
     from kling_async.requests import RequestLike, RequestRow
@@ -106,7 +105,7 @@ class KlingClient:
             raise
         finally:
             del api_key, base_url, proxy  # a traceback shows the variables of this frame
-        self._limits = check_kind("limits", limits, Limits)
+        check_kind("limits", limits, Limits)
         self._polling = check_kind("polling", polling, PollingPolicy)
         self._retry = check_kind("retry", retry, RetryPolicy)
         self._on_event = _check_listener(on_event)
@@ -114,9 +113,9 @@ class KlingClient:
             raise ConfigurationError(
                 f"transport must be a kling_async.types.Transport, not {quote_value(transport)}."
             )
-        self._transport = transport
-        self._shared: SharedState | None = None
-        self._sessions: dict[asyncio.AbstractEventLoop, _Opened] = {}
+        self._sessions = LoopSessions(
+            self._settings, limits=limits, polling=polling, retry=retry, transport=transport
+        )
         self._last_batch: BatchResult | None = None
         self._root: KlingClient | None = None
         """The client that this one is a view of."""
@@ -152,9 +151,7 @@ class KlingClient:
         A wait that is under way ends with `WaitTimeoutError` at its next poll, and a batch ends: its jobs in flight are
         results in the state `TIMED_OUT`, a warning in the log names them, and the next run with the same journal continues.
         """
-        opened = self._sessions.pop(_running_loop(), None)
-        if opened is not None:
-            await opened.lifetime.aclose()
+        await self._sessions.close()
 
     @property
     def last_batch(self) -> BatchResult | None:
@@ -288,7 +285,7 @@ class KlingClient:
         from kling_async.types import WaitManyOptions
 
         check_options(options, WaitManyOptions.__annotations__, call="wait_many")
-        given = _as_jobs(jobs)
+        given = read_jobs(jobs)
         wait_options: dict[str, Any] = {**options}
         progress = wait_options.pop("progress", "auto")
         polling = self._polling_with(wait_options)
@@ -539,70 +536,10 @@ class KlingClient:
 
     def _session(self) -> LoopSession:
         """The session of the running event loop, under the options of this view."""
+        session = self._sessions.open()
         if self._root is None:
-            return self._open_session()
-        return self._root._open_session().with_options(  # noqa: SLF001 - an object of this class
-            timeout=self._settings.timeout, retry=self._retry, polling=self._polling
-        )
-
-    def _open_session(self) -> LoopSession:
-        """The session of the running event loop, made when it is first needed there."""
-        loop = _running_loop()
-        opened = self._sessions.get(loop)
-        if opened is None:
-            for closed in [other for other in self._sessions if other.is_closed()]:
-                del self._sessions[closed]
-            transport = self._transport or _open_transport(self._settings)
-            opened = _Opened(session=self._make_session(transport), lifetime=self._lifetime(loop, transport))
-            self._sessions[loop] = opened
-            _start(opened.lifetime)
-        return opened.session
-
-    async def _lifetime(
-        self, loop: asyncio.AbstractEventLoop, transport: Transport
-    ) -> AsyncGenerator[None, None]:
-        """Closes the transport when this generator is closed: by `aclose`, or by the event loop at its end."""
-        try:
-            yield
-        finally:
-            self._sessions.pop(loop, None)
-            if self._transport is None:
-                await transport.aclose()
-
-    def _make_session(self, transport: Transport) -> LoopSession:
-        from kling_async._engine.api import ApiCaller
-        from kling_async._engine.clock import Clock
-        from kling_async._engine.descriptors import fit_to_process
-        from kling_async._engine.session import LoopSession
-        from kling_async._engine.shared_state import SharedState
-        from kling_async._wire.endpoints import headers_for
-
-        settings = self._settings
-        api = ApiCaller(
-            transport=transport,
-            clock=Clock(),
-            rng=random.Random(),  # noqa: S311 - spreads retries, keeps no secret
-            queue=settings.queue,
-            headers=headers_for(
-                api_key=settings.api_key,
-                organization_id=settings.organization_id,
-                user_agent=f"kling_async/{__version__}",
-            ),
-            secret=settings.api_key,
-            timeout=settings.timeout,
-            retry=self._retry,
-            allow_private=settings.allow_private,
-        )
-        if self._shared is None:
-            self._shared = SharedState(fit_to_process(self._limits), self._polling)
-        return LoopSession.open(api, self._shared)
-
-
-class _Opened(NamedTuple):
-    """The session of one event loop, and the generator that closes its connections."""
-
-    session: LoopSession
-    lifetime: AsyncGenerator[None, None]
+            return session
+        return session.with_options(timeout=self._settings.timeout, retry=self._retry, polling=self._polling)
 
 
 @asynccontextmanager
@@ -612,7 +549,7 @@ async def _within(
     *,
     call: str,
 ) -> AsyncIterator[ResultStream]:
-    _running_loop()  # before a journal is made
+    running_loop()  # before a journal is made
     await wait_for_interrupted()
     try:
         with drawing, interruptible():
@@ -624,18 +561,6 @@ async def _within(
         raise
 
 
-def _as_jobs(jobs: object) -> list[Job | str]:
-    if isinstance(jobs, str | Job) or not isinstance(jobs, Iterable):
-        raise InvalidRequestError(
-            f"Many jobs are wanted, not one {type(jobs).__name__}; put it into a list, or use wait() for one job."
-        )
-    given = list(jobs)
-    for index, job in enumerate(given):
-        if not isinstance(job, str | Job):
-            raise InvalidRequestError(f"Item {index} is a job or the id of one, not {quote_value(job)}.")
-    return given
-
-
 def _check_listener(listener: Listener | None) -> Listener | None:
     """The listener as all calls of a client share it, if it can be called with each event."""
     if listener is None:
@@ -643,31 +568,3 @@ def _check_listener(listener: Listener | None) -> Listener | None:
     from kling_async.events import Notifier
 
     return Notifier(listener)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop:
-    """The event loop that the call runs in.
-
-    Raises:
-        ConfigurationError: It runs in none, or in one that is not asyncio's.
-    """
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        raise ConfigurationError(
-            "KlingClient works in an event loop of asyncio, and none runs here: start the program with "
-            "asyncio.run(...). Under trio the client does not work."
-        ) from None
-
-
-def _start(lifetime: AsyncGenerator[None, None]) -> None:
-    """Run the generator to its `yield`, which awaits nothing, so that its `finally` is sure to run."""
-    with suppress(StopIteration):
-        lifetime.asend(None).send(None)
-
-
-def _open_transport(settings: Settings) -> Transport:
-    """The default transport. Its import waits until here: aiohttp takes longer to import than all other modules together."""
-    from kling_async._transport.open_transport import open_transport
-
-    return open_transport(settings.network, settings.transport_path)

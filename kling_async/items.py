@@ -16,6 +16,7 @@ from kling_async._calls import suggest_name
 from kling_async._cells import is_missing, to_json_value, to_plain
 from kling_async._tables import row_of, rows_of
 from kling_async.errors import InvalidRequestError
+from kling_async.jobs import Job
 from kling_async.requests import FIELDS, RequestLike, VideoRequest
 from kling_async.slips import Slip, could_be_path, find_slip
 
@@ -64,6 +65,25 @@ def read_many(requests: object) -> Iterable[Any] | AsyncIterable[Any]:
             f"The requests must be an iterable or an async iterable, not {type(requests).__name__}{advice}."
         )
     return requests
+
+
+def read_jobs(jobs: object) -> list[Job | str]:
+    """The jobs that a caller gives to wait for, each a job or the id of one.
+
+    Raises:
+        InvalidRequestError: They are no iterable of these.
+    """
+    if isinstance(jobs, str | Job) or not isinstance(jobs, Iterable):
+        raise InvalidRequestError(
+            f"Many jobs are wanted, not one {type(jobs).__name__}; put it into a list, or use wait() for one job."
+        )
+    given = list(jobs)
+    for index, job in enumerate(given):
+        if not isinstance(job, str | Job):
+            raise InvalidRequestError(
+                f"Item {index} is a job or the id of one, not {catalog.quote_value(job)}."
+            )
+    return given
 
 
 def _refuse_row(row: Mapping[Any, Any], kind: str) -> str:

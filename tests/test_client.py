@@ -231,8 +231,8 @@ async def test_a_view_has_options_of_its_own_and_shares_the_connections():
         assert (await silent.wait(job)).is_success
         assert len(viewed) == 2
         assert client._sessions is view._sessions is silent._sessions
-        assert len(client._sessions) == 1
-    assert client._sessions == {}
+        assert len(client._sessions.opened) == 1
+    assert client._sessions.opened == {}
 
 
 async def test_a_view_keeps_what_it_is_not_told_to_change():
@@ -394,7 +394,7 @@ def test_one_client_serves_two_event_loops():
         seed = len(client_box)  # another one gives other ids: the client remembers the jobs that it owns
         async with emulator(seed=seed) as service:
             client_box.setdefault("client", client_of(service))
-            client_box["client"]._settings = client_of(service)._settings
+            client_box["client"]._sessions.settings = client_of(service)._settings
             return await use(client_box["client"])
 
     box = {}
@@ -402,7 +402,7 @@ def test_one_client_serves_two_event_loops():
     second = asyncio.run(serve_and_use(box, lambda client: client.generate("b")))
     assert first.is_success
     assert second.is_success
-    assert box["client"]._sessions == {}
+    assert box["client"]._sessions.opened == {}
 
 
 async def test_a_flood_in_place_of_a_status_is_left_at_the_limit_of_that_call():
@@ -494,7 +494,7 @@ def test_a_loop_that_ended_without_a_word_is_forgotten():
     loop.run_until_complete(client.submit("x"))
     loop.close()
     asyncio.run(client.submit("y"))
-    assert client._sessions == {}
+    assert client._sessions.opened == {}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a limit on the size of files is POSIX's")
