@@ -20,7 +20,7 @@ import attrs
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.batch.batch import Batch, run_batch
 from kling_async._engine.batch.batch_input import InputReader
-from kling_async._engine.batch.run_item import BatchParts
+from kling_async._engine.batch.batch_parts import BatchParts
 from kling_async._engine.batch.slots import Slots
 from kling_async._engine.clock import Clock
 from kling_async._engine.download.output_folder import OutputFolder

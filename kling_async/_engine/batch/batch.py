@@ -16,8 +16,9 @@ import attrs
 
 from kling_async._callbacks import SafeLogger, raise_from_loop
 from kling_async._engine.batch.batch_input import InputItem, InputReader
+from kling_async._engine.batch.batch_parts import BatchParts
 from kling_async._engine.batch.result_stream import ResultStream
-from kling_async._engine.batch.run_item import BatchParts, run_item
+from kling_async._engine.batch.run_item import run_item
 from kling_async._engine.batch.slots import Slots
 from kling_async._engine.descriptors import open_in_thread
 from kling_async._engine.interrupted import describe_batch, warn_interrupted

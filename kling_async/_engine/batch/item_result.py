@@ -1,0 +1,107 @@
+"""The result of an item at each of its ends."""
+
+from __future__ import annotations
+
+from kling_async._engine.emitter import Emitter
+from kling_async._engine.submit.batch_item import BatchItem
+from kling_async._policy.outcome import error_of, state_of, state_without_end
+from kling_async._secrets import Secret
+from kling_async.errors import AmbiguousSubmitError, InvalidRequestError, KlingError, WaitTimeoutError
+from kling_async.events import Finished
+from kling_async.jobs import Job, JobStatus
+from kling_async.results import Result, ResultState
+
+
+def make_result(item: BatchItem, end: Job | KlingError, *, secret: Secret) -> Result:
+    """The result of an item that was sent, before its video is saved.
+
+    Args:
+        item: The item.
+        end: The final record of its job, or the error that ended it.
+        secret: The key, which no reason of the service shows.
+    """
+    if isinstance(end, KlingError):
+        return _result_of_error(item, end)
+    error = error_of(end, secret=secret)
+    return Result(
+        index=_index(item),
+        request=item.request,
+        state=state_of(end),
+        job=end if error is None else error.job,
+        error=error,
+        cost_usd=item.cost,
+    )
+
+
+def _result_of_error(item: BatchItem, error: KlingError) -> Result:
+    return Result(
+        index=_index(item),
+        request=item.request,
+        state=state_without_end(has_job=item.job_id is not None),
+        job=error.job,
+        error=error,
+        cost_usd=item.cost,
+    )
+
+
+def unsent_result(item: BatchItem, reason: KlingError, *, secret: Secret) -> Result:
+    """The result of an item that is not sent (again): `NOT_SUBMITTED`, or the outcome that an earlier POST left.
+
+    The reason is the `__cause__` of the error of that outcome.
+    """
+    if item.fallback_outcome is None:
+        state = ResultState.NOT_SUBMITTED
+        return Result(index=_index(item), request=item.request, state=state, error=reason)
+    result = make_result(item, item.fallback_outcome, secret=secret)
+    assert result.error is not None, "only what has failed is sent again"
+    result.error.__cause__ = reason
+    return result
+
+
+def interrupted_result(item: BatchItem) -> Result | None:
+    """The result of an item whose batch ends before the item does; None if nothing of the item was accepted."""
+    if item.job_id is not None:
+        return _result_of_error(
+            item,
+            WaitTimeoutError(
+                f"The batch ended early, and job {item.job_id} continues at the service.",
+                advice=f"`await client.wait({item.job_id!r})` waits for it.",
+                request_id=item.job_id,
+                job=Job(request_id=item.job_id, status=JobStatus.UNKNOWN),
+            ),
+        )
+    if item.reconciliation is not None:
+        model = item.reconciliation.model
+        return _result_of_error(
+            item,
+            AmbiguousSubmitError(
+                "submit: the batch ended early, and the service may have taken this request.",
+                advice=f"Look for it with `client.list_jobs({model!r})` before you submit it again.",
+            ),
+        )
+    return None
+
+
+def _index(item: BatchItem) -> int:
+    assert item.index is not None, "the item of a batch has a place in it"
+    return item.index
+
+
+def emit_finished(emit: Emitter, result: Result) -> None:
+    """Tell the listeners how an item ended."""
+    emit(
+        Finished,
+        index=result.index,
+        request_id=result.job.request_id if result.job else None,
+        state=result.state,
+        job=result.job,
+        error=result.error,
+    )
+
+
+def no_request_error(item: BatchItem) -> InvalidRequestError:
+    """The error of an entry of the journal that cannot be submitted."""
+    return InvalidRequestError(
+        f"Item {item.index} of the journal holds a payload that no valid request makes, so it cannot be submitted: "
+        "give its request again."
+    )
