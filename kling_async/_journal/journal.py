@@ -11,26 +11,21 @@ from typing import Any, Self, TypeVar
 
 import anyio.to_thread
 
-from kling_async._journal.bloom_filter import BloomFilter
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.group_commit import GroupCommit
+from kling_async._journal.present_entries import PresentEntries
 from kling_async._journal.shared_store import Claim, SharedStore, WantedItem
 from kling_async._journal.sharing import RunSync, Sharing
 from kling_async._journal.store import (
     Activity,
     PendingWrites,
     Store,
-    apply_change,
     require_held_entry,
     warn_lost_jobs,
 )
 from kling_async._journal.transitions import (
-    OPEN_STATES,
-    UNKNOWN_STATES,
     JournalEvent,
     begin_attempt,
-    is_attempt,
-    is_unknown,
     next_state,
     take_back_attempt,
 )
@@ -60,18 +55,12 @@ class WriteAheadJournal:
         self.owner = JournalRun(store.location, object())
         """Owns the jobs of this run of the journal."""
         self._store = store
-        self._last_number = store.last_number
         self._spent_usd = store.spent_usd()
-        self._open_states = dict(store.find_unresolved())
-        """By number, the state of each entry with a POST of unknown fate, or with a job that this process waits for."""
-        self._unknown_attempts = {(entry.number, entry.attempts): entry for entry in store.unknown_attempts()}
-        # A journal that was empty, and that no other process writes, holds only writes of this process: most lookups need no disk.
-        is_ours = shared is None and store.last_number == 0
-        self._written_here: BloomFilter | None = BloomFilter() if is_ours else None
         run_sync = run_sync or _run_in_thread
         self._writes = GroupCommit(partial(run_sync, store.commit))
         self.sharing: Sharing | None = None if shared is None else Sharing(shared, run_sync, self._writes)
         """The agreements with other processes; None for a journal of one process."""
+        self._entries = PresentEntries(store, self._writes, is_shared=shared is not None)
         self._is_closed = self._is_exclusive = False
 
     def __enter__(self) -> Self:
@@ -132,20 +121,14 @@ class WriteAheadJournal:
         """
         if self.sharing is None:
             return Claim(entry=self.find(item.identity))
-        return self._note_claim(await self.sharing.claim(item))
-
-    def _note_claim(self, claim: Claim) -> Claim:
-        """The claim, after what this process remembered of the entry is replaced."""
-        if claim.entry is not None:
-            self._open_states.pop(claim.entry.number, None)
-        for entry in claim.unknown_attempts:
-            self._unknown_attempts[entry.number, entry.attempts] = entry
+        claim = await self.sharing.claim(item)
+        self._entries.note_claim(claim)
         return claim
 
     def release(self, number: int) -> None:
         """Hold an entry no longer, as soon as all its writes are in the store."""
         if self.sharing is not None:
-            self._open_states.pop(number, None)
+            self._entries.forget_state(number)
             self.sharing.release(number)
 
     def end_activity(self, number: int, activity: Activity) -> None:
@@ -165,69 +148,29 @@ class WriteAheadJournal:
         if self.sharing is None:
             return [entry for entry in self.find_unresolved() if entry.model == model]
         entries = await self.sharing.find_all_unresolved(model)
-        return [entry for entry in entries if self._is_still_unknown(entry)]
-
-    def _is_still_unknown(self, entry: Entry) -> bool:
-        """Whether no write that may not be in the store yet says what became of an attempt."""
-        held = self._store.entry(entry.number)
-        if held is None or held.attempts != entry.attempts:
-            return True
-        return is_unknown(self._apply_pending(entry.number, held))
+        return [entry for entry in entries if self._entries.is_still_unknown(entry)]
 
     # Reading
 
     def find(self, identity: Identity) -> Entry | None:
         """The entry of an item; None if no run has written one."""
-        if self._written_here is not None and not self._written_here.may_contain(identity):
-            return None
-        number = self._writes.pending.numbers.get(identity) or self._writes.in_commit.numbers.get(identity)
-        if number is not None:
-            return self._apply_pending(number, None)
-        entry = self._store.find(identity)
-        if entry is None and identity.former is not None:
-            entry = self._store.find(identity.former)
-        return None if entry is None else self._apply_pending(entry.number, entry)
+        return self._entries.find(identity)
 
     def has_job(self, request_id: str) -> bool:
         """Whether an entry has this job, or had it in an earlier attempt."""
-        for changes in (self._writes.in_commit, self._writes.pending):
-            if any(change.get("request_id") == request_id for change in changes.fields.values()):
-                return True
-            if any(entry.request_id == request_id for entry in changes.earlier):
-                return True
-        return self._store.has_job(request_id)
+        return self._entries.has_job(request_id)
 
-    def find_unresolved(self) -> Iterator[Entry]:
+    def find_unresolved(self) -> Sequence[Entry]:
         """The attempts of unknown fate, by number and attempt: one entry may have several, each as it was then."""
-        numbers = [number for number, state in self._open_states.items() if state in UNKNOWN_STATES]
-        unresolved = [*self._unknown_attempts.values(), *map(self._load, numbers)]
-        return iter(sorted(unresolved, key=lambda entry: (entry.number, entry.attempts)))
+        return self._entries.find_unresolved()
 
     def entries(self) -> Iterator[Entry]:
         """All entries, in the order in which they were first written."""
-        last = 0
-        while entries := self._store.page(last):
-            for entry in entries:
-                yield self._apply_pending(entry.number, entry)
-            last = entries[-1].number
-        while self.sharing is None and last < self._last_number:  # not on the disk yet
-            last += 1
-            yield self._load(last)
+        return iter(self._entries)
 
     def spent_usd(self) -> Decimal:
         """US dollars for all entries whose cost is known."""
         return self._spent_usd
-
-    def _apply_pending(self, number: int, entry: Entry | None) -> Entry:
-        """The entry with the writes that may not be on the disk yet."""
-        for changes in (self._writes.in_commit, self._writes.pending):
-            if number in changes.fields:
-                entry = apply_change(entry, changes.fields[number])
-        assert entry is not None, "an entry that is not on the disk is among the pending writes"
-        return entry
-
-    def _load(self, number: int) -> Entry:
-        return self._apply_pending(number, self._store.entry(number))
 
     # Writing
 
@@ -264,16 +207,9 @@ class WriteAheadJournal:
         before = self.find(identity)
         if self.sharing is not None:
             require_held_entry(before, f"the item {identity}")
-        number = self._last_number + 1 if before is None else before.number
+        number = self._entries.last_number + 1 if before is None else before.number
         state = next_state(None if before is None else before.state, JournalEvent.INTENT, number=number)
-        if before is not None and is_attempt(before):
-            self._writes.pending.earlier.append(before)
-            if is_unknown(before):
-                self._unknown_attempts[number, before.attempts] = before
-        if self._written_here is not None:
-            self._written_here.add(identity)
-        self._last_number = max(self._last_number, number)
-        self._writes.pending.numbers[identity] = number
+        self._entries.add_attempt(identity, number, before)
         self._spent_usd += cost_usd or 0
         change = begin_attempt(
             before,
@@ -287,12 +223,12 @@ class WriteAheadJournal:
             timeout=timeout,
             cost_usd=cost_usd,
         )
-        self._write(number, state, change)
+        self._entries.write(number, state, change)
         return number
 
     def record_index(self, number: int, index: int) -> None:
         """Record the index that the item of an entry has in the present batch."""
-        self._write(number, self._state_of(number), {"index": index})
+        self._entries.write(number, self._entries.state_of(number), {"index": index})
 
     def record_not_accepted(self, number: int, *, error: str) -> None:
         """Record that a POST was provably not accepted, or never sent: it is no attempt, and its cost is taken back.
@@ -306,19 +242,19 @@ class WriteAheadJournal:
         Raises:
             JournalError: The entry has a job, or is ambiguous.
         """
-        state = self._state_of(number)
+        state = self._entries.state_of(number)
         if state is not EntryState.INTENDED:
-            self._write(
+            self._entries.write(
                 number, next_state(state, JournalEvent.NOT_SUBMITTED, number=number), {"error": error}
             )
             return
-        entry = self._load(number)
-        unknown = self._unknown_attempts.pop((number, entry.attempts - 1), None)
+        entry = self._entries.load(number)
+        unknown = self._entries.pop_unknown(number, entry.attempts - 1)
         change = take_back_attempt(entry, error=error, unknown=unknown)
         if "cost_usd" in change:
             self._spent_usd -= entry.attempt_cost_usd or 0
         event = JournalEvent.REJECTED if unknown is None else JournalEvent.RESEND_REJECTED
-        self._write(number, next_state(state, event, number=number), change)
+        self._entries.write(number, next_state(state, event, number=number), change)
 
     def record_job(self, number: int, *, request_id: str, record: Mapping[str, Any]) -> None:
         """Record that the service has a job for the entry: a new one, or after a rejected resend the one before.
@@ -331,11 +267,13 @@ class WriteAheadJournal:
         Raises:
             JournalError: The entry has a job already, or no POST of it may have been accepted.
         """
-        before = self._state_of(number)
+        before = self._entries.state_of(number)
         is_restored = before is EntryState.NOT_SUBMITTED and self.has_job(request_id)
         event = JournalEvent.RESTORED if is_restored else JournalEvent.ACCEPTED
         state = next_state(before, event, number=number)
-        self._write(number, state, {"request_id": request_id, "record": _drop_payload(record), "error": None})
+        self._entries.write(
+            number, state, {"request_id": request_id, "record": _drop_payload(record), "error": None}
+        )
 
     def record_end(
         self,
@@ -359,11 +297,11 @@ class WriteAheadJournal:
         if state == ResultState.NOT_SUBMITTED:
             self.record_not_accepted(number, error=error or "")
             return
-        after = next_state(self._state_of(number), JournalEvent(state.value), number=number)
+        after = next_state(self._entries.state_of(number), JournalEvent(state.value), number=number)
         change: dict[str, Any] = {"error": error}
         if record is not None:
             change["record"] = _drop_payload(record)
-        self._write(number, after, change)
+        self._entries.write(number, after, change)
 
     def record_file(self, number: int, *, path: str, size_bytes: int, sha256: str | None) -> None:
         """Record where the video of an entry is.
@@ -377,24 +315,10 @@ class WriteAheadJournal:
         Raises:
             JournalError: The entry has not succeeded.
         """
-        state = next_state(self._state_of(number), JournalEvent.SAVED, number=number)
-        self._write(number, state, {"path": path, "size_bytes": size_bytes, "sha256": sha256, "error": None})
-
-    def _state_of(self, number: int) -> EntryState:
-        if (state := self._open_states.get(number)) is not None:
-            return state
-        pending = self._writes.pending.fields.get(number)
-        return self._load(number).state if pending is None else pending["state"]
-
-    def _write(self, number: int, state: EntryState, change: dict[str, Any]) -> None:
-        """Add a checked change and the state that it leads to to the pending writes."""
-        if state in OPEN_STATES:
-            self._open_states[number] = state
-        else:
-            self._open_states.pop(number, None)
-        change["state"] = state
-        self._writes.pending.add(number, change)
-        self._writes.mark_added()
+        state = next_state(self._entries.state_of(number), JournalEvent.SAVED, number=number)
+        self._entries.write(
+            number, state, {"path": path, "size_bytes": size_bytes, "sha256": sha256, "error": None}
+        )
 
     # Durability
 

@@ -39,7 +39,7 @@ class Journals:
     def find(journal, identity):
         if journal.sharing is not None and journal._store.find(identity) is None:
             (claim,) = journal._store.claim([WantedItem(identity=identity, model="m")])
-            journal._note_claim(claim)
+            journal._entries.note_claim(claim)
         return journal.find(identity)
 
     def read(self):
