@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from copy import copy
-from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,12 @@ from kling_async._engine.submit.reconciler import Reconciler
 from kling_async._engine.submit.submitter import Submitter
 from kling_async._engine.submit.uploader import Uploader, upload
 from kling_async._policy.outcome import error_of, hide_in_reason, state_of
-from kling_async._policy.pace import JobKind
+from kling_async._policy.pace import job_kind
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.retry import RetryPolicy
 from kling_async._wire.codec import structure_job, structure_model, structure_model_ids
 from kling_async._wire.endpoints import MODEL, MODELS, STATUS
-from kling_async.catalog import PICTURE_KEYS, ModelInfo
+from kling_async.catalog import ModelInfo
 from kling_async.errors import KlingError
 from kling_async.events import Downloaded, Finished, Notifier, Resumed, SubmitReconciled
 from kling_async.jobs import Job, JobStatus
@@ -218,20 +217,3 @@ def _describe_left(item: BatchItem, *, call: str) -> str | None:
 def _with_payload(job: Job, payload: Mapping[str, Any]) -> Job:
     """The job with the parameters that were sent, if the service does not echo them: its display shows the prompt."""
     return job if job.payload else attrs.evolve(job, payload=payload)
-
-
-def job_kind(model: str | None, payload: Mapping[str, Any]) -> JobKind:
-    """The jobs that are expected to run as long as this one.
-
-    It reads the payload, because a journal and the service know no request. A model that names these parameters
-    otherwise has one kind for all its jobs: their polls are then less well timed, and nothing else changes.
-    """
-    duration, sound = str(payload.get("duration"))[:4], payload.get("sound") == "on"
-    return _job_kind(model, duration, sound=sound, has_image=not PICTURE_KEYS.isdisjoint(payload))
-
-
-@lru_cache(maxsize=256)
-def _job_kind(model: str | None, duration: str, *, sound: bool, has_image: bool) -> JobKind:
-    """One value for all jobs of a kind: a batch looks the kind up for each job."""
-    seconds = int(duration) if duration.isdecimal() else None
-    return JobKind(model=model, duration=seconds, sound=sound, has_image=has_image)

@@ -70,7 +70,11 @@ class ListState:
         self.page_at = now + interval if self.is_on else self._rests_until
 
     def next_shown_at(self, scan_number: int) -> float:
-        """When the next scan will have shown a job that this scan showed, or that was added after it."""
+        """When the next scan has probably shown a job; `-inf` if no scan is likely to.
+
+        Args:
+            scan_number: The number of the last scan that showed the job, or of the last one before the job was added.
+        """
         # The scan before may still have been under way.
         is_shown = self.is_on and self.number - scan_number <= 1
         return self.page_at + _PAGE_DELAY if is_shown else -math.inf

@@ -9,12 +9,15 @@ a share of the usual run time. `Pace.next_poll` and `Pace.scan_interval` are the
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 import attrs
 
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.run_times import MAX_Z, RunTimes
+from kling_async.catalog import PICTURE_KEYS
 
 _EXPECTED_RUN = 200.0
 """Seconds that a job is expected to run while none of its kind has ended.
@@ -49,6 +52,23 @@ class JobKind:
     """Seconds of video."""
     sound: bool | None = None
     has_image: bool = False
+
+
+def job_kind(model: str | None, payload: Mapping[str, Any]) -> JobKind:
+    """The jobs that are expected to run as long as this one.
+
+    It reads the payload, because a journal and the service know no request. A model that names these parameters
+    otherwise has one kind for all its jobs: their polls are then less well timed, and nothing else changes.
+    """
+    duration, sound = str(payload.get("duration"))[:4], payload.get("sound") == "on"
+    return _job_kind(model, duration, sound=sound, has_image=not PICTURE_KEYS.isdisjoint(payload))
+
+
+@lru_cache(maxsize=256)
+def _job_kind(model: str | None, duration: str, *, sound: bool, has_image: bool) -> JobKind:
+    """One value for all jobs of a kind: a batch looks the kind up for each job."""
+    seconds = int(duration) if duration.isdecimal() else None
+    return JobKind(model=model, duration=seconds, sound=sound, has_image=has_image)
 
 
 @attrs.define(eq=False)
@@ -89,7 +109,7 @@ class KindPace:
 class PacedJob:
     """One job in flight, as the pace sees it."""
 
-    kind: KindPace
+    kind_pace: KindPace
     is_running: bool
     """Whether the service shows it running; else it waits in the queue."""
     began_at: float
@@ -106,7 +126,7 @@ class PacedJob:
     @property
     def is_scout(self) -> bool:
         """Whether it is polled early, while no job of its kind has ended, to tell something of all of them."""
-        return self.place == 0 and not self.kind.run_times.ended
+        return self.place == 0 and not self.kind_pace.run_times.ended
 
 
 class Pace:
@@ -117,11 +137,11 @@ class Pace:
 
     def track(self, kind: JobKind, *, now: float, running: bool, jitter: float) -> PacedJob:
         """Follow a job that entered its state now, running or waiting in the queue."""
-        pace = self._kinds.get(kind)
-        if pace is None:
-            pace = self._kinds[kind] = KindPace(RunTimes(_EXPECTED_RUN))
-        job = PacedJob(pace, running, now, now, now, jitter, place=len(pace.jobs))
-        pace.jobs.append(job)
+        kind_pace = self._kinds.get(kind)
+        if kind_pace is None:
+            kind_pace = self._kinds[kind] = KindPace(RunTimes(_EXPECTED_RUN))
+        job = PacedJob(kind_pace, running, now, now, now, jitter, place=len(kind_pace.jobs))
+        kind_pace.jobs.append(job)
         return job
 
     def record_sighting(
@@ -131,7 +151,7 @@ class Pace:
         if running and not job.is_running:
             # It started between the last two sights: in the middle, for all that is known.
             job.is_running, job.began_at = True, 0.5 * (job.seen_at + now)
-            job.kind.starts += 1
+            job.kind_pace.starts += 1
         job.seen_at, job.jitter = now, jitter
         if not by_list:
             job.polled_at = now
@@ -143,31 +163,31 @@ class Pace:
 
         Jobs that fail end sooner than those that succeed: their run times count only until one has succeeded.
         """
-        kind = job.kind
+        kind_pace = job.kind_pace
         self.forget(job)
-        if success and not kind.has_successes:
-            kind.has_successes, kind.run_times = True, RunTimes(kind.run_times.expected)
-        elif kind.has_successes and not success:
+        if success and not kind_pace.has_successes:
+            kind_pace.has_successes, kind_pace.run_times = True, RunTimes(kind_pace.run_times.expected)
+        elif kind_pace.has_successes and not success:
             return False
-        kind.run_times.add(0.5 * (job.seen_at + now) - job.began_at)
-        kind.starts -= success and not job.is_running
-        if kind.run_times.ended > 1:
+        kind_pace.run_times.add(0.5 * (job.seen_at + now) - job.began_at)
+        kind_pace.starts -= success and not job.is_running
+        if kind_pace.run_times.ended > 1:
             return False
-        kind.fit_at = now
+        kind_pace.fit_at = now
         return True
 
     def forget(self, job: PacedJob) -> None:
         """Forget a job that has ended, or that no wait is left for."""
         if job.place >= 0:
-            jobs, last = job.kind.jobs, job.kind.jobs[-1]
+            jobs, last = job.kind_pace.jobs, job.kind_pace.jobs[-1]
             jobs[job.place], last.place = last, job.place
             jobs.pop()
             job.place = -1
 
     def forget_lists(self, model: str | None) -> None:
         """Take back what the list of a model has shown of the jobs in flight, for it was stale."""
-        for kind in self._in_flight(model):
-            for job in kind.jobs:
+        for kind_pace in self._in_flight(model):
+            for job in kind_pace.jobs:
                 job.seen_at = job.polled_at
 
     def next_poll(
@@ -189,16 +209,16 @@ class Pace:
 
     def _poll_interval(self, job: PacedJob, age: float, now: float) -> float:
         """Seconds to the next poll of a job that was seen in flight at an age."""
-        kind = job.kind
-        kind.fit(now)
-        normal = kind.run_times.normal
+        kind_pace = job.kind_pace
+        kind_pace.fit(now)
+        normal = kind_pace.run_times.normal
         if job.is_scout:
             interval = min(age, _find_interval(normal.mean, normal.stdev, age, _SCOUT_LAG_SHARE))
         else:
             interval = _find_interval(normal.mean, normal.stdev, age, _LAG_SHARE)
-        if kind.shows_starts and not job.is_running:
-            interval = max(interval, _COARSE * kind.run_times.median)
-        is_first = age <= 0 and not kind.run_times.ended
+        if kind_pace.shows_starts and not job.is_running:
+            interval = max(interval, _COARSE * kind_pace.run_times.median)
+        is_first = age <= 0 and not kind_pace.run_times.ended
         return interval * (1 - job.jitter * (_FIRST_JITTER if is_first else _JITTER))
 
     def scan_interval(self, model: str | None, policy: PollingPolicy, *, cost: float, now: float) -> float:
@@ -213,19 +233,23 @@ class Pace:
         if policy.poll_interval is not None:
             return policy.poll_interval
         intervals = []
-        for kind in self._in_flight(model):
-            jobs = sorted(kind.sample(), key=lambda job: job.began_at)
+        for kind_pace in self._in_flight(model):
+            jobs = sorted(kind_pace.sample(), key=lambda job: job.began_at)
             oldest, middle = jobs[0], jobs[len(jobs) // 2]
             interval = _COARSE * (now - oldest.began_at)
-            if kind.run_times.ended:
-                by_polls = self._poll_interval(middle, middle.seen_at - middle.began_at, now) / len(kind.jobs)
-                usual = max(kind.run_times.median, now - middle.began_at)
+            if kind_pace.run_times.ended:
+                by_polls = self._poll_interval(middle, middle.seen_at - middle.began_at, now) / len(
+                    kind_pace.jobs
+                )
+                usual = max(kind_pace.run_times.median, now - middle.began_at)
                 interval = max(_FINE * usual, cost * by_polls)
             intervals.append(interval)
         return max(_MIN_INTERVAL, min(policy.max_poll_interval, min(intervals, default=0.0)))
 
     def _in_flight(self, model: str | None) -> list[KindPace]:
-        return [pace for kind, pace in self._kinds.items() if kind.model == model and pace.jobs]
+        return [
+            kind_pace for kind, kind_pace in self._kinds.items() if kind.model == model and kind_pace.jobs
+        ]
 
 
 @lru_cache(maxsize=16)

@@ -19,11 +19,11 @@ from kling_async._engine.batch.item_result import (
 from kling_async._engine.batch.result_stream import ResultStream
 from kling_async._engine.batch.standing import JobInFlight, Standing, UnsentError, age_of, find_standing
 from kling_async._engine.download.destination import Output
-from kling_async._engine.session import job_kind
 from kling_async._engine.submit.batch_item import BatchItem
 from kling_async._engine.submit.reconciler import OpenReconciliation
 from kling_async._journal.sharing import TakenOverError
 from kling_async._policy.outcome import error_of
+from kling_async._policy.pace import job_kind
 from kling_async._policy.submission import allows_resend, is_throttled
 from kling_async.errors import AmbiguousSubmitError, DownloadError, JournalError, KlingError
 from kling_async.events import Downloaded, NotSubmitted, SubmitReconciled

@@ -11,11 +11,10 @@ from kling_async._engine.batch.batch_parts import BatchParts
 from kling_async._engine.batch.result_stream import ResultStream
 from kling_async._engine.batch.resume import NextStep, Plan, plan_item
 from kling_async._engine.download.output_folder import saved_file
-from kling_async._engine.session import job_kind
 from kling_async._engine.submit.batch_item import BatchItem, EarlierEnd
 from kling_async._engine.submit.reconciler import OpenReconciliation
 from kling_async._journal.entry import Entry
-from kling_async._policy.pace import JobKind
+from kling_async._policy.pace import JobKind, job_kind
 from kling_async.errors import KlingError
 from kling_async.events import Resumed
 from kling_async.jobs import Job

@@ -36,7 +36,7 @@ class ModelList:
     """Whether a scan is under way."""
 
     @property
-    def pays(self) -> bool:
+    def is_worth_scanning(self) -> bool:
         """Whether scans of the list are worth their cost now."""
         is_always_used = self.policy.use_lists == "always"
         return self.in_flight > 0 and (is_always_used or self.state.pays(self.in_flight))
@@ -98,7 +98,7 @@ class ModelList:
         if tracked is None:
             scan.is_stale |= id_ == scan.suspect and not _is_final(row)
             return None, None
-        if not tracked.asked_for_media and row.get("status") != tracked.status.value:
+        if not tracked.awaits_video and row.get("status") != tracked.status.value:
             try:
                 job = structure_job(row)
             except ShapeError:

@@ -104,29 +104,8 @@ class JobPoller:
             WaitTimeoutError: The deadline came first.
             KlingError: The service does not know the job, or does not show it to this key.
         """
-        tracked = self._track(job, kind=kind, policy=policy, api=api, emit=emit, index=index, age=age)
-        self._begin(tracked, job)
-        del job  # of a hundred thousand jobs in flight the records would be most of the memory
-        try:
-            return await tracked.final
-        finally:
-            self._forget(tracked)
-            if not self._waits:
-                await self._stop()
-
-    def _track(
-        self,
-        job: Job,
-        *,
-        kind: JobKind,
-        policy: PollingPolicy,
-        api: ApiCaller,
-        emit: Emitter,
-        index: int | None,
-        age: float,
-    ) -> TrackedJob:
         now = self._api.clock.now()
-        return TrackedJob(
+        tracked = TrackedJob(
             request_id=job.request_id,
             model=kind.model,
             index=index,
@@ -144,6 +123,14 @@ class JobPoller:
             status=job.status,
             is_known=bool(job.raw),
         )
+        self._begin(tracked, job)
+        del job  # of a hundred thousand jobs in flight the records would be most of the memory
+        try:
+            return await tracked.final
+        finally:
+            self._forget(tracked)
+            if not self._waits:
+                await self._stop()
 
     def _begin(self, tracked: TrackedJob, job: Job) -> None:
         """Queue a job, and the list that may show it."""
@@ -287,14 +274,14 @@ class JobPoller:
             self._change_status(tracked, job)
         if not job.is_final:
             self._take_sighting(tracked, now, by_list=by_list)
-        elif not (job.is_success and job.video_url is None) or tracked.asked_for_media:
+        elif not (job.is_success and job.video_url is None) or tracked.awaits_video:
             tracked.final.set_result(job)
             if self._pace.record_end(tracked.paced, now=now, success=job.is_success):
                 self._bring_forward(now)
             return
         else:
             # Source: the service documents answers of success that carry their outcome only on the next call.
-            tracked.asked_for_media = True
+            tracked.awaits_video = True
         if not tracked.has_call_in_flight:
             self._schedule(tracked, now)
 
@@ -362,7 +349,7 @@ class JobPoller:
         """Queue the next scan of a list, if scans pay."""
         state, model, policy = model_list.state, model_list.model, model_list.policy
         state.is_on = False
-        if model_list.pays:
+        if model_list.is_worth_scanning:
             state.plan_scan(now, interval=self._pace.scan_interval(model, policy, cost=state.cost, now=now))
             self._schedule(model_list, now)
 
@@ -371,13 +358,13 @@ class JobPoller:
         clock, state = self._api.clock, model_list.state
         model_list.has_scan_in_flight = True
         try:
-            if not model_list.pays:
+            if not model_list.is_worth_scanning:
                 return
             async with aclosing(model_list.scan(self._api, self._rate, self._jobs)) as news:
                 async for tracked, job in news:
                     if job is not None:
                         self._take_record(tracked, job, by_list=True)
-                    elif not tracked.asked_for_media:
+                    elif not tracked.awaits_video:
                         self._take_sighting(tracked, clock.now(), by_list=True)
         except ClientClosedError as error:
             self._interrupt_waits(error)

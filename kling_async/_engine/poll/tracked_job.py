@@ -52,8 +52,8 @@ class TrackedJob:
     With another special reason to poll it, such as a missing video, it is polled at this time too: at once, unless a call
     failed just before.
     """
-    asked_for_media: bool = False
-    """Whether a success without a video was polled once more."""
+    awaits_video: bool = False
+    """Whether its record was a success without a video, so that it is polled once more."""
     is_spot_check: bool = False
     """Whether it is polled to test the list."""
     has_call_in_flight: bool = False
@@ -67,7 +67,7 @@ class TrackedJob:
     @property
     def is_on_schedule(self) -> bool:
         """Whether the pace says when to poll it; not while there is a special reason to poll."""
-        return self.is_known and not (self.asked_for_media or self.failed_polls or self.is_spot_check)
+        return self.is_known and not (self.awaits_video or self.failed_polls or self.is_spot_check)
 
     @property
     def uses_lists(self) -> bool:
