@@ -20,6 +20,9 @@ from kling_async._engine.shared_state import SharedState
 from kling_async._engine.submit.batch_item import BatchItem
 from kling_async._engine.submit.ledger import Ledger
 from kling_async._engine.submit.list_jobs import list_pages
+from kling_async._engine.submit.list_search import ListSearch
+from kling_async._engine.submit.look_alikes import LookAlikes
+from kling_async._engine.submit.owned_jobs import OwnedJobs
 from kling_async._engine.submit.picture_digests import PictureDigests
 from kling_async._engine.submit.reconciler import Reconciler
 from kling_async._engine.submit.submitter import Submitter
@@ -49,6 +52,7 @@ class LoopSession:
     api: ApiCaller
     polling: PollingPolicy
     shared: SharedState
+    owned_jobs: OwnedJobs
     reconciler: Reconciler
     submitter: Submitter
     poller: JobPoller
@@ -57,13 +61,17 @@ class LoopSession:
     @classmethod
     def open(cls, api: ApiCaller, shared: SharedState) -> LoopSession:
         """A session made of its parts."""
-        reconciler = Reconciler(api, shared)
+        look_alikes = LookAlikes()
+        owned_jobs = OwnedJobs(api.clock, shared, look_alikes)
+        list_search = ListSearch(api, shared, look_alikes, owned_jobs)
+        reconciler = Reconciler(api, shared, look_alikes, list_search)
         return cls(
             api=api,
             polling=shared.polling,
             shared=shared,
+            owned_jobs=owned_jobs,
             reconciler=reconciler,
-            submitter=Submitter(api, shared, reconciler),
+            submitter=Submitter(api, shared, look_alikes, owned_jobs, reconciler),
             poller=JobPoller(api, shared.pace, shared.poll_rate),
             downloader=Downloader(api, shared.limits.max_concurrent_downloads),
         )

@@ -57,6 +57,11 @@ class LostSubmit:
             return self
         return attrs.evolve(self, since=self.since + offset, until=self.until + offset, is_service_time=True)
 
+    @property
+    def last_answer_age(self) -> float:
+        """The age of a recorded POST from which on no process waits for its answer any more."""
+        return self.until - self.since - 2 * CLOCK_SKEW + _ANSWER_DELAY
+
     def age(self, now: Instant) -> float | None:
         """Seconds since the POST; None if the time of the POST and the present time are by two clocks.
 
@@ -128,12 +133,3 @@ def recorded_submit(
         may_have_other_clock=not is_service_time,
         times_set=times_set,
     )
-
-
-def last_answer_age(timeout: float) -> float:
-    """Seconds after the recorded time of a POST after which no process waits for its answer any more.
-
-    Args:
-        timeout: Seconds after which its sender gives the answer up.
-    """
-    return MAX_INTENT_AGE + timeout + _ANSWER_DELAY

@@ -24,7 +24,7 @@ from kling_async import (
     ResultState,
     VideoRequest,
 )
-from kling_async._engine.submit import reconciler
+from kling_async._engine.submit import list_search
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._wire.payloads import payload_of
 from kling_async.emulator import JobScript
@@ -69,13 +69,13 @@ async def test_many_rows_are_compared_while_other_tasks_run():
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(take_turn)
-        assert await reconciler._decide_on_rows(range(1001), lambda: has_turn.wait(60))
-    assert await reconciler._decide_on_rows(range(1000), threading.get_ident) == threading.get_ident()
+        assert await list_search._decide_on_rows(range(1001), lambda: has_turn.wait(60))
+    assert await list_search._decide_on_rows(range(1000), threading.get_ident) == threading.get_ident()
 
 
 @pytest.mark.parametrize("rows_at_once", [0, 1000])
 async def test_the_job_is_found_among_few_rows_and_among_many(monkeypatch, rows_at_once):
-    monkeypatch.setattr(reconciler, "_ROWS_AT_ONCE", rows_at_once)
+    monkeypatch.setattr(list_search, "_ROWS_AT_ONCE", rows_at_once)
     service = Service(after=[on("submit", LOST)])
     assert (await session_for(service).submit(REQUEST, Notifier())).request_id == "job-0"
     assert service.posts == 1
@@ -322,14 +322,14 @@ async def test_a_row_of_a_scan_that_failed_later_counts():
 
 
 async def test_only_the_latest_rows_are_remembered_after_a_reconciliation(monkeypatch):
-    monkeypatch.setattr(reconciler, "_MAX_ROWS", 2)
+    monkeypatch.setattr(list_search, "_MAX_ROWS", 2)
     service = Service(order="oldest")
     session = session_for(service)
     for number in range(4):
         await session.submit(VideoRequest(f"filler {number}"), Notifier())
     service.after.append(on("submit", LOST))
     await session.submit(REQUEST, Notifier())
-    assert list(session.reconciler._rows[REQUEST.model]) == ["job-3", "job-4"]
+    assert list(session.reconciler._list_search._rows[REQUEST.model]) == ["job-3", "job-4"]
 
 
 async def test_without_a_journal_the_job_of_an_unresolved_submit_is_not_matched_to_a_later_one():
@@ -587,6 +587,6 @@ async def test_a_batch_that_is_left_with_a_lost_submit_holds_no_look_alike_back(
     for seconds in (0.5, 1.0, 1.5):
         async with batch_of(service, [REQUEST], session=session):
             await anyio.sleep(seconds)
-        assert session.reconciler._open == []
+        assert session.reconciler._look_alikes.reconciliations == []
     with anyio.fail_after(60):
         await session.submit(REQUEST, Notifier())

@@ -326,14 +326,16 @@ async def test_no_other_task_runs_between_the_check_for_look_alikes_and_the_star
     async def scenario(steps):
         lost = on("submit", reply(500, b""))
         session = session_for(Service(latency=1.0, after=[lost]))
-        reconciler = session.reconciler
+        look_alikes = session.reconciler._look_alikes
 
         class Posts(set):
             def add(self, post):
-                assert not any(could_match(post.payload, one.lost.payload) for one in reconciler._open)
+                assert not any(
+                    could_match(post.payload, one.lost.payload) for one in look_alikes.reconciliations
+                )
                 super().add(post)
 
-        reconciler._posts = Posts()
+        look_alikes._posts = Posts()
 
         async def submit_later():
             await anyio.sleep(1.0)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kling_async._policy.lost_submit import LostSubmit, last_answer_age, lost_submit, recorded_submit
+from kling_async._policy.lost_submit import LostSubmit, lost_submit, recorded_submit
 from kling_async._policy.scan_delays import scan_delays
 from kling_async._policy.service_clock import Instant
 
@@ -88,5 +88,5 @@ def test_the_window_of_a_recorded_submit_ends_with_the_timeout_of_its_sender(tim
     recorded = recorded_submit(CAT, sent_at=100.0, timeout=timeout, is_service_time=True, times_set=0)
     assert (recorded.since, recorded.until) == (40.0, last)
     # It covers an answer that comes at the last moment, and is searched for until then.
-    assert last_answer_age(timeout) < recorded.until - 100.0
-    assert sum(scan_delays(0.0, last_age=last_answer_age(timeout))) >= timeout + 5.0
+    assert recorded.last_answer_age < recorded.until - 100.0
+    assert sum(scan_delays(0.0, last_age=recorded.last_answer_age)) >= timeout + 5.0

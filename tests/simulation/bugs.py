@@ -12,7 +12,13 @@ import pytest
 from kling_async import InternalServerError
 from kling_async._engine.batch import resume
 from kling_async._engine.batch.resume import NextStep
-from kling_async._engine.submit import item_identifier, reconciler, submitter
+from kling_async._engine.submit import (
+    item_identifier,
+    list_search,
+    open_reconciliation,
+    reconciler,
+    submitter,
+)
 from kling_async._engine.submit.ledger import Ledger
 from kling_async._journal.entry import former_fingerprint
 from kling_async._journal.journal import WriteAheadJournal
@@ -59,7 +65,7 @@ def ignore_the_organization(patch: pytest.MonkeyPatch) -> None:
 
 def match_one_of_too_many(patch: pytest.MonkeyPatch) -> None:
     """The reconciler matches a row even if there are more rows than lost submits."""
-    match_jobs = reconciler.match_jobs
+    match_jobs = list_search.match_jobs
 
     @wraps(match_jobs)
     def greedy(lost: Any, rows: Any, **settings: Any) -> Any:
@@ -74,7 +80,7 @@ def match_one_of_too_many(patch: pytest.MonkeyPatch) -> None:
                     break
         return found
 
-    patch.setattr(reconciler, "match_jobs", greedy)
+    patch.setattr(list_search, "match_jobs", greedy)
 
 
 def keep_no_id(patch: pytest.MonkeyPatch) -> None:
@@ -110,7 +116,7 @@ def trust_a_clock_that_was_set(patch: pytest.MonkeyPatch) -> None:
 
 def trust_the_clock_of_an_earlier_process(patch: pytest.MonkeyPatch) -> None:
     """A time by the clock of an earlier process counts as one by the clock of this machine, and such times are frequent."""
-    recorded_submit = reconciler.recorded_submit
+    recorded_submit = open_reconciliation.recorded_submit
 
     def trust(*fields: Any, **times: Any) -> LostSubmit:
         return attrs.evolve(recorded_submit(*fields, **times), may_have_other_clock=False)
@@ -118,7 +124,7 @@ def trust_the_clock_of_an_earlier_process(patch: pytest.MonkeyPatch) -> None:
     async def ask_nothing(self: submitter.Submitter, model: str) -> None:
         pass
 
-    patch.setattr(reconciler, "recorded_submit", trust)
+    patch.setattr(open_reconciliation, "recorded_submit", trust)
     patch.setattr(submitter.Submitter, "_ask_time", ask_nothing)
 
 
@@ -136,12 +142,12 @@ def prove_by_a_part_of_the_list(patch: pytest.MonkeyPatch) -> None:
 
 def prove_before_the_window_closes(patch: pytest.MonkeyPatch) -> None:
     """A job counts as absent though the service can still accept it, or not list it yet."""
-    proves = reconciler.is_absent
+    proves = list_search.is_absent
 
     def hasty(lost: LostSubmit, reading: ListReading, **settings: Any) -> bool:
         return proves(attrs.evolve(lost, until=lost.since - ROW_DELAY), reading, **settings)
 
-    patch.setattr(reconciler, "is_absent", hasty)
+    patch.setattr(list_search, "is_absent", hasty)
     patch.setattr(reconciler, "proof_delays", lambda lost, **settings: (0.0,))
 
 
@@ -172,12 +178,12 @@ def ignore_look_alikes_of_others(patch: pytest.MonkeyPatch) -> None:
 
 
 def _change_match_jobs(patch: pytest.MonkeyPatch, **changed: Any) -> None:
-    match_jobs = reconciler.match_jobs
+    match_jobs = list_search.match_jobs
 
     def wrong(lost: Any, rows: Any, **settings: Any) -> Any:
         return match_jobs(lost, rows, **{**settings, **changed})
 
-    patch.setattr(reconciler, "match_jobs", wrong)
+    patch.setattr(list_search, "match_jobs", wrong)
 
 
 BUGS: Mapping[str, Bug] = {

@@ -20,7 +20,7 @@ from kling_async._engine.batch.result_stream import ResultStream
 from kling_async._engine.batch.standing import JobInFlight, Standing, UnsentError, age_of, find_standing
 from kling_async._engine.download.destination import Output
 from kling_async._engine.submit.batch_item import BatchItem
-from kling_async._engine.submit.reconciler import OpenReconciliation
+from kling_async._engine.submit.open_reconciliation import OpenReconciliation
 from kling_async._journal.sharing import TakenOverError
 from kling_async._policy.outcome import error_of
 from kling_async._policy.pace import job_kind

@@ -12,7 +12,7 @@ from kling_async._engine.batch.result_stream import ResultStream
 from kling_async._engine.batch.resume import NextStep, Plan, plan_item
 from kling_async._engine.download.output_folder import saved_file
 from kling_async._engine.submit.batch_item import BatchItem, EarlierEnd
-from kling_async._engine.submit.reconciler import OpenReconciliation
+from kling_async._engine.submit.open_reconciliation import OpenReconciliation
 from kling_async._journal.entry import Entry
 from kling_async._policy.pace import JobKind, job_kind
 from kling_async.errors import KlingError
@@ -89,7 +89,7 @@ async def _resume(parts: BatchParts, item: BatchItem, entry: Entry | None, plan:
         item.reconciliation = parts.session.reconciler.begin_for_entry(entry, parts.ledger.journal)
         return item.reconciliation
     # First of all, the job is this item's: to look into an object store takes time, in which no lost submit is to take the job.
-    parts.session.reconciler.assign_job(job.request_id, parts.ledger.journal)
+    parts.session.owned_jobs.assign(job.request_id, parts.ledger.journal)
     path = await (parts.output.find_saved(entry) if parts.output else _find_saved(entry))
     parts.emit(Resumed, index=item.index, request_id=entry.request_id, job=job, path=path)
     item.job_id = job.request_id

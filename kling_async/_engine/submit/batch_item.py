@@ -8,8 +8,8 @@ from pathlib import Path
 
 import attrs
 
+from kling_async._engine.submit.open_reconciliation import OpenReconciliation
 from kling_async._engine.submit.picture_digests import NO_DIGESTS
-from kling_async._engine.submit.reconciler import OpenReconciliation
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async.errors import KlingError
 from kling_async.jobs import Job

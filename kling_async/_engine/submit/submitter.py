@@ -14,7 +14,10 @@ from kling_async._engine.emitter import Emitter
 from kling_async._engine.shared_state import SharedState
 from kling_async._engine.submit.batch_item import BatchItem
 from kling_async._engine.submit.ledger import Ledger
-from kling_async._engine.submit.reconciler import OpenReconciliation, PostInFlight, Reconciler
+from kling_async._engine.submit.look_alikes import LookAlikes, RegisteredPost
+from kling_async._engine.submit.open_reconciliation import OpenReconciliation
+from kling_async._engine.submit.owned_jobs import OwnedJobs
+from kling_async._engine.submit.reconciler import Reconciler
 from kling_async._engine.tasks import is_cancelled, raise_if_cancelled, run_to_end
 from kling_async._policy.concurrency_limit import ConcurrencyLimit
 from kling_async._policy.retry import backoff, named_delay
@@ -39,9 +42,18 @@ _MIN_PAUSE = 1.0
 class Submitter:
     """The client's only way to spend money; all batches share its slots, its hourly rate and its pauses."""
 
-    def __init__(self, api: ApiCaller, shared: SharedState, reconciler: Reconciler) -> None:
+    def __init__(
+        self,
+        api: ApiCaller,
+        shared: SharedState,
+        look_alikes: LookAlikes,
+        owned_jobs: OwnedJobs,
+        reconciler: Reconciler,
+    ) -> None:
         self.api = api
-        self.reconciler = reconciler
+        self._look_alikes = look_alikes
+        self._owned_jobs = owned_jobs
+        self._reconciler = reconciler
         self._submit_slots = anyio.Semaphore(shared.limits.max_concurrent_submits, fast_acquire=True)
         self._rate = shared.submit_rate
         self._poll_rate = shared.poll_rate
@@ -105,7 +117,7 @@ class Submitter:
         """The fate of one POST, sent when its turn has come."""
         has_turn = False
         while True:
-            await self.reconciler.wait_unblocked(model, payload)
+            await self._look_alikes.wait_unblocked(model, payload)
             async with self._submit_slots:
                 if ledger.journal is not None:
                     await self._ask_time(model)
@@ -115,7 +127,7 @@ class Submitter:
                 await self._wait_out_pause()
                 await raise_if_cancelled()
                 # Nothing is awaited between the check for look-alikes and the registration: both are this call.
-                post = self.reconciler.register_post(model, payload)
+                post = self._look_alikes.register_post(model, payload)
                 if post is None:
                     continue
                 try:
@@ -124,7 +136,7 @@ class Submitter:
                         await ledger.record_intent(item, payload, clock, given_up_after=timeout)
                         return await run_to_end(self._post(post, body, item, ledger))
                 finally:
-                    self.reconciler.end_post(post)
+                    self._look_alikes.end_post(post)
                     ledger.end_post(item)
             await ledger.wait_changed()
 
@@ -167,7 +179,7 @@ class Submitter:
             await clock.sleep(rest)
 
     async def _post(
-        self, post: PostInFlight, body: bytes, item: BatchItem, ledger: Ledger
+        self, post: RegisteredPost, body: bytes, item: BatchItem, ledger: Ledger
     ) -> Job | OpenReconciliation | KlingError:
         """Send one POST and record its fate.
 
@@ -190,10 +202,10 @@ class Submitter:
             if isinstance(failure, KeyboardInterrupt | SystemExit):
                 raise_from_loop(failure)
             if has_ended:
-                _record_lost(post, error, item, ledger, sent=sent)
+                self._record_lost(post, error, item, ledger, sent=sent)
                 _log.warning("%s; the service may have accepted the request (%s)", error, post.model)
                 raise
-        if job is not None and not self.reconciler.assign_answered_job(job, ledger.journal):
+        if job is not None and not self._owned_jobs.assign_answered(job, ledger.journal):
             # As where a proxy answers one call twice: the job of this POST has another id.
             error = APIResponseError(
                 f"submit: the service answered with {self.api.secret.hide_in(job.request_id)!r}, another submit's job"
@@ -208,9 +220,19 @@ class Submitter:
             return job
         assert error is not None
         if classify(error) is SubmitFailure.UNKNOWN:
-            return _record_lost(post, error, item, ledger, sent=sent)
+            return self._record_lost(post, error, item, ledger, sent=sent)
         ledger.record_not_accepted(item, error)
         return error
+
+    def _record_lost(
+        self, post: RegisteredPost, error: KlingError, item: BatchItem, ledger: Ledger, *, sent: Instant
+    ) -> OpenReconciliation:
+        """Begin the reconciliation of a POST whose answer is lost; its money counts as spent."""
+        item.reconciliation = self._reconciler.begin_for_post(
+            post, error, sent=sent, journal=ledger.journal, entry_number=item.entry_number
+        )
+        ledger.count_lost_submit(item, error)
+        return item.reconciliation
 
     def pause(
         self, error: KlingError, emit: Emitter, *, limit: ConcurrencyLimit | None, throttles_before: int
@@ -232,17 +254,6 @@ class Submitter:
         emit(Throttled, delay=delay, error=error)
         if limit is not None:
             limit.shrink(now=clock.now(), pause=delay)
-
-
-def _record_lost(
-    post: PostInFlight, error: KlingError, item: BatchItem, ledger: Ledger, *, sent: Instant
-) -> OpenReconciliation:
-    """Open the reconciliation of a POST whose answer is lost; its money counts as spent."""
-    item.reconciliation = post.open_reconciliation(
-        error, sent=sent, journal=ledger.journal, entry_number=item.entry_number
-    )
-    ledger.count_lost_submit(item, error)
-    return item.reconciliation
 
 
 def _salvage_job(error: KlingError, model: str) -> Job | None:
