@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
+import sys
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
@@ -35,7 +36,7 @@ from kling_async._transport.over_aiohttp import (
     split_address,
     to_yarl,
 )
-from kling_async._transport.translate_errors import translate_errors
+from kling_async._transport.translate_errors import raise_translated, translate_errors
 
 BUFFER_BYTES = 1024 * 1024
 
@@ -90,12 +91,17 @@ class FastTransport(AiohttpTransport):
 
     async def send(self, request: Request) -> Reply:
         """See `Transport.send`."""
-        if self._session_for(request) is not self._session or find_interceptor():
-            return await super().send(request)
         self._check_open(request)
-        self._check_blind_spot(request)
-        with translate_errors(request), self._timeouts.limit(request.timeout):
-            return await self._exchange_fast(request)
+        is_post = request.method == "POST"
+        if request.is_public_only or (is_post and self._may_be_silent()) or not self._is_plain():
+            return await super().send(request)
+        outer = sys.exception()
+        try:
+            with self._timeouts.limit(request.timeout):
+                return await self._exchange_fast(request)
+        except BaseException as error:
+            raise_translated(error, request, outer=outer)
+            raise
 
     async def _exchange_fast(self, request: Request) -> Reply:
         """The reply to a request. An error makes this frame forget its variables: they hold the key and the reply."""

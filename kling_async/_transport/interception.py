@@ -26,43 +26,46 @@ _CALLED = (
 """A request through the session calls these."""
 _NOT_CALLED = ("ClientSession.get", "ClientSession.post", "ClientSession.put")
 """People replace these by hand, and this package calls `ClientSession.request` instead."""
-_read_called, _read_not_called = attrgetter(*_CALLED), attrgetter(*_NOT_CALLED)
+_NAMES_OF_THE_SESSION = ("ClientSession", "client.ClientSession")
+_PARTS = (*_CALLED, *_NOT_CALLED, *_NAMES_OF_THE_SESSION)
+_read_all = attrgetter(*_PARTS)
 
 
-def read_called() -> tuple[object, ...]:
-    """The functions that a request through the session calls, as they are now."""
-    return _read(_CALLED, _read_called)
+def read_parts() -> tuple[object, ...]:
+    """The parts of aiohttp that people replace, as they are now; to compare them costs less than to examine them."""
+    try:
+        return _read_all(aiohttp)
+    except AttributeError:  # a later aiohttp, or a class in the place of the session, may not have them all
+        return tuple(_read(name) for name in _PARTS)
 
 
 def find_interceptor() -> str | None:
     """The first replaced function that sees each request through the session, by its name in aiohttp."""
-    return _find_replaced(_CALLED, read_called())
+    return _find_replaced(_CALLED)
 
 
 def find_blind_spot(session: aiohttp.ClientSession) -> str | None:
     """The first replaced part of aiohttp, by its name, that sees no request through this session."""
-    for module in (aiohttp, aiohttp.client):
-        if module.ClientSession is not type(session):
-            return f"{module.__name__}.ClientSession"
-    return _find_replaced(_NOT_CALLED, _read(_NOT_CALLED, _read_not_called))
+    for name in _NAMES_OF_THE_SESSION:
+        if _read(name) is not type(session):
+            return f"aiohttp.{name}"
+    return _find_replaced(_NOT_CALLED)
 
 
-def _read(names: Sequence[str], read_all: attrgetter[tuple[object, ...]]) -> tuple[object, ...]:
-    """The functions of these names. A later aiohttp, or somebody's class in the place of one, may not have them all."""
+def _find_replaced(names: Sequence[str]) -> str | None:
+    """The first name whose function is not aiohttp's own."""
+    return next((f"aiohttp.{name}" for name in names if not _is_aiohttps(_read(name))), None)
+
+
+def _read(name: str) -> object:
+    """The part of this name; None if there is none."""
     try:
-        return read_all(aiohttp)
+        return attrgetter(name)(aiohttp)
     except AttributeError:
-        pairs = [name.split(".") for name in names]
-        return tuple(getattr(getattr(aiohttp, owner), function, None) for owner, function in pairs)
+        return None
 
 
-@lru_cache(maxsize=8)
-def _find_replaced(names: Sequence[str], functions: tuple[object, ...]) -> str | None:
-    """The first name whose function is not aiohttp's own. Each request asks, and the answer to the last ones is kept."""
-    pairs = zip(names, functions, strict=True)
-    return next((f"aiohttp.{name}" for name, function in pairs if not _is_aiohttps(function)), None)
-
-
+@lru_cache(maxsize=16)
 def _is_aiohttps(function: object) -> bool:
     """Whether aiohttp itself defines a function, or has none; a wrapper can copy the name, but not the code."""
     folder = Path(aiohttp.__file__).parent

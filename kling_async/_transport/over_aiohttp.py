@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import re
+import sys
 import warnings
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -17,7 +18,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from kling_async._transport.base import Reply, Request, Sink, StreamedReply
-from kling_async._transport.interception import find_blind_spot, read_called
+from kling_async._transport.interception import find_blind_spot, find_interceptor, read_parts
 from kling_async._transport.network import Network
 from kling_async._transport.public_hosts import PublicResolver
 from kling_async._transport.shared_timeouts import SharedTimeouts
@@ -26,6 +27,7 @@ from kling_async._transport.translate_errors import (
     ProxyPhase,
     describe_call,
     proxy_error,
+    raise_translated,
     translate_errors,
 )
 from kling_async.errors import APIConnectionError, ClientClosedError, ConfigurationError
@@ -36,7 +38,7 @@ KEPT_SHARE, SLOW_SHARE, HELD_SHARE = 0.6, 0.3, 0.1
 """The shares of the longest silence that a connection can be in the pool, that its last reply can have taken, and that
 the fast path can hold it back from the pool. Together they are the longest silence."""
 
-_ADDRESS = re.compile(r"(https?://[^/?#@\s]+)(/[!-~]*)?", re.ASCII | re.IGNORECASE)
+_ADDRESS = re.compile(r"([Hh][Tt][Tt][Pp][Ss]?://[^/?#@\s]+)(/[!-~]*)?", re.ASCII)
 _READ_BYTES = 256 * 1024
 LARGE_BODY_BYTES = 2**20
 """Longer than most replies and most requests: only those with pictures in their text are longer."""
@@ -88,7 +90,7 @@ class AiohttpTransport:
         self._keep_for = longest_silence * KEPT_SHARE
         self._slow_after = longest_silence * SLOW_SHARE
         self._is_closed = False
-        self._opened_with = read_called()
+        self._opened_with = read_parts()
         self._fresh_until = -1.0
         """Until then, by the clock of the event loop, a connection of the pool may be silent for too long."""
         self._being_read: set[Callable[[], None]] = set()
@@ -97,6 +99,7 @@ class AiohttpTransport:
         self._fresh_session = self._open_session(force_close=True)
         self._public_session = self._open_session(keepalive_timeout=self._keep_for, resolver=PublicResolver())
         self._sessions = (self._session, self._fresh_session, self._public_session)
+        self._is_opened_plain = find_interceptor() is None and find_blind_spot(self._session) is None
         weakref.finalize(self, _close_without_loop, self._loop, *self._sessions)
         _transports.add(self)
 
@@ -112,8 +115,13 @@ class AiohttpTransport:
         """See `Transport.send`."""
         self._check_open(request)
         phase = ProxyPhase()
-        with translate_errors(request, phase), self._timeouts.limit(request.timeout):
-            return await self._exchange(request, phase)
+        outer = sys.exception()
+        try:
+            with self._timeouts.limit(request.timeout):
+                return await self._exchange(request, phase)
+        except BaseException as error:
+            raise_translated(error, request, phase, outer=outer)
+            raise
 
     async def _exchange(self, request: Request, phase: ProxyPhase) -> Reply:
         """The reply to a request. An error makes this frame forget its variables: they hold the key and the reply."""
@@ -176,8 +184,6 @@ class AiohttpTransport:
         Raises:
             APIConnectionError: The proxy answered instead of the server.
         """
-        self._check_blind_spot(request)
-        phase.proxy = self._network.proxy_for(request.url)
         response = await self._session_for(request).request(
             request.method,
             to_yarl(request.url),
@@ -186,10 +192,11 @@ class AiohttpTransport:
             **options,
             **self._route(request, phase),
         )
-        is_tunnel = request.url.lower().startswith("https:")  # in which only the server can answer
-        if response.status == PROXY_AUTHENTICATION_REQUIRED and phase.proxy is not None and not is_tunnel:
-            response.close()
-            raise proxy_error(request, phase, response.status)
+        if phase.proxy is not None and response.status == PROXY_AUTHENTICATION_REQUIRED:
+            is_tunnel = request.url.lower().startswith("https:")  # in which only the server can answer
+            if not is_tunnel:
+                response.close()
+                raise proxy_error(request, phase, response.status)
         return response
 
     def _make_streamed_reply(self, response: aiohttp.ClientResponse, request: Request) -> StreamedReply:
@@ -199,18 +206,13 @@ class AiohttpTransport:
         if self._is_closed:
             raise ClientClosedError(f"{describe_call(request)}: the client is closed.")
 
-    def _check_blind_spot(self, request: Request) -> None:
-        """Let no POST pass a mock that cannot see it.
+    def _is_plain(self) -> bool:
+        """Whether no part of aiohttp is replaced, and none was when the pool was opened."""
+        return self._is_opened_plain and read_parts() == self._opened_with
 
-        Raises:
-            ConfigurationError: A part of aiohttp is replaced that this session does not use.
-        """
-        if request.method == "POST" and (replaced := find_blind_spot(self._session)) is not None:
-            raise ConfigurationError(
-                f"{describe_call(request)} is not sent: {replaced} is replaced in this process, as a mock does, and the "
-                "request would not go through the replacement.",
-                advice="In a test use the emulator or KlingClient(transport=...).",
-            )
+    def _may_be_silent(self) -> bool:
+        """Whether a connection of the pool may be silent for too long."""
+        return self._loop.time() < self._fresh_until
 
     def _session_for(self, request: Request) -> aiohttp.ClientSession:
         """The session for a request. A POST has a connection of its own where one of the pool may be the wrong one.
@@ -218,13 +220,29 @@ class AiohttpTransport:
         That is so after a slow reply, and where a mock replaced a part of aiohttp after the pool was opened.
 
         Only a direct connection can be held to public addresses: a proxy looks up the host by itself.
+
+        Raises:
+            ConfigurationError: The request is a POST, and a mock that is there would not see it.
         """
+        is_post = request.method == "POST"
+        is_fresh = is_post and (not (self._is_plain() or self._check_parts(request)) or self._may_be_silent())
         if request.is_public_only and self._network.proxy_for(request.url) is None:
             return self._public_session
-        is_fresh = request.method == "POST" and (
-            self._loop.time() < self._fresh_until or read_called() != self._opened_with
-        )
         return self._fresh_session if is_fresh else self._session
+
+    def _check_parts(self, request: Request) -> bool:
+        """Let no POST pass a mock that cannot see it; returns whether all parts are those that the pool was opened with.
+
+        Raises:
+            ConfigurationError: A part is replaced that this session does not use.
+        """
+        if (replaced := find_blind_spot(self._session)) is not None:
+            raise ConfigurationError(
+                f"{describe_call(request)} is not sent: {replaced} is replaced in this process, as a mock does, and the "
+                "request would not go through the replacement.",
+                advice="In a test use the emulator or KlingClient(transport=...).",
+            )
+        return read_parts() == self._opened_with
 
     def _note_reply(self, started: float) -> None:
         """Note that a reply is complete whose last byte was awaited since that time: its connection is in the pool."""
@@ -233,11 +251,11 @@ class AiohttpTransport:
             self._fresh_until = now + self._keep_for
 
     def _route(self, request: Request, phase: ProxyPhase) -> dict[str, Any]:
-        """The headers and the proxy of a request, as aiohttp takes them."""
+        """The headers and the proxy of a request, as aiohttp takes them. The phase then has the proxy."""
         if not self._network.proxies:
             return {"headers": request.headers}
+        proxy = phase.proxy = self._network.proxy_for(request.url)
         route: dict[str, Any] = {"headers": request.headers, "trace_request_ctx": phase}
-        proxy = phase.proxy
         if proxy is None:
             return route
         route["proxy"] = proxy.url
@@ -349,11 +367,18 @@ def to_yarl(url: str) -> URL:
         aiohttp.InvalidURL: See `split_address`.
     """
     server, path = split_address(url)
+    origin = _origin(server)
+    return URL(server + path, encoded=True) if "?" in path else origin.with_path(path, encoded=True)
+
+
+@lru_cache(maxsize=16)
+def _origin(server: str) -> URL:
+    """A server's URL without a path: for each of its paths, the URL is made of this one without reading it again."""
     try:
-        address = URL(server + path, encoded=True)
+        address = URL(server, encoded=True)
         _ = address.port
     except ValueError as error:
-        raise aiohttp.InvalidURL(url) from error
+        raise aiohttp.InvalidURL(server) from error
     return address
 
 

@@ -11,10 +11,12 @@ class SharedTimeouts:
     """The timeouts of one event loop. Make it inside that loop and use it only there."""
 
     def __init__(self) -> None:
+        self.blocks: set[_Block] = set()
+        """The blocks that run now. A block adds and removes itself: a method for that would cost as much again."""
+        self.fires_at = math.inf
+        """When the timer fires. It stays when a block ends: one that finds no block costs less than one for each block."""
         self._loop = asyncio.get_running_loop()
-        self._blocks: set[_Block] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._fires_at = math.inf
 
     def limit(self, seconds: float) -> _Block:
         """A `with` block that is cancelled after so many seconds and then raises `TimeoutError`."""
@@ -25,30 +27,20 @@ class SharedTimeouts:
         if self._timer is not None:
             self._timer.cancel()
 
-    def add(self, block: _Block) -> None:
-        """Start the timeout of a block."""
-        self._blocks.add(block)
-        if block.ends_at < self._fires_at:
-            self._schedule(block.ends_at)
-
-    def remove(self, block: _Block) -> None:
-        """End the timeout of a block."""
-        # The timer stays: one that finds no block costs less than setting one again for each block.
-        self._blocks.discard(block)
-
-    def _schedule(self, at: float) -> None:
+    def fire_at(self, time: float) -> None:
+        """Set the timer."""
         self.close()
-        self._fires_at = at
-        self._timer = self._loop.call_at(at, self._fire)
+        self.fires_at = time
+        self._timer = self._loop.call_at(time, self._fire)
 
     def _fire(self) -> None:
         now = self._loop.time()
-        for block in [block for block in self._blocks if block.ends_at <= now]:
-            self.remove(block)
+        for block in [block for block in self.blocks if block.ends_at <= now]:
+            self.blocks.discard(block)
             block.expire()
-        self._fires_at = math.inf
-        if self._blocks:
-            self._schedule(min(block.ends_at for block in self._blocks))
+        self.fires_at = math.inf
+        if self.blocks:
+            self.fire_at(min(block.ends_at for block in self.blocks))
 
 
 class _Block:
@@ -70,11 +62,14 @@ class _Block:
         assert task is not None, "only a task can be cancelled"
         self._task = task
         self._cancelling = task.cancelling()
-        self._timeouts.add(self)
+        timeouts = self._timeouts
+        timeouts.blocks.add(self)
+        if self.ends_at < timeouts.fires_at:
+            timeouts.fire_at(self.ends_at)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._timeouts.remove(self)
+        self._timeouts.blocks.discard(self)
         if self._is_expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error

@@ -172,6 +172,17 @@ async def test_the_reply_is_read_though_a_recorder_has_read_it_before(path):
     assert len(sent) == 1
 
 
+async def test_no_post_to_a_public_address_leaves_where_a_replaced_part_would_not_see_it(path):
+    transport = path()
+    request = Request("POST", "http://127.0.0.1:9/", {}, b"{}", is_public_only=True)
+    with (
+        patch("aiohttp.ClientSession.post", MagicMock()),
+        pytest.raises(ConfigurationError, match="is replaced"),
+    ):
+        await transport.send(request)
+    await transport.aclose()
+
+
 async def test_no_post_leaves_over_a_session_that_is_a_mock_itself():
     with patch("aiohttp.ClientSession", MagicMock()):
         transport = AiohttpTransport()

@@ -14,10 +14,11 @@ from aiohttp.base_protocol import BaseProtocol
 from hypothesis import given
 from hypothesis import strategies as st
 from quick_loop import AdjustableLoop
+from yarl import URL
 
 from kling_async._transport.base import Reply, Request
 from kling_async._transport.fast_path import FastTransport, protocol_and_transport
-from kling_async._transport.over_aiohttp import LARGE_BODY_BYTES, AiohttpTransport, read_body
+from kling_async._transport.over_aiohttp import LARGE_BODY_BYTES, AiohttpTransport, read_body, to_yarl
 from kling_async.errors import APIConnectionError, APITimeoutError
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -631,6 +632,7 @@ def test_half_of_a_timeout_is_for_connecting_and_a_bounded_time_for_a_post(metho
         "javascript:alert(1)",
         "http://[::1",
         "http://host:99999",
+        "http://host:99999/path?page=2",
         "http://2130706433",
         "http://user:password@[::1",
         "http://127.0.0.1:1/a b\r\nX: y",
@@ -640,6 +642,20 @@ async def test_a_request_to_a_malformed_url_was_not_sent(call, url):
     with pytest.raises(APIConnectionError, match="no connection") as caught:
         await call(Request("POST", url, {}, b"{}"))
     assert caught.value.was_sent is False
+
+
+@pytest.mark.parametrize(
+    "server", ["http://127.0.0.1:80", "HTTPS://Host", "https://host:8443", "http://[::1]:9"]
+)
+@pytest.mark.parametrize(
+    "path", ["", "/", "//a", "/a/../b/", "/a%20b;c:d@e", "/?", "/a?page=2&x=%2F/..", "/a?b#c", "/a#b"]
+)
+def test_the_address_of_a_request_is_the_url_as_it_was_written(server, path):
+    address = to_yarl(server + path)
+    expected = URL((server + path).partition("#")[0], encoded=True)
+    assert address == expected
+    assert address.raw_path_qs == expected.raw_path_qs
+    assert (address.raw_host, address.port) == (expected.raw_host, expected.port)
 
 
 async def test_a_closed_transport_sends_nothing_and_may_be_closed_again(transport, call):
