@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import attrs
@@ -89,7 +90,7 @@ class ApiCaller:
     async def fetch(
         self, endpoint: Endpoint, *, query: Mapping[str, object] | None = None, within: float = math.inf
     ) -> Reply:
-        """The reply to one request as it came, for a caller that weighs it; `read` gives its value."""
+        """The reply to one request as it came, for a caller that needs the length of its body; `read` gives its value."""
         sent_at = self.clock.wall()
         reply = await self.transport.send(self._request(endpoint, "", query, None, within))
         self._learn_time(reply, sent_at)
@@ -102,7 +103,7 @@ class ApiCaller:
             self.service_clock.learn(reply.headers.get("date"), sent_at=sent_at, received_at=received_at)
 
     def instant(self) -> Instant:
-        """The present instant."""
+        """The present instant; notes if a clock was set since the last reading, and then forgets the offset."""
         return self.service_clock.read(wall=self.clock.wall(), monotonic=self.clock.now())
 
     def service_time(self) -> float:
@@ -175,19 +176,15 @@ class ApiCaller:
         query: Mapping[str, object] | None = None,
         body: bytes | None = None,
     ) -> T:
-        """The value of the answer to a repeatable call, after as many tries as the policy allows.
+        """The value of the answer to a call, after as many tries as the policy allows; one try for a call that is paid for.
 
         Raises:
             KlingError: See `send`; the error of the last try.
         """
-        retries = self.retries(endpoint.name, emit)
-        while True:
-            try:
-                return await self.send(endpoint, structure, id=id, query=query, body=body)
-            except KlingError as error:
-                if not endpoint.is_repeatable:
-                    raise
-                await retries.wait_or_raise(error)
+        send = partial(self.send, endpoint, structure, id=id, query=query, body=body)
+        if not endpoint.is_repeatable:
+            return await send()
+        return await self.retries(endpoint.name, emit).run(send)
 
     def retries(self, call: str, emit: Emitter, *, ends_at: float = math.inf) -> Retries:
         """The retries of one call, none of which is used yet; see `Retries.ends_at`."""

@@ -65,7 +65,7 @@ class ServiceClock:
         return None if self._earliest == -math.inf else (self._earliest + self._latest) / 2
 
     def read(self, *, wall: float, monotonic: float) -> Instant:
-        """The present instant.
+        """The present instant; see `compare` for what a reading changes.
 
         Args:
             wall: Unix seconds by our clock.
@@ -75,7 +75,7 @@ class ServiceClock:
         return Instant(wall=wall, monotonic=monotonic, offset=self.offset, times_set=self._times_set)
 
     def compare(self, *, wall: float, monotonic: float) -> None:
-        """Forget the offset if the two clocks of this machine show that one of them was set, or stood still."""
+        """Count it, and forget the offset, if the two clocks of this machine show that one was set, or stood still."""
         gap = wall - monotonic
         if self._gap is not None and abs(gap - self._gap) > _MAX_DRIFT:
             self._earliest, self._latest, self._learned_at = -math.inf, math.inf, -math.inf
