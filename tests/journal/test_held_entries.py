@@ -37,7 +37,7 @@ def test_an_intent_needs_another_permit_if_its_reservation_ended_with_a_session(
     held, is_reserved, posts, is_written
 ):
     held.mark_allowed(1, is_reserved=is_reserved)
-    held.move({1: 2}, posts=posts)
+    held.move(2, {1: 2}, posts=posts)
     held.keep(ENTRY, 2)  # as a write of something else does
 
     after = held.apply(PendingWrites({1: INTENT}))
@@ -48,7 +48,7 @@ def test_an_intent_needs_another_permit_if_its_reservation_ended_with_a_session(
 
 def test_another_permit_is_good_for_an_intent(held):
     held.mark_allowed(1, is_reserved=True)
-    held.move({1: 2}, posts=set())
+    held.move(2, {1: 2}, posts=set())
     held.mark_allowed(1, is_reserved=True)
 
     assert held.apply(PendingWrites({1: INTENT}))
@@ -57,6 +57,6 @@ def test_another_permit_is_good_for_an_intent(held):
 def test_a_reservation_ends_with_its_intent(held):
     held.mark_allowed(1, is_reserved=True)
     held.mark_intended(1)
-    held.move({1: 2}, posts=set())
+    held.move(2, {1: 2}, posts=set())
 
     assert held.apply(PendingWrites({1: INTENT}))

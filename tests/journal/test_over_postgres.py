@@ -277,14 +277,14 @@ def test_a_session_that_is_gone_is_opened_again_and_keeps_what_no_other_process_
     store, notices = stores(), []
     store.subscribe(lambda: notices.append(1))
     (number,) = hold(store, RAIN)
-    before = store._session.holder
+    before = store._held.holder
     end_session(store)
 
     assert reserve(store, number) is ALLOWED  # waits for the session
     end_session(store)
     store.confirm()  # so does this
 
-    assert store._session.holder != before
+    assert store._held.holder != before
     assert notices
     assert not store.is_lost(number)
     assert reserve(store, number) is ALLOWED
@@ -524,14 +524,14 @@ def test_a_planned_post_whose_session_has_gone_needs_another_permit(stores, monk
     assert reserve(first, rain, cap="2") is ALLOWED
     assert reserve(first, wind, cap="2", look_alikes="wind") is ALLOWED
     first.commit(change(wind, WIND, cost_usd=Decimal(1)))
-    before = first._session.holder
+    before = first._held.holder
     monkeypatch.setattr("kling_async._journal.postgres.session._RECONNECT_DELAY", 1.0)
     end_session(first)
     assert (
         reserve(second, snow, cap="2") is ALLOWED
     )  # for no session says any more that the money is reserved
     second.commit(change(snow, SNOW, cost_usd=Decimal(1)))
-    wait_until(lambda: first._session.holder != before)
+    wait_until(lambda: first._held.holder != before)
 
     first.commit(PendingWrites({rain: {"index": 7}}))
     first.commit(change(rain, RAIN, cost_usd=Decimal(1)))
@@ -632,7 +632,7 @@ def test_a_server_that_stays_away_is_one_clear_error(postgres_server, stores):
 def test_a_session_that_cannot_be_opened_again_is_one_clear_error(stores, monkeypatch):
     store = stores(max_outage=0.5)
     (number,) = hold(store, RAIN)
-    monkeypatch.setattr("kling_async._journal.postgres.session._LOCK", "SELECT 1 / 0, %s")
+    monkeypatch.setattr("kling_async._journal.postgres.statements.LOCK_SESSION", "SELECT 1 / 0, %s")
     end_session(store)
 
     with pytest.raises(JournalError, match="its session cannot be opened again"):

@@ -33,6 +33,10 @@ class HeldEntry:
 class HeldEntries:
     """The entries that this process holds, by number, by identity and by job."""
 
+    holder: int = attrs.field(init=False, default=0)
+    """The number of the session that holds them; no session has the number 0."""
+    holders: set[int] = attrs.field(init=False, factory=set)
+    """All numbers that the session of this process has had, or may have had."""
     _entries: dict[int, HeldEntry] = attrs.field(init=False, factory=dict)
     _numbers: dict[Identity, int] = attrs.field(init=False, factory=dict)
     _jobs: set[str] = attrs.field(init=False, factory=set)
@@ -122,14 +126,21 @@ class HeldEntries:
         if (held := self._entries.get(number)) is not None:
             held.is_lost = True
 
-    def move(self, epochs: Mapping[int, int], *, posts: Collection[int]) -> None:
+    def begin_session(self, holder: int) -> None:
+        """Hold entries under the number of a session from now on."""
+        self.holder = holder
+        self.holders.add(holder)
+
+    def move(self, holder: int, epochs: Mapping[int, int], *, posts: Collection[int]) -> None:
         """Remember what another session of this process holds now.
 
         Args:
+            holder: The number of that session.
             epochs: By number, the epoch of each entry that it holds; the others are lost.
             posts: The entries with a planned POST. No money is reserved any more: while no session was there, other
                 processes could plan with it.
         """
+        self.begin_session(holder)
         for number, held in self._entries.items():
             held.epoch = epochs.get(number, held.epoch)
             held.is_lost = held.is_lost or number not in epochs

@@ -7,12 +7,15 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
-from typing import Any
 
 import psycopg
 
 from kling_async._journal.location import DatabaseUrl
+from kling_async._journal.postgres import statements as sql
 from kling_async._journal.postgres.connection import LOST_AFTER, Connection, connect, execute
+from kling_async._journal.postgres.database import Database
+from kling_async._journal.postgres.held_entries import HeldEntries
+from kling_async._journal.postgres.reading import fetch_value
 from kling_async._journal.sharing import read_monotonic_clock
 from kling_async.errors import JournalError
 
@@ -23,36 +26,26 @@ _NOTICE_DELAY = 0.2
 _RECONNECT_DELAY = 0.5
 """Seconds between two tries to open a session again."""
 
-LIVE_HOLDERS = """
-    SELECT objid::bigint AS holder FROM pg_locks
-    WHERE locktype = 'advisory' AND objsubid = 1 AND granted
-        AND classid = 'kling_async_entries'::regclass::oid
-        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-"""
-"""The processes whose session lives, in any database server that supports advisory locks."""
-_LOCK = "SELECT pg_advisory_lock(('kling_async_entries'::regclass::oid::bigint << 32) | %s)"
-CHANNEL = "SELECT 'kling_async_' || 'kling_async_entries'::regclass::oid"
-"""The channel of notices: another one for each journal of a database."""
-
 
 class Session:
     """One connection that does nothing but hold a lock, hear notices, and prove that the server still knows it.
 
-    A thread of its own looks after it. If the connection breaks, the thread opens another session, under another number.
+    A thread of its own looks after it. If the connection breaks, the thread opens another session, under another number,
+    and moves to it what no other process has taken.
 
     Args:
         url: The database.
-        move: Called with the connection of another session and its number; sets `holder` to that.
-        notify: Called after notices of other processes, and after a change of the session.
+        database: Does the work of the store; none is done while the entries move.
+        held: The entries that the session holds, and its number.
     """
 
-    def __init__(
-        self, url: DatabaseUrl, *, move: Callable[[Connection, int], None], notify: Callable[[], None]
-    ) -> None:
+    def __init__(self, url: DatabaseUrl, database: Database, held: HeldEntries) -> None:
         self._url = url
-        self._move = move
-        self._notify = notify
-        self._connection, self.holder, self.confirmed_at = self._open()
+        self._database = database
+        self._held = held
+        self._notify: Callable[[], None] | None = None
+        self._connection, holder, self.confirmed_at = self._open()
+        held.begin_session(holder)
         self._closing = threading.Event()
         self._waker, self._wake = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="kling_async journal session", daemon=True)
@@ -70,8 +63,12 @@ class Session:
             self._waker.close()
             self._wake.close()
 
+    def subscribe(self, notify: Callable[[], None]) -> None:
+        """Call a function after notices of other processes, and after a change of the session."""
+        self._notify = notify
+
     def confirm(self, asked_at: float) -> None:
-        """Note that the session lived when a question was asked that the server has answered so."""
+        """Note the monotonic time of a call whose answer showed that the session lives."""
         self.confirmed_at = max(self.confirmed_at, asked_at)
 
     def _open(self) -> tuple[Connection, int, float]:
@@ -84,9 +81,9 @@ class Session:
         with ExitStack() as opened:
             connection = opened.enter_context(closing(connect(self._url)))
             asked_at = read_monotonic_clock()
-            holder = _fetch(connection, "SELECT nextval('kling_async_holders')")
-            execute(connection, _LOCK, [holder])
-            execute(connection, f'LISTEN "{_fetch(connection, CHANNEL)}"')
+            holder = fetch_value(execute(connection, sql.NEXT_HOLDER))
+            execute(connection, sql.LOCK_SESSION, [holder])
+            execute(connection, f'LISTEN "{fetch_value(execute(connection, sql.CHANNEL))}"')
             opened.pop_all()
         return connection, holder, asked_at
 
@@ -119,7 +116,7 @@ class Session:
             self._connection.remove_notify_handler(notices.append)
         self.confirm(asked_at)
         if notices:
-            self._notify()
+            self._signal()
 
     def _open_again(self) -> None:
         """Open another session, and move to it what other processes have not taken."""
@@ -134,11 +131,22 @@ class Session:
             except (psycopg.Error, JournalError):
                 continue  # what waits for the session gives up by itself
             self._connection, self.confirmed_at = connection, asked_at
-            self._notify()
+            self._signal()
             return
 
+    def _move(self, connection: Connection, holder: int) -> None:
+        """Move what no other process has taken from the sessions that are gone to a new one."""
+        held = self._held
+        with self._database.lock:
+            held.holders.add(holder)  # first: the answer of a move can be lost
+            former = list(held.holders)
+            with connection.transaction():
+                moved = execute(connection, sql.MOVE_ENTRIES, [holder, former]).fetchall()
+                execute(connection, sql.END_RESERVATIONS, [former])
+                posts = execute(connection, sql.MOVE_ACTIVITIES, [holder, former]).fetchall()
+            # Under the lock: a write under the former number would find none of its entries.
+            held.move(holder, dict(moved), posts={number for (number,) in posts})
 
-def _fetch(connection: Connection, statement: str) -> Any:
-    row = execute(connection, statement).fetchone()
-    assert row is not None
-    return row[0]
+    def _signal(self) -> None:
+        if self._notify is not None:
+            self._notify()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from kling_async._journal.entry import EntryState
 from kling_async._journal.postgres.rows import COLUMNS, IDENTITY, NAMES, quote_name
-from kling_async._journal.postgres.session import CHANNEL, LIVE_HOLDERS
 from kling_async._journal.store import EARLIER_COLUMNS, Activity
 from kling_async._journal.transitions import UNKNOWN_STATES_IN_SQL
 
@@ -23,6 +22,18 @@ _EARLIER_OR_E_NAMES = ", ".join(
 )
 """The columns of `COLUMNS` as they were in an earlier attempt `a` of an entry `e`."""
 ENTRY = f"{IDENTITY}, {NAMES}"
+
+LIVE_HOLDERS = """
+    SELECT objid::bigint AS holder FROM pg_locks
+    WHERE locktype = 'advisory' AND objsubid = 1 AND granted
+        AND classid = 'kling_async_entries'::regclass::oid
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+"""The processes whose session lives, in any database server that supports advisory locks."""
+LOCK_SESSION = "SELECT pg_advisory_lock(('kling_async_entries'::regclass::oid::bigint << 32) | %s)"
+NEXT_HOLDER = "SELECT nextval('kling_async_holders')"
+CHANNEL = "SELECT 'kling_async_' || 'kling_async_entries'::regclass::oid"
+"""The channel of notices: another one for each journal of a database."""
 
 PAGE = f"SELECT {ENTRY} FROM kling_async_entries WHERE number > %s ORDER BY number LIMIT %s"
 FIND = f"SELECT {ENTRY} FROM kling_async_entries WHERE identity = ANY(%s::text[])"

@@ -66,18 +66,14 @@ class PostgresStore:
         self.last_number = 0
         self._url = url
         self._held = HeldEntries()
-        self._listeners: list[Callable[[], None]] = []
-        self._holders: set[int] = set()
-        """All numbers that the session of this process has had."""
         with journal_errors(url, "opened", OPEN_ADVICE), ExitStack() as opened:
             work = opened.enter_context(closing(connect(url)))
             self._database = Database(url, work, max_outage)
             make_if_missing(work, url)
             self.location = read_id(work)
             self._opened_at = fetch_value(execute(work, sql.NOW))
-            self._session = Session(url, move=self._move, notify=self._notify)
+            self._session = Session(url, self._database, self._held)
             opened.pop_all()
-        self._holders.add(self._session.holder)
 
     def close(self) -> None:
         """End the session, so that other processes can take what this one holds. A second call does nothing."""
@@ -128,7 +124,7 @@ class PostgresStore:
         self._database.call(write)
 
     def _write(self, work: Connection, changes: PendingWrites) -> None:
-        held, holder = self._held, self._session.holder
+        held, holder = self._held, self._held.holder
         after = held.apply(changes)
         earlier = [
             [entry.number, held[entry.number].epoch, *build_earlier_row(entry)] for entry in changes.earlier
@@ -175,7 +171,7 @@ class PostgresStore:
 
     def _claim(self, work: Connection, items: Sequence[WantedItem]) -> list[Claim]:
         wanted = {identity_digest(item.identity): item for item in items}
-        holder = self._session.holder
+        holder = self._held.holder
         parameters = {"identities": list(wanted), "holder": holder}
         self._check_known(work, [item.identity for item in items])
         rows = execute(work, sql.CLAIM, parameters).fetchall()
@@ -187,7 +183,7 @@ class PostgresStore:
             entry = build_entry(row)
             self._held.keep(entry, epoch)
             is_changed = (
-                written_at is not None and written_at > self._opened_at and writer not in self._holders
+                written_at is not None and written_at > self._opened_at and writer not in self._held.holders
             )
             claimed[entry.identity] = Claim(entry=entry, is_changed_elsewhere=is_changed)
         self._add_unknown_attempts(work, claimed)
@@ -251,7 +247,7 @@ class PostgresStore:
         """The identities of the items that no live process holds; each of them has an entry."""
         texts = {identity_digest(identity): identity for identity in identities}
         rows = self._database.call(
-            lambda work: execute(work, sql.FIND_CLAIMABLE, [self._session.holder, list(texts)]).fetchall()
+            lambda work: execute(work, sql.FIND_CLAIMABLE, [self._held.holder, list(texts)]).fetchall()
         )
         if len(rows) < len(texts):
             self._fail()
@@ -278,7 +274,7 @@ class PostgresStore:
 
     def _check_session(self, work: Connection) -> None:
         asked_at = read_monotonic_clock()
-        if not fetch_value(execute(work, sql.IS_LIVE, [self._session.holder])):
+        if not fetch_value(execute(work, sql.IS_LIVE, [self._held.holder])):
             raise NoSessionError
         self._session.confirm(asked_at)
 
@@ -294,7 +290,7 @@ class PostgresStore:
             "look_alikes": [post.look_alikes for post in posts],
             "prices": [post.price_usd or Decimal(0) for post in posts],
             "caps": [post.cap_usd for post in posts],
-            "holder": self._session.holder,
+            "holder": self._held.holder,
         }
         asked_at = read_monotonic_clock()
         with work.pipeline(), work.transaction():
@@ -337,7 +333,7 @@ class PostgresStore:
         def begin(work: Connection) -> bool:
             parameters = {
                 "number": number,
-                "holder": self._session.holder,
+                "holder": self._held.holder,
                 "epoch": self._held.epoch_of(number),
                 "model": encode_text(model),
                 "look_alikes": look_alikes,
@@ -356,7 +352,7 @@ class PostgresStore:
         """The begun reconciliations for which no look-alike of another process is in flight."""
 
         def find(work: Connection) -> set[int]:
-            parameters = {"numbers": list(numbers), "holder": self._session.holder}
+            parameters = {"numbers": list(numbers), "holder": self._held.holder}
             return {number for (number,) in execute(work, sql.FIND_SEARCHABLE, parameters).fetchall()}
 
         return self._database.call(find)
@@ -371,7 +367,7 @@ class PostgresStore:
             return False
         parameters = {
             "number": number,
-            "holder": self._session.holder,
+            "holder": self._held.holder,
             "epoch": held.epoch,
             "request_id": encode_text(request_id),
         }
@@ -401,24 +397,7 @@ class PostgresStore:
 
     def subscribe(self, notify: Callable[[], None]) -> None:
         """Call a function after notices of other processes."""
-        self._listeners.append(notify)
-
-    def _notify(self) -> None:
-        for notify in self._listeners:
-            notify()
-
-    def _move(self, connection: Connection, holder: int) -> None:
-        """Move what no other process has taken from the sessions that are gone to a new one."""
-        with self._database.lock:
-            self._holders.add(holder)  # first: the answer of a move can be lost
-            former = list(self._holders)
-            with connection.transaction():
-                moved = execute(connection, sql.MOVE_ENTRIES, [holder, former]).fetchall()
-                execute(connection, sql.END_RESERVATIONS, [former])
-                posts = execute(connection, sql.MOVE_ACTIVITIES, [holder, former]).fetchall()
-            self._held.move(dict(moved), posts={number for (number,) in posts})
-            # Under the lock: a write under the former number would find none of its entries.
-            self._session.holder = holder
+        self._session.subscribe(notify)
 
 
 def _decide(*, is_held: bool, is_unblocked: bool, is_allowed: bool) -> PostDecision:
