@@ -13,6 +13,7 @@ import psycopg
 
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.location import DatabaseUrl
+from kling_async._journal.postgres import claims
 from kling_async._journal.postgres import statements as sql
 from kling_async._journal.postgres.connection import (
     Connection,
@@ -36,7 +37,6 @@ from kling_async._journal.postgres.rows import (
     build_entry,
     build_row,
     columns_of,
-    columns_of_items,
     encode_text,
     identity_digest,
 )
@@ -119,7 +119,7 @@ class PostgresStore:
             try:
                 self._write(work, changes)
             except psycopg.errors.UndefinedTable:
-                self._fail()
+                self._fail_for_lost_entries()
 
         self._database.call(write)
 
@@ -152,7 +152,8 @@ class PostgresStore:
                 held.mark_intended(number)
             if is_gone:
                 gone.append(number)
-        self._refuse_gone(gone)
+        if gone:
+            self._fail_for_lost_entries()
         held.forget(changes.released)
 
     def _columns_of_entries(self, entries: Mapping[int, Entry], changes: PendingWrites) -> list[list[Any]]:
@@ -170,70 +171,14 @@ class PostgresStore:
         return self._database.call(lambda work: self._claim(work, items))
 
     def _claim(self, work: Connection, items: Sequence[WantedItem]) -> list[Claim]:
-        wanted = {identity_digest(item.identity): item for item in items}
-        holder = self._held.holder
-        parameters = {"identities": list(wanted), "holder": holder}
-        self._check_known(work, [item.identity for item in items])
-        rows = execute(work, sql.CLAIM, parameters).fetchall()
-        new = [item for item in wanted.values() if not item.is_known]
-        if len(rows) < len(wanted) and new:
-            rows += execute(work, sql.MAKE, [holder, *columns_of_items(new)]).fetchall()
-        claimed: dict[Identity, Claim] = {}
-        for epoch, writer, written_at, *row in rows:
-            entry = build_entry(row)
-            self._held.keep(entry, epoch)
-            is_changed = (
-                written_at is not None and written_at > self._opened_at and writer not in self._held.holders
-            )
-            claimed[entry.identity] = Claim(entry=entry, is_changed_elsewhere=is_changed)
-        self._add_unknown_attempts(work, claimed)
-        left = [text for text, item in wanted.items() if item.identity not in claimed]
-        existing = set()
-        if left:
-            existing = {build_entry(row).identity for row in execute(work, sql.FIND, [left]).fetchall()}
-        return [
-            claimed.get(item.identity) or Claim(is_held_elsewhere=item.identity in existing) for item in items
-        ]
+        if claims.are_lost(work, self._held, items):
+            self._fail_for_lost_entries()
+        return claims.claim(work, self._held, items, opened_at=self._opened_at)
 
-    def _check_known(self, work: Connection, identities: Collection[Identity]) -> None:
-        """Do nothing if the database has each entry that this process has held, as late as this process knows it.
-
-        Raises:
-            JournalError: It has lost one: the item would look as if it had never been bought.
-        """
-        known = [held for identity in identities if (held := self._held.find(identity)) is not None]
-        if known:
-            numbers = [held.entry.number for held in known]
-            epochs: dict[int, int] = dict(execute(work, sql.EPOCHS, [numbers]).fetchall())
-            self._refuse_gone(
-                [held.entry.number for held in known if epochs.get(held.entry.number, -1) < held.epoch]
-            )
-
-    def _refuse_gone(self, numbers: Collection[int]) -> None:
-        """Do nothing if no entries are gone."""
-        if numbers:
-            self._fail()
-
-    def _fail(self) -> Never:
+    def _fail_for_lost_entries(self) -> Never:
         """Log the jobs of all held entries, and use the database no more."""
         warn_lost_jobs(self.name, self._held.jobs)
         self._database.fail(describe_lost_entries(self._url))
-
-    @staticmethod
-    def _add_unknown_attempts(work: Connection, claimed: dict[Identity, Claim]) -> None:
-        numbers = [
-            claim.entry.number
-            for claim in claimed.values()
-            if claim.entry is not None and claim.entry.attempts
-        ]
-        if not numbers:
-            return
-        for row in execute(work, sql.UNKNOWN_ATTEMPTS_OF_ENTRIES, [numbers]).fetchall():
-            attempt = build_entry(row)
-            claim = claimed[attempt.identity]
-            claimed[attempt.identity] = attrs.evolve(
-                claim, unknown_attempts=[*claim.unknown_attempts, attempt]
-            )
 
     def register(self, items: Sequence[WantedItem]) -> Sequence[Entry]:
         """The entries of the items, made if they are missing, without a holder."""
@@ -250,7 +195,7 @@ class PostgresStore:
             lambda work: execute(work, sql.FIND_CLAIMABLE, [self._held.holder, list(texts)]).fetchall()
         )
         if len(rows) < len(texts):
-            self._fail()
+            self._fail_for_lost_entries()
         return {texts[text] for text, is_claimable in rows if is_claimable}
 
     def is_lost(self, number: int) -> bool:
@@ -303,7 +248,7 @@ class PostgresStore:
             if not is_live:
                 raise NoSessionError
             if is_unblocked and not is_allowed and (post.cap_usd is None or total_usd <= post.cap_usd):
-                self._fail()  # the row with the total is gone
+                self._fail_for_lost_entries()  # the row with the total is gone
             if is_allowed:
                 self._held.mark_allowed(post.number, is_reserved=bool(post.price_usd))
             elif not is_held:
@@ -321,7 +266,7 @@ class PostgresStore:
         parameters = {"count": count, "burst": burst - 1, "interval": timedelta(seconds=1 / rate)}
         row = self._database.call(lambda work: execute(work, sql.TAKE_TURNS, parameters).fetchone())
         if row is None:
-            self._fail()
+            self._fail_for_lost_entries()
         first = float(row[0])
         return [max(0.0, first + place / rate) for place in range(count)]
 
