@@ -10,6 +10,7 @@ import attrs
 from kling_async._policy.lost_submit import LostSubmit
 from kling_async._policy.matching import select_candidates
 from kling_async._policy.own_user import OwnUser
+from kling_async._policy.service_clock import Instant
 from kling_async._policy.visible_text import visible_text
 from kling_async.jobs import Job, canonical_id
 
@@ -81,7 +82,7 @@ def closes_at(lost: LostSubmit) -> float:
 
 
 def is_absent(
-    lost: LostSubmit, reading: ListReading, *, has_owner: Callable[[str], bool], own: OwnUser
+    lost: LostSubmit, reading: ListReading, *, now: Instant, has_owner: Callable[[str], bool], own: OwnUser
 ) -> bool:
     """Whether a reading of the list proves that the service has no job of a lost submit.
 
@@ -93,10 +94,11 @@ def is_absent(
     Args:
         lost: The lost submit, with times by the service's clock.
         reading: With all rows since `lost.since`.
+        now: An instant after the reading.
         has_owner: Whether a job belongs to an item of ours.
         own: The user of the key.
     """
-    if lost.may_have_other_clock:
+    if not lost.is_comparable(now):
         return False
     if reading.began_at is None or reading.began_at < closes_at(lost) or not reading.is_whole:
         return False

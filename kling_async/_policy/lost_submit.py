@@ -62,15 +62,16 @@ class LostSubmit:
         """The age of a recorded POST from which on no process waits for its answer any more."""
         return self.until - self.since - 2 * CLOCK_SKEW + _ANSWER_DELAY
 
+    def is_comparable(self, now: Instant) -> bool:
+        """Whether its times prove anything now: its clock is no other one, and no clock was set since."""
+        return now.times_set == self.times_set and not self.may_have_other_clock
+
     def age(self, now: Instant) -> float | None:
         """Seconds since the POST; None if the time of the POST and the present time are by two clocks.
 
         A fresh submit that is taken for an old one is searched for too briefly.
         """
-        if self.is_service_time:
-            is_known = now.offset is not None
-        else:
-            is_known = now.times_set == self.times_set and not self.may_have_other_clock
+        is_known = now.offset is not None if self.is_service_time else self.is_comparable(now)
         sent_at = self.by_service_clock(now.offset).since + CLOCK_SKEW
         return max(0.0, now.time - sent_at) if is_known else None
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from kling_async._policy.list_evidence import closes_at
 from kling_async._policy.lost_submit import LostSubmit
+from kling_async._policy.service_clock import Instant
 
 _SCAN_AGES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Ages of a lost submit, in seconds, at which the list is scanned: a new job may appear in it late."""
@@ -30,17 +31,17 @@ def scan_delays(age: float, *, last_age: float = 0.0) -> Sequence[float]:
     return [*delays, left] if left > 0 else delays
 
 
-def proof_delays(lost: LostSubmit, *, now: float, may_wait: bool) -> Iterable[float]:
+def proof_delays(lost: LostSubmit, *, now: Instant, may_wait: bool) -> Iterable[float]:
     """Seconds to wait before each reading of the whole list; none if a reading can prove nothing.
 
     Args:
-        lost: The lost submit, with times by the service's clock.
-        now: Unix seconds by the service's clock.
+        lost: The lost submit.
+        now: The present instant.
         may_wait: Whether the caller wants the proof so much that it waits for it.
     """
-    if lost.may_have_other_clock:
+    if now.offset is None or not lost.is_comparable(now):
         return ()
-    left = closes_at(lost) - now
+    left = closes_at(lost.by_service_clock(now.offset)) - now.time
     if may_wait:
         return (max(0.0, left) + _PROOF_DELAYS[0], *_PROOF_DELAYS[1:])
     return () if left > 0 else _PROOF_DELAYS[:1]

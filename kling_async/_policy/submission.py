@@ -77,9 +77,14 @@ def is_throttled(job: Job) -> bool:
     return job.status is JobStatus.FAILED and _THROTTLE.search(job.failure_reason or "") is not None
 
 
+def wants_proof(on_ambiguous: str | None) -> bool:
+    """Whether the caller's option waits for the proof that there is no job; None outside a batch."""
+    return on_ambiguous == "resend_absent"
+
+
 def allows_resend(on_ambiguous: str, error: AmbiguousSubmitError) -> bool:
     """Whether the caller's option allows another POST for a lost submit."""
-    return on_ambiguous == "resend" or (on_ambiguous == "resend_absent" and error.absent)
+    return on_ambiguous == "resend" or (wants_proof(on_ambiguous) and error.absent)
 
 
 def stops_the_batch(error: KlingError) -> bool:

@@ -15,6 +15,7 @@ from kling_async._policy.list_evidence import (
 )
 from kling_async._policy.lost_submit import LostSubmit
 from kling_async._policy.own_user import OwnUser
+from kling_async._policy.service_clock import Instant
 
 CAT = {"prompt": "a cat"}
 DOG = {"prompt": "a dog"}
@@ -44,9 +45,12 @@ def read(*pages, began_at=CLOSED, total=None, since=40.0):
     return reading
 
 
-def absent(*rows, lost=LOST, later=LATER, own=OwnUser(), **settings):  # noqa: B008 - it learns nothing here
+NOW = Instant(wall=CLOSED, monotonic=0.0, offset=0.0, times_set=0)
+
+
+def absent(*rows, lost=LOST, later=LATER, now=NOW, own=OwnUser(), **settings):  # noqa: B008 - it learns nothing here
     reading = read([later, *rows], **settings)
-    return is_absent(lost, reading, has_owner=lambda id_: id_.startswith("mine"), own=own)
+    return is_absent(lost, reading, now=now, has_owner=lambda id_: id_.startswith("mine"), own=own)
 
 
 def test_a_whole_list_that_shows_a_later_job_of_ours_and_no_other_proves_absence():
@@ -67,6 +71,11 @@ def test_a_submit_whose_time_another_clock_may_have_told_is_never_proven_absent(
     assert not absent(lost=attrs.evolve(LOST, may_have_other_clock=True))
 
 
+def test_a_submit_is_not_proven_absent_once_a_clock_was_set_since():
+    assert not absent(now=attrs.evolve(NOW, times_set=1))
+    assert absent(now=attrs.evolve(NOW, times_set=1), lost=attrs.evolve(LOST, times_set=1))
+
+
 @pytest.mark.parametrize(
     "later",
     [
@@ -77,7 +86,7 @@ def test_a_submit_whose_time_another_clock_may_have_told_is_never_proven_absent(
     ids=["within the window", "not ours", "without a time"],
 )
 def test_without_a_later_job_of_ours_nothing_is_proven(later):
-    assert not is_absent(LOST, read([later]), has_owner=lambda id_: id_ == "mine", own=OwnUser())
+    assert not is_absent(LOST, read([later]), now=NOW, has_owner=lambda id_: id_ == "mine", own=OwnUser())
 
 
 @pytest.mark.parametrize(

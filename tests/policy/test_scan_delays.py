@@ -2,15 +2,22 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import attrs
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_async._policy.list_evidence import closes_at
 from kling_async._policy.lost_submit import LostSubmit
 from kling_async._policy.scan_delays import proof_delays, scan_delays
+from kling_async._policy.service_clock import Instant
 
 LOST = LostSubmit(payload={"prompt": "a cat"}, since=40.0, until=160.0)
 CLOSED = closes_at(LOST)
+
+
+def by_the_service(time, *, ahead=0.0, times_set=0):
+    return Instant(wall=time - ahead, monotonic=0.0, offset=ahead, times_set=times_set)
 
 
 @given(st.floats(min_value=0, max_value=1e9))
@@ -35,10 +42,29 @@ def test_the_scans_last_until_another_process_waits_no_longer_for_the_answer(age
 
 
 def test_the_list_is_read_once_for_a_proof_if_the_window_has_closed():
-    assert list(proof_delays(LOST, now=CLOSED, may_wait=False)) == [0.0]
-    assert list(proof_delays(LOST, now=CLOSED - 1, may_wait=False)) == []
+    assert list(proof_delays(LOST, now=by_the_service(CLOSED), may_wait=False)) == [0.0]
+    assert list(proof_delays(LOST, now=by_the_service(CLOSED - 1), may_wait=False)) == []
 
 
 def test_a_caller_that_wants_the_proof_waits_until_the_window_closes_and_for_a_later_job():
-    assert list(proof_delays(LOST, now=CLOSED - 30, may_wait=True)) == [30.0, 20.0, 40.0]
-    assert list(proof_delays(LOST, now=CLOSED + 30, may_wait=True)) == [0.0, 20.0, 40.0]
+    assert list(proof_delays(LOST, now=by_the_service(CLOSED - 30), may_wait=True)) == [30.0, 20.0, 40.0]
+    assert list(proof_delays(LOST, now=by_the_service(CLOSED + 30), may_wait=True)) == [0.0, 20.0, 40.0]
+
+
+def test_the_window_closes_by_the_service_clock():
+    lost = attrs.evolve(LOST, is_service_time=False)
+    now = by_the_service(CLOSED + 600.0 - 30, ahead=600.0)
+    assert list(proof_delays(lost, now=now, may_wait=True)) == [30.0, 20.0, 40.0]
+
+
+@pytest.mark.parametrize(
+    "lost, now",
+    [
+        (LOST, Instant(wall=CLOSED, monotonic=0.0, offset=None, times_set=0)),
+        (LOST, by_the_service(CLOSED, times_set=1)),
+        (attrs.evolve(LOST, may_have_other_clock=True), by_the_service(CLOSED)),
+    ],
+    ids=["the service's clock is unknown", "a clock was set", "the time is by another clock"],
+)
+def test_the_list_is_not_read_for_a_proof_that_the_times_cannot_give(lost, now):
+    assert list(proof_delays(lost, now=now, may_wait=True)) == []

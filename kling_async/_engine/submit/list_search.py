@@ -173,19 +173,18 @@ class ListSearch:
             owned: The canonical ids of the jobs that have an owner.
             began: When the scan began.
         """
-        times_set = self._api.instant().times_set
+        now = self._api.instant()
         for one, submit in zip(searched, lost, strict=True):
             one.read_whole_at = began
             prove = partial(
                 is_absent,
                 submit,
                 reading,
+                now=now,
                 has_owner=lambda request_id: canonical_id(request_id) in owned,
                 own=self._shared.own_user,
             )
-            # Times from before the clock of this machine was set cannot be compared with those from after.
-            is_sure = one.job is None and one.lost.times_set == times_set
-            one.is_absent = is_sure and await _decide_on_rows(reading.recent, prove)
+            one.is_absent = one.job is None and await _decide_on_rows(reading.recent, prove)
 
     async def _is_shown_to_key(self, job: Job) -> bool:
         """Whether a status call shows a row's job to this key; asked only while the user of the key is unknown.

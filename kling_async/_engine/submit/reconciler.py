@@ -18,6 +18,7 @@ from kling_async._policy.matching import look_alike_group
 from kling_async._policy.retry import backoff, is_transient
 from kling_async._policy.scan_delays import proof_delays, scan_delays
 from kling_async._policy.service_clock import Instant
+from kling_async._policy.submission import wants_proof
 from kling_async.errors import AmbiguousSubmitError, JournalError, KlingError
 from kling_async.jobs import Job
 from kling_async.types import OnAmbiguous
@@ -104,7 +105,7 @@ class Reconciler:
         """
         try:
             await _tell_other_processes(reconciliation)
-            reason = await self._search(reconciliation, may_wait=on_ambiguous == "resend_absent")
+            reason = await self._search(reconciliation, may_wait=wants_proof(on_ambiguous))
         finally:
             self.end(reconciliation)
         if reconciliation.job is not None:
@@ -144,13 +145,10 @@ class Reconciler:
             age = reconciliation.lost.age(self.api.instant()) or 0.0
             for delay in scan_delays(age, last_age=reconciliation.last_age):
                 await self._scan_after(delay, reconciliation, began=began)
-            now = self.api.instant()
-            if now.offset is None or now.times_set != reconciliation.lost.times_set:
-                return await self._list_search.explain(reconciliation)
-            lost = reconciliation.lost.by_service_clock(now.offset)
-            for delay in proof_delays(lost, now=now.time, may_wait=may_wait):
-                if not reconciliation.is_absent:
-                    await self._scan_after(delay, reconciliation, began=began, max_pages=max_pages)
+            for delay in proof_delays(reconciliation.lost, now=self.api.instant(), may_wait=may_wait):
+                if reconciliation.is_absent or reconciliation.job is not None:
+                    break
+                await self._scan_after(delay, reconciliation, began=began, max_pages=max_pages)
         except JournalError:
             raise  # the list may show the job, and the journal does not say whose it is
         except KlingError as error:
