@@ -69,6 +69,10 @@ class ListState:
         self.is_on = now >= self._rests_until
         self.page_at = now + interval if self.is_on else self._rests_until
 
+    def stop_scans(self) -> None:
+        """No scan is planned: status calls replace the list again."""
+        self.is_on = False
+
     def next_shown_at(self, scan_number: int) -> float:
         """When the next scan has probably shown a job; `-inf` if no scan is likely to.
 
@@ -79,11 +83,18 @@ class ListState:
         is_shown = self.is_on and self.number - scan_number <= 1
         return self.page_at + _PAGE_DELAY if is_shown else -math.inf
 
+    def record_end(self, id_: str, *, scan_number: int) -> None:
+        """A status call showed a job final. If the last scan showed the job in flight, a later scan must not."""
+        if self.is_on and scan_number == self.number > 0:
+            self.suspect = id_
+
     def begin_scan(self, in_flight: int) -> Scan:
         """A scan from where the last one found the first job of ours, in pages of as many rows as there are jobs."""
         self.is_on, self.is_stale = True, False
         self.rows = min(max(math.ceil(in_flight / _ROWS) * _ROWS, self.rows), self.max_rows)
-        return Scan(next_offset=self._start, in_flight=in_flight, suspect=self.suspect)
+        return Scan(
+            number=self.number + 1, next_offset=self._start, in_flight=in_flight, suspect=self.suspect
+        )
 
     def add_page(
         self,
@@ -92,6 +103,7 @@ class ListState:
         rows: int,
         new_rows: int,
         hits: int,
+        ends: int,
         has_more: bool | None,
         total: int | None,
         cost: float,
@@ -103,6 +115,7 @@ class ListState:
             rows: How many rows the page has.
             new_rows: How many of them no page of the scan has shown.
             hits: How many of them are news of jobs of ours.
+            ends: How many of those are final.
             has_more: What the page says of further pages.
             total: What the page says of the length of the list.
             cost: What it cost.
@@ -111,6 +124,7 @@ class ListState:
         assert offset is not None
         scan.next_offset, end = None, offset + rows
         scan.cost += cost
+        scan.ends += ends
         if hits:
             scan.first = offset if scan.first is None else scan.first
             scan.reach = end
@@ -171,6 +185,8 @@ class ListState:
 class Scan:
     """How far one scan of a list has come."""
 
+    number: int
+    """Its number among the scans of the list, from 1."""
     next_offset: int | None
     """Where the next page begins; None when the scan is over."""
     in_flight: int
@@ -194,6 +210,10 @@ class Scan:
     """Whether the last page showed nothing new."""
     ids: set[str] = attrs.field(factory=set)
     """The ids of the rows so far."""
+
+    def check_suspect(self, *, is_final: bool) -> None:
+        """Take in how a row shows the suspect."""
+        self.is_stale = self.is_stale or not is_final
 
 
 def page_cost(*, size_bytes: int, seconds: float) -> float:

@@ -20,6 +20,14 @@ _SHOWN = 500
 """Characters of a reason that an error shows. The key is hidden in all of it before: a key that is cut is not found."""
 
 
+def lacks_video(job: Job) -> bool:
+    """Whether a success does not say where its video is: one more poll may tell.
+
+    Source: the service documents answers of success that carry their outcome only on the next call.
+    """
+    return job.is_success and job.video_url is None
+
+
 def error_of(job: Job, *, secret: Secret) -> JobError | None:
     """The error for a final job, with `***` for each place where the service echoes the key; None for a success."""
     if job.is_success:

@@ -10,15 +10,23 @@ from kling_async.errors import (
     APIConnectionError,
     APIResponseError,
     APIStatusError,
+    AuthenticationError,
+    BadRequestError,
     CertificateError,
     ClientClosedError,
     InternalServerError,
+    InvalidRequestError,
     KlingError,
+    NotFoundError,
+    PermissionDeniedError,
     ProxyError,
     RateLimitError,
 )
 
 _TRANSIENT_STATUSES = {*range(300, 400), 408, 425}
+_REFUSALS = (BadRequestError, AuthenticationError, PermissionDeniedError, NotFoundError, InvalidRequestError)
+_UNSEEN_GRACE = 3
+"""How often a job that was never seen can be answered 404 before that is believed: a new id may show late."""
 
 
 @public_class
@@ -87,3 +95,21 @@ def next_delay(policy: RetryPolicy, *, attempt: int, error: KlingError, jitter: 
         return None
     named = named_delay(policy, error)
     return named if named is not None else backoff(policy, attempt=attempt, jitter=jitter)
+
+
+def ends_wait(error: KlingError, *, is_known: bool, failed_polls: int) -> bool:
+    """Whether a failed poll ends the wait for a job: only if the service refuses a job that it has never shown to this key.
+
+    Args:
+        error: The error of the poll.
+        is_known: Whether the service has ever shown the job to this key.
+        failed_polls: How many polls in a row have failed, this one included.
+    """
+    grace = _UNSEEN_GRACE if isinstance(error, NotFoundError) else 1
+    return not is_known and isinstance(error, _REFUSALS) and failed_polls >= grace
+
+
+def poll_delay(policy: RetryPolicy, error: KlingError, *, failed_polls: int, jitter: float) -> float:
+    """Seconds before a job is polled again after so many polls in a row that failed, the last with this error."""
+    delay = backoff(policy, attempt=failed_polls - 1, jitter=jitter)
+    return max(delay, named_delay(policy, error) or 0.0)

@@ -14,11 +14,12 @@ def page(rows, hits=0, *, new_rows=None, has_more=None, total=None, cost=1.0, en
         "rows": rows,
         "new_rows": new_rows,
         "hits": hits,
+        "ends": ends,
         "has_more": has_more,
         "total": total,
         "cost": cost,
     }
-    return facts, ends, is_stale
+    return facts, is_stale
 
 
 def state_at_work():
@@ -30,12 +31,11 @@ def state_at_work():
 def scan(state, in_flight, *pages, now=0.0):
     """The offsets that a scan of these pages asks for."""
     one, offsets = state.begin_scan(in_flight), []
-    for facts, ends, is_stale in pages:
+    for facts, is_stale in pages:
         if one.next_offset is None:
             break
         offsets.append(one.next_offset)
-        one.ends += ends
-        one.is_stale |= is_stale
+        one.check_suspect(is_final=not is_stale)
         state.add_page(one, **facts)
     state.end_scan(one, now)
     return offsets
@@ -182,7 +182,8 @@ def test_a_failure_says_nothing_of_the_size_of_pages():
 
 def test_one_proof_of_a_stale_list_leaves_it_alone_for_the_longest_time():
     state = state_at_work()
-    state.suspect = "job-1"
+    scan(state, 100, page(100, hits=100))
+    state.record_end("job-1", scan_number=1)
     assert state.begin_scan(100).suspect == "job-1"
     assert scan(state, 100, page(100, hits=60, is_stale=True), page(100)) == [0]
     assert state.is_stale
@@ -190,6 +191,36 @@ def test_one_proof_of_a_stale_list_leaves_it_alone_for_the_longest_time():
     assert not state.wants_spot_check(1000.0)
     state.begin_scan(100)
     assert not state.is_stale
+
+
+@pytest.mark.parametrize(
+    "scans, scan_number, is_on, suspect",
+    [
+        (2, 2, True, "job-1"),
+        (2, 1, True, None),
+        (2, 2, False, None),
+        (0, 0, True, None),
+    ],
+    ids=["the last scan showed the job", "an earlier one did", "no scan is planned", "there was no scan"],
+)
+def test_only_a_job_that_the_last_scan_showed_in_flight_tests_the_list(scans, scan_number, is_on, suspect):
+    state = state_at_work()
+    for _ in range(scans):
+        scan(state, 100, page(100, hits=100))
+    if not is_on:
+        state.stop_scans()
+
+    state.record_end("job-1", scan_number=scan_number)
+
+    assert state.suspect == suspect
+
+
+def test_a_row_that_shows_the_suspect_final_does_not_take_back_one_that_showed_it_in_flight():
+    one = state_at_work().begin_scan(100)
+
+    for is_final, is_stale in [(True, False), (False, True), (True, True)]:
+        one.check_suspect(is_final=is_final)
+        assert one.is_stale is is_stale
 
 
 def test_a_list_that_shows_no_ends_is_tested_every_other_second():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kling_async._policy.outcome import error_of, state_of, state_without_end
+from kling_async._policy.outcome import error_of, lacks_video, state_of, state_without_end
 from kling_async._secrets import Secret
 from kling_async.errors import (
     AmbiguousSubmitError,
@@ -12,7 +12,7 @@ from kling_async.errors import (
     NotFoundError,
     WaitTimeoutError,
 )
-from kling_async.jobs import Job, JobStatus, Outcome
+from kling_async.jobs import Job, JobStatus, Media, Outcome
 from kling_async.results import ResultState
 
 SECRET = Secret("key-of-the-tests")
@@ -63,3 +63,12 @@ def test_each_outcome_has_its_state(end, state):
 def test_an_error_after_a_post_is_no_failure_of_the_job():
     assert state_without_end(has_job=True) is ResultState.TIMED_OUT
     assert state_without_end(has_job=False) is ResultState.AMBIGUOUS
+
+
+@pytest.mark.parametrize("status", list(JobStatus))
+def test_only_a_success_can_lack_its_video(status):
+    video = Outcome(media=(Media(url="https://storage.test/v.mp4"),))
+
+    for outcome in [None, Outcome(), Outcome(thumbnail_url="https://storage.test/v.jpg"), video]:
+        lacks = status is JobStatus.SUCCESS and outcome is not video
+        assert lacks_video(Job(request_id="id-1", status=status, outcome=outcome)) is lacks

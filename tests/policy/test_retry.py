@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_async import errors
-from kling_async._policy.retry import RetryPolicy, backoff, is_transient, named_delay, next_delay
+from kling_async._policy.retry import (
+    RetryPolicy,
+    backoff,
+    ends_wait,
+    is_transient,
+    named_delay,
+    next_delay,
+    poll_delay,
+)
 from kling_async.errors import (
     APIConnectionError,
     APIResponseError,
@@ -93,3 +101,35 @@ def test_only_a_transient_error_is_retried(error_class):
 )
 def test_a_timeout_and_a_redirect_of_the_service_are_transient_and_a_refusal_is_not(status, expected):
     assert is_transient(APIStatusError("x", status_code=status)) is expected
+
+
+REFUSALS = {
+    errors.BadRequestError,
+    errors.AuthenticationError,
+    errors.PermissionDeniedError,
+    errors.NotFoundError,
+    errors.InvalidRequestError,
+}
+
+
+@pytest.mark.parametrize("error_class", ERROR_CLASSES)
+@pytest.mark.parametrize("failed_polls", [1, 2, 3, 50])
+def test_only_the_refusal_of_a_job_that_was_never_seen_ends_a_wait(error_class, failed_polls):
+    error = error_class("x")
+    patience = 3 if error_class is errors.NotFoundError else 1
+
+    assert not ends_wait(error, is_known=True, failed_polls=failed_polls)
+    ends = any(issubclass(error_class, refusal) for refusal in REFUSALS) and failed_polls >= patience
+    assert ends_wait(error, is_known=False, failed_polls=failed_polls) is ends
+
+
+@given(policy=POLICIES, failed_polls=st.integers(1, 10_000), jitter=JITTERS, retry_after=DELAYS)
+def test_a_job_is_polled_again_after_its_backoff_and_not_before_the_time_that_the_service_names(
+    policy, failed_polls, jitter, retry_after
+):
+    usual = poll_delay(policy, InternalServerError("x"), failed_polls=failed_polls, jitter=jitter)
+    assert usual == backoff(policy, attempt=failed_polls - 1, jitter=jitter)
+
+    named = RateLimitError("x", status_code=429, retry_after=retry_after)
+    delay = poll_delay(policy, named, failed_polls=failed_polls, jitter=jitter)
+    assert delay == max(usual, min(retry_after, policy.max_retry_after))

@@ -68,17 +68,19 @@ class ModelList:
             except KlingError as error:
                 state.record_failure(clock.now(), is_refusal=_is_refusal(error))
                 return
-            known, hits = len(scan.ids), 0
+            known, hits, ends = len(scan.ids), 0, 0
             for row in page.rows:
                 tracked, job = self._find_news(scan, row, jobs)
                 if tracked is not None:
                     hits += 1
+                    ends += job is not None and job.is_final
                     yield tracked, job
             state.add_page(
                 scan,
                 rows=len(page.rows),
                 new_rows=len(scan.ids) - known,
                 hits=hits,
+                ends=ends,
                 has_more=page.has_more,
                 total=page.total,
                 cost=page_cost(size_bytes=len(reply.body), seconds=clock.now() - sent_at),
@@ -96,7 +98,8 @@ class ModelList:
         # The id of a job in flight is kept already; with a copy of each, a scan of many jobs would take a fiftieth more.
         scan.ids.add(id_ if tracked is None else canonical_id(tracked.request_id))
         if tracked is None:
-            scan.is_stale |= id_ == scan.suspect and not _is_final(row)
+            if id_ == scan.suspect:
+                scan.check_suspect(is_final=_is_final(row))
             return None, None
         if not tracked.awaits_video and row.get("status") != tracked.status.value:
             try:
@@ -105,8 +108,7 @@ class ModelList:
                 return None, None
             if tracked.status is JobStatus.PROCESSING and not job.is_final:
                 return None, None  # the row shows the job as it was before
-            scan.ends += job.is_final
-        tracked.scan_number = self.state.number + 1
+        tracked.scan_number = scan.number
         return tracked, job
 
 

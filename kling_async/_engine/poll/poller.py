@@ -20,20 +20,16 @@ from kling_async._engine.poll.deadlines import Deadlines
 from kling_async._engine.poll.due_queue import DueQueue
 from kling_async._engine.poll.list_scan import ModelList
 from kling_async._engine.poll.tracked_job import TrackedJob
+from kling_async._policy.outcome import lacks_video
 from kling_async._policy.pace import JobKind, Pace
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import TokenBucket
-from kling_async._policy.retry import backoff, named_delay
+from kling_async._policy.retry import ends_wait, poll_delay
 from kling_async._wire.codec import structure_job
 from kling_async._wire.endpoints import STATUS
 from kling_async.errors import (
-    AuthenticationError,
-    BadRequestError,
     ClientClosedError,
-    InvalidRequestError,
     KlingError,
-    NotFoundError,
-    PermissionDeniedError,
 )
 from kling_async.events import PollFailed, StatusChanged
 from kling_async.jobs import Job, JobStatus, canonical_id
@@ -43,9 +39,6 @@ _log = SafeLogger("kling_async")
 
 _MAX_CALL_TASKS = 64
 """Tasks that make calls at the same time."""
-_REFUSALS = (BadRequestError, AuthenticationError, PermissionDeniedError, NotFoundError, InvalidRequestError)
-_UNSEEN_GRACE = 3
-"""How often a job that was never seen can be answered 404 before that is believed: a new id may show late."""
 _TURNS_IN_A_ROW = 256
 """So many jobs can be queued again before other tasks get a turn."""
 
@@ -257,11 +250,9 @@ class JobPoller:
             self._take_failure(tracked, error)
             return
         tracked.has_call_in_flight = False
-        state = self._list_of(tracked.model).state
-        if job.is_final and state.is_on and tracked.scan_number == state.number > 0:
-            state.suspect = canonical_id(
-                tracked.request_id
-            )  # the last scan showed it in flight: a later one must not
+        if job.is_final:
+            state = self._list_of(tracked.model).state
+            state.record_end(canonical_id(tracked.request_id), scan_number=tracked.scan_number)
         self._take_record(tracked, job)
 
     def _take_record(self, tracked: TrackedJob, job: Job, *, by_list: bool = False) -> None:
@@ -274,14 +265,13 @@ class JobPoller:
             self._change_status(tracked, job)
         if not job.is_final:
             self._take_sighting(tracked, now, by_list=by_list)
-        elif not (job.is_success and job.video_url is None) or tracked.awaits_video:
+        elif lacks_video(job) and not tracked.awaits_video:
+            tracked.awaits_video = True
+        else:
             tracked.final.set_result(job)
             if self._pace.record_end(tracked.paced, now=now, success=job.is_success):
                 self._bring_forward(now)
             return
-        else:
-            # Source: the service documents answers of success that carry their outcome only on the next call.
-            tracked.awaits_video = True
         if not tracked.has_call_in_flight:
             self._schedule(tracked, now)
 
@@ -317,13 +307,12 @@ class JobPoller:
             self._interrupt_waits(error)
             return
         tracked.failed_polls, tracked.last_error = tracked.failed_polls + 1, error
-        grace = _UNSEEN_GRACE if isinstance(error, NotFoundError) else 1
-        if not tracked.is_known and isinstance(error, _REFUSALS) and tracked.failed_polls >= grace:
+        failed_polls = tracked.failed_polls
+        if ends_wait(error, is_known=tracked.is_known, failed_polls=failed_polls):
             tracked.end_with(error)
             return
         jitter = self._api.rng.random()
-        delay = backoff(tracked.api.retry, attempt=tracked.failed_polls - 1, jitter=jitter)
-        delay = max(delay, named_delay(tracked.api.retry, error) or 0.0)
+        delay = poll_delay(tracked.api.retry, error, failed_polls=failed_polls, jitter=jitter)
         tracked.emit(PollFailed, index=tracked.index, request_id=tracked.request_id, delay=delay, error=error)
         now = self._api.clock.now()
         tracked.retry_at = now + delay
@@ -348,10 +337,11 @@ class JobPoller:
     def _plan_scan(self, model_list: ModelList, now: float) -> None:
         """Queue the next scan of a list, if scans pay."""
         state, model, policy = model_list.state, model_list.model, model_list.policy
-        state.is_on = False
-        if model_list.is_worth_scanning:
-            state.plan_scan(now, interval=self._pace.scan_interval(model, policy, cost=state.cost, now=now))
-            self._schedule(model_list, now)
+        if not model_list.is_worth_scanning:
+            state.stop_scans()
+            return
+        state.plan_scan(now, interval=self._pace.scan_interval(model, policy, cost=state.cost, now=now))
+        self._schedule(model_list, now)
 
     async def _scan(self, model_list: ModelList) -> None:
         """Scan a list once, take in what its rows show of the jobs in flight, and plan the next scan."""
