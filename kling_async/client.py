@@ -285,14 +285,14 @@ class KlingClient:
         from kling_async.types import WaitManyOptions
 
         check_options(options, WaitManyOptions.__annotations__, call="wait_many")
-        given = read_jobs(jobs)
+        wanted = read_jobs(jobs)
         wait_options: dict[str, Any] = {**options}
         progress = wait_options.pop("progress", "auto")
         polling = self._polling_with(wait_options)
         recorder = HistoryRecorder()
-        notify, display = self._display(progress, recorder, total=len(given))
+        notify, display = self._display(progress, recorder, total=len(wanted))
         with display:
-            results = await self._session().wait_many(given, notify, polling=polling)
+            results = await self._session().wait_many(wanted, notify, polling=polling)
         return in_input_order(results, recorder.build())
 
     @public_call
@@ -428,10 +428,10 @@ class KlingClient:
         from kling_async._display.progress import make_display
         from kling_async._engine.batch.batch import BatchSettings, open_batch
 
-        given: dict[str, Any] = {**options}
-        shared = {name: given.pop(name) for name in VideoOptions.__annotations__ if name in given}
-        progress, on_event = given.pop("progress", "auto"), given.pop("on_event", None)
-        settings = BatchSettings(**given)
+        left: dict[str, Any] = {**options}
+        video_options = {name: left.pop(name) for name in VideoOptions.__annotations__ if name in left}
+        progress, on_event = left.pop("progress", "auto"), left.pop("on_event", None)
+        settings = BatchSettings(**left)
         listener, display = make_display(
             progress,
             total=len(requests) if isinstance(requests, Sized) else None,
@@ -439,7 +439,7 @@ class KlingClient:
             has_journal=settings.journal is not None,
         )
         notify = self._notifier(on_event, listener)
-        batch = open_batch(self._session, requests, options=shared, settings=settings, notify=notify)
+        batch = open_batch(self._session, requests, options=video_options, settings=settings, notify=notify)
         return _within(display, batch, call=call)
 
     @overload

@@ -109,10 +109,12 @@ async def generate_many_on(
             f"shard_size must be a whole number of at least 1, not {quote_value(shard_size)}."
         )
     database = WorkersDatabase.at(url)
-    given: dict[str, Any] = {**options}
-    shared = dump_options(given, video_fields=VideoOptions.__annotations__)
+    call_options: dict[str, Any] = {**options}
+    worker_options = dump_options(call_options, video_fields=VideoOptions.__annotations__)
     try:
-        batch = await _run_batch(database, requests, given, shared, shard_size=shard_size, detach=detach)
+        batch = await _run_batch(
+            database, requests, call_options, worker_options, shard_size=shard_size, detach=detach
+        )
     finally:
         await database.close()
     if raise_on_failure:
@@ -124,13 +126,13 @@ async def _run_batch(
     database: WorkersDatabase,
     requests: Requests,
     options: Mapping[str, Any],
-    shared: Mapping[str, Any],
+    worker_options: Mapping[str, Any],
     *,
     shard_size: int | None,
     detach: bool,
 ) -> BatchResult:
     """Check the input, register it, and wait for the workers."""
-    items = await read_items(requests, options)
+    items, settings = await read_items(requests, options)
     recorder = HistoryRecorder()
     listener, display = make_display(
         options.get("progress", "auto"),
@@ -140,26 +142,26 @@ async def _run_batch(
     )
     notify = Notifier(recorder, options.get("on_event"), listener)
     async with open_engine(database) as app:
-        given = await register_items(
+        registered = await register_items(
             database,
             items,
-            output=shared.get("output"),
+            output=worker_options.get("output"),
             retry_failed=bool(options.get("retry_failed")),
         )
-        for result in given.ended:
+        for result in registered.ended:
             _tell_end(result, notify)
         batch = DistributedBatch(
             app=app,
             database=database,
-            number=await find_batch(database, shared),
-            awaited=given.awaited,
+            number=await find_batch(database, worker_options),
+            awaited=registered.awaited,
             shard_size=shard_size
-            or choose_shard_size(len(given.awaited), max_concurrency=shared.get("max_concurrency", 20)),
+            or choose_shard_size(len(registered.awaited), max_concurrency=settings.max_concurrency),
             notify=notify,
         )
         with display:
-            results = await _wait(batch, given.ended, detach=detach)
-    return in_input_order([*given.ended, *results], recorder.build())
+            results = await _wait(batch, registered.ended, detach=detach)
+    return in_input_order([*registered.ended, *results], recorder.build())
 
 
 async def _wait(batch: DistributedBatch, ended: Sequence[Result], *, detach: bool) -> list[Result]:

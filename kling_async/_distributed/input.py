@@ -46,29 +46,31 @@ class BatchInput:
     """The results of items that an earlier run has ended, and of items that are invalid."""
 
 
-async def read_items(requests: Requests, options: Mapping[str, Any]) -> list[InputItem]:
-    """All items of the input, checked before anything is written.
+async def read_items(requests: Requests, options: Mapping[str, Any]) -> tuple[list[InputItem], BatchSettings]:
+    """All items of the input and the settings of the batch, checked before anything is written.
 
     Raises:
         InvalidRequestError: An item is invalid, and they are not to be skipped.
         ConfigurationError: An option makes no sense, or an item has no price under a cap.
     """
-    given = {name: value for name, value in options.items() if name not in {"progress", "on_event"}}
-    fields = {name: given.pop(name) for name in VideoOptions.__annotations__ if name in given}
-    settings = BatchSettings(**given)
+    batch_options = {name: value for name, value in options.items() if name not in {"progress", "on_event"}}
+    video_options = {
+        name: batch_options.pop(name) for name in VideoOptions.__annotations__ if name in batch_options
+    }
+    settings = BatchSettings(**batch_options)
     if settings.max_cost_usd is not None and settings.prices is None:
         raise ConfigurationError(
             "A cap needs the price of a video.",
             advice="Give prices={'kling-v2-6': Decimal('0.35')}, or prices='catalog'.",
         )
-    reader = open_input(requests, fields, settings, Budget(settings.prices, settings.max_cost_usd))
+    reader = open_input(requests, video_options, settings, Budget(settings.prices, settings.max_cost_usd))
     items = []
     try:
         while (item := await reader.next_item()) is not None:
             items.append(item)
     finally:
         await reader.close()
-    return items
+    return items, settings
 
 
 async def register_items(

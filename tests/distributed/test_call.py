@@ -42,7 +42,7 @@ async def open_batch(url, prompts=PROMPTS, notify=lambda _: None, output=None):
     database = WorkersDatabase.at(url)
     try:
         async with open_engine(database) as app:
-            items = await read_items(prompts, {})
+            items, _ = await read_items(prompts, {})
             given = await register_items(database, items, output=output, retry_failed=False)
             yield DistributedBatch(
                 app=app,

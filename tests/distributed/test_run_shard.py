@@ -35,7 +35,7 @@ async def open_shard(journal, client, *, retry_failed=False, **options):
     database = WorkersDatabase.at(journal)
     try:
         async with open_engine(database):
-            items = await read_items(PROMPTS, options)
+            items, _ = await read_items(PROMPTS, options)
             given = await register_items(database, items, output=None, retry_failed=retry_failed)
             batch = await find_batch(
                 database, dump_options(options, video_fields=VideoOptions.__annotations__)
