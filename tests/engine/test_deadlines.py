@@ -96,11 +96,11 @@ async def test_jobs_that_come_and_go_leave_nothing_behind():
         deadlines.move(in_flight[-1])
         if len(in_flight) > 20:
             deadlines.drop(in_flight.pop(0))
-        assert len(deadlines._heap) <= 2 * len(in_flight) + 1
+        assert len(deadlines._queue._heap) <= 2 * len(in_flight) + 1
         await anyio.sleep(0.1)
     for job in in_flight:
         deadlines.drop(job)
-    assert not deadlines._heap
+    assert not deadlines._queue._heap
     assert deadlines._timer is None
 
 

@@ -42,6 +42,8 @@ class TrackedJob:
     """When the wait times out: at its deadline, or because the status has not changed for too long."""
     queue_entry: int = 0
     """The number of its entry in the queue; 0 while it has none."""
+    deadline_entry: int = 0
+    """The number of its entry among the deadlines; 0 while it has none."""
     failed_polls: int = 0
     """Status calls that failed since the last one that did not."""
     last_error: KlingError | None = None
