@@ -52,7 +52,9 @@ class WriteAheadJournal:
     ) -> None:
         self.name: str = store.name
         """The journal in messages: its path, or its URL without the password."""
-        self.owner = JournalRun(store.location, object())
+        self.location: str = store.location
+        """Equal for all journals over the same entries, and for no other."""
+        self.owner = JournalRun(self.location, object())
         """Owns the jobs of this run of the journal."""
         self._store = store
         self._spent_usd = store.spent_usd()
@@ -111,16 +113,15 @@ class WriteAheadJournal:
         finally:
             self._store.close()
 
-    # Sharing: at once in a journal of one process; `release` and `end_activity` do nothing there
+    # Sharing: in a journal of one process `release` and `end_activity` do nothing, and nothing is claimed
 
     async def claim(self, item: WantedItem) -> Claim:
-        """The entry of an item that this process holds from now on, unless another live process holds the item.
+        """The entry of an item of a shared journal, which this process holds from now on, unless another live process does.
 
         Raises:
             JournalError: The store cannot be reached.
         """
-        if self.sharing is None:
-            return Claim(entry=self.find(item.identity))
+        assert self.sharing is not None, "in a journal of one process, `find` is enough"
         claim = await self.sharing.claim(item)
         self._entries.note_claim(claim)
         return claim
@@ -138,10 +139,8 @@ class WriteAheadJournal:
 
     async def find_jobs(self, request_ids: Collection[str]) -> set[str]:
         """Those of the ids whose job an entry has, or had in an earlier attempt."""
-        if self.sharing is None:
-            return set(filter(self.has_job, request_ids))
-        unwritten = set(filter(self.has_job, request_ids))
-        return unwritten | await self.sharing.find_jobs(request_ids)
+        found = set(filter(self.has_job, request_ids))
+        return found if self.sharing is None else found | await self.sharing.find_jobs(request_ids)
 
     async def read_unresolved(self, model: str) -> Sequence[Entry]:
         """The attempts of unknown fate of a model, by number and attempt, those of all processes."""

@@ -133,7 +133,7 @@ class Sharing:
             await self._writes.wait_durable()
         return self._store.is_job_taken(number)
 
-    async def require_held(self, number: int) -> None:
+    async def confirm_held(self, number: int) -> None:
         """Return if this process holds an entry for sure at this moment, and its intent is in the store: the POST may leave.
 
         Call this after the commit of the intent, and as the last step before the POST. The commit writes an entry only
@@ -148,7 +148,7 @@ class Sharing:
         """
         while self._clock() - self._store.confirmed_at() > MAX_CONFIRMATION_AGE:
             await self._run_sync(self._store.confirm)
-        self.check_held(number)
+        self.raise_if_taken_over(number)
 
     async def take_turn(self, *, rate: float, burst: float) -> float:
         """Take one turn of the rate that all processes share; returns the seconds until it can be used."""
@@ -185,7 +185,7 @@ class Sharing:
         if not await self._run_sync(begin):
             raise TakenOverError
 
-    def check_held(self, number: int) -> None:
+    def raise_if_taken_over(self, number: int) -> None:
         """Do nothing if this process still holds an entry, as far as it knows.
 
         Raises:

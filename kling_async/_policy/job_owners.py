@@ -13,7 +13,7 @@ from kling_async._policy.recent_job_ids import RecentJobIds
 class JournalRun:
     """The owner of jobs: one run of a journal, or all submits without a journal together."""
 
-    journal: str | None = None
+    location: str | None = None
     """The journal's location, the same in each of its runs; None without a journal."""
     run: Hashable = None
     """Distinguishes the runs of a journal."""
@@ -62,6 +62,6 @@ class JobOwners:
             present: By journal, its present run.
         """
         return any(
-            request_id in ids and present.get(owner.journal, owner) == owner
+            request_id in ids and present.get(owner.location, owner) == owner
             for owner, ids in tuple(self._ids.items())
         )

@@ -178,13 +178,12 @@ async def test_attempts_of_unknown_fate_are_read_by_model_and_not_once_they_are_
     assert [(entry.number, entry.attempts) for entry in unresolved] == [(2, 1), (3, 1), (3, 2)]
 
 
-async def test_a_claim_gives_what_an_earlier_run_wrote(journals):
+async def test_an_item_has_the_entry_that_an_earlier_run_wrote(journals):
     identity = Identity(None, "f", 0)
     with journals.open() as journal:
         journals.record_intent(journal, identity)
 
     with journals.open() as journal:
-        claim = await journal.claim(WantedItem(identity=identity, model="m"))
+        entry = journals.find(journal, identity)
 
-    assert claim.entry.state is EntryState.INTENDED
-    assert not claim.is_held_elsewhere
+    assert entry.state is EntryState.INTENDED

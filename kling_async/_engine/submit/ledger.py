@@ -186,7 +186,7 @@ class Ledger:
             await self.journal.wait_durable()
             if sharing is not None:
                 # After the commit, whose answer it reads: whether the intent was written.
-                await sharing.require_held(item.entry_number)
+                await sharing.confirm_held(item.entry_number)
         except TakenOverError:
             # The entry is the other process's. If this one claims it again, no write from before may change it.
             self.budget.release(item.price)

@@ -251,7 +251,7 @@ class ListSearch:
         """The lost submits of a journal that no open reconciliation of this client is about."""
         entries = await journal.read_unresolved(model)
         open_ones = self._look_alikes.reconciliations
-        searched = {one.entry_number for one in open_ones if one.location == journal.owner.journal}
+        searched = {one.entry_number for one in open_ones if one.location == journal.location}
         # An entry that was sent again comes twice, its earlier attempt first: only the last attempt is searched for.
         last = {entry.number: entry for entry in entries}
         now = self._api.instant()

@@ -101,7 +101,7 @@ class LookAlikes:
             if reconciliation.shared is None or await self.select_searchable([reconciliation]):
                 return
             sharing, number = reconciliation.shared
-            sharing.check_held(number)
+            sharing.raise_if_taken_over(number)
             await sharing.wait_changed()
 
     def _signal(self) -> None:

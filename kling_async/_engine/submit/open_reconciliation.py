@@ -43,7 +43,7 @@ class OpenReconciliation:
     @property
     def location(self) -> str | None:
         """The location of the journal, however often it is open; None without a journal."""
-        return None if self.journal is None else self.journal.owner.journal
+        return None if self.journal is None else self.journal.location
 
     @property
     def shared(self) -> tuple[Sharing, int] | None:

@@ -50,7 +50,7 @@ class OwnedJobs:
     async def find(self, request_ids: Iterable[str], journals: Iterable[WriteAheadJournal]) -> set[str]:
         """The canonical ids of those jobs that belong to an item of this client, or of one of the journals."""
         wanted = {canonical_id(request_id): request_id for request_id in request_ids}
-        present = {journal.owner.journal: journal.owner for journal in journals}
+        present = {journal.owner.location: journal.owner for journal in journals}
         owners = self._shared.job_owners
         owned = {request_id for request_id in wanted if owners.has_owner(request_id, present)}
         for journal in journals:
