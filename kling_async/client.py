@@ -426,7 +426,8 @@ class KlingClient:
         self, requests: Requests, options: BatchOptions, *, call: str
     ) -> AbstractAsyncContextManager[ResultStream]:
         from kling_async._display.progress import make_display
-        from kling_async._engine.batch.batch import BatchSettings, open_batch
+        from kling_async._engine.batch.batch import open_batch
+        from kling_async._engine.batch.settings import BatchSettings
 
         left: dict[str, Any] = {**options}
         video_options = {name: left.pop(name) for name in VideoOptions.__annotations__ if name in left}

@@ -13,9 +13,9 @@ from kling_async._distributed.call import AwaitedItem
 from kling_async._distributed.database import WorkersDatabase
 from kling_async._distributed.outcomes import result_of_end
 from kling_async._distributed.shards import ShardItem
-from kling_async._engine.batch.batch import BatchSettings, open_input
-from kling_async._engine.batch.batch_input import InputItem
+from kling_async._engine.batch.batch_input import InputItem, open_input
 from kling_async._engine.batch.resume import NextStep, next_step, plan_item
+from kling_async._engine.batch.settings import BatchSettings
 from kling_async._engine.descriptors import run_in_thread
 from kling_async._engine.submit.item_identifier import (
     ItemIdentifier,

@@ -20,7 +20,8 @@ from kling_async import (
     ResultState,
     VideoRequest,
 )
-from kling_async._engine.batch.batch import BatchSettings, use_journal
+from kling_async._engine.batch.batch import use_journal
+from kling_async._engine.batch.settings import BatchSettings
 from kling_async._journal.entry import EntryState, Identity, fingerprint
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.open_journal import open_journal, read_journal

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kling_async import ConfigurationError
-from kling_async._engine.batch.batch import BatchSettings
+from kling_async._engine.batch.settings import BatchSettings
 from kling_async._journal.location import DatabaseUrl, journal_location
 from kling_async._journal.open_journal import open_journal, read_journal
 

@@ -20,7 +20,8 @@ from virtual_store import MemoryStore
 
 from kling_async import JournalError, Limits, PollingPolicy, RetryPolicy, VideoRequest
 from kling_async._engine.api import ApiCaller
-from kling_async._engine.batch.batch import BatchSettings, open_batch
+from kling_async._engine.batch.batch import open_batch
+from kling_async._engine.batch.settings import BatchSettings
 from kling_async._engine.session import LoopSession
 from kling_async._engine.shared_state import SharedState
 from kling_async._journal.journal import WriteAheadJournal

@@ -8,17 +8,16 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from operator import attrgetter
 from os import PathLike
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import anyio
-import attrs
 
 from kling_async._callbacks import SafeLogger, raise_from_loop
-from kling_async._engine.batch.batch_input import InputItem, InputReader
+from kling_async._engine.batch.batch_input import InputItem, InputReader, open_input
 from kling_async._engine.batch.batch_parts import BatchParts
 from kling_async._engine.batch.result_stream import ResultStream
 from kling_async._engine.batch.run_item import run_item
+from kling_async._engine.batch.settings import BatchSettings
 from kling_async._engine.batch.slots import Slots
 from kling_async._engine.descriptors import open_in_thread
 from kling_async._engine.interrupted import describe_batch, warn_interrupted
@@ -27,15 +26,14 @@ from kling_async._engine.submit.ledger import Ledger
 from kling_async._engine.submit.uploader import Uploader
 from kling_async._engine.tasks import is_cancelled, run_cancellable
 from kling_async._journal.journal import WriteAheadJournal
-from kling_async._journal.location import DatabaseUrl, journal_location
+from kling_async._journal.location import DatabaseUrl
 from kling_async._journal.open_journal import open_journal
-from kling_async._policy.budget import Budget, Prices
+from kling_async._policy.budget import Budget
 from kling_async._policy.concurrency_limit import ConcurrencyLimit
-from kling_async.errors import ConfigurationError, JournalError, KlingError
+from kling_async.errors import JournalError, KlingError
 from kling_async.events import Notifier
-from kling_async.paths import ObjectUrl, output_path
 from kling_async.results import ResultState
-from kling_async.types import OnAmbiguous, Requests
+from kling_async.types import Requests
 
 _log = SafeLogger("kling_async")
 
@@ -122,78 +120,6 @@ def _as_failure(error: BaseException) -> Exception:
     failure = KlingError(f"The iterable of requests raised {type(error).__name__}.")
     failure.__cause__ = error
     return failure
-
-
-def _read_output(given: Any) -> Path | ObjectUrl | None:
-    if given is None:
-        return None
-    place = output_path(given, name="output")
-    return place if isinstance(place, ObjectUrl) else Path(place)
-
-
-def _read_journal(given: Any) -> str | DatabaseUrl | WriteAheadJournal | None:
-    if given is None or isinstance(given, WriteAheadJournal):
-        return given
-    return journal_location(given, name="journal")
-
-
-@attrs.frozen(kw_only=True)
-class BatchSettings:
-    """How a batch is to be run, as the caller said it.
-
-    Raises:
-        ConfigurationError: One of them makes no sense.
-    """
-
-    max_concurrency: int = 20
-    """How many jobs can be in flight at the service."""
-    output: Path | ObjectUrl | None = attrs.field(default=None, converter=_read_output)
-    """The folder in which videos are saved, or the prefix below which they are stored."""
-    ascii_names: bool = False
-    """Whether file names have ASCII letters and digits only."""
-    direct_upload: bool = False
-    """Whether videos go to an object store without a file on this machine."""
-    journal: str | DatabaseUrl | WriteAheadJournal | None = attrs.field(default=None, converter=_read_journal)
-    """Where it is written down what is sent, for a later run to go on."""
-    max_cost_usd: Any = None
-    prices: Prices | None = None
-    on_ambiguous: OnAmbiguous = "report"
-    retry_failed: bool = False
-    skip_invalid: bool = False
-    allow_suspicious: bool = False
-    keep_labels: bool = False
-
-    def __attrs_post_init__(self) -> None:
-        most = self.max_concurrency
-        if not isinstance(most, int) or isinstance(most, bool) or most < 1:
-            raise ConfigurationError(f"max_concurrency must be a whole number of at least 1, not {most!r}.")
-        if self.direct_upload and not isinstance(self.output, ObjectUrl):
-            raise ConfigurationError(
-                "A direct upload needs the URL of an object store.",
-                advice="Give output='s3://bucket/prefix', or leave out direct_upload=True.",
-            )
-        if self.on_ambiguous not in get_args(OnAmbiguous):
-            raise ConfigurationError(
-                f"on_ambiguous must be 'report', 'resend_absent' or 'resend', not {self.on_ambiguous!r}."
-            )
-
-
-def open_input(
-    requests: Requests, options: Mapping[str, Any], settings: BatchSettings, budget: Budget
-) -> InputReader:
-    """The reader of a batch's input; under a cap it refuses an item without a price.
-
-    Raises:
-        InvalidRequestError: See `InputReader`.
-    """
-    return InputReader(
-        requests,
-        options,
-        settings.skip_invalid,
-        allow_suspicious=settings.allow_suspicious,
-        keep_labels=settings.keep_labels,
-        check=budget.price if budget.cap is not None else None,
-    )
 
 
 def open_batch(

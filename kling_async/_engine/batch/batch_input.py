@@ -18,8 +18,10 @@ from typing import Any
 import attrs
 
 from kling_async._engine.batch.resume import Plan
+from kling_async._engine.batch.settings import BatchSettings
 from kling_async._engine.submit.picture_digests import NO_DIGESTS, PictureDigests
 from kling_async._journal.entry import Entry
+from kling_async._policy.budget import Budget
 from kling_async.errors import ConfigurationError, InvalidRequestError
 from kling_async.items import check_meant, find_missing_picture, read_many, request_from
 from kling_async.requests import RequestLike, VideoRequest
@@ -206,3 +208,21 @@ class InputReader:
         if self._check is not None:
             self._check(request)
         return request
+
+
+def open_input(
+    requests: Requests, options: Mapping[str, Any], settings: BatchSettings, budget: Budget
+) -> InputReader:
+    """The reader of a batch's input; under a cap it refuses an item without a price.
+
+    Raises:
+        InvalidRequestError: See `InputReader`.
+    """
+    return InputReader(
+        requests,
+        options,
+        settings.skip_invalid,
+        allow_suspicious=settings.allow_suspicious,
+        keep_labels=settings.keep_labels,
+        check=budget.price if budget.cap is not None else None,
+    )

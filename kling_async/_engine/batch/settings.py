@@ -1,0 +1,69 @@
+"""How a batch is to be run, as the caller said it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import attrs
+
+from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.location import DatabaseUrl, journal_location
+from kling_async._policy.budget import Prices
+from kling_async.errors import ConfigurationError
+from kling_async.paths import ObjectUrl, output_path
+from kling_async.types import OnAmbiguous
+
+
+def _read_output(given: Any) -> Path | ObjectUrl | None:
+    if given is None:
+        return None
+    place = output_path(given, name="output")
+    return place if isinstance(place, ObjectUrl) else Path(place)
+
+
+def _read_journal(given: Any) -> str | DatabaseUrl | WriteAheadJournal | None:
+    if given is None or isinstance(given, WriteAheadJournal):
+        return given
+    return journal_location(given, name="journal")
+
+
+@attrs.frozen(kw_only=True)
+class BatchSettings:
+    """How a batch is to be run, as the caller said it.
+
+    Raises:
+        ConfigurationError: One of them makes no sense.
+    """
+
+    max_concurrency: int = 20
+    """How many jobs can be in flight at the service."""
+    output: Path | ObjectUrl | None = attrs.field(default=None, converter=_read_output)
+    """The folder in which videos are saved, or the prefix below which they are stored."""
+    ascii_names: bool = False
+    """Whether file names have ASCII letters and digits only."""
+    direct_upload: bool = False
+    """Whether videos go to an object store without a file on this machine."""
+    journal: str | DatabaseUrl | WriteAheadJournal | None = attrs.field(default=None, converter=_read_journal)
+    """Where it is written down what is sent, for a later run to go on."""
+    max_cost_usd: Any = None
+    prices: Prices | None = None
+    on_ambiguous: OnAmbiguous = "report"
+    retry_failed: bool = False
+    skip_invalid: bool = False
+    allow_suspicious: bool = False
+    keep_labels: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        most = self.max_concurrency
+        if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+            raise ConfigurationError(f"max_concurrency must be a whole number of at least 1, not {most!r}.")
+        if self.direct_upload and not isinstance(self.output, ObjectUrl):
+            raise ConfigurationError(
+                "A direct upload needs the URL of an object store.",
+                advice="Give output='s3://bucket/prefix', or leave out direct_upload=True.",
+            )
+        if self.on_ambiguous not in get_args(OnAmbiguous):
+            raise ConfigurationError(
+                f"on_ambiguous must be 'report', 'resend_absent' or 'resend', not {self.on_ambiguous!r}."
+            )
