@@ -76,6 +76,11 @@ class LostSubmit:
         return max(0.0, now.time - sent_at) if is_known else None
 
 
+def is_fresh_intent(intended: Instant, *, now: Instant) -> bool:
+    """Whether a POST may begin now whose intent was recorded at an instant: a later run searches around the recorded time."""
+    return abs(now.wall - intended.wall) <= MAX_INTENT_AGE
+
+
 def lost_submit(payload: Mapping[str, Any], *, sent: Instant, given_up: Instant) -> LostSubmit:
     """A POST of this process whose answer was given up.
 

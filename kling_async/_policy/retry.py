@@ -27,6 +27,8 @@ _TRANSIENT_STATUSES = {*range(300, 400), 408, 425}
 _REFUSALS = (BadRequestError, AuthenticationError, PermissionDeniedError, NotFoundError, InvalidRequestError)
 _UNSEEN_GRACE = 3
 """How often a job that was never seen can be answered 404 before that is believed: a new id may show late."""
+_MIN_PAUSE = 1.0
+"""Seconds for which nothing is submitted after a 429 that names no time."""
 
 
 @public_class
@@ -80,6 +82,21 @@ def backoff(policy: RetryPolicy, *, attempt: int, jitter: float) -> float:
 def named_delay(policy: RetryPolicy, error: KlingError) -> float | None:
     """Seconds to wait because the service named a time, within the caller's limit; None if it named none."""
     return None if error.retry_after is None else min(error.retry_after, policy.max_retry_after)
+
+
+def throttle_delay(policy: RetryPolicy, error: KlingError, *, throttles_before: int, jitter: float) -> float:
+    """Seconds for which nothing is submitted after a sign of throttling.
+
+    Args:
+        policy: The caller's settings.
+        error: What the service said; a time that it names counts.
+        throttles_before: How many such signs there were in a row; the pause grows with them.
+        jitter: A random number from 0 to 1.
+    """
+    named = named_delay(policy, error)
+    if named is not None:
+        return named
+    return max(_MIN_PAUSE, backoff(policy, attempt=throttles_before + 1, jitter=jitter))
 
 
 def next_delay(policy: RetryPolicy, *, attempt: int, error: KlingError, jitter: float) -> float | None:

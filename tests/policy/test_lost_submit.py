@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kling_async._policy.lost_submit import LostSubmit, lost_submit, recorded_submit
+from kling_async._policy.lost_submit import LostSubmit, is_fresh_intent, lost_submit, recorded_submit
 from kling_async._policy.scan_delays import scan_delays
 from kling_async._policy.service_clock import Instant
 
@@ -90,3 +90,10 @@ def test_the_window_of_a_recorded_submit_ends_with_the_timeout_of_its_sender(tim
     # It covers an answer that comes at the last moment, and is searched for until then.
     assert recorded.last_answer_age < recorded.until - 100.0
     assert sum(scan_delays(0.0, last_age=recorded.last_answer_age)) >= timeout + 5.0
+
+
+@pytest.mark.parametrize(
+    "seconds, is_fresh", [(0.0, True), (5.0, True), (5.1, False), (-5.0, True), (-5.1, False)]
+)
+def test_a_post_begins_only_around_the_recorded_time_of_its_intent(seconds, is_fresh):
+    assert is_fresh_intent(instant(100.0, offset=0.0), now=instant(100.0 + seconds)) is is_fresh

@@ -13,6 +13,7 @@ from kling_async._policy.retry import (
     named_delay,
     next_delay,
     poll_delay,
+    throttle_delay,
 )
 from kling_async.errors import (
     APIConnectionError,
@@ -73,6 +74,25 @@ def test_a_setting_limits_the_time_that_the_service_can_name(limit, delay):
     policy = RetryPolicy(max_retry_after=limit)
     assert named_delay(policy, error) == delay
     assert next_delay(policy, attempt=0, error=error, jitter=0.5) == delay
+
+
+@pytest.mark.parametrize(
+    "retry_after, throttles_before, jitter, expected",
+    [
+        (7.0, 0, 0.5, 7.0),
+        (0.0, 3, 0.5, 0.0),
+        (None, 0, 0.0, 1.0),
+        (None, 3, 0.0, 8.0),
+        (None, 3, 1.0, 4.0),
+        (None, 0, 1.0, 1.0),
+    ],
+)
+def test_the_pause_after_a_sign_of_throttling_grows_with_those_before_unless_the_service_names_a_time(
+    retry_after, throttles_before, jitter, expected
+):
+    error = RateLimitError("slow down", status_code=429, retry_after=retry_after)
+    policy = RetryPolicy(initial_delay=0.5, max_delay=30.0)
+    assert throttle_delay(policy, error, throttles_before=throttles_before, jitter=jitter) == expected
 
 
 def test_without_retry_after_the_backoff_applies():

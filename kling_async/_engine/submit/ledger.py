@@ -1,8 +1,8 @@
-"""The record of the money: each POST in the journal and in the budget before it is sent, and the fate of it after."""
+"""The record of the money: each POST in the journal and in the budget before it is sent, and how it ended after."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from kling_async._journal.shared_store import Claim, PlannedPost, PostDecision, 
 from kling_async._journal.sharing import Sharing, TakenOverError
 from kling_async._journal.store import Activity
 from kling_async._policy.budget import Budget
-from kling_async._policy.lost_submit import MAX_INTENT_AGE
+from kling_async._policy.lost_submit import is_fresh_intent
 from kling_async._policy.matching import look_alike_group
 from kling_async._policy.rate_limit import TokenBucket
-from kling_async._policy.service_clock import ServiceClock
+from kling_async._policy.service_clock import Instant
 from kling_async.errors import JournalError, KlingError
 from kling_async.events import Spent, SubmitLost, Submitted
 from kling_async.jobs import Job
@@ -37,6 +37,11 @@ class Ledger:
     budget: Budget = attrs.field(factory=Budget)
     journal: WriteAheadJournal | None = None
     _identifier: ItemIdentifier = attrs.field(init=False, factory=ItemIdentifier)
+
+    @property
+    def sharing(self) -> Sharing | None:
+        """What this process agrees on with others; None without a shared journal."""
+        return None if self.journal is None else self.journal.sharing
 
     async def claim_entry(self, item: BatchItem) -> Claim:
         """The claim of an item, with its entry in the journal.
@@ -76,7 +81,8 @@ class Ledger:
     async def wait_claimable(self, item: BatchItem) -> None:
         """Return when no live process holds an item that another process held."""
         assert item.identity is not None
-        await self._require_sharing().wait_claimable(item.identity)
+        assert self.sharing is not None, "no other process holds an item of this one's own journal"
+        await self.sharing.wait_claimable(item.identity)
 
     def release(self, item: BatchItem) -> None:
         """Let other processes hold the item, as soon as its writes are in a shared journal."""
@@ -85,9 +91,9 @@ class Ledger:
 
     async def take_turn(self, bucket: TokenBucket) -> float:
         """Take a turn of a rate that all processes of a shared journal keep together; the seconds until it can be used."""
-        if self.journal is None or self.journal.sharing is None:
+        if self.sharing is None:
             return 0.0
-        return await self.journal.sharing.take_turn(rate=bucket.rate, burst=bucket.burst)
+        return await self.sharing.take_turn(rate=bucket.rate, burst=bucket.burst)
 
     async def reserve_post(self, item: BatchItem, payload: Mapping[str, Any]) -> bool:
         """Reserve the money of a POST and register the POST in a shared journal; False if it cannot be sent now.
@@ -99,11 +105,11 @@ class Ledger:
             BudgetExceededError: The spend of all processes would pass the cap.
             TakenOverError: Another process holds the item.
         """
-        if self.journal is None or self.journal.sharing is None:
+        if self.sharing is None:
             return True
         assert item.request is not None
         assert item.entry_number is not None
-        permit = await self.journal.sharing.reserve_post(
+        permit = await self.sharing.reserve_post(
             PlannedPost(
                 number=item.entry_number,
                 model=model_of(item.request),
@@ -120,9 +126,9 @@ class Ledger:
 
     async def is_job_taken(self, item: BatchItem) -> bool:
         """Whether another process of a shared journal has matched the item's job to its own lost submit."""
-        if self.journal is not None and self.journal.sharing is not None and item.entry_number is not None:
+        if self.sharing is not None and item.entry_number is not None:
             with suppress(JournalError):  # the batch ends with it; what is paid for is delivered
-                return await self.journal.sharing.is_job_taken(item.entry_number)
+                return await self.sharing.is_job_taken(item.entry_number)
         return False
 
     def end_post(self, item: BatchItem) -> None:
@@ -132,22 +138,25 @@ class Ledger:
 
     async def wait_changed(self) -> None:
         """Wait until another process may have ended what blocks a POST."""
-        await self._require_sharing().wait_changed()
-
-    def _require_sharing(self) -> Sharing:
-        assert self.journal is not None, "no other process holds or blocks anything without a journal"
-        assert self.journal.sharing is not None, "nor with a journal of one process"
-        return self.journal.sharing
+        assert self.sharing is not None, "no other process blocks a POST of this one's own journal"
+        await self.sharing.wait_changed()
 
     async def record_intent(
-        self, item: BatchItem, payload: Mapping[str, Any], clock: ServiceClock, *, given_up_after: float
+        self,
+        item: BatchItem,
+        payload: Mapping[str, Any],
+        *,
+        now: Callable[[], Instant],
+        given_up_after: float,
     ) -> None:
         """Reserve the money and bring the intent to the disk; if either fails, neither holds.
+
+        An intent that took too long is taken back and recorded again: a later run searches for the job around its time.
 
         Args:
             item: The item that is about to be sent.
             payload: The parameters as they are sent.
-            clock: The service's clock, by which the time is recorded if it is known.
+            now: Reads the present instant.
             given_up_after: Seconds after which the answer is given up: the timeout of the POST.
 
         Raises:
@@ -155,52 +164,58 @@ class Ledger:
             JournalError: The intent could not be written to the disk.
             TakenOverError: Another process of a shared journal holds the item.
         """
-        while not await self._record_intent_once(item, payload, clock, given_up_after):
-            pass
+        while True:
+            self.budget.reserve(item.price, is_allowed=self.sharing is not None)
+            if item.price is not None:
+                item.cost = (item.cost or 0) + item.price
+            item.job_id = None  # that of an attempt before
+            if self.journal is None:
+                return
+            intended = now()
+            try:
+                await self._write_intent(
+                    self.journal, item, payload, intended=intended, given_up_after=given_up_after
+                )
+            except TakenOverError:
+                # The entry is the other process's. If this one claims it again, no write from before may change it.
+                self.budget.release(item.price)
+                raise
+            except BaseException as error:
+                self.record_not_accepted(item, error)
+                raise
+            if is_fresh_intent(intended, now=now()):
+                return
+            self.record_not_accepted(item, KlingError("the intent was too old for a POST"))
 
-    async def _record_intent_once(
-        self, item: BatchItem, payload: Mapping[str, Any], clock: ServiceClock, given_up_after: float
-    ) -> bool:
-        """Whether the intent was on the disk so soon that its time is that of the POST; if not, it is taken back."""
-        sharing = self.journal.sharing if self.journal is not None else None
-        self.budget.reserve(item.price, is_allowed=sharing is not None)
-        if item.price is not None:
-            item.cost = (item.cost or 0) + item.price
-        item.job_id = None  # that of an attempt before
-        if self.journal is None:
-            return True
+    async def _write_intent(
+        self,
+        journal: WriteAheadJournal,
+        item: BatchItem,
+        payload: Mapping[str, Any],
+        *,
+        intended: Instant,
+        given_up_after: float,
+    ) -> None:
+        """Bring the intent of a POST to the disk; in a shared journal this process then holds the item for sure."""
         assert item.identity is not None
         assert item.request is not None
-        intended = clock.read(wall=self.emit.clock.wall(), monotonic=self.emit.clock.now())
-        try:
-            item.entry_number = self.journal.record_intent(
-                item.identity,
-                model=model_of(item.request),
-                payload=payload,
-                at=intended.time,
-                has_service_time=intended.offset is not None,
-                timeout=given_up_after,
-                cost_usd=item.price,
-                index=item.index,
-            )
-            await self.journal.wait_durable()
-            if sharing is not None:
-                # After the commit, whose answer it reads: whether the intent was written.
-                await sharing.confirm_held(item.entry_number)
-        except TakenOverError:
-            # The entry is the other process's. If this one claims it again, no write from before may change it.
-            self.budget.release(item.price)
-            raise
-        except BaseException as error:
-            self.record_not_accepted(item, error)
-            raise
-        if abs(self.emit.clock.wall() - intended.wall) <= MAX_INTENT_AGE:
-            return True
-        self.record_not_accepted(item, KlingError("the intent was too old for a POST"))
-        return False
+        item.entry_number = journal.record_intent(
+            item.identity,
+            model=model_of(item.request),
+            payload=payload,
+            at=intended.time,
+            has_service_time=intended.offset is not None,
+            timeout=given_up_after,
+            cost_usd=item.price,
+            index=item.index,
+        )
+        await journal.wait_durable()
+        if journal.sharing is not None:
+            # After the commit, whose answer it reads: whether the intent was written.
+            await journal.sharing.confirm_held(item.entry_number)
 
     def record_not_accepted(self, item: BatchItem, error: BaseException) -> None:
-        """The POST was provably not accepted: the money is free again."""
+        """The POST was provably not accepted: the money is free again, and a failed job of before is the item's last job again."""
         self.budget.release(item.price)
         if item.price is not None and item.cost is not None:
             item.cost = item.cost - item.price or None
@@ -208,7 +223,7 @@ class Ledger:
             return
         self.journal.record_not_accepted(item.entry_number, error=_one_line(error))
         if isinstance(item.fallback_outcome, Job):
-            self.record_job(item, item.fallback_outcome)  # it is the item's last job again
+            self.record_job(item, item.fallback_outcome)
 
     def record_accepted(self, item: BatchItem, job: Job) -> None:
         """The service accepted the POST: the money is spent, and the job is the item's; see `record_job`.

@@ -20,7 +20,7 @@ from kling_async._engine.submit.owned_jobs import OwnedJobs
 from kling_async._engine.submit.reconciler import Reconciler
 from kling_async._engine.tasks import is_cancelled, raise_if_cancelled, run_to_end
 from kling_async._policy.concurrency_limit import ConcurrencyLimit
-from kling_async._policy.retry import backoff, named_delay
+from kling_async._policy.retry import throttle_delay
 from kling_async._policy.service_clock import Instant
 from kling_async._policy.submission import SubmitFailure, classify
 from kling_async._wire.codec import structure_job
@@ -34,9 +34,6 @@ from kling_async.lines import one_line
 from kling_async.requests import model_of
 
 _log = SafeLogger("kling_async")
-
-_MIN_PAUSE = 1.0
-"""Seconds for which nothing is submitted after a 429 that names no time."""
 
 
 class Submitter:
@@ -58,8 +55,8 @@ class Submitter:
         self._rate = shared.submit_rate
         self._poll_rate = shared.poll_rate
         self._clock_lock = anyio.Lock()
-        self._times_asked = 0
-        """The number of the next setting of our clock after which the service's clock is asked for again."""
+        self._learned_at = -1
+        """`Instant.times_set` at the last call for the service's time."""
         self._pauses = shared.pauses
 
     async def submit(
@@ -79,7 +76,7 @@ class Submitter:
         Args:
             payload: The parameters as they are sent.
             item: With the request.
-            ledger: Writes down the intent before each POST, and its fate after.
+            ledger: Writes down the intent before each POST, and how the POST ended after.
             limit: The concurrency limit of the batch; each 429 halves it.
             max_throttles: How many 429s are waited out; None for all.
 
@@ -96,51 +93,53 @@ class Submitter:
         retries = self.api.retries(SUBMIT.name, ledger.emit)
         throttles = 0
         while True:
-            outcome = await self._send(model, payload, body, item, ledger)
-            if isinstance(outcome, Job | OpenReconciliation):
-                return outcome
-            failure = classify(outcome)
+            answer = await self._send(model, payload, body, item, ledger)
+            if isinstance(answer, Job | OpenReconciliation):
+                return answer
+            failure = classify(answer)
             if failure is SubmitFailure.NOT_SENT:
-                await retries.wait_or_raise(outcome)
+                await retries.wait_or_raise(answer)
             elif failure is SubmitFailure.THROTTLED and (max_throttles is None or throttles < max_throttles):
                 throttles += 1
-                self.pause(
-                    outcome, ledger.emit, limit=limit, throttles_before=self._pauses.throttles_in_a_row
-                )
+                self.pause(answer, ledger.emit, limit=limit, throttles_before=self._pauses.throttles_in_a_row)
                 self._pauses.throttles_in_a_row += 1
             else:
-                raise outcome
+                raise answer
 
     async def _send(
         self, model: str, payload: Mapping[str, Any], body: bytes, item: BatchItem, ledger: Ledger
     ) -> Job | OpenReconciliation | KlingError:
-        """The fate of one POST, sent when its turn has come."""
+        """How one POST ended, which is sent when its turn has come.
+
+        The error of a POST that was not accepted is returned: `submit` decides whether the POST is sent again.
+        """
         has_turn = False
         while True:
             await self._look_alikes.wait_unblocked(model, payload)
             async with self._submit_slots:
                 if ledger.journal is not None:
-                    await self._ask_time(model)
+                    await self._learn_time(model)
                 if not has_turn:
                     await self._take_hourly_turn(ledger)
                     has_turn = True
                 await self._wait_out_pause()
                 await raise_if_cancelled()
-                # Nothing is awaited between the check for look-alikes and the registration: both are this call.
+                # One call that does not await: no lost submit can come between the check and the registration.
                 post = self._look_alikes.register_post(model, payload)
                 if post is None:
                     continue
                 try:
                     if await ledger.reserve_post(item, payload):
-                        clock, timeout = self.api.service_clock, self.api.timeout
-                        await ledger.record_intent(item, payload, clock, given_up_after=timeout)
+                        await ledger.record_intent(
+                            item, payload, now=self.api.instant, given_up_after=self.api.timeout
+                        )
                         return await run_to_end(self._post(post, body, item, ledger))
                 finally:
                     self._look_alikes.end_post(post)
                     ledger.end_post(item)
             await ledger.wait_changed()
 
-    async def _ask_time(self, model: str) -> None:
+    async def _learn_time(self, model: str) -> None:
         """Learn the service's clock before the first intent, if a cheap call can, and again once our clock was set.
 
         A later process may have to find the job by the time of the intent, on another machine, or after the clock of this one
@@ -149,18 +148,18 @@ class Submitter:
         if not self._wants_time():
             return
         async with self._clock_lock:
-            if not self._wants_time():  # the task that had the lock has asked
+            if not self._wants_time():  # the task that had the lock has made the call
                 return
             clock, times_set = self.api.clock, self.api.instant().times_set
             await clock.sleep(self._poll_rate.take(clock.now()))
             with suppress(KlingError):  # if the service is away, so is the submit
                 await self.api.fetch(LIST, query={"model_id": model, "limit": 1})
-            self._times_asked = times_set + 1
+            self._learned_at = times_set
 
     def _wants_time(self) -> bool:
-        """Whether the service's clock is unknown, and was not asked for since our clock was set."""
+        """Whether the service's clock is unknown, and no call was made for its time since our clock was set."""
         now = self.api.instant()
-        return now.offset is None and now.times_set >= self._times_asked
+        return now.offset is None and now.times_set > self._learned_at
 
     async def _take_hourly_turn(self, ledger: Ledger) -> None:
         """Wait until the hourly rate allows one more POST: that of the client, and that of a shared journal."""
@@ -181,7 +180,7 @@ class Submitter:
     async def _post(
         self, post: RegisteredPost, body: bytes, item: BatchItem, ledger: Ledger
     ) -> Job | OpenReconciliation | KlingError:
-        """Send one POST and record its fate.
+        """Send one POST and record how it ended.
 
         Between the answer and its record, nothing is awaited and no code of the caller runs: the ledger changes values in
         memory, and the journal commits them later. Listeners and the log hear of the job after the record.
@@ -212,17 +211,21 @@ class Submitter:
             )
             job = None
         if job is not None:
-            self._pauses.throttles_in_a_row = 0
-            try:
-                ledger.record_accepted(item, job)
-            finally:  # also if the journal refuses the job: the log keeps the id
-                _log.info("submitted job %s (%s)", one_line(job.request_id), post.model)
+            self._record_accepted(post, job, item, ledger)
             return job
         assert error is not None
         if classify(error) is SubmitFailure.UNKNOWN:
             return self._record_lost(post, error, item, ledger, sent=sent)
         ledger.record_not_accepted(item, error)
         return error
+
+    def _record_accepted(self, post: RegisteredPost, job: Job, item: BatchItem, ledger: Ledger) -> None:
+        """The service accepted the POST: no throttling holds any more, and the job is the item's."""
+        self._pauses.throttles_in_a_row = 0
+        try:
+            ledger.record_accepted(item, job)
+        finally:  # also if the journal refuses the job: the log keeps the id
+            _log.info("submitted job %s (%s)", one_line(job.request_id), post.model)
 
     def _record_lost(
         self, post: RegisteredPost, error: KlingError, item: BatchItem, ledger: Ledger, *, sent: Instant
@@ -245,11 +248,8 @@ class Submitter:
             limit: The concurrency limit of the batch; None outside a batch.
             throttles_before: How many such signs there were in a row; the pause grows with them.
         """
-        clock, api = self.api.clock, self.api
-        delay = named_delay(api.retry, error)
-        if delay is None:
-            jitter = api.rng.random()
-            delay = max(_MIN_PAUSE, backoff(api.retry, attempt=throttles_before + 1, jitter=jitter))
+        clock, jitter = self.api.clock, self.api.rng.random()
+        delay = throttle_delay(self.api.retry, error, throttles_before=throttles_before, jitter=jitter)
         self._pauses.until = max(self._pauses.until, clock.now() + delay)
         emit(Throttled, delay=delay, error=error)
         if limit is not None:
