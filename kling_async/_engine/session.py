@@ -109,6 +109,7 @@ class LoopSession:
             emit(SubmitReconciled, request_id=job.request_id, job=job)
             return _with_payload(job, payload)
         finally:
+            # After a cancellation during the POST, no `reconcile` has begun that would end the reconciliation.
             if item.reconciliation is not None:
                 self.reconciler.end(item.reconciliation)
 

@@ -78,6 +78,7 @@ def _free(parts: BatchParts, item: BatchItem) -> None:
     """Let another item have the slot, and let look-alikes of the item be sent."""
     if item.has_slot:
         parts.slots.free()
+    # After a cancellation during the POST, no `reconcile` has begun that would end the reconciliation.
     if item.reconciliation is not None:
         parts.session.reconciler.end(item.reconciliation)
 
