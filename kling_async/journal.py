@@ -266,7 +266,11 @@ async def _identify(
         options, {*VideoOptions.__annotations__, "skip_invalid", "allow_suspicious", "keep_labels"}, call=call
     )
     reader = InputReader(
-        requests, options, skip_invalid, allow_suspicious=allow_suspicious, keep_labels=keep_labels
+        requests,
+        options,
+        skip_invalid=skip_invalid,
+        allow_suspicious=allow_suspicious,
+        keep_labels=keep_labels,
     )
     identifier = ItemIdentifier()
     items = []

@@ -8,7 +8,7 @@ import random
 import selectors
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import anyio
 import attrs
 
 from kling_async._engine.api import ApiCaller
-from kling_async._engine.batch.batch import Batch, run_batch
+from kling_async._engine.batch.batch import run_batch
 from kling_async._engine.batch.batch_input import InputReader
 from kling_async._engine.batch.batch_parts import BatchParts
 from kling_async._engine.batch.slots import Slots
@@ -382,7 +382,8 @@ def batch_of(
         retry_failed=retry_failed,
     )
     check = budget.price if budget.cap is not None else None
-    return run_batch(Batch(InputReader(requests, {}, skip_invalid, check=check), parts))
+    reader = InputReader(requests, {}, skip_invalid=skip_invalid, check=check)
+    return run_batch(reader, nullcontext(parts))
 
 
 async def run(service, requests, **settings):

@@ -76,6 +76,10 @@ class Budget:
                 f"not {quote_value(self.prices)}."
             )
 
+    def count_earlier(self, spent: Decimal) -> None:
+        """Count what earlier runs have spent."""
+        self.spent += spent
+
     def price(self, request: VideoRequest) -> Decimal | None:
         """US dollars for one video; None if the price is unknown, which does not mean free.
 

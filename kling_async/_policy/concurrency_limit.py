@@ -34,6 +34,14 @@ class ConcurrencyLimit:
         """Whether one more job can be in flight."""
         return self.in_flight < self.current
 
+    def take_slot(self) -> None:
+        """Count one more job in flight."""
+        self.in_flight += 1
+
+    def free_slot(self) -> None:
+        """Count one job less in flight."""
+        self.in_flight -= 1
+
     def grow(self) -> None:
         """Raise the limit a little, after an accepted submit."""
         if self._size < self.maximum:

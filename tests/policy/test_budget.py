@@ -115,3 +115,11 @@ def test_spent_and_reserved_money_together_never_pass_the_cap(steps):
             reserved -= 1
             budget.spend(price) if step == "spend" else budget.release(price)
         assert budget.spent + reserved * price <= cap
+
+
+def test_what_earlier_runs_have_spent_counts_for_the_cap():
+    budget = Budget(PRICES, Decimal("1.00"))
+    budget.count_earlier(Decimal("0.70"))
+    with pytest.raises(BudgetExceededError, match=r"\$1\.05"):
+        budget.reserve(Decimal("0.35"))
+    assert budget.spent == Decimal("0.70")

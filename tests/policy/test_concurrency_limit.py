@@ -78,3 +78,13 @@ def test_the_limit_grows_back_to_the_callers_bound(limit):
     for _ in range(limit * limit):
         current_limit.grow()
     assert current_limit.current == limit
+
+
+def test_a_slot_is_in_use_from_when_it_is_taken_until_it_is_free_again():
+    limit = ConcurrencyLimit(2)
+    limit.take_slot()
+    assert limit.has_slot
+    limit.take_slot()
+    assert not limit.has_slot
+    limit.free_slot()
+    assert (limit.has_slot, limit.in_flight) == (True, 1)

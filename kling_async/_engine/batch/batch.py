@@ -146,35 +146,40 @@ def open_batch(
     budget = Budget(settings.prices, settings.max_cost_usd)
     reader = open_input(requests, options, settings, budget)
 
-    @asynccontextmanager
-    async def open_parts_and_run() -> AsyncIterator[ResultStream]:
-        await reader.check()  # before a folder or a journal is made
-        here = session()
-        # First the folder: the journal can be a file in it.
-        output = None
-        if settings.output is not None:
-            outputs = here.downloader.outputs
-            output = await outputs.open(
-                settings.output, ascii_names=settings.ascii_names, is_streamed=settings.direct_upload
-            )
-        async with use_journal(settings.journal) as journal:
-            if journal is not None:
-                budget.spent = journal.spent_usd()
-            emit = here.api.emitter(notify)
-            parts = BatchParts(
-                session=here,
-                ledger=Ledger(emit=emit, budget=budget, journal=journal),
-                slots=Slots(ConcurrencyLimit(settings.max_concurrency)),
-                uploader=Uploader(here.api, emit),
-                emit=emit,
-                output=output,
-                on_ambiguous=settings.on_ambiguous,
-                retry_failed=settings.retry_failed,
-            )
-            async with run_batch(Batch(reader, parts)) as results:
-                yield results
+    return run_batch(reader, _open_parts(session, reader, budget, settings, notify))
 
-    return open_parts_and_run()
+
+@asynccontextmanager
+async def _open_parts(
+    session: Callable[[], LoopSession],
+    reader: InputReader,
+    budget: Budget,
+    settings: BatchSettings,
+    notify: Notifier,
+) -> AsyncIterator[BatchParts]:
+    """The parts of a batch; opens the output and the journal once the input is checked."""
+    await reader.check()
+    here = session()
+    # First the folder: the journal can be a file in it.
+    output = None
+    if settings.output is not None:
+        output = await here.downloader.outputs.open(
+            settings.output, ascii_names=settings.ascii_names, is_streamed=settings.direct_upload
+        )
+    async with use_journal(settings.journal) as journal:
+        if journal is not None:
+            budget.count_earlier(journal.spent_usd())
+        emit = here.api.emitter(notify)
+        yield BatchParts(
+            session=here,
+            ledger=Ledger(emit=emit, budget=budget, journal=journal),
+            slots=Slots(ConcurrencyLimit(settings.max_concurrency)),
+            uploader=Uploader(here.api, emit),
+            emit=emit,
+            output=output,
+            on_ambiguous=settings.on_ambiguous,
+            retry_failed=settings.retry_failed,
+        )
 
 
 @asynccontextmanager
@@ -205,25 +210,29 @@ def _close(journal: WriteAheadJournal) -> None:
 
 
 @asynccontextmanager
-async def run_batch(batch: Batch) -> AsyncIterator[ResultStream]:
+async def run_batch(
+    reader: InputReader, parts: AbstractAsyncContextManager[BatchParts]
+) -> AsyncIterator[ResultStream]:
     """Run a batch for as long as the block lasts; leaving early stops submitting and leaves the jobs alone.
 
     What the block raises comes out as it is, not wrapped into a group.
     """
     failure: BaseException | None = None
-    try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(batch.run)
-            try:
-                yield batch.results
-            except anyio.get_cancelled_exc_class():
-                raise
-            except BaseException as error:  # noqa: BLE001 - raised again outside the group
-                failure = error
-            tasks.cancel_scope.cancel()
-    except asyncio.CancelledError as error:
-        batch.warn_if_interrupted(error)
-        raise
-    batch.warn_if_interrupted(failure)
-    if failure is not None:
-        raise failure
+    async with parts as opened:
+        batch = Batch(reader, opened)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(batch.run)
+                try:
+                    yield batch.results
+                except anyio.get_cancelled_exc_class():
+                    raise
+                except BaseException as error:  # noqa: BLE001 - raised again outside the group
+                    failure = error
+                tasks.cancel_scope.cancel()
+        except asyncio.CancelledError as error:
+            batch.warn_if_interrupted(error)
+            raise
+        batch.warn_if_interrupted(failure)
+        if failure is not None:
+            raise failure

@@ -70,8 +70,8 @@ class InputReader:
         self,
         requests: Requests,
         options: Mapping[str, Any],
-        skip_invalid: bool,  # noqa: FBT001 - internal
         *,
+        skip_invalid: bool,
         allow_suspicious: bool = False,
         keep_labels: bool = False,
         check: Callable[[VideoRequest], object] | None = None,
@@ -221,7 +221,7 @@ def open_input(
     return InputReader(
         requests,
         options,
-        settings.skip_invalid,
+        skip_invalid=settings.skip_invalid,
         allow_suspicious=settings.allow_suspicious,
         keep_labels=settings.keep_labels,
         check=budget.price if budget.cap is not None else None,

@@ -45,7 +45,7 @@ class BatchSettings:
     direct_upload: bool = False
     """Whether videos go to an object store without a file on this machine."""
     journal: str | DatabaseUrl | WriteAheadJournal | None = attrs.field(default=None, converter=_read_journal)
-    """Where it is written down what is sent, for a later run to go on."""
+    """The journal, from which a later run resumes."""
     max_cost_usd: Any = None
     prices: Prices | None = None
     on_ambiguous: OnAmbiguous = "report"

@@ -21,11 +21,11 @@ class Slots:
             if self._changed.is_set():
                 self._changed = anyio.Event()
             await self._changed.wait()
-        self.limit.in_flight += 1
+        self.limit.take_slot()
 
     def free(self) -> None:
         """Give a slot back."""
-        self.limit.in_flight -= 1
+        self.limit.free_slot()
         self._changed.set()
 
     def record_accepted(self) -> None:
