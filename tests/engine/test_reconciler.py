@@ -73,9 +73,9 @@ async def test_many_rows_are_compared_while_other_tasks_run():
     assert await list_search._decide_on_rows(range(1000), threading.get_ident) == threading.get_ident()
 
 
-@pytest.mark.parametrize("rows_at_once", [0, 1000])
-async def test_the_job_is_found_among_few_rows_and_among_many(monkeypatch, rows_at_once):
-    monkeypatch.setattr(list_search, "_ROWS_AT_ONCE", rows_at_once)
+@pytest.mark.parametrize("rows_on_loop", [0, 1000])
+async def test_the_job_is_found_among_few_rows_and_among_many(monkeypatch, rows_on_loop):
+    monkeypatch.setattr(list_search, "_MAX_ROWS_ON_LOOP", rows_on_loop)
     service = Service(after=[on("submit", LOST)])
     assert (await session_for(service).submit(REQUEST, Notifier())).request_id == "job-0"
     assert service.posts == 1

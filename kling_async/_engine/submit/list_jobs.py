@@ -16,7 +16,8 @@ from kling_async.errors import APIResponseError
 from kling_async.jobs import Job, canonical_id
 
 _PAGE_ROWS = 100
-_ROWS_AT_ONCE = 200
+_ROWS_IN_SLICE = 200
+"""Rows that are read before other tasks get a turn."""
 _MAX_EMPTY_PAGES = 10
 """Pages in a row without a readable row after which reading ends."""
 MAX_PAGES = 1000
@@ -138,10 +139,10 @@ async def read_whole(
 async def _structure_in_slices(api: ApiCaller, page: RowPage) -> JobPage:
     """The jobs of a page; a long one, of a service that ignores `limit`, does not block the event loop."""
     jobs: list[Job] = []
-    for start in range(0, len(page.rows), _ROWS_AT_ONCE):
+    for start in range(0, len(page.rows), _ROWS_IN_SLICE):
         if start:
             await api.clock.sleep(0)
-        some = structure_page(page.rows[start : start + _ROWS_AT_ONCE]).jobs
+        some = structure_page(page.rows[start : start + _ROWS_IN_SLICE]).jobs
         jobs += (hide_in_reason(job, secret=api.secret) for job in some)
     return JobPage(jobs=tuple(jobs), rows=len(page.rows), has_more=page.has_more, total=page.total)
 

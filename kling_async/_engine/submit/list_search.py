@@ -28,8 +28,8 @@ from kling_async.jobs import Job, canonical_id
 
 T = TypeVar("T")
 
-_ROWS_AT_ONCE = 1000
-"""Rows on which a policy decides on the event loop; on more rows it decides in a thread."""
+_MAX_ROWS_ON_LOOP = 1000
+"""Rows on which a policy decides on the event loop, at the most; on more rows it decides in a thread."""
 _MAX_ROWS = 10_000
 """Rows of a model's list that are remembered while nothing is reconciled."""
 
@@ -264,7 +264,7 @@ class ListSearch:
 
 async def _decide_on_rows(rows: Sized, decide: Callable[[], T]) -> T:
     """The decision of a policy on rows of a list; on many rows it runs in a thread, so that other tasks have their turns."""
-    return decide() if len(rows) <= _ROWS_AT_ONCE else await anyio.to_thread.run_sync(decide)
+    return decide() if len(rows) <= _MAX_ROWS_ON_LOOP else await anyio.to_thread.run_sync(decide)
 
 
 async def _match_in_journal(reconciliation: OpenReconciliation, job: Job) -> bool:
