@@ -110,7 +110,10 @@ def _secrets_of(request: Request, phase: ProxyPhase) -> list[Secret]:
 
 def _real_cause(error: BaseException) -> BaseException | None:
     """The lack of file descriptors, if that is why the name of a host could not be looked up: the lookup says "not known"."""
-    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, socket.gaierror):
+    # Up to aiohttp 3.12 the error of a certificate is a ClientConnectorError whose `os_error` cannot be read.
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(
+        getattr(error, "os_error", None), socket.gaierror
+    ):
         return find_lack_of_descriptors() or error
     return error
 

@@ -4,7 +4,9 @@ import asyncio
 import logging
 import re
 import ssl
+from unittest.mock import MagicMock
 
+import aiohttp
 import pytest
 import trustme
 from loopback_proxy import http_proxy, http_server
@@ -15,6 +17,7 @@ from kling_async._policy.submission import SubmitFailure, classify, stops_the_ba
 from kling_async._transport.base import Request
 from kling_async._transport.network import Network, parse_proxy
 from kling_async._transport.over_aiohttp import AiohttpTransport
+from kling_async._transport.translate_errors import translate_errors
 from kling_async.errors import APIConnectionError, APITimeoutError, CertificateError, ProxyError
 
 LOGIN = "user:p%40ss"
@@ -201,6 +204,28 @@ async def test_a_certificate_that_is_not_trusted_is_an_error_that_is_not_repeate
     assert classify(error) is SubmitFailure.NOT_SENT
     assert not is_transient(error)
     assert stops_the_batch(error)
+
+
+class CertificateErrorOfAiohttp312(aiohttp.ClientConnectorCertificateError):
+    """Has no `os_error`, although its base class promises one."""
+
+    @property
+    def os_error(self):
+        raise AttributeError("_os_error")
+
+
+def test_a_certificate_error_of_an_older_aiohttp_is_translated_too():
+    reason = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    reason.verify_message = "self-signed certificate"
+    error = CertificateErrorOfAiohttp312(MagicMock(), reason)
+    request = Request("POST", "https://service.test/", {}, b"{}")
+    with (
+        pytest.raises(CertificateError, match="self-signed certificate") as caught,
+        translate_errors(request),
+    ):
+        raise error
+    assert caught.value.was_sent is False
+    assert caught.value.__cause__ is error
 
 
 async def test_certificates_of_the_file_are_trusted(path, tls, ca_file):
