@@ -57,7 +57,7 @@ class DueQueue(Generic[Q]):
         return self._heap[0][0] if self._heap else math.inf
 
     def bring_forward(self, now: float) -> None:
-        """Make all due now. The poller computes the due time of each again, and puts back those that are not due."""
+        """Make all due now. `Schedule` computes the due time of each again, and puts back those that are not due."""
         self._sort([(min(due, now), number, one) for due, number, one in self._valid()])
 
     def _valid(self) -> list[tuple[float, int, Q]]:

@@ -1,13 +1,12 @@
 """Polls all submitted jobs of a client from one priority queue, by status calls and by list scans.
 
-The policies decide when: `Pace.next_poll` for a job, `Pace.scan_interval` and `ListState` for a list. The poller keeps the
-queue, makes the calls, and gives the answers to the policies.
+The policies decide when: `Pace.next_poll` for a job, `Pace.scan_interval` and `ListState` for a list. `Schedule` keeps the queue.
+The poller makes the calls, and gives the answers to the policies.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 from contextlib import aclosing
 
 import anyio
@@ -17,8 +16,8 @@ from kling_async._callbacks import SafeLogger
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.poll.deadlines import Deadlines
-from kling_async._engine.poll.due_queue import DueQueue
 from kling_async._engine.poll.list_scan import ModelList
+from kling_async._engine.poll.schedule import Schedule
 from kling_async._engine.poll.tracked_job import TrackedJob
 from kling_async._policy.outcome import lacks_video
 from kling_async._policy.pace import JobKind, Pace
@@ -27,10 +26,7 @@ from kling_async._policy.rate_limit import TokenBucket
 from kling_async._policy.retry import ends_wait, poll_delay
 from kling_async._wire.codec import structure_job
 from kling_async._wire.endpoints import STATUS
-from kling_async.errors import (
-    ClientClosedError,
-    KlingError,
-)
+from kling_async.errors import ClientClosedError, KlingError
 from kling_async.events import PollFailed, StatusChanged
 from kling_async.jobs import Job, JobStatus, canonical_id
 from kling_async.lines import one_line
@@ -39,8 +35,6 @@ _log = SafeLogger("kling_async")
 
 _MAX_CALL_TASKS = 64
 """Tasks that make calls at the same time."""
-_TURNS_IN_A_ROW = 256
-"""So many jobs can be queued again before other tasks get a turn."""
 
 
 class JobPoller:
@@ -59,10 +53,8 @@ class JobPoller:
         self._jobs: dict[str, TrackedJob] = {}
         """The jobs in flight by their canonical ids; the last wait for a job, if there are several."""
         self._waits = 0
-        self._lists: dict[str | None, ModelList] = {}
-        self._queue = DueQueue[TrackedJob | ModelList]()
+        self._schedule = Schedule(api.clock, pace)
         self._deadlines = Deadlines(api.clock)
-        self._wake = anyio.Event()
         self._turn = anyio.Lock()
         """Held by the task that waits for what is due next."""
         self._task: asyncio.Task[None] | None = None
@@ -127,7 +119,7 @@ class JobPoller:
 
     def _begin(self, tracked: TrackedJob, job: Job) -> None:
         """Queue a job, and the list that may show it."""
-        now, model_list = tracked.waits_since, self._list_of(tracked.model)
+        now, model_list = tracked.waits_since, self._schedule.list_of(tracked.model)
         tracked.scan_number = model_list.state.number
         self._deadlines.move(tracked)
         self._jobs[canonical_id(tracked.request_id)] = tracked
@@ -136,18 +128,18 @@ class JobPoller:
         if job.is_final and tracked.is_known:
             self._take_record(tracked, job)
         else:
-            self._schedule(tracked, now)
+            self._schedule.put(tracked, now)
         if tracked.uses_lists and model_list.wants_plan:
             model_list.policy = tracked.policy
-            self._plan_scan(model_list, now)
+            self._schedule.plan_scan(model_list, now)
         if self._task is None and not tracked.is_over:
             self._task = asyncio.create_task(self._run())
 
     def _forget(self, tracked: TrackedJob) -> None:
         self._deadlines.drop(tracked)
-        self._queue.drop(tracked)
+        self._schedule.drop(tracked)
         self._pace.forget(tracked.paced)
-        self._list_of(tracked.model).in_flight -= 1
+        self._schedule.list_of(tracked.model).in_flight -= 1
         self._waits -= 1
         if self._jobs.get(id_ := canonical_id(tracked.request_id)) is tracked:
             del self._jobs[id_]
@@ -182,7 +174,7 @@ class JobPoller:
         while True:
             self._idle_tasks += 1
             async with self._turn:
-                one = await self._next_due()
+                one = await self._schedule.next_due()
                 if isinstance(one, TrackedJob):
                     await self._wait_for_rate()
             self._idle_tasks -= 1
@@ -193,42 +185,6 @@ class JobPoller:
                 await self._scan(one)
             elif not (one.is_over or one.has_call_in_flight):
                 await self._poll(one)
-
-    async def _next_due(self) -> TrackedJob | ModelList:
-        """The next job to poll or list to scan, when its time has come."""
-        clock, turns = self._api.clock, 0
-        while True:
-            now = clock.now()
-            one = self._queue.take(now)
-            if one is None:
-                self._wake = anyio.Event()
-                await clock.wait(self._wake, self._queue.first_at - now)
-            elif self._due(one, now) <= now:
-                return one
-            else:
-                self._schedule(one, now)  # it was seen meanwhile, or a scan will show it
-                turns += 1
-                if turns % _TURNS_IN_A_ROW == 0:
-                    await clock.sleep(0)
-
-    def _due(self, one: TrackedJob | ModelList, now: float) -> float:
-        """When a job is polled, or a list scanned, next."""
-        if isinstance(one, ModelList):
-            return one.state.page_at
-        if not one.is_on_schedule:
-            return one.retry_at
-        state = self._list_of(one.model).state
-        until = state.next_shown_at(one.scan_number) if one.uses_lists else -math.inf
-        return self._pace.next_poll(one.paced, one.policy, now=now, next_shown_at=until)
-
-    def _schedule(self, one: TrackedJob | ModelList, now: float) -> None:
-        if self._queue.put(one, self._due(one, now)):
-            self._wake.set()
-
-    def _bring_forward(self, now: float) -> None:
-        """What is known has changed so much that polls may be due earlier: find out for all jobs."""
-        self._queue.bring_forward(now)
-        self._wake.set()
 
     async def _wait_for_rate(self) -> None:
         clock = self._api.clock
@@ -251,7 +207,7 @@ class JobPoller:
             return
         tracked.has_call_in_flight = False
         if job.is_final:
-            state = self._list_of(tracked.model).state
+            state = self._schedule.list_of(tracked.model).state
             state.record_end(canonical_id(tracked.request_id), scan_number=tracked.scan_number)
         self._take_record(tracked, job)
 
@@ -270,10 +226,10 @@ class JobPoller:
         else:
             tracked.final.set_result(job)
             if self._pace.record_end(tracked.paced, now=now, success=job.is_success):
-                self._bring_forward(now)
+                self._schedule.bring_forward(now)
             return
         if not tracked.has_call_in_flight:
-            self._schedule(tracked, now)
+            self._schedule.put(tracked, now)
 
     def _take_sighting(self, tracked: TrackedJob, now: float, *, by_list: bool) -> None:
         running = tracked.status is JobStatus.PROCESSING
@@ -316,7 +272,7 @@ class JobPoller:
         tracked.emit(PollFailed, index=tracked.index, request_id=tracked.request_id, delay=delay, error=error)
         now = self._api.clock.now()
         tracked.retry_at = now + delay
-        self._schedule(tracked, now)
+        self._schedule.put(tracked, now)
 
     def _interrupt_waits(self, error: ClientClosedError) -> None:
         """End all waits of a closed client, and say which jobs continue."""
@@ -327,21 +283,6 @@ class JobPoller:
             tracked.interrupt(error)
 
     # List scans
-
-    def _list_of(self, model: str | None) -> ModelList:
-        model_list = self._lists.get(model)
-        if model_list is None:
-            model_list = self._lists[model] = ModelList(model)
-        return model_list
-
-    def _plan_scan(self, model_list: ModelList, now: float) -> None:
-        """Queue the next scan of a list, if scans pay."""
-        state, model, policy = model_list.state, model_list.model, model_list.policy
-        if not model_list.is_worth_scanning:
-            state.stop_scans()
-            return
-        state.plan_scan(now, interval=self._pace.scan_interval(model, policy, cost=state.cost, now=now))
-        self._schedule(model_list, now)
 
     async def _scan(self, model_list: ModelList) -> None:
         """Scan a list once, take in what its rows show of the jobs in flight, and plan the next scan."""
@@ -361,12 +302,12 @@ class JobPoller:
         else:
             if state.is_stale:
                 self._pace.forget_lists(model_list.model)
-                self._bring_forward(clock.now())
+                self._schedule.bring_forward(clock.now())
             elif state.wants_spot_check(clock.now()):
                 self._spot_check(model_list)
         finally:
             model_list.has_scan_in_flight = False
-            self._plan_scan(model_list, clock.now())
+            self._schedule.plan_scan(model_list, clock.now())
 
     def _spot_check(self, model_list: ModelList) -> None:
         """Poll the job that the last scan showed in flight and that was not polled for the longest time."""
@@ -380,4 +321,4 @@ class JobPoller:
         if shown:
             tracked = min(shown, key=lambda one: one.paced.polled_at)
             tracked.is_spot_check = True
-            self._schedule(tracked, self._api.clock.now())
+            self._schedule.put(tracked, self._api.clock.now())

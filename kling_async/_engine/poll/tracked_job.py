@@ -49,11 +49,8 @@ class TrackedJob:
     last_error: KlingError | None = None
     """The error of the last one that failed."""
     retry_at: float = -math.inf
-    """When it may be polled again after a call that failed. Before any failure this is long ago.
-
-    With another special reason to poll it, such as a missing video, it is polled at this time too: at once, unless a call
-    failed just before.
-    """
+    """The earliest time of a poll that is off the schedule: after a call that failed, the delay. Before any failure this is long
+    ago, so a job with another special reason to be polled, such as a missing video, is polled at once."""
     awaits_video: bool = False
     """Whether its record was a success without a video, so that it is polled once more."""
     is_spot_check: bool = False
