@@ -29,6 +29,9 @@ _REQUEST_TIMEOUT = 408
 
 _THROTTLE = re.compile(r"rate.?limit|too many requests|parallel task over", re.IGNORECASE)
 
+_MAX_RESUBMITS = 5
+"""How often an item is submitted again because its job failed for a rate limit."""
+
 OF_THE_ACCOUNT = AuthenticationError | InsufficientCreditsError | PermissionDeniedError
 """The errors with which the service refuses a key, whatever is submitted with it."""
 OF_THE_MACHINE = ConfigurationError | CertificateError | ProxyError
@@ -75,6 +78,17 @@ def is_throttled(job: Job) -> bool:
     has "parallel task over resource pack limit".
     """
     return job.status is JobStatus.FAILED and _THROTTLE.search(job.failure_reason or "") is not None
+
+
+def may_resubmit(job: Job, *, resubmits: int, is_stopped: bool) -> bool:
+    """Whether an item is submitted again because of how its job ended.
+
+    Args:
+        job: The final record.
+        resubmits: How often the item was submitted again.
+        is_stopped: Whether the batch sends nothing more.
+    """
+    return is_throttled(job) and resubmits < _MAX_RESUBMITS and not is_stopped
 
 
 def wants_proof(on_ambiguous: str | None) -> bool:

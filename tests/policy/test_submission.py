@@ -3,7 +3,13 @@ from __future__ import annotations
 import pytest
 
 from kling_async import Job, JobStatus, Outcome, errors
-from kling_async._policy.submission import SubmitFailure, classify, is_throttled, stops_the_batch
+from kling_async._policy.submission import (
+    SubmitFailure,
+    classify,
+    is_throttled,
+    may_resubmit,
+    stops_the_batch,
+)
 from kling_async._secrets import Secret
 from kling_async._wire.replies import error_for
 from kling_async.errors import (
@@ -84,3 +90,20 @@ def test_no_other_error_stops_the_batch():
 )
 def test_a_failed_job_that_names_a_rate_limit_is_throttled(status, reason, throttled):
     assert is_throttled(Job(request_id="x", status=status, outcome=Outcome(error=reason))) is throttled
+
+
+@pytest.mark.parametrize(
+    "reason, resubmits, is_stopped, expected",
+    [
+        ("rate limit exceeded", 0, False, True),
+        ("rate limit exceeded", 4, False, True),
+        ("rate limit exceeded", 5, False, False),
+        ("rate limit exceeded", 0, True, False),
+        ("rejected by moderation", 0, False, False),
+    ],
+)
+def test_a_job_that_failed_for_a_rate_limit_is_submitted_again_five_times_unless_the_batch_has_stopped(
+    reason, resubmits, is_stopped, expected
+):
+    job = Job(request_id="x", status=JobStatus.FAILED, outcome=Outcome(error=reason))
+    assert may_resubmit(job, resubmits=resubmits, is_stopped=is_stopped) is expected

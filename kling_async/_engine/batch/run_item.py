@@ -24,15 +24,13 @@ from kling_async._engine.submit.open_reconciliation import OpenReconciliation
 from kling_async._journal.sharing import TakenOverError
 from kling_async._policy.outcome import error_of
 from kling_async._policy.pace import job_kind
-from kling_async._policy.submission import allows_resend, is_throttled
+from kling_async._policy.submission import allows_resend, may_resubmit
 from kling_async.errors import AmbiguousSubmitError, DownloadError, JournalError, KlingError
 from kling_async.events import Downloaded, NotSubmitted, SubmitReconciled
 from kling_async.jobs import Job
 from kling_async.requests import model_of
 from kling_async.results import Result
 
-_MAX_RESUBMITS = 5
-"""How often an item is submitted again because its job failed for a rate limit."""
 _THROTTLES_OF_A_FAILED_JOB = 2
 """A job that fails for a rate limit is a stronger sign than a 429: the pause is as long as after so many 429s more."""
 
@@ -105,7 +103,8 @@ async def _run_job(parts: BatchParts, item: BatchItem, standing: Standing) -> Jo
                 return standing
             wait, standing = _wait(parts, item, standing), None
             job = await wait
-            if not (is_throttled(job) and item.resubmits < _MAX_RESUBMITS and not parts.breaker.reason):
+            is_stopped = parts.breaker.reason is not None
+            if not may_resubmit(job, resubmits=item.resubmits, is_stopped=is_stopped):
                 return job
             _pause_submits(parts, item, job)
             del job
