@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def check_files(path: Path) -> None:
     Raises:
         JournalError: One of the files is a link, a pipe or another user's.
     """
-    for file, status in _find_files(path, (*_SQLITE_FILES, _LOCK)):
+    for file, status in _find_files(_beside(path, suffix) for suffix in (*_SQLITE_FILES, _LOCK)):
         _refuse_foreign(path, file, describe_foreign(status))
 
 
@@ -57,7 +57,7 @@ def check_readable(path: Path) -> None:
     Raises:
         JournalError: There is no journal, or one of the files is a link, a pipe or a third user's.
     """
-    files = dict(_find_files(path, _SQLITE_FILES))
+    files = dict(_find_files(_beside(path, suffix) for suffix in _SQLITE_FILES))
     if path not in files:
         raise JournalError(f"There is no journal {str(path)!r}.")
     for file, status in files.items():
@@ -157,10 +157,9 @@ def check_link(path: Path) -> None:
         )
 
 
-def _find_files(path: Path, suffixes: Sequence[str]) -> Iterator[tuple[Path, os.stat_result]]:
+def _find_files(files: Iterable[Path]) -> Iterator[tuple[Path, os.stat_result]]:
     """The files that are there, each with its own status: no link is followed."""
-    for suffix in suffixes:
-        file = _beside(path, suffix)
+    for file in files:
         try:
             yield file, file.lstat()
         except FileNotFoundError:
@@ -210,16 +209,21 @@ class OpenFiles:
     def __init__(self, path: Path) -> None:
         check_files(path)
         self.path = path
+        # Made once: each commit looks at them several times, and to make them costs more than that look.
+        self._files = [_beside(path, suffix) for suffix in (_MAIN, _WRITES, _INDEX, _LOCK)]
         self._opened = self._find()
         self._written = self._opened[path]
         self._written_at = time.time_ns()
 
     def _find(self) -> dict[Path, os.stat_result]:
-        return dict(_find_files(self.path, (_MAIN, _WRITES, _INDEX, _LOCK)))
+        return dict(_find_files(self._files))
+
+    def _find_main(self) -> os.stat_result | None:
+        return dict(_find_files([self.path])).get(self.path)
 
     def mark_written(self) -> None:
         """Take note that this process may just have written to the main file."""
-        self._written = self._find().get(self.path, self._written)
+        self._written = self._find_main() or self._written
         self._written_at = time.time_ns()
 
     def find_loss(self) -> str | None:
@@ -238,7 +242,7 @@ class OpenFiles:
         Some file systems show the time of a write late. A time between the one that was seen and the end of the last write
         is of that write, unless the file is shorter: SQLite shortens no journal.
         """
-        now = self._find().get(self.path)
+        now = self._find_main()
         if (
             now is None
             or not os.path.samestat(now, self._written)
