@@ -104,8 +104,10 @@ def test_each_function_of_a_way_is_called_from_a_file_of_a_row_above_it(section)
             names |= names_in(ast.parse((ROOT / "kling_async" / file).read_text()))
 
 
-@pytest.mark.parametrize("folder", ["_engine/submit", "_journal", "_distributed"])
-def test_every_file_of_submits_of_the_journal_and_of_many_machines_has_a_line(folder):
+@pytest.mark.parametrize(
+    "folder", ["_engine/batch", "_engine/poll", "_engine/submit", "_journal", "_distributed"]
+)
+def test_every_file_of_batches_of_the_journal_and_of_many_machines_has_a_line(folder):
     (files,) = [
         set(re.findall(r"^\| `([\w/]+\.py)` \|", part, re.MULTILINE))
         for part in HOUSE.split("\n\n")
