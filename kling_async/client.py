@@ -32,6 +32,7 @@ from kling_async.requests import VideoOptions
 from kling_async.results import Result
 
 if TYPE_CHECKING:
+    from kling_async._engine.batch.batch import CheckedBatch
     from kling_async._engine.batch.result_stream import ResultStream
     from kling_async._engine.session import LoopSession
     from kling_async.events import Listener, Notifier
@@ -369,7 +370,8 @@ class KlingClient:
         options["on_event"] = Notifier(recorder, options.get("on_event"))
         self._set_last_batch(None)
         try:
-            async with self._open_batch(requests, options, call="generate_many") as stream:
+            batch, display = self._check_batch(requests, options)
+            async with self._open_batch(batch, display, call="generate_many") as stream:
                 try:
                     async for result in stream:
                         results.append(result)  # noqa: PERF401 - kept when the input raises half-way
@@ -387,11 +389,11 @@ class KlingClient:
             error.add_note(f"The {len(results):,} results so far are in `client.last_batch`.")
             # The frames of the batch say nothing about the interruption, and would fill a notebook.
             raise error.with_traceback(None) from None
-        batch = in_input_order(results, recorder.build())
-        self._set_last_batch(batch)
+        whole = in_input_order(results, recorder.build())
+        self._set_last_batch(whole)
         if raise_on_failure:
-            batch.raise_for_failures()
-        return batch
+            whole.raise_for_failures()
+        return whole
 
     @overload
     def stream_many(self, requests: str | RequestRow, **options: Unpack[BatchOptions]) -> Never: ...
@@ -420,13 +422,14 @@ class KlingClient:
         from kling_async.types import BatchOptions
 
         check_options(options, BatchOptions.__annotations__, call="stream_many")
-        return self._open_batch(requests, options, call="stream_many")
+        return self._open_batch(*self._check_batch(requests, options), call="stream_many")
 
-    def _open_batch(
-        self, requests: Requests, options: BatchOptions, *, call: str
-    ) -> AbstractAsyncContextManager[ResultStream]:
+    def _check_batch(
+        self, requests: Requests, options: BatchOptions
+    ) -> tuple[CheckedBatch, AbstractContextManager[None]]:
+        """A batch to open, and the display of its progress."""
         from kling_async._display.progress import make_display
-        from kling_async._engine.batch.batch import open_batch
+        from kling_async._engine.batch.batch import check_batch
         from kling_async._engine.batch.settings import BatchSettings
 
         left: dict[str, Any] = {**options}
@@ -439,9 +442,25 @@ class KlingClient:
             saves=settings.output is not None,
             has_journal=settings.journal is not None,
         )
-        notify = self._notifier(on_event, listener)
-        batch = open_batch(self._session, requests, options=video_options, settings=settings, notify=notify)
-        return _within(display, batch, call=call)
+        return check_batch(requests, video_options, settings, self._notifier(on_event, listener)), display
+
+    @asynccontextmanager
+    async def _open_batch(
+        self, batch: CheckedBatch, display: AbstractContextManager[None], *, call: str
+    ) -> AsyncIterator[ResultStream]:
+        """Run a batch for as long as the block lasts, with its display; an error names the call."""
+        from kling_async._engine.batch.batch import open_parts, run_batch
+
+        running_loop()  # before a journal is made
+        await wait_for_interrupted()
+        try:
+            with display, interruptible():
+                async with run_batch(batch.reader, open_parts(self._session(), batch)) as results:
+                    yield results
+        except KlingError as error:
+            error.call = error.call or call
+            forget_arguments(error)
+            raise
 
     @overload
     async def download(
@@ -541,25 +560,6 @@ class KlingClient:
         if self._root is None:
             return session
         return session.with_options(timeout=self._settings.timeout, retry=self._retry, polling=self._polling)
-
-
-@asynccontextmanager
-async def _within(
-    drawing: AbstractContextManager[None],
-    batch: AbstractAsyncContextManager[ResultStream],
-    *,
-    call: str,
-) -> AsyncIterator[ResultStream]:
-    running_loop()  # before a journal is made
-    await wait_for_interrupted()
-    try:
-        with drawing, interruptible():
-            async with batch as results:
-                yield results
-    except KlingError as error:
-        error.call = error.call or call
-        forget_arguments(error)
-        raise
 
 
 def _check_listener(listener: Listener | None) -> Listener | None:

@@ -15,7 +15,6 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 
 import aiohttp
 import attrs
@@ -34,6 +33,7 @@ from kling_async._transport.over_aiohttp import (
     join_headers,
     read_body,
     split_address,
+    timeout_to_connect,
     to_yarl,
 )
 from kling_async._transport.translate_errors import raise_translated, translate_errors
@@ -312,16 +312,31 @@ class Http1Sender:
         server, path = split_address(request.url)
         origin = self._origin(server, request.headers)
         length = f"Content-Length: {len(request.body or b'')}\r\n" if request.method != "GET" else ""
-        head = f"{request.method} {path} HTTP/1.1\r\n{origin.lines}{length}\r\n"
-        message = head.encode() + (request.body or b"")
-        try:
-            return await self._send_once(origin, message, request.connect_timeout)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-            raise
-        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
-            if request.method not in _REPEATABLE:
+        lines = f"{request.method} {path} HTTP/1.1\r\n{origin.lines}{length}\r\n"
+        message = lines.encode() + (request.body or b"")
+        is_last = request.method not in _REPEATABLE
+        while True:
+            connection = self._take_held(origin) or await self._connect(origin, request.connect_timeout)
+            try:
+                protocol, transport = protocol_and_transport(connection)
+                protocol.set_response_params(read_until_eof=True)
+                transport.write(message)
+                head, content = await protocol.read()
+                while 100 <= head.code < 200 and head.code != 101:  # noqa: PLR2004 - RFC 9110 section 15.2
+                    head, content = await protocol.read()
+            except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+                connection.close()
+                if is_last:
+                    raise
+                is_last = True
+            except HttpProcessingError as error:
+                connection.close()
+                raise aiohttp.ClientError(error.message) from error
+            except BaseException:
+                connection.close()
                 raise
-            return await self._send_once(origin, message, request.connect_timeout)
+            else:
+                return ResponseHead(head, content, connection, origin)
 
     def keep(self, response: ResponseHead) -> None:
         """Keep the connection of a response whose body was read completely, for the next request."""
@@ -357,29 +372,11 @@ class Http1Sender:
             )
         return origin
 
-    async def _send_once(self, origin: _Origin, message: bytes, connect_timeout: float) -> ResponseHead:
-        connection = self._take_held(origin)
-        if connection is None:
-            try:
-                connection = await self._connector.connect(
-                    origin.request, [], _connect_timeout(connect_timeout)
-                )
-            except TimeoutError as error:
-                raise aiohttp.ConnectionTimeoutError from error
+    async def _connect(self, origin: _Origin, within: float) -> Connection:
         try:
-            protocol, transport = protocol_and_transport(connection)
-            protocol.set_response_params(read_until_eof=True)
-            transport.write(message)
-            head, content = await protocol.read()
-            while 100 <= head.code < 200 and head.code != 101:  # noqa: PLR2004 - RFC 9110 section 15.2
-                head, content = await protocol.read()
-        except HttpProcessingError as error:
-            connection.close()
-            raise aiohttp.ClientError(error.message) from error
-        except BaseException:
-            connection.close()
-            raise
-        return ResponseHead(head, content, connection, origin)
+            return await self._connector.connect(origin.request, [], timeout_to_connect(within))
+        except TimeoutError as error:
+            raise aiohttp.ConnectionTimeoutError from error
 
     def _take_held(self, origin: _Origin) -> Connection | None:
         """A held connection that is still usable; None if there is none."""
@@ -409,8 +406,3 @@ def protocol_and_transport(connection: Connection | None) -> tuple[ResponseHandl
     if connection is None or connection.protocol is None or connection.transport is None:
         raise aiohttp.ServerDisconnectedError("the connection is closed")
     return connection.protocol, connection.transport
-
-
-@lru_cache(maxsize=16)
-def _connect_timeout(seconds: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(connect=seconds)

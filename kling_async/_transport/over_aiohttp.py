@@ -126,7 +126,7 @@ class AiohttpTransport:
     async def _exchange(self, request: Request, phase: ProxyPhase) -> Reply:
         """The reply to a request. An error makes this frame forget its variables: they hold the key and the reply."""
         started = self._loop.time()
-        response = await self._request(request, phase, timeout=_timeout_to_connect(request.connect_timeout))
+        response = await self._request(request, phase, timeout=timeout_to_connect(request.connect_timeout))
         self._being_read.add(response.close)
         try:
             if response.content.at_eof():  # empty, or a recorder has read the body already
@@ -383,7 +383,8 @@ def _origin(server: str) -> URL:
 
 
 @lru_cache(maxsize=16)
-def _timeout_to_connect(seconds: float) -> aiohttp.ClientTimeout:
+def timeout_to_connect(seconds: float) -> aiohttp.ClientTimeout:
+    """The timeout as aiohttp takes it; requests have few different ones."""
     return aiohttp.ClientTimeout(connect=seconds)
 
 

@@ -20,7 +20,7 @@ from virtual_store import MemoryStore
 
 from kling_async import JournalError, Limits, PollingPolicy, RetryPolicy, VideoRequest
 from kling_async._engine.api import ApiCaller
-from kling_async._engine.batch.batch import open_batch
+from kling_async._engine.batch.batch import check_batch, open_parts, run_batch
 from kling_async._engine.batch.settings import BatchSettings
 from kling_async._engine.session import LoopSession
 from kling_async._engine.shared_state import SharedState
@@ -200,20 +200,16 @@ class Process:
     def _open(self, journal: WriteAheadJournal | None) -> AbstractAsyncContextManager[AsyncIterator[Any]]:
         run = self.run
         has_price = self.inspector.line_state.has_price
-        return open_batch(
-            self._session,
-            self._source(),
-            options={},
-            settings=BatchSettings(
-                max_concurrency=run.max_concurrency,
-                journal=journal,
-                max_cost_usd=run.cap * PRICE if run.cap is not None else None,
-                prices={"kling-v2-6": PRICE} if has_price else None,
-                on_ambiguous=run.on_ambiguous,
-                retry_failed=run.retry_failed,
-            ),
-            notify=Notifier(self._listen),
+        settings = BatchSettings(
+            max_concurrency=run.max_concurrency,
+            journal=journal,
+            max_cost_usd=run.cap * PRICE if run.cap is not None else None,
+            prices={"kling-v2-6": PRICE} if has_price else None,
+            on_ambiguous=run.on_ambiguous,
+            retry_failed=run.retry_failed,
         )
+        batch = check_batch(self._source(), {}, settings, Notifier(self._listen))
+        return run_batch(batch.reader, open_parts(self._session(), batch))
 
     def _source(self) -> Any:
         requests = self.run.requests

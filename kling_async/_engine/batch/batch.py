@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from operator import attrgetter
@@ -11,6 +11,7 @@ from os import PathLike
 from typing import Any
 
 import anyio
+import attrs
 
 from kling_async._callbacks import SafeLogger, raise_from_loop
 from kling_async._engine.batch.batch_input import InputItem, InputReader, open_input
@@ -122,18 +123,22 @@ def _as_failure(error: BaseException) -> Exception:
     return failure
 
 
-def open_batch(
-    session: Callable[[], LoopSession],
-    requests: Requests,
-    *,
-    options: Mapping[str, Any],
-    settings: BatchSettings,
-    notify: Notifier,
-) -> AbstractAsyncContextManager[ResultStream]:
-    """A batch that runs for as long as its block lasts; the settings are checked at once, the items in the block.
+@attrs.frozen(eq=False)
+class CheckedBatch:
+    """A batch before it runs; its options make sense."""
+
+    reader: InputReader
+    budget: Budget
+    settings: BatchSettings
+    notify: Notifier
+
+
+def check_batch(
+    requests: Requests, options: Mapping[str, Any], settings: BatchSettings, notify: Notifier
+) -> CheckedBatch:
+    """A batch to run; the items are checked by `open_parts`.
 
     Args:
-        session: Gives the session of the event loop in which the block is entered.
         requests: See `InputReader`.
         options: Fill what the requests leave open.
         settings: How it is run.
@@ -144,37 +149,35 @@ def open_batch(
         ConfigurationError: A price or the cap makes no sense.
     """
     budget = Budget(settings.prices, settings.max_cost_usd)
-    reader = open_input(requests, options, settings, budget)
-
-    return run_batch(reader, _open_parts(session, reader, budget, settings, notify))
+    return CheckedBatch(open_input(requests, options, settings, budget), budget, settings, notify)
 
 
 @asynccontextmanager
-async def _open_parts(
-    session: Callable[[], LoopSession],
-    reader: InputReader,
-    budget: Budget,
-    settings: BatchSettings,
-    notify: Notifier,
-) -> AsyncIterator[BatchParts]:
-    """The parts of a batch; opens the output and the journal once the input is checked."""
-    await reader.check()
-    here = session()
+async def open_parts(session: LoopSession, batch: CheckedBatch) -> AsyncIterator[BatchParts]:
+    """The parts of a batch; opens the output and the journal once the input is checked.
+
+    Raises:
+        InvalidRequestError: An item is invalid.
+        ConfigurationError: Nothing can be saved to the output.
+        JournalError: See `use_journal`.
+    """
+    settings = batch.settings
+    await batch.reader.check()  # before a folder or a journal is made
     # First the folder: the journal can be a file in it.
     output = None
     if settings.output is not None:
-        output = await here.downloader.outputs.open(
+        output = await session.downloader.outputs.open(
             settings.output, ascii_names=settings.ascii_names, is_streamed=settings.direct_upload
         )
     async with use_journal(settings.journal) as journal:
         if journal is not None:
-            budget.count_earlier(journal.spent_usd())
-        emit = here.api.emitter(notify)
+            batch.budget.count_earlier(journal.spent_usd())
+        emit = session.api.emitter(batch.notify)
         yield BatchParts(
-            session=here,
-            ledger=Ledger(emit=emit, budget=budget, journal=journal),
+            session=session,
+            ledger=Ledger(emit=emit, budget=batch.budget, journal=journal),
             slots=Slots(ConcurrencyLimit(settings.max_concurrency)),
-            uploader=Uploader(here.api, emit),
+            uploader=Uploader(session.api, emit),
             emit=emit,
             output=output,
             on_ambiguous=settings.on_ambiguous,
