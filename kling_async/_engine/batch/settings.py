@@ -15,17 +15,17 @@ from kling_async.paths import ObjectUrl, output_path
 from kling_async.types import OnAmbiguous
 
 
-def _read_output(given: Any) -> Path | ObjectUrl | None:
-    if given is None:
+def _read_output(value: Any) -> Path | ObjectUrl | None:
+    if value is None:
         return None
-    place = output_path(given, name="output")
+    place = output_path(value, name="output")
     return place if isinstance(place, ObjectUrl) else Path(place)
 
 
-def _read_journal(given: Any) -> str | DatabaseUrl | WriteAheadJournal | None:
-    if given is None or isinstance(given, WriteAheadJournal):
-        return given
-    return journal_location(given, name="journal")
+def _read_journal(value: Any) -> str | DatabaseUrl | WriteAheadJournal | None:
+    if value is None or isinstance(value, WriteAheadJournal):
+        return value
+    return journal_location(value, name="journal")
 
 
 @attrs.frozen(kw_only=True)

@@ -13,7 +13,7 @@ from kling_async._engine.poll.tracked_job import TrackedJob
 from kling_async._policy.list_state import ListState, Scan, page_cost
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import TokenBucket
-from kling_async._wire.codec import parse_status, structure_job, structure_rows
+from kling_async._wire.codec import RowPage, parse_status, structure_job, structure_rows
 from kling_async._wire.endpoints import LIST
 from kling_async._wire.json_reader import ShapeError
 from kling_async.errors import APIStatusError, ClientClosedError, KlingError, RateLimitError
@@ -54,19 +54,10 @@ class ModelList:
 
         The record is None for a job that is shown in the status that it had. A list that cannot be read is left alone.
         """
-        clock, state = api.clock, self.state
-        scan = state.begin_scan(self.in_flight)
+        scan = self.state.begin_scan(self.in_flight)
         while scan.next_offset is not None:
-            state.page_at = sent_at = clock.now() + rate.take(clock.now())
-            await clock.sleep(sent_at - clock.now())
-            query = {"model_id": self.model, "limit": state.rows, "offset": scan.next_offset}
-            try:
-                reply = await api.fetch(LIST, query=query)
-                page = api.read(reply, LIST, structure_rows)
-            except ClientClosedError:
-                raise
-            except KlingError as error:
-                state.record_failure(clock.now(), is_refusal=_is_refusal(error))
+            page, cost = await self._read_page(api, rate, offset=scan.next_offset)
+            if page is None:
                 return
             known, hits, ends = len(scan.ids), 0, 0
             for row in page.rows:
@@ -75,7 +66,7 @@ class ModelList:
                     hits += 1
                     ends += job is not None and job.is_final
                     yield tracked, job
-            state.add_page(
+            self.state.add_page(
                 scan,
                 rows=len(page.rows),
                 new_rows=len(scan.ids) - known,
@@ -83,9 +74,27 @@ class ModelList:
                 ends=ends,
                 has_more=page.has_more,
                 total=page.total,
-                cost=page_cost(size_bytes=len(reply.body), seconds=clock.now() - sent_at),
+                cost=cost,
             )
-        state.end_scan(scan, clock.now())
+        self.state.end_scan(scan, api.clock.now())
+
+    async def _read_page(
+        self, api: ApiCaller, rate: TokenBucket, *, offset: int
+    ) -> tuple[RowPage | None, float]:
+        """One page and its cost; None if it cannot be read, which the state of the list then knows."""
+        clock, state = api.clock, self.state
+        state.page_at = sent_at = clock.now() + rate.take(clock.now())
+        await clock.sleep(sent_at - clock.now())
+        query = {"model_id": self.model, "limit": state.rows, "offset": offset}
+        try:
+            reply = await api.fetch(LIST, query=query)
+            page = api.read(reply, LIST, structure_rows)
+        except ClientClosedError:
+            raise
+        except KlingError as error:
+            state.record_failure(clock.now(), is_refusal=_is_refusal(error))
+            return None, 0.0
+        return page, page_cost(size_bytes=len(reply.body), seconds=clock.now() - sent_at)
 
     def _find_news(
         self, scan: Scan, row: Any, jobs: Mapping[str, TrackedJob]
