@@ -33,7 +33,7 @@ The POST leaves when it has a connection, at most `MAX_POST_CONNECT_TIME` later.
 it cannot reach to others after a longer time than both together.
 """
 _POLL_INTERVAL = 2.0
-"""Seconds between two looks at what others hold, where no notice of a change comes."""
+"""Seconds between two reads of what others hold, where no notice of a change comes."""
 
 
 class RunSync(Protocol):
@@ -67,12 +67,12 @@ class Sharing:
     _changed: anyio.Event = attrs.field(init=False, factory=anyio.Event)
     _loop: asyncio.AbstractEventLoop | None = attrs.field(init=False, default=None)
     _claims: GroupCall[WantedItem, Claim] = attrs.field(init=False)
-    _looks: GroupCall[Identity, bool] = attrs.field(init=False)
+    _claimable: GroupCall[Identity, bool] = attrs.field(init=False)
     _reservations: GroupCall[PlannedPost, PostPermit] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._claims = GroupCall(self._claim_all, self._give_back)
-        self._looks = GroupCall(self._look_at_all)
+        self._claimable = GroupCall(self._find_all_claimable)
         self._reservations = GroupCall(self._reserve_all, self._end_unused)
         self._store.subscribe(self._signal_from_any_thread)
 
@@ -99,7 +99,7 @@ class Sharing:
 
     async def wait_claimable(self, identity: Identity) -> None:
         """Return when no live process holds an item, so that it can be claimed."""
-        while not await self._looks.ask(identity):
+        while not await self._claimable.ask(identity):
             await self.wait_changed()
 
     async def wait_changed(self) -> None:
@@ -215,7 +215,7 @@ class Sharing:
     async def _claim_all(self, items: Sequence[WantedItem]) -> Sequence[Claim]:
         return await self._run_sync(self._store.claim, items)
 
-    async def _look_at_all(self, identities: Sequence[Identity]) -> Sequence[bool]:
+    async def _find_all_claimable(self, identities: Sequence[Identity]) -> Sequence[bool]:
         claimable = await self._run_sync(self._store.find_claimable, identities)
         return [identity in claimable for identity in identities]
 

@@ -55,7 +55,7 @@ class PostgresStore:
 
     Args:
         url: The database; the tables are made if they are missing.
-        max_outage: Seconds to wait for a server that cannot be reached.
+        max_outage: Seconds to wait for a server that cannot be reached; tests wait less.
 
     Raises:
         JournalError: The database cannot be used.
