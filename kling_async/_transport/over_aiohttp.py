@@ -107,7 +107,7 @@ class AiohttpTransport:
         return aiohttp.ClientSession(
             connector=_Connector(limit=0, ssl=self._network.ssl_context(), **options),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(),
+            timeout=aiohttp.ClientTimeout(total=None),
             trace_configs=[_trace_proxies()] if self._network.proxies else None,
         )
 
@@ -146,9 +146,9 @@ class AiohttpTransport:
         """See `Transport.stream`."""
         self._check_open(request)
         phase = ProxyPhase()
-        timeout = aiohttp.ClientTimeout(connect=request.connect_timeout, sock_read=request.timeout)
+        timeout = timeout_to_connect(request.connect_timeout)
         options = {"auto_decompress": False, "read_bufsize": _READ_BYTES, "timeout": timeout}
-        # aiohttp's own timeout begins again with each byte of the head.
+        # aiohttp's own timeout begins again with each byte of the head, and of the head of a chunk.
         with translate_errors(request, phase), self._timeouts.limit(request.timeout):
             response = await self._request(request, phase, **options)
         self._being_read.add(response.close)
@@ -384,8 +384,11 @@ def _origin(server: str) -> URL:
 
 @lru_cache(maxsize=16)
 def timeout_to_connect(seconds: float) -> aiohttp.ClientTimeout:
-    """The timeout as aiohttp takes it; requests have few different ones."""
-    return aiohttp.ClientTimeout(connect=seconds)
+    """The timeout as aiohttp takes it, for the connection alone; requests have few different ones.
+
+    In aiohttp 4 a whole request has five minutes unless `total` says otherwise.
+    """
+    return aiohttp.ClientTimeout(total=None, connect=seconds)
 
 
 def _payload(body: bytes | None) -> bytes | aiohttp.BytesPayload | None:
