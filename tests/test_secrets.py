@@ -10,11 +10,12 @@ import pickle
 import sys
 import traceback
 from base64 import b64encode, urlsafe_b64encode
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from loopback_proxy import Loopback, run_listener
 
 from kling_async import KlingClient, KlingError, PollingPolicy, RetryPolicy
 from kling_async._policy.outcome import error_of
@@ -90,20 +91,16 @@ def assert_hidden(error):
 @asynccontextmanager
 async def serve(name, *, tls=None):
     async def handle(reader, writer):
-        with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            await reader.readuntil(b"\r\n\r\n")
-            if ANSWERS[name] is None:
-                await reader.read()
-            else:
-                writer.write(ANSWERS[name])
-                await writer.drain()
-        writer.close()
+        await reader.readuntil(b"\r\n\r\n")
+        if ANSWERS[name] is None:
+            await reader.read()
+        else:
+            writer.write(ANSWERS[name])
+            writer.close()
+            await writer.wait_closed()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
-    try:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
+    async with run_listener(handle, Loopback(), tls=tls) as server:
+        yield f"127.0.0.1:{server.port}"
 
 
 def client_of(base_url, *, proxy="", **options):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import gzip
 import hashlib
 from contextlib import asynccontextmanager
 
 import pytest
+from loopback_proxy import Loopback, run_listener
 from virtual_storage import job_with, video
 
 from kling_async import DownloadError, KlingClient, RetryPolicy
@@ -72,12 +72,10 @@ async def serve(answer, requests):
         requests.append(await reader.readuntil(b"\r\n\r\n"))
         writer.write(answer)
         writer.close()
+        await writer.wait_closed()
 
-    server = await asyncio.start_server(send, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a.mp4"
-    finally:
-        server.close()
+    async with run_listener(send, Loopback()) as server:
+        yield f"http://127.0.0.1:{server.port}/a.mp4"
 
 
 async def save(answer, path, *, max_retries=0, requests=None):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+from loopback_proxy import Loopback, run_listener
 from virtual_storage import job_with, video
 
 from kling_async import DownloadError, KlingClient, RetryPolicy
@@ -57,12 +58,9 @@ class Host:
     sent_bytes: int = 0
 
     async def answer(self, reader, writer):
-        try:
-            while head := (await reader.readuntil(b"\r\n\r\n")).decode():
-                self.heads.append(head)
-                await self._send(writer, head)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
+        while head := (await reader.readuntil(b"\r\n\r\n")).decode():
+            self.heads.append(head)
+            await self._send(writer, head)
 
     async def _send(self, writer, head):
         if self.redirect_to:
@@ -84,12 +82,9 @@ class Host:
 
 @asynccontextmanager
 async def serve(host):
-    server = await asyncio.start_server(host.answer, "127.0.0.1", 0)
-    host.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a.mp4"
-    try:
+    async with run_listener(host.answer, Loopback()) as server:
+        host.url = f"http://127.0.0.1:{server.port}/a.mp4"
         yield host
-    finally:
-        server.close()
 
 
 async def save(host, path, *, retry=HASTE):

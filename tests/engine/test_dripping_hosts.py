@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 
 import attrs
 import pytest
+from loopback_proxy import Loopback, run_listener
 from quick_loop import AdjustableLoop
 from virtual_storage import job_with, video
 
@@ -57,27 +58,19 @@ class Dripping:
     url: str = ""
 
     async def answer(self, reader, writer):
-        try:
-            self.requests.append(await reader.readuntil(b"\r\n\r\n"))
-            writer.write(self.at_once)
-            while True:
-                await let_pass(1.0)
-                writer.write(self.drip)
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
+        self.requests.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(self.at_once)
+        while True:
+            await let_pass(1.0)
+            writer.write(self.drip)
+            await writer.drain()
 
 
 @asynccontextmanager
 async def serve(host):
-    server = await asyncio.start_server(host.answer, "127.0.0.1", 0)
-    host.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
+    async with run_listener(host.answer, Loopback()) as server:
+        host.url = f"http://127.0.0.1:{server.port}"
         yield host
-    finally:
-        server.close()
 
 
 def client_of(url="http://127.0.0.1:9", **settings):

@@ -13,6 +13,7 @@ import pytest
 from aiohttp.base_protocol import BaseProtocol
 from hypothesis import given
 from hypothesis import strategies as st
+from loopback_proxy import Loopback, run_listener
 from quick_loop import AdjustableLoop
 from yarl import URL
 
@@ -550,12 +551,11 @@ async def test_tls_to_a_plain_port_was_not_sent(call):
             await reader.read(100)
             writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
             writer.close()
+            await writer.wait_closed()
 
-        listener = await asyncio.start_server(plain, "127.0.0.1", 0)
-        port = listener.sockets[0].getsockname()[1]
-        with pytest.raises(APIConnectionError) as caught:
-            await call(post(f"https://127.0.0.1:{port}"))
-        listener.close()
+        async with run_listener(plain, Loopback()) as listener:
+            with pytest.raises(APIConnectionError) as caught:
+                await call(post(f"https://127.0.0.1:{listener.port}"))
     assert caught.value.was_sent is False
     assert server.requests == 0
 

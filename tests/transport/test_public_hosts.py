@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 
 import pytest
+from loopback_proxy import Loopback, run_listener
 
 from kling_async._transport.base import Request
 from kling_async._transport.network import Network, Proxy
@@ -24,12 +24,11 @@ async def asked():
     async def answer(reader, writer):
         heads.append(await reader.readuntil(b"\r\n\r\n"))
         writer.write(ANSWER)
-        await writer.drain()
         writer.close()
+        await writer.wait_closed()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with server:
-        yield server.sockets[0].getsockname()[1], heads
+    async with run_listener(answer, Loopback()) as server:
+        yield server.port, heads
 
 
 @pytest.fixture
