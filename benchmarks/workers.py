@@ -96,8 +96,11 @@ async def _write(path: str, items: int) -> dict[str, Any]:
                 Identity(None, f"{number:032x}", 0),
                 {"prompt": f"A comet, shot number {number}"},
             )
-            wanted = WantedItem(identity=identity, model="kling-v2-6", payload=payload, index=number)
-            await journal.claim(wanted)
+            if journal.sharing is None:
+                journal.find(identity)
+            else:
+                wanted = WantedItem(identity=identity, model="kling-v2-6", payload=payload, index=number)
+                await journal.claim(wanted)
             entry = journal.record_intent(
                 identity, model="kling-v2-6", payload=payload, at=time.time(), cost_usd=None, index=number
             )
