@@ -19,7 +19,7 @@ async def until(condition: Callable[[], object]) -> None:
     """Return when a condition holds that another task, thread or process makes true."""
     async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
 
 
 def change(url: str, statement: str) -> psycopg.Cursor:
@@ -30,9 +30,10 @@ def change(url: str, statement: str) -> psycopg.Cursor:
 
 def shards(url: str) -> list[tuple[str, int]]:
     """The state and the attempts of each shard."""
-    if not change(url, "SELECT to_regclass('procrastinate_jobs') IS NOT NULL").fetchone()[0]:
+    try:
+        return change(url, "SELECT status, attempts FROM procrastinate_jobs ORDER BY id").fetchall()
+    except psycopg.errors.UndefinedTable:
         return []
-    return change(url, "SELECT status, attempts FROM procrastinate_jobs ORDER BY id").fetchall()
 
 
 async def end(call: asyncio.Task) -> str:
