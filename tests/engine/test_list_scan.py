@@ -74,9 +74,14 @@ async def test_one_list_call_replaces_many_status_calls():
 
 
 @pytest.mark.unmeasured
-@pytest.mark.parametrize("order", ["newest", "oldest", "random"])
-@pytest.mark.parametrize("rows", [7, 100, 1000])
-@pytest.mark.parametrize("tells", ["everything", "nothing", "no more"])
+@pytest.mark.parametrize(
+    "order, rows, tells",
+    [
+        ("newest", 7, "everything"), ("newest", 100, "nothing"), ("newest", 1000, "no more"),
+        ("oldest", 7, "nothing"), ("oldest", 100, "no more"), ("oldest", 1000, "everything"),
+        ("random", 7, "no more"), ("random", 100, "everything"), ("random", 1000, "nothing"),
+    ],
+)  # fmt: skip
 async def test_no_order_size_or_total_of_a_list_is_relied_on(order, rows, tells):
     has_fields = tells != "nothing"
     service = Service(
