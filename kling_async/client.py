@@ -24,7 +24,7 @@ from kling_async.batch_result import BatchResult, in_input_order
 from kling_async.catalog import DEFAULT_MODEL, ModelInfo, quote_value
 from kling_async.config import check_timeout, read_settings
 from kling_async.errors import BatchInterruptedError, ConfigurationError, KlingError
-from kling_async.items import read_jobs, read_one
+from kling_async.items import read_job, read_job_id, read_jobs, read_one
 from kling_async.jobs import Job
 from kling_async.lines import error_text
 from kling_async.paths import output_path
@@ -226,7 +226,7 @@ class KlingClient:
             NotFoundError: The service does not know the id, or shows the job only to another key.
             KlingError: No retry brought a usable answer.
         """
-        return await self._session().get_job(request_id, self._notifier())
+        return await self._session().get_job(read_job_id(request_id), self._notifier())
 
     @public_call
     async def list_jobs(self, model: str = DEFAULT_MODEL, *, page_size: int = 100) -> AsyncIterator[Job]:
@@ -264,7 +264,8 @@ class KlingClient:
         from kling_async.types import WaitOptions
 
         check_options(options, WaitOptions.__annotations__, call="wait")
-        return await self._session().wait(job, self._notifier(), polling=self._polling_with(options))
+        wanted, polling = read_job(job), self._polling_with(options)
+        return await self._session().wait(wanted, self._notifier(), polling=polling)
 
     @public_call
     async def wait_many(self, jobs: Iterable[Job | str], **options: Unpack[WaitManyOptions]) -> BatchResult:
@@ -492,8 +493,8 @@ class KlingClient:
             DownloadError: The job has no video yet, or the video could not be fetched or written.
             ConfigurationError: The destination is neither a path on this machine nor the URL of an object store.
         """
-        place = output_path(destination, name="destination")
-        return await self._session().download(job, place, self._notifier(), ascii_names=ascii_names)
+        wanted, place = read_job(job), output_path(destination, name="destination")
+        return await self._session().download(wanted, place, self._notifier(), ascii_names=ascii_names)
 
     @public_call
     async def check_output(self, destination: str | os.PathLike[str]) -> None:

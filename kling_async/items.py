@@ -80,10 +80,44 @@ def read_jobs(jobs: object) -> list[Job | str]:
     given = list(jobs)
     for index, job in enumerate(given):
         if not isinstance(job, str | Job):
-            raise InvalidRequestError(
-                f"Item {index} is a job or the id of one, not {catalog.quote_value(job)}."
-            )
+            raise InvalidRequestError(f"Item {index} is a job or the id of one, not {_refuse_job(job)}.")
     return given
+
+
+def read_job(job: object) -> Job | str:
+    """The job that a caller gives to a call for one job, or its id.
+
+    Raises:
+        InvalidRequestError: It is neither.
+    """
+    if not isinstance(job, str | Job):
+        raise InvalidRequestError(f"A job or the id of one is wanted, not {_refuse_job(job)}.")
+    return job
+
+
+def read_job_id(job: object) -> str:
+    """The id of a job that a caller gives to a call that takes nothing but an id.
+
+    Raises:
+        InvalidRequestError: It is no text.
+    """
+    if not isinstance(job, str):
+        raise InvalidRequestError(f"The id of a job is wanted, not {_refuse_job(job)}.")
+    return job
+
+
+def _refuse_job(job: object) -> str:
+    """What a caller gave for a job, and what to give instead: a result has a job, and an entry of a journal has an id."""
+    if job is None:
+        return "None: the result of an item that was not submitted has no job"
+    if isinstance(job, Iterable) and not isinstance(job, Mapping | bytes):
+        return f"{catalog.quote_value(job)}: give one job at a time; wait_many() waits for many"
+    held = [name for name in ("request_id", "job") if hasattr(job, name)]
+    if not held:
+        return catalog.quote_value(job)
+    kind = type(job).__name__
+    step = "has no job" if getattr(job, held[0]) is None else f"holds the job: give {kind.lower()}.{held[0]}"
+    return f"this {kind}, which {step}"
 
 
 def _refuse_row(row: Mapping[Any, Any], kind: str) -> str:

@@ -11,16 +11,21 @@ from decimal import Decimal
 from functools import cache, partial
 from pathlib import Path
 
+import attrs
 import pytest
 from virtual_service import Service, always, reply
 
 import kling_async
 from kling_async import (
+    Job,
+    JobStatus,
     Journal,
     KlingClient,
     KlingError,
     Limits,
     PollingPolicy,
+    Result,
+    ResultState,
     RetryPolicy,
     VideoRequest,
     errors,
@@ -30,6 +35,7 @@ from kling_async import (
 from kling_async._transport.base import Reply
 from kling_async.batch_result import BatchResult
 from kling_async.emulator import JobScript
+from kling_async.journal import Entry, EntryState, Identity
 from kling_async.types import (
     BatchOptions,
     ClientOptions,
@@ -138,6 +144,29 @@ def break_reply(kind):
 
 
 FAILED = {"run_time": 0.0, "script": lambda _: JobScript(ending="failed", error="policy")}
+JOB = Job(request_id="job-0", status=JobStatus.SUCCESS)
+UNSENT = Result(index=0, request=None, state=ResultState.NOT_SUBMITTED)
+ENTRY = Entry(
+    number=1,
+    identity=Identity(None, "f" * 64, 0),
+    model="kling-v2-6",
+    payload={},
+    state=EntryState.SUBMITTED,
+    request_id="job-0",
+)
+NO_JOBS = [
+    # what a caller gives for a job, what the message says
+    (None, "not None: the result of an item that was not submitted"),
+    (UNSENT, "not this Result, which has no job"),
+    (attrs.evolve(UNSENT, state=ResultState.SUCCEEDED, job=JOB), "give result.job"),
+    (ENTRY, "give entry.request_id"),
+    (attrs.evolve(ENTRY, request_id=None), "not this Entry, which has no job"),
+    (BatchResult(()), "one job at a time"),
+    ([JOB], "one job at a time"),
+    (5, "not 5."),
+    ({"request_id": "job-0"}, "not {'request_id': 'job-0'}."),
+    (b"job-0", "not b'job-0'."),
+]
 MANY = ("generate_many", "stream_many")
 DOORS = [
     # the service, the call, its arguments, its options, what the message says
@@ -263,6 +292,14 @@ DOORS += [
     ),
     ({}, "estimate", [partial(no_items)], {}, "no async iterable"),
     ({}, "wait_many", [[5]], {}, "Item 0 is a job or the id of one, not 5"),
+    *(
+        ({}, call, [given, *rest], {}, said)
+        for call, rest in (("wait", ()), ("download", ("a.mp4",)), ("get_job", ()))
+        for given, said in NO_JOBS
+    ),
+    *(({}, "wait_many", [[given]], {}, said) for given, said in NO_JOBS),
+    ({}, "get_job", [JOB], {}, "give job.request_id"),
+    ({}, "get_model", [None], {}, "client.list_models()"),
     # settings, from an argument or from the environment
     ({}, "KlingClient", [], {}, "KlingClient(api_key=...)"),
     ({}, "KlingClient", [5], {}, "api_key must be text"),
@@ -291,7 +328,7 @@ ELSEWHERE = {
     "_stores.py": "without obstore, or settings of a store: tests/stores",
     "_tables.py": "tables of other libraries: tests/test_tables.py",
     "distributed.py": "without a database: tests/distributed",
-    "client.py": "without an event loop of asyncio: tests/test_client.py",
+    "_loop_sessions.py": "without an event loop of asyncio: tests/test_client.py",
     "batch_result.py": "no call: an item without an error in a group",
     "journal.py": "a database where a path is wanted: tests/test_journal.py",
     "results.py": "no call: a result without a job",

@@ -16,6 +16,7 @@ import attrs
 from kling_async._policy.list_prices import LIST_PRICES
 from kling_async._secrets import Secret
 from kling_async._urls import parse_url
+from kling_async.catalog import quote_value
 from kling_async.errors import ConfigurationError, InvalidRequestError
 
 DEFAULT_BASE_URL = "https://console.gmicloud.ai"
@@ -139,7 +140,7 @@ def url_for(
             )
         if not isinstance(id, str) or not id.strip().strip("."):
             raise InvalidRequestError(
-                f"{id!r} cannot be an id of the service.",
+                f"{quote_value(id)} cannot be an id of the service.",
                 advice="`client.list_jobs()` shows the ids of jobs, and `client.list_models()` those of models.",
             )
         path = path.replace("{id}", quote(id, safe="", errors="replace"))
