@@ -237,5 +237,5 @@ async def run_batch(
             batch.warn_if_interrupted(error)
             raise
         batch.warn_if_interrupted(failure)
-        if failure is not None:
-            raise failure
+    if failure is not None:
+        raise failure
