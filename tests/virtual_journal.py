@@ -14,9 +14,9 @@ from kling_async._journal.sqlite.store import SqliteStore
 def journal_at(path):
     """A journal whose commits take no real time from the virtual clock."""
 
-    async def at_once(write, changes):
+    async def at_once(function, *arguments):
         await anyio.sleep(0.001)
-        write(changes)
+        return function(*arguments)
 
     journal = WriteAheadJournal(SqliteStore(path), run_sync=at_once)
     try:

@@ -45,8 +45,9 @@ class MemoryStore:
     def entry(self, number: int) -> Entry | None:
         return self.kept.get(number)
 
-    def page(self, after: int) -> list[Entry]:
-        return [self.kept[number] for number in sorted(self.kept) if number > after][:3]
+    def page(self, after: int, *, unpriced: bool = False) -> list[Entry]:
+        later = [self.kept[number] for number in sorted(self.kept) if number > after]
+        return [entry for entry in later if not unpriced or entry.is_unpriced][:3]
 
     def has_job(self, request_id: str) -> bool:
         return any(entry.request_id == request_id for entry in (*self.kept.values(), *self.earlier.values()))

@@ -169,6 +169,11 @@ class Entry:
             )
 
     @property
+    def is_unpriced(self) -> bool:
+        """Whether POSTs of the item were, or may have been, accepted, and no run knew their price."""
+        return self.attempts > 0 and self.cost_usd is None
+
+    @property
     def request(self) -> VideoRequest | None:
         """A request that makes the same payload; None if no valid request does."""
         if wire_name(self.model, "prompt") not in self.payload:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from functools import partial
@@ -58,7 +58,7 @@ class WriteAheadJournal:
         """Owns the jobs of this run of the journal."""
         self._store = store
         self._spent_usd = store.spent_usd()
-        run_sync = run_sync or _run_in_thread
+        self._run_sync = run_sync = run_sync or _run_in_thread
         self._writes = GroupCommit(partial(run_sync, store.commit))
         self.sharing: Sharing | None = None if shared is None else Sharing(shared, run_sync, self._writes)
         """The agreements with other processes; None for a journal of one process."""
@@ -170,6 +170,18 @@ class WriteAheadJournal:
     def spent_usd(self) -> Decimal:
         """US dollars for all entries whose cost is known."""
         return self._spent_usd
+
+    async def read_unpriced(self) -> AsyncIterator[Entry]:
+        """The entries of all processes with POSTs of unknown cost.
+
+        Raises:
+            JournalError: The store cannot be read.
+        """
+        last = 0
+        while entries := await self._run_sync(partial(self._store.page, last, unpriced=True)):
+            for entry in entries:
+                yield entry
+            last = entries[-1].number
 
     # Writing
 

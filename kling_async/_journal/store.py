@@ -158,8 +158,13 @@ class Store(Protocol):
         """The entry of this number."""
         ...
 
-    def page(self, after: int) -> Sequence[Entry]:
-        """The next entries by number, as many as fit into memory; empty after the last."""
+    def page(self, after: int, *, unpriced: bool = False) -> Sequence[Entry]:
+        """The next entries by number, as many as fit into memory; empty after the last.
+
+        Args:
+            after: The number of the last entry before them.
+            unpriced: Take only those that are unpriced, as `Entry.is_unpriced` says.
+        """
         ...
 
     def has_job(self, request_id: str) -> bool:

@@ -86,6 +86,8 @@ UNKNOWN_STATES = frozenset({EntryState.INTENDED, EntryState.AMBIGUOUS})
 UNKNOWN_STATES_IN_SQL = "(" + ", ".join(f"'{state}'" for state in sorted(UNKNOWN_STATES)) + ")"
 OPEN_STATES = UNKNOWN_STATES | {EntryState.SUBMITTED}
 """The states that an entry has while something of it is under way."""
+UNPRICED_IN_SQL = "attempts > 0 AND cost_usd IS NULL"
+"""The condition of `Entry.is_unpriced`."""
 _UNSENT_STATES = frozenset({EntryState.NOT_SUBMITTED, EntryState.DROPPED})
 
 

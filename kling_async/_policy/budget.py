@@ -59,6 +59,8 @@ class Budget:
     spent: Decimal = Decimal(0)
     """US dollars for the POSTs that were accepted, or may have been."""
     _reserved: Decimal = Decimal(0)
+    _unrecorded: Decimal = Decimal(0)
+    """The part of `spent` that the journal does not have: POSTs of earlier runs that knew no price."""
 
     def __attrs_post_init__(self) -> None:
         if self.cap is not None and self.prices is None:
@@ -79,6 +81,27 @@ class Budget:
     def count_earlier(self, spent: Decimal) -> None:
         """Count what earlier runs have spent."""
         self.spent += spent
+
+    def count_unpriced(self, request: VideoRequest | None, *, model: str, posts: int) -> None:
+        """Count POSTs of earlier runs that knew no price, at the price of this batch.
+
+        Args:
+            request: What was submitted; None if it cannot be read any more.
+            model: The id of its model.
+            posts: How many POSTs were, or may have been, accepted.
+
+        Raises:
+            ConfigurationError: The price is not known, so that the cap cannot be kept.
+        """
+        price = self.price(request or VideoRequest(prompt="not known", model=model))
+        assert price is not None, "with a cap, a price that is not known is an error"
+        self._unrecorded += price * posts
+        self.spent += price * posts
+
+    @property
+    def cap_of_recorded(self) -> Decimal | None:
+        """The cap for what the journal has; None is no limit."""
+        return None if self.cap is None else self.cap - self._unrecorded
 
     def price(self, request: VideoRequest) -> Decimal | None:
         """US dollars for one video; None if the price is unknown, which does not mean free.
@@ -127,6 +150,10 @@ class Budget:
         ):
             raise self.refuse(total)
         self._reserved += price
+
+    def refuse_recorded(self, total: Decimal) -> BudgetExceededError:
+        """The error for one more video that would bring what the journal has to this total."""
+        return self.refuse(total + self._unrecorded)
 
     def refuse(self, total: Decimal) -> BudgetExceededError:
         """The error for one more video that would bring the spend to this total, and for all videos after it."""

@@ -24,17 +24,42 @@ _MAX_CHARACTERS = 500
 
 
 @attrs.frozen
+class Spend:
+    """What the entries of a journal cost."""
+
+    known_usd: Decimal
+    unpriced: Counter[str]
+    """By model, the POSTs whose price no run knew."""
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry]) -> Spend:
+        """What these entries cost."""
+        known, unpriced = Decimal(0), Counter[str]()
+        for entry in entries:
+            known += entry.cost_usd or 0
+            if entry.is_unpriced:
+                unpriced[entry.model] += entry.attempts
+        return cls(known, unpriced)
+
+    def at(self, prices: Mapping[str, Decimal]) -> Decimal:
+        """US dollars, with these prices for what had none."""
+        return self.known_usd + sum(
+            (prices.get(model, Decimal(0)) * posts for model, posts in self.unpriced.items()), Decimal(0)
+        )
+
+
+@attrs.frozen
 class Preview:
     """The entries of a batch that is not run."""
 
     entries: Sequence[Entry]
-    spent_usd: Decimal
-    """The known cost of all entries of the journal."""
+    earlier: Spend
+    """What the entries of the journal cost."""
 
     @classmethod
     def of_journal(cls, entries: Sequence[Entry]) -> Preview:
         """The preview of a journal's own entries."""
-        return cls(entries, _total_cost(entries))
+        return cls(entries, Spend.of(entries))
 
     @classmethod
     async def of_requests(cls, requests: Iterable[RequestLike], journal: JournalPlace | None) -> Preview:
@@ -47,8 +72,8 @@ class Preview:
         with TemporaryDirectory() as empty, refuse_unusable_journal():
             kept = Journal(journal or Path(empty, NAME))
             entries = await kept.preview(requests, skip_invalid=True, allow_suspicious=True)
-            spent = _total_cost(kept.entries()) if kept.exists() else Decimal(0)
-        return cls(entries, spent)
+            earlier = Spend.of(kept.entries() if kept.exists() else ())
+        return cls(entries, earlier)
 
     def show(self, config: RunConfig, *, is_json: bool) -> int:
         """Print what would be sent, and what it would cost; the exit status.
@@ -78,10 +103,11 @@ class Preview:
         if sent:
             yield _describe_cost(sent, config.prices or {})
         if sent and config.budget.cap is not None:
-            fitting = _count_affordable(sent, config.prices or {}, config.budget.cap - self.spent_usd)
+            spent = self.earlier.at(config.prices or {})
+            fitting = _count_affordable(sent, config.prices or {}, config.budget.cap - spent)
             yield (
                 f"--max-cost {config.budget.max_cost} lets {fitting:,} of them through; "
-                f"{money_text(self.spent_usd)} was spent before."
+                f"{money_text(spent)} was spent before."
             )
 
 
@@ -120,7 +146,3 @@ def _count_affordable(sent: Sequence[Entry], prices: Mapping[str, Decimal], left
             left_usd -= prices[entry.model]
             count += 1
     return count
-
-
-def _total_cost(entries: Iterable[Entry]) -> Decimal:
-    return sum((entry.cost_usd for entry in entries if entry.cost_usd is not None), Decimal(0))

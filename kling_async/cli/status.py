@@ -122,9 +122,11 @@ def _show_journal(path: JournalPlace, *, is_json: bool) -> None:
     console = stdout()
     states: Counter[str] = Counter()
     spent: Decimal | None = None
+    unpriced = 0
     for entry in read_entries(path):
         states[entry.state] += 1
         spent = entry.cost_usd if spent is None else spent + (entry.cost_usd or 0)
+        unpriced += entry.is_unpriced
         if is_json:
             print_json(entry_record(entry))
         elif is_terminal(console):
@@ -133,6 +135,8 @@ def _show_journal(path: JournalPlace, *, is_json: bool) -> None:
             print_line("\t".join(map(one_line, _cells(entry))))
     counts = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in states.items())
     money = f"; {money_text(spent)} spent" if spent is not None else ""
+    if spent is not None and unpriced:
+        money += f", and the price of {unpriced:,} is not known"
     print_text(f"{one_line(str(path))}: {counts or 'no videos'}{money}", stderr())
 
 

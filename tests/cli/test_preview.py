@@ -96,3 +96,15 @@ def test_what_cannot_be_used_is_left_out_and_counted(cli, home):
     done = cli("generate", "--from", "p.jsonl", "--skip-invalid", "--dry-run")
     assert done.out == 'kling-v2-6 {"prompt": "a cat"}\n'
     assert done.err.splitlines()[0] == "kling-async generate: 1 of 2 prompts cannot be used and are left out."
+
+
+def test_videos_of_earlier_commands_without_a_price_count_under_the_cap(cli, serve):
+    emulator = serve()
+    cli("generate", "a cat", "a dog", "--quiet")
+    tokens = ["generate", "a cat", "a dog", "a bird", "a fish", "--price", "0.35", "--max-cost", "1.20"]
+    assert cli(*tokens, "--dry-run").err.endswith(
+        "--max-cost 1.20 lets 1 of them through; $0.70 was spent before.\n"
+    )
+    assert cli(*tokens).status == 1
+    assert len(emulator.stats.accepted) == 3
+    assert cli("status", "videos").err.endswith("; $0.35 spent, and the price of 2 is not known\n")

@@ -20,7 +20,7 @@ from kling_async import (
     ResultState,
     VideoRequest,
 )
-from kling_async._engine.batch.batch import use_journal
+from kling_async._engine.batch.batch import count_earlier, use_journal
 from kling_async._engine.batch.settings import BatchSettings
 from kling_async._journal.entry import EntryState, Identity, fingerprint
 from kling_async._journal.journal import WriteAheadJournal
@@ -525,6 +525,25 @@ async def test_the_spend_of_earlier_runs_counts_under_the_cap(path):
         results = await run(service, prompts(5), journal=journal, budget=budget)
     assert service.posts == 3
     assert sum(result.cost_usd or 0 for result in results) == PRICE * 3
+
+
+async def test_posts_of_earlier_runs_without_a_price_count_under_the_cap(path):
+    service = Service(run_time=10.0)
+    with journal_at(path) as journal:
+        await run(service, prompts(2), journal=journal)
+    with journal_at(path) as journal:
+        budget = Budget({"kling-v2-6": PRICE}, PRICE * 3)
+        await count_earlier(budget, journal)
+        await run(service, prompts(5), journal=journal, budget=budget)
+    assert service.posts == 3
+
+
+async def test_without_a_cap_no_earlier_post_needs_a_price(path):
+    with journal_at(path) as journal:
+        await run(Service(), prompts(2), journal=journal)
+        budget = Budget()
+        await count_earlier(budget, journal)
+    assert budget.spent == 0
 
 
 def _record_intent(journal, *, occurrence=0):

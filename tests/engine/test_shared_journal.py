@@ -20,6 +20,7 @@ from kling_async import (
     Limits,
     ResultState,
 )
+from kling_async._engine.batch.batch import count_earlier
 from kling_async._journal.entry import EntryState, Identity
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.location import journal_location
@@ -299,6 +300,19 @@ async def test_the_cap_holds_for_all_processes_together(open_shared):
     assert unsent
     assert all(isinstance(result.error, BudgetExceededError) for result in unsent)
     assert "above the cap of $2.45" in str(unsent[0].error)
+
+
+async def test_posts_of_any_process_without_a_price_count_under_the_cap(open_shared):
+    service = Service(run_time=30.0)
+    await run(service, prompts(3), journal=open_shared())
+    budget, journal = Budget({"kling-v2-6": PRICE}, PRICE * 5), open_shared()
+    await count_earlier(budget, journal)
+
+    results = await run(service, prompts(20), journal=journal, budget=budget, at_once=3)
+
+    assert service.posts == 5
+    [error] = {str(result.error) for result in results if not result.ok}
+    assert f"bring the spend to ${PRICE * 6}, above the cap of ${PRICE * 5}" in error
 
 
 async def test_the_hourly_rate_holds_for_all_processes_together(open_shared):

@@ -125,9 +125,10 @@ class SharedMemoryStore:
         held = self._held.get(number)
         return None if held is None else held.entry
 
-    def page(self, after: int) -> list[Entry]:
+    def page(self, after: int, *, unpriced: bool = False) -> list[Entry]:
         entries = self.database.kept
-        return [entries[number] for number in sorted(entries) if number > after]
+        later = [entries[number] for number in sorted(entries) if number > after]
+        return [entry for entry in later if not unpriced or entry.is_unpriced]
 
     def has_job(self, request_id: str) -> bool:
         return any(request_id in held.jobs for held in self._held.values())

@@ -171,7 +171,7 @@ async def open_parts(session: LoopSession, batch: CheckedBatch) -> AsyncIterator
         )
     async with use_journal(settings.journal) as journal:
         if journal is not None:
-            batch.budget.count_earlier(journal.spent_usd())
+            await count_earlier(batch.budget, journal)
         emit = session.api.emitter(batch.notify)
         yield BatchParts(
             session=session,
@@ -183,6 +183,14 @@ async def open_parts(session: LoopSession, batch: CheckedBatch) -> AsyncIterator
             on_ambiguous=settings.on_ambiguous,
             retry_failed=settings.retry_failed,
         )
+
+
+async def count_earlier(budget: Budget, journal: WriteAheadJournal) -> None:
+    """Count what earlier runs have spent; under a cap, what had no price then counts at the price of this batch."""
+    budget.count_earlier(journal.spent_usd())
+    if budget.cap is not None:
+        async for entry in journal.read_unpriced():
+            budget.count_unpriced(entry.request, model=entry.model, posts=entry.attempts)
 
 
 @asynccontextmanager

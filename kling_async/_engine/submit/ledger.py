@@ -115,11 +115,11 @@ class Ledger:
                 model=model_of(item.request),
                 look_alikes=look_alike_group(payload),
                 price_usd=item.price,
-                cap_usd=self.budget.cap,
+                cap_usd=self.budget.cap_of_recorded,
             )
         )
         if permit.decision is PostDecision.OVER_CAP:
-            raise self.budget.refuse(permit.total_usd)
+            raise self.budget.refuse_recorded(permit.total_usd)
         if permit.decision is PostDecision.TAKEN_OVER:
             raise TakenOverError
         return permit.decision is PostDecision.ALLOWED

@@ -26,9 +26,10 @@ def fetch_value(cursor: psycopg.Cursor[tuple[Any, ...]]) -> Any:
     return row[0]
 
 
-def read_page(work: Connection, after: int) -> list[Entry]:
-    """The next entries by number; empty after the last."""
-    return [build_entry(row) for row in execute(work, sql.PAGE, [after, PAGE_ROWS]).fetchall()]
+def read_page(work: Connection, after: int, *, unpriced: bool = False) -> list[Entry]:
+    """The next entries by number; empty after the last. See `Store.page`."""
+    statement = sql.UNPRICED_PAGE if unpriced else sql.PAGE
+    return [build_entry(row) for row in execute(work, statement, [after, PAGE_ROWS]).fetchall()]
 
 
 def make_missing_entries(work: Connection, items: Sequence[WantedItem]) -> dict[Identity, Entry]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kling_async._journal.entry import EntryState
 from kling_async._journal.postgres.rows import COLUMNS, IDENTITY, NAMES, quote_name
 from kling_async._journal.store import EARLIER_COLUMNS, Activity
-from kling_async._journal.transitions import UNKNOWN_STATES_IN_SQL
+from kling_async._journal.transitions import UNKNOWN_STATES_IN_SQL, UNPRICED_IN_SQL
 
 # All names in these statements are our own; all values are parameters.
 # ruff: noqa: S608
@@ -36,6 +36,7 @@ CHANNEL = "SELECT 'kling_async_' || 'kling_async_entries'::regclass::oid"
 """The channel of notices: another one for each journal of a database."""
 
 PAGE = f"SELECT {ENTRY} FROM kling_async_entries WHERE number > %s ORDER BY number LIMIT %s"
+UNPRICED_PAGE = PAGE.replace(" ORDER BY", f" AND {UNPRICED_IN_SQL} ORDER BY")
 FIND = f"SELECT {ENTRY} FROM kling_async_entries WHERE identity = ANY(%s::text[])"
 TOTAL = "SELECT spent_usd FROM kling_async_journal"
 NOW = "SELECT clock_timestamp()"

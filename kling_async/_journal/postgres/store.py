@@ -92,9 +92,9 @@ class PostgresStore:
         held = self._held.get(number)
         return None if held is None else held.entry
 
-    def page(self, after: int) -> Sequence[Entry]:
-        """The next entries by number, of all processes."""
-        return self._database.call(lambda work: read_page(work, after))
+    def page(self, after: int, *, unpriced: bool = False) -> Sequence[Entry]:
+        """The next entries by number, of all processes; see `Store`."""
+        return self._database.call(lambda work: read_page(work, after, unpriced=unpriced))
 
     def has_job(self, request_id: str) -> bool:
         """Whether a held entry has, or had, this job."""

@@ -11,7 +11,7 @@ from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.json_text import decode_record, encode_record, to_json
 from kling_async._journal.sqlite.schema import decode_text, encode_text
 from kling_async._journal.store import EARLIER_COLUMNS
-from kling_async._journal.transitions import UNKNOWN_STATES_IN_SQL
+from kling_async._journal.transitions import UNKNOWN_STATES_IN_SQL, UNPRICED_IN_SQL
 
 _PAGE_ROWS = 500
 
@@ -91,14 +91,18 @@ def build_entry(row: Sequence[Any]) -> Entry:
     return Entry(number=number, identity=Identity(decode_text(key), fingerprint, occurrence), **fields)
 
 
-def read_page(query: Callable[..., list[tuple[Any, ...]]], after: int) -> list[Entry]:
+def read_page(
+    query: Callable[..., list[tuple[Any, ...]]], after: int, *, unpriced: bool = False
+) -> list[Entry]:
     """The next entries by number; empty after the last.
 
     Args:
         query: Returns the rows of a statement with its values.
         after: The number of the last entry before them.
+        unpriced: See `Store.page`.
     """
-    rows = query(f"{SELECT} WHERE number > ? ORDER BY number LIMIT ?", after, _PAGE_ROWS)
+    where = f"number > ? AND {UNPRICED_IN_SQL}" if unpriced else "number > ?"
+    rows = query(f"{SELECT} WHERE {where} ORDER BY number LIMIT ?", after, _PAGE_ROWS)
     return [build_entry(row) for row in rows]
 
 

@@ -216,9 +216,9 @@ class SqliteStore:
         rows = self._query(f"{SELECT} WHERE number = ?", number)
         return build_entry(rows[0]) if rows else None
 
-    def page(self, after: int) -> Sequence[Entry]:
+    def page(self, after: int, *, unpriced: bool = False) -> Sequence[Entry]:
         """The next entries by number; see `Store`."""
-        return read_page(self._query, after)
+        return read_page(self._query, after, unpriced=unpriced)
 
     def has_job(self, request_id: str) -> bool:
         """Whether an entry has, or had, this id; see `Store`."""
