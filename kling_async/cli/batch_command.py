@@ -85,7 +85,12 @@ class BatchCommand:
 
     @asynccontextmanager
     async def open_batch(
-        self, client: KlingClient, items: Sequence[RequestLike | Entry], *, skip_invalid: bool = False
+        self,
+        client: KlingClient,
+        items: Sequence[RequestLike | Entry],
+        *,
+        skip_invalid: bool = False,
+        saves: bool = True,
     ) -> AsyncIterator[AsyncIterator[Result]]:
         """The results of the command's batch.
 
@@ -93,6 +98,7 @@ class BatchCommand:
             client: Sends its events to this command.
             items: All items of the batch.
             skip_invalid: Leave out items that are no valid request.
+            saves: Save the videos in the command's folder.
 
         Raises:
             ConfigurationError: The journal cannot be used; nothing was sent.
@@ -101,9 +107,9 @@ class BatchCommand:
         batch = client.stream_many(
             items,
             max_concurrency=config.max_concurrency,
-            output=config.folder,
+            output=config.folder if saves else None,
             ascii_names=config.ascii_names,
-            direct_upload=config.direct_upload,
+            direct_upload=config.direct_upload and saves,
             journal=config.journal,
             max_cost_usd=config.budget.cap,
             prices=config.prices,

@@ -6,10 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 
 from kling_async.cli.run_config import JournalPlace, RunConfig
 from kling_async.errors import ConfigurationError, JournalError
 from kling_async.journal import Entry, EntryState, Journal, NextStep
+from kling_async.paths import is_object_url
+from kling_async.types import ObjectUrl
 
 NAME = "run.db"
 """The name of the journal that `generate` writes beside the videos."""
@@ -57,7 +60,20 @@ def read_entries(path: JournalPlace) -> Iterator[Entry]:
 
 def step_of(entry: Entry, config: RunConfig) -> NextStep:
     """What the command does first with an entry."""
+    if is_kept_elsewhere(entry, config):
+        return NextStep.REPORT
     return Journal.next_step(entry, retry_failed=config.budget.retry_failed, output=config.folder)
+
+
+def is_kept_elsewhere(entry: Entry, config: RunConfig) -> bool:
+    """Whether a video stays outside the command's folder: it is where the journal says, and the user named no folder."""
+    if config.is_folder_named or entry.path is None:
+        return False
+    place = ObjectUrl(entry.path).with_name("") if is_object_url(entry.path) else Path(entry.path).parent
+    return (
+        Journal.next_step(entry, output=config.folder) is NextStep.DOWNLOAD
+        and Journal.next_step(entry, output=place) is NextStep.REPORT
+    )
 
 
 def describe_resume(entries: Sequence[Entry], config: RunConfig) -> str:

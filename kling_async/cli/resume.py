@@ -16,6 +16,7 @@ from kling_async.cli.journals import (
     count_states,
     describe_resume,
     find_journal,
+    is_kept_elsewhere,
     read_entries,
     step_of,
 )
@@ -65,8 +66,9 @@ async def resume(
 
     Args:
         journal: The file, or a folder with a run.db in it; or the postgresql:// URL of a database.
-        out: The folder for the videos, made if it is missing; or the URL of an object store [default: where the last
-            video of the journal was stored, or the journal's own folder, or videos for a database].
+        out: The folder for the videos, made if it is missing; or the URL of an object store. All videos are saved there
+            [default: the place of the journal's last video, or the folder of the journal file, or videos for a database;
+            videos that are saved elsewhere stay there].
         ascii_names: Name the files with ASCII letters and digits only.
         direct_upload: Send each video to the object store while it comes, without a file on this machine.
         report: Write an HTML report of the batch to this file: videos, figures, and a time line of every job.
@@ -83,6 +85,7 @@ async def resume(
     entries = [entry for entry in read_entries(path) if entry.state is not EntryState.DROPPED]
     config = RunConfig(
         folder=_place_of(entries, path) if out is None else out,
+        is_folder_named=out is not None,
         service=service,
         journal=path,
         budget=budget,
@@ -106,11 +109,19 @@ async def resume(
 
 
 def _place_of(entries: Sequence[Entry], journal: JournalPlace) -> Path | ObjectUrl:
-    """Where the videos of a journal go: to the object store that has its last one, or beside the journal."""
-    paths = [entry.path for entry in entries if entry.path is not None and is_object_url(entry.path)]
-    if paths:
-        return ObjectUrl(paths[-1]).with_name("")
-    return DEFAULT_FOLDER if isinstance(journal, Journal) else journal.parent
+    """Where the videos of a journal go: to the place of its last one, or beside the journal."""
+    beside = DEFAULT_FOLDER if isinstance(journal, Journal) else journal.parent
+    last = next((entry for entry in reversed(entries) if entry.path is not None), None)
+    if last is None or last.path is None:
+        return beside
+    if is_object_url(last.path):
+        return ObjectUrl(last.path).with_name("")
+    folder = Path(last.path).parent
+    # The videos may have moved with their journal.
+    has_moved = Journal.next_step(last, output=beside) is NextStep.REPORT
+    if has_moved or not folder.is_dir():
+        return beside
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def _with_prices(config: RunConfig, entries: Sequence[Entry]) -> RunConfig:
@@ -129,8 +140,27 @@ def _print_nothing_to_do(entries: Sequence[Entry], path: JournalPlace, *, is_qui
 @asynccontextmanager
 async def _batch(entries: Sequence[Entry], command: BatchCommand) -> AsyncIterator[AsyncIterator[Result]]:
     """The results of all entries."""
+    kept, others = list[Entry](), list[Entry]()
+    index = 0
+    for entry in entries:
+        # As one batch counts them: two commands can have given the same index to two entries.
+        index = max(index, entry.index)
+        is_kept = is_kept_elsewhere(entry, command.config)
+        (kept if is_kept else others).append(attrs.evolve(entry, index=index))
+        index += 1
     async with open_client(command.config.service, on_event=command) as client:
         await client.check_output(command.config.output_folder)
-        async with command.open_batch(client, entries) as stream:
+        results = []
+        if kept:
+            async with command.open_batch(client, kept, saves=False) as stream:
+                results = [result async for result in stream]
+        async with command.open_batch(client, others) as stream:
             command.print_note(describe_resume(entries, command.config))
-            yield stream
+            yield _join(results, stream)
+
+
+async def _join(before: Sequence[Result], stream: AsyncIterator[Result]) -> AsyncIterator[Result]:
+    for result in before:
+        yield result
+    async for result in stream:
+        yield result

@@ -69,6 +69,8 @@ class RunConfig:
     """Where the videos of a run come from and go to, and what they may cost."""
 
     folder: Path | ObjectUrl
+    is_folder_named: bool = True
+    """Whether the command names the folder; else it is the place of the videos that the journal has."""
     service: Service
     journal: JournalPlace | None = None
     budget: BudgetOptions = attrs.field(factory=BudgetOptions)
@@ -121,7 +123,7 @@ class RunConfig:
         words = ["kling-async", "resume", str(self.journal)]
         beside = DEFAULT_FOLDER if isinstance(self.journal, Journal) else self.journal.parent
         is_beside = isinstance(self.folder, Path) and self.folder.resolve() == beside.resolve()
-        if not is_beside:
+        if self.is_folder_named and not is_beside:
             words += ["--out", str(self.folder)]
         if self.max_concurrency != DEFAULT_CONCURRENCY:
             words += ["--max-concurrency", str(self.max_concurrency)]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,11 +41,74 @@ def test_what_is_made_is_not_bought_again_and_its_lost_file_is_fetched(left, cli
     assert prompts_of(emulator) == ["a cat", "a dog"]
 
 
-def test_the_folder_is_the_journals_own_unless_another_is_named(left, cli, home):
-    left("a cat")
-    done = cli("resume", "run.db")
-    assert done.out.startswith("1 of 1 videos saved in ./ (")
-    assert len(list(home.glob("*.mp4"))) == 1
+def mp4s(folder: Path) -> list[str]:
+    return sorted(path.name.split("-")[0] for path in folder.glob("*.mp4"))
+
+
+def test_the_folder_is_that_of_the_journals_videos_unless_another_is_named(left, cli, home):
+    left("a cat", "a dog")
+    assert cli("resume", "run.db").err == "Nothing to do: run.db holds 2 made before.\n"
+    next((home / "v").glob("*cat*")).unlink()
+    assert cli("resume", "run.db").out.startswith("2 of 2 videos saved in v/ (1 of them before; ")
+    assert (mp4s(home), mp4s(home / "v")) == ([], ["00000", "00001"])
+    assert cli("resume", "run.db", "--out", "w").out.startswith("2 of 2 videos saved in w/ (")
+    assert (mp4s(home), mp4s(home / "w")) == ([], ["00000", "00001"])
+
+
+def test_the_folder_is_that_of_the_journal_while_it_has_no_video(serve, cli, home):
+    serve()
+    cli(
+        *("generate", "a cat", "--max-cost", "0", "--price", "1"),
+        *("--journal", "run.db", "--out", "v", "--quiet"),
+    )
+    assert cli("resume", "run.db").out.startswith("1 of 1 videos saved in ./ (")
+    assert mp4s(home) == ["00000"]
+
+
+def test_videos_that_moved_with_their_journal_are_found_beside_it(serve, cli, home):
+    serve()
+    cli("generate", "a cat", "--quiet")
+    shutil.copytree(home / "videos", home / "copy")
+    (home / "videos").rename(home / "moved")
+    for folder in ("copy", "moved"):
+        assert cli("resume", folder).err == f"Nothing to do: {folder}/run.db holds 1 made before.\n"
+    next((home / "moved").glob("*.mp4")).unlink()
+    assert cli("resume", "moved").out.startswith("1 of 1 videos saved in moved/ (")
+
+
+def test_videos_in_several_folders_stay_where_they_are(left, cli, home):
+    emulator = left("a cat", "a dog")
+    (home / "w").mkdir()
+    for entry in read_journal(home / "run.db"):
+        if entry.index == 1:
+            path = home / "w" / Path(entry.path).name
+            Path(entry.path).rename(path)
+            with open_journal(home / "run.db") as journal:
+                journal.record_file(entry.number, path=str(path), size_bytes=entry.size_bytes, sha256=None)
+    assert cli("resume", "run.db").err == "Nothing to do: run.db holds 2 made before.\n"
+    cli("generate", "a cow", "--journal", "run.db", "--out", "w", "--quiet")
+    next((home / "w").glob("*cow*")).unlink()
+    done = cli("resume", "run.db", "--json", "--report", "r.html")
+    assert sorted(Path(record["path"]).parent.name for record in done.records) == ["v", "w", "w"]
+    assert "3 of 3 videos made" in (home / "r.html").read_text()
+    assert (mp4s(home), mp4s(home / "v")) == ([], ["00000"])
+    assert sorted(record["index"] for record in done.records) == [0, 1, 2]
+    folders = [Path(entry.path).parent.name for entry in read_journal(home / "run.db")]
+    assert folders == ["v", "w", "w"]
+    assert len(emulator.stats.accepted) == 3
+
+
+def test_the_printed_command_names_a_folder_only_if_the_command_did(left, cli, home):
+    left("a cat", "a dog", faults=(Fault("submit", FAILING, nth=2, times=2),))
+    next((home / "v").glob("*cat*")).unlink()
+    assert printed_commands(cli) == ["kling-async resume run.db --retry-failed"]
+    assert printed_commands(cli, "--out", "w") == ["kling-async resume run.db --out w --retry-failed"]
+
+
+def printed_commands(cli, *options: str) -> list[str]:
+    """The commands that a resume prints."""
+    lines = cli("resume", "run.db", *options).err.splitlines()
+    return [line.strip() for line in lines if line.startswith("  kling-async")]
 
 
 def test_failed_ones_are_bought_again_only_on_request(left, cli):
