@@ -66,7 +66,7 @@ def print_summary(
         )
         for why, command in (*_model_advice(results, config), *steps):
             _print_advice(why, command)
-        if any(isinstance(result.error, BudgetExceededError) for result in results):
+        if any(map(_is_over_cap, results)):
             print_text("To submit more, raise --max-cost.", stderr())
     return FAILED if missing else 0
 
@@ -103,6 +103,12 @@ def _is_unknown(result: Result) -> bool:
     return result.state is ResultState.NOT_SUBMITTED and isinstance(result.error, NotFoundError)
 
 
+def _is_over_cap(result: Result) -> bool:
+    """Whether the cap stopped the submit, or the submit of one that had failed before."""
+    error = result.error
+    return error is not None and isinstance(error.__cause__ or error, BudgetExceededError)
+
+
 def _is_absent(result: Result) -> bool:
     return isinstance(result.error, AmbiguousSubmitError) and result.error.absent
 
@@ -112,10 +118,11 @@ def _journal_advice(results: Sequence[Result], config: RunConfig) -> Iterator[tu
     missing = [result for result in results if not (is_saved(result) or is_saved_elsewhere(result))]
     ambiguous = [result for result in missing if result.state is ResultState.AMBIGUOUS]
     final = [result for result in missing if not result.ok and result.job is not None and result.job.is_final]
+    retried = [result for result in final if _is_over_cap(result)]
     hopeless = sum(isinstance(result.error, _PERMANENT_ERRORS) or _is_unknown(result) for result in missing)
     if len(missing) > len(final) + hopeless:
         yield "To resume what can still finish", config.resume_command()
-    if final:
+    if len(final) > len(retried):
         yield "To submit again what failed, and pay for it again", config.resume_command("--retry-failed")
     if config.budget.on_ambiguous != "report":
         return

@@ -111,6 +111,17 @@ def printed_commands(cli, *options: str) -> list[str]:
     return [line.strip() for line in lines if line.startswith("  kling-async")]
 
 
+def test_a_retry_that_the_cap_stops_names_the_cap_and_no_command_that_would_end_in_the_same(left, cli):
+    emulator = left("a cat", "a dog", "--price", "0.35", faults=(Fault("submit", FAILING, times=2),))
+    cap = ["--price", "0.35", "--max-cost", "1.05", "--max-concurrency", "1"]
+    done = cli("resume", "run.db", "--retry-failed", *cap)
+    assert len(emulator.stats.accepted) == 3
+    [reason] = [line for line in done.err.splitlines() if "not submitted again" in line]
+    assert "; it was not submitted again: One more video would bring the spend to $1.40" in reason
+    assert done.err.endswith("To submit more, raise --max-cost.\n")
+    assert "--retry-failed" not in done.err
+
+
 def test_failed_ones_are_bought_again_only_on_request(left, cli):
     emulator = left("a cat", "a dog", faults=(Fault("submit", FAILING, nth=1),))
     done = cli("resume", "run.db", "--out", "v")

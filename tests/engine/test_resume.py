@@ -538,6 +538,21 @@ async def test_posts_of_earlier_runs_without_a_price_count_under_the_cap(path):
     assert service.posts == 3
 
 
+async def test_a_retry_that_the_cap_stops_has_the_reason_in_its_error(path):
+    service = Service(run_time=10.0, script=lambda _: FAILED)
+    prices = {"kling-v2-6": PRICE}
+    with journal_at(path) as journal:
+        await run(service, ["x"], journal=journal, budget=Budget(prices))
+    with journal_at(path) as journal:
+        budget = Budget(prices, PRICE)
+        await count_earlier(budget, journal)
+        [result] = await run(service, ["x"], journal=journal, budget=budget, retry_failed=True)
+    assert service.posts == 1
+    assert result.state is ResultState.FAILED
+    assert "It may have been charged; it was not submitted again: One more video" in str(result.error)
+    assert isinstance(result.error.__cause__, BudgetExceededError)
+
+
 async def test_without_a_cap_no_earlier_post_needs_a_price(path):
     with journal_at(path) as journal:
         await run(Service(), prompts(2), journal=journal)

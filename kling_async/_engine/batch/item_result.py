@@ -47,13 +47,15 @@ def _result_of_error(item: BatchItem, error: KlingError) -> Result:
 def unsent_result(item: BatchItem, reason: KlingError, *, secret: Secret) -> Result:
     """The result of an item that is not sent (again): `NOT_SUBMITTED`, or the outcome that an earlier POST left.
 
-    The reason is the `__cause__` of the error of that outcome.
+    The error of that outcome then says the reason too, and has it as its `__cause__`.
     """
     if item.fallback_outcome is None:
         state = ResultState.NOT_SUBMITTED
         return Result(index=_index(item), request=item.request, state=state, error=reason)
     result = make_result(item, item.fallback_outcome, secret=secret)
     assert result.error is not None, "only what has failed is sent again"
+    earlier = result.error.message.rstrip(".")
+    result.error.message = f"{earlier}; it was not submitted again: {reason.message}"
     result.error.__cause__ = reason
     return result
 
