@@ -1,12 +1,11 @@
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
 import tempfile
-from contextlib import contextmanager, suppress
-from functools import wraps
-from inspect import iscoroutinefunction
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -24,16 +23,8 @@ for profile, examples in (("few", 20), ("short", 200), ("long", 5_000), ("fuzz",
     )
 settings.load_profile("short")
 
-
-@contextmanager
-def trace_with(tracer):
-    """Have another trace function in a block; None measures nothing, which halves the time."""
-    before = sys.gettrace()
-    sys.settrace(tracer)
-    try:
-        yield
-    finally:
-        sys.settrace(before)
+UNMEASURED = ("unmeasured", "slow", "hypothesis")
+"""A test with one of these marks repeats what others cover; Hypothesis marks its tests itself. To measure doubles the time."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -42,35 +33,19 @@ def pytest_make_collect_report(collector):
     if isinstance(collector, pytest.Module):
         with suppress(Exception, pytest.skip.Exception):  # the collection raises it again
             collector.obj  # noqa: B018 - imports the file
-    with trace_with(None):
-        return (yield)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_pyfunc_call(pyfuncitem):
-    """Measure what a test does with the examples of Hypothesis, and not how Hypothesis makes them."""
-    hypothesis, tracer = getattr(pyfuncitem.obj, "hypothesis", None), sys.gettrace()
-    if hypothesis is None or tracer is None or iscoroutinefunction(hypothesis.inner_test):
-        return (yield)
-    function = hypothesis.inner_test
-
-    @wraps(function)
-    def measure(*arguments, **named):
-        with trace_with(tracer):
-            return function(*arguments, **named)
-
-    hypothesis.inner_test = measure
+    tracer = sys.gettrace()
+    sys.settrace(None)
     try:
-        with trace_with(None):
-            return (yield)
+        return (yield)
     finally:
-        hypothesis.inner_test = function
+        sys.settrace(tracer)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """Do not measure a test that is marked `unmeasured`, nor the processes that it starts: to measure doubles its time."""
-    measured = Coverage.current() if item.get_closest_marker("unmeasured") else None
+    """Measure a test and the Python processes that it starts, unless it has a mark of `UNMEASURED`."""
+    is_measured = not any(map(item.get_closest_marker, UNMEASURED))
+    measured = None if is_measured else Coverage.current()
     if measured is None:
         return (yield)
     with pytest.MonkeyPatch.context() as patch:
@@ -80,6 +55,19 @@ def pytest_runtest_protocol(item):
             return (yield)
         finally:
             measured.start()
+
+
+def pytest_sessionstart(session):
+    """Measure nothing in a process that only hands tests to others."""
+    measured = Coverage.current()
+    if measured is not None and session.config.getoption("dist", "no") != "no":
+        measured.stop()
+
+
+def pytest_collection_finish():
+    """Keep what was imported and collected out of garbage collections, which go through all of it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)

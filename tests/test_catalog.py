@@ -143,6 +143,7 @@ def test_any_value_can_be_checked(field, value):
         {"prompt": ""},
         {"prompt": "x" * 9000, "duration": 7, "mode": "whatever", "cfg_scale": 9, "resolution": "8k"},
         {"prompt": "x", "image": Path("a.webp"), "sound": True, "duration": 60.5},
+        {"prompt": "x", "image": None, "sound": None, "duration": None},
     ],
 )
 def test_an_unknown_model_is_checked_for_the_kind_of_each_value_only(values):

@@ -36,6 +36,7 @@ PROGRAMS = {
 }
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("path", ["public", "fast"])
 @pytest.mark.parametrize("tokens, program", PROGRAMS.values(), ids=list(PROGRAMS))
 def test_a_program_that_ends_without_aclose_leaves_no_complaint(

@@ -19,7 +19,7 @@ FREEZERS = pytest.mark.parametrize(
     ids=["all modules", "without ours"],
 )
 
-pytestmark = pytest.mark.usefixtures("tiny_films")
+pytestmark = [pytest.mark.unmeasured, pytest.mark.usefixtures("tiny_films")]
 
 
 def freeze(**options):

@@ -25,6 +25,8 @@ from kling_async.jobs import Job, JobStatus
 from kling_async.lines import error_text, id_line, one_line, quote_unprintable
 from kling_async.notebook import Gallery
 
+pytestmark = pytest.mark.unmeasured
+
 STEERING = ["\x1b]0;title\x07", "a\r\nfake line", "\u202egnp.exe", "\x9b31m", "a\u2028b", "\u2066x\u061c"]
 KEY = "key-of-the-tests"
 

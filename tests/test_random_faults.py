@@ -24,6 +24,8 @@ from kling_async.emulator import (
 )
 from kling_async.events import Finished
 
+pytestmark = pytest.mark.unmeasured
+
 FAST = EmulatorSettings(time_scale=10_000.0, workers=None)
 EVERYTHING = {**ACTIONS, **WRONG_TYPES}
 ACCEPTING = {

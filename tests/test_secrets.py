@@ -187,6 +187,7 @@ def test_no_error_about_a_reply_shows_the_key_in_a_disguise(disguise, status):
         assert len(one) <= len(plain) + 12 * one.count("***")
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("disguise", DISGUISES.values(), ids=DISGUISES)
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
 async def test_no_error_of_a_job_that_ended_shows_the_key_in_a_disguise(disguise, status, tmp_path):
@@ -206,6 +207,7 @@ async def test_no_error_of_a_job_that_ended_shows_the_key_in_a_disguise(disguise
     assert shown[disguise] == [shown["harmless"][0].replace("harmless", shown_as(disguise))] * 4
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("disguise", DISGUISES.values(), ids=DISGUISES)
 async def test_no_reason_of_a_job_shows_the_key_in_a_disguise(disguise, tmp_path):
     shown = {}

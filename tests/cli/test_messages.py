@@ -16,6 +16,8 @@ from kling_async.cli import app
 from kling_async.cli.app import run
 from kling_async.emulator import Drop, Fault, JobScript, Reply
 
+pytestmark = pytest.mark.unmeasured
+
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 PRINTED_COMMAND = re.compile(r"kling-async ([a-z]+)([^`\n;]*)")
 PYTHON = re.compile(r"\b(?!HTTP)\w+\(|\bclient\.|\bawait\b|(?<![-\w.?&'])[a-z][a-z_]*=")

@@ -10,6 +10,8 @@ from postgres_server import PASSWORD
 from kling_async.emulator import Fault
 from tests.cli.conftest import FAILING
 
+pytestmark = pytest.mark.unmeasured
+
 psycopg = pytest.importorskip("psycopg")
 pytest.importorskip("pydantic")  # where it is imported, cyclopts checks each value with it
 

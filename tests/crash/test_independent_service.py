@@ -14,6 +14,8 @@ from quick_loop import SPEED, QuickLoop
 
 from kling_async import JournalError, KlingClient, Limits, PollingPolicy, RetryPolicy
 
+pytestmark = pytest.mark.unmeasured
+
 FAST_RETRY = RetryPolicy(initial_delay=0.001, max_delay=0.01)
 LOST_REPLIES = "drop", "500", "502", "503", "408", "half", "stall"
 

@@ -10,6 +10,8 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from kling_async.emulator import Fault, Reply
 
+pytestmark = pytest.mark.unmeasured
+
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 

@@ -20,6 +20,8 @@ from sybil.parsers.myst import CodeBlockParser
 
 from kling_async import KlingClient
 
+pytestmark = pytest.mark.unmeasured
+
 ROOT = Path(__file__).parents[2]
 PAGES = [
     ROOT / "README.md",

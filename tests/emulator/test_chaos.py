@@ -46,6 +46,7 @@ async def call(bench, operation, record, *, timeout=PATIENT):  # noqa: ASYNC109 
         return response.status
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("name", ACTIONS)
 async def test_after_any_action_on_any_call_the_next_call_gets_the_real_reply(bench, name):
     record = await bench.run_job()

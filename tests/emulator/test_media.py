@@ -26,6 +26,7 @@ def decode(content):
     return tracks, picture
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("seconds", [5, 10])
 @pytest.mark.parametrize("has_sound", [True, False])
 def test_a_video_has_the_requested_length_and_tracks(seconds, has_sound):

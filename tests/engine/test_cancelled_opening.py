@@ -19,7 +19,7 @@ from kling_async._engine.download.partial_file import AdaptiveWriter, open_parti
 from kling_async._journal.open_journal import open_journal
 from kling_async.journal import Journal
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.unmeasured, pytest.mark.anyio]
 
 
 @pytest.fixture

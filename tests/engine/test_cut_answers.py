@@ -13,6 +13,8 @@ from virtual_storage import job_with, video
 
 from kling_async import DownloadError, KlingClient, RetryPolicy
 
+pytestmark = pytest.mark.unmeasured
+
 VIDEO = video(5000)
 MD5 = b"Content-MD5: " + base64.b64encode(hashlib.md5(VIDEO, usedforsecurity=False).digest()) + b"\r\n"
 TWO_MEMBERS = gzip.compress(VIDEO[:2500]) + gzip.compress(VIDEO[2500:])

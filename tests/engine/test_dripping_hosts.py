@@ -17,6 +17,8 @@ from virtual_storage import job_with, video
 
 from kling_async import APITimeoutError, DownloadError, KlingClient, RetryPolicy
 
+pytestmark = pytest.mark.unmeasured
+
 VIDEO = video(1_000_000)
 LONGEST = 3000.0
 """Seconds after which a test has found a call that does not end."""

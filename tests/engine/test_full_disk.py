@@ -12,6 +12,8 @@ from virtual_store import MemoryStore
 from kling_async import APIConnectionError, JournalError, ResultState
 from kling_async._journal.journal import WriteAheadJournal
 
+pytestmark = pytest.mark.unmeasured
+
 FULL = JournalError("The journal could not be written (database or disk is full).")
 
 
@@ -86,7 +88,6 @@ async def test_a_job_of_such_a_run_is_still_not_taken_by_another_batch_of_the_cl
 LOST = APIConnectionError("the connection was lost")
 
 
-@pytest.mark.unmeasured
 @pytest.mark.parametrize("seed", range(20))
 async def test_however_often_the_disk_is_full_nothing_is_bought_twice(seed):
     rng = random.Random(seed)  # noqa: S311

@@ -45,6 +45,7 @@ def add_strangers_jobs(service, number, *, model="kling-v2-6"):
         )
 
 
+@pytest.mark.unmeasured
 async def test_a_list_that_spells_uuids_otherwise_shows_the_same_jobs():
     def spell_in_upper_case(request, service):
         if service.kind(request) != "list":
@@ -63,6 +64,7 @@ async def test_a_list_that_spells_uuids_otherwise_shows_the_same_jobs():
     assert service.calls["list"] + service.calls["status"] < 0.6 * by_status.calls["status"]
 
 
+@pytest.mark.unmeasured
 async def test_one_list_call_replaces_many_status_calls():
     service = Service(run_time=run_time_of)
     await run_batch_of(service)
@@ -129,6 +131,7 @@ async def test_a_list_that_grows_while_it_is_read_is_read_to_its_end():
     assert service.calls["list"] < 0.05 * 2000
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("grows", [0, 30, 100])
 async def test_a_list_that_repeats_its_rows_is_left_after_two_pages(grows):
     """The list ignores the offset, and its total can grow."""

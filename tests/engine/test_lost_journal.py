@@ -139,6 +139,7 @@ async def lose_during_a_batch(lose, path, service, **settings):
     return results, caught.value
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("at_once", [1, 4, 20])
 @pytest.mark.parametrize("lose, what", LOSSES.items(), ids=name_of)
 async def test_a_batch_whose_journal_is_lost_stops_and_its_copy_resumes_it(path, lose, what, at_once):

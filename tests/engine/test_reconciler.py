@@ -418,6 +418,7 @@ async def test_an_old_job_of_the_same_request_is_not_matched():
         await session_for(service).submit(REQUEST, Notifier())
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("order", ["newest", "oldest", "random"])
 async def test_the_list_can_have_any_order_and_length(order):
     service = Service(run_time=1.0, order=order)

@@ -76,6 +76,7 @@ def ids_by_index(results):
     return {result.index: result.job and result.job.request_id for result in results}
 
 
+@pytest.mark.unmeasured
 async def test_the_same_batch_in_three_processes_buys_each_item_once_and_each_has_all_results(open_shared):
     service = Service(run_time=30.0)
     journals = [open_shared() for _ in range(3)]

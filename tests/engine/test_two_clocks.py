@@ -16,6 +16,8 @@ from kling_async._journal.open_journal import open_journal
 from kling_async._wire.endpoints import LIST
 from kling_async.events import Notifier
 
+pytestmark = pytest.mark.unmeasured
+
 LOST = APIConnectionError("the connection was lost")
 OFFSETS = [-3600.0, -600.0, -61.0, 61.0, 600.0, 3600.0]
 
