@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import AsyncIterable, Hashable, Iterable, Mapping
 from functools import lru_cache
 from io import IOBase
@@ -285,12 +286,20 @@ def check_meant(request: VideoRequest) -> None:
         raise InvalidRequestError(f"{slip.reason}: {slip.call}, or say allow_suspicious=True if it is meant.")
 
 
-def find_missing_picture(request: VideoRequest) -> str | None:
-    """The first local picture of the request that is not on this machine; None if all are there."""
+def find_picture_problem(request: VideoRequest) -> str | None:
+    """Why the first unusable local picture of the request cannot be uploaded, such as "there is no file 'a.png'"; None if all can."""
     for picture in (getattr(request, field) for field in catalog.PICTURES):
-        # Not `Path.is_file`: that raises an error for a name that no file can have.
-        if catalog.is_local_picture(picture) and not os.path.isfile(os.fspath(picture)):  # noqa: PTH113
-            return os.fspath(picture)
+        if not catalog.is_local_picture(picture):
+            continue
+        path = os.fspath(picture)
+        try:
+            status = os.stat(path)  # noqa: PTH116 - any name, also one that no file can have
+        except (OSError, ValueError):
+            return f"there is no file {path!r}"
+        if not stat.S_ISREG(status.st_mode):
+            return f"there is no file {path!r}"
+        if not status.st_size:
+            return f"the picture {path!r} is an empty file"
     return None
 
 

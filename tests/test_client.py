@@ -352,6 +352,23 @@ async def test_a_missing_picture_is_known_before_anything_is_sent(tmp_path):
         assert service.stats.requests == {}
 
 
+@pytest.mark.parametrize("field", ["image", "image_tail"])
+async def test_an_empty_picture_is_refused_before_anything_is_sent(tmp_path, field):
+    empty, whole = tmp_path / "empty.png", tmp_path / "start.png"
+    empty.touch()
+    whole.write_bytes(b"png")
+    pictures = {"model": "kling-v3-image-to-video", "image": whole, field: empty}
+    async with emulator() as service, client_of(service) as client:
+        with pytest.raises(InvalidRequestError, match=r"The picture .*empty\.png' is an empty file"):
+            await client.generate_many(["a"], **pictures)
+        for call in (client.submit, client.generate):
+            with pytest.raises(InvalidRequestError, match=r"empty\.png' cannot be read: it is an empty file"):
+                await call("a", **pictures)
+        with pytest.raises(InvalidRequestError, match="it is an empty file"):
+            await client.upload(empty)
+        assert service.stats.requests == {}
+
+
 async def test_upload_repeats_what_the_store_refused_for_a_moment(tmp_path):
     picture = tmp_path / "start.png"
     picture.write_bytes(b"png")

@@ -10,7 +10,7 @@ import attrs
 from kling_async.cli.prompt_files import STDIN, read_file
 from kling_async.cli.prompt_rows import Row
 from kling_async.errors import ConfigurationError, InvalidRequestError
-from kling_async.items import find_missing_picture, find_prompt_slip, find_request_slip, request_from
+from kling_async.items import find_picture_problem, find_prompt_slip, find_request_slip, request_from
 from kling_async.requests import RequestLike, RequestRow, VideoRequest
 from kling_async.slips import Slip, find_shell_slip
 
@@ -137,8 +137,8 @@ class _RowChecker:
             return self._problem(row, error.message)
         if not self.is_meant and (slip := find_request_slip(request)) is not None:
             return self._problem(row, _describe(slip))
-        missing = find_missing_picture(request)
-        return request if missing is None else self._problem(row, f"there is no file {missing!r}")
+        problem = find_picture_problem(request)
+        return request if problem is None else self._problem(row, problem)
 
     def _problem(self, row: Row, text: str) -> Problem:
         return Problem(self.source, self.unit, row.line, text.rstrip("."))

@@ -59,8 +59,15 @@ def test_a_picture_that_is_not_there_is_a_problem_of_its_line(home, name):
     assert str(problem) == f"p.jsonl, line 2: there is no file {name!r}"
 
 
+def test_an_empty_picture_is_a_problem_of_its_line(home):
+    (home / "empty.png").touch()
+    (home / "p.csv").write_text("prompt,image\na,empty.png\n")
+    (problem,) = read_prompts([], "p.csv", {}).problems
+    assert str(problem) == "p.csv, line 2: the picture 'empty.png' is an empty file"
+
+
 def test_a_picture_that_exists_or_has_a_url_is_no_problem(home):
-    (home / "here.png").write_bytes(b"")
+    (home / "here.png").write_bytes(b"png")
     rows = [{"prompt": "a", "image": "here.png"}, {"prompt": "b", "image": "https://example.com/b.png"}]
     (home / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert read_prompts([], "p.jsonl", {}).problems == ()

@@ -23,7 +23,7 @@ from kling_async._engine.submit.picture_digests import NO_DIGESTS, PictureDigest
 from kling_async._journal.entry import Entry
 from kling_async._policy.budget import Budget
 from kling_async.errors import ConfigurationError, InvalidRequestError
-from kling_async.items import check_meant, find_missing_picture, read_many, request_from
+from kling_async.items import check_meant, find_picture_problem, read_many, request_from
 from kling_async.requests import RequestLike, VideoRequest
 from kling_async.types import Requests
 
@@ -202,9 +202,9 @@ class InputReader:
         request = request_from(item, self._options, keep_labels=self._keep_labels)
         if not self._allow_suspicious:
             check_meant(request)
-        missing = find_missing_picture(request)
-        if missing is not None:
-            raise InvalidRequestError(f"There is no file {missing!r} to upload.")
+        problem = find_picture_problem(request)
+        if problem is not None:
+            raise InvalidRequestError(f"{problem[0].upper()}{problem[1:]}, so it cannot be uploaded.")
         if self._check is not None:
             self._check(request)
         return request

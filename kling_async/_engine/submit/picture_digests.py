@@ -12,7 +12,12 @@ from types import MappingProxyType
 import attrs
 
 from kling_async._engine.descriptors import run_in_thread
-from kling_async._engine.submit.uploader import local_pictures, open_picture, translate_read_errors
+from kling_async._engine.submit.uploader import (
+    local_pictures,
+    open_picture,
+    refuse_empty,
+    translate_read_errors,
+)
 from kling_async.requests import VideoRequest
 
 _COARSEST_TIMES = 2.0
@@ -50,6 +55,7 @@ class PictureDigests:
         read_at = self.wall()
         with open_picture(path) as file:
             status = os.fstat(file.fileno())
+            refuse_empty(status.st_size)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if is_change_visible(status, after=read_at):
             self._known[path] = _state_of(status), digest

@@ -125,10 +125,18 @@ def open_picture(path: str) -> Iterator[BufferedReader]:
         os.close(descriptor)
 
 
+def refuse_empty(size_bytes: int) -> None:
+    """Raise an `OSError` for a file without a byte: it is no picture, and its job would be paid for."""
+    if not size_bytes:
+        raise OSError(errno.EINVAL, "it is an empty file")
+
+
 def _read(path: str, sha256: str | None) -> bytes | None:
     """The bytes of a file; None if they have another digest than the expected one."""
     with open_picture(path) as file:
         content = file.read()
+    if sha256 is None:
+        refuse_empty(len(content))
     is_other = sha256 is not None and hashlib.sha256(content).hexdigest() != sha256
     return None if is_other else content
 
