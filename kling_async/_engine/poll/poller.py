@@ -188,7 +188,8 @@ class JobPoller:
 
     async def _wait_for_rate(self) -> None:
         clock = self._api.clock
-        await clock.sleep(self._rate.take(clock.now()))
+        if (rest := self._rate.take(clock.now())) > 0:
+            await clock.sleep(rest)
 
     # Status calls
 
