@@ -31,8 +31,8 @@ class Outage:
     def delay(self) -> float:
         """Seconds before a shard is tried again: as long as the outage has lasted, within limits.
 
-        So there are about ten tries in an hour. Each can lose a submit whose job may be charged, where the service takes
-        requests and answers with an error: see `Trial` in `run_shard.py`. The first try and the last one lose more.
+        So there are about ten tries in an hour. Each can lose submits whose jobs may be charged, where the service takes
+        requests and answers with an error.
         """
         return min(max(self.seen_at - self.began_at, TRANSIENT_DELAY), _LONGEST_DELAY)
 

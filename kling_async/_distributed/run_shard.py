@@ -8,7 +8,6 @@ from contextlib import AbstractAsyncContextManager
 from enum import Enum, auto
 from typing import Any
 
-import anyio
 import attrs
 
 from kling_async._callbacks import SafeLogger
@@ -17,7 +16,6 @@ from kling_async._distributed.outage import Contact
 from kling_async._distributed.reports import Reporter
 from kling_async._distributed.shards import ShardItem, check_version
 from kling_async._engine.batch.batch_input import InputItem
-from kling_async._engine.batch.resume import NextStep
 from kling_async._journal.entry import Entry
 from kling_async._policy.retry import is_transient
 from kling_async._policy.submission import OF_THE_ACCOUNT, OF_THE_MACHINE
@@ -31,7 +29,7 @@ from kling_async.errors import (
     KlingError,
     ProxyError,
 )
-from kling_async.events import Event, SubmitReconciled, Submitted
+from kling_async.events import Event
 from kling_async.journal import Journal
 from kling_async.results import Result, ResultState
 
@@ -51,34 +49,6 @@ class WorkerRefusedError(Exception):
         self.error = error
 
 
-@attrs.define(eq=False)
-class Trial:
-    """Lets one submit pass while a batch is in an outage, and the others once the service has taken that one.
-
-    It is a half-open circuit breaker. Where the service takes requests and answers 5xx, each submit can be charged and end
-    as ambiguous, so a run that only looks whether the outage is over sends one.
-    """
-
-    is_open: bool = True
-    """Whether all submits pass."""
-    _index: int | None = attrs.field(init=False, default=None)
-    _is_over: anyio.Event = attrs.field(init=False, factory=anyio.Event)
-
-    def begin(self, index: int) -> None:
-        """Note that the item of this index is the one that passes."""
-        self._index = index
-
-    def record(self, index: int | None, *, is_accepted: bool) -> None:
-        """Note whether the service has taken the submit of an item."""
-        if index is not None and index == self._index:
-            self._index, self.is_open = None, is_accepted
-            self._is_over.set()
-
-    async def wait(self) -> None:
-        """Return when the submit has been taken, or has ended without that."""
-        await self._is_over.wait()
-
-
 @attrs.frozen(kw_only=True)
 class ShardRun:
     """The parts of the run of a shard."""
@@ -92,8 +62,6 @@ class ShardRun:
     """What this run has seen of the service."""
     is_last_try: bool = False
     """Whether an item that cannot be submitted for a transient trouble ends with it, instead of being given back."""
-    trial: Trial = attrs.field(factory=Trial)
-    """Which submits pass."""
 
     async def run(self, items: Sequence[ShardItem]) -> int:
         """Run the items of the shard, and write down how each ended; how many are left for another run.
@@ -122,14 +90,11 @@ class ShardRun:
             # An event that is about no item goes to the calls that have the first one.
             item = items[0] if event.index is None else by_index[event.index]
             self.reporter.relay(item.number, event)
-            if isinstance(event, Submitted | SubmitReconciled):
-                self.trial.record(event.index, is_accepted=True)
 
         try:
             async with self._open_stream(self._feed(items, entries), relay, options) as results:
                 async for result in results:
                     trouble = find_trouble(result)
-                    self.trial.record(result.index, is_accepted=shows_service(result))
                     self.contact.is_troubled |= trouble is Trouble.TRANSIENT
                     self.contact.is_reached |= result.index not in ended_before and has_final_job(result)
                     if trouble is not None and not (trouble is Trouble.TRANSIENT and self.is_last_try):
@@ -164,21 +129,12 @@ class ShardRun:
             ) from error
 
     async def _feed(self, items: Sequence[ShardItem], entries: Mapping[int, Entry]) -> AsyncIterator[Any]:
-        """The items as the engine reads them, until the worker stops or a trial fails: those in flight then still end."""
+        """The items as the engine reads them, until the worker stops: those in flight then still end."""
         for item in items:
             if self.is_stopping():
                 return
             entry = entries[item.number]
-            step = item.plan.decide(entry, is_changed_elsewhere=False).step
-            is_trial = not self.trial.is_open and step is NextStep.SUBMIT
-            if is_trial:
-                self.trial.begin(item.index)
             yield InputItem(item.index, entry.request, entry=entry, plan=item.plan)
-            if is_trial:
-                await self.trial.wait()
-                if not self.trial.is_open:
-                    self.contact.is_troubled = True
-                    return
 
     async def _read_options(self) -> dict[str, Any]:
         ((version, options),) = await self.database.query(
@@ -228,11 +184,6 @@ def find_fault(result: Result) -> KlingError | None:
         result.state is ResultState.TIMED_OUT
     )  # as long as the caller wanted; but not with another key
     return None if has_waited and not isinstance(cause, _REFUSALS) else cause
-
-
-def shows_service(result: Result) -> bool:
-    """Whether the end of an item shows no outage: the service has answered, or only the item is wrong."""
-    return result.state is not ResultState.AMBIGUOUS and find_trouble(result) is None
 
 
 def has_final_job(result: Result) -> bool:

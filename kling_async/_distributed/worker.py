@@ -30,7 +30,7 @@ from kling_async._distributed.engine import (
 )
 from kling_async._distributed.outage import TRANSIENT_DELAY, delay_of_shard
 from kling_async._distributed.reports import Reporter
-from kling_async._distributed.run_shard import ShardRun, Trial, WorkerRefusedError, ends_worker
+from kling_async._distributed.run_shard import ShardRun, WorkerRefusedError, ends_worker
 from kling_async._distributed.shards import ShardItem, load_items
 from kling_async.client import KlingClient
 from kling_async.errors import ConfigurationError, JournalError, KlingError
@@ -222,14 +222,12 @@ class Worker:
         except ConfigurationError as error:
             await self._refuse(reporter, error)
         outage, now = await reporter.read_outage()
-        is_last_try = outage is not None and outage.is_too_long(now=now)
         shard = ShardRun(
             client=self.client,
             database=self.database,
             reporter=reporter,
             is_stopping=self._stop.is_set,
-            is_last_try=is_last_try,
-            trial=Trial(is_open=outage is None or is_last_try),
+            is_last_try=outage is not None and outage.is_too_long(now=now),
         )
         try:
             left = await self._run_within_grace(shard, items)

@@ -13,9 +13,8 @@ from kling_async._distributed.call import find_batch
 from kling_async._distributed.database import WorkersDatabase
 from kling_async._distributed.engine import open_engine
 from kling_async._distributed.input import read_items, register_items
-from kling_async._distributed.outage import Contact
 from kling_async._distributed.reports import Reporter
-from kling_async._distributed.run_shard import ShardRun, Trial, WorkerRefusedError
+from kling_async._distributed.run_shard import ShardRun, WorkerRefusedError
 from kling_async._distributed.shards import dump_options
 from kling_async.emulator import EmulatorSettings, Fault, JobScript, LogNormal, Reply
 from kling_async.requests import VideoOptions
@@ -31,24 +30,23 @@ def every_job(**script):
 
 
 @asynccontextmanager
-async def open_shard(journal, client, *, prompts=PROMPTS, retry_failed=False, **options):
+async def open_shard(journal, client, *, retry_failed=False, **options):
     """Runs the shard of a call, each time as a worker does that takes the shard after another one."""
     database = WorkersDatabase.at(journal)
     try:
         async with open_engine(database):
-            items, _ = await read_items(prompts, options)
+            items, _ = await read_items(PROMPTS, options)
             given = await register_items(database, items, output=None, retry_failed=retry_failed)
             batch = await find_batch(
                 database, dump_options(options, video_fields=VideoOptions.__annotations__)
             )
 
-            async def run_shard(**parts):
+            async def run_shard():
                 run = ShardRun(
                     client=client,
                     database=database,
                     reporter=Reporter(database, batch),
                     is_stopping=lambda: False,
-                    **parts,
                 )
                 return await run.run([awaited.item for awaited in given.awaited.values()])
 
@@ -150,32 +148,3 @@ async def test_a_wrong_key_leaves_the_retry_of_a_failed_job_to_another_worker(
                 await run_shard()
 
     assert outcomes(journal) == 0
-
-
-async def test_in_an_outage_one_submit_tests_the_service_and_the_others_follow_when_it_is_taken(
-    journal, kling_emulator, make_client
-):
-    prompts = [f"A comet over hill number {number}" for number in range(6)]
-    kling_emulator.faults.add(NO_LIST, Fault("submit", LOST, times=2))
-    async with make_client() as client, open_shard(journal, client, prompts=prompts) as run_shard:
-        for tries in (1, 2):
-            contact = Contact()
-            assert await run_shard(trial=Trial(is_open=False), contact=contact) == 6 - tries
-            assert contact == Contact(is_troubled=True)
-            assert kling_emulator.stats.requests["submit"] == tries
-
-        assert await run_shard(trial=Trial(is_open=False)) == 0
-
-    assert len(kling_emulator.stats.accepted) == 4
-    assert kling_emulator.stats.requests["submit"] == 6
-
-
-async def test_an_item_that_only_its_own_fault_ends_is_no_sign_of_an_outage(
-    journal, kling_emulator, make_client
-):
-    prompts = [f"A comet over hill number {number}" for number in range(3)]
-    kling_emulator.faults.add(Fault("submit", Reply(400, {"error": "sensitive words"})))
-    async with make_client() as client, open_shard(journal, client, prompts=prompts) as run_shard:
-        assert await run_shard(trial=Trial(is_open=False)) == 0
-
-    assert len(kling_emulator.stats.accepted) == 2

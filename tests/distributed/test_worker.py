@@ -40,7 +40,6 @@ from kling_async._distributed.run_shard import (
     ends_worker,
     find_trouble,
     is_outage_of_store,
-    shows_service,
 )
 from kling_async._distributed.worker import Worker
 from kling_async._journal.location import journal_location
@@ -248,33 +247,6 @@ async def test_an_outage_of_the_service_gives_shards_back_however_often_and_ends
     assert {type(result.error) for result in batch} == {APIConnectionError}
 
 
-IN_OUTAGE = (
-    "UPDATE kling_async_batches SET outage_began_at = extract(epoch FROM clock_timestamp()) - 100,"
-    " outage_seen_at = extract(epoch FROM clock_timestamp())"
-)
-
-
-async def test_a_worker_sends_one_request_to_see_whether_an_outage_is_over(journal, kling_emulator, workers):
-    lost = Reply(502, {"error": "bad gateway"})
-    kling_emulator.faults.add(Fault("list", Reply(404, {}), times=None), Fault("submit", lost, times=None))
-    await give_out(journal, shard_size=4)
-    change(journal, IN_OUTAGE)
-    async with workers():
-        await until(lambda: shards(journal) == [("todo", 1)])
-
-    assert kling_emulator.stats.requests["submit"] == 1
-
-
-@pytest.mark.parametrize("kling_emulator_settings", [SLOW], ids=["slow"])
-async def test_after_an_outage_the_first_submit_that_is_taken_lets_the_others_pass(
-    journal, kling_emulator, workers
-):
-    await give_out(journal, shard_size=4)
-    change(journal, IN_OUTAGE)
-    async with workers(grace=0.0):
-        await until(lambda: len(kling_emulator.stats.accepted) == 4)
-
-
 async def test_a_batch_that_workers_make_again_is_in_no_outage(journal, kling_emulator, workers):
     call = asyncio.create_task(generate_many_on(journal, PROMPTS[:1]))
     await until(lambda: shards(journal))
@@ -423,9 +395,7 @@ async def test_a_connection_that_breaks_at_its_beginning_is_closed(journal, monk
     ],
 )
 def test_an_item_is_given_back_where_the_fault_is_not_its_own(state, error, trouble):
-    result = Result(index=0, request=None, state=state, error=error)
-    assert find_trouble(result) is trouble
-    assert shows_service(result) is (trouble is None and state is not ResultState.AMBIGUOUS)
+    assert find_trouble(Result(index=0, request=None, state=state, error=error)) is trouble
 
 
 @pytest.mark.parametrize(
