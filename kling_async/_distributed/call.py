@@ -6,13 +6,13 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
 from hashlib import sha256
 from shlex import quote
 from typing import Any
 
 import anyio
 import attrs
+import psycopg
 from procrastinate import App
 
 from kling_async._callbacks import SafeLogger
@@ -43,6 +43,9 @@ from kling_async.requests import VideoRequest
 from kling_async.results import Result, ResultState
 
 _POLL_INTERVAL = 1.0
+_ENDED_FOR_ANOTHER = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
+_WITHDRAWALS = 3
+"""Tries to withdraw the shards of a call: a worker that ends meanwhile can lock the same rows in another order."""
 """Seconds between two reads of new outcomes."""
 _MAX_OUTAGE = 600.0
 """Seconds after which a call ends whose database cannot be reached."""
@@ -177,18 +180,32 @@ class DistributedBatch:
             awaited.is_saved = awaited.is_saved or event.path is not None
         self.notify(event if event.index is None else attrs.evolve(event, index=awaited.item.index))
 
-    async def withdraw(self) -> None:
+    async def withdraw(self) -> bool:
         """Take back what is not submitted yet: shards that no worker has begun, and the rest of those that run.
 
-        All in one transaction and one exchange with the server. If the database cannot be reached, nothing is taken back.
+        All in one transaction and one exchange with the server; again if the server ended that for another transaction.
+
+        Returns:
+            False if the database cannot be reached or refuses: then nothing is taken back.
         """
-        with suppress(JournalError), translate_engine_errors(self.database):
-            shards = await self._find_shards()
-            # In one order, so that two calls that withdraw the same shards do not wait for each other.
-            mine = sorted(job for job, items in shards if items.keys() & self.awaited.keys())
-            cancel = self.app.job_manager.cancel_job_by_id_async
-            async with self.database.transaction() as connection, connection.pipeline():
-                await asyncio.gather(*(cancel(job, abort=True, connection=connection) for job in mine))
+        for _ in range(_WITHDRAWALS):
+            try:
+                with translate_engine_errors(self.database):
+                    await self._withdraw_at_once()
+            except JournalError as error:
+                if not isinstance(error.__cause__, _ENDED_FOR_ANOTHER):
+                    return False
+            else:
+                return True
+        return False
+
+    async def _withdraw_at_once(self) -> None:
+        shards = await self._find_shards()
+        # In one order, so that two calls that withdraw the same shards do not wait for each other.
+        mine = sorted(job for job, items in shards if items.keys() & self.awaited.keys())
+        cancel = self.app.job_manager.cancel_job_by_id_async
+        async with self.database.transaction() as connection, connection.pipeline():
+            await asyncio.gather(*(cancel(job, abort=True, connection=connection) for job in mine))
 
     async def collect(self) -> list[Result]:
         """Wait for the end of each item; the results of all, in no order.

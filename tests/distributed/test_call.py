@@ -204,9 +204,32 @@ async def test_a_database_that_refuses_to_withdraw_a_shard_leaves_the_end_of_the
         await batch.begin()
         change(journal, how)
 
-        await batch.withdraw()
+        assert not await batch.withdraw()
 
         assert not batch.given_up
+
+
+@pytest.mark.parametrize("deadlocks, is_withdrawn", [(2, True), (3, False)])
+async def test_a_withdrawal_that_the_server_ends_for_another_transaction_is_tried_again(
+    journal, deadlocks, is_withdrawn
+):
+    async with open_batch(journal) as batch:
+        await batch.begin()
+        change(
+            journal,
+            f"""
+            CREATE SEQUENCE tries;  -- its next value stays also if the transaction is rolled back
+            CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                IF nextval('tries') <= {deadlocks} THEN RAISE deadlock_detected; END IF;
+                RETURN NEW;
+            END $$;
+            CREATE TRIGGER refuse BEFORE UPDATE ON procrastinate_jobs FOR EACH STATEMENT EXECUTE FUNCTION refuse();
+            """,
+        )
+
+        assert await batch.withdraw() is is_withdrawn
+
+        assert bool(await shards_of(batch)) is not is_withdrawn
 
 
 async def test_shards_that_have_ended_are_not_read_again(journal):

@@ -42,6 +42,7 @@ def run_child(path: Path, ending: str, request_id: str, step: int) -> None:
     if ending == "removes":
         version = FileVersion(request_id=request_id, size_bytes=9, validator='"v1"', digest=None)
         for name in ("a.mp4.part", "a.mp4.3.part"):
+            path.with_name(name).touch(0o600)
             path.with_name(name).write_bytes(b"begun")
             path.with_name(f"{name}.json").write_text(dump(version))
 

@@ -62,6 +62,7 @@ def find_saved(path):
 def leave(path, number=2, *, note=NOTE):
     """Put a partial file and its note beside a destination; note=None for a file without one."""
     partial = path.with_name(f"{path.name}.part" if number == 1 else f"{path.name}.{number}.part")
+    partial.touch(0o600)
     partial.write_bytes(VIDEO[:5_000])
     if note is not None:
         partial.with_name(f"{partial.name}.json").write_text(note)
@@ -132,6 +133,22 @@ async def test_the_file_of_another_job_with_the_same_name_stays(path):
     leave(path, note=OTHER)
     await save(path)
     assert await anyio.to_thread.run_sync(find_saved, path) == path
+    assert names(path.parent) == ["a.mp4", "a.mp4.2.part", "a.mp4.2.part.json"]
+
+
+def test_a_file_of_the_user_with_such_a_name_stays(path):
+    path.write_bytes(VIDEO)
+    leave(path, 1, note=None).chmod(0o644)
+    leave(path, 2, note=None)
+    find_saved(path)
+    assert names(path.parent) == ["a.mp4", "a.mp4.part"]
+
+
+@pytest.mark.parametrize("note", ["{", OTHER.replace("another", "")])
+def test_a_file_whose_note_cannot_be_read_stays(path, note):
+    path.write_bytes(VIDEO)
+    leave(path, note=note)
+    find_saved(path)
     assert names(path.parent) == ["a.mp4", "a.mp4.2.part", "a.mp4.2.part.json"]
 
 

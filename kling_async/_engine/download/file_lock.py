@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,6 +24,7 @@ A download takes the second name only while another one has the first, and so on
 of the video at the same time.
 """
 _MAX_NOTE_CHARACTERS = 16 * 1024
+_MODE_OF_OURS = 0o600
 
 
 @attrs.frozen
@@ -49,6 +51,20 @@ class LockedFile:
                 return load(note.read(_MAX_NOTE_CHARACTERS))
         except (OSError, ValueError):
             return None
+
+    def is_of(self, request_id: str, *, saved: Path) -> bool:
+        """Whether a download of this job left the file: by its note, or without a whole note, as after a kill.
+
+        A file without a note is ours if it is for its owner alone, as `create` makes it, or if it has the size of the saved
+        video, for it gets the usual rights just before it gets its name. With a note that cannot be read, it can be another
+        job's.
+        """
+        if (note := self.read_note()) is not None:
+            return canonical_id(note.request_id) == canonical_id(request_id)
+        if _size_of(self.note_path):
+            return False
+        status = os.fstat(self.file.fileno())
+        return stat.S_IMODE(status.st_mode) == _MODE_OF_OURS or status.st_size == _size_of(saved)
 
     def write_note(self, version: FileVersion | None) -> None:
         """Write the note with which a later process resumes; the file is empty, so a lost or broken note does no harm."""
@@ -86,7 +102,7 @@ def remove_partial_files(path: Path, *, request_id: str) -> None:
 
     The lock of a file says whether a process writes the file, also on another machine if the file system shares locks.
     Without locks nothing is removed. A file whose note names another job can be of another video with the same name, and
-    stays. A file without a note stays for no job: a download that opens it begins again.
+    stays. Whether a file is of this job, `LockedFile.is_of` says.
 
     Args:
         path: The destination, beside which the files lie.
@@ -100,17 +116,24 @@ def remove_partial_files(path: Path, *, request_id: str) -> None:
             free_names += 1
             continue
         with suppress(OSError):  # the video is saved; a later run tries again
-            _remove_if_left(partial_path, request_id)
+            _remove_if_left(partial_path, request_id, saved=path)
 
 
-def _remove_if_left(path: Path, request_id: str) -> None:
+def _remove_if_left(path: Path, request_id: str, *, saved: Path) -> None:
     locked_file = _try_lock(path, open_own(path), is_new=False)
     if locked_file is None:
         return
-    note = locked_file.read_note()
-    if note is None or canonical_id(note.request_id) == canonical_id(request_id):
+    if locked_file.is_of(request_id, saved=saved):
         locked_file.remove()
     locked_file.file.close()
+
+
+def _size_of(path: Path) -> int | None:
+    """The size of a file, itself no link; None if there is none."""
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return None
 
 
 def _try_open_locked(path: Path) -> LockedFile | None:
