@@ -178,6 +178,7 @@ async def test_the_partial_file_of_a_video_that_is_stored_already_is_removed(sto
     async with service() as (client, _):
         job = await client.generate("a comet")
         left = partial_folder() / f"kling-{job.request_id[:8]}.mp4.part"
+        left.touch(0o600)
         left.write_bytes(b"as after a kill")
         store.objects["a.mp4"] = Stored(b"whole", {"x-amz-meta-klingjob": job_mark(job.request_id)})
         assert await client.download(job, "s3://videos/a.mp4") == "s3://videos/a.mp4"
@@ -189,7 +190,7 @@ async def test_what_killed_processes_left_of_a_video_is_removed_when_the_store_h
 ):
     def leave():
         for end in ("2.part", "2.part.json", "3.part"):
-            (partial_folder() / f"kling-{job.request_id[:8]}.mp4.{end}").write_text("")
+            (partial_folder() / f"kling-{job.request_id[:8]}.mp4.{end}").touch(0o600)
 
     async with service() as (client, _):
         journal = tmp_path / "run.db"
