@@ -91,10 +91,18 @@ class APIConnectionError(KlingError):
         message: See `KlingError`.
         was_sent: False if no connection was made, so that the service cannot have received the call.
         request_id: See `KlingError`.
+        advice: See `KlingError`.
     """
 
-    def __init__(self, message: str, *, was_sent: bool = True, request_id: str | None = None) -> None:
-        super().__init__(message, request_id=request_id)
+    def __init__(
+        self,
+        message: str,
+        *,
+        was_sent: bool = True,
+        request_id: str | None = None,
+        advice: str | None = None,
+    ) -> None:
+        super().__init__(message, request_id=request_id, advice=advice)
         self.was_sent = was_sent
 
 
@@ -105,8 +113,15 @@ class APITimeoutError(APIConnectionError):
 class ClientClosedError(APIConnectionError):
     """The client was closed while the call was under way, so nothing was sent. The client does not repeat the call."""
 
-    def __init__(self, message: str, *, was_sent: bool = False, request_id: str | None = None) -> None:
-        super().__init__(message, was_sent=was_sent, request_id=request_id)
+    def __init__(
+        self,
+        message: str,
+        *,
+        was_sent: bool = False,
+        request_id: str | None = None,
+        advice: str | None = None,
+    ) -> None:
+        super().__init__(message, was_sent=was_sent, request_id=request_id, advice=advice)
 
 
 class CertificateError(APIConnectionError):

@@ -184,11 +184,14 @@ DOORS = [
         (refuse("submit", status), call, [["a"]] if call in MANY else ["a"], options, said)
         for call, options in (("submit", {}), ("generate", {"progress": False}))
         for status, said in (
-            (400, "refused"),
-            (401, "GMI_API_KEY"),
-            (402, "no credits"),
-            (404, "no such"),
-            (429, "429"),
+            (400, "client.get_model("),
+            (401, "KlingClient(api_key=...)"),
+            (402, "add some"),
+            (403, "client.list_models()"),
+            (404, "client.list_models()"),
+            (409, "client.get_model("),
+            (422, "client.get_model("),
+            (429, "max_submits_per_hour="),
         )
     ),
     *(
@@ -211,7 +214,11 @@ DOORS = [
     ({}, "generate", ["a"], {"progress": []}, "progress must be"),
     ({}, "generate", ["a"], {"wait_timeout": -1}, "wait_timeout must be"),
     (FAILED, "generate", ["a"], {"progress": False}, "failed at the service: policy"),
-    ({}, "wait", ["nope"], {}, "job nope"),
+    *(
+        ({}, call, ["nope", *rest], {}, "`client.list_jobs()` shows the ids of jobs")
+        for call, rest in (("wait", ()), ("download", ("a.mp4",)), ("get_job", ()))
+    ),
+    *((refuse("list", status), "list_jobs", [], {}, "ry again later") for status in (429, 500)),
     ({}, "wait", [" "], {}, "client.list_jobs()"),
     ({}, "wait_many", ["nope"], {}, "use wait()"),
     ({}, "wait_many", [[]], {"progress": "no"}, "progress must be"),
@@ -409,6 +416,15 @@ async def test_the_table_makes_every_message_of_the_top(tmp_path, monkeypatch):
 def test_the_table_has_every_call_that_can_raise():
     silent = {"aclose", "VideoRequest", "Journal"}
     assert {name for _, name, *_ in DOORS} == set(CALLS) - silent
+
+
+async def test_an_error_of_the_network_names_the_settings_that_lead_to_the_service():
+    client = KlingClient("key", base_url="http://127.0.0.1:9", retry=RetryPolicy(max_retries=0))
+    for call in (client.list_models, partial(client.submit, "A kite"), partial(client.get_job, "job-0")):
+        with pytest.raises(KlingError, match="no connection") as caught:
+            await call()
+        assert "KlingClient(base_url=..., proxy=...)" in str(caught.value)
+    await client.aclose()
 
 
 async def test_the_advice_of_a_cap_is_the_option_of_the_call():

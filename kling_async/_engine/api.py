@@ -156,15 +156,22 @@ class ApiCaller:
                     status_code=reply.status,
                 )
             return value
-        near = suggest_id(endpoint, id)
-        raise self.error_for(reply.status, reply.headers, reply.body, about=about, near=near)
+        raise error_for(
+            reply.status,
+            reply.headers,
+            reply.body,
+            about=about,
+            endpoint=endpoint,
+            near=suggest_id(endpoint, id),
+            secret=self.secret,
+            now=self.service_time(),
+        )
 
-    def error_for(
-        self, status: int, headers: Mapping[str, str], body: bytes, *, about: str, near: str | None = None
+    def storage_error(
+        self, status: int, headers: Mapping[str, str], body: bytes, *, about: str
     ) -> KlingError:
-        """The error that an answer stands for which is no success."""
-        now = self.service_time()
-        return error_for(status, headers, body, about=about, near=near, secret=self.secret, now=now)
+        """The error that an answer of a storage stands for which is no success."""
+        return error_for(status, headers, body, about=about, secret=self.secret, now=self.service_time())
 
     async def send_with_retries(
         self,

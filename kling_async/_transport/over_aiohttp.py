@@ -204,7 +204,10 @@ class AiohttpTransport:
 
     def _check_open(self, request: Request) -> None:
         if self._is_closed:
-            raise ClientClosedError(f"{describe_call(request)}: the client is closed.")
+            raise ClientClosedError(
+                f"{describe_call(request)}: the client is closed.",
+                advice="Make the call within `async with KlingClient() as client:`.",
+            )
 
     def _is_plain(self) -> bool:
         """Whether no part of aiohttp is replaced, and none was when the pool was opened."""

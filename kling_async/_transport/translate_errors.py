@@ -28,6 +28,7 @@ from kling_async.errors import (
 PROXY_AUTHENTICATION_REQUIRED = 407
 _REFUSALS = set(range(400, 500)) - {408, 425, 429}
 """The answers of a proxy that stay the same when the same call is sent again."""
+_NO_WAY = "Check the network; KlingClient(base_url=..., proxy=...) says where the service is, and through which proxy."
 
 
 @attrs.define(eq=False)
@@ -125,10 +126,13 @@ def _translate(error: BaseException, request: Request, phase: ProxyPhase) -> Kli
     match error:
         case aiohttp.ConnectionTimeoutError():
             translated = APITimeoutError(
-                f"{name}: no connection within {request.connect_timeout:g} s.", was_sent=False
+                f"{name}: no connection within {request.connect_timeout:g} s.", was_sent=False, advice=_NO_WAY
             )
         case TimeoutError() | aiohttp.ServerTimeoutError():
-            translated = APITimeoutError(f"{name}: no answer within {request.timeout:g} s.")
+            translated = APITimeoutError(
+                f"{name}: no answer within {request.timeout:g} s.",
+                advice="Try again later, or with a longer KlingClient(timeout=...).",
+            )
         case aiohttp.ClientConnectorCertificateError():
             translated = CertificateError(
                 f"{name}: no connection, because the server's certificate is not trusted "
@@ -142,17 +146,21 @@ def _translate(error: BaseException, request: Request, phase: ProxyPhase) -> Kli
             )
         case aiohttp.ClientConnectorError() | aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
             reason = error if isinstance(error, OSError) else "no address to connect to"
-            translated = APIConnectionError(f"{name}: no connection ({reason}).", was_sent=False)
+            translated = APIConnectionError(
+                f"{name}: no connection ({reason}).", was_sent=False, advice=_NO_WAY
+            )
         case aiohttp.ClientHttpProxyError():
             translated = proxy_error(request, phase, error.status)
         case aiohttp.ClientError() | OSError() | ValueError() if phase.is_connecting:
             translated = APIConnectionError(
                 f"{name}: no connection (the proxy {phase.address} closed it: {_reason(error, _secrets_of(request, phase))}).",
                 was_sent=False,
+                advice=_NO_WAY,
             )
         case aiohttp.ClientError() | OSError() | ValueError():
             translated = APIConnectionError(
-                f"{name}: the connection was lost ({_reason(error, _secrets_of(request, phase))})."
+                f"{name}: the connection was lost ({_reason(error, _secrets_of(request, phase))}).",
+                advice="Try again later.",
             )
         case asyncio.CancelledError() if not _is_cancelled():
             # A closed session cancels its own DNS lookups.
@@ -175,7 +183,7 @@ def proxy_error(request: Request, phase: ProxyPhase, status: int) -> APIConnecti
             f"{said}: it does not allow this host). If this machine reaches the host without the proxy, add the host "
             "to NO_PROXY."
         )
-    return APIConnectionError(f"{said}).", was_sent=False)
+    return APIConnectionError(f"{said}).", was_sent=False, advice=_NO_WAY)
 
 
 def _is_cancelled() -> bool:

@@ -8,9 +8,11 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
+import attrs
+
 from kling_async._secrets import Secret
 from kling_async._wire.codec import failure_text, shorten_spaces
-from kling_async._wire.endpoints import MAX_VALUES
+from kling_async._wire.endpoints import LIST, MAX_VALUES, MODEL, STATUS, SUBMIT, Endpoint
 from kling_async._wire.json_reader import ShapeError, load_json
 from kling_async.errors import (
     APIResponseError,
@@ -30,14 +32,64 @@ _BODY_CHARACTERS = 500
 _MAX_PAUSE = 24 * 3600.0
 _MARKUP = re.compile(r"<[^>]*>")
 
-_BY_STATUS: Mapping[int, tuple[type[APIStatusError], str]] = {
-    400: (BadRequestError, "the service refused the request"),
-    401: (AuthenticationError, "the API key was not accepted; check GMI_API_KEY"),
-    402: (InsufficientCreditsError, "the account has no credits left; add some and run again"),
-    403: (PermissionDeniedError, "this key may not do that"),
-    404: (NotFoundError, "the service has no such job or model"),
-    429: (RateLimitError, "too many requests for now"),
+_CLIENT_ERRORS, _SERVER_ERRORS = range(400, 500), range(500, 1000)
+
+
+@attrs.frozen
+class _Refusal:
+    """How a status is told: what happened, for Python and the command line, and the next step in Python."""
+
+    kind: type[APIStatusError]
+    meaning: str
+    advice: str
+
+
+_MODELS = "`client.list_models()` shows the ids of all models."
+_ADDRESS = "KlingClient(base_url=...) is another address of the service."
+_REJECTED = _Refusal(
+    BadRequestError,
+    "the service refused the request",
+    "Correct what it names: `client.get_model(...)` shows the parameters of a model.",
+)
+_BY_STATUS: Mapping[int, _Refusal] = {
+    400: _REJECTED,
+    401: _Refusal(
+        AuthenticationError,
+        "the API key was not accepted; check GMI_API_KEY",
+        "KlingClient(api_key=...) takes another key.",
+    ),
+    402: _Refusal(
+        InsufficientCreditsError,
+        "the account has no credits left; add some and run again",
+        "Nothing was made, so the same call is safe to repeat then.",
+    ),
+    403: _Refusal(
+        PermissionDeniedError,
+        "this key may not do that; check the rights of its account",
+        "`client.list_models()` shows the models, and `client.list_jobs()` the jobs, that a key may see.",
+    ),
+    404: _Refusal(NotFoundError, "the service has nothing at this address", _ADDRESS),
+    429: _Refusal(
+        RateLimitError,
+        "too many requests for now",
+        "Try again later; Limits(max_submits_per_hour=...) keeps the submits of a client below a quota.",
+    ),
 }
+_NOT_FOUND: Mapping[Endpoint, _Refusal] = {
+    SUBMIT: _Refusal(NotFoundError, "the service has no such model for this key", _MODELS),
+    MODEL: _Refusal(NotFoundError, "the service has no such model", _MODELS),
+    LIST: _Refusal(NotFoundError, "the service has no such model for this key", _MODELS),
+    STATUS: _Refusal(
+        NotFoundError,
+        "the service has no such job for this key",
+        "`client.list_jobs()` shows the ids of jobs; the service has one list for each model.",
+    ),
+}
+_BY_STORAGE = _Refusal(
+    APIStatusError, "it refused the request", "The same call again gets a new address of the file."
+)
+_FAILED = _Refusal(InternalServerError, "the service failed", "Try again later.")
+_UNEXPECTED = _Refusal(APIStatusError, "the service answered with an unexpected status", _ADDRESS)
 
 
 def decode(
@@ -80,6 +132,7 @@ def error_for(
     body: bytes,
     *,
     about: str,
+    endpoint: Endpoint | None = None,
     near: str | None = None,
     secret: Secret,
     now: float,
@@ -91,6 +144,7 @@ def error_for(
         headers: The headers, with keys in lower case.
         body: Any bytes: JSON, HTML, XML, nothing.
         about: See `decode`.
+        endpoint: The call; None if a storage answered, to which the key, the model and the job mean nothing.
         near: An id that was perhaps meant, for a 404.
         secret: The API key; the error shows `***` for it.
         now: Unix seconds, to which a date in Retry-After is compared.
@@ -101,21 +155,33 @@ def error_for(
         value = error.value
     text = excerpt(body, secret=secret)
     said = secret.hide_in(failure_text(value) or shorten_spaces(_MARKUP.sub(" ", text)))[:300]
-    if status in _BY_STATUS:
-        kind, meaning = _BY_STATUS[status]
-    elif status >= 500:  # noqa: PLR2004 - the HTTP class
-        kind, meaning = InternalServerError, "the service failed"
-    else:
-        kind, meaning = APIStatusError, "the service answered with an unexpected status"
+    refusal = _refusal_for(status, endpoint)
     request_id = value.get("request_id") if isinstance(value, dict) else None
-    end = f"; did you mean {near!r}?" if near is not None and kind is NotFoundError else "."
-    return kind(
-        f"{about}: {meaning} (HTTP {status}{': ' + said if said else ''}){end}",
+    is_near = near is not None and refusal.kind is NotFoundError
+    end = f"; did you mean {near!r}?" if is_near else "."
+    return refusal.kind(
+        f"{about}: {refusal.meaning} (HTTP {status}{': ' + said if said else ''}){end}",
         status_code=status,
         body=text,
         retry_after=retry_after(headers, value, now=now),
         request_id=secret.hide_in(request_id) if isinstance(request_id, str) else None,
+        advice=refusal.advice,
     )
+
+
+def _refusal_for(status: int, endpoint: Endpoint | None) -> _Refusal:
+    """How a status is told, for an answer to a call or of a storage."""
+    if status in _SERVER_ERRORS:
+        return _FAILED
+    known = _BY_STATUS.get(status)
+    if endpoint is None:
+        kind = known.kind if known else APIStatusError
+        return attrs.evolve(_BY_STORAGE if status in _CLIENT_ERRORS else _UNEXPECTED, kind=kind)
+    if known is not None and known.kind is NotFoundError:
+        return _NOT_FOUND.get(endpoint, known)
+    if known is not None:
+        return known
+    return attrs.evolve(_REJECTED, kind=APIStatusError) if status in _CLIENT_ERRORS else _UNEXPECTED
 
 
 def retry_after(headers: Mapping[str, str], value: object, *, now: float) -> float | None:

@@ -23,7 +23,13 @@ from kling_async.cli.resume import resume
 from kling_async.cli.status import status
 from kling_async.cli.worker import worker
 from kling_async.config import __version__
-from kling_async.errors import ConfigurationError, InvalidRequestError, KlingError
+from kling_async.errors import (
+    APIConnectionError,
+    APITimeoutError,
+    ConfigurationError,
+    InvalidRequestError,
+    KlingError,
+)
 from kling_async.paths import is_database_url
 
 FAILED = 1
@@ -122,10 +128,19 @@ def run(tokens: Sequence[str]) -> int:
             print_error(str(error))
         except (KlingError, OSError) as error:
             if not isinstance(error, BrokenPipeError):
-                print_error(error.message if isinstance(error, KlingError) else str(error))
+                print_error(describe_failure(error))
             _discard_stdout()
             return FAILED
         return UNUSABLE
+
+
+def describe_failure(error: KlingError | OSError) -> str:
+    """Why a command failed, and what to check if the service cannot be reached; other errors say that themselves."""
+    if not isinstance(error, KlingError):
+        return str(error)
+    has_no_way = type(error) in {APIConnectionError, APITimeoutError} and not getattr(error, "was_sent", True)
+    step = " Check the network, --base-url or GMI_BASE_URL, and HTTPS_PROXY." if has_no_way else ""
+    return error.message + step
 
 
 def _hint(tokens: Sequence[str]) -> str:

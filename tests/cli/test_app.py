@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 
-from kling_async.cli.app import run
+from kling_async import errors
+from kling_async.cli.app import describe_failure, run
 from kling_async.config import __version__
 from kling_async.emulator import Fault, Stall
 from tests.cli.conftest import wait_until
@@ -202,3 +203,26 @@ def test_a_journal_in_the_wrong_place_gets_the_right_form(cli, tokens, form):
 
 def test_another_mistake_gets_no_form_of_a_journal(cli):
     assert "Write `" not in cli("worker", "--nonsense").error_line
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (
+            errors.APIConnectionError("no connection.", was_sent=False),
+            "no connection. Check the network, --base",
+        ),
+        (
+            errors.APITimeoutError("no connection.", was_sent=False),
+            "no connection. Check the network, --base",
+        ),
+        (errors.APIConnectionError("cut."), "cut."),
+        (errors.ProxyError("no login."), "no login."),
+        (errors.RateLimitError("too many.", advice="Limits()"), "too many."),
+        (OSError("disk"), "disk"),
+    ],
+)
+def test_a_command_says_what_to_check_if_the_service_cannot_be_reached(error, said):
+    text = describe_failure(error)
+    assert text.startswith(said)
+    assert ("HTTPS_PROXY" in text) is ("Check" in said)

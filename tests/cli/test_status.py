@@ -46,7 +46,7 @@ def test_an_unknown_id_is_one_sentence(cli, serve):
     serve()
     done = cli("status", "../models")
     assert done.status == 1
-    assert "the service has no such job or model" in done.error_line
+    assert "the service has no such job for this key" in done.error_line
     assert done.error_line.endswith(", and no folder or journal of this name is here.")
 
 

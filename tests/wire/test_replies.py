@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from kling_async._secrets import Secret
 from kling_async._wire.codec import structure_job, structure_page
+from kling_async._wire.endpoints import LIST, MODEL, MODELS, STATUS, SUBMIT, UPLOAD_URL
 from kling_async._wire.json_reader import ShapeError
 from kling_async._wire.replies import decode, error_for, excerpt, retry_after
 from kling_async.catalog import quote_value
@@ -55,8 +56,12 @@ ERRORS = {
 KEY_OF_CLIENT = Secret(KEY)
 
 
-def error(status=500, headers=None, body=b"", *, about="the upload", secret=KEY_OF_CLIENT):
-    return error_for(status, headers or {}, body, about=about, secret=secret, now=NOON.timestamp())
+def error(
+    status=500, headers=None, body=b"", *, about="the upload", endpoint=UPLOAD_URL, secret=KEY_OF_CLIENT
+):
+    return error_for(
+        status, headers or {}, body, about=about, endpoint=endpoint, secret=secret, now=NOON.timestamp()
+    )
 
 
 def decode_body(body, structure=structure_job, *, secret=KEY_OF_CLIENT):
@@ -135,17 +140,49 @@ def test_each_recorded_error_is_the_right_one_and_says_what_the_service_said(nam
 
 
 def test_an_id_of_two_lines_makes_an_error_of_one():
-    error = error_for(404, {}, b"", about="job x\ny", secret=Secret(KEY), now=0.0)
-    assert str(error).startswith("job x y: the service has no such job or model (HTTP 404).")
+    made = error(404, about="job x\ny", endpoint=STATUS)
+    assert str(made).startswith("job x y: the service has no such job for this key (HTTP 404).")
+
+
+@pytest.mark.parametrize(
+    "endpoint, meaning, advice",
+    [
+        (SUBMIT, "no such model for this key", "client.list_models()"),
+        (LIST, "no such model for this key", "client.list_models()"),
+        (MODEL, "no such model", "client.list_models()"),
+        (STATUS, "no such job for this key", "client.list_jobs()"),
+        (MODELS, "nothing at this address", "KlingClient(base_url=...)"),
+        (UPLOAD_URL, "nothing at this address", "KlingClient(base_url=...)"),
+    ],
+    ids=lambda one: getattr(one, "name", ""),
+)
+def test_a_404_says_what_the_service_does_not_have(endpoint, meaning, advice):
+    made = error(404, endpoint=endpoint)
+    assert meaning in made.message
+    assert advice in made.advice
+
+
+@pytest.mark.parametrize("endpoint", [SUBMIT, LIST, MODEL, STATUS, MODELS, UPLOAD_URL, None])
+@pytest.mark.parametrize("status", [302, 400, 401, 402, 403, 404, 409, 410, 418, 422, 429, 500, 503])
+def test_each_status_has_a_next_step_for_each_call(endpoint, status):
+    made = error(status, endpoint=endpoint)
+    assert made.advice
+    assert str(made) == f"{made.message} {made.advice}"
+
+
+def test_an_answer_of_a_storage_says_nothing_of_the_key_and_the_models():
+    for status in (400, 401, 403, 404, 410):
+        made = error(status, about="the storage", endpoint=None)
+        assert made.message == f"the storage: it refused the request (HTTP {status})."
 
 
 def test_only_a_404_suggests_another_id():
     missing, refused = (
-        error_for(status, {}, b"", about="job A", near="a", secret=Secret(KEY), now=0.0)
+        error_for(status, {}, b"", about="job A", endpoint=STATUS, near="a", secret=Secret(KEY), now=0.0)
         for status in (404, 403)
     )
-    assert missing.message == "job A: the service has no such job or model (HTTP 404); did you mean 'a'?"
-    assert refused.message == "job A: this key may not do that (HTTP 403)."
+    assert missing.message == "job A: the service has no such job for this key (HTTP 404); did you mean 'a'?"
+    assert refused.message == "job A: this key may not do that; check the rights of its account (HTTP 403)."
 
 
 def test_an_id_in_an_error_is_kept():

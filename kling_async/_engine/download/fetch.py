@@ -241,4 +241,4 @@ async def _read_error(api: ApiCaller, reply: StreamedReply, *, within: float) ->
 
     with anyio.move_on_after(within), suppress(APIConnectionError):
         await reply.pipe_to(take)
-    return api.error_for(reply.status, reply.headers, bytes(body), about="the storage")
+    return api.storage_error(reply.status, reply.headers, bytes(body), about="the storage")

@@ -202,6 +202,6 @@ async def _put(api: ApiCaller, url: str, content: bytes, content_type: str, emit
             reply = await api.transport.send(request)
             if reply.status in _OK:
                 return
-            raise api.error_for(reply.status, reply.headers, reply.body, about="the upload")
+            raise api.storage_error(reply.status, reply.headers, reply.body, about="the upload")
         except KlingError as error:
             await retries.wait_or_raise(error)
