@@ -45,8 +45,6 @@ from kling_async.types import (
     WaitOptions,
 )
 
-pytestmark = pytest.mark.unmeasured
-
 ROOT = Path(kling_async.__file__).parent
 KINDS = {
     name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, KlingError)
