@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from contextvars import Context
 from email.utils import formatdate
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import anyio
@@ -37,6 +37,8 @@ from .line_state import PRICE
 from .rules import Inspector
 from .scenario import Run
 from .service import FaultyService
+
+T = TypeVar("T")
 
 _MAX_RUN_TIME = 200_000.0
 """Seconds after which a run that has not ended counts as endless."""
@@ -186,7 +188,7 @@ class Process:
         store = _ProcessDisk(
             kept=disk.kept, earlier=disk.earlier, before=self._before_commit, after=self._after_commit
         )
-        return WriteAheadJournal(store, run_sync=self._write)
+        return WriteAheadJournal(store, run_sync=self._call)
 
     async def _consume(self, batch: AbstractAsyncContextManager[AsyncIterator[Any]]) -> None:
         ending = self.run.ending
@@ -260,13 +262,15 @@ class Process:
 
     # The journal's disk
 
-    async def _write(self, write: Callable[[PendingWrites], None], changes: PendingWrites) -> None:
-        """Write as a thread does: with a delay, and without a cancellation."""
+    async def _call(self, function: Callable[..., T], /, *arguments: Any) -> T:
+        """Read at once, and commit as a thread does: with a delay, and without a cancellation."""
         self._check()
+        if not arguments:
+            return function()
         with anyio.CancelScope(shield=True):
             await anyio.sleep(self.rng.choice((0.001, 0.02, 0.5)))
         self._step("committing")
-        write(changes)
+        return function(*arguments)
 
     def _before_commit(self) -> None:
         self._step("commit")
