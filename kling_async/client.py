@@ -325,7 +325,9 @@ class KlingClient:
             await session.check_output(output)
         with display:
             job = await session.submit(wanted, notify, call="generate")
-            with warn_if_cancelled(lambda: describe_job(job.request_id, call="generate")):
+            with warn_if_cancelled(
+                lambda: describe_job(job.request_id, call="generate", is_made=job.is_success)
+            ):
                 job = await session.wait(job, notify, polling=polling)
                 if output is not None:
                     await session.download(job, output, notify)

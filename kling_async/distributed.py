@@ -81,7 +81,8 @@ async def generate_many_on(
 
     The call needs no API key: each worker has its own. It registers all requests in the journal, gives them to the
     workers in shards, and waits. If the call is killed, the workers continue; make the same call again to wait for the
-    rest. If the call is cancelled, the workers submit nothing more of it, unless `detach` is set.
+    rest. If the call is cancelled, the workers submit nothing more of it, unless `detach` is set:
+    the log and a note of the error name the jobs in flight, for which the same call waits again.
 
     Args:
         url: The PostgreSQL database that is the journal, such as `postgresql://user@host/database`.
@@ -183,11 +184,16 @@ async def _wait(batch: DistributedBatch, ended: Sequence[Result], *, detach: boo
         if not detach:
             with anyio.CancelScope(shield=True):
                 await batch.withdraw()
+                paid = await batch.read_unfinished()
         left = len(batch.unfinished)
         error.add_note(
             f"{left:,} items have no result yet, and the workers {'continue' if detach else 'submit no more of them'}: make "
             "the same call again for the results of all."
         )
+        if not detach:
+            text = describe_batch(paid, next_step="make the same call again to get the videos")
+            if text is not None:
+                warn_interrupted(text, error)
         raise
     except LostEntriesError as error:
         await batch.withdraw()
@@ -214,7 +220,10 @@ def _describe_loss(
         f"The batch was interrupted: {error.message} Jobs of it that are charged: {paid}.", batch=so_far
     )
     if job_ids:
-        warn_interrupted(describe_batch(job_ids, unanswered=0, journal=None), interrupted)
+        warn_interrupted(
+            f"Jobs of the batch that are charged: {', '.join(job_ids)}. `await client.wait(...)` waits for a job.",
+            interrupted,
+        )
     return interrupted
 
 

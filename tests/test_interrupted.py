@@ -5,15 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
+from pathlib import Path
 
 import anyio
 import pytest
 from virtual_service import VIDEOS, Service, Stream, VirtualLoop, always, batch_of, on, reply
 from virtual_store import MemoryStore
 
-from kling_async import APIConnectionError, BatchInterruptedError, KlingClient, ResultState, WaitTimeoutError
+from kling_async import (
+    APIConnectionError,
+    BatchInterruptedError,
+    KlingClient,
+    PollingPolicy,
+    ResultState,
+    WaitTimeoutError,
+)
+from kling_async._engine.interrupted import describe_batch
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async.emulator import RATE_LIMITED, JobScript
+from kling_async.jobs import Job, JobStatus
+from kling_async.results import Result
 
 LOST = APIConnectionError("the connection was lost")
 
@@ -151,7 +162,7 @@ async def test_a_batch_with_a_journal_says_how_to_continue(warnings):
     journal = WriteAheadJournal(MemoryStore(), run_sync=write_at_once)
     async with batch_of(Service(), ["a"], journal=journal):
         await anyio.sleep(30)
-    assert warnings()[0].endswith("make the same call with journal='memory.db' again to get their videos.")
+    assert warnings()[0].endswith("make the same call with journal='memory.db' again to get the videos.")
 
 
 async def write_at_once(write, changes):
@@ -159,22 +170,85 @@ async def write_at_once(write, changes):
     write(changes)
 
 
-async def test_a_video_that_is_being_saved_is_a_result_without_a_path(tmp_path, warnings):
+def make_hanging_video(begin):
+    """A video of which no byte comes; `begin` is called when it is fetched."""
+
     class Hanging(Stream):
         async def body(self):
-            task.cancel()
+            begin()
             await anyio.sleep_forever()
             yield b""
 
-    service = Service()
-    service.media[f"{VIDEOS}/job-0.mp4"] = Hanging(200, [])
-    client = client_of(service)
-    task = asyncio.create_task(client.generate_many(["a"], output=tmp_path, progress=False))
+    return Hanging(200, [])
+
+
+async def test_a_video_that_is_being_saved_is_made_and_not_saved(tmp_path, warnings):
+    begun = []
+
+    def begin():
+        begun.append(True)
+        if len(begun) == 2:
+            task.cancel()
+
+    stuck = JobScript(ending="stuck_processing")
+    service = Service(run_time=10.0, script=lambda number: stuck if number == 2 else JobScript())
+    for number in range(2):
+        service.media[f"{VIDEOS}/job-{number}.mp4"] = make_hanging_video(begin)
+    client = KlingClient("key-of-the-tests", transport=service, polling=PollingPolicy(wait_timeout=None))
+    call = client.generate_many(["a", "b", "c"], output=tmp_path, progress=False)
+    task = asyncio.create_task(call)
     with pytest.raises(asyncio.CancelledError):
         await task
-    [result] = client.last_batch
-    assert (result.state, result.path) == (ResultState.SUCCEEDED, None)
-    assert "(job-0)" in warnings()[0]
+    assert [(result.state, result.path) for result in client.last_batch] == [
+        (ResultState.SUCCEEDED, None),
+        (ResultState.SUCCEEDED, None),
+        (ResultState.TIMED_OUT, None),
+    ]
+    assert warnings()[0] == (
+        "The batch ended early and left 1 job to run and to be charged (job-2) and 2 videos made and not saved (job-0, job-1): "
+        "`await client.wait(...)` waits for a job, `await client.download(...)` saves a video and `client.list_jobs()` "
+        "shows all jobs."
+    )
+
+
+async def test_a_cancelled_generate_says_that_its_video_is_made_and_not_saved(tmp_path, warnings):
+    def begin():
+        task.cancel()
+
+    service = Service(run_time=10.0)
+    service.media[f"{VIDEOS}/job-0.mp4"] = make_hanging_video(begin)
+    task = asyncio.create_task(client_of(service).generate("a cat", output=tmp_path / "a.mp4"))
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    [text] = warnings()
+    assert text == (
+        "generate() was cancelled, and the video of job job-0 is made and not saved: "
+        "`await client.download('job-0', ...)` saves it."
+    )
+    assert caught.value.__notes__ == [text]
+
+
+def test_each_kind_of_item_that_a_batch_leaves_is_counted_apart():
+    def left(index, state, path=None):
+        job = Job(request_id=f"job-{index}", status=JobStatus.UNKNOWN)
+        return Result(index=index, request=None, state=state, job=job, path=path)
+
+    saved = [
+        left(0, ResultState.SUCCEEDED, path=Path("a.mp4")),
+        left(1, ResultState.FAILED),
+        left(2, ResultState.CANCELLED),
+    ]
+    assert describe_batch(saved) is None
+    others = [
+        left(6, ResultState.TIMED_OUT),
+        left(3, ResultState.TIMED_OUT),
+        left(4, ResultState.SUCCEEDED),
+        Result(index=5, request=None, state=ResultState.AMBIGUOUS),
+    ]
+    assert describe_batch([*others, *saved], next_step="call again") == (
+        "The batch ended early and left 2 jobs to run and to be charged (job-3, job-6), 1 video made and not saved (job-4) "
+        "and 1 submit without an answer: call again."
+    )
 
 
 async def test_a_stream_that_is_left_early_says_what_it_leaves(warnings):
@@ -183,7 +257,10 @@ async def test_a_stream_that_is_left_early_says_what_it_leaves(warnings):
         async for _ in results:
             break
         await anyio.sleep(30)
-    assert "left 2 jobs to run and to be charged (job-1, job-2)" in warnings()[0]
+    assert (
+        "left 1 job to run and to be charged (job-2) and 1 video made and not saved (job-1): "
+        in warnings()[0]
+    )
 
 
 async def test_the_error_that_leaves_a_stream_has_the_note(warnings):

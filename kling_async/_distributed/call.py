@@ -29,6 +29,7 @@ from kling_async._distributed.outcomes import (
     is_in_journal,
     load_error,
     result_of_entry,
+    result_of_job,
     result_of_outcome,
     saved_place,
 )
@@ -38,7 +39,7 @@ from kling_async._distributed.shards import VERSION, ShardItem, collect_items, d
 from kling_async._journal.entry import Entry
 from kling_async.errors import JournalError, KlingError
 from kling_async.events import Downloaded, Event, Finished, NotSubmitted, Resumed
-from kling_async.jobs import Job
+from kling_async.jobs import Job, JobStatus
 from kling_async.requests import VideoRequest
 from kling_async.results import Result, ResultState
 
@@ -226,6 +227,35 @@ class DistributedBatch:
             for number in early:  # its worker died before the journal had the end
                 del self.outcomes[number]
             await self._enqueue_again(early)
+
+    async def read_unfinished(self) -> list[Result]:
+        """The items that the call still waits for and that may be paid for, as the journal has them.
+
+        If the journal cannot be read, those whose jobs the call has heard of.
+        """
+        reason = KlingError("the call was cancelled.")
+        try:
+            entries = await self.database.read_entries(self.unfinished)
+        except JournalError:
+            return [
+                result_of_job(
+                    Job(request_id=awaited.job_id, status=JobStatus.UNKNOWN),
+                    index=awaited.item.index,
+                    request=awaited.request,
+                    reason=reason,
+                )
+                for awaited in map(self.awaited.__getitem__, self.unfinished)
+                if awaited.job_id is not None
+            ]
+        return [
+            result_of_entry(
+                entry,
+                index=self.awaited[number].item.index,
+                request=self.awaited[number].request,
+                reason=reason,
+            )
+            for number, entry in entries.items()
+        ]
 
     def results_so_far(self) -> list[Result]:
         """The results of the items that have an outcome, without their jobs: the journal cannot be read."""

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from kling_async import errors
 from kling_async._journal.entry import Entry, EntryState
 from kling_async._policy.outcome import error_of, state_of
 from kling_async._secrets import Secret
 from kling_async.errors import AmbiguousSubmitError, KlingError, WaitTimeoutError
+from kling_async.jobs import Job
 from kling_async.paths import ObjectUrl, is_object_url
 from kling_async.requests import VideoRequest
 from kling_async.results import Result, ResultState
@@ -104,20 +107,34 @@ def result_of_entry(entry: Entry, *, index: int, request: VideoRequest | None, r
     """
     job, state, error = entry.job, ResultState.NOT_SUBMITTED, reason
     if job is not None and not job.is_final:
-        state = ResultState.TIMED_OUT
-        error = WaitTimeoutError(
-            f"Job {job.request_id} continues at the service, and no worker waits for it: {reason.message}",
-            request_id=job.request_id,
-            job=job,
-        )
-    elif job is not None:
+        result = result_of_job(job, index=index, request=request, reason=reason)
+        return attrs.evolve(result, cost_usd=entry.cost_usd)
+    if job is not None:
         state = ResultState(entry.state.value)
     elif entry.state in {EntryState.INTENDED, EntryState.AMBIGUOUS}:
         state = ResultState.AMBIGUOUS
         error = AmbiguousSubmitError(
             f"The service may have taken this request, and no worker has looked for its job: {reason.message}"
         )
-    return Result(index=index, request=request, state=state, job=job, error=error, cost_usd=entry.cost_usd)
+    return Result(
+        index=index,
+        request=request,
+        state=state,
+        job=job,
+        error=error,
+        path=None if entry.path is None else saved_place(entry.path),
+        cost_usd=entry.cost_usd,
+    )
+
+
+def result_of_job(job: Job, *, index: int, request: VideoRequest | None, reason: KlingError) -> Result:
+    """The result of an item whose job has not ended, and for which no worker waits; the reason says why."""
+    error = WaitTimeoutError(
+        f"Job {job.request_id} continues at the service, and no worker waits for it: {reason.message}",
+        request_id=job.request_id,
+        job=job,
+    )
+    return Result(index=index, request=request, state=ResultState.TIMED_OUT, job=job, error=error)
 
 
 def result_of_end(entry: Entry, *, index: int, request: VideoRequest | None) -> Result:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 
 from kling_async._callbacks import SafeLogger
 from kling_async.lines import one_line
+from kling_async.results import Result, ResultState
 
 _log = SafeLogger("kling_async.interrupted")
 
@@ -35,8 +37,13 @@ def warn_if_cancelled(describe: Callable[[], str | None]) -> Iterator[None]:
         raise
 
 
-def describe_job(request_id: str, *, call: str) -> str:
-    """What a cancelled call for one video leaves."""
+def describe_job(request_id: str, *, call: str, is_made: bool = False) -> str:
+    """What a cancelled call for one video leaves: a job, which has made its video or continues."""
+    if is_made:
+        return (
+            f"{call}() was cancelled, and the video of job {request_id} is made and not saved: "
+            f"`await client.download({request_id!r}, ...)` saves it."
+        )
     return (
         f"{call}() was cancelled, and job {request_id} continues at the service and is charged: "
         f"`await client.wait({request_id!r})` waits for it."
@@ -51,23 +58,44 @@ def describe_lost(model: str, *, call: str) -> str:
     )
 
 
-def describe_batch(job_ids: Sequence[str], *, unanswered: int, journal: str | None) -> str:
-    """What a batch leaves that ends early.
+def describe_batch(results: Iterable[Result], *, next_step: str | None = None) -> str | None:
+    """What a batch leaves that ends early; None if it leaves nothing that is paid for.
 
     Args:
-        job_ids: The jobs that the caller has not got as a result.
-        unanswered: How many POSTs had no answer.
-        journal: The path of the journal, which has them all.
+        results: Those that the caller has not got, with what is known of each item.
+        next_step: The call that gets the videos; None if each job is to be taken up by its id.
     """
-    left = []
-    if job_ids:
-        left.append(f"{_count(len(job_ids), 'job')} to run and to be charged ({', '.join(job_ids)})")
+    running, made, unanswered = list[str](), list[str](), 0
+    for result in sorted(results, key=attrgetter("index")):
+        if result.state is ResultState.AMBIGUOUS:
+            unanswered += 1
+        elif result.job is not None and result.state is ResultState.TIMED_OUT:
+            running.append(result.job.request_id)
+        elif result.job is not None and result.ok and result.path is None:
+            made.append(result.job.request_id)
+    return _describe_left(running, made, unanswered=unanswered, next_step=next_step)
+
+
+def _describe_left(
+    running: Sequence[str], made: Sequence[str], *, unanswered: int, next_step: str | None
+) -> str | None:
+    left, steps = [], []
+    if running:
+        left.append(f"{_count(len(running), 'job')} to run and to be charged ({', '.join(running)})")
+        steps.append("`await client.wait(...)` waits for a job")
+    if made:
+        left.append(f"{_count(len(made), 'video')} made and not saved ({', '.join(made)})")
+        steps.append("`await client.download(...)` saves a video")
     if unanswered:
         left.append(f"{_count(unanswered, 'submit')} without an answer")
-    next_step = "`await client.wait(...)` waits for a job, and `client.list_jobs()` shows all jobs"
-    if journal is not None:
-        next_step = f"make the same call with journal={journal!r} again to get their videos"
-    return f"The batch ended early and left {' and '.join(left)}: {next_step}."
+    if not left:
+        return None
+    steps.append("`client.list_jobs()` shows all jobs")
+    return f"The batch ended early and left {_join(left)}: {next_step or _join(steps)}."
+
+
+def _join(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
 
 
 def _count(number: int, noun: str) -> str:

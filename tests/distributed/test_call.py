@@ -553,9 +553,25 @@ async def test_a_call_whose_entries_are_deleted_while_no_worker_ends_anything_en
         assert caught.value.message.endswith("Jobs of it that are charged: 2, which the log names.")
         assert [(result.index, result.state) for result in caught.value.batch] == [(0, ResultState.SUCCEEDED)]
         [note] = caught.value.__notes__
-        assert "2 jobs to run and to be charged (j1, j2): `await client.wait(...)`" in note
+        assert note.startswith("Jobs of the batch that are charged: j1, j2. `await client.wait(...)`")
         assert note in caplog.text
         assert await shards_of(batch) == []
+
+
+async def test_a_cancelled_call_whose_database_is_gone_names_the_jobs_that_it_has_heard_of(journal, caplog):
+    async with open_batch(journal) as batch:
+        call = asyncio.create_task(_wait(batch, [], detach=False))
+        await until(lambda: shards(journal))
+        job = Job(request_id="j2", status=JobStatus.PROCESSING)
+        batch.hear(max(batch.awaited), Submitted(0.0, index=3, request_id="j2", job=job))
+        change(journal, "ALTER TABLE kling_async_entries RENAME TO away")
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await call
+        assert (
+            "left 1 job to run and to be charged (j2): make the same call again" in caught.value.__notes__[1]
+        )
+        assert caught.value.__notes__[1] in caplog.text
 
 
 async def test_a_call_that_loses_its_entries_before_anything_is_sent_says_that_nothing_is_charged(journal):

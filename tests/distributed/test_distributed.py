@@ -288,11 +288,21 @@ async def test_a_cancelled_worker_gives_its_shard_back_at_once(journal, kling_em
 
 
 @pytest.mark.parametrize("kling_emulator_settings", [SLOW], ids=["slow"])
-async def test_a_cancelled_call_takes_back_what_is_not_submitted(journal, kling_emulator, workers):
+async def test_a_cancelled_call_takes_back_what_is_not_submitted_and_names_its_jobs(
+    journal, kling_emulator, workers, caplog
+):
     async with workers(grace=0.0) as reports:
         call = asyncio.create_task(generate_many_on(journal, PROMPTS, max_concurrency=2, shard_size=4))
         await until(lambda: len(kling_emulator.stats.accepted) == 2)
-        assert "make the same call again" in await end(call)
+        await until(lambda: Counter(entry.state for entry in read_journal(journal))["submitted"] == 2)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await call
+        first, second = caught.value.__notes__
+        assert "make the same call again" in first
+        assert "left 2 jobs to run and to be charged" in second
+        assert all(job.request_id in second for job in kling_emulator.stats.accepted)
+        assert second in caplog.text
         await until(lambda: {state for state, _ in shards(journal)} == {"aborted", "cancelled"})
 
     assert len(kling_emulator.stats.accepted) == 2

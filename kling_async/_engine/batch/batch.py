@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from operator import attrgetter
 from os import PathLike
 from typing import Any
 
@@ -33,7 +32,6 @@ from kling_async._policy.budget import Budget
 from kling_async._policy.concurrency_limit import ConcurrencyLimit
 from kling_async.errors import JournalError, KlingError
 from kling_async.events import Notifier
-from kling_async.results import ResultState
 from kling_async.types import Requests
 
 _log = SafeLogger("kling_async")
@@ -91,13 +89,14 @@ class Batch:
 
     def warn_if_interrupted(self, error: BaseException | None) -> None:
         """Say which paid jobs the caller has heard nothing of, if the batch ended before all results were taken."""
-        left = sorted(self.results.rest, key=attrgetter("index"))
-        job_ids = [result.job.request_id for result in left if result.job is not None]
-        unanswered = sum(result.state is ResultState.AMBIGUOUS for result in left)
         journal = self.parts.ledger.journal
-        if job_ids or unanswered:
-            name = None if journal is None else journal.name
-            warn_interrupted(describe_batch(job_ids, unanswered=unanswered, journal=name), error)
+        next_step = (
+            None
+            if journal is None
+            else f"make the same call with journal={journal.name!r} again to get the videos"
+        )
+        if (text := describe_batch(self.results.rest, next_step=next_step)) is not None:
+            warn_interrupted(text, error)
 
     async def _close(self) -> Exception | None:
         """Write the rest of the journal and let the input clean up; the first error of both."""
