@@ -298,9 +298,18 @@ def find_picture_problem(request: VideoRequest) -> str | None:
             return f"there is no file {path!r}"
         if not stat.S_ISREG(status.st_mode):
             return f"there is no file {path!r}"
-        if not status.st_size:
+        if not status.st_size and _is_empty(path):
             return f"the picture {path!r} is an empty file"
     return None
+
+
+def _is_empty(path: str) -> bool:
+    """Whether a file has no byte: one of the system has bytes without a size. A later step says why it cannot be read."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - any name
+            return not file.read(1)
+    except OSError:
+        return False
 
 
 def _fill(request: VideoRequest, options: Mapping[str, Any]) -> VideoRequest:

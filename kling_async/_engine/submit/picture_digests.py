@@ -55,8 +55,8 @@ class PictureDigests:
         read_at = self.wall()
         with open_picture(path) as file:
             status = os.fstat(file.fileno())
-            refuse_empty(status.st_size)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+            refuse_empty(file.tell())
         if is_change_visible(status, after=read_at):
             self._known[path] = _state_of(status), digest
         return digest
