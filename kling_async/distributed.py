@@ -181,19 +181,8 @@ async def _wait(batch: DistributedBatch, ended: Sequence[Result], *, detach: boo
         await batch.begin()
         return await batch.collect()
     except asyncio.CancelledError as error:
-        if not detach:
-            with anyio.CancelScope(shield=True):
-                await batch.withdraw()
-                paid = await batch.read_unfinished()
-        left = len(batch.unfinished)
-        error.add_note(
-            f"{left:,} items have no result yet, and the workers {'continue' if detach else 'submit no more of them'}: make "
-            "the same call again for the results of all."
-        )
-        if not detach:
-            text = describe_batch(paid, next_step="make the same call again to get the videos")
-            if text is not None:
-                warn_interrupted(text, error)
+        with anyio.CancelScope(shield=True):
+            await _end_cancelled(batch, error, detach=detach)
         raise
     except LostEntriesError as error:
         await batch.withdraw()
@@ -207,6 +196,20 @@ async def _wait(batch: DistributedBatch, ended: Sequence[Result], *, detach: boo
         ) from error
     finally:
         await end_tasks(events)
+
+
+async def _end_cancelled(batch: DistributedBatch, error: BaseException, *, detach: bool) -> None:
+    """Withdraw what is not submitted, unless the workers are to continue, and note in the error what is left."""
+    is_withdrawn = not detach and await batch.withdraw()
+    error.add_note(
+        f"{len(batch.unfinished):,} items have no result yet, and the workers "
+        f"{'submit no more of them' if is_withdrawn else 'continue'}: make the same call again for the results of all."
+    )
+    if not detach:
+        paid = await batch.read_unfinished()
+        text = describe_batch(paid, next_step="make the same call again to get the videos")
+        if text is not None:
+            warn_interrupted(text, error)
 
 
 def _describe_loss(
