@@ -80,7 +80,7 @@ async def _describe_unknown_model(client: KlingClient, model: str) -> str | None
     if model in known:
         return None
     by_lower_case = {name.lower(): name for name in known}
-    nearest = get_close_matches(model.lower(), by_lower_case, n=1, cutoff=0.0)
+    nearest = get_close_matches(model.lower(), by_lower_case, n=1)
     hint = f"the nearest name is {by_lower_case[nearest[0]]}; " if nearest else ""
     return f"The service has no model {one_line(model)!r}: {hint}`kling-async models` lists all."
 

@@ -197,4 +197,4 @@ def _describe_further(names: Sequence[object], noun: str) -> str:
     parts = [f"{quote_value(name)} (did you mean {found[0]!r})" for name, found in near.items() if found]
     if far := [quote_value(name) for name, found in near.items() if not found]:
         parts.append(f"{', '.join(far)} (the {noun}s are {', '.join(FIELDS)})")
-    return f"there is no {noun} {', '.join(parts)}; --labels keeps further {noun}s as labels"
+    return f"unknown {noun} {', '.join(parts)}; --labels keeps further {noun}s as labels"

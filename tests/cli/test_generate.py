@@ -229,7 +229,7 @@ def test_quiet_says_nothing_of_a_success(cli, serve):
             "prompt,sound\na,loud\n",
             "p.csv, line 2: kling-v2-6: sound must be True or False, not 'loud'",
         ),
-        ("p.csv", "promt\na\n", "p.csv, line 1: there is no column 'promt' (did you mean 'prompt')"),
+        ("p.csv", "promt\na\n", "p.csv, line 1: unknown column 'promt' (did you mean 'prompt')"),
         ("p.pdf", "a", "p.pdf: prompts are read from .txt"),
     ],
 )

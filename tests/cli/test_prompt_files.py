@@ -83,8 +83,8 @@ def test_json_lines_are_objects_or_strings(rows, name):
         ("null", "neither an object nor a string: 'null'"),
         ("1" * 5000, "JSON that cannot be read (Exceeds the limit"),
         ("[" * 100_000, "JSON that cannot be read (maximum recursion"),
-        ('{"prompt": "a", "durration": 5}', "there is no key 'durration' (did you mean 'duration')"),
-        ('{"prompt": "a", "zz": 5}', "there is no key 'zz' (the keys are prompt, model, image"),
+        ('{"prompt": "a", "durration": 5}', "unknown key 'durration' (did you mean 'duration')"),
+        ('{"prompt": "a", "zz": 5}', "unknown key 'zz' (the keys are prompt, model, image"),
     ],
 )
 def test_a_broken_json_line_is_named_by_its_number_and_value(rows, line, problem):
@@ -135,18 +135,18 @@ def test_a_broken_csv_row_is_named_by_its_number(rows, line, problem):
     [
         (
             "prompt,Durations",
-            "p.csv, line 1: there is no column 'Durations' (did you mean 'duration'); --labels keeps further columns as",
+            "p.csv, line 1: unknown column 'Durations' (did you mean 'duration'); --labels keeps further columns as",
         ),
         (
             "prompt,zz,durations,yy",
-            "p.csv, line 1: there is no column 'durations' (did you mean 'duration'), 'zz', 'yy' (the",
+            "p.csv, line 1: unknown column 'durations' (did you mean 'duration'), 'zz', 'yy' (the",
         ),
         ("prompt,Prompt", "p.csv, line 1: a column is named twice (got 'prompt, Prompt')"),
         ("prompt,negative prompt,Negative-Prompt", "p.csv, line 1: a column is named twice"),
-        ("prompt,zz", "p.csv, line 1: there is no column 'zz' (the columns are prompt, model,"),
+        ("prompt,zz", "p.csv, line 1: unknown column 'zz' (the columns are prompt, model,"),
         ("duration,sound", "p.csv, line 1: a column 'prompt' is missing (got 'duration, sound')"),
         ("prompt,prompt", "p.csv, line 1: a column is named twice (got 'prompt, prompt')"),
-        ("zz", "p.csv, line 1: there is no column 'zz'"),
+        ("zz", "p.csv, line 1: unknown column 'zz'"),
     ],
 )
 def test_a_wrong_header_is_refused(rows, header, sentence):
@@ -269,5 +269,5 @@ def test_keys_of_json_are_read_in_any_case_and_kept_as_labels_on_request(rows):
     line = '{"Prompt": "a", "concept": "sky"}'
     (bad,) = rows("p.jsonl", line)
     assert bad.problem is not None
-    assert bad.problem.startswith("there is no key 'concept' (the keys are prompt,")
+    assert bad.problem.startswith("unknown key 'concept' (the keys are prompt,")
     assert rows("p.jsonl", line, keep_labels=True) == [Row(1, {"Prompt": "a", "concept": "sky"})]

@@ -11,6 +11,7 @@ import pytest
 
 from kling_async import JournalError
 from kling_async._journal.open_journal import open_journal
+from kling_async._journal.sqlite import opening
 from kling_async._journal.sqlite.opening import check_file, make_if_missing
 from kling_async._journal.sqlite.schema import MIGRATIONS
 
@@ -235,6 +236,18 @@ def test_a_new_journal_is_complete_or_absent(tmp_path, monkeypatch):
 
     assert sorted(file.name for file in tmp_path.iterdir()) == ["run.db", "run.db-lock"]
     assert check_file(tmp_path / "run.db") == len(MIGRATIONS)
+
+
+@pytest.mark.parametrize("fails", ["migrate", "move_into_place"])
+def test_a_journal_that_cannot_be_made_leaves_no_half_of_it(tmp_path, monkeypatch, fails):
+    def fail(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, fails, fail)
+        with pytest.raises(JournalError, match=r"could not be made .*No space left"):
+            open_journal(tmp_path / "run.db")
+    assert [file.name for file in tmp_path.iterdir()] == ["run.db-lock"]
 
 
 def test_an_existing_journal_is_not_replaced(run_db):

@@ -737,6 +737,20 @@ def test_a_password_that_is_missing_or_wrong_names_where_it_goes(reason):
     assert "): set PGPASSWORD, or put the password into ~/.pgpass" in message
 
 
+@pytest.mark.parametrize(
+    "reason, step",
+    [
+        ('role "me" does not exist', "make this user, by CREATE ROLE"),
+        ('database "videos" does not exist', "make the database, by CREATE DATABASE"),
+        ('permission denied for database "videos"', "check the URL"),
+    ],
+)
+def test_a_user_or_a_database_that_does_not_exist_is_to_be_made(reason, step):
+    url = journal_location("postgresql://me@db.example/videos", name="journal")
+    error = psycopg.OperationalError(f'connection to server at "x" failed: FATAL:  {reason}')
+    assert f"): {step}" in translate(url, error, "opened", "check the URL").message
+
+
 @pytest.mark.parametrize("table", ["kling_async_entries (x int)", "kling_async_journal (x int)"])
 def test_foreign_tables_are_left_alone(postgres_server, database, table):
     postgres_server.execute(f"CREATE TABLE {table}", database.rpartition("/")[2])

@@ -64,9 +64,11 @@ _NEXT_STEPS: Mapping[str, str] = {
     "no password supplied": _STEP_OF_LOGIN,
     "password authentication failed": f"{_STEP_OF_LOGIN}, and check the name of the user",
     "permission denied for schema": "let this user make tables there, by GRANT USAGE, CREATE ON SCHEMA",
+    r'role "[^"]*" does not exist': "make this user, by CREATE ROLE, or check its name in the URL",
+    r'database "[^"]*" does not exist': "make the database, by CREATE DATABASE, or check its name in the URL",
     "no schema has been selected": "make the schema that the URL names, by CREATE SCHEMA",
 }
-"""What to do, by words of the reason: an error of a connection has no code."""
+"""What to do, by a pattern of the reason: an error of a connection has no code."""
 _LACKS_TABLE = (pg.UndefinedTable, pg.UndefinedColumn, pg.UndefinedFunction)
 
 
@@ -220,7 +222,7 @@ def translate(url: DatabaseUrl, error: psycopg.Error, action: str, advice: str) 
             f"({_reason(url, error)}): choose another database or schema."
         )
     reason = _reason(url, error)
-    step = next((step for sign, step in _NEXT_STEPS.items() if sign in reason), advice)
+    step = next((step for sign, step in _NEXT_STEPS.items() if re.search(sign, reason)), advice)
     return JournalError(f"The journal {url.name!r} could not be {action} ({reason}): {step}.")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from kling_async._descriptors import find_lack_of_descriptors
@@ -123,18 +123,30 @@ def make_if_missing(path: Path, migrations: Sequence[Migration] = MIGRATIONS) ->
     new = path.with_name(path.name + "-new")
     advice = f"remove {str(new)!r} if it is there, and check that the folder can be written and the disk is not full"
     with journal_errors(path, "made", advice):
-        for end in _FILE_SUFFIXES:
-            Path(str(new) + end).unlink(missing_ok=True)
-        create_if_missing(new)
-        with reserve_files(new), closing(connect(new)) as connection:
-            connection.execute(
-                "PRAGMA journal_mode = OFF"
-            )  # else the way to WAL would use the reserved file, and remove it
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            migrate(connection, version=0, migrations=migrations)
-        move_into_place(new, path)
+        _remove_files(new)
+        try:
+            _make_empty(new, migrations)
+            move_into_place(new, path)
+        except BaseException:
+            with suppress(OSError):  # the first error says what is wrong
+                _remove_files(new)
+            raise
     return True
+
+
+def _make_empty(path: Path, migrations: Sequence[Migration]) -> None:
+    create_if_missing(path)
+    with reserve_files(path), closing(connect(path)) as connection:
+        # Off first, else the way to WAL would use the reserved file, and remove it.
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        migrate(connection, version=0, migrations=migrations)
+
+
+def _remove_files(path: Path) -> None:
+    for end in _FILE_SUFFIXES:
+        Path(str(path) + end).unlink(missing_ok=True)
 
 
 def make_copy(connection: sqlite3.Connection, path: Path) -> Path:
