@@ -34,8 +34,8 @@ ROOMS_OF_PYTHON = (
 WHOLE = ".[cli,distributed,emulator,notebook,postgres,stores]"
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-PARALLEL = ("-n", str(CORES + 1), "--dist", "worksteal")
-"""Run all tests in one process more than there are cores, because tests wait too.
+PARALLEL = ("-n", str(CORES + 2), "--dist", "worksteal")
+"""Run all tests in two processes more than there are cores, because tests wait too.
 
 A few chosen tests are over before those processes have started.
 """
