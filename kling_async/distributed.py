@@ -15,6 +15,7 @@ import anyio
 
 from kling_async._calls import check_options, public_call
 from kling_async._display.progress import make_display
+from kling_async._engine.batch.given_entries import require_entries
 from kling_async._engine.interrupted import describe_batch, warn_interrupted
 from kling_async._policy.validators import check_kind
 from kling_async.batch_result import BatchResult, in_input_order
@@ -134,6 +135,7 @@ async def _run_batch(
 ) -> BatchResult:
     """Check the input, register it, and wait for the workers."""
     items, settings = await read_items(requests, options)
+    await require_entries([item.entry for item in items if item.entry is not None], database.url)
     recorder = HistoryRecorder()
     listener, display = make_display(
         options.get("progress", "auto"),

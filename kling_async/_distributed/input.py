@@ -17,12 +17,7 @@ from kling_async._engine.batch.batch_input import InputItem, open_input
 from kling_async._engine.batch.resume import NextStep, next_step, plan_item
 from kling_async._engine.batch.settings import BatchSettings
 from kling_async._engine.descriptors import run_in_thread
-from kling_async._engine.submit.item_identifier import (
-    ItemIdentifier,
-    foreign_entry,
-    repeated_entry,
-    wanted_item,
-)
+from kling_async._engine.submit.item_identifier import ItemIdentifier, repeated_entry, wanted_item
 from kling_async._journal.entry import Entry
 from kling_async._journal.location import DatabaseUrl
 from kling_async._journal.postgres.store import PostgresStore
@@ -63,7 +58,8 @@ async def read_items(requests: Requests, options: Mapping[str, Any]) -> tuple[li
             "A cap needs the price of a video.",
             advice="Give prices={'kling-v2-6': Decimal('0.35')}, or prices='catalog'.",
         )
-    reader = open_input(requests, video_options, settings, Budget(settings.prices, settings.max_cost_usd))
+    budget = Budget(settings.prices, settings.max_cost_usd)
+    reader = open_input(requests, video_options, settings, budget, has_journal=True)
     items = []
     try:
         while (item := await reader.next_item()) is not None:
@@ -79,7 +75,7 @@ async def register_items(
     """Register the items, and divide them into those that a worker has to end and those that have ended.
 
     Raises:
-        ConfigurationError: An item is an entry that the journal does not have, or that the batch has twice.
+        ConfigurationError: An item is an entry that the batch has twice.
         InvalidRequestError: A local picture cannot be read.
         JournalError: The journal cannot be used.
     """
@@ -93,9 +89,9 @@ async def register_items(
     # Also without new items: this makes the journal if it is missing.
     registered = await run_in_thread(partial(_register, database.url, list(new.values())))
     entries = dict(zip(new, registered, strict=True))
-    given = {item.index: item.entry for item in items if item.entry is not None}
-    known = await database.read_entries({entry.number for entry in given.values()})
-    entries |= {index: _find(entry, known) for index, entry in given.items()}
+    given = {item.index: item.entry.number for item in items if item.entry is not None}
+    known = await database.require_entries(given.values())
+    entries |= {index: known[number] for index, number in given.items()}
     batch = BatchInput()
     for item in items:
         _add(batch, item, entries.get(item.index), output, retry_failed=retry_failed)
@@ -108,13 +104,6 @@ def _register(url: DatabaseUrl, items: Sequence[WantedItem]) -> Sequence[Entry]:
         return store.register(items)
     finally:
         store.close()
-
-
-def _find(entry: Entry, known: Mapping[int, Entry]) -> Entry:
-    found = known.get(entry.number)
-    if found is None or found.identity != entry.identity:
-        raise foreign_entry(entry)
-    return found
 
 
 def is_saved_in(output: str, entry: Entry) -> bool:

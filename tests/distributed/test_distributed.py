@@ -134,15 +134,27 @@ async def test_entries_of_the_journal_are_items_too(journal, kling_emulator, wor
 
     assert [result.prompt for result in batch] == [PROMPTS[1], PROMPTS[0], PROMPTS[2]]
     assert sum(posts(kling_emulator).values()) == 3
-    with pytest.raises(ConfigurationError, match="in this batch already"):
-        await generate_many_on(journal, [entries[0], entries[0]])
+    for twice in ([entries[0], entries[0]], [PROMPTS[0], entries[0]]):
+        with pytest.raises(ConfigurationError, match="in this batch already"):
+            await generate_many_on(journal, twice)
 
 
 async def test_an_entry_of_another_journal_is_refused(journal, workers, tmp_path):
     other = await Journal(tmp_path / "other.db").register(PROMPTS[:1])
+    before = tables(journal)
 
-    with pytest.raises(ConfigurationError, match="is not in the journal of this batch"):
-        await generate_many_on(journal, other.entries)
+    with pytest.raises(ConfigurationError, match="is not in the journal of this batch") as caught:
+        await generate_many_on(journal, [PROMPTS[1], *other.entries])
+
+    assert caught.value.call == "generate_many_on"
+    assert tables(journal) == before
+
+
+async def test_an_option_that_would_change_an_entry_is_refused(journal):
+    entries = (await Journal(journal).register(PROMPTS[:1], duration=5)).entries
+
+    with pytest.raises(ConfigurationError, match="duration=10 cannot change item 0"):
+        await generate_many_on(journal, entries, duration=10)
 
 
 @pytest.mark.parametrize("kling_emulator_settings", [FIRST_FAILS], ids=["first fails"])

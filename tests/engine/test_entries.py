@@ -6,9 +6,9 @@ import gc
 
 import anyio
 import pytest
-from virtual_service import EPOCH, FAILED, Service, batch_of, prompts, run
+from virtual_service import EPOCH, FAILED, KEY, Service, batch_of, prompts, run
 
-from kling_async import ConfigurationError, ResultState, VideoRequest
+from kling_async import BatchInterruptedError, ConfigurationError, KlingClient, ResultState, VideoRequest
 from kling_async._engine.batch.batch_input import InputReader
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._policy.budget import Budget
@@ -70,13 +70,61 @@ async def test_failed_entries_are_retried_only_on_request_and_only_those_given(p
     assert states(path) == [EntryState.SUCCEEDED, EntryState.FAILED, EntryState.SUCCEEDED]
 
 
-async def test_no_option_changes_an_entry(path):
-    service = Service(run_time=10.0)
-    await Journal(path).register([VideoRequest("x")])
-    reader = InputReader(entries(path), {"duration": 10}, skip_invalid=False)
-    assert (await reader.next_item()).request == VideoRequest("x", model="kling-v2-6")
-    [result] = await run_with(path, service, entries(path))
-    assert result.job.payload == {"prompt": "x"}
+async def read_all(reader):
+    items = []
+    while (item := await reader.next_item()) is not None:
+        items.append(item)
+    return items
+
+
+CHANGES = [
+    ({"duration": 10}, "duration=10 cannot change item 0: .* without one"),
+    ({"duration": "10", "model": "kling-v2-6"}, "duration=10 cannot"),
+    ({"model": "kling-v1-6"}, "model='kling-v1-6' cannot change item 0: .* with 'kling-v2-6'"),
+    ({"sound": True}, "sound=True"),
+    ({"sound": "on"}, "sound=True"),
+    ({"image": "eagle.png"}, "image='eagle.png' .* without one"),
+    ({"extra": {"seed": 8}}, "seed=8 .* with 7"),
+    ({"extra": {"style": "x"}}, "style='x' .* without one"),
+]
+
+
+@pytest.mark.parametrize("form", [list, iter], ids=["list", "iterator"])
+@pytest.mark.parametrize("options, message", CHANGES)
+async def test_an_option_that_would_change_an_entry_is_refused(path, form, options, message):
+    await Journal(path).register([VideoRequest("x", sound=False, extra={"seed": 7})])
+    with pytest.raises(ConfigurationError, match=message):
+        await read_all(InputReader(form(entries(path)), options, skip_invalid=True))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"duration": 5, "sound": "off", "model": "kling-v2-6"},
+        {"duration": "5.0", "mode": None, "negative_prompt": ""},
+        {"image": "eagle.png", "extra": {"seed": 7}},
+    ],
+)
+async def test_options_that_an_entry_has_already_stand_beside_it(path, tmp_path, options, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "eagle.png").write_bytes(b"picture")
+    request = VideoRequest("x", duration=5, sound=False, image="eagle.png", extra={"seed": 7})
+    await Journal(path).register([request])
+    [item] = await read_all(InputReader(entries(path), options, skip_invalid=False))
+    assert item.request.duration == 5
+
+
+async def test_no_option_changes_an_entry_that_no_valid_request_makes(path):
+    add_invalid_entry(path, EntryState.NOT_SUBMITTED)
+    [item] = await read_all(InputReader(entries(path), {"duration": 10}, skip_invalid=False))
+    assert item.request is None
+
+
+async def test_an_option_is_for_the_requests_beside_an_entry_that_has_it(path):
+    await Journal(path).register([VideoRequest("x", duration=10)])
+    items = await read_all(InputReader([*entries(path), "new"], {"duration": 10}, skip_invalid=False))
+    assert [item.request.duration for item in items] == [10, 10]
 
 
 async def test_a_cap_needs_the_prices_of_entries_too(path):
@@ -86,17 +134,57 @@ async def test_a_cap_needs_the_prices_of_entries_too(path):
         await reader.check()
 
 
-@pytest.mark.parametrize("without_journal", [True, False])
-async def test_an_entry_without_its_journal_is_not_submitted_as_a_new_item(path, tmp_path, without_journal):
+async def test_an_entry_without_its_journal_is_not_submitted_as_a_new_item(path, tmp_path):
     service = Service(run_time=10.0)
     await run_with(path, service, ["x"])
-    if without_journal:
-        [result] = await run(service, entries(path))
-    else:
-        [result] = await run_with(tmp_path / "other.db", service, entries(path))
+    [result] = await run_with(tmp_path / "other.db", service, entries(path))
     assert service.posts == 1
     assert result.state is ResultState.NOT_SUBMITTED
     assert str(result.error).startswith("Item 0 is not in the journal of this batch")
+
+
+@pytest.mark.parametrize("skip_invalid", [False, True])
+@pytest.mark.parametrize("call", ["generate_many", "stream_many"])
+async def test_entries_without_their_journal_are_refused_before_anything_is_made(
+    path, tmp_path, call, skip_invalid
+):
+    await Journal(path).register(["x", "y"])
+    given = entries(path)
+    missing, other, videos = tmp_path / "missing.db", tmp_path / "other.db", tmp_path / "videos"
+    await Journal(other).register(["x", "z", "y"])
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+
+    async def use(items, **options):
+        async with KlingClient(KEY, base_url="https://127.0.0.1:1") as client:
+            if call == "generate_many":
+                await client.generate_many(
+                    items, output=videos, skip_invalid=skip_invalid, progress=False, **options
+                )
+            else:
+                async with client.stream_many(
+                    items, output=videos, skip_invalid=skip_invalid, **options
+                ) as results:
+                    assert [result async for result in results] == []
+
+    for items, options, message in [
+        (given, {}, r"Item 0 is an entry of a journal, and the batch has no journal. Give journal="),
+        (["new", given[1]], {}, "Item 1 is an entry of a journal"),
+        (given, {"journal": missing}, "Item 0 is not in the journal of this batch"),
+        (given, {"journal": other}, "Item 1 is not in the journal of this batch"),
+        ([given[0], given[0]], {"journal": path}, "is in this batch already"),
+        (given, {"journal": path, "duration": 10}, "duration=10 cannot change item 0"),
+    ]:
+        with pytest.raises(ConfigurationError, match=message) as caught:
+            await use(items, **options)
+        assert caught.value.call == call
+        assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+async def test_an_entry_of_an_iterator_without_its_journal_ends_the_batch(path):
+    await Journal(path).register(["x"])
+    async with KlingClient(KEY, base_url="https://127.0.0.1:1") as client:
+        with pytest.raises(BatchInterruptedError, match="Item 0 is an entry of a journal"):
+            await client.generate_many(Journal(path).entries(), progress=False)
 
 
 @pytest.mark.parametrize("order", [[0, 0], [0, "x"], ["x", 0]])

@@ -15,6 +15,7 @@ import attrs
 from kling_async._callbacks import SafeLogger, raise_from_loop
 from kling_async._engine.batch.batch_input import InputItem, InputReader, open_input
 from kling_async._engine.batch.batch_parts import BatchParts
+from kling_async._engine.batch.given_entries import require_entries
 from kling_async._engine.batch.result_stream import ResultStream
 from kling_async._engine.batch.run_item import run_item
 from kling_async._engine.batch.settings import BatchSettings
@@ -148,7 +149,8 @@ def check_batch(
         ConfigurationError: A price or the cap makes no sense.
     """
     budget = Budget(settings.prices, settings.max_cost_usd)
-    return CheckedBatch(open_input(requests, options, settings, budget), budget, settings, notify)
+    reader = open_input(requests, options, settings, budget, has_journal=settings.journal is not None)
+    return CheckedBatch(reader, budget, settings, notify)
 
 
 @asynccontextmanager
@@ -157,11 +159,11 @@ async def open_parts(session: LoopSession, batch: CheckedBatch) -> AsyncIterator
 
     Raises:
         InvalidRequestError: An item is invalid.
-        ConfigurationError: Nothing can be saved to the output.
+        ConfigurationError: Nothing can be saved to the output; or an item is an entry that the journal does not have.
         JournalError: See `use_journal`.
     """
     settings = batch.settings
-    await batch.reader.check()  # before a folder or a journal is made
+    await _check_items(batch)  # before a folder or a journal is made
     # First the folder: the journal can be a file in it.
     output = None
     if settings.output is not None:
@@ -182,6 +184,12 @@ async def open_parts(session: LoopSession, batch: CheckedBatch) -> AsyncIterator
             on_ambiguous=settings.on_ambiguous,
             retry_failed=settings.retry_failed,
         )
+
+
+async def _check_items(batch: CheckedBatch) -> None:
+    entries, journal = await batch.reader.check(), batch.settings.journal
+    if journal is not None and not isinstance(journal, WriteAheadJournal):
+        await require_entries(entries, journal)
 
 
 async def count_earlier(budget: Budget, journal: WriteAheadJournal) -> None:

@@ -12,11 +12,13 @@ from collections.abc import (
     Generator,
     Iterator,
     Mapping,
+    Sequence,
 )
 from typing import Any
 
 import attrs
 
+from kling_async._engine.batch.given_entries import check_not_changed, entry_without_journal
 from kling_async._engine.batch.resume import Plan
 from kling_async._engine.batch.settings import BatchSettings
 from kling_async._engine.submit.picture_digests import NO_DIGESTS, PictureDigests
@@ -60,6 +62,7 @@ class InputReader:
         skip_invalid: Return invalid items with their error, instead of raising the error.
         allow_suspicious: Return requests whose prompt looks like a mistake.
         keep_labels: Keep further values of a row as the labels of its request.
+        has_journal: Whether the batch has a journal, of which items can be entries.
         check: Called with each request before its item is returned; its errors are raised.
 
     Raises:
@@ -74,6 +77,7 @@ class InputReader:
         skip_invalid: bool,
         allow_suspicious: bool = False,
         keep_labels: bool = False,
+        has_journal: bool = True,
         check: Callable[[VideoRequest], object] | None = None,
     ) -> None:
         items = read_many(requests)
@@ -83,6 +87,7 @@ class InputReader:
         self._skip_invalid = skip_invalid
         self._allow_suspicious = allow_suspicious
         self._keep_labels = keep_labels
+        self._has_journal = has_journal
         self._check = check
         self._digests = PictureDigests()
         self._index = self._turns = 0
@@ -91,34 +96,38 @@ class InputReader:
         self._unchecked: Collection[RequestLike | Entry] | None = None
         if isinstance(items, AsyncIterable):
             self._async_items = aiter(items)
-        elif isinstance(items, Collection) and not skip_invalid:
+        elif isinstance(items, Collection):
             self._unchecked = items
         else:
             self._items = iter(items)
 
-    async def check(self) -> None:
+    async def check(self) -> Sequence[Entry]:
         """Check all items of a collection before the first one is returned; other tasks run meanwhile.
 
         A second call does nothing.
 
+        Returns:
+            The items that are entries of a journal, which can be another one than that of the batch.
+
         Raises:
-            InvalidRequestError: An item is invalid.
-            ConfigurationError: An item has no price, and there is a cap.
+            InvalidRequestError: An item is invalid and `skip_invalid` is False.
+            ConfigurationError: An item has no price, and there is a cap; or it is an entry that the batch cannot continue.
         """
         if self._unchecked is None:
-            return
+            return ()
         items, self._unchecked = tuple(self._unchecked), None
         checked = []
         broken = []
-        for item in items:
+        for place, item in enumerate(items, start=1):
             index = self._take_index(item)
             try:
                 checked.append(self._make_item(index, item))
             except InvalidRequestError as error:
+                checked.append(InputItem(index, None, error))
                 broken.append(f"item {index}: {error.message}")
-            if (len(checked) + len(broken)) % _READ_IN_A_ROW == 0:
+            if place % _READ_IN_A_ROW == 0:
                 await asyncio.sleep(0)
-        if broken:
+        if broken and not self._skip_invalid:
             more = f" and {len(broken) - _MAX_ERRORS_SHOWN:,} more" if len(broken) > _MAX_ERRORS_SHOWN else ""
             raise InvalidRequestError(
                 f"{len(broken):,} of {len(items):,} requests are invalid, so none was sent: "
@@ -126,6 +135,7 @@ class InputReader:
                 advice="skip_invalid=True leaves them out.",
             )
         self._items = iter(checked)
+        return [item for item in items if isinstance(item, Entry)]
 
     async def next_item(self) -> InputItem | None:
         """The next item; None at the end of the input.
@@ -193,6 +203,9 @@ class InputReader:
         if not isinstance(item, Entry):
             return InputItem(index, self._make_request(item))
         # An entry is sent as it was: no option fills it, and a picture that was uploaded before need not be here.
+        if not self._has_journal:
+            raise entry_without_journal(index)
+        check_not_changed(index, item, self._options)
         request = item.request
         if self._check is not None and request is not None:
             self._check(request)
@@ -211,7 +224,12 @@ class InputReader:
 
 
 def open_input(
-    requests: Requests, options: Mapping[str, Any], settings: BatchSettings, budget: Budget
+    requests: Requests,
+    options: Mapping[str, Any],
+    settings: BatchSettings,
+    budget: Budget,
+    *,
+    has_journal: bool,
 ) -> InputReader:
     """The reader of a batch's input; under a cap it refuses an item without a price.
 
@@ -224,5 +242,6 @@ def open_input(
         skip_invalid=settings.skip_invalid,
         allow_suspicious=settings.allow_suspicious,
         keep_labels=settings.keep_labels,
+        has_journal=has_journal,
         check=budget.price if budget.cap is not None else None,
     )

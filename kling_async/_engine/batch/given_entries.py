@@ -1,0 +1,81 @@
+"""Entries that a caller gives as items: they are of the batch's journal, and are submitted as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kling_async import catalog
+from kling_async._cells import is_missing, to_plain
+from kling_async._engine.descriptors import run_in_thread
+from kling_async._engine.submit.item_identifier import foreign_entry, repeated_entry
+from kling_async._journal.entry import Entry, Identity
+from kling_async._journal.location import DatabaseUrl
+from kling_async._journal.open_journal import journal_exists, read_journal
+from kling_async.errors import ConfigurationError
+from kling_async.requests import VideoRequest
+
+
+def entry_without_journal(index: int) -> ConfigurationError:
+    """The error of an entry in a batch that has no journal."""
+    return ConfigurationError(
+        f"Item {index} is an entry of a journal, and the batch has no journal.",
+        advice="Give journal= the journal that the entry is from.",
+    )
+
+
+def check_not_changed(index: int, entry: Entry, options: Mapping[str, Any]) -> None:
+    """Refuse options that an entry does not have: they would change a request that is recorded.
+
+    Args:
+        index: The index of the item.
+        entry: The entry.
+        options: The fields that the call gives for all requests.
+
+    Raises:
+        ConfigurationError: The entry has another value, or none.
+        InvalidRequestError: The options make no valid request.
+    """
+    given = {name: value for name, value in options.items() if not is_missing(to_plain(value))}
+    request = entry.request
+    if not given or request is None:
+        return
+    wanted = VideoRequest("as recorded", **given)
+    pairs = {name: (getattr(wanted, name), getattr(request, name)) for name in given if name != "extra"}
+    pairs |= {key: (value, entry.payload.get(key)) for key, value in wanted.extra.items()}
+    for name, (value, recorded) in pairs.items():
+        is_upload = name in catalog.PICTURE_KEYS and recorded is not None  # recorded by its URL
+        if value != recorded and not (is_upload and catalog.is_local_picture(value)):
+            recorded_text = "without one" if recorded is None else f"with {catalog.quote_value(recorded)}"
+            raise ConfigurationError(
+                f"{name}={catalog.quote_value(value)} cannot change item {index}: an entry of the journal is submitted as "
+                f"it was, {recorded_text}. Leave the option out, or give a new request."
+            )
+
+
+async def require_entries(entries: Sequence[Entry], location: str | DatabaseUrl) -> None:
+    """Do nothing if the journal has all the entries, and each is given once. A missing journal is not made.
+
+    Raises:
+        ConfigurationError: The journal does not have an entry, or an entry is given twice.
+        JournalError: The journal cannot be read.
+    """
+    by_identity = {}
+    for entry in entries:
+        if entry.identity in by_identity:
+            raise repeated_entry(entry)
+        by_identity[entry.identity] = entry
+    if by_identity and (foreign := await run_in_thread(lambda: _find_foreign(by_identity, location))):
+        raise foreign_entry(foreign)
+
+
+def _find_foreign(entries: Mapping[Identity, Entry], location: str | DatabaseUrl) -> Entry | None:
+    """The first of the entries that the journal does not have."""
+    missing = {**entries}
+    if journal_exists(location):
+        for known in read_journal(location):
+            if known.identity in missing and missing[known.identity].number == known.number:
+                del missing[known.identity]
+            if not missing:
+                break
+    return next(iter(missing.values()), None)
