@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from kling_async._engine.session import LoopSession
     from kling_async.events import Listener, Notifier
     from kling_async.paths import ObjectUrl
-    from kling_async.requests import RequestLike, RequestRow
+    from kling_async.requests import RequestLike
     from kling_async.types import (
         BatchOptions,
         ClientOptions,
@@ -335,7 +335,11 @@ class KlingClient:
 
     @overload
     async def generate_many(
-        self, requests: str | RequestRow, *, raise_on_failure: bool = False, **options: Unpack[BatchOptions]
+        self,
+        requests: str | Mapping[Any, object],
+        *,
+        raise_on_failure: bool = False,
+        **options: Unpack[BatchOptions],
     ) -> Never: ...
     @overload
     async def generate_many(
@@ -399,7 +403,7 @@ class KlingClient:
         return whole
 
     @overload
-    def stream_many(self, requests: str | RequestRow, **options: Unpack[BatchOptions]) -> Never: ...
+    def stream_many(self, requests: str | Mapping[Any, object], **options: Unpack[BatchOptions]) -> Never: ...
     @overload
     def stream_many(
         self, requests: Requests, **options: Unpack[BatchOptions]

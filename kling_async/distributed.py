@@ -24,7 +24,7 @@ from kling_async.client import KlingClient
 from kling_async.errors import BatchInterruptedError, ConfigurationError, JournalError
 from kling_async.events import Finished, Notifier, Resumed
 from kling_async.history import HistoryRecorder
-from kling_async.requests import RequestRow, VideoOptions
+from kling_async.requests import VideoOptions
 from kling_async.results import Result
 from kling_async.types import BatchOptions, Requests
 
@@ -51,7 +51,7 @@ __all__ = ["WorkerReport", "generate_many_on", "run_worker"]
 @overload
 async def generate_many_on(
     url: str,
-    requests: str | RequestRow,
+    requests: str | Mapping[Any, object],
     *,
     raise_on_failure: bool = False,
     shard_size: int | None = None,

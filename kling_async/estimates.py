@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import Unpack, cast
+from typing import Unpack
 
 import attrs
 
@@ -84,7 +84,7 @@ def estimate(
     check_options(options, {*VideoOptions.__annotations__, "prices", "keep_labels"}, call="estimate")
     budget = Budget(prices)
     if isinstance(requests, str | VideoRequest | Mapping):
-        requests = [cast("RequestLike", requests)]
+        requests = [requests]
     items = read_many(requests)
     if not isinstance(items, Iterable):
         raise InvalidRequestError("estimate() reads no async iterable: give a list of the requests.")

@@ -133,9 +133,7 @@ def _refuse_row(row: Mapping[Any, Any], kind: str) -> str:
     )
 
 
-def request_from(
-    item: RequestLike | Mapping[str, Any], options: Mapping[str, Any], *, keep_labels: bool = False
-) -> VideoRequest:
+def request_from(item: RequestLike, options: Mapping[str, Any], *, keep_labels: bool = False) -> VideoRequest:
     """The request of an item, with a model. The options fill fields that the item leaves open and overwrite none.
 
     Args:
@@ -162,7 +160,7 @@ def request_from(
     return VideoRequest(**{**options, **fields, **_merged_extra(options, fields)})
 
 
-def read_one(item: RequestLike | Mapping[str, Any], options: Mapping[str, Any]) -> VideoRequest:
+def read_one(item: RequestLike, options: Mapping[str, Any]) -> VideoRequest:
     """The request of a call for one video; see `request_from`.
 
     Args:

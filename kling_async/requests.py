@@ -179,8 +179,11 @@ FIELDS = tuple(field.name for field in attrs.fields(VideoRequest))
 """The names of all fields of a request."""
 
 
-RequestLike: TypeAlias = VideoRequest | str | RequestRow
-"""One video to make: a prompt, a `VideoRequest`, or a mapping of its fields."""
+RequestLike: TypeAlias = VideoRequest | str | RequestRow | Mapping[Any, object]
+"""One video to make: a prompt, a `VideoRequest`, or a mapping of its fields, such as a row of `csv.DictReader`.
+
+A row that is annotated as a `RequestRow` has its keys and values checked by a type checker.
+"""
 
 
 def model_of(request: VideoRequest) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import attrs
 
@@ -11,7 +11,7 @@ from kling_async.cli.prompt_files import STDIN, read_file
 from kling_async.cli.prompt_rows import Row
 from kling_async.errors import ConfigurationError, InvalidRequestError
 from kling_async.items import find_picture_problem, find_prompt_slip, find_request_slip, request_from
-from kling_async.requests import RequestLike, RequestRow, VideoRequest
+from kling_async.requests import RequestLike, VideoRequest
 from kling_async.slips import Slip, find_shell_slip
 
 _MAX_SHOWN = 10
@@ -53,8 +53,7 @@ class PromptList:
 
     def items(self) -> list[RequestLike]:
         """The items for a batch: an invalid item keeps its place, so that each index is that of the input."""
-        unusable = cast("RequestRow", {})
-        return [unusable if isinstance(item, Problem) else item for item in self.requests]
+        return [{} if isinstance(item, Problem) else item for item in self.requests]
 
     def problem_at(self, index: int) -> InvalidRequestError | None:
         """Why the item at an index was not sent; None for one that could be sent."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Hashable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Never, assert_type
+from typing import Any, Never, TextIO, assert_type
 
 from kling_async import (
     APIConnectionError,
@@ -34,6 +35,7 @@ from kling_async import (
 )
 from kling_async.distributed import WorkerReport, generate_many_on, run_worker
 from kling_async.events import Downloaded, Event, Finished, StatusChanged
+from kling_async.journal import Journal
 from kling_async.types import BatchOptions, ObjectUrl, RequestRow
 
 
@@ -84,9 +86,50 @@ async def many_videos(client: KlingClient, prompts: list[str], endless: AsyncIte
 async def rows(client: KlingClient) -> None:
     row: RequestRow = {"prompt": "x", "duration": "5", "sound": "on", "key": None}
     await client.submit(row)
-    await client.submit({"promt": "x"})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    await client.generate_many([{"prompt": "x", "seconds": 5}])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
-    await client.generate_many([{"prompt": "x", "duration": [5]}])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    await client.generate_many([row, row])
+    misspelt: RequestRow = {"promt": "x"}  # type: ignore[typeddict-item]  # pyright: ignore[reportAssignmentType]
+    unknown: RequestRow = {"prompt": "x", "seconds": 5}  # type: ignore[typeddict-unknown-key]  # pyright: ignore[reportAssignmentType]
+    wrong: RequestRow = {"prompt": "x", "duration": [5]}  # type: ignore[typeddict-item]  # pyright: ignore[reportAssignmentType]
+    await client.generate_many([misspelt, unknown, wrong])
+    await client.submit(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await client.generate_many([5])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+
+
+async def rows_of_files(client: KlingClient, file: TextIO, lines: list[dict[str, str]]) -> None:
+    url, journal = "postgresql://kling@db.example/kling", Journal("run.db")
+    assert_type(await client.generate_many(csv.DictReader(file)), BatchResult)
+    assert_type(await client.generate_many(lines), BatchResult)
+    async with client.stream_many(csv.DictReader(file)) as results, client.stream_many(lines) as more:
+        assert_type(results, AsyncIterator[Result])
+        assert_type(more, AsyncIterator[Result])
+    assert_type(await generate_many_on(url, csv.DictReader(file)), BatchResult)
+    assert_type(await generate_many_on(url, lines), BatchResult)
+    await journal.register(csv.DictReader(file))
+    await journal.register(lines)
+    await journal.preview(csv.DictReader(file))
+    await journal.preview(lines)
+    estimate(csv.DictReader(file))
+    estimate(lines)
+    assert_type(estimate(lines[0]), Estimate)
+    await client.submit(lines[0])
+    await client.generate(lines[0])
+
+
+async def rows_of_any_values(client: KlingClient, frame: list[dict[Hashable, Any]]) -> None:
+    mixed = [{"prompt": "x", "duration": 5}, {"prompt": "y", "sound": True}]
+    await client.generate_many(mixed)
+    await client.generate_many(frame)
+    await client.generate_many([{"prompt": "x", "extra": {"seed": 7}}, "y", VideoRequest("z")])
+    one = {"prompt": "x", "duration": 5}
+    await client.generate(one)
+
+
+async def entries(client: KlingClient) -> None:
+    journal = Journal("run.db")
+    await client.generate_many(journal.entries(), journal=journal)
+    await client.generate_many(list(journal.entries()), journal=journal)
+    await client.generate_many([*journal.entries(), "new"], journal=journal)
+    await client.generate_many((await journal.register(["x"])).entries, journal=journal)
 
 
 class Frame:
@@ -119,6 +162,10 @@ def one_prompt_is_not_many(client: KlingClient) -> Coroutine[Any, Any, int]:
 
 def one_row_is_not_many(client: KlingClient) -> None:
     assert_type(client.stream_many({"prompt": "x"}), Never)
+
+
+def one_row_of_a_file_is_not_many(client: KlingClient, line: dict[str, str]) -> None:
+    assert_type(client.stream_many(line), Never)
 
 
 async def options_of_one_call(client: KlingClient) -> None:
