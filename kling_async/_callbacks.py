@@ -67,6 +67,8 @@ class SafeLogger(logging.LoggerAdapter[logging.Logger]):
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """Log a message."""
+        if not self.isEnabledFor(level):
+            return
         kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 2  # this function and `call_safely`
         error = call_safely(partial(self.logger.log, level, msg, *args, **kwargs))
         if error is not None and logging.raiseExceptions:

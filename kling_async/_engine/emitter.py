@@ -28,5 +28,5 @@ class Emitter:
         self, event: Callable[Concatenate[float, P], Event], *args: P.args, **fields: P.kwargs
     ) -> None:
         """Tell every listener of an event that happens now; does nothing where there is no listener."""
-        if self.notify:
+        if self.notify.listeners:
             self.notify(event(self.clock.wall(), *args, **fields))

@@ -44,15 +44,20 @@ class JobOwners:
         Returns:
             False if the job had an owner before, this one or another.
         """
-        if owner not in self._ids and not keep:
-            for expired in [one for one, ids in tuple(self._ids.items()) if ids.is_expired(now)]:
-                self._ids.pop(expired, None)
-        ids = self._ids.get(owner) or self._ids.setdefault(owner, RecentJobIds(self.span))
+        ids = self._ids.get(owner)
+        if ids is None:
+            if not keep:
+                self._forget_expired(now)
+            ids = self._ids.setdefault(owner, RecentJobIds(self.span))
         ids.span = self.span
         is_new = ids.add(request_id, now=now, keep=keep)
         return is_new and not any(
             request_id in others for others in tuple(self._ids.values()) if others is not ids
         )
+
+    def _forget_expired(self, now: float) -> None:
+        for expired in [owner for owner, ids in tuple(self._ids.items()) if ids.is_expired(now)]:
+            self._ids.pop(expired, None)
 
     def has_owner(self, request_id: str, present: Mapping[str | None, JournalRun]) -> bool:
         """Whether a job has an owner; that of an earlier run of these journals does not count.
