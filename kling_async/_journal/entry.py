@@ -142,7 +142,8 @@ class Entry:
     sha256: str | None = None
     """The digest of that file, in hex."""
     cost_usd: Decimal | None = None
-    """US dollars for all POSTs that were, or may have been, accepted; None is unknown."""
+    """US dollars for all POSTs that were, or may have been, accepted; None is unknown. Those whose price no run knew cost what the
+    others of the item do."""
     attempt_cost_usd: Decimal | None = None
     """US dollars for the last of them."""
     attempts: int = 0

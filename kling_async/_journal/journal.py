@@ -221,7 +221,6 @@ class WriteAheadJournal:
         number = self._entries.last_number + 1 if before is None else before.number
         state = next_state(None if before is None else before.state, JournalEvent.INTENT, number=number)
         self._entries.add_attempt(identity, number, before)
-        self._spent_usd += cost_usd or 0
         change = begin_attempt(
             before,
             number=number,
@@ -234,6 +233,7 @@ class WriteAheadJournal:
             timeout=timeout,
             cost_usd=cost_usd,
         )
+        self._spent_usd += (change["cost_usd"] or 0) - (0 if before is None else before.cost_usd or 0)
         self._entries.write(number, state, change)
         return number
 

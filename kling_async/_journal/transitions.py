@@ -134,7 +134,7 @@ def begin_attempt(
     timeout: float | None,
     cost_usd: Decimal | None,
 ) -> dict[str, Any]:
-    """All fields of an entry but its state, at an intent: no job yet, one attempt more, and its cost added.
+    """All fields of an entry but its state, at an intent: no job yet, one attempt more, and its cost added; see `price_posts`.
 
     Args:
         before: The entry as it is; None if there is none yet.
@@ -148,9 +148,8 @@ def begin_attempt(
         timeout: Seconds after which the answer is given up; None is unknown.
         cost_usd: What the POST will cost; None is unknown.
     """
-    total = cost_usd
-    if before is not None and before.cost_usd is not None:
-        total = before.cost_usd + (cost_usd or 0)
+    posts = 0 if before is None else before.attempts
+    earlier_usd, cost_usd = price_posts(posts, None if before is None else before.cost_usd, cost_usd)
     return {
         "number": number,
         "index": index,
@@ -166,10 +165,28 @@ def begin_attempt(
         "path": None,
         "size_bytes": None,
         "sha256": None,
-        "cost_usd": total,
+        "cost_usd": None if earlier_usd is None or cost_usd is None else earlier_usd + cost_usd,
         "attempt_cost_usd": cost_usd,
-        "attempts": 1 if before is None else before.attempts + 1,
+        "attempts": posts + 1,
     }
+
+
+def price_posts(
+    posts: int, earlier_usd: Decimal | None, price: Decimal | None
+) -> tuple[Decimal | None, Decimal | None]:
+    """What the earlier POSTs of an item cost together, and what its next one costs; None is unknown.
+
+    All POSTs of an item ask for the same video. So one whose price no run knew costs what the others do: with a price for
+    some of them alone, it would be free.
+
+    Args:
+        posts: How many earlier POSTs were, or may have been, accepted.
+        earlier_usd: What they cost, by the journal.
+        price: What the next one costs, by the prices of this run.
+    """
+    if earlier_usd is None:
+        return (None if price is None else price * posts), price
+    return earlier_usd, earlier_usd / posts if price is None else price
 
 
 def take_back_attempt(entry: Entry, *, error: str, unknown: Entry | None) -> dict[str, Any]:

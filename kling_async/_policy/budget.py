@@ -58,9 +58,9 @@ class Budget:
     cap: Decimal | None = attrs.field(default=None, converter=_cap)
     spent: Decimal = Decimal(0)
     """US dollars for the POSTs that were accepted, or may have been."""
+    unrecorded: Decimal = Decimal(0)
+    """US dollars for what the journal has no price for: POSTs of earlier runs that knew none, at the price of this batch."""
     _reserved: Decimal = Decimal(0)
-    _unrecorded: Decimal = Decimal(0)
-    """The part of `spent` that the journal does not have: POSTs of earlier runs that knew no price."""
 
     def __attrs_post_init__(self) -> None:
         if self.cap is not None and self.prices is None:
@@ -78,12 +78,18 @@ class Budget:
                 f"not {quote_value(self.prices)}."
             )
 
-    def count_earlier(self, spent: Decimal) -> None:
-        """Count what earlier runs have spent."""
-        self.spent += spent
+    def count_earlier(self, spent: Decimal, *, unrecorded: Decimal = Decimal(0)) -> None:
+        """Count what earlier runs have spent.
 
-    def count_unpriced(self, request: VideoRequest | None, *, model: str, posts: int) -> None:
-        """Count POSTs of earlier runs that knew no price, at the price of this batch.
+        Args:
+            spent: US dollars, by the journal.
+            unrecorded: See `Budget.unrecorded`.
+        """
+        self.unrecorded = unrecorded
+        self.spent += spent + unrecorded
+
+    def price_unpriced(self, request: VideoRequest | None, *, model: str, posts: int) -> Decimal:
+        """US dollars for POSTs of earlier runs that knew no price, at the price of this batch, which has a cap.
 
         Args:
             request: What was submitted; None if it cannot be read any more.
@@ -95,13 +101,12 @@ class Budget:
         """
         price = self.price(request or VideoRequest(prompt="not known", model=model))
         assert price is not None, "with a cap, a price that is not known is an error"
-        self._unrecorded += price * posts
-        self.spent += price * posts
+        return price * posts
 
     @property
     def cap_of_recorded(self) -> Decimal | None:
         """The cap for what the journal has; None is no limit."""
-        return None if self.cap is None else self.cap - self._unrecorded
+        return None if self.cap is None else self.cap - self.unrecorded
 
     def price(self, request: VideoRequest) -> Decimal | None:
         """US dollars for one video; None if the price is unknown, which does not mean free.
@@ -153,7 +158,7 @@ class Budget:
 
     def refuse_recorded(self, total: Decimal) -> BudgetExceededError:
         """The error for one more video that would bring what the journal has to this total."""
-        return self.refuse(total + self._unrecorded)
+        return self.refuse(total + self.unrecorded)
 
     def refuse(self, total: Decimal) -> BudgetExceededError:
         """The error for one more video that would bring the spend to this total, and for all videos after it."""

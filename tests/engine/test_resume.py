@@ -553,6 +553,36 @@ async def test_a_retry_that_the_cap_stops_has_the_reason_in_its_error(path):
     assert isinstance(result.error.__cause__, BudgetExceededError)
 
 
+@pytest.mark.parametrize("knows_price", [(False, True), (True, False), (False, False)])
+async def test_all_posts_of_an_item_count_under_a_cap_also_those_of_runs_without_a_price(path, knows_price):
+    service = Service(run_time=10.0, script=lambda _: FAILED)
+    prices, events = {"kling-v2-6": PRICE}, []
+    for is_known in knows_price:
+        with journal_at(path) as journal:
+            budget = Budget(prices if is_known else None)
+            await count_earlier(budget, journal)
+            [result] = await run(
+                service, ["x"], journal=journal, budget=budget, retry_failed=True, notify=events.append
+            )
+            assert (result.cost_usd or 0) == journal.spent_usd() == budget.spent
+    assert service.posts == 2
+    assert result.cost_usd == (PRICE * 2 if any(knows_price) else None)
+    assert [event.total_usd for event in events if isinstance(event, Spent)][-1:] == [PRICE * 2][
+        : any(knows_price)
+    ]
+
+    with journal_at(path) as journal:
+        budget = Budget(prices, PRICE * 4)
+        await count_earlier(budget, journal)
+        assert budget.spent == PRICE * 2
+        service.script = lambda _: JobScript()
+        results = await run(
+            service, ["x", *prompts(3)], journal=journal, budget=budget, retry_failed=True, at_once=1
+        )
+    assert service.posts == 4
+    assert sum(result.cost_usd or 0 for result in results) == PRICE * 4
+
+
 async def test_without_a_cap_no_earlier_post_needs_a_price(path):
     with journal_at(path) as journal:
         await run(Service(), prompts(2), journal=journal)

@@ -10,7 +10,7 @@ from decimal import Decimal
 import anyio
 import psycopg
 import pytest
-from virtual_service import Service, always, batch_of, on, prompts, reply, run, session_for
+from virtual_service import FAILED, Service, always, batch_of, on, prompts, reply, run, session_for
 
 from kling_async import (
     AmbiguousSubmitError,
@@ -28,6 +28,7 @@ from kling_async._journal.open_journal import open_journal, read_journal
 from kling_async._journal.shared_store import PlannedPost, WantedItem
 from kling_async._policy.budget import Budget
 from kling_async._wire.endpoints import LIST
+from kling_async.emulator import JobScript
 from kling_async.events import Resumed, Submitted
 
 PRICE = Decimal("0.35")
@@ -314,6 +315,33 @@ async def test_posts_of_any_process_without_a_price_count_under_the_cap(open_sha
     assert service.posts == 5
     [error] = {str(result.error) for result in results if not result.ok}
     assert f"bring the spend to ${PRICE * 6}, above the cap of ${PRICE * 5}" in error
+
+
+async def test_posts_without_a_price_count_once_for_all_processes_when_their_items_are_sent_again(
+    open_shared,
+):
+    """Three failed POSTs without a price count as 3. Sent again, they make 6 of the 9: three more can be sent."""
+    service = Service(run_time=30.0, script=lambda _: FAILED)
+    await run(service, prompts(3), journal=open_shared())
+    service.script = lambda _: JobScript()
+    journals = [open_shared(), open_shared()]
+    budgets = [Budget({"kling-v2-6": PRICE}, PRICE * 9) for _ in journals]
+    for budget, journal in zip(budgets, journals, strict=True):
+        await count_earlier(budget, journal)
+
+    await asyncio.gather(
+        *(
+            run(service, prompts(20), journal=journal, budget=budget, at_once=2, retry_failed=True)
+            for journal, budget in zip(journals, budgets, strict=True)
+        )
+    )
+
+    assert service.posts == 3 + 6
+    assert journals[0]._store.spent_usd() == PRICE * 9
+    last = open_shared()
+    budget = Budget({"kling-v2-6": PRICE}, PRICE * 9)
+    await count_earlier(budget, last)
+    assert (budget.spent, budget.unrecorded) == (PRICE * 9, 0)
 
 
 async def test_the_hourly_rate_holds_for_all_processes_together(open_shared):

@@ -148,22 +148,23 @@ async def test_a_job_is_restored_after_a_rejected_resend(journal, pen):
 
 
 @pytest.mark.parametrize(
-    "first, second, total",
+    "first, second, costs",
     [
-        (None, None, None),
-        (None, Decimal(1), Decimal(1)),
-        (Decimal(1), None, Decimal(1)),
-        (Decimal("0.1"), Decimal("0.2"), Decimal("0.3")),
+        (None, None, (None, None)),
+        (None, Decimal(1), (Decimal(2), Decimal(1))),
+        (Decimal(1), None, (Decimal(2), Decimal(1))),
+        (Decimal("0.1"), Decimal("0.2"), (Decimal("0.3"), Decimal("0.1"))),
     ],
 )
-async def test_an_unknown_price_is_not_zero(journal, pen, first, second, total):
+async def test_an_unknown_price_is_not_zero(journal, pen, first, second, costs):
+    total, left = costs
     number = pen.record_intent("rain", cost_usd=first)
     pen.fail(number)
     pen.record_intent("rain", cost_usd=second)
-    assert pen.find("rain").cost_usd == total
+    assert (pen.find("rain").cost_usd, journal.spent_usd()) == (total, total or 0)
 
     journal.record_not_accepted(number, error="refused")
-    assert pen.find("rain").cost_usd == (total if second is None else first)
+    assert (pen.find("rain").cost_usd, journal.spent_usd()) == (left, left or 0)
 
 
 # POSTs of unknown fate

@@ -61,13 +61,16 @@ class AgainstADictionary(RuleBasedStateMachine):
     def record_intent(self, identity, cost, at, index):
         before = self.entries.get(identity)
         assume(before is None or before.state is not EntryState.SUCCEEDED)
-        total, attempts = cost, 1
+        price, earlier, attempts = cost, Decimal(0), 1
         if before is not None:
             if before.state in UNKNOWN and before.request_id is None:
                 self.unknown_attempts[identity, before.attempts] = before
             attempts = before.attempts + 1
-            if before.cost_usd is not None:
-                total = before.cost_usd + (cost or 0)
+            if before.cost_usd is None:
+                earlier = (cost or 0) * before.attempts
+            else:
+                earlier = before.cost_usd
+                price = earlier / before.attempts if cost is None else cost
         number = self.journal.record_intent(
             identity, model="m", payload=WRITTEN, at=at, cost_usd=cost, index=index
         )
@@ -79,8 +82,8 @@ class AgainstADictionary(RuleBasedStateMachine):
             payload=WRITTEN,
             state=EntryState.INTENDED,
             sent_at=at,
-            cost_usd=total,
-            attempt_cost_usd=cost,
+            cost_usd=None if price is None else earlier + price,
+            attempt_cost_usd=price,
             attempts=attempts,
         )
         assert number == self.entries[identity].number

@@ -15,6 +15,7 @@ from kling_async._journal.transitions import (
     is_attempt,
     is_unknown,
     next_state,
+    price_posts,
     take_back_attempt,
 )
 
@@ -162,16 +163,35 @@ def test_a_second_attempt_starts_without_the_job_of_the_first():
     assert (change["attempts"], change["cost_usd"], change["attempt_cost_usd"]) == (2, Decimal(3), Decimal(2))
 
 
-@pytest.mark.parametrize("before", [None, Decimal(1)])
+@pytest.mark.parametrize(
+    "posts, earlier, price, costs",
+    [
+        (0, None, None, (None, None)),
+        (0, None, Decimal(2), (Decimal(0), Decimal(2))),
+        (3, None, None, (None, None)),
+        (3, None, Decimal(2), (Decimal(6), Decimal(2))),
+        (3, Decimal(6), None, (Decimal(6), Decimal(2))),
+        (3, Decimal(6), Decimal(1), (Decimal(6), Decimal(1))),
+    ],
+)
+def test_a_post_without_a_price_costs_what_the_others_of_its_item_do(posts, earlier, price, costs):
+    assert price_posts(posts, earlier, price) == costs
+
+    before = entry(EntryState.FAILED, request_id="r-1", cost_usd=earlier, attempts=posts)
+    after = Entry(**begun(before, cost_usd=price), state=EntryState.INTENDED)
+    assert after.cost_usd == (None if None in costs else sum(costs))
+    assert after.is_unpriced == (None in costs)
+
+
 @pytest.mark.parametrize("cost", [None, Decimal(2)])
-def test_a_rejected_attempt_leaves_what_was_there_before_it(before, cost):
-    first = entry(EntryState.FAILED, request_id="r-1", cost_usd=before, attempts=1)
+def test_a_rejected_attempt_leaves_what_was_there_before_it(cost):
+    first = entry(EntryState.FAILED, request_id="r-1", cost_usd=Decimal(1), attempts=1)
     second = Entry(**begun(first, cost_usd=cost), state=EntryState.INTENDED)
 
     change = take_back_attempt(second, error="refused", unknown=None)
 
     assert (change["attempts"], change["attempt_cost_usd"], change["error"]) == (1, None, "refused")
-    assert change.get("cost_usd", second.cost_usd) == before
+    assert change["cost_usd"] == Decimal(1)
     assert "sent_at" not in change
 
 

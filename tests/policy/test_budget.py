@@ -127,9 +127,9 @@ def test_what_earlier_runs_have_spent_counts_for_the_cap():
 
 def test_posts_of_earlier_runs_without_a_price_count_at_the_price_of_this_batch():
     budget = Budget(PRICES, Decimal("1.50"))
-    budget.count_earlier(Decimal("0.10"))
-    budget.count_unpriced(VideoRequest("an eagle"), model="kling-v2-6", posts=2)
-    budget.count_unpriced(None, model="kling-v2-6", posts=1)
+    unrecorded = budget.price_unpriced(VideoRequest("an eagle"), model="kling-v2-6", posts=2)
+    unrecorded += budget.price_unpriced(None, model="kling-v2-6", posts=1)
+    budget.count_earlier(Decimal("0.10"), unrecorded=unrecorded)
     assert budget.spent == Decimal("1.15")
     assert budget.cap_of_recorded == Decimal("0.45")
     budget.reserve(Decimal("0.35"))
@@ -141,7 +141,7 @@ def test_posts_of_earlier_runs_without_a_price_count_at_the_price_of_this_batch(
 def test_a_cap_over_posts_whose_price_is_not_known_is_an_error():
     budget = Budget(PRICES, Decimal("1.50"))
     with pytest.raises(ConfigurationError, match="the price of 'other' is not known"):
-        budget.count_unpriced(VideoRequest("an eagle", model="other"), model="other", posts=1)
+        budget.price_unpriced(VideoRequest("an eagle", model="other"), model="other", posts=1)
 
 
 def test_what_the_journal_has_is_not_limited_without_a_cap():

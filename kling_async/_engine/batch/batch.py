@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from decimal import Decimal
 from functools import partial
 from os import PathLike
 from typing import Any
@@ -23,7 +24,7 @@ from kling_async._engine.batch.slots import Slots
 from kling_async._engine.descriptors import open_in_thread
 from kling_async._engine.interrupted import describe_batch, warn_interrupted
 from kling_async._engine.session import LoopSession
-from kling_async._engine.submit.ledger import Ledger
+from kling_async._engine.submit.ledger import Ledger, price_unpriced
 from kling_async._engine.submit.uploader import Uploader
 from kling_async._engine.tasks import is_cancelled, run_cancellable
 from kling_async._journal.journal import WriteAheadJournal
@@ -194,10 +195,8 @@ async def _check_items(batch: CheckedBatch) -> None:
 
 async def count_earlier(budget: Budget, journal: WriteAheadJournal) -> None:
     """Count what earlier runs have spent; under a cap, what had no price then counts at the price of this batch."""
-    budget.count_earlier(journal.spent_usd())
-    if budget.cap is not None:
-        async for entry in journal.read_unpriced():
-            budget.count_unpriced(entry.request, model=entry.model, posts=entry.attempts)
+    unrecorded = Decimal(0) if budget.cap is None else await price_unpriced(budget, journal)
+    budget.count_earlier(journal.spent_usd(), unrecorded=unrecorded)
 
 
 @asynccontextmanager

@@ -44,13 +44,16 @@ class BatchItem:
     has_slot: bool = True
     """Whether it has a slot of the concurrency limit; of no meaning outside a batch. Set by `run_item`."""
     price: Decimal | None = None
-    """US dollars for one POST of it, where that is known. Set by `run_item`."""
+    """US dollars for one POST of it, where that is known. Set by `run_item`, and by `Ledger.claim_entry` where this run knows no
+    price and an earlier one did."""
     identity: Identity | None = None
     """The name by which a later run recognises it; None without a journal. Set by `Ledger.claim_entry`."""
     entry_number: int | None = None
     """The number of its journal entry, once it has one. Set by `Ledger.claim_entry` and `Ledger.record_intent`."""
     is_changed_elsewhere: bool = False
     """Whether another process of a shared journal has worked on it since this batch began. Set by `Ledger.claim_entry`."""
+    earlier_posts: int = 0
+    """How many POSTs of earlier runs were, or may have been, accepted. Set by `Ledger.claim_entry`."""
     cost: Decimal | None = None
     """US dollars for all POSTs that were, or may have been, accepted, where that is known. Set by the `Ledger`."""
     job_id: str | None = None

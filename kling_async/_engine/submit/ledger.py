@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.shared_store import Claim, PlannedPost, PostDecision, WantedItem
 from kling_async._journal.sharing import Sharing, TakenOverError
 from kling_async._journal.store import Activity
+from kling_async._journal.transitions import price_posts
 from kling_async._policy.budget import Budget
 from kling_async._policy.lost_submit import is_fresh_intent
 from kling_async._policy.matching import look_alike_group
@@ -48,7 +50,8 @@ class Ledger:
 
         In a shared journal this process holds the item from now on, and the entry is made if it is missing, unless another
         live process holds the item. In a journal of one process this only looks for the entry. It sets the item's identity,
-        number, cost and `is_changed_elsewhere`, and writes the item's index into an entry that has another.
+        number, cost, earlier POSTs and `is_changed_elsewhere`, and a price that only an earlier run knew. It writes the item's
+        index into an entry that has another.
 
         Raises:
             ConfigurationError: The journal does not have the entry that the input gives, or the batch has it twice.
@@ -58,7 +61,9 @@ class Ledger:
         claim = Claim() if self.journal is None else await self._claim(self.journal, item)
         entry = claim.entry
         if entry is not None:
-            item.entry_number, item.cost, item.input_entry = entry.number, entry.cost_usd, None
+            item.entry_number, item.input_entry = entry.number, None
+            item.cost, item.earlier_posts = entry.cost_usd, entry.attempts
+            _, item.price = price_posts(item.earlier_posts, item.cost, item.price)
             if self.journal is not None and item.index is not None and entry.index != item.index:
                 self.journal.record_index(entry.number, item.index)
         elif item.input_entry is not None and not claim.is_held_elsewhere:
@@ -109,20 +114,28 @@ class Ledger:
             return True
         assert item.request is not None
         assert item.entry_number is not None
-        permit = await self.sharing.reserve_post(
-            PlannedPost(
-                number=item.entry_number,
-                model=model_of(item.request),
-                look_alikes=look_alike_group(payload),
-                price_usd=item.price,
-                cap_usd=self.budget.cap_of_recorded,
-            )
+        post = PlannedPost(
+            number=item.entry_number,
+            model=model_of(item.request),
+            look_alikes=look_alike_group(payload),
+            price_usd=item.price,
+            cap_usd=self.budget.cap_of_recorded,
         )
-        if permit.decision is PostDecision.OVER_CAP:
-            raise self.budget.refuse_recorded(permit.total_usd)
+        permit = await self.sharing.reserve_post(post)
+        while permit.decision is PostDecision.OVER_CAP:
+            if (cap := await self._recount_cap()) == post.cap_usd:
+                raise self.budget.refuse_recorded(permit.total_usd)
+            post = attrs.evolve(post, cap_usd=cap)
+            permit = await self.sharing.reserve_post(post)
         if permit.decision is PostDecision.TAKEN_OVER:
             raise TakenOverError
         return permit.decision is PostDecision.ALLOWED
+
+    async def _recount_cap(self) -> Decimal | None:
+        """The cap for what the journal has by now: a POST that gets a price when its item is sent again counted twice."""
+        if self.journal is not None and self.budget.unrecorded:
+            self.budget.unrecorded = await price_unpriced(self.budget, self.journal)
+        return self.budget.cap_of_recorded
 
     async def is_job_taken(self, item: BatchItem) -> bool:
         """Whether another process of a shared journal has matched the item's job to its own lost submit."""
@@ -166,8 +179,7 @@ class Ledger:
         """
         while True:
             self.budget.reserve(item.price, is_allowed=self.sharing is not None)
-            if item.price is not None:
-                item.cost = (item.cost or 0) + item.price
+            self._add_cost(item)
             item.job_id = None  # that of an attempt before
             if self.journal is None:
                 return
@@ -186,6 +198,15 @@ class Ledger:
             if is_fresh_intent(intended, now=now()):
                 return
             self.record_not_accepted(item, KlingError("the intent was too old for a POST"))
+
+    def _add_cost(self, item: BatchItem) -> None:
+        """Add the price of a POST to the cost of its item."""
+        earlier_usd, price = price_posts(item.earlier_posts, item.cost, item.price)
+        if earlier_usd is None or price is None:
+            return
+        if item.cost is None and self.budget.cap is None:  # under a cap they count from the beginning
+            self.budget.spent += earlier_usd
+        item.cost = earlier_usd + price
 
     async def _write_intent(
         self,
@@ -299,6 +320,15 @@ class Ledger:
                 cost_usd=item.price,
                 total_usd=self.budget.spent,
             )
+
+
+async def price_unpriced(budget: Budget, journal: WriteAheadJournal) -> Decimal:
+    """US dollars for all POSTs that a journal has no price for, at the price of a batch that has a cap."""
+    costs = [
+        budget.price_unpriced(entry.request, model=entry.model, posts=entry.attempts)
+        async for entry in journal.read_unpriced()
+    ]
+    return sum(costs, Decimal(0))
 
 
 def _describe_item(item: BatchItem) -> WantedItem:
