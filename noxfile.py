@@ -214,9 +214,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types of the code, and that the public API is typed to the last name."""
+    """Check the types of the code and of the pages, and that the public API is typed to the last name."""
     session.install("-e", WHOLE, *group("types"))
     session.run("mypy")
+    session.run("python", "tests/check_pages.py")
     session.run("basedpyright")
     session.run("basedpyright", "--ignoreexternal", "--verifytypes", "kling_async")
 

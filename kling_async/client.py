@@ -475,6 +475,10 @@ class KlingClient:
     ) -> Path: ...
     @overload
     async def download(
+        self, job: Job | str, destination: ObjectUrl, *, ascii_names: bool = False
+    ) -> ObjectUrl: ...
+    @overload
+    async def download(
         self, job: Job | str, destination: str, *, ascii_names: bool = False
     ) -> Path | ObjectUrl: ...
     @public_call

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from kling_async import KlingClient, VideoRequest
+from kling_async.types import RequestLike
 
-PROMPTS = [
+PROMPTS: list[RequestLike] = [
     "A paper boat on a rain-swept street",
     VideoRequest("A lighthouse in a storm, seen from the sea", sound=True),
     {"prompt": "A kettle begins to sing", "duration": 10},

@@ -44,6 +44,7 @@ async def one_video(client: KlingClient) -> None:
     assert_type(job, Job)
     assert_type(await client.download(job, "eagle.mp4"), Path | ObjectUrl)
     assert_type(await client.download(job.request_id, Path("videos")), Path)
+    assert_type(await client.download(job, ObjectUrl("s3://bucket/videos/")), ObjectUrl)
     assert_type(await client.submit(VideoRequest("x"), cfg_scale=0.5), Job)
     assert_type(await client.submit({"prompt": "x", "duration": 5}), Job)
     assert_type(await client.wait(job), Job)
