@@ -44,10 +44,10 @@ from kling_async.requests import VideoRequest
 from kling_async.results import Result, ResultState
 
 _POLL_INTERVAL = 1.0
+"""Seconds between two reads of new outcomes."""
 _ENDED_FOR_ANOTHER = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 _WITHDRAWALS = 3
 """Tries to withdraw the shards of a call: a worker that ends meanwhile can lock the same rows in another order."""
-"""Seconds between two reads of new outcomes."""
 _MAX_OUTAGE = 600.0
 """Seconds after which a call ends whose database cannot be reached."""
 _MAX_SHARDS_OF_AN_ITEM = 5

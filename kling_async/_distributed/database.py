@@ -106,9 +106,9 @@ class WorkersDatabase:
     _in_use: asyncio.Lock = attrs.field(init=False, factory=asyncio.Lock)
     _locks: dict[str, LiteralString] = attrs.field(init=False, factory=dict)
     """By name, the function that takes each lock of this process."""
-    _lines: TroubleLines = attrs.field(init=False, factory=TroubleLines)
     _missing: set[str] = attrs.field(init=False, factory=set)
-    """The names of those that another session had when the connection was made again."""
+    """The names of the locks that another session had when the connection was made again."""
+    _lines: TroubleLines = attrs.field(init=False, factory=TroubleLines)
 
     @classmethod
     def at(cls, journal: object) -> WorkersDatabase:
