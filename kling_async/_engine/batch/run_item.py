@@ -9,6 +9,7 @@ import attrs
 
 from kling_async._engine.batch.batch_input import InputItem
 from kling_async._engine.batch.batch_parts import BatchParts
+from kling_async._engine.batch.claim_item import JobInFlight, Standing, UnsentError, age_of, claim_and_resume
 from kling_async._engine.batch.item_result import (
     emit_finished,
     interrupted_result,
@@ -17,7 +18,6 @@ from kling_async._engine.batch.item_result import (
     unsent_result,
 )
 from kling_async._engine.batch.result_stream import ResultStream
-from kling_async._engine.batch.standing import JobInFlight, Standing, UnsentError, age_of, find_standing
 from kling_async._engine.download.destination import Output
 from kling_async._engine.submit.batch_item import BatchItem
 from kling_async._engine.submit.open_reconciliation import OpenReconciliation
@@ -58,7 +58,7 @@ async def run_item(parts: BatchParts, input_item: InputItem, results: ResultStre
                 item.forget()
                 if invalid is not None:
                     raise UnsentError(invalid)
-                end = await _run_job(parts, item, await find_standing(parts, item, plan, results))
+                end = await _run_job(parts, item, await claim_and_resume(parts, item, plan, results))
         except asyncio.CancelledError:
             if (left := interrupted_result(item) or before_takeover) is not None:
                 results.put_interrupted(left)

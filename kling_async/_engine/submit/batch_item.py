@@ -42,10 +42,11 @@ class BatchItem:
     """The journal entry that the input gives in place of a request. `Ledger.claim_entry` removes it once it has the entry: of a
     hundred thousand items in flight the entries would be most of the memory."""
     has_slot: bool = True
-    """Whether it has a slot of the concurrency limit; of no meaning outside a batch. Set by `run_item`."""
+    """Whether it has a slot of the concurrency limit; of no meaning outside a batch. False while
+    `claim_and_resume` puts the item aside."""
     price: Decimal | None = None
-    """US dollars for one POST of it, where that is known. Set by `run_item`, and by `Ledger.claim_entry` where this run knows no
-    price and an earlier one did."""
+    """US dollars for one POST of it, where that is known. Set by `claim_and_resume`, and by `Ledger.claim_entry` where this
+    run knows no price and an earlier one did."""
     identity: Identity | None = None
     """The name by which a later run recognises it; None without a journal. Set by `Ledger.claim_entry`."""
     entry_number: int | None = None
@@ -57,23 +58,25 @@ class BatchItem:
     cost: Decimal | None = None
     """US dollars for all POSTs that were, or may have been, accepted, where that is known. Set by the `Ledger`."""
     job_id: str | None = None
-    """The id of its last job, as soon as that is known. Set by `run_item`, and by the `Ledger` with each record."""
+    """The id of its last job, as soon as that is known. Set by `claim_and_resume`, and by the `Ledger` with each record; removed by
+    `Ledger.record_intent`, and by `run_item` where the item is submitted again."""
     reconciliation: OpenReconciliation | None = None
-    """The search for the job of its lost submit; `run_item` or `LoopSession.submit` ends it. Set by `run_item` and `Submitter`."""
+    """The search for the job of its lost submit; `run_item` or `LoopSession.submit` ends it. Set by `claim_and_resume` and `Submitter`."""
     resubmits: int = 0
     """How often it was submitted again: in this run because its job failed for a rate limit, in earlier runs of the same call
-    for any reason. Set by `run_item`."""
+    for any reason. Set by `run_item` for this run, and by `claim_and_resume` for earlier ones."""
     can_resend: bool = True
-    """Whether an ambiguous submit may be sent again, where the caller asks for it. Set by `run_item`.
+    """Whether an ambiguous submit may be sent again, where the caller asks for it. Set by `claim_and_resume`, and by
+    `run_item` when it is sent again.
 
     Not a second time, and not if another process of a shared journal has worked on the item since this batch began: what
     that process has just tried is no earlier run.
     """
     fallback_outcome: Job | KlingError | None = None
     """The outcome to report if the item cannot be resubmitted: the failed job or the ambiguous error of an earlier POST. Set by
-    `run_item`."""
+    `run_item` for a POST of this run, and by `claim_and_resume` for one of an earlier run."""
     earlier_end: EarlierEnd | None = None
-    """Its end by the journal; None if this run brings the item to its end. Set by `run_item`."""
+    """Its end by the journal; None if this run brings the item to its end. Set by `claim_and_resume`."""
 
     def forget(self) -> None:
         """Forget what this process did with the item: another process has taken the item over."""

@@ -1,4 +1,4 @@
-"""Where an item stands when its run begins: claimed in the journal, and what is left to do."""
+"""Claims the entry of an item in the journal, and says where the item stands: what the run has left to do."""
 
 from __future__ import annotations
 
@@ -45,10 +45,12 @@ class UnsentError(Exception):
         self.reason = reason
 
 
-async def find_standing(
+async def claim_and_resume(
     parts: BatchParts, item: BatchItem, plan: Plan | None, results: ResultStream
 ) -> Standing:
-    """Where the item stands by its journal entry, which this process holds then. Sets the price.
+    """Claim the item's journal entry, and return where the item stands by it.
+
+    It sets the item's price and what an earlier run has left of the item.
 
     Raises:
         UnsentError: The item has no price, or its entry cannot be had.
@@ -88,7 +90,7 @@ async def _resume(parts: BatchParts, item: BatchItem, entry: Entry | None, plan:
         assert parts.ledger.journal is not None
         item.reconciliation = parts.session.reconciler.begin_for_entry(entry, parts.ledger.journal)
         return item.reconciliation
-    # First of all, the job is this item's: to look into an object store takes time, in which no lost submit is to take the job.
+    # Before the look into an object store, which takes time: no lost submit is to take the job meanwhile.
     parts.session.owned_jobs.assign(job.request_id, parts.ledger.journal)
     path = await (parts.output.find_saved(entry) if parts.output else _find_saved(entry))
     parts.emit(Resumed, index=item.index, request_id=entry.request_id, job=job, path=path)
