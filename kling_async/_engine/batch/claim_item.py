@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import attrs
 
@@ -32,9 +32,8 @@ class JobInFlight:
     """Seconds since the service made the job; 0 if that is not known."""
 
 
-Standing: TypeAlias = Job | JobInFlight | OpenReconciliation | None
-"""Where an item stands. A job: it has ended. A job in flight: its end is awaited. A reconciliation: its answer is lost. None:
-it is to be submitted."""
+Standing: TypeAlias = Literal[NextStep.SUBMIT] | OpenReconciliation | JobInFlight | Job
+"""Where an item stands: it is to be submitted; its answer is lost; its job is in flight; its job has ended."""
 
 
 class UnsentError(Exception):
@@ -77,13 +76,13 @@ async def _put_aside(parts: BatchParts, item: BatchItem, results: ResultStream) 
 
 
 async def _resume(parts: BatchParts, item: BatchItem, entry: Entry | None, plan: Plan) -> Standing:
-    """What the run goes on from, as the plan decides: the final job, the job in flight, the lost submit, or None."""
+    """What the run goes on from, as the plan decides: the final job, the job in flight, the lost submit, or `SUBMIT`."""
     decision = plan.decide(entry, is_changed_elsewhere=item.is_changed_elsewhere)
     item.can_resend = item.can_resend and decision.can_resend
     item.resubmits = max(item.resubmits, decision.repeats)
     if entry is None or decision.step is NextStep.SUBMIT:
         item.fallback_outcome = entry.job if entry is not None else None
-        return None
+        return NextStep.SUBMIT
     job = entry.job
     if job is None:
         parts.emit(Resumed, index=item.index, request_id=entry.request_id)

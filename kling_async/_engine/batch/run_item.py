@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from typing import Literal
 
 import attrs
 
@@ -18,6 +19,7 @@ from kling_async._engine.batch.item_result import (
     unsent_result,
 )
 from kling_async._engine.batch.result_stream import ResultStream
+from kling_async._engine.batch.resume import NextStep
 from kling_async._engine.download.destination import Output
 from kling_async._engine.submit.batch_item import BatchItem
 from kling_async._engine.submit.open_reconciliation import OpenReconciliation
@@ -94,20 +96,20 @@ async def _run_job(parts: BatchParts, item: BatchItem, standing: Standing) -> Jo
     """
     while True:
         try:
-            if standing is None:
+            if standing is NextStep.SUBMIT:
                 standing = await _submit(parts, item)
-            if isinstance(standing, OpenReconciliation):
+            elif isinstance(standing, OpenReconciliation):
                 standing = await _reconcile(parts, item, standing)
-                continue
-            if isinstance(standing, Job):
+            elif isinstance(standing, Job):
                 return standing
-            wait, standing = _wait(parts, item, standing), None
-            job = await wait
-            is_stopped = parts.breaker.reason is not None
-            if not may_resubmit(job, resubmits=item.resubmits, is_stopped=is_stopped):
-                return job
-            _pause_submits(parts, item, job)
-            del job
+            else:
+                wait, standing = _wait(parts, item, standing), NextStep.SUBMIT
+                job = await wait
+                is_stopped = parts.breaker.reason is not None
+                if not may_resubmit(job, resubmits=item.resubmits, is_stopped=is_stopped):
+                    return job
+                _pause_submits(parts, item, job)
+                del job
         except KlingError as error:
             return error
         except TakenOverError:
@@ -144,8 +146,8 @@ async def _submit(parts: BatchParts, item: BatchItem) -> JobInFlight | OpenRecon
 
 async def _reconcile(
     parts: BatchParts, item: BatchItem, reconciliation: OpenReconciliation
-) -> JobInFlight | None:
-    """Find the job of a lost submit; None if the item is to be sent again, as the caller wants it.
+) -> JobInFlight | Literal[NextStep.SUBMIT]:
+    """Find the job of a lost submit; `SUBMIT` if the item is to be sent again, as the caller wants it.
 
     Raises:
         AmbiguousSubmitError: The list does not tell which job it is, and it is not to be sent again.
@@ -157,7 +159,7 @@ async def _reconcile(
             parts.breaker.record_failure(error)
             raise
         item.can_resend, item.fallback_outcome = False, error
-        return None
+        return NextStep.SUBMIT
     except JournalError as error:
         # The list was not searched to its end, so not even `resend` sends it again in this run.
         raise AmbiguousSubmitError(
