@@ -45,8 +45,6 @@ class Batch:
     def __init__(self, reader: InputReader, parts: BatchParts) -> None:
         self.reader = reader
         self.parts = parts
-        # Twice the limit: a full limit is in flight while the caller has not taken as many results.
-        self.results = ResultStream(anyio.Semaphore(2 * parts.slots.limit.maximum, fast_acquire=True))
 
     async def run(self) -> None:
         """Run every item of the input to its result."""
@@ -59,7 +57,7 @@ class Batch:
         finally:
             with anyio.CancelScope(shield=True):
                 failure = await self._close() or failure
-        self.results.complete(failure)
+        self.parts.results.complete(failure)
 
     async def _run_items(self) -> Exception | None:
         """Start a task for each item, and wait for all of them; the error that ended the input early, if there is one.
@@ -69,7 +67,7 @@ class Batch:
         async with asyncio.TaskGroup() as items:
             try:
                 while (item := await self._read_item()) is not None:
-                    items.create_task(run_item(self.parts, item, self.results), name="item")
+                    items.create_task(run_item(self.parts, item), name="item")
             except BaseException as error:
                 if is_cancelled():
                     raise
@@ -79,7 +77,7 @@ class Batch:
     async def _read_item(self) -> InputItem | None:
         """The next item, which holds a slot of the concurrency limit; None at the end of the input."""
         slots = self.parts.slots
-        await self.results.read_ahead.acquire()
+        await self.parts.results.read_ahead.acquire()
         await slots.take()
         item = None
         try:
@@ -97,7 +95,7 @@ class Batch:
             if journal is None
             else f"make the same call with journal={journal.name!r} again to get the videos"
         )
-        if (text := describe_batch(self.results.rest, next_step=next_step)) is not None:
+        if (text := describe_batch(self.parts.results.rest, next_step=next_step)) is not None:
             warn_interrupted(text, error)
 
     async def _close(self) -> Exception | None:
@@ -241,7 +239,7 @@ async def run_batch(
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(batch.run)
                 try:
-                    yield batch.results
+                    yield opened.results
                 except anyio.get_cancelled_exc_class():
                     raise
                 except BaseException as error:  # noqa: BLE001 - raised again outside the group

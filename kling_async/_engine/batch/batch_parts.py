@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import anyio
 import attrs
 
+from kling_async._engine.batch.result_stream import ResultStream
 from kling_async._engine.batch.slots import Slots
 from kling_async._engine.download.destination import Output
 from kling_async._engine.emitter import Emitter
@@ -28,3 +30,9 @@ class BatchParts:
     retry_failed: bool
     uploader: Uploader
     breaker: CircuitBreaker = attrs.field(factory=CircuitBreaker)
+    results: ResultStream = attrs.field(init=False)
+
+    @results.default
+    def _open_results(self) -> ResultStream:
+        # Twice the limit: a full limit is in flight while the caller has not taken as many results.
+        return ResultStream(anyio.Semaphore(2 * self.slots.limit.maximum, fast_acquire=True))

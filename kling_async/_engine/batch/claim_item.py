@@ -8,7 +8,6 @@ from typing import Literal, TypeAlias
 import attrs
 
 from kling_async._engine.batch.batch_parts import BatchParts
-from kling_async._engine.batch.result_stream import ResultStream
 from kling_async._engine.batch.resume import NextStep, Plan, plan_item
 from kling_async._engine.download.output_folder import saved_file
 from kling_async._engine.submit.batch_item import BatchItem, EarlierEnd
@@ -44,9 +43,7 @@ class UnsentError(Exception):
         self.reason = reason
 
 
-async def claim_and_resume(
-    parts: BatchParts, item: BatchItem, plan: Plan | None, results: ResultStream
-) -> Standing:
+async def claim_and_resume(parts: BatchParts, item: BatchItem, plan: Plan | None) -> Standing:
     """Claim the item's journal entry, and return where the item stands by it.
 
     It sets the item's price and what an earlier run has left of the item.
@@ -57,20 +54,20 @@ async def claim_and_resume(
     try:
         item.price = parts.ledger.budget.price(item.request) if item.request is not None else None
         while (claim := await parts.ledger.claim_entry(item)).is_held_elsewhere:
-            await _put_aside(parts, item, results)
+            await _put_aside(parts, item)
     except KlingError as error:
         raise UnsentError(error) from error
     plan = plan or plan_item(claim.entry, retry_failed=parts.retry_failed)
     return await _resume(parts, item, claim.entry, plan)
 
 
-async def _put_aside(parts: BatchParts, item: BatchItem, results: ResultStream) -> None:
+async def _put_aside(parts: BatchParts, item: BatchItem) -> None:
     """Wait while another process holds the item; meanwhile the batch goes on with others."""
     parts.slots.free()
     item.has_slot = False
-    results.read_ahead.release()
+    parts.results.read_ahead.release()
     await parts.ledger.wait_claimable(item)
-    await results.read_ahead.acquire()
+    await parts.results.read_ahead.acquire()
     await parts.slots.take()
     item.has_slot = True
 

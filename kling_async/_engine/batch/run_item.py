@@ -18,7 +18,6 @@ from kling_async._engine.batch.item_result import (
     no_request_error,
     unsent_result,
 )
-from kling_async._engine.batch.result_stream import ResultStream
 from kling_async._engine.batch.resume import NextStep
 from kling_async._engine.download.destination import Output
 from kling_async._engine.submit.batch_item import BatchItem
@@ -37,8 +36,8 @@ _THROTTLES_OF_A_FAILED_JOB = 2
 """A job that fails for a rate limit is a stronger sign than a 429: the pause is as long as after so many 429s more."""
 
 
-async def run_item(parts: BatchParts, input_item: InputItem, results: ResultStream) -> None:
-    """Take one item from the input to its result, which goes to the result stream.
+async def run_item(parts: BatchParts, input_item: InputItem) -> None:
+    """Take one item from the input to its result, which goes to the result stream of the batch.
 
     The item holds a slot of the concurrency limit when this begins. The slot is freed here, once, when the job has
     ended and before its video is saved.
@@ -60,16 +59,16 @@ async def run_item(parts: BatchParts, input_item: InputItem, results: ResultStre
                 item.forget()
                 if invalid is not None:
                     raise UnsentError(invalid)
-                end = await _run_job(parts, item, await claim_and_resume(parts, item, plan, results))
+                end = await _run_job(parts, item, await claim_and_resume(parts, item, plan))
         except asyncio.CancelledError:
             if (left := interrupted_result(item) or before_takeover) is not None:
-                results.put_interrupted(left)
+                parts.results.put_interrupted(left)
             raise
         finally:
             _free(parts, item)
-        results.put(await _finish(parts, item, end, results))
+        parts.results.put(await _finish(parts, item, end))
     except UnsentError as error:
-        results.put(_report_unsent(parts, item, error.reason, before_takeover=before_takeover))
+        parts.results.put(_report_unsent(parts, item, error.reason, before_takeover=before_takeover))
     finally:
         parts.ledger.release(item)
 
@@ -196,7 +195,7 @@ def _pause_submits(parts: BatchParts, item: BatchItem, job: Job) -> None:
     parts.session.submitter.pause(error, parts.emit, limit=parts.slots.limit, throttles_before=throttles)
 
 
-async def _finish(parts: BatchParts, item: BatchItem, end: Job | KlingError, results: ResultStream) -> Result:
+async def _finish(parts: BatchParts, item: BatchItem, end: Job | KlingError) -> Result:
     """The result of an item whose job has ended, with its video saved."""
     result = make_result(item, end, secret=parts.session.api.secret)
     earlier = item.earlier_end
@@ -211,7 +210,7 @@ async def _finish(parts: BatchParts, item: BatchItem, end: Job | KlingError, res
     try:
         return await _save(parts, item, result, parts.output)
     except asyncio.CancelledError:
-        results.put_interrupted(result)
+        parts.results.put_interrupted(result)
         raise
 
 
