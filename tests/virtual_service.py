@@ -21,7 +21,7 @@ from kling_async._engine.api import ApiCaller
 from kling_async._engine.batch.batch import run_batch
 from kling_async._engine.batch.batch_input import InputReader
 from kling_async._engine.batch.batch_parts import BatchParts
-from kling_async._engine.batch.slots import Slots
+from kling_async._engine.batch.settings import BatchSettings
 from kling_async._engine.clock import Clock
 from kling_async._engine.download.output_folder import OutputFolder
 from kling_async._engine.session import LoopSession
@@ -29,7 +29,6 @@ from kling_async._engine.shared_state import SharedState
 from kling_async._engine.submit.ledger import Ledger
 from kling_async._engine.submit.uploader import Uploader
 from kling_async._policy.budget import Budget
-from kling_async._policy.concurrency_limit import ConcurrencyLimit
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import Limits
 from kling_async._policy.retry import RetryPolicy
@@ -373,13 +372,11 @@ def batch_of(
     emit, budget = session.api.emitter(notifier), budget or Budget()
     parts = BatchParts(
         session=session,
+        settings=BatchSettings(max_concurrency=at_once, on_ambiguous=on_ambiguous, retry_failed=retry_failed),
         ledger=Ledger(emit=emit, budget=budget, journal=journal),
-        slots=Slots(ConcurrencyLimit(at_once)),
-        uploader=Uploader(session.api, emit),
         emit=emit,
+        uploader=Uploader(session.api, emit),
         output=OutputFolder(Path(folder), has_ascii_names=False) if folder is not None else None,
-        on_ambiguous=on_ambiguous,
-        retry_failed=retry_failed,
     )
     check = budget.price if budget.cap is not None else None
     reader = InputReader(requests, {}, skip_invalid=skip_invalid, check=check)

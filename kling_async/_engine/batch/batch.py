@@ -20,7 +20,6 @@ from kling_async._engine.batch.given_entries import require_entries
 from kling_async._engine.batch.result_stream import ResultStream
 from kling_async._engine.batch.run_item import run_item
 from kling_async._engine.batch.settings import BatchSettings
-from kling_async._engine.batch.slots import Slots
 from kling_async._engine.descriptors import open_in_thread
 from kling_async._engine.interrupted import describe_batch, warn_interrupted
 from kling_async._engine.session import LoopSession
@@ -31,7 +30,6 @@ from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.location import DatabaseUrl
 from kling_async._journal.open_journal import open_journal
 from kling_async._policy.budget import Budget
-from kling_async._policy.concurrency_limit import ConcurrencyLimit
 from kling_async.errors import JournalError, KlingError
 from kling_async.events import Notifier
 from kling_async.types import Requests
@@ -175,13 +173,11 @@ async def open_parts(session: LoopSession, batch: CheckedBatch) -> AsyncIterator
         emit = session.api.emitter(batch.notify)
         yield BatchParts(
             session=session,
+            settings=settings,
             ledger=Ledger(emit=emit, budget=batch.budget, journal=journal),
-            slots=Slots(ConcurrencyLimit(settings.max_concurrency)),
-            uploader=Uploader(session.api, emit),
             emit=emit,
+            uploader=Uploader(session.api, emit),
             output=output,
-            on_ambiguous=settings.on_ambiguous,
-            retry_failed=settings.retry_failed,
         )
 
 

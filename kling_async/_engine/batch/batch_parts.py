@@ -6,6 +6,7 @@ import anyio
 import attrs
 
 from kling_async._engine.batch.result_stream import ResultStream
+from kling_async._engine.batch.settings import BatchSettings
 from kling_async._engine.batch.slots import Slots
 from kling_async._engine.download.destination import Output
 from kling_async._engine.emitter import Emitter
@@ -13,7 +14,7 @@ from kling_async._engine.session import LoopSession
 from kling_async._engine.submit.ledger import Ledger
 from kling_async._engine.submit.uploader import Uploader
 from kling_async._policy.circuit_breaker import CircuitBreaker
-from kling_async.types import OnAmbiguous
+from kling_async._policy.concurrency_limit import ConcurrencyLimit
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -21,18 +22,18 @@ class BatchParts:
     """The parts that all items of a batch share."""
 
     session: LoopSession
+    settings: BatchSettings
     ledger: Ledger
-    slots: Slots
     emit: Emitter
+    uploader: Uploader
     output: Output | None
     """Where each finished video is saved; None saves none."""
-    on_ambiguous: OnAmbiguous
-    retry_failed: bool
-    uploader: Uploader
-    breaker: CircuitBreaker = attrs.field(factory=CircuitBreaker)
+    breaker: CircuitBreaker = attrs.field(init=False, factory=CircuitBreaker)
+    slots: Slots = attrs.field(init=False)
     results: ResultStream = attrs.field(init=False)
 
-    @results.default
-    def _open_results(self) -> ResultStream:
+    def __attrs_post_init__(self) -> None:
+        most = self.settings.max_concurrency
+        self.slots = Slots(ConcurrencyLimit(most))
         # Twice the limit: a full limit is in flight while the caller has not taken as many results.
-        return ResultStream(anyio.Semaphore(2 * self.slots.limit.maximum, fast_acquire=True))
+        self.results = ResultStream(anyio.Semaphore(2 * most, fast_acquire=True))

@@ -57,7 +57,7 @@ async def claim_and_resume(parts: BatchParts, item: BatchItem, plan: Plan | None
             await _put_aside(parts, item)
     except KlingError as error:
         raise UnsentError(error) from error
-    plan = plan or plan_item(claim.entry, retry_failed=parts.retry_failed)
+    plan = plan or plan_item(claim.entry, retry_failed=parts.settings.retry_failed)
     return await _resume(parts, item, claim.entry, plan)
 
 

@@ -152,9 +152,11 @@ async def _reconcile(
         AmbiguousSubmitError: The list does not tell which job it is, and it is not to be sent again.
     """
     try:
-        job = await parts.session.reconciler.reconcile(reconciliation, on_ambiguous=parts.on_ambiguous)
+        job = await parts.session.reconciler.reconcile(
+            reconciliation, on_ambiguous=parts.settings.on_ambiguous
+        )
     except AmbiguousSubmitError as error:
-        if not item.can_resend or not allows_resend(parts.on_ambiguous, error):
+        if not item.can_resend or not allows_resend(parts.settings.on_ambiguous, error):
             parts.breaker.record_failure(error)
             raise
         item.can_resend, item.fallback_outcome = False, error
