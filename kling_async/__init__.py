@@ -1,7 +1,7 @@
 """Asyncio-first client for Kling video generation behind GMI Cloud's request queue.
 
 Everything a user needs is imported from here; besides it only `kling_async.errors`, `.events`, `.types`,
-`.journal`, `.notebook` and `.emulator` are public.
+`.journal`, `.notebook`, `.distributed` and `.emulator` are public.
 """
 
 from __future__ import annotations
