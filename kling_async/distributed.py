@@ -31,9 +31,9 @@ from kling_async.types import BatchOptions, Requests
 try:
     from kling_async._distributed.call import DistributedBatch, find_batch
     from kling_async._distributed.database import LostEntriesError, WorkersDatabase, end_tasks
-    from kling_async._distributed.engine import open_engine
     from kling_async._distributed.input import read_items, register_items
     from kling_async._distributed.reports import listen
+    from kling_async._distributed.shard_queue import open_shard_queue
     from kling_async._distributed.shards import choose_shard_size, dump_options
     from kling_async._distributed.worker import Worker, WorkerReport
 except ModuleNotFoundError as _missing:
@@ -144,7 +144,7 @@ async def _run_batch(
         has_journal=True,
     )
     notify = Notifier(recorder, options.get("on_event"), listener)
-    async with open_engine(database) as app:
+    async with open_shard_queue(database) as app:
         registered = await register_items(
             database,
             items,

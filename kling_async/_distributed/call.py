@@ -17,13 +17,6 @@ from procrastinate import App
 
 from kling_async._callbacks import SafeLogger
 from kling_async._distributed.database import WorkersDatabase, is_outage
-from kling_async._distributed.engine import (
-    QUEUE,
-    TASK,
-    WORKERS_LOCK,
-    list_unfinished_shards,
-    translate_engine_errors,
-)
 from kling_async._distributed.outcomes import (
     is_end_of_job,
     is_in_journal,
@@ -35,6 +28,13 @@ from kling_async._distributed.outcomes import (
 )
 from kling_async._distributed.read_rows import ReadRows
 from kling_async._distributed.refusals import Refusal, Refusals
+from kling_async._distributed.shard_queue import (
+    QUEUE,
+    TASK,
+    WORKERS_LOCK,
+    list_unfinished_shards,
+    translate_queue_errors,
+)
 from kling_async._distributed.shards import VERSION, ShardItem, collect_items, dump_shard, split_into_shards
 from kling_async._journal.entry import Entry
 from kling_async.errors import JournalError, KlingError
@@ -71,8 +71,8 @@ class AwaitedItem:
     """Whether the caller has heard that its video is saved."""
     job_id: str | None = None
     """The last job of it that this call has heard of."""
-    shard: int | None = None
-    """The engine's job that covers it, as the call has seen last."""
+    queued_shard: int | None = None
+    """The number of the queued shard that covers it, as the call has seen last."""
     lost_shards: int = 0
     """How many shards with it ended by themselves without its outcome."""
 
@@ -191,7 +191,7 @@ class DistributedBatch:
         """
         for _ in range(_WITHDRAWALS):
             try:
-                with translate_engine_errors(self.database):
+                with translate_queue_errors(self.database):
                     await self._withdraw_at_once()
             except JournalError as error:
                 if not isinstance(error.__cause__, _ENDED_FOR_ANOTHER):
@@ -203,10 +203,10 @@ class DistributedBatch:
     async def _withdraw_at_once(self) -> None:
         shards = await self._find_shards()
         # In one order, so that two calls that withdraw the same shards do not wait for each other.
-        mine = sorted(job for job, items in shards if items.keys() & self.awaited.keys())
+        mine = sorted(shard for shard, items in shards if items.keys() & self.awaited.keys())
         cancel = self.app.job_manager.cancel_job_by_id_async
         async with self.database.transaction() as connection, connection.pipeline():
-            await asyncio.gather(*(cancel(job, abort=True, connection=connection) for job in mine))
+            await asyncio.gather(*(cancel(shard, abort=True, connection=connection) for shard in mine))
 
     async def collect(self) -> list[Result]:
         """Wait for the end of each item; the results of all, in no order.
@@ -392,11 +392,11 @@ class DistributedBatch:
 
         A shard that another call with the same options has withdrawn does not count.
         """
-        shards = {self.awaited[number].shard for number in numbers}
+        shards = {self.awaited[number].queued_shard for number in numbers}
         withdrawn = {shard for shard in shards if shard is not None and await self._is_withdrawn(shard)}
         for number in numbers:
             awaited = self.awaited[number]
-            awaited.lost_shards += awaited.shard not in withdrawn
+            awaited.lost_shards += awaited.queued_shard not in withdrawn
             if awaited.lost_shards >= _MAX_SHARDS_OF_AN_ITEM:
                 self.given_up[number] = KlingError(
                     f"{_MAX_SHARDS_OF_AN_ITEM} shards with this item ended without its outcome; the log of the workers says why."
@@ -404,8 +404,8 @@ class DistributedBatch:
         await self._enqueue([number for number in numbers if number not in self.given_up])
 
     async def _is_withdrawn(self, shard: int) -> bool:
-        """Whether a call took a shard back. The engine calls one `failed` that its worker gave back at the same time."""
-        with translate_engine_errors(self.database):
+        """Whether a call took a shard back. Procrastinate calls one `failed` that its worker gave back at the same time."""
+        with translate_queue_errors(self.database):
             jobs = await self.app.job_manager.list_jobs_async(id=shard)
         return any(job.abort_requested or job.status in _WITHDRAWN for job in jobs)
 
@@ -422,28 +422,32 @@ class DistributedBatch:
             shards = split_into_shards(items, size=self.shard_size)
             if shards:
                 deferrer = self.app.configure_task(TASK, queue=QUEUE, connection=connection)
-                with translate_engine_errors(self.database):
-                    jobs = await deferrer.batch_defer_async(
+                with translate_queue_errors(self.database):
+                    queued = await deferrer.batch_defer_async(
                         *(dump_shard(self.number, shard) for shard in shards)
                     )
-                for job, shard in zip(jobs, shards, strict=True):
+                for queued_shard, shard in zip(queued, shards, strict=True):
                     for item in shard:
-                        self.awaited[item.number].shard = job
+                        self.awaited[item.number].queued_shard = queued_shard
 
     async def _read_cover(self) -> dict[int, int]:
-        """By number, the engine's job that covers each item of this call; notes the jobs."""
+        """By number, the queued shard that covers each item of this call; each item remembers it."""
         cover = {}
-        for job, items in await self._find_shards():
+        for shard, items in await self._find_shards():
             for number in items.keys() & self.awaited.keys():
                 if self.awaited[number].item.is_met_by(items[number].retry):
-                    cover[number] = self.awaited[number].shard = job
+                    cover[number] = self.awaited[number].queued_shard = shard
         return cover
 
     async def _find_shards(self) -> list[tuple[int, dict[int, ShardItem]]]:
-        """Each shard of the batch that waits or runs: the engine's job, and its items by number."""
-        with translate_engine_errors(self.database):
-            jobs = await list_unfinished_shards(self.app)
-        return [(job.id, collect_items([job.task_kwargs], self.number)) for job in jobs if job.id is not None]
+        """Each queued shard of the batch that waits or runs: its number, and its items by number."""
+        with translate_queue_errors(self.database):
+            shards = await list_unfinished_shards(self.app)
+        return [
+            (shard.id, collect_items([shard.task_kwargs], self.number))
+            for shard in shards
+            if shard.id is not None
+        ]
 
 
 async def find_batch(database: WorkersDatabase, options: Mapping[str, Any]) -> int:

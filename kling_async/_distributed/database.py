@@ -53,7 +53,7 @@ _log = SafeLogger("kling_async")
 
 
 def connection_text(url: DatabaseUrl) -> str:
-    """The URL with our options, as psycopg and the engine take it; what the URL says itself is kept."""
+    """The URL with our options, as psycopg and Procrastinate take it; what the URL says itself is kept."""
     return make_conninfo(**connection_options(url, lost_after=_LOST_AFTER))
 
 

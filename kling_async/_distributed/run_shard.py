@@ -129,7 +129,7 @@ class ShardRun:
             ) from error
 
     async def _feed(self, items: Sequence[ShardItem], entries: Mapping[int, Entry]) -> AsyncIterator[Any]:
-        """The items as the engine reads them, until the worker stops: those in flight then still end."""
+        """The items as a batch reads them, until the worker stops: those in flight then still end."""
         for item in items:
             if self.is_stopping():
                 return

@@ -78,7 +78,7 @@ def split_into_shards(items: Iterable[ShardItem], *, size: int) -> list[tuple[Sh
 
 
 def dump_shard(batch: int, items: Sequence[ShardItem]) -> dict[str, Any]:
-    """The arguments of the engine's job that runs a shard."""
+    """The arguments of a queued shard."""
     return {"version": VERSION, "batch": batch, "items": [list(attrs.astuple(item)) for item in items]}
 
 
@@ -93,7 +93,7 @@ def load_items(arguments: Mapping[str, Any]) -> tuple[ShardItem, ...]:
 
 
 def collect_items(shards: Iterable[Mapping[str, Any]], batch: int) -> dict[int, ShardItem]:
-    """By number, all items that the shards of a batch cover, from the arguments of the engine's jobs.
+    """By number, all items that the shards of a batch cover, from the arguments of the queued shards.
 
     A shard of a newer release covers nothing: who cannot read it cannot know.
     """

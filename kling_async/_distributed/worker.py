@@ -1,4 +1,4 @@
-"""A worker: takes shards from the engine and runs them, until it is stopped, has nothing to do, or is refused."""
+"""A worker: takes shards from the queue and runs them, until it is stopped, has nothing to do, or is refused."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from procrastinate.exceptions import ConnectorException
 
 from kling_async._callbacks import SafeLogger
 from kling_async._distributed.database import WorkersDatabase, describe_trouble, end_tasks
-from kling_async._distributed.engine import (
+from kling_async._distributed.outage import TRANSIENT_DELAY, delay_of_shard
+from kling_async._distributed.reports import Reporter
+from kling_async._distributed.run_shard import ShardRun, WorkerRefusedError, ends_worker
+from kling_async._distributed.shard_queue import (
     QUEUE,
     SHARD_LOCK,
     TASK,
     WORKERS_LOCK,
     ShardGivenBackError,
     list_unfinished_shards,
-    open_engine,
-    translate_engine_errors,
+    open_shard_queue,
+    translate_queue_errors,
 )
-from kling_async._distributed.outage import TRANSIENT_DELAY, delay_of_shard
-from kling_async._distributed.reports import Reporter
-from kling_async._distributed.run_shard import ShardRun, WorkerRefusedError, ends_worker
 from kling_async._distributed.shards import ShardItem, load_items
 from kling_async.client import KlingClient
 from kling_async.errors import ConfigurationError, JournalError, KlingError
@@ -73,9 +73,9 @@ class Worker:
     _stop: anyio.Event = attrs.field(init=False, factory=anyio.Event)
     _is_urgent: anyio.Event = attrs.field(init=False, factory=anyio.Event)
     _running: set[int] = attrs.field(init=False, factory=set)
-    """The engine's jobs that this worker runs."""
+    """The numbers of the queued shards that this worker runs."""
     _unlocked: frozenset[int] = attrs.field(init=False, default=frozenset())
-    """The engine's jobs that ran at the last look and that no worker had locked."""
+    """The numbers of the queued shards that ran at the last look and that no worker had locked."""
     _refused: dict[int, tuple[float, KlingError]] = attrs.field(init=False, factory=dict)
     """By number, the batches that this worker cannot run: when it tried, and why."""
     _pauses: dict[int, float] = attrs.field(init=False, factory=dict)
@@ -94,7 +94,7 @@ class Worker:
             ready: Set when the journal is reached.
         """
         try:
-            async with open_engine(self.database, self.run_job) as app:
+            async with open_shard_queue(self.database, self.run_queued_shard) as app:
                 is_shared = await self.database.share_lock(WORKERS_LOCK)
                 assert is_shared, "all sessions that take this lock share it"
                 ready.set()
@@ -119,32 +119,32 @@ class Worker:
         self._stop.set()
 
     async def take_shards(self, app: App) -> None:
-        """Run the engine's worker, and again after its connection broke."""
+        """Run the worker of Procrastinate, and again after its connection broke."""
         stop = asyncio.create_task(self._stop.wait(), name="stop")
         try:
             while not self._stop.is_set():
-                engine = asyncio.create_task(self._run_engine(app), name="engine")
+                queue = asyncio.create_task(self._work_on_queue(app), name="shard queue")
                 try:
-                    await asyncio.wait({engine, stop}, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait({queue, stop}, return_when=asyncio.FIRST_COMPLETED)
                 except asyncio.CancelledError:
                     self._stop_at_once()
-                    await self._end(engine)
+                    await self._end(queue)
                     raise
                 if self._stop.is_set():
-                    await self._end(engine)
-                if not engine.cancelled() and engine.result():
+                    await self._end(queue)
+                if not queue.cancelled() and queue.result():
                     return
                 await asyncio.wait({stop}, timeout=_POLL_INTERVAL)
         finally:
             stop.cancel()
 
-    async def _end(self, engine: asyncio.Task[bool]) -> None:
-        """Let the engine's worker wait for its shards, which end within the grace time."""
-        engine.cancel()
+    async def _end(self, queue: asyncio.Task[bool]) -> None:
+        """Let the worker of Procrastinate wait for its shards, which end within the grace time."""
+        queue.cancel()
         is_cancelled = False
-        while not engine.done():
+        while not queue.done():
             try:
-                await asyncio.wait({engine})
+                await asyncio.wait({queue})
             except asyncio.CancelledError:
                 is_cancelled = True
                 self._stop_at_once()
@@ -155,10 +155,10 @@ class Worker:
         self._is_urgent.set()
         self.stop()
 
-    async def _run_engine(self, app: App) -> bool:
+    async def _work_on_queue(self, app: App) -> bool:
         """Whether no shard is left, and the worker is to end then."""
         try:
-            with translate_engine_errors(self.database):
+            with translate_queue_errors(self.database):
                 await app.run_worker_async(
                     queues=[QUEUE],
                     name=self.name,
@@ -183,7 +183,7 @@ class Worker:
         tried_at, error = self._refused.get(batch, (-math.inf, None))
         return error if time.monotonic() - tried_at <= _REFUSAL_TIME else None
 
-    async def run_job(self, context: JobContext, **arguments: Any) -> None:
+    async def run_queued_shard(self, context: JobContext, **arguments: Any) -> None:
         """Run one shard, which no other live worker runs."""
         assert context.job.id is not None
         lock = f"{SHARD_LOCK}{context.job.id}"
@@ -299,7 +299,7 @@ class Worker:
             await anyio.sleep(_LOOK_INTERVAL)
 
     async def give_back_dead_shards(self, app: App) -> None:
-        """Make available each shard that the engine calls running, and that no worker had locked at two looks.
+        """Make available each shard that the queue calls running, and that no worker had locked at two looks.
 
         The lock goes with the session of the worker that runs the shard. A worker that stands still keeps it. Two looks,
         because a worker locks a shard a moment after it has taken it.

@@ -24,9 +24,9 @@ from kling_async import (
 )
 from kling_async._distributed.call import DistributedBatch, find_batch
 from kling_async._distributed.database import WorkersDatabase
-from kling_async._distributed.engine import TASK, WORKERS_LOCK, list_unfinished_shards, open_engine
 from kling_async._distributed.input import read_items, register_items
 from kling_async._distributed.reports import Reporter, channel_of, listen
+from kling_async._distributed.shard_queue import TASK, WORKERS_LOCK, list_unfinished_shards, open_shard_queue
 from kling_async.distributed import _wait, generate_many_on
 from kling_async.events import Downloaded, Finished, NotSubmitted, Resumed, Submitted, Throttled
 from kling_async.jobs import Job, JobStatus
@@ -41,7 +41,7 @@ async def open_batch(url, prompts=PROMPTS, notify=lambda _: None, output=None):
     """A batch as `generate_many_on` makes it, before anything is given out."""
     database = WorkersDatabase.at(url)
     try:
-        async with open_engine(database) as app:
+        async with open_shard_queue(database) as app:
             items, _ = await read_items(prompts, {})
             given = await register_items(database, items, output=output, retry_failed=False)
             yield DistributedBatch(
@@ -475,7 +475,7 @@ async def test_a_database_that_breaks_a_connection_is_ridden_out(journal, caplog
     assert not [record for record in caplog.records if record.name.startswith("psycopg")]
 
 
-async def test_the_log_of_the_pool_of_the_engine_is_hidden_and_no_other(journal, caplog):
+async def test_the_log_of_the_pool_of_the_queue_is_hidden_and_no_other(journal, caplog):
     log = logging.getLogger("psycopg.pool")
     async with open_batch(journal) as batch:
         pool = batch.app.connector.pool.name
@@ -599,7 +599,7 @@ async def test_a_database_that_refuses_ends_the_wait_for_workers(journal):
             await batch.wait()
 
 
-async def test_an_engine_with_other_columns_is_one_sentence(journal):
+async def test_a_queue_with_other_columns_is_one_sentence(journal):
     await generate_many_on(journal, [])
     with psycopg.connect(journal, autocommit=True) as other:
         other.execute("ALTER TABLE procrastinate_jobs RENAME COLUMN queue_name TO queue")
@@ -608,7 +608,7 @@ async def test_an_engine_with_other_columns_is_one_sentence(journal):
         await generate_many_on(journal, PROMPTS)
 
 
-async def test_an_engine_that_refuses_is_one_sentence(journal):
+async def test_a_queue_that_refuses_is_one_sentence(journal):
     async with open_batch(journal) as batch:
         with psycopg.connect(journal, autocommit=True) as other:
             other.execute("ALTER TABLE procrastinate_jobs RENAME TO procrastinate_jobs_of_others")
@@ -617,7 +617,7 @@ async def test_an_engine_that_refuses_is_one_sentence(journal):
             await batch.begin()
 
 
-async def test_tables_of_another_engine_are_one_sentence(journal):
+async def test_tables_of_another_procrastinate_are_one_sentence(journal):
     await generate_many_on(journal, [])
     with psycopg.connect(journal, autocommit=True) as other:
         other.execute("DROP FUNCTION procrastinate_fetch_job_v2")

@@ -11,10 +11,10 @@ from shared_batches import change, until
 from kling_async import PollingPolicy
 from kling_async._distributed.call import find_batch
 from kling_async._distributed.database import WorkersDatabase
-from kling_async._distributed.engine import open_engine
 from kling_async._distributed.input import read_items, register_items
 from kling_async._distributed.reports import Reporter
 from kling_async._distributed.run_shard import ShardRun, WorkerRefusedError
+from kling_async._distributed.shard_queue import open_shard_queue
 from kling_async._distributed.shards import dump_options
 from kling_async.emulator import EmulatorSettings, Fault, JobScript, LogNormal, Reply
 from kling_async.requests import VideoOptions
@@ -34,7 +34,7 @@ async def open_shard(journal, client, *, retry_failed=False, **options):
     """Runs the shard of a call, each time as a worker does that takes the shard after another one."""
     database = WorkersDatabase.at(journal)
     try:
-        async with open_engine(database):
+        async with open_shard_queue(database):
             items, _ = await read_items(PROMPTS, options)
             given = await register_items(database, items, output=None, retry_failed=retry_failed)
             batch = await find_batch(

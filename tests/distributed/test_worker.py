@@ -34,13 +34,13 @@ from kling_async import (
     WaitTimeoutError,
 )
 from kling_async._distributed.database import WorkersDatabase, connect
-from kling_async._distributed.engine import SHARD_LOCK, TASK, WORKERS_LOCK, open_engine
 from kling_async._distributed.run_shard import (
     Trouble,
     ends_worker,
     find_trouble,
     is_outage_of_store,
 )
+from kling_async._distributed.shard_queue import SHARD_LOCK, TASK, WORKERS_LOCK, open_shard_queue
 from kling_async._distributed.worker import Worker
 from kling_async._journal.location import journal_location
 from kling_async._journal.postgres.store import PostgresStore
@@ -70,7 +70,7 @@ async def open_worker(journal, client):
     database = WorkersDatabase.at(journal)
     worker = Worker(client=client, database=database, concurrency=1, grace=0.0, until_idle=False)
     try:
-        async with open_engine(database, worker.run_job) as app:
+        async with open_shard_queue(database, worker.run_queued_shard) as app:
             yield worker, app
     finally:
         await database.close()
@@ -100,10 +100,10 @@ async def test_a_worker_that_is_to_end_when_idle_waits_for_shards_that_are_to_be
     change(journal, "UPDATE procrastinate_jobs SET scheduled_at = now() + interval '1 hour'")
     async with make_client() as client, open_worker(journal, client) as (worker, app):
         worker.until_idle = True
-        assert not await worker._run_engine(app)
+        assert not await worker._work_on_queue(app)
 
         change(journal, "UPDATE procrastinate_jobs SET scheduled_at = NULL")
-        assert await worker._run_engine(app)
+        assert await worker._work_on_queue(app)
     assert worker.report().items == 1
 
 
@@ -168,7 +168,7 @@ async def test_a_worker_that_stops_and_is_cancelled_ends_at_once(journal, kling_
     assert shards(journal) == [("todo", 1)]
 
 
-async def test_a_worker_rides_out_an_engine_that_does_not_answer(journal, kling_emulator, workers, caplog):
+async def test_a_worker_rides_out_a_queue_that_does_not_answer(journal, kling_emulator, workers, caplog):
     async with workers():
         # In a thread: a worker of this loop can hold a lock of the table, and must go on to give it back.
         await asyncio.to_thread(change, journal, "ALTER TABLE procrastinate_jobs RENAME TO hidden")
@@ -264,7 +264,7 @@ async def test_a_batch_that_workers_make_again_is_in_no_outage(journal, kling_em
 
 async def test_a_lock_is_held_again_after_the_connection_broke(journal):
     first, second = WorkersDatabase.at(journal), WorkersDatabase.at(journal)
-    async with open_engine(first):
+    async with open_shard_queue(first):
         assert await first.share_lock(WORKERS_LOCK)
         assert not await second.lock(WORKERS_LOCK)
         change(
@@ -346,10 +346,10 @@ async def test_each_session_that_can_hold_a_lock_ends_on_both_sides_when_the_net
     names = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout")
     store = PostgresStore(journal_location(journal, name="journal"))
     database = WorkersDatabase.at(journal)
-    async with open_engine(database) as app:
-        engine = await app.connector.pool.getconn()
+    async with open_shard_queue(database) as app:
+        of_queue = await app.connector.pool.getconn()
         of_journal = [store._session._connection, store._database._connection]
-        of_workers = [await connect(database.url), await database._connect(), engine]
+        of_workers = [await connect(database.url), await database._connect(), of_queue]
         for connections, seconds in ((of_journal, 30), (of_workers, 18)):
             for connection in connections:
                 shown = [connection.pgconn.exec_(f"SHOW {name}".encode()) for name in names]
@@ -360,7 +360,7 @@ async def test_each_session_that_can_hold_a_lock_ends_on_both_sides_when_the_net
                 assert client["keepalives_idle"] == str(idle)
                 assert client["tcp_user_timeout"] == str(seconds * 1000)
                 assert idle + 4 * interval == seconds
-        await app.connector.pool.putconn(engine)
+        await app.connector.pool.putconn(of_queue)
         await of_workers[0].close()
     await database.close()
     store.close()
@@ -495,7 +495,7 @@ async def test_a_throttled_service_is_no_reason_to_end(journal, kling_emulator, 
     assert len(batch.succeeded) == 2
 
 
-def test_without_the_engine_the_extra_is_named():
+def test_without_procrastinate_the_extra_is_named():
     program = "import sys; sys.modules['procrastinate'] = None; import kling_async.distributed"
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)  # noqa: S603
@@ -503,7 +503,7 @@ def test_without_the_engine_the_extra_is_named():
     assert 'needs procrastinate: pip install ".[distributed]" in a checkout' in done.stderr.splitlines()[-1]
 
 
-def test_the_package_imports_nothing_of_the_engine():
+def test_the_package_imports_nothing_of_procrastinate():
     program = "import sys, kling_async; print([n for n in sys.modules if n.startswith(('procrastinate', 'psycopg'))])"
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)  # noqa: S603

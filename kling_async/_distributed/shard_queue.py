@@ -1,4 +1,7 @@
-"""The engine: Procrastinate, which gives each shard to one worker. Only its documented names are used here."""
+"""The shard queue: Procrastinate, which gives each shard to one worker. Only its documented names are used here.
+
+Procrastinate calls a queued shard a job. In this package a job is what the service makes of a request.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,11 @@ from kling_async.errors import ConfigurationError
 TASK = "kling_async.run_shard"
 QUEUE = "kling_async"
 SHARD_LOCK = "shard "
-"""The lock of a shard that a worker runs, before the number of the engine's job."""
+"""The lock of a shard that a worker runs, before the number of the queued shard."""
 WORKERS_LOCK = "workers"
 """The lock that all workers share."""
 _SCHEMA_LOCK = "schema"
-_POOL = "kling_async engine"
+_POOL = "kling_async shard queue"
 _TABLES_VERSION = 1
 _TABLES = """
 CREATE TABLE kling_async_tables (version integer NOT NULL);
@@ -85,11 +88,11 @@ class GiveBack(BaseRetryStrategy):
 
 
 def make_app(url: DatabaseUrl, run_shard: Callable[..., Awaitable[None]] | None = None) -> App:
-    """The engine over the database of a journal.
+    """The shard queue in the database of a journal.
 
     Args:
         url: The database.
-        run_shard: Runs a shard, where the process is a worker. Its arguments are the job's context and `dump_shard`.
+        run_shard: Runs a shard, where the process is a worker. Its arguments are the context of the queued shard and `dump_shard`.
     """
     text = connection_text(url)
     connector = PsycopgConnector(conninfo=text, configure=set_up, min_size=1, max_size=4, name=_POOL)
@@ -97,16 +100,16 @@ def make_app(url: DatabaseUrl, run_shard: Callable[..., Awaitable[None]] | None 
     if run_shard is not None:
         run = run_shard
 
-        async def run_job(context: JobContext, /, **arguments: Any) -> None:
+        async def run_queued_shard(context: JobContext, /, **arguments: Any) -> None:
             await run(context, **arguments)
 
-        app.task(name=TASK, queue=QUEUE, pass_context=True, retry=GiveBack())(run_job)
+        app.task(name=TASK, queue=QUEUE, pass_context=True, retry=GiveBack())(run_queued_shard)
     return app
 
 
 @contextmanager
 def _hide_pool_log() -> Iterator[None]:
-    """A block in which the pool of the engine logs nothing: several lines a second while the database is away."""
+    """A block in which the pool of the shard queue logs nothing: several lines a second while the database is away."""
 
     def is_of_others(record: logging.LogRecord) -> bool:
         return not (isinstance(record.args, tuple) and _POOL in record.args)
@@ -120,8 +123,8 @@ def _hide_pool_log() -> Iterator[None]:
 
 
 @contextmanager
-def translate_engine_errors(database: WorkersDatabase) -> Iterator[None]:
-    """A block whose errors of the engine are raised as a `JournalError`.
+def translate_queue_errors(database: WorkersDatabase) -> Iterator[None]:
+    """A block whose errors of the shard queue are raised as a `JournalError`.
 
     Raises:
         JournalError: The database cannot be reached, or refuses.
@@ -134,7 +137,7 @@ def translate_engine_errors(database: WorkersDatabase) -> Iterator[None]:
 
 
 async def list_unfinished_shards(app: App) -> list[Job]:
-    """The engine's jobs that wait or run: not those that have ended, which stay in its table.
+    """The queued shards that wait or run: not those that have ended, which stay in the table.
 
     Raises:
         ConnectorException: The database cannot be reached, or refuses.
@@ -148,17 +151,17 @@ async def list_unfinished_shards(app: App) -> list[Job]:
 
 
 @asynccontextmanager
-async def open_engine(
+async def open_shard_queue(
     database: WorkersDatabase, run_shard: Callable[..., Awaitable[None]] | None = None
 ) -> AsyncIterator[App]:
-    """The engine over a database, whose tables are there; see `make_app`.
+    """The shard queue in a database, whose tables are there; see `make_app`.
 
     Raises:
         ConfigurationError: The tables are of another version.
         JournalError: The database cannot be reached, or refuses.
     """
     app = make_app(database.url, run_shard)
-    await database.query("SELECT 1")  # before the engine's pool, which tries for half a minute
+    await database.query("SELECT 1")  # before the pool of the queue, which tries for half a minute
     with _hide_pool_log():
         with translate_database_errors(database.url):
             await app.open_async()
@@ -170,7 +173,7 @@ async def open_engine(
 
 
 async def prepare_tables(app: App, database: WorkersDatabase) -> None:
-    """Make the engine's tables and ours if they are missing; two processes that begin together do it once.
+    """Make the tables of Procrastinate and ours if they are missing; two processes that begin together do it once.
 
     Raises:
         ConfigurationError: The tables are of another version.
@@ -180,10 +183,10 @@ async def prepare_tables(app: App, database: WorkersDatabase) -> None:
         "SELECT pg_advisory_lock(hashtext('kling_async ' || current_schema() || %s))", _SCHEMA_LOCK
     )
     try:
-        with translate_engine_errors(database):
+        with translate_queue_errors(database):
             if not await app.check_connection_async():
                 await app.schema_manager.apply_schema_async()
-            await _check_engine(app, database)
+            await _check_queue(app, database)
         # Asked first: a user who may make no tables can work with those that are there.
         ((is_made,),) = await database.query("SELECT to_regclass('kling_async_tables') IS NOT NULL")
         if not is_made:
@@ -200,8 +203,8 @@ async def prepare_tables(app: App, database: WorkersDatabase) -> None:
         )
 
 
-async def _check_engine(app: App, database: WorkersDatabase) -> None:
-    """Ask for a shard that no queue has, which older tables of the engine cannot answer.
+async def _check_queue(app: App, database: WorkersDatabase) -> None:
+    """Ask for a shard that no queue has, which older tables of Procrastinate cannot answer.
 
     Raises:
         ConfigurationError: The tables are of another version.
