@@ -16,6 +16,7 @@ from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 import kling_async
 from kling_async import _calls, batch_result, client, emulator, errors, events, jobs, journal, notebook, types
+from kling_async._field_docs import HEADING
 from kling_async.requests import RequestLike
 from kling_async.types import ObjectUrl, OnAmbiguous, Prices, Progress, Requests, Transport
 
@@ -116,7 +117,8 @@ def read_docstring(  # noqa: PLR0917 - Sphinx calls it
     app: Sphinx, what: str, name: str, value: object, options: Any, lines: list[str]
 ) -> None:
     """Google style with Markdown's single backticks; a field's docstring is prose, colons and all."""
-    text = _EXAMPLE.sub(r"\n\n::\n\n", "\n".join(lines))
+    own = "\n".join(lines).partition(f"\n{HEADING}\n")[0]  # the page shows each field by itself
+    text = _EXAMPLE.sub(r"\n\n::\n\n", own)
     lines[:] = _CODE.sub(r"``\1``\\ ", text).split("\n")
     if what != "attribute":
         lines[:] = GoogleDocstring(lines, Config(), app, what, name, value, options).lines()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 import attrs
 
 from kling_async._calls import public_call
+from kling_async._field_docs import describe_fields
 from kling_async.errors import KlingError
 from kling_async.paths import ObjectUrl
 from kling_async.results import Result
@@ -113,3 +114,6 @@ class BatchResult(Sequence[Result]):
         from kling_async.report import write_report
 
         return write_report(self.results, path, history=self.history, signed_for=signed_for)
+
+
+describe_fields(__name__)

@@ -20,6 +20,7 @@ from typing import Any, TypeGuard
 
 import attrs
 
+from kling_async._field_docs import describe_fields
 from kling_async._urls import parse_url
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -299,3 +300,6 @@ class ModelInfo:
     """US dollars per unit; the unit is in `raw["price_info"]["unit"]`. None if the service does not publish it."""
     raw: Mapping[str, Any] = attrs.field(factory=dict, repr=False, hash=False)
     """The whole description as the service answered it."""
+
+
+describe_fields(__name__)

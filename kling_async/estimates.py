@@ -9,6 +9,7 @@ from typing import Unpack
 import attrs
 
 from kling_async._calls import check_options, public_call
+from kling_async._field_docs import describe_fields
 from kling_async._policy.budget import Budget, Prices
 from kling_async._policy.list_prices import LIST_PRICES
 from kling_async.errors import InvalidRequestError
@@ -113,3 +114,6 @@ def _source_of(request: VideoRequest, budget: Budget) -> str:
     if budget.prices == "catalog":
         return LIST_PRICES[model].source
     return f"prices[{model!r}]" if isinstance(budget.prices, Mapping) else "prices()"
+
+
+describe_fields(__name__)

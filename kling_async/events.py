@@ -17,6 +17,7 @@ from typing import TypeAlias
 import attrs
 
 from kling_async._callbacks import SafeLogger, call_safely
+from kling_async._field_docs import describe_fields
 from kling_async.catalog import quote_value
 from kling_async.errors import KlingError
 from kling_async.jobs import Job, JobStatus
@@ -259,3 +260,6 @@ class Notifier:
                 listener(event)
             except Exception:  # noqa: BLE001 - of this package's own: it must not hurt a batch
                 _log.exception("a count of %s failed; the batch continues", type(event).__name__)
+
+
+describe_fields(__name__)

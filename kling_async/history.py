@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import attrs
 
+from kling_async._field_docs import describe_fields
 from kling_async.events import (
     Downloaded,
     Event,
@@ -209,3 +210,6 @@ class HistoryRecorder:
 
 def _none_if_nan(at: float) -> float | None:
     return None if math.isnan(at) else at
+
+
+describe_fields(__name__)

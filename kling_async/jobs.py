@@ -10,6 +10,8 @@ from typing import Any
 
 import attrs
 
+from kling_async._field_docs import describe_fields
+
 
 class JobStatus(StrEnum):
     """The status of a job, in the service's own words.
@@ -186,3 +188,6 @@ def quote_line(text: str) -> str:
 
 def _iso(at: datetime | None) -> str | None:
     return None if at is None else at.isoformat()
+
+
+describe_fields(__name__)

@@ -21,6 +21,7 @@ from kling_async._engine.descriptors import open_in_thread, run_in_thread
 from kling_async._engine.download.output_folder import saved_file
 from kling_async._engine.submit.item_identifier import ItemIdentifier, wanted_item
 from kling_async._engine.submit.uploader import payload_with_absolute_paths
+from kling_async._field_docs import describe_fields
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.location import DatabaseUrl, JournalReference, journal_location
@@ -314,3 +315,6 @@ def _register(
             log.record_end(entry.number, state=EntryState.DROPPED, record=None, error=entry.error)
             dropped += 1
     return RegisteredBatch(entries=tuple(entries[number] for number in numbers), dropped=dropped)
+
+
+describe_fields(__name__)

@@ -32,6 +32,7 @@ from kling_async._display.tiles import (
     render_tile,
     wrap,
 )
+from kling_async._field_docs import describe_fields
 from kling_async._stores import check_signed_for
 from kling_async.history import BatchHistory, ItemTimes
 from kling_async.jobs import Job, JobStatus
@@ -171,3 +172,6 @@ def _run_seconds(times: ItemTimes) -> float | None:
     if times.submitted is None or times.finished is None or times.is_resumed:
         return None
     return times.finished - times.submitted
+
+
+describe_fields(__name__)

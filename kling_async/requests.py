@@ -22,6 +22,7 @@ from kling_async._cells import (
     to_seconds,
     to_word,
 )
+from kling_async._field_docs import describe_fields
 from kling_async.errors import InvalidRequestError
 from kling_async.paths import expand_home
 
@@ -195,3 +196,6 @@ def parameters_of(request: VideoRequest) -> dict[str, Any]:
     """The request's model parameters by field name, without those that were not given."""
     values = zip(PARAMETERS, _read_parameters(request), strict=True)
     return {name: value for name, value in values if value is not None}
+
+
+describe_fields(__name__)

@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from kling_async._field_docs import describe_fields
 from kling_async.errors import DownloadError, KlingError
 from kling_async.jobs import Job, quote_line
 from kling_async.lines import one_line
@@ -148,3 +149,6 @@ class Result:
             "error_type": None if error is None else type(error).__name__,
             **{f"label_{name}": value for name, value in (request.labels if request else {}).items()},
         }
+
+
+describe_fields(__name__)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterable, Iterable
 from decimal import Decimal
 from typing import Literal, TypeAlias, TypedDict
 
+from kling_async._field_docs import describe_fields
 from kling_async._journal.entry import Entry
 from kling_async._policy.budget import Prices
 from kling_async._policy.polling import PollingPolicy, UseLists
@@ -162,3 +163,6 @@ class BatchOptions(SubmitOptions, total=False):
     """
     on_event: Listener | None
     """Called with every event of this batch, besides the client's own `on_event`."""
+
+
+describe_fields(__name__)

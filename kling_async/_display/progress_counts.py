@@ -9,6 +9,7 @@ import attrs
 
 from kling_async._display.eta import EtaEstimator
 from kling_async._display.moving_rate import MovingRate
+from kling_async._field_docs import describe_fields
 from kling_async.events import (
     Downloaded,
     Downloading,
@@ -208,3 +209,6 @@ def describe_trouble(event: Event) -> str | None:
         case PollFailed(delay=delay, error=error):
             return f"{error.message.rstrip('.')}; asking again in {delay:.1f} s"
     return None
+
+
+describe_fields(__name__)

@@ -32,6 +32,7 @@ from kling_async._distributed.shard_queue import (
     translate_queue_errors,
 )
 from kling_async._distributed.shards import ShardItem, load_items
+from kling_async._field_docs import describe_fields
 from kling_async.client import KlingClient
 from kling_async.errors import ConfigurationError, JournalError, KlingError
 
@@ -319,3 +320,6 @@ class Worker:
             finally:
                 await self.database.unlock(lock)
         self._unlocked = frozenset(unlocked)
+
+
+describe_fields(__name__)

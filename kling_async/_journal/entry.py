@@ -12,6 +12,7 @@ from typing import Any
 
 import attrs
 
+from kling_async._field_docs import describe_fields
 from kling_async._policy.visible_text import visible_text, visible_value
 from kling_async._wire.codec import structure_job
 from kling_async._wire.json_reader import ShapeError
@@ -205,3 +206,6 @@ class Entry:
             if self._build_request({**accepted, field: value}) is not None:
                 accepted[field] = value
         return accepted
+
+
+describe_fields(__name__)

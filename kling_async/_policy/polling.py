@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias, get_args
 import attrs
 
 from kling_async._calls import public_class
+from kling_async._field_docs import describe_fields
 from kling_async._policy.validators import at_least
 from kling_async.errors import ConfigurationError
 
@@ -45,3 +46,6 @@ class PollingPolicy:
     """The longest time between two polls of one job, in seconds, if the interval adapts and `Limits` allow it."""
     use_lists: UseLists = attrs.field(default="auto", validator=_check_use_lists)
     """Whether one list call can replace many status calls: `"auto"` if that saves calls, `"never"`, or `"always"`."""
+
+
+describe_fields(__name__)

@@ -7,6 +7,7 @@ import math
 import attrs
 
 from kling_async._calls import public_class
+from kling_async._field_docs import describe_fields
 from kling_async._policy.validators import at_least
 
 
@@ -56,3 +57,6 @@ class TokenBucket:
         turn = max(self._ready_at, earliest)
         self._ready_at = turn + 1 / self.rate
         return max(0.0, turn - now)
+
+
+describe_fields(__name__)

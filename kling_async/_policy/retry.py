@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 
 from kling_async._calls import public_class
+from kling_async._field_docs import describe_fields
 from kling_async._policy.validators import at_least
 from kling_async.errors import (
     APIConnectionError,
@@ -130,3 +131,6 @@ def poll_delay(policy: RetryPolicy, error: KlingError, *, failed_polls: int, jit
     """Seconds before a job is polled again after so many polls in a row that failed, the last with this error."""
     delay = backoff(policy, attempt=failed_polls - 1, jitter=jitter)
     return max(delay, named_delay(policy, error) or 0.0)
+
+
+describe_fields(__name__)

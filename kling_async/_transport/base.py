@@ -12,6 +12,8 @@ from typing import Protocol
 
 import attrs
 
+from kling_async._field_docs import describe_fields
+
 MAX_POST_CONNECT_TIME = 15.0
 """Seconds for which a POST can wait for its connection, and so leave after the last check of whether it may.
 
@@ -116,3 +118,6 @@ class Transport(Protocol):
     async def aclose(self) -> None:
         """Close all connections. A second call does nothing."""
         ...
+
+
+describe_fields(__name__)

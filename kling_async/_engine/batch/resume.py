@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import attrs
 
+from kling_async._field_docs import describe_fields
 from kling_async._journal.entry import Entry, EntryState
 from kling_async.jobs import Job
 
@@ -100,3 +101,6 @@ def _has_failed(entry: Entry, job: Job | None) -> bool:
     """
     is_failed_job = job is not None and job.is_final and not job.is_success
     return entry.state.is_failure or (is_failed_job and entry.state is not EntryState.SUCCEEDED)
+
+
+describe_fields(__name__)
