@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +97,10 @@ async def _write(path: str, items: int) -> dict[str, Any]:
                 Identity(None, f"{number:032x}", 0),
                 {"prompt": f"A comet, shot number {number}"},
             )
-            if journal.sharing is None:
-                journal.find(identity)
-            else:
-                wanted = WantedItem(identity=identity, model="kling-v2-6", payload=payload, index=number)
-                await journal.claim(wanted)
+            describe = partial(
+                WantedItem, identity=identity, model="kling-v2-6", payload=payload, index=number
+            )
+            await journal.sharing.claim(identity, describe)
             entry = journal.record_intent(
                 identity, model="kling-v2-6", payload=payload, at=time.time(), cost_usd=None, index=number
             )
@@ -109,7 +109,7 @@ async def _write(path: str, items: int) -> dict[str, Any]:
             record = {"status": "success", "outcome": {"video_url": f"https://x.example/{number}.mp4"}}
             journal.record_end(entry, state=ResultState.SUCCEEDED, record=record, error=None)
             await journal.wait_durable()
-            journal.release(entry)
+            journal.sharing.release(entry)
 
     began = time.perf_counter()
     with open_journal(path) as journal:

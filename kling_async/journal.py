@@ -26,6 +26,7 @@ from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.location import DatabaseUrl, JournalReference, journal_location
 from kling_async._journal.open_journal import journal_exists, open_journal, read_journal
+from kling_async._journal.sharing import Sharing
 from kling_async._wire.payloads import payload_of
 from kling_async.errors import ConfigurationError
 from kling_async.items import Table
@@ -288,7 +289,7 @@ def _register(
     log: WriteAheadJournal, items: Sequence[tuple[int, Identity, VideoRequest]], *, at: float
 ) -> RegisteredBatch:
     """Write the entries of a batch and drop those of earlier batches, all in the journal's next group of writes."""
-    if log.sharing is not None:
+    if isinstance(log.sharing, Sharing):
         shared = [wanted_item(request, identity, index=index) for index, identity, request in items]
         return RegisteredBatch(entries=tuple(log.sharing.register(shared)), dropped=0)
     numbers = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from functools import partial
@@ -14,15 +14,10 @@ import anyio.to_thread
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.group_commit import GroupCommit
 from kling_async._journal.present_entries import PresentEntries
-from kling_async._journal.shared_store import Claim, SharedStore, WantedItem
+from kling_async._journal.shared_store import SharedStore
 from kling_async._journal.sharing import RunSync, Sharing
-from kling_async._journal.store import (
-    Activity,
-    PendingWrites,
-    Store,
-    require_held_entry,
-    warn_lost_jobs,
-)
+from kling_async._journal.sole_process import SoleProcess
+from kling_async._journal.store import PendingWrites, Store, require_held_entry, warn_lost_jobs
 from kling_async._journal.transitions import (
     JournalEvent,
     begin_attempt,
@@ -60,9 +55,13 @@ class WriteAheadJournal:
         self._spent_usd = store.spent_usd()
         self._run_sync = run_sync = run_sync or _run_in_thread
         self._writes = GroupCommit(partial(run_sync, store.commit))
-        self.sharing: Sharing | None = None if shared is None else Sharing(shared, run_sync, self._writes)
-        """The agreements with other processes; None for a journal of one process."""
         self._entries = PresentEntries(store, self._writes, is_shared=shared is not None)
+        self.sharing: Sharing | SoleProcess = (
+            SoleProcess(self._writes, self._entries)
+            if shared is None
+            else Sharing(shared, run_sync, self._writes, self._entries)
+        )
+        """The agreements with other processes about an entry: who holds it, and which POST may be sent."""
         self._is_closed = self._is_exclusive = False
 
     def __enter__(self) -> Self:
@@ -112,42 +111,6 @@ class WriteAheadJournal:
             raise
         finally:
             self._store.close()
-
-    # Sharing: in a journal of one process `release` and `end_activity` do nothing, and nothing is claimed
-
-    async def claim(self, item: WantedItem) -> Claim:
-        """The entry of an item of a shared journal, which this process holds from now on, unless another live process does.
-
-        Raises:
-            JournalError: The store cannot be reached.
-        """
-        assert self.sharing is not None, "in a journal of one process, `find` is enough"
-        claim = await self.sharing.claim(item)
-        self._entries.note_claim(claim)
-        return claim
-
-    def release(self, number: int) -> None:
-        """Hold an entry no longer, as soon as all its writes are in the store."""
-        if self.sharing is not None:
-            self._entries.forget_state(number)
-            self.sharing.release(number)
-
-    def end_activity(self, number: int, activity: Activity) -> None:
-        """Tell the other processes that an activity has ended, as soon as what is recorded of it is in the store."""
-        if self.sharing is not None:
-            self.sharing.end(number, activity)
-
-    async def find_jobs(self, request_ids: Collection[str]) -> set[str]:
-        """Those of the ids whose job an entry has, or had in an earlier attempt."""
-        found = set(filter(self.has_job, request_ids))
-        return found if self.sharing is None else found | await self.sharing.find_jobs(request_ids)
-
-    async def read_unresolved(self, model: str) -> Sequence[Entry]:
-        """The attempts of unknown fate of a model, by number and attempt, those of all processes."""
-        if self.sharing is None:
-            return [entry for entry in self.find_unresolved() if entry.model == model]
-        entries = await self.sharing.find_all_unresolved(model)
-        return [entry for entry in entries if self._entries.is_still_unknown(entry)]
 
     # Reading
 
@@ -216,7 +179,7 @@ class WriteAheadJournal:
             JournalError: The item has succeeded already; or this process does not hold the item in a shared journal.
         """
         before = self.find(identity)
-        if self.sharing is not None:
+        if self.sharing.is_shared:
             require_held_entry(before, f"the item {identity}")
         number = self._entries.last_number + 1 if before is None else before.number
         state = next_state(None if before is None else before.state, JournalEvent.INTENT, number=number)

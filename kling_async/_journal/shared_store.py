@@ -84,7 +84,7 @@ class SharedStore(Store, Protocol):
 
     `commit` writes the held entries alone. A change of an entry that this process does not hold is an error. A change of an
     entry that another process has taken over changes nothing, and is no error, for the entry is the other process's:
-    `is_lost` says so afterwards. Ask it before anything relies on the change, as `Sharing.confirm_held` does.
+    `is_lost` says so afterwards. Ask it before anything relies on the change, as `Sharing.confirm_intent` does.
 
     A process holds its entries until it releases them, or until its session with the store is gone. A session is never
     ended by a clock of another process, so a process that stands still keeps its entries.

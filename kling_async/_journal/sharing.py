@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from decimal import Decimal
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import anyio
 import attrs
@@ -14,6 +15,7 @@ import attrs
 from kling_async._journal.entry import Entry, Identity
 from kling_async._journal.group_call import GroupCall
 from kling_async._journal.group_commit import GroupCommit
+from kling_async._journal.present_entries import PresentEntries
 from kling_async._journal.shared_store import (
     Claim,
     PlannedPost,
@@ -23,6 +25,7 @@ from kling_async._journal.shared_store import (
     WantedItem,
 )
 from kling_async._journal.store import Activity
+from kling_async._policy.matching import look_alike_group
 
 T = TypeVar("T")
 
@@ -56,12 +59,19 @@ class TakenOverError(Exception):
 
 @attrs.define(eq=False)
 class Sharing:
-    """The agreements of one process over a shared store; use it in one event loop at a time."""
+    """The agreements of one process over a shared store; use it in one event loop at a time.
 
+    `SoleProcess` has the same methods for a store that no other process writes.
+    """
+
+    is_shared: ClassVar = True
+    """Whether other processes write the journal too."""
     _store: SharedStore
     _run_sync: RunSync
     _writes: GroupCommit
     """The journal's commits: what ends goes to the store with them, after what was recorded before."""
+    _entries: PresentEntries
+    """What the journal remembers of its entries; of one that another process has held, it forgets that."""
     _clock: Callable[[], float] = read_monotonic_clock
     """The clock of the store's `confirmed_at`."""
     _changed: anyio.Event = attrs.field(init=False, factory=anyio.Event)
@@ -78,15 +88,24 @@ class Sharing:
 
     # Items
 
-    async def claim(self, item: WantedItem) -> Claim:
-        """Hold an item, unless another live process holds it.
+    async def claim(self, identity: Identity, describe: Callable[[], WantedItem]) -> Claim:
+        """Hold an item from now on, unless another live process holds it; the answer has its entry.
 
         First, the former writes of this process to the entry go to the store: after the claim they would change it again.
+
+        Args:
+            identity: What matches the item across runs.
+            describe: Makes the fields of its entry, which is made if it is missing.
+
+        Raises:
+            JournalError: The store cannot be reached.
         """
-        before = self._store.find(item.identity)
+        before = self._store.find(identity)
         if before is not None and self._writes.is_unwritten(before.number):
             await self._writes.wait_durable()
-        return await self._claims.ask(item)
+        claim = await self._claims.ask(describe())
+        self._entries.note_claim(claim)
+        return claim
 
     def register(self, items: Sequence[WantedItem]) -> Sequence[Entry]:
         """The entries of items, made if they are missing; no process holds those that are new. It blocks."""
@@ -94,6 +113,7 @@ class Sharing:
 
     def release(self, number: int) -> None:
         """Hold an entry no longer, as soon as all its writes are in the store."""
+        self._entries.forget_state(number)
         self._writes.pending.released.add(number)
         self._writes.mark_added()
 
@@ -110,18 +130,40 @@ class Sharing:
 
     # POSTs
 
-    async def reserve_post(self, post: PlannedPost) -> PostPermit:
+    async def reserve_post(
+        self,
+        number: int,
+        *,
+        model: str,
+        payload: Mapping[str, Any],
+        price_usd: Decimal | None,
+        cap_usd: Decimal | None,
+    ) -> PostPermit:
         """Reserve the money of a paid POST and register the POST, if it may be sent; the answer says whether it may.
 
         Every other process then counts the money and knows of the POST, until `end`.
 
+        Args:
+            number: The number of the entry.
+            model: The model's id.
+            payload: The parameters as they are sent.
+            price_usd: What the POST will cost; None is unknown.
+            cap_usd: The most that all entries together may cost; None is no limit.
+
         Raises:
-            TakenOverError: The job of the POST before belongs to another entry.
+            TakenOverError: Another process holds the item, or the job of the POST before belongs to another entry.
         """
-        await self._wait_ended(post.number, Activity.POST)
-        if self._store.is_job_taken(post.number):
+        await self._wait_ended(number, Activity.POST)
+        if self._store.is_job_taken(number):
             raise TakenOverError
-        return await self._reservations.ask(post)
+        group = look_alike_group(payload)
+        post = PlannedPost(
+            number=number, model=model, look_alikes=group, price_usd=price_usd, cap_usd=cap_usd
+        )
+        permit = await self._reservations.ask(post)
+        if permit.decision is PostDecision.TAKEN_OVER:
+            raise TakenOverError
+        return permit
 
     async def is_job_taken(self, number: int) -> bool:
         """Whether another process has matched the job that this one recorded for an entry, before the store had the id.
@@ -133,19 +175,21 @@ class Sharing:
             await self._writes.wait_durable()
         return self._store.is_job_taken(number)
 
-    async def confirm_held(self, number: int) -> None:
-        """Return if this process holds an entry for sure at this moment, and its intent is in the store: the POST may leave.
+    async def confirm_intent(self, number: int) -> None:
+        """Return if the intent of an entry is in the store, and this process holds the entry for sure: the POST may leave.
 
-        Call this after the commit of the intent, and as the last step before the POST. The commit writes an entry only
-        under the epoch with which this process claimed it, and the last line here reads whether it did. Before the commit,
-        this would miss a takeover between the two; without the epoch, the commit would write into an entry that another
-        process has worked on meanwhile. In both cases two processes pay for one item.
+        Call this as the last step before the POST. The commit writes an entry only under the epoch with which this process
+        claimed it, and the last line here reads whether it did. Read before the commit, this would miss a takeover between
+        the two; without the epoch, the commit would write into an entry that another process has worked on meanwhile. In
+        both cases two processes pay for one item.
 
         A process that stood still, or was cut off from the store, asks the store again.
 
         Raises:
+            JournalError: The intent could not be written.
             TakenOverError: Another process holds the item.
         """
+        await self._writes.wait_durable()
         while self._clock() - self._store.confirmed_at() > MAX_CONFIRMATION_AGE:
             await self._run_sync(self._store.confirm)
         self.raise_if_taken_over(number)
@@ -171,7 +215,7 @@ class Sharing:
 
     # Reconciliations
 
-    async def begin_reconciliation(self, number: int, *, model: str, look_alikes: str | None) -> None:
+    async def begin_reconciliation(self, number: int, *, model: str, payload: Mapping[str, Any]) -> None:
         """Block the look-alikes of all other processes, until the reconciliation ends.
 
         Raises:
@@ -179,7 +223,9 @@ class Sharing:
         """
 
         def begin() -> bool:
-            return self._store.begin_reconciliation(number, model=model, look_alikes=look_alikes)
+            return self._store.begin_reconciliation(number, model=model, look_alikes=group)
+
+        group = look_alike_group(payload)
 
         await self._wait_ended(number, Activity.RECONCILIATION)
         if not await self._run_sync(begin):
@@ -203,12 +249,14 @@ class Sharing:
         return await self._run_sync(self._store.match_job, number, request_id)
 
     async def find_jobs(self, request_ids: Collection[str]) -> set[str]:
-        """Those of the ids whose job an entry of any process has, or had."""
-        return await self._run_sync(self._store.find_jobs, request_ids)
+        """Those of the ids whose job an entry of any process has, or had in an earlier attempt."""
+        found = set(filter(self._entries.has_job, request_ids))
+        return found | await self._run_sync(self._store.find_jobs, request_ids)
 
-    async def find_all_unresolved(self, model: str) -> Sequence[Entry]:
-        """The attempts of unknown fate of a model, of all processes."""
-        return await self._run_sync(self._store.find_all_unresolved, model)
+    async def find_unresolved(self, model: str) -> Sequence[Entry]:
+        """The attempts of unknown fate of a model, by number and attempt, those of all processes."""
+        entries = await self._run_sync(self._store.find_all_unresolved, model)
+        return [entry for entry in entries if self._entries.is_still_unknown(entry)]
 
     # Inside
 

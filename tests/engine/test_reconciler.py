@@ -26,6 +26,7 @@ from kling_async import (
 )
 from kling_async._engine.submit import list_search
 from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.sole_process import SoleProcess
 from kling_async._wire.payloads import payload_of
 from kling_async.emulator import JobScript
 from kling_async.events import Finished, Notifier, SubmitLost, SubmitReconciled, Submitted
@@ -475,8 +476,8 @@ async def test_an_outage_of_the_list_ends_a_reconciliation_at_the_wait_timeout()
 
 @pytest.mark.parametrize("on_ambiguous", ["report", "resend_absent", "resend"])
 async def test_a_journal_that_fails_during_a_reconciliation_leaves_the_submit_ambiguous(on_ambiguous):
-    class FailingJournal(WriteAheadJournal):
-        """A journal that cannot be read once the list was scanned for the last time."""
+    class FailingProcess(SoleProcess):
+        """A process that cannot read its journal once the list was scanned for the last time."""
 
         async def find_jobs(self, request_ids):
             if service.now > 29:
@@ -487,7 +488,8 @@ async def test_a_journal_that_fails_during_a_reconciliation_leaves_the_submit_am
         write(changes)
 
     service = Service(before=[on("submit", LOST)])
-    with FailingJournal(MemoryStore(), run_sync=write_at_once) as journal:
+    with WriteAheadJournal(MemoryStore(), run_sync=write_at_once) as journal:
+        journal.sharing = FailingProcess(journal._writes, journal._entries)
         [result] = await run(service, ["x"], journal=journal, on_ambiguous=on_ambiguous)
 
         assert result.state is ResultState.AMBIGUOUS

@@ -25,13 +25,15 @@ from kling_async._journal.entry import EntryState, Identity
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.location import journal_location
 from kling_async._journal.open_journal import open_journal, read_journal
-from kling_async._journal.shared_store import PlannedPost, WantedItem
+from kling_async._journal.shared_store import PostPermit, WantedItem
 from kling_async._policy.budget import Budget
+from kling_async._policy.matching import look_alike_group
 from kling_async._wire.endpoints import LIST
 from kling_async.emulator import JobScript
 from kling_async.events import Resumed, Submitted
 
 PRICE = Decimal("0.35")
+RAIN = {"prompt": "rain"}
 LOST = APIConnectionError("submit: the answer was lost", was_sent=True)
 
 
@@ -443,21 +445,24 @@ async def run_slowly(function, *arguments):
     return function(*arguments)
 
 
+async def reserve_post(journal, number) -> PostPermit:
+    return await journal.sharing.reserve_post(number, model="m", payload=RAIN, price_usd=None, cap_usd=None)
+
+
 async def test_what_a_cancelled_task_has_claimed_or_reserved_is_given_back(open_shared):
     journal, other = open_shared(run_slowly), open_shared()
     rain, snow = (WantedItem(identity=Identity(None, name, 0), model="m") for name in ("rain", "snow"))
     with anyio.move_on_after(0.5):
-        await journal.claim(rain)
-    claim = await journal.claim(snow)
-    post = PlannedPost(number=claim.entry.number, model="m", look_alikes="a")
+        await journal.sharing.claim(rain.identity, lambda: rain)
+    claim = await journal.sharing.claim(snow.identity, lambda: snow)
     with anyio.move_on_after(0.5):
-        await journal.sharing.reserve_post(post)
+        await reserve_post(journal, claim.entry.number)
     await anyio.sleep(5)
     await journal.flush()
 
     assert other._store.find_claimable([rain.identity, snow.identity]) == {rain.identity}
     [number] = [claim.entry.number for claim in other._store.claim([rain]) if claim.entry is not None]
-    other._store.begin_reconciliation(number, model="m", look_alikes="a")
+    other._store.begin_reconciliation(number, model="m", look_alikes=look_alike_group(RAIN))
     assert other._store.find_searchable([number]) == {number}
 
 
@@ -465,11 +470,11 @@ async def test_a_claim_of_an_item_that_is_held_elsewhere_gives_nothing_back(open
     journal, other = open_shared(run_slowly), open_shared()
     rain, snow = (WantedItem(identity=Identity(None, name, 0), model="m") for name in ("rain", "snow"))
     other._store.claim([rain, snow])
-    other._store.begin_reconciliation(2, model="m", look_alikes="a")
+    other._store.begin_reconciliation(2, model="m", look_alikes=look_alike_group(RAIN))
     with anyio.move_on_after(0.5):
-        await journal.claim(rain)
+        await journal.sharing.claim(rain.identity, lambda: rain)
     with anyio.move_on_after(0.5):
-        await journal.sharing.reserve_post(PlannedPost(number=1, model="m", look_alikes="a"))
+        await reserve_post(journal, 1)
     await anyio.sleep(5)
     assert not journal._writes.pending
 
@@ -487,10 +492,10 @@ async def test_an_intent_for_an_item_that_is_not_held_is_an_error(open_shared):
 async def test_an_item_that_is_claimed_again_before_its_release_is_written_stays_held(open_shared):
     journal, other = open_shared(), open_shared()
     rain = WantedItem(identity=Identity(None, "rain", 0), model="m")
-    first = await journal.claim(rain)
-    journal.release(first.entry.number)
+    first = await journal.sharing.claim(rain.identity, lambda: rain)
+    journal.sharing.release(first.entry.number)
 
-    again = await journal.claim(rain)
+    again = await journal.sharing.claim(rain.identity, lambda: rain)
     journal.record_intent(rain.identity, model="m", payload={}, at=1.0, cost_usd=None)
     await journal.flush()
 

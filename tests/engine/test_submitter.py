@@ -206,9 +206,6 @@ class MemoryJournal(WriteAheadJournal):
     def __init__(self):
         super().__init__(MemoryStore(), run_sync=run_at_once)
 
-    async def wait_durable(self):
-        await self.flush()
-
 
 async def run_at_once(function, changes):
     function(changes)

@@ -37,7 +37,7 @@ class Journals:
 
     @staticmethod
     def find(journal, identity):
-        if journal.sharing is not None and journal._store.find(identity) is None:
+        if journal.sharing.is_shared and journal._store.find(identity) is None:
             (claim,) = journal._store.claim([WantedItem(identity=identity, model="m")])
             journal._entries.note_claim(claim)
         return journal.find(identity)
@@ -161,7 +161,7 @@ async def test_the_job_of_an_earlier_attempt_is_no_job_without_an_owner(journals
         journal.record_job(number, request_id="r-2", record={})
 
     with journals.open() as journal:
-        assert await journal.find_jobs({"r-1", "r-2", "r-3"}) == {"r-1", "r-2"}
+        assert await journal.sharing.find_jobs({"r-1", "r-2", "r-3"}) == {"r-1", "r-2"}
 
 
 async def test_attempts_of_unknown_fate_are_read_by_model_and_not_once_they_are_known(journals):
@@ -173,7 +173,7 @@ async def test_attempts_of_unknown_fate_are_read_by_model_and_not_once_they_are_
         await journal.flush()
         journal.record_job(1, request_id="r-1", record={})
 
-        unresolved = await journal.read_unresolved("m")
+        unresolved = await journal.sharing.find_unresolved("m")
 
     assert [(entry.number, entry.attempts) for entry in unresolved] == [(2, 1), (3, 1), (3, 2)]
 

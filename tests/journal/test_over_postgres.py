@@ -437,7 +437,7 @@ def test_processes_that_write_the_same_jobs_at_once_share_them(stores):
 
 async def test_a_process_whose_accepted_job_another_entry_has_starts_again(database):
     with open_journal(database) as first, closing(open_store(database)) as second:
-        claim = await first.claim(WantedItem(identity=RAIN, model="m"))
+        claim = await first.sharing.claim(RAIN, lambda: WantedItem(identity=RAIN, model="m"))
         rain = first.record_intent(RAIN, model="m", payload={}, at=1.0, cost_usd=None)
         assert rain == claim.entry.number
         await first.flush()
@@ -449,15 +449,15 @@ async def test_a_process_whose_accepted_job_another_entry_has_starts_again(datab
         first.record_job(rain, request_id="r-1", record={})
         assert await first.sharing.is_job_taken(rain)
         with pytest.raises(TakenOverError):
-            await first.sharing.reserve_post(PlannedPost(number=rain, model="m", look_alikes=None))
-        claim = await first.claim(WantedItem(identity=RAIN))
+            await first.sharing.reserve_post(rain, model="m", payload={}, price_usd=None, cap_usd=None)
+        claim = await first.sharing.claim(RAIN, lambda: WantedItem(identity=RAIN))
 
     assert (claim.entry.state, claim.entry.request_id) == (EntryState.INTENDED, None)
 
 
 async def test_a_write_from_before_a_take_over_does_not_change_the_entry_that_is_claimed_again(database):
     with open_journal(database) as first, closing(open_store(database)) as second:
-        await first.claim(WantedItem(identity=RAIN, model="m"))
+        await first.sharing.claim(RAIN, lambda: WantedItem(identity=RAIN, model="m"))
         number = first.record_intent(RAIN, model="m", payload={}, at=1.0, cost_usd=None)
         await first.flush()
         first.record_not_accepted(number, error="too many")
@@ -466,7 +466,7 @@ async def test_a_write_from_before_a_take_over_does_not_change_the_entry_that_is
         second.commit(change(number, RAIN, request_id="r-1", state=EntryState.SUBMITTED))
         second.commit(PendingWrites(released={number}))
 
-        claim = await first.claim(WantedItem(identity=RAIN))
+        claim = await first.sharing.claim(RAIN, lambda: WantedItem(identity=RAIN))
         await first.flush()
 
         assert (claim.entry.request_id, claim.entry.state) == ("r-1", EntryState.SUBMITTED)
@@ -586,8 +586,8 @@ def test_turns_of_one_rate_are_shared(stores):
 
 async def test_another_process_hears_of_a_release(database):
     with open_journal(database) as first, open_journal(database) as second:
-        claim = await first.claim(WantedItem(identity=RAIN, model="m"))
-        first.release(claim.entry.number)
+        claim = await first.sharing.claim(RAIN, lambda: WantedItem(identity=RAIN, model="m"))
+        first.sharing.release(claim.entry.number)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(second.sharing.wait_claimable, RAIN)
             await anyio.sleep(0.01)

@@ -21,7 +21,7 @@ from kling_async._engine.submit import (
 )
 from kling_async._engine.submit.ledger import Ledger
 from kling_async._journal.entry import former_fingerprint
-from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.sole_process import SoleProcess
 from kling_async._policy import list_evidence
 from kling_async._policy.list_evidence import ROW_DELAY, ListReading
 from kling_async._policy.lost_submit import LostSubmit
@@ -37,10 +37,10 @@ Bug = Callable[[pytest.MonkeyPatch], None]
 def write_after_the_post(patch: pytest.MonkeyPatch) -> None:
     """The POST does not wait until its intent is on the disk."""
 
-    async def at_once(self: WriteAheadJournal) -> None:
+    async def at_once(self: SoleProcess, number: int) -> None:
         pass
 
-    patch.setattr(WriteAheadJournal, "wait_durable", at_once)
+    patch.setattr(SoleProcess, "confirm_intent", at_once)
 
 
 def send_again_after_500(patch: pytest.MonkeyPatch) -> None:

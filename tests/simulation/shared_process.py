@@ -13,6 +13,7 @@ import attrs
 
 from kling_async import JournalError
 from kling_async._journal.journal import WriteAheadJournal
+from kling_async._journal.sharing import Sharing
 
 from .gate import GATE, Gate, outside
 from .process import Killed, Process
@@ -100,7 +101,7 @@ class SharedProcess(Process):
         )
         self._keeper = loop.create_task(self._keep_session(self._store))
         journal = WriteAheadJournal(self._store, shared=self._store, run_sync=self._call)
-        assert journal.sharing is not None
+        assert isinstance(journal.sharing, Sharing)
         journal.sharing._clock = loop.time
         return journal
 

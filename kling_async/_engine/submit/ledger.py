@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,14 @@ import attrs
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.submit.batch_item import BatchItem
 from kling_async._engine.submit.item_identifier import ItemIdentifier, foreign_entry, wanted_item
+from kling_async._journal.entry import Identity
 from kling_async._journal.journal import WriteAheadJournal
-from kling_async._journal.shared_store import Claim, PlannedPost, PostDecision, WantedItem
-from kling_async._journal.sharing import Sharing, TakenOverError
+from kling_async._journal.shared_store import Claim, PostDecision, WantedItem
+from kling_async._journal.sharing import TakenOverError
 from kling_async._journal.store import Activity
 from kling_async._journal.transitions import price_posts
 from kling_async._policy.budget import Budget
 from kling_async._policy.lost_submit import is_fresh_intent
-from kling_async._policy.matching import look_alike_group
 from kling_async._policy.rate_limit import TokenBucket
 from kling_async._policy.service_clock import Instant
 from kling_async.errors import JournalError, KlingError
@@ -40,11 +41,6 @@ class Ledger:
     journal: WriteAheadJournal | None = None
     _identifier: ItemIdentifier = attrs.field(init=False, factory=ItemIdentifier)
 
-    @property
-    def sharing(self) -> Sharing | None:
-        """What this process agrees on with others; None without a shared journal."""
-        return None if self.journal is None else self.journal.sharing
-
     async def claim_entry(self, item: BatchItem) -> Claim:
         """The claim of an item, with its entry in the journal.
 
@@ -58,7 +54,11 @@ class Ledger:
             InvalidRequestError: A local picture is another than that of the entry that the input gives.
             JournalError: A shared journal cannot be reached.
         """
-        claim = Claim() if self.journal is None else await self._claim(self.journal, item)
+        if self.journal is None:
+            claim = Claim()
+        else:
+            identity = item.identity = item.identity or self._identify(item)
+            claim = await self.journal.sharing.claim(identity, partial(_describe_item, item))
         entry = claim.entry
         if entry is not None:
             item.entry_number, item.input_entry = entry.number, None
@@ -71,88 +71,79 @@ class Ledger:
         item.is_changed_elsewhere = claim.is_changed_elsewhere
         return claim
 
-    async def _claim(self, journal: WriteAheadJournal, item: BatchItem) -> Claim:
-        """The claim of an item; sets the item's identity."""
-        if item.identity is None:
-            if item.input_entry is not None:
-                item.identity = self._identifier.for_entry(item.input_entry, item.digests)
-            else:
-                assert item.request is not None
-                item.identity = self._identifier.for_request(item.request, item.digests)
-        if journal.sharing is None:
-            return Claim(entry=journal.find(item.identity))
-        return await journal.claim(_describe_item(item))
+    def _identify(self, item: BatchItem) -> Identity:
+        """The identity of an item that is claimed for the first time."""
+        if item.input_entry is not None:
+            return self._identifier.for_entry(item.input_entry, item.digests)
+        assert item.request is not None
+        return self._identifier.for_request(item.request, item.digests)
 
     async def wait_claimable(self, item: BatchItem) -> None:
         """Return when no live process holds an item that another process held."""
         assert item.identity is not None
-        assert self.sharing is not None, "no other process holds an item of this one's own journal"
-        await self.sharing.wait_claimable(item.identity)
+        assert self.journal is not None, "without a journal, no other process holds an item"
+        await self.journal.sharing.wait_claimable(item.identity)
 
     def release(self, item: BatchItem) -> None:
         """Let other processes hold the item, as soon as its writes are in a shared journal."""
         if self.journal is not None and item.entry_number is not None:
-            self.journal.release(item.entry_number)
+            self.journal.sharing.release(item.entry_number)
 
     async def take_turn(self, bucket: TokenBucket) -> float:
         """Take a turn of a rate that all processes of a shared journal keep together; the seconds until it can be used."""
-        if self.sharing is None:
+        if self.journal is None:
             return 0.0
-        return await self.sharing.take_turn(rate=bucket.rate, burst=bucket.burst)
+        return await self.journal.sharing.take_turn(rate=bucket.rate, burst=bucket.burst)
 
     async def reserve_post(self, item: BatchItem, payload: Mapping[str, Any]) -> bool:
         """Reserve the money of a POST and register the POST in a shared journal; False if it cannot be sent now.
 
         The other processes then count the money and know of the POST, until `end_post`. It is False while another process
-        reconciles a look-alike: await `wait_changed`, then ask again. In a journal of one process it does nothing.
+        reconciles a look-alike: await `wait_changed`, then ask again.
 
         Raises:
             BudgetExceededError: The spend of all processes would pass the cap.
             TakenOverError: Another process holds the item.
         """
-        if self.sharing is None:
-            return True
+        if self.journal is None or item.entry_number is None:
+            return True  # an item without an entry is known to this process alone
         assert item.request is not None
-        assert item.entry_number is not None
-        post = PlannedPost(
-            number=item.entry_number,
+        reserve = partial(
+            self.journal.sharing.reserve_post,
+            item.entry_number,
             model=model_of(item.request),
-            look_alikes=look_alike_group(payload),
+            payload=payload,
             price_usd=item.price,
-            cap_usd=self.budget.cap_of_recorded,
         )
-        permit = await self.sharing.reserve_post(post)
-        while permit.decision is PostDecision.OVER_CAP:
-            if (cap := await self._recount_cap()) == post.cap_usd:
+        cap = self.budget.cap_of_recorded
+        while (permit := await reserve(cap_usd=cap)).decision is PostDecision.OVER_CAP:
+            before, cap = cap, await self._recount_cap(self.journal)
+            if cap == before:
                 raise self.budget.refuse_recorded(permit.total_usd)
-            post = attrs.evolve(post, cap_usd=cap)
-            permit = await self.sharing.reserve_post(post)
-        if permit.decision is PostDecision.TAKEN_OVER:
-            raise TakenOverError
         return permit.decision is PostDecision.ALLOWED
 
-    async def _recount_cap(self) -> Decimal | None:
+    async def _recount_cap(self, journal: WriteAheadJournal) -> Decimal | None:
         """The cap for what the journal has by now: a POST that gets a price when its item is sent again counted twice."""
-        if self.journal is not None and self.budget.unrecorded:
-            self.budget.unrecorded = await price_unpriced(self.budget, self.journal)
+        if self.budget.unrecorded:
+            self.budget.unrecorded = await price_unpriced(self.budget, journal)
         return self.budget.cap_of_recorded
 
     async def is_job_taken(self, item: BatchItem) -> bool:
         """Whether another process of a shared journal has matched the item's job to its own lost submit."""
-        if self.sharing is not None and item.entry_number is not None:
+        if self.journal is not None and item.entry_number is not None:
             with suppress(JournalError):  # the batch ends with it; what is paid for is delivered
-                return await self.sharing.is_job_taken(item.entry_number)
+                return await self.journal.sharing.is_job_taken(item.entry_number)
         return False
 
     def end_post(self, item: BatchItem) -> None:
         """Tell the other processes that no POST of the item is in flight any more."""
         if self.journal is not None and item.entry_number is not None:
-            self.journal.end_activity(item.entry_number, Activity.POST)
+            self.journal.sharing.end(item.entry_number, Activity.POST)
 
     async def wait_changed(self) -> None:
         """Wait until another process may have ended what blocks a POST."""
-        assert self.sharing is not None, "no other process blocks a POST of this one's own journal"
-        await self.sharing.wait_changed()
+        assert self.journal is not None, "without a journal, no other process blocks a POST"
+        await self.journal.sharing.wait_changed()
 
     async def record_intent(
         self,
@@ -178,16 +169,18 @@ class Ledger:
             TakenOverError: Another process of a shared journal holds the item.
         """
         while True:
-            self.budget.reserve(item.price, is_allowed=self.sharing is not None)
+            is_shared = self.journal is not None and self.journal.sharing.is_shared
+            self.budget.reserve(item.price, is_allowed=is_shared)
             self._add_cost(item)
             item.job_id = None  # that of an attempt before
             if self.journal is None:
                 return
             intended = now()
             try:
-                await self._write_intent(
+                number = _add_intent(
                     self.journal, item, payload, intended=intended, given_up_after=given_up_after
                 )
+                await self.journal.sharing.confirm_intent(number)
             except TakenOverError:
                 # The entry is the other process's. If this one claims it again, no write from before may change it.
                 self.budget.release(item.price)
@@ -207,33 +200,6 @@ class Ledger:
         if item.cost is None and self.budget.cap is None:  # under a cap they count from the beginning
             self.budget.spent += earlier_usd
         item.cost = earlier_usd + price
-
-    async def _write_intent(
-        self,
-        journal: WriteAheadJournal,
-        item: BatchItem,
-        payload: Mapping[str, Any],
-        *,
-        intended: Instant,
-        given_up_after: float,
-    ) -> None:
-        """Bring the intent of a POST to the disk; in a shared journal this process then holds the item for sure."""
-        assert item.identity is not None
-        assert item.request is not None
-        item.entry_number = journal.record_intent(
-            item.identity,
-            model=model_of(item.request),
-            payload=payload,
-            at=intended.time,
-            has_service_time=intended.offset is not None,
-            timeout=given_up_after,
-            cost_usd=item.price,
-            index=item.index,
-        )
-        await journal.wait_durable()
-        if journal.sharing is not None:
-            # After the commit, whose answer it reads: whether the intent was written.
-            await journal.sharing.confirm_held(item.entry_number)
 
     def record_not_accepted(self, item: BatchItem, error: BaseException) -> None:
         """The POST was provably not accepted: the money is free again, and a failed job of before is the item's last job again."""
@@ -337,6 +303,30 @@ def _describe_item(item: BatchItem) -> WantedItem:
     if item.input_entry is not None or item.entry_number is not None or item.request is None:
         return WantedItem(identity=item.identity, is_known=True)
     return wanted_item(item.request, item.identity, index=item.index or 0)
+
+
+def _add_intent(
+    journal: WriteAheadJournal,
+    item: BatchItem,
+    payload: Mapping[str, Any],
+    *,
+    intended: Instant,
+    given_up_after: float,
+) -> int:
+    """Add the intent of a POST to the next commit of the journal; returns the number of the entry."""
+    assert item.identity is not None
+    assert item.request is not None
+    number = item.entry_number = journal.record_intent(
+        item.identity,
+        model=model_of(item.request),
+        payload=payload,
+        at=intended.time,
+        has_service_time=intended.offset is not None,
+        timeout=given_up_after,
+        cost_usd=item.price,
+        index=item.index,
+    )
+    return number
 
 
 def _one_line(error: BaseException) -> str:

@@ -249,7 +249,7 @@ class ListSearch:
 
     async def _unresolved_in_journal(self, journal: WriteAheadJournal, model: str) -> list[LostSubmit]:
         """The lost submits of a journal that no open reconciliation of this client is about."""
-        entries = await journal.read_unresolved(model)
+        entries = await journal.sharing.find_unresolved(model)
         open_ones = self._look_alikes.reconciliations
         searched = {one.entry_number for one in open_ones if one.location == journal.location}
         # An entry that was sent again comes twice, its earlier attempt first: only the last attempt is searched for.
@@ -269,7 +269,7 @@ async def _decide_on_rows(rows: Sized, decide: Callable[[], T]) -> T:
 
 async def _match_in_journal(reconciliation: OpenReconciliation, job: Job) -> bool:
     """Give a job to a lost submit of a shared journal; False if another process has given it to another one."""
-    if reconciliation.shared is None:
+    journal, number = reconciliation.journal, reconciliation.entry_number
+    if journal is None or number is None:
         return True
-    sharing, number = reconciliation.shared
-    return await sharing.match_job(number, job.request_id)
+    return await journal.sharing.match_job(number, job.request_id)

@@ -83,9 +83,13 @@ class LookAlikes:
     async def select_searchable(self, open_ones: list[OpenReconciliation]) -> list[OpenReconciliation]:
         """Those for which no look-alike is on its way, in this client or in another process of a shared journal."""
         unclear: set[OpenReconciliation] = set()
-        for sharing in dict.fromkeys(one.shared[0] for one in open_ones if one.shared):
-            here = {one.shared[1]: one for one in open_ones if one.shared and one.shared[0] is sharing}
-            searchable = await sharing.find_searchable(list(here))
+        for journal in dict.fromkeys(one.journal for one in open_ones if one.journal is not None):
+            here = {
+                one.entry_number: one
+                for one in open_ones
+                if one.journal is journal and one.entry_number is not None
+            }
+            searchable = await journal.sharing.find_searchable(list(here))
             unclear.update(one for number, one in here.items() if number not in searchable)
         return [one for one in open_ones if one not in unclear and not self.has_look_alike(one)]
 
@@ -98,11 +102,11 @@ class LookAlikes:
         while True:
             while self.has_look_alike(reconciliation):
                 await self._changed.wait()
-            if reconciliation.shared is None or await self.select_searchable([reconciliation]):
+            journal, number = reconciliation.journal, reconciliation.entry_number
+            if journal is None or number is None or await self.select_searchable([reconciliation]):
                 return
-            sharing, number = reconciliation.shared
-            sharing.raise_if_taken_over(number)
-            await sharing.wait_changed()
+            journal.sharing.raise_if_taken_over(number)
+            await journal.sharing.wait_changed()
 
     def _signal(self) -> None:
         self._changed.set()

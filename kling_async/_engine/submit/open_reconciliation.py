@@ -7,7 +7,6 @@ import attrs
 
 from kling_async._journal.entry import Entry
 from kling_async._journal.journal import WriteAheadJournal
-from kling_async._journal.sharing import Sharing
 from kling_async._policy.lost_submit import LostSubmit, recorded_submit
 from kling_async._policy.service_clock import Instant
 from kling_async.errors import KlingError
@@ -44,13 +43,6 @@ class OpenReconciliation:
     def location(self) -> str | None:
         """The location of the journal, however often it is open; None without a journal."""
         return None if self.journal is None else self.journal.location
-
-    @property
-    def shared(self) -> tuple[Sharing, int] | None:
-        """What the process agrees on with others about the entry, and its number; None without a shared journal."""
-        if self.journal is None or self.journal.sharing is None or self.entry_number is None:
-            return None
-        return self.journal.sharing, self.entry_number
 
 
 def lost_submit_of(entry: Entry, *, now: Instant, longest_timeout: float) -> LostSubmit:

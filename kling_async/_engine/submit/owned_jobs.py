@@ -56,5 +56,5 @@ class OwnedJobs:
         for journal in journals:
             # A journal has each id as the service wrote it.
             spelled = {one for id_ in wanted.keys() - owned for one in spellings(wanted[id_])}
-            owned |= set(map(canonical_id, await journal.find_jobs(spelled)))
+            owned |= set(map(canonical_id, await journal.sharing.find_jobs(spelled)))
         return owned

@@ -14,7 +14,6 @@ from kling_async._journal.entry import Entry
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.store import Activity
 from kling_async._policy.lost_submit import lost_submit
-from kling_async._policy.matching import look_alike_group
 from kling_async._policy.retry import backoff, is_transient
 from kling_async._policy.scan_delays import proof_delays, scan_delays
 from kling_async._policy.service_clock import Instant
@@ -80,7 +79,7 @@ class Reconciler:
             journal=journal,
             entry_number=entry.number,
             # A process that was cut off from a shared journal, and not from the service, may still get the answer.
-            last_age=0.0 if journal.sharing is None else lost.last_answer_age,
+            last_age=lost.last_answer_age if journal.sharing.is_shared else 0.0,
         )
         self._shared.forget_unresolved(reconciliation.location, entry.number)
         self._look_alikes.begin(reconciliation)
@@ -118,7 +117,7 @@ class Reconciler:
         if not self._look_alikes.end(reconciliation):
             return
         if reconciliation.journal is not None and reconciliation.entry_number is not None:
-            reconciliation.journal.end_activity(reconciliation.entry_number, Activity.RECONCILIATION)
+            reconciliation.journal.sharing.end(reconciliation.entry_number, Activity.RECONCILIATION)
         if reconciliation.job is None:
             self._shared.unresolved.append(
                 UnresolvedSubmit(
@@ -183,10 +182,10 @@ class Reconciler:
 
 async def _tell_other_processes(reconciliation: OpenReconciliation) -> None:
     """Have no look-alike of another process sent while a submit of a shared journal is reconciled."""
-    if reconciliation.shared is not None:
-        sharing, number = reconciliation.shared
-        group = look_alike_group(reconciliation.lost.payload)
-        await sharing.begin_reconciliation(number, model=reconciliation.model, look_alikes=group)
+    journal, number = reconciliation.journal, reconciliation.entry_number
+    if journal is not None and number is not None:
+        payload = reconciliation.lost.payload
+        await journal.sharing.begin_reconciliation(number, model=reconciliation.model, payload=payload)
 
 
 def _ambiguous(reconciliation: OpenReconciliation, reason: str, *, in_batch: bool) -> AmbiguousSubmitError:
