@@ -32,8 +32,19 @@ _BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 _NUMBERS = frozenset({"duration", "cfg_scale"})
 PICTURES = ("image", "image_tail")
 """The fields of a request that hold a picture: a URL, a data URI or a local path, which is uploaded."""
-PICTURE_KEYS = frozenset({*PICTURES, "image_url", "first_frame"})
+_FIRST_PICTURE: Mapping[str, str] = {
+    "kling-3.0-turbo-i2v": "first_frame",
+    "kling-2.6-motion-control": "image_url",
+    "kling-3-motion-control": "image_url",
+}
+"""By model, the key in the payload for `image`, where that is another word. They refuse a request without it.
+
+Source: the pages of these models below docs.gmicloud.ai/model-quickstarts/video/.
+"""
+PICTURE_KEYS = frozenset({*PICTURES, *_FIRST_PICTURE.values()})
 """The keys under which any model of the family takes a picture."""
+_FILE_OF_PICTURE = re.compile(r".+\.(png|jpe?g)\Z", re.IGNORECASE | re.DOTALL)
+"""The name of a file. Base64 of a picture has no dot."""
 
 
 @attrs.frozen(kw_only=True)
@@ -102,6 +113,8 @@ def wire_name(model: str, field: str) -> str:
     """
     rules = MODELS.get(model)
     parameter = rules.parameters.get(field) if rules else None
+    if parameter is None and field == "image":
+        return _FIRST_PICTURE.get(model, field)
     return parameter.wire_name if parameter else field
 
 
@@ -169,6 +182,22 @@ def json_faults(field: str, value: object) -> list[str]:
     except (TypeError, ValueError, RecursionError) as error:
         return [f"{field} must hold plain JSON values: {error}"]
     return []
+
+
+def local_picture_faults(extra: Mapping[Any, Any]) -> list[str]:
+    """The pictures in `extra` that are files of this machine, one sentence each: they would be sent as the names of files.
+
+    A list of pictures has them one level deeper.
+    """
+    lists = [value for value in extra.values() if isinstance(value, list | tuple)]
+    mappings = [extra, *(item for items in lists for item in items if isinstance(item, Mapping))]
+    return [
+        f"{key} in extra is the file {quote_value(os.fspath(value))}, and extra is sent as it is: give the file as image, or "
+        "the URL of its upload"
+        for mapping in mappings
+        for key, value in mapping.items()
+        if key in PICTURE_KEYS and is_local_picture(value) and _FILE_OF_PICTURE.match(os.fspath(value))
+    ]
 
 
 def quote_value(value: object) -> str:

@@ -114,7 +114,8 @@ class VideoRequest:
     image: str | os.PathLike[str] | None = attrs.field(default=None, converter=_as_picture)
     """The first picture: a URL, a data URI, or a local path, which the client uploads before the submit.
 
-    `~` is the home folder."""
+    `~` is the home folder. A model that takes its picture under another key gets it there, as `kling-3.0-turbo-i2v` under
+    `first_frame`."""
     image_tail: str | os.PathLike[str] | None = attrs.field(default=None, converter=_as_picture)
     """The last picture, for models that take one, in the same forms as `image`."""
     negative_prompt: str | None = attrs.field(default=None, converter=to_option)
@@ -132,7 +133,8 @@ class VideoRequest:
     resolution: str | None = attrs.field(default=None, converter=to_word)
     """Such as `1080p`, for models that take it."""
     extra: Mapping[str, Any] = attrs.field(factory=dict, converter=_as_mapping, hash=False)
-    """Further keys of the payload. The client sends them as they are, and in place of an equal key of a field above.
+    """Further keys of the payload. The client sends them as they are, and in place of an equal key of a field above. It
+    uploads no file that is named here.
 
     It can be given as the text of its JSON."""
     key: str | None = attrs.field(default=None, converter=to_name)
@@ -166,7 +168,8 @@ class VideoRequest:
             return [f"{field} is not JSON: {catalog.quote_value(value)}"]
         if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
             return [f"{field} must be a mapping with text keys, not {catalog.quote_value(value)}"]
-        return catalog.json_faults(field, value)
+        files = catalog.local_picture_faults(value) if field == "extra" else []
+        return files or catalog.json_faults(field, value)
 
 
 PARAMETERS = tuple(

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kling_async import catalog
+from kling_async import InvalidRequestError, VideoRequest, catalog
+from kling_async._wire.payloads import payload_of
 
 MODEL = "kling-v2-6"
 HUGE = 10**5000
@@ -187,6 +188,53 @@ def test_a_field_has_its_own_name_unless_the_catalog_has_another():
     assert catalog.wire_name(MODEL, "image") == "image"
     assert catalog.wire_name(MODEL, "resolution") == "resolution"
     assert catalog.wire_name("a-model-of-tomorrow", "image") == "image"
+    assert catalog.wire_name("kling-3.0-turbo-i2v", "image") == "first_frame"
+    assert catalog.wire_name("kling-3.0-turbo-i2v", "image_tail") == "image_tail"
+    assert catalog.wire_name("kling-3-motion-control", "image") == "image_url"
+
+
+@pytest.mark.parametrize(
+    "name", ["a.jpg", "../b c.JPEG", "~/c.png", "/tmp/d.Png", "picture\nof.png", Path("e.png")]
+)
+@pytest.mark.parametrize("model", [None, MODEL, "kling-3.0-turbo-i2v", "a-model-of-tomorrow"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda name: {"first_frame": name},
+        lambda name: {"image": name},
+        lambda name: {"image_url": name, "seed": 7},
+        lambda name: {"image_list": [{"image_url": name, "type": "first_frame"}]},
+    ],
+    ids=["first_frame", "image", "image_url", "image_list"],
+)
+def test_a_file_in_extra_is_refused_because_its_name_would_be_sent(name, model, place):
+    with pytest.raises(
+        InvalidRequestError, match=r"in extra is the file .*: give the file as image, or the URL"
+    ):
+        VideoRequest("x", model=model, extra=place(name))
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"first_frame": "https://host/a.jpg"},
+        {"first_frame": "data:image/png;base64,iVBORw0KGgo="},
+        {"first_frame": "iVBORw0KGgo/jpg"},
+        {"first_frame": None, "image_list": [], "refer_images": ["a", 5]},
+        {"element_name": "cat.png"},
+        {"image_list": ["a.png"]},
+    ],
+)
+def test_what_can_be_no_file_in_extra_is_sent_as_it_is(extra):
+    request = VideoRequest("x", model="kling-3.0-turbo-i2v", extra=extra)
+    assert payload_of(request) == {"prompt": "x", **extra}
+
+
+def test_a_picture_and_the_same_in_extra_make_the_same_paid_item():
+    model, url = "kling-3.0-turbo-i2v", "https://host/a.jpg"
+    by_field = payload_of(VideoRequest("x", model=model, image=url))
+    assert by_field == payload_of(VideoRequest("x", model=model, extra={"first_frame": url}))
+    assert by_field == {"prompt": "x", "first_frame": url}
 
 
 @pytest.mark.parametrize("rules", catalog.MODELS.values(), ids=list(catalog.MODELS))

@@ -37,7 +37,7 @@ OF_EVERY_PARAMETER = {
     "kling-v3-text-to-video": "edf7e727c60f9be42cdf603b245bd527",
     "kling-v3-image-to-video": "ba70f31588a75cd537297bda933929f6",
     "kling-3.0-turbo-t2v": "3e354f530ff235320f7c3e9a8cff01dd",
-    "kling-3.0-turbo-i2v": "1b1a5d3e0e81376742ef37552016f912",
+    "kling-3.0-turbo-i2v": "ce189149baa6dfc3f684cc9c6d3debb7",
     "kling-v3-omni": "0cf6bf0b8eb410654cfa4490597ffc4c",
     "Kling-Text2Video-V2.1-Master": "1bec097cc29b7fe3cd8a44895bc922f2",
     "Kling-Image2Video-V2.1-Master": "d3e0d7066d729fa6e123a41d0d9a7db1",
