@@ -187,8 +187,9 @@ async def _wait(batch: DistributedBatch, ended: Sequence[Result], *, detach: boo
             await _end_cancelled(batch, error, detach=detach)
         raise
     except LostEntriesError as error:
+        loss = _describe_loss(error, batch, ended)  # first, for a cancellation can interrupt the rest
         await batch.withdraw()
-        raise _describe_loss(error, batch, ended) from error
+        raise loss from error
     except JournalError as error:
         so_far = in_input_order([*ended, *batch.results_so_far()], None)
         raise BatchInterruptedError(

@@ -70,7 +70,7 @@ class AwaitedItem:
     is_saved: bool = False
     """Whether the caller has heard that its video is saved."""
     job_id: str | None = None
-    """The last job of it that this call has heard of."""
+    """The last job of it that this call has heard of; not one that ended before the call, which submits the item again."""
     queued_shard: int | None = None
     """The number of the queued shard that covers it, as the call has seen last."""
     lost_shards: int = 0
@@ -231,7 +231,7 @@ class DistributedBatch:
     async def read_unfinished(self) -> list[Result]:
         """The items that the call still waits for and that may be paid for, as the journal has them.
 
-        If the journal cannot be read, those whose jobs the call has heard of.
+        If the journal cannot be read, those whose jobs the call has heard of, and of whose end it has not.
         """
         reason = KlingError("the call was cancelled.")
         try:
@@ -245,7 +245,7 @@ class DistributedBatch:
                     reason=reason,
                 )
                 for awaited in map(self.awaited.__getitem__, self.unfinished)
-                if awaited.job_id is not None
+                if awaited.job_id is not None and not awaited.is_finished
             ]
         return [
             result_of_entry(

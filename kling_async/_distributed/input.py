@@ -129,6 +129,5 @@ def _add(
     plan = plan_item(entry, retry_failed=retry_failed)
     shard_item = ShardItem(entry.number, item.index, plan.attempts, retry_failed=plan.retry_failed)
     made = entry.job if step is NextStep.REPORT else None
-    batch.awaited[entry.number] = AwaitedItem(
-        item=shard_item, request=item.request, made=made, job_id=entry.request_id
-    )
+    job_id = None if step is NextStep.SUBMIT else entry.request_id
+    batch.awaited[entry.number] = AwaitedItem(item=shard_item, request=item.request, made=made, job_id=job_id)

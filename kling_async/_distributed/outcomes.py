@@ -110,7 +110,9 @@ def result_of_entry(entry: Entry, *, index: int, request: VideoRequest | None, r
         result = result_of_job(job, index=index, request=request, reason=reason)
         return attrs.evolve(result, cost_usd=entry.cost_usd)
     if job is not None:
-        state = ResultState(entry.state.value)
+        state = state_of(
+            job
+        )  # the answer to the POST can be the end, which the entry has for a moment as `submitted`
     elif entry.state in {EntryState.INTENDED, EntryState.AMBIGUOUS}:
         state = ResultState.AMBIGUOUS
         error = AmbiguousSubmitError(

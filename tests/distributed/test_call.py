@@ -37,13 +37,13 @@ MADE = {"state": "succeeded", "request_id": "j1", "path": "/v/a.mp4", "error": N
 
 
 @asynccontextmanager
-async def open_batch(url, prompts=PROMPTS, notify=lambda _: None, output=None):
+async def open_batch(url, prompts=PROMPTS, notify=lambda _: None, output=None, *, retry_failed=False):
     """A batch as `generate_many_on` makes it, before anything is given out."""
     database = WorkersDatabase.at(url)
     try:
         async with open_shard_queue(database) as app:
             items, _ = await read_items(prompts, {})
-            given = await register_items(database, items, output=output, retry_failed=False)
+            given = await register_items(database, items, output=output, retry_failed=retry_failed)
             yield DistributedBatch(
                 app=app,
                 database=database,
@@ -558,12 +558,53 @@ async def test_a_call_whose_entries_are_deleted_while_no_worker_ends_anything_en
         assert await shards_of(batch) == []
 
 
+async def test_a_call_that_is_cancelled_while_it_takes_back_the_shards_of_lost_entries_logs_its_jobs(
+    journal, caplog
+):
+    async with open_batch(journal) as batch, asyncio.timeout(20):
+        batch.cover_interval = 0.0
+        call = asyncio.create_task(_wait(batch, [], detach=False))
+        await until(lambda: shards(journal))
+        await write_outcome(batch, min(batch.awaited), MADE)
+        await until(lambda: batch.job_ids == ["j1"])
+        with psycopg.connect(journal) as other:
+            other.execute("SELECT FROM procrastinate_jobs FOR UPDATE")
+            change(journal, "DELETE FROM kling_async_entries")
+            await until(lambda: is_blocked(journal))
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+    assert "Jobs of the batch that are charged: j1." in caplog.text
+
+
+def is_blocked(journal):
+    """Whether a transaction waits for another one."""
+    with psycopg.connect(journal, autocommit=True) as other:
+        return other.execute("SELECT FROM pg_locks WHERE NOT granted").fetchone() is not None
+
+
+async def test_a_job_that_failed_before_the_call_is_none_of_its_jobs(journal):
+    async with open_batch(journal, PROMPTS[:2]) as batch:
+        failed, running = sorted(batch.awaited)
+    change(
+        journal,
+        f"UPDATE kling_async_entries SET attempts = 1, request_id = 'j' || number,"
+        f" state = CASE number WHEN {failed} THEN 'failed' ELSE 'submitted' END",
+    )
+    async with open_batch(journal, PROMPTS[:2], retry_failed=True) as batch:
+        assert batch.awaited.keys() == {failed, running}
+        assert batch.job_ids == [f"j{running}"]
+
+
 async def test_a_cancelled_call_whose_database_is_gone_names_the_jobs_that_it_has_heard_of(journal, caplog):
     async with open_batch(journal) as batch:
         call = asyncio.create_task(_wait(batch, [], detach=False))
         await until(lambda: shards(journal))
         job = Job(request_id="j2", status=JobStatus.PROCESSING)
         batch.hear(max(batch.awaited), Submitted(0.0, index=3, request_id="j2", job=job))
+        batch.hear(
+            min(batch.awaited), Finished(0.0, index=0, request_id="j1", state=ResultState.FAILED, error=None)
+        )
         change(journal, "ALTER TABLE kling_async_entries RENAME TO away")
         call.cancel()
         with pytest.raises(asyncio.CancelledError) as caught:

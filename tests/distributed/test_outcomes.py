@@ -135,6 +135,7 @@ def outcome_of(state, error):
         (attrs.evolve(UNSENT, state=EntryState.INTENDED), ResultState.AMBIGUOUS, AmbiguousSubmitError),
         (SUBMITTED, ResultState.TIMED_OUT, WaitTimeoutError),
         (BROKEN, ResultState.FAILED, AuthenticationError),
+        (attrs.evolve(BROKEN, state=EntryState.SUBMITTED), ResultState.FAILED, AuthenticationError),
     ],
 )
 def test_an_item_that_no_worker_ended_is_reported_as_its_entry_stands(entry, state, kind):

@@ -346,6 +346,22 @@ async def test_posts_without_a_price_count_once_for_all_processes_when_their_ite
     assert (budget.spent, budget.unrecorded) == (PRICE * 9, 0)
 
 
+async def test_a_job_that_ended_before_the_journal_had_its_id_is_not_left_to_run(open_shared, caplog):
+    service = Service(run_time=10.0)
+
+    async def stand_still_from_the_post_on(function, *arguments):
+        if service.posts:
+            await anyio.sleep(100)
+        return function(*arguments)
+
+    journal = open_shared(stand_still_from_the_post_on)
+    async with batch_of(service, ["x"], journal=journal) as results:
+        await anyio.sleep(50)
+    [left] = results.rest
+    assert (left.state, left.job.request_id) == (ResultState.SUCCEEDED, "job-0")
+    assert "left 1 video made and not saved (job-0)" in caplog.text
+
+
 async def test_the_hourly_rate_holds_for_all_processes_together(open_shared):
     service = Service(run_time=10.0)
     limits = Limits(max_submits_per_hour=3600 * 50, max_concurrent_submits=1, max_polls_per_second=1e6)
