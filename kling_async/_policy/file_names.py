@@ -19,6 +19,7 @@ encrypted home folder takes. Source: the documentation of eCryptfs.
 _NAME_BYTES = 255
 """The longest name that usual file systems take. Source: `NAME_MAX` of Linux and macOS; NTFS counts 255 UTF-16 units."""
 _LONGEST_ENDING = ".99.part.json"
+_NUMBER = re.compile(r"(\.\d+)?\.part\Z")
 _RANDOM_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
@@ -143,6 +144,11 @@ def unique_name(request_id: str, *, index: int | None = None) -> str:
 
 def _size_of(name: str) -> int:
     return len(name.encode(errors="surrogatepass"))
+
+
+def first_partial_name(partial: str) -> str:
+    """The first name that the download could take that has the partial file of this name."""
+    return _NUMBER.sub(".part", partial)
 
 
 def partial_name(name: str, number: int = 1) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import anyio
@@ -44,9 +46,15 @@ async def save(path):
     return await session.downloader.download(JOB, FileDestination(path), emit=emit)
 
 
-def find_saved(path):
+def find_saved(path, *, index=0):
     """What a later run does with a video that the journal says to be saved."""
-    entry = Entry(
+    return anyio.run(
+        OutputFolder(path.parent, has_ascii_names=False).find_saved, make_entry(path, index=index)
+    )
+
+
+def make_entry(path, *, index=0):
+    return Entry(
         number=1,
         identity=Identity(None, "f", 0),
         model="kling-v2-6",
@@ -55,8 +63,8 @@ def find_saved(path):
         request_id=JOB.request_id,
         path=str(path),
         size_bytes=len(VIDEO),
+        index=index,
     )
-    return anyio.run(OutputFolder(path.parent, has_ascii_names=False).find_saved, entry)
 
 
 def leave(path, number=2, *, note=NOTE):
@@ -127,6 +135,49 @@ def test_each_file_of_the_job_or_of_no_job_is_removed(path, note):
         leave(path, number, note=note)
     find_saved(path)
     assert names(path.parent) == ["a.mp4"]
+
+
+@pytest.mark.parametrize(
+    "saved", ["00001-p-6f1c52a0.mp4", "00001-p-6f1c52a0-6f1c52a0.mp4", "00007-p-6f1c52a0.mp4"]
+)
+def test_files_beside_another_name_of_the_job_are_removed(tmp_path, saved):
+    """The video can have got another name than its first one; the files of that have no note, or are of another index."""
+    path = tmp_path / saved
+    path.write_bytes(VIDEO)
+    for number in (1, 2, 9):
+        leave(tmp_path / "00001-p-6f1c52a0.mp4", number, note=None)
+    leave(tmp_path / "00003-p-6f1c52a0.mp4")
+    other = [leave(tmp_path / "00003-p-6f1c52a0.mp4", 3, note=None), leave(tmp_path / "b.mp4", note=OTHER)]
+    find_saved(path, index=1)
+    assert {left for left in tmp_path.iterdir() if left.suffix == ".part"} == set(other)
+
+
+async def test_the_folder_is_read_once_for_all_videos_of_a_batch(path, monkeypatch):
+    paths = [path.with_name(f"{number}.mp4") for number in range(20)]
+    for each in paths:
+        each.write_bytes(VIDEO)
+    read, scan = [], os.scandir
+
+    def scan_and_note(folder):
+        read.append(threading.current_thread())
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", scan_and_note)
+    folder = OutputFolder(path.parent, has_ascii_names=False)
+    assert await asyncio.gather(*(folder.find_saved(make_entry(each)) for each in paths)) == paths
+    [thread] = read
+    assert thread is not threading.current_thread()
+
+
+async def test_a_saved_video_is_found_also_in_a_folder_that_cannot_be_read(path, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    path.write_bytes(VIDEO)
+    left = leave(path)
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert await OutputFolder(path.parent, has_ascii_names=False).find_saved(make_entry(path)) == path
+    assert left.exists()
 
 
 async def test_the_file_of_another_job_with_the_same_name_stays(path):

@@ -220,7 +220,12 @@ async def test_a_batch_can_be_uploaded_directly(store, temporary, tmp_path):
         batch = await client.generate_many(["a comet", "the sea"], output="s3://videos", direct_upload=True)
         assert [result.path.key for result in batch] == sorted(store.videos)
         assert list(temporary.iterdir()) == []
+        for _ in ("stores the videos", "finds the videos"):
+            await client.generate_many(
+                ["a comet"], output="s3://videos/b", direct_upload=True, journal=tmp_path / "run.db"
+            )
+            assert list(temporary.iterdir()) == []
         for output in (tmp_path, None):
             with pytest.raises(ConfigurationError, match="A direct upload needs the URL of an object store"):
                 await client.generate_many(["a comet"], output=output, direct_upload=True)
-        assert len(emulator.stats.accepted) == 2
+        assert len(emulator.stats.accepted) == 3

@@ -6,13 +6,15 @@ import errno
 import io
 import os
 import stat
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import attrs
 
 from kling_async._own_files import create, for_owner_alone, open_own
-from kling_async._policy.file_names import partial_name
+from kling_async._policy.file_names import first_partial_name, partial_name
 from kling_async._policy.http_ranges import FileVersion, dump, load
 from kling_async.jobs import canonical_id
 
@@ -39,18 +41,11 @@ class LockedFile:
     @property
     def note_path(self) -> Path:
         """The path of the note."""
-        return self.path.with_name(self.path.name + ".json")
+        return _note_path(self.path)
 
     def read_note(self) -> FileVersion | None:
         """The version that the note describes; None if there is no note of ours, or it cannot be read."""
-        try:
-            descriptor = open_own(self.note_path)
-            if descriptor is None:
-                return None
-            with os.fdopen(descriptor) as note:
-                return load(note.read(_MAX_NOTE_CHARACTERS))
-        except (OSError, ValueError):
-            return None
+        return _read_note(self.note_path)
 
     def is_of(self, request_id: str, *, saved: Path) -> bool:
         """Whether a download of this job left the file: by its note, or without a whole note, as after a kill.
@@ -115,17 +110,71 @@ def remove_partial_files(path: Path, *, request_id: str) -> None:
         if not os.path.lexists(partial_path):
             free_names += 1
             continue
-        with suppress(OSError):  # the video is saved; a later run tries again
+        _remove_if_left(partial_path, request_id, saved=path)
+
+
+@attrs.frozen
+class PartialFiles:
+    """The partial files that were in a folder at one moment: a look at each video would find no other of its job."""
+
+    _by_job: Mapping[str, Sequence[Path]]
+    """By the id of the job that its note names, each file with such a note."""
+    _by_name: Mapping[str, Sequence[Path]]
+    """By the first name that its download could take, each file."""
+
+    @classmethod
+    def find(cls, folder: Path) -> PartialFiles:
+        """Those of a folder; it blocks."""
+        by_job, by_name = defaultdict[str, list[Path]](list), defaultdict[str, list[Path]](list)
+        with suppress(OSError), os.scandir(folder) as entries:
+            for name in [entry.name for entry in entries if entry.name.endswith(".part")]:
+                path = folder / name
+                by_name[first_partial_name(name)].append(path)
+                if (note := _read_note(_note_path(path))) is not None:
+                    by_job[canonical_id(note.request_id)].append(path)
+        return cls(by_job, by_name)
+
+    def __bool__(self) -> bool:
+        return bool(self._by_name)
+
+    def remove_left(self, path: Path, *, names: Iterable[str], request_id: str) -> None:
+        """Remove those of a saved video that no process writes any more; it blocks. See `remove_partial_files`.
+
+        Args:
+            path: Where the video is.
+            names: The names that the downloads of the video could take, which says of a file without a note whose it is.
+            request_id: The job.
+        """
+        found = set(self._by_job.get(canonical_id(request_id), ()))
+        for name in names:
+            found.update(self._by_name.get(first_partial_name(partial_name(name)), ()))
+        for partial_path in found:
             _remove_if_left(partial_path, request_id, saved=path)
 
 
+def _note_path(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def _read_note(path: Path) -> FileVersion | None:
+    try:
+        descriptor = open_own(path)
+        if descriptor is None:
+            return None
+        with os.fdopen(descriptor) as note:
+            return load(note.read(_MAX_NOTE_CHARACTERS))
+    except (OSError, ValueError):
+        return None
+
+
 def _remove_if_left(path: Path, request_id: str, *, saved: Path) -> None:
-    locked_file = _try_lock(path, open_own(path), is_new=False)
-    if locked_file is None:
-        return
-    if locked_file.is_of(request_id, saved=saved):
-        locked_file.remove()
-    locked_file.file.close()
+    with suppress(OSError):  # the video is saved; a later run tries again
+        locked_file = _try_lock(path, open_own(path), is_new=False)
+        if locked_file is None:
+            return
+        if locked_file.is_of(request_id, saved=saved):
+            locked_file.remove()
+        locked_file.file.close()
 
 
 def _size_of(path: Path) -> int | None:

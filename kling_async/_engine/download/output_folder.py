@@ -17,7 +17,7 @@ import attrs
 from kling_async._engine.api import Retries
 from kling_async._engine.descriptors import run_in_thread
 from kling_async._engine.download.destination import SavedFile
-from kling_async._engine.download.file_lock import remove_partial_files
+from kling_async._engine.download.file_lock import PartialFiles, remove_partial_files
 from kling_async._engine.download.partial_file import (
     AdaptiveWriter,
     PartialFile,
@@ -36,6 +36,22 @@ _TRIAL_BYTES = 4096
 """On a full disk a file can be made and not be filled."""
 
 
+@attrs.define
+class _LeftFiles:
+    """The partial files that were in a folder when a batch first found a saved video there: a folder is read once."""
+
+    _files: PartialFiles | None = None
+    _lock: anyio.Lock = attrs.field(factory=anyio.Lock)
+
+    async def find(self, folder: Path) -> PartialFiles:
+        """The partial files of the folder."""
+        if self._files is None:
+            async with self._lock:
+                if self._files is None:
+                    self._files = await run_in_thread(partial(PartialFiles.find, folder))
+        return self._files
+
+
 @attrs.frozen
 class OutputFolder:
     """A folder for videos, which exists and takes their names."""
@@ -43,6 +59,7 @@ class OutputFolder:
     path: Path
     has_ascii_names: bool
     """Whether names have ASCII letters and digits only: the caller wants it, or the file system takes no others."""
+    _left: _LeftFiles = attrs.field(init=False, repr=False, eq=False, factory=_LeftFiles)
 
     @classmethod
     def make(cls, path: Path, *, ascii_names: bool) -> OutputFolder:
@@ -85,9 +102,10 @@ class OutputFolder:
     async def find_saved(self, entry: Entry) -> Path | None:
         """The file that an earlier run saved, if it is whole; removes what dead processes left of its downloads."""
         path = saved_file(entry, self.path)
-        if path is not None:
-            assert entry.request_id is not None, "only a job has a video"
-            remove_partial_files(path, request_id=entry.request_id)
+        if path is not None and (left := await self._left.find(self.path)):
+            assert entry.job is not None, "only a job has a video"
+            names = {path.name, self.path_for(entry.job, index=entry.index).name}
+            await run_in_thread(partial(left.remove_left, path, names=names, request_id=entry.job.request_id))
         return path
 
 

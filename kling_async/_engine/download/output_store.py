@@ -54,7 +54,7 @@ class ObjectDestination:
         place = await retries.run(partial(_choose, self.bucket, self.path, job))
         if not isinstance(place, SavedFile):
             return None
-        _remove_partial_files(job.request_id)
+        await _remove_partial_files(job.request_id)
         return place
 
     def open_partial(
@@ -80,7 +80,7 @@ class ObjectDestination:
         put = partial(_put, self.bucket, self.path, job, content, size_bytes=size_bytes, sha256=sha256)
         saved = await retries.run(put)
         await partial_video.truncate()  # an empty partial file is removed when it is closed
-        _remove_partial_files(job.request_id)
+        await _remove_partial_files(job.request_id)
         return saved
 
 
@@ -200,7 +200,7 @@ class ObjectPrefix:
             found = await self.bucket.find(url.key)
             if found is not None and found.size_bytes == entry.size_bytes:
                 assert entry.request_id is not None, "only a job has a video"
-                _remove_partial_files(entry.request_id)
+                await _remove_partial_files(entry.request_id)
                 return url
         return None
 
@@ -247,8 +247,7 @@ def partial_folder() -> Path:
     Raises:
         OSError: It cannot be made, or belongs to another user.
     """
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    folder = Path(tempfile.gettempdir(), f"kling_async-{user}")
+    folder = _partial_folder_path()
     with suppress(FileExistsError):
         folder.mkdir(mode=_OWNER_ONLY)
     status = folder.lstat()
@@ -258,14 +257,25 @@ def partial_folder() -> Path:
     return folder
 
 
+def _partial_folder_path() -> Path:
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    return Path(tempfile.gettempdir(), f"kling_async-{user}")
+
+
 def _partial_path(request_id: str) -> Path:
     """The file of this machine beside which the partial files of a job's video lie."""
     return partial_folder() / file_name(request_id)
 
 
-def _remove_partial_files(request_id: str) -> None:
+async def _remove_partial_files(request_id: str) -> None:
+    """Remove what dead processes left of a job's video, in a thread; a batch that uses no disk makes no folder for that."""
+
+    def remove() -> None:
+        if os.path.lexists(_partial_folder_path()):
+            remove_partial_files(_partial_path(request_id), request_id=request_id)
+
     with suppress(OSError):  # no folder of ours
-        remove_partial_files(_partial_path(request_id), request_id=request_id)
+        await run_in_thread(remove)
 
 
 def _try_partial_folder() -> None:
