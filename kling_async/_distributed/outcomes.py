@@ -10,7 +10,7 @@ import attrs
 
 from kling_async import errors
 from kling_async._journal.entry import Entry, EntryState
-from kling_async._policy.outcome import error_of, state_of
+from kling_async._policy.outcome import add_reason, error_of, lacks_video, state_of
 from kling_async._secrets import Secret
 from kling_async.errors import AmbiguousSubmitError, KlingError, WaitTimeoutError
 from kling_async.jobs import Job
@@ -66,8 +66,17 @@ def is_end_of_job(outcome: Mapping[str, Any]) -> bool:
 
 
 def is_in_journal(outcome: Mapping[str, Any], entry: Entry) -> bool:
-    """Whether the journal knows the end of the job too, if the outcome is one: a worker can die between its two writes."""
-    return not is_end_of_job(outcome) or (entry.state == outcome["state"] and entry.job is not None)
+    """Whether the journal knows the end of the job too, if the outcome is one: a worker can die between its two writes.
+
+    The state of the entry or the record of its job says how it ended. A failed job whose resubmit is refused has the record alone.
+    """
+    if not is_end_of_job(outcome):
+        return True
+    job = entry.job
+    if job is None:
+        return False
+    state: str = outcome["state"]
+    return entry.state == state or (job.is_final and not lacks_video(job) and state_of(job) == state)
 
 
 def result_of_outcome(
@@ -106,27 +115,21 @@ def result_of_entry(entry: Entry, *, index: int, request: VideoRequest | None, r
         reason: Why no worker ends the item.
     """
     job, state, error = entry.job, ResultState.NOT_SUBMITTED, reason
-    if job is not None and not job.is_final:
+    if job is not None and job.is_final:
+        # By the job, not by the state of the entry: a record can be final before a run has written the end down.
+        result = result_of_end(entry, index=index, request=request)
+        return attrs.evolve(
+            result, error=reason if result.error is None else add_reason(result.error, reason)
+        )
+    if job is not None:
         result = result_of_job(job, index=index, request=request, reason=reason)
         return attrs.evolve(result, cost_usd=entry.cost_usd)
-    if job is not None:
-        state = state_of(
-            job
-        )  # the answer to the POST can be the end, which the entry has for a moment as `submitted`
-    elif entry.state in {EntryState.INTENDED, EntryState.AMBIGUOUS}:
+    if entry.state in {EntryState.INTENDED, EntryState.AMBIGUOUS}:
         state = ResultState.AMBIGUOUS
         error = AmbiguousSubmitError(
             f"The service may have taken this request, and no worker has looked for its job: {reason.message}"
         )
-    return Result(
-        index=index,
-        request=request,
-        state=state,
-        job=job,
-        error=error,
-        path=None if entry.path is None else saved_place(entry.path),
-        cost_usd=entry.cost_usd,
-    )
+    return Result(index=index, request=request, state=state, error=error, cost_usd=entry.cost_usd)
 
 
 def result_of_job(job: Job, *, index: int, request: VideoRequest | None, reason: KlingError) -> Result:
@@ -140,9 +143,9 @@ def result_of_job(job: Job, *, index: int, request: VideoRequest | None, reason:
 
 
 def result_of_end(entry: Entry, *, index: int, request: VideoRequest | None) -> Result:
-    """The result of an item that an earlier run has ended, so that no worker need look at it."""
+    """The result of an item whose job has ended, by the record of the job in its entry."""
     job = entry.job
-    assert job is not None, "an item that is to be reported has a job"
+    assert job is not None, "the job of an end is in the entry"
     path = None if entry.path is None else saved_place(entry.path)
     error = error_of(job, secret=Secret(""))
     if error is not None and entry.error is not None:  # which hides the key of the run that wrote the entry

@@ -47,6 +47,13 @@ def error_of(job: Job, *, secret: Secret) -> JobError | None:
     )
 
 
+def add_reason(error: KlingError, reason: KlingError) -> KlingError:
+    """The error of an item that was sent, which now also says why the item was not submitted again; the reason is its cause."""
+    error.message = f"{error.message.rstrip('.')}; it was not submitted again: {reason.message}"
+    error.__cause__ = reason
+    return error
+
+
 def hide_in_reason(job: Job, *, secret: Secret) -> Job:
     """The job, with `***` for each place of its failure reason where the service echoes the key; `raw` stays as it is."""
     if job.outcome is None or job.outcome.error is None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from decimal import Decimal
+from functools import partial
 
 import pytest
 from fake_pooler import run_pooler
@@ -25,6 +26,7 @@ from kling_async.distributed import generate_many_on, run_worker
 from kling_async.emulator import EmulatorSettings, Fault, JobScript, LogNormal, Reply
 from kling_async.events import Downloaded, Finished, Resumed, Submitted
 from kling_async.history import ItemTimes
+from kling_async.jobs import JobStatus
 
 PROMPTS = [f"A comet over hill number {number}" for number in range(12)]
 FIRST_FAILS = EmulatorSettings(
@@ -32,6 +34,16 @@ FIRST_FAILS = EmulatorSettings(
     run_time=LogNormal(2.0),
     script=lambda number, _: JobScript(ending="failed", error="policy") if number == 1 else None,
 )
+
+
+def fail_first_prompt(error):
+    """A service where the job of the first prompt fails at once, and the others run for minutes."""
+    fails, runs = JobScript(ending="failed", error=error), JobScript(run_time=60_000.0)
+    return EmulatorSettings(
+        time_scale=100.0,
+        run_time=LogNormal(2.0),
+        script=lambda _, payload: fails if payload["prompt"] == PROMPTS[0] else runs,
+    )
 
 
 def posts(emulator):
@@ -170,6 +182,53 @@ async def test_a_failed_job_is_reported_and_tried_again_once_where_that_is_asked
         assert (result.state, type(result.error)) == (ResultState.FAILED, JobFailedError)
     assert again[0].state is ResultState.SUCCEEDED
     assert posts(kling_emulator) == {PROMPTS[0]: 2}
+
+
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize("kling_emulator_settings", [fail_first_prompt("policy")], ids=["first fails"])
+async def test_a_failed_job_whose_second_submit_is_refused_is_a_result_and_not_the_end_of_the_call(
+    journal, kling_emulator, workers, status
+):
+    async with workers(), asyncio.timeout(60):
+        await generate_many_on(journal, PROMPTS[:1])
+        kling_emulator.faults.add(Fault("submit", Reply(status, {"error": "no such mode"}), times=None))
+        batch = await generate_many_on(journal, PROMPTS[:1], retry_failed=True)
+
+    assert (batch[0].state, type(batch[0].error)) == (ResultState.FAILED, JobFailedError)
+    assert "it was not submitted again" in batch[0].error.message
+    assert batch[0].job.status is JobStatus.FAILED
+    assert kling_emulator.stats.requests["submit"] == 2
+
+
+@pytest.mark.parametrize(
+    "kling_emulator_settings, retry_failed",
+    [(fail_first_prompt("rate limit exceeded (RPM)"), False), (fail_first_prompt("policy"), True)],
+    ids=["rate limit", "retry_failed"],
+)
+async def test_a_call_that_is_cancelled_before_a_failed_job_is_submitted_again_is_cancelled_and_names_the_others(
+    journal, kling_emulator, workers, retry_failed
+):
+    def states():
+        return [entry.state for entry in read_journal(journal)] if shards(journal) else []
+
+    throttled = Reply(429, {"error": "slow down"}, headers={"Retry-After": "600"})
+    kling_emulator.faults.add(Fault("submit", throttled, nth=3, times=None))
+    make = partial(generate_many_on, journal, PROMPTS[:2], shard_size=1)
+    async with workers(2, grace=0.0):
+        if retry_failed:
+            call = asyncio.create_task(make(detach=True))
+            await until(lambda: states() == ["failed", "submitted"])
+            await end(call)
+        call = asyncio.create_task(make(retry_failed=retry_failed))
+        await until(
+            lambda: kling_emulator.stats.requests["submit"] == 3 and states() == ["submitted", "submitted"]
+        )
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await call
+
+    [running] = [job for job in kling_emulator.stats.accepted if job.payload["prompt"] == PROMPTS[1]]
+    assert f"left 1 job to run and to be charged ({running.request_id})" in caught.value.__notes__[1]
 
 
 async def test_invalid_items_are_found_before_anything_is_written(journal):

@@ -107,6 +107,12 @@ def test_an_error_of_a_newer_release_is_a_plain_one():
         ("failed", JobFailedError, BROKEN, True),
         ("failed", JobFailedError, MADE, False),
         ("cancelled", JobCancelledError, SUBMITTED, False),
+        ("failed", JobFailedError, attrs.evolve(BROKEN, state=EntryState.SUBMITTED), True),
+        ("failed", JobFailedError, attrs.evolve(BROKEN, state=EntryState.TIMED_OUT), True),
+        ("cancelled", JobCancelledError, attrs.evolve(BROKEN, state=EntryState.SUBMITTED), False),
+        ("succeeded", None, attrs.evolve(MADE, state=EntryState.SUBMITTED), True),
+        ("succeeded", None, attrs.evolve(SUBMITTED, record={"status": "success"}), False),
+        ("failed", JobFailedError, attrs.evolve(BROKEN, state=EntryState.INTENDED, request_id=None), False),
         ("not_submitted", KlingError, UNSENT, True),
         ("ambiguous", AmbiguousSubmitError, UNSENT, True),
         ("timed_out", WaitTimeoutError, SUBMITTED, True),
@@ -134,8 +140,9 @@ def outcome_of(state, error):
         (attrs.evolve(UNSENT, state=EntryState.DROPPED), ResultState.NOT_SUBMITTED, AuthenticationError),
         (attrs.evolve(UNSENT, state=EntryState.INTENDED), ResultState.AMBIGUOUS, AmbiguousSubmitError),
         (SUBMITTED, ResultState.TIMED_OUT, WaitTimeoutError),
-        (BROKEN, ResultState.FAILED, AuthenticationError),
-        (attrs.evolve(BROKEN, state=EntryState.SUBMITTED), ResultState.FAILED, AuthenticationError),
+        (BROKEN, ResultState.FAILED, JobFailedError),
+        (attrs.evolve(BROKEN, state=EntryState.SUBMITTED), ResultState.FAILED, JobFailedError),
+        (MADE, ResultState.SUCCEEDED, AuthenticationError),
     ],
 )
 def test_an_item_that_no_worker_ended_is_reported_as_its_entry_stands(entry, state, kind):
@@ -144,6 +151,37 @@ def test_an_item_that_no_worker_ended_is_reported_as_its_entry_stands(entry, sta
     assert (result.index, result.state, type(result.error)) == (2, state, kind)
     assert "the key is wrong" in result.error.message
     assert result.job == entry.job
+
+
+ENDS = {
+    "success": (ResultState.SUCCEEDED, AuthenticationError),
+    "failed": (ResultState.FAILED, JobFailedError),
+    "cancelled": (ResultState.CANCELLED, JobCancelledError),
+}
+
+
+@pytest.mark.parametrize("status", ENDS)
+@pytest.mark.parametrize("state", EntryState)
+def test_the_record_of_a_job_says_how_it_ended_whatever_the_state_of_its_entry(state, status):
+    """A failed job whose resubmit was refused, a POST that is final at once, a worker that died before it wrote the end."""
+    entry = attrs.evolve(SUBMITTED, state=state, record={"status": status}, cost_usd=Decimal("0.35"))
+
+    result = result_of_entry(entry, index=2, request=REQUEST, reason=REASON)
+
+    assert (result.state, type(result.error)) == ENDS[status]
+    assert "the key is wrong" in result.error.message
+    assert (result.job, result.cost_usd) == (entry.job, Decimal("0.35"))
+
+
+@pytest.mark.parametrize("record", [None, {"status": "processing"}, {"status": "new"}, {"status": 3}])
+@pytest.mark.parametrize("state", EntryState)
+def test_a_job_whose_record_says_no_end_continues_whatever_the_state_of_its_entry(state, record):
+    entry = attrs.evolve(SUBMITTED, state=state, record=record)
+
+    result = result_of_entry(entry, index=2, request=REQUEST, reason=REASON)
+
+    assert (result.state, result.job) == (ResultState.TIMED_OUT, entry.job)
+    assert "continues at the service" in result.error.message
 
 
 def test_an_item_that_an_earlier_run_ended_needs_no_worker():

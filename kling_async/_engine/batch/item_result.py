@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.submit.batch_item import BatchItem
-from kling_async._policy.outcome import error_of, state_of, state_without_end
+from kling_async._policy.outcome import add_reason, error_of, state_of, state_without_end
 from kling_async._secrets import Secret
 from kling_async.errors import AmbiguousSubmitError, InvalidRequestError, KlingError, WaitTimeoutError
 from kling_async.events import Finished
@@ -54,9 +54,7 @@ def unsent_result(item: BatchItem, reason: KlingError, *, secret: Secret) -> Res
         return Result(index=_index(item), request=item.request, state=state, error=reason)
     result = make_result(item, item.fallback_outcome, secret=secret)
     assert result.error is not None, "only what has failed is sent again"
-    earlier = result.error.message.rstrip(".")
-    result.error.message = f"{earlier}; it was not submitted again: {reason.message}"
-    result.error.__cause__ = reason
+    add_reason(result.error, reason)
     return result
 
 
