@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -40,6 +41,7 @@ class LoopSessions:
     transport: Transport | None = attrs.field(kw_only=True)
     """The caller's own, which no session closes; None for the default one."""
     opened: dict[asyncio.AbstractEventLoop, _Opened] = attrs.field(init=False, factory=dict)
+    _lock: threading.Lock = attrs.field(init=False, factory=threading.Lock)
     _shared: SharedState | None = attrs.field(init=False, default=None)
     """What the sessions of all event loops share."""
 
@@ -48,8 +50,8 @@ class LoopSessions:
         loop = running_loop()
         opened = self.opened.get(loop)
         if opened is None:
-            for closed in [other for other in self.opened if other.is_closed()]:
-                del self.opened[closed]
+            for closed in [other for other in list(self.opened) if other.is_closed()]:
+                self.opened.pop(closed, None)  # the loop of another thread may have come here too
             transport = self.transport or _open_transport(self.settings)
             opened = _Opened(session=self._make_session(transport), lifetime=self._lifetime(loop, transport))
             self.opened[loop] = opened
@@ -97,8 +99,9 @@ class LoopSessions:
             retry=self.retry,
             allow_private=settings.allow_private,
         )
-        if self._shared is None:
-            self._shared = SharedState(fit_to_process(self.limits), self.polling)
+        with self._lock:  # the loops of other threads have the same limits
+            if self._shared is None:
+                self._shared = SharedState(fit_to_process(self.limits), self.polling)
         return LoopSession.open(api, self._shared)
 
 

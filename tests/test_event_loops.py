@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -101,3 +102,34 @@ def test_under_trio_each_call_is_one_clear_error(name, tmp_path):
     with pytest.raises(ConfigurationError, match=r"event loop of asyncio, .* asyncio\.run.* trio"):
         trio.run(calls_of(client, tmp_path)[name])
     assert list(tmp_path.iterdir()) == []
+
+
+class LoopThatIsClosed(asyncio.SelectorEventLoop):
+    """A closed loop that, like another thread, brings a further one in while the closed ones are looked for."""
+
+    def __init__(self, sessions):
+        super().__init__()
+        self.sessions = sessions
+
+    def is_closed(self):
+        if self.sessions is not None:
+            sessions, self.sessions = self.sessions, None
+            sessions.opened[asyncio.get_event_loop_policy().new_event_loop()] = None
+            sessions.opened.pop(self)
+        return super().is_closed()
+
+
+def test_loops_of_other_threads_come_and_go_while_a_session_is_opened():
+    client = KlingClient("any-key")
+    sessions = client._sessions
+    closed = LoopThatIsClosed(None)
+    closed.close()
+    closed.sessions = sessions
+    sessions.opened[closed] = None
+
+    async def open_session():
+        return sessions.open()
+
+    assert asyncio.run(open_session()) is not None
+    [other] = sessions.opened
+    other.close()

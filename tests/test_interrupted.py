@@ -273,12 +273,14 @@ async def test_the_error_that_leaves_a_stream_has_the_note(warnings):
     assert "left 1 job to run" in warnings()[0]
 
 
-async def test_a_job_that_failed_for_a_rate_limit_is_not_left(warnings):
+async def test_a_job_that_failed_for_a_rate_limit_is_not_left_to_run_and_is_a_result(warnings):
     service = Service(script=lambda _: JobScript(ending="failed", error=RATE_LIMITED))
     service.before.append(on("submit", None, *[reply(429, {"error": "no"}, {"retry-after": "600"})] * 9))
     client = client_of(service)
     await interrupt(client.generate_many(["a"], progress=False), after=300)
-    assert [result.job for result in client.last_batch] == []
+    [result] = client.last_batch
+    assert (result.state, result.job.request_id) == (ResultState.FAILED, "job-0")
+    assert warnings() == []
 
 
 async def test_the_last_batch_is_that_of_the_last_call_and_of_all_views():

@@ -587,6 +587,28 @@ async def test_a_scan_that_a_look_alike_overtakes_is_made_after_it(open_shared, 
     assert len(looks) == overtaken + 2
 
 
+async def test_an_input_that_waits_for_the_result_of_an_item_put_aside_leaves_it_the_slot(open_shared):
+    service = Service(run_time=100.0)
+    first, second = open_shared(), open_shared()
+    has_result = anyio.Event()
+
+    async def prompts_after_results():
+        yield "rain"
+        await has_result.wait()
+        yield "snow"
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: run(service, ["rain"], journal=first))
+        await anyio.sleep(5)
+        async with batch_of(service, prompts_after_results(), journal=second, at_once=1) as results:
+            ended = []
+            async for result in results:
+                ended.append(result.ok)
+                has_result.set()
+
+    assert (ended, service.posts) == ([True, True], 2)
+
+
 async def test_an_item_that_is_put_aside_can_be_cancelled(open_shared):
     service = Service(run_time=1_000.0)
     first, second = open_shared(), open_shared()

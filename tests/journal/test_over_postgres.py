@@ -3,12 +3,13 @@ from __future__ import annotations
 import logging
 import os
 import re
+import resource
 import signal
 import socket
 import sys
 import threading
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager, suppress
 from decimal import Decimal
 from itertools import chain
 from pathlib import Path
@@ -95,6 +96,43 @@ def wait_until(condition):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@contextmanager
+def no_free_descriptor():
+    """The process can open no further file, connection or poll; the block gets a function that takes what is freed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = [os.dup(0)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (held[0] + 1, hard))
+
+    def take_all():
+        with suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+
+    try:
+        take_all()
+        yield take_all
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_session_outlives_a_time_without_free_descriptors(stores, database):
+    store = stores()
+    hold(store, RAIN)
+    former, confirmed_at = store._session._connection, store._session.confirmed_at
+
+    with psycopg.connect(database, autocommit=True) as connection:
+        with no_free_descriptor() as take_all:
+            store._session._wake.send(b"x")  # as after a notice
+            wait_until(lambda: take_all() or store._session.confirmed_at > confirmed_at)
+            connection.execute("SELECT pg_terminate_backend(%s, 10000)", [former.info.backend_pid])
+            wait_until(lambda: former.closed)
+        wait_until(lambda: store._session._connection is not former)
+
+    assert hold(store, RAIN) == [1]
 
 
 # Items

@@ -73,16 +73,16 @@ class Batch:
         return None
 
     async def _read_item(self) -> InputItem | None:
-        """The next item, which holds a slot of the concurrency limit; None at the end of the input."""
+        """The next item, which holds a slot of the concurrency limit; None at the end of the input.
+
+        The slot is taken after the item is read: the input may wait for the result of an item that waits for a slot.
+        """
         slots = self.parts.slots
         await self.parts.results.read_ahead.acquire()
-        await slots.take()
-        item = None
-        try:
-            item = await self.reader.next_item()
-        finally:
-            if item is None:
-                slots.free()
+        await slots.wait_free()
+        item = await self.reader.next_item()
+        if item is not None:
+            await slots.take()
         return item
 
     def warn_if_interrupted(self, error: BaseException | None) -> None:

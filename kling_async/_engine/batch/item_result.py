@@ -58,7 +58,7 @@ def unsent_result(item: BatchItem, reason: KlingError, *, secret: Secret) -> Res
     return result
 
 
-def interrupted_result(item: BatchItem) -> Result | None:
+def interrupted_result(item: BatchItem, *, secret: Secret) -> Result | None:
     """The result of an item whose batch ends before the item does; None if nothing of the item was accepted."""
     if item.job_id is not None:
         return _result_of_error(
@@ -79,6 +79,8 @@ def interrupted_result(item: BatchItem) -> Result | None:
                 advice=f"Look for it with `client.list_jobs({model!r})` before you submit it again.",
             ),
         )
+    if isinstance(item.fallback_outcome, Job):  # it may have been charged, and was to be submitted again
+        return make_result(item, item.fallback_outcome, secret=secret)
     return None
 
 

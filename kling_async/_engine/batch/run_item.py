@@ -52,18 +52,19 @@ async def run_item(parts: BatchParts, input_item: InputItem) -> None:
     del input_item  # with its entry: see `_run_job`
     before_takeover: Result | None = None
     end: Job | KlingError | None = None
+    secret = parts.session.api.secret
     try:
         try:
             while end is None or await parts.ledger.is_job_taken(item):
-                before_takeover, end = interrupted_result(item), None
+                before_takeover, end = interrupted_result(item, secret=secret), None
                 item.forget()
                 if invalid is not None:
                     raise UnsentError(invalid)
                 end = await _run_job(parts, item, await claim_and_resume(parts, item, plan))
         except asyncio.CancelledError:
-            left = interrupted_result(item) or before_takeover
+            left = interrupted_result(item, secret=secret) or before_takeover
             if end is not None:  # the item waited for the journal, to know whose job it is
-                left = make_result(item, end, secret=parts.session.api.secret)
+                left = make_result(item, end, secret=secret)
             if left is not None:
                 parts.results.put_interrupted(left)
             raise

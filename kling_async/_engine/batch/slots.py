@@ -17,11 +17,15 @@ class Slots:
 
     async def take(self) -> None:
         """Wait for a free slot and take it."""
+        await self.wait_free()
+        self.limit.take_slot()
+
+    async def wait_free(self) -> None:
+        """Return when a slot is free."""
         while not self.limit.has_slot:
             if self._changed.is_set():
                 self._changed = anyio.Event()
             await self._changed.wait()
-        self.limit.take_slot()
 
     def free(self) -> None:
         """Give a slot back."""

@@ -21,7 +21,7 @@ from kling_async._journal.sharing import TakenOverError
 from kling_async._journal.store import Activity
 from kling_async._journal.transitions import price_posts
 from kling_async._policy.budget import Budget
-from kling_async._policy.lost_submit import is_fresh_intent
+from kling_async._policy.lost_submit import MAX_INTENT_AGE, is_fresh_intent
 from kling_async._policy.rate_limit import TokenBucket
 from kling_async._policy.service_clock import Instant
 from kling_async.errors import JournalError, KlingError
@@ -30,6 +30,9 @@ from kling_async.jobs import Job
 from kling_async.paths import ObjectUrl
 from kling_async.requests import model_of
 from kling_async.results import Result
+
+_MAX_INTENTS = 5
+"""How often the intent of one POST is recorded, where each takes too long, before the batch ends."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -168,7 +171,7 @@ class Ledger:
             JournalError: The intent could not be written to the disk.
             TakenOverError: Another process of a shared journal holds the item.
         """
-        while True:
+        for _ in range(_MAX_INTENTS):
             is_shared = self.journal is not None and self.journal.sharing.is_shared
             self.budget.reserve(item.price, is_allowed=is_shared)
             self._add_cost(item)
@@ -191,6 +194,11 @@ class Ledger:
             if is_fresh_intent(intended, now=now()):
                 return
             self.record_not_accepted(item, KlingError("the intent was too old for a POST"))
+        assert self.journal is not None, "without one the first round returns"
+        raise JournalError(
+            f"The journal {self.journal.name!r} took more than {MAX_INTENT_AGE:.0f} s for a write, {_MAX_INTENTS} times in a "
+            "row, so nothing was sent: find out why its disk or its database is so slow, then make the same call again."
+        )
 
     def _add_cost(self, item: BatchItem) -> None:
         """Add the price of a POST to the cost of its item."""

@@ -23,6 +23,8 @@ _PING_INTERVAL = LOST_AFTER / 8
 """Seconds between two proofs that the session lives, where nothing else is heard of the server."""
 _NOTICE_DELAY = 0.2
 """Seconds for which notices of other processes are gathered."""
+_Selector = getattr(selectors, "PollSelector", selectors.DefaultSelector)
+"""`poll` takes no descriptor of its own, which may be missing, and any number of a descriptor; Windows has only `select`."""
 _RECONNECT_DELAY = 0.5
 """Seconds between two tries to open a session again."""
 
@@ -92,13 +94,13 @@ class Session:
             try:
                 if self._wait():
                     self._prove()
-            except psycopg.Error:
+            except (psycopg.Error, OSError):  # the latter where no descriptor is free
                 self._connection.close()
                 self._open_again()
 
     def _wait(self) -> bool:
         """Wait for a notice, a ping's time or the end; False for the end."""
-        with selectors.DefaultSelector() as selector:  # select.select takes no descriptor above 1023
+        with _Selector() as selector:
             for source in (self._connection, self._waker):
                 selector.register(source.fileno(), selectors.EVENT_READ)
             ready = selector.select(_PING_INTERVAL)
@@ -128,7 +130,7 @@ class Session:
                 except BaseException:
                     connection.close()
                     raise
-            except (psycopg.Error, JournalError):
+            except (psycopg.Error, OSError, JournalError):
                 continue  # what waits for the session gives up by itself
             self._connection, self.confirmed_at = connection, asked_at
             self._signal()
