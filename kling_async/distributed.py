@@ -33,6 +33,7 @@ try:
     from kling_async._distributed.database import LostEntriesError, WorkersDatabase, end_tasks
     from kling_async._distributed.input import read_items, register_items
     from kling_async._distributed.reports import listen
+    from kling_async._distributed.shard_cover import ShardCover
     from kling_async._distributed.shard_queue import open_shard_queue
     from kling_async._distributed.shards import choose_shard_size, dump_options
     from kling_async._distributed.worker import Worker, WorkerReport
@@ -153,14 +154,17 @@ async def _run_batch(
         )
         for result in registered.ended:
             _tell_end(result, notify)
-        batch = DistributedBatch(
+        number = await find_batch(database, worker_options)
+        shards = ShardCover(
             app=app,
             database=database,
-            number=await find_batch(database, worker_options),
+            batch=number,
             awaited=registered.awaited,
             shard_size=shard_size
             or choose_shard_size(len(registered.awaited), max_concurrency=settings.max_concurrency),
-            notify=notify,
+        )
+        batch = DistributedBatch(
+            database=database, number=number, awaited=registered.awaited, shards=shards, notify=notify
         )
         with display:
             results = await _wait(batch, registered.ended, detach=detach)
@@ -188,7 +192,7 @@ async def _wait(batch: DistributedBatch, ended: Sequence[Result], *, detach: boo
         raise
     except LostEntriesError as error:
         loss = _describe_loss(error, batch, ended)  # first, for a cancellation can interrupt the rest
-        await batch.withdraw()
+        await batch.shards.withdraw()
         raise loss from error
     except JournalError as error:
         so_far = in_input_order([*ended, *batch.results_so_far()], None)
@@ -203,7 +207,7 @@ async def _wait(batch: DistributedBatch, ended: Sequence[Result], *, detach: boo
 
 async def _end_cancelled(batch: DistributedBatch, error: BaseException, *, detach: bool) -> None:
     """Withdraw what is not submitted, unless the workers are to continue, and note in the error what is left."""
-    is_withdrawn = not detach and await batch.withdraw()
+    is_withdrawn = not detach and await batch.shards.withdraw()
     error.add_note(
         f"{len(batch.unfinished):,} items have no result yet, and the workers "
         f"{'submit no more of them' if is_withdrawn else 'continue'}: make the same call again for the results of all."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -12,82 +11,48 @@ from typing import Any
 
 import anyio
 import attrs
-import psycopg
-from procrastinate import App
 
 from kling_async._callbacks import SafeLogger
+from kling_async._distributed.awaited_item import AwaitedItem
 from kling_async._distributed.database import WorkersDatabase, is_outage
 from kling_async._distributed.outcomes import (
     is_end_of_job,
     is_in_journal,
     load_error,
-    result_of_entry,
-    result_of_job,
-    result_of_outcome,
+    results_of,
+    results_of_jobs,
+    results_of_outcomes,
     saved_place,
 )
 from kling_async._distributed.read_rows import ReadRows
 from kling_async._distributed.refusals import Refusal, Refusals
+from kling_async._distributed.shard_cover import ShardCover
 from kling_async._distributed.shard_queue import (
-    QUEUE,
-    TASK,
     WORKERS_LOCK,
-    list_unfinished_shards,
-    translate_queue_errors,
 )
-from kling_async._distributed.shards import VERSION, ShardItem, collect_items, dump_shard, split_into_shards
-from kling_async._journal.entry import Entry
+from kling_async._distributed.shards import VERSION
 from kling_async.errors import JournalError, KlingError
 from kling_async.events import Downloaded, Event, Finished, NotSubmitted, Resumed
-from kling_async.jobs import Job, JobStatus
-from kling_async.requests import VideoRequest
+from kling_async.jobs import Job
 from kling_async.results import Result, ResultState
 
 _POLL_INTERVAL = 1.0
 """Seconds between two reads of new outcomes."""
-_ENDED_FOR_ANOTHER = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
-_WITHDRAWALS = 3
-"""Tries to withdraw the shards of a call: a worker that ends meanwhile can lock the same rows in another order."""
 _MAX_OUTAGE = 600.0
 """Seconds after which a call ends whose database cannot be reached."""
-_MAX_SHARDS_OF_AN_ITEM = 5
-"""How often an item is given out again whose shard has gone without an outcome."""
-_WITHDRAWN = frozenset({"cancelled", "aborted"})
-_ENQUEUE_LOCK = "kling_async enqueue"
 _log = SafeLogger("kling_async")
-
-
-@attrs.define(eq=False, kw_only=True)
-class AwaitedItem:
-    """One item of the call whose end the call awaits from a worker."""
-
-    item: ShardItem
-    request: VideoRequest | None
-    made: Job | None = None
-    """The job that made its video before this call; a worker looks whether the video is saved."""
-    is_finished: bool = False
-    """Whether the caller has heard of its end."""
-    is_saved: bool = False
-    """Whether the caller has heard that its video is saved."""
-    job_id: str | None = None
-    """The last job of it that this call has heard of; not one that ended before the call, which submits the item again."""
-    queued_shard: int | None = None
-    """The number of the queued shard that covers it, as the call has seen last."""
-    lost_shards: int = 0
-    """How many shards with it ended by themselves without its outcome."""
 
 
 @attrs.define(eq=False, kw_only=True)
 class DistributedBatch:
     """A batch that workers run, as its caller sees it."""
 
-    app: App
     database: WorkersDatabase
     number: int
     """The number of the batch: that of all calls with the same options."""
     awaited: Mapping[int, AwaitedItem]
     """By the number of its entry, each item that a worker has to end."""
-    shard_size: int
+    shards: ShardCover
     notify: Callable[[Event], object]
     cover_interval: float = 15.0
     """Seconds between two looks whether a shard covers each item that has not ended."""
@@ -124,7 +89,7 @@ class DistributedBatch:
         ((self._last_refusal,),) = await self.database.query(
             "SELECT coalesce(max(id), 0) FROM kling_async_refusals"
         )
-        await self._enqueue(self.awaited.keys())
+        await self.shards.enqueue(self.awaited.keys())
         self._read = ReadRows(await self._read_outcomes(self.unfinished))
         for number, awaited in self.awaited.items():
             if awaited.made is not None:
@@ -181,33 +146,6 @@ class DistributedBatch:
             awaited.is_saved = awaited.is_saved or event.path is not None
         self.notify(event if event.index is None else attrs.evolve(event, index=awaited.item.index))
 
-    async def withdraw(self) -> bool:
-        """Take back what is not submitted yet: shards that no worker has begun, and the rest of those that run.
-
-        All in one transaction and one exchange with the server; again if the server ended that for another transaction.
-
-        Returns:
-            False if the database cannot be reached or refuses: then nothing is taken back.
-        """
-        for _ in range(_WITHDRAWALS):
-            try:
-                with translate_queue_errors(self.database):
-                    await self._withdraw_at_once()
-            except JournalError as error:
-                if not isinstance(error.__cause__, _ENDED_FOR_ANOTHER):
-                    return False
-            else:
-                return True
-        return False
-
-    async def _withdraw_at_once(self) -> None:
-        shards = await self._find_shards()
-        # In one order, so that two calls that withdraw the same shards do not wait for each other.
-        mine = sorted(shard for shard, items in shards if items.keys() & self.awaited.keys())
-        cancel = self.app.job_manager.cancel_job_by_id_async
-        async with self.database.transaction() as connection, connection.pipeline():
-            await asyncio.gather(*(cancel(shard, abort=True, connection=connection) for shard in mine))
-
     async def collect(self) -> list[Result]:
         """Wait for the end of each item; the results of all, in no order.
 
@@ -223,7 +161,8 @@ class DistributedBatch:
                 if not is_in_journal(outcome, entries[number])
             ]
             if not early:
-                return self._make_results(entries)
+                reason = KlingError("the call ended before a worker ended the item.")
+                return results_of(self.awaited, self.outcomes, entries, given_up=self.given_up, reason=reason)
             for number in early:  # its worker died before the journal had the end
                 del self.outcomes[number]
             await self._enqueue_again(early)
@@ -234,51 +173,17 @@ class DistributedBatch:
         If the journal cannot be read, those whose jobs the call has heard of, and of whose end it has not.
         """
         reason = KlingError("the call was cancelled.")
+        unfinished = {number: self.awaited[number] for number in self.unfinished}
         try:
-            entries = await self.database.read_entries(self.unfinished)
+            entries = await self.database.read_entries(unfinished)
         except JournalError:
-            return [
-                result_of_job(
-                    Job(request_id=awaited.job_id, status=JobStatus.UNKNOWN),
-                    index=awaited.item.index,
-                    request=awaited.request,
-                    reason=reason,
-                )
-                for awaited in map(self.awaited.__getitem__, self.unfinished)
-                if awaited.job_id is not None and not awaited.is_finished
-            ]
-        return [
-            result_of_entry(
-                entry,
-                index=self.awaited[number].item.index,
-                request=self.awaited[number].request,
-                reason=reason,
-            )
-            for number, entry in entries.items()
-        ]
+            return results_of_jobs(unfinished.values(), reason=reason)
+        known = {number: unfinished[number] for number in entries}
+        return results_of(known, {}, entries, given_up={}, reason=reason)
 
     def results_so_far(self) -> list[Result]:
         """The results of the items that have an outcome, without their jobs: the journal cannot be read."""
-        return [
-            result_of_outcome(
-                outcome, None, index=self.awaited[number].item.index, request=self.awaited[number].request
-            )
-            for number, outcome in self.outcomes.items()
-        ]
-
-    def _make_results(self, entries: Mapping[int, Entry]) -> list[Result]:
-        results = []
-        for number, awaited in self.awaited.items():
-            entry, index, request = entries[number], awaited.item.index, awaited.request
-            outcome = self.outcomes.get(number)
-            if outcome is not None:
-                results.append(result_of_outcome(outcome, entry, index=index, request=request))
-            else:
-                reason = self.given_up.get(number) or KlingError(
-                    "the call ended before a worker ended the item."
-                )
-                results.append(result_of_entry(entry, index=index, request=request, reason=reason))
-        return results
+        return results_of_outcomes(self.awaited, self.outcomes)
 
     # Outcomes
 
@@ -368,7 +273,7 @@ class DistributedBatch:
 
     async def _give_up(self, error: KlingError) -> None:
         await self._read_outcomes(self.unfinished)
-        await self.withdraw()
+        await self.shards.withdraw()
         self.given_up.update(dict.fromkeys(self.unfinished, error))
 
     # Shards
@@ -381,73 +286,16 @@ class DistributedBatch:
             JournalError: The database cannot be reached, or refuses.
         """
         await self.database.check_entries(self.unfinished)
-        left = self.unfinished - (await self._read_cover()).keys()
+        left = self.unfinished - (await self.shards.read_cover()).keys()
         if not left:
             return
         await self._read_outcomes(left)
         await self._enqueue_again(left & self.unfinished)
 
     async def _enqueue_again(self, numbers: Collection[int]) -> None:
-        """Give out items whose shard has ended without their end, but not without limit.
-
-        A shard that another call with the same options has withdrawn does not count.
-        """
-        shards = {self.awaited[number].queued_shard for number in numbers}
-        withdrawn = {shard for shard in shards if shard is not None and await self._is_withdrawn(shard)}
-        for number in numbers:
-            awaited = self.awaited[number]
-            awaited.lost_shards += awaited.queued_shard not in withdrawn
-            if awaited.lost_shards >= _MAX_SHARDS_OF_AN_ITEM:
-                self.given_up[number] = KlingError(
-                    f"{_MAX_SHARDS_OF_AN_ITEM} shards with this item ended without its outcome; the log of the workers says why."
-                )
-        await self._enqueue([number for number in numbers if number not in self.given_up])
-
-    async def _is_withdrawn(self, shard: int) -> bool:
-        """Whether a call took a shard back. Procrastinate calls one `failed` that its worker gave back at the same time."""
-        with translate_queue_errors(self.database):
-            jobs = await self.app.job_manager.list_jobs_async(id=shard)
-        return any(job.abort_requested or job.status in _WITHDRAWN for job in jobs)
-
-    async def _enqueue(self, numbers: Collection[int]) -> None:
-        """Give out the items that no shard covers, in one transaction; two calls that begin together do it once."""
-        async with self.database.transaction() as connection:
-            await connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (_ENQUEUE_LOCK,))
-            cover = await self._read_cover()
-            left = [number for number in numbers if number not in cover]
-            await connection.execute(
-                "DELETE FROM kling_async_outcomes WHERE batch = %s AND number = ANY(%s)", (self.number, left)
-            )
-            items = [self.awaited[number].item for number in left]
-            shards = split_into_shards(items, size=self.shard_size)
-            if shards:
-                deferrer = self.app.configure_task(TASK, queue=QUEUE, connection=connection)
-                with translate_queue_errors(self.database):
-                    queued = await deferrer.batch_defer_async(
-                        *(dump_shard(self.number, shard) for shard in shards)
-                    )
-                for queued_shard, shard in zip(queued, shards, strict=True):
-                    for item in shard:
-                        self.awaited[item.number].queued_shard = queued_shard
-
-    async def _read_cover(self) -> dict[int, int]:
-        """By number, the queued shard that covers each item of this call; each item remembers it."""
-        cover = {}
-        for shard, items in await self._find_shards():
-            for number in items.keys() & self.awaited.keys():
-                if self.awaited[number].item.is_met_by(items[number].retry):
-                    cover[number] = self.awaited[number].queued_shard = shard
-        return cover
-
-    async def _find_shards(self) -> list[tuple[int, dict[int, ShardItem]]]:
-        """Each queued shard of the batch that waits or runs: its number, and its items by number."""
-        with translate_queue_errors(self.database):
-            shards = await list_unfinished_shards(self.app)
-        return [
-            (shard.id, collect_items([shard.task_kwargs], self.number))
-            for shard in shards
-            if shard.id is not None
-        ]
+        """Give out items whose shard has ended without their end, but not without limit."""
+        self.given_up |= await self.shards.record_lost(numbers)
+        await self.shards.enqueue([number for number in numbers if number not in self.given_up])
 
 
 async def find_batch(database: WorkersDatabase, options: Mapping[str, Any]) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from kling_async._distributed.call import AwaitedItem
+from kling_async._distributed.awaited_item import AwaitedItem
 from kling_async._distributed.database import WorkersDatabase
 from kling_async._distributed.outcomes import result_of_end
 from kling_async._distributed.shards import ShardItem

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from kling_async import errors
+from kling_async._distributed.awaited_item import AwaitedItem
 from kling_async._journal.entry import Entry, EntryState
 from kling_async._policy.outcome import add_reason, error_of, lacks_video, state_of
 from kling_async._secrets import Secret
 from kling_async.errors import AmbiguousSubmitError, KlingError, WaitTimeoutError
-from kling_async.jobs import Job
+from kling_async.jobs import Job, JobStatus
 from kling_async.paths import ObjectUrl, is_object_url
 from kling_async.requests import VideoRequest
 from kling_async.results import Result, ResultState
@@ -77,6 +78,58 @@ def is_in_journal(outcome: Mapping[str, Any], entry: Entry) -> bool:
         return False
     state: str = outcome["state"]
     return entry.state == state or (job.is_final and not lacks_video(job) and state_of(job) == state)
+
+
+def results_of(
+    awaited: Mapping[int, AwaitedItem],
+    outcomes: Mapping[int, Mapping[str, Any]],
+    entries: Mapping[int, Entry],
+    *,
+    given_up: Mapping[int, KlingError],
+    reason: KlingError,
+) -> list[Result]:
+    """The results of items of a call, in the order of `awaited`.
+
+    Args:
+        awaited: By number, the items.
+        outcomes: By number, how workers have ended some of them.
+        entries: By number, the entries of all of them.
+        given_up: By number, why the call waits no longer for some of the rest.
+        reason: Why the call waits no longer for the other ones.
+    """
+    results = []
+    for number, item in awaited.items():
+        entry, index, request = entries[number], item.item.index, item.request
+        if (outcome := outcomes.get(number)) is not None:
+            results.append(result_of_outcome(outcome, entry, index=index, request=request))
+        else:
+            why = given_up.get(number, reason)
+            results.append(result_of_entry(entry, index=index, request=request, reason=why))
+    return results
+
+
+def results_of_outcomes(
+    awaited: Mapping[int, AwaitedItem], outcomes: Mapping[int, Mapping[str, Any]]
+) -> list[Result]:
+    """The results of the items that have an outcome, without their jobs: the journal cannot be read."""
+    return [
+        result_of_outcome(outcome, None, index=awaited[number].item.index, request=awaited[number].request)
+        for number, outcome in outcomes.items()
+    ]
+
+
+def results_of_jobs(awaited: Iterable[AwaitedItem], *, reason: KlingError) -> list[Result]:
+    """The results of the items whose jobs the call has heard of, and of whose end it has not; the reason says why it ends."""
+    return [
+        result_of_job(
+            Job(request_id=item.job_id, status=JobStatus.UNKNOWN),
+            index=item.item.index,
+            request=item.request,
+            reason=reason,
+        )
+        for item in awaited
+        if item.job_id is not None and not item.is_finished
+    ]
 
 
 def result_of_outcome(

@@ -26,6 +26,7 @@ from kling_async._distributed.call import DistributedBatch, find_batch
 from kling_async._distributed.database import WorkersDatabase
 from kling_async._distributed.input import read_items, register_items
 from kling_async._distributed.reports import Reporter, channel_of, listen
+from kling_async._distributed.shard_cover import ShardCover
 from kling_async._distributed.shard_queue import TASK, WORKERS_LOCK, list_unfinished_shards, open_shard_queue
 from kling_async.distributed import _wait, generate_many_on
 from kling_async.events import Downloaded, Finished, NotSubmitted, Resumed, Submitted, Throttled
@@ -37,27 +38,26 @@ MADE = {"state": "succeeded", "request_id": "j1", "path": "/v/a.mp4", "error": N
 
 
 @asynccontextmanager
-async def open_batch(url, prompts=PROMPTS, notify=lambda _: None, output=None, *, retry_failed=False):
+async def open_batch(
+    url, prompts=PROMPTS, notify=lambda _: None, output=None, *, retry_failed=False, **options
+):
     """A batch as `generate_many_on` makes it, before anything is given out."""
     database = WorkersDatabase.at(url)
     try:
         async with open_shard_queue(database) as app:
             items, _ = await read_items(prompts, {})
             given = await register_items(database, items, output=output, retry_failed=retry_failed)
+            number = await find_batch(database, options)
+            shards = ShardCover(app=app, database=database, batch=number, awaited=given.awaited, shard_size=2)
             yield DistributedBatch(
-                app=app,
-                database=database,
-                number=await find_batch(database, {}),
-                awaited=given.awaited,
-                shard_size=2,
-                notify=notify,
+                database=database, number=number, awaited=given.awaited, shards=shards, notify=notify
             )
     finally:
         await database.close()
 
 
 async def shards_of(batch, *states):
-    jobs = await batch.app.job_manager.list_jobs_async(task=TASK)
+    jobs = await batch.shards.app.job_manager.list_jobs_async(task=TASK)
     return [job.id for job in jobs if job.status in (states or {"todo"})]
 
 
@@ -167,12 +167,11 @@ async def test_a_call_whose_shards_have_gone_is_finished_all_the_same(journal, k
 
 
 async def test_a_call_withdraws_its_own_items_and_no_others(journal):
-    async with open_batch(journal) as batch, open_batch(journal, PROMPTS[:1]) as other:
-        other.number = await find_batch(other.database, {"max_concurrency": 3})
+    async with open_batch(journal) as batch, open_batch(journal, PROMPTS[:1], max_concurrency=3) as other:
         await batch.begin()
         await other.begin()
 
-        await batch.withdraw()
+        await batch.shards.withdraw()
 
         assert len(await shards_of(batch)) == 1
         assert len(await shards_of(batch, "cancelled")) == 2
@@ -186,7 +185,7 @@ async def test_all_shards_of_a_call_are_withdrawn_in_one_transaction(journal):
             "UPDATE procrastinate_jobs SET status = 'doing' WHERE id = ANY(%s)", running
         )
 
-        await batch.withdraw()
+        await batch.shards.withdraw()
 
         rows = change(
             journal,
@@ -204,7 +203,7 @@ async def test_a_database_that_refuses_to_withdraw_a_shard_leaves_the_end_of_the
         await batch.begin()
         change(journal, how)
 
-        assert not await batch.withdraw()
+        assert not await batch.shards.withdraw()
 
         assert not batch.given_up
 
@@ -227,7 +226,7 @@ async def test_a_withdrawal_that_the_server_ends_for_another_transaction_is_trie
             """,
         )
 
-        assert await batch.withdraw() is is_withdrawn
+        assert await batch.shards.withdraw() is is_withdrawn
 
         assert bool(await shards_of(batch)) is not is_withdrawn
 
@@ -240,12 +239,12 @@ async def test_shards_that_have_ended_are_not_read_again(journal):
             journal,
             "UPDATE procrastinate_jobs SET status = 'doing' WHERE id = (SELECT min(id) FROM procrastinate_jobs) RETURNING id",
         ).fetchone()[0]
-        assert {job.id for job in await list_unfinished_shards(batch.app)} == set(waiting)
+        assert {job.id for job in await list_unfinished_shards(batch.shards.app)} == set(waiting)
         assert running in waiting
 
-        await batch.app.job_manager.finish_job_by_id_async(running, Status.FAILED, delete_job=False)
+        await batch.shards.app.job_manager.finish_job_by_id_async(running, Status.FAILED, delete_job=False)
         await lose_shards(batch)
-        assert await list_unfinished_shards(batch.app) == []
+        assert await list_unfinished_shards(batch.shards.app) == []
 
 
 async def test_nothing_is_given_out_again_that_a_shard_covers(journal):
@@ -478,7 +477,7 @@ async def test_a_database_that_breaks_a_connection_is_ridden_out(journal, caplog
 async def test_the_log_of_the_pool_of_the_queue_is_hidden_and_no_other(journal, caplog):
     log = logging.getLogger("psycopg.pool")
     async with open_batch(journal) as batch:
-        pool = batch.app.connector.pool.name
+        pool = batch.shards.app.connector.pool.name
         log.warning("error connecting in %r: %s", pool, "down")
         log.warning("error connecting in %r: %s", "another pool", "down")
         log.warning("words")
