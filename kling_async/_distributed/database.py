@@ -14,7 +14,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from kling_async._callbacks import SafeLogger
-from kling_async._distributed.trouble_lines import TroubleLines
+from kling_async._distributed.outage_log import OutageLog
 from kling_async._journal.entry import Entry
 from kling_async._journal.location import DatabaseUrl, journal_location
 from kling_async._journal.postgres.connection import (
@@ -108,7 +108,7 @@ class WorkersDatabase:
     """By name, the function that takes each lock of this process."""
     _missing: set[str] = attrs.field(init=False, factory=set)
     """The names of the locks that another session had when the connection was made again."""
-    _lines: TroubleLines = attrs.field(init=False, factory=TroubleLines)
+    _outage_log: OutageLog = attrs.field(init=False, factory=OutageLog)
 
     @classmethod
     def at(cls, journal: object) -> WorkersDatabase:
@@ -141,13 +141,13 @@ class WorkersDatabase:
                 connection = await self._connect()
                 cursor = await connection.execute(text, values or None)
                 rows = await cursor.fetchall() if cursor.description else []
-        if self._lines.end():
+        if self._outage_log.end():
             _log.warning("The journal %r can be reached again.", self.name)
         return rows
 
     def report_trouble(self, error: JournalError) -> None:
         """Log an error after which this process tries again, unless the log has just had one."""
-        if self._lines.is_due(is_outage=is_outage(error), now=time.monotonic()):
+        if self._outage_log.is_due(is_outage=is_outage(error), now=time.monotonic()):
             _log.warning("%s", describe_trouble(error))
 
     async def read_entries(self, numbers: Collection[int]) -> dict[int, Entry]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from enum import Enum, auto
 from typing import Any
 
 import attrs
@@ -15,25 +14,24 @@ from kling_async._distributed.database import WorkersDatabase
 from kling_async._distributed.outage import Contact
 from kling_async._distributed.reports import Reporter
 from kling_async._distributed.shards import ShardItem, check_version
+from kling_async._distributed.trouble import (
+    Trouble,
+    find_fault,
+    find_trouble,
+    has_final_job,
+    is_outage_of_store,
+)
 from kling_async._engine.batch.batch_input import InputItem
 from kling_async._journal.entry import Entry
-from kling_async._policy.retry import is_transient
-from kling_async._policy.submission import OF_THE_ACCOUNT, OF_THE_MACHINE
 from kling_async.client import KlingClient
 from kling_async.errors import (
-    AmbiguousSubmitError,
-    APIConnectionError,
-    CertificateError,
     ConfigurationError,
-    JournalError,
     KlingError,
-    ProxyError,
 )
 from kling_async.events import Event
 from kling_async.journal import Journal
-from kling_async.results import Result, ResultState
+from kling_async.results import Result
 
-_REFUSALS = OF_THE_ACCOUNT | OF_THE_MACHINE
 _log = SafeLogger("kling_async")
 
 
@@ -146,56 +144,3 @@ class ShardRun:
             raise WorkerRefusedError(error) from error
         read: dict[str, Any] = json.loads(options)
         return read
-
-
-class Trouble(Enum):
-    """Why a worker does not end an item, although the item has a result."""
-
-    REFUSED = auto()
-    """The service refuses this worker, or the worker cannot obey the options: another worker may be able to."""
-    TRANSIENT = auto()
-    """The service or the journal could not be reached: later any worker may be able to."""
-
-
-def find_trouble(result: Result) -> Trouble | None:
-    """Whether an item is to be given back, for the fault is not the item's.
-
-    Without this, one worker with a wrong key would end all items of a batch within seconds, while the others still make
-    their first videos. An item that was sent has the fault as the cause of its error: why it was not sent again, or why its
-    job was not searched.
-    """
-    fault = find_fault(result)
-    if isinstance(fault, _REFUSALS):
-        return Trouble.REFUSED
-    # With an ambiguous submit of others a batch stops where the service takes requests and answers 5xx.
-    is_outage = isinstance(fault, APIConnectionError | JournalError | AmbiguousSubmitError)
-    return Trouble.TRANSIENT if is_outage or (fault is not None and is_transient(fault)) else None
-
-
-def find_fault(result: Result) -> KlingError | None:
-    """Why an item did not end as it was to; None if it did, or if only its own job, video or wait is the reason."""
-    error = result.error
-    if error is None or result.state is ResultState.SUCCEEDED:
-        return None
-    if result.state is ResultState.NOT_SUBMITTED or isinstance(error, _REFUSALS | JournalError):
-        return error
-    cause = error.__cause__ if isinstance(error.__cause__, KlingError) else None
-    has_waited = (
-        result.state is ResultState.TIMED_OUT
-    )  # as long as the caller wanted; but not with another key
-    return None if has_waited and not isinstance(cause, _REFUSALS) else cause
-
-
-def has_final_job(result: Result) -> bool:
-    """Whether the service has said how the job of an item ended."""
-    return result.job is not None and result.job.is_final
-
-
-def ends_worker(error: KlingError) -> bool:
-    """Whether a worker that was refused with this error can run no batch at all, and not only this one."""
-    return isinstance(error, OF_THE_ACCOUNT | CertificateError | ProxyError)
-
-
-def is_outage_of_store(error: ConfigurationError) -> bool:
-    """Whether the object store did not answer, so that the same options can be obeyed later."""
-    return isinstance(error.__cause__, KlingError) and is_transient(error.__cause__)

@@ -20,7 +20,7 @@ from kling_async._callbacks import SafeLogger
 from kling_async._distributed.database import WorkersDatabase, describe_trouble, end_tasks
 from kling_async._distributed.outage import TRANSIENT_DELAY, delay_of_shard
 from kling_async._distributed.reports import Reporter
-from kling_async._distributed.run_shard import ShardRun, WorkerRefusedError, ends_worker
+from kling_async._distributed.run_shard import ShardRun, WorkerRefusedError
 from kling_async._distributed.shard_queue import (
     QUEUE,
     SHARD_LOCK,
@@ -32,6 +32,7 @@ from kling_async._distributed.shard_queue import (
     translate_queue_errors,
 )
 from kling_async._distributed.shards import ShardItem, load_items
+from kling_async._distributed.trouble import ends_worker
 from kling_async._field_docs import describe_fields
 from kling_async.client import KlingClient
 from kling_async.errors import ConfigurationError, JournalError, KlingError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kling_async._distributed.trouble_lines import TroubleLines
+from kling_async._distributed.outage_log import OutageLog
 from kling_async.errors import JournalError
 
 
@@ -20,20 +20,20 @@ def test_the_same_trouble_twice_is_one_line(caplog):
 
 
 def test_an_outage_is_one_line_at_its_begin_one_a_minute_and_one_at_its_end():
-    lines = TroubleLines()
-    assert [second for second in range(130) if lines.is_due(is_outage=True, now=float(second))] == [
+    log = OutageLog()
+    assert [second for second in range(130) if log.is_due(is_outage=True, now=float(second))] == [
         0,
         60,
         120,
     ]
-    assert [lines.end(), lines.end()] == [True, False]
-    assert lines.is_due(is_outage=True, now=131.0)
+    assert [log.end(), log.end()] == [True, False]
+    assert log.is_due(is_outage=True, now=131.0)
 
 
 def test_a_database_that_refuses_is_told_once_a_minute_although_it_answers_others():
-    lines = TroubleLines()
+    log = OutageLog()
     told = []
     for second in range(70):
-        assert not lines.end()
-        told.append(lines.is_due(is_outage=False, now=float(second)))
+        assert not log.end()
+        told.append(log.is_due(is_outage=False, now=float(second)))
     assert [second for second, is_told in enumerate(told) if is_told] == [0, 60]

@@ -1,4 +1,4 @@
-"""Decides which lines a log gets while a database cannot be reached."""
+"""Decides which lines the log gets while a database cannot be reached."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _INTERVAL = 60.0
 
 
 @attrs.define
-class TroubleLines:
+class OutageLog:
     """The lines about one database: one when it goes away, at most one a minute, and one when it is back."""
 
     _said_at: float | None = None
