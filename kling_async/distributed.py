@@ -29,7 +29,8 @@ from kling_async.results import Result
 from kling_async.types import BatchOptions, Requests
 
 try:
-    from kling_async._distributed.call import DistributedBatch, find_batch
+    from kling_async._distributed.batch_record import find_batch
+    from kling_async._distributed.call import DistributedBatch
     from kling_async._distributed.database import LostEntriesError, WorkersDatabase, end_tasks
     from kling_async._distributed.input import read_items, register_items
     from kling_async._distributed.reports import listen

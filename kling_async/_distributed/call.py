@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from hashlib import sha256
 from shlex import quote
 from typing import Any
 
@@ -30,7 +29,6 @@ from kling_async._distributed.shard_cover import ShardCover
 from kling_async._distributed.shard_queue import (
     WORKERS_LOCK,
 )
-from kling_async._distributed.shards import VERSION
 from kling_async.errors import JournalError, KlingError
 from kling_async.events import Downloaded, Event, Finished, NotSubmitted, Resumed
 from kling_async.jobs import Job
@@ -296,18 +294,3 @@ class DistributedBatch:
         """Give out items whose shard has ended without their end, but not without limit."""
         self.given_up |= await self.shards.record_lost(numbers)
         await self.shards.enqueue([number for number in numbers if number not in self.given_up])
-
-
-async def find_batch(database: WorkersDatabase, options: Mapping[str, Any]) -> int:
-    """The number of the batch with these options, which is made if it is missing. Who calls wants it tried again."""
-    text = json.dumps(options, sort_keys=True)
-    digest = sha256(text.encode()).hexdigest()
-    await database.query(
-        "INSERT INTO kling_async_batches (digest, options, version) VALUES (%s, %s, %s)"
-        " ON CONFLICT (digest) DO UPDATE SET outage_began_at = NULL, outage_seen_at = NULL",
-        digest,
-        text,
-        VERSION,
-    )
-    ((number,),) = await database.query("SELECT id FROM kling_async_batches WHERE digest = %s", digest)
-    return int(number)

@@ -13,11 +13,10 @@ from psycopg.sql import SQL, Identifier
 
 from kling_async._callbacks import SafeLogger
 from kling_async._distributed.database import WorkersDatabase, connect
-from kling_async._distributed.outage import Contact, Outage, next_outage
-from kling_async._distributed.outcomes import dump_error, dump_outcome
+from kling_async._distributed.outcomes import dump_outcome
 from kling_async._distributed.relay import dump_event, pack_events, unpack_events
 from kling_async._distributed.shards import ShardItem
-from kling_async.errors import JournalError, KlingError
+from kling_async.errors import JournalError
 from kling_async.events import Event, Finished, NotSubmitted
 from kling_async.results import Result, ResultState
 
@@ -107,54 +106,6 @@ class Reporter:
         except BaseException:  # also a cancellation: to write an outcome twice does no harm
             self._outcomes = {**outcomes, **self._outcomes}
             raise
-
-    async def read_outage(self) -> tuple[Outage | None, float]:
-        """The outage of the batch, or None; and the time by the clock of its times.
-
-        Raises:
-            JournalError: The database cannot be reached, or refuses.
-        """
-        ((began_at, seen_at, now),) = await self.database.query(
-            "SELECT outage_began_at, outage_seen_at, extract(epoch FROM clock_timestamp())::double precision"
-            " FROM kling_async_batches WHERE id = %s",
-            self.batch,
-        )
-        return None if began_at is None else Outage(began_at, seen_at), now
-
-    async def record_contact(self, contact: Contact) -> Outage | None:
-        """Write down what a run has seen of the service; the outage after it.
-
-        Raises:
-            JournalError: The database cannot be reached, or refuses.
-        """
-        before, now = await self.read_outage()
-        outage = next_outage(before, contact, now=now)
-        if outage != before:
-            await self.database.query(
-                "UPDATE kling_async_batches SET outage_began_at = %s, outage_seen_at = %s WHERE id = %s",
-                outage and outage.began_at,
-                outage and outage.seen_at,
-                self.batch,
-            )
-        return outage
-
-    async def refuse(self, worker: str, error: KlingError, *, is_end: bool) -> None:
-        """Tell the callers that a worker cannot run the batch; it replaces what the worker has said before.
-
-        Args:
-            worker: The name of the worker.
-            error: Why it cannot.
-            is_end: Whether the worker ends: then the callers of all batches hear of it.
-        """
-        await self.database.query(
-            "WITH former AS (DELETE FROM kling_async_refusals WHERE batch = %s AND session = pg_backend_pid())"
-            " INSERT INTO kling_async_refusals (batch, worker, error, is_end) VALUES (%s, %s, %s, %s)",
-            self.batch,
-            self.batch,
-            worker,
-            json.dumps(dump_error(error)),
-            is_end,
-        )
 
 
 async def listen(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -10,10 +9,11 @@ from typing import Any
 import attrs
 
 from kling_async._callbacks import SafeLogger
+from kling_async._distributed.batch_record import BatchRecord
 from kling_async._distributed.database import WorkersDatabase
 from kling_async._distributed.outage import Contact
 from kling_async._distributed.reports import Reporter
-from kling_async._distributed.shards import ShardItem, check_version
+from kling_async._distributed.shards import ShardItem
 from kling_async._distributed.trouble import (
     Trouble,
     find_fault,
@@ -53,6 +53,7 @@ class ShardRun:
 
     client: KlingClient
     database: WorkersDatabase
+    record: BatchRecord
     reporter: Reporter
     is_stopping: Callable[[], bool]
     """Whether the worker submits nothing more."""
@@ -68,7 +69,10 @@ class ShardRun:
             WorkerRefusedError: The service refuses this worker, or the worker cannot obey the options.
             KlingError: The journal cannot be used.
         """
-        options = await self._read_options()
+        try:
+            options = await self.record.read_options()
+        except ConfigurationError as error:
+            raise WorkerRefusedError(error) from error
         entries = await self.database.require_entries({item.number for item in items})
         ended = await self._run_items(sorted(items, key=lambda item: item.index), entries, options)
         await self.reporter.flush()
@@ -133,14 +137,3 @@ class ShardRun:
                 return
             entry = entries[item.number]
             yield InputItem(item.index, entry.request, entry=entry, plan=item.plan)
-
-    async def _read_options(self) -> dict[str, Any]:
-        ((version, options),) = await self.database.query(
-            "SELECT version, options FROM kling_async_batches WHERE id = %s", self.reporter.batch
-        )
-        try:
-            check_version(version)
-        except ConfigurationError as error:
-            raise WorkerRefusedError(error) from error
-        read: dict[str, Any] = json.loads(options)
-        return read

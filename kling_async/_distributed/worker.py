@@ -17,6 +17,7 @@ from procrastinate import App, JobContext
 from procrastinate.exceptions import ConnectorException
 
 from kling_async._callbacks import SafeLogger
+from kling_async._distributed.batch_record import BatchRecord
 from kling_async._distributed.database import WorkersDatabase, describe_trouble, end_tasks
 from kling_async._distributed.outage import TRANSIENT_DELAY, delay_of_shard
 from kling_async._distributed.reports import Reporter
@@ -214,36 +215,37 @@ class Worker:
         return False
 
     async def _run_shard(self, arguments: Mapping[str, Any]) -> None:
-        reporter = Reporter(self.database, arguments["batch"])
-        pause = self._pauses.get(reporter.batch, -math.inf) - time.monotonic()
-        is_refused = self._refusal_of(reporter.batch) is not None
+        record = BatchRecord(self.database, arguments["batch"])
+        pause = self._pauses.get(record.number, -math.inf) - time.monotonic()
+        is_refused = self._refusal_of(record.number) is not None
         if (delay := delay_of_shard(is_refused=is_refused, pause=pause)) is not None:
             raise ShardGivenBackError(delay)
         try:
             items = load_items(arguments)
         except ConfigurationError as error:
-            await self._refuse(reporter, error)
-        outage, now = await reporter.read_outage()
+            await self._refuse(record, error)
+        outage, now = await record.read_outage()
         shard = ShardRun(
             client=self.client,
             database=self.database,
-            reporter=reporter,
+            record=record,
+            reporter=Reporter(self.database, record.number),
             is_stopping=self._stop.is_set,
             is_last_try=outage is not None and outage.is_too_long(now=now),
         )
         try:
             left = await self._run_within_grace(shard, items)
         except WorkerRefusedError as error:
-            await self._refuse(reporter, error.error)
+            await self._refuse(record, error.error)
         finally:
-            self._items += reporter.ended
-        outage = await reporter.record_contact(shard.contact)
+            self._items += shard.reporter.ended
+        outage = await record.record_contact(shard.contact)
         delay = delay_of_shard(left=left, is_stopping=self._stop.is_set(), outage=outage)
         if delay is None:
             self._shards += 1
             return
         if outage is not None:
-            self._pauses[reporter.batch] = time.monotonic() + delay
+            self._pauses[record.number] = time.monotonic() + delay
         raise ShardGivenBackError(delay)
 
     async def _run_within_grace(self, shard: ShardRun, items: Sequence[ShardItem]) -> int:
@@ -268,17 +270,17 @@ class Worker:
             await self._is_urgent.wait()
         scope.cancel()
 
-    async def _refuse(self, reporter: Reporter, error: KlingError) -> Never:
+    async def _refuse(self, record: BatchRecord, error: KlingError) -> Never:
         """Give the shard back and tell the callers why; end this worker if it can run no other batch either."""
         is_end = ends_worker(error)
         if is_end:
             self._refusal = self._refusal or error
             self.stop()
         else:
-            self._refused[reporter.batch] = time.monotonic(), error
-            _log.warning("%s This worker gives the shards of batch %s back.", error.message, reporter.batch)
+            self._refused[record.number] = time.monotonic(), error
+            _log.warning("%s This worker gives the shards of batch %s back.", error.message, record.number)
         with suppress(JournalError):
-            await reporter.refuse(self.name, error, is_end=is_end)
+            await record.record_refusal(self.name, error, is_end=is_end)
         delay = delay_of_shard(is_stopping=is_end, is_refused=True)
         assert delay is not None, "a refused shard is always given back"
         raise ShardGivenBackError(delay) from error

@@ -22,7 +22,8 @@ from kling_async import (
     KlingError,
     ResultState,
 )
-from kling_async._distributed.call import DistributedBatch, find_batch
+from kling_async._distributed.batch_record import BatchRecord, find_batch
+from kling_async._distributed.call import DistributedBatch
 from kling_async._distributed.database import WorkersDatabase
 from kling_async._distributed.input import read_items, register_items
 from kling_async._distributed.reports import Reporter, channel_of, listen
@@ -439,7 +440,8 @@ async def test_a_refused_worker_that_still_waits_for_its_jobs_ends_the_call_as_s
         assert await worker.share_lock(WORKERS_LOCK)
         for batch in batches:
             await batch.begin()
-        await Reporter(worker, batches[0].number).refuse("w", AuthenticationError("401"), is_end=True)
+        record = BatchRecord(worker, batches[0].number)
+        await record.record_refusal("w", AuthenticationError("401"), is_end=True)
         calls = [asyncio.create_task(batch.wait()) for batch in batches]
         await until(lambda: all(batch._last_refusal for batch in batches))
         for batch in batches:

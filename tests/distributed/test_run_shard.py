@@ -9,7 +9,7 @@ import pytest
 from shared_batches import change, until
 
 from kling_async import PollingPolicy
-from kling_async._distributed.call import find_batch
+from kling_async._distributed.batch_record import BatchRecord, find_batch
 from kling_async._distributed.database import WorkersDatabase
 from kling_async._distributed.input import read_items, register_items
 from kling_async._distributed.reports import Reporter
@@ -45,6 +45,7 @@ async def open_shard(journal, client, *, retry_failed=False, **options):
                 run = ShardRun(
                     client=client,
                     database=database,
+                    record=BatchRecord(database, batch),
                     reporter=Reporter(database, batch),
                     is_stopping=lambda: False,
                 )
