@@ -7,7 +7,6 @@ workers, and the journal decides what is bought: a shard that runs twice buys no
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Never, Unpack, overload
 
@@ -16,6 +15,7 @@ import anyio
 from kling_async._calls import check_options, public_call
 from kling_async._display.progress import make_display
 from kling_async._engine.batch.given_entries import require_entries
+from kling_async._engine.clock import Clock
 from kling_async._engine.interrupted import describe_batch, warn_interrupted
 from kling_async._policy.validators import check_kind
 from kling_async.batch_result import BatchResult, in_input_order
@@ -138,7 +138,7 @@ async def _run_batch(
     """Check the input, register it, and wait for the workers."""
     items, settings = await read_items(requests, options)
     await require_entries([item.entry for item in items if item.entry is not None], database.url)
-    recorder = HistoryRecorder()
+    clock, recorder = Clock(), HistoryRecorder()
     listener, display = make_display(
         options.get("progress", "auto"),
         total=len(items),
@@ -154,7 +154,7 @@ async def _run_batch(
             retry_failed=bool(options.get("retry_failed")),
         )
         for result in registered.ended:
-            _tell_end(result, notify)
+            _tell_end(result, notify, at=clock.wall())
         number = await find_batch(database, worker_options)
         shards = ShardCover(
             app=app,
@@ -165,7 +165,12 @@ async def _run_batch(
             or choose_shard_size(len(registered.awaited), max_concurrency=settings.max_concurrency),
         )
         batch = DistributedBatch(
-            database=database, number=number, awaited=registered.awaited, shards=shards, notify=notify
+            database=database,
+            number=number,
+            awaited=registered.awaited,
+            shards=shards,
+            notify=notify,
+            clock=clock,
         )
         with display:
             results = await _wait(batch, registered.ended, detach=detach)
@@ -238,9 +243,8 @@ def _describe_loss(
     return interrupted
 
 
-def _tell_end(result: Result, notify: Notifier) -> None:
+def _tell_end(result: Result, notify: Notifier, *, at: float) -> None:
     """Tell the caller of an item that needs no worker."""
-    at = time.time()
     request_id = result.job.request_id if result.job else None
     if result.job is not None:
         notify(Resumed(at, index=result.index, request_id=request_id, job=result.job, path=result.path))
@@ -297,6 +301,7 @@ async def run_worker(
     worker = Worker(
         client=client,
         database=WorkersDatabase.at(url),
+        clock=Clock(),
         concurrency=concurrency,
         grace=grace,
         until_idle=until_idle,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from shlex import quote
 from typing import Any
 
-import anyio
 import attrs
 
 from kling_async._callbacks import SafeLogger
@@ -29,6 +27,7 @@ from kling_async._distributed.shard_cover import ShardCover
 from kling_async._distributed.shard_queue import (
     WORKERS_LOCK,
 )
+from kling_async._engine.clock import Clock
 from kling_async.errors import JournalError, KlingError
 from kling_async.events import Downloaded, Event, Finished, NotSubmitted, Resumed
 from kling_async.jobs import Job
@@ -52,6 +51,7 @@ class DistributedBatch:
     """By the number of its entry, each item that a worker has to end."""
     shards: ShardCover
     notify: Callable[[Event], object]
+    clock: Clock
     cover_interval: float = 15.0
     """Seconds between two looks whether a shard covers each item that has not ended."""
     worker_wait: float = 3.0
@@ -100,23 +100,24 @@ class DistributedBatch:
             LostEntriesError: The journal has lost an entry of an item that has no outcome.
             JournalError: The database could not be reached for several minutes.
         """
-        reachable_at = covered_at = begun_at = time.monotonic()
+        reachable_at = covered_at = begun_at = self.clock.now()
         while self.unfinished:
-            await anyio.sleep(_POLL_INTERVAL)
+            await self.clock.sleep(_POLL_INTERVAL)
             try:
                 await self._read_new_outcomes()
                 await self._read_refusals()
-                if time.monotonic() - begun_at > self.worker_wait:
+                if self.clock.now() - begun_at > self.worker_wait:
                     await self._warn_without_worker()
-                if time.monotonic() - covered_at > self.cover_interval:
+                if self.clock.now() - covered_at > self.cover_interval:
                     await self.cover()
-                    covered_at = time.monotonic()
-                reachable_at = time.monotonic()
+                    covered_at = self.clock.now()
+                reachable_at = self.clock.now()
             except JournalError as error:
-                if not is_outage(error) or time.monotonic() - reachable_at > _MAX_OUTAGE:
+                now = self.clock.now()
+                if not is_outage(error) or now - reachable_at > _MAX_OUTAGE:
                     raise
-                self._refusals.pause(now=time.monotonic())
-                self.database.report_trouble(error)
+                self._refusals.pause(now=now)
+                self.database.report_trouble(error, now=now)
 
     def hear(self, number: int, event: Event) -> None:
         """Pass on an event about an item of this call, unless the caller has heard of the same end.
@@ -207,7 +208,7 @@ class DistributedBatch:
             self._read.floor,
             self._read.above,
         )
-        self._read.add((sequence for _, _, sequence in rows), now=time.monotonic())
+        self._read.add((sequence for _, _, sequence in rows), now=self.clock.now())
         self._take_outcomes(rows)
 
     def _take_outcomes(self, rows: Iterable[tuple[Any, ...]]) -> None:
@@ -222,7 +223,7 @@ class DistributedBatch:
     def _tell(self, number: int, outcome: Mapping[str, Any]) -> None:
         """Tell the caller of an end whose event did not come."""
         about = {"index": self.awaited[number].item.index, "request_id": outcome["request_id"]}
-        at, state = time.time(), ResultState(outcome["state"])
+        at, state = self.clock.wall(), ResultState(outcome["state"])
         error = None if outcome["error"] is None else load_error(outcome["error"])
         if state is ResultState.NOT_SUBMITTED and error is not None:
             self.hear(number, NotSubmitted(at, **about, error=error))
@@ -233,7 +234,7 @@ class DistributedBatch:
     def _tell_made(self, number: int, job: Job) -> None:
         """Tell the caller of a video that was made before this call, unless an outcome has said so."""
         about: dict[str, Any] = {"index": self.awaited[number].item.index, "request_id": job.request_id}
-        at = time.time()
+        at = self.clock.wall()
         self.hear(number, Resumed(at, **about, job=job))
         self.hear(number, Finished(at, **about, state=ResultState.SUCCEEDED, job=job))
 
@@ -266,7 +267,7 @@ class DistributedBatch:
             _log.warning("The worker %s %s: %s", worker, step, refusal.error.message)
         if self._refusals:
             living = await self.database.list_sharers(WORKERS_LOCK)
-            if (reason := self._refusals.reason(living, now=time.monotonic())) is not None:
+            if (reason := self._refusals.reason(living, now=self.clock.now())) is not None:
                 await self._give_up(reason)
 
     async def _give_up(self, error: KlingError) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any, LiteralString
@@ -145,9 +144,14 @@ class WorkersDatabase:
             _log.warning("The journal %r can be reached again.", self.name)
         return rows
 
-    def report_trouble(self, error: JournalError) -> None:
-        """Log an error after which this process tries again, unless the log has just had one."""
-        if self._outage_log.is_due(is_outage=is_outage(error), now=time.monotonic()):
+    def report_trouble(self, error: JournalError, *, now: float) -> None:
+        """Log an error after which this process tries again, unless the log has just had one.
+
+        Args:
+            error: The error.
+            now: The time, by any clock that does not go back.
+        """
+        if self._outage_log.is_due(is_outage=is_outage(error), now=now):
             _log.warning("%s", describe_trouble(error))
 
     async def read_entries(self, numbers: Collection[int]) -> dict[int, Entry]:

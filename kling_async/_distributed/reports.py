@@ -16,6 +16,7 @@ from kling_async._distributed.database import WorkersDatabase, connect
 from kling_async._distributed.outcomes import dump_outcome
 from kling_async._distributed.relay import dump_event, pack_events, unpack_events
 from kling_async._distributed.shards import ShardItem
+from kling_async._engine.clock import Clock
 from kling_async.errors import JournalError
 from kling_async.events import Event, Finished, NotSubmitted
 from kling_async.results import Result, ResultState
@@ -40,6 +41,7 @@ class Reporter:
 
     database: WorkersDatabase
     batch: int
+    clock: Clock
     ended: int = attrs.field(init=False, default=0)
     """How many items have an outcome."""
     _outcomes: dict[int, str] = attrs.field(init=False, factory=dict)
@@ -66,11 +68,11 @@ class Reporter:
     async def run(self) -> None:
         """Write outcomes and send events until cancelled; what cannot be written now is written later."""
         while True:
-            await anyio.sleep(_INTERVAL)
+            await self.clock.sleep(_INTERVAL)
             try:
                 await self.flush()
             except JournalError as error:
-                self.database.report_trouble(error)
+                self.database.report_trouble(error, now=self.clock.now())
 
     async def flush(self) -> None:
         """Send all events, and return when all outcomes are written.

@@ -6,7 +6,6 @@ import asyncio
 import math
 import os
 import socket
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Never, cast
@@ -34,6 +33,7 @@ from kling_async._distributed.shard_queue import (
 )
 from kling_async._distributed.shards import ShardItem, load_items
 from kling_async._distributed.trouble import ends_worker
+from kling_async._engine.clock import Clock
 from kling_async._field_docs import describe_fields
 from kling_async.client import KlingClient
 from kling_async.errors import ConfigurationError, JournalError, KlingError
@@ -69,6 +69,7 @@ class Worker:
 
     client: KlingClient
     database: WorkersDatabase
+    clock: Clock
     concurrency: int
     grace: float
     until_idle: bool
@@ -173,7 +174,7 @@ class Worker:
                 )
                 left = {cast(int, job.task_kwargs["batch"]) for job in await list_unfinished_shards(app)}
         except JournalError as error:
-            self.database.report_trouble(error)
+            self.database.report_trouble(error, now=self.clock.now())
             return False
         if not self.until_idle or any(self._refusal_of(batch) is None for batch in left):
             return False
@@ -184,7 +185,7 @@ class Worker:
     def _refusal_of(self, batch: int) -> KlingError | None:
         """Why this worker cannot run a batch; None if it may be able to by now."""
         tried_at, error = self._refused.get(batch, (-math.inf, None))
-        return error if time.monotonic() - tried_at <= _REFUSAL_TIME else None
+        return error if self.clock.now() - tried_at <= _REFUSAL_TIME else None
 
     async def run_queued_shard(self, context: JobContext, **arguments: Any) -> None:
         """Run one shard, which no other live worker runs."""
@@ -211,12 +212,12 @@ class Worker:
         for _ in range(_LOCK_TRIES):
             if await self.database.lock(name):
                 return True
-            await anyio.sleep(_LOCK_DELAY)
+            await self.clock.sleep(_LOCK_DELAY)
         return False
 
     async def _run_shard(self, arguments: Mapping[str, Any]) -> None:
         record = BatchRecord(self.database, arguments["batch"])
-        pause = self._pauses.get(record.number, -math.inf) - time.monotonic()
+        pause = self._pauses.get(record.number, -math.inf) - self.clock.now()
         is_refused = self._refusal_of(record.number) is not None
         if (delay := delay_of_shard(is_refused=is_refused, pause=pause)) is not None:
             raise ShardGivenBackError(delay)
@@ -229,7 +230,7 @@ class Worker:
             client=self.client,
             database=self.database,
             record=record,
-            reporter=Reporter(self.database, record.number),
+            reporter=Reporter(self.database, record.number, self.clock),
             is_stopping=self._stop.is_set,
             is_last_try=outage is not None and outage.is_too_long(now=now),
         )
@@ -245,7 +246,7 @@ class Worker:
             self._shards += 1
             return
         if outage is not None:
-            self._pauses[record.number] = time.monotonic() + delay
+            self._pauses[record.number] = self.clock.now() + delay
         raise ShardGivenBackError(delay)
 
     async def _run_within_grace(self, shard: ShardRun, items: Sequence[ShardItem]) -> int:
@@ -277,7 +278,7 @@ class Worker:
             self._refusal = self._refusal or error
             self.stop()
         else:
-            self._refused[record.number] = time.monotonic(), error
+            self._refused[record.number] = self.clock.now(), error
             _log.warning("%s This worker gives the shards of batch %s back.", error.message, record.number)
         with suppress(JournalError):
             await record.record_refusal(self.name, error, is_end=is_end)
@@ -300,7 +301,7 @@ class Worker:
                 await self.give_back_dead_shards(app)
             except (ConnectorException, JournalError) as error:
                 _log.debug("No look for dead workers: %s", error)
-            await anyio.sleep(_LOOK_INTERVAL)
+            await self.clock.sleep(_LOOK_INTERVAL)
 
     async def give_back_dead_shards(self, app: App) -> None:
         """Make available each shard that the queue calls running, and that no worker had locked at two looks.

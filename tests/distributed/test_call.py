@@ -29,6 +29,7 @@ from kling_async._distributed.input import read_items, register_items
 from kling_async._distributed.reports import Reporter, channel_of, listen
 from kling_async._distributed.shard_cover import ShardCover
 from kling_async._distributed.shard_queue import TASK, WORKERS_LOCK, list_unfinished_shards, open_shard_queue
+from kling_async._engine.clock import Clock
 from kling_async.distributed import _wait, generate_many_on
 from kling_async.events import Downloaded, Finished, NotSubmitted, Resumed, Submitted, Throttled
 from kling_async.jobs import Job, JobStatus
@@ -51,7 +52,12 @@ async def open_batch(
             number = await find_batch(database, options)
             shards = ShardCover(app=app, database=database, batch=number, awaited=given.awaited, shard_size=2)
             yield DistributedBatch(
-                database=database, number=number, awaited=given.awaited, shards=shards, notify=notify
+                database=database,
+                number=number,
+                awaited=given.awaited,
+                shards=shards,
+                notify=notify,
+                clock=Clock(),
             )
     finally:
         await database.close()
@@ -320,7 +326,7 @@ async def test_an_item_that_is_given_back_has_not_ended_for_the_caller(journal):
         is_ready = anyio.Event()
         listener = asyncio.create_task(listen(batch.database, batch.number, batch.hear, is_ready=is_ready))
         await is_ready.wait()
-        reporter, refused = Reporter(batch.database, batch.number), KlingError("no way")
+        reporter, refused = Reporter(batch.database, batch.number, Clock()), KlingError("no way")
         reporter.relay(number, NotSubmitted(1.0, index=0, error=refused))
         reporter.relay(number, Finished(1.0, index=0, state=ResultState.NOT_SUBMITTED, error=refused))
         reporter.relay(number, Throttled(1.0, delay=1.0, error=KlingError("slow")))
@@ -410,7 +416,7 @@ async def test_events_come_again_after_the_connection_for_them_broke(journal, po
         listener = asyncio.create_task(
             listen(batch.database, batch.number, lambda *about: heard.append(about), is_ready=anyio.Event())
         )
-        reporter = Reporter(batch.database, batch.number)
+        reporter = Reporter(batch.database, batch.number, Clock())
 
         async def send_until(count):
             async with asyncio.timeout(20):
@@ -541,7 +547,7 @@ async def test_a_call_whose_entries_are_deleted_while_no_worker_ends_anything_en
         call = asyncio.create_task(_wait(batch, [], detach=False))
         await until(lambda: shards(journal))
         await write_outcome(batch, first, MADE)
-        reporter = Reporter(batch.database, batch.number)
+        reporter = Reporter(batch.database, batch.number, Clock())
         job = Job(request_id="j2", status=JobStatus.PROCESSING)
         reporter.relay(last, Submitted(0.0, index=3, request_id="j2", job=job))
         await reporter.flush()

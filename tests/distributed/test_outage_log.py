@@ -14,7 +14,9 @@ def test_the_same_trouble_twice_is_one_line(caplog):
 
     database = WorkersDatabase.at("postgresql://me@127.0.0.1:1/videos")
     for _ in range(2):
-        database.report_trouble(JournalError("The journal could not be reached (refused): check the URL."))
+        database.report_trouble(
+            JournalError("The journal could not be reached (refused): check the URL."), now=1.0
+        )
     [record] = caplog.records
     assert record.message == "The journal could not be reached (refused): this process tries again."
 

@@ -16,6 +16,7 @@ from kling_async._distributed.reports import Reporter
 from kling_async._distributed.run_shard import ShardRun, WorkerRefusedError
 from kling_async._distributed.shard_queue import open_shard_queue
 from kling_async._distributed.shards import dump_options
+from kling_async._engine.clock import Clock
 from kling_async.emulator import EmulatorSettings, Fault, JobScript, LogNormal, Reply
 from kling_async.requests import VideoOptions
 
@@ -46,7 +47,7 @@ async def open_shard(journal, client, *, retry_failed=False, **options):
                     client=client,
                     database=database,
                     record=BatchRecord(database, batch),
-                    reporter=Reporter(database, batch),
+                    reporter=Reporter(database, batch, Clock()),
                     is_stopping=lambda: False,
                 )
                 return await run.run([awaited.item for awaited in given.awaited.values()])

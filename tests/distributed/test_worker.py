@@ -19,6 +19,7 @@ from kling_async import (
 from kling_async._distributed.database import WorkersDatabase, connect
 from kling_async._distributed.shard_queue import SHARD_LOCK, TASK, WORKERS_LOCK, open_shard_queue
 from kling_async._distributed.worker import Worker
+from kling_async._engine.clock import Clock
 from kling_async._journal.location import journal_location
 from kling_async._journal.postgres.store import PostgresStore
 from kling_async.distributed import generate_many_on, run_worker
@@ -45,7 +46,9 @@ async def give_out(journal, prompts=PROMPTS, **options):
 async def open_worker(journal, client):
     """A worker that takes no shards by itself."""
     database = WorkersDatabase.at(journal)
-    worker = Worker(client=client, database=database, concurrency=1, grace=0.0, until_idle=False)
+    worker = Worker(
+        client=client, database=database, clock=Clock(), concurrency=1, grace=0.0, until_idle=False
+    )
     try:
         async with open_shard_queue(database, worker.run_queued_shard) as app:
             yield worker, app
