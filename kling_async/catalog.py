@@ -146,7 +146,7 @@ def broken_rules(model: str | None, values: Mapping[str, object]) -> list[str]:
 
 
 def _blank_faults(field: str, value: str) -> list[str]:
-    """That a text has no visible character, in one sentence; empty if it has one, or is empty."""
+    """Why a text shows nothing, in one sentence; empty if the text has a visible character, or is empty."""
     if not value or any(map(_is_visible, value)):
         return []
     return [f"{field} has no visible character (got {quote_value(value)})"]

@@ -36,7 +36,7 @@ class BatchInput:
     awaited: dict[int, AwaitedItem] = attrs.field(factory=dict)
     """By the number of its entry, each item that a worker has to end."""
     numbers: set[int] = attrs.field(factory=set)
-    """Those of the entries of all items."""
+    """The numbers of the entries of all items."""
     ended: list[Result] = attrs.field(factory=list)
     """The results of items that an earlier run has ended, and of items that are invalid."""
 

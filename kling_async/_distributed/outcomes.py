@@ -39,7 +39,7 @@ def saved_place(text: str) -> Path | ObjectUrl:
 
 
 def dump_error(error: KlingError) -> dict[str, Any]:
-    """An error as its class, its message and its plain fields."""
+    """The class, the message and the plain fields of an error, as a JSON value."""
     fields = {
         name: value
         for name, value in vars(error).items()
@@ -50,7 +50,7 @@ def dump_error(error: KlingError) -> dict[str, Any]:
 
 
 def load_error(value: Mapping[str, Any]) -> KlingError:
-    """The error; a plain `KlingError` if this release has no such class."""
+    """The error of which `dump_error` made a value; a plain `KlingError` if this release has no such class."""
     fields = dict(value)
     kind = getattr(errors, fields.pop("type"), KlingError)
     error: KlingError = kind(fields.pop("message"))
@@ -59,7 +59,7 @@ def load_error(value: Mapping[str, Any]) -> KlingError:
 
 
 def is_end_of_job(outcome: Mapping[str, Any]) -> bool:
-    """Whether the job of the item has ended at the service. Else a later run can find out more."""
+    """Whether the outcome says that the job has ended at the service. Otherwise a later run can find out more."""
     error = outcome["error"]
     return outcome["state"] == ResultState.SUCCEEDED or (
         error is not None and error["type"] in _ENDS_WITHOUT_A_VIDEO

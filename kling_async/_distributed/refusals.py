@@ -14,12 +14,12 @@ _RETURNS_WITHIN = 10.0
 
 @attrs.frozen
 class Refusal:
-    """What a worker says that cannot run a batch."""
+    """That one worker cannot run a batch, as the worker wrote it down."""
 
     worker: str
-    """Its name, for messages."""
+    """The name of the worker, for messages."""
     error: KlingError
-    """Why."""
+    """Why the worker cannot."""
     is_end: bool
     """Whether the worker ends. If not, it continues with other batches."""
 
@@ -30,7 +30,7 @@ class Refusals:
 
     _by_session: dict[int, Refusal] = attrs.field(factory=dict)
     _able_at: float | None = None
-    """When a worker lived at the last time that has refused nothing; None if none has."""
+    """The last time at which a worker lived that has refused nothing; None if there was no such worker."""
 
     def __len__(self) -> int:
         return len(self._by_session)

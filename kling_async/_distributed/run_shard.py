@@ -39,7 +39,7 @@ class WorkerRefusedError(Exception):
     """This worker cannot run the shard, and another one may be able to.
 
     Args:
-        error: Why.
+        error: Why the worker cannot.
     """
 
     def __init__(self, error: KlingError) -> None:

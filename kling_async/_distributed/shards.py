@@ -95,7 +95,7 @@ def load_items(arguments: Mapping[str, Any]) -> tuple[ShardItem, ...]:
 def collect_items(shards: Iterable[Mapping[str, Any]], batch: int) -> dict[int, ShardItem]:
     """By number, all items that the shards of a batch cover, from the arguments of the queued shards.
 
-    A shard of a newer release covers nothing: who cannot read it cannot know.
+    A shard of a newer release counts as covering nothing: this release cannot read which items are in it.
     """
     return {
         item.number: item

@@ -30,7 +30,7 @@ class Trouble(Enum):
 
 
 def find_trouble(result: Result) -> Trouble | None:
-    """Whether an item is to be given back, for the fault is not the item's.
+    """Whether an item is to be given back, because the reason of its error is not the item itself.
 
     Without this, one worker with a wrong key would end all items of a batch within seconds, while the others still make
     their first videos. An item that was sent has the fault as the cause of its error: why it was not sent again, or why its
@@ -45,16 +45,15 @@ def find_trouble(result: Result) -> Trouble | None:
 
 
 def find_fault(result: Result) -> KlingError | None:
-    """Why an item did not end as it was to; None if it did, or if only its own job, video or wait is the reason."""
+    """Why an item did not end as its call wanted; None if it did, or if only its own job, video or wait is the reason."""
     error = result.error
     if error is None or result.state is ResultState.SUCCEEDED:
         return None
     if result.state is ResultState.NOT_SUBMITTED or isinstance(error, _REFUSALS | JournalError):
         return error
     cause = error.__cause__ if isinstance(error.__cause__, KlingError) else None
-    has_waited = (
-        result.state is ResultState.TIMED_OUT
-    )  # as long as the caller wanted; but not with another key
+    # A timeout has waited as long as the caller wanted; but not with another key.
+    has_waited = result.state is ResultState.TIMED_OUT
     return None if has_waited and not isinstance(cause, _REFUSALS) else cause
 
 
