@@ -145,7 +145,7 @@ def broken_rules(model: str | None, values: Mapping[str, object]) -> list[str]:
     return broken
 
 
-def _blank_faults(field: str, value: str) -> list[str]:
+def _check_visible(field: str, value: str) -> list[str]:
     """Why a text shows nothing, in one sentence; empty if the text has a visible character, or is empty."""
     if not value or any(map(_is_visible, value)):
         return []
@@ -156,7 +156,7 @@ def _is_visible(character: str) -> bool:
     return unicodedata.category(character) not in _INVISIBLE and character not in _BLANKS
 
 
-def text_faults(field: str, value: object) -> list[str]:
+def check_text(field: str, value: object) -> list[str]:
     """Why a value is not valid text, in one sentence; empty if it is."""
     if not isinstance(value, str):
         return [f"{field} must be text, not {quote_value(value)}"]
@@ -165,17 +165,17 @@ def text_faults(field: str, value: object) -> list[str]:
     return []
 
 
-def model_faults(model: object) -> list[str]:
+def check_model(model: object) -> list[str]:
     """Why a value is not the id of a model, in one sentence; empty if it can be one.
 
     The service has models that this release does not know, but none whose id differs from a known one in its case alone.
     """
     if isinstance(model, str) and model not in MODELS and model.lower() in MODELS:
         return [f"model must be {model.lower()!r} in this case of its letters, not {model!r}"]
-    return text_faults("model", model)
+    return check_text("model", model)
 
 
-def json_faults(field: str, value: object) -> list[str]:
+def check_json(field: str, value: object) -> list[str]:
     """Why a value cannot be sent as JSON, in one sentence; empty if it can."""
     try:
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
@@ -184,7 +184,7 @@ def json_faults(field: str, value: object) -> list[str]:
     return []
 
 
-def local_picture_faults(extra: Mapping[Any, Any]) -> list[str]:
+def check_local_pictures(extra: Mapping[Any, Any]) -> list[str]:
     """The pictures in `extra` that are files of this machine, one sentence each: they would be sent as the names of files.
 
     A list of pictures has them one level deeper.
@@ -219,7 +219,7 @@ def _check_value(field: str, value: object, rule: Parameter) -> list[str]:
         return [f"{field} must be {allowed}, not {quote_value(value)}"]
     if rule.minimum is not None and rule.maximum is not None:
         return _check_number(field, value, rule.minimum, rule.maximum)
-    return _check_text(field, value, rule)
+    return _check_text_by_rule(field, value, rule)
 
 
 def _check_unknown_model(values: Mapping[str, object]) -> list[str]:
@@ -229,7 +229,7 @@ def _check_unknown_model(values: Mapping[str, object]) -> list[str]:
         if value is None and field != "prompt":
             continue
         if field == "prompt":
-            broken += text_faults(field, value) or _blank_faults(field, str(value))
+            broken += check_text(field, value) or _check_visible(field, str(value))
         elif field == "sound" and not isinstance(value, bool):
             broken.append(f"sound must be True or False, not {quote_value(value)}")
         elif field in _NUMBERS and (isinstance(value, bool) or not isinstance(value, int | float)):
@@ -237,19 +237,19 @@ def _check_unknown_model(values: Mapping[str, object]) -> list[str]:
         elif field in PICTURES and not isinstance(value, str | os.PathLike):
             broken.append(f"{field} must be a URL, a data URI or a path, not {quote_value(value)}")
         elif field in PICTURES:
-            broken += _address_faults(field, value)
+            broken += _check_address(field, value)
         else:
-            broken += json_faults(field, value)
+            broken += check_json(field, value)
     return broken
 
 
-def _address_faults(field: str, value: object) -> list[str]:
+def _check_address(field: str, value: object) -> list[str]:
     """Why the service cannot fetch a picture from its URL, in one sentence; empty if it can, and for any other picture."""
     if isinstance(value, os.PathLike):
         return []
     text = str(value)
-    if text_faults(field, text) or is_local_picture(text) or text[:5].lower() == "data:":
-        return text_faults(field, text)
+    if check_text(field, text) or is_local_picture(text) or text[:5].lower() == "data:":
+        return check_text(field, text)
     try:
         is_web = parse_url(text).is_web
     except ValueError:
@@ -257,12 +257,12 @@ def _address_faults(field: str, value: object) -> list[str]:
     return [] if is_web else [f"{field} must be an http or https URL with a host, not {quote_value(text)}"]
 
 
-def _check_text(field: str, value: object, rule: Parameter) -> list[str]:
+def _check_text_by_rule(field: str, value: object, rule: Parameter) -> list[str]:
     if not isinstance(value, str) or _LONE_SURROGATE.search(value):
-        return text_faults(field, value)
+        return check_text(field, value)
     if rule.required and not value.strip():
         return [f"{field} must not be empty (got {quote_value(value)})"]
-    if rule.required and (blank := _blank_faults(field, value)):
+    if rule.required and (blank := _check_visible(field, value)):
         return blank
     if rule.max_length is not None and len(value) > rule.max_length:
         return [f"{field} must be at most {rule.max_length:,} characters, not {len(value):,}"]

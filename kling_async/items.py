@@ -252,7 +252,7 @@ def _fields_of(row: Mapping[Any, Any], *, keep_labels: bool) -> dict[str, Any]:
 def _to_label(value: object) -> Any:
     """The value, or its text if JSON has no such value, as of a time."""
     value = to_json_value(value)
-    return value if not catalog.json_faults("labels", value) else str(value)
+    return value if not catalog.check_json("labels", value) else str(value)
 
 
 def _is_gap(value: object) -> bool:

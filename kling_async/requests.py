@@ -153,13 +153,13 @@ class VideoRequest:
 
     def _broken_shape(self) -> list[str]:
         """What is wrong with the fields that are no parameters of a model."""
-        broken = [] if self.model is None else catalog.model_faults(self.model)
+        broken = [] if self.model is None else catalog.check_model(self.model)
         if self.extra != {}:
             broken += self._broken_mapping("extra")
         if self.labels != {}:
             broken += self._broken_mapping("labels")
         if self.key is not None:
-            broken += catalog.text_faults("key", self.key)
+            broken += catalog.check_text("key", self.key)
         return broken
 
     def _broken_mapping(self, field: str) -> list[str]:
@@ -168,8 +168,8 @@ class VideoRequest:
             return [f"{field} is not JSON: {catalog.quote_value(value)}"]
         if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
             return [f"{field} must be a mapping with text keys, not {catalog.quote_value(value)}"]
-        files = catalog.local_picture_faults(value) if field == "extra" else []
-        return files or catalog.json_faults(field, value)
+        files = catalog.check_local_pictures(value) if field == "extra" else []
+        return files or catalog.check_json(field, value)
 
 
 PARAMETERS = tuple(

@@ -16,7 +16,7 @@ from kling_async._distributed.reports import Reporter
 from kling_async._distributed.shards import ShardItem
 from kling_async._distributed.trouble import (
     Trouble,
-    find_fault,
+    find_reason,
     find_trouble,
     has_final_job,
     is_outage_of_store,
@@ -100,7 +100,7 @@ class ShardRun:
                     self.contact.is_troubled |= trouble is Trouble.TRANSIENT
                     self.contact.is_reached |= result.index not in ended_before and has_final_job(result)
                     if trouble is not None and not (trouble is Trouble.TRANSIENT and self.is_last_try):
-                        troubles.setdefault(trouble, find_fault(result))
+                        troubles.setdefault(trouble, find_reason(result))
                         continue
                     self.reporter.add_outcome(by_index[result.index], result)
                     ended += 1

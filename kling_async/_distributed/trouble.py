@@ -33,18 +33,18 @@ def find_trouble(result: Result) -> Trouble | None:
     """Whether an item is to be given back, because the reason of its error is not the item itself.
 
     Without this, one worker with a wrong key would end all items of a batch within seconds, while the others still make
-    their first videos. An item that was sent has the fault as the cause of its error: why it was not sent again, or why its
+    their first videos. An item that was sent has the reason as the cause of its error: why it was not sent again, or why its
     job was not searched.
     """
-    fault = find_fault(result)
-    if isinstance(fault, _REFUSALS):
+    reason = find_reason(result)
+    if isinstance(reason, _REFUSALS):
         return Trouble.REFUSED
     # With an ambiguous submit of others a batch stops where the service takes requests and answers 5xx.
-    is_outage = isinstance(fault, APIConnectionError | JournalError | AmbiguousSubmitError)
-    return Trouble.TRANSIENT if is_outage or (fault is not None and is_transient(fault)) else None
+    is_outage = isinstance(reason, APIConnectionError | JournalError | AmbiguousSubmitError)
+    return Trouble.TRANSIENT if is_outage or (reason is not None and is_transient(reason)) else None
 
 
-def find_fault(result: Result) -> KlingError | None:
+def find_reason(result: Result) -> KlingError | None:
     """Why an item did not end as its call wanted; None if it did, or if only its own job, video or wait is the reason."""
     error = result.error
     if error is None or result.state is ResultState.SUCCEEDED:
