@@ -26,8 +26,8 @@ from kling_async._policy.object_stores import (
     StoreFailure,
     explain_failure,
 )
-from kling_async.catalog import quote_value
 from kling_async.errors import APIConnectionError, ConfigurationError, DownloadError, KlingError
+from kling_async.lines import quote_value
 from kling_async.paths import ObjectUrl
 
 if TYPE_CHECKING:

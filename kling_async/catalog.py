@@ -22,6 +22,7 @@ import attrs
 
 from kling_async._field_docs import describe_fields
 from kling_async._urls import parse_url
+from kling_async.lines import quote_value
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _IMAGE_DATA = re.compile(r"data:image/(png|jpe?g);base64,[A-Z0-9+/=\s]+\Z", re.IGNORECASE | re.ASCII)
@@ -198,15 +199,6 @@ def check_local_pictures(extra: Mapping[Any, Any]) -> list[str]:
         for key, value in mapping.items()
         if key in PICTURE_KEYS and is_local_picture(value) and _FILE_OF_PICTURE.match(os.fspath(value))
     ]
-
-
-def quote_value(value: object) -> str:
-    """The value as errors quote it, in at most 60 characters."""
-    try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001 - the repr of a caller's class may raise anything; that of a huge int does
-        text = f"<{type(value).__name__} that cannot be shown>"
-    return text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"  # noqa: PLR2004 - the cut
 
 
 def _check_value(field: str, value: object, rule: Parameter) -> list[str]:

@@ -21,12 +21,12 @@ from kling_async._policy.retry import RetryPolicy
 from kling_async._policy.validators import check_kind
 from kling_async._secrets import clear_locals, forget_arguments
 from kling_async.batch_result import BatchResult, in_input_order
-from kling_async.catalog import DEFAULT_MODEL, ModelInfo, quote_value
+from kling_async.catalog import DEFAULT_MODEL, ModelInfo
 from kling_async.config import check_timeout, read_settings
 from kling_async.errors import BatchInterruptedError, ConfigurationError, KlingError
 from kling_async.items import read_job, read_job_id, read_jobs, read_one
 from kling_async.jobs import Job
-from kling_async.lines import error_text
+from kling_async.lines import error_text, quote_value
 from kling_async.paths import output_path
 from kling_async.requests import VideoOptions
 from kling_async.results import Result

@@ -14,8 +14,8 @@ from kling_async._secrets import Secret
 from kling_async._transport.network import Network, Proxy, parse_proxy
 from kling_async._urls import parse_url
 from kling_async._wire.endpoints import DEFAULT_BASE_URL, queue_url
-from kling_async.catalog import quote_value
 from kling_async.errors import ConfigurationError
+from kling_async.lines import quote_value
 from kling_async.paths import expand_home
 
 __version__ = "0.1.0"

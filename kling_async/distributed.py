@@ -19,11 +19,11 @@ from kling_async._engine.clock import Clock
 from kling_async._engine.interrupted import describe_batch, warn_interrupted
 from kling_async._policy.validators import check_kind
 from kling_async.batch_result import BatchResult, in_input_order
-from kling_async.catalog import quote_value
 from kling_async.client import KlingClient
 from kling_async.errors import BatchInterruptedError, ConfigurationError, JournalError
 from kling_async.events import Finished, Notifier, Resumed
 from kling_async.history import HistoryRecorder
+from kling_async.lines import quote_value
 from kling_async.requests import VideoOptions
 from kling_async.results import Result
 from kling_async.types import BatchOptions, Requests

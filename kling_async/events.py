@@ -18,9 +18,9 @@ import attrs
 
 from kling_async._callbacks import SafeLogger, call_safely
 from kling_async._field_docs import describe_fields
-from kling_async.catalog import quote_value
 from kling_async.errors import KlingError
 from kling_async.jobs import Job, JobStatus
+from kling_async.lines import quote_value
 from kling_async.paths import ObjectUrl
 from kling_async.results import ResultState
 

@@ -18,6 +18,7 @@ from kling_async._cells import is_missing, to_json_value, to_plain
 from kling_async._tables import row_of, rows_of
 from kling_async.errors import InvalidRequestError
 from kling_async.jobs import Job
+from kling_async.lines import quote_value
 from kling_async.requests import FIELDS, RequestLike, VideoRequest
 from kling_async.slips import Slip, could_be_path, find_slip
 
@@ -112,10 +113,10 @@ def _refuse_job(job: object) -> str:
     if job is None:
         return "None: the result of an item that was not submitted has no job"
     if isinstance(job, Iterable) and not isinstance(job, Mapping | bytes):
-        return f"{catalog.quote_value(job)}: give one job at a time; wait_many() waits for many"
+        return f"{quote_value(job)}: give one job at a time; wait_many() waits for many"
     held = [name for name in ("request_id", "job") if hasattr(job, name)]
     if not held:
-        return catalog.quote_value(job)
+        return quote_value(job)
     kind = type(job).__name__
     step = "has no job" if getattr(job, held[0]) is None else f"holds the job: give {kind.lower()}.{held[0]}"
     return f"this {kind}, which {step}"
@@ -154,7 +155,7 @@ def request_from(item: RequestLike, options: Mapping[str, Any], *, keep_labels: 
     row = row_of(item)
     if row is None:
         raise InvalidRequestError(
-            f"A request is a prompt, a VideoRequest or a mapping of its fields, not {catalog.quote_value(item)}."
+            f"A request is a prompt, a VideoRequest or a mapping of its fields, not {quote_value(item)}."
         )
     fields = _fields_of(row, keep_labels=keep_labels)
     return VideoRequest(**{**options, **fields, **_merged_extra(options, fields)})
@@ -237,11 +238,11 @@ def _fields_of(row: Mapping[Any, Any], *, keep_labels: bool) -> dict[str, Any]:
         )
     if stray := [given[name] for name in columns.unnamed if name in given]:
         raise InvalidRequestError(
-            f"{catalog.quote_value(stray[0])} stands in a column without a name: name the column, or put quotes "
+            f"{quote_value(stray[0])} stands in a column without a name: name the column, or put quotes "
             "around a text that holds the separator."
         )
     if "prompt" not in fields:
-        raise InvalidRequestError(f"A request needs a prompt; {catalog.quote_value(dict(row))} has none.")
+        raise InvalidRequestError(f"A request needs a prompt; {quote_value(dict(row))} has none.")
     if further:
         own = fields.get("labels")
         labels = {str(name): _to_label(value) for name, value in further.items()}

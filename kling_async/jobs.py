@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from kling_async._field_docs import describe_fields
+from kling_async.lines import quote_line
 
 
 class JobStatus(StrEnum):
@@ -39,7 +40,6 @@ class JobStatus(StrEnum):
 
 NO_ACCOUNT_ID = "?"
 """Stands for the id of a user or of an organization that is neither a text nor a whole number."""
-_LONGEST_LINE = 60
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SPELLED_UUID = re.compile(
     r"\s*(?:urn:uuid:)?\{?([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})\}?\s*",
@@ -178,12 +178,6 @@ def spellings(id_: str) -> set[str]:
         return {id_}
     lowered = {canonical, canonical.replace("-", ""), f"{{{canonical}}}"}
     return {id_, *lowered, *(one.upper() for one in lowered)}
-
-
-def quote_line(text: str) -> str:
-    """The text in quotes, on one line of at most 60 characters, its control characters escaped."""
-    line = " ".join(text.split())
-    return repr(line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE - 1].rstrip()}…")
 
 
 def _iso(at: datetime | None) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from decimal import Decimal
 
 _LINE_ENDS = "\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029"
 _CONTROLS = (*range(0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000))
@@ -21,6 +22,8 @@ _BLANK = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
 )
 """Letters and marks without a shape. Source: Default_Ignorable_Code_Point of Unicode, and the empty Braille pattern."""
+_LONGEST_LINE = 60
+_CENT = Decimal("0.01")
 _NOT_PLAIN = re.compile(r"[^!-&(-\[\]-~ ]")
 
 
@@ -47,6 +50,26 @@ def _is_blank(letter: str) -> bool:
     return unicodedata.category(letter) in {"Cf", "Zs"} or _BLANK.fullmatch(letter) is not None
 
 
+def quote_value(value: object) -> str:
+    """The value as errors quote it, in at most 60 characters."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - the repr of a caller's class may raise anything; that of a huge int does
+        text = f"<{type(value).__name__} that cannot be shown>"
+    return text if len(text) <= _LONGEST_LINE else f"{text[:50]}... ({len(text)} characters)"
+
+
+def quote_line(text: str) -> str:
+    """The text in quotes, on one line of at most 60 characters, its control characters escaped."""
+    line = " ".join(text.split())
+    return repr(line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE - 1].rstrip()}…")
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a file or an address cannot be used, in the words of the system; else the text of the error."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def error_text(error: BaseException) -> str:
     """The type of an error, and its text if it has one; the `__str__` of an error of the caller may raise anything."""
     name = type(error).__name__
@@ -66,3 +89,17 @@ def quote_unprintable(text: str) -> str:
         lambda found: "".join(f"\\{byte:03o}" for byte in found[0].encode(errors="replace")), text
     )
     return f"$'{octal}'"
+
+
+def money_text(cost_usd: Decimal) -> str:
+    """Such as `$1,234.50`, or `$0.035` for an amount with parts of a cent."""
+    if cost_usd == cost_usd.quantize(_CENT):
+        return f"${cost_usd:,.2f}"
+    return f"${cost_usd.normalize():,f}"
+
+
+def clock_text(seconds: float) -> str:
+    """Such as `0:42` or `1:02:03`."""
+    minutes, second = divmod(max(int(seconds), 0), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

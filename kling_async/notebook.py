@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from kling_async._display.cell import running_shell
 from kling_async._display.markup import join_facts
-from kling_async._display.page import count_earlier, duration_text, is_inlined, money_text
+from kling_async._display.page import count_earlier, duration_text, is_inlined
 from kling_async._display.signed_sources import sign_sources
 from kling_async._display.tiles import (
     ALONE,
@@ -36,6 +36,7 @@ from kling_async._field_docs import describe_fields
 from kling_async._stores import check_signed_for
 from kling_async.history import BatchHistory, ItemTimes
 from kling_async.jobs import Job, JobStatus
+from kling_async.lines import money_text
 from kling_async.results import Result, ResultState
 
 __all__ = ["Gallery"]

@@ -35,6 +35,7 @@ from kling_async._own_files import for_owner_alone, keep_mode
 from kling_async._policy.file_names import partial_name
 from kling_async.errors import ConfigurationError, KlingError
 from kling_async.history import BatchHistory
+from kling_async.lines import reason_of
 from kling_async.paths import local_path
 from kling_async.results import Result
 
@@ -125,7 +126,7 @@ def _open_new(path: Path) -> TextIO | None:
 
 
 def _refusal(path: str | os.PathLike[str], error: Exception) -> str:
-    reason = getattr(error, "strerror", None) or str(error)
+    reason = reason_of(error)
     return f"The report cannot be written to {os.fspath(path)!r}: {reason}. Choose another file."
 
 

@@ -24,6 +24,7 @@ from kling_async._cells import (
 )
 from kling_async._field_docs import describe_fields
 from kling_async.errors import InvalidRequestError
+from kling_async.lines import quote_value
 from kling_async.paths import expand_home
 
 
@@ -165,9 +166,9 @@ class VideoRequest:
     def _broken_mapping(self, field: str) -> list[str]:
         value = getattr(self, field)
         if isinstance(value, str):
-            return [f"{field} is not JSON: {catalog.quote_value(value)}"]
+            return [f"{field} is not JSON: {quote_value(value)}"]
         if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-            return [f"{field} must be a mapping with text keys, not {catalog.quote_value(value)}"]
+            return [f"{field} must be a mapping with text keys, not {quote_value(value)}"]
         files = catalog.check_local_pictures(value) if field == "extra" else []
         return files or catalog.check_json(field, value)
 

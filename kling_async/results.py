@@ -12,8 +12,8 @@ import attrs
 
 from kling_async._field_docs import describe_fields
 from kling_async.errors import DownloadError, KlingError
-from kling_async.jobs import Job, quote_line
-from kling_async.lines import one_line
+from kling_async.jobs import Job
+from kling_async.lines import one_line, quote_line
 from kling_async.paths import ObjectUrl
 from kling_async.requests import VideoRequest
 

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 import attrs
 
-from kling_async.catalog import MODELS, quote_value
+from kling_async.catalog import MODELS
+from kling_async.lines import quote_value
 from kling_async.requests import FIELDS
 
 _PROMPT_FILES = frozenset({".txt", ".csv", ".tsv", ".jsonl", ".ndjson"})

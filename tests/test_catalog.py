@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from kling_async import InvalidRequestError, VideoRequest, catalog
 from kling_async._wire.payloads import payload_of
+from kling_async.lines import quote_value
 
 MODEL = "kling-v2-6"
 HUGE = 10**5000
@@ -172,8 +173,8 @@ def test_ids_of_models_are_case_sensitive():
 
 
 def test_a_long_value_is_cut_where_it_is_quoted():
-    assert catalog.quote_value("x" * 58) == repr("x" * 58)
-    assert catalog.quote_value("x" * 59) == "'" + "x" * 49 + "... (61 characters)"
+    assert quote_value("x" * 58) == repr("x" * 58)
+    assert quote_value("x" * 59) == "'" + "x" * 49 + "... (61 characters)"
 
 
 def test_a_value_whose_repr_fails_is_named_by_its_type():
@@ -181,7 +182,7 @@ def test_a_value_whose_repr_fails_is_named_by_its_type():
         def __repr__(self):
             raise RuntimeError("no")
 
-    assert catalog.quote_value(Hostile()) == "<Hostile that cannot be shown>"
+    assert quote_value(Hostile()) == "<Hostile that cannot be shown>"
 
 
 def test_a_field_has_its_own_name_unless_the_catalog_has_another():

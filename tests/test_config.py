@@ -6,9 +6,9 @@ import pytest
 
 from kling_async import config
 from kling_async._secrets import Secret
-from kling_async.catalog import quote_value
 from kling_async.config import Settings, read_settings
 from kling_async.errors import ConfigurationError
+from kling_async.lines import quote_value
 
 QUEUE = "https://console.gmicloud.ai/api/v1/ie/requestqueue/apikey"
 

@@ -22,6 +22,7 @@ from kling_async.errors import (
     KlingError,
 )
 from kling_async.jobs import Job, JobStatus, Media, Outcome, canonical_id, spellings
+from kling_async.lines import quote_value
 from kling_async.requests import RequestRow, VideoOptions, VideoRequest
 from kling_async.results import Result, ResultState
 
@@ -133,7 +134,7 @@ def test_every_broken_rule_stands_in_one_error_that_is_a_value_error_too():
         ({"model": TOMORROW, "sound": 2}, "sound must be True or False, not 2"),
         ({"model": TOMORROW, "image": 5}, "image must be a URL, a data URI or a path, not 5"),
     ],
-    ids=catalog.quote_value,
+    ids=quote_value,
 )
 def test_what_no_model_takes_is_refused(fields, rule):
     with pytest.raises(InvalidRequestError, match=rule):

@@ -10,17 +10,10 @@ from markupsafe import Markup
 
 from kling_async._display.colors import UNSAVED, state_class
 from kling_async._display.markup import isolate
-from kling_async._display.page import (
-    NOTHING_SIGNED,
-    duration_text,
-    is_remote,
-    media_source,
-    money_text,
-    picture_source,
-)
+from kling_async._display.page import NOTHING_SIGNED, duration_text, is_remote, media_source, picture_source
 from kling_async._display.timeline import WORDS, Row, Segment
 from kling_async._display.timeline_svg import mini_picture
-from kling_async.lines import one_line
+from kling_async.lines import money_text, one_line
 from kling_async.paths import ObjectUrl
 from kling_async.results import Result
 

@@ -12,10 +12,11 @@ from markupsafe import Markup, escape
 
 from kling_async._display.colors import STATE_COLORS, state_class
 from kling_async._display.markup import isolate, join_facts
-from kling_async._display.page import count_earlier, duration_text, money_text, size_text
+from kling_async._display.page import count_earlier, duration_text, size_text
 from kling_async._display.timeline import PHASES, WORDS, TimeLine, most_at_once
 from kling_async._display.timeline_svg import area_picture, axis_picture, rows_picture
 from kling_async.history import BatchHistory, ItemTimes, TimeSpan
+from kling_async.lines import money_text
 from kling_async.requests import model_of
 from kling_async.results import Result, ResultState
 

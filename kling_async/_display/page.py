@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import quote, urlsplit
@@ -22,7 +21,6 @@ _SHORT = 10.0
 _SECONDS_IN_MINUTE = 60
 _MINUTES_IN_HOUR = 60
 _THOUSAND = 1000
-_CENT = Decimal("0.01")
 NOTHING_SIGNED: Mapping[str, str] = MappingProxyType({})
 """No signed URLs: the default of what makes a page."""
 
@@ -37,20 +35,6 @@ def duration_text(seconds: float) -> str:
     if hours:
         return f"{hours:,} h {minute:02} min"
     return f"{minute} min {second:02} s" if minute else f"{second} s"
-
-
-def clock_text(seconds: float) -> str:
-    """Such as `0:42` or `1:02:03`."""
-    minutes, second = divmod(max(int(seconds), 0), _SECONDS_IN_MINUTE)
-    hours, minute = divmod(minutes, _MINUTES_IN_HOUR)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
-
-
-def money_text(cost_usd: Decimal) -> str:
-    """Such as `$1,234.50`, or `$0.035` for an amount with parts of a cent."""
-    if cost_usd == cost_usd.quantize(_CENT):
-        return f"${cost_usd:,.2f}"
-    return f"${cost_usd.normalize():,f}"
 
 
 def size_text(size_bytes: float) -> str:

@@ -11,9 +11,10 @@ from markupsafe import Markup, escape
 
 from kling_async._display.colors import AMBER, RED, TEAL
 from kling_async._display.markup import isolate
-from kling_async._display.page import duration_text, money_text
+from kling_async._display.page import duration_text
 from kling_async._display.progress_counts import ProgressCounts
 from kling_async._display.tiles import FAINT, GROUND, dot_before, faint, wrap
+from kling_async.lines import money_text
 
 _PALE_TEAL = "rgba(20,145,127,.5)"
 _PALE_GREY = "rgba(128,128,128,.5)"

@@ -18,8 +18,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from kling_async._display.page import clock_text, money_text, size_text
+from kling_async._display.page import size_text
 from kling_async._display.progress_counts import ProgressCounts
+from kling_async.lines import clock_text, money_text
 
 MAX_COLUMNS = 120
 """The widest display; a wider one is hard to read."""

@@ -21,12 +21,11 @@ from kling_async._display.page import (
     is_inlined,
     is_remote,
     media_source,
-    money_text,
     picture_source,
     web_source,
 )
 from kling_async.jobs import Job, JobStatus
-from kling_async.lines import one_line
+from kling_async.lines import money_text, one_line
 from kling_async.paths import ObjectUrl
 from kling_async.results import Result
 

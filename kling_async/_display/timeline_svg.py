@@ -9,8 +9,8 @@ from itertools import accumulate
 from markupsafe import Markup
 
 from kling_async._display.colors import UNSAVED
-from kling_async._display.page import clock_text
 from kling_async._display.timeline import QUEUED, RUNNING, SAVING, WIDTH, Row, TimeLine, most_at_once
+from kling_async.lines import clock_text
 
 _MIN_WIDTH = 14
 """The smallest width of a segment, in units; a smaller one would be invisible."""

@@ -28,8 +28,8 @@ from kling_async._journal.postgres.connection import (
 )
 from kling_async._journal.postgres.rows import build_entry
 from kling_async._journal.postgres.statements import ENTRY
-from kling_async.catalog import quote_value
 from kling_async.errors import ConfigurationError, JournalError
+from kling_async.lines import quote_value
 
 _LOST_AFTER = 18
 """Seconds after which each side ends a connection over a cut network. With two looks for dead workers, half a minute."""

@@ -11,8 +11,8 @@ from typing import Any
 import attrs
 
 from kling_async._engine.batch.resume import Plan
-from kling_async.catalog import quote_value
 from kling_async.errors import ConfigurationError
+from kling_async.lines import quote_value
 from kling_async.paths import ObjectUrl, output_path
 
 VERSION = 1

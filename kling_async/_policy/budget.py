@@ -9,9 +9,8 @@ from typing import Literal, TypeAlias
 import attrs
 
 from kling_async._policy.list_prices import list_price
-from kling_async.catalog import quote_value
 from kling_async.errors import BudgetExceededError, ConfigurationError
-from kling_async.lines import error_text
+from kling_async.lines import error_text, quote_value
 from kling_async.requests import VideoRequest, model_of
 
 Prices: TypeAlias = Mapping[str, Decimal] | Callable[[VideoRequest], Decimal | None] | Literal["catalog"]

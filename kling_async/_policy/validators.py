@@ -7,8 +7,8 @@ from typing import Any, TypeAlias, TypeVar
 
 import attrs
 
-from kling_async.catalog import quote_value
 from kling_async.errors import ConfigurationError
+from kling_async.lines import quote_value
 
 T = TypeVar("T")
 

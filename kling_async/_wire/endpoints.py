@@ -16,8 +16,8 @@ import attrs
 from kling_async._policy.list_prices import LIST_PRICES
 from kling_async._secrets import Secret
 from kling_async._urls import parse_url
-from kling_async.catalog import quote_value
 from kling_async.errors import ConfigurationError, InvalidRequestError
+from kling_async.lines import quote_value
 
 DEFAULT_BASE_URL = "https://console.gmicloud.ai"
 QUEUE_PATH = "/api/v1/ie/requestqueue/apikey"

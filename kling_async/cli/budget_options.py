@@ -9,8 +9,8 @@ from typing import Annotated
 import attrs
 from cyclopts import Group, Parameter
 
-from kling_async.catalog import quote_value
 from kling_async.errors import ConfigurationError
+from kling_async.lines import quote_value
 from kling_async.types import OnAmbiguous
 
 

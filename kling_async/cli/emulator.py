@@ -15,6 +15,7 @@ from cyclopts import Parameter
 
 from kling_async.cli.output import print_json, print_text, stderr, stdout
 from kling_async.errors import ConfigurationError
+from kling_async.lines import reason_of
 
 if TYPE_CHECKING:
     from kling_async.emulator import Emulator, EmulatorSettings
@@ -93,7 +94,7 @@ async def _serve(settings: EmulatorSettings, *, as_json: bool) -> None:
             for running in started:
                 print_text(f"{len(running.stats.accepted):,} jobs were accepted", stderr())
         except OSError as error:
-            reason = error.strerror or error
+            reason = reason_of(error)
             raise ConfigurationError(
                 f"{settings.host}:{settings.port} cannot be used ({reason}); choose another --host or --port."
             ) from error

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from decimal import Decimal
 from typing import Any
 
 from rich.console import Console
@@ -63,19 +62,6 @@ def age_text(moment: float) -> str:
     seconds = max(0, int(time.time() - moment))
     size, unit = next(((size, unit) for size, unit in _AGES if seconds >= size), _AGES[-1])
     return f"{seconds // size} {unit}"
-
-
-def money_text(cost_usd: Decimal) -> str:
-    """Such as `$1,234.50`, or `$0.035` where a cent is too coarse."""
-    cents = cost_usd.quantize(Decimal("0.01"))
-    return f"${cents:,}" if cents == cost_usd else f"${cost_usd.normalize():,f}"
-
-
-def clock_text(seconds: float) -> str:
-    """Such as `0:42` or `1:02:03`."""
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
 def stdout() -> Console:

@@ -14,9 +14,10 @@ from typing import Any
 import attrs
 
 from kling_async.cli.journals import NAME, count_states, refuse_unusable_journal, step_of
-from kling_async.cli.output import money_text, print_json, print_line, print_text, stderr, truncate
+from kling_async.cli.output import print_json, print_line, print_text, stderr, truncate
 from kling_async.cli.run_config import JournalPlace, RunConfig
 from kling_async.journal import Entry, Journal, NextStep
+from kling_async.lines import money_text
 from kling_async.requests import RequestLike
 
 _MAX_SHOWN = 5

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kling_async.cli.prompt_rows import PromptFile, read_csv, read_json, read_text
 from kling_async.errors import ConfigurationError
+from kling_async.lines import reason_of
 
 STDIN = "-"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
@@ -52,7 +53,7 @@ def _read_bytes(source: str) -> bytes:
     try:
         return sys.stdin.buffer.read() if source == STDIN else Path(source).read_bytes()
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = reason_of(error)
         raise ConfigurationError(
             f"{source} cannot be read: {reason}; check the name given to --from."
         ) from error

@@ -12,9 +12,9 @@ from typing import Any
 
 import attrs
 
-from kling_async.catalog import quote_value
 from kling_async.errors import ConfigurationError
 from kling_async.items import read_columns
+from kling_async.lines import quote_value
 from kling_async.requests import FIELDS
 
 _SEPARATORS = ",;\t|"

@@ -18,7 +18,6 @@ from kling_async.cli.json_records import entry_record, sent_at
 from kling_async.cli.output import (
     age_text,
     is_terminal,
-    money_text,
     one_line,
     print_error,
     print_json,
@@ -33,7 +32,7 @@ from kling_async.cli.service import Service, open_client
 from kling_async.errors import KlingError, NotFoundError
 from kling_async.jobs import Job
 from kling_async.journal import Entry, Journal
-from kling_async.lines import id_line
+from kling_async.lines import id_line, money_text
 from kling_async.paths import is_database_url, local_path
 
 FAILED = 1

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from rich.console import Console
 
 from kling_async.catalog import MODELS
-from kling_async.cli.output import clock_text, money_text, print_error, print_text, stderr, truncate
+from kling_async.cli.output import print_error, print_text, stderr, truncate
 from kling_async.cli.run_config import RunConfig
 from kling_async.errors import (
     AmbiguousSubmitError,
@@ -18,6 +18,7 @@ from kling_async.errors import (
     NotFoundError,
 )
 from kling_async.journal import Journal
+from kling_async.lines import clock_text, money_text
 from kling_async.progress import ProgressCounts
 from kling_async.results import Result, ResultState
 

@@ -8,16 +8,9 @@ from urllib.parse import unquote
 
 import pytest
 
-from kling_async._display.page import (
-    clock_text,
-    duration_text,
-    media_source,
-    money_text,
-    picture_source,
-    size_text,
-    web_source,
-)
+from kling_async._display.page import duration_text, media_source, picture_source, size_text, web_source
 from kling_async.jobs import Job, JobStatus, Media, Outcome
+from kling_async.lines import clock_text, money_text
 from kling_async.results import Result, ResultState
 
 VIDEO = "https://storage.example/a.mp4"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_async._policy.safe_urls import is_text, reason_to_refuse
-from kling_async.catalog import quote_value
+from kling_async.lines import quote_value
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from kling_async._policy.rate_limit import Limits
 from kling_async._policy.retry import RetryPolicy
 from kling_async._policy.validators import at_least
-from kling_async.catalog import quote_value
 from kling_async.errors import ConfigurationError
+from kling_async.lines import quote_value
 
 
 @attrs.frozen

@@ -18,8 +18,9 @@ from kling_async._wire.codec import (
     structure_upload,
 )
 from kling_async._wire.json_reader import ShapeError, load_json
-from kling_async.catalog import ModelInfo, quote_value
+from kling_async.catalog import ModelInfo
 from kling_async.jobs import Job, JobStatus, Media, Outcome
+from kling_async.lines import quote_value
 
 REPLIES = Path(__file__).parent / "replies"
 ID = "412767a6-5a1c-4c52-9f0a-2b7f3f0e6d11"

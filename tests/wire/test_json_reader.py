@@ -8,7 +8,7 @@ import pytest
 from kling_async._wire.codec import structure_job
 from kling_async._wire.endpoints import LIST
 from kling_async._wire.json_reader import ShapeError, load_json
-from kling_async.catalog import quote_value
+from kling_async.lines import quote_value
 
 
 @pytest.mark.parametrize(

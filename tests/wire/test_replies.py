@@ -15,7 +15,6 @@ from kling_async._wire.codec import structure_job, structure_page
 from kling_async._wire.endpoints import LIST, MODEL, MODELS, STATUS, SUBMIT, UPLOAD_URL
 from kling_async._wire.json_reader import ShapeError
 from kling_async._wire.replies import decode, error_for, excerpt, retry_after
-from kling_async.catalog import quote_value
 from kling_async.errors import (
     APIResponseError,
     APIStatusError,
@@ -28,6 +27,7 @@ from kling_async.errors import (
     PermissionDeniedError,
     RateLimitError,
 )
+from kling_async.lines import quote_value
 
 REPLIES = Path(__file__).parent / "replies"
 ID = "412767a6-5a1c-4c52-9f0a-2b7f3f0e6d11"

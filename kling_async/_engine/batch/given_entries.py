@@ -13,6 +13,7 @@ from kling_async._journal.entry import Entry, Identity
 from kling_async._journal.location import DatabaseUrl
 from kling_async._journal.open_journal import journal_exists, read_journal
 from kling_async.errors import ConfigurationError
+from kling_async.lines import quote_value
 from kling_async.requests import VideoRequest
 
 
@@ -46,9 +47,9 @@ def check_not_changed(index: int, entry: Entry, options: Mapping[str, Any]) -> N
     for name, (value, recorded) in pairs.items():
         is_upload = name in catalog.PICTURE_KEYS and recorded is not None  # recorded by its URL
         if value != recorded and not (is_upload and catalog.is_local_picture(value)):
-            recorded_text = "without one" if recorded is None else f"with {catalog.quote_value(recorded)}"
+            recorded_text = "without one" if recorded is None else f"with {quote_value(recorded)}"
             raise ConfigurationError(
-                f"{name}={catalog.quote_value(value)} cannot change item {index}: an entry of the journal is submitted as "
+                f"{name}={quote_value(value)} cannot change item {index}: an entry of the journal is submitted as "
                 f"it was, {recorded_text}. Leave the option out, or give a new request."
             )
 

@@ -29,6 +29,7 @@ from kling_async._journal.entry import Entry
 from kling_async._policy.file_names import file_name, longest_name, longest_name_of, names_beside, unique_name
 from kling_async.errors import ConfigurationError
 from kling_async.jobs import Job
+from kling_async.lines import reason_of
 
 _TEMPORARY_CHARACTERS = 8
 """Characters that `tempfile` adds to the beginning of a name."""
@@ -162,7 +163,7 @@ async def open_folder(path: Path, *, ascii_names: bool = False) -> OutputFolder:
 def _refusal(
     sentence: str, path: Path, error: OSError | ValueError, *, noun: Literal["file", "folder"]
 ) -> ConfigurationError:
-    reason = getattr(error, "strerror", None) or str(error)
+    reason = reason_of(error)
     is_too_long = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
     choice = f"a {noun} with a shorter path" if is_too_long else f"another {noun}"
     return ConfigurationError(f"{sentence} {os.fspath(path)!r}: {reason}. Choose {choice}.")

@@ -29,6 +29,7 @@ from kling_async._policy.object_stores import Name, job_mark, judge_name
 from kling_async._stores import Bucket, ObjectWriter
 from kling_async.errors import APIConnectionError, ConfigurationError, DownloadError, KlingError
 from kling_async.jobs import Job
+from kling_async.lines import reason_of
 from kling_async.paths import ObjectUrl
 
 _log = SafeLogger("kling_async")
@@ -216,7 +217,7 @@ async def check_store(bucket: Bucket, url: ObjectUrl, *, uses_disk: bool = True)
             await run_in_thread(_try_partial_folder)
     except OSError as error:
         raise ConfigurationError(
-            f"Videos for {str(url)!r} cannot pass through {tempfile.gettempdir()!r}: {error.strerror or error}. "
+            f"Videos for {str(url)!r} cannot pass through {tempfile.gettempdir()!r}: {reason_of(error)}. "
             "Set TMPDIR to another folder."
         ) from error
     try:

@@ -27,6 +27,7 @@ from kling_async._wire.endpoints import UPLOAD_URL
 from kling_async._wire.payloads import payload_of, to_plain, upload_body
 from kling_async.catalog import PICTURES, is_local_picture, wire_name
 from kling_async.errors import ConfigurationError, InvalidRequestError, KlingError
+from kling_async.lines import reason_of
 from kling_async.paths import local_path
 from kling_async.requests import VideoRequest, model_of
 
@@ -108,7 +109,7 @@ def translate_read_errors(path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = reason_of(error)
         raise InvalidRequestError(f"{path!r} cannot be read: {reason}.") from error
 
 

@@ -14,6 +14,7 @@ from kling_async._journal.sqlite.journal_files import check_files, check_link, c
 from kling_async._journal.sqlite.schema import APPLICATION_ID, MIGRATIONS, Migration, migrate
 from kling_async._own_files import create, create_if_missing
 from kling_async.errors import JournalError
+from kling_async.lines import reason_of
 
 _BUSY_TIMEOUT = 5.0
 """Seconds to wait for another program that reads the journal."""
@@ -27,7 +28,7 @@ def journal_errors(path: Path, action: str, advice: str) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError, ValueError) as error:
         cause = _real_cause(error)
-        reason = getattr(cause, "strerror", None) or str(cause)
+        reason = reason_of(cause)
         raise JournalError(
             f"The journal {str(path)!r} could not be {action} ({reason}): {advice}."
         ) from cause
