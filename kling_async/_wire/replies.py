@@ -175,8 +175,9 @@ def _refusal_for(status: int, endpoint: Endpoint | None) -> _Refusal:
         return _FAILED
     known = _BY_STATUS.get(status)
     if endpoint is None:
-        kind = known.kind if known else APIStatusError
-        return attrs.evolve(_BY_STORAGE if status in _CLIENT_ERRORS else _UNEXPECTED, kind=kind)
+        # No class that speaks of the key, the credits, the model or the job: a worker would end for it, and a batch.
+        refusal = _BY_STORAGE if status in _CLIENT_ERRORS else _UNEXPECTED
+        return attrs.evolve(refusal, kind=RateLimitError) if known is _BY_STATUS[429] else refusal
     if known is not None and known.kind is NotFoundError:
         return _NOT_FOUND.get(endpoint, known)
     if known is not None:

@@ -298,6 +298,24 @@ async def test_a_worker_with_a_wrong_key_ends_and_the_others_make_the_batch(
     assert posts(kling_emulator) == dict.fromkeys(PROMPTS[:4], 1)
 
 
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
+async def test_a_storage_that_refuses_a_picture_ends_its_item_and_no_worker(
+    journal, kling_emulator, workers, tmp_path, status
+):
+    (tmp_path / "a.png").write_bytes(b"a picture")
+    kling_emulator.faults.add(Fault("store", Reply(status, "<Code>AccessDenied</Code>"), times=None))
+
+    async with workers() as reports, asyncio.timeout(60):
+        batch = await generate_many_on(
+            journal, [VideoRequest("A", image=tmp_path / "a.png"), *PROMPTS[:3]], shard_size=2
+        )
+
+    assert [result.ok for result in batch] == [False, True, True, True]
+    assert batch[0].state is ResultState.NOT_SUBMITTED
+    assert f"the upload: it refused the request (HTTP {status}" in batch[0].error.message
+    assert [report.refusal for report in reports] == [None]
+
+
 async def test_a_batch_whose_last_worker_is_refused_ends_with_the_reason(
     journal, kling_emulator, workers, caplog
 ):

@@ -11,7 +11,7 @@ import pytest
 from virtual_service import KEY, Service, Stream, session_for
 from virtual_storage import CUT, URL, Storage, google_md5, video
 
-from kling_async import APIConnectionError, APIStatusError, DownloadError, NotFoundError
+from kling_async import APIConnectionError, APIStatusError, DownloadError
 from kling_async._engine.clock import Clock
 from kling_async._engine.download import fetch as module
 from kling_async._engine.download.fetch import fetch
@@ -194,7 +194,7 @@ async def test_a_file_above_the_size_limit_is_refused(partial_file, monkeypatch,
 async def test_an_error_response_leaves_the_partial_file_as_it_is(partial_file):
     storage = Storage(VIDEO)
     await cut_at(partial_file, 4000, storage)
-    with pytest.raises(NotFoundError, match="NoSuchKey"):
+    with pytest.raises(APIStatusError, match="NoSuchKey"):
         await try_once(partial_file, lambda _: Stream(404, [b"<Error><Code>NoSuchKey</Code></Error>"]))
     assert partial_file.resume_offset == 4000
 
@@ -208,7 +208,7 @@ async def test_an_endless_error_page_is_not_read_to_its_end(partial_file):
                 read.append(1)
                 yield b"x" * 1000
 
-    with pytest.raises(NotFoundError):
+    with pytest.raises(APIStatusError):
         await try_once(partial_file, lambda _: Endless(404, []))
     assert len(read) < 100
 
@@ -221,13 +221,13 @@ async def test_of_an_error_page_that_drips_only_the_beginning_is_read(partial_fi
                 await anyio.sleep(1.0)
                 yield b"x"
 
-    with pytest.raises(NotFoundError, match="NoSuchKey x"):
+    with pytest.raises(APIStatusError, match="NoSuchKey x"):
         await try_once(partial_file, lambda _: Dripping(404, []))
     assert anyio.current_time() == 60.0
 
 
 async def test_an_error_page_that_is_cut_is_the_same_error(partial_file):
-    with pytest.raises(NotFoundError, match="NoSuchKey"):
+    with pytest.raises(APIStatusError, match="NoSuchKey"):
         await try_once(partial_file, lambda _: Stream(404, [b"<Code>NoSuchKey</Code>", CUT]))
 
 

@@ -8,6 +8,7 @@ from virtual_service import KEY, Service, always, on, reply, session_for
 
 from kling_async import (
     APIConnectionError,
+    APIStatusError,
     InternalServerError,
     InvalidRequestError,
     RetryPolicy,
@@ -73,6 +74,17 @@ async def test_a_failed_put_is_retried(picture, lost):
     assert service.calls["put"] == 3
     with pytest.raises((APIConnectionError, InternalServerError)):
         await upload_to(service_with_storage(lost, lost, lost), picture)
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404])
+async def test_a_storage_that_refuses_a_picture_says_nothing_of_the_key(picture, status):
+    service = service_with_storage(reply(status, b"<Error><Code>AccessDenied</Code></Error>"))
+    with pytest.raises(
+        APIStatusError, match=rf"the upload: it refused .*HTTP {status}.*AccessDenied"
+    ) as caught:
+        await upload_to(service, picture)
+    assert type(caught.value) is APIStatusError
+    assert service.calls["put"] == 1
 
 
 async def test_an_upload_url_that_is_not_https_is_not_used(picture):

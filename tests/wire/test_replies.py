@@ -176,6 +176,19 @@ def test_an_answer_of_a_storage_says_nothing_of_the_key_and_the_models():
         assert made.message == f"the storage: it refused the request (HTTP {status})."
 
 
+@pytest.mark.parametrize(
+    "status, kind",
+    [
+        *((status, APIStatusError) for status in (302, 400, 401, 402, 403, 404, 408, 409, 410, 422)),
+        (429, RateLimitError),
+        *((status, InternalServerError) for status in (500, 503)),
+    ],
+)
+def test_the_class_of_an_answer_of_a_storage_says_nothing_of_them_either(status, kind):
+    made = error(status, about="the storage", endpoint=None)
+    assert (type(made), made.status_code) == (kind, status)
+
+
 def test_only_a_404_suggests_another_id():
     missing, refused = (
         error_for(status, {}, b"", about="job A", endpoint=STATUS, near="a", secret=Secret(KEY), now=0.0)
