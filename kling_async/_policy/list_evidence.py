@@ -1,7 +1,8 @@
-"""What the service's list says about a lost submit whose job was not found: why, and whether it is proven absent."""
+"""Which pages of the service's list are read for a lost submit, and what they say about one whose job was not found."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
@@ -14,12 +15,84 @@ from kling_async._policy.service_clock import Instant
 from kling_async._policy.visible_text import visible_text
 from kling_async.jobs import Job, canonical_id
 
+MAX_EMPTY_PAGES = 10
+"""Pages in a row without a readable row after which reading ends."""
 ROW_DELAY = 60.0
 """Seconds that the row of a new job can take to appear in the list, at the most."""
 _WRONG_CLOCK = (
     "the list does not show it at the time of the POST by the clock of this machine, which may differ from the "
     "service's: no answer of the service had a Date header"
 )
+
+
+@attrs.define(kw_only=True)
+class RecentReading:
+    """One reading of a model's list for the jobs created since a time: says which page is read next.
+
+    The whole list is read, unless its pages are sorted with the newest job first: then reading ends at the first older
+    page. If a long list has its oldest jobs first, its end is read first.
+    """
+
+    since: float
+    """Unix seconds."""
+    page_rows: int
+    """How many rows a page is asked for."""
+    next_offset: int = attrs.field(init=False, default=0)
+    """The row at which the next page begins."""
+    is_over: bool = attrs.field(init=False, default=False)
+    """Whether no further page is to be read."""
+    _total: int = attrs.field(init=False, default=0)
+    """The number of rows on all pages, as the first page said it; of use only where that page has the oldest rows."""
+    _rows_from_end: int = attrs.field(init=False, default=0)
+    """How far before the end of the list the recent rows are looked for; 0 while pages are read one after the other."""
+    _seen: set[str] = attrs.field(init=False, factory=set)
+    _newest: float = attrs.field(init=False, default=-math.inf)
+    _oldest: float = attrs.field(init=False, default=math.inf)
+    """When the last row was created; -inf once the rows are not sorted with the newest first."""
+    _empty_pages: int = attrs.field(init=False, default=0)
+
+    def add(self, jobs: Collection[Job], *, rows: int, total: int | None, has_more: bool | None) -> None:
+        """Add the page at `next_offset`.
+
+        Args:
+            jobs: Its rows.
+            rows: Their number, unreadable ones included.
+            total: The number of rows on all pages, if the service says it.
+            has_more: Whether more pages follow, if the service says it.
+        """
+        times = [_created_at(job) for job in jobs if job.created_at is not None]
+        self._find_start(times, rows=rows, total=total)
+        if self._rows_from_end:
+            self.next_offset = max(0, self._total - self._rows_from_end)
+            return
+        known = len(self._seen)
+        self._seen.update(canonical_id(job.request_id) for job in jobs)
+        self._record_order(times)
+        self._empty_pages = 0 if jobs else self._empty_pages + 1
+        is_last = has_more is False or rows == 0 or (bool(jobs) and len(self._seen) == known)
+        is_past_recent = -math.inf < self._oldest < min(self.since, self._newest)
+        self.is_over = is_last or is_past_recent or self._empty_pages == MAX_EMPTY_PAGES
+        self.next_offset += rows
+
+    def _find_start(self, times: list[float], *, rows: int, total: int | None) -> None:
+        """If the first page has the oldest rows, step back from the end of the list until a page begins with an older row."""
+        is_first = self.next_offset == 0 and not self._rows_from_end
+        if is_first and total is not None and total > rows and self._are_oldest(times):
+            self._total, self._rows_from_end = total, self.page_rows
+        elif self._rows_from_end and self.next_offset > 0 and not (times and times[0] < self.since):
+            self._rows_from_end *= 2
+        else:
+            self._rows_from_end = 0
+
+    def _are_oldest(self, times: list[float]) -> bool:
+        """Whether the rows of the first page are sorted with the oldest first, and all of them too old."""
+        return bool(times) and times == sorted(times) and times[0] < times[-1] < self.since
+
+    def _record_order(self, times: list[float]) -> None:
+        if times and times[0] <= self._oldest and times == sorted(times, reverse=True):
+            self._newest, self._oldest = max(self._newest, times[0]), times[-1]
+        elif times:
+            self._oldest = -math.inf  # not sorted with the newest first: read to the end
 
 
 @attrs.define

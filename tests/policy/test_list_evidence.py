@@ -7,8 +7,10 @@ import pytest
 
 from kling_async import Job, JobStatus
 from kling_async._policy.list_evidence import (
+    MAX_EMPTY_PAGES,
     ROW_DELAY,
     ListReading,
+    RecentReading,
     closes_at,
     explain_unmatched,
     is_absent,
@@ -235,3 +237,70 @@ def test_the_reason_says_what_the_list_shows(rows, says):
 def test_without_the_service_clock_the_reason_says_so_unless_the_list_shows_a_job_that_could_match():
     assert "Date header" in explain(is_clock_known=False)
     assert "Date header" not in explain(row("a"), is_clock_known=False)
+
+
+# Which pages are read for the recent rows
+
+
+def read_recent(times, *, since, total=None, has_more=None):
+    """Where the pages begin that a reading asks for, of a list whose rows were created at these times, ten on a page."""
+    reading, offsets = RecentReading(since=since, page_rows=10), []
+    while not reading.is_over:
+        offset = reading.next_offset
+        offsets.append(offset)
+        page = [row(f"job {offset + n}", at) for n, at in enumerate(times[offset : offset + 10])]
+        reading.add(page, rows=len(page), total=total, has_more=has_more)
+    return offsets
+
+
+OLDEST_FIRST = range(50)
+NEWEST_FIRST = OLDEST_FIRST[::-1]
+TO_THE_END = [0, 10, 20, 30, 40, 50]
+
+
+@pytest.mark.parametrize(
+    "times, since, said, offsets",
+    [
+        ([], 25, {}, [0]),
+        (NEWEST_FIRST, 60, {}, [0]),
+        (NEWEST_FIRST, 25, {}, [0, 10, 20]),
+        (NEWEST_FIRST, 20, {}, [0, 10, 20, 30]),
+        (NEWEST_FIRST, -1, {}, TO_THE_END),
+        (NEWEST_FIRST, 25, {"has_more": False}, [0]),
+        (NEWEST_FIRST, 25, {"has_more": True, "total": 50}, [0, 10, 20]),
+        ([5] * 50, 25, {}, TO_THE_END),
+        ([None] * 50, 25, {}, TO_THE_END),
+        ([*NEWEST_FIRST[:9], 49, *NEWEST_FIRST[10:]], 25, {}, TO_THE_END),
+        ([*NEWEST_FIRST[10:20], *NEWEST_FIRST[:10], *NEWEST_FIRST[20:]], 25, {}, TO_THE_END),
+        (OLDEST_FIRST, 25, {}, TO_THE_END),
+        (OLDEST_FIRST, 25, {"total": 10}, TO_THE_END),
+        (OLDEST_FIRST, 5, {"total": 50}, TO_THE_END),
+        (OLDEST_FIRST, 45, {"total": 50}, [0, 40, 50]),
+        (OLDEST_FIRST, 35, {"total": 50}, [0, 40, 30, 40, 50]),
+        (OLDEST_FIRST, 25, {"total": 50}, [0, 40, 30, 10, 20, 30, 40, 50]),
+        (OLDEST_FIRST[:15], 12, {"total": 15}, [0, 5, 15]),
+        (OLDEST_FIRST[:19], 12, {"total": 12}, [0, 2, 12, 19]),
+        (OLDEST_FIRST, 25, {"total": 80}, [0, 70, 60, 40, 0, *TO_THE_END[1:]]),
+    ],
+)
+def test_recent_rows_are_read_to_the_end_unless_the_order_shows_that_the_rest_is_older(
+    times, since, said, offsets
+):
+    assert read_recent(times, since=since, **said) == offsets
+
+
+def test_a_service_that_repeats_a_page_ends_the_reading_of_recent_rows():
+    reading = RecentReading(since=80.0, page_rows=10)
+    for is_over in (False, True):
+        reading.add([row("a"), row("b", at=None)], rows=2, total=None, has_more=True)
+        assert reading.is_over is is_over
+
+
+def test_the_reading_of_recent_rows_ends_after_some_pages_of_rows_that_cannot_be_read():
+    reading = RecentReading(since=80.0, page_rows=10)
+    reading.add([], rows=10, total=None, has_more=True)
+    reading.add([row("a")], rows=10, total=None, has_more=True)
+    for _ in range(MAX_EMPTY_PAGES):
+        assert not reading.is_over
+        reading.add([], rows=10, total=None, has_more=True)
+    assert reading.is_over

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.emitter import Emitter
-from kling_async._policy.list_evidence import ListReading
+from kling_async._policy.list_evidence import MAX_EMPTY_PAGES, ListReading, RecentReading
 from kling_async._policy.outcome import hide_in_reason
 from kling_async._policy.rate_limit import TokenBucket
 from kling_async._wire.codec import JobPage, RowPage, structure_page, structure_rows
@@ -18,8 +17,6 @@ from kling_async.jobs import Job, canonical_id
 _PAGE_ROWS = 100
 _ROWS_IN_SLICE = 200
 """Rows that are read before other tasks get a turn."""
-_MAX_EMPTY_PAGES = 10
-"""Pages in a row without a readable row after which reading ends."""
 MAX_PAGES = 1000
 """Pages after which a list is too long to search it for one job."""
 
@@ -36,7 +33,7 @@ async def list_pages(
     """
     seen: set[str] = set()
     offset = empty_pages = 0
-    while empty_pages < _MAX_EMPTY_PAGES:
+    while empty_pages < MAX_EMPTY_PAGES:
         query = {"model_id": model, "limit": page_size, "offset": offset}
         page = await _structure_in_slices(
             api, await api.send_with_retries(LIST, structure_rows, query=query, emit=emit)
@@ -57,8 +54,7 @@ async def read_since(
 ) -> AsyncGenerator[tuple[Job, ...], None]:
     """The pages of a model's list with all jobs created since a time, and perhaps older jobs.
 
-    The whole list is read, unless its pages are sorted with the newest job first: then reading ends at the first older
-    page. If a long list has its oldest jobs first, its end is read first.
+    `RecentReading` says which pages these are.
 
     Args:
         api: Sends the calls, each once.
@@ -69,41 +65,13 @@ async def read_since(
     Raises:
         KlingError: A page cannot be read, or the list has too many pages; the pages before were returned.
     """
-
-    async def read(offset: int) -> JobPage:
-        await api.clock.sleep(polls.take(api.clock.now()))
-        query = {"model_id": model, "limit": _PAGE_ROWS, "offset": offset}
-        return await _structure_in_slices(api, await api.send(LIST, structure_rows, query=query))
-
-    offset, page = 0, await read(0)
-    yield page.jobs
-    if _is_oldest_first(page, since):
-        back, total = _PAGE_ROWS, page.total or 0
-        while True:
-            offset = max(0, total - back)
-            page = await read(offset)
-            yield page.jobs
-            times = _created_times(page.jobs)
-            if offset == 0 or (times and times[0] < since):
-                break
-            back *= 2
-    seen: set[str] = set()
-    newest, oldest, empty_pages = -math.inf, math.inf, 0
+    reading = RecentReading(since=since, page_rows=_PAGE_ROWS)
     for _ in range(MAX_PAGES):
-        known = len(seen)
-        seen.update(canonical_id(job.request_id) for job in page.jobs)
-        offset += page.rows
-        times = _created_times(page.jobs)
-        if times and times[0] <= oldest and times == sorted(times, reverse=True):
-            newest, oldest = max(newest, times[0]), times[-1]
-        elif times:
-            oldest = -math.inf  # not sorted with the newest first: read to the end
-        empty_pages = 0 if page.jobs else empty_pages + 1
-        is_over = page.has_more is False or page.rows == 0 or (page.jobs and len(seen) == known)
-        if is_over or empty_pages == _MAX_EMPTY_PAGES or -math.inf < oldest < min(since, newest):
-            return
-        page = await read(offset)
+        page = await _read_page(api, model, offset=reading.next_offset, polls=polls)
         yield page.jobs
+        reading.add(page.jobs, rows=page.rows, total=page.total, has_more=page.has_more)
+        if reading.is_over:
+            return
     raise APIResponseError(
         f"the list of the jobs of {model} has more than {MAX_PAGES:,} pages, too many to search for one job."
     )
@@ -128,12 +96,17 @@ async def read_whole(
     reading = ListReading(None if began.offset is None else began.time, since=since)
     offset = pages = 0
     while not reading.is_over and pages < max_pages:
-        await api.clock.sleep(polls.take(api.clock.now()))
-        query = {"model_id": model, "limit": _PAGE_ROWS, "offset": offset}
-        page = await _structure_in_slices(api, await api.send(LIST, structure_rows, query=query))
+        page = await _read_page(api, model, offset=offset, polls=polls)
         reading.add(page.jobs, rows=page.rows, total=page.total)
         offset, pages = offset + page.rows, pages + 1
     return reading
+
+
+async def _read_page(api: ApiCaller, model: str, *, offset: int, polls: TokenBucket) -> JobPage:
+    """One page, in its turn of the polls."""
+    await api.clock.sleep(polls.take(api.clock.now()))
+    query = {"model_id": model, "limit": _PAGE_ROWS, "offset": offset}
+    return await _structure_in_slices(api, await api.send(LIST, structure_rows, query=query))
 
 
 async def _structure_in_slices(api: ApiCaller, page: RowPage) -> JobPage:
@@ -145,20 +118,3 @@ async def _structure_in_slices(api: ApiCaller, page: RowPage) -> JobPage:
         some = structure_page(page.rows[start : start + _ROWS_IN_SLICE]).jobs
         jobs += (hide_in_reason(job, secret=api.secret) for job in some)
     return JobPage(jobs=tuple(jobs), rows=len(page.rows), has_more=page.has_more, total=page.total)
-
-
-def _is_oldest_first(page: JobPage, since: float) -> bool:
-    """Whether a first page shows the oldest jobs of a longer list, all of them created before `since`."""
-    times = _created_times(page.jobs)
-    return (
-        bool(times)
-        and times == sorted(times)
-        and times[0] < times[-1] < since
-        and page.total is not None
-        and page.total > page.rows
-    )
-
-
-def _created_times(jobs: Iterable[Job]) -> list[float]:
-    """When the jobs were created, in Unix seconds, in the order of the list."""
-    return [job.created_at.timestamp() for job in jobs if job.created_at is not None]
