@@ -38,8 +38,8 @@ class LostSubmit:
     """Whether both times are by the service's clock; else they are by the clock of a machine."""
     may_have_other_clock: bool = False
     """Whether that clock may have been another one, or another process may have found it set: the times prove nothing then."""
-    times_set: int = 0
-    """`Instant.times_set` before the POST, or when a recorded POST was read."""
+    clock_changes: int = 0
+    """`Instant.clock_changes` before the POST, or when a recorded POST was read."""
     payload_json: str = attrs.field(
         init=False,
         repr=False,
@@ -64,7 +64,7 @@ class LostSubmit:
 
     def is_comparable(self, now: Instant) -> bool:
         """Whether its times prove anything now: its clock is no other one, and no clock was set since."""
-        return now.times_set == self.times_set and not self.may_have_other_clock
+        return now.clock_changes == self.clock_changes and not self.may_have_other_clock
 
     def age(self, now: Instant) -> float | None:
         """Seconds since the POST; None if the time of the POST and the present time are by two clocks.
@@ -93,7 +93,7 @@ def lost_submit(payload: Mapping[str, Any], *, sent: Instant, given_up: Instant)
         given_up: When its answer was given up.
     """
     elapsed = given_up.monotonic - sent.monotonic
-    if sent.times_set == given_up.times_set:
+    if sent.clock_changes == given_up.clock_changes:
         sent_at, given_up_at = sent.wall + (given_up.offset or 0.0), given_up.time
     elif sent.offset is not None:
         sent_at = sent.time
@@ -108,7 +108,7 @@ def lost_submit(payload: Mapping[str, Any], *, sent: Instant, given_up: Instant)
         since=sent_at - CLOCK_SKEW,
         until=given_up_at + CLOCK_SKEW,
         is_service_time=sent.offset is not None or given_up.offset is not None,
-        times_set=sent.times_set,
+        clock_changes=sent.clock_changes,
     )
 
 
@@ -118,7 +118,7 @@ def recorded_submit(
     sent_at: float,
     timeout: float,
     is_service_time: bool,
-    times_set: int,
+    clock_changes: int,
 ) -> LostSubmit:
     """A POST of which an earlier process has recorded the intent and no answer.
 
@@ -128,7 +128,7 @@ def recorded_submit(
         timeout: Seconds after which its sender gave the answer up.
         is_service_time: Whether `sent_at` is by the service's clock; else by that of a machine, which can have been set since
             then, or be another machine's.
-        times_set: `Instant.times_set` at present.
+        clock_changes: `Instant.clock_changes` at present.
     """
     return LostSubmit(
         payload=payload,
@@ -137,5 +137,5 @@ def recorded_submit(
         has_present_key=False,
         is_service_time=is_service_time,
         may_have_other_clock=not is_service_time,
-        times_set=times_set,
+        clock_changes=clock_changes,
     )

@@ -32,7 +32,7 @@ class Instant:
     """Seconds of a clock that no one sets; only differences have a meaning."""
     offset: float | None
     """Seconds that the service's clock is ahead of `wall`; None is unknown."""
-    times_set: int
+    clock_changes: int
     """How often the clock of this machine was set, or the machine slept, as far as this process has seen it."""
 
     @property
@@ -57,7 +57,7 @@ class ServiceClock:
     _learned_at: float = -math.inf
     _gap: float | None = None
     """Seconds that our clock was ahead of the monotonic clock at the last reading."""
-    _times_set: int = 0
+    _clock_changes: int = 0
 
     @property
     def offset(self) -> float | None:
@@ -72,14 +72,14 @@ class ServiceClock:
             monotonic: Seconds of the monotonic clock.
         """
         self.compare(wall=wall, monotonic=monotonic)
-        return Instant(wall=wall, monotonic=monotonic, offset=self.offset, times_set=self._times_set)
+        return Instant(wall=wall, monotonic=monotonic, offset=self.offset, clock_changes=self._clock_changes)
 
     def compare(self, *, wall: float, monotonic: float) -> None:
         """Count it, and forget the offset, if the two clocks of this machine show that one was set, or stood still."""
         gap = wall - monotonic
         if self._gap is not None and abs(gap - self._gap) > _MAX_DRIFT:
             self._earliest, self._latest, self._learned_at = -math.inf, math.inf, -math.inf
-            self._times_set += 1
+            self._clock_changes += 1
         self._gap = gap
 
     def wants(self, status: int, *, wall: float) -> bool:

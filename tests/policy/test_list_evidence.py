@@ -47,7 +47,7 @@ def read(*pages, began_at=CLOSED, total=None, since=40.0):
     return reading
 
 
-NOW = Instant(wall=CLOSED, monotonic=0.0, offset=0.0, times_set=0)
+NOW = Instant(wall=CLOSED, monotonic=0.0, offset=0.0, clock_changes=0)
 
 
 def absent(*rows, lost=LOST, later=LATER, now=NOW, own=OwnUser(), **settings):  # noqa: B008 - it learns nothing here
@@ -74,8 +74,8 @@ def test_a_submit_whose_time_another_clock_may_have_told_is_never_proven_absent(
 
 
 def test_a_submit_is_not_proven_absent_once_a_clock_was_set_since():
-    assert not absent(now=attrs.evolve(NOW, times_set=1))
-    assert absent(now=attrs.evolve(NOW, times_set=1), lost=attrs.evolve(LOST, times_set=1))
+    assert not absent(now=attrs.evolve(NOW, clock_changes=1))
+    assert absent(now=attrs.evolve(NOW, clock_changes=1), lost=attrs.evolve(LOST, clock_changes=1))
 
 
 @pytest.mark.parametrize(

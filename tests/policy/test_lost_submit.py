@@ -42,8 +42,8 @@ def test_the_window_of_a_lost_submit_is_by_the_service_clock_though_the_clock_of
     (sent_wall, sent_offset, sets_before), (wall, offset, sets) = sent, given_up
     lost = lost_submit(
         CAT,
-        sent=Instant(wall=100.0 + sent_wall, monotonic=7.0, offset=sent_offset, times_set=sets_before),
-        given_up=Instant(wall=100.0 + wall, monotonic=67.0, offset=offset, times_set=sets),
+        sent=Instant(wall=100.0 + sent_wall, monotonic=7.0, offset=sent_offset, clock_changes=sets_before),
+        given_up=Instant(wall=100.0 + wall, monotonic=67.0, offset=offset, clock_changes=sets),
     )
     assert (lost.since, lost.until) == (40.0, 220.0)
     assert lost.is_service_time is (sent_offset is not None or offset is not None)
@@ -51,26 +51,26 @@ def test_the_window_of_a_lost_submit_is_by_the_service_clock_though_the_clock_of
 
 @pytest.mark.parametrize("offset", [None, 0.0])
 def test_the_window_of_a_submit_during_which_the_machine_slept_begins_before_the_post(offset):
-    sent = Instant(wall=100.0, monotonic=7.0, offset=offset, times_set=0)
-    given_up = Instant(wall=3_760.0, monotonic=67.0, offset=0.0, times_set=1)
+    sent = Instant(wall=100.0, monotonic=7.0, offset=offset, clock_changes=0)
+    given_up = Instant(wall=3_760.0, monotonic=67.0, offset=0.0, clock_changes=1)
     lost = lost_submit(CAT, sent=sent, given_up=given_up)
     assert (lost.since, lost.until) == (40.0, 3_820.0)
 
 
-def instant(wall, *, offset=None, times_set=0):
-    return Instant(wall=wall, monotonic=0.0, offset=offset, times_set=times_set)
+def instant(wall, *, offset=None, clock_changes=0):
+    return Instant(wall=wall, monotonic=0.0, offset=offset, clock_changes=clock_changes)
 
 
 @pytest.mark.parametrize(
     "is_service_time, now, expected",
     [
         (True, instant(100.0, offset=600.0), 600.0),
-        (True, instant(130.0, offset=0.0, times_set=1), 30.0),
+        (True, instant(130.0, offset=0.0, clock_changes=1), 30.0),
         (True, instant(90.0, offset=0.0), 0.0),
         (True, instant(700.0), None),
         (False, instant(130.0), 30.0),
         (False, instant(130.0, offset=600.0), 30.0),
-        (False, instant(730.0, times_set=1), None),
+        (False, instant(730.0, clock_changes=1), None),
     ],
 )
 def test_the_age_of_a_submit_is_by_one_clock_or_unknown(is_service_time, now, expected):
@@ -79,13 +79,13 @@ def test_the_age_of_a_submit_is_by_one_clock_or_unknown(is_service_time, now, ex
 
 
 def test_the_age_of_a_submit_by_the_clock_of_an_earlier_process_is_unknown():
-    lost = recorded_submit(CAT, sent_at=100.0, timeout=60.0, is_service_time=False, times_set=0)
+    lost = recorded_submit(CAT, sent_at=100.0, timeout=60.0, is_service_time=False, clock_changes=0)
     assert lost.age(instant(130.0, offset=600.0)) is None
 
 
 @pytest.mark.parametrize("timeout, last", [(10.0, 175.0), (60.0, 225.0), (300.0, 465.0)])
 def test_the_window_of_a_recorded_submit_ends_with_the_timeout_of_its_sender(timeout, last):
-    recorded = recorded_submit(CAT, sent_at=100.0, timeout=timeout, is_service_time=True, times_set=0)
+    recorded = recorded_submit(CAT, sent_at=100.0, timeout=timeout, is_service_time=True, clock_changes=0)
     assert (recorded.since, recorded.until) == (40.0, last)
     # It covers an answer that comes at the last moment, and is searched for until then.
     assert recorded.last_answer_age < recorded.until - 100.0

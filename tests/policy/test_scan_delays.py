@@ -16,8 +16,8 @@ LOST = LostSubmit(payload={"prompt": "a cat"}, since=40.0, until=160.0)
 CLOSED = closes_at(LOST)
 
 
-def by_the_service(time, *, ahead=0.0, times_set=0):
-    return Instant(wall=time - ahead, monotonic=0.0, offset=ahead, times_set=times_set)
+def by_the_service(time, *, ahead=0.0, clock_changes=0):
+    return Instant(wall=time - ahead, monotonic=0.0, offset=ahead, clock_changes=clock_changes)
 
 
 @given(st.floats(min_value=0, max_value=1e9))
@@ -60,8 +60,8 @@ def test_the_window_closes_by_the_service_clock():
 @pytest.mark.parametrize(
     "lost, now",
     [
-        (LOST, Instant(wall=CLOSED, monotonic=0.0, offset=None, times_set=0)),
-        (LOST, by_the_service(CLOSED, times_set=1)),
+        (LOST, Instant(wall=CLOSED, monotonic=0.0, offset=None, clock_changes=0)),
+        (LOST, by_the_service(CLOSED, clock_changes=1)),
         (attrs.evolve(LOST, may_have_other_clock=True), by_the_service(CLOSED)),
     ],
     ids=["the service's clock is unknown", "a clock was set", "the time is by another clock"],

@@ -58,5 +58,5 @@ def lost_submit_of(entry: Entry, *, now: Instant, longest_timeout: float) -> Los
         sent_at=now.time if entry.sent_at is None else entry.sent_at,
         timeout=longest_timeout if entry.timeout is None else entry.timeout,
         is_service_time=entry.has_service_time,
-        times_set=now.times_set,
+        clock_changes=now.clock_changes,
     )

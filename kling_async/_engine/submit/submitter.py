@@ -56,7 +56,7 @@ class Submitter:
         self._poll_rate = shared.poll_rate
         self._clock_lock = anyio.Lock()
         self._learned_at = -1
-        """`Instant.times_set` at the last call for the service's time."""
+        """`Instant.clock_changes` at the last call for the service's time."""
         self._pauses = shared.pauses
 
     async def submit(
@@ -150,16 +150,16 @@ class Submitter:
         async with self._clock_lock:
             if not self._wants_time():  # the task that had the lock has made the call
                 return
-            clock, times_set = self.api.clock, self.api.instant().times_set
+            clock, clock_changes = self.api.clock, self.api.instant().clock_changes
             await clock.sleep(self._poll_rate.take(clock.now()))
             with suppress(KlingError):  # if the service is away, so is the submit
                 await self.api.fetch(LIST, query={"model_id": model, "limit": 1})
-            self._learned_at = times_set
+            self._learned_at = clock_changes
 
     def _wants_time(self) -> bool:
         """Whether the service's clock is unknown, and no call was made for its time since our clock was set."""
         now = self.api.instant()
-        return now.offset is None and now.times_set > self._learned_at
+        return now.offset is None and now.clock_changes > self._learned_at
 
     async def _take_hourly_turn(self, ledger: Ledger) -> None:
         """Wait until the hourly rate allows one more POST: that of the client, and that of a shared journal."""
