@@ -58,6 +58,8 @@ class ServiceClock:
     _gap: float | None = None
     """Seconds that our clock was ahead of the monotonic clock at the last reading."""
     _clock_changes: int = 0
+    _changes_at_call: int = -1
+    """The clock changes when the last call was made only to learn the time; -1 before the first."""
 
     @property
     def offset(self) -> float | None:
@@ -81,6 +83,14 @@ class ServiceClock:
             self._earliest, self._latest, self._learned_at = -math.inf, math.inf, -math.inf
             self._clock_changes += 1
         self._gap = gap
+
+    def wants_call(self, now: Instant) -> bool:
+        """Whether a call is worth its cost that only learns the time: it is unknown, and none was made since a clock change."""
+        return now.offset is None and now.clock_changes > self._changes_at_call
+
+    def record_call(self, began: Instant) -> None:
+        """A call that only learns the time has ended, with an answer or without one."""
+        self._changes_at_call = began.clock_changes
 
     def wants(self, status: int, *, wall: float) -> bool:
         """Whether an answer is worth reading: a success, for a proxy can answer with an error and its own time."""

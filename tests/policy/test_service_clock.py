@@ -111,3 +111,23 @@ def test_two_clocks_of_a_machine_drift_apart_by_a_little(step):
     before = clock.read(wall=NOON, monotonic=100.0)
     after = clock.read(wall=NOON + 1000.0 + step, monotonic=1100.0)
     assert (after.offset, after.clock_changes) == (before.offset, before.clock_changes)
+
+
+def test_a_call_for_the_time_is_made_while_the_time_is_unknown_and_once_after_each_clock_change():
+    clock = ServiceClock()
+    before = clock.read(wall=NOON, monotonic=100.0)
+    assert clock.wants_call(before)
+    clock.record_call(before)  # its answer had no `Date`
+    assert not clock.wants_call(clock.read(wall=NOON + 1.0, monotonic=101.0))
+    after = clock.read(wall=NOON + 300.0, monotonic=102.0)
+    assert clock.wants_call(after)
+    learn(clock, NOON + 301.0, ahead=0.0)
+    assert not clock.wants_call(clock.read(wall=NOON + 302.0, monotonic=104.0))
+
+
+def test_a_clock_change_during_the_call_for_the_time_makes_a_further_call():
+    clock = ServiceClock()
+    began = clock.read(wall=NOON, monotonic=100.0)
+    ended = clock.read(wall=NOON + 300.0, monotonic=101.0)
+    clock.record_call(began)
+    assert clock.wants_call(ended)

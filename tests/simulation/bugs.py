@@ -125,7 +125,7 @@ def trust_the_clock_of_an_earlier_process(patch: pytest.MonkeyPatch) -> None:
         pass
 
     patch.setattr(open_reconciliation, "recorded_submit", trust)
-    patch.setattr(submitter.Submitter, "_learn_time", ask_nothing)
+    patch.setattr(submitter.Submitter, "_fetch_time", ask_nothing)
 
 
 def prove_by_a_part_of_the_list(patch: pytest.MonkeyPatch) -> None:

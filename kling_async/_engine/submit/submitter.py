@@ -55,8 +55,6 @@ class Submitter:
         self._rate = shared.submit_rate
         self._poll_rate = shared.poll_rate
         self._clock_lock = anyio.Lock()
-        self._learned_at = -1
-        """`Instant.clock_changes` at the last call for the service's time."""
         self._pauses = shared.pauses
 
     async def submit(
@@ -118,7 +116,7 @@ class Submitter:
             await self._look_alikes.wait_unblocked(model, payload)
             async with self._submit_slots:
                 if ledger.journal is not None:
-                    await self._learn_time(model)
+                    await self._fetch_time(model)
                 if not has_turn:
                     await self._take_hourly_turn(ledger)
                     has_turn = True
@@ -139,27 +137,22 @@ class Submitter:
                     ledger.end_post(item)
             await ledger.wait_changed()
 
-    async def _learn_time(self, model: str) -> None:
-        """Learn the service's clock before the first intent, if a cheap call can, and again once our clock was set.
+    async def _fetch_time(self, model: str) -> None:
+        """Learn the service's clock before the first intent, if a cheap call can, and again after a clock change.
 
         A later process may have to find the job by the time of the intent, on another machine, or after the clock of this one
         was set.
         """
-        if not self._wants_time():
+        clock, service_clock = self.api.clock, self.api.service_clock
+        if not service_clock.wants_call(self.api.instant()):
             return
         async with self._clock_lock:
-            if not self._wants_time():  # the task that had the lock has made the call
-                return
-            clock, clock_changes = self.api.clock, self.api.instant().clock_changes
+            if not service_clock.wants_call(began := self.api.instant()):
+                return  # the task that had the lock has made the call
             await clock.sleep(self._poll_rate.take(clock.now()))
             with suppress(KlingError):  # if the service is away, so is the submit
                 await self.api.fetch(LIST, query={"model_id": model, "limit": 1})
-            self._learned_at = clock_changes
-
-    def _wants_time(self) -> bool:
-        """Whether the service's clock is unknown, and no call was made for its time since our clock was set."""
-        now = self.api.instant()
-        return now.offset is None and now.clock_changes > self._learned_at
+            service_clock.record_call(began)
 
     async def _take_hourly_turn(self, ledger: Ledger) -> None:
         """Wait until the hourly rate allows one more POST: that of the client, and that of a shared journal."""
