@@ -15,11 +15,11 @@ from kling_async._engine.api import ApiCaller
 from kling_async._engine.download.downloader import Downloader
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.interrupted import describe_job, describe_lost, warn_if_cancelled
+from kling_async._engine.list_pages import list_pages
 from kling_async._engine.poll.poller import JobPoller
 from kling_async._engine.shared_state import SharedState
 from kling_async._engine.submit.batch_item import BatchItem
 from kling_async._engine.submit.ledger import Ledger
-from kling_async._engine.submit.list_jobs import list_pages
 from kling_async._engine.submit.list_search import ListSearch
 from kling_async._engine.submit.look_alikes import LookAlikes
 from kling_async._engine.submit.owned_jobs import OwnedJobs

@@ -11,8 +11,8 @@ import anyio
 import anyio.to_thread
 
 from kling_async._engine.api import ApiCaller
+from kling_async._engine.list_pages import read_since, read_whole
 from kling_async._engine.shared_state import SharedState
-from kling_async._engine.submit.list_jobs import read_since, read_whole
 from kling_async._engine.submit.look_alikes import LookAlikes
 from kling_async._engine.submit.open_reconciliation import OpenReconciliation, lost_submit_of
 from kling_async._engine.submit.owned_jobs import OwnedJobs

@@ -5,8 +5,8 @@ from __future__ import annotations
 import anyio
 
 from kling_async._engine.api import ApiCaller
+from kling_async._engine.list_pages import MAX_PAGES
 from kling_async._engine.shared_state import SharedState, UnresolvedSubmit
-from kling_async._engine.submit.list_jobs import MAX_PAGES
 from kling_async._engine.submit.list_search import ListSearch
 from kling_async._engine.submit.look_alikes import LookAlikes, RegisteredPost
 from kling_async._engine.submit.open_reconciliation import OpenReconciliation, lost_submit_of

@@ -7,7 +7,7 @@ import anyio.lowlevel
 import pytest
 from virtual_service import EPOCH, Service, always, reply, session_for
 
-from kling_async._engine.submit.list_jobs import read_since
+from kling_async._engine.list_pages import read_since
 from kling_async.errors import APIResponseError
 from kling_async.events import Notifier
 
