@@ -14,6 +14,7 @@ from kling_async._engine.clock import Clock
 from kling_async._engine.descriptors import warn_once
 from kling_async._engine.emitter import Emitter
 from kling_async._policy.descriptors import descriptor_pause, lacks_descriptors
+from kling_async._policy.rate_limit import TokenBucket
 from kling_async._policy.retry import RetryPolicy, next_delay
 from kling_async._policy.service_clock import Instant, ServiceClock
 from kling_async._secrets import Secret, clear_locals
@@ -51,6 +52,11 @@ class ApiCaller:
     def emitter(self, notify: Notifier) -> Emitter:
         """An emitter of events by this clock."""
         return Emitter(self.clock, notify)
+
+    async def wait_turn(self, rate: TokenBucket) -> None:
+        """Take a turn of a rate, and wait until it can be used."""
+        if (rest := rate.take(self.clock.now())) > 0:
+            await self.clock.sleep(rest)
 
     async def send(
         self,

@@ -10,7 +10,7 @@ from kling_async._policy.list_evidence import MAX_EMPTY_PAGES, ListReading, Rece
 from kling_async._policy.outcome import hide_in_reason
 from kling_async._policy.rate_limit import TokenBucket
 from kling_async._wire.codec import JobPage, RowPage, structure_page, structure_rows
-from kling_async._wire.endpoints import LIST
+from kling_async._wire.endpoints import LIST, list_query
 from kling_async.errors import APIResponseError
 from kling_async.jobs import Job, canonical_id
 
@@ -34,7 +34,7 @@ async def list_pages(
     seen: set[str] = set()
     offset = empty_pages = 0
     while empty_pages < MAX_EMPTY_PAGES:
-        query = {"model_id": model, "limit": page_size, "offset": offset}
+        query = list_query(model, limit=page_size, offset=offset)
         page = await _structure_in_slices(
             api, await api.send_with_retries(LIST, structure_rows, query=query, emit=emit)
         )
@@ -104,8 +104,8 @@ async def read_whole(
 
 async def _read_page(api: ApiCaller, model: str, *, offset: int, polls: TokenBucket) -> JobPage:
     """One page, in its turn of the polls."""
-    await api.clock.sleep(polls.take(api.clock.now()))
-    query = {"model_id": model, "limit": _PAGE_ROWS, "offset": offset}
+    await api.wait_turn(polls)
+    query = list_query(model, limit=_PAGE_ROWS, offset=offset)
     return await _structure_in_slices(api, await api.send(LIST, structure_rows, query=query))
 
 

@@ -119,6 +119,11 @@ def _unusable(reason: str) -> ConfigurationError:
     )
 
 
+def list_query(model: str | None, *, limit: int, offset: int = 0) -> dict[str, object]:
+    """The query of one page of a model's list; neither `limit` nor `offset` is documented, and a service may ignore them."""
+    return {"model_id": model, "limit": limit, "offset": offset}
+
+
 def url_for(
     queue: str,
     endpoint: Endpoint,

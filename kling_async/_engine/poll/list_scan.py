@@ -14,7 +14,7 @@ from kling_async._policy.list_state import ListState, Scan, page_cost
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import TokenBucket
 from kling_async._wire.codec import RowPage, parse_status, structure_job, structure_rows
-from kling_async._wire.endpoints import LIST
+from kling_async._wire.endpoints import LIST, list_query
 from kling_async._wire.json_reader import ShapeError
 from kling_async.errors import APIStatusError, ClientClosedError, KlingError, RateLimitError
 from kling_async.jobs import Job, JobStatus, canonical_id
@@ -85,9 +85,8 @@ class ModelList:
         clock, state = api.clock, self.state
         state.page_at = sent_at = clock.now() + rate.take(clock.now())
         await clock.sleep(sent_at - clock.now())
-        query = {"model_id": self.model, "limit": state.rows, "offset": offset}
         try:
-            reply = await api.fetch(LIST, query=query)
+            reply = await api.fetch(LIST, query=list_query(self.model, limit=state.rows, offset=offset))
             page = api.read(reply, LIST, structure_rows)
         except ClientClosedError:
             raise

@@ -176,7 +176,7 @@ class JobPoller:
             async with self._turn:
                 one = await self._schedule.next_due()
                 if isinstance(one, TrackedJob):
-                    await self._wait_for_rate()
+                    await self._api.wait_turn(self._rate)
             self._idle_tasks -= 1
             if not self._idle_tasks and self._call_tasks < _MAX_CALL_TASKS:
                 self._call_tasks += 1
@@ -185,11 +185,6 @@ class JobPoller:
                 await self._scan(one)
             elif not (one.is_over or one.has_call_in_flight):
                 await self._poll(one)
-
-    async def _wait_for_rate(self) -> None:
-        clock = self._api.clock
-        if (rest := self._rate.take(clock.now())) > 0:
-            await clock.sleep(rest)
 
     # Status calls
 

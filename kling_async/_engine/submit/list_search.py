@@ -197,8 +197,7 @@ class ListSearch:
         """
         if self._shared.own_user.is_known:
             return True
-        clock = self._api.clock
-        await clock.sleep(self._shared.poll_rate.take(clock.now()))
+        await self._api.wait_turn(self._shared.poll_rate)
         try:
             await self._api.send(STATUS, structure_job, id=job.request_id)
         except KlingError as error:

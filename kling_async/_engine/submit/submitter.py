@@ -24,7 +24,7 @@ from kling_async._policy.retry import throttle_delay
 from kling_async._policy.service_clock import Instant
 from kling_async._policy.submission import SubmitFailure, classify
 from kling_async._wire.codec import structure_job
-from kling_async._wire.endpoints import LIST, SUBMIT
+from kling_async._wire.endpoints import LIST, SUBMIT, list_query
 from kling_async._wire.json_reader import ShapeError
 from kling_async._wire.payloads import submit_body
 from kling_async.errors import APIConnectionError, APIResponseError, KlingError
@@ -143,26 +143,24 @@ class Submitter:
         A later process may have to find the job by the time of the intent, on another machine, or after the clock of this one
         was set.
         """
-        clock, service_clock = self.api.clock, self.api.service_clock
+        service_clock = self.api.service_clock
         if not service_clock.wants_call(self.api.instant()):
             return
         async with self._clock_lock:
             if not service_clock.wants_call(began := self.api.instant()):
                 return  # the task that had the lock has made the call
-            await clock.sleep(self._poll_rate.take(clock.now()))
+            await self.api.wait_turn(self._poll_rate)
             with suppress(KlingError):  # if the service is away, so is the submit
-                await self.api.fetch(LIST, query={"model_id": model, "limit": 1})
+                await self.api.fetch(LIST, query=list_query(model, limit=1))
             service_clock.record_call(began)
 
     async def _take_hourly_turn(self, ledger: Ledger) -> None:
         """Wait until the hourly rate allows one more POST: that of the client, and that of a shared journal."""
-        clock = self.api.clock
         if self._rate is None:
             return
-        if (rest := self._rate.take(clock.now())) > 0:
-            await clock.sleep(rest)
+        await self.api.wait_turn(self._rate)
         if (rest := await ledger.take_turn(self._rate)) > 0:
-            await clock.sleep(rest)
+            await self.api.clock.sleep(rest)
 
     async def _wait_out_pause(self) -> None:
         """Wait until no pause is on."""
