@@ -515,7 +515,7 @@ def test_a_loop_that_ended_without_a_word_is_forgotten():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a limit on the size of files is POSIX's")
-async def test_after_a_full_disk_the_same_call_with_the_same_client_finds_its_jobs(tmp_path):
+async def test_after_a_full_disk_the_same_call_with_the_same_client_finds_its_jobs(tmp_path, caplog):
     import resource
 
     prompts, path = [f"prompt {number}" for number in range(60)], tmp_path / "run.db"
@@ -528,6 +528,7 @@ async def test_after_a_full_disk_the_same_call_with_the_same_client_finds_its_jo
                 await client.generate_many(prompts, journal=path)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert "could not be written" not in caplog.text  # the error of the call has said it
         before = len(service.stats.accepted)
         batch = await client.generate_many(prompts, journal=path)
         assert 1 < before < 60

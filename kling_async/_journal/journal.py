@@ -63,6 +63,8 @@ class WriteAheadJournal:
         )
         """The agreements with other processes about an entry: who holds it, and which POST may be sent."""
         self._is_closed = self._is_exclusive = False
+        self.is_failure_known = False
+        """Whether the caller of the batch has met an error: then the same error at `close` is no news."""
 
     def __enter__(self) -> Self:
         return self

@@ -168,13 +168,15 @@ class BatchCommand:
 
     def _print_end(self, *, seconds: float) -> int:
         console = None if self.is_quiet else stderr() if self.is_json else stdout()
-        if self._journal_error is not None:
-            print_error(self._journal_error.message)
         status = print_summary(
-            self._ordered_results(), self._counts, self.config, seconds=seconds, console=console
+            self._ordered_results(),
+            self._counts,
+            self.config,
+            seconds=seconds,
+            console=console,
+            journal_error=self._journal_error,
         )
-        is_reported = self._write_report(console)
-        return status if is_reported and self._journal_error is None else FAILED
+        return status if self._write_report(console) else FAILED
 
     def _write_report(self, console: Console | None) -> bool:
         """Write the report, if the command has one; False if that failed, which is printed."""

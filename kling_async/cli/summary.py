@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
@@ -15,6 +16,7 @@ from kling_async.errors import (
     AmbiguousSubmitError,
     BudgetExceededError,
     InvalidRequestError,
+    JournalError,
     NotFoundError,
 )
 from kling_async.journal import Journal
@@ -26,6 +28,7 @@ FAILED = 1
 _PROMPT_CHARACTERS = 40
 _MAX_NAMED = 10
 _FEW = 3
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _PERMANENT_ERRORS = (InvalidRequestError, BudgetExceededError)
 """The same command would end with the same error."""
 
@@ -37,6 +40,7 @@ def print_summary(
     *,
     seconds: float,
     console: Console | None,
+    journal_error: JournalError | None = None,
 ) -> int:
     """Print how many videos were saved, why the others were not, and the commands that can still get them.
 
@@ -46,6 +50,7 @@ def print_summary(
         config: The folder, the journal and the service.
         seconds: How long the batch took.
         console: Where the number of videos is printed; None prints errors only.
+        journal_error: Why the journal could not be written until the end.
 
     Returns:
         The exit status: 0 if every video is here, or saved by another process of the same journal.
@@ -59,17 +64,22 @@ def print_summary(
         if elsewhere:
             print_text(f"{elsewhere:,} of {len(results):,} videos were saved by another process.", console)
             _print_advice("To save them here, too", config.resume_command())
+    if journal_error is not None:
+        print_error(journal_error.message)
     if missing:
-        print_error(f"{missing:,} of {len(results):,} videos were not saved:", *failure_lines(results))
+        lines = failure_lines(results, journal_error=journal_error)
+        print_error(f"{missing:,} of {len(results):,} videos were not saved:", *lines)
     if not config.is_emulated:
         steps = (
-            _journal_advice(results, config) if config.journal else _download_advice(results, counts, config)
+            _journal_advice(results, config, journal_error)
+            if config.journal
+            else _download_advice(results, counts, config)
         )
         for why, command in (*_model_advice(results, config), *steps):
             _print_advice(why, command)
         if any(map(_is_over_cap, results)):
             print_text("To submit more, raise --max-cost.", stderr())
-    return FAILED if missing else 0
+    return FAILED if missing or journal_error is not None else 0
 
 
 def _notes(counts: ProgressCounts, seconds: float) -> Iterator[str]:
@@ -114,7 +124,19 @@ def _is_absent(result: Result) -> bool:
     return isinstance(result.error, AmbiguousSubmitError) and result.error.absent
 
 
-def _journal_advice(results: Sequence[Result], config: RunConfig) -> Iterator[tuple[str, str]]:
+def _is_disk_full(result: Result) -> bool:
+    """Whether a video could not be saved because its disk is full."""
+    error: BaseException | None = result.error
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            return True
+        error = error.__cause__
+    return False
+
+
+def _journal_advice(
+    results: Sequence[Result], config: RunConfig, journal_error: JournalError | None
+) -> Iterator[tuple[str, str]]:
     """The commands that may get the missing videos, each with its reason."""
     missing = [result for result in results if not (is_saved(result) or is_saved_elsewhere(result))]
     ambiguous = [result for result in missing if result.state is ResultState.AMBIGUOUS]
@@ -122,7 +144,8 @@ def _journal_advice(results: Sequence[Result], config: RunConfig) -> Iterator[tu
     retried = [result for result in final if _is_over_cap(result)]
     hopeless = sum(isinstance(result.error, _PERMANENT_ERRORS) or _is_unknown(result) for result in missing)
     if len(missing) > len(final) + hopeless:
-        yield "To resume what can still finish", config.resume_command()
+        first = "Once the journal can be written, to" if journal_error is not None else _first_step(missing)
+        yield f"{first} resume what can still finish", config.resume_command()
     if len(final) > len(retried):
         yield "To submit again what failed, and pay for it again", config.resume_command("--retry-failed")
     if config.budget.on_ambiguous != "report":
@@ -136,11 +159,19 @@ def _journal_advice(results: Sequence[Result], config: RunConfig) -> Iterator[tu
         yield why, config.resume_command("--on-ambiguous", "resend")
 
 
+def _first_step(missing: Iterable[Result]) -> str:
+    """The beginning of an advice to save videos: where a disk is full, the same command would fail in the same way."""
+    return "Once the disk has free space, to" if any(map(_is_disk_full, missing)) else "To"
+
+
 def _download_advice(
     results: Sequence[Result], counts: ProgressCounts, config: RunConfig
 ) -> Iterator[tuple[str, str]]:
     if counts.pending_ids:
-        yield "Some jobs may still finish. To save their videos", config.download_command(counts.pending_ids)
+        yield (
+            f"Some jobs may still finish. {_first_step(results)} save their videos",
+            config.download_command(counts.pending_ids),
+        )
     if any(result.state is ResultState.AMBIGUOUS for result in results):
         yield "To see which ambiguous ones the service accepted", config.list_command()
 
@@ -201,14 +232,23 @@ def _print_advice(why: str, command: str) -> None:
     print_text(f"  {command}", console)
 
 
-def failure_lines(results: Iterable[Result]) -> list[str]:
-    """A line for each reason why results have no file; of many reasons the first ones."""
+def failure_lines(results: Iterable[Result], *, journal_error: JournalError | None = None) -> list[str]:
+    """A line for each reason why results have no file; of many reasons the first ones.
+
+    Args:
+        results: All results.
+        journal_error: The error of the journal that is printed already.
+    """
+    said = None if journal_error is None else journal_error.message
     alike: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         if not (is_saved(result) or is_saved_elsewhere(result)):
-            alike.setdefault((result.label, result.failure_reason or "no reason given"), []).append(result)
+            reason = result.failure_reason or "no reason given"
+            reason = "because of the journal, as said above" if reason == said else reason
+            alike.setdefault((result.label, reason), []).append(result)
     lines = [
-        f"{_item_names(group)}: {state}: {_reason_of(group[0]) if len(group) == 1 else reason}"
+        f"{_item_names(group)}: {state}: "
+        f"{_reason_of(group[0]) if len(group) == 1 and group[0].failure_reason != said else reason}"
         for (state, reason), group in alike.items()
     ]
     if len(lines) <= _MAX_NAMED + 1:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from decimal import Decimal
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from kling_async.errors import (
     BudgetExceededError,
     DownloadError,
     InvalidRequestError,
+    JournalError,
     KlingError,
     NotFoundError,
 )
@@ -81,6 +83,40 @@ def test_jobs_that_failed_for_the_same_reason_share_a_line_whatever_their_ids():
     assert failure_lines([unlucky(0), unlucky(1)]) == ["#0, #1: failed: policy"]
     (alone,) = failure_lines([unlucky(0)])
     assert "Job r0 failed at the service: policy." in alone
+
+
+FULL = JournalError("The journal 'run.db' could not be written (disk is full): free some disk space.")
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_the_error_of_a_journal_is_said_once_and_before_the_command_that_needs_the_journal(capfd, number):
+    unsent = [result(index, ResultState.NOT_SUBMITTED, FULL.message) for index in range(number)]
+    assert print_summary(unsent, ProgressCounts(), KEPT, seconds=1, console=None, journal_error=FULL) == 1
+    told = capfd.readouterr().err
+    assert told.count("could not be written") == 1
+    assert f"kling-async: {FULL.message}\n" in told
+    assert ": not submitted: because of the journal, as said above\n" in told
+    assert "Once the journal can be written, to resume what can still finish:\n" in told
+
+
+def test_a_journal_that_failed_after_the_last_video_is_an_error(capfd):
+    saved = [saved_result(0)]
+    assert print_summary(saved, ProgressCounts(), KEPT, seconds=1, console=None, journal_error=FULL) == 1
+    assert capfd.readouterr().err == f"kling-async: {FULL.message}\n"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES])
+@pytest.mark.parametrize("config", [HERE, KEPT], ids=["no journal", "journal"])
+def test_where_a_disk_is_full_the_command_comes_after_free_space(capfd, config, number):
+    error = DownloadError("The video was not saved.")
+    error.__cause__ = DownloadError("again")
+    error.__cause__.__cause__ = OSError(number, "no space")
+    unsaved = [attrs.evolve(result(0), error=error)]
+    counts = ProgressCounts()
+    counts(Submitted(0.0, index=0, request_id="r1", job=Job(request_id="r1", status=JobStatus.QUEUED)))
+    print_summary(unsaved, counts, config, seconds=1, console=None)
+    told = capfd.readouterr().err
+    assert ("Once the disk has free space, to " in told) is (number != errno.EACCES)
 
 
 @pytest.mark.parametrize("number, last", [(11, ": not submitted: 10"), (12, "and 2 more reasons")])

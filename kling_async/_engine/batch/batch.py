@@ -216,8 +216,9 @@ async def use_journal(
 def _close(journal: WriteAheadJournal) -> None:
     try:
         journal.close()
-    except JournalError as error:  # the batch has raised it too, unless its caller left early
-        _log.error("%s", error)
+    except JournalError as error:
+        if not journal.is_failure_known:
+            _log.error("%s", error)
 
 
 @asynccontextmanager
@@ -245,5 +246,7 @@ async def run_batch(
             batch.warn_if_interrupted(error)
             raise
         batch.warn_if_interrupted(failure)
+        if opened.results.has_raised and opened.ledger.journal is not None:
+            opened.ledger.journal.is_failure_known = True
     if failure is not None:
         raise failure

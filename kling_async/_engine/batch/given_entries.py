@@ -38,8 +38,8 @@ def check_not_changed(index: int, entry: Entry, options: Mapping[str, Any]) -> N
         InvalidRequestError: The options make no valid request.
     """
     given = {name: value for name, value in options.items() if not is_missing(to_plain(value))}
-    request = entry.request
-    if not given or request is None:
+    request = entry.request if given else None
+    if request is None:
         return
     wanted = VideoRequest("as recorded", **given)
     pairs = {name: (getattr(wanted, name), getattr(request, name)) for name in given if name != "extra"}

@@ -17,6 +17,8 @@ class ResultStream(AsyncIterator[Result]):
 
     read_ahead: anyio.Semaphore
     """One permit for each item that is read and whose result the caller has not taken; each result taken frees one."""
+    has_raised: bool = attrs.field(init=False, default=False)
+    """Whether the caller has met the error that ended the input."""
     _interrupted: list[Result] = attrs.field(init=False, factory=list)
     _ready: deque[Result] = attrs.field(init=False, factory=deque)
     _changed: anyio.Event = attrs.field(init=False, factory=anyio.Event)
@@ -56,6 +58,7 @@ class ResultStream(AsyncIterator[Result]):
             if self._is_complete:
                 error, self._error = self._error, None
                 if error is not None:
+                    self.has_raised = True
                     raise error
                 raise StopAsyncIteration
             if self._changed.is_set():
