@@ -7,7 +7,7 @@ from decimal import Decimal
 import attrs
 
 from kling_async._journal.entry import Entry, EntryState, Identity
-from kling_async._journal.store import PendingWrites, apply_change
+from kling_async._journal.store import PendingWrites, StoreStart, apply_change
 
 
 @attrs.define(eq=False)
@@ -26,10 +26,6 @@ class MemoryStore:
     @property
     def location(self) -> str:
         return self.name
-
-    @property
-    def last_number(self) -> int:
-        return max(self.kept, default=0)
 
     def commit(self, changes: PendingWrites) -> None:
         if self.failure is not None:
@@ -52,15 +48,18 @@ class MemoryStore:
     def has_job(self, request_id: str) -> bool:
         return any(entry.request_id == request_id for entry in (*self.kept.values(), *self.earlier.values()))
 
-    def find_unresolved(self) -> dict[int, EntryState]:
-        return {number: entry.state for number, entry in self.kept.items() if _is_unresolved(entry)}
-
-    def unknown_attempts(self) -> list[Entry]:
-        return [
-            entry
-            for (number, attempt), entry in self.earlier.items()
-            if _is_unresolved(entry) and attempt < self.kept[number].attempts
-        ]
+    def read_start(self) -> StoreStart:
+        return StoreStart(
+            last_number=max(self.kept, default=0),
+            unknown_states={
+                number: entry.state for number, entry in self.kept.items() if _is_unresolved(entry)
+            },
+            unknown_attempts=[
+                entry
+                for (number, attempt), entry in self.earlier.items()
+                if _is_unresolved(entry) and attempt < self.kept[number].attempts
+            ],
+        )
 
     def spent_usd(self) -> Decimal:
         return sum((entry.cost_usd or Decimal(0) for entry in self.kept.values()), Decimal(0))

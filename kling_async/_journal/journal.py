@@ -17,7 +17,7 @@ from kling_async._journal.present_entries import PresentEntries
 from kling_async._journal.shared_store import SharedStore
 from kling_async._journal.sharing import RunSync, Sharing
 from kling_async._journal.sole_process import SoleProcess
-from kling_async._journal.store import PendingWrites, Store, require_held_entry, warn_lost_jobs
+from kling_async._journal.store import PendingWrites, SoleStore, require_held_entry, warn_lost_jobs
 from kling_async._journal.transitions import (
     JournalEvent,
     begin_attempt,
@@ -37,14 +37,11 @@ class WriteAheadJournal:
     `open_journal` makes one over the store that a path or a URL names.
 
     Args:
-        store: Keeps the entries.
-        shared: The store once more, if other processes write it too; None for a store of this process alone.
+        store: Keeps the entries, of this process alone or of several.
         run_sync: Calls what blocks; by default in a thread.
     """
 
-    def __init__(
-        self, store: Store, *, shared: SharedStore | None = None, run_sync: RunSync | None = None
-    ) -> None:
+    def __init__(self, store: SoleStore | SharedStore, *, run_sync: RunSync | None = None) -> None:
         self.name: str = store.name
         """The journal in messages: its path, or its URL without the password."""
         self.location: str = store.location
@@ -55,13 +52,14 @@ class WriteAheadJournal:
         self._spent_usd = store.spent_usd()
         self._run_sync = run_sync = run_sync or _run_in_thread
         self._writes = GroupCommit(partial(run_sync, store.commit))
-        self._entries = PresentEntries(store, self._writes, is_shared=shared is not None)
-        self.sharing: Sharing | SoleProcess = (
-            SoleProcess(self._writes, self._entries)
-            if shared is None
-            else Sharing(shared, run_sync, self._writes, self._entries)
-        )
+        self.sharing: Sharing | SoleProcess
         """The agreements with other processes about an entry: who holds it, and which POST may be sent."""
+        if isinstance(store, SharedStore):
+            self._entries = PresentEntries(store, self._writes, None)
+            self.sharing = Sharing(store, run_sync, self._writes, self._entries)
+        else:
+            self._entries = PresentEntries(store, self._writes, store.read_start())
+            self.sharing = SoleProcess(self._writes, self._entries)
         self._is_closed = self._is_exclusive = False
         self.is_failure_known = False
         """Whether the caller of the batch has met an error: then the same error at `close` is no news."""

@@ -30,8 +30,7 @@ def open_journal(path: str | os.PathLike[str] | DatabaseUrl | JournalReference) 
         require_driver(location)
         from kling_async._journal.postgres.store import PostgresStore
 
-        database = PostgresStore(location)
-        return WriteAheadJournal(database, shared=database)
+        return WriteAheadJournal(PostgresStore(location))
     from kling_async._journal.sqlite.store import SqliteStore
 
     return WriteAheadJournal(SqliteStore(location))

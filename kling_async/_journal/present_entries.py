@@ -9,7 +9,7 @@ from kling_async._journal.bloom_filter import BloomFilter
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.group_commit import GroupCommit
 from kling_async._journal.shared_store import Claim
-from kling_async._journal.store import Store, apply_change
+from kling_async._journal.store import Store, StoreStart, apply_change
 from kling_async._journal.transitions import OPEN_STATES, UNKNOWN_STATES, is_attempt, is_unknown
 
 
@@ -19,20 +19,20 @@ class PresentEntries:
     Args:
         store: Keeps the entries.
         writes: The pending writes.
-        is_shared: Whether other processes write the store too.
+        start: What the store has before the first write of this process; None for a store that other processes write too.
     """
 
-    def __init__(self, store: Store, writes: GroupCommit, *, is_shared: bool) -> None:
+    def __init__(self, store: Store, writes: GroupCommit, start: StoreStart | None) -> None:
         self._store = store
         self._writes = writes
-        self._is_shared = is_shared
-        self.last_number = store.last_number
-        """The highest number of an entry of a store that only this process writes; 0 if there is none."""
-        self._open_states = dict(store.find_unresolved())
+        self.last_number = 0 if start is None else start.last_number
+        """The highest number of an entry that this process alone has numbered; 0 if there is none."""
+        self._open_states = {} if start is None else dict(start.unknown_states)
         """By number, the state of each entry with a POST of unknown fate, or with a job that this process waits for."""
-        self._unknown_attempts = {(entry.number, entry.attempts): entry for entry in store.unknown_attempts()}
+        unknown_attempts = () if start is None else start.unknown_attempts
+        self._unknown_attempts = {(entry.number, entry.attempts): entry for entry in unknown_attempts}
         # A store that was empty, and that no other process writes, has only entries of this process: most lookups need no disk.
-        is_ours = not is_shared and store.last_number == 0
+        is_ours = start is not None and start.last_number == 0
         self._written_here: BloomFilter | None = BloomFilter() if is_ours else None
 
     # Reading
@@ -89,7 +89,7 @@ class PresentEntries:
             for entry in entries:
                 yield self._apply_pending(entry.number, entry)
             last = entries[-1].number
-        while not self._is_shared and last < self.last_number:  # not on the disk yet
+        while last < self.last_number:  # not on the disk yet
             last += 1
             yield self.load(last)
 
@@ -110,7 +110,8 @@ class PresentEntries:
                 self._unknown_attempts[number, before.attempts] = before
         if self._written_here is not None:
             self._written_here.add(identity)
-        self.last_number = max(self.last_number, number)
+        if before is None:
+            self.last_number = number
         self._writes.pending.numbers[identity] = number
 
     def write(self, number: int, state: EntryState, change: dict[str, Any]) -> None:

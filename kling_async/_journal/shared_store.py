@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 from enum import Enum, auto
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 
@@ -76,6 +76,7 @@ class PostPermit:
     """
 
 
+@runtime_checkable
 class SharedStore(Store, Protocol):
     """Stores entries that several processes write, each entry by one process at a time: its holder.
 

@@ -125,6 +125,18 @@ def require_held_entry(held: H | None, name: str) -> H:
     return held
 
 
+@attrs.frozen(kw_only=True)
+class StoreStart:
+    """What the only process that writes a store keeps in memory of the entries, as it is when the process opens the store."""
+
+    last_number: int = 0
+    """The highest number of an entry; 0 if there is none."""
+    unknown_states: Mapping[int, EntryState]
+    """By number, the state of each entry with a POST of unknown fate: intended or ambiguous, without a job."""
+    unknown_attempts: Sequence[Entry]
+    """Entries as they were before a new attempt, where the fate of the earlier POST is still unknown."""
+
+
 class Store(Protocol):
     """Stores entries. One thread calls `commit` at a time; all other methods are called by the thread of the event loop.
 
@@ -139,11 +151,6 @@ class Store(Protocol):
     @property
     def location(self) -> str:
         """Equal for every store over the same entries, and for no other."""
-        ...
-
-    @property
-    def last_number(self) -> int:
-        """The highest number of an entry; 0 if there is none."""
         ...
 
     def commit(self, changes: PendingWrites) -> None:
@@ -171,18 +178,18 @@ class Store(Protocol):
         """Whether an entry has this job, or had it in an earlier attempt."""
         ...
 
-    def find_unresolved(self) -> Mapping[int, EntryState]:
-        """By number, the state of each entry with a POST whose fate is unknown: intended or ambiguous, without a job."""
-        ...
-
-    def unknown_attempts(self) -> Sequence[Entry]:
-        """Entries as they were before a new attempt, where the fate of the earlier POST is still unknown."""
-        ...
-
     def spent_usd(self) -> Decimal:
         """US dollars for all entries."""
         ...
 
     def close(self) -> None:
         """Unlock the file. A second call does nothing."""
+        ...
+
+
+class SoleStore(Store, Protocol):
+    """Stores entries that one process writes; `SharedStore` is for several."""
+
+    def read_start(self) -> StoreStart:
+        """What there is before the first commit of this process."""
         ...

@@ -73,7 +73,7 @@ def open_one(request, tmp_path):
 
     def open_shared():
         store = PostgresStore(url)
-        return WriteAheadJournal(store, shared=store, run_sync=at_once)
+        return WriteAheadJournal(store, run_sync=at_once)
 
     return open_shared
 

@@ -56,7 +56,7 @@ def open_shared(database):
         def open_one(run_sync=at_once, *, schema=None):
             url = database if schema is None else f"{database}?options=-csearch_path%3D{schema}"
             store = PostgresStore(journal_location(url, name="journal"))
-            journal = WriteAheadJournal(store, shared=store, run_sync=run_sync)
+            journal = WriteAheadJournal(store, run_sync=run_sync)
             stack.callback(close, journal)
             return journal
 

@@ -43,7 +43,7 @@ async def test_an_item_that_was_taken_over_before_its_post_is_claimed_again_as_t
         await anyio.sleep(0.05)
         return function(*arguments)
 
-    journal = WriteAheadJournal(store, shared=store, run_sync=run_sync)
+    journal = WriteAheadJournal(store, run_sync=run_sync)
     journal.sharing._clock = anyio.current_time
     service = Service(run_time=10.0)
     budget = Budget({"kling-v2-6": PRICE})

@@ -100,7 +100,7 @@ class SharedProcess(Process):
             after_commit=self._after_commit,
         )
         self._keeper = loop.create_task(self._keep_session(self._store))
-        journal = WriteAheadJournal(self._store, shared=self._store, run_sync=self._call)
+        journal = WriteAheadJournal(self._store, run_sync=self._call)
         assert isinstance(journal.sharing, Sharing)
         journal.sharing._clock = loop.time
         return journal

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from decimal import Decimal
 from typing import Any, TypeVar
 
 import attrs
 
-from kling_async._journal.entry import Entry, EntryState, Identity
+from kling_async._journal.entry import Entry, Identity
 from kling_async._journal.shared_store import Claim, PlannedPost, PostDecision, PostPermit, WantedItem
 from kling_async._journal.store import PendingWrites, apply_change, require_held_entry
 
@@ -44,7 +44,6 @@ class SharedMemoryStore:
     before_commit: Callable[[], None]
     after_commit: Callable[[], None]
     name: str = "shared"
-    last_number: int = 0
     asked_at: float = 0.0
     """When the process sent the question that is asked now."""
     is_cut_off: bool = False
@@ -132,12 +131,6 @@ class SharedMemoryStore:
 
     def has_job(self, request_id: str) -> bool:
         return any(request_id in held.jobs for held in self._held.values())
-
-    def find_unresolved(self) -> Mapping[int, EntryState]:
-        return {}
-
-    def unknown_attempts(self) -> Sequence[Entry]:
-        return []
 
     def spent_usd(self) -> Decimal:
         return self.database.spent_usd()

@@ -11,7 +11,7 @@ from typing import Any, Never
 import attrs
 import psycopg
 
-from kling_async._journal.entry import Entry, EntryState, Identity
+from kling_async._journal.entry import Entry, Identity
 from kling_async._journal.location import DatabaseUrl
 from kling_async._journal.postgres import claims
 from kling_async._journal.postgres import statements as sql
@@ -63,7 +63,6 @@ class PostgresStore:
 
     def __init__(self, url: DatabaseUrl, *, max_outage: float = _MAX_OUTAGE) -> None:
         self.name = url.name
-        self.last_number = 0
         self._url = url
         self._held = HeldEntries()
         with journal_errors(url, "opened", OPEN_ADVICE), ExitStack() as opened:
@@ -99,14 +98,6 @@ class PostgresStore:
     def has_job(self, request_id: str) -> bool:
         """Whether a held entry has, or had, this job."""
         return self._held.has_job(request_id)
-
-    def find_unresolved(self) -> Mapping[int, EntryState]:
-        """Nothing: those of all processes are in `find_all_unresolved`."""
-        return {}
-
-    def unknown_attempts(self) -> Sequence[Entry]:
-        """Nothing: those of a held entry come with its claim."""
-        return []
 
     def spent_usd(self) -> Decimal:
         """US dollars for the entries of all processes."""

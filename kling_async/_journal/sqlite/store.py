@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from decimal import Decimal
 from pathlib import Path
@@ -53,7 +53,7 @@ from kling_async._journal.sqlite.schema import (
     migrate,
     roll_back,
 )
-from kling_async._journal.store import PendingWrites
+from kling_async._journal.store import PendingWrites, StoreStart
 from kling_async._journal.transitions import UNKNOWN_STATES_IN_SQL
 from kling_async.errors import JournalError
 from kling_async.lines import one_line
@@ -103,7 +103,6 @@ class SqliteStore:
                 _prepare(self._writer)
                 migrate(self._writer, version=version, migrations=migrations)
                 self._reader = resources.enter_context(closing(connect(real_path)))
-                ((self.last_number,),) = self._query("SELECT coalesce(max(number), 0) FROM entries")
                 self._files = OpenFiles(real_path)
                 self._version = _read_version(self._writer)
             self._resources = resources.pop_all()
@@ -225,15 +224,16 @@ class SqliteStore:
         wanted = encode_text(request_id)
         return bool(self._query(HAS_JOB, wanted, wanted)[0][0])
 
-    def find_unresolved(self) -> Mapping[int, EntryState]:
-        """The states of the entries with a POST whose fate is unknown; see `Store`."""
+    def read_start(self) -> StoreStart:
+        """What there is before the first commit; see `SoleStore`."""
+        ((last_number,),) = self._query("SELECT coalesce(max(number), 0) FROM entries")
         where = f"WHERE request_id IS NULL AND state IN {UNKNOWN_STATES_IN_SQL}"
         rows = self._query(f"SELECT number, state FROM entries {where}")  # noqa: S608 - our own names
-        return {number: EntryState(state) for number, state in rows}
-
-    def unknown_attempts(self) -> Sequence[Entry]:
-        """Entries as they were where that POST's fate is unknown; see `Store`."""
-        return [build_entry(row) for row in self._query(SELECT_UNKNOWN_ATTEMPTS)]
+        return StoreStart(
+            last_number=last_number,
+            unknown_states={number: EntryState(state) for number, state in rows},
+            unknown_attempts=[build_entry(row) for row in self._query(SELECT_UNKNOWN_ATTEMPTS)],
+        )
 
     def spent_usd(self) -> Decimal:
         """The sum of what all entries cost; see `Store`."""
