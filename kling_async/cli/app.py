@@ -16,6 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 from kling_async.cli.demo import demo
 from kling_async.cli.download import download
 from kling_async.cli.emulator import emulator
+from kling_async.cli.exit_status import FAILED, UNUSABLE
 from kling_async.cli.generate import generate, spell_out_sound
 from kling_async.cli.jobs import list_jobs, models
 from kling_async.cli.output import name_command, print_error, print_line
@@ -32,8 +33,6 @@ from kling_async.errors import (
 )
 from kling_async.paths import is_database_url
 
-FAILED = 1
-UNUSABLE = 2
 INTERRUPTED = 130
 TERMINATED = 143
 

@@ -14,6 +14,7 @@ from operator import attrgetter
 import attrs
 from rich.console import Console
 
+from kling_async.cli.exit_status import FAILED
 from kling_async.cli.journals import refuse_unusable_journal
 from kling_async.cli.output import (
     choose_progress,
@@ -25,7 +26,7 @@ from kling_async.cli.output import (
     stdout,
 )
 from kling_async.cli.run_config import RunConfig
-from kling_async.cli.summary import FAILED, print_interrupted, print_summary
+from kling_async.cli.summary import print_interrupted, print_summary
 from kling_async.client import KlingClient
 from kling_async.errors import ConfigurationError, JournalError, KlingError
 from kling_async.events import Event

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from kling_async.cli.exit_status import FAILED
 from kling_async.cli.jobs import describe_error
 from kling_async.cli.output import choose_progress, print_error, print_json, print_line
 from kling_async.cli.run_config import DEFAULT_FOLDER, RunConfig, read_place
@@ -19,8 +20,6 @@ from kling_async.client import KlingClient
 from kling_async.errors import KlingError
 from kling_async.progress import ProgressCounts, show_progress
 from kling_async.types import ObjectUrl
-
-FAILED = 1
 
 
 async def download(

@@ -13,6 +13,7 @@ from cyclopts import Group, Parameter, validators
 
 from kling_async.cli.batch_command import BatchCommand
 from kling_async.cli.budget_options import BudgetOptions
+from kling_async.cli.exit_status import UNUSABLE
 from kling_async.cli.journals import NAME, describe_resume, refuse_unusable_journal
 from kling_async.cli.output import one_line, print_error, print_text, stderr
 from kling_async.cli.preview import Preview
@@ -34,7 +35,6 @@ from kling_async.requests import model_of
 from kling_async.results import Result
 from kling_async.types import ObjectUrl
 
-UNUSABLE = 2
 _SoundWord: TypeAlias = Literal["on", "off", "yes", "no", "true", "false"]
 _SOUND = "--sound"
 

@@ -9,6 +9,7 @@ from cyclopts import Parameter, validators
 from rich.table import Table
 from rich.text import Text
 
+from kling_async.cli.exit_status import FAILED
 from kling_async.cli.output import (
     age_text,
     is_terminal,
@@ -25,8 +26,6 @@ from kling_async.client import KlingClient
 from kling_async.errors import InvalidRequestError, KlingError, NotFoundError
 from kling_async.jobs import Job
 from kling_async.lines import id_line
-
-FAILED = 1
 
 
 async def list_jobs(

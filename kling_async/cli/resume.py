@@ -12,6 +12,7 @@ from cyclopts import Parameter, validators
 
 from kling_async.cli.batch_command import BatchCommand
 from kling_async.cli.budget_options import BudgetOptions
+from kling_async.cli.exit_status import FAILED
 from kling_async.cli.journals import (
     count_states,
     describe_resume,
@@ -37,8 +38,6 @@ from kling_async.journal import Entry, EntryState, Journal, NextStep
 from kling_async.paths import is_object_url
 from kling_async.results import Result
 from kling_async.types import ObjectUrl
-
-FAILED = 1
 
 
 async def resume(

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
+from kling_async.cli.exit_status import FAILED
 from kling_async.cli.jobs import describe_error, job_age
 from kling_async.cli.journals import find_journal, read_entries
 from kling_async.cli.json_records import entry_record, sent_at
@@ -35,7 +36,6 @@ from kling_async.journal import Entry, Journal
 from kling_async.lines import id_line, money_text
 from kling_async.paths import is_database_url, local_path
 
-FAILED = 1
 _WIDE = 120
 """Columns from which on there is room for ids."""
 

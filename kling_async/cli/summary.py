@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from rich.console import Console
 
 from kling_async.catalog import MODELS
+from kling_async.cli.exit_status import FAILED
 from kling_async.cli.output import print_error, print_text, stderr, truncate
 from kling_async.cli.run_config import RunConfig
 from kling_async.errors import (
@@ -24,7 +25,6 @@ from kling_async.lines import clock_text, money_text
 from kling_async.progress import ProgressCounts
 from kling_async.results import Result, ResultState
 
-FAILED = 1
 _PROMPT_CHARACTERS = 40
 _MAX_NAMED = 10
 _FEW = 3

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter, validators
 
 from kling_async.cli.batch_command import without_python_advice
+from kling_async.cli.exit_status import FAILED
 from kling_async.cli.journals import refuse_unusable_journal
 from kling_async.cli.output import one_line, print_error, print_json, print_text, stderr
 from kling_async.cli.service import Service, TroublePrinter, open_client
@@ -18,8 +19,6 @@ from kling_async.events import Event
 
 if TYPE_CHECKING:
     from kling_async.distributed import WorkerReport
-
-FAILED = 1
 
 
 async def worker(
