@@ -64,18 +64,18 @@ class BatchCommand:
     """Why the journal could not be written until the end."""
 
     def __attrs_post_init__(self) -> None:
-        if self.config.direct_upload and not isinstance(self.config.folder, ObjectUrl):
+        if self.config.output.direct_upload and not isinstance(self.config.folder, ObjectUrl):
             raise ConfigurationError(
                 "--direct-upload needs the URL of an object store: add --out s3://bucket/prefix."
             )
-        report = self.config.report
+        report = self.config.output.report
         if report is not None:
             check_target(report)
 
     def __call__(self, event: Event) -> None:
         """Count one event."""
         self._counts(event)
-        if self.config.report is not None:
+        if self.config.output.report is not None:
             self._history(event)
 
     def print_note(self, sentence: str) -> None:
@@ -109,8 +109,8 @@ class BatchCommand:
             items,
             max_concurrency=config.max_concurrency,
             output=config.folder if saves else None,
-            ascii_names=config.ascii_names,
-            direct_upload=config.direct_upload and saves,
+            ascii_names=config.output.ascii_names,
+            direct_upload=config.output.direct_upload and saves,
             journal=config.journal,
             max_cost_usd=config.budget.cap,
             prices=config.prices,
@@ -132,7 +132,7 @@ class BatchCommand:
             batch: Opens to the results as they finish.
         """
         started = time.monotonic()
-        if self.config.sign_report is not None and not isinstance(self.config.folder, ObjectUrl):
+        if self.config.output.sign_report is not None and not isinstance(self.config.folder, ObjectUrl):
             self.print_note("--sign-report has no effect: the videos are on this machine.")
         progress = choose_progress(is_json=self.is_json, is_quiet=self.is_quiet)
         try:
@@ -181,7 +181,7 @@ class BatchCommand:
 
     def _write_report(self, console: Console | None) -> bool:
         """Write the report, if the command has one; False if that failed, which is printed."""
-        report = self.config.report
+        report = self.config.output.report
         if report is None:
             return True
         results = self._ordered_results()
@@ -191,7 +191,7 @@ class BatchCommand:
                 report,
                 history=self._history.build(),
                 missing=self.total - len(results),
-                signed_for=self.config.sign_report,
+                signed_for=self.config.output.sign_report,
             )
         except KlingError as error:
             print_error(error.message)

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from kling_async.cli.exit_status import FAILED
 from kling_async.cli.jobs import describe_error
 from kling_async.cli.output import choose_progress, print_error, print_json, print_line
-from kling_async.cli.run_config import DEFAULT_FOLDER, RunConfig, read_place
+from kling_async.cli.run_config import DEFAULT_FOLDER, OutputOptions, RunConfig, read_place
 from kling_async.cli.service import Service, open_client
 from kling_async.cli.summary import print_interrupted
 from kling_async.client import KlingClient
@@ -41,7 +41,7 @@ async def download(
         service: See `Service`.
     """
     ids = list(dict.fromkeys(request_ids))
-    config = RunConfig(folder=out, service=service, ascii_names=ascii_names)
+    config = RunConfig(folder=out, service=service, output=OutputOptions(ascii_names=ascii_names))
     ends: dict[str, Path | ObjectUrl | KlingError] = {}
     bar = ExitStack()
     counts = bar.enter_context(
@@ -77,7 +77,7 @@ async def _download_each(
         counts.follow(request_id)
         try:
             job = await client.wait(request_id)
-            path = await client.download(job, config.folder, ascii_names=config.ascii_names)
+            path = await client.download(job, config.folder, ascii_names=config.output.ascii_names)
         except KlingError as error:
             return request_id, error
         return request_id, path

@@ -22,8 +22,8 @@ from kling_async.cli.run_config import (
     DEFAULT_CONCURRENCY,
     DEFAULT_FOLDER,
     JournalPlace,
+    OutputOptions,
     RunConfig,
-    SignReport,
     read_journal,
     read_path,
     read_place,
@@ -108,14 +108,11 @@ async def generate(
     labels: bool = False,
     encoding: Annotated[str | None, Parameter(metavar="NAME")] = None,
     out: Annotated[Path | ObjectUrl, Parameter(metavar="DIR", converter=read_place)] = DEFAULT_FOLDER,
-    ascii_names: bool = False,
-    direct_upload: bool = False,
     journal: Annotated[
         JournalPlace | None, Parameter(metavar="FILE", converter=read_journal, accepts_keys=False)
     ] = None,
     no_journal: bool = False,
-    report: Annotated[Path | None, Parameter(metavar="FILE", converter=read_path)] = None,
-    sign_report: SignReport = None,
+    output: OutputOptions = OutputOptions(),  # noqa: B008 - a frozen value
     max_concurrency: Annotated[
         int, Parameter(metavar="N", validator=validators.Number(gte=1))
     ] = DEFAULT_CONCURRENCY,
@@ -145,14 +142,10 @@ async def generate(
         labels: Keep further columns or keys of the file as labels of each video, for --json.
         encoding: The encoding of the file, such as cp1252, if it is neither UTF-8 nor UTF-16.
         out: The folder for the videos, made if it is missing; or the URL of an object store, such as s3://bucket/videos.
-        ascii_names: Name the files with ASCII letters and digits only.
-        direct_upload: Send each video to the object store while it comes, without a file on this machine.
         journal: Another journal than run.db beside the videos, or in the working folder if they go to an object store;
             a postgresql:// URL is a journal that several machines share.
         no_journal: Keep no journal: the same command again pays again.
-        report: Write an HTML report of the batch to this file: videos, figures, and a time line of every job.
-        sign_report: Let the report play videos from an object store for so many seconds. It then holds signed URLs: who has
-            the report can read the videos.
+        output: See `OutputOptions`.
         max_concurrency: How many jobs may be in flight at the service.
         skip_invalid: Leave out prompts that cannot be used; they count as not made.
         yes: Make prompts that look like a mistake, such as the name of a file, or one word beside other prompts.
@@ -195,11 +188,8 @@ async def generate(
         prices=budget.prices(models),
         models=models,
         max_concurrency=max_concurrency,
-        report=report,
-        sign_report=sign_report,
+        output=output,
         is_emulated=emulate,
-        ascii_names=ascii_names,
-        direct_upload=direct_upload,
     )
     if dry_run:
         if prompt_list.problems:

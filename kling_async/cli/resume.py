@@ -27,10 +27,9 @@ from kling_async.cli.run_config import (
     DEFAULT_CONCURRENCY,
     DEFAULT_FOLDER,
     JournalPlace,
+    OutputOptions,
     RunConfig,
-    SignReport,
     read_journal,
-    read_path,
     read_place,
 )
 from kling_async.cli.service import Service, open_client
@@ -45,10 +44,7 @@ async def resume(
     /,
     *,
     out: Annotated[Path | ObjectUrl | None, Parameter(metavar="DIR", converter=read_place)] = None,
-    ascii_names: bool = False,
-    direct_upload: bool = False,
-    report: Annotated[Path | None, Parameter(metavar="FILE", converter=read_path)] = None,
-    sign_report: SignReport = None,
+    output: OutputOptions = OutputOptions(),  # noqa: B008 - a frozen value
     max_concurrency: Annotated[
         int, Parameter(metavar="N", validator=validators.Number(gte=1))
     ] = DEFAULT_CONCURRENCY,
@@ -68,11 +64,7 @@ async def resume(
         out: The folder for the videos, made if it is missing; or the URL of an object store. All videos are saved there
             [default: the place of the journal's last video, or the folder of the journal file, or videos for a database;
             videos that are saved elsewhere stay there].
-        ascii_names: Name the files with ASCII letters and digits only.
-        direct_upload: Send each video to the object store while it comes, without a file on this machine.
-        report: Write an HTML report of the batch to this file: videos, figures, and a time line of every job.
-        sign_report: Let the report play videos from an object store for so many seconds. It then holds signed URLs: who has
-            the report can read the videos.
+        output: See `OutputOptions`.
         max_concurrency: How many jobs may be in flight at the service.
         dry_run: Show what would be sent and what it would cost; send nothing and write nothing.
         json: Print one line of JSON for each result as soon as it ends, and nothing else on stdout.
@@ -89,10 +81,7 @@ async def resume(
         journal=path,
         budget=budget,
         max_concurrency=max_concurrency,
-        report=report,
-        sign_report=sign_report,
-        ascii_names=ascii_names,
-        direct_upload=direct_upload,
+        output=output,
     )
     if dry_run:
         return Preview.of_journal(entries).show(_with_prices(config, entries), is_json=json)

@@ -58,10 +58,32 @@ def read_place(_: object, tokens: Sequence[Token]) -> Path | ObjectUrl:
     return place if isinstance(place, ObjectUrl) else Path(place)
 
 
-SignReport: TypeAlias = Annotated[
-    float | None, Parameter(metavar="SECONDS", validator=validators.Number(gte=1, lte=7 * 24 * 3600))
-]
-"""The option of a report with signed URLs: at most seven days."""
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class OutputOptions:
+    """What a batch writes besides its journal, and under which names."""
+
+    ascii_names: bool = False
+    """Name the files with ASCII letters and digits only."""
+    direct_upload: bool = False
+    """Send each video to the object store while it comes, without a file on this machine."""
+    report: Annotated[Path | None, Parameter(metavar="FILE", converter=read_path)] = None
+    """Write an HTML report of the batch to this file: videos, figures, and a time line of every job."""
+    sign_report: Annotated[
+        float | None, Parameter(metavar="SECONDS", validator=validators.Number(gte=1, lte=7 * 24 * 3600))
+    ] = None
+    """Let the report play videos from an object store for so many seconds. It then holds signed URLs: who has the report can read the videos."""
+
+    def name_arguments(self) -> list[str]:
+        """The options that give files of another command the same names."""
+        return ["--ascii-names"] if self.ascii_names else []
+
+    def arguments(self) -> list[str]:
+        """The options that let another command write the same."""
+        words = [] if self.report is None else ["--report", str(self.report)]
+        if self.sign_report is not None:
+            words += ["--sign-report", f"{self.sign_report:g}"]
+        return [*words, *self.name_arguments(), *(["--direct-upload"] if self.direct_upload else [])]
 
 
 @attrs.frozen(kw_only=True)
@@ -79,15 +101,8 @@ class RunConfig:
     models: tuple[str, ...] = ()
     """The models of the batch."""
     max_concurrency: int = DEFAULT_CONCURRENCY
-    report: Path | None = None
-    """The file of the HTML report."""
-    sign_report: float | None = None
-    """Seconds for which the report plays videos from an object store."""
+    output: OutputOptions = attrs.field(factory=OutputOptions)
     is_emulated: bool = False
-    ascii_names: bool = False
-    """Whether file names have ASCII letters and digits only."""
-    direct_upload: bool = False
-    """Whether videos go to an object store without a file on this machine."""
 
     @property
     def output_folder(self) -> str:
@@ -97,7 +112,7 @@ class RunConfig:
     def download_command(self, request_ids: Iterable[str]) -> str:
         """The command that waits for jobs and saves their videos here."""
         ids = list(request_ids)
-        options = ["--out", str(self.folder), *self._name_options(), *self.service.arguments()]
+        options = ["--out", str(self.folder), *self.output.name_arguments(), *self.service.arguments()]
         if any(request_id.startswith("-") for request_id in ids):
             return _join(["kling-async", "download", *options, "--", *ids])
         return _join(["kling-async", "download", *ids, *options])
@@ -127,18 +142,8 @@ class RunConfig:
             words += ["--out", str(self.folder)]
         if self.max_concurrency != DEFAULT_CONCURRENCY:
             words += ["--max-concurrency", str(self.max_concurrency)]
-        if self.report is not None:
-            words += ["--report", str(self.report)]
-        if self.sign_report is not None:
-            words += ["--sign-report", f"{self.sign_report:g}"]
-        words += self._name_options()
-        if self.direct_upload:
-            words.append("--direct-upload")
-        words += [*self.budget.arguments(self.prices), *self.service.arguments(), *options]
-        return _join(words)
-
-    def _name_options(self) -> list[str]:
-        return ["--ascii-names"] if self.ascii_names else []
+        words += [*self.output.arguments(), *self.budget.arguments(self.prices), *self.service.arguments()]
+        return _join([*words, *options])
 
 
 def _join(words: Iterable[str]) -> str:

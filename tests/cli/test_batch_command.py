@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kling_async.cli.batch_command import BatchCommand
-from kling_async.cli.run_config import RunConfig
+from kling_async.cli.run_config import OutputOptions, RunConfig
 from kling_async.cli.service import Service
 from kling_async.errors import JournalError
 from kling_async.jobs import Job, JobStatus
@@ -45,7 +45,9 @@ async def test_a_journal_that_cannot_be_written_is_an_error_beside_the_results(c
 
 async def test_a_report_that_cannot_be_written_is_an_error_after_the_results(capfd, home):
     report = home / "v" / "r.html"
-    command = BatchCommand(config=RunConfig(folder=Path("v"), service=Service(), report=report), total=1)
+    command = BatchCommand(
+        config=RunConfig(folder=Path("v"), service=Service(), output=OutputOptions(report=report)), total=1
+    )
     report.mkdir()
     assert await command.run(batch(SAVED)) == 1
     told = capfd.readouterr()
@@ -63,7 +65,7 @@ def attended(home):
 
 @pytest.mark.usefixtures("attended")
 async def test_a_quiet_command_that_is_interrupted_writes_its_report_silently(capfd, home):
-    config = RunConfig(folder=Path("v"), service=Service(), report=Path("r.html"))
+    config = RunConfig(folder=Path("v"), service=Service(), output=OutputOptions(report=Path("r.html")))
     command = BatchCommand(config=config, total=2, is_quiet=True)
     with pytest.raises(BrokenPipeError):
         await command.run(batch(SAVED, BrokenPipeError()))

@@ -4,7 +4,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from kling_async.cli.budget_options import BudgetOptions
-from kling_async.cli.run_config import RunConfig
+from kling_async.cli.run_config import OutputOptions, RunConfig
 from kling_async.cli.service import Service
 
 
@@ -26,8 +26,7 @@ def test_the_resume_command_has_the_options_of_the_first_command():
         budget=BudgetOptions(price=("0.35",), max_cost="2"),
         prices={"kling-v2-6": Decimal("0.35")},
         max_concurrency=50,
-        report=Path("my r.html"),
-        ascii_names=True,
+        output=OutputOptions(report=Path("my r.html"), ascii_names=True),
     )
     assert config.resume_command("--retry-failed") == (
         "kling-async resume v/run.db --max-concurrency 50 --report 'my r.html' --ascii-names --price kling-v2-6=0.35 --max-cost 2 "
@@ -41,7 +40,7 @@ def test_the_download_and_list_commands_name_the_same_service():
         config.download_command(["r1", "r2"])
         == "kling-async download r1 r2 --out v --base-url http://127.0.0.1:1"
     )
-    plain = RunConfig(folder=Path("v"), service=Service(), ascii_names=True)
+    plain = RunConfig(folder=Path("v"), service=Service(), output=OutputOptions(ascii_names=True))
     assert plain.download_command(["r1"]) == "kling-async download r1 --out v --ascii-names"
     assert config.list_command() == (
         "kling-async list --model a --base-url http://127.0.0.1:1; "
