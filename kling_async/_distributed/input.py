@@ -23,7 +23,7 @@ from kling_async._journal.location import DatabaseUrl
 from kling_async._journal.postgres.store import PostgresStore
 from kling_async._journal.shared_store import WantedItem
 from kling_async._policy.budget import Budget
-from kling_async.errors import ConfigurationError
+from kling_async.errors import ConfigurationError, InvalidRequestError
 from kling_async.requests import VideoOptions
 from kling_async.results import Result, ResultState
 from kling_async.types import Requests
@@ -45,7 +45,7 @@ async def read_items(requests: Requests, options: Mapping[str, Any]) -> tuple[li
     """All items of the input and the settings of the batch, checked before anything is written.
 
     Raises:
-        InvalidRequestError: An item is invalid, and they are not to be skipped.
+        InvalidRequestError: An item is invalid, or its local picture cannot be read, and such items are not to be skipped.
         ConfigurationError: An option makes no sense, or an item has no price under a cap.
     """
     batch_options = {name: value for name, value in options.items() if name not in {"progress", "on_event"}}
@@ -63,6 +63,10 @@ async def read_items(requests: Requests, options: Mapping[str, Any]) -> tuple[li
     items = []
     try:
         while (item := await reader.next_item()) is not None:
+            if item.error is not None and item.entry is None and not settings.skip_invalid:
+                raise InvalidRequestError(
+                    f"Item {item.index}: {item.error.message}", advice="skip_invalid=True leaves it out."
+                ) from item.error
             items.append(item)
     finally:
         await reader.close()
@@ -76,14 +80,11 @@ async def register_items(
 
     Raises:
         ConfigurationError: An item is an entry that the batch has twice.
-        InvalidRequestError: A local picture cannot be read.
         JournalError: The journal cannot be used.
     """
     identifier, new = ItemIdentifier(), {}
     for item in items:
-        if item.entry is None and item.request is not None:
-            if item.error is not None:
-                raise item.error
+        if item.entry is None and item.request is not None and item.error is None:
             identity = identifier.for_request(item.request, item.digests)
             new[item.index] = wanted_item(item.request, identity, index=item.index)
     # Also without new items: this makes the journal if it is missing.

@@ -244,10 +244,31 @@ async def test_invalid_items_are_found_before_anything_is_written(journal):
 async def test_a_picture_that_cannot_be_read_is_found_before_any_item_is_written(journal, tmp_path):
     (tmp_path / "lost.png").symlink_to("/proc/self/mem")  # a file that is there and cannot be read
 
-    with pytest.raises(InvalidRequestError, match=r"lost\.png' cannot be read"):
+    with pytest.raises(InvalidRequestError, match=r"Item 1: .*lost\.png' cannot be read") as caught:
         await generate_many_on(journal, [PROMPTS[0], VideoRequest("A", image=tmp_path / "lost.png")])
 
+    assert caught.value.advice == "skip_invalid=True leaves it out."
     assert not Journal(journal).exists()
+
+
+@pytest.mark.parametrize("target", ["/proc/self/mem", "empty.png"], ids=["unreadable", "empty"])
+async def test_items_whose_picture_cannot_be_read_are_skipped_as_generate_many_skips_them(
+    journal, workers, make_client, tmp_path, target
+):
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "lost.png").symlink_to(target)
+    requests = [VideoRequest("A", image=tmp_path / "lost.png"), PROMPTS[0]]
+
+    async with make_client() as client:
+        here = await client.generate_many(iter(requests), skip_invalid=True)
+    async with workers():
+        there = await generate_many_on(journal, requests, skip_invalid=True)
+        by_iterator = await generate_many_on(journal, iter(requests), skip_invalid=True)
+
+    for batch in (here, there, by_iterator):
+        assert [result.state for result in batch] == [ResultState.NOT_SUBMITTED, ResultState.SUCCEEDED]
+        assert "lost.png" in batch[0].error.message
+    assert [entry.payload["prompt"] for entry in read_journal(journal)] == [PROMPTS[0]]
 
 
 async def test_invalid_items_that_are_skipped_are_results(journal, workers):
