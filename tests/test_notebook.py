@@ -14,7 +14,7 @@ from html_page import Page
 from kling_async import BatchResult, Job, JobStatus, Media, Outcome, Result, ResultState, VideoRequest
 from kling_async._display.progress_counts import ProgressCounts
 from kling_async._display.progress_view import BatchPhase, ProgressView
-from kling_async._policy.outcome import error_of
+from kling_async._policy.job_end import error_of
 from kling_async._secrets import Secret
 from kling_async.errors import AmbiguousSubmitError
 from kling_async.events import Finished, Resumed, Submitted

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from loopback_proxy import Loopback, run_listener
 
 from kling_async import KlingClient, KlingError, PollingPolicy, RetryPolicy
-from kling_async._policy.outcome import error_of
+from kling_async._policy.job_end import error_of
 from kling_async._secrets import Secret, clear_locals
 from kling_async._transport.base import Reply, Request
 from kling_async._transport.network import Network

@@ -11,7 +11,7 @@ import attrs
 from kling_async import errors
 from kling_async._distributed.awaited_item import AwaitedItem
 from kling_async._journal.entry import Entry, EntryState
-from kling_async._policy.outcome import add_reason, error_of, lacks_video, state_of
+from kling_async._policy.job_end import add_reason, error_of, lacks_video, state_of
 from kling_async._secrets import Secret
 from kling_async.errors import AmbiguousSubmitError, KlingError, WaitTimeoutError
 from kling_async.jobs import Job, JobStatus

@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator
 
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.emitter import Emitter
+from kling_async._policy.job_end import hide_in_reason
 from kling_async._policy.list_evidence import MAX_EMPTY_PAGES, ListReading, RecentReading
-from kling_async._policy.outcome import hide_in_reason
 from kling_async._policy.rate_limit import TokenBucket
 from kling_async._wire.codec import JobPage, RowPage, structure_page, structure_rows
 from kling_async._wire.endpoints import LIST, list_query

@@ -27,7 +27,7 @@ from kling_async._engine.submit.picture_digests import PictureDigests
 from kling_async._engine.submit.reconciler import Reconciler
 from kling_async._engine.submit.submitter import Submitter
 from kling_async._engine.submit.uploader import Uploader, upload
-from kling_async._policy.outcome import error_of, hide_in_reason, state_of
+from kling_async._policy.job_end import error_of, hide_in_reason, state_of
 from kling_async._policy.pace import job_kind
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.retry import RetryPolicy

@@ -14,7 +14,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
-from kling_async._policy.outcome import error_of
+from kling_async._policy.job_end import error_of
 from kling_async._secrets import Secret
 from kling_async.batch_result import BatchResult
 from kling_async.emulator.media import Clip, encode_video

@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from kling_async._display.progress_counts import ProgressCounts
-from kling_async._policy.outcome import error_of
+from kling_async._policy.job_end import error_of
 from kling_async._secrets import Secret
 from kling_async.cli.budget_options import BudgetOptions
 from kling_async.cli.output import stdout

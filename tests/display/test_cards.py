@@ -10,7 +10,7 @@ from page_reader import read
 from kling_async._display.cards import Card, card_html, make_cards
 from kling_async._display.colors import STATE_COLORS, state_class
 from kling_async._display.timeline import WORDS, Row, Segment
-from kling_async._policy.outcome import error_of
+from kling_async._policy.job_end import error_of
 from kling_async._secrets import Secret
 from kling_async.errors import AmbiguousSubmitError, DownloadError, InvalidRequestError
 from kling_async.history import TimeSpan

@@ -16,7 +16,7 @@ from kling_async._display.overview import (
     when_html,
 )
 from kling_async._display.timeline import TimeLine, time_line
-from kling_async._policy.outcome import error_of
+from kling_async._policy.job_end import error_of
 from kling_async._secrets import Secret
 from kling_async.batch_result import BatchResult
 from kling_async.errors import (

@@ -78,7 +78,7 @@ async def _resume(parts: BatchParts, item: BatchItem, entry: Entry | None, plan:
     item.can_resend = item.can_resend and decision.can_resend
     item.resubmits = max(item.resubmits, decision.repeats)
     if entry is None or decision.step is NextStep.SUBMIT:
-        item.fallback_outcome = entry.job if entry is not None else None
+        item.fallback_end = entry.job if entry is not None else None
         return NextStep.SUBMIT
     job = entry.job
     if job is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.submit.batch_item import BatchItem
-from kling_async._policy.outcome import add_reason, error_of, state_of, state_without_end
+from kling_async._policy.job_end import add_reason, error_of, state_of, state_without_end
 from kling_async._secrets import Secret
 from kling_async.errors import AmbiguousSubmitError, InvalidRequestError, KlingError, WaitTimeoutError
 from kling_async.events import Finished
@@ -45,14 +45,14 @@ def _result_of_error(item: BatchItem, error: KlingError) -> Result:
 
 
 def unsent_result(item: BatchItem, reason: KlingError, *, secret: Secret) -> Result:
-    """The result of an item that is not sent (again): `NOT_SUBMITTED`, or the outcome that an earlier POST left.
+    """The result of an item that is not sent (again): `NOT_SUBMITTED`, or the end that an earlier POST left.
 
-    The error of that outcome then says the reason too, and has it as its `__cause__`.
+    The error of that end then says the reason too, and has it as its `__cause__`.
     """
-    if item.fallback_outcome is None:
+    if item.fallback_end is None:
         state = ResultState.NOT_SUBMITTED
         return Result(index=_index(item), request=item.request, state=state, error=reason)
-    result = make_result(item, item.fallback_outcome, secret=secret)
+    result = make_result(item, item.fallback_end, secret=secret)
     assert result.error is not None, "only what has failed is sent again"
     add_reason(result.error, reason)
     return result
@@ -79,8 +79,8 @@ def interrupted_result(item: BatchItem, *, secret: Secret) -> Result | None:
                 advice=f"Look for it with `client.list_jobs({model!r})` before you submit it again.",
             ),
         )
-    if isinstance(item.fallback_outcome, Job):  # it may have been charged, and was to be submitted again
-        return make_result(item, item.fallback_outcome, secret=secret)
+    if isinstance(item.fallback_end, Job):  # it may have been charged, and was to be submitted again
+        return make_result(item, item.fallback_end, secret=secret)
     return None
 
 

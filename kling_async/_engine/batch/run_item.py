@@ -23,7 +23,7 @@ from kling_async._engine.download.destination import Output
 from kling_async._engine.submit.batch_item import BatchItem
 from kling_async._engine.submit.open_reconciliation import OpenReconciliation
 from kling_async._journal.sharing import TakenOverError
-from kling_async._policy.outcome import error_of
+from kling_async._policy.job_end import error_of
 from kling_async._policy.pace import job_kind
 from kling_async._policy.submission import allows_resend, may_resubmit
 from kling_async.errors import AmbiguousSubmitError, DownloadError, JournalError, KlingError
@@ -163,7 +163,7 @@ async def _reconcile(
         if not item.can_resend or not allows_resend(parts.settings.on_ambiguous, error):
             parts.breaker.record_failure(error)
             raise
-        item.can_resend, item.fallback_outcome = False, error
+        item.can_resend, item.fallback_end = False, error
         return NextStep.SUBMIT
     except JournalError as error:
         # The list was not searched to its end, so not even `resend` sends it again in this run.
@@ -196,7 +196,7 @@ def _pause_submits(parts: BatchParts, item: BatchItem, job: Job) -> None:
     """Hold back all submits: a job that failed for a rate limit made no video, and is submitted again."""
     error = error_of(job, secret=parts.session.api.secret)
     assert error is not None
-    item.resubmits, item.fallback_outcome, item.job_id = item.resubmits + 1, job, None
+    item.resubmits, item.fallback_end, item.job_id = item.resubmits + 1, job, None
     throttles = item.resubmits + _THROTTLES_OF_A_FAILED_JOB
     parts.session.submitter.pause(error, parts.emit, limit=parts.slots.limit, throttles_before=throttles)
 
@@ -248,9 +248,9 @@ def _report_unsent(
         result = before_takeover  # the journal does not say what became of what this process has sent
     else:
         result = unsent_result(item, reason, secret=parts.session.api.secret)
-        if item.fallback_outcome is None:
+        if item.fallback_end is None:
             parts.emit(NotSubmitted, index=item.index, error=reason)
-        elif not isinstance(item.fallback_outcome, Job):  # a failed job stays open: a later run tries again
+        elif not isinstance(item.fallback_end, Job):  # a failed job stays open: a later run tries again
             parts.ledger.record_end(item, result)
     emit_finished(parts.emit, result)
     return result

@@ -19,7 +19,7 @@ from kling_async._engine.poll.deadlines import Deadlines
 from kling_async._engine.poll.list_scan import ModelList
 from kling_async._engine.poll.schedule import Schedule
 from kling_async._engine.poll.tracked_job import TrackedJob
-from kling_async._policy.outcome import lacks_video
+from kling_async._policy.job_end import lacks_video
 from kling_async._policy.pace import JobKind, Pace
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import TokenBucket

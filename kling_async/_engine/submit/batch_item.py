@@ -72,12 +72,12 @@ class BatchItem:
     Not a second time, and not if another process of a shared journal has worked on the item since this batch began: what
     that process has just tried is no earlier run.
     """
-    fallback_outcome: Job | KlingError | None = None
-    """The outcome to report if the item cannot be resubmitted: the failed job or the ambiguous error of an earlier POST. Set by
+    fallback_end: Job | KlingError | None = None
+    """The end to report if the item cannot be resubmitted: the failed job or the ambiguous error of an earlier POST. Set by
     `run_item` for a POST of this run, and by `claim_and_resume` for one of an earlier run."""
     earlier_end: EarlierEnd | None = None
     """Its end by the journal; None if this run brings the item to its end. Set by `claim_and_resume`."""
 
     def forget(self) -> None:
         """Forget what this process did with the item: another process has taken the item over."""
-        self.fallback_outcome = self.reconciliation = self.job_id = self.earlier_end = None
+        self.fallback_end = self.reconciliation = self.job_id = self.earlier_end = None

@@ -217,8 +217,8 @@ class Ledger:
         if self.journal is None or item.entry_number is None:
             return
         self.journal.record_not_accepted(item.entry_number, error=_one_line(error))
-        if isinstance(item.fallback_outcome, Job):
-            self.record_job(item, item.fallback_outcome)
+        if isinstance(item.fallback_end, Job):
+            self.record_job(item, item.fallback_end)
 
     def record_accepted(self, item: BatchItem, job: Job) -> None:
         """The service accepted the POST: the money is spent, and the job is the item's; see `record_job`.

@@ -73,12 +73,12 @@ def state_without_end(*, has_job: bool) -> ResultState:
     return ResultState.TIMED_OUT if has_job else ResultState.AMBIGUOUS
 
 
-def state_of(outcome: Job | KlingError) -> ResultState:
+def state_of(end: Job | KlingError) -> ResultState:
     """The state of a wait that ended with this final job, or with this error."""
-    if isinstance(outcome, Job):
-        if outcome.is_success:
+    if isinstance(end, Job):
+        if end.is_success:
             return ResultState.SUCCEEDED
-        return ResultState.CANCELLED if outcome.status is JobStatus.CANCELLED else ResultState.FAILED
-    if isinstance(outcome, WaitTimeoutError):
+        return ResultState.CANCELLED if end.status is JobStatus.CANCELLED else ResultState.FAILED
+    if isinstance(end, WaitTimeoutError):
         return ResultState.TIMED_OUT
-    return ResultState.AMBIGUOUS if isinstance(outcome, AmbiguousSubmitError) else ResultState.FAILED
+    return ResultState.AMBIGUOUS if isinstance(end, AmbiguousSubmitError) else ResultState.FAILED

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kling_async._policy.outcome import error_of, lacks_video, state_of, state_without_end
+from kling_async._policy.job_end import error_of, lacks_video, state_of, state_without_end
 from kling_async._secrets import Secret
 from kling_async.errors import (
     AmbiguousSubmitError,
