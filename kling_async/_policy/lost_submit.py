@@ -58,7 +58,7 @@ class LostSubmit:
         return attrs.evolve(self, since=self.since + offset, until=self.until + offset, is_service_time=True)
 
     @property
-    def last_answer_age(self) -> float:
+    def max_answer_age(self) -> float:
         """The age of a recorded POST from which on no process waits for its answer any more."""
         return self.until - self.since - 2 * CLOCK_SKEW + _ANSWER_DELAY
 

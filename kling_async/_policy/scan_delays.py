@@ -16,18 +16,18 @@ _PROOF_DELAYS = (0.0, 20.0, 40.0)
 """Seconds between the readings for a proof: a job of ours that was accepted later may not be listed yet."""
 
 
-def scan_delays(age: float, *, last_age: float = 0.0) -> Sequence[float]:
+def scan_delays(age: float, *, search_until_age: float = 0.0) -> Sequence[float]:
     """Seconds to wait before each list scan, for a submit that was lost `age` seconds ago.
 
     Args:
         age: Seconds since the POST.
-        last_age: The age that the last scan waits for, at least: until then another process may still get the answer.
+        search_until_age: The age that the last scan waits for, at least: until then another process may still get the answer.
     """
     ages = [scan_age for scan_age in _SCAN_AGES if scan_age > age]
     delays: list[float] = list(_LATE_DELAYS)
     if len(ages) >= len(_LATE_DELAYS):
         delays = [later - earlier for earlier, later in zip([age, *ages[:-1]], ages, strict=True)]
-    left = last_age - age - sum(delays)
+    left = search_until_age - age - sum(delays)
     return [*delays, left] if left > 0 else delays
 
 

@@ -88,8 +88,8 @@ def test_the_window_of_a_recorded_submit_ends_with_the_timeout_of_its_sender(tim
     recorded = recorded_submit(CAT, sent_at=100.0, timeout=timeout, is_service_time=True, clock_changes=0)
     assert (recorded.since, recorded.until) == (40.0, last)
     # It covers an answer that comes at the last moment, and is searched for until then.
-    assert recorded.last_answer_age < recorded.until - 100.0
-    assert sum(scan_delays(0.0, last_age=recorded.last_answer_age)) >= timeout + 5.0
+    assert recorded.max_answer_age < recorded.until - 100.0
+    assert sum(scan_delays(0.0, search_until_age=recorded.max_answer_age)) >= timeout + 5.0
 
 
 @pytest.mark.parametrize(

@@ -35,9 +35,9 @@ def test_the_scans_for_a_fresh_lost_submit_grow_rarer_over_half_a_minute():
 
 
 @given(st.floats(min_value=0, max_value=100), st.floats(min_value=0, max_value=100))
-def test_the_scans_last_until_another_process_waits_no_longer_for_the_answer(age, last_age):
-    delays = scan_delays(age, last_age=last_age)
-    assert age + sum(delays) >= last_age - 1e-6
+def test_the_scans_last_until_another_process_waits_no_longer_for_the_answer(age, search_until_age):
+    delays = scan_delays(age, search_until_age=search_until_age)
+    assert age + sum(delays) >= search_until_age - 1e-6
     assert delays[: len(scan_delays(age))] == list(scan_delays(age))
 
 

@@ -154,7 +154,7 @@ class Ledger:
         payload: Mapping[str, Any],
         *,
         now: Callable[[], Instant],
-        given_up_after: float,
+        post_timeout: float,
     ) -> None:
         """Reserve the money and bring the intent to the disk; if either fails, neither holds.
 
@@ -164,7 +164,7 @@ class Ledger:
             item: The item that is about to be sent.
             payload: The parameters as they are sent.
             now: Reads the present instant.
-            given_up_after: Seconds after which the answer is given up: the timeout of the POST.
+            post_timeout: The timeout of the POST, in seconds.
 
         Raises:
             BudgetExceededError: The money does not suffice.
@@ -180,9 +180,7 @@ class Ledger:
                 return
             intended = now()
             try:
-                number = _add_intent(
-                    self.journal, item, payload, intended=intended, given_up_after=given_up_after
-                )
+                number = _add_intent(self.journal, item, payload, intended=intended, timeout=post_timeout)
                 await self.journal.sharing.confirm_intent(number)
             except TakenOverError:
                 # The entry is the other process's. If this one claims it again, no write from before may change it.
@@ -319,7 +317,7 @@ def _add_intent(
     payload: Mapping[str, Any],
     *,
     intended: Instant,
-    given_up_after: float,
+    timeout: float,
 ) -> int:
     """Add the intent of a POST to the next commit of the journal; returns the number of the entry."""
     assert item.identity is not None
@@ -330,7 +328,7 @@ def _add_intent(
         payload=payload,
         at=intended.time,
         has_service_time=intended.offset is not None,
-        timeout=given_up_after,
+        timeout=timeout,
         cost_usd=item.price,
         index=item.index,
     )

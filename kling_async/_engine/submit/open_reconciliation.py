@@ -31,7 +31,7 @@ class OpenReconciliation:
     """When the last scan that served it began, by the engine's clock."""
     read_whole_at: float = float("-inf")
     """The same, of the scans that read the whole list."""
-    last_age: float = 0.0
+    search_until_age: float = 0.0
     """The search goes on until the POST is so many seconds old."""
     is_absent: bool = False
     """Whether the list proves that the service has no job of the submit."""

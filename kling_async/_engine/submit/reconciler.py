@@ -79,7 +79,7 @@ class Reconciler:
             journal=journal,
             entry_number=entry.number,
             # A process that was cut off from a shared journal, and not from the service, may still get the answer.
-            last_age=lost.last_answer_age if journal.sharing.is_shared else 0.0,
+            search_until_age=lost.max_answer_age if journal.sharing.is_shared else 0.0,
         )
         self._shared.forget_unresolved(reconciliation.location, entry.number)
         self._look_alikes.begin(reconciliation)
@@ -142,7 +142,7 @@ class Reconciler:
                 # Its answer can show the service's clock.
                 await self._scan_after(0.0, reconciliation, began=began)
             age = reconciliation.lost.age(self.api.instant()) or 0.0
-            for delay in scan_delays(age, last_age=reconciliation.last_age):
+            for delay in scan_delays(age, search_until_age=reconciliation.search_until_age):
                 await self._scan_after(delay, reconciliation, began=began)
             for delay in proof_delays(reconciliation.lost, now=self.api.instant(), may_wait=may_wait):
                 if reconciliation.is_absent or reconciliation.job is not None:

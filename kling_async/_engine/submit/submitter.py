@@ -129,7 +129,7 @@ class Submitter:
                 try:
                     if await ledger.reserve_post(item, payload):
                         await ledger.record_intent(
-                            item, payload, now=self.api.instant, given_up_after=self.api.timeout
+                            item, payload, now=self.api.instant, post_timeout=self.api.timeout
                         )
                         return await run_to_end(self._post(post, body, item, ledger))
                 finally:

@@ -24,7 +24,7 @@ LOST_AFTER = 30
 
 It is longer than `MAX_CONFIRMATION_AGE` and `MAX_POST_CONNECT_TIME` together: where the network is cut, the items go to other
 processes only after the last POST has left. When the server restarts, they can go at once. In both cases the next process
-searches for the job of such a POST until its answer would have come: see `LostSubmit.last_answer_age`.
+searches for the job of such a POST until its answer would have come: see `LostSubmit.max_answer_age`.
 """
 _PROBES = 4
 """Probes without an answer after which a connection ends."""
