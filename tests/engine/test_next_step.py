@@ -64,7 +64,7 @@ def test_a_call_plans_one_attempt_for_each_item_that_it_submits(known, plan, ret
 
 
 @pytest.mark.parametrize(
-    "plan, attempts, repeats, is_retried",
+    "plan, attempts, resubmits, is_retried",
     [
         (Plan(1), 0, 0, False),
         (Plan(1), 1, 0, False),
@@ -76,25 +76,25 @@ def test_a_call_plans_one_attempt_for_each_item_that_it_submits(known, plan, ret
     ],
 )
 def test_the_attempts_of_an_entry_say_what_earlier_runs_of_the_call_have_sent(
-    plan, attempts, repeats, is_retried
+    plan, attempts, resubmits, is_retried
 ):
     decision = plan.decide(failed_entry(attempts), is_changed_elsewhere=False)
 
     step = NextStep.SUBMIT if is_retried else NextStep.REPORT
-    assert decision == Decision(step=step, repeats=repeats, can_resend=not repeats)
+    assert decision == Decision(step=step, resubmits=resubmits, can_resend=not resubmits)
 
 
 @pytest.mark.parametrize("attempts", [1, 2])
 def test_what_another_process_has_just_tried_is_not_sent_again(attempts):
     decision = Plan(2, retry_failed=True).decide(failed_entry(attempts), is_changed_elsewhere=True)
 
-    assert decision == Decision(step=NextStep.REPORT, repeats=0, can_resend=False)
+    assert decision == Decision(step=NextStep.REPORT, resubmits=0, can_resend=False)
 
 
 def test_of_an_item_without_an_entry_nothing_was_sent():
     decision = Plan(1, retry_failed=True).decide(None, is_changed_elsewhere=False)
 
-    assert decision == Decision(step=NextStep.SUBMIT, repeats=0, can_resend=True)
+    assert decision == Decision(step=NextStep.SUBMIT, resubmits=0, can_resend=True)
 
 
 def failed_entry(attempts: int) -> Entry:

@@ -76,7 +76,7 @@ async def _resume(parts: BatchParts, item: BatchItem, entry: Entry | None, plan:
     """What the run goes on from, as the plan decides: the final job, the job in flight, the lost submit, or `SUBMIT`."""
     decision = plan.decide(entry, is_changed_elsewhere=item.is_changed_elsewhere)
     item.can_resend = item.can_resend and decision.can_resend
-    item.resubmits = max(item.resubmits, decision.repeats)
+    item.resubmits = max(item.resubmits, decision.resubmits)
     if entry is None or decision.step is NextStep.SUBMIT:
         item.fallback_end = entry.job if entry is not None else None
         return NextStep.SUBMIT

@@ -37,7 +37,7 @@ class Plan:
     """
 
     attempts: int
-    """How many attempts the entry has once the call has submitted the item. Each further one repeats a submit."""
+    """How many attempts the entry has once the call has submitted the item. Each further one is a resubmit."""
     retry_failed: bool = False
     """Whether the call submits the item although its job failed."""
 
@@ -50,12 +50,12 @@ class Plan:
                 process has just tried is no earlier run, so neither a failure nor an ambiguous submit is sent again.
         """
         attempts = 0 if entry is None else entry.attempts
-        repeats = max(0, attempts - self.attempts)
+        resubmits = max(0, attempts - self.attempts)
         can_retry = self.retry_failed and attempts < self.attempts and not is_changed_elsewhere
         return Decision(
             step=next_step(entry, retry_failed=can_retry),
-            repeats=repeats,
-            can_resend=not repeats and not is_changed_elsewhere,
+            resubmits=resubmits,
+            can_resend=not resubmits and not is_changed_elsewhere,
         )
 
 
@@ -64,8 +64,8 @@ class Decision:
     """What a run does with an item, by the plan of its call and the entry of the item."""
 
     step: NextStep
-    repeats: int
-    """How often earlier runs of the call repeated its submit: for a lost answer, or for a job that failed for a rate limit.
+    resubmits: int
+    """How often earlier runs of the call submitted it again: for a lost answer, or for a job that failed for a rate limit.
 
     0 unless the plan is older than the run, as in a shard that another worker has begun.
     """
