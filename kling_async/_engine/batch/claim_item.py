@@ -53,7 +53,7 @@ async def claim_and_resume(parts: BatchParts, item: BatchItem, plan: Plan | None
     """
     try:
         item.price = parts.ledger.budget.price(item.request) if item.request is not None else None
-        while (claim := await parts.ledger.claim_entry(item)).is_held_elsewhere:
+        while (claim := await parts.claims.claim_entry(item)).is_held_elsewhere:
             await _put_aside(parts, item)
     except KlingError as error:
         raise UnsentError(error) from error
@@ -66,7 +66,7 @@ async def _put_aside(parts: BatchParts, item: BatchItem) -> None:
     parts.slots.free()
     item.has_slot = False
     parts.results.read_ahead.release()
-    await parts.ledger.wait_claimable(item)
+    await parts.claims.wait_claimable(item)
     await parts.results.read_ahead.acquire()
     await parts.slots.take()
     item.has_slot = True

@@ -55,7 +55,7 @@ async def run_item(parts: BatchParts, input_item: InputItem) -> None:
     secret = parts.session.api.secret
     try:
         try:
-            while end is None or await parts.ledger.is_job_taken(item):
+            while end is None or await parts.claims.is_job_taken(item):
                 before_takeover, end = interrupted_result(item, secret=secret), None
                 item.forget()
                 if invalid is not None:
@@ -74,7 +74,7 @@ async def run_item(parts: BatchParts, input_item: InputItem) -> None:
     except UnsentError as error:
         parts.results.put(_report_unsent(parts, item, error.reason, before_takeover=before_takeover))
     finally:
-        parts.ledger.release(item)
+        parts.claims.release(item)
 
 
 def _free(parts: BatchParts, item: BatchItem) -> None:

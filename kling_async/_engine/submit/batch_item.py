@@ -39,22 +39,22 @@ class BatchItem:
     digests: Mapping[str, str] = NO_DIGESTS
     """The SHA-256 of each local picture, by its path."""
     input_entry: Entry | None = None
-    """The journal entry that the input gives in place of a request. `Ledger.claim_entry` removes it once it has the entry: of a
+    """The journal entry that the input gives in place of a request. `ItemClaims.claim_entry` removes it once it has the entry: of a
     hundred thousand items in flight the entries would be most of the memory."""
     has_slot: bool = True
     """Whether it has a slot of the concurrency limit; of no meaning outside a batch. False while
     `claim_and_resume` puts the item aside."""
     price: Decimal | None = None
-    """US dollars for one POST of it, where that is known. Set by `claim_and_resume`, and by `Ledger.claim_entry` where this
+    """US dollars for one POST of it, where that is known. Set by `claim_and_resume`, and by `ItemClaims.claim_entry` where this
     run knows no price and an earlier one did."""
     identity: Identity | None = None
-    """The name by which a later run recognises it; None without a journal. Set by `Ledger.claim_entry`."""
+    """The name by which a later run recognises it; None without a journal. Set by `ItemClaims.claim_entry`."""
     entry_number: int | None = None
-    """The number of its journal entry, once it has one. Set by `Ledger.claim_entry` and `Ledger.record_intent`."""
+    """The number of its journal entry, once it has one. Set by `ItemClaims.claim_entry` and `Ledger.record_intent`."""
     is_changed_elsewhere: bool = False
-    """Whether another process of a shared journal has worked on it since this batch began. Set by `Ledger.claim_entry`."""
+    """Whether another process of a shared journal has worked on it since this batch began. Set by `ItemClaims.claim_entry`."""
     earlier_posts: int = 0
-    """How many POSTs of earlier runs were, or may have been, accepted. Set by `Ledger.claim_entry`."""
+    """How many POSTs of earlier runs were, or may have been, accepted. Set by `ItemClaims.claim_entry`."""
     cost: Decimal | None = None
     """US dollars for all POSTs that were, or may have been, accepted, where that is known. Set by the `Ledger`."""
     job_id: str | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -13,10 +12,8 @@ import attrs
 
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.submit.batch_item import BatchItem
-from kling_async._engine.submit.item_identifier import ItemIdentifier, foreign_entry, wanted_item
-from kling_async._journal.entry import Identity
 from kling_async._journal.journal import WriteAheadJournal
-from kling_async._journal.shared_store import Claim, PostDecision, WantedItem
+from kling_async._journal.shared_store import PostDecision
 from kling_async._journal.sharing import TakenOverError
 from kling_async._journal.store import Activity
 from kling_async._journal.transitions import price_posts
@@ -42,55 +39,6 @@ class Ledger:
     emit: Emitter
     budget: Budget = attrs.field(factory=Budget)
     journal: WriteAheadJournal | None = None
-    _identifier: ItemIdentifier = attrs.field(init=False, factory=ItemIdentifier)
-
-    async def claim_entry(self, item: BatchItem) -> Claim:
-        """The claim of an item, with its entry in the journal.
-
-        In a shared journal this process holds the item from now on, and the entry is made if it is missing, unless another
-        live process holds the item. In a journal of one process this only looks for the entry. It sets the item's identity,
-        number, cost, earlier POSTs and `is_changed_elsewhere`, and a price that only an earlier run knew. It writes the item's
-        index into an entry that has another.
-
-        Raises:
-            ConfigurationError: The journal does not have the entry that the input gives, or the batch has it twice.
-            InvalidRequestError: A local picture is another than that of the entry that the input gives.
-            JournalError: A shared journal cannot be reached.
-        """
-        if self.journal is None:
-            claim = Claim()
-        else:
-            identity = item.identity = item.identity or self._identify(item)
-            claim = await self.journal.sharing.claim(identity, partial(_describe_item, item))
-        entry = claim.entry
-        if entry is not None:
-            item.entry_number, item.input_entry = entry.number, None
-            item.cost, item.earlier_posts = entry.cost_usd, entry.attempts
-            _, item.price = price_posts(item.earlier_posts, item.cost, item.price)
-            if self.journal is not None and item.index is not None and entry.index != item.index:
-                self.journal.record_index(entry.number, item.index)
-        elif item.input_entry is not None and not claim.is_held_elsewhere:
-            raise foreign_entry(item.input_entry)
-        item.is_changed_elsewhere = claim.is_changed_elsewhere
-        return claim
-
-    def _identify(self, item: BatchItem) -> Identity:
-        """The identity of an item that is claimed for the first time."""
-        if item.input_entry is not None:
-            return self._identifier.for_entry(item.input_entry, item.digests)
-        assert item.request is not None
-        return self._identifier.for_request(item.request, item.digests)
-
-    async def wait_claimable(self, item: BatchItem) -> None:
-        """Return when no live process holds an item that another process held."""
-        assert item.identity is not None
-        assert self.journal is not None, "without a journal, no other process holds an item"
-        await self.journal.sharing.wait_claimable(item.identity)
-
-    def release(self, item: BatchItem) -> None:
-        """Let other processes hold the item, as soon as its writes are in a shared journal."""
-        if self.journal is not None and item.entry_number is not None:
-            self.journal.sharing.release(item.entry_number)
 
     async def take_turn(self, bucket: TokenBucket) -> float:
         """Take a turn of a rate that all processes of a shared journal keep together; the seconds until it can be used."""
@@ -130,13 +78,6 @@ class Ledger:
         if self.budget.unrecorded:
             self.budget.unrecorded = await price_unpriced(self.budget, journal)
         return self.budget.cap_of_recorded
-
-    async def is_job_taken(self, item: BatchItem) -> bool:
-        """Whether another process of a shared journal has matched the item's job to its own lost submit."""
-        if self.journal is not None and item.entry_number is not None:
-            with suppress(JournalError):  # the batch ends with it; what is paid for is delivered
-                return await self.journal.sharing.is_job_taken(item.entry_number)
-        return False
 
     def end_post(self, item: BatchItem) -> None:
         """Tell the other processes that no POST of the item is in flight any more."""
@@ -301,14 +242,6 @@ async def price_unpriced(budget: Budget, journal: WriteAheadJournal) -> Decimal:
         async for entry in journal.read_unpriced()
     ]
     return sum(costs, Decimal(0))
-
-
-def _describe_item(item: BatchItem) -> WantedItem:
-    """The item as a shared journal has to know it; no entry is made where the journal had one before."""
-    assert item.identity is not None
-    if item.input_entry is not None or item.entry_number is not None or item.request is None:
-        return WantedItem(identity=item.identity, is_known=True)
-    return wanted_item(item.request, item.identity, index=item.index or 0)
 
 
 def _add_intent(
