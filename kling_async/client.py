@@ -18,7 +18,7 @@ from kling_async._loop_sessions import LoopSessions, running_loop
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import Limits
 from kling_async._policy.retry import RetryPolicy
-from kling_async._policy.validators import check_kind
+from kling_async._policy.validators import check_flag, check_kind
 from kling_async._secrets import clear_locals, forget_arguments
 from kling_async.batch_result import BatchResult, in_input_order
 from kling_async.catalog import DEFAULT_MODEL, ModelInfo
@@ -372,6 +372,7 @@ class KlingClient:
         from kling_async.types import BatchOptions
 
         check_options(options, {*BatchOptions.__annotations__, "raise_on_failure"}, call="generate_many")
+        check_flag("raise_on_failure", raise_on_failure)
         results: list[Result] = []
         recorder, stream = HistoryRecorder(), None
         options["on_event"] = Notifier(recorder, options.get("on_event"))

@@ -17,7 +17,7 @@ from kling_async._display.progress import make_display
 from kling_async._engine.batch.given_entries import require_entries
 from kling_async._engine.clock import Clock
 from kling_async._engine.interrupted import describe_batch, warn_interrupted
-from kling_async._policy.validators import check_kind
+from kling_async._policy.validators import check_flag, check_kind
 from kling_async.batch_result import BatchResult, in_input_order
 from kling_async.client import KlingClient
 from kling_async.errors import BatchInterruptedError, ConfigurationError, JournalError
@@ -108,6 +108,8 @@ async def generate_many_on(
     """
     known = {*BatchOptions.__annotations__, "raise_on_failure", "shard_size", "detach"} - {"journal"}
     check_options(options, known, call="generate_many_on")
+    check_flag("raise_on_failure", raise_on_failure)
+    check_flag("detach", detach)
     if shard_size is not None and (not isinstance(shard_size, int) or shard_size < 1):
         raise ConfigurationError(
             f"shard_size must be a whole number of at least 1, not {quote_value(shard_size)}."

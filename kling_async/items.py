@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -297,18 +298,20 @@ def find_picture_problem(request: VideoRequest) -> str | None:
             return f"there is no file {path!r}"
         if not stat.S_ISREG(status.st_mode):
             return f"there is no file {path!r}"
-        if not status.st_size and _is_empty(path):
-            return f"the picture {path!r} is an empty file"
+        if (problem := _find_reading_problem(path)) is not None:
+            return problem
     return None
 
 
-def _is_empty(path: str) -> bool:
-    """Whether a file has no byte: one of the system has bytes without a size. A later step says why it cannot be read."""
+def _find_reading_problem(path: str) -> str | None:
+    """Why not a byte of a file can be read: a size tells nothing, for a file of the system has bytes without a size."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - any name
-            return not file.read(1)
-    except OSError:
-        return False
+            return None if file.read(1) else f"the picture {path!r} is an empty file"
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return None  # the upload waits for a free file descriptor
+        return f"the picture {path!r} cannot be read ({error.strerror})"
 
 
 def _fill(request: VideoRequest, options: Mapping[str, Any]) -> VideoRequest:

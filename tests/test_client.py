@@ -352,6 +352,16 @@ async def test_a_missing_picture_is_known_before_anything_is_sent(tmp_path):
         assert service.stats.requests == {}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file that root cannot read either")
+async def test_a_list_with_a_picture_that_cannot_be_read_is_refused_before_anything_is_sent(tmp_path):
+    picture = tmp_path / "start.png"
+    picture.symlink_to("/proc/self/mem")
+    async with emulator() as service, client_of(service) as client:
+        with pytest.raises(InvalidRequestError, match=r"item 1: The picture .*start\.png' cannot be read \("):
+            await client.generate_many(["A kite over dunes", {"prompt": "A red boat", "image": picture}])
+        assert service.stats.requests == {}
+
+
 @pytest.mark.parametrize("field", ["image", "image_tail"])
 async def test_an_empty_picture_is_refused_before_anything_is_sent(tmp_path, field):
     empty, whole = tmp_path / "empty.png", tmp_path / "start.png"

@@ -203,6 +203,11 @@ DOORS = [
     *(({}, call, [["a"]], {"max_cost_usd": "x"}, "max_cost_usd must be") for call in MANY),
     *(({}, call, [["a"]], {"max_concurrency": 0}, "max_concurrency must be") for call in MANY),
     *(({}, call, [["a"]], {"on_ambiguous": "no"}, "on_ambiguous must be") for call in MANY),
+    *(
+        ({}, call, [["a"]], {"retry_failed": "no"}, "retry_failed must be True or False, not 'no'")
+        for call in MANY
+    ),
+    ({}, "generate_many", [["a"]], {"raise_on_failure": 1}, "raise_on_failure must be True or False"),
     *(({}, call, [["a"]], {"output": "https://a"}, "output=") for call in MANY),
     *(({}, call, [["a"]], {"output": "/dev/null/a"}, "Choose another folder") for call in MANY),
     *(({}, call, [["a"]], {"journal": "/dev/null/a.db"}, "no folder") for call in MANY),

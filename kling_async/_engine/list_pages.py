@@ -11,7 +11,7 @@ from kling_async._policy.list_evidence import MAX_EMPTY_PAGES, ListReading, Rece
 from kling_async._policy.rate_limit import TokenBucket
 from kling_async._wire.codec import JobPage, RowPage, structure_page, structure_rows
 from kling_async._wire.endpoints import LIST, list_query
-from kling_async.errors import APIResponseError
+from kling_async.errors import KlingError
 from kling_async.jobs import Job, canonical_id
 
 _PAGE_ROWS = 100
@@ -72,7 +72,7 @@ async def read_since(
         reading.add(page.jobs, rows=page.rows, total=page.total, has_more=page.has_more)
         if reading.is_over:
             return
-    raise APIResponseError(
+    raise KlingError(  # not transient: the list is no shorter at the next try
         f"the list of the jobs of {model} has more than {MAX_PAGES:,} pages, too many to search for one job."
     )
 

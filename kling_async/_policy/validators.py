@@ -40,6 +40,16 @@ def at_least(
     return check
 
 
+def check_flag(name: str, value: object) -> None:
+    """Do nothing if a setting is a flag; any other value, such as the text "no", counts as true in Python.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} must be True or False, not {quote_value(value)}.")
+
+
 def check_kind(name: str, value: T, kind: type[T]) -> T:
     """The value of a setting, if it is of its kind.
 

@@ -61,7 +61,7 @@ _BY_STATUS: Mapping[int, _Refusal] = {
     402: _Refusal(
         InsufficientCreditsError,
         "the account has no credits left; add some and run again",
-        "Nothing was made, so the same call is safe to repeat then.",
+        "The same call is safe to repeat then: what was refused is not charged.",
     ),
     403: _Refusal(
         PermissionDeniedError,
@@ -89,6 +89,8 @@ _BY_STORAGE = _Refusal(
     APIStatusError, "it refused the request", "The same call again gets a new address of the file."
 )
 _FAILED = _Refusal(InternalServerError, "the service failed", "Try again later.")
+_UNFINISHED = _Refusal(APIStatusError, "the service did not finish the request", "Try again later.")
+"""Another status than a refusal: the request can have been taken. Source: RFC 9110, section 15.5.9; RFC 8470, section 5.2."""
 _UNEXPECTED = _Refusal(APIStatusError, "the service answered with an unexpected status", _ADDRESS)
 
 
@@ -182,6 +184,8 @@ def _refusal_for(status: int, endpoint: Endpoint | None) -> _Refusal:
         return _NOT_FOUND.get(endpoint, known)
     if known is not None:
         return known
+    if status in (408, 425):
+        return _UNFINISHED
     return attrs.evolve(_REJECTED, kind=APIStatusError) if status in _CLIENT_ERRORS else _UNEXPECTED
 
 

@@ -448,6 +448,9 @@ async def test_a_worker_that_is_to_end_when_idle_ends(journal, make_client):
         ({"max_cost_usd": 1}, r"A cap needs the price of a video\. Give prices=.*\}, or prices='catalog'\.$"),
         ({"progress": "yes"}, "progress must be"),
         ({"output": "ftp://host/videos"}, "output="),
+        ({"retry_failed": "false"}, "retry_failed must be True or False, not 'false'"),
+        ({"detach": "no"}, "detach must be True or False"),
+        ({"raise_on_failure": None}, "raise_on_failure must be True or False"),
     ],
 )
 async def test_an_option_that_makes_no_sense_is_refused_before_anything_is_written(

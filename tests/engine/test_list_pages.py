@@ -8,7 +8,8 @@ import pytest
 from virtual_service import EPOCH, Service, always, reply, session_for
 
 from kling_async._engine.list_pages import read_since
-from kling_async.errors import APIResponseError
+from kling_async._policy.retry import is_transient
+from kling_async.errors import APIResponseError, KlingError
 from kling_async.events import Notifier
 
 UNREADABLE = reply(200, {"requests": [{"id": 7}, None], "has_more": True})
@@ -45,8 +46,9 @@ async def test_reading_an_endless_list_ends_with_an_error():
         return reply(200, {"requests": [row], "has_more": True})
 
     service = Service(before=[endless])
-    with pytest.raises(APIResponseError, match="1,000 pages"):
+    with pytest.raises(KlingError, match="1,000 pages") as caught:
         await read_pages_since(service)
+    assert not is_transient(caught.value)
 
 
 async def test_only_the_end_is_read_of_a_long_list_with_the_oldest_rows_first():

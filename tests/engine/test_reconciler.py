@@ -24,6 +24,7 @@ from kling_async import (
     ResultState,
     VideoRequest,
 )
+from kling_async._engine import list_pages
 from kling_async._engine.submit import list_search
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.sole_process import SoleProcess
@@ -60,6 +61,20 @@ async def test_the_job_of_a_lost_submit_is_found_in_the_list(lost):
     assert job.request_id == "job-0"
     assert service.posts == 1
     assert [type(event) for event in events] == [SubmitLost, SubmitReconciled]
+
+
+@pytest.mark.parametrize("wait_timeout", [3600.0, None])
+async def test_a_list_that_is_too_long_to_be_searched_is_read_once(monkeypatch, wait_timeout):
+    monkeypatch.setattr(list_pages, "MAX_PAGES", 3)
+    service = Service(order="random", run_time=5.0, after=[on("submit", LOST)])
+    for number in range(500):
+        service.accept({"prompt": f"earlier {number}"})
+    polling = PollingPolicy(wait_timeout=wait_timeout)
+    with anyio.fail_after(600):
+        [result] = await run(service, ["an eagle over a canyon"], polling=polling)
+    assert result.state is ResultState.AMBIGUOUS
+    assert "too many to search for one job" in str(result.error)
+    assert service.calls["list"] < 20
 
 
 async def test_many_rows_are_compared_while_other_tasks_run():

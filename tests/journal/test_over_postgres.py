@@ -778,7 +778,7 @@ def test_a_password_that_is_missing_or_wrong_names_where_it_goes(reason):
 @pytest.mark.parametrize(
     "reason, step",
     [
-        ('role "me" does not exist', "make this user, by CREATE ROLE"),
+        ('role "me" does not exist', "make this user, by CREATE USER"),
         ('database "videos" does not exist', "make the database, by CREATE DATABASE"),
         ('permission denied for database "videos"', "check the URL"),
     ],

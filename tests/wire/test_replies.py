@@ -170,6 +170,18 @@ def test_each_status_has_a_next_step_for_each_call(endpoint, status):
     assert str(made) == f"{made.message} {made.advice}"
 
 
+@pytest.mark.parametrize("status", [408, 425])
+def test_a_status_that_is_no_refusal_is_not_told_as_one(status):
+    made = error(status, endpoint=SUBMIT)
+    assert made.message == f"the upload: the service did not finish the request (HTTP {status})."
+    assert made.advice == "Try again later."
+
+
+@pytest.mark.parametrize("endpoint", [SUBMIT, STATUS])
+def test_a_402_says_only_that_the_refused_call_is_not_charged(endpoint):
+    assert error(402, endpoint=endpoint).advice.endswith("what was refused is not charged.")
+
+
 def test_an_answer_of_a_storage_says_nothing_of_the_key_and_the_models():
     for status in (400, 401, 403, 404, 410):
         made = error(status, about="the storage", endpoint=None)

@@ -10,6 +10,7 @@ import attrs
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.location import DatabaseUrl, journal_location
 from kling_async._policy.budget import Prices
+from kling_async._policy.validators import check_flag
 from kling_async.errors import ConfigurationError
 from kling_async.paths import ObjectUrl, output_path
 from kling_async.types import OnAmbiguous
@@ -55,6 +56,8 @@ class BatchSettings:
     keep_labels: bool = False
 
     def __attrs_post_init__(self) -> None:
+        for flag in _FLAGS:
+            check_flag(flag, getattr(self, flag))
         most = self.max_concurrency
         if not isinstance(most, int) or isinstance(most, bool) or most < 1:
             raise ConfigurationError(f"max_concurrency must be a whole number of at least 1, not {most!r}.")
@@ -67,3 +70,6 @@ class BatchSettings:
             raise ConfigurationError(
                 f"on_ambiguous must be 'report', 'resend_absent' or 'resend', not {self.on_ambiguous!r}."
             )
+
+
+_FLAGS = tuple(field.name for field in attrs.fields(BatchSettings) if isinstance(field.default, bool))

@@ -64,7 +64,7 @@ _NEXT_STEPS: Mapping[str, str] = {
     "no password supplied": _STEP_OF_LOGIN,
     "password authentication failed": f"{_STEP_OF_LOGIN}, and check the name of the user",
     "permission denied for schema": "let this user make tables there, by GRANT USAGE, CREATE ON SCHEMA",
-    r'role "[^"]*" does not exist': "make this user, by CREATE ROLE, or check its name in the URL",
+    r'role "[^"]*" does not exist': "make this user, by CREATE USER, or check its name in the URL",
     r'database "[^"]*" does not exist': "make the database, by CREATE DATABASE, or check its name in the URL",
     "no schema has been selected": "make the schema that the URL names, by CREATE SCHEMA",
 }
