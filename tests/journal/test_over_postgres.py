@@ -26,6 +26,7 @@ from kling_async._journal.location import journal_location
 from kling_async._journal.open_journal import journal_exists, open_journal, read_journal
 from kling_async._journal.postgres import statements
 from kling_async._journal.postgres.connection import LOST_AFTER, translate
+from kling_async._journal.postgres.database import NoSessionError
 from kling_async._journal.postgres.store import PostgresStore
 from kling_async._journal.shared_store import PlannedPost, PostDecision, WantedItem
 from kling_async._journal.sharing import MAX_CONFIRMATION_AGE, TakenOverError, read_monotonic_clock
@@ -675,6 +676,28 @@ def test_a_session_that_cannot_be_opened_again_is_one_clear_error(stores, monkey
 
     with pytest.raises(JournalError, match="its session cannot be opened again"):
         reserve(store, number)
+
+
+@pytest.mark.parametrize(
+    "error,reason",
+    [
+        (NoSessionError(), "its session cannot be opened again"),
+        (psycopg.errors.QueryCanceled("canceling statement due to statement timeout"), "statement timeout"),
+        (psycopg.OperationalError("SSL connection has been closed"), "has been closed"),
+    ],
+)
+def test_a_call_that_always_fails_gives_up_also_while_others_succeed(stores, error, reason):
+    store = stores(max_outage=0.5)
+    deadline = time.monotonic() + 20
+
+    def fail(_):
+        assert time.monotonic() < deadline, "this call does not give up"
+        store.find_claimable([])
+        raise error
+
+    with pytest.raises(JournalError, match=reason):
+        store._database.call(fail)
+    assert store.find_claimable([]) == set()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows numbers its sockets otherwise")

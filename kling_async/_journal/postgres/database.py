@@ -68,6 +68,7 @@ class Database:
         Raises:
             JournalError: The server refuses the work, or cannot be reached for too long.
         """
+        failing_since: float | None = None
         while True:
             if self._is_closed:
                 raise JournalError(f"The journal {self._url.name!r} is closed.")
@@ -79,10 +80,12 @@ class Database:
                     result = work(self._connect_again())
             except psycopg.Error as error:
                 self._disconnect()
-                if not is_transient(error) or self._is_out_for_long():
+                failing_since = failing_since or time.monotonic()
+                if not is_transient(error) or self._is_out_for_long(failing_since):
                     failure, cause = translate(self._url, error, "reached", _ADVICE), hide(error, self._url)
             except NoSessionError:
-                if self._is_out_for_long():
+                failing_since = failing_since or time.monotonic()
+                if self._is_out_for_long(failing_since):
                     failure = JournalError(
                         f"The journal {self._url.name!r} could not be reached (its session cannot be opened again): "
                         f"{_ADVICE}."
@@ -123,7 +126,8 @@ class Database:
                     self._connection.close()
             self._connection = None
 
-    def _is_out_for_long(self) -> bool:
-        now = time.monotonic()
-        self._outage_began = self._outage_began or now
-        return now - self._outage_began > self._max_outage
+    def _is_out_for_long(self, failing_since: float) -> bool:
+        """Whether a call gives up: no call has succeeded for too long, or this one fails while others succeed."""
+        if self._outage_began is None:
+            self._outage_began = failing_since
+        return time.monotonic() - min(failing_since, self._outage_began) > self._max_outage
