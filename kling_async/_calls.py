@@ -6,19 +6,16 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 from collections.abc import Set as AbstractSet
 from contextlib import aclosing
-from difflib import get_close_matches
 from functools import wraps
 from typing import Any, TypeVar, cast
 
 from kling_async._interrupts import interruptible
 from kling_async._secrets import forget_arguments
 from kling_async.errors import KlingError
+from kling_async.lines import nearest_name
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", bound=type)
-
-_NEAREST = 0.75
-"""How alike two names are, by difflib's ratio, before one is offered for the other: `seconds` is not `sound`."""
 
 
 def check_options(options: Iterable[str], known: Collection[str], *, call: str) -> None:
@@ -40,8 +37,8 @@ def check_options(options: Iterable[str], known: Collection[str], *, call: str) 
 
 def suggest_name(name: object, known: Collection[str]) -> str:
     """The end of a sentence that offers the known name nearest to a wrong one; empty if none is near."""
-    matches = get_close_matches(str(name), known, n=1, cutoff=_NEAREST)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
+    near = nearest_name(name, known)
+    return "" if near is None else f"; did you mean {near!r}?"
 
 
 def public_call(function: F) -> F:

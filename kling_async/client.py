@@ -394,7 +394,7 @@ class KlingClient:
         except asyncio.CancelledError as error:
             results += [] if stream is None else stream.rest
             self._set_last_batch(in_input_order(results, recorder.build()))
-            error.add_note(f"The {len(results):,} results so far are in `client.last_batch`.")
+            error.add_note(f"The results so far ({len(results):,}) are in `client.last_batch`.")
             # The frames of the batch say nothing about the interruption, and would fill a notebook.
             raise error.with_traceback(None) from None
         whole = in_input_order(results, recorder.build())

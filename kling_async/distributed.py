@@ -23,7 +23,7 @@ from kling_async.client import KlingClient
 from kling_async.errors import BatchInterruptedError, ConfigurationError, JournalError
 from kling_async.events import Finished, Notifier, Resumed
 from kling_async.history import HistoryRecorder
-from kling_async.lines import quote_value
+from kling_async.lines import count_text, quote_value
 from kling_async.requests import VideoOptions
 from kling_async.results import Result
 from kling_async.types import BatchOptions, Requests
@@ -216,9 +216,10 @@ async def _wait(batch: DistributedBatch, ended: Sequence[Result], *, detach: boo
 async def _end_cancelled(batch: DistributedBatch, error: BaseException, *, detach: bool) -> None:
     """Withdraw what is not submitted, unless the workers are to continue, and note in the error what is left."""
     is_withdrawn = not detach and await batch.shards.withdraw()
+    count = len(batch.unfinished)
     error.add_note(
-        f"{len(batch.unfinished):,} items have no result yet, and the workers "
-        f"{'submit no more of them' if is_withdrawn else 'continue'}: make the same call again for the results of all."
+        f"{count_text(count, 'item')} {'has' if count == 1 else 'have'} no result yet, and the workers "
+        f"{'submit no more of this call' if is_withdrawn else 'continue'}: make the same call again for all results."
     )
     if not detach:
         paid = await batch.read_unfinished()

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from decimal import Decimal
+from difflib import get_close_matches
 
 _LINE_ENDS = "\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029"
 _CONTROLS = (*range(0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000))
@@ -23,6 +25,9 @@ _BLANK = re.compile(
 )
 """Letters and marks without a shape. Source: Default_Ignorable_Code_Point of Unicode, and the empty Braille pattern."""
 _LONGEST_LINE = 60
+_NEAREST = 0.75
+"""How alike two names are, by difflib's ratio, before one is offered for the other: `seconds` is not `sound`, and of the ids of
+models each begins like the others."""
 _CENT = Decimal("0.01")
 _NOT_PLAIN = re.compile(r"[^!-&(-\[\]-~ ]")
 
@@ -89,6 +94,18 @@ def quote_unprintable(text: str) -> str:
         lambda found: "".join(f"\\{byte:03o}" for byte in found[0].encode(errors="replace")), text
     )
     return f"$'{octal}'"
+
+
+def count_text(count: int, noun: str) -> str:
+    """Such as `1 item` or `1,200 items`; the noun is given for one."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def nearest_name(given: object, known: Iterable[str]) -> str | None:
+    """The known name that a wrong one is probably meant to be, whatever its case; None if no name is near."""
+    by_lower_case = {name.lower(): name for name in known}
+    found = get_close_matches(str(given).strip().lower(), by_lower_case, n=1, cutoff=_NEAREST)
+    return by_lower_case[found[0]] if found else None
 
 
 def money_text(cost_usd: Decimal) -> str:

@@ -114,7 +114,7 @@ async def test_an_interrupted_batch_leaves_its_results_within_reach(warnings):
     assert "`await client.wait('job-2')` waits for it." in str(batch[2].error)
     [text] = warnings()
     assert "left 2 jobs to run and to be charged (job-2, job-3)" in text
-    assert error.__notes__ == [text, "The 4 results so far are in `client.last_batch`."]
+    assert error.__notes__ == [text, "The results so far (4) are in `client.last_batch`."]
     assert (await client.wait(batch[2].job)).is_success
 
 

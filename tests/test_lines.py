@@ -22,7 +22,7 @@ from kling_async.cli.output import print_text, stderr
 from kling_async.cli.run_config import RunConfig
 from kling_async.cli.service import Service as ServiceOptions
 from kling_async.jobs import Job, JobStatus
-from kling_async.lines import error_text, id_line, one_line, quote_unprintable
+from kling_async.lines import count_text, error_text, id_line, nearest_name, one_line, quote_unprintable
 from kling_async.notebook import Gallery
 
 pytestmark = pytest.mark.unmeasured
@@ -184,3 +184,29 @@ def test_no_line_for_people_steers_their_terminal(name, styled, capfd):
     assert shown.startswith("id ")
     assert shown.endswith("\n")
     assert is_plain(shown[:-1])
+
+
+@pytest.mark.parametrize(
+    "count, text", [(0, "0 items"), (1, "1 item"), (2, "2 items"), (1_200, "1,200 items")]
+)
+def test_one_thing_is_written_as_one(count, text):
+    assert count_text(count, "item") == text
+
+
+@pytest.mark.parametrize(
+    "given, near",
+    [
+        ("kling-v26", "kling-v2-6"),
+        (" KLING-V2.6", "kling-v2-6"),
+        ("kling-text2video-v2.1-mastr", "Kling-Text2Video-V2.1-Master"),
+        ("kling-nope", None),
+        ("nope", None),
+        ("", None),
+        (7, None),
+    ],
+)
+def test_only_a_name_that_is_close_is_offered(given, near):
+    assert (
+        nearest_name(given, ["kling-v3-omni", "kling-v2-6", "Kling-Text2Video-V2.1-Master", "kling-o1-flfv"])
+        == near
+    )

@@ -440,6 +440,6 @@ async def test_the_advice_of_a_cap_is_the_option_of_the_call():
         progress=False,
     )
     assert str(batch[1].error) == (
-        "One more video would bring the spend to $0.70, above the cap of $0.5; nothing more was sent. "
+        "One more video would bring the spend to $0.70, above the cap of $0.50; nothing more was sent. "
         "Raise max_cost_usd to submit more."
     )

@@ -16,7 +16,7 @@ from kling_async._display.page import count_earlier, duration_text, size_text
 from kling_async._display.timeline import PHASES, WORDS, TimeLine, most_at_once
 from kling_async._display.timeline_svg import area_picture, axis_picture, rows_picture
 from kling_async.history import BatchHistory, ItemTimes, TimeSpan
-from kling_async.lines import money_text
+from kling_async.lines import count_text, money_text
 from kling_async.requests import model_of
 from kling_async.results import Result, ResultState
 
@@ -50,10 +50,9 @@ def interrupted_html(missing: int) -> Markup:
     """A paragraph about the items that had not ended when the batch was interrupted; empty if all had ended."""
     if not missing:
         return Markup()
-    videos = "1 video" if missing == 1 else f"{missing:,} videos"
     return Markup(
         '<p class="interrupted">Interrupted: {} had not ended yet, and cannot be shown here.</p>'
-    ).format(videos)
+    ).format(count_text(missing, "video"))
 
 
 def figures_html(results: Sequence[Result], history: BatchHistory | None, *, missing: int = 0) -> Markup:
@@ -193,12 +192,12 @@ def _notes(line: TimeLine, history: BatchHistory) -> list[str]:
     """The pictures in words."""
     seconds = line.whole.ended - line.whole.began
     notes: list[str] = [
-        f"{_jobs(len(line.rows))} over {duration_text(seconds)}, at most {most_at_once(line):,} at once."
+        f"{count_text(len(line.rows), 'job')} over {duration_text(seconds)}, at most {most_at_once(line):,} at once."
     ]
     resumed = sum(row.is_resumed for row in line.rows)
     if resumed:
         notes.append(
-            f"An earlier run submitted {_jobs(resumed)} of these: the bar begins where this run resumed the job."
+            f"An earlier run submitted {count_text(resumed, 'job')} of these: the bar begins where this run resumed the job."
         )
     if not line.has_row_each:
         notes.append("A line holds one job after the other: each goes to the first line that is free.")
@@ -208,7 +207,7 @@ def _notes(line: TimeLine, history: BatchHistory) -> list[str]:
         slowest = links_to([row.result for row in slow])
         notes.append(
             Markup("{} took more than three times the usual {}, the slowest first: {}.").format(
-                _jobs(len(slow)), usual, slowest
+                count_text(len(slow), "job"), usual, slowest
             )
         )
     if history.throttles:
@@ -222,10 +221,6 @@ def _notes(line: TimeLine, history: BatchHistory) -> list[str]:
             f"Status calls failed {_times(history.failed_polls)}, over {failing} in all; the jobs went on."
         )
     return notes
-
-
-def _jobs(count: int) -> str:
-    return "1 job" if count == 1 else f"{count:,} jobs"
 
 
 def _times(count: int) -> str:

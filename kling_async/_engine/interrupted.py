@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from operator import attrgetter
 
 from kling_async._callbacks import SafeLogger
-from kling_async.lines import one_line
+from kling_async.lines import count_text, one_line
 from kling_async.results import Result, ResultState
 
 _log = SafeLogger("kling_async.interrupted")
@@ -81,13 +81,13 @@ def _describe_left(
 ) -> str | None:
     left, steps = [], []
     if running:
-        left.append(f"{_count(len(running), 'job')} to run and to be charged ({', '.join(running)})")
+        left.append(f"{count_text(len(running), 'job')} to run and to be charged ({', '.join(running)})")
         steps.append("`await client.wait(...)` waits for a job")
     if made:
-        left.append(f"{_count(len(made), 'video')} made and not saved ({', '.join(made)})")
+        left.append(f"{count_text(len(made), 'video')} made and not saved ({', '.join(made)})")
         steps.append("`await client.download(...)` saves a video")
     if unanswered:
-        left.append(f"{_count(unanswered, 'submit')} without an answer")
+        left.append(f"{count_text(unanswered, 'submit')} without an answer")
     if not left:
         return None
     steps.append("`client.list_jobs()` shows all jobs")
@@ -96,7 +96,3 @@ def _describe_left(
 
 def _join(parts: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -10,7 +10,7 @@ import attrs
 
 from kling_async._policy.list_prices import list_price
 from kling_async.errors import BudgetExceededError, ConfigurationError
-from kling_async.lines import error_text, quote_value
+from kling_async.lines import error_text, money_text, quote_value
 from kling_async.requests import VideoRequest, model_of
 
 Prices: TypeAlias = Mapping[str, Decimal] | Callable[[VideoRequest], Decimal | None] | Literal["catalog"]
@@ -161,8 +161,10 @@ class Budget:
 
     def refuse(self, total: Decimal) -> BudgetExceededError:
         """The error for one more video that would bring the spend to this total, and for all videos after it."""
+        assert self.cap is not None, "without a cap nothing is refused"
         return BudgetExceededError(
-            f"One more video would bring the spend to ${total}, above the cap of ${self.cap}; nothing more was sent.",
+            f"One more video would bring the spend to {money_text(total)}, above the cap of {money_text(self.cap)}; "
+            "nothing more was sent.",
             advice="Raise max_cost_usd to submit more.",
         )
 

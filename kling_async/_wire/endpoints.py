@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from urllib.parse import quote, urlencode
 
 import attrs
@@ -17,7 +16,7 @@ from kling_async._policy.list_prices import LIST_PRICES
 from kling_async._secrets import Secret
 from kling_async._urls import parse_url
 from kling_async.errors import ConfigurationError, InvalidRequestError
-from kling_async.lines import quote_value
+from kling_async.lines import nearest_name, quote_value
 
 DEFAULT_BASE_URL = "https://console.gmicloud.ai"
 QUEUE_PATH = "/api/v1/ie/requestqueue/apikey"
@@ -157,9 +156,7 @@ def suggest_id(endpoint: Endpoint, given: str) -> str | None:
     if endpoint is STATUS:
         near = given.strip().lower()
         return None if near == given else near
-    models = {model.lower(): model for model in LIST_PRICES}
-    matches = get_close_matches(given.strip().lower(), models, n=1)
-    return models[matches[0]] if endpoint is MODEL and matches else None
+    return nearest_name(given, LIST_PRICES) if endpoint is MODEL else None
 
 
 def headers_for(*, api_key: Secret, organization_id: str | None, user_agent: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from cyclopts import Parameter
 
 from kling_async.cli.output import print_json, print_text, stderr, stdout
 from kling_async.errors import ConfigurationError
-from kling_async.lines import reason_of
+from kling_async.lines import count_text, reason_of
 
 if TYPE_CHECKING:
     from kling_async.emulator import Emulator, EmulatorSettings
@@ -92,7 +92,7 @@ async def _serve(settings: EmulatorSettings, *, as_json: bool) -> None:
         except asyncio.CancelledError:
             # Ctrl-C is how it ends.
             for running in started:
-                print_text(f"{len(running.stats.accepted):,} jobs were accepted", stderr())
+                print_text(f"accepted: {count_text(len(running.stats.accepted), 'job')}", stderr())
         except OSError as error:
             reason = reason_of(error)
             raise ConfigurationError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Annotated
 
 from cyclopts import Parameter, validators
@@ -25,7 +24,7 @@ from kling_async.cli.service import Service, open_client
 from kling_async.client import KlingClient
 from kling_async.errors import InvalidRequestError, KlingError, NotFoundError
 from kling_async.jobs import Job
-from kling_async.lines import id_line
+from kling_async.lines import id_line, nearest_name
 
 
 async def list_jobs(
@@ -78,9 +77,8 @@ async def _describe_unknown_model(client: KlingClient, model: str) -> str | None
         return None
     if model in known:
         return None
-    by_lower_case = {name.lower(): name for name in known}
-    nearest = get_close_matches(model.lower(), by_lower_case, n=1)
-    hint = f"the nearest name is {by_lower_case[nearest[0]]}; " if nearest else ""
+    near = nearest_name(model, known)
+    hint = "" if near is None else f"did you mean {near!r}? "
     return f"The service has no model {one_line(model)!r}: {hint}`kling-async models` lists all."
 
 

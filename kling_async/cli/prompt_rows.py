@@ -7,14 +7,13 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import attrs
 
 from kling_async.errors import ConfigurationError
 from kling_async.items import read_columns
-from kling_async.lines import quote_value
+from kling_async.lines import nearest_name, quote_value
 from kling_async.requests import FIELDS
 
 _SEPARATORS = ",;\t|"
@@ -193,8 +192,8 @@ def _describe_further(names: Sequence[object], noun: str) -> str:
     """Why columns or keys are no fields of a request; empty if there are none."""
     if not names:
         return ""
-    near = {name: get_close_matches(str(name).strip().lower(), FIELDS, n=1) for name in names}
-    parts = [f"{quote_value(name)} (did you mean {found[0]!r})" for name, found in near.items() if found]
+    near = {name: nearest_name(name, FIELDS) for name in names}
+    parts = [f"{quote_value(name)} (did you mean {found!r})" for name, found in near.items() if found]
     if far := [quote_value(name) for name, found in near.items() if not found]:
         parts.append(f"{', '.join(far)} (the {noun}s are {', '.join(FIELDS)})")
     return f"unknown {noun} {', '.join(parts)}; --labels keeps further {noun}s as labels"

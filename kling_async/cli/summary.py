@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from difflib import get_close_matches
 
 from rich.console import Console
 
@@ -21,7 +20,7 @@ from kling_async.errors import (
     NotFoundError,
 )
 from kling_async.journal import Journal
-from kling_async.lines import clock_text, money_text
+from kling_async.lines import clock_text, money_text, nearest_name
 from kling_async.progress import ProgressCounts
 from kling_async.results import Result, ResultState
 
@@ -99,9 +98,9 @@ def _model_advice(results: Sequence[Result], config: RunConfig) -> Iterator[tupl
     if not any(map(_is_unknown, results)):
         return
     near = [
-        f"did you mean {found[0]}?"
+        f"did you mean {found}?"
         for model in config.models
-        if model not in MODELS and (found := get_close_matches(model, MODELS, n=1))
+        if model not in MODELS and (found := nearest_name(model, MODELS))
     ]
     yield (
         " ".join(["For the names of all models", *(f"({advice})" for advice in near)]),

@@ -16,6 +16,7 @@ from kling_async.cli.journals import refuse_unusable_journal
 from kling_async.cli.output import one_line, print_error, print_json, print_text, stderr
 from kling_async.cli.service import Service, TroublePrinter, open_client
 from kling_async.events import Event
+from kling_async.lines import count_text
 
 if TYPE_CHECKING:
     from kling_async.distributed import WorkerReport
@@ -141,7 +142,10 @@ def _print_report(report: WorkerReport, *, is_json: bool, is_quiet: bool) -> int
         )
     elif not is_quiet:
         left = f"; {report.shards_given_back:,} given back" if report.shards_given_back else ""
-        print_text(f"{report.items:,} items ended, {report.shards:,} shards done{left}", stderr())
+        print_text(
+            f"{count_text(report.items, 'item')} ended, {count_text(report.shards, 'shard')} done{left}",
+            stderr(),
+        )
     if report.refusal is None:
         return 0
     print_error(one_line(report.refusal.message))

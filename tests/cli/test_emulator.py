@@ -22,7 +22,7 @@ def test_the_emulator_prints_its_address_and_runs_until_ctrl_c(start_process, mo
     assert "kling-v2-6" in cli("models", "--base-url", url).out
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 0
-    assert process.stderr.read() == "0 jobs were accepted\n"
+    assert process.stderr.read() == "accepted: 0 jobs\n"
 
 
 def test_its_address_is_one_json_object(start_process):

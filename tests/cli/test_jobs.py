@@ -51,14 +51,15 @@ def test_list_stops_at_its_limit_and_lists_by_model(cli, ids):
 
 
 @pytest.mark.parametrize(
-    "name, nearest", [("nope", None), ("kling-v26", "kling-v2-6"), ("KLING-V2-6", "kling-v2-6")]
+    "name, nearest",
+    [("nope", None), ("kling-nope", None), ("kling-v26", "kling-v2-6"), ("KLING-V2-6", "kling-v2-6")],
 )
 def test_a_list_of_a_model_that_does_not_exist_says_so_with_a_near_one(cli, ids, name, nearest):
     done = cli("list", "--model", name)
     assert (done.status, done.out) == (1, "")
     assert done.error_line.startswith(f"kling-async list: The service has no model {name!r}: ")
     assert done.error_line.endswith("`kling-async models` lists all.")
-    hint = "" if nearest is None else f"the nearest name is {nearest}; "
+    hint = "" if nearest is None else f"did you mean {nearest!r}? "
     assert f": {hint}`kling-async models`" in done.error_line
 
 

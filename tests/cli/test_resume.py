@@ -166,7 +166,7 @@ def test_a_spent_cap_offers_no_command_that_would_end_in_the_same(serve, cli):
     assert done.status == 1
     error_line, reason, advice = done.err.splitlines()
     assert error_line == "kling-async generate: 1 of 2 videos were not saved:"
-    assert reason.endswith("above the cap of $0.5; nothing more was sent.")
+    assert reason.endswith("above the cap of $0.50; nothing more was sent.")
     assert advice == "To submit more, raise --max-cost."
 
 

@@ -37,7 +37,7 @@ def test_a_worker_makes_what_was_given_out_and_ends_when_idle(cli, serve, databa
     assert (done.status, done.out) == (0, "")
     assert done.err.splitlines() == [
         "The worker waits for shards (Ctrl-C stops it)",
-        "3 items ended, 1 shards done",
+        "3 items ended, 1 shard done",
     ]
     assert len(emulator.stats.accepted) == 3
 
@@ -55,7 +55,7 @@ def test_status_and_resume_work_on_a_batch_of_workers_and_its_shards_buy_nothing
 
     assert "3 not submitted" in before.err
     assert resumed.status == 0
-    assert "3 items ended, 1 shards done" in late.err
+    assert "3 items ended, 1 shard done" in late.err
     assert len(batch.succeeded) == len(emulator.stats.accepted) == 3
 
 

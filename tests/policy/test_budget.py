@@ -85,6 +85,11 @@ def test_the_error_of_a_price_function_names_its_request():
         Budget(fail).price(REQUEST)
 
 
+def test_amounts_of_money_have_cents_in_the_error_of_a_cap():
+    with pytest.raises(BudgetExceededError, match=r"to \$0\.70, above the cap of \$0\.50; nothing"):
+        Budget({"kling-v2-6": Decimal("0.7")}, 0.5).reserve(Decimal("0.7"))
+
+
 def test_the_spend_can_reach_the_cap_and_not_pass_it():
     budget = Budget(PRICES, Decimal("0.70"))
     for _ in range(2):

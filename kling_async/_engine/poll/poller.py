@@ -29,7 +29,7 @@ from kling_async._wire.endpoints import STATUS
 from kling_async.errors import ClientClosedError, KlingError
 from kling_async.events import PollFailed, StatusChanged
 from kling_async.jobs import Job, JobStatus, canonical_id
-from kling_async.lines import one_line
+from kling_async.lines import count_text, one_line
 
 _log = SafeLogger("kling_async")
 
@@ -164,7 +164,7 @@ class JobPoller:
             if self._task is not asyncio.current_task():
                 raise  # the last wait has ended
             self._task = None
-            _log.exception("the polls of %d jobs ended by an error", len(self._jobs))
+            _log.exception("the polls of %s ended by an error", count_text(len(self._jobs), "job"))
             for tracked in self._jobs.values():
                 if not tracked.is_over:
                     tracked.final.set_exception(error)
@@ -274,7 +274,9 @@ class JobPoller:
         """End all waits of a closed client, and say which jobs continue."""
         left = [tracked for tracked in self._jobs.values() if not tracked.is_over]
         ids = one_line(", ".join(tracked.request_id for tracked in left))
-        _log.warning("the client was closed, and %d jobs continue at the service: %s", len(left), ids)
+        _log.warning(
+            "the client was closed, and left %s at the service: %s", count_text(len(left), "job"), ids
+        )
         for tracked in left:
             tracked.interrupt(error)
 
