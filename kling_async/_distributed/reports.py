@@ -16,10 +16,11 @@ from kling_async._distributed.database import WorkersDatabase, connect
 from kling_async._distributed.outcomes import dump_outcome
 from kling_async._distributed.relay import dump_event, pack_events, unpack_events
 from kling_async._distributed.shards import ShardItem
+from kling_async._distributed.trouble import is_end
 from kling_async._engine.clock import Clock
 from kling_async.errors import JournalError
 from kling_async.events import Event, Finished, NotSubmitted
-from kling_async.results import Result, ResultState
+from kling_async.results import Result
 
 _INTERVAL = 0.25
 """Seconds between two writes: many outcomes and events share one statement."""
@@ -52,11 +53,10 @@ class Reporter:
     def relay(self, number: int, event: Event) -> None:
         """Send an event about the entry of this number with the next notice.
 
-        That an item was not submitted is left to its outcome: the item may be given back, and is not at its end then.
+        Each end that another run of the shard can still change is left to the outcome: the item may be given back, and its call
+        hears of one end alone.
         """
-        if isinstance(event, NotSubmitted) or (
-            isinstance(event, Finished) and event.state is ResultState.NOT_SUBMITTED
-        ):
+        if isinstance(event, NotSubmitted) or (isinstance(event, Finished) and not is_end(event)):
             return
         self._events.append(dump_event(number, event))
 

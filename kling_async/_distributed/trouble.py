@@ -15,6 +15,7 @@ from kling_async.errors import (
     KlingError,
     ProxyError,
 )
+from kling_async.events import Finished
 from kling_async.results import Result, ResultState
 
 _REFUSALS = OF_THE_ACCOUNT | OF_THE_MACHINE
@@ -29,14 +30,19 @@ class Trouble(Enum):
     """The service or the journal could not be reached: later any worker may be able to."""
 
 
-def find_trouble(result: Result) -> Trouble | None:
+def is_end(item: Result | Finished) -> bool:
+    """Whether an item has ended for its call too: its job is final, and no other run of its shard can continue the item."""
+    return has_final_job(item) and find_trouble(item) is None
+
+
+def find_trouble(item: Result | Finished) -> Trouble | None:
     """Whether an item is to be given back, because the reason of its error is not the item itself.
 
     Without this, one worker with a wrong key would end all items of a batch within seconds, while the others still make
     their first videos. An item that was sent has the reason as the cause of its error: why it was not sent again, or why its
     job was not searched.
     """
-    reason = find_reason(result)
+    reason = find_reason(item)
     if isinstance(reason, _REFUSALS):
         return Trouble.REFUSED
     # With an ambiguous submit of others a batch stops where the service takes requests and answers 5xx.
@@ -44,22 +50,22 @@ def find_trouble(result: Result) -> Trouble | None:
     return Trouble.TRANSIENT if is_outage or (reason is not None and is_transient(reason)) else None
 
 
-def find_reason(result: Result) -> KlingError | None:
+def find_reason(item: Result | Finished) -> KlingError | None:
     """Why an item did not end as its call wanted; None if it did, or if only its own job, video or wait is the reason."""
-    error = result.error
-    if error is None or result.state is ResultState.SUCCEEDED:
+    error = item.error
+    if error is None or item.state is ResultState.SUCCEEDED:
         return None
-    if result.state is ResultState.NOT_SUBMITTED or isinstance(error, _REFUSALS | JournalError):
+    if item.state is ResultState.NOT_SUBMITTED or isinstance(error, _REFUSALS | JournalError):
         return error
     cause = error.__cause__ if isinstance(error.__cause__, KlingError) else None
     # A timeout has waited as long as the caller wanted; but not with another key.
-    has_waited = result.state is ResultState.TIMED_OUT
+    has_waited = item.state is ResultState.TIMED_OUT
     return None if has_waited and not isinstance(cause, _REFUSALS) else cause
 
 
-def has_final_job(result: Result) -> bool:
+def has_final_job(item: Result | Finished) -> bool:
     """Whether the service has said how the job of an item ended."""
-    return result.job is not None and result.job.is_final
+    return item.job is not None and item.job.is_final
 
 
 def ends_worker(error: KlingError) -> bool:

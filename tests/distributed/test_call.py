@@ -328,7 +328,8 @@ async def test_an_item_that_is_given_back_has_not_ended_for_the_caller(journal):
         await is_ready.wait()
         reporter, refused = Reporter(batch.database, batch.number, Clock()), KlingError("no way")
         reporter.relay(number, NotSubmitted(1.0, index=0, error=refused))
-        reporter.relay(number, Finished(1.0, index=0, state=ResultState.NOT_SUBMITTED, error=refused))
+        for state in set(ResultState) - {ResultState.SUCCEEDED}:
+            reporter.relay(number, Finished(1.0, index=0, state=state, error=refused))
         reporter.relay(number, Throttled(1.0, delay=1.0, error=KlingError("slow")))
         await reporter.flush()
         await until(lambda: heard)

@@ -18,6 +18,7 @@ from kling_async import (
     JobFailedError,
     Journal,
     JournalError,
+    PollingPolicy,
     ResultState,
     VideoRequest,
 )
@@ -350,6 +351,32 @@ async def test_a_batch_whose_last_worker_is_refused_ends_with_the_reason(
     assert isinstance(reports[0].refusal, AuthenticationError)
     assert "ends: " in caplog.text
     assert not kling_emulator.stats.accepted
+
+
+async def test_an_item_that_is_given_back_and_made_by_a_later_run_ends_once_for_its_caller(
+    journal, kling_emulator, make_client, workers
+):
+    """The answer to its POST is lost, and the list that shows its job is away."""
+    kling_emulator.faults.add(
+        Fault("submit", Reply(502, {"error": "bad gateway"}, accepted=True)),
+        Fault("list", Reply(502, {"error": "bad gateway"}), times=None),
+    )
+    events = []
+    polling = PollingPolicy(poll_interval=0.05, wait_timeout=2.0)
+    async with make_client(polling=polling) as client, workers(client=client), asyncio.timeout(60):
+        call = asyncio.create_task(generate_many_on(journal, PROMPTS[:1], on_event=events.append))
+        await until(lambda: [attempts for state, attempts in shards(journal) if state == "todo" and attempts])
+        assert not [event for event in events if isinstance(event, Finished)]
+        kling_emulator.faults.clear()
+        batch = await call
+
+    assert batch[0].ok
+    [end_of_item] = [event for event in events if isinstance(event, Finished)]
+    assert (end_of_item.state, end_of_item.job.request_id) == (
+        ResultState.SUCCEEDED,
+        batch[0].job.request_id,
+    )
+    assert batch.history.times_of(0).finished == end_of_item.at
 
 
 async def test_a_worker_that_stops_lets_jobs_end_and_gives_the_rest_to_others(

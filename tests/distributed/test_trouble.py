@@ -26,7 +26,9 @@ from kling_async import (
     ResultState,
     WaitTimeoutError,
 )
-from kling_async._distributed.trouble import Trouble, ends_worker, find_trouble, is_outage_of_store
+from kling_async._distributed.trouble import Trouble, ends_worker, find_trouble, is_end, is_outage_of_store
+from kling_async.events import Finished
+from kling_async.jobs import Job, JobStatus
 
 
 @pytest.mark.parametrize(
@@ -93,6 +95,33 @@ def test_an_item_that_was_sent_has_the_fault_as_the_cause(state, error, fault, t
 )
 def test_a_wait_that_the_service_refuses_is_no_end(fault, trouble):
     assert find_trouble(Result(index=0, request=None, state=ResultState.FAILED, error=fault)) is trouble
+
+
+@pytest.mark.parametrize("status", [None, *JobStatus])
+@pytest.mark.parametrize(
+    "state, error, fault, can_end",
+    [
+        (ResultState.SUCCEEDED, None, None, True),
+        (ResultState.FAILED, JobFailedError, None, True),
+        (ResultState.CANCELLED, JobCancelledError, BudgetExceededError("above the cap"), True),
+        (ResultState.FAILED, JobFailedError, AuthenticationError("not submitted again: 401"), False),
+        (ResultState.CANCELLED, JobCancelledError, APIConnectionError("not submitted again"), False),
+        (ResultState.TIMED_OUT, WaitTimeoutError, AuthenticationError("401"), False),
+        (ResultState.AMBIGUOUS, AmbiguousSubmitError, InternalServerError("no list: 502"), False),
+        (ResultState.NOT_SUBMITTED, AuthenticationError, None, False),
+    ],
+)
+def test_an_item_has_ended_for_its_call_if_its_job_has_and_it_is_not_given_back(
+    state, error, fault, can_end, status
+):
+    job = None if status is None else Job(request_id="j1", status=status)
+    failure = None if error is None else error("Why.")
+    if failure is not None:
+        failure.__cause__ = fault
+    has_ended = can_end and job is not None and job.is_final
+
+    assert is_end(Finished(1.0, index=0, state=state, job=job, error=failure)) is has_ended
+    assert is_end(Result(index=0, request=None, state=state, job=job, error=failure)) is has_ended
 
 
 @pytest.mark.parametrize(
