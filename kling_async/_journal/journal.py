@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from decimal import Decimal
 from functools import partial
 from types import TracebackType
@@ -60,7 +59,7 @@ class WriteAheadJournal:
         else:
             self._entries = PresentEntries(store, self._writes, store.read_start())
             self.sharing = SoleProcess(self._writes, self._entries)
-        self._is_closed = self._is_exclusive = False
+        self._is_closed = False
         self.is_failure_known = False
         """Whether the caller of the batch has met an error: then the same error at `close` is no news."""
 
@@ -74,24 +73,6 @@ class WriteAheadJournal:
 
     def __repr__(self) -> str:
         return f"<WriteAheadJournal {self.name!r}>"
-
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """A block in which one batch uses the journal and no other can.
-
-        Raises:
-            JournalError: Another batch uses it.
-        """
-        if self._is_exclusive:
-            raise JournalError(
-                f"The journal {self.name!r} is in use by another batch of this process: wait until that ends, "
-                "or give this one a journal of its own."
-            )
-        self._is_exclusive = True
-        try:
-            yield
-        finally:
-            self._is_exclusive = False
 
     def close(self) -> None:
         """Commit the pending writes, blocking, and unlock the file. A second call does nothing.

@@ -24,7 +24,7 @@ from kling_async._engine.batch.batch import count_earlier, use_journal
 from kling_async._engine.batch.settings import BatchSettings
 from kling_async._journal.entry import EntryState, Identity, fingerprint
 from kling_async._journal.journal import WriteAheadJournal
-from kling_async._journal.open_journal import open_journal, read_journal
+from kling_async._journal.open_journal import read_journal
 from kling_async._journal.sqlite.store import SqliteStore
 from kling_async._policy.budget import Budget
 from kling_async.emulator import JobScript
@@ -608,13 +608,12 @@ def _wall():
 
 
 async def test_a_journal_serves_one_batch_at_a_time(path):
-    with open_journal(path) as journal:
-        async with use_journal(journal):
-            with pytest.raises(JournalError, match="another batch of this process"):
-                async with use_journal(journal):
-                    pass
-        async with use_journal(journal) as again:
-            assert again is journal
+    async with use_journal(path):
+        with pytest.raises(JournalError, match="in use"):
+            async with use_journal(path):
+                pass
+    async with use_journal(path) as again:
+        assert list(again.entries()) == []
 
 
 async def test_a_saved_file_is_found_from_another_working_directory(path, tmp_path, monkeypatch):

@@ -211,14 +211,6 @@ async def test_an_earlier_post_of_unknown_fate_stays_unresolved_whatever_happens
     assert unknown_attempts() == unresolved
 
 
-async def test_one_batch_at_a_time_uses_a_journal(journal):
-    with journal.exclusive(), pytest.raises(JournalError, match="another batch"), journal.exclusive():
-        pass
-
-    with journal.exclusive():
-        pass
-
-
 # After a restart
 
 

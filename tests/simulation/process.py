@@ -7,7 +7,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import Context
 from email.utils import formatdate
 from typing import Any, TypeVar
@@ -20,7 +20,8 @@ from virtual_store import MemoryStore
 
 from kling_async import JournalError, Limits, PollingPolicy, RetryPolicy, VideoRequest
 from kling_async._engine.api import ApiCaller
-from kling_async._engine.batch.batch import check_batch, open_parts, run_batch
+from kling_async._engine.batch.batch import CheckedBatch, check_batch, make_parts, run_batch
+from kling_async._engine.batch.batch_parts import BatchParts
 from kling_async._engine.batch.settings import BatchSettings
 from kling_async._engine.session import LoopSession
 from kling_async._engine.shared_state import SharedState
@@ -204,14 +205,14 @@ class Process:
         has_price = self.inspector.line_state.has_price
         settings = BatchSettings(
             max_concurrency=run.max_concurrency,
-            journal=journal,
+            journal="run.db" if journal is not None else None,
             max_cost_usd=run.cap * PRICE if run.cap is not None else None,
             prices={"kling-v2-6": PRICE} if has_price else None,
             on_ambiguous=run.on_ambiguous,
             retry_failed=run.retry_failed,
         )
         batch = check_batch(self._source(), {}, settings, Notifier(self._listen))
-        return run_batch(batch.reader, open_parts(self._session(), batch))
+        return run_batch(batch.reader, _open_parts(self._session(), batch, journal))
 
     def _source(self) -> Any:
         requests = self.run.requests
@@ -344,3 +345,12 @@ class Process:
 
     async def aclose(self) -> None:
         """Do nothing: there is no connection to close."""
+
+
+@asynccontextmanager
+async def _open_parts(
+    session: LoopSession, batch: CheckedBatch, journal: WriteAheadJournal | None
+) -> AsyncIterator[BatchParts]:
+    """The parts of a batch over a journal in memory."""
+    await batch.reader.check()
+    yield await make_parts(session, batch, journal=journal, output=None)

@@ -21,6 +21,7 @@ from kling_async._engine.batch.result_stream import ResultStream
 from kling_async._engine.batch.run_item import run_item
 from kling_async._engine.batch.settings import BatchSettings
 from kling_async._engine.descriptors import open_in_thread
+from kling_async._engine.download.destination import Output
 from kling_async._engine.interrupted import describe_batch, warn_interrupted
 from kling_async._engine.session import LoopSession
 from kling_async._engine.submit.ledger import Ledger, price_unpriced
@@ -168,22 +169,29 @@ async def open_parts(session: LoopSession, batch: CheckedBatch) -> AsyncIterator
             settings.output, ascii_names=settings.ascii_names, is_streamed=settings.direct_upload
         )
     async with use_journal(settings.journal) as journal:
-        if journal is not None:
-            await count_earlier(batch.budget, journal)
-        emit = session.api.emitter(batch.notify)
-        yield BatchParts(
-            session=session,
-            settings=settings,
-            ledger=Ledger(emit=emit, budget=batch.budget, journal=journal),
-            emit=emit,
-            uploader=Uploader(session.api, emit),
-            output=output,
-        )
+        yield await make_parts(session, batch, journal=journal, output=output)
+
+
+async def make_parts(
+    session: LoopSession, batch: CheckedBatch, *, journal: WriteAheadJournal | None, output: Output | None
+) -> BatchParts:
+    """The parts of a batch over its open journal and output."""
+    if journal is not None:
+        await count_earlier(batch.budget, journal)
+    emit = session.api.emitter(batch.notify)
+    return BatchParts(
+        session=session,
+        settings=batch.settings,
+        ledger=Ledger(emit=emit, budget=batch.budget, journal=journal),
+        emit=emit,
+        uploader=Uploader(session.api, emit),
+        output=output,
+    )
 
 
 async def _check_items(batch: CheckedBatch) -> None:
     entries, journal = await batch.reader.check(), batch.settings.journal
-    if journal is not None and not isinstance(journal, WriteAheadJournal):
+    if journal is not None:
         await require_entries(entries, journal)
 
 
@@ -195,22 +203,18 @@ async def count_earlier(budget: Budget, journal: WriteAheadJournal) -> None:
 
 @asynccontextmanager
 async def use_journal(
-    journal: str | PathLike[str] | DatabaseUrl | WriteAheadJournal | None,
+    location: str | PathLike[str] | DatabaseUrl | None,
 ) -> AsyncIterator[WriteAheadJournal | None]:
-    """The journal of a batch: opened and closed here where only its path is given.
+    """The open journal of a batch, which is closed at the end of the block; None without one.
 
     Raises:
         JournalError: It cannot be used, or another batch uses it now.
     """
-    if journal is None:
+    if location is None:
         yield None
-    elif isinstance(journal, WriteAheadJournal):
-        with journal.exclusive():
-            yield journal
     else:
-        async with open_in_thread(partial(open_journal, journal), _close) as mine:
-            with mine.exclusive():
-                yield mine
+        async with open_in_thread(partial(open_journal, location), _close) as journal:
+            yield journal
 
 
 def _close(journal: WriteAheadJournal) -> None:

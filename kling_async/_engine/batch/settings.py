@@ -7,7 +7,6 @@ from typing import Any, get_args
 
 import attrs
 
-from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.location import DatabaseUrl, journal_location
 from kling_async._policy.budget import Prices
 from kling_async._policy.validators import check_flag
@@ -23,10 +22,8 @@ def _read_output(value: Any) -> Path | ObjectUrl | None:
     return place if isinstance(place, ObjectUrl) else Path(place)
 
 
-def _read_journal(value: Any) -> str | DatabaseUrl | WriteAheadJournal | None:
-    if value is None or isinstance(value, WriteAheadJournal):
-        return value
-    return journal_location(value, name="journal")
+def _read_journal(value: Any) -> str | DatabaseUrl | None:
+    return None if value is None else journal_location(value, name="journal")
 
 
 @attrs.frozen(kw_only=True)
@@ -45,7 +42,7 @@ class BatchSettings:
     """Whether file names have ASCII letters and digits only."""
     direct_upload: bool = False
     """Whether videos go to an object store without a file on this machine."""
-    journal: str | DatabaseUrl | WriteAheadJournal | None = attrs.field(default=None, converter=_read_journal)
+    journal: str | DatabaseUrl | None = attrs.field(default=None, converter=_read_journal)
     """The journal, from which a later run resumes."""
     max_cost_usd: Any = None
     prices: Prices | None = None
