@@ -121,6 +121,9 @@ async def generate_many_on(
         batch = await _run_batch(
             database, requests, call_options, worker_options, shard_size=shard_size, detach=detach
         )
+    except asyncio.CancelledError as error:
+        # The frames of the call say nothing about the interruption, and would hide its note.
+        raise error.with_traceback(None) from None
     finally:
         await database.close()
     if raise_on_failure:
