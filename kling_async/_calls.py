@@ -6,8 +6,8 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 from collections.abc import Set as AbstractSet
 from contextlib import aclosing
-from functools import wraps
-from typing import Any, TypeVar, cast
+from functools import partial, wraps
+from typing import Any, TypeAlias, TypeVar, cast, overload
 
 from kling_async._interrupts import interruptible
 from kling_async._secrets import forget_arguments
@@ -16,6 +16,7 @@ from kling_async.lines import nearest_name
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", bound=type)
+_Check: TypeAlias = Callable[[AbstractSet[str]], None]
 
 
 def check_options(options: Iterable[str], known: Collection[str], *, call: str) -> None:
@@ -41,15 +42,37 @@ def suggest_name(name: object, known: Collection[str]) -> str:
     return "" if near is None else f"; did you mean {near!r}?"
 
 
-def public_call(function: F) -> F:
+@overload
+def public_call(function: F, /) -> F: ...
+@overload
+def public_call(*, options: Callable[[], Collection[str]]) -> Callable[[F], F]: ...
+def public_call(
+    function: F | None = None, /, *, options: Callable[[], Collection[str]] = tuple
+) -> F | Callable[[F], F]:
     """The function as a call of the public API: it checks its keywords, and its errors have its name in `call`.
 
-    Of nested calls the outermost counts: that is the one that the user made. A function that ends in `**options`
-    checks its keywords itself.
-    """
-    name = _name_of(function)
-    check = _keyword_check(function, name)
+    Of nested calls the outermost counts: that is the one that the user made.
 
+    Args:
+        function: The function.
+        options: Returns the names that its `**options` take. It is called with the first call, for to import them takes time.
+    """
+    if function is None:
+        return partial(_as_public_call, options=options)
+    return _as_public_call(function, options=options)
+
+
+def _as_public_call(function: F, *, options: Callable[[], Collection[str]]) -> F:
+    name = _name_of(function)
+    check = _keyword_check(function, name, options)
+    if inspect.iscoroutinefunction(function):
+        return cast("F", _wrap_coroutine(function, name, check))
+    if inspect.isasyncgenfunction(function):
+        return cast("F", _wrap_iterator(function, name, check))
+    return cast("F", _wrap_plain(function, name, check))
+
+
+def _wrap_coroutine(function: Callable[..., Any], name: str, check: _Check) -> Callable[..., Any]:
     @wraps(function)
     async def await_call(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -57,36 +80,45 @@ def public_call(function: F) -> F:
             with interruptible():
                 return await function(*args, **kwargs)
         except BaseException as error:
-            leave(error)
+            _leave(error, name)
             raise
         finally:
             del args, kwargs
 
+    return await_call
+
+
+def _wrap_iterator(
+    function: Callable[..., AsyncGenerator[Any, None]], name: str, check: _Check
+) -> Callable[..., Any]:
     @wraps(function)
     def iterate(*args: Any, **kwargs: Any) -> Any:
         check(kwargs.keys())
         return _name_errors(function(*args, **kwargs), name)
 
+    return iterate
+
+
+def _wrap_plain(function: Callable[..., Any], name: str, check: _Check) -> Callable[..., Any]:
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             check(kwargs.keys())
             return function(*args, **kwargs)
         except BaseException as error:
-            leave(error)
+            _leave(error, name)
             raise
         finally:
             del args, kwargs
 
-    def leave(error: BaseException) -> None:
-        """Name the call, and forget its arguments: one can be a password, and a traceback shows the variables of frames."""
-        if isinstance(error, KlingError):
-            error.call = name
-        forget_arguments(error)
+    return call
 
-    if inspect.iscoroutinefunction(function):
-        return cast("F", await_call)
-    return cast("F", iterate if inspect.isasyncgenfunction(function) else call)
+
+def _leave(error: BaseException, name: str) -> None:
+    """Name the call, and forget its arguments: one can be a password, and a traceback shows the variables of frames."""
+    if isinstance(error, KlingError):
+        error.call = name
+    forget_arguments(error)
 
 
 def public_class(kind: C) -> C:
@@ -125,15 +157,18 @@ def _name_of(function: Callable[..., Any]) -> str:
     return kind if name == "__init__" else name
 
 
-def _keyword_check(function: Callable[..., Any], name: str) -> Callable[[AbstractSet[str]], None]:
+def _keyword_check(
+    function: Callable[..., Any], name: str, options: Callable[[], Collection[str]] = tuple
+) -> _Check:
     """Raises the `TypeError` for an unknown keyword; a check against a set, for a batch makes many requests."""
     parameters = inspect.signature(function).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return lambda _: None
-    known = {parameter.name for parameter in parameters if parameter.name != "self"}
+    named = {each.name for each in parameters if each.kind is not each.VAR_KEYWORD} - {"self"}
+    takes_options = any(each.kind is each.VAR_KEYWORD for each in parameters)
+    subjects = {each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD}
 
     def check(keywords: AbstractSet[str]) -> None:
-        if not keywords <= known:
-            check_options(keywords, known, call=name)
+        if not keywords <= named:
+            known = named - subjects | set(options()) if takes_options else named
+            check_options([each for each in keywords if each not in named], known, call=name)
 
     return check

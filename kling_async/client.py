@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping, Sized
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sized
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Never, Self, Unpack, overload
 
 import attrs
 
-from kling_async._calls import check_options, public_call
+from kling_async._calls import public_call
 from kling_async._interrupts import interruptible, wait_for_interrupted
 from kling_async._loop_sessions import LoopSessions, running_loop
 from kling_async._policy.polling import PollingPolicy
@@ -49,6 +50,11 @@ if TYPE_CHECKING:
         WaitManyOptions,
         WaitOptions,
     )
+
+
+def _options_of(name: str) -> Callable[[], Collection[str]]:
+    """Returns the names of the options of a class in `kling_async.types`, which is imported when they are needed."""
+    return lambda: getattr(import_module("kling_async.types"), name).__annotations__
 
 
 class KlingClient:
@@ -167,7 +173,7 @@ class KlingClient:
     def _set_last_batch(self, batch: BatchResult | None) -> None:
         (self._root or self)._last_batch = batch  # noqa: SLF001 - an object of this class
 
-    @public_call
+    @public_call(options=_options_of("ClientOptions"))
     def with_options(self, **options: Unpack[ClientOptions]) -> KlingClient:
         """Another view of this client, with the same connections, limits and knowledge of run times.
 
@@ -180,9 +186,6 @@ class KlingClient:
             ConfigurationError: A value makes no sense.
             TypeError: There is no such option.
         """
-        from kling_async.types import ClientOptions
-
-        check_options(options, ClientOptions.__annotations__, call="with_options")
         view = object.__new__(type(self))
         vars(view).update(vars(self))
         view._root = self._root or self
@@ -193,7 +196,7 @@ class KlingClient:
         view._on_event = _check_listener(options.get("on_event", self._on_event))
         return view
 
-    @public_call
+    @public_call(options=_options_of("SubmitOptions"))
     async def submit(self, request: RequestLike, **options: Unpack[SubmitOptions]) -> Job:
         """The job of a request that this call submits: one paid POST.
 
@@ -213,9 +216,6 @@ class KlingClient:
             APIConnectionError: No connection could be made.
             TypeError: There is no such option.
         """
-        from kling_async.types import SubmitOptions
-
-        check_options(options, SubmitOptions.__annotations__, call="submit")
         return await self._session().submit(read_one(request, options), self._notifier())
 
     @public_call
@@ -243,7 +243,7 @@ class KlingClient:
             for job in page:
                 yield job
 
-    @public_call
+    @public_call(options=_options_of("WaitOptions"))
     async def wait(self, job: Job | str, **options: Unpack[WaitOptions]) -> Job:
         """The final record of a job that succeeded.
 
@@ -261,13 +261,10 @@ class KlingClient:
             ConfigurationError: `wait_timeout` is not a number of at least 0.
             TypeError: There is no such option.
         """
-        from kling_async.types import WaitOptions
-
-        check_options(options, WaitOptions.__annotations__, call="wait")
         wanted, polling = read_job(job), self._polling_with(options)
         return await self._session().wait(wanted, self._notifier(), polling=polling)
 
-    @public_call
+    @public_call(options=_options_of("WaitManyOptions"))
     async def wait_many(self, jobs: Iterable[Job | str], **options: Unpack[WaitManyOptions]) -> BatchResult:
         """How each of many jobs ended, in the order given. A job that ends without a video leaves the others alone.
 
@@ -284,9 +281,7 @@ class KlingClient:
             TypeError: There is no such option.
         """
         from kling_async.history import HistoryRecorder
-        from kling_async.types import WaitManyOptions
 
-        check_options(options, WaitManyOptions.__annotations__, call="wait_many")
         wanted = read_jobs(jobs)
         wait_options: dict[str, Any] = {**options}
         progress = wait_options.pop("progress", "auto")
@@ -297,7 +292,7 @@ class KlingClient:
             results = await self._session().wait_many(wanted, notify, polling=polling)
         return in_input_order(results, recorder.build())
 
-    @public_call
+    @public_call(options=_options_of("GenerateOptions"))
     async def generate(self, request: RequestLike, **options: Unpack[GenerateOptions]) -> Job:
         """The final record of one video: `submit`, then `wait`, and with `output` also `download`.
 
@@ -311,9 +306,8 @@ class KlingClient:
             KlingError: See `submit` and `wait`.
         """
         from kling_async._engine.interrupted import describe_job, warn_if_cancelled
-        from kling_async.types import GenerateOptions, WaitOptions
+        from kling_async.types import WaitOptions
 
-        check_options(options, GenerateOptions.__annotations__, call="generate")
         fields: dict[str, Any] = {**options}
         wait_options = {name: fields.pop(name) for name in WaitOptions.__annotations__ if name in fields}
         # All before the submit: a wrong value must be known before anything is paid for.
@@ -345,7 +339,7 @@ class KlingClient:
     async def generate_many(
         self, requests: Requests, *, raise_on_failure: bool = False, **options: Unpack[BatchOptions]
     ) -> BatchResult: ...
-    @public_call
+    @public_call(options=_options_of("BatchOptions"))
     async def generate_many(
         self, requests: Requests, *, raise_on_failure: bool = False, **options: Unpack[BatchOptions]
     ) -> BatchResult:
@@ -369,9 +363,7 @@ class KlingClient:
         """
         from kling_async.events import Notifier
         from kling_async.history import HistoryRecorder
-        from kling_async.types import BatchOptions
 
-        check_options(options, {*BatchOptions.__annotations__, "raise_on_failure"}, call="generate_many")
         check_flag("raise_on_failure", raise_on_failure)
         results: list[Result] = []
         recorder, stream = HistoryRecorder(), None
@@ -409,7 +401,7 @@ class KlingClient:
     def stream_many(
         self, requests: Requests, **options: Unpack[BatchOptions]
     ) -> AbstractAsyncContextManager[AsyncIterator[Result]]: ...
-    @public_call
+    @public_call(options=_options_of("BatchOptions"))
     def stream_many(
         self, requests: Requests, **options: Unpack[BatchOptions]
     ) -> AbstractAsyncContextManager[AsyncIterator[Result]]:
@@ -427,9 +419,6 @@ class KlingClient:
             ConfigurationError: See `generate_many`.
             TypeError: There is no such option.
         """
-        from kling_async.types import BatchOptions
-
-        check_options(options, BatchOptions.__annotations__, call="stream_many")
         return self._open_batch(*self._check_batch(requests, options), call="stream_many")
 
     def _check_batch(

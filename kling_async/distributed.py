@@ -12,7 +12,7 @@ from typing import Any, Never, Unpack, overload
 
 import anyio
 
-from kling_async._calls import check_options, public_call
+from kling_async._calls import public_call
 from kling_async._display.progress import make_display
 from kling_async._engine.batch.given_entries import require_entries
 from kling_async._engine.clock import Clock
@@ -70,7 +70,7 @@ async def generate_many_on(
     detach: bool = False,
     **options: Unpack[BatchOptions],
 ) -> BatchResult: ...
-@public_call
+@public_call(options=lambda: BatchOptions.__annotations__.keys() - {"journal"})
 async def generate_many_on(
     url: str,
     requests: Requests,
@@ -106,8 +106,6 @@ async def generate_many_on(
         ExceptionGroup: Only with `raise_on_failure`.
         TypeError: There is no such option.
     """
-    known = {*BatchOptions.__annotations__, "raise_on_failure", "shard_size", "detach"} - {"journal"}
-    check_options(options, known, call="generate_many_on")
     check_flag("raise_on_failure", raise_on_failure)
     check_flag("detach", detach)
     if shard_size is not None and (not isinstance(shard_size, int) or shard_size < 1):

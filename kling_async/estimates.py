@@ -8,7 +8,7 @@ from typing import Unpack
 
 import attrs
 
-from kling_async._calls import check_options, public_call
+from kling_async._calls import public_call
 from kling_async._field_docs import describe_fields
 from kling_async._policy.budget import Budget, Prices
 from kling_async._policy.list_prices import LIST_PRICES
@@ -60,7 +60,7 @@ class Estimate:
         return tuple(dict.fromkeys(item.source for item in self.items if item.source is not None))
 
 
-@public_call
+@public_call(options=lambda: VideoOptions.__annotations__)
 def estimate(
     requests: RequestLike | Iterable[RequestLike] | Table,
     *,
@@ -82,7 +82,6 @@ def estimate(
         ConfigurationError: A price makes no sense.
         TypeError: There is no such option.
     """
-    check_options(options, {*VideoOptions.__annotations__, "prices", "keep_labels"}, call="estimate")
     budget = Budget(prices)
     if isinstance(requests, str | VideoRequest | Mapping):
         requests = [requests]

@@ -14,7 +14,7 @@ from typing import Any, Unpack
 import anyio.to_thread
 import attrs
 
-from kling_async._calls import check_options, public_call
+from kling_async._calls import public_call
 from kling_async._engine.batch.batch_input import InputReader
 from kling_async._engine.batch.resume import NextStep, next_step
 from kling_async._engine.descriptors import open_in_thread, run_in_thread
@@ -137,7 +137,7 @@ class Journal(JournalReference):
         """
         return Entries(read_journal(self.location))
 
-    @public_call
+    @public_call(options=lambda: VideoOptions.__annotations__)
     async def register(
         self,
         requests: Iterable[RequestLike] | AsyncIterable[RequestLike] | Table,
@@ -171,7 +171,6 @@ class Journal(JournalReference):
             skip_invalid=skip_invalid,
             allow_suspicious=allow_suspicious,
             keep_labels=keep_labels,
-            call="register",
         )
         async with open_in_thread(partial(open_journal, self.location), WriteAheadJournal.close) as log:
             # In a thread: 50,000 items take some seconds, and nothing else writes this journal.
@@ -179,7 +178,7 @@ class Journal(JournalReference):
             await log.flush()
         return registered
 
-    @public_call
+    @public_call(options=lambda: VideoOptions.__annotations__)
     async def preview(
         self,
         requests: Iterable[RequestLike] | AsyncIterable[RequestLike] | Table,
@@ -204,7 +203,6 @@ class Journal(JournalReference):
             skip_invalid=skip_invalid,
             allow_suspicious=allow_suspicious,
             keep_labels=keep_labels,
-            call="preview",
         )
         return await run_in_thread(partial(self._preview, items))
 
@@ -261,12 +259,8 @@ async def _identify(
     skip_invalid: bool,
     allow_suspicious: bool,
     keep_labels: bool,
-    call: str,
 ) -> list[tuple[int, Identity, VideoRequest]]:
     """Each request with its index and its identity, in input order."""
-    check_options(
-        options, {*VideoOptions.__annotations__, "skip_invalid", "allow_suspicious", "keep_labels"}, call=call
-    )
     reader = InputReader(
         requests,
         options,
