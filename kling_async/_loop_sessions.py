@@ -14,6 +14,7 @@ import attrs
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import Limits
 from kling_async._policy.retry import RetryPolicy
+from kling_async.batch_result import BatchResult
 from kling_async.config import Settings, __version__
 from kling_async.errors import ConfigurationError
 
@@ -32,7 +33,7 @@ class _Opened(NamedTuple):
 
 @attrs.define(eq=False, repr=False)
 class LoopSessions:
-    """The sessions of one client, which its views share."""
+    """The sessions of one client, and what else its views share."""
 
     settings: Settings
     limits: Limits = attrs.field(kw_only=True)
@@ -40,6 +41,8 @@ class LoopSessions:
     retry: RetryPolicy = attrs.field(kw_only=True)
     transport: Transport | None = attrs.field(kw_only=True)
     """The caller's own, which no session closes; None for the default one."""
+    last_batch: BatchResult | None = attrs.field(init=False, default=None)
+    """See `KlingClient.last_batch`."""
     opened: dict[asyncio.AbstractEventLoop, _Opened] = attrs.field(init=False, factory=dict)
     _lock: threading.Lock = attrs.field(init=False, factory=threading.Lock)
     _shared: SharedState | None = attrs.field(init=False, default=None)

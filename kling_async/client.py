@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from kling_async._engine.batch.result_stream import ResultStream
     from kling_async._engine.session import LoopSession
     from kling_async.events import Listener, Notifier
+    from kling_async.history import HistoryRecorder
     from kling_async.paths import ObjectUrl
     from kling_async.requests import RequestLike
     from kling_async.types import (
@@ -123,9 +124,8 @@ class KlingClient:
         self._sessions = LoopSessions(
             self._settings, limits=limits, polling=polling, retry=retry, transport=transport
         )
-        self._last_batch: BatchResult | None = None
-        self._root: KlingClient | None = None
-        """The client that this one is a view of."""
+        self._is_view = False
+        """Whether `with_options` made this client of another one."""
 
     def __repr__(self) -> str:
         if not hasattr(self, "_settings"):  # shown by the traceback of a setting that is refused
@@ -168,10 +168,7 @@ class KlingClient:
         submit without an answer one in the state `AMBIGUOUS`. Items that were not sent have no result. The views of
         `with_options` share this.
         """
-        return (self._root or self)._last_batch  # noqa: SLF001 - an object of this class
-
-    def _set_last_batch(self, batch: BatchResult | None) -> None:
-        (self._root or self)._last_batch = batch  # noqa: SLF001 - an object of this class
+        return self._sessions.last_batch
 
     @public_call(options=_options_of("ClientOptions"))
     def with_options(self, **options: Unpack[ClientOptions]) -> KlingClient:
@@ -188,7 +185,7 @@ class KlingClient:
         """
         view = object.__new__(type(self))
         vars(view).update(vars(self))
-        view._root = self._root or self
+        view._is_view = True
         if "timeout" in options:
             view._settings = attrs.evolve(self._settings, timeout=check_timeout(options["timeout"]))
         view._polling = check_kind("polling", options.get("polling", self._polling), PollingPolicy)
@@ -368,32 +365,40 @@ class KlingClient:
         results: list[Result] = []
         recorder, stream = HistoryRecorder(), None
         options["on_event"] = Notifier(recorder, options.get("on_event"))
-        self._set_last_batch(None)
+        self._sessions.last_batch = None
         try:
             batch, display = self._check_batch(requests, options)
             async with self._open_batch(batch, display, call="generate_many") as stream:
-                try:
-                    async for result in stream:
-                        results.append(result)  # noqa: PERF401 - kept when the input raises half-way
-                except Exception as error:
-                    so_far = in_input_order(results, recorder.build())
-                    self._set_last_batch(so_far)
-                    raise BatchInterruptedError(
-                        f"generate_many() was interrupted by {error_text(error)}. Nothing "
-                        f"further was sent. The results so far ({len(results):,}) are in this error's `batch`.",
-                        batch=so_far,
-                    ) from error
+                await self._collect(stream, results, recorder)
         except asyncio.CancelledError as error:
             results += [] if stream is None else stream.rest
-            self._set_last_batch(in_input_order(results, recorder.build()))
+            self._sessions.last_batch = in_input_order(results, recorder.build())
             error.add_note(f"The results so far ({len(results):,}) are in `client.last_batch`.")
             # The frames of the batch say nothing about the interruption, and would fill a notebook.
             raise error.with_traceback(None) from None
-        whole = in_input_order(results, recorder.build())
-        self._set_last_batch(whole)
+        whole = self._sessions.last_batch = in_input_order(results, recorder.build())
         if raise_on_failure:
             whole.raise_for_failures()
         return whole
+
+    async def _collect(
+        self, stream: AsyncIterator[Result], results: list[Result], recorder: HistoryRecorder
+    ) -> None:
+        """Append each result of a batch as it comes.
+
+        Raises:
+            BatchInterruptedError: The input raised, or the journal could not be written.
+        """
+        try:
+            async for result in stream:
+                results.append(result)  # noqa: PERF401 - kept when the input raises half-way
+        except Exception as error:
+            so_far = self._sessions.last_batch = in_input_order(results, recorder.build())
+            raise BatchInterruptedError(
+                f"generate_many() was interrupted by {error_text(error)}. Nothing "
+                f"further was sent. The results so far ({len(results):,}) are in this error's `batch`.",
+                batch=so_far,
+            ) from error
 
     @overload
     def stream_many(self, requests: str | Mapping[Any, object], **options: Unpack[BatchOptions]) -> Never: ...
@@ -558,7 +563,7 @@ class KlingClient:
     def _session(self) -> LoopSession:
         """The session of the running event loop, under the options of this view."""
         session = self._sessions.open()
-        if self._root is None:
+        if not self._is_view:
             return session
         return session.with_options(timeout=self._settings.timeout, retry=self._retry, polling=self._polling)
 
