@@ -140,7 +140,7 @@ def request_from(item: RequestLike, options: Mapping[str, Any], *, keep_labels: 
 
     Args:
         item: A prompt, a request, or a mapping of `VideoRequest`'s fields, such as a row of a table.
-        options: Fields of `VideoOptions`, checked by `check_options`.
+        options: Fields of `VideoOptions`, checked by `public_call`.
         keep_labels: Keep the values of a row that are no fields of a request as its labels.
 
     Raises:
