@@ -33,6 +33,10 @@ from kling_async.lines import quote_value
 
 _LOST_AFTER = 18
 """Seconds after which each side ends a connection over a cut network. With two looks for dead workers, half a minute."""
+_MAX_PAUSE = 30
+"""Seconds for which a process that stands still within a transaction holds up the others."""
+_MAX_LOCK_WAIT = 60
+"""Seconds after which a process waits no longer for others: two of them, one after the other, can stand still."""
 _PAGE_ROWS = 500
 _READ_ENTRIES = f"SELECT {ENTRY} FROM kling_async_entries WHERE number = ANY(%s::bigint[])".encode()  # noqa: S608 - names of columns
 _COUNT_LOST: LiteralString = (
@@ -57,9 +61,16 @@ def connection_text(url: DatabaseUrl) -> str:
 
 
 async def set_up(connection: psycopg.AsyncConnection[Any]) -> None:
-    """Have the server end the session of a connection, with its locks, when this process cannot be reached."""
+    """Have the server end the session of a connection, with its locks, when this process cannot be reached.
+
+    A process that stands still, or a statement without an end, does not hold up the others either.
+    """
     await connection.execute(keepalive_settings(_LOST_AFTER).encode())
     await connection.execute(COMMON_SETTINGS)
+    await connection.execute(
+        f"SET idle_in_transaction_session_timeout = {_MAX_PAUSE * 1000}; SET lock_timeout = {_MAX_LOCK_WAIT * 1000}; "
+        f"SET statement_timeout = {_MAX_LOCK_WAIT * 2000}".encode()
+    )
     await connection.commit()
 
 

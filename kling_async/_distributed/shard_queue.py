@@ -175,32 +175,46 @@ async def open_shard_queue(
 async def prepare_tables(app: App, database: WorkersDatabase) -> None:
     """Make the tables of Procrastinate and ours if they are missing; two processes that begin together do it once.
 
+    Where they are there, it takes no lock: a process that stands still with the lock holds up those that make tables alone.
+
     Raises:
         ConfigurationError: The tables are of another version.
         JournalError: The database cannot be reached, or refuses.
     """
-    await database.query(
-        "SELECT pg_advisory_lock(hashtext('kling_async ' || current_schema() || %s))", _SCHEMA_LOCK
-    )
-    try:
-        with translate_queue_errors(database):
-            if not await app.check_connection_async():
-                await app.schema_manager.apply_schema_async()
-            await _check_queue(app, database)
-        # Asked first: a user who may make no tables can work with those that are there.
-        ((is_made,),) = await database.query("SELECT to_regclass('kling_async_tables') IS NOT NULL")
-        if not is_made:
-            await database.query(_TABLES)
-        ((version,),) = await database.query("SELECT version FROM kling_async_tables")
-    finally:
+    if not await _has_tables(app, database):
         await database.query(
-            "SELECT pg_advisory_unlock(hashtext('kling_async ' || current_schema() || %s))", _SCHEMA_LOCK
+            "SELECT pg_advisory_lock(hashtext('kling_async ' || current_schema() || %s))", _SCHEMA_LOCK
         )
+        try:
+            await _make_missing_tables(app, database)
+        finally:
+            await database.query(
+                "SELECT pg_advisory_unlock(hashtext('kling_async ' || current_schema() || %s))", _SCHEMA_LOCK
+            )
+    with translate_queue_errors(database):
+        await _check_queue(app, database)
+    ((version,),) = await database.query("SELECT version FROM kling_async_tables")
     if version > _TABLES_VERSION:
         raise ConfigurationError(
             f"The tables in {database.name!r} are of version {version}, and this release of kling_async reads "
             f"{_TABLES_VERSION}: update kling_async here."
         )
+
+
+async def _has_tables(app: App, database: WorkersDatabase) -> bool:
+    """Whether the tables of Procrastinate and ours are there, which a user who may make no tables can ask."""
+    ((is_made,),) = await database.query("SELECT to_regclass('kling_async_tables') IS NOT NULL")
+    with translate_queue_errors(database):
+        return bool(is_made) and await app.check_connection_async()
+
+
+async def _make_missing_tables(app: App, database: WorkersDatabase) -> None:
+    with translate_queue_errors(database):
+        if not await app.check_connection_async():
+            await app.schema_manager.apply_schema_async()
+    ((is_made,),) = await database.query("SELECT to_regclass('kling_async_tables') IS NOT NULL")
+    if not is_made:
+        await database.query(_TABLES)
 
 
 async def _check_queue(app: App, database: WorkersDatabase) -> None:

@@ -238,6 +238,46 @@ async def test_a_withdrawal_that_the_server_ends_for_another_transaction_is_trie
         assert bool(await shards_of(batch)) is not is_withdrawn
 
 
+async def test_a_caller_that_stands_still_while_it_gives_shards_out_does_not_stop_the_others(
+    journal, monkeypatch
+):
+    monkeypatch.setattr("kling_async._distributed.database._MAX_PAUSE", 1)
+    stopped = WorkersDatabase.at(journal)
+    async with open_batch(journal) as batch, asyncio.timeout(30):
+        with pytest.raises(JournalError, match="idle-in-transaction timeout"):
+            async with stopped.transaction() as connection:
+                await connection.execute("SELECT pg_advisory_xact_lock(hashtext('kling_async enqueue'))")
+                await batch.begin()
+        assert len(await shards_of(batch)) == 2
+    await stopped.close()
+
+
+async def test_a_caller_that_stands_still_while_it_makes_the_tables_holds_up_none_that_has_them(
+    journal, monkeypatch
+):
+    monkeypatch.setattr("kling_async._distributed.database._MAX_LOCK_WAIT", 1)
+    with psycopg.connect(journal, autocommit=True) as stopped:
+        lock = "(hashtext('kling_async ' || current_schema() || 'schema'))"
+        stopped.execute(f"SELECT pg_advisory_lock{lock}")
+        with pytest.raises(JournalError, match=r"lock timeout\): continue or end the process"):
+            await generate_many_on(journal, [])
+        stopped.execute(f"SELECT pg_advisory_unlock{lock}")
+        await generate_many_on(journal, [])
+        stopped.execute(f"SELECT pg_advisory_lock{lock}")
+
+        assert len(await generate_many_on(journal, [])) == 0
+
+
+@pytest.mark.parametrize(
+    "limit", ["idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout"]
+)
+async def test_no_connection_of_a_call_waits_without_an_end(journal, limit):
+    async with open_batch(journal) as batch:
+        row = await batch.shards.app.connector.execute_query_one_async(f"SHOW {limit}")
+        assert row[limit] not in ("0", None)
+        assert await batch.database.query(f"SHOW {limit}") == [(row[limit],)]
+
+
 async def test_shards_that_have_ended_are_not_read_again(journal):
     async with open_batch(journal) as batch:
         await batch.begin()

@@ -66,6 +66,7 @@ _NEXT_STEPS: Mapping[str, str] = {
     "permission denied for schema": "let this user make tables there, by GRANT USAGE, CREATE ON SCHEMA",
     r'role "[^"]*" does not exist': "make this user, by CREATE USER, or check its name in the URL",
     r'database "[^"]*" does not exist': "make the database, by CREATE DATABASE, or check its name in the URL",
+    "due to lock timeout": "continue or end the process of kling_async that stands still, and run the same call again",
     "no schema has been selected": "make the schema that the URL names, by CREATE SCHEMA",
 }
 """What to do, by a pattern of the reason: an error of a connection has no code."""
