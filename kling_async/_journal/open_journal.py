@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 from kling_async._journal.entry import Entry
 from kling_async._journal.journal import WriteAheadJournal
@@ -13,6 +14,8 @@ from kling_async._journal.location import (
     journal_location,
     require_driver,
 )
+from kling_async._journal.shared_store import SharedStore
+from kling_async._journal.store import SoleStore
 
 
 def open_journal(path: str | os.PathLike[str] | DatabaseUrl | JournalReference) -> WriteAheadJournal:
@@ -30,10 +33,19 @@ def open_journal(path: str | os.PathLike[str] | DatabaseUrl | JournalReference) 
         require_driver(location)
         from kling_async._journal.postgres.store import PostgresStore
 
-        return WriteAheadJournal(PostgresStore(location))
+        return _make_journal(PostgresStore(location))
     from kling_async._journal.sqlite.store import SqliteStore
 
-    return WriteAheadJournal(SqliteStore(location))
+    return _make_journal(SqliteStore(location))
+
+
+def _make_journal(store: SoleStore | SharedStore) -> WriteAheadJournal:
+    """The journal over an open store, which is closed if its entries cannot be read."""
+    with ExitStack() as opened:
+        opened.callback(store.close)
+        journal = WriteAheadJournal(store)
+        opened.pop_all()
+    return journal
 
 
 def journal_exists(path: str | os.PathLike[str] | DatabaseUrl | JournalReference) -> bool:

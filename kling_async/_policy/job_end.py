@@ -48,10 +48,14 @@ def error_of(job: Job, *, secret: Secret) -> JobError | None:
 
 
 def add_reason(error: KlingError, reason: KlingError) -> KlingError:
-    """The error of an item that was sent, which now also says why the item was not submitted again; the reason is its cause."""
-    error.message = f"{error.message.rstrip('.')}; it was not submitted again: {reason.message}"
-    error.__cause__ = reason
-    return error
+    """The error of an item that was sent, which also says why the item was not submitted again; the reason is its cause.
+
+    The given error stays as it is: it can be the outcome of an earlier POST, which is told again.
+    """
+    longer = type(error)(f"{error.message.rstrip('.')}; it was not submitted again: {reason.message}")
+    vars(longer).update({**vars(error), "message": longer.message})
+    longer.__cause__ = reason
+    return longer
 
 
 def hide_in_reason(job: Job, *, secret: Secret) -> Job:

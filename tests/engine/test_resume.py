@@ -21,12 +21,15 @@ from kling_async import (
     VideoRequest,
 )
 from kling_async._engine.batch.batch import count_earlier, use_journal
+from kling_async._engine.batch.item_result import unsent_result
 from kling_async._engine.batch.settings import BatchSettings
+from kling_async._engine.submit.batch_item import BatchItem
 from kling_async._journal.entry import EntryState, Identity, fingerprint
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.open_journal import read_journal
 from kling_async._journal.sqlite.store import SqliteStore
 from kling_async._policy.budget import Budget
+from kling_async._secrets import Secret
 from kling_async.emulator import JobScript
 from kling_async.events import Finished, Resumed, Spent, SubmitReconciled, Submitted
 
@@ -551,6 +554,17 @@ async def test_a_retry_that_the_cap_stops_has_the_reason_in_its_error(path):
     assert result.state is ResultState.FAILED
     assert "It may have been charged; it was not submitted again: One more video" in str(result.error)
     assert isinstance(result.error.__cause__, BudgetExceededError)
+
+
+def test_an_error_that_says_why_the_item_was_not_sent_again_keeps_its_fields_and_the_earlier_error_is_as_it_was():
+    earlier = AmbiguousSubmitError("submit: no job was found.", absent=True, advice="Look.", request_id="r")
+    item = BatchItem(index=3, request=None, fallback_outcome=earlier)
+    for _ in ("once", "after a takeover"):
+        error = unsent_result(item, BudgetExceededError("Too dear."), secret=Secret("")).error
+        assert str(error) == "submit: no job was found; it was not submitted again: Too dear. Look."
+        assert (type(error), error.args) == (AmbiguousSubmitError, (error.message,))
+        assert (error.absent, error.request_id) == (True, "r")
+    assert str(earlier) == "submit: no job was found. Look."
 
 
 @pytest.mark.parametrize("knows_price", [(False, True), (True, False), (False, False)])

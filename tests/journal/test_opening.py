@@ -187,6 +187,14 @@ def test_a_second_journal_on_one_path_is_refused_as_in_use(run_db):
     open_journal(run_db).close()
 
 
+def test_a_journal_that_cannot_be_read_after_it_was_opened_is_unlocked(run_db):
+    with closing(sqlite3.connect(run_db)) as other:
+        other.execute("ALTER TABLE earlier_attempts RENAME COLUMN state TO lost")
+    for _ in range(2):
+        with pytest.raises(JournalError, match=r"was\.state"):
+            open_journal(run_db)
+
+
 def test_a_second_process_is_refused_as_in_use(run_db):
     code = "import sys; from kling_async._journal.open_journal import open_journal; open_journal(sys.argv[1])"
     with open_journal(run_db):

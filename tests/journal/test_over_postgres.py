@@ -623,6 +623,17 @@ def test_turns_of_one_rate_are_shared(stores):
     assert waits == [0.0, 0.0, pytest.approx(1000, abs=60), pytest.approx(2000, abs=60)]
 
 
+def test_a_journal_that_cannot_be_read_after_it_was_opened_ends_its_session(database):
+    open_journal(database).close()
+    threads = threading.active_count()
+    with psycopg.connect(database, autocommit=True) as other:
+        other.execute("ALTER TABLE kling_async_journal DROP COLUMN spent_usd")
+        with pytest.raises(JournalError, match="spent_usd"):
+            open_journal(database)
+        assert threading.active_count() == threads
+        wait_until(lambda: not other.execute("SELECT FROM pg_locks WHERE locktype = 'advisory'").fetchall())
+
+
 async def test_another_process_hears_of_a_release(database):
     with open_journal(database) as first, open_journal(database) as second:
         claim = await first.sharing.claim(RAIN, lambda: WantedItem(identity=RAIN, model="m"))

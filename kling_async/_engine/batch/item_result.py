@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import attrs
+
 from kling_async._engine.emitter import Emitter
 from kling_async._engine.submit.batch_item import BatchItem
 from kling_async._policy.job_end import add_reason, error_of, state_of, state_without_end
@@ -54,8 +56,7 @@ def unsent_result(item: BatchItem, reason: KlingError, *, secret: Secret) -> Res
         return Result(index=_index(item), request=item.request, state=state, error=reason)
     result = make_result(item, item.fallback_end, secret=secret)
     assert result.error is not None, "only what has failed is sent again"
-    add_reason(result.error, reason)
-    return result
+    return attrs.evolve(result, error=add_reason(result.error, reason))
 
 
 def interrupted_result(item: BatchItem, *, secret: Secret) -> Result | None:

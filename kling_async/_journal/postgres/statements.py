@@ -35,8 +35,9 @@ NEXT_HOLDER = "SELECT nextval('kling_async_holders')"
 CHANNEL = "SELECT 'kling_async_' || 'kling_async_entries'::regclass::oid"
 """The channel of notices: another one for each journal of a database."""
 
-PAGE = f"SELECT {ENTRY} FROM kling_async_entries WHERE number > %s ORDER BY number LIMIT %s"
-UNPRICED_PAGE = PAGE.replace(" ORDER BY", f" AND {UNPRICED_IN_SQL} ORDER BY")
+_PAGE = f"SELECT {ENTRY} FROM kling_async_entries WHERE number > %s AND {{0}} ORDER BY number LIMIT %s"
+PAGE = _PAGE.format("true")
+UNPRICED_PAGE = _PAGE.format(UNPRICED_IN_SQL)
 FIND = f"SELECT {ENTRY} FROM kling_async_entries WHERE identity = ANY(%s::text[])"
 TOTAL = "SELECT spent_usd FROM kling_async_journal"
 NOW = "SELECT clock_timestamp()"
