@@ -20,9 +20,17 @@ class Entry:
         return f"<{self.name}>"
 
 
+class Queue(DueQueue[Entry]):
+    def number_of(self, one):
+        return one.queue_entry
+
+    def set_number(self, one, number):
+        one.queue_entry = number
+
+
 @pytest.fixture
 def queue():
-    return DueQueue()
+    return Queue()
 
 
 def take_all(queue, now=math.inf):
@@ -101,7 +109,7 @@ def test_the_queue_stays_small_though_each_scan_queues_every_job_again(queue):
     )
 )
 def test_the_queue_is_what_a_sorted_list_would_be(steps):
-    queue, jobs, due = DueQueue(), [Entry(str(number)) for number in range(10)], {}
+    queue, jobs, due = Queue(), [Entry(str(number)) for number in range(10)], {}
     for number, action, at in steps:
         if action == "put":
             queue.put(jobs[number], at)

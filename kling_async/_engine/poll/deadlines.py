@@ -10,12 +10,22 @@ from kling_async._engine.poll.due_queue import DueQueue
 from kling_async._engine.poll.tracked_job import TrackedJob
 
 
+class _DeadlineQueue(DueQueue[TrackedJob]):
+    """Jobs in the order of their deadlines."""
+
+    def number_of(self, one: TrackedJob) -> int:
+        return one.deadline_entry
+
+    def set_number(self, one: TrackedJob, number: int) -> None:
+        one.deadline_entry = number
+
+
 class Deadlines:
     """Ends the wait of each job at its deadline."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._queue = DueQueue[TrackedJob]("deadline_entry")
+        self._queue = _DeadlineQueue()
         self._timer: asyncio.TimerHandle | None = None
 
     def move(self, job: TrackedJob) -> None:

@@ -16,6 +16,16 @@ _TURNS_IN_A_ROW = 256
 """So many jobs can be queued again before other tasks get a turn."""
 
 
+class _PollQueue(DueQueue[TrackedJob | ModelList]):
+    """Jobs and lists in the order of their next calls."""
+
+    def number_of(self, one: TrackedJob | ModelList) -> int:
+        return one.queue_entry
+
+    def set_number(self, one: TrackedJob | ModelList, number: int) -> None:
+        one.queue_entry = number
+
+
 class Schedule:
     """The next calls of all jobs and lists, in the order in which they are due; the policies say when that is.
 
@@ -28,7 +38,7 @@ class Schedule:
         self._clock = clock
         self._pace = pace
         self._lists: dict[str | None, ModelList] = {}
-        self._queue = DueQueue[TrackedJob | ModelList]()
+        self._queue = _PollQueue()
         self._wake = anyio.Event()
 
     async def next_due(self) -> TrackedJob | ModelList:
