@@ -82,6 +82,8 @@ class Bucket:
 
     store: ObjectStore = attrs.field(repr=False)
     scheme: str
+    left_probes: dict[str, ObjectUrl] = attrs.field(init=False, factory=dict, repr=False)
+    """By prefix, the probe that could not be deleted there: the next probe takes its name."""
 
     async def find(self, key: str) -> StoredObject | None:
         """The object of this name; None if there is none."""

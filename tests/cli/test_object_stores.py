@@ -55,6 +55,16 @@ def test_download_prints_the_url_of_each_video(cli, serve, home, store):
     assert record["path"] == done.out.strip()
 
 
+def test_without_the_right_to_delete_one_probe_stays_and_is_named_once(cli, serve, home, store, caplog):
+    serve()
+    store.faults.append(lambda request: error(403, "AccessDenied") if "delete" in request.query else None)
+    done = cli("generate", "a cat", "--out", "s3://videos/clips")
+    assert done.status == 0
+    [probe] = [key for key in store.videos if not key.endswith(".mp4")]
+    [warning] = [each.getMessage() for each in caplog.records if "stays in the store" in each.getMessage()]
+    assert warning.startswith(f"The probe 's3://videos/{probe}' stays")
+
+
 @pytest.mark.parametrize("out", ["s3://no-such-bucket", "s3://key:secret@videos", "s3:/videos"])
 def test_a_store_that_takes_no_videos_is_one_sentence_and_nothing_is_sent(cli, serve, home, store, out):
     emulator = serve()

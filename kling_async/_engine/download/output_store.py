@@ -221,15 +221,17 @@ async def check_store(bucket: Bucket, url: ObjectUrl, *, uses_disk: bool = True)
             "Set TMPDIR to another folder."
         ) from error
     try:
-        await _probe(bucket, url.child(f".kling_async-probe-{secrets.token_hex(8)}"))
+        await _probe(bucket, url)
     except KlingError as error:
         raise ConfigurationError(
             f"Videos cannot be stored in {str(url)!r}: {error.message}. Nothing was sent to the service."
         ) from error
 
 
-async def _probe(bucket: Bucket, probe: ObjectUrl) -> None:
-    """Do all that storing a video does, with an object of a few bytes."""
+async def _probe(bucket: Bucket, url: ObjectUrl) -> None:
+    """Do all that storing a video below a prefix does, with an object of a few bytes."""
+    prefix = url.rstrip("/")
+    probe = bucket.left_probes.get(prefix) or url.child(f".kling_async-probe-{secrets.token_hex(8)}")
     await bucket.put(probe.key, _PROBE, size_bytes=len(_PROBE))
     try:
         await bucket.find(probe.key)
@@ -237,7 +239,9 @@ async def _probe(bucket: Bucket, probe: ObjectUrl) -> None:
         try:
             await bucket.delete(probe.key)
         except DownloadError as error:
-            _log.warning("The probe %r stays in the store: %s.", str(probe), error.message)
+            if prefix not in bucket.left_probes:
+                bucket.left_probes[prefix] = probe
+                _log.warning("The probe %r stays in the store: %s.", str(probe), error.message)
     # Without the right to list a bucket, S3 answers about a missing object that the caller may not read it.
     await bucket.find(probe.key)
 
