@@ -558,7 +558,7 @@ async def test_a_retry_that_the_cap_stops_has_the_reason_in_its_error(path):
 
 def test_an_error_that_says_why_the_item_was_not_sent_again_keeps_its_fields_and_the_earlier_error_is_as_it_was():
     earlier = AmbiguousSubmitError("submit: no job was found.", absent=True, advice="Look.", request_id="r")
-    item = BatchItem(index=3, request=None, fallback_outcome=earlier)
+    item = BatchItem(index=3, request=None, fallback_end=earlier)
     for _ in ("once", "after a takeover"):
         error = unsent_result(item, BudgetExceededError("Too dear."), secret=Secret("")).error
         assert str(error) == "submit: no job was found; it was not submitted again: Too dear. Look."
