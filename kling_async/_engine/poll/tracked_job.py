@@ -87,8 +87,8 @@ class TrackedJob:
     def interrupt(self, error: KlingError) -> None:
         """End the wait early because of an error that no later poll changes; the job continues."""
         self._end_early(
-            "continues at the service, and the wait for it ended: the client was closed.",
-            "of an open client waits for it.",
+            f"Job {self.request_id} continues at the service, and the wait for it ended: the client was closed.",
+            f"`await client.wait({self.request_id!r})` of an open client waits for it.",
             cause=error,
         )
 
@@ -104,14 +104,14 @@ class TrackedJob:
                 f"was {self.status} when last seen, and calls for it fail after {waited:.0f} s "
                 f"({self.last_error.message.rstrip('.')})"
             )
-        self._end_early(f"{so_far}; it may yet finish.", "picks it up again.", cause=cause)
-
-    def _end_early(self, said: str, advice: str, *, cause: KlingError | None) -> None:
-        """End the wait before the job ends; both texts have their subject before them."""
-        error = WaitTimeoutError(
-            f"Job {self.request_id} {said}",
-            advice=f"`await client.wait({self.request_id!r})` {advice}",
-            request_id=self.request_id,
+        self._end_early(
+            f"Job {self.request_id} {so_far}; it may yet finish.",
+            f"`await client.wait({self.request_id!r})` picks it up again.",
+            cause=cause,
         )
+
+    def _end_early(self, message: str, advice: str, *, cause: KlingError | None) -> None:
+        """End the wait before the job ends."""
+        error = WaitTimeoutError(message, advice=advice, request_id=self.request_id)
         error.__cause__ = cause
         self.end_with(error)
