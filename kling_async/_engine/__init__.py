@@ -1,3 +1,3 @@
-"""Policies put to work; async, and ignorant of HTTP libraries."""
+"""Submits, polls, saves and records, as the policies decide; async, and without an HTTP library of its own."""
 
 from __future__ import annotations

@@ -198,13 +198,13 @@ class Scan:
     found: int = 0
     """Our jobs that it has shown."""
     ends: int = 0
-    """Those of them that were final."""
+    """Our jobs that it has shown as final."""
     cost: float = 0.0
     """The cost of its pages."""
     first: int | None = None
     """The offset of the first page with a job of ours."""
     reach: int = 0
-    """The offset behind the last one."""
+    """The offset behind the last page with a job of ours."""
     has_jumped: bool = False
     is_stuck: bool = False
     """Whether the last page showed nothing new."""

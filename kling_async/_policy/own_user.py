@@ -21,7 +21,7 @@ class OwnUser:
     organizations: set[str] = attrs.field(factory=set)
     """The ids that records of own jobs have named; several only if the service contradicts itself."""
     users: set[str] = attrs.field(factory=set)
-    """The same of users."""
+    """The ids of users that records of own jobs have named."""
 
     def learn(self, job: Job) -> None:
         """Take in a record of a job that is certainly this client's."""
@@ -47,7 +47,7 @@ class OwnUser:
         )
 
     def _compare(self, job: Job) -> tuple[tuple[set[str], str | None], tuple[set[str], str | None]]:
-        """What is known, and what a record says, of the organization and of the user."""
+        """For the organization and for the user: the known ids, and the id that a record names."""
         return (
             (self.organizations, canonical_id(job.organization_id or "") or None),
             (self.users, canonical_id(job.user_id or "") or None),

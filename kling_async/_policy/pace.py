@@ -76,9 +76,9 @@ class KindPace:
     """What is known of one kind of job."""
 
     run_times: RunTimes
-    """From the last change of state that was seen before the end, to the end."""
+    """Of each job, the time from the last change of state that was seen before its end, to its end."""
     starts: int = 0
-    """The jobs that were seen to start, minus those that succeeded and were never seen to run."""
+    """How many jobs were seen to start, minus how many succeeded and were never seen to run."""
     has_successes: bool = False
     fit_at: float = -math.inf
     """When the next fit is due."""
@@ -115,9 +115,9 @@ class PacedJob:
     began_at: float
     """When it entered that state, by a monotonic clock."""
     seen_at: float
-    """When it was last seen in it, by a status call or in a list."""
+    """When a status call or a list last showed it in that state."""
     polled_at: float
-    """The same, by a status call."""
+    """When a status call last saw it in that state."""
     jitter: float
     """A random number from 0 to 1, new at each sight."""
     place: int

@@ -45,9 +45,9 @@ class TrackedJob:
     deadline_entry: int = 0
     """The number of its entry among the deadlines; 0 while it has none."""
     failed_polls: int = 0
-    """Status calls that failed since the last one that did not."""
+    """How many status calls failed since the last one that succeeded."""
     last_error: KlingError | None = None
-    """The error of the last one that failed."""
+    """The error of the last status call that failed."""
     retry_at: float = -math.inf
     """The earliest time of a poll that is off the schedule: after a call that failed, the delay. Before any failure this is long
     ago, so a job with another special reason to be polled, such as a missing video, is polled at once."""

@@ -30,7 +30,7 @@ class EarlierEnd:
 
 @attrs.define(eq=False, kw_only=True)
 class BatchItem:
-    """What is known of an item, of a batch or submitted alone. Each field says who sets it after the item is made."""
+    """An item on its way to its result, of a batch or submitted alone: what is known of the item. Each field says who sets it after the item is made."""
 
     index: int | None = None
     """Its place in the batch; None for a submit outside a batch."""

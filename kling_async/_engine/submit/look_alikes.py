@@ -81,7 +81,7 @@ class LookAlikes:
         )
 
     async def select_searchable(self, open_ones: list[OpenReconciliation]) -> list[OpenReconciliation]:
-        """Those for which no look-alike is on its way, in this client or in another process of a shared journal."""
+        """The reconciliations for which no look-alike is on its way, in this client or in another process of a shared journal."""
         unclear: set[OpenReconciliation] = set()
         for journal in dict.fromkeys(one.journal for one in open_ones if one.journal is not None):
             here = {

@@ -30,7 +30,7 @@ class OpenReconciliation:
     scanned_at: float = float("-inf")
     """When the last scan that served it began, by the engine's clock."""
     read_whole_at: float = float("-inf")
-    """The same, of the scans that read the whole list."""
+    """When the last scan began that read the whole list for it, by the engine's clock."""
     search_until_age: float = 0.0
     """The search goes on until the POST is so many seconds old."""
     is_absent: bool = False

@@ -33,7 +33,7 @@ class OwnedJobs:
         return self._shared.job_owners.add(request_id, owner, now=self._clock.now(), keep=keep)
 
     def assign_answered(self, job: Job, journal: WriteAheadJournal | None) -> bool:
-        """The same for the job that the answer to a POST names: its record is that of a job of this client's user."""
+        """Note the owner of the job that the answer to a POST names, as `assign` does; its record shows this client's user."""
         is_free, shared = self.assign(job.request_id, journal), self._shared
         if is_free and not shared.own_user.is_known:
             shared.own_user.learn(job)

@@ -24,7 +24,7 @@ _COARSEST_TIMES = 2.0
 """Seconds in which two changes of a file can have the same time. Source: the times of FAT count two seconds."""
 
 NO_DIGESTS: Mapping[str, str] = MappingProxyType({})
-"""Those of a request without local pictures."""
+"""The digests of a request without local pictures."""
 
 FileState = tuple[int, ...]
 
@@ -68,5 +68,5 @@ def is_change_visible(status: os.stat_result, *, after: float) -> bool:
 
 
 def _state_of(status: os.stat_result) -> FileState:
-    """What changes when a file is written or replaced."""
+    """The values that change when a file is written or replaced."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
