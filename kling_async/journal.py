@@ -274,7 +274,7 @@ async def _identify(
         if item.error is not None and not skip_invalid:
             raise item.error
         if item.request is not None and item.error is None:
-            identity = identifier.for_request(item.request, item.digests)
+            identity = identifier.identify_request(item.request, item.digests)
             items.append((item.index, identity, item.request))
     return items
 

@@ -154,7 +154,7 @@ async def test_a_local_picture_is_found_from_any_folder(journal, tmp_path, monke
     assert entry.payload["image"] == str(tmp_path / "a.png")
     monkeypatch.chdir("/")
     digests = await PictureDigests().read(entry.request)
-    assert ItemIdentifier().for_entry(entry, digests) == entry.identity
+    assert ItemIdentifier().identify_entry(entry, digests) == entry.identity
 
 
 @pytest.mark.parametrize("call", ["register", "preview"])
@@ -184,7 +184,7 @@ async def test_another_picture_by_the_same_name_is_not_sent_for_the_old_one(jour
     picture.write_bytes(b"dog")
     (entry,) = journal.entries()
     with pytest.raises(InvalidRequestError, match=r"a\.png' has changed since item 0"):
-        ItemIdentifier().for_entry(entry, await PictureDigests().read(entry.request))
+        ItemIdentifier().identify_entry(entry, await PictureDigests().read(entry.request))
 
 
 async def test_a_preview_shows_each_entry_and_writes_nothing(journal, path):
@@ -226,8 +226,8 @@ async def test_a_failed_entry_is_submitted_again_only_on_request(journal):
 
 
 async def test_a_request_without_a_model_is_the_item_that_an_earlier_release_wrote():
-    implicit = ItemIdentifier().for_request(VideoRequest("rain", duration=5), {})
-    explicit = ItemIdentifier().for_request(VideoRequest("rain", model="kling-v2-6", duration=5), {})
+    implicit = ItemIdentifier().identify_request(VideoRequest("rain", duration=5), {})
+    explicit = ItemIdentifier().identify_request(VideoRequest("rain", model="kling-v2-6", duration=5), {})
     assert implicit == explicit
     assert implicit.fingerprint == "7f3f375513539c284367b7e3224a9d1c"
 

@@ -85,7 +85,7 @@ async def register_items(
     identifier, new = ItemIdentifier(), {}
     for item in items:
         if item.entry is None and item.request is not None and item.error is None:
-            identity = identifier.for_request(item.request, item.digests)
+            identity = identifier.identify_request(item.request, item.digests)
             new[item.index] = wanted_item(item.request, identity, index=item.index)
     # Also without new items: this makes the journal if it is missing.
     registered = await run_in_thread(partial(_register, database.url, list(new.values())))

@@ -96,7 +96,7 @@ class LoopSession:
         """
         emit = self.api.emitter(notify)
         digests = await PictureDigests().read(request)
-        payload = await Uploader(self.api, emit).payload(request, digests)
+        payload = await Uploader(self.api, emit).make_payload(request, digests)
         item = BatchItem(request=request)
         try:
             with warn_if_cancelled(lambda: _describe_left(item, call=call)):

@@ -63,7 +63,7 @@ def parameters_of_model(model):
 
 async def fingerprint_of(request):
     digests = await PictureDigests().read(request)
-    identity = ItemIdentifier().for_request(request, digests)
+    identity = ItemIdentifier().identify_request(request, digests)
     return identity.fingerprint
 
 

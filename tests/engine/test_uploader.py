@@ -51,7 +51,7 @@ def uploader_for(service):
 
 
 async def payload_by(uploader, request):
-    return await uploader.payload(request, await PictureDigests().read(request))
+    return await uploader.make_payload(request, await PictureDigests().read(request))
 
 
 def service_with_storage(*answers, ticket=TICKET):

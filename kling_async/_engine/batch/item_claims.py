@@ -56,9 +56,9 @@ class ItemClaims:
     def _identify(self, item: BatchItem) -> Identity:
         """The identity of an item that is claimed for the first time."""
         if item.input_entry is not None:
-            return self._identifier.for_entry(item.input_entry, item.digests)
+            return self._identifier.identify_entry(item.input_entry, item.digests)
         assert item.request is not None
-        return self._identifier.for_request(item.request, item.digests)
+        return self._identifier.identify_request(item.request, item.digests)
 
     async def wait_claimable(self, item: BatchItem) -> None:
         """Return when no live process holds an item that another process held."""

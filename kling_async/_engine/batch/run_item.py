@@ -130,7 +130,7 @@ async def _submit(parts: BatchParts, item: BatchItem) -> JobInFlight | OpenRecon
     if request is None or parts.breaker.reason is not None:
         raise UnsentError(parts.breaker.reason or no_request_error(item))
     try:
-        payload = await parts.uploader.payload(request, item.digests)
+        payload = await parts.uploader.make_payload(request, item.digests)
     except KlingError as error:
         raise UnsentError(error) from error
     try:

@@ -23,8 +23,8 @@ class ItemIdentifier:
     _identities_of_entries: set[Identity] = attrs.field(init=False, factory=set)
     """The identities of journal entries that the input gives as items."""
 
-    def for_request(self, request: VideoRequest, digests: Mapping[str, str]) -> Identity:
-        """The identity of the next item, given as a request.
+    def identify_request(self, request: VideoRequest, digests: Mapping[str, str]) -> Identity:
+        """The identity of the next item, given as a request; a second call with an equal request gives another identity.
 
         Args:
             request: The request.
@@ -38,12 +38,12 @@ class ItemIdentifier:
             if identity not in self._identities_of_entries:
                 return identity
 
-    def for_entry(self, entry: Entry, digests: Mapping[str, str]) -> Identity:
+    def identify_entry(self, entry: Entry, digests: Mapping[str, str]) -> Identity:
         """The identity of the next item, given as an entry of the journal.
 
         Args:
             entry: The entry.
-            digests: See `for_request`.
+            digests: See `identify_request`.
 
         Raises:
             ConfigurationError: The batch has the same item already.

@@ -57,7 +57,7 @@ class Uploader:
     """By the digest of a file and its suffix, which says the type."""
     _lock: anyio.Lock = attrs.field(init=False, factory=anyio.Lock)
 
-    async def payload(self, request: VideoRequest, digests: Mapping[str, str]) -> dict[str, Any]:
+    async def make_payload(self, request: VideoRequest, digests: Mapping[str, str]) -> dict[str, Any]:
         """The payload of a request, with the public URL of each local picture.
 
         Args:
