@@ -17,10 +17,10 @@ import attrs
 from kling_async._calls import public_call
 from kling_async._engine.batch.batch_input import InputReader
 from kling_async._engine.batch.resume import NextStep, next_step
-from kling_async._engine.descriptors import open_in_thread, run_in_thread
 from kling_async._engine.download.output_folder import saved_file
 from kling_async._engine.submit.item_identifier import ItemIdentifier, wanted_item
 from kling_async._engine.submit.uploader import payload_with_absolute_paths
+from kling_async._engine.threads import open_in_thread, run_in_thread
 from kling_async._field_docs import describe_fields
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.journal import WriteAheadJournal

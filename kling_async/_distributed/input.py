@@ -16,8 +16,8 @@ from kling_async._distributed.shards import ShardItem
 from kling_async._engine.batch.batch_input import InputItem, open_input
 from kling_async._engine.batch.resume import NextStep, next_step, plan_item
 from kling_async._engine.batch.settings import BatchSettings
-from kling_async._engine.descriptors import run_in_thread
 from kling_async._engine.submit.item_identifier import ItemIdentifier, repeated_entry, wanted_item
+from kling_async._engine.threads import run_in_thread
 from kling_async._journal.entry import Entry
 from kling_async._journal.location import DatabaseUrl
 from kling_async._journal.postgres.store import PostgresStore

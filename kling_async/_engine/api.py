@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import attrs
 
 from kling_async._engine.clock import Clock
-from kling_async._engine.descriptors import warn_once
+from kling_async._engine.descriptors import warn_of_descriptors
 from kling_async._engine.emitter import Emitter
 from kling_async._policy.descriptors import descriptor_pause, lacks_descriptors
 from kling_async._policy.rate_limit import TokenBucket
@@ -255,7 +255,7 @@ class Retries:
     def _delay(self, error: KlingError, *, jitter: float) -> float | None:
         """Count the pause or the retry; its seconds, or None if the policy allows no further retry."""
         if lacks_descriptors(error):
-            warn_once()
+            warn_of_descriptors()
             self._pauses += 1
             return descriptor_pause(attempt=self._pauses - 1, jitter=jitter)
         self.attempt += 1

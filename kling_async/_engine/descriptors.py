@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import TypeVar
 
-import anyio.to_thread
-
 from kling_async._callbacks import SafeLogger
 from kling_async._engine.clock import Clock
-from kling_async._engine.tasks import run_to_end
 from kling_async._policy.descriptors import descriptor_pause, fit_limits, lacks_descriptors
 from kling_async._policy.rate_limit import Limits
 
@@ -30,54 +26,14 @@ async def retry_for_descriptor(work: Callable[[], Awaitable[T]]) -> T:
         except Exception as error:
             if not lacks_descriptors(error):
                 raise
-        warn_once()
+        warn_of_descriptors()
         jitter = random.random()  # noqa: S311 - spreads retries, keeps no secret
         await Clock().sleep(descriptor_pause(attempt=attempt, jitter=jitter))
         attempt += 1
 
 
-async def run_in_thread(work: Callable[[], T]) -> T:
-    """The result of blocking work that can be repeated; see `retry_for_descriptor`.
-
-    A cancellation waits for the thread, so that no work goes on when its files are closed; it comes before an error.
-    """
-
-    async def run() -> T | Exception:
-        try:
-            return await anyio.to_thread.run_sync(work)
-        except Exception as error:  # noqa: BLE001 - raised below
-            return error
-
-    async def run_or_raise() -> T:
-        outcome = await run_to_end(run())
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-    return await retry_for_descriptor(run_or_raise)
-
-
-@asynccontextmanager
-async def open_in_thread(make: Callable[[], T], close: Callable[[T], None]) -> AsyncIterator[T]:
-    """What a thread makes, such as an open file; a thread closes it at the end of the block.
-
-    A cancellation waits for the thread: else nothing would close what the thread makes after the cancellation.
-
-    Args:
-        make: Blocking work that can be repeated.
-        close: Closes what was made.
-    """
-    made: list[T] = []
-    try:
-        await run_in_thread(lambda: made.append(make()))
-        yield made[0]
-    finally:
-        for resource in made:
-            await run_to_end(anyio.to_thread.run_sync(close, resource))
-
-
 @cache
-def warn_once() -> None:
+def warn_of_descriptors() -> None:
     """Log, once in a process, that the client waits for free file descriptors."""
     _log.warning(
         "This process has no free file descriptor (too many open files). The client waits until files or connections "

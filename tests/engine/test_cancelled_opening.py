@@ -13,9 +13,9 @@ import pytest
 
 from kling_async._engine.batch.batch import use_journal
 from kling_async._engine.clock import Clock
-from kling_async._engine.descriptors import open_in_thread
 from kling_async._engine.download.file_lock import open_locked
 from kling_async._engine.download.partial_file import AdaptiveWriter, open_partial
+from kling_async._engine.threads import open_in_thread
 from kling_async._journal.open_journal import open_journal
 from kling_async.journal import Journal
 

@@ -44,9 +44,9 @@ def kling_emulator_settings():
 @pytest.fixture(autouse=True)
 def first_warning():
     """The warning comes once in a process; here each test is a process of its own."""
-    descriptors.warn_once.cache_clear()
+    descriptors.warn_of_descriptors.cache_clear()
     yield
-    descriptors.warn_once.cache_clear()
+    descriptors.warn_of_descriptors.cache_clear()
 
 
 @contextmanager
@@ -156,7 +156,7 @@ async def test_register_and_preview_wait_for_descriptors(tmp_path, caplog):
     with descriptors_used_up() as release:
         asyncio.get_running_loop().call_later(RELEASE_AFTER, release)
         registered = await journal.register(["a cat"])
-    descriptors.warn_once.cache_clear()
+    descriptors.warn_of_descriptors.cache_clear()
     with descriptors_used_up() as release:
         asyncio.get_running_loop().call_later(RELEASE_AFTER, release)
         [entry] = await journal.preview(["a cat"])

@@ -20,13 +20,13 @@ from kling_async._engine.batch.given_entries import require_entries
 from kling_async._engine.batch.result_stream import ResultStream
 from kling_async._engine.batch.run_item import run_item
 from kling_async._engine.batch.settings import BatchSettings
-from kling_async._engine.descriptors import open_in_thread
 from kling_async._engine.download.destination import Output
 from kling_async._engine.interrupted import describe_batch, warn_interrupted
 from kling_async._engine.session import LoopSession
 from kling_async._engine.submit.ledger import Ledger, price_unpriced
 from kling_async._engine.submit.uploader import Uploader
 from kling_async._engine.tasks import is_cancelled, run_cancellable
+from kling_async._engine.threads import open_in_thread
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.location import DatabaseUrl
 from kling_async._journal.open_journal import open_journal

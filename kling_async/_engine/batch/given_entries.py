@@ -7,8 +7,8 @@ from typing import Any
 
 from kling_async import catalog
 from kling_async._cells import is_missing, to_plain
-from kling_async._engine.descriptors import run_in_thread
 from kling_async._engine.submit.item_identifier import foreign_entry, repeated_entry
+from kling_async._engine.threads import run_in_thread
 from kling_async._journal.entry import Entry, Identity
 from kling_async._journal.location import DatabaseUrl
 from kling_async._journal.open_journal import journal_exists, read_journal

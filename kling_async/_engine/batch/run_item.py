@@ -10,7 +10,6 @@ import attrs
 
 from kling_async._engine.batch.batch_input import InputItem
 from kling_async._engine.batch.batch_parts import BatchParts
-from kling_async._engine.batch.claim_item import JobInFlight, Standing, UnsentError, age_of, claim_and_resume
 from kling_async._engine.batch.item_result import (
     emit_finished,
     interrupted_result,
@@ -19,6 +18,7 @@ from kling_async._engine.batch.item_result import (
     unsent_result,
 )
 from kling_async._engine.batch.resume import NextStep
+from kling_async._engine.batch.resume_item import JobInFlight, Standing, UnsentError, age_of, claim_and_resume
 from kling_async._engine.download.destination import Output
 from kling_async._engine.submit.batch_item import BatchItem
 from kling_async._engine.submit.open_reconciliation import OpenReconciliation

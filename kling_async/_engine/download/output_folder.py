@@ -15,7 +15,6 @@ import anyio.to_thread
 import attrs
 
 from kling_async._engine.api import Retries
-from kling_async._engine.descriptors import run_in_thread
 from kling_async._engine.download.destination import SavedFile
 from kling_async._engine.download.file_lock import PartialFiles, remove_partial_files
 from kling_async._engine.download.partial_file import (
@@ -25,6 +24,7 @@ from kling_async._engine.download.partial_file import (
     sha256_of,
 )
 from kling_async._engine.download.partial_video import Report
+from kling_async._engine.threads import run_in_thread
 from kling_async._journal.entry import Entry
 from kling_async._policy.file_names import file_name, longest_name, longest_name_of, names_beside, unique_name
 from kling_async.errors import ConfigurationError

@@ -16,13 +16,13 @@ import attrs
 
 from kling_async._callbacks import SafeLogger
 from kling_async._engine.api import Retries
-from kling_async._engine.descriptors import run_in_thread
 from kling_async._engine.download.destination import AlreadySavedError, SavedFile
 from kling_async._engine.download.file_lock import remove_partial_files
 from kling_async._engine.download.output_folder import try_name
 from kling_async._engine.download.partial_file import AdaptiveWriter, PartialFile, open_partial
 from kling_async._engine.download.partial_video import Report
 from kling_async._engine.download.streamed_video import StreamedVideo, open_streamed
+from kling_async._engine.threads import run_in_thread
 from kling_async._journal.entry import Entry
 from kling_async._policy.file_names import file_name, longest_name, names_beside
 from kling_async._policy.object_stores import Name, job_mark, judge_name

@@ -56,7 +56,8 @@ class BatchItem:
     earlier_posts: int = 0
     """How many POSTs of earlier runs were, or may have been, accepted. Set by `ItemClaims.claim_entry`."""
     cost: Decimal | None = None
-    """US dollars for all POSTs that were, or may have been, accepted, where that is known. Set by the `Ledger`."""
+    """US dollars for all POSTs that were, or may have been, accepted, where that is known. Set by `ItemClaims.claim_entry` and by
+    the `Ledger`."""
     job_id: str | None = None
     """The id of its last job, as soon as that is known. Set by `claim_and_resume`, and by the `Ledger` with each record; removed by
     `Ledger.record_intent`, and by `run_item` where the item is submitted again."""

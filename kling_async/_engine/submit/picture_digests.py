@@ -11,13 +11,13 @@ from types import MappingProxyType
 
 import attrs
 
-from kling_async._engine.descriptors import run_in_thread
 from kling_async._engine.submit.uploader import (
     local_pictures,
     open_picture,
     refuse_empty,
     translate_read_errors,
 )
+from kling_async._engine.threads import run_in_thread
 from kling_async.requests import VideoRequest
 
 _COARSEST_TIMES = 2.0

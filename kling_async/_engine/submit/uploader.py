@@ -18,8 +18,8 @@ import anyio.to_thread
 import attrs
 
 from kling_async._engine.api import ApiCaller
-from kling_async._engine.descriptors import run_in_thread
 from kling_async._engine.emitter import Emitter
+from kling_async._engine.threads import run_in_thread
 from kling_async._policy.safe_urls import reason_to_refuse
 from kling_async._transport.base import Request
 from kling_async._wire.codec import structure_upload
