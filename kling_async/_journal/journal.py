@@ -48,7 +48,8 @@ class WriteAheadJournal:
         self.owner = JournalRun(self.location, object())
         """Owns the jobs of this run of the journal."""
         self._store = store
-        self._spent_usd = store.spent_usd()
+        self.spent_usd_at_start = store.spent_usd()
+        """US dollars for all entries whose cost was known when this process opened the journal."""
         self._run_sync = run_sync = run_sync or _run_in_thread
         self._writes = GroupCommit(partial(run_sync, store.commit))
         self.sharing: Sharing | SoleProcess
@@ -110,10 +111,6 @@ class WriteAheadJournal:
     def entries(self) -> Iterator[Entry]:
         """All entries, in the order in which they were first written."""
         return iter(self._entries)
-
-    def spent_usd(self) -> Decimal:
-        """US dollars for all entries whose cost is known."""
-        return self._spent_usd
 
     async def read_unpriced(self) -> AsyncIterator[Entry]:
         """The entries of all processes with POSTs of unknown cost.
@@ -177,7 +174,6 @@ class WriteAheadJournal:
             timeout=timeout,
             cost_usd=cost_usd,
         )
-        self._spent_usd += (change["cost_usd"] or 0) - (0 if before is None else before.cost_usd or 0)
         self._entries.write(number, state, change)
         return number
 
@@ -206,8 +202,6 @@ class WriteAheadJournal:
         entry = self._entries.load(number)
         unknown = self._entries.pop_unknown(number, entry.attempts - 1)
         change = take_back_attempt(entry, error=error, unknown=unknown)
-        if "cost_usd" in change:
-            self._spent_usd -= entry.attempt_cost_usd or 0
         event = JournalEvent.REJECTED if unknown is None else JournalEvent.RESEND_REJECTED
         self._entries.write(number, next_state(state, event, number=number), change)
 

@@ -46,6 +46,9 @@ class Pen:
     def find(self, prompt: str):
         return self.journal.find(self.identity(prompt))
 
+    def sum_costs(self) -> Decimal:
+        return sum((entry.cost_usd or Decimal(0) for entry in self.journal.entries()), Decimal(0))
+
 
 @pytest.fixture
 def pen_for():

@@ -120,10 +120,10 @@ def test_the_spend_is_that_of_all_entries_after_a_restart(journals):
         for number in range(3):
             journals.record_intent(journal, Identity(None, f"f{number}", 0), cost_usd=Decimal("0.35"))
         journal.record_not_accepted(2, error="no")
-        assert journal.spent_usd() == Decimal("0.70")
+        assert journal.spent_usd_at_start == 0
 
     with journals.open() as journal:
-        assert journal.spent_usd() == Decimal("0.70")
+        assert journal.spent_usd_at_start == Decimal("0.70")
 
 
 def test_all_entries_come_in_the_order_of_their_numbers(journals):

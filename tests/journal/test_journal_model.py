@@ -206,6 +206,8 @@ class AgainstADictionary(RuleBasedStateMachine):
         asyncio.run(self.journal.flush())
         self.journal._store.close()
         self.journal = open_journal(self.journal.name)
+        spent = sum((entry.cost_usd or Decimal(0) for entry in self.entries.values()), Decimal(0))
+        assert self.journal.spent_usd_at_start == spent
 
     @invariant()
     def it_reads_as_the_dictionary(self):
@@ -217,8 +219,6 @@ class AgainstADictionary(RuleBasedStateMachine):
         assert self.journal.find(Identity("stranger", "f", 0)) is None
         assert all(self.journal.has_job(request_id) for request_id in self.ids)
         assert not self.journal.has_job("stranger")
-        spent = sum((entry.cost_usd or Decimal(0) for entry in self.entries.values()), Decimal(0))
-        assert self.journal.spent_usd() == spent
         unresolved = [
             entry for entry in self.journal.find_unresolved() if entry == self.entries[entry.identity]
         ]

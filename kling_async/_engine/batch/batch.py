@@ -198,7 +198,7 @@ async def _check_items(batch: CheckedBatch) -> None:
 async def count_earlier(budget: Budget, journal: WriteAheadJournal) -> None:
     """Count what earlier runs have spent; under a cap, what had no price then counts at the price of this batch."""
     unrecorded = Decimal(0) if budget.cap is None else await price_unpriced(budget, journal)
-    budget.count_earlier(journal.spent_usd(), unrecorded=unrecorded)
+    budget.count_earlier(journal.spent_usd_at_start, unrecorded=unrecorded)
 
 
 @asynccontextmanager
