@@ -45,7 +45,7 @@ _STARTED_IN_A_ROW = 1000
 """So many waits start before other tasks get a turn."""
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.frozen(eq=False, kw_only=True)
 class LoopSession:
     """The parts that all batches of a client share in one event loop."""
 
@@ -77,14 +77,15 @@ class LoopSession:
         )
 
     def with_options(self, *, timeout: float, retry: RetryPolicy, polling: PollingPolicy) -> LoopSession:
-        """This session under other options. The limits, the pauses, and all that protects money are shared."""
-        view = copy(self)
-        view.polling = polling
-        view.api = attrs.evolve(self.api, timeout=timeout, retry=retry)
-        view.submitter, view.downloader = copy(self.submitter), copy(self.downloader)
-        view.submitter.api = view.downloader.api = view.api
+        """This session under other options. The limits, the pauses, and all that protects money are shared.
+
+        Reconciliations keep the retries and the timeout of the client: one scan of a list serves all its views.
+        """
+        api = attrs.evolve(self.api, timeout=timeout, retry=retry)
+        submitter, downloader = copy(self.submitter), copy(self.downloader)
+        submitter.api = downloader.api = api
         self.shared.cover_timeout(timeout)
-        return view
+        return attrs.evolve(self, api=api, polling=polling, submitter=submitter, downloader=downloader)
 
     async def submit(self, request: VideoRequest, notify: Notifier, *, call: str = "submit") -> Job:
         """Submit one request on its own, and reconcile the submit if its answer is lost; see `Submitter.submit`.
