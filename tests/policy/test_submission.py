@@ -11,6 +11,7 @@ from kling_async._policy.submission import (
     stops_the_batch,
 )
 from kling_async._secrets import Secret
+from kling_async._wire.endpoints import SUBMIT
 from kling_async._wire.replies import error_for
 from kling_async.errors import (
     APIConnectionError,
@@ -39,7 +40,9 @@ def test_a_post_is_unsent_only_if_no_connection_was_made(error, failure):
 
 def test_only_429_and_refusals_exclude_a_charge():
     failures = {
-        status: classify(error_for(status, {}, b"", about="the submit", secret=Secret(""), now=0.0))
+        status: classify(
+            error_for(status, {}, b"", about="the submit", endpoint=SUBMIT, secret=Secret(""), now=0.0)
+        )
         for status in range(300, 1000)
     }
     refused = set(range(400, 500)) - {408, 429}
@@ -56,7 +59,7 @@ def test_an_error_without_its_status_is_unknown():
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 408, 409, 422, 429, 500, 502])
 def test_only_401_to_404_stop_the_batch(status):
-    error = error_for(status, {}, b"", about="the submit", secret=Secret(""), now=0.0)
+    error = error_for(status, {}, b"", about="the submit", endpoint=SUBMIT, secret=Secret(""), now=0.0)
     assert stops_the_batch(error) is (status in {401, 402, 403, 404})
 
 
