@@ -29,7 +29,6 @@ from kling_async.items import read_job, read_job_id, read_jobs, read_one
 from kling_async.jobs import Job
 from kling_async.lines import error_text, quote_value
 from kling_async.paths import output_path
-from kling_async.requests import VideoOptions
 from kling_async.results import Result
 
 if TYPE_CHECKING:
@@ -432,19 +431,18 @@ class KlingClient:
         """A batch to open, and the display of its progress."""
         from kling_async._display.progress import make_display
         from kling_async._engine.batch.batch import check_batch
-        from kling_async._engine.batch.settings import BatchSettings
+        from kling_async._engine.batch.settings import split_options
 
-        left: dict[str, Any] = {**options}
-        video_options = {name: left.pop(name) for name in VideoOptions.__annotations__ if name in left}
-        progress, on_event = left.pop("progress", "auto"), left.pop("on_event", None)
-        settings = BatchSettings(**left)
+        given = split_options(options)
+        settings = given.settings
         listener, display = make_display(
-            progress,
+            given.progress,
             total=len(requests) if isinstance(requests, Sized) else None,
             saves=settings.output is not None,
             has_journal=settings.journal is not None,
         )
-        return check_batch(requests, video_options, settings, self._notifier(on_event, listener)), display
+        notify = self._notifier(given.on_event, listener)
+        return check_batch(requests, given.video, settings, notify), display
 
     @asynccontextmanager
     async def _open_batch(

@@ -15,7 +15,7 @@ from kling_async._distributed.outcomes import result_of_end
 from kling_async._distributed.shards import ShardItem
 from kling_async._engine.batch.batch_input import InputItem, open_input
 from kling_async._engine.batch.resume import NextStep, next_step, plan_item
-from kling_async._engine.batch.settings import BatchSettings
+from kling_async._engine.batch.settings import BatchSettings, split_options
 from kling_async._engine.submit.item_identifier import ItemIdentifier, repeated_entry, wanted_item
 from kling_async._engine.threads import run_in_thread
 from kling_async._journal.entry import Entry
@@ -24,7 +24,6 @@ from kling_async._journal.postgres.store import PostgresStore
 from kling_async._journal.shared_store import WantedItem
 from kling_async._policy.budget import Budget
 from kling_async.errors import ConfigurationError, InvalidRequestError
-from kling_async.requests import VideoOptions
 from kling_async.results import Result, ResultState
 from kling_async.types import Requests
 
@@ -48,18 +47,15 @@ async def read_items(requests: Requests, options: Mapping[str, Any]) -> tuple[li
         InvalidRequestError: An item is invalid, or its local picture cannot be read, and such items are not to be skipped.
         ConfigurationError: An option makes no sense, or an item has no price under a cap.
     """
-    batch_options = {name: value for name, value in options.items() if name not in {"progress", "on_event"}}
-    video_options = {
-        name: batch_options.pop(name) for name in VideoOptions.__annotations__ if name in batch_options
-    }
-    settings = BatchSettings(**batch_options)
+    given = split_options(options)
+    settings = given.settings
     if settings.max_cost_usd is not None and settings.prices is None:
         raise ConfigurationError(
             "A cap needs the price of a video.",
             advice="Give prices={'kling-v2-6': Decimal('0.35')}, or prices='catalog'.",
         )
     budget = Budget(settings.prices, settings.max_cost_usd)
-    reader = open_input(requests, video_options, settings, budget, has_journal=True)
+    reader = open_input(requests, given.video, settings, budget, has_journal=True)
     items = []
     try:
         while (item := await reader.next_item()) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,8 +12,10 @@ from kling_async._journal.location import DatabaseUrl, journal_location
 from kling_async._policy.budget import Prices
 from kling_async._policy.validators import check_flag
 from kling_async.errors import ConfigurationError
+from kling_async.events import Listener
 from kling_async.paths import ObjectUrl, output_path
-from kling_async.types import OnAmbiguous
+from kling_async.requests import VideoOptions
+from kling_async.types import OnAmbiguous, Progress
 
 
 def _read_output(value: Any) -> Path | ObjectUrl | None:
@@ -70,3 +73,29 @@ class BatchSettings:
 
 
 _FLAGS = tuple(field.name for field in attrs.fields(BatchSettings) if isinstance(field.default, bool))
+
+
+@attrs.frozen
+class SplitOptions:
+    """The options of a call that runs a batch, by what they are for."""
+
+    video: Mapping[str, Any]
+    """Those that fill the fields that the requests leave open."""
+    settings: BatchSettings
+    progress: Progress
+    on_event: Listener | None
+
+
+def split_options(options: Mapping[str, Any]) -> SplitOptions:
+    """The options of a batch, by what they are for.
+
+    Args:
+        options: See `BatchOptions`.
+
+    Raises:
+        ConfigurationError: One of them makes no sense.
+    """
+    left = {**options}
+    video = {name: left.pop(name) for name in VideoOptions.__annotations__ if name in left}
+    progress, on_event = left.pop("progress", "auto"), left.pop("on_event", None)
+    return SplitOptions(video, BatchSettings(**left), progress, on_event)
