@@ -211,7 +211,7 @@ class AiohttpTransport:
 
     def _is_plain(self) -> bool:
         """Whether no part of aiohttp is replaced, and none was when the pool was opened."""
-        return self._is_opened_plain and read_parts() == self._opened_with
+        return self._is_opened_plain and self._has_parts_of_pool()
 
     def _may_be_silent(self) -> bool:
         """Whether a connection of the pool may be silent for too long."""
@@ -228,13 +228,19 @@ class AiohttpTransport:
             ConfigurationError: The request is a POST, and a mock that is there would not see it.
         """
         is_post = request.method == "POST"
-        is_fresh = is_post and (not (self._is_plain() or self._check_parts(request)) or self._may_be_silent())
+        if is_post and not self._is_plain():
+            self._refuse_blind_spot(request)
         if request.is_public_only and self._network.proxy_for(request.url) is None:
             return self._public_session
+        is_fresh = is_post and (not self._has_parts_of_pool() or self._may_be_silent())
         return self._fresh_session if is_fresh else self._session
 
-    def _check_parts(self, request: Request) -> bool:
-        """Let no POST pass a mock that cannot see it; returns whether all parts are those that the pool was opened with.
+    def _has_parts_of_pool(self) -> bool:
+        """Whether each part of aiohttp is the one that the pool was opened with."""
+        return read_parts() == self._opened_with
+
+    def _refuse_blind_spot(self, request: Request) -> None:
+        """Let no POST pass a mock that cannot see it.
 
         Raises:
             ConfigurationError: A part is replaced that this session does not use.
@@ -245,7 +251,6 @@ class AiohttpTransport:
                 "request would not go through the replacement.",
                 advice="In a test use the emulator or KlingClient(transport=...).",
             )
-        return read_parts() == self._opened_with
 
     def _note_reply(self, started: float) -> None:
         """Note that a reply is complete whose last byte was awaited since that time: its connection is in the pool."""
