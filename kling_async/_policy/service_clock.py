@@ -106,7 +106,7 @@ class ServiceClock:
 
         Source: RFC 9110 section 6.6.1: the date at which the message was originated.
         """
-        moment = _parse_date(date)
+        moment = parse_http_date(date)
         is_slow = received_at - sent_at > _MAX_ROUND_TRIP
         if moment is None or is_slow or abs(moment - received_at) > _MAX_OFFSET:
             return
@@ -117,7 +117,7 @@ class ServiceClock:
         self._learned_at = received_at
 
 
-def _parse_date(text: str | None) -> float | None:
+def parse_http_date(text: str | None) -> float | None:
     """Unix seconds of an HTTP date; None if it is none."""
     try:
         moment = parsedate_to_datetime(text or "")

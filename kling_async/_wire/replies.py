@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import attrs
 
+from kling_async._policy.service_clock import parse_http_date
 from kling_async._secrets import Secret
 from kling_async._wire.codec import failure_text, shorten_spaces
 from kling_async._wire.endpoints import LIST, MAX_VALUES, MODEL, STATUS, SUBMIT, Endpoint
@@ -216,11 +215,8 @@ def _parse_retry_after(text: str, *, now: float) -> float | None:
         return float(text)
     except ValueError:
         pass
-    try:
-        moment = parsedate_to_datetime(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None
+    moment = parse_http_date(text)
+    return None if moment is None else moment - now
 
 
 def excerpt(body: bytes, *, secret: Secret) -> str:
