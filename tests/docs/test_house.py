@@ -105,9 +105,18 @@ def test_each_function_of_a_way_is_called_from_a_file_of_a_row_above_it(section)
 
 
 @pytest.mark.parametrize(
-    "folder", ["_engine/batch", "_engine/poll", "_engine/submit", "_journal", "_distributed"]
+    "folder",
+    [
+        "_engine/batch",
+        "_engine/download",
+        "_engine/poll",
+        "_engine/submit",
+        "_journal",
+        "_policy",
+        "_distributed",
+    ],
 )
-def test_every_file_of_batches_of_the_journal_and_of_many_machines_has_a_line(folder):
+def test_every_file_of_the_engine_of_the_policies_of_the_journal_and_of_many_machines_has_a_line(folder):
     (files,) = [
         set(re.findall(r"^\| `([\w/]+\.py)` \|", part, re.MULTILINE))
         for part in HOUSE.split("\n\n")
