@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from kling_async._display.cell import running_shell
 from kling_async._display.markup import join_facts
-from kling_async._display.page import count_earlier, duration_text, is_inlined
+from kling_async._display.page import count_from_earlier_runs, duration_text, is_inlined
 from kling_async._display.signed_sources import sign_sources
 from kling_async._display.tiles import (
     ALONE,
@@ -143,7 +143,7 @@ class Gallery:
 
     def _time_text(self, history: BatchHistory) -> str:
         results = [item for item in self.items if isinstance(item, Result)]
-        which = " in the last run" if count_earlier(results, history) else ""
+        which = " in the last run" if count_from_earlier_runs(results, history) else ""
         return f"{duration_text(history.ended - history.started)}{which}"
 
     def _tiles(self) -> Iterator[Tile]:

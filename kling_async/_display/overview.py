@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from kling_async._display.colors import STATE_COLORS, state_class
 from kling_async._display.markup import isolate, join_facts
-from kling_async._display.page import count_earlier, duration_text, size_text
+from kling_async._display.page import count_from_earlier_runs, duration_text, size_text
 from kling_async._display.timeline import PHASES, WORDS, TimeLine, most_at_once
 from kling_async._display.timeline_svg import area_picture, axis_picture, rows_picture
 from kling_async.history import BatchHistory, ItemTimes, TimeSpan
@@ -31,7 +31,7 @@ def when_html(results: Sequence[Result], history: BatchHistory | None) -> Markup
     models = sorted({model_of(result.request) for result in results if result.request is not None})
     parts = []
     if history is not None:
-        last = "Last run: " if count_earlier(results, history) else ""
+        last = "Last run: " if count_from_earlier_runs(results, history) else ""
         parts.append(escape(last + _period_text(history.started, history.ended)))
     if models:
         parts.append(isolate(", ".join(models)))
@@ -66,7 +66,7 @@ def figures_html(results: Sequence[Result], history: BatchHistory | None, *, mis
         ("Spend", _spend(results)),
     ]
     if history is not None:
-        of_run = " of the last run" if count_earlier(results, history) else ""
+        of_run = " of the last run" if count_from_earlier_runs(results, history) else ""
         seconds = history.ended - history.started
         figures.append((f"Time{of_run}", duration_text(seconds)))
         times = [history.times_of(result.index) for result in made]

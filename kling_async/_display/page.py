@@ -48,7 +48,7 @@ def size_text(size_bytes: float) -> str:
     return f"{size_bytes:,.{digits}f} {unit}"
 
 
-def count_earlier(results: Iterable[Result], history: BatchHistory) -> int:
+def count_from_earlier_runs(results: Iterable[Result], history: BatchHistory) -> int:
     """How many results have a job that this run did not submit: a history tells only of one run."""
     return sum(result.job is not None and not history.times_of(result.index).submits for result in results)
 

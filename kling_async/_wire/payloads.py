@@ -33,7 +33,7 @@ def payload_of(request: VideoRequest) -> dict[str, Any]:
     return {**payload, **request.extra}
 
 
-def to_plain(payload: dict[str, Any]) -> dict[str, Any]:
+def plain_payload(payload: dict[str, Any]) -> dict[str, Any]:
     """The payload with values of plain types alone.
 
     The caller's values can be of classes that override `==` or `str()`, and after a POST nothing of the caller may raise.

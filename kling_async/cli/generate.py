@@ -24,7 +24,7 @@ from kling_async.cli.run_config import (
     JournalPlace,
     OutputOptions,
     RunConfig,
-    read_journal,
+    read_journal_place,
     read_path,
     read_place,
 )
@@ -109,7 +109,7 @@ async def generate(
     encoding: Annotated[str | None, Parameter(metavar="NAME")] = None,
     out: Annotated[Path | ObjectUrl, Parameter(metavar="DIR", converter=read_place)] = DEFAULT_FOLDER,
     journal: Annotated[
-        JournalPlace | None, Parameter(metavar="FILE", converter=read_journal, accepts_keys=False)
+        JournalPlace | None, Parameter(metavar="FILE", converter=read_journal_place, accepts_keys=False)
     ] = None,
     no_journal: bool = False,
     output: OutputOptions = OutputOptions(),  # noqa: B008 - a frozen value

@@ -29,7 +29,7 @@ from kling_async.cli.run_config import (
     JournalPlace,
     OutputOptions,
     RunConfig,
-    read_journal,
+    read_journal_place,
     read_place,
 )
 from kling_async.cli.service import Service, open_client
@@ -40,7 +40,9 @@ from kling_async.types import ObjectUrl
 
 
 async def resume(
-    journal: Annotated[JournalPlace, Parameter(name="JOURNAL", converter=read_journal, accepts_keys=False)],
+    journal: Annotated[
+        JournalPlace, Parameter(name="JOURNAL", converter=read_journal_place, accepts_keys=False)
+    ],
     /,
     *,
     out: Annotated[Path | ObjectUrl | None, Parameter(metavar="DIR", converter=read_place)] = None,

@@ -37,7 +37,7 @@ JournalPlace: TypeAlias = Path | Journal
 """Where a journal is: the path of a file, or a journal in a database."""
 
 
-def read_journal(_: object, tokens: Sequence[Token]) -> JournalPlace:
+def read_journal_place(_: object, tokens: Sequence[Token]) -> JournalPlace:
     """The journal that an option names; a converter of cyclopts.
 
     Raises:

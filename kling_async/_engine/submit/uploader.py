@@ -24,7 +24,7 @@ from kling_async._policy.safe_urls import reason_to_refuse
 from kling_async._transport.base import Request
 from kling_async._wire.codec import structure_upload
 from kling_async._wire.endpoints import UPLOAD_URL
-from kling_async._wire.payloads import payload_of, to_plain, upload_body
+from kling_async._wire.payloads import payload_of, plain_payload, upload_body
 from kling_async.catalog import PICTURES, is_local_picture, wire_name
 from kling_async.errors import ConfigurationError, InvalidRequestError, KlingError
 from kling_async.lines import reason_of
@@ -71,7 +71,7 @@ class Uploader:
         payload = payload_of(request)
         for key, path in local_pictures(request):
             payload[key] = await self._url_of(path, digests[path])
-        return to_plain(payload)
+        return plain_payload(payload)
 
     async def _url_of(self, path: str, sha256: str) -> str:
         name = sha256, _suffix_of(path)
