@@ -47,11 +47,11 @@ class ProgressCounts:
     saved: int = attrs.field(init=False, default=0)
     submitted: int = attrs.field(init=False, default=0)
     """Jobs that the service accepted."""
-    refused: int = attrs.field(init=False, default=0)
+    without_job: int = attrs.field(init=False, default=0)
     """Items that ended without a job."""
     saved_bytes: int = attrs.field(init=False, default=0)
     """The size of the saved videos."""
-    before: int = attrs.field(init=False, default=0)
+    saved_before: int = attrs.field(init=False, default=0)
     """Videos that an earlier run made and saved; the other counts include them."""
     spent_usd: Decimal | None = attrs.field(init=False, default=None)
     """US dollars so far, if prices are known; with a journal, the earlier runs are included."""
@@ -66,7 +66,7 @@ class ProgressCounts:
     """Jobs whose video is not saved yet, in the order of their submits; None for a job whose wait timed out, which may
     still run."""
 
-    _saved_before: set[str] = attrs.field(init=False, factory=set)
+    _jobs_saved_before: set[str] = attrs.field(init=False, factory=set)
     """Jobs of an earlier run whose video is saved, until their `Finished` comes."""
     _downloading: dict[str | None, int] = attrs.field(init=False, factory=dict)
     """Bytes so far of each video that is being downloaded."""
@@ -160,9 +160,9 @@ class ProgressCounts:
     def _resume(self, job: Job, *, is_saved_before: bool) -> None:
         self.submitted += 1
         if is_saved_before:
-            self.before += 1
+            self.saved_before += 1
             self.saved += 1
-            self._saved_before.add(job.request_id)
+            self._jobs_saved_before.add(job.request_id)
         elif not job.is_final:
             self._move(job.request_id, job.status)
 
@@ -171,9 +171,9 @@ class ProgressCounts:
         self._unanswered.discard(event.index)
         self.succeeded += is_made
         self.failed += not is_made
-        self.refused += event.request_id is None
-        if event.request_id in self._saved_before:
-            self._saved_before.remove(event.request_id)
+        self.without_job += event.request_id is None
+        if event.request_id in self._jobs_saved_before:
+            self._jobs_saved_before.remove(event.request_id)
             return
         if is_made and self.saves:
             self._download_rate.begin(event.at)
@@ -207,7 +207,7 @@ def describe_trouble(event: Event) -> str | None:
         case Retrying(delay=delay, error=error):
             return f"{error.message.rstrip('.')}; trying again in {delay:.1f} s"
         case PollFailed(delay=delay, error=error):
-            return f"{error.message.rstrip('.')}; asking again in {delay:.1f} s"
+            return f"{error.message.rstrip('.')}; polling again in {delay:.1f} s"
     return None
 
 

@@ -83,8 +83,8 @@ def print_summary(
 
 def _notes(counts: ProgressCounts, seconds: float) -> Iterator[str]:
     """The notes beside the number of videos: saved before, time, money."""
-    if counts.before:
-        yield f"{counts.before:,} of them before"
+    if counts.saved_before:
+        yield f"{counts.saved_before:,} of them before"
     yield clock_text(seconds)
     if counts.bought_usd is not None and counts.spent_usd is not None:
         earlier = counts.spent_usd - counts.bought_usd
@@ -184,7 +184,7 @@ def print_interrupted(counts: ProgressCounts, config: RunConfig, *, is_forced: b
         is_forced: A second Ctrl-C ended the wait for the replies to the last submits.
     """
     unanswered, pending_ids, in_flight_ids = counts.unanswered, counts.pending_ids, counts.in_flight_ids
-    unsent = (counts.total or 0) - counts.submitted - counts.refused - unanswered
+    unsent = (counts.total or 0) - counts.submitted - counts.without_job - unanswered
     if unsent == counts.total and not is_forced:
         print_error("interrupted before anything was done.")
         return

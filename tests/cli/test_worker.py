@@ -91,7 +91,7 @@ def test_a_worker_shows_trouble_unless_it_is_quiet(cli, serve, database, give_ou
 
     shown = cli("worker", "--journal", database, "--until-idle")
 
-    assert "asking again" in shown.err
+    assert "polling again" in shown.err
 
 
 def test_ctrl_c_stops_a_worker_which_says_what_it_gives_back(interrupt, serve, database, give_out):

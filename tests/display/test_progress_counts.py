@@ -161,7 +161,7 @@ def test_a_note_of_trouble_stays_until_the_next_progress():
             Retrying(at=0.0, call="list", attempt=1, delay=0.54, error=LOST),
             "no connection; trying again in 0.5 s",
         ),
-        (PollFailed(at=0.0, delay=2.0, error=LOST), "no connection; asking again in 2.0 s"),
+        (PollFailed(at=0.0, delay=2.0, error=LOST), "no connection; polling again in 2.0 s"),
         (submitted_event("a"), None),
     ],
 )
@@ -188,7 +188,7 @@ def test_a_video_that_an_earlier_run_saved_is_neither_pending_nor_unsaved():
     resumed = Resumed(at=0.0, request_id="a", job=job, path=Path("a.mp4"))
     counts = count_events(resumed, finished_event("a", ResultState.SUCCEEDED))
     assert nonzero(counts) == {"succeeded": 1, "saved": 1, "submitted": 1}
-    assert (counts.before, counts.pending_ids) == (1, ())
+    assert (counts.saved_before, counts.pending_ids) == (1, ())
 
 
 @pytest.mark.parametrize(
