@@ -51,13 +51,11 @@ class MemoryStore:
     def read_start(self) -> StoreStart:
         return StoreStart(
             last_number=max(self.kept, default=0),
-            unknown_states={
-                number: entry.state for number, entry in self.kept.items() if _is_unresolved(entry)
-            },
+            unknown_states={number: entry.state for number, entry in self.kept.items() if _is_unknown(entry)},
             unknown_attempts=[
                 entry
                 for (number, attempt), entry in self.earlier.items()
-                if _is_unresolved(entry) and attempt < self.kept[number].attempts
+                if _is_unknown(entry) and attempt < self.kept[number].attempts
             ],
         )
 
@@ -68,5 +66,5 @@ class MemoryStore:
         self.is_closed = True
 
 
-def _is_unresolved(entry: Entry) -> bool:
+def _is_unknown(entry: Entry) -> bool:
     return entry.request_id is None and entry.state in {EntryState.INTENDED, EntryState.AMBIGUOUS}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from decimal import Decimal
 from functools import partial
 from types import TracebackType
@@ -104,10 +104,6 @@ class WriteAheadJournal:
         """Whether an entry has this job, or had it in an earlier attempt."""
         return self._entries.has_job(request_id)
 
-    def find_unresolved(self) -> Sequence[Entry]:
-        """The attempts of unknown fate, by number and attempt: one entry may have several, each as it was then."""
-        return self._entries.find_unresolved()
-
     def entries(self) -> Iterator[Entry]:
         """All entries, in the order in which they were first written."""
         return iter(self._entries)
@@ -184,7 +180,7 @@ class WriteAheadJournal:
     def record_not_accepted(self, number: int, *, error: str) -> None:
         """Record that a POST was provably not accepted, or never sent: it is no attempt, and its cost is taken back.
 
-        If the fate of the POST before this one is unknown, the entry is ambiguous again, as it was.
+        If the POST before this one is unknown, the entry is ambiguous again, as it was.
 
         Args:
             number: The number of the entry.
@@ -202,11 +198,11 @@ class WriteAheadJournal:
         entry = self._entries.load(number)
         unknown = self._entries.pop_unknown(number, entry.attempts - 1)
         change = take_back_attempt(entry, error=error, unknown=unknown)
-        event = JournalEvent.REJECTED if unknown is None else JournalEvent.RESEND_REJECTED
+        event = JournalEvent.NOT_ACCEPTED if unknown is None else JournalEvent.RESEND_NOT_ACCEPTED
         self._entries.write(number, next_state(state, event, number=number), change)
 
     def record_job(self, number: int, *, request_id: str, record: Mapping[str, Any]) -> None:
-        """Record that the service has a job for the entry: a new one, or after a rejected resend the one before.
+        """Record that the service has a job for the entry: a new one, or after a resend that was not accepted the one before.
 
         Args:
             number: The number of the entry.

@@ -28,7 +28,7 @@ class PresentEntries:
         self.last_number = 0 if start is None else start.last_number
         """The highest number of an entry that this process alone has numbered; 0 if there is none."""
         self._open_states = {} if start is None else dict(start.unknown_states)
-        """By number, the state of each entry with a POST of unknown fate, or with a job that this process waits for."""
+        """By number, the state of each entry with an unknown POST, or with a job that this process waits for."""
         unknown_attempts = () if start is None else start.unknown_attempts
         self._unknown_attempts = {(entry.number, entry.attempts): entry for entry in unknown_attempts}
         # A store that was empty, and that no other process writes, has only entries of this process: most lookups need no disk.
@@ -69,11 +69,11 @@ class PresentEntries:
                 return True
         return self._store.has_job(request_id)
 
-    def find_unresolved(self) -> list[Entry]:
-        """The attempts of unknown fate, by number and attempt: one entry may have several, each as it was then."""
+    def find_unknown(self) -> list[Entry]:
+        """The unknown attempts, by number and attempt: one entry may have several, each as it was then."""
         numbers = [number for number, state in self._open_states.items() if state in UNKNOWN_STATES]
-        unresolved = [*self._unknown_attempts.values(), *map(self.load, numbers)]
-        return sorted(unresolved, key=lambda entry: (entry.number, entry.attempts))
+        unknown = [*self._unknown_attempts.values(), *map(self.load, numbers)]
+        return sorted(unknown, key=lambda entry: (entry.number, entry.attempts))
 
     def is_still_unknown(self, attempt: Entry) -> bool:
         """Whether no write that may not be in the store yet says what became of an attempt."""
@@ -132,7 +132,7 @@ class PresentEntries:
             self._unknown_attempts[attempt.number, attempt.attempts] = attempt
 
     def pop_unknown(self, number: int, attempt: int) -> Entry | None:
-        """Forget and return an earlier attempt of unknown fate; None if its fate is known."""
+        """Forget and return an earlier attempt that is unknown; None if it is known."""
         return self._unknown_attempts.pop((number, attempt), None)
 
     def forget_state(self, number: int) -> None:

@@ -36,7 +36,7 @@ class Claim:
     is_changed_elsewhere: bool = False
     """Whether another process has written the entry since this one opened the store."""
     unknown_attempts: Sequence[Entry] = ()
-    """The entry as it was before new attempts, where the fate of the earlier POST is still unknown."""
+    """The entry as it was before new attempts, where the earlier POST is still unknown."""
 
 
 @attrs.frozen(kw_only=True)
@@ -162,8 +162,8 @@ class SharedStore(Store, Protocol):
         """Those of the ids whose job an entry of any process has, or had in an earlier attempt."""
         ...
 
-    def find_all_unresolved(self, model: str) -> Sequence[Entry]:
-        """The attempts of unknown fate of a model, of all processes, by number and attempt."""
+    def find_all_unknown(self, model: str) -> Sequence[Entry]:
+        """The unknown attempts of a model, of all processes, by number and attempt."""
         ...
 
     def subscribe(self, notify: Callable[[], None]) -> None:

@@ -253,9 +253,9 @@ class Sharing:
         found = set(filter(self._entries.has_job, request_ids))
         return found | await self._run_sync(self._store.find_jobs, request_ids)
 
-    async def find_unresolved(self, model: str) -> Sequence[Entry]:
-        """The attempts of unknown fate of a model, by number and attempt, those of all processes."""
-        entries = await self._run_sync(self._store.find_all_unresolved, model)
+    async def find_unknown(self, model: str) -> Sequence[Entry]:
+        """The unknown attempts of a model, by number and attempt, those of all processes."""
+        entries = await self._run_sync(self._store.find_all_unknown, model)
         return [entry for entry in entries if self._entries.is_still_unknown(entry)]
 
     # Inside

@@ -94,6 +94,6 @@ class SoleProcess:
         """Those of the ids whose job an entry has, or had in an earlier attempt."""
         return set(filter(self._entries.has_job, request_ids))
 
-    async def find_unresolved(self, model: str) -> Sequence[Entry]:
-        """The attempts of unknown fate of a model, by number and attempt."""
-        return [entry for entry in self._entries.find_unresolved() if entry.model == model]
+    async def find_unknown(self, model: str) -> Sequence[Entry]:
+        """The unknown attempts of a model, by number and attempt."""
+        return [entry for entry in self._entries.find_unknown() if entry.model == model]

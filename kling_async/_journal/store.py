@@ -132,9 +132,9 @@ class StoreStart:
     last_number: int = 0
     """The highest number of an entry; 0 if there is none."""
     unknown_states: Mapping[int, EntryState]
-    """By number, the state of each entry with a POST of unknown fate: intended or ambiguous, without a job."""
+    """By number, the state of each entry with an unknown POST: intended or ambiguous, without a job."""
     unknown_attempts: Sequence[Entry]
-    """Entries as they were before a new attempt, where the fate of the earlier POST is still unknown."""
+    """Entries as they were before a new attempt, where the earlier POST is still unknown."""
 
 
 class Store(Protocol):

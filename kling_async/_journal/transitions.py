@@ -22,14 +22,14 @@ class JournalEvent(StrEnum):
 
     INTENT = "intent"
     """A paid POST is about to be sent."""
-    REJECTED = "rejected"
+    NOT_ACCEPTED = "not_accepted"
     """That POST was provably not accepted, or never sent."""
-    RESEND_REJECTED = "resend_rejected"
-    """The same, and whether the POST before that one was accepted is unknown."""
+    RESEND_NOT_ACCEPTED = "resend_not_accepted"
+    """That POST was provably not accepted, or never sent, and the POST before that one is unknown."""
     ACCEPTED = "accepted"
     """The service has a new job for the entry."""
     RESTORED = "restored"
-    """The job of the attempt before a rejected one is the last job of the entry again."""
+    """The job of the attempt before one that was not accepted is the last job of the entry again."""
     AMBIGUOUS = "ambiguous"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -57,8 +57,8 @@ TRANSITIONS: Mapping[EntryState | None, Mapping[JournalEvent, EntryState]] = {
     None: {JournalEvent.INTENT: EntryState.INTENDED},
     EntryState.INTENDED: {
         JournalEvent.INTENT: EntryState.INTENDED,
-        JournalEvent.REJECTED: EntryState.NOT_SUBMITTED,
-        JournalEvent.RESEND_REJECTED: EntryState.AMBIGUOUS,
+        JournalEvent.NOT_ACCEPTED: EntryState.NOT_SUBMITTED,
+        JournalEvent.RESEND_NOT_ACCEPTED: EntryState.AMBIGUOUS,
         JournalEvent.ACCEPTED: EntryState.SUBMITTED,
         JournalEvent.AMBIGUOUS: EntryState.AMBIGUOUS,
     },
@@ -77,7 +77,7 @@ TRANSITIONS: Mapping[EntryState | None, Mapping[JournalEvent, EntryState]] = {
 }
 """From each state, None for an item without an entry, the state that each event leads to; all else is a mistake.
 
-A success is never bought again. A POST of unknown fate is never called rejected. A job is never replaced but by a new
+A success is never bought again. A POST that is unknown is never recorded as not accepted. A job is never replaced but by a new
 intent, which keeps the old one among the earlier attempts.
 """
 
@@ -190,12 +190,12 @@ def price_posts(
 
 
 def take_back_attempt(entry: Entry, *, error: str, unknown: Entry | None) -> dict[str, Any]:
-    """The fields that change when the last POST of an entry was rejected: one attempt less, and its cost taken back.
+    """The fields that change when the last POST of an entry was not accepted: one attempt less, and its cost taken back.
 
     Args:
         entry: The entry as it is, intended.
         error: Why, in one line.
-        unknown: The entry as it was before the last intent, where the fate of that POST is unknown.
+        unknown: The entry as it was before the last intent, where that POST is unknown.
     """
     change: dict[str, Any] = {"error": error, "attempts": entry.attempts - 1, "attempt_cost_usd": None}
     if entry.attempt_cost_usd is not None and entry.cost_usd is not None:

@@ -204,4 +204,4 @@ async def test_each_attempt_of_an_item_keeps_what_it_sent(path):
     await run_with(path, service, ["a cat"], on_ambiguous="resend")
     assert bodies(service) == [{"prompt": "a cat\n"}, {"prompt": "a cat"}]
     with open_journal(path) as journal:
-        assert [entry.payload for entry in journal.find_unresolved()] == bodies(service)
+        assert [entry.payload for entry in journal._entries.find_unknown()] == bodies(service)

@@ -137,7 +137,7 @@ def test_all_entries_come_in_the_order_of_their_numbers(journals):
     ]
 
 
-def test_an_earlier_attempt_of_unknown_fate_is_known_after_a_restart(journals):
+def test_an_earlier_attempt_that_is_unknown_is_there_after_a_restart(journals):
     identity = Identity(None, "f", 0)
     with journals.open() as journal:
         number = journals.record_intent(journal, identity, payload={"prompt": "one"}, at=1.0, timeout=300.0)
@@ -164,7 +164,7 @@ async def test_the_job_of_an_earlier_attempt_is_no_job_without_an_owner(journals
         assert await journal.sharing.find_jobs({"r-1", "r-2", "r-3"}) == {"r-1", "r-2"}
 
 
-async def test_attempts_of_unknown_fate_are_read_by_model_and_not_once_they_are_known(journals):
+async def test_unknown_attempts_are_read_by_model_and_not_once_they_are_known(journals):
     with journals.open() as journal:
         for number in range(3):
             journals.record_intent(journal, Identity(None, f"f{number}", 0))
@@ -173,9 +173,9 @@ async def test_attempts_of_unknown_fate_are_read_by_model_and_not_once_they_are_
         await journal.flush()
         journal.record_job(1, request_id="r-1", record={})
 
-        unresolved = await journal.sharing.find_unresolved("m")
+        unknown = await journal.sharing.find_unknown("m")
 
-    assert [(entry.number, entry.attempts) for entry in unresolved] == [(2, 1), (3, 1), (3, 2)]
+    assert [(entry.number, entry.attempts) for entry in unknown] == [(2, 1), (3, 1), (3, 2)]
 
 
 async def test_an_item_has_the_entry_that_an_earlier_run_wrote(journals):

@@ -106,7 +106,7 @@ async def test_another_attempt_keeps_the_id_and_the_cost_of_the_one_before(journ
     assert journal.has_job("r-1")
 
 
-async def test_a_rejected_post_costs_nothing_and_is_no_attempt(journal, pen, store):
+async def test_a_post_that_is_not_accepted_costs_nothing_and_is_no_attempt(journal, pen, store):
     number = pen.record_intent("rain")
     await journal.flush()
 
@@ -133,7 +133,7 @@ async def test_rejecting_twice_takes_the_cost_back_once(journal, pen):
     assert pen.sum_costs() == Decimal("0.35")
 
 
-async def test_a_job_is_restored_after_a_rejected_resend(journal, pen):
+async def test_a_job_is_restored_after_a_resend_that_is_not_accepted(journal, pen):
     number = pen.record_intent("rain")
     pen.record_job(number, "r-1")
     pen.record_intent("rain")
@@ -167,7 +167,7 @@ async def test_an_unknown_price_is_not_zero(journal, pen, first, second, costs):
     assert (pen.find("rain").cost_usd, pen.sum_costs()) == (left, left or 0)
 
 
-# POSTs of unknown fate
+# Unknown POSTs
 
 
 @pytest.mark.parametrize("is_flushed", [False, True], ids=["pending", "on-the-disk"])
@@ -177,21 +177,21 @@ async def test_posts_of_unknown_fate_are_listed_by_this_run_and_the_next(journal
         journal.record_intent(identity, model="m", payload={}, at=1.0, cost_usd=None)
     if is_flushed:
         await journal.flush()
-    assert [entry.number for entry in journal.find_unresolved()] == [1, 2, 3, 4, 5]
+    assert [entry.number for entry in journal._entries.find_unknown()] == [1, 2, 3, 4, 5]
 
     journal.record_not_accepted(1, error="refused")
     pen.record_job(2, "r-2")
     journal.record_end(3, state=ResultState.AMBIGUOUS, record=None, error="lost")
     pen.fail(4)
 
-    assert [entry.number for entry in journal.find_unresolved()] == [3, 5]
+    assert [entry.number for entry in journal._entries.find_unknown()] == [3, 5]
     await journal.flush()
-    assert [entry.number for entry in WriteAheadJournal(journal._store).find_unresolved()] == [3, 5]
+    assert [entry.number for entry in WriteAheadJournal(journal._store)._entries.find_unknown()] == [3, 5]
 
 
-async def test_an_earlier_post_of_unknown_fate_stays_unresolved_whatever_happens_to_the_next(journal, pen):
+async def test_an_earlier_post_stays_unknown_whatever_happens_to_the_next(journal, pen):
     def unknown_attempts():
-        return [(entry.attempts, entry.state, entry.sent_at) for entry in journal.find_unresolved()]
+        return [(entry.attempts, entry.state, entry.sent_at) for entry in journal._entries.find_unknown()]
 
     number = pen.record_intent("rain", at=1.0)
     journal.record_end(number, state=ResultState.AMBIGUOUS, record=None, error="lost")
@@ -205,10 +205,10 @@ async def test_an_earlier_post_of_unknown_fate_stays_unresolved_whatever_happens
     pen.record_intent("rain", at=3.0)
     pen.record_job(number, "r-1")
     await journal.flush()
-    unresolved = unknown_attempts()
-    assert [attempt for attempt, *_ in unresolved] == [1]
+    unknown = unknown_attempts()
+    assert [attempt for attempt, *_ in unknown] == [1]
     journal = WriteAheadJournal(journal._store)
-    assert unknown_attempts() == unresolved
+    assert unknown_attempts() == unknown
 
 
 # After a restart

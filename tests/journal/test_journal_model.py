@@ -196,10 +196,10 @@ class AgainstADictionary(RuleBasedStateMachine):
 
     @rule()
     def open_again(self):
-        unknown_attempts = list(map(attempt, self.journal.find_unresolved()))
+        unknown_attempts = list(map(attempt, self.journal._entries.find_unknown()))
         self.journal.close()
         self.journal = open_journal(self.journal.name)
-        assert list(map(attempt, self.journal.find_unresolved())) == unknown_attempts
+        assert list(map(attempt, self.journal._entries.find_unknown())) == unknown_attempts
 
     @rule()
     def kill_and_open_again(self):
@@ -220,7 +220,7 @@ class AgainstADictionary(RuleBasedStateMachine):
         assert all(self.journal.has_job(request_id) for request_id in self.ids)
         assert not self.journal.has_job("stranger")
         unresolved = [
-            entry for entry in self.journal.find_unresolved() if entry == self.entries[entry.identity]
+            entry for entry in self.journal._entries.find_unknown() if entry == self.entries[entry.identity]
         ]
         assert {entry.identity for entry in unresolved} == {
             each

@@ -407,7 +407,7 @@ def test_a_job_is_matched_to_one_entry_of_all_processes(stores):
     assert (first.find(RAIN).request_id, first.find(RAIN).state) == ("r-1", EntryState.INTENDED)
     first.commit(PendingWrites({rain: {"index": 7, "state": EntryState.INTENDED}}))
     assert first.page(0)[0].request_id == "r-1"
-    assert first.find_all_unresolved("m") == []
+    assert first.find_all_unknown("m") == []
 
 
 def test_an_accepted_job_that_another_entry_has_is_not_written(stores):

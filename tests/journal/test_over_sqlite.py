@@ -128,7 +128,7 @@ def test_posts_without_an_answer_are_counted_after_a_restart(path, pen_for):
         pen.record_job(2, "r-2")
 
     with open_journal(path) as journal:
-        assert [entry.number for entry in journal.find_unresolved()] == [1, 3]
+        assert [entry.number for entry in journal._entries.find_unknown()] == [1, 3]
 
 
 # With other programs

@@ -59,9 +59,9 @@ def test_a_release_and_an_end_forget_nothing(journal, pen):
     journal.sharing.end(number, Activity.POST)
     journal.sharing.release(number)
 
-    [attempt] = run_without_waiting(journal.sharing.find_unresolved("kling-v2-6"))
+    [attempt] = run_without_waiting(journal.sharing.find_unknown("kling-v2-6"))
     assert attempt.number == number
-    assert run_without_waiting(journal.sharing.find_unresolved("other")) == []
+    assert run_without_waiting(journal.sharing.find_unknown("other")) == []
 
 
 def test_no_other_process_has_a_job_of_a_lost_submit(journal, pen):

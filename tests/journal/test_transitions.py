@@ -24,7 +24,7 @@ STATES = [None, *EntryState]
 ENDS_OF_A_JOB = "succeeded failed cancelled timed_out"
 ALLOWED = {
     None: "intent",
-    "intended": "intent rejected resend_rejected accepted ambiguous",
+    "intended": "intent not_accepted resend_not_accepted accepted ambiguous",
     "ambiguous": "intent accepted ambiguous",
     "not_submitted": "intent restored not_submitted dropped",
     "dropped": "intent not_submitted dropped",
@@ -36,8 +36,8 @@ ALLOWED = {
 }
 LEADS_TO = {
     "intent": "intended",
-    "rejected": "not_submitted",
-    "resend_rejected": "ambiguous",
+    "not_accepted": "not_submitted",
+    "resend_not_accepted": "ambiguous",
     "accepted": "submitted",
     "restored": "submitted",
     "saved": "succeeded",
@@ -76,9 +76,9 @@ def test_a_success_is_never_bought_again():
 
 
 @pytest.mark.parametrize("state", STATES, ids=str)
-def test_only_an_intended_post_can_be_rejected(state):
-    can_be_rejected = {JournalEvent.REJECTED, JournalEvent.RESEND_REJECTED} & set(TRANSITIONS[state])
-    assert bool(can_be_rejected) == (state == EntryState.INTENDED)
+def test_only_an_intended_post_can_end_without_being_accepted(state):
+    ends = {JournalEvent.NOT_ACCEPTED, JournalEvent.RESEND_NOT_ACCEPTED} & set(TRANSITIONS[state])
+    assert bool(ends) == (state == EntryState.INTENDED)
 
 
 @pytest.mark.parametrize("state", sorted(WITH_A_JOB))
@@ -184,7 +184,7 @@ def test_a_post_without_a_price_costs_what_the_others_of_its_item_do(posts, earl
 
 
 @pytest.mark.parametrize("cost", [None, Decimal(2)])
-def test_a_rejected_attempt_leaves_what_was_there_before_it(cost):
+def test_an_attempt_that_is_not_accepted_leaves_what_was_there_before_it(cost):
     first = entry(EntryState.FAILED, request_id="r-1", cost_usd=Decimal(1), attempts=1)
     second = Entry(**begun(first, cost_usd=cost), state=EntryState.INTENDED)
 
@@ -196,7 +196,7 @@ def test_a_rejected_attempt_leaves_what_was_there_before_it(cost):
 
 
 @pytest.mark.parametrize("error, shown", [("lost", "lost"), (None, "refused")])
-def test_a_rejected_resend_shows_the_unknown_post_before_it(error, shown):
+def test_a_resend_that_is_not_accepted_shows_the_unknown_post_before_it(error, shown):
     unknown = entry(EntryState.AMBIGUOUS, sent_at=5.0, timeout=300.0, error=error, attempts=1)
     second = Entry(**begun(unknown, cost_usd=None), state=EntryState.INTENDED)
 

@@ -286,7 +286,7 @@ class SharedDatabase:
         return True
 
     def find_unknown_attempts(self) -> list[Entry]:
-        """The earlier attempts of unknown fate, each with its entry's identity."""
+        """The earlier attempts that are unknown, each with its entry's identity."""
         return [
             entry
             for (number, attempt), entry in self.earlier.items()
@@ -303,5 +303,5 @@ class SharedDatabase:
 
 
 def is_unknown(entry: Entry) -> bool:
-    """Whether the fate of its POST is unknown."""
+    """Whether its POST is unknown."""
     return entry.request_id is None and entry.state in UNKNOWN_STATES

@@ -266,7 +266,7 @@ class SharedMemoryStore:
     def find_jobs(self, request_ids: Collection[str]) -> set[str]:
         return self._ask(lambda: {one for one in request_ids if one in self.database.jobs})
 
-    def find_all_unresolved(self, model: str) -> list[Entry]:
+    def find_all_unknown(self, model: str) -> list[Entry]:
         def find() -> list[Entry]:
             entries = [
                 *filter(is_unknown, self.database.kept.values()),

@@ -248,7 +248,7 @@ class ListSearch:
 
     async def _unresolved_in_journal(self, journal: WriteAheadJournal, model: str) -> list[LostSubmit]:
         """The lost submits of a journal that no open reconciliation of this client is about."""
-        entries = await journal.sharing.find_unresolved(model)
+        entries = await journal.sharing.find_unknown(model)
         open_ones = self._look_alikes.reconciliations
         searched = {one.entry_number for one in open_ones if one.location == journal.location}
         # An entry that was sent again comes twice, its earlier attempt first: only the last attempt is searched for.

@@ -90,7 +90,7 @@ UNKNOWN_ATTEMPTS = f"""
 """
 UNKNOWN_ATTEMPTS_OF_ENTRIES = f"{UNKNOWN_ATTEMPTS} a.number = ANY(%s::bigint[])"
 UNKNOWN_ATTEMPTS_OF_MODEL = f"{UNKNOWN_ATTEMPTS} e.model = %s"
-UNRESOLVED = f"""
+UNKNOWN_ENTRIES_OF_MODEL = f"""
     SELECT {ENTRY} FROM kling_async_entries WHERE request_id IS NULL AND state IN {UNKNOWN_STATES_IN_SQL} AND model = %s
 """
 

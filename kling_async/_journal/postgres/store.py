@@ -319,11 +319,11 @@ class PostgresStore:
         rows = self._database.call(lambda work: execute(work, sql.FIND_JOBS, [list(texts)]).fetchall())
         return {texts[text] for (text,) in rows}
 
-    def find_all_unresolved(self, model: str) -> Sequence[Entry]:
-        """The attempts of unknown fate of a model, of all processes."""
+    def find_all_unknown(self, model: str) -> Sequence[Entry]:
+        """The unknown attempts of a model, of all processes."""
 
         def find(work: Connection) -> list[Entry]:
-            rows = execute(work, sql.UNRESOLVED, [encode_text(model)]).fetchall()
+            rows = execute(work, sql.UNKNOWN_ENTRIES_OF_MODEL, [encode_text(model)]).fetchall()
             rows += execute(work, sql.UNKNOWN_ATTEMPTS_OF_MODEL, [encode_text(model)]).fetchall()
             return sorted(map(build_entry, rows), key=lambda entry: (entry.number, entry.attempts))
 
