@@ -52,7 +52,7 @@ def count_events(*events, saves: bool = True) -> ProgressCounts:
 
 
 def nonzero(counts: ProgressCounts) -> dict[str, int]:
-    names = ("queued", "running", "succeeded", "failed", "saved", "submitted", "refused")
+    names = ("queued", "running", "succeeded", "failed", "saved", "submitted", "without_job")
     return {name: getattr(counts, name) for name in names if getattr(counts, name)}
 
 
@@ -93,8 +93,8 @@ def nonzero(counts: ProgressCounts) -> dict[str, int]:
             {"failed": 1, "submitted": 1},
             ("a",),
         ),
-        ([finished_event(None, ResultState.NOT_SUBMITTED)], {"failed": 1, "refused": 1}, ()),
-        ([finished_event(None, ResultState.AMBIGUOUS)], {"failed": 1, "refused": 1}, ()),
+        ([finished_event(None, ResultState.NOT_SUBMITTED)], {"failed": 1, "without_job": 1}, ()),
+        ([finished_event(None, ResultState.AMBIGUOUS)], {"failed": 1, "without_job": 1}, ()),
     ],
 )
 def test_counts_follow_the_events(events, expected, pending_ids):
