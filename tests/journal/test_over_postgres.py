@@ -24,9 +24,10 @@ from kling_async import JournalError
 from kling_async._journal.entry import EntryState, Identity
 from kling_async._journal.location import journal_location
 from kling_async._journal.open_journal import journal_exists, open_journal, read_journal
-from kling_async._journal.postgres import statements
+from kling_async._journal.postgres import schema, statements
 from kling_async._journal.postgres.connection import LOST_AFTER, translate
 from kling_async._journal.postgres.database import NoSessionError
+from kling_async._journal.postgres.rows import identity_digest
 from kling_async._journal.postgres.store import PostgresStore
 from kling_async._journal.shared_store import PlannedPost, PostDecision, WantedItem
 from kling_async._journal.sharing import MAX_CONFIRMATION_AGE, TakenOverError, read_monotonic_clock
@@ -226,6 +227,29 @@ def test_a_store_knows_what_another_process_wrote_since_it_was_opened(stores):
     claims = second.claim([WantedItem(identity=RAIN), WantedItem(identity=SNOW), WantedItem(identity=WIND)])
 
     assert [claim.is_changed_elsewhere for claim in claims] == [False, True, False]
+
+
+@contextmanager
+def shifted_clock(monkeypatch, statement, shift):
+    """A block in which the clock of the server is wrong for a statement."""
+    text = getattr(statements, statement).replace("clock_timestamp()", f"(clock_timestamp() + {shift})")
+    with monkeypatch.context() as patch:
+        patch.setattr(statements, statement, text)
+        yield
+
+
+def test_a_store_knows_what_another_process_wrote_also_if_the_clock_of_the_server_was_set_back(
+    stores, monkeypatch
+):
+    first, second = stores(), stores()
+    (number,) = hold(first, RAIN)
+    with shifted_clock(monkeypatch, "WRITE", "interval '-1 hour'"):
+        first.commit(change(number, RAIN, state=EntryState.FAILED))
+    first.close()
+
+    (claim,) = second.claim([WantedItem(identity=RAIN)])
+
+    assert claim.is_changed_elsewhere
 
 
 # The location
@@ -634,6 +658,15 @@ def test_a_journal_that_cannot_be_read_after_it_was_opened_ends_its_session(data
         wait_until(lambda: not other.execute("SELECT FROM pg_locks WHERE locktype = 'advisory'").fetchall())
 
 
+def test_turns_that_were_taken_while_the_clock_of_the_server_was_ahead_are_not_waited_for(
+    stores, monkeypatch
+):
+    store = stores()
+    with shifted_clock(monkeypatch, "TAKE_TURNS", "interval '1 day'"):
+        store.take_turns(2, rate=0.001, burst=1)
+    assert store.take_turns(1, rate=0.001, burst=1) == [pytest.approx(2000, abs=60)]
+
+
 async def test_another_process_hears_of_a_release(database):
     with open_journal(database) as first, open_journal(database) as second:
         claim = await first.sharing.claim(RAIN, lambda: WantedItem(identity=RAIN, model="m"))
@@ -835,11 +868,11 @@ def test_foreign_tables_are_left_alone(postgres_server, database, table):
     [
         (
             9,
-            r"was made by a newer version of kling_async \(format 9, this one knows format 1\).*: update kling_async, or",
+            r"was made by a newer version of kling_async \(format 9, this one knows format 2\).*: update kling_async, or",
         ),
         (
             0,
-            r"was made by an older version of kling_async \(format 0, this one knows format 1\).*: use that version, or",
+            r"was made by an older version of kling_async \(format 0, this one knows format 2\).*: use that version, or",
         ),
     ],
 )
@@ -851,6 +884,60 @@ def test_a_journal_of_another_version_is_left_alone(postgres_server, stores, dat
     assert re.search(sentence, refuse(database))
     with pytest.raises(JournalError, match=sentence):
         read_journal(database)
+
+
+@pytest.fixture
+def old_journal(database):
+    """A journal of the first format, with one entry."""
+    with psycopg.connect(database) as connection:
+        for statement in schema._TABLES:
+            connection.execute(statement)
+        connection.execute(
+            "INSERT INTO kling_async_entries (identity, fingerprint, occurrence, model, payload, state, writer, written_at)"
+            " VALUES (%s, 'rain', 0, 'm', '{}', 'failed', 7, now())",
+            [identity_digest(RAIN)],
+        )
+    return database
+
+
+def test_an_older_journal_is_brought_up_to_date(old_journal, stores):
+    assert [entry.state for entry in read_journal(old_journal)] == [EntryState.FAILED]
+
+    (claim,) = stores().claim([WantedItem(identity=RAIN)])
+
+    assert (claim.entry.identity, claim.is_changed_elsewhere) == (RAIN, False)
+    with psycopg.connect(old_journal) as connection:
+        assert connection.execute("SELECT version FROM kling_async_journal").fetchone() == (schema.VERSION,)
+
+
+def test_a_process_waits_while_another_brings_the_journal_up_to_date(old_journal, stores):
+    opened = []
+    waiting = threading.Thread(target=lambda: opened.append(stores()))
+    with psycopg.connect(old_journal, autocommit=True) as other, schema._lock_tables(other):
+        waiting.start()
+        find = "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        wait_until(lambda: other.execute(find).fetchone()[0])
+        schema._migrate(other, version=1)
+    waiting.join()
+
+    assert [hold(store, RAIN) for store in opened] == [[1]]
+
+
+def test_a_journal_that_an_older_version_uses_is_left_alone(old_journal):
+    with psycopg.connect(old_journal, autocommit=True) as older:
+        older.execute(statements.LOCK_SESSION, [7])
+        assert "Processes with an older version of kling_async use the journal" in refuse(old_journal)
+
+        assert older.execute("SELECT version FROM kling_async_journal").fetchone() == (1,)
+
+
+def test_an_interrupted_migration_leaves_the_older_journal(old_journal, monkeypatch):
+    steps = (*schema._MIGRATIONS[:1], (*schema._MIGRATIONS[1], "SELECT 1 / 0"))
+    monkeypatch.setattr(schema, "_MIGRATIONS", steps)
+    assert "division by zero" in refuse(old_journal)
+    monkeypatch.undo()
+
+    assert [entry.state for entry in read_journal(old_journal)] == [EntryState.FAILED]
 
 
 def test_a_journal_without_its_row_is_left_alone(postgres_server, stores, database):

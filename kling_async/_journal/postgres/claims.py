@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 
 import attrs
 
@@ -27,16 +26,14 @@ def are_lost(work: Connection, held: HeldEntries, items: Sequence[WantedItem]) -
     return any(epochs.get(one.entry.number, -1) < one.epoch for one in known)
 
 
-def claim(
-    work: Connection, held: HeldEntries, items: Sequence[WantedItem], *, opened_at: datetime
-) -> list[Claim]:
+def claim(work: Connection, held: HeldEntries, items: Sequence[WantedItem], *, opened_no: int) -> list[Claim]:
     """Hold each item that no other live process holds; the answers are in the order of the items.
 
     Args:
         work: The connection.
         held: What this process holds; gets the claimed entries.
         items: The items.
-        opened_at: When this process opened the store, by the clock of the server.
+        opened_no: The number that a write would have had when this process opened the store.
     """
     wanted = {identity_digest(item.identity): item for item in items}
     rows = execute(work, sql.CLAIM, {"identities": list(wanted), "holder": held.holder}).fetchall()
@@ -44,10 +41,10 @@ def claim(
     if len(rows) < len(wanted) and new:
         rows += execute(work, sql.MAKE, [held.holder, *columns_of_items(new)]).fetchall()
     claimed: dict[Identity, Claim] = {}
-    for epoch, writer, written_at, *row in rows:
+    for epoch, writer, written_no, *row in rows:
         entry = build_entry(row)
         held.keep(entry, epoch)
-        is_changed = written_at is not None and written_at > opened_at and writer not in held.holders
+        is_changed = written_no is not None and written_no > opened_no and writer not in held.holders
         claimed[entry.identity] = Claim(entry=entry, is_changed_elsewhere=is_changed)
     _add_unknown_attempts(work, claimed)
     left = [text for text, item in wanted.items() if item.identity not in claimed]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+
 from kling_async._journal.location import DatabaseUrl
 from kling_async._journal.postgres.connection import Connection, execute
+from kling_async._journal.postgres.statements import LIVE_HOLDERS
 from kling_async._journal.transitions import UNKNOWN_STATES_IN_SQL
 from kling_async.errors import JournalError
-
-VERSION = 1
-"""The first format. There is none before it, so an older number is refused; the next one needs a migration of these tables."""
 
 _TABLES = (
     """
@@ -88,7 +90,18 @@ _TABLES = (
     )
     """,
     "CREATE SEQUENCE kling_async_holders AS integer CYCLE",
+    "INSERT INTO kling_async_journal (version, spent_usd) VALUES (1, 0)",
 )
+_WITHOUT_A_CLOCK = (
+    "CREATE SEQUENCE kling_async_writes",
+    # The number of the last write of an entry, from that sequence: the clock of a server can be set back.
+    "ALTER TABLE kling_async_entries DROP COLUMN written_at, ADD COLUMN written_no bigint",
+    # When the last turn was taken: shows by how much the clock was set back since then.
+    "ALTER TABLE kling_async_journal ADD COLUMN turn_taken_at timestamptz",
+)
+_MIGRATIONS = (_TABLES, _WITHOUT_A_CLOCK)
+"""What makes each version of the one before it."""
+VERSION = len(_MIGRATIONS)
 _FIND_TABLES = """
     SELECT to_regclass('kling_async_journal') IS NOT NULL,
            to_regclass('kling_async_entries') IS NOT NULL OR to_regclass('kling_async_jobs') IS NOT NULL
@@ -98,38 +111,66 @@ _SCHEMA_LOCK = 5_570_211_364_130_304_839
 
 
 def make_if_missing(connection: Connection, url: DatabaseUrl) -> None:
-    """Make the tables of an empty journal, unless they are there.
+    """Make the tables of an empty journal, and bring those of an older version up to date, unless they are there.
 
     Raises:
-        JournalError: Tables of these names are not those of a journal, or those of another version.
+        JournalError: Tables of these names are not those of a journal, those of another version, or in use by an older one.
     """
     if not has_tables(connection, url):
-        # A lock of the session: only a new transaction sees for sure the tables that another process has just made.
-        execute(connection, "SELECT pg_advisory_lock(%s)", [_SCHEMA_LOCK])
-        try:
+        with _lock_tables(connection):
             if not has_tables(connection, url):
-                _make_tables(connection)
-        finally:
-            execute(connection, "SELECT pg_advisory_unlock(%s)", [_SCHEMA_LOCK])
-    check_version(connection, url)
-
-
-def _make_tables(connection: Connection) -> None:
-    with connection.transaction():
-        for statement in _TABLES:
-            execute(connection, statement)
-        execute(connection, "INSERT INTO kling_async_journal (version, spent_usd) VALUES (%s, 0)", [VERSION])
+                _migrate(connection, version=0)
+    _bring_up_to_date(connection, url)
 
 
 def check_tables(connection: Connection, url: DatabaseUrl) -> None:
-    """Do nothing if the database has a journal that this version can read.
+    """Do nothing if the database has a journal that this version can read; an older one is brought up to date.
 
     Raises:
-        JournalError: It has none, or one of another version.
+        JournalError: It has none, one of another version, or one that an older version uses.
     """
     if not has_tables(connection, url):
         raise JournalError(f"There is no journal in {url.name!r}: a batch with this journal makes it.")
+    _bring_up_to_date(connection, url)
+
+
+@contextmanager
+def _lock_tables(connection: Connection) -> Iterator[None]:
+    """A block in which no other process makes or changes tables.
+
+    It is a lock of the session: only a new transaction sees for sure the tables that another process has just made.
+    """
+    execute(connection, "SELECT pg_advisory_lock(%s)", [_SCHEMA_LOCK])
+    try:
+        yield
+    finally:
+        execute(connection, "SELECT pg_advisory_unlock(%s)", [_SCHEMA_LOCK])
+
+
+def _bring_up_to_date(connection: Connection, url: DatabaseUrl) -> None:
+    if 0 < _read_version(connection, url) < VERSION:
+        with _lock_tables(connection):
+            if (version := _read_version(connection, url)) < VERSION:
+                _check_unused(connection, url)
+                _migrate(connection, version=version)
     check_version(connection, url)
+
+
+def _check_unused(connection: Connection, url: DatabaseUrl) -> None:
+    """Do nothing if no process holds entries: one of an older version would write without the new columns."""
+    if execute(connection, LIVE_HOLDERS).fetchone() is not None:
+        raise JournalError(
+            f"Processes with an older version of kling_async use the journal {url.name!r}. It was left as it is: run the same "
+            "call again when they have ended."
+        )
+
+
+def _migrate(connection: Connection, *, version: int) -> None:
+    """Make the present version of an older one, completely or not at all; of none, the tables."""
+    with connection.transaction():
+        for statement in chain.from_iterable(_MIGRATIONS[version:]):
+            execute(connection, statement)
+        execute(connection, "UPDATE kling_async_journal SET version = %s", [VERSION])
 
 
 def check_version(connection: Connection, url: DatabaseUrl) -> None:
@@ -138,13 +179,7 @@ def check_version(connection: Connection, url: DatabaseUrl) -> None:
     Raises:
         JournalError: It is of another one, or of none.
     """
-    row = execute(connection, "SELECT version FROM kling_async_journal").fetchone()
-    if row is None:
-        raise JournalError(
-            f"The journal {url.name!r} is damaged: its table kling_async_journal is empty. It was left as it is: restore a "
-            "backup, or choose another database or schema."
-        )
-    if (version := row[0]) == VERSION:
+    if (version := _read_version(connection, url)) == VERSION:
         return
     made_by, advice = (
         ("a newer", "update kling_async") if version > VERSION else ("an older", "use that version")
@@ -153,6 +188,16 @@ def check_version(connection: Connection, url: DatabaseUrl) -> None:
         f"The journal {url.name!r} was made by {made_by} version of kling_async (format {version}, this one knows format "
         f"{VERSION}). It was left as it is: {advice}, or choose another database or schema."
     )
+
+
+def _read_version(connection: Connection, url: DatabaseUrl) -> int:
+    row = execute(connection, "SELECT version FROM kling_async_journal").fetchone()
+    if row is None:
+        raise JournalError(
+            f"The journal {url.name!r} is damaged: its table kling_async_journal is empty. It was left as it is: restore a "
+            "backup, or choose another database or schema."
+        )
+    return int(row[0])
 
 
 def read_id(connection: Connection) -> str:

@@ -40,7 +40,7 @@ PAGE = _PAGE.format("true")
 UNPRICED_PAGE = _PAGE.format(UNPRICED_IN_SQL)
 FIND = f"SELECT {ENTRY} FROM kling_async_entries WHERE identity = ANY(%s::text[])"
 TOTAL = "SELECT spent_usd FROM kling_async_journal"
-NOW = "SELECT clock_timestamp()"
+NEXT_WRITE = "SELECT nextval('kling_async_writes')"
 
 LOCK_INTENTS = "SELECT pg_advisory_xact_lock('kling_async_entries'::regclass::oid::bigint << 32)"
 """While one process reserves POSTs or begins a reconciliation, no other does. No process has the number 0."""
@@ -54,12 +54,12 @@ CLAIM = f"""
             AND (holder IS NULL OR holder = %(holder)s OR holder NOT IN (SELECT holder FROM live))
     ),
     free AS (  -- a row that another process has taken meanwhile has another epoch
-        SELECT e.number, e.writer, e.written_at FROM kling_async_entries e JOIN seen USING (number)
+        SELECT e.number, e.writer, e.written_no FROM kling_async_entries e JOIN seen USING (number)
         WHERE e.epoch = seen.epoch FOR UPDATE OF e SKIP LOCKED
     )
     UPDATE kling_async_entries e SET holder = %(holder)s, epoch = e.epoch + 1
     FROM free WHERE e.number = free.number
-    RETURNING e.epoch, e.writer, e.written_at, {_E_IDENTITY}, {_E_NAMES}
+    RETURNING e.epoch, e.writer, e.written_no, {_E_IDENTITY}, {_E_NAMES}
 """
 MAKE = f"""
     INSERT INTO kling_async_entries AS e
@@ -70,7 +70,7 @@ MAKE = f"""
     WHERE NOT EXISTS (SELECT FROM kling_async_entries o WHERE o.identity = w.identity)
     ORDER BY w.place
     ON CONFLICT (identity) DO NOTHING
-    RETURNING e.epoch, e.writer, e.written_at, {_E_IDENTITY}, {_E_NAMES}
+    RETURNING e.epoch, e.writer, e.written_no, {_E_IDENTITY}, {_E_NAMES}
 """
 SET_INDEX = """
     UPDATE kling_async_entries e SET "index" = w.index
@@ -129,7 +129,7 @@ WRITE = f"""
     done AS (
         UPDATE kling_async_entries e
         SET {", ".join(f"{quote_name(name)} = new.{quote_name(name)}" for name in COLUMNS)},
-            writer = %s, written_at = clock_timestamp()
+            writer = %s, written_no = nextval('kling_async_writes')
         FROM new, held
         WHERE e.number = new.number AND e.number = held.number AND (
             new.request_id IS NULL
@@ -256,7 +256,7 @@ MATCH_JOB = f"""
         RETURNING j.number
     )
     UPDATE kling_async_entries e SET request_id = %(request_id)s, state = '{EntryState.SUBMITTED}', writer = %(holder)s,
-        written_at = clock_timestamp()
+        written_no = nextval('kling_async_writes')
     FROM won WHERE e.number = won.number RETURNING e.number
 """
 FIND_JOBS = f"""
@@ -264,10 +264,15 @@ FIND_JOBS = f"""
 """
 TAKE_TURNS = """
     WITH turn AS (
-        SELECT greatest(coalesce(next_turn_at, '-infinity'), clock_timestamp() - %(burst)s * %(interval)s) AS first
+        SELECT greatest(
+            -- Turns that were taken by a clock that was set back since then come earlier by as much.
+            coalesce(next_turn_at - greatest(turn_taken_at - clock_timestamp(), interval '0'), '-infinity'),
+            clock_timestamp() - %(burst)s * %(interval)s
+        ) AS first
         FROM kling_async_journal FOR UPDATE
     )
-    UPDATE kling_async_journal SET next_turn_at = turn.first + %(count)s * %(interval)s FROM turn
+    UPDATE kling_async_journal SET next_turn_at = turn.first + %(count)s * %(interval)s, turn_taken_at = clock_timestamp()
+    FROM turn
     RETURNING extract(epoch FROM turn.first - clock_timestamp())
 """
 """The first of `count` turns in a row; `burst` is one less than the turns of a full bucket."""

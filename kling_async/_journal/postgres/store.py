@@ -70,7 +70,7 @@ class PostgresStore:
             self._database = Database(url, work, max_outage)
             make_if_missing(work, url)
             self.location = read_id(work)
-            self._opened_at = fetch_value(execute(work, sql.NOW))
+            self._opened_no = fetch_value(execute(work, sql.NEXT_WRITE))
             self._session = Session(url, self._database, self._held)
             opened.pop_all()
 
@@ -164,7 +164,7 @@ class PostgresStore:
     def _claim(self, work: Connection, items: Sequence[WantedItem]) -> list[Claim]:
         if claims.are_lost(work, self._held, items):
             self._fail_for_lost_entries()
-        return claims.claim(work, self._held, items, opened_at=self._opened_at)
+        return claims.claim(work, self._held, items, opened_no=self._opened_no)
 
     def _fail_for_lost_entries(self) -> Never:
         """Log the jobs of all held entries, and use the database no more."""
