@@ -53,7 +53,7 @@ def add_reason(error: KlingError, reason: KlingError) -> KlingError:
     The given error stays as it is: it can be the outcome of an earlier POST, which is told again.
     """
     longer = type(error)(f"{error.message.rstrip('.')}; it was not submitted again: {reason.message}")
-    vars(longer).update({**vars(error), "message": longer.message})
+    vars(longer).update({**vars(error), "message": longer.message, "advice": error.advice or reason.advice})
     longer.__cause__ = reason
     return longer
 

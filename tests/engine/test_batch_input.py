@@ -74,10 +74,23 @@ async def test_a_picture_that_is_no_file_is_an_error_before_the_first_post(tmp_p
         await reader.next_item()
 
 
-async def test_the_error_shows_at_most_ten_invalid_items():
+async def test_the_error_shows_at_most_ten_reasons():
+    items = [{"prompt": "x", f"mood{number}": 1} for number in range(12)]
     with pytest.raises(InvalidRequestError, match=r"12 of 12 .* and 2 more") as caught:
-        await InputReader([""] * 12, {}, skip_invalid=False).check()
+        await InputReader(items, {}, skip_invalid=False).check()
     assert str(caught.value).count("item ") == 10
+
+
+async def test_the_error_says_a_reason_once_with_the_items_that_have_it():
+    items = [*[{"prompt": "x", "shot": number} for number in range(12)], "A comet", ""]
+    with pytest.raises(InvalidRequestError) as caught:
+        await InputReader(items, {}, skip_invalid=False).check()
+    message = caught.value.message
+    assert message.startswith(
+        "13 of 14 requests are invalid, so none was sent: items 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more: A request has no field 'shot'"
+    )
+    assert message.count("shot") == 1
+    assert " item 13: kling-v2-6: prompt " in message
 
 
 async def test_a_prompt_that_looks_like_a_mistake_is_invalid_until_it_is_meant():

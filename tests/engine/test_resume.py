@@ -553,6 +553,7 @@ async def test_a_retry_that_the_cap_stops_has_the_reason_in_its_error(path):
     assert service.posts == 1
     assert result.state is ResultState.FAILED
     assert "It may have been charged; it was not submitted again: One more video" in str(result.error)
+    assert str(result.error).endswith("Raise max_cost_usd to submit more.")
     assert isinstance(result.error.__cause__, BudgetExceededError)
 
 

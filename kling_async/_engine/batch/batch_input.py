@@ -117,23 +117,18 @@ class InputReader:
             return ()
         items, self._unchecked = tuple(self._unchecked), None
         checked = []
-        broken = []
+        broken: dict[str, list[int]] = {}
         for place, item in enumerate(items, start=1):
             index = self._take_index(item)
             try:
                 checked.append(self._make_item(index, item))
             except InvalidRequestError as error:
                 checked.append(InputItem(index, None, error))
-                broken.append(f"item {index}: {error.message}")
+                broken.setdefault(error.message, []).append(index)
             if place % _READ_IN_A_ROW == 0:
                 await asyncio.sleep(0)
         if broken and not self._skip_invalid:
-            more = f" and {len(broken) - _MAX_ERRORS_SHOWN:,} more" if len(broken) > _MAX_ERRORS_SHOWN else ""
-            raise InvalidRequestError(
-                f"{len(broken):,} of {len(items):,} requests are invalid, so none was sent: "
-                f"{' '.join(broken[:_MAX_ERRORS_SHOWN])}{more}",
-                advice="skip_invalid=True leaves them out.",
-            )
+            raise _describe_broken(broken, total=len(items))
         self._items = iter(checked)
         return [item for item in items if isinstance(item, Entry)]
 
@@ -221,6 +216,24 @@ class InputReader:
         if self._check is not None:
             self._check(request)
         return request
+
+
+def _describe_broken(broken: Mapping[str, Sequence[int]], *, total: int) -> InvalidRequestError:
+    """The error of a collection with invalid items: each reason once, with the indices of its items."""
+    reasons = [
+        f"{'item' if len(indices) == 1 else 'items'} {_list_some([str(index) for index in indices], ', ')}: {reason}"
+        for reason, indices in broken.items()
+    ]
+    return InvalidRequestError(
+        f"{sum(map(len, broken.values())):,} of {total:,} requests are invalid, so none was sent: "
+        f"{_list_some(reasons, ' ')}",
+        advice="skip_invalid=True leaves them out.",
+    )
+
+
+def _list_some(parts: Sequence[str], separator: str) -> str:
+    more = f" and {len(parts) - _MAX_ERRORS_SHOWN:,} more" if len(parts) > _MAX_ERRORS_SHOWN else ""
+    return f"{separator.join(parts[:_MAX_ERRORS_SHOWN])}{more}"
 
 
 def open_input(
