@@ -123,6 +123,16 @@ def _refuse_job(job: object) -> str:
     return f"this {kind}, which {step}"
 
 
+def _refuse_item(item: object) -> str:
+    """What a caller gave for a request, and what to give instead: a result has a request, and so has an entry of a journal."""
+    kind = type(item).__name__
+    if not (type(item).__module__.startswith("kling_async.") and hasattr(item, "request")):
+        return quote_value(item)
+    if hasattr(item, "identity"):
+        return f"this {kind}: generate_many([{kind.lower()}], journal=...) continues it"
+    return f"this {kind}, which holds the request: give {kind.lower()}.request, which is a new paid request"
+
+
 def _refuse_row(row: Mapping[Any, Any], kind: str) -> str:
     columns = [value for value in row.values() if isinstance(value, list | tuple | Mapping)]
     if columns and len(columns) == len(row):
@@ -156,7 +166,7 @@ def request_from(item: RequestLike, options: Mapping[str, Any], *, keep_labels: 
     row = row_of(item)
     if row is None:
         raise InvalidRequestError(
-            f"A request is a prompt, a VideoRequest or a mapping of its fields, not {quote_value(item)}."
+            f"A request is a prompt, a VideoRequest or a mapping of its fields, not {_refuse_item(item)}."
         )
     fields = _fields_of(row, keep_labels=keep_labels)
     return VideoRequest(**{**options, **fields, **_merged_extra(options, fields)})

@@ -17,8 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kling_async import InvalidRequestError, VideoRequest, catalog, estimate
+from kling_async import InvalidRequestError, Result, ResultState, VideoRequest, catalog, estimate
 from kling_async.items import read_columns, read_many, read_one, request_from
+from kling_async.journal import Entry, EntryState, Identity
 from kling_async.requests import FIELDS
 
 TOMORROW = "a-model-of-tomorrow"
@@ -86,6 +87,20 @@ def test_a_mapping_may_name_its_own_model():
     assert request_from({"prompt": "x"}, {"model": TOMORROW}).model == TOMORROW
 
 
+class Held:
+    request = "x"
+
+
+RESULT = Result(index=0, request=VideoRequest("x"), state=ResultState.NOT_SUBMITTED)
+ENTRY = Entry(
+    number=1,
+    identity=Identity(None, "f", 0),
+    model="kling-v2-6",
+    payload={"prompt": "x"},
+    state=EntryState.NOT_SUBMITTED,
+)
+
+
 @pytest.mark.parametrize(
     "item, rule",
     [
@@ -99,6 +114,12 @@ def test_a_mapping_may_name_its_own_model():
         ({"prompt": None}, "A request needs a prompt"),
         ({"prompt": "x", "extra": [1]}, "extra must be a mapping"),
         ({"prompt": "x", "duration": 7}, "duration must be 5 or 10"),
+        (
+            RESULT,
+            r"not this Result, which holds the request: give result\.request, which is a new paid request\.$",
+        ),
+        (ENTRY, r"not this Entry: generate_many\(\[entry\], journal=\.\.\.\) continues it\.$"),
+        (Held(), r"not <.*Held object"),
     ],
 )
 def test_an_item_that_is_no_request_is_refused(item, rule):
