@@ -135,10 +135,9 @@ class ListState:
             return
         newest = (total or 0) - math.ceil(scan.in_flight / self.rows) * self.rows
         if not (scan.found or scan.has_jumped) and newest > offset:
-            scan.next_offset, scan.has_jumped = (
-                newest,
-                True,
-            )  # the newest rows may stand at the end of the list
+            # The newest rows may stand at the end of the list.
+            scan.next_offset = newest
+            scan.has_jumped = True
         elif left >= cost and (hits >= cost or end < self._reach or (scan.is_stuck and not was_stuck)):
             # The next page may show as many jobs as this one, or as last time. A list that grows in front has moved on by
             # the rows that it repeats, and moves on by as many at most until the next page is here.

@@ -78,11 +78,12 @@ class ListSearch:
             searchable = await self._look_alikes.select_searchable(unfound)
             if reconciliation not in searchable:  # since `wait_searchable`, its session can have ended
                 return False
-            await self._scan_for(searchable, unfound, began=began, max_pages=max_pages)
+            await self._scan_for(model, searchable, unfound, began=began, max_pages=max_pages)
             return True
 
     async def _scan_for(
         self,
+        model: str,
         searchable: list[OpenReconciliation],
         unfound: list[OpenReconciliation],
         *,
@@ -90,11 +91,10 @@ class ListSearch:
         max_pages: int | None,
     ) -> None:
         """Scan the model's list for those that can be searched for now, among all that have no job."""
-        model = unfound[0].model
         lost, others, reading = await self._read_rows(
             model,
             [one.lost for one in searchable],
-            await self._other_lost_submits(unfound),
+            await self._other_lost_submits(model, unfound),
             max_pages=max_pages,
         )
         rows = list(self._rows[model].values())
@@ -234,9 +234,8 @@ class ListSearch:
         self._owned_jobs.learn_user(read)
         rows.update((canonical_id(job.request_id), job) for job in select_recent(lost, read))
 
-    async def _other_lost_submits(self, unfound: list[OpenReconciliation]) -> list[LostSubmit]:
+    async def _other_lost_submits(self, model: str, unfound: list[OpenReconciliation]) -> list[LostSubmit]:
         """The further lost submits of a model: those that cannot be reconciled now, or are reconciled by no caller."""
-        model = unfound[0].model
         with_look_alikes = [one.lost for one in unfound if self._look_alikes.has_look_alike(one)]
         # Several batches can have opened one journal: what it holds counts once.
         journals = {one.location: one.journal for one in unfound if one.journal is not None}
