@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from enum import Enum
 from typing import Literal
 
 import attrs
 
-from kling_async.jobs import canonical_id
+from kling_async._policy.file_names import whole_tag
 
 LARGEST_SINGLE_PUT_BYTES = 32 * 1024**2
 """A video up to this size is sent in one request, which creates the object or fails if the name is taken.
@@ -49,9 +48,8 @@ class Name(Enum):
 
 
 def job_mark(request_id: str) -> str:
-    """The mark of a job: ASCII, and of one length, whatever the id is."""
-    text = canonical_id(request_id).encode(errors="surrogatepass")
-    return hashlib.blake2s(text, digest_size=16).hexdigest()
+    """The mark of a job, by which a later run knows its object: the job's whole tag, which is ASCII and of one length."""
+    return whole_tag(request_id)
 
 
 def judge_name(found: StoredObject | None, *, mark: str) -> Name:
