@@ -27,8 +27,9 @@ FRESH = "https://storage.example/a.mp4?signature=new"
 async def fetch(path, service, *, job=None, notify=None, max_retries=3, digest=False):
     service = service.service() if isinstance(service, Storage) else service
     session = session_for(service, retry=RetryPolicy(max_retries=max_retries))
+    job = job or job_with()
     return await session.downloader.download(
-        job or job_with(), FileDestination(path), emit=session.api.emitter(Notifier(notify)), digest=digest
+        job, FileDestination(path, job.request_id), emit=session.api.emitter(Notifier(notify)), digest=digest
     )
 
 
@@ -77,7 +78,10 @@ async def test_the_size_is_emitted_at_the_start_and_then_twice_a_second(tmp_path
     session = session_for(storage.service(), retry=RetryPolicy(initial_delay=1.0, max_retries=3))
     job = job_with(request_id="job-7")
     await session.downloader.download(
-        job, FileDestination(tmp_path / "a.mp4"), emit=session.api.emitter(Notifier(events.append)), index=4
+        job,
+        FileDestination(tmp_path / "a.mp4", job.request_id),
+        emit=session.api.emitter(Notifier(events.append)),
+        index=4,
     )
     downloading = [event for event in events if isinstance(event, Downloading)]
     assert [(event.size_bytes, event.total_bytes) for event in downloading] == [
@@ -153,7 +157,7 @@ async def test_without_a_download_timeout_a_download_goes_on_to_its_end(tmp_path
     service = Service(media={URL: drip(size_bytes=100, pause=0.09)})
     session = session_for(service, retry=RetryPolicy(download_timeout=None))
     emit = session.api.emitter(Notifier(None))
-    await session.downloader.download(job_with(), FileDestination(tmp_path / "a.mp4"), emit=emit)
+    await session.downloader.download(job_with(), FileDestination(tmp_path / "a.mp4", "job-1"), emit=emit)
     assert anyio.current_time() > 8
 
 
@@ -165,7 +169,7 @@ async def test_a_download_ends_after_its_timeout_with_all_its_retries(tmp_path, 
     session = session_for(Service(media={URL: answer}), retry=retry)
     emit = session.api.emitter(Notifier(None))
     with pytest.raises(DownloadError, match=r"not complete after 5 s|HTTP 503"):
-        await session.downloader.download(job_with(), FileDestination(tmp_path / "a.mp4"), emit=emit)
+        await session.downloader.download(job_with(), FileDestination(tmp_path / "a.mp4", "job-1"), emit=emit)
     assert anyio.current_time() <= 5.1
 
 
@@ -179,7 +183,7 @@ async def test_no_wait_of_a_download_goes_beyond_its_timeout(tmp_path, status, w
     )
     with pytest.raises(DownloadError, match=message) as caught:
         emit = session.api.emitter(Notifier(None))
-        await session.downloader.download(job_with(), FileDestination(tmp_path / "a.mp4"), emit=emit)
+        await session.downloader.download(job_with(), FileDestination(tmp_path / "a.mp4", "job-1"), emit=emit)
     assert caught.value.status_code == status
     assert anyio.current_time() == 0
 
@@ -190,7 +194,7 @@ async def test_a_wait_that_ends_within_the_timeout_of_a_download_is_waited_out(t
         Service(media={URL: lambda _: answers.pop(0)}), retry=RetryPolicy(download_timeout=4)
     )
     emit = session.api.emitter(Notifier(None))
-    await session.downloader.download(job_with(), FileDestination(tmp_path / "a.mp4"), emit=emit)
+    await session.downloader.download(job_with(), FileDestination(tmp_path / "a.mp4", "job-1"), emit=emit)
     assert anyio.current_time() == pytest.approx(3)
 
 
@@ -200,7 +204,7 @@ async def test_the_requests_of_a_download_have_no_more_time_than_the_download(tm
     session = session_for(service, retry=RetryPolicy(download_timeout=4))
     emit = session.api.emitter(Notifier(None))
     with pytest.raises(DownloadError, match="HTTP 403"):
-        await session.downloader.download(job_with(), FileDestination(tmp_path / "a.mp4"), emit=emit)
+        await session.downloader.download(job_with(), FileDestination(tmp_path / "a.mp4", "job-1"), emit=emit)
     assert [request.timeout for request in service.requests] == [4, pytest.approx(1), pytest.approx(1)]
 
 
@@ -274,11 +278,11 @@ async def test_a_cancelled_download_leaves_its_partial_file_and_its_slot_to_the_
         with anyio.CancelScope() as scope:
             leave = lambda event, scope=scope: isinstance(event, Retrying) and scope.cancel()  # noqa: E731
             await session.downloader.download(
-                job_with(), FileDestination(path), emit=session.api.emitter(Notifier(leave))
+                job_with(), FileDestination(path, "job-1"), emit=session.api.emitter(Notifier(leave))
             )
         assert scope.cancelled_caught
     await session.downloader.download(
-        job_with(), FileDestination(path), emit=session.api.emitter(Notifier(None))
+        job_with(), FileDestination(path, "job-1"), emit=session.api.emitter(Notifier(None))
     )
     assert path.read_bytes() == VIDEO
     assert storage.sent_bytes == 10_000
@@ -293,7 +297,7 @@ async def test_two_downloads_to_one_path_are_each_whole(tmp_path):
     async def save(request_id, url):
         job = job_with(url, request_id=request_id)
         saved = await session.downloader.download(
-            job, FileDestination(tmp_path / "a.mp4"), emit=session.api.emitter(Notifier(None))
+            job, FileDestination(tmp_path / "a.mp4", job.request_id), emit=session.api.emitter(Notifier(None))
         )
         sizes.append(saved.size_bytes)
 
@@ -324,7 +328,9 @@ async def test_at_most_max_concurrent_downloads_run_at_once(tmp_path):
 
     async def save(number):
         await session.downloader.download(
-            job_with(), FileDestination(tmp_path / f"{number}.mp4"), emit=session.api.emitter(Notifier(None))
+            job_with(),
+            FileDestination(tmp_path / f"{number}.mp4", "job-1"),
+            emit=session.api.emitter(Notifier(None)),
         )
 
     async with anyio.create_task_group() as tasks:

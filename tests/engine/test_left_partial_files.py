@@ -43,7 +43,7 @@ async def save(path):
     """Save the video, as a process does that no other one disturbs."""
     session = session_for(Storage(VIDEO).service())
     emit = session.api.emitter(Notifier(None))
-    return await session.downloader.download(JOB, FileDestination(path), emit=emit)
+    return await session.downloader.download(JOB, FileDestination(path, JOB.request_id), emit=emit)
 
 
 def find_saved(path, *, index=0):

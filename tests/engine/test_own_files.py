@@ -47,7 +47,7 @@ def shared(tmp_path, monkeypatch):
 async def save(path, storage, *, max_retries=0):
     session = session_for(storage.service(), retry=RetryPolicy(max_retries=max_retries))
     emit = session.api.emitter(Notifier(None))
-    return await session.downloader.download(job_with(), FileDestination(path), emit=emit)
+    return await session.downloader.download(job_with(), FileDestination(path, "job-1"), emit=emit)
 
 
 @pytest.mark.parametrize("name", ["a.mp4.part", "a.mp4.part.json", "a.mp4.2.part"])
@@ -95,7 +95,7 @@ async def test_a_partial_file_that_is_replaced_while_it_is_written_is_not_taken_
 
     emit = session.api.emitter(Notifier(replace))
     with pytest.raises(DownloadError, match="another program has replaced its partial file"):
-        await session.downloader.download(job_with(), FileDestination(shared / "a.mp4"), emit=emit)
+        await session.downloader.download(job_with(), FileDestination(shared / "a.mp4", "job-1"), emit=emit)
     assert "a.mp4" not in {path.name for path in shared.iterdir()}
     assert victim.read_text() == "precious"
 

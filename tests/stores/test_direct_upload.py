@@ -31,7 +31,7 @@ def storage_of(content, **settings):
 async def download(storage, *, notify=None, max_retries=3, is_streamed=True, **settings):
     retry = RetryPolicy(**{"initial_delay": 0.001, "max_retries": max_retries} | settings)
     session = session_for(storage.service(), retry=retry)
-    destination = (StreamedDestination if is_streamed else ObjectDestination)(open_store(URL), URL)
+    destination = (StreamedDestination if is_streamed else ObjectDestination)(open_store(URL), URL, "job-1")
     return await session.downloader.download(
         job_with(), destination, emit=session.api.emitter(Notifier(notify))
     )

@@ -39,7 +39,7 @@ P = TypeVar("P", bound=PartialVideo)
 
 
 class Destination(Protocol[P]):
-    """Where one video is saved."""
+    """Where the video of one job is saved."""
 
     @property
     def path(self) -> Path | ObjectUrl:
@@ -51,19 +51,18 @@ class Destination(Protocol[P]):
         """Whether to publish takes time on the network, and memory."""
         ...
 
-    async def find(self, job: Job, *, retries: Retries) -> SavedFile | None:
+    async def find(self, *, retries: Retries) -> SavedFile | None:
         """The whole video, if the destination knows without a download that it has it."""
         ...
 
     def open_partial(
-        self, job: Job, *, writer: AdaptiveWriter, report: Report | None
+        self, *, writer: AdaptiveWriter, report: Report | None
     ) -> AbstractAsyncContextManager[P]:
         """What the download fills; to fill it raises `AlreadySavedError` if the destination has the video by then."""
         ...
 
     async def publish(
         self,
-        job: Job,
         partial_video: P,
         *,
         digest: bool,
@@ -73,7 +72,6 @@ class Destination(Protocol[P]):
         """Give the whole video its name, under which no part of it was visible before.
 
         Args:
-            job: The job.
             partial_video: The whole video.
             digest: Whether to compute the SHA-256.
             retries: The tries of a destination that can fail and recover.

@@ -137,9 +137,9 @@ class Downloader:
                     scope.deadline = anyio.current_time() + timeout + _LAST_ANSWER
                 report = partial(_emit_size, emit, index, job.request_id) if emit else None
                 retries = self.api.retries("store", emit, ends_at=ends_at)
-                if (found := await destination.find(job, retries=retries)) is not None:
+                if (found := await destination.find(retries=retries)) is not None:
                     return found
-                async with destination.open_partial(job, writer=self._writer, report=report) as partial_video:
+                async with destination.open_partial(writer=self._writer, report=report) as partial_video:
                     retries = self.api.retries("store", emit, ends_at=ends_at)
                     while True:
                         await self._fetch_from_current_url(job, url, partial_video, emit, ends_at=ends_at)
@@ -150,12 +150,12 @@ class Downloader:
                             slot = publish_slots
                         try:
                             return await destination.publish(
-                                job, partial_video, digest=digest, retries=retries, limiter=self._threads
+                                partial_video, digest=digest, retries=retries, limiter=self._threads
                             )
                         except KlingError as error:
                             if partial_video.size:
                                 raise
-                            if (found := await _find_or_wait(job, destination, error, retries)) is not None:
+                            if (found := await _find_or_wait(destination, error, retries)) is not None:
                                 return found
             raise DownloadError(
                 f"the store did not answer before the end of the download, by its download_timeout of {timeout:,g} s"
@@ -207,17 +207,17 @@ class Downloader:
 
 
 async def _find_or_wait(
-    job: Job, destination: Destination[Any], error: KlingError, retries: Retries
+    destination: Destination[Any], error: KlingError, retries: Retries
 ) -> SavedFile | None:
     """The video, if the store has it and only its answer was lost; else None, when its bytes can be fetched again.
 
     Raises:
         KlingError: The store does not have it, and the policy allows no further try.
     """
-    if (found := await destination.find(job, retries=retries)) is not None:
+    if (found := await destination.find(retries=retries)) is not None:
         return found
     await retries.wait_or_raise(error)
-    return await destination.find(job, retries=retries)
+    return await destination.find(retries=retries)
 
 
 def _emit_size(

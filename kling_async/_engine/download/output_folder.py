@@ -98,7 +98,7 @@ class OutputFolder:
     ) -> FileDestination:
         """The file of a job's video; see `path_for`."""
         own = self.path / unique_name(job.request_id, index=index)
-        return FileDestination(self.path_for(job, prompt=prompt, index=index), (own,))
+        return FileDestination(self.path_for(job, prompt=prompt, index=index), job.request_id, (own,))
 
     async def find_saved(self, entry: Entry) -> Path | None:
         """The file that an earlier run saved, if it is whole; removes what dead processes left of its downloads."""
@@ -178,26 +178,27 @@ class FileDestination:
     """The file of one video."""
 
     path: Path
+    request_id: str
+    """The id of the video's job."""
     fallbacks: tuple[Path, ...] = ()
     """Where it is saved if other files have that path, and then the first of these; the last one belongs to the job."""
 
     is_remote: bool = attrs.field(default=False, init=False)
 
-    async def find(self, job: Job, *, retries: Retries) -> SavedFile | None:  # noqa: ARG002 - see `Destination`
+    async def find(self, *, retries: Retries) -> SavedFile | None:  # noqa: ARG002 - see `Destination`
         """None: a file of this name can be another version of the video."""
         return None
 
     def open_partial(
-        self, job: Job, *, writer: AdaptiveWriter, report: Report | None
+        self, *, writer: AdaptiveWriter, report: Report | None
     ) -> AbstractAsyncContextManager[PartialFile]:
         """The partial file beside the destination."""
         return open_partial(
-            self.path, fallbacks=self.fallbacks, request_id=job.request_id, writer=writer, report=report
+            self.path, fallbacks=self.fallbacks, request_id=self.request_id, writer=writer, report=report
         )
 
     async def publish(
         self,
-        job: Job,
         partial_video: PartialFile,
         *,
         digest: bool,
@@ -208,7 +209,7 @@ class FileDestination:
 
         def commit() -> str | None:
             sha256 = partial_video.commit(digest=digest)
-            remove_partial_files(self.path, request_id=job.request_id)
+            remove_partial_files(self.path, request_id=self.request_id)
             return sha256
 
         sha256 = await anyio.to_thread.run_sync(commit, limiter=limiter)
@@ -224,7 +225,7 @@ async def choose_file(path: Path, *, is_folder: bool, job: Job, ascii_names: boo
     """
     if not is_folder:
         beside = names_beside(path.name, job.request_id)
-        return FileDestination(path, tuple(path.with_name(name) for name in beside))
+        return FileDestination(path, job.request_id, tuple(path.with_name(name) for name in beside))
     folder = await _make_in_thread(path, ascii_names=ascii_names)
     return folder.destination_for(job)
 

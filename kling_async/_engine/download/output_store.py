@@ -44,31 +44,32 @@ class ObjectDestination:
 
     bucket: Bucket
     path: ObjectUrl
+    request_id: str
+    """The id of the video's job."""
     is_remote: bool = attrs.field(default=True, init=False)
 
-    async def find(self, job: Job, *, retries: Retries) -> SavedFile | None:
+    async def find(self, *, retries: Retries) -> SavedFile | None:
         """The video, if an earlier run stored it and could not record that any more.
 
         Raises:
             KlingError: The store does not answer, or other objects have the names.
         """
-        place = await retries.run(partial(_choose, self.bucket, self.path, job))
+        place = await retries.run(partial(_choose, self.bucket, self.path, self.request_id))
         if not isinstance(place, SavedFile):
             return None
-        await _remove_partial_files(job.request_id)
+        await _remove_partial_files(self.request_id)
         return place
 
     def open_partial(
-        self, job: Job, *, writer: AdaptiveWriter, report: Report | None
+        self, *, writer: AdaptiveWriter, report: Report | None
     ) -> AbstractAsyncContextManager[PartialFile]:
         """The partial file, in a folder of ours in the folder for temporary files."""
         return open_partial(
-            _partial_path(job.request_id), request_id=job.request_id, writer=writer, report=report
+            _partial_path(self.request_id), request_id=self.request_id, writer=writer, report=report
         )
 
     async def publish(
         self,
-        job: Job,
         partial_video: PartialFile,
         *,
         digest: bool,  # noqa: ARG002 - the store keeps it in any case
@@ -78,10 +79,12 @@ class ObjectDestination:
         """Store the whole video, and remove the file, also those that dead processes left of other downloads of the job."""
         sha256 = await anyio.to_thread.run_sync(partial_video.sha256, limiter=limiter)
         content, size_bytes = partial_video.file_path, partial_video.size
-        put = partial(_put, self.bucket, self.path, job, content, size_bytes=size_bytes, sha256=sha256)
+        put = partial(
+            _put, self.bucket, self.path, self.request_id, content, size_bytes=size_bytes, sha256=sha256
+        )
         saved = await retries.run(put)
         await partial_video.truncate()  # an empty partial file is removed when it is closed
-        await _remove_partial_files(job.request_id)
+        await _remove_partial_files(self.request_id)
         return saved
 
 
@@ -91,31 +94,31 @@ class StreamedDestination:
 
     bucket: Bucket
     path: ObjectUrl
+    request_id: str
+    """The id of the video's job."""
     is_remote: bool = attrs.field(default=True, init=False)
 
-    async def find(self, job: Job, *, retries: Retries) -> SavedFile | None:
+    async def find(self, *, retries: Retries) -> SavedFile | None:
         """The video, as `ObjectDestination.find` finds it."""
-        return await ObjectDestination(self.bucket, self.path).find(job, retries=retries)
+        return await ObjectDestination(self.bucket, self.path, self.request_id).find(retries=retries)
 
     def open_partial(
         self,
-        job: Job,
         *,
         writer: AdaptiveWriter,  # noqa: ARG002 - see `Destination`
         report: Report | None,
     ) -> AbstractAsyncContextManager[StreamedVideo]:
         """The video in memory, and in the parts of an upload."""
-        return open_streamed(job.request_id, open_writer=partial(self._open_writer, job), report=report)
+        return open_streamed(self.request_id, open_writer=self._open_writer, report=report)
 
-    async def _open_writer(self, job: Job) -> ObjectWriter:
-        place = await _choose(self.bucket, self.path, job)
+    async def _open_writer(self) -> ObjectWriter:
+        place = await _choose(self.bucket, self.path, self.request_id)
         if isinstance(place, SavedFile):
             raise AlreadySavedError(place)
-        return self.bucket.open_writer(place.key, mark=job_mark(job.request_id))
+        return self.bucket.open_writer(place.key, mark=job_mark(self.request_id))
 
     async def publish(
         self,
-        job: Job,
         partial_video: StreamedVideo,
         *,
         digest: bool,  # noqa: ARG002 - the store keeps it in any case
@@ -127,9 +130,11 @@ class StreamedDestination:
         size_bytes = partial_video.size
         if partial_video.writer is None:
             content = partial_video.content
-            put = partial(_put, self.bucket, self.path, job, content, size_bytes=size_bytes, sha256=sha256)
+            put = partial(
+                _put, self.bucket, self.path, self.request_id, content, size_bytes=size_bytes, sha256=sha256
+            )
             return await retries.run(put)
-        place = await retries.run(partial(_choose, self.bucket, self.path, job))
+        place = await retries.run(partial(_choose, self.bucket, self.path, self.request_id))
         if isinstance(place, SavedFile):
             return place
         if place.key != partial_video.writer.key:
@@ -139,25 +144,25 @@ class StreamedDestination:
 
 
 async def _put(
-    bucket: Bucket, path: ObjectUrl, job: Job, content: Path | bytes, *, size_bytes: int, sha256: str
+    bucket: Bucket, path: ObjectUrl, request_id: str, content: Path | bytes, *, size_bytes: int, sha256: str
 ) -> SavedFile:
     """Store a whole video under the name for it."""
-    place = await _choose(bucket, path, job)
+    place = await _choose(bucket, path, request_id)
     if isinstance(place, SavedFile):
         return place
-    mark = job_mark(job.request_id)
+    mark = job_mark(request_id)
     if not await bucket.put(place.key, content, size_bytes=size_bytes, mark=mark, sha256=sha256):
         # Another program has taken it meanwhile, or an earlier try succeeded and its answer was lost.
         raise _make_conflict(place)
     return SavedFile(place, size_bytes, sha256)
 
 
-async def _choose(bucket: Bucket, path: ObjectUrl, job: Job) -> SavedFile | ObjectUrl:
+async def _choose(bucket: Bucket, path: ObjectUrl, request_id: str) -> SavedFile | ObjectUrl:
     """The stored video of the job, or the free name for it."""
-    urls = [path, *map(path.with_name, names_beside(path.name, job.request_id))]
+    urls = [path, *map(path.with_name, names_beside(path.name, request_id))]
     for url in urls:
         found = await bucket.find(url.key)
-        name = judge_name(found, mark=job_mark(job.request_id))
+        name = judge_name(found, mark=job_mark(request_id))
         if name is Name.FREE:
             return url
         if found is not None and name is Name.OURS:
@@ -185,12 +190,8 @@ class ObjectPrefix:
         """The object of a job's video; see `OutputFolder.path_for`."""
         prompt = (job.prompt or "") if prompt is None else prompt
         name = file_name(job.request_id, prompt=prompt, index=index, is_ascii=self.has_ascii_names)
-        return self.object_at(self.url.child(name))
-
-    def object_at(self, url: ObjectUrl) -> ObjectDestination | StreamedDestination:
-        """The destination at a URL of the bucket."""
         kind = StreamedDestination if self.is_streamed else ObjectDestination
-        return kind(self.bucket, url)
+        return kind(self.bucket, self.url.child(name), job.request_id)
 
     async def find_saved(self, entry: Entry) -> ObjectUrl | None:
         """The object that an earlier run stored, if it is there with its size; None if the store does not answer."""

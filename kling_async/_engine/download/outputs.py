@@ -60,7 +60,7 @@ class Outputs:
         bucket = self._bucket(given)
         if given.is_prefix:
             return ObjectPrefix(bucket, given, has_ascii_names=ascii_names).destination_for(job)
-        return ObjectDestination(bucket, given)
+        return ObjectDestination(bucket, given, job.request_id)
 
     async def check(self, given: str | ObjectUrl) -> None:
         """Do nothing if a video can be saved to this file or object, or in this folder; called before the POST.
