@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from virtual_service import Service, on, reply, session_for
+from virtual_service import Service, on, reply, run, session_for
 
 from kling_async import Limits, PollingPolicy, RetryPolicy, VideoRequest, WaitTimeoutError
+from kling_async._journal.open_journal import open_journal
 from kling_async._policy.lost_submit import CLOCK_SKEW
 from kling_async.events import Notifier
 
@@ -64,3 +65,12 @@ async def test_views_with_other_deadlines_share_the_poller():
         await view_of(session, polling=hasty).wait(job, Notifier())
     assert (await session.wait(job, Notifier())).is_success
     assert view_of(session, polling=hasty).poller is session.poller
+
+
+async def test_a_view_makes_no_further_call_for_a_time_that_no_answer_shows(tmp_path):
+    service, polling = Service(ahead=None), PollingPolicy(use_lists="never")
+    session = session_for(service)
+    with open_journal(tmp_path / "run.db") as journal:
+        for prompt in ("a", "b"):
+            await run(service, [prompt], session=view_of(session, polling=polling), journal=journal)
+    assert (service.calls["submit"], service.calls["list"]) == (2, 1)
