@@ -246,8 +246,27 @@ async def test_invalid_items_are_found_before_anything_is_written(journal):
 async def test_a_picture_that_cannot_be_read_is_found_before_any_item_is_written(journal, tmp_path):
     (tmp_path / "lost.png").symlink_to("/proc/self/mem")  # a file that is there and cannot be read
 
-    with pytest.raises(InvalidRequestError, match=r"Item 1: .*lost\.png' cannot be read") as caught:
+    with pytest.raises(InvalidRequestError, match=r"item 1: .*lost\.png' cannot be read") as caught:
         await generate_many_on(journal, [PROMPTS[0], VideoRequest("A", image=tmp_path / "lost.png")])
+
+    assert caught.value.advice == "skip_invalid=True leaves them out."
+    assert not Journal(journal).exists()
+
+
+async def test_a_picture_that_is_removed_after_the_check_is_found_before_any_item_is_written(
+    journal, tmp_path
+):
+    pictures = [tmp_path / "a.png", tmp_path / "b.png"]
+    for picture in pictures:
+        picture.write_bytes(b"a picture")
+
+    async def remove():
+        pictures[1].unlink()
+
+    removal = asyncio.create_task(remove())  # runs while the first picture is read in a thread
+    with pytest.raises(InvalidRequestError, match=r"^generate_many_on\(\): Item 1: .*b\.png") as caught:
+        await generate_many_on(journal, [VideoRequest("A", image=picture) for picture in pictures])
+    await removal
 
     assert caught.value.advice == "skip_invalid=True leaves it out."
     assert not Journal(journal).exists()
