@@ -10,6 +10,7 @@ from virtual_service import EPOCH, FAILED, KEY, Service, batch_of, prompts, run
 
 from kling_async import BatchInterruptedError, ConfigurationError, KlingClient, ResultState, VideoRequest
 from kling_async._engine.batch.batch_input import InputReader
+from kling_async._engine.batch.given_entries import require_entries
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._policy.budget import Budget
 from kling_async.emulator import JobScript
@@ -178,6 +179,12 @@ async def test_entries_without_their_journal_are_refused_before_anything_is_made
             await use(items, **options)
         assert caught.value.call == call
         assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("chosen", [[0], [2], [2, 0], [0, 1, 2], []])
+async def test_entries_of_the_journal_are_accepted_in_any_order(path, chosen):
+    await Journal(path).register(["x", "y", "z"])
+    await require_entries([entries(path)[index] for index in chosen], str(path))
 
 
 async def test_an_entry_of_an_iterator_without_its_journal_ends_the_batch(path):
