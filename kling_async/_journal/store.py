@@ -91,6 +91,14 @@ class PendingWrites:
         return bool(self.fields or self.ended or self.released)
 
 
+def unreadable_entry(number: int, column: str) -> JournalError:
+    """The error of a row that another program has changed."""
+    return JournalError(
+        f"Entry {number} of the journal cannot be read: its column {column!r} holds a value that kling_async does not write. Put "
+        "back what was there, then run the same call again."
+    )
+
+
 def apply_change(entry: Entry | None, change: Mapping[str, Any]) -> Entry:
     """The entry after the change; a new entry needs a change of all fields."""
     return Entry(**change) if "identity" in change else attrs.evolve(_require_entry(entry), **change)

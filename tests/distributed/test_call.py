@@ -644,7 +644,12 @@ async def test_a_job_that_failed_before_the_call_is_none_of_its_jobs(journal):
         assert batch.job_ids == ["j2"]
 
 
-async def test_a_cancelled_call_whose_database_is_gone_names_the_jobs_that_it_has_heard_of(journal, caplog):
+@pytest.mark.parametrize(
+    "how", ["ALTER TABLE kling_async_entries RENAME TO away", "UPDATE kling_async_entries SET state = 'done'"]
+)
+async def test_a_cancelled_call_that_cannot_read_the_journal_names_the_jobs_that_it_has_heard_of(
+    journal, caplog, how
+):
     async with open_batch(journal) as batch:
         call = asyncio.create_task(_wait(batch, [], detach=False))
         await until(lambda: shards(journal))
@@ -653,7 +658,7 @@ async def test_a_cancelled_call_whose_database_is_gone_names_the_jobs_that_it_ha
         batch.hear(
             min(batch.awaited), Finished(0.0, index=0, request_id="j1", state=ResultState.FAILED, error=None)
         )
-        change(journal, "ALTER TABLE kling_async_entries RENAME TO away")
+        change(journal, how)
         call.cancel()
         with pytest.raises(asyncio.CancelledError) as caught:
             await call

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 
@@ -67,6 +69,19 @@ async def test_the_same_call_again_submits_nothing_and_gives_the_same_results(pa
         (r.index, r.state, r.job.request_id, r.job.video_url) for r in sorted(second, key=lambda r: r.index)
     ] == [(r.index, r.state, r.job.request_id, r.job.video_url) for r in sorted(first, key=lambda r: r.index)]
     assert {type(event) for event in events} == {Resumed, Finished}
+
+
+@pytest.mark.parametrize("column", ["state", "payload"])
+async def test_an_item_whose_row_another_program_has_changed_is_not_sent_and_the_others_end(path, column):
+    service = Service(run_time=40.0)
+    await run_with(path, service, prompts(3))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE entries SET {column} = 'done' WHERE number = 2")  # noqa: S608 - our own name
+    results = sorted(await run_with(path, service, prompts(6)), key=lambda result: result.index)
+    assert [result.index for result in results if not result.ok] == [1]
+    assert results[1].state is ResultState.NOT_SUBMITTED
+    assert f"Entry 2 of the journal cannot be read: its column '{column}'" in str(results[1].error)
+    assert service.posts == 6
 
 
 async def test_a_job_in_flight_of_an_earlier_run_is_polled_to_its_end(path):

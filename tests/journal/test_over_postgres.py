@@ -121,6 +121,22 @@ def no_free_descriptor():
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.parametrize(
+    "column, value", [("state", "done"), ("payload", "{"), ("key", '"x'), ("error", '"x')]
+)
+def test_a_row_that_another_program_has_changed_is_one_sentence(stores, database, column, value):
+    with closing(stores()) as store:
+        hold(store, RAIN)
+    with psycopg.connect(database) as connection:
+        connection.execute(f"UPDATE kling_async_entries SET {column} = %s", [value])  # noqa: S608 - our own name
+
+    sentence = f"Entry 1 .* cannot be read: its column '{column}' holds"
+    with pytest.raises(JournalError, match=sentence):
+        list(read_journal(database))
+    with pytest.raises(JournalError, match=sentence):
+        hold(stores(), RAIN)
+
+
 def test_a_session_outlives_a_time_without_free_descriptors(stores, database):
     store = stores()
     hold(store, RAIN)

@@ -112,6 +112,29 @@ def test_a_broken_record_keeps_its_id(path, pen_for, stored):
     assert (entry.record, entry.job.request_id) == (None, "r-1")
 
 
+@pytest.mark.parametrize(
+    "column, value", [("state", "done"), ("payload", "{"), ("cost_usd", "much"), ("attempt_cost_usd", "")]
+)
+def test_a_row_that_another_program_has_changed_is_one_sentence(path, pen_for, column, value):
+    with open_journal(path) as journal:
+        pen_for(journal).record_intent("rain")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE entries SET {column} = ?", [value])  # noqa: S608 - our own name
+
+    with pytest.raises(JournalError, match=f"Entry 1 .* cannot be read: its column '{column}' holds"):
+        list(read_journal(path))
+
+
+def test_a_sum_of_money_that_another_program_has_changed_is_one_sentence(path, pen_for):
+    with open_journal(path) as journal:
+        pen_for(journal).record_intent("rain")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE entries SET cost_usd = 'much'")
+
+    with pytest.raises(JournalError, match=r"could not be read .*'much' is no amount of money"):
+        open_journal(path)
+
+
 def test_the_payload_is_stored_once(path, pen_for):
     with open_journal(path) as journal:
         pen_for(journal).record_job(pen_for(journal).record_intent("rain"), "r-1")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.json_text import decode_record, encode_record, to_json
 from kling_async._journal.shared_store import WantedItem
-from kling_async._journal.store import EARLIER_COLUMNS
+from kling_async._journal.store import EARLIER_COLUMNS, unreadable_entry
 
 
 def encode_text(text: str | None) -> str | None:
@@ -90,10 +90,14 @@ def build_row(entry: Entry) -> list[Any]:
 def build_entry(row: Sequence[Any]) -> Entry:
     """The entry of a row with the columns of `IDENTITY` and `COLUMNS`."""
     number, key, fingerprint, occurrence, *values = row
-    fields = {
-        name: column.decode(value) for (name, column), value in zip(COLUMNS.items(), values, strict=True)
-    }
-    return Entry(number=number, identity=Identity(decode_text(key), fingerprint, occurrence), **fields)
+    fields, name = {}, "key"
+    try:
+        key = decode_text(key)
+        for (name, column), value in zip(COLUMNS.items(), values, strict=True):
+            fields[name] = column.decode(value)
+    except ValueError as error:
+        raise unreadable_entry(number, name) from error
+    return Entry(number=number, identity=Identity(key, fingerprint, occurrence), **fields)
 
 
 def columns_of(rows: Sequence[Sequence[Any]], *, width: int) -> list[list[Any]]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.json_text import decode_record, encode_record, to_json
 from kling_async._journal.sqlite.schema import decode_text, encode_text
-from kling_async._journal.store import EARLIER_COLUMNS
+from kling_async._journal.store import EARLIER_COLUMNS, unreadable_entry
 from kling_async._journal.transitions import UNKNOWN_STATES_IN_SQL, UNPRICED_IN_SQL
 
 _PAGE_ROWS = 500
@@ -21,7 +21,19 @@ def _encode_money(amount: Decimal | None) -> str | None:
 
 
 def _decode_money(stored: str | None) -> Decimal | None:
-    return None if stored is None else Decimal(stored)
+    return None if stored is None else read_money(stored)
+
+
+def read_money(stored: str) -> Decimal:
+    """An amount that the table has.
+
+    Raises:
+        ValueError: Another program wrote it.
+    """
+    try:
+        return Decimal(stored)
+    except ArithmeticError as error:
+        raise ValueError(f"{stored!r} is no amount of money") from error
 
 
 def _pass_through(value: Any) -> Any:
@@ -86,9 +98,14 @@ def build_entry(row: Sequence[Any]) -> Entry:
     """The entry of a row that `SELECT` reads."""
     number, key, fingerprint, occurrence, *values = row
     fields = dict(zip(COLUMNS, values, strict=True))
-    for name, decode in _DECODERS:
-        fields[name] = decode(fields[name])
-    return Entry(number=number, identity=Identity(decode_text(key), fingerprint, occurrence), **fields)
+    name = "key"
+    try:
+        key = decode_text(key)
+        for name, decode in _DECODERS:
+            fields[name] = decode(fields[name])
+    except ValueError as error:
+        raise unreadable_entry(number, name) from error
+    return Entry(number=number, identity=Identity(key, fingerprint, occurrence), **fields)
 
 
 def read_page(

@@ -43,6 +43,7 @@ from kling_async._journal.sqlite.rows import (
     build_entry,
     build_row,
     quote,
+    read_money,
     read_page,
 )
 from kling_async._journal.sqlite.schema import (
@@ -240,7 +241,8 @@ class SqliteStore:
         rows = self._query(
             "SELECT cost_usd, count(*) FROM entries WHERE cost_usd IS NOT NULL GROUP BY cost_usd"
         )
-        return sum((Decimal(cost) * count for cost, count in rows), Decimal(0))
+        with journal_errors(self.path, "read", READ_ADVICE):
+            return sum((read_money(cost) * count for cost, count in rows), Decimal(0))
 
     def _query(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         with journal_errors(self.path, "read", READ_ADVICE):
