@@ -161,7 +161,7 @@ async def test_a_local_picture_is_found_from_any_folder(journal, tmp_path, monke
 async def test_an_invalid_item_writes_nothing_unless_it_is_left_out(journal, path, tmp_path, call):
     (tmp_path / "lost.png").symlink_to("/proc/self/mem")  # a file that is there and cannot be read
     items = [VideoRequest("it moves", image=str(tmp_path / "lost.png")), {"prompts": "b"}, "a"]
-    with pytest.raises(InvalidRequestError, match="1 of 3 requests are invalid"):
+    with pytest.raises(InvalidRequestError, match="2 of 3 requests are invalid"):
         await getattr(journal, call)(items)
     with pytest.raises(InvalidRequestError, match=r"lost\.png' cannot be read"):
         await getattr(journal, call)(items[:1])
@@ -169,6 +169,22 @@ async def test_an_invalid_item_writes_nothing_unless_it_is_left_out(journal, pat
     result = await getattr(journal, call)(items, skip_invalid=True)
     entries = result if call == "preview" else result.entries
     assert [entry.payload for entry in entries] == [{"prompt": "a"}]
+
+
+@pytest.mark.parametrize("call", ["register", "preview"])
+async def test_a_picture_that_is_removed_after_the_check_writes_nothing(journal, path, tmp_path, call):
+    pictures = [tmp_path / "a.png", tmp_path / "b.png"]
+    for picture in pictures:
+        picture.write_bytes(b"a picture")
+
+    async def remove():
+        pictures[1].unlink()
+
+    removal = asyncio.create_task(remove())  # runs while the first picture is read in a thread
+    with pytest.raises(InvalidRequestError, match=r"b\.png' cannot be read"):
+        await getattr(journal, call)([VideoRequest("it moves", image=picture) for picture in pictures])
+    await removal
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("call", ["register", "preview"])
