@@ -186,6 +186,7 @@ async def _wait(batch: DistributedBatch, ended: Sequence[Result], *, detach: boo
     Raises:
         BatchInterruptedError: The database could not be reached any more, or has lost entries.
     """
+    next_step = "Make the same call again: it gives out what no worker has."
     is_ready = anyio.Event()
     events = asyncio.create_task(
         listen(batch.database, batch.number, batch.hear, is_ready=is_ready), name="events of workers"
@@ -194,6 +195,9 @@ async def _wait(batch: DistributedBatch, ended: Sequence[Result], *, detach: boo
         with anyio.move_on_after(_LISTEN_TIME):
             await is_ready.wait()
         await batch.begin()
+        next_step = (
+            "The workers continue when they reach the journal, and the same call gives all results then."
+        )
         return await batch.collect()
     except asyncio.CancelledError as error:
         with anyio.CancelScope(shield=True):
@@ -206,9 +210,7 @@ async def _wait(batch: DistributedBatch, ended: Sequence[Result], *, detach: boo
     except JournalError as error:
         so_far = in_input_order([*ended, *batch.results_so_far()], None)
         raise BatchInterruptedError(
-            f"The batch was interrupted: {error.message} The workers continue when they reach the journal, and the same "
-            f"call gives all results then.",
-            batch=so_far,
+            f"The batch was interrupted: {error.message} {next_step}", batch=so_far
         ) from error
     finally:
         await end_tasks(events)

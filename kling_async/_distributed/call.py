@@ -271,8 +271,9 @@ class DistributedBatch:
                 await self._give_up(reason)
 
     async def _give_up(self, error: KlingError) -> None:
+        """Wait for no worker any more, once no shard is left that one could submit later."""
         await self._read_outcomes(self.unfinished)
-        await self.shards.withdraw()
+        await self.shards.withdraw_or_raise()
         self.given_up.update(dict.fromkeys(self.unfinished, error))
 
     # Shards

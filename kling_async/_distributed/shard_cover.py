@@ -84,23 +84,36 @@ class ShardCover:
         return given_up
 
     async def withdraw(self) -> bool:
-        """Take back what is not submitted yet: shards that no worker has begun, and the rest of those that run.
-
-        All in one transaction and one exchange with the server; again if the server ended that for another transaction.
+        """Take back what is not submitted yet, as `withdraw_or_raise` does.
 
         Returns:
             False if the database cannot be reached or refuses: then nothing is taken back.
         """
-        for _ in range(_WITHDRAWALS):
+        try:
+            await self.withdraw_or_raise()
+        except JournalError:
+            return False
+        return True
+
+    async def withdraw_or_raise(self) -> None:
+        """Take back what is not submitted yet: shards that no worker has begun, and the rest of those that run.
+
+        All in one transaction and one exchange with the server; again if the server ended that for another transaction.
+
+        Raises:
+            JournalError: The database cannot be reached, or refuses: nothing is taken back.
+        """
+        left = _WITHDRAWALS
+        while True:
+            left -= 1
             try:
                 with translate_queue_errors(self.database):
                     await self._withdraw_at_once()
             except JournalError as error:
-                if not isinstance(error.__cause__, _ENDED_FOR_ANOTHER):
-                    return False
+                if left == 0 or not isinstance(error.__cause__, _ENDED_FOR_ANOTHER):
+                    raise
             else:
-                return True
-        return False
+                return
 
     async def _withdraw_at_once(self) -> None:
         shards = await self._find_shards()

@@ -503,6 +503,33 @@ async def test_a_refused_worker_that_still_waits_for_its_jobs_ends_the_call_as_s
             assert not batch.unfinished
 
 
+@pytest.mark.parametrize("code, is_outage", [("lock_not_available", True), ("insufficient_privilege", False)])
+async def test_a_call_gives_no_item_up_whose_shard_it_cannot_take_back(journal, code, is_outage):
+    async with open_batch(journal) as batch, asyncio.timeout(30):
+        await batch.begin()
+        change(
+            journal,
+            f"""
+            CREATE SEQUENCE tries;
+            CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                IF nextval('tries') <= 2 THEN RAISE {code}; END IF;
+                RETURN NEW;
+            END $$;
+            CREATE TRIGGER refuse BEFORE UPDATE ON procrastinate_jobs FOR EACH STATEMENT EXECUTE FUNCTION refuse();
+            """,
+        )
+        record = BatchRecord(batch.database, batch.number)
+        await record.record_refusal("w", AuthenticationError("401"), is_end=True)
+        if is_outage:
+            await batch.wait()
+            assert batch.given_up.keys() == batch.awaited.keys()
+            assert not await shards_of(batch)
+        else:
+            with pytest.raises(JournalError, match="insufficient_privilege"):
+                await batch.wait()
+            assert not batch.given_up
+
+
 async def test_a_database_that_breaks_a_connection_is_ridden_out(journal, caplog):
     async with open_batch(journal, PROMPTS[:1]) as batch:
         await batch.begin()
@@ -556,6 +583,18 @@ async def test_a_database_that_refuses_interrupts_the_call_with_the_results_so_f
         await call
 
     assert [result.index for result in caught.value.batch] == [1]
+
+
+@pytest.mark.parametrize("table", ["kling_async_refusals", "kling_async_outcomes"])
+async def test_a_database_that_refuses_before_anything_is_given_out_says_nothing_of_workers(journal, table):
+    async with open_batch(journal) as batch:
+        change(journal, f"ALTER TABLE {table} RENAME TO away")
+
+        with pytest.raises(BatchInterruptedError, match="Make the same call again: it gives out") as caught:
+            await _wait(batch, [], detach=False)
+
+        assert "workers continue" not in caught.value.message
+        assert not await shards_of(batch)
 
 
 async def test_entries_that_are_gone_interrupt_the_call(journal, kling_emulator, workers):
