@@ -68,13 +68,13 @@ def workers(journal, make_client):
 
 async def all_up(journal, count):
     """Return when so many workers are ready to take shards."""
-    async with asyncio.timeout(20):
-        while True:
-            with psycopg.connect(journal) as connection:
+    with psycopg.connect(journal, autocommit=True) as connection:
+        async with asyncio.timeout(20):
+            while True:
                 locks = connection.execute(
                     "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock'"
                     " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
                 ).fetchone()
-            if locks[0] >= count:
-                return
-            await asyncio.sleep(0.05)
+                if locks[0] >= count:
+                    return
+                await asyncio.sleep(0.05)
