@@ -6,10 +6,11 @@ import math
 import os
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import anyio
 import anyio.to_thread
+import attrs
 
 from kling_async._callbacks import SafeLogger
 from kling_async._engine.api import ApiCaller, Retries
@@ -36,6 +37,27 @@ _LAST_ANSWER = 1.0
 """Seconds that a store gets after the end of a download: an answer until then says more than a timeout."""
 _FLUSHES_PER_FETCH = 4
 """The network does not wait for the disk: to flush many files at once takes little longer than to flush one."""
+
+
+@attrs.define(eq=False)
+class _Turn:
+    """The slot that one download holds."""
+
+    _slots: anyio.Semaphore
+
+    async def __aenter__(self) -> Self:
+        await self._slots.acquire()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._slots.release()
+
+    async def move_to(self, slots: anyio.Semaphore) -> None:
+        """Wait for one of these slots, and only then free the slot before."""
+        if slots is not self._slots:
+            await slots.acquire()
+            self._slots.release()
+            self._slots = slots
 
 
 class Downloader:
@@ -126,9 +148,7 @@ class Downloader:
         A video for an object store is uploaded with an upload slot, and a fetch waits for that: so there are at most
         twice as many partial files as fetch slots, and the uploads have a limit to their memory.
         """
-        slot = self._fetch_slots
-        await slot.acquire()
-        try:
+        async with _Turn(self._fetch_slots) as turn:
             # The wait for a slot does not count: a batch can be longer than the time that one download gets.
             timeout = self.api.retry.download_timeout
             ends_at = math.inf if timeout is None else self.api.clock.now() + timeout
@@ -143,25 +163,28 @@ class Downloader:
                     retries = self.api.retries("store", emit, ends_at=ends_at)
                     while True:
                         await self._fetch_from_current_url(job, url, partial_video, emit, ends_at=ends_at)
-                        if slot is self._fetch_slots:
-                            publish_slots = self._upload_slots if destination.is_remote else self._flush_slots
-                            await publish_slots.acquire()
-                            slot.release()
-                            slot = publish_slots
-                        try:
-                            return await destination.publish(
-                                partial_video, digest=digest, retries=retries, limiter=self._threads
-                            )
-                        except KlingError as error:
-                            if partial_video.size:
-                                raise
-                            if (found := await _find_or_wait(destination, error, retries)) is not None:
-                                return found
+                        await turn.move_to(self._upload_slots if destination.is_remote else self._flush_slots)
+                        saved = await self._publish(
+                            destination, partial_video, digest=digest, retries=retries
+                        )
+                        if saved is not None:
+                            return saved
             raise DownloadError(
                 f"the store did not answer before the end of the download, by its download_timeout of {timeout:,g} s"
             )
-        finally:
-            slot.release()
+
+    async def _publish(
+        self, destination: Destination[Any], partial_video: PartialVideo, *, digest: bool, retries: Retries
+    ) -> SavedFile | None:
+        """The published video; None if its bytes are gone, and can be fetched again."""
+        try:
+            return await destination.publish(
+                partial_video, digest=digest, retries=retries, limiter=self._threads
+            )
+        except KlingError as error:
+            if partial_video.size:
+                raise
+            return await _find_or_wait(destination, error, retries)
 
     async def _fetch_from_current_url(
         self, job: Job, url: str, partial_video: PartialVideo, emit: Emitter, *, ends_at: float
