@@ -26,6 +26,7 @@ from kling_async._journal.shared_store import (
 )
 from kling_async._journal.store import Activity
 from kling_async._policy.matching import look_alike_group
+from kling_async.errors import JournalError
 
 T = TypeVar("T")
 
@@ -35,6 +36,8 @@ MAX_CONFIRMATION_AGE = 10.0
 The POST leaves when it has a connection, at most `MAX_POST_CONNECT_TIME` later. A store gives the items of a process that
 it cannot reach to others after a longer time than both together.
 """
+_MAX_QUESTIONS = 5
+"""How often a process asks whether it holds an item, where each answer comes too late for a POST."""
 _POLL_INTERVAL = 2.0
 """Seconds between two reads of what others hold, where no notice of a change comes."""
 
@@ -186,11 +189,19 @@ class Sharing:
         A process that stood still, or was cut off from the store, asks the store again.
 
         Raises:
-            JournalError: The intent could not be written.
+            JournalError: The intent could not be written, or no answer of the store came in time.
             TakenOverError: Another process holds the item.
         """
         await self._writes.wait_durable()
+        questions = 0
         while self._clock() - self._store.confirmed_at() > MAX_CONFIRMATION_AGE:
+            if questions == _MAX_QUESTIONS:
+                raise JournalError(
+                    f"The journal {self._store.name!r} took more than {MAX_CONFIRMATION_AGE:.0f} s for an answer, "
+                    f"{_MAX_QUESTIONS} times in a row, so nothing was sent: find out why its database is so slow, then make "
+                    "the same call again."
+                )
+            questions += 1
             await self._run_sync(self._store.confirm)
         self.raise_if_taken_over(number)
 

@@ -26,6 +26,7 @@ from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.location import journal_location
 from kling_async._journal.open_journal import open_journal, read_journal
 from kling_async._journal.shared_store import PostPermit, WantedItem
+from kling_async._journal.sharing import MAX_CONFIRMATION_AGE, read_monotonic_clock
 from kling_async._policy.budget import Budget
 from kling_async._policy.matching import look_alike_group
 from kling_async._wire.endpoints import LIST
@@ -607,6 +608,47 @@ async def test_an_input_that_waits_for_the_result_of_an_item_put_aside_leaves_it
                 has_result.set()
 
     assert (ended, service.posts) == ([True, True], 2)
+
+
+async def test_an_item_that_is_put_aside_and_cannot_wait_lets_no_further_item_be_read(open_shared):
+    service = Service(run_time=1_000.0)
+
+    async def fail(function, *arguments):
+        if function.__name__ == "find_claimable":
+            raise JournalError("The journal could not be reached.")
+        return function(*arguments)
+
+    async def count_permits(journal):
+        async with batch_of(service, prompts(3), journal=journal) as results:
+            states = {result.state async for result in results}
+        return states, results.read_ahead.value
+
+    first, second = open_shared(), open_shared(fail)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: run(service, prompts(3), journal=first))
+        await anyio.sleep(5)
+        states, permits = await count_permits(second)
+
+    assert states == {ResultState.NOT_SUBMITTED}
+    assert permits == (await count_permits(None))[1]
+
+
+async def test_a_store_that_always_answers_too_late_is_an_error_and_nothing_is_sent(open_shared):
+    service, asked = Service(), []
+
+    async def count(function, *arguments):
+        if function.__name__ == "confirm":
+            asked.append(function)
+            assert len(asked) < 50, "the question has no end"
+        return function(*arguments)
+
+    journal = open_shared(count)
+    journal.sharing._clock = lambda: read_monotonic_clock() + 2 * MAX_CONFIRMATION_AGE
+
+    [result] = await run(service, ["rain"], journal=journal)
+
+    assert (service.posts, result.state, len(asked)) == (0, ResultState.NOT_SUBMITTED, 5)
+    assert "took more than 10 s for an answer, 5 times in a row, so nothing was sent" in result.error.message
 
 
 async def test_an_item_that_is_put_aside_can_be_cancelled(open_shared):

@@ -66,7 +66,11 @@ async def _put_aside(parts: BatchParts, item: BatchItem) -> None:
     parts.slots.free()
     item.has_slot = False
     parts.results.read_ahead.release()
-    await parts.claims.wait_claimable(item)
+    try:
+        await parts.claims.wait_claimable(item)
+    except KlingError:
+        await parts.results.read_ahead.acquire()  # its result frees it
+        raise
     await parts.results.read_ahead.acquire()
     await parts.slots.take()
     item.has_slot = True
