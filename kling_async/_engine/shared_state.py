@@ -6,6 +6,7 @@ from collections import deque
 
 import attrs
 
+from kling_async._policy.circuit_breaker import LostStreak
 from kling_async._policy.job_owners import JobOwners
 from kling_async._policy.lost_submit import CLOCK_SKEW, LostSubmit
 from kling_async._policy.own_user import OwnUser
@@ -57,6 +58,8 @@ class SharedState:
         self.submit_rate = TokenBucket(rate=hourly / 3600, burst=burst) if hourly else None
         """The hourly rate of submits; None if there is no limit."""
         self.pauses = Pauses()
+        self.lost_streak = LostStreak()
+        """The lost submits in a row."""
         self.pace = Pace()
         """The knowledge of run times."""
         self.longest_timeout = 0.0

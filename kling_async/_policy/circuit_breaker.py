@@ -1,4 +1,4 @@
-"""Decides when a batch stops submitting, because every further POST would end like the last one."""
+"""Decides when a batch stops submitting, or a client almost stops: every further POST would end like the last one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from kling_async._policy.submission import stops_the_batch
 from kling_async.errors import KlingError
 
 _MAX_EQUAL_FAILURES = 10
-"""Equal failures in a row after which the batch stops."""
+"""Equal failures in a row after which the batch stops, and lost submits in a row after which a client submits one at a time."""
+_SPACING = 30.0
+"""Seconds between two submits then: as long as the job of a lost one is searched for."""
 
 
 @attrs.define
@@ -24,10 +26,51 @@ class CircuitBreaker:
         """Note that a submit was accepted: the failures before it were not systemic."""
         self._equal_failures, self._last_failure = 0, None
 
-    def record_failure(self, error: KlingError) -> None:
-        """Note the error of a submit: a systemic one, or the tenth equal one in a row, stops the batch."""
+    def record_failure(self, error: KlingError, *, is_outage: bool = False) -> None:
+        """Note the error of a submit: a systemic one, or the tenth equal one in a row, stops the batch.
+
+        Args:
+            error: The error.
+            is_outage: Whether the client has lost so many submits in a row that this one more stops the batch.
+        """
         failure = (type(error), error.status_code)
         self._equal_failures = self._equal_failures + 1 if failure == self._last_failure else 1
         self._last_failure = failure
-        if self.reason is None and (stops_the_batch(error) or self._equal_failures >= _MAX_EQUAL_FAILURES):
+        is_last = is_outage or self._equal_failures >= _MAX_EQUAL_FAILURES
+        if self.reason is None and (is_last or stops_the_batch(error)):
             self.reason = error
+
+
+@attrs.define(eq=False)
+class LostStreak:
+    """The lost submits of a client since the service last took or refused one.
+
+    After ten of them it is an outage: each further submit can leave one more that is ambiguous, and may be charged. So one is
+    sent in half a minute until the service answers. Every wait ends by the clock, and by nothing else.
+    """
+
+    _count: int = 0
+    _next_at: float = float("-inf")
+    """When the next submit may leave, if ten are lost."""
+
+    @property
+    def is_outage(self) -> bool:
+        """Whether ten submits in a row are lost."""
+        return self._count >= _MAX_EQUAL_FAILURES
+
+    def record_lost(self) -> None:
+        """Note that the answer to a submit is lost."""
+        self._count += 1
+
+    def record_answer(self) -> None:
+        """Note that the service took or refused a submit, so that the outage is over."""
+        self._count, self._next_at = 0, float("-inf")
+
+    def take_turn(self, now: float) -> float:
+        """Seconds to wait before another try; 0 if a submit may leave now, which takes the turn."""
+        if not self.is_outage:
+            return 0.0
+        if now < self._next_at:
+            return self._next_at - now
+        self._next_at = now + _SPACING
+        return 0.0

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kling_async._policy.circuit_breaker import CircuitBreaker
+from kling_async._policy.circuit_breaker import CircuitBreaker, LostStreak
 from kling_async.errors import (
     AmbiguousSubmitError,
     APIConnectionError,
@@ -54,3 +54,30 @@ def test_failures_with_different_status_codes_are_not_equal():
         breaker.record_failure(APIStatusError("no", status_code=422))
         breaker.record_failure(BadRequestError("no", status_code=400))
     assert breaker.reason is None
+
+
+def test_in_an_outage_one_failure_stops_the_batch():
+    breaker, error = CircuitBreaker(), AmbiguousSubmitError("no")
+    breaker.record_failure(error, is_outage=True)
+    assert breaker.reason is error
+
+
+def test_ten_lost_submits_in_a_row_let_one_in_half_a_minute_leave():
+    streak = LostStreak()
+    for _ in range(9):
+        streak.record_lost()
+        assert (streak.is_outage, streak.take_turn(0.0)) == (False, 0.0)
+    streak.record_lost()
+    assert streak.is_outage
+    assert [streak.take_turn(now) for now in (5.0, 5.0, 20.0, 35.0, 36.0)] == [0.0, 30.0, 15.0, 0.0, 29.0]
+
+
+def test_an_answer_ends_an_outage():
+    streak = LostStreak()
+    for _ in range(2):
+        for _ in range(12):
+            streak.record_lost()
+        assert [streak.take_turn(5.0), streak.take_turn(5.0)] == [0.0, 30.0]
+        streak.record_answer()
+        assert not streak.is_outage
+        assert [streak.take_turn(5.0), streak.take_turn(5.0)] == [0.0, 0.0]

@@ -135,7 +135,7 @@ async def _submit(parts: BatchParts, item: BatchItem) -> JobInFlight | OpenRecon
         raise UnsentError(error) from error
     try:
         submitted = await parts.session.submitter.submit(
-            payload, item, ledger=parts.ledger, limit=parts.slots.limit
+            payload, item, ledger=parts.ledger, limit=parts.slots.limit, breaker=parts.breaker
         )
     except KlingError as error:
         parts.breaker.record_failure(error)
@@ -161,7 +161,7 @@ async def _reconcile(
         )
     except AmbiguousSubmitError as error:
         if not item.can_resend or not allows_resend(parts.settings.on_ambiguous, error):
-            parts.breaker.record_failure(error)
+            parts.breaker.record_failure(error, is_outage=parts.session.shared.lost_streak.is_outage)
             raise
         item.can_resend, item.fallback_end = False, error
         return NextStep.SUBMIT

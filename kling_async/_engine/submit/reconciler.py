@@ -108,6 +108,7 @@ class Reconciler:
         finally:
             self.end(reconciliation)
         if reconciliation.job is not None:
+            self._shared.lost_streak.record_answer()
             return reconciliation.job
         ambiguous = _ambiguous(reconciliation, reason, in_batch=on_ambiguous is not None)
         raise ambiguous from reconciliation.list_error

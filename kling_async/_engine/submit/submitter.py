@@ -19,6 +19,7 @@ from kling_async._engine.submit.open_reconciliation import OpenReconciliation
 from kling_async._engine.submit.owned_jobs import OwnedJobs
 from kling_async._engine.submit.reconciler import Reconciler
 from kling_async._engine.tasks import is_cancelled, raise_if_cancelled, run_to_end
+from kling_async._policy.circuit_breaker import CircuitBreaker
 from kling_async._policy.concurrency_limit import ConcurrencyLimit
 from kling_async._policy.retry import throttle_delay
 from kling_async._policy.service_clock import Instant
@@ -33,6 +34,8 @@ from kling_async.jobs import Job, JobStatus
 from kling_async.lines import one_line
 from kling_async.requests import model_of
 
+_LOOK_INTERVAL = 1.0
+"""Seconds between two looks whether an outage is over, while a submit waits for its turn in it."""
 _log = SafeLogger("kling_async")
 
 
@@ -56,6 +59,7 @@ class Submitter:
         self._poll_rate = shared.poll_rate
         self._clock_lock = anyio.Lock()
         self._pauses = shared.pauses
+        self._lost_streak = shared.lost_streak
 
     async def submit(
         self,
@@ -64,6 +68,7 @@ class Submitter:
         *,
         ledger: Ledger,
         limit: ConcurrencyLimit | None = None,
+        breaker: CircuitBreaker | None = None,
         max_throttles: int | None = None,
     ) -> Job | OpenReconciliation:
         """The job that the service made of a request, or the reconciliation to await where the answer was lost.
@@ -76,12 +81,14 @@ class Submitter:
             item: With the request.
             ledger: Writes down the intent before each POST, and how the POST ended after.
             limit: The concurrency limit of the batch; each 429 halves it.
+            breaker: Says whether the batch still submits; None outside a batch.
             max_throttles: How many 429s are waited out; None for all.
 
         Raises:
             APIStatusError: The service refused the request.
             APIConnectionError: No connection could be made.
             BudgetExceededError: The POST would pass the cap.
+            KlingError: The batch has stopped submitting; its reason.
             JournalError: The intent could not be written to the disk.
             TakenOverError: Another process of a shared journal holds the item.
         """
@@ -91,7 +98,7 @@ class Submitter:
         retries = self.api.retries(SUBMIT.name, ledger.emit)
         throttles = 0
         while True:
-            answer = await self._send(model, payload, body, item, ledger)
+            answer = await self._send(model, payload, body, item, ledger, breaker=breaker)
             if isinstance(answer, Job | OpenReconciliation):
                 return answer
             failure = classify(answer)
@@ -105,9 +112,16 @@ class Submitter:
                 raise answer
 
     async def _send(
-        self, model: str, payload: Mapping[str, Any], body: bytes, item: BatchItem, ledger: Ledger
+        self,
+        model: str,
+        payload: Mapping[str, Any],
+        body: bytes,
+        item: BatchItem,
+        ledger: Ledger,
+        *,
+        breaker: CircuitBreaker | None,
     ) -> Job | OpenReconciliation | KlingError:
-        """How one POST ended, which is sent when its turn has come.
+        """How one POST ended, which is sent when its turn has come; the reason of a batch that has stopped meanwhile.
 
         The error of a POST that was not accepted is returned: `submit` decides whether the POST is sent again.
         """
@@ -120,7 +134,9 @@ class Submitter:
                 if not has_turn:
                     await self._take_hourly_turn(ledger)
                     has_turn = True
-                await self._wait_out_pause()
+                await self._wait_out_pause(breaker)
+                if breaker is not None and breaker.reason is not None:
+                    return breaker.reason
                 await raise_if_cancelled()
                 # One call that does not await: no lost submit can come between the check and the registration.
                 post = self._look_alikes.register_post(model, payload)
@@ -162,10 +178,15 @@ class Submitter:
         if (rest := await ledger.take_turn(self._rate)) > 0:
             await self.api.clock.sleep(rest)
 
-    async def _wait_out_pause(self) -> None:
-        """Wait until no pause is on."""
+    async def _wait_out_pause(self, breaker: CircuitBreaker | None) -> None:
+        """Wait until no pause is on, and until it is this submit's turn in an outage, unless the batch has stopped."""
         clock = self.api.clock
-        while (rest := self._pauses.until - clock.now()) > 0:
+        while breaker is None or breaker.reason is None:
+            rest = self._pauses.until - clock.now()
+            if rest <= 0:
+                rest = min(self._lost_streak.take_turn(clock.now()), _LOOK_INTERVAL)
+            if rest <= 0:
+                return
             await clock.sleep(rest)
 
     async def _post(
@@ -205,14 +226,19 @@ class Submitter:
             self._record_accepted(post, job, item, ledger)
             return job
         assert error is not None
-        if classify(error) is SubmitFailure.UNKNOWN:
+        meaning = classify(error)
+        if meaning is SubmitFailure.UNKNOWN:
+            self._lost_streak.record_lost()
             return self._record_lost(post, error, item, ledger, sent=sent)
+        if meaning is SubmitFailure.REFUSED:
+            self._lost_streak.record_answer()
         ledger.record_not_accepted(item, error)
         return error
 
     def _record_accepted(self, post: RegisteredPost, job: Job, item: BatchItem, ledger: Ledger) -> None:
         """The service accepted the POST: no throttling holds any more, and the job is the item's."""
         self._pauses.throttles_in_a_row = 0
+        self._lost_streak.record_answer()
         try:
             ledger.record_accepted(item, job)
         finally:  # also if the journal refuses the job: the log keeps the id

@@ -1,0 +1,95 @@
+"""An outage in which the service answers each submit with an error, whatever became of the job."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import anyio
+import pytest
+from virtual_service import Service, always, on, prompts, reply, run, session_for
+
+from kling_async import Limits, ResultState
+
+LOST = reply(502, {"error": "bad gateway"})
+
+
+def note_times(times):
+    """A script that notes the time of each submit."""
+
+    def note(request, service):
+        if service.kind(request) == "submit":
+            times.append(service.now)
+
+    return note
+
+
+@pytest.mark.parametrize("at_once", [20, 100])
+async def test_an_outage_leaves_few_ambiguous_items_and_two_in_each_later_try(at_once):
+    service = Service(run_time=10.0, before=[always("submit", LOST)])
+    session = session_for(service)
+    posts = []
+    for _ in range(4):
+        before = service.posts
+        results = await run(service, prompts(200), session=session, at_once=at_once)
+        posts.append(service.posts - before)
+        states = Counter(result.state for result in results)
+        assert states == {
+            ResultState.AMBIGUOUS: posts[-1],
+            ResultState.NOT_SUBMITTED: 200 - posts[-1],
+        }
+        await anyio.sleep(60)
+    assert posts == [18, 2, 2, 2]
+
+
+@pytest.mark.parametrize("at_once", [1, 20])
+async def test_the_first_answer_ends_an_outage(at_once):
+    service = Service(run_time=10.0, before=[always("submit", LOST)])
+    session = session_for(service)
+    await run(service, prompts(200), session=session, at_once=at_once)
+    service.before.clear()
+    began = anyio.current_time()
+
+    results = await run(service, prompts(20), session=session, at_once=at_once)
+
+    assert all(result.ok for result in results)
+    assert anyio.current_time() - began < 20 * 12 / at_once + 60
+
+
+@pytest.mark.parametrize("answer", [None, reply(400, {"error": "no"})], ids=["accepts", "refuses"])
+async def test_a_moment_of_lost_submits_holds_up_those_that_wait_for_a_second(answer):
+    times = []
+    service = Service(run_time=10.0, before=[note_times(times), on("submit", *[LOST] * 16, answer)])
+    results = await run(service, prompts(40), at_once=40)
+    lost = [result for result in results if result.state is ResultState.AMBIGUOUS]
+    assert (len(lost), service.posts) == (16, 40)
+    assert times[-1] - times[0] < 3
+
+
+async def test_a_job_that_is_found_ends_an_outage():
+    service = Service(run_time=100.0, after=[on("submit", *[LOST] * 16)])
+    results = await run(service, prompts(40), at_once=40)
+    assert all(result.ok for result in results)
+    assert service.posts == 40
+
+
+async def test_a_submit_alone_waits_for_its_turn_in_an_outage():
+    service = Service(run_time=10.0, before=[always("submit", LOST)])
+    session = session_for(service)
+    await run(service, prompts(200), session=session)
+    times = []
+    service.before.insert(0, note_times(times))
+    await run(service, ["a"], session=session)
+    await run(service, ["b"], session=session)
+    assert times[1] - times[0] >= 30
+
+
+@pytest.mark.parametrize(
+    "limits", [Limits(), Limits(max_concurrent_submits=2), Limits(max_submits_per_hour=3600)], ids=str
+)
+async def test_a_batch_that_has_stopped_sends_nothing_of_what_waits(limits):
+    """The first answer is a pause, in which all others wait; the second one stops the batch."""
+    throttled = reply(429, {"error": "no"}, {"retry-after": "5"})
+    service = Service(before=[on("submit", throttled, *[reply(402, {"error": "no credits"})] * 40)])
+    results = await run(service, prompts(40), at_once=40, limits=limits)
+    assert {result.state for result in results} == {ResultState.NOT_SUBMITTED}
+    assert service.posts <= limits.max_concurrent_submits + 2
