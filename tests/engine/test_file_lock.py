@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from kling_async._engine.download.file_lock import open_locked
+from kling_async._policy.http_ranges import FileVersion, dump
 
 
 @pytest.fixture
@@ -39,6 +40,33 @@ def test_a_file_that_is_no_longer_locked_is_opened_again(path):
     again.file.close()
 
 
+@pytest.mark.parametrize("note", [None, "", "[]", '{"url": "https://films.example/a.mp4"}'])
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o666])
+def test_a_file_of_another_program_is_left_alone(path, mode, note):
+    theirs = path.with_name("a.mp4.part")
+    theirs.write_bytes(b"half a film")
+    theirs.chmod(mode)
+    if note is not None:
+        path.with_name("a.mp4.part.json").write_text(note)
+
+    with open_locked(path).file as file:
+        file.write(b"ours")
+
+    assert theirs.read_bytes() == b"half a film"
+    assert path.with_name("a.mp4.2.part").read_bytes() == b"ours"
+
+
+def test_a_file_with_a_note_of_ours_is_opened_again_whatever_its_mode_is(path):
+    version = FileVersion(request_id="another job", size_bytes=10, validator='"v1"', digest=None)
+    path.with_name("a.mp4.part").write_bytes(b"begun")
+    path.with_name("a.mp4.part.json").write_text(dump(version))
+
+    locked_file = open_locked(path)
+
+    assert locked_file.path.name == "a.mp4.part"
+    locked_file.file.close()
+
+
 def test_without_locks_only_a_new_file_is_opened(path, no_locks):
     one, two = open_locked(path), open_locked(path)
     assert [one.path.name, two.path.name] == ["a.mp4.part", "a.mp4.2.part"]
@@ -64,6 +92,7 @@ def test_a_file_system_without_locks_counts_as_a_system_without_locks(path, monk
 def test_a_file_that_another_download_finishes_meanwhile_is_left_alone(path, monkeypatch, after):
     """The owner of the lock renames the file between the open and the lock."""
     (partial_file := path.with_name("a.mp4.part")).write_bytes(b"whole")
+    partial_file.chmod(0o600)
     true_flock = fcntl.flock
 
     def flock(file, operation):

@@ -58,8 +58,16 @@ class LockedFile:
             return canonical_id(note.request_id) == canonical_id(request_id)
         if _size_of(self.note_path):
             return False
-        status = os.fstat(self.file.fileno())
-        return stat.S_IMODE(status.st_mode) == _MODE_OF_OURS or status.st_size == _size_of(saved)
+        return self._is_for_owner_alone or os.fstat(self.file.fileno()).st_size == _size_of(saved)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether a download of any job left the file: by its note or its mode; browsers and others name theirs so, too."""
+        return self._is_for_owner_alone or self.read_note() is not None
+
+    @property
+    def _is_for_owner_alone(self) -> bool:
+        return stat.S_IMODE(os.fstat(self.file.fileno()).st_mode) == _MODE_OF_OURS
 
     def write_note(self, version: FileVersion | None) -> None:
         """Write the note with which a later process resumes; the file is empty, so a lost or broken note does no harm."""
@@ -190,7 +198,11 @@ def _try_open_locked(path: Path) -> LockedFile | None:
     descriptor = create(path)
     if descriptor is not None:
         return _try_lock(path, descriptor, is_new=True)
-    return _try_lock(path, open_own(path), is_new=False)
+    locked_file = _try_lock(path, open_own(path), is_new=False)
+    if locked_file is not None and not locked_file.is_ours:
+        locked_file.file.close()
+        return None
+    return locked_file
 
 
 def _try_lock(path: Path, descriptor: int | None, *, is_new: bool) -> LockedFile | None:
