@@ -165,6 +165,7 @@ async def test_the_folder_is_read_once_for_all_videos_of_a_batch(path, monkeypat
     monkeypatch.setattr(os, "scandir", scan_and_note)
     folder = OutputFolder(path.parent, has_ascii_names=False)
     assert await asyncio.gather(*(folder.find_saved(make_entry(each)) for each in paths)) == paths
+    assert await folder.find_saved(make_entry(paths[0])) == paths[0]
     [thread] = read
     assert thread is not threading.current_thread()
 

@@ -48,8 +48,10 @@ class _LeftFiles:
         """The partial files of the folder."""
         if self._files is None:
             async with self._lock:
-                if self._files is None:
-                    self._files = await run_in_thread(partial(PartialFiles.find, folder))
+                known = self._files  # by the video that had the lock before
+                self._files = (
+                    await run_in_thread(partial(PartialFiles.find, folder)) if known is None else known
+                )
         return self._files
 
 
