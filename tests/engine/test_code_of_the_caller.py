@@ -10,7 +10,7 @@ import anyio
 import attrs
 import pytest
 from errors_of_the_caller import FINAL, HARMLESS, raiser
-from virtual_service import KEY, Service, VirtualLoop, on, prompts
+from virtual_service import KEY, Service, VirtualLoop, on, prompts, run
 
 from kling_async import (
     APIConnectionError,
@@ -22,6 +22,7 @@ from kling_async import (
     VideoRequest,
 )
 from kling_async._journal.open_journal import open_journal
+from kling_async._policy.budget import Budget
 from kling_async.events import Finished, Spent, Submitted
 
 
@@ -142,12 +143,7 @@ async def test_listeners_and_log_filters_come_after_the_record_of_the_job(tmp_pa
             steps.append((step.msg if isinstance(step, logging.LogRecord) else type(step), entries))
 
         with log_filter(note):
-            await make(
-                client_of(Service(), on_event=note),
-                ["a"],
-                journal=journal,
-                prices={"kling-v2-6": 1},
-            )
+            await run(Service(), ["a"], journal=journal, notify=note, budget=Budget({"kling-v2-6": 1}))
     after_post = [entries for step, entries in steps if step in {Spent, Submitted, "submitted job %s (%s)"}]
     assert after_post == [["job-0"]] * 3
 
