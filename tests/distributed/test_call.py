@@ -573,10 +573,16 @@ async def write_later(journal, batch):
         )
 
 
+def waits_for_outcomes(connection):
+    """Whether the call has given out its shards and read its outcomes again."""
+    query = "SELECT FROM pg_stat_activity WHERE query LIKE '%FROM kling_async_refusals WHERE (batch%' AND pid <> pg_backend_pid()"
+    return connection.execute(query).fetchone() is not None
+
+
 async def test_a_database_that_refuses_interrupts_the_call_with_the_results_so_far(journal):
     call = asyncio.create_task(generate_many_on(journal, [*PROMPTS[:1], {"prompt": ""}], skip_invalid=True))
     with psycopg.connect(journal, autocommit=True) as other:
-        await until(lambda: shards(journal))
+        await until(lambda: waits_for_outcomes(other))
         other.execute("DROP TABLE kling_async_outcomes")
 
     with pytest.raises(BatchInterruptedError, match="the same call gives all results then") as caught:
