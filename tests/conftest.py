@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -26,42 +26,77 @@ settings.load_profile("short")
 UNMEASURED = ("unmeasured", "slow", "hypothesis")
 """A test with one of these marks repeats what others cover; Hypothesis marks its tests itself. To measure doubles the time."""
 
+TRACER = pytest.StashKey[object]()
+"""What coverage measures this thread with, while it does not."""
+
+
+@contextmanager
+def measure(config):
+    """A block that is measured, unless nothing is or its test is `UNMEASURED`."""
+    tracer = config.stash.get(TRACER, None)
+    if tracer is None:
+        yield
+        return
+    sys.settrace(tracer)
+    try:
+        yield
+    finally:
+        sys.settrace(None)
+
+
+def measure_blocks(config):
+    """From here on measure in this thread what is in a block of `measure` alone."""
+    config.stash[TRACER] = sys.gettrace()
+    sys.settrace(None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session):
+    """Measure nothing of pytest, and nothing in a process that only hands tests to others."""
+    measured = Coverage.current()
+    if measured is None:
+        return
+    if session.config.getoption("dist", "no") == "no":
+        measure_blocks(session.config)
+    else:
+        measured.stop()
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector):
-    """Measure the import of a file of tests, and nothing else of what finds the tests."""
-    if isinstance(collector, pytest.Module):
-        with suppress(Exception, pytest.skip.Exception):  # the collection raises it again
+    """Measure the import of a file of tests, in the first process for all."""
+    if isinstance(collector, pytest.Module) and os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":
+        # The collection raises it again.
+        with suppress(Exception, pytest.skip.Exception), measure(collector.config):
             collector.obj  # noqa: B018 - imports the file
-    tracer = sys.gettrace()
-    sys.settrace(None)
-    try:
-        return (yield)
-    finally:
-        sys.settrace(tracer)
+    return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """Measure a test and the Python processes that it starts, unless it has a mark of `UNMEASURED`."""
-    is_measured = not any(map(item.get_closest_marker, UNMEASURED))
-    measured = None if is_measured else Coverage.current()
-    if measured is None:
+    """Measure neither a test with a mark of `UNMEASURED` nor the threads and the Python processes that it starts."""
+    measured = Coverage.current()
+    if measured is None or not any(map(item.get_closest_marker, UNMEASURED)):
         return (yield)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # coverage sets it for each Python that starts
         measured.stop()
+        del item.config.stash[TRACER]
         try:
             return (yield)
         finally:
             measured.start()
+            measure_blocks(item.config)
 
 
-def pytest_sessionstart(session):
-    """Measure nothing in a process that only hands tests to others."""
-    measured = Coverage.current()
-    if measured is not None and session.config.getoption("dist", "no") != "no":
-        measured.stop()
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_setup(item):
+    """Measure a step of a test: its fixtures, the test itself, or what its fixtures do after it."""
+    with measure(item.config):
+        return (yield)
+
+
+pytest_runtest_call = pytest_runtest_teardown = pytest_runtest_setup
 
 
 def pytest_collection_finish():
