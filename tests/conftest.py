@@ -100,9 +100,13 @@ pytest_runtest_call = pytest_runtest_teardown = pytest_runtest_setup
 
 
 def pytest_collection_finish():
-    """Keep what was imported and collected out of garbage collections, which go through all of it again and again."""
+    """Keep what was imported and collected out of garbage collections, which go through all of it again and again.
+
+    A test leaves more to collect than the usual thresholds are made for.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
 
 
 @pytest.hookimpl(trylast=True)
