@@ -181,6 +181,7 @@ def test_time_spans_that_overlap_or_nearly_touch_become_one(kind, spans_of, span
     assert getattr(history, spans_of) == tuple(merged)
 
 
+@pytest.mark.unmeasured
 def test_a_hundred_thousand_items_take_little_memory():
     recorder = HistoryRecorder()
     for index in range(100_000):

@@ -166,6 +166,7 @@ DISGUISES = {
 }
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("status", [200, 401, 404, 418, 500])
 @pytest.mark.parametrize("disguise", DISGUISES.values(), ids=DISGUISES)
 def test_no_error_about_a_reply_shows_the_key_in_a_disguise(disguise, status):

@@ -315,6 +315,7 @@ def test_a_report_that_cannot_be_written_is_one_sentence_and_nothing_is_sent(cli
     assert list((home / "folder").iterdir()) == []
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     "option, place",
     [

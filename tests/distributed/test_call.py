@@ -116,6 +116,7 @@ async def test_an_item_whose_shard_has_gone_is_given_out_again_a_few_times(journ
         assert {result.state for result in await batch.collect()} == {ResultState.NOT_SUBMITTED}
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     "how",
     [

@@ -57,6 +57,7 @@ def tables(journal):
     return change(journal, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone()[0]
 
 
+@pytest.mark.unmeasured
 async def test_workers_make_a_batch_and_the_caller_gets_its_results_in_input_order(
     journal, kling_emulator, workers, tmp_path
 ):

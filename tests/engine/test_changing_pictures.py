@@ -128,6 +128,7 @@ def is_refused(result, reason="has changed since"):
     )
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("limit", [1, 5])
 async def test_no_item_is_paid_for_with_the_picture_of_another(storage, picture, open_one, write, limit):
     def frames():

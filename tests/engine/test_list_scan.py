@@ -151,6 +151,7 @@ async def test_a_list_that_repeats_its_rows_is_left_after_two_pages(grows):
     assert all("0" in three for three in zip(offsets, offsets[1:], offsets[2:], offsets[3:], strict=False))
 
 
+@pytest.mark.unmeasured
 async def test_jobs_that_the_list_does_not_show_are_polled_by_status_calls():
     service = Service(run_time=run_time_of, shows=lambda job: not job.request_id.endswith("3"))
     await run_batch_of(service)
@@ -260,6 +261,7 @@ async def test_jobs_with_unreadable_rows_are_polled_by_status_calls():
     await run_batch_of(Service(run_time=run_time_of, before=[spoil]))
 
 
+@pytest.mark.unmeasured
 async def test_a_success_in_the_list_without_its_video_is_polled_by_a_status_call():
     def bare(request, service):
         if service.kind(request) != "list":
@@ -271,6 +273,7 @@ async def test_a_success_in_the_list_without_its_video_is_polled_by_a_status_cal
     assert all(result.job.video_url for result in results)
 
 
+@pytest.mark.unmeasured
 async def test_each_model_is_listed_on_its_own():
     service = Service(run_time=run_time_of)
     items = [
@@ -309,6 +312,7 @@ async def test_a_fixed_poll_interval_holds_for_list_scans_too():
     assert max(service.lags()) < 5
 
 
+@pytest.mark.unmeasured
 async def test_no_list_scan_runs_after_the_batch():
     service = Service(run_time=run_time_of)
     await run_batch_of(service)
@@ -384,6 +388,7 @@ async def test_a_service_that_fails_all_jobs_in_a_second_is_noticed_at_the_next_
     assert mean_lag(service) <= 0.3
 
 
+@pytest.mark.unmeasured
 async def test_a_crowd_that_comes_while_scans_are_rare_is_not_kept_waiting_for_the_next():
     async def few_then_many():
         for number in range(5):

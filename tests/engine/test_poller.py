@@ -255,6 +255,7 @@ async def test_deadlines_hold_while_all_polls_hang():
     assert max(at for at, _ in ended) <= 23
 
 
+@pytest.mark.unmeasured
 async def test_shorter_run_times_bring_polls_forward():
     service = Service(run_time=lambda number: 600.0 if number == 0 else 2.0)
     session = session_for(service, polling=PollingPolicy(use_lists="never"))

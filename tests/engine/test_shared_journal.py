@@ -94,6 +94,7 @@ async def test_the_same_batch_in_three_processes_buys_each_item_once_and_each_ha
     assert service.most_in_flight == 15
 
 
+@pytest.mark.unmeasured
 async def test_an_item_of_another_process_has_no_slot(open_shared):
     service = Service(run_time=1_000.0)
     first, second = open_shared(), open_shared()

@@ -126,6 +126,7 @@ def test_the_spend_is_that_of_all_entries_after_a_restart(journals):
         assert journal.spent_usd_at_start == Decimal("0.70")
 
 
+@pytest.mark.unmeasured
 def test_all_entries_come_in_the_order_of_their_numbers(journals):
     with journals.open() as journal:
         for number in range(1_100):
