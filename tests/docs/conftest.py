@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 
@@ -14,7 +15,20 @@ def kling_emulator_settings():
 
 
 @pytest.fixture
-def reader(kling_emulator, store, tiny_films, monkeypatch, tmp_path):
+def same_log():
+    """What a page sets up for the log ends with the page."""
+    loggers = [logging.getLogger(), logging.getLogger("kling_async")]
+    before = [(logger.level, [*logger.handlers]) for logger in loggers]
+    yield
+    for logger, (level, handlers) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        for handler in [one for one in logger.handlers if one not in handlers]:
+            logger.removeHandler(handler)
+            handler.close()
+
+
+@pytest.fixture
+def reader(kling_emulator, store, tiny_films, monkeypatch, tmp_path, same_log):
     """The folder of someone who follows the documentation: their environment leads to an emulator and a store."""
     monkeypatch.setenv("GMI_API_KEY", "any-key")
     monkeypatch.setenv("GMI_BASE_URL", kling_emulator.url)
