@@ -14,7 +14,7 @@ def kling_emulator_settings():
     return EmulatorSettings(instant_rate=1.0)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def same_log():
     """What a page sets up for the log ends with the page."""
     loggers = [logging.getLogger(), logging.getLogger("kling_async")]
@@ -28,7 +28,7 @@ def same_log():
 
 
 @pytest.fixture
-def reader(kling_emulator, store, tiny_films, monkeypatch, tmp_path, same_log):
+def reader(kling_emulator, store, tiny_films, monkeypatch, tmp_path):
     """The folder of someone who follows the documentation: their environment leads to an emulator and a store."""
     monkeypatch.setenv("GMI_API_KEY", "any-key")
     monkeypatch.setenv("GMI_BASE_URL", kling_emulator.url)
