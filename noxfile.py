@@ -59,7 +59,7 @@ def group(name: str) -> tuple[str, ...]:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests against the built package and measure their coverage: about seven minutes on two cores.
+    """Run the tests against the built package and measure their coverage: about six minutes on two cores.
 
     Extra arguments go to pytest.
     """

@@ -97,6 +97,12 @@ class Batch:
         if (text := describe_batch(self.parts.results.rest, next_step=next_step)) is not None:
             warn_interrupted(text, error)
 
+    def mark_failure_known(self) -> None:
+        """Let the end of the journal not log the failure again that the caller has got."""
+        journal = self.parts.ledger.journal
+        if self.parts.results.has_raised and journal is not None:
+            journal.is_failure_known = True
+
     async def _close(self) -> Exception | None:
         """Write the rest of the journal and let the input clean up; the first error of both."""
         failure: Exception | None = await self.parts.ledger.close()
@@ -250,7 +256,6 @@ async def run_batch(
             batch.warn_if_interrupted(error)
             raise
         batch.warn_if_interrupted(failure)
-        if opened.results.has_raised and opened.ledger.journal is not None:
-            opened.ledger.journal.is_failure_known = True
+        batch.mark_failure_known()
     if failure is not None:
         raise failure
