@@ -6,6 +6,7 @@ from collections import Counter
 
 import anyio
 import pytest
+from virtual_journal import journal_at
 from virtual_service import Service, always, on, prompts, reply, run, session_for
 
 from kling_async import Limits, ResultState
@@ -93,3 +94,28 @@ async def test_a_batch_that_has_stopped_sends_nothing_of_what_waits(limits):
     results = await run(service, prompts(40), at_once=40, limits=limits)
     assert {result.state for result in results} == {ResultState.NOT_SUBMITTED}
     assert service.posts <= limits.max_concurrent_submits + 2
+
+
+@pytest.mark.parametrize("same_client", [True, False])
+async def test_the_lost_submits_of_an_earlier_run_stop_no_batch(tmp_path, same_client):
+    service = Service(run_time=10.0, before=[always("submit", LOST)])
+    session = session_for(service)
+    with journal_at(tmp_path / "run.db") as journal:
+        first = await run(service, prompts(60), journal=journal, session=session)
+    lost = [result.index for result in first if result.state is ResultState.AMBIGUOUS]
+    service.before.clear()
+    await anyio.sleep(600)
+
+    with journal_at(tmp_path / "run.db") as journal:
+        results = await run(service, prompts(60), journal=journal, session=session if same_client else None)
+
+    assert len(lost) > 10
+    assert sorted(result.index for result in results if not result.ok) == sorted(lost)
+
+
+async def test_what_waits_for_a_slot_when_its_batch_stops_takes_no_hourly_turn():
+    service = Service(latency=1.0, before=[always("submit", reply(402, {"error": "no credits"}))])
+    began = anyio.current_time()
+    results = await run(service, prompts(60), at_once=60, limits=Limits(max_submits_per_hour=60))
+    assert {result.state for result in results} == {ResultState.NOT_SUBMITTED}
+    assert anyio.current_time() - began < 60

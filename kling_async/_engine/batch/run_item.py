@@ -161,7 +161,8 @@ async def _reconcile(
         )
     except AmbiguousSubmitError as error:
         if not item.can_resend or not allows_resend(parts.settings.on_ambiguous, error):
-            parts.breaker.record_failure(error, is_outage=parts.session.shared.lost_streak.is_outage)
+            if not reconciliation.is_of_other_run:
+                parts.breaker.record_failure(error, is_outage=parts.session.shared.lost_streak.is_outage)
             raise
         item.can_resend, item.fallback_end = False, error
         return NextStep.SUBMIT

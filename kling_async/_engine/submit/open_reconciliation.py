@@ -25,6 +25,8 @@ class OpenReconciliation:
     """The journal that knows the submit."""
     entry_number: int | None
     """The number of its journal entry."""
+    is_of_other_run: bool = False
+    """Whether an earlier run or another process sent the POST, so that its loss tells nothing of the service now."""
     job: Job | None = None
     """The job, once it is found."""
     scanned_at: float = float("-inf")

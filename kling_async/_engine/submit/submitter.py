@@ -121,22 +121,25 @@ class Submitter:
         *,
         breaker: CircuitBreaker | None,
     ) -> Job | OpenReconciliation | KlingError:
-        """How one POST ended, which is sent when its turn has come; the reason of a batch that has stopped meanwhile.
+        """How one POST ended, which is sent when its turn has come.
 
         The error of a POST that was not accepted is returned: `submit` decides whether the POST is sent again.
+
+        Raises:
+            KlingError: The batch has stopped meanwhile; its reason.
         """
         has_turn = False
         while True:
             await self._look_alikes.wait_unblocked(model, payload)
             async with self._submit_slots:
+                _raise_if_stopped(breaker)  # before it takes an hourly turn of others
                 if ledger.journal is not None:
                     await self._fetch_time(model)
                 if not has_turn:
                     await self._take_hourly_turn(ledger)
                     has_turn = True
                 await self._wait_out_pause(breaker)
-                if breaker is not None and breaker.reason is not None:
-                    return breaker.reason
+                _raise_if_stopped(breaker)
                 await raise_if_cancelled()
                 # One call that does not await: no lost submit can come between the check and the registration.
                 post = self._look_alikes.register_post(model, payload)
@@ -271,6 +274,11 @@ class Submitter:
         emit(Throttled, delay=delay, error=error)
         if limit is not None:
             limit.shrink(now=clock.now(), pause=delay)
+
+
+def _raise_if_stopped(breaker: CircuitBreaker | None) -> None:
+    if breaker is not None and breaker.reason is not None:
+        raise breaker.reason
 
 
 def _salvage_job(error: KlingError, model: str) -> Job | None:
