@@ -58,9 +58,10 @@ class LostStreak:
         """Whether ten submits in a row are lost."""
         return self._count >= _MAX_EQUAL_FAILURES
 
-    def record_lost(self) -> None:
-        """Note that the answer to a submit is lost."""
+    def record_lost(self) -> bool:
+        """Note that the answer to a submit is lost; whether it is an outage with this one."""
         self._count += 1
+        return self._count == _MAX_EQUAL_FAILURES
 
     def record_answer(self) -> None:
         """Note that the service took or refused a submit, so that the outage is over."""

@@ -89,7 +89,10 @@ _BY_STORAGE = _Refusal(
 )
 _FAILED = _Refusal(InternalServerError, "the service failed", "Try again later.")
 _UNFINISHED = _Refusal(APIStatusError, "the service did not finish the request", "Try again later.")
-"""Another status than a refusal: the request can have been taken. Source: RFC 9110, section 15.5.9; RFC 8470, section 5.2."""
+"""For a 408, after which the request can have been taken, and a 425, after which it is not; neither says that the request is wrong.
+
+Source: RFC 9110, section 15.5.9; RFC 8470, section 5.2.
+"""
 _UNEXPECTED = _Refusal(APIStatusError, "the service answered with an unexpected status", _ADDRESS)
 
 

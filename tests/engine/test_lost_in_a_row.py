@@ -42,6 +42,15 @@ async def test_an_outage_leaves_few_ambiguous_items_and_two_in_each_later_try(at
     assert posts == [18, 2, 2, 2]
 
 
+async def test_the_log_says_once_that_an_outage_holds_submits_back(caplog):
+    service = Service(run_time=10.0, before=[always("submit", LOST)])
+    await run(service, prompts(100), at_once=100)
+    told = [record.getMessage() for record in caplog.records if "ten submits in a row" in record.getMessage()]
+    assert told == [
+        "ten submits in a row had no answer: one leaves in 30 s until the service takes or refuses one"
+    ]
+
+
 @pytest.mark.parametrize("at_once", [1, 20])
 async def test_the_first_answer_ends_an_outage(at_once):
     service = Service(run_time=10.0, before=[always("submit", LOST)])

@@ -231,8 +231,13 @@ class Submitter:
         assert error is not None
         meaning = classify(error)
         if meaning is SubmitFailure.UNKNOWN:
-            self._lost_streak.record_lost()
-            return self._record_lost(post, error, item, ledger, sent=sent)
+            begins_outage = self._lost_streak.record_lost()
+            reconciliation = self._record_lost(post, error, item, ledger, sent=sent)
+            if begins_outage:
+                _log.warning(
+                    "ten submits in a row had no answer: one leaves in 30 s until the service takes or refuses one"
+                )
+            return reconciliation
         if meaning is SubmitFailure.REFUSED:
             self._lost_streak.record_answer()
         ledger.record_not_accepted(item, error)
