@@ -91,9 +91,13 @@ class PendingWrites:
         return bool(self.fields or self.ended or self.released)
 
 
-def unreadable_entry(number: int, column: str) -> JournalError:
+class UnreadableEntryError(JournalError):
+    """Another program has changed a row; to try again does not help."""
+
+
+def unreadable_entry(number: int, column: str) -> UnreadableEntryError:
     """The error of a row that another program has changed."""
-    return JournalError(
+    return UnreadableEntryError(
         f"Entry {number} of the journal cannot be read: its column {column!r} holds a value that kling_async does not write. Put "
         "back what was there, then run the same call again."
     )

@@ -174,6 +174,16 @@ async def test_a_call_whose_shards_have_gone_is_finished_all_the_same(journal, k
     assert len(kling_emulator.stats.accepted) == 4
 
 
+async def test_a_call_with_a_row_that_another_program_has_changed_ends(journal, kling_emulator, workers):
+    async with open_batch(journal) as batch:
+        batch.cover_interval = 0.0
+        await batch.begin()
+        change(journal, "UPDATE kling_async_entries SET state = 'odd' WHERE number = 1")
+        async with workers(), asyncio.timeout(60):
+            with pytest.raises(JournalError, match="Entry 1 of the journal cannot be read"):
+                await batch.collect()
+
+
 async def test_a_call_withdraws_its_own_items_and_no_others(journal):
     async with open_batch(journal) as batch, open_batch(journal, PROMPTS[:1], max_concurrency=3) as other:
         await batch.begin()
