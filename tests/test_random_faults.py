@@ -65,7 +65,7 @@ async def batch_of(emulator, names, *, call_timeout=1.0, use_lists="auto", on_ev
 async def test_no_reply_to_a_status_call_ends_a_wait():
     faults = [Fault("status", action, job=number) for number, action in enumerate(EVERYTHING.values(), 1)]
     async with Emulator(attrs.evolve(FAST, faults=faults)) as emulator:
-        batch = await batch_of(emulator, list(EVERYTHING), use_lists="never")
+        batch = await batch_of(emulator, list(EVERYTHING), use_lists="never", call_timeout=3.0)
 
     assert [result.request.prompt for result in batch if not result.ok] == []
     assert emulator.stats.requests["submit"] == len(batch)
