@@ -114,7 +114,7 @@ class LoopThatIsClosed(asyncio.SelectorEventLoop):
     def is_closed(self):
         if self.sessions is not None:
             sessions, self.sessions = self.sessions, None
-            sessions.opened[asyncio.get_event_loop_policy().new_event_loop()] = None
+            sessions.opened[asyncio.new_event_loop()] = None
             sessions.opened.pop(self)
         return super().is_closed()
 

@@ -50,6 +50,11 @@ _REJECTED = _Refusal(
     "the service refused the request",
     "Correct what it names: `client.get_model(...)` shows the parameters of a model.",
 )
+_UNFINISHED = _Refusal(APIStatusError, "the service did not finish the request", "Try again later.")
+"""For a 408, after which the request can have been taken, and a 425, after which it is not; neither says that the request is wrong.
+
+Source: RFC 9110, section 15.5.9; RFC 8470, section 5.2.
+"""
 _BY_STATUS: Mapping[int, _Refusal] = {
     400: _REJECTED,
     401: _Refusal(
@@ -68,6 +73,8 @@ _BY_STATUS: Mapping[int, _Refusal] = {
         "`client.list_models()` shows the models, and `client.list_jobs()` the jobs, that a key may see.",
     ),
     404: _Refusal(NotFoundError, "the service has nothing at this address", _ADDRESS),
+    408: _UNFINISHED,
+    425: _UNFINISHED,
     429: _Refusal(
         RateLimitError,
         "too many requests for now",
@@ -88,11 +95,6 @@ _BY_STORAGE = _Refusal(
     APIStatusError, "it refused the request", "The same call again gets a new address of the file."
 )
 _FAILED = _Refusal(InternalServerError, "the service failed", "Try again later.")
-_UNFINISHED = _Refusal(APIStatusError, "the service did not finish the request", "Try again later.")
-"""For a 408, after which the request can have been taken, and a 425, after which it is not; neither says that the request is wrong.
-
-Source: RFC 9110, section 15.5.9; RFC 8470, section 5.2.
-"""
 _UNEXPECTED = _Refusal(APIStatusError, "the service answered with an unexpected status", _ADDRESS)
 
 
@@ -186,8 +188,6 @@ def _refusal_for(status: int, endpoint: Endpoint | None) -> _Refusal:
         return _NOT_FOUND.get(endpoint, known)
     if known is not None:
         return known
-    if status in (408, 425):
-        return _UNFINISHED
     return attrs.evolve(_REJECTED, kind=APIStatusError) if status in _CLIENT_ERRORS else _UNEXPECTED
 
 

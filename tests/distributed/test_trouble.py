@@ -31,6 +31,13 @@ from kling_async.events import Finished
 from kling_async.jobs import Job, JobStatus
 
 
+def result_with_cause(state, error, fault):
+    """A result whose error has a fault as its cause."""
+    failure = error("Why.")
+    failure.__cause__ = fault
+    return Result(index=0, request=None, state=state, error=failure)
+
+
 @pytest.mark.parametrize(
     "state, error, trouble",
     [
@@ -79,10 +86,7 @@ def test_an_item_is_given_back_where_the_fault_is_not_its_own(state, error, trou
     ],
 )
 def test_an_item_that_was_sent_has_the_fault_as_the_cause(state, error, fault, trouble):
-    failure = error("it was not sent again")
-    failure.__cause__ = fault
-
-    assert find_trouble(Result(index=0, request=None, state=state, error=failure)) is trouble
+    assert find_trouble(result_with_cause(state, error, fault)) is trouble
 
 
 @pytest.mark.parametrize(
@@ -133,10 +137,7 @@ def test_an_item_has_ended_for_its_call_if_its_job_has_and_it_is_not_given_back(
     ],
 )
 def test_a_made_video_and_a_long_wait_are_ends_but_not_a_wait_with_a_wrong_key(state, error, fault, trouble):
-    failure = error("not here")
-    failure.__cause__ = fault
-
-    assert find_trouble(Result(index=0, request=None, state=state, error=failure)) is trouble
+    assert find_trouble(result_with_cause(state, error, fault)) is trouble
 
 
 @pytest.mark.parametrize(

@@ -42,17 +42,14 @@ class _LeftFiles:
     """The partial files that were in a folder when a batch first found a saved video there: a folder is read once."""
 
     _files: PartialFiles | None = None
-    _lock: anyio.Lock = attrs.field(factory=anyio.Lock)
+    _lock: anyio.Lock = attrs.field(factory=partial(anyio.Lock, fast_acquire=True))
 
     async def find(self, folder: Path) -> PartialFiles:
         """The partial files of the folder."""
-        if self._files is None:
-            async with self._lock:
-                known = self._files  # by the video that had the lock before
-                self._files = (
-                    await run_in_thread(partial(PartialFiles.find, folder)) if known is None else known
-                )
-        return self._files
+        async with self._lock:
+            if self._files is None:
+                self._files = await run_in_thread(partial(PartialFiles.find, folder))
+            return self._files
 
 
 @attrs.frozen

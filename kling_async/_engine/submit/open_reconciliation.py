@@ -25,8 +25,6 @@ class OpenReconciliation:
     """The journal that knows the submit."""
     entry_number: int | None
     """The number of its journal entry."""
-    is_of_other_run: bool = False
-    """Whether an earlier run or another process sent the POST, so that its loss tells nothing of the service now."""
     job: Job | None = None
     """The job, once it is found."""
     scanned_at: float = float("-inf")
@@ -40,6 +38,11 @@ class OpenReconciliation:
     list_error: KlingError | None = None
     """Why the list cannot be read, if that ended the search."""
     is_found: anyio.Event = attrs.field(factory=anyio.Event)
+
+    @property
+    def is_of_other_run(self) -> bool:
+        """Whether an earlier run or another process sent the POST, so that its loss tells nothing of the service now."""
+        return not self.lost.has_present_key
 
     @property
     def location(self) -> str | None:

@@ -78,7 +78,6 @@ class Reconciler:
             error=KlingError("an earlier run got no answer"),
             journal=journal,
             entry_number=entry.number,
-            is_of_other_run=True,
             # A process that was cut off from a shared journal, and not from the service, may still get the answer.
             search_until_age=lost.max_answer_age if journal.sharing.is_shared else 0.0,
         )

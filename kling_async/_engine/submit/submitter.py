@@ -139,7 +139,6 @@ class Submitter:
                     await self._take_hourly_turn(ledger)
                     has_turn = True
                 await self._wait_out_pause(breaker)
-                _raise_if_stopped(breaker)
                 await raise_if_cancelled()
                 # One call that does not await: no lost submit can come between the check and the registration.
                 post = self._look_alikes.register_post(model, payload)
@@ -184,7 +183,8 @@ class Submitter:
     async def _wait_out_pause(self, breaker: CircuitBreaker | None) -> None:
         """Wait until no pause is on, and until it is this submit's turn in an outage, unless the batch has stopped."""
         clock = self.api.clock
-        while breaker is None or breaker.reason is None:
+        while True:
+            _raise_if_stopped(breaker)
             rest = self._pauses.until - clock.now()
             if rest <= 0:
                 rest = min(self._lost_streak.take_turn(clock.now()), _LOOK_INTERVAL)
