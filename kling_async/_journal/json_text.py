@@ -22,6 +22,6 @@ def decode_record(stored: str | None) -> dict[str, Any] | None:
     """The record; None if it cannot be read."""
     try:
         record = json.loads(stored or "null")
-    except (RecursionError, ValueError):
+    except (RecursionError, TypeError, ValueError):
         return None
     return record if isinstance(record, dict) else None

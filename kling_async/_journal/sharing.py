@@ -101,12 +101,14 @@ class Sharing:
             describe: Makes the fields of its entry, which is made if it is missing.
 
         Raises:
-            JournalError: The store cannot be reached.
+            JournalError: The store cannot be reached, or another program has changed the entry.
         """
         before = self._store.find(identity)
         if before is not None and self._writes.is_unwritten(before.number):
             await self._writes.wait_durable()
         claim = await self._claims.ask(describe())
+        if claim.error is not None:
+            raise claim.error
         self._entries.note_claim(claim)
         return claim
 

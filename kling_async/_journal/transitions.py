@@ -186,7 +186,7 @@ def price_posts(
     """
     if earlier_usd is None:
         return (None if price is None else price * posts), price
-    return earlier_usd, earlier_usd / posts if price is None else price
+    return earlier_usd, earlier_usd / posts if price is None and posts else price
 
 
 def take_back_attempt(entry: Entry, *, error: str, unknown: Entry | None) -> dict[str, Any]:

@@ -183,6 +183,23 @@ async def test_a_process_that_lost_its_items_sends_nothing_more_for_them(open_sh
     assert service.posts == 3
 
 
+@pytest.mark.parametrize("column, value", [("payload", "[]"), ("state", "done"), ("key", "other")])
+async def test_an_item_whose_row_another_program_has_changed_is_not_sent_and_the_others_end(
+    open_shared, database, column, value
+):
+    service = Service(run_time=10.0)
+    assert all(result.ok for result in await run(service, prompts(3), journal=open_shared()))
+    with psycopg.connect(database) as connection:
+        change = f"UPDATE kling_async_entries SET {column} = %s WHERE number = 2"  # noqa: S608 - our own names
+        connection.execute(change, [value])
+
+    results = await run(service, prompts(9), journal=open_shared())
+    [unsent] = [result for result in results if not result.ok]
+    assert (unsent.index, unsent.state, len(results)) == (1, ResultState.NOT_SUBMITTED, 9)
+    assert "Entry 2 of the journal cannot be read" in str(unsent.error)
+    assert service.posts == 9
+
+
 async def test_an_intent_of_a_lost_item_is_not_sent(open_shared, database):
     service = Service(run_time=10.0)
     takers = [1]

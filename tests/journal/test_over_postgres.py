@@ -121,20 +121,111 @@ def no_free_descriptor():
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.parametrize(
-    "column, value", [("state", "done"), ("payload", "{"), ("key", '"x'), ("error", '"x')]
-)
-def test_a_row_that_another_program_has_changed_is_one_sentence(stores, database, column, value):
-    with closing(stores()) as store:
-        hold(store, RAIN)
-    with psycopg.connect(database) as connection:
-        connection.execute(f"UPDATE kling_async_entries SET {column} = %s", [value])  # noqa: S608 - our own name
+CHANGED = [
+    ("state", "done"),
+    ("payload", "{"),
+    ("payload", "[]"),
+    ("payload", "null"),
+    ("payload", "[" * 100_000),
+    ("key", '"x'),
+    ("model", '"x'),
+    ("error", '"x'),
+    ("path", '"x'),
+    ("request_id", '"x'),
+    ("occurrence", -1),
+    ("attempts", -1),
+    ("index", -1),
+    ("size_bytes", -1),
+    ("sent_at", "Infinity"),
+    ("sent_at", 1e300),
+    ("timeout", "NaN"),
+    ("cost_usd", "NaN"),
+    ("attempt_cost_usd", -1),
+]
+"""Columns, with values that kling_async does not write into them."""
+CHANGED_IDENTITY = [("key", "other"), ("fingerprint", "other"), ("occurrence", 7)]
+"""Columns of the identity, with values of other items."""
 
-    sentence = f"Entry 1 .* cannot be read: its column '{column}' holds"
-    with pytest.raises(JournalError, match=sentence):
+
+def change_row(database, table, column, value, number):
+    with psycopg.connect(database) as connection:
+        statement = f'UPDATE {table} SET "{column}" = %s WHERE number = %s'  # noqa: S608 - our own names
+        connection.execute(statement, [value, number])
+
+
+def holders(database):
+    with psycopg.connect(database) as connection:
+        rows = connection.execute("SELECT number, holder IS NOT NULL FROM kling_async_entries")
+        return dict(rows.fetchall())
+
+
+@pytest.mark.parametrize("column, value", CHANGED)
+def test_a_row_that_another_program_has_changed_is_one_sentence(stores, database, column, value):
+    hold(stores(), RAIN)
+    change_row(database, "kling_async_entries", column, value, 1)
+    with pytest.raises(JournalError, match=f"Entry 1 .* cannot be read: its column '{column}' holds"):
         list(read_journal(database))
-    with pytest.raises(JournalError, match=sentence):
-        hold(stores(), RAIN)
+
+
+@pytest.mark.parametrize("column, value", CHANGED + CHANGED_IDENTITY)
+def test_a_row_that_another_program_has_changed_spoils_no_other_claim(stores, database, column, value):
+    with closing(stores()) as store:
+        hold(store, RAIN, SNOW, WIND)
+    change_row(database, "kling_async_entries", column, value, 2)
+
+    items = [WantedItem(identity=identity, is_known=True) for identity in (RAIN, SNOW, WIND)]
+    store = stores()
+    rain, snow, wind = store.claim(items)
+    assert (rain.entry.number, wind.entry.number) == (1, 3)
+    assert (snow.entry, rain.error, wind.error) == (None, None, None)
+    assert str(snow.error).startswith("Entry 2 of the journal cannot be read")
+    assert holders(database) == {1: True, 2: False, 3: True}
+
+
+@pytest.mark.parametrize("column, value", [("payload", "[]"), *CHANGED_IDENTITY])
+def test_an_entry_that_another_program_has_changed_is_not_registered_again(stores, database, column, value):
+    store = stores()
+    store.register([WantedItem(identity=RAIN), WantedItem(identity=SNOW)])
+    change_row(database, "kling_async_entries", column, value, 2)
+    with pytest.raises(JournalError, match="Entry 2 of the journal cannot be read"):
+        store.register([WantedItem(identity=RAIN), WantedItem(identity=SNOW)])
+
+
+def test_an_earlier_attempt_that_another_program_has_changed_spoils_the_claim_of_its_entry_alone(
+    stores, database
+):
+    with closing(stores()) as store:
+        for number, identity in zip(hold(store, RAIN, SNOW), (RAIN, SNOW), strict=True):
+            for attempt in (1, 2, 3):
+                before = [store.entry(number)] if attempt > 1 else []
+                changes = change(number, identity, attempts=attempt)
+                changes.earlier.extend(before)
+                store.commit(changes)
+    change_row(database, "kling_async_earlier_attempts", "payload", "[]", 1)
+
+    rain, snow = stores().claim([WantedItem(identity=identity) for identity in (RAIN, SNOW)])
+    assert (rain.entry, len(snow.unknown_attempts)) == (None, 2)
+    assert "Entry 1 of the journal cannot be read: its column 'payload'" in str(rain.error)
+    assert holders(database) == {1: False, 2: True}
+
+
+@pytest.mark.parametrize("total", ["NaN", "-1"])
+def test_a_total_that_another_program_has_changed_is_one_sentence(stores, database, total):
+    store = stores()
+    with psycopg.connect(database) as connection:
+        connection.execute("UPDATE kling_async_journal SET spent_usd = %s", [total])
+    with pytest.raises(JournalError, match=f"could not be read .'{total}' is no amount of money"):
+        store.spent_usd()
+
+
+def test_a_row_that_another_program_has_changed_is_lost_to_the_process_that_held_it(stores, database):
+    store = stores()
+    (number,) = hold(store, RAIN)
+    change_row(database, "kling_async_entries", "payload", "[]", number)
+    assert hold(store, RAIN) == [None]
+    assert store.is_lost(number)
+    change_row(database, "kling_async_entries", "payload", "{}", number)
+    assert hold(stores(), RAIN) == [number]
 
 
 def test_a_session_outlives_a_time_without_free_descriptors(stores, database):

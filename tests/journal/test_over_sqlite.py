@@ -101,7 +101,9 @@ def test_a_record_too_deep_for_json_keeps_its_id(path, pen_for):
     assert (entry.record, entry.job.request_id, entry.job.status) == (None, "r-1", JobStatus.UNKNOWN)
 
 
-@pytest.mark.parametrize("stored", ["[1]", "{", "[" * 100_000], ids=["list", "cut", "deep"])
+@pytest.mark.parametrize(
+    "stored", ["[1]", "3", "{", "[" * 100_000, b"\xff"], ids=["list", "number", "cut", "deep", "bytes"]
+)
 def test_a_broken_record_keeps_its_id(path, pen_for, stored):
     with open_journal(path) as journal:
         pen_for(journal).record_job(pen_for(journal).record_intent("rain"), "r-1")
@@ -113,25 +115,62 @@ def test_a_broken_record_keeps_its_id(path, pen_for, stored):
 
 
 @pytest.mark.parametrize(
-    "column, value", [("state", "done"), ("payload", "{"), ("cost_usd", "much"), ("attempt_cost_usd", "")]
+    "column, value",
+    [
+        ("key", b"\xff"),
+        ("fingerprint", b"f"),
+        ("occurrence", "first"),
+        ("occurrence", 0.5),
+        ("model", b"\xff"),
+        ("payload", "{"),
+        ("payload", "[]"),
+        ("payload", "3"),
+        ("payload", b"\xff"),
+        ("payload", "[" * 100_000),
+        ("state", "done"),
+        ("state", b"submitted"),
+        ("sent_at", "yesterday"),
+        ("sent_at", 1e300),
+        ("sent_at", float("inf")),
+        ("has_service_time", "yes"),
+        ("has_service_time", 2),
+        ("timeout", b"60"),
+        ("timeout", -1),
+        ("request_id", b"\xff"),
+        ("error", b"\xff"),
+        ("path", b"\xff"),
+        ("size_bytes", "big"),
+        ("size_bytes", -1),
+        ("sha256", b"0"),
+        ("cost_usd", "much"),
+        ("attempt_cost_usd", ""),
+        ("attempt_cost_usd", "NaN"),
+        ("attempt_cost_usd", "-1"),
+        ("attempt_cost_usd", b"1"),
+        ("attempts", "one"),
+        ("attempts", -1),
+        ("index", "first"),
+        ("index", b""),
+    ],
 )
 def test_a_row_that_another_program_has_changed_is_one_sentence(path, pen_for, column, value):
     with open_journal(path) as journal:
         pen_for(journal).record_intent("rain")
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(f"UPDATE entries SET {column} = ?", [value])  # noqa: S608 - our own name
+        connection.execute(f'UPDATE entries SET "{column}" = ?', [value])  # noqa: S608 - our own name
 
     with pytest.raises(JournalError, match=f"Entry 1 .* cannot be read: its column '{column}' holds"):
         list(read_journal(path))
 
 
-def test_a_sum_of_money_that_another_program_has_changed_is_one_sentence(path, pen_for):
+@pytest.mark.parametrize("value", ["much", b"1", "NaN", "-1"])
+def test_a_sum_of_money_that_another_program_has_changed_is_one_sentence(path, pen_for, value):
     with open_journal(path) as journal:
         pen_for(journal).record_intent("rain")
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE entries SET cost_usd = 'much'")
+        connection.execute("UPDATE entries SET cost_usd = ?", [value])
 
-    with pytest.raises(JournalError, match=r"could not be read .*'much' is no amount of money"):
+    with pytest.raises(JournalError, match=r"could not be read .*'.*' is no amount of money"):
         open_journal(path)
 
 

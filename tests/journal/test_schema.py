@@ -64,6 +64,21 @@ def test_an_interrupted_migration_leaves_the_old_version(old, step):
     SqliteStore(old).close()
 
 
+@pytest.mark.parametrize("payload", ["{", "[]", "3", "[" * 100_000])
+def test_an_older_journal_with_a_payload_that_another_program_has_changed_is_left_as_it_is(tmp_path, payload):
+    path, former = tmp_path / "run.db", MIGRATIONS[:1]
+    SqliteStore(path, migrations=former).close()
+    with closing(connect(path)) as connection:
+        connection.execute(
+            "INSERT INTO entries (fingerprint, occurrence, model, payload, state, attempts) VALUES ('f', 0, 'm', ?, 'intended', 1)",
+            [payload],
+        )
+
+    with pytest.raises(JournalError, match="Entry 1 of the journal cannot be read: its column 'payload'"):
+        SqliteStore(path)
+    assert check_file(path) == len(former)
+
+
 def test_a_migrated_journal_is_too_new_for_older_versions(old):
     SqliteStore(old, migrations=(*MIGRATIONS, add_note)).close()
 

@@ -168,6 +168,7 @@ def test_a_second_attempt_starts_without_the_job_of_the_first():
     [
         (0, None, None, (None, None)),
         (0, None, Decimal(2), (Decimal(0), Decimal(2))),
+        (0, Decimal(6), None, (Decimal(6), None)),  # another program has changed the row
         (3, None, None, (None, None)),
         (3, None, Decimal(2), (Decimal(6), Decimal(2))),
         (3, Decimal(6), None, (Decimal(6), Decimal(2))),

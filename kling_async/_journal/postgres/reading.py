@@ -38,7 +38,8 @@ def make_missing_entries(work: Connection, items: Sequence[WantedItem]) -> dict[
     with work.transaction():
         execute(work, sql.MAKE, [None, *columns_of_items(items)])
         execute(work, sql.SET_INDEX, [texts, [item.index for item in items]])
-        entries = map(build_entry, execute(work, sql.FIND, [texts]).fetchall())
+        rows = execute(work, sql.FIND, [texts]).fetchall()
+    entries = [build_entry(row, digest) for digest, *row in rows]
     return {entry.identity: entry for entry in entries}
 
 

@@ -11,6 +11,7 @@ from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.json_text import decode_record, encode_record, to_json
 from kling_async._journal.shared_store import WantedItem
 from kling_async._journal.store import EARLIER_COLUMNS, unreadable_entry
+from kling_async._journal.stored_entry import Decoder, build_stored_entry
 
 
 def encode_text(text: str | None) -> str | None:
@@ -43,7 +44,7 @@ class _Column(NamedTuple):
     type: str
     """In PostgreSQL."""
     encode: Callable[[Any], Any] = _pass_through
-    decode: Callable[[Any], Any] = _pass_through
+    decode: Decoder = _pass_through
 
 
 COLUMNS: Mapping[str, _Column] = {
@@ -65,6 +66,12 @@ COLUMNS: Mapping[str, _Column] = {
     "index": _Column("bigint"),
 }
 """By field of an entry, its column. The number and the identity have columns of their own."""
+_DECODERS: Mapping[str, Decoder] = {
+    "key": decode_text,
+    "fingerprint": _pass_through,
+    "occurrence": _pass_through,
+    **{name: column.decode for name, column in COLUMNS.items()},
+}
 
 
 def quote_name(name: str) -> str:
@@ -87,17 +94,20 @@ def build_row(entry: Entry) -> list[Any]:
     return [column.encode(getattr(entry, name)) for name, column in COLUMNS.items()]
 
 
-def build_entry(row: Sequence[Any]) -> Entry:
-    """The entry of a row with the columns of `IDENTITY` and `COLUMNS`."""
-    number, key, fingerprint, occurrence, *values = row
-    fields, name = {}, "key"
-    try:
-        key = decode_text(key)
-        for (name, column), value in zip(COLUMNS.items(), values, strict=True):
-            fields[name] = column.decode(value)
-    except ValueError as error:
-        raise unreadable_entry(number, name) from error
-    return Entry(number=number, identity=Identity(key, fingerprint, occurrence), **fields)
+def build_entry(row: Sequence[Any], digest: str | None = None) -> Entry:
+    """The entry of a row with the columns of `IDENTITY` and `COLUMNS`.
+
+    Args:
+        row: The values, as the table has them.
+        digest: The digest by which the table has found the entry; None if it was found in another way.
+
+    Raises:
+        UnreadableEntryError: Another program has changed the row.
+    """
+    entry = build_stored_entry(row, _DECODERS)
+    if digest is not None and identity_digest(entry.identity) != digest:
+        raise unreadable_entry(entry.number, "identity")
+    return entry
 
 
 def columns_of(rows: Sequence[Sequence[Any]], *, width: int) -> list[list[Any]]:

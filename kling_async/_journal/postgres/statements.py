@@ -38,7 +38,7 @@ CHANNEL = "SELECT 'kling_async_' || 'kling_async_entries'::regclass::oid"
 _PAGE = f"SELECT {ENTRY} FROM kling_async_entries WHERE number > %s AND {{0}} ORDER BY number LIMIT %s"
 PAGE = _PAGE.format("true")
 UNPRICED_PAGE = _PAGE.format(UNPRICED_IN_SQL)
-FIND = f"SELECT {ENTRY} FROM kling_async_entries WHERE identity = ANY(%s::text[])"
+FIND = f"SELECT identity, {ENTRY} FROM kling_async_entries WHERE identity = ANY(%s::text[])"
 TOTAL = "SELECT spent_usd FROM kling_async_journal"
 NEXT_WRITE = "SELECT nextval('kling_async_writes')"
 
@@ -59,7 +59,7 @@ CLAIM = f"""
     )
     UPDATE kling_async_entries e SET holder = %(holder)s, epoch = e.epoch + 1
     FROM free WHERE e.number = free.number
-    RETURNING e.epoch, e.writer, e.written_no, {_E_IDENTITY}, {_E_NAMES}
+    RETURNING e.identity, e.epoch, e.writer, e.written_no, {_E_IDENTITY}, {_E_NAMES}
 """
 MAKE = f"""
     INSERT INTO kling_async_entries AS e
@@ -70,7 +70,7 @@ MAKE = f"""
     WHERE NOT EXISTS (SELECT FROM kling_async_entries o WHERE o.identity = w.identity)
     ORDER BY w.place
     ON CONFLICT (identity) DO NOTHING
-    RETURNING e.epoch, e.writer, e.written_no, {_E_IDENTITY}, {_E_NAMES}
+    RETURNING e.identity, e.epoch, e.writer, e.written_no, {_E_IDENTITY}, {_E_NAMES}
 """
 SET_INDEX = """
     UPDATE kling_async_entries e SET "index" = w.index

@@ -45,6 +45,8 @@ from kling_async._journal.postgres.session import Session
 from kling_async._journal.shared_store import Claim, PlannedPost, PostDecision, PostPermit, WantedItem
 from kling_async._journal.sharing import read_monotonic_clock
 from kling_async._journal.store import EARLIER_COLUMNS, PendingWrites, warn_lost_jobs
+from kling_async._journal.stored_entry import is_amount
+from kling_async.errors import JournalError
 
 _MAX_OUTAGE = 60.0
 """Seconds for which the store waits for a server that restarts, or a network that is cut."""
@@ -101,7 +103,13 @@ class PostgresStore:
 
     def spent_usd(self) -> Decimal:
         """US dollars for the entries of all processes."""
-        return Decimal(self._database.call(lambda work: fetch_value(execute(work, sql.TOTAL))))
+        total = self._database.call(lambda work: fetch_value(execute(work, sql.TOTAL)))
+        if not is_amount(total):
+            raise JournalError(
+                f"The journal {self.name!r} could not be read ({str(total)!r} is no amount of money): put back the spent_usd that "
+                "was there in its table kling_async_journal, then run the same call again."
+            )
+        return Decimal(total)
 
     def commit(self, changes: PendingWrites) -> None:
         """Write the changes of held entries as one; then release, and tell the others."""

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.json_text import decode_record, encode_record, to_json
 from kling_async._journal.sqlite.schema import decode_text, encode_text
-from kling_async._journal.store import EARLIER_COLUMNS, unreadable_entry
+from kling_async._journal.store import EARLIER_COLUMNS
+from kling_async._journal.stored_entry import Decoder, build_stored_entry, is_amount
 from kling_async._journal.transitions import UNKNOWN_STATES_IN_SQL, UNPRICED_IN_SQL
 
 _PAGE_ROWS = 500
@@ -24,16 +25,23 @@ def _decode_money(stored: str | None) -> Decimal | None:
     return None if stored is None else read_money(stored)
 
 
-def read_money(stored: str) -> Decimal:
+def read_money(stored: object) -> Decimal:
     """An amount that the table has.
 
     Raises:
         ValueError: Another program wrote it.
     """
     try:
-        return Decimal(stored)
-    except ArithmeticError as error:
-        raise ValueError(f"{stored!r} is no amount of money") from error
+        amount = Decimal(str(stored))
+    except ArithmeticError:
+        amount = Decimal("NaN")
+    if not is_amount(amount):
+        raise ValueError(f"{stored!r} is no amount of money")
+    return amount
+
+
+def _decode_flag(stored: object) -> object:
+    return bool(stored) if stored in {0, 1} else stored
 
 
 def _pass_through(value: Any) -> Any:
@@ -42,7 +50,7 @@ def _pass_through(value: Any) -> Any:
 
 class _Column(NamedTuple):
     encode: Callable[[Any], Any] = _pass_through
-    decode: Callable[[Any], Any] = _pass_through
+    decode: Decoder = _pass_through
 
 
 COLUMNS: Mapping[str, _Column] = {
@@ -50,7 +58,7 @@ COLUMNS: Mapping[str, _Column] = {
     "payload": _Column(to_json, json.loads),
     "state": _Column(str, EntryState),
     "sent_at": _Column(),
-    "has_service_time": _Column(decode=bool),
+    "has_service_time": _Column(decode=_decode_flag),
     "timeout": _Column(),
     "request_id": _Column(encode_text, decode_text),
     "record": _Column(encode_record, decode_record),
@@ -64,7 +72,12 @@ COLUMNS: Mapping[str, _Column] = {
     "index": _Column(),
 }
 """By field of an entry, how its column stores it. The number and the identity come before these columns."""
-_DECODERS = [(name, column.decode) for name, column in COLUMNS.items() if column.decode is not _pass_through]
+_DECODERS: Mapping[str, Decoder] = {
+    "key": decode_text,
+    "fingerprint": _pass_through,
+    "occurrence": _pass_through,
+    **{name: column.decode for name, column in COLUMNS.items()},
+}
 
 
 def quote(name: str) -> str:
@@ -95,17 +108,12 @@ HAS_JOB = (
 
 
 def build_entry(row: Sequence[Any]) -> Entry:
-    """The entry of a row that `SELECT` reads."""
-    number, key, fingerprint, occurrence, *values = row
-    fields = dict(zip(COLUMNS, values, strict=True))
-    name = "key"
-    try:
-        key = decode_text(key)
-        for name, decode in _DECODERS:
-            fields[name] = decode(fields[name])
-    except ValueError as error:
-        raise unreadable_entry(number, name) from error
-    return Entry(number=number, identity=Identity(key, fingerprint, occurrence), **fields)
+    """The entry of a row that `SELECT` reads.
+
+    Raises:
+        UnreadableEntryError: Another program has changed the row.
+    """
+    return build_stored_entry(row, _DECODERS)
 
 
 def read_page(

@@ -6,9 +6,10 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from sqlite3 import Connection, Error
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from kling_async._journal.entry import Identity, fingerprint, former_fingerprint
+from kling_async._journal.store import unreadable_entry
 
 Migration: TypeAlias = Callable[[Connection], None]
 """Brings a journal from one version to the next, inside a transaction of the caller."""
@@ -121,6 +122,16 @@ def _keep_more_of_each_attempt(connection: Connection) -> None:
         connection.execute(f"ALTER TABLE {table} ADD COLUMN has_service_time INTEGER NOT NULL DEFAULT 0")
 
 
+def _read_payload(number: int, stored: str | None) -> dict[str, Any]:
+    try:
+        payload = json.loads(stored or "")
+    except (RecursionError, TypeError, ValueError) as error:
+        raise unreadable_entry(number, "payload") from error
+    if type(payload) is not dict:
+        raise unreadable_entry(number, "payload")
+    return payload
+
+
 def _identify_by_visible_text(connection: Connection) -> None:
     """Change each identity to the one of the visible text; equal ones are numbered in the order of the entries.
 
@@ -130,7 +141,7 @@ def _identify_by_visible_text(connection: Connection) -> None:
     changed = {}
     for number, *stored in connection.execute("SELECT number, key, fingerprint, model, payload FROM entries"):
         key, before, model, payload = map(decode_text, stored)
-        sent = json.loads(payload or "")
+        sent = _read_payload(number, payload)
         is_own = former_fingerprint(model or "", sent) == before
         identity = Identity(key, fingerprint(model or "", sent) if is_own else before or "", 0)
         if (identity.key, identity.fingerprint) != (key, before):
