@@ -46,16 +46,16 @@ class ShardCover:
                 "DELETE FROM kling_async_outcomes WHERE batch = %s AND number = ANY(%s)", (self.batch, left)
             )
             items = [self.awaited[number].item for number in left]
-            shards = split_into_shards(items, size=self.shard_size)
+            shards, queued = split_into_shards(items, size=self.shard_size), []
             if shards:
                 deferrer = self.app.configure_task(TASK, queue=QUEUE, connection=connection)
                 with translate_queue_errors(self.database):
                     queued = await deferrer.batch_defer_async(
                         *(dump_shard(self.batch, shard) for shard in shards)
                     )
-                for queued_shard, shard in zip(queued, shards, strict=True):
-                    for item in shard:
-                        self.awaited[item.number].queued_shard = queued_shard
+        for queued_shard, shard in zip(queued, shards, strict=True):
+            for item in shard:
+                self.awaited[item.number].queued_shard = queued_shard
 
     async def read_cover(self) -> dict[int, int]:
         """By number, the queued shard that covers each item of this call; each item remembers it."""
@@ -69,14 +69,16 @@ class ShardCover:
     async def record_lost(self, numbers: Collection[int]) -> dict[int, KlingError]:
         """Record that the shards of these items ended without their outcomes; by number, why an item is given up for that.
 
-        A shard that another call with the same options has withdrawn does not count.
+        A shard that another call with the same options has withdrawn does not count. A shard counts once, also if its items could
+        not be given out again and the next look finds them without a shard.
         """
         shards = {self.awaited[number].queued_shard for number in numbers}
         withdrawn = {shard for shard in shards if shard is not None and await self._is_withdrawn(shard)}
         given_up = {}
         for number in numbers:
             awaited = self.awaited[number]
-            awaited.lost_shards += awaited.queued_shard not in withdrawn
+            awaited.lost_shards += awaited.queued_shard not in {None, *withdrawn}
+            awaited.queued_shard = None
             if awaited.lost_shards >= _MAX_SHARDS_OF_AN_ITEM:
                 given_up[number] = KlingError(
                     f"{_MAX_SHARDS_OF_AN_ITEM} shards with this item ended without its outcome; the log of the workers says why."

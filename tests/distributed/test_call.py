@@ -148,6 +148,29 @@ async def test_a_shard_that_is_gone_from_the_table_counts(journal):
         assert await shards_of(batch) == []
 
 
+@pytest.mark.parametrize("table", ["procrastinate_jobs", "procrastinate_events"])
+async def test_a_lost_shard_counts_once_if_its_items_cannot_be_given_out_again(journal, table):
+    """A new shard writes the first table as it is put into the queue, and the second one's trigger fails at the commit."""
+    async with open_batch(journal) as batch:
+        await batch.begin()
+        await lose_shards(batch)
+        change(
+            journal,
+            "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'cut'; END $$;"
+            f"CREATE CONSTRAINT TRIGGER fail AFTER INSERT ON {table} DEFERRABLE INITIALLY"
+            f" {'DEFERRED' if table.endswith('events') else 'IMMEDIATE'} FOR EACH ROW EXECUTE FUNCTION fail()",
+        )
+        for _ in range(7):
+            with pytest.raises(JournalError, match="cut"):
+                await batch.cover()
+        change(journal, "DROP FUNCTION fail CASCADE")
+        await batch.cover()
+
+        assert not batch.given_up
+        assert {awaited.lost_shards for awaited in batch.awaited.values()} == {1}
+        assert len(await shards_of(batch)) == 2
+
+
 async def test_an_outcome_that_the_journal_never_has_is_not_given_out_without_limit(journal):
     async with open_batch(journal, PROMPTS[:1]) as batch, asyncio.timeout(40):
         await batch.begin()
