@@ -851,6 +851,24 @@ def test_a_call_that_always_fails_gives_up_also_while_others_succeed(stores, err
     assert store.find_claimable([]) == set()
 
 
+def test_an_outage_that_ended_a_call_is_not_that_of_a_call_an_hour_later(stores):
+    store = stores(max_outage=0.5)
+    failures = 0
+
+    def fail(work):
+        nonlocal failures
+        failures += 1
+        raise psycopg.errors.AdminShutdown("the server restarts")
+
+    with pytest.raises(JournalError, match="the server restarts"):
+        store._database.call(fail)
+    store._database._failed_at -= 3600
+    failures = 0
+    with pytest.raises(JournalError, match="the server restarts"):
+        store._database.call(fail)
+    assert failures > 1
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows numbers its sockets otherwise")
 def test_a_process_with_more_open_files_than_a_select_takes_keeps_its_items(stores):
     import resource

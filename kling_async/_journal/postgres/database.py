@@ -58,6 +58,8 @@ class Database:
     lock: threading.RLock = attrs.field(init=False, factory=threading.RLock)
     """Held while the connection is used, and while the entries move to another session."""
     _outage_began: float | None = attrs.field(init=False, default=None)
+    _failed_at: float = attrs.field(init=False, default=0.0)
+    """When a call has failed last."""
     _is_closed: bool = attrs.field(init=False, default=False)
     _failure: str | None = attrs.field(init=False, default=None)
     """Why nothing is read or written any more."""
@@ -128,6 +130,10 @@ class Database:
 
     def _is_out_for_long(self, failing_since: float) -> bool:
         """Whether a call gives up: no call has succeeded for too long, or this one fails while others succeed."""
-        if self._outage_began is None:
-            self._outage_began = failing_since
-        return time.monotonic() - min(failing_since, self._outage_began) > self._max_outage
+        now = time.monotonic()
+        if self._outage_began is None or now - self._failed_at > self._max_outage:
+            self._outage_began = (
+                failing_since  # what an earlier call met can have ended since, and no call has asked
+            )
+        self._failed_at = now
+        return now - min(failing_since, self._outage_began) > self._max_outage
