@@ -31,6 +31,7 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zs", "Zl", "Zp", "Mn", "Me"})
 _BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 """Letters and a symbol without ink: the fillers of Hangul, and the empty pattern of Braille."""
 _NUMBERS = frozenset({"duration", "cfg_scale"})
+_TEXTS = frozenset({"negative_prompt", "mode", "aspect_ratio", "resolution"})
 PICTURES = ("image", "image_tail")
 """The fields of a request that hold a picture: a URL, a data URI or a local path, which is uploaded."""
 _FIRST_PICTURE: Mapping[str, str] = {
@@ -205,7 +206,8 @@ def _check_value(field: str, value: object, rule: Parameter) -> list[str]:
     if rule.image_suffixes is not None:
         return _check_image(field, value, rule.image_suffixes)
     if rule.choices is not None:
-        if any(value == choice and type(value) is type(choice) for choice in rule.choices):
+        # First the type: a comparison with an array, a column of a table or a signaling NaN raises.
+        if any(type(value) is type(choice) and value == choice for choice in rule.choices):
             return []
         allowed = " or ".join(map(repr, rule.choices))
         return [f"{field} must be {allowed}, not {quote_value(value)}"]
@@ -230,6 +232,8 @@ def _check_unknown_model(values: Mapping[str, object]) -> list[str]:
             broken.append(f"{field} must be a URL, a data URI or a path, not {quote_value(value)}")
         elif field in PICTURES:
             broken += _check_address(field, value)
+        elif field in _TEXTS:
+            broken += check_text(field, value)
         else:
             broken += check_json(field, value)
     return broken

@@ -20,7 +20,7 @@ from kling_async._tables import row_of, rows_of
 from kling_async.errors import InvalidRequestError
 from kling_async.jobs import Job
 from kling_async.lines import quote_value
-from kling_async.requests import FIELDS, RequestLike, VideoRequest
+from kling_async.requests import FIELDS, RequestLike, VideoRequest, read_mapping
 from kling_async.slips import Slip, could_be_path, find_slip
 
 _UNNAMED = re.compile(r"(unnamed:_\d+(_level_\d+)?|__index_level_\d+__|_duplicated_\d+)?", re.ASCII)
@@ -330,14 +330,16 @@ def _fill(request: VideoRequest, options: Mapping[str, Any]) -> VideoRequest:
         for name, value in options.items()
         if name != "extra" and value is not None and getattr(request, name) is None
     }
-    if options.get("extra"):
-        filled |= _merged_extra(options, {"extra": request.extra})
+    if "extra" in options:
+        merged = _merged_extra(options, {"extra": request.extra})
+        if not isinstance(merged["extra"], Mapping) or len(merged["extra"]) > len(request.extra):
+            filled |= merged
     return attrs.evolve(request, **filled) if filled else request
 
 
 def _merged_extra(options: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys of `extra` are filled one by one, so that an item may add to what all share."""
-    shared, own = options.get("extra") or {}, fields.get("extra") or {}
+    """Keys of `extra` are filled one by one, so that an item may add to what all share; the request refuses a wrong value."""
+    shared, own = read_mapping(options.get("extra")), read_mapping(fields.get("extra"))
     if isinstance(shared, Mapping) and isinstance(own, Mapping):
         return {"extra": {**shared, **own}}
-    return {"extra": own}
+    return {"extra": own if isinstance(shared, Mapping) else shared}

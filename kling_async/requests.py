@@ -28,7 +28,7 @@ from kling_async.lines import quote_value
 from kling_async.paths import expand_home
 
 
-def _as_mapping(value: object) -> Any:
+def read_mapping(value: object) -> Any:
     """The mapping, also from its text in JSON, with plain Python values; empty if nothing was given."""
     if type(value) is dict and not value:
         return {}
@@ -133,14 +133,14 @@ class VideoRequest:
     """Such as `16:9`, for models that take it."""
     resolution: str | None = attrs.field(default=None, converter=to_word)
     """Such as `1080p`, for models that take it."""
-    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=_as_mapping, hash=False)
+    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=read_mapping, hash=False)
     """Further keys of the payload. The client sends them as they are, and in place of an equal key of a field above. It
     uploads no file that is named here.
 
     It can be given as the text of its JSON."""
     key: str | None = attrs.field(default=None, converter=to_name)
     """Your own name for this item, by which a later run with the same journal recognizes it. It is never sent."""
-    labels: Mapping[str, Any] = attrs.field(factory=dict, converter=_as_mapping, hash=False)
+    labels: Mapping[str, Any] = attrs.field(factory=dict, converter=read_mapping, hash=False)
     """Your own values for this item, such as further columns of a table. The client never sends them, and a journal
     does not keep them; the result has them."""
 
@@ -149,16 +149,16 @@ class VideoRequest:
         if self.model is None or isinstance(self.model, str):
             broken += catalog.broken_rules(self.model, parameters_of(self))
         if broken:
-            subject = "" if self.model is None else f"{self.model}: "
+            subject = f"{self.model[:60]}: " if isinstance(self.model, str) else ""
             raise InvalidRequestError(f"{subject}{'; '.join(broken)}.")
 
     def _broken_shape(self) -> list[str]:
         """What is wrong with the fields that are no parameters of a model."""
         broken = [] if self.model is None else catalog.check_model(self.model)
-        if self.extra != {}:
-            broken += self._broken_mapping("extra")
-        if self.labels != {}:
-            broken += self._broken_mapping("labels")
+        for field in ("extra", "labels"):
+            value = getattr(self, field)
+            if type(value) is not dict or value:  # not by `!=`: a comparison with a column of a table raises
+                broken += self._broken_mapping(field)
         if self.key is not None:
             broken += catalog.check_text("key", self.key)
         return broken

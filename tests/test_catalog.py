@@ -159,11 +159,15 @@ def test_an_unknown_model_is_checked_for_the_kind_of_each_value_only(values):
         ("prompt", "\udfff", "prompt is not valid Unicode"),
         ("cfg_scale", float("nan"), "cfg_scale must hold plain JSON values"),
         pytest.param("duration", HUGE, "duration must hold plain JSON values", id="huge"),
-        ("mode", b"pro", "mode must hold plain JSON values"),
-        ("mode", "\udfff", "mode must hold plain JSON values"),
+        ("mode", b"pro", "mode must be text, not b'pro'"),
+        ("mode", "\udfff", "mode is not valid Unicode"),
+        ("mode", True, "mode must be text, not True"),
+        ("aspect_ratio", 16 / 9, "aspect_ratio must be text, not 1.77"),
+        ("resolution", 1080, "resolution must be text, not 1080"),
+        ("negative_prompt", ["rain"], "negative_prompt must be text, not ['rain']"),
     ],
 )
-def test_values_that_are_not_json_are_refused_for_every_model(field, value, rule):
+def test_values_of_another_kind_are_refused_for_every_model(field, value, rule):
     (sentence,) = catalog.broken_rules("a-model-of-tomorrow", {"prompt": "x", field: value})
     assert rule in sentence
 

@@ -218,6 +218,51 @@ def test_options_are_read_like_the_values_of_a_row():
     )
 
 
+@pytest.mark.parametrize("item", [{"prompt": "x"}, VideoRequest("x"), "x"])
+@pytest.mark.parametrize(
+    "shared", ['{"seed": 1, "tags": [2]}', {"seed": 1, "tags": (2,)}], ids=["text", "mapping"]
+)
+@pytest.mark.parametrize("own", [None, {"seed": 7}, '{"seed": 7}'], ids=["none", "mapping", "text"])
+def test_each_form_of_extra_adds_to_what_all_items_share(item, shared, own):
+    if own is not None:
+        item = {"prompt": "x", "extra": own} if item != VideoRequest("x") else VideoRequest("x", extra=own)
+    seed = 1 if own is None else 7
+    assert request_from(item, {"extra": shared}).extra == {"seed": seed, "tags": [2]}
+
+
+@pytest.mark.parametrize(
+    "item",
+    ["x", VideoRequest("x"), {"prompt": "x"}, {"prompt": "x", "extra": {"seed": 7}}],
+    ids=["prompt", "request", "row", "full"],
+)
+@pytest.mark.parametrize(
+    "shared", [5, [1], "no JSON", np.array([1]), pd.Series([1, 2])], ids=lambda value: type(value).__name__
+)
+def test_a_shared_extra_that_is_no_mapping_is_refused_with_each_kind_of_item(item, shared):
+    with pytest.raises(InvalidRequestError, match=r"extra (must be a mapping|is not JSON)"):
+        request_from(item, {"extra": shared})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.array([]),
+        np.array([5, 10]),
+        pd.Series([5]),
+        pd.DataFrame({"a": [5]}),
+        pl.Series([5]),
+        Decimal("sNaN"),
+    ],
+    ids=["empty", "array", "column", "table", "polars", "signal"],
+)
+@pytest.mark.parametrize("field", [name for name in FIELDS if name not in ("prompt", "model")])
+@pytest.mark.parametrize("model", [MODEL, "a-model-of-tomorrow"])
+def test_a_whole_column_is_no_value_of_one_field(field, value, model):
+    for item, options in (({"prompt": "x", field: value}, {}), ("x", {field: value})):
+        with pytest.raises(InvalidRequestError, match=f"{field} must be |takes no {field} "):
+            request_from(item, {"model": model, **options})
+
+
 def test_a_value_that_cannot_be_compared_is_given():
     class Touchy:
         def __ne__(self, other):
