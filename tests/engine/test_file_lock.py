@@ -33,15 +33,31 @@ def test_each_open_download_gets_a_file_of_its_own(path):
 
 
 def test_a_file_that_is_no_longer_locked_is_opened_again(path):
-    with open_locked(path).file as file:
+    version = FileVersion(request_id="job", size_bytes=None, validator=None, digest=None)
+    locked_file = open_locked(path)
+    locked_file.write_note(version)
+    with locked_file.file as file:
         file.write(b"begun")
     again = open_locked(path)
     assert (again.path.name, again.file.read(), again.is_locked) == ("a.mp4.part", b"begun", True)
     again.file.close()
 
 
+def test_a_new_file_without_a_byte_is_opened_again_also_without_its_note(path):
+    open_locked(path).file.close()
+    with open_locked(path).file:
+        assert names(path) == ["a.mp4.part"]
+
+
+def test_an_empty_file_of_another_program_is_left_alone(path):
+    (theirs := path.with_name("a.mp4.part")).touch()
+    theirs.chmod(0o644)
+    with open_locked(path).file:
+        assert names(path) == ["a.mp4.2.part", "a.mp4.part"]
+
+
 @pytest.mark.parametrize("note", [None, "", "[]", '{"url": "https://films.example/a.mp4"}'])
-@pytest.mark.parametrize("mode", [0o644, 0o640, 0o666])
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o666, 0o600])
 def test_a_file_of_another_program_is_left_alone(path, mode, note):
     theirs = path.with_name("a.mp4.part")
     theirs.write_bytes(b"half a film")
@@ -92,7 +108,6 @@ def test_a_file_system_without_locks_counts_as_a_system_without_locks(path, monk
 def test_a_file_that_another_download_finishes_meanwhile_is_left_alone(path, monkeypatch, after):
     """The owner of the lock renames the file between the open and the lock."""
     (partial_file := path.with_name("a.mp4.part")).write_bytes(b"whole")
-    partial_file.chmod(0o600)
     true_flock = fcntl.flock
 
     def flock(file, operation):

@@ -19,7 +19,7 @@ from virtual_storage import Storage, job_with, video
 from kling_async._engine.download.file_lock import open_locked, remove_partial_files
 from kling_async._engine.download.output_folder import FileDestination, OutputFolder
 from kling_async._journal.entry import Entry, EntryState, Identity
-from kling_async._policy.http_ranges import FileVersion, dump
+from kling_async._policy.http_ranges import FileVersion, dump, load
 from kling_async.events import Notifier
 
 KILLED = Path(__file__).with_name("killed_downloads.py")
@@ -68,10 +68,10 @@ def make_entry(path, *, index=0):
 
 
 def leave(path, number=2, *, note=NOTE):
-    """Put a partial file and its note beside a destination; note=None for a file without one."""
+    """Put a partial file and its note beside a destination; the file is empty without a whole note, as a kill leaves it."""
     partial = path.with_name(f"{path.name}.part" if number == 1 else f"{path.name}.{number}.part")
     partial.touch(0o600)
-    partial.write_bytes(VIDEO[:5_000])
+    partial.write_bytes(VIDEO[:5_000] if note else b"")
     if note is not None:
         partial.with_name(f"{partial.name}.json").write_text(note)
     return partial
@@ -118,12 +118,14 @@ def test_whatever_step_a_process_is_killed_at_that_removes_them_a_later_run_remo
 
 
 async def test_a_file_that_a_live_process_writes_stays_and_a_later_run_removes_it_when_that_one_is_dead(path):
-    with open_locked(path).file as stopped:
+    locked_file = open_locked(path)
+    locked_file.write_note(load(NOTE))
+    with locked_file.file as stopped:
         stopped.write(b"begun")
         assert (await save(path)).path == path
-        assert names(path.parent) == ["a.mp4", "a.mp4.part"]
+        assert names(path.parent) == ["a.mp4", "a.mp4.part", "a.mp4.part.json"]
         await anyio.to_thread.run_sync(find_saved, path)
-        assert names(path.parent) == ["a.mp4", "a.mp4.part"]
+        assert names(path.parent) == ["a.mp4", "a.mp4.part", "a.mp4.part.json"]
     await anyio.to_thread.run_sync(find_saved, path)
     assert names(path.parent) == ["a.mp4"]
 
@@ -188,12 +190,15 @@ async def test_the_file_of_another_job_with_the_same_name_stays(path):
     assert names(path.parent) == ["a.mp4", "a.mp4.2.part", "a.mp4.2.part.json"]
 
 
-def test_a_file_of_the_user_with_such_a_name_stays(path):
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+def test_a_file_of_the_user_with_such_a_name_stays(path, mode):
     path.write_bytes(VIDEO)
-    leave(path, 1, note=None).chmod(0o644)
+    leave(path, 1, note=None).write_bytes(b"mine")
+    path.with_name("a.mp4.part").chmod(mode)
     leave(path, 2, note=None)
     find_saved(path)
     assert names(path.parent) == ["a.mp4", "a.mp4.part"]
+    assert path.with_name("a.mp4.part").read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize("note", ["{", OTHER.replace("another", "")])

@@ -13,6 +13,7 @@ from independent_store import Stored, error
 from kling_async import ConfigurationError, DownloadError, KlingClient, Limits, RetryPolicy
 from kling_async._engine.download.output_store import partial_folder
 from kling_async._policy.file_names import whole_tag
+from kling_async._policy.http_ranges import FileVersion, dump
 from kling_async._policy.object_stores import job_mark
 from kling_async.emulator import Emulator, EmulatorSettings, LogNormal
 from kling_async.events import Downloaded, Resumed, Retrying
@@ -178,8 +179,9 @@ async def test_the_partial_file_of_a_video_that_is_stored_already_is_removed(sto
     async with service() as (client, _):
         job = await client.generate("a comet")
         left = partial_folder() / f"kling-{job.request_id[:8]}.mp4.part"
-        left.touch(0o600)
         left.write_bytes(b"as after a kill")
+        version = FileVersion(request_id=job.request_id, size_bytes=None, validator=None, digest=None)
+        left.with_name(f"{left.name}.json").write_text(dump(version))
         store.objects["a.mp4"] = Stored(b"whole", {"x-amz-meta-klingjob": job_mark(job.request_id)})
         assert await client.download(job, "s3://videos/a.mp4") == "s3://videos/a.mp4"
     assert list(partial_folder().iterdir()) == []

@@ -48,38 +48,47 @@ class LockedFile:
         return _read_note(self.note_path)
 
     def is_of(self, request_id: str, *, saved: Path) -> bool:
-        """Whether a download of this job left the file: by its note, or without a whole note, as after a kill.
+        """Whether a download of this job left the file: by its note, or without one, as after a kill.
 
-        A file without a note is ours if it is for its owner alone, as `create` makes it, or if it has the size of the saved
-        video, for it gets the usual rights just before it gets its name. With a note that cannot be read, it can be another
-        job's.
+        A file without a note is ours if it is new, or if it has the size of the saved video: the note is removed just before
+        the whole file gets its name. With a note that cannot be read, it can be another job's.
         """
         if (note := self.read_note()) is not None:
             return canonical_id(note.request_id) == canonical_id(request_id)
         if _size_of(self.note_path):
             return False
-        return self._is_for_owner_alone or os.fstat(self.file.fileno()).st_size == _size_of(saved)
+        return self._is_new or os.fstat(self.file.fileno()).st_size == _size_of(saved)
 
     @property
     def is_ours(self) -> bool:
-        """Whether a download of any job left the file: by its note or its mode; browsers and others name theirs so, too."""
-        return self._is_for_owner_alone or self.read_note() is not None
+        """Whether a download of any job left the file; browsers and others name theirs so, too, and can lock none.
+
+        The note says so, which is written before the first byte. Its mode does not: under umask 077 each file has that one.
+        """
+        return self._is_new or self.read_note() is not None
 
     @property
-    def _is_for_owner_alone(self) -> bool:
-        return stat.S_IMODE(os.fstat(self.file.fileno()).st_mode) == _MODE_OF_OURS
+    def _is_new(self) -> bool:
+        """Whether the file is as `create` makes it: a kill before the first byte leaves it so, without a note."""
+        state = os.fstat(self.file.fileno())
+        return state.st_size == 0 and stat.S_IMODE(state.st_mode) == _MODE_OF_OURS
 
     def write_note(self, version: FileVersion | None) -> None:
-        """Write the note with which a later process resumes; the file is empty, so a lost or broken note does no harm."""
-        # A note that is not ours is not read; without a note the next run begins again.
+        """Write the note by which a later process knows the file, and resumes; the file is empty.
+
+        A lost or broken note costs the bytes that come: the next run leaves the file as it is, and begins again in another.
+        """
         with suppress(OSError):
             self.note_path.unlink(missing_ok=True)
-            if self.is_locked and version is not None and version.validator is not None:
+            if self.is_locked and version is not None:
                 with open(self.note_path, "x", opener=for_owner_alone) as note:
                     note.write(dump(version))
 
     def remove(self) -> None:
-        """Remove the note and then the file: a kill between the two leaves a file without a note, which is of no use."""
+        """Remove the note and then the file, which is empty by then: so it is known also after a kill between the two."""
+        if self.is_locked:
+            with suppress(OSError):
+                self.file.truncate(0)
         for path in (self.note_path, self.path):
             with suppress(OSError):  # another user's file of this name
                 path.unlink(missing_ok=True)
