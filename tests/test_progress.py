@@ -45,7 +45,7 @@ def test_a_terminal_shows_the_counts_of_a_loop_of_ones_own(monkeypatch):
 def test_counts_count_also_where_nothing_is_drawn(capsys, progress):
     with show_progress(total=3, saves=True, progress=progress) as counts:
         end(counts)
-    assert (counts.total, counts.saves, counts.ended, counts.failed) == (3, True, 1, 1)
+    assert (counts.total, counts.saves, counts.ended, counts.not_submitted) == (3, True, 1, 1)
     assert capsys.readouterr().err == ""
 
 

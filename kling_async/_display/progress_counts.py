@@ -43,7 +43,9 @@ class ProgressCounts:
     succeeded: int = attrs.field(init=False, default=0)
     """Videos made, saved or not."""
     failed: int = attrs.field(init=False, default=0)
-    """Items that ended without a video."""
+    """Items that were submitted, or may have been, and ended without a video."""
+    not_submitted: int = attrs.field(init=False, default=0)
+    """Items that ended without a submit, such as those above the spend cap; they cost nothing."""
     saved: int = attrs.field(init=False, default=0)
     submitted: int = attrs.field(init=False, default=0)
     """Jobs that the service accepted."""
@@ -80,7 +82,7 @@ class ProgressCounts:
     @property
     def ended(self) -> int:
         """Items whose job has ended, and items that got no job."""
-        return self.succeeded + self.failed
+        return self.succeeded + self.failed + self.not_submitted
 
     @property
     def waiting(self) -> int:
@@ -170,7 +172,9 @@ class ProgressCounts:
         is_made = event.state is ResultState.SUCCEEDED
         self._unanswered.discard(event.index)
         self.succeeded += is_made
-        self.failed += not is_made
+        is_unsent = event.state is ResultState.NOT_SUBMITTED
+        self.not_submitted += is_unsent
+        self.failed += not (is_made or is_unsent)
         self.without_job += event.request_id is None
         if event.request_id in self._jobs_saved_before:
             self._jobs_saved_before.remove(event.request_id)

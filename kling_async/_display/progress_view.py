@@ -9,7 +9,7 @@ from enum import Enum, auto
 import attrs
 from markupsafe import Markup, escape
 
-from kling_async._display.colors import AMBER, RED, TEAL
+from kling_async._display.colors import AMBER, RED, SLATE, TEAL
 from kling_async._display.markup import isolate
 from kling_async._display.page import duration_text
 from kling_async._display.progress_counts import ProgressCounts
@@ -123,6 +123,7 @@ class ProgressView:
             (unsaved, "not saved" if is_over else "being saved", (AMBER if is_over else TEAL).any_ground),
             (0 if is_done else kept, "saved" if counts.saves else "made", TEAL.any_ground),
             (counts.failed, "failed", RED.any_ground),
+            (counts.not_submitted, "not submitted", SLATE.any_ground),
         )
         return [part for part in parts if part[0] > 0]
 
@@ -179,6 +180,7 @@ def _bar(counts: ProgressCounts) -> Markup:
     shares = (
         (counts.succeeded, TEAL.any_ground, 8),
         (counts.failed, RED.any_ground, 6),
+        (counts.not_submitted, SLATE.any_ground, 3),
         (counts.running, _PALE_TEAL, 4),
         (counts.queued, _PALE_GREY, 2),
     )

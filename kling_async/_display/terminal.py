@@ -90,6 +90,7 @@ def counts_text(counts: ProgressCounts) -> Text:
         (counts.succeeded, "done", "green"),
         (counts.saved, "saved", "green"),
         (counts.failed, "failed", "red"),
+        (counts.not_submitted, "not submitted", "dim"),
     )
     kept = "saved" if counts.unsaved else None
     shown = [Text(f"{count:,} {word}", style) for count, word, style in parts if count or word == kept]

@@ -194,7 +194,8 @@ def print_interrupted(counts: ProgressCounts, config: RunConfig, *, is_forced: b
     if unanswered:
         parts.append(f"{unanswered:,} without a reply")
     parts.append(
-        f"{unsent:,} not sent{_by_whom(config, unsent)}" + (" or without a reply" if is_forced else "")
+        f"{unsent + counts.not_submitted:,} not sent{_by_whom(config, unsent)}"
+        + (" or without a reply" if is_forced else "")
     )
     print_error(f"interrupted: {', '.join(parts)}.")
     if config.is_emulated:

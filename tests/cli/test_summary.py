@@ -229,7 +229,7 @@ def test_an_interruption_with_nothing_left_needs_no_command(capfd, config):
     counts(Finished(at=0.0, index=0, state=ResultState.NOT_SUBMITTED))
     print_interrupted(counts, config)
     assert capfd.readouterr().err == (
-        "kling-async: interrupted: 0 saved, 1 failed, 0 in flight, 0 not sent.\n"
+        "kling-async: interrupted: 0 saved, 0 failed, 0 in flight, 1 not sent.\n"
     )
 
 

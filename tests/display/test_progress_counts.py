@@ -52,7 +52,7 @@ def count_events(*events, saves: bool = True) -> ProgressCounts:
 
 
 def nonzero(counts: ProgressCounts) -> dict[str, int]:
-    names = ("queued", "running", "succeeded", "failed", "saved", "submitted", "without_job")
+    names = ("queued", "running", "succeeded", "failed", "not_submitted", "saved", "submitted", "without_job")
     return {name: getattr(counts, name) for name in names if getattr(counts, name)}
 
 
@@ -93,7 +93,7 @@ def nonzero(counts: ProgressCounts) -> dict[str, int]:
             {"failed": 1, "submitted": 1},
             ("a",),
         ),
-        ([finished_event(None, ResultState.NOT_SUBMITTED)], {"failed": 1, "without_job": 1}, ()),
+        ([finished_event(None, ResultState.NOT_SUBMITTED)], {"not_submitted": 1, "without_job": 1}, ()),
         ([finished_event(None, ResultState.AMBIGUOUS)], {"failed": 1, "without_job": 1}, ()),
     ],
 )
@@ -101,7 +101,7 @@ def test_counts_follow_the_events(events, expected, pending_ids):
     counts = count_events(*events)
     assert nonzero(counts) == expected
     assert counts.pending_ids == pending_ids
-    assert counts.ended == counts.succeeded + counts.failed
+    assert counts.ended == counts.succeeded + counts.failed + counts.not_submitted
 
 
 @pytest.mark.parametrize(

@@ -24,21 +24,23 @@ def text_of(counts: ProgressCounts, **fields) -> str:
 
 
 def test_each_count_that_is_not_zero_is_shown():
-    counts = count_events(queued=1, running=2, succeeded=3, failed=1)
+    counts = count_events(queued=1, running=2, succeeded=3, failed=1, not_submitted=1)
     text = text_of(counts, seconds_left=200.0, pace=5 / 60)
     for words in (
-        "4 of 10 ended",
+        "5 of 10 ended",
         "5 a minute",
-        "3 waiting",
+        "2 waiting",
         "1 queued",
         "2 running",
         "3 made",
         "1 failed",
+        "1 not submitted",
         "about 3 min left",
     ):
         assert words in text
-    counts.failed = 0
+    counts.failed = counts.not_submitted = 0
     assert "failed" not in text_of(counts)
+    assert "not submitted" not in text_of(counts)
 
 
 def test_the_line_of_text_says_the_same():
@@ -75,12 +77,13 @@ def test_the_bar_has_the_shares_of_the_total():
 
 
 def test_the_heights_of_the_bar_tell_done_from_open_without_colour():
-    counts = count_events(succeeded=5, failed=1, running=2, queued=2)
+    counts = count_events(succeeded=5, failed=1, not_submitted=1, running=2, queued=1)
     page = Page(ProgressView(counts=counts, seconds=1.0).html())
     pieces = [style for style in page.values_of("style") if "vertical-align:bottom" in style]
     assert [piece.partition("height:")[2].partition(";")[0] for piece in pieces] == [
         "8px",
         "6px",
+        "3px",
         "4px",
         "2px",
     ]

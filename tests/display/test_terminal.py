@@ -53,7 +53,9 @@ def test_a_bar_shows_how_far_a_batch_is_and_each_count_that_is_not_zero():
     assert line.rstrip() == "3 queued · 2 running · 4 done · 1 saved · 1 failed"
     counts.queued = counts.failed = 0
     assert draw(counts)[1].rstrip() == "2 running · 4 done · 1 saved"
-    counts.saved = 0
+    counts.not_submitted = 3
+    assert draw(counts)[1].rstrip() == "2 running · 4 done · 1 saved · 3 not submitted"
+    counts.saved = counts.not_submitted = 0
     assert draw(counts)[1].rstrip() == "2 running · 4 done · 0 saved"
     counts.saves = False
     assert draw(counts)[1].rstrip() == "2 running · 4 done"
