@@ -160,11 +160,16 @@ def render_tile(tile: Tile, *, width: int = WIDTH) -> Markup:
 
 
 def wrap(*parts: Markup) -> Markup:
-    """The element around everything that a notebook shows: the font, and no character that a page cannot hold."""
+    """The element around everything that a notebook shows: the font, and no character that a page cannot hold.
+
+    The classes tell MathJax that two amounts in dollars are no formula.
+    Source: https://docs.mathjax.org/en/v3.2/options/document.html (`ignoreHtmlClass`), and version 2's `tex2jax`.
+    """
     return replace_unprintable(
-        Markup('<div style="{};text-align:left;white-space:normal;margin:4px 0">{}</div>').format(
-            FONT, Markup().join(parts)
-        )
+        Markup(
+            '<div class="mathjax_ignore tex2jax_ignore" '
+            'style="{};text-align:left;white-space:normal;margin:4px 0">{}</div>'
+        ).format(FONT, Markup().join(parts))
     )
 
 

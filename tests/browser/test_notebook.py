@@ -179,6 +179,18 @@ def test_no_prompt_runs_anything(notebook):
         assert shown.output(at).locator("script, img, svg").count() == 0
 
 
+def test_amounts_and_prompts_with_dollars_are_no_formulas(notebook):
+    prompts = ["A coin of $5 beside one of $10", r"A blackboard with \(x^2\) and $$y$$"]
+    capped = "prices={'kling-v2-6': 0.35}, max_cost_usd=0.35"
+    shown = notebook(f"batch = await client.generate_many({prompts!r}, {capped})\nbatch", "print('$x$')")
+    shown.run(1, 2)
+    gallery = shown.output(1).last
+    for text in (*prompts, "bring the spend to $0.70, above the cap of $0.35"):
+        expect(gallery).to_contain_text(text)
+    shown.page.wait_for_timeout(1000)  # formulas are set a moment later
+    expect(shown.page.locator("mjx-container")).to_have_count(0)
+
+
 def test_an_untrusted_notebook_keeps_its_shape(notebook, lab, new_page, keep_picture):
     shown = notebook(f"{SAVED}{LARGE}batch")
     shown.run(1)

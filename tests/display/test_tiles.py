@@ -8,6 +8,7 @@ import pytest
 from html_page import Page
 from hypothesis import given
 from hypothesis import strategies as st
+from markupsafe import Markup
 
 from kling_async._display.colors import SLATE, TEAL
 from kling_async._display.tiles import (
@@ -147,6 +148,11 @@ def test_no_text_of_a_tile_becomes_a_tag(prompt, words, trouble):
     )
     page = Page(wrap(render_tile(tile)))
     assert page.tags <= {"div", "span", "bdi", "a", "video", "details", "summary"}
+
+
+def test_no_reader_of_formulas_looks_into_an_output():
+    tag, attributes = Page(wrap(Markup("from $1.40 to $2.80"))).elements[0]
+    assert (tag, attributes["class"].split()) == ("div", ["mathjax_ignore", "tex2jax_ignore"])
 
 
 def test_a_long_text_is_folded_and_complete():
