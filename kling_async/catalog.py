@@ -202,6 +202,19 @@ def check_local_pictures(extra: Mapping[Any, Any]) -> list[str]:
     ]
 
 
+def check_pictures_once(model: str, values: Mapping[str, object], extra: Mapping[Any, Any]) -> list[str]:
+    """The pictures that a request has in a field and in `extra` under the model's key for the field, one sentence each.
+
+    An earlier release sent such a picture under both keys, which is another item than the picture under one of them.
+    """
+    return [
+        f"{key} in extra is the {field} of this model, which is given too: give the picture once. An item that a journal has with "
+        f"both continues by its entry, as `kling-async resume` does, or as {field}=URL with extra={{{field!r}: URL}}"
+        for field in PICTURES
+        if values.get(field) is not None and (key := wire_name(model, field)) != field and key in extra
+    ]
+
+
 def _check_value(field: str, value: object, rule: Parameter) -> list[str]:
     if rule.image_suffixes is not None:
         return _check_image(field, value, rule.image_suffixes)

@@ -135,7 +135,7 @@ class VideoRequest:
     """Such as `1080p`, for models that take it."""
     extra: Mapping[str, Any] = attrs.field(factory=dict, converter=read_mapping, hash=False)
     """Further keys of the payload. The client sends them as they are, and in place of an equal key of a field above. It
-    uploads no file that is named here.
+    uploads no file that is named here. A picture that the model takes under another key than its field is given once.
 
     It can be given as the text of its JSON."""
     key: str | None = attrs.field(default=None, converter=to_name)
@@ -147,7 +147,10 @@ class VideoRequest:
     def __attrs_post_init__(self) -> None:
         broken = self._broken_shape()
         if self.model is None or isinstance(self.model, str):
-            broken += catalog.broken_rules(self.model, parameters_of(self))
+            values = parameters_of(self)
+            broken += catalog.broken_rules(self.model, values)
+            if self.model is not None and isinstance(self.extra, dict) and self.extra:
+                broken += catalog.check_pictures_once(self.model, values, self.extra)
         if broken:
             subject = f"{self.model[:60]}: " if isinstance(self.model, str) else ""
             raise InvalidRequestError(f"{subject}{'; '.join(broken)}.")

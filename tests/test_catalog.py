@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_async import InvalidRequestError, VideoRequest, catalog
+from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._wire.payloads import payload_of
 from kling_async.lines import quote_value
 
@@ -233,6 +235,39 @@ def test_a_file_in_extra_is_refused_because_its_name_would_be_sent(name, model, 
 def test_what_can_be_no_file_in_extra_is_sent_as_it_is(extra):
     request = VideoRequest("x", model="kling-3.0-turbo-i2v", extra=extra)
     assert payload_of(request) == {"prompt": "x", **extra}
+
+
+@pytest.mark.parametrize(
+    "model, key", [("kling-3.0-turbo-i2v", "first_frame"), ("kling-3-motion-control", "image_url")]
+)
+@pytest.mark.parametrize("image", ["https://h/a.png", "a.png", Path("a.png")])
+def test_a_picture_that_is_given_twice_is_refused_because_it_was_another_item_before(model, key, image):
+    extra = {key: "https://h/a.png"}
+    with pytest.raises(
+        InvalidRequestError, match=f"{key} in extra is the image of this model, which is given too"
+    ):
+        VideoRequest("x", model=model, image=image, extra=extra)
+    later = VideoRequest("x", image=image, extra=extra)
+    with pytest.raises(InvalidRequestError, match="give the picture once"):
+        attrs.evolve(later, model=model)
+
+
+def test_an_item_that_was_sent_with_its_picture_under_two_keys_can_be_given_again():
+    model, first, second = "kling-3.0-turbo-i2v", "https://h/a.png", "https://h/b.png"
+    sent = {"prompt": "x", "image": second, "first_frame": first}
+    assert payload_of(VideoRequest("x", model=model, image=first, extra={"image": second})) == sent
+    entry = Entry(
+        number=1, identity=Identity(None, "f", 0), model=model, payload=sent, state=EntryState.SUBMITTED
+    )
+    assert payload_of(entry.request) == sent
+
+
+@pytest.mark.parametrize("model", ["kling-v2-6", "kling-v3-image-to-video", "a-model-of-tomorrow"])
+def test_a_key_in_extra_that_is_no_picture_of_the_model_can_stand_beside_one(model):
+    request = VideoRequest(
+        "x", model=model, image="https://h/a.png", extra={"first_frame": "https://h/b.png"}
+    )
+    assert payload_of(request)["first_frame"] == "https://h/b.png"
 
 
 def test_a_picture_and_the_same_in_extra_make_the_same_paid_item():
