@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import attrs
@@ -55,8 +56,8 @@ class SharedState:
         """The rate of status and list calls."""
         hourly = limits.max_submits_per_hour
         burst = max(1.0, min(limits.max_concurrent_submits, hourly)) if hourly else 1.0
-        self.submit_rate = TokenBucket(rate=hourly / 3600, burst=burst) if hourly else None
-        """The hourly rate of submits; None if there is no limit."""
+        self.submit_rate = TokenBucket(rate=hourly / 3600 if hourly else math.inf, burst=burst)
+        """The hourly rate of submits."""
         self.pauses = Pauses()
         self.lost_streak = LostStreak()
         """The lost submits in a row."""

@@ -67,11 +67,15 @@ class LostStreak:
         """Note that the service took or refused a submit, so that the outage is over."""
         self._count, self._next_at = 0, float("-inf")
 
-    def take_turn(self, now: float) -> float:
-        """Seconds to wait before another try; 0 if a submit may leave now, which takes the turn."""
-        if not self.is_outage:
-            return 0.0
-        if now < self._next_at:
-            return self._next_at - now
-        self._next_at = now + _SPACING
-        return 0.0
+    def wait(self, now: float) -> float:
+        """Seconds until another submit may leave; takes no turn."""
+        return max(0.0, self._next_at - now)
+
+    def take_turn(self, now: float) -> None:
+        """Note that a submit leaves: in an outage the next one waits half a minute."""
+        if self.is_outage:
+            self._next_at = now + _SPACING
+
+    def put_back_turn(self) -> None:
+        """Put back the turn of a submit that was not sent."""
+        self._next_at -= _SPACING

@@ -41,7 +41,10 @@ class Limits:
 
 @attrs.define
 class TokenBucket:
-    """A rate that allows bursts: `take` says how long to wait for the next turn."""
+    """A rate that allows bursts.
+
+    Either take a turn and wait until it can be used, or `wait` until one is free and take it then; that one can be put back.
+    """
 
     rate: float
     """Turns per second; with `math.inf` no turn waits."""
@@ -49,14 +52,22 @@ class TokenBucket:
     """How many turns a full bucket gives without a wait."""
     _ready_at: float = -math.inf
 
+    def wait(self, now: float) -> float:
+        """Seconds until a turn is free; takes none."""
+        return max(0.0, self._ready_at - now)
+
     def take(self, now: float) -> float:
         """Take one turn; returns the seconds until it can be used, 0 for now."""
         if math.isinf(self.rate):
             return 0.0
+        wait = self.wait(now)
         earliest = now - (self.burst - 1) / self.rate
-        turn = max(self._ready_at, earliest)
-        self._ready_at = turn + 1 / self.rate
-        return max(0.0, turn - now)
+        self._ready_at = max(self._ready_at, earliest) + 1 / self.rate
+        return wait
+
+    def put_back(self) -> None:
+        """Put back a turn that was free when it was taken, and that was not used."""
+        self._ready_at -= 1 / self.rate
 
 
 describe_fields(__name__)

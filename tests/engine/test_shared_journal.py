@@ -398,6 +398,22 @@ async def test_the_hourly_rate_holds_for_all_processes_together(open_shared):
     assert asyncio.get_running_loop().time() - began > 10.0
 
 
+@pytest.mark.parametrize("refusals", [0, 3])
+async def test_a_post_that_no_connection_was_made_for_uses_no_turn_of_the_other_processes_up(
+    open_shared, refusals
+):
+    refused = APIConnectionError("refused", was_sent=False)
+    service = Service(run_time=1.0, before=[on("submit", *[refused] * refusals)])
+    limits = Limits(max_submits_per_hour=60, max_concurrent_submits=1)
+
+    began = asyncio.get_running_loop().time()
+    for requests in (["rain"], ["rain", "snow"]):  # the second process only sends what the first one has not
+        await run(service, requests, journal=open_shared(), session=session_for(service, limits=limits))
+
+    assert service.posts == refusals + 2
+    assert asyncio.get_running_loop().time() - began == pytest.approx(60, abs=30)
+
+
 @pytest.mark.parametrize("retry_failed", [True, False])
 async def test_a_failure_of_another_process_is_not_retried_in_the_same_run(open_shared, retry_failed):
     from virtual_service import FAILED

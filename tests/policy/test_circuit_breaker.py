@@ -62,22 +62,40 @@ def test_in_an_outage_one_failure_stops_the_batch():
     assert breaker.reason is error
 
 
+def lose(streak, count):
+    for _ in range(count):
+        streak.record_lost()
+
+
 def test_ten_lost_submits_in_a_row_let_one_in_half_a_minute_leave():
     streak = LostStreak()
     for _ in range(9):
-        streak.record_lost()
-        assert (streak.is_outage, streak.take_turn(0.0)) == (False, 0.0)
-    streak.record_lost()
+        lose(streak, 1)
+        streak.take_turn(0.0)
+        assert (streak.is_outage, streak.wait(0.0)) == (False, 0.0)
+    lose(streak, 1)
     assert streak.is_outage
-    assert [streak.take_turn(now) for now in (5.0, 5.0, 20.0, 35.0, 36.0)] == [0.0, 30.0, 15.0, 0.0, 29.0]
+    assert [streak.wait(now) for now in (5.0, 5.0)] == [0.0, 0.0]
+    streak.take_turn(5.0)
+    assert [streak.wait(now) for now in (5.0, 20.0, 35.0)] == [30.0, 15.0, 0.0]
 
 
 def test_an_answer_ends_an_outage():
     streak = LostStreak()
     for _ in range(2):
-        for _ in range(12):
-            streak.record_lost()
-        assert [streak.take_turn(5.0), streak.take_turn(5.0)] == [0.0, 30.0]
+        lose(streak, 12)
+        streak.take_turn(5.0)
+        assert streak.wait(5.0) == 30.0
         streak.record_answer()
         assert not streak.is_outage
-        assert [streak.take_turn(5.0), streak.take_turn(5.0)] == [0.0, 0.0]
+        streak.take_turn(5.0)
+        assert streak.wait(5.0) == 0.0
+
+
+def test_a_turn_of_an_outage_that_is_put_back_is_free_again():
+    streak = LostStreak()
+    streak.put_back_turn()
+    lose(streak, 10)
+    streak.take_turn(5.0)
+    streak.put_back_turn()
+    assert streak.wait(6.0) == 0.0

@@ -60,6 +60,35 @@ def test_an_unlimited_rate_never_waits():
     assert [bucket.take(0.0) for _ in range(1000)] == [0.0] * 1000
 
 
+@given(rate=RATES, burst=st.integers(1, 20), steps=STEPS)
+def test_a_look_says_how_long_the_next_turn_takes_and_takes_none(rate, burst, steps):
+    bucket, now = TokenBucket(rate=rate, burst=burst), 0.0
+    for step in steps:
+        now += step
+        waits = [bucket.wait(now), bucket.wait(now), bucket.take(now)]
+        assert waits == [waits[0]] * 3
+
+
+@given(burst=st.integers(1, 20), steps=STEPS)
+def test_turns_that_are_put_back_are_there_for_others_and_fill_no_bucket_beyond_its_burst(burst, steps):
+    bucket, now = TokenBucket(rate=1.0, burst=burst), 0.0
+    for step in steps:
+        now += step
+        if bucket.wait(now) == 0:
+            bucket.take(now)
+            bucket.put_back()
+    assert sum(bucket.take(now) < 1e-9 for _ in range(burst + 3)) == burst
+
+
+@pytest.mark.parametrize("taken", [0, 1])
+def test_an_unlimited_rate_takes_turns_back(taken):
+    bucket = TokenBucket(rate=math.inf, burst=1.0)
+    for _ in range(taken):
+        bucket.take(0.0)
+    bucket.put_back()
+    assert bucket.wait(0.0) == 0.0
+
+
 def test_limits_can_be_none_or_infinite():
     limits = Limits(max_polls_per_second=math.inf, max_submits_per_hour=None)
     assert limits == Limits(max_polls_per_second=math.inf)

@@ -30,6 +30,8 @@ class Post:
     """The fate after the process has the answer."""
     is_belated: bool = False
     """Whether its process stood still between its last check and this POST, which no client can notice."""
+    has_connection: bool = True
+    """Whether a connection was made for it; without one, it is none of the POSTs that the service counts."""
     job: Job | None = None
     told_organization_at: float = math.inf
     """When its answer named the organization to its process."""

@@ -87,7 +87,8 @@ class Inspector:
 
     def _check_quota(self) -> None:
         """All processes together send no more POSTs than the hourly limit has allowed since the first turn."""
-        hourly, disk, posts = self.run.max_submits_per_hour, self.line_state.disk, len(self.line_state.posts)
+        hourly, disk = self.run.max_submits_per_hour, self.line_state.disk
+        posts = sum(1 for post in self.line_state.posts if post.has_connection)
         if hourly is None or not isinstance(disk, SharedDatabase):
             return
         burst = max(1.0, min(self.run.max_concurrent_submits, hourly))

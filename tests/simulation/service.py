@@ -128,6 +128,7 @@ class FaultyService:
         accepted_at, answered_at = delay, delay + self.rng.choice((0.001, 0.5))
         if fault in {"refused", "throttled", "denied", "broke"}:
             post.verdict, answer = "refused", self._refusal(fault)
+            post.has_connection = fault != "refused"
         elif fault in {"lost", "unheard", "late"}:
             answered_at = min(self.rng.choice((answered_at, timeout)), timeout)
             answer = APIConnectionError("reset") if answered_at < timeout else APITimeoutError("no answer")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import partial
@@ -39,12 +40,21 @@ class Ledger:
     emit: Emitter
     budget: Budget = attrs.field(factory=Budget)
     journal: WriteAheadJournal | None = None
+    _spare_turns: int = attrs.field(init=False, default=0)
+    """Turns of the shared rate that were put back."""
 
     async def take_turn(self, bucket: TokenBucket) -> float:
         """Take a turn of a rate that all processes of a shared journal keep together; the seconds until it can be used."""
-        if self.journal is None:
+        if self.journal is None or math.isinf(bucket.rate):
+            return 0.0
+        if self._spare_turns > 0:
+            self._spare_turns -= 1
             return 0.0
         return await self.journal.sharing.take_turn(rate=bucket.rate, burst=bucket.burst)
+
+    def put_back_turn(self) -> None:
+        """Leave a turn that no POST has used to the next POST of the batch."""
+        self._spare_turns += 1
 
     async def reserve_post(self, item: BatchItem, payload: Mapping[str, Any]) -> bool:
         """Reserve the money of a POST and register the POST in a shared journal; False if it cannot be sent now.

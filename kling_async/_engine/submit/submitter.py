@@ -35,7 +35,7 @@ from kling_async.lines import one_line
 from kling_async.requests import model_of
 
 _LOOK_INTERVAL = 1.0
-"""Seconds between two looks whether an outage is over, while a submit waits for its turn in it."""
+"""Seconds between two looks whether the batch has stopped or an outage is over, while a submit waits for its turn."""
 _log = SafeLogger("kling_async")
 
 
@@ -128,29 +128,30 @@ class Submitter:
         Raises:
             KlingError: The batch has stopped meanwhile; its reason.
         """
-        has_turn = False
         while True:
             await self._look_alikes.wait_unblocked(model, payload)
             async with self._submit_slots:
-                _raise_if_stopped(breaker)  # before it takes an hourly turn of others
                 if ledger.journal is not None:
                     await self._fetch_time(model)
-                if not has_turn:
-                    await self._take_hourly_turn(ledger)
-                    has_turn = True
-                await self._wait_out_pause(breaker)
+                await self._wait_turn(ledger, breaker)
                 await raise_if_cancelled()
-                # One call that does not await: no lost submit can come between the check and the registration.
+                # Since the end of the wait nothing is awaited: no lost submit comes between the check and the registration.
                 post = self._look_alikes.register_post(model, payload)
                 if post is None:
+                    ledger.put_back_turn()
                     continue
+                self._take_turn()
+                is_sent = False
                 try:
                     if await ledger.reserve_post(item, payload):
                         await ledger.record_intent(
                             item, payload, now=self.api.instant, post_timeout=self.api.timeout
                         )
+                        is_sent = True
                         return await run_to_end(self._post(post, body, item, ledger))
                 finally:
+                    if not is_sent:
+                        self._put_back_turn(ledger)
                     self._look_alikes.end_post(post)
                     ledger.end_post(item)
             await ledger.wait_changed()
@@ -172,25 +173,41 @@ class Submitter:
                 await self.api.fetch(LIST, query=list_query(model, limit=1))
             service_clock.record_call(began)
 
-    async def _take_hourly_turn(self, ledger: Ledger) -> None:
-        """Wait until the hourly rate allows one more POST: that of the client, and that of a shared journal."""
-        if self._rate is None:
-            return
-        await self.api.wait_turn(self._rate)
-        if (rest := await ledger.take_turn(self._rate)) > 0:
-            await self.api.clock.sleep(rest)
+    async def _wait_turn(self, ledger: Ledger, breaker: CircuitBreaker | None) -> None:
+        """Wait for the end of a pause, the hourly limit, and the turn in an outage, unless the batch has stopped.
 
-    async def _wait_out_pause(self, breaker: CircuitBreaker | None) -> None:
-        """Wait until no pause is on, and until it is this submit's turn in an outage, unless the batch has stopped."""
-        clock = self.api.clock
+        Other submits can get the turns of the client meanwhile: this only looks, and `_take_turn` takes them where the POST
+        leaves. The turn of a shared journal is taken here, for to take it takes time.
+        """
+        clock, shared_turn_at = self.api.clock, None
         while True:
             _raise_if_stopped(breaker)
-            rest = self._pauses.until - clock.now()
-            if rest <= 0:
-                rest = min(self._lost_streak.take_turn(clock.now()), _LOOK_INTERVAL)
-            if rest <= 0:
+            now = clock.now()
+            rest = max(
+                self._pauses.until - now,
+                self._rate.wait(now),
+                self._lost_streak.wait(now),
+                0.0 if shared_turn_at is None else shared_turn_at - now,
+            )
+            if rest > 0:
+                await clock.sleep(min(rest, _LOOK_INTERVAL))
+            elif shared_turn_at is None:
+                rest = await ledger.take_turn(self._rate)
+                shared_turn_at = clock.now() + rest
+            else:
                 return
-            await clock.sleep(rest)
+
+    def _take_turn(self) -> None:
+        """Take a turn of the hourly limit and of an outage for a POST that leaves now."""
+        now = self.api.clock.now()
+        self._rate.take(now)
+        self._lost_streak.take_turn(now)
+
+    def _put_back_turn(self, ledger: Ledger) -> None:
+        """Put back the turns of a POST that did not reach the network, so that another one can leave."""
+        self._rate.put_back()
+        self._lost_streak.put_back_turn()
+        ledger.put_back_turn()
 
     async def _post(
         self, post: RegisteredPost, body: bytes, item: BatchItem, ledger: Ledger
@@ -229,6 +246,21 @@ class Submitter:
             self._record_accepted(post, job, item, ledger)
             return job
         assert error is not None
+        return self._record_failure(post, error, item, ledger, sent=sent)
+
+    def _record_accepted(self, post: RegisteredPost, job: Job, item: BatchItem, ledger: Ledger) -> None:
+        """The service accepted the POST: no throttling holds any more, and the job is the item's."""
+        self._pauses.throttles_in_a_row = 0
+        self._lost_streak.record_answer()
+        try:
+            ledger.record_accepted(item, job)
+        finally:  # also if the journal refuses the job: the log keeps the id
+            _log.info("submitted job %s (%s)", one_line(job.request_id), post.model)
+
+    def _record_failure(
+        self, post: RegisteredPost, error: KlingError, item: BatchItem, ledger: Ledger, *, sent: Instant
+    ) -> OpenReconciliation | KlingError:
+        """The POST ended without a job: begin a reconciliation if there may be one, else note that it was not accepted."""
         meaning = classify(error)
         if meaning is SubmitFailure.UNKNOWN:
             begins_outage = self._lost_streak.record_lost()
@@ -240,17 +272,10 @@ class Submitter:
             return reconciliation
         if meaning is SubmitFailure.REFUSED:
             self._lost_streak.record_answer()
+        elif meaning is SubmitFailure.NOT_SENT:
+            self._put_back_turn(ledger)
         ledger.record_not_accepted(item, error)
         return error
-
-    def _record_accepted(self, post: RegisteredPost, job: Job, item: BatchItem, ledger: Ledger) -> None:
-        """The service accepted the POST: no throttling holds any more, and the job is the item's."""
-        self._pauses.throttles_in_a_row = 0
-        self._lost_streak.record_answer()
-        try:
-            ledger.record_accepted(item, job)
-        finally:  # also if the journal refuses the job: the log keeps the id
-            _log.info("submitted job %s (%s)", one_line(job.request_id), post.model)
 
     def _record_lost(
         self, post: RegisteredPost, error: KlingError, item: BatchItem, ledger: Ledger, *, sent: Instant
