@@ -26,6 +26,7 @@ from kling_async._policy import list_evidence
 from kling_async._policy.list_evidence import ROW_DELAY, ListReading
 from kling_async._policy.lost_submit import LostSubmit
 from kling_async._policy.own_user import OwnUser
+from kling_async._policy.rate_limit import TokenBucket
 from kling_async._policy.service_clock import ServiceClock
 from kling_async._policy.submission import SubmitFailure
 
@@ -177,6 +178,18 @@ def ignore_look_alikes_of_others(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SharedDatabase, "_own", lambda self, entry: True)
 
 
+def put_back_turns_of_sent_posts(patch: pytest.MonkeyPatch) -> None:
+    """A turn of the rate that all processes share is put back though its POST is sent."""
+    take_turn = Ledger.take_turn
+
+    async def keep_turn(self: Ledger, bucket: TokenBucket) -> float:
+        rest = await take_turn(self, bucket)
+        self.put_back_turn()
+        return rest
+
+    patch.setattr(Ledger, "take_turn", keep_turn)
+
+
 def _change_match_jobs(patch: pytest.MonkeyPatch, **changed: Any) -> None:
     match_jobs = list_search.match_jobs
 
@@ -208,6 +221,7 @@ BUGS: Mapping[str, Bug] = {
 """Those that a process alone shows."""
 
 SHARED_BUGS: Mapping[str, Bug] = {
-    bug.__name__: bug for bug in (own_by_clock_leases, ignore_look_alikes_of_others)
+    bug.__name__: bug
+    for bug in (own_by_clock_leases, ignore_look_alikes_of_others, put_back_turns_of_sent_posts)
 }
 """Those that only processes with a shared journal show."""
