@@ -87,6 +87,12 @@ CHANGES = [
     ({"image": "eagle.png"}, "image='eagle.png' .* without one"),
     ({"extra": {"seed": 8}}, "seed=8 .* with 7"),
     ({"extra": {"style": "x"}}, "style='x' .* without one"),
+    # What makes no valid request for the given model is a mistake of the call, and no item is left out for it.
+    ({"mode": "std", "model": "kling-v2-6"}, "cannot change item 0, .* mode must be 'pro'"),
+    ({"duration": 7, "model": "kling-v2-6"}, "cannot change item 0, .* duration must be 5 or 10"),
+    ({"resolution": "1080p", "model": "kling-v2-6"}, "cannot change item 0, .* takes no resolution"),
+    ({"image": "eagle.gif", "model": "kling-v2-6"}, "cannot change item 0, .* image must be"),
+    ({"extra": {"image": "eagle.png"}}, "cannot change item 0, .* is the file"),
 ]
 
 

@@ -12,7 +12,7 @@ from kling_async._engine.threads import run_in_thread
 from kling_async._journal.entry import Entry, Identity
 from kling_async._journal.location import DatabaseUrl
 from kling_async._journal.open_journal import journal_exists, read_journal
-from kling_async.errors import ConfigurationError
+from kling_async.errors import ConfigurationError, InvalidRequestError
 from kling_async.lines import quote_value
 from kling_async.requests import VideoRequest
 
@@ -34,14 +34,18 @@ def check_not_changed(index: int, entry: Entry, options: Mapping[str, Any]) -> N
         options: The fields that the call gives for all requests.
 
     Raises:
-        ConfigurationError: The entry has another value, or none.
-        InvalidRequestError: The options make no valid request.
+        ConfigurationError: The entry has another value, or none; or the options make no valid request.
     """
     given = {name: value for name, value in options.items() if not is_missing(to_plain(value))}
     request = entry.request if given else None
     if request is None:
         return
-    wanted = VideoRequest("as recorded", **given)
+    try:
+        wanted = VideoRequest("as recorded", **given)
+    except InvalidRequestError as error:  # of the call, so no item is left out for it
+        raise ConfigurationError(
+            f"The options cannot change item {index}, an entry of the journal: {error.message} Leave them out."
+        ) from error
     pairs = {name: (getattr(wanted, name), getattr(request, name)) for name in given if name != "extra"}
     pairs |= {key: (value, entry.payload.get(key)) for key, value in wanted.extra.items()}
     for name, (value, recorded) in pairs.items():
