@@ -42,6 +42,8 @@ from kling_async.results import Result
 MAX_CARDS = 5_000
 """How many results get a card: many machines cannot open a page with more."""
 _MAX_NAMES = 1000
+_BEGINNING = b"<!doctype html>"
+"""How each report begins."""
 _PLAIN_HOST = re.compile(r"[a-z0-9.-]+(:[0-9]+)?", re.ASCII)
 
 
@@ -64,11 +66,12 @@ def write_report(
 
     Raises:
         ConfigurationError: A store cannot sign the URLs of its objects.
-        KlingError: The file cannot be written; a former file is left as it was.
+        KlingError: The file cannot be written, or is there and no web page; it is left as it was.
     """
     target = Path(local_path(path, name="path"))
     signed = sign_sources(results[:MAX_CARDS], signed_for)
     try:
+        _refuse_other_file(target)
         with _temporary_file(target) as new:
             page = report_html(results, beside=target.parent, history=history, missing=missing, signed=signed)
             new.write(page)
@@ -88,12 +91,25 @@ def check_target(path: str | os.PathLike[str]) -> None:
     """
     target = Path(local_path(path, name="path"))
     try:
+        _refuse_other_file(target)
         with _temporary_file(target):
             pass
-        if target.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     except (OSError, ValueError) as error:
         raise ConfigurationError(_refusal(path, error)) from error
+
+
+def _refuse_other_file(target: Path) -> None:
+    """Do nothing if the target is a web page, empty or not there: a slip must not cost the list of prompts or a journal."""
+    if not target.exists():
+        return
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not target.is_file():
+        raise FileExistsError(errno.EEXIST, "it is no regular file")
+    with target.open("rb") as file:
+        beginning = file.read(len(_BEGINNING))
+    if beginning and beginning.lower() != _BEGINNING:
+        raise FileExistsError(errno.EEXIST, "a file is there that is no web page")
 
 
 @contextmanager

@@ -225,6 +225,36 @@ def test_a_target_that_takes_no_report_is_known_before_anything_is_paid_for(tmp_
     assert names_in(tmp_path) == ["folder"]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"A kite over dunes\n", b"SQLite format 3\x00", b"prompt,duration\r\nA kite,5", b"<", b"\xff\xfe"],
+)
+def test_a_file_that_is_no_report_is_never_replaced(tmp_path, content):
+    target = tmp_path / "prompts.txt"
+    target.write_bytes(content)
+    for call in (check_target, lambda path: write_report(BatchResult(()), path)):
+        with pytest.raises(KlingError, match=r"a file is there that is no web page\. Choose another file\."):
+            call(target)
+    assert target.read_bytes() == content
+    assert names_in(tmp_path) == ["prompts.txt"]
+
+
+def test_a_pipe_is_never_replaced_by_a_report(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for call in (check_target, lambda path: write_report(BatchResult(()), path)):
+        with pytest.raises(KlingError, match="it is no regular file"):
+            call(tmp_path / "pipe")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE HTML>\n<p>"])
+def test_an_empty_file_and_a_web_page_are_replaced(tmp_path, content):
+    target = tmp_path / "r.html"
+    target.write_bytes(content)
+    check_target(target)
+    assert write_report(BatchResult(()), target).read_bytes().startswith(b"<!doctype html>\n<html")
+
+
 def test_a_thousand_traps_are_an_error(tmp_path):
     for number in range(1_000):
         (tmp_path / partial_name("r.html", number + 1)).touch()
