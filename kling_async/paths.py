@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from kling_async.errors import ConfigurationError
+from kling_async.lines import quote_value
 
 STORE_SCHEMES = ("s3", "gs", "az")
 """Object stores: S3 and what speaks its protocol, Google Cloud Storage, Azure Blob Storage."""
@@ -150,7 +151,9 @@ def local_path(given: object, *, name: str) -> str:
     """
     path = os.fspath(given) if isinstance(given, str | os.PathLike) else None
     if not isinstance(path, str) or not path.strip() or path == ":memory:":
-        raise ConfigurationError(f"{name}={given!r} is not the path of a file or folder on this machine.")
+        raise ConfigurationError(
+            f"{name}={quote_value(given)} is not the path of a file or folder on this machine."
+        )
     if _ADDRESS.match(path):
         raise ConfigurationError(
             f"{name}={_quote_address(path)} is a URL: give the path of a file or folder on this machine."

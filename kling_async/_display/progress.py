@@ -13,6 +13,7 @@ import attrs
 from kling_async._callbacks import SafeLogger
 from kling_async._display.cell import is_notebook, live_cell
 from kling_async._display.progress_counts import ProgressCounts
+from kling_async._policy.validators import check_choice
 from kling_async.errors import ConfigurationError
 from kling_async.events import Listener
 from kling_async.lines import error_text
@@ -55,8 +56,7 @@ def draw_counts(
     Raises:
         ConfigurationError: `progress` is no such value, or is True outside a notebook and rich is not installed.
     """
-    if progress not in (True, False, "auto"):  # no set: a wrong value may have no hash
-        raise ConfigurationError(f"progress must be True, False or 'auto', not {progress!r}.")
+    check_choice("progress", progress, (True, False, "auto"))
     if progress is not False and is_notebook():
         return live_cell(counts, has_journal=has_journal)
     if progress == "auto" and not (sys.stderr and sys.stderr.isatty()):

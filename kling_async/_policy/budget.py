@@ -20,6 +20,10 @@ An unknown price is None or absent.
 """
 
 
+_TOO_MUCH = 10**12
+"""US dollars that no setting means; a sum of less has all its cents."""
+
+
 def dollars(value: object, *, name: str) -> Decimal:
     """An amount of money from a number or its text.
 
@@ -33,13 +37,17 @@ def dollars(value: object, *, name: str) -> Decimal:
     if isinstance(value, Decimal | int | float | str) and not isinstance(value, bool):
         try:
             amount = Decimal(str(value))
-        except InvalidOperation:
+        except (InvalidOperation, ValueError):  # also a whole number of thousands of digits
             amount = Decimal("NaN")
-        if amount.is_finite() and amount >= 0:
+        if amount.is_finite() and 0 <= amount < _TOO_MUCH:
             return amount
     raise ConfigurationError(
         f"{name} must be an amount of US dollars of at least 0, such as Decimal('0.35'), not {quote_value(value)}."
     )
+
+
+def _is_catalog(prices: object) -> bool:
+    return isinstance(prices, str) and prices == "catalog"  # a comparison with a column of a table raises
 
 
 def _cap(value: object) -> Decimal | None:
@@ -71,7 +79,7 @@ class Budget:
             self.prices = {
                 model: dollars(price, name=f"prices[{model!r}]") for model, price in self.prices.items()
             }
-        elif self.prices is not None and self.prices != "catalog" and not callable(self.prices):
+        elif self.prices is not None and not callable(self.prices) and not _is_catalog(self.prices):
             raise ConfigurationError(
                 f"prices must be a mapping of model ids to US dollars, a function of the request, or 'catalog', "
                 f"not {quote_value(self.prices)}."

@@ -102,7 +102,9 @@ def list_price(request: VideoRequest) -> Decimal | None:
         tuple(_normalize(name, values.get(name), default) for name, default in price.defaults.items())
     )
     seconds = _whole_seconds(values.get("duration", _DEFAULT_SECONDS))
-    if rate is None or seconds is None:
+    if (
+        rate is None or not seconds
+    ):  # the service takes its default for a duration of 0, and does not make it free
         return None
     return rate if price.unit == "video" else rate * seconds
 

@@ -11,17 +11,14 @@ import attrs
 
 from kling_async._calls import public_class
 from kling_async._field_docs import describe_fields
-from kling_async._policy.validators import at_least
-from kling_async.errors import ConfigurationError
+from kling_async._policy.validators import at_least, check_choice
 
 UseLists: TypeAlias = Literal["auto", "never", "always"]
 """Replace status calls by list calls if that saves calls, never, or always."""
 
 
 def _check_use_lists(_: object, attribute: attrs.Attribute[UseLists], value: object) -> None:
-    words = get_args(UseLists)
-    if value not in words:
-        raise ConfigurationError(f"{attribute.name} must be one of {', '.join(words)}, not {value!r}.")
+    check_choice(attribute.name, value, get_args(UseLists))
 
 
 @public_class

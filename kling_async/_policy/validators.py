@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import attrs
@@ -48,6 +48,17 @@ def check_flag(name: str, value: object) -> None:
     """
     if not isinstance(value, bool):
         raise ConfigurationError(f"{name} must be True or False, not {quote_value(value)}.")
+
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Do nothing if a setting is one of a few values. First its type counts: a comparison with an array raises.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if not any(isinstance(value, type(choice)) and value == choice for choice in choices):
+        *others, last = map(repr, choices)
+        raise ConfigurationError(f"{name} must be {', '.join(others)} or {last}, not {quote_value(value)}.")
 
 
 def check_kind(name: str, value: T, kind: type[T]) -> T:

@@ -50,6 +50,14 @@ def is_unharmed(victim):
     return victim.read_text() == "precious" and list(victim.parent.iterdir()) == [victim]
 
 
+@pytest.mark.parametrize("length", [248, 251, 255, 256, 5000])
+@pytest.mark.parametrize("use", [open_journal, read_journal], ids=["write", "read"])
+def test_a_journal_whose_files_would_have_too_long_names_is_refused(shared, length, use):
+    with pytest.raises(JournalError, match=r"too long\): give "):
+        use(shared / ("x" * length))
+    assert list(shared.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", SIDE_FILES)
 @pytest.mark.parametrize("trap", TRAPS)
 def test_a_trap_beside_a_journal_is_refused_and_not_followed(run_db, victim, trap, name):

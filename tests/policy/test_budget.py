@@ -2,12 +2,15 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_async import BudgetExceededError, ConfigurationError, VideoRequest
 from kling_async._policy.budget import Budget
+from kling_async.lines import quote_value
 
 PRICES = {"kling-v2-6": Decimal("0.35")}
 REQUEST = VideoRequest("x")
@@ -53,7 +56,23 @@ def test_a_cap_without_prices_is_an_error():
         Budget(None, Decimal(1))
 
 
-@pytest.mark.parametrize("amount", [-1, float("nan"), float("inf"), "much", True, b"1", [], Decimal("-0.01")])
+@pytest.mark.parametrize(
+    "amount",
+    [
+        -1,
+        float("nan"),
+        float("inf"),
+        "much",
+        True,
+        b"1",
+        [],
+        Decimal("-0.01"),
+        1e308,
+        Decimal("1E+400"),
+        10**5000,
+    ],
+    ids=quote_value,
+)
 def test_the_error_about_a_wrong_amount_names_the_setting(amount):
     with pytest.raises(ConfigurationError, match="max_cost_usd"):
         Budget(PRICES, amount)
@@ -63,9 +82,14 @@ def test_the_error_about_a_wrong_amount_names_the_setting(amount):
         Budget(lambda _: amount).price(REQUEST)
 
 
-def test_prices_of_another_type_are_refused():
+@pytest.mark.parametrize(
+    "prices",
+    [0.35, "catalogue", np.array([]), pd.Series({"kling-v2-6": 0.35})],
+    ids=lambda prices: type(prices).__name__,
+)
+def test_prices_of_another_type_are_refused(prices):
     with pytest.raises(ConfigurationError, match="mapping"):
-        Budget(0.35)
+        Budget(prices)
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])

@@ -46,6 +46,7 @@ def test_a_list_price_follows_the_model_and_its_parameters(model, fields, usd):
         ("kling-v2-6", {"extra": {"sound": "perhaps"}}),
         ("kling-v2-6", {"extra": {"duration": "soon"}}),
         ("kling-v2-6", {"extra": {"duration": "9" * 5000}}),
+        ("kling-v3-text-to-video", {"duration": 0}),
         ("kling-v3-text-to-video", {"mode": "std"}),
         ("kling-3.0-turbo-t2v", {"resolution": "4k"}),
     ],

@@ -17,7 +17,7 @@ def test_the_error_of_a_setting_out_of_range_names_setting_and_rule(name, value)
 
 @pytest.mark.parametrize("value", ["sometimes", None, True])
 def test_use_lists_is_one_of_three_words(value):
-    with pytest.raises(ConfigurationError, match=r"use_lists must be one of auto, never, always"):
+    with pytest.raises(ConfigurationError, match=r"use_lists must be 'auto', 'never' or 'always', not "):
         PollingPolicy(use_lists=value)
 
 

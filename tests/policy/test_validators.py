@@ -3,11 +3,13 @@ from __future__ import annotations
 import math
 
 import attrs
+import numpy as np
+import pandas as pd
 import pytest
 
 from kling_async._policy.rate_limit import Limits
 from kling_async._policy.retry import RetryPolicy
-from kling_async._policy.validators import at_least
+from kling_async._policy.validators import at_least, check_choice
 from kling_async.errors import ConfigurationError
 from kling_async.lines import quote_value
 
@@ -18,6 +20,16 @@ class Setting:
     above: float = attrs.field(default=1, validator=at_least(0, above=True))
     whole: int = attrs.field(default=1, validator=at_least(1, whole=True))
     optional: float | None = attrs.field(default=None, validator=at_least(0.5, above=True, optional=True))
+
+
+@pytest.mark.parametrize(
+    "value", [None, 1, "never", b"auto", [], np.array(["auto"]), pd.Series(["auto"])], ids=quote_value
+)
+def test_the_error_of_a_setting_of_a_few_values_lists_them(value):
+    with pytest.raises(ConfigurationError, match=r"pace must be True, False or 'auto', not "):
+        check_choice("pace", value, (True, False, "auto"))
+    for choice in (True, False, "auto"):
+        check_choice("pace", choice, (True, False, "auto"))
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ import attrs
 
 from kling_async._journal.location import DatabaseUrl, journal_location
 from kling_async._policy.budget import Prices
-from kling_async._policy.validators import check_flag
+from kling_async._policy.validators import check_choice, check_flag
 from kling_async.errors import ConfigurationError
 from kling_async.events import Listener
+from kling_async.lines import quote_value
 from kling_async.paths import ObjectUrl, output_path
 from kling_async.requests import VideoOptions
 from kling_async.types import OnAmbiguous, Progress
@@ -60,16 +61,15 @@ class BatchSettings:
             check_flag(flag, getattr(self, flag))
         most = self.max_concurrency
         if not isinstance(most, int) or isinstance(most, bool) or most < 1:
-            raise ConfigurationError(f"max_concurrency must be a whole number of at least 1, not {most!r}.")
+            raise ConfigurationError(
+                f"max_concurrency must be a whole number of at least 1, not {quote_value(most)}."
+            )
         if self.direct_upload and not isinstance(self.output, ObjectUrl):
             raise ConfigurationError(
                 "A direct upload needs the URL of an object store.",
                 advice="Give output='s3://bucket/prefix', or leave out direct_upload=True.",
             )
-        if self.on_ambiguous not in get_args(OnAmbiguous):
-            raise ConfigurationError(
-                f"on_ambiguous must be 'report', 'resend_absent' or 'resend', not {self.on_ambiguous!r}."
-            )
+        check_choice("on_ambiguous", self.on_ambiguous, get_args(OnAmbiguous))
 
 
 _FLAGS = tuple(field.name for field in attrs.fields(BatchSettings) if isinstance(field.default, bool))

@@ -70,7 +70,9 @@ def resolve_path(path: str | os.PathLike[str]) -> Path:
                 f"The journal {str(given)!r} cannot be made: there is no folder {str(real.parent)!r}. Make it first."
             )
         check_link(given)
-        return real
+    with journal_errors(given, "opened", "give it a shorter name"), suppress(FileNotFoundError):
+        os.lstat(f"{real}{_FILE_SUFFIXES[-1]}")  # the longest name of the files beside it
+    return real
 
 
 def acquire_lock(path: Path) -> sqlite3.Connection:
