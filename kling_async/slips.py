@@ -178,11 +178,11 @@ def _file_slip(name: str) -> Slip:
         return Slip(
             reason,
             "make a batch of its prompts, such as generate_many(open(...).read().splitlines())",
-            f"use --from {name}",
+            f"use --from {shown}",
         )
     if suffix in _PICTURES:
         return Slip(
-            reason, f"describe the video, and give image={quoted}", f"describe it, and use --image {name}"
+            reason, f"describe the video, and give image={quoted}", f"describe it, and use --image {shown}"
         )
     if suffix == ".db":
         return Slip(

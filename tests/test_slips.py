@@ -85,6 +85,20 @@ def test_the_name_of_something_that_exists_is_a_slip_whatever_it_looks_like():
 
 
 @pytest.mark.parametrize(
+    "name, option",
+    [
+        ("my prompts.txt", "--from 'my prompts.txt'"),
+        ("my cat.png", "--image 'my cat.png'"),
+        ("run (2).db", "kling-async resume 'run (2).db'"),
+    ],
+)
+def test_a_name_is_shown_as_a_shell_takes_it(name, option):
+    slip = find_slip(name, is_path=True)
+    assert slip is not None
+    assert slip.command.endswith(option)
+
+
+@pytest.mark.parametrize(
     "prompt, is_path", [("sunset", True), ("my prompts.txt", True), ("A sunset", False), ("", False)]
 )
 def test_only_what_looks_like_a_name_is_looked_for(prompt, is_path):

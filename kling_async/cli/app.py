@@ -22,15 +22,10 @@ from kling_async.cli.jobs import list_jobs, models
 from kling_async.cli.output import name_command, print_error, print_line
 from kling_async.cli.resume import resume
 from kling_async.cli.status import status
+from kling_async.cli.summary import CONNECTION_STEP, has_no_way
 from kling_async.cli.worker import worker
 from kling_async.config import __version__
-from kling_async.errors import (
-    APIConnectionError,
-    APITimeoutError,
-    ConfigurationError,
-    InvalidRequestError,
-    KlingError,
-)
+from kling_async.errors import ConfigurationError, InvalidRequestError, KlingError
 from kling_async.paths import is_database_url
 
 INTERRUPTED = 130
@@ -137,9 +132,7 @@ def describe_failure(error: KlingError | OSError) -> str:
     """Why a command failed, and what to check if the service cannot be reached; other errors say that themselves."""
     if not isinstance(error, KlingError):
         return str(error)
-    has_no_way = type(error) in {APIConnectionError, APITimeoutError} and not getattr(error, "was_sent", True)
-    step = " Check the network, --base-url or GMI_BASE_URL, and HTTPS_PROXY." if has_no_way else ""
-    return error.message + step
+    return f"{error.message} {CONNECTION_STEP}" if has_no_way(error) else error.message
 
 
 def _hint(tokens: Sequence[str]) -> str:

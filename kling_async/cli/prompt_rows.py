@@ -66,7 +66,7 @@ def _lines(text: str) -> list[tuple[int, str]]:
 
 def _json_row(number: int, line: str, *, keep_labels: bool) -> Row:
     try:
-        value = json.loads(line)
+        value = json.loads(line, object_pairs_hook=_object_of)
     except json.JSONDecodeError as error:
         where = f"{error.msg} at character {error.pos + 1}"
         return Row(number, None, f"not JSON ({where}): {quote_value(line)}")
@@ -78,6 +78,20 @@ def _json_row(number: int, line: str, *, keep_labels: bool) -> Row:
         return Row(number, None, f"neither an object nor a string: {quote_value(line)}")
     further = () if keep_labels else read_columns(tuple(value)).further
     return Row(number, value, _describe_further(further, "key") or None)
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these members; as in a table, none may be named twice.
+
+    Raises:
+        ValueError: One is.
+    """
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in members if names.count(name) > 1)
+        raise ValueError(f"{quote_value(twice)} is named twice")
+    return members
 
 
 def read_csv(text: str, name: str, *, keep_labels: bool) -> PromptFile:
@@ -154,8 +168,9 @@ def _read_header(names: Sequence[str], place: str, *, keep_labels: bool) -> _Hea
     columns = read_columns(tuple(names))
     labels = [str(name) for name in columns.further]
     if labels and not keep_labels:
+        missing = "" if "prompt" in columns.fields.values() else "; a column 'prompt' is missing"
         raise ConfigurationError(
-            f"{place}: {_describe_further(labels, 'column')}. The first line names the columns."
+            f"{place}: {_describe_further(labels, 'column')}{missing}. The first line names the columns."
         )
     meant = [columns.fields.get(name, name) for name in names if name in columns.fields or name in labels]
     if "prompt" not in meant or len(set(meant)) < len(meant):

@@ -14,6 +14,8 @@ from kling_async.cli.output import print_error, print_text, stderr, truncate
 from kling_async.cli.run_config import RunConfig
 from kling_async.errors import (
     AmbiguousSubmitError,
+    APIConnectionError,
+    APITimeoutError,
     BudgetExceededError,
     InvalidRequestError,
     JournalError,
@@ -28,6 +30,7 @@ _PROMPT_CHARACTERS = 40
 _MAX_NAMED = 10
 _FEW = 3
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+CONNECTION_STEP = "Check the network, --base-url or GMI_BASE_URL, and HTTPS_PROXY."
 _PERMANENT_ERRORS = (InvalidRequestError, BudgetExceededError)
 """The same command would end with the same error."""
 
@@ -74,6 +77,8 @@ def print_summary(
             if config.journal
             else _download_advice(results, counts, config)
         )
+        if any(has_no_way(result.error) for result in results):
+            print_text(CONNECTION_STEP, stderr())
         for why, command in (*_model_advice(results, config), *steps):
             _print_advice(why, command)
         if any(map(_is_over_cap, results)):
@@ -106,6 +111,11 @@ def _model_advice(results: Sequence[Result], config: RunConfig) -> Iterator[tupl
         " ".join(["For the names of all models", *(f"({advice})" for advice in near)]),
         config.models_command(),
     )
+
+
+def has_no_way(error: BaseException | None) -> bool:
+    """Whether no connection to the service was made; other errors say themselves what to do."""
+    return type(error) in {APIConnectionError, APITimeoutError} and not getattr(error, "was_sent", True)
 
 
 def _is_unknown(result: Result) -> bool:

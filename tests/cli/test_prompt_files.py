@@ -83,6 +83,8 @@ def test_json_lines_are_objects_or_strings(rows, name):
         ("null", "neither an object nor a string: 'null'"),
         ("1" * 5000, "JSON that cannot be read (Exceeds the limit"),
         ("[" * 100_000, "JSON that cannot be read (maximum recursion"),
+        ('{"prompt": "a", "prompt": "b"}', "JSON that cannot be read ('prompt' is named twice)"),
+        ('{"prompt": "a", "extra": {"n": 1, "n": 2}}', "JSON that cannot be read ('n' is named twice)"),
         ('{"prompt": "a", "durration": 5}', "unknown key 'durration' (did you mean 'duration')"),
         ('{"prompt": "a", "zz": 5}', "unknown key 'zz' (the keys are prompt, model, image"),
     ],
@@ -153,6 +155,15 @@ def test_a_wrong_header_is_refused(rows, header, sentence):
     with pytest.raises(ConfigurationError) as refused:
         rows("p.csv", f"{header}\na cat,5\n")
     assert str(refused.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    "header, is_missing", [("prompt,zz", False), ("PROMPT,zz", False), ("text,sound", True)]
+)
+def test_a_header_without_prompts_says_so_beside_its_other_faults(rows, header, is_missing):
+    with pytest.raises(ConfigurationError, match="unknown column") as refused:
+        rows("p.csv", f"{header}\na cat,5\n")
+    assert ("; a column 'prompt' is missing. The first line" in str(refused.value)) is is_missing
 
 
 @pytest.mark.parametrize(

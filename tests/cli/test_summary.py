@@ -309,6 +309,15 @@ def test_a_model_that_the_service_does_not_know_is_looked_up_and_not_tried_again
     ]
 
 
+@pytest.mark.parametrize("was_sent", [False, True])
+def test_a_service_that_cannot_be_reached_has_a_line_that_says_what_to_check(capfd, was_sent):
+    error = APIConnectionError("no connection.", was_sent=was_sent)
+    lost = [attrs.evolve(result(index, ResultState.NOT_SUBMITTED), error=error) for index in range(2)]
+    print_summary(lost, ProgressCounts(total=2), KEPT, seconds=1, console=None)
+    check = "Check the network, --base-url or GMI_BASE_URL, and HTTPS_PROXY."
+    assert capfd.readouterr().err.splitlines()[2:] == [*([] if was_sent else [check]), GO_ON[0], RESUME]
+
+
 def test_a_command_with_resend_is_not_advised_to_resend(capfd):
     config = attrs.evolve(KEPT, budget=BudgetOptions(on_ambiguous="resend"))
     print_summary(
