@@ -48,6 +48,8 @@ class Server:
     folder: Path
     port: int
     process: subprocess.Popen[bytes] | None = None
+    emptied: list[str] = attrs.field(factory=list)
+    """The databases that no test uses."""
 
     def url(self, database: str = "postgres", *, user: str = USER, password: str = PASSWORD) -> str:
         return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{database}"
@@ -83,13 +85,40 @@ class Server:
 
     @contextmanager
     def make_database(self) -> Iterator[str]:
-        """The URL of a new database, which is gone after the block."""
+        """The URL of an empty database, which has this name for the block.
+
+        It is emptied and used again under another name, which takes the server a fifth of the work of a new database.
+        """
         name = f"test_{time.monotonic_ns()}"
-        self.execute(f"CREATE DATABASE {name}")
+        if self.emptied:
+            self.execute(f"ALTER DATABASE {self.emptied.pop()} RENAME TO {name}")
+        else:
+            self.execute(f"CREATE DATABASE {name}")
         try:
             yield self.url(name)
         finally:
-            self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            self._empty(name)
+            self.emptied.append(name)
+
+    def _empty(self, database: str) -> None:
+        """End all connections to a database, and give it the defaults and the one empty schema of a new one."""
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s", [database]
+            )
+        self.execute(f"ALTER DATABASE {database} RESET ALL")
+        self.execute(
+            """
+            DO $$ DECLARE name text; BEGIN
+                FOR name IN SELECT nspname FROM pg_namespace
+                    WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'
+                LOOP EXECUTE format('DROP SCHEMA %I CASCADE', name); END LOOP;
+            END $$;
+            CREATE SCHEMA public;
+            GRANT USAGE ON SCHEMA public TO PUBLIC;
+            """,
+            database,
+        )
 
 
 @contextmanager

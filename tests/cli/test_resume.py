@@ -198,7 +198,12 @@ def test_a_submit_without_a_reply_is_reconciled_and_not_sent_again(serve, cli, h
     with open_journal(home / "run.db") as journal:
         identity = Identity(key="mine", fingerprint="f", occurrence=0)
         journal.record_intent(
-            identity, model="kling-v2-6", payload={"prompt": "a cat"}, at=1.0, cost_usd=None
+            identity,
+            model="kling-v2-6",
+            payload={"prompt": "a cat"},
+            at=1.0,
+            has_service_time=True,
+            cost_usd=None,
         )
     done = cli("resume", "run.db", "--json")
     assert done.status == 1
