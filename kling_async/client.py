@@ -200,6 +200,9 @@ class KlingClient:
         while the POST is in flight, the call first waits for the answer, at most `timeout` seconds. Then it logs the
         job's id and reports it to `on_event`. The job continues at the service.
 
+        Before its POST the call waits for the limits of the client, for the end of a pause after a 429, and in an outage of the
+        service for its turn, which can take long: `on_event` gets a `Throttled`. If you cancel the call there, nothing is sent.
+
         Args:
             request: A prompt, a `VideoRequest`, or a mapping of its fields.
             **options: See `SubmitOptions`: fields of `VideoRequest`, which fill the fields that the request leaves open.

@@ -123,12 +123,16 @@ class Retrying(Event):
 
 @attrs.frozen(kw_only=True)
 class Throttled(Event):
-    """The service asked to slow down: no submit of this client is sent for `delay` seconds."""
+    """No submit of this client is sent for `delay` seconds: the service asked to slow down, or has an outage.
+
+    In an outage, after ten submits in a row without an answer, one submit leaves in half a minute. Each batch and each single
+    submit that waits for its turn then has this event, and one more each time that another submit takes the turn.
+    """
 
     delay: float
     """Seconds for which nothing is submitted."""
     error: KlingError
-    """The answer of the service."""
+    """The answer of the service; in an outage the error of the last submit."""
 
 
 @attrs.frozen(kw_only=True)

@@ -78,11 +78,11 @@ class BatchHistory:
     retries: int = 0
     """How many calls were sent again."""
     throttles: int = 0
-    """How many times the service asked to slow down."""
+    """How many times all submits paused."""
     failed_polls: int = 0
     """How many status calls failed, for all items together."""
     pauses: tuple[TimeSpan, ...] = ()
-    """When the batch submitted nothing because the service had asked to slow down."""
+    """When the batch submitted nothing, because the service had asked to slow down or had an outage."""
     outages: tuple[TimeSpan, ...] = ()
     """When status calls failed."""
     rows: bytes = attrs.field(default=b"", repr=False)

@@ -213,7 +213,7 @@ def _notes(line: TimeLine, history: BatchHistory) -> list[str]:
     if history.throttles:
         paused = duration_text(_sum(line.pauses))
         notes.append(
-            f"The service asked to slow down {_times(history.throttles)}: nothing was submitted for {paused} in all."
+            f"Submits paused {_times(history.throttles)}: nothing was submitted for {paused} in all."
         )
     if history.failed_polls:
         failing = duration_text(_sum(line.outages))

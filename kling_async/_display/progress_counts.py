@@ -206,8 +206,8 @@ class ProgressCounts:
 def describe_trouble(event: Event) -> str | None:
     """A sentence about an event that reports trouble; None for any other event."""
     match event:
-        case Throttled(delay=delay):
-            return f"the service asks to slow down: no submit for {delay:.0f} s"
+        case Throttled(delay=delay, error=error):
+            return f"{error.message.rstrip('.')}; no submit for {delay:.0f} s"
         case Retrying(delay=delay, error=error):
             return f"{error.message.rstrip('.')}; trying again in {delay:.1f} s"
         case PollFailed(delay=delay, error=error):

@@ -49,33 +49,32 @@ class LostStreak:
     sent in half a minute until the service answers. Every wait ends by the clock, and by nothing else.
     """
 
+    next_at: float = float("-inf")
+    """When the next submit may leave."""
+    last_error: KlingError | None = None
+    """The error of the last lost submit."""
     _count: int = 0
-    _next_at: float = float("-inf")
-    """When the next submit may leave, if ten are lost."""
 
     @property
     def is_outage(self) -> bool:
         """Whether ten submits in a row are lost."""
         return self._count >= _MAX_EQUAL_FAILURES
 
-    def record_lost(self) -> bool:
+    def record_lost(self, error: KlingError) -> bool:
         """Note that the answer to a submit is lost; whether it is an outage with this one."""
+        self.last_error = error
         self._count += 1
         return self._count == _MAX_EQUAL_FAILURES
 
     def record_answer(self) -> None:
         """Note that the service took or refused a submit, so that the outage is over."""
-        self._count, self._next_at = 0, float("-inf")
-
-    def wait(self, now: float) -> float:
-        """Seconds until another submit may leave; takes no turn."""
-        return max(0.0, self._next_at - now)
+        self._count, self.next_at, self.last_error = 0, float("-inf"), None
 
     def take_turn(self, now: float) -> None:
         """Note that a submit leaves: in an outage the next one waits half a minute."""
         if self.is_outage:
-            self._next_at = now + _SPACING
+            self.next_at = now + _SPACING
 
     def put_back_turn(self) -> None:
         """Put back the turn of a submit that was not sent."""
-        self._next_at -= _SPACING
+        self.next_at -= _SPACING

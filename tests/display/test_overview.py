@@ -276,7 +276,7 @@ def test_pauses_and_outages_are_described_in_words():
     page = section_of(1, extra=trouble)
     notes = [note.text for note in page.one("ul", class_="notes").all("li")]
     assert notes[1:] == [
-        "The service asked to slow down once: nothing was submitted for 5.0 s in all.",
+        "Submits paused once: nothing was submitted for 5.0 s in all.",
         "Status calls failed 2 times, over 4.0 s in all; the jobs went on.",
     ]
     legend = page.one("ul", class_="legend").text

@@ -147,9 +147,9 @@ def test_jobs_of_an_earlier_run_are_followed():
 
 def test_a_note_of_trouble_stays_until_the_next_progress():
     counts = count_events(Throttled(at=0.0, delay=3.0, error=RateLimitError("slow down")))
-    assert counts.note == "the service asks to slow down: no submit for 3 s"
+    assert counts.note == "slow down; no submit for 3 s"
     counts(NotSubmitted(at=0.0, error=LOST))
-    assert counts.note == "the service asks to slow down: no submit for 3 s"
+    assert counts.note == "slow down; no submit for 3 s"
     counts(submitted_event("a"))
     assert counts.note is None
 

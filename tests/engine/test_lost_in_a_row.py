@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import asyncio
+from collections import Counter, defaultdict
 
 import anyio
 import pytest
 from virtual_journal import journal_at
 from virtual_service import Service, always, on, prompts, reply, run, session_for
 
-from kling_async import Limits, ResultState
+from kling_async import AmbiguousSubmitError, Limits, ResultState, VideoRequest
+from kling_async.events import Notifier, Throttled
 
 LOST = reply(502, {"error": "bad gateway"})
 
@@ -91,6 +93,65 @@ async def test_a_submit_alone_waits_for_its_turn_in_an_outage():
     await run(service, ["a"], session=session)
     await run(service, ["b"], session=session)
     assert times[1] - times[0] >= 30
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(max_concurrent_submits=1)], ids=str)
+async def test_each_single_submit_that_an_outage_holds_back_says_so(limits):
+    service = Service(run_time=10.0, before=[always("submit", LOST)])
+    session = session_for(service, limits=limits)
+    await run(service, prompts(200), session=session)
+    await anyio.sleep(60)
+    events = defaultdict(list)
+
+    async def submit(prompt):
+        with pytest.raises(AmbiguousSubmitError):
+            await session.submit(VideoRequest(prompt, model="kling-v2-6"), Notifier(events[prompt].append))
+
+    async with anyio.create_task_group() as tasks:
+        for prompt in ("first", "second", "third"):
+            tasks.start_soon(submit, prompt)
+            await anyio.sleep(1)
+
+    pauses = {
+        prompt: [round(event.delay) for event in of_one if isinstance(event, Throttled)]
+        for prompt, of_one in events.items()
+    }
+    assert pauses["first"] == []
+    assert all(pauses[prompt] for prompt in ("second", "third"))
+    assert sorted(pauses["second"] + pauses["third"]) == [28, 29, 30]
+    errors = [event.error for of_one in events.values() for event in of_one if isinstance(event, Throttled)]
+    assert {error.status_code for error in errors} == {502}
+
+
+async def test_a_batch_that_an_outage_holds_back_says_so_once_for_each_turn():
+    service = Service(run_time=10.0, before=[always("submit", LOST)])
+    session = session_for(service)
+    events = []
+    await run(service, prompts(200), session=session, at_once=100)
+    await anyio.sleep(60)
+    await run(service, prompts(200), session=session, at_once=100, notify=events.append)
+    assert [round(event.delay) for event in events if isinstance(event, Throttled)] == [30, 30]
+
+
+@pytest.mark.parametrize("call", ["submit", "generate"])
+async def test_a_deadline_around_a_call_that_an_outage_holds_back_ends_it_and_leaves_nothing(call, caplog):
+    service = Service(run_time=10.0, before=[always("submit", LOST)])
+    session = session_for(service)
+    await run(service, prompts(200), session=session)
+    await anyio.sleep(60)
+    first, request = (VideoRequest(prompt, model="kling-v2-6") for prompt in ("first", "rain"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(session.submit, first, Notifier())  # takes the turn
+        await anyio.sleep(1)
+        posts, began = service.posts, anyio.current_time()
+        caplog.clear()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(5):
+                await asyncio.gather(*(session.submit(request, Notifier(), call=call) for _ in range(30)))
+        assert anyio.current_time() - began == pytest.approx(5.0, abs=0.1)
+        assert (service.posts, caplog.text) == (posts, "")
+        tasks.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(

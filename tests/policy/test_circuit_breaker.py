@@ -63,21 +63,19 @@ def test_in_an_outage_one_failure_stops_the_batch():
 
 
 def lose(streak, count):
-    for _ in range(count):
-        streak.record_lost()
+    return [streak.record_lost(AmbiguousSubmitError("no answer")) for _ in range(count)]
 
 
 def test_ten_lost_submits_in_a_row_let_one_in_half_a_minute_leave():
     streak = LostStreak()
     for _ in range(9):
-        lose(streak, 1)
+        assert lose(streak, 1) == [False]
         streak.take_turn(0.0)
-        assert (streak.is_outage, streak.wait(0.0)) == (False, 0.0)
-    lose(streak, 1)
-    assert streak.is_outage
-    assert [streak.wait(now) for now in (5.0, 5.0)] == [0.0, 0.0]
+        assert (streak.is_outage, streak.next_at) == (False, float("-inf"))
+    assert lose(streak, 2) == [True, False]
+    assert (streak.is_outage, streak.next_at) == (True, float("-inf"))
     streak.take_turn(5.0)
-    assert [streak.wait(now) for now in (5.0, 20.0, 35.0)] == [30.0, 15.0, 0.0]
+    assert streak.next_at == 35.0
 
 
 def test_an_answer_ends_an_outage():
@@ -85,11 +83,10 @@ def test_an_answer_ends_an_outage():
     for _ in range(2):
         lose(streak, 12)
         streak.take_turn(5.0)
-        assert streak.wait(5.0) == 30.0
+        assert (streak.next_at, str(streak.last_error)) == (35.0, "no answer")
         streak.record_answer()
-        assert not streak.is_outage
         streak.take_turn(5.0)
-        assert streak.wait(5.0) == 0.0
+        assert (streak.is_outage, streak.next_at, streak.last_error) == (False, float("-inf"), None)
 
 
 def test_a_turn_of_an_outage_that_is_put_back_is_free_again():
@@ -98,4 +95,4 @@ def test_a_turn_of_an_outage_that_is_put_back_is_free_again():
     lose(streak, 10)
     streak.take_turn(5.0)
     streak.put_back_turn()
-    assert streak.wait(6.0) == 0.0
+    assert streak.next_at == 5.0

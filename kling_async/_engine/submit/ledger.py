@@ -40,6 +40,8 @@ class Ledger:
     emit: Emitter
     budget: Budget = attrs.field(factory=Budget)
     journal: WriteAheadJournal | None = None
+    held_back_until: float = attrs.field(init=False, default=float("-inf"))
+    """When the turn in an outage comes that the listeners know of, by the engine's clock."""
     _spare_turns: int = attrs.field(init=False, default=0)
     """Turns of the shared rate that were put back."""
 

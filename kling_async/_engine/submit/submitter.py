@@ -130,6 +130,7 @@ class Submitter:
         """
         while True:
             await self._look_alikes.wait_unblocked(model, payload)
+            self._report_outage(ledger)  # to wait for a slot is to wait for those that have one
             async with self._submit_slots:
                 if ledger.journal is not None:
                     await self._fetch_time(model)
@@ -182,11 +183,12 @@ class Submitter:
         clock, shared_turn_at = self.api.clock, None
         while True:
             _raise_if_stopped(breaker)
+            self._report_outage(ledger)
             now = clock.now()
             rest = max(
                 self._pauses.until - now,
                 self._rate.wait(now),
-                self._lost_streak.wait(now),
+                self._lost_streak.next_at - now,
                 0.0 if shared_turn_at is None else shared_turn_at - now,
             )
             if rest > 0:
@@ -196,6 +198,13 @@ class Submitter:
                 shared_turn_at = clock.now() + rest
             else:
                 return
+
+    def _report_outage(self, ledger: Ledger) -> None:
+        """Emit that an outage holds submits back, once for each turn that another submit has taken."""
+        now, streak = self.api.clock.now(), self._lost_streak
+        if streak.last_error is not None and streak.next_at > max(now, ledger.held_back_until):
+            ledger.held_back_until = streak.next_at
+            ledger.emit(Throttled, delay=streak.next_at - now, error=streak.last_error)
 
     def _take_turn(self) -> None:
         """Take a turn of the hourly limit and of an outage for a POST that leaves now."""
@@ -263,7 +272,7 @@ class Submitter:
         """The POST ended without a job: begin a reconciliation if there may be one, else note that it was not accepted."""
         meaning = classify(error)
         if meaning is SubmitFailure.UNKNOWN:
-            begins_outage = self._lost_streak.record_lost()
+            begins_outage = self._lost_streak.record_lost(error)
             reconciliation = self._record_lost(post, error, item, ledger, sent=sent)
             if begins_outage:
                 _log.warning(
