@@ -44,11 +44,11 @@ class _FieldDocs(str):
 
 
 def _read_fields(kind: type) -> Iterator[tuple[str, str]]:
-    """The name of each field with its type and its text, those of the base classes first; none without the source."""
+    """The name of each field with its type and its text, those of the base classes first; none without a source that can be read."""
     module = sys.modules[kind.__module__]
     try:
         source = ast.parse(inspect.getsource(module))
-    except (OSError, TypeError):
+    except (OSError, SyntaxError, TypeError, ValueError):
         return
     for node in source.body:
         if isinstance(node, ast.ClassDef) and node.name == kind.__name__:

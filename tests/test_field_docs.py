@@ -84,3 +84,14 @@ def test_a_class_without_its_source_keeps_its_own_docstring(monkeypatch):
     describe_fields(module.__name__)
     assert module.Point.__doc__ == "A place."
     assert module.Bare.__doc__ is None
+
+
+@pytest.mark.parametrize("text", ["class Point(:", "x = '\0'", "\ud800"])
+def test_a_class_whose_source_was_edited_meanwhile_keeps_its_own_docstring(tmp_path, monkeypatch, text):
+    module = ModuleType("module_with_edited_source")
+    module.__file__ = str(tmp_path / "edited.py")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec('class Point:\n    "A place."\n    x: int = 0', vars(module))  # noqa: S102 - our own text
+    describe_fields(module.__name__)
+    (tmp_path / "edited.py").write_bytes(text.encode(errors="surrogatepass"))
+    assert module.Point.__doc__ == "A place."
