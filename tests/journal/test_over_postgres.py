@@ -943,15 +943,55 @@ def test_no_database_says_so(postgres_server):
     assert 'database "missing" does not exist' in refuse(postgres_server.url("missing"))
 
 
-def test_a_user_who_may_make_no_tables_is_told_so(postgres_server, database):
-    name = database.rpartition("/")[2]
-    postgres_server.execute("DROP ROLE IF EXISTS guest")
-    postgres_server.execute("CREATE ROLE guest LOGIN PASSWORD 's3cret'")
-    postgres_server.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC", name)
+def test_a_user_who_may_make_no_tables_is_told_so(postgres_server, database, guest):
+    postgres_server.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC", database.rpartition("/")[2])
 
-    message = refuse(postgres_server.url(name, user="guest", password="s3cret"))
+    message = refuse(guest)
     assert "permission denied for schema public" in message
     assert message.endswith("let this user make tables there, by GRANT USAGE, CREATE ON SCHEMA.")
+
+
+@pytest.fixture
+def guest(postgres_server, database):
+    """The URL of the same database for a user without any rights there."""
+    postgres_server.execute("DROP ROLE IF EXISTS guest")
+    postgres_server.execute("CREATE ROLE guest LOGIN PASSWORD 's3cret'")
+    name = database.rpartition("/")[2]
+    yield postgres_server.url(name, user="guest", password="s3cret")
+    postgres_server.execute("DROP OWNED BY guest", name)
+    postgres_server.execute("DROP ROLE guest")
+
+
+def test_a_user_who_did_not_make_the_tables_is_told_which_rights_to_get_and_they_are_enough(
+    stores, database, guest
+):
+    rights = "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA"
+    stores()
+    message = refuse(guest)
+    assert "permission denied for table" in message
+    assert f"let this user use what another one has made there, by GRANT {rights} and" in message
+    with psycopg.connect(database) as owner:
+        owner.execute(f"GRANT {rights} public TO guest")
+    message = refuse(guest)
+    assert "permission denied for sequence kling_async_writes" in message
+    assert message.endswith("GRANT USAGE ON ALL SEQUENCES IN SCHEMA.")
+    with psycopg.connect(database) as owner:
+        owner.execute("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO guest")
+    with closing(open_store(guest)) as store:
+        (number,) = hold(store, RAIN)
+        assert reserve(store, number) is ALLOWED
+        store.commit(change(number, RAIN))
+        assert store.match_job(number, "job")
+
+
+def test_an_older_journal_is_brought_up_to_date_by_the_user_who_made_it(old_journal, guest):
+    with psycopg.connect(old_journal) as owner:
+        owner.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO guest")
+        owner.execute("GRANT CREATE ON SCHEMA public TO guest")
+    message = refuse(guest)
+    assert "must be owner of" in message
+    assert ": open the journal once as the user who made its tables" in message
+    assert [entry.state for entry in read_journal(guest)] == [EntryState.FAILED]
 
 
 def test_a_missing_schema_names_the_statement_that_makes_it(database):
@@ -1025,9 +1065,14 @@ def old_journal(database):
     return database
 
 
-def test_an_older_journal_is_brought_up_to_date(old_journal, stores):
-    assert [entry.state for entry in read_journal(old_journal)] == [EntryState.FAILED]
+def test_an_older_journal_is_read_as_it_is_also_while_an_older_version_uses_it(old_journal):
+    with psycopg.connect(old_journal, autocommit=True) as older:
+        older.execute(statements.LOCK_SESSION, [7])
+        assert [entry.state for entry in read_journal(old_journal)] == [EntryState.FAILED]
+        assert older.execute("SELECT version FROM kling_async_journal").fetchone() == (1,)
 
+
+def test_an_older_journal_is_brought_up_to_date(old_journal, stores):
     (claim,) = stores().claim([WantedItem(identity=RAIN)])
 
     assert (claim.entry.identity, claim.is_changed_elsewhere) == (RAIN, False)

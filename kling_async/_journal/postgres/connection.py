@@ -64,6 +64,11 @@ _NEXT_STEPS: Mapping[str, str] = {
     "no password supplied": _STEP_OF_LOGIN,
     "password authentication failed": f"{_STEP_OF_LOGIN}, and check the name of the user",
     "permission denied for schema": "let this user make tables there, by GRANT USAGE, CREATE ON SCHEMA",
+    "permission denied for (table|sequence)": (
+        "let this user use what another one has made there, by GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA and "
+        "GRANT USAGE ON ALL SEQUENCES IN SCHEMA"
+    ),
+    "must be owner of": "open the journal once as the user who made its tables, then give the others their rights again",
     r'role "[^"]*" does not exist': "make this user, by CREATE USER, or check its name in the URL",
     r'database "[^"]*" does not exist': "make the database, by CREATE DATABASE, or check its name in the URL",
     "due to lock timeout": "continue or end the process of kling_async that stands still, and run the same call again",

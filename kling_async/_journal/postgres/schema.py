@@ -102,6 +102,8 @@ _WITHOUT_A_CLOCK = (
 _MIGRATIONS = (_TABLES, _WITHOUT_A_CLOCK)
 """What makes each version of the one before it."""
 VERSION = len(_MIGRATIONS)
+_OLDEST_READ = 1
+"""The first version whose entries have all the columns of `COLUMNS`."""
 _FIND_TABLES = """
     SELECT to_regclass('kling_async_journal') IS NOT NULL,
            to_regclass('kling_async_entries') IS NOT NULL OR to_regclass('kling_async_jobs') IS NOT NULL
@@ -124,14 +126,14 @@ def make_if_missing(connection: Connection, url: DatabaseUrl) -> None:
 
 
 def check_tables(connection: Connection, url: DatabaseUrl) -> None:
-    """Do nothing if the database has a journal that this version can read; an older one is brought up to date.
+    """Do nothing if the database has a journal that this version can read; an older one is left as it is.
 
     Raises:
-        JournalError: It has none, one of another version, or one that an older version uses.
+        JournalError: It has none, or one of another version.
     """
     if not has_tables(connection, url):
         raise JournalError(f"There is no journal in {url.name!r}: a batch with this journal makes it.")
-    _bring_up_to_date(connection, url)
+    check_version(connection, url, oldest=_OLDEST_READ)
 
 
 @contextmanager
@@ -173,13 +175,13 @@ def _migrate(connection: Connection, *, version: int) -> None:
         execute(connection, "UPDATE kling_async_journal SET version = %s", [VERSION])
 
 
-def check_version(connection: Connection, url: DatabaseUrl) -> None:
-    """Do nothing if the journal is of this version.
+def check_version(connection: Connection, url: DatabaseUrl, *, oldest: int = VERSION) -> None:
+    """Do nothing if the journal is of this version, or of an older one up to the oldest.
 
     Raises:
         JournalError: It is of another one, or of none.
     """
-    if (version := _read_version(connection, url)) == VERSION:
+    if oldest <= (version := _read_version(connection, url)) <= VERSION:
         return
     made_by, advice = (
         ("a newer", "update kling_async") if version > VERSION else ("an older", "use that version")
