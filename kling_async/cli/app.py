@@ -30,6 +30,8 @@ from kling_async.paths import is_database_url
 
 INTERRUPTED = 130
 TERMINATED = 143
+_ONE_STOP = 0.5
+"""Seconds after a SIGTERM in which further ones are the same one."""
 
 _COMMANDS: Mapping[str, Callable[..., Coroutine[Any, Any, int]]] = {
     "demo": demo,
@@ -106,7 +108,7 @@ def run(tokens: Sequence[str]) -> int:
         try:
             command, bound, _ = _app().parse_args(spell_out_sound(tokens))
             work = command(*bound.args, **bound.kwargs)
-            return asyncio.run(_run_until_terminated(work)) if inspect.iscoroutine(work) else 0
+            return asyncio.run(run_until_terminated(work)) if inspect.iscoroutine(work) else 0
         except KeyboardInterrupt:
             return INTERRUPTED
         except asyncio.CancelledError:
@@ -145,13 +147,18 @@ def _hint(tokens: Sequence[str]) -> str:
     return ""
 
 
-async def _run_until_terminated(work: Coroutine[Any, Any, int]) -> int:
-    """The exit status of a command, which SIGTERM cancels as Ctrl-C does; a second SIGTERM ends the process."""
+async def run_until_terminated(work: Coroutine[Any, Any, int]) -> int:
+    """The exit status of a command, which SIGTERM cancels as Ctrl-C does; a second SIGTERM ends the process.
+
+    GNU `timeout`, as in a crontab, sends one SIGTERM twice: to the command, and to its process group.
+    Source: https://git.savannah.gnu.org/cgit/coreutils.git/tree/src/timeout.c (`cleanup`).
+    """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
 
     def stop() -> None:
-        loop.remove_signal_handler(signal.SIGTERM)
+        loop.add_signal_handler(signal.SIGTERM, lambda: None)
+        loop.call_later(_ONE_STOP, loop.remove_signal_handler, signal.SIGTERM)
         task.cancel()
 
     with suppress(NotImplementedError):  # Windows sends none

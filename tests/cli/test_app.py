@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
 import subprocess
 
 import pytest
 
 from kling_async import errors
-from kling_async.cli.app import describe_failure, run
+from kling_async.cli.app import describe_failure, run, run_until_terminated
 from kling_async.config import __version__
 from kling_async.emulator import Fault, Stall
 from tests.cli.conftest import wait_until
@@ -176,6 +178,20 @@ def test_a_second_sigterm_waits_for_nothing(serve, start_process):
     wait_until(lambda: emulator.stats.accepted)
     wait_until(lambda: (process.terminate(), process.poll())[1] is not None)
     assert process.returncode == -signal.SIGTERM
+
+
+def test_a_sigterm_that_comes_twice_at_once_stops_a_command_as_one_does():
+    async def stop_in_order():
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.get_running_loop().create_future()
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+            for _ in range(5):  # turns of the loop in which the signal is handled
+                await asyncio.sleep(0)
+        return 7
+
+    assert asyncio.run(run_until_terminated(stop_in_order())) == 7
 
 
 def test_commands_run_on_systems_without_sigterm(cli, serve, monkeypatch):
