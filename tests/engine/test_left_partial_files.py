@@ -103,6 +103,15 @@ async def test_whatever_step_a_process_is_killed_at_the_next_save_leaves_the_vid
         assert (folder / "a.mp4").read_bytes() == VIDEO
 
 
+def test_a_whole_file_that_still_has_its_former_name_too_keeps_its_bytes(path):
+    """A finished file gets its final name before it loses the other: a kill between the two leaves both."""
+    path.write_bytes(VIDEO)
+    os.link(path, path.with_name("a.mp4.part"))
+    assert find_saved(path) == path
+    assert names(path.parent) == ["a.mp4"]
+    assert path.read_bytes() == VIDEO
+
+
 def test_whatever_step_a_process_is_killed_at_that_removes_them_a_later_run_removes_the_remaining_ones(
     tmp_path,
 ):
