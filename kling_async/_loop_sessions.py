@@ -55,7 +55,7 @@ class LoopSessions:
         if opened is None:
             for closed in [other for other in list(self.opened) if other.is_closed()]:
                 self.opened.pop(closed, None)  # the loop of another thread may have come here too
-            transport = self.transport or _open_transport(self.settings)
+            transport = _open_transport(self.settings, self.transport)
             opened = _Opened(session=self._make_session(transport), lifetime=self._lifetime(loop, transport))
             self.opened[loop] = opened
             _start(opened.lifetime)
@@ -129,8 +129,12 @@ def _start(lifetime: AsyncGenerator[None, None]) -> None:
         lifetime.asend(None).send(None)
 
 
-def _open_transport(settings: Settings) -> Transport:
-    """The default transport. Its import waits until here: aiohttp takes longer to import than all other modules together."""
+def _open_transport(settings: Settings, given: Transport | None) -> Transport:
+    """The caller's transport, or the default one: aiohttp takes longer to import than all other modules together."""
+    if given is not None:
+        from kling_async._transport.caller_transport import CallerTransport
+
+        return CallerTransport(given)
     from kling_async._transport.open_transport import open_transport
 
     return open_transport(settings.network, settings.transport_path)

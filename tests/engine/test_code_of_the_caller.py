@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 
 import anyio
 import attrs
@@ -23,7 +23,8 @@ from kling_async import (
 )
 from kling_async._journal.open_journal import open_journal
 from kling_async._policy.budget import Budget
-from kling_async.events import Finished, Spent, Submitted
+from kling_async._transport.caller_transport import CallerTransport
+from kling_async.events import Finished, PollFailed, Spent, Submitted
 
 
 def client_of(service, **options):
@@ -300,6 +301,79 @@ async def test_prices_that_raise_leave_the_item_unsent_and_the_others_alone(kind
     assert isinstance(batch[1].error, ConfigurationError)
     assert kind.__name__ in str(batch[1].error)
     assert service.posts == 2
+
+
+class FailingTransport(Service):
+    """A transport of the caller whose first calls of each kind raise, also a download in its middle."""
+
+    def __attrs_post_init__(self):
+        super().__attrs_post_init__()
+        self.left = {"status": 3, "list": 1, "media": 1, "body": 1}
+
+    def fail(self, kind):
+        self.left[kind] = self.left.get(kind, 0) - 1
+        if self.left[kind] >= 0:
+            raise LookupError("of the caller")
+
+    async def send(self, request):
+        self.fail(self.kind(request))
+        return await super().send(request)
+
+    @asynccontextmanager
+    async def stream(self, request):
+        self.fail("media")
+        async with super().stream(request) as reply:
+            yield FailingReply(reply, self)
+
+
+@attrs.frozen
+class FailingReply:
+    reply: object
+    service: FailingTransport
+
+    @property
+    def status(self):
+        return self.reply.status
+
+    @property
+    def headers(self):
+        return self.reply.headers
+
+    async def pipe_to(self, sink):
+        self.service.fail("body")
+        return await self.reply.pipe_to(sink)
+
+
+async def test_a_transport_that_raises_anything_ends_neither_a_wait_nor_a_download(tmp_path):
+    service, heard = FailingTransport(), []
+    batch = await make(client_of(service, on_event=heard.append), prompts(8), output=tmp_path)
+    assert [result.path.read_bytes()[:5] for result in batch] == [b"video"] * 8
+    assert service.posts == 8
+    assert all(left < 0 for left in service.left.values())
+    (error,) = {str(event.error) for event in heard if isinstance(event, PollFailed)}
+    assert error == "the transport raised LookupError before the answer came"
+    assert {type(event.error.__cause__) for event in heard if isinstance(event, PollFailed)} == {LookupError}
+
+
+async def test_a_transport_that_raises_for_a_cancellation_holds_no_call_up():
+    class Swallowing(Service):
+        async def send(self, request):
+            try:
+                return await super().send(request)
+            except asyncio.CancelledError:
+                raise LookupError("too late") from None
+
+    client, before = client_of(service := Swallowing()), asyncio.all_tasks()
+    job = await client.submit("a")
+    service.latency = 100.0
+    with anyio.move_on_after(5) as scope:
+        await client.wait(job)
+    assert scope.cancelled_caught
+    assert asyncio.all_tasks() == before
+    await client.aclose()
+    assert service.closed == 0
+    await CallerTransport(service).aclose()
+    assert service.closed == 1
 
 
 @pytest.mark.parametrize("kind", [each for each in HARMLESS if each is not StopIteration])
