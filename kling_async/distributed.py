@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Never, Unpack, overload
 
 import anyio
+import attrs
 
 from kling_async._calls import public_call
 from kling_async._display.progress import make_display
@@ -140,7 +141,10 @@ async def _run_batch(
 ) -> BatchResult:
     """Check the input, register it, and wait for the workers."""
     items, settings = await read_items(requests, options)
-    await require_entries([item.entry for item in items if item.entry is not None], database.url)
+    known = await require_entries([item.entry for item in items if item.entry is not None], database.url)
+    items = [
+        item if item.entry is None else attrs.evolve(item, entry=known[item.entry.number]) for item in items
+    ]
     clock, recorder = Clock(), HistoryRecorder()
     listener, display = make_display(
         options.get("progress", "auto"),

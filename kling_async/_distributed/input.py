@@ -74,6 +74,8 @@ async def register_items(
 ) -> BatchInput:
     """Register the items, and divide them into those that a worker has to end and those that have ended.
 
+    An item that is an entry is as the journal has had it a moment ago.
+
     Raises:
         ConfigurationError: An item is an entry that the batch has twice.
         JournalError: The journal cannot be used.
@@ -86,9 +88,7 @@ async def register_items(
     # Also without new items: this makes the journal if it is missing.
     registered = await run_in_thread(partial(_register, database.url, list(new.values())))
     entries = dict(zip(new, registered, strict=True))
-    given = {item.index: item.entry.number for item in items if item.entry is not None}
-    known = await database.require_entries(given.values())
-    entries |= {index: known[number] for index, number in given.items()}
+    entries |= {item.index: item.entry for item in items if item.entry is not None}
     batch = BatchInput()
     for item in items:
         _add(batch, item, entries.get(item.index), output, retry_failed=retry_failed)

@@ -154,6 +154,19 @@ async def test_entries_of_the_journal_are_items_too(journal, kling_emulator, wor
             await generate_many_on(journal, twice)
 
 
+async def test_entries_that_were_read_before_their_jobs_ended_are_taken_as_the_journal_has_them_now(
+    journal, kling_emulator, workers
+):
+    old = (await Journal(journal).register(PROMPTS)).entries
+    async with workers():
+        await generate_many_on(journal, PROMPTS)
+
+    async with asyncio.timeout(60):  # without a worker
+        again = await generate_many_on(journal, old)
+    assert [result.state for result in again] == [ResultState.SUCCEEDED] * len(PROMPTS)
+    assert sum(posts(kling_emulator).values()) == len(PROMPTS)
+
+
 async def test_an_entry_of_another_journal_is_refused(journal, workers, tmp_path):
     other = await Journal(tmp_path / "other.db").register(PROMPTS[:1])
     before = tables(journal)

@@ -58,8 +58,10 @@ def check_not_changed(index: int, entry: Entry, options: Mapping[str, Any]) -> N
             )
 
 
-async def require_entries(entries: Sequence[Entry], location: str | DatabaseUrl) -> None:
-    """Do nothing if the journal has all the entries, and each is given once. A missing journal is not made.
+async def require_entries(entries: Sequence[Entry], location: str | DatabaseUrl) -> dict[int, Entry]:
+    """The entries as the journal has them now, by number, if it has all of them and each is given once.
+
+    A missing journal is not made.
 
     Raises:
         ConfigurationError: The journal does not have an entry, or an entry is given twice.
@@ -70,17 +72,17 @@ async def require_entries(entries: Sequence[Entry], location: str | DatabaseUrl)
         if entry.identity in by_identity:
             raise repeated_entry(entry)
         by_identity[entry.identity] = entry
-    if by_identity and (foreign := await run_in_thread(lambda: _find_foreign(by_identity, location))):
-        raise foreign_entry(foreign)
+    return await run_in_thread(lambda: _read_known(by_identity, location)) if by_identity else {}
 
 
-def _find_foreign(entries: Mapping[Identity, Entry], location: str | DatabaseUrl) -> Entry | None:
-    """The first of the entries that the journal does not have."""
-    missing = {**entries}
-    if journal_exists(location):
-        for known in read_journal(location):
-            if known.identity in missing and missing[known.identity].number == known.number:
-                del missing[known.identity]
+def _read_known(entries: Mapping[Identity, Entry], location: str | DatabaseUrl) -> dict[int, Entry]:
+    missing, known = {**entries}, {}
+    for entry in read_journal(location) if journal_exists(location) else ():
+        if entry.identity in missing and missing[entry.identity].number == entry.number:
+            known[entry.number] = entry
+            del missing[entry.identity]
             if not missing:
                 break
-    return next(iter(missing.values()), None)
+    if missing:
+        raise foreign_entry(next(iter(missing.values())))
+    return known
