@@ -85,11 +85,8 @@ class LockedFile:
                     note.write(dump(version))
 
     def remove(self) -> None:
-        """Remove the note and then the file, which is empty by then: so it is known also after a kill between the two.
-
-        A file with a second name is a saved video, whose process was killed before it removed this name.
-        """
-        if self.is_locked and os.fstat(self.file.fileno()).st_nlink == 1:
+        """Remove the note and then the file, which is empty by then: so it is known also after a kill between the two."""
+        if self.is_locked:
             with suppress(OSError):
                 self.file.truncate(0)
         for path in (self.note_path, self.path):
