@@ -240,7 +240,8 @@ class JournalError(KlingError):
 class BatchInterruptedError(KlingError):
     """The call `generate_many` ended early: its input raised, or its journal could not be written any more.
 
-    Nothing further was sent, and the jobs in flight were waited for. `__cause__` is the reason.
+    Nothing further was sent, and the jobs in flight were waited for. `__cause__` is the reason. If that is another
+    error, by a mistake of this package, the jobs in flight are results in the state `TIMED_OUT`, and a note of the reason names them.
 
     Args:
         message: See `KlingError`.

@@ -27,6 +27,7 @@ from kling_async._engine.submit.picture_digests import PictureDigests
 from kling_async._engine.submit.reconciler import Reconciler
 from kling_async._engine.submit.submitter import Submitter
 from kling_async._engine.submit.uploader import Uploader, upload
+from kling_async._engine.tasks import first_error
 from kling_async._policy.job_end import error_of, hide_in_reason, state_of
 from kling_async._policy.pace import job_kind
 from kling_async._policy.polling import PollingPolicy
@@ -154,12 +155,18 @@ class LoopSession:
         Cancelling it leaves the jobs as they are.
         """
         emit = self.api.emitter(notify)
-        async with asyncio.TaskGroup() as tasks:
-            waits = []
-            for index, job in enumerate(jobs):
-                waits.append(tasks.create_task(self._wait_to_end(job, emit, polling, index=index)))
-                if index % _STARTED_IN_A_ROW == 0:
-                    await asyncio.sleep(0)
+        failure: Exception | None = None
+        waits = []
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for index, job in enumerate(jobs):
+                    waits.append(tasks.create_task(self._wait_to_end(job, emit, polling, index=index)))
+                    if index % _STARTED_IN_A_ROW == 0:
+                        await asyncio.sleep(0)
+        except ExceptionGroup as error:
+            failure = first_error(error)
+        if failure is not None:
+            raise failure
         return [wait.result() for wait in waits]
 
     async def _wait_to_end(

@@ -42,6 +42,13 @@ async def raise_if_cancelled() -> None:
         await asyncio.sleep(0)
 
 
+def first_error(error: Exception) -> Exception:
+    """The first error of the groups that task groups raise, which says more to a user than the groups; else the error itself."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 def is_cancelled() -> bool:
     """Whether a cancellation of the running task was requested, so that a `CancelledError` in it is no other code's."""
     task = asyncio.current_task()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from decimal import Decimal
 from functools import partial
@@ -25,7 +25,7 @@ from kling_async._engine.interrupted import describe_batch, warn_interrupted
 from kling_async._engine.session import LoopSession
 from kling_async._engine.submit.ledger import Ledger, price_unpriced
 from kling_async._engine.submit.uploader import Uploader
-from kling_async._engine.tasks import is_cancelled, run_cancellable
+from kling_async._engine.tasks import first_error, is_cancelled, run_cancellable
 from kling_async._engine.threads import open_in_thread
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.location import DatabaseUrl
@@ -33,6 +33,7 @@ from kling_async._journal.open_journal import open_journal
 from kling_async._policy.budget import Budget
 from kling_async.errors import JournalError, KlingError
 from kling_async.events import Notifier
+from kling_async.results import Result
 from kling_async.types import Requests
 
 _log = SafeLogger("kling_async")
@@ -53,9 +54,13 @@ class Batch:
                 background.start_soon(self.parts.ledger.run_commits)
                 failure = await run_cancellable(self._run_items())
                 background.cancel_scope.cancel()
+        except ExceptionGroup as error:  # no failure that is foreseen: a mistake of ours
+            failure = first_error(error)
         finally:
             with anyio.CancelScope(shield=True):
                 failure = await self._close() or failure
+        if failure is not None:
+            self._warn_of(self.parts.results.interrupted, failure)
         self.parts.results.complete(failure)
 
     async def _run_items(self) -> Exception | None:
@@ -88,13 +93,17 @@ class Batch:
 
     def warn_if_interrupted(self, error: BaseException | None) -> None:
         """Say which paid jobs the caller has heard nothing of, if the batch ended before all results were taken."""
+        self._warn_of(self.parts.results.rest, error)
+
+    def _warn_of(self, results: Sequence[Result], error: BaseException | None) -> None:
+        """Say which paid jobs are among these results."""
         journal = self.parts.ledger.journal
         next_step = (
             None
             if journal is None
             else f"make the same call with journal={journal.name!r} again to get the videos"
         )
-        if (text := describe_batch(self.parts.results.rest, next_step=next_step)) is not None:
+        if (text := describe_batch(results, next_step=next_step)) is not None:
             warn_interrupted(text, error)
 
     def mark_failure_known(self) -> None:

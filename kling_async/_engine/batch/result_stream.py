@@ -19,7 +19,8 @@ class ResultStream(AsyncIterator[Result]):
     """One permit for each item that is read and whose result the caller has not taken; each result taken frees one."""
     has_raised: bool = attrs.field(init=False, default=False)
     """Whether the caller has met the error that ended the input."""
-    _interrupted: list[Result] = attrs.field(init=False, factory=list)
+    interrupted: list[Result] = attrs.field(init=False, factory=list)
+    """The results of items that the end of the batch interrupts; `put_interrupted` adds them."""
     _ready: deque[Result] = attrs.field(init=False, factory=deque)
     _changed: anyio.Event = attrs.field(init=False, factory=anyio.Event)
     _is_complete: bool = attrs.field(init=False, default=False)
@@ -32,20 +33,20 @@ class ResultStream(AsyncIterator[Result]):
 
     def put_interrupted(self, result: Result) -> None:
         """Add the result of an item that the end of the batch interrupts."""
-        self._interrupted.append(result)
+        self.interrupted.append(result)
 
     @property
     def rest(self) -> list[Result]:
         """The results that the caller has not taken, those of interrupted items last."""
-        return [*self._ready, *self._interrupted]
+        return [*self._ready, *self.interrupted]
 
     def complete(self, error: BaseException | None = None) -> None:
         """End the stream: after the last result the caller meets the error, if there is one.
 
         An item whose task was cancelled alone, and not with the batch, has its result too.
         """
-        self._ready.extend(self._interrupted)
-        self._interrupted.clear()
+        self._ready.extend(self.interrupted)
+        self.interrupted.clear()
         self._is_complete = True
         self._error = error
         self._changed.set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable
 from typing import Literal
 
@@ -59,9 +58,11 @@ async def run_item(parts: BatchParts, input_item: InputItem) -> None:
                 before_takeover, end = interrupted_result(item, secret=secret), None
                 item.forget()
                 if invalid is not None:
-                    raise UnsentError(invalid)
+                    raise UnsentError(invalid)  # noqa: TRY301 - the slot is freed below
                 end = await _run_job(parts, item, await claim_and_resume(parts, item, plan))
-        except asyncio.CancelledError:
+        except UnsentError:
+            raise
+        except BaseException:  # cancelled; or an error that no code here knows, which ends the batch
             left = interrupted_result(item, secret=secret) or before_takeover
             if end is not None:  # the item waited for the journal, to know whose job it is
                 left = make_result(item, end, secret=secret)
@@ -216,7 +217,7 @@ async def _finish(parts: BatchParts, item: BatchItem, end: Job | KlingError) -> 
         return result
     try:
         return await _save(parts, item, result, parts.output)
-    except asyncio.CancelledError:
+    except BaseException:
         parts.results.put_interrupted(result)
         raise
 

@@ -19,6 +19,7 @@ from kling_async._engine.poll.deadlines import Deadlines
 from kling_async._engine.poll.list_scan import ModelList
 from kling_async._engine.poll.schedule import Schedule
 from kling_async._engine.poll.tracked_job import TrackedJob
+from kling_async._engine.tasks import first_error
 from kling_async._policy.job_end import lacks_video
 from kling_async._policy.pace import JobKind, Pace
 from kling_async._policy.polling import PollingPolicy
@@ -164,10 +165,11 @@ class JobPoller:
             if self._task is not asyncio.current_task():
                 raise  # the last wait has ended
             self._task = None
+            failure = first_error(error) if isinstance(error, Exception) else error
             _log.exception("the polls of %s ended by an error", count_text(len(self._jobs), "job"))
             for tracked in self._jobs.values():
                 if not tracked.is_over:
-                    tracked.final.set_exception(error)
+                    tracked.final.set_exception(failure)
 
     async def _make_calls(self, tasks: TaskGroup) -> None:
         """Make one call after the other; a task for each call would cost as much as the call."""
