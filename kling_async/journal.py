@@ -28,8 +28,9 @@ from kling_async._journal.location import DatabaseUrl, JournalReference, journal
 from kling_async._journal.open_journal import journal_exists, open_journal, read_journal
 from kling_async._journal.sharing import Sharing
 from kling_async._wire.payloads import payload_of
-from kling_async.errors import ConfigurationError
+from kling_async.errors import ConfigurationError, InvalidRequestError
 from kling_async.items import Table
+from kling_async.lines import quote_value
 from kling_async.paths import ObjectUrl, output_path
 from kling_async.requests import RequestLike, VideoOptions, VideoRequest, model_of
 
@@ -240,7 +241,12 @@ class Journal(JournalReference):
             entry: From `entries`, `preview` or `register`.
             retry_failed: As for `generate_many`.
             output: The folder or the prefix for the videos, as for `generate_many`.
+
+        Raises:
+            InvalidRequestError: `entry` is none.
         """
+        if not isinstance(entry, Entry):
+            raise InvalidRequestError(f"An entry of a journal is wanted, not {quote_value(entry)}.")
         step = next_step(entry, retry_failed=retry_failed)
         place = None if output is None else output_path(output, name="output")
         if place is None or step is not NextStep.REPORT or entry.state is not EntryState.SUCCEEDED:

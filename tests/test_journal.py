@@ -13,6 +13,7 @@ from kling_async._engine.submit.item_identifier import ItemIdentifier
 from kling_async._engine.submit.picture_digests import PictureDigests
 from kling_async._journal.open_journal import open_journal
 from kling_async.journal import EntryState, Journal, NextStep, RegisteredBatch
+from kling_async.lines import quote_value
 
 
 @pytest.fixture
@@ -69,6 +70,12 @@ async def test_the_place_of_a_next_step_is_read_as_that_of_a_batch(journal):
     (entry,) = (await journal.register(["a comet"])).entries
     with pytest.raises(ConfigurationError, match=r"^next_step\(\): output="):
         Journal.next_step(entry, output="https://bucket.example/videos")
+
+
+@pytest.mark.parametrize("entry", [None, "a comet", VideoRequest("a comet"), 0], ids=quote_value)
+def test_the_next_step_of_what_is_no_entry_is_refused(entry):
+    with pytest.raises(InvalidRequestError, match=r"^next_step\(\): An entry of a journal is wanted, not "):
+        Journal.next_step(entry)
 
 
 async def test_a_new_item_is_registered_as_not_submitted_and_costs_nothing(journal):

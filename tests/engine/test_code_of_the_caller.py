@@ -303,6 +303,27 @@ async def test_prices_that_raise_leave_the_item_unsent_and_the_others_alone(kind
     assert service.posts == 2
 
 
+@pytest.mark.parametrize("taken", [0, 1])
+async def test_results_that_are_read_after_their_block_end_with_an_error(taken):
+    client = client_of(service := Service(run_time=lambda number: 1.0 + 100 * number))
+    async with client.stream_many(prompts(2), progress=False) as results:
+        for _ in range(taken):
+            assert (await anext(results)).ok
+        while service.posts < 2:  # noqa: ASYNC110
+            await anyio.sleep(0.1)
+    left = []
+    with pytest.raises(KlingError, match="read the results inside the `async with`"):
+        async for result in results:
+            left.append(result.state)
+    assert left == [ResultState.TIMED_OUT] * (2 - taken)
+
+
+async def test_results_that_were_read_to_their_end_stay_ended():
+    async with client_of(Service()).stream_many(prompts(2), progress=False) as results:
+        assert len([result async for result in results]) == 2
+    assert [result async for result in results] == []
+
+
 class FailingTransport(Service):
     """A transport of the caller whose first calls of each kind raise, also a download in its middle."""
 

@@ -264,6 +264,8 @@ async def run_batch(
         except asyncio.CancelledError as error:
             batch.warn_if_interrupted(error)
             raise
+        finally:
+            opened.results.close()
         batch.warn_if_interrupted(failure)
         batch.mark_failure_known()
     if failure is not None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import anyio
 import attrs
 
+from kling_async.errors import KlingError
 from kling_async.results import Result
 
 
@@ -50,6 +51,15 @@ class ResultStream(AsyncIterator[Result]):
         self._is_complete = True
         self._error = error
         self._changed.set()
+
+    def close(self) -> None:
+        """End the stream with the block of its batch: a caller who reads on outside meets an error, and does not wait without end."""
+        if not self._is_complete:
+            self.complete(
+                KlingError(
+                    "The batch ended with its block, so no further result comes: read the results inside the `async with`."
+                )
+            )
 
     def __aiter__(self) -> ResultStream:
         return self
