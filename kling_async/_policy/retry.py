@@ -27,7 +27,7 @@ from kling_async.errors import (
 _TRANSIENT_STATUSES = {*range(300, 400), 408, 425}
 _REFUSALS = (BadRequestError, AuthenticationError, PermissionDeniedError, NotFoundError, InvalidRequestError)
 _UNSEEN_GRACE = 3
-"""How often a job that was never seen can be answered 404 before that is believed: a new id may show late."""
+"""How often a job can be answered 404 before that is believed: a new id may show late."""
 _MIN_PAUSE = 1.0
 """Seconds for which nothing is submitted after a 429 that names no time."""
 
@@ -125,6 +125,11 @@ def ends_wait(error: KlingError, *, is_known: bool, failed_polls: int) -> bool:
     """
     grace = _UNSEEN_GRACE if isinstance(error, NotFoundError) else 1
     return not is_known and isinstance(error, _REFUSALS) and failed_polls >= grace
+
+
+def is_wait_refused(error: KlingError, *, failed_polls: int) -> bool:
+    """Whether so many polls in a row were refused that a person has to check the key, although the wait goes on."""
+    return isinstance(error, _REFUSALS) and failed_polls >= _UNSEEN_GRACE
 
 
 def poll_delay(policy: RetryPolicy, error: KlingError, *, failed_polls: int, jitter: float) -> float:

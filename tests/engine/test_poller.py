@@ -160,6 +160,22 @@ async def test_a_wait_ends_after_the_stall_timeout_without_a_change():
     assert anyio.current_time() == pytest.approx(50 + 80, abs=1.1)
 
 
+@pytest.mark.parametrize(
+    "status, times, expected",
+    [(404, 2, 0), (404, 12, 1), (401, 12, 1), (403, 12, 1), (500, 12, 0), (429, 12, 0)],
+)
+async def test_jobs_that_the_service_refuses_to_show_are_logged_once(caplog, status, times, expected):
+    refused = [reply(status, {"error": "no"})] * times
+    service = Service(run_time=60.0, before=[on("status", *refused * 2)])
+    session = session_for(service, polling=PACE)
+    jobs = [await session.submit(VideoRequest(prompt), Notifier()) for prompt in "xy"]
+    ended = await asyncio.gather(*(session.wait(job, Notifier()) for job in jobs))
+    assert all(job.is_success for job in ended)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == expected
+    assert all("the wait goes on" in text and "check that the key is" in text for text in warnings)
+
+
 async def test_each_unknown_status_is_logged_once(caplog):
     statuses = ["polishing", "processing", "polishing", "processing", "finished"]
     await generate(Service(before=[on("status", *map(final, statuses))]))

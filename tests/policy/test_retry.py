@@ -10,6 +10,7 @@ from kling_async._policy.retry import (
     backoff,
     ends_wait,
     is_transient,
+    is_wait_refused,
     named_delay,
     next_delay,
     poll_delay,
@@ -141,6 +142,13 @@ def test_only_the_refusal_of_a_job_that_was_never_seen_ends_a_wait(error_class, 
     assert not ends_wait(error, is_known=True, failed_polls=failed_polls)
     ends = any(issubclass(error_class, refusal) for refusal in REFUSALS) and failed_polls >= patience
     assert ends_wait(error, is_known=False, failed_polls=failed_polls) is ends
+
+
+@pytest.mark.parametrize("error_class", ERROR_CLASSES)
+@pytest.mark.parametrize("failed_polls", [1, 2, 3, 50])
+def test_a_wait_is_refused_after_some_refusals_in_a_row_and_after_no_other_failure(error_class, failed_polls):
+    is_refusal = any(issubclass(error_class, refusal) for refusal in REFUSALS)
+    assert is_wait_refused(error_class("x"), failed_polls=failed_polls) is (is_refusal and failed_polls >= 3)
 
 
 @given(policy=POLICIES, failed_polls=st.integers(1, 10_000), jitter=JITTERS, retry_after=DELAYS)

@@ -24,7 +24,7 @@ from kling_async._policy.job_end import lacks_video
 from kling_async._policy.pace import JobKind, Pace
 from kling_async._policy.polling import PollingPolicy
 from kling_async._policy.rate_limit import TokenBucket
-from kling_async._policy.retry import ends_wait, poll_delay
+from kling_async._policy.retry import ends_wait, is_wait_refused, poll_delay
 from kling_async._wire.codec import structure_job
 from kling_async._wire.endpoints import STATUS
 from kling_async.errors import ClientClosedError, KlingError
@@ -61,6 +61,8 @@ class JobPoller:
         self._task: asyncio.Task[None] | None = None
         self._call_tasks = self._idle_tasks = 0
         self._unknown_words: set[str] = set()
+        self._refusals: set[type[KlingError]] = set()
+        """The refusals of polls that the log has."""
 
     async def wait(
         self,
@@ -265,6 +267,13 @@ class JobPoller:
         if ends_wait(error, is_known=tracked.is_known, failed_polls=failed_polls):
             tracked.end_with(error)
             return
+        if is_wait_refused(error, failed_polls=failed_polls) and type(error) not in self._refusals:
+            self._refusals.add(type(error))
+            _log.warning(
+                "%s; the wait goes on, as for all jobs in flight that are refused so: check that the key is of the account "
+                "that made them",
+                error.message.rstrip("."),
+            )
         jitter = self._api.rng.random()
         delay = poll_delay(tracked.api.retry, error, failed_polls=failed_polls, jitter=jitter)
         tracked.emit(PollFailed, index=tracked.index, request_id=tracked.request_id, delay=delay, error=error)
