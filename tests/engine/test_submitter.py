@@ -9,6 +9,7 @@ import signal
 import textwrap
 from decimal import Decimal
 from functools import partial
+from pathlib import Path
 
 import anyio
 import anyio.lowlevel
@@ -229,6 +230,15 @@ async def submit_with(journal, session, notify=None):
         return await session.submitter.submit(payload_of(REQUEST), item, ledger=ledger)
     finally:
         assert budget.spent == Decimal("0.35")
+
+
+def test_the_page_on_money_lists_the_steps_of_a_submit_in_their_order():
+    page = (Path(__file__).parents[2] / "docs/explanation/money.md").read_text(encoding="utf-8")
+    steps = [name.rpartition(".")[2] for name in re.findall(r"(?m)^\d+\. \*\*`([\w.]+)`\*\*", page)]
+    source = inspect.getsource(Submitter._send).partition("while True")[2]
+    places = [re.search(rf"(?<!\w){step}\b", source).start() for step in steps]
+    assert len(steps) == 11
+    assert places == sorted(places)
 
 
 async def slow_session(latency, *after):

@@ -123,7 +123,8 @@ class Submitter:
     ) -> Job | OpenReconciliation | KlingError:
         """How one POST ended, which is sent when its turn has come.
 
-        The error of a POST that was not accepted is returned: `submit` decides whether the POST is sent again.
+        The error of a POST that was not accepted is returned: `submit` decides whether the POST is sent again. Each step that can
+        hold the POST back is a line of its own; docs/explanation/money.md says why they come in this order.
 
         Raises:
             KlingError: The batch has stopped meanwhile; its reason.
