@@ -14,6 +14,10 @@ from kling_async.lines import quote_value
 from kling_async.types import OnAmbiguous
 
 
+_TOO_MUCH = 10**12
+"""US dollars that the client refuses as a price and as a cap too."""
+
+
 @Parameter(name="*", group=Group("Money", sort_key=2))
 @attrs.frozen(kw_only=True)
 class BudgetOptions:
@@ -77,7 +81,7 @@ def _parse_dollars(text: str, option: str) -> Decimal:
         amount = Decimal(text)
     except InvalidOperation:
         amount = Decimal("NaN")
-    if not amount.is_finite() or amount < 0:
+    if not amount.is_finite() or not 0 <= amount < _TOO_MUCH:
         raise ConfigurationError(f"{option} takes US dollars, such as 0.35 or 20, not {quote_value(text)}.")
     return amount
 

@@ -33,6 +33,12 @@ def test_a_price_without_a_name_is_that_of_the_only_model(price, models, expecte
         (BudgetOptions(price=("-1",)), ONE, "--price takes US dollars, such as 0.35 or 20, not '-1'."),
         (BudgetOptions(price=("kling-v2-6=",)), ONE, "--price takes US dollars, such as 0.35 or 20, not ''."),
         (BudgetOptions(price=("nan",)), ONE, "--price takes US dollars, such as 0.35 or 20, not 'nan'."),
+        (BudgetOptions(price=("1e308",)), ONE, "--price takes US dollars, such as 0.35 or 20, not '1e308'."),
+        (
+            BudgetOptions(max_cost="1e400"),
+            ONE,
+            "--max-cost takes US dollars, such as 0.35 or 20, not '1e400'.",
+        ),
         (BudgetOptions(max_cost="-1"), ONE, "--max-cost takes US dollars, such as 0.35 or 20, not '-1'."),
         (BudgetOptions(max_cost="all"), ONE, "--max-cost takes US dollars, such as 0.35 or 20, not 'all'."),
         (
