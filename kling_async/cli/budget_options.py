@@ -13,7 +13,6 @@ from kling_async.errors import ConfigurationError
 from kling_async.lines import quote_value
 from kling_async.types import OnAmbiguous
 
-
 _TOO_MUCH = 10**12
 """US dollars that the client refuses as a price and as a cap too."""
 
