@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from shlex import quote
 from typing import Any
@@ -16,6 +15,8 @@ from kling_async._distributed.outcomes import (
     is_end_of_job,
     is_in_journal,
     load_error,
+    load_outcome,
+    parse_error,
     results_of,
     results_of_jobs,
     results_of_outcomes,
@@ -213,8 +214,12 @@ class DistributedBatch:
 
     def _take_outcomes(self, rows: Iterable[tuple[Any, ...]]) -> None:
         for number, outcome, _ in rows:
-            known, new = self.outcomes.get(number), json.loads(outcome)
-            if number not in self.awaited or not self.awaited[number].item.is_met_by(new.get("retry")):
+            known, new = self.outcomes.get(number), load_outcome(outcome)
+            if (
+                new is None
+                or number not in self.awaited
+                or not self.awaited[number].item.is_met_by(new.get("retry"))
+            ):
                 continue
             if known is None or not is_end_of_job(known):
                 self.outcomes[number] = new
@@ -260,7 +265,7 @@ class DistributedBatch:
             self._last_refusal,
         )
         for number, session, worker, text, is_end in rows:
-            refusal = Refusal(worker, load_error(json.loads(text)), is_end)
+            refusal = Refusal(worker, parse_error(text), is_end)
             self._last_refusal = number
             self._refusals.add(session, refusal)
             step = "ends" if is_end else "cannot run this batch"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import attrs
@@ -50,12 +52,42 @@ def dump_error(error: KlingError) -> dict[str, Any]:
 
 
 def load_error(value: Mapping[str, Any]) -> KlingError:
-    """The error of which `dump_error` made a value; a plain `KlingError` if this release has no such class."""
+    """The error of which `dump_error` made a value; a plain `KlingError` if this release has no such class.
+
+    Raises:
+        ValueError: Another program has changed the value.
+    """
+    if not isinstance(value, dict) or {type(value.get(name)) for name in ("type", "message")} != {str}:
+        raise ValueError("no error that kling_async has written")
     fields = dict(value)
-    kind = getattr(errors, fields.pop("type"), KlingError)
+    kind = getattr(errors, fields.pop("type"), None)
+    if not isinstance(kind, type) or not issubclass(kind, KlingError):
+        kind = KlingError
     error: KlingError = kind(fields.pop("message"))
     vars(error).update(fields)
     return error
+
+
+def parse_error(text: str) -> KlingError:
+    """The error of which the database has the JSON; without its reason if another program has changed that."""
+    try:
+        return load_error(json.loads(text))
+    except (RecursionError, ValueError):
+        return KlingError("another program has changed the reason in the database.")
+
+
+def load_outcome(text: str) -> dict[str, Any] | None:
+    """The outcome of an item as its worker wrote it; None if another program has changed it: then a worker writes it again."""
+    try:
+        outcome: dict[str, Any] = json.loads(text)
+        ResultState(outcome["state"])
+        if outcome["error"] is not None:
+            load_error(outcome["error"])
+        is_ours = {type(outcome[name]) for name in ("request_id", "path")} <= {str, NoneType}
+        is_ours = is_ours and type(outcome.get("retry")) in {int, NoneType}
+    except (KeyError, RecursionError, TypeError, ValueError):
+        return None
+    return outcome if is_ours else None
 
 
 def is_end_of_job(outcome: Mapping[str, Any]) -> bool:

@@ -197,6 +197,23 @@ async def test_a_call_whose_shards_have_gone_is_finished_all_the_same(journal, k
     assert len(kling_emulator.stats.accepted) == 4
 
 
+@pytest.mark.parametrize("outcome", [[], 3, {"state": "done"}])
+async def test_an_outcome_that_another_program_has_changed_is_written_again_and_nothing_is_bought_twice(
+    journal, kling_emulator, workers, outcome
+):
+    async with open_batch(journal) as batch:
+        await batch.begin()
+        async with workers(), asyncio.timeout(60):
+            await until(lambda: len(kling_emulator.stats.accepted) == 4 and not shards(journal))
+        change(journal, f"UPDATE kling_async_outcomes SET outcome = '{json.dumps(outcome)}'")  # noqa: S608 - our own
+        batch.cover_interval = 0.0
+        async with workers(), asyncio.timeout(60):
+            results = await batch.collect()
+
+    assert [result.state for result in results] == [ResultState.SUCCEEDED] * 4
+    assert len(kling_emulator.stats.accepted) == 4
+
+
 async def test_a_call_with_a_row_that_another_program_has_changed_ends(journal, kling_emulator, workers):
     async with open_batch(journal) as batch:
         batch.cover_interval = 0.0

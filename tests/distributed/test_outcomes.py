@@ -13,6 +13,8 @@ from kling_async._distributed.outcomes import (
     is_end_of_job,
     is_in_journal,
     load_error,
+    load_outcome,
+    parse_error,
     result_of_end,
     result_of_entry,
     result_of_outcome,
@@ -59,6 +61,58 @@ REASON = AuthenticationError("401: the key is wrong.", status_code=401)
 def relay(result, entry):
     outcome = json.loads(json.dumps(dump_outcome(result)))
     return result_of_outcome(outcome, entry, index=result.index, request=result.request)
+
+
+WRITTEN = {"state": "failed", "request_id": "j1", "path": None, "error": dump_error(REASON), "retry": 2}
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"error": None}, {"retry": None}, {"state": "succeeded", "path": "/v/a.mp4"}]
+)
+def test_an_outcome_is_read_as_it_was_written(change):
+    outcome = {**WRITTEN, **change}
+    assert load_outcome(json.dumps(outcome)) == outcome
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "3",
+        "null",
+        "{}",
+        "[" * 100_000,
+        *(
+            json.dumps({**WRITTEN, name: value})
+            for name, value in [
+                ("state", "done"),
+                ("state", []),
+                ("request_id", 3),
+                ("path", {}),
+                ("error", "no"),
+                ("error", {}),
+                ("error", {"type": [], "message": "no"}),
+                ("error", {"type": "KlingError", "message": None}),
+                ("retry", "2"),
+            ]
+        ),
+    ],
+)
+def test_an_outcome_that_another_program_has_changed_is_none(text):
+    assert load_outcome(text) is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "{}", "[" * 100_000, '{"type": 3, "message": "no"}'])
+def test_a_reason_that_another_program_has_changed_is_an_error_all_the_same(text):
+    assert parse_error(text).message == "another program has changed the reason in the database."
+
+
+@pytest.mark.parametrize("kind", ["Any", "annotations", "__file__", "NoSuchError"])
+def test_an_error_of_a_class_that_this_release_does_not_have_is_a_plain_one(kind):
+    error = load_error({"type": kind, "message": "no way", "status_code": 401})
+    assert (type(error), error.message, error.status_code) == (KlingError, "no way", 401)
 
 
 def test_a_success_comes_back_with_its_job_its_file_and_its_cost():
