@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
@@ -64,6 +65,7 @@ SIGTERM.
 """Of commands whose exit status means something else."""
 
 
+@cache
 def _app() -> App:
     def format_default(default: object) -> str | None:
         return None if default is None or default is False or default == () else str(default)
