@@ -119,8 +119,6 @@ def _temporary_file(target: Path) -> Iterator[TextIO]:
     Its name is predictable, and another user may have put a link or a pipe there. So the file is made under the first
     name that is free: then no link is followed.
     """
-    if not target.name:
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     target.parent.mkdir(parents=True, exist_ok=True)
     names = (partial_name(target.name, number) for number in range(1, _MAX_NAMES))
     new = next(filter(None, map(_open_new, map(target.with_name, names))), None)
