@@ -5,7 +5,7 @@ import logging
 
 import anyio
 import pytest
-from virtual_service import VIDEOS, Service, always, on, reply, run, session_for
+from virtual_service import FAILED, VIDEOS, Service, always, on, reply, run, session_for
 from virtual_store import MemoryStore
 
 from kling_async import (
@@ -343,6 +343,23 @@ async def test_two_waits_for_one_job_both_end():
         tasks.start_soon(wait, 0.0)
         tasks.start_soon(wait, 10.0)
     assert ended == [True, True]
+
+
+@pytest.mark.parametrize("in_batch", [False, True])
+async def test_the_log_has_the_submit_and_the_end_of_each_job(in_batch, caplog):
+    caplog.set_level("DEBUG", logger="kling_async")
+    service = Service(run_time=60.0, script=lambda _: FAILED)
+    if in_batch:
+        await run(service, ["an eagle"])
+    else:
+        session = session_for(service)
+        with pytest.raises(JobFailedError):
+            await session.wait(await session.submit(VideoRequest("an eagle"), Notifier()), Notifier())
+    told = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert told == [
+        ("INFO", "submitted job job-0 (kling-v2-6)"),
+        ("DEBUG", "job job-0 ended: failed (kling-v2-6)"),
+    ]
 
 
 async def test_an_error_of_the_poller_ends_every_wait(caplog):

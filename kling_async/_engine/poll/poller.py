@@ -114,7 +114,9 @@ class JobPoller:
         self._begin(tracked, job)
         del job  # of a hundred thousand jobs in flight the records would be most of the memory
         try:
-            return await tracked.final
+            final = await tracked.final
+            _log.debug("job %s ended: %s (%s)", one_line(final.request_id), final.status.value, kind.model)
+            return final
         finally:
             self._forget(tracked)
             if not self._waits:
