@@ -81,6 +81,7 @@ async def test_an_item_whose_row_another_program_has_changed_is_not_sent_and_the
     assert [result.index for result in results if not result.ok] == [1]
     assert results[1].state is ResultState.NOT_SUBMITTED
     assert f"Entry 2 of the journal cannot be read: its column '{column}'" in str(results[1].error)
+    assert results[1].to_dict()["error_type"] == "JournalError"
     assert service.posts == 6
 
 

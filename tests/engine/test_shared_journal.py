@@ -197,6 +197,7 @@ async def test_an_item_whose_row_another_program_has_changed_is_not_sent_and_the
     [unsent] = [result for result in results if not result.ok]
     assert (unsent.index, unsent.state, len(results)) == (1, ResultState.NOT_SUBMITTED, 9)
     assert "Entry 2 of the journal cannot be read" in str(unsent.error)
+    assert unsent.to_dict()["error_type"] == "JournalError"
     assert service.posts == 9
 
 

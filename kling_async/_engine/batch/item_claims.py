@@ -12,6 +12,7 @@ from kling_async._engine.submit.item_identifier import ItemIdentifier, foreign_e
 from kling_async._journal.entry import Identity
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.shared_store import Claim, WantedItem
+from kling_async._journal.store import UnreadableEntryError
 from kling_async._journal.transitions import price_posts
 from kling_async.errors import JournalError
 
@@ -34,13 +35,16 @@ class ItemClaims:
         Raises:
             ConfigurationError: The journal does not have the entry that the input gives, or the batch has it twice.
             InvalidRequestError: A local picture is another than that of the entry that the input gives.
-            JournalError: A shared journal cannot be reached.
+            JournalError: A shared journal cannot be reached, or another program has changed the entry.
         """
         if self._journal is None:
             claim = Claim()
         else:
             identity = item.identity = item.identity or self._identify(item)
-            claim = await self._journal.sharing.claim(identity, partial(_describe_item, item))
+            try:
+                claim = await self._journal.sharing.claim(identity, partial(_describe_item, item))
+            except UnreadableEntryError as error:  # the result of the item names a class that users know
+                raise JournalError(error.message) from error
         entry = claim.entry
         if entry is not None:
             item.entry_number, item.input_entry = entry.number, None
