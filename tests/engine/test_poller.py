@@ -358,7 +358,7 @@ async def test_the_log_has_the_submit_and_the_end_of_each_job(in_batch, caplog):
     told = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert told == [
         ("INFO", "submitted job job-0 (kling-v2-6)"),
-        ("DEBUG", "job job-0 ended: failed (kling-v2-6)"),
+        ("DEBUG", "job job-0 ended: failed"),
     ]
 
 

@@ -115,9 +115,7 @@ class JobPoller:
         del job  # of a hundred thousand jobs in flight the records would be most of the memory
         try:
             final = await tracked.final
-            _log.debug(
-                "job %s ended: %s (%s)", one_line(final.request_id), final.status.value, one_line(kind.model)
-            )
+            _log.debug("job %s ended: %s", one_line(final.request_id), final.status.value)
             return final
         finally:
             self._forget(tracked)
