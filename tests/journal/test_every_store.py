@@ -91,7 +91,8 @@ def test_any_generated_text_survives_in_a_database(postgres_server, text, payloa
             number = Journals.record_intent(journal, Identity(text, "f", 0), payload=payload)
             journal.record_job(number, request_id="r-1", record=payload)
         (entry,) = read_journal(url)
-    assert (entry.identity.key, entry.payload, entry.record) == (visible_text(text), payload, payload)
+    record = {key: value for key, value in payload.items() if key != "payload"}  # which the entry has already
+    assert (entry.identity.key, entry.payload, entry.record) == (visible_text(text), payload, record)
 
 
 @pytest.mark.parametrize("cost", [None, Decimal("0.350"), Decimal("1E-9"), Decimal(0)])
