@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import anyio
 import pytest
+from virtual_journal import journal_at
 from virtual_service import Service, always, on, prompts, reply, run, session_for
 
 from kling_async import APIConnectionError, Limits, ResultState, VideoRequest
@@ -70,6 +71,14 @@ async def test_a_post_that_no_connection_was_made_for_uses_no_hourly_turn_up(ref
     assert anyio.current_time() < 30
     await submit(session, "snow")
     assert service.posts == refusals + 2
+    assert 60 <= anyio.current_time() < 90
+
+
+async def test_a_retry_with_a_journal_uses_no_second_hourly_turn_up(tmp_path):
+    service = Service(run_time=1.0, before=[on("submit", REFUSED, REFUSED)])
+    with journal_at(tmp_path / "run.db") as journal:
+        results = await run(service, ["rain", "snow"], journal=journal, limits=ONE_A_MINUTE)
+    assert all(result.ok for result in results)
     assert 60 <= anyio.current_time() < 90
 
 
