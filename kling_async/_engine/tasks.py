@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import anyio
@@ -59,12 +58,20 @@ def is_cancelled() -> bool:
 async def _join(task: asyncio.Task[T], *, cancels: bool) -> T:
     try:
         return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        if cancels:
-            task.cancel()
-        with anyio.CancelScope(shield=True):
-            while not task.done():
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait({task})
-        task.result()  # an error of the work matters more than the cancellation
-        raise
+    except asyncio.CancelledError as error:
+        cancellation = error
+    # Out of the block, so that no later cancellation refers to this one: a scope takes what refers to its own cancellation.
+    if cancels:
+        task.cancel()
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError as error:
+                cancellation = error  # not of a scope, but of the whole task
+    try:
+        if not task.cancelled():
+            task.result()  # an error of the work matters more than the cancellation
+        raise cancellation
+    finally:
+        del cancellation  # with its traceback it refers to this frame
