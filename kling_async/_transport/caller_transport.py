@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
+from types import TracebackType
 
 import attrs
 
@@ -13,19 +14,24 @@ from kling_async.errors import APIConnectionError, KlingError
 
 
 @contextmanager
-def _translate_errors() -> Iterator[None]:
-    """Turn each error of the caller's code to an `APIConnectionError`, after which a POST counts as lost."""
+def _translate_errors(
+    moment: str = "before the answer came", *, own: BaseException | None = None
+) -> Iterator[None]:
+    """Turn each error of the caller's code to an `APIConnectionError`, after which a POST counts as lost.
+
+    Args:
+        moment: When the caller's code raised the error.
+        own: An error of ours that the caller's code gets; it stays as it is.
+    """
     try:
         yield
     except KlingError:
         raise
-    except Exception as error:
+    except (Exception, asyncio.CancelledError) as error:
         task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if error is own or (task is not None and task.cancelling()):
             raise  # in place of a cancellation, which a retry would swallow
-        raise APIConnectionError(
-            f"the transport raised {type(error).__name__} before the answer came"
-        ) from error
+        raise APIConnectionError(f"the transport raised {type(error).__name__} {moment}") from error
 
 
 @attrs.frozen
@@ -48,6 +54,26 @@ class _CallerReply:
 
 
 @attrs.frozen(eq=False)
+class _CallerStream(AbstractAsyncContextManager[StreamedReply]):
+    """A stream of a transport of the caller."""
+
+    stream: AbstractAsyncContextManager[StreamedReply]
+
+    async def __aenter__(self) -> StreamedReply:
+        with _translate_errors():
+            return _CallerReply(await self.stream.__aenter__())
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        with _translate_errors("at the end of the answer", own=error):
+            return await self.stream.__aexit__(kind, error, traceback)
+
+
+@attrs.frozen(eq=False)
 class CallerTransport:
     """Sends requests over a transport of the caller."""
 
@@ -58,13 +84,10 @@ class CallerTransport:
         with _translate_errors():
             return await self.transport.send(request)
 
-    @asynccontextmanager
-    async def stream(self, request: Request) -> AsyncIterator[StreamedReply]:
+    def stream(self, request: Request) -> AbstractAsyncContextManager[StreamedReply]:
         """See `Transport.stream`."""
-        async with AsyncExitStack() as stack:
-            with _translate_errors():
-                reply = await stack.enter_async_context(self.transport.stream(request))
-            yield _CallerReply(reply)
+        with _translate_errors():
+            return _CallerStream(self.transport.stream(request))
 
     async def aclose(self) -> None:
         """See `Transport.aclose`."""

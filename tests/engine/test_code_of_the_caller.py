@@ -376,6 +376,75 @@ async def test_a_transport_that_raises_anything_ends_neither_a_wait_nor_a_downlo
     assert {type(event.error.__cause__) for event in heard if isinstance(event, PollFailed)} == {LookupError}
 
 
+class FailingAtTheEnd(Service):
+    """A transport of the caller that raises at the end of each of the first streams."""
+
+    failures = 1
+
+    @asynccontextmanager
+    async def stream(self, request):
+        async with super().stream(request) as reply:
+            yield reply
+        if self.failures > 0:
+            self.failures -= 1
+            raise self.kind_of_error("of the caller")
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, LookupError, OSError, asyncio.CancelledError])
+@pytest.mark.parametrize("failures", [1, 1000])
+async def test_a_transport_that_raises_at_the_end_of_a_stream_ends_no_batch(tmp_path, kind, failures):
+    service = FailingAtTheEnd()
+    service.failures, service.kind_of_error = failures, kind
+    batch = await make(client_of(service), prompts(3), output=tmp_path)
+    assert [result.job.request_id for result in batch] == ["job-0", "job-1", "job-2"]
+    if failures == 1:
+        assert [result.path.read_bytes()[:5] for result in batch] == [b"video"] * 3
+    else:
+        said = f"the transport raised {kind.__name__} at the end of the answer"
+        assert [said in str(result.error) for result in batch] == [True] * 3
+
+
+@pytest.mark.parametrize("kind", [OSError, LookupError, APIConnectionError, asyncio.CancelledError])
+async def test_an_error_of_the_block_of_a_stream_stays_as_it_is(kind):
+    class Passing(Service):
+        """Its streams raise the error of their block themselves."""
+
+        def stream(self, _request):
+            return self
+
+        async def __aenter__(self):
+            return self
+
+        async def __aexit__(self, _kind, error, _traceback):
+            raise error
+
+    with pytest.raises(kind, match="of the block"):
+        async with CallerTransport(Passing()).stream(None):
+            raise kind("of the block")
+
+
+async def test_a_cancellation_by_the_transport_alone_ends_no_wait():
+    class Cancelling(Service):
+        left = 3
+
+        async def send(self, request):
+            if self.kind(request) == "status" and self.left > 0:
+                self.left -= 1
+                raise asyncio.CancelledError("of a shared connection")
+            return await super().send(request)
+
+    service, heard = Cancelling(), []
+    client = client_of(service, on_event=heard.append)
+    batch = await make(client, prompts(3))
+    assert [result.ok for result in batch] == [True] * 3
+    assert {str(event.error) for event in heard if isinstance(event, PollFailed)} == {
+        "the transport raised CancelledError before the answer came"
+    }
+    service.left = 1
+    assert (await client.wait(batch[0].job.request_id)).video_url
+    assert service.left == 0
+
+
 async def test_a_transport_that_raises_for_a_cancellation_holds_no_call_up():
     class Swallowing(Service):
         async def send(self, request):
