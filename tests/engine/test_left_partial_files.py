@@ -111,6 +111,19 @@ def test_a_whole_file_that_still_has_its_former_name_too_keeps_its_bytes(path):
     assert path.read_bytes() == VIDEO
 
 
+@pytest.mark.parametrize("give_name", [os.link, os.rename])
+def test_a_partial_file_that_got_the_name_of_the_video_is_not_emptied(path, give_name):
+    """As where a process saves the video, and cannot remove the former name of the file then, or another program does so."""
+    locked_file = open_locked(path)
+    with locked_file.file as file:
+        file.write(VIDEO)
+        file.flush()
+        give_name(locked_file.path, path)
+        locked_file.remove()
+    assert names(path.parent) == ["a.mp4"]
+    assert path.read_bytes() == VIDEO
+
+
 def test_whatever_step_a_process_is_killed_at_that_removes_them_a_later_run_removes_the_remaining_ones(
     tmp_path,
 ):

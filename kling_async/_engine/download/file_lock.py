@@ -85,10 +85,14 @@ class LockedFile:
                     note.write(dump(version))
 
     def remove(self) -> None:
-        """Remove the note and then the file, which is empty by then: so it is known also after a kill between the two."""
+        """Remove the note and then the file, which is empty by then: so it is known also after a kill between the two.
+
+        A file that has another name, too or by now, is not emptied: it can be the saved video.
+        """
         if self.is_locked:
             with suppress(OSError):
-                self.file.truncate(0)
+                if os.fstat(self.file.fileno()).st_nlink == 1 and is_at(self.file, self.path):
+                    self.file.truncate(0)
         for path in (self.note_path, self.path):
             with suppress(OSError):  # another user's file of this name
                 path.unlink(missing_ok=True)
