@@ -201,7 +201,8 @@ class KlingClient:
         job's id and reports it to `on_event`. The job continues at the service.
 
         Before its POST the call waits for the limits of the client, for the end of a pause after a 429, and in an outage of the
-        service for its turn, which can take long: `on_event` gets a `Throttled`. If you cancel the call there, nothing is sent.
+        service for its turn, which can take long: of an outage `on_event` gets a `Throttled`. If you cancel the call there, nothing
+        is sent.
 
         Args:
             request: A prompt, a `VideoRequest`, or a mapping of its fields.

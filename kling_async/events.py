@@ -125,8 +125,9 @@ class Retrying(Event):
 class Throttled(Event):
     """No submit of this client is sent for `delay` seconds: the service asked to slow down, or has an outage.
 
-    In an outage, after ten submits in a row without an answer, one submit leaves in half a minute. Each batch and each single
-    submit that waits for its turn then has this event, and one more each time that another submit takes the turn.
+    In an outage, after ten submits in a row without an answer, one submit leaves every half minute. Each batch and each single
+    submit that begins then, or that has a submit slot and waits for its turn, has this event, and one more with each turn that
+    another submit takes while it has the slot.
     """
 
     delay: float

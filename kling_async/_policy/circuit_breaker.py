@@ -46,7 +46,7 @@ class LostStreak:
     """The lost submits of a client since the service last took or refused one.
 
     After ten of them it is an outage: each further submit can leave one more that is ambiguous, and may be charged. So one is
-    sent in half a minute until the service answers. Every wait ends by the clock, and by nothing else.
+    sent every half minute until the service answers. Every wait ends by the clock, and by nothing else.
     """
 
     next_at: float = float("-inf")
@@ -70,11 +70,14 @@ class LostStreak:
         """Note that the service took or refused a submit, so that the outage is over."""
         self._count, self.next_at, self.last_error = 0, float("-inf"), None
 
-    def take_turn(self, now: float) -> None:
-        """Note that a submit leaves: in an outage the next one waits half a minute."""
-        if self.is_outage:
-            self.next_at = now + _SPACING
+    def take_turn(self, now: float) -> float | None:
+        """Note that a submit leaves: in an outage the next one waits half a minute. Returns the turn; None without an outage."""
+        if not self.is_outage:
+            return None
+        self.next_at = now + _SPACING
+        return self.next_at
 
-    def put_back_turn(self) -> None:
-        """Put back the turn of a submit that was not sent."""
-        self.next_at -= _SPACING
+    def put_back_turn(self, turn: float | None) -> None:
+        """Put back the turn of a submit that was not sent, unless a later submit has taken one."""
+        if turn == self.next_at:
+            self.next_at = float("-inf")

@@ -49,7 +49,7 @@ async def test_the_log_says_once_that_an_outage_holds_submits_back(caplog):
     await run(service, prompts(100), at_once=100)
     told = [record.getMessage() for record in caplog.records if "ten submits in a row" in record.getMessage()]
     assert told == [
-        "ten submits in a row had no answer: one leaves in 30 s until the service takes or refuses one"
+        "ten submits in a row had no answer: one leaves every 30 s until the service takes or refuses one"
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from decimal import Decimal
 
 import anyio
@@ -80,6 +81,42 @@ async def test_a_retry_with_a_journal_uses_no_second_hourly_turn_up(tmp_path):
         results = await run(service, ["rain", "snow"], journal=journal, limits=ONE_A_MINUTE)
     assert all(result.ok for result in results)
     assert 60 <= anyio.current_time() < 90
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_submits_leave_in_the_order_in_which_they_came(seed):
+    service = Service(run_time=5.0, latency=0.3)
+    session = session_for(service, limits=Limits(max_submits_per_hour=60, max_concurrent_submits=16))
+    moments = random.Random(seed)  # noqa: S311 - no secret
+    async with anyio.create_task_group() as tasks:
+        for number in range(60):
+            tasks.start_soon(submit, session, f"prompt {number:02}")
+            await anyio.sleep(moments.uniform(0, 0.7))
+    sent = [job.payload["prompt"] for job in service.jobs.values()]
+    assert sent == sorted(sent)
+    assert anyio.current_time() == pytest.approx((60 - 16) * 60, abs=60)  # 16 of them leave at once
+
+
+async def test_who_is_cancelled_in_the_line_holds_no_other_one_back():
+    service = Service(run_time=5.0)
+    session = session_for(service, limits=Limits(max_submits_per_hour=60, max_concurrent_submits=4))
+    async with anyio.create_task_group() as tasks:
+        for number in range(4):  # as many as leave at once
+            tasks.start_soon(submit, session, f"prompt {number}")
+        await anyio.sleep(1)
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as cancelled:
+                cancelled.start_soon(submit, session, "cancelled as the first")
+                await anyio.sleep(1)
+                tasks.start_soon(submit, session, "next")
+                await anyio.sleep(1)
+                cancelled.start_soon(submit, session, "cancelled as the last")
+                await anyio.sleep(1)
+                scope.cancel()
+        tasks.start_soon(submit, session, "last")
+    sent = [job.payload["prompt"] for job in service.jobs.values()]
+    assert sent[4:] == ["next", "last"]
+    assert 120 <= anyio.current_time() < 130
 
 
 async def test_an_item_above_the_cap_uses_no_hourly_turn_up():

@@ -89,10 +89,23 @@ def test_an_answer_ends_an_outage():
         assert (streak.is_outage, streak.next_at, streak.last_error) == (False, float("-inf"), None)
 
 
-def test_a_turn_of_an_outage_that_is_put_back_is_free_again():
+def test_the_last_turn_of_an_outage_is_free_again_when_it_is_put_back():
     streak = LostStreak()
-    streak.put_back_turn()
+    lose(streak, 10)
+    first = streak.take_turn(5.0)
+    streak.put_back_turn(first)
+    assert streak.next_at <= 5.0
+    first, second = streak.take_turn(5.0), streak.take_turn(35.0)
+    streak.put_back_turn(first)
+    assert streak.next_at == 65.0
+    streak.put_back_turn(second)
+    assert streak.next_at <= 35.0
+
+
+def test_a_submit_of_before_an_outage_puts_no_turn_of_the_outage_back():
+    streak = LostStreak()
+    before = streak.take_turn(0.0)
     lose(streak, 10)
     streak.take_turn(5.0)
-    streak.put_back_turn()
-    assert streak.next_at == 5.0
+    streak.put_back_turn(before)
+    assert streak.next_at == 35.0

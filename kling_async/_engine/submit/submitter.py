@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -58,6 +59,9 @@ class Submitter:
         self._rate = shared.submit_rate
         self._poll_rate = shared.poll_rate
         self._clock_lock = anyio.Lock()
+        self._line: deque[object] = deque()
+        """A ticket for each submit that waits for its turn, in the order in which they came."""
+        self._line_moved = anyio.Event()
         self._pauses = shared.pauses
         self._lost_streak = shared.lost_streak
 
@@ -142,7 +146,7 @@ class Submitter:
                 if post is None:
                     ledger.put_back_turn()
                     continue
-                self._take_turn()
+                outage_turn = self._take_turn()
                 is_sent = False
                 try:
                     if await ledger.reserve_post(item, payload):
@@ -150,10 +154,12 @@ class Submitter:
                             item, payload, now=self.api.instant, post_timeout=self.api.timeout
                         )
                         is_sent = True
-                        return await run_to_end(self._post(post, body, item, ledger))
+                        answer = await run_to_end(self._post(post, body, item, ledger))
+                        is_sent = not _is_not_sent(answer)
+                        return answer
                 finally:
                     if not is_sent:
-                        self._put_back_turn(ledger)
+                        self._put_back_turn(ledger, outage_turn)
                     self._look_alikes.end_post(post)
                     ledger.end_post(item)
             await ledger.wait_changed()
@@ -178,27 +184,37 @@ class Submitter:
     async def _wait_turn(self, ledger: Ledger, breaker: CircuitBreaker | None) -> None:
         """Wait for the end of a pause, the hourly limit, and the turn in an outage, unless the batch has stopped.
 
-        Other submits can get the turns of the client meanwhile: this only looks, and `_take_turn` takes them where the POST
-        leaves. The turn of a shared journal is taken here, for to take it takes time.
+        This only looks, and `_take_turn` takes the turns of the client where the POST leaves: the first in the line, so that they
+        leave in the order in which they came. The turn of a shared journal is taken here, for to take it takes time.
         """
-        clock, shared_turn_at = self.api.clock, None
-        while True:
-            _raise_if_stopped(breaker)
-            self._report_outage(ledger)
-            now = clock.now()
-            rest = max(
-                self._pauses.until - now,
-                self._rate.wait(now),
-                self._lost_streak.next_at - now,
-                0.0 if shared_turn_at is None else shared_turn_at - now,
-            )
-            if rest > 0:
-                await clock.sleep(min(rest, _LOOK_INTERVAL))
-            elif shared_turn_at is None:
-                rest = await ledger.take_turn(self._rate)
-                shared_turn_at = clock.now() + rest
-            else:
-                return
+        clock, shared_turn_at, ticket = self.api.clock, None, object()
+        self._line.append(ticket)
+        try:
+            while True:
+                _raise_if_stopped(breaker)
+                self._report_outage(ledger)
+                now = clock.now()
+                rest = max(
+                    self._pauses.until - now,
+                    self._rate.wait(now),
+                    self._lost_streak.next_at - now,
+                    0.0 if shared_turn_at is None else shared_turn_at - now,
+                )
+                if self._line[0] is not ticket:
+                    with anyio.move_on_after(_LOOK_INTERVAL):
+                        await self._line_moved.wait()
+                elif rest > 0:
+                    await clock.sleep(min(rest, _LOOK_INTERVAL))
+                elif shared_turn_at is None:
+                    rest = await ledger.take_turn(self._rate)
+                    shared_turn_at = clock.now() + rest
+                else:
+                    return
+        finally:
+            self._line.remove(ticket)
+            if self._line:
+                self._line_moved.set()
+                self._line_moved = anyio.Event()
 
     def _report_outage(self, ledger: Ledger) -> None:
         """Emit that an outage holds submits back, once for each turn that another submit has taken."""
@@ -207,16 +223,16 @@ class Submitter:
             ledger.held_back_until = streak.next_at
             ledger.emit(Throttled, delay=streak.next_at - now, error=streak.last_error)
 
-    def _take_turn(self) -> None:
-        """Take a turn of the hourly limit and of an outage for a POST that leaves now."""
+    def _take_turn(self) -> float | None:
+        """Take a turn of the hourly limit and of an outage for a POST that leaves now; the turn of the outage, if there is one."""
         now = self.api.clock.now()
         self._rate.take(now)
-        self._lost_streak.take_turn(now)
+        return self._lost_streak.take_turn(now)
 
-    def _put_back_turn(self, ledger: Ledger) -> None:
+    def _put_back_turn(self, ledger: Ledger, outage_turn: float | None) -> None:
         """Put back the turns of a POST that did not reach the network, so that another one can leave."""
         self._rate.put_back()
-        self._lost_streak.put_back_turn()
+        self._lost_streak.put_back_turn(outage_turn)
         ledger.put_back_turn()
 
     async def _post(
@@ -277,13 +293,11 @@ class Submitter:
             reconciliation = self._record_lost(post, error, item, ledger, sent=sent)
             if begins_outage:
                 _log.warning(
-                    "ten submits in a row had no answer: one leaves in 30 s until the service takes or refuses one"
+                    "ten submits in a row had no answer: one leaves every 30 s until the service takes or refuses one"
                 )
             return reconciliation
         if meaning is SubmitFailure.REFUSED:
             self._lost_streak.record_answer()
-        elif meaning is SubmitFailure.NOT_SENT:
-            self._put_back_turn(ledger)
         ledger.record_not_accepted(item, error)
         return error
 
@@ -319,6 +333,11 @@ class Submitter:
 def _raise_if_stopped(breaker: CircuitBreaker | None) -> None:
     if breaker is not None and breaker.reason is not None:
         raise breaker.reason
+
+
+def _is_not_sent(answer: Job | OpenReconciliation | KlingError) -> bool:
+    """Whether this is the end of a POST that provably did not reach the network."""
+    return isinstance(answer, KlingError) and classify(answer) is SubmitFailure.NOT_SENT
 
 
 def _salvage_job(error: KlingError, model: str) -> Job | None:
