@@ -28,7 +28,7 @@ from kling_async._journal.postgres.connection import (
 )
 from kling_async._journal.postgres.rows import build_entry
 from kling_async._journal.postgres.statements import ENTRY
-from kling_async._journal.store import UnreadableEntryError
+from kling_async._journal.store import is_unreadable_row
 from kling_async.errors import ConfigurationError, JournalError
 from kling_async.lines import quote_value
 
@@ -102,7 +102,7 @@ class LostEntriesError(JournalError):
 
 def is_outage(error: JournalError) -> bool:
     """Whether the same statement can succeed later: the server restarts, or the network is cut."""
-    if isinstance(error, LostEntriesError | UnreadableEntryError):
+    if isinstance(error, LostEntriesError) or is_unreadable_row(error):
         return False
     cause = error.__cause__
     return not isinstance(cause, psycopg.Error) or is_transient(cause)

@@ -35,7 +35,7 @@ from kling_async._distributed.shards import ShardItem, load_items
 from kling_async._distributed.trouble import ends_worker
 from kling_async._engine.clock import Clock
 from kling_async._field_docs import describe_fields
-from kling_async._journal.store import UnreadableEntryError
+from kling_async._journal.store import is_unreadable_row
 from kling_async.client import KlingClient
 from kling_async.errors import ConfigurationError, JournalError, KlingError
 
@@ -197,9 +197,9 @@ class Worker:
             if not await self._lock(lock):
                 raise ShardGivenBackError(TRANSIENT_DELAY)  # noqa: TRY301 - counted below
             await self._run_shard(arguments)
-        except UnreadableEntryError:
-            raise  # the shard fails, and the call gives it out again a few times
         except JournalError as error:
+            if is_unreadable_row(error):
+                raise  # the shard fails, and the call gives it out again a few times
             _log.warning("%s The shard is given back.", describe_trouble(error))
             self._given_back += 1
             raise ShardGivenBackError(TRANSIENT_DELAY) from error

@@ -10,7 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 import attrs
 
 from kling_async._journal.entry import Entry, Identity
-from kling_async._journal.store import Store, UnreadableEntryError
+from kling_async._journal.store import Store
+from kling_async.errors import JournalError
 
 
 @attrs.frozen(kw_only=True)
@@ -37,7 +38,7 @@ class Claim:
     """Whether another process has written the entry since this one opened the store."""
     unknown_attempts: Sequence[Entry] = ()
     """The entry as it was before new attempts, where the earlier POST is still unknown."""
-    error: UnreadableEntryError | None = None
+    error: JournalError | None = None
     """Why the entry cannot be read: then this process does not hold it. The other claims of the same call are as usual."""
 
 

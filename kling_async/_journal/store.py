@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import attrs
 
@@ -91,16 +91,25 @@ class PendingWrites:
         return bool(self.fields or self.ended or self.released)
 
 
-class UnreadableEntryError(JournalError):
-    """Another program has changed a row; to try again does not help."""
+class _ForeignValueError(ValueError):
+    """A row holds a value that kling_async does not write."""
 
 
-def unreadable_entry(number: int, column: str) -> UnreadableEntryError:
-    """The error of a row that another program has changed."""
-    return UnreadableEntryError(
+def refuse_row(number: int, column: str) -> NoReturn:
+    """Raise the error of a row that another program has changed; to try again does not help.
+
+    Raises:
+        JournalError: Always; `is_unreadable_row` recognizes it.
+    """
+    raise JournalError(
         f"Entry {number} of the journal cannot be read: its column {column!r} holds a value that kling_async does not write. Put "
         "back what was there, then run the same call again."
-    )
+    ) from _ForeignValueError(column)
+
+
+def is_unreadable_row(error: JournalError) -> bool:
+    """Whether the error is about a row that another program has changed."""
+    return isinstance(error.__cause__, _ForeignValueError)
 
 
 def apply_change(entry: Entry | None, change: Mapping[str, Any]) -> Entry:

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, TypeAlias
 
 from kling_async._journal.entry import Entry, EntryState, Identity
-from kling_async._journal.store import unreadable_entry
+from kling_async._journal.store import refuse_row
 
 Decoder: TypeAlias = Callable[[Any], Any]
 """Returns the value of a column as an entry has it; an error says that it cannot."""
@@ -69,7 +69,7 @@ def build_stored_entry(row: Sequence[Any], decoders: Mapping[str, Decoder]) -> E
         decoders: By name, the columns of the row after its number, in their order.
 
     Raises:
-        UnreadableEntryError: Another program has changed the row.
+        JournalError: Another program has changed the row.
     """
     number, *stored = row
     values: dict[str, Any] = {}
@@ -77,9 +77,9 @@ def build_stored_entry(row: Sequence[Any], decoders: Mapping[str, Decoder]) -> E
         may_be_none, is_ours = _CHECKS[name]
         try:
             values[name] = found = decode(value)
-        except (ArithmeticError, RecursionError, TypeError, ValueError) as error:
-            raise unreadable_entry(number, name) from error
+        except (ArithmeticError, RecursionError, TypeError, ValueError):
+            refuse_row(number, name)
         if not (is_ours(found) or (found is None and may_be_none)):
-            raise unreadable_entry(number, name)
+            refuse_row(number, name)
     identity = Identity(values.pop("key"), values.pop("fingerprint"), values.pop("occurrence"))
     return Entry(number=number, identity=identity, **values)

@@ -8,7 +8,20 @@ from pathlib import Path
 import anyio
 import pytest
 from virtual_journal import journal_at
-from virtual_service import EPOCH, FAILED, VIDEOS, Service, Stream, always, batch_of, on, prompts, reply, run
+from virtual_service import (
+    EPOCH,
+    FAILED,
+    KEY,
+    VIDEOS,
+    Service,
+    Stream,
+    always,
+    batch_of,
+    on,
+    prompts,
+    reply,
+    run,
+)
 
 from kling_async import (
     AmbiguousSubmitError,
@@ -17,6 +30,7 @@ from kling_async import (
     ConfigurationError,
     JobFailedError,
     JournalError,
+    KlingClient,
     PermissionDeniedError,
     PollingPolicy,
     ResultState,
@@ -75,14 +89,45 @@ async def test_the_same_call_again_submits_nothing_and_gives_the_same_results(pa
 async def test_an_item_whose_row_another_program_has_changed_is_not_sent_and_the_others_end(path, column):
     service = Service(run_time=40.0)
     await run_with(path, service, prompts(3))
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(f"UPDATE entries SET {column} = 'done' WHERE number = 2")  # noqa: S608 - our own name
+    change_row(path, 2, **{column: "done"})
     results = sorted(await run_with(path, service, prompts(6)), key=lambda result: result.index)
     assert [result.index for result in results if not result.ok] == [1]
     assert results[1].state is ResultState.NOT_SUBMITTED
     assert f"Entry 2 of the journal cannot be read: its column '{column}'" in str(results[1].error)
     assert results[1].to_dict()["error_type"] == "JournalError"
     assert service.posts == 6
+
+
+def change_row(path, number, **values):
+    changes = ", ".join(f"{column} = ?" for column in values)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE entries SET {changes} WHERE number = ?", [*values.values(), number])  # noqa: S608 - our own names
+
+
+@pytest.mark.parametrize("values", [{"payload": "[]"}, {"payload": "{"}, {"sent_at": "soon"}])
+async def test_an_unpriced_row_that_another_program_has_changed_ends_a_call_with_a_cap_before_it_sends(
+    path, values
+):
+    client = KlingClient(KEY, transport=(service := Service(run_time=5.0)))
+    await client.generate_many(prompts(3), journal=path, progress=False)
+    change_row(path, 2, **values)
+    with pytest.raises(JournalError, match=r"Entry 2 of the journal cannot be read: .+ Put back") as caught:
+        await client.generate_many(
+            prompts(4), journal=path, max_cost_usd=20, prices="catalog", progress=False
+        )
+    assert type(caught.value) is JournalError
+    assert service.posts == 3
+
+
+async def test_a_lost_submit_beside_an_unreadable_one_names_the_row_to_put_back_and_no_other_step(path):
+    await run_with(path, Service(run_time=5.0), prompts(1))
+    change_row(path, 1, state="ambiguous", request_id=None, payload="[]")
+    service = Service(before=[on("submit", LOST)])
+    with journal_at(path) as journal:
+        [result] = await run(service, ["x"], journal=journal)
+    assert result.state is ResultState.AMBIGUOUS
+    assert type(result.error.__cause__) is JournalError
+    assert str(result.error).endswith("Put back what was there, then run the same call again.")
 
 
 async def test_a_job_in_flight_of_an_earlier_run_is_polled_to_its_end(path):

@@ -12,7 +12,6 @@ from kling_async._engine.submit.item_identifier import ItemIdentifier, foreign_e
 from kling_async._journal.entry import Identity
 from kling_async._journal.journal import WriteAheadJournal
 from kling_async._journal.shared_store import Claim, WantedItem
-from kling_async._journal.store import UnreadableEntryError
 from kling_async._journal.transitions import price_posts
 from kling_async.errors import JournalError
 
@@ -41,10 +40,7 @@ class ItemClaims:
             claim = Claim()
         else:
             identity = item.identity = item.identity or self._identify(item)
-            try:
-                claim = await self._journal.sharing.claim(identity, partial(_describe_item, item))
-            except UnreadableEntryError as error:  # the result of the item names a class that users know
-                raise JournalError(error.message) from error
+            claim = await self._journal.sharing.claim(identity, partial(_describe_item, item))
         entry = claim.entry
         if entry is not None:
             item.entry_number, item.input_entry = entry.number, None

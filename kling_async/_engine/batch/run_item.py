@@ -22,6 +22,7 @@ from kling_async._engine.download.destination import Output
 from kling_async._engine.submit.batch_item import BatchItem
 from kling_async._engine.submit.open_reconciliation import OpenReconciliation
 from kling_async._journal.sharing import TakenOverError
+from kling_async._journal.store import is_unreadable_row
 from kling_async._policy.job_end import error_of
 from kling_async._policy.pace import job_kind
 from kling_async._policy.submission import allows_resend, may_resubmit
@@ -171,7 +172,9 @@ async def _reconcile(
         # The list was not searched to its end, so not even `resend` sends it again in this run.
         raise AmbiguousSubmitError(
             f"submit: the service may have taken this request, and its job cannot be matched: {error.message}",
-            advice="The same call again with this journal looks for the job.",
+            advice=None
+            if is_unreadable_row(error)
+            else "The same call again with this journal looks for the job.",
         ) from error
     parts.breaker.record_accepted()
     parts.ledger.record_job(item, job)

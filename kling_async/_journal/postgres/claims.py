@@ -11,7 +11,7 @@ from kling_async._journal.postgres.connection import Connection, execute
 from kling_async._journal.postgres.held_entries import HeldEntries
 from kling_async._journal.postgres.rows import build_entry, columns_of, columns_of_items, identity_digest
 from kling_async._journal.shared_store import Claim, WantedItem
-from kling_async._journal.store import UnreadableEntryError
+from kling_async.errors import JournalError
 
 
 def are_lost(work: Connection, held: HeldEntries, items: Sequence[WantedItem]) -> bool:
@@ -46,7 +46,7 @@ def claim(work: Connection, held: HeldEntries, items: Sequence[WantedItem], *, o
         is_changed = written_no is not None and written_no > opened_no and writer not in held.holders
         try:
             claims[row[0]] = Claim(entry=build_entry(row, digest), is_changed_elsewhere=is_changed)
-        except UnreadableEntryError as error:
+        except JournalError as error:
             claims[row[0]] = Claim(error=error)
     _add_unknown_attempts(work, claims)
     _keep_or_release(work, held, claims, {row[0]: epoch for _, epoch, _, _, *row in rows})
@@ -64,7 +64,7 @@ def _add_unknown_attempts(work: Connection, claims: dict[int, Claim]) -> None:
         claim = claims[row[0]]
         try:
             unknown_attempts = [*claim.unknown_attempts, build_entry(row)]
-        except UnreadableEntryError as error:
+        except JournalError as error:
             claims[row[0]] = Claim(error=error)
         else:
             claims[row[0]] = attrs.evolve(claim, unknown_attempts=unknown_attempts)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.json_text import decode_record, encode_record, to_json
 from kling_async._journal.shared_store import WantedItem
-from kling_async._journal.store import EARLIER_COLUMNS, unreadable_entry
+from kling_async._journal.store import EARLIER_COLUMNS, refuse_row
 from kling_async._journal.stored_entry import Decoder, build_stored_entry
 
 
@@ -102,11 +102,11 @@ def build_entry(row: Sequence[Any], digest: str | None = None) -> Entry:
         digest: The digest by which the table has found the entry; None if it was found in another way.
 
     Raises:
-        UnreadableEntryError: Another program has changed the row.
+        JournalError: Another program has changed the row.
     """
     entry = build_stored_entry(row, _DECODERS)
     if digest is not None and identity_digest(entry.identity) != digest:
-        raise unreadable_entry(entry.number, "identity")
+        refuse_row(entry.number, "identity")
     return entry
 
 

@@ -111,7 +111,7 @@ def build_entry(row: Sequence[Any]) -> Entry:
     """The entry of a row that `SELECT` reads.
 
     Raises:
-        UnreadableEntryError: Another program has changed the row.
+        JournalError: Another program has changed the row.
     """
     return build_stored_entry(row, _DECODERS)
 

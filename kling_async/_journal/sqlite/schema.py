@@ -9,7 +9,7 @@ from sqlite3 import Connection, Error
 from typing import Any, TypeAlias
 
 from kling_async._journal.entry import Identity, fingerprint, former_fingerprint
-from kling_async._journal.store import unreadable_entry
+from kling_async._journal.store import refuse_row
 
 Migration: TypeAlias = Callable[[Connection], None]
 """Brings a journal from one version to the next, inside a transaction of the caller."""
@@ -125,10 +125,10 @@ def _keep_more_of_each_attempt(connection: Connection) -> None:
 def _read_payload(number: int, stored: str | None) -> dict[str, Any]:
     try:
         payload = json.loads(stored or "")
-    except (RecursionError, TypeError, ValueError) as error:
-        raise unreadable_entry(number, "payload") from error
+    except (RecursionError, TypeError, ValueError):
+        refuse_row(number, "payload")
     if type(payload) is not dict:
-        raise unreadable_entry(number, "payload")
+        refuse_row(number, "payload")
     return payload
 
 
