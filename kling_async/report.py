@@ -42,8 +42,8 @@ from kling_async.results import Result
 MAX_CARDS = 5_000
 """How many results get a card: many machines cannot open a page with more."""
 _MAX_NAMES = 1000
-_BEGINNING = b"<!doctype html>"
-"""How each report begins."""
+_MARK = b'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="generator" content="kling_async">\n'
+"""How each report begins, and no file of another program."""
 _PLAIN_HOST = re.compile(r"[a-z0-9.-]+(:[0-9]+)?", re.ASCII)
 
 
@@ -66,7 +66,7 @@ def write_report(
 
     Raises:
         ConfigurationError: A store cannot sign the URLs of its objects.
-        KlingError: The file cannot be written, or is there and no web page; it is left as it was.
+        KlingError: The file cannot be written, or is there and no report; it is left as it was.
     """
     target = Path(local_path(path, name="path"))
     signed = sign_sources(results[:MAX_CARDS], signed_for)
@@ -99,7 +99,7 @@ def check_target(path: str | os.PathLike[str]) -> None:
 
 
 def _refuse_other_file(target: Path) -> None:
-    """Do nothing if the target is a web page, empty or not there: a slip must not cost the list of prompts or a journal."""
+    """Do nothing if the target is a report, empty or not there: a slip must not cost the list of prompts or a journal."""
     if not target.exists():
         return
     if target.is_dir():
@@ -107,9 +107,9 @@ def _refuse_other_file(target: Path) -> None:
     if not target.is_file():
         raise FileExistsError(errno.EEXIST, "it is no regular file")
     with target.open("rb") as file:
-        beginning = file.read(len(_BEGINNING))
-    if beginning and beginning.lower() != _BEGINNING:
-        raise FileExistsError(errno.EEXIST, "a file is there that is no web page")
+        beginning = file.read(len(_MARK))
+    if beginning and beginning != _MARK:
+        raise FileExistsError(errno.EEXIST, "a file is there that is no report of kling_async")
 
 
 @contextmanager

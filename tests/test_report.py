@@ -227,13 +227,23 @@ def test_a_target_that_takes_no_report_is_known_before_anything_is_paid_for(tmp_
 
 @pytest.mark.parametrize(
     "content",
-    [b"A kite over dunes\n", b"SQLite format 3\x00", b"prompt,duration\r\nA kite,5", b"<", b"\xff\xfe"],
+    [
+        b"A kite over dunes\n",
+        b"SQLite format 3\x00",
+        b"prompt,duration\r\nA kite,5",
+        b"<",
+        b"\xff\xfe",
+        b"<!DOCTYPE html>\n<p>Mine",
+        b'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>',
+    ],
 )
 def test_a_file_that_is_no_report_is_never_replaced(tmp_path, content):
     target = tmp_path / "prompts.txt"
     target.write_bytes(content)
     for call in (check_target, lambda path: write_report(BatchResult(()), path)):
-        with pytest.raises(KlingError, match=r"a file is there that is no web page\. Choose another file\."):
+        with pytest.raises(
+            KlingError, match=r"a file is there that is no report of kling_async\. Choose another file\."
+        ):
             call(target)
     assert target.read_bytes() == content
     assert names_in(tmp_path) == ["prompts.txt"]
@@ -247,10 +257,12 @@ def test_a_pipe_is_never_replaced_by_a_report(tmp_path):
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
-@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE HTML>\n<p>"])
-def test_an_empty_file_and_a_web_page_are_replaced(tmp_path, content):
+@pytest.mark.parametrize("is_report", [False, True])
+def test_an_empty_file_and_a_former_report_are_replaced(tmp_path, is_report):
     target = tmp_path / "r.html"
-    target.write_bytes(content)
+    target.touch()
+    if is_report:
+        write_report(BatchResult(()), target)
     check_target(target)
     assert write_report(BatchResult(()), target).read_bytes().startswith(b"<!doctype html>\n<html")
 
