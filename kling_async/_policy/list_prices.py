@@ -102,9 +102,8 @@ def list_price(request: VideoRequest) -> Decimal | None:
         tuple(_normalize(name, values.get(name), default) for name, default in price.defaults.items())
     )
     seconds = _whole_seconds(values.get("duration", _DEFAULT_SECONDS))
-    if (
-        rate is None or not seconds
-    ):  # the service takes its default for a duration of 0, and does not make it free
+    # For a duration of 0 the service takes its default, and does not make it free.
+    if rate is None or not seconds:
         return None
     return rate if price.unit == "video" else rate * seconds
 

@@ -170,11 +170,12 @@ async def _reconcile(
         return NextStep.SUBMIT
     except JournalError as error:
         # The list was not searched to its end, so not even `resend` sends it again in this run.
+        advice = (
+            None if is_unreadable_row(error) else "The same call again with this journal looks for the job."
+        )
         raise AmbiguousSubmitError(
             f"submit: the service may have taken this request, and its job cannot be matched: {error.message}",
-            advice=None
-            if is_unreadable_row(error)
-            else "The same call again with this journal looks for the job.",
+            advice=advice,
         ) from error
     parts.breaker.record_accepted()
     parts.ledger.record_job(item, job)

@@ -131,9 +131,8 @@ class Database:
     def _is_out_for_long(self, failing_since: float) -> bool:
         """Whether a call gives up: no call has succeeded for too long, or this one fails while others succeed."""
         now = time.monotonic()
+        # The outage that an earlier call met can have ended since, and no call has asked.
         if self._outage_began is None or now - self._failed_at > self._max_outage:
-            self._outage_began = (
-                failing_since  # what an earlier call met can have ended since, and no call has asked
-            )
+            self._outage_began = failing_since
         self._failed_at = now
         return now - min(failing_since, self._outage_began) > self._max_outage
