@@ -485,14 +485,15 @@ def test_ctrl_c_writes_a_report_of_the_ended_items_and_resuming_writes_it_again(
     assert "Interrupted" not in page
 
 
-def test_ctrl_c_waits_for_the_reply_to_the_last_submit(cli, serve, home):
-    def interrupt(number: int, _: object) -> JobScript:
-        os.kill(os.getpid(), signal.SIGINT)
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_waits_for_the_reply_to_the_last_submit(cli, serve, home, number, status):
+    def interrupt(*_: object) -> JobScript:
+        os.kill(os.getpid(), number)
         return JobScript(ending="stuck_queued")
 
     emulator = serve(script=interrupt)
     done = cli("generate", "a cat", "--json")
-    assert done.status == 130
+    assert done.status == status
     assert done.out == ""
     assert emulator.stats.accepted[0].request_id in done.err
 
