@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from typing import Any
 
@@ -26,6 +26,10 @@ _MAX_RERUNS = 3
 _UNCERTAIN = {ResultState.TIMED_OUT, ResultState.AMBIGUOUS}
 """States that the next run can change."""
 _ENDS = {ResultState.SUCCEEDED, ResultState.FAILED, ResultState.CANCELLED, ResultState.AMBIGUOUS}
+_AROUND_THE_DEAD = {"is connected again"}
+"""What may happen around a process that is dead: its network comes back without it."""
+_AROUND_THE_STILL = {"goes on", "is killed", "commits", "committed", "is cut off", "is connected again"}
+"""What may happen around a process that stands still: what it had sent to its journal still arrives there."""
 
 
 @attrs.frozen
@@ -67,7 +71,26 @@ def run_world(world: World) -> Verdict:
         world.violations.append(f"broken: {error}")
     finally:
         loop.close()
+    if not world.violations:
+        world.violations += find_impossible_steps(world.trace)
     return Verdict(world.scenario.seed, world.violations, world.counts, world.trace)
+
+
+def find_impossible_steps(trace: Iterable[tuple[Any, ...]]) -> Iterator[str]:
+    """Each step of a process that is dead or stands still: the world would prove nothing."""
+    dead: set[str] = set()
+    still: set[str] = set()
+    for at, who, *what in trace:
+        is_dead_step = who in dead and what[0] not in _AROUND_THE_DEAD
+        if is_dead_step or (who in still and what[0] not in _AROUND_THE_STILL):
+            yield f"broken: {who} takes a step at {at:.3f}: {what}"
+        match what[0]:
+            case "is killed":
+                dead.add(who)
+            case "stands still":
+                still.add(who)
+            case "goes on":
+                still.discard(who)
 
 
 @attrs.define(eq=False)
