@@ -5,22 +5,28 @@ Procrastinate calls a queued shard a job. In this package a job is what the serv
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
+import anyio
 import psycopg
 from procrastinate import App, BaseRetryStrategy, JobContext, PsycopgConnector, RetryDecision
+from procrastinate.connector import Notify
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job
 
+from kling_async._callbacks import SafeLogger
 from kling_async._distributed.database import (
     WorkersDatabase,
     connection_text,
     set_up,
     translate_database_errors,
 )
+from kling_async._engine.tasks import is_cancelled
 from kling_async._journal.location import DatabaseUrl
 from kling_async.errors import ConfigurationError
 
@@ -32,6 +38,11 @@ WORKERS_LOCK = "workers"
 """The lock that all workers share."""
 _SCHEMA_LOCK = "schema"
 _POOL = "kling_async shard queue"
+_LISTEN_DELAY = 2.0
+"""Seconds before a connection for notices of new shards is made again."""
+_log = SafeLogger("kling_async")
+_is_in_our_worker: ContextVar[bool] = ContextVar("is_in_our_worker", default=False)
+"""Whether the code runs in a task of a worker of this package, so that it is no worker of the user's own."""
 _TABLES_VERSION = 1
 _TABLES = """
 CREATE TABLE kling_async_tables (version integer NOT NULL);
@@ -87,6 +98,25 @@ class GiveBack(BaseRetryStrategy):
         return None
 
 
+class _Connector(PsycopgConnector):
+    """The connections of Procrastinate, of which the one for notices is made again after each outage.
+
+    The worker of Procrastinate does not notice that its listener has ended, and would find new shards by its questions alone.
+    Source: issue 1597 of Procrastinate.
+    """
+
+    async def listen_notify(self, on_notification: Notify, channels: Iterable[str]) -> None:
+        """Pass on notices until cancelled."""
+        while True:
+            try:
+                await super().listen_notify(on_notification, channels)
+            except ConnectorException as error:
+                _log.debug("No notices of new shards: %s", error.__cause__)
+            if is_cancelled():  # the error of a broken connection has come in the place of the cancellation
+                raise asyncio.CancelledError
+            await anyio.sleep(_LISTEN_DELAY)
+
+
 def make_app(url: DatabaseUrl, run_shard: Callable[..., Awaitable[None]] | None = None) -> App:
     """The shard queue in the database of a journal.
 
@@ -95,7 +125,7 @@ def make_app(url: DatabaseUrl, run_shard: Callable[..., Awaitable[None]] | None 
         run_shard: Runs a shard, where the process is a worker. Its arguments are the context of the queued shard and `dump_shard`.
     """
     text = connection_text(url)
-    connector = PsycopgConnector(conninfo=text, configure=set_up, min_size=1, max_size=4, name=_POOL)
+    connector = _Connector(conninfo=text, configure=set_up, min_size=1, max_size=4, name=_POOL)
     app = App(connector=connector)
     if run_shard is not None:
         run = run_shard
@@ -120,6 +150,34 @@ def _hide_pool_log() -> Iterator[None]:
         yield
     finally:
         log.removeFilter(is_of_others)
+
+
+@contextmanager
+def hide_worker_log(name: str) -> Iterator[None]:
+    """A block in which the worker of Procrastinate logs no traceback of an outage; the log of this package tells of outages.
+
+    Args:
+        name: The name of the worker.
+    """
+
+    def is_of_others(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if not (isinstance(error, ConnectorException) and _is_in_our_worker.get()):
+            return True
+        _log.debug("Procrastinate: %s: %s", record.getMessage().rstrip(), error.__cause__)
+        return False
+
+    workers = "procrastinate.worker"
+    logs = [logging.getLogger(log) for log in ("procrastinate.utils", workers, f"{workers}.{name}")]
+    token = _is_in_our_worker.set(True)
+    for log in logs:
+        log.addFilter(is_of_others)
+    try:
+        yield
+    finally:
+        for log in logs:
+            log.removeFilter(is_of_others)
+        _is_in_our_worker.reset(token)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from kling_async._distributed.shard_queue import (
     TASK,
     WORKERS_LOCK,
     ShardGivenBackError,
+    hide_worker_log,
     list_unfinished_shards,
     open_shard_queue,
     translate_queue_errors,
@@ -43,6 +44,11 @@ _LOOK_INTERVAL = 5.0
 """Seconds between two looks for the shards of dead workers."""
 _POLL_INTERVAL = 2.0
 """Seconds between two questions for a shard, where no notice of one comes."""
+_FORGET_WORKERS_AFTER = 86_400.0
+"""Seconds without a heartbeat after which a worker that starts removes another from the table of Procrastinate.
+
+An outage can end the heartbeats of a worker that runs shards; removed, it could take no more. The locks say which worker lives.
+"""
 _REFUSAL_TIME = 60.0
 """Seconds before a worker tries again whether it can obey the options of a batch."""
 _LOCK_TRIES, _LOCK_DELAY = 10, 0.2
@@ -163,7 +169,7 @@ class Worker:
     async def _work_on_queue(self, app: App) -> bool:
         """Whether no shard is left, and the worker is to end then."""
         try:
-            with translate_queue_errors(self.database):
+            with translate_queue_errors(self.database), hide_worker_log(self.name):
                 await app.run_worker_async(
                     queues=[QUEUE],
                     name=self.name,
@@ -172,6 +178,7 @@ class Worker:
                     fetch_job_polling_interval=_POLL_INTERVAL,
                     install_signal_handlers=False,
                     delete_jobs="successful",
+                    stalled_worker_timeout=_FORGET_WORKERS_AFTER,
                 )
                 left = {cast(int, job.task_kwargs["batch"]) for job in await list_unfinished_shards(app)}
         except JournalError as error:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import logging
 import subprocess
 import sys
 from contextlib import asynccontextmanager
 
 import anyio
 import pytest
+from procrastinate.exceptions import ConnectorException
 from shared_batches import SLOW, change, end, shards, until
 
 from kling_async import (
@@ -17,7 +20,13 @@ from kling_async import (
     ResultState,
 )
 from kling_async._distributed.database import WorkersDatabase, connect
-from kling_async._distributed.shard_queue import SHARD_LOCK, TASK, WORKERS_LOCK, open_shard_queue
+from kling_async._distributed.shard_queue import (
+    SHARD_LOCK,
+    TASK,
+    WORKERS_LOCK,
+    hide_worker_log,
+    open_shard_queue,
+)
 from kling_async._distributed.worker import Worker
 from kling_async._engine.clock import Clock
 from kling_async._journal.location import journal_location
@@ -320,6 +329,89 @@ async def test_a_lock_that_is_taken_over_a_connection_that_is_made_again_is_free
     assert not await second.lock("shard 1")
     await first.close()
     await second.close()
+
+
+async def test_a_worker_hears_of_new_shards_again_after_the_server_restarts(
+    journal, workers, postgres_server, caplog
+):
+    listening = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN %'"
+    )
+    async with workers():
+        await until(lambda: change(journal, listening).fetchone() == (1,))
+        await asyncio.to_thread(postgres_server.stop)
+        await asyncio.sleep(
+            0.2
+        )  # within it the connection is refused, also where the server is started quickly
+        await asyncio.to_thread(postgres_server.start)
+        await until(lambda: change(journal, listening).fetchone() == (1,))
+
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_the_heartbeat_of_a_worker_that_an_outage_has_ended_costs_it_no_shard(
+    journal, kling_emulator, workers, caplog
+):
+    count = "SELECT count(*) FROM procrastinate_workers"
+    async with workers():
+        await until(lambda: change(journal, count).fetchone() == (1,))
+        change(journal, "UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 hour'")
+        async with workers(2):
+            await until(lambda: change(journal, count).fetchone() == (3,))
+            batch = await generate_many_on(journal, PROMPTS[:1])
+
+    assert batch[0].ok
+    assert "process tries again" not in caplog.text
+
+
+async def test_the_log_of_a_worker_has_no_traceback_of_an_outage_and_those_of_other_workers_stay(caplog):
+    caplog.set_level("DEBUG", "kling_async")
+    names = ("utils", "worker", "worker.mine")
+
+    error = ConnectorException()
+    error.__cause__ = OSError("refused")
+
+    def log_outage():
+        for name in names:
+            logging.getLogger(f"procrastinate.{name}").error("a poll has failed", exc_info=error)
+
+    with hide_worker_log("mine"):
+        log_outage()
+        logging.getLogger("procrastinate.worker").error("an error without a cause")
+        others = contextvars.Context().run(asyncio.create_task, asyncio.to_thread(log_outage))
+        await others
+    log_outage()
+
+    told = [(record.name, bool(record.exc_info), record.getMessage()) for record in caplog.records]
+    shown = [(f"procrastinate.{name}", True, "a poll has failed") for name in names]
+    hidden = [("kling_async", False, "Procrastinate: a poll has failed: refused")] * 3
+    assert told == [
+        *hidden,
+        ("procrastinate.worker", False, "an error without a cause"),
+        *shown,
+        *shown,
+    ]
+
+
+async def test_a_listener_that_is_cancelled_while_its_connection_breaks_ends(journal, monkeypatch):
+    """The error of the connection then comes in the place of the cancellation."""
+    async with open_shard_queue(database := WorkersDatabase.at(journal)) as app:
+        is_listening = asyncio.Event()
+
+        async def break_when_cancelled(*_):
+            is_listening.set()
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                raise ConnectorException from None
+
+        monkeypatch.setattr("procrastinate.PsycopgConnector.listen_notify", break_when_cancelled)
+        listener = asyncio.create_task(app.job_manager.listen_for_jobs(on_notification=lambda **_: None))
+        await is_listening.wait()
+        listener.cancel()
+        await asyncio.wait({listener}, timeout=1)
+        assert listener.cancelled()
+    await database.close()
 
 
 async def test_each_session_that_can_hold_a_lock_ends_on_both_sides_when_the_network_is_cut(journal):
