@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import Parameter, validators
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -25,6 +26,9 @@ from kling_async.client import KlingClient
 from kling_async.errors import InvalidRequestError, KlingError, NotFoundError
 from kling_async.jobs import Job
 from kling_async.lines import id_line, nearest_name
+
+_BESIDE_AN_ID = 40
+"""Columns that the status, the age and the beginning of the prompt need beside an id."""
 
 
 async def list_jobs(
@@ -59,9 +63,10 @@ async def list_jobs(
         return 0
     console = stdout()
     if is_terminal(console):
-        console.print(
-            jobs_table(jobs) if jobs else Text(f"The service shows no job of {one_line(model)}.", "dim")
-        )
+        if jobs:
+            print_jobs(jobs, console)
+        else:
+            console.print(Text(f"The service shows no job of {one_line(model)}.", "dim"))
         return 0
     for job in jobs:
         cells = (id_line(job.request_id), job.status, job_age(job), _prompt(job), job.video_url or "")
@@ -98,16 +103,19 @@ async def models(*, json: bool = False, service: Service = Service()) -> int:  #
     return 0
 
 
-def jobs_table(jobs: list[Job]) -> Table:
-    """The jobs for a terminal; ids stay whole, prompts are cut."""
+def print_jobs(jobs: list[Job], console: Console) -> None:
+    """Print jobs as a table. Prompts are cut; ids are not, so in a narrow terminal the lines are longer than it is wide."""
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0), expand=True)
     for name in ("id", "status", "age"):
         table.add_column(name, no_wrap=True)
     table.add_column("prompt, or why it failed", no_wrap=True, overflow="ellipsis", ratio=1)
-    for job in jobs:
+    ids = [Text(id_line(job.request_id)) for job in jobs]
+    for job, shown_id in zip(jobs, ids, strict=True):
         told = Text(one_line(job.failure_reason), "red") if job.failure_reason else Text(_prompt(job))
-        table.add_row(Text(id_line(job.request_id)), state_text(job.status), job_age(job), told)
-    return table
+        table.add_row(shown_id, state_text(job.status), job_age(job), told)
+    needed = max(shown_id.cell_len for shown_id in ids) + _BESIDE_AN_ID
+    console.width = max(console.width, needed)
+    console.print(table)
 
 
 def _prompt(job: Job) -> str:

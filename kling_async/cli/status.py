@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -36,7 +37,8 @@ from kling_async.journal import Entry, Journal
 from kling_async.lines import id_line, money_text
 from kling_async.paths import is_database_url, local_path
 
-_WIDE = 120
+_BESIDE_AN_ID = 84
+"""Columns of a terminal that are left for the rest of an entry where its id is shown."""
 """Columns from which on there is room for ids."""
 
 
@@ -140,13 +142,14 @@ def _show_journal(path: JournalPlace, *, is_json: bool) -> None:
 
 
 def entry_line(entry: Entry, console: Console) -> Text:
-    """One line for a terminal, to be cut at its end."""
+    """One line for a terminal, to be cut at its end; an id that does not fit is left out, and never cut."""
     _, _, request_id, age, prompt, path, error = map(one_line, _cells(entry))
     name = state_text(entry.state)
     name.pad_right(14 - name.cell_len)
     told = Text(error, "red") if error else Text(prompt)
     file = Text(f"{Path(path).name}  ", "dim") if path else Text()
-    shown_id = f"{request_id:36}  " if console.width >= _WIDE else ""
+    id_width = max(cell_len(request_id), 36)
+    shown_id = f"{request_id:36}  " if console.width >= _BESIDE_AN_ID + id_width else ""
     return Text.assemble(f"{entry.index:>5}  ", name, f"{age:>6}  ", shown_id, file, told)
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console
 
-from kling_async.cli.jobs import job_age, jobs_table
+from kling_async.cli.jobs import job_age, print_jobs
 from kling_async.emulator import BAD_GATEWAY, Fault, JobScript, Reply
 from kling_async.jobs import Job, JobStatus, Outcome
 from tests.cli.conftest import FAILING
@@ -123,18 +123,19 @@ def test_an_unknown_age_is_empty():
     assert job_age(Job(request_id="r", status=JobStatus.QUEUED)) == ""
 
 
-@pytest.mark.parametrize("width", [80, 200])
-def test_a_table_keeps_ids_whole_and_fits_the_terminal(width):
-    name = "bbe7aecc-711d-4ad1-9428-07c9c17b76a7"
+@pytest.mark.parametrize("name", ["bbe7aecc-711d-4ad1-9428-07c9c17b76a7", "r" * 70])
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_a_table_keeps_ids_whole_and_fits_the_terminal_if_they_leave_room(name, width):
     jobs = [
         Job(request_id=name, status=JobStatus.PROCESSING, payload={"prompt": "[red]" + "long " * 60}),
         Job(request_id=name, status=JobStatus.FAILED, outcome=Outcome(error="policy\x1b[31m")),
     ]
     file = io.StringIO()
-    Console(file=file, width=width).print(jobs_table(jobs))
+    print_jobs(jobs, Console(file=file, width=width))
     _, first, second = file.getvalue().splitlines()
     assert first.startswith(f"{name}  processing  ")
     assert "[red]long" in first
     assert first.rstrip().endswith("…")
-    assert len(first) <= width
+    assert len(first) <= max(width, len(name) + 40)
+    assert second.startswith(f"{name}  failed")
     assert "policy\N{REPLACEMENT CHARACTER}[31m" in second

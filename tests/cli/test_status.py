@@ -4,6 +4,7 @@ import io
 import os
 import signal
 
+import attrs
 import pytest
 from rich.console import Console
 
@@ -129,6 +130,18 @@ def test_a_line_of_a_journal_fits_the_terminal(ids, width):
     assert (ids[0] in made) is (width > 100)
     assert "policy" in failed or failed.endswith("…")
     assert max(len(made), len(failed)) <= width
+
+
+@pytest.mark.parametrize("name", ["bbe7aecc-711d-4ad1-9428-07c9c17b76a7", "r" * 70])
+@pytest.mark.parametrize("width", [40, 119, 120, 153, 154])
+def test_a_line_of_a_journal_shows_a_whole_id_or_none(ids, name, width):
+    file = io.StringIO()
+    console = Console(file=file, width=width)
+    entry = attrs.evolve(next(iter(read_journal("videos/run.db"))), request_id=name)
+    console.print(entry_line(entry, console), no_wrap=True, overflow="ellipsis", crop=True)
+    made = file.getvalue()
+    assert (name in made) is (width - 84 >= len(name))
+    assert name in made or name[:9] not in made
 
 
 @pytest.mark.parametrize("has_colour", [True, False])
