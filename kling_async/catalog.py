@@ -140,11 +140,21 @@ def broken_rules(model: str | None, values: Mapping[str, object]) -> list[str]:
         if parameter is not None:
             broken += _check_value(field, value, parameter)
         else:
-            broken.append(
-                f"{model} takes no {field} (got {quote_value(value)}); "
-                f"leave it out, or force it with extra={{{field!r}: ...}}"
-            )
+            broken.append(f"{model} takes no {field} (got {quote_value(value)}); leave it out")
     return broken
+
+
+def advise_extra(model: str | None, values: Mapping[str, object]) -> str | None:
+    """How to send, in Python, fields that the model does not take; None if it takes all of them."""
+    rules = None if model is None else MODELS.get(model)
+    if rules is None:
+        return None
+    pairs = [
+        f"{field!r}: ..."
+        for field, value in values.items()
+        if value is not None and field not in rules.parameters
+    ]
+    return f"If the service takes it all the same, give extra={{{', '.join(pairs)}}}." if pairs else None
 
 
 def _check_visible(field: str, value: str) -> list[str]:
@@ -209,7 +219,7 @@ def check_pictures_once(model: str, values: Mapping[str, object], extra: Mapping
     """
     return [
         f"{key} in extra is the {field} of this model, which is given too: give the picture once. An item that a journal has with "
-        f"both continues by its entry, as `kling-async resume` does, or as {field}=URL with extra={{{field!r}: URL}}"
+        f"both continues by its entry, as `kling-async resume` does, or with the URL as {field} and as {field} in extra"
         for field in PICTURES
         if values.get(field) is not None and (key := wire_name(model, field)) != field and key in extra
     ]

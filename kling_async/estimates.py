@@ -102,7 +102,7 @@ def _estimate_item(
     try:
         request = request_from(item, options, keep_labels=keep_labels)
     except InvalidRequestError as error:
-        raise InvalidRequestError(f"item {index}: {error.message}") from error
+        raise InvalidRequestError(f"item {index}: {error.message}", advice=error.advice) from error
     cost = budget.price(request)
     source = None if cost is None else _source_of(request, budget)
     return ItemEstimate(index=index, request=request, cost_usd=cost, source=source)

@@ -293,7 +293,9 @@ def check_meant(request: VideoRequest) -> None:
     """
     slip = find_request_slip(request)
     if slip is not None:
-        raise InvalidRequestError(f"{slip.reason}: {slip.call}, or say allow_suspicious=True if it is meant.")
+        raise InvalidRequestError(
+            f"{slip.reason}: {slip.call}, or say allow_suspicious=True {slip.exception}."
+        )
 
 
 def find_picture_problem(request: VideoRequest) -> str | None:

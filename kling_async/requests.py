@@ -145,15 +145,16 @@ class VideoRequest:
     does not keep them; the result has them."""
 
     def __attrs_post_init__(self) -> None:
-        broken = self._broken_shape()
+        broken, advice = self._broken_shape(), None
         if self.model is None or isinstance(self.model, str):
             values = parameters_of(self)
             broken += catalog.broken_rules(self.model, values)
+            advice = catalog.advise_extra(self.model, values) if broken else None
             if self.model is not None and isinstance(self.extra, dict) and self.extra:
                 broken += catalog.check_pictures_once(self.model, values, self.extra)
         if broken:
             subject = f"{self.model[:60]}: " if isinstance(self.model, str) else ""
-            raise InvalidRequestError(f"{subject}{'; '.join(broken)}.")
+            raise InvalidRequestError(f"{subject}{'; '.join(broken)}.", advice=advice)
 
     def _broken_shape(self) -> list[str]:
         """What is wrong with the fields that are no parameters of a model."""

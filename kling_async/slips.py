@@ -55,6 +55,8 @@ class Slip:
     """What to do in Python."""
     command: str
     """What to do on the command line."""
+    exception: str = "if it is meant"
+    """When the prompt can be sent all the same."""
 
 
 def could_be_path(prompt: str) -> bool:
@@ -71,7 +73,12 @@ def find_slip(prompt: str, *, is_path: bool) -> Slip | None:
     """
     text = prompt.strip()
     if not prompt:
-        return Slip("the prompt is empty", "describe the video", "describe the video")
+        return Slip(
+            "the prompt is empty",
+            "describe the video",
+            "describe the video",
+            exception="for a model that needs no prompt",
+        )
     if "://" in text and _is_token(text):
         advice = "describe the video, and give a picture as"
         return Slip(f"{quote_value(text)} is a URL", f"{advice} image=...", f"{advice} --image URL")

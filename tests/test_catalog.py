@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kling_async import InvalidRequestError, VideoRequest, catalog
+from kling_async import InvalidRequestError, VideoRequest, catalog, estimate
 from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._wire.payloads import payload_of
 from kling_async.lines import quote_value
@@ -115,12 +115,33 @@ def test_documented_values_are_accepted(field, value):
         ("image", "https://[::1/a.png", "image must be a URL, not"),
         ("image", "https://host:99999/a.png", "image must be a URL, not"),
         ("image_tail", "https://host/a.png", "kling-v2-6 takes no image_tail (got 'https://host/a.png')"),
-        ("aspect_ratio", "16:9", "force it with extra={'aspect_ratio': ...}"),
+        ("aspect_ratio", "16:9", "kling-v2-6 takes no aspect_ratio (got '16:9'); leave it out"),
     ],
 )
 def test_each_broken_rule_is_named_with_its_value(field, value, rule):
     (sentence,) = broken_rules(**{field: value})
     assert rule in sentence
+
+
+@pytest.mark.parametrize(
+    "fields, advice",
+    [
+        ({"duration": 7}, None),
+        ({"resolution": "4k"}, "If the service takes it all the same, give extra={'resolution': ...}."),
+        (
+            {"duration": 7, "resolution": "4k", "aspect_ratio": "16:9"},
+            "If the service takes it all the same, give extra={'aspect_ratio': ..., 'resolution': ...}.",
+        ),
+    ],
+)
+def test_only_python_is_told_of_extra_for_fields_that_the_model_does_not_take(fields, advice):
+    with pytest.raises(InvalidRequestError) as refused:
+        VideoRequest("x", model="kling-v2-6", **fields)
+    assert refused.value.advice == advice
+    assert "extra" not in refused.value.message
+    with pytest.raises(InvalidRequestError) as refused:
+        estimate([{"prompt": "x", **fields}], model="kling-v2-6")
+    assert refused.value.advice == advice
 
 
 def test_every_broken_rule_is_listed_not_only_the_first():

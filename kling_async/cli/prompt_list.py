@@ -111,7 +111,7 @@ def _refuse_slips(prompts: Sequence[str], *, has_file: bool) -> None:
 
 
 def _describe(slip: Slip) -> str:
-    return f"{slip.reason}: {slip.command}, or add --yes if it is meant"
+    return f"{slip.reason}: {slip.command}, or add --yes {slip.exception}"
 
 
 @attrs.frozen

@@ -107,6 +107,22 @@ def test_a_slip_of_the_command_line_is_refused_until_it_is_meant(home):
     assert len(read_prompts(["cat"], None, {})) == 1
 
 
+def test_an_empty_prompt_is_meant_only_for_a_model_that_needs_none():
+    with pytest.raises(ConfigurationError, match=r"or add --yes for a model that needs no prompt\.$"):
+        read_prompts([""], None, {})
+    needs_one, needs_none = (
+        read_prompts([""], None, {"model": model}, is_meant=True)
+        for model in ("kling-v2-6", "kling-v3-image-to-video")
+    )
+    assert len(needs_one.problems) == 1
+    assert not needs_none.problems
+
+
+def test_a_field_that_the_model_does_not_take_is_explained_without_python():
+    (problem,) = read_prompts(["a cat"], None, {"model": "kling-v2-6", "aspect_ratio": "16:9"}).problems
+    assert str(problem).endswith("takes no aspect_ratio (got '16:9'); leave it out")
+
+
 def test_a_slip_in_a_file_is_a_problem_of_its_line_until_it_is_meant(home):
     (home / "p.jsonl").write_text('"a cat"\n"nan"\n"#dogs"\n')
     prompt_list = read_prompts([], "p.jsonl", {})

@@ -165,7 +165,7 @@ class InputReader:
             if self._skip_invalid:
                 return InputItem(index, None, error)
             self.is_over = True
-            raise InvalidRequestError(f"Item {index}: {error.message}") from error
+            raise InvalidRequestError(f"Item {index}: {error.message}", advice=error.advice) from error
 
     async def close(self) -> None:
         """Return no further item, and let a generator run its cleanup."""
