@@ -20,7 +20,7 @@ from kling_async.cli.emulator import emulator
 from kling_async.cli.exit_status import FAILED, UNUSABLE
 from kling_async.cli.generate import generate, spell_out_sound
 from kling_async.cli.jobs import list_jobs, models
-from kling_async.cli.output import name_command, print_error, print_line
+from kling_async.cli.output import name_command, print_error, print_line, stdout
 from kling_async.cli.resume import resume
 from kling_async.cli.status import status
 from kling_async.cli.summary import CONNECTION_STEP, has_no_way
@@ -108,7 +108,7 @@ def run(tokens: Sequence[str]) -> int:
     is_command = bool(tokens) and tokens[0] in {*_COMMANDS, "completion"}
     with name_command(tokens[0] if is_command else None) as program:
         try:
-            command, bound, _ = _app().parse_args(spell_out_sound(tokens))
+            command, bound, _ = _app().parse_args(spell_out_sound(tokens), console=stdout())
             work = command(*bound.args, **bound.kwargs)
             return asyncio.run(run_until_terminated(work)) if inspect.iscoroutine(work) else 0
         except KeyboardInterrupt:

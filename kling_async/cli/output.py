@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from kling_async import lines
+from kling_async.lines import reason_of
 from kling_async.types import Progress
 
 _STYLES: Mapping[str, str] = {
@@ -64,9 +65,28 @@ def age_text(moment: float) -> str:
     return f"{seconds // size} {unit}"
 
 
+@contextmanager
+def _name_stdout() -> Iterator[None]:
+    """A block whose errors say that stdout cannot be written; the errors of Python and of the system do not name it."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(
+            f"Standard output cannot be written ({reason_of(error)}): send it to another place."
+        ) from error
+
+
+class _Stdout(Console):
+    def print(self, *objects: Any, **options: Any) -> None:
+        with _name_stdout():
+            super().print(*objects, **options)
+
+
 def stdout() -> Console:
     """The console for results: tables, addresses, paths."""
-    return Console(highlight=False)
+    return _Stdout(highlight=False)
 
 
 def stderr() -> Console:
@@ -123,8 +143,9 @@ def choose_progress(*, is_json: bool, is_quiet: bool = False) -> Progress:
 
 def print_line(line: str) -> None:
     """Print one line on stdout as it is, for the next program."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+    with _name_stdout():
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
 
 
 def print_json(record: Mapping[str, Any]) -> None:

@@ -113,13 +113,17 @@ def test_a_wrong_path_at_the_right_host_is_one_sentence(cli, serve):
     assert "HTTP 404" in done.error_line
 
 
-def test_a_full_disk_behind_stdout_is_one_sentence(serve, home, capfd):
+@pytest.mark.parametrize(
+    "command", ["models", "models --json", "completion bash", "--help", "generate --help"]
+)
+def test_a_full_disk_behind_stdout_is_one_sentence(serve, home, capfd, command):
     serve()
     with open("/dev/full", "w") as full, pytest.MonkeyPatch.context() as patch:  # noqa: PTH123
         patch.setattr("sys.stdout", full)
-        status = run(["models"])
+        status = run(command.split())
     assert status == 1
-    assert capfd.readouterr().err == "kling-async models: [Errno 28] No space left on device\n"
+    sentence = "Standard output cannot be written (No space left on device): send it to another place."
+    assert capfd.readouterr().err.endswith(f": {sentence}\n")
 
 
 def test_a_closed_stdout_prints_no_error(serve, start_process):
