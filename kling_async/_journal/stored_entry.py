@@ -61,12 +61,27 @@ _CHECKS: Mapping[str, tuple[bool, Callable[[object], bool]]] = {
 """By column, whether an entry can be without a value, and what its values are."""
 
 
+def pass_through(value: Any) -> Any:
+    """The value: the store has it as an entry has it."""
+    return value
+
+
+def list_decoders(columns: Mapping[str, Decoder], *, decode_text: Decoder) -> Mapping[str, Decoder]:
+    """The decoders of a row after its number, in their order: those of the identity, then those of the columns.
+
+    Args:
+        columns: The decoders of the columns of a store, by name.
+        decode_text: Returns the text that the store has encoded.
+    """
+    return {"key": decode_text, "fingerprint": pass_through, "occurrence": pass_through, **columns}
+
+
 def build_stored_entry(row: Sequence[Any], decoders: Mapping[str, Decoder]) -> Entry:
     """The entry of a row: its number, its key, its fingerprint, its occurrence, and the columns of a store.
 
     Args:
         row: The values, as the store has them.
-        decoders: By name, the columns of the row after its number, in their order.
+        decoders: See `list_decoders`.
 
     Raises:
         JournalError: Another program has changed the row.

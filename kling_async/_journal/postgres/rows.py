@@ -11,7 +11,7 @@ from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.json_text import decode_record, encode_record, to_json
 from kling_async._journal.shared_store import WantedItem
 from kling_async._journal.store import EARLIER_COLUMNS, refuse_row
-from kling_async._journal.stored_entry import Decoder, build_stored_entry
+from kling_async._journal.stored_entry import Decoder, build_stored_entry, list_decoders, pass_through
 
 
 def encode_text(text: str | None) -> str | None:
@@ -36,15 +36,11 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _pass_through(value: Any) -> Any:
-    return value
-
-
 class _Column(NamedTuple):
     type: str
     """In PostgreSQL."""
-    encode: Callable[[Any], Any] = _pass_through
-    decode: Decoder = _pass_through
+    encode: Callable[[Any], Any] = pass_through
+    decode: Decoder = pass_through
 
 
 COLUMNS: Mapping[str, _Column] = {
@@ -66,12 +62,7 @@ COLUMNS: Mapping[str, _Column] = {
     "index": _Column("bigint"),
 }
 """By field of an entry, its column. The number and the identity have columns of their own."""
-_DECODERS: Mapping[str, Decoder] = {
-    "key": decode_text,
-    "fingerprint": _pass_through,
-    "occurrence": _pass_through,
-    **{name: column.decode for name, column in COLUMNS.items()},
-}
+_DECODERS = list_decoders({name: column.decode for name, column in COLUMNS.items()}, decode_text=decode_text)
 
 
 def quote_name(name: str) -> str:

@@ -11,7 +11,13 @@ from kling_async._journal.entry import Entry, EntryState, Identity
 from kling_async._journal.json_text import decode_record, encode_record, to_json
 from kling_async._journal.sqlite.schema import decode_text, encode_text
 from kling_async._journal.store import EARLIER_COLUMNS
-from kling_async._journal.stored_entry import Decoder, build_stored_entry, is_amount
+from kling_async._journal.stored_entry import (
+    Decoder,
+    build_stored_entry,
+    is_amount,
+    list_decoders,
+    pass_through,
+)
 from kling_async._journal.transitions import UNKNOWN_STATES_IN_SQL, UNPRICED_IN_SQL
 
 _PAGE_ROWS = 500
@@ -44,13 +50,9 @@ def _decode_flag(stored: object) -> object:
     return bool(stored) if stored in {0, 1} else stored
 
 
-def _pass_through(value: Any) -> Any:
-    return value
-
-
 class _Column(NamedTuple):
-    encode: Callable[[Any], Any] = _pass_through
-    decode: Decoder = _pass_through
+    encode: Callable[[Any], Any] = pass_through
+    decode: Decoder = pass_through
 
 
 COLUMNS: Mapping[str, _Column] = {
@@ -72,12 +74,7 @@ COLUMNS: Mapping[str, _Column] = {
     "index": _Column(),
 }
 """By field of an entry, how its column stores it. The number and the identity come before these columns."""
-_DECODERS: Mapping[str, Decoder] = {
-    "key": decode_text,
-    "fingerprint": _pass_through,
-    "occurrence": _pass_through,
-    **{name: column.decode for name, column in COLUMNS.items()},
-}
+_DECODERS = list_decoders({name: column.decode for name, column in COLUMNS.items()}, decode_text=decode_text)
 
 
 def quote(name: str) -> str:
