@@ -42,8 +42,6 @@ from kling_async.results import Result
 MAX_CARDS = 5_000
 """How many results get a card: many machines cannot open a page with more."""
 _MAX_NAMES = 1000
-_MARK = b'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="generator" content="kling_async">\n'
-"""How each report begins, and no file of another program."""
 _PLAIN_HOST = re.compile(r"[a-z0-9.-]+(:[0-9]+)?", re.ASCII)
 
 
@@ -106,9 +104,11 @@ def _refuse_other_file(target: Path) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not target.is_file():
         raise FileExistsError(errno.EEXIST, "it is no regular file")
+    head, _, _ = _read("report.html").partition("{")  # no file of another program begins so
+    mark = head.encode()
     with target.open("rb") as file:
-        beginning = file.read(len(_MARK))
-    if beginning and beginning != _MARK:
+        beginning = file.read(len(mark))
+    if beginning and beginning != mark:
         raise FileExistsError(errno.EEXIST, "a file is there that is no report of kling_async")
 
 
