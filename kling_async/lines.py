@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
 
 _LINE_ENDS = "\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029"
@@ -29,6 +29,8 @@ _NEAREST = 0.75
 """How alike two names are, by difflib's ratio, before one is offered for the other: `seconds` is not `sound`, and of the ids of
 models each begins like the others."""
 _CENT = Decimal("0.01")
+_TOO_MUCH = 10**12
+"""US dollars that no setting means; a sum of less has all its cents."""
 _NOT_PLAIN = re.compile(r"[^!-&(-\[\]-~ ]")
 
 
@@ -113,6 +115,17 @@ def money_text(cost_usd: Decimal) -> str:
     if cost_usd == cost_usd.quantize(_CENT):
         return f"${cost_usd:,.2f}"
     return f"${cost_usd.normalize():,f}"
+
+
+def read_dollars(value: object) -> Decimal | None:
+    """The amount of US dollars that a number or its text is; None if it is none that a setting can mean."""
+    if not isinstance(value, Decimal | int | float | str) or isinstance(value, bool):
+        return None
+    try:
+        amount = Decimal(str(value))
+    except (InvalidOperation, ValueError):  # also a whole number of thousands of digits
+        return None
+    return amount if amount.is_finite() and 0 <= amount < _TOO_MUCH else None
 
 
 def clock_text(seconds: float) -> str:

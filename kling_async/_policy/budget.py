@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Literal, TypeAlias
 
 import attrs
 
 from kling_async._policy.list_prices import list_price
 from kling_async.errors import BudgetExceededError, ConfigurationError
-from kling_async.lines import error_text, money_text, quote_value
+from kling_async.lines import error_text, money_text, quote_value, read_dollars
 from kling_async.requests import VideoRequest, model_of
 
 Prices: TypeAlias = Mapping[str, Decimal] | Callable[[VideoRequest], Decimal | None] | Literal["catalog"]
@@ -18,10 +18,6 @@ Prices: TypeAlias = Mapping[str, Decimal] | Callable[[VideoRequest], Decimal | N
 
 An unknown price is None or absent.
 """
-
-
-_TOO_MUCH = 10**12
-"""US dollars that no setting means; a sum of less has all its cents."""
 
 
 def dollars(value: object, *, name: str) -> Decimal:
@@ -34,16 +30,12 @@ def dollars(value: object, *, name: str) -> Decimal:
     Raises:
         ConfigurationError: The value is not a finite number of at least 0.
     """
-    if isinstance(value, Decimal | int | float | str) and not isinstance(value, bool):
-        try:
-            amount = Decimal(str(value))
-        except (InvalidOperation, ValueError):  # also a whole number of thousands of digits
-            amount = Decimal("NaN")
-        if amount.is_finite() and 0 <= amount < _TOO_MUCH:
-            return amount
-    raise ConfigurationError(
-        f"{name} must be an amount of US dollars of at least 0, such as Decimal('0.35'), not {quote_value(value)}."
-    )
+    amount = read_dollars(value)
+    if amount is None:
+        raise ConfigurationError(
+            f"{name} must be an amount of US dollars of at least 0, such as Decimal('0.35'), not {quote_value(value)}."
+        )
+    return amount
 
 
 def _is_catalog(prices: object) -> bool:

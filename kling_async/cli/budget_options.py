@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Annotated
 
 import attrs
 from cyclopts import Group, Parameter
 
 from kling_async.errors import ConfigurationError
-from kling_async.lines import quote_value
+from kling_async.lines import quote_value, read_dollars
 from kling_async.types import OnAmbiguous
-
-_TOO_MUCH = 10**12
-"""US dollars that the client refuses as a price and as a cap too."""
 
 
 @Parameter(name="*", group=Group("Money", sort_key=2))
@@ -76,11 +73,8 @@ class BudgetOptions:
 
 
 def _parse_dollars(text: str, option: str) -> Decimal:
-    try:
-        amount = Decimal(text)
-    except InvalidOperation:
-        amount = Decimal("NaN")
-    if not amount.is_finite() or not 0 <= amount < _TOO_MUCH:
+    amount = read_dollars(text)
+    if amount is None:
         raise ConfigurationError(f"{option} takes US dollars, such as 0.35 or 20, not {quote_value(text)}.")
     return amount
 
