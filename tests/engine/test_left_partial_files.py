@@ -230,6 +230,14 @@ def test_a_file_whose_note_cannot_be_read_stays(path, note):
     assert names(path.parent) == ["a.mp4", "a.mp4.2.part", "a.mp4.2.part.json"]
 
 
+def test_a_new_file_beside_a_note_that_a_kill_has_cut_is_removed(path):
+    path.write_bytes(VIDEO)
+    open_locked(path).file.close()
+    path.with_name("a.mp4.part.json").write_text(NOTE[:-5])
+    find_saved(path)
+    assert names(path.parent) == ["a.mp4"]
+
+
 def test_nothing_is_removed_for_a_video_that_is_not_whole(path):
     path.write_bytes(VIDEO[:-1])
     left = leave(path)

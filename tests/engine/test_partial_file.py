@@ -155,6 +155,27 @@ async def test_a_file_that_cannot_be_resumed_is_removed(path, version):
     assert names(path) == []
 
 
+async def test_a_file_whose_note_cannot_be_written_is_removed_if_its_download_ends_early(path):
+    """No later run could know the file."""
+    path.with_name("a.mp4.part.json").mkdir()
+    await leave_partial(path)
+    assert names(path) == ["a.mp4.part.json"]
+
+
+async def test_a_note_that_is_written_in_part_is_removed_again(path, monkeypatch):
+    def fill_the_disk(version):
+        monkeypatch.undo()
+        raise OSError(errno.ENOSPC, "No space left")
+
+    monkeypatch.setattr("kling_async._engine.download.file_lock.dump", fill_the_disk)
+    async with open_partial(path, request_id="job-1") as partial_file:
+        await partial_file.write(in_pieces(b"begin"), V1, offset=0, max_bytes=100)
+        assert names(path) == ["a.mp4.part"]
+        await partial_file.write(in_pieces(b"other"), V1, offset=0, max_bytes=100)
+        assert names(path) == ["a.mp4.part", "a.mp4.part.json"]
+    assert names(path) == ["a.mp4.part", "a.mp4.part.json"]
+
+
 async def test_an_empty_file_is_removed(path):
     await leave_partial(path, b"")
     assert names(path) == []

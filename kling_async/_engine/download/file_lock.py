@@ -7,9 +7,10 @@ import io
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 import attrs
 
@@ -55,9 +56,9 @@ class LockedFile:
         """
         if (note := self.read_note()) is not None:
             return canonical_id(note.request_id) == canonical_id(request_id)
-        if _size_of(self.note_path):
-            return False
-        return self._is_new or os.fstat(self.file.fileno()).st_size == _size_of(saved)
+        if self._is_new:
+            return True
+        return not _size_of(self.note_path) and os.fstat(self.file.fileno()).st_size == _size_of(saved)
 
     @property
     def is_ours(self) -> bool:
@@ -73,16 +74,18 @@ class LockedFile:
         state = os.fstat(self.file.fileno())
         return state.st_size == 0 and stat.S_IMODE(state.st_mode) == _MODE_OF_OURS
 
-    def write_note(self, version: FileVersion | None) -> None:
-        """Write the note by which a later process knows the file, and resumes; the file is empty.
+    def write_note(self, version: FileVersion | None) -> bool:
+        """Write the note by which a later process knows the file, and resumes; the file is empty. Whether there is a note now.
 
-        A lost or broken note costs the bytes that come: the next run leaves the file as it is, and begins again in another.
+        Without a note the bytes that come are of no use to the next run, which begins again in another file.
         """
         with suppress(OSError):
             self.note_path.unlink(missing_ok=True)
             if self.is_locked and version is not None:
-                with open(self.note_path, "x", opener=for_owner_alone) as note:
+                with _new_file(self.note_path) as note:
                     note.write(dump(version))
+                return True
+        return False
 
     def remove(self) -> None:
         """Remove the note and then the file, which is empty by then: so it is known also after a kill between the two.
@@ -96,6 +99,16 @@ class LockedFile:
         for path in (self.note_path, self.path):
             with suppress(OSError):  # another user's file of this name
                 path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[TextIO]:
+    """A new file, open for writing, which is removed again if it cannot be written."""
+    with open(path, "x", opener=for_owner_alone) as file, ExitStack() as on_error:
+        on_error.callback(path.unlink)
+        yield file
+        file.flush()
+        on_error.pop_all()
 
 
 def open_locked(path: Path) -> LockedFile:

@@ -94,6 +94,7 @@ class PartialFile:
         self._fallbacks = fallbacks
         self._report_at = -math.inf
         self._locked_file: LockedFile | None = None
+        self._has_note = False
         self._flush_begun_to = 0
         self._is_closed = False
         self._io_lock = threading.Lock()
@@ -137,7 +138,7 @@ class PartialFile:
             and version.size_bytes is not None
             and size <= version.size_bytes
         ):
-            self.version, self.size = version, size
+            self.version, self.size, self._has_note = version, size, True
 
     async def write(
         self, read_body: BodyReader, version: FileVersion, *, offset: int, max_bytes: int
@@ -195,7 +196,7 @@ class PartialFile:
             self._locked_file.file.seek(offset)
             self._flush_begun_to = offset
             if offset == 0:
-                self._locked_file.write_note(self.version)
+                self._has_note = self._locked_file.write_note(self.version)
 
     def _append(self, piece: bytes | memoryview) -> None:
         """Append a piece, and let the system begin to write every few MiB to the disk.
@@ -278,9 +279,8 @@ class PartialFile:
             locked_file, self._locked_file = self._locked_file, None
             if locked_file is None:
                 return
-            if not (
-                locked_file.is_locked and self.size and self.version is not None and self.version.validator
-            ):
+            can_resume = self.size and self.version is not None and self.version.validator
+            if not (locked_file.is_locked and self._has_note and can_resume):
                 _close_if_unlocked(locked_file)
                 locked_file.remove()
             locked_file.file.close()
