@@ -41,9 +41,11 @@ class Limits:
 
 @attrs.define
 class TokenBucket:
-    """A rate that allows bursts.
+    """A rate that allows bursts, for two ways to wait.
 
-    Either take a turn and wait until it can be used, or `wait` until one is free and take it then; that one can be put back.
+    A call that is sent in any case, such as a poll, takes its turn by `take` at once, and waits the seconds that this returns.
+    A submit, which can be stopped while it waits, asks `wait` again and again until a turn is free, takes it where it leaves,
+    and puts it back if it was not sent after all.
     """
 
     rate: float

@@ -47,14 +47,17 @@ class Batch:
         self.parts = parts
 
     async def run(self) -> None:
-        """Run every item of the input to its result."""
+        """Run every item of the input to its result.
+
+        The caller hears of one failure: that of the journal or of the input at their end, else the one that ended the items early.
+        """
         failure: Exception | None = None
         try:
             async with anyio.create_task_group() as background:
                 background.start_soon(self.parts.ledger.run_commits)
                 failure = await run_cancellable(self._run_items())
                 background.cancel_scope.cancel()
-        except ExceptionGroup as error:  # no failure that is foreseen: a mistake of ours
+        except ExceptionGroup as error:  # of an item, which no code foresees: a mistake of ours
             failure = first_error(error)
         finally:
             with anyio.CancelScope(shield=True):

@@ -59,11 +59,12 @@ async def run_item(parts: BatchParts, input_item: InputItem) -> None:
                 before_takeover, end = interrupted_result(item, secret=secret), None
                 item.forget()
                 if invalid is not None:
-                    raise UnsentError(invalid)  # noqa: TRY301 - the slot is freed below
+                    raise UnsentError(invalid)  # noqa: TRY301 - it ends as the one that `_run_job` raises
                 end = await _run_job(parts, item, await claim_and_resume(parts, item, plan))
         except UnsentError:
-            raise
-        except BaseException:  # cancelled; or an error that no code here knows, which ends the batch
+            raise  # an end of the item as any other: the outer block reports it when the slot is free
+        except BaseException:
+            # No end of the item: cancelled, or an error that no code here knows, which ends the batch.
             left = interrupted_result(item, secret=secret) or before_takeover
             if end is not None:  # the item waited for the journal, to know whose job it is
                 left = make_result(item, end, secret=secret)

@@ -48,11 +48,11 @@ class LockedFile:
         """The version that the note describes; None if there is no note of ours, or it cannot be read."""
         return _read_note(self.note_path)
 
-    def is_of(self, request_id: str, *, saved: Path) -> bool:
-        """Whether a download of this job left the file: by its note, or without one, as after a kill.
+    def can_be_removed(self, request_id: str, *, saved: Path) -> bool:
+        """Whether this is a file of this job, which needs none any more, for its video is saved: by the note, or without one.
 
-        A file without a note is ours if it is new, or if it has the size of the saved video: the note is removed just before
-        the whole file gets its name. With a note that cannot be read, it can be another job's.
+        A file without a note is the job's if it is new, or if it has the size of the saved video: the note is removed just
+        before the whole file gets its name. With a note that cannot be read, it can be another job's.
         """
         if (note := self.read_note()) is not None:
             return canonical_id(note.request_id) == canonical_id(request_id)
@@ -61,10 +61,11 @@ class LockedFile:
         return not _size_of(self.note_path) and os.fstat(self.file.fileno()).st_size == _size_of(saved)
 
     @property
-    def is_ours(self) -> bool:
+    def can_be_written(self) -> bool:
         """Whether a download of any job left the file; browsers and others name theirs so, too, and can lock none.
 
-        The note says so, which is written before the first byte. Its mode does not: under umask 077 each file has that one.
+        The note says so, which is written before the first byte. Its mode does not: under umask 077 each file has that one. So
+        a file with bytes and without a note is not written, whatever its size is.
         """
         return self._is_new or self.read_note() is not None
 
@@ -131,7 +132,7 @@ def remove_partial_files(path: Path, *, request_id: str) -> None:
 
     The lock of a file says whether a process writes the file, also on another machine if the file system shares locks.
     Without locks nothing is removed. A file whose note names another job can be of another video with the same name, and
-    stays. Whether a file is of this job, `LockedFile.is_of` says.
+    stays. `LockedFile.can_be_removed` decides whether a file is of this job.
 
     Args:
         path: The destination, beside which the files lie.
@@ -206,7 +207,7 @@ def _remove_if_left(path: Path, request_id: str, *, saved: Path) -> None:
         locked_file = _try_lock(path, open_own(path), is_new=False)
         if locked_file is None:
             return
-        if locked_file.is_of(request_id, saved=saved):
+        if locked_file.can_be_removed(request_id, saved=saved):
             locked_file.remove()
         locked_file.file.close()
 
@@ -225,7 +226,7 @@ def _try_open_locked(path: Path) -> LockedFile | None:
     if descriptor is not None:
         return _try_lock(path, descriptor, is_new=True)
     locked_file = _try_lock(path, open_own(path), is_new=False)
-    if locked_file is not None and not locked_file.is_ours:
+    if locked_file is not None and not locked_file.can_be_written:
         locked_file.file.close()
         return None
     return locked_file
