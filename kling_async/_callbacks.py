@@ -21,7 +21,7 @@ from kling_async._interrupts import cancel_calls
 def call_safely(function: Callable[[], object]) -> BaseException | None:
     """Call a function of the caller, and return the error that it raises; None if it raises none.
 
-    The event loop raises a `KeyboardInterrupt` or `SystemExit` at its next turn, outside all tasks. The function sees no
+    The event loop raises a `KeyboardInterrupt` or `SystemExit` at its next iteration, outside all tasks. The function sees no
     current task: it would be one of ours, and a task that is cancelled at its last step loses its result.
 
     Source: `_leave_task` and `_enter_task` are in "Extending" of the documentation of asyncio.

@@ -37,7 +37,7 @@ from kling_async.requests import RequestLike, VideoOptions, VideoRequest, model_
 __all__ = ["Entries", "Entry", "EntryState", "Identity", "Journal", "NextStep", "RegisteredBatch"]
 
 _ENTRIES_AT_ONCE = 500
-"""So many entries are read in one turn of a thread."""
+"""So many entries are read in one call of a thread."""
 
 
 @attrs.frozen(kw_only=True)
@@ -131,7 +131,7 @@ class Journal(JournalReference):
     def entries(self) -> Entries:
         """All entries in the order in which they were first written, also while a batch writes the journal.
 
-        Take them with `for`; or with `async for`, which leaves other tasks of the event loop their turn. The file is not locked. Only a journal of an older version is changed: it is brought up to date.
+        Take them with `for`; or with `async for`, which lets other tasks of the event loop run. The file is not locked. Only a journal of an older version is changed: it is brought up to date.
 
         Raises:
             JournalError: There is no journal at the path, or it cannot be read.

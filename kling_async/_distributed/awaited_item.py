@@ -25,5 +25,5 @@ class AwaitedItem:
     """The last job of it that this call has heard of; not one that ended before the call, which submits the item again."""
     queued_shard: int | None = None
     """The number of the queued shard that covers it, as the call has seen last."""
-    lost_shards: int = 0
+    shards_without_outcome: int = 0
     """How many shards with it ended by themselves without its outcome."""

@@ -1,4 +1,4 @@
-"""The row of a batch in the database: its options, its outage, and what workers say that cannot run it."""
+"""The row of a batch in the database: its options, the outage in which it is not submitted, and which workers cannot run it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which queued shards cover the items of a call: puts shards into the queue, again if they are lost, and takes them back."""
+"""Which queued shards cover the items of a call: puts shards into the queue, again if they are missing, and takes them back."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ class ShardCover:
         given_up = {}
         for number in numbers:
             awaited = self.awaited[number]
-            awaited.lost_shards += awaited.queued_shard not in {None, *withdrawn}
+            awaited.shards_without_outcome += awaited.queued_shard not in {None, *withdrawn}
             awaited.queued_shard = None
-            if awaited.lost_shards >= _MAX_SHARDS_OF_AN_ITEM:
+            if awaited.shards_without_outcome >= _MAX_SHARDS_OF_AN_ITEM:
                 given_up[number] = KlingError(
                     f"{_MAX_SHARDS_OF_AN_ITEM} shards with this item ended without its outcome; the log of the workers says why."
                 )

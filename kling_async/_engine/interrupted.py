@@ -50,7 +50,7 @@ def describe_job(request_id: str, *, call: str, is_made: bool = False) -> str:
     )
 
 
-def describe_lost(model: str, *, call: str) -> str:
+def describe_lost_submit(model: str, *, call: str) -> str:
     """What a cancelled call leaves whose POST had no answer."""
     return (
         f"{call}() was cancelled before the answer to its POST was known: look for the job with "

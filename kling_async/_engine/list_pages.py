@@ -16,7 +16,7 @@ from kling_async.jobs import Job, canonical_id
 
 _PAGE_ROWS = 100
 _ROWS_IN_SLICE = 200
-"""Rows that are read before other tasks get a turn."""
+"""Rows that are read before other tasks run."""
 MAX_PAGES = 1000
 """Pages after which a list is too long to search it for one job."""
 

@@ -14,7 +14,7 @@ import attrs
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.download.downloader import Downloader
 from kling_async._engine.emitter import Emitter
-from kling_async._engine.interrupted import describe_job, describe_lost, warn_if_cancelled
+from kling_async._engine.interrupted import describe_job, describe_lost_submit, warn_if_cancelled
 from kling_async._engine.list_pages import list_pages
 from kling_async._engine.poll.poller import JobPoller
 from kling_async._engine.shared_state import SharedState
@@ -43,7 +43,7 @@ from kling_async.requests import VideoRequest
 from kling_async.results import Result
 
 _STARTED_IN_A_ROW = 1000
-"""So many waits start before other tasks get a turn."""
+"""So many waits start before other tasks run."""
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -228,7 +228,7 @@ def _describe_left(item: BatchItem, *, call: str) -> str | None:
     """What a cancelled submit leaves; None if no POST of it can have been accepted."""
     if item.job_id is not None:
         return describe_job(item.job_id, call=call)
-    return None if item.reconciliation is None else describe_lost(item.reconciliation.model, call=call)
+    return None if item.reconciliation is None else describe_lost_submit(item.reconciliation.model, call=call)
 
 
 def _with_payload(job: Job, payload: Mapping[str, Any]) -> Job:

@@ -45,7 +45,7 @@ class CircuitBreaker:
 class LostStreak:
     """The lost submits of a client since the service last took or refused one.
 
-    After ten of them it is an outage: each further submit can leave one more that is ambiguous, and may be charged. So one is
+    After ten of them it is an outage of the service: each further submit can leave one more that is ambiguous, and may be charged. So one is
     sent every half minute until the service answers. Every wait ends by the clock, and by nothing else.
     """
 

@@ -167,7 +167,7 @@ async def test_a_lost_shard_counts_once_if_its_items_cannot_be_given_out_again(j
         await batch.cover()
 
         assert not batch.given_up
-        assert {awaited.lost_shards for awaited in batch.awaited.values()} == {1}
+        assert {awaited.shards_without_outcome for awaited in batch.awaited.values()} == {1}
         assert len(await shards_of(batch)) == 2
 
 

@@ -31,7 +31,7 @@ from kling_async.types import Requests
 
 _MAX_ERRORS_SHOWN = 10
 _READ_IN_A_ROW = 32
-"""So many items are read before other tasks get a turn: to read a list never waits."""
+"""So many items are read before other tasks run: to read a list never waits."""
 
 
 @attrs.frozen

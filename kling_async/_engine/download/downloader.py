@@ -40,7 +40,7 @@ _FLUSHES_PER_FETCH = 4
 
 
 @attrs.define(eq=False)
-class _Turn:
+class _HeldSlot:
     """The slot that one download holds."""
 
     _slots: anyio.Semaphore
@@ -148,7 +148,7 @@ class Downloader:
         A video for an object store is uploaded with an upload slot, and a fetch waits for that: so there are at most
         twice as many partial files as fetch slots, and the uploads have a limit to their memory.
         """
-        async with _Turn(self._fetch_slots) as turn:
+        async with _HeldSlot(self._fetch_slots) as slot:
             # The wait for a slot does not count: a batch can be longer than the time that one download gets.
             timeout = self.api.retry.download_timeout
             ends_at = math.inf if timeout is None else self.api.clock.now() + timeout
@@ -163,7 +163,7 @@ class Downloader:
                     retries = self.api.retries("store", emit, ends_at=ends_at)
                     while True:
                         await self._fetch_from_current_url(job, url, partial_video, emit, ends_at=ends_at)
-                        await turn.move_to(self._upload_slots if destination.is_remote else self._flush_slots)
+                        await slot.move_to(self._upload_slots if destination.is_remote else self._flush_slots)
                         saved = await self._publish(
                             destination, partial_video, digest=digest, retries=retries
                         )

@@ -12,8 +12,8 @@ from kling_async._engine.poll.list_scan import ModelList
 from kling_async._engine.poll.tracked_job import TrackedJob
 from kling_async._policy.pace import Pace
 
-_TURNS_IN_A_ROW = 256
-"""So many jobs can be queued again before other tasks get a turn."""
+_MOVES_IN_A_ROW = 256
+"""So many jobs can be queued again before other tasks run."""
 
 
 class _PollQueue(DueQueue[TrackedJob | ModelList]):
@@ -43,7 +43,7 @@ class Schedule:
 
     async def next_due(self) -> TrackedJob | ModelList:
         """The next job to poll or list to scan, when its time has come."""
-        turns = 0
+        moves = 0
         while True:
             now = self._clock.now()
             one = self._queue.take(now)
@@ -54,8 +54,8 @@ class Schedule:
                 return one
             else:
                 self.put(one, now)  # it was seen meanwhile, or a scan will show it
-                turns += 1
-                if turns % _TURNS_IN_A_ROW == 0:
+                moves += 1
+                if moves % _MOVES_IN_A_ROW == 0:
                     await self._clock.sleep(0)
 
     def _due(self, one: TrackedJob | ModelList, now: float) -> float:

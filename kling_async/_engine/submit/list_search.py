@@ -261,7 +261,7 @@ class ListSearch:
 
 
 async def _decide_on_rows(rows: Sized, decide: Callable[[], T]) -> T:
-    """The decision of a policy on rows of a list; on many rows it runs in a thread, so that other tasks have their turns."""
+    """The decision of a policy on rows of a list; on many rows it runs in a thread, so that other tasks run meanwhile."""
     return decide() if len(rows) <= _MAX_ROWS_ON_LOOP else await anyio.to_thread.run_sync(decide)
 
 
