@@ -18,6 +18,7 @@ from procrastinate import App, BaseRetryStrategy, JobContext, PsycopgConnector, 
 from procrastinate.connector import Notify
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job
+from procrastinate.manager import JobManager
 
 from kling_async._callbacks import SafeLogger
 from kling_async._distributed.database import (
@@ -28,7 +29,7 @@ from kling_async._distributed.database import (
 )
 from kling_async._engine.tasks import is_cancelled
 from kling_async._journal.location import DatabaseUrl
-from kling_async.errors import ConfigurationError
+from kling_async.errors import ConfigurationError, JournalError
 
 TASK = "kling_async.run_shard"
 QUEUE = "kling_async"
@@ -87,6 +88,10 @@ class ShardGivenBackError(Exception):
         self.delay = delay
 
 
+_TOLD = (ConnectorException, JournalError, ShardGivenBackError)
+"""The errors of which the log of this package tells."""
+
+
 class GiveBack(BaseRetryStrategy):
     """Makes a shard that is given back available again, and no other."""
 
@@ -117,6 +122,32 @@ class _Connector(PsycopgConnector):
             await anyio.sleep(_LISTEN_DELAY)
 
 
+class _JobManager(JobManager):
+    """The statements of Procrastinate about a queued shard. The end of a shard can be missing in the table after an outage.
+
+    A shard whose end is missing has no lock, so the look for dead workers gives it back. The worker of Procrastinate leaves such
+    an error in a task, so that asyncio would print a traceback.
+    """
+
+    async def finish_job(self, *arguments: Any, **options: Any) -> None:
+        """Write down that a shard has ended."""
+        with _leave_to_look():
+            await super().finish_job(*arguments, **options)
+
+    async def retry_job(self, *arguments: Any, **options: Any) -> None:
+        """Write down that a shard is given back."""
+        with _leave_to_look():
+            await super().retry_job(*arguments, **options)
+
+
+@contextmanager
+def _leave_to_look() -> Iterator[None]:
+    try:
+        yield
+    except ConnectorException as error:
+        _log.debug("The end of a shard is not written: %s", error.__cause__)
+
+
 def make_app(url: DatabaseUrl, run_shard: Callable[..., Awaitable[None]] | None = None) -> App:
     """The shard queue in the database of a journal.
 
@@ -127,6 +158,7 @@ def make_app(url: DatabaseUrl, run_shard: Callable[..., Awaitable[None]] | None 
     text = connection_text(url)
     connector = _Connector(conninfo=text, configure=set_up, min_size=1, max_size=4, name=_POOL)
     app = App(connector=connector)
+    app.job_manager = _JobManager(connector)
     if run_shard is not None:
         run = run_shard
 
@@ -154,7 +186,7 @@ def _hide_pool_log() -> Iterator[None]:
 
 @contextmanager
 def hide_worker_log(name: str) -> Iterator[None]:
-    """A block in which the worker of Procrastinate logs no traceback of an outage; the log of this package tells of outages.
+    """A block in which the worker of Procrastinate logs no traceback of what the log of this package tells: outages, and ends of shards.
 
     Args:
         name: The name of the worker.
@@ -162,9 +194,9 @@ def hide_worker_log(name: str) -> Iterator[None]:
 
     def is_of_others(record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        if not (isinstance(error, ConnectorException) and _is_in_our_worker.get()):
+        if not (isinstance(error, _TOLD) and _is_in_our_worker.get()):
             return True
-        _log.debug("Procrastinate: %s: %s", record.getMessage().rstrip(), error.__cause__)
+        _log.debug("Procrastinate: %s: %s", record.getMessage().rstrip(), error.__cause__ or error)
         return False
 
     workers = "procrastinate.worker"

@@ -206,7 +206,8 @@ class Worker:
             await self._run_shard(arguments)
         except JournalError as error:
             if is_unreadable_row(error):
-                raise  # the shard fails, and the call gives it out again a few times
+                _log.warning("%s The shard fails.", error.message)
+                raise  # the call gives it out again a few times
             _log.warning("%s The shard is given back.", describe_trouble(error))
             self._given_back += 1
             raise ShardGivenBackError(TRANSIENT_DELAY) from error

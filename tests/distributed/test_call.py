@@ -214,7 +214,9 @@ async def test_an_outcome_that_another_program_has_changed_is_written_again_and_
     assert len(kling_emulator.stats.accepted) == 4
 
 
-async def test_a_call_with_a_row_that_another_program_has_changed_ends(journal, kling_emulator, workers):
+async def test_a_call_with_a_row_that_another_program_has_changed_ends(
+    journal, kling_emulator, workers, caplog
+):
     async with open_batch(journal) as batch:
         batch.cover_interval = 0.0
         await batch.begin()
@@ -222,6 +224,8 @@ async def test_a_call_with_a_row_that_another_program_has_changed_ends(journal, 
         async with workers(), asyncio.timeout(60):
             with pytest.raises(JournalError, match="Entry 1 of the journal cannot be read"):
                 await batch.collect()
+            await until(lambda: "The shard fails." in caplog.text)
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 async def test_a_call_withdraws_its_own_items_and_no_others(journal):

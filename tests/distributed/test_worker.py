@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 from procrastinate.exceptions import ConnectorException
+from procrastinate.jobs import Status
 from shared_batches import SLOW, change, end, shards, until
 
 from kling_async import (
@@ -412,6 +413,26 @@ async def test_a_listener_that_is_cancelled_while_its_connection_breaks_ends(jou
         await asyncio.wait({listener}, timeout=1)
         assert listener.cancelled()
     await database.close()
+
+
+@pytest.mark.parametrize("end", ["finish", "give back"])
+async def test_a_shard_whose_end_cannot_be_written_is_given_back_by_the_next_looks(journal, make_client, end):
+    await give_out(journal)
+    async with make_client() as client, open_worker(journal, client) as (worker, app):
+        shard = await take_shard(app)
+        change(journal, "ALTER TABLE procrastinate_jobs RENAME TO hidden")
+        if end == "finish":
+            await app.job_manager.finish_job(shard, Status.SUCCEEDED, delete_job=True)
+        else:
+            await app.job_manager.retry_job(job=shard)
+        change(journal, "ALTER TABLE hidden RENAME TO procrastinate_jobs")
+        assert shards(journal) == [("doing", 0)]
+
+        for _ in range(2):
+            await worker.give_back_dead_shards(app)
+        assert shards(journal) == [("todo", 1)]
+        await app.job_manager.finish_job(await take_shard(app), Status.SUCCEEDED, delete_job=True)
+        assert shards(journal) == []
 
 
 async def test_each_session_that_can_hold_a_lock_ends_on_both_sides_when_the_network_is_cut(journal):
