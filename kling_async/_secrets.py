@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 import traceback
 from base64 import b64encode
+from collections.abc import Mapping
 from contextlib import suppress
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 from types import FrameType
+from typing import Any
 
 _PACKAGE = __name__.partition(".")[0]
 _CAN_CONTINUE = CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR
@@ -68,6 +70,16 @@ class Secret:
     def hide_in_json(self, body: bytes) -> bytes:
         """The JSON with `***` for each place where the secret stands as it is; see `may_be_escaped_in`."""
         return body.replace(self._text.encode(), b"***") if self._text else body
+
+    def hide_in_value(self, value: Any) -> Any:
+        """A JSON value that was sent, as the service's record of it reads after `hide_in_json`; equal if the secret is not in it."""
+        if isinstance(value, str):
+            return value.replace(self._text, "***") if self._text else value
+        if isinstance(value, Mapping):
+            return {self.hide_in_value(key): self.hide_in_value(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.hide_in_value(inner) for inner in value]
+        return value
 
     def may_be_escaped_in(self, body: bytes) -> bool:
         """Whether JSON has an escape that can be a character of the secret: decode it, and hide the secret in its texts.

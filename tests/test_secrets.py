@@ -442,6 +442,23 @@ def test_a_secret_shows_itself_to_reveal_alone():
     assert not Secret("").is_shown_by(ValueError(""))
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        f"a {KEY}{KEY}",
+        {"prompt": f"a {KEY}", KEY: [KEY, 5, None, {"x": f'"{KEY}"\n'}], "sound": True},
+        "a",
+        [],
+        1.5,
+    ],
+)
+def test_a_value_that_was_sent_hides_the_key_as_the_record_of_it_does(value):
+    for secret in (Secret(KEY), Secret("")):
+        record = load_json(secret.hide_in_json(json.dumps(value).encode()), secret=secret)
+        assert secret.hide_in_value(value) == record
+    assert Secret(KEY).hide_in_value((KEY,)) == ["***"]
+
+
 def test_frames_of_an_error_that_was_handled_before_keep_their_variables():
     def fail(value):
         raise ValueError("it failed") if value else KeyError("it was empty")

@@ -7,7 +7,7 @@ import pickle
 import anyio
 import attrs
 import pytest
-from virtual_service import EPOCH, Service, always, batch_of, on, run, session_for
+from virtual_service import EPOCH, KEY, Service, always, batch_of, on, run, session_for
 
 from kling_async import AmbiguousSubmitError, APIConnectionError, ResultState, VideoRequest
 from kling_async._engine.submit import reconciler
@@ -178,6 +178,17 @@ async def test_a_job_that_may_be_the_lost_one_prevents_the_proof(path, payload):
     results = await run_with(path, service, ["a cat", "a dog"], on_ambiguous="resend_absent")
     assert results[0].state is ResultState.AMBIGUOUS
     assert (results[1].ok, service.posts) == (True, 1)
+
+
+@pytest.mark.parametrize("prompt", [f"a cat with {KEY}", f'a "{KEY}" and {KEY * 2} é'])
+async def test_a_job_whose_prompt_has_the_key_in_it_is_found_and_not_bought_again(path, prompt):
+    intend(path, prompt)
+    service = Service(ahead=0.0)
+    job = service.accept({"prompt": prompt})
+    service.queue.put(attrs.evolve(job, status_times=(-999.0, *job.status_times[1:])))
+    results = await run_with(path, service, [prompt, "a dog"], on_ambiguous="resend_absent")
+    assert results[0].ok
+    assert prompts_of(service) == [prompt, "a dog"]
 
 
 async def test_a_list_without_dates_or_without_its_end_proves_nothing(path):

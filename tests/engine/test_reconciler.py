@@ -9,7 +9,7 @@ import anyio
 import attrs
 import pytest
 from virtual_journal import journal_at
-from virtual_service import Service, always, batch_of, on, prompts, reply, run, session_for
+from virtual_service import KEY, Service, always, batch_of, on, prompts, reply, run, session_for
 from virtual_store import MemoryStore
 
 from kling_async import (
@@ -296,6 +296,19 @@ async def test_a_job_with_an_owner_in_this_client_is_not_matched():
     first = await session.submit(REQUEST, Notifier())
     second = await session.submit(REQUEST, Notifier())
     assert (first.request_id, second.request_id) == ("job-0", "job-1")
+
+
+async def test_the_job_of_a_prompt_with_the_key_in_it_is_found_in_the_list():
+    service = Service(after=[on("submit", LOST)])
+    job = await session_for(service).submit(VideoRequest(f"an eagle with {KEY}"), Notifier())
+    assert (job.request_id, job.payload["prompt"]) == ("job-0", "an eagle with ***")
+
+
+async def test_a_job_whose_prompt_differs_beside_the_key_is_not_matched():
+    service = Service(before=[on("submit", LOST)])
+    service.accept({"prompt": f"a crow with {KEY}"})
+    with pytest.raises(AmbiguousSubmitError, match="the list does not show it"):
+        await session_for(service).submit(VideoRequest(f"an eagle with {KEY}"), Notifier())
 
 
 async def test_a_row_without_the_payload_is_not_matched():

@@ -47,6 +47,8 @@ _MAX_RUN_TIME = 200_000.0
 
 _BELATED = 5.0
 """Seconds after the last step of a process before a POST from which the recorded time is not that of the POST."""
+_KEY = "eagle"
+"""The API key; it stands in one of the prompts, where the client hides it in each record of the service."""
 
 
 class Killed(BaseException):
@@ -246,7 +248,7 @@ class Process:
             rng=self.rng,
             queue=f"https://service.example{QUEUE_PATH}",
             headers={},
-            secret=Secret(""),
+            secret=Secret(_KEY),
             timeout=run.timeout,
             retry=RetryPolicy(),
         )

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import anyio
 import anyio.to_thread
+import attrs
 
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.list_pages import read_since, read_whole
@@ -117,7 +118,7 @@ class ListSearch:
         )
         explain = partial(
             explain_unmatched,
-            reconciliation.lost.by_service_clock(offset),
+            self._as_listed(reconciliation.lost, offset),
             rows,
             has_owner=lambda request_id: canonical_id(request_id) in owned,
             own=self._shared.own_user,
@@ -209,7 +210,7 @@ class ListSearch:
     async def _read_rows(
         self, model: str, lost: list[LostSubmit], others: list[LostSubmit], *, max_pages: int | None
     ) -> tuple[list[LostSubmit], list[LostSubmit], ListReading | None]:
-        """Read the recent rows of a model's list; returns the submits with times by the service's clock.
+        """Read the recent rows of a model's list; returns the submits as `_as_listed`.
 
         The first answer of the service can be a page of this list. Its `Date` then changes which rows are recent, so
         they are read again.
@@ -217,8 +218,8 @@ class ListSearch:
         rows, reading = self._rows[model], None
         while True:
             offset = self._api.instant().offset
-            dated = [one.by_service_clock(offset) for one in lost]
-            dated_others = [one.by_service_clock(offset) for one in others]
+            dated = [self._as_listed(one, offset) for one in lost]
+            dated_others = [self._as_listed(one, offset) for one in others]
             since, rate = earliest_creation(dated, dated_others), self._shared.poll_rate
             if max_pages is not None:
                 reading = await read_whole(self._api, model, since=since, polls=rate, max_pages=max_pages)
@@ -228,6 +229,15 @@ class ListSearch:
                     self._keep_rows(rows, page, [*dated, *dated_others])
             if offset is not None or self._api.instant().offset is None:
                 return dated, dated_others, reading
+
+    def _as_listed(self, lost: LostSubmit, offset: float | None) -> LostSubmit:
+        """A lost submit as a row of the list shows it: with times by the service's clock, and without the key in its payload.
+
+        A prompt can have the key in it. The rows show `***` there, and would be those of another request.
+        """
+        dated = lost.by_service_clock(offset)
+        payload = self._api.secret.hide_in_value(lost.payload)
+        return dated if payload == lost.payload else attrs.evolve(dated, payload=payload)
 
     def _keep_rows(self, rows: dict[str, Job], read: Sequence[Job], lost: Sequence[LostSubmit]) -> None:
         """Add those rows of a page that can be the job of a lost submit."""
