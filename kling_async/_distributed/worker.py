@@ -201,6 +201,10 @@ class Worker:
         lock = f"{SHARD_LOCK}{context.job.id}"
         self._running.add(context.job.id)
         try:
+            with suppress(
+                JournalError
+            ):  # of a connection that broke since its last statement, and that is made again below
+                await self.database.keep_locks()
             if not await self._lock(lock):
                 raise ShardGivenBackError(TRANSIENT_DELAY)  # noqa: TRY301 - counted below
             await self._run_shard(arguments)

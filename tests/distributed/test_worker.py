@@ -350,6 +350,16 @@ async def test_a_worker_hears_of_new_shards_again_after_the_server_restarts(
     assert not [record for record in caplog.records if record.exc_info]
 
 
+async def test_the_first_shard_after_a_restart_is_run_at_once(journal, kling_emulator, make_client):
+    await give_out(journal, PROMPTS[:1])
+    async with make_client() as client, open_worker(journal, client) as (worker, app):
+        worker.until_idle = True
+        break_connections(journal)
+        assert await worker._work_on_queue(app)
+
+    assert (worker.report().shards, worker.report().shards_given_back) == (1, 0)
+
+
 async def test_the_heartbeat_of_a_worker_that_an_outage_has_ended_costs_it_no_shard(
     journal, kling_emulator, workers, caplog
 ):
