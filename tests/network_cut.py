@@ -10,7 +10,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -33,10 +32,9 @@ class Network:
     range: str = f"{_RANGE}.0/24"
     prefix: tuple[str, ...] = ("ip", "netns", "exec", NAME)
     """Begins a command that runs inside."""
-    _timers: list[threading.Timer] = attrs.field(init=False, factory=list)
 
-    def cut(self, seconds: float | None) -> None:
-        """Drop all packets to the database, without an error for anyone, for this time, or for good."""
+    def cut(self) -> None:
+        """Drop all packets to the database, without an error for anyone."""
         _ip(
             "-n",
             NAME,
@@ -50,20 +48,10 @@ class Network:
             "nud",
             "permanent",
         )
-        if seconds is None:
-            return
-        timer = threading.Timer(seconds, self.join)
-        timer.start()
-        self._timers.append(timer)
 
     def join(self) -> None:
         """Let packets through again."""
-        with suppress(subprocess.CalledProcessError):
-            _ip("-n", NAME, "neigh", "del", self.database, "dev", _INSIDE)
-
-    def close(self) -> None:
-        for timer in self._timers:
-            timer.cancel()
+        _ip("-n", NAME, "neigh", "del", self.database, "dev", _INSIDE)
 
 
 @contextmanager
@@ -83,7 +71,6 @@ def open_network() -> Iterator[Network]:
             _ip("-n", NAME, "link", "set", device, "up")
         yield network
     finally:
-        network.close()
         with suppress(subprocess.CalledProcessError):
             _ip("netns", "del", NAME)
 

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
+import math
 import os
 import random
 import signal
@@ -21,12 +23,24 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+import anyio.lowlevel
+import psycopg
+
+# A worker and a call are forks of this process: modules imported here need no import in each of them.
+import kling_async._display.progress
+import kling_async._engine.batch.batch
+import kling_async._journal.postgres.store
+import kling_async._transport.open_transport  # noqa: F401
+from kling_async.cli.app import run as run_command
+from kling_async.distributed import generate_many_on
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
@@ -39,6 +53,16 @@ FAULT_PROBABILITIES = {
     "status": {"drop": 0.02, "503": 0.02},
     "list": {"drop": 0.02, "503": 0.02},
 }
+COUNT_SHARDS = """
+    SELECT count(*) FROM procrastinate_jobs AS job
+    JOIN pg_locks AS lock ON lock.locktype = 'advisory' AND (lock.classid::bigint << 32 | lock.objid::bigint)
+        = hashtextextended('kling_async public shard ' || job.id, 0)
+    JOIN pg_stat_activity AS session ON session.pid = lock.pid
+    WHERE job.status = 'doing' AND session.client_addr <<= %s::inet
+"""
+"""Counts the shards that the workers of a network run."""
+CUT_TIME = 45.0
+"""Seconds of a cut, which are more than a session lives."""
 MAX_FINAL_CALLS = 5
 """Calls to the end, because a resent POST can be ambiguous again."""
 
@@ -54,6 +78,8 @@ class Report:
     restarts: int = 0
     caller_kills: int = 0
     cuts: int = 0
+    cut_shards: int = 0
+    """Shards of a worker at the times of its cuts."""
     lost: list[str] = field(default_factory=list)
     """Ids of jobs that the service accepted and no result has."""
     bought_twice: list[str] = field(default_factory=list)
@@ -107,8 +133,6 @@ def start(command: list, **options) -> Iterator[subprocess.Popen]:
 
 async def call(arguments: dict) -> None:
     """Make the call that is killed and repeated, and write its results to a file."""
-    from kling_async.distributed import generate_many_on
-
     heard = 0
 
     def hear(_: object) -> None:
@@ -132,39 +156,74 @@ async def call(arguments: dict) -> None:
     temporary.replace(folder / "results.json")
 
 
+def fork(work: Callable[[], object]) -> int:
+    """Run a function in a forked process, whose exit status it returns; gives the process id."""
+    child = os.fork()
+    if child:
+        return child
+    status: object = 1
+    try:
+        status = work()
+    except BaseException:  # noqa: BLE001 - a forked child cannot raise to a caller
+        traceback.print_exc()
+    finally:
+        os._exit(status if isinstance(status, int) else 0)
+
+
+def kill(process: int) -> None:
+    """Kill a process, also one that stands still."""
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+
+
+def exit_status(process: int) -> int | None:
+    """The exit status of a process; None while it runs."""
+    ended, status = os.waitpid(process, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if ended else None
+
+
 class Workers:
     """The worker processes of a run."""
 
-    def __init__(self, count: int, commands: list[list[str]], environment: dict[str, str], log: Path) -> None:
+    def __init__(self, count: int, commands: list[Callable[[], object]], log: Path) -> None:
+        self._count = count
         self._commands = commands
-        self._environment = environment
+        """What a worker runs, here or inside the network that can be cut."""
         self._log = log.open("ab")
-        self._stopped: dict[subprocess.Popen, float] = {}
+        self._processes: dict[int, int] = {}
+        """By place, the worker there."""
+        self._stopped: dict[int, float] = {}
         """By worker that stands still, when it continues."""
-        self.processes = [self._start(place) for place in range(count)]
+        self.is_cut = False
+        """Whether the workers inside the network cannot reach the database, so that it is of no use to start one."""
+        self._start_missing()
 
-    def _start(self, place: int) -> subprocess.Popen:
-        command = self._commands[place % len(self._commands)]
-        return subprocess.Popen(  # noqa: S603 - our own
-            command, env=self._environment, stdout=subprocess.DEVNULL, stderr=self._log
-        )
+    def _start_missing(self) -> None:
+        for place in range(self._count):
+            inside = place % len(self._commands)
+            if place not in self._processes and not (inside and self.is_cut):
+                self._processes[place] = fork(lambda inside=inside: self._work(self._commands[inside]))
+
+    def _work(self, command: Callable[[], object]) -> object:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(self._log.fileno(), 2)
+        return command()
 
     def kill(self, rng: random.Random) -> None:
         """Kill one worker, and start a new one in its place."""
-        place = rng.randrange(len(self.processes))
-        worker = self.processes[place]
+        place = rng.choice(sorted(self._processes))
+        worker = self._processes.pop(place)
         self._stopped.pop(worker, None)
-        worker.kill()
-        worker.wait()
-        self.processes[place] = self._start(place)
+        kill(worker)
+        self._start_missing()
 
     def stop(self, rng: random.Random, seconds: float) -> bool:
         """Make one worker stand still; False if all do already."""
-        running = [worker for worker in self.processes if worker not in self._stopped]
+        running = [worker for worker in self._processes.values() if worker not in self._stopped]
         if not running:
             return False
         worker = rng.choice(running)
-        worker.send_signal(signal.SIGSTOP)
+        os.kill(worker, signal.SIGSTOP)
         self._stopped[worker] = time.monotonic() + seconds
         return True
 
@@ -172,16 +231,16 @@ class Workers:
         """Let workers continue whose time is over, and start those again that ended by themselves."""
         for worker, until in list(self._stopped.items()):
             if is_over or time.monotonic() > until:
-                worker.send_signal(signal.SIGCONT)
+                os.kill(worker, signal.SIGCONT)
                 del self._stopped[worker]
-        for place, worker in enumerate(self.processes):
-            if worker.poll() is not None:
-                self.processes[place] = self._start(place)
+        for place, worker in list(self._processes.items()):
+            if exit_status(worker) is not None:
+                del self._processes[place]
+        self._start_missing()
 
     def end(self) -> None:
-        for worker in self.processes:
-            worker.kill()
-            worker.wait()
+        for worker in self._processes.values():
+            kill(worker)
         self._log.close()
 
 
@@ -194,19 +253,22 @@ class Run:
         self.rng = random.Random(wanted.seed)  # noqa: S311
         self.report = Report(prompts=wanted.prompts)
         self.network: Network | None = stack.enter_context(open_network()) if wanted.cuts else None
+        self.joins_at = math.inf
+        """When the network is whole again."""
         host = "0.0.0.0" if self.network else "127.0.0.1"  # noqa: S104 - the hosts of the other namespace
         port = stack.enter_context(start_service(folder, host))
         self.service = f"http://127.0.0.1:{port}"
         self.server = stack.enter_context(open_database(self.network))
         self.journal = self.server.url()
-        environment = {**os.environ, "GMI_API_KEY": "any-key"}
-        commands = [worker_command(self.journal, self.service)]
+        commands = [lambda: run_command(worker_arguments(self.journal, self.service))]
         if self.network is not None:
             journal = self.journal.replace("127.0.0.1", self.network.database)
-            commands.append([*self.network.prefix, *worker_command(journal, self.service)])
+            inside = [*self.network.prefix, sys.executable, "-m", "kling_async"]
+            inside += worker_arguments(journal, self.service)
+            commands.append(lambda: os.execvp(inside[0], inside))  # noqa: S606 - our own
             forwarder = [sys.executable, ROOT / "network_cut.py", self.network.service, str(port)]
             stack.enter_context(start([*self.network.prefix, *forwarder]))
-        self.workers = Workers(wanted.workers, commands, environment, folder / "workers.log")
+        self.workers = Workers(wanted.workers, commands, folder / "workers.log")
         stack.callback(self.workers.end)
         control(
             self.service,
@@ -217,7 +279,7 @@ class Run:
             media_bytes=20_000,
         )
 
-    def start_call(self, on_ambiguous: str) -> subprocess.Popen:
+    def start_call(self, on_ambiguous: str) -> int:
         arguments = {
             "folder": str(self.folder),
             "journal": self.journal,
@@ -226,24 +288,23 @@ class Run:
             "shard_size": self.wanted.shard_size,
             "on_ambiguous": on_ambiguous,
         }
-        return subprocess.Popen([sys.executable, __file__, "--call", json.dumps(arguments)])  # noqa: S603
+        return fork(lambda: asyncio.run(call(arguments)))
 
     def trouble(self) -> None:
         """Let the batch run to its end while workers, the caller and the database are hit."""
         caller = self.start_call("report")
         try:
-            while caller.poll() is None:
+            while exit_status(caller) is None:
                 time.sleep(self.rng.uniform(*self.wanted.pause))
                 self._hit_one()
                 if self._is_due(self.wanted.caller_kills, self.report.caller_kills):
-                    caller.kill()
-                    caller.wait()
+                    kill(caller)
                     self.report.caller_kills += 1
                     caller = self.start_call("report")
-                self.workers.tend()
-        finally:
-            caller.kill()
-            caller.wait()
+                self._tend()
+        except BaseException:
+            kill(caller)
+            raise
 
     def _hit_one(self) -> None:
         report, wanted = self.report, self.wanted
@@ -252,9 +313,9 @@ class Run:
             time.sleep(self.rng.uniform(0, 3))
             self.server.start()
             report.restarts += 1
-        if self.network is not None and self._is_due(wanted.cuts, report.cuts):
-            self.network.cut(None if wanted.cut_for_good else 45.0)
-            report.cuts += 1
+        is_due = not self.workers.is_cut and self._is_due(wanted.cuts, report.cuts)
+        if self.network is not None and is_due:
+            self._cut(self.network)
         kinds = ["kill"] * (report.kills < wanted.kills) + ["stop"] * (report.stops < wanted.stops)
         match self.rng.choice(kinds) if kinds else None:
             case "kill":
@@ -262,6 +323,26 @@ class Run:
                 report.kills += 1
             case "stop":
                 report.stops += self.workers.stop(self.rng, self.rng.choice([1.5, 3.0, 8.0]))
+
+    def _cut(self, network: Network) -> None:
+        """Cut the network, as soon as the worker inside runs a shard."""
+        with psycopg.connect(self.journal) as connection:
+            ((shards,),) = connection.execute(COUNT_SHARDS, [network.range])
+        if not shards:
+            return
+        network.cut()
+        self.workers.is_cut = True
+        self.joins_at = math.inf if self.wanted.cut_for_good else time.monotonic() + CUT_TIME
+        self.report.cuts += 1
+        self.report.cut_shards += shards
+
+    def _tend(self, *, is_over: bool = False) -> None:
+        """End what has lasted for its time, and start workers again that have ended."""
+        if self.network is not None and time.monotonic() >= self.joins_at:
+            self.network.join()
+            self.workers.is_cut = False
+            self.joins_at = math.inf
+        self.workers.tend(is_over=is_over)
 
     def _is_due(self, count: int, done: int) -> bool:
         """Whether the next of so many events is due, which come at equal distances of the submits."""
@@ -272,19 +353,19 @@ class Run:
 
     def finish(self) -> None:
         """Make the call again without any trouble, until no submit is ambiguous."""
-        self.workers.tend(is_over=True)
+        self._tend(is_over=True)
         control(self.service, probabilities={})
         for _ in range(MAX_FINAL_CALLS):
             caller = self.start_call("resend")
             deadline = time.monotonic() + 600
-            while caller.poll() is None:
+            while (status := exit_status(caller)) is None:
                 if time.monotonic() > deadline:
-                    caller.kill()
+                    kill(caller)
                     raise RuntimeError("the batch did not end within 600 s")
                 time.sleep(0.2)
-                self.workers.tend()
-            if caller.returncode:
-                raise RuntimeError(f"the call ended with {caller.returncode}")
+                self._tend()
+            if status:
+                raise RuntimeError(f"the call ended with {status}")
             if all(result["state"] == "succeeded" for result in self._results()["results"]):
                 return
 
@@ -313,9 +394,9 @@ class Run:
         return json.loads((self.folder / "results.json").read_text())
 
 
-def worker_command(journal: str, service: str) -> list[str]:
-    program = [sys.executable, "-m", "kling_async", "worker"]
-    return [*program, "--journal", journal, "--base-url", service, "--grace", "5"]
+def worker_arguments(journal: str, service: str) -> list[str]:
+    """The arguments of `kling-async`."""
+    return ["worker", "--journal", journal, "--base-url", service, "--grace", "5"]
 
 
 @contextmanager
@@ -328,7 +409,7 @@ def open_database(network: Network | None) -> Iterator[postgres_server.Server]:
     with postgres_server.run_server(programs) as server:
         if network is not None:
             with (server.folder / "data" / "pg_hba.conf").open("a") as rules:
-                rules.write(f"host all all {network.range} scram-sha-256\n")
+                rules.write(f"host all all {network.range} md5\n")
             server.stop()
             server.start()
         yield server
@@ -338,7 +419,6 @@ def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--call", help=argparse.SUPPRESS)
     parser.add_argument("--prompts", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--kills", type=int, default=60)
@@ -360,9 +440,9 @@ def read_arguments() -> argparse.Namespace:
 def main() -> int:
     """Run the program with the arguments of the command line."""
     wanted = read_arguments()
-    if wanted.call:
-        asyncio.run(call(json.loads(wanted.call)))
-        return 0
+    os.environ["GMI_API_KEY"] = "any-key"
+    asyncio.run(anyio.lowlevel.checkpoint())  # imports what anyio needs with asyncio
+    gc.freeze()  # a collection in a fork would copy the memory of all that is imported
     print(f"seed {wanted.seed}", flush=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
