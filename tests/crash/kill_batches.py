@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import random
@@ -25,8 +26,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import anyio.lowlevel
+
 # A child is a fork of this process: modules imported here need no import in each child.
-import kling_async._transport.over_aiohttp  # noqa: F401
+import kling_async._display.progress
+import kling_async._engine.batch.batch
+import kling_async._journal.sqlite.store
+import kling_async._transport.open_transport  # noqa: F401
 from kling_async import KlingClient, Limits, PollingPolicy
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -148,8 +154,8 @@ def start_child(url: str, folder: Path, prompts: list[str], **options) -> int:
 def kill_after(child: int, seconds: float) -> bool:
     """Kill a child after this time; False if the child ended before."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        time.sleep(0.001)
+    while (left := deadline - time.monotonic()) > 0:
+        time.sleep(min(0.01, left))
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             if status:
@@ -186,12 +192,15 @@ def check_batch(url: str, folder: Path, prompts: list[str], report: KillReport) 
     report.broken += [path.name for path in (folder / "videos").iterdir() if path.suffix == ".part"]
 
 
-def kill_and_count(*, kills: int, seed: int, items: int, has_faults: bool, has_journal: bool) -> KillReport:
+def kill_and_count(
+    *, kills: int, seed: int, items: int, run_time: float, has_faults: bool, has_journal: bool
+) -> KillReport:
     """Kill batches this many times, at times that depend on the seed, and count."""
     rng, report, began = random.Random(seed), KillReport(), time.monotonic()  # noqa: S311
     interrupted: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name, start_service(Path(name)) as url:
-        control(url, seed=seed, probabilities=FAULT_PROBABILITIES if has_faults else {}, **SPEED)
+        probabilities = FAULT_PROBABILITIES if has_faults else {}
+        control(url, seed=seed, probabilities=probabilities, **SPEED | {"run_time": run_time})
         while report.kills < kills:
             folder, prompts = Path(name) / f"batch-{report.batches}", make_prompts(report.batches, items)
             folder.mkdir()
@@ -223,16 +232,20 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--items", type=int, default=150, help="prompts per batch")
+    parser.add_argument("--run-time", type=float, default=SPEED["run_time"], help="seconds of a job")
     parser.add_argument("--calm", action="store_true", help="the service injects no faults")
     parser.add_argument(
         "--without-journal", action="store_true", help="show that the program finds lost jobs"
     )
     arguments = parser.parse_args()
+    asyncio.run(anyio.lowlevel.checkpoint())  # imports what anyio needs with asyncio
+    gc.freeze()  # a collection in a fork would copy the memory of all that is imported
     print(f"seed {arguments.seed}", flush=True)
     report = kill_and_count(
         kills=arguments.kills,
         seed=arguments.seed,
         items=arguments.items,
+        run_time=arguments.run_time,
         has_faults=not arguments.calm,
         has_journal=not arguments.without_journal,
     )

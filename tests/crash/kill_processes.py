@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import random
@@ -20,13 +21,15 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import anyio.lowlevel
+
 # A child is a fork of this process: modules imported here need no import in each child.
-import kling_async._engine.batch.batch
-import kling_async._journal.postgres.store
-import kling_async._transport.over_aiohttp  # noqa: F401
+import kling_async._journal.postgres.store  # noqa: F401
 from kling_async import BatchInterruptedError, JournalError, KlingClient, Limits, PollingPolicy
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -39,7 +42,7 @@ from crash.kill_batches import (
     make_prompts,
     start_service,
 )
-from postgres_server import find_programs, run_server
+from postgres_server import Server, find_programs, run_server
 
 PROCESSES = 3
 PAUSES = (0.05, 0.5)
@@ -192,7 +195,7 @@ def run_one_batch(children, rng, report, server, *, kills, stops, restarts) -> N
                 continue
             next_at = now + rng.uniform(*PAUSES)
             disturb(children, rng, report, kills=kills, stops=stops)
-            if report.restarts < restarts and rng.random() < 0.2:
+            if server is not None and report.restarts < restarts and rng.random() < 0.2:
                 server.stop(rng.choice([signal.SIGINT, signal.SIGQUIT]))
                 time.sleep(rng.uniform(0.0, 1.0))
                 server.start()
@@ -211,26 +214,31 @@ def compare(folder: Path, names: list[str], report: SharedReport) -> None:
             report.disagreements.append(f"{index}: {[record['request_id'] for record in records]}")
 
 
+@contextmanager
+def open_database() -> Iterator[Server]:
+    """A PostgreSQL server for the block."""
+    programs = find_programs()
+    if programs is None:
+        raise SystemExit("There is no PostgreSQL server: install one, or name its folder in POSTGRES_BIN.")
+    with run_server(programs) as server:
+        yield server
+
+
 def disturb_and_count(
     *, kills: int, stops: int, restarts: int, seed: int, items: int, has_faults: bool, is_shared: bool
 ) -> SharedReport:
     """Run batches until there were so many kills and stops, at times that depend on the seed, and count."""
     rng, report, began = random.Random(seed), SharedReport(), time.monotonic()  # noqa: S311
-    programs = find_programs()
-    if programs is None:
-        raise SystemExit("There is no PostgreSQL server: install one, or name its folder in POSTGRES_BIN.")
-    with (
-        tempfile.TemporaryDirectory() as name,
-        start_service(Path(name)) as url,
-        run_server(programs) as server,
-    ):
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        url = stack.enter_context(start_service(Path(name)))
+        server = stack.enter_context(open_database()) if is_shared else None
         control(url, seed=seed, probabilities=FAULT_PROBABILITIES if has_faults else {}, **SPEED)
         while report.kills < kills or report.stops < stops or report.restarts < restarts:
             folder, prompts = Path(name) / f"batch-{report.batches}", make_prompts(report.batches, items)
             folder.mkdir()
             call = {
                 "url": url,
-                "journal": server.url() if is_shared else None,
+                "journal": server and server.url(),
                 "folder": folder,
                 "prompts": prompts,
             }
@@ -271,6 +279,8 @@ def main() -> int:
         help="give each process its own journal, to show that the program finds that",
     )
     arguments = parser.parse_args()
+    asyncio.run(anyio.lowlevel.checkpoint())  # imports what anyio needs with asyncio
+    gc.freeze()  # a collection in a fork would copy the memory of all that is imported
     print(f"seed {arguments.seed}", flush=True)
     report = disturb_and_count(
         kills=arguments.kills,

@@ -22,16 +22,16 @@ def run_program(*arguments):
 
 def test_processes_that_are_killed_and_stopped_lose_no_job_and_buy_no_job_twice(postgres_server):
     status, report = run_program(
-        "--kills", 8, "--stops", 8, "--restarts", 1, "--items", 120, "--seed", 3, "--calm"
+        "--kills", 6, "--stops", 6, "--restarts", 1, "--items", 80, "--seed", 3, "--calm"
     )
 
     wrong = [report[name] for name in ("lost", "bought_twice", "not_bought", "broken", "disagreements")]
     assert wrong == [[]] * 5
-    assert (status, report["kills"], report["stops"], report["restarts"]) == (0, 8, 8, 1)
-    assert report["accepted"] == 120 * report["batches"]
+    assert (status, report["kills"], report["stops"], report["restarts"]) == (0, 6, 6, 1)
+    assert report["accepted"] == 80 * report["batches"]
 
 
-def test_the_program_finds_processes_that_share_nothing(postgres_server):
+def test_the_program_finds_processes_that_share_nothing():
     status, report = run_program("--kills", 0, "--stops", 1, "--items", 10, "--seed", 3, "--calm", "--apart")
 
     assert status == 1
