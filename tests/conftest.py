@@ -199,3 +199,12 @@ def database(postgres_server):
     """The URL of an empty database."""
     with postgres_server.make_database() as url:
         yield url
+
+
+@pytest.fixture
+def journal_database(postgres_server):
+    """The URL of a database with the tables of a journal, and no entry."""
+    from postgres_server import make_journal  # most tests need none
+
+    with postgres_server.make_database(make_journal) as url:
+        yield url

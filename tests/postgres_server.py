@@ -10,12 +10,15 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
 import psycopg
+
+KEPT: dict[str, psycopg.Connection] = {}
+"""By URL, the connections of `run`."""
 
 USER, PASSWORD = "tester", "s3cret-of-the-database"
 _SETTINGS = {
@@ -40,6 +43,78 @@ def find_programs() -> Path | None:
     return found[-1].parent if found else None
 
 
+_DROP_EVERYTHING = """
+    DO $$ DECLARE name text; BEGIN
+        FOR name IN SELECT nspname FROM pg_namespace
+            WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'
+        LOOP EXECUTE format('DROP SCHEMA %I CASCADE', name); END LOOP;
+    END $$;
+    CREATE SCHEMA public;
+    GRANT USAGE ON SCHEMA public TO PUBLIC;
+"""
+"""Leaves the one empty schema that a new database has."""
+_KEEP_ROWS = """
+    DO $$ DECLARE name text; BEGIN
+        CREATE SCHEMA kept;
+        FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public'
+        LOOP EXECUTE format('CREATE TABLE kept.%1$I AS TABLE public.%1$I', name); END LOOP;
+    END $$
+"""
+_RESTORE_ROWS = """
+    DO $$ DECLARE name text; BEGIN
+        SET LOCAL session_replication_role = replica;  -- no trigger, no foreign key
+        FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public'
+        LOOP EXECUTE format('DELETE FROM public.%I', name); END LOOP;
+        FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'kept'
+        LOOP EXECUTE format('INSERT INTO public.%1$I OVERRIDING SYSTEM VALUE TABLE kept.%1$I', name); END LOOP;
+        PERFORM setval(seqrelid::regclass, seqstart, false) FROM pg_sequence;
+        UPDATE kling_async_journal SET id = gen_random_uuid();  -- to this process it is another journal
+    END $$
+"""
+_READ_CATALOG = " UNION ALL ".join(
+    f"SELECT count(*), max(xmin::text::bigint) FROM {table} WHERE {key} >= {first}"  # noqa: S608 - our own names
+    for table, key, first in (
+        ("pg_class", "oid", 16384),  # the first number that no object of the system has
+        ("pg_attribute", "attrelid", 16384),
+        ("pg_attrdef", "oid", 16384),
+        ("pg_constraint", "oid", 16384),
+        ("pg_proc", "oid", 16384),
+        ("pg_trigger", "oid", 16384),
+        ("pg_type", "oid", 16384),
+        ("pg_namespace", "oid", 0),
+    )
+)
+"""Rows that are others after any change of a table, a function or a right: it writes a row, or removes one."""
+
+
+def run(url: str, statement: str, *values: object) -> psycopg.Cursor:
+    """The result of a statement, over a connection that the next ones use too: a new one costs the server 4 ms of work."""
+    kept = KEPT.get(url)
+    if kept is not None:
+        try:
+            return kept.execute(statement, values or None)
+        except psycopg.OperationalError:
+            if not kept.closed:
+                raise
+    KEPT[url] = psycopg.connect(url, autocommit=True)
+    return KEPT[url].execute(statement, values or None)
+
+
+def close_connections(*, but: str | None = None) -> None:
+    """Close the connections of `run`, but that with one URL."""
+    for url in KEPT.keys() - {but}:
+        KEPT.pop(url).close()
+
+
+@attrs.frozen
+class _Used:
+    """A database that no test uses any more."""
+
+    name: str
+    catalog: list[tuple]
+    """What `_READ_CATALOG` found when its tables had been made; empty for a database without tables."""
+
+
 @attrs.define
 class Server:
     """A server in a folder of its own; it can be stopped, killed and started again at the same port."""
@@ -48,8 +123,8 @@ class Server:
     folder: Path
     port: int
     process: subprocess.Popen[bytes] | None = None
-    used: list[str] = attrs.field(factory=list)
-    """The databases that no test uses any more."""
+    used: dict[Callable[[str], None] | None, list[_Used]] = attrs.field(factory=dict)
+    """By what made their tables, the databases that no test uses any more."""
 
     def url(self, database: str = "postgres", *, user: str = USER, password: str = PASSWORD) -> str:
         return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{database}"
@@ -59,7 +134,11 @@ class Server:
         place = ["-D", self.folder / "data", "-k", self.folder, "-p", str(self.port)]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603 - our own
-                [self.programs / "postgres", *place, *options], stdout=log, stderr=log, **_as_other_user()
+                [self.programs / "postgres", *place, *options],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "LD_BIND_NOW": "1"},  # link the libraries once, and not in each session
+                **_as_other_user(),
             )
         deadline = time.monotonic() + 30
         while True:
@@ -75,50 +154,64 @@ class Server:
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """End the server: SIGINT closes all connections, SIGQUIT ends it as a crash does."""
         if self.process is not None:
+            close_connections()
             self.process.send_signal(how)
             self.process.wait()
             self.process = None
 
-    def execute(self, statement: str, database: str = "postgres") -> None:
-        with psycopg.connect(self.url(database), autocommit=True) as connection:
-            connection.execute(statement)
+    def execute(self, statement: str, database: str = "postgres") -> psycopg.Cursor:
+        return run(self.url(database), statement)
 
     @contextmanager
-    def make_database(self) -> Iterator[str]:
-        """The URL of an empty database, which has this name for the block.
+    def make_database(self, make_tables: Callable[[str], None] | None = None) -> Iterator[str]:
+        """The URL of a database, which has this name for the block. It is empty, or has the tables that the function makes.
 
-        It is that of an earlier block, which takes the server a fifth of the work of a new one.
+        It is that of an earlier block: to empty it takes the server a fifth of the work of a new one, and to make the tables
+        takes more than that. Tables that the earlier block has changed are made again.
         """
-        name = f"test_{time.monotonic_ns()}"
-        if self.used:
-            self._take_over(self.used.pop(), name)
-        else:
+        used = self.used.setdefault(make_tables, [])
+        url = self.url(name := f"test_{time.monotonic_ns()}")
+        earlier = used.pop() if used else None
+        if earlier is None:
             self.execute(f"CREATE DATABASE {name}")
+        else:
+            self._take_over(earlier.name, name)
+        catalog = _restore(url, make_tables, earlier)
         try:
-            yield self.url(name)
+            yield url
         finally:
-            self.used.append(name)
+            close_connections(but=self.url())
+            used.append(_Used(name, catalog))
 
     def _take_over(self, used: str, name: str) -> None:
-        """Give a database another name, no connection, and the defaults and the one empty schema of a new one."""
-        with psycopg.connect(self.url(), autocommit=True) as connection:
-            connection.execute(
-                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s", [used]
-            )
-            connection.execute(f"ALTER DATABASE {used} RESET ALL")
-            connection.execute(f"ALTER DATABASE {used} RENAME TO {name}")
-        self.execute(
-            """
-            DO $$ DECLARE name text; BEGIN
-                FOR name IN SELECT nspname FROM pg_namespace
-                    WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'
-                LOOP EXECUTE format('DROP SCHEMA %I CASCADE', name); END LOOP;
-            END $$;
-            CREATE SCHEMA public;
-            GRANT USAGE ON SCHEMA public TO PUBLIC;
-            """,
-            name,
-        )
+        """Give a database another name, no connection, and the defaults of a new one."""
+        url = self.url()
+        end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+        while run(url, end, used).fetchall():
+            time.sleep(0.002)  # the server itself would look ten times a second whether they have ended
+        run(url, f"ALTER DATABASE {used} RESET ALL")
+        run(url, f"ALTER DATABASE {used} RENAME TO {name}")
+
+
+def _restore(url: str, make_tables: Callable[[str], None] | None, earlier: _Used | None) -> list[tuple]:
+    """Bring a database back to where its tables had just been made; what `_READ_CATALOG` finds there."""
+    if earlier and earlier.catalog and run(url, _READ_CATALOG).fetchall() == earlier.catalog:
+        run(url, _RESTORE_ROWS)
+        return earlier.catalog
+    if earlier is not None:
+        run(url, _DROP_EVERYTHING)
+    if make_tables is None:
+        return []
+    make_tables(url)
+    run(url, _KEEP_ROWS)
+    return run(url, _READ_CATALOG).fetchall()
+
+
+def make_journal(url: str) -> None:
+    """Make the tables of a journal in a database."""
+    from kling_async._journal.open_journal import open_journal  # most users of this module need none
+
+    open_journal(url).close()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import psycopg
+from postgres_server import run
 
 from kling_async.emulator import EmulatorSettings, LogNormal
 
@@ -23,9 +24,8 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def change(url: str, statement: str) -> psycopg.Cursor:
-    """The result of a statement over a connection of its own."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        return connection.execute(statement)
+    """The result of a statement over another connection than those of kling_async."""
+    return run(url, statement)
 
 
 def shards(url: str) -> list[tuple[str, int]]:

@@ -3,17 +3,37 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 
-import psycopg
 import pytest
+from postgres_server import make_journal
+from shared_batches import change
 
 from kling_async import KlingClient, Limits, PollingPolicy, RetryPolicy
+from kling_async._distributed.database import WorkersDatabase
+from kling_async._distributed.shard_queue import open_shard_queue
 from kling_async.distributed import run_worker
 from kling_async.emulator import EmulatorSettings, LogNormal
 
 
 @pytest.fixture
-def journal(database):
-    """The URL of a new database."""
+def journal(postgres_server):
+    """The URL of a database with the tables of a journal and of its workers, and no entry, batch or shard."""
+    with postgres_server.make_database(make_tables) as url:
+        yield url
+
+
+def make_tables(url):
+    make_journal(url)
+    asyncio.run(make_queue(WorkersDatabase.at(url)))
+
+
+async def make_queue(database):
+    async with open_shard_queue(database):
+        await database.close()
+
+
+@pytest.fixture
+def new_journal(database):
+    """The URL of a database without tables."""
     return database
 
 
@@ -68,13 +88,13 @@ def workers(journal, make_client):
 
 async def all_up(journal, count):
     """Return when so many workers are ready to take shards."""
-    with psycopg.connect(journal, autocommit=True) as connection:
-        async with asyncio.timeout(20):
-            while True:
-                locks = connection.execute(
-                    "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock'"
-                    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-                ).fetchone()
-                if locks[0] >= count:
-                    return
-                await asyncio.sleep(0.05)
+    async with asyncio.timeout(20):
+        while True:
+            locks = change(
+                journal,
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock'"
+                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+            ).fetchone()
+            if locks[0] >= count:
+                return
+            await asyncio.sleep(0.05)

@@ -308,19 +308,19 @@ async def test_a_caller_that_stands_still_while_it_gives_shards_out_does_not_sto
 
 
 async def test_a_caller_that_stands_still_while_it_makes_the_tables_holds_up_none_that_has_them(
-    journal, monkeypatch
+    new_journal, monkeypatch
 ):
     monkeypatch.setattr("kling_async._distributed.database._MAX_LOCK_WAIT", 1)
-    with psycopg.connect(journal, autocommit=True) as stopped:
+    with psycopg.connect(new_journal, autocommit=True) as stopped:
         lock = "(hashtext('kling_async ' || current_schema() || 'schema'))"
         stopped.execute(f"SELECT pg_advisory_lock{lock}")
         with pytest.raises(JournalError, match=r"lock timeout\): continue or end the process"):
-            await generate_many_on(journal, [])
+            await generate_many_on(new_journal, [])
         stopped.execute(f"SELECT pg_advisory_unlock{lock}")
-        await generate_many_on(journal, [])
+        await generate_many_on(new_journal, [])
         stopped.execute(f"SELECT pg_advisory_lock{lock}")
 
-        assert len(await generate_many_on(journal, [])) == 0
+        assert len(await generate_many_on(new_journal, [])) == 0
 
 
 @pytest.mark.parametrize(
@@ -727,8 +727,7 @@ async def test_a_call_that_is_cancelled_while_it_takes_back_the_shards_of_lost_e
 
 def is_blocked(journal):
     """Whether a transaction waits for another one."""
-    with psycopg.connect(journal, autocommit=True) as other:
-        return other.execute("SELECT FROM pg_locks WHERE NOT granted").fetchone() is not None
+    return change(journal, "SELECT FROM pg_locks WHERE NOT granted").fetchone() is not None
 
 
 async def test_a_job_that_failed_before_the_call_is_none_of_its_jobs(journal):
@@ -832,10 +831,10 @@ async def test_a_user_who_may_make_no_tables_can_use_those_that_are_there(journa
     assert len(await generate_many_on(postgres_server.url(name, user="worker", password="worker"), [])) == 0
 
 
-async def test_a_user_who_may_make_no_tables_is_told_so(journal, postgres_server):
+async def test_a_user_who_may_make_no_tables_is_told_so(new_journal, postgres_server):
     postgres_server.execute("DROP ROLE IF EXISTS guest")
     postgres_server.execute("CREATE ROLE guest LOGIN PASSWORD 'guest'")
-    name = journal.rpartition("/")[2]
+    name = new_journal.rpartition("/")[2]
 
     with pytest.raises(KlingError, match="permission denied for schema public"):
         await generate_many_on(postgres_server.url(name, user="guest", password="guest"), PROMPTS)

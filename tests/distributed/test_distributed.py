@@ -167,15 +167,15 @@ async def test_entries_that_were_read_before_their_jobs_ended_are_taken_as_the_j
     assert sum(posts(kling_emulator).values()) == len(PROMPTS)
 
 
-async def test_an_entry_of_another_journal_is_refused(journal, workers, tmp_path):
+async def test_an_entry_of_another_journal_is_refused(new_journal, tmp_path):
     other = await Journal(tmp_path / "other.db").register(PROMPTS[:1])
-    before = tables(journal)
+    before = tables(new_journal)
 
     with pytest.raises(ConfigurationError, match="is not in the journal of this batch") as caught:
-        await generate_many_on(journal, [PROMPTS[1], *other.entries])
+        await generate_many_on(new_journal, [PROMPTS[1], *other.entries])
 
     assert caught.value.call == "generate_many_on"
-    assert tables(journal) == before
+    assert tables(new_journal) == before
 
 
 async def test_an_option_that_would_change_an_entry_is_refused(journal):
@@ -247,28 +247,28 @@ async def test_a_call_that_is_cancelled_before_a_failed_job_is_submitted_again_i
     assert f"left 1 job to run and to be charged ({running.request_id})" in caught.value.__notes__[1]
 
 
-async def test_invalid_items_are_found_before_anything_is_written(journal):
-    before = tables(journal)
+async def test_invalid_items_are_found_before_anything_is_written(new_journal):
+    before = tables(new_journal)
 
     with pytest.raises(InvalidRequestError, match="1 of 2 requests are invalid") as caught:
-        await generate_many_on(journal, [PROMPTS[0], {"prompt": "A", "duration": 7}])
+        await generate_many_on(new_journal, [PROMPTS[0], {"prompt": "A", "duration": 7}])
 
     assert caught.value.call == "generate_many_on"
-    assert tables(journal) == before
+    assert tables(new_journal) == before
 
 
-async def test_a_picture_that_cannot_be_read_is_found_before_any_item_is_written(journal, tmp_path):
+async def test_a_picture_that_cannot_be_read_is_found_before_any_item_is_written(new_journal, tmp_path):
     (tmp_path / "lost.png").symlink_to("/proc/self/mem")  # a file that is there and cannot be read
 
     with pytest.raises(InvalidRequestError, match=r"item 1: .*lost\.png' cannot be read") as caught:
-        await generate_many_on(journal, [PROMPTS[0], VideoRequest("A", image=tmp_path / "lost.png")])
+        await generate_many_on(new_journal, [PROMPTS[0], VideoRequest("A", image=tmp_path / "lost.png")])
 
     assert caught.value.advice == "skip_invalid=True leaves them out."
-    assert not Journal(journal).exists()
+    assert not Journal(new_journal).exists()
 
 
 async def test_a_picture_that_is_removed_after_the_check_is_found_before_any_item_is_written(
-    journal, tmp_path
+    new_journal, tmp_path
 ):
     pictures = [tmp_path / "a.png", tmp_path / "b.png"]
     for picture in pictures:
@@ -279,11 +279,11 @@ async def test_a_picture_that_is_removed_after_the_check_is_found_before_any_ite
 
     removal = asyncio.create_task(remove())  # runs while the first picture is read in a thread
     with pytest.raises(InvalidRequestError, match=r"^generate_many_on\(\): Item 1: .*b\.png") as caught:
-        await generate_many_on(journal, [VideoRequest("A", image=picture) for picture in pictures])
+        await generate_many_on(new_journal, [VideoRequest("A", image=picture) for picture in pictures])
     await removal
 
     assert caught.value.advice == "skip_invalid=True leaves it out."
-    assert not Journal(journal).exists()
+    assert not Journal(new_journal).exists()
 
 
 @pytest.mark.parametrize("target", ["/proc/self/mem", "empty.png"], ids=["unreadable", "empty"])
@@ -497,9 +497,9 @@ async def test_a_detached_call_leaves_its_shards_to_the_workers(journal, kling_e
     assert posts(kling_emulator) == dict.fromkeys(PROMPTS[:3], 1)
 
 
-async def test_a_worker_that_is_to_end_when_idle_ends(journal, make_client):
+async def test_a_worker_that_is_to_end_when_idle_ends(new_journal, make_client):
     async with make_client() as client, asyncio.timeout(10):
-        report = await run_worker(journal, client, until_idle=True)
+        report = await run_worker(new_journal, client, until_idle=True)
 
     assert (report.shards, report.items) == (0, 0)
 
@@ -520,14 +520,14 @@ async def test_a_worker_that_is_to_end_when_idle_ends(journal, make_client):
     ],
 )
 async def test_an_option_that_makes_no_sense_is_refused_before_anything_is_written(
-    journal, options, sentence
+    new_journal, options, sentence
 ):
-    before = tables(journal)
+    before = tables(new_journal)
 
     with pytest.raises(ConfigurationError, match=sentence):
-        await generate_many_on(journal, PROMPTS[:1], **options)
+        await generate_many_on(new_journal, PROMPTS[:1], **options)
 
-    assert tables(journal) == before
+    assert tables(new_journal) == before
 
 
 @pytest.mark.parametrize("name", ["journal", "promts"])
@@ -579,16 +579,18 @@ async def test_a_database_that_cannot_be_reached_is_one_sentence(make_client):
         assert "secret" not in str(error)
 
 
-async def test_a_pooler_is_refused_before_anything_is_made_there(journal, postgres_server, make_client):
+async def test_a_pooler_is_refused_before_anything_is_made_there(new_journal, postgres_server, make_client):
     with run_pooler(postgres_server.port) as port:
-        url = journal.replace(f":{postgres_server.port}/", f":{port}/")
+        url = new_journal.replace(f":{postgres_server.port}/", f":{port}/")
         with pytest.raises(JournalError, match="is a pooler such as PgBouncer"):
             await generate_many_on(url, PROMPTS)
         async with make_client() as client:
             with pytest.raises(JournalError, match="is a pooler such as PgBouncer"):
                 await run_worker(url, client)
 
-    assert change(journal, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
+    assert change(new_journal, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (
+        0,
+    )
 
 
 async def test_tables_of_a_newer_release_are_refused(journal, workers):

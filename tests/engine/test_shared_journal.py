@@ -48,6 +48,12 @@ def close(journal):
 
 
 @pytest.fixture
+def database(journal_database):
+    """The URL of a database with the tables of a journal."""
+    return journal_database
+
+
+@pytest.fixture
 def open_shared(database):
     """Opens the journal once more, as another process does."""
     from kling_async._journal.postgres.store import PostgresStore

@@ -55,7 +55,7 @@ def anyio_backend():
 def journals(request, tmp_path):
     if request.param == "sqlite":
         return Journals(str(tmp_path / "run.db"))
-    return Journals(request.getfixturevalue("database"))
+    return Journals(request.getfixturevalue("journal_database"))
 
 
 @pytest.mark.parametrize("text", ODD_TEXTS, ids=ascii)
@@ -83,10 +83,12 @@ def test_any_text_survives(journals, text):
 @settings(max_examples=20)
 @given(ANY_TEXT, st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=3))
 def test_any_generated_text_survives_in_a_database(postgres_server, text, payload):
+    from postgres_server import make_journal
+
     from kling_async._journal.postgres.rows import decode_text, encode_text  # where psycopg is installed
 
     assert decode_text(encode_text(text)) == text
-    with postgres_server.make_database() as url:
+    with postgres_server.make_database(make_journal) as url:
         with open_journal(url) as journal:
             number = Journals.record_intent(journal, Identity(text, "f", 0), payload=payload)
             journal.record_job(number, request_id="r-1", record=payload)

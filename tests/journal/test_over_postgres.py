@@ -18,7 +18,7 @@ import anyio
 import psycopg
 import pytest
 from fake_pooler import run_pooler
-from postgres_server import PASSWORD
+from postgres_server import PASSWORD, run
 
 from kling_async import JournalError
 from kling_async._journal.entry import EntryState, Identity
@@ -48,10 +48,10 @@ def open_store(url, **options):
 
 
 @pytest.fixture
-def stores(database):
+def stores(journal_database):
     """Opens the store once more, as another process does."""
     with ExitStack() as stack:
-        yield lambda **options: stack.enter_context(closing(open_store(database, **options)))
+        yield lambda **options: stack.enter_context(closing(open_store(journal_database, **options)))
 
 
 def hold(store, *identities):
@@ -87,10 +87,8 @@ def reserve(store, number, *, look_alikes="rain", price="1", cap=None):
 
 def end_session(store):
     """Cut the connection that holds the lock of a store, as the server does with one that it cannot reach."""
-    with psycopg.connect(store._url.secret.reveal(), autocommit=True) as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(%s, 10000)", [store._session._connection.info.backend_pid]
-        )
+    session = store._session._connection.info.backend_pid
+    run(store._url.secret.reveal(), "SELECT pg_terminate_backend(%s, 10000)", session)
 
 
 def wait_until(condition):
@@ -148,30 +146,29 @@ CHANGED_IDENTITY = [("key", "other"), ("fingerprint", "other"), ("occurrence", 7
 
 
 def change_row(database, table, column, value, number):
-    with psycopg.connect(database) as connection:
-        statement = f'UPDATE {table} SET "{column}" = %s WHERE number = %s'  # noqa: S608 - our own names
-        connection.execute(statement, [value, number])
+    statement = f'UPDATE {table} SET "{column}" = %s WHERE number = %s'  # noqa: S608 - our own names
+    run(database, statement, value, number)
 
 
 def holders(database):
-    with psycopg.connect(database) as connection:
-        rows = connection.execute("SELECT number, holder IS NOT NULL FROM kling_async_entries")
-        return dict(rows.fetchall())
+    return dict(run(database, "SELECT number, holder IS NOT NULL FROM kling_async_entries").fetchall())
 
 
 @pytest.mark.parametrize("column, value", CHANGED)
-def test_a_row_that_another_program_has_changed_is_one_sentence(stores, database, column, value):
+def test_a_row_that_another_program_has_changed_is_one_sentence(stores, journal_database, column, value):
     hold(stores(), RAIN)
-    change_row(database, "kling_async_entries", column, value, 1)
+    change_row(journal_database, "kling_async_entries", column, value, 1)
     with pytest.raises(JournalError, match=f"Entry 1 .* cannot be read: its column '{column}' holds"):
-        list(read_journal(database))
+        list(read_journal(journal_database))
 
 
 @pytest.mark.parametrize("column, value", CHANGED + CHANGED_IDENTITY)
-def test_a_row_that_another_program_has_changed_spoils_no_other_claim(stores, database, column, value):
+def test_a_row_that_another_program_has_changed_spoils_no_other_claim(
+    stores, journal_database, column, value
+):
     with closing(stores()) as store:
         hold(store, RAIN, SNOW, WIND)
-    change_row(database, "kling_async_entries", column, value, 2)
+    change_row(journal_database, "kling_async_entries", column, value, 2)
 
     items = [WantedItem(identity=identity, is_known=True) for identity in (RAIN, SNOW, WIND)]
     store = stores()
@@ -179,20 +176,22 @@ def test_a_row_that_another_program_has_changed_spoils_no_other_claim(stores, da
     assert (rain.entry.number, wind.entry.number) == (1, 3)
     assert (snow.entry, rain.error, wind.error) == (None, None, None)
     assert str(snow.error).startswith("Entry 2 of the journal cannot be read")
-    assert holders(database) == {1: True, 2: False, 3: True}
+    assert holders(journal_database) == {1: True, 2: False, 3: True}
 
 
 @pytest.mark.parametrize("column, value", [("payload", "[]"), *CHANGED_IDENTITY])
-def test_an_entry_that_another_program_has_changed_is_not_registered_again(stores, database, column, value):
+def test_an_entry_that_another_program_has_changed_is_not_registered_again(
+    stores, journal_database, column, value
+):
     store = stores()
     store.register([WantedItem(identity=RAIN), WantedItem(identity=SNOW)])
-    change_row(database, "kling_async_entries", column, value, 2)
+    change_row(journal_database, "kling_async_entries", column, value, 2)
     with pytest.raises(JournalError, match="Entry 2 of the journal cannot be read"):
         store.register([WantedItem(identity=RAIN), WantedItem(identity=SNOW)])
 
 
 def test_an_earlier_attempt_that_another_program_has_changed_spoils_the_claim_of_its_entry_alone(
-    stores, database
+    stores, journal_database
 ):
     with closing(stores()) as store:
         for number, identity in zip(hold(store, RAIN, SNOW), (RAIN, SNOW), strict=True):
@@ -201,39 +200,39 @@ def test_an_earlier_attempt_that_another_program_has_changed_spoils_the_claim_of
                 changes = change(number, identity, attempts=attempt)
                 changes.earlier.extend(before)
                 store.commit(changes)
-    change_row(database, "kling_async_earlier_attempts", "payload", "[]", 1)
+    change_row(journal_database, "kling_async_earlier_attempts", "payload", "[]", 1)
 
     rain, snow = stores().claim([WantedItem(identity=identity) for identity in (RAIN, SNOW)])
     assert (rain.entry, len(snow.unknown_attempts)) == (None, 2)
     assert "Entry 1 of the journal cannot be read: its column 'payload'" in str(rain.error)
-    assert holders(database) == {1: False, 2: True}
+    assert holders(journal_database) == {1: False, 2: True}
 
 
 @pytest.mark.parametrize("total", ["NaN", "-1"])
-def test_a_total_that_another_program_has_changed_is_one_sentence(stores, database, total):
+def test_a_total_that_another_program_has_changed_is_one_sentence(stores, journal_database, total):
     store = stores()
-    with psycopg.connect(database) as connection:
+    with psycopg.connect(journal_database) as connection:
         connection.execute("UPDATE kling_async_journal SET spent_usd = %s", [total])
     with pytest.raises(JournalError, match=f"could not be read .'{total}' is no amount of money"):
         store.spent_usd()
 
 
-def test_a_row_that_another_program_has_changed_is_lost_to_the_process_that_held_it(stores, database):
+def test_a_row_that_another_program_has_changed_is_lost_to_the_process_that_held_it(stores, journal_database):
     store = stores()
     (number,) = hold(store, RAIN)
-    change_row(database, "kling_async_entries", "payload", "[]", number)
+    change_row(journal_database, "kling_async_entries", "payload", "[]", number)
     assert hold(store, RAIN) == [None]
     assert store.is_lost(number)
-    change_row(database, "kling_async_entries", "payload", "{}", number)
+    change_row(journal_database, "kling_async_entries", "payload", "{}", number)
     assert hold(stores(), RAIN) == [number]
 
 
-def test_a_session_outlives_a_time_without_free_descriptors(stores, database):
+def test_a_session_outlives_a_time_without_free_descriptors(stores, journal_database):
     store = stores()
     hold(store, RAIN)
     former, confirmed_at = store._session._connection, store._session.confirmed_at
 
-    with psycopg.connect(database, autocommit=True) as connection:
+    with psycopg.connect(journal_database, autocommit=True) as connection:
         with no_free_descriptor() as take_all:
             store._session._wake.send(b"x")  # as after a notice
             wait_until(lambda: take_all() or store._session.confirmed_at > confirmed_at)
@@ -373,18 +372,19 @@ def test_a_store_knows_what_another_process_wrote_also_if_the_clock_of_the_serve
         "postgresql://{user}:{password}@{host}:{port}/{name}?options=-csearch_path%3Dpublic",
     ],
 )
-def test_each_spelling_of_the_url_of_a_journal_is_one_location(stores, database, form, monkeypatch):
+def test_each_spelling_of_the_url_of_a_journal_is_one_location(stores, journal_database, form, monkeypatch):
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
     parts = re.fullmatch(
-        r"\w+://(?P<user>\w+):(?P<password>[^@]+)@(?P<host>[\d.]+):(?P<port>\d+)/(?P<name>\w+)", database
+        r"\w+://(?P<user>\w+):(?P<password>[^@]+)@(?P<host>[\d.]+):(?P<port>\d+)/(?P<name>\w+)",
+        journal_database,
     )
     with closing(open_store(form.format(**parts.groupdict()))) as other:
         assert other.location == stores().location
 
 
-def test_each_schema_of_a_database_is_a_location_of_its_own(postgres_server, stores, database):
-    postgres_server.execute("CREATE SCHEMA other", database.rpartition("/")[2])
-    with closing(open_store(f"{database}?options=-csearch_path%3Dother")) as other:
+def test_each_schema_of_a_database_is_a_location_of_its_own(postgres_server, stores, journal_database):
+    postgres_server.execute("CREATE SCHEMA other", journal_database.rpartition("/")[2])
+    with closing(open_store(f"{journal_database}?options=-csearch_path%3Dother")) as other:
         assert other.location != stores().location
         assert hold(other, RAIN) == hold(stores(), RAIN) == [1]
 
@@ -605,8 +605,8 @@ def test_processes_that_write_the_same_jobs_at_once_share_them(stores):
     assert sorted(ids) == sorted(f"r-{index}" for index in range(50))
 
 
-async def test_a_process_whose_accepted_job_another_entry_has_starts_again(database):
-    with open_journal(database) as first, closing(open_store(database)) as second:
+async def test_a_process_whose_accepted_job_another_entry_has_starts_again(journal_database):
+    with open_journal(journal_database) as first, closing(open_store(journal_database)) as second:
         claim = await first.sharing.claim(RAIN, lambda: WantedItem(identity=RAIN, model="m"))
         rain = first.record_intent(RAIN, model="m", payload={}, at=1.0, cost_usd=None)
         assert rain == claim.entry.number
@@ -625,8 +625,10 @@ async def test_a_process_whose_accepted_job_another_entry_has_starts_again(datab
     assert (claim.entry.state, claim.entry.request_id) == (EntryState.INTENDED, None)
 
 
-async def test_a_write_from_before_a_take_over_does_not_change_the_entry_that_is_claimed_again(database):
-    with open_journal(database) as first, closing(open_store(database)) as second:
+async def test_a_write_from_before_a_take_over_does_not_change_the_entry_that_is_claimed_again(
+    journal_database,
+):
+    with open_journal(journal_database) as first, closing(open_store(journal_database)) as second:
         await first.sharing.claim(RAIN, lambda: WantedItem(identity=RAIN, model="m"))
         number = first.record_intent(RAIN, model="m", payload={}, at=1.0, cost_usd=None)
         await first.flush()
@@ -715,8 +717,10 @@ def test_a_planned_post_whose_session_has_gone_needs_another_permit(stores, monk
     assert (first.is_lost(rain), first.spent_usd()) == (False, 3)
 
 
-def test_a_database_with_other_defaults_decides_about_money_as_any_other(postgres_server, database, stores):
-    name = database.rpartition("/")[2]
+def test_a_database_with_other_defaults_decides_about_money_as_any_other(
+    postgres_server, journal_database, stores
+):
+    name = journal_database.rpartition("/")[2]
     for default in (
         "default_transaction_isolation = 'repeatable read'",
         "DateStyle = 'German'",
@@ -727,12 +731,12 @@ def test_a_database_with_other_defaults_decides_about_money_as_any_other(postgre
     (rain,), (snow,) = hold(first, RAIN), hold(second, SNOW)
     first.commit(change(rain, RAIN, error="\N{SNOWFLAKE}"))
     decisions = []
-    with psycopg.connect(database) as other:
+    with psycopg.connect(journal_database) as other:
         # A process that reserves money at the same time: the second one waits, and then has to see what it did.
         other.execute(statements.LOCK_INTENTS.encode())
         waiting = threading.Thread(target=lambda: decisions.append(reserve(second, snow, cap="1")))
         waiting.start()
-        with psycopg.connect(database, autocommit=True) as looker:
+        with psycopg.connect(journal_database, autocommit=True) as looker:
             wait_until(
                 lambda: (
                     looker.execute(
@@ -754,13 +758,13 @@ def test_turns_of_one_rate_are_shared(stores):
     assert waits == [0.0, 0.0, pytest.approx(1000, abs=60), pytest.approx(2000, abs=60)]
 
 
-def test_a_journal_that_cannot_be_read_after_it_was_opened_ends_its_session(database):
-    open_journal(database).close()
+def test_a_journal_that_cannot_be_read_after_it_was_opened_ends_its_session(journal_database):
+    open_journal(journal_database).close()
     threads = threading.active_count()
-    with psycopg.connect(database, autocommit=True) as other:
+    with psycopg.connect(journal_database, autocommit=True) as other:
         other.execute("ALTER TABLE kling_async_journal DROP COLUMN spent_usd")
         with pytest.raises(JournalError, match="spent_usd"):
-            open_journal(database)
+            open_journal(journal_database)
         assert threading.active_count() == threads
         wait_until(lambda: not other.execute("SELECT FROM pg_locks WHERE locktype = 'advisory'").fetchall())
 
@@ -774,8 +778,8 @@ def test_turns_that_were_taken_while_the_clock_of_the_server_was_ahead_are_not_w
     assert store.take_turns(1, rate=0.001, burst=1) == [pytest.approx(2000, abs=60)]
 
 
-async def test_another_process_hears_of_a_release(database):
-    with open_journal(database) as first, open_journal(database) as second:
+async def test_another_process_hears_of_a_release(journal_database):
+    with open_journal(journal_database) as first, open_journal(journal_database) as second:
         claim = await first.sharing.claim(RAIN, lambda: WantedItem(identity=RAIN, model="m"))
         first.sharing.release(claim.entry.number)
         async with anyio.create_task_group() as tasks:
@@ -962,11 +966,9 @@ def guest(postgres_server, database):
     postgres_server.execute("DROP ROLE guest")
 
 
-def test_a_user_who_did_not_make_the_tables_is_told_which_rights_to_get_and_they_are_enough(
-    stores, database, guest
-):
+def test_a_user_who_did_not_make_the_tables_is_told_which_rights_to_get_and_they_are_enough(database, guest):
     rights = "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA"
-    stores()
+    open_store(database).close()
     message = refuse(guest)
     assert "permission denied for table" in message
     assert f"let this user use what another one has made there, by GRANT {rights} and" in message
@@ -1041,14 +1043,16 @@ def test_foreign_tables_are_left_alone(postgres_server, database, table):
         ),
     ],
 )
-def test_a_journal_of_another_version_is_left_alone(postgres_server, stores, database, version, sentence):
+def test_a_journal_of_another_version_is_left_alone(
+    postgres_server, stores, journal_database, version, sentence
+):
     stores()
-    with psycopg.connect(database) as connection:
+    with psycopg.connect(journal_database) as connection:
         connection.execute("UPDATE kling_async_journal SET version = %s", [version])
 
-    assert re.search(sentence, refuse(database))
+    assert re.search(sentence, refuse(journal_database))
     with pytest.raises(JournalError, match=sentence):
-        read_journal(database)
+        read_journal(journal_database)
 
 
 @pytest.fixture
@@ -1072,17 +1076,18 @@ def test_an_older_journal_is_read_as_it_is_also_while_an_older_version_uses_it(o
         assert older.execute("SELECT version FROM kling_async_journal").fetchone() == (1,)
 
 
-def test_an_older_journal_is_brought_up_to_date(old_journal, stores):
-    (claim,) = stores().claim([WantedItem(identity=RAIN)])
+def test_an_older_journal_is_brought_up_to_date(old_journal):
+    with closing(open_store(old_journal)) as store:
+        (claim,) = store.claim([WantedItem(identity=RAIN)])
 
     assert (claim.entry.identity, claim.is_changed_elsewhere) == (RAIN, False)
     with psycopg.connect(old_journal) as connection:
         assert connection.execute("SELECT version FROM kling_async_journal").fetchone() == (schema.VERSION,)
 
 
-def test_a_process_waits_while_another_brings_the_journal_up_to_date(old_journal, stores):
+def test_a_process_waits_while_another_brings_the_journal_up_to_date(old_journal):
     opened = []
-    waiting = threading.Thread(target=lambda: opened.append(stores()))
+    waiting = threading.Thread(target=lambda: opened.append(open_store(old_journal)))
     with psycopg.connect(old_journal, autocommit=True) as other, schema._lock_tables(other):
         waiting.start()
         find = "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
@@ -1090,7 +1095,9 @@ def test_a_process_waits_while_another_brings_the_journal_up_to_date(old_journal
         schema._migrate(other, version=1)
     waiting.join()
 
-    assert [hold(store, RAIN) for store in opened] == [[1]]
+    (store,) = opened
+    with closing(store):
+        assert hold(store, RAIN) == [1]
 
 
 def test_a_journal_that_an_older_version_uses_is_left_alone(old_journal):
@@ -1110,10 +1117,10 @@ def test_an_interrupted_migration_leaves_the_older_journal(old_journal, monkeypa
     assert [entry.state for entry in read_journal(old_journal)] == [EntryState.FAILED]
 
 
-def test_a_journal_without_its_row_is_left_alone(postgres_server, stores, database):
+def test_a_journal_without_its_row_is_left_alone(postgres_server, stores, journal_database):
     stores()
-    postgres_server.execute("DELETE FROM kling_async_journal", database.rpartition("/")[2])
-    assert "is damaged: its table kling_async_journal is empty" in refuse(database)
+    postgres_server.execute("DELETE FROM kling_async_journal", journal_database.rpartition("/")[2])
+    assert "is damaged: its table kling_async_journal is empty" in refuse(journal_database)
 
 
 def test_reading_a_missing_journal_says_so(database):
@@ -1126,10 +1133,12 @@ def test_reading_without_a_server_says_so():
         read_journal("postgresql://me@127.0.0.1:1/videos")
 
 
-def test_a_journal_that_breaks_while_it_is_read_says_so(postgres_server, stores, database):
+def test_a_journal_that_breaks_while_it_is_read_says_so(postgres_server, stores, journal_database):
     hold(stores(), RAIN)
-    entries = read_journal(database)
-    postgres_server.execute("ALTER TABLE kling_async_entries RENAME TO gone", database.rpartition("/")[2])
+    entries = read_journal(journal_database)
+    postgres_server.execute(
+        "ALTER TABLE kling_async_entries RENAME TO gone", journal_database.rpartition("/")[2]
+    )
     with pytest.raises(JournalError, match="has tables named"):
         next(entries)
 
