@@ -310,6 +310,7 @@ async def test_entries_can_be_taken_in_both_ways_one_after_the_other(journal):
     assert [entry async for entry in entries] == []
 
 
+@pytest.mark.unmeasured
 async def test_other_tasks_have_their_turn_while_entries_are_read(journal):
     await journal.register([f"prompt {number}" for number in range(1_200)])
     turns = []

@@ -383,6 +383,7 @@ def clear_environment(monkeypatch, folder, settings):
         monkeypatch.setenv(name, value)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("door", DOORS, ids=[f"{number}-{door[1]}" for number, door in enumerate(DOORS)])
 async def test_an_error_names_its_call_and_only_keywords_of_the_calls_it_names(door, tmp_path, monkeypatch):
     settings, name, arguments, options, said = door

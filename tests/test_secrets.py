@@ -114,6 +114,7 @@ def transport_path(request, monkeypatch):
     return request.param
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("name", ANSWERS)
 async def test_no_error_of_a_call_shows_the_key(name, call):
@@ -303,6 +304,7 @@ async def test_no_error_of_a_connection_shows_the_key(call):
             assert_hidden(caught.value)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("name", ANSWERS)
 async def test_no_error_of_a_proxy_shows_the_key_or_the_login(name, scheme, monkeypatch):

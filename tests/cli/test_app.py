@@ -33,6 +33,7 @@ def test_help_names_every_command_the_key_and_the_exit_statuses(cli):
     assert done.err == ""
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     "command",
     ["demo", "generate", "resume", "download", "status", "list", "models", "emulator", "completion"],
@@ -126,6 +127,7 @@ def test_a_full_disk_behind_stdout_is_one_sentence(serve, home, capfd, command):
     assert capfd.readouterr().err.endswith(f": {sentence}\n")
 
 
+@pytest.mark.unmeasured
 def test_a_closed_stdout_prints_no_error(serve, start_process):
     serve()
     process = start_process("models")
@@ -153,6 +155,7 @@ def test_the_help_of_a_command_speaks_of_the_key_only_if_the_command_needs_one(c
     assert "Exit status: 0 all done" in text
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_knows_every_command_and_option(cli, shell):
     script = cli("completion", shell).out
@@ -176,6 +179,7 @@ def test_sigterm_stops_a_command_that_runs_until_ctrl_c(start_process):
     assert process.wait(20) == 0
 
 
+@pytest.mark.unmeasured
 def test_a_second_sigterm_waits_for_nothing(serve, start_process):
     emulator = serve(faults=(Fault("submit", Stall(60.0)),))
     process = start_process("generate", "a cat")

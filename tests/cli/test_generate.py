@@ -53,6 +53,7 @@ def test_options_are_sent_for_every_prompt(cli, serve):
     }
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     "tokens, sound",
     [
@@ -97,6 +98,7 @@ def test_two_words_about_the_sound_are_one_too_many(cli, serve):
     assert "--sound on and --no-sound are one too many" in done.error_line
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     "tokens",
     [
@@ -284,6 +286,7 @@ def test_bad_items_may_be_skipped_and_count_as_not_made(cli, serve, home):
     assert "#2: not submitted: p.jsonl, line 3: kling-v2-6: prompt must be at most" in done.err
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("options, told", [([], "out"), (["--json"], "err"), (["--quiet"], None)])
 def test_a_report_is_written_when_the_batch_is_over(cli, serve, home, options, told):
     serve()
@@ -434,6 +437,7 @@ def test_without_a_journal_ctrl_c_prints_the_ids_of_jobs_in_flight(serve, interr
     assert len(emulator.stats.accepted) == 3
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_command_that_an_interruption_prints_makes_the_rest_and_buys_nothing_twice(
     cli, serve, start_process, number, status
@@ -498,6 +502,7 @@ def test_an_interruption_waits_for_the_reply_to_the_last_submit(cli, serve, home
     assert emulator.stats.accepted[0].request_id in done.err
 
 
+@pytest.mark.unmeasured
 def test_a_second_ctrl_c_waits_for_nothing_and_says_what_is_unknown(serve, start_process):
     emulator = serve(faults=(Fault("submit", Stall(60.0)),))
     process = start_process("generate", "a cat")
@@ -514,6 +519,7 @@ def test_a_second_ctrl_c_waits_for_nothing_and_says_what_is_unknown(serve, start
     )
 
 
+@pytest.mark.unmeasured
 def test_a_closed_stdout_stops_the_batch_and_jobs_in_flight_are_printed(serve, start_process, home):
     emulator = serve(
         script=lambda number, _: JobScript(ending="instant" if number == 1 else "stuck_processing")

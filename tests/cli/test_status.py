@@ -106,6 +106,7 @@ def test_an_empty_journal_is_one_sentence(cli, home):
     assert cli("status", "run.db").err == "run.db: no videos\n"
 
 
+@pytest.mark.unmeasured
 def test_a_journal_is_read_while_a_batch_writes_it(serve, start_process, cli):
     emulator = serve(script=lambda *_: JobScript(ending="stuck_processing"))
     process = start_process("generate", "a cat", "a dog", "--max-concurrency", "1")

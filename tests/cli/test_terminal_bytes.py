@@ -80,6 +80,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.unmeasured
 def test_no_byte_of_the_service_steers_the_terminal(evil_batch, monkeypatch):
     for name, tokens in COMMANDS.items():
         with terminal(monkeypatch) as written:

@@ -209,6 +209,7 @@ async def test_model_calls_list_and_describe_models(bench):
     assert await bench.get("/models/kling-v9") == (404, {"error": "model kling-v9 does not exist"})
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("scheme", ["media_urls", "video_url"])
 async def test_media_exist_after_success_and_need_no_key(open_bench, scheme):
     bench = await open_bench(response_format=ResponseFormat(outcome=scheme))

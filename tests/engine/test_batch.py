@@ -21,6 +21,7 @@ from kling_async.emulator import JobScript
 from kling_async.events import Finished, StatusChanged, Submitted, Throttled
 
 
+@pytest.mark.unmeasured
 async def test_every_item_gets_its_result():
     service = Service(run_time=lambda number: 10.0 + 7 * (number % 5))
     results = await run(service, prompts(50))
@@ -36,6 +37,7 @@ async def test_results_come_as_jobs_finish():
     assert [result.index for result in results] == [4, 3, 2, 1, 0]
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("at_once", [1, 2, 7, 40])
 async def test_no_more_jobs_are_in_flight_than_max_concurrency(at_once):
     service = Service(run_time=lambda number: 5.0 + number % 3)

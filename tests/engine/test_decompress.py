@@ -33,6 +33,7 @@ async def decompress(compressed, *, piece_bytes=1000, at_a_time=10**9):
     return received
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("compress", [gzip.compress, zlib.compress], ids=["gzip", "deflate"])
 @pytest.mark.parametrize("piece_bytes", [1, 1000, 10**9])
 @pytest.mark.parametrize("at_a_time", [1, 3, 10**9])

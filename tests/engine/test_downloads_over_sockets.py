@@ -163,6 +163,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.unmeasured
 async def test_the_next_process_resumes_a_killed_download(tmp_path):
     path, part = tmp_path / "a.mp4", tmp_path / "a.mp4.part"
     async with serve(Host(video(16 * MIB), pace=0.004)) as host:
@@ -317,6 +318,7 @@ async def test_a_folder_that_cannot_be_made_for_a_download_is_an_error(kling_emu
             await client.download(job, "clips\0/")
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("how", ["a file", "a broken link"])
 @pytest.mark.parametrize("elsewhere", [False, True])
 async def test_what_a_spoiled_folder_did_not_take_is_saved_by_the_same_call(

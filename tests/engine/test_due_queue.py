@@ -93,6 +93,7 @@ def test_all_entries_can_be_brought_forward_but_none_is_put_off(queue):
     assert queue.take(1e9) is None
 
 
+@pytest.mark.unmeasured
 def test_the_queue_stays_small_though_each_scan_queues_every_job_again(queue):
     jobs = [Entry(str(number)) for number in range(100)]
     for turn in range(1000):

@@ -195,6 +195,7 @@ def test_a_system_without_such_a_limit_keeps_the_limits(monkeypatch):
     assert fit_to_process(wide) == wide
 
 
+@pytest.mark.unmeasured
 async def test_a_batch_with_wide_limits_fits_into_a_process_with_few_files(kling_emulator, tmp_path):
     wide = Limits(max_concurrent_submits=500, max_concurrent_downloads=500, max_polls_per_second=100)
     with descriptors_used_up(number=128) as release:

@@ -88,6 +88,7 @@ def kill_at_each_step(folder, ending):
     return sorted(folder.iterdir())
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("is_second", [False, True], ids=["NAME.part", "NAME.2.part"])
 @pytest.mark.parametrize("ending", ["whole", "given up", "cancelled"])
 async def test_whatever_step_a_process_is_killed_at_the_next_save_leaves_the_video_alone(
@@ -124,6 +125,7 @@ def test_a_partial_file_that_got_the_name_of_the_video_is_not_emptied(path, give
     assert path.read_bytes() == VIDEO
 
 
+@pytest.mark.unmeasured
 def test_whatever_step_a_process_is_killed_at_that_removes_them_a_later_run_removes_the_remaining_ones(
     tmp_path,
 ):

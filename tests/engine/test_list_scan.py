@@ -100,6 +100,7 @@ async def test_no_order_size_or_total_of_a_list_is_relied_on(order, rows, tells)
     assert sum(lags) < 3 * len(lags)
 
 
+@pytest.mark.unmeasured
 async def test_a_page_covers_our_first_to_last_job_even_if_most_have_ended():
     service = Service(run_time=run_time_of, rows=1000)
     add_strangers_jobs(service, 5000)
@@ -122,6 +123,7 @@ async def test_a_list_with_many_other_jobs_costs_few_calls(order):
     assert service.calls["list"] + service.calls["status"] <= 9 * 150  # status calls alone are 6 a job
 
 
+@pytest.mark.unmeasured
 async def test_a_list_that_grows_while_it_is_read_is_read_to_its_end():
     service = Service(run_time=0.01, latency=0.05)
     limits = Limits(max_concurrent_submits=100, max_polls_per_second=1e6)

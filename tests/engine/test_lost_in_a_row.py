@@ -13,6 +13,8 @@ from virtual_service import Service, always, on, prompts, reply, run, session_fo
 from kling_async import AmbiguousSubmitError, Limits, ResultState, VideoRequest
 from kling_async.events import Notifier, Throttled
 
+pytestmark = pytest.mark.unmeasured
+
 LOST = reply(502, {"error": "bad gateway"})
 
 

@@ -533,6 +533,7 @@ async def test_a_list_that_is_refused_leaves_the_submit_ambiguous():
     assert anyio.current_time() < 5
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("seed", range(10))
 async def test_lost_submits_of_equal_prompts_are_matched_by_count(seed):
     service = Service(run_time=40.0, latency=0.5, **lose_answers(0.2, seed=seed))
@@ -541,6 +542,7 @@ async def test_lost_submits_of_equal_prompts_are_matched_by_count(seed):
     assert service.posts == len(service.jobs) == len(owners(results)) == 20
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("seed", range(10))
 async def test_equal_prompts_of_which_some_never_arrived_are_accepted_once_or_ambiguous(seed):
     service = Service(run_time=40.0, latency=0.5, **lose_answers(0.2, seed=seed, accepted=False))
@@ -551,6 +553,7 @@ async def test_equal_prompts_of_which_some_never_arrived_are_accepted_once_or_am
     assert states.count(ResultState.AMBIGUOUS) == 20 - len(service.jobs)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("seed", range(10))
 async def test_requests_that_differ_in_optional_fields_are_matched_to_their_own_jobs(seed):
     items = [VideoRequest("same"), VideoRequest("same", duration=10), VideoRequest("same", sound=True)] * 5

@@ -114,6 +114,7 @@ def test_a_broken_record_keeps_its_id(path, pen_for, stored):
     assert (entry.record, entry.job.request_id) == (None, "r-1")
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     "column, value",
     [

@@ -16,6 +16,8 @@ from benchmarks.simulation import Adaptive, Life, Report, every_best, log_normal
 from kling_async._policy.pace import JobKind, Pace
 from kling_async._policy.polling import PollingPolicy
 
+pytestmark = pytest.mark.unmeasured
+
 KIND = JobKind("kling-v2-6", duration=5)
 LONGER = JobKind("kling-v2-6", duration=10)
 SEEDS = range(3)
@@ -47,7 +49,6 @@ def averages(draw, **options):
     )
 
 
-@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     "world, most_calls, most_lag, most_ratio",
     [
@@ -72,7 +73,6 @@ def test_one_cold_job_of_four_minutes_costs_at_most_sixty_calls_and_is_five_seco
     assert fmean(report.mean_lag for report in reports) <= 5.0
 
 
-@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     "world, most_calls, most_lag, most_ratio",
     [
@@ -116,7 +116,6 @@ def test_failures_at_once_do_not_hide_how_long_jobs_run_that_succeed():
     assert report.mean_lag < 2.5
 
 
-@pytest.mark.unmeasured
 def test_run_times_that_triple_half_way_are_followed():
     rng = rng_of(0)
     quick = [log_normal(60.0, 0.35)(rng) for _ in range(500)]
@@ -127,7 +126,6 @@ def test_run_times_that_triple_half_way_are_followed():
     assert fmean(report.lags[-200:]) < 7.0
 
 
-@pytest.mark.unmeasured
 @pytest.mark.parametrize("at_once", [20, 50])
 def test_a_few_at_a_time_profit_from_those_before(at_once):
     calls, lag, ratio = averages(log_normal(60.0, 0.35), jobs=400, at_once=at_once)

@@ -47,6 +47,7 @@ async def test_a_store_without_conditional_writes_is_used_as_the_environment_say
     assert store.videos == {"a.mp4": b"123"}
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("more, requests", [(0, 1), (1, 2 + LARGEST_SINGLE_PUT_BYTES // PART_BYTES + 1)])
 async def test_a_large_video_is_sent_in_parts(store, tmp_path, more, requests):
     video = bytes(LARGEST_SINGLE_PUT_BYTES) + b"x" * more

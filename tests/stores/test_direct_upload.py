@@ -37,6 +37,7 @@ async def download(storage, *, notify=None, max_retries=3, is_streamed=True, **s
     )
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
 async def test_a_video_is_stored_whole_without_a_file(store, temporary, content):
     events = []
@@ -52,6 +53,7 @@ async def test_a_video_is_stored_whole_without_a_file(store, temporary, content)
     assert store.count("PUT", "a.mp4") == (1 if content is SMALL else 7)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     "content, cuts",
     [(SMALL, [3000, 2000]), (SMALL, [10_000]), (LARGE, [34 * MIB, 2 * MIB]), (LARGE, [len(LARGE)])],

@@ -692,6 +692,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("answer", BROKEN.values(), ids=list(BROKEN))
 async def test_a_broken_reply_is_a_lost_connection_and_its_post_was_sent_once(call, answer):
     async with run_server(answer) as server:
