@@ -31,6 +31,12 @@ async def make_queue(database):
         await database.close()
 
 
+@pytest.fixture(autouse=True)
+def impatient_callers(monkeypatch):
+    """Callers look for outcomes more often than once a second, for which most tests would only wait."""
+    monkeypatch.setattr("kling_async._distributed.call._POLL_INTERVAL", 0.1)
+
+
 @pytest.fixture
 def new_journal(database):
     """The URL of a database without tables."""
