@@ -169,6 +169,12 @@ def make_app(url: DatabaseUrl, run_shard: Callable[..., Awaitable[None]] | None 
     return app
 
 
+async def close_connections(app: App) -> None:
+    """Close the connections of a shard queue: what waits for one, and what wants one later, ends with a `ConnectorException`."""
+    assert isinstance(app.connector, PsycopgConnector)
+    await app.connector.pool.close()
+
+
 @contextmanager
 def _hide_pool_log() -> Iterator[None]:
     """A block in which the pool of the shard queue logs nothing: several lines a second while the database is away."""

@@ -27,6 +27,7 @@ from kling_async._distributed.shard_queue import (
     TASK,
     WORKERS_LOCK,
     ShardGivenBackError,
+    close_connections,
     hide_worker_log,
     list_unfinished_shards,
     open_shard_queue,
@@ -51,6 +52,8 @@ An outage can end the heartbeats of a worker that runs shards; removed, it could
 """
 _REFUSAL_TIME = 60.0
 """Seconds before a worker tries again whether it can obey the options of a batch."""
+_URGENT_TIME = 2.0
+"""Seconds that a worker that is to end at once waits for the database, when it runs no shard any more."""
 _LOCK_TRIES, _LOCK_DELAY = 10, 0.2
 """Another worker that looks for dead ones holds the lock of a shard for some milliseconds."""
 _log = SafeLogger("kling_async")
@@ -132,6 +135,7 @@ class Worker:
     async def take_shards(self, app: App) -> None:
         """Run the worker of Procrastinate, and again after its connection broke."""
         stop = asyncio.create_task(self._stop.wait(), name="stop")
+        giving_up = asyncio.create_task(self._give_up_database(app), name="end at once")
         try:
             while not self._stop.is_set():
                 queue = asyncio.create_task(self._work_on_queue(app), name="shard queue")
@@ -147,7 +151,17 @@ class Worker:
                     return
                 await asyncio.wait({stop}, timeout=_POLL_INTERVAL)
         finally:
-            stop.cancel()
+            await end_tasks(stop, giving_up)
+
+    async def _give_up_database(self, app: App) -> None:
+        """End the statements that wait for a database that is away, when the worker is to end at once."""
+        await self._is_urgent.wait()
+        while (
+            self._running
+        ):  # the journals of the shards get what was paid for, and wait for the database themselves
+            await self.clock.sleep(_LOCK_DELAY)
+        await self.clock.sleep(_URGENT_TIME)
+        await close_connections(app)
 
     async def _end(self, queue: asyncio.Task[bool]) -> None:
         """Let the worker of Procrastinate wait for its shards, which end within the grace time."""
@@ -182,7 +196,8 @@ class Worker:
                 )
                 left = {cast(int, job.task_kwargs["batch"]) for job in await list_unfinished_shards(app)}
         except JournalError as error:
-            self.database.report_trouble(error, now=self.clock.now())
+            if not self._stop.is_set():
+                self.database.report_trouble(error, now=self.clock.now())
             return False
         if not self.until_idle or any(self._refusal_of(batch) is None for batch in left):
             return False

@@ -350,6 +350,25 @@ async def test_a_worker_hears_of_new_shards_again_after_the_server_restarts(
     assert not [record for record in caplog.records if record.exc_info]
 
 
+async def test_a_worker_that_is_to_end_at_once_does_not_wait_for_a_database_that_is_away(
+    journal, make_client, postgres_server, caplog
+):
+    async with make_client() as client, open_worker(journal, client) as (worker, app):
+        taking = asyncio.create_task(worker.take_shards(app))
+        await until(lambda: change(journal, "SELECT FROM procrastinate_workers").rowcount)
+        await asyncio.to_thread(postgres_server.stop)
+        try:
+            await until(lambda: app.connector.pool.get_stats().get("requests_waiting"))
+            taking.cancel()
+            async with asyncio.timeout(20):
+                await asyncio.wait({taking})
+        finally:
+            await asyncio.to_thread(postgres_server.start)
+    assert taking.cancelled()
+    assert "process tries again" not in caplog.text
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 async def test_the_first_shard_after_a_restart_is_run_at_once(journal, kling_emulator, make_client):
     await give_out(journal, PROMPTS[:1])
     async with make_client() as client, open_worker(journal, client) as (worker, app):
