@@ -323,6 +323,18 @@ async def test_a_caller_that_stands_still_while_it_makes_the_tables_holds_up_non
         assert len(await generate_many_on(new_journal, [])) == 0
 
 
+async def test_two_calls_that_begin_together_in_a_new_database_make_the_tables_once(new_journal):
+    lock = "(hashtext('kling_async ' || current_schema() || 'schema'))"
+    change(new_journal, f"SELECT pg_advisory_lock{lock}")
+    calls = [asyncio.create_task(generate_many_on(new_journal, [])) for _ in range(2)]
+    blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    await until(lambda: change(new_journal, blocked).fetchone() == (2,))
+    change(new_journal, f"SELECT pg_advisory_unlock{lock}")
+
+    assert [len(batch) for batch in await asyncio.gather(*calls)] == [0, 0]
+    assert change(new_journal, "SELECT version FROM kling_async_tables").fetchall() == [(1,)]
+
+
 @pytest.mark.parametrize(
     "limit", ["idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout"]
 )
